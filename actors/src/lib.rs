@@ -1,0 +1,1 @@
+//! The actor runtime of Nexus and its concurrency parts.

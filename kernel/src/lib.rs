@@ -1,0 +1,1 @@
+//! The kernel of Nexus: its primitives as actors, the syscalls, and the traits that drivers implement.

@@ -1,0 +1,1 @@
+//! Services that register with a Nexus kernel at run time.

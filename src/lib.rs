@@ -1,0 +1,1 @@
+//! Nexus: an operating-system kernel for AI agents.

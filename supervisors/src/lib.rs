@@ -1,0 +1,1 @@
+//! Supervision trees over Nexus actors.
