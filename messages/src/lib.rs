@@ -1,7 +1,27 @@
 //! What crosses a boundary in Nexus: paths, metadata, one struct for each syscall, events, hook contexts and errors.
 //!
-//! Everything here is data: it can be compared, printed and sent. The only behaviour is validation.
+//! Everything here is data: it can be compared, printed and sent. The only behaviour is validation. Structs are made by their
+//! constructors and builders, so that a new field breaks nobody.
 
+mod content;
+mod error;
+mod event;
+mod hook;
+mod ident;
 mod message;
+mod metadata;
+mod path;
+mod receipt;
+pub mod syscall;
+mod time;
 
+pub use content::ContentId;
+pub use error::{Errno, Error, ErrorKind, Executed, Op, Result};
+pub use event::{Event, EventKind, EventMask, UnknownEvent};
+pub use hook::{HookContext, MountContext, Outcome, Verdict};
+pub use ident::{Caller, FileId, LockId, Lsn, OpId, ZoneError, ZoneId};
 pub use message::Message;
+pub use metadata::{Attributes, EntryType, FileMetadata};
+pub use path::{IntoPath, NAME_MAX, PATH_MAX, PathError, VPath, hash_of};
+pub use receipt::{Durability, Receipt};
+pub use time::Timestamp;

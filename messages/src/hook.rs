@@ -1,0 +1,91 @@
+//! What a hook is shown and what it may answer.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ident::{Caller, OpId};
+use crate::path::VPath;
+use crate::syscall::Syscall;
+
+/// A call on its way through the interceptors.
+///
+/// A hook that runs before the call may change `call`, also its paths; a rewritten path is resolved, routed and checked
+/// once more. Hooks that run after it see the outcome and cannot change it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HookContext {
+    /// Who makes the call.
+    pub caller: Arc<Caller>,
+    /// The operation's identity; none for calls that change nothing.
+    pub op_id: Option<OpId>,
+    /// The call, with its arguments.
+    pub call: Syscall,
+}
+
+impl HookContext {
+    /// The context of `call`, made by `caller`.
+    pub fn new(caller: Arc<Caller>, op_id: Option<OpId>, call: Syscall) -> Self {
+        Self { caller, op_id, call }
+    }
+}
+
+/// What a hook that runs before the call decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Go on, with the context as the hook left it.
+    Continue,
+    /// Do not execute the call; the caller sees the reason.
+    Refuse {
+        /// Why, in words for the caller.
+        reason: String,
+    },
+}
+
+impl Verdict {
+    /// Refuses the call for `reason`.
+    pub fn refuse(reason: impl Into<String>) -> Self {
+        Self::Refuse { reason: reason.into() }
+    }
+}
+
+/// What came of the call, as hooks that run after it see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The error, when the call failed.
+    pub error: Option<Error>,
+}
+
+impl Outcome {
+    /// The outcome of a call that gave `result`.
+    pub fn of<T>(result: &Result<T>) -> Self {
+        Self { error: result.as_ref().err().cloned() }
+    }
+
+    /// Whether the call did what was asked.
+    pub fn is_ok(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
+/// What a mount hook is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MountContext {
+    /// Where.
+    pub point: VPath,
+    /// The driver's name in the catalogue.
+    pub driver: String,
+    /// Who asked for it; none at boot.
+    pub caller: Option<Arc<Caller>>,
+}
+
+impl MountContext {
+    /// The mount of `driver` at `point`.
+    pub fn new(point: VPath, driver: impl Into<String>, caller: Option<Arc<Caller>>) -> Self {
+        Self { point, driver: driver.into(), caller }
+    }
+}

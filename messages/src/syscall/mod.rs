@@ -1,0 +1,195 @@
+//! One struct for each syscall, with its builder and its reply.
+//!
+//! A syscall says what to do and where. Who asks is the handle that sends it, never a field. Durations are durations, not
+//! points in time, so that every message can travel.
+
+mod copy;
+mod lock;
+mod read;
+mod readdir;
+mod rename;
+mod setattr;
+mod stat;
+mod unlink;
+mod watch;
+mod write;
+
+use serde::{Deserialize, Serialize};
+
+pub use copy::{Copied, SysCopy};
+pub use lock::{LockKind, Locked, SysLock, SysUnlock, Unlocked};
+pub use read::{ByteRange, Extent, ReadData, SysRead};
+pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
+pub use rename::{Renamed, SysRename};
+pub use setattr::{Attribute, Create, MountSpec, Parents, SetattrDone, SysSetattr};
+pub use stat::SysStat;
+pub use unlink::{Expect, SysUnlink, Unlinked};
+pub use watch::{SysWatch, Watched};
+pub use write::{Place, SysWrite, Written};
+
+use crate::content::ContentId;
+use crate::error::Op;
+use crate::ident::OpId;
+use crate::message::Message;
+use crate::path::VPath;
+
+/// What a caller expects to find before its change is made. Checked under the path's lock, and again at commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Precondition {
+    /// Anything.
+    #[default]
+    None,
+    /// No entry.
+    Absent,
+    /// An entry whose content has this version.
+    Version(u64),
+    /// An entry whose content was changed this often.
+    Generation(u64),
+    /// An entry with this content.
+    Content(ContentId),
+}
+
+/// Any syscall, for what handles them all alike: hooks, logs, the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is documented at its struct")]
+pub enum Syscall {
+    Stat(SysStat),
+    Setattr(SysSetattr),
+    Rename(SysRename),
+    Unlink(SysUnlink),
+    Readdir(SysReaddir),
+    Read(SysRead),
+    Write(SysWrite),
+    Copy(SysCopy),
+    Lock(SysLock),
+    Unlock(SysUnlock),
+    Watch(SysWatch),
+}
+
+impl Syscall {
+    /// The operation, as errors and logs name it.
+    pub fn op(&self) -> Op {
+        match self {
+            Self::Stat(_) => SysStat::OP,
+            Self::Setattr(_) => SysSetattr::OP,
+            Self::Rename(_) => SysRename::OP,
+            Self::Unlink(_) => SysUnlink::OP,
+            Self::Readdir(_) => SysReaddir::OP,
+            Self::Read(_) => SysRead::OP,
+            Self::Write(_) => SysWrite::OP,
+            Self::Copy(_) => SysCopy::OP,
+            Self::Lock(_) => SysLock::OP,
+            Self::Unlock(_) => SysUnlock::OP,
+            Self::Watch(_) => SysWatch::OP,
+        }
+    }
+
+    /// The path that the call is about; the source, where there are two.
+    pub fn path(&self) -> &VPath {
+        match self {
+            Self::Stat(call) => &call.path,
+            Self::Setattr(call) => &call.path,
+            Self::Rename(call) => &call.from,
+            Self::Unlink(call) => &call.path,
+            Self::Readdir(call) => &call.path,
+            Self::Read(call) => &call.path,
+            Self::Write(call) => &call.path,
+            Self::Copy(call) => &call.from,
+            Self::Lock(call) => &call.path,
+            Self::Unlock(call) => &call.path,
+            Self::Watch(call) => &call.path,
+        }
+    }
+
+    /// The second path of rename and copy.
+    pub fn other_path(&self) -> Option<&VPath> {
+        match self {
+            Self::Rename(call) => Some(&call.to),
+            Self::Copy(call) => Some(&call.to),
+            _ => None,
+        }
+    }
+}
+
+/// A message that is a syscall.
+pub trait SyscallMessage: Message + Clone + Into<Syscall> {
+    /// The operation, as errors and logs name it.
+    const OP: Op;
+
+    /// The message in `call`, when it is of this kind.
+    fn from_syscall(call: Syscall) -> Option<Self>;
+}
+
+macro_rules! syscalls {
+    ($($variant:ident($message:ident) -> $reply:ty, $op:ident, $name:literal;)*) => {$(
+        impl Message for $message {
+            type Reply = crate::error::Result<$reply>;
+            const NAME: &'static str = $name;
+        }
+
+        impl $message {
+            /// The operation, as errors and logs name it.
+            pub const OP: Op = Op::$op;
+        }
+
+        impl SyscallMessage for $message {
+            const OP: Op = Op::$op;
+
+            fn from_syscall(call: Syscall) -> Option<Self> {
+                match call {
+                    Syscall::$variant(message) => Some(message),
+                    _ => None,
+                }
+            }
+        }
+
+        impl From<$message> for Syscall {
+            fn from(message: $message) -> Self {
+                Self::$variant(message)
+            }
+        }
+    )*};
+}
+
+syscalls! {
+    Stat(SysStat) -> std::sync::Arc<crate::metadata::FileMetadata>, Stat, "sys.stat";
+    Setattr(SysSetattr) -> SetattrDone, Setattr, "sys.setattr";
+    Rename(SysRename) -> Renamed, Rename, "sys.rename";
+    Unlink(SysUnlink) -> Unlinked, Unlink, "sys.unlink";
+    Readdir(SysReaddir) -> Listing, Readdir, "sys.readdir";
+    Read(SysRead) -> ReadData, Read, "sys.read";
+    Write(SysWrite) -> Written, Write, "sys.write";
+    Copy(SysCopy) -> Copied, Copy, "sys.copy";
+    Lock(SysLock) -> Locked, Lock, "sys.lock";
+    Unlock(SysUnlock) -> Unlocked, Unlock, "sys.unlock";
+    Watch(SysWatch) -> Watched, Watch, "sys.watch";
+}
+
+/// The builder methods that every mutation has.
+macro_rules! mutation {
+    ($message:ident) => {
+        impl $message {
+            /// Makes the call one with this identity: sent again, it is not executed again.
+            #[must_use]
+            pub fn op_id(mut self, op_id: OpId) -> Self {
+                self.op_id = Some(op_id);
+                self
+            }
+
+            /// Does nothing unless the entry is as `expected`.
+            #[must_use]
+            pub fn when(mut self, expected: Precondition) -> Self {
+                self.precondition = expected;
+                self
+            }
+        }
+    };
+}
+
+mutation!(SysSetattr);
+mutation!(SysRename);
+mutation!(SysUnlink);
+mutation!(SysWrite);
+mutation!(SysCopy);

@@ -1,0 +1,132 @@
+//! Reads content.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::metadata::FileMetadata;
+use crate::path::VPath;
+
+/// Reads content of the file at `path`. Links are followed. Changes nothing, may be repeated.
+///
+/// All parts of a reply come from one and the same content. What lies beyond the end is left out, not an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SysRead {
+    /// The file.
+    pub path: VPath,
+    /// Which part of it.
+    pub extent: Extent,
+}
+
+/// A run of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ByteRange {
+    /// The first byte.
+    pub offset: u64,
+    /// How many bytes; none for all that follow.
+    pub count: Option<u64>,
+}
+
+impl ByteRange {
+    /// The whole content.
+    pub const ALL: Self = Self { offset: 0, count: None };
+
+    /// `count` bytes from `offset` on.
+    pub fn new(offset: u64, count: u64) -> Self {
+        Self { offset, count: Some(count) }
+    }
+
+    /// The part of a content of `size` bytes that the range covers, as start and end.
+    pub fn within(self, size: u64) -> (u64, u64) {
+        let start = self.offset.min(size);
+        let end = match self.count {
+            Some(count) => self.offset.saturating_add(count).clamp(start, size),
+            None => size,
+        };
+        (start, end)
+    }
+}
+
+/// Which parts of a content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Extent {
+    /// One run of bytes.
+    One(ByteRange),
+    /// Several, in the order in which they are wanted; they may overlap.
+    Vector(Vec<ByteRange>),
+}
+
+/// What [`SysRead`] gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ReadData {
+    /// The bytes of the one run asked for; of a vector, those of its first run.
+    pub data: Bytes,
+    /// The bytes of the further runs of a vector, in its order.
+    pub more: Vec<Bytes>,
+    /// The file whose content this is.
+    pub metadata: Arc<FileMetadata>,
+}
+
+impl ReadData {
+    /// One run of the content of the file that `metadata` describes.
+    pub fn new(data: Bytes, metadata: Arc<FileMetadata>) -> Self {
+        Self { data, more: Vec::new(), metadata }
+    }
+
+    /// All runs, in the order in which they were asked for.
+    pub fn runs(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.data).chain(&self.more)
+    }
+}
+
+impl SysRead {
+    /// Reads the whole content of the file at `path`.
+    pub fn at(path: impl Into<VPath>) -> Self {
+        Self { path: path.into(), extent: Extent::One(ByteRange::ALL) }
+    }
+
+    /// Reads `count` bytes from `offset` on, as `pread` does.
+    #[must_use]
+    pub fn range(mut self, offset: u64, count: u64) -> Self {
+        self.extent = Extent::One(ByteRange::new(offset, count));
+        self
+    }
+
+    /// Reads all bytes from `offset` on.
+    #[must_use]
+    pub fn from_offset(mut self, offset: u64) -> Self {
+        self.extent = Extent::One(ByteRange { offset, count: None });
+        self
+    }
+
+    /// Reads several runs at once. An empty vector reads nothing.
+    #[must_use]
+    pub fn vectored(mut self, ranges: Vec<ByteRange>) -> Self {
+        self.extent = Extent::Vector(ranges);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_where_the_content_ends() {
+        let check = |offset, count, expected| {
+            let range = ByteRange { offset, count };
+            assert_eq!(range.within(10), expected, "{range:?}");
+        };
+        check(0, None, (0, 10));
+        check(3, Some(4), (3, 7));
+        check(8, Some(50), (8, 10));
+        check(10, Some(5), (10, 10));
+        check(99, None, (10, 10));
+        check(5, Some(u64::MAX), (5, 10));
+        check(5, Some(0), (5, 5));
+    }
+}

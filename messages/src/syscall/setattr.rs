@@ -1,0 +1,204 @@
+//! Makes and manages entries of every type.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Precondition;
+use crate::ident::OpId;
+use crate::metadata::{Attributes, EntryType, FileMetadata};
+use crate::path::VPath;
+use crate::receipt::Receipt;
+
+/// Makes an entry, or changes the attributes of one. The type of an entry never changes.
+///
+/// Making a file that exists changes its attributes (an upsert); making a directory, or a link with the same target, that exists
+/// changes nothing. May be repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SysSetattr {
+    /// The entry.
+    pub path: VPath,
+    /// What it is, or becomes; none when only attributes change.
+    pub entry_type: Option<EntryType>,
+    /// Whether it must exist, may exist, or must not exist.
+    pub create: Create,
+    /// What happens to missing parents.
+    pub parents: Parents,
+    /// The attributes to set.
+    pub attributes: Attributes,
+    /// Where a link points: an absolute path, or one relative to the link's folder. Stored verbatim.
+    pub link_target: Option<Arc<str>>,
+    /// What is mounted, for a mount point.
+    pub mount: Option<MountSpec>,
+    /// What the caller expects to find.
+    pub precondition: Precondition,
+    /// The operation's identity; made by the kernel when none is given.
+    pub op_id: Option<OpId>,
+}
+
+/// Whether an entry may be made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Create {
+    /// It must exist.
+    #[default]
+    Never,
+    /// It is made when it is missing.
+    IfMissing,
+    /// It must be missing.
+    Exclusive,
+}
+
+/// What happens to missing parents of a new entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Parents {
+    /// They exist by implication, for as long as they have children.
+    #[default]
+    Implied,
+    /// They are made as directories of their own, and stay.
+    Made,
+    /// They must exist.
+    Required,
+}
+
+/// What is mounted: a driver of the catalogue and its options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MountSpec {
+    /// The driver's name in the process's catalogue.
+    pub driver: String,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+    /// Whether the mount refuses changes.
+    pub read_only: bool,
+}
+
+impl MountSpec {
+    /// A mount of `driver` without options.
+    pub fn new(driver: impl Into<String>) -> Self {
+        Self { driver: driver.into(), options: BTreeMap::new(), read_only: false }
+    }
+
+    /// Sets one option of the driver.
+    #[must_use]
+    pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.insert(key.into(), value.into());
+        self
+    }
+
+    /// Makes the mount refuse changes.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+}
+
+/// One attribute, as [`SetattrDone::changed`] names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is named after the field of the metadata")]
+pub enum Attribute {
+    Mode,
+    Owner,
+    MimeType,
+    Modified,
+    Created,
+}
+
+/// What [`SysSetattr`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SetattrDone {
+    /// Whether the entry was made.
+    pub created: bool,
+    /// The attributes of an existing entry that are now different.
+    pub changed: Vec<Attribute>,
+    /// The entry as it is now.
+    pub metadata: Arc<FileMetadata>,
+    /// Proof of the commit.
+    pub receipt: Receipt,
+}
+
+impl SetattrDone {
+    /// The reply for an entry as it is now.
+    pub fn new(
+        created: bool,
+        changed: Vec<Attribute>,
+        metadata: Arc<FileMetadata>,
+        receipt: Receipt,
+    ) -> Self {
+        Self { created, changed, metadata, receipt }
+    }
+}
+
+impl SysSetattr {
+    fn new(path: VPath, entry_type: Option<EntryType>, create: Create) -> Self {
+        Self {
+            path,
+            entry_type,
+            create,
+            parents: Parents::default(),
+            attributes: Attributes::none(),
+            link_target: None,
+            mount: None,
+            precondition: Precondition::None,
+            op_id: None,
+        }
+    }
+
+    /// Changes the attributes of an existing entry.
+    pub fn at(path: impl Into<VPath>) -> Self {
+        Self::new(path.into(), None, Create::Never)
+    }
+
+    /// Makes an empty file, or changes the attributes of the one that is there.
+    pub fn file(path: impl Into<VPath>) -> Self {
+        Self::new(path.into(), Some(EntryType::Reg), Create::IfMissing)
+    }
+
+    /// Makes a directory; nothing happens when there is one.
+    pub fn directory(path: impl Into<VPath>) -> Self {
+        Self::new(path.into(), Some(EntryType::Dir), Create::IfMissing)
+    }
+
+    /// Makes a symbolic link to `target`; nothing happens when there is one with this target.
+    pub fn link(path: impl Into<VPath>, target: impl Into<Arc<str>>) -> Self {
+        let link_target = Some(target.into());
+        Self { link_target, ..Self::new(path.into(), Some(EntryType::Link), Create::IfMissing) }
+    }
+
+    /// Attaches a mount. Needs the administrator's handle; nothing happens when the same mount is there.
+    pub fn mount(path: impl Into<VPath>, spec: MountSpec) -> Self {
+        Self { mount: Some(spec), ..Self::new(path.into(), Some(EntryType::Mount), Create::IfMissing) }
+    }
+
+    /// Refuses with EEXIST when there is an entry.
+    #[must_use]
+    pub fn exclusive(mut self) -> Self {
+        self.create = Create::Exclusive;
+        self
+    }
+
+    /// Says what happens to missing parents.
+    #[must_use]
+    pub fn parents(mut self, parents: Parents) -> Self {
+        self.parents = parents;
+        self
+    }
+
+    /// Sets these attributes.
+    #[must_use]
+    pub fn attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
+    /// Sets the permission bits.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.attributes.mode = Some(mode);
+        self
+    }
+}

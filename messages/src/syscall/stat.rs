@@ -1,0 +1,31 @@
+//! Metadata of one entry.
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::VPath;
+
+/// Asks for the metadata of the entry at `path`. Changes nothing, may be repeated.
+///
+/// Links on the way are followed. A link at the end is followed too, unless [`no_follow`](Self::no_follow) is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SysStat {
+    /// The entry.
+    pub path: VPath,
+    /// Whether a link at the end is followed.
+    pub follow: bool,
+}
+
+impl SysStat {
+    /// The entry at `path`, or what a link there points at.
+    pub fn at(path: impl Into<VPath>) -> Self {
+        Self { path: path.into(), follow: true }
+    }
+
+    /// A link at the end is described itself.
+    #[must_use]
+    pub fn no_follow(mut self) -> Self {
+        self.follow = false;
+        self
+    }
+}
