@@ -1,1 +1,3 @@
 //! The kernel of Nexus: its primitives as actors, the syscalls, and the traits that drivers implement.
+
+pub mod hal;

@@ -1,0 +1,1 @@
+//! What every driver must do, as claims that a driver either meets or not.

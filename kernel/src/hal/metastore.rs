@@ -1,0 +1,234 @@
+//! Ordered rows describing files: the kernel's inode layer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+
+/// Ordered rows in a few tables, changed by whole entries of a log.
+///
+/// The caller holds no kernel lock unless stated. A driver is done when `hal::conformance::metastore` passes.
+pub trait Metastore: fmt::Debug + Send + Sync + 'static {
+    /// Applies the entries in their order, as one durable unit: on return all that is told as committed is on disk, and after
+    /// an error or a crash either the whole batch is there or nothing of it. An entry whose preconditions do not hold, as the
+    /// entries before it left the rows, changes nothing and is told as refused; the others go on.
+    ///
+    /// Blocks: yes; called by the committer alone. Repeat: safe for entries that carry a client's operation id.
+    /// After [`StoreError::Unknown`] the store refuses further batches until it is opened again.
+    fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
+
+    /// A consistent view of all that was applied when it is made. Never sees half a batch.
+    ///
+    /// Blocks: briefly, on the page cache. To be dropped soon: an old view keeps the space of what it sees.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+
+    /// The last committed place in the log of `tree`; 0 before the first.
+    fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError>;
+
+    /// The log of `tree` after `since`, at most `limit` records. Records older than the driver's retention are gone.
+    ///
+    /// Blocks: on disk.
+    fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError>;
+
+    /// Where an operation with a client's id was committed; none when it was not, or when its record is gone.
+    fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
+
+    /// The number that the next new entry may take as its identity: above all that were ever used.
+    fn next_file_id(&self) -> Result<u64, StoreError>;
+}
+
+/// A consistent view of the rows.
+pub trait Reader: Send {
+    /// The row at `key`. Blocks: on disk, when it is not in a cache.
+    fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError>;
+
+    /// The rows of `prefix`'s table whose keys start with it and are greater than `after`, in the order of their keys, at most `limit`.
+    /// `after` is a whole key; none for the first. Costs what it returns, not what lies around it.
+    fn scan(
+        &self,
+        prefix: &RowKey,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, Bytes)>, StoreError>;
+}
+
+/// A tree of entries: a zone, or later a branch of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TreeId(pub u32);
+
+impl TreeId {
+    /// The tree of the root zone.
+    pub const ROOT: Self = Self(0);
+}
+
+/// The tables. Their numbers are part of the stored format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Table {
+    /// (tree, parent, name) to identity and type.
+    Dentries = 1,
+    /// (tree, identity) to metadata.
+    Inodes = 2,
+    /// Content address to small content.
+    Contents = 3,
+    /// Mounts by identity: what is mounted, where, with which options.
+    Mounts = 4,
+    /// The kernel's own settings and numbers.
+    Settings = 5,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 5] = [Self::Dentries, Self::Inodes, Self::Contents, Self::Mounts, Self::Settings];
+}
+
+/// The key of a row: a table, and bytes that are compared as bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RowKey {
+    /// The table.
+    pub table: Table,
+    /// The key within it.
+    pub bytes: Vec<u8>,
+}
+
+impl RowKey {
+    /// The key `bytes` in `table`.
+    pub fn new(table: Table, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { table, bytes: bytes.into() }
+    }
+}
+
+impl fmt::Debug for RowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}:{}", self.table, self.bytes.escape_ascii())
+    }
+}
+
+/// What must hold for an entry to be applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Precondition {
+    /// There is no row at this key.
+    Absent(RowKey),
+    /// There is a row at this key.
+    Present(RowKey),
+    /// The row at this key has exactly this value.
+    Equals(RowKey, Bytes),
+    /// No row has a key that starts with this one.
+    Vacant(RowKey),
+}
+
+/// A change of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Change {
+    /// Makes or replaces the row.
+    Put(RowKey, Bytes),
+    /// Makes the row, unless there is one: for content that is addressed by its hash.
+    PutIfAbsent(RowKey, Bytes),
+    /// Removes the row; nothing happens when there is none.
+    Delete(RowKey),
+    /// Removes all of `rows`, if no row has a key that starts with `prefix` when this change is reached. What follows such a change in the
+    /// entry is applied in any case.
+    DeleteIfVacant {
+        /// The prefix that must be vacant.
+        prefix: RowKey,
+        /// The rows to remove.
+        rows: Vec<RowKey>,
+    },
+}
+
+/// One mutation: whole, or not at all. Deterministic: its time and identities were assigned before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The tree in whose log it stands.
+    pub tree: TreeId,
+    /// The operation's identity.
+    pub op_id: OpId,
+    /// Whether the identity came from the client, so that the operation may come again and must be found.
+    pub repeatable: bool,
+    /// The agent that asked for it.
+    pub caller: Arc<str>,
+    /// What was asked for.
+    pub op: Op,
+    /// Where; the old path of a rename.
+    pub path: VPath,
+    /// The second path of a rename or copy.
+    pub other: Option<VPath>,
+    /// When it was assigned its time.
+    pub at: Timestamp,
+    /// What must hold.
+    pub preconditions: Vec<Precondition>,
+    /// What changes.
+    pub changes: Vec<Change>,
+}
+
+/// Entries that become durable together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The entries, in the order in which they are applied.
+    pub entries: Vec<Entry>,
+    /// A number above every identity that the entries use; see [`Metastore::next_file_id`]. Lower than before: ignored.
+    pub next_file_id: u64,
+}
+
+/// What became of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EntryOutcome {
+    /// It is on disk, at this place of its tree's log. Places are given in order, without gaps, and never twice.
+    Committed(Lsn),
+    /// Its operation id was committed before, at this place; nothing was changed.
+    Repeated(Lsn),
+    /// The precondition with this index did not hold; nothing was changed.
+    Refused {
+        /// The index in [`Entry::preconditions`].
+        precondition: usize,
+    },
+}
+
+/// What became of a batch: one outcome for each entry, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// One outcome for each entry.
+    pub outcomes: Vec<EntryOutcome>,
+}
+
+/// One committed mutation, as the log keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// Its place.
+    pub lsn: Lsn,
+    /// The operation's identity.
+    pub op_id: OpId,
+    /// The agent that asked for it.
+    pub caller: Arc<str>,
+    /// What was asked for.
+    pub op: Op,
+    /// Where.
+    pub path: VPath,
+    /// The second path of a rename or copy.
+    pub other: Option<VPath>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl LogRecord {
+    /// The record of `entry`, committed at `lsn`.
+    pub fn of(entry: &Entry, lsn: Lsn) -> Self {
+        Self {
+            lsn,
+            op_id: entry.op_id,
+            caller: entry.caller.clone(),
+            op: entry.op,
+            path: entry.path.clone(),
+            other: entry.other.clone(),
+            at: entry.at,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What storage drivers implement.
+//!
+//! Three pillars, orthogonal: [`Metastore`] for rows (the only one that a kernel needs to boot), [`ObjectStore`] for content,
+//! [`CacheStore`] for what may be lost. A driver is done when the conformance suite of its trait passes
+//! (`conformance`, behind the feature of that name).
+
+mod cache_store;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod metastore;
+mod object_store;
+mod transport;
+
+pub use cache_store::{CacheStore, NullCache, Subscription};
+pub use error::StoreError;
+pub use metastore::{
+    Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, Table,
+    TreeId,
+};
+pub use object_store::{
+    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+};
+pub use transport::{BlobInfo, Transport};
+
+use std::future::Future;
+use std::pin::Pin;
+
+/// What a driver's operation gives. It may be polled by any executor.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

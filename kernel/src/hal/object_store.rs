@@ -1,0 +1,197 @@
+//! Content: by what it is, or by where it is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+
+use super::StoreFuture;
+
+/// A store of content, mounted at a path. Whether content is found by its hash or by its path is the store's addressing.
+///
+/// The caller holds the path's lock in the kernel when it writes. Nothing here blocks the thread that polls: a driver whose
+/// backend blocks runs it on the pool of its mount. A driver is done when `hal::conformance::object_store` passes.
+pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
+    /// How content is found.
+    fn addressing(&self) -> Addressing<'_>;
+
+    /// Whether changes are refused.
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    /// Says whether the backend answers. Cheap; repeat: safe.
+    fn probe(&self) -> StoreFuture<'_, ()>;
+}
+
+/// How a store finds content.
+#[derive(Debug, Clone, Copy)]
+pub enum Addressing<'a> {
+    /// By its hash: names and metadata are rows of the metastore.
+    Content(&'a dyn ContentStore),
+    /// By its path: the backend is the truth about what exists.
+    Path(&'a dyn PathStore),
+}
+
+/// Content by its BLAKE3 hash.
+pub trait ContentStore: fmt::Debug + Send + Sync {
+    /// Keeps the buffers, one after the other, as one content whose hash is `id`. Durable on return. Content that is there, and is known to
+    /// be durable and whole, is not written again; content that is there and damaged is replaced. Repeat: safe.
+    ///
+    /// The driver may trust `id`: the kernel computed it from these buffers.
+    fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()>;
+
+    /// The part `range` of the content `id`, with whole and unchanged content behind it: what does not match its hash is told as
+    /// [`Corrupt`](super::StoreError::Corrupt), never returned. What lies beyond the end is left out. Repeat: safe.
+    fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes>;
+
+    /// Whether the content is there and known to be durable. Does not verify it.
+    fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool>;
+
+    /// Forgets the content. What is not there is told as [`NotFound`](super::StoreError::NotFound).
+    fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()>;
+}
+
+/// Content by its path below the mount point. Paths are relative, without leading slash; `""` is the mount point itself.
+/// Nothing ever leads out of the folder, symbolic links included.
+///
+/// What a driver does not declare in its capabilities it answers with [`NotSupported`](super::StoreError::NotSupported).
+pub trait PathStore: fmt::Debug + Send + Sync {
+    /// What the driver can do beside reading, writing, deleting and listing.
+    fn capabilities(&self) -> PathCapabilities;
+
+    /// What is at `path`, links not followed. Repeat: safe.
+    fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo>;
+
+    /// The part `range` of the file at `path`, and what the file was when it was read. What lies beyond the end is left out. Repeat: safe.
+    fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)>;
+
+    /// Writes the file at `path`, and makes it, with its parents, when it is missing. Durable on return. [`PathWrite::Whole`] is atomic: a
+    /// reader, and a crash, sees the old content or the new one.
+    fn write<'a>(
+        &'a self,
+        path: &'a str,
+        data: &'a [Bytes],
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo>;
+
+    /// Removes a file, a link, or an empty directory. Durable on return.
+    fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()>;
+
+    /// The children of the directory at `path` whose names are greater than `after`, ordered by the bytes of the names, at most `limit`.
+    /// Names that are not UTF-8 are left out and counted. Repeat: safe.
+    fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage>;
+
+    /// Makes a directory, with its parents. What is there is told as [`Exists`](super::StoreError::Exists). Needs `directories`.
+    fn make_directory<'a>(&'a self, path: &'a str, attributes: &'a Attributes)
+    -> StoreFuture<'a, ObjectInfo>;
+
+    /// Moves what is at `from` to `to`, atomically, replacing what POSIX would replace. Durable on return. Needs `rename`.
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo>;
+
+    /// Makes a symbolic link whose target is `target`, verbatim. Needs `links`.
+    fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo>;
+
+    /// Sets the attributes that the backend has. Needs `attributes`.
+    fn set_attributes<'a>(&'a self, path: &'a str, attributes: &'a Attributes)
+    -> StoreFuture<'a, ObjectInfo>;
+}
+
+/// What a path-addressed driver can do beside reading, writing, deleting and listing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathCapabilities {
+    /// It has directories of its own, also empty ones.
+    pub directories: bool,
+    /// It moves files and directories atomically.
+    pub rename: bool,
+    /// It writes in the middle of a file without writing the rest.
+    pub write_at: bool,
+    /// It has symbolic links.
+    pub links: bool,
+    /// It keeps permission bits and times.
+    pub attributes: bool,
+}
+
+impl PathCapabilities {
+    /// All of them: a POSIX file system.
+    pub const POSIX: Self =
+        Self { directories: true, rename: true, write_at: true, links: true, attributes: true };
+}
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathWrite {
+    /// The bytes become the whole content, atomically.
+    Whole,
+    /// As `Whole`, and refused with [`Exists`](super::StoreError::Exists) when there is something.
+    Exclusive,
+    /// The bytes go to this offset; a gap is filled with zeros; the content ends after them when `truncate`. Needs `write_at`.
+    At {
+        /// The first byte.
+        offset: u64,
+        /// Whether the content ends after the written bytes.
+        truncate: bool,
+    },
+}
+
+/// What is at a path of a path-addressed store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ObjectInfo {
+    /// A file, a directory or a link.
+    pub entry_type: EntryType,
+    /// The content's length in bytes; 0 for directories.
+    pub size: u64,
+    /// An identity that the backend keeps over renames (an inode number); 0 when it has none.
+    pub inode: u64,
+    /// What changes whenever the content does.
+    pub tag: ContentId,
+    /// The permission bits.
+    pub mode: u32,
+    /// When the content last changed.
+    pub modified: Timestamp,
+    /// When it was made, as far as the backend knows.
+    pub created: Timestamp,
+    /// Where a link points, verbatim.
+    pub link_target: Option<Arc<str>>,
+}
+
+impl ObjectInfo {
+    /// An object of `entry_type` whose content is `tag`. The rest is filled in field by field.
+    pub fn new(entry_type: EntryType, size: u64, tag: ContentId, modified: Timestamp) -> Self {
+        Self {
+            entry_type,
+            size,
+            inode: 0,
+            tag,
+            mode: entry_type.default_mode(),
+            modified,
+            created: modified,
+            link_target: None,
+        }
+    }
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListPage {
+    /// Names and what they are, in order.
+    pub entries: Vec<(String, ObjectInfo)>,
+    /// Whether there may be more after the last one.
+    pub more: bool,
+    /// How many names were left out, because no path can hold them.
+    pub unnameable: usize,
+}
+
+impl ListPage {
+    /// A page.
+    pub fn new(entries: Vec<(String, ObjectInfo)>, more: bool, unnameable: usize) -> Self {
+        Self { entries, more, unnameable }
+    }
+}

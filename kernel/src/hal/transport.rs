@@ -1,0 +1,41 @@
+//! Blobs under flat keys: what an addressing engine stands on.
+
+use std::fmt;
+
+use bytes::Bytes;
+use nexus_messages::syscall::ByteRange;
+
+use super::StoreFuture;
+
+/// Blobs under flat keys, such as `cas/ab/cd/abcd..`: a disk, a bucket, memory. Addressing engines add what content means.
+///
+/// Nothing here blocks the thread that polls. Keys are relative paths without `.` and `..`; a `/` in them may become a directory.
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Makes the buffers, one after the other, the blob at `key`. Atomic and durable on return: a reader and a crash see the old blob, or none,
+    /// or the new one, and what this returned for is never lost. Repeat: safe.
+    fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()>;
+
+    /// The part `range` of the blob at `key`. What lies beyond the end is left out. Repeat: safe.
+    fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> StoreFuture<'a, Bytes>;
+
+    /// The blob's length, whether it is there or not. Repeat: safe.
+    fn head<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<BlobInfo>>;
+
+    /// Removes the blob. What is not there is told as [`NotFound`](super::StoreError::NotFound).
+    fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()>;
+
+    /// The keys that start with `prefix` and are greater than `after`, in order, at most `limit`. Repeat: safe.
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<String>>;
+}
+
+/// What a transport knows of a blob without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// The length in bytes.
+    pub size: u64,
+}
