@@ -1,1 +1,13 @@
 //! The actor runtime of Nexus and its concurrency parts.
+
+mod gate;
+mod slot;
+mod snap;
+
+mod epoch;
+mod eventcount;
+mod sync;
+
+pub use gate::{Gate, Pass};
+pub use slot::{Lease, Retired, Slot, SwapError, SwapReport, Swapped, Timer};
+pub use snap::{Snap, Superseded};
