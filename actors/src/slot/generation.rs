@@ -1,5 +1,8 @@
 //! One generation of a service: its gate, and the service itself until the gate says that nobody uses it any more.
-#![expect(unsafe_code, reason = "hands out references that the gate protects, and takes the service out when it is empty")]
+#![expect(
+    unsafe_code,
+    reason = "hands out references that the gate protects, and takes the service out when it is empty"
+)]
 
 use crate::gate::Gate;
 use crate::sync::UnsafeCell;

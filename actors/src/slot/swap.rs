@@ -3,8 +3,8 @@
 //! Everything before the publish may fail, panic or be dropped, and leaves the old generation serving with its gate open.
 //! The publish is one pointer swap. There is no await between it and the shutting of the old gate.
 
-use super::generation::{Generation, Lease, Retired};
 use super::Slot;
+use super::generation::{Generation, Lease, Retired};
 use crate::sync::atomic::Ordering;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -218,7 +218,10 @@ impl<S: ?Sized + Send + Sync + 'static> Drop for Shut<'_, S> {
 }
 
 /// What `work` gives, or nothing when `limit` ends before it.
-async fn within<T>(mut limit: Pin<&mut impl Future<Output = ()>>, work: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(
+    mut limit: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
