@@ -1,1 +1,52 @@
 //! The actor runtime of Nexus and its concurrency parts.
+//!
+//! [`Env`] is where clock, randomness, tasks and threads come from. A [`Behaviour`] is an actor, with one [`Handle`] for
+//! each message. Others hold a [`Ref`] to it, which stays valid while incarnations of the actor come and go; its
+//! supervisor holds a [`Child`]. The engine that hosts actors (actix, or a seeded simulation) is sealed in here.
+
+#[cfg(panic = "abort")]
+compile_error!("supervision needs panics that unwind: build without panic = \"abort\"");
+
+mod behaviour;
+mod call;
+mod cell;
+mod child;
+mod engine;
+mod env;
+mod envelope;
+mod epoch;
+mod eventcount;
+mod exit;
+mod gate;
+mod latch;
+mod mailbox;
+mod panics;
+mod reference;
+mod slot;
+mod snap;
+mod status;
+mod swap;
+mod sync;
+mod turn;
+
+pub use behaviour::{Behaviour, Cx, Deferred, Handle, Reply, Start, Swap};
+pub use call::{CallError, Executed};
+pub use cell::{ChildExit, ExitPort, Inject};
+pub use child::{Child, child};
+pub use env::{
+    Closed, Deadlock, Elapsed, Env, Event, HostConfig, Place, Pool, PoolError, Simulation, Sleep, Trace,
+    TraceEntry, Worker, WorkerBounds, block_on,
+};
+pub use exit::ExitReason;
+pub use futures_util::future::LocalBoxFuture;
+pub use gate::{Gate, Pass};
+pub use mailbox::MailboxBounds;
+pub use nexus_messages::Message;
+pub use panics::Panicked;
+pub use reference::Ref;
+pub use slot::{
+    Lease, Retired, Slot, SwapError as SlotSwapError, SwapReport as SlotSwapReport, Swapped, Timer,
+};
+pub use snap::{Snap, Superseded};
+pub use status::{ActorState, ActorStatus, Busy};
+pub use swap::{SwapError, SwapReport};

@@ -1,0 +1,199 @@
+//! The supervisor's side of a cell: start, stop, kill, suspend, close, write off.
+
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Cell, Live, Pulse};
+use crate::behaviour::{Behaviour, Start, Swap};
+use crate::call::CallError;
+use crate::engine;
+use crate::env::{Place, Tenant};
+use crate::exit::ExitReason;
+use crate::reference::Ref;
+use crate::swap::{SwapError, SwapReport, SwapRequest};
+use crate::turn::Turn;
+
+/// The end of an incarnation, as its supervisor hears of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildExit {
+    /// The name of the actor's `Ref`.
+    pub id: Arc<str>,
+    /// The incarnation that ended.
+    pub generation: u64,
+    /// Why.
+    pub reason: ExitReason,
+}
+
+/// Where the exits of an incarnation are told. Called from any thread; must not block.
+pub type ExitPort = Arc<dyn Fn(ChildExit) + Send + Sync>;
+
+/// A fault put into a running actor, between two messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inject {
+    /// A panic on its thread.
+    Panic,
+    /// An exit with an error.
+    Error,
+    /// Its thread is blocked until the watchdog writes it off.
+    Wedge,
+}
+
+impl<B: Behaviour> Cell<B> {
+    /// Starts the next incarnation. Fails when one lives.
+    pub(crate) async fn start(
+        self: Arc<Self>,
+        place: Place,
+        warm: bool,
+        exits: ExitPort,
+    ) -> Result<u64, ExitReason> {
+        let args = self.args.lock().clone().ok_or_else(|| ExitReason::error("it was given no arguments"))?;
+        let seat = self.env.seat(place).ok_or(ExitReason::Killed)?;
+        let (ack, started) = oneshot::channel();
+        let pulse = Arc::new(Pulse::default());
+        let since = self.env.now();
+        let generation = {
+            let mut state = self.state.lock();
+            if state.live.is_some() {
+                drop(state);
+                seat.vacated();
+                return Err(ExitReason::error("it runs already"));
+            }
+            state.generation += 1;
+            state.restarts += u64::from(state.generation > 1);
+            state.closed = false;
+            let generation = state.generation;
+            let weak: Weak<Cell<B>> = Arc::downgrade(&self);
+            let tenancy = seat.move_in(weak);
+            state.live = Some(Live {
+                generation,
+                ready: false,
+                since,
+                pulse: pulse.clone(),
+                seat: seat.clone(),
+                tenancy,
+                exits,
+                started: Some(ack),
+                _behaviour: std::marker::PhantomData,
+            });
+            generation
+        };
+        let me = Ref::from_cell(self.clone());
+        let begun = seat.spawn(self.name.clone(), move || {
+            let start = Start { me, generation, warm };
+            Box::pin(engine::host(Turn::new(start, args, pulse, since)))
+        });
+        if !begun {
+            self.end(generation, ExitReason::Killed, false);
+        }
+        started.await.unwrap_or(Err(ExitReason::Killed))
+    }
+
+    /// Asks the incarnation to end. None when none lives; else its last word will come.
+    pub(crate) fn order_stop(&self, why: ExitReason) -> Option<oneshot::Receiver<ExitReason>> {
+        self.order_end(|orders| &mut orders.stop, why)
+    }
+
+    /// Ends the incarnation at its next pause, without cleaning up.
+    pub(crate) fn order_kill(&self) -> Option<oneshot::Receiver<ExitReason>> {
+        self.order_end(|orders| &mut orders.kill, ExitReason::Killed)
+    }
+
+    fn order_end(
+        &self,
+        order: impl FnOnce(&mut super::Orders<B>) -> &mut Option<ExitReason>,
+        why: ExitReason,
+    ) -> Option<oneshot::Receiver<ExitReason>> {
+        let mut state = self.state.lock();
+        state.live.as_ref()?;
+        let (heard, hears) = oneshot::channel();
+        state.orders.stopped.retain(|waiting| !waiting.is_closed());
+        state.orders.stopped.push(heard);
+        *order(&mut state.orders) = Some(why);
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        Some(hears)
+    }
+
+    /// Kills without waiting; the exit is told to the port, as that of a crash.
+    pub(crate) fn kill(&self) {
+        self.order(|orders| orders.kill = Some(ExitReason::Killed));
+    }
+
+    pub(crate) fn inject(&self, fault: Inject) {
+        self.order(|orders| orders.inject = Some(fault));
+    }
+
+    pub(crate) fn suspend(&self, suspended: bool) {
+        self.order(|orders| orders.suspended = suspended);
+    }
+
+    fn order(&self, give: impl FnOnce(&mut super::Orders<B>)) {
+        let mut state = self.state.lock();
+        if state.live.is_none() {
+            return;
+        }
+        give(&mut state.orders);
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Closes the mailbox: who waits, and who comes, sees `Down`. A later start opens it again.
+    pub(crate) fn close(&self) {
+        let mails = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.mailbox.clear()
+        };
+        for mail in mails {
+            mail.fail(CallError::Down, CallError::Down);
+        }
+    }
+
+    /// Writes an incarnation off that cannot be ended. What it has begun is unknown to its callers, and nothing that it
+    /// still does is seen. When it holds its thread, the thread is lost too.
+    pub(crate) fn write_off(&self, generation: u64, why: ExitReason) {
+        let on_thread = {
+            let state = self.state.lock();
+            state.live.as_ref().is_some_and(|live| live.pulse.since().is_some())
+        };
+        self.end(generation, why, on_thread);
+    }
+
+    pub(crate) async fn swap(self: Arc<Self>, args: B::Args, limit: Duration) -> Result<SwapReport, SwapError>
+    where
+        B: Swap,
+    {
+        let (ack, done) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if !state.live.as_ref().is_some_and(|live| live.ready) {
+                return Err(SwapError::NotRunning);
+            }
+            if state.orders.swap.is_some() {
+                return Err(SwapError::UnderWay);
+            }
+            state.orders.swap = Some(SwapRequest::new(args, limit, ack));
+            let waker = state.waker.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
+        done.await.unwrap_or(Err(SwapError::NotRunning))
+    }
+}
+
+impl<B: Behaviour> Tenant for Cell<B> {
+    fn displace(&self, tenancy: u64, by: &Arc<str>) {
+        let generation = {
+            let state = self.state.lock();
+            state.live.as_ref().filter(|live| live.tenancy == tenancy).map(|live| live.generation)
+        };
+        if let Some(generation) = generation {
+            self.end(generation, ExitReason::Displaced { by: by.clone() }, false);
+        }
+    }
+}

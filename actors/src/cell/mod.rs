@@ -1,0 +1,363 @@
+//! What stays of an actor while its incarnations come and go: the mailbox, the status, the control lane.
+//!
+//! Three parties meet here: callers (this file), the incarnation that serves (`serving.rs`), and the supervisor
+//! (`control.rs`). One short lock keeps them apart; no code of a user runs under it.
+
+mod control;
+mod serving;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use nexus_messages::Message;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use self::control::{ChildExit, ExitPort, Inject};
+pub(crate) use self::serving::{Mode, Next};
+use crate::behaviour::{Behaviour, Handle};
+use crate::call::CallError;
+use crate::env::{Env, Seat, TimerKey};
+use crate::envelope::{Envelope, Parcel};
+use crate::exit::ExitReason;
+use crate::mailbox::{Full, Mailbox, MailboxBounds};
+use crate::status::{ActorState, ActorStatus, Busy};
+use crate::swap::SwapRequest;
+
+/// Deadlines are looked at no more often than this, so that many of them cost few looks.
+const SWEEP_GRAIN: Duration = Duration::from_millis(1);
+
+pub(crate) type Mail<B> = Arc<dyn Envelope<B>>;
+
+pub(crate) struct Cell<B: Behaviour> {
+    pub(crate) env: Env,
+    pub(crate) name: Arc<str>,
+    /// What `init` is given; set by the supervisor, changed by a swap.
+    pub(crate) args: Mutex<Option<B::Args>>,
+    state: Mutex<State<B>>,
+}
+
+struct State<B: Behaviour> {
+    mailbox: Mailbox<Mail<B>>,
+    /// The newest incarnation's number.
+    generation: u64,
+    /// The one incarnation that may take messages. Invariant: `Some(generation)` or None.
+    live: Option<Live<B>>,
+    closed: bool,
+    running: Option<Running<B>>,
+    /// Begun messages that are answered later; a free place is None.
+    in_flight: Vec<Option<InFlight<B>>>,
+    flying: usize,
+    orders: Orders<B>,
+    /// The serving task, while it waits.
+    waker: Option<Waker>,
+    restarts: u64,
+    served: u64,
+    last_exit: Option<ExitReason>,
+    /// When deadlines are looked at next.
+    sweep: Option<(Instant, TimerKey)>,
+}
+
+/// An incarnation, as the cell knows it.
+struct Live<B: Behaviour> {
+    generation: u64,
+    ready: bool,
+    since: Instant,
+    pulse: Arc<Pulse>,
+    seat: Arc<Seat>,
+    tenancy: u64,
+    exits: ExitPort,
+    started: Option<oneshot::Sender<Result<u64, ExitReason>>>,
+    _behaviour: std::marker::PhantomData<fn(B)>,
+}
+
+/// Orders for the incarnation. Each kind has one place, so the lane is bounded.
+struct Orders<B: Behaviour> {
+    kill: Option<ExitReason>,
+    stop: Option<ExitReason>,
+    /// Who waits for the end; they hear of it instead of the exit port.
+    stopped: Vec<oneshot::Sender<ExitReason>>,
+    suspended: bool,
+    swap: Option<SwapRequest<B>>,
+    inject: Option<Inject>,
+}
+
+impl<B: Behaviour> Orders<B> {
+    fn none() -> Self {
+        Orders { kill: None, stop: None, stopped: Vec::new(), suspended: false, swap: None, inject: None }
+    }
+}
+
+struct Running<B: Behaviour> {
+    message: &'static str,
+    since: Instant,
+    deadline: Option<Instant>,
+    mail: Option<Mail<B>>,
+}
+
+struct InFlight<B: Behaviour> {
+    deadline: Option<Instant>,
+    mail: Mail<B>,
+}
+
+/// Since when an incarnation holds its thread.
+#[derive(Default)]
+pub(crate) struct Pulse(AtomicU64);
+
+impl Pulse {
+    /// Relaxed: a watchdog looks from time to time, and a late look is no harm.
+    pub(crate) fn beat(&self, since: Duration) {
+        self.0
+            .store(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn rest(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// The time of the last beat; None while the thread is free.
+    fn since(&self) -> Option<Duration> {
+        self.0.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_nanos)
+    }
+}
+
+impl<B: Behaviour> Cell<B> {
+    pub(crate) fn new(env: &Env, name: Arc<str>, bounds: MailboxBounds) -> Arc<Self> {
+        let state = State {
+            mailbox: Mailbox::new(bounds),
+            generation: 0,
+            live: None,
+            closed: false,
+            running: None,
+            in_flight: Vec::new(),
+            flying: 0,
+            orders: Orders::none(),
+            waker: None,
+            restarts: 0,
+            served: 0,
+            last_exit: None,
+            sweep: None,
+        };
+        Arc::new(Cell { env: env.clone(), name, args: Mutex::new(None), state: Mutex::new(state) })
+    }
+
+    /// Queues a message. Its number is for `withdraw`.
+    fn push(
+        self: &Arc<Self>,
+        mail: Mail<B>,
+        deadline: Option<Instant>,
+        patient: bool,
+    ) -> Result<u64, CallError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(CallError::Down);
+        }
+        let pushed = state.mailbox.push(mail, deadline, patient);
+        if let Some(deadline) = deadline
+            && state.sweep.is_none_or(|(at, _)| deadline < at)
+        {
+            self.sweep_at(&mut state, deadline);
+        }
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        pushed.map_err(|Full(_)| CallError::Busy)
+    }
+
+    /// Takes back a message that was not begun.
+    fn withdraw(&self, seq: u64) {
+        let taken = self.state.lock().mailbox.withdraw(seq);
+        drop(taken);
+    }
+
+    pub(crate) fn tell<M: Message>(self: &Arc<Self>, message: M) -> Result<(), CallError>
+    where
+        B: Handle<M>,
+    {
+        self.push(Parcel::<B, M>::new(message, None), None, false).map(|_| ())
+    }
+
+    pub(crate) fn signal<M: Message>(&self, message: M) -> Result<(), CallError>
+    where
+        B: Handle<M>,
+    {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(CallError::Down);
+        }
+        state.mailbox.signal(Parcel::<B, M>::new(message, None));
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    pub(crate) fn status(&self) -> ActorStatus {
+        let now = self.env.now();
+        let state = self.state.lock();
+        let lifecycle = match &state.live {
+            _ if state.closed => ActorState::Stopped,
+            None => ActorState::Waiting,
+            Some(live) if !live.ready => ActorState::Starting,
+            Some(_) if state.orders.suspended => ActorState::Suspended,
+            Some(_) => ActorState::Running,
+        };
+        ActorStatus {
+            name: self.name.clone(),
+            kind: B::NAME,
+            state: lifecycle,
+            generation: state.generation,
+            restarts: state.restarts,
+            queued: state.mailbox.queued(),
+            bound: state.mailbox.bound(),
+            callers_waiting: state.mailbox.callers_waiting(),
+            in_flight: state.flying + usize::from(state.running.as_ref().is_some_and(|r| r.mail.is_some())),
+            served: state.served,
+            running: state.busy(now),
+            last_exit: state.last_exit.clone(),
+            up_for: state.live.as_ref().map(|live| now.saturating_duration_since(live.since)),
+        }
+    }
+
+    /// Messages queued at once, and messages in progress at once.
+    pub(crate) fn bound(&self) -> usize {
+        self.state.lock().mailbox.bound()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.state.lock().generation
+    }
+
+    /// Looks at all deadlines: what has not begun is withdrawn, and whoever waits for what has is told.
+    fn sweep(self: &Arc<Self>) {
+        let now = self.env.now();
+        let (expired, late) = {
+            let mut state = self.state.lock();
+            state.sweep = None;
+            let (expired, mut earliest) = state.mailbox.expire(now);
+            let mut late = Vec::new();
+            let mut look = |deadline: &mut Option<Instant>, mail: &Mail<B>| match *deadline {
+                Some(at) if at <= now => {
+                    *deadline = None;
+                    late.push(mail.clone());
+                }
+                Some(at) => earliest = Some(earliest.map_or(at, |e| e.min(at))),
+                None => {}
+            };
+            let State { running, in_flight, .. } = &mut *state;
+            if let Some(Running { deadline, mail: Some(mail), .. }) = running {
+                look(deadline, mail);
+            }
+            for flying in in_flight.iter_mut().flatten() {
+                look(&mut flying.deadline, &flying.mail);
+            }
+            if let Some(at) = earliest {
+                self.sweep_at(&mut state, at.max(now + SWEEP_GRAIN));
+            }
+            (expired, late)
+        };
+        for mail in expired.into_iter().chain(late) {
+            mail.fail(CallError::Busy, CallError::Timeout);
+        }
+    }
+
+    fn sweep_at(self: &Arc<Self>, state: &mut State<B>, at: Instant) {
+        if let Some((_, key)) = state.sweep.take() {
+            self.env.cancel_wake(key);
+        }
+        let sweeper = Arc::new(Sweeper(Arc::downgrade(self)));
+        state.sweep = self.env.wake_at(at, sweeper.into()).map(|key| (at, key));
+    }
+}
+
+impl<B: Behaviour> State<B> {
+    fn busy(&self, now: Instant) -> Option<Busy> {
+        let live = self.live.as_ref()?;
+        let on_thread = live.pulse.since().map(|since| live.since + since);
+        let running = self.running.as_ref().map(|r| (r.message, r.since));
+        let (message, since) = match (running, on_thread) {
+            (Some(running), _) => running,
+            (None, Some(since)) => (if live.ready { "a future" } else { "init" }, since),
+            (None, None) => return None,
+        };
+        let held = now.saturating_duration_since(since);
+        Some(Busy { generation: live.generation, message, held, on_thread: on_thread.is_some() })
+    }
+
+    fn is_live(&self, generation: u64) -> bool {
+        self.live.as_ref().is_some_and(|live| live.generation == generation)
+    }
+}
+
+/// Looks at a cell's deadlines when its timer fires.
+struct Sweeper<B: Behaviour>(Weak<Cell<B>>);
+
+impl<B: Behaviour> Wake for Sweeper<B> {
+    fn wake(self: Arc<Self>) {
+        if let Some(cell) = self.0.upgrade() {
+            cell.sweep();
+        }
+    }
+}
+
+/// A call under way. Dropping it withdraws the message if it was not begun.
+pub(crate) struct Call<'a, B: Handle<M>, M: Message> {
+    cell: &'a Arc<Cell<B>>,
+    stage: Stage<B, M>,
+}
+
+enum Stage<B, M: Message> {
+    Fresh(M, Duration),
+    Sent(Arc<Parcel<B, M>>, u64),
+    Done,
+}
+
+impl<'a, B: Handle<M>, M: Message> Call<'a, B, M> {
+    pub(crate) fn new(cell: &'a Arc<Cell<B>>, message: M, deadline: Duration) -> Self {
+        Call { cell, stage: Stage::Fresh(message, deadline) }
+    }
+}
+
+/// Nothing in it is pinned: the message is moved out before it is first sent.
+impl<B: Handle<M>, M: Message> Unpin for Call<'_, B, M> {}
+
+impl<B: Handle<M>, M: Message> Future for Call<'_, B, M> {
+    type Output = Result<M::Reply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Fresh(message, deadline) => {
+                let parcel = Parcel::new(message, Some(cx.waker().clone()));
+                let deadline = self.cell.env.now().checked_add(deadline);
+                let seq = match self.cell.push(parcel.clone(), deadline, true) {
+                    Ok(seq) => seq,
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                self.stage = Stage::Sent(parcel, seq);
+                Poll::Pending
+            }
+            Stage::Sent(parcel, seq) => {
+                let polled = parcel.poll(cx);
+                if polled.is_pending() {
+                    self.stage = Stage::Sent(parcel, seq);
+                }
+                polled
+            }
+            Stage::Done => panic!("a call was polled after its end"),
+        }
+    }
+}
+
+impl<B: Handle<M>, M: Message> Drop for Call<'_, B, M> {
+    fn drop(&mut self) {
+        if let Stage::Sent(parcel, seq) = &self.stage
+            && parcel.withdraw()
+        {
+            self.cell.withdraw(*seq);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The incarnation's side of a cell: what to do next, and what has been done.
+//!
+//! Every step names its generation; one that has been superseded is told so, and can change nothing any more.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::{Cell, ChildExit, InFlight, Inject, Mail, Running};
+use crate::behaviour::Behaviour;
+use crate::call::CallError;
+use crate::exit::ExitReason;
+use crate::swap::SwapRequest;
+
+/// What an incarnation is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Anything.
+    Open,
+    /// As much is in progress as may be: no message.
+    Full,
+    /// It drains for a swap: no message.
+    Draining,
+    /// A message holds it: nothing but its end.
+    Held,
+}
+
+/// What comes next.
+pub(crate) enum Next<B: Behaviour> {
+    Message(Mail<B>),
+    Kill(ExitReason),
+    Stop(ExitReason),
+    Swap(SwapRequest<B>),
+    Inject(Inject),
+    /// Nothing; the waker is woken when there is.
+    Idle,
+    /// Another incarnation has taken over, or will.
+    Superseded,
+}
+
+impl<B: Behaviour> Cell<B> {
+    /// What comes next for this incarnation. In `Open` mode the message before counts as done.
+    pub(crate) fn next(&self, generation: u64, waker: &Waker, mode: Mode) -> Next<B> {
+        let now = self.env.now();
+        let mut expired: Vec<Mail<B>> = Vec::new();
+        let mut state = self.state.lock();
+        let Some(live) = state.live.as_ref().filter(|live| live.generation == generation) else {
+            return Next::Superseded;
+        };
+        live.pulse.beat(now.saturating_duration_since(live.since));
+        // Dropped after the lock: it may hold the last reference to a reply.
+        let done = if mode == Mode::Held { None } else { state.running.take() };
+        let next = if let Some(why) = state.orders.kill.take() {
+            Next::Kill(why)
+        } else if let Some(swap) = state.orders.swap.take() {
+            Next::Swap(swap)
+        } else if mode == Mode::Held {
+            Next::Idle
+        } else if let Some(why) = state.orders.stop.take() {
+            Next::Stop(why)
+        } else if mode == Mode::Draining {
+            Next::Idle
+        } else if let Some(inject) = state.orders.inject.take() {
+            if inject == Inject::Wedge {
+                state.running =
+                    Some(Running { message: "an injected wedge", since: now, deadline: None, mail: None });
+            }
+            Next::Inject(inject)
+        } else if mode == Mode::Full || state.orders.suspended {
+            Next::Idle
+        } else {
+            loop {
+                let Some(entry) = state.mailbox.pop() else { break Next::Idle };
+                if entry.deadline.is_some_and(|deadline| deadline <= now) {
+                    expired.push(entry.item);
+                    continue;
+                }
+                state.served += 1;
+                let mail = Some(entry.item.clone());
+                let message = entry.item.name();
+                state.running = Some(Running { message, since: now, deadline: entry.deadline, mail });
+                break Next::Message(entry.item);
+            }
+        };
+        if matches!(next, Next::Idle) && !state.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+        drop(state);
+        drop(done);
+        for mail in expired {
+            mail.fail(CallError::Busy, CallError::Timeout);
+        }
+        next
+    }
+
+    pub(crate) fn is_live(&self, generation: u64) -> bool {
+        self.state.lock().is_live(generation)
+    }
+
+    /// The message being handled is answered later; the number is for `landed`.
+    pub(crate) fn fly(&self, generation: u64) -> Option<usize> {
+        let mut state = self.state.lock();
+        if !state.is_live(generation) {
+            return None;
+        }
+        let running = state.running.take()?;
+        let flying = InFlight { deadline: running.deadline, mail: running.mail? };
+        state.flying += 1;
+        match state.in_flight.iter().position(Option::is_none) {
+            Some(free) => {
+                state.in_flight[free] = Some(flying);
+                Some(free)
+            }
+            None => {
+                state.in_flight.push(Some(flying));
+                Some(state.in_flight.len() - 1)
+            }
+        }
+    }
+
+    /// A message that was answered later is done.
+    pub(crate) fn landed(&self, generation: u64, number: usize) {
+        let mut state = self.state.lock();
+        if state.is_live(generation) {
+            let done = state.in_flight.get_mut(number).and_then(Option::take);
+            state.flying -= usize::from(done.is_some());
+            drop(state);
+            drop(done);
+        }
+    }
+
+    /// How many messages are answered later.
+    pub(crate) fn flying(&self) -> usize {
+        self.state.lock().flying
+    }
+
+    /// `init` has succeeded.
+    pub(crate) fn ready(&self, generation: u64) {
+        let mut state = self.state.lock();
+        let Some(live) = state.live.as_mut().filter(|live| live.generation == generation) else { return };
+        live.ready = true;
+        let started = live.started.take();
+        drop(state);
+        self.env.note(&self.name, || format!("generation {generation} serves"));
+        // The starter may have given up.
+        started.into_iter().for_each(|started| drop(started.send(Ok(generation))));
+    }
+
+    /// A swap is done: the same mailbox goes on with a newer value, whose number is returned.
+    pub(crate) fn swapped(&self, generation: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        let live = state.live.as_mut().filter(|live| live.generation == generation)?;
+        live.generation += 1;
+        let newer = live.generation;
+        state.generation = newer;
+        drop(state);
+        self.env.note(&self.name, || format!("generation {newer} takes over"));
+        Some(newer)
+    }
+
+    /// Begun messages that will not be finished: their callers hear of the crash.
+    pub(crate) fn abandon(&self, generation: u64) {
+        let begun = {
+            let mut state = self.state.lock();
+            if state.is_live(generation) { state.take_begun() } else { Vec::new() }
+        };
+        for mail in begun {
+            mail.fail(CallError::Busy, CallError::Crashed { generation });
+        }
+    }
+
+    /// The incarnation has ended, by itself or by order. A superseded one is not heard.
+    pub(crate) fn ended(&self, generation: u64, why: ExitReason) {
+        self.end(generation, why, false);
+    }
+
+    /// Ends an incarnation from outside. It may still run, but changes nothing from here on. With `lose_thread` it is
+    /// taken to block its thread.
+    pub(super) fn end(&self, generation: u64, why: ExitReason, lose_thread: bool) {
+        let (live, begun, stopped, swap, waker) = {
+            let mut state = self.state.lock();
+            if !state.is_live(generation) {
+                return;
+            }
+            let Some(live) = state.live.take() else { return };
+            state.last_exit = Some(why.clone());
+            let begun = state.take_begun();
+            let orders = std::mem::replace(&mut state.orders, super::Orders::none());
+            (live, begun, orders.stopped, orders.swap, state.waker.take())
+        };
+        self.env.note(&self.name, || format!("generation {generation} ended: {why}"));
+        for mail in begun {
+            mail.fail(CallError::Busy, CallError::Crashed { generation });
+        }
+        if lose_thread {
+            live.seat.lose(live.tenancy, &self.name);
+        } else {
+            live.seat.move_out(live.tenancy);
+        }
+        waker.into_iter().for_each(Waker::wake);
+        drop(swap);
+        if let Some(started) = live.started {
+            // A failed start is told to the starter alone.
+            let _ = started.send(Err(why.clone()));
+        } else if stopped.is_empty() {
+            (live.exits)(ChildExit { id: self.name.clone(), generation, reason: why.clone() });
+        }
+        for waiting in stopped {
+            let _ = waiting.send(why.clone());
+        }
+    }
+
+    /// The clock for the incarnation's pulse.
+    pub(crate) fn beat(&self, pulse: &super::Pulse, since: Instant) {
+        pulse.beat(self.env.now().saturating_duration_since(since));
+    }
+
+    /// Waits, blocking the thread, until the incarnation is written off; for tests of watchdogs.
+    pub(crate) fn wedge(&self, generation: u64) {
+        let began = self.env.now();
+        while self.is_live(generation) && self.env.now() - began < WEDGE_MAX {
+            std::thread::park_timeout(WEDGE_LOOK);
+        }
+    }
+}
+
+/// An injected wedge ends by itself after this long, should no watchdog see it.
+const WEDGE_MAX: Duration = Duration::from_secs(60);
+const WEDGE_LOOK: Duration = Duration::from_millis(2);
+
+impl<B: Behaviour> super::State<B> {
+    /// Takes out what was begun and not finished.
+    fn take_begun(&mut self) -> Vec<Mail<B>> {
+        self.flying = 0;
+        let running = self.running.take().and_then(|running| running.mail);
+        let flying = std::mem::take(&mut self.in_flight).into_iter().flatten().map(|flying| flying.mail);
+        running.into_iter().chain(flying).collect()
+    }
+}

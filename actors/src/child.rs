@@ -1,0 +1,126 @@
+//! What a supervisor holds of an actor, whatever its behaviour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::behaviour::Behaviour;
+use crate::cell::{ExitPort, Inject};
+use crate::env::Place;
+use crate::exit::ExitReason;
+use crate::reference::Ref;
+use crate::status::ActorStatus;
+
+/// How long a killed actor may take to end before it is written off.
+const KILL_GRACE: Duration = Duration::from_millis(500);
+
+/// A supervisor's hold on an actor: everything but its messages.
+pub trait Child: Send + Sync {
+    /// The name of its `Ref`.
+    fn name(&self) -> &Arc<str>;
+
+    /// Starts the next incarnation on the same mailbox, and waits for its `init`. `warm`: see
+    /// [`Start::warm`](crate::Start::warm). Later exits go to `exits`; a failed start is told by the result alone.
+    fn start(&self, place: Place, warm: bool, exits: ExitPort)
+    -> BoxFuture<'static, Result<u64, ExitReason>>;
+
+    /// Ends the incarnation in order: what it is doing is finished, and it cleans up. After `timeout` (None: never) it
+    /// is killed, and written off when that does not help. The mailbox stays; the exit port hears nothing. May be
+    /// repeated; gives `Normal` when nothing ran.
+    fn stop(&self, why: ExitReason, timeout: Option<Duration>) -> BoxFuture<'static, ExitReason>;
+
+    /// Ends the incarnation at its next pause, without cleaning up. The exit port hears of it. Does not wait.
+    fn kill(&self);
+
+    /// Puts a fault into the running incarnation, between two messages.
+    fn inject(&self, fault: Inject);
+
+    /// Serves no messages until [`resume`](Child::resume).
+    fn suspend(&self);
+
+    /// Serves messages again.
+    fn resume(&self);
+
+    /// Closes the mailbox: its callers see `Down`. A later start opens it again.
+    fn close(&self);
+
+    /// Writes this incarnation off: it may still run, but it can neither take a message, nor reply. If it holds its
+    /// thread, the thread is replaced, and the other actors on it are displaced.
+    fn write_off(&self, generation: u64, why: ExitReason);
+
+    /// One look at the actor. Sends no mail.
+    fn status(&self) -> ActorStatus;
+}
+
+/// Puts an actor under control: `args` are what each start is given.
+pub fn child<B: Behaviour>(actor: &Ref<B>, args: B::Args) -> Arc<dyn Child> {
+    *actor.cell().args.lock() = Some(args);
+    Arc::new(Controlled(actor.clone()))
+}
+
+struct Controlled<B: Behaviour>(Ref<B>);
+
+impl<B: Behaviour> Child for Controlled<B> {
+    fn name(&self) -> &Arc<str> {
+        self.0.name()
+    }
+
+    fn start(
+        &self,
+        place: Place,
+        warm: bool,
+        exits: ExitPort,
+    ) -> BoxFuture<'static, Result<u64, ExitReason>> {
+        Box::pin(self.0.cell().clone().start(place, warm, exits))
+    }
+
+    fn stop(&self, why: ExitReason, timeout: Option<Duration>) -> BoxFuture<'static, ExitReason> {
+        let actor = self.0.clone();
+        // Ordered at once: whoever drops the future has stopped it nevertheless.
+        let Some(last_word) = actor.cell().order_stop(why) else {
+            return Box::pin(std::future::ready(ExitReason::Normal));
+        };
+        Box::pin(async move {
+            let (cell, env) = (actor.cell(), actor.env());
+            let Some(timeout) = timeout else { return last_word.await.unwrap_or(ExitReason::Killed) };
+            if let Ok(heard) = env.timeout(timeout, last_word).await {
+                return heard.unwrap_or(ExitReason::Killed);
+            }
+            let Some(last_word) = cell.order_kill() else { return ExitReason::Killed };
+            if let Ok(heard) = env.timeout(KILL_GRACE, last_word).await {
+                return heard.unwrap_or(ExitReason::Killed);
+            }
+            cell.write_off(cell.generation(), ExitReason::Killed);
+            ExitReason::Killed
+        })
+    }
+
+    fn kill(&self) {
+        self.0.cell().kill();
+    }
+
+    fn inject(&self, fault: Inject) {
+        self.0.cell().inject(fault);
+    }
+
+    fn suspend(&self) {
+        self.0.cell().suspend(true);
+    }
+
+    fn resume(&self) {
+        self.0.cell().suspend(false);
+    }
+
+    fn close(&self) {
+        self.0.cell().close();
+    }
+
+    fn write_off(&self, generation: u64, why: ExitReason) {
+        self.0.cell().write_off(generation, why);
+    }
+
+    fn status(&self) -> ActorStatus {
+        self.0.status()
+    }
+}

@@ -1,0 +1,145 @@
+//! A message on its way: one allocation that holds the message, then its state, then its reply.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use nexus_messages::Message;
+use parking_lot::Mutex;
+
+use crate::behaviour::{Cx, Handle, Job, Reply};
+use crate::call::CallError;
+
+/// What the mailbox and the turn see of a message.
+pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Hands the message to its handler.
+    fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B>;
+
+    /// Ends it with `queued` if it was not begun, else with `begun`. An ended one stays as it is.
+    fn fail(&self, queued: CallError, begun: CallError);
+}
+
+/// What a handler left to be done.
+pub(crate) enum Step<B: crate::Behaviour> {
+    Done,
+    Exclusive(Job<B>),
+    Interleaved(Job<B>),
+}
+
+pub(crate) struct Parcel<B, M: Message> {
+    inner: Mutex<Inner<M>>,
+    /// A parcel holds no behaviour; it only knows whose it is.
+    _behaviour: PhantomData<fn(B)>,
+}
+
+struct Inner<M: Message> {
+    content: Content<M>,
+    /// The caller; none for a message that nobody waits for.
+    waker: Option<Waker>,
+}
+
+enum Content<M: Message> {
+    Queued(M),
+    Begun,
+    Replied(M::Reply),
+    Failed(CallError),
+    /// Nobody waits any more.
+    Gone,
+}
+
+impl<B, M: Message> Parcel<B, M> {
+    pub(crate) fn new(message: M, waker: Option<Waker>) -> Arc<Self> {
+        let inner = Inner { content: Content::Queued(message), waker };
+        Arc::new(Parcel { inner: Mutex::new(inner), _behaviour: PhantomData })
+    }
+
+    /// The caller's look at it.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
+        let mut inner = self.inner.lock();
+        match &inner.content {
+            Content::Queued(_) | Content::Begun => {
+                match &mut inner.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            _ => match std::mem::replace(&mut inner.content, Content::Gone) {
+                Content::Replied(reply) => Poll::Ready(Ok(reply)),
+                Content::Failed(error) => Poll::Ready(Err(error)),
+                _ => Poll::Ready(Err(CallError::Down)),
+            },
+        }
+    }
+
+    /// The caller has gone. True when the message was still queued; it is dropped.
+    pub(crate) fn withdraw(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let waker = inner.waker.take();
+        let old = std::mem::replace(&mut inner.content, Content::Gone);
+        drop(inner);
+        drop(waker);
+        matches!(old, Content::Queued(_))
+    }
+
+    /// Takes the message, which counts as begun from here on.
+    fn begin(&self) -> Option<M> {
+        let mut inner = self.inner.lock();
+        match std::mem::replace(&mut inner.content, Content::Begun) {
+            Content::Queued(message) => Some(message),
+            other => {
+                inner.content = other;
+                None
+            }
+        }
+    }
+
+    /// Answers; a reply that comes too late is dropped.
+    fn reply(&self, reply: M::Reply) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.content, Content::Begun) {
+            inner.content = Content::Replied(reply);
+            let waker = inner.waker.take();
+            drop(inner);
+            waker.into_iter().for_each(Waker::wake);
+        } else {
+            // The reply's destructor is somebody's code and runs after the lock is gone.
+            drop(inner);
+            drop(reply);
+        }
+    }
+}
+
+impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B> {
+        let Some(message) = self.begin() else { return Step::Done };
+        match behaviour.handle(message, cx) {
+            Reply::Now(reply) => {
+                self.reply(reply);
+                Step::Done
+            }
+            Reply::Wait(deferred) => Step::Exclusive(deferred.into_job(move |reply| self.reply(reply))),
+            Reply::Later(deferred) => Step::Interleaved(deferred.into_job(move |reply| self.reply(reply))),
+        }
+    }
+
+    fn fail(&self, queued: CallError, begun: CallError) {
+        let mut inner = self.inner.lock();
+        let error = match inner.content {
+            Content::Queued(_) => queued,
+            Content::Begun => begun,
+            _ => return,
+        };
+        let old = std::mem::replace(&mut inner.content, Content::Failed(error));
+        let waker = inner.waker.take();
+        drop(inner);
+        drop(old);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
