@@ -57,13 +57,14 @@ fn both_wait(a: (&'static str, Scope), b: (&'static str, Scope)) {
     });
 }
 
-/// Mutations it catches: raising the count after the shards were visited; a relaxed load in `Shard::try_take`.
+/// Mutations it catches: raising the count after the shards were visited; a relaxed load in `Shard::try_take`; a release that does
+/// not look at the count.
 #[test]
 fn loom_a_subtree_and_an_entry_below_it_take_turns() {
     both_wait(("/a", Subtree), ("/a/b", Entry));
 }
 
-/// Mutation it catches: a release that looks for marks before it removes the holder's node.
+/// Mutation it catches: a release that does not look for marks.
 #[test]
 fn loom_two_writers_of_a_path_take_turns() {
     both_wait(("/a", Entry), ("/a", Entry));
