@@ -2,6 +2,7 @@
 
 mod caught;
 pub mod dispatch;
+pub mod gate;
 pub mod hal;
 pub mod locks;
 pub mod router;
