@@ -40,6 +40,7 @@ pub use env::{
 pub use exit::ExitReason;
 pub use futures_util::future::LocalBoxFuture;
 pub use gate::{Gate, Pass};
+pub use latch::Latch;
 pub use mailbox::MailboxBounds;
 pub use nexus_messages::Message;
 pub use panics::Panicked;

@@ -9,14 +9,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::behaviour::{Behaviour, Cx, Finish, Job, Start};
-use crate::cell::{Cell, Inject, Mail, Mode, Next, Pulse};
+use crate::cell::{Cell, Inject, Mail, Mode, Next, Pulse, WEDGE_MAX};
 use crate::env::Sleep;
 use crate::envelope::Step;
 use crate::exit::ExitReason;
@@ -26,9 +25,6 @@ use crate::swap::{SwapError, SwapReport, SwapRequest};
 
 /// Messages, and ends of futures, in one poll; then the other actors of the thread have their turn.
 const BUDGET: u32 = 32;
-
-/// How long `terminate` may take after an actor has ended itself. A stop by a supervisor brings its own limit.
-const TERMINATE_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Turn<B: Behaviour> {
     me: Ref<B>,
@@ -59,8 +55,8 @@ enum Stage<B: Behaviour> {
         limit: Option<Sleep>,
         why: ExitReason,
     },
-    /// A simulated wedge: it does nothing, for ever.
-    Stuck,
+    /// A simulated wedge: it does nothing until then.
+    Stuck(Sleep),
     Ended,
 }
 
@@ -199,13 +195,16 @@ impl<B: Behaviour> Turn<B> {
                         }
                     }
                 }
-                Stage::Stuck => match self.cell().next(self.generation, cx.waker(), Mode::Held) {
-                    Next::Superseded => self.vanish(()),
-                    _ => {
-                        self.stage = Stage::Stuck;
+                Stage::Stuck(mut until) => {
+                    if self.cell().is_superseded(self.generation, cx.waker()) {
+                        self.vanish(());
+                    } else if Pin::new(&mut until).poll(cx).is_ready() {
+                        self.stage = Stage::Serving;
+                    } else {
+                        self.stage = Stage::Stuck(until);
                         return Poll::Pending;
                     }
-                },
+                }
             }
         }
     }
@@ -215,7 +214,7 @@ impl<B: Behaviour> Turn<B> {
         let mut budget = BUDGET;
         loop {
             if let Some(why) = self.exit.take() {
-                let limit = self.me.env().sleep(TERMINATE_MAX);
+                let limit = self.me.env().sleep(B::TERMINATE_MAX);
                 self.terminate(why, Some(limit));
                 return Poll::Ready(());
             }
@@ -256,10 +255,11 @@ impl<B: Behaviour> Turn<B> {
                     return Poll::Ready(());
                 }
             }
-            match self.poll_jobs(cx, &mut budget).and_then(|flow| match flow {
-                Flow::Again => Ok(Flow::Again),
-                Flow::Rest => Ok(self.poll_swap(cx)),
-            }) {
+            let flow = match self.poll_jobs(cx, &mut budget) {
+                Ok(Flow::Rest) => Ok(self.poll_swap(cx)),
+                other => other,
+            };
+            match flow {
                 Ok(Flow::Again) => {}
                 Ok(Flow::Rest) if budget > 0 => return Poll::Pending,
                 Ok(Flow::Rest) => {}
@@ -458,7 +458,7 @@ impl<B: Behaviour> Turn<B> {
                 self.finish(panicked.err().unwrap_or(ExitReason::Killed));
             }
             Inject::Error => self.finish(ExitReason::error("an injected error")),
-            Inject::Wedge if self.is_simulated() => self.stage = Stage::Stuck,
+            Inject::Wedge if self.is_simulated() => self.stage = Stage::Stuck(self.me.env().sleep(WEDGE_MAX)),
             Inject::Wedge => self.cell().wedge(self.generation),
         }
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::control::{ChildExit, ExitPort, Inject};
-pub(crate) use self::serving::{Mode, Next};
+pub(crate) use self::serving::{Mode, Next, WEDGE_MAX};
 use crate::behaviour::{Behaviour, Handle};
 use crate::call::CallError;
 use crate::env::{Env, Seat, TimerKey};

@@ -92,6 +92,16 @@ impl<B: Behaviour> Cell<B> {
         next
     }
 
+    /// Whether another incarnation takes over; if not, the waker is woken when one does.
+    pub(crate) fn is_superseded(&self, generation: u64, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        let live = state.is_live(generation);
+        if live {
+            state.waker = Some(waker.clone());
+        }
+        !live
+    }
+
     pub(crate) fn is_live(&self, generation: u64) -> bool {
         self.state.lock().is_live(generation)
     }
@@ -198,14 +208,14 @@ impl<B: Behaviour> Cell<B> {
         }
         waker.into_iter().for_each(Waker::wake);
         drop(swap);
-        if let Some(started) = live.started {
-            // A failed start is told to the starter alone.
-            let _ = started.send(Err(why.clone()));
-        } else if stopped.is_empty() {
-            (live.exits)(ChildExit { id: self.name.clone(), generation, reason: why.clone() });
-        }
-        for waiting in stopped {
-            let _ = waiting.send(why.clone());
+        // A failed start is told to the starter, and an ordered end to whoever ordered it; all else to the port.
+        let starting = live.started.map(|started| started.send(Err(why.clone()))).is_some();
+        if stopped.is_empty() && !starting {
+            (live.exits)(ChildExit { id: self.name.clone(), generation, reason: why });
+        } else {
+            for waiting in stopped {
+                let _ = waiting.send(why.clone());
+            }
         }
     }
 
@@ -224,7 +234,7 @@ impl<B: Behaviour> Cell<B> {
 }
 
 /// An injected wedge ends by itself after this long, should no watchdog see it.
-const WEDGE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const WEDGE_MAX: Duration = Duration::from_secs(60);
 const WEDGE_LOOK: Duration = Duration::from_millis(2);
 
 impl<B: Behaviour> super::State<B> {

@@ -1,0 +1,166 @@
+//! What the store keeps of its own: log records, identities of operations, numbers. Each begins with the version of its format.
+//!
+//! Decoding never panics: what cannot be read is told as corrupt.
+
+use nexus_kernel::hal::{Entry, LogRecord, StoreError, TreeId};
+use nexus_messages::{Lsn, OpId};
+
+/// The format of the whole store: which tables there are, and what is in them.
+pub(super) const STORE_FORMAT: u64 = 1;
+
+/// The version that every record of this module begins with.
+const RECORD_VERSION: u8 = 1;
+
+/// Set in a log record whose operation may come again; its identity follows in front of the record.
+const REPEATABLE: u8 = 1;
+
+/// The name of the store's format among the numbers.
+pub(super) const FORMAT: &[u8] = b"format";
+/// The name of the next identity among the numbers.
+pub(super) const NEXT_FILE_ID: &[u8] = b"next_file_id";
+/// What the names of the last places in the logs begin with, among the numbers; the tree's number follows.
+pub(super) const LAST_LSN: &[u8] = b"last_lsn/";
+
+/// The name of `tree`'s last place in its log.
+pub(super) fn last_lsn_name(TreeId(tree): TreeId) -> Vec<u8> {
+    [LAST_LSN, &tree.to_be_bytes()].concat()
+}
+
+/// The tree whose last place in its log is called `name`.
+pub(super) fn tree_of_name(name: &[u8]) -> Option<TreeId> {
+    let tree = name.strip_prefix(LAST_LSN)?.try_into().ok()?;
+    Some(TreeId(u32::from_be_bytes(tree)))
+}
+
+/// A number of the store.
+pub(super) fn encode_number(number: u64) -> [u8; 9] {
+    let mut bytes = [RECORD_VERSION; 9];
+    bytes[1..].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+pub(super) fn decode_number(name: &[u8], bytes: &[u8]) -> Result<u64, StoreError> {
+    let what = || format!("the number {}", name.escape_ascii());
+    let body = body_of(bytes, &what)?;
+    let number = body.try_into().map_err(|_| corrupt(what(), format!("{} bytes", bytes.len())))?;
+    Ok(u64::from_be_bytes(number))
+}
+
+/// The key of an operation that may come again.
+pub(super) fn op_key(OpId(op_id): OpId) -> [u8; 16] {
+    op_id.to_be_bytes()
+}
+
+/// Where an operation was committed.
+pub(super) fn encode_place(TreeId(tree): TreeId, Lsn(lsn): Lsn) -> [u8; 13] {
+    let mut bytes = [RECORD_VERSION; 13];
+    bytes[1..5].copy_from_slice(&tree.to_be_bytes());
+    bytes[5..].copy_from_slice(&lsn.to_be_bytes());
+    bytes
+}
+
+pub(super) fn decode_place(op_id: OpId, bytes: &[u8]) -> Result<(TreeId, Lsn), StoreError> {
+    let what = || format!("the place of operation {op_id}");
+    let body = body_of(bytes, &what)?;
+    let (tree, lsn) = body
+        .split_first_chunk::<4>()
+        .and_then(|(tree, lsn)| Some((*tree, <[u8; 8]>::try_from(lsn).ok()?)))
+        .ok_or_else(|| corrupt(what(), format!("{} bytes", bytes.len())))?;
+    Ok((TreeId(u32::from_be_bytes(tree)), Lsn(u64::from_be_bytes(lsn))))
+}
+
+/// The record of `entry` at `lsn`. The identity stands at a fixed place, so that pruning need not read what follows.
+pub(super) fn encode_record(entry: &Entry, lsn: Lsn) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![RECORD_VERSION, 0];
+    if entry.repeatable {
+        bytes[1] = REPEATABLE;
+        bytes.extend_from_slice(&op_key(entry.op_id));
+    }
+    postcard::to_extend(&LogRecord::of(entry, lsn), bytes)
+        .map_err(|e| StoreError::Backend { what: "writing a log record".into(), cause: e.to_string() })
+}
+
+pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogRecord, StoreError> {
+    let what = || format!("record {lsn} of the log of tree {}", tree.0);
+    let body = body_of(bytes, &what)?;
+    let rest = match body.split_first() {
+        Some((&REPEATABLE, rest)) if rest.len() >= 16 => &rest[16..],
+        Some((0, rest)) => rest,
+        _ => return Err(corrupt(what(), "a broken head".into())),
+    };
+    let record: LogRecord = postcard::from_bytes(rest).map_err(|e| corrupt(what(), e.to_string()))?;
+    if record.lsn != lsn {
+        return Err(corrupt(what(), format!("record {}", record.lsn)));
+    }
+    Ok(record)
+}
+
+/// The operation whose identity goes when this record does. What cannot be read has none.
+pub(super) fn repeatable_op(bytes: &[u8]) -> Option<OpId> {
+    let (head, rest) = bytes.split_first_chunk::<2>()?;
+    let op_id = rest.first_chunk::<16>()?;
+    (*head == [RECORD_VERSION, REPEATABLE]).then(|| OpId(u128::from_be_bytes(*op_id)))
+}
+
+fn body_of<'a>(bytes: &'a [u8], what: &dyn Fn() -> String) -> Result<&'a [u8], StoreError> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, body)) => Ok(body),
+        Some((version, _)) => {
+            Err(corrupt(what(), format!("format {version}, which this version does not know")))
+        }
+        None => Err(corrupt(what(), "nothing".into())),
+    }
+}
+
+fn corrupt(what: String, found: String) -> StoreError {
+    StoreError::Corrupt { what, found }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nexus_messages::{Op, Timestamp, VPath};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(repeatable: bool) -> Entry {
+        Entry {
+            tree: TreeId(3),
+            op_id: OpId(7 << 90),
+            repeatable,
+            caller: Arc::from("coder-7"),
+            op: Op::Rename,
+            path: VPath::parse("/a").unwrap(),
+            other: Some(VPath::parse("/b/c").unwrap()),
+            at: Timestamp(5),
+            preconditions: vec![],
+            changes: vec![],
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_and_names_its_operation() {
+        for repeatable in [false, true] {
+            let entry = entry(repeatable);
+            let bytes = encode_record(&entry, Lsn(9)).unwrap();
+            assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), LogRecord::of(&entry, Lsn(9)));
+            assert_eq!(repeatable_op(&bytes), repeatable.then_some(entry.op_id));
+            assert!(matches!(decode_record(TreeId(3), Lsn(8), &bytes), Err(StoreError::Corrupt { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_records_are_corrupt_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64), cut in 0usize..80) {
+            let _ = decode_record(TreeId(0), Lsn(1), &bytes);
+            let _ = decode_number(b"x", &bytes);
+            let _ = decode_place(OpId(0), &bytes);
+            let _ = repeatable_op(&bytes);
+            let whole = encode_record(&entry(true), Lsn(1)).unwrap();
+            let cut = cut.min(whole.len() - 1);
+            prop_assert!(decode_record(TreeId(0), Lsn(1), &whole[..cut]).is_err());
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The metastore on disk: rows, log and state in one file of redb.
+//!
+//! One redb commit a batch, durable on return. Each table of the kernel is a table of redb, and there are three more, for the log, the
+//! operations that may come again, and the numbers. Sharing one table among several was measured to save nothing (`examples/metastore_cost.rs`).
+//!
+//! Failure: what fails before the commit record was written changed nothing; the store goes on, or tries again with the next batch. What
+//! fails later has an unknown outcome, and the store takes no more batches. In both cases reading goes on, on what was durable before.
+
+mod codec;
+mod config;
+mod disk;
+mod error;
+mod guard;
+mod reader;
+mod store;
+mod transaction;
+
+pub use config::RedbConfig;
+pub use disk::{Disk, FileDisk};
+pub use store::RedbMetastore;

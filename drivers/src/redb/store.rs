@@ -1,0 +1,358 @@
+//! The store: opening, committing, and what is left when the disk fails.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use nexus_kernel::hal::{Applied, Batch, Change, LogRecord, Metastore, Reader, StoreError, Table, TreeId};
+use nexus_messages::{Lsn, OpId};
+use parking_lot::{Mutex, RwLock};
+use redb::{Builder, Database, Durability, ReadableDatabase, TableHandle, WriteTransaction};
+
+use super::config::RedbConfig;
+use super::disk::{Disk, FileDisk};
+use super::guard::{Guard, Guarded, View};
+use super::reader::RedbReader;
+use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
+use super::{codec, error};
+use crate::entries;
+
+/// How many bytes a batch may take on disk for each byte of its rows: copied pages of the trees among them.
+const WRITE_AMPLIFICATION: u64 = 4;
+
+/// How many bytes an entry may take on disk, beside its rows: a page of each table and of what leads to it.
+const ENTRY_BYTES: u64 = 32 << 10;
+
+/// The identity that the first entry of an empty store may take.
+const FIRST_FILE_ID: u64 = 1;
+
+/// A metastore in one file of redb. See the [module](super) for what it promises when the disk fails.
+#[derive(Debug)]
+pub struct RedbMetastore {
+    name: String,
+    config: RedbConfig,
+    disk: Arc<Guarded>,
+    free_bytes: FreeBytes,
+    /// Held for the length of a batch; batches come from one committer, so nobody waits.
+    writer: Mutex<()>,
+    engine: RwLock<Engine>,
+    numbers: RwLock<Numbers>,
+}
+
+/// How many bytes may still be taken.
+struct FreeBytes(Box<dyn Fn() -> std::io::Result<Option<u64>> + Send + Sync>);
+
+impl std::fmt::Debug for FreeBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FreeBytes")
+    }
+}
+
+#[derive(Debug)]
+struct Engine {
+    /// What is read: the store, or after a failure its last durable state.
+    database: Arc<Database>,
+    health: Health,
+}
+
+#[derive(Debug, Clone)]
+enum Health {
+    Good,
+    /// A batch failed and changed nothing; the next one tries to open the database anew.
+    Interrupted,
+    /// A batch failed with an unknown outcome; only opening the store again tells.
+    Latched {
+        cause: String,
+    },
+}
+
+/// The numbers of the last commit.
+#[derive(Debug, Default)]
+struct Numbers {
+    last: BTreeMap<TreeId, Lsn>,
+    next_file_id: u64,
+}
+
+impl RedbMetastore {
+    /// Opens the database at `path`, or makes it in a folder that exists. Blocks: on disk; after a crash for as long as the repair takes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] when another process or another handle has it, [`StoreError::Corrupt`] when the file is something else, and
+    /// [`StoreError::Backend`] when it is of a format that this version does not know.
+    pub fn open(path: impl AsRef<Path>, config: RedbConfig) -> Result<Self, StoreError> {
+        Self::open_on(FileDisk::open(path.as_ref())?, config)
+    }
+
+    /// Opens the database on `disk`, or makes it on an empty one.
+    pub fn open_on(disk: Disk, config: RedbConfig) -> Result<Self, StoreError> {
+        let Disk { name, backend, free_bytes } = disk;
+        let disk = Guarded::new(backend).map_err(|e| StoreError::io(format!("opening {name}"), e))?;
+        let (database, numbers) = open_database(&name, &config, &disk)?;
+        let engine = Engine { database: Arc::new(database), health: Health::Good };
+        Ok(Self {
+            name,
+            config,
+            disk,
+            free_bytes: FreeBytes(free_bytes),
+            writer: Mutex::new(()),
+            engine: RwLock::new(engine),
+            numbers: RwLock::new(numbers),
+        })
+    }
+
+    /// The database to write to; opened anew after a failure that changed nothing.
+    fn writable(&self) -> Result<Arc<Database>, StoreError> {
+        let health = self.engine.read().health.clone();
+        match health {
+            Health::Good => {}
+            Health::Latched { cause } => return Err(StoreError::ReadOnly { cause }),
+            Health::Interrupted => {
+                self.disk.retire_views();
+                let (database, numbers) = match open_database(&self.name, &self.config, &self.disk) {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        self.show_last_durable_state(Health::Interrupted);
+                        return Err(error);
+                    }
+                };
+                *self.numbers.write() = numbers;
+                *self.engine.write() = Engine { database: Arc::new(database), health: Health::Good };
+                tracing::info!(store = %self.name, "the metastore takes changes again");
+            }
+        }
+        Ok(self.engine.read().database.clone())
+    }
+
+    fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
+        let free = (self.free_bytes.0)().map_err(|e| StoreError::io("measuring the free space", e))?;
+        let rows: u64 = batch.entries.iter().flat_map(|entry| &entry.changes).map(size_of_change).sum();
+        let need = rows * WRITE_AMPLIFICATION + batch.entries.len() as u64 * ENTRY_BYTES;
+        match free {
+            Some(free) if free < self.config.reserve_bytes.saturating_add(need) => Err(StoreError::Full),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(&self, database: &Database, batch: &Batch) -> Result<Applied, Failed> {
+        let before = Failed::before_commit;
+        let mut transaction =
+            database.begin_write().map_err(|e| before(error::transaction("beginning a batch", e)))?;
+        transaction.set_durability(Durability::Immediate).map_err(|e| {
+            before(StoreError::Backend { what: "beginning a batch".into(), cause: e.to_string() })
+        })?;
+        transaction.set_quick_repair(self.disk.len_bytes() >= self.config.quick_repair_from_bytes);
+        let last_before = |tree| self.numbers.read().last.get(&tree).copied().unwrap_or_default();
+        let next_file_id = Some(batch.next_file_id).filter(|next| *next > self.numbers.read().next_file_id);
+        let mut work = RedbTransaction::new(&transaction, &last_before);
+        let outcomes = entries::apply(&mut work, batch).map_err(before)?;
+        let last = work.last.clone();
+        work.finish(next_file_id).map_err(before)?;
+        if last.is_empty() && next_file_id.is_none() {
+            transaction.abort().map_err(|e| before(error::storage("ending a batch", e)))?;
+            return Ok(Applied { outcomes });
+        }
+        transaction
+            .commit()
+            .map_err(|e| Failed { error: error::commit("committing a batch", e), committing: true })?;
+        let mut numbers = self.numbers.write();
+        numbers.last.extend(last);
+        numbers.next_file_id = next_file_id.unwrap_or(numbers.next_file_id);
+        Ok(Applied { outcomes })
+    }
+
+    /// Says what a failed batch means, and leaves the store readable.
+    fn after_failure(&self, Failed { error, committing }: Failed) -> StoreError {
+        let (told, health) = match self.disk.failure() {
+            // The disk is well, the batch was not: redb has undone it.
+            None if !committing => return error,
+            Some(failure) if !failure.outcome_unknown => {
+                let told = if failure.full { StoreError::Full } else { error };
+                (told, Health::Interrupted)
+            }
+            failure => {
+                let cause = failure.map_or_else(|| error.to_string(), |failure| failure.cause);
+                let told = StoreError::Unknown { what: "committing a batch".into(), cause: cause.clone() };
+                (told, Health::Latched { cause: format!("an earlier commit failed: {cause}") })
+            }
+        };
+        tracing::error!(store = %self.name, error = %told, "the metastore takes no changes");
+        self.disk.keep_locks();
+        self.show_last_durable_state(health);
+        told
+    }
+
+    fn show_last_durable_state(&self, health: Health) {
+        match self.last_durable_state() {
+            Ok(view) => *self.engine.write() = Engine { database: Arc::new(view), health },
+            Err(error) => {
+                tracing::error!(store = %self.name, %error, "the last durable state cannot be read");
+                self.engine.write().health = health;
+            }
+        }
+    }
+
+    fn last_durable_state(&self) -> Result<Database, StoreError> {
+        let view = View::of(self.disk.clone()).map_err(|e| StoreError::io("reading after a failure", e))?;
+        builder(&self.config).create_with_backend(view).map_err(|e| error::database(&self.name, e))
+    }
+
+    fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        self.engine.read().database.begin_read().map_err(|e| error::transaction("beginning to read", e))
+    }
+}
+
+/// Why a batch was not committed, and whether the commit itself had begun.
+struct Failed {
+    error: StoreError,
+    committing: bool,
+}
+
+impl Failed {
+    fn before_commit(error: StoreError) -> Self {
+        Self { error, committing: false }
+    }
+}
+
+fn size_of_change(change: &Change) -> u64 {
+    let bytes = match change {
+        Change::Put(key, value) | Change::PutIfAbsent(key, value) => key.bytes.len() + value.len(),
+        _ => 0,
+    };
+    bytes as u64
+}
+
+fn builder(config: &RedbConfig) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(config.cache_bytes);
+    builder
+}
+
+fn open_database(
+    name: &str,
+    config: &RedbConfig,
+    disk: &Arc<Guarded>,
+) -> Result<(Database, Numbers), StoreError> {
+    let mut builder = builder(config);
+    let repaired = name.to_owned();
+    builder.set_repair_callback(move |session| {
+        tracing::warn!(store = %repaired, progress = session.progress(), "repairing after a crash");
+    });
+    let database = builder.create_with_backend(Guard(disk.clone())).map_err(|e| error::database(name, e))?;
+    if is_new(name, &database)? {
+        disk.begin();
+        lay_out(&database).map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
+    }
+    let numbers = read_numbers(name, &database)?;
+    Ok((database, numbers))
+}
+
+/// Whether the database has no table at all; refuses one whose tables are somebody else's.
+fn is_new(name: &str, database: &Database) -> Result<bool, StoreError> {
+    let read = database.begin_read().map_err(|e| error::transaction("beginning to read", e))?;
+    let mut tables = read.list_tables().map_err(|e| error::storage("listing the tables", e))?.peekable();
+    if tables.peek().is_none() {
+        return Ok(true);
+    }
+    match tables.any(|table| table.name() == STATE.name()) {
+        true => Ok(false),
+        false => Err(foreign(name, "a database of something else")),
+    }
+}
+
+fn foreign(name: &str, found: &str) -> StoreError {
+    StoreError::Corrupt { what: format!("the metastore {name}"), found: found.into() }
+}
+
+/// Makes every table, so that readers find them, and writes the format.
+fn lay_out(database: &Database) -> Result<(), StoreError> {
+    let opening = |e| error::table("making a table", e);
+    let write: WriteTransaction =
+        database.begin_write().map_err(|e| error::transaction("making the tables", e))?;
+    for table in Table::ALL {
+        write.open_table(rows_table(table)?).map_err(opening)?;
+    }
+    write.open_table(LOG).map_err(opening)?;
+    write.open_table(OPS).map_err(opening)?;
+    for (number, value) in [(codec::FORMAT, codec::STORE_FORMAT), (codec::NEXT_FILE_ID, FIRST_FILE_ID)] {
+        let mut state = write.open_table(STATE).map_err(opening)?;
+        state
+            .insert(number, codec::encode_number(value).as_slice())
+            .map_err(|e| error::storage("writing the format", e))?;
+    }
+    write.commit().map_err(|e| error::commit("making the tables", e))
+}
+
+/// Checks the format, and reads the numbers.
+fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> {
+    let failed = |e| error::storage("reading the numbers", e);
+    let read = database.begin_read().map_err(|e| error::transaction("beginning to read", e))?;
+    let state = read.open_table(STATE).map_err(|_| foreign(name, "a database of something else"))?;
+    let number = |name: &[u8]| -> Result<Option<u64>, StoreError> {
+        let row = state.get(name).map_err(failed)?;
+        row.map(|row| codec::decode_number(name, row.value())).transpose()
+    };
+    match number(codec::FORMAT)? {
+        Some(codec::STORE_FORMAT) => {}
+        Some(newer) => {
+            let cause =
+                format!("its format {newer} is not {}, which this version knows", codec::STORE_FORMAT);
+            return Err(StoreError::Backend { what: format!("opening {name}"), cause });
+        }
+        None => return Err(foreign(name, "a database without a format")),
+    }
+    let next_file_id = number(codec::NEXT_FILE_ID)?.unwrap_or(FIRST_FILE_ID);
+    let mut last = BTreeMap::new();
+    for row in state.range::<&[u8]>(codec::LAST_LSN..).map_err(failed)? {
+        let (name, value) = row.map_err(failed)?;
+        let Some(tree) = codec::tree_of_name(name.value()) else { break };
+        last.insert(tree, Lsn(codec::decode_number(name.value(), value.value())?));
+    }
+    Ok(Numbers { last, next_file_id })
+}
+
+impl Metastore for RedbMetastore {
+    fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        let _alone = self.writer.lock();
+        let database = self.writable()?;
+        self.check_room(batch)?;
+        self.disk.begin();
+        self.commit(&database, batch).map_err(|failed| self.after_failure(failed))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(RedbReader::new(self.begin_read()?)))
+    }
+
+    fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        Ok(self.numbers.read().last.get(&tree).copied().unwrap_or_default())
+    }
+
+    fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
+        let failed = |e| error::storage("reading the log", e);
+        let Some(first) = since.0.checked_add(1) else { return Ok(Vec::new()) };
+        let read = self.begin_read()?;
+        let log = read.open_table(LOG).map_err(|e| error::table("opening the log", e))?;
+        let records = log.range((tree.0, first)..=(tree.0, u64::MAX)).map_err(failed)?;
+        records
+            .take(limit)
+            .map(|record| {
+                let (place, record) = record.map_err(failed)?;
+                codec::decode_record(tree, Lsn(place.value().1), record.value())
+            })
+            .collect()
+    }
+
+    fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        let read = self.begin_read()?;
+        let ops = read.open_table(OPS).map_err(|e| error::table("opening the operations", e))?;
+        let place = ops
+            .get(codec::op_key(op_id).as_slice())
+            .map_err(|e| error::storage("reading an operation", e))?;
+        place.map(|place| codec::decode_place(op_id, place.value())).transpose()
+    }
+
+    fn next_file_id(&self) -> Result<u64, StoreError> {
+        Ok(self.numbers.read().next_file_id)
+    }
+}

@@ -1,0 +1,169 @@
+//! One batch, as one transaction of redb.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use nexus_kernel::hal::{Entry, RowKey, StoreError, Table, TreeId};
+use nexus_messages::{Lsn, OpId};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+
+use super::{codec, error, reader};
+use crate::entries::Transaction;
+
+/// A range of keys.
+pub(super) type Rows<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// (tree, place) to the record. A pair of fixed width keeps the order of the log.
+pub(super) const LOG: TableDefinition<'static, (u32, u64), &'static [u8]> = TableDefinition::new("log");
+/// An operation that may come again, to its tree and place.
+pub(super) const OPS: Definition = TableDefinition::new("ops");
+/// The store's format, the next identity, and the last place of each log.
+pub(super) const STATE: Definition = TableDefinition::new("state");
+
+/// The table of redb that holds the kernel's `table`. The names are part of the stored format.
+pub(super) fn rows_table(table: Table) -> Result<Definition, StoreError> {
+    Ok(TableDefinition::new(match table {
+        Table::Dentries => "dentries",
+        Table::Inodes => "inodes",
+        Table::Contents => "contents",
+        Table::Mounts => "mounts",
+        Table::Settings => "settings",
+        _ => return Err(StoreError::NotSupported { what: "this table" }),
+    }))
+}
+
+type RowTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
+
+/// A batch in the making. Tables are opened when they are touched: each one costs the commit.
+pub(super) struct RedbTransaction<'t> {
+    transaction: &'t WriteTransaction,
+    rows: [Option<RowTable<'t>>; Table::ALL.len()],
+    log: Option<redb::Table<'t, (u32, u64), &'static [u8]>>,
+    ops: Option<RowTable<'t>>,
+    last_before: &'t dyn Fn(TreeId) -> Lsn,
+    /// The last places that this batch moved.
+    pub(super) last: BTreeMap<TreeId, Lsn>,
+}
+
+impl<'t> RedbTransaction<'t> {
+    /// `last_before` tells the last place of a tree as of the last commit.
+    pub(super) fn new(transaction: &'t WriteTransaction, last_before: &'t dyn Fn(TreeId) -> Lsn) -> Self {
+        Self {
+            transaction,
+            rows: Default::default(),
+            log: None,
+            ops: None,
+            last_before,
+            last: BTreeMap::new(),
+        }
+    }
+
+    fn rows(&mut self, table: Table) -> Result<&mut RowTable<'t>, StoreError> {
+        let slot = &mut self.rows[reader::place_of(table)?];
+        open(slot, || self.transaction.open_table(rows_table(table)?).map_err(opening))
+    }
+
+    fn ops(&mut self) -> Result<&mut RowTable<'t>, StoreError> {
+        open(&mut self.ops, || self.transaction.open_table(OPS).map_err(opening))
+    }
+
+    fn log_table(&mut self) -> Result<&mut redb::Table<'t, (u32, u64), &'static [u8]>, StoreError> {
+        open(&mut self.log, || self.transaction.open_table(LOG).map_err(opening))
+    }
+
+    /// Writes the numbers that the batch moved, and closes the tables.
+    pub(super) fn finish(self, next_file_id: Option<u64>) -> Result<(), StoreError> {
+        let Self { transaction, last, .. } = self;
+        if last.is_empty() && next_file_id.is_none() {
+            return Ok(());
+        }
+        let mut state = transaction.open_table(STATE).map_err(opening)?;
+        let numbers = last.into_iter().map(|(tree, Lsn(lsn))| (codec::last_lsn_name(tree), lsn));
+        let next = next_file_id.map(|next| (codec::NEXT_FILE_ID.to_vec(), next));
+        for (name, number) in numbers.chain(next) {
+            state.insert(name.as_slice(), codec::encode_number(number).as_slice()).map_err(writing)?;
+        }
+        Ok(())
+    }
+}
+
+fn open<T>(
+    slot: &mut Option<T>,
+    opener: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<&mut T, StoreError> {
+    match slot {
+        Some(open) => Ok(open),
+        None => Ok(slot.insert(opener()?)),
+    }
+}
+
+fn opening(error: redb::TableError) -> StoreError {
+    error::table("opening a table", error)
+}
+
+fn writing(error: redb::StorageError) -> StoreError {
+    error::storage("writing a batch", error)
+}
+
+impl Transaction for RedbTransaction<'_> {
+    fn holds(&mut self, key: &RowKey, expected: Option<&[u8]>) -> Result<bool, StoreError> {
+        let row = self.rows(key.table)?.get(key.bytes.as_slice()).map_err(writing)?;
+        Ok(row.is_some_and(|row| expected.is_none_or(|expected| row.value() == expected)))
+    }
+
+    fn vacant(&mut self, prefix: &RowKey) -> Result<bool, StoreError> {
+        let from: Rows<'_> = (Bound::Included(&prefix.bytes), Bound::Unbounded);
+        let mut rows = self.rows(prefix.table)?.range::<&[u8]>(from).map_err(writing)?;
+        match rows.next() {
+            None => Ok(true),
+            Some(row) => Ok(!row.map_err(writing)?.0.value().starts_with(&prefix.bytes)),
+        }
+    }
+
+    fn put(&mut self, key: &RowKey, value: &Bytes) -> Result<(), StoreError> {
+        self.rows(key.table)?.insert(key.bytes.as_slice(), &**value).map_err(writing)?;
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &RowKey) -> Result<(), StoreError> {
+        self.rows(key.table)?.remove(key.bytes.as_slice()).map_err(writing)?;
+        Ok(())
+    }
+
+    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
+        let place = self.ops()?.get(codec::op_key(op_id).as_slice()).map_err(writing)?;
+        place.map(|place| Ok(codec::decode_place(op_id, place.value())?.1)).transpose()
+    }
+
+    fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
+        Ok(self.last.get(&tree).copied().unwrap_or_else(|| (self.last_before)(tree)))
+    }
+
+    fn log(&mut self, entry: &Entry, lsn: Lsn) -> Result<(), StoreError> {
+        let record = codec::encode_record(entry, lsn)?;
+        self.log_table()?.insert((entry.tree.0, lsn.0), record.as_slice()).map_err(writing)?;
+        if entry.repeatable {
+            let place = codec::encode_place(entry.tree, lsn);
+            self.ops()?.insert(codec::op_key(entry.op_id).as_slice(), place.as_slice()).map_err(writing)?;
+        }
+        self.last.insert(entry.tree, lsn);
+        Ok(())
+    }
+
+    fn prune(&mut self, TreeId(tree): TreeId, Lsn(through): Lsn) -> Result<(), StoreError> {
+        let mut forgotten = Vec::new();
+        self.log_table()?
+            .retain_in((tree, 0)..=(tree, through), |_, record| {
+                forgotten.extend(codec::repeatable_op(record));
+                false
+            })
+            .map_err(writing)?;
+        for op_id in forgotten {
+            self.ops()?.remove(codec::op_key(op_id).as_slice()).map_err(writing)?;
+        }
+        Ok(())
+    }
+}

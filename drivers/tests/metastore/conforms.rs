@@ -1,0 +1,26 @@
+//! Each driver passes the suite.
+
+use nexus_drivers::memory::MemoryMetastore;
+use nexus_kernel::hal::conformance::metastore::{Subject, check};
+
+#[test]
+fn the_store_in_memory_conforms() {
+    check(&|| Subject::new(MemoryMetastore::new())).assert_passed();
+}
+
+#[cfg(feature = "redb")]
+#[test]
+fn the_store_on_redb_conforms() {
+    use nexus_drivers::redb::{RedbConfig, RedbMetastore};
+
+    let make = || {
+        let folder = tempfile::tempdir().unwrap();
+        let open =
+            move || RedbMetastore::open(folder.path().join("meta.redb"), RedbConfig::default()).unwrap();
+        Subject::new(open()).reopen(move |store| {
+            drop(store);
+            Box::new(open())
+        })
+    };
+    check(&make).assert_passed();
+}
