@@ -83,7 +83,7 @@ impl<B: Behaviour> Cell<B> {
         let me = Ref::from_cell(self.clone());
         let begun = seat.spawn(self.name.clone(), move || {
             let start = Start { me, generation, warm };
-            Box::pin(engine::host(Turn::new(start, args, pulse, since)))
+            Box::pin(engine::host(Turn::new(start, args, pulse)))
         });
         if !begun {
             self.end(generation, ExitReason::Killed, false);
@@ -159,7 +159,7 @@ impl<B: Behaviour> Cell<B> {
     pub(crate) fn write_off(&self, generation: u64, why: ExitReason) {
         let on_thread = {
             let state = self.state.lock();
-            state.live.as_ref().is_some_and(|live| live.pulse.since().is_some())
+            state.live.as_ref().is_some_and(|live| live.pulse.on_thread().is_some())
         };
         self.end(generation, why, on_thread);
     }
@@ -177,7 +177,7 @@ impl<B: Behaviour> Cell<B> {
             if state.orders.swap.is_some() {
                 return Err(SwapError::UnderWay);
             }
-            state.orders.swap = Some(SwapRequest::new(args, limit, ack));
+            state.orders.swap = Some(Box::new(SwapRequest::new(args, limit, ack)));
             let waker = state.waker.take();
             drop(state);
             waker.into_iter().for_each(Waker::wake);

@@ -3,7 +3,7 @@
 //! Every step names its generation; one that has been superseded is told so, and can change nothing any more.
 
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Cell, ChildExit, InFlight, Inject, Mail, Running};
 use crate::behaviour::Behaviour;
@@ -29,7 +29,7 @@ pub(crate) enum Next<B: Behaviour> {
     Message(Mail<B>),
     Kill(ExitReason),
     Stop(ExitReason),
-    Swap(SwapRequest<B>),
+    Swap(Box<SwapRequest<B>>),
     Inject(Inject),
     /// Nothing; the waker is woken when there is.
     Idle,
@@ -40,13 +40,11 @@ pub(crate) enum Next<B: Behaviour> {
 impl<B: Behaviour> Cell<B> {
     /// What comes next for this incarnation. In `Open` mode the message before counts as done.
     pub(crate) fn next(&self, generation: u64, waker: &Waker, mode: Mode) -> Next<B> {
-        let now = self.env.now();
-        let mut expired: Vec<Mail<B>> = Vec::new();
         let mut state = self.state.lock();
         let Some(live) = state.live.as_ref().filter(|live| live.generation == generation) else {
             return Next::Superseded;
         };
-        live.pulse.beat(now.saturating_duration_since(live.since));
+        live.pulse.skip();
         // Dropped after the lock: it may hold the last reference to a reply.
         let done = if mode == Mode::Held { None } else { state.running.take() };
         let next = if let Some(why) = state.orders.kill.take() {
@@ -61,34 +59,27 @@ impl<B: Behaviour> Cell<B> {
             Next::Idle
         } else if let Some(inject) = state.orders.inject.take() {
             if inject == Inject::Wedge {
-                state.running =
-                    Some(Running { message: "an injected wedge", since: now, deadline: None, mail: None });
+                state.begun += 1;
+                state.running = Some(Running { message: "an injected wedge", deadline: None, mail: None });
             }
             Next::Inject(inject)
         } else if mode == Mode::Full || state.orders.suspended {
             Next::Idle
+        } else if let Some(entry) = state.mailbox.pop() {
+            state.served += 1;
+            state.begun += 1;
+            let message = entry.item.name();
+            state.running =
+                Some(Running { message, deadline: entry.deadline, mail: Some(entry.item.clone()) });
+            Next::Message(entry.item)
         } else {
-            loop {
-                let Some(entry) = state.mailbox.pop() else { break Next::Idle };
-                if entry.deadline.is_some_and(|deadline| deadline <= now) {
-                    expired.push(entry.item);
-                    continue;
-                }
-                state.served += 1;
-                let mail = Some(entry.item.clone());
-                let message = entry.item.name();
-                state.running = Some(Running { message, since: now, deadline: entry.deadline, mail });
-                break Next::Message(entry.item);
-            }
+            Next::Idle
         };
         if matches!(next, Next::Idle) && !state.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
         drop(state);
         drop(done);
-        for mail in expired {
-            mail.fail(CallError::Busy, CallError::Timeout);
-        }
         next
     }
 
@@ -217,11 +208,6 @@ impl<B: Behaviour> Cell<B> {
                 let _ = waiting.send(why.clone());
             }
         }
-    }
-
-    /// The clock for the incarnation's pulse.
-    pub(crate) fn beat(&self, pulse: &super::Pulse, since: Instant) {
-        pulse.beat(self.env.now().saturating_duration_since(since));
     }
 
     /// Waits, blocking the thread, until the incarnation is written off; for tests of watchdogs.
