@@ -140,8 +140,8 @@ mod reclaim {
     }
 }
 
-/// For loom: the best that any reclamation could do, freeing only when the whole cell goes. So the model checks our
-/// orderings and protocols, while crossbeam's own models, miri and the stress tests check the epochs.
+/// For loom: the best that any reclamation could do, freeing only when the whole cell goes. With it the models can be
+/// gone through exhaustively; on the real epochs (`--cfg crossbeam_loom`) only up to a number of preemptions.
 #[cfg(all(nexus_loom, not(crossbeam_loom)))]
 mod reclaim {
     use std::sync::{Arc, Mutex};

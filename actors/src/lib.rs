@@ -8,6 +8,9 @@ mod epoch;
 mod eventcount;
 mod sync;
 
+#[cfg(all(test, not(nexus_loom)))]
+mod parked;
+
 pub use gate::{Gate, Pass};
 pub use slot::{Lease, Retired, Slot, SwapError, SwapReport, Swapped, Timer};
 pub use snap::{Snap, Superseded};

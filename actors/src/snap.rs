@@ -113,7 +113,9 @@ impl<T: Default + Send + Sync + 'static> Default for Snap<T> {
 
 impl<T: fmt::Debug + Send + Sync + 'static> fmt::Debug for Snap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.read(|value| f.debug_struct("Snap").field("version", &self.version()).field("value", value).finish())
+        self.read(|value| {
+            f.debug_struct("Snap").field("version", &self.version()).field("value", value).finish()
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 //! Everything before the publish may fail, panic or be dropped, and leaves the old generation serving with its gate open.
 //! The publish is one pointer swap. There is no await between it and the shutting of the old gate.
 
-use super::generation::{Generation, Lease, Retired};
 use super::Slot;
+use super::generation::{Generation, Lease, Retired};
 use crate::sync::atomic::Ordering;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -86,7 +86,7 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
     /// [`Swapped::retired`] can be waited for.
     ///
     /// Dropping the future before the publish changes nothing. Dropping it while the old generation drains leaves the
-    /// new one serving, and the old service ends with its last caller.
+    /// new one serving, and the old service ends after its last caller.
     ///
     /// # Errors
     /// [`SwapError::InProgress`], [`SwapError::Prepare`].
@@ -218,7 +218,10 @@ impl<S: ?Sized + Send + Sync + 'static> Drop for Shut<'_, S> {
 }
 
 /// What `work` gives, or nothing when `limit` ends before it.
-async fn within<T>(mut limit: Pin<&mut impl Future<Output = ()>>, work: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(
+    mut limit: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
