@@ -106,7 +106,7 @@ mod tests {
 
     impl Wake for Noted {
         fn wake(self: Arc<Self>) {
-            self.1.lock().unwrap().push(self.0);
+            lock(&self.1).push(self.0);
         }
     }
 

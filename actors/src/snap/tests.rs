@@ -111,7 +111,7 @@ fn a_destructor_may_publish() {
 /// Writers of rising generations against readers: whole snapshots, never backwards, none of an overtaken writer.
 #[test]
 fn readers_see_whole_snapshots_in_order_while_writers_take_over() {
-    const GENERATIONS: u64 = if cfg!(miri) { 5 } else { 200 };
+    const GENERATIONS: u64 = if cfg!(miri) { 5 } else { 50 };
     const EACH: u64 = if cfg!(miri) { 4 } else { 100 };
     let snap = Snap::new((0_u64, 0_u64, vec![0; 8]));
     let done = AtomicBool::new(false);

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::thread;
 
-const SWAPS: u64 = if cfg!(miri) { 14 } else { 700 };
+const SWAPS: u64 = if cfg!(miri) { 14 } else { 210 };
 /// Calls that must have gone through before the next swap begins, so that each meets a load.
-const BETWEEN: u64 = if cfg!(miri) { 2 } else { 20 };
+const BETWEEN: u64 = if cfg!(miri) { 2 } else { 10 };
 
 /// Runs `swaps` against three threads that repeat `call` until it is done; answers the sum of what they return.
 fn under_load(
