@@ -64,7 +64,7 @@ fn loom_a_snapshot_is_seen_whole() {
 }
 
 /// The real epochs: what was replaced is freed while the snap lives, and not under a reader.
-/// Mutation: a `retire` that frees at once; a `retire` that forgets.
+/// Mutations: a `retire` that frees at once; a `retire` that forgets.
 #[cfg(crossbeam_loom)]
 #[test]
 fn loom_a_snapshot_is_freed_but_not_under_its_reader() {
