@@ -1,11 +1,16 @@
 //! What calls see of hooks.
 
-use nexus_actors::block_on;
+use std::time::Duration;
+
+use nexus_actors::{Env, MailboxBounds, Ref, block_on};
 use nexus_messages::syscall::{SysRename, Syscall};
 use nexus_messages::{EventKind, EventMask, MountContext, Op, Outcome};
+use nexus_supervisors::{ChildSpec, Kill, Strategy, SupSpec, Tree};
 
 use super::fixture::*;
 use super::*;
+
+const SOON: Duration = Duration::from_secs(5);
 
 fn view(hooks: Vec<Registration>) -> DispatchView {
     let mut table = HookTable::new();
@@ -184,4 +189,36 @@ fn what_is_published_is_seen_and_an_old_writer_is_not() {
     assert!(hooks.get().is_some());
     hooks.publish(2, view(vec![])).unwrap();
     assert!(hooks.get().is_none());
+}
+
+#[test]
+fn hooks_survive_crashes_of_their_actor_and_are_never_absent_while_they_are_replaced() {
+    let (env, simulation) = Env::seeded(3);
+    let log = Recorder::new();
+    let hooks = Arc::new(PublishedHooks::new());
+    let dispatch: Ref<Dispatch> = Ref::new(&env, Dispatch::NAME, MailboxBounds { messages: MAILBOX_MAX });
+    let child = ChildSpec::new("dispatch", dispatch.clone(), hooks.clone());
+    let spec = SupSpec::new("kernel", Strategy::OneForOne).restarts(5, SOON).child(child);
+    simulation.block_on(async {
+        let tree = Tree::start(&env, spec).await.unwrap();
+        let pattern = |name: &str| resolver(name, "/a", "/b");
+        let mut id = dispatch.call(Register(pattern("v1")), SOON).await.unwrap().unwrap();
+        for how in [Kill::Panic, Kill::Panic, Kill::Brutal] {
+            tree.kill("kernel/dispatch", how);
+            assert!(hooks.summary().has_resolvers());
+            let new = vec![pattern("next"), log.observer("o")];
+            let replaced = dispatch.call(ReplaceHooks { old: vec![id], new }, SOON).await.unwrap().unwrap();
+            assert!(replaced[0] > id);
+            id = replaced[0];
+        }
+        assert_eq!(dispatch.generation(), 4);
+        let listed = dispatch.call(ListHooks, SOON).await.unwrap();
+        assert_eq!(listed.len(), 4, "one resolver, replaced, and an observer of each round");
+        for hook in listed {
+            dispatch.call(Unregister(hook.id), SOON).await.unwrap().unwrap();
+        }
+        assert!(hooks.get().is_none());
+        assert_eq!(dispatch.call(Unregister(id), SOON).await.unwrap(), Err(HookError::Unknown { id }));
+        tree.stop().await;
+    });
 }

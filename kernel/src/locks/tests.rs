@@ -8,13 +8,17 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use nexus_actors::{Behaviour, Env, MailboxBounds, Ref};
 use nexus_messages::{Timestamp, VPath};
+use nexus_supervisors::{self as supervisors, ChildSpec, Kill, SupSpec, Tree};
 use proptest::prelude::*;
 
 use super::Mode::{Read, Write};
 use super::Scope::{Entry, Subtree};
 use super::claim::canonical;
 use super::*;
+
+const SOON: Duration = Duration::from_secs(5);
 
 fn path(text: &str) -> VPath {
     VPath::parse(text).unwrap()
@@ -203,6 +207,35 @@ fn holders_are_listed_with_owner_and_time() {
     let statistics = locks.statistics();
     assert_eq!((statistics.taken, statistics.waited, statistics.held, statistics.subtrees), (3, 1, 2, 1));
     assert_eq!(statistics.longest_wait, Duration::ZERO);
+}
+
+#[test]
+fn the_actor_answers_for_the_table_and_its_death_hurts_nobody() {
+    let (env, simulation) = Env::seeded(1);
+    let clock = env.clone();
+    let table = PathLocks::new(move || Timestamp(clock.wall()));
+    let actor: Ref<Locks> = Ref::new(&env, Locks::NAME, MailboxBounds { messages: MAILBOX_MAX });
+    let child = ChildSpec::new("locks", actor.clone(), table.clone());
+    let spec = SupSpec::new("kernel", supervisors::Strategy::OneForOne).child(child);
+    simulation.block_on(async {
+        let tree = Tree::start(&env, spec).await.unwrap();
+        let owner = |name: &str| LockOwner { agent: Arc::from(name), since: Timestamp(env.wall()) };
+        let old = table.lock(&path("/a/old"), Write, Entry, owner("stuck")).await;
+        env.sleep(Duration::from_secs(60)).await;
+        let young = table.lock(&path("/b"), Read, Subtree, owner("fine")).await;
+        tree.kill("kernel/locks", Kill::Panic);
+        let longer_than = Duration::from_secs(30);
+        let stuck = actor.call(FindStuck { longer_than }, SOON).await.unwrap();
+        assert_eq!(stuck.iter().map(|lock| &*lock.agent).collect::<Vec<_>>(), ["stuck"]);
+        let list = |base: &str, limit| actor.call(ListLocks { base: path(base), limit }, SOON);
+        assert_eq!(list("/", 10).await.unwrap().len(), 2);
+        assert_eq!(list("/", 1).await.unwrap().len(), 1);
+        assert_eq!(list("/a", 10).await.unwrap(), stuck);
+        assert_eq!(actor.call(CountLocks, SOON).await.unwrap().held, 2);
+        drop((old, young));
+        assert!(table.is_idle());
+        tree.stop().await;
+    });
 }
 
 /// What one call claims, in the model and in the table.

@@ -39,7 +39,7 @@ pub enum RouteError {
         /// Who is there.
         by: MountId,
     },
-    /// Nothing is attached there.
+    /// Nothing is attached there, or something else.
     #[error("{point} of zone {zone} is not a mount point")]
     NotMounted {
         /// The zone.
@@ -99,10 +99,15 @@ impl<T: AsMount> MountTable<T> {
         Ok(true)
     }
 
-    /// Detaches what is at `point`, and gives it back.
-    pub fn unmount(&mut self, zone: &ZoneId, point: &VPath) -> Result<T, RouteError> {
-        let key = (zone.clone(), point.clone());
-        self.mounts.remove(&key).ok_or(RouteError::NotMounted { zone: key.0, point: key.1 })
+    /// Detaches `mount` from its point, and gives back what was there. Another mount there, by its id, stays.
+    pub fn unmount(&mut self, mount: &T) -> Result<T, RouteError> {
+        let key = key(mount);
+        if self.mounts.get(&key).is_some_and(|there| there.id() == mount.id())
+            && let Some(gone) = self.mounts.remove(&key)
+        {
+            return Ok(gone);
+        }
+        Err(RouteError::NotMounted { zone: key.0, point: key.1 })
     }
 
     /// Puts `mount` in the place of what is at its point, which it gives back.
@@ -182,9 +187,10 @@ mod tests {
         let mut table = MountTable::new();
         table.mount(mount(1, "root", "/a")).unwrap();
         assert_eq!(table.rebind(mount(2, "root", "/a")).unwrap().id(), MountId(1));
-        assert_eq!(table.unmount(&zone("root"), &path("/a")).unwrap().id(), MountId(2));
         let missing = RouteError::NotMounted { zone: zone("root"), point: path("/a") };
-        assert_eq!(table.unmount(&zone("root"), &path("/a")), Err(missing.clone()));
+        assert_eq!(table.unmount(&mount(1, "root", "/a")), Err(missing.clone()), "another mount stays");
+        assert_eq!(table.unmount(&mount(2, "root", "/a")).unwrap().id(), MountId(2));
+        assert_eq!(table.unmount(&mount(2, "root", "/a")), Err(missing.clone()));
         assert_eq!(table.rebind(mount(3, "root", "/a")), Err(missing));
         assert!(table.is_empty());
     }
