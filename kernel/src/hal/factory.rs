@@ -104,12 +104,16 @@ impl Catalogue {
             return bad(format!("there is no driver {:?}, but {}", spec.driver, names.join(", ")));
         };
         let options = factory.options();
-        if let Some(unknown) = spec.options.keys().find(|key| !options.iter().any(|option| option.key == *key)) {
+        if let Some(unknown) =
+            spec.options.keys().find(|key| !options.iter().any(|option| option.key == *key))
+        {
             let keys: Vec<&str> = options.iter().map(|option| option.key).collect();
             return bad(format!("{} has no option {unknown:?}; it takes: {}", spec.driver, keys.join(", ")));
         }
         match options.iter().find(|option| option.required && !spec.options.contains_key(option.key)) {
-            Some(missing) => bad(format!("{} needs the option {:?}: {}", spec.driver, missing.key, missing.help)),
+            Some(missing) => {
+                bad(format!("{} needs the option {:?}: {}", spec.driver, missing.key, missing.help))
+            }
             None => Ok(()),
         }
     }
