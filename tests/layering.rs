@@ -42,7 +42,9 @@ fn imports(folder: &str) -> Vec<String> {
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).flatten() {
+    for entry in
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).flatten()
+    {
         let path = entry.path();
         if path.is_dir() {
             files.extend(sources(&path));
@@ -57,7 +59,10 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 fn imports_run_down_the_staircase() {
     for (folder, allowed) in STAIRCASE {
         for import in imports(folder) {
-            assert!(allowed.contains(&import.as_str()), "{folder} imports {import}, and may import {allowed:?}");
+            assert!(
+                allowed.contains(&import.as_str()),
+                "{folder} imports {import}, and may import {allowed:?}"
+            );
         }
     }
 }
@@ -65,11 +70,16 @@ fn imports_run_down_the_staircase() {
 #[test]
 fn every_crate_is_on_the_staircase() {
     let manifest = read(&root().join("Cargo.toml"));
-    let members = manifest.lines().find(|line| line.starts_with("members")).expect("the workspace has members");
+    let members =
+        manifest.lines().find(|line| line.starts_with("members")).expect("the workspace has members");
     for (folder, _) in STAIRCASE {
         assert!(members.contains(&format!("{folder:?}")), "{folder} is not a member");
     }
-    assert_eq!(members.matches('"').count(), STAIRCASE.len() * 2, "a member is not on the staircase: {members}");
+    assert_eq!(
+        members.matches('"').count(),
+        STAIRCASE.len() * 2,
+        "a member is not on the staircase: {members}"
+    );
 }
 
 #[test]
