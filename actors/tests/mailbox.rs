@@ -1,4 +1,5 @@
 //! Bounds, deadlines, order and fairness of mailboxes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -155,12 +156,10 @@ fn an_actor_that_sends_to_itself_does_not_starve_its_neighbour() {
         let (neighbour, _hold) = started(&env, 4).await;
         let turns = Arc::new(AtomicU64::new(0));
         spinner.tell(Spin(turns.clone())).unwrap();
-        for n in 1..=50 {
-            let before = turns.load(Ordering::SeqCst);
+        // And the neighbour does not starve it: tokio looks at what other threads woke at least every 31 polls, and a
+        // poll is 32 messages.
+        for n in 1..=31 * 32 * 2 {
             assert_eq!(neighbour.call(Add(1), SOON).await, Ok(n));
-            // It had at most some turns of its budget between the call and the reply, plus what passes while this
-            // thread is woken: far from "until it stops", which is never.
-            assert!(turns.load(Ordering::SeqCst) >= before);
         }
         assert_eq!(spinning.stop(ExitReason::Shutdown, Some(SOON)).await, ExitReason::Shutdown);
         assert!(turns.load(Ordering::SeqCst) > 0);

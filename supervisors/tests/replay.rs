@@ -1,4 +1,5 @@
 //! One seed, one run: the same actors and supervisors as on threads, with crashes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

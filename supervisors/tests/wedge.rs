@@ -1,4 +1,5 @@
 //! A handler that never returns: its mailbox is served elsewhere, and it can do no more harm.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -64,19 +65,16 @@ fn a_wedged_handler_is_written_off_and_its_mailbox_served_on_another_thread() {
     env.stop();
 }
 
-fn an_injected_wedge(env: Env) -> impl Future<Output = ()> {
-    async move {
-        let (stuck, child) = worker(&env, "stuck", &Log::default());
-        let spec = SupSpec::new("sup", Strategy::OneForOne).child(child.watchdog(LIMIT));
-        let tree = Tree::start(&env, spec).await.unwrap();
-        assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
-        assert!(tree.kill("sup/stuck", Kill::Wedge));
-        assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
-        until_running(&env, &tree, "sup/stuck", 2).await;
-        until(&env, &tree, "sup/stuck", |s| matches!(s.actor.last_exit, Some(ExitReason::Wedged { .. })))
-            .await;
-        tree.stop().await;
-    }
+async fn an_injected_wedge(env: Env) {
+    let (stuck, child) = worker(&env, "stuck", &Log::default());
+    let spec = SupSpec::new("sup", Strategy::OneForOne).child(child.watchdog(LIMIT));
+    let tree = Tree::start(&env, spec).await.unwrap();
+    assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
+    assert!(tree.kill("sup/stuck", Kill::Wedge));
+    assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
+    until_running(&env, &tree, "sup/stuck", 2).await;
+    until(&env, &tree, "sup/stuck", |s| matches!(s.actor.last_exit, Some(ExitReason::Wedged { .. }))).await;
+    tree.stop().await;
 }
 
 #[test]
