@@ -20,6 +20,7 @@ fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
     block_on(claim(env.clone()));
     env.stop();
     let (env, simulation) = Env::seeded(5);
+    simulation.quiet();
     simulation.block_on(claim(env));
 }
 
@@ -170,6 +171,7 @@ fn an_actor_that_sends_to_itself_does_not_starve_its_neighbour() {
 #[test]
 fn in_a_simulation_the_budget_is_exact() {
     let (env, simulation) = Env::seeded(1);
+    simulation.quiet();
     simulation.block_on(async {
         let (spinner, _spinning) = started(&env, 4).await;
         let (neighbour, _hold) = started(&env, 4).await;

@@ -18,6 +18,7 @@ fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
     block_on(claim(env.clone()));
     env.stop();
     let (env, simulation) = Env::seeded(11);
+    simulation.quiet();
     simulation.block_on(claim(env));
 }
 
