@@ -54,7 +54,7 @@ fn routes(mounts: u64) -> RouteTable<Mounted> {
             id => path(&format!("/mount-{id}")),
         };
         table
-            .mount(Arc::new(Point { id, zone: ZoneId::root(), point }))
+            .mount(Mounted(Arc::new(Point { id, zone: ZoneId::root(), point })))
             .expect("each has a point of its own");
     }
     table.freeze()
