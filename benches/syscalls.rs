@@ -31,7 +31,11 @@ struct Bench {
 fn start() -> Bench {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = tempfile::tempdir_in(target).expect("the target folder can be written");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("it starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("it starts");
     let nx = runtime.block_on(nexus::connect(Config::new(folder.path()))).expect("it boots");
     Bench { runtime, nx, folder }
 }
@@ -141,7 +145,10 @@ fn write(c: &mut Criterion) {
             });
             let took = began.elapsed();
             for file in files.iter() {
-                assert_eq!(runtime.block_on(nx.send(SysStat::at(file))).expect("it is there").size, KIB as u64);
+                assert_eq!(
+                    runtime.block_on(nx.send(SysStat::at(file))).expect("it is there").size,
+                    KIB as u64
+                );
             }
             took
         });
