@@ -21,6 +21,8 @@ mod gate;
 mod latch;
 mod mailbox;
 mod panics;
+#[cfg(all(test, not(nexus_loom)))]
+mod parked;
 mod reference;
 mod slot;
 mod snap;

@@ -30,8 +30,6 @@ pub(crate) struct Turn<B: Behaviour> {
     me: Ref<B>,
     generation: u64,
     pulse: Arc<Pulse>,
-    /// What the pulse counts from.
-    since: Instant,
     bound: usize,
     stage: Stage<B>,
     /// Invariant: there while serving and terminating.
@@ -63,7 +61,7 @@ enum Stage<B: Behaviour> {
 /// A swap under way.
 struct Swapping<B: Behaviour> {
     /// Taken when everything in progress is done.
-    request: Option<SwapRequest<B>>,
+    request: Option<Box<SwapRequest<B>>>,
     importing: Option<Importing<B>>,
     limit: Sleep,
     began: Instant,
@@ -112,12 +110,11 @@ enum Flow {
 impl<B: Behaviour> Unpin for Turn<B> {}
 
 impl<B: Behaviour> Turn<B> {
-    pub(crate) fn new(start: Start<B>, args: B::Args, pulse: Arc<Pulse>, since: Instant) -> Self {
+    pub(crate) fn new(start: Start<B>, args: B::Args, pulse: Arc<Pulse>) -> Self {
         Turn {
             me: start.me.clone(),
             generation: start.generation,
             pulse,
-            since,
             bound: start.me.cell().bound(),
             stage: Stage::Fresh(start, args),
             behaviour: None,
@@ -140,8 +137,14 @@ impl<B: Behaviour> Turn<B> {
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if matches!(self.stage, Stage::Serving) {
+                if self.serve(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
             match std::mem::replace(&mut self.stage, Stage::Ended) {
-                Stage::Ended => return Poll::Ready(()),
+                Stage::Serving | Stage::Ended => return Poll::Ready(()),
                 Stage::Fresh(start, args) => match panics::guard(|| B::init(args, start)) {
                     Ok(init) => self.stage = Stage::Init(init),
                     Err(panicked) => self.finish(panicked.into_exit(None)),
@@ -166,12 +169,6 @@ impl<B: Behaviour> Turn<B> {
                             Ok(Poll::Ready(Err(why))) => self.finish(why),
                             Err(panicked) => self.finish(panicked.into_exit(None)),
                         },
-                    }
-                }
-                Stage::Serving => {
-                    self.stage = Stage::Serving;
-                    if self.serve(cx).is_pending() {
-                        return Poll::Pending;
                     }
                 }
                 Stage::Terminating { mut work, mut limit, why } => {
@@ -222,18 +219,27 @@ impl<B: Behaviour> Turn<B> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.cell().next(self.generation, cx.waker(), self.mode()) {
-                Next::Message(mail) => {
-                    budget -= 1;
-                    if let Err(why) = self.run(mail) {
-                        self.finish(why);
-                        return Poll::Ready(());
-                    }
-                    if budget > 0 {
-                        continue;
-                    }
+            self.pulse.skip();
+            let mode = self.mode();
+            let mut idle = false;
+            if mode == Mode::Open
+                && let Some(mail) = self.cell().pop(self.generation, cx.waker(), &mut idle)
+            {
+                budget -= 1;
+                if let Err(why) = self.run(mail) {
+                    self.finish(why);
+                    return Poll::Ready(());
                 }
+                if budget > 0 {
+                    continue;
+                }
+                // The futures have their turn, then the other actors.
+                idle = true;
+            }
+            let next = if idle { Next::Idle } else { self.cell().next(self.generation, cx.waker(), mode) };
+            match next {
                 Next::Idle => {}
+                Next::Messages => continue,
                 Next::Swap(request) => {
                     self.begin_swap(request);
                     continue;
@@ -342,7 +348,7 @@ impl<B: Behaviour> Turn<B> {
         }
     }
 
-    fn begin_swap(&mut self, request: SwapRequest<B>) {
+    fn begin_swap(&mut self, request: Box<SwapRequest<B>>) {
         if self.swapping.is_some() {
             let _ = request.ack.send(Err(SwapError::UnderWay));
             return;
@@ -367,7 +373,7 @@ impl<B: Behaviour> Turn<B> {
                 self.swapping = Some(swapping);
                 return Flow::Rest;
             }
-            let SwapRequest { args, export, ack, .. } = request;
+            let SwapRequest { args, export, ack, .. } = *request;
             let exported = self.on_behaviour(None, |old, _| export(old)).and_then(|exported| exported);
             let start = Start { me: self.me.clone(), generation: self.generation + 1, warm: true };
             let work = match exported {
@@ -518,9 +524,9 @@ impl<B: Behaviour> Future for Turn<B> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.cell().beat(&self.pulse, self.since);
+        self.pulse.step();
         let polled = self.advance(cx);
-        self.pulse.rest();
+        self.pulse.step();
         polled
     }
 }

@@ -32,7 +32,7 @@ impl Message for Begin {
 #[derive(Debug, Clone)]
 pub(crate) enum Order {
     /// Adds a child and starts it.
-    Start(ChildSpec),
+    Start(Box<ChildSpec>),
     /// Stops a child and closes its mailbox; its spec stays, unless it is temporary.
     Terminate(Arc<str>),
     /// Starts a child that is down.

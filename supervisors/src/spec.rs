@@ -266,6 +266,13 @@ impl SupSpec {
             .start_within(Duration::MAX)
     }
 
+    /// A handle to the supervisor that this spec, and no clone made of it before, becomes. May be asked for before it is started: orders
+    /// wait for the start. The spec must be complete.
+    pub fn handle(&self, env: &Env) -> SupervisorRef {
+        let post = self.post(env);
+        SupervisorRef { actor: post.actor.clone(), board: post.board.clone() }
+    }
+
     pub(crate) fn post(&self, env: &Env) -> &Post {
         self.post.get_or_init(|| Post::new(env, self))
     }

@@ -162,7 +162,7 @@ impl SupervisorRef {
     /// Adds a child and starts it; its generation is the result. It is kept over restarts of the supervisor. One that
     /// does not start is not added.
     pub async fn start_child(&self, spec: ChildSpec) -> Result<u64, OrderError> {
-        self.order(Order::Start(spec)).await
+        self.order(Order::Start(Box::new(spec))).await
     }
 
     /// Stops a child and closes its mailbox. Its spec stays, unless it is temporary.
