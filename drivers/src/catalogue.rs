@@ -1,11 +1,8 @@
 //! The drivers that come with Nexus, by the names under which mounts ask for them.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use nexus_kernel::hal::{
-    Catalogue, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture,
-};
+use nexus_kernel::hal::{Catalogue, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreFuture};
 use nexus_messages::Timestamp;
 use nexus_messages::syscall::MountSpec;
 
@@ -48,10 +45,11 @@ fn path_local() -> Option<Arc<dyn DriverFactory>> {
 
 #[cfg(all(feature = "local", unix))]
 mod disk {
-    use super::{
-        Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, PathBuf, StoreError,
-        StoreFuture,
-    };
+    use std::path::PathBuf;
+
+    use nexus_kernel::hal::StoreError;
+
+    use super::{Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, StoreFuture};
     use crate::local::{LocalTransport, PathLocal};
 
     /// Where blobs go within the data folder, when no folder is named.
