@@ -95,7 +95,7 @@ impl<S> Admitted<S> {
 }
 
 /// Lets the resolvers rewrite the paths, once; says whether they were rewritten.
-fn resolve<S: Admissible>(
+pub(super) fn resolve<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: &mut S,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{SysUnlink, Unlinked};
+use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
 use nexus_messages::{
     Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Receipt, Result, VPath,
 };
@@ -82,6 +82,15 @@ impl Serve for SysUnlink {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlinked> {
         if !kernel.is_mount_point(&caller.zone, &self.path) {
             return mutate(kernel, caller, self).await;
+        }
+        let refused = match self.expect {
+            Expect::File => Some(ErrorKind::IsADirectory),
+            // As with `rm -r` and `rmdir`: only who means the mount detaches it.
+            Expect::Directory => Some(ErrorKind::Busy),
+            Expect::Any | Expect::Mount => self.recursive.then_some(ErrorKind::Busy),
+        };
+        if let Some(kind) = refused {
+            return Err(Error::new(Self::OP, &self.path, kind).because("it is a mount point"));
         }
         if !caller.admin {
             let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);
