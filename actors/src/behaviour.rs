@@ -1,6 +1,7 @@
 //! What an actor is: a state, a start, an end, and a handler for each message.
 
 use std::future::Future;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -18,11 +19,14 @@ pub trait Behaviour: Sized + 'static {
     /// The kind of actor, for logs and status.
     const NAME: &'static str;
 
+    /// How long `terminate` may take after the actor has ended itself. An ordered stop brings its own limit.
+    const TERMINATE_MAX: Duration = Duration::from_secs(5);
+
     /// Makes the state of a new incarnation. An error and a panic are both a failed start.
     fn init(args: Self::Args, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>>;
 
-    /// Cleans up before an ordered stop, within the time that the supervisor gives. Not called after a crash or a
-    /// kill.
+    /// Cleans up before an ordered stop, within the time that the supervisor gives, and after the actor has ended
+    /// itself. Not called after a crash or a kill.
     fn terminate(&mut self, why: &ExitReason) -> LocalBoxFuture<'static, ()> {
         let _ = why;
         std::future::ready(()).boxed_local()
@@ -92,6 +96,8 @@ impl<B: Behaviour> Clone for Start<B> {
 }
 
 /// How a handler answers.
+///
+/// A step that finishes on the actor names its type: `Reply::wait_then(read, |me: &mut Self, _, bytes| me.keep(bytes))`.
 pub enum Reply<B: Behaviour, R> {
     /// Here it is.
     Now(R),

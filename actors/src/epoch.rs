@@ -62,9 +62,7 @@ impl<T: Send + Sync + 'static> Pinned<'_, T> {
     pub(crate) fn load(&self) -> Loaded<'_, T> {
         // Acquire pairs with the release of the swap: who sees the pointer sees the value behind it.
         let pointer = self.owner.pointer.load(Ordering::Acquire);
-        // SAFETY: the pointer holds a strong count until a swap takes it out, and what a swap took out after our pin is
-        // not freed before we unpin, which the borrow of `self` forbids while the reference lives.
-        Loaded(unsafe { &*pointer })
+        Loaded { pointer, pinned: PhantomData }
     }
 
     /// Replaces the value. The old one is freed later, and never inside this call, so a lock may be held here.
@@ -82,21 +80,26 @@ impl<T: Send + Sync + 'static> Pinned<'_, T> {
 }
 
 /// A value that the pin keeps alive.
-pub(crate) struct Loaded<'a, T>(&'a T);
+pub(crate) struct Loaded<'a, T> {
+    /// Invariant: what `Arc::into_raw` gave, not a reference, which could not reach the counts beside the value. The value
+    /// has a strong count until a swap takes it out, and what a swap took out after the pin is freed only after it.
+    pointer: *const T,
+    pinned: PhantomData<&'a T>,
+}
 
 impl<T> Loaded<'_, T> {
     /// Takes a count of its own, with which the value outlives the pin.
     pub(crate) fn to_arc(&self) -> Arc<T> {
-        // SAFETY: the reference came from `Arc::into_raw`, and the value has a strong count while the pin lives.
+        // SAFETY: by the invariant the pointer is an `Arc`'s and has a strong count while the pin lives.
         unsafe {
-            Arc::increment_strong_count(self.0);
-            Arc::from_raw(self.0)
+            Arc::increment_strong_count(self.pointer);
+            Arc::from_raw(self.pointer)
         }
     }
 
     /// Whether both are one and the same value. No address is used twice under one pin, so this cannot be fooled.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
+        std::ptr::eq(self.pointer, other.pointer)
     }
 }
 
@@ -105,7 +108,8 @@ impl<T> Deref for Loaded<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.0
+        // SAFETY: by the invariant the value lives while the pin does, which outlives `self`.
+        unsafe { &*self.pointer }
     }
 }
 
@@ -140,8 +144,8 @@ mod reclaim {
     }
 }
 
-/// For loom: the best that any reclamation could do, freeing only when the whole cell goes. So the model checks our
-/// orderings and protocols, while crossbeam's own models, miri and the stress tests check the epochs.
+/// For loom: the best that any reclamation could do, freeing only when the whole cell goes. With it the models can be
+/// gone through exhaustively; on the real epochs (`--cfg crossbeam_loom`) only up to a number of preemptions.
 #[cfg(all(nexus_loom, not(crossbeam_loom)))]
 mod reclaim {
     use std::sync::{Arc, Mutex};

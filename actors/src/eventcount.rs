@@ -102,18 +102,18 @@ mod tests {
     use std::task::Wake;
 
     /// Remembers the order in which the wakers of one test were woken.
-    struct Noted(usize, Arc<std::sync::Mutex<Vec<usize>>>);
+    struct Noted(usize, Arc<Mutex<Vec<usize>>>);
 
     impl Wake for Noted {
         fn wake(self: Arc<Self>) {
-            self.1.lock().unwrap().push(self.0);
+            lock(&self.1).push(self.0);
         }
     }
 
     #[test]
     fn waiters_are_woken_in_the_order_in_which_they_came() {
         let event = EventCount::new();
-        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let order = Arc::new(Mutex::new(Vec::new()));
         let mut waits: Vec<_> = (0..5).map(|_| Box::pin(event.past(0))).collect();
         for (number, wait) in waits.iter_mut().enumerate() {
             let waker = Waker::from(Arc::new(Noted(number, order.clone())));

@@ -6,9 +6,9 @@ use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// Set once, awaited by any number of tasks. Clones share the value.
+/// Set once, awaited by any number of tasks in the order in which they came. Clones share the value.
 #[derive(Debug)]
-pub(crate) struct Latch<T>(Arc<Mutex<State<T>>>);
+pub struct Latch<T>(Arc<Mutex<State<T>>>);
 
 #[derive(Debug)]
 struct State<T> {
@@ -23,13 +23,20 @@ impl<T> Clone for Latch<T> {
     }
 }
 
+impl<T: Clone> Default for Latch<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Clone> Latch<T> {
-    pub(crate) fn new() -> Self {
+    /// One that is not set.
+    pub fn new() -> Self {
         Latch(Arc::new(Mutex::new(State { value: None, waiting: Vec::new(), tickets: 0 })))
     }
 
     /// Sets the value; the first one stays.
-    pub(crate) fn set(&self, value: T) {
+    pub fn set(&self, value: T) {
         let woken = {
             let mut state = self.0.lock();
             if state.value.is_some() {
@@ -42,7 +49,7 @@ impl<T: Clone> Latch<T> {
     }
 
     /// Waits for the value. Dropping the future gives its place up.
-    pub(crate) async fn wait(&self) -> T {
+    pub async fn wait(&self) -> T {
         let mut ticket = Ticket { latch: self, number: None };
         poll_fn(|cx| {
             let mut state = ticket.latch.0.lock();

@@ -21,6 +21,8 @@ mod gate;
 mod latch;
 mod mailbox;
 mod panics;
+#[cfg(all(test, not(nexus_loom)))]
+mod parked;
 mod reference;
 mod slot;
 mod snap;
@@ -40,6 +42,7 @@ pub use env::{
 pub use exit::ExitReason;
 pub use futures_util::future::LocalBoxFuture;
 pub use gate::{Gate, Pass};
+pub use latch::Latch;
 pub use mailbox::MailboxBounds;
 pub use nexus_messages::Message;
 pub use panics::Panicked;

@@ -61,7 +61,7 @@ pub struct Busy {
     pub generation: u64,
     /// The message, or the part of its life.
     pub message: &'static str,
-    /// For how long.
+    /// For how long it has been seen there: counted from the first look at it, so that serving costs no clock.
     pub held: Duration,
     /// Whether it holds its thread as well, rather than waiting for a future.
     pub on_thread: bool,

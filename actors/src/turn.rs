@@ -9,14 +9,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::behaviour::{Behaviour, Cx, Finish, Job, Start};
-use crate::cell::{Cell, Inject, Mail, Mode, Next, Pulse};
+use crate::cell::{Cell, Inject, Mail, Mode, Next, Pulse, WEDGE_MAX};
 use crate::env::Sleep;
 use crate::envelope::Step;
 use crate::exit::ExitReason;
@@ -27,15 +26,10 @@ use crate::swap::{SwapError, SwapReport, SwapRequest};
 /// Messages, and ends of futures, in one poll; then the other actors of the thread have their turn.
 const BUDGET: u32 = 32;
 
-/// How long `terminate` may take after an actor has ended itself. A stop by a supervisor brings its own limit.
-const TERMINATE_MAX: Duration = Duration::from_secs(5);
-
 pub(crate) struct Turn<B: Behaviour> {
     me: Ref<B>,
     generation: u64,
     pulse: Arc<Pulse>,
-    /// What the pulse counts from.
-    since: Instant,
     bound: usize,
     stage: Stage<B>,
     /// Invariant: there while serving and terminating.
@@ -59,15 +53,15 @@ enum Stage<B: Behaviour> {
         limit: Option<Sleep>,
         why: ExitReason,
     },
-    /// A simulated wedge: it does nothing, for ever.
-    Stuck,
+    /// A simulated wedge: it does nothing until then.
+    Stuck(Sleep),
     Ended,
 }
 
 /// A swap under way.
 struct Swapping<B: Behaviour> {
     /// Taken when everything in progress is done.
-    request: Option<SwapRequest<B>>,
+    request: Option<Box<SwapRequest<B>>>,
     importing: Option<Importing<B>>,
     limit: Sleep,
     began: Instant,
@@ -116,12 +110,11 @@ enum Flow {
 impl<B: Behaviour> Unpin for Turn<B> {}
 
 impl<B: Behaviour> Turn<B> {
-    pub(crate) fn new(start: Start<B>, args: B::Args, pulse: Arc<Pulse>, since: Instant) -> Self {
+    pub(crate) fn new(start: Start<B>, args: B::Args, pulse: Arc<Pulse>) -> Self {
         Turn {
             me: start.me.clone(),
             generation: start.generation,
             pulse,
-            since,
             bound: start.me.cell().bound(),
             stage: Stage::Fresh(start, args),
             behaviour: None,
@@ -144,8 +137,14 @@ impl<B: Behaviour> Turn<B> {
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if matches!(self.stage, Stage::Serving) {
+                if self.serve(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
             match std::mem::replace(&mut self.stage, Stage::Ended) {
-                Stage::Ended => return Poll::Ready(()),
+                Stage::Serving | Stage::Ended => return Poll::Ready(()),
                 Stage::Fresh(start, args) => match panics::guard(|| B::init(args, start)) {
                     Ok(init) => self.stage = Stage::Init(init),
                     Err(panicked) => self.finish(panicked.into_exit(None)),
@@ -172,12 +171,6 @@ impl<B: Behaviour> Turn<B> {
                         },
                     }
                 }
-                Stage::Serving => {
-                    self.stage = Stage::Serving;
-                    if self.serve(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
                 Stage::Terminating { mut work, mut limit, why } => {
                     match self.cell().next(self.generation, cx.waker(), Mode::Held) {
                         Next::Superseded => self.vanish(work),
@@ -199,13 +192,16 @@ impl<B: Behaviour> Turn<B> {
                         }
                     }
                 }
-                Stage::Stuck => match self.cell().next(self.generation, cx.waker(), Mode::Held) {
-                    Next::Superseded => self.vanish(()),
-                    _ => {
-                        self.stage = Stage::Stuck;
+                Stage::Stuck(mut until) => {
+                    if self.cell().is_superseded(self.generation, cx.waker()) {
+                        self.vanish(());
+                    } else if Pin::new(&mut until).poll(cx).is_ready() {
+                        self.stage = Stage::Serving;
+                    } else {
+                        self.stage = Stage::Stuck(until);
                         return Poll::Pending;
                     }
-                },
+                }
             }
         }
     }
@@ -215,7 +211,7 @@ impl<B: Behaviour> Turn<B> {
         let mut budget = BUDGET;
         loop {
             if let Some(why) = self.exit.take() {
-                let limit = self.me.env().sleep(TERMINATE_MAX);
+                let limit = self.me.env().sleep(B::TERMINATE_MAX);
                 self.terminate(why, Some(limit));
                 return Poll::Ready(());
             }
@@ -223,18 +219,27 @@ impl<B: Behaviour> Turn<B> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.cell().next(self.generation, cx.waker(), self.mode()) {
-                Next::Message(mail) => {
-                    budget -= 1;
-                    if let Err(why) = self.run(mail) {
-                        self.finish(why);
-                        return Poll::Ready(());
-                    }
-                    if budget > 0 {
-                        continue;
-                    }
+            self.pulse.skip();
+            let mode = self.mode();
+            let mut idle = false;
+            if mode == Mode::Open
+                && let Some(mail) = self.cell().pop(self.generation, cx.waker(), &mut idle)
+            {
+                budget -= 1;
+                if let Err(why) = self.run(mail) {
+                    self.finish(why);
+                    return Poll::Ready(());
                 }
+                if budget > 0 {
+                    continue;
+                }
+                // The futures have their turn, then the other actors.
+                idle = true;
+            }
+            let next = if idle { Next::Idle } else { self.cell().next(self.generation, cx.waker(), mode) };
+            match next {
                 Next::Idle => {}
+                Next::Messages => continue,
                 Next::Swap(request) => {
                     self.begin_swap(request);
                     continue;
@@ -256,10 +261,11 @@ impl<B: Behaviour> Turn<B> {
                     return Poll::Ready(());
                 }
             }
-            match self.poll_jobs(cx, &mut budget).and_then(|flow| match flow {
-                Flow::Again => Ok(Flow::Again),
-                Flow::Rest => Ok(self.poll_swap(cx)),
-            }) {
+            let flow = match self.poll_jobs(cx, &mut budget) {
+                Ok(Flow::Rest) => Ok(self.poll_swap(cx)),
+                other => other,
+            };
+            match flow {
                 Ok(Flow::Again) => {}
                 Ok(Flow::Rest) if budget > 0 => return Poll::Pending,
                 Ok(Flow::Rest) => {}
@@ -342,7 +348,7 @@ impl<B: Behaviour> Turn<B> {
         }
     }
 
-    fn begin_swap(&mut self, request: SwapRequest<B>) {
+    fn begin_swap(&mut self, request: Box<SwapRequest<B>>) {
         if self.swapping.is_some() {
             let _ = request.ack.send(Err(SwapError::UnderWay));
             return;
@@ -367,7 +373,7 @@ impl<B: Behaviour> Turn<B> {
                 self.swapping = Some(swapping);
                 return Flow::Rest;
             }
-            let SwapRequest { args, export, ack, .. } = request;
+            let SwapRequest { args, export, ack, .. } = *request;
             let exported = self.on_behaviour(None, |old, _| export(old)).and_then(|exported| exported);
             let start = Start { me: self.me.clone(), generation: self.generation + 1, warm: true };
             let work = match exported {
@@ -458,7 +464,7 @@ impl<B: Behaviour> Turn<B> {
                 self.finish(panicked.err().unwrap_or(ExitReason::Killed));
             }
             Inject::Error => self.finish(ExitReason::error("an injected error")),
-            Inject::Wedge if self.is_simulated() => self.stage = Stage::Stuck,
+            Inject::Wedge if self.is_simulated() => self.stage = Stage::Stuck(self.me.env().sleep(WEDGE_MAX)),
             Inject::Wedge => self.cell().wedge(self.generation),
         }
     }
@@ -518,9 +524,9 @@ impl<B: Behaviour> Future for Turn<B> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.cell().beat(&self.pulse, self.since);
+        self.pulse.step();
         let polled = self.advance(cx);
-        self.pulse.rest();
+        self.pulse.step();
         polled
     }
 }

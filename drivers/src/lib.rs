@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod cas;
+mod catalogue;
 mod entries;
 #[cfg(all(feature = "local", unix))]
 pub mod local;
@@ -11,3 +12,5 @@ mod path;
 mod pooled;
 #[cfg(feature = "redb")]
 pub mod redb;
+
+pub use catalogue::catalogue;

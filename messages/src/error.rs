@@ -262,6 +262,11 @@ impl Error {
         Self::of(op, None, kind)
     }
 
+    /// A failure of `op` that concerns `path` of the machine that the kernel runs on.
+    pub fn on_host(op: Op, path: impl AsRef<std::path::Path>, kind: ErrorKind) -> Self {
+        Self::of(op, Some(path.as_ref().to_string_lossy().into()), kind)
+    }
+
     /// `text` was given as a path to `op`, and is none.
     pub fn bad_path(op: Op, text: &str, why: &PathError) -> Self {
         let kind = match why {

@@ -62,6 +62,7 @@ impl<B: Behaviour> Cell<B> {
                 return Err(ExitReason::error("it runs already"));
             }
             state.generation += 1;
+            state.serving = state.generation;
             state.restarts += u64::from(state.generation > 1);
             state.closed = false;
             let generation = state.generation;
@@ -83,7 +84,7 @@ impl<B: Behaviour> Cell<B> {
         let me = Ref::from_cell(self.clone());
         let begun = seat.spawn(self.name.clone(), move || {
             let start = Start { me, generation, warm };
-            Box::pin(engine::host(Turn::new(start, args, pulse, since)))
+            Box::pin(engine::host(Turn::new(start, args, pulse)))
         });
         if !begun {
             self.end(generation, ExitReason::Killed, false);
@@ -112,6 +113,7 @@ impl<B: Behaviour> Cell<B> {
         state.orders.stopped.retain(|waiting| !waiting.is_closed());
         state.orders.stopped.push(heard);
         *order(&mut state.orders) = Some(why);
+        state.urgent = true;
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -137,6 +139,7 @@ impl<B: Behaviour> Cell<B> {
             return;
         }
         give(&mut state.orders);
+        state.urgent = true;
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -159,7 +162,7 @@ impl<B: Behaviour> Cell<B> {
     pub(crate) fn write_off(&self, generation: u64, why: ExitReason) {
         let on_thread = {
             let state = self.state.lock();
-            state.live.as_ref().is_some_and(|live| live.pulse.since().is_some())
+            state.live.as_ref().is_some_and(|live| live.pulse.on_thread().is_some())
         };
         self.end(generation, why, on_thread);
     }
@@ -177,7 +180,8 @@ impl<B: Behaviour> Cell<B> {
             if state.orders.swap.is_some() {
                 return Err(SwapError::UnderWay);
             }
-            state.orders.swap = Some(SwapRequest::new(args, limit, ack));
+            state.orders.swap = Some(Box::new(SwapRequest::new(args, limit, ack)));
+            state.urgent = true;
             let waker = state.waker.take();
             drop(state);
             waker.into_iter().for_each(Waker::wake);

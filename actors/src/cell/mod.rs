@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::control::{ChildExit, ExitPort, Inject};
-pub(crate) use self::serving::{Mode, Next};
+pub(crate) use self::serving::{Mode, Next, WEDGE_MAX};
 use crate::behaviour::{Behaviour, Handle};
 use crate::call::CallError;
 use crate::env::{Env, Seat, TimerKey};
@@ -47,8 +47,12 @@ struct State<B: Behaviour> {
     generation: u64,
     /// The one incarnation that may take messages. Invariant: `Some(generation)` or None.
     live: Option<Live<B>>,
+    /// The live incarnation's number, else 0. Invariant: agrees with `live`; here it is quick to compare.
+    serving: u64,
+    /// Whether there is an order to look at. Invariant: true if `orders` has any.
+    urgent: bool,
     closed: bool,
-    running: Option<Running<B>>,
+    running: Running<B>,
     /// Begun messages that are answered later; a free place is None.
     in_flight: Vec<Option<InFlight<B>>>,
     flying: usize,
@@ -57,6 +61,9 @@ struct State<B: Behaviour> {
     waker: Option<Waker>,
     restarts: u64,
     served: u64,
+    /// Messages and other work begun; names what is running.
+    begun: u64,
+    seen: Option<Seen>,
     last_exit: Option<ExitReason>,
     /// When deadlines are looked at next.
     sweep: Option<(Instant, TimerKey)>,
@@ -82,7 +89,7 @@ struct Orders<B: Behaviour> {
     /// Who waits for the end; they hear of it instead of the exit port.
     stopped: Vec<oneshot::Sender<ExitReason>>,
     suspended: bool,
-    swap: Option<SwapRequest<B>>,
+    swap: Option<Box<SwapRequest<B>>>,
     inject: Option<Inject>,
 }
 
@@ -90,13 +97,22 @@ impl<B: Behaviour> Orders<B> {
     fn none() -> Self {
         Orders { kill: None, stop: None, stopped: Vec::new(), suspended: false, swap: None, inject: None }
     }
+
+    fn any(&self) -> bool {
+        self.kill.is_some()
+            || self.stop.is_some()
+            || self.suspended
+            || self.swap.is_some()
+            || self.inject.is_some()
+    }
 }
 
+/// What holds the mailbox: a message, or an injected fault. Its parts are set one by one, which is quicker than moving
+/// them as one.
 struct Running<B: Behaviour> {
-    message: &'static str,
-    since: Instant,
-    deadline: Option<Instant>,
     mail: Option<Mail<B>>,
+    deadline: Option<Instant>,
+    label: Option<&'static str>,
 }
 
 struct InFlight<B: Behaviour> {
@@ -104,25 +120,39 @@ struct InFlight<B: Behaviour> {
     mail: Mail<B>,
 }
 
-/// Since when an incarnation holds its thread.
+/// Counts the steps of an incarnation: odd while it holds its thread. No clock: whoever watches keeps the time.
 #[derive(Default)]
 pub(crate) struct Pulse(AtomicU64);
 
 impl Pulse {
-    /// Relaxed: a watchdog looks from time to time, and a late look is no harm.
-    pub(crate) fn beat(&self, since: Duration) {
-        self.0
-            .store(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(1), Ordering::Relaxed);
+    /// The incarnation begins a poll, or ends it. Relaxed: a watchdog looks from time to time, and a late look is no
+    /// harm; one thread writes, so no step is lost.
+    pub(crate) fn step(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn rest(&self) {
-        self.0.store(0, Ordering::Relaxed);
+    /// Another message in the same poll.
+    pub(crate) fn skip(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed) + 2, Ordering::Relaxed);
     }
 
-    /// The time of the last beat; None while the thread is free.
-    fn since(&self) -> Option<Duration> {
-        self.0.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_nanos)
+    fn on_thread(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|steps| steps % 2 == 1)
     }
+}
+
+/// What an actor was doing when somebody looked, and since when it has been seen doing it.
+struct Seen {
+    what: Doing,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// The message with this number.
+    Message(u64),
+    /// This step of its thread.
+    Step(u64),
 }
 
 impl<B: Behaviour> Cell<B> {
@@ -131,14 +161,18 @@ impl<B: Behaviour> Cell<B> {
             mailbox: Mailbox::new(bounds),
             generation: 0,
             live: None,
+            serving: 0,
+            urgent: false,
             closed: false,
-            running: None,
+            running: Running { mail: None, deadline: None, label: None },
             in_flight: Vec::new(),
             flying: 0,
             orders: Orders::none(),
             waker: None,
             restarts: 0,
             served: 0,
+            begun: 0,
+            seen: None,
             last_exit: None,
             sweep: None,
         };
@@ -198,7 +232,8 @@ impl<B: Behaviour> Cell<B> {
 
     pub(crate) fn status(&self) -> ActorStatus {
         let now = self.env.now();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        let running = state.busy(now);
         let lifecycle = match &state.live {
             _ if state.closed => ActorState::Stopped,
             None => ActorState::Waiting,
@@ -215,9 +250,9 @@ impl<B: Behaviour> Cell<B> {
             queued: state.mailbox.queued(),
             bound: state.mailbox.bound(),
             callers_waiting: state.mailbox.callers_waiting(),
-            in_flight: state.flying + usize::from(state.running.as_ref().is_some_and(|r| r.mail.is_some())),
+            in_flight: state.flying + usize::from(state.running.mail.is_some()),
             served: state.served,
-            running: state.busy(now),
+            running,
             last_exit: state.last_exit.clone(),
             up_for: state.live.as_ref().map(|live| now.saturating_duration_since(live.since)),
         }
@@ -249,8 +284,8 @@ impl<B: Behaviour> Cell<B> {
                 None => {}
             };
             let State { running, in_flight, .. } = &mut *state;
-            if let Some(Running { deadline, mail: Some(mail), .. }) = running {
-                look(deadline, mail);
+            if let Some(mail) = &running.mail {
+                look(&mut running.deadline, mail);
             }
             for flying in in_flight.iter_mut().flatten() {
                 look(&mut flying.deadline, &flying.mail);
@@ -275,21 +310,28 @@ impl<B: Behaviour> Cell<B> {
 }
 
 impl<B: Behaviour> State<B> {
-    fn busy(&self, now: Instant) -> Option<Busy> {
+    /// What it does, and for how long it has been seen doing it.
+    fn busy(&mut self, now: Instant) -> Option<Busy> {
         let live = self.live.as_ref()?;
-        let on_thread = live.pulse.since().map(|since| live.since + since);
-        let running = self.running.as_ref().map(|r| (r.message, r.since));
-        let (message, since) = match (running, on_thread) {
-            (Some(running), _) => running,
-            (None, Some(since)) => (if live.ready { "a future" } else { "init" }, since),
+        let (generation, ready) = (live.generation, live.ready);
+        let step = live.pulse.on_thread();
+        let running = self.running.mail.as_ref().map(|mail| mail.name()).or(self.running.label);
+        let (message, what) = match (running, step) {
+            (Some(message), _) => (message, Doing::Message(self.begun)),
+            (None, Some(step)) => (if ready { "a future" } else { "init" }, Doing::Step(step)),
             (None, None) => return None,
         };
+        let since = match &self.seen {
+            Some(seen) if seen.what == what => seen.since,
+            _ => now,
+        };
+        self.seen = Some(Seen { what, since });
         let held = now.saturating_duration_since(since);
-        Some(Busy { generation: live.generation, message, held, on_thread: on_thread.is_some() })
+        Some(Busy { generation, message, held, on_thread: step.is_some() })
     }
 
     fn is_live(&self, generation: u64) -> bool {
-        self.live.as_ref().is_some_and(|live| live.generation == generation)
+        self.serving == generation
     }
 }
 

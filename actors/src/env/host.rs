@@ -20,7 +20,7 @@ use crate::panics;
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// The size of a host environment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct HostConfig {
     /// Threads for the kernel's actors. At least one.
     pub kernel_threads: usize,

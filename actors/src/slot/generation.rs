@@ -143,7 +143,8 @@ impl<S: ?Sized> fmt::Debug for Lease<S> {
 
 /// A generation that was replaced, and the way to get its service back when the last caller has left.
 ///
-/// Dropping it tears the service down: at once, on this thread, when nobody is inside, else with its last caller.
+/// Dropping it tears the service down: at once, on this thread, when nobody is inside, else
+/// some time after its last caller has left, on whichever thread comes by.
 #[must_use = "dropping it tears the old service down"]
 pub struct Retired<S: ?Sized> {
     /// Invariant: the only `Retired` of this generation; its gate is shut and never reopened.

@@ -5,7 +5,8 @@ use crate::gate::LOOM_SHARD;
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
-use std::future::{Future, pending, ready};
+use std::future::{Future, poll_fn, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A service with state of its own; loom refuses a teardown that a call may run beside.
@@ -50,30 +51,38 @@ impl Counter {
     }
 }
 
-/// A time in which no limit is ever reached, so that a lost wake-up is a hang.
-struct Never(Instant);
+/// A time in which no limit is ever reached, so that a lost wake-up is a hang; or each at once.
+struct Limit {
+    now: Instant,
+    reached: bool,
+}
 
-impl Never {
+impl Limit {
     #[expect(clippy::disallowed_methods, reason = "any moment will do")]
-    fn new() -> Self {
-        Self(Instant::now())
+    fn never() -> Self {
+        Self { now: Instant::now(), reached: false }
+    }
+
+    fn at_once() -> Self {
+        Self { reached: true, ..Self::never() }
     }
 }
 
-impl Timer for Never {
+impl Timer for Limit {
     fn now(&self) -> Instant {
-        self.0
+        self.now
     }
 
     fn sleep(&self, _: Duration) -> impl Future<Output = ()> + Send {
-        pending()
+        let reached = self.reached;
+        poll_fn(move |_| if reached { Poll::Ready(()) } else { Poll::Pending })
     }
 }
 
 type Exports = Result<Box<Counter>, &'static str>;
 
 /// Mutations: the old gate shut before the publish (the caller is refused); a relaxed shut flag (likewise); the old
-/// service taken before the drain (it is called after the teardown).
+/// service taken without the drain (it is called after the teardown).
 #[test]
 fn loom_overlap_refuses_nobody_and_tears_nothing_down_under_a_call() {
     loom::model(|| {
@@ -85,11 +94,27 @@ fn loom_overlap_refuses_nobody_and_tears_nothing_down_under_a_call() {
             assert!(first <= second);
         });
         let prepare = ready::<Exports>(Ok(Counter::new(2, 0)));
-        let done = block_on(slot.swap_overlap(&Never::new(), Duration::ZERO, prepare)).unwrap();
+        let done = block_on(slot.swap_overlap(&Limit::never(), Duration::ZERO, prepare)).unwrap();
         assert_eq!((done.report.from, done.report.to, done.report.drained), (1, 2, true));
         done.retired.into_service().unwrap().tear_down();
         caller.join().unwrap();
         assert_eq!(slot.with(Counter::call), Some(2));
+    });
+}
+
+/// Mutation: a `take` that does not look whether the gate is empty.
+#[test]
+fn loom_a_late_service_is_taken_only_when_its_callers_have_left() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new(Counter::new(1, 0)));
+        let caller = slot.clone();
+        let caller = thread::spawn(move || caller.with(Counter::call).expect("overlap refuses nobody"));
+        let prepare = ready::<Exports>(Ok(Counter::new(2, 0)));
+        let done = block_on(slot.swap_overlap(&Limit::at_once(), Duration::ZERO, prepare)).unwrap();
+        if let Ok(old) = done.retired.into_service() {
+            old.tear_down();
+        }
+        caller.join().unwrap();
     });
 }
 
@@ -109,7 +134,7 @@ fn loom_exclusive_loses_no_call_and_wakes_who_waits() {
             ready::<Exports>(Ok(Counter::new(2, old.calls())))
         };
         let done =
-            block_on(slot.swap_exclusive(&Never::new(), Duration::ZERO, ready(Ok(())), hand_over)).unwrap();
+            block_on(slot.swap_exclusive(&Limit::never(), Duration::ZERO, ready(Ok(())), hand_over)).unwrap();
         assert!(done.report.drained);
         assert!(matches!(caller.join().unwrap(), 1 | 2));
         assert_eq!(slot.with(Counter::calls), Some(1));
@@ -134,7 +159,7 @@ fn loom_a_nested_lease_holds_the_drain_up_and_never_waits_for_it() {
             old.tear_down();
             ready::<Exports>(Ok(Counter::new(2, old.calls())))
         };
-        block_on(slot.swap_exclusive(&Never::new(), Duration::ZERO, ready(Ok(())), hand_over)).unwrap();
+        block_on(slot.swap_exclusive(&Limit::never(), Duration::ZERO, ready(Ok(())), hand_over)).unwrap();
         caller.join().unwrap();
         assert_eq!(slot.with(Counter::calls), Some(1));
     });
@@ -147,9 +172,10 @@ fn loom_a_rollback_wakes_who_waits_for_the_old_one() {
         let slot = Arc::new(Slot::new(Counter::new(1, 0)));
         let caller = slot.clone();
         let caller = thread::spawn(move || block_on(caller.lease()).call());
-        let refused = block_on(slot.swap_exclusive(&Never::new(), Duration::ZERO, ready(Ok(())), |_, ()| {
-            ready::<Exports>(Err("bad"))
-        }));
+        let refused =
+            block_on(slot.swap_exclusive(&Limit::never(), Duration::ZERO, ready(Ok(())), |_, ()| {
+                ready::<Exports>(Err("bad"))
+            }));
         assert_eq!(refused.unwrap_err(), SwapError::HandOver("bad"));
         assert_eq!(caller.join().unwrap(), 1);
         assert_eq!(slot.with(Counter::calls), Some(1));
@@ -164,7 +190,7 @@ fn loom_of_two_swaps_each_is_published_once_or_refused() {
         let slot = Arc::new(Slot::new(Counter::new(1, 0)));
         let swap = |slot: Arc<Slot<Counter>>| {
             let prepare = ready::<Exports>(Ok(Counter::new(0, 0)));
-            match block_on(slot.swap_overlap(&Never::new(), Duration::ZERO, prepare)) {
+            match block_on(slot.swap_overlap(&Limit::never(), Duration::ZERO, prepare)) {
                 Ok(done) => Some(done.report.to),
                 Err(SwapError::InProgress) => None,
                 Err(other) => panic!("{other}"),

@@ -86,7 +86,7 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
     /// [`Swapped::retired`] can be waited for.
     ///
     /// Dropping the future before the publish changes nothing. Dropping it while the old generation drains leaves the
-    /// new one serving, and the old service ends with its last caller.
+    /// new one serving, and the old service ends after its last caller.
     ///
     /// # Errors
     /// [`SwapError::InProgress`], [`SwapError::Prepare`].

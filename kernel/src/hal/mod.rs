@@ -8,12 +8,14 @@ mod cache_store;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod factory;
 mod metastore;
 mod object_store;
 mod transport;
 
 pub use cache_store::{CacheStore, NullCache, Subscription};
 pub use error::StoreError;
+pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption};
 pub use metastore::{
     Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, Table,
     TreeId,

@@ -1,0 +1,31 @@
+//! Drives a future on the thread of a test, which parks meanwhile: the parts here need no runtime, and their tests neither.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return done;
+        }
+        thread::park();
+    }
+}
+
+/// One poll, as far as the future gets by itself.
+pub(crate) fn poll_once<T>(work: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    work.poll(&mut Context::from_waker(Waker::noop()))
+}

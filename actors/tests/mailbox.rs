@@ -1,0 +1,203 @@
+//! Bounds, deadlines, order and fairness of mailboxes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use common::{Add, Block, Boom, Counter, Faults, Hold, Later, SOON, Spin, counter, exits, quiet_host};
+use futures_util::future::{join, join_all};
+use nexus_actors::{ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, block_on, child};
+
+/// Runs `claim` on threads and in a simulation.
+fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
+    let env = quiet_host();
+    block_on(claim(env.clone()));
+    env.stop();
+    let (env, simulation) = Env::seeded(5);
+    simulation.quiet();
+    simulation.block_on(claim(env));
+}
+
+async fn started(env: &Env, bound: usize) -> (Ref<Counter>, Arc<dyn Child>) {
+    let actor = counter(env, bound);
+    let hold = child(&actor, Faults::default());
+    hold.start(Place::Kernel, true, exits().0).await.unwrap();
+    (actor, hold)
+}
+
+#[test]
+fn ten_thousand_pending_calls_never_queue_more_than_the_bound() {
+    check(async |env| {
+        let actor = counter(&env, 16);
+        let hold = child(&actor, Faults::default());
+        let mut calls: Vec<_> = (0..10_000).map(|_| Box::pin(actor.call(Add(1), SOON))).collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        for call in &mut calls {
+            assert!(call.as_mut().poll(&mut cx).is_pending());
+            assert!(actor.status().queued <= 16);
+        }
+        assert_eq!((actor.status().queued, actor.status().callers_waiting), (16, 9_984));
+        assert_eq!(actor.tell(Add(1)), Err(CallError::Busy));
+        let most = Arc::new(AtomicU64::new(0));
+        let looking = async {
+            while actor.status().served < 10_000 {
+                most.fetch_max(actor.status().queued as u64, Ordering::SeqCst);
+                env.sleep(Duration::from_micros(50)).await;
+            }
+        };
+        hold.start(Place::Kernel, true, exits().0).await.unwrap();
+        let (replies, ()) = join(join_all(calls), looking).await;
+        // All are served, in the order in which they were sent.
+        assert!(replies.iter().enumerate().all(|(at, reply)| *reply == Ok(at as u64 + 1)));
+        assert!(most.load(Ordering::SeqCst) <= 16);
+    });
+}
+
+#[test]
+fn a_busy_message_is_withdrawn_and_gives_its_place_back() {
+    check(async |env| {
+        let (actor, _hold) = started(&env, 2).await;
+        let holding = actor.call(Hold(Duration::from_millis(50)), SOON);
+        let short = async {
+            env.sleep(Duration::from_millis(5)).await;
+            let late = join_all((0..2).map(|_| actor.call(Add(100), Duration::from_millis(5)))).await;
+            assert_eq!(late, [Err(CallError::Busy), Err(CallError::Busy)]);
+            assert_eq!(CallError::Busy.executed(), Executed::No);
+            assert_eq!(actor.status().queued, 0);
+            actor.tell(Add(1)).unwrap();
+            actor.tell(Add(1)).unwrap();
+            assert_eq!(actor.tell(Add(1)), Err(CallError::Busy));
+        };
+        assert_eq!(join(holding, short).await.0, Ok(0));
+        assert_eq!(actor.call(Add(0), SOON).await, Ok(2));
+    });
+}
+
+#[test]
+fn a_dropped_call_is_withdrawn_unless_it_was_begun() {
+    check(async |env| {
+        let actor = counter(&env, 4);
+        {
+            let mut call = pin!(actor.call(Add(100), SOON));
+            assert!(matches!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+            assert_eq!(actor.status().queued, 1);
+        }
+        assert_eq!(actor.status().queued, 0);
+        let hold = child(&actor, Faults::default());
+        hold.start(Place::Kernel, true, exits().0).await.unwrap();
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(1));
+    });
+}
+
+#[test]
+fn a_call_that_was_begun_times_out_as_unknown() {
+    check(async |env| {
+        let (actor, _hold) = started(&env, 4).await;
+        let short = Duration::from_millis(10);
+        let (held, later) = (actor.call(Hold(short * 3), short), actor.call(Later(short * 3), SOON));
+        let (held, later) = join(held, later).await;
+        assert_eq!((held, later), (Err(CallError::Timeout), Ok(1)));
+        assert_eq!(actor.call(Later(short * 3), short).await, Err(CallError::Timeout));
+        assert_eq!(CallError::Timeout.executed(), Executed::Unknown);
+        // The reply that nobody waited for came nevertheless.
+        env.sleep(short * 4).await;
+        assert_eq!(actor.call(Add(0), SOON).await, Ok(2));
+    });
+}
+
+#[test]
+fn a_crash_is_told_to_all_that_was_begun_and_to_nothing_else() {
+    check(async |env| {
+        let actor = counter(&env, 8);
+        let hold = child(&actor, Faults::default());
+        let (port, mut heard) = exits();
+        hold.start(Place::Kernel, true, port.clone()).await.unwrap();
+        let (later, boom, queued) =
+            (actor.call(Later(SOON), SOON * 2), actor.call(Boom, SOON), actor.call(Add(1), SOON));
+        let restart = async {
+            assert_eq!(heard.recv().await.unwrap().generation, 1);
+            assert_eq!(actor.status().state, ActorState::Waiting);
+            hold.start(Place::Kernel, true, port).await.unwrap();
+        };
+        let (later, boom, queued, ()) = futures_util::join!(later, boom, queued, restart);
+        let crashed = Err(CallError::Crashed { generation: 1 });
+        assert_eq!(later, crashed);
+        assert_eq!(boom, Err(CallError::Crashed { generation: 1 }));
+        assert_eq!(queued, Ok(1));
+    });
+}
+
+#[test]
+fn a_suspended_actor_keeps_its_mail() {
+    check(async |env| {
+        let (actor, hold) = started(&env, 4).await;
+        hold.suspend();
+        assert_eq!(actor.call(Add(1), Duration::from_millis(5)).await, Err(CallError::Busy));
+        assert_eq!(actor.status().state, ActorState::Suspended);
+        let call = actor.call(Add(1), SOON);
+        let resume = async {
+            env.sleep(Duration::from_millis(5)).await;
+            hold.resume();
+        };
+        assert_eq!(join(call, resume).await.0, Ok(1));
+    });
+}
+
+#[test]
+fn an_actor_that_sends_to_itself_does_not_starve_its_neighbour() {
+    let env = quiet_host();
+    block_on(async {
+        let (spinner, spinning) = started(&env, 4).await;
+        let (neighbour, _hold) = started(&env, 4).await;
+        let turns = Arc::new(AtomicU64::new(0));
+        spinner.tell(Spin(turns.clone())).unwrap();
+        // And the neighbour does not starve it: tokio looks at what other threads woke at least every 31 polls, and a
+        // poll is 32 messages.
+        for n in 1..=31 * 32 * 2 {
+            assert_eq!(neighbour.call(Add(1), SOON).await, Ok(n));
+        }
+        assert_eq!(spinning.stop(ExitReason::Shutdown, Some(SOON)).await, ExitReason::Shutdown);
+        assert!(turns.load(Ordering::SeqCst) > 0);
+    });
+    env.stop();
+}
+
+#[test]
+fn in_a_simulation_the_budget_is_exact() {
+    let (env, simulation) = Env::seeded(1);
+    simulation.quiet();
+    simulation.block_on(async {
+        let (spinner, _spinning) = started(&env, 4).await;
+        let (neighbour, _hold) = started(&env, 4).await;
+        let turns = Arc::new(AtomicU64::new(0));
+        spinner.tell(Spin(turns.clone())).unwrap();
+        for _ in 0..20 {
+            let before = turns.load(Ordering::SeqCst);
+            neighbour.call(Add(1), SOON).await.unwrap();
+            // A few polls of 32 messages each: as often as the seed puts the spinner before the others.
+            assert!(turns.load(Ordering::SeqCst) - before <= 32 * 32);
+            assert_eq!(turns.load(Ordering::SeqCst) % 32, 0);
+        }
+    });
+}
+
+#[test]
+fn a_handler_that_blocks_lets_its_caller_time_out() {
+    let env = quiet_host();
+    block_on(async {
+        let (actor, _hold) = started(&env, 4).await;
+        let (release, blocked) = std::sync::mpsc::channel();
+        let short = Duration::from_millis(20);
+        let (one, two) = join(actor.call(Block(blocked), short), actor.call(Add(1), short)).await;
+        assert_eq!((one, two), (Err(CallError::Timeout), Err(CallError::Busy)));
+        drop(release);
+        assert_eq!(actor.call(Add(0), SOON).await, Ok(1000));
+    });
+    env.stop();
+}

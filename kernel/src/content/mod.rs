@@ -1,0 +1,69 @@
+//! Content: its address, its cache, and how ranges, appends and edits are applied to it.
+
+mod cache;
+mod splice;
+
+pub(crate) use cache::ContentCache;
+pub(crate) use splice::{Spliced, splice};
+
+use bytes::Bytes;
+use nexus_messages::ContentId;
+use nexus_messages::syscall::Extent;
+
+/// Content up to this many bytes is kept in the metastore, in the same commit as its row: one fsync covers both.
+pub(crate) const INLINE_MAX: u64 = 16 * 1024;
+
+/// Content up to this many bytes is hashed on the task that writes it; above, on a pool, so that the task's other work goes on.
+pub(crate) const HASH_HERE_MAX: u64 = 256 * 1024;
+
+/// The largest content of one file, in bytes.
+pub(crate) const CONTENT_MAX: u64 = 1 << 32;
+
+const _: () = assert!(INLINE_MAX < HASH_HERE_MAX && HASH_HERE_MAX < CONTENT_MAX);
+
+/// The address of the buffers, one after the other.
+pub(crate) fn address(data: &[Bytes]) -> ContentId {
+    let mut hasher = blake3::Hasher::new();
+    for buffer in data {
+        hasher.update(buffer);
+    }
+    ContentId::Blake3(*hasher.finalize().as_bytes())
+}
+
+/// How many bytes the buffers have.
+pub(crate) fn length(data: &[Bytes]) -> u64 {
+    data.iter().map(|buffer| buffer.len() as u64).sum()
+}
+
+/// The buffers as one, without a copy when there is one.
+pub(crate) fn joined(data: &[Bytes]) -> Bytes {
+    match data {
+        [] => Bytes::new(),
+        [one] => one.clone(),
+        many => many.concat().into(),
+    }
+}
+
+/// The runs of `extent` out of the whole `content`, the first one apart. Copies nothing.
+pub(crate) fn runs(content: &Bytes, extent: &Extent) -> (Bytes, Vec<Bytes>) {
+    let size = content.len() as u64;
+    let cut = |range: &nexus_messages::syscall::ByteRange| {
+        let (start, end) = range.within(size);
+        content.slice(index(start)..index(end))
+    };
+    match extent {
+        Extent::One(range) => (cut(range), Vec::new()),
+        Extent::Vector(ranges) => {
+            let mut runs = ranges.iter().map(cut);
+            (runs.next().unwrap_or_default(), runs.collect())
+        }
+        // The enum may grow; what this kernel does not know of it never built.
+        _ => (Bytes::new(), Vec::new()),
+    }
+}
+
+/// An offset within content that is in memory.
+#[expect(clippy::cast_possible_truncation, reason = "content in memory is smaller than the address space")]
+pub(crate) fn index(offset: u64) -> usize {
+    offset as usize
+}

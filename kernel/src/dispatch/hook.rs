@@ -1,0 +1,244 @@
+//! What hooks are: the traits that users and services implement, and how one is registered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use nexus_messages::{Caller, Event, EventMask, HookContext, MountContext, Op, Outcome, VPath, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::pattern::{Pattern, PatternError};
+
+/// Answers where a path really is, before it is routed.
+pub trait Resolver: Send + Sync + 'static {
+    /// Decides on `path`, which matches the pattern that the resolver was registered with.
+    ///
+    /// Runs on the caller's task, in every call that names such a path: it must neither block nor wait. A panic refuses the call.
+    fn resolve(&self, caller: &Caller, path: &VPath) -> Resolution;
+}
+
+/// What a [`Resolver`] decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// The path is what it says.
+    Unchanged,
+    /// The call goes to this path.
+    Rewrite(VPath),
+    /// There is no call, for this reason.
+    Refuse(String),
+}
+
+/// Sees calls before and after they are executed.
+pub trait Interceptor: Send + Sync + 'static {
+    /// The operations that it wants to see. Asked once, at registration. An append and an edit are writes here.
+    fn ops(&self) -> OpSet;
+
+    /// May change the call or refuse it. Runs on the caller's task before any lock is taken; may wait. A panic refuses the call.
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict>;
+
+    /// Is told what came of the call. Runs after every lock is gone; may wait. Cannot change the outcome; a panic is logged.
+    fn after<'a>(&'a self, cx: &'a HookContext, outcome: &'a Outcome) -> BoxFuture<'a, ()> {
+        let _ = (cx, outcome);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Is told of changes that were committed.
+pub trait Observer: Send + Sync + 'static {
+    /// The events that it wants to see. Asked once, at registration.
+    fn mask(&self) -> EventMask;
+
+    /// Is told of `event`. Runs on the task that made the change, after every lock is gone: it must neither block nor wait.
+    /// A panic is logged.
+    fn observe(&self, event: &Event);
+}
+
+/// Is told of mounts that come and go.
+pub trait MountHook: Send + Sync + 'static {
+    /// A mount was attached and serves. A panic is logged.
+    fn on_mount<'a>(&'a self, cx: &'a MountContext) -> BoxFuture<'a, ()> {
+        let _ = cx;
+        Box::pin(std::future::ready(()))
+    }
+
+    /// A mount was detached and has served its last call. A panic is logged.
+    fn on_unmount<'a>(&'a self, cx: &'a MountContext) -> BoxFuture<'a, ()> {
+        let _ = cx;
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A set of operations: one bit each.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct OpSet(u64);
+
+/// How many operations an [`OpSet`] has room for.
+pub(super) const OPS_MAX: u32 = 40;
+
+const _: () = assert!((Op::Export as u32) < OPS_MAX);
+
+impl OpSet {
+    /// No operation.
+    pub const NONE: Self = Self(0);
+    /// Every operation.
+    pub const ALL: Self = Self((1 << OPS_MAX) - 1);
+    /// The syscalls that change something.
+    pub const MUTATIONS: Self =
+        Self::NONE.and(Op::Setattr).and(Op::Rename).and(Op::Unlink).and(Op::Write).and(Op::Copy);
+
+    /// The set with `op` in it.
+    #[must_use]
+    pub const fn and(self, op: Op) -> Self {
+        Self(self.0 | 1 << op as u32)
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `op` is in the set.
+    #[inline]
+    pub const fn contains(self, op: Op) -> bool {
+        self.0 & 1 << op as u32 != 0
+    }
+
+    /// Whether the set is empty.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<Op> for OpSet {
+    fn from(op: Op) -> Self {
+        Self::NONE.and(op)
+    }
+}
+
+impl FromIterator<Op> for OpSet {
+    fn from_iter<I: IntoIterator<Item = Op>>(ops: I) -> Self {
+        ops.into_iter().fold(Self::NONE, Self::and)
+    }
+}
+
+impl fmt::Debug for OpSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpSet({:#x})", self.0)
+    }
+}
+
+/// A hook's identity: given at registration, never reused by this kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HookId(pub u64);
+
+/// The kinds of hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HookKind {
+    /// A [`Resolver`].
+    Resolver,
+    /// An [`Interceptor`].
+    Interceptor,
+    /// An [`Observer`].
+    Observer,
+    /// A [`MountHook`].
+    Mount,
+}
+
+/// A hook to be registered, with its name and where it applies.
+#[derive(Clone)]
+pub struct Registration {
+    pub(super) name: Arc<str>,
+    pub(super) owner: Option<Arc<str>>,
+    pub(super) hook: Hook,
+}
+
+#[derive(Clone)]
+pub(super) enum Hook {
+    Resolver { pattern: Pattern, resolver: Arc<dyn Resolver> },
+    Interceptor { ops: OpSet, order: i32, below: Option<VPath>, interceptor: Arc<dyn Interceptor> },
+    Observer { mask: EventMask, observer: Arc<dyn Observer> },
+    Mount(Arc<dyn MountHook>),
+}
+
+impl Registration {
+    /// A resolver for the paths that match `pattern`: a path whose components are literal or `{}`, which stands for any one
+    /// component, and which may end in `/**`, for any number of further ones.
+    pub fn resolver(
+        name: impl Into<Arc<str>>,
+        pattern: &str,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Self, PatternError> {
+        Ok(Self::new(name, Hook::Resolver { pattern: Pattern::parse(pattern)?, resolver }))
+    }
+
+    /// An interceptor of order 0 for all paths.
+    pub fn interceptor(name: impl Into<Arc<str>>, interceptor: Arc<dyn Interceptor>) -> Self {
+        // Asked here, so that a panic is the one's who registers, and not the actor's.
+        let ops = interceptor.ops();
+        Self::new(name, Hook::Interceptor { ops, order: 0, below: None, interceptor })
+    }
+
+    /// An observer.
+    pub fn observer(name: impl Into<Arc<str>>, observer: Arc<dyn Observer>) -> Self {
+        let mask = observer.mask();
+        Self::new(name, Hook::Observer { mask, observer })
+    }
+
+    /// A hook for mounts.
+    pub fn mount_hook(name: impl Into<Arc<str>>, hook: Arc<dyn MountHook>) -> Self {
+        Self::new(name, Hook::Mount(hook))
+    }
+
+    fn new(name: impl Into<Arc<str>>, hook: Hook) -> Self {
+        Self { name: name.into(), owner: None, hook }
+    }
+
+    /// An interceptor's place among the others: smaller ones run earlier before a call, and later after it. Those of the same order
+    /// run as they were registered. Other hooks have no order.
+    #[must_use]
+    pub fn order(mut self, place: i32) -> Self {
+        if let Hook::Interceptor { order, .. } = &mut self.hook {
+            *order = place;
+        }
+        self
+    }
+
+    /// Limits an interceptor to calls with a path at `base` or below it. Other hooks are not limited.
+    #[must_use]
+    pub fn below(mut self, base: VPath) -> Self {
+        if let Hook::Interceptor { below, .. } = &mut self.hook {
+            *below = Some(base);
+        }
+        self
+    }
+
+    /// Says whose hook it is: calls made by this agent pass it by.
+    #[must_use]
+    pub fn owned_by(mut self, agent: impl Into<Arc<str>>) -> Self {
+        self.owner = Some(agent.into());
+        self
+    }
+
+    pub(super) fn kind(&self) -> HookKind {
+        match self.hook {
+            Hook::Resolver { .. } => HookKind::Resolver,
+            Hook::Interceptor { .. } => HookKind::Interceptor,
+            Hook::Observer { .. } => HookKind::Observer,
+            Hook::Mount(_) => HookKind::Mount,
+        }
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("name", &self.name)
+            .field("kind", &self.kind())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,99 @@
+//! Decides which hooks a call passes.
+//!
+//! Owns:       the hook table, `table.rs`; publishes it ready to run, `view.rs`.
+//! Asks:       nobody. Hooks run on the callers' tasks, never here.
+//! On restart: takes the registrations that were published last, warm or cold: no store knows of them, and to drop them would let
+//!             calls pass unseen. What is made of them (trie, order) is made anew.
+//! Bounds:     `HOOKS_MAX` hooks, `PATTERN_DEPTH_MAX` components in a pattern, `MAILBOX_MAX` messages.
+
+mod hook;
+mod messages;
+mod pattern;
+mod table;
+mod view;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
+
+pub use hook::{
+    HookId, HookKind, Interceptor, MountHook, Observer, OpSet, Registration, Resolution, Resolver,
+};
+pub use messages::{ListHooks, Register, ReplaceHooks, Unregister};
+pub use pattern::{PATTERN_DEPTH_MAX, Pattern, PatternError};
+pub use table::{HOOKS_MAX, HookError, HookInfo, HookTable};
+pub use view::{DispatchView, HookRefusal, HookSummary, PublishedHooks};
+
+/// How many messages may wait for the actor.
+pub const MAILBOX_MAX: usize = 1_024;
+
+/// The actor that alone changes which hooks there are.
+pub struct Dispatch {
+    table: HookTable,
+    hooks: Arc<PublishedHooks>,
+}
+
+impl Behaviour for Dispatch {
+    type Args = Arc<PublishedHooks>;
+    const NAME: &'static str = "dispatch";
+
+    fn init(
+        hooks: Arc<PublishedHooks>,
+        start: Start<Self>,
+    ) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move {
+            let last = hooks.claim(start.generation()).map_err(ExitReason::error)?;
+            let table = HookTable::thaw(&last);
+            hooks.publish(start.generation(), table.freeze()).map_err(ExitReason::error)?;
+            Ok(Self { table, hooks })
+        })
+    }
+}
+
+impl Dispatch {
+    /// Shows everybody what has changed. An actor that is too late for that ends.
+    fn publish<R>(&self, cx: &mut Cx<'_, Self>, done: Result<R, HookError>) -> Result<R, HookError> {
+        let done = done?;
+        self.hooks.publish(cx.generation(), self.table.freeze()).map_err(|late| {
+            cx.exit(ExitReason::error(late));
+            HookError::Superseded
+        })?;
+        Ok(done)
+    }
+}
+
+impl Handle<Register> for Dispatch {
+    fn handle(&mut self, m: Register, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<HookId, HookError>> {
+        let done = self.table.register(m.0);
+        Reply::Now(self.publish(cx, done))
+    }
+}
+
+impl Handle<Unregister> for Dispatch {
+    fn handle(&mut self, m: Unregister, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<HookInfo, HookError>> {
+        let done = self.table.unregister(m.0);
+        Reply::Now(self.publish(cx, done))
+    }
+}
+
+impl Handle<ReplaceHooks> for Dispatch {
+    fn handle(
+        &mut self,
+        m: ReplaceHooks,
+        cx: &mut Cx<'_, Self>,
+    ) -> Reply<Self, Result<Vec<HookId>, HookError>> {
+        let done = self.table.replace(&m.old, m.new);
+        Reply::Now(self.publish(cx, done))
+    }
+}
+
+impl Handle<ListHooks> for Dispatch {
+    fn handle(&mut self, _: ListHooks, _: &mut Cx<'_, Self>) -> Reply<Self, Vec<HookInfo>> {
+        Reply::Now(self.table.list())
+    }
+}

@@ -1,0 +1,227 @@
+//! The hook table: who is registered for what. Pure; changed by the dispatch actor alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nexus_messages::VPath;
+use serde::{Deserialize, Serialize};
+
+use super::hook::{Hook, HookId, HookKind, Registration};
+use super::view::DispatchView;
+
+/// The most hooks that one kernel has, of all kinds together.
+pub const HOOKS_MAX: usize = 4_096;
+
+/// Why the dispatch said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HookError {
+    /// Another resolver has the same pattern.
+    #[error("the pattern {pattern} is taken by {by:?}")]
+    PatternTaken {
+        /// The pattern.
+        pattern: String,
+        /// The name of the resolver that has it.
+        by: Arc<str>,
+    },
+    /// There is no such hook, or not any more.
+    #[error("there is no hook {}", .id.0)]
+    Unknown {
+        /// The hook as it was called.
+        id: HookId,
+    },
+    /// The table is full.
+    #[error("there are {max} hooks already, and no more are possible")]
+    TooMany {
+        /// The bound.
+        max: usize,
+    },
+    /// The actor that was asked has been replaced by a newer incarnation, which knows nothing of this.
+    #[error("the dispatch was superseded while it served the call")]
+    Superseded,
+}
+
+/// A hook as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookInfo {
+    /// Its identity.
+    pub id: HookId,
+    /// What it is called.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: HookKind,
+    /// An interceptor's order.
+    pub order: Option<i32>,
+    /// The agent whose calls pass it by.
+    pub owner: Option<Arc<str>>,
+    /// A resolver's pattern, or the path to which an interceptor is limited.
+    pub at: Option<String>,
+}
+
+/// The hooks as their owner changes them. [`freeze`](Self::freeze) makes of it what calls look at.
+#[derive(Clone)]
+pub struct HookTable {
+    /// Invariant: in the order of registration, because ids only grow; at most `max`; no two resolvers of one pattern.
+    hooks: BTreeMap<HookId, Registration>,
+    next: u64,
+    max: usize,
+}
+
+impl HookTable {
+    /// No hooks, and room for [`HOOKS_MAX`].
+    pub fn new() -> Self {
+        Self::bounded(HOOKS_MAX)
+    }
+
+    fn bounded(max: usize) -> Self {
+        Self { hooks: BTreeMap::new(), next: 1, max }
+    }
+
+    /// The table that `view` was frozen from. Ids that were given are not given again.
+    pub fn thaw(view: &DispatchView) -> Self {
+        let (hooks, next) = view.registered();
+        Self { hooks: hooks.iter().cloned().collect(), next, max: HOOKS_MAX }
+    }
+
+    /// Adds a hook.
+    pub fn register(&mut self, hook: Registration) -> Result<HookId, HookError> {
+        if self.hooks.len() >= self.max {
+            return Err(HookError::TooMany { max: self.max });
+        }
+        if let Hook::Resolver { pattern, .. } = &hook.hook
+            && let Some(by) = self.resolver_of(pattern.as_str())
+        {
+            return Err(HookError::PatternTaken { pattern: pattern.to_string(), by });
+        }
+        let id = HookId(self.next);
+        self.next += 1;
+        self.hooks.insert(id, hook);
+        Ok(id)
+    }
+
+    /// Removes a hook.
+    pub fn unregister(&mut self, id: HookId) -> Result<HookInfo, HookError> {
+        let hook = self.hooks.remove(&id).ok_or(HookError::Unknown { id })?;
+        Ok(info(id, &hook))
+    }
+
+    /// Removes some hooks and adds others, all of it or nothing. So a service swaps its hooks with no call in between that sees
+    /// none of them, and the new ones may take the patterns of the old.
+    pub fn replace(&mut self, old: &[HookId], new: Vec<Registration>) -> Result<Vec<HookId>, HookError> {
+        let mut changed = self.clone();
+        for id in old {
+            changed.unregister(*id)?;
+        }
+        let ids = new.into_iter().map(|hook| changed.register(hook)).collect::<Result<_, _>>()?;
+        *self = changed;
+        Ok(ids)
+    }
+
+    /// All hooks, in the order of registration.
+    pub fn list(&self) -> Vec<HookInfo> {
+        self.hooks.iter().map(|(id, hook)| info(*id, hook)).collect()
+    }
+
+    /// The table that calls look at. Costs one pass over the hooks.
+    pub fn freeze(&self) -> DispatchView {
+        DispatchView::build(self.hooks.iter().map(|(id, hook)| (*id, hook.clone())).collect(), self.next)
+    }
+
+    fn resolver_of(&self, text: &str) -> Option<Arc<str>> {
+        self.hooks.values().find_map(|hook| match &hook.hook {
+            Hook::Resolver { pattern, .. } if pattern.as_str() == text => Some(hook.name.clone()),
+            _ => None,
+        })
+    }
+}
+
+impl Default for HookTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn info(id: HookId, hook: &Registration) -> HookInfo {
+    let (order, at) = match &hook.hook {
+        Hook::Resolver { pattern, .. } => (None, Some(pattern.to_string())),
+        Hook::Interceptor { order, below, .. } => (Some(*order), below.as_ref().map(VPath::to_string)),
+        Hook::Observer { .. } | Hook::Mount(_) => (None, None),
+    };
+    HookInfo { id, name: hook.name.clone(), kind: hook.kind(), order, owner: hook.owner.clone(), at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Recorder, resolver};
+    use super::*;
+
+    fn names(table: &HookTable) -> Vec<String> {
+        table.list().iter().map(|hook| hook.name.to_string()).collect()
+    }
+
+    #[test]
+    fn hooks_are_listed_as_they_were_registered_and_found_by_id() {
+        let log = Recorder::new();
+        let mut table = HookTable::new();
+        table.register(log.interceptor("audit").order(7).owned_by("auditor")).unwrap();
+        let observer = table.register(log.observer("index")).unwrap();
+        table.register(resolver("links", "/l/{}", "/x")).unwrap();
+        let listed = table.list();
+        assert_eq!(listed[0].order, Some(7));
+        assert_eq!(listed[0].owner.as_deref(), Some("auditor"));
+        assert_eq!((listed[1].kind, listed[2].kind), (HookKind::Observer, HookKind::Resolver));
+        assert_eq!(listed[2].at.as_deref(), Some("/l/{}"));
+        assert_eq!(&*table.unregister(observer).unwrap().name, "index");
+        assert_eq!(table.unregister(observer), Err(HookError::Unknown { id: observer }));
+        assert_eq!(names(&table), ["audit", "links"]);
+    }
+
+    #[test]
+    fn a_pattern_has_one_resolver() {
+        let mut table = HookTable::new();
+        let first = table.register(resolver("first", "/a/{}", "/x")).unwrap();
+        let taken = HookError::PatternTaken { pattern: "/a/{}".into(), by: "first".into() };
+        assert_eq!(table.register(resolver("second", "/a//{}/", "/x")), Err(taken));
+        assert!(table.register(resolver("other", "/a/b", "/x")).is_ok());
+        table.unregister(first).unwrap();
+        assert!(table.register(resolver("second", "/a/{}", "/x")).is_ok());
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let log = Recorder::new();
+        let mut table = HookTable::bounded(1);
+        table.register(log.observer("a")).unwrap();
+        assert_eq!(table.register(log.observer("b")), Err(HookError::TooMany { max: 1 }));
+    }
+
+    #[test]
+    fn hooks_are_replaced_all_together_or_not_at_all() {
+        let log = Recorder::new();
+        let mut table = HookTable::new();
+        let old = table.register(resolver("old", "/a", "/x")).unwrap();
+        let keep = table.register(log.observer("keep")).unwrap();
+        let refused = table.replace(
+            &[old],
+            vec![log.observer("new"), resolver("bad", "/b", "/x"), resolver("bad", "/b", "/x")],
+        );
+        assert!(refused.is_err());
+        assert_eq!(names(&table), ["old", "keep"]);
+        let ids = table.replace(&[old], vec![resolver("new", "/a", "/x")]).unwrap();
+        assert_eq!(names(&table), ["keep", "new"]);
+        assert!(ids[0] > keep);
+        assert_eq!(table.replace(&[old], vec![]), Err(HookError::Unknown { id: old }));
+    }
+
+    #[test]
+    fn an_id_is_never_given_twice_even_after_a_thaw() {
+        let log = Recorder::new();
+        let mut table = HookTable::new();
+        table.register(log.observer("a")).unwrap();
+        let last = table.register(log.observer("b")).unwrap();
+        table.unregister(last).unwrap();
+        let mut thawed = HookTable::thaw(&table.freeze());
+        assert_eq!(names(&thawed), ["a"]);
+        assert!(thawed.register(log.observer("c")).unwrap() > last);
+    }
+}

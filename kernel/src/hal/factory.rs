@@ -1,0 +1,120 @@
+//! How a mount's driver comes into being: a name in the process's catalogue, and options.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nexus_actors::{Env, Pool};
+use nexus_messages::syscall::MountSpec;
+
+use super::{ObjectStore, StoreError, StoreFuture};
+
+/// Makes drivers of one kind.
+pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
+    /// The name under which mounts ask for it.
+    fn name(&self) -> &str;
+
+    /// The options that it takes. Others are refused before anything happens.
+    fn options(&self) -> &[DriverOption];
+
+    /// Whether what it stores is gone with the process: then a mount is empty whenever it is attached.
+    fn volatile(&self) -> bool {
+        false
+    }
+
+    /// Opens a driver with these options, which were checked against [`options`](Self::options). What blocks runs on the pool of the context.
+    /// Called again at every restart of the driver.
+    fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>>;
+}
+
+/// One option of a driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DriverOption {
+    /// The key.
+    pub key: &'static str,
+    /// Whether it must be given.
+    pub required: bool,
+    /// What it means, for help texts.
+    pub help: &'static str,
+}
+
+/// What a driver is given of the kernel around it.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct DriverContext {
+    /// Clock, randomness, tasks.
+    pub env: Env,
+    /// Threads for a backend that blocks, bounded, this mount's own.
+    pub pool: Pool,
+    /// The kernel's data folder, when it has one.
+    pub data_folder: Option<PathBuf>,
+}
+
+impl DriverContext {
+    /// The context of a driver of one mount.
+    pub fn new(env: Env, pool: Pool, data_folder: Option<PathBuf>) -> Self {
+        Self { env, pool, data_folder }
+    }
+}
+
+/// The drivers that this process can mount. Users add their own.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    factories: BTreeMap<String, Arc<dyn DriverFactory>>,
+}
+
+impl Catalogue {
+    /// No driver.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kind of driver.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when there is one of this name.
+    pub fn add(&mut self, factory: Arc<dyn DriverFactory>) -> Result<(), StoreError> {
+        let name = factory.name().to_owned();
+        if self.factories.contains_key(&name) {
+            return Err(StoreError::Exists { what: format!("the driver {name:?}") });
+        }
+        self.factories.insert(name, factory);
+        Ok(())
+    }
+
+    /// The kind of driver of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn DriverFactory>> {
+        self.factories.get(name).cloned()
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.factories.keys().map(String::as_str)
+    }
+
+    /// Whether the driver exists and takes these options.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOption`] that says what is wrong, and what there is instead.
+    pub fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        let bad = |why: String| Err(StoreError::BadOption { why });
+        let Some(factory) = self.factories.get(&spec.driver) else {
+            let names: Vec<&str> = self.names().collect();
+            return bad(format!("there is no driver {:?}, but {}", spec.driver, names.join(", ")));
+        };
+        let options = factory.options();
+        if let Some(unknown) =
+            spec.options.keys().find(|key| !options.iter().any(|option| option.key == *key))
+        {
+            let keys: Vec<&str> = options.iter().map(|option| option.key).collect();
+            return bad(format!("{} has no option {unknown:?}; it takes: {}", spec.driver, keys.join(", ")));
+        }
+        match options.iter().find(|option| option.required && !spec.options.contains_key(option.key)) {
+            Some(missing) => {
+                bad(format!("{} needs the option {:?}: {}", spec.driver, missing.key, missing.help))
+            }
+            None => Ok(()),
+        }
+    }
+}

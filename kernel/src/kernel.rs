@@ -1,0 +1,425 @@
+//! The kernel: what the primitives publish, put together, and the supervision tree that owns them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
+use nexus_messages::syscall::{SetattrDone, SysSetattr, SysUnlink, Unlinked};
+use nexus_messages::{
+    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Message, Op, OpId, Result, Timestamp,
+    VPath, ZoneId,
+};
+use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef};
+
+use crate::content::{self, ContentCache, HASH_HERE_MAX};
+use crate::dispatch::{Dispatch, PublishedHooks};
+use crate::gate::PermissionGate;
+use crate::hal::{Catalogue, Metastore, StoreError};
+use crate::locks::{Locks, PathLocks};
+use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount};
+use crate::namespace::{MetadataCache, Node};
+use crate::router::{MountSource, Router, RouterArgs, RouterView};
+use crate::store::{Committer, Store, StoreStats};
+use crate::syscalls::{Admitted, Serve};
+
+/// Messages that may wait for one primitive.
+const MAILBOX_MAX: usize = 1_024;
+
+/// How long attaching or detaching a mount may take: it waits for calls to end and for a driver to start.
+const LIFECYCLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long one message may hold a primitive before it is written off.
+const WATCHDOG: Duration = Duration::from_secs(5);
+
+/// Threads that hash large content.
+const HASH_THREADS: usize = 2;
+
+/// Large contents that may wait to be hashed.
+const HASH_QUEUE: usize = 64;
+
+/// Settings of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelConfig {
+    /// The folder that drivers put their data into when their options name none.
+    pub data_folder: Option<PathBuf>,
+    /// How many paths the metadata cache holds.
+    pub metadata_cache_entries: usize,
+    /// How many bytes the content cache holds.
+    pub content_cache_bytes: u64,
+    /// How many restarts each supervisor allows within [`restarts_within`](Self::restarts_within).
+    pub restarts_max: u32,
+    /// The period in which restarts are counted.
+    pub restarts_within: Duration,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            data_folder: None,
+            metadata_cache_entries: 100_000,
+            content_cache_bytes: 64 << 20,
+            restarts_max: 10,
+            restarts_within: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the caches hold now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct CacheStats {
+    /// Paths whose metadata is at hand.
+    pub metadata_entries: usize,
+    /// Bytes of content, with what it costs to keep them.
+    pub content_bytes: u64,
+}
+
+/// What is remembered of content and metadata.
+#[derive(Debug)]
+pub(crate) struct Caches {
+    pub(crate) metadata: MetadataCache,
+    pub(crate) content: ContentCache,
+}
+
+/// A kernel. Shared by everything that calls it.
+pub struct Kernel {
+    env: Env,
+    config: KernelConfig,
+    store: Arc<Store>,
+    caches: Caches,
+    routes: RouterView<Arc<Mount>>,
+    router: Ref<Router<Arc<Mount>>>,
+    locks: PathLocks,
+    hooks: Arc<PublishedHooks>,
+    dispatch: Ref<Dispatch>,
+    gate: PermissionGate,
+    catalogue: Arc<Catalogue>,
+    mounts: MountsView,
+    lifecycle: Ref<Lifecycle>,
+    drivers: SupervisorRef,
+    hashing: Pool,
+}
+
+impl Kernel {
+    /// A kernel over `metastore`, and the supervision tree that brings it to life. Nothing is mounted until the tree runs and
+    /// [`remount`](Self::remount) was called.
+    ///
+    /// # Errors
+    /// What the metastore says when it is asked for its numbers.
+    pub fn new(
+        env: &Env,
+        config: KernelConfig,
+        metastore: Arc<dyn Metastore>,
+        catalogue: Arc<Catalogue>,
+    ) -> std::result::Result<(Arc<Self>, SupSpec), StoreError> {
+        let store = Arc::new(Store::new(env.clone(), metastore)?);
+        let restarts = |spec: SupSpec| spec.restarts(config.restarts_max, config.restarts_within);
+        let drivers = restarts(SupSpec::new("drivers", Strategy::OneForOne));
+        let services = restarts(SupSpec::new("services", Strategy::OneForOne));
+        let clock = env.clone();
+        let kernel = Arc::new(Self {
+            caches: Caches {
+                metadata: MetadataCache::new(config.metadata_cache_entries),
+                content: ContentCache::new(config.content_cache_bytes),
+            },
+            routes: RouterView::new(),
+            router: mailbox(env, "router"),
+            locks: PathLocks::new(move || Timestamp(clock.wall())),
+            hooks: Arc::new(PublishedHooks::new()),
+            dispatch: mailbox(env, "dispatch"),
+            gate: PermissionGate::new(),
+            catalogue,
+            mounts: MountsView::default(),
+            lifecycle: mailbox(env, "lifecycle"),
+            drivers: drivers.handle(env),
+            hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
+            store,
+            config: config.clone(),
+            env: env.clone(),
+        });
+        let tree = kernel.tree(restarts, drivers, services);
+        Ok((kernel, tree))
+    }
+
+    /// Started top to bottom, stopped bottom to top. A crash of a branch also restarts everything below it.
+    fn tree(
+        self: &Arc<Self>,
+        restarts: impl Fn(SupSpec) -> SupSpec,
+        drivers: SupSpec,
+        services: SupSpec,
+    ) -> SupSpec {
+        let primitive = |child: ChildSpec| child.restart(Restart::Permanent).watchdog(WATCHDOG);
+        let source = Arc::downgrade(self);
+        let mounted: MountSource<Arc<Mount>> = Arc::new(move || {
+            let mounts = source.upgrade().map(|kernel| kernel.mounts.all()).unwrap_or_default();
+            std::future::ready(Ok(mounts)).boxed()
+        });
+        let router = RouterArgs { view: self.routes.clone(), source: mounted };
+
+        let store = SupSpec::new("store", Strategy::OneForAll).child(
+            ChildSpec::new("committer", mailbox::<Committer>(&self.env, "committer"), self.store.clone())
+                // What it has taken is finished before it ends.
+                .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
+        );
+        let kernel = SupSpec::new("kernel", Strategy::OneForOne)
+            .child(primitive(ChildSpec::new("router", self.router.clone(), router)))
+            .child(primitive(ChildSpec::new(
+                "locks",
+                mailbox::<Locks>(&self.env, "locks"),
+                self.locks.clone(),
+            )))
+            .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())));
+        let registry = SupSpec::new("registry", Strategy::RestForOne).child(primitive(ChildSpec::new(
+            "lifecycle",
+            self.lifecycle.clone(),
+            self.clone(),
+        )));
+        restarts(SupSpec::new("nexus", Strategy::RestForOne))
+            .supervisor(restarts(store))
+            .supervisor(restarts(kernel))
+            .supervisor(restarts(registry))
+            .child(drivers.into_child().place(Place::Supervisors))
+            .child(services.into_child().place(Place::Supervisors))
+    }
+
+    /// Executes a syscall for `caller`, on the task that polls.
+    pub async fn send<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> <S as Message>::Reply {
+        call.serve(self, caller).await
+    }
+
+    /// Attaches what the metastore remembers; says how many mounts that were. To be called once, when the tree runs.
+    ///
+    /// # Errors
+    /// What the metastore says. A driver that does not start is no error: its mount answers with the cause.
+    pub async fn remount(&self) -> Result<usize> {
+        match self.lifecycle.call(Remount, LIFECYCLE_MAX).await {
+            Ok(done) => done,
+            Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
+        }
+    }
+
+    /// The mounts and how they are. Sends no mail.
+    pub fn mount_statuses(&self) -> Vec<MountStatus> {
+        self.mounts.statuses()
+    }
+
+    /// What the committer has done so far.
+    pub fn store_stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    /// What the caches hold.
+    pub fn cache_stats(&self) -> CacheStats {
+        CacheStats {
+            metadata_entries: self.caches.metadata.len(),
+            content_bytes: self.caches.content.bytes(),
+        }
+    }
+
+    /// The locks that are held and were taken. Sends no mail.
+    pub fn path_locks(&self) -> &PathLocks {
+        &self.locks
+    }
+
+    /// The hooks, as they are published.
+    pub fn hooks(&self) -> &PublishedHooks {
+        &self.hooks
+    }
+
+    /// Where hooks are registered.
+    pub fn dispatch_actor(&self) -> &Ref<Dispatch> {
+        &self.dispatch
+    }
+
+    /// The permission gate.
+    pub fn permission_gate(&self) -> &PermissionGate {
+        &self.gate
+    }
+
+    /// Clock, randomness, tasks.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
+    pub(crate) fn routes(&self) -> &RouterView<Arc<Mount>> {
+        &self.routes
+    }
+
+    pub(crate) fn router(&self) -> &Ref<Router<Arc<Mount>>> {
+        &self.router
+    }
+
+    pub(crate) fn locks(&self) -> &PathLocks {
+        &self.locks
+    }
+
+    pub(crate) fn dispatch(&self) -> &PublishedHooks {
+        &self.hooks
+    }
+
+    pub(crate) fn gate(&self) -> &PermissionGate {
+        &self.gate
+    }
+
+    pub(crate) fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    pub(crate) fn mounts(&self) -> &MountsView {
+        &self.mounts
+    }
+
+    pub(crate) fn drivers(&self) -> &SupervisorRef {
+        &self.drivers
+    }
+
+    pub(crate) fn data_folder(&self) -> Option<&Path> {
+        self.config.data_folder.as_deref()
+    }
+
+    pub(crate) fn new_op_id(&self) -> OpId {
+        OpId((u128::from(self.env.random()) << 64) | u128::from(self.env.random()))
+    }
+
+    /// What is known of `path` without asking anybody, when no hook and no gate stands before it.
+    #[inline]
+    pub(crate) fn warm(&self, caller: &Caller, path: &VPath, follow: bool) -> Option<Node> {
+        if !self.hooks.summary().is_empty() || self.gate.is_guarded() {
+            return None;
+        }
+        let node = self.routes.read(|routes| {
+            let mount = routes.route(&caller.zone, path)?.mount;
+            self.caches.metadata.get(mount.root, mount.generation(), path)
+        })?;
+        (!follow || node.metadata.entry_type != EntryType::Link).then_some(node)
+    }
+
+    /// The address of content; hashed elsewhere when it is large.
+    pub(crate) async fn address(&self, data: &[bytes::Bytes]) -> std::result::Result<ContentId, StoreError> {
+        if content::length(data) <= HASH_HERE_MAX {
+            return Ok(content::address(data));
+        }
+        let data = data.to_vec();
+        let hashed = self.hashing.run(move || content::address(&data)).await;
+        hashed.map_err(|error| StoreError::Backend { what: "hashing".into(), cause: error.to_string() })
+    }
+
+    /// The mount that is attached at just this point.
+    pub(crate) fn mount_at(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
+        self.routes.read(|routes| routes.at(zone, point).cloned())
+    }
+
+    /// Whether a mount that a caller in `zone` sees is attached at just this point.
+    pub(crate) fn is_mount_point(&self, zone: &ZoneId, point: &VPath) -> bool {
+        self.routes
+            .read(|routes| routes.route(zone, point).is_some_and(|routed| routed.mount.point == *point))
+    }
+
+    /// Whether a mount is attached below `path`.
+    pub(crate) fn has_mounts_below(&self, zone: &ZoneId, path: &VPath) -> bool {
+        self.routes.read(|routes| {
+            // Most kernels have few mounts, and most paths none below them.
+            routes.len() > 1 && routes.iter().any(|mount| below(mount, zone, path).is_some())
+        })
+    }
+
+    /// The names of the children of `path` that are mount points or lead to one, in order.
+    pub(crate) fn mounted_children(&self, zone: &ZoneId, path: &VPath) -> Vec<String> {
+        self.routes.read(|routes| {
+            if routes.len() <= 1 {
+                return Vec::new();
+            }
+            let names = routes.iter().filter_map(|mount| below(mount, zone, path));
+            let first = names.filter_map(|relative| relative.split('/').next());
+            first.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
+        })
+    }
+
+    pub(crate) async fn mount(
+        &self,
+        caller: &Arc<Caller>,
+        admitted: &Admitted<SysSetattr>,
+    ) -> Result<SetattrDone> {
+        let call = &admitted.call;
+        let fail = |kind| Error::new(Op::Mount, &call.path, kind);
+        if let Some(node) = &admitted.first.node
+            && !node.metadata.is_directory()
+        {
+            return Err(fail(ErrorKind::NotADirectory));
+        }
+        let Some(spec) = call.mount.clone() else { return Err(fail(ErrorKind::InvalidArgument)) };
+        let attach =
+            Attach { zone: caller.zone.clone(), point: call.path.clone(), spec, caller: caller.clone() };
+        let attached = match self.lifecycle.call(attach, LIFECYCLE_MAX).await {
+            Ok(done) => done?,
+            Err(error) => return Err(down(fail(call_kind(error)), error)),
+        };
+        if call.create == nexus_messages::syscall::Create::Exclusive && !attached.created {
+            return Err(fail(ErrorKind::AlreadyExists));
+        }
+        let mount = &attached.mount;
+        let at = Timestamp(self.env.wall());
+        let metadata =
+            FileMetadata::new(call.path.clone(), mount.zone.clone(), mount.root, EntryType::Mount, at);
+        Ok(SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt))
+    }
+
+    pub(crate) async fn unmount(
+        &self,
+        caller: &Arc<Caller>,
+        admitted: &Admitted<SysUnlink>,
+    ) -> Result<Unlinked> {
+        let site = &admitted.first.site;
+        let detach =
+            Detach { zone: site.mount.zone.clone(), point: site.path.clone(), caller: caller.clone() };
+        match self.lifecycle.call(detach, LIFECYCLE_MAX).await {
+            Ok(done) => done.map(|detached| Unlinked::new(EntryType::Mount, 1, detached.receipt)),
+            Err(error) => Err(down(Error::new(Op::Unmount, &site.path, call_kind(error)), error)),
+        }
+    }
+}
+
+/// The path of `mount` relative to `path`, when it lies below it in `zone`.
+fn below<'m>(mount: &'m Arc<Mount>, zone: &ZoneId, path: &VPath) -> Option<&'m str> {
+    let seen = mount.zone == *zone || mount.zone.is_root();
+    mount.point.relative_to(path).filter(|relative| seen && !relative.is_empty())
+}
+
+fn mailbox<B: nexus_actors::Behaviour>(env: &Env, name: &'static str) -> Ref<B> {
+    Ref::new(env, name, MailboxBounds { messages: MAILBOX_MAX })
+}
+
+/// What a caller is told of a primitive that did not answer.
+fn call_kind(error: CallError) -> ErrorKind {
+    match error {
+        CallError::Busy => ErrorKind::Busy,
+        CallError::Timeout => ErrorKind::TimedOut,
+        CallError::Crashed { .. } => ErrorKind::Crashed,
+        _ => ErrorKind::Down,
+    }
+}
+
+fn down(told: Error, error: CallError) -> Error {
+    let told = told.because(error);
+    match error {
+        CallError::Timeout | CallError::Crashed { .. } => told.outcome_unknown(),
+        _ => told,
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("config", &self.config).finish_non_exhaustive()
+    }
+}

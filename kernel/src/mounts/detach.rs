@@ -1,0 +1,64 @@
+//! Detaching: wait for the calls below, take the route away, stop the driver, remember.
+
+use std::sync::Arc;
+
+use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
+
+use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, mount_entry, stop, told};
+use super::messages::{Attach, Detach, Detached};
+use crate::hal::Change;
+use crate::kernel::Kernel;
+use crate::locks::{LockOwner, Mode, Scope};
+use crate::namespace::{MountRow, encode, mount_key};
+use crate::router;
+
+pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
+    let fail = |kind| Error::new(Op::Unmount, &m.point, kind);
+    // Mutations below the point hold locks below it, and end before this one is given.
+    let owner = LockOwner { agent: m.caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
+    let lock = kernel.locks().lock(&m.point, Mode::Write, Scope::Subtree, owner);
+    let Ok(_guard) = kernel.env().timeout(LOCK_WAIT_MAX, lock).await else {
+        return Err(fail(ErrorKind::Busy).because("calls below it have not ended"));
+    };
+    let Some(mount) = kernel.mount_at(&m.zone, &m.point) else {
+        return Err(fail(ErrorKind::NotFound).because("nothing is mounted there"));
+    };
+    if let Some(below) = kernel.mounted_children(&m.zone, &m.point).first() {
+        return Err(fail(ErrorKind::Busy).because(format!("another mount lies below it, under {below:?}")));
+    }
+
+    let op_id = kernel.new_op_id();
+    let at = Timestamp(kernel.env().wall());
+    let who = Attach {
+        zone: m.zone.clone(),
+        point: m.point.clone(),
+        spec: mount.spec.clone(),
+        caller: m.caller.clone(),
+    };
+    let mut entry = mount_entry(&who, mount.tree, op_id, at);
+    entry.op = Op::Unmount;
+    let row = MountRow {
+        zone: m.zone.clone(),
+        tree: mount.tree,
+        point: m.point.clone(),
+        spec: mount.spec.clone(),
+        attached: false,
+    };
+    entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
+    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
+    let (lsn, _) = committed.map_err(|error| fail(ErrorKind::Io).because(error))?;
+    match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(fail(ErrorKind::Busy).because(error)),
+        Err(error) => return Err(fail(ErrorKind::Crashed).because(error).outcome_unknown()),
+    }
+    stop(&kernel, &mount).await;
+
+    let receipt = Receipt::new(op_id, lsn, Durability::Strong);
+    let context = MountContext::new(m.point.clone(), mount.spec.driver.clone(), Some(m.caller.clone()));
+    if let Some(hooks) = kernel.dispatch().get() {
+        hooks.unmounted(&context).await;
+    }
+    told(&kernel, EventKind::Unmounted, &m.point, &m.caller, receipt);
+    Ok(Detached { mount, receipt })
+}

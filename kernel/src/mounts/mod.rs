@@ -1,0 +1,94 @@
+//! Attaches and detaches mounts, and starts the drivers behind them.
+//!
+//! Owns:       which mounts there are, `table.rs`, and their rows in the metastore; publishes them, `view.rs`.
+//! Asks:       the router, and the drivers' supervisor.
+//! On restart: takes the last published mounts; a second crash within the period reads the metastore.
+//! Bounds:     `MOUNTS_MAX` mounts of the router; one change at a time.
+
+mod attach;
+mod boot;
+mod detach;
+mod driver;
+mod messages;
+mod mount;
+mod placeholder;
+mod table;
+mod view;
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start};
+
+pub(crate) use messages::{Attach, Detach, Remount};
+pub(crate) use mount::Mount;
+use table::Mounts;
+pub(crate) use view::MountsView;
+pub use view::{MountState, MountStatus};
+
+use crate::kernel::Kernel;
+
+/// The driver lifecycle.
+pub(crate) struct Lifecycle {
+    kernel: Arc<Kernel>,
+    table: Mounts,
+    generation: u64,
+}
+
+impl Behaviour for Lifecycle {
+    type Args = Arc<Kernel>;
+    const NAME: &'static str = "lifecycle";
+
+    fn init(kernel: Arc<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        let generation = start.generation();
+        async move {
+            // What is published was confirmed by the router; a mount that was being made is not in it, and is made again by its caller.
+            let table = Mounts::of(kernel.mounts().all());
+            Ok(Self { kernel, table, generation })
+        }
+        .boxed_local()
+    }
+}
+
+impl Lifecycle {
+    fn publish(&self) {
+        // Refused only for a ghost, whose successor has published.
+        let _ = self.kernel.mounts().publish(self.generation, self.table.all());
+    }
+}
+
+impl Handle<Attach> for Lifecycle {
+    fn handle(&mut self, m: Attach, _: &mut Cx<'_, Self>) -> Reply<Self, <Attach as Message>::Reply> {
+        Reply::wait_then(attach::attach(self.kernel.clone(), m), |me: &mut Self, _, done| {
+            done.inspect(|attached| {
+                me.table.insert(attached.mount.clone());
+                me.publish();
+            })
+        })
+    }
+}
+
+impl Handle<Detach> for Lifecycle {
+    fn handle(&mut self, m: Detach, _: &mut Cx<'_, Self>) -> Reply<Self, <Detach as Message>::Reply> {
+        Reply::wait_then(detach::detach(self.kernel.clone(), m), |me: &mut Self, _, done| {
+            done.inspect(|detached| {
+                me.table.remove(&detached.mount);
+                me.publish();
+            })
+        })
+    }
+}
+
+impl Handle<Remount> for Lifecycle {
+    fn handle(&mut self, _: Remount, _: &mut Cx<'_, Self>) -> Reply<Self, <Remount as Message>::Reply> {
+        Reply::wait_then(boot::remount(self.kernel.clone()), |me: &mut Self, _, done| {
+            done.map(|mounts| {
+                let count = mounts.len();
+                mounts.into_iter().for_each(|mount| me.table.insert(mount));
+                me.publish();
+                count
+            })
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! Which mounts there are. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nexus_messages::FileId;
+
+use super::mount::Mount;
+
+/// The mounts by the identity of their roots.
+#[derive(Debug, Default)]
+pub(super) struct Mounts(BTreeMap<FileId, Arc<Mount>>);
+
+impl Mounts {
+    pub(super) fn of(mounts: Vec<Arc<Mount>>) -> Self {
+        Self(mounts.into_iter().map(|mount| (mount.root, mount)).collect())
+    }
+
+    pub(super) fn insert(&mut self, mount: Arc<Mount>) {
+        self.0.insert(mount.root, mount);
+    }
+
+    pub(super) fn remove(&mut self, mount: &Mount) {
+        self.0.remove(&mount.root);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Mount>> {
+        self.0.values().cloned().collect()
+    }
+}

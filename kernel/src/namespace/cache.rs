@@ -1,0 +1,237 @@
+//! Metadata by full path: what a warm stat and a warm read look at.
+//!
+//! A reader that misses takes a placeholder before it looks at the store; a publication for the same path drops the placeholder, and
+//! then what the reader found is not kept. So an old row never comes in after a new one. A directory rename moves the mount
+//! to a new namespace generation, and what was filed under the old one is never found again.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_messages::{FileId, FileMetadata, VPath};
+use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
+use quick_cache::{Equivalent, UnitWeighter};
+
+use super::rows::Placement;
+
+/// What is known of an entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) metadata: Arc<FileMetadata>,
+    pub(crate) placement: Placement,
+}
+
+/// Metadata by mount, namespace generation and path.
+#[derive(Debug)]
+pub(crate) struct MetadataCache {
+    entries: Cache<Key, Node, UnitWeighter, Filed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    mount: FileId,
+    generation: u64,
+    path: VPath,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KeyRef<'a> {
+    mount: FileId,
+    generation: u64,
+    path: &'a VPath,
+}
+
+fn file_under(mount: FileId, generation: u64, path: &VPath) -> u64 {
+    // Odd constants spread the small numbers over all bits; the path's hash is well spread already.
+    path.hash64()
+        ^ mount.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ generation.wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(17)
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(file_under(self.mount, self.generation, &self.path));
+    }
+}
+
+impl Hash for KeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(file_under(self.mount, self.generation, self.path));
+    }
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.mount == key.mount && self.generation == key.generation && *self.path == key.path
+    }
+}
+
+impl From<KeyRef<'_>> for Key {
+    fn from(key: KeyRef<'_>) -> Self {
+        Self { mount: key.mount, generation: key.generation, path: key.path.clone() }
+    }
+}
+
+/// Takes the hash that a key computed itself.
+#[derive(Debug, Clone, Copy, Default)]
+struct Filed;
+
+#[derive(Debug, Default)]
+struct FiledHasher(u64);
+
+impl BuildHasher for Filed {
+    type Hasher = FiledHasher;
+
+    fn build_hasher(&self) -> FiledHasher {
+        FiledHasher(0)
+    }
+}
+
+impl Hasher for FiledHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+type Placeholder<'a> = PlaceholderGuard<'a, Key, Node, UnitWeighter, Filed, DefaultLifecycle<Key, Node>>;
+
+/// What a look into the cache gave.
+pub(crate) enum Lookup<'a> {
+    /// It is known.
+    Hit(Node),
+    /// It is not; hand what the store says to [`Fill::keep`].
+    Miss(Fill<'a>),
+}
+
+/// The right to file what a reader finds, unless something newer is published meanwhile.
+pub(crate) struct Fill<'a>(Option<Placeholder<'a>>);
+
+impl Fill<'_> {
+    /// Files `known`, unless something was published since the miss.
+    pub(crate) fn keep(self, known: Node) {
+        if let Some(placeholder) = self.0 {
+            // Refused when a publication came between: then what was read may be old, and is not kept.
+            let _ = placeholder.insert(known);
+        }
+    }
+}
+
+impl MetadataCache {
+    /// Room for `entries` paths.
+    pub(crate) fn new(entries: usize) -> Self {
+        let options = quick_cache::OptionsBuilder::new()
+            .estimated_items_capacity(entries)
+            .weight_capacity(entries as u64)
+            .build()
+            .unwrap_or_else(|_| unreachable!("both capacities are given"));
+        let lifecycle = DefaultLifecycle::default();
+        Self { entries: Cache::with_options(options, UnitWeighter, Filed, lifecycle) }
+    }
+
+    /// What is known of `path`. Allocates nothing on a hit.
+    #[inline]
+    pub(crate) fn get(&self, mount: FileId, generation: u64, path: &VPath) -> Option<Node> {
+        self.entries.get(&KeyRef { mount, generation, path })
+    }
+
+    /// What is known of `path`, or the right to file it.
+    pub(crate) fn lookup(&self, mount: FileId, generation: u64, path: &VPath) -> Lookup<'_> {
+        let key = KeyRef { mount, generation, path };
+        if let Some(node) = self.entries.get(&key) {
+            return Lookup::Hit(node);
+        }
+        match self.entries.get_value_or_guard(&Key::from(key), Some(Duration::ZERO)) {
+            GuardResult::Value(known) => Lookup::Hit(known),
+            GuardResult::Guard(placeholder) => Lookup::Miss(Fill(Some(placeholder))),
+            // Somebody else is looking: look as well, and leave the filing to them.
+            GuardResult::Timeout => Lookup::Miss(Fill(None)),
+        }
+    }
+
+    /// Files what a commit made true.
+    pub(crate) fn publish(&self, mount: FileId, generation: u64, path: VPath, known: Node) {
+        self.entries.insert(Key { mount, generation, path }, known);
+    }
+
+    /// Forgets what is known of `path`.
+    pub(crate) fn forget(&self, mount: FileId, generation: u64, path: &VPath) {
+        self.entries.remove(&KeyRef { mount, generation, path });
+    }
+
+    /// How many paths are filed.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_messages::{EntryType, Timestamp, ZoneId};
+
+    use super::*;
+
+    const MOUNT: FileId = FileId(1);
+
+    fn path(text: &str) -> VPath {
+        VPath::parse(text).unwrap()
+    }
+
+    fn node(id: u64) -> Node {
+        let metadata =
+            FileMetadata::new(path("/a"), ZoneId::root(), FileId(id), EntryType::Reg, Timestamp(1));
+        Node { metadata: Arc::new(metadata), placement: Placement::None }
+    }
+
+    fn found(cache: &MetadataCache) -> Option<u64> {
+        cache.get(MOUNT, 0, &path("/a")).map(|node| node.metadata.file_id.0)
+    }
+
+    #[test]
+    fn what_was_read_before_a_publication_is_not_kept() {
+        let check = |publish: &dyn Fn(&MetadataCache), expected: Option<u64>| {
+            let cache = MetadataCache::new(10);
+            let Lookup::Miss(fill) = cache.lookup(MOUNT, 0, &path("/a")) else {
+                panic!("nothing was filed yet")
+            };
+            publish(&cache);
+            fill.keep(node(1));
+            assert_eq!(found(&cache), expected);
+        };
+        check(&|_| (), Some(1));
+        check(&|cache| cache.forget(MOUNT, 0, &path("/a")), None);
+        check(&|cache| cache.publish(MOUNT, 0, path("/a"), node(2)), Some(2));
+    }
+
+    #[test]
+    fn two_readers_do_not_wait_for_each_other() {
+        let cache = MetadataCache::new(10);
+        let Lookup::Miss(fill) = cache.lookup(MOUNT, 0, &path("/a")) else { panic!("nothing was filed yet") };
+        let Lookup::Miss(second) = cache.lookup(MOUNT, 0, &path("/a")) else {
+            panic!("nothing was filed yet")
+        };
+        second.keep(node(7));
+        assert_eq!(found(&cache), None, "the first reader files");
+        fill.keep(node(1));
+        assert_eq!(found(&cache), Some(1));
+        assert!(cache.get(MOUNT, 1, &path("/a")).is_none(), "another generation knows nothing of it");
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let cache = MetadataCache::new(100);
+        for n in 0..10_000 {
+            cache.publish(MOUNT, 0, path(&format!("/{n}")), node(n));
+        }
+        assert!(cache.len() <= 200, "{}", cache.len());
+    }
+}

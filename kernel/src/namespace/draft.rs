@@ -1,0 +1,165 @@
+//! A mutation of rows while it is being drawn up: what must hold, what changes, and what becomes visible afterwards.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::Parents;
+use nexus_messages::{ContentId, EntryType, ErrorKind, FileId, FileMetadata, Timestamp, VPath, ZoneId};
+
+use super::cache::{MetadataCache, Node};
+use super::rows::{self, DentryRow, InodeRow};
+use super::walk::{Rows, Step};
+use crate::hal::{Change, Precondition, RowKey, StoreError, TreeId};
+
+/// What a commit makes visible.
+#[derive(Debug)]
+pub(crate) enum Visible {
+    /// This is at the path now.
+    Node(VPath, Node),
+    /// What was known of the path is no longer so.
+    Gone(VPath),
+    /// What was known of paths below some directory is no longer so.
+    Subtree,
+}
+
+/// Changes of rows of one tree, in the making.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    tree: TreeId,
+    zone: ZoneId,
+    at: Timestamp,
+    pub(crate) preconditions: Vec<Precondition>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) visible: Vec<Visible>,
+}
+
+impl Draft {
+    pub(crate) fn new(tree: TreeId, zone: ZoneId, at: Timestamp) -> Self {
+        Self { tree, zone, at, preconditions: Vec::new(), changes: Vec::new(), visible: Vec::new() }
+    }
+
+    /// Makes the directories `names` below `parent`, one in the other; gives the last one. `parent` must still be there at commit.
+    pub(crate) fn parents(
+        &mut self,
+        parent: FileId,
+        names: &[&str],
+        policy: Parents,
+        owner: &Arc<str>,
+        mut new_id: impl FnMut() -> FileId,
+    ) -> Result<FileId, ErrorKind> {
+        self.preconditions.push(Precondition::Present(rows::inode_key(self.tree, parent)));
+        if !names.is_empty() && policy == Parents::Required {
+            return Err(ErrorKind::NotFound);
+        }
+        let mut here = parent;
+        for name in names {
+            let id = new_id();
+            let mut row = InodeRow::new(EntryType::Dir, owner.clone(), self.at);
+            row.implicit = policy == Parents::Implied;
+            self.insert(here, name, id, &row);
+            here = id;
+        }
+        Ok(here)
+    }
+
+    /// Adds the child `name` with this inode; refused at commit when there is one.
+    pub(crate) fn insert(&mut self, parent: FileId, name: &str, id: FileId, row: &InodeRow) {
+        let key = rows::dentry_key(self.tree, parent, name);
+        self.preconditions.push(Precondition::Absent(key.clone()));
+        self.name(key, DentryRow { id, entry_type: row.entry_type });
+        self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode(row)));
+    }
+
+    /// Puts a dentry at `key`, over what is there.
+    pub(crate) fn name(&mut self, key: RowKey, dentry: DentryRow) {
+        self.changes.push(Change::Put(key, rows::encode(&dentry)));
+    }
+
+    /// Replaces the inode `old` by `new`; refused at commit when it changed meanwhile.
+    pub(crate) fn update(&mut self, id: FileId, old: &InodeRow, new: &InodeRow) {
+        self.unchanged(id, old);
+        self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode(new)));
+    }
+
+    /// Refused at commit when the inode changed meanwhile.
+    pub(crate) fn unchanged(&mut self, id: FileId, row: &InodeRow) {
+        self.preconditions.push(Precondition::Equals(rows::inode_key(self.tree, id), rows::encode(row)));
+    }
+
+    /// Refused at commit when the dentry is another one by then.
+    pub(crate) fn still_named(&mut self, parent: FileId, name: &str, dentry: DentryRow) {
+        let key = rows::dentry_key(self.tree, parent, name);
+        self.preconditions.push(Precondition::Equals(key, rows::encode(&dentry)));
+    }
+
+    /// Refused at commit when the directory has a child by then.
+    pub(crate) fn vacant(&mut self, id: FileId) {
+        self.preconditions.push(Precondition::Vacant(rows::children_key(self.tree, id)));
+    }
+
+    /// Removes the dentry `name` of `parent`.
+    pub(crate) fn remove_name(&mut self, parent: FileId, name: &str) {
+        self.changes.push(Change::Delete(rows::dentry_key(self.tree, parent, name)));
+    }
+
+    /// Removes the inode.
+    pub(crate) fn remove_inode(&mut self, id: FileId) {
+        self.changes.push(Change::Delete(rows::inode_key(self.tree, id)));
+    }
+
+    /// Keeps small content beside its row.
+    pub(crate) fn inline(&mut self, id: &ContentId, content: Bytes) {
+        if let Some(key) = rows::content_key(id) {
+            self.changes.push(Change::PutIfAbsent(key, content));
+        }
+    }
+
+    /// Lets the implicit directories among `steps` (a walk from the root to the parent of what is removed) go when nothing is left in them.
+    /// To be called after the removal, with the path of the last step.
+    pub(crate) fn prune(
+        &mut self,
+        rows: &Rows,
+        steps: &[Step<'_>],
+        last: Option<VPath>,
+    ) -> Result<(), StoreError> {
+        let mut path = last;
+        for step in steps.iter().rev() {
+            let row = rows.inode(step.dentry.id)?;
+            if !row.implicit {
+                break;
+            }
+            self.unchanged(step.dentry.id, &row);
+            self.changes.push(Change::DeleteIfVacant {
+                prefix: rows::children_key(self.tree, step.dentry.id),
+                rows: vec![
+                    rows::dentry_key(self.tree, step.parent, step.name),
+                    rows::inode_key(self.tree, step.dentry.id),
+                ],
+            });
+            let parent = path.as_ref().and_then(VPath::parent);
+            self.visible.extend(path.map(Visible::Gone));
+            path = parent;
+        }
+        Ok(())
+    }
+
+    /// Says that `row` is at `path` after the commit, and gives what callers see of it.
+    pub(crate) fn show(&mut self, path: &VPath, id: FileId, row: &InodeRow) -> Arc<FileMetadata> {
+        let metadata = Arc::new(row.metadata(path.clone(), self.zone.clone(), id));
+        let node = Node { metadata: metadata.clone(), placement: row.placement };
+        self.visible.push(Visible::Node(path.clone(), node));
+        metadata
+    }
+}
+
+/// Makes `visible` what a commit changed.
+pub(crate) fn publish(cache: &MetadataCache, mount: FileId, generation: u64, visible: Vec<Visible>) {
+    for change in visible {
+        match change {
+            Visible::Node(path, node) => cache.publish(mount, generation, path, node),
+            Visible::Gone(path) => cache.forget(mount, generation, &path),
+            // The mount's generation was raised by whoever publishes: nothing below the old one is found any more.
+            Visible::Subtree => {}
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! How entries are stored: the layout of rows and keys.
+//!
+//! A dentry maps (tree, parent, name) to an identity, an inode maps (tree, identity) to metadata. So a listing costs the children, and
+//! renaming a directory moves one dentry whatever lies below. Every value begins with [`FORMAT`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::MountSpec;
+use nexus_messages::{ContentId, EntryType, FileId, FileMetadata, Timestamp, VPath, ZoneId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::hal::{RowKey, StoreError, Table, TreeId};
+
+/// The version of the rows below. A row with another one is refused, not guessed at.
+pub(crate) const FORMAT: u8 = 1;
+
+/// What a dentry says of a child, so that a listing needs no inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DentryRow {
+    pub(crate) id: FileId,
+    pub(crate) entry_type: EntryType,
+}
+
+/// Everything about an entry but its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InodeRow {
+    pub(crate) entry_type: EntryType,
+    pub(crate) size: u64,
+    pub(crate) content_id: Option<ContentId>,
+    pub(crate) placement: Placement,
+    pub(crate) version: u64,
+    pub(crate) generation: u64,
+    pub(crate) owner: Arc<str>,
+    pub(crate) mode: u32,
+    pub(crate) created: Timestamp,
+    pub(crate) modified: Timestamp,
+    pub(crate) changed: Timestamp,
+    pub(crate) mime_type: Option<Arc<str>>,
+    pub(crate) link_target: Option<Arc<str>>,
+    pub(crate) implicit: bool,
+}
+
+/// Where content is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Placement {
+    /// There is none, or it is empty.
+    None,
+    /// In the metastore, in the same commit as the row.
+    Inline,
+    /// In the mount's store.
+    Store,
+}
+
+/// What the kernel remembers of a mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MountRow {
+    pub(crate) zone: ZoneId,
+    pub(crate) tree: TreeId,
+    pub(crate) point: VPath,
+    pub(crate) spec: MountSpec,
+    /// Whether it is mounted, or was and may be again with what it held.
+    pub(crate) attached: bool,
+}
+
+impl InodeRow {
+    pub(crate) fn new(entry_type: EntryType, owner: Arc<str>, at: Timestamp) -> Self {
+        Self {
+            entry_type,
+            size: 0,
+            content_id: None,
+            placement: Placement::None,
+            version: 0,
+            generation: 0,
+            owner,
+            mode: entry_type.default_mode(),
+            created: at,
+            modified: at,
+            changed: at,
+            mime_type: None,
+            link_target: None,
+            implicit: false,
+        }
+    }
+
+    /// The row as a caller sees it, at `path`.
+    pub(crate) fn metadata(&self, path: VPath, zone: ZoneId, id: FileId) -> FileMetadata {
+        let mut metadata = FileMetadata::new(path, zone, id, self.entry_type, self.created);
+        metadata.size = self.size;
+        metadata.content_id.clone_from(&self.content_id);
+        metadata.version = self.version;
+        metadata.generation = self.generation;
+        metadata.owner = self.owner.clone();
+        metadata.mode = self.mode;
+        metadata.modified = self.modified;
+        metadata.changed = self.changed;
+        metadata.mime_type.clone_from(&self.mime_type);
+        metadata.link_target.clone_from(&self.link_target);
+        metadata.implicit = self.implicit;
+        metadata
+    }
+}
+
+/// The value of a row.
+pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
+    let start = vec![FORMAT];
+    match postcard::to_extend(row, start) {
+        Ok(bytes) => bytes.into(),
+        // Rows are plain data of known types: no map with unknown length, nothing that refuses to be written.
+        Err(error) => unreachable!("a row cannot be encoded: {error}"),
+    }
+}
+
+/// The row in `value`, which was found at `key`.
+pub(crate) fn decode<T: DeserializeOwned>(key: &RowKey, value: &[u8]) -> Result<T, StoreError> {
+    let corrupt = |found: String| StoreError::Corrupt { what: format!("row {key:?}"), found };
+    match value.split_first() {
+        Some((&FORMAT, row)) => postcard::from_bytes(row).map_err(|error| corrupt(error.to_string())),
+        Some((other, _)) => Err(corrupt(format!("format {other}, not {FORMAT}"))),
+        None => Err(corrupt("no bytes".into())),
+    }
+}
+
+/// The length of a dentry's key before the name.
+const DENTRY_PREFIX: usize = 4 + 8;
+
+/// The key of the child `name` of `parent`.
+pub(crate) fn dentry_key(tree: TreeId, parent: FileId, name: &str) -> RowKey {
+    let mut key = children_key(tree, parent);
+    key.bytes.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// The prefix of the keys of all children of `parent`.
+pub(crate) fn children_key(tree: TreeId, parent: FileId) -> RowKey {
+    let mut bytes = Vec::with_capacity(DENTRY_PREFIX + 32);
+    bytes.extend_from_slice(&tree.0.to_be_bytes());
+    bytes.extend_from_slice(&parent.0.to_be_bytes());
+    RowKey::new(Table::Dentries, bytes)
+}
+
+/// The name in a dentry's key.
+pub(crate) fn dentry_name(key: &RowKey) -> Result<&str, StoreError> {
+    let name = key.bytes.get(DENTRY_PREFIX..).and_then(|name| std::str::from_utf8(name).ok());
+    name.filter(|name| !name.is_empty()).ok_or_else(|| StoreError::Corrupt {
+        what: format!("row {key:?}"),
+        found: "a key without a name".into(),
+    })
+}
+
+/// The key of an inode.
+pub(crate) fn inode_key(tree: TreeId, id: FileId) -> RowKey {
+    let mut bytes = Vec::with_capacity(4 + 8);
+    bytes.extend_from_slice(&tree.0.to_be_bytes());
+    bytes.extend_from_slice(&id.0.to_be_bytes());
+    RowKey::new(Table::Inodes, bytes)
+}
+
+/// The key of small content.
+pub(crate) fn content_key(id: &ContentId) -> Option<RowKey> {
+    id.blake3().map(|hash| RowKey::new(Table::Contents, hash.as_slice()))
+}
+
+/// The key of a mount, by the identity of its root.
+pub(crate) fn mount_key(root: FileId) -> RowKey {
+    RowKey::new(Table::Mounts, root.0.to_be_bytes())
+}
+
+/// The identity in a mount's key.
+pub(crate) fn mount_root(key: &RowKey) -> Result<FileId, StoreError> {
+    match <[u8; 8]>::try_from(key.bytes.as_slice()) {
+        Ok(bytes) => Ok(FileId(u64::from_be_bytes(bytes))),
+        Err(_) => Err(StoreError::Corrupt {
+            what: format!("row {key:?}"),
+            found: "a key that is no identity".into(),
+        }),
+    }
+}
+
+/// The key of the number of a zone's tree.
+pub(crate) fn zone_key(zone: &ZoneId) -> RowKey {
+    RowKey::new(Table::Settings, format!("zone/{zone}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_siblings_are_ordered_by_name_and_lie_together() {
+        let key = |parent, name| dentry_key(TreeId(1), FileId(parent), name);
+        let mut keys = vec![key(2, "a"), key(1, "b"), key(1, "a"), key(256, "a"), key(1, "ab")];
+        keys.sort();
+        assert_eq!(keys, [key(1, "a"), key(1, "ab"), key(1, "b"), key(2, "a"), key(256, "a")]);
+        assert!(key(1, "a").bytes.starts_with(&children_key(TreeId(1), FileId(1)).bytes));
+        assert_eq!(dentry_name(&key(1, "ab")).unwrap(), "ab");
+    }
+
+    #[test]
+    fn a_row_of_another_format_is_refused() {
+        let key = inode_key(TreeId::ROOT, FileId(7));
+        let row = InodeRow::new(EntryType::Reg, "me".into(), Timestamp(5));
+        let value = encode(&row);
+        assert_eq!(decode::<InodeRow>(&key, &value).unwrap(), row);
+        let mut other = value.to_vec();
+        other[0] = FORMAT + 1;
+        for damaged in [&other[..], &value[..value.len() - 1], &[]] {
+            let error = decode::<InodeRow>(&key, damaged).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the committer is told. Entries reach it through the [`Store`](super::Store), not by mail.
+
+use nexus_actors::{ExitReason, Message};
+
+/// The committer's thread ended.
+#[derive(Debug, Clone)]
+pub(crate) struct ThreadEnded {
+    /// The incarnation whose thread it was.
+    pub(crate) generation: u64,
+    /// Why it ended.
+    pub(crate) reason: ExitReason,
+}
+
+impl Message for ThreadEnded {
+    type Reply = ();
+    const NAME: &'static str = "committer.thread_ended";
+}

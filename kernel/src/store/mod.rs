@@ -1,0 +1,123 @@
+//! Feeds the metastore: one thread commits what many tasks submit.
+//!
+//! Owns:       the committer thread, which alone calls `Metastore::apply`; a batch is what arrived during the previous one.
+//! Asks:       nobody.
+//! On restart: a new thread takes over. What the old one had not begun goes to the new one; what it had begun is told as unknown.
+//! Bounds:     `QUEUE_MAX` entries wait, `BATCH_MAX` go into one batch.
+
+mod job;
+mod messages;
+mod view;
+
+use std::future::ready;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Worker, WorkerBounds};
+
+pub(crate) use job::CommitError;
+use job::Job;
+use messages::ThreadEnded;
+pub(crate) use view::Store;
+pub use view::StoreStats;
+
+use crate::hal::{Batch, EntryOutcome, StoreError};
+
+/// How many entries may wait for the committer; who comes later waits for room.
+pub(crate) const QUEUE_MAX: usize = 4_096;
+
+/// How many entries become durable together at most.
+pub(crate) const BATCH_MAX: usize = 256;
+
+const _: () = assert!(BATCH_MAX <= QUEUE_MAX);
+
+/// Commits what is submitted to the [`Store`].
+pub(crate) struct Committer {
+    store: Arc<Store>,
+    worker: Arc<Worker<Job>>,
+    generation: u64,
+}
+
+impl Behaviour for Committer {
+    type Args = Arc<Store>;
+    const NAME: &'static str = "committer";
+
+    fn init(store: Arc<Store>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        let generation = start.generation();
+        let env = start.env().clone();
+        let committing = store.clone();
+        let bounds = WorkerBounds { queue: QUEUE_MAX, batch: BATCH_MAX };
+        let worker = env.worker("committer", bounds, move |jobs| commit(&committing, generation, jobs));
+        let worker = match worker {
+            Ok(worker) => Arc::new(worker),
+            Err(error) => return ready(Err(ExitReason::Error(error.to_string().into()))).boxed_local(),
+        };
+        let (watched, me) = (worker.clone(), start.me().clone());
+        env.spawn("committer.watch", async move {
+            let reason = watched.ended().await;
+            // Nobody to tell: the actor is gone for good, and so is the kernel.
+            let _ = me.tell(ThreadEnded { generation, reason });
+        });
+        async move {
+            store.open_to(generation, worker.clone());
+            Ok(Self { store, worker, generation })
+        }
+        .boxed_local()
+    }
+
+    fn terminate(&mut self, _: &ExitReason) -> LocalBoxFuture<'static, ()> {
+        self.store.close_to(self.generation);
+        let worker = self.worker.clone();
+        async move {
+            worker.close().await;
+        }
+        .boxed_local()
+    }
+}
+
+impl Handle<ThreadEnded> for Committer {
+    fn handle(
+        &mut self,
+        m: ThreadEnded,
+        cx: &mut Cx<'_, Self>,
+    ) -> Reply<Self, <ThreadEnded as Message>::Reply> {
+        if m.generation == self.generation {
+            cx.exit(m.reason);
+        }
+        Reply::Now(())
+    }
+}
+
+/// Commits `jobs` as one batch and answers each of them. Runs on the committer's thread.
+fn commit(store: &Store, generation: u64, mut jobs: Vec<Job>) {
+    if !store.is_open_to(generation) {
+        // A ghost: what it holds goes back to be submitted to its successor.
+        return;
+    }
+    let entries = jobs.iter_mut().filter_map(Job::begin).collect();
+    let batch = Batch { entries, next_file_id: store.next_file_id() };
+    let started = store.env().now();
+    match store.metastore().apply(&batch) {
+        Ok(applied) => {
+            store.measure(batch.entries.len(), store.env().now() - started);
+            debug_assert_eq!(applied.outcomes.len(), jobs.len());
+            for (job, outcome) in jobs.into_iter().zip(applied.outcomes) {
+                job.finish(match outcome {
+                    EntryOutcome::Committed(lsn) => Ok((lsn, true)),
+                    EntryOutcome::Repeated(lsn) => Ok((lsn, false)),
+                    EntryOutcome::Refused { .. } => Err(CommitError::Refused),
+                });
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, entries = batch.entries.len(), "a batch was not committed");
+            for job in jobs {
+                job.finish(Err(match &error {
+                    StoreError::Unknown { .. } => CommitError::Unknown(error.clone()),
+                    _ => CommitError::Failed(error.clone()),
+                }));
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What everybody else sees of the committer: where to submit, and the rows as they are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nexus_actors::{Env, Worker};
+use nexus_messages::{FileId, Lsn};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::job::{Answer, Back, CommitError, Job, Publication};
+use crate::hal::{Entry, Metastore, StoreError, TreeId};
+use crate::namespace::Rows;
+
+/// How long an entry waits for a committer that is being restarted.
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The metastore, and the way to change it.
+pub(crate) struct Store {
+    env: Env,
+    metastore: Arc<dyn Metastore>,
+    // Invariant: the generation never goes down. Its holder alone may apply.
+    line: Mutex<Line>,
+    opened: Notify,
+    next_file_id: AtomicU64,
+    batches: AtomicU64,
+    entries: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+#[derive(Default)]
+struct Line {
+    generation: u64,
+    worker: Option<Arc<Worker<Job>>>,
+}
+
+/// What the committer has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StoreStats {
+    /// Batches committed.
+    pub batches: u64,
+    /// Entries committed or refused in them.
+    pub entries: u64,
+    /// Time spent in the metastore, in nanoseconds.
+    pub busy_nanos: u64,
+}
+
+impl Store {
+    pub(crate) fn new(env: Env, metastore: Arc<dyn Metastore>) -> Result<Self, StoreError> {
+        let next_file_id = AtomicU64::new(metastore.next_file_id()?);
+        Ok(Self {
+            env,
+            metastore,
+            line: Mutex::default(),
+            opened: Notify::new(),
+            next_file_id,
+            batches: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            busy_nanos: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub(crate) fn metastore(&self) -> &dyn Metastore {
+        &*self.metastore
+    }
+
+    /// A consistent view of the rows of `tree`.
+    pub(crate) fn rows(&self, tree: TreeId) -> Result<Rows, StoreError> {
+        Ok(Rows { reader: self.metastore.reader()?, tree })
+    }
+
+    /// An identity that was never used.
+    pub(crate) fn new_file_id(&self) -> FileId {
+        // Only uniqueness is asked of it: the number is durable before the row that uses it, because the batch that
+        // holds the row is made later and carries a higher one.
+        FileId(self.next_file_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn next_file_id(&self) -> u64 {
+        self.next_file_id.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn open_to(&self, generation: u64, worker: Arc<Worker<Job>>) {
+        let mut line = self.line.lock();
+        if generation >= line.generation {
+            *line = Line { generation, worker: Some(worker) };
+            drop(line);
+            self.opened.notify_waiters();
+        }
+    }
+
+    pub(super) fn close_to(&self, generation: u64) {
+        let mut line = self.line.lock();
+        if generation == line.generation {
+            line.worker = None;
+        }
+    }
+
+    /// Whether the committer of this generation is still the one.
+    pub(super) fn is_open_to(&self, generation: u64) -> bool {
+        self.line.lock().generation == generation
+    }
+
+    pub(super) fn measure(&self, entries: usize, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.entries.fetch_add(entries as u64, Ordering::Relaxed);
+        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> StoreStats {
+        StoreStats {
+            batches: self.batches.load(Ordering::Relaxed),
+            entries: self.entries.load(Ordering::Relaxed),
+            busy_nanos: self.busy_nanos.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Makes `entry` durable, publishes it, and gives its place in the log. What a dying committer had not begun is submitted to its
+    /// successor.
+    pub(crate) async fn commit(&self, entry: Entry, publish: Publication) -> Answer {
+        let mut work = Box::new((entry, publish));
+        loop {
+            let waited = self.env.timeout(RESTART_WAIT_MAX, self.worker()).await;
+            let Ok((generation, worker)) = waited else { return Err(CommitError::Down) };
+            let (job, back) = Job::new(work);
+            // A worker that is closed drops the job, which then comes back by itself.
+            let _ = worker.submit(job).await;
+            match back.await {
+                Ok(Back::Answer(answer)) => return answer,
+                Ok(Back::NotBegun(again)) => work = again,
+                Err(_) => return Err(CommitError::Crashed),
+            }
+            // It sent work back, so it has ended: the next one is to be waited for.
+            self.close_to(generation);
+        }
+    }
+
+    /// The worker to submit to; waits while there is none.
+    async fn worker(&self) -> (u64, Arc<Worker<Job>>) {
+        loop {
+            let opened = self.opened.notified();
+            if let Some(open) = self.open() {
+                return open;
+            }
+            opened.await;
+        }
+    }
+
+    fn open(&self) -> Option<(u64, Arc<Worker<Job>>)> {
+        let line = self.line.lock();
+        line.worker.clone().map(|worker| (line.generation, worker))
+    }
+
+    /// The last committed place in the log of `tree`.
+    pub(crate) fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        self.metastore.last_lsn(tree)
+    }
+}

@@ -1,0 +1,179 @@
+//! The way of every call up to the path lock: resolve, route, gate, intercept.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::SyscallMessage;
+use nexus_messages::{Caller, Error, ErrorKind, HookContext, Op, OpId, Outcome, Result, VPath};
+
+use super::locate::{Located, locate};
+use crate::gate::{Owner, Right};
+use crate::kernel::Kernel;
+
+/// A call as the way to the path lock sees it: one or two paths, with what each is needed for.
+pub(crate) trait Admissible: SyscallMessage {
+    /// The first path.
+    fn path(&self) -> &VPath;
+
+    /// The second path, of calls that have two.
+    fn other(&self) -> Option<&VPath> {
+        None
+    }
+
+    /// Puts a rewritten path in the place of the first or the second.
+    fn rewrite(&mut self, which: Which, path: VPath);
+
+    /// Whether a link at the end of the path is followed.
+    fn follows(&self, which: Which) -> bool;
+
+    /// What the caller must be allowed on the path; `exists` tells whether something is there.
+    fn right(&self, which: Which, exists: bool) -> Right;
+}
+
+/// One of the paths of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    First,
+    Second,
+}
+
+/// A call that may be executed, with its paths resolved.
+pub(crate) struct Admitted<S> {
+    pub(crate) call: S,
+    pub(crate) first: Located,
+    pub(crate) second: Option<Located>,
+    /// What the hooks were shown, for those that run afterwards; none when there are no hooks.
+    hooked: Option<Box<HookContext>>,
+}
+
+/// Takes `call` up to the path lock.
+pub(crate) async fn admit<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    mut call: S,
+    op_id: Option<OpId>,
+) -> Result<Admitted<S>> {
+    let rewritten = resolve(kernel, caller, &mut call, false)?;
+    let (first, second) = pass(kernel, caller, &call).await?;
+    if !kernel.dispatch().summary().has_interceptors(S::OP) {
+        return Ok(Admitted { call, first, second, hooked: None });
+    }
+    Box::pin(intercept(kernel, caller, call, op_id, rewritten, (first, second))).await
+}
+
+/// Shows the call to the interceptors; what they rewrite goes back through resolve, route and gate, once.
+async fn intercept<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: S,
+    op_id: Option<OpId>,
+    rewritten: bool,
+    (mut first, mut second): (Located, Option<Located>),
+) -> Result<Admitted<S>> {
+    let refuse = |why: String| Error::new(S::OP, call.path(), ErrorKind::Refused).because(why);
+    let mut context = Box::new(HookContext::new(caller.clone(), op_id, call.clone().into()));
+    kernel.dispatch().view().before(&mut context).await.map_err(|refusal| refuse(refusal.to_string()))?;
+    let changed = S::from_syscall(context.call.clone());
+    let mut changed = changed.ok_or_else(|| refuse("a hook made it another call".into()))?;
+    if (changed.path(), changed.other()) != (call.path(), call.other()) {
+        if rewritten {
+            return Err(twice(S::OP, changed.path()));
+        }
+        resolve(kernel, caller, &mut changed, true)?;
+        (first, second) = pass(kernel, caller, &changed).await?;
+        context.call = changed.clone().into();
+    }
+    Ok(Admitted { call: changed, first, second, hooked: Some(context) })
+}
+
+impl<S> Admitted<S> {
+    /// Tells the hooks what came of the call.
+    pub(crate) async fn after<T>(&self, kernel: &Kernel, result: &Result<T>) {
+        if let Some(context) = &self.hooked {
+            kernel.dispatch().view().after(context, &Outcome::of(result)).await;
+        }
+    }
+}
+
+/// Lets the resolvers rewrite the paths, once; says whether they were rewritten.
+pub(super) fn resolve<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &mut S,
+    mut rewritten: bool,
+) -> Result<bool> {
+    if !kernel.dispatch().summary().has_resolvers() {
+        return Ok(rewritten);
+    }
+    loop {
+        let mut changed = false;
+        for which in [Which::First, Which::Second] {
+            let path = match which {
+                Which::First => Some(call.path()),
+                Which::Second => call.other(),
+            };
+            let Some(path) = path else { continue };
+            let refused = |why: String| Error::new(S::OP, path, ErrorKind::Refused).because(why);
+            if let Some(new) = kernel
+                .dispatch()
+                .view()
+                .resolve(caller, path)
+                .map_err(|refusal| refused(refusal.to_string()))?
+            {
+                call.rewrite(which, new);
+                changed = true;
+            }
+        }
+        match (changed, rewritten) {
+            (false, _) => return Ok(rewritten),
+            (true, true) => return Err(twice(S::OP, call.path())),
+            (true, false) => rewritten = true,
+        }
+    }
+}
+
+fn twice(op: Op, path: &VPath) -> Error {
+    Error::new(op, path, ErrorKind::Refused).because("a rewritten path was rewritten again")
+}
+
+/// Routes the paths and asks the gate about what they lead to.
+pub(crate) async fn pass<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+) -> Result<(Located, Option<Located>)> {
+    let first = pass_one(kernel, caller, call, call.path(), Which::First).await?;
+    let second = match call.other() {
+        Some(path) => Some(pass_one(kernel, caller, call, path, Which::Second).await?),
+        None => None,
+    };
+    Ok((first, second))
+}
+
+async fn pass_one<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+    path: &VPath,
+    which: Which,
+) -> Result<Located> {
+    let found = locate(kernel, S::OP, &caller.zone, path, call.follows(which)).await?;
+    allow(kernel, caller, S::OP, call.right(which, found.node.is_some()), &found).await?;
+    Ok(found)
+}
+
+/// Asks the gate whether `caller` has `right` on what was located.
+pub(crate) async fn allow(
+    kernel: &Kernel,
+    caller: &Arc<Caller>,
+    op: Op,
+    right: Right,
+    located: &Located,
+) -> Result<()> {
+    if !kernel.gate().is_guarded() {
+        return Ok(());
+    }
+    let owner = located.node.as_ref().map(|node| Owner::from(&*node.metadata));
+    let path = &located.site.path;
+    let checked = kernel.gate().pass(caller, right, path, owner).await;
+    checked.map_err(|denied| Error::new(op, path, ErrorKind::PermissionDenied).because(denied))
+}

@@ -1,0 +1,123 @@
+//! `SysCopy`: the content of one file into another, also across mounts.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{Copied, SysCopy};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
+
+use super::Serve;
+use super::admit::{Admissible, Admitted, Which};
+use super::locate::Located;
+use super::mutate::{Mutation, mutate};
+use crate::gate::Right;
+use crate::kernel::Kernel;
+use crate::locks::{Mode, Scope};
+use crate::namespace::Node;
+use crate::volume::{Intent, Site, Stop, Volume, store_error};
+
+impl Admissible for SysCopy {
+    fn path(&self) -> &VPath {
+        &self.from
+    }
+
+    fn other(&self) -> Option<&VPath> {
+        Some(&self.to)
+    }
+
+    fn rewrite(&mut self, which: Which, path: VPath) {
+        match which {
+            Which::First => self.from = path,
+            Which::Second => self.to = path,
+        }
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        true
+    }
+
+    fn right(&self, which: Which, exists: bool) -> Right {
+        match which {
+            Which::First => Right::Read,
+            Which::Second if exists => Right::Write,
+            Which::Second => Right::Create,
+        }
+    }
+}
+
+impl Mutation for SysCopy {
+    type Done = Copied;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
+    }
+
+    fn scope(&self, _: &Admitted<Self>) -> Scope {
+        Scope::Entry
+    }
+
+    fn first_mode(&self) -> Mode {
+        Mode::Read
+    }
+
+    async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Copied, Stop> {
+        let from = &admitted.first.site;
+        let Some(second) = &admitted.second else { return Err(Stop::Again) };
+        let to = &second.site;
+        // What was there before the lock may be another file by now.
+        let source = look(kernel, intent, from).await?;
+        must_be_regular(intent, &from.path, &source, "source")?;
+        if from.path == to.path {
+            let lsn = kernel.store().last_lsn(to.mount.tree);
+            let lsn = lsn.map_err(|error| store_error(intent.op, &to.path, &error))?;
+            return Ok(Copied::new(false, source.metadata, intent.receipt(lsn)));
+        }
+        if let Some(target) = &second.node {
+            must_be_regular(intent, &to.path, target, "destination")?;
+        }
+        Volume::of(kernel, to).copy(from, &source, to, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, _: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Copied> {
+        Some(Copied::new(false, second?.node.as_ref()?.metadata.clone(), receipt))
+    }
+
+    fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Copied) -> Option<Event> {
+        let (from, to) = (&admitted.first.site.path, &admitted.second.as_ref()?.site.path);
+        if from == to {
+            return None;
+        }
+        let mut event = intent.event(EventKind::FileCopied, to, &done.metadata, done.receipt);
+        event.other = Some(from.clone());
+        event.is_new = done.created;
+        Some(event)
+    }
+}
+
+async fn look(kernel: &Arc<Kernel>, intent: &Intent, site: &Site) -> Result<Node, Stop> {
+    let found = match Volume::of(kernel, site) {
+        Volume::Rows(volume) => volume.look(site, true).map(|seen| seen.unwrap_or(None)),
+        Volume::Paths(volume) => volume.find(site).await,
+    };
+    match found {
+        Ok(Some(node)) if node.metadata.entry_type == EntryType::Link => Err(Stop::Again),
+        Ok(Some(node)) => Ok(node),
+        Ok(None) => Err(intent.fail(&site.path, ErrorKind::NotFound)),
+        Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
+    }
+}
+
+fn must_be_regular(intent: &Intent, path: &VPath, node: &Node, which: &str) -> Result<(), Stop> {
+    match node.metadata.entry_type {
+        EntryType::Reg => Ok(()),
+        there => {
+            let error = Error::new(intent.op, path, ErrorKind::InvalidArgument);
+            Err(error.because(format!("the {which} is no regular file but a {there}")).into())
+        }
+    }
+}
+
+impl Serve for SysCopy {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Copied> {
+        mutate(kernel, caller, self).await
+    }
+}

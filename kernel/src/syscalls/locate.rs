@@ -1,0 +1,163 @@
+//! From a path to what is there: routing, and following links.
+//!
+//! Most paths have no link in them: one route and one walk, or a look into the cache. Only when a walk meets a link are the components
+//! taken one by one, as POSIX does: `..` in a target is the parent of where the link leads, not of its text.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use nexus_messages::{
+    EntryType, Error, ErrorKind, FileId, FileMetadata, Op, Result, Timestamp, VPath, ZoneId,
+};
+
+use crate::hal::StoreError;
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::{Node, Placement};
+use crate::volume::{Site, Volume, store_error};
+
+/// How many links one path may lead through.
+pub(crate) const LINKS_MAX: usize = 40;
+
+/// A resolved path, and what is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Located {
+    pub(crate) site: Site,
+    /// None when nothing is there.
+    pub(crate) node: Option<Node>,
+}
+
+impl Located {
+    /// What is there, or `ENOENT`.
+    pub(crate) fn existing(self, op: Op) -> Result<(Site, Node)> {
+        match self.node {
+            Some(node) => Ok((self.site, node)),
+            None => Err(Error::new(op, &self.site.path, ErrorKind::NotFound)),
+        }
+    }
+}
+
+/// What a path leads to before any link is followed.
+enum Sight {
+    /// This is there, or nothing is.
+    Plain(Located),
+    /// A link stands on the way, or at the end.
+    Link,
+}
+
+/// The mount that serves `path` in `zone`.
+pub(crate) fn route(kernel: &Kernel, op: Op, zone: &ZoneId, path: &VPath) -> Result<Arc<Mount>> {
+    let mount = kernel.routes().read(|routes| routes.route(zone, path).map(|routed| routed.mount.clone()));
+    let mount = mount.ok_or_else(|| Error::new(op, path, ErrorKind::NoMount))?;
+    match &mount.failure {
+        None => Ok(mount),
+        Some(cause) => {
+            let told = Error::new(op, path, ErrorKind::Io);
+            Err(told.because(format!("the mount {} could not be started: {cause}", mount.point)))
+        }
+    }
+}
+
+/// Follows `path` to where it leads; a link at its end only when `follow`.
+pub(crate) async fn locate(
+    kernel: &Arc<Kernel>,
+    op: Op,
+    zone: &ZoneId,
+    path: &VPath,
+    follow: bool,
+) -> Result<Located> {
+    match sight(kernel, op, zone, path, follow).await? {
+        Sight::Plain(located) => Ok(located),
+        Sight::Link => Box::pin(step_by_step(kernel, op, zone, path, follow)).await,
+    }
+}
+
+async fn sight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath, follow: bool) -> Result<Sight> {
+    let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
+    let found = match Volume::of(kernel, &site) {
+        Volume::Rows(volume) => volume.look(&site, follow),
+        Volume::Paths(volume) => match volume.find(&site).await {
+            Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {
+                return Ok(Sight::Link);
+            }
+            // The driver follows nothing: a link on the way is, to it, no directory.
+            Err(StoreError::NotADirectory { .. }) if site.path == *path => Ok(None),
+            found => found.map(Some),
+        },
+    };
+    match found {
+        Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node) })),
+        Ok(Some(None)) => {
+            let node = implied(kernel, &site);
+            Ok(Sight::Plain(Located { site, node }))
+        }
+        Ok(None) => Ok(Sight::Link),
+        Err(error) => Err(store_error(op, path, &error)),
+    }
+}
+
+/// A directory that exists only because a mount point lies below it.
+fn implied(kernel: &Kernel, site: &Site) -> Option<Node> {
+    let mount = &site.mount;
+    kernel.has_mounts_below(&mount.zone, &site.path).then(|| {
+        let id = FileId(site.path.hash64());
+        let at = Timestamp::default();
+        let mut metadata = FileMetadata::new(site.path.clone(), mount.zone.clone(), id, EntryType::Dir, at);
+        metadata.implicit = true;
+        Node { metadata: Arc::new(metadata), placement: Placement::None }
+    })
+}
+
+/// Takes the components one by one.
+async fn step_by_step(
+    kernel: &Arc<Kernel>,
+    op: Op,
+    zone: &ZoneId,
+    path: &VPath,
+    follow: bool,
+) -> Result<Located> {
+    let fail = |kind| Error::new(op, path, kind);
+    let mut here = VPath::root();
+    let mut pending: VecDeque<String> = path.components().map(str::to_owned).collect();
+    let mut links = 0;
+    while let Some(name) = pending.pop_front() {
+        match name.as_str() {
+            "" | "." => continue,
+            ".." => {
+                here = here.parent().unwrap_or(here);
+                continue;
+            }
+            _ => {}
+        }
+        let next = here.join(&name).map_err(|why| Error::bad_path(op, path.as_str(), &why))?;
+        let last = pending.is_empty();
+        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false).await? else {
+            // Everything before `next` was resolved to directories: something on the way is a file.
+            return Err(fail(ErrorKind::NotADirectory));
+        };
+        match node {
+            Some(node) if node.metadata.entry_type == EntryType::Link && (!last || follow) => {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(fail(ErrorKind::TooManyLinks));
+                }
+                let target = node.metadata.link_target.clone().unwrap_or_default();
+                for name in target.split('/').rev().filter(|name| !name.is_empty()) {
+                    pending.push_front(name.to_owned());
+                }
+                if target.starts_with('/') {
+                    here = VPath::root();
+                }
+            }
+            Some(node) if !last && !node.metadata.is_directory() => {
+                return Err(fail(ErrorKind::NotADirectory));
+            }
+            None if pending.iter().any(|name| name == "..") => return Err(fail(ErrorKind::NotFound)),
+            _ => here = next,
+        }
+    }
+    match sight(kernel, op, zone, &here, false).await? {
+        Sight::Plain(located) => Ok(located),
+        Sight::Link => Err(fail(ErrorKind::NotADirectory)),
+    }
+}

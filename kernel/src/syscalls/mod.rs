@@ -1,0 +1,39 @@
+//! The syscalls: what each does, and the one order in which it is done.
+//!
+//! ```text
+//! resolve → route → permission gate → intercept pre → path lock → driver I/O → commit
+//!   → publish → unlock → intercept post → observe
+//! ```
+//!
+//! Everything up to the path lock runs on the caller's task and ends with it. From the path lock on the kernel owns a mutation: when the
+//! caller goes away, the rest runs on the kernel's own tasks. Reads leave out commit and observe.
+
+mod access;
+mod admit;
+mod copy;
+mod locate;
+mod mutate;
+mod owned;
+mod read;
+mod readdir;
+mod rename;
+mod setattr;
+mod stat;
+mod unlink;
+mod write;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use nexus_messages::Caller;
+use nexus_messages::syscall::SyscallMessage;
+
+pub(crate) use admit::Admitted;
+
+use crate::kernel::Kernel;
+
+/// A syscall that the kernel serves.
+pub trait Serve: SyscallMessage {
+    /// Executes the call for `caller`, on the task that polls.
+    fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> impl Future<Output = Self::Reply> + Send;
+}

@@ -1,0 +1,172 @@
+//! The way of every mutation from the path lock on.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp};
+
+use super::admit::{Admissible, Admitted, admit, pass};
+use super::locate::{Located, route};
+use super::owned::{Owned, Ownership};
+use crate::kernel::Kernel;
+use crate::locks::{LockOwner, Mode, Scope};
+use crate::volume::{Intent, Site, Stop, store_error};
+
+/// How often a call is resolved anew because what it was resolved to changed before its lock was held.
+const ATTEMPTS_MAX: usize = 64;
+
+/// How long a call waits for the locks of its paths.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A syscall that changes something.
+pub(crate) trait Mutation: Admissible + Sync {
+    /// What it gives.
+    type Done: Send + Sync + 'static;
+
+    /// The client's operation id.
+    fn op_id(&self) -> Option<OpId>;
+
+    /// Refuses arguments that make no sense, before anything happens.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether all below the paths is locked with them.
+    fn scope(&self, admitted: &Admitted<Self>) -> Scope;
+
+    /// How the first path is locked.
+    fn first_mode(&self) -> Mode {
+        Mode::Write
+    }
+
+    /// Does it, with the locks held.
+    fn run(
+        kernel: &Arc<Kernel>,
+        intent: &Intent,
+        admitted: &Admitted<Self>,
+    ) -> impl Future<Output = Result<Self::Done, Stop>> + Send;
+
+    /// The answer to a repeat of what was committed before, from what is there now; none when that is gone.
+    fn repeated(&self, first: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Self::Done>;
+
+    /// What observers are told of it; nothing when nothing changed.
+    fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Self::Done) -> Option<Event>;
+}
+
+/// Executes a mutation.
+pub(crate) async fn mutate<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: M,
+) -> Result<M::Done> {
+    call.validate()?;
+    let client = call.op_id();
+    let intent = Intent {
+        caller: caller.clone(),
+        op: M::OP,
+        op_id: client.unwrap_or_else(|| kernel.new_op_id()),
+        repeatable: client.is_some(),
+        at: Timestamp(kernel.env().wall()),
+    };
+    let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;
+    let kernel = kernel.clone();
+    let env = kernel.env().clone();
+    Owned::new(&env, <M as Message>::NAME, |ownership| execute(kernel, intent, admitted, ownership)).await
+}
+
+async fn execute<M: Mutation>(
+    kernel: Arc<Kernel>,
+    intent: Intent,
+    mut admitted: Admitted<M>,
+    ownership: Ownership,
+) -> Result<M::Done> {
+    let done = attempt(&kernel, &intent, &mut admitted, &ownership).await;
+    admitted.after(&kernel, &done).await;
+    if let Ok(done) = &done
+        && let Some(hooks) = kernel.dispatch().get()
+        && let Some(event) = M::event(&intent, &admitted, done)
+    {
+        hooks.observe(&event);
+    }
+    done
+}
+
+async fn attempt<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    intent: &Intent,
+    admitted: &mut Admitted<M>,
+    ownership: &Ownership,
+) -> Result<M::Done> {
+    for _ in 0..ATTEMPTS_MAX {
+        let sites = [Some(&admitted.first.site), admitted.second.as_ref().map(|second| &second.site)];
+        for site in sites.into_iter().flatten() {
+            writable(intent, site)?;
+        }
+        let scope = admitted.call.scope(admitted);
+        let mut claims = vec![(admitted.first.site.path.clone(), admitted.call.first_mode(), scope)];
+        claims.extend(admitted.second.as_ref().map(|second| (second.site.path.clone(), Mode::Write, scope)));
+        let owner = LockOwner { agent: intent.caller.agent.clone(), since: intent.at };
+        let waited = kernel.env().timeout(LOCK_WAIT_MAX, kernel.locks().lock_all(claims, owner)).await;
+        let Ok(guards) = waited else {
+            let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::TimedOut);
+            return Err(error.because(format!("others hold the path for over {LOCK_WAIT_MAX:?}")));
+        };
+
+        ownership.take();
+        if let Some(done) = repeat(kernel, intent, admitted) {
+            return done;
+        }
+        let stopped = if is_served(kernel, intent, admitted) {
+            match M::run(kernel, intent, admitted).await {
+                Ok(done) => return Ok(done),
+                Err(stopped) => stopped,
+            }
+        } else {
+            Stop::Again
+        };
+        drop(guards);
+        match stopped {
+            Stop::Failed(error) => return Err(error),
+            Stop::Again => {
+                ownership.give_back();
+                (admitted.first, admitted.second) = pass(kernel, &intent.caller, &admitted.call).await?;
+            }
+        }
+    }
+    let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::Busy);
+    Err(error.because(format!("it changed under the call {ATTEMPTS_MAX} times in a row")))
+}
+
+/// The answer to a call that was executed before: by its client's operation id, while the log has a record of it.
+fn repeat<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> Option<Result<M::Done>> {
+    let path = &admitted.first.site.path;
+    let found = if intent.repeatable { kernel.store().metastore().outcome(intent.op_id) } else { Ok(None) };
+    match found {
+        Ok(None) => None,
+        Ok(Some((_, lsn))) => {
+            let done = admitted.call.repeated(&admitted.first, admitted.second.as_ref(), intent.receipt(lsn));
+            Some(done.ok_or_else(|| {
+                let error = Error::new(intent.op, path, ErrorKind::NotFound);
+                error.because(format!("it was executed before, at {lsn}, and what it made is gone since"))
+            }))
+        }
+        Err(error) => Some(Err(store_error(intent.op, path, &error))),
+    }
+}
+
+fn writable(intent: &Intent, site: &Site) -> Result<()> {
+    if site.mount.is_read_only() {
+        return Err(Error::new(intent.op, &site.path, ErrorKind::ReadOnly));
+    }
+    Ok(())
+}
+
+/// Whether the mounts that the paths were resolved to still serve them.
+fn is_served<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> bool {
+    let sites = [Some(&admitted.first.site), admitted.second.as_ref().map(|second| &second.site)];
+    sites.into_iter().flatten().all(|site| {
+        let now = route(kernel, intent.op, &intent.caller.zone, &site.path);
+        now.is_ok_and(|mount| Arc::ptr_eq(&mount, &site.mount))
+    })
+}

@@ -1,0 +1,97 @@
+//! `SysRead`: content of a file.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{Extent, ReadData, SysRead};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, Timestamp, VPath};
+
+use super::Serve;
+use super::admit::{Admissible, Which, admit};
+use super::locate::Located;
+use crate::content;
+use crate::gate::Right;
+use crate::kernel::Kernel;
+use crate::locks::{LockOwner, Mode, Scope};
+use crate::namespace::{Node, Placement};
+use crate::volume::{Volume, store_error};
+
+impl Admissible for SysRead {
+    fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    fn rewrite(&mut self, _: Which, path: VPath) {
+        self.path = path;
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        true
+    }
+
+    fn right(&self, _: Which, _: bool) -> Right {
+        Right::Read
+    }
+}
+
+impl Serve for SysRead {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<ReadData> {
+        if let Some(node) = kernel.warm(caller, &self.path, true)
+            && let Some(data) = warm(kernel, &node, &self.extent)
+        {
+            return Ok(data);
+        }
+        Box::pin(cold(kernel, caller, self)).await
+    }
+}
+
+/// The content, when all of it is in memory.
+fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
+    if node.metadata.entry_type != EntryType::Reg {
+        return None;
+    }
+    let whole = match (&node.metadata.content_id, node.placement) {
+        (None, _) | (_, Placement::None) => Default::default(),
+        (Some(id), _) => kernel.caches().content.get(id)?,
+    };
+    let (data, more) = content::runs(&whole, extent);
+    let mut read = ReadData::new(data, node.metadata.clone());
+    read.more = more;
+    Some(read)
+}
+
+async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ReadData> {
+    let admitted = admit(kernel, caller, call, None).await?;
+    let read = fetch(kernel, caller, &admitted.first, &admitted.call).await;
+    admitted.after(kernel, &read).await;
+    read
+}
+
+async fn fetch(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    located: &Located,
+    call: &SysRead,
+) -> Result<ReadData> {
+    let (site, node) = located.clone().existing(SysRead::OP)?;
+    match node.metadata.entry_type {
+        EntryType::Reg => {}
+        EntryType::Dir | EntryType::Mount => {
+            return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
+        }
+        _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
+    }
+    let volume = Volume::of(kernel, &site);
+    // Content by its hash never changes; content that is overwritten in place must not change while it is read.
+    let _guard = match volume {
+        Volume::Rows(_) => None,
+        Volume::Paths(_) => {
+            let owner = LockOwner { agent: caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
+            Some(kernel.locks().lock(&site.path, Mode::Read, Scope::Entry, owner).await)
+        }
+    };
+    let read = volume.read(&site, &node, &call.extent).await;
+    let ((data, more), metadata) = read.map_err(|error| store_error(SysRead::OP, &site.path, &error))?;
+    let mut read = ReadData::new(data, metadata);
+    read.more = more;
+    Ok(read)
+}

@@ -1,0 +1,225 @@
+//! `SysReaddir`: the children of a directory, or all below it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nexus_messages::syscall::{Cursor, DirEntry, Listing, SysReaddir};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Op, Result, VPath};
+
+use super::Serve;
+use super::admit::{Admissible, Which, admit, allow};
+use super::locate::{Located, locate};
+use crate::gate::{Owner, Right};
+use crate::kernel::Kernel;
+use crate::namespace::Node;
+use crate::volume::{Child, Site, Volume, store_error};
+
+/// How many entries one reply holds at most; the rest comes with the cursor.
+pub(crate) const ENTRIES_MAX: usize = 65_536;
+
+/// How many children of one directory are fetched at once.
+const PAGE_MAX: usize = 4_096;
+
+impl Admissible for SysReaddir {
+    fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    fn rewrite(&mut self, _: Which, path: VPath) {
+        self.path = path;
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        true
+    }
+
+    fn right(&self, _: Which, _: bool) -> Right {
+        Right::List
+    }
+}
+
+impl Serve for SysReaddir {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Listing> {
+        let admitted = Box::pin(admit(kernel, caller, self, None)).await?;
+        let listed = Box::pin(list(kernel, caller, &admitted.first, &admitted.call)).await;
+        admitted.after(kernel, &listed).await;
+        listed
+    }
+}
+
+/// A directory whose children are being listed.
+struct Level {
+    site: Site,
+    node: Node,
+    page: std::vec::IntoIter<Child>,
+    /// The last name that was taken from the page.
+    after: Option<String>,
+    /// Whether another page may follow.
+    more: bool,
+}
+
+impl Level {
+    fn new(site: Site, node: Node, after: Option<String>) -> Self {
+        Self { site, node, page: Vec::new().into_iter(), after, more: true }
+    }
+
+    /// The next child; none when there are no more.
+    async fn next(&mut self, kernel: &Arc<Kernel>, page_max: usize, metadata: bool) -> Result<Option<Child>> {
+        loop {
+            if let Some(child) = self.page.next() {
+                self.after = Some(child.name.clone());
+                return Ok(Some(child));
+            }
+            if !self.more {
+                return Ok(None);
+            }
+            let page =
+                children(kernel, &self.site, &self.node, self.after.as_deref(), page_max, metadata).await?;
+            self.more = page.len() == page_max;
+            self.page = page.into_iter();
+        }
+    }
+}
+
+async fn list(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    located: &Located,
+    call: &SysReaddir,
+) -> Result<Listing> {
+    let (site, node) = located.clone().existing(SysReaddir::OP)?;
+    if !node.metadata.is_directory() {
+        return Err(Error::new(SysReaddir::OP, &site.path, ErrorKind::NotADirectory));
+    }
+    let limit = call.limit.map_or(ENTRIES_MAX, |limit| (limit.get() as usize).min(ENTRIES_MAX));
+    // One more than there is room for tells whether there is more.
+    let page_max = (limit + 1).min(PAGE_MAX);
+    let mut levels = resume(kernel, caller, site, node, call).await?;
+    let mut entries: Vec<DirEntry> = Vec::new();
+    while let Some(level) = levels.last_mut() {
+        let Some(child) = level.next(kernel, page_max, call.metadata).await? else {
+            levels.pop();
+            continue;
+        };
+        let Some(entry) = visible(kernel, caller, &level.site, child).await? else { continue };
+        if entries.len() == limit {
+            let next = entries.last().map(|last| Cursor(last.path.clone()));
+            return Ok(Listing::new(entries, next));
+        }
+        if call.recursive && entry.entry_type.is_directory() {
+            levels.extend(open(kernel, caller, &entry.path, None).await?);
+        }
+        entries.push(entry);
+    }
+    Ok(Listing::new(entries, None))
+}
+
+/// The levels that a listing goes on in: the cursor's folders from the top down, and the cursor's own children last.
+async fn resume(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    site: Site,
+    node: Node,
+    call: &SysReaddir,
+) -> Result<Vec<Level>> {
+    let Some(Cursor(last)) = &call.cursor else {
+        return Ok(vec![Level::new(site, node, None)]);
+    };
+    let invalid = || {
+        let error = Error::new(SysReaddir::OP, &call.path, ErrorKind::InvalidArgument);
+        error.because(format!("the cursor {last} is not from a listing of this directory"))
+    };
+    let base = site.path.clone();
+    let relative = last.relative_to(&base).filter(|relative| !relative.is_empty()).ok_or_else(invalid)?;
+    if !call.recursive && relative.contains('/') {
+        return Err(invalid());
+    }
+    let mut names = relative.split('/');
+    let mut levels = vec![Level::new(site, node, names.next().map(str::to_owned))];
+    let mut path = base;
+    for (name, next) in relative.split('/').zip(names.map(Some).chain([None])) {
+        path = path.join(name).map_err(|_| invalid())?;
+        if next.is_some() || call.recursive {
+            levels.extend(open(kernel, caller, &path, next.map(str::to_owned)).await?);
+        }
+    }
+    Ok(levels)
+}
+
+/// The directory at `path`, to be listed after the name `after`; none when it is no longer one, or may not be listed.
+async fn open(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    path: &VPath,
+    after: Option<String>,
+) -> Result<Option<Level>> {
+    let located = match locate(kernel, SysReaddir::OP, &caller.zone, path, false).await {
+        Ok(located) => located,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    if allow(kernel, caller, SysReaddir::OP, Right::List, &located).await.is_err() {
+        return Ok(None);
+    }
+    let directory = located.node.filter(|node| node.metadata.is_directory());
+    Ok(directory.map(|node| Level::new(located.site, node, after)))
+}
+
+/// The children of a directory, those that are mount points or lead to one among them.
+async fn children(
+    kernel: &Arc<Kernel>,
+    site: &Site,
+    node: &Node,
+    after: Option<&str>,
+    limit: usize,
+    metadata: bool,
+) -> Result<Vec<Child>> {
+    let listed = Volume::of(kernel, site).list(site, node, after, limit, metadata).await;
+    let listed = match listed {
+        // Only a mount point below makes it a directory.
+        Err(_) if node.metadata.implicit && kernel.has_mounts_below(&site.mount.zone, &site.path) => {
+            Vec::new()
+        }
+        listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,
+    };
+    let mounted = kernel.mounted_children(&site.mount.zone, &site.path);
+    if mounted.is_empty() {
+        return Ok(listed);
+    }
+    let mut merged: BTreeMap<String, Child> =
+        listed.into_iter().map(|child| (child.name.clone(), child)).collect();
+    for name in mounted.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after)) {
+        let path =
+            site.path.join(&name).map_err(|why| Error::bad_path(SysReaddir::OP, site.path.as_str(), &why))?;
+        let found = locate(kernel, SysReaddir::OP, &site.mount.zone, &path, false).await;
+        // A mount that could not be started is listed all the same.
+        let described = found.ok().and_then(|located| located.node).map(|node| node.metadata);
+        let entry_type = described.as_ref().map_or(EntryType::Mount, |metadata| metadata.entry_type);
+        let file_id =
+            described.as_ref().map_or(nexus_messages::FileId(path.hash64()), |metadata| metadata.file_id);
+        let metadata = described.filter(|_| metadata);
+        merged.insert(name.clone(), Child { name, entry_type, file_id, metadata });
+    }
+    Ok(merged.into_values().take(limit).collect())
+}
+
+/// The child as the caller sees it; none when the gate does not show it.
+async fn visible(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    site: &Site,
+    child: Child,
+) -> Result<Option<DirEntry>> {
+    let path = site.path.join(&child.name).map_err(|why| Error::bad_path(Op::Readdir, &child.name, &why))?;
+    if kernel.gate().is_guarded() {
+        let owner = child.metadata.as_ref().map(|metadata| Owner::from(&**metadata));
+        if kernel.gate().pass(caller, Right::Read, &path, owner).await.is_err() {
+            return Ok(None);
+        }
+    }
+    let mut entry = DirEntry::new(path, child.entry_type, child.file_id);
+    entry.metadata = child.metadata;
+    Ok(Some(entry))
+}

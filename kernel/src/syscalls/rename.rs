@@ -1,0 +1,104 @@
+//! `SysRename`: an entry, with all below it, to another path.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{Renamed, SysRename};
+use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
+
+use super::Serve;
+use super::admit::{Admissible, Admitted, Which};
+use super::locate::Located;
+use super::mutate::{Mutation, mutate};
+use crate::gate::Right;
+use crate::kernel::Kernel;
+use crate::locks::Scope;
+use crate::volume::{Intent, Stop, Volume};
+
+impl Admissible for SysRename {
+    fn path(&self) -> &VPath {
+        &self.from
+    }
+
+    fn other(&self) -> Option<&VPath> {
+        Some(&self.to)
+    }
+
+    fn rewrite(&mut self, which: Which, path: VPath) {
+        match which {
+            Which::First => self.from = path,
+            Which::Second => self.to = path,
+        }
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        false
+    }
+
+    fn right(&self, which: Which, exists: bool) -> Right {
+        match which {
+            Which::First => Right::Delete,
+            Which::Second if exists => Right::Write,
+            Which::Second => Right::Create,
+        }
+    }
+}
+
+impl Mutation for SysRename {
+    type Done = Renamed;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
+    }
+
+    fn scope(&self, admitted: &Admitted<Self>) -> Scope {
+        match &admitted.first.node {
+            Some(node) if node.metadata.is_directory() => Scope::Subtree,
+            _ => Scope::Entry,
+        }
+    }
+
+    async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Renamed, Stop> {
+        let from = &admitted.first.site;
+        let Some(second) = &admitted.second else { return Err(Stop::Again) };
+        let to = &second.site;
+        let Some(node) = &admitted.first.node else {
+            return Err(intent.fail(&from.path, ErrorKind::NotFound));
+        };
+        for site in [from, to] {
+            let below = kernel.has_mounts_below(&site.mount.zone, &site.path);
+            if (site.is_root() && from.path != to.path) || below {
+                let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
+                return Err(error.because("it is a mount point, or one lies below it").into());
+            }
+        }
+        if from.mount.root != to.mount.root {
+            return Err(intent.fail(&from.path, ErrorKind::CrossMount));
+        }
+        if node.metadata.is_directory() && to.path != from.path && to.path.is_within(&from.path) {
+            let error = Error::new(intent.op, &from.path, ErrorKind::InvalidArgument);
+            return Err(error.because(format!("{} lies within it", to.path)).into());
+        }
+        let subtrees = admitted.call.scope(admitted) == Scope::Subtree;
+        Volume::of(kernel, from).rename(from, to, intent, &admitted.call, subtrees).await
+    }
+
+    fn repeated(&self, _: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Renamed> {
+        Some(Renamed::new(false, second?.node.as_ref()?.metadata.clone(), receipt))
+    }
+
+    fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Renamed) -> Option<Event> {
+        let (from, to) = (&admitted.first.site.path, &admitted.second.as_ref()?.site.path);
+        if from == to {
+            return None;
+        }
+        let mut event = intent.event(EventKind::Renamed, from, &done.metadata, done.receipt);
+        event.other = Some(to.clone());
+        Some(event)
+    }
+}
+
+impl Serve for SysRename {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Renamed> {
+        mutate(kernel, caller, self).await
+    }
+}

@@ -1,0 +1,130 @@
+//! `SysSetattr`: entries of every type, and their attributes.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{SetattrDone, SysSetattr};
+use nexus_messages::{
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, PATH_MAX, Receipt, Result, VPath,
+};
+
+use super::Serve;
+use super::admit::{Admissible, Admitted, Which, admit};
+use super::locate::Located;
+use super::mutate::{Mutation, mutate};
+use crate::gate::Right;
+use crate::kernel::Kernel;
+use crate::locks::Scope;
+use crate::volume::{Intent, Stop, Volume};
+
+impl Admissible for SysSetattr {
+    fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    fn rewrite(&mut self, _: Which, path: VPath) {
+        self.path = path;
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        // What makes an entry makes it at this very path; attributes are those of what a link leads to.
+        self.entry_type.is_none()
+    }
+
+    fn right(&self, _: Which, exists: bool) -> Right {
+        match self.entry_type {
+            Some(EntryType::Mount) => Right::Admin,
+            _ if exists => Right::Write,
+            _ => Right::Create,
+        }
+    }
+}
+
+impl Mutation for SysSetattr {
+    type Done = SetattrDone;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
+    }
+
+    fn validate(&self) -> Result<()> {
+        let invalid =
+            |why: &str| Err(Error::new(Self::OP, &self.path, ErrorKind::InvalidArgument).because(why));
+        match (self.entry_type, &self.link_target, &self.mount) {
+            (Some(EntryType::Link), None, _) => return invalid("a link needs a target"),
+            (Some(EntryType::Link), Some(target), _) if target.is_empty() => {
+                return invalid("a link needs a target");
+            }
+            (Some(EntryType::Link), Some(target), _) if target.contains('\0') => {
+                return invalid("a link's target cannot contain NUL");
+            }
+            (Some(EntryType::Link), Some(target), _) if target.len() > PATH_MAX => {
+                return Err(Error::new(Self::OP, &self.path, ErrorKind::NameTooLong));
+            }
+            (Some(EntryType::Link), Some(target), _) if **target == *self.path.as_str() => {
+                return Err(Error::new(Self::OP, &self.path, ErrorKind::TooManyLinks)
+                    .because("the link would lead to itself"));
+            }
+            (other, Some(_), _) if other != Some(EntryType::Link) => {
+                return invalid("only a link has a target");
+            }
+            (Some(EntryType::Mount), _, None) => return invalid("a mount needs a driver"),
+            (other, _, Some(_)) if other != Some(EntryType::Mount) => {
+                return invalid("only a mount has a driver");
+            }
+            _ => {}
+        }
+        match self.entry_type {
+            None | Some(EntryType::Reg | EntryType::Dir | EntryType::Mount | EntryType::Link) => Ok(()),
+            Some(other) => {
+                let error = Error::new(Self::OP, &self.path, ErrorKind::NotSupported);
+                Err(error.because(format!("this kernel does not make a {other}")))
+            }
+        }
+    }
+
+    fn scope(&self, _: &Admitted<Self>) -> Scope {
+        Scope::Entry
+    }
+
+    async fn run(
+        kernel: &Arc<Kernel>,
+        intent: &Intent,
+        admitted: &Admitted<Self>,
+    ) -> Result<SetattrDone, Stop> {
+        let site = &admitted.first.site;
+        Volume::of(kernel, site).set(site, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<SetattrDone> {
+        Some(SetattrDone::new(false, Vec::new(), first.node.as_ref()?.metadata.clone(), receipt))
+    }
+
+    fn event(intent: &Intent, admitted: &Admitted<Self>, done: &SetattrDone) -> Option<Event> {
+        let kind = match (done.created, done.metadata.entry_type) {
+            (true, EntryType::Dir) => EventKind::DirCreated,
+            (true, _) => EventKind::Created,
+            (false, _) if done.changed.is_empty() => return None,
+            (false, _) => EventKind::MetadataChanged,
+        };
+        let mut event = intent.event(kind, &admitted.first.site.path, &done.metadata, done.receipt);
+        event.is_new = done.created;
+        Some(event)
+    }
+}
+
+impl Serve for SysSetattr {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<SetattrDone> {
+        if self.entry_type != Some(EntryType::Mount) {
+            return mutate(kernel, caller, self).await;
+        }
+        self.validate()?;
+        if !caller.admin {
+            let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);
+            return Err(error.because("mounting needs the administrator's handle"));
+        }
+        let admitted = admit(kernel, caller, self, None).await?;
+        let done = kernel.mount(caller, &admitted).await;
+        admitted.after(kernel, &done).await;
+        done
+    }
+}

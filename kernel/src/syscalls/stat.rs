@@ -1,0 +1,45 @@
+//! `SysStat`: metadata of one entry.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::SysStat;
+use nexus_messages::{Caller, FileMetadata, Result, VPath};
+
+use super::Serve;
+use super::admit::{Admissible, Which, admit};
+use crate::gate::Right;
+use crate::kernel::Kernel;
+
+impl Admissible for SysStat {
+    fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    fn rewrite(&mut self, _: Which, path: VPath) {
+        self.path = path;
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        self.follow
+    }
+
+    fn right(&self, _: Which, _: bool) -> Right {
+        Right::Read
+    }
+}
+
+impl Serve for SysStat {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Arc<FileMetadata>> {
+        if let Some(node) = kernel.warm(caller, &self.path, self.follow) {
+            return Ok(node.metadata);
+        }
+        Box::pin(cold(kernel, caller, self)).await
+    }
+}
+
+async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysStat) -> Result<Arc<FileMetadata>> {
+    let admitted = admit(kernel, caller, call, None).await?;
+    let found = admitted.first.clone().existing(SysStat::OP).map(|(_, node)| node.metadata);
+    admitted.after(kernel, &found).await;
+    found
+}

@@ -1,0 +1,104 @@
+//! `SysUnlink`: removes entries, and detaches mounts.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
+use nexus_messages::{
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Receipt, Result, VPath,
+};
+
+use super::Serve;
+use super::admit::{Admissible, Admitted, Which, admit};
+use super::locate::Located;
+use super::mutate::{Mutation, mutate};
+use crate::gate::Right;
+use crate::kernel::Kernel;
+use crate::locks::Scope;
+use crate::volume::{Intent, Stop, Volume};
+
+impl Admissible for SysUnlink {
+    fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    fn rewrite(&mut self, _: Which, path: VPath) {
+        self.path = path;
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        false
+    }
+
+    fn right(&self, _: Which, _: bool) -> Right {
+        Right::Delete
+    }
+}
+
+impl Mutation for SysUnlink {
+    type Done = Unlinked;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
+    }
+
+    fn scope(&self, admitted: &Admitted<Self>) -> Scope {
+        match &admitted.first.node {
+            Some(node) if node.metadata.is_directory() => Scope::Subtree,
+            _ if admitted.call.recursive => Scope::Subtree,
+            _ => Scope::Entry,
+        }
+    }
+
+    async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Unlinked, Stop> {
+        let site = &admitted.first.site;
+        if site.is_root() || kernel.has_mounts_below(&site.mount.zone, &site.path) {
+            let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
+            return Err(error.because("a mount lies below it").into());
+        }
+        Volume::of(kernel, site).unlink(site, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Unlinked> {
+        let entry_type = first.node.as_ref().map_or(EntryType::Reg, |node| node.metadata.entry_type);
+        Some(Unlinked::new(entry_type, 0, receipt))
+    }
+
+    fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Unlinked) -> Option<Event> {
+        let kind =
+            if done.entry_type == EntryType::Dir { EventKind::DirDeleted } else { EventKind::FileDeleted };
+        let site = &admitted.first.site;
+        let gone = admitted.first.node.as_ref().map(|node| node.metadata.clone());
+        let gone = gone.unwrap_or_else(|| {
+            // It came into being after the call was resolved; of what it was, only the type is known.
+            let id = nexus_messages::FileId(site.path.hash64());
+            let zone = site.mount.zone.clone();
+            Arc::new(FileMetadata::new(site.path.clone(), zone, id, done.entry_type, intent.at))
+        });
+        Some(intent.event(kind, &site.path, &gone, done.receipt))
+    }
+}
+
+impl Serve for SysUnlink {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlinked> {
+        if !kernel.is_mount_point(&caller.zone, &self.path) {
+            return mutate(kernel, caller, self).await;
+        }
+        let refused = match self.expect {
+            Expect::File => Some(ErrorKind::IsADirectory),
+            // As with `rm -r` and `rmdir`: only who means the mount detaches it.
+            Expect::Directory => Some(ErrorKind::Busy),
+            Expect::Any | Expect::Mount => self.recursive.then_some(ErrorKind::Busy),
+        };
+        if let Some(kind) = refused {
+            return Err(Error::new(Self::OP, &self.path, kind).because("it is a mount point"));
+        }
+        if !caller.admin {
+            let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);
+            return Err(error.because("unmounting needs the administrator's handle"));
+        }
+        let admitted = admit(kernel, caller, self, None).await?;
+        let done = kernel.unmount(caller, &admitted).await;
+        admitted.after(kernel, &done).await;
+        done
+    }
+}

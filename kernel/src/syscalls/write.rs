@@ -1,0 +1,82 @@
+//! `SysWrite`: content into a file.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{Place, SysWrite, Written};
+use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
+
+use super::Serve;
+use super::admit::{Admissible, Admitted, Which};
+use super::locate::Located;
+use super::mutate::{Mutation, mutate};
+use crate::content;
+use crate::gate::Right;
+use crate::kernel::Kernel;
+use crate::locks::Scope;
+use crate::volume::{Intent, Stop, Volume};
+
+impl Admissible for SysWrite {
+    fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    fn rewrite(&mut self, _: Which, path: VPath) {
+        self.path = path;
+    }
+
+    fn follows(&self, _: Which) -> bool {
+        true
+    }
+
+    fn right(&self, _: Which, exists: bool) -> Right {
+        if exists { Right::Write } else { Right::Create }
+    }
+}
+
+impl Mutation for SysWrite {
+    type Done = Written;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
+    }
+
+    fn validate(&self) -> Result<()> {
+        let length = content::length(&self.data);
+        if length > content::CONTENT_MAX {
+            let error = Error::new(Self::OP, &self.path, ErrorKind::TooLarge);
+            return Err(error.because(format!("{length} bytes are more than {}", content::CONTENT_MAX)));
+        }
+        if self.truncate && !matches!(self.place, Place::At(_) | Place::Whole) {
+            let error = Error::new(Self::OP, &self.path, ErrorKind::InvalidArgument);
+            return Err(error.because("only a write at an offset can truncate"));
+        }
+        Ok(())
+    }
+
+    fn scope(&self, _: &Admitted<Self>) -> Scope {
+        Scope::Entry
+    }
+
+    async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
+        let site = &admitted.first.site;
+        Volume::of(kernel, site).write(site, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Written> {
+        let metadata = first.node.as_ref()?.metadata.clone();
+        Some(Written::new(content::length(&self.data), Some(metadata.size), metadata, receipt))
+    }
+
+    fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Written) -> Option<Event> {
+        let mut event =
+            intent.event(EventKind::FileWritten, &admitted.first.site.path, &done.metadata, done.receipt);
+        event.is_new = done.created;
+        Some(event)
+    }
+}
+
+impl Serve for SysWrite {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Written> {
+        mutate(kernel, caller, self).await
+    }
+}

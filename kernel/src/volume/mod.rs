@@ -1,0 +1,286 @@
+//! What a mount serves, as a tree: the operations of syscalls on one mount, with the paths' locks held.
+//!
+//! Two kinds: on content-addressed mounts names and metadata are rows of the metastore and content is found by its hash; on
+//! path-addressed mounts the backend is the truth about all of it. Paths here are resolved: no link is left in them but at the end.
+
+mod paths;
+mod remove;
+mod rename;
+mod rows;
+mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::{
+    Copied, Create, Extent, Precondition, Renamed, SetattrDone, SysCopy, SysRename, SysSetattr, SysUnlink,
+    SysWrite, Unlinked, Written,
+};
+use nexus_messages::{
+    Caller, ContentId, Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, FileMetadata, Lsn,
+    Op, OpId, Receipt, Timestamp, VPath,
+};
+
+pub(crate) use paths::PathVolume;
+pub(crate) use rows::RowVolume;
+
+use crate::hal::{Entry, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::Node;
+use crate::store::CommitError;
+
+/// A resolved path and the mount that serves it.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) mount: Arc<Mount>,
+    pub(crate) path: VPath,
+}
+
+impl Site {
+    /// The path below the mount point, without leading slash.
+    pub(crate) fn relative(&self) -> &str {
+        self.path.relative_to(&self.mount.point).unwrap_or_default()
+    }
+
+    /// Whether this is the mount point itself.
+    pub(crate) fn is_root(&self) -> bool {
+        self.path == self.mount.point
+    }
+}
+
+/// Who mutates, what for, and when: assigned before anything happens.
+#[derive(Debug, Clone)]
+pub(crate) struct Intent {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) op: Op,
+    pub(crate) op_id: OpId,
+    pub(crate) repeatable: bool,
+    pub(crate) at: Timestamp,
+}
+
+impl Intent {
+    pub(crate) fn fail(&self, path: &VPath, kind: ErrorKind) -> Stop {
+        Stop::Failed(Error::new(self.op, path, kind))
+    }
+
+    /// The entry of the log for this mutation of `site`, without changes yet.
+    pub(crate) fn entry(&self, site: &Site, other: Option<&VPath>) -> Entry {
+        Entry {
+            tree: site.mount.tree,
+            op_id: self.op_id,
+            repeatable: self.repeatable,
+            caller: self.caller.agent.clone(),
+            op: self.op,
+            path: site.path.clone(),
+            other: other.cloned(),
+            at: self.at,
+            preconditions: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// What observers are told: `kind` happened at `path`, and `metadata` is what is there, or was.
+    pub(crate) fn event(
+        &self,
+        kind: EventKind,
+        path: &VPath,
+        metadata: &FileMetadata,
+        receipt: Receipt,
+    ) -> Event {
+        let mut event = Event::new(kind, path.clone(), metadata.entry_type, self.caller.clone(), self.op_id);
+        event.size = metadata.size;
+        event.content_id.clone_from(&metadata.content_id);
+        event.version = metadata.version;
+        event.generation = metadata.generation;
+        event.lsn = receipt.lsn;
+        event.at = self.at;
+        event
+    }
+
+    pub(crate) fn receipt(&self, lsn: Lsn) -> Receipt {
+        Receipt::new(self.op_id, lsn, Durability::Strong)
+    }
+}
+
+/// Why an operation under the lock came to an end without doing what was asked.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// What was resolved is no longer so: release the locks, resolve again.
+    Again,
+    /// For good.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The error of a store, as the caller of `op` on `path` sees it.
+pub(crate) fn store_error(op: Op, path: &VPath, error: &StoreError) -> Error {
+    let told = Error::new(op, path, error.kind());
+    match error {
+        StoreError::Full => told,
+        StoreError::Unknown { .. } => told.because(error).outcome_unknown(),
+        _ => told.because(error),
+    }
+}
+
+/// The error of a commit, as the caller of `op` on `path` sees it.
+pub(crate) fn commit_error(op: Op, path: &VPath, error: &CommitError) -> Stop {
+    Stop::Failed(match error {
+        CommitError::Refused => return Stop::Again,
+        CommitError::Failed(store) | CommitError::Unknown(store) => store_error(op, path, store),
+        CommitError::Crashed => Error::new(op, path, ErrorKind::Crashed).because(error).outcome_unknown(),
+        CommitError::Down => Error::new(op, path, ErrorKind::Down).because(error),
+    })
+}
+
+/// The state of an entry's content, as far as preconditions look at it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct State<'a> {
+    version: u64,
+    generation: u64,
+    content_id: Option<&'a ContentId>,
+}
+
+/// Whether what was found is what the caller expects, and may be made when it is missing.
+fn expect(
+    intent: &Intent,
+    path: &VPath,
+    found: Option<State<'_>>,
+    create: Create,
+    expected: &Precondition,
+) -> Result<(), Stop> {
+    let differs = match (expected, found) {
+        (Precondition::None, _) | (Precondition::Absent, None) => None,
+        (_, None) => Some("nothing".to_owned()),
+        (Precondition::Version(version), Some(found)) if *version == found.version => None,
+        (Precondition::Generation(generation), Some(found)) if *generation == found.generation => None,
+        (Precondition::Content(id), Some(found)) if Some(id) == found.content_id => None,
+        (Precondition::Content(_), Some(State { content_id: Some(id), .. })) => Some(format!("content {id}")),
+        (Precondition::Generation(_), Some(found)) => Some(format!("generation {}", found.generation)),
+        (_, Some(found)) => Some(format!("version {}", found.version)),
+    };
+    if let Some(found) = differs {
+        let error = Error::new(intent.op, path, ErrorKind::PreconditionFailed);
+        return Err(error.because(format!("expected {expected:?}, found {found}")).into());
+    }
+    match (found, create) {
+        (None, Create::Never) => Err(intent.fail(path, ErrorKind::NotFound)),
+        (Some(_), Create::Exclusive) => Err(intent.fail(path, ErrorKind::AlreadyExists)),
+        _ => Ok(()),
+    }
+}
+
+/// One child of a directory.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) name: String,
+    pub(crate) entry_type: EntryType,
+    pub(crate) file_id: FileId,
+    pub(crate) metadata: Option<Arc<FileMetadata>>,
+}
+
+/// The runs of bytes that a read asked for: the first one apart.
+pub(crate) type Runs = (Bytes, Vec<Bytes>);
+
+/// A mount of either kind, with the kernel around it.
+pub(crate) enum Volume<'a> {
+    /// Names are rows.
+    Rows(RowVolume<'a>),
+    /// Names are the backend's.
+    Paths(PathVolume<'a>),
+}
+
+macro_rules! on {
+    ($self:ident, $volume:ident => $call:expr) => {
+        match $self {
+            Volume::Rows($volume) => $call,
+            Volume::Paths($volume) => $call,
+        }
+    };
+}
+
+impl<'a> Volume<'a> {
+    pub(crate) fn of(kernel: &'a Arc<Kernel>, site: &'a Site) -> Self {
+        if site.mount.is_path_addressed() {
+            Self::Paths(PathVolume { kernel, mount: &site.mount })
+        } else {
+            Self::Rows(RowVolume { kernel, mount: &site.mount })
+        }
+    }
+
+    /// The children of the directory `site`, which `node` describes, after the name `after`; fewer than `limit` when there are no more.
+    pub(crate) async fn list(
+        &self,
+        site: &Site,
+        node: &Node,
+        after: Option<&str>,
+        limit: usize,
+        metadata: bool,
+    ) -> Result<Vec<Child>, StoreError> {
+        match self {
+            Self::Rows(volume) => volume.list(site, node, after, limit, metadata),
+            Self::Paths(volume) => volume.list(site, node, after, limit, metadata).await,
+        }
+    }
+
+    /// Content of the file at `site`, which `node` describes, and the metadata that belongs to just this content.
+    pub(crate) async fn read(
+        &self,
+        site: &Site,
+        node: &Node,
+        extent: &Extent,
+    ) -> Result<(Runs, Arc<FileMetadata>), StoreError> {
+        on!(self, volume => volume.read(site, node, extent).await)
+    }
+
+    pub(crate) async fn write(&self, site: &Site, intent: &Intent, call: &SysWrite) -> Result<Written, Stop> {
+        on!(self, volume => volume.write(site, intent, call).await)
+    }
+
+    pub(crate) async fn set(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysSetattr,
+    ) -> Result<SetattrDone, Stop> {
+        on!(self, volume => volume.set(site, intent, call).await)
+    }
+
+    /// Moves `from` to `to`, both of this mount. `subtrees` says that all below them is locked too.
+    pub(crate) async fn rename(
+        &self,
+        from: &Site,
+        to: &Site,
+        intent: &Intent,
+        call: &SysRename,
+        subtrees: bool,
+    ) -> Result<Renamed, Stop> {
+        on!(self, volume => volume.rename(from, to, intent, call, subtrees).await)
+    }
+
+    pub(crate) async fn unlink(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysUnlink,
+    ) -> Result<Unlinked, Stop> {
+        on!(self, volume => volume.unlink(site, intent, call).await)
+    }
+
+    /// Makes the file `to`, of this mount, a copy of the file `from`, which `source` describes.
+    pub(crate) async fn copy(
+        &self,
+        from: &Site,
+        source: &Node,
+        to: &Site,
+        intent: &Intent,
+        call: &SysCopy,
+    ) -> Result<Copied, Stop> {
+        on!(self, volume => volume.copy(from, source, to, intent, call).await)
+    }
+}

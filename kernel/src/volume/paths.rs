@@ -1,0 +1,465 @@
+//! A path-addressed mount: the backend is the truth about names, metadata and content. No row describes its entries; its mutations
+//! stand in the log all the same.
+//!
+//! What plain files cannot hold is not pretended: `version` and `generation` are the time of the last change of content in nanoseconds, which
+//! grows with every write; the owner is nobody; media types are guessed from names.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_actors::Lease;
+use nexus_messages::syscall::{
+    Attribute, ByteRange, Copied, Create, Extent, Place as Where, Precondition, Renamed, SetattrDone,
+    SysCopy, SysRename, SysSetattr, SysUnlink, SysWrite, Unlinked, Written,
+};
+use nexus_messages::{
+    Attributes, EntryType, Error, ErrorKind, FileId, FileMetadata, Receipt, VPath, hash_of,
+};
+
+use super::remove::taken_for;
+use super::write::{check_attributes, must_be_file};
+use super::{Child, Intent, Runs, Site, State, Stop, commit_error, store_error};
+use crate::content;
+use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::{Node, Placement};
+
+/// How many children are looked at in one step of a recursive removal.
+const PAGE: usize = 1_024;
+
+/// A path-addressed mount, with the kernel around it.
+#[derive(Clone, Copy)]
+pub(crate) struct PathVolume<'a> {
+    pub(crate) kernel: &'a Arc<Kernel>,
+    pub(crate) mount: &'a Arc<Mount>,
+}
+
+/// The driver, kept alive while it is used.
+struct Driver(Lease<Arc<dyn ObjectStore>>);
+
+impl Driver {
+    fn store(&self) -> Result<&dyn PathStore, StoreError> {
+        match self.0.addressing() {
+            Addressing::Path(store) => Ok(store),
+            Addressing::Content(_) => Err(StoreError::NotSupported { what: "content by its path" }),
+        }
+    }
+}
+
+impl PathVolume<'_> {
+    async fn driver(&self) -> Driver {
+        Driver(self.mount.lease().await)
+    }
+
+    fn metadata(&self, path: VPath, info: &ObjectInfo) -> FileMetadata {
+        let is_root = path == self.mount.point;
+        let (id, entry_type) = match (is_root, info.inode) {
+            (true, _) => (self.mount.root, EntryType::Mount),
+            // A backend without identities: the path is the identity, as long as nothing is renamed.
+            (false, 0) => (FileId(hash_of(path.as_str())), info.entry_type),
+            (false, inode) => (FileId(inode), info.entry_type),
+        };
+        let mut metadata = FileMetadata::new(path, self.mount.zone.clone(), id, entry_type, info.created);
+        metadata.mode = info.mode;
+        metadata.modified = info.modified;
+        metadata.changed = info.modified;
+        metadata.size = if entry_type.is_directory() { 0 } else { info.size };
+        metadata.link_target.clone_from(&info.link_target);
+        if entry_type == EntryType::Reg {
+            metadata.content_id = Some(info.tag.clone());
+            metadata.version = info.modified.nanos();
+            metadata.generation = info.modified.nanos();
+            metadata.mime_type = mime_guess::from_path(metadata.path.as_str()).first_raw().map(Arc::from);
+        }
+        metadata
+    }
+
+    fn node(&self, path: &VPath, info: &ObjectInfo) -> Node {
+        Node { metadata: Arc::new(self.metadata(path.clone(), info)), placement: Placement::Store }
+    }
+
+    pub(crate) async fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
+        let driver = self.driver().await;
+        match driver.store()?.stat(site.relative()).await {
+            Ok(info) => Ok(Some(self.node(&site.path, &info))),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn list(
+        &self,
+        site: &Site,
+        _: &Node,
+        after: Option<&str>,
+        limit: usize,
+        metadata: bool,
+    ) -> Result<Vec<Child>, StoreError> {
+        let driver = self.driver().await;
+        let page = driver.store()?.list(site.relative(), after, limit).await?;
+        if page.unnameable > 0 {
+            tracing::warn!(path = %site.path, count = page.unnameable, "names that are not UTF-8 are not shown");
+        }
+        let child = |(name, info): (String, ObjectInfo)| {
+            let path = site.path.join(&name).ok()?;
+            let described = self.metadata(path, &info);
+            let file_id = described.file_id;
+            let metadata = metadata.then(|| Arc::new(described));
+            Some(Child { name, entry_type: info.entry_type, file_id, metadata })
+        };
+        Ok(page.entries.into_iter().filter_map(child).collect())
+    }
+
+    pub(crate) async fn read(
+        &self,
+        site: &Site,
+        _: &Node,
+        extent: &Extent,
+    ) -> Result<(Runs, Arc<FileMetadata>), StoreError> {
+        let driver = self.driver().await;
+        let store = driver.store()?;
+        let ranges = match extent {
+            Extent::One(range) => std::slice::from_ref(range),
+            Extent::Vector(ranges) => ranges.as_slice(),
+            _ => &[],
+        };
+        let Some((first, more)) = ranges.split_first() else {
+            let info = store.stat(site.relative()).await?;
+            return Ok(((Bytes::new(), Vec::new()), self.node(&site.path, &info).metadata));
+        };
+        // The path's lock is held: nothing in the kernel changes the file between the runs.
+        let (data, info) = store.read(site.relative(), *first).await?;
+        let mut runs = Vec::with_capacity(more.len());
+        for range in more {
+            runs.push(store.read(site.relative(), *range).await?.0);
+        }
+        Ok(((data, runs), self.node(&site.path, &info).metadata))
+    }
+
+    pub(crate) async fn write(&self, site: &Site, intent: &Intent, call: &SysWrite) -> Result<Written, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let driver = self.driver().await;
+        let store = driver.store().map_err(failed)?;
+        let found = self.here(store, site, intent).await?;
+        if let Some(node) = &found {
+            must_be_file(intent, &site.path, node.metadata.entry_type)?;
+        }
+        expect(intent, &site.path, found.as_ref(), call.create, &call.precondition)?;
+        check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
+        let capabilities = store.capabilities();
+        let relative = site.relative();
+
+        let (info, written, places) = match &call.place {
+            Where::Whole => {
+                let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
+                let attributes = kept_mode(&call.attributes, found.as_ref());
+                let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
+                (info, content::length(&call.data), 1)
+            }
+            place @ (Where::At(_) | Where::End) if capabilities.write_at => {
+                let size = found.as_ref().map_or(0, |node| node.metadata.size);
+                let offset = if let Where::At(offset) = place { *offset } else { size };
+                let end = offset.saturating_add(content::length(&call.data));
+                if end > content::CONTENT_MAX {
+                    return Err(intent.fail(&site.path, ErrorKind::TooLarge));
+                }
+                let truncate = call.truncate && !matches!(place, Where::End);
+                let how = PathWrite::At { offset, truncate };
+                let info = store.write(relative, &call.data, how, &call.attributes).await.map_err(failed)?;
+                (info, content::length(&call.data), 1)
+            }
+            place => {
+                let old = match &found {
+                    Some(_) => store.read(relative, ByteRange::ALL).await.map_err(failed)?.0,
+                    None => Bytes::new(),
+                };
+                let spliced = content::splice(&old, &call.data, place, call.truncate)
+                    .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why))?;
+                let attributes = kept_mode(&call.attributes, found.as_ref());
+                let how = PathWrite::Whole;
+                let info = store.write(relative, &spliced.content, how, &attributes).await.map_err(failed)?;
+                (info, spliced.written, spliced.places)
+            }
+        };
+        let receipt = self.log(site, None, intent).await?;
+        let old_size = found.map(|node| node.metadata.size);
+        let mut done = Written::new(written, old_size, self.node(&site.path, &info).metadata, receipt);
+        done.places = places;
+        Ok(done)
+    }
+
+    pub(crate) async fn set(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysSetattr,
+    ) -> Result<SetattrDone, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let driver = self.driver().await;
+        let store = driver.store().map_err(failed)?;
+        let found = self.here(store, site, intent).await?;
+        expect(intent, &site.path, found.as_ref(), call.create, &call.precondition)?;
+        check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
+        if call.attributes.owner.is_some() || call.attributes.mime_type.is_some() {
+            let error = Error::new(intent.op, &site.path, ErrorKind::NotSupported);
+            return Err(error.because("a plain file has neither owner nor media type").into());
+        }
+        let relative = site.relative();
+        if let Some(node) = found {
+            self.same_kind(intent, site, &node, call)?;
+            let changed = changes(&node.metadata, &call.attributes);
+            if changed.is_empty() {
+                return Ok(SetattrDone::new(false, changed, node.metadata, self.unchanged(site, intent)?));
+            }
+            self.require(intent, site, store, "attributes", |can| can.attributes)?;
+            let info = store.set_attributes(relative, &call.attributes).await.map_err(failed)?;
+            let receipt = self.log(site, None, intent).await?;
+            return Ok(SetattrDone::new(false, changed, self.node(&site.path, &info).metadata, receipt));
+        }
+        if call.parents == nexus_messages::syscall::Parents::Required {
+            self.require_parent(store, site, intent).await?;
+        }
+        let made = match call.entry_type.unwrap_or(EntryType::Reg) {
+            EntryType::Dir => {
+                self.require(intent, site, store, "directories", |can| can.directories)?;
+                store.make_directory(relative, &call.attributes).await
+            }
+            EntryType::Link => {
+                self.require(intent, site, store, "links", |can| can.links)?;
+                store.make_link(relative, call.link_target.as_deref().unwrap_or_default()).await
+            }
+            EntryType::Reg => store.write(relative, &[], PathWrite::Exclusive, &call.attributes).await,
+            _ => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
+        };
+        let info = made.map_err(failed)?;
+        let receipt = self.log(site, None, intent).await?;
+        Ok(SetattrDone::new(true, Vec::new(), self.node(&site.path, &info).metadata, receipt))
+    }
+
+    pub(crate) async fn rename(
+        &self,
+        from: &Site,
+        to: &Site,
+        intent: &Intent,
+        call: &SysRename,
+        subtrees: bool,
+    ) -> Result<Renamed, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &from.path, &error));
+        let driver = self.driver().await;
+        let store = driver.store().map_err(failed)?;
+        let source = self.here(store, from, intent).await?;
+        expect(intent, &from.path, source.as_ref(), Create::Never, &call.precondition)?;
+        let Some(source) = source else { return Err(intent.fail(&from.path, ErrorKind::NotFound)) };
+        if source.metadata.is_directory() && !subtrees {
+            return Err(Stop::Again);
+        }
+        if from.path == to.path {
+            return Ok(Renamed::new(false, source.metadata, self.unchanged(from, intent)?));
+        }
+        let target = self.here(store, to, intent).await?;
+        if let Some(target) = &target {
+            let kind = match (source.metadata.is_directory(), target.metadata.is_directory()) {
+                _ if !call.replace || to.is_root() => Some(ErrorKind::AlreadyExists),
+                (true, false) => Some(ErrorKind::NotADirectory),
+                (false, true) => Some(ErrorKind::IsADirectory),
+                _ => None,
+            };
+            if let Some(kind) = kind {
+                return Err(intent.fail(&to.path, kind));
+            }
+        }
+        self.require(intent, from, store, "rename", |can| can.rename)?;
+        let moved = store.rename(from.relative(), to.relative()).await;
+        let info = moved.map_err(|error| match error {
+            StoreError::NotEmpty { .. } => intent.fail(&to.path, ErrorKind::NotEmpty),
+            error => failed(error),
+        })?;
+        let receipt = self.log(from, Some(&to.path), intent).await?;
+        Ok(Renamed::new(target.is_some(), self.node(&to.path, &info).metadata, receipt))
+    }
+
+    pub(crate) async fn unlink(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysUnlink,
+    ) -> Result<Unlinked, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let driver = self.driver().await;
+        let store = driver.store().map_err(failed)?;
+        let found = self.here(store, site, intent).await?;
+        expect(intent, &site.path, found.as_ref(), Create::Never, &call.precondition)?;
+        let Some(node) = found else { return Err(intent.fail(&site.path, ErrorKind::NotFound)) };
+        let entry_type = node.metadata.entry_type;
+        taken_for(intent, &site.path, entry_type, call.expect)?;
+        let removed = if call.recursive && entry_type == EntryType::Dir {
+            remove_below(store, site.relative()).await.map_err(failed)?
+        } else {
+            0
+        };
+        store.delete(site.relative()).await.map_err(failed)?;
+        let receipt = self.log(site, None, intent).await?;
+        Ok(Unlinked::new(entry_type, removed + 1, receipt))
+    }
+
+    pub(crate) async fn copy(
+        &self,
+        from: &Site,
+        source: &Node,
+        to: &Site,
+        intent: &Intent,
+        call: &SysCopy,
+    ) -> Result<Copied, Stop> {
+        let all = Extent::One(ByteRange::ALL);
+        let read = super::Volume::of(self.kernel, from).read(from, source, &all).await;
+        let ((whole, _), metadata) = read.map_err(|error| store_error(intent.op, &from.path, &error))?;
+
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &to.path, &error));
+        let driver = self.driver().await;
+        let store = driver.store().map_err(failed)?;
+        let found = self.here(store, to, intent).await?;
+        if let Some(node) = &found {
+            must_be_file(intent, &to.path, node.metadata.entry_type)?;
+        }
+        let create = if call.replace { Create::IfMissing } else { Create::Exclusive };
+        expect(intent, &to.path, found.as_ref(), create, &call.precondition)?;
+        let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
+        let attributes = Attributes::none().mode(metadata.mode);
+        let info = store.write(to.relative(), &[whole], how, &attributes).await.map_err(failed)?;
+        let receipt = self.log(from, Some(&to.path), intent).await?;
+        Ok(Copied::new(found.is_none(), self.node(&to.path, &info).metadata, receipt))
+    }
+
+    /// What is at `site` now. `Again` when it is no longer resolved.
+    async fn here(&self, store: &dyn PathStore, site: &Site, intent: &Intent) -> Result<Option<Node>, Stop> {
+        match store.stat(site.relative()).await {
+            Ok(info) => Ok(Some(self.node(&site.path, &info))),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
+        }
+    }
+
+    async fn require_parent(&self, store: &dyn PathStore, site: &Site, intent: &Intent) -> Result<(), Stop> {
+        let relative = site.relative();
+        let parent = relative.rsplit_once('/').map_or("", |(parent, _)| parent);
+        match store.stat(parent).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
+        }
+    }
+
+    fn require(
+        &self,
+        intent: &Intent,
+        site: &Site,
+        store: &dyn PathStore,
+        what: &str,
+        has: impl Fn(PathCapabilities) -> bool,
+    ) -> Result<(), Stop> {
+        if has(store.capabilities()) {
+            return Ok(());
+        }
+        let error = Error::new(intent.op, &site.path, ErrorKind::NotSupported);
+        Err(error.because(format!("the driver {} has no {what}", self.mount.spec.driver)).into())
+    }
+
+    fn same_kind(&self, intent: &Intent, site: &Site, node: &Node, call: &SysSetattr) -> Result<(), Stop> {
+        let there = node.metadata.entry_type;
+        let same = match call.entry_type {
+            None => true,
+            Some(EntryType::Dir) => there.is_directory(),
+            Some(EntryType::Link) => {
+                there == EntryType::Link && call.link_target == node.metadata.link_target
+            }
+            Some(wanted) => wanted == there,
+        };
+        if same {
+            return Ok(());
+        }
+        let error = Error::new(intent.op, &site.path, ErrorKind::AlreadyExists);
+        Err(error.because(format!("it is a {there}")).into())
+    }
+
+    /// Puts a mutation that the backend has carried out into the log.
+    async fn log(&self, site: &Site, other: Option<&VPath>, intent: &Intent) -> Result<Receipt, Stop> {
+        let entry = intent.entry(site, other);
+        match self.kernel.store().commit(entry, Box::new(|_| ())).await {
+            Ok((lsn, _)) => Ok(intent.receipt(lsn)),
+            Err(error) => match commit_error(intent.op, &site.path, &error) {
+                // The backend did it, whatever the log says.
+                Stop::Failed(error) => Err(Stop::Failed(error.outcome_unknown())),
+                again => Err(again),
+            },
+        }
+    }
+
+    fn unchanged(&self, site: &Site, intent: &Intent) -> Result<Receipt, Stop> {
+        match self.kernel.store().last_lsn(self.mount.tree) {
+            Ok(lsn) => Ok(intent.receipt(lsn)),
+            Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
+        }
+    }
+}
+
+/// A file that is replaced keeps its mode, unless another is asked for.
+fn kept_mode(wanted: &Attributes, found: Option<&Node>) -> Attributes {
+    let mut attributes = wanted.clone();
+    attributes.mode = wanted.mode.or_else(|| found.map(|node| node.metadata.mode));
+    attributes
+}
+
+fn changes(metadata: &FileMetadata, wanted: &Attributes) -> Vec<Attribute> {
+    let mut changed = Vec::new();
+    if wanted.mode.is_some_and(|mode| mode != metadata.mode) {
+        changed.push(Attribute::Mode);
+    }
+    if wanted.modified.is_some_and(|modified| modified != metadata.modified) {
+        changed.push(Attribute::Modified);
+    }
+    changed
+}
+
+/// Whether what was found is what the caller expects, and may be made when it is missing.
+fn expect(
+    intent: &Intent,
+    path: &VPath,
+    found: Option<&Node>,
+    create: Create,
+    expected: &Precondition,
+) -> Result<(), Stop> {
+    let found = found.map(|node| State {
+        version: node.metadata.version,
+        generation: node.metadata.generation,
+        content_id: node.metadata.content_id.as_ref(),
+    });
+    super::expect(intent, path, found, create, expected)
+}
+
+/// Removes all below the directory `root`, deepest first, and says how many objects they were.
+async fn remove_below(store: &dyn PathStore, root: &str) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    // A directory is left on the stack until it is empty: what is removed is gone from its next listing.
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.last().cloned() {
+        let page = store.list(&directory, None, PAGE).await?;
+        let before = directories.len();
+        for (name, info) in &page.entries {
+            let path = format!("{directory}/{name}");
+            if info.entry_type == EntryType::Dir {
+                directories.push(path);
+            } else {
+                store.delete(&path).await?;
+                removed += 1;
+            }
+        }
+        if directories.len() == before && !page.more {
+            directories.pop();
+            if directory != root {
+                store.delete(&directory).await?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,99 @@
+//! Removing entries of a content-addressed mount.
+
+use nexus_messages::syscall::{Create, Expect, SysUnlink, Unlinked};
+use nexus_messages::{EntryType, Error, ErrorKind, FileId, VPath};
+
+use super::rows::{End, Place, RowVolume, expect};
+use super::{Intent, Site, Stop, store_error};
+use crate::hal::StoreError;
+use crate::namespace::{Draft, Rows, Visible};
+
+/// How many children are looked at in one step of a recursive removal.
+const PAGE: usize = 1_024;
+
+impl RowVolume<'_> {
+    pub(crate) async fn unlink(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysUnlink,
+    ) -> Result<Unlinked, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let rows = self.rows().map_err(failed)?;
+        let Place { above, end } = self.place(&rows, site, intent)?;
+        let End::Entry { step: Some(step), row } = end else {
+            return Err(intent.fail(&site.path, ErrorKind::NotFound));
+        };
+        expect(intent, &site.path, Some(&row), Create::Never, &call.precondition)?;
+        taken_for(intent, &site.path, row.entry_type, call.expect)?;
+
+        let id = step.dentry.id;
+        let mut draft = self.draft(intent);
+        draft.still_named(step.parent, step.name, step.dentry);
+        draft.unchanged(id, &row);
+        let mut removed = 1;
+        if row.entry_type.is_directory() {
+            if call.recursive {
+                removed += remove_below(&rows, &mut draft, id).map_err(failed)?;
+                draft.visible.push(Visible::Subtree);
+            } else if rows.has_children(id).map_err(failed)? {
+                return Err(intent.fail(&site.path, ErrorKind::NotEmpty));
+            } else {
+                draft.vacant(id);
+            }
+        }
+        draft.remove_name(step.parent, step.name);
+        draft.remove_inode(id);
+        draft.visible.push(Visible::Gone(site.path.clone()));
+        draft.prune(&rows, &above, site.path.parent()).map_err(failed)?;
+        drop(rows);
+        let receipt = self.commit(site, None, intent, draft).await?;
+        Ok(Unlinked::new(row.entry_type, removed, receipt))
+    }
+}
+
+/// Whether the entry is what the caller takes it for.
+pub(super) fn taken_for(
+    intent: &Intent,
+    path: &VPath,
+    entry_type: EntryType,
+    expected: Expect,
+) -> Result<(), Stop> {
+    match expected {
+        Expect::File if entry_type.is_directory() => Err(intent.fail(path, ErrorKind::IsADirectory)),
+        Expect::Directory if !entry_type.is_directory() => Err(intent.fail(path, ErrorKind::NotADirectory)),
+        Expect::Mount if entry_type != EntryType::Mount => {
+            let error = Error::new(intent.op, path, ErrorKind::InvalidArgument);
+            Err(error.because("nothing is mounted there").into())
+        }
+        _ if entry_type == EntryType::Mount => {
+            Err(Error::new(intent.op, path, ErrorKind::Busy).because("it is a mount point").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes all rows below the directory `root`, whose subtree is locked, and says how many entries they were.
+fn remove_below(rows: &Rows, draft: &mut Draft, root: FileId) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    let mut directories = vec![root];
+    while let Some(directory) = directories.pop() {
+        let mut after: Option<String> = None;
+        loop {
+            let page = rows.children(directory, after.as_deref(), PAGE)?;
+            for (name, dentry) in &page {
+                draft.remove_name(directory, name);
+                draft.remove_inode(dentry.id);
+                removed += 1;
+                if dentry.entry_type.is_directory() {
+                    directories.push(dentry.id);
+                }
+            }
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.into_iter().next_back().map(|(name, _)| name);
+        }
+    }
+    Ok(removed)
+}

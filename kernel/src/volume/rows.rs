@@ -1,0 +1,241 @@
+//! A content-addressed mount: names and metadata are rows, content is found by its hash.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::{Create, Extent, Precondition};
+use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, VPath};
+
+use super::{Child, Intent, Runs, Site, State, Stop, commit_error, store_error};
+use crate::content;
+use crate::hal::{Addressing, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::{Draft, InodeRow, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish};
+
+/// A content-addressed mount, with the kernel around it.
+#[derive(Clone, Copy)]
+pub(crate) struct RowVolume<'a> {
+    pub(crate) kernel: &'a Arc<Kernel>,
+    pub(crate) mount: &'a Arc<Mount>,
+}
+
+/// Where a walk ended, with the inode when it ended at an entry.
+pub(super) struct Place<'p> {
+    /// The steps from the root to the parent of the entry.
+    pub(super) above: Vec<Step<'p>>,
+    pub(super) end: End<'p>,
+}
+
+/// What is at the end of a walk.
+pub(super) enum End<'p> {
+    /// An entry; no step when it is the mount's root.
+    Entry { step: Option<Step<'p>>, row: InodeRow },
+    /// Nothing: `parent` does not have the first name of `rest`.
+    Nothing { parent: nexus_messages::FileId, rest: Vec<&'p str> },
+}
+
+impl<'a> RowVolume<'a> {
+    pub(super) fn rows(&self) -> Result<Rows, StoreError> {
+        self.kernel.store().rows(self.mount.tree)
+    }
+
+    /// What is at `site`: from the cache when it is there, else from the rows, and then kept. None when a link stands on the way, or at the
+    /// end and is to be followed.
+    #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
+    pub(crate) fn look(&self, site: &Site, follow: bool) -> Result<Option<Option<Node>>, StoreError> {
+        let generation = self.mount.generation();
+        let is_link = |node: &Node| node.metadata.entry_type == EntryType::Link;
+        let fill = match self.kernel.caches().metadata.lookup(self.mount.root, generation, &site.path) {
+            Lookup::Hit(node) => return Ok((!follow || !is_link(&node)).then_some(Some(node))),
+            Lookup::Miss(fill) => fill,
+        };
+        let rows = self.rows()?;
+        let steps = match rows.walk(self.mount.root, site.relative())? {
+            Walk::Found { steps } => steps,
+            Walk::Missing { .. } => return Ok(Some(None)),
+            Walk::Link => return Ok(None),
+            Walk::NotADirectory => {
+                return Err(StoreError::NotADirectory { what: format!("a part of {}", site.path) });
+            }
+        };
+        let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
+        let row = rows.inode(id)?;
+        let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
+        let node = Node { metadata, placement: row.placement };
+        fill.keep(node.clone());
+        Ok((!follow || !is_link(&node)).then_some(Some(node)))
+    }
+
+    pub(crate) fn list(
+        &self,
+        site: &Site,
+        node: &Node,
+        after: Option<&str>,
+        limit: usize,
+        metadata: bool,
+    ) -> Result<Vec<Child>, StoreError> {
+        let rows = self.rows()?;
+        let found = rows.children(node.metadata.file_id, after, limit)?;
+        let mut children = Vec::with_capacity(found.len());
+        for (name, dentry) in found {
+            let metadata = match site.path.join(&name) {
+                Ok(path) if metadata => {
+                    Some(Arc::new(rows.inode(dentry.id)?.metadata(path, self.mount.zone.clone(), dentry.id)))
+                }
+                _ => None,
+            };
+            children.push(Child { name, entry_type: dentry.entry_type, file_id: dentry.id, metadata });
+        }
+        Ok(children)
+    }
+
+    pub(crate) async fn read(
+        &self,
+        _: &Site,
+        node: &Node,
+        extent: &Extent,
+    ) -> Result<(Runs, Arc<FileMetadata>), StoreError> {
+        let metadata = node.metadata.clone();
+        let (Some(id), false) = (&metadata.content_id, node.placement == Placement::None) else {
+            return Ok((content::runs(&Bytes::new(), extent), metadata));
+        };
+        if node.placement == Placement::Store && !self.kernel.caches().content.takes(metadata.size) {
+            return Ok((self.read_around(id, extent).await?, metadata));
+        }
+        let whole = self.whole(id, node.placement).await?;
+        Ok((content::runs(&whole, extent), metadata))
+    }
+
+    /// The whole content at `id`, from the cache when it is there, else verified, and then kept.
+    pub(super) async fn whole(&self, id: &ContentId, placement: Placement) -> Result<Bytes, StoreError> {
+        let cache = &self.kernel.caches().content;
+        if let Some(content) = cache.get(id) {
+            return Ok(content);
+        }
+        let content = match placement {
+            Placement::None => Bytes::new(),
+            Placement::Inline => self.inline(id)?,
+            Placement::Store => self.stored(id, nexus_messages::syscall::ByteRange::ALL).await?,
+        };
+        cache.keep(id, &content);
+        Ok(content)
+    }
+
+    fn inline(&self, id: &ContentId) -> Result<Bytes, StoreError> {
+        let damaged =
+            |found: &str| StoreError::Corrupt { what: format!("content {id}"), found: found.into() };
+        let key = crate::namespace::content_key(id).ok_or_else(|| damaged("an address that is no hash"))?;
+        let content = self.rows()?.reader.get(&key)?.ok_or_else(|| damaged("nothing"))?;
+        match content::address(std::slice::from_ref(&content)) {
+            found if found == *id => Ok(content),
+            found => Err(damaged(&format!("content with the hash {found}"))),
+        }
+    }
+
+    async fn stored(
+        &self,
+        id: &ContentId,
+        range: nexus_messages::syscall::ByteRange,
+    ) -> Result<Bytes, StoreError> {
+        let driver = self.mount.lease().await;
+        match driver.addressing() {
+            Addressing::Content(store) => store.read(id, range).await,
+            Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
+        }
+    }
+
+    /// Reads runs of content that is too large for the cache, each verified by the driver.
+    async fn read_around(&self, id: &ContentId, extent: &Extent) -> Result<Runs, StoreError> {
+        let ranges = match extent {
+            Extent::One(range) => std::slice::from_ref(range),
+            Extent::Vector(ranges) => ranges.as_slice(),
+            _ => &[],
+        };
+        let mut runs = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            runs.push(self.stored(id, *range).await?);
+        }
+        let mut runs = runs.into_iter();
+        Ok((runs.next().unwrap_or_default(), runs.collect()))
+    }
+
+    /// What is at `site` by the rows of one view. `Again` when it is no longer resolved: a link or a file has come in between.
+    pub(super) fn place<'p>(&self, rows: &Rows, site: &'p Site, intent: &Intent) -> Result<Place<'p>, Stop> {
+        let walk = rows.walk(self.mount.root, site.relative());
+        let failed = |error: &StoreError| Stop::from(store_error(intent.op, &site.path, error));
+        match walk.map_err(|error| failed(&error))? {
+            Walk::Found { mut steps } => {
+                let step = steps.pop();
+                let id = step.as_ref().map_or(self.mount.root, |step| step.dentry.id);
+                let row = rows.inode(id).map_err(|error| failed(&error))?;
+                Ok(Place { above: steps, end: End::Entry { step, row } })
+            }
+            Walk::Missing { steps, parent, rest } => {
+                Ok(Place { above: steps, end: End::Nothing { parent, rest } })
+            }
+            Walk::Link => Err(Stop::Again),
+            Walk::NotADirectory => Err(intent.fail(&site.path, ErrorKind::NotADirectory)),
+        }
+    }
+
+    pub(super) fn draft(&self, intent: &Intent) -> Draft {
+        Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at)
+    }
+
+    /// Makes the draft durable and then visible.
+    pub(super) async fn commit(
+        &self,
+        site: &Site,
+        other: Option<&VPath>,
+        intent: &Intent,
+        draft: Draft,
+    ) -> Result<nexus_messages::Receipt, Stop> {
+        let mut entry = intent.entry(site, other);
+        entry.preconditions = draft.preconditions;
+        entry.changes = draft.changes;
+        let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
+        let answer = self
+            .kernel
+            .store()
+            .commit(
+                entry,
+                Box::new(move |_| {
+                    let subtree = visible.iter().any(|change| matches!(change, Visible::Subtree));
+                    let generation = if subtree { mount.raise_generation() } else { mount.generation() };
+                    publish(&kernel.caches().metadata, mount.root, generation, visible);
+                }),
+            )
+            .await;
+        match answer {
+            Ok((lsn, true)) => Ok(intent.receipt(lsn)),
+            // It was committed before, by another call with its id: answered as a repeat.
+            Ok((_, false)) => Err(Stop::Again),
+            Err(error) => Err(commit_error(intent.op, &site.path, &error)),
+        }
+    }
+
+    /// A receipt for a call that found nothing to change.
+    pub(super) fn unchanged(&self, site: &Site, intent: &Intent) -> Result<nexus_messages::Receipt, Stop> {
+        match self.kernel.store().last_lsn(self.mount.tree) {
+            Ok(lsn) => Ok(intent.receipt(lsn)),
+            Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
+        }
+    }
+}
+
+/// Whether `row` is what the caller expects to find, and may be made when it is missing.
+pub(super) fn expect(
+    intent: &Intent,
+    path: &VPath,
+    row: Option<&InodeRow>,
+    create: Create,
+    expected: &Precondition,
+) -> Result<(), Stop> {
+    let found = row.map(|row| State {
+        version: row.version,
+        generation: row.generation,
+        content_id: row.content_id.as_ref(),
+    });
+    super::expect(intent, path, found, create, expected)
+}

@@ -1,0 +1,373 @@
+//! Writing, making, describing and copying entries of a content-addressed mount.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::{
+    Attribute, Copied, Create, Place as Where, SetattrDone, SysCopy, SysSetattr, SysWrite, Written,
+};
+use nexus_messages::{Attributes, ContentId, EntryType, Error, ErrorKind, FileId, VPath};
+
+use super::rows::{End, Place, RowVolume, expect};
+use super::{Intent, Site, Stop, store_error};
+use crate::content::{self, INLINE_MAX};
+use crate::hal::Addressing;
+use crate::namespace::{Draft, InodeRow, Node, Placement};
+
+/// Content that is safe in its place, or goes there with the commit.
+struct Kept {
+    id: ContentId,
+    size: u64,
+    placement: Placement,
+    /// The content itself, for what is kept in the metastore and in the cache.
+    whole: Option<Bytes>,
+}
+
+impl RowVolume<'_> {
+    pub(crate) async fn write(&self, site: &Site, intent: &Intent, call: &SysWrite) -> Result<Written, Stop> {
+        let rows = self.rows().map_err(|error| store_error(intent.op, &site.path, &error))?;
+        let Place { end, .. } = self.place(&rows, site, intent)?;
+        let mut draft = self.draft(intent);
+        match end {
+            End::Entry { step, row } => {
+                must_be_file(intent, &site.path, row.entry_type)?;
+                expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
+                drop(rows);
+                let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                let spliced = self.spliced(site, intent, call, Some(&row)).await?;
+                let kept = self.keep(site, intent, &spliced.content).await?;
+                let mut new = row.clone();
+                hold(&mut new, &kept, intent);
+                describe(intent, &site.path, &mut new, &call.attributes)?;
+                draft.update(id, &row, &new);
+                let metadata = self.include(&mut draft, kept, &site.path, id, &new);
+                let receipt = self.commit(site, None, intent, draft).await?;
+                let mut written = Written::new(spliced.written, Some(row.size), metadata, receipt);
+                written.places = spliced.places;
+                Ok(written)
+            }
+            End::Nothing { parent, rest } => {
+                expect(intent, &site.path, None, call.create, &call.precondition)?;
+                self.no_mount_below(site, intent)?;
+                drop(rows);
+                let spliced = self.spliced(site, intent, call, None).await?;
+                let kept = self.keep(site, intent, &spliced.content).await?;
+                let mut row = InodeRow::new(EntryType::Reg, intent.caller.agent.clone(), intent.at);
+                hold(&mut row, &kept, intent);
+                row.mime_type = guess_mime(&site.path);
+                describe(intent, &site.path, &mut row, &call.attributes)?;
+                let id = self.add(&mut draft, site, intent, parent, &rest, Default::default(), &row)?;
+                let metadata = self.include(&mut draft, kept, &site.path, id, &row);
+                let receipt = self.commit(site, None, intent, draft).await?;
+                Ok(Written::new(spliced.written, None, metadata, receipt))
+            }
+        }
+    }
+
+    /// The content that the write makes.
+    async fn spliced(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysWrite,
+        old: Option<&InodeRow>,
+    ) -> Result<content::Spliced, Stop> {
+        let old = match old {
+            Some(InodeRow { content_id: Some(id), placement, .. }) if call.place != Where::Whole => {
+                let whole = self.whole(id, *placement).await;
+                whole.map_err(|error| store_error(intent.op, &site.path, &error))?
+            }
+            _ => Bytes::new(),
+        };
+        content::splice(&old, &call.data, &call.place, call.truncate)
+            .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why).into())
+    }
+
+    /// Puts content where it belongs. What is to be in the metastore is not yet durable.
+    async fn keep(&self, site: &Site, intent: &Intent, data: &[Bytes]) -> Result<Kept, Stop> {
+        let failed = |error: &crate::hal::StoreError| Stop::from(store_error(intent.op, &site.path, error));
+        let size = content::length(data);
+        let id = self.kernel.address(data).await.map_err(|error| failed(&error))?;
+        if size <= INLINE_MAX {
+            let placement = if size == 0 { Placement::None } else { Placement::Inline };
+            return Ok(Kept { id, size, placement, whole: Some(content::joined(data)) });
+        }
+        let driver = self.mount.lease().await;
+        match driver.addressing() {
+            Addressing::Content(store) => store.write(&id, data).await.map_err(|error| failed(&error))?,
+            Addressing::Path(_) => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
+        }
+        let whole = self.kernel.caches().content.takes(size).then(|| content::joined(data));
+        Ok(Kept { id, size, placement: Placement::Store, whole })
+    }
+
+    /// Completes the draft with the content and with what becomes visible.
+    fn include(
+        &self,
+        draft: &mut Draft,
+        kept: Kept,
+        path: &VPath,
+        id: FileId,
+        row: &InodeRow,
+    ) -> Arc<nexus_messages::FileMetadata> {
+        if let Some(whole) = kept.whole {
+            // Filed before the commit: nobody can ask for content that no row names yet.
+            self.kernel.caches().content.keep(&kept.id, &whole);
+            if kept.placement == Placement::Inline {
+                draft.inline(&kept.id, whole);
+            }
+        }
+        draft.show(path, id, row)
+    }
+
+    /// Adds the new entry at `site`, and the parents that it lacks.
+    #[expect(clippy::too_many_arguments, reason = "a place in the tree has these parts")]
+    fn add(
+        &self,
+        draft: &mut Draft,
+        site: &Site,
+        intent: &Intent,
+        parent: FileId,
+        rest: &[&str],
+        parents: nexus_messages::syscall::Parents,
+        row: &InodeRow,
+    ) -> Result<FileId, Stop> {
+        let Some((name, missing)) = rest.split_last() else {
+            return Err(intent.fail(&site.path, ErrorKind::AlreadyExists));
+        };
+        let new_id = || self.kernel.store().new_file_id();
+        let parent = draft
+            .parents(parent, missing, parents, &intent.caller.agent, new_id)
+            .map_err(|kind| intent.fail(&site.path, kind))?;
+        let id = new_id();
+        draft.insert(parent, name, id, row);
+        Ok(id)
+    }
+
+    /// A path that leads to a mount point is a directory, whatever the rows say.
+    fn no_mount_below(&self, site: &Site, intent: &Intent) -> Result<(), Stop> {
+        if self.kernel.has_mounts_below(&site.mount.zone, &site.path) {
+            return Err(intent.fail(&site.path, ErrorKind::IsADirectory));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn set(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        call: &SysSetattr,
+    ) -> Result<SetattrDone, Stop> {
+        let rows = self.rows().map_err(|error| store_error(intent.op, &site.path, &error))?;
+        let Place { end, .. } = self.place(&rows, site, intent)?;
+        let mut draft = self.draft(intent);
+        match end {
+            End::Entry { step, row } => {
+                expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
+                same_kind(intent, &site.path, &row, call)?;
+                drop(rows);
+                let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                let mut new = row.clone();
+                let changed = describe(intent, &site.path, &mut new, &call.attributes)?;
+                // A directory that existed by implication is now made.
+                let made = row.implicit && call.entry_type == Some(EntryType::Dir);
+                new.implicit = row.implicit && !made && changed.is_empty();
+                if new == row {
+                    let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
+                    return Ok(SetattrDone::new(false, changed, metadata, self.unchanged(site, intent)?));
+                }
+                new.changed = intent.at;
+                draft.update(id, &row, &new);
+                let metadata = draft.show(&site.path, id, &new);
+                let receipt = self.commit(site, None, intent, draft).await?;
+                Ok(SetattrDone::new(made, changed, metadata, receipt))
+            }
+            End::Nothing { parent, rest } => {
+                expect(intent, &site.path, None, call.create, &call.precondition)?;
+                drop(rows);
+                let entry_type = call.entry_type.unwrap_or(EntryType::Reg);
+                if entry_type != EntryType::Dir {
+                    self.no_mount_below(site, intent)?;
+                }
+                let mut row = InodeRow::new(entry_type, intent.caller.agent.clone(), intent.at);
+                row.link_target.clone_from(&call.link_target);
+                row.size = call.link_target.as_ref().map_or(0, |target| target.len() as u64);
+                if entry_type == EntryType::Reg {
+                    row.mime_type = guess_mime(&site.path);
+                }
+                describe(intent, &site.path, &mut row, &call.attributes)?;
+                let id = self.add(&mut draft, site, intent, parent, &rest, call.parents, &row)?;
+                let metadata = draft.show(&site.path, id, &row);
+                let receipt = self.commit(site, None, intent, draft).await?;
+                Ok(SetattrDone::new(true, Vec::new(), metadata, receipt))
+            }
+        }
+    }
+
+    pub(crate) async fn copy(
+        &self,
+        from: &Site,
+        source: &Node,
+        to: &Site,
+        intent: &Intent,
+        call: &SysCopy,
+    ) -> Result<Copied, Stop> {
+        let kept = self.kept_of(from, source, to, intent).await?;
+        let create = if call.replace { Create::IfMissing } else { Create::Exclusive };
+        let rows = self.rows().map_err(|error| store_error(intent.op, &to.path, &error))?;
+        let Place { end, .. } = self.place(&rows, to, intent)?;
+        let mut draft = self.draft(intent);
+        let found = match &end {
+            End::Entry { row, .. } => Some(row),
+            End::Nothing { .. } => None,
+        };
+        expect(intent, &to.path, found, create, &call.precondition)?;
+        let (id, row, created) = match end {
+            End::Entry { step, row } => {
+                must_be_file(intent, &to.path, row.entry_type)?;
+                let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                let mut new = row.clone();
+                hold(&mut new, &kept, intent);
+                like(&mut new, source);
+                draft.update(id, &row, &new);
+                (id, new, false)
+            }
+            End::Nothing { parent, rest } => {
+                self.no_mount_below(to, intent)?;
+                let mut new = InodeRow::new(EntryType::Reg, intent.caller.agent.clone(), intent.at);
+                hold(&mut new, &kept, intent);
+                like(&mut new, source);
+                (self.add(&mut draft, to, intent, parent, &rest, Default::default(), &new)?, new, true)
+            }
+        };
+        drop(rows);
+        let metadata = self.include(&mut draft, kept, &to.path, id, &row);
+        let receipt = self.commit(from, Some(&to.path), intent, draft).await?;
+        Ok(Copied::new(created, metadata, receipt))
+    }
+
+    /// The content of `source`, kept where this mount keeps it. Within one mount nothing is copied.
+    async fn kept_of(&self, from: &Site, source: &Node, to: &Site, intent: &Intent) -> Result<Kept, Stop> {
+        let metadata = &source.metadata;
+        if let (Some(id), true) = (&metadata.content_id, from.mount.root == to.mount.root) {
+            return Ok(Kept {
+                id: id.clone(),
+                size: metadata.size,
+                placement: source.placement,
+                whole: None,
+            });
+        }
+        let all = nexus_messages::syscall::Extent::One(nexus_messages::syscall::ByteRange::ALL);
+        let read = super::Volume::of(self.kernel, from).read(from, source, &all).await;
+        let ((whole, _), _) = read.map_err(|error| store_error(intent.op, &from.path, &error))?;
+        self.keep(to, intent, &[whole]).await
+    }
+}
+
+/// The media type that the path's name tells.
+fn guess_mime(path: &VPath) -> Option<Arc<str>> {
+    mime_guess::from_path(path.as_str()).first_raw().map(Arc::from)
+}
+
+pub(super) fn must_be_file(intent: &Intent, path: &VPath, entry_type: EntryType) -> Result<(), Stop> {
+    match entry_type {
+        EntryType::Reg => Ok(()),
+        EntryType::Dir | EntryType::Mount => Err(intent.fail(path, ErrorKind::IsADirectory)),
+        // A link has come to where a file or nothing was: resolve again.
+        EntryType::Link => Err(Stop::Again),
+        _ => Err(intent.fail(path, ErrorKind::NotSupported)),
+    }
+}
+
+/// The type of an entry never changes; making what exists is refused unless it is the same.
+fn same_kind(intent: &Intent, path: &VPath, row: &InodeRow, call: &SysSetattr) -> Result<(), Stop> {
+    let Some(wanted) = call.entry_type else { return Ok(()) };
+    let same = match (wanted, row.entry_type) {
+        (EntryType::Dir, EntryType::Dir | EntryType::Mount) => true,
+        (EntryType::Link, EntryType::Link) => call.link_target == row.link_target,
+        (wanted, there) => wanted == there,
+    };
+    if same {
+        return Ok(());
+    }
+    let error = Error::new(intent.op, path, ErrorKind::AlreadyExists);
+    Err(match (wanted, row.entry_type) {
+        (EntryType::Link, EntryType::Link) => error.because("a link with another target"),
+        (_, there) => error.because(format!("it is a {there} and cannot become a {wanted}")),
+    }
+    .into())
+}
+
+/// Lets the entry have this content from now on.
+fn hold(row: &mut InodeRow, kept: &Kept, intent: &Intent) {
+    row.content_id = Some(kept.id.clone());
+    row.size = kept.size;
+    row.placement = kept.placement;
+    row.version += 1;
+    row.generation += 1;
+    row.modified = intent.at;
+    row.changed = intent.at;
+}
+
+/// Takes over what a copy has of its source.
+fn like(row: &mut InodeRow, source: &Node) {
+    row.mode = source.metadata.mode;
+    row.mime_type.clone_from(&source.metadata.mime_type);
+}
+
+/// Sets the attributes, and says which are now different.
+pub(super) fn describe(
+    intent: &Intent,
+    path: &VPath,
+    row: &mut InodeRow,
+    wanted: &Attributes,
+) -> Result<Vec<Attribute>, Stop> {
+    check_attributes(intent, path, &row.owner, wanted)?;
+    let mut changed = Vec::new();
+    let mut set = |different: bool, attribute: Attribute| {
+        if different {
+            changed.push(attribute);
+        }
+    };
+    if let Some(mode) = wanted.mode {
+        set(mode != row.mode, Attribute::Mode);
+        row.mode = mode;
+    }
+    if let Some(owner) = &wanted.owner {
+        set(*owner != row.owner, Attribute::Owner);
+        row.owner = owner.clone();
+    }
+    if let Some(mime) = &wanted.mime_type {
+        set(Some(mime) != row.mime_type.as_ref(), Attribute::MimeType);
+        row.mime_type = Some(mime.clone());
+    }
+    if let Some(modified) = wanted.modified {
+        set(modified != row.modified, Attribute::Modified);
+        row.modified = modified;
+    }
+    if let Some(created) = wanted.created {
+        set(created != row.created, Attribute::Created);
+        row.created = created;
+    }
+    Ok(changed)
+}
+
+/// Whether the attributes make sense, and the caller may set them.
+pub(super) fn check_attributes(
+    intent: &Intent,
+    path: &VPath,
+    owner: &Arc<str>,
+    wanted: &Attributes,
+) -> Result<(), Stop> {
+    if let Some(mode) = wanted.mode.filter(|mode| *mode > 0o7777) {
+        let error = Error::new(intent.op, path, ErrorKind::InvalidArgument);
+        return Err(error.because(format!("mode {mode:o} has more than the permission bits")).into());
+    }
+    if wanted.owner.as_ref().is_some_and(|new| new != owner) && !intent.caller.admin {
+        let error = Error::new(intent.op, path, ErrorKind::PermissionDenied);
+        return Err(error
+            .because("giving an entry to somebody else needs the administrator's handle")
+            .into());
+    }
+    Ok(())
+}
