@@ -14,6 +14,7 @@ mod guard;
 mod reader;
 mod store;
 mod transaction;
+mod view;
 
 pub use config::RedbConfig;
 pub use disk::{Disk, FileDisk};

@@ -11,9 +11,10 @@ use redb::{Builder, Database, Durability, ReadableDatabase, TableHandle, WriteTr
 
 use super::config::RedbConfig;
 use super::disk::{Disk, FileDisk};
-use super::guard::{Guard, Guarded, View};
+use super::guard::{Guard, Guarded};
 use super::reader::RedbReader;
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
+use super::view::View;
 use super::{codec, error};
 use crate::entries;
 

@@ -8,7 +8,7 @@ use nexus_kernel::hal::conformance::object_store::{content, path};
 use nexus_kernel::hal::{BlobInfo, StoreFuture, Transport};
 use nexus_messages::syscall::ByteRange;
 
-use super::{cas_local, damage_in, damage_on, memory_paths, path_local};
+use super::subjects::{cas_local, damage_in, damage_on, memory_paths, path_local};
 
 /// A transport that outlives the store on it.
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,7 @@ use nexus_kernel::hal::{PathStore, PathWrite, StoreError};
 use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
 
-use super::{path_local, wait};
+use super::subjects::{path_local, wait};
 
 const HOWS: [PathWrite; 3] =
     [PathWrite::Whole, PathWrite::Exclusive, PathWrite::At { offset: 0, truncate: true }];
