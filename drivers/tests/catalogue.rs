@@ -20,12 +20,12 @@ fn open<T>(
     let (env, _simulation) = Env::seeded(1);
     let cx = DriverContext::new(env.clone(), env.pool("mount", 2, 8), data_folder.map(Into::into));
     catalogue.check(spec)?;
-    let opening = catalogue.get(&spec.driver).unwrap().open(spec, cx);
+    let opening = catalogue.get(&spec.driver).expect("it was checked").open(spec, cx);
     env.blocking_wait(async { Ok(then(opening.await?).await) })
 }
 
 fn refused(catalogue: &Catalogue, spec: &MountSpec, saying: &str) {
-    let error = open(catalogue, spec, None, async |_| ()).unwrap_err();
+    let error = open(catalogue, spec, None, async |_| ()).expect_err("refused");
     assert!(matches!(error, StoreError::BadOption { .. }) && error.to_string().contains(saying), "{error}");
 }
 
@@ -59,7 +59,7 @@ fn every_built_in_driver_opens_and_answers() {
     }
     assert!(folder.path().join("blobs").is_dir() && folder.path().join("a/b").is_dir());
     let missing = MountSpec::new("path-local").option("folder", format!("{there}/none"));
-    let error = open(&catalogue(), &missing, None, async |_| ()).unwrap_err();
+    let error = open(&catalogue(), &missing, None, async |_| ()).expect_err("refused");
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
 }
 
@@ -76,7 +76,7 @@ impl DriverFactory for Own {
     }
 
     fn open(&self, _: &MountSpec, cx: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        catalogue().get("memory").unwrap().open(&MountSpec::new("memory"), cx)
+        catalogue().get("memory").expect("built in").open(&MountSpec::new("memory"), cx)
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
@@ -24,8 +24,8 @@ type Range = (Bound<u64>, Bound<u64>);
 pub(super) struct Guarded {
     disk: Box<dyn StorageBackend>,
     len: AtomicU64,
-    /// Raised when the disk is about to be written to again: views made before it are over.
-    epoch: AtomicU64,
+    /// Whether the instance of redb that is read from has met a failure: it reads nothing more.
+    stuck: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -68,7 +68,7 @@ impl Guarded {
         Ok(Arc::new(Self {
             disk,
             len: AtomicU64::new(len),
-            epoch: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
             state: Mutex::new(state),
         }))
     }
@@ -95,15 +95,14 @@ impl Guarded {
         self.state.lock().keep_locks = true;
     }
 
-    /// Ends all views: what lies under them is about to change.
-    pub(super) fn retire_views(&self) {
-        // Release, and acquire in `Guarded::epoch`: a view that misses this change has read before any write that follows it.
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+    /// Whether what is read from must be opened anew.
+    pub(super) fn is_stuck(&self) -> bool {
+        // Checked again under the writer's lock before anything is done about it.
+        self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Which views are good: those of this number.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    pub(super) fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
     }
 
     pub(super) fn disk(&self) -> &dyn StorageBackend {
@@ -116,6 +115,7 @@ impl Guarded {
 
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
+            self.set_stuck(true);
             let mut state = self.state.lock();
             let outcome_unknown = state.header_written;
             state.failure.get_or_insert_with(|| Failure {

@@ -1,6 +1,7 @@
 //! The last durable state of a disk that failed, for reading.
 //!
-//! Opening a database writes a few pages. They stay in memory here, so nothing more is written to the disk.
+//! Opening a database writes a few pages. They stay in memory here, so nothing more is written to the disk. A view ends with the database
+//! that was opened on it, which is before the disk is written to again: redb then reads nothing more from it, also for its old readers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,6 @@ const PAGE: u64 = PAGE_BYTES as u64;
 #[derive(Debug)]
 pub(super) struct View {
     under: Arc<Guarded>,
-    epoch: u64,
     over: Mutex<Overlay>,
 }
 
@@ -32,8 +32,7 @@ struct Overlay {
 impl View {
     pub(super) fn of(under: Arc<Guarded>) -> io::Result<Self> {
         let len = under.disk().len()?;
-        let epoch = under.epoch();
-        let mut view = Self { under, epoch, over: Mutex::new(Overlay { len, pages: BTreeMap::new() }) };
+        let mut view = Self { under, over: Mutex::new(Overlay { len, pages: BTreeMap::new() }) };
         let header = view.under.durable_header();
         let there = usize::try_from(len).map_or(header.len(), |len| len.min(header.len()));
         view.over.get_mut().write(view.under.disk(), 0, &header[..there])?;
@@ -100,12 +99,8 @@ impl StorageBackend for View {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.over.lock().read(self.under.disk(), offset, out)?;
-        // Asked after reading: what was read before the disk changed is right.
-        match self.under.epoch() == self.epoch {
-            true => Ok(()),
-            false => Err(io::Error::other("the store was opened anew; read from a new reader")),
-        }
+        let result = self.over.lock().read(self.under.disk(), offset, out);
+        result.inspect_err(|_| self.under.set_stuck(true))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -99,13 +99,13 @@ fn a_folder_that_becomes_a_link_between_two_looks_leads_nowhere() {
     let both = folders();
     let (mounted, outside) = (both.path().join("mounted"), both.path().join("outside"));
     let paths = path_local(&mounted);
+    let (victim, link) = (mounted.join("victim"), mounted.join("link"));
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("secret"), "harmless").unwrap();
+    symlink(&outside, &link).unwrap();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let (victim, link) = (mounted.join("victim"), mounted.join("link"));
-            fs::create_dir(&victim).unwrap();
-            fs::write(victim.join("secret"), "harmless").unwrap();
-            symlink(&outside, &link).unwrap();
             while !over.load(Ordering::Relaxed) {
                 // The folder and the link change places at one blow: there is always one of them.
                 renameat_with(CWD, &victim, CWD, &link, RenameFlags::EXCHANGE).unwrap();
