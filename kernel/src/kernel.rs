@@ -346,18 +346,8 @@ impl Kernel {
         })
     }
 
-    pub(crate) async fn mount(
-        &self,
-        caller: &Arc<Caller>,
-        admitted: &Admitted<SysSetattr>,
-    ) -> Result<SetattrDone> {
-        let call = &admitted.call;
+    pub(crate) async fn mount(&self, caller: &Arc<Caller>, call: &SysSetattr) -> Result<SetattrDone> {
         let fail = |kind| Error::new(Op::Mount, &call.path, kind);
-        if let Some(node) = &admitted.first.node
-            && !node.metadata.is_directory()
-        {
-            return Err(fail(ErrorKind::NotADirectory));
-        }
         let Some(spec) = call.mount.clone() else { return Err(fail(ErrorKind::InvalidArgument)) };
         let attach =
             Attach { zone: caller.zone.clone(), point: call.path.clone(), spec, caller: caller.clone() };
