@@ -175,7 +175,7 @@ impl Kernel {
         let registry = SupSpec::new("registry", Strategy::RestForOne).child(primitive(ChildSpec::new(
             "lifecycle",
             self.lifecycle.clone(),
-            self.clone(),
+            Arc::downgrade(self),
         )));
         restarts(SupSpec::new("nexus", Strategy::RestForOne))
             .supervisor(restarts(store))
