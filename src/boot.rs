@@ -16,15 +16,12 @@ use nexus_drivers::redb::{RedbConfig, RedbMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore, StoreError};
 use nexus_kernel::{Kernel, KernelConfig};
 use nexus_messages::syscall::SysSetattr;
-use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath, ZoneId};
+use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
 use nexus_supervisors::Tree;
 
 use crate::closing::Closing;
 use crate::config::{Config, Settings};
 use crate::folder::DataFolder;
-
-/// The name of the administrator, who owns what the handle of `connect` makes.
-pub(crate) const ADMINISTRATOR: &str = "admin";
 
 /// How long the drop of the last handle waits for the kernel to end. It goes on ending in the background.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
@@ -95,7 +92,7 @@ async fn bring_up(
 
 /// Who boots, and who holds the handle that `connect` returns.
 pub(crate) fn administrator() -> Arc<Caller> {
-    Arc::new(Caller { agent: ADMINISTRATOR.into(), zone: ZoneId::root(), admin: true })
+    Arc::new(Caller::administrator())
 }
 
 fn failed(settings: &Settings, kind: ErrorKind, step: &str, cause: &dyn std::fmt::Display) -> Error {

@@ -142,6 +142,9 @@ impl StoreError {
             Self::Closed => ErrorKind::Down,
             Self::NotSupported { .. } => ErrorKind::NotSupported,
             Self::BadOption { .. } => ErrorKind::InvalidArgument,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::PermissionDenied
+            }
             Self::Io { .. } | Self::Backend { .. } | Self::Unknown { .. } => ErrorKind::Io,
         }
     }

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
 //! The lock table against a naive model, one by one and by many threads at once.
 
 use std::future::Future;

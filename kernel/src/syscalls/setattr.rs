@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, PATH_MAX, Result, VPath};
+use nexus_messages::{
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, PATH_MAX, Receipt, Result, VPath,
+};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit};
+use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -90,6 +93,10 @@ impl Mutation for SysSetattr {
     ) -> Result<SetattrDone, Stop> {
         let site = &admitted.first.site;
         Volume::of(kernel, site).set(site, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<SetattrDone> {
+        Some(SetattrDone::new(false, Vec::new(), first.node.as_ref()?.metadata.clone(), receipt))
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &SetattrDone) -> Option<Event> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Result, VPath,
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Receipt, Result, VPath,
 };
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit};
+use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -55,6 +56,11 @@ impl Mutation for SysUnlink {
             return Err(error.because("a mount lies below it").into());
         }
         Volume::of(kernel, site).unlink(site, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Unlinked> {
+        let entry_type = first.node.as_ref().map_or(EntryType::Reg, |node| node.metadata.entry_type);
+        Some(Unlinked::new(entry_type, 0, receipt))
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Unlinked) -> Option<Event> {

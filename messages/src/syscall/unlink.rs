@@ -47,7 +47,7 @@ pub enum Expect {
 pub struct Unlinked {
     /// What the entry was.
     pub entry_type: EntryType,
-    /// How many entries are gone, the one at the path included.
+    /// How many entries are gone, the one at the path included; 0 for a repeat of a call that was executed before.
     pub removed: u64,
     /// Proof of the commit.
     pub receipt: Receipt,
