@@ -22,9 +22,7 @@ use bytes::Bytes;
 use nexus_actors::{Env, block_on};
 use nexus_kernel::gate::Right;
 use nexus_kernel::{Kernel, MountStatus, Serve};
-use nexus_messages::syscall::{
-    Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written,
-};
+use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written};
 use nexus_messages::{Caller, FileMetadata, IntoPath, Message, Result, VPath};
 use nexus_supervisors::{Kill, TreeStatus};
 

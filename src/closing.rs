@@ -34,7 +34,8 @@ impl Closing {
 
     /// The guard keeps the store from being closed under the call.
     fn open(&self) -> Result<MappedRwLockReadGuard<'_, Arc<dyn Metastore>>, StoreError> {
-        let opened = RwLockReadGuard::try_map(self.0.read(), |opened| opened.as_ref().map(|open| &open.metastore));
+        let opened =
+            RwLockReadGuard::try_map(self.0.read(), |opened| opened.as_ref().map(|open| &open.metastore));
         opened.map_err(|_| StoreError::Closed)
     }
 }

@@ -150,16 +150,18 @@ impl Config {
         let said = folder.or_else(|| std::env::var_os("NEXUS_DATA_DIR").map(PathBuf::from));
         let named = file.or_else(|| std::env::var_os("NEXUS_CONFIG").map(PathBuf::from));
         if let Some(named) = named.as_ref().filter(|named| !named.is_file()) {
-            return Err(Error::on_host(Op::Connect, named, ErrorKind::NotFound).because("it is to hold the settings"));
+            return Err(
+                Error::on_host(Op::Connect, named, ErrorKind::NotFound).because("it is to hold the settings")
+            );
         }
         let place = said.clone().unwrap_or_else(|| PathBuf::from(DATA_FOLDER));
         let file = named.unwrap_or_else(|| place.join(FILE));
         let sources = Figment::new()
             .merge(Toml::file_exact(&file))
             .merge(Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS));
-        let mut layer: Layer = sources.extract().map_err(|why| {
-            Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why)
-        })?;
+        let mut layer: Layer = sources
+            .extract()
+            .map_err(|why| Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why))?;
         layer.data_folder = said.or(layer.data_folder).or(Some(place));
         Ok(Self::of(layer, false))
     }
@@ -312,7 +314,10 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("settings", &self.layer).field("in_memory", &self.in_memory).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("settings", &self.layer)
+            .field("in_memory", &self.in_memory)
+            .finish_non_exhaustive()
     }
 }
 

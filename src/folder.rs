@@ -32,7 +32,8 @@ impl DataFolder {
             Error::on_host(Op::Connect, path, ErrorKind::Io).because(format!("{what}: {error}"))
         };
         fs::create_dir_all(path).map_err(|error| failed("making the data folder", error))?;
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = opened.map_err(|error| failed(LOCK, error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -44,7 +45,8 @@ impl DataFolder {
         }
         let before = told(&mut lock).map_err(|error| failed(LOCK, error))?;
         if let Some(format) = before.format.filter(|format| *format > FORMAT) {
-            let why = format!("the data folder has format {format}, and this version of nexus knows {FORMAT}");
+            let why =
+                format!("the data folder has format {format}, and this version of nexus knows {FORMAT}");
             return Err(Error::on_host(Op::Connect, path, ErrorKind::NotSupported).because(why));
         }
         tell(&mut lock).map_err(|error| failed(LOCK, error))?;

@@ -81,7 +81,8 @@ impl Nexus {
             }
         }
         let mut chains = chains(&known).into_iter().map(|chain| {
-            let calls: Vec<_> = chain.into_iter().filter_map(|index| Some((index, calls.remove(&index)?))).collect();
+            let calls: Vec<_> =
+                chain.into_iter().filter_map(|index| Some((index, calls.remove(&index)?))).collect();
             async move {
                 let mut done = Vec::with_capacity(calls.len());
                 for (index, call) in calls {

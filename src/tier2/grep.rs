@@ -211,7 +211,10 @@ pub struct GrepStream {
 
 impl std::fmt::Debug for GrepStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GrepStream").field("base", &self.base).field("stats", &self.stats).finish_non_exhaustive()
+        f.debug_struct("GrepStream")
+            .field("base", &self.base)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
     }
 }
 
@@ -302,7 +305,8 @@ struct Scanned {
 
 impl Search {
     fn of(grep: &Grep) -> Result<Self> {
-        let invalid = |why: &dyn std::fmt::Display| Error::global(Op::Grep, ErrorKind::InvalidArgument).because(why);
+        let invalid =
+            |why: &dyn std::fmt::Display| Error::global(Op::Grep, ErrorKind::InvalidArgument).because(why);
         let mut builder = RegexMatcherBuilder::new();
         builder.case_insensitive(grep.ignore_case).fixed_strings(grep.fixed).line_terminator(Some(b'\n'));
         let regex = builder.build(&grep.pattern).map_err(|why| invalid(&why))?;

@@ -27,7 +27,9 @@ impl Nexus {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn mount(&self, at: impl IntoPath, spec: MountSpec) -> Result<SetattrDone> {
-        self.send(SysSetattr::mount(path(Op::Mount, at)?, spec)).await.map_err(|error| error.during(Op::Mount))
+        self.send(SysSetattr::mount(path(Op::Mount, at)?, spec))
+            .await
+            .map_err(|error| error.during(Op::Mount))
     }
 
     /// Detaches a mount, once the calls in it have ended. What it stores is kept.
