@@ -81,11 +81,11 @@ async fn bring_up(
     started.tree = Some(tree.clone());
 
     let remounted = kernel.remount().await;
-    let remounted = remounted.map_err(|error| failed(settings, error.kind(), "mounting again", &error))?;
+    let remounted = remounted.map_err(|error| refused(settings, "mounting again", &error))?;
     if remounted == 0 {
         let mount = SysSetattr::mount(VPath::root(), settings.root.clone());
         let mounted = kernel.send(&administrator(), mount).await;
-        mounted.map_err(|error| failed(settings, error.kind(), "the first mount", &error))?;
+        mounted.map_err(|error| refused(settings, "the first mount", &error))?;
     }
     Ok((kernel, tree))
 }
@@ -101,6 +101,11 @@ fn failed(settings: &Settings, kind: ErrorKind, step: &str, cause: &dyn std::fmt
         None => Error::global(Op::Connect, kind),
     };
     error.because(format!("{step}: {cause}"))
+}
+
+/// As [`failed`], for what the kernel itself answered: said once, not as an error within an error.
+fn refused(settings: &Settings, step: &str, error: &Error) -> Error {
+    failed(settings, error.kind(), step, &error.cause().unwrap_or(error.kind().describe()))
 }
 
 fn catalogue(config: &Config, settings: &Settings) -> Result<Catalogue> {
