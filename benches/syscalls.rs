@@ -81,7 +81,7 @@ fn warm(c: &mut Criterion) {
         });
     }
     group.finish();
-    runtime.block_on(nx.shutdown());
+    runtime.block_on(nx.shutdown()).expect("it stops in order");
 }
 
 /// Appends and syncs `count` times 1 KiB, with nothing of ours in between.
@@ -153,7 +153,7 @@ fn write(c: &mut Criterion) {
         });
     });
     group.finish();
-    runtime.block_on(nx.shutdown());
+    runtime.block_on(nx.shutdown()).expect("it stops in order");
 }
 
 /// Makes `count` files in `folder`, many at a time so that they share their commits.
@@ -200,7 +200,7 @@ fn readdir(c: &mut Criterion) {
     });
     listing("10 above 100,000", path("/deep"), 10);
     group.finish();
-    runtime.block_on(nx.shutdown());
+    runtime.block_on(nx.shutdown()).expect("it stops in order");
 }
 
 criterion_group!(benches, warm, write, readdir);
