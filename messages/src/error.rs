@@ -37,6 +37,8 @@ pub enum Op {
     Connect,
     Import,
     Export,
+    Kill,
+    Shutdown,
 }
 
 impl Op {
@@ -68,6 +70,8 @@ impl Op {
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",
+            Self::Kill => "kill",
+            Self::Shutdown => "shutdown",
         }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, PATH_MAX, Receipt, Result, VPath,
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, Op, OpId, PATH_MAX, Receipt, Result, VPath,
 };
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit};
-use super::locate::Located;
+use super::admit::{Admissible, Admitted, Which, admit_unrouted};
+use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -122,9 +122,15 @@ impl Serve for SysSetattr {
             let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);
             return Err(error.because("mounting needs the administrator's handle"));
         }
-        let admitted = admit(kernel, caller, self, None).await?;
-        let done = kernel.mount(caller, &admitted).await;
-        admitted.after(kernel, &done).await;
+        let hooked = admit_unrouted(kernel, caller, &self).await?;
+        let done = match locate(kernel, Self::OP, &caller.zone, &self.path, false).await {
+            // A mount covers a directory, or nothing.
+            Ok(Located { node: Some(node), .. }) if !node.metadata.is_directory() => {
+                Err(Error::new(Op::Mount, &self.path, ErrorKind::NotADirectory))
+            }
+            _ => kernel.mount(caller, &self).await,
+        };
+        hooked.after(kernel, &done).await;
         done
     }
 }
