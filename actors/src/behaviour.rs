@@ -96,6 +96,8 @@ impl<B: Behaviour> Clone for Start<B> {
 }
 
 /// How a handler answers.
+///
+/// A step that finishes on the actor names its type: `Reply::wait_then(read, |me: &mut Self, _, bytes| me.keep(bytes))`.
 pub enum Reply<B: Behaviour, R> {
     /// Here it is.
     Now(R),

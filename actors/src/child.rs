@@ -25,8 +25,8 @@ pub trait Child: Send + Sync {
     fn start(&self, place: Place, warm: bool, exits: ExitPort)
     -> BoxFuture<'static, Result<u64, ExitReason>>;
 
-    /// Ends the incarnation in order: what it is doing is finished, and it cleans up. After `timeout` (None: never) it
-    /// is killed, and written off when that does not help. The mailbox stays; the exit port hears nothing. May be
+    /// Ends the incarnation in order: what it is doing is finished, and it cleans up. After `timeout` (None: never; zero: at
+    /// once) it is killed, and written off when that does not help. The mailbox stays; the exit port hears nothing. May be
     /// repeated; gives `Normal` when nothing ran.
     fn stop(&self, why: ExitReason, timeout: Option<Duration>) -> BoxFuture<'static, ExitReason>;
 
@@ -77,17 +77,24 @@ impl<B: Behaviour> Child for Controlled<B> {
 
     fn stop(&self, why: ExitReason, timeout: Option<Duration>) -> BoxFuture<'static, ExitReason> {
         let actor = self.0.clone();
+        let brutal = timeout == Some(Duration::ZERO);
         // Ordered at once: whoever drops the future has stopped it nevertheless.
-        let Some(last_word) = actor.cell().order_stop(why) else {
+        let ordered = if brutal { actor.cell().order_kill() } else { actor.cell().order_stop(why) };
+        let Some(mut last_word) = ordered else {
             return Box::pin(std::future::ready(ExitReason::Normal));
         };
         Box::pin(async move {
             let (cell, env) = (actor.cell(), actor.env());
             let Some(timeout) = timeout else { return last_word.await.unwrap_or(ExitReason::Killed) };
-            if let Ok(heard) = env.timeout(timeout, last_word).await {
-                return heard.unwrap_or(ExitReason::Killed);
+            if !brutal {
+                if let Ok(heard) = env.timeout(timeout, last_word).await {
+                    return heard.unwrap_or(ExitReason::Killed);
+                }
+                match cell.order_kill() {
+                    Some(killed) => last_word = killed,
+                    None => return ExitReason::Killed,
+                }
             }
-            let Some(last_word) = cell.order_kill() else { return ExitReason::Killed };
             if let Ok(heard) = env.timeout(KILL_GRACE, last_word).await {
                 return heard.unwrap_or(ExitReason::Killed);
             }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::behaviour::{Cx, Handle, Job, Reply};
 use crate::call::CallError;
+use crate::panics;
 
 /// What the mailbox and the turn see of a message.
 pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
@@ -139,7 +140,8 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
         let old = std::mem::replace(&mut inner.content, Content::Failed(error));
         let waker = inner.waker.take();
         drop(inner);
-        drop(old);
+        // The message's destructor must not take down whoever tells its end.
+        let _ = panics::guarded_drop(old);
         waker.into_iter().for_each(Waker::wake);
     }
 }

@@ -22,10 +22,10 @@ impl Default for MailboxBounds {
 }
 
 /// What is queued, and by when it must have begun.
-pub(crate) struct Entry<T> {
+struct Entry<T> {
     seq: u64,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) item: T,
+    deadline: Option<Instant>,
+    item: T,
 }
 
 pub(crate) struct Mailbox<T> {
@@ -83,14 +83,16 @@ impl<T> Mailbox<T> {
         Ok(self.next_seq)
     }
 
-    /// The next message. Who waited longest for room gets the place.
-    pub(crate) fn pop(&mut self) -> Option<Entry<T>> {
+    /// The next message and its deadline. Who waited longest for room gets the place.
+    pub(crate) fn pop(&mut self) -> Option<(T, Option<Instant>)> {
         if let Some(item) = self.signals.pop_front() {
-            return Some(Entry { seq: 0, deadline: None, item });
+            return Some((item, None));
         }
-        let entry = self.queue.pop_front();
-        self.admit();
-        entry
+        let Entry { item, deadline, .. } = self.queue.pop_front()?;
+        if !self.waiting.is_empty() {
+            self.admit();
+        }
+        Some((item, deadline))
     }
 
     /// Takes back the message with this number.
@@ -132,6 +134,75 @@ impl<T> Mailbox<T> {
             && let Some(entry) = self.waiting.pop_front()
         {
             self.queue.push_back(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Push { patient: bool, deadline: Option<u64> },
+        Pop,
+        Withdraw(usize),
+        Expire(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (any::<bool>(), prop::option::of(0_u64..50))
+                .prop_map(|(patient, deadline)| Op::Push { patient, deadline }),
+            2 => Just(Op::Pop),
+            1 => (0_usize..40).prop_map(Op::Withdraw),
+            1 => (0_u64..50).prop_map(Op::Expire),
+        ]
+    }
+
+    proptest! {
+        /// The model is one list; the first `bound` of it are the queue.
+        #[test]
+        fn it_agrees_with_one_plain_list(bound in 1_usize..5, ops in prop::collection::vec(op(), 1..80)) {
+            #[expect(clippy::disallowed_methods, reason = "any time will do")]
+            let zero = Instant::now();
+            let at = |ms: u64| zero + Duration::from_millis(ms);
+            let mut mailbox = Mailbox::new(MailboxBounds { messages: bound });
+            let mut model: Vec<(u64, Option<u64>)> = Vec::new();
+            for (n, op) in ops.into_iter().enumerate() {
+                match op {
+                    Op::Push { patient, deadline } => {
+                        let pushed = mailbox.push(n, deadline.map(at), patient);
+                        prop_assert_eq!(pushed.is_ok(), patient || model.len() < bound);
+                        if let Ok(seq) = pushed {
+                            model.push((seq, deadline));
+                        }
+                    }
+                    Op::Pop => {
+                        let expected = if model.is_empty() { None } else { Some(model.remove(0).1.map(at)) };
+                        prop_assert_eq!(mailbox.pop().map(|(_, deadline)| deadline), expected);
+                    }
+                    Op::Withdraw(which) => {
+                        let seq = model.get(which).map_or(u64::MAX, |(seq, _)| *seq);
+                        let known = model.iter().any(|(s, _)| *s == seq);
+                        model.retain(|(s, _)| *s != seq);
+                        prop_assert_eq!(mailbox.withdraw(seq).is_some(), known);
+                    }
+                    Op::Expire(now) => {
+                        let before = model.len();
+                        model.retain(|(_, deadline)| deadline.is_none_or(|d| d > now));
+                        let (expired, earliest) = mailbox.expire(at(now));
+                        prop_assert_eq!(expired.len(), before - model.len());
+                        prop_assert_eq!(earliest, model.iter().filter_map(|(_, d)| *d).min().map(at));
+                    }
+                }
+                prop_assert_eq!(mailbox.queued(), model.len().min(bound));
+                prop_assert_eq!(mailbox.callers_waiting(), model.len().saturating_sub(bound));
+            }
         }
     }
 }

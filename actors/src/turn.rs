@@ -219,18 +219,27 @@ impl<B: Behaviour> Turn<B> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.cell().next(self.generation, cx.waker(), self.mode()) {
-                Next::Message(mail) => {
-                    budget -= 1;
-                    if let Err(why) = self.run(mail) {
-                        self.finish(why);
-                        return Poll::Ready(());
-                    }
-                    if budget > 0 {
-                        continue;
-                    }
+            self.pulse.skip();
+            let mode = self.mode();
+            let mut idle = false;
+            if mode == Mode::Open
+                && let Some(mail) = self.cell().pop(self.generation, cx.waker(), &mut idle)
+            {
+                budget -= 1;
+                if let Err(why) = self.run(mail) {
+                    self.finish(why);
+                    return Poll::Ready(());
                 }
+                if budget > 0 {
+                    continue;
+                }
+                // The futures have their turn, then the other actors.
+                idle = true;
+            }
+            let next = if idle { Next::Idle } else { self.cell().next(self.generation, cx.waker(), mode) };
+            match next {
                 Next::Idle => {}
+                Next::Messages => continue,
                 Next::Swap(request) => {
                     self.begin_swap(request);
                     continue;

@@ -1,4 +1,5 @@
 //! The runtime works the same inside every kind of program.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

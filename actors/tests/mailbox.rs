@@ -1,4 +1,5 @@
 //! Bounds, deadlines, order and fairness of mailboxes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -19,6 +20,7 @@ fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
     block_on(claim(env.clone()));
     env.stop();
     let (env, simulation) = Env::seeded(5);
+    simulation.quiet();
     simulation.block_on(claim(env));
 }
 
@@ -155,12 +157,10 @@ fn an_actor_that_sends_to_itself_does_not_starve_its_neighbour() {
         let (neighbour, _hold) = started(&env, 4).await;
         let turns = Arc::new(AtomicU64::new(0));
         spinner.tell(Spin(turns.clone())).unwrap();
-        for n in 1..=50 {
-            let before = turns.load(Ordering::SeqCst);
+        // And the neighbour does not starve it: tokio looks at what other threads woke at least every 31 polls, and a
+        // poll is 32 messages.
+        for n in 1..=31 * 32 * 2 {
             assert_eq!(neighbour.call(Add(1), SOON).await, Ok(n));
-            // It had at most some turns of its budget between the call and the reply, plus what passes while this
-            // thread is woken: far from "until it stops", which is never.
-            assert!(turns.load(Ordering::SeqCst) >= before);
         }
         assert_eq!(spinning.stop(ExitReason::Shutdown, Some(SOON)).await, ExitReason::Shutdown);
         assert!(turns.load(Ordering::SeqCst) > 0);
@@ -171,6 +171,7 @@ fn an_actor_that_sends_to_itself_does_not_starve_its_neighbour() {
 #[test]
 fn in_a_simulation_the_budget_is_exact() {
     let (env, simulation) = Env::seeded(1);
+    simulation.quiet();
     simulation.block_on(async {
         let (spinner, _spinning) = started(&env, 4).await;
         let (neighbour, _hold) = started(&env, 4).await;

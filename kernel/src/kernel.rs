@@ -175,7 +175,7 @@ impl Kernel {
         let registry = SupSpec::new("registry", Strategy::RestForOne).child(primitive(ChildSpec::new(
             "lifecycle",
             self.lifecycle.clone(),
-            self.clone(),
+            Arc::downgrade(self),
         )));
         restarts(SupSpec::new("nexus", Strategy::RestForOne))
             .supervisor(restarts(store))
@@ -346,18 +346,8 @@ impl Kernel {
         })
     }
 
-    pub(crate) async fn mount(
-        &self,
-        caller: &Arc<Caller>,
-        admitted: &Admitted<SysSetattr>,
-    ) -> Result<SetattrDone> {
-        let call = &admitted.call;
+    pub(crate) async fn mount(&self, caller: &Arc<Caller>, call: &SysSetattr) -> Result<SetattrDone> {
         let fail = |kind| Error::new(Op::Mount, &call.path, kind);
-        if let Some(node) = &admitted.first.node
-            && !node.metadata.is_directory()
-        {
-            return Err(fail(ErrorKind::NotADirectory));
-        }
         let Some(spec) = call.mount.clone() else { return Err(fail(ErrorKind::InvalidArgument)) };
         let attach =
             Attach { zone: caller.zone.clone(), point: call.path.clone(), spec, caller: caller.clone() };

@@ -37,6 +37,8 @@ pub enum Op {
     Connect,
     Import,
     Export,
+    Kill,
+    Shutdown,
 }
 
 impl Op {
@@ -68,6 +70,8 @@ impl Op {
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",
+            Self::Kill => "kill",
+            Self::Shutdown => "shutdown",
         }
     }
 }
@@ -260,6 +264,11 @@ impl Error {
     /// A failure of `op` that concerns no single path.
     pub fn global(op: Op, kind: ErrorKind) -> Self {
         Self::of(op, None, kind)
+    }
+
+    /// A failure of `op` that concerns `path` of the machine that the kernel runs on.
+    pub fn on_host(op: Op, path: impl AsRef<std::path::Path>, kind: ErrorKind) -> Self {
+        Self::of(op, Some(path.as_ref().to_string_lossy().into()), kind)
     }
 
     /// `text` was given as a path to `op`, and is none.

@@ -136,6 +136,21 @@ pub struct Caller {
     pub admin: bool,
 }
 
+impl Caller {
+    /// The name under which the kernel itself acts, as at boot.
+    pub const KERNEL: &'static str = "nexus";
+
+    /// The agent called `agent` of `zone`, without the administrator's capability.
+    pub fn agent(agent: impl Into<Arc<str>>, zone: ZoneId) -> Self {
+        Self { agent: agent.into(), zone, admin: false }
+    }
+
+    /// The administrator: the kernel's own name, in the root zone.
+    pub fn administrator() -> Self {
+        Self { agent: Self::KERNEL.into(), zone: ZoneId::root(), admin: true }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,5 @@
 //! One seed, one run: the same actors and supervisors as on threads, with crashes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -11,6 +12,7 @@ use nexus_supervisors::{Backoff, Kill, Strategy, SupSpec, Tree};
 /// Clients, a worker, a pool, two supervisors, and kills at times drawn from the seed.
 fn run(seed: u64) -> (Trace, String) {
     let (env, simulation) = Env::seeded(seed);
+    simulation.quiet();
     let log = Log::default();
     let written = log.clone();
     simulation.block_on(async {
@@ -91,6 +93,7 @@ fn a_run_is_a_function_of_its_seed() {
 #[test]
 fn a_deadlock_is_reported_with_the_names_of_those_who_wait() {
     let (env, simulation) = Env::seeded(1);
+    simulation.quiet();
     env.spawn("the one who waits", std::future::pending());
     let deadlock = simulation.try_block_on(std::future::pending::<()>()).unwrap_err();
     assert!(deadlock.to_string().contains("the one who waits"), "{deadlock}");

@@ -1,13 +1,14 @@
 //! A handler that never returns: its mailbox is served elsewhere, and it can do no more harm.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use common::{Add, Block, Log, SOON, Thread, quiet_host, until, until_running, worker};
-use nexus_actors::{CallError, Env, ExitReason, block_on};
-use nexus_supervisors::{Kill, Strategy, SupSpec, Tree};
+use common::{Add, Args, Block, Log, SOON, Thread, quiet_host, until, until_running, worker, worker_with};
+use nexus_actors::{CallError, Env, ExitReason, Place, block_on};
+use nexus_supervisors::{Kill, OrderError, Strategy, SupSpec, Tree};
 
 const LIMIT: Duration = Duration::from_millis(40);
 
@@ -64,19 +65,16 @@ fn a_wedged_handler_is_written_off_and_its_mailbox_served_on_another_thread() {
     env.stop();
 }
 
-fn an_injected_wedge(env: Env) -> impl Future<Output = ()> {
-    async move {
-        let (stuck, child) = worker(&env, "stuck", &Log::default());
-        let spec = SupSpec::new("sup", Strategy::OneForOne).child(child.watchdog(LIMIT));
-        let tree = Tree::start(&env, spec).await.unwrap();
-        assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
-        assert!(tree.kill("sup/stuck", Kill::Wedge));
-        assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
-        until_running(&env, &tree, "sup/stuck", 2).await;
-        until(&env, &tree, "sup/stuck", |s| matches!(s.actor.last_exit, Some(ExitReason::Wedged { .. })))
-            .await;
-        tree.stop().await;
-    }
+async fn an_injected_wedge(env: Env) {
+    let (stuck, child) = worker(&env, "stuck", &Log::default());
+    let spec = SupSpec::new("sup", Strategy::OneForOne).child(child.watchdog(LIMIT));
+    let tree = Tree::start(&env, spec).await.unwrap();
+    assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
+    assert!(tree.kill("sup/stuck", Kill::Wedge));
+    assert_eq!(stuck.call(Add(1), SOON).await, Ok(1));
+    until_running(&env, &tree, "sup/stuck", 2).await;
+    until(&env, &tree, "sup/stuck", |s| matches!(s.actor.last_exit, Some(ExitReason::Wedged { .. }))).await;
+    tree.stop().await;
 }
 
 #[test]
@@ -102,4 +100,49 @@ fn a_stop_that_meets_a_wedged_handler_comes_to_its_end() {
         assert_eq!(stuck.call(Add(1), SOON).await, Err(CallError::Down));
     });
     env.stop();
+}
+
+#[test]
+fn an_init_that_never_ends_fails_the_start_and_one_that_blocks_loses_its_thread_alone() {
+    let env = quiet_host();
+    block_on(async {
+        let (waits, first) = worker(&env, "waits", &Log::default());
+        let tree = Tree::start(&env, SupSpec::new("sup", Strategy::OneForOne).child(first)).await.unwrap();
+        let orders = tree.supervisor("sup").unwrap();
+        let (release, blocked) = mpsc::channel();
+        let bad = [
+            Args { id: "hangs", panics_in: Some("init never ends"), ..Args::default() },
+            Args { id: "blocks", init_blocks: Some(Arc::new(Mutex::new(blocked))), ..Args::default() },
+        ];
+        for args in bad {
+            let (_, child) = worker_with(&env, args);
+            let refused = orders.start_child(child.start_within(LIMIT)).await;
+            assert_eq!(refused, Err(OrderError::Start(ExitReason::TimedOut { doing: "init" })));
+        }
+        assert_eq!(waits.call(Add(1), SOON).await, Ok(1));
+        drop(release);
+        tree.stop().await;
+    });
+    env.stop();
+}
+
+#[test]
+fn an_environment_that_is_stopped_under_a_running_tree_takes_its_threads_along() {
+    let env = quiet_host();
+    block_on(async {
+        let log = Log::default();
+        let (own, first) = worker(&env, "own", &log);
+        let (user, second) = worker(&env, "user", &log);
+        let spec = SupSpec::new("sup", Strategy::OneForOne)
+            .child(first.place(Place::Own))
+            .child(second.place(Place::Users));
+        let tree = Tree::start(&env, spec).await.unwrap();
+        let threads = (own.call(Thread, SOON).await.unwrap(), user.call(Thread, SOON).await.unwrap());
+        assert_ne!(threads.0, threads.1);
+        env.stop();
+        env.stop();
+        assert_eq!(tree.wait().await, ExitReason::Killed);
+        assert_eq!(own.call(Add(1), SOON).await, Err(CallError::Down));
+        assert!(Tree::start(&env, SupSpec::new("late", Strategy::OneForOne)).await.is_err());
+    });
 }

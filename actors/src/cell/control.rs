@@ -62,6 +62,7 @@ impl<B: Behaviour> Cell<B> {
                 return Err(ExitReason::error("it runs already"));
             }
             state.generation += 1;
+            state.serving = state.generation;
             state.restarts += u64::from(state.generation > 1);
             state.closed = false;
             let generation = state.generation;
@@ -112,6 +113,7 @@ impl<B: Behaviour> Cell<B> {
         state.orders.stopped.retain(|waiting| !waiting.is_closed());
         state.orders.stopped.push(heard);
         *order(&mut state.orders) = Some(why);
+        state.urgent = true;
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -137,6 +139,7 @@ impl<B: Behaviour> Cell<B> {
             return;
         }
         give(&mut state.orders);
+        state.urgent = true;
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -178,6 +181,7 @@ impl<B: Behaviour> Cell<B> {
                 return Err(SwapError::UnderWay);
             }
             state.orders.swap = Some(Box::new(SwapRequest::new(args, limit, ack)));
+            state.urgent = true;
             let waker = state.waker.take();
             drop(state);
             waker.into_iter().for_each(Waker::wake);

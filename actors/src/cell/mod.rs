@@ -47,8 +47,12 @@ struct State<B: Behaviour> {
     generation: u64,
     /// The one incarnation that may take messages. Invariant: `Some(generation)` or None.
     live: Option<Live<B>>,
+    /// The live incarnation's number, else 0. Invariant: agrees with `live`; here it is quick to compare.
+    serving: u64,
+    /// Whether there is an order to look at. Invariant: true if `orders` has any.
+    urgent: bool,
     closed: bool,
-    running: Option<Running<B>>,
+    running: Running<B>,
     /// Begun messages that are answered later; a free place is None.
     in_flight: Vec<Option<InFlight<B>>>,
     flying: usize,
@@ -93,12 +97,22 @@ impl<B: Behaviour> Orders<B> {
     fn none() -> Self {
         Orders { kill: None, stop: None, stopped: Vec::new(), suspended: false, swap: None, inject: None }
     }
+
+    fn any(&self) -> bool {
+        self.kill.is_some()
+            || self.stop.is_some()
+            || self.suspended
+            || self.swap.is_some()
+            || self.inject.is_some()
+    }
 }
 
+/// What holds the mailbox: a message, or an injected fault. Its parts are set one by one, which is quicker than moving
+/// them as one.
 struct Running<B: Behaviour> {
-    message: &'static str,
-    deadline: Option<Instant>,
     mail: Option<Mail<B>>,
+    deadline: Option<Instant>,
+    label: Option<&'static str>,
 }
 
 struct InFlight<B: Behaviour> {
@@ -118,7 +132,7 @@ impl Pulse {
     }
 
     /// Another message in the same poll.
-    fn skip(&self) {
+    pub(crate) fn skip(&self) {
         self.0.store(self.0.load(Ordering::Relaxed) + 2, Ordering::Relaxed);
     }
 
@@ -147,8 +161,10 @@ impl<B: Behaviour> Cell<B> {
             mailbox: Mailbox::new(bounds),
             generation: 0,
             live: None,
+            serving: 0,
+            urgent: false,
             closed: false,
-            running: None,
+            running: Running { mail: None, deadline: None, label: None },
             in_flight: Vec::new(),
             flying: 0,
             orders: Orders::none(),
@@ -234,7 +250,7 @@ impl<B: Behaviour> Cell<B> {
             queued: state.mailbox.queued(),
             bound: state.mailbox.bound(),
             callers_waiting: state.mailbox.callers_waiting(),
-            in_flight: state.flying + usize::from(state.running.as_ref().is_some_and(|r| r.mail.is_some())),
+            in_flight: state.flying + usize::from(state.running.mail.is_some()),
             served: state.served,
             running,
             last_exit: state.last_exit.clone(),
@@ -268,8 +284,8 @@ impl<B: Behaviour> Cell<B> {
                 None => {}
             };
             let State { running, in_flight, .. } = &mut *state;
-            if let Some(Running { deadline, mail: Some(mail), .. }) = running {
-                look(deadline, mail);
+            if let Some(mail) = &running.mail {
+                look(&mut running.deadline, mail);
             }
             for flying in in_flight.iter_mut().flatten() {
                 look(&mut flying.deadline, &flying.mail);
@@ -299,8 +315,9 @@ impl<B: Behaviour> State<B> {
         let live = self.live.as_ref()?;
         let (generation, ready) = (live.generation, live.ready);
         let step = live.pulse.on_thread();
-        let (message, what) = match (&self.running, step) {
-            (Some(running), _) => (running.message, Doing::Message(self.begun)),
+        let running = self.running.mail.as_ref().map(|mail| mail.name()).or(self.running.label);
+        let (message, what) = match (running, step) {
+            (Some(message), _) => (message, Doing::Message(self.begun)),
             (None, Some(step)) => (if ready { "a future" } else { "init" }, Doing::Step(step)),
             (None, None) => return None,
         };
@@ -314,7 +331,7 @@ impl<B: Behaviour> State<B> {
     }
 
     fn is_live(&self, generation: u64) -> bool {
-        self.live.as_ref().is_some_and(|live| live.generation == generation)
+        self.serving == generation
     }
 }
 

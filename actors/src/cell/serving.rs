@@ -5,7 +5,7 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Cell, ChildExit, InFlight, Inject, Mail, Running};
+use super::{Cell, ChildExit, InFlight, Inject, Mail};
 use crate::behaviour::Behaviour;
 use crate::call::CallError;
 use crate::exit::ExitReason;
@@ -26,27 +26,56 @@ pub(crate) enum Mode {
 
 /// What comes next.
 pub(crate) enum Next<B: Behaviour> {
-    Message(Mail<B>),
     Kill(ExitReason),
     Stop(ExitReason),
     Swap(Box<SwapRequest<B>>),
     Inject(Inject),
     /// Nothing; the waker is woken when there is.
     Idle,
+    /// No order is left: back to the messages.
+    Messages,
     /// Another incarnation has taken over, or will.
     Superseded,
 }
 
 impl<B: Behaviour> Cell<B> {
+    /// The next message, if that is all there is to it. The message before counts as done. None with `idle` set: there is
+    /// nothing, and the waker is woken when there is; else see `next`. The warm path of serving: one lock, little moved.
+    pub(crate) fn pop(&self, generation: u64, waker: &Waker, idle: &mut bool) -> Option<Mail<B>> {
+        let mut state = self.state.lock();
+        if state.serving != generation || state.urgent {
+            return None;
+        }
+        let Some((mail, deadline)) = state.mailbox.pop() else {
+            // Dropped after the lock, here and below: it may hold the last reference to a reply.
+            let done = state.running.mail.take();
+            state.waker = Some(waker.clone());
+            drop(state);
+            drop(done);
+            *idle = true;
+            return None;
+        };
+        state.served += 1;
+        state.begun += 1;
+        state.running.deadline = deadline;
+        let done = state.running.mail.replace(mail.clone());
+        drop(state);
+        drop(done);
+        Some(mail)
+    }
+
     /// What comes next for this incarnation. In `Open` mode the message before counts as done.
     pub(crate) fn next(&self, generation: u64, waker: &Waker, mode: Mode) -> Next<B> {
         let mut state = self.state.lock();
-        let Some(live) = state.live.as_ref().filter(|live| live.generation == generation) else {
+        if state.serving != generation {
             return Next::Superseded;
+        }
+        let done = if mode == Mode::Held {
+            None
+        } else {
+            state.running.label = None;
+            state.running.mail.take()
         };
-        live.pulse.skip();
-        // Dropped after the lock: it may hold the last reference to a reply.
-        let done = if mode == Mode::Held { None } else { state.running.take() };
         let next = if let Some(why) = state.orders.kill.take() {
             Next::Kill(why)
         } else if let Some(swap) = state.orders.swap.take() {
@@ -60,20 +89,16 @@ impl<B: Behaviour> Cell<B> {
         } else if let Some(inject) = state.orders.inject.take() {
             if inject == Inject::Wedge {
                 state.begun += 1;
-                state.running = Some(Running { message: "an injected wedge", deadline: None, mail: None });
+                state.running.label = Some("an injected wedge");
             }
             Next::Inject(inject)
-        } else if mode == Mode::Full || state.orders.suspended {
-            Next::Idle
-        } else if let Some(entry) = state.mailbox.pop() {
-            state.served += 1;
-            state.begun += 1;
-            let message = entry.item.name();
-            state.running =
-                Some(Running { message, deadline: entry.deadline, mail: Some(entry.item.clone()) });
-            Next::Message(entry.item)
         } else {
             Next::Idle
+        };
+        state.urgent = state.orders.any();
+        let next = match next {
+            Next::Idle if mode == Mode::Open && !state.urgent => Next::Messages,
+            next => next,
         };
         if matches!(next, Next::Idle) && !state.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
             state.waker = Some(waker.clone());
@@ -103,8 +128,7 @@ impl<B: Behaviour> Cell<B> {
         if !state.is_live(generation) {
             return None;
         }
-        let running = state.running.take()?;
-        let flying = InFlight { deadline: running.deadline, mail: running.mail? };
+        let flying = InFlight { deadline: state.running.deadline, mail: state.running.mail.take()? };
         state.flying += 1;
         match state.in_flight.iter().position(Option::is_none) {
             Some(free) => {
@@ -153,6 +177,7 @@ impl<B: Behaviour> Cell<B> {
         live.generation += 1;
         let newer = live.generation;
         state.generation = newer;
+        state.serving = newer;
         drop(state);
         self.env.note(&self.name, || format!("generation {newer} takes over"));
         Some(newer)
@@ -183,6 +208,8 @@ impl<B: Behaviour> Cell<B> {
                 return;
             }
             let Some(live) = state.live.take() else { return };
+            state.serving = 0;
+            state.urgent = false;
             state.last_exit = Some(why.clone());
             let begun = state.take_begun();
             let orders = std::mem::replace(&mut state.orders, super::Orders::none());
@@ -227,7 +254,8 @@ impl<B: Behaviour> super::State<B> {
     /// Takes out what was begun and not finished.
     fn take_begun(&mut self) -> Vec<Mail<B>> {
         self.flying = 0;
-        let running = self.running.take().and_then(|running| running.mail);
+        self.running.label = None;
+        let running = self.running.mail.take();
         let flying = std::mem::take(&mut self.in_flight).into_iter().flatten().map(|flying| flying.mail);
         running.into_iter().chain(flying).collect()
     }

@@ -138,7 +138,7 @@ impl Env {
             let leaving = seat.clone();
             seat.spawn(name.into(), move || {
                 async move {
-                    logged(name, make()).await;
+                    logged(name, async move { make().await }).await;
                     leaving.vacated();
                 }
                 .boxed_local()

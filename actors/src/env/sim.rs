@@ -4,7 +4,7 @@
 //! the next timer. Nothing else decides, so a run is a function of its seed.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -141,6 +141,7 @@ pub struct Simulation(Rc<Runner>);
 
 struct Runner {
     sim: Arc<SimShared>,
+    quiet: Cell<bool>,
     tasks: RefCell<BTreeMap<u64, Task>>,
 }
 
@@ -156,13 +157,19 @@ pub struct Deadlock {
 
 impl Simulation {
     pub(crate) fn new(sim: Arc<SimShared>) -> Self {
-        let runner = Rc::new(Runner { sim, tasks: RefCell::default() });
+        let runner = Rc::new(Runner { sim, quiet: Cell::new(false), tasks: RefCell::default() });
         RUNNERS.with(|r| {
             let mut runners = r.borrow_mut();
             runners.retain(|w| w.strong_count() > 0);
             runners.push(Rc::downgrade(&runner));
         });
         Simulation(runner)
+    }
+
+    /// Keeps panics of tasks and actors from the process's panic hook: they are told by exit reasons and logs alone.
+    /// Those of the future that `block_on` drives are still shown.
+    pub fn quiet(&self) {
+        self.0.quiet.set(true);
     }
 
     /// Runs until `future` has ended.
@@ -281,8 +288,15 @@ impl Runner {
             (main.poll)();
             return true;
         }
+        let loud = panics::set_quiet(self.quiet.get());
+        self.run(id);
+        panics::set_quiet(loud);
+        true
+    }
+
+    fn run(&self, id: u64) {
         let known = self.tasks.borrow_mut().remove(&id);
-        let Some(mut task) = known.or_else(|| self.first_run(id)) else { return true };
+        let Some(mut task) = known.or_else(|| self.first_run(id)) else { return };
         self.sim.push(&task.name, Event::Ran);
         task.flag.queued.store(false, Ordering::Relaxed);
         let mut cx = Context::from_waker(&task.waker);
@@ -298,7 +312,6 @@ impl Runner {
                 let _ = panics::guarded_drop(task);
             }
         }
-        true
     }
 
     fn first_run(&self, id: u64) -> Option<Task> {

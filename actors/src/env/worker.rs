@@ -124,7 +124,12 @@ impl<J: Send + 'static> Worker<J> {
         self.items.try_send(Item::Job(job)).map_err(|e| match e.into_inner() {
             Item::Job(job) => job,
             Item::Close => unreachable!("only a job was sent"),
-        })
+        })?;
+        if self.shared.dead.load(Ordering::SeqCst) {
+            // It slipped in at the end, and is dropped as those before it were.
+            drop(self.queue.drain());
+        }
+        Ok(())
     }
 
     /// Takes no more jobs, waits until those that were queued are done, and joins the thread. May be repeated.

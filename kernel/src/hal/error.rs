@@ -68,6 +68,9 @@ pub enum StoreError {
         /// The store, as the driver knows it.
         what: String,
     },
+    /// The store was closed: the kernel has stopped.
+    #[error("the store is closed")]
+    Closed,
     /// The driver cannot do this at all.
     #[error("the driver does not support {what}")]
     NotSupported {
@@ -136,8 +139,12 @@ impl StoreError {
             Self::Full => ErrorKind::StoreFull,
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::Locked { .. } => ErrorKind::Busy,
+            Self::Closed => ErrorKind::Down,
             Self::NotSupported { .. } => ErrorKind::NotSupported,
             Self::BadOption { .. } => ErrorKind::InvalidArgument,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::PermissionDenied
+            }
             Self::Io { .. } | Self::Backend { .. } | Self::Unknown { .. } => ErrorKind::Io,
         }
     }

@@ -14,9 +14,11 @@ mod sync;
 mod table;
 mod view;
 
-#[cfg(all(test, nexus_loom))]
+#[cfg(test)]
+#[cfg(nexus_loom)]
 mod loom_tests;
-#[cfg(all(test, not(nexus_loom)))]
+#[cfg(test)]
+#[cfg(not(nexus_loom))]
 mod tests;
 
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};

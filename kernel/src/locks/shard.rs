@@ -131,18 +131,22 @@ impl Shard {
     pub(super) fn release(&self, key: Key) -> Option<VPath> {
         let mut paths = self.paths.lock();
         let ask = self.subtrees.load(Ordering::Relaxed) != 0;
+        paths.held -= 1;
         let Ok(mut found) = paths.nodes.find_entry(key.hash, |node| node.number == key.node) else {
             unreachable!("a held path has a node");
         };
         let node = found.get_mut();
+        if node.has_one_lock_alone() {
+            let (node, _) = found.remove();
+            paths.shrink();
+            drop(paths);
+            // Without the mutex: what is dropped may free memory.
+            return ask.then_some(node.path);
+        }
         let holder = node.dismiss(key.token);
-        let tell = if ask || node.marks > 0 { Some(node.path.clone()) } else { None };
-        let gone = if node.is_idle() { Some(found.remove().0) } else { None };
-        paths.held -= 1;
-        paths.shrink();
+        let tell = (ask || node.marks > 0).then(|| node.path.clone());
         drop(paths);
-        // Without the mutex: this may free memory.
-        drop((holder, gone));
+        drop(holder);
         tell
     }
 
@@ -265,6 +269,12 @@ impl Node {
     #[inline]
     fn is_idle(&self) -> bool {
         self.marks == 0 && !self.is_held()
+    }
+
+    /// Whether a single lock is all that the node is for.
+    #[inline]
+    fn has_one_lock_alone(&self) -> bool {
+        self.marks == 0 && usize::from(self.first.is_some()) + self.others.len() == 1
     }
 
     #[inline]

@@ -37,6 +37,8 @@ pub(super) struct DriverArgs {
 pub(super) struct Driver {
     env: Env,
     mount: Arc<Mount>,
+    /// Whether what it stores is gone with the instance.
+    volatile: bool,
 }
 
 impl Behaviour for Driver {
@@ -46,6 +48,12 @@ impl Behaviour for Driver {
     fn init(args: DriverArgs, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
         let env = start.env().clone();
         async move {
+            let volatile =
+                args.catalogue.get(&args.mount.spec.driver).is_some_and(|factory| factory.volatile());
+            if volatile && args.mount.has_driver() {
+                // What it holds would be gone with it: the instance outlives the crash of its actor.
+                return Ok(Self { env, mount: args.mount, volatile });
+            }
             let failed = |error: &StoreError| ExitReason::Error(error.to_string().into());
             let driver = open(&env, &args).await.map_err(|error| failed(&error))?;
             driver.probe().await.map_err(|error| failed(&error))?;
@@ -53,14 +61,17 @@ impl Behaviour for Driver {
                 return Err(ExitReason::Error("the driver changed its way of addressing".into()));
             }
             put(&env, &args.mount, driver).await.map_err(|error| failed(&error))?;
-            Ok(Self { env, mount: args.mount })
+            Ok(Self { env, mount: args.mount, volatile })
         }
         .boxed_local()
     }
 
     fn terminate(&mut self, _: &ExitReason) -> LocalBoxFuture<'static, ()> {
-        let (env, mount) = (self.env.clone(), self.mount.clone());
+        let (env, mount, volatile) = (self.env.clone(), self.mount.clone(), self.volatile);
         async move {
+            if volatile {
+                return;
+            }
             if let Err(error) = put(&env, &mount, Arc::new(Placeholder)).await {
                 tracing::warn!(point = %mount.point, %error, "the driver is left to end by itself");
             }

@@ -15,7 +15,7 @@ mod placeholder;
 mod table;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -37,12 +37,14 @@ pub(crate) struct Lifecycle {
 }
 
 impl Behaviour for Lifecycle {
-    type Args = Arc<Kernel>;
+    // Weak: the kernel holds a reference to this actor, which holds what it is started with.
+    type Args = Weak<Kernel>;
     const NAME: &'static str = "lifecycle";
 
-    fn init(kernel: Arc<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+    fn init(kernel: Weak<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
         let generation = start.generation();
         async move {
+            let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()))?;
             // What is published was confirmed by the router; a mount that was being made is not in it, and is made again by its caller.
             let table = Mounts::of(kernel.mounts().all());
             Ok(Self { kernel, table, generation })

@@ -58,6 +58,11 @@ impl Mount {
         *self.path_addressed.get_or_init(|| path_addressed) == path_addressed
     }
 
+    /// Whether a driver was ever started.
+    pub(super) fn has_driver(&self) -> bool {
+        self.path_addressed.get().is_some()
+    }
+
     /// The namespace generation under which metadata of this mount is filed.
     #[inline]
     pub(crate) fn generation(&self) -> u64 {

@@ -140,6 +140,9 @@ impl<T: AsMount> ZoneRoutes<T> {
                         return Some(Routed { mount, rest: text.get(end + 1..).unwrap_or("") });
                     }
                 }
+                if depth < DEPTHS_TOLD_APART && self.depths & (depth_bit(depth) - 1) == 0 {
+                    break; // No point is nearer to the root.
+                }
                 // There is a separator at 0 at the latest.
                 end = text[..end].rfind('/').unwrap_or(0);
                 depth -= 1;

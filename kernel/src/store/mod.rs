@@ -46,9 +46,14 @@ impl Behaviour for Committer {
     fn init(store: Arc<Store>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
         let generation = start.generation();
         let env = start.env().clone();
-        let committing = store.clone();
+        // Weak: the store holds the worker.
+        let committing = Arc::downgrade(&store);
         let bounds = WorkerBounds { queue: QUEUE_MAX, batch: BATCH_MAX };
-        let worker = env.worker("committer", bounds, move |jobs| commit(&committing, generation, jobs));
+        let worker = env.worker("committer", bounds, move |jobs| {
+            if let Some(store) = committing.upgrade() {
+                commit(&store, generation, jobs);
+            }
+        });
         let worker = match worker {
             Ok(worker) => Arc::new(worker),
             Err(error) => return ready(Err(ExitReason::Error(error.to_string().into()))).boxed_local(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::SyscallMessage;
+use nexus_messages::syscall::{Syscall, SyscallMessage};
 use nexus_messages::{Caller, Error, ErrorKind, HookContext, Op, OpId, Outcome, Result, VPath};
 
 use super::locate::{Located, locate};
@@ -41,9 +41,11 @@ pub(crate) struct Admitted<S> {
     pub(crate) call: S,
     pub(crate) first: Located,
     pub(crate) second: Option<Located>,
-    /// What the hooks were shown, for those that run afterwards; none when there are no hooks.
-    hooked: Option<Box<HookContext>>,
+    hooked: Hooked,
 }
+
+/// What the hooks were shown, for those that run afterwards; none when there are no hooks.
+pub(crate) struct Hooked(Option<Box<HookContext>>);
 
 /// Takes `call` up to the path lock.
 pub(crate) async fn admit<S: Admissible>(
@@ -55,7 +57,7 @@ pub(crate) async fn admit<S: Admissible>(
     let rewritten = resolve(kernel, caller, &mut call, false)?;
     let (first, second) = pass(kernel, caller, &call).await?;
     if !kernel.dispatch().summary().has_interceptors(S::OP) {
-        return Ok(Admitted { call, first, second, hooked: None });
+        return Ok(Admitted { call, first, second, hooked: Hooked(None) });
     }
     Box::pin(intercept(kernel, caller, call, op_id, rewritten, (first, second))).await
 }
@@ -82,20 +84,49 @@ async fn intercept<S: Admissible>(
         (first, second) = pass(kernel, caller, &changed).await?;
         context.call = changed.clone().into();
     }
-    Ok(Admitted { call: changed, first, second, hooked: Some(context) })
+    Ok(Admitted { call: changed, first, second, hooked: Hooked(Some(context)) })
+}
+
+/// Takes a call that makes its path one that is served: there is nothing to route it to yet. Hooks may refuse it, and not change it.
+pub(crate) async fn admit_unrouted<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+) -> Result<Hooked> {
+    let path = call.path();
+    let passed = kernel.gate().pass(caller, call.right(Which::First, false), path, None).await;
+    passed.map_err(|denied| Error::new(S::OP, path, ErrorKind::PermissionDenied).because(denied))?;
+    if !kernel.dispatch().summary().has_interceptors(S::OP) {
+        return Ok(Hooked(None));
+    }
+    let before: Syscall = call.clone().into();
+    let mut context = Box::new(HookContext::new(caller.clone(), None, before.clone()));
+    let refuse = |why: String| Error::new(S::OP, path, ErrorKind::Refused).because(why);
+    kernel.dispatch().view().before(&mut context).await.map_err(|refusal| refuse(refusal.to_string()))?;
+    if context.call != before {
+        return Err(refuse("a hook changed a call that hooks may only refuse".into()));
+    }
+    Ok(Hooked(Some(context)))
 }
 
 impl<S> Admitted<S> {
     /// Tells the hooks what came of the call.
     pub(crate) async fn after<T>(&self, kernel: &Kernel, result: &Result<T>) {
-        if let Some(context) = &self.hooked {
+        self.hooked.after(kernel, result).await;
+    }
+}
+
+impl Hooked {
+    /// Tells the hooks what came of the call.
+    pub(crate) async fn after<T>(&self, kernel: &Kernel, result: &Result<T>) {
+        if let Some(context) = &self.0 {
             kernel.dispatch().view().after(context, &Outcome::of(result)).await;
         }
     }
 }
 
 /// Lets the resolvers rewrite the paths, once; says whether they were rewritten.
-fn resolve<S: Admissible>(
+pub(super) fn resolve<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: &mut S,

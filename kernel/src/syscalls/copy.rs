@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Copied, SysCopy};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, Result, VPath};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which};
+use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -74,6 +75,10 @@ impl Mutation for SysCopy {
             must_be_regular(intent, &to.path, target, "destination")?;
         }
         Volume::of(kernel, to).copy(from, &source, to, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, _: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Copied> {
+        Some(Copied::new(false, second?.node.as_ref()?.metadata.clone(), receipt))
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Copied) -> Option<Event> {

@@ -8,6 +8,7 @@
 //! Everything up to the path lock runs on the caller's task and ends with it. From the path lock on the kernel owns a mutation: when the
 //! caller goes away, the rest runs on the kernel's own tasks. Reads leave out commit and observe.
 
+mod access;
 mod admit;
 mod copy;
 mod locate;

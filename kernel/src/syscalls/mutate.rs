@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Result, Timestamp};
+use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp};
 
 use super::admit::{Admissible, Admitted, admit, pass};
-use super::locate::route;
+use super::locate::{Located, route};
 use super::owned::{Owned, Ownership};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
-use crate::volume::{Intent, Site, Stop};
+use crate::volume::{Intent, Site, Stop, store_error};
 
 /// How often a call is resolved anew because what it was resolved to changed before its lock was held.
 const ATTEMPTS_MAX: usize = 64;
@@ -46,6 +46,9 @@ pub(crate) trait Mutation: Admissible + Sync {
         intent: &Intent,
         admitted: &Admitted<Self>,
     ) -> impl Future<Output = Result<Self::Done, Stop>> + Send;
+
+    /// The answer to a repeat of what was committed before, from what is there now; none when that is gone.
+    fn repeated(&self, first: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Self::Done>;
 
     /// What observers are told of it; nothing when nothing changed.
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Self::Done) -> Option<Event>;
@@ -111,6 +114,9 @@ async fn attempt<M: Mutation>(
         };
 
         ownership.take();
+        if let Some(done) = repeat(kernel, intent, admitted) {
+            return done;
+        }
         let stopped = if is_served(kernel, intent, admitted) {
             match M::run(kernel, intent, admitted).await {
                 Ok(done) => return Ok(done),
@@ -130,6 +136,23 @@ async fn attempt<M: Mutation>(
     }
     let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::Busy);
     Err(error.because(format!("it changed under the call {ATTEMPTS_MAX} times in a row")))
+}
+
+/// The answer to a call that was executed before: by its client's operation id, while the log has a record of it.
+fn repeat<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> Option<Result<M::Done>> {
+    let path = &admitted.first.site.path;
+    let found = if intent.repeatable { kernel.store().metastore().outcome(intent.op_id) } else { Ok(None) };
+    match found {
+        Ok(None) => None,
+        Ok(Some((_, lsn))) => {
+            let done = admitted.call.repeated(&admitted.first, admitted.second.as_ref(), intent.receipt(lsn));
+            Some(done.ok_or_else(|| {
+                let error = Error::new(intent.op, path, ErrorKind::NotFound);
+                error.because(format!("it was executed before, at {lsn}, and what it made is gone since"))
+            }))
+        }
+        Err(error) => Some(Err(store_error(intent.op, path, &error))),
+    }
 }
 
 fn writable(intent: &Intent, site: &Site) -> Result<()> {

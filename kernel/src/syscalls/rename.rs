@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Renamed, SysRename};
-use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which};
+use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -79,6 +80,10 @@ impl Mutation for SysRename {
         }
         let subtrees = admitted.call.scope(admitted) == Scope::Subtree;
         Volume::of(kernel, from).rename(from, to, intent, &admitted.call, subtrees).await
+    }
+
+    fn repeated(&self, _: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Renamed> {
+        Some(Renamed::new(false, second?.node.as_ref()?.metadata.clone(), receipt))
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Renamed) -> Option<Event> {

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, PATH_MAX, Result, VPath};
+use nexus_messages::{
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, Op, OpId, PATH_MAX, Receipt, Result, VPath,
+};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit};
+use super::admit::{Admissible, Admitted, Which, admit_unrouted};
+use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -92,6 +95,10 @@ impl Mutation for SysSetattr {
         Volume::of(kernel, site).set(site, intent, &admitted.call).await
     }
 
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<SetattrDone> {
+        Some(SetattrDone::new(false, Vec::new(), first.node.as_ref()?.metadata.clone(), receipt))
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &SetattrDone) -> Option<Event> {
         let kind = match (done.created, done.metadata.entry_type) {
             (true, EntryType::Dir) => EventKind::DirCreated,
@@ -115,9 +122,15 @@ impl Serve for SysSetattr {
             let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);
             return Err(error.because("mounting needs the administrator's handle"));
         }
-        let admitted = admit(kernel, caller, self, None).await?;
-        let done = kernel.mount(caller, &admitted).await;
-        admitted.after(kernel, &done).await;
+        let hooked = admit_unrouted(kernel, caller, &self).await?;
+        let done = match locate(kernel, Self::OP, &caller.zone, &self.path, false).await {
+            // A mount covers a directory, or nothing.
+            Ok(Located { node: Some(node), .. }) if !node.metadata.is_directory() => {
+                Err(Error::new(Op::Mount, &self.path, ErrorKind::NotADirectory))
+            }
+            _ => kernel.mount(caller, &self).await,
+        };
+        hooked.after(kernel, &done).await;
         done
     }
 }

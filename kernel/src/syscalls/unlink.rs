@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{SysUnlink, Unlinked};
+use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Result, VPath,
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Receipt, Result, VPath,
 };
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit};
+use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -57,6 +58,11 @@ impl Mutation for SysUnlink {
         Volume::of(kernel, site).unlink(site, intent, &admitted.call).await
     }
 
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Unlinked> {
+        let entry_type = first.node.as_ref().map_or(EntryType::Reg, |node| node.metadata.entry_type);
+        Some(Unlinked::new(entry_type, 0, receipt))
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Unlinked) -> Option<Event> {
         let kind =
             if done.entry_type == EntryType::Dir { EventKind::DirDeleted } else { EventKind::FileDeleted };
@@ -76,6 +82,15 @@ impl Serve for SysUnlink {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlinked> {
         if !kernel.is_mount_point(&caller.zone, &self.path) {
             return mutate(kernel, caller, self).await;
+        }
+        let refused = match self.expect {
+            Expect::File => Some(ErrorKind::IsADirectory),
+            // As with `rm -r` and `rmdir`: only who means the mount detaches it.
+            Expect::Directory => Some(ErrorKind::Busy),
+            Expect::Any | Expect::Mount => self.recursive.then_some(ErrorKind::Busy),
+        };
+        if let Some(kind) = refused {
+            return Err(Error::new(Self::OP, &self.path, kind).because("it is a mount point"));
         }
         if !caller.admin {
             let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Place, SysWrite, Written};
-use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which};
+use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::content;
 use crate::gate::Right;
@@ -59,6 +60,11 @@ impl Mutation for SysWrite {
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
         let site = &admitted.first.site;
         Volume::of(kernel, site).write(site, intent, &admitted.call).await
+    }
+
+    fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Written> {
+        let metadata = first.node.as_ref()?.metadata.clone();
+        Some(Written::new(content::length(&self.data), Some(metadata.size), metadata, receipt))
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Written) -> Option<Event> {

@@ -62,6 +62,10 @@ pub(super) fn taken_for(
     match expected {
         Expect::File if entry_type.is_directory() => Err(intent.fail(path, ErrorKind::IsADirectory)),
         Expect::Directory if !entry_type.is_directory() => Err(intent.fail(path, ErrorKind::NotADirectory)),
+        Expect::Mount if entry_type != EntryType::Mount => {
+            let error = Error::new(intent.op, path, ErrorKind::InvalidArgument);
+            Err(error.because("nothing is mounted there").into())
+        }
         _ if entry_type == EntryType::Mount => {
             Err(Error::new(intent.op, path, ErrorKind::Busy).because("it is a mount point").into())
         }

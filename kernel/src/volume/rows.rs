@@ -208,7 +208,9 @@ impl<'a> RowVolume<'a> {
             )
             .await;
         match answer {
-            Ok((lsn, _)) => Ok(intent.receipt(lsn)),
+            Ok((lsn, true)) => Ok(intent.receipt(lsn)),
+            // It was committed before, by another call with its id: answered as a repeat.
+            Ok((_, false)) => Err(Stop::Again),
             Err(error) => Err(commit_error(intent.op, &site.path, &error)),
         }
     }

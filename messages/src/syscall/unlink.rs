@@ -10,7 +10,8 @@ use crate::receipt::Receipt;
 
 /// Removes the entry at `path`: a file, a link (not its target), an empty directory, a mount point (which detaches it).
 ///
-/// With [`recursive`](Self::recursive), a directory goes with all below it, in one commit. A mount below it is refused with `EBUSY`.
+/// With [`recursive`](Self::recursive), a directory goes with all below it, in one commit. A mount below it, or a mount point itself, is then refused
+/// with `EBUSY`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysUnlink {
@@ -36,6 +37,8 @@ pub enum Expect {
     File,
     /// A directory, else `ENOTDIR`.
     Directory,
+    /// A mount point, else `EINVAL`. Nothing else detaches a mount but this and [`Any`](Self::Any).
+    Mount,
 }
 
 /// What [`SysUnlink`] did.
@@ -44,7 +47,7 @@ pub enum Expect {
 pub struct Unlinked {
     /// What the entry was.
     pub entry_type: EntryType,
-    /// How many entries are gone, the one at the path included.
+    /// How many entries are gone, the one at the path included; 0 for a repeat of a call that was executed before.
     pub removed: u64,
     /// Proof of the commit.
     pub receipt: Receipt,

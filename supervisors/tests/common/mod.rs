@@ -40,6 +40,8 @@ pub struct Args {
     pub bad_starts: Arc<AtomicU32>,
     pub panics_in: Option<&'static str>,
     pub warm: Arc<Mutex<Vec<bool>>>,
+    /// `init` blocks its thread until the other end is dropped.
+    pub init_blocks: Option<Arc<Mutex<std::sync::mpsc::Receiver<()>>>>,
 }
 
 pub struct Worker {
@@ -60,6 +62,12 @@ impl Behaviour for Worker {
     fn init(args: Args, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
         Box::pin(async move {
             args.warm.lock().unwrap().push(start.warm());
+            if args.panics_in == Some("init never ends") {
+                std::future::pending::<()>().await;
+            }
+            if let Some(until) = &args.init_blocks {
+                let _ = until.lock().unwrap().recv();
+            }
             let bad = args
                 .bad_starts
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))

@@ -7,7 +7,9 @@
 //! nexus_kernel::hal::conformance::metastore::check(&make).assert_passed();
 //! ```
 
+pub mod cache_store;
 pub mod metastore;
+pub mod object_store;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

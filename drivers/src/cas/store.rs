@@ -1,0 +1,199 @@
+//! The store: BLAKE3 over a transport.
+
+use bytes::{Bytes, BytesMut};
+use nexus_kernel::hal::{Addressing, ContentStore, ObjectStore, StoreError, StoreFuture, Transport};
+use nexus_messages::ContentId;
+use nexus_messages::syscall::ByteRange;
+
+use super::standing::{Standing, Standings};
+
+/// How much of a blob is held for verifying it, beside what was asked for.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// A content-addressed store on the transport `T`.
+///
+/// A write is left out when the blob is known to be whole and durable: because this process wrote or verified it, or because it is found
+/// under its final name, where transports put only what is durable, and its hash is right. A blob that is found damaged is told as
+/// corrupt, is not counted as there, and is replaced by the next identical write.
+#[derive(Debug)]
+pub struct Cas<T> {
+    transport: T,
+    standings: Standings,
+}
+
+impl<T: Transport> Cas<T> {
+    /// A store on `transport`, whose keys below `cas/` are its own.
+    pub fn new(transport: T) -> Self {
+        Self { transport, standings: Standings::default() }
+    }
+
+    /// What the store stands on.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// The blob's key: two levels of folders, so that none of them grows large.
+    pub fn key(id: &ContentId) -> Result<String, StoreError> {
+        let hex = id.blake3().map(|_| id.to_string()).ok_or(NOT_A_HASH)?;
+        Ok(format!("cas/{}/{}/{hex}", &hex[..2], &hex[2..4]))
+    }
+
+    /// Reads the blob in pieces, and hands each to `each` with its offset. Gives the hash and the length.
+    async fn walk(
+        &self,
+        key: &str,
+        mut each: impl FnMut(u64, &Bytes) + Send,
+    ) -> Result<([u8; 32], u64), StoreError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        loop {
+            let piece = self.transport.get(key, ByteRange::new(offset, PIECE_BYTES)).await?;
+            hasher.update(&piece);
+            each(offset, &piece);
+            offset += piece.len() as u64;
+            if (piece.len() as u64) < PIECE_BYTES {
+                return Ok((*hasher.finalize().as_bytes(), offset));
+            }
+        }
+    }
+
+    /// Whether the blob is there and whole, by looking at all of it.
+    async fn verify(&self, key: &str, hash: &[u8; 32], size: u64) -> Result<bool, StoreError> {
+        match self.transport.head(key).await? {
+            Some(info) if info.size == size => {}
+            _ => return Ok(false),
+        }
+        match self.walk(key, |_, _| ()).await {
+            Ok((found, _)) => Ok(found == *hash),
+            // It can be read no better than if it were not there; writing it anew is the cure.
+            Err(StoreError::NotFound { .. } | StoreError::Io { .. } | StoreError::Corrupt { .. }) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_blob(&self, id: &ContentId, data: &[Bytes]) -> Result<(), StoreError> {
+        let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+        let there = match self.standings.of(hash) {
+            Some(Standing::Good) => return Ok(()),
+            Some(Standing::Bad) => false,
+            None => {
+                let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+                self.verify(&key, hash, size).await?
+            }
+        };
+        if !there {
+            // Known as bad until the transport says that it is durable: also when this future is dropped meanwhile.
+            self.standings.learn(hash, Standing::Bad);
+            self.transport.put(&key, data).await?;
+        }
+        self.standings.learn(hash, Standing::Good);
+        Ok(())
+    }
+
+    async fn read_blob(&self, id: &ContentId, range: ByteRange) -> Result<Bytes, StoreError> {
+        let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+        let mut wanted = Wanted::new(range);
+        let walked = self.walk(&key, |offset, piece| wanted.take(offset, piece)).await;
+        match walked {
+            Ok((found, _)) if found == *hash => {
+                self.standings.learn(hash, Standing::Good);
+                Ok(wanted.into_bytes())
+            }
+            Ok((_, size)) => {
+                self.standings.learn(hash, Standing::Bad);
+                tracing::error!(content = %id, size, "a stored content does not match its hash");
+                let found = format!("{size} bytes with another hash");
+                Err(StoreError::Corrupt { what: format!("content {id}"), found })
+            }
+            Err(error) => {
+                if matches!(error, StoreError::NotFound { .. }) {
+                    self.standings.forget(hash);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+const NOT_A_HASH: StoreError = StoreError::NotSupported { what: "content that is not addressed by its hash" };
+
+/// The part of a blob that was asked for, put together from pieces.
+struct Wanted {
+    range: ByteRange,
+    /// A range that lies within one piece is that piece's own memory.
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Wanted {
+    fn new(range: ByteRange) -> Self {
+        Self { range, first: Bytes::new(), rest: BytesMut::new() }
+    }
+
+    fn take(&mut self, offset: u64, piece: &Bytes) {
+        let end = offset + piece.len() as u64;
+        let (from, to) = self.range.within(end);
+        let from = from.max(offset);
+        if from >= to {
+            return;
+        }
+        // Both lie within the piece, whose length is a usize.
+        #[expect(clippy::cast_possible_truncation)]
+        let part = piece.slice((from - offset) as usize..(to - offset) as usize);
+        if self.first.is_empty() {
+            self.first = part;
+        } else {
+            if self.rest.is_empty() {
+                self.rest.extend_from_slice(&self.first);
+            }
+            self.rest.extend_from_slice(&part);
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+impl<T: Transport> ObjectStore for Cas<T> {
+    fn addressing(&self) -> Addressing<'_> {
+        Addressing::Content(self)
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { self.transport.list("cas/", None, 1).await.map(drop) })
+    }
+}
+
+impl<T: Transport> ContentStore for Cas<T> {
+    fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
+        Box::pin(self.write_blob(id, data))
+    }
+
+    fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(self.read_blob(id, range))
+    }
+
+    fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+            match self.standings.of(hash) {
+                Some(Standing::Bad) => Ok(false),
+                _ => Ok(self.transport.head(&key).await?.is_some()),
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+            self.standings.forget(hash);
+            let deleted = self.transport.delete(&key).await;
+            // What another call learned while the blob went is no longer so.
+            self.standings.forget(hash);
+            deleted
+        })
+    }
+}

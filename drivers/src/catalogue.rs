@@ -1,0 +1,165 @@
+//! The drivers that come with Nexus, by the names under which mounts ask for them.
+
+use std::sync::Arc;
+
+use nexus_kernel::hal::{Catalogue, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreFuture};
+use nexus_messages::Timestamp;
+use nexus_messages::syscall::MountSpec;
+
+use crate::cas::Cas;
+use crate::memory::{MemoryPaths, MemoryTransport};
+
+/// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory.
+pub fn catalogue() -> Catalogue {
+    let mut catalogue = Catalogue::new();
+    let built_in: [Option<Arc<dyn DriverFactory>>; 4] =
+        [cas_local(), path_local(), Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
+    for factory in built_in.into_iter().flatten() {
+        let name = factory.name().to_owned();
+        if catalogue.add(factory).is_err() {
+            unreachable!("the name {name} is given twice");
+        }
+    }
+    catalogue
+}
+
+#[cfg(all(feature = "local", unix))]
+fn cas_local() -> Option<Arc<dyn DriverFactory>> {
+    Some(Arc::new(disk::CasLocal))
+}
+
+#[cfg(all(feature = "local", unix))]
+fn path_local() -> Option<Arc<dyn DriverFactory>> {
+    Some(Arc::new(disk::PathLocalFactory))
+}
+
+#[cfg(not(all(feature = "local", unix)))]
+fn cas_local() -> Option<Arc<dyn DriverFactory>> {
+    None
+}
+
+#[cfg(not(all(feature = "local", unix)))]
+fn path_local() -> Option<Arc<dyn DriverFactory>> {
+    None
+}
+
+#[cfg(all(feature = "local", unix))]
+mod disk {
+    use std::path::PathBuf;
+
+    use nexus_kernel::hal::StoreError;
+
+    use super::{Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, StoreFuture};
+    use crate::local::{LocalTransport, PathLocal};
+
+    /// Where blobs go within the data folder, when no folder is named.
+    const BLOBS: &str = "blobs";
+
+    /// Content by its hash, in a folder of the store's own.
+    #[derive(Debug)]
+    pub(super) struct CasLocal;
+
+    impl DriverFactory for CasLocal {
+        fn name(&self) -> &str {
+            "cas-local"
+        }
+
+        fn options(&self) -> &[DriverOption] {
+            &[DriverOption {
+                key: "folder",
+                required: false,
+                help: "where the blobs are kept; `blobs` in the data folder when it is not given",
+            }]
+        }
+
+        fn open(
+            &self,
+            spec: &MountSpec,
+            context: DriverContext,
+        ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+            let named = spec.options.get("folder").map(PathBuf::from);
+            Box::pin(async move {
+                let folder = named.or_else(|| context.data_folder.map(|data| data.join(BLOBS)));
+                let folder = folder.ok_or_else(|| StoreError::BadOption {
+                    why: "cas-local needs the option \"folder\": this kernel has no data folder".into(),
+                })?;
+                let transport = LocalTransport::open(folder, context.pool).await?;
+                transport.probe().await?;
+                Ok(Arc::new(Cas::new(transport)) as Arc<dyn ObjectStore>)
+            })
+        }
+    }
+
+    /// An existing folder, whose files stay plain files.
+    #[derive(Debug)]
+    pub(super) struct PathLocalFactory;
+
+    impl DriverFactory for PathLocalFactory {
+        fn name(&self) -> &str {
+            "path-local"
+        }
+
+        fn options(&self) -> &[DriverOption] {
+            &[DriverOption { key: "folder", required: true, help: "the existing folder to serve" }]
+        }
+
+        fn open(
+            &self,
+            spec: &MountSpec,
+            context: DriverContext,
+        ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+            let folder = spec.options.get("folder").map(PathBuf::from).unwrap_or_default();
+            Box::pin(async move {
+                let store = PathLocal::open(folder, context.pool).await?;
+                Ok(Arc::new(store) as Arc<dyn ObjectStore>)
+            })
+        }
+    }
+}
+
+/// Content by its hash, in memory.
+#[derive(Debug)]
+struct Memory;
+
+impl DriverFactory for Memory {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        &[]
+    }
+
+    fn volatile(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        let store: Arc<dyn ObjectStore> = Arc::new(Cas::new(MemoryTransport::new()));
+        Box::pin(std::future::ready(Ok(store)))
+    }
+}
+
+/// A file system in memory.
+#[derive(Debug)]
+struct MemoryPath;
+
+impl DriverFactory for MemoryPath {
+    fn name(&self) -> &str {
+        "memory-path"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        &[]
+    }
+
+    fn volatile(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        let env = context.env;
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryPaths::new(Arc::new(move || Timestamp(env.wall()))));
+        Box::pin(std::future::ready(Ok(store)))
+    }
+}

@@ -1,0 +1,66 @@
+//! Walking down from the mounted folder without ever leaving it.
+//!
+//! Each component is opened from the folder before it and must not be a link, so nothing that others do to the tree meanwhile leads
+//! elsewhere: what was opened is what is used, whatever its path is by then.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nexus_kernel::hal::StoreError;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::info::failed;
+
+/// What a folder is opened with.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What a file is opened with beside reading or writing. Without waiting: a pipe that lies there must not hold a thread of the pool.
+pub(super) const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// Opens the folder below `root` that `names` lead to.
+pub(super) fn folder(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, StoreError> {
+    names.iter().enumerate().try_fold(dup(root)?, |folder, (depth, name)| {
+        open_folder(&folder, name).map_err(|e| failed(&names[..=depth].join("/"), not_a_link(e)))
+    })
+}
+
+/// Opens the folder that `names` lead to, and makes what is missing of them, durably.
+pub(super) fn folder_made(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, StoreError> {
+    names.iter().enumerate().try_fold(dup(root)?, |folder, (depth, name)| {
+        let failed = |e| failed(&names[..=depth].join("/"), not_a_link(e));
+        match open_folder(&folder, name) {
+            Err(Errno::NOENT) => {
+                match rustix::fs::mkdirat(&folder, *name, Mode::from_raw_mode(0o755)) {
+                    // Somebody else was quicker.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(failed(error)),
+                }
+                rustix::fs::fsync(&folder).map_err(failed)?;
+                open_folder(&folder, name).map_err(failed)
+            }
+            opened => opened.map_err(failed),
+        }
+    })
+}
+
+pub(super) fn dup(folder: &OwnedFd) -> Result<OwnedFd, StoreError> {
+    folder.try_clone().map_err(|e| StoreError::io("opening the mounted folder", e))
+}
+
+pub(super) fn open_folder(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(parent, name, FOLDER, Mode::empty())
+}
+
+/// A link on the way is, to this driver, something that is not a directory.
+fn not_a_link(error: Errno) -> Errno {
+    if error == Errno::LOOP { Errno::NOTDIR } else { error }
+}
+
+/// Whether there is anything called `name` in `parent`.
+pub(super) fn is_there(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

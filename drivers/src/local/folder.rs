@@ -1,0 +1,432 @@
+//! An existing folder by its paths: the blocking core of [`PathLocal`](super::PathLocal).
+//!
+//! The user's files stay plain files. A whole write goes to a hidden file beside its target, is flushed, takes the target's place, and the
+//! folder is flushed. Links are entries like others: made, told, moved and removed, and never followed.
+
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use nexus_kernel::hal::{ListPage, ObjectInfo, PathWrite, StoreError};
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, EntryType};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::descend::{FILE, dup, folder, folder_made, is_there, open_folder};
+use super::info::{self, failed, mode_of};
+use crate::path::{components, split_last};
+
+/// What the names of files in the making begin with. Listings leave them out, and no path may name them.
+const HIDDEN: &str = ".nexus-part-";
+
+/// How often a read is tried again because the file was written to meanwhile, before it is given as it is.
+const READS_MAX: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: OwnedFd,
+    name: String,
+    /// Which of this process's folders it is.
+    number: u64,
+    next_part: AtomicU64,
+}
+
+/// How many folders this process opened. Only makes names of their parts differ.
+static FOLDERS: AtomicU64 = AtomicU64::new(0);
+
+impl Folder {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let name = path.display().to_string();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(&name, e))?;
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { root, name, number, next_part: AtomicU64::new(0) })
+    }
+
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        rustix::fs::fstat(&self.root).map(drop).map_err(|e| failed(&self.name, e))
+    }
+
+    pub(super) fn stat(&self, path: &str) -> Result<ObjectInfo, StoreError> {
+        if checked(path)?.is_empty() {
+            return info::of_open(&self.root, path);
+        }
+        let (parents, name) = split_last(path)?;
+        info::of_name(&folder(&self.root, &parents)?, name, path)
+    }
+
+    pub(super) fn read(&self, path: &str, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {
+        if checked(path)?.is_empty() {
+            return Err(is_a_directory(path));
+        }
+        let (parents, name) = split_last(path)?;
+        let parent = folder(&self.root, &parents)?;
+        let mut file = self.open_file(&parent, name, path, OFlags::RDONLY)?;
+        let mut before = content_info(&file, path)?;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let bytes = read_range(&mut file, range, before.size).map_err(|e| StoreError::io(path, e))?;
+            let after = info::of_open(&file, path)?;
+            if after.tag == before.tag || attempts == READS_MAX {
+                return Ok((bytes, after));
+            }
+            before = after;
+        }
+    }
+
+    pub(super) fn write(
+        &self,
+        path: &str,
+        data: &[Bytes],
+        how: PathWrite,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        checked(path)?;
+        let (parents, name) = split_last(path)?;
+        let parent = folder_made(&self.root, &parents)?;
+        match how {
+            PathWrite::At { offset, truncate } => {
+                self.write_at(&parent, name, path, data, offset, truncate, attributes)
+            }
+            _ => self.write_whole(&parent, name, path, data, how == PathWrite::Exclusive, attributes),
+        }
+    }
+
+    fn write_whole(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        path: &str,
+        data: &[Bytes],
+        exclusive: bool,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        let old = match info::of_name(parent, name, path) {
+            Ok(_) if exclusive => return Err(StoreError::Exists { what: path.into() }),
+            Ok(old) => Some(writable(old, path)?),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let hidden = self.hidden_name();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
+        let part = rustix::fs::openat(parent, &*hidden, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| failed(path, e))?;
+        let mode = attributes.mode.or(old.map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
+        let attributes = attributes.clone().mode(mode);
+        let placed = write_part(&part, data, &attributes, path)
+            .and_then(|()| place(parent, &hidden, name, exclusive).map_err(|e| failed(path, e)));
+        if let Err(error) = placed {
+            // Hidden, and removed with its folder, if it cannot be removed now.
+            let _ = rustix::fs::unlinkat(parent, &*hidden, AtFlags::empty());
+            return Err(error);
+        }
+        sync(parent, path)?;
+        info::of_open(&part, path)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the arguments of a write, and where it was found to go")]
+    fn write_at(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        path: &str,
+        data: &[Bytes],
+        offset: u64,
+        truncate: bool,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        let len: u64 = data.iter().map(|part| part.len() as u64).sum();
+        let end = offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or_else(|| StoreError::BadOption { why: format!("{path} cannot be so large") })?;
+        let is_new = !is_there(parent, name).map_err(|e| failed(path, e))?;
+        let flags = if is_new { OFlags::WRONLY | OFlags::CREATE } else { OFlags::WRONLY };
+        let file = self.open_file(parent, name, path, flags)?;
+        writable(content_info(&file, path)?, path)?;
+        let failed = |e| StoreError::io(path, e);
+        let mut at = offset;
+        for part in data {
+            file.write_all_at(part, at).map_err(failed)?;
+            at += part.len() as u64;
+        }
+        if truncate {
+            file.set_len(end).map_err(failed)?;
+        }
+        let file = OwnedFd::from(file);
+        info::set_open(&file, attributes, path)?;
+        sync(&file, path)?;
+        if is_new {
+            sync(parent, path)?;
+        }
+        info::of_open(&file, path)
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<(), StoreError> {
+        checked(path)?;
+        let (parents, name) = split_last(path)?;
+        let parent = folder(&self.root, &parents)?;
+        let is_folder = info::of_name(&parent, name, path)?.entry_type == EntryType::Dir;
+        let flags = if is_folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let removed = match rustix::fs::unlinkat(&parent, name, flags) {
+            // What looks empty may hold what a crash left in the making.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if remove_hidden(&parent, name).unwrap_or(false) => {
+                rustix::fs::unlinkat(&parent, name, flags)
+            }
+            removed => removed,
+        };
+        removed.map_err(|e| match e {
+            Errno::NOTEMPTY | Errno::EXIST => StoreError::NotEmpty { what: path.into() },
+            _ => failed(path, e),
+        })?;
+        sync(&parent, path)
+    }
+
+    pub(super) fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
+        let folder = folder(&self.root, &checked(path)?)?;
+        let failed = |e| failed(path, e);
+        let after = after.map(str::as_bytes);
+        // The smallest names, largest on top: no more of a large folder is held than the page needs.
+        let mut names: BinaryHeap<String> = BinaryHeap::new();
+        let mut unnameable = Vec::new();
+        let mut more = false;
+        for entry in Dir::read_from(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..")
+                || name.starts_with(HIDDEN.as_bytes())
+                || after.is_some_and(|a| name <= a)
+            {
+                continue;
+            }
+            match std::str::from_utf8(name) {
+                Ok(name) => names.push(name.into()),
+                Err(_) => unnameable.push(name.to_vec()),
+            }
+            if names.len() > limit {
+                names.pop();
+                more = true;
+            }
+        }
+        let names = names.into_sorted_vec();
+        if let (true, Some(last)) = (more, names.last()) {
+            // Those beyond this page are counted on theirs.
+            unnameable.retain(|name| name.as_slice() <= last.as_bytes());
+        }
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            match info::of_name(&folder, &name, &name) {
+                Ok(info) => entries.push((name, info)),
+                // It went while we looked.
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ListPage::new(entries, more, unnameable.len()))
+    }
+
+    pub(super) fn make_directory(
+        &self,
+        path: &str,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        if checked(path)?.is_empty() {
+            return Err(StoreError::Exists { what: path.into() });
+        }
+        let (parents, name) = split_last(path)?;
+        let parent = folder_made(&self.root, &parents)?;
+        let mode = attributes.mode.unwrap_or(EntryType::Dir.default_mode());
+        rustix::fs::mkdirat(&parent, name, mode_of(mode)).map_err(|e| failed(path, e))?;
+        let made = open_folder(&parent, name).map_err(|e| failed(path, e))?;
+        // Once more: making it left out what the process masks.
+        info::set_open(&made, &attributes.clone().mode(mode), path)?;
+        sync(&made, path)?;
+        sync(&parent, path)?;
+        info::of_open(&made, path)
+    }
+
+    pub(super) fn make_link(&self, path: &str, target: &str) -> Result<ObjectInfo, StoreError> {
+        if checked(path)?.is_empty() {
+            return Err(StoreError::Exists { what: path.into() });
+        }
+        if target.is_empty() || target.contains('\0') {
+            return Err(StoreError::BadOption { why: format!("a link cannot point to {target:?}") });
+        }
+        let (parents, name) = split_last(path)?;
+        let parent = folder_made(&self.root, &parents)?;
+        rustix::fs::symlinkat(target, &parent, name).map_err(|e| failed(path, e))?;
+        sync(&parent, path)?;
+        info::of_name(&parent, name, path)
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<ObjectInfo, StoreError> {
+        checked(from)?;
+        checked(to)?;
+        let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
+        let from_parent = folder(&self.root, &from_parents)?;
+        let moved = info::of_name(&from_parent, from_name, from)?;
+        let to_parent = folder(&self.root, &to_parents)?;
+        rustix::fs::renameat(&from_parent, from_name, &to_parent, to_name).map_err(|e| match e {
+            Errno::NOTEMPTY | Errno::EXIST => StoreError::NotEmpty { what: to.into() },
+            Errno::INVAL if moved.entry_type == EntryType::Dir => {
+                StoreError::BadOption { why: format!("{from} cannot be moved into itself") }
+            }
+            _ => failed(to, e),
+        })?;
+        sync(&to_parent, to)?;
+        sync(&from_parent, from)?;
+        info::of_name(&to_parent, to_name, to)
+    }
+
+    pub(super) fn set_attributes(
+        &self,
+        path: &str,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        if checked(path)?.is_empty() {
+            let root = dup(&self.root)?;
+            info::set_open(&root, attributes, path)?;
+            sync(&root, path)?;
+            return info::of_open(&root, path);
+        }
+        let (parents, name) = split_last(path)?;
+        let parent = folder(&self.root, &parents)?;
+        match info::of_name(&parent, name, path)?.entry_type {
+            EntryType::Reg | EntryType::Dir => {
+                let file = rustix::fs::openat(&parent, name, OFlags::RDONLY | FILE, Mode::empty())
+                    .map_err(|e| failed(path, e))?;
+                info::set_open(&file, attributes, path)?;
+                sync(&file, path)?;
+            }
+            // A link has a time of its own, and no permissions.
+            _ => {
+                if let Some(modified) = attributes.modified {
+                    let times = info::times(modified);
+                    rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+                        .map_err(|e| failed(path, e))?;
+                    sync(&parent, path)?;
+                }
+            }
+        }
+        info::of_name(&parent, name, path)
+    }
+
+    fn open_file(&self, parent: &OwnedFd, name: &str, path: &str, flags: OFlags) -> Result<File, StoreError> {
+        let mode = mode_of(EntryType::Reg.default_mode());
+        let file = rustix::fs::openat(parent, name, flags | FILE, mode).map_err(|e| match e {
+            // A pipe that nobody reads, or a socket.
+            Errno::NXIO => StoreError::NotSupported { what: "the content of what is not a file" },
+            _ => failed(path, e),
+        })?;
+        Ok(file.into())
+    }
+
+    /// A name for a file in the making that no other one has: of this process, of another, or left by a crash.
+    fn hidden_name(&self) -> String {
+        let (process, number) = (std::process::id(), self.next_part.fetch_add(1, Ordering::Relaxed));
+        format!("{HIDDEN}{process:x}-{:x}-{number:x}", self.number)
+    }
+}
+
+/// The components of `path`, none of which is hidden.
+fn checked(path: &str) -> Result<Vec<&str>, StoreError> {
+    let names = components(path)?;
+    match names.iter().any(|name| name.starts_with(HIDDEN)) {
+        true => {
+            Err(StoreError::BadOption { why: format!("names that begin with {HIDDEN} are the driver's own") })
+        }
+        false => Ok(names),
+    }
+}
+
+fn is_a_directory(path: &str) -> StoreError {
+    StoreError::IsADirectory { what: path.into() }
+}
+
+/// `there`, if it is a file whose content may be written.
+fn writable(there: ObjectInfo, path: &str) -> Result<ObjectInfo, StoreError> {
+    match there.entry_type {
+        EntryType::Reg => Ok(there),
+        EntryType::Dir => Err(is_a_directory(path)),
+        EntryType::Link => Err(StoreError::NotSupported { what: "writing through a link" }),
+        _ => Err(StoreError::NotSupported { what: "writing to what is not a file" }),
+    }
+}
+
+/// What the open `file` is; refuses what has no content.
+fn content_info(file: &File, path: &str) -> Result<ObjectInfo, StoreError> {
+    let info = info::of_open(file, path)?;
+    match info.entry_type {
+        EntryType::Reg => Ok(info),
+        EntryType::Dir => Err(is_a_directory(path)),
+        _ => Err(StoreError::NotSupported { what: "the content of what is not a file" }),
+    }
+}
+
+fn read_range(file: &mut File, range: ByteRange, size: u64) -> std::io::Result<Bytes> {
+    let (start, end) = range.within(size);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(end - start).unwrap_or_default());
+    file.take(end - start).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+fn write_part(part: &OwnedFd, data: &[Bytes], attributes: &Attributes, path: &str) -> Result<(), StoreError> {
+    let failed = |e| StoreError::io(path, e);
+    let mut file = File::from(part.try_clone().map_err(failed)?);
+    data.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(failed)?;
+    info::set_open(part, attributes, path)?;
+    sync(part, path)
+}
+
+/// Moves the hidden file to its name.
+fn place(parent: &OwnedFd, hidden: &str, name: &str, exclusive: bool) -> Result<(), Errno> {
+    if !exclusive {
+        return rustix::fs::renameat(parent, hidden, parent, name);
+    }
+    match rename_new(parent, hidden, name) {
+        // A file system without such renames: a second name is refused when it is taken, too.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            rustix::fs::linkat(parent, hidden, parent, name, AtFlags::empty())?;
+            rustix::fs::unlinkat(parent, hidden, AtFlags::empty())
+        }
+        placed => placed,
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn rename_new(parent: &OwnedFd, hidden: &str, name: &str) -> Result<(), Errno> {
+    rustix::fs::renameat_with(parent, hidden, parent, name, rustix::fs::RenameFlags::NOREPLACE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_new(_: &OwnedFd, _: &str, _: &str) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+fn sync(file: impl AsFd, path: &str) -> Result<(), StoreError> {
+    rustix::fs::fsync(file).map_err(|e| failed(path, e))
+}
+
+/// Removes what a crash left in the folder `name`, if there is nothing else in it.
+fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    let folder = open_folder(parent, name)?;
+    let mut hidden = Vec::new();
+    for entry in Dir::read_from(&folder)? {
+        let entry = entry?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            name if name.starts_with(HIDDEN.as_bytes()) => hidden.push(entry.file_name().to_owned()),
+            _ => return Ok(false),
+        }
+    }
+    for name in &hidden {
+        rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
+    }
+    Ok(!hidden.is_empty())
+}

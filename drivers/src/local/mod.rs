@@ -1,0 +1,14 @@
+//! The local disk: blobs under keys ([`LocalTransport`]), and an existing folder by its paths ([`PathLocal`]).
+//!
+//! Both have a blocking core that knows nothing of tasks (`blobs`, `folder`) and an asynchronous face that runs it on the mount's pool.
+
+mod blobs;
+mod descend;
+mod folder;
+mod info;
+mod paths;
+mod staging;
+mod transport;
+
+pub use paths::PathLocal;
+pub use transport::LocalTransport;

@@ -1,0 +1,131 @@
+//! The suite of content-addressed stores rejects those that are wrong in one way each.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_drivers::cas::Cas;
+use nexus_drivers::memory::MemoryTransport;
+use nexus_kernel::hal::conformance::object_store::content::{Subject, check};
+use nexus_kernel::hal::{Addressing, ContentStore, ObjectStore, StoreFuture, Transport};
+use nexus_messages::ContentId;
+use nexus_messages::syscall::ByteRange;
+
+use super::conforms::Shared;
+use super::damage_on;
+
+/// What is wrong with a store.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// Content is returned as it is found.
+    Unverified,
+    /// Content is verified only where it was asked for as a whole.
+    RangesUnverified,
+    /// A range ends one byte late.
+    RangeTooLong,
+    /// Opening the store again finds it empty.
+    ForgetsOnReopen,
+    /// What is there by name counts as written, whatever it holds.
+    BelievesNames,
+    /// Deleting leaves the content.
+    KeepsDeleted,
+}
+
+#[derive(Debug)]
+struct Broken {
+    cas: Cas<Shared>,
+    transport: Shared,
+    fault: Fault,
+}
+
+fn reject(fault: Fault, claim: &str) {
+    let make = move || {
+        let transport = Shared::default();
+        let (reopened, damaged) = (transport.clone(), transport.clone());
+        let open = move |transport: Shared| Broken { cas: Cas::new(transport.clone()), transport, fault };
+        Subject::new(open(transport))
+            .reopen(move |_| match fault {
+                Fault::ForgetsOnReopen => Arc::new(open(Shared(Arc::new(MemoryTransport::new())))),
+                _ => Arc::new(open(reopened.clone())),
+            })
+            .damage(move |id, how| damage_on(&damaged.0, id, how))
+    };
+    check(&make).assert_rejected_by(claim);
+}
+
+#[test]
+fn a_store_that_returns_unverified_bytes_is_rejected() {
+    reject(Fault::Unverified, "damaged_content_is_told_and_never_returned");
+}
+
+#[test]
+fn a_store_that_verifies_no_ranges_is_rejected() {
+    reject(Fault::RangesUnverified, "damaged_content_is_told_and_never_returned");
+}
+
+#[test]
+fn a_store_whose_ranges_are_off_by_one_is_rejected() {
+    reject(Fault::RangeTooLong, "ranges_are_exact");
+}
+
+#[test]
+fn a_store_that_forgets_when_it_is_opened_again_is_rejected() {
+    reject(Fault::ForgetsOnReopen, "content_survives_reopening");
+}
+
+#[test]
+fn a_store_that_believes_names_is_rejected() {
+    reject(Fault::BelievesNames, "damage_is_found_after_reopening");
+}
+
+#[test]
+fn a_store_that_keeps_what_was_deleted_is_rejected() {
+    reject(Fault::KeepsDeleted, "deleted_content_is_gone_and_can_come_back");
+}
+
+impl ObjectStore for Broken {
+    fn addressing(&self) -> Addressing<'_> {
+        Addressing::Content(self)
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.cas.probe()
+    }
+}
+
+impl ContentStore for Broken {
+    fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let key = Cas::<Shared>::key(id)?;
+            if self.fault == Fault::BelievesNames && self.transport.head(&key).await?.is_some() {
+                return Ok(());
+            }
+            self.cas.write(id, data).await
+        })
+    }
+
+    fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move {
+            let key = Cas::<Shared>::key(id)?;
+            match self.fault {
+                Fault::Unverified => self.transport.get(&key, range).await,
+                Fault::RangesUnverified if range != ByteRange::ALL => self.transport.get(&key, range).await,
+                Fault::RangeTooLong => {
+                    let count = range.count.map(|count| count.saturating_add(1));
+                    self.cas.read(id, ByteRange { count, ..range }).await
+                }
+                _ => self.cas.read(id, range).await,
+            }
+        })
+    }
+
+    fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
+        self.cas.contains(id)
+    }
+
+    fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
+        match self.fault {
+            Fault::KeepsDeleted => Box::pin(std::future::ready(Ok(()))),
+            _ => self.cas.delete(id),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Whatever can be sent arrives as it was sent, as text and as bytes.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexus_messages::syscall::*;
+use nexus_messages::*;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Sends `sent` as JSON and as postcard, and compares what arrives.
+fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(sent: &T) {
+    let text = serde_json::to_string(sent).expect("it can be written as text");
+    assert_eq!(serde_json::from_str::<T>(&text).expect("it can be read from text"), *sent, "{text}");
+    let bytes = postcard::to_allocvec(sent).expect("it can be written as bytes");
+    assert_eq!(postcard::from_bytes::<T>(&bytes).expect("it can be read from bytes"), *sent);
+}
+
+fn path() -> impl Strategy<Value = VPath> {
+    vec("[^/\0]{1,20}", 0..5)
+        .prop_filter_map("no dots", |names| VPath::parse(&format!("/{}", names.join("/"))).ok())
+}
+
+fn zone() -> impl Strategy<Value = ZoneId> {
+    "[a-z0-9][a-z0-9._-]{0,10}".prop_map(|name| ZoneId::parse(&name).expect("made to be one"))
+}
+
+fn text() -> impl Strategy<Value = Arc<str>> {
+    ".{0,20}".prop_map(Arc::from)
+}
+
+fn data() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn content_id() -> impl Strategy<Value = ContentId> {
+    prop_oneof![any::<[u8; 32]>().prop_map(ContentId::Blake3), text().prop_map(ContentId::Tag)]
+}
+
+fn entry_type() -> impl Strategy<Value = EntryType> {
+    (0u8..7).prop_map(|number| EntryType::from_number(number).expect("there are seven"))
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp)
+}
+
+fn op_id() -> impl Strategy<Value = Option<OpId>> {
+    option::of(any::<u128>().prop_map(OpId))
+}
+
+fn precondition() -> impl Strategy<Value = Precondition> {
+    prop_oneof![
+        Just(Precondition::None),
+        Just(Precondition::Absent),
+        any::<u64>().prop_map(Precondition::Version),
+        any::<u64>().prop_map(Precondition::Generation),
+        content_id().prop_map(Precondition::Content),
+    ]
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    (option::of(any::<u32>()), option::of(text()), option::of(text()), option::of(time()), option::of(time()))
+        .prop_map(|(mode, owner, mime_type, modified, created)| {
+            let mut attributes = Attributes::none();
+            attributes.mode = mode;
+            attributes.owner = owner;
+            attributes.mime_type = mime_type;
+            attributes.modified = modified;
+            attributes.created = created;
+            attributes
+        })
+}
+
+fn create() -> impl Strategy<Value = Create> {
+    prop_oneof![Just(Create::Never), Just(Create::IfMissing), Just(Create::Exclusive)]
+}
+
+fn mount_spec() -> impl Strategy<Value = MountSpec> {
+    (".{0,10}", btree_map(".{0,5}", ".{0,5}", 0..3), any::<bool>()).prop_map(
+        |(driver, options, read_only)| {
+            let mut spec = MountSpec::new(driver);
+            spec.options = BTreeMap::from_iter(options);
+            spec.read_only = read_only;
+            spec
+        },
+    )
+}
+
+fn metadata() -> impl Strategy<Value = FileMetadata> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
+    let names = (option::of(content_id()), text(), option::of(text()), option::of(text()));
+    (path(), zone(), entry_type(), numbers, names, (time(), time(), time()), any::<bool>()).prop_map(
+        |(
+            path,
+            zone,
+            entry_type,
+            (id, size, version, generation, mode),
+            (content, owner, mime, link),
+            times,
+            implicit,
+        )| {
+            let mut metadata = FileMetadata::new(path, zone, FileId(id), entry_type, times.0);
+            metadata.size = size;
+            metadata.version = version;
+            metadata.generation = generation;
+            metadata.mode = mode;
+            metadata.content_id = content;
+            metadata.owner = owner;
+            metadata.mime_type = mime;
+            metadata.link_target = link;
+            metadata.modified = times.1;
+            metadata.changed = times.2;
+            metadata.implicit = implicit;
+            metadata
+        },
+    )
+}
+
+fn receipt() -> impl Strategy<Value = Receipt> {
+    let durability = prop_oneof![Just(Durability::Strong), Just(Durability::Volatile)];
+    (any::<u128>(), any::<u64>(), durability)
+        .prop_map(|(op, lsn, kept)| Receipt::new(OpId(op), Lsn(lsn), kept))
+}
+
+fn caller() -> impl Strategy<Value = Arc<Caller>> {
+    (text(), zone(), any::<bool>()).prop_map(|(agent, zone, admin)| Arc::new(Caller { agent, zone, admin }))
+}
+
+fn kind() -> impl Strategy<Value = EventKind> {
+    prop::sample::select(EventKind::ALL)
+}
+
+fn range() -> impl Strategy<Value = ByteRange> {
+    (any::<u64>(), option::of(any::<u64>())).prop_map(|(offset, count)| ByteRange { offset, count })
+}
+
+fn stat() -> impl Strategy<Value = Syscall> {
+    (path(), any::<bool>()).prop_map(|(path, follow)| {
+        let call = SysStat::at(path);
+        if follow { call.into() } else { call.no_follow().into() }
+    })
+}
+
+fn setattr() -> impl Strategy<Value = Syscall> {
+    let parents = prop_oneof![Just(Parents::Implied), Just(Parents::Made), Just(Parents::Required)];
+    let what = (option::of(entry_type()), create(), parents, option::of(text()), option::of(mount_spec()));
+    (path(), what, attributes(), precondition(), op_id()).prop_map(
+        |(path, what, attributes, expected, op_id)| {
+            let mut call = SysSetattr::at(path).attributes(attributes).when(expected);
+            (call.entry_type, call.create, call.parents, call.link_target, call.mount) = what;
+            call.op_id = op_id;
+            call.into()
+        },
+    )
+}
+
+fn two_paths() -> impl Strategy<Value = Syscall> {
+    (path(), path(), any::<bool>(), any::<bool>(), precondition(), op_id()).prop_map(
+        |(from, to, copy, replace, expected, op_id)| {
+            if copy {
+                let mut call = SysCopy::new(from, to).when(expected);
+                (call.replace, call.op_id) = (replace, op_id);
+                call.into()
+            } else {
+                let mut call = SysRename::new(from, to).when(expected);
+                (call.replace, call.op_id) = (replace, op_id);
+                call.into()
+            }
+        },
+    )
+}
+
+fn unlink() -> impl Strategy<Value = Syscall> {
+    let expect = prop_oneof![Just(Expect::Any), Just(Expect::File), Just(Expect::Directory)];
+    (path(), any::<bool>(), expect, precondition(), op_id()).prop_map(
+        |(path, recursive, expect, expected, op_id)| {
+            let mut call = SysUnlink::at(path).expect(expect).when(expected);
+            (call.recursive, call.op_id) = (recursive, op_id);
+            call.into()
+        },
+    )
+}
+
+fn readdir() -> impl Strategy<Value = Syscall> {
+    (path(), any::<bool>(), any::<u32>(), option::of(path()), any::<bool>()).prop_map(
+        |(path, recursive, limit, cursor, metadata)| {
+            let mut call = SysReaddir::at(path).limit(limit);
+            (call.recursive, call.metadata) = (recursive, metadata);
+            call.cursor = cursor.map(Cursor);
+            call.into()
+        },
+    )
+}
+
+fn read() -> impl Strategy<Value = Syscall> {
+    let extent = prop_oneof![range().prop_map(Extent::One), vec(range(), 0..4).prop_map(Extent::Vector)];
+    (path(), extent).prop_map(|(path, extent)| {
+        let mut call = SysRead::at(path);
+        call.extent = extent;
+        call.into()
+    })
+}
+
+fn write() -> impl Strategy<Value = Syscall> {
+    let place = prop_oneof![
+        Just(Place::Whole),
+        Just(Place::End),
+        any::<u64>().prop_map(Place::At),
+        (data(), any::<bool>()).prop_map(|(of, all)| Place::Instead { of, all }),
+    ];
+    (path(), vec(data(), 0..3), place, any::<bool>(), create(), attributes(), precondition(), op_id())
+        .prop_map(|(path, data, place, truncate, create, attributes, expected, op_id)| {
+            let mut call = SysWrite::vectored(path, data).attributes(attributes).when(expected);
+            (call.place, call.truncate, call.create, call.op_id) = (place, truncate, create, op_id);
+            call.into()
+        })
+}
+
+fn lock() -> impl Strategy<Value = Syscall> {
+    let wait = option::of(any::<u32>().prop_map(|ms| Duration::from_millis(ms.into())));
+    (path(), option::of(any::<u128>()), any::<u32>(), wait).prop_map(|(path, id, holders, wait)| match id {
+        Some(id) if holders % 2 == 0 => SysUnlock::new(path, LockId(id)).into(),
+        Some(id) => SysLock::extend(path, LockId(id)).into(),
+        None => {
+            let mut call = SysLock::semaphore(path, holders).ttl(Duration::from_secs(holders.into()));
+            call.wait = wait;
+            call.into()
+        }
+    })
+}
+
+fn watch() -> impl Strategy<Value = Syscall> {
+    (path(), any::<u32>(), option::of(any::<u64>())).prop_map(|(path, bits, since)| {
+        let mut call = SysWatch::at(path).mask(EventMask::from_bits(bits));
+        call.since = since.map(Lsn);
+        call.into()
+    })
+}
+
+fn syscall() -> impl Strategy<Value = Syscall> {
+    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(),]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let after = (any::<u64>(), option::of(content_id()), any::<u64>(), any::<bool>());
+    (kind(), path(), option::of(path()), entry_type(), caller(), after, time()).prop_map(
+        |(kind, path, other, entry_type, caller, (size, content_id, version, is_new), at)| {
+            let mut event = Event::new(kind, path, entry_type, caller, OpId(version.into()));
+            (event.other, event.size, event.content_id) = (other, size, content_id);
+            (event.version, event.generation, event.is_new, event.at) = (version, version, is_new, at);
+            event
+        },
+    )
+}
+
+fn error() -> impl Strategy<Value = Error> {
+    let kinds = prop::sample::select(vec![
+        ErrorKind::NotFound,
+        ErrorKind::InvalidPath,
+        ErrorKind::CrossMount,
+        ErrorKind::StoreFull,
+        ErrorKind::Crashed,
+    ]);
+    (path(), kinds, option::of(".{0,20}"), any::<bool>()).prop_map(|(path, kind, cause, unknown)| {
+        let error = Error::new(Op::Rename, &path, kind);
+        let error = cause.map_or(error.clone(), |cause| error.because(cause));
+        if unknown { error.outcome_unknown() } else { error }
+    })
+}
+
+proptest! {
+    #[test]
+    fn paths_and_metadata_arrive(path in path(), metadata in metadata()) {
+        check(&path);
+        check(&metadata);
+    }
+
+    #[test]
+    fn syscalls_arrive(call in syscall()) {
+        check(&call);
+    }
+
+    #[test]
+    fn replies_arrive(
+        metadata in metadata(), receipt in receipt(), data in data(), numbers in any::<(u64, bool)>(),
+    ) {
+        let metadata = Arc::new(metadata);
+        check(&Written::new(numbers.0, numbers.1.then_some(7), metadata.clone(), receipt));
+        check(&SetattrDone::new(numbers.1, vec![Attribute::Mode, Attribute::Owner], metadata.clone(), receipt));
+        check(&Renamed::new(numbers.1, metadata.clone(), receipt));
+        check(&Copied::new(numbers.1, metadata.clone(), receipt));
+        check(&Unlinked::new(metadata.entry_type, numbers.0, receipt));
+        check(&ReadData::new(data, metadata.clone()));
+        let mut entry = DirEntry::new(metadata.path.clone(), metadata.entry_type, metadata.file_id);
+        entry.metadata = Some(metadata.clone());
+        check(&Listing::new(vec![entry], Some(Cursor(metadata.path.clone()))));
+    }
+
+    #[test]
+    fn events_and_hook_contexts_arrive(event in event(), caller in caller(), call in syscall(), error in error()) {
+        check(&event);
+        check(&error);
+        check(&HookContext::new(caller.clone(), Some(OpId(1)), call));
+        check(&MountContext::new(event.path.clone(), "memory", Some(caller)));
+        check(&Outcome::of::<()>(&Err(error)));
+        check(&Verdict::refuse("no"));
+    }
+
+    #[test]
+    fn a_text_that_is_no_path_does_not_arrive(text in ".{0,30}") {
+        let sent = serde_json::to_string(&text).expect("a text can be written");
+        let arrived = serde_json::from_str::<VPath>(&sent);
+        prop_assert_eq!(arrived.is_ok(), VPath::parse(&text).is_ok());
+        if let Ok(path) = arrived {
+            prop_assert_eq!(VPath::parse(path.as_str()).expect("it stays one"), path);
+        }
+    }
+}

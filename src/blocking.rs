@@ -1,0 +1,234 @@
+//! The same kernel without `async`: for programs that have no runtime, and for threads outside of it.
+//!
+//! Each method waits on the calling thread for its twin on [`crate::Nexus`]. Not to be called from a task of an executor, whose thread it
+//! would hold.
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! let nx = nexus::blocking::connect(folder)?;
+//! nx.mkdir("/a/b")?;
+//! nx.append("/a/b/log.txt", "one\n")?;
+//! nx.append("/a/b/log.txt", "two\n")?;
+//! assert_eq!(nx.read("/a/b/log.txt")?, "one\ntwo\n");
+//! let all: nexus::Result<Vec<_>> = nx.walk("/").collect();
+//! assert_eq!(all?.len(), 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_actors::{Env, block_on};
+use nexus_kernel::gate::Right;
+use nexus_kernel::{Kernel, MountStatus, Serve};
+use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written};
+use nexus_messages::{Caller, FileMetadata, IntoPath, Message, Result, VPath};
+use nexus_supervisors::{Kill, TreeStatus};
+
+use crate::config::Config;
+use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats};
+
+/// Boots a kernel and gives the administrator's handle to it; the twin of [`crate::connect`]. Blocks.
+///
+/// # Errors
+/// As [`crate::connect`].
+pub fn connect(config: impl Into<Config>) -> Result<Nexus> {
+    let config = config.into();
+    let nx = match config.env.clone() {
+        // In a simulation it is this thread that runs everything.
+        Some(env) => env.blocking_wait(crate::connect(config)),
+        None => block_on(crate::connect(config)),
+    };
+    nx.map(Nexus)
+}
+
+/// A handle to a kernel whose methods block; see the [module](self).
+#[derive(Debug, Clone)]
+pub struct Nexus(crate::Nexus);
+
+macro_rules! twins {
+    ($($name:ident$(<$($generic:ident: $bound:path),*>)?($($arg:ident: $type:ty),*) -> $done:ty;)*) => {
+        impl Nexus {$(
+            #[doc = concat!("As [`crate::Nexus::", stringify!($name), "`], and blocks.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`crate::Nexus::", stringify!($name), "`].")]
+            pub fn $name$(<$($generic: $bound),*>)?(&self, $($arg: $type),*) -> $done {
+                self.env().blocking_wait(self.0.$name($($arg),*))
+            }
+        )*}
+    };
+}
+
+twins! {
+    stat(at: impl IntoPath) -> Result<Arc<FileMetadata>>;
+    lstat(at: impl IntoPath) -> Result<Arc<FileMetadata>>;
+    exists(at: impl IntoPath) -> Result<bool>;
+    is_directory(at: impl IntoPath) -> Result<bool>;
+    access(at: impl IntoPath, right: Right) -> Result<bool>;
+    read(at: impl IntoPath) -> Result<Bytes>;
+    read_range(at: impl IntoPath, offset: u64, count: u64) -> Result<Bytes>;
+    write(at: impl IntoPath, data: impl Into<Bytes>) -> Result<Written>;
+    append(at: impl IntoPath, data: impl Into<Bytes>) -> Result<Written>;
+    edit(at: impl IntoPath, old: impl Into<Bytes>, new: impl Into<Bytes>) -> Result<Written>;
+    edit_all(at: impl IntoPath, old: impl Into<Bytes>, new: impl Into<Bytes>) -> Result<Written>;
+    copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
+    mkdir(at: impl IntoPath) -> Result<SetattrDone>;
+    mkdir_new(at: impl IntoPath) -> Result<SetattrDone>;
+    rmdir(at: impl IntoPath) -> Result<Unlinked>;
+    unlink(at: impl IntoPath) -> Result<Unlinked>;
+    remove_all(at: impl IntoPath) -> Result<Unlinked>;
+    rename(from: impl IntoPath, to: impl IntoPath) -> Result<Renamed>;
+    rename_new(from: impl IntoPath, to: impl IntoPath) -> Result<Renamed>;
+    link(at: impl IntoPath, target: impl AsRef<str>) -> Result<SetattrDone>;
+    readdir(at: impl IntoPath) -> Result<Vec<DirEntry>>;
+    glob(pattern: impl AsRef<str>) -> Result<Vec<VPath>>;
+    grep(grep: Grep) -> Result<GrepReport>;
+    mount(at: impl IntoPath, spec: MountSpec) -> Result<SetattrDone>;
+    unmount(at: impl IntoPath) -> Result<Unlinked>;
+    write_batch<P: IntoPath, D: Into<Bytes>>(files: impl IntoIterator<Item = (P, D)>) -> Vec<Result<Written>>;
+    read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;
+    stat_batch<P: IntoPath>(entries: impl IntoIterator<Item = P>) -> Vec<Result<Arc<FileMetadata>>>;
+    unlink_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Unlinked>>;
+    shutdown() -> Result<()>;
+}
+
+impl Nexus {
+    /// As [`crate::Nexus::send`], and blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::send`].
+    pub fn send<S, T>(&self, call: S) -> Result<T>
+    where
+        S: Serve + Message<Reply = Result<T>>,
+    {
+        self.env().blocking_wait(self.0.send(call))
+    }
+
+    /// As [`crate::Nexus::agent`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::agent`].
+    pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
+        self.0.agent(name).map(Self)
+    }
+
+    /// As [`crate::Nexus::zone`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::zone`].
+    pub fn zone(&self, name: &str) -> Result<Self> {
+        self.0.zone(name).map(Self)
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> &Caller {
+        self.0.caller()
+    }
+
+    /// Whether this is an administrator's handle.
+    pub fn is_admin(&self) -> bool {
+        self.0.is_admin()
+    }
+
+    /// As [`crate::Nexus::kernel`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::kernel`].
+    pub fn kernel(&self) -> Result<&Arc<Kernel>> {
+        self.0.kernel()
+    }
+
+    /// As [`crate::Nexus::tree`].
+    pub fn tree(&self) -> TreeStatus {
+        self.0.tree()
+    }
+
+    /// As [`crate::Nexus::kill`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::kill`].
+    pub fn kill(&self, path: &str, how: Kill) -> Result<bool> {
+        self.0.kill(path, how)
+    }
+
+    /// As [`crate::Nexus::mounts`].
+    pub fn mounts(&self) -> Vec<MountStatus> {
+        self.0.mounts()
+    }
+
+    /// As [`crate::Nexus::walk`]; each step blocks.
+    pub fn walk(&self, at: impl IntoPath) -> Walk {
+        Walk { env: self.env().clone(), walk: self.0.walk(at) }
+    }
+
+    /// As [`crate::Nexus::grep_stream`]; each step blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::grep_stream`].
+    pub fn grep_stream(&self, grep: Grep) -> Result<GrepStream> {
+        let stream = self.env().blocking_wait(self.0.grep_stream(grep))?;
+        Ok(GrepStream { env: self.env().clone(), stream })
+    }
+
+    /// The handle whose methods are `async`.
+    pub fn as_async(&self) -> &crate::Nexus {
+        &self.0
+    }
+
+    fn env(&self) -> &Env {
+        self.0.machine.env()
+    }
+}
+
+impl From<crate::Nexus> for Nexus {
+    fn from(nx: crate::Nexus) -> Self {
+        Self(nx)
+    }
+}
+
+/// A walk that blocks; see [`crate::Walk`].
+#[derive(Debug)]
+pub struct Walk {
+    env: Env,
+    walk: crate::Walk,
+}
+
+impl Walk {
+    /// Gives each entry its metadata.
+    #[must_use]
+    pub fn with_metadata(self) -> Self {
+        Self { walk: self.walk.with_metadata(), ..self }
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<DirEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.env.blocking_wait(self.walk.next())
+    }
+}
+
+/// Files with matches, one after the other; see [`crate::GrepStream`].
+#[derive(Debug)]
+pub struct GrepStream {
+    env: Env,
+    stream: crate::GrepStream,
+}
+
+impl GrepStream {
+    /// How much was searched so far.
+    pub fn stats(&self) -> GrepStats {
+        self.stream.stats()
+    }
+}
+
+impl Iterator for GrepStream {
+    type Item = Result<FileMatches>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.env.blocking_wait(self.stream.next())
+    }
+}

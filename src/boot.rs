@@ -1,0 +1,241 @@
+//! From settings to a kernel that serves, and back.
+//!
+//! ```text
+//! lock folder → env → metastore → kernel → tree → remount → first mount of / → ready
+//! ```
+//!
+//! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nexus_actors::{Env, HostConfig, Latch, Pool};
+use nexus_drivers::memory::MemoryMetastore;
+use nexus_drivers::redb::{RedbConfig, RedbMetastore};
+use nexus_kernel::hal::{Catalogue, Metastore, StoreError};
+use nexus_kernel::{Kernel, KernelConfig};
+use nexus_messages::syscall::SysSetattr;
+use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
+use nexus_supervisors::Tree;
+
+use crate::closing::Closing;
+use crate::config::{Config, Settings};
+use crate::folder::DataFolder;
+
+/// How long the drop of the last handle waits for the kernel to end. It goes on ending in the background.
+const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// Searches that may wait for a thread, for each thread.
+const SEARCHES_PER_THREAD: usize = 4;
+
+/// A kernel that serves, and everything that it runs on.
+pub(crate) struct Machine {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) tree: Arc<Tree>,
+    /// Threads that search content.
+    pub(crate) search: Pool,
+    pub(crate) search_threads: usize,
+    started: Started,
+}
+
+/// Boots a kernel.
+pub(crate) async fn boot(config: &Config) -> Result<Machine> {
+    let settings = config.settle()?;
+    let catalogue = catalogue(config, &settings)?;
+
+    let folder = settings.data_folder.as_deref().map(DataFolder::take).transpose()?;
+    let env = environment(config, &settings)?;
+    let mut started = Started::new(env.clone(), config.env.is_none());
+    let booted = bring_up(config, &settings, catalogue, folder, &mut started).await;
+    match booted {
+        Ok((kernel, tree)) => {
+            let search_threads = settings.limits.search_threads;
+            let search = env.pool("search", search_threads, search_threads * SEARCHES_PER_THREAD);
+            Ok(Machine { kernel, tree, search, search_threads, started })
+        }
+        Err(error) => {
+            started.stop().await;
+            Err(error)
+        }
+    }
+}
+
+async fn bring_up(
+    config: &Config,
+    settings: &Settings,
+    catalogue: Catalogue,
+    folder: Option<DataFolder>,
+    started: &mut Started,
+) -> Result<(Arc<Kernel>, Arc<Tree>)> {
+    let env = started.env.clone();
+    let store = open_metastore(&env, config, settings, folder).await?;
+    let store = Arc::new(Closing::new(store.0, store.1));
+    started.store = Some(store.clone());
+
+    let opened = Kernel::new(&env, kernel_config(settings), store, Arc::new(catalogue));
+    let (kernel, spec) = opened.map_err(|error| failed(settings, error.kind(), "the metastore", &error))?;
+    let tree = Tree::start(&env, spec).await;
+    let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
+    let tree = Arc::new(tree);
+    started.tree = Some(tree.clone());
+
+    let remounted = kernel.remount().await;
+    let remounted = remounted.map_err(|error| refused(settings, "mounting again", &error))?;
+    if remounted == 0 {
+        let mount = SysSetattr::mount(VPath::root(), settings.root.clone());
+        let mounted = kernel.send(&administrator(), mount).await;
+        mounted.map_err(|error| refused(settings, "the first mount", &error))?;
+    }
+    Ok((kernel, tree))
+}
+
+/// Who boots, and who holds the handle that `connect` returns.
+pub(crate) fn administrator() -> Arc<Caller> {
+    Arc::new(Caller::administrator())
+}
+
+fn failed(settings: &Settings, kind: ErrorKind, step: &str, cause: &dyn std::fmt::Display) -> Error {
+    let error = match &settings.data_folder {
+        Some(folder) => Error::on_host(Op::Connect, folder, kind),
+        None => Error::global(Op::Connect, kind),
+    };
+    error.because(format!("{step}: {cause}"))
+}
+
+/// As [`failed`], for what the kernel itself answered: said once, not as an error within an error.
+fn refused(settings: &Settings, step: &str, error: &Error) -> Error {
+    failed(settings, error.kind(), step, &error.cause().unwrap_or(error.kind().describe()))
+}
+
+fn catalogue(config: &Config, settings: &Settings) -> Result<Catalogue> {
+    let mut catalogue = nexus_drivers::catalogue();
+    for factory in &config.drivers {
+        let added = catalogue.add(factory.clone());
+        added.map_err(|error| failed(settings, error.kind(), "the catalogue of drivers", &error))?;
+    }
+    Ok(catalogue)
+}
+
+fn environment(config: &Config, settings: &Settings) -> Result<Env> {
+    if let Some(env) = &config.env {
+        return Ok(env.clone());
+    }
+    let host = HostConfig {
+        kernel_threads: settings.limits.kernel_threads,
+        user_threads: settings.user_threads,
+        io_threads: settings.limits.io_threads,
+        ..HostConfig::default()
+    };
+    Env::host(host).map_err(|error| failed(settings, ErrorKind::Io, "starting threads", &error))
+}
+
+/// The metastore; the folder goes with it, unless opening it failed.
+async fn open_metastore(
+    env: &Env,
+    config: &Config,
+    settings: &Settings,
+    folder: Option<DataFolder>,
+) -> Result<(Arc<dyn Metastore>, Option<DataFolder>)> {
+    let (Some(folder), None) = (folder, &config.metastore) else {
+        return Ok((config.metastore.clone().unwrap_or_else(|| Arc::new(MemoryMetastore::new())), None));
+    };
+    let file = folder.metastore();
+    let redb = RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes);
+    let opening = move || -> (std::result::Result<RedbMetastore, StoreError>, DataFolder) {
+        (RedbMetastore::open(folder.metastore(), redb), folder)
+    };
+    let opened = env.pool("boot", 1, 1).run(opening).await;
+    let step = format!("opening {}", file.display());
+    let (opened, folder) = opened.map_err(|error| failed(settings, ErrorKind::Crashed, &step, &error))?;
+    let metastore = opened.map_err(|error| failed(settings, error.kind(), &step, &error))?;
+    Ok((Arc::new(metastore), Some(folder)))
+}
+
+fn kernel_config(settings: &Settings) -> KernelConfig {
+    let mut config = KernelConfig::default();
+    config.data_folder.clone_from(&settings.data_folder);
+    config.metadata_cache_entries = settings.limits.metadata_cache_entries;
+    config.content_cache_bytes = settings.limits.content_cache_bytes;
+    config.restarts_max = settings.restarts_max;
+    config.restarts_within = settings.restarts_within;
+    config
+}
+
+impl Machine {
+    /// Stops the kernel: the tree from bottom to top, then the metastore, which gives the data folder up, then the threads. May be repeated,
+    /// and by several at once; each returns when the folder is free.
+    pub(crate) async fn stop(&self) {
+        self.started.stop().await;
+    }
+
+    /// Whether the end has begun.
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        // Orders nothing: who misses it is answered by a store that closes.
+        self.started.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.started.env
+    }
+}
+
+/// What was started, to be stopped in reverse order.
+struct Started {
+    env: Env,
+    /// Whether the environment was made for this kernel, and ends with it.
+    owns_env: bool,
+    store: Option<Arc<Closing>>,
+    tree: Option<Arc<Tree>>,
+    stopping: AtomicBool,
+    ended: Latch<()>,
+}
+
+impl Started {
+    fn new(env: Env, owns_env: bool) -> Self {
+        Self { env, owns_env, store: None, tree: None, stopping: AtomicBool::new(false), ended: Latch::new() }
+    }
+
+    /// Begins the end, once. A task of the kernel's own carries it out, so that it does not hang on who asked for it.
+    fn begin(&self) {
+        if self.stopping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (store, tree, ended) = (self.store.clone(), self.tree.clone(), self.ended.clone());
+        let env = self.owns_env.then(|| self.env.clone());
+        self.env.spawn("shutdown", async move {
+            if let Some(tree) = tree {
+                tree.stop().await;
+            }
+            if let Some(store) = store {
+                store.close();
+            }
+            ended.set(());
+            if let Some(env) = env {
+                env.stop();
+            }
+        });
+    }
+
+    async fn stop(&self) {
+        self.begin();
+        self.ended.wait().await;
+    }
+}
+
+impl Drop for Started {
+    /// A program may end right after this: it waits a moment, so that most kernels end cleanly.
+    fn drop(&mut self) {
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        self.begin();
+        if !self.env.is_simulated() {
+            let ended = self.env.timeout(DROP_WAIT_MAX, self.ended.wait());
+            if self.env.blocking_wait(ended).is_err() {
+                tracing::debug!("the kernel goes on ending in the background");
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The settings of a kernel, and where they come from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env as Environment, Format, Toml};
+use nexus_actors::Env;
+use nexus_kernel::hal::{DriverFactory, Metastore};
+use nexus_messages::syscall::MountSpec;
+use nexus_messages::{Error, ErrorKind, Op, Result};
+use serde::Deserialize;
+
+use crate::profile::{Limits, Profile};
+
+/// The data folder when nothing else is said.
+const DATA_FOLDER: &str = "nexus-data";
+
+/// The file with settings, in the data folder.
+const FILE: &str = "nexus.toml";
+
+/// What the names of settings in the environment begin with.
+const PREFIX: &str = "NEXUS_";
+
+/// Names in the environment that begin so and are no settings of the kernel.
+const NOT_SETTINGS: [&str; 3] = ["data_dir", "config", "log"];
+
+/// The driver of `/` on a kernel with a data folder, and on one in memory.
+const ROOT_DRIVER: &str = "cas-local";
+const ROOT_DRIVER_IN_MEMORY: &str = "memory";
+
+/// How many times in which period a supervisor restarts its children before it gives up.
+const RESTARTS_MAX: u32 = 10;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// The settings of a kernel: what [`connect`](crate::connect) takes.
+///
+/// What is not set has the value of the [profile](Profile). [`Config::new`] and [`Config::in_memory`] read nothing but what the
+/// code says; [`Config::load`] and its siblings read a file and the environment first. So from weak to strong:
+///
+/// 1. the profile;
+/// 2. the file `nexus.toml` in the data folder, or the one that `NEXUS_CONFIG` names;
+/// 3. the environment: a key below in capitals, after `NEXUS_`; the data folder is `NEXUS_DATA_DIR`;
+/// 4. the methods of this type.
+///
+/// | key | what it is |
+/// |---|---|
+/// | `profile` | the profile's name |
+/// | `data_folder` | where the kernel keeps its data |
+/// | `metadata_cache_entries` | how many paths are remembered |
+/// | `content_cache_bytes` | how much content is kept in memory |
+/// | `metastore_cache_bytes` | how much of the metastore's file is kept in memory |
+/// | `kernel_threads` | threads for the kernel's actors |
+/// | `user_threads` | threads for services and drivers; started when first needed |
+/// | `io_threads` | threads of the I/O runtime |
+/// | `search_threads` | threads that search content at once; started when first needed |
+/// | `restarts_max`, `restarts_within_s` | how often, in how many seconds, a supervisor restarts its children before it gives up |
+/// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
+///
+/// A key that is not here is refused.
+///
+/// ```
+/// # use nexus::{Config, Profile};
+/// let config = Config::new("some/folder").profile(Profile::Full).content_cache_bytes(1 << 30);
+/// # let _ = config;
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    layer: Layer,
+    in_memory: bool,
+    pub(crate) drivers: Vec<Arc<dyn DriverFactory>>,
+    pub(crate) metastore: Option<Arc<dyn Metastore>>,
+    pub(crate) env: Option<Env>,
+}
+
+/// What one source may say. Everything is optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Layer {
+    profile: Option<Profile>,
+    data_folder: Option<PathBuf>,
+    metadata_cache_entries: Option<usize>,
+    content_cache_bytes: Option<u64>,
+    metastore_cache_bytes: Option<usize>,
+    kernel_threads: Option<usize>,
+    user_threads: Option<usize>,
+    io_threads: Option<usize>,
+    search_threads: Option<usize>,
+    restarts_max: Option<u32>,
+    restarts_within_s: Option<u64>,
+    root_driver: Option<String>,
+    root_options: Option<BTreeMap<String, String>>,
+}
+
+/// The settings with nothing left open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// None for a kernel in memory.
+    pub(crate) data_folder: Option<PathBuf>,
+    pub(crate) limits: Limits,
+    pub(crate) user_threads: usize,
+    pub(crate) restarts_max: u32,
+    pub(crate) restarts_within: Duration,
+    pub(crate) root: MountSpec,
+}
+
+impl Config {
+    fn of(layer: Layer, in_memory: bool) -> Self {
+        Self { layer, in_memory, drivers: Vec::new(), metastore: None, env: None }
+    }
+
+    /// A kernel that keeps its data in `folder`, which is made when it is missing. Reads neither file nor environment.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self::of(Layer { data_folder: Some(folder.into()), ..Layer::default() }, false)
+    }
+
+    /// A kernel that keeps everything in memory: gone with the last handle. Reads neither file nor environment.
+    pub fn in_memory() -> Self {
+        Self::of(Layer::default(), true)
+    }
+
+    /// Reads the environment, and the file. The data folder is `NEXUS_DATA_DIR`, else `nexus-data` below the current folder.
+    ///
+    /// # Errors
+    /// `EINVAL` that says which key of which source is unknown or has which wrong value.
+    pub fn load() -> Result<Self> {
+        Self::layered(None, None)
+    }
+
+    /// As [`load`](Self::load), for this data folder, whatever the environment says of it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_from(folder: impl Into<PathBuf>) -> Result<Self> {
+        Self::layered(Some(folder.into()), None)
+    }
+
+    /// As [`load`](Self::load), with what stands in `file` in the place of the data folder's own file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and `ENOENT` when there is no such file.
+    pub fn load_file(file: impl Into<PathBuf>) -> Result<Self> {
+        Self::layered(None, Some(file.into()))
+    }
+
+    fn layered(folder: Option<PathBuf>, file: Option<PathBuf>) -> Result<Self> {
+        let said = folder.or_else(|| std::env::var_os("NEXUS_DATA_DIR").map(PathBuf::from));
+        let named = file.or_else(|| std::env::var_os("NEXUS_CONFIG").map(PathBuf::from));
+        if let Some(named) = named.as_ref().filter(|named| !named.is_file()) {
+            return Err(
+                Error::on_host(Op::Connect, named, ErrorKind::NotFound).because("it is to hold the settings")
+            );
+        }
+        let place = said.clone().unwrap_or_else(|| PathBuf::from(DATA_FOLDER));
+        let file = named.unwrap_or_else(|| place.join(FILE));
+        let sources = Figment::new()
+            .merge(Toml::file_exact(&file))
+            .merge(Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS));
+        let mut layer: Layer = sources
+            .extract()
+            .map_err(|why| Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why))?;
+        layer.data_folder = said.or(layer.data_folder).or(Some(place));
+        Ok(Self::of(layer, false))
+    }
+
+    /// Sets the profile.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.layer.profile = Some(profile);
+        self
+    }
+
+    /// Keeps the data in `folder`.
+    #[must_use]
+    pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.layer.data_folder = Some(folder.into());
+        self.in_memory = false;
+        self
+    }
+
+    /// Remembers the metadata of at most this many paths.
+    #[must_use]
+    pub fn metadata_cache_entries(mut self, entries: usize) -> Self {
+        self.layer.metadata_cache_entries = Some(entries);
+        self
+    }
+
+    /// Keeps at most this many bytes of content in memory.
+    #[must_use]
+    pub fn content_cache_bytes(mut self, bytes: u64) -> Self {
+        self.layer.content_cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Keeps at most this many bytes of the metastore's file in memory.
+    #[must_use]
+    pub fn metastore_cache_bytes(mut self, bytes: usize) -> Self {
+        self.layer.metastore_cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Runs the kernel's actors on this many threads; at least 1.
+    #[must_use]
+    pub fn kernel_threads(mut self, threads: usize) -> Self {
+        self.layer.kernel_threads = Some(threads);
+        self
+    }
+
+    /// Runs services and drivers on up to this many threads; at least 1.
+    #[must_use]
+    pub fn user_threads(mut self, threads: usize) -> Self {
+        self.layer.user_threads = Some(threads);
+        self
+    }
+
+    /// Gives the I/O runtime this many threads; at least 1.
+    #[must_use]
+    pub fn io_threads(mut self, threads: usize) -> Self {
+        self.layer.io_threads = Some(threads);
+        self
+    }
+
+    /// Searches content on up to this many threads at once; at least 1.
+    #[must_use]
+    pub fn search_threads(mut self, threads: usize) -> Self {
+        self.layer.search_threads = Some(threads);
+        self
+    }
+
+    /// A supervisor gives up when its children had to be restarted more than `max` times `within` this time.
+    #[must_use]
+    pub fn restarts(mut self, max: u32, within: Duration) -> Self {
+        self.layer.restarts_max = Some(max);
+        self.layer.restarts_within_s = Some(within.as_secs().max(1));
+        self
+    }
+
+    /// What is mounted at `/` when the kernel boots for the first time. Later boots attach what was mounted last.
+    #[must_use]
+    pub fn root(mut self, spec: MountSpec) -> Self {
+        self.layer.root_driver = Some(spec.driver);
+        self.layer.root_options = Some(spec.options);
+        self
+    }
+
+    /// Adds a kind of driver to those that this kernel can mount.
+    #[must_use]
+    pub fn driver(mut self, factory: Arc<dyn DriverFactory>) -> Self {
+        self.drivers.push(factory);
+        self
+    }
+
+    /// Keeps the rows in `metastore`, which is open, in the place of the profile's own.
+    #[must_use]
+    pub fn metastore(mut self, metastore: Arc<dyn Metastore>) -> Self {
+        self.metastore = Some(metastore);
+        self
+    }
+
+    /// Runs in `env`, such as a [simulation](Env::seeded), in the place of one of its own. It is left running at the end.
+    #[must_use]
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = Some(env);
+        self
+    }
+
+    /// Fills what is open from the profile, and checks the whole.
+    pub(crate) fn settle(&self) -> Result<Settings> {
+        let said = &self.layer;
+        let data_folder = said.data_folder.clone().filter(|_| !self.in_memory);
+        let refuse = |kind, why: String| match &data_folder {
+            Some(folder) => Error::on_host(Op::Connect, folder, kind).because(why),
+            None => Error::global(Op::Connect, kind).because(why),
+        };
+        let profile = said.profile.unwrap_or_default();
+        let Some(base) = profile.limits() else {
+            let why = format!("the profile {profile} is not in this build, but {}", Profile::available());
+            return Err(refuse(ErrorKind::NotSupported, why));
+        };
+        let limits = Limits {
+            metadata_cache_entries: said.metadata_cache_entries.unwrap_or(base.metadata_cache_entries),
+            content_cache_bytes: said.content_cache_bytes.unwrap_or(base.content_cache_bytes),
+            metastore_cache_bytes: said.metastore_cache_bytes.unwrap_or(base.metastore_cache_bytes),
+            kernel_threads: said.kernel_threads.unwrap_or(base.kernel_threads),
+            io_threads: said.io_threads.unwrap_or(base.io_threads),
+            search_threads: said.search_threads.unwrap_or(base.search_threads),
+        };
+        let user_threads = said.user_threads.unwrap_or(1);
+        let threads = [
+            ("kernel_threads", limits.kernel_threads),
+            ("user_threads", user_threads),
+            ("io_threads", limits.io_threads),
+            ("search_threads", limits.search_threads),
+        ];
+        if let Some((key, _)) = threads.iter().find(|(_, threads)| *threads == 0) {
+            return Err(refuse(ErrorKind::InvalidArgument, format!("{key} must be at least 1")));
+        }
+        let usual = if data_folder.is_some() { ROOT_DRIVER } else { ROOT_DRIVER_IN_MEMORY };
+        let mut root = MountSpec::new(said.root_driver.as_deref().unwrap_or(usual));
+        root.options = said.root_options.clone().unwrap_or_default();
+        Ok(Settings {
+            data_folder,
+            limits,
+            user_threads,
+            restarts_max: said.restarts_max.unwrap_or(RESTARTS_MAX),
+            restarts_within: said.restarts_within_s.map_or(RESTARTS_WITHIN, Duration::from_secs),
+            root,
+        })
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("settings", &self.layer)
+            .field("in_memory", &self.in_memory)
+            .finish_non_exhaustive()
+    }
+}
+
+macro_rules! from_folder {
+    ($($path:ty),*) => {$(
+        impl From<$path> for Config {
+            /// As [`Config::new`].
+            fn from(folder: $path) -> Self {
+                Self::new(folder)
+            }
+        }
+    )*};
+}
+
+from_folder!(&str, &Path, &PathBuf, String, PathBuf);

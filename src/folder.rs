@@ -1,0 +1,142 @@
+//! The data folder, and who owns it.
+//!
+//! One process at a time. The lock is the operating system's, on an open file: it ends with the process, however that ends.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use nexus_messages::{Error, ErrorKind, Op, Result};
+
+/// The file whose lock is the folder's.
+const LOCK: &str = "nexus.lock";
+
+/// The metastore's file.
+const METASTORE: &str = "meta.redb";
+
+/// The layout of a data folder that this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// A data folder that belongs to this process for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+    // Invariant: locked.
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Takes the folder, and makes it when it is missing. Blocks on disk.
+    pub(crate) fn take(path: &Path) -> Result<Self> {
+        let failed = |what: &str, error: io::Error| {
+            Error::on_host(Op::Connect, path, ErrorKind::Io).because(format!("{what}: {error}"))
+        };
+        fs::create_dir_all(path).map_err(|error| failed("making the data folder", error))?;
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
+        let mut lock = opened.map_err(|error| failed(LOCK, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let owner = told(&mut lock).unwrap_or_default().process;
+                return Err(Error::on_host(Op::Connect, path, ErrorKind::Busy).because(in_use(owner)));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(LOCK, error)),
+        }
+        let before = told(&mut lock).map_err(|error| failed(LOCK, error))?;
+        if let Some(format) = before.format.filter(|format| *format > FORMAT) {
+            let why =
+                format!("the data folder has format {format}, and this version of nexus knows {FORMAT}");
+            return Err(Error::on_host(Op::Connect, path, ErrorKind::NotSupported).because(why));
+        }
+        tell(&mut lock).map_err(|error| failed(LOCK, error))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(crate) fn metastore(&self) -> PathBuf {
+        self.path.join(METASTORE)
+    }
+}
+
+fn in_use(owner: Option<u32>) -> String {
+    match owner {
+        Some(process) if process == std::process::id() => "the data folder is in use by this process".into(),
+        Some(process) => format!("the data folder is in use by process {process}"),
+        None => "the data folder is in use by another process".into(),
+    }
+}
+
+/// What a lock file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    format: Option<u32>,
+    process: Option<u32>,
+}
+
+impl Told {
+    fn parse(text: &str) -> Self {
+        let value = |key| {
+            let lines = text.lines().filter_map(|line| line.split_once(' '));
+            lines.filter(|(name, _)| *name == key).find_map(|(_, value)| value.trim().parse().ok())
+        };
+        Self { format: value("format"), process: value("process") }
+    }
+}
+
+/// Enough for what [`tell`] writes.
+const TOLD_MAX: u64 = 1_024;
+
+fn told(lock: &mut File) -> io::Result<Told> {
+    let mut text = Vec::new();
+    lock.rewind()?;
+    lock.take(TOLD_MAX).read_to_end(&mut text)?;
+    Ok(Told::parse(&String::from_utf8_lossy(&text)))
+}
+
+fn tell(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    lock.write_all(format!("format {FORMAT}\nprocess {}\n", std::process::id()).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, format: Option<u32>, process: Option<u32>) {
+        assert_eq!(Told::parse(text), Told { format, process }, "{text:?}");
+    }
+
+    #[test]
+    fn a_lock_file_may_be_torn() {
+        check("format 1\nprocess 42\n", Some(1), Some(42));
+        check("", None, None);
+        check("format 1\npro", Some(1), None);
+        check("\0\0\0", None, None);
+    }
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let owner = DataFolder::take(&path).unwrap();
+        let refused = DataFolder::take(&path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        assert_eq!(
+            refused.to_string(),
+            format!("connect {}: busy: the data folder is in use by this process (EBUSY)", path.display())
+        );
+        drop(owner);
+        DataFolder::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(LOCK), "format 2\nprocess 1\n").unwrap();
+        let refused = DataFolder::take(folder.path()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotSupported);
+        assert!(refused.to_string().contains("format 2"), "{refused}");
+        assert_eq!(fs::read_to_string(folder.path().join(LOCK)).unwrap(), "format 2\nprocess 1\n");
+    }
+}

@@ -1,0 +1,173 @@
+//! The handle: who calls, and which kernel.
+
+use std::fmt;
+use std::sync::Arc;
+
+use nexus_kernel::{Kernel, Serve};
+use nexus_messages::syscall::SyscallMessage;
+use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Message, NAME_MAX, Op, Result, VPath, ZoneId};
+use nexus_supervisors::{Kill, TreeStatus};
+
+use crate::boot::{Machine, administrator, boot};
+use crate::config::Config;
+
+/// A handle to a kernel: what a process calls it with. Cheap to clone.
+///
+/// The handle says who calls: no message can. The one that [`connect`] gives is the administrator's; [`agent`](Self::agent) makes others,
+/// which can do less. When the last handle of a kernel is dropped, the kernel ends as with [`shutdown`](Self::shutdown); the drop waits for that at most a
+/// quarter of a second.
+///
+/// All methods can be called from any executor, and from none through [`blocking`](crate::blocking). Dropping the future of a call that
+/// changes something loses only the reply, once the change has begun.
+#[derive(Clone)]
+pub struct Nexus {
+    pub(crate) machine: Arc<Machine>,
+    caller: Arc<Caller>,
+}
+
+/// Boots a kernel and gives the administrator's handle to it. Nothing has to be set up: what is missing in the data folder is made.
+///
+/// # Errors
+/// What keeps the kernel from booting, with the step in the cause; what was started by then is stopped again. `EBUSY` when another process, or
+/// another kernel of this one, owns the data folder.
+///
+/// ```
+/// # smol::block_on(async {
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let nx = nexus::connect(folder).await?;
+/// nx.write("/notes/today.md", "buy milk").await?;
+/// assert_eq!(nx.read("/notes/today.md").await?, "buy milk");
+/// nx.shutdown().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub async fn connect(config: impl Into<Config>) -> Result<Nexus> {
+    let config = config.into();
+    let machine = Box::pin(boot(&config)).await?;
+    Ok(Nexus { machine: Arc::new(machine), caller: administrator() })
+}
+
+impl Nexus {
+    /// Executes a syscall.
+    ///
+    /// # Errors
+    /// What the syscall's documentation says; `ESHUTDOWN` once the kernel was shut down.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
+    /// use nexus::{SysRead, SysWrite, VPath};
+    ///
+    /// let path = VPath::parse("/a/b.txt")?;
+    /// let written = nx.send(SysWrite::at(&path, "0123456789").create()).await?;
+    /// assert!(written.created);
+    /// let read = nx.send(SysRead::at(&path).range(3, 4)).await?;
+    /// assert_eq!((&*read.data, read.metadata.version), (&b"3456"[..], 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn send<S, T>(&self, call: S) -> Result<T>
+    where
+        S: Serve + Message<Reply = Result<T>>,
+    {
+        if self.machine.is_stopping() {
+            return Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down));
+        }
+        self.machine.kernel.send(&self.caller, call).await
+    }
+
+    /// A handle for the agent called `name`, in the same zone. It is not an administrator's.
+    ///
+    /// # Errors
+    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it.
+    pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
+        let name = name.as_ref();
+        let bad = |c: char| c == '/' || c.is_control();
+        if name.is_empty() || name.len() > NAME_MAX || name.contains(bad) {
+            let why = format!(
+                "{name:?} does not name an agent: 1 to {NAME_MAX} bytes without '/' and control characters"
+            );
+            return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
+        }
+        let caller = Caller { agent: name.into(), zone: self.caller.zone.clone(), admin: false };
+        Ok(Self { machine: self.machine.clone(), caller: Arc::new(caller) })
+    }
+
+    /// The same handle in the zone called `name`, whose namespace is its own: it sees its own mounts, and below them the root zone's.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle, `EINVAL` for what does not name a zone.
+    pub fn zone(&self, name: &str) -> Result<Self> {
+        self.administrator(Op::Connect)?;
+        let zone = ZoneId::parse(name);
+        let zone = zone.map_err(|why| Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why))?;
+        let caller = Caller { zone, ..(*self.caller).clone() };
+        Ok(Self { machine: self.machine.clone(), caller: Arc::new(caller) })
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether this is an administrator's handle.
+    pub fn is_admin(&self) -> bool {
+        self.caller.admin
+    }
+
+    /// The kernel itself, for modules that are trusted with it: hooks, the permission provider, statistics.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle.
+    pub fn kernel(&self) -> Result<&Arc<Kernel>> {
+        self.administrator(Op::Access)?;
+        Ok(&self.machine.kernel)
+    }
+
+    /// The supervision tree as it is now. Asks no actor.
+    pub fn tree(&self) -> TreeStatus {
+        self.machine.tree.snapshot()
+    }
+
+    /// Hurts the actor at `path` of the tree, such as `nexus/kernel/router`, to see what becomes of it. Does not wait; false when there is no such actor.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle.
+    pub fn kill(&self, path: &str, how: Kill) -> Result<bool> {
+        self.administrator(Op::Kill)?;
+        Ok(self.machine.tree.kill(path, how))
+    }
+
+    /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer
+    /// `ESHUTDOWN` from now on. May be repeated.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.administrator(Op::Shutdown)?;
+        self.machine.stop().await;
+        Ok(())
+    }
+
+    pub(crate) fn shared_caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    fn administrator(&self, op: Op) -> Result<()> {
+        if self.is_admin() {
+            return Ok(());
+        }
+        let error = Error::global(op, ErrorKind::PermissionDenied);
+        Err(error.because(format!("{} does not hold the administrator's handle", self.caller.agent)))
+    }
+}
+
+/// The path in what `op` was given as one.
+pub(crate) fn path(op: Op, path: impl IntoPath) -> Result<VPath> {
+    path.into_path().map_err(|(text, why)| Error::bad_path(op, &text, &why))
+}
+
+impl fmt::Debug for Nexus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nexus").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,80 @@
+//! Content of files: read, write, append, edit, copy.
+
+use bytes::Bytes;
+use nexus_messages::syscall::{Copied, SysCopy, SysRead, SysWrite, Written};
+use nexus_messages::{IntoPath, Op, Result};
+
+use crate::handle::{Nexus, path};
+
+impl Nexus {
+    /// The whole content of the file.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`; `EIO` when the content is damaged.
+    pub async fn read(&self, at: impl IntoPath) -> Result<Bytes> {
+        let read = self.send(SysRead::at(path(Op::Read, at)?)).await?;
+        Ok(read.data)
+    }
+
+    /// At most `count` bytes of the file from `offset` on, as `pread` does: fewer where the content ends, none beyond it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_range(&self, at: impl IntoPath, offset: u64, count: u64) -> Result<Bytes> {
+        let read = self.send(SysRead::at(path(Op::Read, at)?).range(offset, count)).await?;
+        Ok(read.data)
+    }
+
+    /// Makes `data` the whole content of the file, and makes the file when it is missing. On disk when it returns. May be repeated.
+    ///
+    /// # Errors
+    /// `EISDIR`, `ENOTDIR` when a parent is a file, `ENOSPC`, `EROFS`.
+    pub async fn write(&self, at: impl IntoPath, data: impl Into<Bytes>) -> Result<Written> {
+        self.send(SysWrite::at(path(Op::Write, at)?, data).create()).await
+    }
+
+    /// Adds `data` to the end of the file, and makes the file when it is missing. One locked change: what others append at the same time is kept whole.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn append(&self, at: impl IntoPath, data: impl Into<Bytes>) -> Result<Written> {
+        let call = SysWrite::at(path(Op::Append, at)?, data).append().create();
+        self.send(call).await.map_err(|error| error.during(Op::Append))
+    }
+
+    /// Replaces the text `old`, which must be in the file just once, by `new`. One locked change: nothing that others write meanwhile is lost.
+    ///
+    /// # Errors
+    /// `EINVAL` when `old` is not there, there more than once, or empty; `ENOENT`, `EISDIR`.
+    pub async fn edit(
+        &self,
+        at: impl IntoPath,
+        old: impl Into<Bytes>,
+        new: impl Into<Bytes>,
+    ) -> Result<Written> {
+        let call = SysWrite::edit(path(Op::Edit, at)?, old, new);
+        self.send(call).await.map_err(|error| error.during(Op::Edit))
+    }
+
+    /// As [`edit`](Self::edit), for each place where `old` is; [`Written::places`] says how many they were.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit), but `old` may be there more than once.
+    pub async fn edit_all(
+        &self,
+        at: impl IntoPath,
+        old: impl Into<Bytes>,
+        new: impl Into<Bytes>,
+    ) -> Result<Written> {
+        let call = SysWrite::edit(path(Op::Edit, at)?, old, new).all();
+        self.send(call).await.map_err(|error| error.during(Op::Edit))
+    }
+
+    /// Copies the file `from` to `to`, also to another mount; a file at `to` is replaced. Onto itself: nothing happens. May be repeated.
+    ///
+    /// # Errors
+    /// `ENOENT`; `EISDIR` when either is a directory.
+    pub async fn copy(&self, from: impl IntoPath, to: impl IntoPath) -> Result<Copied> {
+        self.send(SysCopy::new(path(Op::Copy, from)?, path(Op::Copy, to)?)).await
+    }
+}

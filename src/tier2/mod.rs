@@ -1,0 +1,14 @@
+//! Tier 2: what a caller wants most of the time, each on top of one syscall.
+//!
+//! Every method takes a path as a [`VPath`](crate::VPath) or as text, and names itself in its errors.
+
+mod batch;
+mod content;
+mod entries;
+mod glob;
+mod grep;
+mod mounts;
+mod walk;
+
+pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
+pub use walk::Walk;

@@ -1,0 +1,156 @@
+//! Killing a primitive loses nothing that was acknowledged, and no reader notices.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use common::{Running, boot, path};
+use nexus_actors::block_on;
+use nexus_messages::Executed;
+use nexus_messages::syscall::{MountSpec, SysRead, SysSetattr, SysStat, SysUnlink, SysWrite};
+use nexus_supervisors::Kill;
+
+/// How often each primitive is killed in each way.
+const ROUNDS: u64 = 3;
+
+/// Reads `/hot` on a thread of its own until told to stop, and says how often.
+fn reader(running: &Running, stop: &Arc<AtomicBool>) -> thread::JoinHandle<u64> {
+    let (kernel, admin, stop) = (running.kernel.clone(), running.admin.clone(), stop.clone());
+    thread::spawn(move || {
+        block_on(async {
+            let hot = path("/hot");
+            let mut reads = 0;
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(kernel.send(&admin, SysRead::at(&hot)).await.expect("it is there").data, "warm");
+                reads += 1;
+            }
+            reads
+        })
+    })
+}
+
+/// Waits until the actor has been restarted since `generation`, and serves.
+fn until_restarted(running: &Running, name: &str, generation: u64) {
+    let serves = |running: &Running| {
+        let actor = running.tree.find(name).expect("it is in the tree").actor;
+        actor.generation > generation && actor.state == nexus_actors::ActorState::Running
+    };
+    while !serves(running) {
+        thread::yield_now();
+    }
+}
+
+fn kill_and_wait(running: &Running, name: &str, how: Kill) {
+    let generation = running.tree.find(name).expect("it is in the tree").actor.generation;
+    assert!(running.tree.kill(name, how), "{name} can be killed");
+    until_restarted(running, name, generation);
+}
+
+#[test]
+fn readers_notice_no_killed_primitive() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let running = block_on(async {
+        let running = boot(folder.path()).await;
+        running
+            .kernel
+            .send(&running.admin, SysWrite::at(path("/hot"), "warm").create())
+            .await
+            .expect("it writes");
+        running
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let reading = reader(&running, &stop);
+    for name in
+        ["nexus/kernel/router", "nexus/kernel/locks", "nexus/kernel/dispatch", "nexus/registry/lifecycle"]
+    {
+        for how in [Kill::Panic, Kill::Error, Kill::Brutal] {
+            kill_and_wait(&running, name, how);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(reading.join().expect("no read failed") > 0);
+    block_on(async {
+        // What was restarted serves: mounts come and go as before.
+        let memory = SysSetattr::mount(path("/memory"), MountSpec::new("memory"));
+        running.kernel.send(&running.admin, memory).await.expect("it mounts");
+        running
+            .kernel
+            .send(&running.admin, SysWrite::at(path("/memory/x"), "y").create())
+            .await
+            .expect("it writes");
+        running.kernel.send(&running.admin, SysUnlink::at(path("/memory"))).await.expect("it unmounts");
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_killed_committer_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let running = block_on(boot(folder.path()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (acknowledged, unknown) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (kernel, admin, stop) = (running.kernel.clone(), running.admin.clone(), stop.clone());
+            let (acknowledged, unknown) = (acknowledged.clone(), unknown.clone());
+            thread::spawn(move || {
+                let mut kept = Vec::new();
+                block_on(async {
+                    for n in 0u64.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let file = path(&format!("/w{writer}/{n}"));
+                        match kernel.send(&admin, SysWrite::at(&file, n.to_string()).create()).await {
+                            Ok(_) => {
+                                acknowledged.fetch_add(1, Ordering::Relaxed);
+                                kept.push((file, n));
+                            }
+                            Err(error) => {
+                                assert_eq!(error.executed(), Executed::Unknown, "{error}");
+                                unknown.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+                kept
+            })
+        })
+        .collect();
+    for round in 0..ROUNDS {
+        for how in [Kill::Panic, Kill::Error, Kill::Brutal] {
+            // Each kill meets writers at work.
+            let before = acknowledged.load(Ordering::Relaxed);
+            while acknowledged.load(Ordering::Relaxed) < before + 20 {
+                assert!(
+                    !writers.iter().all(thread::JoinHandle::is_finished),
+                    "the writers failed in round {round}"
+                );
+                thread::yield_now();
+            }
+            kill_and_wait(&running, "nexus/store/committer", how);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let kept: Vec<_> =
+        writers.into_iter().flat_map(|writer| writer.join().expect("no writer failed")).collect();
+    assert!(kept.len() as u64 >= ROUNDS * 3 * 20);
+    block_on(async {
+        for (file, n) in &kept {
+            let read =
+                running.kernel.send(&running.admin, SysRead::at(file)).await.expect("it was acknowledged");
+            assert_eq!(read.data, n.to_string());
+        }
+        running.stop().await;
+
+        // And on disk: a new kernel on the same folder has them too.
+        let again = boot(folder.path()).await;
+        for (file, n) in &kept {
+            let stat = again.kernel.send(&again.admin, SysStat::at(file)).await.expect("it was acknowledged");
+            assert_eq!(stat.size, n.to_string().len() as u64);
+        }
+        again.stop().await;
+    });
+}
