@@ -22,8 +22,9 @@ pub(crate) fn start() -> Result<(), Failure> {
         Some((name, text))
     });
     if let Some((name, text)) = wish {
-        let targets: Targets =
-            text.parse().map_err(|error| Failure::Usage(format!("${name} is not a filter for logs: {error}")))?;
+        let targets: Targets = text
+            .parse()
+            .map_err(|error| Failure::Usage(format!("${name} is not a filter for logs: {error}")))?;
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
         tracing_subscriber::registry().with(targets).with(lines).init();
     }

@@ -35,7 +35,8 @@ const INDENT: usize = 3;
 fn below(out: &Output, tree: &TreeStatus, indent: &str, width: usize) -> Outcome {
     let mut children = tree.children.iter().peekable();
     while let Some(child) = children.next() {
-        let (branch, deeper) = if children.peek().is_some() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
+        let (branch, deeper) =
+            if children.peek().is_some() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
         line(out, child, indent, branch, width)?;
         below(out, child, &format!("{indent}{deeper}"), width)?;
     }

@@ -89,5 +89,7 @@ pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<C
 }
 
 fn data_folder() -> PathBuf {
-    std::env::var_os("NEXUS_DATA_DIR").filter(|dir| !dir.is_empty()).map_or_else(|| DATA_FOLDER.into(), PathBuf::from)
+    std::env::var_os("NEXUS_DATA_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| DATA_FOLDER.into(), PathBuf::from)
 }

@@ -31,7 +31,25 @@ impl PathCompletion {
 
 /// What ends a word when it is not escaped.
 fn ends_word(letter: char) -> bool {
-    matches!(letter, ' ' | '\t' | '\'' | '"' | '\\' | '#' | '&' | '(' | ')' | '*' | ';' | '<' | '>' | '?' | '|' | '$' | '`')
+    matches!(
+        letter,
+        ' ' | '\t'
+            | '\''
+            | '"'
+            | '\\'
+            | '#'
+            | '&'
+            | '('
+            | ')'
+            | '*'
+            | ';'
+            | '<'
+            | '>'
+            | '?'
+            | '|'
+            | '$'
+            | '`'
+    )
 }
 
 impl Completer for PathCompletion {

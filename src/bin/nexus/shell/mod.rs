@@ -57,7 +57,8 @@ fn editor(session: &Session) -> rustyline::Result<Editor<PathCompletion, FileHis
         .completion_type(CompletionType::List)
         .history_ignore_space(true)
         .build();
-    let mut editor = Editor::with_history(config, FileHistory::with_config(&config))?;
+    let history = FileHistory::with_config(&config);
+    let mut editor = Editor::with_history(config, history)?;
     editor.set_helper(Some(PathCompletion::new(session.nx.clone())));
     Ok(editor)
 }

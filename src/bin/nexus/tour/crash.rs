@@ -52,7 +52,8 @@ pub(super) async fn kill_writer(
     let exit = writer.wait().map_err(told)?;
     let acknowledged = acknowledged?;
     if acknowledged.len() < enough {
-        let why = format!("the writer ended by itself ({exit}) after {} acknowledged writes", acknowledged.len());
+        let why =
+            format!("the writer ended by itself ({exit}) after {} acknowledged writes", acknowledged.len());
         return Err(Failure::claim("tour", why));
     }
     Ok(acknowledged)
@@ -60,7 +61,9 @@ pub(super) async fn kill_writer(
 
 /// Reads names until there are enough, has the writer killed, and reads what is left in the pipe: that was acknowledged too.
 async fn listen(env: &Env, writer: &mut Child, enough: usize) -> Outcome<BTreeSet<String>> {
-    let Some(said) = writer.stdout.take() else { return Err(Failure::claim("tour", "the writer has no output")) };
+    let Some(said) = writer.stdout.take() else {
+        return Err(Failure::claim("tour", "the writer has no output"));
+    };
     let (reached, reaching) = flume::bounded(1);
     let pool = env.pool("tour-listen", 1, 1);
     let reading = pool.run(move || {
@@ -84,11 +87,13 @@ async fn listen(env: &Env, writer: &mut Child, enough: usize) -> Outcome<BTreeSe
         let _ = writer.kill();
         waited
     };
-    let (names, waited) = futures_util::join!(reading, killing);
+    let (names, waited) = futures_util::future::join(reading, killing).await;
     let names = names.map_err(|error| Failure::claim("tour", error))?;
     match waited {
         Ok(_) => Ok(names),
-        Err(_) => Err(Failure::claim("tour", format!("{} of {enough} writes in {WRITER_MAX:?}", names.len()))),
+        Err(_) => {
+            Err(Failure::claim("tour", format!("{} of {enough} writes in {WRITER_MAX:?}", names.len())))
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use nexus::syscall::{SysRead, SysWrite};
-use nexus::{ActorState, Kill, TreeStatus};
-use nexus_actors::block_on;
+use nexus::{Kill, TreeStatus};
+use nexus_actors::{ActorState, block_on};
 use serde_json::json;
 
 use super::Tour;
@@ -53,9 +53,13 @@ impl Tour<'_> {
         let killed = killed?;
         let (reads, failed) = (readers.reads.load(Ordering::Relaxed), readers.failed.load(Ordering::Relaxed));
         if failed > 0 || (reads == 0 && !warm.is_empty()) {
-            return Err(Failure::claim("tour", format!("{failed} of {reads} reads failed while primitives were killed")));
+            return Err(Failure::claim(
+                "tour",
+                format!("{failed} of {reads} reads failed while primitives were killed"),
+            ));
         }
-        let says = format!("{killed} primitives panicked and came back; {reads} reads meanwhile, {failed} failed");
+        let says =
+            format!("{killed} primitives panicked and came back; {reads} reads meanwhile, {failed} failed");
         self.step("kills", begun, says, json!({ "killed": killed, "reads": reads, "failed": failed }))
     }
 
@@ -80,7 +84,8 @@ impl Tour<'_> {
         if !session.nx.kill(victim, Kill::Panic)? {
             return Err(gone());
         }
-        while !looked().is_some_and(|(generation, state)| generation > before && state == ActorState::Running) {
+        while !looked().is_some_and(|(generation, state)| generation > before && state == ActorState::Running)
+        {
             if self.env.now().duration_since(begun) > BACK_WITHIN {
                 return Err(Failure::claim("tour", format!("{victim} was not back within {BACK_WITHIN:?}")));
             }
@@ -91,8 +96,15 @@ impl Tour<'_> {
         session.nx.send(SysWrite::at(self.below("alive")?, victim.to_owned()).create()).await?;
         let meanwhile = readers.reads.load(Ordering::Relaxed) - reads;
         let failed = readers.failed.load(Ordering::Relaxed);
-        let says = format!("{victim} panicked and was back after {back:.2} ms; a write passed; {meanwhile} reads meanwhile, {failed} failed");
-        self.step("kill", begun, says, json!({ "actor": victim, "back_ms": back, "reads": meanwhile, "failed": failed }))
+        let says = format!(
+            "{victim} panicked and was back after {back:.2} ms; a write passed; {meanwhile} reads meanwhile, {failed} failed"
+        );
+        self.step(
+            "kill",
+            begun,
+            says,
+            json!({ "actor": victim, "back_ms": back, "reads": meanwhile, "failed": failed }),
+        )
     }
 }
 

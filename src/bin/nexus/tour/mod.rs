@@ -54,7 +54,8 @@ pub(crate) async fn tour(
     profile: Option<&str>,
 ) -> Outcome {
     // Clock and threads of the tour itself; the kernels have their own.
-    let env = Env::host(HostConfig::default()).map_err(|error| Failure::host("tour", Path::new("threads"), error))?;
+    let env = Env::host(HostConfig::default())
+        .map_err(|error| Failure::host("tour", Path::new("threads"), error))?;
     let done = Box::pin(walk(out, &env, args, data, profile)).await;
     env.stop();
     done
@@ -79,7 +80,12 @@ async fn walk(
         base: VPath::root(),
     };
     if source.made {
-        tour.step("source", env.now(), "the folder is empty, so a small tree was made first".into(), json!({}))?;
+        tour.step(
+            "source",
+            env.now(),
+            "the folder is empty, so a small tree was made first".into(),
+            json!({}),
+        )?;
     }
 
     let session = tour.boot().await?;
@@ -215,7 +221,10 @@ impl Tour<'_> {
             let opened = self.env.now().duration_since(killed).as_secs_f64() * 1e3;
             let left = crash::inspect(&session.nx, &below, &acknowledged).await?;
             if left.missing > 0 || left.torn > 0 {
-                let found = format!("{} acknowledged writes are missing and {} torn after kill -9", left.missing, left.torn);
+                let found = format!(
+                    "{} acknowledged writes are missing and {} torn after kill -9",
+                    left.missing, left.torn
+                );
                 return Err(Failure::claim("tour", found));
             }
             let says = format!(

@@ -49,11 +49,13 @@ impl Tour<'_> {
         let mut files = Vec::new();
         let mut pages = Pages::new(&session.nx, SysReaddir::at(tree).recursive().with_metadata());
         while let Some(entries) = pages.next().await? {
-            files.extend(entries.into_iter().filter(|entry| entry.entry_type == EntryType::Reg).map(|entry| {
-                let relative = entry.path.relative_to(tree).unwrap_or_default().to_owned();
-                let size = entry.metadata.as_ref().map_or(0, |metadata| metadata.size);
-                Imported { path: entry.path, relative, size }
-            }));
+            files.extend(entries.into_iter().filter(|entry| entry.entry_type == EntryType::Reg).map(
+                |entry| {
+                    let relative = entry.path.relative_to(tree).unwrap_or_default().to_owned();
+                    let size = entry.metadata.as_ref().map_or(0, |metadata| metadata.size);
+                    Imported { path: entry.path, relative, size }
+                },
+            ));
         }
         let bytes = AtomicU64::new(0);
         let changed = AtomicU64::new(0);
@@ -77,7 +79,11 @@ impl Tour<'_> {
         });
         Box::pin(comparing).await?;
         let (bytes, changed) = (bytes.into_inner(), changed.into_inner());
-        let mut says = format!("{} files, {:.1} MB, are byte for byte what they are on the host", files.len(), bytes as f64 / 1e6);
+        let mut says = format!(
+            "{} files, {:.1} MB, are byte for byte what they are on the host",
+            files.len(),
+            bytes as f64 / 1e6
+        );
         if changed > 0 {
             says.push_str(&format!(" ({changed} changed there meanwhile)"));
         }
@@ -127,7 +133,12 @@ impl Tour<'_> {
             seconds * 1e6 * readers as f64 / reads as f64,
             bytes as f64 / seconds / 1e9,
         );
-        self.step("read", begun, says, json!({ "reads": reads, "bytes": bytes, "readers": readers, "files": warm.len() }))
+        self.step(
+            "read",
+            begun,
+            says,
+            json!({ "reads": reads, "bytes": bytes, "readers": readers, "files": warm.len() }),
+        )
     }
 }
 

@@ -27,7 +27,8 @@ impl Tour<'_> {
             let host = source.folder.join(&file.relative);
             let content = std::fs::read(&host).map_err(|error| Failure::host("tour", &host, error))?;
             // What has a NUL in it is binary, and passed over; so is what says that it is UTF-16, which the naive search cannot read.
-            if !content.contains(&0) && !content.starts_with(b"\xff\xfe") && !content.starts_with(b"\xfe\xff") {
+            if !content.contains(&0) && !content.starts_with(b"\xff\xfe") && !content.starts_with(b"\xfe\xff")
+            {
                 texts.push((file, content));
             }
         }
@@ -46,13 +47,18 @@ impl Tour<'_> {
             if let Some(error) = found.errors.into_iter().next() {
                 return Err(error.into());
             }
-            let ours: BTreeMap<&VPath, u64> = found.matches.iter().map(|file| (&file.path, file.count)).collect();
+            let ours: BTreeMap<&VPath, u64> =
+                found.matches.iter().map(|file| (&file.path, file.count)).collect();
             if ours != naive {
-                let differs = ours.iter().chain(&naive).find(|(path, count)| {
-                    ours.get(*path) != Some(count) || naive.get(*path) != Some(count)
-                });
+                let differs = ours
+                    .iter()
+                    .chain(&naive)
+                    .find(|(path, count)| ours.get(*path) != Some(count) || naive.get(*path) != Some(count));
                 let at = differs.map(|(path, _)| path.as_str()).unwrap_or_default();
-                return Err(Failure::claim("tour", format!("grep {word:?} disagrees with a naive search at {at}")));
+                return Err(Failure::claim(
+                    "tour",
+                    format!("grep {word:?} disagrees with a naive search at {at}"),
+                ));
             }
             let lines: u64 = ours.values().sum();
             let says = format!(
@@ -64,7 +70,8 @@ impl Tour<'_> {
                 took.as_secs_f64() * 1e3,
                 found.stats.binary,
             );
-            let measured = json!({ "word": word, "lines": lines, "files": ours.len(), "searched": found.stats.files });
+            let measured =
+                json!({ "word": word, "lines": lines, "files": ours.len(), "searched": found.stats.files });
             return self.step("grep", begun, says, measured);
         }
         self.step("grep", self.env.now(), "there is no text to search".into(), json!({}))

@@ -20,7 +20,8 @@ impl Source {
     pub(super) fn choose(asked: Option<PathBuf>, spare: &Path) -> Outcome<Self> {
         let folder = asked.unwrap_or_else(|| PathBuf::from("."));
         let folder = folder.canonicalize().map_err(|error| Failure::host("tour", &folder, error))?;
-        let empty = fs::read_dir(&folder).map_err(|error| Failure::host("tour", &folder, error))?.next().is_none();
+        let empty =
+            fs::read_dir(&folder).map_err(|error| Failure::host("tour", &folder, error))?.next().is_none();
         if !empty {
             return Ok(Self { folder, made: false });
         }
@@ -36,7 +37,8 @@ fn make(folder: &Path) -> io::Result<()> {
         let below = folder.join(format!("chapter-{chapter:02}"));
         fs::create_dir_all(&below)?;
         for page in 0..25 {
-            let text: String = (0..40).map(|line| format!("line {line}: the page {page} of {chapter}\n")).collect();
+            let text: String =
+                (0..40).map(|line| format!("line {line}: the page {page} of {chapter}\n")).collect();
             fs::write(below.join(format!("page {page:02}.txt")), text)?;
         }
         fs::write(below.join("image.bin"), [&[0_u8], &*content(&format!("image {chapter}"))].concat())?;

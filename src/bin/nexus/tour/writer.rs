@@ -40,7 +40,9 @@ fn place(below: &VPath, name: &str) -> nexus::Result<VPath> {
 /// What the file called `name` holds: of many lengths, and different from every other one at every place.
 pub(super) fn content(name: &str) -> Vec<u8> {
     // FNV-1a, then xorshift64*.
-    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let mut state = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let mut next = || {
         state ^= state >> 12;
         state ^= state << 25;

@@ -68,7 +68,7 @@ async fn copy(
     let worker = work.clone();
     let lanes = lanes(session.env(), items, move |entry| worker.clone().take(entry));
     let find = async move { work.find(&top, send).await };
-    let (found, taken) = futures_util::join!(find, lanes);
+    let (found, taken) = futures_util::future::join(find, lanes).await;
     found?;
     taken.map_err(broken("copy"))
 }

@@ -57,7 +57,7 @@ pub(crate) async fn run(
         let found = work.find(top, send).await;
         found.map(|directories| (work, directories))
     };
-    let (found, taken) = futures_util::join!(find, lanes);
+    let (found, taken) = futures_util::future::join(find, lanes).await;
     let (work, directories) = found?;
     taken.map_err(broken("export"))?;
     // The deepest first: what comes into a directory changes its time.
@@ -136,7 +136,9 @@ impl Work {
         let host = self.host_of(&entry.path);
         let done = match entry.entry_type {
             EntryType::Reg => Box::pin(self.file(&entry, &host)).await,
-            EntryType::Link => self.link(&entry, &host).map_err(|error| Failure::host("export", &host, error)),
+            EntryType::Link => {
+                self.link(&entry, &host).map_err(|error| Failure::host("export", &host, error))
+            }
             other => {
                 let what = format!("export {}: skipped: a {other} has no content to keep", entry.path);
                 return self.transfer.skip(&self.session.out, what);
@@ -167,8 +169,10 @@ impl Work {
             tv_sec: since.as_secs().try_into().map_err(io::Error::other)?,
             tv_nsec: since.subsec_nanos().into(),
         };
-        let times =
-            Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: modified };
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: modified,
+        };
         utimensat(CWD, host, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         Transfer::count(&self.transfer.links);
         Ok(())

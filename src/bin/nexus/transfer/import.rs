@@ -68,9 +68,13 @@ impl Import {
 
     /// Imports all there is. What fails is told and counted; only what concerns the whole is the result.
     pub(crate) async fn run(self, session: &Arc<Session>, transfer: &Arc<Transfer>) -> Outcome {
-        let source = fs::metadata(&self.source).map_err(|error| Failure::host("import", &self.source, error))?;
+        let source =
+            fs::metadata(&self.source).map_err(|error| Failure::host("import", &self.source, error))?;
         if !source.is_dir() && !source.is_file() {
-            let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "neither a file nor a directory (EINVAL)");
+            let error = std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "neither a file nor a directory (EINVAL)",
+            );
             return Err(Failure::host("import", &self.source, error));
         }
         let env = session.env().clone();
@@ -81,13 +85,14 @@ impl Import {
             transfer: transfer.clone(),
             directories: Mutex::default(),
         });
+        let walking = env.pool("import-walk", 1, 1);
         let finder = {
             let work = work.clone();
-            env.pool("import-walk", 1, 1).run(move || work.find(source.is_file(), &send))
+            walking.run(move || work.find(source.is_file(), &send))
         };
         let worker = work.clone();
         let lanes = lanes(&env, items, move |found| worker.clone().take(found));
-        let (found, taken) = futures_util::join!(finder, lanes);
+        let (found, taken) = futures_util::future::join(finder, lanes).await;
         found.and(taken).map_err(broken("import"))?;
         work.settle().await;
         Ok(())
@@ -144,7 +149,8 @@ impl Work {
             Ok(()) if self.import.verbose => {
                 let out = &self.session.out;
                 // An import goes on when nobody listens any more.
-                let _ = out.either(&json!({ "imported": found.path }), &found.path).and_then(|()| out.flush());
+                let _ =
+                    out.either(&json!({ "imported": found.path }), &found.path).and_then(|()| out.flush());
             }
             Ok(()) => {}
             Err(failure) => self.transfer.fail(&self.session.out, &failure),
@@ -205,7 +211,8 @@ impl Work {
         let host = fs::symlink_metadata(&found.host).map_err(told)?;
         let target = fs::read_link(&found.host).map_err(told)?;
         let Some(target) = target.to_str() else {
-            let error = std::io::Error::other("the link's target is not UTF-8, which a path must be (EILSEQ)");
+            let error =
+                std::io::Error::other("the link's target is not UTF-8, which a path must be (EILSEQ)");
             return Err(told(error));
         };
         let attributes = Attributes::none().modified(modified(&host));

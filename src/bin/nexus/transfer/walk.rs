@@ -141,7 +141,10 @@ impl Rules {
                     Some(file_type) if file_type.is_fifo() => "a pipe",
                     _ => "a device",
                 };
-                return Err(Told::Skipped(format!("import {}: skipped: {what} has no content to keep", shown(host))));
+                return Err(Told::Skipped(format!(
+                    "import {}: skipped: {what} has no content to keep",
+                    shown(host)
+                )));
             }
         };
         Ok(Found { host: host.to_owned(), path, kind })
@@ -155,7 +158,8 @@ impl Rules {
             return Err(Failure::host("import", host, error));
         };
         let joined = self.destination.join_relative(text);
-        joined.map_err(|why| Error::bad_path(Op::Import, &format!("{}/{text}", self.destination), &why).into())
+        joined
+            .map_err(|why| Error::bad_path(Op::Import, &format!("{}/{text}", self.destination), &why).into())
     }
 
     fn is_data_folder(&self, host: &Path) -> bool {
