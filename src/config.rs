@@ -156,8 +156,10 @@ impl Config {
         }
         let place = said.clone().unwrap_or_else(|| PathBuf::from(DATA_FOLDER));
         let file = named.unwrap_or_else(|| place.join(FILE));
-        let sources = Figment::new()
-            .merge(Toml::file_exact(&file))
+        // A file that is not there says nothing.
+        let written = file.is_file().then(|| Toml::file_exact(&file));
+        let sources = written
+            .map_or_else(Figment::new, |written| Figment::new().merge(written))
             .merge(Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS));
         let mut layer: Layer = sources
             .extract()

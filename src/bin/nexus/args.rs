@@ -1,0 +1,420 @@
+//! The grammar of the command line, in clap's terms. Reading this file is reading `nexus --help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// One namespace of paths over any storage, served by a supervised kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nexus",
+    version,
+    disable_help_subcommand = true,
+    after_help = "\
+Exit status: 0 done; 1 failed, or grep found nothing; 2 wrong usage; 3 the outcome is unknown.
+Errors are told on stderr as `nexus: OPERATION PATH: what happened (ENOENT)`.
+Logs go to stderr when $NEXUS_LOG or $RUST_LOG asks for them, such as NEXUS_LOG=debug or NEXUS_LOG=nexus_kernel=trace."
+)]
+pub(crate) struct Cli {
+    /// The data folder, made when missing [default: $NEXUS_DATA_DIR, else ./nexus-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// The stack to run: slim, embedded, lite or full
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+
+    /// Print JSON: one object, or one a line. Each command's help says which fields
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A line typed into the shell: a command without the options that choose the kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nexus",
+    no_binary_name = true,
+    disable_help_subcommand = true,
+    override_usage = "COMMAND [ARGUMENT].."
+)]
+pub(crate) struct ShellLine {
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Import(ImportArgs),
+    Export(ExportArgs),
+    Ls(LsArgs),
+    Tree(TreeArgs),
+    Stat(StatArgs),
+    Cat(CatArgs),
+    Write(WriteArgs),
+    Append(WriteArgs),
+    Edit(EditArgs),
+    Mkdir(MkdirArgs),
+    Rm(RmArgs),
+    Mv(MvArgs),
+    Cp(CpArgs),
+    Ln(LnArgs),
+    Glob(GlobArgs),
+    Grep(GrepArgs),
+    Mount(MountArgs),
+    Umount(UmountArgs),
+    Mounts(MountsArgs),
+    Ps(PsArgs),
+    Shell(ShellArgs),
+    Tour(TourArgs),
+    #[command(hide = true)]
+    TourWriter(TourWriterArgs),
+}
+
+/// Copy a file or a directory tree of the host in
+///
+/// Modes and times of change are kept, symbolic links stay links with their targets verbatim. Each file is written whole, with its
+/// attributes, in one commit: after a crash it is either there or not. Importing again completes an interrupted import: what is there
+/// with the same type, size, mode and time of change is not written again. Sockets, pipes and devices are told and skipped. A name that
+/// is not UTF-8 is told as a failure, and the rest goes on. The data folder itself is left out.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Last line: N files, N bytes, S seconds; then the other counts.
+With --json: {files, bytes, seconds, directories, links, unchanged, skipped, failed}; files and bytes include the unchanged ones.
+With --verbose --json, before it: {imported} for each path once it is on disk.")]
+pub(crate) struct ImportArgs {
+    /// A file or directory of the host
+    pub(crate) source: PathBuf,
+    /// Its new path; missing parents are made
+    pub(crate) destination: String,
+    /// Print each path once it is on disk
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Write again what is there unchanged; heals damaged content
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Copy a file or a directory tree out to the host
+///
+/// Contents are byte-identical; modes and times of change are kept, symbolic links are made as links. A file or link of the host that is
+/// in the way is replaced, never followed; a directory there is filled up.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Last line: N files, N bytes, S seconds; then the other counts.
+With --json: {files, bytes, seconds, directories, links, unchanged, skipped, failed}.")]
+pub(crate) struct ExportArgs {
+    /// A path
+    pub(crate) source: String,
+    /// Where it goes on the host
+    pub(crate) destination: PathBuf,
+}
+
+/// List a directory
+///
+/// Prints the names of the entries, one a line, ordered by their bytes; with -R the full paths of all below, one a line, each directory
+/// before what it holds. A path that is not a directory is printed itself.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line an entry: {path, type, size, mode, owner, modified, created, changed, mime, target?, content?, version,
+generation, file_id, zone, implicit}.")]
+pub(crate) struct LsArgs {
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// With type, permissions, owner, size, time of change (UTC) and target of a link
+    #[arg(short)]
+    pub(crate) long: bool,
+    /// All below it
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+}
+
+/// Draw a directory and all below it
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line an entry, as `ls -R --json`.")]
+pub(crate) struct TreeArgs {
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+}
+
+/// Show what is known of entries
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line an entry, as `ls --json`.")]
+pub(crate) struct StatArgs {
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// Describe what a link leads to, not the link
+    #[arg(short = 'L', long)]
+    pub(crate) follow: bool,
+}
+
+/// Print the content of files, one after the other
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a file: {path, size, offset, count, text}, or base64 in place of text when the bytes are not UTF-8.")]
+pub(crate) struct CatArgs {
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// The first byte to print
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) offset: u64,
+    /// How many bytes to print at most [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+/// Make a host file or standard input the content of a file, or append it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file is made when it is missing, its parents too. The change is one commit: all of it or nothing.
+With --json: {path, written, size, created, version, places, lsn, durability}.")]
+pub(crate) struct WriteArgs {
+    pub(crate) path: String,
+    /// The host file to read; - for standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
+/// Replace a text in a file
+///
+/// The text must be there, and only once unless --all is given. The change is one commit.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: as `write --json`; places is the number of replaced occurrences.")]
+pub(crate) struct EditArgs {
+    pub(crate) path: String,
+    /// The text to replace
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) old: String,
+    /// What to put there
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) new: String,
+    /// Replace each occurrence
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// Make directories
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line a directory: {path, created}.")]
+pub(crate) struct MkdirArgs {
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// Make missing parents too; a directory that is there is no error
+    #[arg(short, long)]
+    pub(crate) parents: bool,
+}
+
+/// Remove entries
+///
+/// A link is removed, not what it leads to. A mount point is detached by `umount`, not by this.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line a path: {path, removed}, the number of entries that are gone.")]
+pub(crate) struct RmArgs {
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// Directories too, with all below them, in one commit
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+}
+
+/// Move an entry, with all below it, in one commit
+///
+/// B is the new path itself, never a directory to move into. A file at B is replaced, a directory only when it is empty.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {from, to, replaced}.")]
+pub(crate) struct MvArgs {
+    #[arg(value_name = "A")]
+    pub(crate) from: String,
+    #[arg(value_name = "B")]
+    pub(crate) to: String,
+    /// Refuse when there is an entry at B
+    #[arg(short, long)]
+    pub(crate) no_replace: bool,
+}
+
+/// Copy a file, or with -r a directory and all below it, also across mounts
+///
+/// B is the path of the copy itself, never a directory to copy into; with -r a directory at B is filled up. Links are followed at A, and
+/// copied as links below it.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {from, to, files, bytes, directories, links, failed}.")]
+pub(crate) struct CpArgs {
+    #[arg(value_name = "A")]
+    pub(crate) from: String,
+    #[arg(value_name = "B")]
+    pub(crate) to: String,
+    /// Directories too, with all below them
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+}
+
+/// Make a symbolic link
+///
+/// The target is kept as it is given; a relative one counts from the link's folder. It need not exist.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, target, created}.")]
+pub(crate) struct LnArgs {
+    /// Required: there are only symbolic links
+    #[arg(short, long, required = true)]
+    pub(crate) symbolic: bool,
+    pub(crate) target: String,
+    pub(crate) path: String,
+}
+
+/// Print the paths that a pattern matches, one a line
+///
+/// `*` and `?` stay within a component, `**` crosses them; `[a-z]` and `{a,b}` work. Links are not followed.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line a path: {path}.")]
+pub(crate) struct GlobArgs {
+    /// Such as '/src/**/*.rs'; starts with /
+    pub(crate) pattern: String,
+}
+
+/// Search files for a regular expression
+///
+/// As ripgrep does: binary files are skipped, matches are printed by path. A directory is searched with all below it, and lines are
+/// printed as PATH:LINE; for a single file without PATH. Hidden files are searched too, links below PATH are not followed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status 1 when nothing was found. -c counts lines with a match; files without one are left out.
+With --json: one line a match: {path, line, text}; with -l {path}; with -c {path, count}. Text that is not UTF-8 is shown with U+FFFD.")]
+pub(crate) struct GrepArgs {
+    /// Lower and upper case are the same
+    #[arg(short, long)]
+    pub(crate) ignore_case: bool,
+    /// Print the number of each line
+    #[arg(short = 'n', long)]
+    pub(crate) line_number: bool,
+    /// Print only the paths of files with a match
+    #[arg(short = 'l', long, conflicts_with = "count")]
+    pub(crate) files_with_matches: bool,
+    /// Print only how many lines match in each file
+    #[arg(short, long)]
+    pub(crate) count: bool,
+    /// Search only files that match this pattern; one without / matches the file's name
+    #[arg(long, value_name = "G")]
+    pub(crate) glob: Option<String>,
+    /// The regular expression; after -- when it begins with -
+    pub(crate) pattern: String,
+    /// A file, or a directory to search with all below it
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+}
+
+/// Attach a driver's tree at a path; it is remembered over restarts
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, driver, created}.")]
+pub(crate) struct MountArgs {
+    pub(crate) path: String,
+    /// The driver, such as cas-local, local or memory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) driver: String,
+    /// An option of the driver
+    #[arg(long = "opt", value_name = "K=V", value_parser = key_value)]
+    pub(crate) options: Vec<(String, String)>,
+    /// Refuse changes below it
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+/// Detach a mount; what it holds stays where it is
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path}.")]
+pub(crate) struct UmountArgs {
+    pub(crate) path: String,
+}
+
+/// List the mounts and how they are
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, in_flight}.")]
+pub(crate) struct MountsArgs {}
+
+/// Draw the supervision tree: each actor, its state, incarnation, restarts and mailbox
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: the root as one object: {id, restart, name, kind, state, generation, restarts, queued, bound, callers_waiting,
+in_flight, served, running, last_exit, up_for, children}.")]
+pub(crate) struct PsArgs {}
+
+/// Type commands, with history and completion of paths
+///
+/// Every command works inside, without `nexus` and its options. Words are split as in sh. A command that fails does not end it; `exit`
+/// or the end of the input does. The exit status is that of the last command.
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {}
+
+/// One minute through the kernel on real input, each claim checked
+///
+/// Boots, imports SRC (what .gitignore ignores and .git left out), reads, greps, shows the tree of actors, kills each kernel primitive
+/// while readers go on, kills -9 a writing child process and reopens its store. The data is in a temporary folder unless --data is given;
+/// then the tour works below /tour there. Ends with status 1 at the first claim that does not hold.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line a step: {step, seconds, says, ...what was measured}.")]
+pub(crate) struct TourArgs {
+    /// A directory of the host [default: the current one]
+    pub(crate) source: Option<PathBuf>,
+}
+
+/// Writes files and prints each name once it is acknowledged, until it is killed. A part of the tour.
+#[derive(Debug, Args)]
+pub(crate) struct TourWriterArgs {
+    /// The directory to write below
+    pub(crate) path: String,
+    /// Writers at once
+    #[arg(long, default_value_t = 64)]
+    pub(crate) writers: u32,
+    /// Tells one run's files from another's
+    #[arg(long, default_value_t = 0)]
+    pub(crate) round: u32,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected K=V".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+        ShellLine::command().debug_assert();
+    }
+
+    fn check(line: &str, good: bool) {
+        let parsed = Cli::try_parse_from(line.split_whitespace());
+        assert_eq!(parsed.is_ok(), good, "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+    }
+
+    #[test]
+    fn lines_of_the_manual_are_understood() {
+        check("nexus --data d --profile lite --json ls -l -R /", true);
+        check("nexus ls --json --data d /", true);
+        check("nexus grep -i -n --glob *.rs fn /src", true);
+        check("nexus grep -l -c fn", false);
+        check("nexus ln /a /b", false);
+        check("nexus ln -s /a /b", true);
+        check("nexus mount /m --driver local --opt root=/x --opt a=b=c", true);
+        check("nexus mount /m --driver local --opt root", false);
+        check("nexus mount /m", false);
+        check("nexus edit /a --old -x --new --y", true);
+        check("nexus grep -l -foo", false);
+        check("nexus cat", false);
+        check("nexus cat --offset 3 --count 4 /a /b", true);
+        check("nexus", false);
+    }
+}

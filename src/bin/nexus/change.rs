@@ -1,0 +1,59 @@
+//! `mkdir`, `rm`, `mv`, `ln`.
+
+use nexus::syscall::{Expect, Parents, SysRename, SysSetattr, SysUnlink};
+use nexus::{Error, ErrorKind, Op};
+use serde_json::json;
+
+use crate::args::{LnArgs, MkdirArgs, MvArgs, RmArgs};
+use crate::failure::Outcome;
+use crate::session::{Session, path};
+
+pub(crate) async fn mkdir(session: &Session, args: MkdirArgs) -> Outcome {
+    for text in &args.paths {
+        let one = async {
+            let call = SysSetattr::directory(path(Op::Mkdir, text)?);
+            let call = match args.parents {
+                true => call.parents(Parents::Made),
+                false => call.exclusive().parents(Parents::Required),
+            };
+            let done = session.nx.send(call).await.map_err(|error| error.during(Op::Mkdir))?;
+            session.out.quiet(&json!({ "path": done.metadata.path, "created": done.created }))
+        };
+        session.each(one.await)?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn rm(session: &Session, args: RmArgs) -> Outcome {
+    for text in &args.paths {
+        let one = async {
+            let at = path(Op::Unlink, text)?;
+            // A mount point would be detached; that is what umount is for.
+            if session.nx.mounts().iter().any(|mount| mount.point == at) {
+                let error = Error::new(Op::Unlink, &at, ErrorKind::Busy);
+                return Err(error.because("a mount point, which umount detaches").into());
+            }
+            let call = SysUnlink::at(&at);
+            let call = if args.recursive { call.recursive() } else { call.expect(Expect::File) };
+            let done = session.nx.send(call).await?;
+            session.out.quiet(&json!({ "path": at, "removed": done.removed }))
+        };
+        session.each(one.await)?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn mv(session: &Session, args: MvArgs) -> Outcome {
+    let (from, to) = (path(Op::Rename, &args.from)?, path(Op::Rename, &args.to)?);
+    let call = SysRename::new(&from, &to);
+    let call = if args.no_replace { call.no_replace() } else { call };
+    let done = session.nx.send(call).await?;
+    session.out.quiet(&json!({ "from": from, "to": to, "replaced": done.replaced }))
+}
+
+pub(crate) async fn ln(session: &Session, args: LnArgs) -> Outcome {
+    let at = path(Op::Link, &args.path)?;
+    let call = SysSetattr::link(&at, &*args.target).exclusive();
+    let done = session.nx.send(call).await.map_err(|error| error.during(Op::Link))?;
+    session.out.quiet(&json!({ "path": at, "target": args.target, "created": done.created }))
+}

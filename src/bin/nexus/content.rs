@@ -1,0 +1,117 @@
+//! `cat`, `write`, `append`, `edit`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nexus::syscall::{SysRead, SysWrite, Written};
+use nexus::{Durability, Op};
+use serde::Serialize;
+
+use crate::args::{CatArgs, EditArgs, WriteArgs};
+use crate::failure::{Failure, Outcome};
+use crate::session::{Session, path};
+
+#[derive(Serialize)]
+struct ContentJson<'a> {
+    path: &'a str,
+    size: u64,
+    offset: u64,
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+pub(crate) async fn cat(session: &Session, args: CatArgs) -> Outcome {
+    for text in &args.paths {
+        let one = async {
+            let at = path(Op::Read, text)?;
+            let call = SysRead::at(&at);
+            let call = match args.count {
+                Some(count) => call.range(args.offset, count),
+                None => call.from_offset(args.offset),
+            };
+            let read = session.nx.send(call).await?;
+            if !session.out.is_json() {
+                return session.out.bytes(&read.data);
+            }
+            let text = std::str::from_utf8(&read.data).ok();
+            session.out.json(&ContentJson {
+                path: at.as_str(),
+                size: read.metadata.size,
+                offset: args.offset,
+                count: read.data.len(),
+                text,
+                base64: text.is_none().then(|| STANDARD.encode(&read.data)),
+            })
+        };
+        session.each(one.await)?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct WrittenJson<'a> {
+    path: &'a str,
+    written: u64,
+    size: u64,
+    created: bool,
+    version: u64,
+    places: u64,
+    lsn: u64,
+    durability: &'static str,
+}
+
+fn report(session: &Session, done: &Written) -> Outcome {
+    session.out.quiet(&WrittenJson {
+        path: done.metadata.path.as_str(),
+        written: done.written,
+        size: done.metadata.size,
+        created: done.created,
+        version: done.metadata.version,
+        places: done.places,
+        lsn: done.receipt.lsn.0,
+        durability: match done.receipt.durability {
+            Durability::Strong => "strong",
+            _ => "volatile",
+        },
+    })
+}
+
+pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
+    let at = path(Op::Write, &args.path)?;
+    let data = input("write", &args.file)?;
+    report(session, &session.nx.send(SysWrite::at(at, data).create()).await?)
+}
+
+pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
+    let at = path(Op::Append, &args.path)?;
+    let data = input("append", &args.file)?;
+    let done = session.nx.send(SysWrite::at(at, data).append().create()).await;
+    report(session, &done.map_err(|error| error.during(Op::Append))?)
+}
+
+pub(crate) async fn edit(session: &Session, args: EditArgs) -> Outcome {
+    let at = path(Op::Edit, &args.path)?;
+    let mut call = SysWrite::edit(&at, args.old, args.new);
+    if args.all {
+        call = call.all();
+    }
+    let done = session.nx.send(call).await.map_err(|error| error.during(Op::Edit))?;
+    report(session, &done)
+}
+
+/// The bytes of a host file, or of standard input for `-`.
+fn input(op: &'static str, file: &Path) -> Outcome<Vec<u8>> {
+    if file != Path::new("-") {
+        return fs::read(file).map_err(|error| Failure::host(op, file, error));
+    }
+    let mut data = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut data);
+    read.map_err(|error| Failure::host(op, Path::new("standard input"), error))?;
+    Ok(data)
+}

@@ -1,0 +1,168 @@
+//! Entries as commands print them: one line of `ls -l`, the lines of `stat`, one JSON object.
+
+use std::fmt;
+
+use nexus::{EntryType, FileMetadata};
+use serde::Serialize;
+
+use crate::failure::Outcome;
+use crate::output::Output;
+use crate::when::When;
+
+/// The JSON of an entry. The fields are part of the interface.
+#[derive(Serialize)]
+pub(crate) struct EntryJson<'a> {
+    path: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    size: u64,
+    mode: String,
+    owner: &'a str,
+    modified: When,
+    created: When,
+    changed: When,
+    mime: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    version: u64,
+    generation: u64,
+    file_id: u64,
+    zone: &'a str,
+    implicit: bool,
+}
+
+impl<'a> From<&'a FileMetadata> for EntryJson<'a> {
+    fn from(entry: &'a FileMetadata) -> Self {
+        Self {
+            path: entry.path.as_str(),
+            kind: kind(entry.entry_type),
+            size: entry.size,
+            mode: format!("{:04o}", entry.mode),
+            owner: &entry.owner,
+            modified: When(entry.modified),
+            created: When(entry.created),
+            changed: When(entry.changed),
+            mime: entry.mime(),
+            target: entry.link_target.as_deref(),
+            content: entry.content_id.as_ref().map(ToString::to_string),
+            version: entry.version,
+            generation: entry.generation,
+            file_id: entry.file_id.0,
+            zone: entry.zone.as_str(),
+            implicit: entry.implicit,
+        }
+    }
+}
+
+/// What an entry is, in a word.
+pub(crate) fn kind(entry_type: EntryType) -> &'static str {
+    match entry_type {
+        EntryType::Reg => "file",
+        EntryType::Dir => "directory",
+        EntryType::Mount => "mount",
+        EntryType::Pipe => "pipe",
+        EntryType::Stream => "stream",
+        EntryType::Link => "link",
+        _ => "external",
+    }
+}
+
+/// One line of `ls -l`: `-rw-r--r-- OWNER SIZE DATE TIME NAME`, with the target of a link.
+pub(crate) struct Long<'a> {
+    pub(crate) entry: &'a FileMetadata,
+    pub(crate) name: &'a str,
+}
+
+impl fmt::Display for Long<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, name } = self;
+        let owner = if entry.owner.is_empty() { "-" } else { &entry.owner };
+        let (letters, size, when) = (Letters(entry), entry.size, When(entry.modified));
+        write!(f, "{letters} {owner:<8} {size:>10} {when:#} {name}")?;
+        entry.link_target.as_ref().map_or(Ok(()), |target| write!(f, " -> {target}"))
+    }
+}
+
+/// Type and permission bits as `ls` writes them.
+struct Letters<'a>(&'a FileMetadata);
+
+impl fmt::Display for Letters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.entry_type {
+            EntryType::Reg => "-",
+            EntryType::Dir => "d",
+            EntryType::Mount => "m",
+            EntryType::Pipe => "p",
+            EntryType::Stream => "s",
+            EntryType::Link => "l",
+            _ => "x",
+        })?;
+        let mode = self.0.mode;
+        // The special bits stand in the place of the x: s and t with it, S and T without.
+        for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+            let bits = mode >> shift;
+            let read = if bits & 4 == 0 { '-' } else { 'r' };
+            let write = if bits & 2 == 0 { '-' } else { 'w' };
+            let execute = match (bits & 1 != 0, mode & special != 0) {
+                (false, false) => '-',
+                (true, false) => 'x',
+                (true, true) => letter,
+                (false, true) => letter.to_ascii_uppercase(),
+            };
+            write!(f, "{read}{write}{execute}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints all that is known of an entry.
+pub(crate) fn describe(out: &Output, entry: &FileMetadata) -> Outcome {
+    let json = EntryJson::from(entry);
+    if out.is_json() {
+        return out.json(&json);
+    }
+    out.line(format_args!("path        {}", entry.path))?;
+    if let Some(target) = json.target {
+        out.line(format_args!("target      {target}"))?;
+    }
+    let implied = if entry.implicit { ", implied by what lies below it" } else { "" };
+    out.line(format_args!("type        {} ({}){implied}", json.kind, entry.entry_type))?;
+    out.line(format_args!("size        {}", entry.size))?;
+    out.line(format_args!("mode        {} {}", json.mode, Letters(entry)))?;
+    out.line(format_args!("owner       {}", json.owner))?;
+    out.line(format_args!("modified    {}", json.modified))?;
+    out.line(format_args!("created     {}", json.created))?;
+    out.line(format_args!("changed     {}", json.changed))?;
+    out.line(format_args!("mime        {}", json.mime))?;
+    if let Some(content) = &json.content {
+        out.line(format_args!("content     {content}"))?;
+        out.line(format_args!("version     {} (generation {})", entry.version, entry.generation))?;
+    }
+    out.line(format_args!("file id     {} in zone {}", entry.file_id, entry.zone))
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus::{FileId, Timestamp, VPath, ZoneId};
+
+    use super::*;
+
+    #[test]
+    fn a_long_line_reads_like_ls() {
+        let path = VPath::parse("/a").unwrap();
+        let check = |entry_type, mode, expected| {
+            let at = Timestamp(0);
+            let mut entry = FileMetadata::new(path.clone(), ZoneId::root(), FileId(1), entry_type, at);
+            entry.mode = mode;
+            let line = Long { entry: &entry, name: "a" }.to_string();
+            assert_eq!(line, format!("{expected} -                 0 1970-01-01 00:00 a"));
+        };
+        check(EntryType::Reg, 0o644, "-rw-r--r--");
+        check(EntryType::Dir, 0o1777, "drwxrwxrwt");
+        check(EntryType::Reg, 0o6711, "-rws--s--x");
+        check(EntryType::Reg, 0o4600, "-rwS------");
+        check(EntryType::Link, 0o777, "lrwxrwxrwx");
+    }
+}

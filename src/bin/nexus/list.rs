@@ -1,0 +1,122 @@
+//! `ls`, `tree`, `stat`.
+
+use std::sync::Arc;
+
+use nexus::syscall::{DirEntry, SysReaddir, SysStat};
+use nexus::{ErrorKind, FileMetadata, Op, Result, VPath};
+
+use crate::args::{LsArgs, StatArgs, TreeArgs};
+use crate::entry::{EntryJson, Long, describe};
+use crate::failure::Outcome;
+use crate::listing::Pages;
+use crate::session::{Session, path};
+
+pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
+    let at = path(Op::Readdir, &args.path)?;
+    let (nx, out) = (&session.nx, &session.out);
+    let entry = found(session, &at).await.map_err(|error| error.during(Op::Readdir))?;
+    let print = |entry: &FileMetadata, name: &str| match () {
+        () if out.is_json() => out.json(&EntryJson::from(entry)),
+        () if args.long => out.line(Long { entry, name }),
+        () => out.line(name),
+    };
+    if !entry.is_directory() {
+        return print(&entry, at.as_str());
+    }
+    let mut listing = SysReaddir::at(&at);
+    if args.recursive {
+        listing = listing.recursive();
+    }
+    let described = args.long || out.is_json();
+    if described {
+        listing = listing.with_metadata();
+    }
+    let mut pages = Pages::new(nx, listing);
+    while let Some(entries) = pages.next().await? {
+        for entry in entries {
+            let name = if args.recursive { entry.path.as_str() } else { entry.name() };
+            if !described {
+                out.line(name)?;
+            } else if let Some(metadata) = metadata(session, &entry).await? {
+                print(&metadata, name)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the path leads to; a link that leads nowhere itself.
+async fn found(session: &Session, at: &VPath) -> Result<Arc<FileMetadata>> {
+    match session.nx.send(SysStat::at(at)).await {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::TooManyLinks) => {
+            session.nx.send(SysStat::at(at).no_follow()).await.map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
+/// The metadata of a listed entry; none when it is gone meanwhile.
+async fn metadata(session: &Session, entry: &DirEntry) -> Result<Option<Arc<FileMetadata>>> {
+    if let Some(metadata) = &entry.metadata {
+        return Ok(Some(metadata.clone()));
+    }
+    match session.nx.send(SysStat::at(&entry.path).no_follow()).await {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) async fn tree(session: &Session, args: TreeArgs) -> Outcome {
+    if session.out.is_json() {
+        return Box::pin(ls(session, LsArgs { path: args.path, long: true, recursive: true })).await;
+    }
+    let at = path(Op::Readdir, &args.path)?;
+    session.out.line(&at)?;
+    // The open directories from the top down: what is left of each, and what is drawn before its entries.
+    let mut levels = vec![(children(session, &at).await?.into_iter(), String::new())];
+    let (mut directories, mut others) = (0_u64, 0_u64);
+    while let Some((rest, indent)) = levels.last_mut() {
+        let Some(entry) = rest.next() else {
+            levels.pop();
+            continue;
+        };
+        let (branch, below) = if rest.len() == 0 { ("└── ", "    ") } else { ("├── ", "│   ") };
+        let target = entry.metadata.as_ref().and_then(|metadata| metadata.link_target.as_deref());
+        let arrow = target.map(|target| format!(" -> {target}")).unwrap_or_default();
+        session.out.line(format_args!("{indent}{branch}{}{arrow}", entry.name()))?;
+        if entry.entry_type.is_directory() {
+            directories += 1;
+            let indent = format!("{indent}{below}");
+            levels.push((children(session, &entry.path).await?.into_iter(), indent));
+        } else {
+            others += 1;
+        }
+    }
+    session.out.line(format_args!("\n{directories} directories, {others} other entries"))
+}
+
+async fn children(session: &Session, at: &VPath) -> Outcome<Vec<DirEntry>> {
+    let mut pages = Pages::new(&session.nx, SysReaddir::at(at).with_metadata());
+    let mut all = Vec::new();
+    while let Some(entries) = pages.next().await? {
+        all.extend(entries);
+    }
+    Ok(all)
+}
+
+pub(crate) async fn stat(session: &Session, args: StatArgs) -> Outcome {
+    for (nth, text) in args.paths.iter().enumerate() {
+        let one = async {
+            let mut call = SysStat::at(path(Op::Stat, text)?);
+            call.follow = args.follow;
+            let entry = session.nx.send(call).await?;
+            if nth > 0 && !session.out.is_json() {
+                session.out.line("")?;
+            }
+            describe(&session.out, &entry)
+        };
+        session.each(one.await)?;
+    }
+    Ok(())
+}

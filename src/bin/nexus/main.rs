@@ -1,0 +1,32 @@
+//! `nexus`, the command.
+
+mod args;
+mod logs;
+mod run;
+
+mod change;
+mod content;
+mod list;
+mod mounts;
+mod ps;
+mod search;
+mod shell;
+mod tour;
+mod transfer;
+
+mod entry;
+mod failure;
+mod listing;
+mod output;
+mod session;
+mod when;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Wrong usage ends here, with status 2.
+    let cli = args::Cli::parse();
+    ExitCode::from(run::main(cli) as u8)
+}

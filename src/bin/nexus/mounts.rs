@@ -1,0 +1,46 @@
+//! `mount`, `umount`, `mounts`.
+
+use nexus::{MountSpec, MountState, Op};
+use serde_json::json;
+
+use crate::args::{MountArgs, UmountArgs};
+use crate::failure::Outcome;
+use crate::session::{Session, path};
+
+pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
+    let at = path(Op::Mount, &args.path)?;
+    let mut spec = MountSpec::new(&*args.driver);
+    for (key, value) in args.options {
+        spec = spec.option(key, value);
+    }
+    if args.read_only {
+        spec = spec.read_only();
+    }
+    let done = session.nx.mount(&at, spec).await?;
+    session.out.quiet(&json!({ "path": at, "driver": args.driver, "created": done.created }))
+}
+
+pub(crate) async fn umount(session: &Session, args: UmountArgs) -> Outcome {
+    let at = path(Op::Unmount, &args.path)?;
+    session.nx.unmount(&at).await?;
+    session.out.quiet(&json!({ "path": at }))
+}
+
+pub(crate) fn mounts(session: &Session) -> Outcome {
+    for mount in session.nx.mounts() {
+        if session.out.is_json() {
+            session.out.json(&mount)?;
+            continue;
+        }
+        let state = match &mount.state {
+            MountState::Serving => "serving".into(),
+            MountState::Failed { cause } => format!("failed: {cause}"),
+            _ => "unknown".into(),
+        };
+        let access = if mount.read_only { "read-only" } else { "read-write" };
+        let options: String = mount.options.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        let (point, driver) = (&mount.point, &mount.driver);
+        session.out.line(format_args!("{point} {driver} {access} {state}{options}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! From a parsed command line to an exit status.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nexus::{Config, Profile};
+use nexus_actors::block_on;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Failure, Outcome, Status};
+use crate::output::{Output, tell};
+use crate::session::Session;
+use crate::{change, content, list, logs, mounts, ps, search, shell, tour, transfer};
+
+/// The data folder when neither the command line nor the environment names one.
+const DATA_FOLDER: &str = "nexus-data";
+
+/// Runs the command in a kernel of its own, and ends that kernel in order.
+pub(crate) fn main(cli: Cli) -> Status {
+    if let Err(failure) = logs::start() {
+        tell(&failure);
+        return failure.status();
+    }
+    let out = Output::new(cli.json);
+    let done = match cli.command {
+        Command::Tour(args) => {
+            let done = block_on(Box::pin(tour::tour(&out, args, cli.data, cli.profile.as_deref())));
+            done.and_then(|()| out.flush())
+        }
+        command => block_on(Box::pin(in_kernel(&out, command, cli.data, cli.profile.as_deref()))),
+    };
+    if let Err(failure) = done {
+        out.failed(&failure);
+    }
+    out.take_status()
+}
+
+async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profile: Option<&str>) -> Outcome {
+    let data = data.unwrap_or_else(data_folder);
+    let nx = nexus::connect(config(&data, profile)?).await?;
+    let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data)?);
+    let done = Box::pin(execute(&session, command)).await.and_then(|()| session.out.flush());
+    if let Err(failure) = &done {
+        // What was printed before comes before.
+        let _ = session.out.flush();
+        session.out.failed(failure);
+    }
+    out.ends_with(session.out.take_status());
+    session.nx.shutdown().await?;
+    Ok(())
+}
+
+/// Runs one command.
+pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome {
+    match command {
+        Command::Import(args) => Box::pin(transfer::import::import(session, args)).await,
+        Command::Export(args) => Box::pin(transfer::export::export(session, args)).await,
+        Command::Ls(args) => Box::pin(list::ls(session, args)).await,
+        Command::Tree(args) => Box::pin(list::tree(session, args)).await,
+        Command::Stat(args) => Box::pin(list::stat(session, args)).await,
+        Command::Cat(args) => Box::pin(content::cat(session, args)).await,
+        Command::Write(args) => Box::pin(content::write(session, args)).await,
+        Command::Append(args) => Box::pin(content::append(session, args)).await,
+        Command::Edit(args) => Box::pin(content::edit(session, args)).await,
+        Command::Mkdir(args) => Box::pin(change::mkdir(session, args)).await,
+        Command::Rm(args) => Box::pin(change::rm(session, args)).await,
+        Command::Mv(args) => Box::pin(change::mv(session, args)).await,
+        Command::Cp(args) => Box::pin(transfer::copy::cp(session, args)).await,
+        Command::Ln(args) => Box::pin(change::ln(session, args)).await,
+        Command::Glob(args) => Box::pin(search::glob(session, args)).await,
+        Command::Grep(args) => Box::pin(search::grep(session, args)).await,
+        Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
+        Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
+        Command::Mounts(_) => mounts::mounts(session),
+        Command::Ps(_) => ps::ps(session),
+        Command::Shell(_) => Box::pin(shell::shell(session)).await,
+        Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,
+        // Its kernels are its own, and so is its data.
+        Command::Tour(args) => Box::pin(tour::tour(&session.out, args, None, None)).await,
+    }
+}
+
+/// The settings: the command line's above the environment's and the file's.
+pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<Config> {
+    let config = Config::load_from(data)?;
+    let Some(name) = profile else { return Ok(config) };
+    let profile: Profile = name.parse().map_err(|why| Failure::Usage(format!("--profile: {why}")))?;
+    Ok(config.profile(profile))
+}
+
+fn data_folder() -> PathBuf {
+    std::env::var_os("NEXUS_DATA_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| DATA_FOLDER.into(), PathBuf::from)
+}

@@ -1,0 +1,55 @@
+//! What every command runs in: the kernel, where to print, and the data folder.
+
+use std::path::PathBuf;
+
+use nexus::{Error, IntoPath, Nexus, Op, VPath};
+use nexus_actors::Env;
+
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+
+/// A running kernel and an output.
+pub(crate) struct Session {
+    pub(crate) nx: Nexus,
+    pub(crate) out: Output,
+    env: Env,
+    /// The data folder on the host, which an import leaves out.
+    pub(crate) data: PathBuf,
+}
+
+impl Session {
+    /// A session on the administrator's handle `nx`, whose kernel keeps its data in `data`.
+    pub(crate) fn new(nx: Nexus, out: Output, data: PathBuf) -> nexus::Result<Self> {
+        let env = nx.kernel()?.env().clone();
+        Ok(Self { nx, out, env, data })
+    }
+
+    /// The kernel's clock, tasks and threads.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The same kernel, printing elsewhere.
+    pub(crate) fn printing_to(&self, out: Output) -> Self {
+        Self { nx: self.nx.clone(), out, env: self.env.clone(), data: self.data.clone() }
+    }
+
+    /// The result of one of several paths: a failure is told, and the command goes on with the next.
+    pub(crate) fn each(&self, done: Outcome) -> Outcome {
+        match done {
+            Err(failure @ Failure::OutputClosed) => Err(failure),
+            Err(failure) => {
+                // What was printed before comes before.
+                self.out.flush()?;
+                self.out.failed(&failure);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// The text as a path, for `op`.
+pub(crate) fn path(op: Op, text: &str) -> nexus::Result<VPath> {
+    text.into_path().map_err(|(text, why)| Error::bad_path(op, &text, &why))
+}

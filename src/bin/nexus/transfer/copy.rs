@@ -1,0 +1,168 @@
+//! `cp`: a file, or a tree, within the namespace.
+
+use std::sync::Arc;
+
+use nexus::syscall::{DirEntry, SysCopy, SysReaddir, SysSetattr, SysStat};
+use nexus::{Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, VPath};
+use serde_json::json;
+
+use super::{FOUND_MAX, Transfer, broken, lanes};
+use crate::args::CpArgs;
+use crate::failure::Outcome;
+use crate::listing::Pages;
+use crate::session::{Session, path};
+
+pub(crate) async fn cp(session: &Arc<Session>, args: CpArgs) -> Outcome {
+    let (from, to) = (path(Op::Copy, &args.from)?, path(Op::Copy, &args.to)?);
+    let transfer = Arc::new(Transfer::begin("copy", session.env(), &session.out));
+    let done = Box::pin(copy(session, &transfer, &from, &to, args.recursive)).await;
+    let counts = transfer.end(&session.out);
+    done?;
+    session.out.quiet(&json!({
+        "from": from,
+        "to": to,
+        "files": counts.files,
+        "bytes": counts.bytes,
+        "directories": counts.directories,
+        "links": counts.links,
+        "failed": counts.failed,
+    }))
+}
+
+async fn copy(
+    session: &Arc<Session>,
+    transfer: &Arc<Transfer>,
+    from: &VPath,
+    to: &VPath,
+    recursive: bool,
+) -> Outcome {
+    let during = |error: Error| error.during(Op::Copy);
+    let top = session.nx.send(SysStat::at(from)).await.map_err(during)?;
+    if !top.is_directory() {
+        let done = session.nx.send(SysCopy::new(from, to)).await?;
+        transfer.file(done.size);
+        return Ok(());
+    }
+    let refuse = |kind, why: &str| Err(Error::new(Op::Copy, from, kind).because(why).into());
+    if !recursive {
+        return refuse(ErrorKind::IsADirectory, "-r copies directories");
+    }
+    let there = match session.nx.send(SysStat::at(to)).await {
+        Ok(entry) => entry.path.clone(),
+        Err(error) if error.kind() == ErrorKind::NotFound => real(session, to).await?,
+        Err(error) => return Err(during(error).into()),
+    };
+    if there == top.path {
+        return Ok(());
+    }
+    if there.is_within(&top.path) {
+        return refuse(ErrorKind::InvalidArgument, "a directory cannot be copied into itself");
+    }
+    let (send, items) = flume::bounded(FOUND_MAX);
+    let work = Arc::new(Work {
+        session: session.clone(),
+        transfer: transfer.clone(),
+        from: top.path.clone(),
+        to: to.clone(),
+    });
+    let worker = work.clone();
+    let lanes = lanes(session.env(), items, move |entry| worker.clone().take(entry));
+    let find = async move { work.find(&top, send).await };
+    let (found, taken) = futures_util::future::join(find, lanes).await;
+    found?;
+    taken.map_err(broken("copy"))
+}
+
+/// Where a path that does not exist would really be: its nearest ancestor that exists is looked at.
+async fn real(session: &Session, path: &VPath) -> Outcome<VPath> {
+    let mut above = path.parent();
+    while let Some(ancestor) = above {
+        match session.nx.send(SysStat::at(&ancestor)).await {
+            Ok(entry) => {
+                let rebased = path.rebase(&ancestor, &entry.path).and_then(Result::ok);
+                return Ok(rebased.unwrap_or_else(|| path.clone()));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => above = ancestor.parent(),
+            Err(error) => return Err(error.during(Op::Copy).into()),
+        }
+    }
+    Ok(path.clone())
+}
+
+struct Work {
+    session: Arc<Session>,
+    transfer: Arc<Transfer>,
+    from: VPath,
+    to: VPath,
+}
+
+impl Work {
+    /// Makes the directories, and sends the rest to the lanes.
+    async fn find(&self, top: &FileMetadata, send: flume::Sender<DirEntry>) -> Outcome {
+        self.directory(&self.to, top).await?;
+        let listing = SysReaddir::at(&self.from).recursive().with_metadata();
+        let mut pages = Pages::new(&self.session.nx, listing);
+        while let Some(entries) = pages.next().await? {
+            for entry in entries {
+                if !entry.entry_type.is_directory() {
+                    if send.send_async(entry).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                let metadata = match &entry.metadata {
+                    Some(metadata) => metadata.clone(),
+                    None => self.session.nx.send(SysStat::at(&entry.path).no_follow()).await?,
+                };
+                let done = async { self.directory(&self.target(&entry.path)?, &metadata).await };
+                if let Err(failure) = done.await {
+                    self.transfer.fail(&self.session.out, &failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn directory(&self, to: &VPath, like: &FileMetadata) -> Outcome {
+        let attributes = Attributes::none().mode(like.mode);
+        let call = SysSetattr::directory(to).attributes(attributes);
+        self.session.nx.send(call).await.map_err(|error| error.during(Op::Copy))?;
+        Transfer::count(&self.transfer.directories);
+        Ok(())
+    }
+
+    fn target(&self, path: &VPath) -> Outcome<VPath> {
+        match path.rebase(&self.from, &self.to) {
+            Some(Ok(target)) => Ok(target),
+            Some(Err(why)) => Err(Error::bad_path(Op::Copy, path.as_str(), &why).into()),
+            None => Ok(self.to.clone()),
+        }
+    }
+
+    async fn take(self: Arc<Self>, entry: DirEntry) {
+        let done = async {
+            let target = self.target(&entry.path)?;
+            match entry.entry_type {
+                EntryType::Reg => {
+                    let done = self.session.nx.send(SysCopy::new(&entry.path, target)).await?;
+                    self.transfer.file(done.size);
+                }
+                EntryType::Link => {
+                    let metadata = self.session.nx.send(SysStat::at(&entry.path).no_follow()).await?;
+                    let to = metadata.link_target.clone().unwrap_or_default();
+                    let done = self.session.nx.send(SysSetattr::link(target, to)).await;
+                    done.map_err(|error| error.during(Op::Copy))?;
+                    Transfer::count(&self.transfer.links);
+                }
+                other => {
+                    let what = format!("copy {}: skipped: a {other} has no content to copy", entry.path);
+                    self.transfer.skip(&self.session.out, what);
+                }
+            }
+            Ok(())
+        };
+        if let Err(failure) = Box::pin(done).await {
+            self.transfer.fail(&self.session.out, &failure);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! `export`: a tree of the namespace becomes a tree of the host.
+
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use nexus::syscall::{SysRead, SysReaddir, SysStat};
+use nexus::{EntryType, ErrorKind, FileMetadata, Op, Timestamp, VPath};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+
+use super::{FOUND_MAX, Transfer, broken, lanes};
+use crate::args::ExportArgs;
+use crate::failure::{Failure, Outcome};
+use crate::listing::Pages;
+use crate::session::{Session, path};
+
+/// What a directory may be used for until all is in it.
+const OPEN_DIRECTORY: u32 = 0o700;
+
+/// What a file may be used for until it is whole.
+const OPEN_FILE: u32 = 0o600;
+
+pub(crate) async fn export(session: &Arc<Session>, args: ExportArgs) -> Outcome {
+    let source = path(Op::Export, &args.source)?;
+    let transfer = Arc::new(Transfer::begin("export", session.env(), &session.out));
+    let done = Box::pin(run(session, &transfer, &source, &args.destination)).await;
+    if done.is_err() {
+        transfer.end(&session.out);
+    }
+    done?;
+    transfer.report(&session.out)
+}
+
+/// Exports all there is. What fails is told and counted; only what concerns the whole is the result.
+pub(crate) async fn run(
+    session: &Arc<Session>,
+    transfer: &Arc<Transfer>,
+    source: &VPath,
+    destination: &Path,
+) -> Outcome {
+    let during = |error: nexus::Error| error.during(Op::Export);
+    // What a link at the source leads to is exported, and listed under its own path.
+    let top = session.nx.send(SysStat::at(source)).await.map_err(during)?;
+    let (send, items) = flume::bounded(FOUND_MAX);
+    let work = Arc::new(Work {
+        session: session.clone(),
+        transfer: transfer.clone(),
+        source: top.path.clone(),
+        destination: destination.to_owned(),
+    });
+    let worker = work.clone();
+    let lanes = lanes(session.env(), items, move |entry| worker.clone().take(entry));
+    let find = async move {
+        let found = work.find(top, send).await;
+        found.map(|directories| (work, directories))
+    };
+    let (found, taken) = futures_util::future::join(find, lanes).await;
+    let (work, directories) = found?;
+    taken.map_err(broken("export"))?;
+    // The deepest first: what comes into a directory changes its time.
+    for (host, entry) in directories.iter().rev() {
+        if let Err(error) = settle(host, entry) {
+            work.transfer.fail(&work.session.out, &Failure::host("export", host, error));
+        }
+    }
+    Ok(())
+}
+
+struct Work {
+    session: Arc<Session>,
+    transfer: Arc<Transfer>,
+    source: VPath,
+    destination: PathBuf,
+}
+
+impl Work {
+    /// Makes the directories, sends the rest to the lanes, and gives the directories made, each before what it holds.
+    async fn find(
+        &self,
+        top: Arc<FileMetadata>,
+        send: flume::Sender<Arc<FileMetadata>>,
+    ) -> Outcome<Vec<(PathBuf, Arc<FileMetadata>)>> {
+        let mut directories = Vec::new();
+        if !top.is_directory() {
+            self.transfer.expect_file();
+            // The lanes are gone only when one of them broke, which is told by itself.
+            let _ = send.send_async(top).await;
+            return Ok(directories);
+        }
+        let told = |host: &Path| {
+            let host = host.to_owned();
+            move |error| Failure::host("export", &host, error)
+        };
+        make_directory(&self.destination).map_err(told(&self.destination))?;
+        directories.push((self.destination.clone(), top));
+        Transfer::count(&self.transfer.directories);
+        let listing = SysReaddir::at(&self.source).recursive().with_metadata();
+        let mut pages = Pages::new(&self.session.nx, listing);
+        while let Some(entries) = pages.next().await? {
+            for entry in entries {
+                let metadata = match entry.metadata {
+                    Some(metadata) => metadata,
+                    None => self.session.nx.send(SysStat::at(&entry.path).no_follow()).await?,
+                };
+                if !metadata.is_directory() {
+                    self.transfer.expect_file();
+                    if send.send_async(metadata).await.is_err() {
+                        return Ok(directories);
+                    }
+                    continue;
+                }
+                let host = self.host_of(&metadata.path);
+                match make_directory(&host) {
+                    Ok(()) => {
+                        Transfer::count(&self.transfer.directories);
+                        directories.push((host, metadata));
+                    }
+                    Err(error) => self.transfer.fail(&self.session.out, &told(&host)(error)),
+                }
+            }
+        }
+        Ok(directories)
+    }
+
+    fn host_of(&self, path: &VPath) -> PathBuf {
+        match path.relative_to(&self.source) {
+            None | Some("") => self.destination.clone(),
+            Some(relative) => self.destination.join(relative),
+        }
+    }
+
+    async fn take(self: Arc<Self>, entry: Arc<FileMetadata>) {
+        let host = self.host_of(&entry.path);
+        let done = match entry.entry_type {
+            EntryType::Reg => Box::pin(self.file(&entry, &host)).await,
+            EntryType::Link => {
+                self.link(&entry, &host).map_err(|error| Failure::host("export", &host, error))
+            }
+            other => {
+                let what = format!("export {}: skipped: a {other} has no content to keep", entry.path);
+                return self.transfer.skip(&self.session.out, what);
+            }
+        };
+        match done {
+            Ok(()) => {}
+            // It was removed since it was listed.
+            Err(Failure::Call(error)) if error.kind() == ErrorKind::NotFound => {}
+            Err(failure) => self.transfer.fail(&self.session.out, &failure),
+        }
+    }
+
+    async fn file(&self, entry: &FileMetadata, host: &Path) -> Outcome {
+        let _room = self.transfer.room(entry.size).await;
+        let read = self.session.nx.send(SysRead::at(&entry.path)).await?;
+        write(host, &read.data, &read.metadata).map_err(|error| Failure::host("export", host, error))?;
+        self.transfer.file(read.data.len() as u64);
+        Ok(())
+    }
+
+    fn link(&self, entry: &FileMetadata, host: &Path) -> io::Result<()> {
+        make_way(host)?;
+        symlink(entry.link_target.as_deref().unwrap_or_default(), host)?;
+        let since = SystemTime::from(entry.modified).duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.map_err(io::Error::other)?;
+        let modified = Timespec {
+            tv_sec: since.as_secs().try_into().map_err(io::Error::other)?,
+            tv_nsec: since.subsec_nanos().into(),
+        };
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: modified,
+        };
+        utimensat(CWD, host, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        Transfer::count(&self.transfer.links);
+        Ok(())
+    }
+}
+
+/// Writes a new file. What is in the way goes, so that no link leads the bytes elsewhere.
+fn write(host: &Path, data: &[u8], entry: &FileMetadata) -> io::Result<()> {
+    make_way(host)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(OPEN_FILE).open(host)?;
+    file.write_all(data)?;
+    describe(&file, entry)
+}
+
+fn describe(file: &File, entry: &FileMetadata) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(entry.mode))?;
+    file.set_times(FileTimes::new().set_modified(time(entry.modified)))
+}
+
+fn time(at: Timestamp) -> SystemTime {
+    at.into()
+}
+
+/// Removes a file or link that is in the way. A directory stays, and what follows fails.
+fn make_way(host: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(host) {
+        Ok(there) if !there.is_dir() => fs::remove_file(host),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A directory that is ours to fill. One that is there is kept; a link to one is not one.
+fn make_directory(host: &Path) -> io::Result<()> {
+    match fs::create_dir(host) {
+        Ok(()) => fs::set_permissions(host, Permissions::from_mode(OPEN_DIRECTORY)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let there = fs::symlink_metadata(host)?;
+            if there.is_dir() { Ok(()) } else { Err(io::Error::from_raw_os_error(NOT_A_DIRECTORY)) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+const NOT_A_DIRECTORY: i32 = rustix::io::Errno::NOTDIR.raw_os_error();
+
+/// Gives a directory its mode and time, now that nothing more comes into it.
+fn settle(host: &Path, entry: &FileMetadata) -> io::Result<()> {
+    let directory = File::open(host)?;
+    describe(&directory, entry)
+}
