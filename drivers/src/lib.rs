@@ -1,4 +1,14 @@
 //! Storage drivers for the Nexus kernel.
+//!
+//! | module | what it drives | feature |
+//! |---|---|---|
+//! | `redb` | the metastore, on disk | `redb` |
+//! | [`memory`] | a metastore, blobs, and a small file system, in memory | |
+//! | [`cas`] | content by its hash, over any transport | |
+//! | `local` | blobs on disk, and an existing folder by its paths | `local` |
+//! | [`cache`] | ephemeral keys and topics, in memory | |
+//!
+//! [`catalogue`] has those that can be mounted, by name.
 
 pub mod cache;
 pub mod cas;

@@ -1,11 +1,15 @@
 //! The metastores against their suite, against a naive model, and against what each promises alone.
 
+#[cfg(test)]
 #[path = "metastore/broken.rs"]
 mod broken;
+#[cfg(test)]
 #[path = "metastore/conforms.rs"]
 mod conforms;
+#[cfg(test)]
 #[path = "metastore/model.rs"]
 mod model;
 #[cfg(feature = "redb")]
+#[cfg(test)]
 #[path = "metastore/redb.rs"]
 mod redb;

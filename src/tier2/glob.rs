@@ -184,12 +184,13 @@ fn is_whole(component: &str) -> bool {
 
 /// The name that a component stands for, when it can only stand for one.
 fn literal(component: &str) -> Option<String> {
-    if component.contains(['*', '?', '[', ']', '{', '}']) {
-        return None;
-    }
     let (mut name, mut chars) = (String::with_capacity(component.len()), component.chars());
     while let Some(c) = chars.next() {
-        name.push(if c == '\\' { chars.next()? } else { c });
+        match c {
+            '*' | '?' | '[' | ']' | '{' | '}' => return None,
+            '\\' => name.push(chars.next()?),
+            _ => name.push(c),
+        }
     }
     Some(name)
 }

@@ -2,23 +2,20 @@
 //!
 //! redb writes whole pages that no durable commit uses, then the header that makes them the new state, then flushes. So a batch whose
 //! header was never written did not happen, and the header as of the last flush still describes a whole database. After a failure redb
-//! itself neither reads nor writes any more; [`View`] then shows a second instance of redb that last durable state, and keeps
-//! in memory what that instance writes while it opens.
+//! itself neither reads nor writes any more; a second instance of redb then reads that last durable state through a
+//! [`View`](super::view::View).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
 
 /// The bytes at the start of the file that say which pages are the database. redb's pages begin after them.
 const HEADER_BYTES: usize = 4_096;
-
-/// The unit in which [`View`] keeps what was written to it.
-const PAGE_BYTES: u64 = 4_096;
 
 type Range = (Bound<u64>, Bound<u64>);
 
@@ -27,8 +24,8 @@ type Range = (Bound<u64>, Bound<u64>);
 pub(super) struct Guarded {
     disk: Box<dyn StorageBackend>,
     len: AtomicU64,
-    /// Raised when the disk is about to be written to again: views made before it are over.
-    epoch: AtomicU64,
+    /// Whether the instance of redb that is read from has met a failure: it reads nothing more.
+    stuck: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -71,7 +68,7 @@ impl Guarded {
         Ok(Arc::new(Self {
             disk,
             len: AtomicU64::new(len),
-            epoch: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
             state: Mutex::new(state),
         }))
     }
@@ -98,14 +95,27 @@ impl Guarded {
         self.state.lock().keep_locks = true;
     }
 
-    /// Ends all views: what lies under them is about to change.
-    pub(super) fn retire_views(&self) {
-        // Release, and acquire in `View::read`: a view that misses this change has read before any write that follows it.
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+    /// Whether what is read from must be opened anew.
+    pub(super) fn is_stuck(&self) -> bool {
+        // Checked again under the writer's lock before anything is done about it.
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
+    }
+
+    pub(super) fn disk(&self) -> &dyn StorageBackend {
+        &*self.disk
+    }
+
+    pub(super) fn durable_header(&self) -> Vec<u8> {
+        self.state.lock().durable_header.clone()
     }
 
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
+            self.set_stuck(true);
             let mut state = self.state.lock();
             let outcome_unknown = state.header_written;
             state.failure.get_or_insert_with(|| Failure {
@@ -213,116 +223,5 @@ impl StorageBackend for Guard {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.0.disk.query_lock_range(start, end)
-    }
-}
-
-/// The last durable state of a disk that failed. What is written to it stays in memory: the few pages that opening a database writes.
-#[derive(Debug)]
-pub(super) struct View {
-    under: Arc<Guarded>,
-    epoch: u64,
-    over: Mutex<Overlay>,
-}
-
-#[derive(Debug)]
-struct Overlay {
-    len: u64,
-    pages: BTreeMap<u64, Vec<u8>>,
-}
-
-impl View {
-    pub(super) fn of(under: Arc<Guarded>) -> io::Result<Self> {
-        let len = under.disk.len()?;
-        let epoch = under.epoch.load(Ordering::Acquire);
-        let mut view = Self { under, epoch, over: Mutex::new(Overlay { len, pages: BTreeMap::new() }) };
-        let header = view.under.state.lock().durable_header.clone();
-        let there = usize::try_from(len).map_or(HEADER_BYTES, |len| len.min(HEADER_BYTES));
-        view.over.get_mut().write(&*view.under.disk, 0, &header[..there])?;
-        Ok(view)
-    }
-}
-
-impl Overlay {
-    /// The page as it is now, for writing into it.
-    fn page(&mut self, disk: &dyn StorageBackend, number: u64) -> io::Result<&mut Vec<u8>> {
-        use std::collections::btree_map::Entry::{Occupied, Vacant};
-        match self.pages.entry(number) {
-            Occupied(page) => Ok(page.into_mut()),
-            Vacant(place) => {
-                let mut page = vec![0; PAGE_BYTES as usize];
-                read_or_zero(disk, number * PAGE_BYTES, &mut page)?;
-                Ok(place.insert(page))
-            }
-        }
-    }
-
-    fn write(&mut self, disk: &dyn StorageBackend, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut done = 0;
-        while done < data.len() {
-            let at = offset + done as u64;
-            let (number, within) = (at / PAGE_BYTES, (at % PAGE_BYTES) as usize);
-            let count = (PAGE_BYTES as usize - within).min(data.len() - done);
-            self.page(disk, number)?[within..within + count].copy_from_slice(&data[done..done + count]);
-            done += count;
-        }
-        self.len = self.len.max(offset + data.len() as u64);
-        Ok(())
-    }
-
-    fn read(&self, disk: &dyn StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset + out.len() as u64 > self.len {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        read_or_zero(disk, offset, out)?;
-        let end = offset + out.len() as u64;
-        for (number, page) in self.pages.range(offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES)) {
-            let start = number * PAGE_BYTES;
-            let (from, to) = (start.max(offset), (start + PAGE_BYTES).min(end));
-            out[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&page[(from - start) as usize..(to - start) as usize]);
-        }
-        Ok(())
-    }
-}
-
-/// What lies beyond the end of the disk is zero.
-fn read_or_zero(disk: &dyn StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
-    let there = disk.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
-    out[there..].fill(0);
-    match there {
-        0 => Ok(()),
-        _ => disk.read(offset, &mut out[..there]),
-    }
-}
-
-impl StorageBackend for View {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.over.lock().len)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.over.lock().read(&*self.under.disk, offset, out)?;
-        // Asked after reading: what was read before the disk changed is right.
-        match self.under.epoch.load(Ordering::Acquire) == self.epoch {
-            true => Ok(()),
-            false => Err(io::Error::other("the store was opened anew; read from a new reader")),
-        }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut over = self.over.lock();
-        if len < over.len {
-            drop(over.pages.split_off(&len.div_ceil(PAGE_BYTES)));
-        }
-        over.len = len;
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.over.lock().write(&*self.under.disk, offset, data)
     }
 }

@@ -1,7 +1,7 @@
 //! The metastore on disk: rows, log and state in one file of redb.
 //!
 //! One redb commit a batch, durable on return. Each table of the kernel is a table of redb, and there are three more, for the log, the
-//! operations that may come again, and the numbers. Sharing one table among several was measured to save nothing (`examples/metastore_cost.rs`).
+//! operations that may come again, and the numbers. Several of them in one table would save nothing: a commit pays for the leaves it touches.
 //!
 //! Failure: what fails before the commit record was written changed nothing; the store goes on, or tries again with the next batch. What
 //! fails later has an unknown outcome, and the store takes no more batches. In both cases reading goes on, on what was durable before.
@@ -14,6 +14,7 @@ mod guard;
 mod reader;
 mod store;
 mod transaction;
+mod view;
 
 pub use config::RedbConfig;
 pub use disk::{Disk, FileDisk};

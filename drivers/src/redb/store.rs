@@ -11,9 +11,10 @@ use redb::{Builder, Database, Durability, ReadableDatabase, TableHandle, WriteTr
 
 use super::config::RedbConfig;
 use super::disk::{Disk, FileDisk};
-use super::guard::{Guard, Guarded, View};
+use super::guard::{Guard, Guarded};
 use super::reader::RedbReader;
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
+use super::view::View;
 use super::{codec, error};
 use crate::entries;
 
@@ -103,12 +104,13 @@ impl RedbMetastore {
 
     /// The database to write to; opened anew after a failure that changed nothing.
     fn writable(&self) -> Result<Arc<Database>, StoreError> {
+        self.recover_reading();
         let health = self.engine.read().health.clone();
         match health {
             Health::Good => {}
             Health::Latched { cause } => return Err(StoreError::ReadOnly { cause }),
             Health::Interrupted => {
-                self.disk.retire_views();
+                self.disk.set_stuck(false);
                 let (database, numbers) = match open_database(&self.name, &self.config, &self.disk) {
                     Ok(opened) => opened,
                     Err(error) => {
@@ -117,6 +119,7 @@ impl RedbMetastore {
                     }
                 };
                 *self.numbers.write() = numbers;
+                // The view ends here. Opening has written beside what it shows, and only batches write over that.
                 *self.engine.write() = Engine { database: Arc::new(database), health: Health::Good };
                 tracing::info!(store = %self.name, "the metastore takes changes again");
             }
@@ -183,6 +186,7 @@ impl RedbMetastore {
     }
 
     fn show_last_durable_state(&self, health: Health) {
+        self.disk.set_stuck(false);
         match self.last_durable_state() {
             Ok(view) => *self.engine.write() = Engine { database: Arc::new(view), health },
             Err(error) => {
@@ -192,12 +196,29 @@ impl RedbMetastore {
         }
     }
 
+    /// Opens what is read from anew, if it met a failure. The writer's lock is held: no batch is on its way.
+    fn recover_reading(&self) {
+        if !self.disk.is_stuck() {
+            return;
+        }
+        let health = match self.engine.read().health.clone() {
+            Health::Good => Health::Interrupted,
+            other => other,
+        };
+        self.disk.keep_locks();
+        self.show_last_durable_state(health);
+    }
+
     fn last_durable_state(&self) -> Result<Database, StoreError> {
         let view = View::of(self.disk.clone()).map_err(|e| StoreError::io("reading after a failure", e))?;
         builder(&self.config).create_with_backend(view).map_err(|e| error::database(&self.name, e))
     }
 
     fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        if self.disk.is_stuck() {
+            let _alone = self.writer.lock();
+            self.recover_reading();
+        }
         self.engine.read().database.begin_read().map_err(|e| error::transaction("beginning to read", e))
     }
 }

@@ -156,6 +156,7 @@ fn a_log_keeps_its_retention_and_forgets_operations_with_their_records() {
 struct Faults {
     full: AtomicBool,
     sync_fails: AtomicBool,
+    reads_fail: AtomicBool,
     /// How many writes still pass before one fails.
     writes_left: AtomicUsize,
 }
@@ -185,7 +186,10 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
+        match self.faults.reads_fail.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("injected")),
+            false => self.disk.read(offset, out),
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -245,18 +249,40 @@ fn a_full_disk_is_told_as_full_reading_goes_on_and_so_does_writing_when_there_is
     }
     let old_view = store.reader().unwrap();
     faults.full.store(false, Ordering::SeqCst);
-    store.apply(&put("later", 10)).unwrap();
+    for n in 0..20 {
+        store.apply(&put(&format!("kept-{n}"), 4_000)).unwrap();
+    }
     store.apply(&put("later", 20)).unwrap();
     assert!(there(&store, "later") && there(&store, "kept-7") && !there(&store, "lost"));
-    // What it saw may be overwritten by now: it may fail, and never show anything else.
-    assert!(
-        old_view.get(&key("kept-3")).is_ok_and(|row| row.is_some()) || old_view.get(&key("kept-3")).is_err()
-    );
-    assert_eq!(store.last_lsn(TreeId::ROOT).unwrap(), Lsn(22));
+    // What it saw is overwritten by now: it may fail, and never show anything else.
+    assert!(old_view.get(&key("kept-3")).is_err());
+    assert_eq!(store.last_lsn(TreeId::ROOT).unwrap(), Lsn(41));
     drop(old_view);
     drop(store);
     let store = open(&path).unwrap();
     assert!(there(&store, "later") && !there(&store, "lost"));
+}
+
+#[test]
+fn a_read_that_failed_is_not_the_end_of_reading_or_writing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("meta.redb");
+    let (store, faults) = on_faulty_disk(&path);
+    for round in 0..3 {
+        faults.reads_fail.store(true, Ordering::SeqCst);
+        assert!((0..20).any(|n| store.reader().and_then(|r| r.get(&key(&format!("kept-{n}")))).is_err()));
+        faults.reads_fail.store(false, Ordering::SeqCst);
+        assert!((0..20).all(|n| there(&store, &format!("kept-{n}"))), "round {round}");
+        if round > 0 {
+            store.apply(&put(&format!("more-{round}"), 10)).unwrap();
+            assert!(there(&store, &format!("more-{round}")));
+        }
+    }
+    faults.reads_fail.store(true, Ordering::SeqCst);
+    let _ = store.reader().and_then(|r| r.get(&key("kept-0")));
+    faults.reads_fail.store(false, Ordering::SeqCst);
+    store.apply(&put("last", 10)).unwrap();
+    assert_eq!(store.last_lsn(TreeId::ROOT).unwrap(), Lsn(23));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use nexus_messages::ContentId;
 use nexus_messages::syscall::ByteRange;
 
 use super::conforms::Shared;
-use super::damage_on;
+use super::subjects::damage_on;
 
 /// What is wrong with a store.
 #[derive(Debug, Clone, Copy, PartialEq)]

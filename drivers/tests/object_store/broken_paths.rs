@@ -9,7 +9,7 @@ use nexus_kernel::hal::{
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType};
 
-use super::memory_paths;
+use super::subjects::memory_paths;
 
 /// What is wrong with a store.
 #[derive(Debug, Clone, Copy, PartialEq)]

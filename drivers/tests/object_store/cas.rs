@@ -8,7 +8,7 @@ use nexus_drivers::memory::MemoryTransport;
 use nexus_kernel::hal::{BlobInfo, ContentStore, StoreError, StoreFuture, Transport};
 use nexus_messages::syscall::ByteRange;
 
-use super::{id_of, wait};
+use super::subjects::{id_of, wait};
 
 /// Counts what is asked of it, and fails on demand.
 #[derive(Debug, Default)]

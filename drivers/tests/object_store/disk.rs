@@ -11,7 +11,7 @@ use nexus_kernel::hal::{ContentStore, PathStore, PathWrite, StoreError, Transpor
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
 
-use super::{cas_local, id_of, path_local, pool, wait};
+use super::subjects::{cas_local, id_of, path_local, pool, wait};
 
 fn bytes(text: &'static str) -> [Bytes; 1] {
     [Bytes::from_static(text.as_bytes())]

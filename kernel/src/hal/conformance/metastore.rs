@@ -347,7 +347,9 @@ fn scans_stop_at_their_limit_and_go_on_after_it(Subject { store, .. }: Subject) 
                 let page = scan(&*store, &key(prefix), after.as_ref(), limit)?;
                 ensure(page.len() <= limit, || format!("{} rows with limit {limit}", page.len()))?;
                 let Some(last) = page.last() else { break };
-                after = Some(key(last));
+                let next = Some(key(last));
+                ensure(next > after, || format!("a page that does not go on after {after:?}"))?;
+                after = next;
                 let full = page.len() == limit;
                 seen.extend(page);
                 if !full {

@@ -18,8 +18,11 @@ pub struct Subject {
     /// Closes the store and opens it again; none for a store that is gone with its value.
     pub reopen: Option<Reopen>,
     /// Damages a stored content behind the store's back; none where that cannot be.
-    pub damage: Option<Box<dyn Fn(&ContentId, Damage)>>,
+    pub damage: Option<Injury>,
 }
+
+/// Damages a stored content.
+pub type Injury = Box<dyn Fn(&ContentId, Damage)>;
 
 /// Closes a store and opens it again.
 pub type Reopen = Box<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>>;

@@ -316,6 +316,9 @@ fn listings_stop_at_their_limit_and_go_on_after_it(Subject { store, .. }: Subjec
         loop {
             let page = done("list", wait(paths.list("d", after.as_deref(), limit)))?;
             ensure(page.entries.len() <= limit, || format!("more than {limit}"))?;
+            ensure(!page.entries.is_empty() || !page.more, || {
+                "an empty page says that there is more".into()
+            })?;
             seen.extend(page.entries.into_iter().map(|(name, _)| name));
             after = seen.last().cloned();
             if !page.more || seen.len() > NAMES.len() {
