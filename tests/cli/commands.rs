@@ -1,0 +1,147 @@
+//! What the commands do and print.
+
+use serde_json::{Value, json};
+
+use crate::fixture::Nexus;
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+#[test]
+fn content_is_written_appended_edited_and_read_in_parts() {
+    let nexus = Nexus::new();
+    let feed = |line: &str, input: &str| assert_eq!(nexus.feed(line, input).status, 0, "{line}");
+    feed("write /a/b.txt", "hello world\n");
+    feed("append /a/b.txt -", "hello moon\n");
+    assert_eq!(nexus.good("cat /a/b.txt"), "hello world\nhello moon\n");
+    assert_eq!(nexus.good("cat --offset 6 --count 5 /a/b.txt"), "world");
+    assert_eq!(nexus.good("cat --offset 100 /a/b.txt"), "");
+    nexus.good("edit /a/b.txt --old moon --new mars");
+    assert_eq!(nexus.run("edit /a/b.txt --old hello --new bye").status, 1);
+    nexus.good("edit /a/b.txt --old hello --new bye --all");
+    assert_eq!(nexus.good("cat /a/b.txt"), "bye world\nbye mars\n");
+    std::fs::write(nexus.host("file"), b"\xff\0").expect("there is room");
+    nexus.run_args(["write".as_ref(), "/a/b.txt".as_ref(), nexus.host("file").as_os_str()]);
+    let read = json_lines(&nexus.good("--json cat /a/b.txt"));
+    assert_eq!(read, [json!({ "path": "/a/b.txt", "size": 2, "offset": 0, "count": 2, "base64": "/wA=" })]);
+}
+
+#[test]
+fn entries_are_made_moved_copied_and_removed() {
+    let nexus = Nexus::new();
+    nexus.good("mkdir -p /a/b/c");
+    nexus.good("mkdir -p /a/b/c");
+    nexus.good("mkdir /a/d");
+    nexus.feed("write /a/b/f", "x");
+    nexus.good("ln -s ../b/f /a/d/l");
+    assert_eq!(nexus.good("cat /a/d/l"), "x");
+    nexus.good("mv /a/b /a/e");
+    assert_eq!(nexus.run("cat /a/d/l").status, 1);
+    nexus.good("cp /a/e/f /a/b/f");
+    assert_eq!(nexus.good("cat /a/d/l"), "x");
+    assert_eq!(nexus.good("ls -R /a"), "/a/b\n/a/b/f\n/a/d\n/a/d/l\n/a/e\n/a/e/c\n/a/e/f\n");
+    assert_eq!(nexus.good("ls /a"), "b\nd\ne\n");
+    assert_eq!(
+        nexus.good("tree /a"),
+        "/a\n├── b\n│   └── f\n├── d\n│   └── l -> ../b/f\n└── e\n    ├── c\n    └── f\n\n4 directories, 3 other entries\n"
+    );
+    let removed = json_lines(&nexus.good("--json rm -r /a/e"));
+    assert_eq!(removed, [json!({ "path": "/a/e", "removed": 3 })]);
+    nexus.good("rm /a/d/l");
+    assert_eq!(nexus.good("cat /a/b/f"), "x");
+}
+
+#[test]
+fn every_result_comes_as_json() {
+    let nexus = Nexus::new();
+    let made = nexus.feed("--json write /d/f", "fn main\n").out;
+    let made = &json_lines(&made)[0];
+    assert_eq!(
+        (&made["written"], &made["created"], &made["version"], &made["durability"]),
+        (&json!(8), &json!(true), &json!(1), &json!("strong"))
+    );
+    let check = |line: &str, fields: &[&str]| {
+        let printed = json_lines(&nexus.good(line));
+        assert!(!printed.is_empty(), "{line}");
+        for value in &printed {
+            for field in fields {
+                assert!(value.get(field).is_some(), "{line}: no {field} in {value}");
+            }
+        }
+    };
+    let entry =
+        ["path", "type", "size", "mode", "owner", "modified", "created", "changed", "mime", "file_id"];
+    check("ls --json /d", &entry);
+    check("--json ls -R /", &entry);
+    check("tree --json", &entry);
+    check("stat --json /d /d/f", &entry);
+    check("mkdir --json /m /n", &["path", "created"]);
+    check("ln --json -s /d/f /l", &["path", "target", "created"]);
+    check("glob --json /d/*", &["path"]);
+    check("grep --json main /d", &["path", "line", "text"]);
+    check("grep --json -l main /d", &["path"]);
+    check("grep --json -c main /d", &["path", "count"]);
+    check("append --json /d/f", &["path", "written", "size", "lsn"]);
+    check("edit --json /d/f --old main --new other", &["path", "places"]);
+    check("cp --json -r /d /c", &["from", "to", "files", "bytes"]);
+    check("mv --json /c /c2", &["from", "to", "replaced"]);
+    check("mount --json /memory --driver memory", &["path", "driver", "created"]);
+    check("mounts --json", &["zone", "point", "driver", "options", "read_only", "state"]);
+    check("umount --json /memory", &["path"]);
+    check("ps --json", &["id", "state", "generation", "restarts", "children"]);
+    let stat = &json_lines(&nexus.good("--json stat /l"))[0];
+    assert_eq!((&stat["type"], &stat["target"]), (&json!("link"), &json!("/d/f")));
+    let stat = &json_lines(&nexus.good("--json stat -L /l"))[0];
+    assert_eq!(
+        (&stat["type"], &stat["path"], &stat["mode"]),
+        (&json!("file"), &json!("/d/f"), &json!("0644"))
+    );
+}
+
+#[test]
+fn a_mount_is_remembered_and_copied_across() {
+    let nexus = Nexus::new();
+    let folder = nexus.host("plain");
+    std::fs::create_dir(&folder).expect("there is room");
+    std::fs::write(folder.join("f"), "plain").expect("there is room");
+    nexus.good(&format!("mount /plain --driver path-local --opt root={}", folder.display()));
+    assert_eq!(nexus.good("cat /plain/f"), "plain");
+    assert_eq!(nexus.good("ls /"), "plain\n");
+    assert!(nexus.good("mounts").contains("/plain path-local read-write serving"));
+    let across = nexus.run("mv /plain/f /f");
+    assert_eq!(across.status, 1);
+    assert!(across.err.ends_with("(EXDEV)\n"), "{}", across.err);
+    nexus.good("cp /plain/f /f");
+    nexus.feed("write /plain/g", "ours");
+    assert_eq!(std::fs::read(folder.join("g")).expect("it is there"), b"ours");
+    nexus.good("umount /plain");
+    assert_eq!(nexus.run("cat /plain/f").status, 1);
+    assert_eq!(nexus.good("cat /f"), "plain");
+    nexus.good(&format!("mount /plain --driver path-local --read-only --opt root={}", folder.display()));
+    let refused = nexus.feed("write /plain/g", "x");
+    assert!(refused.status == 1 && refused.err.ends_with("(EROFS)\n"), "{refused:?}");
+}
+
+#[test]
+fn the_tree_of_actors_is_shown() {
+    let nexus = Nexus::new();
+    let tree = nexus.good("ps");
+    for actor in ["committer", "router", "locks", "dispatch", "lifecycle", "drivers", "services"] {
+        assert!(tree.contains(actor), "no {actor} in\n{tree}");
+    }
+}
+
+#[test]
+fn a_bad_command_does_not_end_the_shell() {
+    let nexus = Nexus::new();
+    let script = "mkdir /a\nno-such-command\nstat /nope\nls 'unclosed\n\n# nothing\nln -s 'a b' \"/a/l m\"\nls /a\n\
+                  --json stat /a/l\\ m\nhelp\nexit\nmkdir /never\n";
+    let ended = nexus.feed("shell", script);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.out.starts_with("l m\n{"), "{}", ended.out);
+    assert!(ended.out.contains("\"target\":\"a b\""), "{}", ended.out);
+    assert!(ended.err.contains("no-such-command") && ended.err.contains("stat /nope"), "{}", ended.err);
+    assert_eq!(nexus.good("ls /"), "a\n");
+    assert_eq!(nexus.feed("shell", "ls /\nstat /nope\n").status, 1, "the status is that of the last command");
+}

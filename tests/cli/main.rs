@@ -1,0 +1,14 @@
+//! The command line as its users see it: what it prints, its errors, its exit statuses, and what it leaves when it is killed.
+#![cfg(feature = "cli")]
+
+mod fixture;
+mod host;
+
+mod agreement;
+mod commands;
+mod imports;
+mod killed;
+mod pipes;
+mod round_trip;
+mod statuses;
+mod tours;

@@ -1,0 +1,79 @@
+//! A tree goes in and comes out again, and is the same.
+
+use std::fs;
+
+use crate::fixture::Nexus;
+use crate::host::{assert_same, describe, tree};
+
+#[test]
+fn an_imported_tree_is_exported_identical() {
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("source"), nexus.host("target"));
+    fs::create_dir(&source).expect("there is room");
+    tree(&source);
+    let files = describe(&source)
+        .values()
+        .filter(|entry| matches!(entry, crate::host::Described::File { .. }))
+        .count();
+    let counts = nexus.import(&source, "/a/tree");
+    assert_eq!(counts["files"], files);
+    assert_eq!((&counts["failed"], &counts["skipped"], &counts["links"]), (&0.into(), &0.into(), &7.into()));
+    nexus.export("/a/tree", &target);
+    assert_same(&source, &target);
+    // A second one into the same place changes nothing, and does not follow what is in the way.
+    nexus.export("/a/tree", &target);
+    assert_same(&source, &target);
+    let diff = std::process::Command::new("diff")
+        .args(["-r", "--no-dereference"])
+        .arg(&source)
+        .arg(&target)
+        .output();
+    let diff = diff.expect("there is a diff");
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
+
+#[test]
+fn a_single_file_goes_in_and_out() {
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("a"), nexus.host("b"));
+    crate::host::file(&source, b"one", 0o640, 1);
+    nexus.import(&source, "/x/y");
+    assert_eq!(nexus.good("cat /x/y"), "one");
+    nexus.export("/x/y", &target);
+    assert_same(&source, &target);
+}
+
+#[test]
+fn an_export_replaces_what_is_in_the_way_and_follows_no_link() {
+    let nexus = Nexus::new();
+    let (victim, target) = (nexus.host("victim"), nexus.host("target"));
+    fs::write(&victim, "untouched").expect("there is room");
+    fs::create_dir(&target).expect("there is room");
+    std::os::unix::fs::symlink(&victim, target.join("a")).expect("it is new");
+    nexus.feed("write /t/a", "ours");
+    nexus.export("/t", &target);
+    assert_eq!(fs::read(&victim).expect("it is there"), b"untouched");
+    assert_eq!(fs::read(target.join("a")).expect("it is there"), b"ours");
+    assert!(!fs::symlink_metadata(target.join("a")).expect("it is there").is_symlink());
+}
+
+#[test]
+fn a_copied_tree_is_exported_identical_but_for_its_times() {
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("source"), nexus.host("target"));
+    fs::create_dir(&source).expect("there is room");
+    tree(&source);
+    nexus.import(&source, "/a");
+    nexus.good("cp -r /a /b/c");
+    nexus.export("/b/c", &target);
+    let timeless = |top| {
+        let mut all = describe(top);
+        for entry in all.values_mut() {
+            use crate::host::Described::{Directory, File, Link};
+            let (Directory { modified, .. } | File { modified, .. } | Link { modified, .. }) = entry;
+            *modified = (0, 0);
+        }
+        all
+    };
+    assert!(timeless(&source) == timeless(&target), "the copy differs");
+}

@@ -1,0 +1,62 @@
+//! The tour.
+
+use serde_json::Value;
+
+use crate::fixture::{Nexus, command, end};
+
+fn steps(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+#[test]
+fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
+    let nexus = Nexus::new();
+    let empty = nexus.host("empty");
+    std::fs::create_dir(&empty).expect("there is room");
+    let mut tour = command();
+    tour.args(["--json", "tour"]).current_dir(&empty);
+    let ended = end(tour, "");
+    assert_eq!((ended.status, &*ended.err), (0, ""), "{}", ended.out);
+    let steps = steps(&ended.out);
+    let names: Vec<&str> = steps.iter().filter_map(|step| step["step"].as_str()).collect();
+    assert_eq!(names[..6], ["source", "boot", "import", "compare", "read", "grep"]);
+    assert!(steps[0]["says"].as_str().is_some_and(|says| says.contains("empty")), "{}", steps[0]);
+    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 5);
+    let kills = steps.iter().find(|step| step["step"] == "kills").expect("primitives are killed");
+    assert_eq!(kills["failed"], 0);
+    for crash in steps.iter().filter(|step| step["step"] == "kill -9") {
+        assert_eq!((&crash["left"]["missing"], &crash["left"]["torn"]), (&0.into(), &0.into()));
+        assert!(crash["left"]["acknowledged"].as_u64() >= Some(150), "{crash}");
+    }
+    assert_eq!(names.last(), Some(&"done"));
+    assert!(std::fs::read_dir(&empty).expect("it is there").next().is_none(), "the folder stays empty");
+}
+
+#[test]
+fn the_tour_leaves_out_what_git_ignores_and_keeps_to_a_directory_of_its_own() {
+    let nexus = Nexus::new();
+    let source = nexus.host("source");
+    for (name, content) in [
+        (".gitignore", "/target\n*.log\n"),
+        ("kept.txt", "kept"),
+        (".hidden", "kept"),
+        ("noise.log", "ignored"),
+        ("target/x", "ignored"),
+        (".git/config", "ignored"),
+        ("deep/.gitignore", "secret\n"),
+        ("deep/secret", "ignored"),
+        ("deep/open", "kept"),
+    ] {
+        let path = source.join(name);
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("there is room");
+        std::fs::write(path, content).expect("there is room");
+    }
+    nexus.feed("write /tour/mine", "mine");
+    let ended = nexus.run_args(["tour".as_ref(), source.as_os_str()]);
+    assert_eq!((ended.status, &*ended.err), (0, ""), "{}", ended.out);
+    assert_eq!(
+        nexus.good("glob /tour-2/tree/**"),
+        "/tour-2/tree/.gitignore\n/tour-2/tree/.hidden\n/tour-2/tree/deep\n/tour-2/tree/deep/.gitignore\n/tour-2/tree/deep/open\n/tour-2/tree/kept.txt\n"
+    );
+    assert_eq!(nexus.good("ls -R /tour"), "/tour/mine\n");
+}
