@@ -61,7 +61,7 @@ fn a_pattern_crosses_mounts() {
 }
 
 fn found(bench: &Bench, grep: Grep) -> Vec<String> {
-    let report = bench.nx.grep(grep).unwrap();
+    let report = bench.nx.grep(grep).expect("it searches");
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     let lines = report.matches.iter().flat_map(|file| {
         let line = |line: &nexus::Line| {
