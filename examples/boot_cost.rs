@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example boot_cost [FILES]
 
+#![allow(clippy::print_stdout, reason = "it is there to be read")]
+
 use std::time::{Duration, Instant};
 
 use nexus::{Nexus, Profile, connect};

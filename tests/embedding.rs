@@ -4,55 +4,56 @@ use std::sync::Arc;
 
 use nexus::hal::{Applied, Batch, LogRecord, Metastore, Reader, StoreError, TreeId};
 use nexus::{
-    Config, Env, ErrorKind, Grep, Lsn, MountSpec, Nexus, OpId, Profile, SysRead, SysWrite, VPath, blocking,
-    connect,
+    Config, Env, ErrorKind, Grep, Lsn, MountSpec, OpId, Profile, SysRead, SysWrite, VPath, blocking, connect,
 };
 
 /// A little of everything.
-async fn exercise(config: Config) {
-    let nx = connect(config).await.unwrap();
-    let agent = nx.agent("coder-7").unwrap();
-    let path = VPath::parse("/a/b").unwrap();
-    agent.send(SysWrite::at(&path, "one").create()).await.unwrap();
-    assert_eq!(nx.send(SysRead::at(&path).range(1, 1)).await.unwrap().data, "n");
-    nx.append(&path, "\ntwo").await.unwrap();
+async fn exercise(config: Config) -> nexus::Result<()> {
+    let nx = connect(config).await?;
+    let agent = nx.agent("coder-7")?;
+    let path = VPath::parse("/a/b").expect("a path");
+    agent.send(SysWrite::at(&path, "one").create()).await?;
+    assert_eq!(nx.send(SysRead::at(&path).range(1, 1)).await?.data, "n");
+    nx.append(&path, "\ntwo").await?;
     let items: Vec<_> = (0..50).map(|n| (format!("/many/{n}"), n.to_string())).collect();
     assert!(nx.write_batch(items).await.into_iter().all(|done| done.is_ok()));
-    assert_eq!(nx.readdir("/many").await.unwrap().len(), 50);
-    assert_eq!(nx.grep(Grep::new("two")).await.unwrap().matches.len(), 1);
-    nx.mount("/m", MountSpec::new("memory")).await.unwrap();
-    nx.copy(&path, "/m/b").await.unwrap();
-    assert!(nx.kill("nexus/kernel/router", nexus::Kill::Panic).unwrap());
-    assert_eq!(nx.read("/m/b").await.unwrap(), "one\ntwo");
-    nx.unmount("/m").await.unwrap();
-    nx.shutdown().await.unwrap();
-    nx.shutdown().await.unwrap();
-    assert_eq!(agent.read(&path).await.unwrap_err().kind(), ErrorKind::Down);
+    assert_eq!(nx.readdir("/many").await?.len(), 50);
+    assert_eq!(nx.grep(Grep::new("two")).await?.matches.len(), 1);
+    nx.mount("/m", MountSpec::new("memory")).await?;
+    nx.copy(&path, "/m/b").await?;
+    assert!(nx.kill("nexus/kernel/router", nexus::Kill::Panic)?);
+    assert_eq!(nx.read("/m/b").await?, "one\ntwo");
+    nx.unmount("/m").await?;
+    nx.shutdown().await?;
+    nx.shutdown().await?;
+    assert!(agent.read(&path).await.is_err_and(|error| error.kind() == ErrorKind::Down));
+    Ok(())
 }
 
-async fn exercise_both() {
-    exercise(Config::in_memory()).await;
-    let folder = tempfile::tempdir().unwrap();
-    exercise(Config::new(folder.path())).await;
+async fn exercise_both() -> nexus::Result<()> {
+    exercise(Config::in_memory()).await?;
+    let folder = tempfile::tempdir().expect("there is room");
+    exercise(Config::new(folder.path())).await?;
     // What was kept is there, and the folder is free, although handles of the first kernel were only just dropped.
-    let nx = connect(folder.path()).await.unwrap();
-    assert_eq!(nx.read("/a/b").await.unwrap(), "one\ntwo");
-    assert_eq!(&*nx.stat("/a/b").await.unwrap().owner, "coder-7");
+    let nx = connect(folder.path()).await?;
+    assert_eq!(nx.read("/a/b").await?, "one\ntwo");
+    assert_eq!(&*nx.stat("/a/b").await?.owner, "coder-7");
+    Ok(())
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn in_a_current_thread_tokio_program() {
-    exercise_both().await;
+    exercise_both().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_multi_thread_tokio_program() {
-    exercise_both().await;
+    exercise_both().await.unwrap();
 }
 
 #[test]
 fn under_another_executor() {
-    smol::block_on(exercise_both());
+    smol::block_on(exercise_both()).unwrap();
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn with_no_runtime_at_all() {
 #[test]
 fn in_a_simulation() {
     let (env, simulation) = Env::seeded(7);
-    simulation.block_on(exercise(Config::in_memory().env(env)));
+    simulation.block_on(exercise(Config::in_memory().env(env))).unwrap();
 }
 
 #[test]
@@ -205,12 +206,12 @@ impl Metastore for Broken {
 /// The kernel does not boot, says in which step and why, and leaves the folder free.
 #[track_caller]
 fn check_boot_fails(config: impl Fn(Config) -> Config, kind: ErrorKind, why: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let error = blocking::connect(config(Config::new(folder.path()))).unwrap_err();
+    let folder = tempfile::tempdir().expect("there is room");
+    let error = blocking::connect(config(Config::new(folder.path()))).expect_err("it does not boot");
     let text = error.to_string();
     assert!(error.kind() == kind && text.contains(why), "{text}");
     assert!(text.starts_with(&format!("connect {}: ", folder.path().display())), "{text}");
-    blocking::connect(folder.path()).unwrap().write("/f", "x").unwrap();
+    blocking::connect(folder.path()).and_then(|nx| nx.write("/f", "x")).expect("the folder is free");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use figment::Jail;
 use nexus::{Config, ErrorKind, Profile, blocking};
 
+#[expect(clippy::result_large_err, reason = "the signature of figment's jail")]
 /// Runs in an empty current folder, with this environment and these files.
 fn jailed(environment: &[(&str, &str)], files: &[(&str, &str)], check: impl FnOnce()) {
     Jail::expect_with(|jail| {
@@ -30,7 +31,7 @@ fn check_shows(config: &Config, expected: &[&str]) {
 #[track_caller]
 fn check_refused(environment: &[(&str, &str)], files: &[(&str, &str)], expected: &[&str]) {
     jailed(environment, files, || {
-        let error = Config::load().unwrap_err();
+        let error = Config::load().expect_err("it is refused");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         let text = error.to_string();
         for part in expected {

@@ -9,6 +9,8 @@ mod script;
 mod content;
 #[path = "front_door/directories.rs"]
 mod directories;
+#[path = "front_door/failures.rs"]
+mod failures;
 #[path = "front_door/links.rs"]
 mod links;
 #[path = "front_door/mounts.rs"]

@@ -1,6 +1,10 @@
 //! Glob and grep.
 
+use globset::GlobBuilder;
+use nexus::blocking::Nexus;
 use nexus::{ErrorKind, Grep, blocking};
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
 
 use crate::script::{Bench, Root, check, refused};
 
@@ -61,7 +65,7 @@ fn a_pattern_crosses_mounts() {
 }
 
 fn found(bench: &Bench, grep: Grep) -> Vec<String> {
-    let report = bench.nx.grep(grep).unwrap();
+    let report = bench.nx.grep(grep).expect("it searches");
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     let lines = report.matches.iter().flat_map(|file| {
         let line = |line: &nexus::Line| {
@@ -120,4 +124,50 @@ fn a_file_that_cannot_be_read_does_not_end_the_search() {
     assert_eq!(report.matches.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["/good"]);
     assert_eq!(report.errors.len(), 1);
     assert_eq!((report.errors[0].path(), report.errors[0].errno().name()), (Some("/bad"), "EIO"));
+}
+
+/// Every path, matched against the whole pattern.
+fn naively(nx: &Nexus, pattern: &str) -> Vec<String> {
+    let glob =
+        GlobBuilder::new(pattern).literal_separator(true).build().expect("a pattern").compile_matcher();
+    let all = nx.walk("/").map(|entry| entry.expect("a walk").path.to_string());
+    let mut found: Vec<String> = all.filter(|path| glob.is_match(path)).collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_glob_finds_what_matching_every_path_would_find() {
+    let Bench { nx, .. } = &Bench::new(Root::Memory);
+    for a in ["a", "ab", ".c", "b{"] {
+        for b in ["a", "ab/b", "c/a/b", "[d]"] {
+            nx.write(format!("/{a}/{b}/f"), "").unwrap();
+        }
+    }
+    let component = prop::sample::select(vec![
+        "a",
+        "ab",
+        "*",
+        "?",
+        "a*",
+        "*b",
+        "**",
+        "[ab]",
+        "[!a]*",
+        "{a,ab}",
+        "{a,ab/b}",
+        ".c",
+        "\\[d\\]",
+        "b\\{",
+        "f",
+        "{a/f,c/**}",
+    ]);
+    let pattern = prop::collection::vec(component, 1..5).prop_map(|parts| format!("/{}", parts.join("/")));
+    let cases = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
+    let same = |pattern: String| {
+        let found: Vec<String> = nx.glob(&pattern).unwrap().iter().map(|path| path.to_string()).collect();
+        prop_assert_eq!(found, naively(nx, &pattern), "{}", pattern);
+        Ok(())
+    };
+    TestRunner::new(cases).run(&pattern, same).unwrap();
 }
