@@ -135,6 +135,7 @@ mod closing;
 mod config;
 mod folder;
 mod handle;
+mod hooks;
 mod profile;
 mod tier2;
 
