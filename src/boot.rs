@@ -13,7 +13,7 @@ use std::time::Duration;
 use nexus_actors::{Env, HostConfig, Latch, Pool};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::{RedbConfig, RedbMetastore};
-use nexus_kernel::hal::{Catalogue, Metastore, StoreError};
+use nexus_kernel::hal::{Catalogue, Metastore};
 use nexus_kernel::{Kernel, KernelConfig};
 use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
@@ -69,8 +69,8 @@ async fn bring_up(
     started: &mut Started,
 ) -> Result<(Arc<Kernel>, Arc<Tree>)> {
     let env = started.env.clone();
-    let store = open_metastore(&env, config, settings, folder).await?;
-    let store = Arc::new(Closing::new(store.0, store.1));
+    let (metastore, folder) = open_metastore(&env, config, settings, folder).await?;
+    let store = Arc::new(Closing::new(metastore, folder));
     started.store = Some(store.clone());
 
     let opened = Kernel::new(&env, kernel_config(settings), store, Arc::new(catalogue));
@@ -130,25 +130,25 @@ fn environment(config: &Config, settings: &Settings) -> Result<Env> {
     Env::host(host).map_err(|error| failed(settings, ErrorKind::Io, "starting threads", &error))
 }
 
-/// The metastore; the folder goes with it, unless opening it failed.
+/// The metastore, and the folder that is locked for as long as it is open. A folder is given up when opening fails.
 async fn open_metastore(
     env: &Env,
     config: &Config,
     settings: &Settings,
     folder: Option<DataFolder>,
 ) -> Result<(Arc<dyn Metastore>, Option<DataFolder>)> {
-    let (Some(folder), None) = (folder, &config.metastore) else {
-        return Ok((config.metastore.clone().unwrap_or_else(|| Arc::new(MemoryMetastore::new())), None));
-    };
+    if let Some(given) = &config.metastore {
+        return Ok((given.clone(), folder));
+    }
+    let Some(folder) = folder else { return Ok((Arc::new(MemoryMetastore::new()), None)) };
     let file = folder.metastore();
-    let redb = RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes);
-    let opening = move || -> (std::result::Result<RedbMetastore, StoreError>, DataFolder) {
-        (RedbMetastore::open(folder.metastore(), redb), folder)
-    };
-    let opened = env.pool("boot", 1, 1).run(opening).await;
     let step = format!("opening {}", file.display());
-    let (opened, folder) = opened.map_err(|error| failed(settings, ErrorKind::Crashed, &step, &error))?;
-    let metastore = opened.map_err(|error| failed(settings, error.kind(), &step, &error))?;
+    let redb = RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes);
+    // The folder goes along: when this future is dropped, it stays locked until the file is closed again.
+    let opening = move || RedbMetastore::open(file, redb).map(|metastore| (metastore, folder));
+    let opened = env.pool("boot", 1, 1).run(opening).await;
+    let opened = opened.map_err(|error| failed(settings, ErrorKind::Crashed, &step, &error))?;
+    let (metastore, folder) = opened.map_err(|error| failed(settings, error.kind(), &step, &error))?;
     Ok((Arc::new(metastore), Some(folder)))
 }
 

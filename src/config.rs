@@ -156,14 +156,16 @@ impl Config {
         }
         let place = said.clone().unwrap_or_else(|| PathBuf::from(DATA_FOLDER));
         let file = named.unwrap_or_else(|| place.join(FILE));
-        // A file that is not there says nothing.
-        let written = file.is_file().then(|| Toml::file_exact(&file));
-        let sources = written
-            .map_or_else(Figment::new, |written| Figment::new().merge(written))
-            .merge(Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS));
-        let mut layer: Layer = sources
-            .extract()
-            .map_err(|why| Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why))?;
+        let mut sources = Figment::new();
+        // Left out when it is not there; a folder of that name is told by the attempt to read it.
+        if file.exists() {
+            sources = sources.merge(Toml::file_exact(&file));
+        }
+        sources = sources.merge(Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS));
+        let mut layer: Layer = sources.extract().map_err(|why| {
+            let why = why.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why)
+        })?;
         layer.data_folder = said.or(layer.data_folder).or(Some(place));
         Ok(Self::of(layer, false))
     }

@@ -73,7 +73,7 @@ impl Nexus {
     /// Copies the file `from` to `to`, also to another mount; a file at `to` is replaced. Onto itself: nothing happens. May be repeated.
     ///
     /// # Errors
-    /// `ENOENT`; `EISDIR` when either is a directory.
+    /// `ENOENT`; `EINVAL` when either is no regular file.
     pub async fn copy(&self, from: impl IntoPath, to: impl IntoPath) -> Result<Copied> {
         self.send(SysCopy::new(path(Op::Copy, from)?, path(Op::Copy, to)?)).await
     }

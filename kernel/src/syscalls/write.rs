@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Place, SysWrite, Written};
+use nexus_messages::syscall::{Create, Place, SysWrite, Written};
 use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
@@ -25,7 +25,8 @@ impl Admissible for SysWrite {
     }
 
     fn follows(&self, _: Which) -> bool {
-        true
+        // A new file is made at this very path, as with O_EXCL: a link there is an entry.
+        self.create != Create::Exclusive
     }
 
     fn right(&self, _: Which, exists: bool) -> Right {

@@ -142,7 +142,8 @@ impl PathVolume<'_> {
         let driver = self.driver().await;
         let store = driver.store().map_err(failed)?;
         let found = self.here(store, site, intent).await?;
-        if let Some(node) = &found {
+        // Whatever is there is in the way of a new file.
+        if let Some(node) = found.as_ref().filter(|_| call.create != Create::Exclusive) {
             must_be_file(intent, &site.path, node.metadata.entry_type)?;
         }
         expect(intent, &site.path, found.as_ref(), call.create, &call.precondition)?;
@@ -270,6 +271,7 @@ impl PathVolume<'_> {
             }
         }
         self.require(intent, from, store, "rename", |can| can.rename)?;
+        self.make_parent(store, to).await.map_err(failed)?;
         let moved = store.rename(from.relative(), to.relative()).await;
         let info = moved.map_err(|error| match error {
             StoreError::NotEmpty { .. } => intent.fail(&to.path, ErrorKind::NotEmpty),
@@ -346,6 +348,20 @@ impl PathVolume<'_> {
         match store.stat(parent).await {
             Ok(_) => Ok(()),
             Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
+        }
+    }
+
+    /// Makes the parent that a new name needs: to callers, parents exist by implication.
+    async fn make_parent(&self, store: &dyn PathStore, site: &Site) -> Result<(), StoreError> {
+        let Some((parent, _)) = site.relative().rsplit_once('/') else { return Ok(()) };
+        match store.stat(parent).await {
+            Err(StoreError::NotFound { .. }) if store.capabilities().directories => {}
+            // What else is wrong with it, the operation itself says.
+            _ => return Ok(()),
+        }
+        match store.make_directory(parent, &Attributes::none()).await {
+            Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -140,7 +140,13 @@ impl<'a> RowVolume<'a> {
     ) -> Result<Bytes, StoreError> {
         let driver = self.mount.lease().await;
         match driver.addressing() {
-            Addressing::Content(store) => store.read(id, range).await,
+            Addressing::Content(store) => store.read(id, range).await.map_err(|error| match error {
+                // The file is there, or nobody would ask for its content.
+                StoreError::NotFound { .. } => {
+                    StoreError::Corrupt { what: format!("content {id}"), found: "nothing".into() }
+                }
+                error => error,
+            }),
             Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
         }
     }

@@ -30,7 +30,10 @@ impl RowVolume<'_> {
         let mut draft = self.draft(intent);
         match end {
             End::Entry { step, row } => {
-                must_be_file(intent, &site.path, row.entry_type)?;
+                // Whatever is there is in the way of a new file.
+                if call.create != Create::Exclusive {
+                    must_be_file(intent, &site.path, row.entry_type)?;
+                }
                 expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
                 drop(rows);
                 let id = step.map_or(self.mount.root, |step| step.dentry.id);
