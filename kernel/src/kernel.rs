@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
-use nexus_messages::syscall::{SetattrDone, SysSetattr, SysUnlink, Unlinked};
+use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
     Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Message, Op, OpId, Result, Timestamp,
     VPath, ZoneId,
@@ -23,7 +23,7 @@ use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, R
 use crate::namespace::{MetadataCache, Node};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::store::{Committer, Store, StoreStats};
-use crate::syscalls::{Admitted, Serve};
+use crate::syscalls::Serve;
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -320,10 +320,12 @@ impl Kernel {
         self.routes.read(|routes| routes.at(zone, point).cloned())
     }
 
-    /// Whether a mount that a caller in `zone` sees is attached at just this point.
-    pub(crate) fn is_mount_point(&self, zone: &ZoneId, point: &VPath) -> bool {
-        self.routes
-            .read(|routes| routes.route(zone, point).is_some_and(|routed| routed.mount.point == *point))
+    /// The mount at just this point whose driver could not be started.
+    pub(crate) fn failed_mount(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
+        self.routes.read(|routes| {
+            let mount = routes.route(zone, point)?.mount;
+            (mount.failure.is_some() && mount.point == *point).then(|| mount.clone())
+        })
     }
 
     /// Whether a mount is attached below `path`.
@@ -365,17 +367,11 @@ impl Kernel {
         Ok(SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt))
     }
 
-    pub(crate) async fn unmount(
-        &self,
-        caller: &Arc<Caller>,
-        admitted: &Admitted<SysUnlink>,
-    ) -> Result<Unlinked> {
-        let site = &admitted.first.site;
-        let detach =
-            Detach { zone: site.mount.zone.clone(), point: site.path.clone(), caller: caller.clone() };
+    pub(crate) async fn unmount(&self, caller: &Arc<Caller>, mount: &Mount) -> Result<Unlinked> {
+        let detach = Detach { zone: mount.zone.clone(), point: mount.point.clone(), caller: caller.clone() };
         match self.lifecycle.call(detach, LIFECYCLE_MAX).await {
             Ok(done) => done.map(|detached| Unlinked::new(EntryType::Mount, 1, detached.receipt)),
-            Err(error) => Err(down(Error::new(Op::Unmount, &site.path, call_kind(error)), error)),
+            Err(error) => Err(down(Error::new(Op::Unmount, &mount.point, call_kind(error)), error)),
         }
     }
 }

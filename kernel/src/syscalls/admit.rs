@@ -6,6 +6,7 @@ use nexus_messages::syscall::{Syscall, SyscallMessage};
 use nexus_messages::{Caller, Error, ErrorKind, HookContext, Op, OpId, Outcome, Result, VPath};
 
 use super::locate::{Located, locate};
+use crate::dispatch::DispatchView;
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 
@@ -27,6 +28,11 @@ pub(crate) trait Admissible: SyscallMessage {
 
     /// What the caller must be allowed on the path; `exists` tells whether something is there.
     fn right(&self, which: Which, exists: bool) -> Right;
+
+    /// Refuses arguments that make no sense, before anything happens.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One of the paths of a call.
@@ -44,8 +50,8 @@ pub(crate) struct Admitted<S> {
     hooked: Hooked,
 }
 
-/// What the hooks were shown, for those that run afterwards; none when there are no hooks.
-pub(crate) struct Hooked(Option<Box<HookContext>>);
+/// The hooks that saw the call, for those that run afterwards, and what they were shown; none when there are no hooks.
+pub(crate) struct Hooked(Option<Box<(Arc<DispatchView>, HookContext)>>);
 
 /// Takes `call` up to the path lock.
 pub(crate) async fn admit<S: Admissible>(
@@ -62,7 +68,8 @@ pub(crate) async fn admit<S: Admissible>(
     Box::pin(intercept(kernel, caller, call, op_id, rewritten, (first, second))).await
 }
 
-/// Shows the call to the interceptors; what they rewrite goes back through resolve, route and gate, once.
+/// Shows the call to the interceptors. What they change is checked, routed and passed through the gate again; a path that they rewrite is
+/// resolved again, once.
 async fn intercept<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
@@ -72,22 +79,44 @@ async fn intercept<S: Admissible>(
     (mut first, mut second): (Located, Option<Located>),
 ) -> Result<Admitted<S>> {
     let refuse = |why: String| Error::new(S::OP, call.path(), ErrorKind::Refused).because(why);
-    let mut context = Box::new(HookContext::new(caller.clone(), op_id, call.clone().into()));
-    kernel.dispatch().view().before(&mut context).await.map_err(|refusal| refuse(refusal.to_string()))?;
+    let shown: Syscall = call.clone().into();
+    let mut hooked = show(kernel, caller, S::OP, op_id, &shown).await?;
+    let context = &mut hooked.1;
+    if context.call == shown {
+        return Ok(Admitted { call, first, second, hooked: Hooked(Some(hooked)) });
+    }
     let changed = S::from_syscall(context.call.clone());
     let mut changed = changed.ok_or_else(|| refuse("a hook made it another call".into()))?;
+    changed.validate()?;
     if (changed.path(), changed.other()) != (call.path(), call.other()) {
         if rewritten {
             return Err(twice(S::OP, changed.path()));
         }
         resolve(kernel, caller, &mut changed, true)?;
-        (first, second) = pass(kernel, caller, &changed).await?;
         context.call = changed.clone().into();
     }
-    Ok(Admitted { call: changed, first, second, hooked: Hooked(Some(context)) })
+    (first, second) = pass(kernel, caller, &changed).await?;
+    Ok(Admitted { call: changed, first, second, hooked: Hooked(Some(hooked)) })
 }
 
-/// Takes a call that makes its path one that is served: there is nothing to route it to yet. Hooks may refuse it, and not change it.
+/// Runs the interceptors that come before the call.
+async fn show(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    op: Op,
+    op_id: Option<OpId>,
+    call: &Syscall,
+) -> Result<Box<(Arc<DispatchView>, HookContext)>> {
+    let context = HookContext::new(caller.clone(), op_id, call.clone());
+    let mut hooked = Box::new((kernel.dispatch().view(), context));
+    let (hooks, context) = &mut *hooked;
+    let shown = hooks.before(context).await;
+    shown.map_err(|refusal| Error::new(op, call.path(), ErrorKind::Refused).because(refusal))?;
+    Ok(hooked)
+}
+
+/// Takes a call that makes its path one that is served, or that no longer is: there is nothing to route it to. Hooks may refuse it, and not
+/// change it.
 pub(crate) async fn admit_unrouted<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
@@ -99,28 +128,32 @@ pub(crate) async fn admit_unrouted<S: Admissible>(
     if !kernel.dispatch().summary().has_interceptors(S::OP) {
         return Ok(Hooked(None));
     }
-    let before: Syscall = call.clone().into();
-    let mut context = Box::new(HookContext::new(caller.clone(), None, before.clone()));
-    let refuse = |why: String| Error::new(S::OP, path, ErrorKind::Refused).because(why);
-    kernel.dispatch().view().before(&mut context).await.map_err(|refusal| refuse(refusal.to_string()))?;
-    if context.call != before {
-        return Err(refuse("a hook changed a call that hooks may only refuse".into()));
+    let shown: Syscall = call.clone().into();
+    let hooked = show(kernel, caller, S::OP, None, &shown).await?;
+    if hooked.1.call != shown {
+        let refused = Error::new(S::OP, path, ErrorKind::Refused);
+        return Err(refused.because("a hook changed a call that hooks may only refuse"));
     }
-    Ok(Hooked(Some(context)))
+    Ok(Hooked(Some(hooked)))
 }
 
 impl<S> Admitted<S> {
     /// Tells the hooks what came of the call.
-    pub(crate) async fn after<T>(&self, kernel: &Kernel, result: &Result<T>) {
-        self.hooked.after(kernel, result).await;
+    pub(crate) async fn after<T>(&self, result: &Result<T>) {
+        self.hooked.after(result).await;
+    }
+
+    /// Apart, for a call that goes another way.
+    pub(crate) fn into_hooked(self) -> Hooked {
+        self.hooked
     }
 }
 
 impl Hooked {
-    /// Tells the hooks what came of the call.
-    pub(crate) async fn after<T>(&self, kernel: &Kernel, result: &Result<T>) {
-        if let Some(context) = &self.0 {
-            kernel.dispatch().view().after(context, &Outcome::of(result)).await;
+    /// Tells the hooks that saw the call what came of it.
+    pub(crate) async fn after<T>(&self, result: &Result<T>) {
+        if let Some((hooks, context)) = self.0.as_deref() {
+            hooks.after(context, &Outcome::of(result)).await;
         }
     }
 }

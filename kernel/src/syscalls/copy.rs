@@ -71,7 +71,8 @@ impl Mutation for SysCopy {
             let lsn = lsn.map_err(|error| store_error(intent.op, &to.path, &error))?;
             return Ok(Copied::new(false, source.metadata, intent.receipt(lsn)));
         }
-        if let Some(target) = &second.node {
+        // Where nothing may be replaced, whatever is there is in the way.
+        if let Some(target) = second.node.as_ref().filter(|_| admitted.call.replace) {
             must_be_regular(intent, &to.path, target, "destination")?;
         }
         Volume::of(kernel, to).copy(from, &source, to, intent, &admitted.call).await
@@ -95,9 +96,11 @@ impl Mutation for SysCopy {
 
 async fn look(kernel: &Arc<Kernel>, intent: &Intent, site: &Site) -> Result<Node, Stop> {
     let found = match Volume::of(kernel, site) {
-        Volume::Rows(volume) => volume.look(site, true).map(|seen| seen.unwrap_or(None)),
-        Volume::Paths(volume) => volume.find(site).await,
+        Volume::Rows(volume) => volume.look(site, true),
+        Volume::Paths(volume) => volume.find(site).await.map(Some),
     };
+    // A link has come in between: resolve again.
+    let Some(found) = found.transpose() else { return Err(Stop::Again) };
     match found {
         Ok(Some(node)) if node.metadata.entry_type == EntryType::Link => Err(Stop::Again),
         Ok(Some(node)) => Ok(node),

@@ -28,8 +28,6 @@ use std::sync::Arc;
 use nexus_messages::Caller;
 use nexus_messages::syscall::SyscallMessage;
 
-pub(crate) use admit::Admitted;
-
 use crate::kernel::Kernel;
 
 /// A syscall that the kernel serves.

@@ -27,11 +27,6 @@ pub(crate) trait Mutation: Admissible + Sync {
     /// The client's operation id.
     fn op_id(&self) -> Option<OpId>;
 
-    /// Refuses arguments that make no sense, before anything happens.
-    fn validate(&self) -> Result<()> {
-        Ok(())
-    }
-
     /// Whether all below the paths is locked with them.
     fn scope(&self, admitted: &Admitted<Self>) -> Scope;
 
@@ -60,6 +55,16 @@ pub(crate) async fn mutate<M: Mutation>(
     caller: &Arc<Caller>,
     call: M,
 ) -> Result<M::Done> {
+    let (intent, admitted) = begin(kernel, caller, call).await?;
+    carry_out(kernel, intent, admitted).await
+}
+
+/// Takes a mutation up to the path lock.
+pub(crate) async fn begin<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: M,
+) -> Result<(Intent, Admitted<M>)> {
     call.validate()?;
     let client = call.op_id();
     let intent = Intent {
@@ -70,6 +75,15 @@ pub(crate) async fn mutate<M: Mutation>(
         at: Timestamp(kernel.env().wall()),
     };
     let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;
+    Ok((intent, admitted))
+}
+
+/// Takes a mutation from the path lock on to its end.
+pub(crate) async fn carry_out<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    intent: Intent,
+    admitted: Admitted<M>,
+) -> Result<M::Done> {
     let kernel = kernel.clone();
     let env = kernel.env().clone();
     Owned::new(&env, <M as Message>::NAME, |ownership| execute(kernel, intent, admitted, ownership)).await
@@ -82,7 +96,7 @@ async fn execute<M: Mutation>(
     ownership: Ownership,
 ) -> Result<M::Done> {
     let done = attempt(&kernel, &intent, &mut admitted, &ownership).await;
-    admitted.after(&kernel, &done).await;
+    admitted.after(&done).await;
     if let Ok(done) = &done
         && let Some(hooks) = kernel.dispatch().get()
         && let Some(event) = M::event(&intent, &admitted, done)
@@ -99,8 +113,9 @@ async fn attempt<M: Mutation>(
     ownership: &Ownership,
 ) -> Result<M::Done> {
     for _ in 0..ATTEMPTS_MAX {
-        let sites = [Some(&admitted.first.site), admitted.second.as_ref().map(|second| &second.site)];
-        for site in sites.into_iter().flatten() {
+        // What is only read may be on a mount that refuses changes.
+        let first = Some(&admitted.first.site).filter(|_| admitted.call.first_mode() == Mode::Write);
+        for site in first.into_iter().chain(admitted.second.as_ref().map(|second| &second.site)) {
             writable(intent, site)?;
         }
         let scope = admitted.call.scope(admitted);

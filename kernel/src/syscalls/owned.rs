@@ -34,6 +34,17 @@ pub(crate) struct Owned<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Owned<T> {
+    /// A future that the kernel owns from its first step on.
+    pub(crate) fn from_start<F>(env: &Env, name: &'static str, work: F) -> Self
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        Self::new(env, name, |ownership| async move {
+            ownership.take();
+            work.await
+        })
+    }
+
     /// `make` is given what says when the kernel takes over.
     pub(crate) fn new<F>(env: &Env, name: &'static str, make: impl FnOnce(Ownership) -> F) -> Self
     where
@@ -49,10 +60,11 @@ impl<T: Send + 'static> Future for Owned<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Some(future) = &mut self.future else { return Poll::Pending };
+        // Not there while it is polled: when it panics it is gone, and with it its locks, and nobody polls it again.
+        let Some(mut future) = self.future.take() else { return Poll::Pending };
         let done = future.as_mut().poll(cx);
-        if done.is_ready() {
-            self.future = None;
+        if done.is_pending() {
+            self.future = Some(future);
         }
         done
     }

@@ -62,7 +62,7 @@ fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ReadData> {
     let admitted = admit(kernel, caller, call, None).await?;
     let read = fetch(kernel, caller, &admitted.first, &admitted.call).await;
-    admitted.after(kernel, &read).await;
+    admitted.after(&read).await;
     read
 }
 

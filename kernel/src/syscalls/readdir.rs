@@ -42,7 +42,7 @@ impl Serve for SysReaddir {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Listing> {
         let admitted = Box::pin(admit(kernel, caller, self, None)).await?;
         let listed = Box::pin(list(kernel, caller, &admitted.first, &admitted.call)).await;
-        admitted.after(kernel, &listed).await;
+        admitted.after(&listed).await;
         listed
     }
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, Op, OpId, PATH_MAX, Receipt, Result, VPath,
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId, PATH_MAX, Receipt, Result,
+    VPath,
 };
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit_unrouted};
 use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
+use super::owned::Owned;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
@@ -36,14 +38,6 @@ impl Admissible for SysSetattr {
             _ if exists => Right::Write,
             _ => Right::Create,
         }
-    }
-}
-
-impl Mutation for SysSetattr {
-    type Done = SetattrDone;
-
-    fn op_id(&self) -> Option<OpId> {
-        self.op_id
     }
 
     fn validate(&self) -> Result<()> {
@@ -81,6 +75,14 @@ impl Mutation for SysSetattr {
             }
         }
     }
+}
+
+impl Mutation for SysSetattr {
+    type Done = SetattrDone;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
+    }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {
         Scope::Entry
@@ -92,6 +94,10 @@ impl Mutation for SysSetattr {
         admitted: &Admitted<Self>,
     ) -> Result<SetattrDone, Stop> {
         let site = &admitted.first.site;
+        if admitted.call.entry_type == Some(EntryType::Mount) {
+            let error = Error::new(intent.op, &site.path, ErrorKind::Refused);
+            return Err(error.because("a hook made it a mount").into());
+        }
         Volume::of(kernel, site).set(site, intent, &admitted.call).await
     }
 
@@ -123,14 +129,32 @@ impl Serve for SysSetattr {
             return Err(error.because("mounting needs the administrator's handle"));
         }
         let hooked = admit_unrouted(kernel, caller, &self).await?;
-        let done = match locate(kernel, Self::OP, &caller.zone, &self.path, false).await {
-            // A mount covers a directory, or nothing.
-            Ok(Located { node: Some(node), .. }) if !node.metadata.is_directory() => {
-                Err(Error::new(Op::Mount, &self.path, ErrorKind::NotADirectory))
-            }
-            _ => kernel.mount(caller, &self).await,
+        let (env, kernel, caller) = (kernel.env().clone(), kernel.clone(), caller.clone());
+        let attached = async move {
+            let done = attach(&kernel, &caller, self).await;
+            hooked.after(&done).await;
+            done
         };
-        hooked.after(kernel, &done).await;
-        done
+        Owned::from_start(&env, <Self as Message>::NAME, attached).await
     }
+}
+
+async fn attach(kernel: &Arc<Kernel>, caller: &Arc<Caller>, mut call: SysSetattr) -> Result<SetattrDone> {
+    let fail = |kind| Error::new(Op::Mount, &call.path, kind);
+    match locate(kernel, Op::Mount, &caller.zone, &call.path, false).await {
+        Ok(located) => {
+            // A mount covers a directory, or nothing.
+            if located.node.is_some_and(|node| !node.metadata.is_directory()) {
+                return Err(fail(ErrorKind::NotADirectory));
+            }
+            // Routes know no links: the point is where they lead.
+            call.path = located.site.path;
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::TooManyLinks) => {
+            return Err(error);
+        }
+        // What should serve the path does not, or nothing does: that is no reason not to mount.
+        Err(_) => {}
+    }
+    kernel.mount(caller, &call).await
 }

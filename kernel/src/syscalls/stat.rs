@@ -40,6 +40,6 @@ impl Serve for SysStat {
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysStat) -> Result<Arc<FileMetadata>> {
     let admitted = admit(kernel, caller, call, None).await?;
     let found = admitted.first.clone().existing(SysStat::OP).map(|(_, node)| node.metadata);
-    admitted.after(kernel, &found).await;
+    admitted.after(&found).await;
     found
 }

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, OpId, Receipt, Result, VPath,
+    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, Message, OpId, Receipt, Result,
+    VPath,
 };
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit};
+use super::admit::{Admissible, Admitted, Hooked, Which, admit_unrouted};
 use super::locate::Located;
-use super::mutate::{Mutation, mutate};
+use super::mutate::{Mutation, begin, carry_out};
+use super::owned::Owned;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
+use crate::mounts::Mount;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysUnlink {
@@ -80,25 +83,51 @@ impl Mutation for SysUnlink {
 
 impl Serve for SysUnlink {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlinked> {
-        if !kernel.is_mount_point(&caller.zone, &self.path) {
-            return mutate(kernel, caller, self).await;
+        // A mount whose driver could not be started serves nothing, not even a look at what is there; it is detached all the same.
+        if let Some(mount) = kernel.failed_mount(&caller.zone, &self.path) {
+            may_detach(caller, &self)?;
+            let hooked = admit_unrouted(kernel, caller, &self).await?;
+            return detach(kernel, caller, mount, hooked).await;
         }
-        let refused = match self.expect {
-            Expect::File => Some(ErrorKind::IsADirectory),
-            // As with `rm -r` and `rmdir`: only who means the mount detaches it.
-            Expect::Directory => Some(ErrorKind::Busy),
-            Expect::Any | Expect::Mount => self.recursive.then_some(ErrorKind::Busy),
-        };
-        if let Some(kind) = refused {
-            return Err(Error::new(Self::OP, &self.path, kind).because("it is a mount point"));
+        let (intent, admitted) = begin(kernel, caller, self).await?;
+        if !admitted.first.site.is_root() {
+            return carry_out(kernel, intent, admitted).await;
         }
-        if !caller.admin {
-            let error = Error::new(Self::OP, &self.path, ErrorKind::PermissionDenied);
-            return Err(error.because("unmounting needs the administrator's handle"));
-        }
-        let admitted = admit(kernel, caller, self, None).await?;
-        let done = kernel.unmount(caller, &admitted).await;
-        admitted.after(kernel, &done).await;
-        done
+        may_detach(caller, &admitted.call)?;
+        let mount = admitted.first.site.mount.clone();
+        detach(kernel, caller, mount, admitted.into_hooked()).await
     }
+}
+
+/// Whether this call, whose path is a mount point, may detach the mount.
+fn may_detach(caller: &Caller, call: &SysUnlink) -> Result<()> {
+    let refused = match call.expect {
+        Expect::File => Some(ErrorKind::IsADirectory),
+        // As with `rm -r` and `rmdir`: only who means the mount detaches it.
+        Expect::Directory => Some(ErrorKind::Busy),
+        Expect::Any | Expect::Mount => call.recursive.then_some(ErrorKind::Busy),
+    };
+    if let Some(kind) = refused {
+        return Err(Error::new(SysUnlink::OP, &call.path, kind).because("it is a mount point"));
+    }
+    if !caller.admin {
+        let error = Error::new(SysUnlink::OP, &call.path, ErrorKind::PermissionDenied);
+        return Err(error.because("unmounting needs the administrator's handle"));
+    }
+    Ok(())
+}
+
+async fn detach(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    mount: Arc<Mount>,
+    hooked: Hooked,
+) -> Result<Unlinked> {
+    let (env, kernel, caller) = (kernel.env().clone(), kernel.clone(), caller.clone());
+    let detached = async move {
+        let done = kernel.unmount(&caller, &mount).await;
+        hooked.after(&done).await;
+        done
+    };
+    Owned::from_start(&env, <SysUnlink as Message>::NAME, detached).await
 }

@@ -32,14 +32,6 @@ impl Admissible for SysWrite {
     fn right(&self, _: Which, exists: bool) -> Right {
         if exists { Right::Write } else { Right::Create }
     }
-}
-
-impl Mutation for SysWrite {
-    type Done = Written;
-
-    fn op_id(&self) -> Option<OpId> {
-        self.op_id
-    }
 
     fn validate(&self) -> Result<()> {
         let length = content::length(&self.data);
@@ -52,6 +44,14 @@ impl Mutation for SysWrite {
             return Err(error.because("only a write at an offset can truncate"));
         }
         Ok(())
+    }
+}
+
+impl Mutation for SysWrite {
+    type Done = Written;
+
+    fn op_id(&self) -> Option<OpId> {
+        self.op_id
     }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {

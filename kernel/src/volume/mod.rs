@@ -24,7 +24,7 @@ use nexus_messages::{
 pub(crate) use paths::PathVolume;
 pub(crate) use rows::RowVolume;
 
-use crate::hal::{Entry, StoreError};
+use crate::hal::{Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::Node;
@@ -64,15 +64,15 @@ impl Intent {
         Stop::Failed(Error::new(self.op, path, kind))
     }
 
-    /// The entry of the log for this mutation of `site`, without changes yet.
-    pub(crate) fn entry(&self, site: &Site, other: Option<&VPath>) -> Entry {
+    /// The entry in the log of `tree`, in which things change, without changes yet.
+    pub(crate) fn entry(&self, tree: TreeId, path: &VPath, other: Option<&VPath>) -> Entry {
         Entry {
-            tree: site.mount.tree,
+            tree,
             op_id: self.op_id,
             repeatable: self.repeatable,
             caller: self.caller.agent.clone(),
             op: self.op,
-            path: site.path.clone(),
+            path: path.clone(),
             other: other.cloned(),
             at: self.at,
             preconditions: Vec::new(),

@@ -323,7 +323,8 @@ impl PathVolume<'_> {
         let driver = self.driver().await;
         let store = driver.store().map_err(failed)?;
         let found = self.here(store, to, intent).await?;
-        if let Some(node) = &found {
+        // Where nothing may be replaced, whatever is there is in the way.
+        if let Some(node) = found.as_ref().filter(|_| call.replace) {
             must_be_file(intent, &to.path, node.metadata.entry_type)?;
         }
         let create = if call.replace { Create::IfMissing } else { Create::Exclusive };
@@ -401,7 +402,7 @@ impl PathVolume<'_> {
 
     /// Puts a mutation that the backend has carried out into the log.
     async fn log(&self, site: &Site, other: Option<&VPath>, intent: &Intent) -> Result<Receipt, Stop> {
-        let entry = intent.entry(site, other);
+        let entry = intent.entry(self.mount.tree, &site.path, other);
         match self.kernel.store().commit(entry, Box::new(|_| ())).await {
             Ok((lsn, _)) => Ok(intent.receipt(lsn)),
             Err(error) => match commit_error(intent.op, &site.path, &error) {

@@ -189,7 +189,7 @@ impl<'a> RowVolume<'a> {
         Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at)
     }
 
-    /// Makes the draft durable and then visible.
+    /// Makes the draft durable and then visible. Of a copy, `site` is the source, which may be on another mount.
     pub(super) async fn commit(
         &self,
         site: &Site,
@@ -197,7 +197,7 @@ impl<'a> RowVolume<'a> {
         intent: &Intent,
         draft: Draft,
     ) -> Result<nexus_messages::Receipt, Stop> {
-        let mut entry = intent.entry(site, other);
+        let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
         let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
