@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nexus_actors::{ExitReason, MailboxBounds, Ref};
 use nexus_messages::{
-    Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, MountContext, Op, OpId, Receipt,
+    Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
     Timestamp, VPath,
 };
 use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart, Shutdown};
@@ -20,6 +20,7 @@ use crate::namespace::{
     InodeRow, MountRow, Rows, decode, encode, inode_key, mount_key, mount_root, zone_key,
 };
 use crate::router;
+use crate::volume::{Stop, commit_error};
 
 /// How long to wait for the calls below the mount point.
 pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -142,14 +143,45 @@ async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>
     if !m.zone.is_root() {
         entry.changes.push(Change::PutIfAbsent(zone_key(&m.zone), encode(&mount.tree)));
     }
-    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
-    let (lsn, _) = committed.map_err(|error| fail(ErrorKind::Io).because(error))?;
+    let lsn = commit(kernel, entry).await?;
     let routed = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;
     match routed {
         Ok(Ok(_)) => Ok(Receipt::new(op_id, lsn, Durability::Strong)),
-        Ok(Err(error)) => Err(fail(ErrorKind::Busy).because(error)),
+        Ok(Err(error)) => {
+            // What was refused is not to come back at the next boot.
+            let mut entry = mount_entry(m, mount.tree, kernel.new_op_id(), at);
+            entry.op = Op::Unmount;
+            entry.changes.push(put_away(kernel, mount));
+            commit(kernel, entry).await?;
+            Err(fail(ErrorKind::Busy).because(error))
+        }
         Err(error) => Err(fail(ErrorKind::Crashed).because(error).outcome_unknown()),
     }
+}
+
+/// What the metastore remembers of a mount that is not attached any more: what is needed to attach it again with what it held, if that
+/// outlives it.
+pub(super) fn put_away(kernel: &Kernel, mount: &Mount) -> Change {
+    if kernel.catalogue().get(&mount.spec.driver).is_some_and(|factory| factory.volatile()) {
+        return Change::Delete(mount_key(mount.root));
+    }
+    let row = MountRow {
+        zone: mount.zone.clone(),
+        tree: mount.tree,
+        point: mount.point.clone(),
+        spec: mount.spec.clone(),
+        attached: false,
+    };
+    Change::Put(mount_key(mount.root), encode(&row))
+}
+
+pub(super) async fn commit(kernel: &Kernel, entry: Entry) -> Result<Lsn, Error> {
+    let (op, point) = (entry.op, entry.path.clone());
+    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
+    committed.map(|(lsn, _)| lsn).map_err(|error| match commit_error(op, &point, &error) {
+        Stop::Failed(error) => error,
+        Stop::Again => Error::new(op, &point, ErrorKind::Busy),
+    })
 }
 
 pub(super) fn mount_entry(m: &Attach, tree: TreeId, op_id: OpId, at: Timestamp) -> Entry {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileId, MountContext, Op, Timestamp};
 
-use super::attach::{ROUTER_MAX, remembered, start};
+use super::attach::{ROUTER_MAX, commit, remembered, start};
 use super::mount::Mount;
 use crate::hal::{Change, Entry, TreeId};
 use crate::kernel::Kernel;
@@ -32,8 +32,7 @@ async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<Fil
             Change::Put(inode_key(row.tree, root), encode(&inode)),
         ],
     };
-    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
-    committed.map_err(|error| Error::new(Op::Mount, &row.point, ErrorKind::Io).because(error))?;
+    commit(kernel, entry).await?;
     Ok(root)
 }
 

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
 
-use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, mount_entry, stop, told};
+use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, commit, mount_entry, put_away, stop, told};
 use super::messages::{Attach, Detach, Detached};
-use crate::hal::Change;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
-use crate::namespace::{MountRow, encode, mount_key};
 use crate::router;
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
@@ -37,16 +35,8 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     };
     let mut entry = mount_entry(&who, mount.tree, op_id, at);
     entry.op = Op::Unmount;
-    let row = MountRow {
-        zone: m.zone.clone(),
-        tree: mount.tree,
-        point: m.point.clone(),
-        spec: mount.spec.clone(),
-        attached: false,
-    };
-    entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
-    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
-    let (lsn, _) = committed.map_err(|error| fail(ErrorKind::Io).because(error))?;
+    entry.changes.push(put_away(&kernel, &mount));
+    let lsn = commit(&kernel, entry).await?;
     match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(fail(ErrorKind::Busy).because(error)),

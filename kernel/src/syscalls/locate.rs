@@ -19,6 +19,9 @@ use crate::volume::{Site, Volume, store_error};
 /// How many links one path may lead through.
 pub(crate) const LINKS_MAX: usize = 40;
 
+/// How often a call is resolved anew because what it was resolved to changed meanwhile.
+pub(crate) const ATTEMPTS_MAX: usize = 64;
+
 /// A resolved path, and what is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Located {
@@ -28,6 +31,16 @@ pub(crate) struct Located {
 }
 
 impl Located {
+    /// Whether both are the same entry, served by the same mount.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let entry = |located: &Self| {
+            located.node.as_ref().map(|node| (node.metadata.file_id, node.metadata.entry_type))
+        };
+        Arc::ptr_eq(&self.site.mount, &other.site.mount)
+            && self.site.path == other.site.path
+            && entry(self) == entry(other)
+    }
+
     /// What is there, or `ENOENT`.
     pub(crate) fn existing(self, op: Op) -> Result<(Site, Node)> {
         match self.node {
@@ -72,27 +85,39 @@ pub(crate) async fn locate(
     }
 }
 
+/// Whether the mount that `site` was routed to still serves it.
+pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
+    kernel.routes().read(|routes| {
+        routes.route(zone, &site.path).is_some_and(|routed| Arc::ptr_eq(routed.mount, &site.mount))
+    })
+}
+
 async fn sight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath, follow: bool) -> Result<Sight> {
-    let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
-    let found = match Volume::of(kernel, &site) {
-        Volume::Rows(volume) => volume.look(&site, follow),
-        Volume::Paths(volume) => match volume.find(&site).await {
-            Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {
-                return Ok(Sight::Link);
+    let mut attempts = 0..ATTEMPTS_MAX;
+    loop {
+        let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
+        let found = match Volume::of(kernel, &site) {
+            Volume::Rows(volume) => volume.look(&site, follow),
+            Volume::Paths(volume) => match volume.find(&site).await {
+                Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {
+                    return Ok(Sight::Link);
+                }
+                // The driver follows nothing: a link on the way is, to it, no directory.
+                Err(StoreError::NotADirectory { .. }) => Ok(None),
+                found => found.map(Some),
+            },
+        };
+        return match found {
+            Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node) })),
+            Ok(Some(None)) => {
+                let node = implied(kernel, &site);
+                Ok(Sight::Plain(Located { site, node }))
             }
-            // The driver follows nothing: a link on the way is, to it, no directory.
-            Err(StoreError::NotADirectory { .. }) if site.path == *path => Ok(None),
-            found => found.map(Some),
-        },
-    };
-    match found {
-        Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node) })),
-        Ok(Some(None)) => {
-            let node = implied(kernel, &site);
-            Ok(Sight::Plain(Located { site, node }))
-        }
-        Ok(None) => Ok(Sight::Link),
-        Err(error) => Err(store_error(op, path, &error)),
+            Ok(None) => Ok(Sight::Link),
+            // It was detached while it was asked: another one serves the path now, or none.
+            Err(_) if !is_served(kernel, zone, &site) && attempts.next().is_some() => continue,
+            Err(error) => Err(store_error(op, path, &error)),
+        };
     }
 }
 

@@ -7,17 +7,14 @@ use std::time::Duration;
 use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp};
 
 use super::admit::{Admissible, Admitted, admit, pass};
-use super::locate::{Located, route};
+use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use super::owned::{Owned, Ownership};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::volume::{Intent, Site, Stop, store_error};
 
-/// How often a call is resolved anew because what it was resolved to changed before its lock was held.
-const ATTEMPTS_MAX: usize = 64;
-
 /// How long a call waits for the locks of its paths.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A syscall that changes something.
 pub(crate) trait Mutation: Admissible + Sync {
@@ -89,15 +86,27 @@ pub(crate) async fn carry_out<M: Mutation>(
     Owned::new(&env, <M as Message>::NAME, |ownership| execute(kernel, intent, admitted, ownership)).await
 }
 
+/// What became of a mutation.
+enum Done<T> {
+    /// It was done by this very call.
+    Now(T),
+    /// It was done before, by a call with the same operation id.
+    Before(T),
+}
+
 async fn execute<M: Mutation>(
     kernel: Arc<Kernel>,
-    intent: Intent,
+    mut intent: Intent,
     mut admitted: Admitted<M>,
     ownership: Ownership,
 ) -> Result<M::Done> {
-    let done = attempt(&kernel, &intent, &mut admitted, &ownership).await;
+    let (done, is_new) = match attempt(&kernel, &mut intent, &mut admitted, &ownership).await {
+        Ok(Done::Now(done)) => (Ok(done), true),
+        Ok(Done::Before(done)) => (Ok(done), false),
+        Err(error) => (Err(error), false),
+    };
     admitted.after(&done).await;
-    if let Ok(done) = &done
+    if let (true, Ok(done)) = (is_new, &done)
         && let Some(hooks) = kernel.dispatch().get()
         && let Some(event) = M::event(&intent, &admitted, done)
     {
@@ -108,10 +117,10 @@ async fn execute<M: Mutation>(
 
 async fn attempt<M: Mutation>(
     kernel: &Arc<Kernel>,
-    intent: &Intent,
+    intent: &mut Intent,
     admitted: &mut Admitted<M>,
     ownership: &Ownership,
-) -> Result<M::Done> {
+) -> Result<Done<M::Done>> {
     for _ in 0..ATTEMPTS_MAX {
         // What is only read may be on a mount that refuses changes.
         let first = Some(&admitted.first.site).filter(|_| admitted.call.first_mode() == Mode::Write);
@@ -129,12 +138,14 @@ async fn attempt<M: Mutation>(
         };
 
         ownership.take();
+        // Under the lock, so that of two changes of one path the later one has the later time.
+        intent.at = Timestamp(kernel.env().wall());
         if let Some(done) = repeat(kernel, intent, admitted) {
-            return done;
+            return done.map(Done::Before);
         }
-        let stopped = if is_served(kernel, intent, admitted) {
+        let stopped = if are_served(kernel, intent, admitted) {
             match M::run(kernel, intent, admitted).await {
-                Ok(done) => return Ok(done),
+                Ok(done) => return Ok(Done::Now(done)),
                 Err(stopped) => stopped,
             }
         } else {
@@ -178,10 +189,7 @@ fn writable(intent: &Intent, site: &Site) -> Result<()> {
 }
 
 /// Whether the mounts that the paths were resolved to still serve them.
-fn is_served<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> bool {
+fn are_served<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> bool {
     let sites = [Some(&admitted.first.site), admitted.second.as_ref().map(|second| &second.site)];
-    sites.into_iter().flatten().all(|site| {
-        let now = route(kernel, intent.op, &intent.caller.zone, &site.path);
-        now.is_ok_and(|mount| Arc::ptr_eq(&mount, &site.mount))
-    })
+    sites.into_iter().flatten().all(|site| is_served(kernel, &intent.caller.zone, site))
 }

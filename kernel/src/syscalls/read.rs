@@ -6,8 +6,9 @@ use nexus_messages::syscall::{Extent, ReadData, SysRead};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, Timestamp, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Which, admit};
-use super::locate::Located;
+use super::admit::{Admissible, Admitted, Which, admit, pass};
+use super::locate::{ATTEMPTS_MAX, Located};
+use super::mutate::LOCK_WAIT_MAX;
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -60,13 +61,33 @@ fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
 }
 
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ReadData> {
-    let admitted = admit(kernel, caller, call, None).await?;
-    let read = fetch(kernel, caller, &admitted.first, &admitted.call).await;
+    let mut admitted = admit(kernel, caller, call, None).await?;
+    let read = fetch(kernel, caller, &mut admitted).await;
     admitted.after(&read).await;
     read
 }
 
 async fn fetch(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    admitted: &mut Admitted<SysRead>,
+) -> Result<ReadData> {
+    let mut attempts = 0..ATTEMPTS_MAX;
+    loop {
+        let read = read_at(kernel, caller, &admitted.first, &admitted.call).await;
+        if read.is_ok() || attempts.next().is_none() {
+            return read;
+        }
+        // No lock was held when the path was resolved: it may be another entry by now, or on another mount.
+        let (now, _) = pass(kernel, caller, &admitted.call).await?;
+        if now.is_same(&admitted.first) {
+            return read;
+        }
+        admitted.first = now;
+    }
+}
+
+async fn read_at(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     located: &Located,
@@ -86,7 +107,9 @@ async fn fetch(
         Volume::Rows(_) => None,
         Volume::Paths(_) => {
             let owner = LockOwner { agent: caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
-            Some(kernel.locks().lock(&site.path, Mode::Read, Scope::Entry, owner).await)
+            let lock = kernel.locks().lock(&site.path, Mode::Read, Scope::Entry, owner);
+            let locked = kernel.env().timeout(LOCK_WAIT_MAX, lock).await;
+            Some(locked.map_err(|_| Error::new(SysRead::OP, &site.path, ErrorKind::TimedOut))?)
         }
     };
     let read = volume.read(&site, &node, &call.extent).await;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Cursor, DirEntry, Listing, SysReaddir};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Op, Result, VPath};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Which, admit, allow};
-use super::locate::{Located, locate};
+use super::admit::{Admissible, Which, admit, allow, pass};
+use super::locate::{ATTEMPTS_MAX, Located, is_served, locate};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::namespace::Node;
@@ -40,8 +40,17 @@ impl Admissible for SysReaddir {
 
 impl Serve for SysReaddir {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Listing> {
-        let admitted = Box::pin(admit(kernel, caller, self, None)).await?;
-        let listed = Box::pin(list(kernel, caller, &admitted.first, &admitted.call)).await;
+        let mut admitted = Box::pin(admit(kernel, caller, self, None)).await?;
+        let mut attempts = 0..ATTEMPTS_MAX;
+        let listed = loop {
+            let listed = Box::pin(list(kernel, caller, &admitted.first, &admitted.call)).await;
+            let served = is_served(kernel, &caller.zone, &admitted.first.site);
+            if listed.is_ok() || served || attempts.next().is_none() {
+                break listed;
+            }
+            // Its mount was detached while it was listed: another one serves the path now, or none.
+            (admitted.first, _) = pass(kernel, caller, &admitted.call).await?;
+        };
         admitted.after(&listed).await;
         listed
     }
@@ -73,9 +82,9 @@ impl Level {
             if !self.more {
                 return Ok(None);
             }
-            let page =
+            let (page, more) =
                 children(kernel, &self.site, &self.node, self.after.as_deref(), page_max, metadata).await?;
-            self.more = page.len() == page_max;
+            self.more = more;
             self.page = page.into_iter();
         }
     }
@@ -98,8 +107,16 @@ async fn list(
     let metadata = call.metadata || kernel.gate().is_guarded();
     let mut levels = resume(kernel, caller, site, node, call).await?;
     let mut entries: Vec<DirEntry> = Vec::new();
-    while let Some(level) = levels.last_mut() {
-        let Some(child) = level.next(kernel, page_max, metadata).await? else {
+    loop {
+        let deep = levels.len() > 1;
+        let Some(level) = levels.last_mut() else { break };
+        let child = match level.next(kernel, page_max, metadata).await {
+            Ok(child) => child,
+            // It was there when it was seen in its parent, and is gone since: it has no children.
+            Err(error) if deep && (is_gone(&error) || !is_served(kernel, &caller.zone, &level.site)) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(child) = child else {
             levels.pop();
             continue;
         };
@@ -158,9 +175,7 @@ async fn open(
 ) -> Result<Option<Level>> {
     let located = match locate(kernel, SysReaddir::OP, &caller.zone, path, false).await {
         Ok(located) => located,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
+        Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     if allow(kernel, caller, SysReaddir::OP, Right::List, &located).await.is_err() {
@@ -170,7 +185,11 @@ async fn open(
     Ok(directory.map(|node| Level::new(located.site, node, after)))
 }
 
-/// The children of a directory, those that are mount points or lead to one among them.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The children of a directory, those that are mount points or lead to one among them; and whether there may be more.
 async fn children(
     kernel: &Arc<Kernel>,
     site: &Site,
@@ -178,22 +197,27 @@ async fn children(
     after: Option<&str>,
     limit: usize,
     metadata: bool,
-) -> Result<Vec<Child>> {
+) -> Result<(Vec<Child>, bool)> {
     let listed = Volume::of(kernel, site).list(site, node, after, limit, metadata).await;
-    let listed = match listed {
+    let (listed, more) = match listed {
         // Only a mount point below makes it a directory.
         Err(_) if node.metadata.implicit && kernel.has_mounts_below(&site.mount.zone, &site.path) => {
-            Vec::new()
+            (Vec::new(), false)
         }
         listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,
     };
     let mounted = kernel.mounted_children(&site.mount.zone, &site.path);
     if mounted.is_empty() {
-        return Ok(listed);
+        return Ok((listed, more));
     }
+    // What lies beyond this page comes with its own.
+    let end = listed.last().filter(|_| more).map(|last| last.name.clone());
     let mut merged: BTreeMap<String, Child> =
         listed.into_iter().map(|child| (child.name.clone(), child)).collect();
-    for name in mounted.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after)) {
+    let is_here = |name: &String| {
+        after.is_none_or(|after| name.as_str() > after) && end.as_ref().is_none_or(|end| name <= end)
+    };
+    for name in mounted.into_iter().filter(is_here) {
         let path =
             site.path.join(&name).map_err(|why| Error::bad_path(SysReaddir::OP, site.path.as_str(), &why))?;
         let found = locate(kernel, SysReaddir::OP, &site.mount.zone, &path, false).await;
@@ -205,7 +229,7 @@ async fn children(
         let metadata = described.filter(|_| metadata);
         merged.insert(name.clone(), Child { name, entry_type, file_id, metadata });
     }
-    Ok(merged.into_values().take(limit).collect())
+    Ok((merged.into_values().collect(), more))
 }
 
 /// The child as the caller sees it; none when the gate does not show it.
@@ -215,7 +239,8 @@ async fn visible(
     site: &Site,
     child: Child,
 ) -> Result<Option<DirEntry>> {
-    let path = site.path.join(&child.name).map_err(|why| Error::bad_path(Op::Readdir, &child.name, &why))?;
+    // A directory that was moved deeper may hold what no path can name any more; it is reached where it is moved up again.
+    let Ok(path) = site.path.join(&child.name) else { return Ok(None) };
     if kernel.gate().is_guarded() {
         let owner = child.metadata.as_ref().map(|metadata| Owner::from(&**metadata));
         if kernel.gate().pass(caller, Right::Read, &path, owner).await.is_err() {

@@ -138,6 +138,14 @@ pub(crate) fn commit_error(op: Op, path: &VPath, error: &CommitError) -> Stop {
     })
 }
 
+/// A path that leads to a mount point is a directory, whatever the mount that serves it says.
+fn no_mount_below(kernel: &Kernel, site: &Site, intent: &Intent) -> Result<(), Stop> {
+    if kernel.has_mounts_below(&site.mount.zone, &site.path) {
+        return Err(intent.fail(&site.path, ErrorKind::IsADirectory));
+    }
+    Ok(())
+}
+
 /// The state of an entry's content, as far as preconditions look at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State<'a> {
@@ -213,7 +221,8 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// The children of the directory `site`, which `node` describes, after the name `after`; fewer than `limit` when there are no more.
+    /// The children of the directory `site`, which `node` describes, after the name `after`, at most `limit`; and whether there may be more. A child
+    /// whose path would be too long has no metadata.
     pub(crate) async fn list(
         &self,
         site: &Site,
@@ -221,7 +230,7 @@ impl<'a> Volume<'a> {
         after: Option<&str>,
         limit: usize,
         metadata: bool,
-    ) -> Result<Vec<Child>, StoreError> {
+    ) -> Result<(Vec<Child>, bool), StoreError> {
         match self {
             Self::Rows(volume) => volume.list(site, node, after, limit, metadata),
             Self::Paths(volume) => volume.list(site, node, after, limit, metadata).await,

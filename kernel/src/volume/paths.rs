@@ -18,7 +18,7 @@ use nexus_messages::{
 
 use super::remove::taken_for;
 use super::write::{check_attributes, must_be_file};
-use super::{Child, Intent, Runs, Site, State, Stop, commit_error, store_error};
+use super::{Child, Intent, Runs, Site, State, Stop, commit_error, no_mount_below, store_error};
 use crate::content;
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
@@ -95,20 +95,19 @@ impl PathVolume<'_> {
         after: Option<&str>,
         limit: usize,
         metadata: bool,
-    ) -> Result<Vec<Child>, StoreError> {
+    ) -> Result<(Vec<Child>, bool), StoreError> {
         let driver = self.driver().await;
         let page = driver.store()?.list(site.relative(), after, limit).await?;
         if page.unnameable > 0 {
             tracing::warn!(path = %site.path, count = page.unnameable, "names that are not UTF-8 are not shown");
         }
         let child = |(name, info): (String, ObjectInfo)| {
-            let path = site.path.join(&name).ok()?;
-            let described = self.metadata(path, &info);
-            let file_id = described.file_id;
-            let metadata = metadata.then(|| Arc::new(described));
-            Some(Child { name, entry_type: info.entry_type, file_id, metadata })
+            let described = site.path.join(&name).ok().map(|path| Arc::new(self.metadata(path, &info)));
+            let file_id = described.as_ref().map_or(FileId(info.inode), |described| described.file_id);
+            let metadata = described.filter(|_| metadata);
+            Child { name, entry_type: info.entry_type, file_id, metadata }
         };
-        Ok(page.entries.into_iter().filter_map(child).collect())
+        Ok((page.entries.into_iter().map(child).collect(), page.more))
     }
 
     pub(crate) async fn read(
@@ -147,6 +146,9 @@ impl PathVolume<'_> {
             must_be_file(intent, &site.path, node.metadata.entry_type)?;
         }
         expect(intent, &site.path, found.as_ref(), call.create, &call.precondition)?;
+        if found.is_none() {
+            no_mount_below(self.kernel, site, intent)?;
+        }
         check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
         let capabilities = store.capabilities();
         let relative = site.relative();
@@ -221,7 +223,11 @@ impl PathVolume<'_> {
         if call.parents == nexus_messages::syscall::Parents::Required {
             self.require_parent(store, site, intent).await?;
         }
-        let made = match call.entry_type.unwrap_or(EntryType::Reg) {
+        let entry_type = call.entry_type.unwrap_or(EntryType::Reg);
+        if entry_type != EntryType::Dir {
+            no_mount_below(self.kernel, site, intent)?;
+        }
+        let made = match entry_type {
             EntryType::Dir => {
                 self.require(intent, site, store, "directories", |can| can.directories)?;
                 store.make_directory(relative, &call.attributes).await
@@ -329,6 +335,9 @@ impl PathVolume<'_> {
         }
         let create = if call.replace { Create::IfMissing } else { Create::Exclusive };
         expect(intent, &to.path, found.as_ref(), create, &call.precondition)?;
+        if found.is_none() {
+            no_mount_below(self.kernel, to, intent)?;
+        }
         let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
         let attributes = Attributes::none().mode(metadata.mode);
         let info = store.write(to.relative(), &[whole], how, &attributes).await.map_err(failed)?;

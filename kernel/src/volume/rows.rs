@@ -74,9 +74,10 @@ impl<'a> RowVolume<'a> {
         after: Option<&str>,
         limit: usize,
         metadata: bool,
-    ) -> Result<Vec<Child>, StoreError> {
+    ) -> Result<(Vec<Child>, bool), StoreError> {
         let rows = self.rows()?;
         let found = rows.children(node.metadata.file_id, after, limit)?;
+        let more = found.len() == limit;
         let mut children = Vec::with_capacity(found.len());
         for (name, dentry) in found {
             let metadata = match site.path.join(&name) {
@@ -87,7 +88,7 @@ impl<'a> RowVolume<'a> {
             };
             children.push(Child { name, entry_type: dentry.entry_type, file_id: dentry.id, metadata });
         }
-        Ok(children)
+        Ok((children, more))
     }
 
     pub(crate) async fn read(

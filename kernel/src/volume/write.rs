@@ -9,7 +9,7 @@ use nexus_messages::syscall::{
 use nexus_messages::{Attributes, ContentId, EntryType, Error, ErrorKind, FileId, VPath};
 
 use super::rows::{End, Place, RowVolume, expect};
-use super::{Intent, Site, Stop, store_error};
+use super::{Intent, Site, Stop, no_mount_below, store_error};
 use crate::content::{self, INLINE_MAX};
 use crate::hal::Addressing;
 use crate::namespace::{Draft, InodeRow, Node, Placement};
@@ -51,7 +51,7 @@ impl RowVolume<'_> {
             }
             End::Nothing { parent, rest } => {
                 expect(intent, &site.path, None, call.create, &call.precondition)?;
-                self.no_mount_below(site, intent)?;
+                no_mount_below(self.kernel, site, intent)?;
                 drop(rows);
                 let spliced = self.spliced(site, intent, call, None).await?;
                 let kept = self.keep(site, intent, &spliced.content).await?;
@@ -147,14 +147,6 @@ impl RowVolume<'_> {
         Ok(id)
     }
 
-    /// A path that leads to a mount point is a directory, whatever the rows say.
-    fn no_mount_below(&self, site: &Site, intent: &Intent) -> Result<(), Stop> {
-        if self.kernel.has_mounts_below(&site.mount.zone, &site.path) {
-            return Err(intent.fail(&site.path, ErrorKind::IsADirectory));
-        }
-        Ok(())
-    }
-
     pub(crate) async fn set(
         &self,
         site: &Site,
@@ -190,7 +182,7 @@ impl RowVolume<'_> {
                 drop(rows);
                 let entry_type = call.entry_type.unwrap_or(EntryType::Reg);
                 if entry_type != EntryType::Dir {
-                    self.no_mount_below(site, intent)?;
+                    no_mount_below(self.kernel, site, intent)?;
                 }
                 let mut row = InodeRow::new(entry_type, intent.caller.agent.clone(), intent.at);
                 row.link_target.clone_from(&call.link_target);
@@ -236,7 +228,7 @@ impl RowVolume<'_> {
                 (id, new, false)
             }
             End::Nothing { parent, rest } => {
-                self.no_mount_below(to, intent)?;
+                no_mount_below(self.kernel, to, intent)?;
                 let mut new = InodeRow::new(EntryType::Reg, intent.caller.agent.clone(), intent.at);
                 hold(&mut new, &kept, intent);
                 like(&mut new, source);
