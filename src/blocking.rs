@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_actors::{Env, block_on};
-use nexus_kernel::gate::Right;
+use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
+use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written};
 use nexus_messages::{Caller, FileMetadata, IntoPath, Message, Result, VPath};
@@ -91,6 +92,9 @@ twins! {
     read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;
     stat_batch<P: IntoPath>(entries: impl IntoIterator<Item = P>) -> Vec<Result<Arc<FileMetadata>>>;
     unlink_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Unlinked>>;
+    register_hook(hook: Registration) -> Result<HookId>;
+    unregister_hook(id: HookId) -> Result<HookInfo>;
+    hooks() -> Result<Vec<HookInfo>>;
     shutdown() -> Result<()>;
 }
 
@@ -104,6 +108,14 @@ impl Nexus {
         S: Serve + Message<Reply = Result<T>>,
     {
         self.env().blocking_wait(self.0.send(call))
+    }
+
+    /// As [`crate::Nexus::set_permission`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::set_permission`].
+    pub fn set_permission(&self, provider: Option<Arc<dyn Permission>>) -> Result<()> {
+        self.0.set_permission(provider)
     }
 
     /// As [`crate::Nexus::agent`].

@@ -135,8 +135,14 @@ mod closing;
 mod config;
 mod folder;
 mod handle;
+mod hooks;
 mod profile;
 mod tier2;
+
+/// The actor runtime that the kernel is made of, for actors of one's own.
+pub use nexus_actors as actors;
+/// Supervision trees, for one's own.
+pub use nexus_supervisors as supervisors;
 
 pub use bytes::Bytes;
 pub use config::Config;
@@ -149,3 +155,8 @@ pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, Walk};
+
+/// The examples of the readme, which compile and run as all others do.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::path::{PathError, VPath};
 
-/// The operation that a caller asked for.
+/// The operation that a caller asked for. Stored by its number in the log: new ones go to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each is named after its operation")]
@@ -39,6 +39,7 @@ pub enum Op {
     Export,
     Kill,
     Shutdown,
+    Hook,
 }
 
 impl Op {
@@ -67,6 +68,7 @@ impl Op {
             Self::Mount => "mount",
             Self::Unmount => "unmount",
             Self::Sync => "sync",
+            Self::Hook => "hook",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

@@ -65,7 +65,11 @@ fn searches_agree_with_grep() {
         };
         assert_eq!(run("-l"), with("-l"), "{pattern}");
         assert_eq!(run("-n"), with("-n"), "{pattern}");
-        let counted: BTreeSet<String> = with("-c").into_iter().filter(|line| !line.ends_with(":0")).collect();
+        // grep tells files without a match too, and a name with a line feed in it takes two lines.
+        let found = |line: &String| {
+            line.rsplit(':').next().is_some_and(|count| count.parse().is_ok_and(|count: u32| count > 0))
+        };
+        let counted: BTreeSet<String> = with("-c").into_iter().filter(found).collect();
         assert_eq!(run("-c"), counted, "{pattern}");
     }
     let upper = system(&source, "grep", &["-r", "-i", "-l", "FN MAIN", "text"]);

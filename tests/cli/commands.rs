@@ -105,7 +105,7 @@ fn a_mount_is_remembered_and_copied_across() {
     let folder = nexus.host("plain");
     std::fs::create_dir(&folder).expect("there is room");
     std::fs::write(folder.join("f"), "plain").expect("there is room");
-    nexus.good(&format!("mount /plain --driver path-local --opt root={}", folder.display()));
+    nexus.good(&format!("mount /plain --driver path-local --opt folder={}", folder.display()));
     assert_eq!(nexus.good("cat /plain/f"), "plain");
     assert_eq!(nexus.good("ls /"), "plain\n");
     assert!(nexus.good("mounts").contains("/plain path-local read-write serving"));
@@ -118,7 +118,7 @@ fn a_mount_is_remembered_and_copied_across() {
     nexus.good("umount /plain");
     assert_eq!(nexus.run("cat /plain/f").status, 1);
     assert_eq!(nexus.good("cat /f"), "plain");
-    nexus.good(&format!("mount /plain --driver path-local --read-only --opt root={}", folder.display()));
+    nexus.good(&format!("mount /plain --driver path-local --read-only --opt folder={}", folder.display()));
     let refused = nexus.feed("write /plain/g", "x");
     assert!(refused.status == 1 && refused.err.ends_with("(EROFS)\n"), "{refused:?}");
 }

@@ -108,7 +108,7 @@ pub(crate) fn tree(top: &Path) {
         ("directory", "../deep"),
         ("itself", "itself"),
         ("up", "../../../../.."),
-        ("odd //./ target", ".//a/../b"),
+        ("odd target", ".//a/../b \n"),
     ] {
         symlink(target, links.join(name)).expect("it is new");
     }

@@ -94,14 +94,17 @@ async fn list(
     let limit = call.limit.map_or(ENTRIES_MAX, |limit| (limit.get() as usize).min(ENTRIES_MAX));
     // One more than there is room for tells whether there is more.
     let page_max = (limit + 1).min(PAGE_MAX);
+    // The gate lets owners see what is theirs, so it must know whose an entry is.
+    let metadata = call.metadata || kernel.gate().is_guarded();
     let mut levels = resume(kernel, caller, site, node, call).await?;
     let mut entries: Vec<DirEntry> = Vec::new();
     while let Some(level) = levels.last_mut() {
-        let Some(child) = level.next(kernel, page_max, call.metadata).await? else {
+        let Some(child) = level.next(kernel, page_max, metadata).await? else {
             levels.pop();
             continue;
         };
-        let Some(entry) = visible(kernel, caller, &level.site, child).await? else { continue };
+        let Some(mut entry) = visible(kernel, caller, &level.site, child).await? else { continue };
+        entry.metadata = entry.metadata.filter(|_| call.metadata);
         if entries.len() == limit {
             let next = entries.last().map(|last| Cursor(last.path.clone()));
             return Ok(Listing::new(entries, next));

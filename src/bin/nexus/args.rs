@@ -273,7 +273,7 @@ pub(crate) struct LnArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "With --json: one line a path: {path}.")]
 pub(crate) struct GlobArgs {
-    /// Such as '/src/**/*.rs'; starts with /
+    /// Such as '/src/**/*.rs'; taken from the root
     pub(crate) pattern: String,
 }
 
@@ -313,7 +313,7 @@ pub(crate) struct GrepArgs {
 #[command(after_help = "With --json: {path, driver, created}.")]
 pub(crate) struct MountArgs {
     pub(crate) path: String,
-    /// The driver, such as cas-local, local or memory
+    /// The driver, such as cas-local, path-local or memory
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: String,
     /// An option of the driver
@@ -408,8 +408,8 @@ mod tests {
         check("nexus grep -l -c fn", false);
         check("nexus ln /a /b", false);
         check("nexus ln -s /a /b", true);
-        check("nexus mount /m --driver local --opt root=/x --opt a=b=c", true);
-        check("nexus mount /m --driver local --opt root", false);
+        check("nexus mount /m --driver path-local --opt folder=/x --opt a=b=c", true);
+        check("nexus mount /m --driver path-local --opt root", false);
         check("nexus mount /m", false);
         check("nexus edit /a --old -x --new --y", true);
         check("nexus grep -l -foo", false);

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::{OptionFuture, join3};
 use futures_util::{StreamExt, stream};
 use nexus::syscall::{SysSetattr, SysStat, SysUnlink, SysWrite};
 use nexus::{Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, Timestamp, VPath};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use serde_json::json;
 
-use super::walk::{Found, Kind, walk};
+use super::walk::{Found, Kind, count, walk};
 use super::{FOUND_MAX, IN_FLIGHT, Transfer, broken, lanes};
 use crate::args::ImportArgs;
 use crate::failure::{Failure, Outcome};
@@ -85,15 +86,21 @@ impl Import {
             transfer: transfer.clone(),
             directories: Mutex::default(),
         });
-        let walking = env.pool("import-walk", 1, 1);
+        // One thread walks; when somebody sees the bar, another one counts what is to come.
+        let walking = env.pool("import-walk", 2, 2);
+        let counter = transfer.is_shown().then(|| {
+            let (transfer, source) = (transfer.clone(), work.import.source.clone());
+            let tracked_only = work.import.tracked_only;
+            walking.run(move || count(&transfer, &source, tracked_only))
+        });
         let finder = {
             let work = work.clone();
             walking.run(move || work.find(source.is_file(), &send))
         };
         let worker = work.clone();
         let lanes = lanes(&env, items, move |found| worker.clone().take(found));
-        let (found, taken) = futures_util::future::join(finder, lanes).await;
-        found.and(taken).map_err(broken("import"))?;
+        let (counted, found, taken) = join3(OptionFuture::from(counter), finder, lanes).await;
+        counted.unwrap_or(Ok(())).and(found).and(taken).map_err(broken("import"))?;
         work.settle().await;
         Ok(())
     }
@@ -112,7 +119,6 @@ impl Work {
     fn find(&self, is_file: bool, send: &flume::Sender<Found>) {
         let (source, destination) = (&self.import.source, &self.import.destination);
         if is_file {
-            self.transfer.expect_file();
             let found = Found { host: source.clone(), path: destination.clone(), kind: Kind::File };
             // The lanes are gone only when one of them broke, which is told by itself.
             let _ = send.send(found);
@@ -128,7 +134,6 @@ impl Work {
                 if self.import.bytes_max < u64::MAX {
                     bytes += fs::symlink_metadata(&found.host).map_or(0, |host| host.len());
                 }
-                self.transfer.expect_file();
             }
             if self.transfer.is_hopeless() || send.send(found).is_err() {
                 break;
@@ -195,7 +200,7 @@ impl Work {
         let attributes = attributes(&host);
         // A mount point belongs to its mount; what is imported comes below it.
         let there = self.there(&found.path).await?;
-        if !there.as_ref().is_some_and(|entry| entry.entry_type == EntryType::Mount) {
+        if there.as_ref().is_none_or(|entry| entry.entry_type != EntryType::Mount) {
             if !there.is_some_and(|entry| !entry.implicit && already(&entry, &attributes)) {
                 let call = SysSetattr::directory(&found.path).attributes(attributes.clone());
                 self.session.nx.send(call).await?;

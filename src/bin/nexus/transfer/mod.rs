@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nexus::ErrorKind;
 use nexus_actors::{Env, PoolError, block_on};
 use serde::Serialize;
@@ -74,10 +74,11 @@ pub(crate) struct Counts {
 impl Transfer {
     /// Begins; a terminal sees a bar from now on.
     pub(crate) fn begin(verb: &'static str, env: &Env, out: &Output) -> Self {
-        let bar = ProgressBar::hidden();
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
         if io::stderr().is_terminal() {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} files {per_sec} {elapsed}");
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            let style =
+                ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} files, {elapsed}, {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_message(verb);
             bar.enable_steady_tick(TICK);
@@ -101,7 +102,12 @@ impl Transfer {
         }
     }
 
-    /// Another file is on its way.
+    /// Whether somebody sees the bar.
+    fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Another file was found.
     fn expect_file(&self) {
         self.bar.inc_length(1);
     }

@@ -75,12 +75,7 @@ pub(super) fn walk(
         }
     };
     let (admits, tells) = (rules.clone(), tell.clone());
-    let found: Walk = WalkBuilder::new(source)
-        .standard_filters(false)
-        .git_ignore(tracked_only)
-        .parents(tracked_only)
-        .require_git(false)
-        .follow_links(false)
+    let found: Walk = builder(source, tracked_only)
         .filter_entry(move |entry| match admits.look(entry) {
             Ok(admitted) => admitted,
             Err(told) => {
@@ -102,6 +97,27 @@ pub(super) fn walk(
             None
         }
     })
+}
+
+/// Tells `transfer` how many files there are, for its bar. What cannot be taken is told by the walk.
+pub(super) fn count(transfer: &Transfer, source: &Path, tracked_only: bool) {
+    let unwanted = move |entry: &DirEntry| tracked_only && entry.file_name() == ".git";
+    let found = builder(source, tracked_only).filter_entry(move |entry| !unwanted(entry)).build();
+    for entry in found.flatten() {
+        if transfer.is_hopeless() {
+            break;
+        }
+        if entry.file_type().is_some_and(|file_type| file_type.is_file()) {
+            transfer.expect_file();
+        }
+    }
+}
+
+fn builder(source: &Path, tracked_only: bool) -> WalkBuilder {
+    let mut builder = WalkBuilder::new(source);
+    builder.standard_filters(false).git_ignore(tracked_only).parents(tracked_only);
+    builder.require_git(false).follow_links(false);
+    builder
 }
 
 /// An entry that is not imported.
