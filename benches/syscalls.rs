@@ -47,7 +47,7 @@ fn path(text: &str) -> VPath {
 fn warm(c: &mut Criterion) {
     let bench = start();
     let (nx, runtime) = (&bench.nx, &bench.runtime);
-    let file = path("/work/file");
+    let file = path("/project/file");
     runtime.block_on(nx.write(&file, vec![7u8; 4 * KIB])).expect("it writes");
 
     c.bench_function("stat, hot", |b| {
@@ -65,7 +65,7 @@ fn warm(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("read, hot");
     for size in [KIB, 4 * KIB, 64 * KIB, KIB * KIB] {
-        let file = path(&format!("/work/{size}"));
+        let file = path(&format!("/project/{size}"));
         runtime.block_on(nx.write(&file, vec![7u8; size])).expect("it writes");
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
