@@ -64,9 +64,9 @@ impl Mutation for SysRename {
         let Some(node) = &admitted.first.node else {
             return Err(intent.fail(&from.path, ErrorKind::NotFound));
         };
-        for site in [from, to] {
-            let below = kernel.has_mounts_below(&site.mount.zone, &site.path);
-            if (site.is_root() && from.path != to.path) || below {
+        // The same path twice: nothing happens, whatever is there.
+        for site in [from, to].into_iter().filter(|_| from.path != to.path) {
+            if site.is_root() || kernel.has_mounts_below(&site.mount.zone, &site.path) {
                 let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
                 return Err(error.because("it is a mount point, or one lies below it").into());
             }

@@ -253,9 +253,10 @@ impl PathVolume<'_> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &from.path, &error));
         let driver = self.driver().await;
         let store = driver.store().map_err(failed)?;
-        let source = self.here(store, from, intent).await?;
-        expect(intent, &from.path, source.as_ref(), Create::Never, &call.precondition)?;
-        let Some(source) = source else { return Err(intent.fail(&from.path, ErrorKind::NotFound)) };
+        let Some(source) = self.here(store, from, intent).await? else {
+            return Err(intent.fail(&from.path, ErrorKind::NotFound));
+        };
+        expect(intent, &from.path, Some(&source), Create::Never, &call.precondition)?;
         if source.metadata.is_directory() && !subtrees {
             return Err(Stop::Again);
         }
@@ -294,9 +295,10 @@ impl PathVolume<'_> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
         let driver = self.driver().await;
         let store = driver.store().map_err(failed)?;
-        let found = self.here(store, site, intent).await?;
-        expect(intent, &site.path, found.as_ref(), Create::Never, &call.precondition)?;
-        let Some(node) = found else { return Err(intent.fail(&site.path, ErrorKind::NotFound)) };
+        let Some(node) = self.here(store, site, intent).await? else {
+            return Err(intent.fail(&site.path, ErrorKind::NotFound));
+        };
+        expect(intent, &site.path, Some(&node), Create::Never, &call.precondition)?;
         let entry_type = node.metadata.entry_type;
         taken_for(intent, &site.path, entry_type, call.expect)?;
         let removed = if call.recursive && entry_type == EntryType::Dir {

@@ -22,7 +22,7 @@ impl RowVolume<'_> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &from.path, &error));
         let rows = self.rows().map_err(failed)?;
         let source = self.place(&rows, from, intent)?;
-        let End::Entry { step: Some(step), row } = source.end else {
+        let End::Entry { step, row } = source.end else {
             return Err(intent.fail(&from.path, ErrorKind::NotFound));
         };
         expect(intent, &from.path, Some(&row), Create::Never, &call.precondition)?;
@@ -30,11 +30,12 @@ impl RowVolume<'_> {
             // It became a directory after it was resolved: what is below it is not locked.
             return Err(Stop::Again);
         }
-        let id = step.dentry.id;
+        let id = step.as_ref().map_or(self.mount.root, |step| step.dentry.id);
         if from.path == to.path {
             let metadata = Arc::new(row.metadata(from.path.clone(), self.mount.zone.clone(), id));
             return Ok(Renamed::new(false, metadata, self.unchanged(from, intent)?));
         }
+        let Some(step) = step else { return Err(intent.fail(&from.path, ErrorKind::Busy)) };
 
         let mut draft = self.draft(intent);
         draft.still_named(step.parent, step.name, step.dentry);
