@@ -66,7 +66,7 @@ fn route(c: &mut Criterion) {
     for mounts in [1u64, 100, 1_000] {
         let last = mounts - 1;
         let wanted = match last {
-            0 => path("/work/src/lib.rs"),
+            0 => path("/project/src/lib.rs"),
             _ => path(&format!("/mount-{last}/src/lib.rs")),
         };
         let routes = Snap::new(routes(mounts));
@@ -82,7 +82,7 @@ fn route(c: &mut Criterion) {
 
 fn lock(c: &mut Criterion) {
     let locks = PathLocks::new(|| Timestamp(0));
-    let wanted = path("/work/src/lib.rs");
+    let wanted = path("/project/src/lib.rs");
     let owner = LockOwner { agent: "bench".into(), since: Timestamp(0) };
     let held = locks.try_lock(&wanted, Mode::Write, Scope::Entry, owner.clone()).expect("nobody holds it");
     assert!(locks.try_lock(&wanted, Mode::Read, Scope::Entry, owner.clone()).is_none(), "a writer is alone");
@@ -102,7 +102,7 @@ fn dispatch(c: &mut Criterion) {
     let hooks = PublishedHooks::new();
     let gate = PermissionGate::new();
     let caller = Caller::agent("bench", ZoneId::root());
-    let wanted = path("/work/src/lib.rs");
+    let wanted = path("/project/src/lib.rs");
     assert!(hooks.get().is_none() && !gate.is_guarded());
     c.bench_function("dispatch with no hook", |b| {
         b.iter(|| black_box(&hooks).summary().has_interceptors(black_box(Op::Read)));

@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, reason = "a benchmark has no callers")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::fs::File;
 use std::io::Write;
@@ -46,7 +47,7 @@ fn path(text: &str) -> VPath {
 fn warm(c: &mut Criterion) {
     let bench = start();
     let (nx, runtime) = (&bench.nx, &bench.runtime);
-    let file = path("/work/file");
+    let file = path("/project/file");
     runtime.block_on(nx.write(&file, vec![7u8; 4 * KIB])).expect("it writes");
 
     c.bench_function("stat, hot", |b| {
@@ -64,7 +65,7 @@ fn warm(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("read, hot");
     for size in [KIB, 4 * KIB, 64 * KIB, KIB * KIB] {
-        let file = path(&format!("/work/{size}"));
+        let file = path(&format!("/project/{size}"));
         runtime.block_on(nx.write(&file, vec![7u8; size])).expect("it writes");
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
@@ -84,6 +85,15 @@ fn warm(c: &mut Criterion) {
     runtime.block_on(nx.shutdown()).expect("it stops in order");
 }
 
+/// The type of the file system that `folder` is on, as Linux names it: in memory, fsync is free and the figures mean nothing.
+fn file_system(folder: &Path) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+    let folder = folder.canonicalize().ok()?;
+    let parts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let serving = parts.filter(|parts| parts.len() > 2 && folder.starts_with(parts[1]));
+    serving.max_by_key(|parts| parts[1].len()).map(|parts| parts[2].to_owned())
+}
+
 /// Appends and syncs `count` times 1 KiB, with nothing of ours in between.
 fn raw_fdatasync(folder: &Path, count: u64) -> Duration {
     let mut file = File::create(folder.join("raw")).expect("the folder can be written");
@@ -101,6 +111,7 @@ fn write(c: &mut Criterion) {
     let name = AtomicU64::new(0);
     let next = || path(&format!("/writes/{}", name.fetch_add(1, Ordering::Relaxed)));
     let content = Bytes::from(vec![7u8; KIB]);
+    println!("file system: {}", file_system(bench.folder.path()).as_deref().unwrap_or("unknown"));
 
     let mut group = c.benchmark_group("durable write of 1 KiB");
     group.sample_size(20);

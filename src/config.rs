@@ -25,6 +25,23 @@ const FILE: &str = "nexus.toml";
 /// What the names of settings in the environment begin with.
 const PREFIX: &str = "NEXUS_";
 
+/// The keys of the environment and the file.
+const KEYS: [&str; 13] = [
+    "profile",
+    "data_folder",
+    "metadata_cache_entries",
+    "content_cache_bytes",
+    "metastore_cache_bytes",
+    "kernel_threads",
+    "user_threads",
+    "io_threads",
+    "search_threads",
+    "restarts_max",
+    "restarts_within_s",
+    "root_driver",
+    "root_options",
+];
+
 /// Names in the environment that begin so and are no settings of the kernel.
 const NOT_SETTINGS: [&str; 3] = ["data_dir", "config", "log"];
 
@@ -60,7 +77,7 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
 /// | `restarts_max`, `restarts_within_s` | how often, in how many seconds, a supervisor restarts its children before it gives up |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 ///
-/// A key that is not here is refused.
+/// A key that is not here is refused in a file; in the environment, where other programs may use the prefix, it is only told to the log.
 ///
 /// ```
 /// # use nexus::{Config, Profile};
@@ -161,7 +178,15 @@ impl Config {
         if file.exists() {
             sources = sources.merge(Toml::file_exact(&file));
         }
-        sources = sources.merge(Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS));
+        let environment = Environment::prefixed(PREFIX).ignore(&NOT_SETTINGS);
+        for (name, _) in environment.clone().iter().filter(|(name, _)| !KEYS.contains(&name.as_str())) {
+            // Others use the prefix too: what is not ours is no reason to stop.
+            tracing::warn!(
+                "the environment's {PREFIX}{} is no setting of a kernel",
+                name.as_str().to_uppercase()
+            );
+        }
+        sources = sources.merge(environment.only(&KEYS));
         let mut layer: Layer = sources.extract().map_err(|why| {
             let why = why.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why)

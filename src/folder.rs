@@ -31,7 +31,7 @@ impl DataFolder {
         let failed = |what: &str, error: io::Error| {
             Error::on_host(Op::Connect, path, ErrorKind::Io).because(format!("{what}: {error}"))
         };
-        fs::create_dir_all(path).map_err(|error| failed("making the data folder", error))?;
+        make(path).map_err(|error| failed("making the data folder", error))?;
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = opened.map_err(|error| failed(LOCK, error))?;
@@ -56,6 +56,21 @@ impl DataFolder {
     pub(crate) fn metastore(&self) -> PathBuf {
         self.path.join(METASTORE)
     }
+}
+
+/// Makes the folder and its parents, so that they outlive a loss of power as what will be in them does.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make(parent)?;
+    match fs::create_dir(path) {
+        // Another process was first; whose the folder is, the lock tells.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    File::open(parent)?.sync_all()
 }
 
 fn in_use(owner: Option<u32>) -> String {

@@ -90,8 +90,8 @@
 //! use nexus::{ErrorKind, MountSpec};
 //!
 //! let agent = nx.agent("coder-7")?;
-//! agent.write("/work/plan.md", "1. think")?;
-//! assert_eq!(&*nx.stat("/work/plan.md")?.owner, "coder-7");
+//! agent.write("/project/plan.md", "1. think")?;
+//! assert_eq!(&*nx.stat("/project/plan.md")?.owner, "coder-7");
 //! let refused = agent.mount("/m", MountSpec::new("memory")).unwrap_err();
 //! assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
 //! # Ok::<(), nexus::Error>(())

@@ -45,7 +45,7 @@ fn warm_calls_allocate_nothing() {
     block_on(async {
         let running = boot(folder.path()).await;
         let (kernel, admin) = (&running.kernel, &running.admin);
-        let file = path("/work/file");
+        let file = path("/project/file");
         kernel.send(admin, SysWrite::at(&file, vec![7u8; 4_096]).create()).await.expect("it writes");
         // What is made on a thread's first call only (its place among the epochs) is not the call's.
         kernel.send(admin, SysStat::at(&file)).await.expect("it is there");

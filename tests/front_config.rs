@@ -107,10 +107,16 @@ fn a_kernel_boots_from_what_was_loaded() {
 }
 
 #[test]
+fn other_programs_may_use_the_prefix_too() {
+    jailed(&[("NEXUS_URL", "somewhere"), ("NEXUS_IO_THREADS", "3")], &[], || {
+        check_shows(&Config::load().unwrap(), &["io_threads: Some(3)"]);
+    });
+}
+
+#[test]
 fn what_is_unknown_or_wrong_is_named_with_its_source() {
     let file = |content| [("nexus-data/nexus.toml", content)];
     check_refused(&[], &file("colour = 1"), &["connect nexus-data: ", "colour", "nexus.toml", "io_threads"]);
-    check_refused(&[("NEXUS_COLOUR", "1")], &[], &["colour", "NEXUS_"]);
     check_refused(&[], &file("io_threads = \"many\""), &["io_threads", "nexus.toml"]);
     check_refused(&[("NEXUS_PROFILE", "fat")], &[], &["fat", "slim", "NEXUS_"]);
     check_refused(&[], &file("io_threads ="), &["nexus.toml"]);

@@ -1,5 +1,7 @@
 //! Killing a primitive loses nothing that was acknowledged, and no reader notices.
 
+#![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
+
 mod common;
 
 use std::sync::Arc;

@@ -77,3 +77,29 @@ fn a_copied_tree_is_exported_identical_but_for_its_times() {
     };
     assert!(timeless(&source) == timeless(&target), "the copy differs");
 }
+
+#[test]
+fn an_import_into_a_plain_folder_is_identical_there() {
+    let nexus = Nexus::new();
+    let (source, folder) = (nexus.host("source"), nexus.host("plain"));
+    fs::create_dir(&source).expect("there is room");
+    fs::create_dir(&folder).expect("there is room");
+    tree(&source);
+    nexus.good(&format!("mount /plain --driver path-local --opt folder={}", folder.display()));
+    nexus.import(&source, "/plain/t");
+    // A link of the host is made with the time at which it is made.
+    let but_links = |top: &std::path::Path| {
+        let mut all = describe(top);
+        for entry in all.values_mut() {
+            if let crate::host::Described::Link { modified, .. } = entry {
+                *modified = (0, 0);
+            }
+        }
+        all
+    };
+    let (source, imported) = (but_links(&source), but_links(&folder.join("t")));
+    for (path, described) in &source {
+        assert!(imported.get(path) == Some(described), "{} differs", path.display());
+    }
+    assert_eq!(source.len(), imported.len());
+}

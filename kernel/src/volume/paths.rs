@@ -239,7 +239,11 @@ impl PathVolume<'_> {
             EntryType::Reg => store.write(relative, &[], PathWrite::Exclusive, &call.attributes).await,
             _ => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
         };
-        let info = made.map_err(failed)?;
+        let info = made.map_err(|error| match error {
+            // It came into being since it was looked for, implied by something below it.
+            StoreError::Exists { .. } if call.create == Create::IfMissing => Stop::Again,
+            error => failed(error),
+        })?;
         let receipt = self.log(site, None, intent).await?;
         Ok(SetattrDone::new(true, Vec::new(), self.node(&site.path, &info).metadata, receipt))
     }

@@ -172,6 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_done_has_a_status_of_its_own() {
+        let check = |error: Error, status: u8| assert_eq!(Failure::from(error).status() as u8, status);
+        let failed = Error::global(nexus::Op::Write, nexus::ErrorKind::Crashed);
+        check(failed.clone(), 1);
+        check(failed.outcome_unknown(), 3);
+    }
+
+    #[test]
     fn the_worst_status_wins() {
         assert_eq!(Status::Failed.max(Status::Unknown) as u8, 3);
         assert_eq!(Failure::OutputClosed.status() as u8, 0);

@@ -3,7 +3,7 @@
 //! A suite takes a maker of fresh subjects and checks each claim on one of its own. It knows nothing of the driver but its trait.
 //!
 //! ```no_run
-//! # fn make() -> nexus_kernel::hal::conformance::metastore::Subject { unimplemented!() }
+//! # fn make() -> nexus_kernel::hal::conformance::metastore::Subject { loop {} }
 //! nexus_kernel::hal::conformance::metastore::check(&make).assert_passed();
 //! ```
 

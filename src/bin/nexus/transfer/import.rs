@@ -10,6 +10,7 @@ use futures_util::future::{OptionFuture, join3};
 use futures_util::{StreamExt, stream};
 use nexus::syscall::{SysSetattr, SysStat, SysUnlink, SysWrite};
 use nexus::{Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, Timestamp, VPath};
+use nexus_actors::Latch;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use serde_json::json;
@@ -98,12 +99,21 @@ impl Import {
             walking.run(move || work.find(source.is_file(), &send))
         };
         let worker = work.clone();
-        let lanes = lanes(&env, items, move |found| worker.clone().take(found));
+        let lanes = lanes(&env, items, move |item| worker.clone().take(item));
         let (counted, found, taken) = join3(OptionFuture::from(counter), finder, lanes).await;
         counted.unwrap_or(Ok(())).and(found).and(taken).map_err(broken("import"))?;
         work.settle().await;
         Ok(())
     }
+}
+
+/// An entry, and the directory that it comes into.
+struct Item {
+    found: Found,
+    /// Set when the directory is made. Were entries made before it, then each of them would make it, and all but one in vain.
+    parent: Option<Latch<()>>,
+    /// Set when this is made, for what comes into it.
+    made: Latch<()>,
 }
 
 struct Work {
@@ -116,15 +126,17 @@ struct Work {
 
 impl Work {
     /// Sends what there is to the lanes. Blocks.
-    fn find(&self, is_file: bool, send: &flume::Sender<Found>) {
+    fn find(&self, is_file: bool, send: &flume::Sender<Item>) {
         let (source, destination) = (&self.import.source, &self.import.destination);
         if is_file {
-            let found = Found { host: source.clone(), path: destination.clone(), kind: Kind::File };
+            let found = Found { host: source.clone(), path: destination.clone(), kind: Kind::File, depth: 0 };
             // The lanes are gone only when one of them broke, which is told by itself.
-            let _ = send.send(found);
+            let _ = send.send(Item { found, parent: None, made: Latch::new() });
             return;
         }
         let (mut files, mut bytes) = (0, 0);
+        // The directories that lead to where the walk is.
+        let mut way: Vec<Latch<()>> = Vec::new();
         for found in walk(&self.session, &self.transfer, source, destination, self.import.tracked_only) {
             if found.kind == Kind::File {
                 files += 1;
@@ -135,20 +147,33 @@ impl Work {
                     bytes += fs::symlink_metadata(&found.host).map_or(0, |host| host.len());
                 }
             }
-            if self.transfer.is_hopeless() || send.send(found).is_err() {
+            way.truncate(found.depth);
+            let (parent, made) = (way.last().cloned(), Latch::new());
+            if found.kind == Kind::Directory {
+                way.push(made.clone());
+            }
+            if self.transfer.is_hopeless() || send.send(Item { found, parent, made }).is_err() {
                 break;
             }
         }
     }
 
-    async fn take(self: Arc<Self>, found: Found) {
-        if self.transfer.is_hopeless() {
-            return;
+    async fn take(self: Arc<Self>, item: Item) {
+        // Lanes take entries in the order of the walk, so the directory is under way.
+        if let Some(parent) = &item.parent {
+            parent.wait().await;
         }
+        if !self.transfer.is_hopeless() {
+            self.make(&item.found).await;
+        }
+        item.made.set(());
+    }
+
+    async fn make(&self, found: &Found) {
         let done = match found.kind {
-            Kind::File => Box::pin(self.file(&found)).await,
-            Kind::Directory => Box::pin(self.directory(&found)).await,
-            Kind::Link => Box::pin(self.link(&found)).await,
+            Kind::File => Box::pin(self.file(found)).await,
+            Kind::Directory => Box::pin(self.directory(found)).await,
+            Kind::Link => Box::pin(self.link(found)).await,
         };
         match done {
             Ok(()) if self.import.verbose => {

@@ -22,6 +22,8 @@ pub(super) struct Found {
     /// Where it goes.
     pub(super) path: VPath,
     pub(super) kind: Kind,
+    /// How deep it lies below the source, which is 0.
+    pub(super) depth: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,7 @@ impl Rules {
                 )));
             }
         };
-        Ok(Found { host: host.to_owned(), path, kind })
+        Ok(Found { host: host.to_owned(), path, kind, depth: entry.depth() })
     }
 
     fn path_of(&self, host: &Path) -> Result<VPath, Failure> {
