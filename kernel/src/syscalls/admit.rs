@@ -35,6 +35,41 @@ pub(crate) trait Admissible: SyscallMessage {
     }
 }
 
+/// The paths of a call that has one.
+macro_rules! one_path {
+    () => {
+        fn path(&self) -> &VPath {
+            &self.path
+        }
+
+        fn rewrite(&mut self, _: Which, path: VPath) {
+            self.path = path;
+        }
+    };
+}
+
+/// The paths of a call from somewhere to somewhere.
+macro_rules! two_paths {
+    () => {
+        fn path(&self) -> &VPath {
+            &self.from
+        }
+
+        fn other(&self) -> Option<&VPath> {
+            Some(&self.to)
+        }
+
+        fn rewrite(&mut self, which: Which, path: VPath) {
+            match which {
+                Which::First => self.from = path,
+                Which::Second => self.to = path,
+            }
+        }
+    };
+}
+
+pub(super) use {one_path, two_paths};
+
 /// One of the paths of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {

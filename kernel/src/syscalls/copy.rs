@@ -6,7 +6,7 @@ use nexus_messages::syscall::{Copied, SysCopy};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which};
+use super::admit::{Admissible, Admitted, Which, two_paths};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
@@ -16,20 +16,7 @@ use crate::namespace::Node;
 use crate::volume::{Intent, Site, Stop, Volume, store_error};
 
 impl Admissible for SysCopy {
-    fn path(&self) -> &VPath {
-        &self.from
-    }
-
-    fn other(&self) -> Option<&VPath> {
-        Some(&self.to)
-    }
-
-    fn rewrite(&mut self, which: Which, path: VPath) {
-        match which {
-            Which::First => self.from = path,
-            Which::Second => self.to = path,
-        }
-    }
+    two_paths!();
 
     fn follows(&self, _: Which) -> bool {
         true

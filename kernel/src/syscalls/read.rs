@@ -6,7 +6,7 @@ use nexus_messages::syscall::{Extent, ReadData, SysRead};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, Timestamp, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit, pass};
+use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::LOCK_WAIT_MAX;
 use crate::content;
@@ -17,13 +17,7 @@ use crate::namespace::{Node, Placement};
 use crate::volume::{Volume, store_error};
 
 impl Admissible for SysRead {
-    fn path(&self) -> &VPath {
-        &self.path
-    }
-
-    fn rewrite(&mut self, _: Which, path: VPath) {
-        self.path = path;
-    }
+    one_path!();
 
     fn follows(&self, _: Which) -> bool {
         true

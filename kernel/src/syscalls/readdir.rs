@@ -7,7 +7,7 @@ use nexus_messages::syscall::{Cursor, DirEntry, Listing, SysReaddir};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Which, admit, allow, pass};
+use super::admit::{Admissible, Which, admit, allow, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served, locate};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
@@ -21,13 +21,7 @@ pub(crate) const ENTRIES_MAX: usize = 65_536;
 const PAGE_MAX: usize = 4_096;
 
 impl Admissible for SysReaddir {
-    fn path(&self) -> &VPath {
-        &self.path
-    }
-
-    fn rewrite(&mut self, _: Which, path: VPath) {
-        self.path = path;
-    }
+    one_path!();
 
     fn follows(&self, _: Which) -> bool {
         true

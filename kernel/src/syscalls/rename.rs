@@ -6,7 +6,7 @@ use nexus_messages::syscall::{Renamed, SysRename};
 use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which};
+use super::admit::{Admissible, Admitted, Which, two_paths};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
@@ -15,20 +15,7 @@ use crate::locks::Scope;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysRename {
-    fn path(&self) -> &VPath {
-        &self.from
-    }
-
-    fn other(&self) -> Option<&VPath> {
-        Some(&self.to)
-    }
-
-    fn rewrite(&mut self, which: Which, path: VPath) {
-        match which {
-            Which::First => self.from = path,
-            Which::Second => self.to = path,
-        }
-    }
+    two_paths!();
 
     fn follows(&self, _: Which) -> bool {
         false

@@ -9,7 +9,7 @@ use nexus_messages::{
 };
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit_unrouted};
+use super::admit::{Admissible, Admitted, Which, admit_unrouted, one_path};
 use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
 use super::owned::Owned;
@@ -19,13 +19,7 @@ use crate::locks::Scope;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysSetattr {
-    fn path(&self) -> &VPath {
-        &self.path
-    }
-
-    fn rewrite(&mut self, _: Which, path: VPath) {
-        self.path = path;
-    }
+    one_path!();
 
     fn follows(&self, _: Which) -> bool {
         // What makes an entry makes it at this very path; attributes are those of what a link leads to.

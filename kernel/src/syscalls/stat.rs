@@ -6,18 +6,12 @@ use nexus_messages::syscall::SysStat;
 use nexus_messages::{Caller, FileMetadata, Result, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Which, admit};
+use super::admit::{Admissible, Which, admit, one_path};
 use crate::gate::Right;
 use crate::kernel::Kernel;
 
 impl Admissible for SysStat {
-    fn path(&self) -> &VPath {
-        &self.path
-    }
-
-    fn rewrite(&mut self, _: Which, path: VPath) {
-        self.path = path;
-    }
+    one_path!();
 
     fn follows(&self, _: Which) -> bool {
         self.follow

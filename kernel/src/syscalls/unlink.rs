@@ -9,7 +9,7 @@ use nexus_messages::{
 };
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Hooked, Which, admit_unrouted};
+use super::admit::{Admissible, Admitted, Hooked, Which, admit_unrouted, one_path};
 use super::locate::Located;
 use super::mutate::{Mutation, begin, carry_out};
 use super::owned::Owned;
@@ -20,13 +20,7 @@ use crate::mounts::Mount;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysUnlink {
-    fn path(&self) -> &VPath {
-        &self.path
-    }
-
-    fn rewrite(&mut self, _: Which, path: VPath) {
-        self.path = path;
-    }
+    one_path!();
 
     fn follows(&self, _: Which) -> bool {
         false

@@ -6,7 +6,7 @@ use nexus_messages::syscall::{Create, Place, SysWrite, Written};
 use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which};
+use super::admit::{Admissible, Admitted, Which, one_path};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
 use crate::content;
@@ -16,13 +16,7 @@ use crate::locks::Scope;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysWrite {
-    fn path(&self) -> &VPath {
-        &self.path
-    }
-
-    fn rewrite(&mut self, _: Which, path: VPath) {
-        self.path = path;
-    }
+    one_path!();
 
     fn follows(&self, _: Which) -> bool {
         // A new file is made at this very path, as with O_EXCL: a link there is an entry.
