@@ -309,20 +309,20 @@ fn check(kind: Kind, cases: u32) {
 
 #[test]
 fn content_addressed_mounts_do_what_the_model_does() {
-    check(Kind::Memory, 3000);
+    check(Kind::Memory, 150);
 }
 
 #[test]
 fn the_same_on_redb() {
-    check(Kind::Redb, 20);
+    check(Kind::Redb, 15);
 }
 
 #[test]
 fn a_file_system_in_memory_does_what_the_model_does() {
-    check(Kind::MemoryPath, 2000);
+    check(Kind::MemoryPath, 80);
 }
 
 #[test]
 fn a_folder_of_plain_files_does_what_the_model_does() {
-    check(Kind::PathLocal, 20);
+    check(Kind::PathLocal, 15);
 }

@@ -137,8 +137,8 @@ fn what_a_path_can_no_longer_name_is_left_out_of_listings() {
     let nx = boot("memory");
     let deep: String = std::iter::repeat_n(format!("/{}", "d".repeat(250)), 15).collect();
     nx.write(format!("{deep}/f"), "x").expect("it writes");
-    nx.mkdir(format!("/{0}/{0}", "e".repeat(250))).expect("it makes");
-    let moved = format!("/{0}/{0}/moved", "e".repeat(250));
+    nx.mkdir(format!("/{0}/{0}/{0}", "e".repeat(250))).expect("it makes");
+    let moved = format!("/{0}/{0}/{0}/moved", "e".repeat(250));
     nx.rename(format!("/{}", "d".repeat(250)), &moved).expect("it is one row");
     let all = nx.walk("/").count();
     let listed: nexus::Result<Vec<_>> = nx.walk("/").collect();

@@ -124,7 +124,10 @@ fn is_whole(content: &[u8]) {
         return;
     };
     let text = &content[..=end];
-    assert!(content.len() % text.len() == 0 && content.chunks(text.len()).all(|part| part == text), "torn");
+    assert!(
+        content.len().is_multiple_of(text.len()) && content.chunks(text.len()).all(|part| part == text),
+        "torn"
+    );
 }
 
 /// What is listed can be looked at and read, from wherever it is known; every directory that exists by implication has a child.
@@ -280,6 +283,43 @@ fn what_is_written_below_a_directory_that_moves_is_in_one_of_its_places() {
         for name in written {
             assert!(found.contains_key(&name), "{name} was acknowledged, and is gone");
         }
+    }
+}
+
+#[test]
+fn what_is_a_link_now_and_a_directory_then_is_never_a_file() {
+    for root in [MountSpec::new("memory"), MountSpec::new("memory-path")] {
+        let nx = blocking::connect(Config::in_memory().root(root)).expect("it boots");
+        nx.write("/dir/f", "x").expect("it writes");
+        nx.write("/real/f", "x").expect("it writes");
+        nx.link("/link", "real").expect("it links");
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut work: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        for _ in 0..OWNERS {
+            let nx = nx.clone();
+            work.push(Box::new(move || {
+                for _ in 0..ROUNDS * 60 {
+                    match nx.read("/x/f").map_err(|error| error.kind()) {
+                        Ok(content) => assert_eq!(content, "x"),
+                        Err(kind) => assert_eq!(kind, ErrorKind::NotFound),
+                    }
+                }
+            }));
+        }
+        let (moving, until) = (nx.clone(), stop.clone());
+        let mover = thread::Builder::new()
+            .spawn(move || {
+                while !until.load(Ordering::Relaxed) {
+                    for from in ["/dir", "/link"] {
+                        moving.rename(from, "/x").expect("nothing is there");
+                        moving.rename("/x", from).expect("it is there");
+                    }
+                }
+            })
+            .expect("threads can be started");
+        at_once(work);
+        stop.store(true, Ordering::Relaxed);
+        mover.join().expect("the mover failed");
     }
 }
 

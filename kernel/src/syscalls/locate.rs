@@ -79,10 +79,16 @@ pub(crate) async fn locate(
     path: &VPath,
     follow: bool,
 ) -> Result<Located> {
-    match sight(kernel, op, zone, path, follow).await? {
-        Sight::Plain(located) => Ok(located),
-        Sight::Link => Box::pin(step_by_step(kernel, op, zone, path, follow)).await,
+    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow).await? {
+        return Ok(located);
     }
+    for _ in 0..ATTEMPTS_MAX {
+        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow)).await? {
+            return Ok(located);
+        }
+    }
+    let error = Error::new(op, path, ErrorKind::Busy);
+    Err(error.because(format!("links came and went on its way {ATTEMPTS_MAX} times in a row")))
 }
 
 /// Whether the mount that `site` was routed to still serves it.
@@ -133,14 +139,14 @@ fn implied(kernel: &Kernel, site: &Site) -> Option<Node> {
     })
 }
 
-/// Takes the components one by one.
+/// Takes the components one by one. None when a step that was a directory is a link, or a file, at the next look.
 async fn step_by_step(
     kernel: &Arc<Kernel>,
     op: Op,
     zone: &ZoneId,
     path: &VPath,
     follow: bool,
-) -> Result<Located> {
+) -> Result<Option<Located>> {
     let fail = |kind| Error::new(op, path, kind);
     let mut here = VPath::root();
     let mut pending: VecDeque<String> = path.components().map(str::to_owned).collect();
@@ -157,8 +163,7 @@ async fn step_by_step(
         let next = here.join(&name).map_err(|why| Error::bad_path(op, path.as_str(), &why))?;
         let last = pending.is_empty();
         let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false).await? else {
-            // Everything before `next` was resolved to directories: something on the way is a file.
-            return Err(fail(ErrorKind::NotADirectory));
+            return Ok(None);
         };
         match node {
             Some(node) if node.metadata.entry_type == EntryType::Link && (!last || follow) => {
@@ -182,7 +187,7 @@ async fn step_by_step(
         }
     }
     match sight(kernel, op, zone, &here, false).await? {
-        Sight::Plain(located) => Ok(located),
-        Sight::Link => Err(fail(ErrorKind::NotADirectory)),
+        Sight::Plain(located) => Ok(Some(located)),
+        Sight::Link => Ok(None),
     }
 }

@@ -74,7 +74,9 @@ async fn fetch(
         }
         // No lock was held when the path was resolved: it may be another entry by now, or on another mount.
         let (now, _) = pass(kernel, caller, &admitted.call).await?;
-        if now.is_same(&admitted.first) {
+        // All on the way were directories when it was resolved: that one is not, is no answer, even if it is one again.
+        let on_the_way = matches!(&read, Err(error) if error.kind() == ErrorKind::NotADirectory);
+        if now.is_same(&admitted.first) && !on_the_way {
             return read;
         }
         admitted.first = now;

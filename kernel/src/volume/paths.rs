@@ -354,6 +354,8 @@ impl PathVolume<'_> {
         match store.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
             Err(StoreError::NotFound { .. }) => Ok(None),
+            // When it was resolved, all on the way were directories: one has become a link, or a file.
+            Err(StoreError::NotADirectory { .. }) => Err(Stop::Again),
             Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
         }
     }
