@@ -57,7 +57,9 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     Stat(StatArgs),
     Cat(CatArgs),
+    #[command(about = "Make a host file or standard input the whole content of a file")]
     Write(WriteArgs),
+    #[command(about = "Add a host file or standard input to the end of a file")]
     Append(WriteArgs),
     Edit(EditArgs),
     Mkdir(MkdirArgs),
@@ -169,7 +171,7 @@ pub(crate) struct CatArgs {
     pub(crate) count: Option<u64>,
 }
 
-/// Make a host file or standard input the content of a file, or append it
+/// What `write` and `append` take.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The file is made when it is missing, its parents too. The change is one commit: all of it or nothing.
