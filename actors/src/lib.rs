@@ -32,7 +32,7 @@ mod sync;
 mod turn;
 
 pub use behaviour::{Behaviour, Cx, Deferred, Handle, Reply, Start, Swap};
-pub use call::{CallError, Executed};
+pub use call::{CallError, Executed, Undone};
 pub use cell::{ChildExit, ExitPort, Inject};
 pub use child::{Child, child};
 pub use env::{

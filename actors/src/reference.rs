@@ -1,14 +1,15 @@
 //! The handle to an actor.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_messages::Message;
 
 use crate::behaviour::{Behaviour, Handle, Swap};
-use crate::call::CallError;
+use crate::call::{CallError, Undone};
 use crate::cell::{Call, Cell};
 use crate::env::Env;
 use crate::mailbox::MailboxBounds;
@@ -45,6 +46,23 @@ impl<B: Behaviour> Ref<B> {
         B: Handle<M>,
     {
         Call::new(&self.0, message, deadline)
+    }
+
+    /// As [`call`](Ref::call); and a message that was certainly not executed comes back with the error, to be offered
+    /// again or to somebody else.
+    pub fn offer<M: Message>(
+        &self,
+        message: M,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<M::Reply, Undone<M>>> + Send + '_
+    where
+        B: Handle<M>,
+    {
+        let mut call = Call::new(&self.0, message, deadline);
+        poll_fn(move |cx| {
+            let polled = Pin::new(&mut call).poll(cx);
+            polled.map_err(|error| Undone { error, message: call.message() })
+        })
     }
 
     /// Sends `message` and forgets it. Never waits: a full mailbox is `Busy`, a closed one `Down`.

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{Add, Block, Boom, Counter, Faults, Hold, Later, SOON, Spin, counter, exits, quiet_host};
+use common::{Add, Block, Bomb, Boom, Counter, Faults, Hold, Later, SOON, Spin, counter, exits, quiet_host};
 use futures_util::future::{join, join_all};
-use nexus_actors::{ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, block_on, child};
+use nexus_actors::{ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, Undone, block_on, child};
 
 /// Runs `claim` on threads and in a simulation.
 fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
@@ -130,6 +130,59 @@ fn a_crash_is_told_to_all_that_was_begun_and_to_nothing_else() {
         assert_eq!(later, crashed);
         assert_eq!(boom, Err(CallError::Crashed { generation: 1 }));
         assert_eq!(queued, Ok(1));
+    });
+}
+
+/// What an offer came to: its error, and what came back.
+fn undone(result: Result<u64, Undone<Add>>) -> (CallError, Option<u64>) {
+    let Undone { error, message } = result.unwrap_err();
+    (error, message.map(|Add(n)| n))
+}
+
+#[test]
+fn an_offer_that_was_not_executed_comes_back_whole() {
+    check(async |env| {
+        let short = Duration::from_millis(5);
+        let actor = counter(&env, 1);
+        // It expires in the queue, and while it waits for room.
+        let (queued, waits) = join(actor.offer(Add(1), short), actor.offer(Add(2), short)).await;
+        assert_eq!(undone(queued), (CallError::Busy, Some(1)));
+        assert_eq!(undone(waits), (CallError::Busy, Some(2)));
+
+        let hold = child(&actor, Faults::default());
+        let (closed_under_it, ()) = join(actor.offer(Add(3), SOON), async {
+            env.sleep(short).await;
+            hold.close();
+        })
+        .await;
+        assert_eq!(undone(closed_under_it), (CallError::Down, Some(3)));
+        assert_eq!(undone(actor.offer(Add(4), SOON).await), (CallError::Down, Some(4)));
+
+        hold.start(Place::Kernel, true, exits().0).await.unwrap();
+        assert_eq!(actor.offer(Add(5), SOON).await, Ok(5));
+    });
+}
+
+#[test]
+fn an_offer_that_was_begun_does_not_come_back() {
+    check(async |env| {
+        let (actor, _hold) = started(&env, 4).await;
+        let late = actor.offer(Hold(Duration::from_millis(30)), Duration::from_millis(5)).await.unwrap_err();
+        assert_eq!((late.error, late.message.is_none()), (CallError::Timeout, true));
+        let boom = actor.offer(Boom, SOON).await.unwrap_err();
+        assert_eq!((boom.error, boom.message.is_none()), (CallError::Crashed { generation: 1 }, true));
+    });
+}
+
+#[test]
+fn a_message_with_a_bad_destructor_harms_neither_its_caller_nor_who_ends_it() {
+    check(async |env| {
+        let actor = counter(&env, 4);
+        let hold = child(&actor, Faults::default());
+        actor.tell(Bomb).unwrap();
+        let (down, ()) = join(actor.call(Bomb, SOON), async { hold.close() }).await;
+        assert_eq!(down, Err(CallError::Down));
+        assert_eq!(actor.call(Bomb, SOON).await, Err(CallError::Down));
     });
 }
 
