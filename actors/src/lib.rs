@@ -30,6 +30,7 @@ mod status;
 mod swap;
 mod sync;
 mod turn;
+mod visit;
 
 pub use behaviour::{Behaviour, Cx, Deferred, Handle, Reply, Start, Swap};
 pub use call::{CallError, Executed, Undone};

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use common::{Add, Block, Bomb, Boom, Counter, Faults, Hold, Later, SOON, Spin, counter, exits, quiet_host};
 use futures_util::future::{join, join_all};
-use nexus_actors::{ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, Undone, block_on, child};
+use nexus_actors::{
+    ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, Reply, Undone, block_on, child,
+};
 
 /// Runs `claim` on threads and in a simulation.
 fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
@@ -183,6 +185,75 @@ fn a_message_with_a_bad_destructor_harms_neither_its_caller_nor_who_ends_it() {
         let (down, ()) = join(actor.call(Bomb, SOON), async { hold.close() }).await;
         assert_eq!(down, Err(CallError::Down));
         assert_eq!(actor.call(Bomb, SOON).await, Err(CallError::Down));
+    });
+}
+
+#[test]
+fn a_visit_comes_in_its_turn() {
+    check(async |env| {
+        let (actor, _hold) = started(&env, 8).await;
+        let (add, visit, again) = futures_util::join!(
+            actor.call(Add(1), SOON),
+            actor.visit(|me: &mut Counter, cx| Reply::Now((me.total(), cx.generation())), SOON),
+            actor.call(Add(1), SOON),
+        );
+        assert_eq!((add, visit, again), (Ok(1), Ok((1, 1)), Ok(2)));
+        // It may take a while, and change what it visits.
+        let pause = env.sleep(Duration::from_millis(1));
+        let slow = actor.visit(
+            |_, _| Reply::wait_then(pause, |me: &mut Counter, _, ()| std::mem::take(me.total_mut())),
+            SOON,
+        );
+        assert_eq!(join(slow, actor.call(Add(7), SOON)).await, (Ok(2), Ok(7)));
+    });
+}
+
+#[test]
+fn a_visitor_that_panics_is_the_actors_crash() {
+    check(async |env| {
+        let actor = counter(&env, 8);
+        let (port, mut heard) = exits();
+        child(&actor, Faults::default()).start(Place::Kernel, true, port).await.unwrap();
+        let visit = actor.visit(|_, _| -> Reply<Counter, ()> { panic!("a bad guest") }, SOON).await;
+        assert_eq!(visit, Err(CallError::Crashed { generation: 1 }));
+        let ExitReason::Panic { handling, .. } = heard.recv().await.unwrap().reason else {
+            panic!("no panic")
+        };
+        assert_eq!(handling, Some("actor.visit"));
+    });
+}
+
+#[test]
+fn a_failure_reported_from_outside_ends_the_incarnation_it_names_and_no_other() {
+    check(async |env| {
+        let actor = counter(&env, 8);
+        let hold = child(&actor, Faults::default());
+        let (port, mut heard) = exits();
+        hold.start(Place::Kernel, true, port.clone()).await.unwrap();
+        let why = |n: u32| ExitReason::error(format!("on a caller's task: {n}"));
+        // What was begun is unknown, what is queued waits for the next incarnation.
+        let (begun, queued, ()) =
+            futures_util::join!(actor.call(Hold(SOON), SOON * 2), actor.call(Add(1), SOON), async {
+                while actor.status().in_flight == 0 {
+                    env.sleep(Duration::from_millis(1)).await;
+                }
+                assert!(actor.fail(1, why(1)));
+                // The first reason stays.
+                assert!(!hold.fail(1, why(2)));
+                let exit = heard.recv().await.unwrap();
+                assert_eq!((exit.generation, exit.reason), (1, why(1)));
+                hold.start(Place::Kernel, true, port).await.unwrap();
+            });
+        assert_eq!((begun, queued), (Err(CallError::Crashed { generation: 1 }), Ok(1)));
+        // A report that comes late, or for one that is yet to come, harms nobody.
+        assert!(!actor.fail(1, why(3)) && !actor.fail(3, why(3)));
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(2));
+        // Nor does one during an ordered stop, which is told as what it is.
+        hold.suspend();
+        let stopping = hold.stop(ExitReason::Shutdown, Some(SOON));
+        assert!(!actor.fail(2, why(4)));
+        assert_eq!(stopping.await, ExitReason::Shutdown);
+        assert!(!actor.fail(2, why(5)) && heard.try_recv().is_err());
     });
 }
 

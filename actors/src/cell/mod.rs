@@ -89,6 +89,8 @@ struct Orders<B: Behaviour> {
     stop: Option<ExitReason>,
     /// Who waits for the end; they hear of it instead of the exit port.
     stopped: Vec<oneshot::Sender<ExitReason>>,
+    /// Its end has begun.
+    ending: bool,
     suspended: bool,
     swap: Option<Box<SwapRequest<B>>>,
     inject: Option<Inject>,
@@ -96,7 +98,15 @@ struct Orders<B: Behaviour> {
 
 impl<B: Behaviour> Orders<B> {
     fn none() -> Self {
-        Orders { kill: None, stop: None, stopped: Vec::new(), suspended: false, swap: None, inject: None }
+        Orders {
+            kill: None,
+            stop: None,
+            stopped: Vec::new(),
+            ending: false,
+            suspended: false,
+            swap: None,
+            inject: None,
+        }
     }
 
     fn any(&self) -> bool {

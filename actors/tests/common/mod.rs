@@ -84,6 +84,16 @@ impl Behaviour for Counter {
     }
 }
 
+impl Counter {
+    pub fn total(&self) -> u64 {
+        self.n
+    }
+
+    pub fn total_mut(&mut self) -> &mut u64 {
+        &mut self.n
+    }
+}
+
 impl Drop for Counter {
     fn drop(&mut self) {
         if !std::thread::panicking() {
