@@ -46,7 +46,7 @@ pub use gate::{Gate, Pass};
 pub use latch::Latch;
 pub use mailbox::MailboxBounds;
 pub use nexus_messages::Message;
-pub use panics::Panicked;
+pub use panics::{Panicked, guard};
 pub use reference::Ref;
 pub use slot::{
     Lease, Retired, Slot, SwapError as SlotSwapError, SwapReport as SlotSwapReport, Swapped, Timer,
