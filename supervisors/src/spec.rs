@@ -91,16 +91,16 @@ pub struct ChildSpec {
     pub(crate) monitors: Vec<Monitor>,
 }
 
-/// Is told of a child's exits.
-pub(crate) type Monitor = Arc<dyn Fn(&ChildExit) + Send + Sync>;
+/// Is told of a child's exits; see [`ChildSpec::monitor`].
+pub type Monitor = Arc<dyn Fn(&ChildExit) + Send + Sync>;
 
-/// Makes an actor for an environment.
-type Make = Arc<dyn Fn(&Env) -> Arc<dyn Child> + Send + Sync>;
+/// Makes an actor for an environment; see [`ChildSpec::lazy`].
+pub type MakeChild = Arc<dyn Fn(&Env) -> Arc<dyn Child> + Send + Sync>;
 
 #[derive(Clone)]
 enum Kind {
     Actor(Arc<dyn Child>),
-    Lazy(Make),
+    Lazy(MakeChild),
     Supervisor(SupSpec),
 }
 
@@ -116,7 +116,7 @@ impl ChildSpec {
 
     /// An actor that is made when its tree is, so that its spec can be written down before there is an [`Env`]: `make` is
     /// called once for each tree, and what it gives stays over restarts, of supervisors too. Else as [`new`](Self::new).
-    pub fn lazy(id: impl Into<Arc<str>>, make: Arc<dyn Fn(&Env) -> Arc<dyn Child> + Send + Sync>) -> Self {
+    pub fn lazy(id: impl Into<Arc<str>>, make: MakeChild) -> Self {
         Self::with(id.into(), Kind::Lazy(make), Shutdown::Timeout(STOP_MAX), Place::Kernel)
     }
 
@@ -189,7 +189,7 @@ impl ChildSpec {
     /// that fail by order: who gave the order knows. It must not block; its panics are logged. It is kept over restarts,
     /// the supervisor's too, and may stand beside others.
     #[must_use]
-    pub fn monitor(mut self, monitor: Arc<dyn Fn(&ChildExit) + Send + Sync>) -> Self {
+    pub fn monitor(mut self, monitor: Monitor) -> Self {
         self.monitors.push(monitor);
         self
     }
