@@ -19,7 +19,7 @@ use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
-use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount};
+use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::store::{Committer, Store, StoreStats};
@@ -30,6 +30,9 @@ const MAILBOX_MAX: usize = 1_024;
 
 /// How long attaching or detaching a mount may take: it waits for calls to end and for a driver to start.
 const LIFECYCLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long attaching all mounts at boot may take.
+const REMOUNT_MAX: Duration = Duration::from_secs(120);
 
 /// How long one message may hold a primitive before it is written off.
 const WATCHDOG: Duration = Duration::from_secs(5);
@@ -98,6 +101,7 @@ pub struct Kernel {
     gate: PermissionGate,
     catalogue: Arc<Catalogue>,
     mounts: MountsView,
+    zones: Zones,
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
     hashing: Pool,
@@ -117,7 +121,8 @@ impl Kernel {
     ) -> std::result::Result<(Arc<Self>, SupSpec), StoreError> {
         let store = Arc::new(Store::new(env.clone(), metastore)?);
         let restarts = |spec: SupSpec| spec.restarts(config.restarts_max, config.restarts_within);
-        let drivers = restarts(SupSpec::new("drivers", Strategy::OneForOne));
+        // A driver harms only its mount: however often its actor ends, its supervisor goes on, and waits longer from one restart to the next.
+        let drivers = SupSpec::new("drivers", Strategy::OneForOne).restarts(u32::MAX, config.restarts_within);
         let services = restarts(SupSpec::new("services", Strategy::OneForOne));
         let clock = env.clone();
         let kernel = Arc::new(Self {
@@ -133,6 +138,7 @@ impl Kernel {
             gate: PermissionGate::new(),
             catalogue,
             mounts: MountsView::default(),
+            zones: Zones::default(),
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
@@ -195,7 +201,7 @@ impl Kernel {
     /// # Errors
     /// What the metastore says. A driver that does not start is no error: its mount answers with the cause.
     pub async fn remount(&self) -> Result<usize> {
-        match self.lifecycle.call(Remount, LIFECYCLE_MAX).await {
+        match self.lifecycle.call(Remount, REMOUNT_MAX).await {
             Ok(done) => done,
             Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
         }
@@ -203,7 +209,7 @@ impl Kernel {
 
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
-        self.mounts.statuses()
+        self.mounts.statuses(&self.env)
     }
 
     /// What the committer has done so far.
@@ -280,6 +286,10 @@ impl Kernel {
         &self.mounts
     }
 
+    pub(crate) fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
     pub(crate) fn drivers(&self) -> &SupervisorRef {
         &self.drivers
     }
@@ -320,11 +330,11 @@ impl Kernel {
         self.routes.read(|routes| routes.at(zone, point).cloned())
     }
 
-    /// The mount at just this point whose driver could not be started.
+    /// The mount at just this point, when its driver is in trouble.
     pub(crate) fn failed_mount(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
         self.routes.read(|routes| {
             let mount = routes.route(zone, point)?.mount;
-            (mount.failure.is_some() && mount.point == *point).then(|| mount.clone())
+            (mount.point == *point && mount.is_in_trouble()).then(|| mount.clone())
         })
     }
 
@@ -351,8 +361,14 @@ impl Kernel {
     pub(crate) async fn mount(&self, caller: &Arc<Caller>, call: &SysSetattr) -> Result<SetattrDone> {
         let fail = |kind| Error::new(Op::Mount, &call.path, kind);
         let Some(spec) = call.mount.clone() else { return Err(fail(ErrorKind::InvalidArgument)) };
-        let attach =
-            Attach { zone: caller.zone.clone(), point: call.path.clone(), spec, caller: caller.clone() };
+        let attach = Attach {
+            zone: caller.zone.clone(),
+            point: call.path.clone(),
+            spec,
+            create: call.create,
+            replace: call.replace,
+            caller: caller.clone(),
+        };
         let attached = match self.lifecycle.call(attach, LIFECYCLE_MAX).await {
             Ok(done) => done?,
             Err(error) => return Err(down(fail(call_kind(error)), error)),
@@ -364,7 +380,9 @@ impl Kernel {
         let at = Timestamp(self.env.wall());
         let metadata =
             FileMetadata::new(call.path.clone(), mount.zone.clone(), mount.root, EntryType::Mount, at);
-        Ok(SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt))
+        let mut done = SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt);
+        done.swapped = attached.swapped;
+        Ok(done)
     }
 
     pub(crate) async fn unmount(&self, caller: &Arc<Caller>, mount: &Mount) -> Result<Unlinked> {

@@ -9,12 +9,13 @@ mod kernel;
 pub mod locks;
 mod mounts;
 mod namespace;
+mod owned;
 pub mod router;
 mod store;
 mod syscalls;
 mod volume;
 
 pub use kernel::{CacheStats, Kernel, KernelConfig};
-pub use mounts::{MountState, MountStatus};
+pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use store::StoreStats;
 pub use syscalls::Serve;

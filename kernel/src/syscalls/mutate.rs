@@ -8,9 +8,9 @@ use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Re
 
 use super::admit::{Admissible, Admitted, admit, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
-use super::owned::{Owned, Ownership};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
+use crate::owned::{Owned, Ownership};
 use crate::volume::{Intent, Site, Stop, store_error};
 
 /// How long a call waits for the locks of its paths.

@@ -12,10 +12,10 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit_unrouted, one_path};
 use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
-use super::owned::Owned;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
+use crate::owned::Owned;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysSetattr {
@@ -58,6 +58,9 @@ impl Admissible for SysSetattr {
             (Some(EntryType::Mount), _, None) => return invalid("a mount needs a driver"),
             (other, _, Some(_)) if other != Some(EntryType::Mount) => {
                 return invalid("only a mount has a driver");
+            }
+            (other, _, _) if self.replace && other != Some(EntryType::Mount) => {
+                return invalid("only the driver of a mount is replaced");
             }
             _ => {}
         }
