@@ -1,6 +1,7 @@
 //! A running tree, from the outside.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,34 @@ pub enum Kill {
     /// It blocks its thread until its watchdog writes it off; without a watchdog, for a minute.
     Wedge,
 }
+
+impl Kill {
+    /// All ways.
+    pub const ALL: [Self; 4] = [Self::Panic, Self::Error, Self::Brutal, Self::Wedge];
+
+    /// The word for it, such as `panic`: what [`FromStr`] takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Error => "error",
+            Self::Brutal => "brutal",
+            Self::Wedge => "wedge",
+        }
+    }
+}
+
+impl FromStr for Kill {
+    type Err = UnknownKill;
+
+    fn from_str(word: &str) -> Result<Self, UnknownKill> {
+        Self::ALL.into_iter().find(|kill| kill.name() == word).ok_or_else(|| UnknownKill(word.to_owned()))
+    }
+}
+
+/// A word that is no way to [`Kill`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no way to kill: panic, error, brutal or wedge")]
+pub struct UnknownKill(String);
 
 /// A running supervision tree. Dropping it leaves the tree running.
 pub struct Tree {
