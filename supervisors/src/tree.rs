@@ -224,3 +224,17 @@ impl fmt::Debug for SupervisorRef {
         write!(f, "SupervisorRef({})", self.actor.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_kill_has_a_word() {
+        for kill in Kill::ALL {
+            assert_eq!(kill.name().parse(), Ok(kill));
+        }
+        let error = "nicely".parse::<Kill>().unwrap_err();
+        assert_eq!(error.to_string(), "\"nicely\" is no way to kill: panic, error, brutal or wedge");
+    }
+}
