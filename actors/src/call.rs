@@ -1,5 +1,7 @@
 //! How a call fails, and whether its message may have been executed.
 
+use std::fmt;
+
 /// Why a call gave no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -37,5 +39,32 @@ impl CallError {
             CallError::Busy | CallError::Down => Executed::No,
             CallError::Crashed { .. } | CallError::Timeout => Executed::Unknown,
         }
+    }
+}
+
+/// An offer that gave no reply, with the message if it was certainly not executed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Undone<M> {
+    /// Why.
+    pub error: CallError,
+    /// The message, unless it was begun. There exactly when `error.executed()` is [`Executed::No`].
+    pub message: Option<M>,
+}
+
+impl<M> fmt::Debug for Undone<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undone").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Display for Undone<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<M> std::error::Error for Undone<M> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
     }
 }

@@ -33,6 +33,10 @@ pub trait Child: Send + Sync {
     /// Ends the incarnation at its next pause, without cleaning up. The exit port hears of it. Does not wait.
     fn kill(&self);
 
+    /// Ends this incarnation at its next pause with this reason, as if it had failed by itself; see
+    /// [`Ref::fail`](crate::Ref::fail).
+    fn fail(&self, generation: u64, why: ExitReason) -> bool;
+
     /// Puts a fault into the running incarnation, between two messages.
     fn inject(&self, fault: Inject);
 
@@ -105,6 +109,10 @@ impl<B: Behaviour> Child for Controlled<B> {
 
     fn kill(&self) {
         self.0.cell().kill();
+    }
+
+    fn fail(&self, generation: u64, why: ExitReason) -> bool {
+        self.0.cell().fail(generation, why)
     }
 
     fn inject(&self, fault: Inject) {

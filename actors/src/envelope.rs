@@ -45,6 +45,9 @@ enum Content<M: Message> {
     Queued(M),
     Begun,
     Replied(M::Reply),
+    /// Ended before it was begun. The message is kept for a caller who wants it back.
+    Refused(M, CallError),
+    /// Ended after it was begun.
     Failed(CallError),
     /// Nobody waits any more.
     Gone,
@@ -56,7 +59,7 @@ impl<B, M: Message> Parcel<B, M> {
         Arc::new(Parcel { inner: Mutex::new(inner), _behaviour: PhantomData })
     }
 
-    /// The caller's look at it.
+    /// The caller's look at it. After an error, `message` gives back what was not executed.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
         let mut inner = self.inner.lock();
         match &inner.content {
@@ -67,11 +70,24 @@ impl<B, M: Message> Parcel<B, M> {
                 }
                 Poll::Pending
             }
+            Content::Refused(_, error) => Poll::Ready(Err(*error)),
             _ => match std::mem::replace(&mut inner.content, Content::Gone) {
                 Content::Replied(reply) => Poll::Ready(Ok(reply)),
                 Content::Failed(error) => Poll::Ready(Err(error)),
                 _ => Poll::Ready(Err(CallError::Down)),
             },
+        }
+    }
+
+    /// Gives back a message that was not begun, and never will be.
+    pub(crate) fn message(&self) -> Option<M> {
+        let mut inner = self.inner.lock();
+        match std::mem::replace(&mut inner.content, Content::Gone) {
+            Content::Queued(message) | Content::Refused(message, _) => Some(message),
+            other => {
+                inner.content = other;
+                None
+            }
         }
     }
 
@@ -132,16 +148,20 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
 
     fn fail(&self, queued: CallError, begun: CallError) {
         let mut inner = self.inner.lock();
-        let error = match inner.content {
-            Content::Queued(_) => queued,
-            Content::Begun => begun,
-            _ => return,
-        };
-        let old = std::mem::replace(&mut inner.content, Content::Failed(error));
         let waker = inner.waker.take();
+        let mut unwanted = None;
+        inner.content = match std::mem::replace(&mut inner.content, Content::Gone) {
+            Content::Queued(message) if waker.is_some() => Content::Refused(message, queued),
+            Content::Queued(message) => {
+                unwanted = Some(message);
+                Content::Failed(queued)
+            }
+            Content::Begun => Content::Failed(begun),
+            ended => ended,
+        };
         drop(inner);
-        // The message's destructor must not take down whoever tells its end.
-        let _ = panics::guarded_drop(old);
+        // A message that nobody waits for. Its destructor must not take down whoever tells its end.
+        let _ = panics::guarded_drop(unwanted);
         waker.into_iter().for_each(Waker::wake);
     }
 }

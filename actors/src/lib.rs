@@ -30,9 +30,10 @@ mod status;
 mod swap;
 mod sync;
 mod turn;
+mod visit;
 
 pub use behaviour::{Behaviour, Cx, Deferred, Handle, Reply, Start, Swap};
-pub use call::{CallError, Executed};
+pub use call::{CallError, Executed, Undone};
 pub use cell::{ChildExit, ExitPort, Inject};
 pub use child::{Child, child};
 pub use env::{
@@ -45,7 +46,7 @@ pub use gate::{Gate, Pass};
 pub use latch::Latch;
 pub use mailbox::MailboxBounds;
 pub use nexus_messages::Message;
-pub use panics::Panicked;
+pub use panics::{Panicked, guard};
 pub use reference::Ref;
 pub use slot::{
     Lease, Retired, Slot, SwapError as SlotSwapError, SwapReport as SlotSwapReport, Swapped, Timer,

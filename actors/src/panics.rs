@@ -53,8 +53,9 @@ pub(crate) fn set_quiet(quiet: bool) -> bool {
     QUIET.with(|q| q.replace(quiet))
 }
 
-/// Runs `work`; a panic in it becomes a value.
-pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+/// Runs `work`; a panic in it becomes a value, with its place if there is an [`Env`](crate::Env) in this process.
+/// Whatever `work` was changing may be left half changed: the caller throws it away, or knows better.
+pub fn guard<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(caught)
 }
 

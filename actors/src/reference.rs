@@ -1,19 +1,22 @@
 //! The handle to an actor.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_messages::Message;
 
-use crate::behaviour::{Behaviour, Handle, Swap};
-use crate::call::CallError;
+use crate::behaviour::{Behaviour, Cx, Handle, Reply, Swap};
+use crate::call::{CallError, Undone};
 use crate::cell::{Call, Cell};
 use crate::env::Env;
+use crate::exit::ExitReason;
 use crate::mailbox::MailboxBounds;
 use crate::status::ActorStatus;
 use crate::swap::{SwapError, SwapReport};
+use crate::visit::Visit;
 
 /// A handle to an actor and its mailbox. Made before the actor is, so that peers can be wired up front, and valid over
 /// restarts, swaps, and the end of its supervisor. Cloning is one atomic addition.
@@ -47,6 +50,23 @@ impl<B: Behaviour> Ref<B> {
         Call::new(&self.0, message, deadline)
     }
 
+    /// As [`call`](Ref::call); and a message that was certainly not executed comes back with the error, to be offered
+    /// again or to somebody else.
+    pub fn offer<M: Message>(
+        &self,
+        message: M,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<M::Reply, Undone<M>>> + Send + '_
+    where
+        B: Handle<M>,
+    {
+        let mut call = Call::new(&self.0, message, deadline);
+        poll_fn(move |cx| {
+            let polled = Pin::new(&mut call).poll(cx);
+            polled.map_err(|error| Undone { error, message: call.message() })
+        })
+    }
+
     /// Sends `message` and forgets it. Never waits: a full mailbox is `Busy`, a closed one `Down`.
     pub fn tell<M: Message>(&self, message: M) -> Result<(), CallError>
     where
@@ -62,6 +82,27 @@ impl<B: Behaviour> Ref<B> {
         B: Handle<M>,
     {
         self.0.signal(message)
+    }
+
+    /// Runs `f` on the actor as if it were a message: in its turn, between two others, with their promises. For looking
+    /// at a state, or taking a copy of it, where a message of its own would say no more. Its name is `actor.visit`.
+    pub fn visit<R, F>(
+        &self,
+        f: F,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<R, CallError>> + Send + '_
+    where
+        F: FnOnce(&mut B, &mut Cx<'_, B>) -> Reply<B, R> + Send + 'static,
+        R: Send + 'static,
+    {
+        Call::new(&self.0, Visit::new(f), deadline)
+    }
+
+    /// Ends the incarnation of this number at its next pause with this reason, as if it had failed by itself: its
+    /// supervisor hears of it, and it does not clean up. For a failure of the actor's code on somebody else's task. Does
+    /// not wait. False, and nothing is done, when that incarnation does not live any more, or its end was ordered already.
+    pub fn fail(&self, generation: u64, why: ExitReason) -> bool {
+        self.0.fail(generation, why)
     }
 
     /// One look at the actor. Sends no mail.

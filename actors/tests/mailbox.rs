@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{Add, Block, Boom, Counter, Faults, Hold, Later, SOON, Spin, counter, exits, quiet_host};
+use common::{Add, Block, Bomb, Boom, Counter, Faults, Hold, Later, SOON, Spin, counter, exits, quiet_host};
 use futures_util::future::{join, join_all};
-use nexus_actors::{ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, block_on, child};
+use nexus_actors::{
+    ActorState, CallError, Child, Env, Executed, ExitReason, Place, Ref, Reply, Undone, block_on, child,
+};
 
 /// Runs `claim` on threads and in a simulation.
 fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
@@ -130,6 +132,128 @@ fn a_crash_is_told_to_all_that_was_begun_and_to_nothing_else() {
         assert_eq!(later, crashed);
         assert_eq!(boom, Err(CallError::Crashed { generation: 1 }));
         assert_eq!(queued, Ok(1));
+    });
+}
+
+/// What an offer came to: its error, and what came back.
+fn undone(result: Result<u64, Undone<Add>>) -> (CallError, Option<u64>) {
+    let Undone { error, message } = result.unwrap_err();
+    (error, message.map(|Add(n)| n))
+}
+
+#[test]
+fn an_offer_that_was_not_executed_comes_back_whole() {
+    check(async |env| {
+        let short = Duration::from_millis(5);
+        let actor = counter(&env, 1);
+        // It expires in the queue, and while it waits for room.
+        let (queued, waits) = join(actor.offer(Add(1), short), actor.offer(Add(2), short)).await;
+        assert_eq!(undone(queued), (CallError::Busy, Some(1)));
+        assert_eq!(undone(waits), (CallError::Busy, Some(2)));
+
+        let hold = child(&actor, Faults::default());
+        let (closed_under_it, ()) = join(actor.offer(Add(3), SOON), async {
+            env.sleep(short).await;
+            hold.close();
+        })
+        .await;
+        assert_eq!(undone(closed_under_it), (CallError::Down, Some(3)));
+        assert_eq!(undone(actor.offer(Add(4), SOON).await), (CallError::Down, Some(4)));
+
+        hold.start(Place::Kernel, true, exits().0).await.unwrap();
+        assert_eq!(actor.offer(Add(5), SOON).await, Ok(5));
+    });
+}
+
+#[test]
+fn an_offer_that_was_begun_does_not_come_back() {
+    check(async |env| {
+        let (actor, _hold) = started(&env, 4).await;
+        let late = actor.offer(Hold(Duration::from_millis(30)), Duration::from_millis(5)).await.unwrap_err();
+        assert_eq!((late.error, late.message.is_none()), (CallError::Timeout, true));
+        let boom = actor.offer(Boom, SOON).await.unwrap_err();
+        assert_eq!((boom.error, boom.message.is_none()), (CallError::Crashed { generation: 1 }, true));
+    });
+}
+
+#[test]
+fn a_message_with_a_bad_destructor_harms_neither_its_caller_nor_who_ends_it() {
+    check(async |env| {
+        let actor = counter(&env, 4);
+        let hold = child(&actor, Faults::default());
+        actor.tell(Bomb).unwrap();
+        let (down, ()) = join(actor.call(Bomb, SOON), async { hold.close() }).await;
+        assert_eq!(down, Err(CallError::Down));
+        assert_eq!(actor.call(Bomb, SOON).await, Err(CallError::Down));
+    });
+}
+
+#[test]
+fn a_visit_comes_in_its_turn() {
+    check(async |env| {
+        let (actor, _hold) = started(&env, 8).await;
+        let (add, visit, again) = futures_util::join!(
+            actor.call(Add(1), SOON),
+            actor.visit(|me: &mut Counter, cx| Reply::Now((me.total(), cx.generation())), SOON),
+            actor.call(Add(1), SOON),
+        );
+        assert_eq!((add, visit, again), (Ok(1), Ok((1, 1)), Ok(2)));
+        // It may take a while, and change what it visits.
+        let pause = env.sleep(Duration::from_millis(1));
+        let slow = actor.visit(
+            |_, _| Reply::wait_then(pause, |me: &mut Counter, _, ()| std::mem::take(me.total_mut())),
+            SOON,
+        );
+        assert_eq!(join(slow, actor.call(Add(7), SOON)).await, (Ok(2), Ok(7)));
+    });
+}
+
+#[test]
+fn a_visitor_that_panics_is_the_actors_crash() {
+    check(async |env| {
+        let actor = counter(&env, 8);
+        let (port, mut heard) = exits();
+        child(&actor, Faults::default()).start(Place::Kernel, true, port).await.unwrap();
+        let visit = actor.visit(|_, _| -> Reply<Counter, ()> { panic!("a bad guest") }, SOON).await;
+        assert_eq!(visit, Err(CallError::Crashed { generation: 1 }));
+        let ExitReason::Panic { handling, .. } = heard.recv().await.unwrap().reason else {
+            panic!("no panic")
+        };
+        assert_eq!(handling, Some("actor.visit"));
+    });
+}
+
+#[test]
+fn a_failure_reported_from_outside_ends_the_incarnation_it_names_and_no_other() {
+    check(async |env| {
+        let actor = counter(&env, 8);
+        let hold = child(&actor, Faults::default());
+        let (port, mut heard) = exits();
+        hold.start(Place::Kernel, true, port.clone()).await.unwrap();
+        let why = |n: u32| ExitReason::error(format!("on a caller's task: {n}"));
+        // What was begun is unknown, what is queued waits for the next incarnation.
+        let (begun, queued, ()) =
+            futures_util::join!(actor.call(Hold(SOON), SOON * 2), actor.call(Add(1), SOON), async {
+                while actor.status().in_flight == 0 {
+                    env.sleep(Duration::from_millis(1)).await;
+                }
+                assert!(actor.fail(1, why(1)));
+                // The first reason stays.
+                assert!(!hold.fail(1, why(2)));
+                let exit = heard.recv().await.unwrap();
+                assert_eq!((exit.generation, exit.reason), (1, why(1)));
+                hold.start(Place::Kernel, true, port).await.unwrap();
+            });
+        assert_eq!((begun, queued), (Err(CallError::Crashed { generation: 1 }), Ok(1)));
+        // A report that comes late, or for one that is yet to come, harms nobody.
+        assert!(!actor.fail(1, why(3)) && !actor.fail(3, why(3)));
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(2));
+        // Nor does one during an ordered stop, which is told as what it is.
+        hold.suspend();
+        let stopping = hold.stop(ExitReason::Shutdown, Some(SOON));
+        assert!(!actor.fail(2, why(4)));
+        assert_eq!(stopping.await, ExitReason::Shutdown);
+        assert!(!actor.fail(2, why(5)) && heard.try_recv().is_err());
     });
 }
 

@@ -40,6 +40,7 @@ pub enum Op {
     Kill,
     Shutdown,
     Hook,
+    Service,
 }
 
 impl Op {
@@ -69,6 +70,7 @@ impl Op {
             Self::Unmount => "unmount",
             Self::Sync => "sync",
             Self::Hook => "hook",
+            Self::Service => "service",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",
@@ -128,6 +130,8 @@ pub enum ErrorKind {
     TooLarge,
     /// The store is full.
     StoreFull,
+    /// The caller has used up what it may use.
+    QuotaExceeded,
     /// The stored content is not what was written.
     Corrupt,
     /// The backend failed.
@@ -160,6 +164,7 @@ impl ErrorKind {
             Self::NotSupported => Errno::EOPNOTSUPP,
             Self::TooLarge => Errno::EFBIG,
             Self::StoreFull => Errno::ENOSPC,
+            Self::QuotaExceeded => Errno::EDQUOT,
             Self::Corrupt | Self::Io | Self::Crashed => Errno::EIO,
             Self::Down => Errno::ESHUTDOWN,
         }
@@ -188,6 +193,7 @@ impl ErrorKind {
             Self::NotSupported => "not supported",
             Self::TooLarge => "too large",
             Self::StoreFull => "store is full",
+            Self::QuotaExceeded => "quota exceeded",
             Self::Corrupt => "stored content is corrupt",
             Self::Io => "input/output error",
             Self::Down => "the kernel is stopping",
@@ -221,7 +227,7 @@ macro_rules! errnos {
 errnos! {
     ENOENT = 2, EIO = 5, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
     EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, ENAMETOOLONG = 36, ENOTEMPTY = 39, ELOOP = 40, EOPNOTSUPP = 95,
-    ESHUTDOWN = 108, ETIMEDOUT = 110, ECANCELED = 125,
+    ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125,
 }
 
 impl fmt::Display for Errno {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{Caller, OpId};
 use crate::path::VPath;
 use crate::syscall::Syscall;
@@ -39,6 +39,8 @@ pub enum Verdict {
     Continue,
     /// Do not execute the call; the caller sees the reason.
     Refuse {
+        /// The kind of error that the caller sees: [`ErrorKind::Refused`] unless the hook says otherwise.
+        kind: ErrorKind,
         /// Why, in words for the caller.
         reason: String,
     },
@@ -47,7 +49,12 @@ pub enum Verdict {
 impl Verdict {
     /// Refuses the call for `reason`.
     pub fn refuse(reason: impl Into<String>) -> Self {
-        Self::Refuse { reason: reason.into() }
+        Self::refuse_as(ErrorKind::Refused, reason)
+    }
+
+    /// Refuses the call for `reason`, with an error of this kind.
+    pub fn refuse_as(kind: ErrorKind, reason: impl Into<String>) -> Self {
+        Self::Refuse { kind, reason: reason.into() }
     }
 }
 

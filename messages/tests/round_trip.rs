@@ -148,14 +148,26 @@ fn stat() -> impl Strategy<Value = Syscall> {
     })
 }
 
+fn service_spec() -> impl Strategy<Value = ServiceSpec> {
+    let mode = prop_oneof![Just(SwapMode::Overlap), Just(SwapMode::Exclusive)];
+    let limits = option::of((0_u64..100_000).prop_map(Duration::from_millis));
+    ("[a-z]{1,9}", ".{0,20}", option::of(mode), limits.clone(), limits, option::of(any::<u32>())).prop_map(
+        |(factory, config, mode, limit, probation, shadow)| {
+            let mut swap = SwapOptions::new();
+            (swap.mode, swap.limit, swap.probation, swap.shadow) = (mode, limit, probation, shadow);
+            ServiceSpec::new(factory, config).swap(swap)
+        },
+    )
+}
+
 fn setattr() -> impl Strategy<Value = Syscall> {
     let parents = prop_oneof![Just(Parents::Implied), Just(Parents::Made), Just(Parents::Required)];
     let what = (option::of(entry_type()), create(), parents, option::of(text()), option::of(mount_spec()));
-    (path(), what, attributes(), precondition(), op_id()).prop_map(
-        |(path, what, attributes, expected, op_id)| {
+    (path(), what, option::of(service_spec()), attributes(), precondition(), op_id()).prop_map(
+        |(path, what, service, attributes, expected, op_id)| {
             let mut call = SysSetattr::at(path).attributes(attributes).when(expected);
             (call.entry_type, call.create, call.parents, call.link_target, call.mount) = what;
-            call.op_id = op_id;
+            (call.service, call.op_id) = (service, op_id);
             call.into()
         },
     )
@@ -292,7 +304,11 @@ proptest! {
         metadata in metadata(), receipt in receipt(), data in data(), numbers in any::<(u64, bool)>(),
     ) {
         let metadata = Arc::new(metadata);
-        check(&Written::new(numbers.0, numbers.1.then_some(7), metadata.clone(), receipt));
+        let written = Written::new(numbers.0, numbers.1.then_some(7), metadata.clone(), receipt);
+        check(&written);
+        check(&Answer::from(written.clone()));
+        prop_assert_eq!(SysWrite::from_answer(written.clone().into()), Some(written.clone()));
+        prop_assert_eq!(SysRead::from_answer(written.into()), None);
         check(&SetattrDone::new(numbers.1, vec![Attribute::Mode, Attribute::Owner], metadata.clone(), receipt));
         check(&Renamed::new(numbers.1, metadata.clone(), receipt));
         check(&Copied::new(numbers.1, metadata.clone(), receipt));
@@ -311,6 +327,7 @@ proptest! {
         check(&MountContext::new(event.path.clone(), "memory", Some(caller)));
         check(&Outcome::of::<()>(&Err(error)));
         check(&Verdict::refuse("no"));
+        check(&Verdict::refuse_as(ErrorKind::QuotaExceeded, "no"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use nexus_actors::{ActorStatus, Child};
+use nexus_actors::{ActorStatus, Child, ChildExit, ExitReason, guard};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -78,6 +78,16 @@ impl Kid {
             restart: Some(self.spec.restart),
             actor: self.child.status(),
             children: self.board.as_ref().map(|board| board.status()).unwrap_or_default(),
+        }
+    }
+
+    /// Tells whoever watches it of an end.
+    pub(crate) fn report(&self, generation: u64, reason: &ExitReason) {
+        for monitor in &self.spec.monitors {
+            let exit = ChildExit { id: self.child.name().clone(), generation, reason: reason.clone() };
+            if let Err(panicked) = guard(|| monitor(&exit)) {
+                tracing::error!(child = %self.spec.id, %panicked, "a monitor");
+            }
         }
     }
 

@@ -20,6 +20,6 @@ mod tree;
 pub use backoff::Backoff;
 pub use board::TreeStatus;
 pub use messages::OrderError;
-pub use spec::{AutoShutdown, ChildSpec, Restart, Shutdown, Strategy, SupSpec};
+pub use spec::{AutoShutdown, ChildSpec, MakeChild, Monitor, Restart, Shutdown, Strategy, SupSpec};
 pub use supervisor::Supervisor;
 pub use tree::{Kill, SupervisorRef, Tree, UnknownKill};

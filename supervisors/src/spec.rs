@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nexus_actors::{Behaviour, Child, Env, Place, Ref, child};
+use nexus_actors::{Behaviour, Child, ChildExit, Env, Place, Ref, child};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
@@ -88,11 +88,19 @@ pub struct ChildSpec {
     pub(crate) place: Place,
     pub(crate) watchdog: Option<Duration>,
     pub(crate) start_max: Duration,
+    pub(crate) monitors: Vec<Monitor>,
 }
+
+/// Is told of a child's exits; see [`ChildSpec::monitor`].
+pub type Monitor = Arc<dyn Fn(&ChildExit) + Send + Sync>;
+
+/// Makes an actor for an environment; see [`ChildSpec::lazy`].
+pub type MakeChild = Arc<dyn Fn(&Env) -> Arc<dyn Child> + Send + Sync>;
 
 #[derive(Clone)]
 enum Kind {
     Actor(Arc<dyn Child>),
+    Lazy(MakeChild),
     Supervisor(SupSpec),
 }
 
@@ -106,6 +114,12 @@ impl ChildSpec {
         Self::with(id.into(), kind, shutdown, Place::Kernel)
     }
 
+    /// An actor that is made when its tree is, so that its spec can be written down before there is an [`Env`]: `make` is
+    /// called once for each tree, and what it gives stays over restarts, of supervisors too. Else as [`new`](Self::new).
+    pub fn lazy(id: impl Into<Arc<str>>, make: MakeChild) -> Self {
+        Self::with(id.into(), Kind::Lazy(make), Shutdown::Timeout(STOP_MAX), Place::Kernel)
+    }
+
     fn with(id: Arc<str>, kind: Kind, shutdown: Shutdown, place: Place) -> Self {
         ChildSpec {
             id,
@@ -117,6 +131,7 @@ impl ChildSpec {
             place,
             watchdog: None,
             start_max: START_MAX,
+            monitors: Vec::new(),
         }
     }
 
@@ -169,6 +184,16 @@ impl ChildSpec {
         self
     }
 
+    /// Is told, on the supervisor's thread, of each exit that the supervisor hears of, before it acts on it; and of each
+    /// restart by the supervisor that fails, under the number of the incarnation that did not come to be. Not of stops, and not of starts
+    /// that fail by order: who gave the order knows. It must not block; its panics are logged. It is kept over restarts,
+    /// the supervisor's too, and may stand beside others.
+    #[must_use]
+    pub fn monitor(mut self, monitor: Monitor) -> Self {
+        self.monitors.push(monitor);
+        self
+    }
+
     pub(crate) fn supervisor_ref(&self, env: &Env) -> Option<SupervisorRef> {
         let Kind::Supervisor(spec) = &self.kind else { return None };
         let post = spec.post(env);
@@ -178,6 +203,7 @@ impl ChildSpec {
     pub(crate) fn build(&self, env: &Env, dynamic: bool) -> Kid {
         let (child, board) = match &self.kind {
             Kind::Actor(child) => (child.clone(), None),
+            Kind::Lazy(make) => (make(env), None),
             Kind::Supervisor(spec) => {
                 let post = spec.post(env);
                 (post.child.clone(), Some(post.board.clone()))

@@ -217,6 +217,7 @@ impl Supervisor {
         tracing::warn!(supervisor = %self.me.name(), child = %exited.id, reason = %exited.reason, "a child ended");
         cx.env().note(self.me.name(), || format!("{} ended: {}", exited.id, exited.reason));
         let kid = charge.kid.clone();
+        kid.report(exited.generation, &exited.reason);
         let again = match kid.spec.restart {
             Restart::Permanent => true,
             Restart::Transient => !exited.reason.is_normal(),
@@ -322,6 +323,8 @@ impl Supervisor {
                     // A restart that fails counts as another exit.
                     tracing::warn!(supervisor = %self.me.name(), child = %id, %reason, "a restart failed");
                     cx.env().note(self.me.name(), || format!("{id} did not start: {reason}"));
+                    let kid = &self.kids[at].kid;
+                    kid.report(kid.child.status().generation, &reason);
                     self.again(at, &reason, cx);
                 }
             }

@@ -5,11 +5,11 @@ mod common;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::{Add, Args, Boom, Log, Quit, SOON, quiet_host, until, until_running, worker, worker_with};
-use nexus_actors::{ActorState, CallError, Env, ExitReason, block_on};
+use nexus_actors::{ActorState, CallError, ChildExit, Env, ExitReason, Latch, block_on, child};
 use nexus_supervisors::{AutoShutdown, Backoff, ChildSpec, Kill, Restart, Shutdown, Strategy, SupSpec, Tree};
 
 /// Runs `claim` on threads and in a simulation.
@@ -168,7 +168,7 @@ fn calls_during_back_off_succeed_within_their_deadline() {
         let tree =
             Tree::start(&env, SupSpec::new("sup", Strategy::OneForOne).restarts(9, SOON).child(child)).await;
         let tree = tree.unwrap();
-        bad_starts.store(2, std::sync::atomic::Ordering::SeqCst);
+        bad_starts.store(2, Ordering::SeqCst);
         let began = env.now();
         assert!(actor.call(Boom, SOON).await.is_err());
         // The first restart is at once and fails; so does the second; the third succeeds.
@@ -287,6 +287,82 @@ fn children_come_and_go_by_order_and_survive_their_supervisor() {
         assert!(orders.start_child(bad).await.is_err());
         assert!(orders.which_children().is_empty());
         tree.stop().await;
+    });
+}
+
+#[test]
+fn a_monitor_hears_of_exits_and_failed_restarts_before_the_supervisor_acts() {
+    check(async |env| {
+        let log = Log::default();
+        let args = Args { id: "a", log: log.clone(), ..Args::default() };
+        let bad_starts = args.bad_starts.clone();
+        let (actor, child) = worker_with(&env, args);
+        let hears = log.clone();
+        let monitor = Arc::new(move |exit: &ChildExit| {
+            let why = if exit.reason == ExitReason::error("a bad start") { "a bad start" } else { "an exit" };
+            hears.push(format!("{} {}: {why}", exit.id, exit.generation));
+        });
+        let child = child.monitor(Arc::new(|_| panic!("a bad monitor"))).monitor(monitor);
+        let inner = SupSpec::new("inner", Strategy::OneForOne).restarts(9, SOON).child(child);
+        let outer = SupSpec::new("outer", Strategy::OneForOne).restarts(9, SOON).supervisor(inner);
+        let tree = Tree::start(&env, outer).await.unwrap();
+        assert!(actor.call(Boom, SOON).await.is_err());
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(1));
+        assert_eq!(log.take(), "start a, a 1: an exit, start a");
+
+        bad_starts.store(1, Ordering::SeqCst);
+        assert!(tree.kill("outer/inner/a", Kill::Brutal));
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(1));
+        assert_eq!(log.take(), "a 2: an exit, a 3: a bad start, start a");
+
+        // Its supervisor's end is not its own; and the next supervisor tells it again.
+        assert!(tree.kill("outer/inner", Kill::Panic));
+        until_running(&env, &tree, "outer/inner/a", 5).await;
+        log.take();
+        assert!(actor.fail(5, ExitReason::error("reported")));
+        until_running(&env, &tree, "outer/inner/a", 6).await;
+        assert_eq!(log.take(), "a 5: an exit, start a");
+        tree.stop().await;
+        assert_eq!(log.take(), "stop a");
+    });
+}
+
+#[test]
+fn a_lazy_child_is_made_once_for_a_tree_and_stays_the_same() {
+    check(async |env| {
+        let log = Log::default();
+        let (made, wired) = (Arc::new(AtomicU32::new(0)), Latch::new());
+        let (counts, wires, writes) = (made.clone(), wired.clone(), log.clone());
+        // Written down without an environment.
+        let spec = ChildSpec::lazy(
+            "lazy",
+            Arc::new(move |env: &Env| {
+                counts.fetch_add(1, Ordering::SeqCst);
+                let actor = common::actor(env, "lazy");
+                wires.set(actor.clone());
+                child(&actor, Args { id: "lazy", log: writes.clone(), ..Args::default() })
+            }),
+        );
+        assert_eq!(made.load(Ordering::SeqCst), 0);
+        let inner = SupSpec::new("inner", Strategy::OneForOne).child(spec.clone());
+        let outer = SupSpec::new("outer", Strategy::OneForOne).restarts(9, SOON).supervisor(inner);
+        let tree = Tree::start(&env, outer).await.unwrap();
+        let actor = wired.wait().await;
+        assert!(actor.call(Boom, SOON).await.is_err());
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(1));
+        assert!(tree.kill("outer/inner", Kill::Brutal));
+        until_running(&env, &tree, "outer/inner/lazy", 3).await;
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(1));
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+        // As a child that comes by order, and in a tree of its own, it is another actor.
+        let late = SupSpec::new("late", Strategy::OneForOne);
+        let other = Tree::start(&env, late).await.unwrap();
+        assert_eq!(other.supervisor("late").unwrap().start_child(spec).await, Ok(1));
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+        assert_eq!(tree.find("outer/inner/lazy").unwrap().actor.generation, 3);
+        other.stop().await;
+        tree.stop().await;
+        assert_eq!(actor.call(Add(1), SOON).await, Err(CallError::Down));
     });
 }
 

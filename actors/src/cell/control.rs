@@ -125,6 +125,21 @@ impl<B: Behaviour> Cell<B> {
         self.order(|orders| orders.kill = Some(ExitReason::Killed));
     }
 
+    /// Ends this incarnation as if it had failed by itself. False when it is not the live one, or an end is on its way.
+    pub(crate) fn fail(&self, generation: u64, why: ExitReason) -> bool {
+        let mut state = self.state.lock();
+        let ordered = state.orders.kill.is_some() || state.orders.stop.is_some();
+        if !state.is_live(generation) || ordered || state.orders.ending {
+            return false;
+        }
+        state.orders.kill = Some(why);
+        state.urgent = true;
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        true
+    }
+
     pub(crate) fn inject(&self, fault: Inject) {
         self.order(|orders| orders.inject = Some(fault));
     }

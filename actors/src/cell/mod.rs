@@ -25,6 +25,7 @@ use crate::env::{Env, Seat, TimerKey};
 use crate::envelope::{Envelope, Parcel};
 use crate::exit::ExitReason;
 use crate::mailbox::{Full, Mailbox, MailboxBounds};
+use crate::panics;
 use crate::status::{ActorState, ActorStatus, Busy};
 use crate::swap::SwapRequest;
 
@@ -88,6 +89,8 @@ struct Orders<B: Behaviour> {
     stop: Option<ExitReason>,
     /// Who waits for the end; they hear of it instead of the exit port.
     stopped: Vec<oneshot::Sender<ExitReason>>,
+    /// Its end has begun.
+    ending: bool,
     suspended: bool,
     swap: Option<Box<SwapRequest<B>>>,
     inject: Option<Inject>,
@@ -95,7 +98,15 @@ struct Orders<B: Behaviour> {
 
 impl<B: Behaviour> Orders<B> {
     fn none() -> Self {
-        Orders { kill: None, stop: None, stopped: Vec::new(), suspended: false, swap: None, inject: None }
+        Orders {
+            kill: None,
+            stop: None,
+            stopped: Vec::new(),
+            ending: false,
+            suspended: false,
+            swap: None,
+            inject: None,
+        }
     }
 
     fn any(&self) -> bool {
@@ -355,12 +366,20 @@ pub(crate) struct Call<'a, B: Handle<M>, M: Message> {
 enum Stage<B, M: Message> {
     Fresh(M, Duration),
     Sent(Arc<Parcel<B, M>>, u64),
+    /// It gave no reply; the message may still be in there.
+    Failed(Arc<Parcel<B, M>>),
     Done,
 }
 
 impl<'a, B: Handle<M>, M: Message> Call<'a, B, M> {
     pub(crate) fn new(cell: &'a Arc<Cell<B>>, message: M, deadline: Duration) -> Self {
         Call { cell, stage: Stage::Fresh(message, deadline) }
+    }
+
+    /// After an error: the message, if it was not executed.
+    pub(crate) fn message(&mut self) -> Option<M> {
+        let Stage::Failed(parcel) = &self.stage else { return None };
+        parcel.message()
     }
 }
 
@@ -377,29 +396,35 @@ impl<B: Handle<M>, M: Message> Future for Call<'_, B, M> {
                 let deadline = self.cell.env.now().checked_add(deadline);
                 let seq = match self.cell.push(parcel.clone(), deadline, true) {
                     Ok(seq) => seq,
-                    Err(error) => return Poll::Ready(Err(error)),
+                    Err(error) => {
+                        self.stage = Stage::Failed(parcel);
+                        return Poll::Ready(Err(error));
+                    }
                 };
                 self.stage = Stage::Sent(parcel, seq);
                 Poll::Pending
             }
             Stage::Sent(parcel, seq) => {
                 let polled = parcel.poll(cx);
-                if polled.is_pending() {
-                    self.stage = Stage::Sent(parcel, seq);
+                match polled {
+                    Poll::Pending => self.stage = Stage::Sent(parcel, seq),
+                    Poll::Ready(Err(_)) => self.stage = Stage::Failed(parcel),
+                    Poll::Ready(Ok(_)) => {}
                 }
                 polled
             }
-            Stage::Done => panic!("a call was polled after its end"),
+            Stage::Failed(_) | Stage::Done => panic!("a call was polled after its end"),
         }
     }
 }
 
 impl<B: Handle<M>, M: Message> Drop for Call<'_, B, M> {
     fn drop(&mut self) {
-        if let Stage::Sent(parcel, seq) = &self.stage
-            && parcel.withdraw()
-        {
-            self.cell.withdraw(*seq);
+        match &self.stage {
+            Stage::Sent(parcel, seq) if parcel.withdraw() => self.cell.withdraw(*seq),
+            // The caller has heard that it was not executed; a bad destructor is not its business as well.
+            Stage::Failed(parcel) => drop(panics::guarded_drop(parcel.message())),
+            _ => {}
         }
     }
 }

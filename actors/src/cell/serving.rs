@@ -95,6 +95,7 @@ impl<B: Behaviour> Cell<B> {
         } else {
             Next::Idle
         };
+        state.orders.ending |= matches!(next, Next::Kill(_) | Next::Stop(_));
         state.urgent = state.orders.any();
         let next = match next {
             Next::Idle if mode == Mode::Open && !state.urgent => Next::Messages,
@@ -183,11 +184,15 @@ impl<B: Behaviour> Cell<B> {
         Some(newer)
     }
 
-    /// Begun messages that will not be finished: their callers hear of the crash.
+    /// The end begins. Begun messages will not be finished: their callers hear of the crash.
     pub(crate) fn abandon(&self, generation: u64) {
         let begun = {
             let mut state = self.state.lock();
-            if state.is_live(generation) { state.take_begun() } else { Vec::new() }
+            if !state.is_live(generation) {
+                return;
+            }
+            state.orders.ending = true;
+            state.take_begun()
         };
         for mail in begun {
             mail.fail(CallError::Busy, CallError::Crashed { generation });

@@ -84,6 +84,16 @@ impl Behaviour for Counter {
     }
 }
 
+impl Counter {
+    pub fn total(&self) -> u64 {
+        self.n
+    }
+
+    pub fn total_mut(&mut self) -> &mut u64 {
+        &mut self.n
+    }
+}
+
 impl Drop for Counter {
     fn drop(&mut self) {
         if !std::thread::panicking() {
@@ -114,6 +124,7 @@ impl Swap for Counter {
     }
 }
 
+#[derive(PartialEq)]
 pub struct Add(pub u64);
 impl Message for Add {
     type Reply = u64;
@@ -123,6 +134,17 @@ pub struct Boom;
 impl Message for Boom {
     type Reply = ();
     const NAME: &'static str = "counter.boom";
+}
+/// Its destructor panics.
+pub struct Bomb;
+impl Message for Bomb {
+    type Reply = ();
+    const NAME: &'static str = "counter.bomb";
+}
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bomb was dropped");
+    }
 }
 pub struct Quit(pub ExitReason);
 impl Message for Quit {
@@ -169,6 +191,12 @@ impl Handle<Add> for Counter {
 impl Handle<Boom> for Counter {
     fn handle(&mut self, _: Boom, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
         panic!("boom at {}", self.n)
+    }
+}
+impl Handle<Bomb> for Counter {
+    fn handle(&mut self, bomb: Bomb, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        std::mem::forget(bomb);
+        Reply::Now(())
     }
 }
 impl Handle<Quit> for Counter {

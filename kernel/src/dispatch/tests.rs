@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nexus_actors::{Env, MailboxBounds, Ref, block_on};
 use nexus_messages::syscall::{SysRename, Syscall};
-use nexus_messages::{EventKind, EventMask, MountContext, Op, Outcome};
+use nexus_messages::{ErrorKind, EventKind, EventMask, MountContext, Op, Outcome};
 use nexus_supervisors::{ChildSpec, Kill, Strategy, SupSpec, Tree};
 
 use super::fixture::*;
@@ -46,7 +46,10 @@ fn a_refusal_stops_the_call_and_names_the_hook() {
     let refuses = log.moody("guard", OpSet::ALL, Mood::Refuses);
     let view = view(vec![log.interceptor("one"), refuses, log.interceptor("three")]);
     let refused = block_on(view.before(&mut reading("a", "/x"))).unwrap_err();
-    assert_eq!(refused, HookRefusal::Refused { hook: "guard".into(), reason: "not today".into() });
+    assert_eq!(
+        refused,
+        HookRefusal::Refused { hook: "guard".into(), kind: ErrorKind::Refused, reason: "not today".into() }
+    );
     assert_eq!(log.take(), ["before one", "before guard"]);
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nexus_actors::{Snap, Superseded};
 use nexus_messages::{
-    Caller, Event, EventKind, EventMask, HookContext, MountContext, Op, Outcome, VPath, Verdict,
+    Caller, ErrorKind, Event, EventKind, EventMask, HookContext, MountContext, Op, Outcome, VPath, Verdict,
 };
 use parking_lot::Mutex;
 
@@ -24,6 +24,8 @@ pub enum HookRefusal {
     Refused {
         /// The hook's name.
         hook: Arc<str>,
+        /// What kind of error the call ends with.
+        kind: ErrorKind,
         /// Why.
         reason: String,
     },
@@ -35,6 +37,16 @@ pub enum HookRefusal {
         /// What the panic said.
         message: String,
     },
+}
+
+impl HookRefusal {
+    /// The kind of error that the call ends with.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused { kind, .. } => *kind,
+            Self::Panicked { .. } => ErrorKind::Refused,
+        }
+    }
 }
 
 /// Which kinds of hooks there are, in one word.
@@ -156,7 +168,7 @@ impl DispatchView {
         match catch(|| resolver.hook.resolve(caller, path)) {
             Ok(Resolution::Unchanged) => Ok(None),
             Ok(Resolution::Rewrite(to)) => Ok((to != *path).then_some(to)),
-            Ok(Resolution::Refuse(reason)) => Err(resolver.refused(reason)),
+            Ok(Resolution::Refuse(reason)) => Err(resolver.refused(ErrorKind::Refused, reason)),
             Err(message) => Err(resolver.panicked(message)),
         }
     }
@@ -169,7 +181,7 @@ impl DispatchView {
             }
             let hook = &placed.interceptor;
             match catch_async(|| hook.hook.before(cx)).await {
-                Ok(Verdict::Refuse { reason }) => return Err(hook.refused(reason)),
+                Ok(Verdict::Refuse { kind, reason }) => return Err(hook.refused(kind, reason)),
                 Ok(_) => {}
                 Err(message) => return Err(hook.panicked(message)),
             }
@@ -230,8 +242,8 @@ impl<H: ?Sized> Ready<H> {
         self.owner.as_deref() == Some(&*caller.agent)
     }
 
-    fn refused(&self, reason: String) -> HookRefusal {
-        HookRefusal::Refused { hook: self.name.clone(), reason }
+    fn refused(&self, kind: ErrorKind, reason: String) -> HookRefusal {
+        HookRefusal::Refused { hook: self.name.clone(), kind, reason }
     }
 
     fn panicked(&self, message: String) -> HookRefusal {

@@ -147,7 +147,7 @@ async fn show(
     let mut hooked = Box::new((kernel.dispatch().view(), context));
     let (hooks, context) = &mut *hooked;
     let shown = hooks.before(context).await;
-    shown.map_err(|refusal| Error::new(op, call.path(), ErrorKind::Refused).because(refusal))?;
+    shown.map_err(|refusal| Error::new(op, call.path(), refusal.kind()).because(refusal))?;
     Ok(hooked)
 }
 

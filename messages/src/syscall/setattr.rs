@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Precondition;
+use super::{Precondition, ServiceSpec};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, EntryType, FileMetadata};
 use crate::path::VPath;
@@ -32,6 +32,8 @@ pub struct SysSetattr {
     pub link_target: Option<Arc<str>>,
     /// What is mounted, for a mount point.
     pub mount: Option<MountSpec>,
+    /// What serves, for a service at `/__sys__/services/NAME`.
+    pub service: Option<ServiceSpec>,
     /// What the caller expects to find.
     pub precondition: Precondition,
     /// The operation's identity; made by the kernel when none is given.
@@ -143,6 +145,7 @@ impl SysSetattr {
             attributes: Attributes::none(),
             link_target: None,
             mount: None,
+            service: None,
             precondition: Precondition::None,
             op_id: None,
         }
@@ -172,6 +175,13 @@ impl SysSetattr {
     /// Attaches a mount. Needs the administrator's handle; nothing happens when the same mount is there.
     pub fn mount(path: impl Into<VPath>, spec: MountSpec) -> Self {
         Self { mount: Some(spec), ..Self::new(path.into(), Some(EntryType::Mount), Create::IfMissing) }
+    }
+
+    /// Registers the service at `path`, which is `/__sys__/services/NAME`, made by the factory of this name with this configuration as JSON; or
+    /// swaps the one that is there. Needs the administrator's handle; nothing happens when the same one is there.
+    pub fn service(path: impl Into<VPath>, factory: impl Into<String>, config: impl Into<String>) -> Self {
+        let spec = ServiceSpec::new(factory, config);
+        Self { service: Some(spec), ..Self::new(path.into(), None, Create::IfMissing) }
     }
 
     /// Refuses with EEXIST when there is an entry.
