@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Place, Ref};
+use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Moment, Place, Ref, Strike};
 
 use crate::board::{Board, TreeStatus};
 use crate::messages::{Order, OrderError};
@@ -25,6 +25,8 @@ pub enum Kill {
     Brutal,
     /// It blocks its thread until its watchdog writes it off; without a watchdog, for a minute.
     Wedge,
+    /// This strikes it while it handles the next message that it begins. Until then its status shows it as armed.
+    Handling(Inject, Moment),
 }
 
 /// A running supervision tree. Dropping it leaves the tree running.
@@ -92,7 +94,8 @@ impl Tree {
         }
     }
 
-    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path.
+    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path; for
+    /// [`Kill::Handling`] also when it does not run, or is armed already.
     pub fn kill(&self, path: &str, how: Kill) -> bool {
         let victim = match self.step(path) {
             Some(Found::Root) => self.root.clone(),
@@ -104,6 +107,7 @@ impl Tree {
             Kill::Error => victim.inject(Inject::Error),
             Kill::Wedge => victim.inject(Inject::Wedge),
             Kill::Brutal => victim.kill(),
+            Kill::Handling(fault, moment) => return victim.arm(Strike { fault, moment }),
         }
         true
     }
