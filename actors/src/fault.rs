@@ -40,6 +40,6 @@ pub struct Strike {
 /// A strike that waits in the cell.
 pub(crate) struct Armed {
     pub(crate) strike: Strike,
-    /// A message carries it. Should that one turn out to be withdrawn, the next carries it.
+    /// A begun message carries it.
     pub(crate) carried: bool,
 }

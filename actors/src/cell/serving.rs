@@ -9,7 +9,7 @@ use super::{Cell, ChildExit, InFlight, Mail};
 use crate::behaviour::Behaviour;
 use crate::call::CallError;
 use crate::exit::ExitReason;
-use crate::fault::{Inject, Moment, Strike};
+use crate::fault::{Armed, Inject, Moment, Strike};
 use crate::swap::SwapRequest;
 
 /// What an incarnation is ready for.
@@ -114,6 +114,16 @@ impl<B: Behaviour> Cell<B> {
         next
     }
 
+    /// The message that was handed out with the fault has begun, and carries it from here on.
+    pub(crate) fn carry(&self, generation: u64) {
+        let mut state = self.state.lock();
+        if state.is_live(generation)
+            && let Some(armed) = &mut state.orders.armed
+        {
+            armed.carried = true;
+        }
+    }
+
     /// The fault strikes. None when it has been withdrawn.
     pub(crate) fn blow(&self, generation: u64, message: &'static str) -> Option<Inject> {
         let mut state = self.state.lock();
@@ -127,17 +137,6 @@ impl<B: Behaviour> Cell<B> {
             state.running.label = Some(message);
         }
         Some(fault)
-    }
-
-    /// The message that was to be struck has been withdrawn: the next one is.
-    pub(crate) fn spare(&self, generation: u64) {
-        let mut state = self.state.lock();
-        if state.is_live(generation)
-            && let Some(armed) = &mut state.orders.armed
-        {
-            armed.carried = false;
-            state.urgent = true;
-        }
     }
 
     /// Whether another incarnation takes over; if not, the waker is woken when one does.
@@ -306,15 +305,12 @@ impl<B: Behaviour> super::State<B> {
 
     /// The next message, if a fault waits for one.
     fn next_struck(&mut self) -> Next<B> {
-        let Some(armed) = self.orders.armed.as_mut().filter(|armed| !armed.carried) else {
-            return Next::Idle;
-        };
+        let Some(Armed { strike, carried: false }) = &self.orders.armed else { return Next::Idle };
         if self.orders.suspended {
             return Next::Idle;
         }
         let Some((mail, deadline)) = self.mailbox.pop() else { return Next::Idle };
-        armed.carried = true;
-        let moment = armed.strike.moment;
+        let moment = strike.moment;
         self.served += 1;
         self.begun += 1;
         self.running.deadline = deadline;

@@ -41,10 +41,9 @@ impl<B: Behaviour> Turn<B> {
     pub(super) fn strike(&mut self, mail: Mail<B>, moment: Moment) -> Result<(), ExitReason> {
         let name = mail.name();
         self.me.env().note(self.me.name(), || name);
-        let Some(opened) = mail.open() else {
-            self.cell().spare(self.generation);
-            return Ok(());
-        };
+        // One that was withdrawn at the last moment is spared: the next one will be struck.
+        let Some(opened) = mail.open() else { return Ok(()) };
+        self.cell().carry(self.generation);
         match moment {
             Moment::Before => self.blow(Rest { name, what: What::Handle(opened) }),
             Moment::After => self.handle_struck(name, opened),
