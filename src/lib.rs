@@ -124,7 +124,7 @@
 //! nx.write("/a", "one")?;
 //! assert!(nx.kill("nexus/kernel/router", Kill::Panic)?);
 //! assert_eq!(nx.read("/a")?, "one");
-//! let kernel = nx.tree().children.into_iter().find(|child| &*child.id == "kernel");
+//! let kernel = nx.tree()?.children.into_iter().find(|child| &*child.id == "kernel");
 //! assert!(kernel.is_some_and(|kernel| kernel.children.iter().any(|child| &*child.id == "router")));
 //! # Ok::<(), nexus::Error>(())
 //! ```

@@ -32,8 +32,6 @@ impl Admissible for SysCopy {
 }
 
 impl Mutation for SysCopy {
-    type Done = Copied;
-
     fn op_id(&self) -> Option<OpId> {
         self.op_id
     }

@@ -18,9 +18,6 @@ pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A syscall that changes something.
 pub(crate) trait Mutation: Admissible + Sync {
-    /// What it gives.
-    type Done: Send + Sync + 'static;
-
     /// The client's operation id.
     fn op_id(&self) -> Option<OpId>;
 

@@ -72,8 +72,6 @@ impl Admissible for SysSetattr {
 }
 
 impl Mutation for SysSetattr {
-    type Done = SetattrDone;
-
     fn op_id(&self) -> Option<OpId> {
         self.op_id
     }

@@ -32,8 +32,6 @@ impl Admissible for SysUnlink {
 }
 
 impl Mutation for SysUnlink {
-    type Done = Unlinked;
-
     fn op_id(&self) -> Option<OpId> {
         self.op_id
     }
