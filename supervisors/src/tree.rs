@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Place, Ref};
+use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Moment, Place, Ref, Strike};
 
 use crate::board::{Board, TreeStatus};
 use crate::messages::{Order, OrderError};
@@ -26,6 +26,8 @@ pub enum Kill {
     Brutal,
     /// It blocks its thread until its watchdog writes it off; without a watchdog, for a minute.
     Wedge,
+    /// This strikes it while it handles the next message that it begins. Until then its status shows it as armed.
+    Handling(Inject, Moment),
 }
 
 impl Kill {
@@ -121,7 +123,8 @@ impl Tree {
         }
     }
 
-    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path.
+    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path; for
+    /// [`Kill::Handling`] also when it does not run, or is armed already.
     pub fn kill(&self, path: &str, how: Kill) -> bool {
         let victim = match self.step(path) {
             Some(Found::Root) => self.root.clone(),
@@ -133,6 +136,7 @@ impl Tree {
             Kill::Error => victim.inject(Inject::Error),
             Kill::Wedge => victim.inject(Inject::Wedge),
             Kill::Brutal => victim.kill(),
+            Kill::Handling(fault, moment) => return victim.arm(Strike { fault, moment }),
         }
         true
     }
