@@ -24,7 +24,7 @@ use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written};
-use nexus_messages::{Caller, FileMetadata, IntoPath, Message, Result, VPath};
+use nexus_messages::{Caller, FileMetadata, IntoPath, Result, VPath};
 use nexus_supervisors::{Kill, TreeStatus};
 
 use crate::config::Config;
@@ -95,6 +95,9 @@ twins! {
     register_hook(hook: Registration) -> Result<HookId>;
     unregister_hook(id: HookId) -> Result<HookInfo>;
     hooks() -> Result<Vec<HookInfo>>;
+    tree() -> Result<TreeStatus>;
+    kill(path: &str, how: Kill) -> Result<bool>;
+    mounts() -> Result<Vec<MountStatus>>;
     shutdown() -> Result<()>;
 }
 
@@ -103,10 +106,7 @@ impl Nexus {
     ///
     /// # Errors
     /// As [`crate::Nexus::send`].
-    pub fn send<S, T>(&self, call: S) -> Result<T>
-    where
-        S: Serve + Message<Reply = Result<T>>,
-    {
+    pub fn send<S: Serve>(&self, call: S) -> Result<S::Done> {
         self.env().blocking_wait(self.0.send(call))
     }
 
@@ -152,22 +152,9 @@ impl Nexus {
         self.0.kernel()
     }
 
-    /// As [`crate::Nexus::tree`].
-    pub fn tree(&self) -> TreeStatus {
-        self.0.tree()
-    }
-
-    /// As [`crate::Nexus::kill`].
-    ///
-    /// # Errors
-    /// As [`crate::Nexus::kill`].
-    pub fn kill(&self, path: &str, how: Kill) -> Result<bool> {
-        self.0.kill(path, how)
-    }
-
-    /// As [`crate::Nexus::mounts`].
-    pub fn mounts(&self) -> Vec<MountStatus> {
-        self.0.mounts()
+    /// As [`crate::Nexus::env`].
+    pub fn env(&self) -> &Env {
+        self.0.env()
     }
 
     /// As [`crate::Nexus::walk`]; each step blocks.
@@ -187,10 +174,6 @@ impl Nexus {
     /// The handle whose methods are `async`.
     pub fn as_async(&self) -> &crate::Nexus {
         &self.0
-    }
-
-    fn env(&self) -> &Env {
-        self.0.machine.env()
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use nexus_actors::{Env, Pool};
 use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
-use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Message, NAME_MAX, Op, Result, VPath, ZoneId};
+use nexus_messages::{Caller, Error, ErrorKind, IntoPath, NAME_MAX, Op, Result, VPath, ZoneId};
 use nexus_supervisors::{Kill, TreeStatus};
 
 use crate::boot::{Machine, administrator, boot};
@@ -21,8 +22,15 @@ use crate::config::Config;
 /// changes something loses only the reply, once the change has begun.
 #[derive(Clone)]
 pub struct Nexus {
-    pub(crate) machine: Arc<Machine>,
+    pub(crate) link: Link,
     caller: Arc<Caller>,
+}
+
+/// Where the kernel is.
+#[derive(Clone)]
+pub(crate) enum Link {
+    /// In this process, which owns it.
+    Local(Arc<Machine>),
 }
 
 /// Boots a kernel and gives the administrator's handle to it. Nothing has to be set up: what is missing in the data folder is made.
@@ -44,7 +52,7 @@ pub struct Nexus {
 pub async fn connect(config: impl Into<Config>) -> Result<Nexus> {
     let config = config.into();
     let machine = Box::pin(boot(&config)).await?;
-    Ok(Nexus { machine: Arc::new(machine), caller: administrator() })
+    Ok(Nexus { link: Link::Local(Arc::new(machine)), caller: administrator() })
 }
 
 impl Nexus {
@@ -65,14 +73,13 @@ impl Nexus {
     /// assert_eq!((&*read.data, read.metadata.version), (&b"3456"[..], 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub async fn send<S, T>(&self, call: S) -> Result<T>
-    where
-        S: Serve + Message<Reply = Result<T>>,
-    {
-        if self.machine.is_stopping() {
-            return Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down));
+    pub async fn send<S: Serve>(&self, call: S) -> Result<S::Done> {
+        match &self.link {
+            Link::Local(machine) if machine.is_stopping() => {
+                Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down))
+            }
+            Link::Local(machine) => machine.kernel.send(&self.caller, call).await,
         }
-        self.machine.kernel.send(&self.caller, call).await
     }
 
     /// A handle for the agent called `name`, in the same zone. It is not an administrator's.
@@ -89,7 +96,7 @@ impl Nexus {
             return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
         }
         let caller = Caller { agent: name.into(), zone: self.caller.zone.clone(), admin: false };
-        Ok(Self { machine: self.machine.clone(), caller: Arc::new(caller) })
+        Ok(Self { link: self.link.clone(), caller: Arc::new(caller) })
     }
 
     /// The same handle in the zone called `name`, whose namespace is its own: it sees its own mounts, and below them the root zone's.
@@ -101,7 +108,7 @@ impl Nexus {
         let zone = ZoneId::parse(name);
         let zone = zone.map_err(|why| Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why))?;
         let caller = Caller { zone, ..(*self.caller).clone() };
-        Ok(Self { machine: self.machine.clone(), caller: Arc::new(caller) })
+        Ok(Self { link: self.link.clone(), caller: Arc::new(caller) })
     }
 
     /// Who calls.
@@ -120,21 +127,33 @@ impl Nexus {
     /// `EACCES` unless this is an administrator's handle.
     pub fn kernel(&self) -> Result<&Arc<Kernel>> {
         self.administrator(Op::Access)?;
-        Ok(&self.machine.kernel)
+        Ok(&self.machine(Op::Access)?.kernel)
+    }
+
+    /// Clock, tasks and threads that this handle runs on.
+    pub fn env(&self) -> &Env {
+        match &self.link {
+            Link::Local(machine) => machine.env(),
+        }
     }
 
     /// The supervision tree as it is now. Asks no actor.
-    pub fn tree(&self) -> TreeStatus {
-        self.machine.tree.snapshot()
+    ///
+    /// # Errors
+    /// None on the kernel of this process.
+    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
+    pub async fn tree(&self) -> Result<TreeStatus> {
+        Ok(self.machine(Op::Access)?.tree.snapshot())
     }
 
     /// Hurts the actor at `path` of the tree, such as `nexus/kernel/router`, to see what becomes of it. Does not wait; false when there is no such actor.
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle.
-    pub fn kill(&self, path: &str, how: Kill) -> Result<bool> {
+    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
+    pub async fn kill(&self, path: &str, how: Kill) -> Result<bool> {
         self.administrator(Op::Kill)?;
-        Ok(self.machine.tree.kill(path, how))
+        Ok(self.machine(Op::Kill)?.tree.kill(path, how))
     }
 
     /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer
@@ -144,8 +163,24 @@ impl Nexus {
     /// `EACCES` unless this is an administrator's handle.
     pub async fn shutdown(&self) -> Result<()> {
         self.administrator(Op::Shutdown)?;
-        self.machine.stop().await;
+        match &self.link {
+            Link::Local(machine) => machine.stop().await,
+        }
         Ok(())
+    }
+
+    /// The kernel of this process, for what `op` cannot do from outside.
+    pub(crate) fn machine(&self, _op: Op) -> Result<&Arc<Machine>> {
+        match &self.link {
+            Link::Local(machine) => Ok(machine),
+        }
+    }
+
+    /// Threads that search content, and how many files are searched at once.
+    pub(crate) fn search(&self) -> (&Pool, usize) {
+        match &self.link {
+            Link::Local(machine) => (&machine.search, machine.search_threads),
+        }
     }
 
     pub(crate) fn shared_caller(&self) -> &Arc<Caller> {

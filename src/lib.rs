@@ -124,7 +124,7 @@
 //! nx.write("/a", "one")?;
 //! assert!(nx.kill("nexus/kernel/router", Kill::Panic)?);
 //! assert_eq!(nx.read("/a")?, "one");
-//! let kernel = nx.tree().children.into_iter().find(|child| &*child.id == "kernel");
+//! let kernel = nx.tree()?.children.into_iter().find(|child| &*child.id == "kernel");
 //! assert!(kernel.is_some_and(|kernel| kernel.children.iter().any(|child| &*child.id == "router")));
 //! # Ok::<(), nexus::Error>(())
 //! ```
@@ -149,7 +149,7 @@ pub use config::Config;
 pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
-pub use nexus_kernel::{Kernel, MountState, MountStatus, Serve, StoreStats, dispatch, gate, hal};
+pub use nexus_kernel::{Kernel, MountState, MountStatus, Serve, StoreStats, dispatch, gate, hal, sys};
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};

@@ -21,7 +21,7 @@ async fn exercise(config: Config) -> nexus::Result<()> {
     assert_eq!(nx.grep(Grep::new("two")).await?.matches.len(), 1);
     nx.mount("/m", MountSpec::new("memory")).await?;
     nx.copy(&path, "/m/b").await?;
-    assert!(nx.kill("nexus/kernel/router", nexus::Kill::Panic)?);
+    assert!(nx.kill("nexus/kernel/router", nexus::Kill::Panic).await?);
     assert_eq!(nx.read("/m/b").await?, "one\ntwo");
     nx.unmount("/m").await?;
     nx.shutdown().await?;

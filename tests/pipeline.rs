@@ -203,7 +203,7 @@ fn what_a_hook_makes_of_a_call_is_checked_like_the_call() {
             nx.register_hook(hook).expect("there is room");
             refused(nx.mkdir("/d"), kind);
             assert!(!nx.exists("/d").expect("it looks"), "on {root}");
-            assert_eq!(nx.mounts().len(), 1, "on {root}");
+            assert_eq!(nx.mounts().expect("it looks").len(), 1, "on {root}");
         }
     };
     check(

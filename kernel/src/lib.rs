@@ -12,6 +12,7 @@ mod namespace;
 mod owned;
 pub mod router;
 mod store;
+pub mod sys;
 mod syscalls;
 mod volume;
 

@@ -306,7 +306,11 @@ proptest! {
         metadata in metadata(), receipt in receipt(), data in data(), numbers in any::<(u64, bool)>(),
     ) {
         let metadata = Arc::new(metadata);
-        check(&Written::new(numbers.0, numbers.1.then_some(7), metadata.clone(), receipt));
+        let written = Written::new(numbers.0, numbers.1.then_some(7), metadata.clone(), receipt);
+        check(&written);
+        check(&Answer::from(written.clone()));
+        prop_assert_eq!(SysWrite::from_answer(written.clone().into()), Some(written.clone()));
+        prop_assert_eq!(SysRead::from_answer(written.into()), None);
         let mut set = SetattrDone::new(numbers.1, vec![Attribute::Mode, Attribute::Owner], metadata.clone(), receipt);
         check(&set);
         set.swapped = Some(DriverSwapped::new(1, 2));

@@ -9,7 +9,7 @@ use nexus_messages::syscall::{
 };
 use nexus_messages::{Error, ErrorKind, FileMetadata, IntoPath, Op, Result};
 
-use crate::handle::{Nexus, path};
+use crate::handle::{Link, Nexus, path};
 
 impl Nexus {
     /// What the kernel knows of the entry; of what a link leads to, for a link.
@@ -50,10 +50,12 @@ impl Nexus {
     /// What keeps the question from being answered.
     pub async fn access(&self, at: impl IntoPath, right: Right) -> Result<bool> {
         let at = path(Op::Access, at)?;
-        if self.machine.is_stopping() {
-            return Err(Error::new(Op::Access, &at, ErrorKind::Down));
+        match &self.link {
+            Link::Local(machine) if machine.is_stopping() => {
+                Err(Error::new(Op::Access, &at, ErrorKind::Down))
+            }
+            Link::Local(machine) => machine.kernel.access(self.shared_caller(), &at, right).await,
         }
-        self.machine.kernel.access(self.shared_caller(), &at, right).await
     }
 
     /// Makes a directory, and its parents. Nothing happens when it is there.

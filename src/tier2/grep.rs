@@ -222,7 +222,7 @@ impl GrepStream {
     /// The next file with matches, or the next that could not be read; none at the end.
     pub async fn next(&mut self) -> Option<Result<FileMatches>> {
         loop {
-            while self.running.len() < self.nx.machine.search_threads {
+            while self.running.len() < self.nx.search().1 {
                 match self.file().await {
                     Ok(Some(path)) => {
                         self.running.push_back(Box::pin(file(self.nx.clone(), self.search.clone(), path)));
@@ -279,7 +279,7 @@ struct Searched {
 async fn file(nx: Nexus, search: Arc<Search>, path: VPath) -> Result<Searched> {
     let content = nx.send(SysRead::at(&path)).await?.data;
     let bytes = content.len() as u64;
-    let scanned = nx.machine.search.run(move || search.scan(&content)).await;
+    let scanned = nx.search().0.run(move || search.scan(&content)).await;
     let failed = |why: &dyn std::fmt::Display| Error::new(Op::Grep, &path, ErrorKind::Io).because(why);
     let scanned = scanned.map_err(|why| failed(&why))?;
     let Some(Scanned { count, lines }) = scanned.map_err(|why| failed(&why))? else {

@@ -43,7 +43,11 @@ impl Nexus {
     }
 
     /// The mounts and how they are. Asks no actor.
-    pub fn mounts(&self) -> Vec<MountStatus> {
-        self.machine.kernel.mount_statuses()
+    ///
+    /// # Errors
+    /// None on the kernel of this process.
+    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
+    pub async fn mounts(&self) -> Result<Vec<MountStatus>> {
+        Ok(self.machine(Op::Mount)?.kernel.mount_statuses())
     }
 }

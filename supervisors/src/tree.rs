@@ -1,10 +1,11 @@
 //! A running tree, from the outside.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Place, Ref};
+use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Moment, Place, Ref, Strike};
 
 use crate::board::{Board, TreeStatus};
 use crate::messages::{Order, OrderError};
@@ -25,7 +26,37 @@ pub enum Kill {
     Brutal,
     /// It blocks its thread until its watchdog writes it off; without a watchdog, for a minute.
     Wedge,
+    /// This strikes it while it handles the next message that it begins. Until then its status shows it as armed.
+    Handling(Inject, Moment),
 }
+
+impl Kill {
+    /// All ways.
+    pub const ALL: [Self; 4] = [Self::Panic, Self::Error, Self::Brutal, Self::Wedge];
+
+    /// The word for it, such as `panic`: what [`FromStr`] takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Error => "error",
+            Self::Brutal => "brutal",
+            Self::Wedge => "wedge",
+        }
+    }
+}
+
+impl FromStr for Kill {
+    type Err = UnknownKill;
+
+    fn from_str(word: &str) -> Result<Self, UnknownKill> {
+        Self::ALL.into_iter().find(|kill| kill.name() == word).ok_or_else(|| UnknownKill(word.to_owned()))
+    }
+}
+
+/// A word that is no way to [`Kill`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no way to kill: panic, error, brutal or wedge")]
+pub struct UnknownKill(String);
 
 /// A running supervision tree. Dropping it leaves the tree running.
 pub struct Tree {
@@ -92,7 +123,8 @@ impl Tree {
         }
     }
 
-    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path.
+    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path; for
+    /// [`Kill::Handling`] also when it does not run, or is armed already.
     pub fn kill(&self, path: &str, how: Kill) -> bool {
         let victim = match self.step(path) {
             Some(Found::Root) => self.root.clone(),
@@ -104,6 +136,7 @@ impl Tree {
             Kill::Error => victim.inject(Inject::Error),
             Kill::Wedge => victim.inject(Inject::Wedge),
             Kill::Brutal => victim.kill(),
+            Kill::Handling(fault, moment) => return victim.arm(Strike { fault, moment }),
         }
         true
     }
@@ -193,5 +226,19 @@ impl SupervisorRef {
 impl fmt::Debug for SupervisorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SupervisorRef({})", self.actor.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_kill_has_a_word() {
+        for kill in Kill::ALL {
+            assert_eq!(kill.name().parse(), Ok(kill));
+        }
+        let error = "nicely".parse::<Kill>().unwrap_err();
+        assert_eq!(error.to_string(), "\"nicely\" is no way to kill: panic, error, brutal or wedge");
     }
 }

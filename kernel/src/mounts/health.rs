@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nexus_actors::Env;
 use nexus_messages::Timestamp;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::breaker::{Breaker, Change, Pass};
 
 /// How the calls of a mount's driver went, since the mount was attached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DriverCalls {
     /// Calls made of the driver.
@@ -31,7 +31,7 @@ pub struct DriverCalls {
 }
 
 /// The latest failure of a mount's driver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DriverFailure {
     /// When.

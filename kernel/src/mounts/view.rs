@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nexus_actors::{Env, Snap, Superseded};
 use nexus_messages::{Timestamp, VPath, ZoneId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
@@ -33,7 +33,7 @@ impl MountsView {
 }
 
 /// A mount, as administrators see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MountStatus {
     /// The zone.
@@ -59,7 +59,7 @@ pub struct MountStatus {
 }
 
 /// How a mount is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MountState {

@@ -11,6 +11,7 @@ use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::owned::{Owned, Ownership};
+use crate::sys;
 use crate::volume::{Intent, Site, Stop, store_error};
 
 /// How long a call waits for the locks of its paths.
@@ -18,9 +19,6 @@ pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A syscall that changes something.
 pub(crate) trait Mutation: Admissible + Sync {
-    /// What it gives.
-    type Done: Send + Sync + 'static;
-
     /// The client's operation id.
     fn op_id(&self) -> Option<OpId>;
 
@@ -106,6 +104,9 @@ async fn execute<M: Mutation>(
         Err(error) => (Err(error), false),
     };
     admitted.after(&done).await;
+    let changed = admitted.second.as_ref().unwrap_or(&admitted.first);
+    // What the kernel is told there is committed nowhere.
+    let is_new = is_new && !sys::serves(&changed.site.path);
     if let (true, Ok(done)) = (is_new, &done)
         && let Some(hooks) = kernel.dispatch().get()
         && let Some(event) = M::event(&intent, &admitted, done)

@@ -31,8 +31,6 @@ impl Admissible for SysRename {
 }
 
 impl Mutation for SysRename {
-    type Done = Renamed;
-
     fn op_id(&self) -> Option<OpId> {
         self.op_id
     }

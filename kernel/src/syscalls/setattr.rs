@@ -16,6 +16,7 @@ use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
 use crate::owned::Owned;
+use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysSetattr {
@@ -75,8 +76,6 @@ impl Admissible for SysSetattr {
 }
 
 impl Mutation for SysSetattr {
-    type Done = SetattrDone;
-
     fn op_id(&self) -> Option<OpId> {
         self.op_id
     }
@@ -153,5 +152,6 @@ async fn attach(kernel: &Arc<Kernel>, caller: &Arc<Caller>, mut call: SysSetattr
         // What should serve the path does not, or nothing does: that is no reason not to mount.
         Err(_) => {}
     }
+    sys::not_to_be_covered(&call.path)?;
     kernel.mount(caller, &call).await
 }

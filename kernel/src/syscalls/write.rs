@@ -42,8 +42,6 @@ impl Admissible for SysWrite {
 }
 
 impl Mutation for SysWrite {
-    type Done = Written;
-
     fn op_id(&self) -> Option<OpId> {
         self.op_id
     }

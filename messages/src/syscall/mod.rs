@@ -15,6 +15,9 @@ mod unlink;
 mod watch;
 mod write;
 
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use copy::{Copied, SysCopy};
@@ -30,9 +33,10 @@ pub use watch::{SysWatch, Watched};
 pub use write::{Place, SysWrite, Written};
 
 use crate::content::ContentId;
-use crate::error::Op;
+use crate::error::{Op, Result};
 use crate::ident::OpId;
 use crate::message::Message;
+use crate::metadata::FileMetadata;
 use crate::path::VPath;
 
 /// What a caller expects to find before its change is made. Checked under the path's lock, and again at commit.
@@ -115,19 +119,45 @@ impl Syscall {
     }
 }
 
+/// What any syscall gives: the counterpart of [`Syscall`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is documented at its struct")]
+pub enum Answer {
+    Stat(Arc<FileMetadata>),
+    Setattr(SetattrDone),
+    Rename(Renamed),
+    Unlink(Unlinked),
+    Readdir(Listing),
+    Read(ReadData),
+    Write(Written),
+    Copy(Copied),
+    Lock(Locked),
+    Unlock(Unlocked),
+    Watch(Watched),
+}
+
 /// A message that is a syscall.
-pub trait SyscallMessage: Message + Clone + Into<Syscall> {
+pub trait SyscallMessage:
+    Message<Reply = Result<<Self as SyscallMessage>::Done>> + Clone + Into<Syscall>
+{
+    /// What it gives when it succeeds.
+    type Done: Into<Answer> + Serialize + DeserializeOwned + Send + Sync + 'static;
+
     /// The operation, as errors and logs name it.
     const OP: Op;
 
     /// The message in `call`, when it is of this kind.
     fn from_syscall(call: Syscall) -> Option<Self>;
+
+    /// What it gave, when `answer` is that of this kind.
+    fn from_answer(answer: Answer) -> Option<Self::Done>;
 }
 
 macro_rules! syscalls {
     ($($variant:ident($message:ident) -> $reply:ty, $op:ident, $name:literal;)*) => {$(
         impl Message for $message {
-            type Reply = crate::error::Result<$reply>;
+            type Reply = Result<$reply>;
             const NAME: &'static str = $name;
         }
 
@@ -137,6 +167,8 @@ macro_rules! syscalls {
         }
 
         impl SyscallMessage for $message {
+            type Done = $reply;
+
             const OP: Op = Op::$op;
 
             fn from_syscall(call: Syscall) -> Option<Self> {
@@ -144,6 +176,19 @@ macro_rules! syscalls {
                     Syscall::$variant(message) => Some(message),
                     _ => None,
                 }
+            }
+
+            fn from_answer(answer: Answer) -> Option<$reply> {
+                match answer {
+                    Answer::$variant(done) => Some(done),
+                    _ => None,
+                }
+            }
+        }
+
+        impl From<$reply> for Answer {
+            fn from(done: $reply) -> Self {
+                Self::$variant(done)
             }
         }
 
@@ -156,7 +201,7 @@ macro_rules! syscalls {
 }
 
 syscalls! {
-    Stat(SysStat) -> std::sync::Arc<crate::metadata::FileMetadata>, Stat, "sys.stat";
+    Stat(SysStat) -> Arc<FileMetadata>, Stat, "sys.stat";
     Setattr(SysSetattr) -> SetattrDone, Setattr, "sys.setattr";
     Rename(SysRename) -> Renamed, Rename, "sys.rename";
     Unlink(SysUnlink) -> Unlinked, Unlink, "sys.unlink";

@@ -1,7 +1,7 @@
 //! `mkdir`, `rm`, `mv`, `ln`.
 
 use nexus::syscall::{Expect, Parents, SysRename, SysSetattr, SysUnlink};
-use nexus::{Error, ErrorKind, Op};
+use nexus::{EntryType, Error, ErrorKind, Op};
 use serde_json::json;
 
 use crate::args::{LnArgs, MkdirArgs, MvArgs, RmArgs};
@@ -28,10 +28,16 @@ pub(crate) async fn rm(session: &Session, args: RmArgs) -> Outcome {
     for text in &args.paths {
         let one = async {
             let at = path(Op::Unlink, text)?;
-            // A mount point would be detached; that is what umount is for.
-            if session.nx.mounts().iter().any(|mount| mount.point == at) {
-                let error = Error::new(Op::Unlink, &at, ErrorKind::Busy);
-                return Err(error.because("a mount point, which umount detaches").into());
+            // A mount point would be detached, also one that does not serve; that is what umount is for.
+            match session.nx.lstat(&at).await {
+                Ok(found) if found.entry_type == EntryType::Mount => {
+                    let error = Error::new(Op::Unlink, &at, ErrorKind::Busy);
+                    return Err(error.because("a mount point, which umount detaches").into());
+                }
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error.during(Op::Unlink).into());
+                }
+                _ => {}
             }
             let call = SysUnlink::at(&at);
             let call = if args.recursive { call.recursive() } else { call.expect(Expect::File) };

@@ -26,8 +26,8 @@ pub(crate) async fn umount(session: &Session, args: UmountArgs) -> Outcome {
     session.out.quiet(&json!({ "path": at }))
 }
 
-pub(crate) fn mounts(session: &Session) -> Outcome {
-    for mount in session.nx.mounts() {
+pub(crate) async fn mounts(session: &Session) -> Outcome {
+    for mount in session.nx.mounts().await? {
         if session.out.is_json() {
             session.out.json(&mount)?;
             continue;

@@ -6,8 +6,8 @@ use crate::failure::Outcome;
 use crate::output::Output;
 use crate::session::Session;
 
-pub(crate) fn ps(session: &Session) -> Outcome {
-    let tree = session.nx.tree();
+pub(crate) async fn ps(session: &Session) -> Outcome {
+    let tree = session.nx.tree().await?;
     if session.out.is_json() {
         return session.out.json(&tree);
     }

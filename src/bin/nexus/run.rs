@@ -38,7 +38,7 @@ pub(crate) fn main(cli: Cli) -> Status {
 async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profile: Option<&str>) -> Outcome {
     let data = data.unwrap_or_else(data_folder);
     let nx = nexus::connect(config(&data, profile)?).await?;
-    let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data)?);
+    let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
     let done = Box::pin(execute(&session, command)).await.and_then(|()| session.out.flush());
     if let Err(failure) = &done {
         // What was printed before comes before.
@@ -71,8 +71,8 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Grep(args) => Box::pin(search::grep(session, args)).await,
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
-        Command::Mounts(_) => mounts::mounts(session),
-        Command::Ps(_) => ps::ps(session),
+        Command::Mounts(_) => mounts::mounts(session).await,
+        Command::Ps(_) => ps::ps(session).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,
         Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,
         // Its kernels are its own, and so is its data.

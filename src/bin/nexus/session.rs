@@ -12,26 +12,24 @@ use crate::output::Output;
 pub(crate) struct Session {
     pub(crate) nx: Nexus,
     pub(crate) out: Output,
-    env: Env,
     /// The data folder on the host, which an import leaves out.
     pub(crate) data: PathBuf,
 }
 
 impl Session {
     /// A session on the administrator's handle `nx`, whose kernel keeps its data in `data`.
-    pub(crate) fn new(nx: Nexus, out: Output, data: PathBuf) -> nexus::Result<Self> {
-        let env = nx.kernel()?.env().clone();
-        Ok(Self { nx, out, env, data })
+    pub(crate) fn new(nx: Nexus, out: Output, data: PathBuf) -> Self {
+        Self { nx, out, data }
     }
 
     /// The kernel's clock, tasks and threads.
     pub(crate) fn env(&self) -> &Env {
-        &self.env
+        self.nx.env()
     }
 
     /// The same kernel, printing elsewhere.
     pub(crate) fn printing_to(&self, out: Output) -> Self {
-        Self { nx: self.nx.clone(), out, env: self.env.clone(), data: self.data.clone() }
+        Self { nx: self.nx.clone(), out, data: self.data.clone() }
     }
 
     /// The result of one of several paths: a failure is told, and the command goes on with the next.

@@ -65,7 +65,7 @@ impl Tour<'_> {
 
     async fn kill_each(&self, session: &Session, readers: &Readers) -> Outcome<usize> {
         let mut victims = Vec::new();
-        let tree = session.nx.tree();
+        let tree = session.nx.tree().await?;
         for branch in tree.children.iter().filter(|branch| BRANCHES.contains(&&*branch.id)) {
             leaves(branch, &format!("{}/{}", tree.id, branch.id), &mut victims);
         }
@@ -76,15 +76,17 @@ impl Tour<'_> {
     }
 
     async fn kill(&self, session: &Session, readers: &Readers, victim: &str) -> Outcome {
-        let looked = || actor(&session.nx.tree(), victim);
+        let looked = async || session.nx.tree().await.map(|tree| actor(&tree, victim));
         let gone = || Failure::claim("tour", format!("{victim} is not in the tree"));
-        let (before, _) = looked().ok_or_else(gone)?;
+        let (before, _) = looked().await?.ok_or_else(gone)?;
         let reads = readers.reads.load(Ordering::Relaxed);
         let begun = self.env.now();
-        if !session.nx.kill(victim, Kill::Panic)? {
+        if !session.nx.kill(victim, Kill::Panic).await? {
             return Err(gone());
         }
-        while !looked().is_some_and(|(generation, state)| generation > before && state == ActorState::Running)
+        while !looked()
+            .await?
+            .is_some_and(|(generation, state)| generation > before && state == ActorState::Running)
         {
             if self.env.now().duration_since(begun) > BACK_WITHIN {
                 return Err(Failure::claim("tour", format!("{victim} was not back within {BACK_WITHIN:?}")));

@@ -95,7 +95,7 @@ async fn walk(
     let files = tour.read_back(&session, &source, &tree).await?;
     tour.read_warm(&session, &files).await?;
     tour.grep(&session, &source, &tree, &files).await?;
-    tour.show_tree(&session)?;
+    tour.show_tree(&session).await?;
     tour.kill_primitives(&session, &files).await?;
     session.nx.shutdown().await?;
     tour.crash(&source, &tree).await?;
@@ -127,15 +127,15 @@ impl Tour<'_> {
 
     async fn open(&self) -> Outcome<Arc<Session>> {
         let nx = nexus::connect(config(&self.data, self.profile)?).await?;
-        Ok(Arc::new(Session::new(nx, Output::new(self.out.is_json()), self.data.clone())?))
+        Ok(Arc::new(Session::new(nx, Output::new(self.out.is_json()), self.data.clone())))
     }
 
     async fn boot(&self) -> Outcome<Arc<Session>> {
         let begun = self.env.now();
         let session = self.open().await?;
         let took = self.env.now().duration_since(begun);
-        let tree = session.nx.tree();
-        let (actors, mounts) = (count(&tree), session.nx.mounts().len());
+        let tree = session.nx.tree().await?;
+        let (actors, mounts) = (count(&tree), session.nx.mounts().await?.len());
         let says = format!(
             "a kernel on {} is ready after {:.1} ms: {actors} actors in its supervision tree, {mounts} mounts",
             self.data.display(),
@@ -197,8 +197,8 @@ impl Tour<'_> {
         self.step("import", begun, says, measured)
     }
 
-    fn show_tree(&self, session: &Session) -> Outcome {
-        let tree = session.nx.tree();
+    async fn show_tree(&self, session: &Session) -> Outcome {
+        let tree = session.nx.tree().await?;
         let says = "the tree of actors; a crash of any of them concerns what is below its supervisor";
         self.step("actors", self.env.now(), says.into(), json!({ "tree": tree }))?;
         if !self.out.is_json() {
