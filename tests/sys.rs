@@ -205,12 +205,15 @@ fn a_written_word_hurts_an_actor_and_its_file_tells_of_it() {
 }
 
 #[test]
-fn what_is_no_word_hurts_nobody() {
+fn what_is_not_taken_hurts_nobody() {
     let nx = boot();
     let at = "/__sys__/actors/nexus/kernel/router";
-    for word in ["", "panics", "panic error", "PANIC", "\u{fffd}"] {
+    for word in ["", "panics", "panic error", "before", "PANIC", "\u{fffd}"] {
         refused(nx.write(at, word), Errno::EINVAL, at);
     }
+    nx.write(at, "panic before").expect("it is told");
+    assert_eq!(actor(&nx, "nexus/kernel/router").armed.as_deref(), Some("panic before"));
+    refused(nx.write(at, "error after"), Errno::EBUSY, at);
     refused(nx.send(SysWrite::at(path(at), "panic").offset(3)), Errno::EINVAL, at);
     refused(nx.edit(at, "router", "panic"), Errno::EINVAL, at);
     let conditional = SysWrite::at(path(at), "panic").when(Precondition::Version(0));

@@ -31,16 +31,39 @@ pub enum Kill {
 }
 
 impl Kill {
-    /// All ways.
-    pub const ALL: [Self; 4] = [Self::Panic, Self::Error, Self::Brutal, Self::Wedge];
+    /// Every way.
+    pub const ALL: [Self; 12] = [
+        Self::Panic,
+        Self::Error,
+        Self::Brutal,
+        Self::Wedge,
+        Self::Handling(Inject::Panic, Moment::Before),
+        Self::Handling(Inject::Panic, Moment::After),
+        Self::Handling(Inject::Error, Moment::Before),
+        Self::Handling(Inject::Error, Moment::After),
+        Self::Handling(Inject::Kill, Moment::Before),
+        Self::Handling(Inject::Kill, Moment::After),
+        Self::Handling(Inject::Wedge, Moment::Before),
+        Self::Handling(Inject::Wedge, Moment::After),
+    ];
+}
 
-    /// The word for it, such as `panic`: what [`FromStr`] takes.
-    pub fn name(self) -> &'static str {
+/// Shows as one word, such as `panic`; one that strikes a message as two, such as `panic before`. [`FromStr`] takes the same.
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = |fault: &Inject| match fault {
+            Inject::Panic => "panic",
+            Inject::Error => "error",
+            Inject::Kill => "brutal",
+            Inject::Wedge => "wedge",
+        };
         match self {
-            Self::Panic => "panic",
-            Self::Error => "error",
-            Self::Brutal => "brutal",
-            Self::Wedge => "wedge",
+            Self::Panic => f.write_str(fault(&Inject::Panic)),
+            Self::Error => f.write_str(fault(&Inject::Error)),
+            Self::Brutal => f.write_str(fault(&Inject::Kill)),
+            Self::Wedge => f.write_str(fault(&Inject::Wedge)),
+            Self::Handling(what, Moment::Before) => write!(f, "{} before", fault(what)),
+            Self::Handling(what, Moment::After) => write!(f, "{} after", fault(what)),
         }
     }
 }
@@ -48,14 +71,15 @@ impl Kill {
 impl FromStr for Kill {
     type Err = UnknownKill;
 
-    fn from_str(word: &str) -> Result<Self, UnknownKill> {
-        Self::ALL.into_iter().find(|kill| kill.name() == word).ok_or_else(|| UnknownKill(word.to_owned()))
+    fn from_str(words: &str) -> Result<Self, UnknownKill> {
+        let known = Self::ALL.into_iter().find(|kill| kill.to_string() == words);
+        known.ok_or_else(|| UnknownKill(words.to_owned()))
     }
 }
 
-/// A word that is no way to [`Kill`].
+/// Words that are no way to [`Kill`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no way to kill: panic, error, brutal or wedge")]
+#[error("{0:?} is none of panic, error, brutal and wedge, each also with before or after")]
 pub struct UnknownKill(String);
 
 /// A running supervision tree. Dropping it leaves the tree running.
@@ -234,11 +258,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_to_kill_has_a_word() {
+    fn each_way_to_kill_has_its_words() {
         for kill in Kill::ALL {
-            assert_eq!(kill.name().parse(), Ok(kill));
+            assert_eq!(kill.to_string().parse(), Ok(kill));
         }
-        let error = "nicely".parse::<Kill>().unwrap_err();
-        assert_eq!(error.to_string(), "\"nicely\" is no way to kill: panic, error, brutal or wedge");
+        assert_eq!("wedge after".parse(), Ok(Kill::Handling(Inject::Wedge, Moment::After)));
+        assert!("nicely".parse::<Kill>().unwrap_err().to_string().starts_with("\"nicely\" is none of"));
     }
 }

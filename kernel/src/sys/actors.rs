@@ -1,7 +1,7 @@
 //! `actors/`: the supervision tree. A supervisor is a directory of its children.
 //!
-//! An actor's file takes one word: `panic`, `error`, `brutal` or `wedge` hurts it in that way, to see what becomes of it. The write is
-//! answered when the actor was told, not when it is back.
+//! An actor's file takes a word: `panic`, `error`, `brutal` or `wedge` hurts it in that way at once, and `panic before`, `error after` and
+//! so on when it handles its next message, to see what becomes of it. The write is answered when the actor was told, not when it is back.
 
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ pub struct ActorEntry {
     pub served: u64,
     /// What it works on now.
     pub running: Option<Running>,
+    /// The fault that will strike its next message, such as `panic before`.
+    pub armed: Option<String>,
     /// How its last incarnation ended.
     pub last_exit: Option<LastExit>,
     /// How long this incarnation has been running, in milliseconds.
@@ -122,19 +124,22 @@ impl Provider for Actors {
 
 fn kill(change: &Change<'_>, call: &SysWrite) -> Result<()> {
     let word = call.data.concat();
-    let how = std::str::from_utf8(&word).ok().and_then(|word| word.trim().parse().ok());
-    let fits = matches!(call.place, Place::Whole | Place::End | Place::At(0));
-    let Some(how) = how.filter(|_| fits) else {
-        let words = Kill::ALL.map(Kill::name).join(", ");
-        let error = change.fail(ErrorKind::InvalidArgument);
-        return Err(error.because(format!("an actor takes one word: {words}")));
-    };
+    let word = String::from_utf8_lossy(&word);
+    let invalid = || change.fail(ErrorKind::InvalidArgument);
+    let how: Kill = word.trim().parse().map_err(|error| invalid().because(error))?;
+    if !matches!(call.place, Place::Whole | Place::End | Place::At(0)) {
+        return Err(invalid().because("what an actor takes is taken whole"));
+    }
     let ids = match &change.at[..] {
         [ids @ .., SELF] => ids,
         ids => ids,
     };
     let killed = change.kernel.supervised().is_some_and(|tree| tree.kill(&ids.join("/"), how));
-    if killed { Ok(()) } else { Err(change.fail(ErrorKind::NotFound)) }
+    if killed {
+        Ok(())
+    } else {
+        Err(change.fail(ErrorKind::Busy).because("it does not run, or is armed already"))
+    }
 }
 
 fn find<'t>(root: &'t TreeStatus, ids: &[&str]) -> Option<&'t TreeStatus> {
@@ -165,6 +170,7 @@ impl ActorEntry {
             in_flight: actor.in_flight,
             served: actor.served,
             running: actor.running.as_ref().map(Running::of),
+            armed: actor.armed.map(|strike| Kill::Handling(strike.fault, strike.moment).to_string()),
             last_exit: actor.last_exit.as_ref().map(LastExit::of),
             up_ms: actor.up_for.map(milliseconds),
             children: Vec::new(),

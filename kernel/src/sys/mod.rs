@@ -12,7 +12,7 @@
 //!
 //! | path | what it is |
 //! |---|---|
-//! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: one word of [`Kill`](nexus_supervisors::Kill) hurts it |
+//! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
 //! | `hooks/ID` | a registered hook |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
 //! | `version` | what runs here |
