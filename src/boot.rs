@@ -79,6 +79,7 @@ async fn bring_up(
     let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
     let tree = Arc::new(tree);
     started.tree = Some(tree.clone());
+    started.kernel = Some(kernel.clone());
     kernel.set_tree(&tree);
 
     let remounted = kernel.remount().await;
@@ -188,6 +189,7 @@ struct Started {
     /// Whether the environment was made for this kernel, and ends with it.
     owns_env: bool,
     store: Option<Arc<Closing>>,
+    kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
     stopping: AtomicBool,
     ended: Latch<()>,
@@ -195,7 +197,15 @@ struct Started {
 
 impl Started {
     fn new(env: Env, owns_env: bool) -> Self {
-        Self { env, owns_env, store: None, tree: None, stopping: AtomicBool::new(false), ended: Latch::new() }
+        Self {
+            env,
+            owns_env,
+            store: None,
+            kernel: None,
+            tree: None,
+            stopping: AtomicBool::new(false),
+            ended: Latch::new(),
+        }
     }
 
     /// Begins the end, once. A task of the kernel's own carries it out, so that it does not hang on who asked for it.
@@ -204,10 +214,14 @@ impl Started {
             return;
         }
         let (store, tree, ended) = (self.store.clone(), self.tree.clone(), self.ended.clone());
+        let kernel = self.kernel.clone();
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
             if let Some(tree) = tree {
                 tree.stop().await;
+            }
+            if let Some(kernel) = kernel {
+                kernel.release_drivers();
             }
             if let Some(store) = store {
                 store.close();

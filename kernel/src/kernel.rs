@@ -20,7 +20,7 @@ use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
-use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
+use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::store::{Committer, Store, StoreStats};
@@ -218,6 +218,24 @@ impl Kernel {
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
     pub fn set_tree(&self, tree: &Arc<Tree>) {
         *self.tree.lock() = Arc::downgrade(tree);
+    }
+
+    /// Asks the driver of the mount at just this point whether its backend answers. One that does not is opened anew, again and again, with
+    /// back-off. May be repeated.
+    ///
+    /// # Errors
+    /// What the driver says, `ENOENT` when nothing is mounted there, `ETIMEDOUT` when it does not answer in time.
+    pub async fn probe_mount(&self, zone: &ZoneId, point: &VPath) -> Result<()> {
+        mounts::probe(self, zone, point).await
+    }
+
+    /// Takes the drivers out of their mounts: each ends with the last call in it, and with it what it holds. To be called when the tree has stopped,
+    /// which leaves them where they are. Does not wait; may be repeated.
+    pub fn release_drivers(&self) {
+        let mounts = self.routes.read(|routes| routes.iter().cloned().collect::<Vec<_>>());
+        for mount in mounts {
+            mount.release(&self.env);
+        }
     }
 
     /// The mounts and how they are. Sends no mail.

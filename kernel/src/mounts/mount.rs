@@ -176,6 +176,11 @@ impl Mount {
         self.replace(env, Guarded::unwatched(Arc::new(placeholder), path_addressed))
     }
 
+    /// As [`vacate`](Self::vacate), and leaves the driver to its last caller.
+    pub(crate) fn release(&self, env: &Env) {
+        drop(self.vacate(env));
+    }
+
     /// With the pen in hand.
     fn replace(&self, env: &Env, driver: Guarded) -> Retired<Arc<Guarded>> {
         let prepared = ready(Ok::<_, Infallible>(Box::new(Arc::new(driver))));

@@ -8,6 +8,7 @@ use nexus_actors::{Env, Snap, Superseded};
 use nexus_messages::{Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
 
+use super::driver::actor_name;
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 
@@ -50,6 +51,8 @@ pub struct MountStatus {
     pub state: MountState,
     /// How often the driver was replaced, by a restart or a swap.
     pub generation: u64,
+    /// The driver's actor, as a path of the supervision tree.
+    pub actor: String,
     /// How many calls are inside the driver now.
     pub in_flight: usize,
     /// How the calls of the driver went.
@@ -117,6 +120,7 @@ impl MountStatus {
             read_only: mount.is_read_only(),
             state: MountState::of(mount, env),
             generation: mount.driver_generation(),
+            actor: format!("nexus/drivers/{}", actor_name(mount)),
             in_flight: mount.in_flight(),
             calls: mount.health().calls(),
             last_failure: mount.health().latest(),
