@@ -27,6 +27,7 @@ use crate::exit::ExitReason;
 use crate::fault::{Armed, Inject};
 use crate::mailbox::{Full, Mailbox, MailboxBounds};
 use crate::panics;
+use crate::spans;
 use crate::status::{ActorState, ActorStatus, Busy};
 use crate::swap::SwapRequest;
 
@@ -208,6 +209,7 @@ impl<B: Behaviour> Cell<B> {
         deadline: Option<Instant>,
         patient: bool,
     ) -> Result<u64, CallError> {
+        let mail = spans::traced(&self.name, mail);
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::Down);
@@ -241,11 +243,12 @@ impl<B: Behaviour> Cell<B> {
     where
         B: Handle<M>,
     {
+        let mail = spans::traced(&self.name, Parcel::<B, M>::new(message, None));
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::Down);
         }
-        state.mailbox.signal(Parcel::<B, M>::new(message, None));
+        state.mailbox.signal(mail);
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
