@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use tracing::field::Empty;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Level, Span};
 
 use crate::behaviour::{Behaviour, Cx, Finish, Job};
 use crate::call::CallError;
@@ -24,15 +24,16 @@ struct Traced<B: Behaviour> {
 
 /// The same message, in a span if anybody wants one. Calls the subscriber, so no lock may be held.
 #[inline]
-pub(crate) fn traced<B: Behaviour>(actor: &str, mail: Mail<B>) -> Mail<B> {
-    let span =
-        tracing::trace_span!(target: TARGET, "message", actor, message = mail.name(), generation = Empty);
-    if span.is_disabled() { mail } else { wrapped(mail, span) }
+pub(crate) fn traced<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>) -> Mail<B> {
+    // One relaxed load.
+    if tracing::level_enabled!(Level::TRACE) { in_span(actor, mail) } else { mail }
 }
 
 #[cold]
-fn wrapped<B: Behaviour>(mail: Mail<B>, span: Span) -> Mail<B> {
-    Arc::new(Traced { mail, span })
+fn in_span<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>) -> Mail<B> {
+    let (actor, message) = (&**actor, mail.name());
+    let span = tracing::trace_span!(target: TARGET, "message", actor, message, generation = Empty);
+    if span.is_disabled() { mail } else { Arc::new(Traced { mail, span }) }
 }
 
 impl<B: Behaviour> Envelope<B> for Traced<B> {
