@@ -1,6 +1,7 @@
 //! A running tree, from the outside.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,58 @@ pub enum Kill {
     /// This strikes it while it handles the next message that it begins. Until then its status shows it as armed.
     Handling(Inject, Moment),
 }
+
+impl Kill {
+    /// Every way.
+    pub const ALL: [Self; 12] = [
+        Self::Panic,
+        Self::Error,
+        Self::Brutal,
+        Self::Wedge,
+        Self::Handling(Inject::Panic, Moment::Before),
+        Self::Handling(Inject::Panic, Moment::After),
+        Self::Handling(Inject::Error, Moment::Before),
+        Self::Handling(Inject::Error, Moment::After),
+        Self::Handling(Inject::Kill, Moment::Before),
+        Self::Handling(Inject::Kill, Moment::After),
+        Self::Handling(Inject::Wedge, Moment::Before),
+        Self::Handling(Inject::Wedge, Moment::After),
+    ];
+}
+
+/// Shows as one word, such as `panic`; one that strikes a message as two, such as `panic before`. [`FromStr`] takes the same.
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = |fault: &Inject| match fault {
+            Inject::Panic => "panic",
+            Inject::Error => "error",
+            Inject::Kill => "brutal",
+            Inject::Wedge => "wedge",
+        };
+        match self {
+            Self::Panic => f.write_str(fault(&Inject::Panic)),
+            Self::Error => f.write_str(fault(&Inject::Error)),
+            Self::Brutal => f.write_str(fault(&Inject::Kill)),
+            Self::Wedge => f.write_str(fault(&Inject::Wedge)),
+            Self::Handling(what, Moment::Before) => write!(f, "{} before", fault(what)),
+            Self::Handling(what, Moment::After) => write!(f, "{} after", fault(what)),
+        }
+    }
+}
+
+impl FromStr for Kill {
+    type Err = UnknownKill;
+
+    fn from_str(words: &str) -> Result<Self, UnknownKill> {
+        let known = Self::ALL.into_iter().find(|kill| kill.to_string() == words);
+        known.ok_or_else(|| UnknownKill(words.to_owned()))
+    }
+}
+
+/// Words that are no way to [`Kill`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of panic, error, brutal and wedge, each also with before or after")]
+pub struct UnknownKill(String);
 
 /// A running supervision tree. Dropping it leaves the tree running.
 pub struct Tree {
@@ -197,5 +250,19 @@ impl SupervisorRef {
 impl fmt::Debug for SupervisorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SupervisorRef({})", self.actor.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_kill_has_its_words() {
+        for kill in Kill::ALL {
+            assert_eq!(kill.to_string().parse(), Ok(kill));
+        }
+        assert_eq!("wedge after".parse(), Ok(Kill::Handling(Inject::Wedge, Moment::After)));
+        assert!("nicely".parse::<Kill>().unwrap_err().to_string().starts_with("\"nicely\" is none of"));
     }
 }
