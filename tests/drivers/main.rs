@@ -6,5 +6,7 @@ mod bench;
 mod breaker;
 mod cached;
 mod calls;
+mod dying;
+mod gate;
 mod restarts;
 mod swaps;
