@@ -119,6 +119,12 @@ fn a_swap_whose_actors_die_at_the_row_is_finished() {
         let (other, new) = (nx.clone(), spec(folder.path(), "cas-local"));
         let swap = thread::spawn(move || other.swap_driver("/m", new));
         metastore.reached();
+        // What were written to a new driver now would be looked for in the old one, if the kernel died.
+        assert_eq!(
+            status(&nx).generation,
+            before.generation,
+            "published before the row is known to be on disk"
+        );
         let victim = if victim == "driver" { before.actor.as_str() } else { victim };
         let generation = |nx: &blocking::Nexus| {
             let mut at = nx.tree().expect("it answers");

@@ -9,4 +9,5 @@ mod calls;
 mod dying;
 mod gate;
 mod restarts;
+mod simulated;
 mod swaps;

@@ -290,3 +290,39 @@ impl fmt::Debug for Mount {
         f.debug_struct("Mount").field("point", &self.point).field("zone", &self.zone).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount() -> Mount {
+        let point = VPath::parse("/m").unwrap();
+        Mount::new(FileId(7), ZoneId::root(), TreeId::ROOT, point, MountSpec::new("d"))
+    }
+
+    #[test]
+    fn no_ghost_of_a_drivers_actor_publishes() {
+        let (env, _simulation) = Env::seeded(1);
+        let mount = mount();
+        let driver = || mount.placeholder(true);
+        mount.claim(1).unwrap();
+        assert_eq!(mount.put(&env, 1, driver(), false).unwrap().generation(), 1);
+        mount.claim(2).unwrap();
+        let late = mount.put(&env, 1, driver(), false).unwrap_err();
+        assert_eq!(late, Superseded { writer: 1, newest: 2 });
+        assert_eq!(mount.driver_generation(), 2, "what the ghost had is not there");
+        drop(mount.put(&env, 2, driver(), false).unwrap());
+        drop(mount.vacate(&env));
+        assert!(mount.put(&env, 3, driver(), false).is_err(), "it was detached");
+    }
+
+    #[test]
+    fn a_mount_keeps_to_the_way_in_which_its_files_are_found() {
+        let (env, _simulation) = Env::seeded(1);
+        let mount = mount();
+        assert!(mount.failure().is_some() && mount.fits(true).is_ok() && mount.fits(false).is_ok());
+        drop(mount.put(&env, 1, mount.placeholder(true), false).unwrap());
+        assert!(mount.fits(true).is_ok() && mount.fits(false).is_err());
+        assert!(mount.failure().is_none() && mount.is_path_addressed());
+    }
+}
