@@ -1,7 +1,7 @@
 //! From settings to a kernel that serves, and back.
 //!
 //! ```text
-//! lock folder → env → metastore → kernel → tree → remount → first mount of / → ready
+//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → ready
 //! ```
 //!
 //! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
@@ -25,6 +25,9 @@ use crate::folder::DataFolder;
 
 /// How long the drop of the last handle waits for the kernel to end. It goes on ending in the background.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// How long the services may take to stop in the order of their needs; what is late is stopped with the tree.
+const SERVICES_STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Searches that may wait for a thread, for each thread.
 const SEARCHES_PER_THREAD: usize = 4;
@@ -89,6 +92,13 @@ async fn bring_up(
         let mounted = kernel.send(&administrator(), mount).await;
         mounted.map_err(|error| refused(settings, "the first mount", &error))?;
     }
+    for add in &config.services {
+        let added = add(kernel.service_catalogue());
+        added
+            .map_err(|why| failed(settings, ErrorKind::InvalidArgument, "the catalogue of services", &why))?;
+    }
+    let services = kernel.start_services().await;
+    services.map_err(|error| refused(settings, "starting services", &error))?;
     Ok((kernel, tree))
 }
 
@@ -217,6 +227,9 @@ impl Started {
         let kernel = self.kernel.clone();
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
+            if let Some(kernel) = &kernel {
+                kernel.stop_services(SERVICES_STOP_MAX).await;
+            }
             if let Some(tree) = tree {
                 tree.stop().await;
             }

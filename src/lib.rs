@@ -137,6 +137,7 @@ mod folder;
 mod handle;
 mod hooks;
 mod profile;
+mod services;
 mod tier2;
 
 /// The actor runtime that the kernel is made of, for actors of one's own.
@@ -150,7 +151,8 @@ pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
-    DriverCalls, DriverFailure, Kernel, MountState, MountStatus, Serve, StoreStats, dispatch, gate, hal, sys,
+    DriverCalls, DriverFailure, Kernel, MountState, MountStatus, Serve, ServiceState, ServiceStatus,
+    ServiceSwapped, ServiceVersion, StoreStats, dispatch, gate, hal, service, sys,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;

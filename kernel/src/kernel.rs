@@ -22,7 +22,9 @@ use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
 use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
+use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
+use crate::service::ServiceCatalogue;
 use crate::store::{Committer, Store, StoreStats};
 use crate::sys;
 use crate::syscalls::Serve;
@@ -106,6 +108,10 @@ pub struct Kernel {
     zones: Zones,
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
+    registry: Ref<Registry>,
+    services: Arc<Services>,
+    service_catalogue: ServiceCatalogue,
+    service_children: SupervisorRef,
     hashing: Pool,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
@@ -131,6 +137,7 @@ impl Kernel {
         let drivers = SupSpec::new("drivers", Strategy::OneForOne).restarts(u32::MAX, config.restarts_within);
         let services = restarts(SupSpec::new("services", Strategy::OneForOne));
         let clock = env.clone();
+        let registry: Ref<Registry> = mailbox(env, "registry");
         let kernel = Arc::new(Self {
             caches: Caches {
                 metadata: MetadataCache::new(config.metadata_cache_entries),
@@ -147,6 +154,10 @@ impl Kernel {
             zones: Zones::default(),
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),
+            services: Services::new(env, registry.clone()),
+            registry,
+            service_catalogue: ServiceCatalogue::default(),
+            service_children: services.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
             sys: sys::mount(),
             tree: Mutex::default(),
@@ -186,11 +197,9 @@ impl Kernel {
                 self.locks.clone(),
             )))
             .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())));
-        let registry = SupSpec::new("registry", Strategy::RestForOne).child(primitive(ChildSpec::new(
-            "lifecycle",
-            self.lifecycle.clone(),
-            Arc::downgrade(self),
-        )));
+        let registry = SupSpec::new("registry", Strategy::RestForOne)
+            .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
+            .child(primitive(ChildSpec::new("lifecycle", self.lifecycle.clone(), Arc::downgrade(self))));
         restarts(SupSpec::new("nexus", Strategy::RestForOne))
             .supervisor(restarts(store))
             .supervisor(restarts(kernel))
@@ -271,6 +280,11 @@ impl Kernel {
         &self.dispatch
     }
 
+    /// The kinds of services that this process knows.
+    pub fn service_catalogue(&self) -> &ServiceCatalogue {
+        &self.service_catalogue
+    }
+
     /// The permission gate.
     pub fn permission_gate(&self) -> &PermissionGate {
         &self.gate
@@ -332,6 +346,19 @@ impl Kernel {
 
     pub(crate) fn drivers(&self) -> &SupervisorRef {
         &self.drivers
+    }
+
+    pub(crate) fn registry(&self) -> &Ref<Registry> {
+        &self.registry
+    }
+
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// The supervisor of the services.
+    pub(crate) fn service_children(&self) -> &SupervisorRef {
+        &self.service_children
     }
 
     pub(crate) fn data_folder(&self) -> Option<&Path> {
@@ -445,7 +472,7 @@ fn mailbox<B: nexus_actors::Behaviour>(env: &Env, name: &'static str) -> Ref<B> 
 }
 
 /// What a caller is told of a primitive that did not answer.
-fn call_kind(error: CallError) -> ErrorKind {
+pub(crate) fn call_kind(error: CallError) -> ErrorKind {
     match error {
         CallError::Busy => ErrorKind::Busy,
         CallError::Timeout => ErrorKind::TimedOut,
@@ -454,7 +481,7 @@ fn call_kind(error: CallError) -> ErrorKind {
     }
 }
 
-fn down(told: Error, error: CallError) -> Error {
+pub(crate) fn down(told: Error, error: CallError) -> Error {
     let told = told.because(error);
     match error {
         CallError::Timeout | CallError::Crashed { .. } => told.outcome_unknown(),

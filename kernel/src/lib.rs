@@ -10,7 +10,9 @@ pub mod locks;
 mod mounts;
 mod namespace;
 mod owned;
+mod registry;
 pub mod router;
+pub mod service;
 mod store;
 pub mod sys;
 mod syscalls;
@@ -18,5 +20,6 @@ mod volume;
 
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
+pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
 pub use store::StoreStats;
 pub use syscalls::Serve;

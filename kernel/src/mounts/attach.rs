@@ -108,7 +108,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
             .mounted(&MountContext::new(m.point.clone(), m.spec.driver.clone(), Some(m.caller.clone())))
             .await;
     }
-    told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt);
+    told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt).await;
     Ok(Attached { mount, created: true, swapped: None, receipt })
 }
 
@@ -287,17 +287,17 @@ pub(super) async fn stop(kernel: &Kernel, mount: &Mount) {
 }
 
 /// Tells observers of a mount or an unmount.
-pub(super) fn told(
+pub(super) async fn told(
     kernel: &Kernel,
     kind: EventKind,
     point: &VPath,
     caller: &Arc<nexus_messages::Caller>,
     receipt: Receipt,
 ) {
-    if let Some(hooks) = kernel.dispatch().get() {
+    if kernel.dispatch().summary().has_observers(kind) {
         let mut event = Event::new(kind, point.clone(), EntryType::Mount, caller.clone(), receipt.op_id);
         event.lsn = receipt.lsn;
         event.at = Timestamp(kernel.env().wall());
-        hooks.observe(&event);
+        kernel.dispatch().tell(&event).await;
     }
 }

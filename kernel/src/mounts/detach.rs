@@ -56,6 +56,6 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     if let Some(hooks) = kernel.dispatch().get() {
         hooks.unmounted(&context).await;
     }
-    told(&kernel, EventKind::Unmounted, &m.point, &m.caller, receipt);
+    told(&kernel, EventKind::Unmounted, &m.point, &m.caller, receipt).await;
     Ok(Detached { mount, receipt })
 }

@@ -100,7 +100,7 @@ async fn finish(
     })?;
     drop(turn);
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);
-    told(&kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt);
+    told(&kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt).await;
     Ok(Attached { mount, created: false, swapped: Some(swapped), receipt })
 }
 

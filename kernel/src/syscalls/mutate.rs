@@ -108,10 +108,10 @@ async fn execute<M: Mutation>(
     // What the kernel is told there is committed nowhere.
     let is_new = is_new && !sys::serves(&changed.site.path);
     if let (true, Ok(done)) = (is_new, &done)
-        && let Some(hooks) = kernel.dispatch().get()
+        && kernel.dispatch().summary().has_any_observers()
         && let Some(event) = M::event(&intent, &admitted, done)
     {
-        hooks.observe(&event);
+        admitted.observe(&kernel, &event).await;
     }
     done
 }

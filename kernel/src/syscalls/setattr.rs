@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId, PATH_MAX, Receipt, Result,
-    VPath,
+    Attributes, Caller, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId, PATH_MAX, Receipt,
+    Result, VPath,
 };
 
 use super::Serve;
@@ -64,6 +64,12 @@ impl Admissible for SysSetattr {
                 return invalid("only the driver of a mount is replaced");
             }
             _ => {}
+        }
+        if self.service.is_some() && !crate::registry::is_service_path(&self.path) {
+            return invalid("a service is at /__sys__/services/NAME");
+        }
+        if self.service.is_some() && (self.entry_type.is_some() || self.attributes != Attributes::none()) {
+            return invalid("a service has neither a type nor attributes");
         }
         match self.entry_type {
             None | Some(EntryType::Reg | EntryType::Dir | EntryType::Mount | EntryType::Link) => Ok(()),
