@@ -1,9 +1,10 @@
 //! A metastore that stops at the row of a mount, for looking at what is true just then.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use nexus::{Lsn, Op, OpId};
 use nexus_kernel::hal::{Applied, Batch, LogRecord, Metastore, Reader, StoreError, TreeId};
+use parking_lot::{Condvar, Mutex};
 
 /// Where it stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,34 +37,33 @@ impl Gated {
     }
 
     pub(crate) fn arm(&self, stop: Stop) {
-        *self.gate.lock().unwrap() = Gate { armed: Some(stop), reached: false };
+        *self.gate.lock() = Gate { armed: Some(stop), reached: false };
     }
 
     /// Waits until it has stopped.
     pub(crate) fn reached(&self) {
-        let gate = self.gate.lock().unwrap();
-        drop(self.moved.wait_while(gate, |gate| !gate.reached).unwrap());
+        self.moved.wait_while(&mut self.gate.lock(), |gate| !gate.reached);
     }
 
     pub(crate) fn open(&self) {
-        self.gate.lock().unwrap().armed = None;
+        self.gate.lock().armed = None;
         self.moved.notify_all();
     }
 
     fn stop(&self, at: Stop, batch: &Batch) {
-        let mut gate = self.gate.lock().unwrap();
+        let mut gate = self.gate.lock();
         let is_row = batch.entries.iter().any(|entry| entry.op == Op::Mount);
         if is_row && gate.armed == Some(at) {
             gate.reached = true;
             self.moved.notify_all();
-            drop(self.moved.wait_while(gate, |gate| gate.armed.is_some()).unwrap());
+            self.moved.wait_while(&mut gate, |gate| gate.armed.is_some());
         }
     }
 }
 
 impl Metastore for Gated {
     fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        if self.gate.lock().unwrap().armed == Some(Stop::Full) {
+        if self.gate.lock().armed == Some(Stop::Full) {
             return Err(StoreError::Full);
         }
         self.stop(Stop::BeforeTheRow, batch);
