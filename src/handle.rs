@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nexus_actors::{Env, Pool};
+use nexus_kernel::service::AGENT_PREFIX;
 use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
 use nexus_messages::{Caller, Error, ErrorKind, IntoPath, NAME_MAX, Op, Result, VPath, ZoneId};
@@ -85,9 +86,14 @@ impl Nexus {
     /// A handle for the agent called `name`, in the same zone. It is not an administrator's.
     ///
     /// # Errors
-    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it.
+    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it, and for those under which the kernel and its
+    /// services act: `nexus`, and what begins with `service:`.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
+        if name == Caller::KERNEL || name.starts_with(AGENT_PREFIX) {
+            let why = format!("{name:?} is the kernel's, or a service's");
+            return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
+        }
         let bad = |c: char| c == '/' || c.is_control();
         if name.is_empty() || name.len() > NAME_MAX || name.contains(bad) {
             let why = format!(

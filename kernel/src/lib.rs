@@ -10,13 +10,17 @@ pub mod locks;
 mod metrics;
 mod mounts;
 mod namespace;
+mod owned;
+mod registry;
 pub mod router;
+pub mod service;
 mod store;
 pub mod sys;
 mod syscalls;
 mod volume;
 
 pub use kernel::{CacheStats, Kernel, KernelConfig};
-pub use mounts::{MountState, MountStatus};
+pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
+pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
 pub use store::StoreStats;
 pub use syscalls::Serve;

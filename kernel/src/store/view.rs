@@ -27,6 +27,8 @@ pub(crate) struct Store {
     // Invariant: the generation never goes down. Its holder alone may apply.
     line: Mutex<Line>,
     opened: Notify,
+    /// Told after each batch.
+    committed: Notify,
     next_file_id: AtomicU64,
     failed: AtomicU64,
     /// Batches by how many entries they had.
@@ -60,6 +62,7 @@ impl Store {
             metastore,
             line: Mutex::default(),
             opened: Notify::new(),
+            committed: Notify::new(),
             next_file_id,
             failed: AtomicU64::new(0),
             sizes: Histogram::new(&SIZES),
@@ -115,6 +118,7 @@ impl Store {
     pub(super) fn measure(&self, entries: usize, took: Duration) {
         self.sizes.add(entries as u64);
         self.applied.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.committed.notify_waiters();
     }
 
     /// A batch was not committed, or it is not known.
@@ -130,6 +134,23 @@ impl Store {
     /// The committed batches by how many entries they had, and by how many nanoseconds they took.
     pub(crate) fn measured(&self) -> (Measured, Measured) {
         (self.sizes.measured(), self.applied.measured())
+    }
+
+    /// Waits until more than `seen` batches were committed, at most for `limit`. Dropping the future is harmless.
+    pub(crate) async fn committed(&self, seen: u64, limit: Duration) {
+        let committed = async {
+            loop {
+                // Registered before the look, so that a batch in between is not missed.
+                let mut told = std::pin::pin!(self.committed.notified());
+                told.as_mut().enable();
+                if self.stats().batches > seen {
+                    return;
+                }
+                told.await;
+            }
+        };
+        // Late is as good as told: the caller looks anyway.
+        let _ = self.env.timeout(limit, committed).await;
     }
 
     pub(crate) fn stats(&self) -> StoreStats {

@@ -8,6 +8,7 @@ use crate::dispatch::{HookKind, HookTable};
 use crate::kernel::Kernel;
 use crate::metrics::{Exposition, Kind, MIME, Measured};
 use crate::mounts::{MountState, MountStatus};
+use crate::registry::ServiceStatus;
 
 /// Nanoseconds of a second.
 const SECOND: f64 = 1e9;
@@ -41,6 +42,7 @@ fn text(kernel: &Kernel) -> String {
     locks(&mut text, kernel);
     actors(&mut text, kernel);
     mounts(&mut text, kernel);
+    services(&mut text, kernel);
     hooks(&mut text, kernel);
     text.finish()
 }
@@ -144,7 +146,7 @@ fn flatten(mut status: TreeStatus, above: &str, all: &mut Vec<(String, TreeStatu
 
 fn mounts(text: &mut Exposition, kernel: &Kernel) {
     let mounts = kernel.mount_statuses();
-    let mut family = |name: &str, help: &str, value: fn(&MountStatus) -> u64| {
+    let mut family = |name: &str, kind, help: &str, value: fn(&MountStatus) -> u64| {
         let samples = mounts.iter().map(|mount| {
             let labels = vec![
                 ("zone", mount.zone.as_str()),
@@ -153,12 +155,44 @@ fn mounts(text: &mut Exposition, kernel: &Kernel) {
             ];
             (labels, value(mount))
         });
-        text.family(name, Kind::Gauge, help, samples);
+        text.family(name, kind, help, samples);
     };
     let serving = |mount: &MountStatus| u64::from(mount.state == MountState::Serving);
-    family("nexus_mount_serving", "Whether the mount's driver serves.", serving);
-    family("nexus_mount_in_flight", "Calls inside the mount's driver.", |mount| mount.in_flight as u64);
-    family("nexus_mount_generation", "Drivers that the mount has had.", |mount| mount.generation);
+    family("nexus_mount_serving", Kind::Gauge, "Whether the mount's driver serves.", serving);
+    let in_flight = |mount: &MountStatus| mount.in_flight as u64;
+    family("nexus_mount_in_flight", Kind::Gauge, "Calls inside the mount's driver.", in_flight);
+    let generation = |mount: &MountStatus| mount.generation;
+    family("nexus_mount_generation", Kind::Gauge, "How often the mount's driver was replaced.", generation);
+    let mut calls = |name: &str, help: &str, value| family(name, Kind::Counter, help, value);
+    calls("nexus_mount_calls_total", "Calls made of the driver.", |mount| mount.calls.made);
+    let help = "Calls in which the backend failed, late ones and panics included.";
+    calls("nexus_mount_failed_total", help, |mount| mount.calls.failed);
+    let help = "Calls of the driver that were late, and given up.";
+    calls("nexus_mount_timed_out_total", help, |mount| mount.calls.timed_out);
+    let help = "Calls in which the driver panicked.";
+    calls("nexus_mount_panicked_total", help, |mount| mount.calls.panicked);
+    let help = "Calls that were not made because the driver had failed too often.";
+    calls("nexus_mount_refused_total", help, |mount| mount.calls.refused);
+}
+
+fn services(text: &mut Exposition, kernel: &Kernel) {
+    let services = kernel.service_statuses();
+    let mut family = |name: &str, kind, help: &str, value: fn(&ServiceStatus) -> u64| {
+        let samples = services.iter().map(|service| (vec![("service", &*service.name)], value(service)));
+        text.family(name, kind, help, samples);
+    };
+    let serving = |service: &ServiceStatus| u64::from(service.serving.is_some());
+    family("nexus_service_serving", Kind::Gauge, "Whether a version of the service serves.", serving);
+    let in_flight = |service: &ServiceStatus| service.in_flight as u64;
+    family("nexus_service_in_flight", Kind::Gauge, "Calls inside the service.", in_flight);
+    let mut counts = |name: &str, help: &str, value| family(name, Kind::Counter, help, value);
+    let help = "Mails of the service's hooks that did not reach it.";
+    counts("nexus_service_missed_total", help, |service| service.missed);
+    counts("nexus_service_swaps_total", "Swaps that succeeded.", |service| service.swaps);
+    let help = "Swaps that failed, and left the version before serving.";
+    counts("nexus_service_failed_swaps_total", help, |service| service.failed_swaps);
+    let help = "Versions that crashed on probation, after which the one before came back.";
+    counts("nexus_service_swap_backs_total", help, |service| service.swap_backs);
 }
 
 fn hooks(text: &mut Exposition, kernel: &Kernel) {

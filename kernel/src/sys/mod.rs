@@ -18,6 +18,7 @@
 //! | `locks/held`, `locks/statistics` | the paths that calls hold locked, and what was counted of locks |
 //! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
+//! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
 //! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |
 //! | `syscalls/OP` | the calls of one operation: what came of them, and how long they took |
 //! | `version` | what runs here |
@@ -30,6 +31,7 @@ mod hooks;
 mod locks;
 mod metrics;
 mod mounts;
+mod services;
 mod store;
 mod syscalls;
 mod version;
@@ -73,6 +75,7 @@ const PROVIDERS: &[&dyn Provider] = &[
     &locks::Locks,
     &metrics::Metrics,
     &mounts::Mounts,
+    &services::Services,
     &store::Store,
     &syscalls::Syscalls,
     &version::Version,
