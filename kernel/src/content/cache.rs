@@ -109,9 +109,9 @@ impl ContentCache {
     pub(crate) fn lookup(&self, id: &ContentId) -> Option<Bytes> {
         let found = self.get(id);
         if found.is_some() {
-            self.hits.count()
+            self.hits.count();
         } else {
-            self.misses.count()
+            self.misses.count();
         }
         found
     }
