@@ -234,7 +234,7 @@ impl Kernel {
         }
         let counted = self.syscalls.begin(S::OP, &self.env);
         let done = call.serve(self, caller).await;
-        counted.with(done.as_ref().err().map(Error::kind));
+        counted.with(done.as_ref().err().map(Error::errno));
         done
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use nexus_actors::Env;
-use nexus_messages::{ErrorKind, Op};
+use nexus_messages::{Errno, Op};
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{Bucket, DURATIONS, Histogram};
@@ -36,10 +36,10 @@ const _: () = {
     }
 };
 
-/// What a call may come to: success, each kind of error, or that its caller went away first.
-const OUTCOMES: usize = ErrorKind::ALL.len() + 2;
-const OK: usize = 0;
-const DROPPED: usize = OUTCOMES - 1;
+/// What a call may come to: each error, in the order of [`Errno::ALL`], then success, or that its caller went away first.
+const OUTCOMES: usize = Errno::ALL.len() + 2;
+const OK: usize = Errno::ALL.len();
+const DROPPED: usize = OK + 1;
 
 /// The counters of all syscalls.
 #[derive(Debug)]
@@ -164,14 +164,15 @@ fn name(outcome: usize) -> &'static str {
     match outcome {
         OK => "ok",
         DROPPED => "dropped",
-        kind => ErrorKind::ALL[kind - 1].errno().name(),
+        error => Errno::ALL[error].name(),
     }
 }
 
 impl InFlight<'_> {
     /// Says what came of the call; until then, that its caller went away.
-    pub(crate) fn with(mut self, error: Option<ErrorKind>) {
-        self.outcome = error.map_or(OK, |kind| (kind as usize + 1).min(DROPPED));
+    pub(crate) fn with(mut self, error: Option<Errno>) {
+        let number = |error| Errno::ALL.iter().position(|known| *known == error).unwrap_or(DROPPED);
+        self.outcome = error.map_or(OK, number);
     }
 }
 
@@ -197,10 +198,10 @@ mod tests {
         let syscalls = Syscalls::new();
         syscalls.warm(Op::Read);
         syscalls.begin(Op::Read, &env).with(None);
-        syscalls.begin(Op::Read, &env).with(Some(ErrorKind::NotFound));
-        // Both are EIO to a caller.
-        syscalls.begin(Op::Read, &env).with(Some(ErrorKind::Io));
-        syscalls.begin(Op::Read, &env).with(Some(ErrorKind::Crashed));
+        syscalls.begin(Op::Read, &env).with(Some(Errno::ENOENT));
+        for error in [Errno::EIO, Errno::EIO] {
+            syscalls.begin(Op::Read, &env).with(Some(error));
+        }
         drop(syscalls.begin(Op::Read, &env));
         let running = syscalls.begin(Op::Read, &env);
         let read = entry(&syscalls, Op::Read);
