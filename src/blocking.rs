@@ -27,6 +27,7 @@ use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone,
 use nexus_messages::{Caller, FileMetadata, IntoPath, Result, VPath};
 use nexus_supervisors::{Kill, TreeStatus};
 
+use crate::attach::ServingStats;
 use crate::config::Config;
 use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats};
 
@@ -40,6 +41,28 @@ pub fn connect(config: impl Into<Config>) -> Result<Nexus> {
         // In a simulation it is this thread that runs everything.
         Some(env) => env.blocking_wait(crate::connect(config)),
         None => block_on(crate::connect(config)),
+    };
+    nx.map(Nexus)
+}
+
+/// Attaches to the kernel that owns the data folder; the twin of [`crate::attach()`]. Blocks.
+///
+/// # Errors
+/// As [`crate::attach()`].
+pub fn attach(folder: impl AsRef<std::path::Path>) -> Result<Nexus> {
+    block_on(crate::attach(folder)).map(Nexus)
+}
+
+/// Boots a kernel, or attaches to the one that owns the data folder; the twin of [`crate::connect_or_attach`]. Blocks.
+///
+/// # Errors
+/// As [`crate::connect_or_attach`].
+pub fn connect_or_attach(config: impl Into<Config>) -> Result<Nexus> {
+    let config = config.into();
+    let nx = match config.env.clone() {
+        // In a simulation it is this thread that runs everything.
+        Some(env) => env.blocking_wait(crate::connect_or_attach(config)),
+        None => block_on(crate::connect_or_attach(config)),
     };
     nx.map(Nexus)
 }
@@ -150,6 +173,14 @@ impl Nexus {
     /// As [`crate::Nexus::kernel`].
     pub fn kernel(&self) -> Result<&Arc<Kernel>> {
         self.0.kernel()
+    }
+
+    /// As [`crate::Nexus::serving`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::serving`].
+    pub fn serving(&self) -> Result<Option<ServingStats>> {
+        self.0.serving()
     }
 
     /// As [`crate::Nexus::env`].

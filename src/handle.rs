@@ -6,9 +6,10 @@ use std::sync::Arc;
 use nexus_actors::{Env, Pool};
 use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
-use nexus_messages::{Caller, Error, ErrorKind, IntoPath, NAME_MAX, Op, Result, VPath, ZoneId};
+use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Op, Result, VPath, ZoneId};
 use nexus_supervisors::{Kill, TreeStatus};
 
+use crate::attach::{Remote, ServingStats, as_agent, lessened};
 use crate::boot::{Machine, administrator, boot};
 use crate::config::Config;
 
@@ -31,6 +32,8 @@ pub struct Nexus {
 pub(crate) enum Link {
     /// In this process, which owns it.
     Local(Arc<Machine>),
+    /// In another, which serves its socket.
+    Remote(Arc<Remote>),
 }
 
 /// Boots a kernel and gives the administrator's handle to it. Nothing has to be set up: what is missing in the data folder is made.
@@ -56,6 +59,10 @@ pub async fn connect(config: impl Into<Config>) -> Result<Nexus> {
 }
 
 impl Nexus {
+    pub(crate) fn linked(link: Link, caller: Arc<Caller>) -> Self {
+        Self { link, caller }
+    }
+
     /// Executes a syscall.
     ///
     /// # Errors
@@ -79,24 +86,23 @@ impl Nexus {
                 Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down))
             }
             Link::Local(machine) => machine.kernel.send(&self.caller, call).await,
+            // Apart, so that the way of a call to the kernel of this process stays short.
+            Link::Remote(remote) => Box::pin(remote.send(&self.caller, call)).await,
         }
     }
 
     /// A handle for the agent called `name`, in the same zone. It is not an administrator's.
     ///
     /// # Errors
-    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it.
+    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it. `EACCES` on an
+    /// [attached](crate::attach()) handle whose owner grants less.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
-        let name = name.as_ref();
-        let bad = |c: char| c == '/' || c.is_control();
-        if name.is_empty() || name.len() > NAME_MAX || name.contains(bad) {
-            let why = format!(
-                "{name:?} does not name an agent: 1 to {NAME_MAX} bytes without '/' and control characters"
-            );
-            return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
-        }
-        let caller = Caller { agent: name.into(), zone: self.caller.zone.clone(), admin: false };
-        Ok(Self { link: self.link.clone(), caller: Arc::new(caller) })
+        let caller = as_agent(&self.caller, name.as_ref())?;
+        let caller = match &self.link {
+            Link::Local(_) => Arc::new(caller),
+            Link::Remote(remote) => lessened(remote.granted(), caller)?,
+        };
+        Ok(Self { link: self.link.clone(), caller })
     }
 
     /// The same handle in the zone called `name`, whose namespace is its own: it sees its own mounts, and below them the root zone's.
@@ -124,7 +130,7 @@ impl Nexus {
     /// The kernel itself, for modules that are trusted with it: hooks, the permission provider, statistics.
     ///
     /// # Errors
-    /// `EACCES` unless this is an administrator's handle.
+    /// `EACCES` unless this is an administrator's handle; `EOPNOTSUPP` when it is [attached](crate::attach()).
     pub fn kernel(&self) -> Result<&Arc<Kernel>> {
         self.administrator(Op::Access)?;
         Ok(&self.machine(Op::Access)?.kernel)
@@ -134,13 +140,14 @@ impl Nexus {
     pub fn env(&self) -> &Env {
         match &self.link {
             Link::Local(machine) => machine.env(),
+            Link::Remote(remote) => remote.env(),
         }
     }
 
     /// The supervision tree as it is now. Asks no actor.
     ///
     /// # Errors
-    /// None on the kernel of this process.
+    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
     #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
     pub async fn tree(&self) -> Result<TreeStatus> {
         Ok(self.machine(Op::Access)?.tree.snapshot())
@@ -156,23 +163,40 @@ impl Nexus {
         Ok(self.machine(Op::Kill)?.tree.kill(path, how))
     }
 
+    /// How the socket of the data folder is used; none when it is not [served](Config::serve).
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle; `EOPNOTSUPP` when it is [attached](crate::attach()).
+    pub fn serving(&self) -> Result<Option<ServingStats>> {
+        self.administrator(Op::Access)?;
+        Ok(self.machine(Op::Access)?.serving())
+    }
+
     /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer
-    /// `ESHUTDOWN` from now on. May be repeated.
+    /// `ESHUTDOWN` from now on. May be repeated. On an [attached](crate::attach()) handle it ends the attachment, and the kernel goes on.
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle.
     pub async fn shutdown(&self) -> Result<()> {
-        self.administrator(Op::Shutdown)?;
         match &self.link {
-            Link::Local(machine) => machine.stop().await,
+            Link::Local(machine) => {
+                self.administrator(Op::Shutdown)?;
+                machine.stop().await;
+            }
+            // Its own end of the connection is everybody's to close.
+            Link::Remote(remote) => remote.close(),
         }
         Ok(())
     }
 
     /// The kernel of this process, for what `op` cannot do from outside.
-    pub(crate) fn machine(&self, _op: Op) -> Result<&Arc<Machine>> {
+    pub(crate) fn machine(&self, op: Op) -> Result<&Arc<Machine>> {
         match &self.link {
             Link::Local(machine) => Ok(machine),
+            Link::Remote(_) => {
+                let error = Error::global(op, ErrorKind::NotSupported);
+                Err(error.because("the handle is attached: this needs the process that owns the kernel"))
+            }
         }
     }
 
@@ -180,6 +204,7 @@ impl Nexus {
     pub(crate) fn search(&self) -> (&Pool, usize) {
         match &self.link {
             Link::Local(machine) => (&machine.search, machine.search_threads),
+            Link::Remote(remote) => remote.search(),
         }
     }
 

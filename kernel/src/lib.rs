@@ -14,6 +14,7 @@ mod store;
 mod syscalls;
 mod volume;
 
+pub use content::CONTENT_MAX;
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{MountState, MountStatus};
 pub use store::StoreStats;

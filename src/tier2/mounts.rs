@@ -45,7 +45,7 @@ impl Nexus {
     /// The mounts and how they are. Asks no actor.
     ///
     /// # Errors
-    /// None on the kernel of this process.
+    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
     #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
     pub async fn mounts(&self) -> Result<Vec<MountStatus>> {
         Ok(self.machine(Op::Mount)?.kernel.mount_statuses())
