@@ -83,6 +83,7 @@ async fn bring_up(
     let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
     let tree = Arc::new(tree);
     started.tree = Some(tree.clone());
+    kernel.set_tree(&tree);
 
     let remounted = kernel.remount().await;
     let remounted = remounted.map_err(|error| refused(settings, "mounting again", &error))?;

@@ -151,7 +151,7 @@ pub use config::Config;
 pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
-pub use nexus_kernel::{Kernel, MountState, MountStatus, Serve, StoreStats, dispatch, gate, hal};
+pub use nexus_kernel::{Kernel, MountState, MountStatus, Serve, StoreStats, dispatch, gate, hal, sys};
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};

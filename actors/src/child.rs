@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::behaviour::Behaviour;
-use crate::cell::{ExitPort, Inject};
+use crate::cell::ExitPort;
 use crate::env::Place;
 use crate::exit::ExitReason;
+use crate::fault::{Inject, Strike};
 use crate::reference::Ref;
 use crate::status::ActorStatus;
 
@@ -39,6 +40,14 @@ pub trait Child: Send + Sync {
 
     /// Puts a fault into the running incarnation, between two messages.
     fn inject(&self, fault: Inject);
+
+    /// Arms a fault: it strikes the next message that the running incarnation begins, and is gone with that incarnation.
+    /// Until it strikes, [`status`](Child::status) shows it. False when there is no incarnation, or a fault is armed
+    /// already. Does not wait.
+    fn arm(&self, strike: Strike) -> bool;
+
+    /// Withdraws a fault that has not struck, and says which it was.
+    fn disarm(&self) -> Option<Strike>;
 
     /// Serves no messages until [`resume`](Child::resume).
     fn suspend(&self);
@@ -117,6 +126,14 @@ impl<B: Behaviour> Child for Controlled<B> {
 
     fn inject(&self, fault: Inject) {
         self.0.cell().inject(fault);
+    }
+
+    fn arm(&self, strike: Strike) -> bool {
+        self.0.cell().arm(strike)
+    }
+
+    fn disarm(&self) -> Option<Strike> {
+        self.0.cell().disarm()
     }
 
     fn suspend(&self) {

@@ -1,6 +1,8 @@
 //! A message on its way: one allocation that holds the message, then its state, then its reply.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -18,6 +20,10 @@ pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
     /// Hands the message to its handler.
     fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B>;
 
+    /// Begins the message, and leaves its handler to be run, and its reply to be sent, one by one. None when it was
+    /// withdrawn.
+    fn open(self: Arc<Self>) -> Option<Opened<B>>;
+
     /// Ends it with `queued` if it was not begun, else with `begun`. An ended one stays as it is.
     fn fail(&self, queued: CallError, begun: CallError);
 }
@@ -28,6 +34,12 @@ pub(crate) enum Step<B: crate::Behaviour> {
     Exclusive(Job<B>),
     Interleaved(Job<B>),
 }
+
+/// A begun message, whose handler is yet to run.
+pub(crate) type Opened<B> = Box<dyn FnOnce(&mut B, &mut Cx<'_, B>) -> (Step<B>, Answer)>;
+
+/// A reply that is held back, once it is there: what sends it.
+pub(crate) type Answer = Rc<Cell<Option<Box<dyn FnOnce()>>>>;
 
 pub(crate) struct Parcel<B, M: Message> {
     inner: Mutex<Inner<M>>,
@@ -144,6 +156,24 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
             Reply::Wait(deferred) => Step::Exclusive(deferred.into_job(move |reply| self.reply(reply))),
             Reply::Later(deferred) => Step::Interleaved(deferred.into_job(move |reply| self.reply(reply))),
         }
+    }
+
+    fn open(self: Arc<Self>) -> Option<Opened<B>> {
+        let message = self.begin()?;
+        Some(Box::new(move |behaviour, cx| {
+            let answer = Answer::default();
+            let held = answer.clone();
+            let hold = move |reply| held.set(Some(Box::new(move || self.reply(reply)) as Box<dyn FnOnce()>));
+            let step = match behaviour.handle(message, cx) {
+                Reply::Now(reply) => {
+                    hold(reply);
+                    Step::Done
+                }
+                Reply::Wait(deferred) => Step::Exclusive(deferred.into_job(hold)),
+                Reply::Later(deferred) => Step::Interleaved(deferred.into_job(hold)),
+            };
+            (step, answer)
+        }))
     }
 
     fn fail(&self, queued: CallError, begun: CallError) {

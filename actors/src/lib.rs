@@ -17,6 +17,7 @@ mod envelope;
 mod epoch;
 mod eventcount;
 mod exit;
+mod fault;
 mod gate;
 mod latch;
 mod mailbox;
@@ -34,13 +35,14 @@ mod visit;
 
 pub use behaviour::{Behaviour, Cx, Deferred, Handle, Reply, Start, Swap};
 pub use call::{CallError, Executed, Undone};
-pub use cell::{ChildExit, ExitPort, Inject};
+pub use cell::{ChildExit, ExitPort};
 pub use child::{Child, child};
 pub use env::{
     Closed, Deadlock, Elapsed, Env, Event, HostConfig, Place, Pool, PoolError, Simulation, Sleep, Trace,
     TraceEntry, Worker, WorkerBounds, block_on,
 };
 pub use exit::ExitReason;
+pub use fault::{Inject, Moment, Strike};
 pub use futures_util::future::LocalBoxFuture;
 pub use gate::{Gate, Pass};
 pub use latch::Latch;

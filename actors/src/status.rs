@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::ExitReason;
+use crate::fault::Strike;
 
 /// Where an actor is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ActorState {
     /// Its `init` runs.
@@ -50,6 +51,12 @@ pub struct ActorStatus {
     pub running: Option<Busy>,
     /// How its last incarnation ended.
     pub last_exit: Option<ExitReason>,
+    /// How many of its incarnations ended, not in order, while a message was begun.
+    pub struck: u64,
+    /// That message, the last time it happened.
+    pub last_struck: Option<&'static str>,
+    /// A fault that waits for a message.
+    pub armed: Option<Strike>,
     /// How long this incarnation has been running.
     pub up_for: Option<Duration>,
 }

@@ -3,6 +3,8 @@
 //! In each poll: control first, then a bounded number of messages, then the futures of messages that are answered
 //! later. Whatever a behaviour throws ends the incarnation, never the host.
 
+mod strike;
+
 use std::cell::Cell as StdCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,10 +16,11 @@ use std::time::Instant;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use self::strike::Rest;
 use crate::behaviour::{Behaviour, Cx, Finish, Job, Start};
-use crate::cell::{Cell, Inject, Mail, Mode, Next, Pulse, WEDGE_MAX};
+use crate::cell::{Cell, Mail, Mode, Next, Pulse};
 use crate::env::Sleep;
-use crate::envelope::Step;
+use crate::envelope::{Answer, Step};
 use crate::exit::ExitReason;
 use crate::panics::{self, Panicked};
 use crate::reference::Ref;
@@ -53,8 +56,8 @@ enum Stage<B: Behaviour> {
         limit: Option<Sleep>,
         why: ExitReason,
     },
-    /// A simulated wedge: it does nothing until then.
-    Stuck(Sleep),
+    /// A simulated wedge: it does nothing until then, and goes on with this.
+    Stuck(Sleep, Option<Rest<B>>),
     Ended,
 }
 
@@ -79,6 +82,8 @@ struct Flight<B: Behaviour> {
     name: Option<&'static str>,
     /// Its place among the messages in flight.
     number: Option<usize>,
+    /// It is to be struck: here its reply is held back.
+    held: Option<Answer>,
     handling: Rc<StdCell<Option<&'static str>>>,
 }
 
@@ -86,6 +91,7 @@ struct Landed<B: Behaviour> {
     finish: Finish<B>,
     name: Option<&'static str>,
     number: Option<usize>,
+    held: Option<Answer>,
 }
 
 impl<B: Behaviour> Future for Flight<B> {
@@ -94,7 +100,7 @@ impl<B: Behaviour> Future for Flight<B> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed<B>> {
         self.handling.set(self.name);
         let finish = std::task::ready!(self.job.as_mut().poll(cx));
-        Poll::Ready(Landed { finish, name: self.name, number: self.number })
+        Poll::Ready(Landed { finish, name: self.name, number: self.number, held: self.held.take() })
     }
 }
 
@@ -192,13 +198,16 @@ impl<B: Behaviour> Turn<B> {
                         }
                     }
                 }
-                Stage::Stuck(mut until) => {
+                Stage::Stuck(mut until, rest) => {
                     if self.cell().is_superseded(self.generation, cx.waker()) {
-                        self.vanish(());
+                        self.vanish(rest);
                     } else if Pin::new(&mut until).poll(cx).is_ready() {
                         self.stage = Stage::Serving;
+                        if let Some(Err(why)) = rest.map(|rest| self.go_on(rest)) {
+                            self.finish(why);
+                        }
                     } else {
-                        self.stage = Stage::Stuck(until);
+                        self.stage = Stage::Stuck(until, rest);
                         return Poll::Pending;
                     }
                 }
@@ -260,13 +269,20 @@ impl<B: Behaviour> Turn<B> {
                     self.suffer(fault);
                     return Poll::Ready(());
                 }
+                Next::Strike(mail, moment) => {
+                    if let Err(why) = self.strike(mail, moment) {
+                        self.finish(why);
+                    }
+                    return Poll::Ready(());
+                }
             }
             let flow = match self.poll_jobs(cx, &mut budget) {
                 Ok(Flow::Rest) => Ok(self.poll_swap(cx)),
                 other => other,
             };
             match flow {
-                Ok(Flow::Again) => {}
+                Ok(Flow::Again) if matches!(self.stage, Stage::Serving) => {}
+                Ok(Flow::Again) => return Poll::Ready(()),
                 Ok(Flow::Rest) if budget > 0 => return Poll::Pending,
                 Ok(Flow::Rest) => {}
                 Err(why) => {
@@ -298,13 +314,18 @@ impl<B: Behaviour> Turn<B> {
             Step::Exclusive(job) => (job, None),
             Step::Interleaved(job) => (job, self.cell().fly(self.generation)),
         };
-        let flight = Flight { job, name: Some(name), number, handling: self.handling.clone() };
+        self.take_off(job, name, number, None);
+        Ok(())
+    }
+
+    /// A message is answered later: beside others if it has a number, else before all others.
+    fn take_off(&mut self, job: Job<B>, name: &'static str, number: Option<usize>, held: Option<Answer>) {
+        let flight = Flight { job, name: Some(name), number, held, handling: self.handling.clone() };
         if number.is_some() {
             self.jobs.push(flight);
         } else {
             self.exclusive = Some(flight);
         }
-        Ok(())
     }
 
     /// Runs code of the behaviour; a panic becomes an exit reason.
@@ -319,7 +340,8 @@ impl<B: Behaviour> Turn<B> {
         let out =
             panics::guard(|| work(behaviour, &mut cx)).map_err(|panicked| panicked.into_exit(handling))?;
         for job in self.spawned.drain(..) {
-            self.jobs.push(Flight { job, name: None, number: None, handling: self.handling.clone() });
+            let handling = self.handling.clone();
+            self.jobs.push(Flight { job, name: None, number: None, held: None, handling });
         }
         Ok(out)
     }
@@ -340,7 +362,9 @@ impl<B: Behaviour> Turn<B> {
                 *budget = budget.saturating_sub(1);
                 self.exclusive = None;
                 self.on_behaviour(landed.name, landed.finish)?;
-                if let Some(number) = landed.number {
+                if let (Some(answer), Some(name)) = (landed.held, landed.name) {
+                    self.landed_struck(name, landed.number, answer)?;
+                } else if let Some(number) = landed.number {
                     self.cell().landed(self.generation, number);
                 }
                 Ok(Flow::Again)
@@ -447,6 +471,7 @@ impl<B: Behaviour> Turn<B> {
                     }),
                     name: None,
                     number: None,
+                    held: None,
                     handling: self.handling.clone(),
                 });
             }
@@ -454,19 +479,6 @@ impl<B: Behaviour> Turn<B> {
         }
         let pause = self.me.env().now().saturating_duration_since(began);
         let _ = ack.send(Ok(SwapReport { from, to, pause }));
-    }
-
-    /// A fault that was put in from outside.
-    fn suffer(&mut self, fault: Inject) {
-        match fault {
-            Inject::Panic => {
-                let panicked = self.on_behaviour(None, |_, _| panic!("an injected panic"));
-                self.finish(panicked.err().unwrap_or(ExitReason::Killed));
-            }
-            Inject::Error => self.finish(ExitReason::error("an injected error")),
-            Inject::Wedge if self.is_simulated() => self.stage = Stage::Stuck(self.me.env().sleep(WEDGE_MAX)),
-            Inject::Wedge => self.cell().wedge(self.generation),
-        }
     }
 
     /// Ends in order: what is in progress is dropped, and the behaviour cleans up.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -12,7 +12,8 @@ use nexus_messages::{
     Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Message, Op, OpId, Result, Timestamp,
     VPath, ZoneId,
 };
-use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef};
+use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
+use parking_lot::Mutex;
 
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
@@ -23,6 +24,7 @@ use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, R
 use crate::namespace::{MetadataCache, Node};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::store::{Committer, Store, StoreStats};
+use crate::sys;
 use crate::syscalls::Serve;
 
 /// Messages that may wait for one primitive.
@@ -101,6 +103,10 @@ pub struct Kernel {
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
     hashing: Pool,
+    /// What paths below `/__sys__/` are resolved to.
+    sys: Arc<Mount>,
+    /// The running tree, once it runs.
+    tree: Mutex<Weak<Tree>>,
 }
 
 impl Kernel {
@@ -136,6 +142,8 @@ impl Kernel {
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
+            sys: sys::mount(),
+            tree: Mutex::default(),
             store,
             config: config.clone(),
             env: env.clone(),
@@ -201,6 +209,11 @@ impl Kernel {
         }
     }
 
+    /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
+    pub fn set_tree(&self, tree: &Arc<Tree>) {
+        *self.tree.lock() = Arc::downgrade(tree);
+    }
+
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
         self.mounts.statuses()
@@ -242,6 +255,15 @@ impl Kernel {
     /// Clock, randomness, tasks.
     pub fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// The running tree; none before it runs and after it is gone.
+    pub(crate) fn supervised(&self) -> Option<Arc<Tree>> {
+        self.tree.lock().upgrade()
+    }
+
+    pub(crate) fn sys_mount(&self) -> &Arc<Mount> {
+        &self.sys
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -11,6 +11,7 @@ mod mounts;
 mod namespace;
 pub mod router;
 mod store;
+pub mod sys;
 mod syscalls;
 mod volume;
 

@@ -22,4 +22,4 @@ pub use board::TreeStatus;
 pub use messages::OrderError;
 pub use spec::{AutoShutdown, ChildSpec, MakeChild, Monitor, Restart, Shutdown, Strategy, SupSpec};
 pub use supervisor::Supervisor;
-pub use tree::{Kill, SupervisorRef, Tree};
+pub use tree::{Kill, SupervisorRef, Tree, UnknownKill};

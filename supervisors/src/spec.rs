@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nexus_actors::{Behaviour, Child, ChildExit, Env, Place, Ref, child};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
 use crate::board::{Board, Kid};
@@ -32,7 +32,7 @@ pub enum Strategy {
 }
 
 /// After which exits a child is restarted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
     /// After every one.

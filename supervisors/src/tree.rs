@@ -1,10 +1,11 @@
 //! A running tree, from the outside.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Place, Ref};
+use nexus_actors::{Child, Env, ExitReason, Inject, Latch, Moment, Place, Ref, Strike};
 
 use crate::board::{Board, TreeStatus};
 use crate::messages::{Order, OrderError};
@@ -25,7 +26,61 @@ pub enum Kill {
     Brutal,
     /// It blocks its thread until its watchdog writes it off; without a watchdog, for a minute.
     Wedge,
+    /// This strikes it while it handles the next message that it begins. Until then its status shows it as armed.
+    Handling(Inject, Moment),
 }
+
+impl Kill {
+    /// Every way.
+    pub const ALL: [Self; 12] = [
+        Self::Panic,
+        Self::Error,
+        Self::Brutal,
+        Self::Wedge,
+        Self::Handling(Inject::Panic, Moment::Before),
+        Self::Handling(Inject::Panic, Moment::After),
+        Self::Handling(Inject::Error, Moment::Before),
+        Self::Handling(Inject::Error, Moment::After),
+        Self::Handling(Inject::Kill, Moment::Before),
+        Self::Handling(Inject::Kill, Moment::After),
+        Self::Handling(Inject::Wedge, Moment::Before),
+        Self::Handling(Inject::Wedge, Moment::After),
+    ];
+}
+
+/// Shows as one word, such as `panic`; one that strikes a message as two, such as `panic before`. [`FromStr`] takes the same.
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = |fault: &Inject| match fault {
+            Inject::Panic => "panic",
+            Inject::Error => "error",
+            Inject::Kill => "brutal",
+            Inject::Wedge => "wedge",
+        };
+        match self {
+            Self::Panic => f.write_str(fault(&Inject::Panic)),
+            Self::Error => f.write_str(fault(&Inject::Error)),
+            Self::Brutal => f.write_str(fault(&Inject::Kill)),
+            Self::Wedge => f.write_str(fault(&Inject::Wedge)),
+            Self::Handling(what, Moment::Before) => write!(f, "{} before", fault(what)),
+            Self::Handling(what, Moment::After) => write!(f, "{} after", fault(what)),
+        }
+    }
+}
+
+impl FromStr for Kill {
+    type Err = UnknownKill;
+
+    fn from_str(words: &str) -> Result<Self, UnknownKill> {
+        let known = Self::ALL.into_iter().find(|kill| kill.to_string() == words);
+        known.ok_or_else(|| UnknownKill(words.to_owned()))
+    }
+}
+
+/// Words that are no way to [`Kill`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of panic, error, brutal and wedge, each also with before or after")]
+pub struct UnknownKill(String);
 
 /// A running supervision tree. Dropping it leaves the tree running.
 pub struct Tree {
@@ -92,7 +147,8 @@ impl Tree {
         }
     }
 
-    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path.
+    /// Hurts an actor of the tree, to see what becomes of it. Does not wait. False when there is none of this path; for
+    /// [`Kill::Handling`] also when it does not run, or is armed already.
     pub fn kill(&self, path: &str, how: Kill) -> bool {
         let victim = match self.step(path) {
             Some(Found::Root) => self.root.clone(),
@@ -104,6 +160,7 @@ impl Tree {
             Kill::Error => victim.inject(Inject::Error),
             Kill::Wedge => victim.inject(Inject::Wedge),
             Kill::Brutal => victim.kill(),
+            Kill::Handling(fault, moment) => return victim.arm(Strike { fault, moment }),
         }
         true
     }
@@ -193,5 +250,19 @@ impl SupervisorRef {
 impl fmt::Debug for SupervisorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SupervisorRef({})", self.actor.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_kill_has_its_words() {
+        for kill in Kill::ALL {
+            assert_eq!(kill.to_string().parse(), Ok(kill));
+        }
+        assert_eq!("wedge after".parse(), Ok(Kill::Handling(Inject::Wedge, Moment::After)));
+        assert!("nicely".parse::<Kill>().unwrap_err().to_string().starts_with("\"nicely\" is none of"));
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Add, Boom, Log, SOON, worker};
-use nexus_actors::{Env, Trace, WorkerBounds};
+use nexus_actors::{Env, Inject, Moment, Trace, WorkerBounds};
 use nexus_supervisors::{Backoff, Kill, Strategy, SupSpec, Tree};
 
 /// Clients, a worker, a pool, two supervisors, and kills at times drawn from the seed.
@@ -52,12 +52,15 @@ fn run(seed: u64) -> (Trace, String) {
         let chaos = async {
             for _ in 0..12 {
                 env.sleep(Duration::from_micros(env.random() % 2_000)).await;
-                match env.random() % 6 {
+                match env.random() % 9 {
                     0 => drop(tree.kill("outer/inner/a", Kill::Panic)),
                     1 => drop(tree.kill("outer/inner/b", Kill::Brutal)),
                     2 => drop(tree.kill("outer/inner/c", Kill::Wedge)),
                     3 => drop(tree.kill("outer/inner", Kill::Error)),
                     4 => drop(actors[1].tell(Boom)),
+                    5 => drop(tree.kill("outer/inner/a", Kill::Handling(Inject::Kill, Moment::After))),
+                    6 => drop(tree.kill("outer/inner/b", Kill::Handling(Inject::Wedge, Moment::Before))),
+                    7 => drop(tree.kill("outer/inner", Kill::Handling(Inject::Panic, Moment::Before))),
                     _ => drop(tree.kill("outer", Kill::Wedge)),
                 }
             }

@@ -14,7 +14,7 @@ use nexus_supervisors::Tree;
 pub(crate) struct Running {
     pub(crate) env: Env,
     pub(crate) kernel: Arc<Kernel>,
-    pub(crate) tree: Tree,
+    pub(crate) tree: Arc<Tree>,
     pub(crate) admin: Arc<Caller>,
 }
 
@@ -30,7 +30,8 @@ pub(crate) async fn boot(folder: &Path) -> Running {
     config.data_folder = Some(folder.into());
     let catalogue = Arc::new(nexus_drivers::catalogue());
     let (kernel, spec) = Kernel::new(&env, config, Arc::new(metastore), catalogue).expect("it is made");
-    let tree = Tree::start(&env, spec).await.expect("the tree starts");
+    let tree = Arc::new(Tree::start(&env, spec).await.expect("the tree starts"));
+    kernel.set_tree(&tree);
     let admin = Arc::new(Caller::administrator());
     kernel.remount().await.expect("it remounts");
     let mount = SysSetattr::mount(path("/"), MountSpec::new("cas-local"));

@@ -12,6 +12,7 @@ use crate::call::CallError;
 use crate::engine;
 use crate::env::{Place, Tenant};
 use crate::exit::ExitReason;
+use crate::fault::{Armed, Inject, Strike};
 use crate::reference::Ref;
 use crate::swap::{SwapError, SwapReport, SwapRequest};
 use crate::turn::Turn;
@@ -29,17 +30,6 @@ pub struct ChildExit {
 
 /// Where the exits of an incarnation are told. Called from any thread; must not block.
 pub type ExitPort = Arc<dyn Fn(ChildExit) + Send + Sync>;
-
-/// A fault put into a running actor, between two messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inject {
-    /// A panic on its thread.
-    Panic,
-    /// An exit with an error.
-    Error,
-    /// Its thread is blocked until the watchdog writes it off.
-    Wedge,
-}
 
 impl<B: Behaviour> Cell<B> {
     /// Starts the next incarnation. Fails when one lives.
@@ -142,6 +132,20 @@ impl<B: Behaviour> Cell<B> {
 
     pub(crate) fn inject(&self, fault: Inject) {
         self.order(|orders| orders.inject = Some(fault));
+    }
+
+    /// Arms a fault for the next message. False when none lives, or one is armed.
+    pub(crate) fn arm(&self, strike: Strike) -> bool {
+        let mut armed = false;
+        self.order(|orders| {
+            armed = orders.armed.is_none();
+            orders.armed.get_or_insert(Armed { strike, carried: false });
+        });
+        armed
+    }
+
+    pub(crate) fn disarm(&self) -> Option<Strike> {
+        self.state.lock().orders.armed.take().map(|armed| armed.strike)
     }
 
     pub(crate) fn suspend(&self, suspended: bool) {

@@ -17,13 +17,14 @@ use nexus_messages::Message;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-pub use self::control::{ChildExit, ExitPort, Inject};
+pub use self::control::{ChildExit, ExitPort};
 pub(crate) use self::serving::{Mode, Next, WEDGE_MAX};
 use crate::behaviour::{Behaviour, Handle};
 use crate::call::CallError;
 use crate::env::{Env, Seat, TimerKey};
 use crate::envelope::{Envelope, Parcel};
 use crate::exit::ExitReason;
+use crate::fault::{Armed, Inject};
 use crate::mailbox::{Full, Mailbox, MailboxBounds};
 use crate::panics;
 use crate::status::{ActorState, ActorStatus, Busy};
@@ -66,6 +67,10 @@ struct State<B: Behaviour> {
     begun: u64,
     seen: Option<Seen>,
     last_exit: Option<ExitReason>,
+    /// The message that was begun when the end began.
+    interrupted: Option<&'static str>,
+    struck: u64,
+    last_struck: Option<&'static str>,
     /// When deadlines are looked at next.
     sweep: Option<(Instant, TimerKey)>,
 }
@@ -94,6 +99,7 @@ struct Orders<B: Behaviour> {
     suspended: bool,
     swap: Option<Box<SwapRequest<B>>>,
     inject: Option<Inject>,
+    armed: Option<Armed>,
 }
 
 impl<B: Behaviour> Orders<B> {
@@ -106,6 +112,7 @@ impl<B: Behaviour> Orders<B> {
             suspended: false,
             swap: None,
             inject: None,
+            armed: None,
         }
     }
 
@@ -115,6 +122,7 @@ impl<B: Behaviour> Orders<B> {
             || self.suspended
             || self.swap.is_some()
             || self.inject.is_some()
+            || self.armed.as_ref().is_some_and(|armed| !armed.carried)
     }
 }
 
@@ -185,6 +193,9 @@ impl<B: Behaviour> Cell<B> {
             begun: 0,
             seen: None,
             last_exit: None,
+            interrupted: None,
+            struck: 0,
+            last_struck: None,
             sweep: None,
         };
         Arc::new(Cell { env: env.clone(), name, args: Mutex::new(None), state: Mutex::new(state) })
@@ -265,6 +276,9 @@ impl<B: Behaviour> Cell<B> {
             served: state.served,
             running,
             last_exit: state.last_exit.clone(),
+            struck: state.struck,
+            last_struck: state.last_struck,
+            armed: state.orders.armed.as_ref().map(|armed| armed.strike),
             up_for: state.live.as_ref().map(|live| now.saturating_duration_since(live.since)),
         }
     }

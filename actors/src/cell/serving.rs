@@ -5,10 +5,11 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{Cell, ChildExit, InFlight, Inject, Mail};
+use super::{Cell, ChildExit, InFlight, Mail};
 use crate::behaviour::Behaviour;
 use crate::call::CallError;
 use crate::exit::ExitReason;
+use crate::fault::{Armed, Inject, Moment, Strike};
 use crate::swap::SwapRequest;
 
 /// What an incarnation is ready for.
@@ -30,6 +31,8 @@ pub(crate) enum Next<B: Behaviour> {
     Stop(ExitReason),
     Swap(Box<SwapRequest<B>>),
     Inject(Inject),
+    /// A message, and when a fault strikes it.
+    Strike(Mail<B>, Moment),
     /// Nothing; the waker is woken when there is.
     Idle,
     /// No order is left: back to the messages.
@@ -92,6 +95,8 @@ impl<B: Behaviour> Cell<B> {
                 state.running.label = Some("an injected wedge");
             }
             Next::Inject(inject)
+        } else if mode == Mode::Open {
+            state.next_struck()
         } else {
             Next::Idle
         };
@@ -107,6 +112,31 @@ impl<B: Behaviour> Cell<B> {
         drop(state);
         drop(done);
         next
+    }
+
+    /// The message that was handed out with the fault has begun, and carries it from here on.
+    pub(crate) fn carry(&self, generation: u64) {
+        let mut state = self.state.lock();
+        if state.is_live(generation)
+            && let Some(armed) = &mut state.orders.armed
+        {
+            armed.carried = true;
+        }
+    }
+
+    /// The fault strikes. None when it has been withdrawn.
+    pub(crate) fn blow(&self, generation: u64, message: &'static str) -> Option<Inject> {
+        let mut state = self.state.lock();
+        if !state.is_live(generation) {
+            return None;
+        }
+        let Strike { fault, .. } = state.orders.armed.take_if(|armed| armed.carried)?.strike;
+        if fault == Inject::Wedge && state.running.mail.is_none() {
+            // It was answered later, and holds the thread all the same.
+            state.begun += 1;
+            state.running.label = Some(message);
+        }
+        Some(fault)
     }
 
     /// Whether another incarnation takes over; if not, the waker is woken when one does.
@@ -217,6 +247,12 @@ impl<B: Behaviour> Cell<B> {
             state.urgent = false;
             state.last_exit = Some(why.clone());
             let begun = state.take_begun();
+            if let Some(message) = state.interrupted.take()
+                && !why.is_normal()
+            {
+                state.struck += 1;
+                state.last_struck = Some(message);
+            }
             let orders = std::mem::replace(&mut state.orders, super::Orders::none());
             (live, begun, orders.stopped, orders.swap, state.waker.take())
         };
@@ -262,6 +298,23 @@ impl<B: Behaviour> super::State<B> {
         self.running.label = None;
         let running = self.running.mail.take();
         let flying = std::mem::take(&mut self.in_flight).into_iter().flatten().map(|flying| flying.mail);
-        running.into_iter().chain(flying).collect()
+        let begun: Vec<_> = running.into_iter().chain(flying).collect();
+        self.interrupted = self.interrupted.or(begun.first().map(|mail| mail.name()));
+        begun
+    }
+
+    /// The next message, if a fault waits for one.
+    fn next_struck(&mut self) -> Next<B> {
+        let Some(Armed { strike, carried: false }) = &self.orders.armed else { return Next::Idle };
+        if self.orders.suspended {
+            return Next::Idle;
+        }
+        let Some((mail, deadline)) = self.mailbox.pop() else { return Next::Idle };
+        let moment = strike.moment;
+        self.served += 1;
+        self.begun += 1;
+        self.running.deadline = deadline;
+        self.running.mail = Some(mail.clone());
+        Next::Strike(mail, moment)
     }
 }

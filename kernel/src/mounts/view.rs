@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nexus_actors::{Snap, Superseded};
 use nexus_messages::{VPath, ZoneId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mount::Mount;
 
@@ -32,7 +32,7 @@ impl MountsView {
 }
 
 /// A mount, as administrators see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MountStatus {
     /// The zone.
@@ -54,7 +54,7 @@ pub struct MountStatus {
 }
 
 /// How a mount is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MountState {

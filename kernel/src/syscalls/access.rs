@@ -9,6 +9,7 @@ use super::admit::{allow, resolve};
 use super::locate::locate;
 use crate::gate::Right;
 use crate::kernel::Kernel;
+use crate::sys;
 
 impl Kernel {
     /// Whether `caller` may do this at `path`, as things are now: something is there, the gate lets it pass, and the mount takes changes, if
@@ -39,6 +40,7 @@ async fn allowed(kernel: &Arc<Kernel>, caller: &Arc<Caller>, path: &VPath, right
     let located = locate(kernel, Op::Access, &caller.zone, &call.path, true).await?;
     allow(kernel, caller, Op::Access, right, &located).await?;
     let changes = !matches!(right, Right::Read | Right::List);
-    let refused = changes && located.site.mount.is_read_only();
-    located.existing(Op::Access).map(|_| !refused)
+    let (site, node) = located.existing(Op::Access)?;
+    let read_only = site.mount.is_read_only() || sys::serves(&site.path) && node.metadata.mode & 0o200 == 0;
+    Ok(!(changes && read_only))
 }

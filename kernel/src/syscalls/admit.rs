@@ -9,6 +9,7 @@ use super::locate::{Located, locate};
 use crate::dispatch::DispatchView;
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
+use crate::sys;
 
 /// A call as the way to the path lock sees it: one or two paths, with what each is needed for.
 pub(crate) trait Admissible: SyscallMessage {
@@ -268,6 +269,7 @@ pub(crate) async fn allow(
     right: Right,
     located: &Located,
 ) -> Result<()> {
+    sys::permit(caller, op, right, &located.site.path)?;
     if !kernel.gate().is_guarded() {
         return Ok(());
     }

@@ -83,6 +83,7 @@ async fn look(kernel: &Arc<Kernel>, intent: &Intent, site: &Site) -> Result<Node
     let found = match Volume::of(kernel, site) {
         Volume::Rows(volume) => volume.look(site, true),
         Volume::Paths(volume) => volume.find(site).await.map(Some),
+        Volume::Sys(volume) => volume.find(&intent.caller.zone, &site.path).map(Some),
     };
     // A link has come in between: resolve again.
     let Some(found) = found.transpose() else { return Err(Stop::Again) };

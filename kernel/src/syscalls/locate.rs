@@ -14,6 +14,7 @@ use crate::hal::StoreError;
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Node, Placement};
+use crate::sys;
 use crate::volume::{Site, Volume, store_error};
 
 /// How many links one path may lead through.
@@ -93,6 +94,9 @@ pub(crate) async fn locate(
 
 /// Whether the mount that `site` was routed to still serves it.
 pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
+    if sys::serves(&site.path) {
+        return true;
+    }
     kernel.routes().read(|routes| {
         routes.route(zone, &site.path).is_some_and(|routed| Arc::ptr_eq(routed.mount, &site.mount))
     })
@@ -101,8 +105,11 @@ pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
 async fn sight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath, follow: bool) -> Result<Sight> {
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
-        let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
+        let mount =
+            if sys::serves(path) { kernel.sys_mount().clone() } else { route(kernel, op, zone, path)? };
+        let site = Site { mount, path: path.clone() };
         let found = match Volume::of(kernel, &site) {
+            Volume::Sys(volume) => volume.find(zone, path).map(Some),
             Volume::Rows(volume) => volume.look(&site, follow),
             Volume::Paths(volume) => match volume.find(&site).await {
                 Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {

@@ -11,6 +11,7 @@ use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use super::owned::{Owned, Ownership};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
+use crate::sys;
 use crate::volume::{Intent, Site, Stop, store_error};
 
 /// How long a call waits for the locks of its paths.
@@ -103,6 +104,9 @@ async fn execute<M: Mutation>(
         Err(error) => (Err(error), false),
     };
     admitted.after(&done).await;
+    let changed = admitted.second.as_ref().unwrap_or(&admitted.first);
+    // What the kernel is told there is committed nowhere.
+    let is_new = is_new && !sys::serves(&changed.site.path);
     if let (true, Ok(done)) = (is_new, &done)
         && let Some(hooks) = kernel.dispatch().get()
         && let Some(event) = M::event(&intent, &admitted, done)

@@ -100,7 +100,7 @@ async fn read_at(
     let volume = Volume::of(kernel, &site);
     // Content by its hash never changes; content that is overwritten in place must not change while it is read.
     let _guard = match volume {
-        Volume::Rows(_) => None,
+        Volume::Rows(_) | Volume::Sys(_) => None,
         Volume::Paths(_) => {
             let owner = LockOwner { agent: caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
             let lock = kernel.locks().lock(&site.path, Mode::Read, Scope::Entry, owner);

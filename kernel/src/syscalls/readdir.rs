@@ -12,6 +12,7 @@ use super::locate::{ATTEMPTS_MAX, Located, is_served, locate};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::namespace::Node;
+use crate::sys;
 use crate::volume::{Child, Site, Volume, store_error};
 
 /// How many entries one reply holds at most; the rest comes with the cursor.
@@ -235,6 +236,9 @@ async fn visible(
 ) -> Result<Option<DirEntry>> {
     // A directory that was moved deeper may hold what no path can name any more; it is reached where it is moved up again.
     let Ok(path) = site.path.join(&child.name) else { return Ok(None) };
+    if !sys::permits(caller, Right::Read, &path) {
+        return Ok(None);
+    }
     if kernel.gate().is_guarded() {
         let owner = child.metadata.as_ref().map(|metadata| Owner::from(&**metadata));
         if kernel.gate().pass(caller, Right::Read, &path, owner).await.is_err() {

@@ -16,6 +16,7 @@ use super::owned::Owned;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
+use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysSetattr {
@@ -148,5 +149,6 @@ async fn attach(kernel: &Arc<Kernel>, caller: &Arc<Caller>, mut call: SysSetattr
         // What should serve the path does not, or nothing does: that is no reason not to mount.
         Err(_) => {}
     }
+    sys::not_to_be_covered(&call.path)?;
     kernel.mount(caller, &call).await
 }

@@ -17,6 +17,7 @@ use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
 use crate::mounts::Mount;
+use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
 impl Admissible for SysUnlink {
@@ -46,7 +47,9 @@ impl Mutation for SysUnlink {
 
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Unlinked, Stop> {
         let site = &admitted.first.site;
-        if site.is_root() || kernel.has_mounts_below(&site.mount.zone, &site.path) {
+        if !sys::serves(&site.path)
+            && (site.is_root() || kernel.has_mounts_below(&site.mount.zone, &site.path))
+        {
             let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
             return Err(error.because("a mount lies below it").into());
         }
@@ -82,7 +85,8 @@ impl Serve for SysUnlink {
             return detach(kernel, caller, mount, hooked).await;
         }
         let (intent, admitted) = begin(kernel, caller, self).await?;
-        if !admitted.first.site.is_root() {
+        let site = &admitted.first.site;
+        if !site.is_root() || sys::serves(&site.path) {
             return carry_out(kernel, intent, admitted).await;
         }
         may_detach(caller, &admitted.call)?;

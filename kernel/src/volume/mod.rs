@@ -1,7 +1,8 @@
 //! What a mount serves, as a tree: the operations of syscalls on one mount, with the paths' locks held.
 //!
 //! Two kinds: on content-addressed mounts names and metadata are rows of the metastore and content is found by its hash; on
-//! path-addressed mounts the backend is the truth about all of it. Paths here are resolved: no link is left in them but at the end.
+//! path-addressed mounts the backend is the truth about all of it. Beside them stands what the kernel shows of itself. Paths here are
+//! resolved: no link is left in them but at the end.
 
 mod paths;
 mod remove;
@@ -22,6 +23,7 @@ use nexus_messages::{
 };
 
 pub(crate) use paths::PathVolume;
+pub(crate) use remove::taken_for;
 pub(crate) use rows::RowVolume;
 
 use crate::hal::{Entry, StoreError, TreeId};
@@ -29,6 +31,7 @@ use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::Node;
 use crate::store::CommitError;
+use crate::sys::{self, SysVolume};
 
 /// A resolved path and the mount that serves it.
 #[derive(Debug, Clone)]
@@ -195,12 +198,14 @@ pub(crate) struct Child {
 /// The runs of bytes that a read asked for: the first one apart.
 pub(crate) type Runs = (Bytes, Vec<Bytes>);
 
-/// A mount of either kind, with the kernel around it.
+/// What serves a path, with the kernel around it.
 pub(crate) enum Volume<'a> {
     /// Names are rows.
     Rows(RowVolume<'a>),
     /// Names are the backend's.
     Paths(PathVolume<'a>),
+    /// Names are the kernel's own.
+    Sys(SysVolume<'a>),
 }
 
 macro_rules! on {
@@ -208,13 +213,16 @@ macro_rules! on {
         match $self {
             Volume::Rows($volume) => $call,
             Volume::Paths($volume) => $call,
+            Volume::Sys($volume) => $call,
         }
     };
 }
 
 impl<'a> Volume<'a> {
     pub(crate) fn of(kernel: &'a Arc<Kernel>, site: &'a Site) -> Self {
-        if site.mount.is_path_addressed() {
+        if sys::serves(&site.path) {
+            Self::Sys(SysVolume { kernel })
+        } else if site.mount.is_path_addressed() {
             Self::Paths(PathVolume { kernel, mount: &site.mount })
         } else {
             Self::Rows(RowVolume { kernel, mount: &site.mount })
@@ -234,6 +242,7 @@ impl<'a> Volume<'a> {
         match self {
             Self::Rows(volume) => volume.list(site, node, after, limit, metadata),
             Self::Paths(volume) => volume.list(site, node, after, limit, metadata).await,
+            Self::Sys(volume) => volume.list(site, node, after, limit, metadata),
         }
     }
 

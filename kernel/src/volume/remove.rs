@@ -53,7 +53,7 @@ impl RowVolume<'_> {
 }
 
 /// Whether the entry is what the caller takes it for.
-pub(super) fn taken_for(
+pub(crate) fn taken_for(
     intent: &Intent,
     path: &VPath,
     entry_type: EntryType,

@@ -116,6 +116,19 @@ impl Message for Quit {
     type Reply = ();
     const NAME: &'static str = "worker.quit";
 }
+/// Writes `did it` down, and answers in this way.
+pub struct Do(pub Answers);
+#[derive(Clone, Copy, Debug)]
+pub enum Answers {
+    Now,
+    Waiting,
+    Later,
+    Never,
+}
+impl Message for Do {
+    type Reply = ();
+    const NAME: &'static str = "worker.do";
+}
 /// Blocks the thread until the other end is dropped.
 pub struct Block(pub std::sync::mpsc::Receiver<()>);
 impl Message for Block {
@@ -143,6 +156,18 @@ impl Handle<Quit> for Worker {
     fn handle(&mut self, Quit(why): Quit, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
         cx.exit(why);
         Reply::Now(())
+    }
+}
+impl Handle<Do> for Worker {
+    fn handle(&mut self, Do(answers): Do, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        self.args.log.push("did it".into());
+        let pause = cx.env().sleep(Duration::from_millis(1));
+        match answers {
+            Answers::Now => Reply::Now(()),
+            Answers::Waiting => Reply::wait(pause),
+            Answers::Later => Reply::later(pause),
+            Answers::Never => Reply::later(std::future::pending()),
+        }
     }
 }
 impl Handle<Block> for Worker {
