@@ -561,8 +561,8 @@ mod tests {
         assert_eq!(inbox.next(), Ok(Some(Incoming::Part)));
         inbox.forget(1);
         inbox.room().extend_from_slice(&rest);
-        let mut next = || std::iter::from_fn(|| inbox.next().expect("it is of our making"));
-        let second = next().find_map(|incoming| match incoming {
+        let mut arriving = std::iter::from_fn(|| inbox.next().expect("it is of our making"));
+        let second = arriving.find_map(|incoming| match incoming {
             Incoming::Message(message) => Some(message),
             _ => None,
         });
