@@ -91,11 +91,20 @@ impl<B, M: Message> Parcel<B, M> {
         }
     }
 
-    /// Gives back a message that was not begun, and never will be.
+    /// The mailbox did not take it.
+    pub(crate) fn refuse(&self, error: CallError) {
+        let mut inner = self.inner.lock();
+        inner.content = match std::mem::replace(&mut inner.content, Content::Gone) {
+            Content::Queued(message) => Content::Refused(message, error),
+            other => other,
+        };
+    }
+
+    /// After an error: gives back a message that was not begun.
     pub(crate) fn message(&self) -> Option<M> {
         let mut inner = self.inner.lock();
         match std::mem::replace(&mut inner.content, Content::Gone) {
-            Content::Queued(message) | Content::Refused(message, _) => Some(message),
+            Content::Refused(message, _) => Some(message),
             other => {
                 inner.content = other;
                 None
@@ -110,7 +119,12 @@ impl<B, M: Message> Parcel<B, M> {
         let old = std::mem::replace(&mut inner.content, Content::Gone);
         drop(inner);
         drop(waker);
-        matches!(old, Content::Queued(_))
+        let queued = matches!(old, Content::Queued(_));
+        if let Content::Refused(message, _) = old {
+            // The caller has heard that it was not executed; a bad destructor is not its business as well.
+            let _ = panics::guarded_drop(message);
+        }
+        queued
     }
 
     /// Takes the message, which counts as begun from here on.
@@ -126,6 +140,7 @@ impl<B, M: Message> Parcel<B, M> {
     }
 
     /// Answers; a reply that comes too late is dropped.
+    #[inline(always)] // The warm path of serving.
     fn reply(&self, reply: M::Reply) {
         let mut inner = self.inner.lock();
         if matches!(inner.content, Content::Begun) {

@@ -27,6 +27,7 @@ mod parked;
 mod reference;
 mod slot;
 mod snap;
+mod spans;
 mod status;
 mod swap;
 mod sync;

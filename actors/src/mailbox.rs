@@ -84,6 +84,7 @@ impl<T> Mailbox<T> {
     }
 
     /// The next message and its deadline. Who waited longest for room gets the place.
+    #[inline(always)] // The warm path of serving.
     pub(crate) fn pop(&mut self) -> Option<(T, Option<Instant>)> {
         if let Some(item) = self.signals.pop_front() {
             return Some((item, None));

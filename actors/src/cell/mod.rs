@@ -26,7 +26,7 @@ use crate::envelope::{Envelope, Parcel};
 use crate::exit::ExitReason;
 use crate::fault::{Armed, Inject};
 use crate::mailbox::{Full, Mailbox, MailboxBounds};
-use crate::panics;
+use crate::spans;
 use crate::status::{ActorState, ActorStatus, Busy};
 use crate::swap::SwapRequest;
 
@@ -208,6 +208,7 @@ impl<B: Behaviour> Cell<B> {
         deadline: Option<Instant>,
         patient: bool,
     ) -> Result<u64, CallError> {
+        let mail = spans::traced(&self.name, mail);
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::Down);
@@ -241,11 +242,12 @@ impl<B: Behaviour> Cell<B> {
     where
         B: Handle<M>,
     {
+        let mail = spans::traced(&self.name, Parcel::<B, M>::new(message, None));
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::Down);
         }
-        state.mailbox.signal(Parcel::<B, M>::new(message, None));
+        state.mailbox.signal(mail);
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
@@ -371,6 +373,9 @@ impl<B: Behaviour> Wake for Sweeper<B> {
     }
 }
 
+/// The number of a message that was never queued.
+const NO_SEQ: u64 = 0;
+
 /// A call under way. Dropping it withdraws the message if it was not begun.
 pub(crate) struct Call<'a, B: Handle<M>, M: Message> {
     cell: &'a Arc<Cell<B>>,
@@ -379,9 +384,8 @@ pub(crate) struct Call<'a, B: Handle<M>, M: Message> {
 
 enum Stage<B, M: Message> {
     Fresh(M, Duration),
+    /// After an error too: the message may still be in there.
     Sent(Arc<Parcel<B, M>>, u64),
-    /// It gave no reply; the message may still be in there.
-    Failed(Arc<Parcel<B, M>>),
     Done,
 }
 
@@ -392,7 +396,7 @@ impl<'a, B: Handle<M>, M: Message> Call<'a, B, M> {
 
     /// After an error: the message, if it was not executed.
     pub(crate) fn message(&mut self) -> Option<M> {
-        let Stage::Failed(parcel) = &self.stage else { return None };
+        let Stage::Sent(parcel, _) = &self.stage else { return None };
         parcel.message()
     }
 }
@@ -404,41 +408,38 @@ impl<B: Handle<M>, M: Message> Future for Call<'_, B, M> {
     type Output = Result<M::Reply, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Fresh(message, deadline) => {
-                let parcel = Parcel::new(message, Some(cx.waker().clone()));
-                let deadline = self.cell.env.now().checked_add(deadline);
-                let seq = match self.cell.push(parcel.clone(), deadline, true) {
-                    Ok(seq) => seq,
-                    Err(error) => {
-                        self.stage = Stage::Failed(parcel);
-                        return Poll::Ready(Err(error));
-                    }
-                };
+        if let Stage::Sent(parcel, _) = &self.stage {
+            let polled = parcel.poll(cx);
+            if matches!(polled, Poll::Ready(Ok(_))) {
+                self.stage = Stage::Done;
+            }
+            return polled;
+        }
+        let Stage::Fresh(message, deadline) = std::mem::replace(&mut self.stage, Stage::Done) else {
+            panic!("a call was polled after its end");
+        };
+        let parcel = Parcel::new(message, Some(cx.waker().clone()));
+        let deadline = self.cell.env.now().checked_add(deadline);
+        match self.cell.push(parcel.clone(), deadline, true) {
+            Ok(seq) => {
                 self.stage = Stage::Sent(parcel, seq);
                 Poll::Pending
             }
-            Stage::Sent(parcel, seq) => {
-                let polled = parcel.poll(cx);
-                match polled {
-                    Poll::Pending => self.stage = Stage::Sent(parcel, seq),
-                    Poll::Ready(Err(_)) => self.stage = Stage::Failed(parcel),
-                    Poll::Ready(Ok(_)) => {}
-                }
-                polled
+            Err(error) => {
+                parcel.refuse(error);
+                self.stage = Stage::Sent(parcel, NO_SEQ);
+                Poll::Ready(Err(error))
             }
-            Stage::Failed(_) | Stage::Done => panic!("a call was polled after its end"),
         }
     }
 }
 
 impl<B: Handle<M>, M: Message> Drop for Call<'_, B, M> {
     fn drop(&mut self) {
-        match &self.stage {
-            Stage::Sent(parcel, seq) if parcel.withdraw() => self.cell.withdraw(*seq),
-            // The caller has heard that it was not executed; a bad destructor is not its business as well.
-            Stage::Failed(parcel) => drop(panics::guarded_drop(parcel.message())),
-            _ => {}
+        if let Stage::Sent(parcel, seq) = &self.stage
+            && parcel.withdraw()
+        {
+            self.cell.withdraw(*seq);
         }
     }
 }
