@@ -19,13 +19,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_actors::{Env, block_on};
+use nexus_actors::{Env, ExitReason, block_on};
 use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
+use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written};
 use nexus_messages::{Caller, FileMetadata, IntoPath, Result, VPath};
-use nexus_supervisors::{Kill, TreeStatus};
+use nexus_supervisors::Kill;
 
 use crate::attach::ServingStats;
 use crate::config::Config;
@@ -118,7 +119,8 @@ twins! {
     register_hook(hook: Registration) -> Result<HookId>;
     unregister_hook(id: HookId) -> Result<HookInfo>;
     hooks() -> Result<Vec<HookInfo>>;
-    tree() -> Result<TreeStatus>;
+    ended() -> Result<ExitReason>;
+    tree() -> Result<ActorEntry>;
     kill(path: &str, how: Kill) -> Result<bool>;
     mounts() -> Result<Vec<MountStatus>>;
     shutdown() -> Result<()>;

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nexus_actors::{Env, Pool};
+use nexus_actors::{Env, ExitReason, Pool};
 use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
 use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Op, Result, VPath, ZoneId};
-use nexus_supervisors::{Kill, TreeStatus};
 
 use crate::attach::{Remote, ServingStats, as_agent, lessened};
 use crate::boot::{Machine, administrator, boot};
@@ -144,25 +143,6 @@ impl Nexus {
         }
     }
 
-    /// The supervision tree as it is now. Asks no actor.
-    ///
-    /// # Errors
-    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
-    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
-    pub async fn tree(&self) -> Result<TreeStatus> {
-        Ok(self.machine(Op::Access)?.tree.snapshot())
-    }
-
-    /// Hurts the actor at `path` of the tree, such as `nexus/kernel/router`, to see what becomes of it. Does not wait; false when there is no such actor.
-    ///
-    /// # Errors
-    /// `EACCES` unless this is an administrator's handle.
-    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
-    pub async fn kill(&self, path: &str, how: Kill) -> Result<bool> {
-        self.administrator(Op::Kill)?;
-        Ok(self.machine(Op::Kill)?.tree.kill(path, how))
-    }
-
     /// How the socket of the data folder is used; none when it is not [served](Config::serve).
     ///
     /// # Errors
@@ -170,6 +150,15 @@ impl Nexus {
     pub fn serving(&self) -> Result<Option<ServingStats>> {
         self.administrator(Op::Access)?;
         Ok(self.machine(Op::Access)?.serving())
+    }
+
+    /// Waits for the end of the kernel's supervision tree, and says why it ended: the order to stop, or what its supervisors could not mend.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
+    pub async fn ended(&self) -> Result<ExitReason> {
+        let tree = self.machine(Op::Shutdown)?.tree.clone();
+        Ok(tree.wait().await)
     }
 
     /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer
@@ -212,7 +201,7 @@ impl Nexus {
         &self.caller
     }
 
-    fn administrator(&self, op: Op) -> Result<()> {
+    pub(crate) fn administrator(&self, op: Op) -> Result<()> {
         if self.is_admin() {
             return Ok(());
         }

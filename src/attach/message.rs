@@ -167,6 +167,7 @@ pub(crate) struct Call {
 }
 
 /// What is asked for.
+#[expect(clippy::large_enum_variant, reason = "nearly all are syscalls")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request {
     Syscall(Syscall),
@@ -321,10 +322,10 @@ mod tests {
         Message { kind: Kind::Call, number: 1, head: parcel.head.into(), body: parcel.body.concat().into() }
     }
 
-    fn check_call(call: impl Into<Syscall>, in_body: usize) {
+    fn check_call(call: impl Into<Syscall>, in_body: u64) {
         let request = Request::Syscall(call.into());
         let parcel = Call::pack(None, request.clone()).expect("it can be written");
-        assert_eq!(parcel.body_length() as usize, in_body, "{request:?}");
+        assert_eq!(parcel.body_length(), in_body, "{request:?}");
         assert!(parcel.head.len() < 100, "content is in the body");
         assert_eq!(Call::unpack(arrived(parcel)).expect("it can be read").request, request);
     }

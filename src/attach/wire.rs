@@ -489,7 +489,7 @@ mod tests {
     }
 
     fn pattern(length: usize, seed: u8) -> Bytes {
-        (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)).collect::<Vec<_>>().into()
+        (0..=u8::MAX).map(|at| at.wrapping_mul(31) ^ seed).cycle().take(length).collect::<Vec<_>>().into()
     }
 
     fn check(messages: &[(usize, Vec<usize>)], leaving: usize, arriving: usize) {
@@ -577,9 +577,9 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_of_ours_is_refused() {
-        let frame = |length: usize, kind: u8, payload: &[u8]| {
+        let frame = |length: u32, kind: u8, payload: &[u8]| {
             let mut bytes = BytesMut::new();
-            bytes.put_u32_le(length as u32);
+            bytes.put_u32_le(length);
             bytes.put_u8(kind);
             bytes.put_u64_le(1);
             bytes.extend_from_slice(payload);
@@ -590,10 +590,13 @@ mod tests {
             bytes.put_u32_le(head);
             bytes.put_u64_le(body);
             bytes.extend_from_slice(more);
-            frame(bytes.len(), Kind::Call as u8, &bytes)
+            frame(u32::try_from(bytes.len()).expect("it is short"), Kind::Call as u8, &bytes)
         };
         let length = FRAME_MAX + 1;
-        refused(&frame(length, 3, &[]), &WireError::FrameTooLong { length, max: FRAME_MAX });
+        refused(
+            &frame(u32::try_from(length).expect("it fits"), 3, &[]),
+            &WireError::FrameTooLong { length, max: FRAME_MAX },
+        );
         refused(&frame(0, 99, &[]), &WireError::UnknownKind(99));
         refused(&frame(3, 3, b"abc"), &WireError::NoOpening);
         let large = WireError::MessageTooLarge { head: u64::from(u32::MAX), body: 0 };
@@ -632,7 +635,8 @@ mod tests {
             let mut bytes = BytesMut::new();
             for (kind, length, payload) in &frames {
                 // Most say how long they really are, so that the noise goes deep.
-                let length = if *length < 200 { payload.len() as u32 } else { u32::from(*length) << 24 };
+                let said = u32::try_from(payload.len()).expect("it is short");
+                let length = if *length < 200 { said } else { u32::from(*length) << 24 };
                 bytes.put_u32_le(length);
                 bytes.put_u8(*kind);
                 bytes.put_u64_le(u64::from(payload.first().copied().unwrap_or_default() % 3));
