@@ -24,7 +24,9 @@ use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
-use nexus_messages::syscall::{Copied, DirEntry, MountSpec, Renamed, SetattrDone, Unlinked, Written};
+use nexus_messages::syscall::{
+    Copied, DirEntry, DriverSwapped, MountSpec, Renamed, SetattrDone, Unlinked, Written,
+};
 use nexus_messages::{Caller, FileMetadata, IntoPath, Result, VPath};
 use nexus_supervisors::Kill;
 
@@ -111,6 +113,7 @@ twins! {
     glob(pattern: impl AsRef<str>) -> Result<Vec<VPath>>;
     grep(grep: Grep) -> Result<GrepReport>;
     mount(at: impl IntoPath, spec: MountSpec) -> Result<SetattrDone>;
+    swap_driver(at: impl IntoPath, spec: MountSpec) -> Result<DriverSwapped>;
     unmount(at: impl IntoPath) -> Result<Unlinked>;
     write_batch<P: IntoPath, D: Into<Bytes>>(files: impl IntoIterator<Item = (P, D)>) -> Vec<Result<Written>>;
     read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;

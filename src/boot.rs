@@ -1,7 +1,7 @@
 //! From settings to a kernel that serves, and back.
 //!
 //! ```text
-//! lock folder → env → metastore → kernel → tree → remount → first mount of / → socket → ready
+//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → socket → ready
 //! ```
 //!
 //! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
@@ -27,6 +27,9 @@ use crate::folder::DataFolder;
 
 /// How long the drop of the last handle waits for the kernel to end. It goes on ending in the background.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// How long the services may take to stop in the order of their needs; what is late is stopped with the tree.
+const SERVICES_STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Searches that may wait for a thread, for each thread.
 const SEARCHES_PER_THREAD: usize = 4;
@@ -83,6 +86,7 @@ async fn bring_up(
     let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
     let tree = Arc::new(tree);
     started.tree = Some(tree.clone());
+    started.kernel = Some(kernel.clone());
     kernel.set_tree(&tree);
 
     let remounted = kernel.remount().await;
@@ -92,6 +96,13 @@ async fn bring_up(
         let mounted = kernel.send(&administrator(), mount).await;
         mounted.map_err(|error| refused(settings, "the first mount", &error))?;
     }
+    for add in &config.services {
+        let added = add(kernel.service_catalogue());
+        added
+            .map_err(|why| failed(settings, ErrorKind::InvalidArgument, "the catalogue of services", &why))?;
+    }
+    let services = kernel.start_services().await;
+    services.map_err(|error| refused(settings, "starting services", &error))?;
     if let (Some(serving), Some(folder)) = (&settings.serving, &settings.data_folder) {
         started.server = Some(Arc::new(serve(&env, &kernel, settings, folder, serving)?));
     }
@@ -217,6 +228,7 @@ struct Started {
     /// Whether the environment was made for this kernel, and ends with it.
     owns_env: bool,
     store: Option<Arc<Closing>>,
+    kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
     server: Option<Arc<Server>>,
     stopping: AtomicBool,
@@ -229,6 +241,7 @@ impl Started {
             env,
             owns_env,
             store: None,
+            kernel: None,
             tree: None,
             server: None,
             stopping: AtomicBool::new(false),
@@ -242,14 +255,20 @@ impl Started {
             return;
         }
         let (store, tree, ended) = (self.store.clone(), self.tree.clone(), self.ended.clone());
-        let server = self.server.clone();
+        let (kernel, server) = (self.kernel.clone(), self.server.clone());
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
             if let Some(server) = server {
                 server.stop().await;
             }
+            if let Some(kernel) = &kernel {
+                kernel.stop_services(SERVICES_STOP_MAX).await;
+            }
             if let Some(tree) = tree {
                 tree.stop().await;
+            }
+            if let Some(kernel) = kernel {
+                kernel.release_drivers();
             }
             if let Some(store) = store {
                 store.close();

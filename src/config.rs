@@ -10,6 +10,7 @@ use figment::Figment;
 use figment::providers::{Env as Environment, Format, Toml};
 use nexus_actors::Env;
 use nexus_kernel::hal::{DriverFactory, Metastore};
+use nexus_kernel::service::{Service, ServiceCatalogue};
 use nexus_messages::syscall::MountSpec;
 use nexus_messages::{Error, ErrorKind, Op, Result};
 use serde::Deserialize;
@@ -93,9 +94,13 @@ pub struct Config {
     in_memory: bool,
     serving: Option<Serving>,
     pub(crate) drivers: Vec<Arc<dyn DriverFactory>>,
+    pub(crate) services: Vec<AddService>,
     pub(crate) metastore: Option<Arc<dyn Metastore>>,
     pub(crate) env: Option<Env>,
 }
+
+/// Adds a kind of service to a kernel's catalogue.
+pub(crate) type AddService = fn(&ServiceCatalogue) -> std::result::Result<(), String>;
 
 /// What one source may say. Everything is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -133,7 +138,15 @@ pub(crate) struct Settings {
 
 impl Config {
     fn of(layer: Layer, in_memory: bool) -> Self {
-        Self { layer, in_memory, serving: None, drivers: Vec::new(), metastore: None, env: None }
+        Self {
+            layer,
+            in_memory,
+            serving: None,
+            drivers: Vec::new(),
+            services: Vec::new(),
+            metastore: None,
+            env: None,
+        }
     }
 
     /// A kernel that keeps its data in `folder`, which is made when it is missing. Reads neither file nor environment.
@@ -293,6 +306,13 @@ impl Config {
     #[must_use]
     pub fn driver(mut self, factory: Arc<dyn DriverFactory>) -> Self {
         self.drivers.push(factory);
+        self
+    }
+
+    /// Adds a kind of service to those that this kernel can run, so that one that was registered before is started at boot.
+    #[must_use]
+    pub fn service<S: Service>(mut self) -> Self {
+        self.services.push(|catalogue| catalogue.add::<S>().map(drop));
         self
     }
 

@@ -93,8 +93,8 @@ impl Nexus {
     /// A handle for the agent called `name`, in the same zone. It is not an administrator's.
     ///
     /// # Errors
-    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it. `EACCES` on an
-    /// [attached](crate::attach()) handle whose owner grants less.
+    /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it, and for those under which the kernel and its
+    /// services act: `nexus`, and what begins with `service:`. `EACCES` on an [attached](crate::attach()) handle whose owner grants less.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
         let caller = as_agent(&self.caller, name.as_ref())?;
         let caller = match &self.link {

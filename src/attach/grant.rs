@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nexus_kernel::service::AGENT_PREFIX;
 use nexus_messages::{Caller, Error, ErrorKind, NAME_MAX, Op, Result, ZoneId};
 
 /// What who attaches may do.
@@ -88,8 +89,13 @@ impl Default for Serving {
 /// The agent called `name` in the zone of `caller`.
 ///
 /// # Errors
-/// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it.
+/// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it, and for those under which the
+/// kernel and its services act.
 pub(crate) fn as_agent(caller: &Caller, name: &str) -> Result<Caller> {
+    if name == Caller::KERNEL || name.starts_with(AGENT_PREFIX) {
+        let why = format!("{name:?} is the kernel's, or a service's");
+        return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
+    }
     let bad = |c: char| c == '/' || c.is_control();
     if name.is_empty() || name.len() > NAME_MAX || name.contains(bad) {
         let why = format!(
@@ -141,7 +147,9 @@ mod tests {
             check(&all, asked, true);
         }
         check(&all, Caller { agent: "root".into(), ..admin.clone() }, false);
-        check(&all, Caller::agent("a/b", ZoneId::root()), false);
+        for reserved in ["a/b", "nexus", "service:audit"] {
+            check(&all, Caller::agent(reserved, ZoneId::root()), false);
+        }
         let one = Serving::agent("a");
         check(&one, agent.clone(), true);
         for asked in [

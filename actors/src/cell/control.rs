@@ -55,6 +55,8 @@ impl<B: Behaviour> Cell<B> {
             state.serving = state.generation;
             state.restarts += u64::from(state.generation > 1);
             state.closed = false;
+            state.orders.suspended = state.suspended;
+            state.urgent = state.orders.any();
             let generation = state.generation;
             let weak: Weak<Cell<B>> = Arc::downgrade(&self);
             let tenancy = seat.move_in(weak);
@@ -148,7 +150,9 @@ impl<B: Behaviour> Cell<B> {
         self.state.lock().orders.armed.take().map(|armed| armed.strike)
     }
 
+    /// Holds also for the incarnations to come.
     pub(crate) fn suspend(&self, suspended: bool) {
+        self.state.lock().suspended = suspended;
         self.order(|orders| orders.suspended = suspended);
     }
 

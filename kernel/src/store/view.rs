@@ -23,6 +23,8 @@ pub(crate) struct Store {
     // Invariant: the generation never goes down. Its holder alone may apply.
     line: Mutex<Line>,
     opened: Notify,
+    /// Told after each batch.
+    committed: Notify,
     next_file_id: AtomicU64,
     batches: AtomicU64,
     entries: AtomicU64,
@@ -54,6 +56,7 @@ impl Store {
             metastore,
             line: Mutex::default(),
             opened: Notify::new(),
+            committed: Notify::new(),
             next_file_id,
             batches: AtomicU64::new(0),
             entries: AtomicU64::new(0),
@@ -111,6 +114,24 @@ impl Store {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(entries as u64, Ordering::Relaxed);
         self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.committed.notify_waiters();
+    }
+
+    /// Waits until more than `seen` batches were committed, at most for `limit`. Dropping the future is harmless.
+    pub(crate) async fn committed(&self, seen: u64, limit: Duration) {
+        let committed = async {
+            loop {
+                // Registered before the look, so that a batch in between is not missed.
+                let mut told = std::pin::pin!(self.committed.notified());
+                told.as_mut().enable();
+                if self.batches.load(Ordering::Relaxed) > seen {
+                    return;
+                }
+                told.await;
+            }
+        };
+        // Late is as good as told: the caller looks anyway.
+        let _ = self.env.timeout(limit, committed).await;
     }
 
     pub(crate) fn stats(&self) -> StoreStats {

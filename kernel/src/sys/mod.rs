@@ -15,6 +15,7 @@
 //! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
 //! | `hooks/ID` | a registered hook |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
+//! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
 //! | `version` | what runs here |
 //!
 //! A directory is one [`Provider`], and they stand in one list.
@@ -22,6 +23,7 @@
 mod actors;
 mod hooks;
 mod mounts;
+mod services;
 mod version;
 mod volume;
 
@@ -55,7 +57,8 @@ pub const ALL: &str = ".all";
 pub const SELF: &str = ".self";
 
 /// What there is, in the order of the names.
-const PROVIDERS: &[&dyn Provider] = &[&actors::Actors, &hooks::Hooks, &mounts::Mounts, &version::Version];
+const PROVIDERS: &[&dyn Provider] =
+    &[&actors::Actors, &hooks::Hooks, &mounts::Mounts, &services::Services, &version::Version];
 
 /// Serves one name of `/__sys__/`. Paths are handed over as the components below that name.
 pub(crate) trait Provider: Sync {

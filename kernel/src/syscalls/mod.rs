@@ -13,7 +13,6 @@ mod admit;
 mod copy;
 mod locate;
 mod mutate;
-mod owned;
 mod read;
 mod readdir;
 mod rename;

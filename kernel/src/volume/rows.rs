@@ -8,7 +8,7 @@ use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, VPath};
 
 use super::{Child, Intent, Runs, Site, State, Stop, commit_error, store_error};
 use crate::content;
-use crate::hal::{Addressing, StoreError};
+use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Draft, InodeRow, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish};
