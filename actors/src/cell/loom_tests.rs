@@ -14,6 +14,18 @@ use crate::parked::{block_on, poll_once};
 use crate::reference::Ref;
 use crate::turn::Turn;
 
+/// Preemptions in one execution: a whole turn has too many steps for all of them.
+const PREEMPTIONS: usize = 3;
+/// The same where no bound is set from outside, as in `.ci/long`.
+const PREEMPTIONS_LONG: usize = 4;
+
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    let bound = builder.preemption_bound.map_or(PREEMPTIONS_LONG, |bound| bound.min(PREEMPTIONS));
+    builder.preemption_bound = Some(bound);
+    builder.check(check);
+}
+
 /// Counts what it serves. Its log is no lock that loom knows of: looking into it makes no difference to the model.
 struct Tally {
     served: u64,
@@ -181,7 +193,7 @@ type Calling = Pin<Box<dyn Future<Output = Result<(u64, u64), CallError>> + Send
 /// hangs).
 #[test]
 fn loom_a_mailbox_keeps_its_bound_and_gives_a_freed_place_to_who_waits() {
-    loom::model(|| {
+    model(|| {
         let world = World::new(1);
         let turn = world.idle();
         let waits = world.clone();
@@ -209,7 +221,7 @@ fn loom_a_mailbox_keeps_its_bound_and_gives_a_freed_place_to_who_waits() {
 /// already (the bound is exceeded).
 #[test]
 fn loom_a_withdrawn_message_gives_its_place_back_once() {
-    loom::model(|| {
+    model(|| {
         let world = World::new(1);
         let turn = world.idle();
         let [mut leaves, mut second, mut third] =
@@ -236,7 +248,7 @@ fn loom_a_withdrawn_message_gives_its_place_back_once() {
 /// nevertheless (it was executed).
 #[test]
 fn loom_what_was_told_as_not_executed_never_is() {
-    loom::model(|| {
+    model(|| {
         let world = World::new(1);
         let turn = world.idle();
         let sweeps = world.clone();
@@ -261,7 +273,7 @@ fn loom_what_was_told_as_not_executed_never_is() {
 /// `pop` that does not look for orders once there are messages (the swap never comes).
 #[test]
 fn loom_a_swap_loses_no_call_and_no_state() {
-    loom::model(|| {
+    model(|| {
         let world = World::new(2);
         let turn = world.idle();
         let callers = world.clone();
@@ -291,7 +303,7 @@ fn loom_a_swap_loses_no_call_and_no_state() {
 /// though the caller was told of the crash; an end that does not tell what was begun (the caller hangs).
 #[test]
 fn loom_a_ghost_takes_no_message_beside_its_successor() {
-    loom::model(|| {
+    model(|| {
         let world = World::new(2);
         let turn = world.idle();
         let caller = world.clone();
@@ -324,7 +336,7 @@ fn loom_a_ghost_takes_no_message_beside_its_successor() {
 /// does not drop the order (who swaps hangs).
 #[test]
 fn loom_a_swap_and_a_restart_never_make_two_that_serve() {
-    loom::model(|| {
+    model(|| {
         let world = World::new(2);
         let turn = world.idle();
         let mut swap = Box::pin(world.cell.clone().swap(world.log.clone(), Duration::MAX));
