@@ -66,7 +66,7 @@
 //! | entries | [`stat`](Nexus::stat) [`exists`](Nexus::exists) [`access`](Nexus::access) [`mkdir`](Nexus::mkdir) [`link`](Nexus::link) [`rename`](Nexus::rename) [`unlink`](Nexus::unlink) [`rmdir`](Nexus::rmdir) [`remove_all`](Nexus::remove_all) |
 //! | listings | [`readdir`](Nexus::readdir) [`walk`](Nexus::walk) [`glob`](Nexus::glob) [`grep`](Nexus::grep) |
 //! | many at once | [`write_batch`](Nexus::write_batch) [`read_batch`](Nexus::read_batch) [`stat_batch`](Nexus::stat_batch) [`unlink_batch`](Nexus::unlink_batch) |
-//! | mounts | [`mount`](Nexus::mount) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
+//! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
 //!
 //! ```
 //! # let nx = nexus::blocking::connect(nexus::Config::in_memory())?;
@@ -129,6 +129,7 @@
 //! # Ok::<(), nexus::Error>(())
 //! ```
 
+mod attach;
 pub mod blocking;
 mod boot;
 mod closing;
@@ -137,6 +138,7 @@ mod folder;
 mod handle;
 mod hooks;
 mod profile;
+mod services;
 mod tier2;
 
 /// The actor runtime that the kernel is made of, for actors of one's own.
@@ -144,12 +146,16 @@ pub use nexus_actors as actors;
 /// Supervision trees, for one's own.
 pub use nexus_supervisors as supervisors;
 
+pub use attach::{Grant, Serving, ServingStats, attach, connect_or_attach};
 pub use bytes::Bytes;
 pub use config::Config;
 pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
-pub use nexus_kernel::{Kernel, MountState, MountStatus, Serve, StoreStats, dispatch, gate, hal, sys};
+pub use nexus_kernel::{
+    DriverCalls, DriverFailure, Kernel, MountState, MountStatus, Serve, ServiceState, ServiceStatus,
+    ServiceSwapped, ServiceVersion, StoreStats, dispatch, gate, hal, service, sys,
+};
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};

@@ -51,7 +51,7 @@ fn a_mount_that_could_not_be_started_can_be_detached() {
     nx.shutdown().expect("it stops");
     drop(files);
     let nx = blocking::connect(data.path()).expect("one bad mount is no reason not to boot");
-    refused(nx.stat("/m/f"), ErrorKind::Io);
+    refused(nx.stat("/m/f"), ErrorKind::Unavailable);
     refused(nx.remove_all("/m"), ErrorKind::Busy);
     nx.unmount("/m").expect("it is detached");
     refused(nx.stat("/m/f"), ErrorKind::NotFound);

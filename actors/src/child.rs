@@ -49,7 +49,7 @@ pub trait Child: Send + Sync {
     /// Withdraws a fault that has not struck, and says which it was.
     fn disarm(&self) -> Option<Strike>;
 
-    /// Serves no messages until [`resume`](Child::resume).
+    /// Serves no messages until [`resume`](Child::resume), over restarts too.
     fn suspend(&self);
 
     /// Serves messages again.

@@ -95,6 +95,17 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
         }
     }
 
+    /// Waits until the generation of this number is no longer the current one. Dropping the future leaves nothing behind.
+    pub async fn replaced(&self, generation: u64) {
+        loop {
+            let seen = self.moved.read(); // Before the look, so that a publish in between is not missed.
+            if self.generation() != generation {
+                return;
+            }
+            self.moved.past(seen).await;
+        }
+    }
+
     /// The number of the current generation: 1, and one more with each swap.
     pub fn generation(&self) -> u64 {
         self.current.pin().load().number()

@@ -1,4 +1,8 @@
 //! Blocking calls on the bounded pool of a mount.
+//!
+//! A call that is given up before a thread came to it is not made: whoever waited was told that it is over, and may have done something else by now.
+
+use std::sync::Arc;
 
 use nexus_actors::{Pool, PoolError};
 use nexus_kernel::hal::StoreError;
@@ -9,7 +13,7 @@ pub(crate) async fn look<T: Send + 'static>(
     what: &'static str,
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    pool.run(job).await.unwrap_or_else(|error| Err(not_run(what, &error)))
+    run(pool, what, false, job).await
 }
 
 /// Runs `job`, which changes the store, on `pool`. A panic in it leaves its outcome unknown.
@@ -18,12 +22,27 @@ pub(crate) async fn change<T: Send + 'static>(
     what: &'static str,
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    pool.run(job).await.unwrap_or_else(|error| match error {
-        PoolError::Panicked(_) => Err(StoreError::Unknown { what: what.into(), cause: error.to_string() }),
-        PoolError::Closed => Err(not_run(what, &error)),
-    })
+    run(pool, what, true, job).await
 }
 
-fn not_run(what: &str, error: &PoolError) -> StoreError {
-    StoreError::Backend { what: what.into(), cause: error.to_string() }
+async fn run<T: Send + 'static>(
+    pool: &Pool,
+    what: &'static str,
+    changing: bool,
+    job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let waiting = Arc::new(());
+    let wanted = Arc::downgrade(&waiting);
+    let told = pool.run(move || {
+        let nobody_waits = wanted.strong_count() == 0;
+        if nobody_waits { Err(StoreError::Closed) } else { job() }
+    });
+    let done = told.await;
+    drop(waiting);
+    done.unwrap_or_else(|error| {
+        Err(match error {
+            PoolError::Panicked(panicked) => StoreError::Panicked { what: what.into(), panicked, changing },
+            PoolError::Closed => StoreError::Backend { what: what.into(), cause: error.to_string() },
+        })
+    })
 }

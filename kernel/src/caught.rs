@@ -1,32 +1,23 @@
-//! Runs what was written elsewhere (hooks, providers) so that its panic is a value.
+//! Runs what was written elsewhere (hooks, providers, services) so that its panic is a value.
 
-use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
-use futures_util::FutureExt;
+use nexus_actors::{Panicked, guard};
 
-/// Runs `work`; a panic in it gives its text.
-pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(text_of)
+/// Runs `work`; a panic in it gives its text and place.
+pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    guard(work)
 }
 
-/// Makes a future and runs it; a panic in either gives its text. The future must not be used afterwards, and is not.
-pub(crate) async fn catch_async<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, String> {
+/// Makes a future and runs it; a panic in either gives its text and place. The future is not polled again after one.
+pub(crate) async fn catch_async<F: Future>(make: impl FnOnce() -> F) -> Result<F::Output, Panicked> {
     let future = catch(make)?;
-    AssertUnwindSafe(future).catch_unwind().await.map_err(text_of)
-}
-
-fn text_of(payload: Box<dyn Any + Send>) -> String {
-    let text = match payload.downcast_ref::<&str>() {
-        Some(text) => (*text).to_owned(),
-        None => {
-            payload.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without text".to_owned())
-        }
-    };
-    // The payload is somebody's value, and its destructor may panic as well.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
-        std::mem::forget(again);
-    }
-    text
+    let mut future = pin!(AssertUnwindSafe(future));
+    std::future::poll_fn(move |cx| match guard(|| future.as_mut().poll(cx)) {
+        Ok(polled) => polled.map(Ok),
+        Err(panicked) => std::task::Poll::Ready(Err(panicked)),
+    })
+    .await
 }

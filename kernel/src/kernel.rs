@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
 use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
-    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Message, Op, OpId, Result, Timestamp,
-    VPath, ZoneId,
+    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Op, OpId, Result, Timestamp, VPath, ZoneId,
 };
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
@@ -20,18 +19,24 @@ use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
-use crate::mounts::{Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount};
+use crate::metrics::Syscalls;
+use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
+use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
+use crate::service::ServiceCatalogue;
 use crate::store::{Committer, Store, StoreStats};
 use crate::sys;
-use crate::syscalls::Serve;
+use crate::syscalls::{Serve, span};
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
 
 /// How long attaching or detaching a mount may take: it waits for calls to end and for a driver to start.
 const LIFECYCLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long attaching all mounts at boot may take.
+const REMOUNT_MAX: Duration = Duration::from_secs(120);
 
 /// How long one message may hold a primitive before it is written off.
 const WATCHDOG: Duration = Duration::from_secs(5);
@@ -100,9 +105,15 @@ pub struct Kernel {
     gate: PermissionGate,
     catalogue: Arc<Catalogue>,
     mounts: MountsView,
+    zones: Zones,
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
+    registry: Ref<Registry>,
+    services: Arc<Services>,
+    service_catalogue: ServiceCatalogue,
+    service_children: SupervisorRef,
     hashing: Pool,
+    syscalls: Syscalls,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
     /// The running tree, once it runs.
@@ -123,9 +134,11 @@ impl Kernel {
     ) -> std::result::Result<(Arc<Self>, SupSpec), StoreError> {
         let store = Arc::new(Store::new(env.clone(), metastore)?);
         let restarts = |spec: SupSpec| spec.restarts(config.restarts_max, config.restarts_within);
-        let drivers = restarts(SupSpec::new("drivers", Strategy::OneForOne));
+        // A driver harms only its mount: however often its actor ends, its supervisor goes on, and waits longer from one restart to the next.
+        let drivers = SupSpec::new("drivers", Strategy::OneForOne).restarts(u32::MAX, config.restarts_within);
         let services = restarts(SupSpec::new("services", Strategy::OneForOne));
         let clock = env.clone();
+        let registry: Ref<Registry> = mailbox(env, "registry");
         let kernel = Arc::new(Self {
             caches: Caches {
                 metadata: MetadataCache::new(config.metadata_cache_entries),
@@ -139,9 +152,15 @@ impl Kernel {
             gate: PermissionGate::new(),
             catalogue,
             mounts: MountsView::default(),
+            zones: Zones::default(),
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),
+            services: Services::new(env, registry.clone()),
+            registry,
+            service_catalogue: ServiceCatalogue::default(),
+            service_children: services.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
+            syscalls: Syscalls::new(),
             sys: sys::mount(),
             tree: Mutex::default(),
             store,
@@ -180,11 +199,9 @@ impl Kernel {
                 self.locks.clone(),
             )))
             .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())));
-        let registry = SupSpec::new("registry", Strategy::RestForOne).child(primitive(ChildSpec::new(
-            "lifecycle",
-            self.lifecycle.clone(),
-            Arc::downgrade(self),
-        )));
+        let registry = SupSpec::new("registry", Strategy::RestForOne)
+            .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
+            .child(primitive(ChildSpec::new("lifecycle", self.lifecycle.clone(), Arc::downgrade(self))));
         restarts(SupSpec::new("nexus", Strategy::RestForOne))
             .supervisor(restarts(store))
             .supervisor(restarts(kernel))
@@ -194,8 +211,31 @@ impl Kernel {
     }
 
     /// Executes a syscall for `caller`, on the task that polls.
-    pub async fn send<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> <S as Message>::Reply {
-        call.serve(self, caller).await
+    ///
+    /// # Errors
+    /// What the syscall's documentation says.
+    pub async fn send<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
+        if span::is_wanted() {
+            return Box::pin(span::around(self, caller, call)).await;
+        }
+        self.execute(caller, call).await
+    }
+
+    /// Executes a syscall and counts it.
+    #[inline]
+    pub(crate) async fn execute<S: Serve>(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        call: S,
+    ) -> Result<S::Done> {
+        if let Some(done) = call.warm(self, caller) {
+            self.syscalls.warm(S::OP);
+            return Ok(done);
+        }
+        let counted = self.syscalls.begin(S::OP, &self.env);
+        let done = call.serve(self, caller).await;
+        counted.with(done.as_ref().err().map(Error::errno));
+        done
     }
 
     /// Attaches what the metastore remembers; says how many mounts that were. To be called once, when the tree runs.
@@ -203,7 +243,7 @@ impl Kernel {
     /// # Errors
     /// What the metastore says. A driver that does not start is no error: its mount answers with the cause.
     pub async fn remount(&self) -> Result<usize> {
-        match self.lifecycle.call(Remount, LIFECYCLE_MAX).await {
+        match self.lifecycle.call(Remount, REMOUNT_MAX).await {
             Ok(done) => done,
             Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
         }
@@ -214,9 +254,27 @@ impl Kernel {
         *self.tree.lock() = Arc::downgrade(tree);
     }
 
+    /// Asks the driver of the mount at just this point whether its backend answers. One that does not is opened anew, again and again, with
+    /// back-off. May be repeated.
+    ///
+    /// # Errors
+    /// What the driver says, `ENOENT` when nothing is mounted there, `ETIMEDOUT` when it does not answer in time.
+    pub async fn probe_mount(&self, zone: &ZoneId, point: &VPath) -> Result<()> {
+        mounts::probe(self, zone, point).await
+    }
+
+    /// Takes the drivers out of their mounts: each ends with the last call in it, and with it what it holds. To be called when the tree has stopped,
+    /// which leaves them where they are. Does not wait; may be repeated.
+    pub fn release_drivers(&self) {
+        let mounts = self.routes.read(|routes| routes.iter().cloned().collect::<Vec<_>>());
+        for mount in mounts {
+            mount.release(&self.env);
+        }
+    }
+
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
-        self.mounts.statuses()
+        self.mounts.statuses(&self.env)
     }
 
     /// What the committer has done so far.
@@ -230,6 +288,15 @@ impl Kernel {
             metadata_entries: self.caches.metadata.len(),
             content_bytes: self.caches.content.bytes(),
         }
+    }
+
+    /// How often the metadata cache and the content cache had what was looked for, and how often not.
+    pub(crate) fn cache_hits_and_misses(&self) -> [(u64, u64); 2] {
+        // Calls that are answered from memory count themselves once, and not what they find: a stat finds metadata, a read both.
+        let (stats, reads) = (self.syscalls.warm_of(Op::Stat), self.syscalls.warm_of(Op::Read));
+        let (metadata, content) =
+            (self.caches.metadata.hits_and_misses(), self.caches.content.hits_and_misses());
+        [(metadata.0 + stats + reads, metadata.1), (content.0 + reads, content.1)]
     }
 
     /// The locks that are held and were taken. Sends no mail.
@@ -247,6 +314,11 @@ impl Kernel {
         &self.dispatch
     }
 
+    /// The kinds of services that this process knows.
+    pub fn service_catalogue(&self) -> &ServiceCatalogue {
+        &self.service_catalogue
+    }
+
     /// The permission gate.
     pub fn permission_gate(&self) -> &PermissionGate {
         &self.gate
@@ -260,6 +332,14 @@ impl Kernel {
     /// The running tree; none before it runs and after it is gone.
     pub(crate) fn supervised(&self) -> Option<Arc<Tree>> {
         self.tree.lock().upgrade()
+    }
+
+    pub(crate) fn config(&self) -> &KernelConfig {
+        &self.config
+    }
+
+    pub(crate) fn syscalls(&self) -> &Syscalls {
+        &self.syscalls
     }
 
     pub(crate) fn sys_mount(&self) -> &Arc<Mount> {
@@ -302,8 +382,25 @@ impl Kernel {
         &self.mounts
     }
 
+    pub(crate) fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
     pub(crate) fn drivers(&self) -> &SupervisorRef {
         &self.drivers
+    }
+
+    pub(crate) fn registry(&self) -> &Ref<Registry> {
+        &self.registry
+    }
+
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// The supervisor of the services.
+    pub(crate) fn service_children(&self) -> &SupervisorRef {
+        &self.service_children
     }
 
     pub(crate) fn data_folder(&self) -> Option<&Path> {
@@ -342,11 +439,11 @@ impl Kernel {
         self.routes.read(|routes| routes.at(zone, point).cloned())
     }
 
-    /// The mount at just this point whose driver could not be started.
+    /// The mount at just this point, when its driver is in trouble.
     pub(crate) fn failed_mount(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
         self.routes.read(|routes| {
             let mount = routes.route(zone, point)?.mount;
-            (mount.failure.is_some() && mount.point == *point).then(|| mount.clone())
+            (mount.point == *point && mount.is_in_trouble()).then(|| mount.clone())
         })
     }
 
@@ -373,8 +470,14 @@ impl Kernel {
     pub(crate) async fn mount(&self, caller: &Arc<Caller>, call: &SysSetattr) -> Result<SetattrDone> {
         let fail = |kind| Error::new(Op::Mount, &call.path, kind);
         let Some(spec) = call.mount.clone() else { return Err(fail(ErrorKind::InvalidArgument)) };
-        let attach =
-            Attach { zone: caller.zone.clone(), point: call.path.clone(), spec, caller: caller.clone() };
+        let attach = Attach {
+            zone: caller.zone.clone(),
+            point: call.path.clone(),
+            spec,
+            create: call.create,
+            replace: call.replace,
+            caller: caller.clone(),
+        };
         let attached = match self.lifecycle.call(attach, LIFECYCLE_MAX).await {
             Ok(done) => done?,
             Err(error) => return Err(down(fail(call_kind(error)), error)),
@@ -386,7 +489,9 @@ impl Kernel {
         let at = Timestamp(self.env.wall());
         let metadata =
             FileMetadata::new(call.path.clone(), mount.zone.clone(), mount.root, EntryType::Mount, at);
-        Ok(SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt))
+        let mut done = SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt);
+        done.swapped = attached.swapped;
+        Ok(done)
     }
 
     pub(crate) async fn unmount(&self, caller: &Arc<Caller>, mount: &Mount) -> Result<Unlinked> {
@@ -409,7 +514,7 @@ fn mailbox<B: nexus_actors::Behaviour>(env: &Env, name: &'static str) -> Ref<B> 
 }
 
 /// What a caller is told of a primitive that did not answer.
-fn call_kind(error: CallError) -> ErrorKind {
+pub(crate) fn call_kind(error: CallError) -> ErrorKind {
     match error {
         CallError::Busy => ErrorKind::Busy,
         CallError::Timeout => ErrorKind::TimedOut,
@@ -418,7 +523,7 @@ fn call_kind(error: CallError) -> ErrorKind {
     }
 }
 
-fn down(told: Error, error: CallError) -> Error {
+pub(crate) fn down(told: Error, error: CallError) -> Error {
     let told = told.because(error);
     match error {
         CallError::Timeout | CallError::Crashed { .. } => told.outcome_unknown(),

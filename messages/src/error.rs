@@ -122,7 +122,7 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// The entry is in use: a mount point with open calls, a folder owned by another process.
     Busy,
-    /// The deadline passed before anything was done.
+    /// The deadline passed. Whether anything was done by then, [`Error::executed`] says.
     TimedOut,
     /// The driver or the entry cannot do this.
     NotSupported,
@@ -136,6 +136,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The backend failed.
     Io,
+    /// The backend failed again and again, and is left alone for a while. The cause says when it is tried again.
+    Unavailable,
     /// The kernel is stopping, or a part of it is gone for good.
     Down,
     /// A part of the kernel or a driver broke while it served the call.
@@ -166,6 +168,7 @@ impl ErrorKind {
             Self::StoreFull => Errno::ENOSPC,
             Self::QuotaExceeded => Errno::EDQUOT,
             Self::Corrupt | Self::Io | Self::Crashed => Errno::EIO,
+            Self::Unavailable => Errno::EAGAIN,
             Self::Down => Errno::ESHUTDOWN,
         }
     }
@@ -196,6 +199,7 @@ impl ErrorKind {
             Self::QuotaExceeded => "quota exceeded",
             Self::Corrupt => "stored content is corrupt",
             Self::Io => "input/output error",
+            Self::Unavailable => "not available for now",
             Self::Down => "the kernel is stopping",
             Self::Crashed => "crashed while serving the call",
         }
@@ -211,6 +215,9 @@ macro_rules! errnos {
         pub enum Errno { $($name = $number),* }
 
         impl Errno {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
             /// The number on Linux.
             pub fn number(self) -> i32 {
                 self as i32
@@ -225,7 +232,7 @@ macro_rules! errnos {
 }
 
 errnos! {
-    ENOENT = 2, EIO = 5, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
+    ENOENT = 2, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
     EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, ENAMETOOLONG = 36, ENOTEMPTY = 39, ELOOP = 40, EOPNOTSUPP = 95,
     ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125,
 }

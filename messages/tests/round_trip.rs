@@ -163,10 +163,12 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
 fn setattr() -> impl Strategy<Value = Syscall> {
     let parents = prop_oneof![Just(Parents::Implied), Just(Parents::Made), Just(Parents::Required)];
     let what = (option::of(entry_type()), create(), parents, option::of(text()), option::of(mount_spec()));
+    let what = (what, any::<bool>());
     (path(), what, option::of(service_spec()), attributes(), precondition(), op_id()).prop_map(
-        |(path, what, service, attributes, expected, op_id)| {
+        |(path, (what, replace), service, attributes, expected, op_id)| {
             let mut call = SysSetattr::at(path).attributes(attributes).when(expected);
             (call.entry_type, call.create, call.parents, call.link_target, call.mount) = what;
+            call.replace = replace;
             (call.service, call.op_id) = (service, op_id);
             call.into()
         },
@@ -309,7 +311,10 @@ proptest! {
         check(&Answer::from(written.clone()));
         prop_assert_eq!(SysWrite::from_answer(written.clone().into()), Some(written.clone()));
         prop_assert_eq!(SysRead::from_answer(written.into()), None);
-        check(&SetattrDone::new(numbers.1, vec![Attribute::Mode, Attribute::Owner], metadata.clone(), receipt));
+        let mut set = SetattrDone::new(numbers.1, vec![Attribute::Mode, Attribute::Owner], metadata.clone(), receipt);
+        check(&set);
+        set.swapped = Some(DriverSwapped::new(1, 2));
+        check(&set);
         check(&Renamed::new(numbers.1, metadata.clone(), receipt));
         check(&Copied::new(numbers.1, metadata.clone(), receipt));
         check(&Unlinked::new(metadata.entry_type, numbers.0, receipt));

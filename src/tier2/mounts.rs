@@ -1,8 +1,9 @@
 //! Mounts.
 
-use nexus_kernel::MountStatus;
-use nexus_messages::syscall::{Expect, MountSpec, SetattrDone, SysSetattr, SysUnlink, Unlinked};
-use nexus_messages::{IntoPath, Op, Result};
+use nexus_messages::syscall::{
+    DriverSwapped, Expect, MountSpec, SetattrDone, SysSetattr, SysUnlink, Unlinked,
+};
+use nexus_messages::{Error, ErrorKind, IntoPath, Op, Result};
 
 use crate::handle::{Nexus, path};
 
@@ -11,7 +12,7 @@ impl Nexus {
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle; `EEXIST` when something else is mounted there; `EINVAL` for an unknown driver or option;
-    /// `EIO` when the driver does not start.
+    /// what opening the driver says when it does not start.
     ///
     /// ```
     /// # smol::block_on(async {
@@ -32,6 +33,33 @@ impl Nexus {
             .map_err(|error| error.during(Op::Mount))
     }
 
+    /// Replaces the driver of the mount at a path while calls go on: another driver, the same with other options, or the same anew. No call fails
+    /// of it; when something goes wrong, the old driver serves on. Remembered over restarts. Nothing is copied: see
+    /// [`SysSetattr::replace`](nexus_messages::syscall::SysSetattr::replace).
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle; `ENOENT` when nothing is mounted there; `EINVAL` for an unknown driver or option, and for
+    /// one that finds files in another way than the old one; `EOPNOTSUPP` when either of them keeps its content in memory; otherwise what opening and
+    /// probing the new driver says, with `ETIMEDOUT` for one that hangs.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let nx = nexus::connect(folder.path()).await?;
+    /// use nexus::MountSpec;
+    ///
+    /// let swapped = nx.swap_driver("/", MountSpec::new("cas-local").option("deadline_ms", "5000")).await?;
+    /// assert_eq!(swapped.to, swapped.from + 1);
+    /// # nx.shutdown().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn swap_driver(&self, at: impl IntoPath, spec: MountSpec) -> Result<DriverSwapped> {
+        let at = path(Op::Mount, at)?;
+        let done = self.send(SysSetattr::mount(&at, spec).replace()).await;
+        let done = done.map_err(|error| error.during(Op::Mount))?;
+        done.swapped.ok_or_else(|| Error::new(Op::Mount, &at, ErrorKind::NotSupported))
+    }
+
     /// Detaches a mount, once the calls in it have ended. What it stores is kept.
     ///
     /// # Errors
@@ -40,14 +68,5 @@ impl Nexus {
     pub async fn unmount(&self, at: impl IntoPath) -> Result<Unlinked> {
         let call = SysUnlink::at(path(Op::Unmount, at)?).expect(Expect::Mount);
         self.send(call).await.map_err(|error| error.during(Op::Unmount))
-    }
-
-    /// The mounts and how they are. Asks no actor.
-    ///
-    /// # Errors
-    /// None on the kernel of this process.
-    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
-    pub async fn mounts(&self) -> Result<Vec<MountStatus>> {
-        Ok(self.machine(Op::Mount)?.kernel.mount_statuses())
     }
 }

@@ -76,6 +76,8 @@ impl<B: Behaviour> Cell<B> {
         state.serving = generation;
         state.restarts += u64::from(generation > 1);
         state.closed = false;
+        state.orders.suspended = state.suspended;
+        state.urgent = state.orders.any();
         let weak: Weak<Cell<B>> = Arc::downgrade(self);
         state.live = Some(Live {
             generation,
@@ -157,7 +159,9 @@ impl<B: Behaviour> Cell<B> {
         self.state.lock().orders.armed.take().map(|armed| armed.strike)
     }
 
+    /// Holds also for the incarnations to come.
     pub(crate) fn suspend(&self, suspended: bool) {
+        self.state.lock().suspended = suspended;
         self.order(|orders| orders.suspended = suspended);
     }
 

@@ -56,6 +56,8 @@ struct State<B: Behaviour> {
     /// Whether there is an order to look at. Invariant: true if `orders` has any.
     urgent: bool,
     closed: bool,
+    /// Whether this and later incarnations serve no messages.
+    suspended: bool,
     running: Running<B>,
     /// Begun messages that are answered later; a free place is None.
     in_flight: Vec<Option<InFlight<B>>>,
@@ -185,6 +187,7 @@ impl<B: Behaviour> Cell<B> {
             serving: 0,
             urgent: false,
             closed: false,
+            suspended: false,
             running: Running { mail: None, deadline: None, label: None },
             in_flight: Vec::new(),
             flying: 0,

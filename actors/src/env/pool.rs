@@ -90,6 +90,14 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// How many of its threads run a job now. Zero in a simulation, where jobs are tasks.
+    pub fn busy(&self) -> usize {
+        let count = self.0.count.lock();
+        count.threads - count.idle
+    }
+}
+
 impl Inner {
     /// Starts a thread when more jobs wait than threads are idle.
     fn grow(&self) -> Result<(), PoolError> {

@@ -8,7 +8,9 @@
 
 mod hook;
 mod messages;
+mod passage;
 mod pattern;
+mod services;
 mod table;
 mod view;
 
@@ -24,7 +26,9 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Sta
 pub use hook::{
     HookId, HookKind, Interceptor, MountHook, Observer, OpSet, Registration, Resolution, Resolver,
 };
+pub(crate) use messages::{Cover, Uncover};
 pub use messages::{ListHooks, Register, ReplaceHooks, Unregister};
+pub(crate) use passage::{Passage, Wants};
 pub use pattern::{PATTERN_DEPTH_MAX, Pattern, PatternError};
 pub use table::{HOOKS_MAX, HookError, HookInfo, HookTable};
 pub use view::{DispatchView, HookRefusal, HookSummary, PublishedHooks};
@@ -89,6 +93,20 @@ impl Handle<ReplaceHooks> for Dispatch {
     ) -> Reply<Self, Result<Vec<HookId>, HookError>> {
         let done = self.table.replace(&m.old, m.new);
         Reply::Now(self.publish(cx, done))
+    }
+}
+
+impl Handle<Cover> for Dispatch {
+    fn handle(&mut self, m: Cover, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<(), HookError>> {
+        let done = self.table.cover(m.enlisted, &m.versions);
+        Reply::Now(self.publish(cx, done))
+    }
+}
+
+impl Handle<Uncover> for Dispatch {
+    fn handle(&mut self, m: Uncover, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<(), HookError>> {
+        self.table.uncover(&m.name);
+        Reply::Now(self.publish(cx, Ok(())))
     }
 }
 

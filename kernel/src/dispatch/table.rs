@@ -7,7 +7,10 @@ use nexus_messages::VPath;
 use serde::{Deserialize, Serialize};
 
 use super::hook::{Hook, HookId, HookKind, Registration};
+use super::services::Covered;
 use super::view::DispatchView;
+use crate::registry::Enlisted;
+use crate::service::{Generation, HookKey, Shape};
 
 /// The most hooks that one kernel has, of all kinds together.
 pub const HOOKS_MAX: usize = 4_096;
@@ -63,6 +66,8 @@ pub struct HookInfo {
 pub struct HookTable {
     /// Invariant: in the order of registration, because ids only grow; at most `max`; no two resolvers of one pattern.
     hooks: BTreeMap<HookId, Registration>,
+    /// The services with hooks, each at the place that it was first given.
+    services: BTreeMap<HookId, Covered>,
     next: u64,
     max: usize,
 }
@@ -74,18 +79,22 @@ impl HookTable {
     }
 
     fn bounded(max: usize) -> Self {
-        Self { hooks: BTreeMap::new(), next: 1, max }
+        Self { hooks: BTreeMap::new(), services: BTreeMap::new(), next: 1, max }
     }
 
     /// The table that `view` was frozen from. Ids that were given are not given again.
     pub fn thaw(view: &DispatchView) -> Self {
-        let (hooks, next) = view.registered();
-        Self { hooks: hooks.iter().cloned().collect(), next, max: HOOKS_MAX }
+        Self {
+            hooks: view.registered().iter().cloned().collect(),
+            services: view.covered_at().iter().cloned().collect(),
+            next: view.next(),
+            max: HOOKS_MAX,
+        }
     }
 
     /// Adds a hook.
     pub fn register(&mut self, hook: Registration) -> Result<HookId, HookError> {
-        if self.hooks.len() >= self.max {
+        if self.len() >= self.max {
             return Err(HookError::TooMany { max: self.max });
         }
         if let Hook::Resolver { pattern, .. } = &hook.hook
@@ -117,20 +126,73 @@ impl HookTable {
         Ok(ids)
     }
 
+    /// Lets calls meet the hooks of these versions of a service, and no longer those of others.
+    pub(crate) fn cover(
+        &mut self,
+        enlisted: Arc<Enlisted>,
+        versions: &[Arc<Generation>],
+    ) -> Result<(), HookError> {
+        let covered = Covered::new(enlisted, versions);
+        let place = self.place_of(covered.name());
+        let others = self.len() - place.map_or(0, |place| self.services[&place].keys.len());
+        if others + covered.keys.len() > self.max {
+            return Err(HookError::TooMany { max: self.max });
+        }
+        for key in &covered.keys {
+            if let Shape::Resolver { pattern } = &key.shape
+                && let Some(by) = self.resolver_of(pattern.as_str()).filter(|by| **by != **covered.name())
+            {
+                return Err(HookError::PatternTaken { pattern: pattern.to_string(), by });
+            }
+        }
+        let place = place.unwrap_or_else(|| {
+            self.next += 1;
+            HookId(self.next - 1)
+        });
+        self.services.insert(place, covered);
+        Ok(())
+    }
+
+    /// Takes the hooks of a service away.
+    pub(crate) fn uncover(&mut self, name: &str) {
+        self.services.retain(|_, covered| **covered.name() != *name);
+    }
+
+    fn place_of(&self, service: &str) -> Option<HookId> {
+        self.services.iter().find(|(_, covered)| **covered.name() == *service).map(|(place, _)| *place)
+    }
+
+    fn len(&self) -> usize {
+        self.hooks.len() + self.services.values().map(|covered| covered.keys.len()).sum::<usize>()
+    }
+
     /// All hooks, in the order of registration.
     pub fn list(&self) -> Vec<HookInfo> {
-        self.hooks.iter().map(|(id, hook)| info(*id, hook)).collect()
+        let mut all: Vec<_> = self.hooks.iter().map(|(id, hook)| info(*id, hook)).collect();
+        for (id, covered) in &self.services {
+            all.extend(covered.keys.iter().map(|key| info_of(*id, key, &covered.owner)));
+        }
+        all.sort_by_key(|hook| hook.id);
+        all
     }
 
     /// The table that calls look at. Costs one pass over the hooks.
     pub fn freeze(&self) -> DispatchView {
-        DispatchView::build(self.hooks.iter().map(|(id, hook)| (*id, hook.clone())).collect(), self.next)
+        let hooks = self.hooks.iter().map(|(id, hook)| (*id, hook.clone())).collect();
+        let services = self.services.iter().map(|(id, covered)| (*id, covered.clone())).collect();
+        DispatchView::build(hooks, services, self.next)
     }
 
     fn resolver_of(&self, text: &str) -> Option<Arc<str>> {
-        self.hooks.values().find_map(|hook| match &hook.hook {
+        let of_modules = self.hooks.values().find_map(|hook| match &hook.hook {
             Hook::Resolver { pattern, .. } if pattern.as_str() == text => Some(hook.name.clone()),
             _ => None,
+        });
+        of_modules.or_else(|| {
+            let resolves =
+                |key: &HookKey| matches!(&key.shape, Shape::Resolver { pattern } if pattern.as_str() == text);
+            let covered = self.services.values().find(|covered| covered.keys.iter().any(resolves))?;
+            Some(covered.name().clone())
         })
     }
 }
@@ -148,6 +210,18 @@ fn info(id: HookId, hook: &Registration) -> HookInfo {
         Hook::Observer { .. } | Hook::Mount(_) => (None, None),
     };
     HookInfo { id, name: hook.name.clone(), kind: hook.kind(), order, owner: hook.owner.clone(), at }
+}
+
+/// As it is listed for a hook of a service.
+fn info_of(id: HookId, key: &HookKey, owner: &Arc<str>) -> HookInfo {
+    let (kind, order, at) = match &key.shape {
+        Shape::Resolver { pattern } => (HookKind::Resolver, None, Some(pattern.to_string())),
+        Shape::Interceptor { order, below, .. } => {
+            (HookKind::Interceptor, Some(*order), below.as_ref().map(VPath::to_string))
+        }
+        Shape::Observer { .. } => (HookKind::Observer, None, None),
+    };
+    HookInfo { id, name: key.name.into(), kind, order, owner: Some(owner.clone()), at }
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ fn view(hooks: Vec<Registration>) -> DispatchView {
     table.freeze()
 }
 
+fn passage(hooks: Vec<Registration>) -> Passage {
+    Passage::of(view(hooks))
+}
+
 fn ok() -> Outcome {
     Outcome::of::<()>(&Ok(()))
 }
@@ -27,16 +31,16 @@ fn ok() -> Outcome {
 #[test]
 fn interceptors_run_by_order_then_by_registration_and_back_in_reverse() {
     let log = Recorder::new();
-    let view = view(vec![
+    let mut passage = passage(vec![
         log.interceptor("late").order(10),
         log.interceptor("first"),
         log.interceptor("second"),
         log.interceptor("early").order(-1),
     ]);
     let mut cx = reading("a", "/x");
-    block_on(view.before(&mut cx)).unwrap();
+    block_on(passage.before(&mut cx)).unwrap();
     assert_eq!(log.take(), ["before early", "before first", "before second", "before late"]);
-    block_on(view.after(&cx, &ok()));
+    block_on(passage.after(&cx, &ok()));
     assert_eq!(log.take(), ["after late", "after second", "after first", "after early"]);
 }
 
@@ -44,8 +48,8 @@ fn interceptors_run_by_order_then_by_registration_and_back_in_reverse() {
 fn a_refusal_stops_the_call_and_names_the_hook() {
     let log = Recorder::new();
     let refuses = log.moody("guard", OpSet::ALL, Mood::Refuses);
-    let view = view(vec![log.interceptor("one"), refuses, log.interceptor("three")]);
-    let refused = block_on(view.before(&mut reading("a", "/x"))).unwrap_err();
+    let mut passage = passage(vec![log.interceptor("one"), refuses, log.interceptor("three")]);
+    let refused = block_on(passage.before(&mut reading("a", "/x"))).unwrap_err();
     assert_eq!(
         refused,
         HookRefusal::Refused { hook: "guard".into(), kind: ErrorKind::Refused, reason: "not today".into() }
@@ -57,12 +61,15 @@ fn a_refusal_stops_the_call_and_names_the_hook() {
 fn a_panic_before_the_call_refuses_it_and_one_after_it_changes_nothing() {
     let log = Recorder::new();
     for mood in [Mood::Panics, Mood::PanicsLate] {
-        let view = view(vec![log.interceptor("one"), log.moody("broken", OpSet::ALL, mood)]);
-        let refused = block_on(view.before(&mut reading("a", "/x"))).unwrap_err();
+        let hooks = || vec![log.interceptor("one"), log.moody("broken", OpSet::ALL, mood)];
+        let mut refusing = passage(hooks());
+        let refused = block_on(refusing.before(&mut reading("a", "/x"))).unwrap_err();
         assert!(matches!(&refused, HookRefusal::Panicked { hook, message }
             if &**hook == "broken" && message.starts_with("broken is broken")));
         log.take();
-        block_on(view.after(&reading("a", "/x"), &ok()));
+        block_on(refusing.after(&reading("a", "/x"), &ok()));
+        assert_eq!(log.take(), ["after one"], "those that let it pass hear of the refusal");
+        block_on(passage(hooks()).after(&reading("a", "/x"), &ok()));
         assert_eq!(log.take(), ["after broken", "after one"], "those behind it are told all the same");
     }
 }
@@ -73,9 +80,9 @@ fn a_later_interceptor_sees_the_call_as_the_one_before_left_it() {
     let rewrites = log.moody("mover", OpSet::from(Op::Read), Mood::Rewrites);
     let there = log.interceptor("there").below(path("/moved"));
     let here = log.interceptor("here").below(path("/x"));
-    let view = view(vec![rewrites, there, here]);
+    let mut passage = passage(vec![rewrites, there, here]);
     let mut cx = reading("a", "/x");
-    block_on(view.before(&mut cx)).unwrap();
+    block_on(passage.before(&mut cx)).unwrap();
     assert_eq!(*cx.call.path(), "/moved");
     assert_eq!(log.take(), ["before mover", "before there"]);
 }
@@ -85,9 +92,9 @@ fn interceptors_see_their_operations_below_their_path_only() {
     let log = Recorder::new();
     let writes = log.moody("writes", OpSet::MUTATIONS, Mood::Calm);
     let below = log.interceptor("below").below(path("/a/b"));
-    let view = view(vec![writes, below]);
-    let ran = |cx: &mut nexus_messages::HookContext| {
-        block_on(view.before(cx)).unwrap();
+    let mut passage = passage(vec![writes, below]);
+    let mut ran = |cx: &mut nexus_messages::HookContext| {
+        block_on(passage.before(cx)).unwrap();
         log.take()
     };
     assert_eq!(ran(&mut reading("a", "/a/b/c")), ["before below"]);
@@ -107,14 +114,15 @@ fn hooks_are_passed_by_the_calls_of_their_owner() {
         resolver("r", "/a", "/best").owned_by("svc"),
         resolver("all", "/**", "/rest"),
     ];
-    let view = view(hooks);
+    let mounts = view(hooks.clone());
+    let mut passage = passage(hooks);
     for (agent, seen) in [("svc", 0), ("other", 3)] {
-        block_on(view.before(&mut reading(agent, "/a"))).unwrap();
-        view.observe(&event(EventKind::FileWritten, agent));
-        block_on(view.mounted(&MountContext::new(path("/m"), "memory", Some(caller(agent)))));
+        block_on(passage.before(&mut reading(agent, "/a"))).unwrap();
+        passage.observe(&event(EventKind::FileWritten, agent));
+        block_on(mounts.mounted(&MountContext::new(path("/m"), "memory", Some(caller(agent)))));
         assert_eq!(log.take().len(), seen, "{agent}");
     }
-    let to = |agent| view.resolve(&caller(agent), &path("/a")).unwrap().unwrap();
+    let mut to = |agent| block_on(passage.resolve(&caller(agent), &path("/a"))).unwrap().unwrap();
     assert_eq!(to("other"), "/best");
     assert_eq!(to("svc"), "/rest", "the next best takes its place");
 }
@@ -122,14 +130,14 @@ fn hooks_are_passed_by_the_calls_of_their_owner() {
 #[test]
 fn observers_hear_what_their_mask_names_and_a_panic_stops_nobody() {
     let log = Recorder::new();
-    let view = view(vec![
+    let passage = passage(vec![
         log.moody_observer("broken", EventMask::ALL, Mood::Panics),
         log.moody_observer("writes", EventKind::FileWritten, Mood::Calm),
         log.observer("all"),
     ]);
-    view.observe(&event(EventKind::FileWritten, "a"));
+    passage.observe(&event(EventKind::FileWritten, "a"));
     assert_eq!(log.take(), ["file_write broken", "file_write writes", "file_write all"]);
-    view.observe(&event(EventKind::Renamed, "a"));
+    passage.observe(&event(EventKind::Renamed, "a"));
     assert_eq!(log.take(), ["file_rename broken", "file_rename all"]);
 }
 
@@ -146,8 +154,8 @@ fn mount_hooks_hear_of_mounts_and_a_panic_stops_nobody() {
 #[test]
 fn a_resolver_rewrites_leaves_or_refuses() {
     let check = |resolution: Resolution, expected: Result<Option<&str>, &str>| {
-        let view = view(vec![resolver_that("r", "/a/{}", resolution.clone())]);
-        let got = view.resolve(&caller("a"), &path("/a/b"));
+        let mut passage = passage(vec![resolver_that("r", "/a/{}", resolution.clone())]);
+        let got = block_on(passage.resolve(&caller("a"), &path("/a/b")));
         let got = got.map(|to| to.map(|to| to.to_string())).map_err(|refused| refused.to_string());
         let expected = expected.map(|to| to.map(str::to_owned)).map_err(str::to_owned);
         assert_eq!(got, expected, "{resolution:?}");
@@ -157,8 +165,8 @@ fn a_resolver_rewrites_leaves_or_refuses() {
     check(Resolution::Rewrite(path("/a/b")), Ok(None));
     check(Resolution::Refuse("closed".into()), Err("r: closed"));
     check(Resolution::Refuse(String::new()), Err("the hook r panicked: the resolver is broken"));
-    let none = view(vec![]);
-    assert_eq!(none.resolve(&caller("a"), &path("/a/b")), Ok(None));
+    let mut none = passage(vec![]);
+    assert_eq!(block_on(none.resolve(&caller("a"), &path("/a/b"))), Ok(None));
 }
 
 #[test]

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nexus_actors::{Snap, Superseded};
-use nexus_messages::{
-    Caller, ErrorKind, Event, EventKind, EventMask, HookContext, MountContext, Op, Outcome, VPath, Verdict,
-};
+use nexus_actors::{Panicked, Snap, Superseded};
+use nexus_messages::{Caller, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath};
 use parking_lot::Mutex;
 
-use super::hook::{
-    Hook, HookId, Interceptor, MountHook, OPS_MAX, Observer, OpSet, Registration, Resolution, Resolver,
-};
-use super::pattern::PatternTrie;
-use crate::caught::{catch, catch_async};
+use super::hook::{Hook, HookId, Interceptor, MountHook, OPS_MAX, Observer, OpSet, Registration, Resolver};
+use super::pattern::{Pattern, PatternTrie};
+use super::services::Covered;
+use crate::caught::catch_async;
+use crate::service::Shape;
 
 /// A hook refused the call, or broke, which is the same to the call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +82,12 @@ impl HookSummary {
         self.0 >> EVENTS_FROM & u64::from(kind.bit()) != 0
     }
 
+    /// Whether some observer wants to see any event.
+    #[inline]
+    pub fn has_any_observers(self) -> bool {
+        self.0 >> EVENTS_FROM & u64::from(EventMask::ALL.bits()) != 0
+    }
+
     /// Whether somebody wants to hear of mounts.
     #[inline]
     pub fn has_mount_hooks(self) -> bool {
@@ -91,67 +95,147 @@ impl HookSummary {
     }
 }
 
-/// The hooks as calls see them: immutable. One call uses one view from beginning to end, so it sees a swap whole or not at all.
+/// The hooks as calls see them: immutable. One call uses one view from beginning to end, so it sees a change whole or not at all.
 #[derive(Default)]
 pub struct DispatchView {
     /// Everything that the table knows, so that the next incarnation can start from it.
     registered: Vec<(HookId, Registration)>,
+    covered: Vec<(HookId, Covered)>,
     next: u64,
     summary: HookSummary,
-    patterns: PatternTrie,
-    resolvers: Vec<Ready<dyn Resolver>>,
+    pub(super) patterns: PatternTrie,
+    pub(super) resolvers: Vec<Ready<dyn Resolver>>,
     /// Invariant: by order, then by registration.
-    interceptors: Vec<Placed>,
-    observers: Vec<(EventMask, Ready<dyn Observer>)>,
+    pub(super) interceptors: Vec<Placed>,
+    pub(super) observers: Vec<(EventMask, Ready<dyn Observer>)>,
     mount_hooks: Vec<Ready<dyn MountHook>>,
 }
 
-struct Ready<H: ?Sized> {
-    name: Arc<str>,
-    owner: Option<Arc<str>>,
-    hook: Arc<H>,
+pub(super) struct Ready<H: ?Sized> {
+    pub(super) name: Arc<str>,
+    pub(super) owner: Option<Arc<str>>,
+    pub(super) hook: Of<H>,
 }
 
-struct Placed {
+/// Whose hook it is.
+pub(super) enum Of<H: ?Sized> {
+    /// A trusted module's, which registered it as it is.
+    Module(Arc<H>),
+    /// A service's: found in the version that serves.
+    Service(Place),
+}
+
+/// Where the hook of a service is.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// The service, by its place in the view.
+    pub(super) service: usize,
+    /// Its place in each version that has it.
+    indices: Vec<(u64, usize)>,
+}
+
+pub(super) struct Placed {
     order: i32,
     ops: OpSet,
     below: Option<VPath>,
-    interceptor: Ready<dyn Interceptor>,
+    pub(super) interceptor: Ready<dyn Interceptor>,
 }
 
 impl DispatchView {
-    pub(super) fn build(registered: Vec<(HookId, Registration)>, next: u64) -> Self {
+    pub(super) fn build(
+        registered: Vec<(HookId, Registration)>,
+        covered: Vec<(HookId, Covered)>,
+        next: u64,
+    ) -> Self {
         let mut view = Self { next, ..Self::default() };
-        for (_, Registration { name, owner, hook }) in &registered {
+        let mut services = covered.iter().enumerate().peekable();
+        for (id, Registration { name, owner, hook }) in &registered {
+            while let Some((number, (_, service))) = services.next_if(|(_, (place, _))| place < id) {
+                view.add_service(number, service);
+            }
             let (name, owner) = (name.clone(), owner.clone());
             match hook.clone() {
                 Hook::Resolver { pattern, resolver } => {
-                    view.patterns.insert(&pattern, view.resolvers.len());
-                    view.resolvers.push(Ready { name, owner, hook: resolver });
-                    view.summary.0 |= RESOLVERS;
+                    view.add_resolver(&pattern, Ready { name, owner, hook: Of::Module(resolver) });
                 }
                 Hook::Interceptor { ops, order, below, interceptor } => {
-                    let interceptor = Ready { name, owner, hook: interceptor };
-                    view.interceptors.push(Placed { order, ops, below, interceptor });
-                    view.summary.0 |= ops.bits();
+                    let interceptor = Ready { name, owner, hook: Of::Module(interceptor) };
+                    view.add_interceptor(Placed { order, ops, below, interceptor });
                 }
                 Hook::Observer { mask, observer } => {
-                    view.observers.push((mask, Ready { name, owner, hook: observer }));
-                    view.summary.0 |= u64::from(mask.bits()) << EVENTS_FROM;
+                    view.add_observer(mask, Ready { name, owner, hook: Of::Module(observer) });
                 }
                 Hook::Mount(hook) => {
-                    view.mount_hooks.push(Ready { name, owner, hook });
+                    view.mount_hooks.push(Ready { name, owner, hook: Of::Module(hook) });
                     view.summary.0 |= MOUNTS;
                 }
             }
         }
+        for (number, (_, service)) in services {
+            view.add_service(number, service);
+        }
         view.interceptors.sort_by_key(|placed| placed.order); // Stable: registration decides among equals.
-        view.registered = registered;
+        (view.registered, view.covered) = (registered, covered);
         view
     }
 
-    pub(super) fn registered(&self) -> (&[(HookId, Registration)], u64) {
-        (&self.registered, self.next.max(1))
+    fn add_service(&mut self, service: usize, covered: &Covered) {
+        for (key, indices) in covered.keys.iter().zip(&covered.indices) {
+            let (name, owner) = (Arc::from(key.name), Some(covered.owner.clone()));
+            let place = Place { service, indices: indices.clone() };
+            match &key.shape {
+                Shape::Resolver { pattern } => {
+                    self.add_resolver(pattern, Ready { name, owner, hook: Of::Service(place) });
+                }
+                Shape::Interceptor { ops, order, below } => {
+                    let interceptor = Ready { name, owner, hook: Of::Service(place) };
+                    let placed = Placed { order: *order, ops: *ops, below: below.clone(), interceptor };
+                    self.add_interceptor(placed);
+                }
+                Shape::Observer { mask } => {
+                    self.add_observer(*mask, Ready { name, owner, hook: Of::Service(place) });
+                }
+            }
+        }
+    }
+
+    fn add_resolver(&mut self, pattern: &Pattern, resolver: Ready<dyn Resolver>) {
+        self.patterns.insert(pattern, self.resolvers.len());
+        self.resolvers.push(resolver);
+        self.summary.0 |= RESOLVERS;
+    }
+
+    fn add_interceptor(&mut self, placed: Placed) {
+        self.summary.0 |= placed.ops.bits();
+        self.interceptors.push(placed);
+    }
+
+    fn add_observer(&mut self, mask: EventMask, observer: Ready<dyn Observer>) {
+        self.summary.0 |= u64::from(mask.bits()) << EVENTS_FROM;
+        self.observers.push((mask, observer));
+    }
+
+    pub(super) fn registered(&self) -> &[(HookId, Registration)] {
+        &self.registered
+    }
+
+    pub(super) fn covered_at(&self) -> &[(HookId, Covered)] {
+        &self.covered
+    }
+
+    /// The next identity to be given.
+    pub(super) fn next(&self) -> u64 {
+        self.next.max(1)
+    }
+
+    /// The services with hooks.
+    pub(super) fn covered(&self) -> impl ExactSizeIterator<Item = &Covered> {
+        self.covered.iter().map(|(_, covered)| covered)
+    }
+
+    /// The service at this place.
+    pub(super) fn service(&self, number: usize) -> &Covered {
+        &self.covered[number].1
     }
 
     /// Which kinds of hooks there are.
@@ -159,75 +243,34 @@ impl DispatchView {
         self.summary
     }
 
-    /// Where `path` really is, when a resolver says that it is elsewhere. The resolver with the best pattern decides alone.
-    pub fn resolve(&self, caller: &Caller, path: &VPath) -> Result<Option<VPath>, HookRefusal> {
-        let Some(best) = self.patterns.find(path, |number| !self.resolvers[number].is_own(caller)) else {
-            return Ok(None);
-        };
-        let resolver = &self.resolvers[best];
-        match catch(|| resolver.hook.resolve(caller, path)) {
-            Ok(Resolution::Unchanged) => Ok(None),
-            Ok(Resolution::Rewrite(to)) => Ok((to != *path).then_some(to)),
-            Ok(Resolution::Refuse(reason)) => Err(resolver.refused(ErrorKind::Refused, reason)),
-            Err(message) => Err(resolver.panicked(message)),
-        }
-    }
-
-    /// Runs the interceptors before the call, in their order, until one refuses. Each sees the call as the one before it left it.
-    pub async fn before(&self, cx: &mut HookContext) -> Result<(), HookRefusal> {
-        for placed in &self.interceptors {
-            if !placed.wants(cx) {
-                continue;
-            }
-            let hook = &placed.interceptor;
-            match catch_async(|| hook.hook.before(cx)).await {
-                Ok(Verdict::Refuse { kind, reason }) => return Err(hook.refused(kind, reason)),
-                Ok(_) => {}
-                Err(message) => return Err(hook.panicked(message)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs the interceptors after the call, in the opposite order. None of them can change what came of it.
-    pub async fn after(&self, cx: &HookContext, outcome: &Outcome) {
-        for placed in self.interceptors.iter().rev().filter(|placed| placed.wants(cx)) {
-            let hook = &placed.interceptor;
-            hook.log(catch_async(|| hook.hook.after(cx, outcome)).await);
-        }
-    }
-
-    /// Tells the observers of `event`.
-    pub fn observe(&self, event: &Event) {
-        for (mask, observer) in &self.observers {
-            if mask.contains(event.kind) && !observer.is_own(&event.caller) {
-                observer.log(catch(|| observer.hook.observe(event)));
-            }
-        }
-    }
-
     /// Tells the mount hooks of a mount that serves now.
     pub async fn mounted(&self, cx: &MountContext) {
-        for hook in self.mount_hooks_for(cx) {
-            hook.log(catch_async(|| hook.hook.on_mount(cx)).await);
+        for (hook, mount_hook) in self.mount_hooks_for(cx) {
+            hook.log(catch_async(|| mount_hook.on_mount(cx)).await);
         }
     }
 
     /// Tells the mount hooks of a mount that has served its last call.
     pub async fn unmounted(&self, cx: &MountContext) {
-        for hook in self.mount_hooks_for(cx) {
-            hook.log(catch_async(|| hook.hook.on_unmount(cx)).await);
+        for (hook, mount_hook) in self.mount_hooks_for(cx) {
+            hook.log(catch_async(|| mount_hook.on_unmount(cx)).await);
         }
     }
 
-    fn mount_hooks_for<'a>(&'a self, cx: &'a MountContext) -> impl Iterator<Item = &'a Ready<dyn MountHook>> {
+    fn mount_hooks_for<'a>(
+        &'a self,
+        cx: &'a MountContext,
+    ) -> impl Iterator<Item = (&'a Ready<dyn MountHook>, &'a Arc<dyn MountHook>)> {
         let own = |hook: &Ready<dyn MountHook>| cx.caller.as_ref().is_some_and(|caller| hook.is_own(caller));
-        self.mount_hooks.iter().filter(move |hook| !own(hook))
+        self.mount_hooks.iter().filter(move |hook| !own(hook)).filter_map(|hook| match &hook.hook {
+            Of::Module(mount_hook) => Some((hook, mount_hook)),
+            Of::Service(_) => None,
+        })
     }
 }
 
 impl Placed {
-    fn wants(&self, cx: &HookContext) -> bool {
+    pub(super) fn wants(&self, cx: &HookContext) -> bool {
         self.ops.contains(cx.call.op())
             && !self.interceptor.is_own(&cx.caller)
             && self.below.as_ref().is_none_or(|base| {
@@ -237,23 +280,30 @@ impl Placed {
     }
 }
 
+impl Place {
+    /// Its place in the version of this number; none when that version has no such hook.
+    pub(super) fn within(&self, version: u64) -> Option<usize> {
+        self.indices.iter().find(|(number, _)| *number == version).map(|(_, index)| *index)
+    }
+}
+
 impl<H: ?Sized> Ready<H> {
-    fn is_own(&self, caller: &Caller) -> bool {
+    pub(super) fn is_own(&self, caller: &Caller) -> bool {
         self.owner.as_deref() == Some(&*caller.agent)
     }
 
-    fn refused(&self, kind: ErrorKind, reason: String) -> HookRefusal {
+    pub(super) fn refused(&self, kind: ErrorKind, reason: String) -> HookRefusal {
         HookRefusal::Refused { hook: self.name.clone(), kind, reason }
     }
 
-    fn panicked(&self, message: String) -> HookRefusal {
-        tracing::error!(hook = &*self.name, %message, "a hook panicked, and its call is refused");
-        HookRefusal::Panicked { hook: self.name.clone(), message }
+    pub(super) fn panicked(&self, panicked: &Panicked) -> HookRefusal {
+        tracing::error!(hook = &*self.name, %panicked, "a hook panicked, and its call is refused");
+        HookRefusal::Panicked { hook: self.name.clone(), message: panicked.message.to_string() }
     }
 
-    fn log(&self, ran: Result<(), String>) {
-        if let Err(message) = ran {
-            tracing::error!(hook = &*self.name, %message, "a hook panicked after the call");
+    pub(super) fn log(&self, ran: Result<(), Panicked>) {
+        if let Err(panicked) = ran {
+            tracing::error!(hook = &*self.name, %panicked, "a hook panicked after the call");
         }
     }
 }

@@ -10,7 +10,7 @@ mod permission;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nexus_actors::{Snap, Superseded};
+use nexus_actors::{Panicked, Snap, Superseded};
 use nexus_messages::{Caller, VPath};
 use parking_lot::Mutex;
 
@@ -95,14 +95,14 @@ impl PermissionGate {
                 Decision::Slow(Box::pin(answer))
             }
             Ok(decided) => decided,
-            Err(message) => Decision::Deny(broken(&message)),
+            Err(panicked) => Decision::Deny(broken(&panicked)),
         }
     }
 }
 
-fn broken(message: &str) -> String {
-    tracing::error!(%message, "the permission provider panicked, and the call is denied");
-    format!("the permission provider panicked: {message}")
+fn broken(panicked: &Panicked) -> String {
+    tracing::error!(%panicked, "the permission provider panicked, and the call is denied");
+    format!("the permission provider panicked: {}", panicked.message)
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use nexus_actors::Panicked;
 use nexus_messages::ErrorKind;
 
 /// Why a driver's operation failed. Nothing was changed, unless the variant says otherwise.
@@ -108,6 +110,50 @@ pub enum StoreError {
         /// What the backend said.
         cause: String,
     },
+    /// The driver panicked.
+    #[error("the driver panicked while {what}: {}", said(.panicked))]
+    Panicked {
+        /// What was being done.
+        what: String,
+        /// What the panic said, and where.
+        panicked: Panicked,
+        /// Whether it was changing something, and may have done it.
+        changing: bool,
+    },
+    /// The driver did not answer in time.
+    #[error("the driver did not answer within {limit:?} while {what}")]
+    TimedOut {
+        /// What was being done.
+        what: String,
+        /// The limit.
+        limit: Duration,
+        /// Whether it was changing something, and may have done it, or may do it yet.
+        changing: bool,
+    },
+    /// The driver was not asked, because it failed again and again.
+    #[error("{mount} is not served for now, and tried again {}: {cause}", in_words(.retry_in))]
+    Unavailable {
+        /// The mount point.
+        mount: String,
+        /// The latest failure.
+        cause: String,
+        /// When it is tried again, counted from now.
+        retry_in: Duration,
+    },
+}
+
+fn said(panicked: &Panicked) -> String {
+    match &panicked.location {
+        Some(place) => format!("{} at {place}", panicked.message),
+        None => panicked.message.to_string(),
+    }
+}
+
+fn in_words(retry_in: &Duration) -> String {
+    match retry_in.as_millis() {
+        0 => "at any moment".into(),
+        millis => format!("in {millis} ms"),
+    }
 }
 
 impl StoreError {
@@ -146,6 +192,81 @@ impl StoreError {
                 ErrorKind::PermissionDenied
             }
             Self::Io { .. } | Self::Backend { .. } | Self::Unknown { .. } => ErrorKind::Io,
+            Self::Panicked { .. } => ErrorKind::Crashed,
+            Self::TimedOut { .. } => ErrorKind::TimedOut,
+            Self::Unavailable { .. } => ErrorKind::Unavailable,
         }
+    }
+
+    /// Whether the operation may have been carried out all the same.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => true,
+            Self::Panicked { changing, .. } | Self::TimedOut { changing, .. } => *changing,
+            _ => false,
+        }
+    }
+
+    /// Whether it tells of a backend that does not do its work, rather than of what was asked of it.
+    pub fn is_backend_failure(&self) -> bool {
+        match self {
+            Self::Backend { .. }
+            | Self::Unknown { .. }
+            | Self::Closed
+            | Self::Panicked { .. }
+            | Self::TimedOut { .. } => true,
+            Self::Io { source, .. } => !is_about_the_call(source.kind()),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the operating system would refuse just this call, however well it is.
+fn is_about_the_call(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        kind,
+        Kind::PermissionDenied
+            | Kind::InvalidInput
+            | Kind::InvalidFilename
+            | Kind::FileTooLarge
+            | Kind::TooManyLinks
+            | Kind::CrossesDevices
+            | Kind::ResourceBusy
+            | Kind::ExecutableFileBusy
+            | Kind::Unsupported
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What agents can bring about by what they ask for must not take a mount away from all others.
+    #[test]
+    fn what_is_wrong_with_the_call_does_not_count_against_the_backend() {
+        for errno in [1, 13, 18, 22, 27, 36, 28, 2, 17, 20, 21, 39, 30, 16] {
+            let error = StoreError::io("x", io::Error::from_raw_os_error(errno));
+            assert!(!error.is_backend_failure(), "{error:?}");
+        }
+        for errno in [5, 6, 19, 110, 112, 116] {
+            let error = StoreError::io("x", io::Error::from_raw_os_error(errno));
+            assert!(error.is_backend_failure(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_unavailable_mount_says_why_and_until_when() {
+        let error = |millis| StoreError::Unavailable {
+            mount: "/m".into(),
+            cause: "disk on fire".into(),
+            retry_in: Duration::from_millis(millis),
+        };
+        assert_eq!(
+            error(1_500).to_string(),
+            "/m is not served for now, and tried again in 1500 ms: disk on fire"
+        );
+        assert!(error(0).to_string().contains("tried again at any moment"));
+        assert!(!error(0).is_backend_failure() && !error(0).is_unknown(), "it was not asked");
     }
 }

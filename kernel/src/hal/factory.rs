@@ -24,7 +24,7 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Opens a driver with these options, which were checked against [`options`](Self::options). What blocks runs on the pool of the context.
-    /// Called again at every restart of the driver.
+    /// Called again at every restart of the driver, beside the one that serves: both may be in use for a while.
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>>;
 }
 
@@ -38,6 +38,25 @@ pub struct DriverOption {
     /// What it means, for help texts.
     pub help: &'static str,
 }
+
+/// The options that every mount takes, whatever its driver: the kernel itself goes by them, and drivers do not see them.
+pub const MOUNT_OPTIONS: &[DriverOption] = &[
+    DriverOption {
+        key: "deadline_ms",
+        required: false,
+        help: "how long one call of the driver may take, and a second more for each 16 MiB that it is known to move; 60000 when not given",
+    },
+    DriverOption {
+        key: "open_ms",
+        required: false,
+        help: "how long opening the driver may take; 15000 when not given",
+    },
+    DriverOption {
+        key: "probe_ms",
+        required: false,
+        help: "how often a mount that nobody uses is asked whether its backend answers, 0 for never; 30000 when not given",
+    },
+];
 
 /// What a driver is given of the kernel around it.
 #[derive(Clone)]
@@ -73,9 +92,13 @@ impl Catalogue {
     /// Adds a kind of driver.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when there is one of this name.
+    /// [`StoreError::Exists`] when there is one of this name, [`StoreError::BadOption`] when it has an option that is the kernel's own.
     pub fn add(&mut self, factory: Arc<dyn DriverFactory>) -> Result<(), StoreError> {
         let name = factory.name().to_owned();
+        if let Some(taken) = factory.options().iter().find(|option| is_of_every_mount(option.key)) {
+            let why = format!("{name} has the option {:?}, which is the kernel's own", taken.key);
+            return Err(StoreError::BadOption { why });
+        }
         if self.factories.contains_key(&name) {
             return Err(StoreError::Exists { what: format!("the driver {name:?}") });
         }
@@ -104,10 +127,9 @@ impl Catalogue {
             return bad(format!("there is no driver {:?}, but {}", spec.driver, names.join(", ")));
         };
         let options = factory.options();
-        if let Some(unknown) =
-            spec.options.keys().find(|key| !options.iter().any(|option| option.key == *key))
-        {
-            let keys: Vec<&str> = options.iter().map(|option| option.key).collect();
+        let is_known = |key: &str| is_of_every_mount(key) || options.iter().any(|option| option.key == key);
+        if let Some(unknown) = spec.options.keys().find(|key| !is_known(key)) {
+            let keys: Vec<&str> = options.iter().chain(MOUNT_OPTIONS).map(|option| option.key).collect();
             return bad(format!("{} has no option {unknown:?}; it takes: {}", spec.driver, keys.join(", ")));
         }
         match options.iter().find(|option| option.required && !spec.options.contains_key(option.key)) {
@@ -117,4 +139,9 @@ impl Catalogue {
             None => Ok(()),
         }
     }
+}
+
+/// Whether the kernel itself goes by the option of this key.
+pub(crate) fn is_of_every_mount(key: &str) -> bool {
+    MOUNT_OPTIONS.iter().any(|option| option.key == key)
 }

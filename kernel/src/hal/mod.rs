@@ -15,7 +15,8 @@ mod transport;
 
 pub use cache_store::{CacheStore, NullCache, Subscription};
 pub use error::StoreError;
-pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption};
+pub(crate) use factory::is_of_every_mount;
+pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, MOUNT_OPTIONS};
 pub use metastore::{
     Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, Table,
     TreeId,

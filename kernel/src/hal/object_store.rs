@@ -13,6 +13,10 @@ use super::StoreFuture;
 ///
 /// The caller holds the path's lock in the kernel when it writes. Nothing here blocks the thread that polls: a driver whose
 /// backend blocks runs it on the pool of its mount. A driver is done when `hal::conformance::object_store` passes.
+///
+/// The kernel makes every call under a deadline, catches its panics, and stops calling a backend that fails again and again. A future that is
+/// late is dropped; what it had begun may be done or not, and may be done later still. A call that blocks the thread that polls it cannot be
+/// interrupted by anybody: it holds its caller, and its deadline passes unheard until it comes back.
 pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     /// How content is found.
     fn addressing(&self) -> Addressing<'_>;

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_actors::{ExitReason, MailboxBounds, Ref};
+use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
+use nexus_messages::syscall::Create;
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
     Timestamp, VPath,
 };
-use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart, Shutdown};
+use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart};
 
-use super::driver::{DRAIN_MAX, Driver, DriverArgs};
+use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
+use super::options::MountOptions;
+use super::swap;
 use crate::hal::{Change, Entry, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
@@ -34,10 +37,21 @@ const PAGE: usize = 1_024;
 /// Messages that may wait for a driver's actor.
 const MAILBOX: usize = 64;
 
+/// How long one message may hold a driver's actor, or its thread, before it is written off. No code of a driver runs there.
+const WATCHDOG: Duration = Duration::from_secs(5);
+
+/// How much longer than the opening itself its answer may take.
+pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
+
 pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, Error> {
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
     let stored = |error: StoreError| fail(error.kind()).because(error);
-    kernel.catalogue().check(&m.spec).map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
+    let checked = kernel.catalogue().check(&m.spec).and_then(|()| MountOptions::of(&m.spec).map(drop));
+    checked.map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
+    if let Some(there) = kernel.mount_at(&m.zone, &m.point).filter(|_| m.replace) {
+        // Without the lock of the point: calls below it go on.
+        return swap::swap(kernel, m, there).await;
+    }
 
     let owner = LockOwner { agent: m.caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
     let lock = kernel.locks().lock(&m.point, Mode::Write, Scope::Subtree, owner);
@@ -46,20 +60,24 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     };
 
     if let Some(there) = kernel.mount_at(&m.zone, &m.point) {
-        if there.spec != m.spec {
-            return Err(
-                fail(ErrorKind::AlreadyExists).because(format!("a {} is mounted there", there.spec.driver))
-            );
+        let spec = there.spec();
+        if *spec != m.spec || m.replace {
+            let why = format!("a {} is mounted there", spec.driver);
+            return Err(fail(ErrorKind::AlreadyExists).because(why));
         }
-        if there.failure.is_none() {
-            let lsn = kernel.store().last_lsn(there.tree).map_err(stored)?;
-            let receipt = Receipt::new(kernel.new_op_id(), lsn, Durability::Strong);
-            return Ok(Attached { mount: there, created: false, receipt });
+        if !there.has_driver() {
+            // Whoever mounts it again wants it now.
+            open(&there).await.map_err(|(kind, why)| fail(kind).because(why))?;
         }
-        return Err(fail(ErrorKind::Busy).because("the mount that failed is still there: unmount it first"));
+        let lsn = kernel.store().last_lsn(there.tree).map_err(stored)?;
+        let receipt = Receipt::new(kernel.new_op_id(), lsn, Durability::Strong);
+        return Ok(Attached { mount: there, created: false, swapped: None, receipt });
+    }
+    if m.create == Create::Never {
+        return Err(fail(ErrorKind::NotFound).because("nothing is mounted there"));
     }
 
-    let tree = tree_of(&kernel, &m).map_err(stored)?;
+    let tree = kernel.zones().tree_of(&kernel, &m.zone).map_err(stored)?;
     let rows = kernel.store().rows(tree).map_err(stored)?;
     let known = remembered(&rows).map_err(stored)?;
     let volatile = kernel.catalogue().get(&m.spec.driver).is_some_and(|factory| factory.volatile());
@@ -73,6 +91,10 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
 
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
+    if let Err((kind, why)) = open(&mount).await {
+        stop(&kernel, &mount).await;
+        return Err(fail(kind).because(why));
+    }
     let receipt = match remember_and_route(&kernel, &m, &mount).await {
         Ok(receipt) => receipt,
         Err(error) => {
@@ -85,26 +107,8 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
             .mounted(&MountContext::new(m.point.clone(), m.spec.driver.clone(), Some(m.caller.clone())))
             .await;
     }
-    told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt);
-    Ok(Attached { mount, created: true, receipt })
-}
-
-/// The tree of the zone; a new one for a zone that has none.
-fn tree_of(kernel: &Kernel, m: &Attach) -> Result<TreeId, StoreError> {
-    if m.zone.is_root() {
-        return Ok(TreeId::ROOT);
-    }
-    let rows = kernel.store().rows(TreeId::ROOT)?;
-    let key = zone_key(&m.zone);
-    match rows.reader.get(&key)? {
-        Some(value) => decode(&key, &value),
-        None => {
-            let prefix = crate::hal::RowKey::new(Table::Settings, *b"zone/");
-            let zones = rows.reader.scan(&prefix, None, usize::MAX)?.len();
-            let number = u32::try_from(zones + 1).map_err(|_| StoreError::Full)?;
-            Ok(TreeId(number))
-        }
-    }
+    told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt).await;
+    Ok(Attached { mount, created: true, swapped: None, receipt })
 }
 
 /// All mounts that the metastore knows of, attached or not.
@@ -162,14 +166,15 @@ async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>
 /// What the metastore remembers of a mount that is not attached any more: what is needed to attach it again with what it held, if that
 /// outlives it.
 pub(super) fn put_away(kernel: &Kernel, mount: &Mount) -> Change {
-    if kernel.catalogue().get(&mount.spec.driver).is_some_and(|factory| factory.volatile()) {
+    let spec = mount.spec();
+    if kernel.catalogue().get(&spec.driver).is_some_and(|factory| factory.volatile()) {
         return Change::Delete(mount_key(mount.root));
     }
     let row = MountRow {
         zone: mount.zone.clone(),
         tree: mount.tree,
         point: mount.point.clone(),
-        spec: mount.spec.clone(),
+        spec: (*spec).clone(),
         attached: false,
     };
     Change::Put(mount_key(mount.root), encode(&row))
@@ -199,53 +204,88 @@ pub(super) fn mount_entry(m: &Attach, tree: TreeId, op_id: OpId, at: Timestamp) 
     }
 }
 
-/// Starts the driver of `mount` as a child of the drivers' supervisor.
+/// Starts the actor of `mount`'s driver as a child of the drivers' supervisor. The driver is not opened yet.
 pub(super) async fn start(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), (ErrorKind, String)> {
     let actor: Ref<Driver> = Ref::new(kernel.env(), "driver", MailboxBounds { messages: MAILBOX });
+    mount.set_actor(actor.clone());
     let args = DriverArgs {
-        mount: mount.clone(),
+        mount: Arc::downgrade(mount),
         catalogue: kernel.catalogue().clone(),
         data_folder: kernel.data_folder().map(Into::into),
     };
-    let spec = ChildSpec::new(child_id(mount), actor, args)
+    let spec = ChildSpec::new(actor_name(mount), actor, args)
         .restart(Restart::Permanent)
         .place(nexus_actors::Place::Users)
-        .shutdown(Shutdown::Timeout(DRAIN_MAX + Duration::from_secs(2)))
+        .watchdog(WATCHDOG)
         .backoff(Backoff::default());
     match kernel.drivers().start_child(spec).await {
         Ok(_) => Ok(()),
-        Err(OrderError::Start(ExitReason::Error(why))) => Err((ErrorKind::InvalidArgument, why.to_string())),
+        Err(OrderError::Start(why @ ExitReason::Killed)) => Err((ErrorKind::Down, why.to_string())),
         Err(OrderError::Start(why)) => Err((ErrorKind::Crashed, why.to_string())),
         Err(error) => Err((ErrorKind::Busy, error.to_string())),
     }
 }
 
-/// Stops the driver of `mount`, once the calls in it have ended, and forgets it.
+/// Has the driver of `mount` opened. When that fails, its actor goes on trying until it is stopped.
+pub(super) async fn open(mount: &Mount) -> Result<(), (ErrorKind, String)> {
+    let Some(actor) = mount.actor() else { return Err((ErrorKind::Down, "it has no driver".into())) };
+    match actor.call(Open, mount.options().open + ANSWER_GRACE).await {
+        Ok(opened) => opened.map_err(|error| not_opened(&error)),
+        Err(error) => Err((silent(error), error.to_string())),
+    }
+}
+
+/// What a caller is told of a driver that could not be opened.
+pub(super) fn not_opened(error: &StoreError) -> (ErrorKind, String) {
+    let kind = match error {
+        // What the options name is not there, or is not what they say: nothing is wrong with the backend.
+        StoreError::NotFound { .. }
+        | StoreError::Exists { .. }
+        | StoreError::NotADirectory { .. }
+        | StoreError::IsADirectory { .. }
+        | StoreError::NotSupported { .. } => ErrorKind::InvalidArgument,
+        error => error.kind(),
+    };
+    (kind, error.to_string())
+}
+
+/// What a caller is told of a driver's actor that did not answer.
+pub(super) fn silent(error: CallError) -> ErrorKind {
+    match error {
+        CallError::Busy => ErrorKind::Busy,
+        CallError::Timeout => ErrorKind::TimedOut,
+        CallError::Crashed { .. } => ErrorKind::Crashed,
+        _ => ErrorKind::Down,
+    }
+}
+
+/// Stops the actor of `mount`'s driver, and takes the driver out once the calls in it have ended. No other one takes its place.
 pub(super) async fn stop(kernel: &Kernel, mount: &Mount) {
-    let id = child_id(mount);
+    let id = actor_name(mount);
     for done in [kernel.drivers().terminate_child(&id).await, kernel.drivers().delete_child(&id).await] {
         if let Err(error) = done {
             tracing::debug!(point = %mount.point, %error, "stopping a driver");
         }
     }
-}
-
-fn child_id(mount: &Mount) -> String {
-    format!("mount-{}", mount.root)
+    let retired = mount.vacate(kernel.env());
+    let left = drain(kernel.env(), mount.threads(), retired).await;
+    if left > 0 {
+        tracing::warn!(point = %mount.point, left, "calls are still inside a driver that was detached: it ends with them");
+    }
 }
 
 /// Tells observers of a mount or an unmount.
-pub(super) fn told(
+pub(super) async fn told(
     kernel: &Kernel,
     kind: EventKind,
     point: &VPath,
     caller: &Arc<nexus_messages::Caller>,
     receipt: Receipt,
 ) {
-    if let Some(hooks) = kernel.dispatch().get() {
+    if kernel.dispatch().summary().has_observers(kind) {
         let mut event = Event::new(kind, point.clone(), EntryType::Mount, caller.clone(), receipt.op_id);
         event.lsn = receipt.lsn;
         event.at = Timestamp(kernel.env().wall());
-        hooks.observe(&event);
+        kernel.dispatch().tell(&event).await;
     }
 }

@@ -1,15 +1,24 @@
 //! Attaching at boot what the metastore remembers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt;
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileId, MountContext, Op, Timestamp};
 
-use super::attach::{ROUTER_MAX, commit, remembered, start};
+use super::attach::{ROUTER_MAX, commit, open, remembered, start};
+use super::driver::Recover;
 use super::mount::Mount;
 use crate::hal::{Change, Entry, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{InodeRow, MountRow, encode, inode_key, mount_key};
 use crate::router;
+
+/// How many drivers are opened at once.
+const OPENINGS_MAX: usize = 16;
+
+/// How long the boot waits for all drivers together. What is not open by then is attached all the same, and opened when it can be.
+const OPENING_MAX: Duration = Duration::from_secs(60);
 
 /// Gives a mount whose content is gone with the last process a new, empty root.
 async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<FileId, Error> {
@@ -48,22 +57,40 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Erro
         }
         let volatile = kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile());
         let root = if volatile { begin_empty(&kernel, root, &row).await? } else { root };
-        let make = || Mount::new(root, row.zone.clone(), row.tree, row.point.clone(), row.spec.clone());
-        let mut mount = Arc::new(make());
-        if let Err((_, cause)) = start(&kernel, &mount).await {
-            tracing::error!(point = %row.point, driver = row.spec.driver, cause, "a mount could not be started");
-            mount = Arc::new(make().failed(cause));
-        }
+        let mount = Arc::new(Mount::new(root, row.zone, row.tree, row.point, row.spec));
+        start(&kernel, &mount)
+            .await
+            .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;
+        mounts.push(mount);
+    }
+    open_all(&kernel, &mounts).await;
+    for mount in &mounts {
         let routed = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;
         match routed {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Error::new(Op::Mount, &row.point, ErrorKind::Busy).because(error)),
-            Err(error) => return Err(Error::new(Op::Mount, &row.point, ErrorKind::Crashed).because(error)),
+            Ok(Err(error)) => return Err(Error::new(Op::Mount, &mount.point, ErrorKind::Busy).because(error)),
+            Err(error) => return Err(Error::new(Op::Mount, &mount.point, ErrorKind::Crashed).because(error)),
         }
         if let Some(hooks) = kernel.dispatch().get() {
-            hooks.mounted(&MountContext::new(row.point.clone(), row.spec.driver.clone(), None)).await;
+            let driver = mount.spec().driver.clone();
+            hooks.mounted(&MountContext::new(mount.point.clone(), driver, None)).await;
         }
-        mounts.push(mount);
     }
     Ok(mounts)
+}
+
+/// Opens the drivers of `mounts`, several at once. One that fails, or takes too long, is tried again by its actor.
+async fn open_all(kernel: &Kernel, mounts: &[Arc<Mount>]) {
+    let openings = futures_util::stream::iter(mounts).for_each_concurrent(OPENINGS_MAX, async |mount| {
+        if let Err((_, cause)) = open(mount).await {
+            let driver = &mount.spec().driver;
+            tracing::error!(point = %mount.point, driver, cause, "a mount could not be started");
+        }
+    });
+    if kernel.env().timeout(OPENING_MAX, openings).await.is_err() {
+        for mount in mounts.iter().filter(|mount| !mount.has_driver()) {
+            // Its actor may not have been told to open it. One that is closed belongs to a kernel that stops.
+            let _ = mount.actor().map(|actor| actor.signal(Recover));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nexus_messages::syscall::Create;
 use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
 
 use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, commit, mount_entry, put_away, stop, told};
@@ -21,6 +22,8 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     let Some(mount) = kernel.mount_at(&m.zone, &m.point) else {
         return Err(fail(ErrorKind::NotFound).because("nothing is mounted there"));
     };
+    let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().lock()).await;
+    let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("its driver is being replaced"))?;
     if let Some(below) = kernel.mounted_children(&m.zone, &m.point).first() {
         return Err(fail(ErrorKind::Busy).because(format!("another mount lies below it, under {below:?}")));
     }
@@ -30,7 +33,9 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     let who = Attach {
         zone: m.zone.clone(),
         point: m.point.clone(),
-        spec: mount.spec.clone(),
+        spec: (*mount.spec()).clone(),
+        create: Create::Never,
+        replace: false,
         caller: m.caller.clone(),
     };
     let mut entry = mount_entry(&who, mount.tree, op_id, at);
@@ -43,12 +48,14 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
         Err(error) => return Err(fail(ErrorKind::Crashed).because(error).outcome_unknown()),
     }
     stop(&kernel, &mount).await;
+    drop(turn);
 
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);
-    let context = MountContext::new(m.point.clone(), mount.spec.driver.clone(), Some(m.caller.clone()));
+    let driver = mount.spec().driver.clone();
+    let context = MountContext::new(m.point.clone(), driver, Some(m.caller.clone()));
     if let Some(hooks) = kernel.dispatch().get() {
         hooks.unmounted(&context).await;
     }
-    told(&kernel, EventKind::Unmounted, &m.point, &m.caller, receipt);
+    told(&kernel, EventKind::Unmounted, &m.point, &m.caller, receipt).await;
     Ok(Detached { mount, receipt })
 }

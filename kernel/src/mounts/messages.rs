@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use nexus_actors::Message;
-use nexus_messages::syscall::MountSpec;
+use nexus_messages::syscall::{Create, DriverSwapped, MountSpec};
 use nexus_messages::{Caller, Error, Receipt, VPath, ZoneId};
 
 use super::mount::Mount;
 
-/// Attaches a mount, which is remembered and attached again at boot. The same mount at the same point: nothing happens.
+/// Attaches a mount, which is remembered and attached again at boot. The same mount at the same point: nothing happens. Another one there: refused, or
+/// its driver is replaced.
 #[derive(Debug, Clone)]
 pub(crate) struct Attach {
     pub(crate) zone: ZoneId,
     pub(crate) point: VPath,
     pub(crate) spec: MountSpec,
+    /// Whether something must be mounted there, or nothing may be.
+    pub(crate) create: Create,
+    /// Whether the driver of a mount that is there is replaced.
+    pub(crate) replace: bool,
     pub(crate) caller: Arc<Caller>,
 }
 
@@ -23,6 +28,8 @@ pub(crate) struct Attached {
     pub(crate) mount: Arc<Mount>,
     /// Whether it was attached by this very call.
     pub(crate) created: bool,
+    /// How its driver was replaced by this very call.
+    pub(crate) swapped: Option<DriverSwapped>,
     pub(crate) receipt: Receipt,
 }
 

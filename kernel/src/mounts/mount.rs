@@ -1,17 +1,29 @@
 //! One mount, as the calls that it serves see it.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use nexus_actors::{Lease, Slot};
+use futures_util::FutureExt;
+use nexus_actors::{Env, Lease, Ref, Retired, Slot, Snap, Superseded, Timer};
 use nexus_messages::syscall::MountSpec;
 use nexus_messages::{FileId, VPath, ZoneId};
+use parking_lot::Mutex;
 
+use super::driver::{Driver, Threads};
+use super::guarded::Guarded;
+use super::health::Health;
+use super::options::MountOptions;
 use super::placeholder::Placeholder;
-use crate::hal::{Addressing, ObjectStore, TreeId};
+use crate::hal::{ObjectStore, StoreError, TreeId};
 use crate::router::{AsMount, MountId};
+
+/// Whose pen nobody takes any more: a mount that was detached gets no driver again.
+const DETACHED: u64 = u64::MAX;
 
 /// A mount: where it is, what it serves, and the driver behind it.
 pub struct Mount {
@@ -20,47 +32,164 @@ pub struct Mount {
     pub(crate) zone: ZoneId,
     pub(crate) tree: TreeId,
     pub(crate) point: VPath,
-    pub(crate) spec: MountSpec,
-    pub(crate) driver: Slot<Arc<dyn ObjectStore>>,
-    /// Why there is no driver, when it could not be started.
-    pub(crate) failure: Option<String>,
+    spec: Snap<Arc<MountSpec>>,
+    driver: Slot<Arc<Guarded>>,
+    /// The newest incarnation of the driver's actor. Invariant: `driver` is changed under this lock alone, and by no older one.
+    pen: Mutex<u64>,
+    health: Arc<Health>,
+    threads: Arc<Threads>,
+    actor: OnceLock<Ref<Driver>>,
+    /// Held while the mount's spec is changed, or the mount is detached.
+    changing: Arc<tokio::sync::Mutex<()>>,
     // Invariant: set by the first driver, which is replaced by drivers of the same kind only.
     path_addressed: OnceLock<bool>,
+    /// Whether the driver's content would be gone with it. Set with `path_addressed`.
+    volatile: OnceLock<bool>,
     // Raised when paths below some directory begin to mean something else. Only compared, and always read before what it guards.
     generation: AtomicU64,
 }
 
 impl Mount {
-    /// A mount whose driver is not started yet.
+    /// A mount whose driver is not opened yet.
     pub(crate) fn new(root: FileId, zone: ZoneId, tree: TreeId, point: VPath, spec: MountSpec) -> Self {
+        let placeholder = Placeholder { point: point.clone(), path_addressed: false };
         Self {
             root,
             zone,
             tree,
             point,
-            spec,
-            driver: Slot::new(Box::new(Arc::new(Placeholder))),
-            failure: None,
+            spec: Snap::new(Arc::new(spec)),
+            driver: Slot::new(Box::new(Arc::new(Guarded::unwatched(Arc::new(placeholder), false)))),
+            pen: Mutex::new(0),
+            health: Arc::new(Health::new()),
+            threads: Arc::default(),
+            actor: OnceLock::new(),
+            changing: Arc::default(),
             path_addressed: OnceLock::new(),
+            volatile: OnceLock::new(),
             generation: AtomicU64::new(0),
         }
     }
 
-    /// The same mount, known to have no driver.
-    pub(crate) fn failed(mut self, cause: String) -> Self {
-        self.failure = Some(cause);
-        self
+    /// What is mounted.
+    pub(crate) fn spec(&self) -> Arc<MountSpec> {
+        self.spec.read(Arc::clone)
     }
 
-    /// Takes note of the kind of driver; says whether it fits.
-    pub(super) fn fits(&self, driver: &dyn ObjectStore) -> bool {
-        let path_addressed = matches!(driver.addressing(), Addressing::Path(_));
-        *self.path_addressed.get_or_init(|| path_addressed) == path_addressed
+    /// Lets something else be mounted, from the next opening of the driver on. The caller is the one that changes the mount.
+    pub(super) fn set_spec(&self, spec: Arc<MountSpec>) {
+        // Any writer may: who holds `changing` is the only one.
+        let _ = self.spec.publish(0, spec);
     }
 
-    /// Whether a driver was ever started.
-    pub(super) fn has_driver(&self) -> bool {
+    /// How the kernel treats the driver.
+    pub(super) fn options(&self) -> MountOptions {
+        // What is mounted was checked before.
+        MountOptions::of(&self.spec()).unwrap_or_default()
+    }
+
+    pub(super) fn changing(&self) -> &Arc<tokio::sync::Mutex<()>> {
+        &self.changing
+    }
+
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    pub(super) fn threads(&self) -> &Arc<Threads> {
+        &self.threads
+    }
+
+    /// The actor of the driver; none before it was started for the first time.
+    pub(super) fn actor(&self) -> Option<&Ref<Driver>> {
+        self.actor.get()
+    }
+
+    pub(super) fn set_actor(&self, actor: Ref<Driver>) {
+        // A mount is started once.
+        let _ = self.actor.set(actor);
+    }
+
+    /// Whether a driver of this kind may stand here.
+    pub(super) fn fits(&self, path_addressed: bool) -> Result<(), StoreError> {
+        let way = |path: bool| if path { "by its path" } else { "by its hash" };
+        match self.path_addressed.get() {
+            Some(&here) if here != path_addressed => Err(StoreError::BadOption {
+                why: format!(
+                    "the driver finds content {}, and the mount's files are found {}",
+                    way(path_addressed),
+                    way(here)
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a driver was ever there. Without, not even the way in which files are found is known.
+    pub(crate) fn has_driver(&self) -> bool {
         self.path_addressed.get().is_some()
+    }
+
+    /// Whether the driver stays when its actor is restarted.
+    pub(super) fn outlives_its_actor(&self) -> bool {
+        self.volatile.get().copied().unwrap_or(false)
+    }
+
+    /// Why calls are not to be routed here: there never was a driver.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        (!self.has_driver()).then(|| self.health.cause())
+    }
+
+    /// Whether its driver is in trouble, so that asking it is no way to find something out.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        !self.has_driver() || !self.health.is_closed()
+    }
+
+    /// The incarnation `writer` of the driver's actor has begun: what an older one opens is not published any more.
+    pub(super) fn claim(&self, writer: u64) -> Result<(), Superseded> {
+        take(&mut self.pen.lock(), writer)
+    }
+
+    /// Publishes a driver, opened by the incarnation `writer`, in the place of the one that is there.
+    pub(super) fn put(
+        &self,
+        env: &Env,
+        writer: u64,
+        driver: Guarded,
+        volatile: bool,
+    ) -> Result<Retired<Arc<Guarded>>, Superseded> {
+        let path_addressed = driver.is_path_addressed();
+        let mut pen = self.pen.lock();
+        take(&mut pen, writer)?;
+        let retired = self.replace(env, driver);
+        // After it: who finds these set finds the driver.
+        let _ = (self.volatile.set(volatile), self.path_addressed.set(path_addressed));
+        Ok(retired)
+    }
+
+    /// Takes the driver out for good.
+    pub(super) fn vacate(&self, env: &Env) -> Retired<Arc<Guarded>> {
+        let path_addressed = self.is_path_addressed();
+        let placeholder = Placeholder { point: self.point.clone(), path_addressed };
+        let mut pen = self.pen.lock();
+        *pen = DETACHED;
+        self.replace(env, Guarded::unwatched(Arc::new(placeholder), path_addressed))
+    }
+
+    /// As [`vacate`](Self::vacate), and leaves the driver to its last caller.
+    pub(crate) fn release(&self, env: &Env) {
+        drop(self.vacate(env));
+    }
+
+    /// With the pen in hand.
+    fn replace(&self, env: &Env, driver: Guarded) -> Retired<Arc<Guarded>> {
+        let prepared = ready(Ok::<_, Infallible>(Box::new(Arc::new(driver))));
+        // The old one is waited for elsewhere, or not at all.
+        let at_once = AtOnce(env);
+        match self.driver.swap_overlap(&at_once, Duration::ZERO, prepared).now_or_never() {
+            Some(Ok(swapped)) => swapped.retired,
+            _ => unreachable!("only who has the pen swaps, and this swap waits for nothing"),
+        }
     }
 
     /// The namespace generation under which metadata of this mount is filed.
@@ -74,9 +203,27 @@ impl Mount {
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// The driver, kept alive for as long as the lease is. Waits while the driver is being replaced.
-    pub(crate) async fn lease(&self) -> Lease<Arc<dyn ObjectStore>> {
+    /// The driver behind its door, kept alive for as long as the lease is. Waits for nothing: a new one takes the place of an old one in one step.
+    pub(crate) async fn lease(&self) -> Lease<Arc<Guarded>> {
         self.driver.lease().await
+    }
+
+    /// How often the driver was replaced, by a restart or a swap; counted from 1.
+    pub(super) fn driver_generation(&self) -> u64 {
+        self.driver.generation()
+    }
+
+    /// How many calls hold the driver.
+    pub(super) fn in_flight(&self) -> usize {
+        self.driver.in_flight()
+    }
+
+    /// The driver itself, and how long it may take to say whether its backend answers.
+    pub(super) fn for_probing(&self) -> (Arc<dyn ObjectStore>, Duration) {
+        let driver = self.driver.try_lease().map(|door| door.driver().clone());
+        let nothing =
+            || Arc::new(Placeholder { point: self.point.clone(), path_addressed: self.is_path_addressed() });
+        (driver.unwrap_or_else(|| nothing()), self.options().open)
     }
 
     /// Whether the backend, and not the metastore, says what exists.
@@ -86,7 +233,29 @@ impl Mount {
 
     /// Whether changes are refused.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.spec.read_only || self.driver.with(|driver| driver.read_only()).unwrap_or(false)
+        self.spec.read(|spec| spec.read_only)
+            || self.driver.with(|driver| driver.read_only()).unwrap_or(false)
+    }
+}
+
+fn take(pen: &mut u64, writer: u64) -> Result<(), Superseded> {
+    if writer < *pen {
+        return Err(Superseded { writer, newest: *pen });
+    }
+    *pen = writer;
+    Ok(())
+}
+
+/// Lets a swap wait for nobody.
+struct AtOnce<'a>(&'a Env);
+
+impl Timer for AtOnce<'_> {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn sleep(&self, _: Duration) -> impl Future<Output = ()> + Send {
+        ready(())
     }
 }
 

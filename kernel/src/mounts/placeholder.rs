@@ -1,44 +1,107 @@
 //! What stands in a mount's slot while no driver does.
 
-use bytes::Bytes;
-use nexus_messages::ContentId;
-use nexus_messages::syscall::ByteRange;
+use std::time::Duration;
 
-use crate::hal::{Addressing, ContentStore, ObjectStore, StoreError, StoreFuture};
+use bytes::Bytes;
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, ContentId, VPath};
+
+use crate::hal::{
+    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+    StoreError, StoreFuture,
+};
 
 /// Answers every call with the fact that there is no driver.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Placeholder;
+#[derive(Debug, Clone)]
+pub(super) struct Placeholder {
+    pub(super) point: VPath,
+    pub(super) path_addressed: bool,
+}
 
-fn refuse<'a, T: Send + 'a>() -> StoreFuture<'a, T> {
-    let error = StoreError::Backend { what: "the mount".into(), cause: "its driver is not running".into() };
-    Box::pin(std::future::ready(Err(error)))
+impl Placeholder {
+    fn refuse<'a, T: Send + 'a>(&self) -> StoreFuture<'a, T> {
+        let error = StoreError::Unavailable {
+            mount: self.point.to_string(),
+            cause: "its driver is not running".into(),
+            retry_in: Duration::ZERO,
+        };
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
 
 impl ObjectStore for Placeholder {
     fn addressing(&self) -> Addressing<'_> {
-        Addressing::Content(self)
+        if self.path_addressed { Addressing::Path(self) } else { Addressing::Content(self) }
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {
-        refuse()
+        self.refuse()
     }
 }
 
 impl ContentStore for Placeholder {
     fn write<'a>(&'a self, _: &'a ContentId, _: &'a [Bytes]) -> StoreFuture<'a, ()> {
-        refuse()
+        self.refuse()
     }
 
     fn read<'a>(&'a self, _: &'a ContentId, _: ByteRange) -> StoreFuture<'a, Bytes> {
-        refuse()
+        self.refuse()
     }
 
     fn contains<'a>(&'a self, _: &'a ContentId) -> StoreFuture<'a, bool> {
-        refuse()
+        self.refuse()
     }
 
     fn delete<'a>(&'a self, _: &'a ContentId) -> StoreFuture<'a, ()> {
-        refuse()
+        self.refuse()
+    }
+}
+
+impl PathStore for Placeholder {
+    fn capabilities(&self) -> PathCapabilities {
+        // What would be refused for want of a capability is to be refused for want of a driver.
+        PathCapabilities::POSIX
+    }
+
+    fn stat<'a>(&'a self, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
+    fn read<'a>(&'a self, _: &'a str, _: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
+        self.refuse()
+    }
+
+    fn write<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a [Bytes],
+        _: PathWrite,
+        _: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
+    fn delete<'a>(&'a self, _: &'a str) -> StoreFuture<'a, ()> {
+        self.refuse()
+    }
+
+    fn list<'a>(&'a self, _: &'a str, _: Option<&'a str>, _: usize) -> StoreFuture<'a, ListPage> {
+        self.refuse()
+    }
+
+    fn make_directory<'a>(&'a self, _: &'a str, _: &'a Attributes) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
+    fn rename<'a>(&'a self, _: &'a str, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
+    fn make_link<'a>(&'a self, _: &'a str, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
+    fn set_attributes<'a>(&'a self, _: &'a str, _: &'a Attributes) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use nexus_actors::{Snap, Superseded};
-use nexus_messages::{VPath, ZoneId};
+use nexus_actors::{Env, Snap, Superseded};
+use nexus_messages::{Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
 
+use super::driver::actor_name;
+use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 
 /// The mounts, as they were last changed.
@@ -23,9 +26,8 @@ impl MountsView {
     }
 
     /// The state of each mount, in the order of their points.
-    pub(crate) fn statuses(&self) -> Vec<MountStatus> {
-        let mut statuses: Vec<_> =
-            self.0.read(|mounts| mounts.iter().map(|mount| MountStatus::of(mount)).collect());
+    pub(crate) fn statuses(&self, env: &Env) -> Vec<MountStatus> {
+        let mut statuses: Vec<_> = self.all().iter().map(|mount| MountStatus::of(mount, env)).collect();
         statuses.sort_by(|a: &MountStatus, b| (&a.zone, &a.point).cmp(&(&b.zone, &b.point)));
         statuses
     }
@@ -41,7 +43,7 @@ pub struct MountStatus {
     pub point: VPath,
     /// The driver's name in the catalogue.
     pub driver: String,
-    /// The driver's options.
+    /// The options of the mount and of its driver.
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
     pub read_only: bool,
@@ -49,8 +51,14 @@ pub struct MountStatus {
     pub state: MountState,
     /// How often the driver was replaced, by a restart or a swap.
     pub generation: u64,
+    /// The driver's actor, as a path of the supervision tree.
+    pub actor: String,
     /// How many calls are inside the driver now.
     pub in_flight: usize,
+    /// How the calls of the driver went.
+    pub calls: DriverCalls,
+    /// The latest failure, of a call or of an attempt to open the driver. It stays when all is well again.
+    pub last_failure: Option<DriverFailure>,
 }
 
 /// How a mount is.
@@ -60,27 +68,62 @@ pub struct MountStatus {
 pub enum MountState {
     /// It serves.
     Serving,
-    /// Its driver could not be started.
-    Failed {
+    /// Its driver failed too often in a row. Calls that need the driver are refused; what is cached and what is in the metastore is served.
+    Degraded {
+        /// The latest failure.
+        cause: String,
+        /// When the next call is let pass, to see.
+        retry_at: Timestamp,
+    },
+    /// Its driver is being opened anew. Until then the old one serves, if there is one.
+    Restarting {
         /// Why.
         cause: String,
     },
+    /// Its driver could not be opened.
+    Failed {
+        /// Why.
+        cause: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
+}
+
+impl MountState {
+    fn of(mount: &Mount, env: &Env) -> Self {
+        let (now, health) = (env.now(), mount.health());
+        let at = |until: Instant| {
+            let nanos = until.saturating_duration_since(now).as_nanos();
+            Timestamp(env.wall().saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        };
+        match (health.standing(), health.refuses_until(now)) {
+            (Standing::Failed { cause, until }, _) => {
+                Self::Failed { cause: cause.to_string(), retry_at: at(until) }
+            }
+            (Standing::Opening { cause }, _) => Self::Restarting { cause: cause.to_string() },
+            (Standing::Good, Some(until)) => {
+                Self::Degraded { cause: health.cause().to_string(), retry_at: at(until) }
+            }
+            (Standing::Good, None) => Self::Serving,
+        }
+    }
 }
 
 impl MountStatus {
-    fn of(mount: &Mount) -> Self {
+    fn of(mount: &Mount, env: &Env) -> Self {
+        let spec = mount.spec();
         Self {
             zone: mount.zone.clone(),
             point: mount.point.clone(),
-            driver: mount.spec.driver.clone(),
-            options: mount.spec.options.clone(),
+            driver: spec.driver.clone(),
+            options: spec.options.clone(),
             read_only: mount.is_read_only(),
-            state: match &mount.failure {
-                None => MountState::Serving,
-                Some(cause) => MountState::Failed { cause: cause.clone() },
-            },
-            generation: mount.driver.generation(),
-            in_flight: mount.driver.in_flight(),
+            state: MountState::of(mount, env),
+            generation: mount.driver_generation(),
+            actor: format!("nexus/drivers/{}", actor_name(mount)),
+            in_flight: mount.in_flight(),
+            calls: mount.health().calls(),
+            last_failure: mount.health().latest(),
         }
     }
 }

@@ -9,6 +9,6 @@ pub(crate) use cache::{Lookup, MetadataCache, Node};
 pub(crate) use draft::{Draft, Visible, publish};
 pub(crate) use rows::{
     InodeRow, MountRow, Placement, content_key, decode, dentry_key, encode, inode_key, mount_key, mount_root,
-    zone_key,
+    zone_key, zones,
 };
 pub(crate) use walk::{Rows, Step, Walk};

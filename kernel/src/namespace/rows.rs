@@ -183,6 +183,32 @@ pub(crate) fn zone_key(zone: &ZoneId) -> RowKey {
     RowKey::new(Table::Settings, format!("zone/{zone}"))
 }
 
+/// How many rows of zones are read at once.
+const ZONES_PAGE: usize = 1_024;
+
+/// The zones that have a tree of their own, with its number.
+pub(crate) fn zones(rows: &super::Rows) -> Result<Vec<(ZoneId, TreeId)>, StoreError> {
+    let prefix = RowKey::new(Table::Settings, *b"zone/");
+    let mut zones = Vec::new();
+    let mut after = None;
+    loop {
+        let page = rows.reader.scan(&prefix, after.as_ref(), ZONES_PAGE)?;
+        let last = page.len() < ZONES_PAGE;
+        for (key, value) in &page {
+            let name = String::from_utf8_lossy(&key.bytes[prefix.bytes.len()..]).into_owned();
+            let zone = ZoneId::parse(&name).map_err(|why| StoreError::Corrupt {
+                what: format!("row {key:?}"),
+                found: why.to_string(),
+            })?;
+            zones.push((zone, decode(key, value)?));
+        }
+        if last {
+            return Ok(zones);
+        }
+        after = page.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -172,7 +172,10 @@ impl SysVolume<'_> {
     ) -> Result<SetattrDone, Stop> {
         match (self.here(site, intent)?, call.create) {
             (None, Create::Never) => return Err(intent.fail(&site.path, ErrorKind::NotFound)),
-            (Some(_), Create::Exclusive) => return Err(intent.fail(&site.path, ErrorKind::AlreadyExists)),
+            // Of a service, the registry knows better whether it is the same.
+            (Some(_), Create::Exclusive) if call.service.is_none() => {
+                return Err(intent.fail(&site.path, ErrorKind::AlreadyExists));
+            }
             // As `mkdir -p` of what is there.
             (Some(node), _) if node.metadata.is_directory() && call.entry_type == Some(EntryType::Dir) => {
                 let receipt = self.change(site, intent, Vec::new()).receipt()?;

@@ -36,7 +36,7 @@ impl Kernel {
 
 async fn allowed(kernel: &Arc<Kernel>, caller: &Arc<Caller>, path: &VPath, right: Right) -> Result<bool> {
     let mut call = SysStat::at(path);
-    resolve(kernel, caller, &mut call, false)?;
+    resolve(kernel, caller, &mut call).await?;
     let located = locate(kernel, Op::Access, &caller.zone, &call.path, true).await?;
     allow(kernel, caller, Op::Access, right, &located).await?;
     let changes = !matches!(right, Right::Read | Right::List);

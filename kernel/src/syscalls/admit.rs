@@ -1,12 +1,13 @@
 //! The way of every call up to the path lock: resolve, route, gate, intercept.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_messages::syscall::{Syscall, SyscallMessage};
-use nexus_messages::{Caller, Error, ErrorKind, HookContext, Op, OpId, Outcome, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, Event, HookContext, Op, OpId, Outcome, Result, VPath};
 
 use super::locate::{Located, locate};
-use crate::dispatch::DispatchView;
+use crate::dispatch::{HookRefusal, OpSet, Passage, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::sys;
@@ -86,22 +87,73 @@ pub(crate) struct Admitted<S> {
     hooked: Hooked,
 }
 
-/// The hooks that saw the call, for those that run afterwards, and what they were shown; none when there are no hooks.
-pub(crate) struct Hooked(Option<Box<(Arc<DispatchView>, HookContext)>>);
+/// The hooks that saw the call, for those that run afterwards, and what they were shown; none when no hook is concerned.
+pub(crate) struct Hooked(Option<Box<Seen>>);
+
+struct Seen {
+    passage: Passage,
+    /// What the interceptors were shown; none when there are only observers.
+    context: Option<HookContext>,
+    /// Whether the interceptors were told what came of the call.
+    told: AtomicBool,
+}
 
 /// Takes `call` up to the path lock.
 pub(crate) async fn admit<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
-    mut call: S,
+    call: S,
     op_id: Option<OpId>,
 ) -> Result<Admitted<S>> {
-    let rewritten = resolve(kernel, caller, &mut call, false)?;
-    let (first, second) = pass(kernel, caller, &call).await?;
-    if !kernel.dispatch().summary().has_interceptors(S::OP) {
-        return Ok(Admitted { call, first, second, hooked: Hooked(None) });
+    let wants = wants::<S>(kernel);
+    if wants.op.is_some() || wants.resolvers || wants.observers {
+        return Box::pin(admit_hooked(kernel, caller, call, op_id, wants)).await;
     }
-    Box::pin(intercept(kernel, caller, call, op_id, rewritten, (first, second))).await
+    let (first, second) = pass(kernel, caller, &call).await?;
+    Ok(Admitted { call, first, second, hooked: Hooked(None) })
+}
+
+/// The hooks that a call of this kind may meet now.
+fn wants<S: Admissible>(kernel: &Kernel) -> Wants {
+    let summary = kernel.dispatch().summary();
+    Wants {
+        op: summary.has_interceptors(S::OP).then_some(S::OP),
+        resolvers: summary.has_resolvers(),
+        observers: OpSet::MUTATIONS.contains(S::OP) && summary.has_any_observers(),
+    }
+}
+
+async fn admit_hooked<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    mut call: S,
+    op_id: Option<OpId>,
+    wants: Wants,
+) -> Result<Admitted<S>> {
+    let entered = kernel.dispatch().enter(caller, wants).await;
+    let mut passage = entered.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
+    let rewritten = resolve_by(&mut passage, caller, &mut call, false).await?;
+    let passed = pass(kernel, caller, &call).await;
+    if wants.op.is_none() {
+        let (first, second) = passed?;
+        let seen = Seen { passage, context: None, told: AtomicBool::new(true) };
+        return Ok(Admitted { call, first, second, hooked: Hooked(Some(Box::new(seen))) });
+    }
+    let context = HookContext::new(caller.clone(), op_id, call.clone().into());
+    let mut hooked =
+        Hooked(Some(Box::new(Seen { passage, context: Some(context), told: AtomicBool::new(false) })));
+    let admitted = match passed {
+        Ok(located) => intercept(kernel, caller, call, rewritten, located, &mut hooked).await,
+        Err(error) => Err(error),
+    };
+    match admitted {
+        Ok((call, (first, second))) => Ok(Admitted { call, first, second, hooked }),
+        Err(error) => {
+            let refused = Err(error);
+            hooked.after::<()>(&refused).await;
+            refused.map(|()| unreachable!("it is an error"))
+        }
+    }
 }
 
 /// Shows the call to the interceptors. What they change is checked, routed and passed through the gate again; a path that they rewrite is
@@ -110,16 +162,18 @@ async fn intercept<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: S,
-    op_id: Option<OpId>,
     rewritten: bool,
-    (mut first, mut second): (Located, Option<Located>),
-) -> Result<Admitted<S>> {
+    located: (Located, Option<Located>),
+    hooked: &mut Hooked,
+) -> Result<(S, (Located, Option<Located>))> {
     let refuse = |why: String| Error::new(S::OP, call.path(), ErrorKind::Refused).because(why);
     let shown: Syscall = call.clone().into();
-    let mut hooked = show(kernel, caller, S::OP, op_id, &shown).await?;
-    let context = &mut hooked.1;
+    let Some(Seen { passage, context: Some(context), .. }) = hooked.0.as_deref_mut() else {
+        return Ok((call, located));
+    };
+    passage.before(context).await.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
     if context.call == shown {
-        return Ok(Admitted { call, first, second, hooked: Hooked(Some(hooked)) });
+        return Ok((call, located));
     }
     let changed = S::from_syscall(context.call.clone());
     let mut changed = changed.ok_or_else(|| refuse("a hook made it another call".into()))?;
@@ -128,27 +182,11 @@ async fn intercept<S: Admissible>(
         if rewritten {
             return Err(twice(S::OP, changed.path()));
         }
-        resolve(kernel, caller, &mut changed, true)?;
+        resolve_by(passage, caller, &mut changed, true).await?;
         context.call = changed.clone().into();
     }
-    (first, second) = pass(kernel, caller, &changed).await?;
-    Ok(Admitted { call: changed, first, second, hooked: Hooked(Some(hooked)) })
-}
-
-/// Runs the interceptors that come before the call.
-async fn show(
-    kernel: &Arc<Kernel>,
-    caller: &Arc<Caller>,
-    op: Op,
-    op_id: Option<OpId>,
-    call: &Syscall,
-) -> Result<Box<(Arc<DispatchView>, HookContext)>> {
-    let context = HookContext::new(caller.clone(), op_id, call.clone());
-    let mut hooked = Box::new((kernel.dispatch().view(), context));
-    let (hooks, context) = &mut *hooked;
-    let shown = hooks.before(context).await;
-    shown.map_err(|refusal| Error::new(op, call.path(), refusal.kind()).because(refusal))?;
-    Ok(hooked)
+    let located = pass(kernel, caller, &changed).await?;
+    Ok((changed, located))
 }
 
 /// Takes a call that makes its path one that is served, or that no longer is: there is nothing to route it to. Hooks may refuse it, and not
@@ -160,23 +198,53 @@ pub(crate) async fn admit_unrouted<S: Admissible>(
 ) -> Result<Hooked> {
     let path = call.path();
     let passed = kernel.gate().pass(caller, call.right(Which::First, false), path, None).await;
-    passed.map_err(|denied| Error::new(S::OP, path, ErrorKind::PermissionDenied).because(denied))?;
-    if !kernel.dispatch().summary().has_interceptors(S::OP) {
-        return Ok(Hooked(None));
+    let passed =
+        passed.map_err(|denied| Error::new(S::OP, path, ErrorKind::PermissionDenied).because(denied));
+    let wants = Wants { resolvers: false, observers: false, ..wants::<S>(kernel) };
+    if wants.op.is_none() {
+        return passed.map(|()| Hooked(None));
     }
+    let entered = kernel.dispatch().enter(caller, wants).await;
+    let passage = entered.map_err(|refusal| refused(S::OP, path, refusal))?;
     let shown: Syscall = call.clone().into();
-    let hooked = show(kernel, caller, S::OP, None, &shown).await?;
-    if hooked.1.call != shown {
-        let refused = Error::new(S::OP, path, ErrorKind::Refused);
+    let context = Some(HookContext::new(caller.clone(), None, shown.clone()));
+    let mut hooked = Hooked(Some(Box::new(Seen { passage, context, told: AtomicBool::new(false) })));
+    let admitted = match passed {
+        Ok(()) => show_unrouted(&mut hooked, &shown).await,
+        Err(error) => Err(error),
+    };
+    if admitted.is_err() {
+        hooked.after(&admitted).await;
+    }
+    admitted.map(|()| hooked)
+}
+
+async fn show_unrouted(hooked: &mut Hooked, shown: &Syscall) -> Result<()> {
+    let Some(Seen { passage, context: Some(context), .. }) = hooked.0.as_deref_mut() else { return Ok(()) };
+    passage.before(context).await.map_err(|refusal| refused(shown.op(), shown.path(), refusal))?;
+    if context.call != *shown {
+        let refused = Error::new(shown.op(), shown.path(), ErrorKind::Refused);
         return Err(refused.because("a hook changed a call that hooks may only refuse"));
     }
-    Ok(Hooked(Some(hooked)))
+    Ok(())
+}
+
+fn refused(op: Op, path: &VPath, refusal: HookRefusal) -> Error {
+    Error::new(op, path, refusal.kind()).because(refusal)
 }
 
 impl<S> Admitted<S> {
     /// Tells the hooks what came of the call.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
         self.hooked.after(result).await;
+    }
+
+    /// Tells the observers of `event`: those that the call met from its beginning.
+    pub(crate) async fn observe(&self, kernel: &Kernel, event: &Event) {
+        match &self.hooked.0 {
+            Some(seen) => seen.passage.observe(event),
+            None => kernel.dispatch().tell(event).await,
+        }
     }
 
     /// Apart, for a call that goes another way.
@@ -188,22 +256,47 @@ impl<S> Admitted<S> {
 impl Hooked {
     /// Tells the hooks that saw the call what came of it.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
-        if let Some((hooks, context)) = self.0.as_deref() {
-            hooks.after(context, &Outcome::of(result)).await;
+        if let Some(Seen { passage, context: Some(context), told }) = self.0.as_deref() {
+            // Orders nothing: read again by whoever drops it.
+            told.store(true, Ordering::Relaxed);
+            passage.after(context, &Outcome::of(result)).await;
         }
     }
 }
 
-/// Lets the resolvers rewrite the paths, once; says whether they were rewritten.
-pub(super) fn resolve<S: Admissible>(
+impl Drop for Seen {
+    /// The caller has gone before the call was executed: what a hook set aside for it is free again.
+    fn drop(&mut self) {
+        if let (false, Some(context)) = (*self.told.get_mut(), &self.context) {
+            let gone = Error::new(context.call.op(), context.call.path(), ErrorKind::TimedOut);
+            let gone = gone.because("its caller went away before it was executed");
+            self.passage.gone(context, &Outcome::of::<()>(&Err(gone)));
+        }
+    }
+}
+
+/// Lets the resolvers rewrite the paths, once.
+pub(super) async fn resolve<S: Admissible>(
     kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &mut S,
+) -> Result<()> {
+    if kernel.dispatch().summary().has_resolvers() {
+        let wants = Wants { op: None, resolvers: true, observers: false };
+        let entered = kernel.dispatch().enter(caller, wants).await;
+        let mut passage = entered.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
+        resolve_by(&mut passage, caller, call, false).await?;
+    }
+    Ok(())
+}
+
+/// Lets the resolvers rewrite the paths, once; says whether they were rewritten.
+async fn resolve_by<S: Admissible>(
+    passage: &mut Passage,
     caller: &Arc<Caller>,
     call: &mut S,
     mut rewritten: bool,
 ) -> Result<bool> {
-    if !kernel.dispatch().summary().has_resolvers() {
-        return Ok(rewritten);
-    }
     loop {
         let mut changed = false;
         for which in [Which::First, Which::Second] {
@@ -212,13 +305,9 @@ pub(super) fn resolve<S: Admissible>(
                 Which::Second => call.other(),
             };
             let Some(path) = path else { continue };
-            let refused = |why: String| Error::new(S::OP, path, ErrorKind::Refused).because(why);
-            if let Some(new) = kernel
-                .dispatch()
-                .view()
-                .resolve(caller, path)
-                .map_err(|refusal| refused(refusal.to_string()))?
-            {
+            let resolved = passage.resolve(caller, path).await;
+            let resolved = resolved.map_err(|refusal| refused(S::OP, path, refusal))?;
+            if let Some(new) = resolved {
                 call.rewrite(which, new);
                 changed = true;
             }

@@ -63,10 +63,10 @@ enum Sight {
 pub(crate) fn route(kernel: &Kernel, op: Op, zone: &ZoneId, path: &VPath) -> Result<Arc<Mount>> {
     let mount = kernel.routes().read(|routes| routes.route(zone, path).map(|routed| routed.mount.clone()));
     let mount = mount.ok_or_else(|| Error::new(op, path, ErrorKind::NoMount))?;
-    match &mount.failure {
+    match mount.failure() {
         None => Ok(mount),
         Some(cause) => {
-            let told = Error::new(op, path, ErrorKind::Io);
+            let told = Error::new(op, path, ErrorKind::Unavailable);
             Err(told.because(format!("the mount {} could not be started: {cause}", mount.point)))
         }
     }

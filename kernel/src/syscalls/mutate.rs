@@ -8,9 +8,9 @@ use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Re
 
 use super::admit::{Admissible, Admitted, admit, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
-use super::owned::{Owned, Ownership};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
+use crate::owned::{Owned, Ownership};
 use crate::sys;
 use crate::volume::{Intent, Site, Stop, store_error};
 
@@ -108,10 +108,10 @@ async fn execute<M: Mutation>(
     // What the kernel is told there is committed nowhere.
     let is_new = is_new && !sys::serves(&changed.site.path);
     if let (true, Ok(done)) = (is_new, &done)
-        && let Some(hooks) = kernel.dispatch().get()
+        && kernel.dispatch().summary().has_any_observers()
         && let Some(event) = M::event(&intent, &admitted, done)
     {
-        hooks.observe(&event);
+        admitted.observe(&kernel, &event).await;
     }
     done
 }

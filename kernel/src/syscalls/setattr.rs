@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId, PATH_MAX, Receipt, Result,
-    VPath,
+    Attributes, Caller, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId, PATH_MAX, Receipt,
+    Result, VPath,
 };
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit_unrouted, one_path};
 use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
-use super::owned::Owned;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
+use crate::owned::Owned;
 use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
@@ -60,7 +60,16 @@ impl Admissible for SysSetattr {
             (other, _, Some(_)) if other != Some(EntryType::Mount) => {
                 return invalid("only a mount has a driver");
             }
+            (other, _, _) if self.replace && other != Some(EntryType::Mount) => {
+                return invalid("only the driver of a mount is replaced");
+            }
             _ => {}
+        }
+        if self.service.is_some() && !crate::registry::is_service_path(&self.path) {
+            return invalid("a service is at /__sys__/services/NAME");
+        }
+        if self.service.is_some() && (self.entry_type.is_some() || self.attributes != Attributes::none()) {
+            return invalid("a service has neither a type nor attributes");
         }
         match self.entry_type {
             None | Some(EntryType::Reg | EntryType::Dir | EntryType::Mount | EntryType::Link) => Ok(()),

@@ -12,11 +12,11 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Hooked, Which, admit_unrouted, one_path};
 use super::locate::Located;
 use super::mutate::{Mutation, begin, carry_out};
-use super::owned::Owned;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
 use crate::mounts::Mount;
+use crate::owned::Owned;
 use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
@@ -78,7 +78,7 @@ impl Mutation for SysUnlink {
 
 impl Serve for SysUnlink {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlinked> {
-        // A mount whose driver could not be started serves nothing, not even a look at what is there; it is detached all the same.
+        // A mount whose driver is in trouble may serve nothing, not even a look at what is there; it is detached all the same.
         if let Some(mount) = kernel.failed_mount(&caller.zone, &self.path) {
             may_detach(caller, &self)?;
             let hooked = admit_unrouted(kernel, caller, &self).await?;

@@ -126,9 +126,14 @@ pub(crate) fn store_error(op: Op, path: &VPath, error: &StoreError) -> Error {
     let told = Error::new(op, path, error.kind());
     match error {
         StoreError::Full => told,
-        StoreError::Unknown { .. } => told.because(error).outcome_unknown(),
+        error if error.is_unknown() => told.because(error).outcome_unknown(),
         _ => told.because(error),
     }
+}
+
+/// As [`store_error`], of content that goes to its store before the row that names it: what no row names is nothing, however far it came.
+pub(crate) fn blob_error(op: Op, path: &VPath, error: &StoreError) -> Error {
+    Error::new(op, path, error.kind()).because(error)
 }
 
 /// The error of a commit, as the caller of `op` on `path` sees it.

@@ -22,7 +22,7 @@ use super::{Child, Intent, Runs, Site, State, Stop, commit_error, no_mount_below
 use crate::content;
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
-use crate::mounts::Mount;
+use crate::mounts::{Guarded, Mount};
 use crate::namespace::{Node, Placement};
 
 /// How many children are looked at in one step of a recursive removal.
@@ -36,7 +36,7 @@ pub(crate) struct PathVolume<'a> {
 }
 
 /// The driver, kept alive while it is used.
-struct Driver(Lease<Arc<dyn ObjectStore>>);
+struct Driver(Lease<Arc<Guarded>>);
 
 impl Driver {
     fn store(&self) -> Result<&dyn PathStore, StoreError> {
@@ -307,12 +307,12 @@ impl PathVolume<'_> {
         expect(intent, &site.path, Some(&node), Create::Never, &call.precondition)?;
         let entry_type = node.metadata.entry_type;
         taken_for(intent, &site.path, entry_type, call.expect)?;
-        let removed = if call.recursive && entry_type == EntryType::Dir {
-            remove_below(store, site.relative()).await.map_err(failed)?
-        } else {
-            0
-        };
-        store.delete(site.relative()).await.map_err(failed)?;
+        let mut removed = 0;
+        if call.recursive && entry_type == EntryType::Dir {
+            let below = remove_below(store, site.relative(), &mut removed).await;
+            below.map_err(|error| part_of(removed, failed(error)))?;
+        }
+        store.delete(site.relative()).await.map_err(|error| part_of(removed, failed(error)))?;
         let receipt = self.log(site, None, intent).await?;
         Ok(Unlinked::new(entry_type, removed + 1, receipt))
     }
@@ -395,7 +395,7 @@ impl PathVolume<'_> {
             return Ok(());
         }
         let error = Error::new(intent.op, &site.path, ErrorKind::NotSupported);
-        Err(error.because(format!("the driver {} has no {what}", self.mount.spec.driver)).into())
+        Err(error.because(format!("the driver {} has no {what}", self.mount.spec().driver)).into())
     }
 
     fn same_kind(&self, intent: &Intent, site: &Site, node: &Node, call: &SysSetattr) -> Result<(), Stop> {
@@ -470,9 +470,16 @@ fn expect(
     super::expect(intent, path, found, create, expected)
 }
 
-/// Removes all below the directory `root`, deepest first, and says how many objects they were.
-async fn remove_below(store: &dyn PathStore, root: &str) -> Result<u64, StoreError> {
-    let mut removed = 0;
+/// Something was removed before this happened.
+fn part_of(removed: u64, stop: Stop) -> Stop {
+    match stop {
+        Stop::Failed(error) if removed > 0 => Stop::Failed(error.outcome_unknown()),
+        stop => stop,
+    }
+}
+
+/// Removes all below the directory `root`, deepest first, and counts how many objects they were.
+async fn remove_below(store: &dyn PathStore, root: &str, removed: &mut u64) -> Result<(), StoreError> {
     // A directory is left on the stack until it is empty: what is removed is gone from its next listing.
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.last().cloned() {
@@ -484,16 +491,16 @@ async fn remove_below(store: &dyn PathStore, root: &str) -> Result<u64, StoreErr
                 directories.push(path);
             } else {
                 store.delete(&path).await?;
-                removed += 1;
+                *removed += 1;
             }
         }
         if directories.len() == before && !page.more {
             directories.pop();
             if directory != root {
                 store.delete(&directory).await?;
-                removed += 1;
+                *removed += 1;
             }
         }
     }
-    Ok(removed)
+    Ok(())
 }

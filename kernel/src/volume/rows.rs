@@ -8,7 +8,7 @@ use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, VPath};
 
 use super::{Child, Intent, Runs, Site, State, Stop, commit_error, store_error};
 use crate::content;
-use crate::hal::{Addressing, StoreError};
+use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Draft, InodeRow, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish};
@@ -111,7 +111,7 @@ impl<'a> RowVolume<'a> {
     /// The whole content at `id`, from the cache when it is there, else verified, and then kept.
     pub(super) async fn whole(&self, id: &ContentId, placement: Placement) -> Result<Bytes, StoreError> {
         let cache = &self.kernel.caches().content;
-        if let Some(content) = cache.get(id) {
+        if let Some(content) = cache.lookup(id) {
             return Ok(content);
         }
         let content = match placement {

@@ -9,9 +9,9 @@ use nexus_messages::syscall::{
 use nexus_messages::{Attributes, ContentId, EntryType, Error, ErrorKind, FileId, VPath};
 
 use super::rows::{End, Place, RowVolume, expect};
-use super::{Intent, Site, Stop, no_mount_below, store_error};
+use super::{Intent, Site, Stop, blob_error, no_mount_below, store_error};
 use crate::content::{self, INLINE_MAX};
-use crate::hal::Addressing;
+use crate::hal::{Addressing, ObjectStore};
 use crate::namespace::{Draft, InodeRow, Node, Placement};
 
 /// Content that is safe in its place, or goes there with the commit.
@@ -88,7 +88,7 @@ impl RowVolume<'_> {
 
     /// Puts content where it belongs. What is to be in the metastore is not yet durable.
     async fn keep(&self, site: &Site, intent: &Intent, data: &[Bytes]) -> Result<Kept, Stop> {
-        let failed = |error: &crate::hal::StoreError| Stop::from(store_error(intent.op, &site.path, error));
+        let failed = |error: &crate::hal::StoreError| Stop::from(blob_error(intent.op, &site.path, error));
         let size = content::length(data);
         let id = self.kernel.address(data).await.map_err(|error| failed(&error))?;
         if size <= INLINE_MAX {

@@ -26,7 +26,7 @@ pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};
 pub use service::{ServiceSpec, SwapMode, SwapOptions};
-pub use setattr::{Attribute, Create, MountSpec, Parents, SetattrDone, SysSetattr};
+pub use setattr::{Attribute, Create, DriverSwapped, MountSpec, Parents, SetattrDone, SysSetattr};
 pub use stat::SysStat;
 pub use unlink::{Expect, SysUnlink, Unlinked};
 pub use watch::{SysWatch, Watched};

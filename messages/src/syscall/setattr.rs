@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,8 @@ pub struct SysSetattr {
     pub link_target: Option<Arc<str>>,
     /// What is mounted, for a mount point.
     pub mount: Option<MountSpec>,
+    /// Whether it takes the place of what is mounted there.
+    pub replace: bool,
     /// What serves, for a service at `/__sys__/services/NAME`.
     pub service: Option<ServiceSpec>,
     /// What the caller expects to find.
@@ -70,7 +73,7 @@ pub enum Parents {
 pub struct MountSpec {
     /// The driver's name in the process's catalogue.
     pub driver: String,
-    /// The driver's options.
+    /// The driver's options, and those that every mount takes.
     pub options: BTreeMap<String, String>,
     /// Whether the mount refuses changes.
     pub read_only: bool,
@@ -121,6 +124,33 @@ pub struct SetattrDone {
     pub metadata: Arc<FileMetadata>,
     /// Proof of the commit.
     pub receipt: Receipt,
+    /// How the driver of a mount was replaced, if it was.
+    pub swapped: Option<DriverSwapped>,
+}
+
+/// How the driver of a mount was replaced. No caller waits for it: what begins before is served by the old one, what begins after by the new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DriverSwapped {
+    /// The generation that served before.
+    pub from: u64,
+    /// The generation that serves now.
+    pub to: u64,
+    /// The calls that were inside the old driver when the new one took its place.
+    pub calls: usize,
+    /// Those of them that had not ended when the report was made. The old driver ends with the last of them.
+    pub left: usize,
+    /// How long they took to end.
+    pub drain: Duration,
+    /// The longest time that a call was kept waiting.
+    pub pause: Duration,
+}
+
+impl DriverSwapped {
+    /// The generation `to` in the place of `from`, which nobody was inside.
+    pub fn new(from: u64, to: u64) -> Self {
+        Self { from, to, calls: 0, left: 0, drain: Duration::ZERO, pause: Duration::ZERO }
+    }
 }
 
 impl SetattrDone {
@@ -131,7 +161,7 @@ impl SetattrDone {
         metadata: Arc<FileMetadata>,
         receipt: Receipt,
     ) -> Self {
-        Self { created, changed, metadata, receipt }
+        Self { created, changed, metadata, receipt, swapped: None }
     }
 }
 
@@ -145,6 +175,7 @@ impl SysSetattr {
             attributes: Attributes::none(),
             link_target: None,
             mount: None,
+            replace: false,
             service: None,
             precondition: Precondition::None,
             op_id: None,
@@ -182,6 +213,17 @@ impl SysSetattr {
     pub fn service(path: impl Into<VPath>, factory: impl Into<String>, config: impl Into<String>) -> Self {
         let spec = ServiceSpec::new(factory, config);
         Self { service: Some(spec), ..Self::new(path.into(), None, Create::IfMissing) }
+    }
+
+    /// Replaces the driver of the mount that is there, while calls go on: the new one is opened and probed beside the old one, takes its place in one step,
+    /// and the old one ends with its last call. No call fails of it, and when something goes wrong the old one serves on. ENOENT when nothing is mounted there.
+    ///
+    /// Nothing is copied: the new driver must find what the old one stored, and a call that is inside the old one when the new one takes its place
+    /// still ends there. A driver that finds content by its hash is replaced by such a one only, and one in memory not at all.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        (self.replace, self.create) = (true, Create::Never);
+        self
     }
 
     /// Refuses with EEXIST when there is an entry.

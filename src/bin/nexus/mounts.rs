@@ -34,7 +34,9 @@ pub(crate) async fn mounts(session: &Session) -> Outcome {
         }
         let state = match &mount.state {
             MountState::Serving => "serving".into(),
-            MountState::Failed { cause } => format!("failed: {cause}"),
+            MountState::Degraded { cause, .. } => format!("degraded: {cause}"),
+            MountState::Restarting { cause } => format!("restarting: {cause}"),
+            MountState::Failed { cause, .. } => format!("failed: {cause}"),
             _ => "unknown".into(),
         };
         let access = if mount.read_only { "read-only" } else { "read-write" };

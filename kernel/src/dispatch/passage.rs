@@ -1,0 +1,412 @@
+//! One call on its way through the hooks, from beginning to end.
+//!
+//! The call keeps the view that it began with, and a lease of each service whose hooks it may meet. So it meets the hooks of one version of
+//! each service, before and after; a swap that is published meanwhile is for the calls that begin later, and the old version is not ended
+//! before this call has left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_actors::{CallError, Lease, Panicked};
+use nexus_messages::{Caller, ErrorKind, Event, HookContext, Op, Outcome, VPath, Verdict};
+
+use super::hook::Resolution;
+use super::view::{DispatchView, HookRefusal, Of, Place, PublishedHooks, Ready};
+use crate::caught::{catch, catch_async};
+use crate::registry::Active;
+use crate::service::{After, Before, Generation, OnLate, Run};
+
+/// How long a call that a version on probation failed waits for the one before to come back.
+const SWAP_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// How often a call begins anew because the hooks changed under its first step.
+const ATTEMPTS_MAX: usize = 64;
+
+/// Which hooks a call may meet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wants {
+    /// Interceptors of this operation.
+    pub(crate) op: Option<Op>,
+    /// Resolvers.
+    pub(crate) resolvers: bool,
+    /// Observers.
+    pub(crate) observers: bool,
+}
+
+/// A call's way through the hooks.
+pub(crate) struct Passage {
+    view: Arc<DispatchView>,
+    /// For each service of the view, the version whose hooks the call meets; none of those whose hooks it does not.
+    pins: Vec<Option<Lease<Active>>>,
+    /// How many interceptors let the call pass.
+    passed: usize,
+}
+
+/// Why the hook of a service gave no verdict.
+enum Broken {
+    Panicked(Panicked),
+    /// It has published nothing to decide by.
+    Blank,
+    Late(CallError, OnLate),
+}
+
+impl PublishedHooks {
+    /// Begins a call's way. Waits while an exclusive swap of a service holds its gate shut.
+    ///
+    /// # Errors
+    /// A refusal, when the hooks change faster than a call can begin.
+    pub(crate) async fn enter(&self, caller: &Caller, wants: Wants) -> Result<Passage, HookRefusal> {
+        'anew: for _ in 0..ATTEMPTS_MAX {
+            let view = self.view();
+            let mut pins = Vec::with_capacity(view.covered().len());
+            for service in view.covered() {
+                let wanted = service.wants(wants.op, wants.resolvers, wants.observers);
+                // A service's own calls pass its hooks by, and must not wait before its own gate.
+                if !wanted || *service.owner == *caller.agent {
+                    pins.push(None);
+                    continue;
+                }
+                let lease = match service.enlisted.slot.try_lease() {
+                    Some(lease) => lease,
+                    None => service.enlisted.slot.lease().await,
+                };
+                if !service.versions.contains(&lease.generation.number) {
+                    // Published after the view that knows it: look again.
+                    continue 'anew;
+                }
+                pins.push(Some(lease));
+            }
+            return Ok(Passage { view, pins, passed: 0 });
+        }
+        let reason = "the hooks changed under the call again and again".to_owned();
+        Err(HookRefusal::Refused { hook: "dispatch".into(), kind: ErrorKind::Busy, reason })
+    }
+
+    /// Tells the observers of `event`, which is of no call's passage.
+    pub(crate) async fn tell(&self, event: &Event) {
+        if self.summary().has_observers(event.kind) {
+            let wants = Wants { op: None, resolvers: false, observers: true };
+            match self.enter(&event.caller, wants).await {
+                Ok(passage) => passage.observe(event),
+                Err(why) => tracing::error!(%why, path = %event.path, "an event was told to nobody"),
+            }
+        }
+    }
+}
+
+impl Passage {
+    /// A way through the hooks of modules alone, as of a call that all of them let pass.
+    #[cfg(test)]
+    pub(super) fn of(view: DispatchView) -> Self {
+        let passed = view.interceptors.len();
+        Self { view: Arc::new(view), pins: Vec::new(), passed }
+    }
+
+    /// Where `path` really is, when a resolver says that it is elsewhere. The resolver with the best pattern decides alone.
+    pub(crate) async fn resolve(
+        &mut self,
+        caller: &Caller,
+        path: &VPath,
+    ) -> Result<Option<VPath>, HookRefusal> {
+        loop {
+            let view = self.view.clone();
+            let decides = |number: usize| {
+                let resolver = &view.resolvers[number];
+                !resolver.is_own(caller)
+                    && match &resolver.hook {
+                        Of::Module(_) => true,
+                        Of::Service(place) => self.run(place).is_some(),
+                    }
+            };
+            let Some(best) = view.patterns.find(path, decides) else { return Ok(None) };
+            let resolver = &view.resolvers[best];
+            let resolved = match &resolver.hook {
+                Of::Module(module) => catch(|| module.resolve(caller, path)).map_err(Broken::Panicked),
+                Of::Service(place) => match self.run(place) {
+                    Some((version, Run::Resolve(run))) => {
+                        ran_inline(version, "hook.resolve", || run(caller, path))
+                    }
+                    _ => Ok(Resolution::Unchanged),
+                },
+            };
+            return match resolved {
+                Ok(Resolution::Unchanged) => Ok(None),
+                Ok(Resolution::Rewrite(to)) => Ok((to != *path).then_some(to)),
+                Ok(Resolution::Refuse(reason)) => Err(resolver.refused(ErrorKind::Refused, reason)),
+                Err(broken) => match &resolver.hook {
+                    Of::Service(place) if self.comes_back(place).await => continue,
+                    _ => broken.refuses(resolver),
+                },
+            };
+        }
+    }
+
+    /// Runs the interceptors before the call, in their order, until one refuses. Each sees the call as the one before it left it.
+    pub(crate) async fn before(&mut self, cx: &mut HookContext) -> Result<(), HookRefusal> {
+        let view = self.view.clone();
+        for (number, placed) in view.interceptors.iter().enumerate() {
+            self.passed = number;
+            if !placed.wants(cx) {
+                continue;
+            }
+            let hook = &placed.interceptor;
+            let verdict = match &hook.hook {
+                Of::Module(module) => {
+                    let ran = catch_async(|| module.before(cx)).await;
+                    ran.map_err(|panicked| hook.panicked(&panicked))?
+                }
+                Of::Service(place) => self.before_of_service(hook, place, cx).await?,
+            };
+            if let Verdict::Refuse { kind, reason } = verdict {
+                return Err(hook.refused(kind, reason));
+            }
+        }
+        self.passed = view.interceptors.len();
+        Ok(())
+    }
+
+    async fn before_of_service<H: ?Sized>(
+        &mut self,
+        hook: &Ready<H>,
+        place: &Place,
+        cx: &mut HookContext,
+    ) -> Result<Verdict, HookRefusal> {
+        loop {
+            let Some((version, Run::Intercept { before: Some(before), .. })) = self.run(place) else {
+                return Ok(Verdict::Continue);
+            };
+            let trial = self.view.service(place.service).enlisted.trial();
+            let shown = (trial.is_some() || version.is_on_probation()).then(|| cx.clone());
+            let decided = match before {
+                Before::Inline(run) => ran_inline(version, "hook.before", || run(cx)),
+                Before::Mailed { ask, on_late } => match ask(cx).await {
+                    Ok(answer) => {
+                        cx.call = answer.call;
+                        Ok(answer.verdict)
+                    }
+                    Err(error) => Err(Broken::Late(error, *on_late)),
+                },
+            };
+            match decided {
+                Ok(verdict) => {
+                    if let (Some(trial), Some(shown)) = (trial, shown) {
+                        let key = &version.facts.hooks[place.within(version.number).unwrap_or_default()];
+                        try_on(&trial, key, shown, (&verdict, cx));
+                    }
+                    return Ok(verdict);
+                }
+                Err(broken) => {
+                    let went_down = broken.means_down();
+                    if went_down && self.comes_back(place).await {
+                        if let Some(shown) = shown {
+                            *cx = shown;
+                        }
+                        continue;
+                    }
+                    return match broken {
+                        Broken::Late(error, OnLate::Pass) => {
+                            if let Some((version, _)) = self.run(place) {
+                                version.count_missed();
+                            }
+                            tracing::warn!(hook = &*hook.name, %error, "a call went on without a hook");
+                            Ok(Verdict::Continue)
+                        }
+                        broken => broken.refuses(hook),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Runs the interceptors after the call, in the opposite order: those that let it pass, and those that only listen. None of them can change
+    /// what came of it.
+    pub(crate) async fn after(&self, cx: &HookContext, outcome: &Outcome) {
+        for (number, placed) in self.view.interceptors.iter().enumerate().rev() {
+            if !placed.wants(cx) {
+                continue;
+            }
+            let hook = &placed.interceptor;
+            match &hook.hook {
+                Of::Module(module) if number < self.passed => {
+                    hook.log(catch_async(|| module.after(cx, outcome)).await);
+                }
+                Of::Module(_) => {}
+                Of::Service(place) => self.after_of_service(place, number, cx, outcome, true),
+            }
+        }
+    }
+
+    /// Tells the inline hooks that let the call pass that its caller has gone. They cannot wait, and need not.
+    pub(crate) fn gone(&self, cx: &HookContext, outcome: &Outcome) {
+        for (number, placed) in self.view.interceptors.iter().enumerate().rev() {
+            if let Of::Service(place) = &placed.interceptor.hook
+                && placed.wants(cx)
+            {
+                self.after_of_service(place, number, cx, outcome, false);
+            }
+        }
+    }
+
+    fn after_of_service(
+        &self,
+        place: &Place,
+        number: usize,
+        cx: &HookContext,
+        outcome: &Outcome,
+        mail: bool,
+    ) {
+        let Some((version, Run::Intercept { before, after: Some(after) })) = self.run(place) else { return };
+        if before.is_some() && number >= self.passed {
+            return;
+        }
+        match after {
+            After::Inline(run) => {
+                if let Err(panicked) = catch(|| run(cx, outcome)) {
+                    version.report(&panicked, "hook.after");
+                }
+            }
+            After::Mailed(run) if mail && !run(cx, outcome) => version.count_missed(),
+            After::Mailed(_) => {}
+        }
+    }
+
+    /// Tells the observers of `event`.
+    pub(crate) fn observe(&self, event: &Event) {
+        for (mask, observer) in &self.view.observers {
+            if !mask.contains(event.kind) || observer.is_own(&event.caller) {
+                continue;
+            }
+            match &observer.hook {
+                Of::Module(module) => observer.log(catch(|| module.observe(event))),
+                Of::Service(place) => {
+                    let Some((version, Run::Observe(run))) = self.run(place) else { continue };
+                    match catch(|| run(event)) {
+                        Ok(true) => {}
+                        Ok(false) => version.count_missed(),
+                        Err(panicked) => version.report(&panicked, "hook.observe"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The hook of a service in the version that this call meets; none when that version has no such hook.
+    fn run(&self, place: &Place) -> Option<(&Generation, &Run)> {
+        let lease = self.pins.get(place.service)?.as_ref()?;
+        let version: &Generation = &lease.generation;
+        Some((version, version.hook(place.within(version.number)?)?))
+    }
+
+    /// Waits for the version before, when the one that this call meets is on probation and broke: then the call meets that one.
+    async fn comes_back(&mut self, place: &Place) -> bool {
+        let service = self.view.service(place.service);
+        let Some(Some(lease)) = self.pins.get(place.service) else { return false };
+        if !lease.generation.is_on_probation() {
+            return false;
+        }
+        let (slot, broken) = (&service.enlisted.slot, lease.generation.number);
+        let replaced = slot.replaced(Lease::generation(lease));
+        if service.enlisted.env.timeout(SWAP_BACK_MAX, replaced).await.is_err() {
+            return false;
+        }
+        let lease = slot.lease().await;
+        let version = lease.generation.number;
+        let known = version != broken && service.versions.contains(&version);
+        if known {
+            self.pins[place.service] = Some(lease);
+        }
+        known
+    }
+}
+
+/// Runs a function of a service on the caller's task. What it throws is its service's: the supervisor hears of it.
+fn ran_inline<T>(
+    version: &Generation,
+    doing: &'static str,
+    run: impl FnOnce() -> Option<T>,
+) -> Result<T, Broken> {
+    match catch(run) {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) => Err(Broken::Blank),
+        Err(panicked) => {
+            version.report(&panicked, doing);
+            Err(Broken::Panicked(panicked))
+        }
+    }
+}
+
+/// Shows the version on trial what the caller's version was shown, and compares.
+fn try_on(
+    trial: &Arc<crate::service::Trial>,
+    key: &crate::service::HookKey,
+    mut shown: HookContext,
+    (verdict, cx): (&Verdict, &HookContext),
+) {
+    let tried = trial.generation.clone();
+    let Some(Run::Intercept { before: Some(before), .. }) =
+        tried.find_hook(key).and_then(|index| tried.hook(index))
+    else {
+        return trial.differs(format!("it has no hook {:?}", key.name));
+    };
+    let expected = (verdict.clone(), cx.call.clone());
+    let path = shown.call.path().clone();
+    match before {
+        Before::Inline(run) => match catch(|| run(&mut shown)) {
+            Ok(Some(verdict)) => {
+                let equal = agree(&(verdict, shown.call), &expected);
+                trial.compare(equal, format!("its hook {:?} decided otherwise on {path}", key.name));
+            }
+            Ok(None) => trial.differs(format!("its hook {:?} has nothing to decide by", key.name)),
+            Err(panicked) => trial.differs(format!("its hook {:?} {panicked}", key.name)),
+        },
+        Before::Mailed { ask, .. } => {
+            let (asked, trial, name): (_, _, &'static str) = (ask(&shown), trial.clone(), key.name);
+            let env = tried.env().clone();
+            env.spawn("service.shadow", async move {
+                match asked.await {
+                    Ok(answer) => {
+                        let equal = agree(&(answer.verdict, answer.call), &expected);
+                        trial.compare(equal, format!("its hook {name:?} decided otherwise on {path}"));
+                    }
+                    Err(error) => trial.differs(format!("its hook {name:?} gave no answer: {error}")),
+                }
+            });
+        }
+    }
+}
+
+/// Whether two decisions are the same to a caller: the words of a refusal may differ.
+fn agree<C: PartialEq>(a: &(Verdict, C), b: &(Verdict, C)) -> bool {
+    let verdict = |verdict: &Verdict| match verdict {
+        Verdict::Refuse { kind, .. } => Some(*kind),
+        _ => None,
+    };
+    verdict(&a.0) == verdict(&b.0) && a.1 == b.1
+}
+
+impl Broken {
+    /// Whether the version broke, rather than being slow.
+    fn means_down(&self) -> bool {
+        match self {
+            Self::Panicked(_) | Self::Blank => true,
+            Self::Late(error, _) => matches!(error, CallError::Crashed { .. } | CallError::Down),
+        }
+    }
+
+    /// The refusal of the call.
+    fn refuses<T, H: ?Sized>(self, hook: &Ready<H>) -> Result<T, HookRefusal> {
+        Err(match self {
+            Self::Panicked(panicked) => hook.panicked(&panicked),
+            Self::Blank => {
+                hook.refused(ErrorKind::Down, "its service has published nothing to decide by".into())
+            }
+            Self::Late(error, _) => {
+                let kind = match error {
+                    CallError::Timeout | CallError::Busy => ErrorKind::TimedOut,
+                    _ => ErrorKind::Down,
+                };
+                hook.refused(kind, format!("its service gave no answer: {error}"))
+            }
+        })
+    }
+}

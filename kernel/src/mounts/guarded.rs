@@ -1,0 +1,324 @@
+//! The one door to a driver: every call of one passes here.
+//!
+//! A call runs on its caller's task, under the mount's deadline. Its panic is a value. What becomes of it is told to the mount's circuit breaker, and
+//! trouble to the driver's actor: that one opens the driver anew.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use nexus_actors::{Env, Panicked, Ref, guard};
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, ContentId, VPath};
+
+use super::breaker::Change;
+use super::driver::{Driver, Recover};
+use super::health::{Failing, Health};
+use super::options::MountOptions;
+use crate::content;
+use crate::hal::{
+    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+    StoreError, StoreFuture,
+};
+
+/// A driver behind its door.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    // Invariant: some until it is dropped.
+    driver: Option<Arc<dyn ObjectStore>>,
+    path_addressed: bool,
+    /// None for what stands in for a driver: there is nothing to watch.
+    watch: Option<Watch>,
+}
+
+/// What the door goes by.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) env: Env,
+    pub(super) point: VPath,
+    pub(super) options: MountOptions,
+    pub(super) health: Arc<Health>,
+    /// The driver's actor.
+    pub(super) actor: Ref<Driver>,
+    /// The incarnation that opened the driver and answers for it; none for a driver that outlives them, for which the one that lives answers.
+    pub(super) opener: Option<u64>,
+}
+
+/// One call of a driver.
+#[derive(Clone, Copy)]
+struct Call {
+    what: &'static str,
+    changing: bool,
+    /// How many bytes it moves, as far as is known.
+    bytes: u64,
+}
+
+impl Call {
+    fn look(what: &'static str) -> Self {
+        Self { what, changing: false, bytes: 0 }
+    }
+
+    fn read(what: &'static str, range: ByteRange) -> Self {
+        Self { bytes: range.count.unwrap_or(0).min(content::CONTENT_MAX), ..Self::look(what) }
+    }
+
+    fn change(what: &'static str) -> Self {
+        Self { changing: true, ..Self::look(what) }
+    }
+
+    fn write(what: &'static str, data: &[Bytes]) -> Self {
+        Self { bytes: content::length(data), ..Self::change(what) }
+    }
+}
+
+impl Guarded {
+    /// A driver, watched.
+    pub(super) fn new(driver: Arc<dyn ObjectStore>, path_addressed: bool, watch: Watch) -> Self {
+        Self { driver: Some(driver), path_addressed, watch: Some(watch) }
+    }
+
+    /// What stands in for a driver.
+    pub(super) fn unwatched(driver: Arc<dyn ObjectStore>, path_addressed: bool) -> Self {
+        Self { driver: Some(driver), path_addressed, watch: None }
+    }
+
+    /// The driver itself, for calls that are not made on behalf of anybody.
+    pub(super) fn driver(&self) -> &Arc<dyn ObjectStore> {
+        self.driver.as_ref().expect("it is there until the door is dropped")
+    }
+
+    pub(super) fn is_path_addressed(&self) -> bool {
+        self.path_addressed
+    }
+
+    fn contents(&self) -> Result<&dyn ContentStore, StoreError> {
+        match self.driver().addressing() {
+            Addressing::Content(store) => Ok(store),
+            Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
+        }
+    }
+
+    fn paths(&self) -> Result<&dyn PathStore, StoreError> {
+        match self.driver().addressing() {
+            Addressing::Path(store) => Ok(store),
+            Addressing::Content(_) => Err(StoreError::NotSupported { what: "content by its path" }),
+        }
+    }
+
+    /// Makes one call.
+    fn call<'a, T, F>(&'a self, call: Call, make: F) -> StoreFuture<'a, T>
+    where
+        T: Send + 'a,
+        F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
+    {
+        let Some(watch) = &self.watch else {
+            return make(self).unwrap_or_else(|error| Box::pin(std::future::ready(Err(error))));
+        };
+        Box::pin(watch.over(call, move || make(self)))
+    }
+}
+
+impl Watch {
+    async fn over<'a, T: Send + 'a>(
+        &self,
+        call: Call,
+        make: impl FnOnce() -> Result<StoreFuture<'a, T>, StoreError> + Send,
+    ) -> Result<T, StoreError> {
+        let under_way = self.health.begin(&self.env).map_err(|not_now| StoreError::Unavailable {
+            mount: self.point.to_string(),
+            cause: not_now.cause.to_string(),
+            retry_in: not_now.retry_in,
+        })?;
+        let limit = self.options.deadline(call.bytes);
+        let answer = match guard(make) {
+            Ok(Ok(future)) => self.env.timeout(limit, Caught::new(future)).await,
+            Ok(Err(error)) => Ok(Ok(Err(error))),
+            Err(panicked) => Ok(Err(panicked)),
+        };
+        let Call { what, changing, .. } = call;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panicked)) => Err(StoreError::Panicked { what: what.into(), panicked, changing }),
+            Err(_) => Err(StoreError::TimedOut { what: what.into(), limit, changing }),
+        };
+        let failed = answer.as_ref().err().filter(|error| error.is_backend_failure());
+        let failing = failed.map(|error| match error {
+            StoreError::Panicked { .. } => Failing::Panic,
+            StoreError::TimedOut { .. } => Failing::Late,
+            _ => Failing::Backend,
+        });
+        if let Some(error) = failed {
+            self.health.note(&self.env, &error.to_string());
+        }
+        match under_way.ended(failing, self.env.now()) {
+            Some(Change::Opened) => {
+                let cause = self.health.cause();
+                tracing::warn!(mount = %self.point, %cause, "a driver failed too often: calls are refused for a while");
+                // An actor that is closed belongs to a mount that is gone.
+                let _ = self.actor.signal(Recover);
+            }
+            Some(Change::Closed) => tracing::info!(mount = %self.point, "a driver serves again"),
+            None => {}
+        }
+        if let Some(StoreError::Panicked { panicked, .. }) = failed {
+            self.report(panicked, what);
+        }
+        answer
+    }
+
+    /// Tells the driver's supervisor of a panic: the driver's actor ends with it, and its next incarnation opens the driver anew.
+    fn report(&self, panicked: &Panicked, what: &'static str) {
+        let answers = self.opener.unwrap_or_else(|| self.actor.generation());
+        // The second panic of an instance finds its opener gone.
+        self.actor.fail(answers, panicked.clone().into_exit(Some(what)));
+    }
+}
+
+/// The future of a driver's call. A panic in it, also one while it is dropped, goes no further.
+pub(super) struct Caught<'a, T>(Option<StoreFuture<'a, T>>);
+
+impl<'a, T> Caught<'a, T> {
+    pub(super) fn new(future: StoreFuture<'a, T>) -> Self {
+        Self(Some(future))
+    }
+
+    fn end(&mut self) {
+        let future = self.0.take();
+        if let Err(panicked) = guard(move || drop(future)) {
+            tracing::error!(%panicked, "a driver's call panicked while it was dropped");
+        }
+    }
+}
+
+impl<T> Future for Caught<'_, T> {
+    type Output = Result<Result<T, StoreError>, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let polled = guard(|| future.as_mut().poll(cx));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(answer)) => {
+                self.end();
+                Poll::Ready(Ok(answer))
+            }
+            Err(panicked) => {
+                self.end();
+                Poll::Ready(Err(panicked))
+            }
+        }
+    }
+}
+
+impl<T> Drop for Caught<'_, T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Drop for Guarded {
+    /// It may be the last owner of the driver, on whichever task comes by.
+    fn drop(&mut self) {
+        let driver = self.driver.take();
+        if let Err(panicked) = guard(move || drop(driver)) {
+            tracing::error!(%panicked, "a driver panicked while it was dropped");
+        }
+    }
+}
+
+impl ObjectStore for Guarded {
+    fn addressing(&self) -> Addressing<'_> {
+        if self.path_addressed { Addressing::Path(self) } else { Addressing::Content(self) }
+    }
+
+    fn read_only(&self) -> bool {
+        // One that panics is asked to do what it is to do, and says then what is wrong.
+        guard(|| self.driver().read_only()).unwrap_or(false)
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.call(Call::look("probing"), |me| Ok(me.driver().probe()))
+    }
+}
+
+impl ContentStore for Guarded {
+    fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
+        self.call(Call::write("writing content", data), move |me| Ok(me.contents()?.write(id, data)))
+    }
+
+    fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        self.call(Call::read("reading content", range), move |me| Ok(me.contents()?.read(id, range)))
+    }
+
+    fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
+        self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.contains(id)))
+    }
+
+    fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
+        self.call(Call::change("deleting content"), move |me| Ok(me.contents()?.delete(id)))
+    }
+}
+
+impl PathStore for Guarded {
+    fn capabilities(&self) -> PathCapabilities {
+        guard(|| self.paths().map(PathStore::capabilities)).ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::look("looking at a file"), move |me| Ok(me.paths()?.stat(path)))
+    }
+
+    fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
+        self.call(Call::read("reading a file", range), move |me| Ok(me.paths()?.read(path, range)))
+    }
+
+    fn write<'a>(
+        &'a self,
+        path: &'a str,
+        data: &'a [Bytes],
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::write("writing a file", data), move |me| {
+            Ok(me.paths()?.write(path, data, how, attributes))
+        })
+    }
+
+    fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
+        self.call(Call::change("deleting a file"), move |me| Ok(me.paths()?.delete(path)))
+    }
+
+    fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
+        self.call(Call::look("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
+    }
+
+    fn make_directory<'a>(
+        &'a self,
+        path: &'a str,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::change("making a directory"), move |me| {
+            Ok(me.paths()?.make_directory(path, attributes))
+        })
+    }
+
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::change("renaming"), move |me| Ok(me.paths()?.rename(from, to)))
+    }
+
+    fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::change("making a link"), move |me| Ok(me.paths()?.make_link(path, target)))
+    }
+
+    fn set_attributes<'a>(
+        &'a self,
+        path: &'a str,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::change("setting attributes"), move |me| {
+            Ok(me.paths()?.set_attributes(path, attributes))
+        })
+    }
+}

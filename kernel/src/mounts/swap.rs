@@ -1,0 +1,130 @@
+//! Replacing the driver of a mount while calls go on.
+//!
+//! ```text
+//! open and probe the new one beside the old → row → spec → publish → drain → retire
+//! ```
+//!
+//! Up to the row every step can fail and leaves the old driver serving. The row comes first, then the publish: a kernel that dies in between boots
+//! with the new driver, which was opened and answered, and to which nothing was written yet; the other way round, what was written to the new one
+//! would be looked for in the old one. From the row on the swap is finished by the kernel, whoever dies: an actor of the driver that is restarted
+//! opens what the spec says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_actors::CallError;
+use nexus_messages::syscall::{DriverSwapped, MountSpec};
+use nexus_messages::{Durability, Error, ErrorKind, EventKind, Executed, Lsn, Op, Receipt, Timestamp};
+use tokio::sync::OwnedMutexGuard;
+
+use super::attach::{ANSWER_GRACE, LOCK_WAIT_MAX, commit, mount_entry, not_opened, remembered, silent, told};
+use super::driver::{Adopt, DRAIN_MAX, Opened, Prepare};
+use super::messages::{Attach, Attached};
+use super::mount::Mount;
+use super::options::MountOptions;
+use crate::hal::Change;
+use crate::kernel::Kernel;
+use crate::namespace::{MountRow, encode, mount_key};
+use crate::owned::Owned;
+
+/// How long the new driver may take to be published, restarts of its actor included.
+const ADOPT_MAX: Duration = Duration::from_secs(20);
+
+/// How often an actor that dies over it is asked again.
+const ADOPT_ATTEMPTS: usize = 8;
+
+/// The right to change a mount.
+type Turn = OwnedMutexGuard<()>;
+
+pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> Result<Attached, Error> {
+    let fail = |kind| Error::new(Op::Mount, &m.point, kind);
+    let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().clone().lock_owned()).await;
+    let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("the mount is being changed"))?;
+    if !kernel.mount_at(&m.zone, &m.point).is_some_and(|there| Arc::ptr_eq(&there, &mount)) {
+        return Err(fail(ErrorKind::NotFound).because("it was detached meanwhile"));
+    }
+    let old = mount.spec();
+    for spec in [&*old, &m.spec] {
+        if kernel.catalogue().get(&spec.driver).is_some_and(|factory| factory.volatile()) {
+            let why =
+                format!("what {} stores is in the instance itself, and would be gone with it", spec.driver);
+            return Err(fail(ErrorKind::NotSupported).because(why));
+        }
+    }
+    let Some(actor) = mount.actor() else { return Err(fail(ErrorKind::Down)) };
+    let spec = Arc::new(m.spec.clone());
+    let limit = MountOptions::of(&spec).unwrap_or_default().open + ANSWER_GRACE;
+    let opened = match actor.call(Prepare(spec.clone()), limit).await {
+        Ok(opened) => opened.map_err(|error| not_opened(&error)),
+        // Nothing was published, however far it came.
+        Err(error) => Err((silent(error), error.to_string())),
+    };
+    let opened = opened.map_err(|(kind, why)| fail(kind).because(why))?;
+
+    let env = kernel.env().clone();
+    Owned::from_start(&env, "lifecycle.swap", finish(kernel, m, mount, spec, opened, turn)).await
+}
+
+/// From the row on.
+async fn finish(
+    kernel: Arc<Kernel>,
+    m: Attach,
+    mount: Arc<Mount>,
+    spec: Arc<MountSpec>,
+    opened: Opened,
+    turn: Turn,
+) -> Result<Attached, Error> {
+    let op_id = kernel.new_op_id();
+    let mut entry = mount_entry(&m, mount.tree, op_id, Timestamp(kernel.env().wall()));
+    let row = MountRow {
+        zone: mount.zone.clone(),
+        tree: mount.tree,
+        point: mount.point.clone(),
+        spec: (*spec).clone(),
+        attached: true,
+    };
+    entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
+    let lsn = match commit(&kernel, entry).await {
+        Ok(lsn) => lsn,
+        Err(error) if error.executed() == Executed::Unknown => {
+            // What the row says is what the next boot goes by.
+            kept(&kernel, &mount, &row).map_err(|_| error.clone())?.ok_or(error)?
+        }
+        Err(error) => return Err(error),
+    };
+    // An incarnation of the driver's actor that begins from here on opens the new one.
+    mount.set_spec(spec);
+    let swapped = adopt(&mount, opened).await.map_err(|error| {
+        let why = format!("{error}; the new driver takes over as soon as its actor serves");
+        Error::new(Op::Mount, &m.point, silent(error)).because(why).outcome_unknown()
+    })?;
+    drop(turn);
+    let receipt = Receipt::new(op_id, lsn, Durability::Strong);
+    told(&kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt).await;
+    Ok(Attached { mount, created: false, swapped: Some(swapped), receipt })
+}
+
+/// Whether the row of the mount is `row`: then somewhere up to the last place in the log.
+fn kept(kernel: &Kernel, mount: &Mount, row: &MountRow) -> Result<Option<Lsn>, crate::hal::StoreError> {
+    let rows = kernel.store().rows(mount.tree)?;
+    let known = remembered(&rows)?;
+    if known.into_iter().any(|(root, there)| root == mount.root && there == *row) {
+        return kernel.store().last_lsn(mount.tree).map(Some);
+    }
+    Ok(None)
+}
+
+/// Has the new driver published. An actor that dies over it is asked again: what it was given is still good.
+async fn adopt(mount: &Mount, opened: Opened) -> Result<DriverSwapped, CallError> {
+    let actor = mount.actor().ok_or(CallError::Down)?;
+    let mut failed = CallError::Down;
+    for _ in 0..ADOPT_ATTEMPTS {
+        match actor.call(Adopt(opened.clone()), ADOPT_MAX + DRAIN_MAX).await {
+            Ok(Ok(swapped)) => return Ok(swapped),
+            Ok(Err(error)) => tracing::warn!(mount = %mount.point, %error, "a driver is published again"),
+            Err(CallError::Down) => return Err(CallError::Down),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}

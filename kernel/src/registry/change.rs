@@ -1,0 +1,347 @@
+//! The steps that changes of services are made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_actors::{ChildExit, ExitReason, Ref};
+use nexus_messages::syscall::ServiceSpec;
+use nexus_messages::{Caller, Durability, Error, ErrorKind, Op, Receipt, Result, Timestamp, VPath};
+use nexus_supervisors::{Monitor, OrderError};
+use serde::{Deserialize, Serialize};
+
+use super::messages::Exited;
+use super::view::{Active, Enlisted, error, path_of};
+use super::{Chosen, Registry};
+use crate::dispatch::{Cover, Uncover};
+use crate::hal::{Change, Entry, RowKey, Table, TreeId};
+use crate::kernel::Kernel;
+use crate::namespace::{decode, encode};
+use crate::service::{Begin, Generation, Made, Making};
+use crate::volume::{Stop, commit_error};
+
+/// How long the dispatch may take to answer; it is restarted within.
+const DISPATCH_MAX: Duration = Duration::from_secs(10);
+
+/// How many rows of services are read at once.
+const PAGE: usize = 1_024;
+
+/// What the metastore remembers of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ServiceRow {
+    pub(super) factory: String,
+    pub(super) config: String,
+}
+
+const PREFIX: &str = "service/";
+
+fn key(name: &str) -> RowKey {
+    RowKey::new(Table::Settings, format!("{PREFIX}{name}"))
+}
+
+/// The services that the metastore remembers.
+pub(super) fn remembered(kernel: &Kernel) -> Result<Vec<(Arc<str>, ServiceSpec)>> {
+    let failed = |why: crate::hal::StoreError| Error::global(Op::Service, why.kind()).because(why);
+    let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
+    let prefix = RowKey::new(Table::Settings, PREFIX);
+    let mut services = Vec::new();
+    let mut after = None;
+    loop {
+        let page = rows.reader.scan(&prefix, after.as_ref(), PAGE).map_err(failed)?;
+        let last = page.len() < PAGE;
+        for (key, value) in &page {
+            let row: ServiceRow = decode(key, value).map_err(failed)?;
+            let name = String::from_utf8_lossy(&key.bytes).trim_start_matches(PREFIX).into();
+            services.push((name, ServiceSpec::new(row.factory, row.config)));
+        }
+        if last {
+            return Ok(services);
+        }
+        after = page.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
+/// Remembers a service, as it is to be started at the next boot.
+pub(super) async fn remember(
+    kernel: &Kernel,
+    name: &str,
+    spec: &ServiceSpec,
+    caller: &Caller,
+) -> Result<Receipt> {
+    let row = ServiceRow { factory: spec.factory.clone(), config: spec.config.clone() };
+    commit(kernel, name, caller, Change::Put(key(name), encode(&row))).await
+}
+
+/// Forgets a service.
+pub(super) async fn forget(kernel: &Kernel, name: &str, caller: &Caller) -> Result<Receipt> {
+    commit(kernel, name, caller, Change::Delete(key(name))).await
+}
+
+async fn commit(kernel: &Kernel, name: &str, caller: &Caller, change: Change) -> Result<Receipt> {
+    let path = path_of(name).unwrap_or_else(VPath::root);
+    let entry = Entry {
+        tree: TreeId::ROOT,
+        op_id: kernel.new_op_id(),
+        repeatable: false,
+        caller: caller.agent.clone(),
+        op: Op::Service,
+        path: path.clone(),
+        other: None,
+        at: Timestamp(kernel.env().wall()),
+        preconditions: Vec::new(),
+        changes: vec![change],
+    };
+    let op_id = entry.op_id;
+    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
+    let lsn = committed.map(|(lsn, _)| lsn).map_err(|why| match commit_error(Op::Service, &path, &why) {
+        Stop::Failed(error) => error,
+        Stop::Again => error(name, ErrorKind::Busy),
+    })?;
+    Ok(Receipt::new(op_id, lsn, Durability::Strong))
+}
+
+/// What a version is made for.
+#[derive(Clone, Copy)]
+pub(super) struct Role<'a> {
+    number: u64,
+    before: Option<&'a Generation>,
+    read_only: bool,
+}
+
+impl<'a> Role<'a> {
+    /// The first version of its service.
+    pub(super) const FIRST: Role<'static> = Role { number: 1, before: None, read_only: false };
+
+    /// The version number `number`, to take the place of `before`.
+    pub(super) fn next(number: u64, before: &'a Generation) -> Self {
+        Self { number, before: Some(before), read_only: false }
+    }
+
+    /// A trial of what may take the place of `before`.
+    pub(super) fn trial(before: &'a Generation) -> Self {
+        Self { number: before.number + 1, before: Some(before), read_only: true }
+    }
+}
+
+/// Makes a version, not yet started.
+pub(super) fn make(
+    kernel: &Arc<Kernel>,
+    me: &Ref<Registry>,
+    name: &Arc<str>,
+    spec: &ServiceSpec,
+    chosen: Chosen,
+    role: Role<'_>,
+) -> Made {
+    let Role { number, before, read_only } = role;
+    let (factory, declared) = chosen;
+    let (told, of, services) = (me.clone(), name.clone(), Arc::downgrade(kernel.services()));
+    let monitor: Monitor = Arc::new(move |exit: &ChildExit| {
+        if is_failure(&exit.reason)
+            && let Some(enlisted) = services.upgrade().and_then(|services| services.find(&of))
+            && let Some(version) = enlisted.version(number).filter(|version| version.is_on_probation())
+        {
+            // Before it is restarted, so that what waits in its mailbox is not begun by it, but by the version that comes back.
+            version.hold();
+        }
+        // A registry that is closed for good has nobody to swap back.
+        let _ = told.signal(Exited { name: of.clone(), number, reason: exit.reason.clone() });
+    });
+    let making = Making {
+        name: name.clone(),
+        number,
+        spec: spec.clone(),
+        factory: factory.name().into(),
+        version: factory.version(),
+        env: kernel.env().clone(),
+        kernel: Arc::downgrade(kernel),
+        read_only,
+        before: before.map(|before| before.view.clone()),
+        monitor,
+    };
+    (declared.make)(making)
+}
+
+/// Whether an incarnation that ended so failed by its own fault.
+pub(super) fn is_failure(reason: &ExitReason) -> bool {
+    !reason.is_normal() && !matches!(reason, ExitReason::Displaced { .. })
+}
+
+/// Starts a version as a child of the services' supervisor and waits until it is fit to serve.
+pub(super) async fn start(kernel: &Kernel, made: &Made) -> Result<()> {
+    let generation = &made.generation;
+    let started = kernel.service_children().start_child(made.child.clone()).await;
+    started.map_err(|why| match why {
+        OrderError::Start(why) => not_fit(generation, "its start", &why),
+        why => error(&generation.service, ErrorKind::Busy).because(why),
+    })?;
+    Begin::of(generation).await.map_err(|why| not_fit(generation, "its probe", &why))?;
+    generation.set_started(true);
+    Ok(())
+}
+
+/// Why a version does not come to serve.
+pub(super) fn not_fit(generation: &Generation, step: &str, why: &ExitReason) -> Error {
+    let kind = match why {
+        ExitReason::TimedOut { .. } => ErrorKind::TimedOut,
+        ExitReason::Error(_) => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Crashed,
+    };
+    error(&generation.service, kind)
+        .because(format!("{} {}: {step}: {why}", generation.factory, generation.version))
+}
+
+/// Stops a version and forgets its child. What waits in its mailbox goes back to the callers.
+pub(super) async fn stop(kernel: &Kernel, generation: &Generation) {
+    generation.set_started(false);
+    stop_child(kernel, &generation.child_id).await;
+}
+
+async fn stop_child(kernel: &Kernel, id: &str) {
+    let supervisor = kernel.service_children();
+    for done in [supervisor.terminate_child(id).await, supervisor.delete_child(id).await] {
+        if let Err(why) = done {
+            tracing::debug!(child = id, %why, "stopping a version");
+        }
+    }
+}
+
+/// Lets calls see the hooks of these versions of the service: of whichever serves when they begin.
+pub(super) async fn cover(
+    kernel: &Kernel,
+    enlisted: &Arc<Enlisted>,
+    versions: &[&Arc<Generation>],
+) -> Result<()> {
+    if versions.iter().all(|version| version.facts.hooks.is_empty()) {
+        return uncover(kernel, &enlisted.name).await;
+    }
+    let versions = versions.iter().map(|version| (*version).clone()).collect();
+    let cover = Cover { enlisted: enlisted.clone(), versions };
+    let covered = kernel.dispatch_actor().call(cover, DISPATCH_MAX).await;
+    match covered {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(error(&enlisted.name, ErrorKind::InvalidArgument).because(why)),
+        Err(why) => Err(super::lost(&enlisted.name, why)),
+    }
+}
+
+/// Takes the hooks of a service away.
+pub(super) async fn uncover(kernel: &Kernel, name: &Arc<str>) -> Result<()> {
+    let uncovered = kernel.dispatch_actor().call(Uncover { name: name.clone() }, DISPATCH_MAX).await;
+    match uncovered {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(error(name, ErrorKind::Busy).because(why)),
+        Err(why) => Err(super::lost(name, why)),
+    }
+}
+
+/// Undoes the beginning of a change when it is dropped: in its own task, since whoever drops it may be gone. Every step is harmless when it
+/// is repeated.
+pub(super) struct Undo {
+    kernel: Arc<Kernel>,
+    enlisted: Option<Arc<Enlisted>>,
+    versions: Vec<Arc<Generation>>,
+}
+
+impl Undo {
+    /// Nothing to undo yet, for a change of `enlisted`; of a new service, when there is none.
+    pub(super) fn new(kernel: &Arc<Kernel>, enlisted: Option<&Arc<Enlisted>>) -> Self {
+        Self { kernel: kernel.clone(), enlisted: enlisted.cloned(), versions: Vec::new() }
+    }
+
+    /// `version` is about to be started.
+    pub(super) fn starts(&mut self, version: &Arc<Generation>) {
+        self.versions.push(version.clone());
+    }
+
+    /// Undoes it now.
+    pub(super) async fn now(mut self) {
+        undo(self.kernel.clone(), self.enlisted.take(), std::mem::take(&mut self.versions)).await;
+    }
+
+    /// What was begun stays.
+    pub(super) fn keep(&mut self) {
+        self.versions.clear();
+    }
+}
+
+async fn undo(kernel: Arc<Kernel>, enlisted: Option<Arc<Enlisted>>, versions: Vec<Arc<Generation>>) {
+    for version in &versions {
+        // Dropped after it was published: then it serves, and stays.
+        let serves = enlisted.as_ref().is_some_and(|enlisted| enlisted.serving().number == version.number);
+        if !serves {
+            withdraw(&kernel, enlisted.as_ref(), version).await;
+        }
+    }
+}
+
+/// Takes back a version that never served.
+async fn withdraw(kernel: &Kernel, enlisted: Option<&Arc<Enlisted>>, version: &Generation) {
+    // First the hooks, which nobody has met: calls meet those of the version that serves.
+    let hooks = match enlisted {
+        Some(enlisted) => {
+            enlisted.set_trial(None);
+            cover(kernel, enlisted, &enlisted.covered().iter().collect::<Vec<_>>()).await
+        }
+        None => uncover(kernel, &version.service).await,
+    };
+    if let Err(why) = hooks {
+        tracing::warn!(service = %version.service, %why, "hooks of a version that never served are still listed");
+    }
+    stop(kernel, version).await;
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if !self.versions.is_empty() {
+            let (kernel, enlisted) = (self.kernel.clone(), self.enlisted.take());
+            let versions = std::mem::take(&mut self.versions);
+            self.kernel.env().spawn("registry.undo", undo(kernel, enlisted, versions));
+        }
+    }
+}
+
+/// After a crash of the registry: what a change left behind is brought in order. What was published serves, and what was not is undone by its
+/// [`Undo`]. Not in the registry's own time: it asks others, which may be starting as well.
+pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
+    enlisted.set_trial(None);
+    enlisted.set_changing(true);
+    let published = enlisted.note_published();
+    let (kernel, enlisted) = (kernel.clone(), enlisted.clone());
+    kernel.env().clone().spawn("registry.settle", async move {
+        let covered = enlisted.covered();
+        let serving = enlisted.serving();
+        if published
+            && let Err(why) = remember(&kernel, &enlisted.name, &serving.spec, &Caller::administrator()).await
+        {
+            tracing::error!(service = %enlisted.name, %why, "the next boot starts the version before");
+        }
+        if let Err(why) = cover(&kernel, &enlisted, &covered.iter().collect::<Vec<_>>()).await {
+            tracing::warn!(service = %enlisted.name, %why, "hooks of another version may still be listed");
+        }
+        let own = format!("{}@", enlisted.name);
+        for child in kernel.service_children().which_children() {
+            let is_left =
+                child.id.starts_with(&own) && covered.iter().all(|version| *version.child_id != *child.id);
+            if is_left {
+                stop_child(&kernel, &child.id).await;
+            }
+        }
+        enlisted.set_changing(false);
+    });
+}
+
+/// Ends a service that nobody enters any more, once its last caller has left.
+pub(super) async fn end(kernel: &Kernel, enlisted: &Enlisted) {
+    let serving = enlisted.serving();
+    // Replaced by itself: a way to hear when those who entered before have left.
+    let itself = Box::new(Active { generation: serving.clone() });
+    let same = std::future::ready(Ok::<_, std::convert::Infallible>(itself));
+    let limit = serving.facts.swap.limit;
+    if let Ok(swapped) = enlisted.slot.swap_overlap(kernel.env(), limit, same).await
+        && !swapped.report.drained
+    {
+        tracing::warn!(service = %enlisted.name, "it is ended with calls inside");
+    }
+    for version in enlisted.covered().iter().rev() {
+        stop(kernel, version).await;
+    }
+}

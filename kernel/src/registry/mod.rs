@@ -1,0 +1,236 @@
+//! Registers services, starts them in the order of their needs, and puts one version in the place of another while they serve.
+//!
+//! Owns:       who needs whom, `table.rs`; the slots in which versions serve, published as they are, `view.rs`; their rows in the metastore.
+//! Asks:       the dispatch, the services' supervisor, the committer, and the versions themselves.
+//! On restart: takes the last published services, warm or cold: their actors are the supervisor's and went on. A change that was under way
+//!             is undone by what it leaves behind; its caller is told that the outcome is unknown. Probation begins anew.
+//! Bounds:     `SERVICES_MAX` services, one change of each at a time, `MAILBOX_MAX` messages.
+
+mod admin;
+mod change;
+mod enlist;
+mod messages;
+mod start;
+mod swap;
+mod table;
+mod view;
+
+use std::sync::{Arc, Weak};
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use nexus_actors::{Behaviour, CallError, Cx, ExitReason, Handle, Message, Reply, Start};
+use nexus_messages::{Error, ErrorKind, Result};
+
+pub(crate) use messages::{Delist, Enlist, Enlistment, Exited, How, StartAll, StartOnDemand, StopAll};
+use table::{RegistryError, Table};
+pub(crate) use view::{Active, Enlisted, Services, error, is_service_path, path_of};
+pub use view::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
+
+use crate::kernel::Kernel;
+use crate::service::{Declared, Facts};
+
+/// The service registry.
+pub(crate) struct Registry {
+    kernel: Arc<Kernel>,
+    table: Table,
+    generation: u64,
+}
+
+impl Behaviour for Registry {
+    // Weak: the kernel holds a reference to this actor, which holds what it is started with.
+    type Args = Weak<Kernel>;
+    const NAME: &'static str = "registry";
+
+    fn init(kernel: Weak<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        let (generation, me) = (start.generation(), start.me().clone());
+        async move {
+            let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()))?;
+            let listed = kernel.services().claim(generation).map_err(ExitReason::error)?;
+            let serving = listed.enlisted.values().map(|enlisted| enlisted.serving());
+            let table = Table::of(serving.map(|version| (version.service.clone(), version.facts.clone())));
+            for enlisted in listed.enlisted.values() {
+                change::settle(&kernel, enlisted);
+                if let Some(number) = enlisted.on_probation() {
+                    swap::end_probation_later(&kernel, &me, enlisted.clone(), number);
+                }
+            }
+            Ok(Self { kernel, table, generation })
+        }
+        .boxed_local()
+    }
+}
+
+impl Registry {
+    fn list(&self, change: impl FnOnce(&mut view::Listed)) {
+        list(&self.kernel, self.generation, change);
+    }
+
+    /// Checks a new version against what is there, and holds its place. What the service declared before comes back.
+    fn begin(&mut self, name: &Arc<str>, facts: Facts) -> Result<Option<Facts>> {
+        self.table.begin(name, facts).map_err(|refused| refuse(name, refused))
+    }
+}
+
+impl Handle<Enlist> for Registry {
+    fn handle(&mut self, m: Enlist, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<Enlistment>> {
+        let name = m.name.clone();
+        let there = self.kernel.services().find(&name);
+        if let Some(settled) = enlist::settled(&self.kernel, there.as_deref(), &m) {
+            return Reply::Now(settled);
+        }
+        let declared = match enlist::declare(&self.kernel, &m) {
+            Ok(declared) => declared,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        if there.as_ref().is_some_and(|there| there.is_changing()) {
+            return Reply::Now(Err(refuse(&name, RegistryError::Changing { name: name.clone() })));
+        }
+        let before = match self.begin(&name, declared.1.facts.clone()) {
+            Ok(before) => before,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        let (kernel, me) = (self.kernel.clone(), cx.me().clone());
+        match there {
+            None => Reply::later_then(
+                enlist::enlist(kernel, me, m, declared),
+                move |me: &mut Self, _, done: Result<(Arc<Enlisted>, Enlistment)>| {
+                    let (enlisted, enlistment) = done.inspect_err(|_| me.table.undo(&name, before))?;
+                    me.table.done(&name);
+                    me.list(|listed| {
+                        listed.absent.remove(&name);
+                        listed.enlisted.insert(name, enlisted);
+                    });
+                    Ok(enlistment)
+                },
+            ),
+            Some(enlisted) => {
+                enlisted.set_changing(true);
+                let swapping = swap::swap(kernel, me, enlisted.clone(), m, declared);
+                Reply::later_then(swapping, move |me: &mut Self, _, done: Result<Enlistment>| {
+                    enlisted.set_changing(false);
+                    match &done {
+                        Ok(_) => me.table.done(&name),
+                        Err(error) => {
+                            enlisted.swap_failed(error.to_string());
+                            me.table.undo(&name, before);
+                        }
+                    }
+                    done
+                })
+            }
+        }
+    }
+}
+
+impl Handle<Delist> for Registry {
+    fn handle(&mut self, m: Delist, _: &mut Cx<'_, Self>) -> Reply<Self, <Delist as Message>::Reply> {
+        let name = m.name.clone();
+        let listed = self.kernel.services().listed();
+        let enlisted = listed.enlisted.get(&name).cloned();
+        if enlisted.is_none() && listed.absent.contains_key(&name) {
+            let kernel = self.kernel.clone();
+            let forgetting = async move { change::forget(&kernel, &m.name, &m.caller).await };
+            return Reply::later_then(forgetting, move |me: &mut Self, _, done: Result<_>| {
+                done.inspect(|_| me.list(|listed| drop(listed.absent.remove(&name))))
+            });
+        }
+        if let Err(refused) = self.table.begin_removal(&name) {
+            return Reply::Now(Err(refuse(&name, refused)));
+        }
+        let Some(enlisted) = enlisted else {
+            self.table.remove(&name);
+            return Reply::Now(Err(refuse(&name, RegistryError::Unknown { name: name.clone() })));
+        };
+        enlisted.set_changing(true);
+        let removing = enlist::delist(self.kernel.clone(), enlisted.clone(), m.caller);
+        Reply::later_then(removing, move |me: &mut Self, _, done: Result<_>| {
+            enlisted.set_changing(false);
+            match &done {
+                Ok(_) => {
+                    me.table.remove(&name);
+                    me.list(|listed| drop(listed.enlisted.remove(&name)));
+                }
+                Err(_) => me.table.done(&name),
+            }
+            done
+        })
+    }
+}
+
+impl Handle<StartOnDemand> for Registry {
+    fn handle(&mut self, m: StartOnDemand, _: &mut Cx<'_, Self>) -> Reply<Self, Result<()>> {
+        Reply::later(start::on_demand(self.kernel.clone(), m.name))
+    }
+}
+
+impl Handle<StartAll> for Registry {
+    fn handle(&mut self, _: StartAll, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<usize>> {
+        let starting = start::all(self.kernel.clone(), cx.me().clone(), self.generation);
+        Reply::wait_then(starting, |me: &mut Self, _, done: Result<(usize, Table)>| {
+            let (count, table) = done?;
+            me.table = table;
+            Ok(count)
+        })
+    }
+}
+
+impl Handle<StopAll> for Registry {
+    fn handle(&mut self, _: StopAll, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        let order = self.table.order();
+        let listed = self.kernel.services().listed();
+        let stopping: Vec<_> =
+            order.iter().rev().filter_map(|name| listed.enlisted.get(name).cloned()).collect();
+        // Later: changes that are under way come to their end meanwhile.
+        Reply::later(start::stop_all(self.kernel.clone(), stopping))
+    }
+}
+
+impl Handle<Exited> for Registry {
+    fn handle(&mut self, m: Exited, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        let Some(enlisted) = self.kernel.services().find(&m.name) else { return Reply::Now(()) };
+        if let Some(trial) = enlisted.trial().filter(|trial| trial.generation.number == m.number) {
+            trial.differs(format!("it ended: {}", m.reason));
+        }
+        if enlisted.on_probation() != Some(m.number) || !change::is_failure(&m.reason) {
+            return Reply::Now(());
+        }
+        let (kernel, reason) = (self.kernel.clone(), m.reason);
+        enlisted.set_changing(true);
+        Reply::later_then(
+            swap::swap_back(kernel, enlisted.clone(), reason),
+            move |me: &mut Self, _, done: Option<Facts>| {
+                enlisted.set_changing(false);
+                if let Some(facts) = done {
+                    me.table.undo(&enlisted.name, Some(facts));
+                }
+            },
+        )
+    }
+}
+
+/// Publishes the services, changed by `change`, as incarnation `writer` of the registry.
+fn list(kernel: &Kernel, writer: u64, change: impl FnOnce(&mut view::Listed)) {
+    let mut listed = (*kernel.services().listed()).clone();
+    change(&mut listed);
+    // Refused only for a ghost, whose successor has published.
+    let _ = kernel.services().publish(writer, listed);
+}
+
+/// What is declared by a factory of the catalogue, and the factory.
+type Chosen = (Arc<dyn crate::service::ServiceFactory>, Declared);
+
+fn refuse(name: &str, refused: RegistryError) -> Error {
+    error(name, refused.kind()).because(refused)
+}
+
+/// What a caller is told of a registry that did not answer.
+pub(crate) fn lost(name: &str, error: CallError) -> Error {
+    let told = |kind| view::error(name, kind).because(error);
+    match error {
+        CallError::Busy => told(ErrorKind::Busy),
+        CallError::Timeout => told(ErrorKind::TimedOut).outcome_unknown(),
+        CallError::Crashed { .. } => told(ErrorKind::Crashed).outcome_unknown(),
+        _ => told(ErrorKind::Down),
+    }
+}

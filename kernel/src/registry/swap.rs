@@ -1,0 +1,300 @@
+//! One version in the place of another, while both are called.
+//!
+//! ```text
+//! start and probe the new one beside the old → trial in shadow, if asked for → show the hooks of both
+//!   → (exclusive: shut the gate, drain) → copy the state over → probe again → publish → remember
+//!   → keep the old one in reserve → probation → end the old one, or back to it
+//! ```
+//!
+//! Everything before the publish can fail, panic, hang, or be given up by its caller, and leaves the old version serving. The publish is one
+//! pointer: instance, hooks and exports change with it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use nexus_actors::{ExitReason, Ref, SlotSwapError, Swapped};
+use nexus_messages::syscall::SwapMode;
+use nexus_messages::{Caller, Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use super::change::{Role, Undo, cover, is_failure, make, not_fit, remember, start, stop};
+use super::enlist::declare;
+use super::messages::{Enlist, Enlistment};
+use super::view::{Active, Enlisted, Reserve, ServiceSwapped, ServiceVersion, error};
+use super::{Chosen, Registry};
+use crate::kernel::Kernel;
+use crate::service::{Carry, Facts, Generation, Made, Startup, SwapPolicy, Trial};
+
+/// How long a trial may take: calls that are too few must not hold a swap for ever.
+const TRIAL_MAX: Duration = Duration::from_secs(600);
+
+/// Puts a new version in the place of the one that serves.
+pub(super) async fn swap(
+    kernel: Arc<Kernel>,
+    me: Ref<Registry>,
+    enlisted: Arc<Enlisted>,
+    mut m: Enlist,
+    chosen: Chosen,
+) -> Result<Enlistment> {
+    let began = kernel.env().now();
+    conclude(&kernel, &enlisted).await?;
+    let old = enlisted.serving();
+    let policy = policy(&chosen.1.facts, &old.facts, &m)?;
+
+    let mut agreed = None;
+    if let Some(calls) = m.spec.swap.shadow.filter(|calls| *calls > 0) {
+        agreed = Some(trial(&kernel, &me, &enlisted, &old, &mut m, calls).await?);
+    }
+    let next = old.number + 1 + u64::from(agreed.is_some());
+    let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::next(next, &old));
+    let new = made.generation.clone();
+    let mut undo = Undo::new(&kernel, Some(&enlisted));
+    undo.starts(&new);
+
+    let inside = enlisted.slot.in_flight();
+    let swapped = match policy.mode {
+        SwapMode::Overlap => {
+            let prepare = or_gone(&mut m.gone, &m.name, async {
+                prepare(&kernel, &enlisted, &old, &made).await?;
+                hand_over(&old, &new, policy.limit).await?;
+                Ok(active(&new))
+            });
+            enlisted.slot.swap_overlap(kernel.env(), policy.limit, prepare).await
+        }
+        SwapMode::Exclusive => {
+            let prepare = or_gone(&mut m.gone, &m.name, prepare(&kernel, &enlisted, &old, &made));
+            let give = |_lease, ()| async {
+                hand_over(&old, &new, policy.limit).await?;
+                Ok(active(&new))
+            };
+            enlisted.slot.swap_exclusive(kernel.env(), policy.limit, prepare, give).await
+        }
+    };
+    let swapped = match swapped {
+        Ok(swapped) => swapped,
+        Err(why) => {
+            undo.now().await;
+            return Err(refused(&m.name, why));
+        }
+    };
+
+    // Published. What follows cannot undo it, and does not try to.
+    undo.keep();
+    let report = ServiceSwapped {
+        service: m.name.clone(),
+        from: ServiceVersion::of(&old),
+        to: ServiceVersion::of(&new),
+        mode: policy.mode,
+        drained: inside,
+        waited: swapped.report.waited,
+        pause: swapped.report.pause,
+        took: kernel.env().now().saturating_duration_since(began),
+        agreed,
+    };
+    keep_in_reserve(&kernel, &enlisted, &old, &new, swapped, policy.probation);
+    enlisted.swapped(&report);
+    end_probation_later(&kernel, &me, enlisted.clone(), new.number);
+    // Ended within the moment before it was on probation: the exit that was told then would be forgotten.
+    if let Some(why) = new.status().last_exit.filter(is_failure) {
+        swap_back(kernel.clone(), enlisted.clone(), why.clone()).await;
+        return Err(not_fit(&new, "its first moment", &why));
+    }
+    tracing::info!(service = %m.name, from = ?old, to = ?new, pause = ?report.pause, "swapped");
+    let receipt = remember(&kernel, &m.name, &m.spec, &m.caller).await.map_err(Error::outcome_unknown)?;
+    Ok(Enlistment { created: false, swapped: Some(report), receipt })
+}
+
+/// How the swap is done: as its caller says, else as the new version declares.
+fn policy(new: &Facts, old: &Facts, m: &Enlist) -> Result<SwapPolicy> {
+    let said = &m.spec.swap;
+    let policy = SwapPolicy {
+        mode: said.mode.unwrap_or(new.swap.mode),
+        limit: said.limit.unwrap_or(new.swap.limit),
+        probation: said.probation.unwrap_or(new.swap.probation),
+    };
+    if policy.mode == SwapMode::Exclusive && (new.inline || old.inline) {
+        let error = error(&m.name, ErrorKind::InvalidArgument);
+        return Err(error.because("a service with inline hooks swaps by overlap: its callers cannot wait"));
+    }
+    Ok(policy)
+}
+
+fn active(generation: &Arc<Generation>) -> Box<Active> {
+    Box::new(Active { generation: generation.clone() })
+}
+
+/// What can be done beside the old version: the new one is started and probed, and calls learn of its hooks, which they do not run before it
+/// serves.
+async fn prepare(
+    kernel: &Arc<Kernel>,
+    enlisted: &Arc<Enlisted>,
+    old: &Arc<Generation>,
+    made: &Made,
+) -> Result<()> {
+    match made.generation.facts.startup {
+        // It takes the place of one that may be called now.
+        Startup::OnDemand | Startup::Persistent => start(kernel, made).await?,
+    }
+    cover(kernel, enlisted, &[old, &made.generation]).await
+}
+
+/// Copies the state over and asks the new version again.
+async fn hand_over(old: &Generation, new: &Generation, limit: Duration) -> Result<()> {
+    let carry = if old.is_started() {
+        old.export(limit).await.map_err(|why| not_fit(old, "its export", &why))?
+    } else {
+        Carry::nothing()
+    };
+    if !carry.is_nothing() {
+        new.import(carry, limit).await.map_err(|why| not_fit(new, "its import", &why))?;
+        new.probe(limit).await.map_err(|why| not_fit(new, "its probe after the import", &why))?;
+    }
+    Ok(())
+}
+
+/// Gives a version copies of real calls until enough answers agree.
+async fn trial(
+    kernel: &Arc<Kernel>,
+    me: &Ref<Registry>,
+    enlisted: &Arc<Enlisted>,
+    old: &Arc<Generation>,
+    m: &mut Enlist,
+    calls: u32,
+) -> Result<u64> {
+    let chosen = declare(kernel, m)?;
+    let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(old));
+    let tried = made.generation.clone();
+    let mut undo = Undo::new(kernel, Some(enlisted));
+    undo.starts(&tried);
+    let trial = Arc::new(Trial::new(tried.clone(), calls));
+    let limit = tried.facts.swap.limit;
+    let trying = async {
+        start(kernel, &made).await?;
+        hand_over(old, &tried, limit).await?;
+        enlisted.set_trial(Some(trial.clone()));
+        let failed = |why: &str| error(&enlisted.name, ErrorKind::PreconditionFailed).because(why);
+        match kernel.env().timeout(TRIAL_MAX, trial.ended()).await {
+            Ok(Ok(agreed)) => Ok(agreed),
+            Ok(Err(different)) => Err(failed(&format!("on trial in shadow: {different}"))),
+            Err(_) => Err(failed(&format!("on trial in shadow: {} of {calls} calls came", trial.agreed()))),
+        }
+    };
+    let tried = or_gone(&mut m.gone, &m.name, trying).await;
+    enlisted.set_trial(None);
+    // In either case: what serves later is made anew, from the state as it is then.
+    undo.now().await;
+    tried
+}
+
+/// What `work` gives, unless whoever asked for the swap goes away first: then it is dropped.
+async fn or_gone<T>(
+    gone: &mut oneshot::Receiver<()>,
+    name: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match select(pin!(work), gone).await {
+        Either::Left((done, _)) => done,
+        Either::Right(_) => Err(error(name, ErrorKind::Busy).because("nobody waits for the swap any more")),
+    }
+}
+
+fn refused(name: &str, why: SlotSwapError<Error>) -> Error {
+    match why {
+        SlotSwapError::Prepare(error) | SlotSwapError::HandOver(error) => error,
+        SlotSwapError::InProgress => error(name, ErrorKind::Busy).because(why),
+        why => error(name, ErrorKind::TimedOut).because(why),
+    }
+}
+
+fn keep_in_reserve(
+    kernel: &Kernel,
+    enlisted: &Enlisted,
+    old: &Arc<Generation>,
+    new: &Arc<Generation>,
+    swapped: Swapped<Active>,
+    probation: Duration,
+) {
+    new.set_probation(true);
+    enlisted.note_published();
+    enlisted.standing.lock().reserve = Some(Reserve {
+        generation: old.clone(),
+        retired: swapped.retired,
+        until: kernel.env().now() + probation,
+    });
+}
+
+/// Ends the probation of version `number` when its time has come.
+pub(super) fn end_probation_later(
+    kernel: &Arc<Kernel>,
+    _: &Ref<Registry>,
+    enlisted: Arc<Enlisted>,
+    number: u64,
+) {
+    let kernel = kernel.clone();
+    kernel.env().clone().spawn("registry.probation", async move {
+        let until = enlisted.standing.lock().reserve.as_ref().map(|reserve| reserve.until);
+        let Some(until) = until else { return };
+        kernel.env().sleep(until.saturating_duration_since(kernel.env().now())).await;
+        if enlisted.on_probation() == Some(number)
+            && let Err(why) = conclude(&kernel, &enlisted).await
+        {
+            tracing::warn!(service = %enlisted.name, %why, "the version before is kept for longer");
+        }
+    });
+}
+
+/// Ends a probation well: the version that serves is the one, and the one before ends after its last caller.
+async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Result<()> {
+    let Some(reserve) = enlisted.standing.lock().reserve.take() else { return Ok(()) };
+    let serving = enlisted.serving();
+    serving.set_probation(false);
+    let Reserve { generation, mut retired, .. } = reserve;
+    let covered = cover(kernel, enlisted, &[&serving]).await;
+    let ending = kernel.clone();
+    // Not waited for: a caller may be inside for as long as its call takes.
+    kernel.env().spawn("registry.retire", async move {
+        retired.drained().await;
+        drop(retired);
+        stop(&ending, &generation).await;
+    });
+    covered
+}
+
+/// Brings the version before back, because the one on probation ended so. What the one before declares comes back, if it did.
+pub(super) async fn swap_back(
+    kernel: Arc<Kernel>,
+    enlisted: Arc<Enlisted>,
+    why: ExitReason,
+) -> Option<Facts> {
+    let reserve = enlisted.standing.lock().reserve.take()?;
+    let broken = enlisted.serving();
+    let Reserve { generation: old, retired, .. } = reserve;
+    enlisted.swapped_back(format!("{broken:?} was on probation: {why}"));
+    let back = std::future::ready(Ok::<_, std::convert::Infallible>(active(&old)));
+    let swapped = enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, back).await;
+    let swapped = match swapped {
+        Ok(swapped) => swapped,
+        Err(why) => {
+            tracing::error!(service = %enlisted.name, %why, "the version before could not come back");
+            broken.release();
+            return None;
+        }
+    };
+    enlisted.note_published();
+    broken.set_probation(false);
+    tracing::error!(service = %enlisted.name, broken = ?broken, back = ?old, %why, "swapped back");
+
+    if let Err(why) = remember(&kernel, &enlisted.name, &old.spec, &Caller::administrator()).await {
+        tracing::error!(service = %enlisted.name, %why, "the next boot starts the version that broke");
+    }
+    // What waits in the broken version's mailbox goes back to its callers, who send it to the old one.
+    stop(&kernel, &broken).await;
+    drop((swapped, retired));
+    if let Err(why) = cover(&kernel, &enlisted, &[&old]).await {
+        tracing::warn!(service = %enlisted.name, %why, "hooks of the broken version are still listed");
+    }
+    Some(old.facts.clone())
+}

@@ -1,0 +1,447 @@
+//! What the service registry publishes: from a name to the slot in which a version serves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nexus_actors::{ActorStatus, Env, Latch, Ref, Retired, Slot, Snap, Superseded};
+use nexus_messages::syscall::{ServiceSpec, SwapMode};
+use nexus_messages::{Error, ErrorKind, Op, Result, VPath};
+use nexus_supervisors::ChildSpec;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::Registry;
+use super::messages::StartOnDemand;
+use crate::service::{Generation, Startup, Trial};
+
+/// Where services are in the namespace.
+const FOLDER: &str = "/__sys__/services";
+
+/// The registered services. Looking sends no mail.
+pub(crate) struct Services {
+    env: Env,
+    registry: Ref<Registry>,
+    listed: Snap<Listed>,
+}
+
+/// The services of one moment.
+#[derive(Clone, Default)]
+pub(crate) struct Listed {
+    pub(crate) enlisted: HashMap<Arc<str>, Arc<Enlisted>, foldhash::fast::RandomState>,
+    /// Those that are registered and could not be started, with the cause.
+    pub(crate) absent: BTreeMap<Arc<str>, (ServiceSpec, String)>,
+}
+
+/// What the slot of a service holds. One publish of it changes instance, hooks and exports.
+pub(crate) struct Active {
+    pub(crate) generation: Arc<Generation>,
+}
+
+/// A registered service.
+pub(crate) struct Enlisted {
+    pub(crate) name: Arc<str>,
+    pub(crate) env: Env,
+    pub(crate) slot: Slot<Active>,
+    /// Whether a trial is under way: one load for calls when none is.
+    on_trial: AtomicBool,
+    /// Set while a change of it is under way; told at its end.
+    changing: Mutex<Option<Latch<()>>>,
+    /// Whether it is removed, and only those who are inside still use it.
+    leaving: AtomicBool,
+    pub(super) standing: Mutex<Standing>,
+    /// Held while it is started at its first call.
+    pub(super) starting: tokio::sync::Mutex<()>,
+    swaps: AtomicU64,
+    failed_swaps: AtomicU64,
+    swap_backs: AtomicU64,
+}
+
+/// What is known of a service beside the version that serves.
+pub(super) struct Standing {
+    /// The version that was published last, as far as was noted.
+    serving: Arc<Generation>,
+    pub(super) trial: Option<Arc<Trial>>,
+    /// The version before, for as long as the one that serves is on probation.
+    pub(super) reserve: Option<Reserve>,
+    last_swap: Option<ServiceSwapped>,
+    last_failure: Option<String>,
+    /// What starts it, for one that waits for its first call.
+    dormant: Option<ChildSpec>,
+}
+
+/// A version that waits for the one after it to prove itself.
+pub(super) struct Reserve {
+    pub(super) generation: Arc<Generation>,
+    pub(super) retired: Retired<Active>,
+    pub(super) until: Instant,
+}
+
+/// A version of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ServiceVersion {
+    /// Its number: 1 for the first, and one more with each.
+    pub number: u64,
+    /// The factory that made it.
+    pub factory: Arc<str>,
+    /// The version of its code.
+    pub version: &'static str,
+}
+
+/// What a swap of a service did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ServiceSwapped {
+    /// The service.
+    pub service: Arc<str>,
+    /// The version that served before.
+    pub from: ServiceVersion,
+    /// The version that serves now.
+    pub to: ServiceVersion,
+    /// Whether both were called at once.
+    pub mode: SwapMode,
+    /// How many calls were inside the old version when its end began, and ended there.
+    pub drained: usize,
+    /// How many calls waited for the swap.
+    pub waited: usize,
+    /// For how long a call had to wait at most. Zero with overlap.
+    pub pause: Duration,
+    /// How long all of it took, the start of the new version included.
+    pub took: Duration,
+    /// How many answers to copies of real calls agreed in the trial, if there was one.
+    pub agreed: Option<u64>,
+}
+
+/// A service, as administrators see it.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How it is.
+    pub state: ServiceState,
+    /// The factory of the version that serves, or that is to.
+    pub factory: String,
+    /// The configuration, as JSON.
+    pub config: String,
+    /// The version that serves; none when none does.
+    pub serving: Option<ServiceVersion>,
+    /// When it is started.
+    pub startup: Option<Startup>,
+    /// The services that it needs.
+    pub needs: Vec<Arc<str>>,
+    /// The messages that it answers.
+    pub exports: Vec<&'static str>,
+    /// The names of its hooks.
+    pub hooks: Vec<&'static str>,
+    /// The path of its actor in the supervision tree.
+    pub path: Option<String>,
+    /// Its actor.
+    pub actor: Option<ActorStatus>,
+    /// Calls, leases and hooks inside the version that serves.
+    pub in_flight: usize,
+    /// Mails of its hooks that did not reach it.
+    pub missed: u64,
+    /// How many swaps succeeded.
+    pub swaps: u64,
+    /// How many swaps failed, and left the version before serving.
+    pub failed_swaps: u64,
+    /// How often a version on probation crashed and the one before came back.
+    pub swap_backs: u64,
+    /// How many answers have agreed in the trial that is under way.
+    pub trial_agreed: Option<u64>,
+    /// What the last swap did.
+    pub last_swap: Option<ServiceSwapped>,
+    /// Why the last swap that failed did, or the last version that was swapped back.
+    pub last_failure: Option<String>,
+}
+
+/// How a service is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServiceState {
+    /// It serves.
+    Serving,
+    /// It serves, and a crash brings the version before back.
+    OnProbation,
+    /// It waits for its first call.
+    Dormant,
+    /// It could not be started.
+    Failed {
+        /// Why.
+        cause: String,
+    },
+}
+
+impl Services {
+    pub(crate) fn new(env: &Env, registry: Ref<Registry>) -> Arc<Self> {
+        Arc::new(Self { env: env.clone(), registry, listed: Snap::default() })
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Enlisted>> {
+        let found = self.listed.read(|listed| listed.enlisted.get(name).cloned());
+        found.filter(|enlisted| !enlisted.leaving.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn listed(&self) -> Arc<Listed> {
+        self.listed.get()
+    }
+
+    pub(super) fn publish(&self, writer: u64, listed: Listed) -> Result<(), Superseded> {
+        self.listed.publish(writer, listed)
+    }
+
+    pub(super) fn claim(&self, writer: u64) -> Result<Arc<Listed>, Superseded> {
+        self.listed.claim(writer)
+    }
+
+    /// Starts a service that waits for its first call. Repeating it does nothing.
+    pub(crate) async fn start(&self, name: &Arc<str>) -> Result<()> {
+        let started = self.registry.call(StartOnDemand { name: name.clone() }, Duration::MAX).await;
+        started.unwrap_or_else(|error| Err(super::lost(name, error)))
+    }
+
+    /// All services, by name.
+    pub(crate) fn statuses(&self) -> Vec<ServiceStatus> {
+        let listed = self.listed();
+        let mut statuses: Vec<_> = listed.enlisted.values().map(|enlisted| enlisted.status()).collect();
+        statuses.extend(listed.absent.iter().map(|(name, (spec, cause))| absent(name, spec, cause)));
+        statuses.sort_by(|a, b| a.name.cmp(&b.name));
+        statuses
+    }
+
+    /// The service of this name.
+    pub(crate) fn status(&self, name: &str) -> Option<ServiceStatus> {
+        let listed = self.listed();
+        let enlisted = listed.enlisted.get(name).map(|enlisted| enlisted.status());
+        enlisted
+            .or_else(|| listed.absent.get_key_value(name).map(|(name, (spec, why))| absent(name, spec, why)))
+    }
+}
+
+impl Enlisted {
+    pub(super) fn new(env: &Env, generation: Arc<Generation>) -> Arc<Self> {
+        Arc::new(Self {
+            name: generation.service.clone(),
+            env: env.clone(),
+            slot: Slot::new(Box::new(Active { generation: generation.clone() })),
+            on_trial: AtomicBool::new(false),
+            changing: Mutex::default(),
+            leaving: AtomicBool::new(false),
+            standing: Mutex::new(Standing {
+                serving: generation,
+                trial: None,
+                reserve: None,
+                last_swap: None,
+                last_failure: None,
+                dormant: None,
+            }),
+            starting: tokio::sync::Mutex::new(()),
+            swaps: AtomicU64::new(0),
+            failed_swaps: AtomicU64::new(0),
+            swap_backs: AtomicU64::new(0),
+        })
+    }
+
+    /// The version that serves, also while an exclusive swap holds its gate shut. Who calls it enters the slot instead.
+    pub(crate) fn serving(&self) -> Arc<Generation> {
+        let published = self.slot.with(|active| active.generation.clone());
+        published.unwrap_or_else(|| self.standing.lock().serving.clone())
+    }
+
+    /// Takes note of what was published; true when it was not noted before.
+    pub(super) fn note_published(&self) -> bool {
+        let serving = self.serving();
+        let mut standing = self.standing.lock();
+        let is_new = standing.serving.number != serving.number;
+        standing.serving = serving;
+        is_new
+    }
+
+    /// The version of this number, while it serves or waits in reserve or is on trial.
+    pub(crate) fn version(&self, number: u64) -> Option<Arc<Generation>> {
+        let serving = self.serving();
+        if serving.number == number {
+            return Some(serving);
+        }
+        let standing = self.standing.lock();
+        let trial = standing.trial.as_ref().map(|trial| &trial.generation);
+        let reserve = standing.reserve.as_ref().map(|reserve| &reserve.generation);
+        trial.into_iter().chain(reserve).find(|generation| generation.number == number).cloned()
+    }
+
+    /// Keeps what starts it until its first call.
+    pub(super) fn keep_dormant(&self, child: ChildSpec) {
+        self.standing.lock().dormant = Some(child);
+    }
+
+    /// What starts it, when it waits for its first call.
+    pub(super) fn dormant(&self) -> Option<ChildSpec> {
+        self.standing.lock().dormant.clone()
+    }
+
+    /// The number of the version that serves, while it is on probation.
+    pub(super) fn on_probation(&self) -> Option<u64> {
+        let serving = self.serving().number;
+        self.standing.lock().reserve.as_ref().map(|_| serving)
+    }
+
+    /// The versions whose hooks calls may meet: the one that serves, and the one that waits in reserve.
+    pub(super) fn covered(&self) -> Vec<Arc<Generation>> {
+        let serving = self.serving();
+        let reserve = self.standing.lock().reserve.as_ref().map(|reserve| reserve.generation.clone());
+        [serving].into_iter().chain(reserve).collect()
+    }
+
+    /// The trial that is under way.
+    #[inline]
+    pub(crate) fn trial(&self) -> Option<Arc<Trial>> {
+        // Orders nothing: who misses its beginning gives it one copy less.
+        if !self.on_trial.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.standing.lock().trial.clone()
+    }
+
+    pub(super) fn set_trial(&self, trial: Option<Arc<Trial>>) {
+        let mut standing = self.standing.lock();
+        self.on_trial.store(trial.is_some(), Ordering::Relaxed);
+        standing.trial = trial;
+    }
+
+    /// From now on nobody finds it. Who is inside stays until it leaves.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Whether a change of it is under way.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changing.lock().is_some()
+    }
+
+    /// Waits for the end of a change that is under way.
+    pub(super) async fn settled(&self) {
+        let changing = self.changing.lock().clone();
+        if let Some(changing) = changing {
+            changing.wait().await;
+        }
+    }
+
+    pub(super) fn set_changing(&self, changing: bool) {
+        let before = std::mem::replace(&mut *self.changing.lock(), changing.then(Latch::new));
+        if let Some(before) = before {
+            before.set(());
+        }
+    }
+
+    pub(super) fn swapped(&self, report: &ServiceSwapped) {
+        self.swaps.fetch_add(1, Ordering::Relaxed);
+        self.standing.lock().last_swap = Some(report.clone());
+    }
+
+    pub(super) fn swap_failed(&self, why: String) {
+        self.failed_swaps.fetch_add(1, Ordering::Relaxed);
+        self.standing.lock().last_failure = Some(why);
+    }
+
+    pub(super) fn swapped_back(&self, why: String) {
+        self.swap_backs.fetch_add(1, Ordering::Relaxed);
+        self.standing.lock().last_failure = Some(why);
+    }
+
+    fn status(&self) -> ServiceStatus {
+        let generation = self.serving();
+        let standing = self.standing.lock();
+        let facts = &generation.facts;
+        let mut needs: Vec<_> = facts.needs.iter().map(|need| need.service.clone()).collect();
+        needs.dedup();
+        ServiceStatus {
+            name: self.name.clone(),
+            state: match (generation.is_started(), &standing.reserve) {
+                (false, _) => ServiceState::Dormant,
+                (true, Some(_)) => ServiceState::OnProbation,
+                (true, None) => ServiceState::Serving,
+            },
+            factory: generation.spec.factory.clone(),
+            config: generation.spec.config.clone(),
+            serving: Some(ServiceVersion::of(&generation)),
+            startup: Some(facts.startup),
+            needs,
+            exports: facts.exports.clone(),
+            hooks: facts.hooks.iter().map(|hook| hook.name).collect(),
+            path: Some(format!("nexus/services/{}", generation.child_id)),
+            actor: Some(generation.status()),
+            in_flight: self.slot.in_flight(),
+            missed: generation.missed(),
+            swaps: self.swaps.load(Ordering::Relaxed),
+            failed_swaps: self.failed_swaps.load(Ordering::Relaxed),
+            swap_backs: self.swap_backs.load(Ordering::Relaxed),
+            trial_agreed: standing.trial.as_ref().map(|trial| trial.agreed()),
+            last_swap: standing.last_swap.clone(),
+            last_failure: standing.last_failure.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Enlisted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enlisted").field("name", &self.name).field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl ServiceVersion {
+    pub(super) fn of(generation: &Generation) -> Self {
+        let Generation { number, factory, version, .. } = generation;
+        Self { number: *number, factory: factory.clone(), version }
+    }
+}
+
+fn absent(name: &Arc<str>, spec: &ServiceSpec, cause: &str) -> ServiceStatus {
+    ServiceStatus {
+        name: name.clone(),
+        state: ServiceState::Failed { cause: cause.into() },
+        factory: spec.factory.clone(),
+        config: spec.config.clone(),
+        serving: None,
+        startup: None,
+        needs: Vec::new(),
+        exports: Vec::new(),
+        hooks: Vec::new(),
+        path: None,
+        actor: None,
+        in_flight: 0,
+        missed: 0,
+        swaps: 0,
+        failed_swaps: 0,
+        swap_backs: 0,
+        trial_agreed: None,
+        last_swap: None,
+        last_failure: None,
+    }
+}
+
+/// The path of the service called `name`, when that can be one.
+pub(crate) fn path_of(name: &str) -> Option<VPath> {
+    VPath::parse(FOLDER).ok()?.join(name).ok()
+}
+
+/// Whether a service can be at `path`.
+pub(crate) fn is_service_path(path: &VPath) -> bool {
+    path.name().is_some_and(|name| path_of(name).as_ref() == Some(path))
+}
+
+/// A failure that concerns the service called `name`.
+pub(crate) fn error(name: &str, kind: ErrorKind) -> Error {
+    match path_of(name) {
+        Some(path) => Error::new(Op::Service, &path, kind),
+        None => Error::global(Op::Service, kind),
+    }
+}

@@ -1,0 +1,289 @@
+//! The handle to a service.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_actors::{CallError, Handle, Lease, Message, Undone};
+use nexus_messages::{Error, ErrorKind, Result};
+
+use super::{Generation, Service, Trial};
+use crate::registry::{Active, Enlisted, Services};
+
+/// How long a call that found a broken version waits for the one before to come back, at most.
+const SWAP_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// A handle to a service of type `S`: by its name, so it stays valid over restarts, over swaps, and over being removed and registered again.
+/// Cheap to clone.
+///
+/// A call reaches the version that serves when it begins. Under an exclusive swap it waits, within its deadline; it never fails because of a
+/// swap. A version of another type answers what it exports.
+pub struct ServiceRef<S> {
+    services: Arc<Services>,
+    name: Arc<str>,
+    /// The version that calls itself. It is inside, so it does not wait before its own gate.
+    inside: Option<u64>,
+    calls: PhantomData<fn() -> S>,
+}
+
+/// The view of one version of a service, kept for as long as this is.
+pub struct ServiceLease<V> {
+    view: Arc<V>,
+    _inside: Option<Lease<Active>>,
+}
+
+/// A version that is called, and what keeps it from being ended meanwhile.
+enum Inside {
+    Leased(Lease<Active>),
+    /// By itself.
+    Own(Arc<Generation>),
+}
+
+impl Inside {
+    fn generation(&self) -> &Arc<Generation> {
+        match self {
+            Self::Leased(lease) => &lease.generation,
+            Self::Own(generation) => generation,
+        }
+    }
+}
+
+impl<S: Service> ServiceRef<S> {
+    pub(crate) fn new(services: Arc<Services>, name: &str) -> Self {
+        Self { services, name: name.into(), inside: None, calls: PhantomData }
+    }
+
+    pub(super) fn inside(self, number: u64) -> Self {
+        Self { inside: Some(number), ..self }
+    }
+
+    /// The name under which it is registered.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Sends `message` and waits for the answer, at most for `deadline`. What was not executed because its version ended is sent to the next
+    /// one, within the deadline. A service that is started on demand is started.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is no such service, `EOPNOTSUPP` when the version that serves does not answer such messages, `ETIMEDOUT`,
+    /// `EBUSY`, `EIO` when it crashed under the call, `ESHUTDOWN` when it is down for good. The error says whether the message may have been
+    /// executed.
+    pub async fn call<M: Message>(&self, message: M, deadline: Duration) -> Result<M::Reply>
+    where
+        S: Handle<M>,
+    {
+        let env = self.services.env();
+        let began = env.now();
+        let mut message = message;
+        loop {
+            let left = deadline.saturating_sub(env.now().saturating_duration_since(began));
+            let (enlisted, inside) = self.enter(left).await?;
+            let generation = inside.generation().clone();
+            let left = deadline.saturating_sub(env.now().saturating_duration_since(began));
+            let trial = enlisted.trial();
+            let copy =
+                trial.as_ref().and_then(|_| generation.comparison::<M>()).map(|by| (by.copy)(&message));
+            let answered = match (generation.actor::<S>(), generation.exported::<M>()) {
+                (Some(actor), _) => actor.offer(message, left).await,
+                (None, Some(recipient)) => recipient.offer(message, left).await,
+                (None, None) => return Err(self.unknown_message::<M>(&generation)),
+            };
+            drop(inside);
+            match answered {
+                Ok(reply) => {
+                    if let (Some(trial), Some(copy)) = (trial, copy) {
+                        self.shadow::<M>(&trial, &generation, copy, &reply);
+                    }
+                    return Ok(reply);
+                }
+                Err(Undone { error: CallError::Down, message: Some(back) })
+                    if self.moves_on(&enlisted, &generation, left).await =>
+                {
+                    message = back;
+                }
+                Err(undone) => {
+                    if matches!(undone.error, CallError::Crashed { .. }) && generation.is_on_probation() {
+                        // So that whoever was told of the crash does not meet the broken version again.
+                        self.moves_on(&enlisted, &generation, left).await;
+                    }
+                    return Err(self.failed(undone.error));
+                }
+            }
+        }
+    }
+
+    /// Sends `message` and forgets it. Waits only while a swap holds the gate shut.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); a full mailbox is `EBUSY`.
+    pub async fn tell<M: Message>(&self, message: M) -> Result<()>
+    where
+        S: Handle<M>,
+    {
+        let (_, inside) = self.enter(Duration::MAX).await?;
+        let generation = inside.generation();
+        let told = match (generation.actor::<S>(), generation.exported::<M>()) {
+            (Some(actor), _) => actor.tell(message),
+            (None, Some(recipient)) => recipient.tell(message),
+            (None, None) => return Err(self.unknown_message::<M>(generation)),
+        };
+        told.map_err(|error| self.failed(error))
+    }
+
+    /// Looks at what the service publishes, on this thread: a direct call. No mail, no wait.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is no such service, `EBUSY` while an exclusive swap holds the gate shut (see [`lease`](Self::lease)),
+    /// `EOPNOTSUPP` when the version that serves publishes something else, or nothing yet.
+    pub fn with<R>(&self, look: impl FnOnce(&S::View) -> R) -> Result<R> {
+        let enlisted = self.find()?;
+        let view = enlisted.slot.with(|active| active.generation.view::<S::View>());
+        let view = view.ok_or_else(|| {
+            self.error(ErrorKind::Busy).because("a swap is under way, and this call cannot wait for it")
+        })?;
+        let view = view.ok_or_else(|| self.no_view())?;
+        Ok(look(&view))
+    }
+
+    /// The view of the version that serves, kept for as long as the lease is; waits while an exclusive swap holds the gate shut. A swap waits for
+    /// leases: do not keep one.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with), but for `EBUSY`.
+    pub async fn lease(&self) -> Result<ServiceLease<S::View>> {
+        let (_, inside) = self.enter(Duration::MAX).await?;
+        let view = inside.generation().view::<S::View>().ok_or_else(|| self.no_view())?;
+        let inside = match inside {
+            Inside::Leased(lease) => Some(lease),
+            Inside::Own(_) => None,
+        };
+        Ok(ServiceLease { view, _inside: inside })
+    }
+
+    fn find(&self) -> Result<Arc<Enlisted>> {
+        self.services.find(&self.name).ok_or_else(|| {
+            self.error(ErrorKind::NotFound).because(format!("no service is called {:?}", &*self.name))
+        })
+    }
+
+    /// Enters the version that serves, and starts it when it is one that waits for its first call.
+    async fn enter(&self, left: Duration) -> Result<(Arc<Enlisted>, Inside)> {
+        let env = self.services.env();
+        let enlisted = self.find()?;
+        let late = |what: &str| {
+            self.error(ErrorKind::TimedOut).because(format!("the deadline passed while {what}: not executed"))
+        };
+        let own = self.inside.and_then(|number| enlisted.version(number));
+        let inside = match (own, enlisted.slot.try_lease()) {
+            (Some(own), _) => Inside::Own(own),
+            (None, Some(lease)) => Inside::Leased(lease),
+            (None, None) => match env.timeout(left, enlisted.slot.lease()).await {
+                Ok(lease) => Inside::Leased(lease),
+                Err(_) => return Err(late("a swap was under way")),
+            },
+        };
+        if !inside.generation().is_started() {
+            match env.timeout(left, self.services.start(&self.name)).await {
+                Ok(started) => started?,
+                Err(_) => return Err(late("it was being started")),
+            }
+        }
+        Ok((enlisted, inside))
+    }
+
+    /// Whether another version serves, or comes to serve within a moment.
+    async fn moves_on(&self, enlisted: &Enlisted, from: &Generation, left: Duration) -> bool {
+        let env = self.services.env();
+        let now = |enlisted: &Enlisted| enlisted.slot.with(|active| active.generation.number);
+        loop {
+            let seen = enlisted.slot.generation();
+            match now(enlisted) {
+                Some(number) if number != from.number => return true,
+                Some(_) if !from.is_on_probation() && !enlisted.is_changing() => return false,
+                _ => {}
+            }
+            if env.timeout(left.min(SWAP_BACK_MAX), enlisted.slot.replaced(seen)).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Gives a copy of a call that was answered to the version on trial, and compares.
+    fn shadow<M: Message>(&self, trial: &Arc<Trial>, old: &Arc<Generation>, copy: M, reply: &M::Reply)
+    where
+        S: Handle<M>,
+    {
+        let Some(by) = old.comparison::<M>() else { return };
+        let (equal, expected) = (by.equal, (by.copy_reply)(reply));
+        let limit = trial.generation.facts.swap.limit;
+        // Sent at once, so that the copies come in the order of the answers as far as one caller sees it.
+        let asked = match (trial.generation.actor::<S>(), trial.generation.exported::<M>()) {
+            (Some(actor), _) => {
+                let actor = actor.clone();
+                Box::pin(async move { actor.offer(copy, limit).await })
+            }
+            (None, Some(recipient)) => recipient.offer(copy, limit),
+            (None, None) => return trial.differs(format!("it does not answer {}", M::NAME)),
+        };
+        let trial = trial.clone();
+        self.services.env().spawn("service.shadow", async move {
+            match asked.await {
+                Ok(answer) => {
+                    trial
+                        .compare(equal(&expected, &answer), format!("its answer to {} was another", M::NAME));
+                }
+                Err(undone) => trial.differs(format!("{} gave no answer: {}", M::NAME, undone.error)),
+            }
+        });
+    }
+
+    fn unknown_message<M: Message>(&self, generation: &Generation) -> Error {
+        let why = format!("version {} does not answer {}", generation.version, M::NAME);
+        self.error(ErrorKind::NotSupported).because(why)
+    }
+
+    fn no_view(&self) -> Error {
+        self.error(ErrorKind::NotSupported).because("it publishes no such view")
+    }
+
+    fn failed(&self, error: CallError) -> Error {
+        let told = match error {
+            CallError::Busy => self.error(ErrorKind::Busy),
+            CallError::Timeout => self.error(ErrorKind::TimedOut).outcome_unknown(),
+            CallError::Crashed { .. } => self.error(ErrorKind::Crashed).outcome_unknown(),
+            _ => self.error(ErrorKind::Down),
+        };
+        told.because(error)
+    }
+
+    fn error(&self, kind: ErrorKind) -> Error {
+        crate::registry::error(&self.name, kind)
+    }
+}
+
+impl<S> Clone for ServiceRef<S> {
+    fn clone(&self) -> Self {
+        Self {
+            services: self.services.clone(),
+            name: self.name.clone(),
+            inside: self.inside,
+            calls: PhantomData,
+        }
+    }
+}
+
+impl<S> fmt::Debug for ServiceRef<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServiceRef({})", self.name)
+    }
+}
+
+impl<V> std::ops::Deref for ServiceLease<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.view
+    }
+}

@@ -1,0 +1,375 @@
+//! One version of a service, running or about to, for those who do not know its type.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nexus_actors::{
+    ActorStatus, CallError, Child, Env, ExitReason, Handle, Message, Panicked, Ref, Reply, Undone, guard,
+};
+use nexus_messages::syscall::ServiceSpec;
+use nexus_supervisors::ChildSpec;
+
+use super::hooks::{HookKey, Run};
+use super::{Carry, Facts, Making, Published, Service, Setup};
+use crate::caught::catch_async;
+
+/// One version of a service: what the slot holds. Its actor may be restarted under it; it stays the same version.
+pub(crate) struct Generation {
+    env: Env,
+    pub(crate) service: Arc<str>,
+    pub(crate) number: u64,
+    /// As what it is registered.
+    pub(crate) spec: ServiceSpec,
+    pub(crate) factory: Arc<str>,
+    pub(crate) version: &'static str,
+    pub(crate) child_id: String,
+    pub(crate) facts: Facts,
+    pub(crate) start_max: Duration,
+    pub(crate) view: Arc<dyn Any + Send + Sync>,
+    actor: Box<dyn Actor>,
+    control: Arc<dyn Child>,
+    exports: HashMap<TypeId, Exported>,
+    hooks: Vec<Run>,
+    /// Whether its actor was started: one that is started on demand was not, before the first call.
+    started: AtomicBool,
+    /// Whether a crash of it brings the version before back.
+    probation: AtomicBool,
+    /// Mails of its hooks that found the mailbox full, or nobody there.
+    missed: AtomicU64,
+}
+
+/// A version that is not started yet, and what starts it.
+pub(crate) struct Made {
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) child: ChildSpec,
+}
+
+impl Made {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one value, made in one place")]
+    pub(super) fn new<S: Service>(
+        making: Making,
+        facts: Facts,
+        actor: Ref<S>,
+        setup: Setup<S>,
+        exports: Vec<Export<S>>,
+        hooks: Vec<Run>,
+        start_max: Duration,
+        child: ChildSpec,
+    ) -> Self {
+        let child_id = making.child_id();
+        let exports = exports.iter().map(|export| (export.message, (export.make)(&actor))).collect();
+        let generation = Generation {
+            env: making.env,
+            service: making.name,
+            number: making.number,
+            spec: making.spec,
+            factory: making.factory,
+            version: making.version,
+            child_id,
+            facts,
+            start_max,
+            view: setup.view().clone(),
+            control: nexus_actors::child(&actor, setup.clone()),
+            actor: Box::new(Typed { actor, setup }),
+            exports,
+            hooks,
+            started: AtomicBool::new(false),
+            probation: AtomicBool::new(false),
+            missed: AtomicU64::new(0),
+        };
+        Self { generation: Arc::new(generation), child }
+    }
+}
+
+impl Generation {
+    /// Clock and tasks.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The typed reference to its actor, when it is of this type.
+    pub(crate) fn actor<S: Service>(&self) -> Option<&Ref<S>> {
+        self.actor.as_any().downcast_ref::<Ref<S>>()
+    }
+
+    /// What it publishes, when that is of this type.
+    pub(crate) fn view<V: Send + Sync + 'static>(&self) -> Option<Arc<V>> {
+        self.view.clone().downcast::<Published<V>>().ok()?.get()
+    }
+
+    /// Whether it has published anything.
+    pub(crate) fn has_published(&self) -> bool {
+        self.actor.has_published()
+    }
+
+    /// Where messages of this type go, when it exports them.
+    pub(crate) fn exported<M: Message>(&self) -> Option<&Recipient<M>> {
+        self.exports.get(&TypeId::of::<M>())?.recipient.downcast_ref()
+    }
+
+    /// How answers to messages of this type are compared, when they are.
+    pub(crate) fn comparison<M: Message>(&self) -> Option<&Comparison<M>> {
+        self.exports.get(&TypeId::of::<M>())?.comparison.as_ref()?.downcast_ref()
+    }
+
+    pub(crate) fn hook(&self, index: usize) -> Option<&Run> {
+        self.hooks.get(index)
+    }
+
+    /// The hook of this key, if it has one.
+    pub(crate) fn find_hook(&self, key: &HookKey) -> Option<usize> {
+        self.facts.hooks.iter().position(|own| own.is(key))
+    }
+
+    /// A copy of its state, given in its turn among the messages.
+    pub(crate) fn export(&self, limit: Duration) -> BoxFuture<'static, Result<Carry, ExitReason>> {
+        self.actor.export(limit)
+    }
+
+    /// Hands it the state of the version before.
+    pub(crate) fn import(&self, carry: Carry, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>> {
+        self.actor.import(carry, limit)
+    }
+
+    /// Asks it whether it is fit to serve.
+    pub(crate) fn probe(&self, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>> {
+        self.actor.probe(limit)
+    }
+
+    /// Tells its supervisor of a panic in its code on a caller's task.
+    pub(crate) fn report(&self, panicked: &Panicked, doing: &'static str) {
+        let status = self.actor.status();
+        tracing::error!(service = &*self.service, %panicked, doing, "a service's code broke on a caller's task");
+        self.actor.fail(status.generation, panicked.clone().into_exit(Some(doing)));
+    }
+
+    /// Lets what comes to its mailbox wait: it broke on probation, and another version is to answer.
+    pub(crate) fn hold(&self) {
+        self.control.suspend();
+    }
+
+    /// Undoes [`hold`](Self::hold).
+    pub(crate) fn release(&self) {
+        self.control.resume();
+    }
+
+    pub(crate) fn status(&self) -> ActorStatus {
+        self.actor.status()
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        // Acquire: who sees it started finds what its start has published.
+        self.started.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_started(&self, started: bool) {
+        self.started.store(started, Ordering::Release);
+    }
+
+    pub(crate) fn is_on_probation(&self) -> bool {
+        // Orders nothing: who misses its end waits in vain for a moment.
+        self.probation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_probation(&self, on: bool) {
+        self.probation.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_missed(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({} {})", self.service, self.number, self.factory, self.version)
+    }
+}
+
+/// A message that a service answers, before there is a version of it.
+pub(crate) struct Export<S: Service> {
+    pub(super) name: &'static str,
+    pub(super) message: TypeId,
+    make: fn(&Ref<S>) -> Exported,
+}
+
+/// A message that one version answers.
+struct Exported {
+    /// A `Recipient` of the message.
+    recipient: Box<dyn Any + Send + Sync>,
+    /// A `Comparison` of its answers.
+    comparison: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// Where messages of one type go, whatever type answers them.
+pub(crate) struct Recipient<M: Message>(Box<dyn Receive<M>>);
+
+/// How calls are copied and answers compared.
+pub(crate) struct Comparison<M: Message> {
+    pub(crate) copy: fn(&M) -> M,
+    pub(crate) copy_reply: fn(&M::Reply) -> M::Reply,
+    pub(crate) equal: fn(&M::Reply, &M::Reply) -> bool,
+}
+
+trait Receive<M: Message>: Send + Sync {
+    fn offer(&self, message: M, deadline: Duration) -> BoxFuture<'static, Result<M::Reply, Undone<M>>>;
+    fn tell(&self, message: M) -> Result<(), CallError>;
+}
+
+struct To<S: Service>(Ref<S>);
+
+impl<S: Handle<M> + Service, M: Message> Receive<M> for To<S> {
+    fn offer(&self, message: M, deadline: Duration) -> BoxFuture<'static, Result<M::Reply, Undone<M>>> {
+        let actor = self.0.clone();
+        Box::pin(async move { actor.offer(message, deadline).await })
+    }
+
+    fn tell(&self, message: M) -> Result<(), CallError> {
+        self.0.tell(message)
+    }
+}
+
+impl<M: Message> Recipient<M> {
+    pub(crate) fn offer(
+        &self,
+        message: M,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<M::Reply, Undone<M>>> {
+        self.0.offer(message, deadline)
+    }
+
+    pub(crate) fn tell(&self, message: M) -> Result<(), CallError> {
+        self.0.tell(message)
+    }
+}
+
+impl<S: Service> Export<S> {
+    pub(super) fn of<M: Message>() -> Self
+    where
+        S: Handle<M>,
+    {
+        Self {
+            name: M::NAME,
+            message: TypeId::of::<M>(),
+            make: |actor| Exported { recipient: recipient::<S, M>(actor), comparison: None },
+        }
+    }
+
+    pub(super) fn compared<M: Message + Clone>() -> Self
+    where
+        S: Handle<M>,
+        M::Reply: PartialEq + Clone,
+    {
+        Self {
+            name: M::NAME,
+            message: TypeId::of::<M>(),
+            make: |actor| Exported {
+                recipient: recipient::<S, M>(actor),
+                comparison: Some(Box::new(Comparison::<M> {
+                    copy: M::clone,
+                    copy_reply: M::Reply::clone,
+                    equal: M::Reply::eq,
+                })),
+            },
+        }
+    }
+}
+
+fn recipient<S: Service + Handle<M>, M: Message>(actor: &Ref<S>) -> Box<dyn Any + Send + Sync> {
+    Box::new(Recipient::<M>(Box::new(To(actor.clone()))))
+}
+
+/// What is done with an actor whose type only this object knows.
+trait Actor: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn status(&self) -> ActorStatus;
+    fn has_published(&self) -> bool;
+    fn fail(&self, incarnation: u64, why: ExitReason);
+    fn export(&self, limit: Duration) -> BoxFuture<'static, Result<Carry, ExitReason>>;
+    fn import(&self, carry: Carry, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>>;
+    fn probe(&self, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>>;
+}
+
+struct Typed<S: Service> {
+    actor: Ref<S>,
+    setup: Setup<S>,
+}
+
+impl<S: Service> Actor for Typed<S> {
+    fn as_any(&self) -> &dyn Any {
+        &self.actor
+    }
+
+    fn status(&self) -> ActorStatus {
+        self.actor.status()
+    }
+
+    fn has_published(&self) -> bool {
+        self.setup.view().get().is_some()
+    }
+
+    fn fail(&self, incarnation: u64, why: ExitReason) {
+        self.actor.fail(incarnation, why);
+    }
+
+    fn export(&self, limit: Duration) -> BoxFuture<'static, Result<Carry, ExitReason>> {
+        // A panic is caught here: it must fail the swap, and not the version that serves.
+        let done = self.visited("export", limit, |service| Reply::Now(guard(|| service.export())));
+        Box::pin(async move { done.await?.map_err(|panicked| panicked.into_exit(Some("service.export")))? })
+    }
+
+    fn import(&self, carry: Carry, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>> {
+        let done = self.visited("import", limit, |service| Reply::Now(guard(|| service.import(carry))));
+        Box::pin(async move { done.await?.map_err(|panicked| panicked.into_exit(Some("service.import")))? })
+    }
+
+    fn probe(&self, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>> {
+        let done = self.visited("probe", limit, |service| match guard(|| service.probe()) {
+            Ok(probing) => Reply::wait(catch_async(|| probing)),
+            Err(panicked) => Reply::Now(Err(panicked)),
+        });
+        Box::pin(async move { done.await?.map_err(|panicked| panicked.into_exit(Some("service.probe")))? })
+    }
+}
+
+impl<S: Service> Typed<S> {
+    /// Runs `f` on the service, in its turn.
+    fn visited<R: Send + 'static>(
+        &self,
+        doing: &'static str,
+        limit: Duration,
+        f: impl FnOnce(&mut S) -> Reply<S, R> + Send + 'static,
+    ) -> impl Future<Output = Result<R, ExitReason>> + Send + 'static {
+        let actor = self.actor.clone();
+        async move {
+            let visited = actor.visit(move |service, _| f(service), limit).await;
+            visited.map_err(|error| match error {
+                CallError::Timeout | CallError::Busy => ExitReason::TimedOut { doing },
+                _ => actor.status().last_exit.unwrap_or_else(|| ExitReason::error(error)),
+            })
+        }
+    }
+}
+
+/// The beginning of a version's service: what the registry waits for before anything reaches it.
+pub(crate) struct Begin;
+
+impl Begin {
+    /// Waits until a started version is fit to serve: it has published what its hooks look at, and its probe agrees.
+    pub(crate) async fn of(generation: &Generation) -> Result<(), ExitReason> {
+        if generation.facts.inline && !generation.has_published() {
+            return Err(ExitReason::error("it has inline hooks and published nothing for them in its init"));
+        }
+        generation.probe(generation.start_max).await
+    }
+}

@@ -1,0 +1,305 @@
+//! The hooks of a service: functions over its view that run on the caller's task, or messages to it with a deadline.
+
+use std::any::type_name;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nexus_actors::{CallError, Handle, Message, Ref};
+use nexus_messages::syscall::Syscall;
+use nexus_messages::{Caller, Event, EventMask, HookContext, Outcome, VPath, Verdict};
+
+use super::{Published, Service};
+use crate::dispatch::{OpSet, Pattern, PatternError, Resolution};
+
+/// A call that is about to be executed, mailed to a service that wants to see such calls.
+#[derive(Debug, Clone)]
+pub struct Intercept {
+    /// Who calls, and what.
+    pub context: HookContext,
+}
+
+/// The service's answer: its verdict, and the call as it is to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intercepted {
+    /// Whether the call goes on.
+    pub verdict: Verdict,
+    /// The call, changed or not.
+    pub call: Syscall,
+}
+
+impl Message for Intercept {
+    type Reply = Intercepted;
+    const NAME: &'static str = "hook.intercept";
+}
+
+impl Intercept {
+    /// Lets the call go on as it is.
+    pub fn go_on(self) -> Intercepted {
+        Intercepted { verdict: Verdict::Continue, call: self.context.call }
+    }
+
+    /// Refuses the call.
+    pub fn refuse(self, reason: impl Into<String>) -> Intercepted {
+        Intercepted { verdict: Verdict::refuse(reason), call: self.context.call }
+    }
+}
+
+/// A call that was executed, mailed to a service that wants to hear of such calls.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    /// Who called, and what.
+    pub context: HookContext,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+impl Message for Completed {
+    type Reply = ();
+    const NAME: &'static str = "hook.completed";
+}
+
+/// A change that was committed, mailed to a service that observes.
+#[derive(Debug, Clone)]
+pub struct Observed(pub Event);
+
+impl Message for Observed {
+    type Reply = ();
+    const NAME: &'static str = "hook.observed";
+}
+
+/// What becomes of a call whose hook is late or down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLate {
+    /// It goes on without the hook: the hook fails open.
+    Pass,
+    /// It is refused: the hook fails closed.
+    Refuse,
+}
+
+/// One hook of a service.
+pub struct ServiceHook<S: Service> {
+    pub(super) name: &'static str,
+    pub(super) shape: Result<Shape, PatternError>,
+    pub(super) inline: bool,
+    pub(super) make: Arc<Make<S>>,
+}
+
+type Make<S> = dyn Fn(&Ref<S>, &Arc<Published<<S as Service>::View>>) -> Run + Send + Sync;
+
+/// Where a hook stands in the way of calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HookKey {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
+}
+
+impl HookKey {
+    /// Whether a hook of another version stands in the same place: then it is the same hook, whichever version runs it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.shape == other.shape && (self.name == other.name || matches!(self.shape, Shape::Resolver { .. }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Resolver { pattern: Pattern },
+    Interceptor { ops: OpSet, order: i32, below: Option<VPath> },
+    Observer { mask: EventMask },
+}
+
+/// A hook of one running version, ready to run.
+pub(crate) enum Run {
+    Resolve(Box<Resolve>),
+    Intercept { before: Option<Before>, after: Option<After> },
+    Observe(Box<Observe>),
+}
+
+pub(crate) enum Before {
+    Inline(Box<Decide>),
+    Mailed { ask: Box<Ask>, on_late: OnLate },
+}
+
+pub(crate) enum After {
+    Inline(Box<Hear>),
+    Mailed(Box<Tell>),
+}
+
+/// None when nothing is published to decide by.
+type Resolve = dyn Fn(&Caller, &VPath) -> Option<Resolution> + Send + Sync;
+/// As [`Resolve`].
+type Decide = dyn Fn(&mut HookContext) -> Option<Verdict> + Send + Sync;
+type Ask = dyn Fn(&HookContext) -> BoxFuture<'static, Result<Intercepted, CallError>> + Send + Sync;
+type Hear = dyn Fn(&HookContext, &Outcome) + Send + Sync;
+/// True when it was told.
+type Tell = dyn Fn(&HookContext, &Outcome) -> bool + Send + Sync;
+/// As [`Tell`].
+type Observe = dyn Fn(&Event) -> bool + Send + Sync;
+
+impl<S: Service> ServiceHook<S> {
+    fn new(
+        name: &'static str,
+        shape: Result<Shape, PatternError>,
+        inline: bool,
+        make: impl Fn(&Ref<S>, &Arc<Published<S::View>>) -> Run + Send + Sync + 'static,
+    ) -> Self {
+        Self { name, shape, inline, make: Arc::new(make) }
+    }
+
+    /// Says where a path really is: a function over the view, for paths that match `pattern` (see
+    /// [`Registration::resolver`](crate::dispatch::Registration::resolver)). Must neither block nor wait; a panic refuses the call.
+    pub fn resolver(
+        name: &'static str,
+        pattern: &str,
+        resolve: impl Fn(&S::View, &Caller, &VPath) -> Resolution + Send + Sync + 'static,
+    ) -> Self {
+        let shape = Pattern::parse(pattern).map(|pattern| Shape::Resolver { pattern });
+        let resolve = Arc::new(resolve);
+        Self::new(name, shape, true, move |_, view| {
+            let (resolve, view) = (resolve.clone(), view.clone());
+            Run::Resolve(Box::new(move |caller, path| Some(resolve(&*view.get()?, caller, path))))
+        })
+    }
+
+    /// Sees calls of `ops` before they are executed, and may change or refuse them: a function over the view. Must neither block nor wait; a
+    /// panic refuses the call, and is told to the service's supervisor as the service's own.
+    pub fn before(
+        name: &'static str,
+        ops: OpSet,
+        decide: impl Fn(&S::View, &mut HookContext) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        let decide = Arc::new(decide);
+        Self::new(name, Ok(interceptor(ops)), true, move |_, view| {
+            let (decide, view) = (decide.clone(), view.clone());
+            let inline = Before::Inline(Box::new(move |context| Some(decide(&*view.get()?, context))));
+            Run::Intercept { before: Some(inline), after: None }
+        })
+    }
+
+    /// Sees calls of `ops` before they are executed, and is told what came of those that were: two functions over the view. The second runs
+    /// after every lock is gone, changes nothing, and hears only of calls that passed the first.
+    pub fn around(
+        name: &'static str,
+        ops: OpSet,
+        decide: impl Fn(&S::View, &mut HookContext) -> Verdict + Send + Sync + 'static,
+        hear: impl Fn(&S::View, &HookContext, &Outcome) + Send + Sync + 'static,
+    ) -> Self {
+        let (decide, hear) = (Arc::new(decide), Arc::new(hear));
+        Self::new(name, Ok(interceptor(ops)), true, move |_, view| {
+            let (decide, decided_on) = (decide.clone(), view.clone());
+            let (hear, heard_by) = (hear.clone(), view.clone());
+            Run::Intercept {
+                before: Some(Before::Inline(Box::new(move |context| {
+                    Some(decide(&*decided_on.get()?, context))
+                }))),
+                after: Some(After::Inline(Box::new(move |context, outcome| {
+                    if let Some(view) = heard_by.get() {
+                        hear(&view, context, outcome);
+                    }
+                }))),
+            }
+        })
+    }
+
+    /// As [`before`](Self::before), decided by the service itself: it is mailed an [`Intercept`] and has `deadline` to answer. `on_late` says
+    /// what becomes of the call when it does not, or is down.
+    pub fn mailed_before(name: &'static str, ops: OpSet, deadline: Duration, on_late: OnLate) -> Self
+    where
+        S: Handle<Intercept>,
+    {
+        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
+            let before = Before::Mailed { ask: ask(actor.clone(), deadline), on_late };
+            Run::Intercept { before: Some(before), after: None }
+        })
+    }
+
+    /// As [`mailed_before`](Self::mailed_before); afterwards the service is mailed a [`Completed`], best effort: one that finds the mailbox full
+    /// is counted, not waited for.
+    pub fn mailed_around(name: &'static str, ops: OpSet, deadline: Duration, on_late: OnLate) -> Self
+    where
+        S: Handle<Intercept> + Handle<Completed>,
+    {
+        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
+            let before = Before::Mailed { ask: ask(actor.clone(), deadline), on_late };
+            Run::Intercept { before: Some(before), after: Some(hear(actor.clone())) }
+        })
+    }
+
+    /// The service is mailed a [`Completed`] of each call of `ops` that was executed or failed on the way, best effort.
+    pub fn mailed_after(name: &'static str, ops: OpSet) -> Self
+    where
+        S: Handle<Completed>,
+    {
+        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| Run::Intercept {
+            before: None,
+            after: Some(hear(actor.clone())),
+        })
+    }
+
+    /// Is told of committed changes: a function over the view. Must neither block nor wait.
+    pub fn observer(
+        name: &'static str,
+        mask: impl Into<EventMask>,
+        observe: impl Fn(&S::View, &Event) + Send + Sync + 'static,
+    ) -> Self {
+        let observe = Arc::new(observe);
+        Self::new(name, Ok(Shape::Observer { mask: mask.into() }), true, move |_, view| {
+            let (observe, view) = (observe.clone(), view.clone());
+            Run::Observe(Box::new(move |event| view.get().map(|view| observe(&view, event)).is_some()))
+        })
+    }
+
+    /// The service is mailed an [`Observed`] of each committed change, best effort: one that finds the mailbox full is counted, not waited for.
+    /// Who must not miss any reads the commits from its own cursor instead: see [`Syscalls::commits`](super::Syscalls::commits).
+    pub fn mailed_observer(name: &'static str, mask: impl Into<EventMask>) -> Self
+    where
+        S: Handle<Observed>,
+    {
+        Self::new(name, Ok(Shape::Observer { mask: mask.into() }), false, move |actor, _| {
+            let actor = actor.clone();
+            Run::Observe(Box::new(move |event| actor.tell(Observed(event.clone())).is_ok()))
+        })
+    }
+
+    /// An interceptor's place among the others: smaller ones run earlier before a call, and later after it.
+    #[must_use]
+    pub fn order(mut self, place: i32) -> Self {
+        if let Ok(Shape::Interceptor { order, .. }) = &mut self.shape {
+            *order = place;
+        }
+        self
+    }
+
+    /// Limits an interceptor to calls with a path at `base` or below it.
+    #[must_use]
+    pub fn below(mut self, base: VPath) -> Self {
+        if let Ok(Shape::Interceptor { below, .. }) = &mut self.shape {
+            *below = Some(base);
+        }
+        self
+    }
+}
+
+fn interceptor(ops: OpSet) -> Shape {
+    Shape::Interceptor { ops, order: 0, below: None }
+}
+
+fn ask<S: Handle<Intercept>>(actor: Ref<S>, deadline: Duration) -> Box<Ask> {
+    Box::new(move |context| {
+        let (actor, message) = (actor.clone(), Intercept { context: context.clone() });
+        Box::pin(async move { actor.call(message, deadline).await })
+    })
+}
+
+fn hear<S: Handle<Completed>>(actor: Ref<S>) -> After {
+    After::Mailed(Box::new(move |context, outcome| {
+        actor.tell(Completed { context: context.clone(), outcome: outcome.clone() }).is_ok()
+    }))
+}
+
+impl<S: Service> fmt::Debug for ServiceHook<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServiceHook<{}>({}, {:?})", type_name::<S>(), self.name, self.shape)
+    }
+}

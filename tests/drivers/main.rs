@@ -1,0 +1,10 @@
+//! Drivers that fail, panic, hang and are replaced: what callers see of it, and what they do not.
+
+#![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
+
+mod bench;
+mod breaker;
+mod cached;
+mod calls;
+mod restarts;
+mod swaps;

@@ -1,0 +1,7 @@
+//! Services as their users see them: registered, called, swapped while they serve, crashed, and swapped back.
+
+#![expect(clippy::disallowed_methods, reason = "users spawn their own tasks")]
+
+mod counter;
+mod registering;
+mod swaps;
