@@ -133,8 +133,9 @@ impl Service for Mailed {
     fn declare(config: &MailedConfig) -> Declaration<Self> {
         let on_late = if config.open { OnLate::Pass } else { OnLate::Refuse };
         let ops = OpSet::from(Op::Write);
+        let deadline = Duration::from_millis(if config.answer == Answer::Never { 200 } else { 10_000 });
         Declaration::new()
-            .hook(ServiceHook::mailed_around("decide", ops, Duration::from_millis(200), on_late))
+            .hook(ServiceHook::mailed_around("decide", ops, deadline, on_late))
             .exports::<Seen>()
             .swap_mode(nexus::SwapMode::Exclusive)
     }

@@ -8,12 +8,12 @@ use crate::policy::{Policy, Rule};
 #[tokio::test]
 async fn a_version_that_agrees_is_promoted() {
     let nx = nexus::connect(Config::in_memory()).await.unwrap();
-    let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+    let counter = nx.register::<Counter>("counter", counter::Config::exclusive()).await.unwrap();
     for sum in 1..=5 {
         assert_eq!(counter.call(Next, SOON).await.unwrap(), sum);
     }
     let options = SwapOptions::new().shadow(20);
-    let swap = nx.swap_with::<Counter2>("counter", counter::Config::default(), options);
+    let swap = nx.swap_with::<Counter2>("counter", counter::Config::exclusive(), options);
     let calls = async {
         for sum in 6.. {
             if nx.services().unwrap()[0].swaps == 1 {
