@@ -11,7 +11,8 @@ use crate::counter::SOON;
 use crate::policy::{Answer, Mailed, MailedConfig, Policy, Rule, Seen, view};
 
 async fn booted() -> Nexus {
-    nexus::connect(Config::in_memory().restarts(1_000, Duration::from_secs(1))).await.unwrap()
+    let config = Config::in_memory().restarts(1_000, Duration::from_secs(1));
+    nexus::connect(config).await.expect("it boots")
 }
 
 /// Agents that write what is allowed and try what is not, until they are told to stop.
@@ -26,7 +27,7 @@ impl Writers {
         let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let tasks = (0..agents).map(|number| {
             let (stop, calls) = (stop.clone(), calls.clone());
-            let agent = nx.agent(format!("writer-{number}")).unwrap();
+            let agent = nx.agent(format!("writer-{number}")).expect("a name");
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     agent.write(format!("/allowed/{number}"), "x").await.expect("what is allowed passes");
@@ -58,7 +59,7 @@ impl Writers {
     async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
-            task.await.unwrap();
+            task.await.expect("no claim is broken");
         }
         self.calls.load(Ordering::Relaxed)
     }
