@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_actors::{Env, block_on};
+use nexus_actors::{Env, ExitReason, block_on};
 use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::{Kernel, MountStatus, Serve};
@@ -102,6 +102,13 @@ twins! {
     kill(path: &str, how: Kill) -> Result<bool>;
     mounts() -> Result<Vec<MountStatus>>;
     shutdown() -> Result<()>;
+}
+
+impl Nexus {
+    /// As [`crate::Nexus::ended`], and blocks.
+    pub fn ended(&self) -> ExitReason {
+        self.env().blocking_wait(self.0.ended())
+    }
 }
 
 impl Nexus {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nexus_actors::{Env, Pool};
+use nexus_actors::{Env, ExitReason, Pool};
 use nexus_kernel::service::AGENT_PREFIX;
 use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
@@ -60,7 +60,7 @@ impl Nexus {
     /// Executes a syscall.
     ///
     /// # Errors
-    /// What the syscall's documentation says; `ESHUTDOWN` once the kernel was shut down.
+    /// What the syscall's documentation says; `ESHUTDOWN` once the kernel has ended, with the reason when nobody asked for it.
     ///
     /// ```
     /// # smol::block_on(async {
@@ -77,9 +77,11 @@ impl Nexus {
     pub async fn send<S: Serve>(&self, call: S) -> Result<S::Done> {
         match &self.link {
             Link::Local(machine) if machine.is_stopping() => {
-                Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down))
+                Err(machine.told(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down)))
             }
-            Link::Local(machine) => machine.kernel.send(&self.caller, call).await,
+            Link::Local(machine) => {
+                machine.kernel.send(&self.caller, call).await.map_err(|error| machine.told(error))
+            }
         }
     }
 
@@ -173,6 +175,25 @@ impl Nexus {
             Link::Local(machine) => machine.stop().await,
         }
         Ok(())
+    }
+
+    /// Waits for the end of the kernel, and says why it came: [`ExitReason::Shutdown`] when it was asked for,
+    /// [`ExitReason::RestartIntensity`] when the root of the tree gave up on its children. The kernel stops in order in both cases: what was
+    /// acknowledged is on disk, and the data folder is free when this returns.
+    ///
+    /// Waiting keeps no kernel alive but by the handle that it borrows. May be asked for by many, and after the end.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
+    /// nx.shutdown().await?;
+    /// assert_eq!(nx.ended().await, nexus::ExitReason::Shutdown);
+    /// # Ok::<(), nexus::Error>(()) }).unwrap();
+    /// ```
+    pub async fn ended(&self) -> ExitReason {
+        match &self.link {
+            Link::Local(machine) => machine.ended().await,
+        }
     }
 
     /// The kernel of this process, for what `op` cannot do from outside.
