@@ -1,13 +1,14 @@
 //! From settings to a kernel that serves, and back.
 //!
 //! ```text
-//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → ready
+//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → socket → ready
 //! ```
 //!
 //! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
 //!
 //! The end is the same whoever orders it: a handle, the drop of the last one, or the root of the tree, when it gave up.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
 use nexus_supervisors::Tree;
 
+use crate::attach::{SOCKET, Server, Serving, ServingStats};
 use crate::closing::Closing;
 use crate::config::{Config, Settings};
 use crate::folder::DataFolder;
@@ -48,7 +50,9 @@ pub(crate) async fn boot(config: &Config) -> Result<Machine> {
     let settings = config.settle()?;
     let catalogue = catalogue(config, &settings)?;
 
-    let folder = settings.data_folder.as_deref().map(DataFolder::take).transpose()?;
+    let serves = settings.serving.is_some();
+    let folder =
+        settings.data_folder.as_deref().map(|folder| DataFolder::take(folder, serves)).transpose()?;
     let env = environment(config, &settings)?;
     let mut started = Owned(Started::new(env.clone(), config.env.is_none()));
     let booted = bring_up(config, &settings, catalogue, folder, &mut started.0).await;
@@ -101,7 +105,27 @@ async fn bring_up(
     }
     let services = kernel.start_services().await;
     services.map_err(|error| refused(settings, "starting services", &error))?;
+    if let (Some(serving), Some(folder)) = (&settings.serving, &settings.data_folder) {
+        started.server = Some(Arc::new(serve(&env, &kernel, settings, folder, serving)?));
+    }
     Ok((kernel, tree))
+}
+
+/// From here on others can attach.
+fn serve(
+    env: &Env,
+    kernel: &Arc<Kernel>,
+    settings: &Settings,
+    folder: &Path,
+    serving: &Serving,
+) -> Result<Server> {
+    let step = format!("serving {SOCKET}");
+    if env.is_simulated() {
+        return Err(failed(settings, ErrorKind::NotSupported, &step, &"a simulation has no sockets"));
+    }
+    let granted = serving.caller().map_err(|error| refused(settings, &step, &error))?;
+    let served = Server::start(env, kernel, folder, serving, granted);
+    served.map_err(|error| failed(settings, ErrorKind::Io, &step, &error))
 }
 
 /// Who boots, and who holds the handle that `connect` returns.
@@ -177,7 +201,7 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
 }
 
 impl Machine {
-    /// Stops the kernel: the tree from bottom to top, then the metastore, which gives the data folder up, then the threads. May be repeated,
+    /// Stops the kernel: the socket, the tree from bottom to top, then the metastore, which gives the data folder up, then the threads. May be repeated,
     /// and by several at once; each returns when the folder is free.
     pub(crate) async fn stop(&self) {
         self.started.0.stop().await;
@@ -212,6 +236,11 @@ impl Machine {
     pub(crate) fn env(&self) -> &Env {
         &self.started.0.env
     }
+
+    /// How the socket is used; none when it is not served.
+    pub(crate) fn serving(&self) -> Option<ServingStats> {
+        self.started.0.server.as_ref().map(|server| server.stats())
+    }
 }
 
 /// What was started, to be stopped in reverse order. Clones share the end.
@@ -223,6 +252,7 @@ struct Started {
     store: Option<Arc<Closing>>,
     kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
+    server: Option<Arc<Server>>,
     /// Why the end has begun.
     why: Arc<OnceLock<ExitReason>>,
     /// Set when the data folder is free.
@@ -232,7 +262,7 @@ struct Started {
 impl Started {
     fn new(env: Env, owns_env: bool) -> Self {
         let (why, ended) = (Arc::default(), Latch::new());
-        Self { env, owns_env, store: None, kernel: None, tree: None, why, ended }
+        Self { env, owns_env, store: None, kernel: None, tree: None, server: None, why, ended }
     }
 
     /// Ends all of it when the root of the tree has ended by itself.
@@ -253,10 +283,13 @@ impl Started {
         if !why.is_normal() {
             tracing::error!(%why, "the kernel ends");
         }
-        let (kernel, tree) = (self.kernel.clone(), self.tree.clone());
+        let (kernel, tree, server) = (self.kernel.clone(), self.tree.clone(), self.server.clone());
         let last_word = LastWord { why, store: self.store.clone(), ended: self.ended.clone() };
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
+            if let Some(server) = server {
+                server.stop().await;
+            }
             if let Some(kernel) = &kernel {
                 kernel.stop_services(SERVICES_STOP_MAX).await;
             }

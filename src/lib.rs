@@ -129,8 +129,10 @@
 //! # Ok::<(), nexus::Error>(())
 //! ```
 
+mod attach;
 pub mod blocking;
 mod boot;
+mod child;
 mod closing;
 mod config;
 mod folder;
@@ -145,7 +147,9 @@ pub use nexus_actors as actors;
 /// Supervision trees, for one's own.
 pub use nexus_supervisors as supervisors;
 
+pub use attach::{Grant, Serving, ServingStats, attach, connect_or_attach};
 pub use bytes::Bytes;
+pub use child::{Embedded, child, child_as};
 pub use config::Config;
 pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};

@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     Mounts(MountsArgs),
     Ps(PsArgs),
+    Serve(ServeArgs),
     Shell(ShellArgs),
     Tour(TourArgs),
     #[command(hide = true)]
@@ -342,9 +343,26 @@ pub(crate) struct MountsArgs {}
 /// Draw the supervision tree: each actor, its state, incarnation, restarts and mailbox
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: the root as one object: {id, restart, name, kind, state, generation, restarts, queued, bound, callers_waiting,
-in_flight, served, running, last_exit, up_for, children}.")]
+With --json: the root as one object: {path, id, kind, restart, state, generation, restarts, queued, bound, callers_waiting,
+in_flight, served, running, armed, last_exit, up_ms, children}.")]
 pub(crate) struct PsArgs {}
+
+/// Own the data folder, and let other processes attach to it
+///
+/// Serves the socket `nexus.sock` in the data folder until it is interrupted or terminated, then ends the kernel in order. Meanwhile
+/// every other `nexus` command on that folder attaches to it. Only processes of the same user, and of root, can attach.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line once it serves. With --json: {data, socket, process, agent}; agent is null for an administrator.
+Exit status 1 when the kernel ends by itself.")]
+pub(crate) struct ServeArgs {
+    /// Who attaches is this agent, and no administrator
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Clients at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) clients: u32,
+}
 
 /// Type commands, with history and completion of paths
 ///
@@ -417,6 +435,7 @@ mod tests {
         check("nexus grep -l -foo", false);
         check("nexus cat", false);
         check("nexus cat --offset 3 --count 4 /a /b", true);
+        check("nexus serve --agent coder-7 --clients 3", true);
         check("nexus", false);
     }
 }
