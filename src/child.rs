@@ -173,11 +173,7 @@ struct Tenancy {
 impl Home {
     /// Has the kernel that is here end, waits for that, and moves another in. Refused when a newer incarnation has come meanwhile: then this one
     /// was given up, and wakes late.
-    async fn move_in(
-        &self,
-        generation: u64,
-        env: &Env,
-    ) -> std::result::Result<Arc<Life>, ExitReason> {
+    async fn move_in(&self, generation: u64, env: &Env) -> std::result::Result<Arc<Life>, ExitReason> {
         let before = {
             let mut tenancy = self.tenancy.lock();
             if tenancy.generation > generation {
@@ -275,7 +271,10 @@ impl Behaviour for KernelChild {
     type Args = Arc<Home>;
     const NAME: &'static str = "kernel-child";
 
-    fn init(home: Arc<Home>, start: Start<Self>) -> LocalBoxFuture<'static, std::result::Result<Self, ExitReason>> {
+    fn init(
+        home: Arc<Home>,
+        start: Start<Self>,
+    ) -> LocalBoxFuture<'static, std::result::Result<Self, ExitReason>> {
         Box::pin(async move {
             // Made before the boot, so that a start that is broken off ends the kernel.
             let me = KernelChild(home.move_in(start.generation(), start.env()).await?);
@@ -313,3 +312,37 @@ impl Handle<Await> for KernelChild {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use nexus_supervisors::{Strategy, SupSpec, Tree};
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_end_keeps_the_next_one_out_with_a_clear_word() {
+        let (env, simulation) = Env::seeded(7);
+        simulation.block_on(async {
+            let (spec, kernel) = child(Config::new("some/folder"));
+            let stuck = Arc::new(Life::default());
+            kernel.home.tenancy.lock().life = Some(stuck.clone());
+            let began = env.now();
+            let app = SupSpec::new("app", Strategy::OneForOne).child(spec);
+            let failed = Tree::start(&env, app).await.unwrap_err();
+            assert!(env.now() - began >= PREDECESSOR_MAX, "it was waited for");
+            let text = "error: the kernel on some/folder of the incarnation before has not ended within 60 s";
+            assert_eq!(failed.to_string(), text);
+            assert_eq!(stuck.leave.get(), Some(()), "it was told to end");
+        });
+    }
+
+    #[test]
+    fn an_incarnation_that_wakes_late_boots_nothing() {
+        let (env, simulation) = Env::seeded(7);
+        simulation.block_on(async {
+            let (_spec, kernel) = child(Config::in_memory());
+            let newer = kernel.home.move_in(2, &env).await.unwrap();
+            assert_eq!(kernel.home.move_in(1, &env).await.map(drop), Err(ExitReason::Replaced));
+            assert!(newer.leave.get().is_none(), "the newer one is left alone");
+        });
+    }
+}

@@ -193,7 +193,7 @@ impl Nexus {
 
     /// Whether the kernel is in this process, and has not begun to end.
     pub(crate) fn is_serving(&self) -> bool {
-        matches!(&self.link, Link::Local(machine) if !machine.is_stopping())
+        matches!(&self.link, Link::Local(machine) if !machine.is_stopping() && machine.tree.ended().is_none())
     }
 
     /// The kernel of this process, for what `op` cannot do from outside.

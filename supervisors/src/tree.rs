@@ -137,6 +137,11 @@ impl Tree {
         self.ended.wait().await
     }
 
+    /// Why the root ended, if it has: what [`wait`](Self::wait) gives.
+    pub fn ended(&self) -> Option<ExitReason> {
+        self.ended.get()
+    }
+
     /// One look at the whole tree. Sends no mail.
     pub fn snapshot(&self) -> TreeStatus {
         let children = self.board.status();
