@@ -7,6 +7,7 @@ pub mod gate;
 pub mod hal;
 mod kernel;
 pub mod locks;
+mod metrics;
 mod mounts;
 mod namespace;
 mod owned;
