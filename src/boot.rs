@@ -284,7 +284,8 @@ impl Started {
             tracing::error!(%why, "the kernel ends");
         }
         let (kernel, tree, server) = (self.kernel.clone(), self.tree.clone(), self.server.clone());
-        let last_word = LastWord { why, store: self.store.clone(), ended: self.ended.clone() };
+        let last_word =
+            LastWord { why, kernel: kernel.clone(), store: self.store.clone(), ended: self.ended.clone() };
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
             if let Some(server) = server {
@@ -316,12 +317,16 @@ impl Started {
 /// under the kernel, and with it the task that holds this.
 struct LastWord {
     why: ExitReason,
+    kernel: Option<Arc<Kernel>>,
     store: Option<Arc<Closing>>,
     ended: Latch<ExitReason>,
 }
 
 impl Drop for LastWord {
     fn drop(&mut self) {
+        if let Some(kernel) = &self.kernel {
+            kernel.close_store();
+        }
         if let Some(store) = &self.store {
             store.close();
         }

@@ -14,8 +14,9 @@ use nexus_actors::{
     Behaviour, CallError, Child, Cx, Env, ExitReason, Handle, Latch, LocalBoxFuture, MailboxBounds, Message,
     Ref, Reply, Start, child as controlled,
 };
+use nexus_kernel::sys::ActorEntry;
 use nexus_messages::{Error, ErrorKind, Op, Result};
-use nexus_supervisors::{ChildSpec, Shutdown, TreeStatus};
+use nexus_supervisors::{ChildSpec, Shutdown};
 use parking_lot::Mutex;
 
 use crate::config::Config;
@@ -124,8 +125,9 @@ impl Embedded {
     }
 
     /// The kernel's own supervision tree as it is now; none while there is no kernel. Asks no actor.
-    pub fn tree(&self) -> Option<TreeStatus> {
-        Some(self.current()?.machine(Op::Access).ok()?.tree.snapshot())
+    pub fn tree(&self) -> Option<ActorEntry> {
+        let nx = self.current()?;
+        Some(ActorEntry::tree(&nx.machine(Op::Access).ok()?.tree.snapshot(), ""))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The kernel is one child of a user's tree: it stops with its parent, comes back after every kind of end, and is never there twice.
 
+#![expect(clippy::disallowed_methods, reason = "the user's own threads")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -450,7 +452,7 @@ fn a_start_that_is_broken_off_leaves_no_kernel_behind() {
                 match nexus::connect(folder.path()).await {
                     Ok(nx) => return nx.shutdown().await,
                     Err(error) if error.kind() == ErrorKind::Busy => {
-                        env.sleep(Duration::from_millis(5)).await
+                        env.sleep(Duration::from_millis(5)).await;
                     }
                     Err(error) => return Err(error),
                 }
