@@ -170,7 +170,7 @@ impl Tour<'_> {
                         }
                         // What the round before left is being tidied up.
                         Err(error) if error.kind() == ErrorKind::Busy => {
-                            self.env.sleep(Duration::from_millis(1)).await
+                            self.env.sleep(Duration::from_millis(1)).await;
                         }
                         Err(_) => break,
                     }
