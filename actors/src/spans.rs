@@ -1,5 +1,8 @@
-//! A span for each message, from its sending to its end: a child of the span that it was sent in, and entered whenever
-//! the actor works on it, on whatever thread. What it is not entered for is waiting: in the queue, or for a future.
+//! A span for each message, from its sending to its end, entered whenever the actor works on it, on whatever thread. What
+//! it is not entered for is waiting: in the queue, or for a future.
+//!
+//! The span of a call is a child of the one that it was made in. What is sent and forgotten only follows from that: a parent
+//! lives as long as its children, and an actor that sends to itself would have one line of descent without an end.
 //!
 //! A traced message is wrapped when it is sent. Others are not, so that where nobody listens the one cost is the look
 //! whether somebody does.
@@ -24,15 +27,22 @@ struct Traced<B: Behaviour> {
 
 /// The same message, in a span if anybody wants one. Calls the subscriber, so no lock may be held.
 #[inline]
-pub(crate) fn traced<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>) -> Mail<B> {
+pub(crate) fn traced<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>, awaited: bool) -> Mail<B> {
     // One relaxed load.
-    if tracing::level_enabled!(Level::TRACE) { in_span(actor, mail) } else { mail }
+    if tracing::level_enabled!(Level::TRACE) { in_span(actor, mail, awaited) } else { mail }
 }
 
 #[cold]
-fn in_span<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>) -> Mail<B> {
+fn in_span<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>, awaited: bool) -> Mail<B> {
     let (actor, message) = (&**actor, mail.name());
-    let span = tracing::trace_span!(target: TARGET, "message", actor, message, generation = Empty);
+    let span = if awaited {
+        tracing::trace_span!(target: TARGET, "message", actor, message, generation = Empty)
+    } else {
+        let span =
+            tracing::trace_span!(target: TARGET, parent: None, "message", actor, message, generation = Empty);
+        span.follows_from(&Span::current());
+        span
+    };
     if span.is_disabled() { mail } else { Arc::new(Traced { mail, span }) }
 }
 

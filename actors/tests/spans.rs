@@ -25,6 +25,7 @@ struct Seen {
     level: Option<tracing::Level>,
     fields: HashMap<&'static str, String>,
     parent: Option<u64>,
+    follows: Option<u64>,
     entered_on: Vec<ThreadId>,
     ended: bool,
 }
@@ -67,6 +68,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Collects {
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
         if let Some(seen) = self.0.lock().unwrap().spans.get_mut(&id.into_u64()) {
             values.record(seen);
+        }
+    }
+    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
+        if let Some(seen) = self.0.lock().unwrap().spans.get_mut(&id.into_u64()) {
+            seen.follows = Some(follows.into_u64());
         }
     }
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
@@ -132,6 +138,7 @@ fn spans_of_messages_correlate_across_threads_and_are_not_made_for_nobody() {
     block_on(async {
         each_kind_of_answer_is_a_child_of_its_call(&env, &collects, &a).await;
         a_call_from_within_a_message_is_a_child_of_it(&env, &collects, &a, &b).await;
+        what_is_sent_and_forgotten_follows_from_its_sender(&env, &collects, &a, &b).await;
         what_does_not_come_to_an_end_has_a_span_that_does(&env, &collects, &a, &*hold).await;
         nobody_who_listens_gets_nothing(&collects, &a).await;
     });
@@ -193,6 +200,21 @@ async fn a_call_from_within_a_message_is_a_child_of_it(
     for event in ["in the handler", "in the future", "in the last step"] {
         assert_eq!(collects.within(event), Some(outer), "{event}");
     }
+    collects.0.lock().unwrap().spans.clear();
+}
+
+async fn what_is_sent_and_forgotten_follows_from_its_sender(
+    env: &Env,
+    collects: &Collects,
+    a: &Ref<Counter>,
+    b: &Ref<Counter>,
+) {
+    let told = b.clone();
+    let visit = a.visit(move |_, _| Reply::Now(told.tell(Add(0))), SOON);
+    assert_eq!(visit.await, Ok(Ok(())));
+    let (visit, _) = collects.ended(env, "a", "actor.visit", "1").await;
+    let (_, seen) = collects.ended(env, "b", "counter.add", "1").await;
+    assert_eq!((seen.parent, seen.follows), (None, Some(visit)));
     collects.0.lock().unwrap().spans.clear();
 }
 

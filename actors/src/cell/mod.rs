@@ -213,7 +213,7 @@ impl<B: Behaviour> Cell<B> {
         deadline: Option<Instant>,
         patient: bool,
     ) -> Result<u64, CallError> {
-        let mail = spans::traced(&self.name, mail);
+        let mail = spans::traced(&self.name, mail, patient);
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::Down);
@@ -247,7 +247,7 @@ impl<B: Behaviour> Cell<B> {
     where
         B: Handle<M>,
     {
-        let mail = spans::traced(&self.name, Parcel::<B, M>::new(message, None));
+        let mail = spans::traced(&self.name, Parcel::<B, M>::new(message, None), false);
         let mut state = self.state.lock();
         if state.closed {
             return Err(CallError::Down);
