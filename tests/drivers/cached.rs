@@ -19,12 +19,15 @@ fn names_small_files_and_cached_content_are_served_while_the_driver_is_down() {
         let error = bench.nx.read("/bad/d/cold").expect_err("it is not in memory");
         (error.kind() == ErrorKind::Unavailable).then_some(())
     });
+    let calls = bench.status("/bad").calls;
     for _ in 0..10 {
         assert_eq!(bench.nx.read("/bad/d/warm").expect("it is in memory"), vec![2; LARGE]);
         assert_eq!(bench.nx.read("/bad/d/small").expect("it is in the metastore"), "in the metastore");
         assert_eq!(bench.nx.stat("/bad/d/cold").expect("it is a row").size, 4 << 20);
         assert_eq!(bench.nx.readdir("/bad/d").expect("they are rows").len(), 3);
     }
+    let now = bench.status("/bad").calls;
+    assert_eq!((now.made, now.refused), (calls.made, calls.refused), "nobody came to the driver's door");
     // What needs no driver can be changed, too.
     bench.nx.write("/bad/d/small", "changed").expect("it goes into the metastore");
     bench.nx.rename("/bad/d/cold", "/bad/d/moved").expect("it is a row");

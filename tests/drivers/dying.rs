@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
+use nexus::actors::{Inject, Moment};
 use nexus::{ErrorKind, Executed, Kill, MountSpec, MountStatus, blocking};
 use nexus_drivers::faults::Faults;
 use nexus_drivers::redb::{RedbConfig, RedbMetastore};
@@ -147,6 +148,31 @@ fn a_swap_whose_actors_die_at_the_row_is_finished() {
         assert_eq!(nx.read("/m/f").expect("it is there"), vec![1; LARGE]);
         nx.swap_driver("/m", spec(folder.path(), FAULTY_CAS)).expect("nothing is left of it");
         nx.shutdown().expect("it stops");
+    }
+}
+
+/// What was prepared is still good: the next incarnation is asked to publish it.
+#[test]
+fn a_swap_succeeds_although_the_drivers_actor_dies_of_publishing() {
+    for fault in [Inject::Panic, Inject::Error, Inject::Kill] {
+        for moment in [Moment::Before, Moment::After] {
+            let folder = tempfile::tempdir().expect("there is room");
+            let metastore = metastore(folder.path());
+            let nx = begin(folder.path(), &metastore);
+            let before = status(&nx);
+            metastore.arm(Stop::AfterTheRow);
+            let (other, new) = (nx.clone(), spec(folder.path(), "cas-local"));
+            let swap = thread::spawn(move || other.swap_driver("/m", new));
+            metastore.reached();
+            let struck = nx.kill(&before.actor, Kill::Handling(fault, moment));
+            assert!(struck.expect("it can be killed"));
+            metastore.open();
+            let swapped = swap.join().expect("it ends").expect("it is asked again");
+            assert!(swapped.to > before.generation, "{fault:?} {moment:?}");
+            assert_eq!(status(&nx).driver, "cas-local");
+            assert_eq!(nx.read("/m/f").expect("it is there"), vec![1; LARGE]);
+            nx.shutdown().expect("it stops");
+        }
     }
 }
 

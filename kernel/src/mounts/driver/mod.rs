@@ -148,7 +148,13 @@ impl Driver {
     }
 
     fn failed(&mut self, error: &StoreError, cx: &mut Cx<'_, Self>) {
-        tracing::warn!(mount = %self.mount.point, %error, attempt = self.attempts, "a driver cannot be opened");
+        let (mount, attempt) = (&self.mount.point, self.attempts);
+        // One that stays down for days is not told every few seconds.
+        if attempt.is_power_of_two() || attempt == 0 {
+            tracing::warn!(%mount, %error, attempt, "a driver cannot be opened");
+        } else {
+            tracing::debug!(%mount, %error, attempt, "a driver cannot be opened");
+        }
         let cause: Arc<str> = error.to_string().into();
         self.mount.health().note(cx.env(), &cause);
         self.recover(cause, cx);
