@@ -442,7 +442,8 @@ async fn greet(folder: &Path) -> std::result::Result<(Arc<Connection>, Inbox, We
     let mut inbox = Inbox::new(GREETING_MAX);
     // It is taken to have gone away while it ended, when it says nothing.
     let gone = |error: io::Error| NoConnection::Nobody(error);
-    while !lines.write(&stream).map_err(gone)? {
+    // Who is not taken may be told before it has greeted, and let go: what was told can be read all the same.
+    while let Ok(false) = lines.write(&stream) {
         stream.writable().await.map_err(gone)?;
     }
     let answer = loop {
