@@ -313,18 +313,21 @@ pub(crate) struct GrepArgs {
 
 /// Attach a driver's tree at a path; it is remembered over restarts
 #[derive(Debug, Args)]
-#[command(after_help = "With --json: {path, driver, created}.")]
+#[command(after_help = "With --json: {path, driver, created}, and with --replace {path, driver, swapped}.")]
 pub(crate) struct MountArgs {
     pub(crate) path: String,
     /// The driver, such as cas-local, path-local or memory
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: String,
-    /// An option of the driver
+    /// An option of the driver, or of every mount: deadline_ms, open_ms, probe_ms
     #[arg(long = "opt", value_name = "K=V", value_parser = key_value)]
     pub(crate) options: Vec<(String, String)>,
     /// Refuse changes below it
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Put the driver in the place of the one that is mounted there, while calls go on
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 /// Detach a mount; what it holds stays where it is
@@ -337,7 +340,8 @@ pub(crate) struct UmountArgs {
 /// List the mounts and how they are
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, in_flight}.")]
+With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight,
+calls, last_failure}.")]
 pub(crate) struct MountsArgs {}
 
 /// Draw the supervision tree: each actor, its state, incarnation, restarts and mailbox
