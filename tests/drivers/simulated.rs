@@ -84,7 +84,7 @@ fn run(seed: u64) -> Vec<String> {
         seen.push(format!("{:?}", bad.calls));
         let tree = nx.tree().await.expect("it answers");
         for supervisor in &tree.children {
-            assert_eq!(supervisor.actor.generation, 1, "{} was restarted", supervisor.id);
+            assert_eq!(supervisor.generation, 1, "{} was restarted", supervisor.id);
         }
         nx.shutdown().await.expect("it stops");
         seen
