@@ -24,6 +24,8 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
     assert_eq!(names.iter().filter(|name| **name == "kill").count(), 6);
     let kills = steps.iter().find(|step| step["step"] == "kills").expect("primitives are killed");
     assert_eq!(kills["failed"], 0);
+    let policy = steps.iter().find(|step| step["step"] == "policy").expect("policies are swapped");
+    assert_eq!((&policy["tried"], &policy["passed"], &policy["failed"]), (&15.into(), &0.into(), &0.into()));
     for crash in steps.iter().filter(|step| step["step"] == "kill -9") {
         assert_eq!((&crash["left"]["missing"], &crash["left"]["torn"]), (&0.into(), &0.into()));
         assert!(crash["left"]["acknowledged"].as_u64() >= Some(150), "{crash}");
