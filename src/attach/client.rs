@@ -141,24 +141,24 @@ impl Remote {
     }
 
     async fn request(&self, caller: &Arc<Caller>, request: Request, about: &About) -> Result<Given> {
-        let asked = (**caller != *self.granted).then(|| (**caller).clone());
-        let parcel = Call::pack(asked, request).map_err(|why| about.too_large(&why))?;
-        let (head, body) = (parcel.head.len(), parcel.body_length());
-        if head > CALL_HEAD_MAX || body > BODY_MAX {
-            return Err(about.too_large(&WireError::MessageTooLarge { head: head as u64, body }));
-        }
-        let message = match self.exchange(&parcel, about).await {
-            // The owner may have been restarted since the last call. What was not sent can be sent again.
-            Err(Lost::Before) => self.exchange(&parcel, about).await,
-            done => done,
+        let mut again = true;
+        let message = loop {
+            let lost = |lost| about.lost(&self.folder, lost);
+            let connection = self.connection().await.map_err(lost)?;
+            // After a restart the owner may grant another than before: then it is asked for the one that the handle is.
+            let asked = (**caller != connection.granted).then(|| (**caller).clone());
+            let parcel = Call::pack(asked, request.clone()).map_err(|why| about.too_large(&why))?;
+            let (head, body) = (parcel.head.len(), parcel.body_length());
+            if head > CALL_HEAD_MAX || body > BODY_MAX {
+                return Err(about.too_large(&WireError::MessageTooLarge { head: head as u64, body }));
+            }
+            match connection.call(parcel, about.changes).await {
+                // The owner may have been restarted since the last call. What was not sent can be sent again.
+                Err(Lost::Before) if std::mem::take(&mut again) => {}
+                done => break done.map_err(lost)?,
+            }
         };
-        let message = message.map_err(|lost| about.lost(&self.folder, lost))?;
         Reply::unpack(message).map_err(|why| about.unreadable(&why))?
-    }
-
-    async fn exchange(&self, parcel: &Parcel, about: &About) -> std::result::Result<Message, Lost> {
-        let connection = self.connection().await?;
-        connection.call(parcel, about.changes).await
     }
 
     /// The connection; a new one when it was lost.
@@ -269,7 +269,8 @@ enum Lost {
 
 /// A connection to a server that has taken us.
 struct Connection {
-    stream: UnixStream,
+    /// As whom the server took us, this time.
+    granted: Caller,
     lines: Mutex<Lines>,
     numbers: AtomicU64,
     /// One for each call that may be under way.
@@ -281,6 +282,8 @@ struct Connection {
 /// What waits to leave, and who waits for what.
 #[derive(Default)]
 struct Lines {
+    /// None once the connection is lost; the task that reads has the other hold on it.
+    stream: Option<Arc<UnixStream>>,
     outbox: Outbox,
     waiting: HashMap<u64, Waiting>,
     /// Why the connection is no more.
@@ -298,7 +301,7 @@ impl Connection {
         self.lines.lock().lost.is_some()
     }
 
-    async fn call(&self, parcel: &Parcel, changes: bool) -> std::result::Result<Message, Lost> {
+    async fn call(&self, parcel: Parcel, changes: bool) -> std::result::Result<Message, Lost> {
         let place = self.places.acquire().await.map_err(|_| Lost::Before)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (reply, replied) = oneshot::channel();
@@ -308,7 +311,7 @@ impl Connection {
                 return Err(Lost::Before);
             }
             lines.waiting.insert(number, Waiting { reply, sent: false });
-            lines.outbox.push_message(Kind::Call, number, &parcel.head, parcel.body.clone());
+            lines.outbox.push_message(Kind::Call, number, &parcel.head, parcel.body);
             self.push_out(&mut lines);
         }
         let mut under_way = UnderWay { connection: self, number, _place: place, replied: false };
@@ -323,7 +326,7 @@ impl Connection {
 
     /// Writes what the socket takes now; what it does not take is for the driver.
     fn push_out(&self, lines: &mut Lines) {
-        match lines.write(&self.stream) {
+        match lines.write() {
             Ok(true) => {}
             Ok(false) => self.driver.wake(),
             Err(error) => {
@@ -348,7 +351,8 @@ impl Connection {
 
 impl Lines {
     /// Writes what the socket takes; whether that was all.
-    fn write(&mut self, stream: &UnixStream) -> io::Result<bool> {
+    fn write(&mut self) -> io::Result<bool> {
+        let Some(stream) = &self.stream else { return Ok(true) };
         while !self.outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let filled = self.outbox.slices(&mut slices);
@@ -379,6 +383,7 @@ impl Lines {
             let _ = waiting.reply.send(Err(lost));
         }
         self.outbox = Outbox::default();
+        self.stream = None;
     }
 }
 
@@ -414,8 +419,8 @@ async fn connect(env: &Env, folder: &Path) -> std::result::Result<(Arc<Connectio
             let error = Error::on_host(Op::Connect, &place, ErrorKind::TimedOut);
             Err(NoConnection::Final(error.because(format!("nobody answered within {GREETING_WITHIN:?}"))))
         });
-        let greeted = greeted.map(|(connection, inbox, welcome)| {
-            let driver = Driver::new(own.clone(), connection.clone(), inbox);
+        let greeted = greeted.map(|(connection, stream, inbox, welcome)| {
+            let driver = Driver::new(own.clone(), connection.clone(), stream, inbox);
             own.spawn("attached", driver);
             (connection, welcome)
         });
@@ -431,18 +436,22 @@ async fn connect(env: &Env, folder: &Path) -> std::result::Result<(Arc<Connectio
     })
 }
 
-async fn greet(folder: &Path) -> std::result::Result<(Arc<Connection>, Inbox, Welcome), NoConnection> {
+async fn greet(
+    folder: &Path,
+) -> std::result::Result<(Arc<Connection>, Arc<UnixStream>, Inbox, Welcome), NoConnection> {
     let fail = |kind: ErrorKind, why: &dyn fmt::Display| {
         NoConnection::Final(Error::on_host(Op::Connect, folder, kind).because(why))
     };
     let address = Address::of(folder).map_err(|error| host(folder, error))?;
     let stream = UnixStream::connect(&address.path).await.map_err(|error| host(folder, error))?;
-    let mut lines = Lines::default();
+    let stream = Arc::new(stream);
+    let mut lines = Lines { stream: Some(stream.clone()), ..Lines::default() };
     lines.outbox.push_frame(Kind::Hello, 0, &hello(&Version::own()));
     let mut inbox = Inbox::new(GREETING_MAX);
     // It is taken to have gone away while it ended, when it says nothing.
     let gone = |error: io::Error| NoConnection::Nobody(error);
-    while !lines.write(&stream).map_err(gone)? {
+    // Who is not taken may be told before it has greeted, and let go: what was told can be read all the same.
+    while let Ok(false) = lines.write() {
         stream.writable().await.map_err(gone)?;
     }
     let answer = loop {
@@ -462,13 +471,13 @@ async fn greet(folder: &Path) -> std::result::Result<(Arc<Connection>, Inbox, We
             let welcome = Welcome::read(&payload).map_err(|why| fail(ErrorKind::NotSupported, &why))?;
             inbox.widen();
             let connection = Arc::new(Connection {
-                stream,
+                granted: welcome.granted.clone(),
                 lines: Mutex::new(lines),
                 numbers: AtomicU64::new(1),
                 places: Semaphore::new((welcome.in_flight_max as usize).min(Semaphore::MAX_PERMITS)),
                 driver: AtomicWaker::new(),
             });
-            Ok((connection, inbox, welcome))
+            Ok((connection, stream, inbox, welcome))
         }
         Incoming::Frame { kind: Kind::Refused, payload, .. } => Err(match Refused::read(payload) {
             Some(Refused { why: Some(Refusal::Ending), .. }) => NoConnection::Ending,
@@ -506,14 +515,15 @@ fn host(folder: &Path, error: io::Error) -> NoConnection {
 struct Driver {
     env: Env,
     connection: Arc<Connection>,
+    stream: Arc<UnixStream>,
     inbox: Inbox,
     look: Option<Sleep>,
     blocked_since: Option<Instant>,
 }
 
 impl Driver {
-    fn new(env: Env, connection: Arc<Connection>, inbox: Inbox) -> Self {
-        Self { env, connection, inbox, look: None, blocked_since: None }
+    fn new(env: Env, connection: Arc<Connection>, stream: Arc<UnixStream>, inbox: Inbox) -> Self {
+        Self { env, connection, stream, inbox, look: None, blocked_since: None }
     }
 
     /// Says why the connection is no more, and whether calls that have no reply may have been executed.
@@ -526,13 +536,13 @@ impl Driver {
                 if let Some(why) = &lines.lost {
                     return Poll::Ready((why.clone(), true));
                 }
-                match lines.write(&connection.stream) {
+                match lines.write() {
                     Ok(all) => !all,
                     Err(error) => return Poll::Ready((error.to_string().into(), true)),
                 }
             };
             if blocked {
-                match connection.stream.poll_write_ready(cx) {
+                match self.stream.poll_write_ready(cx) {
                     Poll::Ready(Ok(())) => continue,
                     Poll::Ready(Err(error)) => return Poll::Ready((error.to_string().into(), true)),
                     Poll::Pending => {}
@@ -580,11 +590,11 @@ impl Driver {
                 _ => return Err(lost(&"it does not keep to the protocol")),
             }
         }
-        match connection.stream.poll_read_ready(cx) {
+        match self.stream.poll_read_ready(cx) {
             Poll::Pending => return Ok(moved),
             Poll::Ready(ready) => ready.map_err(|error| lost(&error))?,
         }
-        match connection.stream.try_read_buf(self.inbox.room()) {
+        match self.stream.try_read_buf(self.inbox.room()) {
             Ok(0) => Err(lost(&"it closed the connection")),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),

@@ -18,6 +18,9 @@ mod session;
 mod socket;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

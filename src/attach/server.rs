@@ -60,6 +60,7 @@ pub(super) struct Shared {
 pub(super) struct Counts {
     pub(super) calls: AtomicUsize,
     pub(super) served: AtomicU64,
+    pub(super) crashed: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
 }
@@ -78,6 +79,8 @@ pub struct ServingStats {
     pub accepted: u64,
     /// Clients that were not: of another user, or too many.
     pub refused: u64,
+    /// Clients that were lost to a defect of the server.
+    pub crashed: u64,
 }
 
 impl Server {
@@ -123,6 +126,7 @@ impl Server {
             served: counts.served.load(Ordering::Relaxed),
             accepted: counts.accepted.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),
+            crashed: counts.crashed.load(Ordering::Relaxed),
         }
     }
 }

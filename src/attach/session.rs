@@ -76,6 +76,8 @@ pub(super) struct Session {
     /// Since when replies do not leave, and calls do not arrive whole.
     blocked_since: Option<Instant>,
     within_since: Option<Instant>,
+    /// Whether it is being polled: still so when it is dropped, it panicked.
+    is_polled: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -129,6 +131,7 @@ impl Session {
             look: None,
             blocked_since: None,
             within_since: None,
+            is_polled: false,
             _place: place,
         }
     }
@@ -395,7 +398,10 @@ impl Future for Session {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match self.advance(cx) {
+        self.is_polled = true;
+        let advanced = self.advance(cx);
+        self.is_polled = false;
+        match advanced {
             Ok(()) => Poll::Pending,
             Err(why) => {
                 match why {
@@ -410,6 +416,7 @@ impl Future for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.shared.counts.crashed.fetch_add(self.is_polled.into(), Ordering::Relaxed);
         self.drop_calls();
     }
 }

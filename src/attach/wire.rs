@@ -151,7 +151,7 @@ impl Inbox {
     /// Where arriving bytes go, with room for a frame. Bounded: by a frame and what was read with its end.
     pub(crate) fn room(&mut self) -> &mut BytesMut {
         // Little while it is quiet: most frames are small.
-        let wanted = self.waiting().map_or(READ, |length| length.clamp(READ, HEADER + self.frame_max));
+        let wanted = self.waiting().map_or(READ, |length| length.min(HEADER + self.frame_max).max(READ));
         let missing = wanted.saturating_sub(self.buffer.len()).max(READ_LEAST);
         self.buffer.reserve(missing);
         &mut self.buffer
@@ -631,6 +631,7 @@ mod tests {
             frames in vec((0u8..9, any::<u8>(), vec(any::<u8>(), 0..60)), 0..8),
             noise in vec(any::<u8>(), 0..40),
             portion in 1usize..50,
+            frame_max in prop_oneof![Just(FRAME_MAX), 1usize..100],
         ) {
             let mut bytes = BytesMut::new();
             for (kind, length, payload) in &frames {
@@ -643,7 +644,7 @@ mod tests {
                 bytes.extend_from_slice(payload);
             }
             bytes.extend_from_slice(&noise);
-            let mut inbox = Inbox::new(FRAME_MAX);
+            let mut inbox = Inbox::new(frame_max);
             'all: for some in bytes.chunks(portion) {
                 inbox.room().extend_from_slice(some);
                 let bound = 2 * (bytes.len() + HEADER + FRAME_MAX + READ);

@@ -10,5 +10,6 @@ mod imports;
 mod killed;
 mod pipes;
 mod round_trip;
+mod serving;
 mod statuses;
 mod tours;

@@ -139,8 +139,9 @@ impl Tour<'_> {
         let took = self.env.now().duration_since(begun);
         let tree = session.nx.tree().await?;
         let (actors, mounts) = (count(&tree), session.nx.mounts().await?.len());
+        let what = if session.nx.kernel().is_ok() { "a kernel on" } else { "the kernel that owns" };
         let says = format!(
-            "a kernel on {} is ready after {:.1} ms: {actors} actors in its supervision tree, {mounts} mounts",
+            "{what} {} is ready after {:.1} ms: {actors} actors in its supervision tree, {mounts} mounts",
             self.data.display(),
             took.as_secs_f64() * 1e3
         );
@@ -167,7 +168,9 @@ impl Tour<'_> {
 
     async fn import(&self, session: &Arc<Session>, source: &Source, tree: &VPath) -> Outcome {
         let begun = self.env.now();
-        let before = session.nx.kernel()?.store_stats();
+        // What was committed is counted in the process of the kernel.
+        let stats = || session.nx.kernel().ok().map(|kernel| kernel.store_stats());
+        let before = stats();
         let transfer = Arc::new(Transfer::begin("import", session.env(), &session.out));
         let import = Import {
             destination: tree.clone(),
@@ -182,12 +185,19 @@ impl Tour<'_> {
         if counts.failed > 0 {
             return Err(Failure::claim("tour", format!("{} entries were not imported", counts.failed)));
         }
-        let after = session.nx.kernel()?.store_stats();
-        let (entries, batches) = (after.entries - before.entries, after.batches - before.batches);
+        let counted = before.zip(stats());
+        let counted =
+            counted.map(|(before, after)| (after.entries - before.entries, after.batches - before.batches));
+        let commits = match counted {
+            Some((entries, batches)) => {
+                format!("{entries} commits in {batches} batches, each on disk before it was acknowledged")
+            }
+            None => "each commit on disk before it was acknowledged".into(),
+        };
+        let (entries, batches) = counted.unzip();
         let capped = counts.files >= FILES_MAX || counts.bytes >= BYTES_MAX;
         let says = format!(
-            "{} {} files, {:.1} MB, {} directories, {} links from {} are in: {:.0} files/s, {entries} commits in {batches} \
-             batches, each on disk before it was acknowledged",
+            "{} {} files, {:.1} MB, {} directories, {} links from {} are in: {:.0} files/s, {commits}",
             if capped { "the first" } else { "all" },
             counts.files,
             counts.bytes as f64 / 1e6,
@@ -230,8 +240,10 @@ impl Tour<'_> {
                 );
                 return Err(Failure::claim("tour", found));
             }
+            let kernel =
+                if session.nx.kernel().is_ok() { "its store was open" } else { "its kernel was asked" };
             let says = format!(
-                "a process with 64 writers was killed (SIGKILL) after {in_round} acknowledged writes; its store was open again \
+                "a process with 64 writers was killed (SIGKILL) after {in_round} acknowledged writes; {kernel} again \
                  after {opened:.1} ms: {} acknowledged in all, {} present, {} missing, {} torn",
                 left.acknowledged, left.present, left.missing, left.torn
             );

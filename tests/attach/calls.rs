@@ -1,0 +1,172 @@
+//! Calls, and what they carry.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use futures_util::StreamExt;
+use nexus::{ByteRange, Bytes, ErrorKind, Grep, MountSpec, Serving, SysRead, SysWrite, VPath, blocking};
+
+use crate::bench::{Bench, until};
+
+fn path(text: &str) -> VPath {
+    VPath::parse(text).expect("written as one")
+}
+
+/// Bytes that tell a mix-up of pieces.
+fn pattern(length: usize) -> Bytes {
+    let words = (0u32..).flat_map(u32::to_le_bytes);
+    words.take(length).collect::<Vec<_>>().into()
+}
+
+#[test]
+fn large_content_goes_both_ways() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    for length in [0, 1, 16_384, 200_000, 262_144, 262_145, 12 << 20] {
+        let content = pattern(length);
+        let written = nx.write("/f", content.clone()).expect("it writes");
+        assert_eq!(written.written, length as u64);
+        assert!(bench.owner.read("/f").expect("it is there") == content, "{length} bytes in");
+        assert!(nx.read("/f").expect("it is there") == content, "{length} bytes out");
+    }
+    let content = pattern(12 << 20);
+    let part = nx.read_range("/f", 1_234_567, 10_000_000).expect("it is there");
+    assert!(part == content[1_234_567..11_234_567]);
+    let ranges = vec![ByteRange::new(5, 10_000_000), ByteRange::new(1 << 60, 5), ByteRange::new(0, 7)];
+    let read = nx.send(SysRead::at(path("/f")).vectored(ranges)).expect("it is there");
+    assert!(read.data == content[5..10_000_005] && read.more == [Bytes::new(), content.slice(..7)]);
+    assert_eq!(*read.metadata, *bench.owner.stat("/f").expect("it is there"));
+
+    let many: Vec<Bytes> = (0..100_000u32).map(|n| Bytes::copy_from_slice(&n.to_le_bytes())).collect();
+    nx.send(SysWrite::vectored(path("/many"), many).create()).expect("it writes");
+    assert!(bench.owner.read("/many").expect("it is there") == pattern(400_000));
+    let (old, new) = (pattern(3_000_000).slice(1_000..2_900_000), Bytes::from(vec![b'x'; 3_000_000]));
+    nx.write("/edit", pattern(3_000_000)).expect("it writes");
+    nx.edit("/edit", old, new.clone()).expect("it is there once");
+    let edited = bench.owner.read("/edit").expect("it is there");
+    assert!(edited[1_000..3_001_000] == new && edited.len() == 3_000_000 + 101_000);
+}
+
+#[test]
+fn what_is_larger_than_may_be_is_refused_before_it_is_sent() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    let part = Bytes::from(vec![0; 64 << 20]);
+    let much = vec![part; 65];
+    let refused = nx.send(SysWrite::vectored(path("/f"), much.clone()).create()).expect_err("it is too much");
+    let there = bench.owner.send(SysWrite::vectored(path("/f"), much).create()).expect_err("it is too much");
+    assert_eq!((refused.kind(), refused.executed()), (there.kind(), there.executed()));
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    assert!(
+        nx.read("/f").is_err_and(|error| error.kind() == ErrorKind::NotFound),
+        "and the connection serves on"
+    );
+}
+
+#[test]
+fn many_calls_are_under_way_on_one_connection() {
+    let bench = Bench::new(Serving::administrator().in_flight_max(16));
+    let nx = bench.attach();
+    let content = pattern(3 << 20);
+    nx.write("/large", content.clone()).expect("it writes");
+    nexus_actors::block_on(async {
+        let nx = nx.as_async();
+        let calls = (0..200u32).map(|n| {
+            let content = &content;
+            async move {
+                match n % 4 {
+                    0 => assert!(nx.read("/large").await.expect("it is there") == *content),
+                    1 => drop(nx.append("/log", format!("{n}\n")).await.expect("it writes")),
+                    2 => drop(
+                        nx.write(format!("/large{n}"), content.slice(..1 << 20)).await.expect("it writes"),
+                    ),
+                    _ => assert_eq!(nx.stat("/large").await.expect("it is there").size, 3 << 20),
+                }
+            }
+        });
+        futures_util::stream::iter(calls).buffer_unordered(64).collect::<Vec<()>>().await;
+    });
+    let log = bench.owner.read("/log").expect("it is there");
+    assert_eq!(String::from_utf8_lossy(&log).lines().count(), 50);
+    until(&bench.owner, "the end of all", || bench.owner.serving().unwrap().unwrap().calls == 0);
+}
+
+#[test]
+fn batches_walks_globs_and_greps_work_from_elsewhere() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    let files = (0..600).map(|n| (format!("/d/{:02}/{n}", n % 50), format!("line\nnumber {n}\n")));
+    assert!(nx.write_batch(files.collect::<Vec<_>>()).iter().all(Result::is_ok));
+    let here = |nx: &blocking::Nexus| {
+        let walked: Vec<_> = nx.walk("/").with_metadata().map(|entry| entry.expect("it walks")).collect();
+        let found = nx.grep(Grep::new("number .*7$").path("/d")).expect("it greps");
+        let globbed = nx.glob("/d/*7/*9").expect("it globs");
+        let read = nx.read_batch(globbed.clone()).into_iter().map(|read| read.expect("it is there"));
+        (walked, found.matches, found.stats, globbed, read.collect::<Vec<_>>())
+    };
+    assert!(here(&nx) == here(&bench.owner));
+    assert_eq!(here(&nx).0.len(), 1 + 50 + 600);
+}
+
+#[test]
+fn the_kernel_is_shown_and_hurt_from_elsewhere() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    nx.mount("/m", MountSpec::new("memory")).expect("it mounts");
+    let (there, here) = (nx.mounts().expect("it looks"), bench.owner.mounts().expect("it looks"));
+    assert_eq!(there, here);
+    let router = |nx: &blocking::Nexus| {
+        let tree = nx.tree().expect("it looks");
+        let kernel = tree.children.into_iter().find(|child| &*child.id == "kernel").expect("it is there");
+        kernel.children.into_iter().find(|child| &*child.id == "router").expect("it is there")
+    };
+    let before = router(&nx).generation;
+    assert!(nx.kill("nexus/kernel/router", nexus::Kill::Panic).expect("it may"));
+    until(&nx, "the router", || router(&nx).generation == before + 1);
+    let exit = router(&nx).last_exit.expect("it has ended once");
+    assert_eq!((&*exit.kind, router(&bench.owner).last_exit), ("panic", Some(exit.clone())));
+    assert!(!nx.kill("nexus/kernel/nobody", nexus::Kill::Panic).expect("it may"));
+    assert!(nx.kill("nexus/kernel", nexus::Kill::Error).expect("it may"), "a supervisor, too");
+}
+
+#[test]
+fn what_needs_the_process_of_the_kernel_says_so() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    let refusals = [
+        nx.kernel().map(drop).unwrap_err(),
+        nx.hooks().map(drop).unwrap_err(),
+        nx.set_permission(None).unwrap_err(),
+        nx.serving().map(drop).unwrap_err(),
+        nx.ended().map(drop).unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_eq!(refused.kind(), ErrorKind::NotSupported);
+        assert!(refused.to_string().contains("the handle is attached"), "{refused}");
+    }
+}
+
+#[test]
+fn a_call_whose_caller_goes_away_is_called_off() {
+    let bench = Bench::new(Serving::administrator().in_flight_max(4));
+    let nx = bench.attach();
+    let content = pattern(8 << 20);
+    nx.write("/large", content.clone()).expect("it writes");
+    let locks = bench.owner.kernel().expect("it is the administrator's").path_locks();
+    let there = nx.as_async();
+    for round in 0..100 {
+        // Both are dropped soon after their first step: in the middle of what is sent or received.
+        let mut both =
+            pin!(futures_util::future::join(there.read("/large"), there.write("/other", content.clone())));
+        assert!(both.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        (0..round * 100).for_each(|_| std::hint::spin_loop());
+    }
+    assert!(nx.read("/large").expect("it is there") == content, "the connection serves on");
+    until(&bench.owner, "the end of all", || {
+        let statistics = locks.statistics();
+        (statistics.held, statistics.waiting, bench.owner.serving().unwrap().unwrap().calls) == (0, 0, 0)
+    });
+    let other = bench.owner.read("/other");
+    assert!(other.is_err() || other.is_ok_and(|other| other == content), "all of it or nothing");
+}
