@@ -18,7 +18,7 @@ mod time;
 pub use content::ContentId;
 pub use error::{Errno, Error, ErrorKind, Executed, Op, Result};
 pub use event::{Event, EventKind, EventMask, UnknownEvent};
-pub use hook::{HookContext, MountContext, Outcome, Verdict};
+pub use hook::{HookContext, MountContext, Outcome, Resolved, Verdict};
 pub use ident::{Caller, FileId, LockId, Lsn, OpId, ZoneError, ZoneId};
 pub use message::Message;
 pub use metadata::{Attributes, EntryType, FileMetadata};

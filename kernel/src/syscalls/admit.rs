@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_messages::syscall::{Syscall, SyscallMessage};
-use nexus_messages::{Caller, Error, ErrorKind, Event, HookContext, Op, OpId, Outcome, Result, VPath};
+use nexus_messages::{
+    Caller, Error, ErrorKind, Event, HookContext, Op, OpId, Outcome, Resolved, Result, VPath,
+};
 
 use super::locate::{Located, locate};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Wants};
@@ -171,6 +173,8 @@ async fn intercept<S: Admissible>(
     let Some(Seen { passage, context: Some(context), .. }) = hooked.0.as_deref_mut() else {
         return Ok((call, located));
     };
+    let other = located.1.as_ref().map(|second| second.site.path.clone());
+    context.resolved = Some(Resolved { path: located.0.site.path.clone(), other });
     passage.before(context).await.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
     if context.call == shown {
         return Ok((call, located));
