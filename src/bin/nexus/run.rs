@@ -82,7 +82,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
 
 /// The settings: the command line's above the environment's and the file's.
 pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<Config> {
-    let config = Config::load_from(data)?;
+    let config = Config::load_from(data)?.service::<nexus::services::audit::Audit>();
     let Some(name) = profile else { return Ok(config) };
     let profile: Profile = name.parse().map_err(|why| Failure::Usage(format!("--profile: {why}")))?;
     Ok(config.profile(profile))
