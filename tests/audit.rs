@@ -215,7 +215,7 @@ async fn what_is_refused_or_fails_is_logged_beside_it() {
     check(nx.write("/way/root/changes/x", "y").await.map(drop), ErrorKind::PermissionDenied);
     check(nx.remove_all("/audit").await.map(drop), ErrorKind::PermissionDenied);
     check(nx.rename("/audit", "/gone").await.map(drop), ErrorKind::PermissionDenied);
-    check(agent.append("/missing", "y").await.map(drop), ErrorKind::NotFound);
+    check(agent.rename("/missing", "/found").await.map(drop), ErrorKind::NotFound);
     let refused = loop {
         let refused = all(&audit, Query::root().refusals()).await;
         if refused.iter().filter(|record| matches!(record.entry, Entry::Refusal { .. })).count() == 6 {
