@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::effect::Weighed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{Caller, OpId};
 use crate::path::VPath;
@@ -76,12 +77,21 @@ impl Verdict {
 pub struct Outcome {
     /// The error, when the call failed.
     pub error: Option<Error>,
+    /// What the hook that is told has let pass when it weighed the call; for hooks that weigh.
+    pub weighed: Option<Weighed>,
 }
 
 impl Outcome {
     /// The outcome of a call that gave `result`.
     pub fn of<T>(result: &Result<T>) -> Self {
-        Self { error: result.as_ref().err().cloned() }
+        Self { error: result.as_ref().err().cloned(), weighed: None }
+    }
+
+    /// The same, as the hook is told it that let this pass when it weighed the call.
+    #[must_use]
+    pub fn with(mut self, weighed: Weighed) -> Self {
+        self.weighed = Some(weighed);
+        self
     }
 
     /// Whether the call did what was asked.
