@@ -5,3 +5,5 @@
 
 #[cfg(feature = "audit")]
 pub mod audit;
+#[cfg(feature = "quota")]
+pub mod quota;
