@@ -129,6 +129,7 @@
 //! # Ok::<(), nexus::Error>(())
 //! ```
 
+mod attach;
 pub mod blocking;
 mod boot;
 mod closing;
@@ -147,6 +148,7 @@ pub use nexus_services as services;
 /// Supervision trees, for one's own.
 pub use nexus_supervisors as supervisors;
 
+pub use attach::{Grant, Serving, ServingStats, attach, connect_or_attach};
 pub use bytes::Bytes;
 pub use config::Config;
 pub use handle::{Nexus, connect};
