@@ -13,7 +13,7 @@ use nexus::services::quota::{
 use nexus::{Config, Errno, ErrorKind, Kill, MountSpec, Nexus, SwapOptions};
 
 const SOON: Duration = Duration::from_secs(60);
-const WRITERS: u64 = 8;
+const WRITERS: usize = 8;
 
 fn below(path: &str) -> Subject {
     Subject::Below(path.parse().expect("it is a path"))
@@ -70,7 +70,7 @@ impl Load {
                     n += 1;
                     // Few names, so that the writers meet.
                     let (one, other) = (format!("/q/d{}/{}", n % 2, n % 5), format!("/q/d0/{}", (n + 2) % 7));
-                    let text = "x".repeat((n * 37 % 120) as usize);
+                    let text = "x".repeat(n * 37 % 120);
                     let result = match n % 8 {
                         0 => agent.append(&one, text).await.map(drop),
                         1 => agent.copy(&one, &other).await.map(drop),
