@@ -131,7 +131,7 @@ fn a_swap_whose_actors_die_at_the_row_is_finished() {
             for name in victim.split('/').skip(1) {
                 at = at.children.into_iter().find(|child| &*child.id == name).expect("it is in the tree");
             }
-            at.actor.generation
+            at.generation
         };
         let was = generation(&nx);
         assert!(nx.kill(victim, Kill::Brutal).expect("it can be killed"));

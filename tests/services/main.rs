@@ -3,5 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "users spawn their own tasks")]
 
 mod counter;
+mod hooks;
+mod policy;
 mod registering;
+mod shadow;
 mod swaps;
