@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nexus::actors::{Handle, Message};
 use nexus::service::ServiceRef;
 use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Record, Verify, verify_segment};
 use nexus::{Config, ErrorKind, Kill, Lsn, Nexus, Receipt, SwapOptions, SysWrite, Timestamp, VPath};
@@ -52,10 +53,23 @@ async fn writes(nx: &Nexus, round: usize, each: usize) -> Vec<(Receipt, String)>
     done
 }
 
+/// What the service answers. A kill may strike the very question, which is then asked again.
+async fn ask<M: Message + Clone>(audit: &ServiceRef<Audit>, message: M) -> M::Reply
+where
+    Audit: Handle<M>,
+{
+    loop {
+        match audit.call(message.clone(), SOON).await {
+            Ok(reply) => return reply,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Crashed, "{error}"),
+        }
+    }
+}
+
 async fn all(audit: &ServiceRef<Audit>, query: Query) -> Vec<Record> {
     let (mut query, mut records) = (query, Vec::new());
     loop {
-        let page = audit.call(query.clone(), SOON).await.expect("it answers").expect("it finds");
+        let page = ask(audit, query.clone()).await.expect("it finds");
         records.extend(page.records);
         let Some(next) = page.next else { return records };
         query = query.after(next);
@@ -67,7 +81,7 @@ async fn has_just(audit: &ServiceRef<Audit>, done: &[(Receipt, String)]) {
     let expected: BTreeMap<Lsn, _> =
         done.iter().map(|(receipt, text)| (receipt.lsn, (receipt.op_id, text))).collect();
     let last = *expected.keys().next_back().expect("something was written");
-    audit.call(CaughtUp::root(last), SOON).await.expect("it answers").expect("it catches up");
+    ask(audit, CaughtUp::root(last)).await.expect("it catches up");
     let records = all(audit, Query::root()).await;
     let mut found = Vec::new();
     let mut before = Lsn(0);
@@ -88,7 +102,7 @@ async fn has_just(audit: &ServiceRef<Audit>, done: &[(Receipt, String)]) {
         expected.into_iter().map(|(lsn, (op_id, text))| (lsn, (op_id, text.clone()))).collect();
     assert_eq!(found.len(), expected.len());
     assert!(found == expected, "the log tells something else");
-    let verified = audit.call(Verify::root(), SOON).await.expect("it answers").expect("it verifies");
+    let verified = ask(audit, Verify::root()).await.expect("it verifies");
     assert_eq!(verified.broken, None);
     assert_eq!(verified.records, records.len() as u64);
 }
@@ -136,7 +150,6 @@ async fn twenty_swaps_under_load_make_neither_a_hole_nor_a_double() {
 
 /// Not a test by itself: what the next one starts as another process, and kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "it tells the other process what was acknowledged")]
 async fn a_process_that_is_killed() {
     let Some(folder) = std::env::var_os(CHILD) else { return };
     let nx = boot(Config::new(std::path::PathBuf::from(folder)).service::<Audit>()).await;
