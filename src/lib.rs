@@ -139,11 +139,13 @@ mod folder;
 mod handle;
 mod hooks;
 mod profile;
-mod services;
+mod registering;
 mod tier2;
 
 /// The actor runtime that the kernel is made of, for actors of one's own.
 pub use nexus_actors as actors;
+/// Services that come with the kernel, to be registered where they are wanted.
+pub use nexus_services as services;
 /// Supervision trees, for one's own.
 pub use nexus_supervisors as supervisors;
 

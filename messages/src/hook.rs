@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::effect::Weighed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ident::{Caller, OpId};
 use crate::path::VPath;
@@ -12,7 +13,7 @@ use crate::syscall::Syscall;
 /// A call on its way through the interceptors.
 ///
 /// A hook that runs before the call may change `call`, also its paths; a rewritten path is resolved, routed and checked
-/// once more. Hooks that run after it see the outcome and cannot change it.
+/// once more, after the hooks. What else it changes is ignored. Hooks that run after it see the outcome and cannot change it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HookContext {
@@ -22,12 +23,24 @@ pub struct HookContext {
     pub op_id: Option<OpId>,
     /// The call, with its arguments.
     pub call: Syscall,
+    /// Where the call's paths led when it was admitted, with links followed as the call follows them; none for a call that was refused before,
+    /// and for one that has nowhere to lead, such as a mount.
+    pub resolved: Option<Resolved>,
+}
+
+/// Where the paths of a call lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The call's path; the source, where there are two.
+    pub path: VPath,
+    /// The second path of rename and copy.
+    pub other: Option<VPath>,
 }
 
 impl HookContext {
     /// The context of `call`, made by `caller`.
     pub fn new(caller: Arc<Caller>, op_id: Option<OpId>, call: Syscall) -> Self {
-        Self { caller, op_id, call }
+        Self { caller, op_id, call, resolved: None }
     }
 }
 
@@ -64,12 +77,21 @@ impl Verdict {
 pub struct Outcome {
     /// The error, when the call failed.
     pub error: Option<Error>,
+    /// What the hook that is told has let pass when it weighed the call; for hooks that weigh.
+    pub weighed: Option<Weighed>,
 }
 
 impl Outcome {
     /// The outcome of a call that gave `result`.
     pub fn of<T>(result: &Result<T>) -> Self {
-        Self { error: result.as_ref().err().cloned() }
+        Self { error: result.as_ref().err().cloned(), weighed: None }
+    }
+
+    /// The same, as the hook is told it that let this pass when it weighed the call.
+    #[must_use]
+    pub fn with(mut self, weighed: Weighed) -> Self {
+        self.weighed = Some(weighed);
+        self
     }
 
     /// Whether the call did what was asked.

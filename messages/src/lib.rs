@@ -4,6 +4,7 @@
 //! constructors and builders, so that a new field breaks nobody.
 
 mod content;
+mod effect;
 mod error;
 mod event;
 mod hook;
@@ -16,9 +17,10 @@ pub mod syscall;
 mod time;
 
 pub use content::ContentId;
+pub use effect::{Effect, Holding, Weighed};
 pub use error::{Errno, Error, ErrorKind, Executed, Op, Result};
 pub use event::{Event, EventKind, EventMask, UnknownEvent};
-pub use hook::{HookContext, MountContext, Outcome, Verdict};
+pub use hook::{HookContext, MountContext, Outcome, Resolved, Verdict};
 pub use ident::{Caller, FileId, LockId, Lsn, OpId, ZoneError, ZoneId};
 pub use message::Message;
 pub use metadata::{Attributes, EntryType, FileMetadata};

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, Lease, Panicked};
-use nexus_messages::{Caller, ErrorKind, Event, HookContext, Op, Outcome, VPath, Verdict};
+use nexus_messages::{
+    Caller, Effect, ErrorKind, Event, HookContext, Lsn, Op, Outcome, VPath, Verdict, Weighed,
+};
+use parking_lot::Mutex;
 
-use super::hook::Resolution;
+use super::hook::{Interceptor, Resolution};
 use super::view::{DispatchView, HookRefusal, Of, Place, PublishedHooks, Ready};
 use crate::caught::{catch, catch_async};
 use crate::registry::Active;
-use crate::service::{After, Before, Generation, OnLate, Run};
+use crate::service::{After, Before, Generation, OnLate, Run, Weigh};
 
 /// How long a call that a version on probation failed waits for the one before to come back.
 const SWAP_BACK_MAX: Duration = Duration::from_secs(1);
@@ -40,6 +43,15 @@ pub(crate) struct Passage {
     pins: Vec<Option<Lease<Active>>>,
     /// How many interceptors let the call pass.
     passed: usize,
+    weighed: Mutex<WeighedBy>,
+}
+
+/// What the interceptors let pass when they weighed the call.
+#[derive(Default)]
+struct WeighedBy {
+    /// By the interceptors' numbers.
+    effects: Vec<(usize, Arc<Effect>)>,
+    lsn: Option<Lsn>,
 }
 
 /// Why the hook of a service gave no verdict.
@@ -76,7 +88,7 @@ impl PublishedHooks {
                 }
                 pins.push(Some(lease));
             }
-            return Ok(Passage { view, pins, passed: 0 });
+            return Ok(Passage { view, pins, passed: 0, weighed: Mutex::default() });
         }
         let reason = "the hooks changed under the call again and again".to_owned();
         Err(HookRefusal::Refused { hook: "dispatch".into(), kind: ErrorKind::Busy, reason })
@@ -99,7 +111,7 @@ impl Passage {
     #[cfg(test)]
     pub(super) fn of(view: DispatchView) -> Self {
         let passed = view.interceptors.len();
-        Self { view: Arc::new(view), pins: Vec::new(), passed }
+        Self { view: Arc::new(view), pins: Vec::new(), passed, weighed: Mutex::default() }
     }
 
     /// Where `path` really is, when a resolver says that it is elsewhere. The resolver with the best pattern decides alone.
@@ -163,6 +175,47 @@ impl Passage {
         }
         self.passed = view.interceptors.len();
         Ok(())
+    }
+
+    /// Whether an interceptor of the call weighs it.
+    pub(crate) fn weighs(&self, cx: &HookContext) -> bool {
+        self.weighing(cx).next().is_some()
+    }
+
+    fn weighing(
+        &self,
+        cx: &HookContext,
+    ) -> impl Iterator<Item = (usize, &Ready<dyn Interceptor>, &Generation, &Weigh)> {
+        self.view.interceptors.iter().enumerate().filter_map(move |(number, placed)| {
+            let Of::Service(place) = &placed.interceptor.hook else { return None };
+            let (version, Run::Intercept { weigh: Some(weigh), .. }) = self.run(place)? else { return None };
+            placed.wants(cx).then_some((number, &placed.interceptor, version, &**weigh))
+        })
+    }
+
+    /// Lets the interceptors weigh what the call is about to do. May be called again, when that came to nothing.
+    pub(crate) fn weigh(&self, cx: &HookContext, effect: Effect) -> Result<(), HookRefusal> {
+        let effect = Arc::new(effect);
+        for (number, hook, version, weigh) in self.weighing(cx) {
+            // Out of the list while it is weighed: what is refused, or broke, has nothing reserved.
+            let before = {
+                let mut weighed = self.weighed.lock();
+                let place = weighed.effects.iter().position(|(other, _)| *other == number);
+                place.map(|place| weighed.effects.swap_remove(place).1)
+            };
+            let decided = ran_inline(version, "hook.weigh", || weigh(cx, before.as_deref(), &effect));
+            match decided {
+                Ok(Verdict::Refuse { kind, reason }) => return Err(hook.refused(kind, reason)),
+                Ok(_) => self.weighed.lock().effects.push((number, effect.clone())),
+                Err(broken) => return broken.refuses(hook),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says where the call was committed.
+    pub(crate) fn committed(&self, lsn: Lsn) {
+        self.weighed.lock().lsn = Some(lsn);
     }
 
     async fn before_of_service<H: ?Sized>(
@@ -255,10 +308,19 @@ impl Passage {
         outcome: &Outcome,
         mail: bool,
     ) {
-        let Some((version, Run::Intercept { before, after: Some(after) })) = self.run(place) else { return };
+        let Some((version, Run::Intercept { before, after: Some(after), .. })) = self.run(place) else {
+            return;
+        };
         if before.is_some() && number >= self.passed {
             return;
         }
+        let weighed = {
+            let by = self.weighed.lock();
+            let effect = by.effects.iter().find(|(other, _)| *other == number);
+            effect.map(|(_, effect)| Weighed { effect: effect.clone(), lsn: by.lsn })
+        };
+        let with_weighed = weighed.map(|weighed| outcome.clone().with(weighed));
+        let outcome = with_weighed.as_ref().unwrap_or(outcome);
         match after {
             After::Inline(run) => {
                 if let Err(panicked) = catch(|| run(cx, outcome)) {

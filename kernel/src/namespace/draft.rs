@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::Parents;
-use nexus_messages::{ContentId, EntryType, ErrorKind, FileId, FileMetadata, Timestamp, VPath, ZoneId};
+use nexus_messages::{
+    ContentId, Effect, EntryType, ErrorKind, FileId, FileMetadata, Holding, Timestamp, VPath, ZoneId,
+};
 
 use super::cache::{MetadataCache, Node};
 use super::rows::{self, DentryRow, InodeRow};
@@ -31,11 +33,25 @@ pub(crate) struct Draft {
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) changes: Vec<Change>,
     pub(crate) visible: Vec<Visible>,
+    /// What it does to what files hold.
+    pub(crate) effect: Effect,
 }
 
 impl Draft {
     pub(crate) fn new(tree: TreeId, zone: ZoneId, at: Timestamp) -> Self {
-        Self { tree, zone, at, preconditions: Vec::new(), changes: Vec::new(), visible: Vec::new() }
+        let effect = Effect { zone: zone.clone(), ..Effect::default() };
+        let (preconditions, changes, visible) = (Vec::new(), Vec::new(), Vec::new());
+        Self { tree, zone, at, preconditions, changes, visible, effect }
+    }
+
+    /// Says that `old` was at `path`, and no longer is so.
+    pub(crate) fn frees(&mut self, path: &VPath, old: &InodeRow) {
+        self.effect.before.extend(holding(path, old));
+    }
+
+    /// Says that `new` is at `path` after the commit.
+    pub(crate) fn takes(&mut self, path: &VPath, new: &InodeRow) {
+        self.effect.after.extend(holding(path, new));
     }
 
     /// Makes the directories `names` below `parent`, one in the other; gives the last one. `parent` must still be there at commit.
@@ -150,6 +166,13 @@ impl Draft {
         self.visible.push(Visible::Node(path.clone(), node));
         metadata
     }
+}
+
+/// What the entry with this row holds; nothing for directories.
+pub(crate) fn holding(path: &VPath, row: &InodeRow) -> Option<Holding> {
+    let bytes = if row.entry_type == EntryType::Reg { row.size } else { 0 };
+    let holding = || Holding { path: path.clone(), owner: row.owner.clone(), files: 1, bytes };
+    (!row.entry_type.is_directory()).then(holding)
 }
 
 /// Makes `visible` what a commit changed.

@@ -121,18 +121,21 @@ impl Kernel {
 
     pub(crate) fn commits(&self, zone: &ZoneId, since: Lsn, limit: usize) -> Result<Commits> {
         let failed = |error: StoreError| Error::global(Op::Service, error.kind()).because(error);
-        let tree = match zone.is_root() {
-            true => Some(TreeId::ROOT),
-            false => {
-                let rows = self.store().rows(TreeId::ROOT).map_err(failed)?;
-                let zones = crate::namespace::zones(&rows).map_err(failed)?;
-                zones.into_iter().find(|(other, _)| other == zone).map(|(_, tree)| tree)
-            }
+        let Some(tree) = self.tree_of(zone).map_err(failed)? else {
+            return Ok(Commits { records: Vec::new(), next: since });
         };
-        let Some(tree) = tree else { return Ok(Commits { records: Vec::new(), next: since }) };
         let records = self.store().metastore().changes(tree, since, limit).map_err(failed)?;
         let next = records.last().map_or(since, |last| last.lsn);
         Ok(Commits { records, next })
+    }
+
+    /// The tree of `zone`; none before something was mounted there.
+    pub(super) fn tree_of(&self, zone: &ZoneId) -> std::result::Result<Option<TreeId>, StoreError> {
+        if zone.is_root() {
+            return Ok(Some(TreeId::ROOT));
+        }
+        let zones = crate::namespace::zones(&self.store().rows(TreeId::ROOT)?)?;
+        Ok(zones.into_iter().find(|(other, _)| other == zone).map(|(_, tree)| tree))
     }
 
     /// Waits until more than `seen` batches were committed, at most for `limit`.

@@ -7,6 +7,7 @@
 //! Bounds:     `SERVICES_MAX` services, one change of each at a time, `MAILBOX_MAX` messages.
 
 mod admin;
+mod census;
 mod change;
 mod enlist;
 mod messages;

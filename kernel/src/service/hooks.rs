@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use nexus_actors::{CallError, Handle, Message, Ref};
 use nexus_messages::syscall::Syscall;
-use nexus_messages::{Caller, Event, EventMask, HookContext, Outcome, VPath, Verdict};
+use nexus_messages::{Caller, Effect, Event, EventMask, HookContext, Outcome, VPath, Verdict};
 
 use super::{Published, Service};
 use crate::dispatch::{OpSet, Pattern, PatternError, Resolution};
@@ -112,7 +112,7 @@ pub(crate) enum Shape {
 /// A hook of one running version, ready to run.
 pub(crate) enum Run {
     Resolve(Box<Resolve>),
-    Intercept { before: Option<Before>, after: Option<After> },
+    Intercept { before: Option<Before>, weigh: Option<Box<Weigh>>, after: Option<After> },
     Observe(Box<Observe>),
 }
 
@@ -131,6 +131,8 @@ type Resolve = dyn Fn(&Caller, &VPath) -> Option<Resolution> + Send + Sync;
 /// As [`Resolve`].
 type Decide = dyn Fn(&mut HookContext) -> Option<Verdict> + Send + Sync;
 type Ask = dyn Fn(&HookContext) -> BoxFuture<'static, Result<Intercepted, CallError>> + Send + Sync;
+/// As [`Resolve`].
+pub(crate) type Weigh = dyn Fn(&HookContext, Option<&Effect>, &Effect) -> Option<Verdict> + Send + Sync;
 type Hear = dyn Fn(&HookContext, &Outcome) + Send + Sync;
 /// True when it was told.
 type Tell = dyn Fn(&HookContext, &Outcome) -> bool + Send + Sync;
@@ -173,7 +175,7 @@ impl<S: Service> ServiceHook<S> {
         Self::new(name, Ok(interceptor(ops)), true, move |_, view| {
             let (decide, view) = (decide.clone(), view.clone());
             let inline = Before::Inline(Box::new(move |context| Some(decide(&*view.get()?, context))));
-            Run::Intercept { before: Some(inline), after: None }
+            Run::Intercept { before: Some(inline), weigh: None, after: None }
         })
     }
 
@@ -193,11 +195,37 @@ impl<S: Service> ServiceHook<S> {
                 before: Some(Before::Inline(Box::new(move |context| {
                     Some(decide(&*decided_on.get()?, context))
                 }))),
+                weigh: None,
                 after: Some(After::Inline(Box::new(move |context, outcome| {
                     if let Some(view) = heard_by.get() {
                         hear(&view, context, outcome);
                     }
                 }))),
+            }
+        })
+    }
+
+    /// As [`around`](Self::around), and asked once more when it is known exactly what the call does: under the locks of its paths, before anything is
+    /// done. `weigh` is given what it does, and what this same call was to do when it was weighed before and then came to nothing, since the rows had
+    /// changed under it. `hear` finds in the outcome what `weigh` let pass, and where it was committed. Only changes on content-addressed mounts are
+    /// weighed.
+    pub fn weighing(
+        name: &'static str,
+        ops: OpSet,
+        decide: impl Fn(&S::View, &mut HookContext) -> Verdict + Send + Sync + 'static,
+        weigh: impl Fn(&S::View, &HookContext, Option<&Effect>, &Effect) -> Verdict + Send + Sync + 'static,
+        hear: impl Fn(&S::View, &HookContext, &Outcome) + Send + Sync + 'static,
+    ) -> Self {
+        let around = Self::around(name, ops, decide, hear);
+        let (make, weigh) = (around.make.clone(), Arc::new(weigh));
+        Self::new(name, Ok(interceptor(ops)), true, move |actor, view| {
+            let (weigh, weighed_by) = (weigh.clone(), view.clone());
+            let weigh: Box<Weigh> = Box::new(move |context, before, effect| {
+                Some(weigh(&*weighed_by.get()?, context, before, effect))
+            });
+            match make(actor, view) {
+                Run::Intercept { before, after, .. } => Run::Intercept { before, weigh: Some(weigh), after },
+                other => other,
             }
         })
     }
@@ -210,7 +238,7 @@ impl<S: Service> ServiceHook<S> {
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
             let before = Before::Mailed { ask: ask(actor.clone(), deadline), on_late };
-            Run::Intercept { before: Some(before), after: None }
+            Run::Intercept { before: Some(before), weigh: None, after: None }
         })
     }
 
@@ -222,7 +250,7 @@ impl<S: Service> ServiceHook<S> {
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
             let before = Before::Mailed { ask: ask(actor.clone(), deadline), on_late };
-            Run::Intercept { before: Some(before), after: Some(hear(actor.clone())) }
+            Run::Intercept { before: Some(before), weigh: None, after: Some(hear(actor.clone())) }
         })
     }
 
@@ -233,6 +261,7 @@ impl<S: Service> ServiceHook<S> {
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| Run::Intercept {
             before: None,
+            weigh: None,
             after: Some(hear(actor.clone())),
         })
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nexus_actors::Superseded;
-use nexus_messages::{Caller, Error, ErrorKind, Lsn, Result, ZoneId};
+use nexus_messages::{Caller, Error, ErrorKind, Holding, Lsn, Result, ZoneId};
 
 use super::{Making, Published, Service, ServiceRef, agent_of};
 use crate::dispatch::OpSet;
@@ -161,6 +161,21 @@ impl Syscalls {
     /// What the metastore says.
     pub fn commits(&self, zone: &ZoneId, since: Lsn, limit: usize) -> Result<Commits> {
         self.kernel()?.commits(zone, since, limit)
+    }
+
+    /// Hands what each entry of `zone` holds to `visit`, as it was at one moment, and gives the commit with which that moment ends: what is committed
+    /// later is not in it. Directories hold nothing, and what lies on path-addressed mounts is not seen. Goes through all rows, on a thread of its
+    /// own; an entry costs two rows.
+    ///
+    /// # Errors
+    /// What the metastore says.
+    pub async fn census<T: Send + 'static>(
+        &self,
+        zone: &ZoneId,
+        state: T,
+        visit: impl Fn(&mut T, Holding) + Send + 'static,
+    ) -> Result<(Lsn, T)> {
+        self.kernel()?.census(zone, state, visit).await
     }
 
     /// Waits until something was committed after the batch number `seen` of [`batches`](Self::batches), at most for `limit`.

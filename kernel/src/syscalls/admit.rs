@@ -1,16 +1,20 @@
 //! The way of every call up to the path lock: resolve, route, gate, intercept.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_messages::syscall::{Syscall, SyscallMessage};
-use nexus_messages::{Caller, Error, ErrorKind, Event, HookContext, Op, OpId, Outcome, Result, VPath};
+use nexus_messages::{
+    Caller, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved, Result, VPath,
+};
 
 use super::locate::{Located, locate};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::sys;
+use crate::volume::Scales;
 
 /// A call as the way to the path lock sees it: one or two paths, with what each is needed for.
 pub(crate) trait Admissible: SyscallMessage {
@@ -88,7 +92,7 @@ pub(crate) struct Admitted<S> {
 }
 
 /// The hooks that saw the call, for those that run afterwards, and what they were shown; none when no hook is concerned.
-pub(crate) struct Hooked(Option<Box<Seen>>);
+pub(crate) struct Hooked(Option<Arc<Seen>>);
 
 struct Seen {
     passage: Passage,
@@ -137,11 +141,11 @@ async fn admit_hooked<S: Admissible>(
     if wants.op.is_none() {
         let (first, second) = passed?;
         let seen = Seen { passage, context: None, told: AtomicBool::new(true) };
-        return Ok(Admitted { call, first, second, hooked: Hooked(Some(Box::new(seen))) });
+        return Ok(Admitted { call, first, second, hooked: Hooked(Some(Arc::new(seen))) });
     }
     let context = HookContext::new(caller.clone(), op_id, call.clone().into());
     let mut hooked =
-        Hooked(Some(Box::new(Seen { passage, context: Some(context), told: AtomicBool::new(false) })));
+        Hooked(Some(Arc::new(Seen { passage, context: Some(context), told: AtomicBool::new(false) })));
     let admitted = match passed {
         Ok(located) => intercept(kernel, caller, call, rewritten, located, &mut hooked).await,
         Err(error) => Err(error),
@@ -168,9 +172,11 @@ async fn intercept<S: Admissible>(
 ) -> Result<(S, (Located, Option<Located>))> {
     let refuse = |why: String| Error::new(S::OP, call.path(), ErrorKind::Refused).because(why);
     let shown: Syscall = call.clone().into();
-    let Some(Seen { passage, context: Some(context), .. }) = hooked.0.as_deref_mut() else {
+    let Some(Seen { passage, context: Some(context), .. }) = hooked.alone() else {
         return Ok((call, located));
     };
+    let other = located.1.as_ref().map(|second| second.site.path.clone());
+    context.resolved = Some(Resolved { path: located.0.site.path.clone(), other });
     passage.before(context).await.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
     if context.call == shown {
         return Ok((call, located));
@@ -208,7 +214,7 @@ pub(crate) async fn admit_unrouted<S: Admissible>(
     let passage = entered.map_err(|refusal| refused(S::OP, path, refusal))?;
     let shown: Syscall = call.clone().into();
     let context = Some(HookContext::new(caller.clone(), None, shown.clone()));
-    let mut hooked = Hooked(Some(Box::new(Seen { passage, context, told: AtomicBool::new(false) })));
+    let mut hooked = Hooked(Some(Arc::new(Seen { passage, context, told: AtomicBool::new(false) })));
     let admitted = match passed {
         Ok(()) => show_unrouted(&mut hooked, &shown).await,
         Err(error) => Err(error),
@@ -220,7 +226,7 @@ pub(crate) async fn admit_unrouted<S: Admissible>(
 }
 
 async fn show_unrouted(hooked: &mut Hooked, shown: &Syscall) -> Result<()> {
-    let Some(Seen { passage, context: Some(context), .. }) = hooked.0.as_deref_mut() else { return Ok(()) };
+    let Some(Seen { passage, context: Some(context), .. }) = hooked.alone() else { return Ok(()) };
     passage.before(context).await.map_err(|refusal| refused(shown.op(), shown.path(), refusal))?;
     if context.call != *shown {
         let refused = Error::new(shown.op(), shown.path(), ErrorKind::Refused);
@@ -234,6 +240,16 @@ fn refused(op: Op, path: &VPath, refusal: HookRefusal) -> Error {
 }
 
 impl<S> Admitted<S> {
+    /// Whether interceptors were shown where it leads.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.hooked.0.as_ref().is_some_and(|seen| seen.context.is_some())
+    }
+
+    /// The hooks that weigh what the call does, when there are any.
+    pub(crate) fn scales(&self) -> Option<Arc<dyn Scales>> {
+        self.hooked.scales()
+    }
+
     /// Tells the hooks what came of the call.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
         self.hooked.after(result).await;
@@ -254,6 +270,18 @@ impl<S> Admitted<S> {
 }
 
 impl Hooked {
+    /// What was seen, while nobody else holds it: before the call is executed.
+    fn alone(&mut self) -> Option<&mut Seen> {
+        self.0.as_mut().and_then(Arc::get_mut)
+    }
+
+    /// The hooks that weigh what the call does, when there are any.
+    fn scales(&self) -> Option<Arc<dyn Scales>> {
+        let seen = self.0.as_ref()?;
+        let weighs = seen.context.as_ref().is_some_and(|context| seen.passage.weighs(context));
+        weighs.then(|| seen.clone() as Arc<dyn Scales>)
+    }
+
     /// Tells the hooks that saw the call what came of it.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
         if let Some(Seen { passage, context: Some(context), told }) = self.0.as_deref() {
@@ -261,6 +289,24 @@ impl Hooked {
             told.store(true, Ordering::Relaxed);
             passage.after(context, &Outcome::of(result)).await;
         }
+    }
+}
+
+impl Scales for Seen {
+    fn weigh(&self, effect: Effect) -> Result<()> {
+        let Some(context) = &self.context else { return Ok(()) };
+        let weighed = self.passage.weigh(context, effect);
+        weighed.map_err(|refusal| refused(context.call.op(), context.call.path(), refusal))
+    }
+
+    fn committed(&self, lsn: Lsn) {
+        self.passage.committed(lsn);
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").field("context", &self.context).finish_non_exhaustive()
     }
 }
 

@@ -62,14 +62,16 @@ pub(crate) async fn begin<M: Mutation>(
 ) -> Result<(Intent, Admitted<M>)> {
     call.validate()?;
     let client = call.op_id();
-    let intent = Intent {
+    let mut intent = Intent {
         caller: caller.clone(),
         op: M::OP,
         op_id: client.unwrap_or_else(|| kernel.new_op_id()),
         repeatable: client.is_some(),
         at: Timestamp(kernel.env().wall()),
+        scales: None,
     };
     let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;
+    intent.scales = admitted.scales();
     Ok((intent, admitted))
 }
 
@@ -157,7 +159,16 @@ async fn attempt<M: Mutation>(
             Stop::Failed(error) => return Err(error),
             Stop::Again => {
                 ownership.give_back();
-                (admitted.first, admitted.second) = pass(kernel, &intent.caller, &admitted.call).await?;
+                let (first, second) = pass(kernel, &intent.caller, &admitted.call).await?;
+                let leads = |first: &Located, second: Option<&Located>| {
+                    (first.site.path.clone(), second.map(|second| second.site.path.clone()))
+                };
+                let led = leads(&admitted.first, admitted.second.as_ref());
+                if admitted.is_shown() && leads(&first, second.as_ref()) != led {
+                    let error = Error::new(intent.op, &led.0, ErrorKind::Busy);
+                    return Err(error.because("a link leads elsewhere since hooks were asked: not executed"));
+                }
+                (admitted.first, admitted.second) = (first, second);
             }
         }
     }

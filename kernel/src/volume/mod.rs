@@ -18,8 +18,8 @@ use nexus_messages::syscall::{
     SysWrite, Unlinked, Written,
 };
 use nexus_messages::{
-    Caller, ContentId, Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, FileMetadata, Lsn,
-    Op, OpId, Receipt, Timestamp, VPath,
+    Caller, ContentId, Durability, Effect, EntryType, Error, ErrorKind, Event, EventKind, FileId,
+    FileMetadata, Lsn, Op, OpId, Receipt, Timestamp, VPath,
 };
 
 pub(crate) use paths::PathVolume;
@@ -60,6 +60,17 @@ pub(crate) struct Intent {
     pub(crate) op_id: OpId,
     pub(crate) repeatable: bool,
     pub(crate) at: Timestamp,
+    /// Who weighs what the mutation does before it is committed.
+    pub(crate) scales: Option<Arc<dyn Scales>>,
+}
+
+/// Who weighs mutations.
+pub(crate) trait Scales: std::fmt::Debug + Send + Sync {
+    /// Whether the mutation may do this.
+    fn weigh(&self, effect: Effect) -> Result<(), Error>;
+
+    /// It has done it.
+    fn committed(&self, lsn: Lsn);
 }
 
 impl Intent {

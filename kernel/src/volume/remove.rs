@@ -1,7 +1,10 @@
 //! Removing entries of a content-addressed mount.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use nexus_messages::syscall::{Create, Expect, SysUnlink, Unlinked};
-use nexus_messages::{EntryType, Error, ErrorKind, FileId, VPath};
+use nexus_messages::{EntryType, Error, ErrorKind, FileId, Holding, VPath};
 
 use super::rows::{End, Place, RowVolume, expect};
 use super::{Intent, Site, Stop, store_error};
@@ -34,7 +37,8 @@ impl RowVolume<'_> {
         let mut removed = 1;
         if row.entry_type.is_directory() {
             if call.recursive {
-                removed += remove_below(&rows, &mut draft, id).map_err(failed)?;
+                let weighed = intent.scales.as_ref().map(|_| &site.path);
+                removed += remove_below(&rows, &mut draft, id, weighed).map_err(failed)?;
                 draft.visible.push(Visible::Subtree);
             } else if rows.has_children(id).map_err(failed)? {
                 return Err(intent.fail(&site.path, ErrorKind::NotEmpty));
@@ -42,6 +46,7 @@ impl RowVolume<'_> {
                 draft.vacant(id);
             }
         }
+        draft.frees(&site.path, &row);
         draft.remove_name(step.parent, step.name);
         draft.remove_inode(id);
         draft.visible.push(Visible::Gone(site.path.clone()));
@@ -73,9 +78,16 @@ pub(crate) fn taken_for(
     }
 }
 
-/// Removes all rows below the directory `root`, whose subtree is locked, and says how many entries they were.
-fn remove_below(rows: &Rows, draft: &mut Draft, root: FileId) -> Result<u64, StoreError> {
+/// Removes all rows below the directory `root`, whose subtree is locked, and says how many entries they were. When it is weighed, what they held is
+/// summed up at the path `weighed` of the directory.
+fn remove_below(
+    rows: &Rows,
+    draft: &mut Draft,
+    root: FileId,
+    weighed: Option<&VPath>,
+) -> Result<u64, StoreError> {
     let mut removed = 0;
+    let mut held: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
     let mut directories = vec![root];
     while let Some(directory) = directories.pop() {
         let mut after: Option<String> = None;
@@ -85,6 +97,12 @@ fn remove_below(rows: &Rows, draft: &mut Draft, root: FileId) -> Result<u64, Sto
                 draft.remove_name(directory, name);
                 draft.remove_inode(dentry.id);
                 removed += 1;
+                if weighed.is_some() && !dentry.entry_type.is_directory() {
+                    let row = rows.inode(dentry.id)?;
+                    let (files, bytes) = held.entry(row.owner).or_default();
+                    *files += 1;
+                    *bytes += if row.entry_type == EntryType::Reg { row.size } else { 0 };
+                }
                 if dentry.entry_type.is_directory() {
                     directories.push(dentry.id);
                 }
@@ -94,6 +112,11 @@ fn remove_below(rows: &Rows, draft: &mut Draft, root: FileId) -> Result<u64, Sto
             }
             after = page.into_iter().next_back().map(|(name, _)| name);
         }
+    }
+    if let Some(path) = weighed {
+        let holding = |(owner, (files, bytes))| Holding { path: path.clone(), owner, files, bytes };
+        draft.effect.before.extend(held.into_iter().map(holding));
+        draft.effect.cleared = Some(path.clone());
     }
     Ok(removed)
 }

@@ -58,6 +58,7 @@ impl RowVolume<'_> {
                 }
                 draft.still_named(there.parent, there.name, there.dentry);
                 draft.remove_inode(there.dentry.id);
+                draft.frees(&to.path, &old);
                 (there.parent, there.name, true)
             }
             End::Nothing { parent, rest } => {
@@ -79,6 +80,11 @@ impl RowVolume<'_> {
         // A directory that somebody moved is no longer there by implication only.
         new.implicit = false;
         draft.update(id, &row, &new);
+        draft.frees(&from.path, &row);
+        draft.takes(&to.path, &new);
+        if row.entry_type.is_directory() {
+            draft.effect.moved = Some((from.path.clone(), to.path.clone()));
+        }
         draft.visible.push(Visible::Gone(from.path.clone()));
         if row.entry_type == EntryType::Dir {
             draft.visible.push(Visible::Subtree);

@@ -198,6 +198,9 @@ impl<'a> RowVolume<'a> {
         intent: &Intent,
         draft: Draft,
     ) -> Result<nexus_messages::Receipt, Stop> {
+        if let Some(scales) = &intent.scales {
+            scales.weigh(draft.effect)?;
+        }
         let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
@@ -215,7 +218,12 @@ impl<'a> RowVolume<'a> {
             )
             .await;
         match answer {
-            Ok((lsn, true)) => Ok(intent.receipt(lsn)),
+            Ok((lsn, true)) => {
+                if let Some(scales) = &intent.scales {
+                    scales.committed(lsn);
+                }
+                Ok(intent.receipt(lsn))
+            }
             // It was committed before, by another call with its id: answered as a repeat.
             Ok((_, false)) => Err(Stop::Again),
             Err(error) => Err(commit_error(intent.op, &site.path, &error)),

@@ -42,6 +42,8 @@ impl RowVolume<'_> {
                 let mut new = row.clone();
                 hold(&mut new, &kept, intent);
                 describe(intent, &site.path, &mut new, &call.attributes)?;
+                draft.frees(&site.path, &row);
+                draft.takes(&site.path, &new);
                 draft.update(id, &row, &new);
                 let metadata = self.include(&mut draft, kept, &site.path, id, &new);
                 let receipt = self.commit(site, None, intent, draft).await?;
@@ -60,6 +62,7 @@ impl RowVolume<'_> {
                 row.mime_type = guess_mime(&site.path);
                 describe(intent, &site.path, &mut row, &call.attributes)?;
                 let id = self.add(&mut draft, site, intent, parent, &rest, Default::default(), &row)?;
+                draft.takes(&site.path, &row);
                 let metadata = self.include(&mut draft, kept, &site.path, id, &row);
                 let receipt = self.commit(site, None, intent, draft).await?;
                 Ok(Written::new(spliced.written, None, metadata, receipt))
@@ -172,6 +175,8 @@ impl RowVolume<'_> {
                     return Ok(SetattrDone::new(false, changed, metadata, self.unchanged(site, intent)?));
                 }
                 new.changed = intent.at;
+                draft.frees(&site.path, &row);
+                draft.takes(&site.path, &new);
                 draft.update(id, &row, &new);
                 let metadata = draft.show(&site.path, id, &new);
                 let receipt = self.commit(site, None, intent, draft).await?;
@@ -192,6 +197,7 @@ impl RowVolume<'_> {
                 }
                 describe(intent, &site.path, &mut row, &call.attributes)?;
                 let id = self.add(&mut draft, site, intent, parent, &rest, call.parents, &row)?;
+                draft.takes(&site.path, &row);
                 let metadata = draft.show(&site.path, id, &row);
                 let receipt = self.commit(site, None, intent, draft).await?;
                 Ok(SetattrDone::new(true, Vec::new(), metadata, receipt))
@@ -224,6 +230,7 @@ impl RowVolume<'_> {
                 let mut new = row.clone();
                 hold(&mut new, &kept, intent);
                 like(&mut new, source);
+                draft.frees(&to.path, &row);
                 draft.update(id, &row, &new);
                 (id, new, false)
             }
@@ -236,6 +243,7 @@ impl RowVolume<'_> {
             }
         };
         drop(rows);
+        draft.takes(&to.path, &row);
         let metadata = self.include(&mut draft, kept, &to.path, id, &row);
         let receipt = self.commit(from, Some(&to.path), intent, draft).await?;
         Ok(Copied::new(created, metadata, receipt))

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nexus::services::audit::Audit;
+use nexus::services::quota::Quota;
 use nexus::{Config, Profile};
 use nexus_actors::block_on;
 
@@ -92,7 +94,8 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
 
 /// The settings: the command line's above the environment's and the file's.
 pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<Config> {
-    let config = Config::load_from(data)?;
+    // What can be registered by name, and is started at boot when it was.
+    let config = Config::load_from(data)?.service::<Audit>().service::<Quota>();
     let Some(name) = profile else { return Ok(config) };
     let profile: Profile = name.parse().map_err(|why| Failure::Usage(format!("--profile: {why}")))?;
     Ok(config.profile(profile))

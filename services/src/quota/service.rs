@@ -1,0 +1,239 @@
+//! Counts what agents and subtrees use, and limits it.
+//!
+//! Owns:       the limits and the accounts; publishes both, for its hooks book on the accounts on the callers' tasks.
+//! Asks:       the kernel, as `service:NAME`: for all that is there, to count it.
+//! On restart: takes the published accounts; at boot, counts.
+//! Bounds:     `ACCOUNTS_MAX` accounts, `BOOKED_MAX` changes booked during a count.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_actors::{Behaviour, Cx, Env, ExitReason, Handle, LocalBoxFuture, Message, Reply, Start};
+use nexus_kernel::service::{Declaration, Service, Setup, Syscalls};
+use nexus_messages::{Effect, Error, ErrorKind, Lsn, Op, Result, VPath, ZoneId};
+use parking_lot::Mutex;
+
+use super::spec::{Account, GetUsage, ListUsage, QuotaConfig, Recount, SetLimits, declare};
+use super::state::{ACCOUNTS_MAX, Books, Count, Drift, Limits, Refusal, Subject};
+
+/// How often a count is tried that too much happened during.
+const COUNTS_MAX: usize = 16;
+/// How often it looks whether a count is needed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The service. Registered with [`QuotaConfig`]; asked with [`SetLimits`], [`GetUsage`], [`ListUsage`] and [`Recount`].
+pub struct Quota {
+    setup: Setup<Self>,
+    view: Arc<QuotaView>,
+}
+
+/// What quotas publish: the accounts, and the limits of one version.
+pub struct QuotaView {
+    books: Arc<Ledger>,
+    limits: Mutex<BTreeMap<Subject, Limits>>,
+}
+
+/// The accounts, with the clock that all versions measure by.
+struct Ledger {
+    books: Mutex<Books>,
+    env: Env,
+    began: Instant,
+}
+
+impl QuotaView {
+    pub(super) fn spend(&self, agent: &str, paths: &[&VPath]) -> std::result::Result<(), String> {
+        let now = self.books.env.now().saturating_duration_since(self.books.began);
+        let limits = self.limits.lock();
+        self.books.books.lock().spend(&limits, agent, paths, now)
+    }
+
+    pub(super) fn reserve(
+        &self,
+        before: Option<&Effect>,
+        effect: &Effect,
+    ) -> std::result::Result<(), Refusal> {
+        let limits = self.limits.lock();
+        self.books.books.lock().reserve(&limits, before, effect)
+    }
+
+    pub(super) fn settle(&self, effect: &Arc<Effect>, lsn: Option<Lsn>) {
+        self.books.books.lock().settle(effect, lsn);
+    }
+
+    pub(super) fn doubt(&self, effect: &Effect) {
+        self.books.books.lock().doubt(effect);
+    }
+
+    /// One account; none when nothing is limited there.
+    pub fn account(&self, subject: &Subject) -> Option<Account> {
+        let limits = *self.limits.lock().get(subject)?;
+        let used = self.books.books.lock().usage(subject)?;
+        Some(Account { subject: subject.clone(), used, limits })
+    }
+
+    /// What counts have corrected so far.
+    pub fn drift(&self) -> Drift {
+        self.books.books.lock().drift()
+    }
+
+    /// Opens the accounts that are limited.
+    fn open(&self) -> bool {
+        let limits = self.limits.lock();
+        let mut books = self.books.books.lock();
+        limits.keys().all(|subject| books.open(subject))
+    }
+}
+
+/// Says that a count has ended, however it did.
+struct Counting(Arc<Ledger>);
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.books.lock().end_count();
+    }
+}
+
+/// Counts what is there, and takes it over.
+async fn count(calls: &Syscalls, ledger: &Arc<Ledger>) -> Result<Drift> {
+    for _ in 0..COUNTS_MAX {
+        let subjects = {
+            let mut books = ledger.books.lock();
+            books.begin_count();
+            books.subjects()
+        };
+        let _counting = Counting(ledger.clone());
+        let zone = ZoneId::root();
+        let census = calls.census(&zone, Count::of(subjects), |count, held| {
+            count.add(&held.path, &held.owner, held.bytes);
+        });
+        let (lsn, counted) = census.await?;
+        let mut books = ledger.books.lock();
+        if books.take_over(lsn, &counted) {
+            return Ok(books.drift());
+        }
+    }
+    let error = Error::global(Op::Service, ErrorKind::Busy);
+    Err(error.because(format!("too much was changed during {COUNTS_MAX} counts")))
+}
+
+/// Counts from time to time. Told to itself.
+struct Begin;
+
+impl Message for Begin {
+    type Reply = ();
+    const NAME: &'static str = "quota.begin";
+}
+
+impl Behaviour for Quota {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "quota";
+
+    fn init(
+        setup: Setup<Self>,
+        start: Start<Self>,
+    ) -> LocalBoxFuture<'static, std::result::Result<Self, ExitReason>> {
+        Box::pin(async move {
+            let view = match setup.view().get() {
+                Some(view) => view,
+                None => {
+                    let books = setup.predecessor::<QuotaView>().map(|view| view.books.clone());
+                    let env = start.env();
+                    let books = books.unwrap_or_else(|| {
+                        let (env, began) = (env.clone(), env.now());
+                        Arc::new(Ledger { books: Mutex::default(), env, began })
+                    });
+                    let limits = Mutex::new(setup.config().limits.iter().cloned().collect());
+                    Arc::new(QuotaView { books, limits })
+                }
+            };
+            if !view.open() {
+                return Err(ExitReason::error(format!("there are more than {ACCOUNTS_MAX} accounts")));
+            }
+            count(setup.calls(), &view.books).await.map_err(ExitReason::error)?;
+            setup.publish(start.generation(), view.clone()).map_err(ExitReason::error)?;
+            start.me().tell(Begin).map_err(ExitReason::error)?;
+            Ok(Self { setup, view })
+        })
+    }
+}
+
+impl Service for Quota {
+    const VERSION: &'static str = "1.0.0";
+    type Config = QuotaConfig;
+    type View = QuotaView;
+
+    fn declare(config: &QuotaConfig) -> Declaration<Self> {
+        declare(config)
+    }
+}
+
+impl Handle<Begin> for Quota {
+    fn handle(&mut self, _: Begin, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        let (env, calls, ledger) = (cx.env().clone(), self.setup.calls().clone(), self.view.books.clone());
+        let every = Some(self.setup.config().recount_s).filter(|every| *every > 0).map(Duration::from_secs);
+        let counting = async move {
+            // Once its hooks stand: what was changed since the first count, and was not weighed, is counted now.
+            let mut counted: Option<Instant> = None;
+            loop {
+                env.sleep(LOOK).await;
+                let due = match counted {
+                    None => true,
+                    Some(at) => every.is_some_and(|every| env.now().saturating_duration_since(at) >= every),
+                };
+                if !due && !ledger.books.lock().doubtful {
+                    continue;
+                }
+                counted = Some(env.now());
+                if let Err(error) = count(&calls, &ledger).await {
+                    tracing::warn!(%error, "usage could not be counted");
+                    ledger.books.lock().doubtful = true;
+                }
+            }
+        };
+        cx.spawn(counting, |_, _, ()| {});
+        Reply::Now(())
+    }
+}
+
+impl Handle<SetLimits> for Quota {
+    fn handle(&mut self, m: SetLimits, _: &mut Cx<'_, Self>) -> Reply<Self, Result<()>> {
+        let Some(limits) = m.limits else {
+            self.view.limits.lock().remove(&m.subject);
+            return Reply::Now(Ok(()));
+        };
+        if !self.view.books.books.lock().open(&m.subject) {
+            let error = Error::global(Op::Service, ErrorKind::InvalidArgument);
+            return Reply::Now(Err(error.because(format!("there are {ACCOUNTS_MAX} accounts already"))));
+        }
+        self.view.limits.lock().insert(m.subject.clone(), limits);
+        if self.view.account(&m.subject).is_some() {
+            return Reply::Now(Ok(()));
+        }
+        let (calls, ledger) = (self.setup.calls().clone(), self.view.books.clone());
+        Reply::later(async move { count(&calls, &ledger).await.map(drop) })
+    }
+}
+
+impl Handle<GetUsage> for Quota {
+    fn handle(&mut self, m: GetUsage, _: &mut Cx<'_, Self>) -> Reply<Self, Result<Account>> {
+        Reply::Now(self.view.account(&m.0).ok_or_else(|| {
+            let error = Error::global(Op::Service, ErrorKind::NotFound);
+            error.because(format!("nothing is limited for {:?}", m.0))
+        }))
+    }
+}
+
+impl Handle<ListUsage> for Quota {
+    fn handle(&mut self, _: ListUsage, _: &mut Cx<'_, Self>) -> Reply<Self, Vec<Account>> {
+        let subjects: Vec<_> = self.view.limits.lock().keys().cloned().collect();
+        Reply::Now(subjects.iter().filter_map(|subject| self.view.account(subject)).collect())
+    }
+}
+
+impl Handle<Recount> for Quota {
+    fn handle(&mut self, _: Recount, _: &mut Cx<'_, Self>) -> Reply<Self, Result<Drift>> {
+        let (calls, ledger) = (self.setup.calls().clone(), self.view.books.clone());
+        Reply::later(async move { count(&calls, &ledger).await })
+    }
+}

@@ -1,0 +1,333 @@
+//! The audit log as its users rely on it: every change once and in order, whatever is killed or swapped, and nothing altered unseen.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "users spawn their own tasks, and a process is killed from outside"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nexus::actors::{Handle, Message};
+use nexus::service::ServiceRef;
+use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Record, Verify, verify_segment};
+use nexus::{Config, ErrorKind, Kill, Lsn, Nexus, Receipt, SwapOptions, SysWrite, Timestamp, VPath};
+
+const SOON: Duration = Duration::from_secs(60);
+const WRITERS: usize = 8;
+const CHILD: &str = "NEXUS_TEST_AUDIT_CHILD";
+
+fn path(text: &str) -> VPath {
+    text.parse().expect("it is a path")
+}
+
+/// Small segments, so that there are many.
+fn config() -> AuditConfig {
+    AuditConfig { segment_bytes: 4_096, ..AuditConfig::default() }
+}
+
+async fn boot(config: Config) -> Nexus {
+    nexus::connect(config.restarts(10_000, Duration::from_secs(1))).await.expect("it boots")
+}
+
+/// Writes by several agents at once, `each` of them so many; gives the receipts with the paths.
+async fn writes(nx: &Nexus, round: usize, each: usize) -> Vec<(Receipt, String)> {
+    let writers = (0..WRITERS).map(|writer| {
+        let agent = nx.agent(format!("writer-{writer}")).expect("it is a name");
+        tokio::spawn(async move {
+            let mut done = Vec::new();
+            for n in 0..each {
+                let text = format!("/w{writer}/{round}-{n}");
+                let written = agent.send(SysWrite::at(path(&text), "x").create()).await.expect("it writes");
+                done.push((written.receipt, text));
+            }
+            done
+        })
+    });
+    let mut done = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        done.extend(writer.await.expect("it does not panic"));
+    }
+    done
+}
+
+/// What the service answers. A kill may strike the very question, which is then asked again.
+async fn ask<M: Message + Clone>(audit: &ServiceRef<Audit>, message: M) -> M::Reply
+where
+    Audit: Handle<M>,
+{
+    loop {
+        match audit.call(message.clone(), SOON).await {
+            Ok(reply) => return reply,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Crashed, "{error}"),
+        }
+    }
+}
+
+async fn all(audit: &ServiceRef<Audit>, query: Query) -> Vec<Record> {
+    let (mut query, mut records) = (query, Vec::new());
+    loop {
+        let page = ask(audit, query.clone()).await.expect("it finds");
+        records.extend(page.records);
+        let Some(next) = page.next else { return records };
+        query = query.after(next);
+    }
+}
+
+/// The log must have just these changes by writers, once and in their order, and be in order itself.
+async fn has_just(audit: &ServiceRef<Audit>, done: &[(Receipt, String)]) {
+    let expected: BTreeMap<Lsn, _> =
+        done.iter().map(|(receipt, text)| (receipt.lsn, (receipt.op_id, text))).collect();
+    let last = *expected.keys().next_back().expect("something was written");
+    ask(audit, CaughtUp::root(last)).await.expect("it catches up");
+    let records = all(audit, Query::root()).await;
+    let mut found = Vec::new();
+    let mut before = Lsn(0);
+    for record in &records {
+        let Entry::Change { lsn, op_id, agent, path, .. } = &record.entry else {
+            assert!(matches!(record.entry, Entry::Sealed { .. }), "{record:?}");
+            continue;
+        };
+        assert!(*lsn > before, "{lsn} comes after {before}");
+        before = *lsn;
+        if agent.starts_with("writer-") {
+            found.push((*lsn, (*op_id, path.as_str().to_owned())));
+        } else {
+            assert!(!path.as_str().starts_with("/audit"), "{record:?}");
+        }
+    }
+    let expected: Vec<_> =
+        expected.into_iter().map(|(lsn, (op_id, text))| (lsn, (op_id, text.clone()))).collect();
+    assert_eq!(found.len(), expected.len());
+    assert!(found == expected, "the log tells something else");
+    let verified = ask(audit, Verify::root()).await.expect("it verifies");
+    assert_eq!(verified.broken, None);
+    assert_eq!(verified.records, records.len() as u64);
+}
+
+async fn kill_and_wait(nx: &Nexus, how: Kill) {
+    let serving =
+        || nx.services().expect("it is the administrator's")[0].serving.clone().expect("one serves").number;
+    let name = format!("nexus/services/audit@{}", serving());
+    while !nx.kill(&name, how).await.expect("it is the administrator's") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_kills_make_neither_a_hole_nor_a_double() {
+    let nx = boot(Config::in_memory()).await;
+    let audit = nx.register::<Audit>("audit", config()).await.unwrap();
+    let mut done = Vec::new();
+    for round in 0..50 {
+        let how = [Kill::Panic, Kill::Error, Kill::Brutal][round % 3];
+        let (written, ()) = tokio::join!(writes(&nx, round, 10), kill_and_wait(&nx, how));
+        done.extend(written);
+    }
+    has_just(&audit, &done).await;
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_swaps_under_load_make_neither_a_hole_nor_a_double() {
+    let nx = boot(Config::in_memory()).await;
+    let audit = nx.register::<Audit>("audit", config()).await.unwrap();
+    let mut done = Vec::new();
+    for round in 0..20 {
+        // Both versions write during the swap, with another idea of how large a segment is.
+        let config = AuditConfig { segment_bytes: [2_048, 20_000][round % 2], ..config() };
+        let options = SwapOptions::new().probation(Duration::ZERO);
+        let (written, swapped) =
+            tokio::join!(writes(&nx, round, 25), nx.swap_with::<Audit>("audit", config, options));
+        swapped.unwrap();
+        done.extend(written);
+    }
+    has_just(&audit, &done).await;
+    nx.shutdown().await.unwrap();
+}
+
+/// Not a test by itself: what the next one starts as another process, and kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed() {
+    let Some(folder) = std::env::var_os(CHILD) else { return };
+    let nx = boot(Config::new(std::path::PathBuf::from(folder)).service::<Audit>()).await;
+    let _audit = nx.register::<Audit>("audit", config()).await;
+    let round = std::process::id() as usize;
+    let writers = (0..WRITERS).map(|writer| {
+        let agent = nx.agent(format!("writer-{writer}")).expect("it is a name");
+        tokio::spawn(async move {
+            for n in 0.. {
+                let text = format!("/w{writer}/{round}-{n}");
+                let written = agent.send(SysWrite::at(path(&text), "x").create()).await.expect("it writes");
+                println!("\nACK {} {text}", written.receipt.lsn);
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("it writes until it is killed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_leaves_a_log_that_the_next_one_goes_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged: BTreeMap<Lsn, String> = BTreeMap::new();
+    for round in 1..=3_usize {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_process_that_is_killed", "--nocapture"])
+            .env(CHILD, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let enough = acknowledged.len() + 150 * round;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let Some((lsn, text)) = line.strip_prefix("ACK ").and_then(|ack| ack.split_once(' ')) else {
+                continue;
+            };
+            acknowledged.insert(Lsn(lsn.parse().unwrap()), text.to_owned());
+            if acknowledged.len() == enough {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(acknowledged.len() >= enough, "the writers failed");
+
+        // Nobody registers it: it is remembered, and started at boot.
+        let nx = boot(Config::new(folder.path()).service::<Audit>()).await;
+        let audit = nx.service::<Audit>("audit").unwrap();
+        let last = nx.send(SysWrite::at(path("/last"), "x").create()).await.unwrap().receipt.lsn;
+        audit.call(CaughtUp::root(last), SOON).await.unwrap().unwrap();
+        let verified = audit.call(Verify::root(), SOON).await.unwrap().unwrap();
+        assert_eq!(verified.broken, None, "round {round}");
+        let mut told = BTreeMap::new();
+        for record in all(&audit, Query::root()).await {
+            if let Entry::Change { lsn, path, .. } = record.entry {
+                assert!(told.insert(lsn, path.as_str().to_owned()).is_none(), "{lsn} is there twice");
+            }
+        }
+        for (lsn, text) in &acknowledged {
+            assert_eq!(told.get(lsn), Some(text), "{lsn} in round {round}");
+        }
+        nx.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_or_fails_is_logged_beside_it() {
+    let nx = boot(Config::in_memory()).await;
+    let audit = nx.register::<Audit>("audit", config()).await.unwrap();
+    let agent = nx.agent("coder").unwrap();
+    nx.link("/way", "/audit").await.unwrap();
+    let check = |result: nexus::Result<()>, kind| assert_eq!(result.unwrap_err().kind(), kind);
+    check(agent.write("/audit/root/changes/x", "y").await.map(drop), ErrorKind::PermissionDenied);
+    check(nx.write("/audit/root/changes/x", "y").await.map(drop), ErrorKind::PermissionDenied);
+    check(nx.write("/way/root/changes/x", "y").await.map(drop), ErrorKind::PermissionDenied);
+    check(nx.remove_all("/audit").await.map(drop), ErrorKind::PermissionDenied);
+    check(nx.rename("/audit", "/gone").await.map(drop), ErrorKind::PermissionDenied);
+    check(agent.rename("/missing", "/found").await.map(drop), ErrorKind::NotFound);
+    let refused = loop {
+        let refused = all(&audit, Query::root().refusals()).await;
+        if refused.iter().filter(|record| matches!(record.entry, Entry::Refusal { .. })).count() == 6 {
+            break refused;
+        }
+        tokio::task::yield_now().await;
+    };
+    let told: Vec<_> = refused
+        .iter()
+        .filter_map(|record| match &record.entry {
+            Entry::Refusal { agent, path, error, .. } => Some((agent.to_string(), path.to_string(), *error)),
+            _ => None,
+        })
+        .collect();
+    let line = |agent: &str, path: &str, kind| (agent.to_owned(), path.to_owned(), kind);
+    assert_eq!(told[0], line("coder", "/audit/root/changes/x", ErrorKind::PermissionDenied));
+    assert_eq!(told[2], line("nexus", "/way/root/changes/x", ErrorKind::PermissionDenied));
+    assert_eq!(told[5], line("coder", "/missing", ErrorKind::NotFound));
+    assert_eq!(audit.call(Verify::refusals(), SOON).await.unwrap().unwrap().broken, None);
+    // Reading is allowed.
+    assert!(!nx.readdir("/audit/root/refusals").await.unwrap().is_empty());
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_others_change_in_its_files_is_found() {
+    let nx = boot(Config::in_memory()).await;
+    let config = AuditConfig { open_to_administrators: true, segment_bytes: 1_024, ..AuditConfig::default() };
+    let audit = nx.register::<Audit>("audit", config).await.unwrap();
+    let done = writes(&nx, 0, 5).await;
+    has_just(&audit, &done).await;
+    let names: Vec<String> =
+        nx.readdir("/audit/root/changes").await.unwrap().iter().map(|entry| entry.path.to_string()).collect();
+    assert!(names.len() > 3, "{names:?}");
+    let broken = async || audit.call(Verify::root(), SOON).await.unwrap().unwrap().broken;
+
+    let original = nx.read(&names[1]).await.unwrap();
+    let altered = original.replace_once("writer-", "Writer-");
+    let by = nx.write(&names[1], altered).await.unwrap();
+    let found = broken().await.expect("a changed byte is found");
+    assert_eq!(format!("/audit/root/changes/{}", found.segment), names[1]);
+    // Whoever did it is in the log.
+    audit.call(CaughtUp::root(by.receipt.lsn), SOON).await.unwrap().unwrap();
+    let tampering = all(&audit, Query::root().below(path("/audit")).agent("nexus")).await;
+    assert_eq!(tampering.len(), 1);
+    nx.write(&names[1], original.clone()).await.unwrap();
+    assert_eq!(broken().await, None, "put right, it is in order again");
+
+    // Also with nothing but the bytes.
+    let first = verify_segment(
+        names[0].rsplit('/').next().unwrap(),
+        &nx.read(&names[0]).await.unwrap(),
+        Default::default(),
+    );
+    let name = names[1].rsplit('/').next().unwrap();
+    assert!(verify_segment(name, &original, first.unwrap().link).is_ok());
+
+    nx.unlink(&names[2]).await.unwrap();
+    assert!(broken().await.is_some(), "a segment that is gone is found");
+    nx.shutdown().await.unwrap();
+}
+
+trait ReplaceOnce {
+    fn replace_once(&self, old: &str, new: &str) -> String;
+}
+
+impl ReplaceOnce for nexus::Bytes {
+    fn replace_once(&self, old: &str, new: &str) -> String {
+        String::from_utf8(self.to_vec()).expect("it is text").replacen(old, new, 1)
+    }
+}
+
+#[tokio::test]
+async fn records_are_found_by_path_agent_and_time_a_page_at_a_time() {
+    let nx = boot(Config::in_memory()).await;
+    let audit = nx.register::<Audit>("audit", config()).await.unwrap();
+    let done = writes(&nx, 0, 20).await;
+    let moved = nx.rename("/w0/0-3", "/elsewhere").await.unwrap();
+    audit.call(CaughtUp::root(moved.receipt.lsn), SOON).await.unwrap().unwrap();
+    assert_eq!(all(&audit, Query::root().agent("writer-3")).await.len(), 20);
+    assert_eq!(all(&audit, Query::root().below(path("/w0"))).await.len(), 21, "the rename too");
+    assert_eq!(all(&audit, Query::root().below(path("/elsewhere"))).await.len(), 1);
+    let everything = all(&audit, Query::root()).await;
+    let middle = everything[everything.len() / 2].at;
+    let early = all(&audit, Query::root().between(Timestamp(0), middle)).await;
+    let late = all(&audit, Query::root().between(middle, Timestamp(u64::MAX))).await;
+    assert_eq!(early.len() + late.len(), everything.len());
+    assert!(!early.is_empty() && !late.is_empty());
+
+    let mut query = Query::root().agent("writer-1").limit(7);
+    let mut sizes = Vec::new();
+    loop {
+        let page = audit.call(query.clone(), SOON).await.unwrap().unwrap();
+        sizes.push(page.records.len());
+        let Some(next) = page.next else { break };
+        query = query.after(next);
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 20);
+    assert!(sizes.iter().all(|size| *size <= 7), "{sizes:?}");
+    assert_eq!(done.len(), WRITERS * 20);
+    nx.shutdown().await.unwrap();
+}

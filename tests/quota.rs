@@ -1,0 +1,285 @@
+//! Quotas as their users rely on them: never exceeded, never drifting, whatever writes at once or is swapped.
+
+#![expect(clippy::disallowed_methods, reason = "users spawn their own tasks")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nexus::actors::{Handle, Message};
+use nexus::service::ServiceRef;
+use nexus::services::quota::{
+    Drift, GetUsage, Limits, Quota, QuotaConfig, Recount, SetLimits, Subject, Usage,
+};
+use nexus::{Config, Errno, ErrorKind, Kill, MountSpec, Nexus, SwapOptions};
+
+const SOON: Duration = Duration::from_secs(60);
+const WRITERS: usize = 8;
+
+fn below(path: &str) -> Subject {
+    Subject::Below(path.parse().expect("it is a path"))
+}
+
+fn agent(name: &str) -> Subject {
+    Subject::Agent(name.into())
+}
+
+fn bytes(bytes: u64) -> Limits {
+    Limits { bytes: Some(bytes), ..Limits::default() }
+}
+
+fn files(files: u64) -> Limits {
+    Limits { files: Some(files), ..Limits::default() }
+}
+
+/// Counts by itself only when it has to, so that what it corrects is seen.
+fn config() -> QuotaConfig {
+    QuotaConfig { recount_s: 0, ..QuotaConfig::default() }
+}
+
+async fn boot() -> Nexus {
+    nexus::connect(Config::in_memory().restarts(10_000, Duration::from_secs(1))).await.expect("it boots")
+}
+
+/// What the service answers. A kill may strike the very question, which is then asked again.
+async fn ask<M: Message + Clone>(quota: &ServiceRef<Quota>, message: M) -> M::Reply
+where
+    Quota: Handle<M>,
+{
+    loop {
+        match quota.call(message.clone(), SOON).await {
+            Ok(reply) => return reply,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Crashed, "{error}"),
+        }
+    }
+}
+
+async fn used(quota: &ServiceRef<Quota>, subject: Subject) -> Usage {
+    ask(quota, GetUsage(subject)).await.expect("it is limited").used
+}
+
+/// What this count and all before it corrected: nothing, when the accounts were always right.
+async fn off(quota: &ServiceRef<Quota>) -> (u64, u64) {
+    let Drift { bytes, files, .. } = ask(quota, Recount).await.expect("it counts");
+    (bytes, files)
+}
+
+/// Writers of all kinds of changes below `/q`, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<u64>>,
+}
+
+impl Load {
+    fn on(nx: &Nexus) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let tasks = (0..WRITERS).map(|writer| {
+            let agent = nx.agent(format!("writer-{writer}")).expect("it is a name");
+            let (stop, done) = (stop.clone(), done.clone());
+            tokio::spawn(async move {
+                let mut refused = 0;
+                let mut n = writer * 7;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    // Few names, so that the writers meet.
+                    let (one, other) = (format!("/q/d{}/{}", n % 2, n % 5), format!("/q/d0/{}", (n + 2) % 7));
+                    let text = "x".repeat(n * 37 % 120);
+                    let result = match n % 8 {
+                        0 => agent.append(&one, text).await.map(drop),
+                        1 => agent.copy(&one, &other).await.map(drop),
+                        2 => agent.rename(&one, &other).await.map(drop),
+                        3 => agent.unlink(&one).await.map(drop),
+                        4 => agent.rename(&one, &format!("/out-{writer}")).await.map(drop),
+                        5 => agent.remove_all("/q/d1").await.map(drop),
+                        _ => agent.write(&one, text).await.map(drop),
+                    };
+                    if let Err(error) = result {
+                        match error.kind() {
+                            ErrorKind::QuotaExceeded => refused += 1,
+                            ErrorKind::NotFound => {}
+                            kind => panic!("{kind:?}: {error}"),
+                        }
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                refused
+            })
+        });
+        Self { tasks: tasks.collect(), stop, done }
+    }
+
+    async fn more(&self, calls: u64) {
+        let goal = self.done.load(Ordering::Relaxed) + calls;
+        while self.done.load(Ordering::Relaxed) < goal {
+            assert!(!self.tasks.iter().any(tokio::task::JoinHandle::is_finished), "a writer failed");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut refused = 0;
+        for task in self.tasks {
+            refused += task.await.expect("no writer failed");
+        }
+        refused
+    }
+}
+
+#[tokio::test]
+async fn what_would_exceed_a_limit_changes_nothing() {
+    let nx = boot().await;
+    nx.write("/q/old", "12345").await.unwrap();
+    let config = config().limit(below("/q"), bytes(20)).limit(agent("coder"), files(2));
+    let quota = nx.register::<Quota>("quota", config).await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 5, files: 1 }, "what was there before");
+    let coder = nx.agent("coder").unwrap();
+    coder.write("/q/new", "1234567890").await.unwrap();
+    let before = nx.stat("/q/new").await.unwrap();
+
+    let refused = coder.append("/q/new", "123456").await.unwrap_err();
+    assert_eq!((refused.kind(), refused.errno()), (ErrorKind::QuotaExceeded, Errno::EDQUOT));
+    assert_eq!(nx.stat("/q/new").await.unwrap(), before);
+    let refused = nx.copy("/q/new", "/q/copy").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded, "{refused}");
+    assert!(!nx.exists("/q/copy").await.unwrap());
+    // In the place of what is there it costs nothing more.
+    coder.write("/q/new", "123456789012345").await.unwrap();
+
+    coder.write("/elsewhere", "x".repeat(1_000)).await.unwrap();
+    let refused = coder.write("/third", "").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded, "an agent's files count wherever they are");
+    nx.mkdir("/dir").await.unwrap();
+    assert_eq!(nx.rename("/elsewhere", "/q/e").await.unwrap_err().kind(), ErrorKind::QuotaExceeded);
+    nx.unlink("/elsewhere").await.unwrap();
+    coder.write("/third", "").await.unwrap();
+    assert_eq!(off(&quota).await, (0, 0));
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn directories_do_not_cross_a_border_uncounted() {
+    let nx = boot().await;
+    let quota = nx.register::<Quota>("quota", config().limit(below("/q"), bytes(1_000))).await.unwrap();
+    nx.write("/q/d/a", "12345").await.unwrap();
+    nx.write("/out/d/b", "12345678").await.unwrap();
+    assert_eq!(nx.rename("/q/d", "/d").await.unwrap_err().kind(), ErrorKind::CrossMount);
+    assert_eq!(nx.rename("/out", "/q/out").await.unwrap_err().kind(), ErrorKind::CrossMount);
+    nx.rename("/q/d", "/q/e").await.unwrap();
+    nx.rename("/out", "/other").await.unwrap();
+    nx.rename("/q/e/a", "/other/a").await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage::default());
+    nx.rename("/other/a", "/q/a").await.unwrap();
+    nx.link("/q/link", "/anywhere").await.unwrap();
+    nx.write("/q/deep/er/x", "123").await.unwrap();
+    // A link is an entry; what it leads to is where it leads.
+    nx.link("/way", "/q").await.unwrap();
+    nx.write("/way/y", "12").await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 10, files: 4 });
+    nx.mount("/q/m", MountSpec::new("memory")).await.unwrap();
+    nx.write("/q/m/z", "1").await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 11, files: 5 });
+    nx.remove_all("/q/deep").await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 8, files: 4 });
+    assert_eq!(off(&quota).await, (0, 0));
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_writers_never_exceed_a_limit_that_changes_under_them() {
+    let nx = boot().await;
+    let limits = Limits { bytes: Some(500), files: Some(8), ..Limits::default() };
+    let quota = nx.register::<Quota>("quota", config().limit(below("/q"), limits)).await.unwrap();
+    let load = Load::on(&nx);
+    // Those that began before the hooks stood were not weighed, and are counted now.
+    load.more(100).await;
+    ask(&quota, Recount).await.unwrap();
+    for round in 0..20_u64 {
+        load.more(50).await;
+        let limit = 300 + round % 3 * 100;
+        let before = used(&quota, below("/q")).await.bytes;
+        let limits = Limits { bytes: Some(limit), files: Some(8), ..Limits::default() };
+        ask(&quota, SetLimits { subject: below("/q"), limits: Some(limits) }).await.unwrap();
+        for _ in 0..10 {
+            load.more(5).await;
+            let now = used(&quota, below("/q")).await;
+            assert!(now.bytes <= limit.max(before).max(500), "{now:?} of {limit}");
+            assert!(now.files <= 8, "{now:?}");
+        }
+    }
+    assert!(load.end().await > 0, "some were refused");
+    assert_eq!(off(&quota).await, (0, 0), "what was booked is what is there");
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_swaps_and_kills_under_load_keep_usage_exact() {
+    let nx = boot().await;
+    let mut all = config().limit(below("/q"), bytes(600));
+    for writer in 0..WRITERS {
+        all = all.limit(agent(&format!("writer-{writer}")), bytes(400));
+    }
+    let quota = nx.register::<Quota>("quota", all.clone()).await.unwrap();
+    let load = Load::on(&nx);
+    let mut swaps = 0;
+    for _ in 0..20 {
+        load.more(30).await;
+        let options = SwapOptions::new().probation(Duration::ZERO);
+        match nx.swap_with::<Quota>("quota", all.clone(), options).await {
+            Ok(_) => swaps += 1,
+            // The kill of the round before struck the swap: the old version serves on.
+            Err(error) => assert!(matches!(error.kind(), ErrorKind::Crashed | ErrorKind::Busy), "{error}"),
+        }
+        load.more(10).await;
+        ask(&quota, Recount).await.unwrap();
+        let serving = nx.services().unwrap()[0].serving.clone().unwrap().number;
+        nx.kill(&format!("nexus/services/quota@{serving}"), Kill::Panic).await.unwrap();
+    }
+    load.end().await;
+    assert!(swaps >= 10, "only {swaps} swaps came about");
+    assert_eq!(off(&quota).await, (0, 0));
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_a_second_are_limited_and_come_back() {
+    let nx = boot().await;
+    let limits = Limits { ops_per_s: Some(5), ..Limits::default() };
+    let quota = nx.register::<Quota>("quota", config().limit(agent("coder"), limits)).await.unwrap();
+    let coder = nx.agent("coder").unwrap();
+    let refused = loop {
+        match coder.write("/a", "x").await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded, "{refused}");
+    nx.write("/a", "y").await.unwrap();
+    assert_eq!(coder.read("/a").await.unwrap(), "y", "reads are not calls here");
+    // However slow the machine is, it comes back.
+    while let Err(error) = coder.write("/a", "x").await {
+        assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
+        tokio::task::yield_now().await;
+    }
+    ask(&quota, SetLimits { subject: agent("coder"), limits: None }).await.unwrap();
+    for _ in 0..50 {
+        coder.write("/a", "x").await.unwrap();
+    }
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn at_boot_it_counts_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = nexus::connect(Config::new(folder.path())).await.unwrap();
+    nx.register::<Quota>("quota", config().limit(below("/q"), bytes(30_000))).await.unwrap();
+    nx.write("/q/a", "x".repeat(20_000)).await.unwrap();
+    nx.shutdown().await.unwrap();
+    let nx = nexus::connect(Config::new(folder.path()).service::<Quota>()).await.unwrap();
+    let quota = nx.service::<Quota>("quota").unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 20_000, files: 1 });
+    let refused = nx.append("/q/a", "x".repeat(20_000)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::QuotaExceeded);
+    nx.shutdown().await.unwrap();
+}
