@@ -37,9 +37,6 @@ const PAGE: usize = 1_024;
 /// Messages that may wait for a driver's actor.
 const MAILBOX: usize = 64;
 
-/// How long one message may hold a driver's actor, or its thread, before it is written off. No code of a driver runs there.
-const WATCHDOG: Duration = Duration::from_secs(5);
-
 /// How much longer than the opening itself its answer may take.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
@@ -216,7 +213,8 @@ pub(super) async fn start(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<()
     let spec = ChildSpec::new(actor_name(mount), actor, args)
         .restart(Restart::Permanent)
         .place(nexus_actors::Place::Users)
-        .watchdog(WATCHDOG)
+        // No code of a driver runs there.
+        .watchdog(kernel.watchdog())
         .backoff(Backoff::default());
     match kernel.drivers().start_child(spec).await {
         Ok(_) => Ok(()),
