@@ -3,5 +3,6 @@
 #![expect(clippy::disallowed_methods, reason = "users spawn their own tasks")]
 
 mod counter;
+mod older;
 mod registering;
 mod swaps;

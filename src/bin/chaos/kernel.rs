@@ -90,7 +90,8 @@ async fn serve(env: &Env, life: Life, ledger: &Ledger, folder: &Path) -> Result<
     let boot_us = u64::try_from(env.now().duration_since(began).as_micros()).unwrap_or(u64::MAX);
     tell(Record::Ready { boot_us });
     let scene = Scene::new(nx, env.clone(), life, setting(folder), faults, ledger.homes(), tell);
-    life::run(&scene).await;
+    // The oracle looks afterwards, from outside.
+    life::run(&scene, async || {}).await;
     kernels_own.stop();
     Ok(())
 }

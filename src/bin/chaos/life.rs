@@ -35,8 +35,8 @@ pub(crate) async fn prepare(nx: &Nexus, setting: &Setting) -> nexus::Result<()> 
     Ok(())
 }
 
-/// Lives through `scene`. A kernel whose process is to be killed works until then.
-pub(crate) async fn run(scene: &Arc<Scene>) {
+/// Lives through `scene`; `looking` is done when all tasks have ended, before the kernel does. A kernel whose process is to be killed works until then.
+pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
     for client in 0..CLIENTS {
         scene.task("client", |scene| clients::run(scene, client));
     }
@@ -70,6 +70,7 @@ pub(crate) async fn run(scene: &Arc<Scene>) {
         scene.broken("a task of the run does not end: a call hangs");
     }
     scene.tell(Record::Did(scene.take_counts()));
+    looking().await;
     match scene.env.timeout(END_MAX, scene.nx.shutdown()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => scene.broken(format_args!("the kernel does not end in order: {error}")),
