@@ -78,13 +78,17 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let rows = kernel.store().rows(tree).map_err(stored)?;
     let known = remembered(&rows).map_err(stored)?;
     let volatile = kernel.catalogue().get(&m.spec.driver).is_some_and(|factory| factory.volatile());
-    let before =
-        known.into_iter().find(|(_, row)| row.zone == m.zone && row.point == m.point && row.spec == m.spec);
+    let here: Vec<_> =
+        known.into_iter().filter(|(_, row)| row.zone == m.zone && row.point == m.point).collect();
+    let before = here.iter().find(|(_, row)| row.spec == m.spec);
     let root = match before {
-        Some((root, _)) if !volatile => root,
+        Some((root, _)) if !volatile => *root,
         _ => kernel.store().new_file_id(),
     };
     drop(rows);
+    // Nothing is routed there, so these are of a mount that was cut short between its commit and its route.
+    let leftovers = here.into_iter().filter(|(there, row)| row.attached && *there != root);
+    let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
 
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
@@ -92,7 +96,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
         stop(&kernel, &mount).await;
         return Err(fail(kind).because(why));
     }
-    let receipt = match remember_and_route(&kernel, &m, &mount).await {
+    let receipt = match remember_and_route(&kernel, &m, &mount, leftovers).await {
         Ok(receipt) => receipt,
         Err(error) => {
             stop(&kernel, &mount).await;
@@ -126,7 +130,12 @@ pub(super) fn remembered(rows: &Rows) -> Result<Vec<(FileId, MountRow)>, StoreEr
     }
 }
 
-async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>) -> Result<Receipt, Error> {
+async fn remember_and_route(
+    kernel: &Arc<Kernel>,
+    m: &Attach,
+    mount: &Arc<Mount>,
+    leftovers: Vec<Change>,
+) -> Result<Receipt, Error> {
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
     let op_id = kernel.new_op_id();
     let at = Timestamp(kernel.env().wall());
@@ -138,6 +147,7 @@ async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>
         spec: m.spec.clone(),
         attached: true,
     };
+    entry.changes.extend(leftovers);
     entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
     let root = InodeRow::new(EntryType::Mount, m.caller.agent.clone(), at);
     entry.changes.push(Change::PutIfAbsent(inode_key(mount.tree, mount.root), encode(&root)));
@@ -163,18 +173,22 @@ async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>
 /// What the metastore remembers of a mount that is not attached any more: what is needed to attach it again with what it held, if that
 /// outlives it.
 pub(super) fn put_away(kernel: &Kernel, mount: &Mount) -> Change {
-    let spec = mount.spec();
-    if kernel.catalogue().get(&spec.driver).is_some_and(|factory| factory.volatile()) {
-        return Change::Delete(mount_key(mount.root));
-    }
     let row = MountRow {
         zone: mount.zone.clone(),
         tree: mount.tree,
         point: mount.point.clone(),
-        spec: (*spec).clone(),
+        spec: (*mount.spec()).clone(),
         attached: false,
     };
-    Change::Put(mount_key(mount.root), encode(&row))
+    forget(kernel, mount.root, row)
+}
+
+/// As [`put_away`], for a mount of which there is only the row.
+fn forget(kernel: &Kernel, root: FileId, row: MountRow) -> Change {
+    if kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile()) {
+        return Change::Delete(mount_key(root));
+    }
+    Change::Put(mount_key(root), encode(&MountRow { attached: false, ..row }))
 }
 
 pub(super) async fn commit(kernel: &Kernel, entry: Entry) -> Result<Lsn, Error> {
