@@ -65,17 +65,23 @@ pub(crate) fn live(args: &Args, number: usize, folder: &Path) -> Result<(), Box<
     io::stdin().read_to_end(&mut said)?;
     let ledger: Ledger = serde_json::from_slice(&said)?;
 
-    let env = Env::host(HostConfig { io_threads: 2, ..HostConfig::default() })?;
-    let done = env.blocking_wait(Box::pin(serve(&env, life, &ledger, folder)));
+    // The panics of the plan are told by exit reasons; thousands of them on standard error would hide what is not of the plan.
+    let quiet = HostConfig { quiet: true, io_threads: 2, ..HostConfig::default() };
+    let env = Env::host(quiet)?;
+    let done = env.blocking_wait(Box::pin(serve(&env, Env::host(quiet)?, life, &ledger, folder)));
     env.stop();
     done
 }
 
-async fn serve(env: &Env, life: Life, ledger: &Ledger, folder: &Path) -> Result<(), Box<dyn Error>> {
+async fn serve(
+    env: &Env,
+    kernels_own: Env,
+    life: Life,
+    ledger: &Ledger,
+    folder: &Path,
+) -> Result<(), Box<dyn Error>> {
     let tell = teller()?;
     let faults = Faults::new();
-    // The panics of the plan are told by exit reasons; thousands of them on standard error would hide those that are not of the plan.
-    let kernels_own = Env::host(HostConfig { quiet: true, io_threads: 2, ..HostConfig::default() })?;
     let config = config(folder, &faults)?
         .env(kernels_own.clone())
         .restarts(u32::MAX, Duration::from_secs(1))

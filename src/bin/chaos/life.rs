@@ -86,8 +86,11 @@ async fn quiet(scene: &Arc<Scene>) {
     }
     scene.faults.clear();
     if !all_run(scene).await {
-        let tree = scene.nx.tree().await;
-        scene.broken(format_args!("not all actors came back: {tree:?}"));
+        let mut down = Vec::new();
+        if let Ok(tree) = scene.nx.tree().await {
+            find_down(&tree, &tree.id, &mut down);
+        }
+        scene.broken(format_args!("not all actors came back: {}", down.join("; ")));
     }
     if let Ok(kernel) = scene.nx.kernel() {
         let held = || kernel.path_locks().held(8, |_| true);
@@ -114,6 +117,20 @@ async fn all_run(scene: &Scene) -> bool {
 
 fn runs(tree: &TreeStatus) -> bool {
     tree.actor.state == ActorState::Running && tree.children.iter().all(runs)
+}
+
+/// Those that do not serve.
+fn find_down(tree: &TreeStatus, path: &str, down: &mut Vec<String>) {
+    let actor = &tree.actor;
+    if actor.state != ActorState::Running {
+        down.push(format!(
+            "{path} is {:?}, in incarnation {}, busy with {:?}, and ended last by {:?}",
+            actor.state, actor.generation, actor.running, actor.last_exit
+        ));
+    }
+    for child in &tree.children {
+        find_down(child, &format!("{path}/{}", child.id), down);
+    }
 }
 
 /// The counter has counted each call once that was answered, and each at most once that may have been executed.

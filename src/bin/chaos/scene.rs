@@ -152,12 +152,12 @@ impl Scene {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let leaving = Leaving(self.clone());
+        let mut leaving = Leaving { scene: self.clone(), name, ended: false };
         self.tasks.fetch_add(1, Ordering::Relaxed);
         let running = run(self.clone());
         self.env.spawn(name, async move {
-            let _leaving = leaving;
             running.await;
+            leaving.ended = true;
         });
     }
 
@@ -306,10 +306,17 @@ impl Scene {
 }
 
 /// A task that is counted for as long as this is.
-struct Leaving(Arc<Scene>);
+struct Leaving {
+    scene: Arc<Scene>,
+    name: &'static str,
+    ended: bool,
+}
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.0.tasks.fetch_sub(1, Ordering::AcqRel);
+        if !self.ended {
+            self.scene.broken(format_args!("a task of the run panicked, or was dropped: {}", self.name));
+        }
+        self.scene.tasks.fetch_sub(1, Ordering::AcqRel);
     }
 }
