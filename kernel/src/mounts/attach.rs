@@ -91,18 +91,22 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
 
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
+    let unfinished = Unfinished { kernel: kernel.clone(), mount: Some(mount.clone()) };
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
     if let Err((kind, why)) = open(&mount).await {
+        unfinished.finish();
         stop(&kernel, &mount).await;
         return Err(fail(kind).because(why));
     }
     let receipt = match remember_and_route(&kernel, &m, &mount, leftovers).await {
         Ok(receipt) => receipt,
         Err(error) => {
+            unfinished.finish();
             stop(&kernel, &mount).await;
             return Err(error);
         }
     };
+    unfinished.finish();
     if let Some(hooks) = kernel.dispatch().get() {
         hooks
             .mounted(&MountContext::new(m.point.clone(), m.spec.driver.clone(), Some(m.caller.clone())))
@@ -110,6 +114,33 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     }
     told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt).await;
     Ok(Attached { mount, created: true, swapped: None, receipt })
+}
+
+/// A mount that is being made. When its making is cut short, because the lifecycle's actor ends, its driver's actor is not left behind.
+struct Unfinished {
+    kernel: Arc<Kernel>,
+    mount: Option<Arc<Mount>>,
+}
+
+impl Unfinished {
+    fn finish(mut self) {
+        self.mount = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(mount) = self.mount.take() else { return };
+        let kernel = self.kernel.clone();
+        self.kernel.env().spawn("mount.cut_short", async move {
+            // Comes after whatever the router was asked of this mount. Should the router be down, the look is as good.
+            let _ = kernel.router().call(router::ListMounts::new(), ROUTER_MAX).await;
+            let there = kernel.mount_at(&mount.zone, &mount.point);
+            if there.is_none_or(|there| !Arc::ptr_eq(&there, &mount)) {
+                stop(&kernel, &mount).await;
+            }
+        });
+    }
 }
 
 /// All mounts that the metastore knows of, attached or not.

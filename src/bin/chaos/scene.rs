@@ -152,12 +152,12 @@ impl Scene {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut leaving = Leaving { scene: self.clone(), name, ended: false };
+        let leaving = Leaving { scene: self.clone(), name, ended: false };
         self.tasks.fetch_add(1, Ordering::Relaxed);
         let running = run(self.clone());
         self.env.spawn(name, async move {
             running.await;
-            leaving.ended = true;
+            leaving.end();
         });
     }
 
@@ -310,6 +310,12 @@ struct Leaving {
     scene: Arc<Scene>,
     name: &'static str,
     ended: bool,
+}
+
+impl Leaving {
+    fn end(mut self) {
+        self.ended = true;
+    }
 }
 
 impl Drop for Leaving {
