@@ -19,16 +19,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_actors::{Env, block_on};
+use nexus_actors::{Env, ExitReason, block_on};
 use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
+use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{
     Copied, DirEntry, DriverSwapped, MountSpec, Renamed, SetattrDone, Unlinked, Written,
 };
 use nexus_messages::{Caller, FileMetadata, IntoPath, Result, VPath};
-use nexus_supervisors::{Kill, TreeStatus};
+use nexus_supervisors::Kill;
 
+use crate::attach::ServingStats;
 use crate::config::Config;
 use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats};
 
@@ -42,6 +44,28 @@ pub fn connect(config: impl Into<Config>) -> Result<Nexus> {
         // In a simulation it is this thread that runs everything.
         Some(env) => env.blocking_wait(crate::connect(config)),
         None => block_on(crate::connect(config)),
+    };
+    nx.map(Nexus)
+}
+
+/// Attaches to the kernel that owns the data folder; the twin of [`crate::attach()`]. Blocks.
+///
+/// # Errors
+/// As [`crate::attach()`].
+pub fn attach(folder: impl AsRef<std::path::Path>) -> Result<Nexus> {
+    block_on(crate::attach(folder)).map(Nexus)
+}
+
+/// Boots a kernel, or attaches to the one that owns the data folder; the twin of [`crate::connect_or_attach`]. Blocks.
+///
+/// # Errors
+/// As [`crate::connect_or_attach`].
+pub fn connect_or_attach(config: impl Into<Config>) -> Result<Nexus> {
+    let config = config.into();
+    let nx = match config.env.clone() {
+        // In a simulation it is this thread that runs everything.
+        Some(env) => env.blocking_wait(crate::connect_or_attach(config)),
+        None => block_on(crate::connect_or_attach(config)),
     };
     nx.map(Nexus)
 }
@@ -98,7 +122,8 @@ twins! {
     register_hook(hook: Registration) -> Result<HookId>;
     unregister_hook(id: HookId) -> Result<HookInfo>;
     hooks() -> Result<Vec<HookInfo>>;
-    tree() -> Result<TreeStatus>;
+    ended() -> Result<ExitReason>;
+    tree() -> Result<ActorEntry>;
     kill(path: &str, how: Kill) -> Result<bool>;
     mounts() -> Result<Vec<MountStatus>>;
     shutdown() -> Result<()>;
@@ -153,6 +178,14 @@ impl Nexus {
     /// As [`crate::Nexus::kernel`].
     pub fn kernel(&self) -> Result<&Arc<Kernel>> {
         self.0.kernel()
+    }
+
+    /// As [`crate::Nexus::serving`].
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::serving`].
+    pub fn serving(&self) -> Result<Option<ServingStats>> {
+        self.0.serving()
     }
 
     /// As [`crate::Nexus::env`].

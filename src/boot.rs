@@ -1,11 +1,12 @@
 //! From settings to a kernel that serves, and back.
 //!
 //! ```text
-//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → ready
+//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → socket → ready
 //! ```
 //!
 //! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
 use nexus_supervisors::Tree;
 
+use crate::attach::{SOCKET, Server, Serving, ServingStats};
 use crate::closing::Closing;
 use crate::config::{Config, Settings};
 use crate::folder::DataFolder;
@@ -47,7 +49,9 @@ pub(crate) async fn boot(config: &Config) -> Result<Machine> {
     let settings = config.settle()?;
     let catalogue = catalogue(config, &settings)?;
 
-    let folder = settings.data_folder.as_deref().map(DataFolder::take).transpose()?;
+    let serves = settings.serving.is_some();
+    let folder =
+        settings.data_folder.as_deref().map(|folder| DataFolder::take(folder, serves)).transpose()?;
     let env = environment(config, &settings)?;
     let mut started = Started::new(env.clone(), config.env.is_none());
     let booted = bring_up(config, &settings, catalogue, folder, &mut started).await;
@@ -99,7 +103,27 @@ async fn bring_up(
     }
     let services = kernel.start_services().await;
     services.map_err(|error| refused(settings, "starting services", &error))?;
+    if let (Some(serving), Some(folder)) = (&settings.serving, &settings.data_folder) {
+        started.server = Some(Arc::new(serve(&env, &kernel, settings, folder, serving)?));
+    }
     Ok((kernel, tree))
+}
+
+/// From here on others can attach.
+fn serve(
+    env: &Env,
+    kernel: &Arc<Kernel>,
+    settings: &Settings,
+    folder: &Path,
+    serving: &Serving,
+) -> Result<Server> {
+    let step = format!("serving {SOCKET}");
+    if env.is_simulated() {
+        return Err(failed(settings, ErrorKind::NotSupported, &step, &"a simulation has no sockets"));
+    }
+    let granted = serving.caller().map_err(|error| refused(settings, &step, &error))?;
+    let served = Server::start(env, kernel, folder, serving, granted);
+    served.map_err(|error| failed(settings, ErrorKind::Io, &step, &error))
 }
 
 /// Who boots, and who holds the handle that `connect` returns.
@@ -176,7 +200,7 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
 }
 
 impl Machine {
-    /// Stops the kernel: the tree from bottom to top, then the metastore, which gives the data folder up, then the threads. May be repeated,
+    /// Stops the kernel: the socket, the tree from bottom to top, then the metastore, which gives the data folder up, then the threads. May be repeated,
     /// and by several at once; each returns when the folder is free.
     pub(crate) async fn stop(&self) {
         self.started.stop().await;
@@ -192,6 +216,11 @@ impl Machine {
     pub(crate) fn env(&self) -> &Env {
         &self.started.env
     }
+
+    /// How the socket is used; none when it is not served.
+    pub(crate) fn serving(&self) -> Option<ServingStats> {
+        self.started.server.as_ref().map(|server| server.stats())
+    }
 }
 
 /// What was started, to be stopped in reverse order.
@@ -202,6 +231,7 @@ struct Started {
     store: Option<Arc<Closing>>,
     kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
+    server: Option<Arc<Server>>,
     stopping: AtomicBool,
     ended: Latch<()>,
 }
@@ -214,6 +244,7 @@ impl Started {
             store: None,
             kernel: None,
             tree: None,
+            server: None,
             stopping: AtomicBool::new(false),
             ended: Latch::new(),
         }
@@ -225,9 +256,12 @@ impl Started {
             return;
         }
         let (store, tree, ended) = (self.store.clone(), self.tree.clone(), self.ended.clone());
-        let kernel = self.kernel.clone();
+        let (kernel, server) = (self.kernel.clone(), self.server.clone());
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
+            if let Some(server) = server {
+                server.stop().await;
+            }
             if let Some(kernel) = &kernel {
                 kernel.stop_services(SERVICES_STOP_MAX).await;
             }

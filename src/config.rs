@@ -15,6 +15,7 @@ use nexus_messages::syscall::MountSpec;
 use nexus_messages::{Error, ErrorKind, Op, Result};
 use serde::Deserialize;
 
+use crate::attach::Serving;
 use crate::profile::{Limits, Profile};
 
 /// The data folder when nothing else is said.
@@ -27,7 +28,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "profile",
     "data_folder",
     "metadata_cache_entries",
@@ -42,6 +43,7 @@ const KEYS: [&str; 14] = [
     "watchdog_ms",
     "root_driver",
     "root_options",
+    "serve",
 ];
 
 /// Names in the environment that begin so and are no settings of the kernel.
@@ -82,6 +84,7 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// | `restarts_max`, `restarts_within_s` | how often, in how many seconds, a supervisor restarts its children before it gives up |
 /// | `watchdog_ms` | how long one message may hold an actor of the kernel, or its thread, before it is written off and another serves on |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
+/// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
 ///
 /// A key that is not here is refused in a file; in the environment, where other programs may use the prefix, it is only told to the log.
 ///
@@ -94,6 +97,7 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 pub struct Config {
     layer: Layer,
     in_memory: bool,
+    serving: Option<Serving>,
     pub(crate) drivers: Vec<Arc<dyn DriverFactory>>,
     pub(crate) services: Vec<AddService>,
     pub(crate) metastore: Option<Arc<dyn Metastore>>,
@@ -121,6 +125,7 @@ struct Layer {
     watchdog_ms: Option<u64>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
+    serve: Option<bool>,
 }
 
 /// The settings with nothing left open.
@@ -134,11 +139,21 @@ pub(crate) struct Settings {
     pub(crate) restarts_within: Duration,
     pub(crate) watchdog: Duration,
     pub(crate) root: MountSpec,
+    /// How the socket in the data folder is served, if it is.
+    pub(crate) serving: Option<Serving>,
 }
 
 impl Config {
     fn of(layer: Layer, in_memory: bool) -> Self {
-        Self { layer, in_memory, drivers: Vec::new(), services: Vec::new(), metastore: None, env: None }
+        Self {
+            layer,
+            in_memory,
+            serving: None,
+            drivers: Vec::new(),
+            services: Vec::new(),
+            metastore: None,
+            env: None,
+        }
     }
 
     /// A kernel that keeps its data in `folder`, which is made when it is missing. Reads neither file nor environment.
@@ -295,6 +310,13 @@ impl Config {
         self
     }
 
+    /// Serves `nexus.sock` in the data folder, so that other processes of the same user can [attach](crate::attach()). Off unless it is said here or in the settings.
+    #[must_use]
+    pub fn serve(mut self, serving: Serving) -> Self {
+        self.serving = Some(serving);
+        self
+    }
+
     /// Adds a kind of driver to those that this kernel can mount.
     #[must_use]
     pub fn driver(mut self, factory: Arc<dyn DriverFactory>) -> Self {
@@ -357,6 +379,11 @@ impl Config {
         if said.watchdog_ms == Some(0) {
             return Err(refuse(ErrorKind::InvalidArgument, "watchdog_ms must be at least 1".into()));
         }
+        let serving = self.serving.clone().or(said.serve.unwrap_or(false).then(Serving::administrator));
+        if serving.is_some() && data_folder.is_none() {
+            let why = "a kernel in memory has no data folder to serve a socket in".to_owned();
+            return Err(refuse(ErrorKind::InvalidArgument, why));
+        }
         let usual = if data_folder.is_some() { ROOT_DRIVER } else { ROOT_DRIVER_IN_MEMORY };
         let mut root = MountSpec::new(said.root_driver.as_deref().unwrap_or(usual));
         root.options = said.root_options.clone().unwrap_or_default();
@@ -368,6 +395,7 @@ impl Config {
             restarts_within: said.restarts_within_s.map_or(RESTARTS_WITHIN, Duration::from_secs),
             watchdog: said.watchdog_ms.map_or(WATCHDOG, Duration::from_millis),
             root,
+            serving,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use crate::attach::SOCKET;
 use nexus_messages::{Error, ErrorKind, Op, Result};
 
 /// The file whose lock is the folder's.
@@ -26,8 +27,8 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Takes the folder, and makes it when it is missing. Blocks on disk.
-    pub(crate) fn take(path: &Path) -> Result<Self> {
+    /// Takes the folder, and makes it when it is missing; says whether its socket will be served. Blocks on disk.
+    pub(crate) fn take(path: &Path, serves: bool) -> Result<Self> {
         let failed = |what: &str, error: io::Error| {
             Error::on_host(Op::Connect, path, ErrorKind::Io).because(format!("{what}: {error}"))
         };
@@ -38,8 +39,14 @@ impl DataFolder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let owner = told(&mut lock).unwrap_or_default().process;
-                return Err(Error::on_host(Op::Connect, path, ErrorKind::Busy).because(in_use(owner)));
+                let owner = told(&mut lock).unwrap_or_default();
+                let served = if owner.serves == Some(true) {
+                    format!(", which serves {SOCKET}")
+                } else {
+                    String::new()
+                };
+                let why = format!("{}{served}", owner.in_use());
+                return Err(Error::on_host(Op::Connect, path, ErrorKind::Busy).because(why));
             }
             Err(TryLockError::Error(error)) => return Err(failed(LOCK, error)),
         }
@@ -49,7 +56,7 @@ impl DataFolder {
                 format!("the data folder has format {format}, and this version of nexus knows {FORMAT}");
             return Err(Error::on_host(Op::Connect, path, ErrorKind::NotSupported).because(why));
         }
-        tell(&mut lock).map_err(|error| failed(LOCK, error))?;
+        tell(&mut lock, serves).map_err(|error| failed(LOCK, error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -73,19 +80,18 @@ fn make(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn in_use(owner: Option<u32>) -> String {
-    match owner {
-        Some(process) if process == std::process::id() => "the data folder is in use by this process".into(),
-        Some(process) => format!("the data folder is in use by process {process}"),
-        None => "the data folder is in use by another process".into(),
-    }
+/// What the lock file of a folder says: of who owns it, or of who owned it last. Blocks on disk.
+pub(crate) fn told_of(path: &Path) -> Told {
+    File::open(path.join(LOCK)).and_then(|mut lock| told(&mut lock)).unwrap_or_default()
 }
 
 /// What a lock file says.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+pub(crate) struct Told {
     format: Option<u32>,
     process: Option<u32>,
+    /// Whether the owner serves the socket, or will.
+    pub(crate) serves: Option<bool>,
 }
 
 impl Told {
@@ -94,7 +100,22 @@ impl Told {
             let lines = text.lines().filter_map(|line| line.split_once(' '));
             lines.filter(|(name, _)| *name == key).find_map(|(_, value)| value.trim().parse().ok())
         };
-        Self { format: value("format"), process: value("process") }
+        Self {
+            format: value("format"),
+            process: value("process"),
+            serves: value("serves").map(|serves| serves == 1),
+        }
+    }
+
+    /// That the folder is in use, and by whom.
+    pub(crate) fn in_use(&self) -> String {
+        match self.process {
+            Some(process) if process == std::process::id() => {
+                "the data folder is in use by this process".into()
+            }
+            Some(process) => format!("the data folder is in use by process {process}"),
+            None => "the data folder is in use by another process".into(),
+        }
     }
 }
 
@@ -108,48 +129,51 @@ fn told(lock: &mut File) -> io::Result<Told> {
     Ok(Told::parse(&String::from_utf8_lossy(&text)))
 }
 
-fn tell(lock: &mut File) -> io::Result<()> {
+fn tell(lock: &mut File, serves: bool) -> io::Result<()> {
+    let (process, serves) = (std::process::id(), u32::from(serves));
     lock.set_len(0)?;
     lock.rewind()?;
-    lock.write_all(format!("format {FORMAT}\nprocess {}\n", std::process::id()).as_bytes())
+    lock.write_all(format!("format {FORMAT}\nprocess {process}\nserves {serves}\n").as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(text: &str, format: Option<u32>, process: Option<u32>) {
-        assert_eq!(Told::parse(text), Told { format, process }, "{text:?}");
+    fn check(text: &str, format: Option<u32>, process: Option<u32>, serves: Option<bool>) {
+        assert_eq!(Told::parse(text), Told { format, process, serves }, "{text:?}");
     }
 
     #[test]
     fn a_lock_file_may_be_torn() {
-        check("format 1\nprocess 42\n", Some(1), Some(42));
-        check("", None, None);
-        check("format 1\npro", Some(1), None);
-        check("\0\0\0", None, None);
+        check("format 1\nprocess 42\nserves 1\n", Some(1), Some(42), Some(true));
+        check("format 1\nprocess 42\nserves 0\n", Some(1), Some(42), Some(false));
+        check("format 1\nprocess 42\n", Some(1), Some(42), None);
+        check("", None, None, None);
+        check("format 1\npro", Some(1), None, None);
+        check("\0\0\0", None, None, None);
     }
 
     #[test]
     fn a_folder_has_one_owner() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
-        let owner = DataFolder::take(&path).unwrap();
-        let refused = DataFolder::take(&path).unwrap_err();
+        let owner = DataFolder::take(&path, false).unwrap();
+        let refused = DataFolder::take(&path, false).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Busy);
         assert_eq!(
             refused.to_string(),
             format!("connect {}: busy: the data folder is in use by this process (EBUSY)", path.display())
         );
         drop(owner);
-        DataFolder::take(&path).unwrap();
+        DataFolder::take(&path, false).unwrap();
     }
 
     #[test]
     fn a_folder_of_a_newer_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(LOCK), "format 2\nprocess 1\n").unwrap();
-        let refused = DataFolder::take(folder.path()).unwrap_err();
+        let refused = DataFolder::take(folder.path(), false).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::NotSupported);
         assert!(refused.to_string().contains("format 2"), "{refused}");
         assert_eq!(fs::read_to_string(folder.path().join(LOCK)).unwrap(), "format 2\nprocess 1\n");

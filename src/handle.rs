@@ -3,13 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nexus_actors::{Env, Pool};
-use nexus_kernel::service::AGENT_PREFIX;
+use nexus_actors::{Env, ExitReason, Pool};
 use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
-use nexus_messages::{Caller, Error, ErrorKind, IntoPath, NAME_MAX, Op, Result, VPath, ZoneId};
-use nexus_supervisors::{Kill, TreeStatus};
+use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Op, Result, VPath, ZoneId};
 
+use crate::attach::{Remote, ServingStats, as_agent, lessened};
 use crate::boot::{Machine, administrator, boot};
 use crate::config::Config;
 
@@ -32,6 +31,8 @@ pub struct Nexus {
 pub(crate) enum Link {
     /// In this process, which owns it.
     Local(Arc<Machine>),
+    /// In another, which serves its socket.
+    Remote(Arc<Remote>),
 }
 
 /// Boots a kernel and gives the administrator's handle to it. Nothing has to be set up: what is missing in the data folder is made.
@@ -57,6 +58,10 @@ pub async fn connect(config: impl Into<Config>) -> Result<Nexus> {
 }
 
 impl Nexus {
+    pub(crate) fn linked(link: Link, caller: Arc<Caller>) -> Self {
+        Self { link, caller }
+    }
+
     /// Executes a syscall.
     ///
     /// # Errors
@@ -80,6 +85,8 @@ impl Nexus {
                 Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down))
             }
             Link::Local(machine) => machine.kernel.send(&self.caller, call).await,
+            // Apart, so that the way of a call to the kernel of this process stays short.
+            Link::Remote(remote) => Box::pin(remote.send(&self.caller, call)).await,
         }
     }
 
@@ -87,22 +94,14 @@ impl Nexus {
     ///
     /// # Errors
     /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it, and for those under which the kernel and its
-    /// services act: `nexus`, and what begins with `service:`.
+    /// services act: `nexus`, and what begins with `service:`. `EACCES` on an [attached](crate::attach()) handle whose owner grants less.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
-        let name = name.as_ref();
-        if name == Caller::KERNEL || name.starts_with(AGENT_PREFIX) {
-            let why = format!("{name:?} is the kernel's, or a service's");
-            return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
-        }
-        let bad = |c: char| c == '/' || c.is_control();
-        if name.is_empty() || name.len() > NAME_MAX || name.contains(bad) {
-            let why = format!(
-                "{name:?} does not name an agent: 1 to {NAME_MAX} bytes without '/' and control characters"
-            );
-            return Err(Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why));
-        }
-        let caller = Caller { agent: name.into(), zone: self.caller.zone.clone(), admin: false };
-        Ok(Self { link: self.link.clone(), caller: Arc::new(caller) })
+        let caller = as_agent(&self.caller, name.as_ref())?;
+        let caller = match &self.link {
+            Link::Local(_) => Arc::new(caller),
+            Link::Remote(remote) => lessened(remote.granted(), caller)?,
+        };
+        Ok(Self { link: self.link.clone(), caller })
     }
 
     /// The same handle in the zone called `name`, whose namespace is its own: it sees its own mounts, and below them the root zone's.
@@ -130,7 +129,7 @@ impl Nexus {
     /// The kernel itself, for modules that are trusted with it: hooks, the permission provider, statistics.
     ///
     /// # Errors
-    /// `EACCES` unless this is an administrator's handle.
+    /// `EACCES` unless this is an administrator's handle; `EOPNOTSUPP` when it is [attached](crate::attach()).
     pub fn kernel(&self) -> Result<&Arc<Kernel>> {
         self.administrator(Op::Access)?;
         Ok(&self.machine(Op::Access)?.kernel)
@@ -140,45 +139,53 @@ impl Nexus {
     pub fn env(&self) -> &Env {
         match &self.link {
             Link::Local(machine) => machine.env(),
+            Link::Remote(remote) => remote.env(),
         }
     }
 
-    /// The supervision tree as it is now. Asks no actor.
+    /// How the socket of the data folder is used; none when it is not [served](Config::serve).
     ///
     /// # Errors
-    /// None on the kernel of this process.
-    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
-    pub async fn tree(&self) -> Result<TreeStatus> {
-        Ok(self.machine(Op::Access)?.tree.snapshot())
+    /// `EACCES` unless this is an administrator's handle; `EOPNOTSUPP` when it is [attached](crate::attach()).
+    pub fn serving(&self) -> Result<Option<ServingStats>> {
+        self.administrator(Op::Access)?;
+        Ok(self.machine(Op::Access)?.serving())
     }
 
-    /// Hurts the actor at `path` of the tree, such as `nexus/kernel/router`, to see what becomes of it. Does not wait; false when there is no such actor.
+    /// Waits for the end of the kernel's supervision tree, and says why it ended: the order to stop, or what its supervisors could not mend.
     ///
     /// # Errors
-    /// `EACCES` unless this is an administrator's handle.
-    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
-    pub async fn kill(&self, path: &str, how: Kill) -> Result<bool> {
-        self.administrator(Op::Kill)?;
-        Ok(self.machine(Op::Kill)?.tree.kill(path, how))
+    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
+    pub async fn ended(&self) -> Result<ExitReason> {
+        let tree = self.machine(Op::Shutdown)?.tree.clone();
+        Ok(tree.wait().await)
     }
 
     /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer
-    /// `ESHUTDOWN` from now on. May be repeated.
+    /// `ESHUTDOWN` from now on. May be repeated. On an [attached](crate::attach()) handle it ends the attachment, and the kernel goes on.
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle.
     pub async fn shutdown(&self) -> Result<()> {
-        self.administrator(Op::Shutdown)?;
         match &self.link {
-            Link::Local(machine) => machine.stop().await,
+            Link::Local(machine) => {
+                self.administrator(Op::Shutdown)?;
+                machine.stop().await;
+            }
+            // Its own end of the connection is everybody's to close.
+            Link::Remote(remote) => remote.close(),
         }
         Ok(())
     }
 
     /// The kernel of this process, for what `op` cannot do from outside.
-    pub(crate) fn machine(&self, _op: Op) -> Result<&Arc<Machine>> {
+    pub(crate) fn machine(&self, op: Op) -> Result<&Arc<Machine>> {
         match &self.link {
             Link::Local(machine) => Ok(machine),
+            Link::Remote(_) => {
+                let error = Error::global(op, ErrorKind::NotSupported);
+                Err(error.because("the handle is attached: this needs the process that owns the kernel"))
+            }
         }
     }
 
@@ -186,6 +193,7 @@ impl Nexus {
     pub(crate) fn search(&self) -> (&Pool, usize) {
         match &self.link {
             Link::Local(machine) => (&machine.search, machine.search_threads),
+            Link::Remote(remote) => remote.search(),
         }
     }
 
@@ -193,7 +201,7 @@ impl Nexus {
         &self.caller
     }
 
-    fn administrator(&self, op: Op) -> Result<()> {
+    pub(crate) fn administrator(&self, op: Op) -> Result<()> {
         if self.is_admin() {
             return Ok(());
         }

@@ -129,6 +129,7 @@
 //! # Ok::<(), nexus::Error>(())
 //! ```
 
+mod attach;
 pub mod blocking;
 mod boot;
 mod closing;
@@ -145,6 +146,7 @@ pub use nexus_actors as actors;
 /// Supervision trees, for one's own.
 pub use nexus_supervisors as supervisors;
 
+pub use attach::{Grant, Serving, ServingStats, attach, connect_or_attach};
 pub use bytes::Bytes;
 pub use config::Config;
 pub use handle::{Nexus, connect};

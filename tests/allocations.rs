@@ -8,6 +8,8 @@ use std::cell::Cell;
 use common::{boot, path};
 use nexus_actors::block_on;
 use nexus_messages::syscall::{SysRead, SysStat, SysWrite};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -37,6 +39,12 @@ static ALLOCATOR: Counting = Counting;
 
 fn allocations() -> u64 {
     COUNT.with(Cell::get)
+}
+
+#[test]
+fn warm_calls_allocate_nothing_also_where_somebody_listens_for_other_things() {
+    let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO);
+    tracing::subscriber::with_default(subscriber, warm_calls_allocate_nothing);
 }
 
 #[test]

@@ -136,13 +136,13 @@ fn a_part_of_a_file_can_be_read() {
 
 #[test]
 fn the_tree_is_shown_as_it_is() {
-    fn check(nx: &blocking::Nexus, status: &TreeStatus, entry: &ActorEntry, above: &str) {
+    fn check(nx: &blocking::Nexus, status: &ActorEntry, entry: &ActorEntry, above: &str) {
         let at = format!("{above}{}", status.id);
-        assert_eq!((&*entry.path, &entry.id, &*entry.kind), (&*at, &status.id, status.actor.kind));
-        assert_eq!((entry.state, entry.bound), (status.actor.state, status.actor.bound));
+        assert_eq!((&*entry.path, &entry.id, &entry.kind), (&*at, &status.id, &status.kind));
+        assert_eq!((entry.state, entry.bound), (status.state, status.bound));
         assert_eq!(entry.children.len(), status.children.len());
         let dir = format!("/__sys__/actors/{at}");
-        let file = match status.actor.kind {
+        let file = match &*status.kind {
             "supervisor" => {
                 let mut expected: Vec<_> = status.children.iter().map(|child| child.id.to_string()).collect();
                 expected.push(".self".into());

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use nexus_messages::Message;
-use parking_lot::Mutex;
 
 use crate::behaviour::{Cx, Handle, Job, Reply};
 use crate::call::CallError;
 use crate::panics;
+use crate::sync::Lock;
 
 /// What the mailbox and the turn see of a message.
 pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
@@ -22,7 +22,11 @@ pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
 
     /// Begins the message, and leaves its handler to be run, and its reply to be sent, one by one. None when it was
     /// withdrawn.
-    fn open(self: Arc<Self>) -> Option<Opened<B>>;
+    fn open(self: Arc<Self>, generation: u64) -> Option<Opened<B>>;
+
+    /// The incarnation that took it out has ended. True when it had not begun the message, and cannot any more: then the
+    /// message is for its successor.
+    fn give_back(&self, generation: u64) -> bool;
 
     /// Ends it with `queued` if it was not begun, else with `begun`. An ended one stays as it is.
     fn fail(&self, queued: CallError, begun: CallError);
@@ -42,7 +46,7 @@ pub(crate) type Opened<B> = Box<dyn FnOnce(&mut B, &mut Cx<'_, B>) -> (Step<B>, 
 pub(crate) type Answer = Rc<Cell<Option<Box<dyn FnOnce()>>>>;
 
 pub(crate) struct Parcel<B, M: Message> {
-    inner: Mutex<Inner<M>>,
+    inner: Lock<Inner<M>>,
     /// A parcel holds no behaviour; it only knows whose it is.
     _behaviour: PhantomData<fn(B)>,
 }
@@ -55,6 +59,8 @@ struct Inner<M: Message> {
 
 enum Content<M: Message> {
     Queued(M),
+    /// Back from an incarnation of this number, which had taken it out and not begun it: for a later one.
+    Returned(M, u64),
     Begun,
     Replied(M::Reply),
     /// Ended before it was begun. The message is kept for a caller who wants it back.
@@ -68,14 +74,14 @@ enum Content<M: Message> {
 impl<B, M: Message> Parcel<B, M> {
     pub(crate) fn new(message: M, waker: Option<Waker>) -> Arc<Self> {
         let inner = Inner { content: Content::Queued(message), waker };
-        Arc::new(Parcel { inner: Mutex::new(inner), _behaviour: PhantomData })
+        Arc::new(Parcel { inner: Lock::new(inner), _behaviour: PhantomData })
     }
 
     /// The caller's look at it. After an error, `message` gives back what was not executed.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallError>> {
         let mut inner = self.inner.lock();
         match &inner.content {
-            Content::Queued(_) | Content::Begun => {
+            Content::Queued(_) | Content::Returned(..) | Content::Begun => {
                 match &mut inner.waker {
                     Some(waker) => waker.clone_from(cx.waker()),
                     none => *none = Some(cx.waker().clone()),
@@ -119,7 +125,7 @@ impl<B, M: Message> Parcel<B, M> {
         let old = std::mem::replace(&mut inner.content, Content::Gone);
         drop(inner);
         drop(waker);
-        let queued = matches!(old, Content::Queued(_));
+        let queued = matches!(old, Content::Queued(_) | Content::Returned(..));
         if let Content::Refused(message, _) = old {
             // The caller has heard that it was not executed; a bad destructor is not its business as well.
             let _ = panics::guarded_drop(message);
@@ -128,10 +134,11 @@ impl<B, M: Message> Parcel<B, M> {
     }
 
     /// Takes the message, which counts as begun from here on.
-    fn begin(&self) -> Option<M> {
+    fn begin(&self, generation: u64) -> Option<M> {
         let mut inner = self.inner.lock();
         match std::mem::replace(&mut inner.content, Content::Begun) {
             Content::Queued(message) => Some(message),
+            Content::Returned(message, from) if from < generation => Some(message),
             other => {
                 inner.content = other;
                 None
@@ -162,7 +169,7 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
     }
 
     fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B> {
-        let Some(message) = self.begin() else { return Step::Done };
+        let Some(message) = self.begin(cx.generation) else { return Step::Done };
         match behaviour.handle(message, cx) {
             Reply::Now(reply) => {
                 self.reply(reply);
@@ -173,8 +180,8 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
         }
     }
 
-    fn open(self: Arc<Self>) -> Option<Opened<B>> {
-        let message = self.begin()?;
+    fn open(self: Arc<Self>, generation: u64) -> Option<Opened<B>> {
+        let message = self.begin(generation)?;
         Some(Box::new(move |behaviour, cx| {
             let answer = Answer::default();
             let held = answer.clone();
@@ -191,13 +198,26 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
         }))
     }
 
+    fn give_back(&self, generation: u64) -> bool {
+        let mut inner = self.inner.lock();
+        inner.content = match std::mem::replace(&mut inner.content, Content::Gone) {
+            Content::Queued(message) | Content::Returned(message, _) => {
+                Content::Returned(message, generation)
+            }
+            other => other,
+        };
+        matches!(inner.content, Content::Returned(..))
+    }
+
     fn fail(&self, queued: CallError, begun: CallError) {
         let mut inner = self.inner.lock();
         let waker = inner.waker.take();
         let mut unwanted = None;
         inner.content = match std::mem::replace(&mut inner.content, Content::Gone) {
-            Content::Queued(message) if waker.is_some() => Content::Refused(message, queued),
-            Content::Queued(message) => {
+            Content::Queued(message) | Content::Returned(message, _) if waker.is_some() => {
+                Content::Refused(message, queued)
+            }
+            Content::Queued(message) | Content::Returned(message, _) => {
                 unwanted = Some(message);
                 Content::Failed(queued)
             }

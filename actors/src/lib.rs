@@ -22,7 +22,7 @@ mod gate;
 mod latch;
 mod mailbox;
 mod panics;
-#[cfg(all(test, not(nexus_loom)))]
+#[cfg(test)]
 mod parked;
 mod reference;
 mod slot;

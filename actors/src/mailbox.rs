@@ -30,8 +30,9 @@ struct Entry<T> {
 
 pub(crate) struct Mailbox<T> {
     bound: usize,
-    /// Served first and not counted: exits and the like, whose senders bound them.
-    signals: VecDeque<T>,
+    /// Served first and not counted: exits and the like, whose senders bound them, and what was given back. With the time
+    /// by which it must have begun.
+    signals: VecDeque<(T, Option<Instant>)>,
     /// Invariant: at most `bound` long, ordered by `seq`, and shorter only while `waiting` is empty.
     queue: VecDeque<Entry<T>>,
     /// Messages of callers that wait for room. Invariant: ordered by `seq`, all later than those in `queue`.
@@ -66,7 +67,12 @@ impl<T> Mailbox<T> {
     }
 
     pub(crate) fn signal(&mut self, item: T) {
-        self.signals.push_back(item);
+        self.signals.push_back((item, None));
+    }
+
+    /// Takes back what `pop` gave, to be given again before all else. Its number is void.
+    pub(crate) fn give_back(&mut self, item: T, deadline: Option<Instant>) {
+        self.signals.push_front((item, deadline));
     }
 
     /// Queues `item`; its number is for `withdraw`. Without room a patient one waits for some.
@@ -86,8 +92,8 @@ impl<T> Mailbox<T> {
     /// The next message and its deadline. Who waited longest for room gets the place.
     #[inline(always)] // The warm path of serving.
     pub(crate) fn pop(&mut self) -> Option<(T, Option<Instant>)> {
-        if let Some(item) = self.signals.pop_front() {
-            return Some((item, None));
+        if let Some(signal) = self.signals.pop_front() {
+            return Some(signal);
         }
         let Entry { item, deadline, .. } = self.queue.pop_front()?;
         if !self.waiting.is_empty() {
@@ -110,6 +116,14 @@ impl<T> Mailbox<T> {
     pub(crate) fn expire(&mut self, now: Instant) -> (Vec<T>, Option<Instant>) {
         let mut expired = Vec::new();
         let mut earliest: Option<Instant> = None;
+        for (item, deadline) in std::mem::take(&mut self.signals) {
+            if deadline.is_some_and(|d| d <= now) {
+                expired.push(item);
+            } else {
+                earliest = deadline.into_iter().chain(earliest).min();
+                self.signals.push_back((item, deadline));
+            }
+        }
         for lane in [&mut self.queue, &mut self.waiting] {
             let due = |entry: &Entry<T>| entry.deadline.is_some_and(|d| d <= now);
             if lane.iter().any(due) {
@@ -125,9 +139,9 @@ impl<T> Mailbox<T> {
 
     /// Takes everything out.
     pub(crate) fn clear(&mut self) -> Vec<T> {
-        let signals = std::mem::take(&mut self.signals);
+        let signals = std::mem::take(&mut self.signals).into_iter().map(|(item, _)| item);
         let entries = std::mem::take(&mut self.queue).into_iter().chain(std::mem::take(&mut self.waiting));
-        signals.into_iter().chain(entries.map(|entry| entry.item)).collect()
+        signals.chain(entries.map(|entry| entry.item)).collect()
     }
 
     fn admit(&mut self) {
@@ -147,10 +161,11 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy)]
     enum Op {
         Push { patient: bool, deadline: Option<u64> },
         Pop,
+        PopAndGiveBack,
         Withdraw(usize),
         Expire(u64),
     }
@@ -160,13 +175,14 @@ mod tests {
             4 => (any::<bool>(), prop::option::of(0_u64..50))
                 .prop_map(|(patient, deadline)| Op::Push { patient, deadline }),
             2 => Just(Op::Pop),
+            1 => Just(Op::PopAndGiveBack),
             1 => (0_usize..40).prop_map(Op::Withdraw),
             1 => (0_u64..50).prop_map(Op::Expire),
         ]
     }
 
     proptest! {
-        /// The model is one list; the first `bound` of it are the queue.
+        /// The model is one list; what was given back goes before it, and the first `bound` of it are the queue.
         #[test]
         fn it_agrees_with_one_plain_list(bound in 1_usize..5, ops in prop::collection::vec(op(), 1..80)) {
             #[expect(clippy::disallowed_methods, reason = "any time will do")]
@@ -174,6 +190,7 @@ mod tests {
             let at = |ms: u64| zero + Duration::from_millis(ms);
             let mut mailbox = Mailbox::new(MailboxBounds { messages: bound });
             let mut model: Vec<(u64, Option<u64>)> = Vec::new();
+            let mut given_back: Option<Option<u64>> = None;
             for (n, op) in ops.into_iter().enumerate() {
                 match op {
                     Op::Push { patient, deadline } => {
@@ -183,9 +200,18 @@ mod tests {
                             model.push((seq, deadline));
                         }
                     }
-                    Op::Pop => {
-                        let expected = if model.is_empty() { None } else { Some(model.remove(0).1.map(at)) };
-                        prop_assert_eq!(mailbox.pop().map(|(_, deadline)| deadline), expected);
+                    Op::Pop | Op::PopAndGiveBack => {
+                        let expected = match given_back.take() {
+                            Some(deadline) => Some(deadline),
+                            None if model.is_empty() => None,
+                            None => Some(model.remove(0).1),
+                        };
+                        let popped = mailbox.pop();
+                        prop_assert_eq!(popped.map(|(_, deadline)| deadline), expected.map(|d| d.map(at)));
+                        if let (Op::PopAndGiveBack, Some((item, deadline))) = (op, popped) {
+                            mailbox.give_back(item, deadline);
+                            given_back = expected;
+                        }
                     }
                     Op::Withdraw(which) => {
                         let seq = model.get(which).map_or(u64::MAX, |(seq, _)| *seq);
@@ -194,11 +220,15 @@ mod tests {
                         prop_assert_eq!(mailbox.withdraw(seq).is_some(), known);
                     }
                     Op::Expire(now) => {
-                        let before = model.len();
-                        model.retain(|(_, deadline)| deadline.is_none_or(|d| d > now));
+                        let kept = |deadline: &Option<u64>| deadline.is_none_or(|d| d > now);
+                        let before = model.len() + usize::from(given_back.is_some());
+                        model.retain(|(_, deadline)| kept(deadline));
+                        given_back = given_back.filter(kept);
+                        let after = model.len() + usize::from(given_back.is_some());
                         let (expired, earliest) = mailbox.expire(at(now));
-                        prop_assert_eq!(expired.len(), before - model.len());
-                        prop_assert_eq!(earliest, model.iter().filter_map(|(_, d)| *d).min().map(at));
+                        prop_assert_eq!(expired.len(), before - after);
+                        let all = model.iter().map(|(_, d)| *d).chain(given_back);
+                        prop_assert_eq!(earliest, all.flatten().min().map(at));
                     }
                 }
                 prop_assert_eq!(mailbox.queued(), model.len().min(bound));

@@ -4,6 +4,10 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+
+#[cfg(nexus_loom)]
+use loom::thread::{self, Thread};
+#[cfg(not(nexus_loom))]
 use std::thread::{self, Thread};
 
 struct Unpark(Thread);
@@ -26,6 +30,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// One poll, as far as the future gets by itself.
-pub(crate) fn poll_once<T>(work: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+pub(crate) fn poll_once<T>(work: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
     work.poll(&mut Context::from_waker(Waker::noop()))
 }

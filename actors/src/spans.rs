@@ -47,13 +47,17 @@ impl<B: Behaviour> Envelope<B> for Traced<B> {
         followed(step, &self.span)
     }
 
-    fn open(self: Arc<Self>) -> Option<Opened<B>> {
-        let opened = self.mail.clone().open()?;
+    fn open(self: Arc<Self>, generation: u64) -> Option<Opened<B>> {
+        let opened = self.mail.clone().open(generation)?;
         Some(Box::new(move |behaviour, cx| {
             self.span.record("generation", cx.generation);
             let (step, answer) = self.span.in_scope(|| opened(behaviour, cx));
             (followed(step, &self.span), answer)
         }))
+    }
+
+    fn give_back(&self, generation: u64) -> bool {
+        self.mail.give_back(generation)
     }
 
     fn fail(&self, queued: CallError, begun: CallError) {

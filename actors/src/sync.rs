@@ -12,6 +12,26 @@ pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
 use std::sync::PoisonError;
 
+/// The lock of cells and of messages on their way, which is taken a few times for each of them: parking_lot's is the
+/// quicker one.
+#[cfg(not(nexus_loom))]
+pub(crate) use parking_lot::Mutex as Lock;
+
+/// Loom's lock behind the same interface.
+#[cfg(nexus_loom)]
+pub(crate) struct Lock<T>(Mutex<T>);
+
+#[cfg(nexus_loom)]
+impl<T> Lock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        lock(&self.0)
+    }
+}
+
 /// Locks, whatever happened to an earlier holder: nothing that we guard this way is left half changed by a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

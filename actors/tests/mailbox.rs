@@ -274,6 +274,24 @@ fn a_suspended_actor_keeps_its_mail() {
 }
 
 #[test]
+fn a_suspension_outlives_its_incarnation() {
+    check(async |env| {
+        let actor = counter(&env, 4);
+        let hold = child(&actor, Faults::default());
+        let (port, mut heard) = exits();
+        hold.start(Place::Kernel, true, port.clone()).await.unwrap();
+        hold.suspend();
+        hold.kill();
+        heard.recv().await.unwrap();
+        hold.start(Place::Kernel, true, port).await.unwrap();
+        assert_eq!(actor.status().state, ActorState::Suspended);
+        assert_eq!(actor.call(Add(1), Duration::from_millis(5)).await, Err(CallError::Busy));
+        hold.resume();
+        assert_eq!(actor.call(Add(1), SOON).await, Ok(1));
+    });
+}
+
+#[test]
 fn an_actor_that_sends_to_itself_does_not_starve_its_neighbour() {
     let env = quiet_host();
     block_on(async {

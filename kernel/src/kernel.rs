@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
 use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
-    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Message, Op, OpId, Result, Timestamp,
-    VPath, ZoneId,
+    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Op, OpId, Result, Timestamp, VPath, ZoneId,
 };
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
@@ -20,6 +19,7 @@ use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
+use crate::metrics::Syscalls;
 use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::registry::{Registry, Services};
@@ -27,7 +27,7 @@ use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::service::ServiceCatalogue;
 use crate::store::{Committer, Store, StoreStats};
 use crate::sys;
-use crate::syscalls::Serve;
+use crate::syscalls::{Serve, span};
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -116,6 +116,7 @@ pub struct Kernel {
     service_catalogue: ServiceCatalogue,
     service_children: SupervisorRef,
     hashing: Pool,
+    syscalls: Syscalls,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
     /// The running tree, once it runs.
@@ -162,6 +163,7 @@ impl Kernel {
             service_catalogue: ServiceCatalogue::default(),
             service_children: services.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
+            syscalls: Syscalls::new(),
             sys: sys::mount(),
             tree: Mutex::default(),
             store,
@@ -213,8 +215,31 @@ impl Kernel {
     }
 
     /// Executes a syscall for `caller`, on the task that polls.
-    pub async fn send<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> <S as Message>::Reply {
-        call.serve(self, caller).await
+    ///
+    /// # Errors
+    /// What the syscall's documentation says.
+    pub async fn send<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
+        if span::is_wanted() {
+            return Box::pin(span::around(self, caller, call)).await;
+        }
+        self.execute(caller, call).await
+    }
+
+    /// Executes a syscall and counts it.
+    #[inline]
+    pub(crate) async fn execute<S: Serve>(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        call: S,
+    ) -> Result<S::Done> {
+        if let Some(done) = call.warm(self, caller) {
+            self.syscalls.warm(S::OP);
+            return Ok(done);
+        }
+        let counted = self.syscalls.begin(S::OP, &self.env);
+        let done = call.serve(self, caller).await;
+        counted.with(done.as_ref().err().map(Error::errno));
+        done
     }
 
     /// Attaches what the metastore remembers; says how many mounts that were. To be called once, when the tree runs.
@@ -269,6 +294,15 @@ impl Kernel {
         }
     }
 
+    /// How often the metadata cache and the content cache had what was looked for, and how often not.
+    pub(crate) fn cache_hits_and_misses(&self) -> [(u64, u64); 2] {
+        // Calls that are answered from memory count themselves once, and not what they find: a stat finds metadata, a read both.
+        let (stats, reads) = (self.syscalls.warm_of(Op::Stat), self.syscalls.warm_of(Op::Read));
+        let (metadata, content) =
+            (self.caches.metadata.hits_and_misses(), self.caches.content.hits_and_misses());
+        [(metadata.0 + stats + reads, metadata.1), (content.0 + reads, content.1)]
+    }
+
     /// The locks that are held and were taken. Sends no mail.
     pub fn path_locks(&self) -> &PathLocks {
         &self.locks
@@ -302,6 +336,14 @@ impl Kernel {
     /// The running tree; none before it runs and after it is gone.
     pub(crate) fn supervised(&self) -> Option<Arc<Tree>> {
         self.tree.lock().upgrade()
+    }
+
+    pub(crate) fn config(&self) -> &KernelConfig {
+        &self.config
+    }
+
+    pub(crate) fn syscalls(&self) -> &Syscalls {
+        &self.syscalls
     }
 
     pub(crate) fn sys_mount(&self) -> &Arc<Mount> {

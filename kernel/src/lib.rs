@@ -7,6 +7,7 @@ pub mod gate;
 pub mod hal;
 mod kernel;
 pub mod locks;
+mod metrics;
 mod mounts;
 mod namespace;
 mod owned;
@@ -18,6 +19,7 @@ pub mod sys;
 mod syscalls;
 mod volume;
 
+pub use content::CONTENT_MAX;
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};

@@ -215,6 +215,9 @@ macro_rules! errnos {
         pub enum Errno { $($name = $number),* }
 
         impl Errno {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
             /// The number on Linux.
             pub fn number(self) -> i32 {
                 self as i32

@@ -55,6 +55,7 @@ impl Nexus {
                 Err(Error::new(Op::Access, &at, ErrorKind::Down))
             }
             Link::Local(machine) => machine.kernel.access(self.shared_caller(), &at, right).await,
+            Link::Remote(remote) => remote.access(self.shared_caller(), &at, right).await,
         }
     }
 

@@ -8,6 +8,7 @@ mod entries;
 mod glob;
 mod grep;
 mod mounts;
+mod sys;
 mod walk;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};

@@ -1,6 +1,5 @@
 //! Mounts.
 
-use nexus_kernel::MountStatus;
 use nexus_messages::syscall::{
     DriverSwapped, Expect, MountSpec, SetattrDone, SysSetattr, SysUnlink, Unlinked,
 };
@@ -69,14 +68,5 @@ impl Nexus {
     pub async fn unmount(&self, at: impl IntoPath) -> Result<Unlinked> {
         let call = SysUnlink::at(path(Op::Unmount, at)?).expect(Expect::Mount);
         self.send(call).await.map_err(|error| error.during(Op::Unmount))
-    }
-
-    /// The mounts and how they are. Asks no actor.
-    ///
-    /// # Errors
-    /// None on the kernel of this process.
-    #[expect(clippy::unused_async, reason = "a handle to a kernel elsewhere waits")]
-    pub async fn mounts(&self) -> Result<Vec<MountStatus>> {
-        Ok(self.machine(Op::Mount)?.kernel.mount_statuses())
     }
 }

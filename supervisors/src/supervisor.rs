@@ -8,10 +8,12 @@
 //! Work on children is done one piece at a time, beside the mailbox, so that an order to stop is always heard.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use futures_util::future::select;
 use nexus_actors::{
     Behaviour, Child, Cx, Env, ExitPort, ExitReason, Handle, LocalBoxFuture, MailboxBounds, Ref, Reply,
     Start, child,
@@ -439,42 +441,38 @@ impl Supervisor {
 
     /// Looks after the children from time to time, while any of them has a watchdog.
     fn watch(&mut self, cx: &mut Cx<'_, Self>) {
-        let shortest = self.kids.iter().filter_map(|charge| charge.kid.spec.watchdog).min();
-        if let Some(limit) = shortest
+        if let Some(tick) = tick(self.kids.iter().map(|charge| &*charge.kid))
             && !self.watching
         {
             self.watching = true;
-            let tick = (limit / WATCHDOG_LOOKS).clamp(WATCHDOG_TICK.0, WATCHDOG_TICK.1);
             cx.spawn(cx.env().sleep(tick), |me: &mut Self, cx, ()| {
                 me.watching = false;
-                me.look_after();
+                me.kids.iter().for_each(|charge| look_after(&charge.kid));
                 me.watch(cx);
             });
         }
     }
 
-    fn look_after(&self) {
-        for charge in &self.kids {
-            let Some(limit) = charge.kid.spec.watchdog else { continue };
-            let child = &charge.kid.child;
-            if let Some(busy) = child.status().running
-                && busy.held > limit
-            {
-                let (message, held) = (busy.message, busy.held);
-                // The port tells this supervisor, as of any exit.
-                child.write_off(busy.generation, ExitReason::Wedged { message, held });
-            }
-        }
-    }
-
-    /// Stops every child, last to first.
+    /// Stops every child, last to first. The watchdog goes on meanwhile: who shares a thread with a wedged one must not
+    /// use up its own limit for that.
     fn stop_all(&mut self) -> impl Future<Output = ()> + 'static {
         self.work.clear();
+        let env = self.me.env().clone();
         let kids: Vec<_> = self.kids.iter().rev().map(|charge| charge.kid.clone()).collect();
         async move {
-            for kid in kids {
-                kid.child.stop(ExitReason::Shutdown, kid.spec.shutdown.limit()).await;
-            }
+            let stopping = pin!(async {
+                for kid in &kids {
+                    kid.child.stop(ExitReason::Shutdown, kid.spec.shutdown.limit()).await;
+                }
+            });
+            let watching = pin!(async {
+                while let Some(tick) = tick(kids.iter().map(|kid| &**kid)) {
+                    env.sleep(tick).await;
+                    kids.iter().for_each(|kid| look_after(kid));
+                }
+                std::future::pending::<()>().await;
+            });
+            select(stopping, watching).await;
         }
     }
 }
@@ -486,6 +484,24 @@ impl Charge {
 
     fn is_up(&mut self, generation: u64, now: Instant) {
         (self.up, self.generation, self.since) = (true, generation, now);
+    }
+}
+
+/// How often to look after these children. None when none of them has a watchdog.
+fn tick<'a>(kids: impl Iterator<Item = &'a Kid>) -> Option<Duration> {
+    let shortest = kids.filter_map(|kid| kid.spec.watchdog).min()?;
+    Some((shortest / WATCHDOG_LOOKS).clamp(WATCHDOG_TICK.0, WATCHDOG_TICK.1))
+}
+
+/// Writes a child off that one message has held for too long.
+fn look_after(kid: &Kid) {
+    if let Some(limit) = kid.spec.watchdog
+        && let Some(busy) = kid.child.status().running
+        && busy.held > limit
+    {
+        let (message, held) = (busy.message, busy.held);
+        // The port tells its supervisor, as of any exit.
+        kid.child.write_off(busy.generation, ExitReason::Wedged { message, held });
     }
 }
 

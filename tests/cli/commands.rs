@@ -87,7 +87,11 @@ fn every_result_comes_as_json() {
     check("cp --json -r /d /c", &["from", "to", "files", "bytes"]);
     check("mv --json /c /c2", &["from", "to", "replaced"]);
     check("mount --json /memory --driver memory", &["path", "driver", "created"]);
-    check("mounts --json", &["zone", "point", "driver", "options", "read_only", "state"]);
+    check("mounts --json", &["zone", "point", "driver", "options", "read_only", "state", "actor", "calls"]);
+    check(
+        "mount --json / --driver cas-local --opt deadline_ms=5000 --replace",
+        &["path", "driver", "swapped"],
+    );
     check("umount --json /memory", &["path"]);
     check("ps --json", &["id", "state", "generation", "restarts", "children"]);
     let stat = &json_lines(&nexus.good("--json stat /l"))[0];

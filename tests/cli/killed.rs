@@ -77,7 +77,7 @@ fn killed_import(nexus: &Nexus, source: &std::path::Path, enough: usize) -> BTre
 }
 
 #[test]
-fn a_second_process_on_the_same_data_folder_is_refused() {
+fn a_second_process_on_a_folder_that_is_held_and_not_served_is_refused() {
     let nexus = Nexus::new();
     nexus.feed("write /f", "kept");
     let mut first = nexus.command(["tour-writer", "/w", "--writers", "1"]);
@@ -90,7 +90,7 @@ fn a_second_process_on_the_same_data_folder_is_refused() {
     let second = nexus.run("cat /f");
     assert_eq!((second.status, &*second.out), (1, ""));
     let expected = format!(
-        "nexus: connect {}: busy: the data folder is in use by process {} (EBUSY)\n",
+        "nexus: connect {}: busy: the data folder is in use by process {}, which does not serve nexus.sock (EBUSY)\n",
         nexus.data().display(),
         first.id()
     );

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus::blocking::{self, Nexus};
-use nexus::{ActorStatus, Config, Error, ErrorKind, Executed, MountSpec, MountStatus, Result, TreeStatus};
+use nexus::sys::ActorEntry;
+use nexus::{Config, Error, ErrorKind, Executed, MountSpec, MountStatus, Result};
 use nexus_drivers::faults::{Faults, FaultyFactory};
 
 /// How long something may take that happens by itself. Nothing waits so long unless it never happens.
@@ -77,17 +78,17 @@ impl Bench {
     }
 
     /// The actor of the driver at `/bad`.
-    pub(crate) fn actor(&self) -> ActorStatus {
+    pub(crate) fn actor(&self) -> ActorEntry {
         self.find(&self.status("/bad").actor)
     }
 
-    pub(crate) fn find(&self, path: &str) -> ActorStatus {
-        let mut at: TreeStatus = self.nx.tree().expect("it answers");
+    pub(crate) fn find(&self, path: &str) -> ActorEntry {
+        let mut at: ActorEntry = self.nx.tree().expect("it answers");
         for name in path.split('/').skip(1) {
             let children = at.children;
             at = children.into_iter().find(|child| &*child.id == name).expect("it is in the tree");
         }
-        at.actor
+        at
     }
 
     /// All that is not the bad mount serves, and no supervisor had to be restarted.

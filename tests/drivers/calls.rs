@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nexus::{ErrorKind, Executed, ExitReason, MountState};
+use nexus::{ErrorKind, Executed, MountState};
 use nexus_drivers::faults::{Fault, Where};
 
 use crate::bench::{Bench, LARGE, refused, until};
@@ -77,12 +77,10 @@ fn a_panic_is_told_with_its_place_to_the_caller_and_to_the_supervisor() {
         assert!(cause.contains("an injected panic") && cause.contains("switches.rs:"), "{cause}");
 
         let actor = until("it was restarted", || Some(bench.actor()).filter(|now| now.generation > before));
-        let Some(ExitReason::Panic { message, location, handling }) = actor.last_exit else {
-            panic!("ended by {:?}", actor.last_exit);
-        };
-        assert!(message.contains("an injected panic"), "{message}");
-        assert!(location.is_some_and(|place| place.contains("switches.rs:")));
-        assert_eq!(handling, Some("writing a file"));
+        let exit = actor.last_exit.expect("it has ended once");
+        assert!(&*exit.kind == "panic" && exit.told.contains("an injected panic"), "{exit:?}");
+        assert!(exit.place.is_some_and(|place| place.contains("switches.rs:")));
+        assert_eq!(exit.handling.as_deref(), Some("writing a file"));
         until("it serves", || (bench.status("/bad").state == MountState::Serving).then_some(()));
         let status = bench.status("/bad");
         assert_eq!(status.calls.panicked, 1);

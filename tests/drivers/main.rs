@@ -6,5 +6,8 @@ mod bench;
 mod breaker;
 mod cached;
 mod calls;
+mod dying;
+mod gate;
 mod restarts;
+mod simulated;
 mod swaps;

@@ -186,3 +186,35 @@ fn a_swap_that_hangs_holds_up_neither_calls_nor_other_mounts() {
     bench.faults.clear();
     refused(swap.join().expect("it ends"), ErrorKind::Io, Executed::No);
 }
+
+#[test]
+fn a_mount_that_is_detached_while_its_driver_is_replaced_stays_detached() {
+    let bench = Bench::new();
+    bench.mount_files(30_000);
+    bench.faults.once(Where::Open, Fault::Block);
+    let (nx, spec) = (bench.nx.clone(), bench.spec(FAULTY_PATH, "files").option("open_ms", "50000"));
+    let swap = std::thread::spawn(move || nx.swap_driver("/bad", spec));
+    until("it is being opened", || (bench.faults.hits(Where::Open, Fault::Block) == 1).then_some(()));
+    let nx = bench.nx.clone();
+    let unmount = std::thread::spawn(move || nx.unmount("/bad"));
+    bench.faults.clear();
+    refused(swap.join().expect("it ends"), ErrorKind::Io, Executed::No);
+    unmount.join().expect("it ends").expect("one after the other");
+    refused(bench.nx.stat("/bad"), ErrorKind::NotFound, Executed::No);
+
+    // And the other way round: many of both at once.
+    for _ in 0..20 {
+        bench.mount_files(30_000);
+        let (nx, spec) = (bench.nx.clone(), bench.spec("path-local", "files"));
+        let swap = std::thread::spawn(move || nx.swap_driver("/bad", spec));
+        bench.nx.unmount("/bad").expect("it is detached");
+        if let Err(error) = swap.join().expect("it ends") {
+            assert_eq!(error.executed(), Executed::No, "{error}");
+        }
+        refused(bench.nx.stat("/bad"), ErrorKind::NotFound, Executed::No);
+    }
+    bench.nx.shutdown().expect("it stops");
+    let nx = blocking::connect(Config::new(bench.folder.path().join("data"))).expect("it boots");
+    assert_eq!(nx.mounts().expect("it answers").len(), 1, "only the root comes back");
+    nx.shutdown().expect("it stops");
+}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nexus::blocking::{self, Nexus};
 use nexus::{
-    Attributes, Config, EntryType, Error, ErrorKind, FileMetadata, MountSpec, Op, Result, SysCopy,
+    Attributes, Config, EntryType, Error, ErrorKind, FileMetadata, MountSpec, Op, Result, Serving, SysCopy,
     SysSetattr, SysWrite, VPath,
 };
 
@@ -25,18 +25,23 @@ pub(crate) enum Root {
     Memory,
     /// A file system in memory.
     MemoryPath,
+    /// The default, called through the socket of who owns it.
+    Attached,
 }
 
 /// Every kind of mount.
-pub(crate) const ALL: [Root; 4] = [Root::CasLocal, Root::PathLocal, Root::Memory, Root::MemoryPath];
+pub(crate) const ALL: [Root; 5] =
+    [Root::CasLocal, Root::PathLocal, Root::Memory, Root::MemoryPath, Root::Attached];
 
 /// Mounts on which names are rows of the metastore.
-pub(crate) const ROWS: [Root; 2] = [Root::CasLocal, Root::Memory];
+pub(crate) const ROWS: [Root; 3] = [Root::CasLocal, Root::Memory, Root::Attached];
 
 /// A kernel whose `/` is `root`, and what it stands on.
 pub(crate) struct Bench {
     pub(crate) nx: Nexus,
     root: Root,
+    /// Whose kernel it is, when it is not `nx` itself.
+    _owner: Option<Nexus>,
     _folder: tempfile::TempDir,
 }
 
@@ -46,12 +51,17 @@ impl Bench {
         let plain = MountSpec::new("path-local").option("folder", folder.path().display().to_string());
         let config = match root {
             Root::CasLocal => Config::new(folder.path()),
+            Root::Attached => Config::new(folder.path()).serve(Serving::administrator()),
             Root::PathLocal => Config::in_memory().root(plain),
             Root::Memory => Config::in_memory(),
             Root::MemoryPath => Config::in_memory().root(MountSpec::new("memory-path")),
         };
-        let nx = blocking::connect(config).expect("it boots");
-        Self { nx, root, _folder: folder }
+        let owner = blocking::connect(config).expect("it boots");
+        let (nx, owner) = match root {
+            Root::Attached => (blocking::attach(folder.path()).expect("it is served"), Some(owner)),
+            _ => (owner, None),
+        };
+        Self { nx, root, _owner: owner, _folder: folder }
     }
 
     /// Runs a script.

@@ -3,6 +3,9 @@
 #![expect(clippy::disallowed_methods, reason = "users spawn their own tasks")]
 
 mod counter;
+mod hooks;
 mod older;
+mod policy;
 mod registering;
+mod shadow;
 mod swaps;

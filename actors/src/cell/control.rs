@@ -10,7 +10,7 @@ use super::{Cell, Live, Pulse};
 use crate::behaviour::{Behaviour, Start, Swap};
 use crate::call::CallError;
 use crate::engine;
-use crate::env::{Place, Tenant};
+use crate::env::{Place, Seat, Tenant};
 use crate::exit::ExitReason;
 use crate::fault::{Armed, Inject, Strike};
 use crate::reference::Ref;
@@ -43,35 +43,9 @@ impl<B: Behaviour> Cell<B> {
         let seat = self.env.seat(place).ok_or(ExitReason::Killed)?;
         let (ack, started) = oneshot::channel();
         let pulse = Arc::new(Pulse::default());
-        let since = self.env.now();
-        let generation = {
-            let mut state = self.state.lock();
-            if state.live.is_some() {
-                drop(state);
-                seat.vacated();
-                return Err(ExitReason::error("it runs already"));
-            }
-            state.generation += 1;
-            state.serving = state.generation;
-            state.restarts += u64::from(state.generation > 1);
-            state.closed = false;
-            state.orders.suspended = state.suspended;
-            state.urgent = state.orders.any();
-            let generation = state.generation;
-            let weak: Weak<Cell<B>> = Arc::downgrade(&self);
-            let tenancy = seat.move_in(weak);
-            state.live = Some(Live {
-                generation,
-                ready: false,
-                since,
-                pulse: pulse.clone(),
-                seat: seat.clone(),
-                tenancy,
-                exits,
-                started: Some(ack),
-                _behaviour: std::marker::PhantomData,
-            });
-            generation
+        let Some(generation) = self.enter(&seat, &pulse, exits, ack) else {
+            seat.vacated();
+            return Err(ExitReason::error("it runs already"));
         };
         let me = Ref::from_cell(self.clone());
         let begun = seat.spawn(self.name.clone(), move || {
@@ -82,6 +56,41 @@ impl<B: Behaviour> Cell<B> {
             self.end(generation, ExitReason::Killed, false);
         }
         started.await.unwrap_or(Err(ExitReason::Killed))
+    }
+
+    /// Enters the next incarnation, which may take messages from here on. None when one lives.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        seat: &Arc<Seat>,
+        pulse: &Arc<Pulse>,
+        exits: ExitPort,
+        started: oneshot::Sender<Result<u64, ExitReason>>,
+    ) -> Option<u64> {
+        let since = self.env.now();
+        let mut state = self.state.lock();
+        if state.live.is_some() {
+            return None;
+        }
+        state.generation += 1;
+        let generation = state.generation;
+        state.serving = generation;
+        state.restarts += u64::from(generation > 1);
+        state.closed = false;
+        state.orders.suspended = state.suspended;
+        state.urgent = state.orders.any();
+        let weak: Weak<Cell<B>> = Arc::downgrade(self);
+        state.live = Some(Live {
+            generation,
+            ready: false,
+            since,
+            pulse: pulse.clone(),
+            seat: seat.clone(),
+            tenancy: seat.move_in(weak),
+            exits,
+            started: Some(started),
+            _behaviour: std::marker::PhantomData,
+        });
+        Some(generation)
     }
 
     /// Asks the incarnation to end. None when none lives; else its last word will come.

@@ -4,6 +4,8 @@
 //! (`control.rs`). One short lock keeps them apart; no code of a user runs under it.
 
 mod control;
+#[cfg(all(test, nexus_loom))]
+mod loom_tests;
 mod serving;
 
 use std::future::Future;
@@ -14,7 +16,6 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use nexus_messages::Message;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::control::{ChildExit, ExitPort};
@@ -29,6 +30,7 @@ use crate::mailbox::{Full, Mailbox, MailboxBounds};
 use crate::spans;
 use crate::status::{ActorState, ActorStatus, Busy};
 use crate::swap::SwapRequest;
+use crate::sync::Lock;
 
 /// Deadlines are looked at no more often than this, so that many of them cost few looks.
 const SWEEP_GRAIN: Duration = Duration::from_millis(1);
@@ -39,8 +41,8 @@ pub(crate) struct Cell<B: Behaviour> {
     pub(crate) env: Env,
     pub(crate) name: Arc<str>,
     /// What `init` is given; set by the supervisor, changed by a swap.
-    pub(crate) args: Mutex<Option<B::Args>>,
-    state: Mutex<State<B>>,
+    pub(crate) args: Lock<Option<B::Args>>,
+    state: Lock<State<B>>,
 }
 
 struct State<B: Behaviour> {
@@ -201,7 +203,7 @@ impl<B: Behaviour> Cell<B> {
             last_struck: None,
             sweep: None,
         };
-        Arc::new(Cell { env: env.clone(), name, args: Mutex::new(None), state: Mutex::new(state) })
+        Arc::new(Cell { env: env.clone(), name, args: Lock::new(None), state: Lock::new(state) })
     }
 
     /// Queues a message. Its number is for `withdraw`.

@@ -225,7 +225,7 @@ impl<B: Behaviour> Cell<B> {
             state.take_begun()
         };
         for mail in begun {
-            mail.fail(CallError::Busy, CallError::Crashed { generation });
+            mail.fail(CallError::Down, CallError::Crashed { generation });
         }
     }
 
@@ -258,7 +258,7 @@ impl<B: Behaviour> Cell<B> {
         };
         self.env.note(&self.name, || format!("generation {generation} ended: {why}"));
         for mail in begun {
-            mail.fail(CallError::Busy, CallError::Crashed { generation });
+            mail.fail(CallError::Down, CallError::Crashed { generation });
         }
         if lose_thread {
             live.seat.lose(live.tenancy, &self.name);
@@ -292,11 +292,17 @@ pub(crate) const WEDGE_MAX: Duration = Duration::from_secs(60);
 const WEDGE_LOOK: Duration = Duration::from_millis(2);
 
 impl<B: Behaviour> super::State<B> {
-    /// Takes out what was begun and not finished.
+    /// Takes out what was begun and not finished. What was only taken out, by an incarnation that has not come to begin it,
+    /// is put back for the next one.
     fn take_begun(&mut self) -> Vec<Mail<B>> {
         self.flying = 0;
         self.running.label = None;
-        let running = self.running.mail.take();
+        let mut running = self.running.mail.take();
+        if !self.closed
+            && let Some(mail) = running.take_if(|mail| mail.give_back(self.generation))
+        {
+            self.mailbox.give_back(mail, self.running.deadline.take());
+        }
         let flying = std::mem::take(&mut self.in_flight).into_iter().flatten().map(|flying| flying.mail);
         let begun: Vec<_> = running.into_iter().chain(flying).collect();
         self.interrupted = self.interrupted.or(begun.first().map(|mail| mail.name()));

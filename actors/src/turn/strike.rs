@@ -42,7 +42,7 @@ impl<B: Behaviour> Turn<B> {
         let name = mail.name();
         self.me.env().note(self.me.name(), || name);
         // One that was withdrawn at the last moment is spared: the next one will be struck.
-        let Some(opened) = mail.open() else { return Ok(()) };
+        let Some(opened) = mail.open(self.generation) else { return Ok(()) };
         self.cell().carry(self.generation);
         match moment {
             Moment::Before => self.blow(Rest { name, what: What::Handle(opened) }),

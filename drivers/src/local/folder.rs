@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::descend::{FILE, dup, folder, folder_made, is_there, open_folder};
 use super::info::{self, failed, mode_of};
 use crate::path::{components, split_last};
+use crate::pooled::Wanted;
 
 /// What the names of files in the making begin with. Listings leave them out, and no path may name them.
 const HIDDEN: &str = ".nexus-part-";
@@ -87,6 +88,7 @@ impl Folder {
         data: &[Bytes],
         how: PathWrite,
         attributes: &Attributes,
+        wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
         checked(path)?;
         let (parents, name) = split_last(path)?;
@@ -95,10 +97,14 @@ impl Folder {
             PathWrite::At { offset, truncate } => {
                 self.write_at(&parent, name, path, data, offset, truncate, attributes)
             }
-            _ => self.write_whole(&parent, name, path, data, how == PathWrite::Exclusive, attributes),
+            _ => {
+                let exclusive = how == PathWrite::Exclusive;
+                self.write_whole(&parent, name, path, data, exclusive, attributes, wanted)
+            }
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the arguments of a write, and where it was found to go")]
     fn write_whole(
         &self,
         parent: &OwnedFd,
@@ -107,6 +113,7 @@ impl Folder {
         data: &[Bytes],
         exclusive: bool,
         attributes: &Attributes,
+        wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
         let old = match info::of_name(parent, name, path) {
             Ok(_) if exclusive => return Err(StoreError::Exists { what: path.into() }),
@@ -121,6 +128,8 @@ impl Folder {
         let mode = attributes.mode.or(old.map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
         let attributes = attributes.clone().mode(mode);
         let placed = write_part(&part, data, &attributes, path)
+            // Writing took its time; what was written since to the same path must not be undone.
+            .and_then(|()| wanted.check())
             .and_then(|()| place(parent, &hidden, name, exclusive).map_err(|e| failed(path, e)));
         if let Err(error) = placed {
             // Hidden, and removed with its folder, if it cannot be removed now.
@@ -429,4 +438,23 @@ fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
         rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
     }
     Ok(!hidden.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_write_that_was_given_up_meanwhile_does_not_take_the_files_place() {
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::open(there.path()).unwrap();
+        std::fs::write(there.path().join("f"), "acknowledged").unwrap();
+        for (name, how) in [("f", PathWrite::Whole), ("g", PathWrite::Exclusive)] {
+            let late = [Bytes::from("late")];
+            let written = folder.write(name, &late, how, &Attributes::none(), &Wanted::by_nobody());
+            assert!(matches!(written, Err(StoreError::Closed)), "{written:?}");
+        }
+        assert_eq!(std::fs::read(there.path().join("f")).unwrap(), b"acknowledged");
+        assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 1, "nothing is left of it");
+    }
 }

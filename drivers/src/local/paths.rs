@@ -13,7 +13,7 @@ use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
 
 use super::folder::Folder;
-use crate::pooled;
+use crate::pooled::{self, Wanted};
 
 /// A folder of the user's, as it is. Whatever it contains, nothing outside of it is read or written: no component of a path is followed
 /// when it is a link, also when it becomes one meanwhile.
@@ -47,10 +47,10 @@ impl PathLocal {
     fn change<T: Send + 'static>(
         &self,
         what: &'static str,
-        job: impl FnOnce(&Folder) -> Result<T, StoreError> + Send + 'static,
+        job: impl FnOnce(&Folder, &Wanted) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'_, T> {
         let folder = self.folder.clone();
-        Box::pin(pooled::change(&self.pool, what, move || job(&folder)))
+        Box::pin(pooled::change(&self.pool, what, move |wanted| job(&folder, wanted)))
     }
 }
 
@@ -87,12 +87,14 @@ impl PathStore for PathLocal {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         let (path, data, attributes) = (path.to_owned(), data.to_vec(), attributes.clone());
-        self.change("writing a file", move |folder| folder.write(&path, &data, how, &attributes))
+        self.change("writing a file", move |folder, wanted| {
+            folder.write(&path, &data, how, &attributes, wanted)
+        })
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         let path = path.to_owned();
-        self.change("deleting a file", move |folder| folder.delete(&path))
+        self.change("deleting a file", move |folder, _| folder.delete(&path))
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
@@ -106,17 +108,17 @@ impl PathStore for PathLocal {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         let (path, attributes) = (path.to_owned(), attributes.clone());
-        self.change("making a folder", move |folder| folder.make_directory(&path, &attributes))
+        self.change("making a folder", move |folder, _| folder.make_directory(&path, &attributes))
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.change("renaming a file", move |folder| folder.rename(&from, &to))
+        self.change("renaming a file", move |folder, _| folder.rename(&from, &to))
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let (path, target) = (path.to_owned(), target.to_owned());
-        self.change("making a link", move |folder| folder.make_link(&path, &target))
+        self.change("making a link", move |folder, _| folder.make_link(&path, &target))
     }
 
     fn set_attributes<'a>(
@@ -125,6 +127,6 @@ impl PathStore for PathLocal {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         let (path, attributes) = (path.to_owned(), attributes.clone());
-        self.change("setting attributes", move |folder| folder.set_attributes(&path, &attributes))
+        self.change("setting attributes", move |folder, _| folder.set_attributes(&path, &attributes))
     }
 }

@@ -22,7 +22,7 @@ impl LocalTransport {
     /// Blobs in `folder`, which is made when it is missing; what a crash left half-written is removed. All blocking is done on `pool`.
     pub async fn open(folder: impl AsRef<Path>, pool: Pool) -> Result<Self, StoreError> {
         let folder: PathBuf = folder.as_ref().into();
-        let blobs = pooled::change(&pool, "opening a folder of blobs", move || Blobs::open(&folder)).await?;
+        let blobs = pooled::change(&pool, "opening a folder of blobs", move |_| Blobs::open(&folder)).await?;
         Ok(Self { blobs: Arc::new(blobs), pool })
     }
 
@@ -36,7 +36,7 @@ impl LocalTransport {
 impl Transport for LocalTransport {
     fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
         let (blobs, key, data) = (self.blobs.clone(), key.to_owned(), data.to_vec());
-        Box::pin(pooled::change(&self.pool, "writing a blob", move || blobs.put(&key, &data)))
+        Box::pin(pooled::change(&self.pool, "writing a blob", move |_| blobs.put(&key, &data)))
     }
 
     fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> StoreFuture<'a, Bytes> {
@@ -51,7 +51,7 @@ impl Transport for LocalTransport {
 
     fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
         let (blobs, key) = (self.blobs.clone(), key.to_owned());
-        Box::pin(pooled::change(&self.pool, "deleting a blob", move || blobs.delete(&key)))
+        Box::pin(pooled::change(&self.pool, "deleting a blob", move |_| blobs.delete(&key)))
     }
 
     fn list<'a>(

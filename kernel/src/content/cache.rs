@@ -9,6 +9,8 @@ use nexus_messages::ContentId;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, Weighter};
 
+use crate::metrics::Counter;
+
 /// What an item costs beside its bytes.
 const ITEM_OVERHEAD: u64 = 128;
 
@@ -23,6 +25,8 @@ const ITEM_EXPECTED: u64 = 8 * 1024;
 pub(crate) struct ContentCache {
     items: Cache<Address, Bytes, ByBytes, First>,
     item_max: u64,
+    hits: Counter,
+    misses: Counter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +96,29 @@ impl ContentCache {
     pub(crate) fn new(bytes: u64) -> Self {
         let expected = usize::try_from(bytes / ITEM_EXPECTED).unwrap_or(usize::MAX).max(16);
         let items = Cache::with(expected, bytes, ByBytes, First, DefaultLifecycle::default());
-        Self { items, item_max: bytes / ITEM_SHARE }
+        Self { items, item_max: bytes / ITEM_SHARE, hits: Counter::default(), misses: Counter::default() }
     }
 
-    /// The content at `id`. Copies nothing.
+    /// The content at `id`. Copies nothing, and counts nothing: a hit is counted as a call.
     #[inline]
     pub(crate) fn get(&self, id: &ContentId) -> Option<Bytes> {
         self.items.get(&AddressRef(id.blake3()?))
+    }
+
+    /// As [`get`](Self::get), and counts.
+    pub(crate) fn lookup(&self, id: &ContentId) -> Option<Bytes> {
+        let found = self.get(id);
+        if found.is_some() {
+            self.hits.count();
+        } else {
+            self.misses.count();
+        }
+        found
+    }
+
+    /// How often [`lookup`](Self::lookup) had it, and how often not.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.sum(), self.misses.sum())
     }
 
     /// Keeps `content`, which was verified against `id`.

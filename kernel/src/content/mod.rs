@@ -17,7 +17,7 @@ pub(crate) const INLINE_MAX: u64 = 16 * 1024;
 pub(crate) const HASH_HERE_MAX: u64 = 256 * 1024;
 
 /// The largest content of one file, in bytes.
-pub(crate) const CONTENT_MAX: u64 = 1 << 32;
+pub const CONTENT_MAX: u64 = 1 << 32;
 
 const _: () = assert!(INLINE_MAX < HASH_HERE_MAX && HASH_HERE_MAX < CONTENT_MAX);
 

@@ -297,23 +297,30 @@ impl Passage {
         Some((version, version.hook(place.within(version.number)?)?))
     }
 
-    /// Waits for the version before, when the one that this call meets is on probation and broke: then the call meets that one.
+    /// Waits for the version before, when the one that this call meets is on probation and broke: then the call meets that one. Another call may
+    /// have brought it back already.
     async fn comes_back(&mut self, place: &Place) -> bool {
         let service = self.view.service(place.service);
         let Some(Some(lease)) = self.pins.get(place.service) else { return false };
-        if !lease.generation.is_on_probation() {
-            return false;
-        }
-        let (slot, broken) = (&service.enlisted.slot, lease.generation.number);
-        let replaced = slot.replaced(Lease::generation(lease));
-        if service.enlisted.env.timeout(SWAP_BACK_MAX, replaced).await.is_err() {
-            return false;
-        }
-        let lease = slot.lease().await;
-        let version = lease.generation.number;
-        let known = version != broken && service.versions.contains(&version);
+        let (slot, broken) = (&service.enlisted.slot, &lease.generation);
+        let back = async {
+            loop {
+                let seen = slot.generation();
+                let now = slot.lease().await;
+                if now.generation.number != broken.number {
+                    return Some(now);
+                }
+                drop(now);
+                if !broken.is_on_probation() {
+                    return None;
+                }
+                slot.replaced(seen).await;
+            }
+        };
+        let Ok(Some(now)) = service.enlisted.env.timeout(SWAP_BACK_MAX, back).await else { return false };
+        let known = service.versions.contains(&now.generation.number);
         if known {
-            self.pins[place.service] = Some(lease);
+            self.pins[place.service] = Some(now);
         }
         known
     }

@@ -4,9 +4,10 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 use nexus_messages::{Caller, FileMetadata, VPath, ZoneId};
+use serde::{Deserialize, Serialize};
 
 /// What a caller wants to do with a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Right {
     /// See content or metadata.

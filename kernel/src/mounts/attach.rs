@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
-use nexus_messages::syscall::Create;
+use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
     Timestamp, VPath,
@@ -14,13 +14,13 @@ use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart};
 use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
-use super::options::MountOptions;
+use super::options::{MountOptions, for_driver};
 use super::swap;
 use crate::hal::{Change, Entry, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::namespace::{
-    InodeRow, MountRow, Rows, decode, encode, inode_key, mount_key, mount_root, zone_key,
+    InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key, mount_root, zone_key,
 };
 use crate::router;
 use crate::volume::{Stop, commit_error};
@@ -80,7 +80,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let volatile = kernel.catalogue().get(&m.spec.driver).is_some_and(|factory| factory.volatile());
     let here: Vec<_> =
         known.into_iter().filter(|(_, row)| row.zone == m.zone && row.point == m.point).collect();
-    let before = here.iter().find(|(_, row)| row.spec == m.spec);
+    let before = here.iter().find(|(_, row)| stores_the_same(&row.spec, &m.spec));
     let root = match before {
         Some((root, _)) if !volatile => *root,
         _ => kernel.store().new_file_id(),
@@ -143,6 +143,12 @@ impl Drop for Unfinished {
     }
 }
 
+/// Whether the drivers of both find the same content. How the kernel treats them is another matter.
+fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
+    let (one, other) = (for_driver(one), for_driver(other));
+    (one.driver, one.options) == (other.driver, other.options)
+}
+
 /// All mounts that the metastore knows of, attached or not.
 pub(super) fn remembered(rows: &Rows) -> Result<Vec<(FileId, MountRow)>, StoreError> {
     let prefix = crate::hal::RowKey::new(Table::Mounts, Vec::new());
@@ -184,6 +190,11 @@ async fn remember_and_route(
     entry.changes.push(Change::PutIfAbsent(inode_key(mount.tree, mount.root), encode(&root)));
     if !m.zone.is_root() {
         entry.changes.push(Change::PutIfAbsent(zone_key(&m.zone), encode(&mount.tree)));
+    }
+    if !mount.outlives_its_actor() {
+        // So that a boot at which its driver cannot be opened knows what can be served without.
+        let by_path = encode(&mount.is_path_addressed());
+        entry.changes.push(Change::Put(addressing_key(mount.root), by_path));
     }
     let lsn = commit(kernel, entry).await?;
     let routed = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;

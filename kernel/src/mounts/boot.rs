@@ -9,9 +9,9 @@ use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileId, MountContext, 
 use super::attach::{ROUTER_MAX, commit, open, remembered, start};
 use super::driver::Recover;
 use super::mount::Mount;
-use crate::hal::{Change, Entry, TreeId};
+use crate::hal::{Change, Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
-use crate::namespace::{InodeRow, MountRow, encode, inode_key, mount_key};
+use crate::namespace::{InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key};
 use crate::router;
 
 /// How many drivers are opened at once.
@@ -62,19 +62,31 @@ fn latest(known: Vec<(FileId, MountRow)>) -> Vec<(FileId, MountRow)> {
     mounts
 }
 
+/// Whether the mount finds its files by their paths, if that is remembered.
+fn by_path(rows: &Rows, root: FileId) -> Result<Option<bool>, StoreError> {
+    let key = addressing_key(root);
+    rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()
+}
+
 pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Error> {
-    let failed = |error: crate::hal::StoreError| Error::global(Op::Mount, error.kind()).because(error);
+    let failed = |error: StoreError| Error::global(Op::Mount, error.kind()).because(error);
     let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
-    let known = remembered(&rows).map_err(failed)?;
+    let known = latest(remembered(&rows).map_err(failed)?).into_iter();
+    let known = known.map(|(root, row)| Ok((root, row, by_path(&rows, root)?)));
+    let known = known.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     drop(rows);
     let mut mounts = Vec::new();
-    for (root, row) in latest(known) {
+    for (root, row, by_path) in known {
         if kernel.mount_at(&row.zone, &row.point).is_some() {
             continue;
         }
         let volatile = kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile());
         let root = if volatile { begin_empty(&kernel, root, &row).await? } else { root };
-        let mount = Arc::new(Mount::new(root, row.zone, row.tree, row.point, row.spec));
+        let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec);
+        let mount = Arc::new(match by_path {
+            Some(by_path) => mount.known(by_path),
+            None => mount,
+        });
         start(&kernel, &mount)
             .await
             .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;

@@ -120,7 +120,10 @@ impl Health {
 
     /// The latest failure, in words.
     pub(super) fn cause(&self) -> Arc<str> {
-        self.latest.lock().as_ref().map_or_else(|| "it failed".into(), |failure| failure.what.clone())
+        self.latest
+            .lock()
+            .as_ref()
+            .map_or_else(|| "nothing is known to have failed".into(), |failure| failure.what.clone())
     }
 
     pub(super) fn latest(&self) -> Option<DriverFailure> {

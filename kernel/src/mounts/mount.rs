@@ -41,9 +41,9 @@ pub struct Mount {
     actor: OnceLock<Ref<Driver>>,
     /// Held while the mount's spec is changed, or the mount is detached.
     changing: Arc<tokio::sync::Mutex<()>>,
-    // Invariant: set by the first driver, which is replaced by drivers of the same kind only.
+    // Invariant: set by the first driver, or by what is remembered of it; drivers are replaced by such of the same kind only.
     path_addressed: OnceLock<bool>,
-    /// Whether the driver's content would be gone with it. Set with `path_addressed`.
+    /// Whether the driver's content would be gone with it. Set by the first driver, after `path_addressed`.
     volatile: OnceLock<bool>,
     // Raised when paths below some directory begin to mean something else. Only compared, and always read before what it guards.
     generation: AtomicU64,
@@ -52,7 +52,8 @@ pub struct Mount {
 impl Mount {
     /// A mount whose driver is not opened yet.
     pub(crate) fn new(root: FileId, zone: ZoneId, tree: TreeId, point: VPath, spec: MountSpec) -> Self {
-        let placeholder = Placeholder { point: point.clone(), path_addressed: false };
+        let health = Arc::new(Health::new());
+        let placeholder = Placeholder { point: point.clone(), path_addressed: false, health: health.clone() };
         Self {
             root,
             zone,
@@ -61,7 +62,7 @@ impl Mount {
             spec: Snap::new(Arc::new(spec)),
             driver: Slot::new(Box::new(Arc::new(Guarded::unwatched(Arc::new(placeholder), false)))),
             pen: Mutex::new(0),
-            health: Arc::new(Health::new()),
+            health,
             threads: Arc::default(),
             actor: OnceLock::new(),
             changing: Arc::default(),
@@ -69,6 +70,18 @@ impl Mount {
             volatile: OnceLock::new(),
             generation: AtomicU64::new(0),
         }
+    }
+
+    /// The same mount, of which is known how it finds its files before a driver is opened.
+    pub(super) fn known(mut self, path_addressed: bool) -> Self {
+        self.driver = Slot::new(Box::new(Arc::new(self.placeholder(path_addressed))));
+        self.path_addressed = OnceLock::from(path_addressed);
+        self
+    }
+
+    fn placeholder(&self, path_addressed: bool) -> Guarded {
+        let (point, health) = (self.point.clone(), self.health.clone());
+        Guarded::unwatched(Arc::new(Placeholder { point, path_addressed, health }), path_addressed)
     }
 
     /// What is mounted.
@@ -125,9 +138,9 @@ impl Mount {
         }
     }
 
-    /// Whether a driver was ever there. Without, not even the way in which files are found is known.
+    /// Whether a driver was ever there.
     pub(crate) fn has_driver(&self) -> bool {
-        self.path_addressed.get().is_some()
+        self.volatile.get().is_some()
     }
 
     /// Whether the driver stays when its actor is restarted.
@@ -135,9 +148,9 @@ impl Mount {
         self.volatile.get().copied().unwrap_or(false)
     }
 
-    /// Why calls are not to be routed here: there never was a driver.
+    /// Why no call is to be routed here: there never was a driver, and not even the way in which files are found is known.
     pub(crate) fn failure(&self) -> Option<Arc<str>> {
-        (!self.has_driver()).then(|| self.health.cause())
+        self.path_addressed.get().is_none().then(|| self.health.cause())
     }
 
     /// Whether its driver is in trouble, so that asking it is no way to find something out.
@@ -163,17 +176,16 @@ impl Mount {
         take(&mut pen, writer)?;
         let retired = self.replace(env, driver);
         // After it: who finds these set finds the driver.
-        let _ = (self.volatile.set(volatile), self.path_addressed.set(path_addressed));
+        let _ = self.path_addressed.set(path_addressed);
+        let _ = self.volatile.set(volatile);
         Ok(retired)
     }
 
     /// Takes the driver out for good.
     pub(super) fn vacate(&self, env: &Env) -> Retired<Arc<Guarded>> {
-        let path_addressed = self.is_path_addressed();
-        let placeholder = Placeholder { point: self.point.clone(), path_addressed };
         let mut pen = self.pen.lock();
         *pen = DETACHED;
-        self.replace(env, Guarded::unwatched(Arc::new(placeholder), path_addressed))
+        self.replace(env, self.placeholder(self.is_path_addressed()))
     }
 
     /// As [`vacate`](Self::vacate), and leaves the driver to its last caller.
@@ -220,10 +232,10 @@ impl Mount {
 
     /// The driver itself, and how long it may take to say whether its backend answers.
     pub(super) fn for_probing(&self) -> (Arc<dyn ObjectStore>, Duration) {
-        let driver = self.driver.try_lease().map(|door| door.driver().clone());
-        let nothing =
-            || Arc::new(Placeholder { point: self.point.clone(), path_addressed: self.is_path_addressed() });
-        (driver.unwrap_or_else(|| nothing()), self.options().open)
+        let door = self.driver.try_lease().map(|door| door.driver().clone());
+        // Swaps of this slot leave it open.
+        let driver = door.unwrap_or_else(|| self.placeholder(self.is_path_addressed()).driver().clone());
+        (driver, self.options().open)
     }
 
     /// Whether the backend, and not the metastore, says what exists.
@@ -276,5 +288,41 @@ impl AsMount for Arc<Mount> {
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mount").field("point", &self.point).field("zone", &self.zone).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount() -> Mount {
+        let point = VPath::parse("/m").unwrap();
+        Mount::new(FileId(7), ZoneId::root(), TreeId::ROOT, point, MountSpec::new("d"))
+    }
+
+    #[test]
+    fn no_ghost_of_a_drivers_actor_publishes() {
+        let (env, _simulation) = Env::seeded(1);
+        let mount = mount();
+        let driver = || mount.placeholder(true);
+        mount.claim(1).unwrap();
+        assert_eq!(mount.put(&env, 1, driver(), false).unwrap().generation(), 1);
+        mount.claim(2).unwrap();
+        let late = mount.put(&env, 1, driver(), false).unwrap_err();
+        assert_eq!(late, Superseded { writer: 1, newest: 2 });
+        assert_eq!(mount.driver_generation(), 2, "what the ghost had is not there");
+        drop(mount.put(&env, 2, driver(), false).unwrap());
+        drop(mount.vacate(&env));
+        assert!(mount.put(&env, 3, driver(), false).is_err(), "it was detached");
+    }
+
+    #[test]
+    fn a_mount_keeps_to_the_way_in_which_its_files_are_found() {
+        let (env, _simulation) = Env::seeded(1);
+        let mount = mount();
+        assert!(mount.failure().is_some() && mount.fits(true).is_ok() && mount.fits(false).is_ok());
+        drop(mount.put(&env, 1, mount.placeholder(true), false).unwrap());
+        assert!(mount.fits(true).is_ok() && mount.fits(false).is_err());
+        assert!(mount.failure().is_none() && mount.is_path_addressed());
     }
 }

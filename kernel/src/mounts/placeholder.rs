@@ -1,11 +1,13 @@
 //! What stands in a mount's slot while no driver does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, VPath};
 
+use super::health::Health;
 use crate::hal::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
     StoreError, StoreFuture,
@@ -16,13 +18,15 @@ use crate::hal::{
 pub(super) struct Placeholder {
     pub(super) point: VPath,
     pub(super) path_addressed: bool,
+    /// What became of the driver.
+    pub(super) health: Arc<Health>,
 }
 
 impl Placeholder {
     fn refuse<'a, T: Send + 'a>(&self) -> StoreFuture<'a, T> {
         let error = StoreError::Unavailable {
             mount: self.point.to_string(),
-            cause: "its driver is not running".into(),
+            cause: format!("its driver is not open; {}", self.health.cause()),
             retry_in: Duration::ZERO,
         };
         Box::pin(std::future::ready(Err(error)))

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use nexus_messages::ZoneId;
 use parking_lot::Mutex;
 
-use crate::hal::{RowKey, StoreError, Table, TreeId};
+use crate::hal::{StoreError, TreeId};
 use crate::kernel::Kernel;
-use crate::namespace::{decode, zone_key};
+use crate::namespace::{decode, zone_key, zones};
 
 /// The numbers that were given to zones and may not be in the metastore yet: mounts of new zones are attached at the same time, and no two zones may
 /// have one tree.
@@ -30,11 +30,8 @@ impl Zones {
         if let Some(tree) = given.get(zone) {
             return Ok(*tree);
         }
-        let prefix = RowKey::new(Table::Settings, *b"zone/");
-        let mut highest = given.values().copied().max().unwrap_or(TreeId::ROOT);
-        for (key, value) in rows.reader.scan(&prefix, None, usize::MAX)? {
-            highest = highest.max(decode(&key, &value)?);
-        }
+        let known = zones(&rows)?.into_iter().map(|(_, tree)| tree);
+        let highest = known.chain(given.values().copied()).max().unwrap_or(TreeId::ROOT);
         let tree = TreeId(highest.0.checked_add(1).ok_or(StoreError::Full)?);
         given.insert(zone.clone(), tree);
         Ok(tree)

@@ -13,6 +13,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
 use quick_cache::{Equivalent, UnitWeighter};
 
 use super::rows::Placement;
+use crate::metrics::Counter;
 
 /// What is known of an entry.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct MetadataCache {
     entries: Cache<Key, Node, UnitWeighter, Filed>,
+    hits: Counter,
+    misses: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,10 +138,11 @@ impl MetadataCache {
             .build()
             .unwrap_or_else(|_| unreachable!("both capacities are given"));
         let lifecycle = DefaultLifecycle::default();
-        Self { entries: Cache::with_options(options, UnitWeighter, Filed, lifecycle) }
+        let entries = Cache::with_options(options, UnitWeighter, Filed, lifecycle);
+        Self { entries, hits: Counter::default(), misses: Counter::default() }
     }
 
-    /// What is known of `path`. Allocates nothing on a hit.
+    /// What is known of `path`. Allocates nothing on a hit, and counts nothing: a hit is counted as a call.
     #[inline]
     pub(crate) fn get(&self, mount: FileId, generation: u64, path: &VPath) -> Option<Node> {
         self.entries.get(&KeyRef { mount, generation, path })
@@ -148,8 +152,10 @@ impl MetadataCache {
     pub(crate) fn lookup(&self, mount: FileId, generation: u64, path: &VPath) -> Lookup<'_> {
         let key = KeyRef { mount, generation, path };
         if let Some(node) = self.entries.get(&key) {
+            self.hits.count();
             return Lookup::Hit(node);
         }
+        self.misses.count();
         match self.entries.get_value_or_guard(&Key::from(key), Some(Duration::ZERO)) {
             GuardResult::Value(known) => Lookup::Hit(known),
             GuardResult::Guard(placeholder) => Lookup::Miss(Fill(Some(placeholder))),
@@ -166,6 +172,11 @@ impl MetadataCache {
     /// Forgets what is known of `path`.
     pub(crate) fn forget(&self, mount: FileId, generation: u64, path: &VPath) {
         self.entries.remove(&KeyRef { mount, generation, path });
+    }
+
+    /// How often [`lookup`](Self::lookup) knew, and how often not.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.sum(), self.misses.sum())
     }
 
     /// How many paths are filed.

@@ -178,6 +178,11 @@ pub(crate) fn mount_root(key: &RowKey) -> Result<FileId, StoreError> {
     }
 }
 
+/// The key of how the mount of this identity finds its files: whether by their paths.
+pub(crate) fn addressing_key(root: FileId) -> RowKey {
+    RowKey::new(Table::Settings, format!("by-path/{root}"))
+}
+
 /// The key of the number of a zone's tree.
 pub(crate) fn zone_key(zone: &ZoneId) -> RowKey {
     RowKey::new(Table::Settings, format!("zone/{zone}"))

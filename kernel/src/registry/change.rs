@@ -116,9 +116,9 @@ impl<'a> Role<'a> {
         Self { number, before: Some(before), read_only: false }
     }
 
-    /// A trial of what may take the place of `before`.
-    pub(super) fn trial(before: &'a Generation) -> Self {
-        Self { number: before.number + 1, before: Some(before), read_only: true }
+    /// The version number `number`, which is tried and may take the place of `before` later.
+    pub(super) fn trial(number: u64, before: &'a Generation) -> Self {
+        Self { number, before: Some(before), read_only: true }
     }
 }
 
@@ -303,7 +303,8 @@ impl Drop for Undo {
 /// [`Undo`]. Not in the registry's own time: it asks others, which may be starting as well.
 pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
     enlisted.set_trial(None);
-    enlisted.set_changing(true);
+    enlisted.only_change();
+    enlisted.forget_unused_reserve();
     let published = enlisted.note_published();
     let (kernel, enlisted) = (kernel.clone(), enlisted.clone());
     kernel.env().clone().spawn("registry.settle", async move {
@@ -325,7 +326,7 @@ pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
                 stop_child(&kernel, &child.id).await;
             }
         }
-        enlisted.set_changing(false);
+        enlisted.end_change();
     });
 }
 

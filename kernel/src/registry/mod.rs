@@ -43,7 +43,7 @@ impl Behaviour for Registry {
     const NAME: &'static str = "registry";
 
     fn init(kernel: Weak<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
-        let (generation, me) = (start.generation(), start.me().clone());
+        let generation = start.generation();
         async move {
             let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()))?;
             let listed = kernel.services().claim(generation).map_err(ExitReason::error)?;
@@ -52,7 +52,7 @@ impl Behaviour for Registry {
             for enlisted in listed.enlisted.values() {
                 change::settle(&kernel, enlisted);
                 if let Some(number) = enlisted.on_probation() {
-                    swap::end_probation_later(&kernel, &me, enlisted.clone(), number);
+                    swap::end_probation_later(&kernel, enlisted.clone(), number);
                 }
             }
             Ok(Self { kernel, table, generation })
@@ -105,10 +105,10 @@ impl Handle<Enlist> for Registry {
                 },
             ),
             Some(enlisted) => {
-                enlisted.set_changing(true);
+                enlisted.begin_change();
                 let swapping = swap::swap(kernel, me, enlisted.clone(), m, declared);
                 Reply::later_then(swapping, move |me: &mut Self, _, done: Result<Enlistment>| {
-                    enlisted.set_changing(false);
+                    enlisted.end_change();
                     match &done {
                         Ok(_) => me.table.done(&name),
                         Err(error) => {
@@ -142,10 +142,10 @@ impl Handle<Delist> for Registry {
             self.table.remove(&name);
             return Reply::Now(Err(refuse(&name, RegistryError::Unknown { name: name.clone() })));
         };
-        enlisted.set_changing(true);
+        enlisted.begin_change();
         let removing = enlist::delist(self.kernel.clone(), enlisted.clone(), m.caller);
         Reply::later_then(removing, move |me: &mut Self, _, done: Result<_>| {
-            enlisted.set_changing(false);
+            enlisted.end_change();
             match &done {
                 Ok(_) => {
                     me.table.remove(&name);
@@ -196,11 +196,11 @@ impl Handle<Exited> for Registry {
             return Reply::Now(());
         }
         let (kernel, reason) = (self.kernel.clone(), m.reason);
-        enlisted.set_changing(true);
+        enlisted.begin_change();
         Reply::later_then(
             swap::swap_back(kernel, enlisted.clone(), reason),
             move |me: &mut Self, _, done: Option<Facts>| {
-                enlisted.set_changing(false);
+                enlisted.end_change();
                 if let Some(facts) = done {
                     me.table.undo(&enlisted.name, Some(facts));
                 }

@@ -9,7 +9,7 @@
 //! Everything before the publish can fail, panic, hang, or be given up by its caller, and leaves the old version serving. The publish is one
 //! pointer: instance, hooks and exports change with it.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use nexus_messages::syscall::SwapMode;
 use nexus_messages::{Caller, Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
-use super::change::{Role, Undo, cover, is_failure, make, not_fit, remember, start, stop};
+use super::change::{Role, Undo, cover, make, not_fit, remember, start, stop};
 use super::enlist::declare;
 use super::messages::{Enlist, Enlistment};
 use super::view::{Active, Enlisted, Reserve, ServiceSwapped, ServiceVersion, error};
@@ -48,12 +48,15 @@ pub(super) async fn swap(
     if let Some(calls) = m.spec.swap.shadow.filter(|calls| *calls > 0) {
         agreed = Some(trial(&kernel, &me, &enlisted, &old, &mut m, calls).await?);
     }
-    let next = old.number + 1 + u64::from(agreed.is_some());
+    let next = enlisted.new_number();
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::next(next, &old));
     let new = made.generation.clone();
     let mut undo = Undo::new(&kernel, Some(&enlisted));
     undo.starts(&new);
 
+    // On probation from its first call on.
+    new.set_probation(true);
+    enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
     let inside = enlisted.slot.in_flight();
     let swapped = match policy.mode {
         SwapMode::Overlap => {
@@ -62,7 +65,8 @@ pub(super) async fn swap(
                 hand_over(&old, &new, policy.limit).await?;
                 Ok(active(&new))
             });
-            enlisted.slot.swap_overlap(kernel.env(), policy.limit, prepare).await
+            // The old one ends its calls below, when the slot is free for a swap back.
+            enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, prepare).await
         }
         SwapMode::Exclusive => {
             let prepare = or_gone(&mut m.gone, &m.name, prepare(&kernel, &enlisted, &old, &made));
@@ -73,9 +77,10 @@ pub(super) async fn swap(
             enlisted.slot.swap_exclusive(kernel.env(), policy.limit, prepare, give).await
         }
     };
-    let swapped = match swapped {
+    let Swapped { report: swapped, mut retired } = match swapped {
         Ok(swapped) => swapped,
         Err(why) => {
+            enlisted.forget_reserve(new.number);
             undo.now().await;
             return Err(refused(&m.name, why));
         }
@@ -83,25 +88,26 @@ pub(super) async fn swap(
 
     // Published. What follows cannot undo it, and does not try to.
     undo.keep();
+    if kernel.env().timeout(policy.limit, retired.drained()).await.is_err() {
+        tracing::warn!(service = %m.name, old = ?old, "calls are still inside the version before");
+    }
+    if !enlisted.keep_retired(new.number, retired) {
+        let why = new.status().last_exit.unwrap_or(ExitReason::Killed);
+        return Err(not_fit(&new, "its first moment", &why).outcome_unknown());
+    }
     let report = ServiceSwapped {
         service: m.name.clone(),
         from: ServiceVersion::of(&old),
         to: ServiceVersion::of(&new),
         mode: policy.mode,
         drained: inside,
-        waited: swapped.report.waited,
-        pause: swapped.report.pause,
+        waited: swapped.waited,
+        pause: swapped.pause,
         took: kernel.env().now().saturating_duration_since(began),
         agreed,
     };
-    keep_in_reserve(&kernel, &enlisted, &old, &new, swapped, policy.probation);
     enlisted.swapped(&report);
-    end_probation_later(&kernel, &me, enlisted.clone(), new.number);
-    // Ended within the moment before it was on probation: the exit that was told then would be forgotten.
-    if let Some(why) = new.status().last_exit.filter(is_failure) {
-        swap_back(kernel.clone(), enlisted.clone(), why.clone()).await;
-        return Err(not_fit(&new, "its first moment", &why));
-    }
+    end_probation_later(&kernel, enlisted.clone(), new.number);
     tracing::info!(service = %m.name, from = ?old, to = ?new, pause = ?report.pause, "swapped");
     let receipt = remember(&kernel, &m.name, &m.spec, &m.caller).await.map_err(Error::outcome_unknown)?;
     Ok(Enlistment { created: false, swapped: Some(report), receipt })
@@ -165,7 +171,7 @@ async fn trial(
     calls: u32,
 ) -> Result<u64> {
     let chosen = declare(kernel, m)?;
-    let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(old));
+    let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(enlisted.new_number(), old));
     let tried = made.generation.clone();
     let mut undo = Undo::new(kernel, Some(enlisted));
     undo.starts(&tried);
@@ -173,8 +179,20 @@ async fn trial(
     let limit = tried.facts.swap.limit;
     let trying = async {
         start(kernel, &made).await?;
-        hand_over(old, &tried, limit).await?;
-        enlisted.set_trial(Some(trial.clone()));
+        let copied = async {
+            hand_over(old, &tried, limit).await?;
+            enlisted.set_trial(Some(trial.clone()));
+            Ok(active(old))
+        };
+        if old.facts.inline || tried.facts.inline {
+            // Callers of inline hooks cannot wait. What such hooks decide by is published, and the same for both.
+            copied.await?;
+        } else {
+            // Between the copy of the state and the first copy of a call no call is answered.
+            let paused =
+                enlisted.slot.swap_exclusive(kernel.env(), limit, ready(Ok(())), |_, ()| copied).await;
+            drop(paused.map_err(|why| refused(&enlisted.name, why))?);
+        }
         let failed = |why: &str| error(&enlisted.name, ErrorKind::PreconditionFailed).because(why);
         match kernel.env().timeout(TRIAL_MAX, trial.ended()).await {
             Ok(Ok(agreed)) => Ok(agreed),
@@ -209,30 +227,8 @@ fn refused(name: &str, why: SlotSwapError<Error>) -> Error {
     }
 }
 
-fn keep_in_reserve(
-    kernel: &Kernel,
-    enlisted: &Enlisted,
-    old: &Arc<Generation>,
-    new: &Arc<Generation>,
-    swapped: Swapped<Active>,
-    probation: Duration,
-) {
-    new.set_probation(true);
-    enlisted.note_published();
-    enlisted.standing.lock().reserve = Some(Reserve {
-        generation: old.clone(),
-        retired: swapped.retired,
-        until: kernel.env().now() + probation,
-    });
-}
-
 /// Ends the probation of version `number` when its time has come.
-pub(super) fn end_probation_later(
-    kernel: &Arc<Kernel>,
-    _: &Ref<Registry>,
-    enlisted: Arc<Enlisted>,
-    number: u64,
-) {
+pub(super) fn end_probation_later(kernel: &Arc<Kernel>, enlisted: Arc<Enlisted>, number: u64) {
     let kernel = kernel.clone();
     kernel.env().clone().spawn("registry.probation", async move {
         let until = enlisted.standing.lock().reserve.as_ref().map(|reserve| reserve.until);
@@ -251,13 +247,14 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Result<()> 
     let Some(reserve) = enlisted.standing.lock().reserve.take() else { return Ok(()) };
     let serving = enlisted.serving();
     serving.set_probation(false);
-    let Reserve { generation, mut retired, .. } = reserve;
+    let Reserve { generation, retired, .. } = reserve;
     let covered = cover(kernel, enlisted, &[&serving]).await;
     let ending = kernel.clone();
     // Not waited for: a caller may be inside for as long as its call takes.
     kernel.env().spawn("registry.retire", async move {
-        retired.drained().await;
-        drop(retired);
+        if let Some(mut retired) = retired {
+            retired.drained().await;
+        }
         stop(&ending, &generation).await;
     });
     covered
@@ -273,7 +270,7 @@ pub(super) async fn swap_back(
     let broken = enlisted.serving();
     let Reserve { generation: old, retired, .. } = reserve;
     enlisted.swapped_back(format!("{broken:?} was on probation: {why}"));
-    let back = std::future::ready(Ok::<_, std::convert::Infallible>(active(&old)));
+    let back = ready(Ok::<_, std::convert::Infallible>(active(&old)));
     let swapped = enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, back).await;
     let swapped = match swapped {
         Ok(swapped) => swapped,

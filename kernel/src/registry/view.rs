@@ -47,13 +47,15 @@ pub(crate) struct Enlisted {
     pub(crate) slot: Slot<Active>,
     /// Whether a trial is under way: one load for calls when none is.
     on_trial: AtomicBool,
-    /// Set while a change of it is under way; told at its end.
-    changing: Mutex<Option<Latch<()>>>,
+    /// How many changes of it are under way, and what is told at the end of the last one.
+    changing: Mutex<(usize, Latch<()>)>,
     /// Whether it is removed, and only those who are inside still use it.
     leaving: AtomicBool,
     pub(super) standing: Mutex<Standing>,
     /// Held while it is started at its first call.
     pub(super) starting: tokio::sync::Mutex<()>,
+    /// The highest number that was given to a version.
+    numbers: AtomicU64,
     swaps: AtomicU64,
     failed_swaps: AtomicU64,
     swap_backs: AtomicU64,
@@ -75,7 +77,10 @@ pub(super) struct Standing {
 /// A version that waits for the one after it to prove itself.
 pub(super) struct Reserve {
     pub(super) generation: Arc<Generation>,
-    pub(super) retired: Retired<Active>,
+    /// The version that is on probation.
+    pub(super) of: u64,
+    /// Its place in the slot, once it was replaced.
+    pub(super) retired: Option<Retired<Active>>,
     pub(super) until: Instant,
 }
 
@@ -245,6 +250,7 @@ impl Enlisted {
                 dormant: None,
             }),
             starting: tokio::sync::Mutex::new(()),
+            numbers: AtomicU64::new(1),
             swaps: AtomicU64::new(0),
             failed_swaps: AtomicU64::new(0),
             swap_backs: AtomicU64::new(0),
@@ -291,7 +297,47 @@ impl Enlisted {
     /// The number of the version that serves, while it is on probation.
     pub(super) fn on_probation(&self) -> Option<u64> {
         let serving = self.serving().number;
-        self.standing.lock().reserve.as_ref().map(|_| serving)
+        self.standing.lock().reserve.as_ref().map(|reserve| reserve.of).filter(|of| *of == serving)
+    }
+
+    /// The number of a new version. What never came to serve keeps its own, so that nothing that is done about it hits another one.
+    pub(super) fn new_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// After a crash of the registry: forgets what was kept in reserve for a version that was not published.
+    pub(super) fn forget_unused_reserve(&self) {
+        let serving = self.serving().number;
+        let mut standing = self.standing.lock();
+        if standing.reserve.as_ref().is_some_and(|reserve| reserve.of != serving) {
+            standing.reserve = None;
+        }
+    }
+
+    /// Keeps `old` in reserve for version `of`, which is about to take its place: from the publish on, a crash brings `old` back.
+    pub(super) fn reserve(&self, old: &Arc<Generation>, of: u64, until: Instant) {
+        self.standing.lock().reserve = Some(Reserve { generation: old.clone(), of, retired: None, until });
+    }
+
+    /// Version `of` did not take its place.
+    pub(super) fn forget_reserve(&self, of: u64) {
+        let mut standing = self.standing.lock();
+        if standing.reserve.as_ref().is_some_and(|reserve| reserve.of == of) {
+            standing.reserve = None;
+        }
+    }
+
+    /// Version `of` took its place; false when it has broken since, and the one before is back.
+    pub(super) fn keep_retired(&self, of: u64, retired: Retired<Active>) -> bool {
+        self.note_published();
+        let mut standing = self.standing.lock();
+        match standing.reserve.as_mut().filter(|reserve| reserve.of == of) {
+            Some(reserve) => {
+                reserve.retired = Some(retired);
+                true
+            }
+            None => false,
+        }
     }
 
     /// The versions whose hooks calls may meet: the one that serves, and the one that waits in reserve.
@@ -324,22 +370,40 @@ impl Enlisted {
 
     /// Whether a change of it is under way.
     pub(crate) fn is_changing(&self) -> bool {
-        self.changing.lock().is_some()
+        self.changing.lock().0 > 0
     }
 
-    /// Waits for the end of a change that is under way.
+    /// Waits for the end of the changes that are under way.
     pub(super) async fn settled(&self) {
-        let changing = self.changing.lock().clone();
-        if let Some(changing) = changing {
-            changing.wait().await;
+        let (changes, ended) = self.changing.lock().clone();
+        if changes > 0 {
+            ended.wait().await;
         }
     }
 
-    pub(super) fn set_changing(&self, changing: bool) {
-        let before = std::mem::replace(&mut *self.changing.lock(), changing.then(Latch::new));
-        if let Some(before) = before {
-            before.set(());
+    /// A change of it begins.
+    pub(super) fn begin_change(&self) {
+        let mut changing = self.changing.lock();
+        if changing.0 == 0 {
+            changing.1 = Latch::new();
         }
+        changing.0 += 1;
+    }
+
+    /// A change of it has ended, well or not.
+    pub(super) fn end_change(&self) {
+        let mut changing = self.changing.lock();
+        changing.0 = changing.0.saturating_sub(1);
+        if changing.0 == 0 {
+            changing.1.set(());
+        }
+    }
+
+    /// After a crash of the registry: what it was doing is not done by anybody, but for one change, which brings things in order.
+    pub(super) fn only_change(&self) {
+        let mut changing = self.changing.lock();
+        changing.1.set(());
+        *changing = (1, Latch::new());
     }
 
     pub(super) fn swapped(&self, report: &ServiceSwapped) {
@@ -367,8 +431,8 @@ impl Enlisted {
             name: self.name.clone(),
             state: match (generation.is_started(), &standing.reserve) {
                 (false, _) => ServiceState::Dormant,
-                (true, Some(_)) => ServiceState::OnProbation,
-                (true, None) => ServiceState::Serving,
+                (true, Some(reserve)) if reserve.of == generation.number => ServiceState::OnProbation,
+                (true, _) => ServiceState::Serving,
             },
             factory: generation.spec.factory.clone(),
             config: generation.spec.config.clone(),

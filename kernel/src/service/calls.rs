@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use nexus_actors::{CallError, Handle, Lease, Message, Undone};
 use nexus_messages::{Error, ErrorKind, Result};
 
@@ -82,7 +83,11 @@ impl<S: Service> ServiceRef<S> {
             let (enlisted, inside) = self.enter(left).await?;
             let generation = inside.generation().clone();
             let left = deadline.saturating_sub(env.now().saturating_duration_since(began));
-            let trial = enlisted.trial();
+            let trial = enlisted.trial().filter(|_| generation.comparison::<M>().is_some());
+            let _turn = match &trial {
+                Some(trial) => Some(trial.turn.lock().await),
+                None => None,
+            };
             let copy =
                 trial.as_ref().and_then(|_| generation.comparison::<M>()).map(|by| (by.copy)(&message));
             let answered = match (generation.actor::<S>(), generation.exported::<M>()) {
@@ -93,8 +98,8 @@ impl<S: Service> ServiceRef<S> {
             drop(inside);
             match answered {
                 Ok(reply) => {
-                    if let (Some(trial), Some(copy)) = (trial, copy) {
-                        self.shadow::<M>(&trial, &generation, copy, &reply);
+                    if let (Some(trial), Some(copy)) = (&trial, copy) {
+                        self.shadow::<M>(trial, &generation, copy, &reply);
                     }
                     return Ok(reply);
                 }
@@ -218,25 +223,29 @@ impl<S: Service> ServiceRef<S> {
         let Some(by) = old.comparison::<M>() else { return };
         let (equal, expected) = (by.equal, (by.copy_reply)(reply));
         let limit = trial.generation.facts.swap.limit;
-        // Sent at once, so that the copies come in the order of the answers as far as one caller sees it.
         let asked = match (trial.generation.actor::<S>(), trial.generation.exported::<M>()) {
             (Some(actor), _) => {
                 let actor = actor.clone();
-                Box::pin(async move { actor.offer(copy, limit).await })
+                async move { actor.offer(copy, limit).await }.boxed()
             }
             (None, Some(recipient)) => recipient.offer(copy, limit),
             (None, None) => return trial.differs(format!("it does not answer {}", M::NAME)),
         };
-        let trial = trial.clone();
-        self.services.env().spawn("service.shadow", async move {
+        let judged = trial.clone();
+        let mut comparing = async move {
             match asked.await {
                 Ok(answer) => {
-                    trial
+                    judged
                         .compare(equal(&expected, &answer), format!("its answer to {} was another", M::NAME));
                 }
-                Err(undone) => trial.differs(format!("{} gave no answer: {}", M::NAME, undone.error)),
+                Err(undone) => judged.differs(format!("{} gave no answer: {}", M::NAME, undone.error)),
             }
-        });
+        }
+        .boxed();
+        // It is sent with its first step, which is made here, in the caller's turn.
+        if (&mut comparing).now_or_never().is_none() {
+            self.services.env().spawn("service.shadow", comparing);
+        }
     }
 
     fn unknown_message<M: Message>(&self, generation: &Generation) -> Error {

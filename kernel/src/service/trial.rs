@@ -12,6 +12,8 @@ use super::Generation;
 #[derive(Debug)]
 pub(crate) struct Trial {
     pub(crate) generation: Arc<Generation>,
+    /// Held from a call until its copy is sent: so the copies come in the order of the calls.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     /// How many answers must agree.
     needed: u64,
     agreed: AtomicU64,
@@ -21,7 +23,8 @@ pub(crate) struct Trial {
 
 impl Trial {
     pub(crate) fn new(generation: Arc<Generation>, needed: u32) -> Self {
-        Self { generation, needed: needed.into(), agreed: AtomicU64::new(0), ended: Latch::new() }
+        let turn = tokio::sync::Mutex::new(());
+        Self { generation, turn, needed: needed.into(), agreed: AtomicU64::new(0), ended: Latch::new() }
     }
 
     /// How many answers have agreed so far.

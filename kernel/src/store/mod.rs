@@ -116,6 +116,7 @@ fn commit(store: &Store, generation: u64, mut jobs: Vec<Job>) {
             }
         }
         Err(error) => {
+            store.failed();
             tracing::error!(%error, entries = batch.entries.len(), "a batch was not committed");
             for job in jobs {
                 job.finish(Err(match &error {

@@ -11,10 +11,14 @@ use tokio::sync::Notify;
 
 use super::job::{Answer, Back, CommitError, Job, Publication};
 use crate::hal::{Entry, Metastore, StoreError, TreeId};
+use crate::metrics::{DURATIONS, Histogram, Measured};
 use crate::namespace::Rows;
 
 /// How long an entry waits for a committer that is being restarted.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The ranges of a batch's entries that are counted apart.
+const SIZES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024];
 
 /// The metastore, and the way to change it.
 pub(crate) struct Store {
@@ -26,9 +30,11 @@ pub(crate) struct Store {
     /// Told after each batch.
     committed: Notify,
     next_file_id: AtomicU64,
-    batches: AtomicU64,
-    entries: AtomicU64,
-    busy_nanos: AtomicU64,
+    failed: AtomicU64,
+    /// Batches by how many entries they had.
+    sizes: Histogram<{ SIZES.len() }>,
+    /// Batches by how long the metastore took to make them durable, in nanoseconds.
+    applied: Histogram<{ DURATIONS.len() }>,
 }
 
 #[derive(Default)]
@@ -58,9 +64,9 @@ impl Store {
             opened: Notify::new(),
             committed: Notify::new(),
             next_file_id,
-            batches: AtomicU64::new(0),
-            entries: AtomicU64::new(0),
-            busy_nanos: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            sizes: Histogram::new(&SIZES),
+            applied: Histogram::new(&DURATIONS),
         })
     }
 
@@ -110,11 +116,24 @@ impl Store {
     }
 
     pub(super) fn measure(&self, entries: usize, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.batches.fetch_add(1, Ordering::Relaxed);
-        self.entries.fetch_add(entries as u64, Ordering::Relaxed);
-        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.sizes.add(entries as u64);
+        self.applied.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         self.committed.notify_waiters();
+    }
+
+    /// A batch was not committed, or it is not known.
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many batches failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The committed batches by how many entries they had, and by how many nanoseconds they took.
+    pub(crate) fn measured(&self) -> (Measured, Measured) {
+        (self.sizes.measured(), self.applied.measured())
     }
 
     /// Waits until more than `seen` batches were committed, at most for `limit`. Dropping the future is harmless.
@@ -124,7 +143,7 @@ impl Store {
                 // Registered before the look, so that a batch in between is not missed.
                 let mut told = std::pin::pin!(self.committed.notified());
                 told.as_mut().enable();
-                if self.batches.load(Ordering::Relaxed) > seen {
+                if self.stats().batches > seen {
                     return;
                 }
                 told.await;
@@ -135,11 +154,8 @@ impl Store {
     }
 
     pub(crate) fn stats(&self) -> StoreStats {
-        StoreStats {
-            batches: self.batches.load(Ordering::Relaxed),
-            entries: self.entries.load(Ordering::Relaxed),
-            busy_nanos: self.busy_nanos.load(Ordering::Relaxed),
-        }
+        let (sizes, applied) = self.measured();
+        StoreStats { batches: sizes.count, entries: sizes.sum, busy_nanos: applied.sum }
     }
 
     /// Makes `entry` durable, publishes it, and gives its place in the log. What a dying committer had not begun is submitted to its

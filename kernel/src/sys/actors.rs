@@ -178,7 +178,7 @@ impl ActorEntry {
     }
 
     /// The actor and all below it; `above` is the path of its supervisor.
-    pub(crate) fn tree(status: &TreeStatus, above: &str) -> Self {
+    pub fn tree(status: &TreeStatus, above: &str) -> Self {
         let path = if above.is_empty() { status.id.to_string() } else { format!("{above}/{}", status.id) };
         let children = status.children.iter().map(|child| Self::tree(child, &path)).collect();
         Self { children, ..Self::one(status, &path) }

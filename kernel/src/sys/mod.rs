@@ -13,17 +13,27 @@
 //! | path | what it is |
 //! |---|---|
 //! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
+//! | `config/kernel` | the settings that the kernel runs with |
 //! | `hooks/ID` | a registered hook |
+//! | `locks/held`, `locks/statistics` | the paths that calls hold locked, and what was counted of locks |
+//! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
+//! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |
+//! | `syscalls/OP` | the calls of one operation: what came of them, and how long they took |
 //! | `version` | what runs here |
 //!
 //! A directory is one [`Provider`], and they stand in one list.
 
 mod actors;
+mod config;
 mod hooks;
+mod locks;
+mod metrics;
 mod mounts;
 mod services;
+mod store;
+mod syscalls;
 mod version;
 mod volume;
 
@@ -36,6 +46,7 @@ use nexus_messages::syscall::{SetattrDone, SysSetattr, SysUnlink, SysWrite, Unli
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Lsn, Receipt, Result, VPath};
 use serde::Serialize;
 
+pub use crate::metrics::{Bucket, SyscallEntry};
 pub use actors::{ActorEntry, LastExit, Running};
 pub(crate) use volume::{SysVolume, mount, not_to_be_covered};
 
@@ -57,8 +68,18 @@ pub const ALL: &str = ".all";
 pub const SELF: &str = ".self";
 
 /// What there is, in the order of the names.
-const PROVIDERS: &[&dyn Provider] =
-    &[&actors::Actors, &hooks::Hooks, &mounts::Mounts, &services::Services, &version::Version];
+const PROVIDERS: &[&dyn Provider] = &[
+    &actors::Actors,
+    &config::Config,
+    &hooks::Hooks,
+    &locks::Locks,
+    &metrics::Metrics,
+    &mounts::Mounts,
+    &services::Services,
+    &store::Store,
+    &syscalls::Syscalls,
+    &version::Version,
+];
 
 /// Serves one name of `/__sys__/`. Paths are handed over as the components below that name.
 pub(crate) trait Provider: Sync {

@@ -17,6 +17,7 @@ mod read;
 mod readdir;
 mod rename;
 mod setattr;
+pub(crate) mod span;
 mod stat;
 mod unlink;
 mod write;
@@ -31,6 +32,12 @@ use crate::kernel::Kernel;
 
 /// A syscall that the kernel serves.
 pub trait Serve: SyscallMessage {
+    /// The answer, when it is at hand: asks nobody, waits for nothing, allocates nothing. None: [`serve`](Self::serve) has it.
+    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Self::Done> {
+        let _ = (kernel, caller);
+        None
+    }
+
     /// Executes the call for `caller`, on the task that polls.
     fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> impl Future<Output = Self::Reply> + Send;
 }

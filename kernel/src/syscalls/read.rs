@@ -29,12 +29,13 @@ impl Admissible for SysRead {
 }
 
 impl Serve for SysRead {
+    #[inline]
+    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
+        let node = kernel.warm(caller, &self.path, true)?;
+        warm(kernel, &node, &self.extent)
+    }
+
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<ReadData> {
-        if let Some(node) = kernel.warm(caller, &self.path, true)
-            && let Some(data) = warm(kernel, &node, &self.extent)
-        {
-            return Ok(data);
-        }
         Box::pin(cold(kernel, caller, self)).await
     }
 }

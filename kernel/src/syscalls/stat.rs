@@ -23,10 +23,12 @@ impl Admissible for SysStat {
 }
 
 impl Serve for SysStat {
+    #[inline]
+    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Arc<FileMetadata>> {
+        kernel.warm(caller, &self.path, self.follow).map(|node| node.metadata)
+    }
+
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Arc<FileMetadata>> {
-        if let Some(node) = kernel.warm(caller, &self.path, self.follow) {
-            return Ok(node.metadata);
-        }
         Box::pin(cold(kernel, caller, self)).await
     }
 }

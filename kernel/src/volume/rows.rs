@@ -111,7 +111,7 @@ impl<'a> RowVolume<'a> {
     /// The whole content at `id`, from the cache when it is there, else verified, and then kept.
     pub(super) async fn whole(&self, id: &ContentId, placement: Placement) -> Result<Bytes, StoreError> {
         let cache = &self.kernel.caches().content;
-        if let Some(content) = cache.get(id) {
+        if let Some(content) = cache.lookup(id) {
             return Ok(content);
         }
         let content = match placement {

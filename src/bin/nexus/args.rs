@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     Mounts(MountsArgs),
     Ps(PsArgs),
+    Serve(ServeArgs),
     Shell(ShellArgs),
     Tour(TourArgs),
     #[command(hide = true)]
@@ -312,18 +313,21 @@ pub(crate) struct GrepArgs {
 
 /// Attach a driver's tree at a path; it is remembered over restarts
 #[derive(Debug, Args)]
-#[command(after_help = "With --json: {path, driver, created}.")]
+#[command(after_help = "With --json: {path, driver, created}, and with --replace {path, driver, swapped}.")]
 pub(crate) struct MountArgs {
     pub(crate) path: String,
     /// The driver, such as cas-local, path-local or memory
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: String,
-    /// An option of the driver
+    /// An option of the driver, or of every mount: deadline_ms, open_ms, probe_ms
     #[arg(long = "opt", value_name = "K=V", value_parser = key_value)]
     pub(crate) options: Vec<(String, String)>,
     /// Refuse changes below it
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Put the driver in the place of the one that is mounted there, while calls go on
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 /// Detach a mount; what it holds stays where it is
@@ -336,15 +340,33 @@ pub(crate) struct UmountArgs {
 /// List the mounts and how they are
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, in_flight}.")]
+With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight,
+calls, last_failure}.")]
 pub(crate) struct MountsArgs {}
 
 /// Draw the supervision tree: each actor, its state, incarnation, restarts and mailbox
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: the root as one object: {id, restart, name, kind, state, generation, restarts, queued, bound, callers_waiting,
-in_flight, served, running, last_exit, up_for, children}.")]
+With --json: the root as one object: {path, id, kind, restart, state, generation, restarts, queued, bound, callers_waiting,
+in_flight, served, running, armed, last_exit, up_ms, children}.")]
 pub(crate) struct PsArgs {}
+
+/// Own the data folder, and let other processes attach to it
+///
+/// Serves the socket `nexus.sock` in the data folder until it is interrupted or terminated, then ends the kernel in order. Meanwhile
+/// every other `nexus` command on that folder attaches to it. Only processes of the same user, and of root, can attach.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line once it serves. With --json: {data, socket, process, agent}; agent is null for an administrator.
+Exit status 1 when the kernel ends by itself.")]
+pub(crate) struct ServeArgs {
+    /// Who attaches is this agent, and no administrator
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Clients at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) clients: u32,
+}
 
 /// Type commands, with history and completion of paths
 ///
@@ -417,6 +439,7 @@ mod tests {
         check("nexus grep -l -foo", false);
         check("nexus cat", false);
         check("nexus cat --offset 3 --count 4 /a /b", true);
+        check("nexus serve --agent coder-7 --clients 3", true);
         check("nexus", false);
     }
 }

@@ -10,6 +10,7 @@ mod list;
 mod mounts;
 mod ps;
 mod search;
+mod serve;
 mod shell;
 mod tour;
 mod transfer;

@@ -16,6 +16,10 @@ pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     if args.read_only {
         spec = spec.read_only();
     }
+    if args.replace {
+        let swapped = session.nx.swap_driver(&at, spec).await?;
+        return session.out.quiet(&json!({ "path": at, "driver": args.driver, "swapped": swapped }));
+    }
     let done = session.nx.mount(&at, spec).await?;
     session.out.quiet(&json!({ "path": at, "driver": args.driver, "created": done.created }))
 }

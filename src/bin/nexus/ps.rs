@@ -1,6 +1,6 @@
 //! `ps`: the supervision tree.
 
-use nexus::TreeStatus;
+use nexus::sys::ActorEntry;
 
 use crate::failure::Outcome;
 use crate::output::Output;
@@ -15,7 +15,7 @@ pub(crate) async fn ps(session: &Session) -> Outcome {
 }
 
 /// Draws the tree, one actor a line.
-pub(crate) fn draw(out: &Output, tree: &TreeStatus) -> Outcome {
+pub(crate) fn draw(out: &Output, tree: &ActorEntry) -> Outcome {
     let width = width(tree, 0);
     let head = "";
     out.line(format_args!("{head:width$}  STATE      GENERATION  RESTARTS  QUEUED  SERVED  LAST EXIT"))?;
@@ -24,7 +24,7 @@ pub(crate) fn draw(out: &Output, tree: &TreeStatus) -> Outcome {
 }
 
 /// How many columns the names take.
-fn width(tree: &TreeStatus, depth: usize) -> usize {
+fn width(tree: &ActorEntry, depth: usize) -> usize {
     let below = tree.children.iter().map(|child| width(child, depth + 1));
     below.chain([depth * INDENT + tree.id.chars().count()]).max().unwrap_or_default()
 }
@@ -32,7 +32,7 @@ fn width(tree: &TreeStatus, depth: usize) -> usize {
 /// Columns that each level is moved to the right.
 const INDENT: usize = 3;
 
-fn below(out: &Output, tree: &TreeStatus, indent: &str, width: usize) -> Outcome {
+fn below(out: &Output, tree: &ActorEntry, indent: &str, width: usize) -> Outcome {
     let mut children = tree.children.iter().peekable();
     while let Some(child) = children.next() {
         let (branch, deeper) =
@@ -43,14 +43,13 @@ fn below(out: &Output, tree: &TreeStatus, indent: &str, width: usize) -> Outcome
     Ok(())
 }
 
-fn line(out: &Output, tree: &TreeStatus, indent: &str, branch: &str, width: usize) -> Outcome {
-    let actor = &tree.actor;
+fn line(out: &Output, tree: &ActorEntry, indent: &str, branch: &str, width: usize) -> Outcome {
     let name = format!("{indent}{branch}{}", tree.id);
-    let state = format!("{:?}", actor.state).to_lowercase();
-    let last = actor.last_exit.as_ref().map(ToString::to_string).unwrap_or_default();
+    let state = format!("{:?}", tree.state).to_lowercase();
+    let last = tree.last_exit.as_ref().map(|exit| exit.told.clone()).unwrap_or_default();
     let row = format!(
         "{name:width$}  {state:<9}  {:>10}  {:>8}  {:>6}  {:>6}  {last}",
-        actor.generation, actor.restarts, actor.queued, actor.served
+        tree.generation, tree.restarts, tree.queued, tree.served
     );
     out.line(row.trim_end())
 }

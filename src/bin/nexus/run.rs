@@ -10,12 +10,12 @@ use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
-use crate::{change, content, list, logs, mounts, ps, search, shell, tour, transfer};
+use crate::{change, content, list, logs, mounts, ps, search, serve, shell, tour, transfer};
 
 /// The data folder when neither the command line nor the environment names one.
 const DATA_FOLDER: &str = "nexus-data";
 
-/// Runs the command in a kernel of its own, and ends that kernel in order.
+/// Runs the command in a kernel of its own, which ends in order; or in that of the process that owns the data folder.
 pub(crate) fn main(cli: Cli) -> Status {
     if let Err(failure) = logs::start() {
         tell(&failure);
@@ -27,6 +27,9 @@ pub(crate) fn main(cli: Cli) -> Status {
             let done = block_on(Box::pin(tour::tour(&out, args, cli.data, cli.profile.as_deref())));
             done.and_then(|()| out.flush())
         }
+        Command::Serve(args) => {
+            block_on(Box::pin(serve::serve(&out, args, cli.data, cli.profile.as_deref())))
+        }
         command => block_on(Box::pin(in_kernel(&out, command, cli.data, cli.profile.as_deref()))),
     };
     if let Err(failure) = done {
@@ -37,7 +40,7 @@ pub(crate) fn main(cli: Cli) -> Status {
 
 async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profile: Option<&str>) -> Outcome {
     let data = data.unwrap_or_else(data_folder);
-    let nx = nexus::connect(config(&data, profile)?).await?;
+    let nx = nexus::connect_or_attach(config(&data, profile)?).await?;
     let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
     let done = Box::pin(execute(&session, command)).await.and_then(|()| session.out.flush());
     if let Err(failure) = &done {
@@ -75,6 +78,9 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Ps(_) => ps::ps(session).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,
         Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,
+        Command::Serve(_) => Err(Failure::Usage(
+            "serve: this kernel is in use; serve it from a command line of its own".into(),
+        )),
         // Its kernels are its own, and so is its data.
         Command::Tour(args) => Box::pin(tour::tour(&session.out, args, None, None)).await,
     }
@@ -88,7 +94,7 @@ pub(crate) fn config(data: &std::path::Path, profile: Option<&str>) -> Outcome<C
     Ok(config.profile(profile))
 }
 
-fn data_folder() -> PathBuf {
+pub(crate) fn data_folder() -> PathBuf {
     std::env::var_os("NEXUS_DATA_DIR")
         .filter(|dir| !dir.is_empty())
         .map_or_else(|| DATA_FOLDER.into(), PathBuf::from)

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
+use nexus::Kill;
+use nexus::sys::ActorEntry;
 use nexus::syscall::{SysRead, SysWrite};
-use nexus::{Kill, TreeStatus};
 use nexus_actors::{ActorState, block_on};
 use serde_json::json;
 
@@ -125,7 +126,7 @@ impl Readers {
 }
 
 /// The paths of the actors that are no supervisors, below `tree`.
-fn leaves(tree: &TreeStatus, path: &str, found: &mut Vec<String>) {
+fn leaves(tree: &ActorEntry, path: &str, found: &mut Vec<String>) {
     if tree.children.is_empty() {
         found.push(path.to_owned());
     }
@@ -135,10 +136,10 @@ fn leaves(tree: &TreeStatus, path: &str, found: &mut Vec<String>) {
 }
 
 /// The generation and state of the actor at `path`, which begins with the tree's own id.
-fn actor(tree: &TreeStatus, path: &str) -> Option<(u64, ActorState)> {
+fn actor(tree: &ActorEntry, path: &str) -> Option<(u64, ActorState)> {
     let mut at = tree;
     for id in path.split('/').skip(1) {
         at = at.children.iter().find(|child| *child.id == *id)?;
     }
-    Some((at.actor.generation, at.actor.state))
+    Some((at.generation, at.state))
 }

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use nexus::sys::ActorEntry;
 use nexus::syscall::SysStat;
-use nexus::{ErrorKind, TreeStatus, VPath};
+use nexus::{ErrorKind, VPath};
 use nexus_actors::{Env, HostConfig};
 use serde_json::{Value, json};
 
@@ -126,7 +127,7 @@ impl Tour<'_> {
     }
 
     async fn open(&self) -> Outcome<Arc<Session>> {
-        let nx = nexus::connect(config(&self.data, self.profile)?).await?;
+        let nx = nexus::connect_or_attach(config(&self.data, self.profile)?).await?;
         Ok(Arc::new(Session::new(nx, Output::new(self.out.is_json()), self.data.clone())))
     }
 
@@ -242,6 +243,6 @@ impl Tour<'_> {
     }
 }
 
-fn count(tree: &TreeStatus) -> usize {
+fn count(tree: &ActorEntry) -> usize {
     1 + tree.children.iter().map(count).sum::<usize>()
 }

@@ -1,0 +1,209 @@
+//! `metrics`: what the kernel counts, in Prometheus' text format.
+
+use nexus_actors::ActorState;
+use nexus_supervisors::TreeStatus;
+
+use super::{Entry, Provider, store};
+use crate::dispatch::{HookKind, HookTable};
+use crate::kernel::Kernel;
+use crate::metrics::{Exposition, Kind, MIME, Measured};
+use crate::mounts::{MountState, MountStatus};
+use crate::registry::ServiceStatus;
+
+/// Nanoseconds of a second.
+const SECOND: f64 = 1e9;
+
+/// The caches, in the order in which the kernel tells of them.
+const CACHES: [&str; 2] = ["metadata", "content"];
+
+pub(super) struct Metrics;
+
+impl Provider for Metrics {
+    fn name(&self) -> &'static str {
+        "metrics"
+    }
+
+    fn is_directory(&self) -> bool {
+        false
+    }
+
+    fn look(&self, kernel: &Kernel, at: &[&str]) -> Option<Entry> {
+        at.is_empty().then(|| Entry::File { content: text(kernel).into(), mime: MIME })
+    }
+}
+
+fn text(kernel: &Kernel) -> String {
+    let mut text = Exposition::default();
+    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    text.family("nexus_build_info", Kind::Gauge, "What runs here.", [(version, 1)]);
+    syscalls(&mut text, kernel);
+    caches(&mut text, kernel);
+    committer(&mut text, kernel);
+    locks(&mut text, kernel);
+    actors(&mut text, kernel);
+    mounts(&mut text, kernel);
+    services(&mut text, kernel);
+    hooks(&mut text, kernel);
+    text.finish()
+}
+
+fn syscalls(text: &mut Exposition, kernel: &Kernel) {
+    let ops = kernel.syscalls().entries();
+    let outcomes = ops.iter().flat_map(|op| {
+        let outcomes = op.outcomes.iter();
+        outcomes.map(|(outcome, count)| (vec![("op", &*op.op), ("outcome", &**outcome)], count))
+    });
+    let help = "Syscalls by operation and what came of them: ok, an errno, or dropped by the caller.";
+    text.family("nexus_syscalls_total", Kind::Counter, help, outcomes);
+    let warm = ops.iter().map(|op| (vec![("op", &*op.op)], op.warm));
+    let help = "Syscalls answered from memory, which are not timed.";
+    text.family("nexus_syscalls_warm_total", Kind::Counter, help, warm);
+    let running = ops.iter().map(|op| (vec![("op", &*op.op)], op.in_flight));
+    text.family("nexus_syscalls_in_flight", Kind::Gauge, "Syscalls being executed.", running);
+    let took = ops.iter().map(|op| {
+        let took = Measured { buckets: op.latency.clone(), count: op.timed, sum: op.timed_ns };
+        (vec![("op", &*op.op)], took)
+    });
+    let help = "How long syscalls took that were not answered from memory.";
+    text.histograms("nexus_syscall_seconds", help, SECOND, took);
+}
+
+fn caches(text: &mut Exposition, kernel: &Kernel) {
+    let counted = kernel.cache_hits_and_misses();
+    let of = |pick: fn((u64, u64)) -> u64| {
+        CACHES.into_iter().zip(counted).map(move |(cache, both)| (vec![("cache", cache)], pick(both)))
+    };
+    let help = "Looks into a cache that found what they looked for.";
+    text.family("nexus_cache_hits_total", Kind::Counter, help, of(|(hits, _)| hits));
+    let help = "Looks into a cache that did not find what they looked for.";
+    text.family("nexus_cache_misses_total", Kind::Counter, help, of(|(_, misses)| misses));
+    let held = kernel.cache_stats();
+    let help = "Paths whose metadata is at hand.";
+    text.single("nexus_cache_metadata_entries", Kind::Gauge, help, held.metadata_entries);
+    let help = "Bytes of content at hand, with what it costs to keep them.";
+    text.single("nexus_cache_content_bytes", Kind::Gauge, help, held.content_bytes);
+}
+
+fn committer(text: &mut Exposition, kernel: &Kernel) {
+    let (sizes, applied) = kernel.store().measured();
+    let help = "Entries of committed batches.";
+    text.histograms("nexus_store_batch_entries", help, 1.0, [(Vec::new(), sizes)]);
+    let help = "How long the metastore took to make a batch durable.";
+    text.histograms("nexus_store_apply_seconds", help, SECOND, [(Vec::new(), applied)]);
+    let help = "Batches that the metastore did not take.";
+    text.single("nexus_store_failed_batches_total", Kind::Counter, help, kernel.store().failures());
+    let positions = store::positions(kernel);
+    let positions = positions.iter().map(|(zone, lsn)| (vec![("zone", zone.as_str())], lsn));
+    text.family("nexus_store_lsn", Kind::Gauge, "The last place in the log of a zone.", positions);
+}
+
+fn locks(text: &mut Exposition, kernel: &Kernel) {
+    let locks = kernel.locks().statistics();
+    let entries = locks.held.saturating_sub(locks.subtrees);
+    let held = [(vec![("scope", "entry")], entries), (vec![("scope", "subtree")], locks.subtrees)];
+    text.family("nexus_locks_held", Kind::Gauge, "Path locks held.", held);
+    text.single("nexus_locks_waiting", Kind::Gauge, "Calls that wait for a path lock.", locks.waiting);
+    text.single("nexus_locks_taken_total", Kind::Counter, "Path locks taken.", locks.taken);
+    let help = "Calls that had to wait for a path lock and were served.";
+    text.single("nexus_locks_waited_total", Kind::Counter, help, locks.waited);
+}
+
+fn actors(text: &mut Exposition, kernel: &Kernel) {
+    let mut all = Vec::new();
+    if let Some(tree) = kernel.supervised() {
+        flatten(tree.snapshot(), "", &mut all);
+    }
+    let mut family = |name: &str, kind, help: &str, value: fn(&TreeStatus) -> u64| {
+        let samples = all.iter().map(|(path, actor)| (vec![("actor", &**path)], value(actor)));
+        text.family(name, kind, help, samples);
+    };
+    let running = |it: &TreeStatus| u64::from(it.actor.state == ActorState::Running);
+    family("nexus_actor_running", Kind::Gauge, "Whether the actor serves messages.", running);
+    let generation = |it: &TreeStatus| it.actor.generation;
+    family("nexus_actor_generation", Kind::Gauge, "Incarnations of the actor.", generation);
+    let restarts = |it: &TreeStatus| it.actor.restarts;
+    let help = "Incarnations that replaced one that had ended.";
+    family("nexus_actor_restarts_total", Kind::Counter, help, restarts);
+    let served = |it: &TreeStatus| it.actor.served;
+    family("nexus_actor_served_total", Kind::Counter, "Messages begun.", served);
+    let queued = |it: &TreeStatus| it.actor.queued as u64;
+    family("nexus_actor_queued", Kind::Gauge, "Messages in the mailbox.", queued);
+    let bound = |it: &TreeStatus| it.actor.bound as u64;
+    family("nexus_actor_bound", Kind::Gauge, "Most messages that the mailbox holds.", bound);
+    let in_flight = |it: &TreeStatus| it.actor.in_flight as u64;
+    family("nexus_actor_in_flight", Kind::Gauge, "Messages begun and not finished.", in_flight);
+}
+
+/// The actors with their paths, each before those below it.
+fn flatten(mut status: TreeStatus, above: &str, all: &mut Vec<(String, TreeStatus)>) {
+    let path = if above.is_empty() { status.id.to_string() } else { format!("{above}/{}", status.id) };
+    let children = std::mem::take(&mut status.children);
+    all.push((path.clone(), status));
+    for child in children {
+        flatten(child, &path, all);
+    }
+}
+
+fn mounts(text: &mut Exposition, kernel: &Kernel) {
+    let mounts = kernel.mount_statuses();
+    let mut family = |name: &str, kind, help: &str, value: fn(&MountStatus) -> u64| {
+        let samples = mounts.iter().map(|mount| {
+            let labels = vec![
+                ("zone", mount.zone.as_str()),
+                ("point", mount.point.as_str()),
+                ("driver", &*mount.driver),
+            ];
+            (labels, value(mount))
+        });
+        text.family(name, kind, help, samples);
+    };
+    let serving = |mount: &MountStatus| u64::from(mount.state == MountState::Serving);
+    family("nexus_mount_serving", Kind::Gauge, "Whether the mount's driver serves.", serving);
+    let in_flight = |mount: &MountStatus| mount.in_flight as u64;
+    family("nexus_mount_in_flight", Kind::Gauge, "Calls inside the mount's driver.", in_flight);
+    let generation = |mount: &MountStatus| mount.generation;
+    family("nexus_mount_generation", Kind::Gauge, "How often the mount's driver was replaced.", generation);
+    let mut calls = |name: &str, help: &str, value| family(name, Kind::Counter, help, value);
+    calls("nexus_mount_calls_total", "Calls made of the driver.", |mount| mount.calls.made);
+    let help = "Calls in which the backend failed, late ones and panics included.";
+    calls("nexus_mount_failed_total", help, |mount| mount.calls.failed);
+    let help = "Calls of the driver that were late, and given up.";
+    calls("nexus_mount_timed_out_total", help, |mount| mount.calls.timed_out);
+    let help = "Calls in which the driver panicked.";
+    calls("nexus_mount_panicked_total", help, |mount| mount.calls.panicked);
+    let help = "Calls that were not made because the driver had failed too often.";
+    calls("nexus_mount_refused_total", help, |mount| mount.calls.refused);
+}
+
+fn services(text: &mut Exposition, kernel: &Kernel) {
+    let services = kernel.service_statuses();
+    let mut family = |name: &str, kind, help: &str, value: fn(&ServiceStatus) -> u64| {
+        let samples = services.iter().map(|service| (vec![("service", &*service.name)], value(service)));
+        text.family(name, kind, help, samples);
+    };
+    let serving = |service: &ServiceStatus| u64::from(service.serving.is_some());
+    family("nexus_service_serving", Kind::Gauge, "Whether a version of the service serves.", serving);
+    let in_flight = |service: &ServiceStatus| service.in_flight as u64;
+    family("nexus_service_in_flight", Kind::Gauge, "Calls inside the service.", in_flight);
+    let mut counts = |name: &str, help: &str, value| family(name, Kind::Counter, help, value);
+    let help = "Mails of the service's hooks that did not reach it.";
+    counts("nexus_service_missed_total", help, |service| service.missed);
+    counts("nexus_service_swaps_total", "Swaps that succeeded.", |service| service.swaps);
+    let help = "Swaps that failed, and left the version before serving.";
+    counts("nexus_service_failed_swaps_total", help, |service| service.failed_swaps);
+    let help = "Versions that crashed on probation, after which the one before came back.";
+    counts("nexus_service_swap_backs_total", help, |service| service.swap_backs);
+}
+
+fn hooks(text: &mut Exposition, kernel: &Kernel) {
+    let hooks = HookTable::thaw(&kernel.dispatch().view()).list();
+    let kinds = [
+        ("resolver", HookKind::Resolver),
+        ("interceptor", HookKind::Interceptor),
+        ("observer", HookKind::Observer),
+        ("mount", HookKind::Mount),
+    ];
+    let samples = kinds
+        .map(|(name, kind)| (vec![("kind", name)], hooks.iter().filter(|hook| hook.kind == kind).count()));
+    text.family("nexus_hooks", Kind::Gauge, "Registered hooks.", samples);
+}

@@ -1,0 +1,634 @@
+//! The other end: calls that are executed in the process that owns the data folder.
+//!
+//! A caller writes its call to the socket itself, on its own task. A task of the handle's own reads replies, and writes what the socket
+//! did not take at once. A call whose connection is lost says what is known of it: what was not sent was not executed, and neither was
+//! what only reads; of a change that was sent nobody can tell.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use nexus_actors::{Env, Pool, Sleep};
+use nexus_kernel::gate::Right;
+use nexus_messages::syscall::{Syscall, SyscallMessage};
+use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
+use parking_lot::Mutex;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+
+use super::message::{
+    Call, GREETING_MAX, Given, Parcel, Refusal, Refused, Reply, Request, Version, Welcome, hello,
+};
+use super::session::ALL_ANSWERED;
+use super::socket::Address;
+use super::wire::{BODY_MAX, CALL_HEAD_MAX, Inbox, Incoming, Kind, Message, Outbox, SLICES_MAX, WireError};
+
+/// How long the server may take to answer a greeting.
+const GREETING_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the server may leave a call where it is.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How often a server that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Searches that may wait for a thread, for each thread.
+const SEARCHES_PER_THREAD: usize = 4;
+
+/// A kernel in another process, or in another part of this one.
+pub(crate) struct Remote {
+    env: Env,
+    folder: PathBuf,
+    /// As whom the server took this process.
+    granted: Arc<Caller>,
+    search: Pool,
+    search_threads: usize,
+    connection: Mutex<Arc<Connection>>,
+    /// Held by who connects anew, so that one does it for all.
+    connecting: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoConnection {
+    /// Nobody serves the socket: its owner is starting, or ending, or does not serve it.
+    #[error("nobody serves the socket: {0}")]
+    Nobody(io::Error),
+    /// The server ends.
+    #[error("the kernel is ending")]
+    Ending,
+    /// Whatever else: trying again does not help.
+    #[error(transparent)]
+    Final(Error),
+}
+
+impl NoConnection {
+    /// As an error of connecting to the kernel of `folder`.
+    pub(crate) fn into_error(self, folder: &Path) -> Error {
+        match self {
+            Self::Final(error) => error,
+            other => Error::on_host(Op::Connect, folder, ErrorKind::Down).because(other),
+        }
+    }
+}
+
+impl Remote {
+    /// Attaches to the kernel that owns `folder`.
+    pub(crate) async fn attach(
+        env: &Env,
+        folder: &Path,
+        search_threads: usize,
+    ) -> std::result::Result<Self, NoConnection> {
+        let (connection, welcome) = connect(env, folder).await?;
+        Ok(Self {
+            search: env.pool("search", search_threads, search_threads * SEARCHES_PER_THREAD),
+            search_threads,
+            folder: folder.to_owned(),
+            granted: Arc::new(welcome.granted),
+            connection: Mutex::new(connection),
+            connecting: tokio::sync::Mutex::new(()),
+            closed: AtomicBool::new(false),
+            env: env.clone(),
+        })
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// As whom the server took this process.
+    pub(crate) fn granted(&self) -> &Arc<Caller> {
+        &self.granted
+    }
+
+    pub(crate) fn search(&self) -> (&Pool, usize) {
+        (&self.search, self.search_threads)
+    }
+
+    /// Lets go of the server. Calls answer `ESHUTDOWN` from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.connection.lock().lose(Lost::Closed);
+    }
+
+    pub(crate) async fn send<S: SyscallMessage>(&self, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
+        let call: Syscall = call.into();
+        let about = About { op: call.op(), path: Some(call.path().clone()), changes: changes(&call) };
+        let given = self.request(caller, Request::Syscall(call), &about).await?;
+        let answer = match given {
+            Given::Answer(answer) => S::from_answer(answer),
+            Given::Access(_) => None,
+        };
+        answer.ok_or_else(|| about.unreadable(&"it is that of another call"))
+    }
+
+    pub(crate) async fn access(&self, caller: &Arc<Caller>, path: &VPath, right: Right) -> Result<bool> {
+        let about = About { op: Op::Access, path: Some(path.clone()), changes: false };
+        let request = Request::Access { path: path.clone(), right };
+        match self.request(caller, request, &about).await? {
+            Given::Access(may) => Ok(may),
+            Given::Answer(_) => Err(about.unreadable(&"it is that of another call")),
+        }
+    }
+
+    async fn request(&self, caller: &Arc<Caller>, request: Request, about: &About) -> Result<Given> {
+        let asked = (**caller != *self.granted).then(|| (**caller).clone());
+        let parcel = Call::pack(asked, request).map_err(|why| about.too_large(&why))?;
+        let (head, body) = (parcel.head.len(), parcel.body_length());
+        if head > CALL_HEAD_MAX || body > BODY_MAX {
+            return Err(about.too_large(&WireError::MessageTooLarge { head: head as u64, body }));
+        }
+        let message = match self.exchange(&parcel, about).await {
+            // The owner may have been restarted since the last call. What was not sent can be sent again.
+            Err(Lost::Before) => self.exchange(&parcel, about).await,
+            done => done,
+        };
+        let message = message.map_err(|lost| about.lost(&self.folder, lost))?;
+        Reply::unpack(message).map_err(|why| about.unreadable(&why))?
+    }
+
+    async fn exchange(&self, parcel: &Parcel, about: &About) -> std::result::Result<Message, Lost> {
+        let connection = self.connection().await?;
+        connection.call(parcel, about.changes).await
+    }
+
+    /// The connection; a new one when it was lost.
+    async fn connection(&self) -> std::result::Result<Arc<Connection>, Lost> {
+        if let Some(connection) = self.living()? {
+            return Ok(connection);
+        }
+        let _one = self.connecting.lock().await;
+        if let Some(connection) = self.living()? {
+            return Ok(connection);
+        }
+        let (connection, welcome) = connect(&self.env, &self.folder).await.map_err(Lost::NoOther)?;
+        tracing::debug!(granted = ?welcome.granted, "attached again");
+        *self.connection.lock() = connection.clone();
+        // It may have been closed meanwhile.
+        if self.closed.load(Ordering::Relaxed) {
+            connection.lose(Lost::Closed);
+        }
+        Ok(connection)
+    }
+
+    fn living(&self) -> std::result::Result<Option<Arc<Connection>>, Lost> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Lost::Closed);
+        }
+        let connection = self.connection.lock();
+        Ok((!connection.is_lost()).then(|| connection.clone()))
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote")
+            .field("folder", &self.folder)
+            .field("granted", &self.granted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a call changes something, when it is executed.
+fn changes(call: &Syscall) -> bool {
+    !matches!(call, Syscall::Stat(_) | Syscall::Read(_) | Syscall::Readdir(_) | Syscall::Watch(_))
+}
+
+/// What a call is about, for its errors.
+struct About {
+    op: Op,
+    path: Option<VPath>,
+    changes: bool,
+}
+
+impl About {
+    fn error(&self, kind: ErrorKind) -> Error {
+        match &self.path {
+            Some(path) => Error::new(self.op, path, kind),
+            None => Error::global(self.op, kind),
+        }
+    }
+
+    fn too_large(&self, why: &WireError) -> Error {
+        self.error(ErrorKind::TooLarge).because(format!("the call cannot be sent: {why}"))
+    }
+
+    fn unreadable(&self, why: &dyn fmt::Display) -> Error {
+        let error = self.error(ErrorKind::Io).because(format!("the reply cannot be read: {why}"));
+        if self.changes { error.outcome_unknown() } else { error }
+    }
+
+    fn lost(&self, folder: &Path, lost: Lost) -> Error {
+        let down = self.error(ErrorKind::Down);
+        let folder = folder.display();
+        match lost {
+            Lost::Closed => down,
+            Lost::NoOther(NoConnection::Final(error)) => {
+                let why = error.cause().unwrap_or(error.kind().describe()).to_owned();
+                self.error(error.kind()).because(why)
+            }
+            Lost::NoOther(why) => down.because(format!("the owner of {folder} is gone: {why}")),
+            Lost::Before => down.because(format!("the connection to the owner of {folder} was lost")),
+            Lost::During { why, executed: true } if self.changes => {
+                down.because(format!("the owner of {folder} went away meanwhile: {why}")).outcome_unknown()
+            }
+            Lost::During { why, .. } => {
+                down.because(format!("the owner of {folder} went away meanwhile: {why}"))
+            }
+        }
+    }
+}
+
+/// What became of a call that has no reply.
+#[derive(Debug)]
+enum Lost {
+    /// This end let go.
+    Closed,
+    /// There is no connection, and no other could be made.
+    NoOther(NoConnection),
+    /// It was not sent.
+    Before,
+    /// It was sent; whether it may have been executed.
+    During { why: Arc<str>, executed: bool },
+}
+
+/// A connection to a server that has taken us.
+struct Connection {
+    stream: UnixStream,
+    lines: Mutex<Lines>,
+    numbers: AtomicU64,
+    /// One for each call that may be under way.
+    places: Semaphore,
+    /// Wakes the task that reads.
+    driver: AtomicWaker,
+}
+
+/// What waits to leave, and who waits for what.
+#[derive(Default)]
+struct Lines {
+    outbox: Outbox,
+    waiting: HashMap<u64, Waiting>,
+    /// Why the connection is no more.
+    lost: Option<Arc<str>>,
+}
+
+struct Waiting {
+    reply: oneshot::Sender<std::result::Result<Message, Lost>>,
+    /// Whether all of the call has left.
+    sent: bool,
+}
+
+impl Connection {
+    fn is_lost(&self) -> bool {
+        self.lines.lock().lost.is_some()
+    }
+
+    async fn call(&self, parcel: &Parcel, changes: bool) -> std::result::Result<Message, Lost> {
+        let place = self.places.acquire().await.map_err(|_| Lost::Before)?;
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (reply, replied) = oneshot::channel();
+        {
+            let mut lines = self.lines.lock();
+            if lines.lost.is_some() {
+                return Err(Lost::Before);
+            }
+            lines.waiting.insert(number, Waiting { reply, sent: false });
+            lines.outbox.push_message(Kind::Call, number, &parcel.head, parcel.body.clone());
+            self.push_out(&mut lines);
+        }
+        let mut under_way = UnderWay { connection: self, number, _place: place, replied: false };
+        let done = replied.await;
+        under_way.replied = true;
+        match done {
+            Ok(done) => done,
+            // Its sender is not dropped without a word.
+            Err(_) => Err(Lost::During { why: "the connection was dropped".into(), executed: changes }),
+        }
+    }
+
+    /// Writes what the socket takes now; what it does not take is for the driver.
+    fn push_out(&self, lines: &mut Lines) {
+        match lines.write(&self.stream) {
+            Ok(true) => {}
+            Ok(false) => self.driver.wake(),
+            Err(error) => {
+                lines.lose(&Arc::from(error.to_string()), true);
+                self.places.close();
+                self.driver.wake();
+            }
+        }
+    }
+
+    /// Ends the connection, and all that wait for a reply.
+    fn lose(&self, why: Lost) {
+        let (why, executed): (Arc<str>, bool) = match why {
+            Lost::During { why, executed } => (why, executed),
+            _ => ("the handle was shut down".into(), true),
+        };
+        self.lines.lock().lose(&why, executed);
+        self.places.close();
+        self.driver.wake();
+    }
+}
+
+impl Lines {
+    /// Writes what the socket takes; whether that was all.
+    fn write(&mut self, stream: &UnixStream) -> io::Result<bool> {
+        while !self.outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = self.outbox.slices(&mut slices);
+            match stream.try_write_vectored(&slices[..filled]) {
+                Ok(count) => self.outbox.left(count, |number| {
+                    if let Some(waiting) = self.waiting.get_mut(&number) {
+                        waiting.sent = true;
+                    }
+                }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn lose(&mut self, why: &Arc<str>, executed: bool) {
+        if self.lost.is_some() {
+            return;
+        }
+        self.lost = Some(why.clone());
+        for (_, waiting) in self.waiting.drain() {
+            let lost = match waiting.sent {
+                false => Lost::Before,
+                true => Lost::During { why: why.clone(), executed },
+            };
+            // Who waited may be gone.
+            let _ = waiting.reply.send(Err(lost));
+        }
+        self.outbox = Outbox::default();
+    }
+}
+
+/// A call under way. Dropped before its reply, it is called off.
+struct UnderWay<'c> {
+    connection: &'c Connection,
+    number: u64,
+    replied: bool,
+    _place: SemaphorePermit<'c>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.replied {
+            return;
+        }
+        let mut lines = self.connection.lines.lock();
+        if lines.waiting.remove(&self.number).is_some() && lines.lost.is_none() {
+            lines.outbox.take_back(self.number);
+            lines.outbox.push_frame(Kind::Cancel, self.number, &[]);
+            self.connection.push_out(&mut lines);
+        }
+    }
+}
+
+/// Connects to the server of `folder`, on the I/O runtime of `env`.
+async fn connect(env: &Env, folder: &Path) -> std::result::Result<(Arc<Connection>, Welcome), NoConnection> {
+    let (done, connected) = oneshot::channel();
+    let (own, place) = (env.clone(), folder.to_owned());
+    env.spawn("attach", async move {
+        let greeting = own.timeout(GREETING_WITHIN, greet(&place)).await;
+        let greeted = greeting.unwrap_or_else(|_| {
+            let error = Error::on_host(Op::Connect, &place, ErrorKind::TimedOut);
+            Err(NoConnection::Final(error.because(format!("nobody answered within {GREETING_WITHIN:?}"))))
+        });
+        let greeted = greeted.map(|(connection, inbox, welcome)| {
+            let driver = Driver::new(own.clone(), connection.clone(), inbox);
+            own.spawn("attached", driver);
+            (connection, welcome)
+        });
+        // Who wanted to connect may be gone; then so is the connection.
+        if let Err(Ok((connection, _))) = done.send(greeted) {
+            connection.lose(Lost::Closed);
+        }
+    });
+    connected.await.unwrap_or_else(|_| {
+        Err(NoConnection::Final(
+            Error::on_host(Op::Connect, folder, ErrorKind::Down).because("the handle ended"),
+        ))
+    })
+}
+
+async fn greet(folder: &Path) -> std::result::Result<(Arc<Connection>, Inbox, Welcome), NoConnection> {
+    let fail = |kind: ErrorKind, why: &dyn fmt::Display| {
+        NoConnection::Final(Error::on_host(Op::Connect, folder, kind).because(why))
+    };
+    let address = Address::of(folder).map_err(|error| host(folder, error))?;
+    let stream = UnixStream::connect(&address.path).await.map_err(|error| host(folder, error))?;
+    let mut lines = Lines::default();
+    lines.outbox.push_frame(Kind::Hello, 0, &hello(&Version::own()));
+    let mut inbox = Inbox::new(GREETING_MAX);
+    // It is taken to have gone away while it ended, when it says nothing.
+    let gone = |error: io::Error| NoConnection::Nobody(error);
+    while !lines.write(&stream).map_err(gone)? {
+        stream.writable().await.map_err(gone)?;
+    }
+    let answer = loop {
+        if let Some(answer) = inbox.next().map_err(|why| fail(ErrorKind::NotSupported, &why))? {
+            break answer;
+        }
+        stream.readable().await.map_err(gone)?;
+        match stream.try_read_buf(inbox.room()) {
+            Ok(0) => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(gone(error)),
+        }
+    };
+    match answer {
+        Incoming::Frame { kind: Kind::Welcome, payload, .. } => {
+            let welcome = Welcome::read(&payload).map_err(|why| fail(ErrorKind::NotSupported, &why))?;
+            inbox.widen();
+            let connection = Arc::new(Connection {
+                stream,
+                lines: Mutex::new(lines),
+                numbers: AtomicU64::new(1),
+                places: Semaphore::new((welcome.in_flight_max as usize).min(Semaphore::MAX_PERMITS)),
+                driver: AtomicWaker::new(),
+            });
+            Ok((connection, inbox, welcome))
+        }
+        Incoming::Frame { kind: Kind::Refused, payload, .. } => Err(match Refused::read(payload) {
+            Some(Refused { why: Some(Refusal::Ending), .. }) => NoConnection::Ending,
+            Some(Refused { why: Some(Refusal::Version), server, .. }) => {
+                let why = format!("the kernel is of {server}, and this program of {}", Version::own());
+                fail(ErrorKind::NotSupported, &why)
+            }
+            Some(Refused { why: Some(Refusal::User), text, .. }) => fail(ErrorKind::PermissionDenied, &text),
+            Some(Refused { why: Some(Refusal::Full), text, .. }) => fail(ErrorKind::Busy, &text),
+            Some(Refused { text, .. }) => fail(ErrorKind::NotSupported, &text),
+            None => fail(ErrorKind::NotSupported, &"who serves the socket speaks another language"),
+        }),
+        // It was about to end when we came.
+        Incoming::Frame { kind: Kind::Bye, .. } => Err(NoConnection::Ending),
+        _ => Err(fail(ErrorKind::NotSupported, &"who serves the socket speaks another language")),
+    }
+}
+
+/// What the host says of a socket that cannot be reached.
+fn host(folder: &Path, error: io::Error) -> NoConnection {
+    match error.kind() {
+        // There is none, its owner is dead, or it has more clients waiting than it can take at once.
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => {
+            NoConnection::Nobody(error)
+        }
+        io::ErrorKind::PermissionDenied => {
+            let told = Error::on_host(Op::Connect, folder, ErrorKind::PermissionDenied);
+            NoConnection::Final(told.because("the socket belongs to another user"))
+        }
+        _ => NoConnection::Final(Error::on_host(Op::Connect, folder, ErrorKind::Io).because(error)),
+    }
+}
+
+/// Reads replies, and writes what callers could not.
+struct Driver {
+    env: Env,
+    connection: Arc<Connection>,
+    inbox: Inbox,
+    look: Option<Sleep>,
+    blocked_since: Option<Instant>,
+}
+
+impl Driver {
+    fn new(env: Env, connection: Arc<Connection>, inbox: Inbox) -> Self {
+        Self { env, connection, inbox, look: None, blocked_since: None }
+    }
+
+    /// Says why the connection is no more, and whether calls that have no reply may have been executed.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<(Arc<str>, bool)> {
+        let connection = self.connection.clone();
+        connection.driver.register(cx.waker());
+        loop {
+            let blocked = {
+                let mut lines = connection.lines.lock();
+                if let Some(why) = &lines.lost {
+                    return Poll::Ready((why.clone(), true));
+                }
+                match lines.write(&connection.stream) {
+                    Ok(all) => !all,
+                    Err(error) => return Poll::Ready((error.to_string().into(), true)),
+                }
+            };
+            if blocked {
+                match connection.stream.poll_write_ready(cx) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready((error.to_string().into(), true)),
+                    Poll::Pending => {}
+                }
+            }
+            match self.receive(cx, &connection) {
+                Ok(true) => {
+                    self.blocked_since = None;
+                    continue;
+                }
+                Ok(false) => {}
+                Err(lost) => return Poll::Ready(lost),
+            }
+            if self.is_stalled(cx, blocked) {
+                return Poll::Ready(("it takes no calls any more".into(), true));
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Reads once, and hands on what arrived; whether there was anything.
+    fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &Connection,
+    ) -> std::result::Result<bool, (Arc<str>, bool)> {
+        let lost = |why: &dyn fmt::Display| (Arc::from(why.to_string()), true);
+        let mut moved = false;
+        self.forget(connection);
+        while let Some(incoming) = self.inbox.next().map_err(|why| lost(&why))? {
+            moved = true;
+            match incoming {
+                Incoming::Part => {}
+                Incoming::Message(message) if message.kind == Kind::Reply => {
+                    let waiting = connection.lines.lock().waiting.remove(&message.number);
+                    // Who called it off hears nothing.
+                    if let Some(waiting) = waiting {
+                        let _ = waiting.reply.send(Ok(message));
+                    }
+                }
+                Incoming::Frame { kind: Kind::Bye, payload, .. } => {
+                    let executed = payload.first() != Some(&ALL_ANSWERED);
+                    return Err(("the kernel ended".into(), executed));
+                }
+                _ => return Err(lost(&"it does not keep to the protocol")),
+            }
+        }
+        match connection.stream.poll_read_ready(cx) {
+            Poll::Pending => return Ok(moved),
+            Poll::Ready(ready) => ready.map_err(|error| lost(&error))?,
+        }
+        match connection.stream.try_read_buf(self.inbox.room()) {
+            Ok(0) => Err(lost(&"it closed the connection")),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    /// Forgets the reply that is arriving when nobody waits for it any more: its rest may never come.
+    fn forget(&mut self, connection: &Connection) {
+        if let Some(number) = self.inbox.large()
+            && !connection.lines.lock().waiting.contains_key(&number)
+        {
+            self.inbox.forget(number);
+        }
+    }
+
+    fn is_stalled(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
+        if !blocked {
+            (self.look, self.blocked_since) = (None, None);
+            return false;
+        }
+        let now = self.env.now();
+        let since = *self.blocked_since.get_or_insert(now);
+        let env = &self.env;
+        let look = self.look.get_or_insert_with(|| env.sleep(LOOK_EVERY));
+        if Pin::new(look).poll(cx).is_ready() {
+            self.look = None;
+            cx.waker().wake_by_ref();
+        }
+        now.duration_since(since) > STALL_MAX
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.advance(cx).map(|(why, executed)| self.connection.lose(Lost::During { why, executed }))
+    }
+}
+
+impl Drop for Driver {
+    /// It may end with its runtime.
+    fn drop(&mut self) {
+        self.connection.lose(Lost::During { why: "the handle ended".into(), executed: true });
+    }
+}

@@ -1,0 +1,474 @@
+//! One client: its greeting, its calls, its replies.
+//!
+//! All of it is one task. A call that ends at once, as warm reads do, is executed where it was read; the others wait side by side. The
+//! client's calls end with the task: what has not come to the path lock is dropped, what has is finished by the kernel.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
+use futures_util::stream::{FuturesUnordered, Stream};
+use nexus_actors::Sleep;
+use nexus_kernel::{Kernel, Serve};
+use nexus_messages::syscall::Syscall;
+use nexus_messages::{Caller, Error, ErrorKind, Op, Result};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::grant::lessened;
+use super::message::{
+    Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
+};
+use super::server::Shared;
+use super::wire::{BODY_MAX, Inbox, Incoming, Kind, Message, Outbox, REPLY_HEAD_MAX, SLICES_MAX, WireError};
+
+/// How long a client may take to greet.
+const GREETING_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a client may leave a reply, or the rest of a call that it has begun to send, where it is.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long calls that have begun may go on when the kernel ends.
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How often a client that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Content of calls under way above which no further call is read.
+const HELD_MAX: u64 = 64 << 20;
+
+/// Bytes of replies that have not left above which no further call is read.
+const UNREAD_MAX: u64 = 4 << 20;
+
+/// What `Bye` says: all calls that were begun were answered, so that the others were not executed; or not all were.
+pub(super) const ALL_ANSWERED: u8 = 1;
+pub(super) const SOME_DROPPED: u8 = 0;
+
+type Running = Abortable<BoxFuture<'static, Result<Given>>>;
+
+/// A client's task.
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    stream: UnixStream,
+    inbox: Inbox,
+    outbox: Outbox,
+    state: State,
+    /// Since when it is in this state.
+    since: Instant,
+    running: FuturesUnordered<Tagged>,
+    under_way: HashMap<u64, UnderWay>,
+    /// How much content the calls under way have.
+    held: u64,
+    /// As whom the last call was made that asked to be somebody.
+    last: Option<Arc<Caller>>,
+    ending: BoxFuture<'static, ()>,
+    /// Wakes the task when the client is to be looked at.
+    look: Option<Sleep>,
+    /// Since when replies do not leave, and calls do not arrive whole.
+    blocked_since: Option<Instant>,
+    within_since: Option<Instant>,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The client has not greeted.
+    New,
+    /// It calls.
+    Open,
+    /// The kernel ends: what has begun goes on, and nothing else begins.
+    Ending,
+    /// All was said.
+    Over,
+}
+
+struct UnderWay {
+    abort: AbortHandle,
+    held: u64,
+}
+
+/// Why a client's task ends.
+#[derive(Debug, thiserror::Error)]
+enum Closed {
+    #[error("it is gone")]
+    Gone,
+    #[error("it took longer than it may")]
+    Stalled,
+    #[error("it does not keep to the protocol: {0}")]
+    Broken(#[from] WireError),
+    #[error(transparent)]
+    Host(#[from] io::Error),
+    #[error("all was said")]
+    Over,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: OwnedSemaphorePermit) -> Self {
+        let ending = shared.ending.clone();
+        Self {
+            since: shared.env.now(),
+            shared,
+            stream,
+            inbox: Inbox::new(GREETING_MAX),
+            outbox: Outbox::default(),
+            state: State::New,
+            running: FuturesUnordered::new(),
+            under_way: HashMap::new(),
+            held: 0,
+            last: None,
+            ending: Box::pin(async move { ending.wait().await }),
+            look: None,
+            blocked_since: None,
+            within_since: None,
+            _place: place,
+        }
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), Closed> {
+        if matches!(self.state, State::New | State::Open) && self.ending.poll_unpin(cx).is_ready() {
+            self.turn(State::Ending);
+        }
+        loop {
+            let mut moved = self.finish(cx);
+            moved |= self.receive(cx)?;
+            if self.state == State::Ending && self.under_way.is_empty() {
+                self.end(ALL_ANSWERED);
+            }
+            moved |= self.send(cx)?;
+            if self.state == State::Over && self.outbox.is_empty() {
+                return Err(Closed::Over);
+            }
+            if !moved && self.watch(cx)?.is_pending() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes up what has ended.
+    fn finish(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Poll::Ready(Some((number, ended))) = Pin::new(&mut self.running).poll_next(cx) {
+            moved = true;
+            if let Some(call) = self.under_way.remove(&number) {
+                self.held -= call.held;
+                self.shared.counts.calls.fetch_sub(1, Ordering::Relaxed);
+            }
+            if let Ok(result) = ended {
+                self.reply(number, result);
+            }
+        }
+        moved
+    }
+
+    /// Whether another call may be read.
+    fn has_room(&self) -> bool {
+        self.under_way.len() < self.shared.in_flight_max as usize
+            && self.held < HELD_MAX
+            && self.outbox.waiting() < UNREAD_MAX
+    }
+
+    fn is_parked(&self) -> bool {
+        !self.has_room() && self.inbox.is_call_next()
+    }
+
+    /// Reads, and begins what arrived.
+    fn receive(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Closed> {
+        let mut moved = false;
+        while matches!(self.state, State::New | State::Open) && !self.is_parked() {
+            if let Some(incoming) = self.inbox.next()? {
+                moved = true;
+                match incoming {
+                    Incoming::Part => {}
+                    Incoming::Frame { kind: Kind::Hello, payload, .. } if self.state == State::New => {
+                        self.greet(payload)?;
+                    }
+                    Incoming::Message(message) if self.state == State::Open && message.kind == Kind::Call => {
+                        self.begin(cx, message)?;
+                    }
+                    Incoming::Frame { kind: Kind::Cancel, number, .. } if self.state == State::Open => {
+                        self.cancel(number);
+                    }
+                    other => return Err(unexpected(&other).into()),
+                }
+                continue;
+            }
+            if self.stream.poll_read_ready(cx)?.is_pending() {
+                return Ok(moved);
+            }
+            match self.stream.try_read_buf(self.inbox.room()) {
+                Ok(0) => return Err(Closed::Gone),
+                Ok(_) => {
+                    moved = true;
+                    self.within_since = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(moved)
+    }
+
+    fn greet(&mut self, payload: bytes::Bytes) -> std::result::Result<(), Closed> {
+        let own = Version::own();
+        let refused = match read_hello(payload) {
+            Some(client) if client == own => {
+                let granted = (*self.shared.granted).clone();
+                let welcome = Welcome { granted, in_flight_max: self.shared.in_flight_max }.write()?;
+                self.outbox.push_frame(Kind::Welcome, 0, &welcome);
+                self.inbox.widen();
+                self.state = State::Open;
+                return Ok(());
+            }
+            Some(client) => {
+                tracing::warn!(%client, server = %own, "a client of another version was refused");
+                Refused::new(
+                    Refusal::Version,
+                    format!("the kernel is of {own}, and who attaches of {client}"),
+                )
+            }
+            None => Refused::new(Refusal::NoGreeting, "that was no greeting"),
+        };
+        self.outbox.push_frame(Kind::Refused, 0, &refused.write());
+        self.turn(State::Over);
+        Ok(())
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, message: Message) -> std::result::Result<(), WireError> {
+        let (number, held) = (message.number, message.body.len() as u64);
+        if self.under_way.contains_key(&number) {
+            return Err(WireError::Malformed(format!("two calls have the number {number}")));
+        }
+        let call = Call::unpack(message)?;
+        let caller = match self.caller(call.caller) {
+            Ok(caller) => caller,
+            Err(error) => {
+                self.reply(number, Err(error));
+                return Ok(());
+            }
+        };
+        self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
+        let mut future = serve(self.shared.kernel.clone(), caller, call.request);
+        if let Poll::Ready(result) = future.poll_unpin(cx) {
+            self.reply(number, result);
+            return Ok(());
+        }
+        let (abort, registration) = AbortHandle::new_pair();
+        self.running.push(Tagged { number, call: Abortable::new(future, registration) });
+        self.under_way.insert(number, UnderWay { abort, held });
+        self.held += held;
+        self.shared.counts.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// As whom a call is made.
+    fn caller(&mut self, asked: Option<Caller>) -> Result<Arc<Caller>> {
+        let Some(asked) = asked else { return Ok(self.shared.granted.clone()) };
+        if let Some(last) = self.last.as_ref().filter(|last| ***last == asked) {
+            return Ok(last.clone());
+        }
+        let caller = lessened(&self.shared.granted, asked)?;
+        self.last = Some(caller.clone());
+        Ok(caller)
+    }
+
+    fn cancel(&mut self, number: u64) {
+        if let Some(call) = self.under_way.get(&number) {
+            call.abort.abort();
+        }
+        self.inbox.forget(number);
+        self.outbox.take_back(number);
+    }
+
+    fn reply(&mut self, number: u64, result: Result<Given>) {
+        let packed = Reply::pack(result).and_then(|parcel| {
+            let (head, body) = (parcel.head.len(), parcel.body_length());
+            if head > REPLY_HEAD_MAX || body > BODY_MAX {
+                return Err(WireError::MessageTooLarge { head: head as u64, body });
+            }
+            Ok(parcel)
+        });
+        let parcel = packed.or_else(|why| {
+            let error = Error::global(Op::Read, ErrorKind::TooLarge);
+            Reply::pack(Err(error.because(format!("the reply cannot be sent: {why}"))))
+        });
+        match parcel {
+            Ok(parcel) => self.outbox.push_message(Kind::Reply, number, &parcel.head, parcel.body),
+            Err(why) => tracing::error!(%why, "an error cannot be written"),
+        }
+    }
+
+    /// Sends what there is, as far as the client takes it.
+    fn send(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Closed> {
+        let mut moved = false;
+        while !self.outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = self.outbox.slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..filled]) {
+                Ok(count) => {
+                    moved = true;
+                    self.blocked_since = None;
+                    self.outbox.left(count, |_| {});
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.stream.poll_write_ready(cx)?.is_pending() {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Sees to it that a client that is waited for is looked at now and then; ready when it was looked at.
+    fn watch(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Closed> {
+        let parked = self.is_parked();
+        let is_open = self.state == State::Open;
+        if is_open && self.outbox.is_empty() && !self.inbox.is_within_a_message() {
+            self.look = None;
+            return Ok(Poll::Pending);
+        }
+        let env = &self.shared.env;
+        let look = self.look.get_or_insert_with(|| env.sleep(LOOK_EVERY));
+        if Pin::new(look).poll(cx).is_pending() {
+            return Ok(Poll::Pending);
+        }
+        self.look = None;
+        let now = env.now();
+        let stalled = |since: &mut Option<Instant>, waits: bool| {
+            let since = since.get_or_insert(now);
+            waits && now.duration_since(*since) > STALL_MAX
+        };
+        if stalled(&mut self.blocked_since, !self.outbox.is_empty())
+            || stalled(&mut self.within_since, self.inbox.is_within_a_message() && !parked)
+        {
+            return Err(Closed::Stalled);
+        }
+        if parked {
+            // It is not read from, so its end does not show in what is read.
+            let ready = self.stream.ready(Interest::READABLE).now_or_never().transpose()?;
+            if ready.is_some_and(|ready| ready.is_read_closed()) {
+                return Err(Closed::Gone);
+            }
+        }
+        match self.state {
+            State::New if now.duration_since(self.since) > GREETING_WITHIN => Err(Closed::Stalled),
+            State::Over if now.duration_since(self.since) > DRAIN_MAX => Err(Closed::Stalled),
+            State::Ending if now.duration_since(self.since) > DRAIN_MAX => {
+                // Those that are past their path lock are finished by the kernel, and nobody hears of it.
+                self.drop_calls();
+                self.end(SOME_DROPPED);
+                Ok(Poll::Ready(()))
+            }
+            _ => Ok(Poll::Ready(())),
+        }
+    }
+
+    fn turn(&mut self, state: State) {
+        self.state = state;
+        self.since = self.shared.env.now();
+    }
+
+    fn end(&mut self, how: u8) {
+        self.outbox.push_frame(Kind::Bye, 0, &[how]);
+        self.turn(State::Over);
+    }
+
+    fn drop_calls(&mut self) {
+        self.running = FuturesUnordered::new();
+        self.shared.counts.calls.fetch_sub(self.under_way.len(), Ordering::Relaxed);
+        self.under_way.clear();
+        self.held = 0;
+    }
+}
+
+impl Future for Session {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.advance(cx) {
+            Ok(()) => Poll::Pending,
+            Err(why) => {
+                match why {
+                    Closed::Gone | Closed::Over => tracing::debug!(%why, "a client was let go"),
+                    _ => tracing::warn!(%why, "a client was let go"),
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.drop_calls();
+    }
+}
+
+fn unexpected(incoming: &Incoming) -> WireError {
+    let kind = match incoming {
+        Incoming::Message(message) => message.kind,
+        Incoming::Frame { kind, .. } => *kind,
+        Incoming::Part => Kind::More,
+    };
+    WireError::Malformed(format!("a client does not send {kind:?} there"))
+}
+
+/// A call under way, and its number.
+struct Tagged {
+    number: u64,
+    call: Running,
+}
+
+impl Future for Tagged {
+    type Output = (u64, std::result::Result<Result<Given>, Aborted>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = ready!(self.call.poll_unpin(cx));
+        Poll::Ready((self.number, ended))
+    }
+}
+
+/// Executes a request for `caller`.
+fn serve(kernel: Arc<Kernel>, caller: Arc<Caller>, request: Request) -> BoxFuture<'static, Result<Given>> {
+    let op = match &request {
+        Request::Syscall(call) => call.op(),
+        Request::Access { .. } => Op::Access,
+    };
+    let serving = AssertUnwindSafe(execute(kernel, caller, request)).catch_unwind();
+    Box::pin(serving.map(move |done| {
+        done.unwrap_or_else(|_| Err(Error::global(op, ErrorKind::Crashed).outcome_unknown()))
+    }))
+}
+
+async fn execute(kernel: Arc<Kernel>, caller: Arc<Caller>, request: Request) -> Result<Given> {
+    let (kernel, caller) = (&kernel, &caller);
+    match request {
+        Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
+        Request::Syscall(call) => match call {
+            Syscall::Stat(call) => answer(kernel, caller, call).await,
+            Syscall::Read(call) => answer(kernel, caller, call).await,
+            Syscall::Readdir(call) => answer(kernel, caller, call).await,
+            Syscall::Write(call) => answer(kernel, caller, call).await,
+            Syscall::Setattr(call) => answer(kernel, caller, call).await,
+            Syscall::Rename(call) => answer(kernel, caller, call).await,
+            Syscall::Unlink(call) => answer(kernel, caller, call).await,
+            Syscall::Copy(call) => answer(kernel, caller, call).await,
+            other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
+        },
+    }
+}
+
+async fn answer<S: Serve>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: S) -> Result<Given> {
+    let done: Result<S::Done> = kernel.send(caller, call).await;
+    done.map(|done| Given::Answer(done.into()))
+}

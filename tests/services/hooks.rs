@@ -1,0 +1,241 @@
+//! Hooks of services: inline and mailed, crashed, late, and swapped under the calls that meet them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nexus::{Config, ErrorKind, Executed, Nexus, SwapOptions};
+use nexus_kernel::locks::{LockOwner, Mode, Scope};
+
+use crate::counter::SOON;
+use crate::policy::{Answer, Mailed, MailedConfig, Policy, Rule, Seen, view};
+
+async fn booted() -> Nexus {
+    let config = Config::in_memory().restarts(1_000, Duration::from_secs(1));
+    nexus::connect(config).await.expect("it boots")
+}
+
+/// Agents that write what is allowed and try what is not, until they are told to stop.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Writers {
+    fn on(nx: &Nexus, agents: usize) -> Self {
+        let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let tasks = (0..agents).map(|number| {
+            let (stop, calls) = (stop.clone(), calls.clone());
+            let agent = nx.agent(format!("writer-{number}")).expect("a name");
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    agent.write(format!("/allowed/{number}"), "x").await.expect("what is allowed passes");
+                    let refused = agent.write(format!("/forbidden/{number}"), "x").await;
+                    let refused = refused.expect_err("what is forbidden does not");
+                    assert_eq!(
+                        (refused.kind(), refused.executed()),
+                        (ErrorKind::Refused, Executed::No),
+                        "{refused}"
+                    );
+                    calls.fetch_add(2, Ordering::Relaxed);
+                }
+            })
+        });
+        Self { tasks: tasks.collect(), stop, calls }
+    }
+
+    async fn more(&self, calls: u64) {
+        let goal = self.calls.load(Ordering::Relaxed) + calls;
+        while self.calls.load(Ordering::Relaxed) < goal {
+            assert!(
+                !self.tasks.iter().any(tokio::task::JoinHandle::is_finished),
+                "a writer found a claim broken"
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("no claim is broken");
+        }
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn an_inline_hook_decides_over_the_view_and_its_service_passes_it_by() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();
+    assert_eq!(nx.read("/forbidden/own").await.unwrap(), "mine", "the service's own call");
+    let refused = nx.write("/forbidden/a", "x").await.unwrap_err();
+    assert!(refused.to_string().contains("decide: it is forbidden"), "{refused}");
+    nx.write("/a", "x").await.unwrap();
+    nx.unlink("/missing").await.unwrap_err();
+    assert_eq!(*view(&nx).await, (2, 2, 1), "told of what passed it, and what came of that");
+    assert_eq!(nx.hooks().await.unwrap().iter().map(|hook| &*hook.name).collect::<Vec<_>>(), ["decide"]);
+    nx.unregister("policy").await.unwrap();
+    nx.write("/forbidden/a", "x").await.unwrap();
+    assert!(nx.hooks().await.unwrap().is_empty());
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hook_hears_of_a_call_whose_caller_went_away() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();
+    let owner = LockOwner { agent: "test".into(), since: nexus::Timestamp(0) };
+    let path = nexus::VPath::parse("/a").unwrap();
+    let _held = nx.kernel().unwrap().path_locks().lock(&path, Mode::Write, Scope::Entry, owner).await;
+    {
+        let mut waiting = Box::pin(nx.write("/a", "x"));
+        while view(&nx).await.0 == 0 {
+            assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        }
+    }
+    assert_eq!(*view(&nx).await, (1, 1, 1), "what it set aside for the call is free again");
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_view_outlives_the_service() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();
+    let writers = Writers::on(&nx, 4);
+    for round in 0..60 {
+        writers.more(2).await;
+        let how = [nexus::Kill::Panic, nexus::Kill::Error, nexus::Kill::Brutal][round % 3];
+        assert!(nx.kill("nexus/services/policy@1", how).await.unwrap());
+        assert!(nx.kill("nexus/kernel/dispatch", how).await.unwrap());
+    }
+    writers.end().await;
+    while nx.services().unwrap()[0].actor.as_ref().unwrap().restarts == 0 {
+        tokio::task::yield_now().await;
+    }
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_of_an_inline_hook_refuses_the_call_and_is_its_services_own() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Panics).await.unwrap();
+    let refused = nx.write("/a", "x").await.unwrap_err();
+    assert_eq!((refused.kind(), refused.executed()), (ErrorKind::Refused, Executed::No));
+    assert!(refused.to_string().contains("the hook decide panicked: the policy is broken"), "{refused}");
+    loop {
+        let actor = nx.services().unwrap().remove(0).actor.unwrap();
+        if actor.restarts == 1 {
+            let exit = actor.last_exit.unwrap().to_string();
+            assert!(exit.contains("the policy is broken at tests/services/policy.rs"), "{exit}");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let blank = nx.swap::<Policy>("policy", Rule::Blank).await.unwrap_err();
+    assert!(blank.to_string().contains("published nothing"), "{blank}");
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_policy_is_swapped_back_under_load_and_no_call_fails_or_slips_through() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();
+    let writers = Writers::on(&nx, 4);
+    for round in 1..=20 {
+        writers.more(4).await;
+        while let Err(error) = nx.swap::<Policy>("policy", Rule::Panics).await {
+            if error.kind() == ErrorKind::Crashed {
+                // It broke before its swap had come to its end, which is said.
+                break;
+            }
+            // The swap back of the round before is being tidied up.
+            assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+            tokio::task::yield_now().await;
+        }
+        loop {
+            let status = nx.services().unwrap().remove(0);
+            if status.swap_backs == round
+                && status.serving.as_ref().is_some_and(|version| version.number == 1)
+            {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    writers.end().await;
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mailed_hook_decides_rewrites_and_hears() {
+    let nx = booted().await;
+    let config = |answer| MailedConfig { open: false, answer };
+    let mailed = nx.register::<Mailed>("mailed", config(Answer::Yes)).await.unwrap();
+    nx.write("/a", "x").await.unwrap();
+    assert_eq!(mailed.call(Seen, SOON).await.unwrap(), (1, 1));
+    nx.swap::<Mailed>("mailed", config(Answer::No)).await.unwrap();
+    let refused = nx.write("/a", "x").await.unwrap_err();
+    assert!(refused.to_string().contains("the service says no"), "{refused}");
+    nx.swap::<Mailed>("mailed", config(Answer::Elsewhere)).await.unwrap();
+    nx.write("/b", "x").await.unwrap();
+    assert!(nx.exists("/elsewhere").await.unwrap() && !nx.exists("/b").await.unwrap());
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mailed_hook_that_is_late_or_down_fails_open_or_closed() {
+    for (open, answer, kind) in [
+        (false, Answer::Never, Some(ErrorKind::TimedOut)),
+        (false, Answer::Panic, Some(ErrorKind::Down)),
+        (true, Answer::Never, None),
+        (true, Answer::Panic, None),
+    ] {
+        let nx = booted().await;
+        nx.register::<Mailed>("mailed", MailedConfig { open, answer }).await.unwrap();
+        match (nx.write("/a", "x").await, kind) {
+            (Ok(_), None) => assert_eq!(nx.services().unwrap()[0].missed, 1),
+            (Err(error), Some(kind)) => {
+                assert_eq!((error.kind(), error.executed()), (kind, Executed::No), "{error}");
+                assert!(!nx.exists("/a").await.unwrap());
+            }
+            (got, _) => panic!("open {open}, {answer:?}: {got:?}"),
+        }
+        nx.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_of_a_mailed_hook_wait_for_an_exclusive_swap_and_none_fails() {
+    let nx = booted().await;
+    let config = MailedConfig { open: false, answer: Answer::Yes };
+    let mailed = nx.register::<Mailed>("mailed", config).await.unwrap();
+    let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let tasks: Vec<_> = (0..4)
+        .map(|number| {
+            let (nx, stop, writes) = (nx.clone(), stop.clone(), writes.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    nx.write(format!("/{number}"), "x").await.expect("no call fails");
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 0..20 {
+        let goal = writes.load(Ordering::Relaxed) + 8;
+        while writes.load(Ordering::Relaxed) < goal {
+            tokio::task::yield_now().await;
+        }
+        let config = MailedConfig { open: round % 2 == 0, ..config };
+        let options = SwapOptions::new().probation(Duration::ZERO);
+        nx.swap_with::<Mailed>("mailed", config, options).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(mailed.call(Seen, SOON).await.is_ok());
+    nx.shutdown().await.unwrap();
+}
