@@ -334,7 +334,7 @@ impl Kernel {
     }
 
     /// The running tree; none before it runs and after it is gone.
-    pub(crate) fn supervised(&self) -> Option<Arc<Tree>> {
+    pub fn supervised(&self) -> Option<Arc<Tree>> {
         self.tree.lock().upgrade()
     }
 

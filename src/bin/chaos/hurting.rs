@@ -28,7 +28,7 @@ pub(crate) async fn actors(scene: Arc<Scene>) {
     let mut sent: BTreeMap<String, Sent> = BTreeMap::new();
     let mut due = scene.life.faults.iter().peekable();
     while scene.goes_on().await && !scene.is_dying() {
-        let Ok(tree) = scene.nx.tree().await else { return };
+        let Some(tree) = scene.tree() else { return };
         let mut actors = BTreeMap::new();
         flatten(&tree, &tree.id, "", &mut actors);
         settle(&scene, &actors, &mut sent);

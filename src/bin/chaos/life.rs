@@ -87,7 +87,7 @@ async fn quiet(scene: &Arc<Scene>) {
     scene.faults.clear();
     if !all_run(scene).await {
         let mut down = Vec::new();
-        if let Ok(tree) = scene.nx.tree().await {
+        if let Some(tree) = scene.tree() {
             find_down(&tree, &tree.id, &mut down);
         }
         scene.broken(format_args!("not all actors came back: {}", down.join("; ")));
@@ -106,10 +106,10 @@ async fn quiet(scene: &Arc<Scene>) {
 async fn all_run(scene: &Scene) -> bool {
     let began = scene.env.now();
     while scene.env.now().saturating_duration_since(began) < RESTARTS_MAX {
-        match scene.nx.tree().await {
-            Ok(tree) if runs(&tree) => return true,
-            Ok(_) => scene.env.sleep(MOMENT * 4).await,
-            Err(_) => return false,
+        match scene.tree() {
+            Some(tree) if runs(&tree) => return true,
+            Some(_) => scene.env.sleep(MOMENT * 4).await,
+            None => return false,
         }
     }
     false

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus::{Env, MountSpec, Nexus};
+use nexus::{Env, MountSpec, Nexus, TreeStatus};
 use nexus_drivers::faults::Faults;
 use parking_lot::Mutex;
 
@@ -140,6 +140,11 @@ impl Scene {
     /// What was counted since the last time.
     pub(crate) fn take_counts(&self) -> Counts {
         std::mem::take(&mut self.counts.lock())
+    }
+
+    /// The supervision tree as it is now; none when there is none any more.
+    pub(crate) fn tree(&self) -> Option<TreeStatus> {
+        Some(self.nx.kernel().ok()?.supervised()?.snapshot())
     }
 
     /// For how long the kernel has served.
