@@ -31,6 +31,9 @@ pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the router may take to answer.
 pub(super) const ROUTER_MAX: Duration = Duration::from_secs(10);
 
+/// How often a driver's supervisor is told to stop it, when it ends under the order.
+const STOPS_MAX: usize = 20;
+
 /// How many rows of mounts are read at once.
 const PAGE: usize = 1_024;
 
@@ -91,18 +94,18 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
 
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
-    let unfinished = Unfinished { kernel: kernel.clone(), mount: Some(mount.clone()) };
+    let unfinished = Unfinished::new(&kernel, &mount);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
     if let Err((kind, why)) = open(&mount).await {
-        unfinished.finish();
         stop(&kernel, &mount).await;
+        unfinished.finish();
         return Err(fail(kind).because(why));
     }
     let receipt = match remember_and_route(&kernel, &m, &mount, leftovers).await {
         Ok(receipt) => receipt,
         Err(error) => {
-            unfinished.finish();
             stop(&kernel, &mount).await;
+            unfinished.finish();
             return Err(error);
         }
     };
@@ -116,14 +119,18 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     Ok(Attached { mount, created: true, swapped: None, receipt })
 }
 
-/// A mount that is being made. When its making is cut short, because the lifecycle's actor ends, its driver's actor is not left behind.
-struct Unfinished {
+/// A mount that is being made or taken away. When that is cut short, because the lifecycle's actor ends, its driver's actor is not left behind.
+pub(super) struct Unfinished {
     kernel: Arc<Kernel>,
     mount: Option<Arc<Mount>>,
 }
 
 impl Unfinished {
-    fn finish(mut self) {
+    pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Self {
+        Self { kernel: kernel.clone(), mount: Some(mount.clone()) }
+    }
+
+    pub(super) fn finish(mut self) {
         self.mount = None;
     }
 }
@@ -316,9 +323,13 @@ pub(super) fn silent(error: CallError) -> ErrorKind {
 /// Stops the actor of `mount`'s driver, and takes the driver out once the calls in it have ended. No other one takes its place.
 pub(super) async fn stop(kernel: &Kernel, mount: &Mount) {
     let id = actor_name(mount);
-    for done in [kernel.drivers().terminate_child(&id).await, kernel.drivers().delete_child(&id).await] {
-        if let Err(error) = done {
-            tracing::debug!(point = %mount.point, %error, "stopping a driver");
+    for _ in 0..STOPS_MAX {
+        // One that is down already is deleted all the same.
+        let _ = kernel.drivers().terminate_child(&id).await;
+        match kernel.drivers().delete_child(&id).await {
+            Ok(()) | Err(OrderError::Unknown(_) | OrderError::Call(CallError::Down)) => break,
+            // The supervisor ended under the order. It keeps the child over its restart, which nobody else would end.
+            Err(error) => tracing::debug!(point = %mount.point, %error, "stopping a driver"),
         }
     }
     let retired = mount.vacate(kernel.env());

@@ -289,7 +289,7 @@ impl Client {
                 Some(Ok(read)) => {
                     match Mark::of(&read.data) {
                         Some(mark) if mark.version >= seen && mark.version <= begun => {
-                            self.bad[file].0 = mark.version
+                            self.bad[file].0 = mark.version;
                         }
                         // What another life wrote.
                         Some(_) if seen == 0 => {}

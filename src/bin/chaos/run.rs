@@ -69,7 +69,7 @@ async fn all_lives(env: &Env, args: &Args, folder: &Path, report: &mut Report) -
         let ended = listen(env, child, life.end, life.lasts, number, &mut ledger, report, &bar).await?;
         match life.end {
             End::Killed if ended => {
-                report.broken.push(format!("life {number}: the process ended before it was killed"))
+                report.broken.push(format!("life {number}: the process ended before it was killed"));
             }
             End::Killed => report.process_kills += 1,
             End::RootDies => report.root_kills += 1,

@@ -78,7 +78,7 @@ async fn carry_out(scene: &Arc<Scene>, planned: &Swap, number: u64) {
         }
         (Flaw::Breaks, Ok(done)) => back(scene, service, flaw, &done, number).await,
         (_, Ok(done)) => {
-            scene.broken(format_args!("a version with a flaw came to serve: {flaw:?}, {done:?}"))
+            scene.broken(format_args!("a version with a flaw came to serve: {flaw:?}, {done:?}"));
         }
         (_, Err(error)) => {
             let why = error.to_string();
