@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
+//!
+//! The end is the same whoever orders it: a handle, the drop of the last one, or the root of the tree, when it gave up.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nexus_actors::{Env, HostConfig, Latch, Pool};
+use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::{RedbConfig, RedbMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore};
@@ -41,7 +42,7 @@ pub(crate) struct Machine {
     /// Threads that search content.
     pub(crate) search: Pool,
     pub(crate) search_threads: usize,
-    started: Started,
+    started: Owned,
 }
 
 /// Boots a kernel.
@@ -53,16 +54,17 @@ pub(crate) async fn boot(config: &Config) -> Result<Machine> {
     let folder =
         settings.data_folder.as_deref().map(|folder| DataFolder::take(folder, serves)).transpose()?;
     let env = environment(config, &settings)?;
-    let mut started = Started::new(env.clone(), config.env.is_none());
-    let booted = bring_up(config, &settings, catalogue, folder, &mut started).await;
+    let mut started = Owned(Started::new(env.clone(), config.env.is_none()));
+    let booted = bring_up(config, &settings, catalogue, folder, &mut started.0).await;
     match booted {
         Ok((kernel, tree)) => {
+            started.0.end_with_root();
             let search_threads = settings.limits.search_threads;
             let search = env.pool("search", search_threads, search_threads * SEARCHES_PER_THREAD);
             Ok(Machine { kernel, tree, search, search_threads, started })
         }
         Err(error) => {
-            started.stop().await;
+            started.0.stop().await;
             Err(error)
         }
     }
@@ -203,27 +205,47 @@ impl Machine {
     /// Stops the kernel: the socket, the tree from bottom to top, then the metastore, which gives the data folder up, then the threads. May be repeated,
     /// and by several at once; each returns when the folder is free.
     pub(crate) async fn stop(&self) {
-        self.started.stop().await;
+        self.started.0.stop().await;
     }
 
     /// Whether the end has begun.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
-        // Orders nothing: who misses it is answered by a store that closes.
-        self.started.stopping.load(Ordering::Relaxed)
+        self.started.0.why.get().is_some()
+    }
+
+    /// Waits for the end, and says why it came. The data folder is free then.
+    pub(crate) fn ended(&self) -> impl Future<Output = ExitReason> + Send + use<> {
+        let ended = self.started.0.ended.clone();
+        async move { ended.wait().await }
+    }
+
+    /// What becomes of `error`: one that comes of the kernel's end says why the kernel ended, when nobody asked for that.
+    #[cold]
+    pub(crate) fn told(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Down {
+            return error;
+        }
+        // The root closes its mailboxes before the end begins.
+        let why = self.started.0.why.get().cloned().or_else(|| self.tree.snapshot().actor.last_exit);
+        match why {
+            Some(why) if !why.is_normal() => error.because(format!("the kernel has ended: {why}")),
+            _ => error,
+        }
     }
 
     pub(crate) fn env(&self) -> &Env {
-        &self.started.env
+        &self.started.0.env
     }
 
     /// How the socket is used; none when it is not served.
     pub(crate) fn serving(&self) -> Option<ServingStats> {
-        self.started.server.as_ref().map(|server| server.stats())
+        self.started.0.server.as_ref().map(|server| server.stats())
     }
 }
 
-/// What was started, to be stopped in reverse order.
+/// What was started, to be stopped in reverse order. Clones share the end.
+#[derive(Clone)]
 struct Started {
     env: Env,
     /// Whether the environment was made for this kernel, and ends with it.
@@ -232,31 +254,39 @@ struct Started {
     kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
     server: Option<Arc<Server>>,
-    stopping: AtomicBool,
-    ended: Latch<()>,
+    /// Why the end has begun.
+    why: Arc<OnceLock<ExitReason>>,
+    /// Set when the data folder is free.
+    ended: Latch<ExitReason>,
 }
 
 impl Started {
     fn new(env: Env, owns_env: bool) -> Self {
-        Self {
-            env,
-            owns_env,
-            store: None,
-            kernel: None,
-            tree: None,
-            server: None,
-            stopping: AtomicBool::new(false),
-            ended: Latch::new(),
-        }
+        let (why, ended) = (Arc::default(), Latch::new());
+        Self { env, owns_env, store: None, kernel: None, tree: None, server: None, why, ended }
+    }
+
+    /// Ends all of it when the root of the tree has ended by itself.
+    fn end_with_root(&self) {
+        let Some(tree) = self.tree.clone() else { return };
+        let started = self.clone();
+        self.env.spawn("root", async move {
+            let why = tree.wait().await;
+            started.begin(why);
+        });
     }
 
     /// Begins the end, once. A task of the kernel's own carries it out, so that it does not hang on who asked for it.
-    fn begin(&self) {
-        if self.stopping.swap(true, Ordering::Relaxed) {
+    fn begin(&self, why: ExitReason) {
+        if self.why.set(why.clone()).is_err() {
             return;
         }
-        let (store, tree, ended) = (self.store.clone(), self.tree.clone(), self.ended.clone());
-        let (kernel, server) = (self.kernel.clone(), self.server.clone());
+        if !why.is_normal() {
+            tracing::error!(%why, "the kernel ends");
+        }
+        let (kernel, tree, server) = (self.kernel.clone(), self.tree.clone(), self.server.clone());
+        let last_word =
+            LastWord { why, kernel: kernel.clone(), store: self.store.clone(), ended: self.ended.clone() };
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
             if let Some(server) = server {
@@ -271,10 +301,7 @@ impl Started {
             if let Some(kernel) = kernel {
                 kernel.release_drivers();
             }
-            if let Some(store) = store {
-                store.close();
-            }
-            ended.set(());
+            drop(last_word);
             if let Some(env) = env {
                 env.stop();
             }
@@ -282,23 +309,45 @@ impl Started {
     }
 
     async fn stop(&self) {
-        self.begin();
+        self.begin(ExitReason::Shutdown);
         self.ended.wait().await;
     }
 }
 
-impl Drop for Started {
+/// Closes the store, which gives the folder up, and then says that the end has come. Does so on drop: also when the environment was stopped
+/// under the kernel, and with it the task that holds this.
+struct LastWord {
+    why: ExitReason,
+    kernel: Option<Arc<Kernel>>,
+    store: Option<Arc<Closing>>,
+    ended: Latch<ExitReason>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if let Some(kernel) = &self.kernel {
+            kernel.close_store();
+        }
+        if let Some(store) = &self.store {
+            store.close();
+        }
+        self.ended.set(self.why.clone());
+    }
+}
+
+/// What ends with this value.
+struct Owned(Started);
+
+impl Drop for Owned {
     /// A program may end right after this: it waits a moment, so that most kernels end cleanly.
     fn drop(&mut self) {
-        if self.stopping.load(Ordering::Relaxed) {
+        let Started { env, why, ended, .. } = &self.0;
+        if why.get().is_some() {
             return;
         }
-        self.begin();
-        if !self.env.is_simulated() {
-            let ended = self.env.timeout(DROP_WAIT_MAX, self.ended.wait());
-            if self.env.blocking_wait(ended).is_err() {
-                tracing::debug!("the kernel goes on ending in the background");
-            }
+        self.0.begin(ExitReason::Shutdown);
+        if !env.is_simulated() && env.blocking_wait(env.timeout(DROP_WAIT_MAX, ended.wait())).is_err() {
+            tracing::debug!("the kernel goes on ending in the background");
         }
     }
 }

@@ -345,6 +345,11 @@ impl Config {
         self
     }
 
+    /// Where the data is; none for a kernel in memory.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.layer.data_folder.as_deref().filter(|_| !self.in_memory)
+    }
+
     /// Fills what is open from the profile, and checks the whole.
     pub(crate) fn settle(&self) -> Result<Settings> {
         let said = &self.layer;

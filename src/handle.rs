@@ -65,7 +65,7 @@ impl Nexus {
     /// Executes a syscall.
     ///
     /// # Errors
-    /// What the syscall's documentation says; `ESHUTDOWN` once the kernel was shut down.
+    /// What the syscall's documentation says; `ESHUTDOWN` once the kernel has ended, with the reason when nobody asked for it.
     ///
     /// ```
     /// # smol::block_on(async {
@@ -82,9 +82,11 @@ impl Nexus {
     pub async fn send<S: Serve>(&self, call: S) -> Result<S::Done> {
         match &self.link {
             Link::Local(machine) if machine.is_stopping() => {
-                Err(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down))
+                Err(machine.told(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down)))
             }
-            Link::Local(machine) => machine.kernel.send(&self.caller, call).await,
+            Link::Local(machine) => {
+                machine.kernel.send(&self.caller, call).await.map_err(|error| machine.told(error))
+            }
             // Apart, so that the way of a call to the kernel of this process stays short.
             Link::Remote(remote) => Box::pin(remote.send(&self.caller, call)).await,
         }
@@ -152,15 +154,6 @@ impl Nexus {
         Ok(self.machine(Op::Access)?.serving())
     }
 
-    /// Waits for the end of the kernel's supervision tree, and says why it ended: the order to stop, or what its supervisors could not mend.
-    ///
-    /// # Errors
-    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
-    pub async fn ended(&self) -> Result<ExitReason> {
-        let tree = self.machine(Op::Shutdown)?.tree.clone();
-        Ok(tree.wait().await)
-    }
-
     /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer
     /// `ESHUTDOWN` from now on. May be repeated. On an [attached](crate::attach()) handle it ends the attachment, and the kernel goes on.
     ///
@@ -176,6 +169,31 @@ impl Nexus {
             Link::Remote(remote) => remote.close(),
         }
         Ok(())
+    }
+
+    /// Waits for the end of the kernel, and says why it came: [`ExitReason::Shutdown`] when it was asked for,
+    /// [`ExitReason::RestartIntensity`] when the root of the tree gave up on its children. The kernel stops in order in both cases: what was
+    /// acknowledged is on disk, and the data folder is free when this returns.
+    ///
+    /// May be asked for by many, and after the end.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` on an [attached](crate::attach()) handle.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
+    /// nx.shutdown().await?;
+    /// assert_eq!(nx.ended().await?, nexus::ExitReason::Shutdown);
+    /// # Ok::<(), nexus::Error>(()) }).unwrap();
+    /// ```
+    pub async fn ended(&self) -> Result<ExitReason> {
+        Ok(self.machine(Op::Shutdown)?.ended().await)
+    }
+
+    /// Whether the kernel is in this process, and has not begun to end.
+    pub(crate) fn is_serving(&self) -> bool {
+        matches!(&self.link, Link::Local(machine) if !machine.is_stopping() && machine.tree.ended().is_none())
     }
 
     /// The kernel of this process, for what `op` cannot do from outside.

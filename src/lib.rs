@@ -132,6 +132,7 @@
 mod attach;
 pub mod blocking;
 mod boot;
+mod child;
 mod closing;
 mod config;
 mod folder;
@@ -148,6 +149,7 @@ pub use nexus_supervisors as supervisors;
 
 pub use attach::{Grant, Serving, ServingStats, attach, connect_or_attach};
 pub use bytes::Bytes;
+pub use child::{Embedded, child, child_as};
 pub use config::Config;
 pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};

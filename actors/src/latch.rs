@@ -48,6 +48,11 @@ impl<T: Clone> Latch<T> {
         woken.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
+    /// The value, if it is set.
+    pub fn get(&self) -> Option<T> {
+        self.0.lock().value.clone()
+    }
+
     /// Waits for the value. Dropping the future gives its place up.
     pub async fn wait(&self) -> T {
         let mut ticket = Ticket { latch: self, number: None };

@@ -276,6 +276,12 @@ impl Kernel {
         }
     }
 
+    /// Commits nothing any more: a call that waits for the committer's restart is told at once that the kernel has ended. To be called when the tree
+    /// has stopped; may be repeated.
+    pub fn close_store(&self) {
+        self.store.close();
+    }
+
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
         self.mounts.statuses(&self.env)

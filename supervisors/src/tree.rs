@@ -92,8 +92,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Starts the tree, top to bottom. When a child does not start, those above it are stopped again, and its reason
-    /// is the result.
+    /// Starts the tree, top to bottom. When a child does not start, those above it are stopped again, all mailboxes are
+    /// closed, and its reason is the result.
     pub async fn start(env: &Env, spec: SupSpec) -> Result<Tree, ExitReason> {
         let post = spec.post(env);
         let ended = Latch::new();
@@ -109,7 +109,11 @@ impl Tree {
             }
             last_word.set(exit.reason);
         });
-        post.child.start(Place::Supervisors, true, exits).await?;
+        if let Err(reason) = post.child.start(Place::Supervisors, true, exits).await {
+            post.child.close();
+            post.board.close();
+            return Err(reason);
+        }
         Ok(Tree {
             name: spec.name.clone(),
             actor: post.actor.clone(),
@@ -131,6 +135,11 @@ impl Tree {
     /// Waits for the end of the root, and says why it ended.
     pub async fn wait(&self) -> ExitReason {
         self.ended.wait().await
+    }
+
+    /// Why the root ended, if it has: what [`wait`](Self::wait) gives.
+    pub fn ended(&self) -> Option<ExitReason> {
+        self.ended.get()
     }
 
     /// One look at the whole tree. Sends no mail.

@@ -21,9 +21,11 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
     let names: Vec<&str> = steps.iter().filter_map(|step| step["step"].as_str()).collect();
     assert_eq!(names[..6], ["source", "boot", "import", "compare", "read", "grep"]);
     assert!(steps[0]["says"].as_str().is_some_and(|says| says.contains("empty")), "{}", steps[0]);
-    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 5);
+    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 6);
     let kills = steps.iter().find(|step| step["step"] == "kills").expect("primitives are killed");
     assert_eq!(kills["failed"], 0);
+    let policy = steps.iter().find(|step| step["step"] == "policy").expect("policies are swapped");
+    assert_eq!((&policy["tried"], &policy["passed"], &policy["failed"]), (&15.into(), &0.into(), &0.into()));
     for crash in steps.iter().filter(|step| step["step"] == "kill -9") {
         assert_eq!((&crash["left"]["missing"], &crash["left"]["torn"]), (&0.into(), &0.into()));
         assert!(crash["left"]["acknowledged"].as_u64() >= Some(150), "{crash}");

@@ -89,17 +89,19 @@ impl Swap for Tally {
 }
 
 impl Tally {
-    fn count(&mut self, message: u64, cx: &Cx<'_, Self>) -> (u64, u64) {
+    /// Counts a message that the incarnation `by` has begun.
+    fn count(&mut self, message: u64, by: u64, cx: &Cx<'_, Self>) -> (u64, u64) {
         self.served += 1;
-        self.log.lock().unwrap().push(Served { message, by: cx.generation() });
+        self.log.lock().unwrap().push(Served { message, by });
         (cx.generation(), self.served)
     }
 }
 
 impl Handle<Count> for Tally {
     fn handle(&mut self, count: Count, cx: &mut Cx<'_, Self>) -> Reply<Self, (u64, u64)> {
+        let by = cx.generation();
         match count.answers {
-            Answers::Now => Reply::Now(self.count(count.message, cx)),
+            Answers::Now => Reply::Now(self.count(count.message, by, cx)),
             Answers::Later => {
                 let mut polls = 0;
                 let second_poll = std::future::poll_fn(move |task| {
@@ -107,11 +109,11 @@ impl Handle<Count> for Tally {
                     task.waker().wake_by_ref();
                     if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
                 });
-                Reply::later_then(second_poll, move |me: &mut Self, cx, ()| me.count(count.message, cx))
+                Reply::later_then(second_poll, move |me: &mut Self, cx, ()| me.count(count.message, by, cx))
             }
             Answers::AndEnds => {
                 cx.exit(ExitReason::Normal);
-                Reply::Now(self.count(count.message, cx))
+                Reply::Now(self.count(count.message, by, cx))
             }
         }
     }
@@ -269,7 +271,7 @@ fn loom_what_was_told_as_not_executed_never_is() {
     });
 }
 
-/// Mutations: a swap that does not wait for what is answered later (the count is lost), or does not wake who serves; a
+/// Mutations: a swap that does not wait for what is answered later (the new value ends it), or does not wake who serves; a
 /// `pop` that does not look for orders once there are messages (the swap never comes).
 #[test]
 fn loom_a_swap_loses_no_call_and_no_state() {
@@ -294,20 +296,24 @@ fn loom_a_swap_loses_no_call_and_no_state() {
         assert_eq!((report.from, report.to), (1, 2));
         let [(first_by, first), (second_by, second)] = callers.join().unwrap();
         assert_eq!((first, second), (1, 2));
+        assert_eq!(world.served(1), Some(first_by), "begun by one generation and ended by another");
         assert!(first_by <= second_by, "an older generation served after a newer one");
     });
 }
 
 /// A handler that is written off with its message, and goes on as a ghost beside its successor.
-/// Mutations: a `pop` that does not look whose turn it is (the ghost takes a message); a reply of a ghost that is taken
-/// though the caller was told of the crash; an end that does not tell what was begun (the caller hangs).
+/// Mutations: a `pop` that does not look whose turn it is, or an end that leaves it to the ghost (the ghost takes a message);
+/// an end that does not tell what was begun (the caller hangs), or does not give back what was not (the caller is told that
+/// the actor is down).
 #[test]
 fn loom_a_ghost_takes_no_message_beside_its_successor() {
     model(|| {
         let world = World::new(2);
         let turn = world.idle();
         let caller = world.clone();
-        let caller = thread::spawn(move || [1, 2].map(|message| caller.call(message, Answers::Now)));
+        let caller = thread::spawn(move || {
+            [(1, Answers::Later), (2, Answers::Now)].map(|(message, answers)| caller.call(message, answers))
+        });
         let watchdog = world.clone();
         let watchdog = thread::spawn(move || {
             watchdog.cell.write_off(1, ExitReason::Killed);
@@ -332,8 +338,7 @@ fn loom_a_ghost_takes_no_message_beside_its_successor() {
 }
 
 /// The cut-over of a swap against the write-off of the one that swaps: either the new value serves, or a successor.
-/// Mutations: a cut-over that does not look whether it was written off (two incarnations of one number serve); an end that
-/// does not drop the order (who swaps hangs).
+/// Mutation: a cut-over that does not look whether it was written off (two incarnations of one number serve).
 #[test]
 fn loom_a_swap_and_a_restart_never_make_two_that_serve() {
     model(|| {

@@ -41,6 +41,8 @@ pub(crate) struct Store {
 struct Line {
     generation: u64,
     worker: Option<Arc<Worker<Job>>>,
+    /// No committer will come any more.
+    closed: bool,
 }
 
 /// What the committer has done so far.
@@ -96,8 +98,8 @@ impl Store {
 
     pub(super) fn open_to(&self, generation: u64, worker: Arc<Worker<Job>>) {
         let mut line = self.line.lock();
-        if generation >= line.generation {
-            *line = Line { generation, worker: Some(worker) };
+        if generation >= line.generation && !line.closed {
+            *line = Line { generation, worker: Some(worker), closed: false };
             drop(line);
             self.opened.notify_waiters();
         }
@@ -108,6 +110,14 @@ impl Store {
         if generation == line.generation {
             line.worker = None;
         }
+    }
+
+    /// Nobody commits any more. Who waits for the next committer is told at once.
+    pub(crate) fn close(&self) {
+        let mut line = self.line.lock();
+        (line.worker, line.closed) = (None, true);
+        drop(line);
+        self.opened.notify_waiters();
     }
 
     /// Whether the committer of this generation is still the one.
@@ -164,7 +174,7 @@ impl Store {
         let mut work = Box::new((entry, publish));
         loop {
             let waited = self.env.timeout(RESTART_WAIT_MAX, self.worker()).await;
-            let Ok((generation, worker)) = waited else { return Err(CommitError::Down) };
+            let Ok(Some((generation, worker))) = waited else { return Err(CommitError::Down) };
             let (job, back) = Job::new(work);
             // A worker that is closed drops the job, which then comes back by itself.
             let _ = worker.submit(job).await;
@@ -178,20 +188,21 @@ impl Store {
         }
     }
 
-    /// The worker to submit to; waits while there is none.
-    async fn worker(&self) -> (u64, Arc<Worker<Job>>) {
+    /// The worker to submit to; waits while there is none, and gives none when there will be none.
+    async fn worker(&self) -> Option<(u64, Arc<Worker<Job>>)> {
         loop {
             let opened = self.opened.notified();
-            if let Some(open) = self.open() {
-                return open;
+            {
+                let line = self.line.lock();
+                if line.closed {
+                    return None;
+                }
+                if let Some(worker) = &line.worker {
+                    return Some((line.generation, worker.clone()));
+                }
             }
             opened.await;
         }
-    }
-
-    fn open(&self) -> Option<(u64, Arc<Worker<Job>>)> {
-        let line = self.line.lock();
-        line.worker.clone().map(|worker| (line.generation, worker))
     }
 
     /// The last committed place in the log of `tree`.

@@ -72,6 +72,10 @@ pub(crate) enum Command {
     Mount(MountArgs),
     Umount(UmountArgs),
     Mounts(MountsArgs),
+    Services(ServicesArgs),
+    Register(RegisterArgs),
+    Unregister(UnregisterArgs),
+    Swap(SwapArgs),
     Ps(PsArgs),
     Serve(ServeArgs),
     Shell(ShellArgs),
@@ -343,6 +347,69 @@ pub(crate) struct UmountArgs {
 With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight,
 calls, last_failure}.")]
 pub(crate) struct MountsArgs {}
+
+/// List the services and how they are
+///
+/// One line each: name, state, factory, version, number, and how many swaps succeeded, failed, and were taken back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a service, as in /__sys__/services/NAME: {name, state, factory, config, serving, startup, needs, exports, hooks, path,
+actor, in_flight, missed, swaps, failed_swaps, swap_backs, trial_agreed, last_swap, last_failure}.")]
+pub(crate) struct ServicesArgs {}
+
+/// Register a service and start it; it is remembered over restarts
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {service, created}.")]
+pub(crate) struct RegisterArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// What makes it, such as audit or quota
+    pub(crate) factory: String,
+    /// Its configuration
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub(crate) config: String,
+}
+
+/// Remove a service that no other needs
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {service}.")]
+pub(crate) struct UnregisterArgs {
+    /// Its name
+    pub(crate) name: String,
+}
+
+/// Put another version, or configuration, of a service in its place while it serves
+///
+/// The new one is started and probed beside the old, takes over its state, and is published at once; should it crash while it is on
+/// probation, the old one comes back. Whatever fails before leaves the old one serving.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Says from which version to which, how many calls were drained and waited, and the longest pause.
+With --json: {service, from, to, mode, drained, waited, pause, took, agreed}.")]
+pub(crate) struct SwapArgs {
+    /// The service
+    pub(crate) name: String,
+    /// What makes the new version [default: what made the old one]
+    pub(crate) factory: Option<String>,
+    /// Its configuration
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub(crate) config: String,
+    /// Both may be called at once
+    #[arg(long, conflicts_with = "exclusive")]
+    pub(crate) overlap: bool,
+    /// Calls wait while the old one ends and hands its state over
+    #[arg(long)]
+    pub(crate) exclusive: bool,
+    /// Try it in shadow first, until so many answers to copies of real calls agree
+    #[arg(long, value_name = "CALLS")]
+    pub(crate) shadow: Option<u32>,
+    /// How many seconds calls inside the old one may take
+    #[arg(long, value_name = "S")]
+    pub(crate) limit: Option<u64>,
+    /// For how many seconds a crash brings the old one back
+    #[arg(long, value_name = "S")]
+    pub(crate) probation: Option<u64>,
+}
 
 /// Draw the supervision tree: each actor, its state, incarnation, restarts and mailbox
 #[derive(Debug, Args)]

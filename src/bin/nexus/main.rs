@@ -11,6 +11,7 @@ mod mounts;
 mod ps;
 mod search;
 mod serve;
+mod services;
 mod shell;
 mod tour;
 mod transfer;

@@ -10,7 +10,7 @@ use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
-use crate::{change, content, list, logs, mounts, ps, search, serve, shell, tour, transfer};
+use crate::{change, content, list, logs, mounts, ps, search, serve, services, shell, tour, transfer};
 
 /// The data folder when neither the command line nor the environment names one.
 const DATA_FOLDER: &str = "nexus-data";
@@ -75,6 +75,10 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
         Command::Mounts(_) => mounts::mounts(session).await,
+        Command::Services(_) => services::services(session).await,
+        Command::Register(args) => Box::pin(services::register(session, args)).await,
+        Command::Unregister(args) => Box::pin(services::unregister(session, args)).await,
+        Command::Swap(args) => Box::pin(services::swap(session, args)).await,
         Command::Ps(_) => ps::ps(session).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,
         Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,

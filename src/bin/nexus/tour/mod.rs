@@ -2,6 +2,7 @@
 
 mod crash;
 mod kills;
+mod policy;
 mod reads;
 mod search;
 mod source;
@@ -98,6 +99,7 @@ async fn walk(
     tour.grep(&session, &source, &tree, &files).await?;
     tour.show_tree(&session).await?;
     tour.kill_primitives(&session, &files).await?;
+    tour.swap_policies(&session).await?;
     session.nx.shutdown().await?;
     tour.crash(&source, &tree).await?;
 
