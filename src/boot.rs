@@ -197,6 +197,7 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
     config.content_cache_bytes = settings.limits.content_cache_bytes;
     config.restarts_max = settings.restarts_max;
     config.restarts_within = settings.restarts_within;
+    config.watchdog = settings.watchdog;
     config
 }
 

@@ -28,7 +28,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "profile",
     "data_folder",
     "metadata_cache_entries",
@@ -40,6 +40,7 @@ const KEYS: [&str; 14] = [
     "search_threads",
     "restarts_max",
     "restarts_within_s",
+    "watchdog_ms",
     "root_driver",
     "root_options",
     "serve",
@@ -55,6 +56,9 @@ const ROOT_DRIVER_IN_MEMORY: &str = "memory";
 /// How many times in which period a supervisor restarts its children before it gives up.
 const RESTARTS_MAX: u32 = 10;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long one message may hold an actor of the kernel.
+const WATCHDOG: Duration = Duration::from_secs(5);
 
 /// The settings of a kernel: what [`connect`](crate::connect) takes.
 ///
@@ -78,6 +82,7 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
 /// | `io_threads` | threads of the I/O runtime |
 /// | `search_threads` | threads that search content at once; started when first needed |
 /// | `restarts_max`, `restarts_within_s` | how often, in how many seconds, a supervisor restarts its children before it gives up |
+/// | `watchdog_ms` | how long one message may hold an actor of the kernel, or its thread, before it is written off and another serves on |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
 ///
@@ -117,6 +122,7 @@ struct Layer {
     search_threads: Option<usize>,
     restarts_max: Option<u32>,
     restarts_within_s: Option<u64>,
+    watchdog_ms: Option<u64>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
     serve: Option<bool>,
@@ -131,6 +137,7 @@ pub(crate) struct Settings {
     pub(crate) user_threads: usize,
     pub(crate) restarts_max: u32,
     pub(crate) restarts_within: Duration,
+    pub(crate) watchdog: Duration,
     pub(crate) root: MountSpec,
     /// How the socket in the data folder is served, if it is.
     pub(crate) serving: Option<Serving>,
@@ -287,6 +294,14 @@ impl Config {
         self
     }
 
+    /// An actor of the kernel that one message holds for longer than this is written off, and another incarnation serves on; at least 1 ms. Short limits
+    /// need a machine that lets every thread run: who is kept from running is written off too.
+    #[must_use]
+    pub fn watchdog(mut self, limit: Duration) -> Self {
+        self.layer.watchdog_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
     /// What is mounted at `/` when the kernel boots for the first time. Later boots attach what was mounted last.
     #[must_use]
     pub fn root(mut self, spec: MountSpec) -> Self {
@@ -366,6 +381,9 @@ impl Config {
         if let Some((key, _)) = threads.iter().find(|(_, threads)| *threads == 0) {
             return Err(refuse(ErrorKind::InvalidArgument, format!("{key} must be at least 1")));
         }
+        if said.watchdog_ms == Some(0) {
+            return Err(refuse(ErrorKind::InvalidArgument, "watchdog_ms must be at least 1".into()));
+        }
         let serving = self.serving.clone().or(said.serve.unwrap_or(false).then(Serving::administrator));
         if serving.is_some() && data_folder.is_none() {
             let why = "a kernel in memory has no data folder to serve a socket in".to_owned();
@@ -380,6 +398,7 @@ impl Config {
             user_threads,
             restarts_max: said.restarts_max.unwrap_or(RESTARTS_MAX),
             restarts_within: said.restarts_within_s.map_or(RESTARTS_WITHIN, Duration::from_secs),
+            watchdog: said.watchdog_ms.map_or(WATCHDOG, Duration::from_millis),
             root,
             serving,
         })

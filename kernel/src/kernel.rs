@@ -38,7 +38,7 @@ const LIFECYCLE_MAX: Duration = Duration::from_secs(60);
 /// How long attaching all mounts at boot may take.
 const REMOUNT_MAX: Duration = Duration::from_secs(120);
 
-/// How long one message may hold a primitive before it is written off.
+/// How long one message may hold a primitive before it is written off, unless something else is said.
 const WATCHDOG: Duration = Duration::from_secs(5);
 
 /// Threads that hash large content.
@@ -61,6 +61,8 @@ pub struct KernelConfig {
     pub restarts_max: u32,
     /// The period in which restarts are counted.
     pub restarts_within: Duration,
+    /// How long one message may hold an actor of the kernel, or its thread, before it is written off. Services declare their own.
+    pub watchdog: Duration,
 }
 
 impl Default for KernelConfig {
@@ -71,6 +73,7 @@ impl Default for KernelConfig {
             content_cache_bytes: 64 << 20,
             restarts_max: 10,
             restarts_within: Duration::from_secs(30),
+            watchdog: WATCHDOG,
         }
     }
 }
@@ -178,7 +181,8 @@ impl Kernel {
         drivers: SupSpec,
         services: SupSpec,
     ) -> SupSpec {
-        let primitive = |child: ChildSpec| child.restart(Restart::Permanent).watchdog(WATCHDOG);
+        let watchdog = self.config.watchdog;
+        let primitive = move |child: ChildSpec| child.restart(Restart::Permanent).watchdog(watchdog);
         let source = Arc::downgrade(self);
         let mounted: MountSource<Arc<Mount>> = Arc::new(move || {
             let mounts = source.upgrade().map(|kernel| kernel.mounts.all()).unwrap_or_default();
@@ -336,7 +340,7 @@ impl Kernel {
     }
 
     /// The running tree; none before it runs and after it is gone.
-    pub(crate) fn supervised(&self) -> Option<Arc<Tree>> {
+    pub fn supervised(&self) -> Option<Arc<Tree>> {
         self.tree.lock().upgrade()
     }
 
@@ -407,6 +411,11 @@ impl Kernel {
     /// The supervisor of the services.
     pub(crate) fn service_children(&self) -> &SupervisorRef {
         &self.service_children
+    }
+
+    /// How long one message may hold an actor of the kernel.
+    pub(crate) fn watchdog(&self) -> Duration {
+        self.config.watchdog
     }
 
     pub(crate) fn data_folder(&self) -> Option<&Path> {

@@ -216,6 +216,10 @@ impl Supervisor {
             return;
         }
         charge.up = false;
+        // Only who has run for so long is forgiven: a child whose restarts fail has not run at all.
+        if cx.env().now().saturating_duration_since(charge.since) > self.rules.within {
+            charge.failures = 0;
+        }
         tracing::warn!(supervisor = %self.me.name(), child = %exited.id, reason = %exited.reason, "a child ended");
         cx.env().note(self.me.name(), || format!("{} ended: {}", exited.id, exited.reason));
         let kid = charge.kid.clone();
@@ -261,11 +265,7 @@ impl Supervisor {
             tracing::error!(supervisor = %self.me.name(), "restarted its children too often and gives up");
             return cx.exit(ExitReason::RestartIntensity);
         }
-        let within = self.rules.within;
         let charge = &mut self.kids[at];
-        if now.saturating_duration_since(charge.since) > within {
-            charge.failures = 0;
-        }
         charge.failures = charge.failures.saturating_add(1);
         let backoff = charge.kid.spec.backoff.or(self.rules.backoff);
         match backoff.map(|backoff| backoff.wait(charge.failures)) {

@@ -381,3 +381,26 @@ fn the_tree_can_be_written_as_json() {
         tree.stop().await;
     });
 }
+
+/// Found by the chaos run: once its last success was longer ago than the period, each failed restart was followed by the next at once.
+#[test]
+fn a_child_that_cannot_be_restarted_is_not_tried_without_pause_however_long() {
+    let (env, simulation) = Env::seeded(11);
+    simulation.quiet();
+    simulation.block_on(async {
+        let log = Log::default();
+        let bad_starts = Arc::new(AtomicU32::new(0));
+        let args = Args { id: "a", log: log.clone(), bad_starts: bad_starts.clone(), ..Args::default() };
+        let (_actor, child) = worker_with(&env, args);
+        let wait = Duration::from_millis(100);
+        let child = child.backoff(Backoff { first: wait, factor: 2, max: wait });
+        let spec = SupSpec::new("sup", Strategy::OneForOne).restarts(u32::MAX, wait * 2).child(child);
+        let tree = Tree::start(&env, spec).await.unwrap();
+        bad_starts.store(1_000, Ordering::Relaxed);
+        assert!(tree.kill("sup/a", Kill::Brutal));
+        env.sleep(wait * 100).await;
+        let tried = 1_000 - bad_starts.load(Ordering::Relaxed);
+        assert!((90..=110).contains(&tried), "{tried} times in the time of 100 waits");
+        tree.stop().await;
+    });
+}

@@ -4,6 +4,7 @@
 
 mod counter;
 mod hooks;
+mod older;
 mod policy;
 mod registering;
 mod shadow;

@@ -127,6 +127,11 @@ impl Host {
         }))
     }
 
+    /// Whether panics on its threads are kept from the process's panic hook.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         self.io_handle.spawn(super::logged(name, future));
     }

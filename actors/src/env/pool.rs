@@ -106,7 +106,12 @@ impl Inner {
             return Ok(());
         }
         let (queue, shared) = (self.queue.clone(), self.count.clone());
-        match host::thread(format!("nexus-{}", self.name), move || serve(&queue, &shared)) {
+        let quiet = matches!(&self.env.0.kind, Kind::Host(host) if host.is_quiet());
+        let run = move || {
+            panics::set_quiet(quiet);
+            serve(&queue, &shared);
+        };
+        match host::thread(format!("nexus-{}", self.name), run) {
             Ok(_) => {
                 count.threads += 1;
                 Ok(())

@@ -31,14 +31,14 @@ pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the router may take to answer.
 pub(super) const ROUTER_MAX: Duration = Duration::from_secs(10);
 
+/// How often a driver's supervisor is told to stop it, when it ends under the order.
+const STOPS_MAX: usize = 20;
+
 /// How many rows of mounts are read at once.
 const PAGE: usize = 1_024;
 
 /// Messages that may wait for a driver's actor.
 const MAILBOX: usize = 64;
-
-/// How long one message may hold a driver's actor, or its thread, before it is written off. No code of a driver runs there.
-const WATCHDOG: Duration = Duration::from_secs(5);
 
 /// How much longer than the opening itself its answer may take.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
@@ -81,28 +81,35 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let rows = kernel.store().rows(tree).map_err(stored)?;
     let known = remembered(&rows).map_err(stored)?;
     let volatile = kernel.catalogue().get(&m.spec.driver).is_some_and(|factory| factory.volatile());
-    let before = known
-        .into_iter()
-        .find(|(_, row)| row.zone == m.zone && row.point == m.point && stores_the_same(&row.spec, &m.spec));
+    let here: Vec<_> =
+        known.into_iter().filter(|(_, row)| row.zone == m.zone && row.point == m.point).collect();
+    let before = here.iter().find(|(_, row)| stores_the_same(&row.spec, &m.spec));
     let root = match before {
-        Some((root, _)) if !volatile => root,
+        Some((root, _)) if !volatile => *root,
         _ => kernel.store().new_file_id(),
     };
     drop(rows);
+    // Nothing is routed there, so these are of a mount that was cut short between its commit and its route.
+    let leftovers = here.into_iter().filter(|(there, row)| row.attached && *there != root);
+    let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
 
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
+    let unfinished = Unfinished::new(&kernel, &mount);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
     if let Err((kind, why)) = open(&mount).await {
         stop(&kernel, &mount).await;
+        unfinished.finish();
         return Err(fail(kind).because(why));
     }
-    let receipt = match remember_and_route(&kernel, &m, &mount).await {
+    let receipt = match remember_and_route(&kernel, &m, &mount, leftovers).await {
         Ok(receipt) => receipt,
         Err(error) => {
             stop(&kernel, &mount).await;
+            unfinished.finish();
             return Err(error);
         }
     };
+    unfinished.finish();
     if let Some(hooks) = kernel.dispatch().get() {
         hooks
             .mounted(&MountContext::new(m.point.clone(), m.spec.driver.clone(), Some(m.caller.clone())))
@@ -110,6 +117,37 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     }
     told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt).await;
     Ok(Attached { mount, created: true, swapped: None, receipt })
+}
+
+/// A mount that is being made or taken away. When that is cut short, because the lifecycle's actor ends, its driver's actor is not left behind.
+pub(super) struct Unfinished {
+    kernel: Arc<Kernel>,
+    mount: Option<Arc<Mount>>,
+}
+
+impl Unfinished {
+    pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Self {
+        Self { kernel: kernel.clone(), mount: Some(mount.clone()) }
+    }
+
+    pub(super) fn finish(mut self) {
+        self.mount = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(mount) = self.mount.take() else { return };
+        let kernel = self.kernel.clone();
+        self.kernel.env().spawn("mount.cut_short", async move {
+            // Comes after whatever the router was asked of this mount. Should the router be down, the look is as good.
+            let _ = kernel.router().call(router::ListMounts::new(), ROUTER_MAX).await;
+            let there = kernel.mount_at(&mount.zone, &mount.point);
+            if there.is_none_or(|there| !Arc::ptr_eq(&there, &mount)) {
+                stop(&kernel, &mount).await;
+            }
+        });
+    }
 }
 
 /// Whether the drivers of both find the same content. How the kernel treats them is another matter.
@@ -136,7 +174,12 @@ pub(super) fn remembered(rows: &Rows) -> Result<Vec<(FileId, MountRow)>, StoreEr
     }
 }
 
-async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>) -> Result<Receipt, Error> {
+async fn remember_and_route(
+    kernel: &Arc<Kernel>,
+    m: &Attach,
+    mount: &Arc<Mount>,
+    leftovers: Vec<Change>,
+) -> Result<Receipt, Error> {
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
     let op_id = kernel.new_op_id();
     let at = Timestamp(kernel.env().wall());
@@ -148,6 +191,7 @@ async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>
         spec: m.spec.clone(),
         attached: true,
     };
+    entry.changes.extend(leftovers);
     entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
     let root = InodeRow::new(EntryType::Mount, m.caller.agent.clone(), at);
     entry.changes.push(Change::PutIfAbsent(inode_key(mount.tree, mount.root), encode(&root)));
@@ -178,18 +222,22 @@ async fn remember_and_route(kernel: &Arc<Kernel>, m: &Attach, mount: &Arc<Mount>
 /// What the metastore remembers of a mount that is not attached any more: what is needed to attach it again with what it held, if that
 /// outlives it.
 pub(super) fn put_away(kernel: &Kernel, mount: &Mount) -> Change {
-    let spec = mount.spec();
-    if kernel.catalogue().get(&spec.driver).is_some_and(|factory| factory.volatile()) {
-        return Change::Delete(mount_key(mount.root));
-    }
     let row = MountRow {
         zone: mount.zone.clone(),
         tree: mount.tree,
         point: mount.point.clone(),
-        spec: (*spec).clone(),
+        spec: (*mount.spec()).clone(),
         attached: false,
     };
-    Change::Put(mount_key(mount.root), encode(&row))
+    forget(kernel, mount.root, row)
+}
+
+/// As [`put_away`], for a mount of which there is only the row.
+fn forget(kernel: &Kernel, root: FileId, row: MountRow) -> Change {
+    if kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile()) {
+        return Change::Delete(mount_key(root));
+    }
+    Change::Put(mount_key(root), encode(&MountRow { attached: false, ..row }))
 }
 
 pub(super) async fn commit(kernel: &Kernel, entry: Entry) -> Result<Lsn, Error> {
@@ -228,7 +276,8 @@ pub(super) async fn start(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<()
     let spec = ChildSpec::new(actor_name(mount), actor, args)
         .restart(Restart::Permanent)
         .place(nexus_actors::Place::Users)
-        .watchdog(WATCHDOG)
+        // No code of a driver runs there.
+        .watchdog(kernel.watchdog())
         .backoff(Backoff::default());
     match kernel.drivers().start_child(spec).await {
         Ok(_) => Ok(()),
@@ -274,9 +323,13 @@ pub(super) fn silent(error: CallError) -> ErrorKind {
 /// Stops the actor of `mount`'s driver, and takes the driver out once the calls in it have ended. No other one takes its place.
 pub(super) async fn stop(kernel: &Kernel, mount: &Mount) {
     let id = actor_name(mount);
-    for done in [kernel.drivers().terminate_child(&id).await, kernel.drivers().delete_child(&id).await] {
-        if let Err(error) = done {
-            tracing::debug!(point = %mount.point, %error, "stopping a driver");
+    for _ in 0..STOPS_MAX {
+        // One that is down already is deleted all the same.
+        let _ = kernel.drivers().terminate_child(&id).await;
+        match kernel.drivers().delete_child(&id).await {
+            Ok(()) | Err(OrderError::Unknown(_) | OrderError::Call(CallError::Down)) => break,
+            // The supervisor ended under the order. It keeps the child over its restart, which nobody else would end.
+            Err(error) => tracing::debug!(point = %mount.point, %error, "stopping a driver"),
         }
     }
     let retired = mount.vacate(kernel.env());

@@ -45,6 +45,23 @@ async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<Fil
     Ok(root)
 }
 
+/// The mounts that are attached. Of two at one point, which a mount leaves behind that was cut short, the one that was made last.
+fn latest(known: Vec<(FileId, MountRow)>) -> Vec<(FileId, MountRow)> {
+    let mut mounts: Vec<(FileId, MountRow)> = Vec::new();
+    for (root, row) in known.into_iter().filter(|(_, row)| row.attached) {
+        match mounts.iter_mut().find(|(_, there)| there.zone == row.zone && there.point == row.point) {
+            None => mounts.push((root, row)),
+            Some(there) => {
+                tracing::warn!(point = %row.point, "two mounts are remembered here: the older one is left out");
+                if there.0 < root {
+                    *there = (root, row);
+                }
+            }
+        }
+    }
+    mounts
+}
+
 /// Whether the mount finds its files by their paths, if that is remembered.
 fn by_path(rows: &Rows, root: FileId) -> Result<Option<bool>, StoreError> {
     let key = addressing_key(root);
@@ -54,7 +71,7 @@ fn by_path(rows: &Rows, root: FileId) -> Result<Option<bool>, StoreError> {
 pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Error> {
     let failed = |error: StoreError| Error::global(Op::Mount, error.kind()).because(error);
     let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
-    let known = remembered(&rows).map_err(failed)?.into_iter().filter(|(_, row)| row.attached);
+    let known = latest(remembered(&rows).map_err(failed)?).into_iter();
     let known = known.map(|(root, row)| Ok((root, row, by_path(&rows, root)?)));
     let known = known.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     drop(rows);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexus_messages::syscall::Create;
 use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
 
-use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, commit, mount_entry, put_away, stop, told};
+use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, Unfinished, commit, mount_entry, put_away, stop, told};
 use super::messages::{Attach, Detach, Detached};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
@@ -42,12 +42,14 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     entry.op = Op::Unmount;
     entry.changes.push(put_away(&kernel, &mount));
     let lsn = commit(&kernel, entry).await?;
+    let unfinished = Unfinished::new(&kernel, &mount);
     match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(fail(ErrorKind::Busy).because(error)),
         Err(error) => return Err(fail(ErrorKind::Crashed).because(error).outcome_unknown()),
     }
     stop(&kernel, &mount).await;
+    unfinished.finish();
     drop(turn);
 
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);

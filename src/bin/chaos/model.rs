@@ -1,0 +1,288 @@
+//! What the files of the run may be: the oracle's pure core, and what clients write.
+//!
+//! Each client has a home that it alone changes, one change at a time. So a home is known but for the change that is under way, and a
+//! reader of another's home can say which versions it may find.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Dice;
+
+/// Clients of the run.
+pub(crate) const CLIENTS: usize = 8;
+
+/// Files in a home.
+pub(crate) const FILES: usize = 8;
+
+/// The client whose home is on a mount of plain files, where a driver finds them by their paths.
+pub(crate) const ON_PLAIN: usize = 6;
+
+/// The mounts beside `/`: plain files; a driver that fails at will; one that comes and goes.
+pub(crate) const PLAIN: &str = "/plain";
+pub(crate) const BAD: &str = "/bad";
+pub(crate) const SCRATCH: &str = "/scratch";
+
+/// What nobody may write: the policy refuses it.
+pub(crate) const FORBIDDEN: &str = "/forbidden";
+
+/// Content above this length is no longer kept beside its row.
+const SMALL: u64 = 3_000;
+const LARGE: u64 = 40_000;
+
+/// Every so many versions are large.
+const LARGE_EVERY: u64 = 6;
+
+/// The files of one client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Home {
+    /// Which of its two names the folder has.
+    turned: bool,
+    files: Vec<File>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct File {
+    /// The last version written; 0 before the first.
+    version: u64,
+    present: bool,
+    /// Which of its two names it has.
+    moved: bool,
+}
+
+/// A change of a home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Change {
+    /// The next version of a file, which is made when it is not there.
+    Write(usize),
+    /// A file gets its other name.
+    Rename(usize),
+    Remove(usize),
+    /// The folder, with all in it, gets its other name.
+    Turn,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { turned: false, files: vec![File::default(); FILES] }
+    }
+
+    /// The home after `change`.
+    pub(crate) fn after(&self, change: Change) -> Self {
+        let mut after = self.clone();
+        match change {
+            Change::Write(file) => {
+                after.files[file].version += 1;
+                after.files[file].present = true;
+            }
+            Change::Rename(file) => after.files[file].moved ^= true,
+            Change::Remove(file) => after.files[file].present = false,
+            Change::Turn => after.turned ^= true,
+        }
+        after
+    }
+
+    /// Whether `change` can be made now.
+    pub(crate) fn allows(&self, change: Change) -> bool {
+        match change {
+            Change::Write(_) | Change::Turn => true,
+            Change::Rename(file) | Change::Remove(file) => self.files[file].present,
+        }
+    }
+
+    /// Whether a path of the home comes or goes with `change`.
+    pub(crate) fn is_moved_by(&self, change: Change) -> bool {
+        !matches!(change, Change::Write(file) if self.files[file].present)
+    }
+
+    pub(crate) fn folder(&self, client: usize) -> String {
+        format!("{}/{}", base(client), if self.turned { "e" } else { "d" })
+    }
+
+    pub(crate) fn path(&self, client: usize, file: usize) -> String {
+        let name = if self.files[file].moved { "b" } else { "a" };
+        format!("{}/{file}{name}", self.folder(client))
+    }
+
+    /// The version of a file that is there.
+    pub(crate) fn version(&self, file: usize) -> Option<u64> {
+        let file = &self.files[file];
+        file.present.then_some(file.version)
+    }
+
+    /// The version that the next write of a file makes.
+    pub(crate) fn next_version(&self, file: usize) -> u64 {
+        self.files[file].version + 1
+    }
+
+    /// All that is there: the files with their contents' marks.
+    pub(crate) fn listing(&self, client: usize) -> BTreeMap<String, Mark> {
+        let there = (0..FILES).filter_map(|file| {
+            let version = self.version(file)?;
+            Some((self.path(client, file), Mark { client, file, version }))
+        });
+        there.collect()
+    }
+}
+
+/// Where a client's home is.
+pub(crate) fn base(client: usize) -> String {
+    if client == ON_PLAIN { format!("{PLAIN}/c{client}") } else { format!("/c{client}") }
+}
+
+/// What a content says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) client: usize,
+    pub(crate) file: usize,
+    pub(crate) version: u64,
+}
+
+impl Mark {
+    /// The content with this mark: a line that says it, and a filling that no other has.
+    pub(crate) fn content(self) -> Bytes {
+        let Self { client, file, version } = self;
+        let mut dice = Dice::new(version ^ (client as u64) << 56 ^ (file as u64) << 48);
+        let most = if version.is_multiple_of(LARGE_EVERY) { LARGE } else { SMALL };
+        let length = usize::try_from(most / 2 + dice.below(most / 2)).unwrap_or(0);
+        let mut content = format!("{client} {file} {version}\n").into_bytes();
+        while content.len() < length {
+            content.extend_from_slice(&dice.roll().to_le_bytes());
+        }
+        content.into()
+    }
+
+    /// The mark of a content that is whole; none for any other.
+    pub(crate) fn of(content: &[u8]) -> Option<Self> {
+        let line = content.split(|byte| *byte == b'\n').next()?;
+        let mut said = str::from_utf8(line).ok()?.split(' ');
+        let (client, file, version) = (said.next()?, said.next()?, said.next()?);
+        let mark =
+            Self { client: client.parse().ok()?, file: file.parse().ok()?, version: version.parse().ok()? };
+        (*mark.content() == *content).then_some(mark)
+    }
+}
+
+/// All homes as the oracle knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ledger {
+    homes: Vec<Home>,
+    /// The change of each client that began, and of whose end nothing was heard.
+    pending: Vec<Option<Change>>,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Self { homes: vec![Home::new(); CLIENTS], pending: vec![None; CLIENTS] }
+    }
+
+    pub(crate) fn homes(&self) -> &[Home] {
+        &self.homes
+    }
+
+    pub(crate) fn begun(&mut self, client: usize, change: Change) {
+        self.pending[client] = Some(change);
+    }
+
+    /// The change that began has ended, and was made or not.
+    pub(crate) fn ended(&mut self, client: usize, made: bool) {
+        if let Some(change) = self.pending[client].take()
+            && made
+        {
+            self.homes[client] = self.homes[client].after(change);
+        }
+    }
+
+    /// Holds what is there against what may be: the home without the pending change, or with it; which of them it is, is known from then on.
+    pub(crate) fn settle(
+        &mut self,
+        client: usize,
+        found: &BTreeMap<String, Option<Mark>>,
+    ) -> Result<(), String> {
+        let before = self.homes[client].clone();
+        let after = self.pending[client].map(|change| before.after(change));
+        let mut why = String::new();
+        for may_be in [Some(before), after].into_iter().flatten() {
+            let mut expected: BTreeMap<String, Option<Mark>> =
+                may_be.listing(client).into_iter().map(|(path, mark)| (path, Some(mark))).collect();
+            expected.insert(base(client), None);
+            expected.insert(may_be.folder(client), None);
+            if expected == *found {
+                self.homes[client] = may_be;
+                self.pending[client] = None;
+                return Ok(());
+            }
+            let missing = expected.iter().filter(|(path, mark)| found.get(*path) != Some(mark));
+            let foreign = found.iter().filter(|(path, mark)| expected.get(*path) != Some(mark));
+            why = format!(
+                "{why}; expected and not there: {:?}; there and not expected: {:?}",
+                missing.collect::<Vec<_>>(),
+                foreign.collect::<Vec<_>>()
+            );
+        }
+        let pending = self.pending[client].take();
+        Err(format!("the home of client {client} (under way: {pending:?}){why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_says_what_it_is_and_a_torn_one_nothing() {
+        for version in 1..20 {
+            let mark = Mark { client: 3, file: 2, version };
+            let content = mark.content();
+            assert_eq!(Mark::of(&content), Some(mark));
+            assert_eq!(Mark::of(&content[..content.len() - 1]), None);
+            let mut torn = content.to_vec();
+            torn[content.len() / 2] ^= 1;
+            assert_eq!(Mark::of(&torn), None);
+        }
+    }
+
+    fn found(home: &Home) -> BTreeMap<String, Option<Mark>> {
+        let files = home.listing(1).into_iter().map(|(path, mark)| (path, Some(mark)));
+        files.chain([(base(1), None), (home.folder(1), None)]).collect()
+    }
+
+    #[test]
+    fn a_change_of_unknown_end_may_be_there_or_not_and_nothing_else_may() {
+        let mut ledger = Ledger::new();
+        for change in [Change::Write(0), Change::Write(1), Change::Write(0), Change::Turn, Change::Rename(1)]
+        {
+            assert!(ledger.homes[1].allows(change));
+            ledger.begun(1, change);
+            ledger.ended(1, true);
+        }
+        let before = ledger.homes[1].clone();
+        for change in [Change::Write(0), Change::Remove(1), Change::Turn, Change::Rename(0)] {
+            let after = before.after(change);
+            for now in [&before, &after] {
+                let mut ledger = ledger.clone();
+                ledger.begun(1, change);
+                ledger.settle(1, &found(now)).expect("it may be so");
+                assert_eq!(ledger.homes[1], *now);
+                // Now it is known.
+                let other = if now == &before { &after } else { &before };
+                ledger.settle(1, &found(other)).expect_err("it was the other");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_write_and_a_foreign_file_are_seen() {
+        let mut ledger = Ledger::new();
+        ledger.begun(1, Change::Write(4));
+        ledger.ended(1, true);
+        ledger.settle(1, &found(&Home::new())).expect_err("the write is lost");
+        let mut more = found(&ledger.homes[1]);
+        more.insert("/c1/d/x".into(), Some(Mark { client: 1, file: 0, version: 1 }));
+        ledger.settle(1, &more).expect_err("a file more");
+        let mut torn = found(&ledger.homes[1]);
+        torn.insert(ledger.homes[1].path(1, 4), None);
+        ledger.settle(1, &torn).expect_err("a torn file");
+    }
+}

@@ -1,0 +1,77 @@
+//! The oracle: hears what clients were told, and holds a fresh kernel on the same folder against it.
+
+use std::collections::BTreeMap;
+
+use nexus::{EntryType, Nexus};
+
+use crate::model::{BAD, CLIENTS, Ledger, Mark, PLAIN, SCRATCH, base};
+use crate::record::Record;
+
+/// What is in no home and may be there.
+const OTHERS: [&str; 4] = ["/__sys__", BAD, SCRATCH, PLAIN];
+
+impl Ledger {
+    /// Takes note of what a client did or was told.
+    pub(crate) fn hear(&mut self, record: &Record) {
+        match record {
+            Record::Begun { client, change } => self.begun(*client, *change),
+            Record::Ended { client, made } => self.ended(*client, *made),
+            _ => {}
+        }
+    }
+}
+
+/// Holds all that is there against what may be; says what is wrong. What was unknown is known from then on.
+pub(crate) async fn verify(nx: &Nexus, ledger: &mut Ledger) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut found: Vec<BTreeMap<String, Option<Mark>>> = vec![BTreeMap::new(); CLIENTS];
+    let mut walk = nx.walk("/");
+    while let Some(entry) = walk.next().await {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // The driver that fails at will may do so here, too.
+            Err(error) if error.path().is_some_and(|path| is_in(path, BAD)) => continue,
+            Err(error) => {
+                wrong.push(format!("a listing failed: {error}"));
+                break;
+            }
+        };
+        let path = entry.path.as_str();
+        let Some(client) = (0..CLIENTS).find(|client| is_in(path, &base(*client))) else {
+            let is_known = path == PLAIN || OTHERS.iter().any(|other| *other != PLAIN && is_in(path, other));
+            if !is_known {
+                wrong.push(format!("{path} is there, and nobody made it"));
+            }
+            continue;
+        };
+        let mark = match entry.entry_type {
+            EntryType::Dir => None,
+            EntryType::Reg => match nx.read(&entry.path).await {
+                Ok(content) => {
+                    let mark = Mark::of(&content);
+                    if mark.is_none() {
+                        wrong.push(format!("{path} is torn"));
+                    }
+                    mark
+                }
+                Err(error) => {
+                    wrong.push(format!("it cannot be read: {error}"));
+                    None
+                }
+            },
+            other => {
+                wrong.push(format!("{path} is a {other}"));
+                None
+            }
+        };
+        found[client].insert(path.to_owned(), mark);
+    }
+    for (client, found) in found.iter().enumerate() {
+        wrong.extend(ledger.settle(client, found).err());
+    }
+    wrong
+}
+
+fn is_in(path: &str, base: &str) -> bool {
+    path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

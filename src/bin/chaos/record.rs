@@ -1,0 +1,83 @@
+//! What the kernel's process tells the oracle, one line each, written at once: what was told before a kill is not lost.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Change;
+use crate::plan::{Flaw, Target, Which};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Record {
+    /// The kernel serves, so many microseconds after its boot began.
+    Ready { boot_us: u64 },
+    /// A client is about to make a change.
+    Begun { client: usize, change: Change },
+    /// It was made, or was not. Of one that may have been, nothing is told.
+    Ended { client: usize, made: bool },
+    /// An actor was killed, and serves again.
+    Killed {
+        target: Target,
+        /// The way, in words.
+        how: String,
+        /// Whether it was handling a message.
+        struck: bool,
+        /// From the kill to serving, where the moment of the kill is known.
+        restart_us: Option<u64>,
+    },
+    /// A service, or a driver, was swapped; for how long a call waited at most.
+    Swapped { service: Option<Which>, pause_us: u64 },
+    /// A version with a flaw did not come to serve, or was swapped back.
+    Withstood { service: Which, flaw: Flaw },
+    /// A swap was given up because something that it needed was killed, or another one was not over yet.
+    CutShort { service: Option<Which>, why: String },
+    /// All clients paused: no lock was held, every actor served, and the counter was exact.
+    Quiet,
+    /// What was done since the last time.
+    Did(Counts),
+    /// A claim does not hold.
+    Broken { claim: String },
+    /// The kernel has ended by itself.
+    Over,
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What clients did.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub(crate) struct Counts {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+            /// By how much a call exceeded its deadline, at most.
+            pub(crate) late_max_us: u64,
+        }
+
+        impl Counts {
+            /// Adds what was done later.
+            pub(crate) fn add(&mut self, more: Self) {
+                $(self.$name += more.$name;)*
+                self.late_max_us = self.late_max_us.max(more.late_max_us);
+            }
+        }
+    };
+}
+
+counts! {
+    /// Calls of all kinds.
+    calls,
+    /// Reads that were checked, byte for byte, against the versions that may be there.
+    reads,
+    /// Changes that were acknowledged.
+    changes,
+    /// Changes whose caller was told that the outcome is unknown.
+    unknown,
+    /// Changes whose caller was told that they were not executed.
+    not_executed,
+    /// Operations that the policy refused.
+    refused,
+    /// Calls of services.
+    service_calls,
+    /// Such calls that a crash ended.
+    service_crashes,
+    /// Calls of the driver that fails at will, and those that failed.
+    driver_calls,
+    driver_errors,
+}

@@ -1,0 +1,205 @@
+//! What came of a run: counted, judged, printed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::plan::{Flaw, Target, Which};
+use crate::record::{Counts, Record};
+
+/// Of a hundred kills, so many must strike a running handler.
+const STRUCK_MIN: u64 = 30;
+
+/// What a run of a minute must reach; a shorter one its share of it.
+const KILLS_A_MINUTE: u64 = 1_000;
+const SWAPS_A_MINUTE: u64 = 100;
+const WITHSTOOD_A_MINUTE: u64 = 20;
+
+/// What came of a run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) seconds: u64,
+    /// Kills by the kind of actor and the way, with how many struck a running handler.
+    kills: BTreeMap<&'static str, BTreeMap<String, Kills>>,
+    killed: u64,
+    struck: u64,
+    restart_median_us: u64,
+    #[serde(skip)]
+    restarts_us: Vec<u64>,
+    service_swaps: u64,
+    driver_swaps: u64,
+    pause_max_us: u64,
+    withstood: BTreeMap<String, u64>,
+    withstood_in_all: u64,
+    cut_short: u64,
+    #[serde(skip)]
+    pub(crate) reasons: BTreeMap<String, u64>,
+    pauses: u64,
+    counts: Counts,
+    pub(crate) process_kills: u64,
+    pub(crate) root_kills: u64,
+    /// How often the oracle looked at everything through a fresh kernel.
+    pub(crate) verified: u64,
+    /// The claims that do not hold.
+    pub(crate) broken: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct Kills {
+    killed: u64,
+    struck: u64,
+}
+
+impl Report {
+    pub(crate) fn new(seed: u64, seconds: u64) -> Self {
+        Self { seed, seconds, ..Self::default() }
+    }
+
+    /// Takes note of what happened.
+    pub(crate) fn hear(&mut self, life: usize, record: &Record) {
+        match record {
+            Record::Killed { target, how, struck, restart_us } => {
+                let kills = self.kills.entry(target.word()).or_default().entry(how.clone()).or_default();
+                for kills in [&mut kills.killed, &mut self.killed] {
+                    *kills += 1;
+                }
+                for hits in [&mut kills.struck, &mut self.struck] {
+                    *hits += u64::from(*struck);
+                }
+                self.restarts_us.extend(restart_us);
+            }
+            Record::Swapped { service, pause_us } => {
+                match service {
+                    Some(_) => self.service_swaps += 1,
+                    None => self.driver_swaps += 1,
+                }
+                self.pause_max_us = self.pause_max_us.max(*pause_us);
+            }
+            Record::Withstood { service, flaw } => self.withstood(*service, *flaw),
+            Record::CutShort { why, .. } => {
+                self.cut_short += 1;
+                *self.reasons.entry(why.clone()).or_default() += 1;
+            }
+            Record::Quiet => self.pauses += 1,
+            Record::Did(counts) => self.counts.add(*counts),
+            Record::Broken { claim } => self.broken.push(format!("life {life}, {claim}")),
+            Record::Ready { .. } | Record::Begun { .. } | Record::Ended { .. } | Record::Over => {}
+        }
+    }
+
+    fn withstood(&mut self, service: Which, flaw: Flaw) {
+        *self.withstood.entry(format!("{service:?} {flaw:?}")).or_default() += 1;
+        self.withstood_in_all += 1;
+    }
+
+    /// One line on how far it is.
+    pub(crate) fn progress(&self) -> String {
+        format!(
+            "{} kills, {} swaps, {} changes, {} reads, {} claims broken",
+            self.killed,
+            self.service_swaps + self.driver_swaps,
+            self.counts.changes,
+            self.counts.reads,
+            self.broken.len()
+        )
+    }
+
+    /// Holds the whole against what a run must reach.
+    pub(crate) fn judge(&mut self, process_kills: u64) {
+        self.restarts_us.sort_unstable();
+        self.restart_median_us = self.restarts_us.get(self.restarts_us.len() / 2).copied().unwrap_or(0);
+        let share = |a_minute: u64| a_minute * self.seconds / 60;
+        let reached = [
+            ("kills", self.killed, share(KILLS_A_MINUTE)),
+            ("swaps", self.service_swaps + self.driver_swaps, share(SWAPS_A_MINUTE)),
+            ("failing swaps", self.withstood_in_all, share(WITHSTOOD_A_MINUTE)),
+            (
+                "kills of a hundred that struck a running handler",
+                self.struck * 100 / self.killed.max(1),
+                STRUCK_MIN,
+            ),
+            ("kills of the process", self.process_kills, process_kills),
+            ("reads", self.counts.reads, 1),
+            ("changes", self.counts.changes, 1),
+            ("refused operations", self.counts.refused, 1),
+        ];
+        for (what, reached, least) in reached {
+            if reached < least {
+                self.broken.push(format!("{reached} {what}, of at least {least}"));
+            }
+        }
+        // A short run does not come to everybody.
+        if self.seconds >= 60 {
+            for target in Target::ALL.iter().filter(|target| !self.kills.contains_key(target.word())) {
+                self.broken.push(format!("no {} was killed", target.word()));
+            }
+        }
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.broken.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { calls, reads, changes, unknown, not_executed, refused, .. } = self.counts;
+        writeln!(f, "seed {}, {} s", self.seed, self.seconds)?;
+        for (target, ways) in &self.kills {
+            let sum: u64 = ways.values().map(|kills| kills.killed).sum();
+            let ways: Vec<_> = ways.iter().map(|(how, kills)| format!("{how} {}", kills.killed)).collect();
+            writeln!(f, "  {target:<20} {sum:>5}  {}", ways.join(", "))?;
+        }
+        writeln!(
+            f,
+            "kills: {}, of which {} struck a running handler ({} %); back after {:.1} ms at the median",
+            self.killed,
+            self.struck,
+            self.struck * 100 / self.killed.max(1),
+            self.restart_median_us as f64 / 1e3
+        )?;
+        writeln!(
+            f,
+            "kill -9 of the process: {}; kills of the root: {}",
+            self.process_kills, self.root_kills
+        )?;
+        writeln!(
+            f,
+            "swaps: {} of services, {} of drivers, longest pause {:.1} ms; {} given up for a kill",
+            self.service_swaps,
+            self.driver_swaps,
+            self.pause_max_us as f64 / 1e3,
+            self.cut_short
+        )?;
+        let withstood: Vec<_> =
+            self.withstood.iter().map(|(flaw, times)| format!("{flaw} {times}")).collect();
+        writeln!(f, "failing swaps withstood: {} ({})", self.withstood_in_all, withstood.join(", "))?;
+        writeln!(
+            f,
+            "calls: {calls}; {reads} reads checked; {changes} changes acknowledged, {unknown} told as unknown and settled, \
+             {not_executed} told as not executed; {refused} forbidden operations refused"
+        )?;
+        writeln!(
+            f,
+            "calls of services: {}, of which {} met a crash; of the failing driver: {}, of which {} failed",
+            self.counts.service_calls,
+            self.counts.service_crashes,
+            self.counts.driver_calls,
+            self.counts.driver_errors
+        )?;
+        writeln!(
+            f,
+            "pauses without a lock held: {}; everything verified through a fresh kernel: {} times; longest call beyond its deadline: \
+             {:.1} ms",
+            self.pauses,
+            self.verified,
+            self.counts.late_max_us as f64 / 1e3
+        )?;
+        for claim in &self.broken {
+            writeln!(f, "BROKEN: {claim}")?;
+        }
+        f.write_str(if self.holds() { "every claim held" } else { "not every claim held" })
+    }
+}

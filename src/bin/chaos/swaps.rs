@@ -1,0 +1,160 @@
+//! Puts versions of services and drivers in each other's place all the time, and has mounts and hooks come and go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus::dispatch::{Observer, Registration};
+use nexus::service::Service;
+use nexus::{Event, EventMask, MountSpec, Nexus, ServiceSwapped, SwapOptions};
+
+use crate::model::{PLAIN, SCRATCH};
+use crate::plan::{Flaw, Swap, Which};
+use crate::record::Record;
+use crate::scene::Scene;
+use crate::services::{COUNTER, Counter1, Counter2, Made, POLICY, PROBATION, Policy1, Policy2};
+
+/// How long a version that breaks may serve: its callers find out at once.
+const SWAP_BACK_MAX: Duration = Duration::from_secs(30);
+
+/// The time between two replacements of the driver, and between two changes of mounts and hooks.
+const DRIVER_EVERY: Duration = Duration::from_millis(150);
+const MOUNT_EVERY: Duration = Duration::from_millis(15);
+
+/// Swaps one of the services, as planned.
+pub(crate) async fn services(scene: Arc<Scene>, which: Which) {
+    let planned = scene.life.swaps.clone();
+    let mut number = 0;
+    for swap in planned.iter().filter(|swap| swap.service == which) {
+        if !scene.until(swap.at).await || scene.is_dying() {
+            break;
+        }
+        number += 1;
+        carry_out(&scene, swap, number).await;
+    }
+    while scene.goes_on().await {
+        scene.env.sleep(MOUNT_EVERY).await;
+    }
+}
+
+/// Registers the services, or brings those to serve soundly that are remembered from before.
+pub(crate) async fn register(nx: &Nexus) -> nexus::Result<()> {
+    let there: Vec<_> = nx.services()?.into_iter().map(|service| service.name).collect();
+    for (name, which) in [(COUNTER, Which::Counter), (POLICY, Which::Policy)] {
+        if there.iter().any(|service| **service == *name) {
+            swap(nx, which, 1, Flaw::None).await?;
+        } else {
+            match which {
+                Which::Counter => drop(nx.register::<Counter1>(name, Made::default()).await?),
+                Which::Policy => drop(nx.register::<Policy1>(name, Made::default()).await?),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn swap(nx: &Nexus, which: Which, number: u64, flaw: Flaw) -> nexus::Result<ServiceSwapped> {
+    let second = number.is_multiple_of(2);
+    match (which, second) {
+        (Which::Counter, false) => put::<Counter1>(nx, COUNTER, flaw).await,
+        (Which::Counter, true) => put::<Counter2>(nx, COUNTER, flaw).await,
+        (Which::Policy, false) => put::<Policy1>(nx, POLICY, flaw).await,
+        (Which::Policy, true) => put::<Policy2>(nx, POLICY, flaw).await,
+    }
+}
+
+async fn put<S: Service<Config = Made>>(nx: &Nexus, name: &str, flaw: Flaw) -> nexus::Result<ServiceSwapped> {
+    // A sound version is not swapped back for a fault that was injected: the calls that it has answered would be lost with it.
+    let probation = if flaw == Flaw::Breaks { PROBATION } else { Duration::ZERO };
+    nx.swap_with::<S>(name, Made { flaw }, SwapOptions::new().probation(probation)).await
+}
+
+async fn carry_out(scene: &Arc<Scene>, planned: &Swap, number: u64) {
+    let Swap { service, flaw, .. } = *planned;
+    let swapped = swap(&scene.nx, service, number, flaw).await;
+    match (flaw, swapped) {
+        (Flaw::None, Ok(done)) => {
+            let pause_us = u64::try_from(done.pause.as_micros()).unwrap_or(u64::MAX);
+            scene.tell(Record::Swapped { service: Some(service), pause_us });
+        }
+        (Flaw::Breaks, Ok(done)) => back(scene, service, flaw, &done, number).await,
+        (_, Ok(done)) => {
+            scene.broken(format_args!("a version with a flaw came to serve: {flaw:?}, {done:?}"));
+        }
+        (_, Err(error)) => {
+            let why = error.to_string();
+            if why.contains("a flaw in its") {
+                scene.tell(Record::Withstood { service, flaw });
+            } else {
+                scene.tell(Record::CutShort { service: Some(service), why });
+            }
+        }
+    }
+}
+
+/// Waits until a version that breaks was swapped back.
+async fn back(scene: &Arc<Scene>, service: Which, flaw: Flaw, done: &ServiceSwapped, number: u64) {
+    let is_back = || match scene.nx.services() {
+        Ok(all) => all.iter().any(|status| {
+            status.name == done.service
+                && status.serving.as_ref().is_some_and(|serving| serving.number != done.to.number)
+        }),
+        Err(_) => true,
+    };
+    if scene.comes_about(SWAP_BACK_MAX, || scene.is_stopped() || scene.is_dying() || is_back()).await {
+        scene.tell(Record::Withstood { service, flaw });
+        return;
+    }
+    let status = scene.nx.services().ok();
+    scene.broken(format_args!("a version that breaks still serves: {done:?}, {status:?}"));
+    let _ = swap(&scene.nx, service, number, Flaw::None).await;
+}
+
+/// Replaces the driver of the plain files, over and over.
+pub(crate) async fn driver(scene: Arc<Scene>) {
+    for number in 0_u64.. {
+        scene.env.sleep(DRIVER_EVERY).await;
+        if !scene.goes_on().await {
+            break;
+        }
+        if scene.is_dying() || !scene.setting.swaps_drivers {
+            continue;
+        }
+        let deadline = (60_000 + number % 2).to_string();
+        let spec = scene.setting.plain.clone().option("deadline_ms", deadline);
+        match scene.nx.swap_driver(PLAIN, spec).await {
+            Ok(done) => {
+                let pause_us = u64::try_from(done.pause.as_micros()).unwrap_or(u64::MAX);
+                scene.tell(Record::Swapped { service: None, pause_us });
+            }
+            Err(error) => scene.tell(Record::CutShort { service: None, why: error.to_string() }),
+        }
+    }
+}
+
+/// An observer that hears nothing of interest.
+struct Deaf;
+
+impl Observer for Deaf {
+    fn mask(&self) -> EventMask {
+        EventMask::NONE
+    }
+
+    fn observe(&self, _: &Event) {}
+}
+
+/// Attaches and detaches a mount, registers and removes a hook, over and over: so that those whom this is asked of are at work when they are struck.
+pub(crate) async fn mounts_and_hooks(scene: Arc<Scene>) {
+    while scene.goes_on().await {
+        scene.env.sleep(MOUNT_EVERY).await;
+        if scene.is_dying() {
+            continue;
+        }
+        // Those who are killed meanwhile answer with an error, and what they did or not is put right by the next round.
+        let _ = scene.nx.mount(SCRATCH, MountSpec::new("memory")).await;
+        let _ = scene.nx.write(format!("{SCRATCH}/x"), "x").await;
+        if let Ok(id) = scene.nx.register_hook(Registration::observer("deaf", Arc::new(Deaf))).await {
+            let _ = scene.nx.unregister_hook(id).await;
+        }
+        let _ = scene.nx.unmount(SCRATCH).await;
+    }
+}

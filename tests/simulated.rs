@@ -1,0 +1,157 @@
+//! The chaos run in the simulation: the whole kernel, its clients, kills and swaps under one seed, with the oracle in the same process.
+//!
+//! `NEXUS_SEEDS` says how many seeds are run, `NEXUS_FIRST_SEED` which is the first.
+
+#[path = "../src/bin/chaos/clients.rs"]
+mod clients;
+#[path = "../src/bin/chaos/hurting.rs"]
+mod hurting;
+#[path = "../src/bin/chaos/life.rs"]
+mod life;
+#[path = "../src/bin/chaos/model.rs"]
+mod model;
+#[path = "../src/bin/chaos/oracle.rs"]
+mod oracle;
+#[path = "../src/bin/chaos/plan.rs"]
+#[allow(dead_code, reason = "a simulated run has one life, and no process to kill")]
+mod plan;
+#[path = "../src/bin/chaos/record.rs"]
+mod record;
+#[path = "../src/bin/chaos/scene.rs"]
+mod scene;
+#[path = "../src/bin/chaos/services.rs"]
+mod services;
+#[path = "../src/bin/chaos/swaps.rs"]
+mod swaps;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus::{Config, Env, MountSpec};
+use nexus_drivers::faults::{Faults, FaultyFactory};
+use parking_lot::Mutex;
+
+use crate::clients::BAD_MAX;
+use crate::model::Ledger;
+use crate::plan::{Dice, End, Life};
+use crate::record::{Counts, Record};
+use crate::scene::{Scene, Setting, Tell};
+
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 24;
+
+/// How much virtual time a run takes.
+const LASTS: Duration = Duration::from_millis(400);
+
+/// What one run came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    digest: u64,
+    killed: u64,
+    struck: u64,
+    swapped: u64,
+    withstood: u64,
+    pauses: u64,
+    counts: Counts,
+    broken: Vec<String>,
+}
+
+fn setting() -> Setting {
+    Setting {
+        plain: MountSpec::new("memory-path"),
+        bad: MountSpec::new("faulty").option("deadline_ms", BAD_MAX.as_millis().to_string()),
+        swaps_drivers: false,
+        pace: Duration::from_millis(4),
+        quiet_every: Duration::from_millis(150),
+    }
+}
+
+fn run(seed: u64) -> Outcome {
+    let (env, simulation) = Env::seeded(seed);
+    simulation.quiet();
+    let heard: Arc<Mutex<(Ledger, Outcome)>> = Arc::new(Mutex::new((Ledger::new(), Outcome::default())));
+    let hearing = heard.clone();
+    let tell: Tell = Arc::new(move |record: Record| {
+        let (ledger, outcome) = &mut *hearing.lock();
+        ledger.hear(&record);
+        match record {
+            Record::Killed { struck, .. } => {
+                outcome.killed += 1;
+                outcome.struck += u64::from(struck);
+            }
+            Record::Swapped { .. } => outcome.swapped += 1,
+            Record::Withstood { .. } => outcome.withstood += 1,
+            Record::Quiet => outcome.pauses += 1,
+            Record::Did(counts) => outcome.counts.add(counts),
+            Record::Broken { claim } => outcome.broken.push(claim),
+            _ => {}
+        }
+    });
+    let life = Life::new(&mut Dice::new(seed), LASTS, End::InOrder);
+    let outer = env.clone();
+    let verified = heard.clone();
+    simulation.block_on(async move {
+        let faults = Faults::new();
+        let inner = nexus_drivers::catalogue().get("memory-path").expect("built in");
+        let config = Config::in_memory()
+            .env(env.clone())
+            .driver(Arc::new(FaultyFactory::new("faulty", inner, faults.clone())))
+            .restarts(u32::MAX, Duration::from_secs(1))
+            .watchdog(Duration::from_millis(20));
+        let nx = nexus::connect(config).await.expect("it boots");
+        life::prepare(&nx, &setting()).await.expect("the homes are made");
+        swaps::register(&nx).await.expect("the services start");
+        let homes = Ledger::new().homes().to_vec();
+        let scene = Scene::new(nx.clone(), env, life, setting(), faults, &homes, tell);
+        let looking = async || {
+            let mut ledger = verified.lock().0.clone();
+            let wrong = oracle::verify(&nx, &mut ledger).await;
+            verified.lock().1.broken.extend(wrong);
+        };
+        life::run(&scene, looking).await;
+    });
+    drop(outer);
+    let digest = simulation.trace().digest;
+    drop(simulation);
+    let outcome = std::mem::take(&mut heard.lock().1);
+    Outcome { digest, ..outcome }
+}
+
+fn number(name: &str, unsaid: u64) -> u64 {
+    std::env::var(name).ok().map_or(unsaid, |said| said.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
+    let first = number("NEXUS_FIRST_SEED", 1);
+    let seeds = number("NEXUS_SEEDS", SEEDS);
+    let mut sum = Outcome::default();
+    for seed in first..first + seeds {
+        let outcome = run(seed);
+        assert!(outcome.broken.is_empty(), "seed {seed}: {:#?}", outcome.broken);
+        sum.killed += outcome.killed;
+        sum.struck += outcome.struck;
+        sum.swapped += outcome.swapped;
+        sum.withstood += outcome.withstood;
+        sum.pauses += outcome.pauses;
+        sum.counts.add(outcome.counts);
+    }
+    // A run in which nothing happens proves nothing.
+    println!("{seeds} seeds: {sum:?}");
+    assert!(sum.killed >= 5 * seeds && sum.struck * 100 >= 30 * sum.killed, "{sum:?}");
+    assert!(sum.swapped >= seeds && sum.withstood * 4 >= seeds && sum.pauses >= 2 * seeds, "{sum:?}");
+    assert!(sum.counts.reads >= 100 * seeds && sum.counts.changes >= 100 * seeds, "{sum:?}");
+    assert!(sum.counts.refused >= seeds, "{sum:?}");
+}
+
+#[test]
+fn one_seed_of_chaos_is_one_run() {
+    let mut digests = Vec::new();
+    for seed in 1..=4 {
+        let outcome = run(seed);
+        assert_eq!(outcome, run(seed), "seed {seed}");
+        digests.push(outcome.digest);
+    }
+    digests.dedup();
+    assert!(digests.len() > 1, "seeds make a difference");
+}
