@@ -12,3 +12,4 @@ mod pipes;
 mod round_trip;
 mod statuses;
 mod tours;
+mod watching;

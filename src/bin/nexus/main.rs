@@ -6,12 +6,14 @@ mod run;
 
 mod change;
 mod content;
+mod kill;
 mod list;
 mod mounts;
 mod ps;
 mod search;
 mod serve;
 mod shell;
+mod top;
 mod tour;
 mod transfer;
 
@@ -20,6 +22,7 @@ mod failure;
 mod listing;
 mod output;
 mod session;
+mod sys;
 mod when;
 
 use std::process::ExitCode;

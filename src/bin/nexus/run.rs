@@ -10,7 +10,7 @@ use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
-use crate::{change, content, list, logs, mounts, ps, search, serve, shell, tour, transfer};
+use crate::{change, content, kill, list, logs, mounts, ps, search, serve, shell, top, tour, transfer};
 
 /// The data folder when neither the command line nor the environment names one.
 const DATA_FOLDER: &str = "nexus-data";
@@ -75,7 +75,9 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
         Command::Mounts(_) => mounts::mounts(session).await,
-        Command::Ps(_) => ps::ps(session).await,
+        Command::Ps(args) => Box::pin(ps::ps(session, args)).await,
+        Command::Top(args) => Box::pin(top::top(session, args)).await,
+        Command::Kill(args) => Box::pin(kill::kill(session, args)).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,
         Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,
         Command::Serve(_) => Err(Failure::Usage(
