@@ -40,7 +40,7 @@ fn in_span<B: Behaviour>(actor: &Arc<str>, mail: Mail<B>, awaited: bool) -> Mail
     } else {
         let span =
             tracing::trace_span!(target: TARGET, parent: None, "message", actor, message, generation = Empty);
-        span.follows_from(&Span::current());
+        span.follows_from(Span::current());
         span
     };
     if span.is_disabled() { mail } else { Arc::new(Traced { mail, span }) }

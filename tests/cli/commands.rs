@@ -93,7 +93,10 @@ fn every_result_comes_as_json() {
         &["path", "driver", "swapped"],
     );
     check("umount --json /memory", &["path"]);
-    check("ps --json", &["id", "state", "generation", "restarts", "children"]);
+    check("ps --json", &["id", "state", "generation", "restarts", "bound", "last_exit", "children"]);
+    check("top --json", &["actors", "syscalls", "mounts", "committer", "caches"]);
+    check("kill --json nexus/kernel/router", &["actor", "how", "last_exit", "generation"]);
+    check("kill --json --handling after nexus/kernel/router", &["actor", "how", "armed"]);
     let stat = &json_lines(&nexus.good("--json stat /l"))[0];
     assert_eq!((&stat["type"], &stat["target"]), (&json!("link"), &json!("/d/f")));
     let stat = &json_lines(&nexus.good("--json stat -L /l"))[0];

@@ -13,3 +13,4 @@ mod round_trip;
 mod serving;
 mod statuses;
 mod tours;
+mod watching;

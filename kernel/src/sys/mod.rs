@@ -48,6 +48,7 @@ use serde::Serialize;
 
 pub use crate::metrics::{Bucket, SyscallEntry};
 pub use actors::{ActorEntry, LastExit, Running};
+pub use store::{CacheEntry, CachesEntry, CommitterEntry};
 pub(crate) use volume::{SysVolume, mount, not_to_be_covered};
 
 use crate::gate::Right;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nexus_messages::ZoneId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Entry, Provider};
 use crate::hal::TreeId;
@@ -12,33 +12,44 @@ use crate::metrics::Bucket;
 
 pub(super) struct Store;
 
-#[derive(Serialize)]
-struct Committer {
-    batches: u64,
+/// What the committer did, as `/__sys__/store/committer` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CommitterEntry {
+    /// Batches committed.
+    pub batches: u64,
     /// Entries committed or refused in them.
-    entries: u64,
+    pub entries: u64,
     /// Batches that the metastore did not take.
-    failed: u64,
+    pub failed: u64,
     /// How long the metastore took to make the batches durable, in nanoseconds.
-    applied_ns: u64,
+    pub applied_ns: u64,
     /// Batches by how many entries they had.
-    sizes: Vec<Bucket>,
+    pub sizes: Vec<Bucket>,
     /// Batches by how long they took, in nanoseconds.
-    latency: Vec<Bucket>,
+    pub latency: Vec<Bucket>,
 }
 
-#[derive(Serialize)]
-struct Caches {
-    metadata: Cache,
-    content: Cache,
+/// What is kept in memory, as `/__sys__/store/caches` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CachesEntry {
+    /// Metadata by path.
+    pub metadata: CacheEntry,
+    /// Content by its address.
+    pub content: CacheEntry,
 }
 
-#[derive(Serialize)]
-struct Cache {
-    hits: u64,
-    misses: u64,
-    /// Paths, or bytes of content.
-    held: u64,
+/// What one cache did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CacheEntry {
+    /// Looks that found what they looked for.
+    pub hits: u64,
+    /// Looks that did not.
+    pub misses: u64,
+    /// What is held: paths, or bytes of content.
+    pub held: u64,
 }
 
 impl Provider for Store {
@@ -50,20 +61,15 @@ impl Provider for Store {
         match at {
             [] => Some(Entry::directory(["caches", "committer", "log"].map(|name| (name, false)))),
             ["caches"] => {
-                let [(metadata_hits, metadata_misses), (content_hits, content_misses)] =
-                    kernel.cache_hits_and_misses();
+                let [metadata, content] = kernel.cache_hits_and_misses();
                 let held = kernel.cache_stats();
-                let metadata = Cache {
-                    hits: metadata_hits,
-                    misses: metadata_misses,
-                    held: held.metadata_entries as u64,
-                };
-                let content = Cache { hits: content_hits, misses: content_misses, held: held.content_bytes };
-                Some(Entry::json(&Caches { metadata, content }))
+                let cache = |(hits, misses), held| CacheEntry { hits, misses, held };
+                let metadata = cache(metadata, held.metadata_entries as u64);
+                Some(Entry::json(&CachesEntry { metadata, content: cache(content, held.content_bytes) }))
             }
             ["committer"] => {
                 let (sizes, applied) = kernel.store().measured();
-                Some(Entry::json(&Committer {
+                Some(Entry::json(&CommitterEntry {
                     batches: sizes.count,
                     entries: sizes.sum,
                     failed: kernel.store().failures(),

@@ -13,7 +13,8 @@ use clap::{Args, Parser, Subcommand};
     after_help = "\
 Exit status: 0 done; 1 failed, or grep found nothing; 2 wrong usage; 3 the outcome is unknown.
 Errors are told on stderr as `nexus: OPERATION PATH: what happened (ENOENT)`.
-Logs go to stderr when $NEXUS_LOG or $RUST_LOG asks for them, such as NEXUS_LOG=debug or NEXUS_LOG=nexus_kernel=trace."
+Logs go to stderr when $NEXUS_LOG or $RUST_LOG asks for them, such as NEXUS_LOG=debug;
+NEXUS_LOG=nexus_kernel::syscall=debug tells each syscall, NEXUS_LOG=nexus_actors=trace each message of an actor."
 )]
 pub(crate) struct Cli {
     /// The data folder, made when missing [default: $NEXUS_DATA_DIR, else ./nexus-data]
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Unregister(UnregisterArgs),
     Swap(SwapArgs),
     Ps(PsArgs),
+    Top(TopArgs),
+    Kill(KillArgs),
     Serve(ServeArgs),
     Shell(ShellArgs),
     Tour(TourArgs),
@@ -344,8 +347,8 @@ pub(crate) struct UmountArgs {
 /// List the mounts and how they are
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight,
-calls, last_failure}.")]
+With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight, calls,
+last_failure}.")]
 pub(crate) struct MountsArgs {}
 
 /// List the services and how they are
@@ -415,8 +418,40 @@ pub(crate) struct SwapArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With --json: the root as one object: {path, id, kind, restart, state, generation, restarts, queued, bound, callers_waiting,
-in_flight, served, running, armed, last_exit, up_ms, children}.")]
-pub(crate) struct PsArgs {}
+in_flight, served, running, armed, last_exit, up_ms, children}. With --watch, one line each second.")]
+pub(crate) struct PsArgs {
+    /// Draw it again each second, until interrupted
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Watch the kernel at work: actors, syscalls with their rates and latencies, mounts
+///
+/// Redrawn each second. Arrows select an actor, k hurts it after asking how, q ends. What is not a terminal is given one look, with
+/// totals in the place of rates.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Calls that are answered from memory are counted, and not timed: latencies are those of all others.
+With --json: one look as one object: {actors, syscalls, mounts, committer, caches}, each as its file below /__sys__/ shows it.")]
+pub(crate) struct TopArgs {}
+
+/// Hurt an actor, to see what becomes of it
+///
+/// Prints how it ended and after how long it was back. It is in a kernel of the command's own, unless another process serves the folder.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status 1 when there is no such actor, or it is not back within 15 seconds.
+With --json: {actor, how, last_exit, generation, back_after_seconds}; with --handling {actor, how, armed}.")]
+pub(crate) struct KillArgs {
+    /// The actor's path in the tree that `ps` draws, such as nexus/kernel/router
+    pub(crate) actor: String,
+    /// What goes wrong: a panic, an exit with an error, a kill without a word, or a handler that never returns
+    #[arg(long, value_name = "HOW", default_value = "panic", value_parser = ["panic", "error", "brutal", "wedge"])]
+    pub(crate) how: String,
+    /// Not now, but when it handles its next message: before or after the handler has run
+    #[arg(long, value_name = "WHEN", value_parser = ["before", "after"])]
+    pub(crate) handling: Option<String>,
+}
 
 /// Own the data folder, and let other processes attach to it
 ///
@@ -507,6 +542,12 @@ mod tests {
         check("nexus cat", false);
         check("nexus cat --offset 3 --count 4 /a /b", true);
         check("nexus serve --agent coder-7 --clients 3", true);
+        check("nexus ps --watch --json", true);
+        check("nexus top", true);
+        check("nexus kill nexus/kernel/router", true);
+        check("nexus kill --how wedge --handling after nexus/kernel/router", true);
+        check("nexus kill --how nicely nexus/kernel/router", false);
+        check("nexus kill", false);
         check("nexus", false);
     }
 }

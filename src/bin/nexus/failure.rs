@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nexus::{Error, Executed};
+use nexus::{Error, ErrorKind, Executed, Op};
 
 /// How a command ended. The worst of several is the status of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,19 @@ impl Failure {
 
     pub(crate) fn claim(op: &'static str, found: impl fmt::Display) -> Self {
         Self::Claim { op, found: found.to_string() }
+    }
+
+    /// Whether the kernel said this.
+    pub(crate) fn is(&self, kind: ErrorKind) -> bool {
+        matches!(self, Self::Call(error) if error.kind() == kind)
+    }
+
+    /// The same failure, told of another operation: the one that the user knows of.
+    pub(crate) fn during(self, op: Op) -> Self {
+        match self {
+            Self::Call(error) => Self::Call(error.during(op)),
+            other => other,
+        }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -174,7 +187,7 @@ mod tests {
     #[test]
     fn what_may_have_been_done_has_a_status_of_its_own() {
         let check = |error: Error, status: u8| assert_eq!(Failure::from(error).status() as u8, status);
-        let failed = Error::global(nexus::Op::Write, nexus::ErrorKind::Crashed);
+        let failed = Error::global(Op::Write, ErrorKind::Crashed);
         check(failed.clone(), 1);
         check(failed.outcome_unknown(), 3);
     }

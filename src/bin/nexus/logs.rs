@@ -4,6 +4,7 @@ use std::io;
 use std::panic;
 
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -26,6 +27,8 @@ pub(crate) fn start() -> Result<(), Failure> {
             .parse()
             .map_err(|error| Failure::Usage(format!("${name} is not a filter for logs: {error}")))?;
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+        // A span is told when it ends, with how long it took: that is when it is known what came of it.
+        let lines = lines.with_span_events(FmtSpan::CLOSE);
         tracing_subscriber::registry().with(targets).with(lines).init();
     }
     let usual = panic::take_hook();

@@ -6,6 +6,7 @@ mod run;
 
 mod change;
 mod content;
+mod kill;
 mod list;
 mod mounts;
 mod ps;
@@ -13,6 +14,7 @@ mod search;
 mod serve;
 mod services;
 mod shell;
+mod top;
 mod tour;
 mod transfer;
 
@@ -21,6 +23,7 @@ mod failure;
 mod listing;
 mod output;
 mod session;
+mod sys;
 mod when;
 
 use std::process::ExitCode;

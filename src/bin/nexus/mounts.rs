@@ -1,11 +1,13 @@
 //! `mount`, `umount`, `mounts`.
 
-use nexus::{MountSpec, MountState, Op};
+use nexus::{MountSpec, MountState, MountStatus, Op};
 use serde_json::json;
 
 use crate::args::{MountArgs, UmountArgs};
 use crate::failure::Outcome;
+use crate::output::Output;
 use crate::session::{Session, path};
+use crate::sys;
 
 pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     let at = path(Op::Mount, &args.path)?;
@@ -31,11 +33,16 @@ pub(crate) async fn umount(session: &Session, args: UmountArgs) -> Outcome {
 }
 
 pub(crate) async fn mounts(session: &Session) -> Outcome {
-    for mount in session.nx.mounts().await? {
-        if session.out.is_json() {
-            session.out.json(&mount)?;
-            continue;
-        }
+    let mounts = sys::mounts(session).await?;
+    if !session.out.is_json() {
+        return list(&session.out, &mounts);
+    }
+    mounts.iter().try_for_each(|mount| session.out.json(mount))
+}
+
+/// Prints the mounts, one a line.
+pub(crate) fn list(out: &Output, mounts: &[MountStatus]) -> Outcome {
+    for mount in mounts {
         let state = match &mount.state {
             MountState::Serving => "serving".into(),
             MountState::Degraded { cause, .. } => format!("degraded: {cause}"),
@@ -46,7 +53,7 @@ pub(crate) async fn mounts(session: &Session) -> Outcome {
         let access = if mount.read_only { "read-only" } else { "read-write" };
         let options: String = mount.options.iter().map(|(key, value)| format!(" {key}={value}")).collect();
         let (point, driver) = (&mount.point, &mount.driver);
-        session.out.line(format_args!("{point} {driver} {access} {state}{options}"))?;
+        out.line(format_args!("{point} {driver} {access} {state}{options}"))?;
     }
     Ok(())
 }

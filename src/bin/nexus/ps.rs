@@ -1,55 +1,86 @@
 //! `ps`: the supervision tree.
 
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::Duration;
+
 use nexus::sys::ActorEntry;
 
+use crate::args::PsArgs;
 use crate::failure::Outcome;
 use crate::output::Output;
 use crate::session::Session;
+use crate::sys;
 
-pub(crate) async fn ps(session: &Session) -> Outcome {
-    let tree = session.nx.tree().await?;
-    if session.out.is_json() {
-        return session.out.json(&tree);
+/// How often a watched tree is drawn.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Moves to the upper left corner; the rest of a line; the rest of the screen. As every terminal understands it.
+const HOME: &str = "\x1b[H";
+const REST_OF_LINE: &str = "\x1b[K";
+const REST_OF_SCREEN: &str = "\x1b[J";
+
+pub(crate) async fn ps(session: &Session, args: PsArgs) -> Outcome {
+    let on_screen = args.watch && !session.out.is_json() && std::io::stdout().is_terminal();
+    let mut first = true;
+    loop {
+        let tree = sys::actors(session).await?;
+        if session.out.is_json() {
+            session.out.json(&tree)?;
+        } else if on_screen {
+            // Drawn over the last one, and not after clearing it: nothing flickers.
+            let lines = table(&tree).replace('\n', &format!("{REST_OF_LINE}\n"));
+            session.out.bytes(format!("{HOME}{lines}{REST_OF_SCREEN}").as_bytes())?;
+        } else {
+            if !first {
+                session.out.line("")?;
+            }
+            draw(&session.out, &tree)?;
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        session.out.flush()?;
+        first = false;
+        session.env().sleep(EVERY).await;
     }
-    draw(&session.out, &tree)
 }
 
 /// Draws the tree, one actor a line.
 pub(crate) fn draw(out: &Output, tree: &ActorEntry) -> Outcome {
-    let width = width(tree, 0);
+    out.bytes(table(tree).as_bytes())
+}
+
+fn table(tree: &ActorEntry) -> String {
+    let lines = lines(tree);
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     let head = "";
-    out.line(format_args!("{head:width$}  STATE      GENERATION  RESTARTS  QUEUED  SERVED  LAST EXIT"))?;
-    line(out, tree, "", "", width)?;
-    below(out, tree, "", width)
-}
-
-/// How many columns the names take.
-fn width(tree: &ActorEntry, depth: usize) -> usize {
-    let below = tree.children.iter().map(|child| width(child, depth + 1));
-    below.chain([depth * INDENT + tree.id.chars().count()]).max().unwrap_or_default()
-}
-
-/// Columns that each level is moved to the right.
-const INDENT: usize = 3;
-
-fn below(out: &Output, tree: &ActorEntry, indent: &str, width: usize) -> Outcome {
-    let mut children = tree.children.iter().peekable();
-    while let Some(child) = children.next() {
-        let (branch, deeper) =
-            if children.peek().is_some() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
-        line(out, child, indent, branch, width)?;
-        below(out, child, &format!("{indent}{deeper}"), width)?;
+    let mut table = format!("{head:width$}  STATE      GENERATION  RESTARTS  QUEUED  SERVED  LAST EXIT\n");
+    for (name, actor) in lines {
+        let state = format!("{:?}", actor.state).to_lowercase();
+        let last = actor.last_exit.as_ref().map_or("", |exit| &exit.told);
+        let row = format!(
+            "{name:width$}  {state:<9}  {:>10}  {:>8}  {:>6}  {:>6}  {last}",
+            actor.generation, actor.restarts, actor.queued, actor.served
+        );
+        // A text takes whatever is written to it.
+        let _ = writeln!(table, "{}", row.trim_end());
     }
-    Ok(())
+    table
 }
 
-fn line(out: &Output, tree: &ActorEntry, indent: &str, branch: &str, width: usize) -> Outcome {
-    let name = format!("{indent}{branch}{}", tree.id);
-    let state = format!("{:?}", tree.state).to_lowercase();
-    let last = tree.last_exit.as_ref().map(|exit| exit.told.clone()).unwrap_or_default();
-    let row = format!(
-        "{name:width$}  {state:<9}  {:>10}  {:>8}  {:>6}  {:>6}  {last}",
-        tree.generation, tree.restarts, tree.queued, tree.served
-    );
-    out.line(row.trim_end())
+/// The actors of a tree from top to bottom, each with its name as it hangs in the tree.
+pub(crate) fn lines(tree: &ActorEntry) -> Vec<(String, &ActorEntry)> {
+    fn below<'t>(tree: &'t ActorEntry, indent: &str, lines: &mut Vec<(String, &'t ActorEntry)>) {
+        let mut children = tree.children.iter().peekable();
+        while let Some(child) = children.next() {
+            let (branch, deeper) =
+                if children.peek().is_some() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
+            lines.push((format!("{indent}{branch}{}", child.id), child));
+            below(child, &format!("{indent}{deeper}"), lines);
+        }
+    }
+    let mut lines = vec![(tree.id.to_string(), tree)];
+    below(tree, "", &mut lines);
+    lines
 }

@@ -12,7 +12,9 @@ use crate::args::{Cli, Command};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
-use crate::{change, content, list, logs, mounts, ps, search, serve, services, shell, tour, transfer};
+use crate::{
+    change, content, kill, list, logs, mounts, ps, search, serve, services, shell, top, tour, transfer,
+};
 
 /// The data folder when neither the command line nor the environment names one.
 const DATA_FOLDER: &str = "nexus-data";
@@ -81,7 +83,9 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Register(args) => Box::pin(services::register(session, args)).await,
         Command::Unregister(args) => Box::pin(services::unregister(session, args)).await,
         Command::Swap(args) => Box::pin(services::swap(session, args)).await,
-        Command::Ps(_) => ps::ps(session).await,
+        Command::Ps(args) => Box::pin(ps::ps(session, args)).await,
+        Command::Top(args) => Box::pin(top::top(session, args)).await,
+        Command::Kill(args) => Box::pin(kill::kill(session, args)).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,
         Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,
         Command::Serve(_) => Err(Failure::Usage(
