@@ -6,7 +6,7 @@
 //! may differ.
 //!
 //! Only the administrator's handle may look below it and change what can be changed. Everybody may see that it is there, and read
-//! [`version`]. The permission provider and interceptors apply as to other paths; observers hear nothing, because nothing is committed.
+//! `version`. The permission provider and interceptors apply as to other paths; observers hear nothing, because nothing is committed.
 //!
 //! Two names are the same everywhere: `.all` is a directory with all below it as one object, and `.self` is what a directory stands for.
 //!
@@ -23,7 +23,7 @@
 //! | `syscalls/OP` | the calls of one operation: what came of them, and how long they took |
 //! | `version` | what runs here |
 //!
-//! A directory is one [`Provider`], and they stand in one list.
+//! A directory is one `Provider`, and they stand in one list.
 
 mod actors;
 mod config;
