@@ -10,7 +10,7 @@
 //! ```text
 //! /audit/{zone}/changes/00000000000000000000.log     {hash} {record as JSON}
 //! /audit/{zone}/refusals/00000000000000000000.log
-//! ```
+//! ```text
 //!
 //! A segment is named after the number of its first record. A record's hash is the BLAKE3 of the hash before it and the record's text;
 //! [`verify_segment`] checks that with nothing but the bytes. While the service runs nobody else changes its files; what is changed while it does
@@ -23,7 +23,6 @@
 //! during a swap, or an actor that was written off and lives on) only one can make it.
 //!
 //! ```
-//! # smol::block_on(async {
 //! use std::time::Duration;
 //!
 //! use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Verify};
@@ -39,8 +38,6 @@
 //! let [record] = page.records.as_slice() else { panic!("{page:?}") };
 //! assert!(matches!(&record.entry, Entry::Change { path, .. } if path.as_str() == "/plan.md"));
 //! assert_eq!(audit.call(Verify::root(), limit).await??.broken, None);
-//! # nx.shutdown().await?;
-//! # Ok::<(), nexus::Error>(()) }).unwrap();
 //! ```
 
 mod files;

@@ -19,8 +19,7 @@
 //! [`recount_s`](QuotaConfig::recount_s) seconds, and on demand with [`Recount`], which says by how much it was off. Changes that began before it was
 //! registered are not weighed, and counted with the next count.
 //!
-//! ```
-//! # smol::block_on(async {
+//! ```text
 //! use std::time::Duration;
 //!
 //! use nexus::ErrorKind;
@@ -41,8 +40,6 @@
 //! let more = Limits { bytes: Some(100), ..Limits::default() };
 //! quota.call(SetLimits { subject: tmp, limits: Some(more) }, limit).await??;
 //! nx.append("/tmp/a", "9abcdef").await?;
-//! # nx.shutdown().await?;
-//! # Ok::<(), nexus::Error>(()) }).unwrap();
 //! ```
 
 mod hooks;
