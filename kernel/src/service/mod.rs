@@ -1,7 +1,7 @@
 //! What a service is: an actor that also says what it is, what it needs, and where it stands in the way of calls.
 //!
 //! A service registers at run time. The kernel is unaware of any particular one: it knows [`Service`], a name, and a configuration. While
-//! it serves, another version can take its place ([`registry`](crate::registry)).
+//! it serves, another version can take its place (see `registry`).
 //!
 //! ```text
 //! declare → start (init) → probe → serve → export ─┐

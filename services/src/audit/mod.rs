@@ -10,7 +10,7 @@
 //! ```text
 //! /audit/{zone}/changes/00000000000000000000.log     {hash} {record as JSON}
 //! /audit/{zone}/refusals/00000000000000000000.log
-//! ```text
+//! ```
 //!
 //! A segment is named after the number of its first record. A record's hash is the BLAKE3 of the hash before it and the record's text;
 //! [`verify_segment`] checks that with nothing but the bytes. While the service runs nobody else changes its files; what is changed while it does
@@ -22,7 +22,7 @@
 //! The directory belongs on a content-addressed mount, as the root is: there an append is one commit with a precondition, and of two writers (two versions
 //! during a swap, or an actor that was written off and lives on) only one can make it.
 //!
-//! ```
+//! ```text
 //! use std::time::Duration;
 //!
 //! use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Verify};
