@@ -1,6 +1,6 @@
 //! What the service registry publishes: from a name to the slot in which a version serves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,8 @@ pub(crate) struct Services {
 /// The services of one moment.
 #[derive(Clone, Default)]
 pub(crate) struct Listed {
-    pub(crate) enlisted: HashMap<Arc<str>, Arc<Enlisted>, foldhash::fast::RandomState>,
+    /// By name: whoever goes through them does so in one order, so that a simulated run is one run.
+    pub(crate) enlisted: BTreeMap<Arc<str>, Arc<Enlisted>>,
     /// Those that are registered and could not be started, with the cause.
     pub(crate) absent: BTreeMap<Arc<str>, (ServiceSpec, String)>,
 }
