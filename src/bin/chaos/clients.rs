@@ -212,20 +212,7 @@ impl Client {
     }
 
     async fn next(&mut self) -> bool {
-        let scene = &self.scene;
-        let called = scene.call("call", COUNTER, SERVICE_MAX, self.counter.call(Next, SERVICE_MAX)).await;
-        scene.count(|counts| counts.service_calls += 1);
-        let mut counter = scene.counter.lock();
-        match called {
-            Some(Ok(_)) => counter.answered += 1,
-            Some(Err(error)) if error.executed() == Executed::Unknown => {
-                counter.unknown += 1;
-                scene.count(|counts| counts.service_crashes += 1);
-            }
-            Some(Err(_)) | None if scene.is_dying() => {}
-            Some(Err(error)) => scene.broken(format_args!("a call of the counter failed: {error}")),
-            None => counter.unknown += 1,
-        }
+        next(&self.scene, &self.counter).await;
         true
     }
 
@@ -247,20 +234,7 @@ impl Client {
     }
 
     async fn try_forbidden(&mut self) -> bool {
-        let Some(path) = self.path(&format!("{FORBIDDEN}/c{}", self.number)) else { return false };
-        let scene = &self.scene;
-        let writing = scene.nx.send(SysWrite::at(&path, "it should not be here").create());
-        match scene.call("write", path.as_str(), SYSCALL_MAX, writing).await {
-            Some(Ok(_)) => scene.broken("a forbidden operation passed"),
-            Some(Err(error)) => match error.kind() {
-                ErrorKind::Refused | ErrorKind::Crashed | ErrorKind::PermissionDenied => {
-                    scene.count(|counts| counts.refused += 1);
-                }
-                _ if scene.is_dying() => {}
-                _ => scene.broken(format_args!("what is forbidden failed otherwise: {error}")),
-            },
-            None => {}
-        }
+        try_forbidden(&self.scene, &format!("c{}", self.number)).await;
         true
     }
 
@@ -319,6 +293,43 @@ impl Client {
     fn path(&self, text: &str) -> Option<VPath> {
         let parsed = parsed(text);
         parsed.inspect_err(|error| self.scene.broken(error)).ok()
+    }
+}
+
+/// Has the counter count.
+pub(crate) async fn next(scene: &Scene, counter: &ServiceRef<Counter1>) {
+    let called = scene.call("call", COUNTER, SERVICE_MAX, counter.call(Next, SERVICE_MAX)).await;
+    scene.count(|counts| counts.service_calls += 1);
+    let mut counter = scene.counter.lock();
+    match called {
+        Some(Ok(_)) => counter.answered += 1,
+        Some(Err(error)) if error.executed() == Executed::Unknown => {
+            counter.unknown += 1;
+            scene.count(|counts| counts.service_crashes += 1);
+        }
+        Some(Err(_)) | None if scene.is_dying() => {}
+        Some(Err(error)) => scene.broken(format_args!("a call of the counter failed: {error}")),
+        None => counter.unknown += 1,
+    }
+}
+
+/// Writes where the policy lets nobody write.
+pub(crate) async fn try_forbidden(scene: &Scene, name: &str) {
+    let path = match parsed(&format!("{FORBIDDEN}/{name}")) {
+        Ok(path) => path,
+        Err(error) => return scene.broken(error),
+    };
+    let writing = scene.nx.send(SysWrite::at(&path, "it should not be here").create());
+    match scene.call("write", path.as_str(), SYSCALL_MAX, writing).await {
+        Some(Ok(_)) => scene.broken("a forbidden operation passed"),
+        Some(Err(error)) => match error.kind() {
+            ErrorKind::Refused | ErrorKind::Crashed | ErrorKind::PermissionDenied => {
+                scene.count(|counts| counts.refused += 1);
+            }
+            _ if scene.is_dying() => {}
+            _ => scene.broken(format_args!("what is forbidden failed otherwise: {error}")),
+        },
+        None => {}
     }
 }
 

@@ -7,13 +7,14 @@ use nexus::dispatch::{Observer, Registration};
 use nexus::service::Service;
 use nexus::{Event, EventMask, MountSpec, Nexus, ServiceSwapped, SwapOptions};
 
+use crate::clients;
 use crate::model::{PLAIN, SCRATCH};
 use crate::plan::{Flaw, Swap, Which};
 use crate::record::Record;
-use crate::scene::Scene;
+use crate::scene::{MOMENT, Scene};
 use crate::services::{COUNTER, Counter1, Counter2, Made, POLICY, PROBATION, Policy1, Policy2};
 
-/// How long a version that breaks may serve: its callers find out at once.
+/// How long a version that breaks may serve: who calls it finds out at once.
 const SWAP_BACK_MAX: Duration = Duration::from_secs(30);
 
 /// The time between two replacements of the driver, and between two changes of mounts and hooks.
@@ -91,7 +92,7 @@ async fn carry_out(scene: &Arc<Scene>, planned: &Swap, number: u64) {
     }
 }
 
-/// Waits until a version that breaks was swapped back.
+/// Uses a version that breaks until it was swapped back. Those who use it otherwise may be at a pause, which waits for this.
 async fn back(scene: &Arc<Scene>, service: Which, flaw: Flaw, done: &ServiceSwapped, number: u64) {
     let is_back = || match scene.nx.services() {
         Ok(all) => all.iter().any(|status| {
@@ -100,9 +101,20 @@ async fn back(scene: &Arc<Scene>, service: Which, flaw: Flaw, done: &ServiceSwap
         }),
         Err(_) => true,
     };
-    if scene.comes_about(SWAP_BACK_MAX, || scene.is_stopped() || scene.is_dying() || is_back()).await {
-        scene.tell(Record::Withstood { service, flaw });
-        return;
+    let Ok(counter) = scene.nx.service(COUNTER) else {
+        return scene.broken("the administrator is given no service");
+    };
+    let began = scene.env.now();
+    while scene.env.now().saturating_duration_since(began) < SWAP_BACK_MAX {
+        if scene.is_stopped() || scene.is_dying() || is_back() {
+            scene.tell(Record::Withstood { service, flaw });
+            return;
+        }
+        match service {
+            Which::Counter => clients::next(scene, &counter).await,
+            Which::Policy => clients::try_forbidden(scene, "swapper").await,
+        }
+        scene.env.sleep(MOMENT).await;
     }
     let status = scene.nx.services().ok();
     scene.broken(format_args!("a version that breaks still serves: {done:?}, {status:?}"));
