@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nexus::actors::{Inject, Moment};
 use nexus::service::ServiceRef;
-use nexus::{Config, ErrorKind, Executed, ServiceState, SwapMode, SwapOptions};
+use nexus::{Config, ErrorKind, Executed, Kill, ServiceState, SwapMode, SwapOptions};
 
 use crate::counter::{self, Break, Counter, Counter2, Fault, Next, NextByItself, SOON, Sum};
 
@@ -161,6 +162,23 @@ async fn a_crash_on_probation_brings_the_version_before_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_dies_of_the_news_brings_the_version_before_back_all_the_same() {
+    for moment in [Moment::Before, Moment::After] {
+        let nx = nexus::connect(Config::in_memory()).await.unwrap();
+        let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+        assert_eq!(counter.call(Next, SOON).await.unwrap(), 1);
+        nx.swap::<Counter2>("counter", counter::Config::fault(Fault::Serving)).await.unwrap();
+
+        assert!(nx.kill("nexus/registry/services", Kill::Handling(Inject::Kill, moment)).await.unwrap());
+        counter.call(Next, SOON).await.unwrap_err();
+        assert_eq!(counter.call(Next, SOON).await.unwrap(), 2, "{moment:?}: the version before is back");
+        let status = nx.services().unwrap().remove(0);
+        assert_eq!((status.serving.unwrap().number, status.swap_backs), (1, 1), "{moment:?}");
+        nx.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_calls_only_the_one_that_broke_a_version_fails() {
     let nx = nexus::connect(Config::in_memory()).await.unwrap();
     let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
@@ -219,7 +237,7 @@ async fn after_probation_a_crash_is_a_restart() {
         tokio::task::yield_now().await;
     }
     assert_eq!(counter.call(Next, SOON).await.unwrap(), 1);
-    nx.kill("nexus/services/counter@2", nexus::Kill::Panic).await.unwrap();
+    nx.kill("nexus/services/counter@2", Kill::Panic).await.unwrap();
     assert_eq!(counter.call(Next, SOON).await.unwrap(), 2, "from what it had published");
     let status = nx.services().unwrap().remove(0);
     assert_eq!((status.serving.unwrap().number, status.swap_backs), (2, 0));
@@ -314,7 +332,7 @@ async fn the_registry_can_be_killed_at_any_moment_of_a_swap() {
             for _ in 0..round * 5 {
                 tokio::task::yield_now().await;
             }
-            nx.kill("nexus/registry/services", nexus::Kill::Panic).await.unwrap();
+            nx.kill("nexus/registry/services", Kill::Panic).await.unwrap();
         };
         let (swapped, ()) = tokio::join!(swap, killing);
         if let Err(error) = swapped {

@@ -13,7 +13,7 @@ use super::messages::Exited;
 use super::view::{Active, Enlisted, error, path_of};
 use super::{Chosen, Registry};
 use crate::dispatch::{Cover, Uncover};
-use crate::hal::{Change, Entry, RowKey, Table, TreeId};
+use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{decode, encode};
 use crate::service::{Begin, Generation, Made, Making};
@@ -40,7 +40,7 @@ fn key(name: &str) -> RowKey {
 
 /// The services that the metastore remembers.
 pub(super) fn remembered(kernel: &Kernel) -> Result<Vec<(Arc<str>, ServiceSpec)>> {
-    let failed = |why: crate::hal::StoreError| Error::global(Op::Service, why.kind()).because(why);
+    let failed = |why: StoreError| Error::global(Op::Service, why.kind()).because(why);
     let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
     let prefix = RowKey::new(Table::Settings, PREFIX);
     let mut services = Vec::new();
@@ -69,6 +69,27 @@ pub(super) async fn remember(
 ) -> Result<Receipt> {
     let row = ServiceRow { factory: spec.factory.clone(), config: spec.config.clone() };
     commit(kernel, name, caller, Change::Put(key(name), encode(&row))).await
+}
+
+/// Remembers the version that serves, if another one is remembered. Whoever does it at the same time, the one that serves in the end is remembered
+/// in the end.
+pub(super) async fn remember_serving(kernel: &Kernel, enlisted: &Enlisted) -> Result<()> {
+    loop {
+        let serving = enlisted.serving();
+        if is_remembered(kernel, &enlisted.name, &serving.spec)? {
+            return Ok(());
+        }
+        remember(kernel, &enlisted.name, &serving.spec, &Caller::administrator()).await?;
+    }
+}
+
+fn is_remembered(kernel: &Kernel, name: &str, spec: &ServiceSpec) -> Result<bool> {
+    let failed = |why: StoreError| error(name, why.kind()).because(why);
+    let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
+    let key = key(name);
+    let Some(value) = rows.reader.get(&key).map_err(failed)? else { return Ok(false) };
+    let row: ServiceRow = decode(&key, &value).map_err(failed)?;
+    Ok(row == ServiceRow { factory: spec.factory.clone(), config: spec.config.clone() })
 }
 
 /// Forgets a service.
@@ -137,10 +158,10 @@ pub(super) fn make(
     let monitor: Monitor = Arc::new(move |exit: &ChildExit| {
         if is_failure(&exit.reason)
             && let Some(enlisted) = services.upgrade().and_then(|services| services.find(&of))
-            && let Some(version) = enlisted.version(number).filter(|version| version.is_on_probation())
+            && let Some(version) = enlisted.version(number)
         {
             // Before it is restarted, so that what waits in its mailbox is not begun by it, but by the version that comes back.
-            version.hold();
+            version.breaks(&exit.reason);
         }
         // A registry that is closed for good has nobody to swap back.
         let _ = told.signal(Exited { name: of.clone(), number, reason: exit.reason.clone() });
@@ -305,15 +326,15 @@ pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
     enlisted.set_trial(None);
     enlisted.only_change();
     enlisted.forget_unused_reserve();
-    let published = enlisted.note_published();
+    enlisted.note_published();
     let (kernel, enlisted) = (kernel.clone(), enlisted.clone());
     kernel.env().clone().spawn("registry.settle", async move {
         let covered = enlisted.covered();
-        let serving = enlisted.serving();
-        if published
-            && let Err(why) = remember(&kernel, &enlisted.name, &serving.spec, &Caller::administrator()).await
+        // Not what is being removed: it is forgotten.
+        if !enlisted.is_leaving()
+            && let Err(why) = remember_serving(&kernel, &enlisted).await
         {
-            tracing::error!(service = %enlisted.name, %why, "the next boot starts the version before");
+            tracing::error!(service = %enlisted.name, %why, "the next boot starts another version");
         }
         if let Err(why) = cover(&kernel, &enlisted, &covered.iter().collect::<Vec<_>>()).await {
             tracing::warn!(service = %enlisted.name, %why, "hooks of another version may still be listed");

@@ -3,7 +3,8 @@
 //! Owns:       who needs whom, `table.rs`; the slots in which versions serve, published as they are, `view.rs`; their rows in the metastore.
 //! Asks:       the dispatch, the services' supervisor, the committer, and the versions themselves.
 //! On restart: takes the last published services, warm or cold: their actors are the supervisor's and went on. A change that was under way
-//!             is undone by what it leaves behind; its caller is told that the outcome is unknown. Probation begins anew.
+//!             is undone by what it leaves behind; its caller is told that the outcome is unknown. Probation goes on, and a version that broke
+//!             on it is swapped back.
 //! Bounds:     `SERVICES_MAX` services, one change of each at a time, `MAILBOX_MAX` messages.
 
 mod admin;
@@ -44,7 +45,7 @@ impl Behaviour for Registry {
     const NAME: &'static str = "registry";
 
     fn init(kernel: Weak<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
-        let generation = start.generation();
+        let (generation, me) = (start.generation(), start.me().clone());
         async move {
             let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()))?;
             let listed = kernel.services().claim(generation).map_err(ExitReason::error)?;
@@ -54,6 +55,10 @@ impl Behaviour for Registry {
                 change::settle(&kernel, enlisted);
                 if let Some(number) = enlisted.on_probation() {
                     swap::end_probation_later(&kernel, enlisted.clone(), number);
+                    // The incarnation before may have died of the news, and the version waits for the one before it.
+                    if let Some(reason) = enlisted.serving().broke() {
+                        let _ = me.signal(Exited { name: enlisted.name.clone(), number, reason });
+                    }
                 }
             }
             Ok(Self { kernel, table, generation })

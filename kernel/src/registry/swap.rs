@@ -17,10 +17,10 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use nexus_actors::{ExitReason, Ref, SlotSwapError, Swapped};
 use nexus_messages::syscall::SwapMode;
-use nexus_messages::{Caller, Error, ErrorKind, Result};
+use nexus_messages::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
-use super::change::{Role, Undo, cover, make, not_fit, remember, start, stop};
+use super::change::{Role, Undo, cover, make, not_fit, remember, remember_serving, start, stop};
 use super::enlist::declare;
 use super::messages::{Enlist, Enlistment};
 use super::view::{Active, Enlisted, Reserve, ServiceSwapped, ServiceVersion, error};
@@ -55,7 +55,7 @@ pub(super) async fn swap(
     undo.starts(&new);
 
     // On probation from its first call on.
-    new.set_probation(true);
+    new.begin_probation();
     enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
     let inside = enlisted.slot.in_flight();
     let swapped = match policy.mode {
@@ -246,7 +246,7 @@ pub(super) fn end_probation_later(kernel: &Arc<Kernel>, enlisted: Arc<Enlisted>,
 async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Result<()> {
     let Some(reserve) = enlisted.standing.lock().reserve.take() else { return Ok(()) };
     let serving = enlisted.serving();
-    serving.set_probation(false);
+    serving.pass_probation();
     let Reserve { generation, retired, .. } = reserve;
     let covered = cover(kernel, enlisted, &[&serving]).await;
     let ending = kernel.clone();
@@ -276,15 +276,15 @@ pub(super) async fn swap_back(
         Ok(swapped) => swapped,
         Err(why) => {
             tracing::error!(service = %enlisted.name, %why, "the version before could not come back");
-            broken.release();
+            broken.pass_probation();
             return None;
         }
     };
     enlisted.note_published();
-    broken.set_probation(false);
+    broken.fail_probation();
     tracing::error!(service = %enlisted.name, broken = ?broken, back = ?old, %why, "swapped back");
 
-    if let Err(why) = remember(&kernel, &enlisted.name, &old.spec, &Caller::administrator()).await {
+    if let Err(why) = remember_serving(&kernel, &enlisted).await {
         tracing::error!(service = %enlisted.name, %why, "the next boot starts the version that broke");
     }
     // What waits in the broken version's mailbox goes back to its callers, who send it to the old one.

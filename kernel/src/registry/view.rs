@@ -194,7 +194,7 @@ impl Services {
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Enlisted>> {
         let found = self.listed.read(|listed| listed.enlisted.get(name).cloned());
-        found.filter(|enlisted| !enlisted.leaving.load(Ordering::Acquire))
+        found.filter(|enlisted| !enlisted.is_leaving())
     }
 
     pub(crate) fn listed(&self) -> Arc<Listed> {
@@ -264,13 +264,10 @@ impl Enlisted {
         published.unwrap_or_else(|| self.standing.lock().serving.clone())
     }
 
-    /// Takes note of what was published; true when it was not noted before.
-    pub(super) fn note_published(&self) -> bool {
+    /// Takes note of what was published.
+    pub(super) fn note_published(&self) {
         let serving = self.serving();
-        let mut standing = self.standing.lock();
-        let is_new = standing.serving.number != serving.number;
-        standing.serving = serving;
-        is_new
+        self.standing.lock().serving = serving;
     }
 
     /// The version of this number, while it serves or waits in reserve or is on trial.
@@ -367,6 +364,11 @@ impl Enlisted {
     /// From now on nobody finds it. Who is inside stays until it leaves.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Whether it is removed.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// Whether a change of it is under way.

@@ -14,6 +14,7 @@ use nexus_actors::{
 };
 use nexus_messages::syscall::ServiceSpec;
 use nexus_supervisors::ChildSpec;
+use parking_lot::Mutex;
 
 use super::hooks::{HookKey, Run};
 use super::{Carry, Facts, Making, Published, Service, Setup};
@@ -38,8 +39,10 @@ pub(crate) struct Generation {
     hooks: Vec<Run>,
     /// Whether its actor was started: one that is started on demand was not, before the first call.
     started: AtomicBool,
-    /// Whether a crash of it brings the version before back.
+    /// Whether a crash of it brings the version before back. Changed under the lock of `broke`.
     probation: AtomicBool,
+    /// How it broke on probation. Invariant: while this is there, what comes to its mailbox waits.
+    broke: Mutex<Option<ExitReason>>,
     /// Mails of its hooks that found the mailbox full, or nobody there.
     missed: AtomicU64,
 }
@@ -81,6 +84,7 @@ impl Made {
             hooks,
             started: AtomicBool::new(false),
             probation: AtomicBool::new(false),
+            broke: Mutex::default(),
             missed: AtomicU64::new(0),
         };
         Self { generation: Arc::new(generation), child }
@@ -149,14 +153,18 @@ impl Generation {
         self.actor.fail(status.generation, panicked.clone().into_exit(Some(doing)));
     }
 
-    /// Lets what comes to its mailbox wait: it broke on probation, and another version is to answer.
-    pub(crate) fn hold(&self) {
-        self.control.suspend();
+    /// It ended so. On probation, what comes to its mailbox waits from now on: another version is to answer.
+    pub(crate) fn breaks(&self, why: &ExitReason) {
+        let mut broke = self.broke.lock();
+        if self.is_on_probation() {
+            self.control.suspend();
+            *broke = Some(why.clone());
+        }
     }
 
-    /// Undoes [`hold`](Self::hold).
-    pub(crate) fn release(&self) {
-        self.control.resume();
+    /// How it broke on probation, if it did.
+    pub(crate) fn broke(&self) -> Option<ExitReason> {
+        self.broke.lock().clone()
     }
 
     pub(crate) fn status(&self) -> ActorStatus {
@@ -177,8 +185,24 @@ impl Generation {
         self.probation.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_probation(&self, on: bool) {
-        self.probation.store(on, Ordering::Relaxed);
+    pub(crate) fn begin_probation(&self) {
+        let _broke = self.broke.lock();
+        self.probation.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on a crash of it is a restart. Should it have broken, it answers what waits all the same.
+    pub(crate) fn pass_probation(&self) {
+        let mut broke = self.broke.lock();
+        self.probation.store(false, Ordering::Relaxed);
+        if broke.take().is_some() {
+            self.control.resume();
+        }
+    }
+
+    /// The version before is back. What waits in the mailbox of this one goes there when it is stopped.
+    pub(crate) fn fail_probation(&self) {
+        let _broke = self.broke.lock();
+        self.probation.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn count_missed(&self) {
