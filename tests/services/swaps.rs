@@ -245,6 +245,29 @@ async fn after_probation_a_crash_is_a_restart() {
     nx.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_probation_not_even_the_first_call_brings_the_version_before_back() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+    counter.call(Next, SOON).await.unwrap();
+    // The swap has not ended before it is dropped, and the new version serves meanwhile.
+    let inside = counter.lease().await.unwrap();
+    let (swapping, broken) = (nx.clone(), counter::Config::fault(Fault::Serving));
+    let swap = tokio::spawn(async move {
+        swapping.swap_with::<Counter2>("counter", broken, SwapOptions::new().probation(Duration::ZERO)).await
+    });
+    let serving = || nx.services().unwrap().remove(0).serving.unwrap().number;
+    while serving() != 2 {
+        tokio::task::yield_now().await;
+    }
+    counter.call(Next, SOON).await.unwrap_err();
+    counter.call(Sum, SOON).await.unwrap();
+    drop(inside);
+    swap.await.unwrap().unwrap();
+    assert_eq!((serving(), nx.services().unwrap()[0].swap_backs), (2, 0));
+    nx.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_service_that_calls_itself_during_an_exclusive_swap_does_not_deadlock() {
     let nx = nexus::connect(Config::in_memory()).await.unwrap();

@@ -53,7 +53,7 @@ impl Behaviour for Registry {
             let table = Table::of(serving.map(|version| (version.service.clone(), version.facts.clone())));
             for enlisted in listed.enlisted.values() {
                 change::settle(&kernel, enlisted);
-                if let Some(number) = enlisted.on_probation() {
+                if let Some(number) = enlisted.has_reserve() {
                     swap::end_probation_later(&kernel, enlisted.clone(), number);
                     // The incarnation before may have died of the news, and the version waits for the one before it.
                     if let Some(reason) = enlisted.serving().broke() {
@@ -198,7 +198,8 @@ impl Handle<Exited> for Registry {
         if let Some(trial) = enlisted.trial().filter(|trial| trial.generation.number == m.number) {
             trial.differs(format!("it ended: {}", m.reason));
         }
-        if enlisted.on_probation() != Some(m.number) || !change::is_failure(&m.reason) {
+        let on_probation = enlisted.has_reserve() == Some(m.number) && enlisted.serving().is_on_probation();
+        if !on_probation || !change::is_failure(&m.reason) {
             return Reply::Now(());
         }
         let (kernel, reason) = (self.kernel.clone(), m.reason);

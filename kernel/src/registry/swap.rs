@@ -55,7 +55,9 @@ pub(super) async fn swap(
     undo.starts(&new);
 
     // On probation from its first call on.
-    new.begin_probation();
+    if !policy.probation.is_zero() {
+        new.begin_probation();
+    }
     enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
     let inside = enlisted.slot.in_flight();
     let swapped = match policy.mode {
@@ -234,7 +236,7 @@ pub(super) fn end_probation_later(kernel: &Arc<Kernel>, enlisted: Arc<Enlisted>,
         let until = enlisted.standing.lock().reserve.as_ref().map(|reserve| reserve.until);
         let Some(until) = until else { return };
         kernel.env().sleep(until.saturating_duration_since(kernel.env().now())).await;
-        if enlisted.on_probation() == Some(number)
+        if enlisted.has_reserve() == Some(number)
             && let Err(why) = conclude(&kernel, &enlisted).await
         {
             tracing::warn!(service = %enlisted.name, %why, "the version before is kept for longer");

@@ -292,8 +292,8 @@ impl Enlisted {
         self.standing.lock().dormant.clone()
     }
 
-    /// The number of the version that serves, while it is on probation.
-    pub(super) fn on_probation(&self) -> Option<u64> {
+    /// The number of the version that serves, while the one before is kept in reserve for it.
+    pub(super) fn has_reserve(&self) -> Option<u64> {
         let serving = self.serving().number;
         self.standing.lock().reserve.as_ref().map(|reserve| reserve.of).filter(|of| *of == serving)
     }
@@ -434,7 +434,9 @@ impl Enlisted {
             name: self.name.clone(),
             state: match (generation.is_started(), &standing.reserve) {
                 (false, _) => ServiceState::Dormant,
-                (true, Some(reserve)) if reserve.of == generation.number => ServiceState::OnProbation,
+                (true, Some(reserve)) if reserve.of == generation.number && generation.is_on_probation() => {
+                    ServiceState::OnProbation
+                }
                 (true, _) => ServiceState::Serving,
             },
             factory: generation.spec.factory.clone(),

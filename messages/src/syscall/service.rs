@@ -26,7 +26,7 @@ pub struct SwapOptions {
     pub mode: Option<SwapMode>,
     /// How long the calls inside the old version may take to end, and the state to be handed over.
     pub limit: Option<Duration>,
-    /// For how long after the swap a crash of the new version brings the old one back.
+    /// For how long after the swap a crash of the new version brings the old one back. Zero: no crash does.
     pub probation: Option<Duration>,
     /// The swap waits until the new version has answered this many copies of real calls as the old one did. Zero: no trial.
     pub shadow: Option<u32>,
