@@ -499,10 +499,11 @@ async fn greet(
 /// What the host says of a socket that cannot be reached.
 fn host(folder: &Path, error: io::Error) -> NoConnection {
     match error.kind() {
-        // There is none, its owner is dead, or it has more clients waiting than it can take at once.
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => {
-            NoConnection::Nobody(error)
-        }
+        // There is none, its owner is dead or died while we stood in its queue, or it has more clients waiting than it can take at once.
+        io::ErrorKind::NotFound
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::WouldBlock => NoConnection::Nobody(error),
         io::ErrorKind::PermissionDenied => {
             let told = Error::on_host(Op::Connect, folder, ErrorKind::PermissionDenied);
             NoConnection::Final(told.because("the socket belongs to another user"))
@@ -640,5 +641,23 @@ impl Drop for Driver {
     /// It may end with its runtime.
     fn drop(&mut self) {
         self.connection.lose(Lost::During { why: "the handle ended".into(), executed: true });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_dies_while_we_stand_in_its_queue_is_nobody_and_not_a_failure() {
+        for kind in [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::WouldBlock,
+        ] {
+            let found = host(Path::new("data"), kind.into());
+            assert!(matches!(found, NoConnection::Nobody(_)), "{kind:?}: {found:?}");
+        }
     }
 }
