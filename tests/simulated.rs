@@ -42,6 +42,10 @@ use crate::scene::{Scene, Setting, Tell};
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 24;
 
+/// One of so many seeds is run twice, and so many at least.
+const SEEDS_A_REPLAY: u64 = 50;
+const REPLAYS_MIN: u64 = 3;
+
 /// How much virtual time a run takes.
 const LASTS: Duration = Duration::from_millis(400);
 
@@ -175,7 +179,8 @@ fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
 fn one_seed_of_chaos_is_one_run() {
     let mut digests = Vec::new();
     let first = number("NEXUS_FIRST_SEED", 1);
-    for seed in first..first + number("NEXUS_SEEDS", 4) {
+    let seeds = number("NEXUS_SEEDS", SEEDS).div_ceil(SEEDS_A_REPLAY);
+    for seed in first..first + seeds.max(REPLAYS_MIN) {
         let ((one, steps), (other, other_steps)) = (traced(seed), traced(seed));
         assert_eq!(one, other, "seed {seed}: {}", parting(&steps, &other_steps));
         digests.push(one.digest);
