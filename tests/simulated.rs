@@ -159,6 +159,8 @@ fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
             println!("seed {seed}: {:#?}", outcome.broken);
             broken.insert(seed, outcome.broken);
         }
+        // Two processes that run the same seeds print the same.
+        sum.digest = sum.digest.rotate_left(1) ^ outcome.digest;
         sum.killed += outcome.killed;
         sum.struck += outcome.struck;
         sum.swapped += outcome.swapped;
