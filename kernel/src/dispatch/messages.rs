@@ -7,7 +7,6 @@ use nexus_messages::Message;
 use super::hook::{HookId, Registration};
 use super::table::{HookError, HookInfo};
 use crate::registry::Enlisted;
-use crate::service::Generation;
 
 /// Adds a hook. Calls that begin after the reply pass it. Not to be repeated without looking: it would be there twice.
 #[derive(Debug, Clone)]
@@ -42,31 +41,18 @@ impl Message for ReplaceHooks {
     const NAME: &'static str = "dispatch.replace";
 }
 
-/// Lets calls meet the hooks of these versions of a service: each call those of the version that serves when it begins. What was said of the
-/// service before is replaced in one step; its place among the others stays. Repeating it does nothing.
+/// Looks which versions of a service may serve now, and lets calls meet their hooks: each call those of the version that serves when it begins.
+/// None, when the service is removed. What was there of the service is replaced in one step; its place among the others stays. Asked once more,
+/// or late, it does no harm: it goes by what is so when it is handled.
 #[derive(Debug, Clone)]
 pub(crate) struct Cover {
     /// The service.
     pub(crate) enlisted: Arc<Enlisted>,
-    /// The versions that may serve while this holds.
-    pub(crate) versions: Vec<Arc<Generation>>,
 }
 
 impl Message for Cover {
     type Reply = Result<(), HookError>;
     const NAME: &'static str = "dispatch.cover";
-}
-
-/// Takes the hooks of a service away. Calls that have begun may still meet them. Repeating it does nothing.
-#[derive(Debug, Clone)]
-pub(crate) struct Uncover {
-    /// The service.
-    pub(crate) name: Arc<str>,
-}
-
-impl Message for Uncover {
-    type Reply = Result<(), HookError>;
-    const NAME: &'static str = "dispatch.uncover";
 }
 
 /// All hooks, in the order of registration.

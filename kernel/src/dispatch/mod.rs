@@ -26,7 +26,7 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Sta
 pub use hook::{
     HookId, HookKind, Interceptor, MountHook, Observer, OpSet, Registration, Resolution, Resolver,
 };
-pub(crate) use messages::{Cover, Uncover};
+pub(crate) use messages::Cover;
 pub use messages::{ListHooks, Register, ReplaceHooks, Unregister};
 pub(crate) use passage::{Passage, Wants};
 pub use pattern::{PATTERN_DEPTH_MAX, Pattern, PatternError};
@@ -98,15 +98,8 @@ impl Handle<ReplaceHooks> for Dispatch {
 
 impl Handle<Cover> for Dispatch {
     fn handle(&mut self, m: Cover, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<(), HookError>> {
-        let done = self.table.cover(m.enlisted, &m.versions);
+        let done = self.table.cover(m.enlisted);
         Reply::Now(self.publish(cx, done))
-    }
-}
-
-impl Handle<Uncover> for Dispatch {
-    fn handle(&mut self, m: Uncover, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<(), HookError>> {
-        self.table.uncover(&m.name);
-        Reply::Now(self.publish(cx, Ok(())))
     }
 }
 

@@ -10,7 +10,7 @@ use super::hook::{Hook, HookId, HookKind, Registration};
 use super::services::Covered;
 use super::view::DispatchView;
 use crate::registry::Enlisted;
-use crate::service::{Generation, HookKey, Shape};
+use crate::service::{HookKey, Shape};
 
 /// The most hooks that one kernel has, of all kinds together.
 pub const HOOKS_MAX: usize = 4_096;
@@ -126,13 +126,15 @@ impl HookTable {
         Ok(ids)
     }
 
-    /// Lets calls meet the hooks of these versions of a service, and no longer those of others.
-    pub(crate) fn cover(
-        &mut self,
-        enlisted: Arc<Enlisted>,
-        versions: &[Arc<Generation>],
-    ) -> Result<(), HookError> {
-        let covered = Covered::new(enlisted, versions);
+    /// Lets calls meet the hooks of the versions of a service that may serve now, and no longer those of others.
+    pub(crate) fn cover(&mut self, enlisted: Arc<Enlisted>) -> Result<(), HookError> {
+        let versions = enlisted.versions();
+        if enlisted.is_leaving() || versions.iter().all(|version| version.facts.hooks.is_empty()) {
+            // Another one may have taken its name since.
+            self.services.retain(|_, covered| !Arc::ptr_eq(&covered.enlisted, &enlisted));
+            return Ok(());
+        }
+        let covered = Covered::new(enlisted, &versions);
         let place = self.place_of(covered.name());
         let others = self.len() - place.map_or(0, |place| self.services[&place].keys.len());
         if others + covered.keys.len() > self.max {
@@ -151,11 +153,6 @@ impl HookTable {
         });
         self.services.insert(place, covered);
         Ok(())
-    }
-
-    /// Takes the hooks of a service away.
-    pub(crate) fn uncover(&mut self, name: &str) {
-        self.services.retain(|_, covered| **covered.name() != *name);
     }
 
     fn place_of(&self, service: &str) -> Option<HookId> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::messages::Exited;
 use super::view::{Active, Enlisted, error, path_of};
 use super::{Chosen, Registry};
-use crate::dispatch::{Cover, Uncover};
+use crate::dispatch::Cover;
 use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{decode, encode};
@@ -225,17 +225,9 @@ async fn stop_child(kernel: &Kernel, id: &str) {
     }
 }
 
-/// Lets calls see the hooks of these versions of the service: of whichever serves when they begin.
-pub(super) async fn cover(
-    kernel: &Kernel,
-    enlisted: &Arc<Enlisted>,
-    versions: &[&Arc<Generation>],
-) -> Result<()> {
-    if versions.iter().all(|version| version.facts.hooks.is_empty()) {
-        return uncover(kernel, &enlisted.name).await;
-    }
-    let versions = versions.iter().map(|version| (*version).clone()).collect();
-    let cover = Cover { enlisted: enlisted.clone(), versions };
+/// Lets calls see the hooks of the versions of the service that may serve: of whichever does when they begin. None when it is removed.
+pub(super) async fn cover(kernel: &Kernel, enlisted: &Arc<Enlisted>) -> Result<()> {
+    let cover = Cover { enlisted: enlisted.clone() };
     let covered = kernel.dispatch_actor().call(cover, DISPATCH_MAX).await;
     match covered {
         Ok(Ok(())) => Ok(()),
@@ -244,78 +236,86 @@ pub(super) async fn cover(
     }
 }
 
-/// Takes the hooks of a service away.
-pub(super) async fn uncover(kernel: &Kernel, name: &Arc<str>) -> Result<()> {
-    let uncovered = kernel.dispatch_actor().call(Uncover { name: name.clone() }, DISPATCH_MAX).await;
-    match uncovered {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(error(name, ErrorKind::Busy).because(why)),
-        Err(why) => Err(super::lost(name, why)),
-    }
-}
-
 /// Undoes the beginning of a change when it is dropped: in its own task, since whoever drops it may be gone. Every step is harmless when it
 /// is repeated.
 pub(super) struct Undo {
     kernel: Arc<Kernel>,
-    enlisted: Option<Arc<Enlisted>>,
-    versions: Vec<Arc<Generation>>,
+    enlisted: Arc<Enlisted>,
+    /// None when there is nothing to undo any more.
+    begun: Option<Begun>,
+}
+
+/// What a change began with.
+enum Begun {
+    /// The service itself.
+    Service,
+    /// A version of it.
+    Version(Arc<Generation>),
 }
 
 impl Undo {
-    /// Nothing to undo yet, for a change of `enlisted`; of a new service, when there is none.
-    pub(super) fn new(kernel: &Arc<Kernel>, enlisted: Option<&Arc<Enlisted>>) -> Self {
-        Self { kernel: kernel.clone(), enlisted: enlisted.cloned(), versions: Vec::new() }
+    /// A service that was not there is about to be started.
+    pub(super) fn service(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Self {
+        Self { kernel: kernel.clone(), enlisted: enlisted.clone(), begun: Some(Begun::Service) }
     }
 
     /// `version` is about to be started.
-    pub(super) fn starts(&mut self, version: &Arc<Generation>) {
-        self.versions.push(version.clone());
+    pub(super) fn version(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, version: &Arc<Generation>) -> Self {
+        enlisted.comes(version);
+        let begun = Some(Begun::Version(version.clone()));
+        Self { kernel: kernel.clone(), enlisted: enlisted.clone(), begun }
     }
 
     /// Undoes it now.
     pub(super) async fn now(mut self) {
-        undo(self.kernel.clone(), self.enlisted.take(), std::mem::take(&mut self.versions)).await;
+        if let Some(begun) = self.begun.take() {
+            undo(self.kernel.clone(), self.enlisted.clone(), begun).await;
+        }
     }
 
     /// What was begun stays.
-    pub(super) fn keep(&mut self) {
-        self.versions.clear();
-    }
-}
-
-async fn undo(kernel: Arc<Kernel>, enlisted: Option<Arc<Enlisted>>, versions: Vec<Arc<Generation>>) {
-    for version in &versions {
-        // Dropped after it was published: then it serves, and stays.
-        let serves = enlisted.as_ref().is_some_and(|enlisted| enlisted.serving().number == version.number);
-        if !serves {
-            withdraw(&kernel, enlisted.as_ref(), version).await;
+    pub(super) fn keep(mut self) {
+        if let Some(Begun::Version(version)) = self.begun.take() {
+            self.enlisted.has_come(version.number);
         }
     }
 }
 
-/// Takes back a version that never served.
-async fn withdraw(kernel: &Kernel, enlisted: Option<&Arc<Enlisted>>, version: &Generation) {
+async fn undo(kernel: Arc<Kernel>, enlisted: Arc<Enlisted>, begun: Begun) {
     // First the hooks, which nobody has met: calls meet those of the version that serves.
-    let hooks = match enlisted {
-        Some(enlisted) => {
-            enlisted.set_trial(None);
-            cover(kernel, enlisted, &enlisted.covered().iter().collect::<Vec<_>>()).await
+    let version = match begun {
+        Begun::Service => {
+            enlisted.leave();
+            enlisted.serving()
         }
-        None => uncover(kernel, &version.service).await,
+        Begun::Version(version) => {
+            enlisted.end_trial(version.number);
+            enlisted.has_come(version.number);
+            if enlisted.is_needed(&version.child_id) {
+                // Dropped after it was published.
+                return;
+            }
+            version
+        }
     };
-    if let Err(why) = hooks {
+    if let Err(why) = cover(&kernel, &enlisted).await {
         tracing::warn!(service = %version.service, %why, "hooks of a version that never served are still listed");
     }
-    stop(kernel, version).await;
+    stop(&kernel, &version).await;
+    // What was remembered of a service that never was is not to come at the next boot, unless another one has its name.
+    if enlisted.is_leaving()
+        && kernel.services().find(&enlisted.name).is_none()
+        && let Err(why) = forget(&kernel, &enlisted.name, &Caller::administrator()).await
+    {
+        tracing::warn!(service = %enlisted.name, %why, "a service that was refused is still remembered");
+    }
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if !self.versions.is_empty() {
-            let (kernel, enlisted) = (self.kernel.clone(), self.enlisted.take());
-            let versions = std::mem::take(&mut self.versions);
-            self.kernel.env().spawn("registry.undo", undo(kernel, enlisted, versions));
+        if let Some(begun) = self.begun.take() {
+            let undoing = undo(self.kernel.clone(), self.enlisted.clone(), begun);
+            self.kernel.env().spawn("registry.undo", undoing);
         }
     }
 }
@@ -324,30 +324,28 @@ impl Drop for Undo {
 /// [`Undo`]. Not in the registry's own time: it asks others, which may be starting as well.
 pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
     enlisted.set_trial(None);
-    enlisted.only_change();
+    let change = enlisted.only_change();
     enlisted.forget_unused_reserve();
     enlisted.note_published();
     let (kernel, enlisted) = (kernel.clone(), enlisted.clone());
     kernel.env().clone().spawn("registry.settle", async move {
-        let covered = enlisted.covered();
         // Not what is being removed: it is forgotten.
         if !enlisted.is_leaving()
             && let Err(why) = remember_serving(&kernel, &enlisted).await
         {
             tracing::error!(service = %enlisted.name, %why, "the next boot starts another version");
         }
-        if let Err(why) = cover(&kernel, &enlisted, &covered.iter().collect::<Vec<_>>()).await {
+        if let Err(why) = cover(&kernel, &enlisted).await {
             tracing::warn!(service = %enlisted.name, %why, "hooks of another version may still be listed");
         }
         let own = format!("{}@", enlisted.name);
         for child in kernel.service_children().which_children() {
-            let is_left =
-                child.id.starts_with(&own) && covered.iter().all(|version| *version.child_id != *child.id);
-            if is_left {
+            // Asked now: of what was needed when it was listed, some may not be, and the other way round.
+            if child.id.starts_with(&own) && !enlisted.is_needed(&child.id) {
                 stop_child(&kernel, &child.id).await;
             }
         }
-        enlisted.end_change();
+        drop(change);
     });
 }
 
@@ -363,7 +361,7 @@ pub(super) async fn end(kernel: &Kernel, enlisted: &Enlisted) {
     {
         tracing::warn!(service = %enlisted.name, "it is ended with calls inside");
     }
-    for version in enlisted.covered().iter().rev() {
+    for version in enlisted.versions().iter().rev() {
         stop(kernel, version).await;
     }
 }

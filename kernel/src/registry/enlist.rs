@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexus_actors::Ref;
 use nexus_messages::{Caller, Durability, ErrorKind, Receipt, Result};
 
-use super::change::{Role, Undo, cover, end, forget, make, remember, start, uncover};
+use super::change::{Role, Undo, cover, end, forget, make, remember, start};
 use super::messages::{Enlist, Enlistment, How};
 use super::view::{Enlisted, error};
 use super::{Chosen, Registry, RegistryError, refuse};
@@ -56,17 +56,16 @@ pub(super) fn declare(kernel: &Kernel, m: &Enlist) -> Result<Chosen> {
     Ok((factory, declared))
 }
 
-/// Registers a service that was not there.
+/// Starts a service that was not there. It is registered when it is listed; until then it is to be undone.
 pub(super) async fn enlist(
     kernel: Arc<Kernel>,
     me: Ref<Registry>,
     m: Enlist,
     chosen: Chosen,
-) -> Result<(Arc<Enlisted>, Enlistment)> {
+) -> Result<(Arc<Enlisted>, Enlistment, Undo)> {
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::FIRST);
-    let mut undo = Undo::new(&kernel, None);
-    undo.starts(&made.generation);
     let enlisted = Enlisted::new(kernel.env(), made.generation.clone());
+    let undo = Undo::service(&kernel, &enlisted);
     let begun = async {
         match made.generation.facts.startup {
             Startup::Persistent => start(&kernel, &made).await?,
@@ -74,22 +73,13 @@ pub(super) async fn enlist(
         }
         // Remembered before its hooks stand in anybody's way: what is refused by the store was never there.
         let receipt = remember(&kernel, &m.name, &m.spec, &m.caller).await?;
-        cover(&kernel, &enlisted, &[&made.generation]).await?;
+        cover(&kernel, &enlisted).await?;
         Ok(receipt)
     };
     match begun.await {
-        Ok(receipt) => {
-            undo.keep();
-            Ok((enlisted, Enlistment { created: true, swapped: None, receipt }))
-        }
+        Ok(receipt) => Ok((enlisted, Enlistment { created: true, swapped: None, receipt }, undo)),
         Err(error) => {
             undo.now().await;
-            // If it was remembered, it is not to come back at the next boot.
-            if kernel.services().find(&m.name).is_none()
-                && let Err(why) = forget(&kernel, &m.name, &m.caller).await
-            {
-                tracing::warn!(service = %m.name, %why, "a service that was refused is still remembered");
-            }
             Err(error)
         }
     }
@@ -103,7 +93,7 @@ pub(super) async fn delist(
 ) -> Result<Receipt> {
     let receipt = forget(&kernel, &enlisted.name, &caller).await?;
     enlisted.leave();
-    if let Err(why) = uncover(&kernel, &enlisted.name).await {
+    if let Err(why) = cover(&kernel, &enlisted).await {
         // It is forgotten, and cannot be there any more: its hooks meet calls until the next boot at the latest.
         tracing::error!(service = %enlisted.name, %why, "hooks of a service that was removed are still listed");
     }

@@ -24,6 +24,7 @@ use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, CallError, Cx, ExitReason, Handle, Message, Reply, Start};
 use nexus_messages::{Error, ErrorKind, Result};
 
+use change::Undo;
 pub(crate) use messages::{Delist, Enlist, Enlistment, Exited, How, StartAll, StartOnDemand, StopAll};
 use table::{RegistryError, Table};
 pub(crate) use view::{Active, Enlisted, Services, error, is_service_path, path_of};
@@ -100,21 +101,21 @@ impl Handle<Enlist> for Registry {
         match there {
             None => Reply::later_then(
                 enlist::enlist(kernel, me, m, declared),
-                move |me: &mut Self, _, done: Result<(Arc<Enlisted>, Enlistment)>| {
-                    let (enlisted, enlistment) = done.inspect_err(|_| me.table.undo(&name, before))?;
+                move |me: &mut Self, _, done: Result<(Arc<Enlisted>, Enlistment, Undo)>| {
+                    let (enlisted, enlistment, undo) = done.inspect_err(|_| me.table.undo(&name, before))?;
                     me.table.done(&name);
                     me.list(|listed| {
                         listed.absent.remove(&name);
                         listed.enlisted.insert(name, enlisted);
                     });
+                    undo.keep();
                     Ok(enlistment)
                 },
             ),
             Some(enlisted) => {
-                enlisted.begin_change();
+                let change = enlisted.begin_change();
                 let swapping = swap::swap(kernel, me, enlisted.clone(), m, declared);
                 Reply::later_then(swapping, move |me: &mut Self, _, done: Result<Enlistment>| {
-                    enlisted.end_change();
                     match &done {
                         Ok(_) => me.table.done(&name),
                         Err(error) => {
@@ -122,6 +123,7 @@ impl Handle<Enlist> for Registry {
                             me.table.undo(&name, before);
                         }
                     }
+                    drop(change);
                     done
                 })
             }
@@ -148,10 +150,9 @@ impl Handle<Delist> for Registry {
             self.table.remove(&name);
             return Reply::Now(Err(refuse(&name, RegistryError::Unknown { name: name.clone() })));
         };
-        enlisted.begin_change();
-        let removing = enlist::delist(self.kernel.clone(), enlisted.clone(), m.caller);
+        let change = enlisted.begin_change();
+        let removing = enlist::delist(self.kernel.clone(), enlisted, m.caller);
         Reply::later_then(removing, move |me: &mut Self, _, done: Result<_>| {
-            enlisted.end_change();
             match &done {
                 Ok(_) => {
                     me.table.remove(&name);
@@ -159,6 +160,7 @@ impl Handle<Delist> for Registry {
                 }
                 Err(_) => me.table.done(&name),
             }
+            drop(change);
             done
         })
     }
@@ -203,14 +205,14 @@ impl Handle<Exited> for Registry {
             return Reply::Now(());
         }
         let (kernel, reason) = (self.kernel.clone(), m.reason);
-        enlisted.begin_change();
+        let change = enlisted.begin_change();
         Reply::later_then(
-            swap::swap_back(kernel, enlisted.clone(), reason),
+            swap::swap_back(kernel, enlisted, reason),
             move |me: &mut Self, _, done: Option<Facts>| {
-                enlisted.end_change();
                 if let Some(facts) = done {
-                    me.table.undo(&enlisted.name, Some(facts));
+                    me.table.undo(&m.name, Some(facts));
                 }
+                drop(change);
             },
         )
     }

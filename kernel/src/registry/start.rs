@@ -81,7 +81,7 @@ async fn one(
         }
     };
     let begun = match begun {
-        Ok(()) => cover(kernel, &enlisted, &[&made.generation]).await,
+        Ok(()) => cover(kernel, &enlisted).await,
         failed => failed,
     };
     if begun.is_err() {
@@ -122,7 +122,7 @@ pub(super) async fn stop_all(kernel: Arc<Kernel>, services: Vec<Arc<Enlisted>>) 
             trial.differs("the kernel is stopping");
         }
         enlisted.settled().await;
-        for version in enlisted.covered() {
+        for version in enlisted.versions() {
             stop(&kernel, &version).await;
         }
     }

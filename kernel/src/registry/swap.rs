@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::change::{Role, Undo, cover, make, not_fit, remember, remember_serving, start, stop};
 use super::enlist::declare;
-use super::messages::{Enlist, Enlistment};
+use super::messages::{Enlist, Enlistment, Exited};
 use super::view::{Active, Enlisted, Reserve, ServiceSwapped, ServiceVersion, error};
 use super::{Chosen, Registry};
 use crate::kernel::Kernel;
@@ -51,8 +51,7 @@ pub(super) async fn swap(
     let next = enlisted.new_number();
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::next(next, &old));
     let new = made.generation.clone();
-    let mut undo = Undo::new(&kernel, Some(&enlisted));
-    undo.starts(&new);
+    let undo = Undo::version(&kernel, &enlisted, &new);
 
     // On probation from its first call on.
     if !policy.probation.is_zero() {
@@ -63,7 +62,7 @@ pub(super) async fn swap(
     let swapped = match policy.mode {
         SwapMode::Overlap => {
             let prepare = or_gone(&mut m.gone, &m.name, async {
-                prepare(&kernel, &enlisted, &old, &made).await?;
+                prepare(&kernel, &enlisted, &made).await?;
                 hand_over(&old, &new, policy.limit).await?;
                 Ok(active(&new))
             });
@@ -71,7 +70,7 @@ pub(super) async fn swap(
             enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, prepare).await
         }
         SwapMode::Exclusive => {
-            let prepare = or_gone(&mut m.gone, &m.name, prepare(&kernel, &enlisted, &old, &made));
+            let prepare = or_gone(&mut m.gone, &m.name, prepare(&kernel, &enlisted, &made));
             let give = |_lease, ()| async {
                 hand_over(&old, &new, policy.limit).await?;
                 Ok(active(&new))
@@ -90,6 +89,10 @@ pub(super) async fn swap(
 
     // Published. What follows cannot undo it, and does not try to.
     undo.keep();
+    if let Some(reason) = new.broke() {
+        // It broke at once, while this swap had its hand on the slot.
+        let _ = me.signal(Exited { name: m.name.clone(), number: new.number, reason });
+    }
     if kernel.env().timeout(policy.limit, retired.drained()).await.is_err() {
         tracing::warn!(service = %m.name, old = ?old, "calls are still inside the version before");
     }
@@ -136,17 +139,12 @@ fn active(generation: &Arc<Generation>) -> Box<Active> {
 
 /// What can be done beside the old version: the new one is started and probed, and calls learn of its hooks, which they do not run before it
 /// serves.
-async fn prepare(
-    kernel: &Arc<Kernel>,
-    enlisted: &Arc<Enlisted>,
-    old: &Arc<Generation>,
-    made: &Made,
-) -> Result<()> {
+async fn prepare(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, made: &Made) -> Result<()> {
     match made.generation.facts.startup {
         // It takes the place of one that may be called now.
         Startup::OnDemand | Startup::Persistent => start(kernel, made).await?,
     }
-    cover(kernel, enlisted, &[old, &made.generation]).await
+    cover(kernel, enlisted).await
 }
 
 /// Copies the state over and asks the new version again.
@@ -175,8 +173,7 @@ async fn trial(
     let chosen = declare(kernel, m)?;
     let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(enlisted.new_number(), old));
     let tried = made.generation.clone();
-    let mut undo = Undo::new(kernel, Some(enlisted));
-    undo.starts(&tried);
+    let undo = Undo::version(kernel, enlisted, &tried);
     let trial = Arc::new(Trial::new(tried.clone(), calls));
     let limit = tried.facts.swap.limit;
     let trying = async {
@@ -246,20 +243,20 @@ pub(super) fn end_probation_later(kernel: &Arc<Kernel>, enlisted: Arc<Enlisted>,
 
 /// Ends a probation well: the version that serves is the one, and the one before ends after its last caller.
 async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Result<()> {
-    let Some(reserve) = enlisted.standing.lock().reserve.take() else { return Ok(()) };
-    let serving = enlisted.serving();
-    serving.pass_probation();
+    let returns = |_| error(&enlisted.name, ErrorKind::Busy).because("the version before is on its way back");
+    let Some(reserve) = enlisted.take_reserve().map_err(returns)? else { return Ok(()) };
+    enlisted.serving().pass_probation();
     let Reserve { generation, retired, .. } = reserve;
-    let covered = cover(kernel, enlisted, &[&serving]).await;
-    let ending = kernel.clone();
+    let (ending, of) = (kernel.clone(), enlisted.clone());
     // Not waited for: a caller may be inside for as long as its call takes.
     kernel.env().spawn("registry.retire", async move {
         if let Some(mut retired) = retired {
             retired.drained().await;
         }
         stop(&ending, &generation).await;
+        of.has_gone(generation.number);
     });
-    covered
+    cover(kernel, enlisted).await
 }
 
 /// Brings the version before back, because the one on probation ended so. What the one before declares comes back, if it did.
@@ -268,21 +265,21 @@ pub(super) async fn swap_back(
     enlisted: Arc<Enlisted>,
     why: ExitReason,
 ) -> Option<Facts> {
-    let reserve = enlisted.standing.lock().reserve.take()?;
-    let broken = enlisted.serving();
-    let Reserve { generation: old, retired, .. } = reserve;
-    enlisted.swapped_back(format!("{broken:?} was on probation: {why}"));
-    let back = ready(Ok::<_, std::convert::Infallible>(active(&old)));
+    let (old, broken) = enlisted.call_back()?;
+    let back = async {
+        enlisted.swapped_back(format!("{broken:?} was on probation: {why}"));
+        Ok::<_, std::convert::Infallible>(active(&old))
+    };
     let swapped = enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, back).await;
+    let reserve = enlisted.called_back(swapped.is_ok());
     let swapped = match swapped {
         Ok(swapped) => swapped,
         Err(why) => {
-            tracing::error!(service = %enlisted.name, %why, "the version before could not come back");
-            broken.pass_probation();
+            // Whoever has a hand on the slot is publishing the version that broke, and asks once more.
+            tracing::debug!(service = %enlisted.name, %why, "the version before cannot come back yet");
             return None;
         }
     };
-    enlisted.note_published();
     broken.fail_probation();
     tracing::error!(service = %enlisted.name, broken = ?broken, back = ?old, %why, "swapped back");
 
@@ -291,8 +288,8 @@ pub(super) async fn swap_back(
     }
     // What waits in the broken version's mailbox goes back to its callers, who send it to the old one.
     stop(&kernel, &broken).await;
-    drop((swapped, retired));
-    if let Err(why) = cover(&kernel, &enlisted, &[&old]).await {
+    drop((swapped, reserve));
+    if let Err(why) = cover(&kernel, &enlisted).await {
         tracing::warn!(service = %enlisted.name, %why, "hooks of the broken version are still listed");
     }
     Some(old.facts.clone())

@@ -48,8 +48,7 @@ pub(crate) struct Enlisted {
     pub(crate) slot: Slot<Active>,
     /// Whether a trial is under way: one load for calls when none is.
     on_trial: AtomicBool,
-    /// How many changes of it are under way, and what is told at the end of the last one.
-    changing: Mutex<(usize, Latch<()>)>,
+    changes: Mutex<Changes>,
     /// Whether it is removed, and only those who are inside still use it.
     leaving: AtomicBool,
     pub(super) standing: Mutex<Standing>,
@@ -62,10 +61,42 @@ pub(crate) struct Enlisted {
     swap_backs: AtomicU64,
 }
 
+/// The changes of a service that are under way.
+#[derive(Default)]
+struct Changes {
+    /// Raised when the registry was restarted: what was under way before does not count any more.
+    era: u64,
+    under_way: usize,
+    /// Told at the end of the last one.
+    ended: Latch<()>,
+}
+
+/// A change of a service that is under way, until this is dropped.
+pub(super) struct Changing {
+    enlisted: Arc<Enlisted>,
+    era: u64,
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        let mut changes = self.enlisted.changes.lock();
+        if changes.era == self.era {
+            changes.under_way -= 1;
+            if changes.under_way == 0 {
+                changes.ended.set(());
+            }
+        }
+    }
+}
+
 /// What is known of a service beside the version that serves.
 pub(super) struct Standing {
     /// The version that was published last, as far as was noted.
     serving: Arc<Generation>,
+    /// Versions that are being started, or are on trial.
+    coming: Vec<Arc<Generation>>,
+    /// Versions that served, and end when their last caller has left.
+    going: Vec<Arc<Generation>>,
     pub(super) trial: Option<Arc<Trial>>,
     /// The version before, for as long as the one that serves is on probation.
     pub(super) reserve: Option<Reserve>,
@@ -83,6 +114,8 @@ pub(super) struct Reserve {
     /// Its place in the slot, once it was replaced.
     pub(super) retired: Option<Retired<Active>>,
     pub(super) until: Instant,
+    /// Whether it is on its way back.
+    returns: bool,
 }
 
 /// A version of a service.
@@ -183,6 +216,10 @@ pub enum ServiceState {
     },
 }
 
+/// The version in reserve is on its way back, because the one that serves broke.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Returns;
+
 impl Services {
     pub(crate) fn new(env: &Env, registry: Ref<Registry>) -> Arc<Self> {
         Arc::new(Self { env: env.clone(), registry, listed: Snap::default() })
@@ -240,10 +277,12 @@ impl Enlisted {
             env: env.clone(),
             slot: Slot::new(Box::new(Active { generation: generation.clone() })),
             on_trial: AtomicBool::new(false),
-            changing: Mutex::default(),
+            changes: Mutex::default(),
             leaving: AtomicBool::new(false),
             standing: Mutex::new(Standing {
                 serving: generation,
+                coming: Vec::new(),
+                going: Vec::new(),
                 trial: None,
                 reserve: None,
                 last_swap: None,
@@ -314,7 +353,8 @@ impl Enlisted {
 
     /// Keeps `old` in reserve for version `of`, which is about to take its place: from the publish on, a crash brings `old` back.
     pub(super) fn reserve(&self, old: &Arc<Generation>, of: u64, until: Instant) {
-        self.standing.lock().reserve = Some(Reserve { generation: old.clone(), of, retired: None, until });
+        let reserve = Reserve { generation: old.clone(), of, retired: None, until, returns: false };
+        self.standing.lock().reserve = Some(reserve);
     }
 
     /// Version `of` did not take its place.
@@ -338,11 +378,76 @@ impl Enlisted {
         }
     }
 
-    /// The versions whose hooks calls may meet: the one that serves, and the one that waits in reserve.
-    pub(super) fn covered(&self) -> Vec<Arc<Generation>> {
+    /// Takes what waits in reserve, which is needed no more.
+    ///
+    /// # Errors
+    /// It is on its way back.
+    pub(super) fn take_reserve(&self) -> std::result::Result<Option<Reserve>, Returns> {
+        let mut standing = self.standing.lock();
+        if standing.reserve.as_ref().is_some_and(|reserve| reserve.returns) {
+            return Err(Returns);
+        }
+        let reserve = standing.reserve.take();
+        standing.going.extend(reserve.as_ref().map(|reserve| reserve.generation.clone()));
+        Ok(reserve)
+    }
+
+    /// The version in reserve, which is to come back, and the one that it is to come back from. Repeating it gives the same.
+    pub(super) fn call_back(&self) -> Option<(Arc<Generation>, Arc<Generation>)> {
         let serving = self.serving();
-        let reserve = self.standing.lock().reserve.as_ref().map(|reserve| reserve.generation.clone());
-        [serving].into_iter().chain(reserve).collect()
+        let mut standing = self.standing.lock();
+        let reserve = standing.reserve.as_mut().filter(|reserve| reserve.of == serving.number)?;
+        reserve.returns = true;
+        Some((reserve.generation.clone(), serving))
+    }
+
+    /// What was called back is there, or could not come: it waits in reserve as before.
+    pub(super) fn called_back(&self, came: bool) -> Option<Reserve> {
+        self.note_published();
+        let mut standing = self.standing.lock();
+        if let Some(reserve) = &mut standing.reserve {
+            reserve.returns = false;
+        }
+        if came { standing.reserve.take() } else { None }
+    }
+
+    /// A version is about to be started.
+    pub(super) fn comes(&self, version: &Arc<Generation>) {
+        self.standing.lock().coming.push(version.clone());
+    }
+
+    /// It serves, or has ended before it did.
+    pub(super) fn has_come(&self, number: u64) {
+        self.standing.lock().coming.retain(|version| version.number != number);
+    }
+
+    /// It has ended after it served.
+    pub(super) fn has_gone(&self, number: u64) {
+        self.standing.lock().going.retain(|version| version.number != number);
+    }
+
+    /// Whether its actor is to run.
+    pub(super) fn is_needed(&self, child_id: &str) -> bool {
+        let going = self.standing.lock().going.clone();
+        self.versions().iter().chain(&going).any(|version| *version.child_id == *child_id)
+    }
+
+    /// The versions that may serve: the one that does, the one in reserve, and those to come. What is published is among them before, and stays
+    /// until another one was.
+    pub(crate) fn versions(&self) -> Vec<Arc<Generation>> {
+        // Before and after: one may be published meanwhile.
+        let before = self.serving();
+        let standing = self.standing.lock();
+        let mut others = standing.coming.clone();
+        others.extend(standing.reserve.as_ref().map(|reserve| reserve.generation.clone()));
+        drop(standing);
+        let mut versions = vec![self.serving()];
+        for version in others.into_iter().chain([before]) {
+            if versions.iter().all(|other| other.number != version.number) {
+                versions.push(version);
+            }
+        }
+        versions
     }
 
     /// The trial that is under way.
@@ -361,52 +466,57 @@ impl Enlisted {
         standing.trial = trial;
     }
 
+    /// Ends the trial of version `number`, if that is under way.
+    pub(super) fn end_trial(&self, number: u64) {
+        let mut standing = self.standing.lock();
+        if standing.trial.as_ref().is_some_and(|trial| trial.generation.number == number) {
+            self.on_trial.store(false, Ordering::Relaxed);
+            standing.trial = None;
+        }
+    }
+
     /// From now on nobody finds it. Who is inside stays until it leaves.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
     }
 
     /// Whether it is removed.
-    pub(super) fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
     }
 
     /// Whether a change of it is under way.
     pub(crate) fn is_changing(&self) -> bool {
-        self.changing.lock().0 > 0
+        self.changes.lock().under_way > 0
     }
 
     /// Waits for the end of the changes that are under way.
     pub(super) async fn settled(&self) {
-        let (changes, ended) = self.changing.lock().clone();
-        if changes > 0 {
+        let ended = {
+            let changes = self.changes.lock();
+            (changes.under_way > 0).then(|| changes.ended.clone())
+        };
+        if let Some(ended) = ended {
             ended.wait().await;
         }
     }
 
     /// A change of it begins.
-    pub(super) fn begin_change(&self) {
-        let mut changing = self.changing.lock();
-        if changing.0 == 0 {
-            changing.1 = Latch::new();
+    pub(super) fn begin_change(self: &Arc<Self>) -> Changing {
+        let mut changes = self.changes.lock();
+        if changes.under_way == 0 {
+            changes.ended = Latch::new();
         }
-        changing.0 += 1;
-    }
-
-    /// A change of it has ended, well or not.
-    pub(super) fn end_change(&self) {
-        let mut changing = self.changing.lock();
-        changing.0 = changing.0.saturating_sub(1);
-        if changing.0 == 0 {
-            changing.1.set(());
-        }
+        changes.under_way += 1;
+        Changing { enlisted: self.clone(), era: changes.era }
     }
 
     /// After a crash of the registry: what it was doing is not done by anybody, but for one change, which brings things in order.
-    pub(super) fn only_change(&self) {
-        let mut changing = self.changing.lock();
-        changing.1.set(());
-        *changing = (1, Latch::new());
+    pub(super) fn only_change(self: &Arc<Self>) -> Changing {
+        let mut changes = self.changes.lock();
+        changes.ended.set(());
+        *changes = Changes { era: changes.era + 1, under_way: 1, ended: Latch::new() };
+        Changing { enlisted: self.clone(), era: changes.era }
     }
 
     pub(super) fn swapped(&self, report: &ServiceSwapped) {

@@ -84,7 +84,6 @@ async fn quiet(scene: &Arc<Scene>) {
     if !scene.pause().await {
         scene.broken("not all clients came to a pause: a call hangs");
     }
-    scene.faults.clear();
     if !all_run(scene).await {
         let mut down = Vec::new();
         if let Some(tree) = scene.tree() {

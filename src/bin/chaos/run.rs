@@ -28,12 +28,8 @@ pub(crate) fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     let env = Env::host(HostConfig::default())?;
     let seed = args.seed.unwrap_or_else(|| env.wall());
     let args = Args { seed: Some(seed), ..args.clone() };
-    let folder = match &args.folder {
-        Some(folder) => None.or(Some(folder.clone())),
-        None => None,
-    };
     let temporary = tempfile::Builder::new().prefix("nexus-chaos-").tempdir()?;
-    let folder = folder.unwrap_or_else(|| temporary.path().to_owned());
+    let folder = temporary.path().to_owned();
     let mut report = Report::new(seed, args.seconds);
     let done = env.blocking_wait(Box::pin(all_lives(&env, &args, &folder, &mut report)));
     env.stop();

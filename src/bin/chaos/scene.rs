@@ -205,7 +205,11 @@ impl Scene {
     /// Makes all tasks pause; false when one of them does not come to it.
     pub(crate) async fn pause(&self) -> bool {
         self.paused.store(true, Ordering::Release);
-        let all_idle = || self.idle.load(Ordering::Acquire) >= self.tasks.load(Ordering::Acquire);
+        let all_idle = || {
+            // A driver's call that blocks its caller's thread goes on: who would end it pauses as well.
+            self.faults.clear();
+            self.idle.load(Ordering::Acquire) >= self.tasks.load(Ordering::Acquire)
+        };
         self.comes_about(HANGS * 3, all_idle).await
     }
 
@@ -217,7 +221,11 @@ impl Scene {
     pub(crate) async fn stop(&self) -> bool {
         self.stopped.store(true, Ordering::Release);
         self.go_on();
-        self.comes_about(HANGS * 3, || self.tasks.load(Ordering::Acquire) == 0).await
+        let all_ended = || {
+            self.faults.clear();
+            self.tasks.load(Ordering::Acquire) == 0
+        };
+        self.comes_about(HANGS * 3, all_ended).await
     }
 
     /// Waits until something is so, at most for `limit`.
