@@ -96,6 +96,8 @@ impl<B: Behaviour> Child for Controlled<B> {
         let Some(mut last_word) = ordered else {
             return Box::pin(std::future::ready(ExitReason::Normal));
         };
+        // The one that was ordered to end. Should it have ended since, it is not its successor that is written off.
+        let generation = actor.cell().generation();
         Box::pin(async move {
             let (cell, env) = (actor.cell(), actor.env());
             let Some(timeout) = timeout else { return last_word.await.unwrap_or(ExitReason::Killed) };
@@ -111,7 +113,7 @@ impl<B: Behaviour> Child for Controlled<B> {
             if let Ok(heard) = env.timeout(KILL_GRACE, last_word).await {
                 return heard.unwrap_or(ExitReason::Killed);
             }
-            cell.write_off(cell.generation(), ExitReason::Killed);
+            cell.write_off(generation, ExitReason::Killed);
             ExitReason::Killed
         })
     }

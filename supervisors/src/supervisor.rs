@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::select;
+use futures_util::future::{join_all, select};
 use nexus_actors::{
-    Behaviour, Child, Cx, Env, ExitPort, ExitReason, Handle, LocalBoxFuture, MailboxBounds, Ref, Reply,
-    Start, child,
+    ActorState, Behaviour, Child, Cx, Env, ExitPort, ExitReason, Handle, LocalBoxFuture, MailboxBounds, Ref,
+    Reply, Start, child,
 };
 use tokio::sync::oneshot;
 
@@ -153,8 +153,17 @@ impl Behaviour for Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // After an ordered stop none of them lives.
-        self.kids.iter().rev().for_each(|charge| charge.kid.child.kill());
+        // After an ordered stop none of them lives. Else somebody has to see to it that they end: until one that is wedged is written off, it holds
+        // its thread against all who are started there, and the next incarnation of this supervisor may come long after them, or never.
+        let alive = |charge: &&Charge| {
+            !matches!(charge.kid.child.status().state, ActorState::Waiting | ActorState::Stopped)
+        };
+        let alive = self.kids.iter().rev().filter(alive);
+        let ends: Vec<_> =
+            alive.map(|charge| charge.kid.child.stop(ExitReason::Killed, Some(Duration::ZERO))).collect();
+        if !ends.is_empty() {
+            self.me.env().spawn("supervisor.kills", async move { drop(join_all(ends).await) });
+        }
     }
 }
 

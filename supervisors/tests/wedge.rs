@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Add, Args, Block, Log, SOON, Thread, quiet_host, until, until_running, worker, worker_with};
 use nexus_actors::{CallError, Env, ExitReason, Place, block_on};
-use nexus_supervisors::{Kill, OrderError, Strategy, SupSpec, Tree};
+use nexus_supervisors::{Kill, OrderError, Restart, Strategy, SupSpec, Tree};
 
 const LIMIT: Duration = Duration::from_millis(40);
 
@@ -98,6 +98,29 @@ fn a_stop_that_meets_a_wedged_handler_comes_to_its_end() {
         until(&env, &tree, "sup/stuck", |s| s.actor.served == 1).await;
         env.timeout(SOON, tree.stop()).await.unwrap();
         assert_eq!(stuck.call(Add(1), SOON).await, Err(CallError::Down));
+    });
+    env.stop();
+}
+
+#[test]
+fn the_wedged_child_of_a_supervisor_that_is_killed_and_not_restarted_does_not_keep_its_thread() {
+    let env = quiet_host();
+    block_on(async {
+        let (stuck, child) = worker(&env, "stuck", &Log::default());
+        let (innocent, bystander) = worker(&env, "innocent", &Log::default());
+        let gone = SupSpec::new("gone", Strategy::OneForOne).child(child).into_child();
+        let spec =
+            SupSpec::new("top", Strategy::OneForOne).child(gone.restart(Restart::Temporary)).child(bystander);
+        let tree = Tree::start(&env, spec).await.unwrap();
+        // Both live on the one kernel thread.
+        assert_eq!(stuck.call(Thread, SOON).await, innocent.call(Thread, SOON).await);
+        let (_release, until_released) = mpsc::channel();
+        stuck.tell(Block(until_released)).unwrap();
+        until(&env, &tree, "top/gone/stuck", |s| s.actor.served == 1).await;
+        assert!(tree.kill("top/gone", Kill::Brutal));
+        // Sooner than the supervisor's own end was waited for.
+        assert_eq!(innocent.call(Add(1), SOON / 2).await, Ok(1));
+        tree.stop().await;
     });
     env.stop();
 }

@@ -45,6 +45,7 @@ pub(crate) async fn actors(scene: Arc<Scene>) {
             let Some(at) = fault.pick.checked_rem(there.len() as u64) else { continue };
             let Some((path, (above, actor))) = there.get(usize::try_from(at).unwrap_or(0)) else { continue };
             let Ok(true) = scene.nx.kill(path, fault.how).await else { continue };
+            tracing::info!(actor = %path, how = %fault.how, "a fault");
             let above_generation = actors.get(above.as_str()).map_or(0, |(_, actor)| actor.generation);
             let note = Sent {
                 target: fault.target,

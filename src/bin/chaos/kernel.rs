@@ -65,6 +65,8 @@ pub(crate) fn live(args: &Args, number: usize, folder: &Path) -> Result<(), Box<
     io::stdin().read_to_end(&mut said)?;
     let ledger: Ledger = serde_json::from_slice(&said)?;
 
+    let log = File::create(folder.join(format!("life-{number}.log")))?;
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::sync::Mutex::new(log)).init();
     // The panics of the plan are told by exit reasons; thousands of them on standard error would hide what is not of the plan.
     let quiet = HostConfig { quiet: true, io_threads: 2, ..HostConfig::default() };
     let env = Env::host(quiet)?;
