@@ -277,7 +277,13 @@ async fn services_come_back_at_boot_after_what_they_need() {
     assert_eq!(serving, [serving_now("a-reader"), serving_now("counter")]);
     nx.shutdown().await.unwrap();
 
-    // A process that does not know the types: listed with the cause, and taken up when they are registered.
+    // A process that does not know the types is refused, when it is to have all of them.
+    let all = Config::new(folder.path()).services_must_start(true);
+    let refused = nexus::connect(all).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Down);
+    assert!(refused.to_string().contains("a-reader cannot be started: there is no factory"), "{refused}");
+
+    // Else they are listed with the cause, and taken up when they are registered.
     let nx = nexus::connect(folder.path()).await.unwrap();
     let failed = state(&nx, "counter").unwrap();
     assert!(
