@@ -279,6 +279,60 @@ async fn a_version_on_trial_is_no_failure_of_the_one_that_serves() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_what_will_not_come() {
+    let nx = boot(Config::in_memory()).await;
+    let config = AuditConfig { open_to_administrators: true, ..AuditConfig::default() };
+    let audit = nx.register::<Audit>("audit", config).await.unwrap();
+    let done = nx.send(SysWrite::at(path("/a"), "x").create()).await.unwrap();
+    let through = ask(&audit, CaughtUp::root(done.receipt.lsn)).await.unwrap();
+    assert!(through >= done.receipt.lsn);
+    // More than are answered at once.
+    for _ in 0..2_000 {
+        let never = ask(&audit, CaughtUp::root(Lsn(1_000_000))).await.unwrap_err();
+        assert_eq!(never.kind(), ErrorKind::InvalidArgument, "{never}");
+    }
+    let nowhere = CaughtUp { zone: "nowhere".parse().unwrap(), lsn: Lsn(1) };
+    assert_eq!(ask(&audit, nowhere).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+
+    // A log with no end to go on from.
+    nx.append("/audit/root/changes/00000000000000000000.log", "no record").await.unwrap();
+    let done = nx.send(SysWrite::at(path("/a"), "y")).await.unwrap();
+    let broken = ask(&audit, CaughtUp::root(done.receipt.lsn)).await.unwrap_err();
+    assert_eq!(broken.kind(), ErrorKind::Corrupt, "{broken}");
+    nx.shutdown().await.unwrap();
+}
+
+/// Every append rewrites its segment, and what it was before stays on disk. With segments of 64 KiB this left 33 MB.
+#[tokio::test]
+async fn a_thousand_appends_leave_little_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = boot(Config::new(folder.path())).await;
+    let audit = nx.register::<Audit>("audit", AuditConfig::default()).await.unwrap();
+    let before = size(folder.path());
+    for _ in 0..1_000 {
+        let done = nx.send(SysWrite::at(path("/a"), "x").create()).await.unwrap();
+        ask(&audit, CaughtUp::root(done.receipt.lsn)).await.unwrap();
+    }
+    nx.shutdown().await.unwrap();
+    let left = size(folder.path()) - before;
+    assert!(left < 8 << 20, "{left} bytes");
+}
+
+/// The lengths of all files.
+fn size(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            if entry.file_type().unwrap().is_dir() {
+                size(&entry.path())
+            } else {
+                entry.metadata().unwrap().len()
+            }
+        })
+        .sum()
+}
+
+#[tokio::test]
 async fn what_others_change_in_its_files_is_found() {
     let nx = boot(Config::in_memory()).await;
     let config = AuditConfig { open_to_administrators: true, segment_bytes: 1_024, ..AuditConfig::default() };

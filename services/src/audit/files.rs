@@ -113,6 +113,11 @@ pub(super) fn size(end: &End) -> u64 {
     end.open.as_ref().map_or(0, |open| open.size)
 }
 
+/// How much may be appended at once so that the open segment hardly grows above `segment_bytes`: something in any case.
+pub(super) fn room(end: &End, segment_bytes: u64) -> u64 {
+    segment_bytes.saturating_sub(size(end)).max(1)
+}
+
 /// Whether the error says that the log ends elsewhere by now.
 pub(super) fn is_overtaken(error: &Error) -> bool {
     matches!(

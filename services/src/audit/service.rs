@@ -4,7 +4,7 @@
 //! Asks:       the kernel, as `service:NAME`: for commits, and to read and append to its files.
 //! On restart: reads where each log ends. Refusals that were not logged yet are in the view, and are logged then.
 //! Bounds:     `RECORDS_MAX` records an append, `REFUSALS_MAX` refusals that wait, `COMMITS_MAX` commits read at once, `SEGMENTS_MAX` segments
-//!             read for one page of a query. A segment has at most `segment_bytes` and one append.
+//!             read for one page of a query. A segment has at most `segment_bytes`, the records of one commit, and its seal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const COMMITS_MAX: usize = 1_024;
 const SEGMENTS_MAX: usize = 64;
 /// After this time it looks for commits even when it was told of none.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long somebody waits for the log at most. Whoever asked may be gone by then, and must not keep others from asking.
+const CAUGHT_UP_MAX: Duration = Duration::from_secs(30);
 /// How long it waits after an error before it tries again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -48,7 +50,7 @@ struct Shared {
     state: Mutex<State>,
     /// Something is to be logged.
     heard: Notify,
-    /// A log went on.
+    /// A log went on, or cannot.
     went_on: Notify,
 }
 
@@ -177,20 +179,46 @@ impl Handle<Completed> for Audit {
 }
 
 impl Handle<CaughtUp> for Audit {
-    fn handle(&mut self, m: CaughtUp, _: &mut Cx<'_, Self>) -> Reply<Self, Result<Lsn>> {
-        let shared = self.shared.clone();
+    fn handle(&mut self, m: CaughtUp, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<Lsn>> {
+        let (calls, shared, env) = (self.setup.calls().clone(), self.shared.clone(), cx.env().clone());
         Reply::later(async move {
-            loop {
-                // Registered before the look, so that a step in between is not missed.
-                let mut went_on = std::pin::pin!(shared.went_on.notified());
-                went_on.as_mut().enable();
-                let through = shared.state.lock().through.get(&m.zone).copied();
-                if let Some(through) = through.filter(|through| *through >= m.lsn) {
-                    return Ok(through);
+            match env.timeout(CAUGHT_UP_MAX, caught_up(&calls, &shared, &m)).await {
+                Ok(caught_up) => caught_up,
+                Err(_) => {
+                    let error = Error::global(Op::Service, ErrorKind::TimedOut);
+                    Err(error.because(format!("the log did not come to {} within {CAUGHT_UP_MAX:?}", m.lsn)))
                 }
-                went_on.await;
             }
         })
+    }
+}
+
+/// Waits for as long as the log goes on.
+async fn caught_up(calls: &Syscalls, shared: &Shared, m: &CaughtUp) -> Result<Lsn> {
+    let mut committed = false;
+    loop {
+        // Registered before the look, so that a step in between is not missed.
+        let mut went_on = std::pin::pin!(shared.went_on.notified());
+        went_on.as_mut().enable();
+        {
+            let state = shared.state.lock();
+            if let Some(through) = state.through.get(&m.zone).filter(|through| **through >= m.lsn) {
+                return Ok(*through);
+            }
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+        }
+        if !committed && calls.commits(&m.zone, Lsn(m.lsn.0.saturating_sub(1)), 1)?.records.is_empty() {
+            let error = Error::global(Op::Service, ErrorKind::InvalidArgument);
+            return Err(error.because(format!(
+                "{} was not committed in the zone {}",
+                m.lsn,
+                m.zone.as_str()
+            )));
+        }
+        committed = true;
+        went_on.await;
     }
 }
 
@@ -240,6 +268,8 @@ impl Writer {
             }
             self.shared.state.lock().failure = failure.filter(|error| !files::is_overtaken(error));
             if failed {
+                // Who waits for the log learns why it does not go on.
+                self.shared.went_on.notify_waiters();
                 env.sleep(TRY_AGAIN).await;
                 continue;
             }
@@ -270,7 +300,8 @@ impl Writer {
         let mut batch = files::begin(&log.end);
         let own = Own { agent: &self.calls.caller().agent, directory: &self.config.directory };
         let bytes = self.config.segment_bytes;
-        let cursor = take(&mut batch, &commits.records, log.cursor, own, bytes);
+        let room = files::room(&log.end, bytes);
+        let cursor = take(&mut batch, &commits.records, log.cursor, own, room);
         if batch.records > 0 {
             batch.seal(files::size(&log.end), bytes, Timestamp(env.wall()));
             log.end = match files::append(&self.calls, &folder, &log.end, batch).await {
@@ -305,12 +336,13 @@ impl Writer {
             let Some(end) = self.refusals.get_mut(&zone) else { return Ok(()) };
             let mut batch = files::begin(end);
             let bytes = self.config.segment_bytes;
+            let room = files::room(end, bytes);
             // Taken out at once: two versions share the queue, and each is to be logged by one of them.
             let mut taken = Vec::new();
             {
                 let mut state = self.shared.state.lock();
                 state.missed -= missed.min(state.missed);
-                while !batch.is_full(bytes)
+                while !batch.is_full(room)
                     && state.refusals.front().is_some_and(|refused| refused.zone == zone)
                     && let Some(refused) = state.refusals.pop_front()
                 {

@@ -12,8 +12,9 @@ use super::service::Audit;
 use super::state::{Broken, Log, Record};
 use super::{hooks, state};
 
-/// How large a segment grows unless something else is said. An append rewrites the segment's content, so a small one is a cheap one.
-const SEGMENT_BYTES: u64 = 64 * 1024;
+/// How large a segment grows unless something else is said. An append rewrites the segment's content, and what it was before stays on disk: half a
+/// segment with each append. A smaller one would cost more files than it saves bytes.
+const SEGMENT_BYTES: u64 = 4 * 1024;
 
 /// The longest wait before a restart: what is not logged meanwhile waits in the kernel's log, which is not endless.
 const RESTART_WAIT_MAX: Duration = Duration::from_millis(250);
@@ -24,7 +25,8 @@ const RESTART_WAIT_MAX: Duration = Duration::from_millis(250);
 pub struct AuditConfig {
     /// Where its files are, in the root zone.
     pub directory: VPath,
-    /// A segment that has grown to so many bytes is sealed, and the next one begun.
+    /// A segment that has grown to so many bytes is sealed, and the next one begun. Each append leaves a copy of its segment on disk, so this times
+    /// half the appends is what the log costs.
     pub segment_bytes: u64,
     /// Whether refused and failed changes are logged too.
     pub refusals: bool,
@@ -43,7 +45,11 @@ impl Default for AuditConfig {
     }
 }
 
-/// Waits until every change of `zone` up to and including `lsn` is in the log; gives how far the log is. Wait-free when it is already.
+/// Waits until every change of `zone` up to and including `lsn` is in the log; gives how far the log is. Wait-free when it is already. May be
+/// repeated.
+///
+/// Refused with `EINVAL` when nothing was committed with that LSN, or a later one, yet; with what keeps the log from going on, while something
+/// does; with `ETIMEDOUT` after 30 seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaughtUp {
     /// The zone in whose log the commit stands.

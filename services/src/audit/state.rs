@@ -351,9 +351,9 @@ impl Batch {
         self.records += 1;
     }
 
-    /// Whether no more should be added to what is appended at once.
-    pub(super) fn is_full(&self, segment_bytes: u64) -> bool {
-        self.records >= RECORDS_MAX || self.text.len() as u64 >= segment_bytes
+    /// Whether no more should be added to what is appended at once, where there is room for so many bytes.
+    pub(super) fn is_full(&self, room: u64) -> bool {
+        self.records >= RECORDS_MAX || self.text.len() as u64 >= room
     }
 
     /// Ends the segment when it has grown to its size; `size` is that of what is there already. A segment is left for the next one only so: whoever
@@ -380,10 +380,10 @@ impl Own<'_> {
 }
 
 /// Adds what the commits after `cursor` tell, until the batch is full; gives the new cursor.
-pub(super) fn take(batch: &mut Batch, commits: &[LogRecord], cursor: Lsn, own: Own<'_>, bytes: u64) -> Lsn {
+pub(super) fn take(batch: &mut Batch, commits: &[LogRecord], cursor: Lsn, own: Own<'_>, room: u64) -> Lsn {
     let mut cursor = cursor;
     for record in commits {
-        if batch.is_full(bytes) {
+        if batch.is_full(room) {
             break;
         }
         if record.lsn.0 > cursor.0 + 1 {
