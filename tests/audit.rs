@@ -320,13 +320,13 @@ async fn a_thousand_appends_leave_little_on_disk() {
 
 /// The lengths of all files.
 fn size(folder: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let entries = std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there"));
     entries
         .map(|entry| {
-            if entry.file_type().unwrap().is_dir() {
+            if entry.file_type().expect("it is there").is_dir() {
                 size(&entry.path())
             } else {
-                entry.metadata().unwrap().len()
+                entry.metadata().expect("it is there").len()
             }
         })
         .sum()
