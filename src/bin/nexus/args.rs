@@ -394,9 +394,9 @@ pub(crate) struct SwapArgs {
     pub(crate) name: String,
     /// What makes the new version [default: what made the old one]
     pub(crate) factory: Option<String>,
-    /// Its configuration
-    #[arg(long, value_name = "JSON", default_value = "")]
-    pub(crate) config: String,
+    /// Its configuration [default: the one that serves; with another factory, that factory's own]
+    #[arg(long, value_name = "JSON")]
+    pub(crate) config: Option<String>,
     /// Both may be called at once
     #[arg(long, conflicts_with = "exclusive")]
     pub(crate) overlap: bool,
