@@ -16,7 +16,7 @@ use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::{RedbConfig, RedbMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore};
-use nexus_kernel::{Kernel, KernelConfig};
+use nexus_kernel::{Kernel, KernelConfig, ServiceState};
 use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
 use nexus_supervisors::Tree;
@@ -105,6 +105,14 @@ async fn bring_up(
     }
     let services = kernel.start_services().await;
     services.map_err(|error| refused(settings, "starting services", &error))?;
+    if settings.services_must_start {
+        for service in kernel.service_statuses() {
+            if let ServiceState::Failed { cause } = &service.state {
+                let why = format!("{} cannot be started: {cause}", service.name);
+                return Err(failed(settings, ErrorKind::Down, "starting services", &why));
+            }
+        }
+    }
     if let (Some(serving), Some(folder)) = (&settings.serving, &settings.data_folder) {
         started.server = Some(Arc::new(serve(&env, &kernel, settings, folder, serving)?));
     }

@@ -28,7 +28,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "profile",
     "data_folder",
     "metadata_cache_entries",
@@ -41,6 +41,7 @@ const KEYS: [&str; 15] = [
     "restarts_max",
     "restarts_within_s",
     "watchdog_ms",
+    "services_must_start",
     "root_driver",
     "root_options",
     "serve",
@@ -83,6 +84,7 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// | `search_threads` | threads that search content at once; started when first needed |
 /// | `restarts_max`, `restarts_within_s` | how often, in how many seconds, a supervisor restarts its children before it gives up |
 /// | `watchdog_ms` | how long one message may hold an actor of the kernel, or its thread, before it is written off and another serves on |
+/// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
 ///
@@ -123,6 +125,7 @@ struct Layer {
     restarts_max: Option<u32>,
     restarts_within_s: Option<u64>,
     watchdog_ms: Option<u64>,
+    services_must_start: Option<bool>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
     serve: Option<bool>,
@@ -138,6 +141,7 @@ pub(crate) struct Settings {
     pub(crate) restarts_max: u32,
     pub(crate) restarts_within: Duration,
     pub(crate) watchdog: Duration,
+    pub(crate) services_must_start: bool,
     pub(crate) root: MountSpec,
     /// How the socket in the data folder is served, if it is.
     pub(crate) serving: Option<Serving>,
@@ -302,6 +306,14 @@ impl Config {
         self
     }
 
+    /// A boot at which a registered service cannot be started is refused: for who would rather have no kernel than one without its permission policy,
+    /// whose hooks would be absent. Else such a service is listed with the cause, and everything else serves.
+    #[must_use]
+    pub fn services_must_start(mut self, must: bool) -> Self {
+        self.layer.services_must_start = Some(must);
+        self
+    }
+
     /// What is mounted at `/` when the kernel boots for the first time. Later boots attach what was mounted last.
     #[must_use]
     pub fn root(mut self, spec: MountSpec) -> Self {
@@ -399,6 +411,7 @@ impl Config {
             restarts_max: said.restarts_max.unwrap_or(RESTARTS_MAX),
             restarts_within: said.restarts_within_s.map_or(RESTARTS_WITHIN, Duration::from_secs),
             watchdog: said.watchdog_ms.map_or(WATCHDOG, Duration::from_millis),
+            services_must_start: said.services_must_start.unwrap_or(false),
             root,
             serving,
         })

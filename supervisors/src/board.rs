@@ -4,6 +4,7 @@
 //! works while supervisors are down. Only the supervisor changes its board.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nexus_actors::{ActorStatus, Child, ChildExit, ExitReason, guard};
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ pub(crate) struct Kid {
     pub(crate) board: Option<Arc<Board>>,
     /// Started by order, not by the spec.
     pub(crate) dynamic: bool,
+    /// Whether it has run: who ordered one that has not was never told that it is there.
+    pub(crate) has_run: AtomicBool,
 }
 
 #[derive(Default)]

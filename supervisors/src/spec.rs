@@ -1,6 +1,7 @@
 //! What a supervision tree looks like: data, written down before anything runs.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -209,7 +210,7 @@ impl ChildSpec {
                 (post.child.clone(), Some(post.board.clone()))
             }
         };
-        Kid { spec: self.clone(), child, board, dynamic }
+        Kid { spec: self.clone(), child, board, dynamic, has_run: AtomicBool::new(false) }
     }
 }
 

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -122,7 +123,13 @@ impl Behaviour for Supervisor {
         Box::pin(async move {
             for at in (0..me.kids.len()).rev() {
                 // Left by an incarnation of this supervisor that was killed.
-                me.kids[at].kid.child.stop(ExitReason::Killed, Some(Duration::ZERO)).await;
+                let kid = me.kids[at].kid.clone();
+                kid.child.stop(ExitReason::Killed, Some(Duration::ZERO)).await;
+                if kid.dynamic && !kid.has_run.load(Ordering::Acquire) {
+                    // It was being started. Whoever ordered that is told that nobody knows, and it may be one that never starts.
+                    kid.close();
+                    me.forget(at);
+                }
             }
             for at in 0..me.kids.len() {
                 let kid = me.kids[at].kid.clone();
@@ -492,6 +499,7 @@ impl Charge {
     }
 
     fn is_up(&mut self, generation: u64, now: Instant) {
+        self.kid.has_run.store(true, Ordering::Release);
         (self.up, self.generation, self.since) = (true, generation, now);
     }
 }

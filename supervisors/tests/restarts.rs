@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use common::{Add, Args, Boom, Log, Quit, SOON, quiet_host, until, until_running, worker, worker_with};
 use nexus_actors::{ActorState, CallError, ChildExit, Env, ExitReason, Latch, block_on, child};
-use nexus_supervisors::{AutoShutdown, Backoff, ChildSpec, Kill, Restart, Shutdown, Strategy, SupSpec, Tree};
+use nexus_supervisors::{
+    AutoShutdown, Backoff, ChildSpec, Kill, OrderError, Restart, Shutdown, Strategy, SupSpec, Tree,
+};
 
 /// Runs `claim` on threads and in a simulation.
 fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
@@ -72,6 +74,29 @@ fn one_for_all_restarts_everybody() {
 fn rest_for_one_restarts_those_below() {
     let rest = "stop c, start b, start c";
     poison_under(Strategy::RestForOne, rest, rest);
+}
+
+#[test]
+fn a_child_whose_start_was_under_way_when_its_supervisor_died_is_not_there_after() {
+    check(async |env| {
+        let (_, first) = worker(&env, "steady", &Log::default());
+        let inner = SupSpec::new("sup", Strategy::OneForOne).child(first);
+        let spec = SupSpec::new("top", Strategy::OneForOne).supervisor(inner);
+        let tree = Tree::start(&env, spec).await.unwrap();
+        let orders = tree.supervisor("top/sup").unwrap();
+        let args = Args { id: "hangs", panics_in: Some("init never ends"), ..Args::default() };
+        let (_, hangs) = worker_with(&env, args);
+        let starting = orders.start_child(hangs);
+        let killing = async {
+            until(&env, &tree, "top/sup/hangs", |s| s.actor.state == ActorState::Starting).await;
+            assert!(tree.kill("top/sup", Kill::Brutal));
+        };
+        let (started, ()) = futures_util::future::join(starting, killing).await;
+        assert!(matches!(started, Err(OrderError::Call(CallError::Crashed { .. }))), "{started:?}");
+        until_running(&env, &tree, "top/sup/steady", 2).await;
+        assert!(tree.find("top/sup/hangs").is_none());
+        tree.stop().await;
+    });
 }
 
 #[test]

@@ -83,6 +83,21 @@ async fn an_inline_hook_decides_over_the_view_and_its_service_passes_it_by() {
 }
 
 #[tokio::test]
+async fn a_call_that_ends_a_service_does_not_wait_for_itself_to_leave_its_hooks() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();
+    let (now, env) = (nx.env().now(), nx.env().clone());
+    let path = nexus::VPath::parse("/__sys__/services/policy").unwrap();
+    let factory = nx.services().unwrap()[0].factory.clone();
+    nx.send(nexus::SysSetattr::service(path, factory, "\"AllowAll\"")).await.unwrap();
+    nx.write("/forbidden/a", "x").await.unwrap();
+    nx.unregister("policy").await.unwrap();
+    // A swap waits ten seconds for calls that do not leave.
+    assert!(env.now() - now < Duration::from_secs(8), "{:?}", env.now() - now);
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_hook_hears_of_a_call_whose_caller_went_away() {
     let nx = booted().await;
     nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();

@@ -1,5 +1,7 @@
 //! Registering, removing, and what is remembered.
 
+use std::time::Duration;
+
 use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Reply, Start};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{Config, ErrorKind, Executed, ExitReason, ServiceState, SysSetattr, VPath};
@@ -158,6 +160,52 @@ impl Handle<Sum> for Reader {
     }
 }
 
+/// Takes its time to start, and uses a service that is started at its first call.
+struct Late;
+
+impl Behaviour for Late {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "late";
+
+    fn init(setup: Setup<Self>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move {
+            start.env().sleep(WATCHDOG * 5).await;
+            let counter = setup.service::<Counter>("counter").map_err(ExitReason::error)?;
+            counter.call(Next, SOON).await.map_err(ExitReason::error)?;
+            Ok(Late)
+        })
+    }
+}
+
+impl Service for Late {
+    const VERSION: &'static str = "1.0.0";
+    type Config = ();
+    type View = ();
+
+    fn declare((): &()) -> Declaration<Self> {
+        Declaration::new().needs_export::<Next>("counter")
+    }
+}
+
+/// How long one message may hold an actor of the kernel in which it starts.
+const WATCHDOG: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn at_boot_a_service_may_take_longer_than_a_message_may_hold_the_registry_and_need_one_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || Config::new(folder.path()).watchdog(WATCHDOG).service::<Counter>().service::<Late>();
+    let nx = nexus::connect(config()).await.unwrap();
+    let on_demand = counter::Config { on_demand: true, ..counter::Config::default() };
+    nx.register::<Counter>("counter", on_demand).await.unwrap();
+    nx.register::<Late>("late", ()).await.unwrap();
+    nx.shutdown().await.unwrap();
+
+    let nx = nexus::connect(config()).await.unwrap();
+    assert_eq!(state(&nx, "late"), Some(ServiceState::Serving));
+    assert_eq!(nx.service::<Counter>("counter").unwrap().call(Sum, SOON).await.unwrap(), 1);
+    nx.shutdown().await.unwrap();
+}
+
 /// A counter that gives no sums.
 struct Mute;
 
@@ -229,7 +277,13 @@ async fn services_come_back_at_boot_after_what_they_need() {
     assert_eq!(serving, [serving_now("a-reader"), serving_now("counter")]);
     nx.shutdown().await.unwrap();
 
-    // A process that does not know the types: listed with the cause, and taken up when they are registered.
+    // A process that does not know the types is refused, when it is to have all of them.
+    let all = Config::new(folder.path()).services_must_start(true);
+    let refused = nexus::connect(all).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Down);
+    assert!(refused.to_string().contains("a-reader cannot be started: there is no factory"), "{refused}");
+
+    // Else they are listed with the cause, and taken up when they are registered.
     let nx = nexus::connect(folder.path()).await.unwrap();
     let failed = state(&nx, "counter").unwrap();
     assert!(

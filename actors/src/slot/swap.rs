@@ -30,7 +30,9 @@ pub struct SwapReport {
     pub from: u64,
     /// The generation that serves now.
     pub to: u64,
-    /// Whether the last caller had left the old generation when the report was made.
+    /// How many callers were inside the old generation when it let nobody in any more.
+    pub inside: usize,
+    /// Whether the last of them had left when the report was made.
     pub drained: bool,
     /// How many callers waited before the shut gate when it ended. None with overlap.
     pub waited: usize,
@@ -101,12 +103,14 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
         let old = self.current.get();
         let (to, waited) = turn.publish(&old, service);
         let mut retired = Retired::new(old); // Shuts the old gate, after the publish: who is turned away finds the new one.
+        let inside = retired.in_flight();
 
         let began = timer.now();
         let drained = within(pin!(timer.sleep(limit)), retired.drained()).await.is_some();
         let report = SwapReport {
             from: retired.generation(),
             to,
+            inside,
             drained,
             waited,
             drain: timer.now().duration_since(began),
@@ -143,6 +147,7 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
         let mut limit = pin!(timer.sleep(limit));
 
         let shut = Shut::new(self, &old);
+        let inside = old.gate().in_flight();
         within(limit.as_mut(), old.gate().drained())
             .await
             .ok_or_else(|| SwapError::DrainTimeout { in_flight: old.gate().in_flight() })?;
@@ -158,7 +163,7 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
         let pause = timer.now().duration_since(began);
         let mut retired = Retired::new(old);
         let drained = within(limit, retired.drained()).await.is_some();
-        let report = SwapReport { from: retired.generation(), to, drained, waited, drain, pause };
+        let report = SwapReport { from: retired.generation(), to, inside, drained, waited, drain, pause };
         Ok(Swapped { report, retired })
     }
 }

@@ -14,6 +14,7 @@ use nexus_messages::{
 use parking_lot::Mutex;
 
 use super::hook::{Interceptor, Resolution};
+use super::services::Covered;
 use super::view::{DispatchView, HookRefusal, Of, Place, PublishedHooks, Ready};
 use crate::caught::{catch, catch_async};
 use crate::registry::Active;
@@ -41,6 +42,8 @@ pub(crate) struct Passage {
     view: Arc<DispatchView>,
     /// For each service of the view, the version whose hooks the call meets; none of those whose hooks it does not.
     pins: Vec<Option<Lease<Active>>>,
+    /// The numbers of the versions that the call has left for a while, in the places of their leases.
+    aside: Vec<Option<u64>>,
     /// How many interceptors let the call pass.
     passed: usize,
     weighed: Mutex<WeighedBy>,
@@ -88,7 +91,7 @@ impl PublishedHooks {
                 }
                 pins.push(Some(lease));
             }
-            return Ok(Passage { view, pins, passed: 0, weighed: Mutex::default() });
+            return Ok(Passage { view, pins, aside: Vec::new(), passed: 0, weighed: Mutex::default() });
         }
         let reason = "the hooks changed under the call again and again".to_owned();
         Err(HookRefusal::Refused { hook: "dispatch".into(), kind: ErrorKind::Busy, reason })
@@ -111,7 +114,23 @@ impl Passage {
     #[cfg(test)]
     pub(super) fn of(view: DispatchView) -> Self {
         let passed = view.interceptors.len();
-        Self { view: Arc::new(view), pins: Vec::new(), passed, weighed: Mutex::default() }
+        Self { view: Arc::new(view), pins: Vec::new(), aside: Vec::new(), passed, weighed: Mutex::default() }
+    }
+
+    /// Leaves the versions that the call met, for one that replaces or removes a service: it would wait for itself to leave.
+    pub(crate) fn step_aside(&mut self) {
+        let number = |pin: Option<Lease<Active>>| pin.map(|lease| lease.generation.number);
+        self.aside = std::mem::take(&mut self.pins).into_iter().map(number).collect();
+    }
+
+    /// Meets those again that still serve. One that was replaced meanwhile is told no more.
+    pub(crate) fn step_back(&mut self) {
+        let left = std::mem::take(&mut self.aside);
+        let again = |(service, number): (&Covered, Option<u64>)| {
+            let lease = service.enlisted.slot.try_lease()?;
+            (Some(lease.generation.number) == number).then_some(lease)
+        };
+        self.pins = self.view.covered().zip(left).map(again).collect();
     }
 
     /// Where `path` really is, when a resolver says that it is elsewhere. The resolver with the best pattern decides alone.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nexus_actors::CallError;
 use nexus_messages::syscall::{Create, SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
     Caller, EntryType, Error, ErrorKind, FileId, FileMetadata, Lsn, Op, Result, Timestamp, VPath, ZoneId,
@@ -15,6 +16,9 @@ use crate::hal::{StoreError, TreeId};
 use crate::kernel::{Kernel, call_kind, down};
 use crate::service::{Commits, Service, ServiceRef};
 
+/// How often the services of the boot are started again, when the registry dies over it.
+const START_ATTEMPTS: usize = 8;
+
 impl Kernel {
     /// Registers and starts the services that the metastore remembers; says how many those were. To be called once, after
     /// [`remount`](Self::remount).
@@ -22,9 +26,14 @@ impl Kernel {
     /// # Errors
     /// What the metastore says. A service that does not start is no error: it is listed with the cause.
     pub async fn start_services(&self) -> Result<usize> {
-        match self.registry().call(StartAll, Duration::MAX).await {
-            Ok(done) => done,
-            Err(error) => Err(down(Error::global(Op::Service, call_kind(error)), error)),
+        let mut attempts = 1;
+        loop {
+            match self.registry().call(StartAll, Duration::MAX).await {
+                Ok(done) => return done,
+                // Its next incarnation goes on where it ended.
+                Err(CallError::Crashed { .. }) if attempts < START_ATTEMPTS => attempts += 1,
+                Err(error) => return Err(down(Error::global(Op::Service, call_kind(error)), error)),
+            }
         }
     }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_actors::{ChildExit, ExitReason, Ref};
+use nexus_actors::{CallError, ChildExit, ExitReason, Ref};
 use nexus_messages::syscall::ServiceSpec;
 use nexus_messages::{Caller, Durability, Error, ErrorKind, Op, Receipt, Result, Timestamp, VPath};
 use nexus_supervisors::{Monitor, OrderError};
 use serde::{Deserialize, Serialize};
 
 use super::messages::Exited;
+use super::start::on_demand;
 use super::view::{Active, Enlisted, error, path_of};
 use super::{Chosen, Registry};
 use crate::dispatch::Cover;
@@ -21,6 +22,9 @@ use crate::volume::{Stop, commit_error};
 
 /// How long the dispatch may take to answer; it is restarted within.
 const DISPATCH_MAX: Duration = Duration::from_secs(10);
+
+/// How often a child is stopped whose supervisor dies meanwhile.
+const STOP_ATTEMPTS: usize = 16;
 
 /// How many rows of services are read at once.
 const PAGE: usize = 1_024;
@@ -186,9 +190,13 @@ pub(super) fn is_failure(reason: &ExitReason) -> bool {
     !reason.is_normal() && !matches!(reason, ExitReason::Displaced { .. })
 }
 
-/// Starts a version as a child of the services' supervisor and waits until it is fit to serve.
-pub(super) async fn start(kernel: &Kernel, made: &Made) -> Result<()> {
+/// Starts a version as a child of the services' supervisor and waits until it is fit to serve. What it needs is started before, also what would
+/// wait for its first call: the supervisor starts one at a time, and the first call may come from the start of this one.
+pub(super) async fn start(kernel: &Arc<Kernel>, made: &Made) -> Result<()> {
     let generation = &made.generation;
+    for need in &generation.facts.needs {
+        on_demand(kernel.clone(), need.service.clone()).await?;
+    }
     let started = kernel.service_children().start_child(made.child.clone()).await;
     started.map_err(|why| match why {
         OrderError::Start(why) => not_fit(generation, "its start", &why),
@@ -218,11 +226,19 @@ pub(super) async fn stop(kernel: &Kernel, generation: &Generation) {
 
 async fn stop_child(kernel: &Kernel, id: &str) {
     let supervisor = kernel.service_children();
-    for done in [supervisor.terminate_child(id).await, supervisor.delete_child(id).await] {
-        if let Err(why) = done {
-            tracing::debug!(child = id, %why, "stopping a version");
+    for _ in 0..STOP_ATTEMPTS {
+        let stopped = match supervisor.terminate_child(id).await {
+            Ok(()) => supervisor.delete_child(id).await,
+            failed => failed,
+        };
+        match stopped {
+            Ok(()) | Err(OrderError::Unknown(_)) => return,
+            // It died of the order, or of something else: its next incarnation has the child again.
+            Err(OrderError::Runs(_) | OrderError::Call(CallError::Crashed { .. } | CallError::Timeout)) => {}
+            Err(why) => return tracing::debug!(child = id, %why, "a version is stopped with its supervisor"),
         }
     }
+    tracing::error!(child = id, "a version that is not needed cannot be stopped");
 }
 
 /// Lets calls see the hooks of the versions of the service that may serve: of whichever does when they begin. None when it is removed.

@@ -38,6 +38,8 @@ pub(crate) struct Registry {
     kernel: Arc<Kernel>,
     table: Table,
     generation: u64,
+    /// Whether the services of the boot are being started: nothing else changes which there are.
+    starting: bool,
 }
 
 impl Behaviour for Registry {
@@ -62,7 +64,7 @@ impl Behaviour for Registry {
                     }
                 }
             }
-            Ok(Self { kernel, table, generation })
+            Ok(Self { kernel, table, generation, starting: false })
         }
         .boxed_local()
     }
@@ -75,7 +77,15 @@ impl Registry {
 
     /// Checks a new version against what is there, and holds its place. What the service declared before comes back.
     fn begin(&mut self, name: &Arc<str>, facts: Facts) -> Result<Option<Facts>> {
+        self.check_started(name)?;
         self.table.begin(name, facts).map_err(|refused| refuse(name, refused))
+    }
+
+    fn check_started(&self, name: &str) -> Result<()> {
+        match self.starting {
+            true => Err(error(name, ErrorKind::Busy).because("the services of the boot are being started")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -120,7 +130,8 @@ impl Handle<Enlist> for Registry {
                         Ok(_) => me.table.done(&name),
                         Err(error) => {
                             enlisted.swap_failed(error.to_string());
-                            me.table.undo(&name, before);
+                            // It may have been published all the same.
+                            me.table.undo(&name, Some(enlisted.serving().facts.clone()));
                         }
                     }
                     drop(change);
@@ -134,6 +145,9 @@ impl Handle<Enlist> for Registry {
 impl Handle<Delist> for Registry {
     fn handle(&mut self, m: Delist, _: &mut Cx<'_, Self>) -> Reply<Self, <Delist as Message>::Reply> {
         let name = m.name.clone();
+        if let Err(error) = self.check_started(&name) {
+            return Reply::Now(Err(error));
+        }
         let listed = self.kernel.services().listed();
         let enlisted = listed.enlisted.get(&name).cloned();
         if enlisted.is_none() && listed.absent.contains_key(&name) {
@@ -142,6 +156,9 @@ impl Handle<Delist> for Registry {
             return Reply::later_then(forgetting, move |me: &mut Self, _, done: Result<_>| {
                 done.inspect(|_| me.list(|listed| drop(listed.absent.remove(&name))))
             });
+        }
+        if enlisted.as_ref().is_some_and(|enlisted| enlisted.is_changing()) {
+            return Reply::Now(Err(refuse(&name, RegistryError::Changing { name: name.clone() })));
         }
         if let Err(refused) = self.table.begin_removal(&name) {
             return Reply::Now(Err(refuse(&name, refused)));
@@ -174,8 +191,11 @@ impl Handle<StartOnDemand> for Registry {
 
 impl Handle<StartAll> for Registry {
     fn handle(&mut self, _: StartAll, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<usize>> {
+        self.starting = true;
+        // Beside the mailbox: a service may take longer than a message may hold the registry, and may need one that is started at its first call.
         let starting = start::all(self.kernel.clone(), cx.me().clone(), self.generation);
-        Reply::wait_then(starting, |me: &mut Self, _, done: Result<(usize, Table)>| {
+        Reply::later_then(starting, |me: &mut Self, _, done: Result<(usize, Table)>| {
+            me.starting = false;
             let (count, table) = done?;
             me.table = table;
             Ok(count)

@@ -19,13 +19,15 @@ use crate::service::{Begin, Startup};
 /// Starts what the metastore remembers, each after what it needs, and lists each when it serves: those after it may call it. Says how many
 /// serve, and who needs whom.
 pub(super) async fn all(kernel: Arc<Kernel>, me: Ref<Registry>, writer: u64) -> Result<(usize, Table)> {
-    let mut table = Table::default();
-    let mut count = 0;
+    // Those that were started before the registry died of it, or are registered already.
+    let listed = kernel.services().listed();
+    let serving = listed.enlisted.values().map(|enlisted| enlisted.serving());
+    let mut table = Table::of(serving.map(|version| (version.service.clone(), version.facts.clone())));
+    let mut count = listed.enlisted.len();
     let absent = |name: &Arc<str>, spec: ServiceSpec, why: String| {
         list(&kernel, writer, |listed| drop(listed.absent.insert(name.clone(), (spec, why))));
     };
     let mut declared: BTreeMap<Arc<str>, (ServiceSpec, Chosen)> = BTreeMap::new();
-    let listed = kernel.services().listed();
     for (name, spec) in remembered(&kernel)? {
         if listed.enlisted.contains_key(&name) {
             continue;
@@ -72,6 +74,10 @@ async fn one(
     table.begin(name, chosen.1.facts.clone()).map_err(|refused| refuse(name, refused))?;
     table.done(name);
     let made = make(kernel, me, name, spec, chosen, Role::FIRST);
+    if kernel.service_children().which_children().iter().any(|child| *child.id == *made.generation.child_id) {
+        // Started by an incarnation of the registry that died before it could list it.
+        stop(kernel, &made.generation).await;
+    }
     let enlisted = Enlisted::new(kernel.env(), made.generation.clone());
     let begun = match made.generation.facts.startup {
         Startup::Persistent => start(kernel, &made).await,

@@ -58,7 +58,6 @@ pub(super) async fn swap(
         new.begin_probation();
     }
     enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
-    let inside = enlisted.slot.in_flight();
     let swapped = match policy.mode {
         SwapMode::Overlap => {
             let prepare = or_gone(&mut m.gone, &m.name, async {
@@ -93,8 +92,12 @@ pub(super) async fn swap(
         // It broke at once, while this swap had its hand on the slot.
         let _ = me.signal(Exited { name: m.name.clone(), number: new.number, reason });
     }
-    if kernel.env().timeout(policy.limit, retired.drained()).await.is_err() {
-        tracing::warn!(service = %m.name, old = ?old, "calls are still inside the version before");
+    let left = match kernel.env().timeout(policy.limit, retired.drained()).await {
+        Ok(()) => 0,
+        Err(_) => retired.in_flight(),
+    };
+    if left > 0 {
+        tracing::warn!(service = %m.name, old = ?old, left, "calls are still inside the version before");
     }
     if !enlisted.keep_retired(new.number, retired) {
         let why = new.status().last_exit.unwrap_or(ExitReason::Killed);
@@ -105,7 +108,8 @@ pub(super) async fn swap(
         from: ServiceVersion::of(&old),
         to: ServiceVersion::of(&new),
         mode: policy.mode,
-        drained: inside,
+        drained: swapped.inside.saturating_sub(left),
+        left,
         waited: swapped.waited,
         pause: swapped.pause,
         took: kernel.env().now().saturating_duration_since(began),
@@ -149,6 +153,7 @@ async fn prepare(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, made: &Made) ->
 
 /// Copies the state over and asks the new version again.
 async fn hand_over(old: &Generation, new: &Generation, limit: Duration) -> Result<()> {
+    let incarnation = new.status().generation;
     let carry = if old.is_started() {
         old.export(limit).await.map_err(|why| not_fit(old, "its export", &why))?
     } else {
@@ -157,6 +162,12 @@ async fn hand_over(old: &Generation, new: &Generation, limit: Duration) -> Resul
     if !carry.is_nothing() {
         new.import(carry, limit).await.map_err(|why| not_fit(new, "its import", &why))?;
         new.probe(limit).await.map_err(|why| not_fit(new, "its probe after the import", &why))?;
+    }
+    // One that crashed meanwhile has been restarted, and knows nothing of what was handed over.
+    let status = new.status();
+    if status.generation != incarnation {
+        let why = status.last_exit.unwrap_or(ExitReason::Killed);
+        return Err(not_fit(new, "the handing over", &why));
     }
     Ok(())
 }
@@ -284,7 +295,10 @@ pub(super) async fn swap_back(
     broken.fail_probation();
     tracing::error!(service = %enlisted.name, broken = ?broken, back = ?old, %why, "swapped back");
 
-    if let Err(why) = remember_serving(&kernel, &enlisted).await {
+    // Not what is being removed: it is forgotten.
+    if !enlisted.is_leaving()
+        && let Err(why) = remember_serving(&kernel, &enlisted).await
+    {
         tracing::error!(service = %enlisted.name, %why, "the next boot starts the version that broke");
     }
     // What waits in the broken version's mailbox goes back to its callers, who send it to the old one.

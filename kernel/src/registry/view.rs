@@ -144,6 +144,8 @@ pub struct ServiceSwapped {
     pub mode: SwapMode,
     /// How many calls were inside the old version when its end began, and ended there.
     pub drained: usize,
+    /// How many were still inside it when the limit of the swap ended: it ends with the last of them.
+    pub left: usize,
     /// How many calls waited for the swap.
     pub waited: usize,
     /// For how long a call had to wait at most. Zero with overlap.

@@ -119,7 +119,8 @@ impl<S: Service> Declaration<S> {
         self
     }
 
-    /// The service called `name` must be registered before this one, and cannot be removed while this one is.
+    /// The service called `name` must be registered before this one, and cannot be removed while this one is. It is started before this one, also
+    /// when it is on demand.
     #[must_use]
     pub fn needs(mut self, name: impl Into<Arc<str>>) -> Self {
         self.needs.push(Need { service: name.into(), export: None });

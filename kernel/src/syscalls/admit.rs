@@ -250,6 +250,20 @@ impl<S> Admitted<S> {
         self.hooked.scales()
     }
 
+    /// Leaves the hooks that saw the call, because it is about to replace or remove one of their services. Nothing may weigh it.
+    pub(crate) fn step_aside(&mut self) {
+        if let Some(seen) = self.hooked.alone() {
+            seen.passage.step_aside();
+        }
+    }
+
+    /// Meets those again that are still there, to be told what came of the call.
+    pub(crate) fn step_back(&mut self) {
+        if let Some(seen) = self.hooked.alone() {
+            seen.passage.step_back();
+        }
+    }
+
     /// Tells the hooks what came of the call.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
         self.hooked.after(result).await;

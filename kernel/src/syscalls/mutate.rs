@@ -11,6 +11,7 @@ use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::owned::{Owned, Ownership};
+use crate::registry::is_service_path;
 use crate::sys;
 use crate::volume::{Intent, Site, Stop, store_error};
 
@@ -100,11 +101,20 @@ async fn execute<M: Mutation>(
     mut admitted: Admitted<M>,
     ownership: Ownership,
 ) -> Result<M::Done> {
+    let ends_hooks = is_service_path(&admitted.first.site.path);
+    if ends_hooks {
+        // Nothing of it is weighed: it commits no entries.
+        intent.scales = None;
+        admitted.step_aside();
+    }
     let (done, is_new) = match attempt(&kernel, &mut intent, &mut admitted, &ownership).await {
         Ok(Done::Now(done)) => (Ok(done), true),
         Ok(Done::Before(done)) => (Ok(done), false),
         Err(error) => (Err(error), false),
     };
+    if ends_hooks {
+        admitted.step_back();
+    }
     admitted.after(&done).await;
     let changed = admitted.second.as_ref().unwrap_or(&admitted.first);
     // What the kernel is told there is committed nowhere.

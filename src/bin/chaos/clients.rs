@@ -135,6 +135,7 @@ impl Client {
                 },
                 Err(error) => {
                     scene.count(|counts| counts.not_executed += 1);
+                    tracing::info!(%error, "a change was not executed");
                     let passing = [ErrorKind::Down, ErrorKind::Crashed, ErrorKind::Busy, ErrorKind::TimedOut];
                     if !passing.contains(&error.kind()) {
                         scene.broken(format_args!("a change failed: {error}"));

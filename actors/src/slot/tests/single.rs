@@ -25,8 +25,15 @@ fn overlap_publishes_and_gives_the_old_one_back() {
     let slot = slot();
     let done = overlap(&slot, &Limit::never(), Ok(Service::boxed(2, 0))).unwrap();
     assert_serves(&slot, 2, 2);
-    let report =
-        SwapReport { from: 1, to: 2, drained: true, waited: 0, drain: Duration::ZERO, pause: Duration::ZERO };
+    let report = SwapReport {
+        from: 1,
+        to: 2,
+        inside: 0,
+        drained: true,
+        waited: 0,
+        drain: Duration::ZERO,
+        pause: Duration::ZERO,
+    };
     assert_eq!(done.report, report);
     let old = done.retired.into_service().unwrap();
     overlap(&slot, &Limit::never(), Ok(old)).unwrap();
