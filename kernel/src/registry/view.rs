@@ -550,14 +550,17 @@ impl Enlisted {
         let generation = self.serving();
         let standing = self.standing.lock();
         let (facts, actor) = (&generation.facts, generation.status());
-        let cause = || actor.last_exit.as_ref().map_or_else(|| "it has not begun".into(), ToString::to_string);
+        let cause =
+            || actor.last_exit.as_ref().map_or_else(|| "it has not begun".into(), ToString::to_string);
         let mut needs: Vec<_> = facts.needs.iter().map(|need| need.service.clone()).collect();
         needs.dedup();
         ServiceStatus {
             name: self.name.clone(),
             state: match (actor.state, &standing.reserve) {
                 _ if !generation.is_started() => ServiceState::Dormant,
-                (ActorState::Starting | ActorState::Waiting, _) => ServiceState::Restarting { cause: cause() },
+                (ActorState::Starting | ActorState::Waiting, _) => {
+                    ServiceState::Restarting { cause: cause() }
+                }
                 (ActorState::Stopped, _) => ServiceState::Down { cause: cause() },
                 (_, Some(reserve)) if reserve.of == generation.number && generation.is_on_probation() => {
                     ServiceState::OnProbation
