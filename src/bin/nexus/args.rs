@@ -480,8 +480,9 @@ pub(crate) struct ShellArgs {}
 /// One minute through the kernel on real input, each claim checked
 ///
 /// Boots, imports SRC (what .gitignore ignores and .git left out), reads, greps, shows the tree of actors, kills each kernel primitive
-/// while readers go on, kills -9 a writing child process and reopens its store. The data is in a temporary folder unless --data is given;
-/// then the tour works below /tour there. Ends with status 1 at the first claim that does not hold.
+/// while readers go on, puts broken permission policies in the place of a good one while agents try what is forbidden, kills -9 a writing
+/// child process and reopens its store. The data is in a temporary folder unless --data is given; then the tour works below /tour there.
+/// Ends with status 1 at the first claim that does not hold.
 #[derive(Debug, Args)]
 #[command(after_help = "With --json: one line a step: {step, seconds, says, ...what was measured}.")]
 pub(crate) struct TourArgs {
