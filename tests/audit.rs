@@ -254,6 +254,31 @@ async fn what_is_refused_or_fails_is_logged_beside_it() {
 }
 
 #[tokio::test]
+async fn a_version_on_trial_is_no_failure_of_the_one_that_serves() {
+    let nx = boot(Config::in_memory()).await;
+    let audit = nx.register::<Audit>("audit", config()).await.unwrap();
+    let mut swap = std::pin::pin!(nx.swap_with::<Audit>("audit", config(), SwapOptions::new().shadow(100)));
+    while nx.services().unwrap()[0].trial_agreed.is_none() {
+        assert!(futures_util::poll!(swap.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let swapped = loop {
+        // Looked at until the log has it: a trial that fails to write would say so before.
+        let done = nx.send(SysWrite::at(path("/a"), "x").create()).await.unwrap();
+        let mut logged = std::pin::pin!(ask(&audit, CaughtUp::root(done.receipt.lsn)));
+        while futures_util::poll!(logged.as_mut()).is_pending() {
+            assert_eq!(audit.with(|view| view.failure()).unwrap(), None);
+            tokio::task::yield_now().await;
+        }
+        if let std::task::Poll::Ready(swapped) = futures_util::poll!(swap.as_mut()) {
+            break swapped;
+        }
+    };
+    swapped.unwrap();
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_others_change_in_its_files_is_found() {
     let nx = boot(Config::in_memory()).await;
     let config = AuditConfig { open_to_administrators: true, segment_bytes: 1_024, ..AuditConfig::default() };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nexus::actors::{Handle, Message};
 use nexus::service::ServiceRef;
 use nexus::services::quota::{
-    Drift, GetUsage, Limits, Quota, QuotaConfig, Recount, SetLimits, Subject, Usage,
+    Drift, GetUsage, Limits, ListUsage, Quota, QuotaConfig, Recount, SetLimits, Subject, Usage,
 };
 use nexus::{Config, Errno, ErrorKind, Kill, MountSpec, Nexus, SwapOptions};
 
@@ -266,6 +266,82 @@ async fn calls_a_second_are_limited_and_come_back() {
     for _ in 0..50 {
         coder.write("/a", "x").await.unwrap();
     }
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_set_outlasts_a_swap_unless_the_new_version_says_otherwise() {
+    let nx = boot().await;
+    let quota = nx.register::<Quota>("quota", config().limit(below("/q"), bytes(10))).await.unwrap();
+    let set = |path: &str, limits| SetLimits { subject: below(path), limits };
+    let limits = async || {
+        let accounts = ask(&quota, ListUsage).await.into_iter();
+        accounts.map(|account| (account.subject, account.limits)).collect::<Vec<_>>()
+    };
+    ask(&quota, set("/q", Some(bytes(20)))).await.unwrap();
+    ask(&quota, set("/r", Some(files(1)))).await.unwrap();
+    let expected = [(below("/q"), bytes(20)), (below("/r"), files(1))];
+    let same = QuotaConfig { reads: true, ..config().limit(below("/q"), bytes(10)) };
+    nx.swap::<Quota>("quota", same.clone()).await.unwrap();
+    assert_eq!(limits().await, expected);
+    nx.write("/q/a", "x".repeat(20)).await.unwrap();
+    nx.write("/r/a", "").await.unwrap();
+    assert_eq!(nx.write("/r/b", "").await.unwrap_err().kind(), ErrorKind::QuotaExceeded);
+
+    nx.swap::<Quota>("quota", same.limit(below("/q"), bytes(30))).await.unwrap();
+    assert_eq!(limits().await, [(below("/q"), bytes(30))], "what a configuration says anew wins");
+    nx.write("/r/b", "").await.unwrap();
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn where_nothing_is_limited_any_more_directories_move() {
+    let nx = boot().await;
+    let quota = nx.register::<Quota>("quota", config().limit(below("/a/q"), bytes(100))).await.unwrap();
+    nx.write("/a/q/d/x", "12345").await.unwrap();
+    assert_eq!(nx.rename("/a/q/d", "/d").await.unwrap_err().kind(), ErrorKind::CrossMount);
+    assert_eq!(nx.remove_all("/a").await.unwrap_err().kind(), ErrorKind::Busy);
+    ask(&quota, SetLimits { subject: below("/a/q"), limits: None }).await.unwrap();
+    nx.rename("/a/q/d", "/d").await.unwrap();
+    nx.rename("/d", "/a/q/d").await.unwrap();
+    ask(&quota, SetLimits { subject: below("/a/q"), limits: Some(bytes(100)) }).await.unwrap();
+    assert_eq!(used(&quota, below("/a/q")).await, Usage { bytes: 5, files: 1 });
+    ask(&quota, SetLimits { subject: below("/a/q"), limits: None }).await.unwrap();
+    nx.remove_all("/a").await.unwrap();
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_in_another_zone_cost_the_root_zone_nothing() {
+    let nx = boot().await;
+    let one = Limits { ops_per_s: Some(1), ..Limits::default() };
+    let team = nx.zone("team").unwrap();
+    team.mount("/q", MountSpec::new("memory")).await.unwrap();
+    nx.register::<Quota>("quota", config().limit(below("/q"), one)).await.unwrap();
+    for _ in 0..100 {
+        team.write("/q/x", "theirs").await.unwrap();
+    }
+    nx.write("/q/x", "ours").await.unwrap();
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_on_trial_spends_nothing_of_what_callers_may() {
+    const CALLS: u32 = 300;
+    let nx = boot().await;
+    let all = config().limit(agent("coder"), Limits { ops_per_s: Some(CALLS), ..Limits::default() });
+    nx.register::<Quota>("quota", all.clone()).await.unwrap();
+    let coder = nx.agent("coder").unwrap();
+    let mut swap = std::pin::pin!(nx.swap_with::<Quota>("quota", all, SwapOptions::new().shadow(CALLS)));
+    while nx.services().unwrap()[0].trial_agreed.is_none() {
+        assert!(futures_util::poll!(swap.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..CALLS {
+        coder.write("/a", "x").await.expect("as many at once as a second brings");
+    }
+    let report = swap.await.unwrap();
+    assert!(report.agreed.is_some_and(|agreed| agreed >= CALLS.into()), "{report:?}");
     nx.shutdown().await.unwrap();
 }
 

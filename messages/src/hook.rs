@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effect::Weighed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ident::{Caller, OpId};
+use crate::ident::{Caller, OpId, ZoneId};
 use crate::path::VPath;
 use crate::syscall::Syscall;
 
@@ -33,8 +33,12 @@ pub struct HookContext {
 pub struct Resolved {
     /// The call's path; the source, where there are two.
     pub path: VPath,
+    /// The zone in whose namespace that is: where a zone mounts nothing of its own, its callers see the root zone.
+    pub zone: ZoneId,
     /// The second path of rename and copy.
     pub other: Option<VPath>,
+    /// The zone of that one.
+    pub other_zone: Option<ZoneId>,
 }
 
 impl HookContext {

@@ -49,6 +49,12 @@ impl<S: Service> Setup<S> {
         &self.0.name
     }
 
+    /// Whether this version is on trial in shadow. It must not touch what it shares with the one that serves: it is given copies of calls, and
+    /// ends with the trial.
+    pub fn is_on_trial(&self) -> bool {
+        self.0.calls.read_only
+    }
+
     /// The number of this version: 1 for the first, and one more with each that takes its place.
     pub fn number(&self) -> u64 {
         self.0.number
@@ -76,7 +82,8 @@ impl<S: Service> Setup<S> {
         self.0.view.publish(incarnation, view)
     }
 
-    /// What the version before publishes, when it is of this type: state that both can share while both are called.
+    /// What the version before publishes, when it is of this type: state that both can share while both are called. Not so
+    /// [on trial](Self::is_on_trial): then it is to be copied.
     pub fn predecessor<V: Send + Sync + 'static>(&self) -> Option<Arc<V>> {
         self.0.before.clone()?.downcast::<Published<V>>().ok()?.get()
     }

@@ -175,8 +175,13 @@ async fn intercept<S: Admissible>(
     let Some(Seen { passage, context: Some(context), .. }) = hooked.alone() else {
         return Ok((call, located));
     };
-    let other = located.1.as_ref().map(|second| second.site.path.clone());
-    context.resolved = Some(Resolved { path: located.0.site.path.clone(), other });
+    let (first, second) = (&located.0.site, located.1.as_ref().map(|second| &second.site));
+    context.resolved = Some(Resolved {
+        path: first.path.clone(),
+        zone: first.mount.zone.clone(),
+        other: second.map(|second| second.path.clone()),
+        other_zone: second.map(|second| second.mount.zone.clone()),
+    });
     passage.before(context).await.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
     if context.call == shown {
         return Ok((call, located));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nexus_kernel::dispatch::OpSet;
 use nexus_kernel::service::ServiceHook;
-use nexus_messages::{Effect, ErrorKind, Executed, HookContext, Op, Outcome, Verdict};
+use nexus_messages::{Effect, ErrorKind, Executed, HookContext, Op, Outcome, Verdict, ZoneId};
 
 use super::service::{Quota, QuotaView};
 use super::state::Refusal;
@@ -21,9 +21,17 @@ pub(super) fn reads() -> ServiceHook<Quota> {
 }
 
 fn spend(view: &QuotaView, context: &mut HookContext) -> Verdict {
-    let led = context.resolved.as_ref().map(|led| (&led.path, led.other.as_ref()));
-    let (path, other) = led.unwrap_or((context.call.path(), context.call.other_path()));
-    let paths: Vec<_> = [Some(path), other].into_iter().flatten().collect();
+    let paths: Vec<_> = match &context.resolved {
+        Some(led) => [(Some(&led.path), Some(&led.zone)), (led.other.as_ref(), led.other_zone.as_ref())],
+        None => {
+            let zone = Some(&context.caller.zone);
+            [(Some(context.call.path()), zone), (context.call.other_path(), zone)]
+        }
+    }
+    .into_iter()
+    .filter(|(_, zone)| zone.is_some_and(ZoneId::is_root))
+    .filter_map(|(path, _)| path)
+    .collect();
     match view.spend(&context.caller.agent, &paths) {
         Ok(()) => Verdict::Continue,
         Err(why) => Verdict::refuse_as(ErrorKind::QuotaExceeded, why),

@@ -2,11 +2,11 @@
 //!
 //! Owns:       the limits and the accounts; publishes both, for its hooks book on the accounts on the callers' tasks.
 //! Asks:       the kernel, as `service:NAME`: for all that is there, to count it.
-//! On restart: takes the published accounts; at boot, counts.
+//! On restart: takes the published limits and accounts; at boot, counts.
 //! Bounds:     `ACCOUNTS_MAX` accounts, `BOOKED_MAX` changes booked during a count.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nexus_actors::{Behaviour, Cx, Env, ExitReason, Handle, LocalBoxFuture, Message, Reply, Start};
@@ -31,17 +31,63 @@ pub struct Quota {
 /// What quotas publish: the accounts, and the limits of one version.
 pub struct QuotaView {
     books: Arc<Ledger>,
-    limits: Mutex<BTreeMap<Subject, Limits>>,
+    /// What the configuration says. Run-time limits are for this alone.
+    configured: BTreeMap<Subject, Limits>,
+    /// Shared by versions with the same configured limits: what is set at run time outlasts a swap, and a swap back.
+    limits: Arc<Table>,
 }
+
+/// What is limited, and how.
+type Table = Mutex<BTreeMap<Subject, Limits>>;
 
 /// The accounts, with the clock that all versions measure by.
 struct Ledger {
     books: Mutex<Books>,
+    /// The tables of all versions: there is an account for whatever one of them limits. Locked before they are, and they before the books.
+    tables: Mutex<Vec<Weak<Table>>>,
     env: Env,
     began: Instant,
 }
 
+impl Ledger {
+    fn new(env: &Env) -> Self {
+        Self { books: Mutex::default(), tables: Mutex::default(), env: env.clone(), began: env.now() }
+    }
+
+    /// The same by itself, for a version on trial: it spends and counts, and the one that serves must not see that.
+    fn copied(&self) -> Self {
+        let books = Mutex::new(self.books.lock().copied());
+        Self { books, tables: Mutex::default(), env: self.env.clone(), began: self.began }
+    }
+
+    /// Opens the accounts that are limited, and closes those that are not any more. False when there are too many: nothing has changed then.
+    fn arrange(&self) -> bool {
+        let mut tables = self.tables.lock();
+        tables.retain(|table| table.strong_count() > 0);
+        let limited = tables.iter().filter_map(Weak::upgrade);
+        let limited = limited.flat_map(|table| table.lock().keys().cloned().collect::<Vec<_>>()).collect();
+        self.books.lock().keep(&limited)
+    }
+}
+
 impl QuotaView {
+    /// What a version begins with that takes the place of `before`, or is tried for that.
+    fn after(before: Option<&Self>, config: &QuotaConfig, on_trial: bool, env: &Env) -> Self {
+        let books = match before {
+            Some(before) if on_trial => Arc::new(before.books.copied()),
+            Some(before) => before.books.clone(),
+            None => Arc::new(Ledger::new(env)),
+        };
+        let configured: BTreeMap<_, _> = config.limits.iter().cloned().collect();
+        let limits = match before.filter(|before| before.configured == configured) {
+            Some(before) if on_trial => Arc::new(Mutex::new(before.limits.lock().clone())),
+            Some(before) => before.limits.clone(),
+            None => Arc::new(Mutex::new(configured.clone())),
+        };
+        books.tables.lock().push(Arc::downgrade(&limits));
+        Self { books, configured, limits }
+    }
+
     pub(super) fn spend(&self, agent: &str, paths: &[&VPath]) -> std::result::Result<(), String> {
         let now = self.books.env.now().saturating_duration_since(self.books.began);
         let limits = self.limits.lock();
@@ -76,41 +122,43 @@ impl QuotaView {
     pub fn drift(&self) -> Drift {
         self.books.books.lock().drift()
     }
-
-    /// Opens the accounts that are limited.
-    fn open(&self) -> bool {
-        let limits = self.limits.lock();
-        let mut books = self.books.books.lock();
-        limits.keys().all(|subject| books.open(subject))
-    }
 }
 
 /// Says that a count has ended, however it did.
-struct Counting(Arc<Ledger>);
+struct Counting {
+    ledger: Arc<Ledger>,
+    taken: bool,
+}
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        self.0.books.lock().end_count();
+        self.ledger.books.lock().end_count(self.taken);
     }
 }
 
 /// Counts what is there, and takes it over.
 async fn count(calls: &Syscalls, ledger: &Arc<Ledger>) -> Result<Drift> {
+    // A version with limits of its own may be gone since.
+    ledger.arrange();
     for _ in 0..COUNTS_MAX {
         let subjects = {
             let mut books = ledger.books.lock();
             books.begin_count();
             books.subjects()
         };
-        let _counting = Counting(ledger.clone());
+        let mut counting = Counting { ledger: ledger.clone(), taken: false };
         let zone = ZoneId::root();
         let census = calls.census(&zone, Count::of(subjects), |count, held| {
             count.add(&held.path, &held.owner, held.bytes);
         });
         let (lsn, counted) = census.await?;
         let mut books = ledger.books.lock();
-        if books.take_over(lsn, &counted) {
-            return Ok(books.drift());
+        counting.taken = books.take_over(lsn, &counted);
+        let drift = books.drift();
+        // The count ends with its guard, which takes the lock as well.
+        drop(books);
+        if counting.taken {
+            return Ok(drift);
         }
     }
     let error = Error::global(Op::Service, ErrorKind::Busy);
@@ -134,20 +182,12 @@ impl Behaviour for Quota {
         start: Start<Self>,
     ) -> LocalBoxFuture<'static, std::result::Result<Self, ExitReason>> {
         Box::pin(async move {
-            let view = match setup.view().get() {
-                Some(view) => view,
-                None => {
-                    let books = setup.predecessor::<QuotaView>().map(|view| view.books.clone());
-                    let env = start.env();
-                    let books = books.unwrap_or_else(|| {
-                        let (env, began) = (env.clone(), env.now());
-                        Arc::new(Ledger { books: Mutex::default(), env, began })
-                    });
-                    let limits = Mutex::new(setup.config().limits.iter().cloned().collect());
-                    Arc::new(QuotaView { books, limits })
-                }
-            };
-            if !view.open() {
+            let view = setup.view().get().unwrap_or_else(|| {
+                let before = setup.predecessor::<QuotaView>();
+                let env = start.env();
+                Arc::new(QuotaView::after(before.as_deref(), setup.config(), setup.is_on_trial(), env))
+            });
+            if !view.books.arrange() {
                 return Err(ExitReason::error(format!("there are more than {ACCOUNTS_MAX} accounts")));
             }
             count(setup.calls(), &view.books).await.map_err(ExitReason::error)?;
@@ -187,7 +227,6 @@ impl Handle<Begin> for Quota {
                 counted = Some(env.now());
                 if let Err(error) = count(&calls, &ledger).await {
                     tracing::warn!(%error, "usage could not be counted");
-                    ledger.books.lock().doubtful = true;
                 }
             }
         };
@@ -200,13 +239,17 @@ impl Handle<SetLimits> for Quota {
     fn handle(&mut self, m: SetLimits, _: &mut Cx<'_, Self>) -> Reply<Self, Result<()>> {
         let Some(limits) = m.limits else {
             self.view.limits.lock().remove(&m.subject);
+            self.view.books.arrange();
             return Reply::Now(Ok(()));
         };
-        if !self.view.books.books.lock().open(&m.subject) {
+        let before = self.view.limits.lock().insert(m.subject.clone(), limits);
+        if !self.view.books.arrange() {
+            if before.is_none() {
+                self.view.limits.lock().remove(&m.subject);
+            }
             let error = Error::global(Op::Service, ErrorKind::InvalidArgument);
             return Reply::Now(Err(error.because(format!("there are {ACCOUNTS_MAX} accounts already"))));
         }
-        self.view.limits.lock().insert(m.subject.clone(), limits);
         if self.view.account(&m.subject).is_some() {
             return Reply::Now(Ok(()));
         }

@@ -43,10 +43,13 @@ impl QuotaConfig {
     }
 }
 
-/// Sets the limits of `subject`, or ends them; in force when it is answered. May be repeated. Lasts until the next swap or boot, which begin with
-/// the limits of the configuration.
+/// Sets the limits of `subject`, or ends them; in force when it is answered. May be repeated.
 ///
-/// Refused with `EINVAL` when there are 1,024 accounts already.
+/// Restarts keep what was set, and so does a swap to a version that is configured with the same limits as the one before. A version that is
+/// configured with others begins with those: what a configuration says anew wins. So does a boot, which knows the configuration alone; swap to one
+/// with these limits to keep them over a boot.
+///
+/// When it fails the limits are set, but stand for nothing before the account was counted, which is tried again. Refused with `EINVAL` when there are 1,024 accounts already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetLimits {
     /// Whose.
@@ -98,7 +101,8 @@ impl Message for Recount {
     const NAME: &'static str = "quota.recount";
 }
 
-/// Both versions count on the same accounts during a swap, each by its own limits.
+/// Both versions count on the same accounts during a swap, each by its own limits unless they are configured with the same. One on trial has
+/// accounts of its own, as they were when it was started: where calls are refused for their number, it may decide otherwise.
 pub(super) fn declare(config: &QuotaConfig) -> Declaration<Quota> {
     let accounts = config.limits.len();
     assert!(accounts <= ACCOUNTS_MAX, "{accounts} limits are more than {ACCOUNTS_MAX}");

@@ -136,8 +136,8 @@ impl Client {
                 Err(error) => {
                     scene.count(|counts| counts.not_executed += 1);
                     tracing::info!(%error, "a change was not executed");
-                    let passing = [ErrorKind::Down, ErrorKind::Crashed, ErrorKind::Busy, ErrorKind::TimedOut];
-                    if !passing.contains(&error.kind()) {
+                    // Whoever is killed, but for the root: what was not begun is done after the restart.
+                    if !scene.is_dying() {
                         scene.broken(format_args!("a change failed: {error}"));
                     }
                     break false;
