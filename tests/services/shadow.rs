@@ -164,7 +164,7 @@ impl Handle<AskItself> for Slow {
 /// Waits for the beginning of a trial.
 async fn on_trial(nx: &nexus::Nexus) {
     let begun = async {
-        while nx.services().unwrap()[0].trial_agreed.is_none() {
+        while nx.services().expect("it is the administrator's handle")[0].trial_agreed.is_none() {
             tokio::task::yield_now().await;
         }
     };
