@@ -10,6 +10,7 @@ mod imports;
 mod killed;
 mod pipes;
 mod round_trip;
+mod services;
 mod serving;
 mod statuses;
 mod tours;

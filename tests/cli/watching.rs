@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::fixture::Nexus;
 
 /// Another process that owns the data folder; ended with it.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
-    fn start(nexus: &Nexus) -> Self {
+    pub(crate) fn start(nexus: &Nexus) -> Self {
         let mut serve = nexus.command(["serve"]).stdout(Stdio::piped()).spawn().expect("the command starts");
         let mut line = String::new();
         let out = serve.stdout.take().expect("it is piped");

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nexus::{Config, ErrorKind, Executed, Nexus, SwapOptions};
+use nexus::actors::{Behaviour, LocalBoxFuture, Start};
+use nexus::dispatch::OpSet;
+use nexus::service::{Declaration, Service, ServiceHook, Setup};
+use nexus::{Config, ErrorKind, Executed, ExitReason, Nexus, SwapOptions, Verdict};
 use nexus_kernel::locks::{LockOwner, Mode, Scope};
 
 use crate::counter::SOON;
@@ -253,4 +256,57 @@ async fn callers_of_a_mailed_hook_wait_for_an_exclusive_swap_and_none_fails() {
     }
     assert!(mailed.call(Seen, SOON).await.is_ok());
     nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn each_hook_is_read_where_it_is_listed() {
+    let nx = booted().await;
+    nx.register::<Policy>("policy", Rule::Forbid).await.unwrap();
+    nx.register::<Three>("three", ()).await.unwrap();
+    let all: Vec<serde_json::Value> =
+        serde_json::from_slice(&nx.read("/__sys__/hooks/.all").await.unwrap()).unwrap();
+    let mut read = Vec::new();
+    for entry in nx.readdir("/__sys__/hooks").await.unwrap() {
+        let name = entry.name().to_string();
+        let text = nx.read(format!("/__sys__/hooks/{name}")).await.unwrap();
+        if name != ".all" {
+            read.push(serde_json::from_slice::<serde_json::Value>(&text).unwrap());
+        }
+    }
+    let order = |hook: &serde_json::Value| hook["name"].as_str().map(str::to_owned);
+    read.sort_by_key(order);
+    let mut all = all;
+    all.sort_by_key(order);
+    assert_eq!(
+        all.iter().filter_map(|hook| hook["name"].as_str()).collect::<Vec<_>>(),
+        ["a", "b", "c", "decide"]
+    );
+    assert_eq!(read, all);
+    nx.shutdown().await.unwrap();
+}
+
+/// A service with three hooks that do nothing.
+struct Three;
+
+impl Behaviour for Three {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "three";
+
+    fn init(setup: Setup<Self>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move {
+            setup.publish(start.generation(), ()).map_err(ExitReason::error)?;
+            Ok(Self)
+        })
+    }
+}
+
+impl Service for Three {
+    const VERSION: &'static str = "1.0.0";
+    type Config = ();
+    type View = ();
+
+    fn declare((): &()) -> Declaration<Self> {
+        let hook = |name| ServiceHook::before(name, OpSet::MUTATIONS, |_, _| Verdict::Continue);
+        Declaration::new().hook(hook("a")).hook(hook("b")).hook(hook("c"))
+    }
 }

@@ -6,7 +6,7 @@ use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Reply, Start};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{Config, ErrorKind, Executed, ExitReason, ServiceState, SysSetattr, VPath};
 
-use crate::counter::{self, Counter, Counter2, Fault, Next, SOON, Sum};
+use crate::counter::{self, Break, Counter, Counter2, Fault, Next, SOON, Sum};
 
 fn state(nx: &nexus::Nexus, name: &str) -> Option<ServiceState> {
     let services = nx.services().expect("it is the administrator's handle");
@@ -309,5 +309,63 @@ async fn a_service_on_demand_is_started_by_its_first_call() {
     sums.sort_unstable();
     assert_eq!(sums, (1..=20).collect::<Vec<_>>(), "started once, and nothing was lost meanwhile");
     assert_eq!(state(&nx, "counter"), Some(ServiceState::Serving));
+    nx.shutdown().await.unwrap();
+}
+
+/// What lets a [`Reborn`] start again.
+static REBIRTH: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
+/// A service that starts at once, and again when it is let.
+struct Reborn;
+
+impl Behaviour for Reborn {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "reborn";
+
+    fn init(_: Setup<Self>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move {
+            if start.generation() > 1 {
+                let _ = REBIRTH.acquire().await;
+            }
+            Ok(Self)
+        })
+    }
+}
+
+impl Service for Reborn {
+    const VERSION: &'static str = "1.0.0";
+    type Config = ();
+    type View = ();
+
+    fn declare((): &()) -> Declaration<Self> {
+        Declaration::new().exports::<Break>()
+    }
+}
+
+impl Handle<Break> for Reborn {
+    fn handle(&mut self, _: Break, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        panic!("it was told to break")
+    }
+}
+
+#[tokio::test]
+async fn a_service_whose_actor_is_down_is_not_said_to_serve() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let reborn = nx.register::<Reborn>("reborn", ()).await.unwrap();
+    assert_eq!(state(&nx, "reborn"), Some(ServiceState::Serving));
+    reborn.call(Break, SOON).await.unwrap_err();
+    let is = async |wanted: fn(&ServiceState) -> bool| {
+        let until = async {
+            while !state(&nx, "reborn").is_some_and(|state| wanted(&state)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, until).await.expect("it is shown");
+    };
+    is(|state| matches!(state, ServiceState::Restarting { cause } if cause.contains("told to break"))).await;
+    let shown = nx.read("/__sys__/services/reborn").await.unwrap();
+    assert!(String::from_utf8_lossy(&shown).contains(r#""restarting""#), "{shown:?}");
+    REBIRTH.add_permits(1);
+    is(|state| *state == ServiceState::Serving).await;
     nx.shutdown().await.unwrap();
 }

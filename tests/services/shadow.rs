@@ -1,6 +1,9 @@
 //! A version on trial in shadow: it is given copies of real calls, and its answers reach nobody.
 
-use nexus::{Config, ErrorKind, SwapOptions};
+use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Message, Reply, Start};
+use nexus::service::{Declaration, Service, Setup};
+use nexus::{Config, ErrorKind, ExitReason, SwapOptions};
+use tokio::sync::Semaphore;
 
 use crate::counter::{self, Counter, Counter2, Fault, Next, SOON};
 use crate::policy::{Policy, Rule};
@@ -76,5 +79,143 @@ async fn a_policy_that_allows_more_is_found_on_trial() {
         };
         assert_eq!(swapped.is_ok(), promoted, "{rule:?}: {swapped:?}");
     }
+    nx.shutdown().await.unwrap();
+}
+
+/// Answers at once.
+#[derive(Debug, Clone)]
+struct Ask;
+
+/// Answers when it is let go.
+#[derive(Debug, Clone)]
+struct Held;
+
+/// Asks the service itself.
+#[derive(Debug, Clone)]
+struct AskItself;
+
+macro_rules! messages {
+    ($($message:ident, $name:literal;)*) => {$(
+        impl Message for $message {
+            type Reply = bool;
+            const NAME: &'static str = $name;
+        }
+    )*};
+}
+
+messages! { Ask, "slow.ask"; Held, "slow.held"; AskItself, "slow.ask_itself"; }
+
+/// What lets [`Held`] go, in each version once.
+static GO: Semaphore = Semaphore::const_new(0);
+
+/// A service that takes its time. Its configuration says whether its answers can be compared.
+struct Slow(Setup<Self>);
+
+impl Behaviour for Slow {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "slow";
+
+    fn init(setup: Setup<Self>, _: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move { Ok(Self(setup)) })
+    }
+}
+
+impl Service for Slow {
+    const VERSION: &'static str = "1.0.0";
+    type Config = bool;
+    type View = ();
+
+    fn declare(compared: &bool) -> Declaration<Self> {
+        if *compared {
+            Declaration::new()
+                .exports_compared::<Ask>()
+                .exports_compared::<Held>()
+                .exports_compared::<AskItself>()
+        } else {
+            Declaration::new().exports::<Ask>()
+        }
+    }
+}
+
+impl Handle<Ask> for Slow {
+    fn handle(&mut self, _: Ask, _: &mut Cx<'_, Self>) -> Reply<Self, bool> {
+        Reply::Now(true)
+    }
+}
+
+impl Handle<Held> for Slow {
+    fn handle(&mut self, _: Held, _: &mut Cx<'_, Self>) -> Reply<Self, bool> {
+        Reply::later(async {
+            GO.acquire().await.is_ok_and(|go| {
+                go.forget();
+                true
+            })
+        })
+    }
+}
+
+impl Handle<AskItself> for Slow {
+    fn handle(&mut self, _: AskItself, _: &mut Cx<'_, Self>) -> Reply<Self, bool> {
+        let itself = self.0.service::<Self>(self.0.name());
+        Reply::later(async move { matches!(itself, Ok(itself) if itself.call(Ask, SOON).await.is_ok()) })
+    }
+}
+
+/// Waits for the beginning of a trial.
+async fn on_trial(nx: &nexus::Nexus) {
+    let begun = async {
+        while nx.services().expect("it is the administrator's handle")[0].trial_agreed.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, begun).await.expect("the trial begins");
+}
+
+#[tokio::test]
+async fn no_call_is_late_because_another_one_has_the_turn_to_be_copied() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let slow = nx.register::<Slow>("slow", true).await.unwrap();
+    let swap = nx.swap_with::<Slow>("slow", true, SwapOptions::new().shadow(2));
+    let calls = async {
+        on_trial(&nx).await;
+        let mut held = std::pin::pin!(slow.call(Held, SOON));
+        assert!(futures_util::poll!(held.as_mut()).is_pending(), "it has the turn, and is not answered");
+        let asked = tokio::time::timeout(SOON, slow.call(Ask, SOON)).await;
+        assert!(asked.expect("it waits for no turn").expect("within its deadline"));
+        GO.add_permits(2);
+        assert!(held.await.unwrap());
+        assert!(slow.call(Ask, SOON).await.unwrap());
+    };
+    let (report, ()) = tokio::join!(swap, calls);
+    assert_eq!(report.unwrap().agreed, Some(2), "the one that had no turn was not copied");
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_version_asks_itself_is_not_copied() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let slow = nx.register::<Slow>("slow", true).await.unwrap();
+    let swap = nx.swap_with::<Slow>("slow", true, SwapOptions::new().shadow(2));
+    let calls = async {
+        on_trial(&nx).await;
+        for _ in 0..2 {
+            let asked = tokio::time::timeout(SOON / 2, slow.call(AskItself, SOON)).await;
+            assert!(asked.expect("it waits for no turn of its own").unwrap());
+        }
+    };
+    let (report, ()) = tokio::join!(swap, calls);
+    assert_eq!(report.unwrap().agreed, Some(2));
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_trial_with_nothing_to_compare_is_refused_at_once() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    nx.register::<Slow>("slow", false).await.unwrap();
+    let swap = nx.swap_with::<Slow>("slow", false, SwapOptions::new().shadow(1));
+    let refused = tokio::time::timeout(SOON, swap).await.expect("it waits for no call").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.to_string().contains("nothing to try"), "{refused}");
+    nx.swap::<Slow>("slow", false).await.expect("without a trial it is swapped");
     nx.shutdown().await.unwrap();
 }

@@ -47,8 +47,10 @@ pub enum HookError {
 /// A hook as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookInfo {
-    /// Its identity.
+    /// Its identity. The hooks of a service share one: the place of the service among the hooks.
     pub id: HookId,
+    /// Which of its service's hooks it is, from 1; none when it is not a service's.
+    pub nth: Option<usize>,
     /// What it is called.
     pub name: Arc<str>,
     /// What it is.
@@ -167,7 +169,8 @@ impl HookTable {
     pub fn list(&self) -> Vec<HookInfo> {
         let mut all: Vec<_> = self.hooks.iter().map(|(id, hook)| info(*id, hook)).collect();
         for (id, covered) in &self.services {
-            all.extend(covered.keys.iter().map(|key| info_of(*id, key, &covered.owner)));
+            let keys = (1..).zip(&covered.keys);
+            all.extend(keys.map(|(nth, key)| info_of(*id, nth, key, &covered.owner)));
         }
         all.sort_by_key(|hook| hook.id);
         all
@@ -206,11 +209,12 @@ fn info(id: HookId, hook: &Registration) -> HookInfo {
         Hook::Interceptor { order, below, .. } => (Some(*order), below.as_ref().map(VPath::to_string)),
         Hook::Observer { .. } | Hook::Mount(_) => (None, None),
     };
-    HookInfo { id, name: hook.name.clone(), kind: hook.kind(), order, owner: hook.owner.clone(), at }
+    let (name, kind, owner) = (hook.name.clone(), hook.kind(), hook.owner.clone());
+    HookInfo { id, nth: None, name, kind, order, owner, at }
 }
 
 /// As it is listed for a hook of a service.
-fn info_of(id: HookId, key: &HookKey, owner: &Arc<str>) -> HookInfo {
+fn info_of(id: HookId, nth: usize, key: &HookKey, owner: &Arc<str>) -> HookInfo {
     let (kind, order, at) = match &key.shape {
         Shape::Resolver { pattern } => (HookKind::Resolver, None, Some(pattern.to_string())),
         Shape::Interceptor { order, below, .. } => {
@@ -218,7 +222,8 @@ fn info_of(id: HookId, key: &HookKey, owner: &Arc<str>) -> HookInfo {
         }
         Shape::Observer { .. } => (HookKind::Observer, None, None),
     };
-    HookInfo { id, name: key.name.into(), kind, order, owner: Some(owner.clone()), at }
+    let (name, owner) = (key.name.into(), Some(owner.clone()));
+    HookInfo { id, nth: Some(nth), name, kind, order, owner, at }
 }
 
 #[cfg(test)]

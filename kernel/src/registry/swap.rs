@@ -181,6 +181,7 @@ async fn trial(
     m: &mut Enlist,
     calls: u32,
 ) -> Result<u64> {
+    Trial::check_against(old)?;
     let chosen = declare(kernel, m)?;
     let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(enlisted.new_number(), old));
     let tried = made.generation.clone();

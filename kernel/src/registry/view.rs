@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus_actors::{ActorStatus, Env, Latch, Ref, Retired, Slot, Snap, Superseded};
+use nexus_actors::{ActorState, ActorStatus, Env, Latch, Ref, Retired, Slot, Snap, Superseded};
 use nexus_messages::syscall::{ServiceSpec, SwapMode};
 use nexus_messages::{Error, ErrorKind, Op, Result, VPath};
 use nexus_supervisors::ChildSpec;
@@ -209,6 +209,16 @@ pub enum ServiceState {
     Serving,
     /// It serves, and a crash brings the version before back.
     OnProbation,
+    /// It serves no call now: its actor has ended and is being restarted. Calls wait, within their deadlines.
+    Restarting {
+        /// How it ended.
+        cause: String,
+    },
+    /// Its actor has ended for good. Calls are refused.
+    Down {
+        /// How it ended.
+        cause: String,
+    },
     /// It waits for its first call.
     Dormant,
     /// It could not be started.
@@ -539,17 +549,23 @@ impl Enlisted {
     fn status(&self) -> ServiceStatus {
         let generation = self.serving();
         let standing = self.standing.lock();
-        let facts = &generation.facts;
+        let (facts, actor) = (&generation.facts, generation.status());
+        let cause =
+            || actor.last_exit.as_ref().map_or_else(|| "it has not begun".into(), ToString::to_string);
         let mut needs: Vec<_> = facts.needs.iter().map(|need| need.service.clone()).collect();
         needs.dedup();
         ServiceStatus {
             name: self.name.clone(),
-            state: match (generation.is_started(), &standing.reserve) {
-                (false, _) => ServiceState::Dormant,
-                (true, Some(reserve)) if reserve.of == generation.number && generation.is_on_probation() => {
+            state: match (actor.state, &standing.reserve) {
+                _ if !generation.is_started() => ServiceState::Dormant,
+                (ActorState::Starting | ActorState::Waiting, _) => {
+                    ServiceState::Restarting { cause: cause() }
+                }
+                (ActorState::Stopped, _) => ServiceState::Down { cause: cause() },
+                (_, Some(reserve)) if reserve.of == generation.number && generation.is_on_probation() => {
                     ServiceState::OnProbation
                 }
-                (true, _) => ServiceState::Serving,
+                _ => ServiceState::Serving,
             },
             factory: generation.spec.factory.clone(),
             config: generation.spec.config.clone(),
@@ -559,7 +575,7 @@ impl Enlisted {
             exports: facts.exports.clone(),
             hooks: facts.hooks.iter().map(|hook| hook.name).collect(),
             path: Some(format!("nexus/services/{}", generation.child_id)),
-            actor: Some(generation.status()),
+            actor: Some(actor),
             in_flight: self.slot.in_flight(),
             missed: generation.missed(),
             swaps: self.swaps.load(Ordering::Relaxed),

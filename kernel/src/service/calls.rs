@@ -15,6 +15,10 @@ use crate::registry::{Active, Enlisted, Services};
 /// How long a call that found a broken version waits for the one before to come back, at most.
 const SWAP_BACK_MAX: Duration = Duration::from_secs(1);
 
+/// How long a call waits for its turn to be copied to a version on trial, at most, and never longer than half of the time that it has left. One
+/// that has no turn by then is answered without a copy: a trial may not make calls late.
+const TURN_MAX: Duration = Duration::from_millis(100);
+
 /// A handle to a service of type `S`: by its name, so it stays valid over restarts, over swaps, and over being removed and registered again.
 /// Cheap to clone.
 ///
@@ -82,27 +86,29 @@ impl<S: Service> ServiceRef<S> {
             let left = deadline.saturating_sub(env.now().saturating_duration_since(began));
             let (enlisted, inside) = self.enter(left).await?;
             let generation = inside.generation().clone();
-            let left = deadline.saturating_sub(env.now().saturating_duration_since(began));
-            let trial = enlisted.trial().filter(|_| generation.comparison::<M>().is_some());
-            let _turn = match &trial {
-                Some(trial) => Some(trial.turn.lock().await),
+            let left = || deadline.saturating_sub(env.now().saturating_duration_since(began));
+            // What a version asks itself is not copied: the one on trial asks itself the same.
+            let trial = enlisted.trial().filter(|_| self.inside.is_none());
+            let trial = trial.zip(generation.comparison::<M>());
+            let turn = match &trial {
+                Some((trial, _)) => trial.turn(env, TURN_MAX.min(left() / 2)).await,
                 None => None,
             };
-            let copy =
-                trial.as_ref().and_then(|_| generation.comparison::<M>()).map(|by| (by.copy)(&message));
+            let copied = trial.as_ref().filter(|_| turn.is_some());
+            let copy = copied.map(|(trial, by)| (trial, (by.copy)(&message)));
+            let left = left();
             let answered = match (generation.actor::<S>(), generation.exported::<M>()) {
                 (Some(actor), _) => actor.offer(message, left).await,
                 (None, Some(recipient)) => recipient.offer(message, left).await,
                 (None, None) => return Err(self.unknown_message::<M>(&generation)),
             };
             drop(inside);
+            if let (Ok(reply), Some((trial, copy))) = (&answered, copy) {
+                self.shadow::<M>(trial, &generation, copy, reply);
+            }
+            drop(turn);
             match answered {
-                Ok(reply) => {
-                    if let (Some(trial), Some(copy)) = (&trial, copy) {
-                        self.shadow::<M>(trial, &generation, copy, &reply);
-                    }
-                    return Ok(reply);
-                }
+                Ok(reply) => return Ok(reply),
                 Err(Undone { error: CallError::Down, message: Some(back) })
                     if self.moves_on(&enlisted, &generation, left).await =>
                 {

@@ -122,6 +122,12 @@ impl Generation {
         self.exports.get(&TypeId::of::<M>())?.comparison.as_ref()?.downcast_ref()
     }
 
+    /// Whether anything that it does can be compared with what another version does.
+    pub(crate) fn is_compared(&self) -> bool {
+        let decides = |run: &Run| matches!(run, Run::Intercept { before: Some(_), .. });
+        self.exports.values().any(|export| export.comparison.is_some()) || self.hooks.iter().any(decides)
+    }
+
     pub(crate) fn hook(&self, index: usize) -> Option<&Run> {
         self.hooks.get(index)
     }

@@ -1,6 +1,6 @@
-//! `hooks/`: what is registered, by its identity.
+//! `hooks/`: what is registered, by its identity; each hook of a service by that of its service and its number there.
 
-use crate::dispatch::HookTable;
+use crate::dispatch::{HookInfo, HookTable};
 use crate::kernel::Kernel;
 
 use super::{ALL, Entry, Provider};
@@ -16,12 +16,20 @@ impl Provider for Hooks {
         let hooks = HookTable::thaw(&kernel.dispatch().view()).list();
         match at {
             [] => {
-                let names = hooks.iter().map(|hook| hook.id.0.to_string());
+                let names = hooks.iter().map(name_of);
                 Some(Entry::directory(names.chain([ALL.into()]).map(|name| (name, false))))
             }
             [ALL] => Some(Entry::json(&hooks)),
-            [id] => hooks.iter().find(|hook| hook.id.0.to_string() == **id).map(Entry::json),
+            [name] => hooks.iter().find(|hook| name_of(hook) == **name).map(Entry::json),
             _ => None,
         }
+    }
+}
+
+/// `7`, and `8.1` for the first hook of a service whose place is 8.
+fn name_of(hook: &HookInfo) -> String {
+    match hook.nth {
+        Some(nth) => format!("{}.{nth}", hook.id.0),
+        None => hook.id.0.to_string(),
     }
 }

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
 //! | `config/kernel` | the settings that the kernel runs with |
-//! | `hooks/ID` | a registered hook |
+//! | `hooks/ID`, `hooks/ID.N` | a registered hook; the N-th hook of a service |
 //! | `locks/held`, `locks/statistics` | the paths that calls hold locked, and what was counted of locks |
 //! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |

@@ -394,9 +394,9 @@ pub(crate) struct SwapArgs {
     pub(crate) name: String,
     /// What makes the new version [default: what made the old one]
     pub(crate) factory: Option<String>,
-    /// Its configuration
-    #[arg(long, value_name = "JSON", default_value = "")]
-    pub(crate) config: String,
+    /// Its configuration [default: the one that serves; with another factory, that factory's own]
+    #[arg(long, value_name = "JSON")]
+    pub(crate) config: Option<String>,
     /// Both may be called at once
     #[arg(long, conflicts_with = "exclusive")]
     pub(crate) overlap: bool,
@@ -480,8 +480,9 @@ pub(crate) struct ShellArgs {}
 /// One minute through the kernel on real input, each claim checked
 ///
 /// Boots, imports SRC (what .gitignore ignores and .git left out), reads, greps, shows the tree of actors, kills each kernel primitive
-/// while readers go on, kills -9 a writing child process and reopens its store. The data is in a temporary folder unless --data is given;
-/// then the tour works below /tour there. Ends with status 1 at the first claim that does not hold.
+/// while readers go on, puts broken permission policies in the place of a good one while agents try what is forbidden, kills -9 a writing
+/// child process and reopens its store. The data is in a temporary folder unless --data is given; then the tour works below /tour there.
+/// Ends with status 1 at the first claim that does not hold.
 #[derive(Debug, Args)]
 #[command(after_help = "With --json: one line a step: {step, seconds, says, ...what was measured}.")]
 pub(crate) struct TourArgs {

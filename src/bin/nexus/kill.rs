@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::args::KillArgs;
 use crate::failure::{Failure, Outcome};
+use crate::output::one_line;
 use crate::session::Session;
 use crate::sys;
 
@@ -34,7 +35,7 @@ pub(crate) async fn kill(session: &Session, args: KillArgs) -> Outcome {
     };
     let after = after?;
     let took = session.env().now() - begun;
-    let exit = after.last_exit.as_ref().map_or("ended", |exit| &exit.told);
+    let exit = after.last_exit.as_ref().map_or_else(|| "ended".into(), |exit| one_line(&exit.told));
     session.out.either(
         &json!({
             "actor": actor,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::args::{MountArgs, UmountArgs};
 use crate::failure::Outcome;
-use crate::output::Output;
+use crate::output::{Output, one_line};
 use crate::session::{Session, path};
 use crate::sys;
 
@@ -43,7 +43,7 @@ pub(crate) async fn mounts(session: &Session) -> Outcome {
 /// Prints the mounts, one a line.
 pub(crate) fn list(out: &Output, mounts: &[MountStatus]) -> Outcome {
     for mount in mounts {
-        let state = match &mount.state {
+        let state: String = match &mount.state {
             MountState::Serving => "serving".into(),
             MountState::Degraded { cause, .. } => format!("degraded: {cause}"),
             MountState::Restarting { cause } => format!("restarting: {cause}"),
@@ -53,7 +53,7 @@ pub(crate) fn list(out: &Output, mounts: &[MountStatus]) -> Outcome {
         let access = if mount.read_only { "read-only" } else { "read-write" };
         let options: String = mount.options.iter().map(|(key, value)| format!(" {key}={value}")).collect();
         let (point, driver) = (&mount.point, &mount.driver);
-        out.line(format_args!("{point} {driver} {access} {state}{options}"))?;
+        out.line(format_args!("{point} {driver} {access} {}{options}", one_line(&state)))?;
     }
     Ok(())
 }

@@ -108,6 +108,19 @@ impl Output {
     }
 }
 
+/// `text` on one line that a terminal only shows: line ends, and what else controls one, are spelled out. A panic may say anything.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') {
+            line.extend(letter.escape_default());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
+}
+
 /// Writes `nexus: WHAT` to standard error. When that cannot be written to, there is nobody to tell.
 pub(crate) fn tell(what: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "nexus: {what}");
@@ -116,4 +129,18 @@ pub(crate) fn tell(what: impl fmt::Display) {
 /// What a panicked task left is a status or a buffer of whole lines, good as it is.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn what_controls_a_terminal_is_spelled_out() {
+        let check = |text: &str, line: &str| assert_eq!(one_line(text), line);
+        check("panicked: boom, 50 µs late at \"C:\\a.rs\"", "panicked: boom, 50 µs late at \"C:\\a.rs\"");
+        check("left: 1\n right: 2\r\n\tend", "left: 1\\n right: 2\\r\\n\\tend");
+        check("\u{1b}[2J\u{7}\u{9b}31m", "\\u{1b}[2J\\u{7}\\u{9b}31m");
+        check("two\u{2028}lines", "two\\u{2028}lines");
+    }
 }

@@ -8,7 +8,7 @@ use nexus::sys::ActorEntry;
 
 use crate::args::PsArgs;
 use crate::failure::Outcome;
-use crate::output::Output;
+use crate::output::{Output, one_line};
 use crate::session::Session;
 use crate::sys;
 
@@ -58,7 +58,7 @@ fn table(tree: &ActorEntry) -> String {
     let mut table = format!("{head:width$}  STATE      GENERATION  RESTARTS  QUEUED  SERVED  LAST EXIT\n");
     for (name, actor) in lines {
         let state = format!("{:?}", actor.state).to_lowercase();
-        let last = actor.last_exit.as_ref().map_or("", |exit| &exit.told);
+        let last = actor.last_exit.as_ref().map_or_else(String::new, |exit| one_line(&exit.told));
         let row = format!(
             "{name:width$}  {state:<9}  {:>10}  {:>8}  {:>6}  {:>6}  {last}",
             actor.generation, actor.restarts, actor.queued, actor.served
@@ -83,4 +83,25 @@ pub(crate) fn lines(tree: &ActorEntry) -> Vec<(String, &ActorEntry)> {
     let mut lines = vec![(tree.id.to_string(), tree)];
     below(tree, "", &mut lines);
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_actor_is_one_line_whatever_it_panicked_with() {
+        let told = "panicked: left: 1\nright: 2\u{1b}[2J";
+        let tree = serde_json::from_value(json!({
+            "path": "nexus", "id": "nexus", "kind": "actor", "restart": "permanent", "state": "running", "generation": 2,
+            "restarts": 1, "queued": 0, "bound": 64, "callers_waiting": 0, "in_flight": 0, "served": 0, "running": null,
+            "armed": null, "last_exit": { "kind": "panic", "told": told, "place": null, "handling": null },
+            "up_ms": 1, "children": [],
+        }));
+        let table = table(&tree.expect("it is an actor"));
+        assert_eq!(table.lines().count(), 2, "{table}");
+        assert!(table.contains("left: 1\\nright: 2\\u{1b}[2J") && !table.contains('\u{1b}'), "{table}");
+    }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::{RegisterArgs, SwapArgs, UnregisterArgs};
 use crate::failure::{Failure, Outcome};
+use crate::output::one_line;
 use crate::session::{Session, path};
 
 const FOLDER: &str = "/__sys__/services";
@@ -28,7 +29,11 @@ pub(crate) async fn services(session: &Session) -> Outcome {
 fn line(service: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let (state, cause) = match &service["state"] {
-        Value::Object(failed) => ("failed".to_owned(), failed["failed"]["cause"].as_str().map(str::to_owned)),
+        // One that says why: `{"restarting": {"cause": ..}}`.
+        Value::Object(odd) => odd.iter().next().map_or_else(
+            || ("-".to_owned(), None),
+            |(state, why)| (state.clone(), why["cause"].as_str().map(str::to_owned)),
+        ),
         state => (text(state), None),
     };
     let (version, number) = (text(&service["serving"]["version"]), &service["serving"]["number"]);
@@ -47,7 +52,7 @@ fn line(service: &Value) -> String {
     );
     for odd in [cause.as_deref(), service["last_failure"].as_str()].into_iter().flatten() {
         line.push_str(": ");
-        line.push_str(odd);
+        line.push_str(&one_line(odd));
     }
     line
 }
@@ -76,10 +81,14 @@ pub(crate) async fn swap(session: &Session, args: SwapArgs) -> Outcome {
     options.limit = args.limit.map(Duration::from_secs);
     options.probation = args.probation.map(Duration::from_secs);
     let before = read(&session.nx.read(&at).await?)?;
-    let factory = args.factory.or_else(|| before["factory"].as_str().map(str::to_owned)).unwrap_or_default();
+    let serving = |what: &str| before[what].as_str().unwrap_or_default().to_owned();
+    let factory = args.factory.unwrap_or_else(|| serving("factory"));
+    // Who names no configuration wants the limits, or whatever it says, kept. Another factory could not read it.
+    let kept = || if factory == serving("factory") { serving("config") } else { String::new() };
+    let config = args.config.unwrap_or_else(kept);
     let mut call = SysSetattr::service(&at, "", "");
     call.create = Create::Never;
-    call.service = Some(ServiceSpec::new(factory, args.config).swap(options));
+    call.service = Some(ServiceSpec::new(factory, config).swap(options));
     session.nx.send(call).await?;
     let report = read(&session.nx.read(&at).await?)?["last_swap"].clone();
     let version = |side: &str| {

@@ -11,6 +11,7 @@ use ratatui::widgets::{Block, BorderType, Clear, Paragraph, Row, Table, TableSta
 use super::rates::Between;
 use super::screen::{Prompt, Screen, WAYS};
 use super::words::{age, count, latency, percent, rate, time};
+use crate::output::one_line;
 use crate::ps;
 
 /// From this width on, syscalls and mounts stand side by side.
@@ -173,7 +174,7 @@ fn actor_cells<'c>(name: &str, actor: &ActorEntry, between: &Between<'_>) -> Cel
             (format!("in {} for {}", running.message, age(Some(running.held_ms))), BAD)
         }
         (_, Some(armed), _) => (format!("armed: {armed} its next message"), ODD),
-        (_, _, Some(exit)) => (exit.told.clone(), DIM),
+        (_, _, Some(exit)) => (one_line(&exit.told), DIM),
         _ => (String::new(), DIM),
     };
     let served = between.served(actor);
@@ -222,7 +223,7 @@ fn mount_cells<'c>(mount: &MountStatus, between: &Between<'_>) -> Cells<'c> {
         Span::styled(rate(calls), if calls > 0.0 { PLAIN } else { DIM }),
         Span::styled(count(mount.calls.failed), if mount.calls.failed > 0 { ODD } else { DIM }),
         Span::styled(count(mount.in_flight as u64), if mount.in_flight > 0 { PLAIN } else { DIM }),
-        Span::styled(why.unwrap_or_default(), DIM),
+        Span::styled(one_line(&why.unwrap_or_default()), DIM),
     ]
 }
 
