@@ -135,7 +135,6 @@ impl Client {
                 },
                 Err(error) => {
                     scene.count(|counts| counts.not_executed += 1);
-                    tracing::info!(%error, "a change was not executed");
                     // Whoever is killed, but for the root: what was not begun is done after the restart.
                     if !scene.is_dying() {
                         scene.broken(format_args!("a change failed: {error}"));

@@ -179,7 +179,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "calls: {calls}; {reads} reads checked; {changes} changes acknowledged, {unknown} told as unknown and settled, \
-             {not_executed} told as not executed; {refused} forbidden operations refused"
+             {not_executed} not executed after the root was killed; {refused} forbidden operations refused"
         )?;
         writeln!(
             f,
