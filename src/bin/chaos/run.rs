@@ -15,7 +15,7 @@ use crate::kernel::{config, setting};
 use crate::life::prepare;
 use crate::model::Ledger;
 use crate::oracle::verify;
-use crate::plan::{End, PROCESS_KILLS, Plan};
+use crate::plan::{End, Life, PROCESS_KILLS, Plan};
 use crate::record::Record;
 use crate::report::Report;
 
@@ -62,7 +62,7 @@ async fn all_lives(env: &Env, args: &Args, folder: &Path, report: &mut Report) -
     let mut ledger = Ledger::new();
     for (number, life) in plan.lives.iter().enumerate() {
         let child = start(args, number, folder, &ledger)?;
-        let ended = listen(env, child, life.end, life.lasts, number, &mut ledger, report, &bar).await?;
+        let ended = listen(env, child, life, number, &mut ledger, report, &bar).await?;
         match life.end {
             End::Killed if ended => {
                 report.broken.push(format!("life {number}: the process ended before it was killed"));
@@ -99,12 +99,10 @@ fn start(args: &Args, number: usize, folder: &Path, ledger: &Ledger) -> Result<C
 }
 
 /// Hears a kernel's process out, and kills it when its time has come. True when it ended by itself.
-#[expect(clippy::too_many_arguments, reason = "the oracle's whole state")]
 async fn listen(
     env: &Env,
     mut child: Child,
-    end: End,
-    lasts: Duration,
+    &Life { end, lasts, .. }: &Life,
     number: usize,
     ledger: &mut Ledger,
     report: &mut Report,
