@@ -225,7 +225,7 @@ fn a_stop_of_the_parent_loses_nothing_that_was_acknowledged() {
 fn check_comes_back(how: Kill) {
     let folder = folder();
     block_on(async {
-        let set = |child: ChildSpec| child.watchdog(Duration::from_millis(200));
+        let set = |child: ChildSpec| child.watchdog(Duration::from_secs(1));
         let app = App::start(host(), Config::new(folder.path()), Strategy::OneForOne, set);
         let app = app.await.expect("it starts");
         for round in 0..3 {

@@ -11,7 +11,8 @@ use common::{Add, Answers, Args, Do, Log, SOON, quiet_host, until, until_running
 use nexus_actors::{CallError, Env, ExitReason, Inject, Moment, Strike, block_on};
 use nexus_supervisors::{Kill, Strategy, SupSpec, Tree};
 
-const LIMIT: Duration = Duration::from_millis(30);
+/// A machine that stops the whole process for longer is taken for a wedged handler, before the blow has fallen.
+const LIMIT: Duration = Duration::from_millis(500);
 const FAULTS: [Inject; 4] = [Inject::Panic, Inject::Error, Inject::Kill, Inject::Wedge];
 const MOMENTS: [Moment; 2] = [Moment::Before, Moment::After];
 
