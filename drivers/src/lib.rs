@@ -7,6 +7,7 @@
 //! | [`cas`] | content by its hash, over any transport | |
 //! | `local` | blobs on disk, and an existing folder by its paths | `local` |
 //! | [`cache`] | ephemeral keys and topics, in memory | |
+//! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
 //!
 //! [`catalogue`] has those that can be mounted, by name.
@@ -14,6 +15,8 @@
 pub mod cache;
 pub mod cas;
 mod catalogue;
+#[cfg(any(feature = "redb", feature = "local"))]
+pub mod disk;
 mod entries;
 #[cfg(feature = "faults")]
 pub mod faults;

@@ -14,6 +14,7 @@ use nexus_messages::syscall::ByteRange;
 use parking_lot::Mutex;
 
 use super::staging::{self, Staging};
+use crate::disk::make_durable;
 use crate::path;
 
 /// How many folders are remembered as durable: all of a content-addressed store, `ab/cd`, and some more.
@@ -134,22 +135,6 @@ impl Blobs {
         }
         Ok(key.rfind('/').map_or_else(|| self.root.clone(), |end| self.root.join(&key[..end])))
     }
-}
-
-/// Makes `folder` with its parents, each of them durable in its own parent.
-fn make_durable(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        make_durable(parent)?;
-    }
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    sync_folder(parent.unwrap_or(Path::new(".")))
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
