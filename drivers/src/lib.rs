@@ -2,7 +2,8 @@
 //!
 //! | module | what it drives | feature |
 //! |---|---|---|
-//! | `redb` | the metastore, on disk | `redb` |
+//! | `wal` | the metastore, on disk: a log, and a database that it is folded into | `redb` |
+//! | `redb` | that database, and a metastore without a log | `redb` |
 //! | [`memory`] | a metastore, blobs, and a small file system, in memory | |
 //! | [`cas`] | content by its hash, over any transport | |
 //! | `local` | blobs on disk, and an existing folder by its paths | `local` |
@@ -28,5 +29,7 @@ mod path;
 mod pooled;
 #[cfg(feature = "redb")]
 pub mod redb;
+#[cfg(all(feature = "redb", unix))]
+pub mod wal;
 
 pub use catalogue::catalogue;

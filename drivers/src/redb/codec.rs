@@ -2,7 +2,7 @@
 //!
 //! Decoding never panics: what cannot be read is told as corrupt.
 
-use nexus_kernel::hal::{Entry, LogRecord, StoreError, TreeId};
+use nexus_kernel::hal::{LogRecord, StoreError, TreeId};
 use nexus_messages::{Lsn, OpId};
 
 /// The format of the whole store: which tables there are, and what is in them.
@@ -18,6 +18,8 @@ const REPEATABLE: u8 = 1;
 pub(super) const FORMAT: &[u8] = b"format";
 /// The name of the next identity among the numbers.
 pub(super) const NEXT_FILE_ID: &[u8] = b"next_file_id";
+/// The name of the last frame of a write-ahead log that is in the rows, among the numbers.
+pub(super) const APPLIED: &[u8] = b"applied";
 /// What the names of the last places in the logs begin with, among the numbers; the tree's number follows.
 pub(super) const LAST_LSN: &[u8] = b"last_lsn/";
 
@@ -69,14 +71,14 @@ pub(super) fn decode_place(op_id: OpId, bytes: &[u8]) -> Result<(TreeId, Lsn), S
     Ok((TreeId(u32::from_be_bytes(tree)), Lsn(u64::from_be_bytes(lsn))))
 }
 
-/// The record of `entry` at `lsn`. The identity stands at a fixed place, so that pruning need not read what follows.
-pub(super) fn encode_record(entry: &Entry, lsn: Lsn) -> Result<Vec<u8>, StoreError> {
+/// A record of the log. The identity stands at a fixed place, so that pruning need not read what follows.
+pub(super) fn encode_record(record: &LogRecord, repeatable: bool) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![RECORD_VERSION, 0];
-    if entry.repeatable {
+    if repeatable {
         bytes[1] = REPEATABLE;
-        bytes.extend_from_slice(&op_key(entry.op_id));
+        bytes.extend_from_slice(&op_key(record.op_id));
     }
-    postcard::to_extend(&LogRecord::of(entry, lsn), bytes)
+    postcard::to_extend(record, bytes)
         .map_err(|e| StoreError::Backend { what: "writing a log record".into(), cause: e.to_string() })
 }
 
@@ -120,6 +122,7 @@ fn corrupt(what: String, found: String) -> StoreError {
 mod tests {
     use std::sync::Arc;
 
+    use nexus_kernel::hal::Entry;
     use nexus_messages::{Op, Timestamp, VPath};
     use proptest::prelude::*;
 
@@ -144,7 +147,7 @@ mod tests {
     fn a_record_comes_back_as_it_was_and_names_its_operation() {
         for repeatable in [false, true] {
             let entry = entry(repeatable);
-            let bytes = encode_record(&entry, Lsn(9)).unwrap();
+            let bytes = encode_record(&LogRecord::of(&entry, Lsn(9)), repeatable).unwrap();
             assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), LogRecord::of(&entry, Lsn(9)));
             assert_eq!(repeatable_op(&bytes), repeatable.then_some(entry.op_id));
             assert!(matches!(decode_record(TreeId(3), Lsn(8), &bytes), Err(StoreError::Corrupt { .. })));
@@ -158,7 +161,7 @@ mod tests {
             let _ = decode_number(b"x", &bytes);
             let _ = decode_place(OpId(0), &bytes);
             let _ = repeatable_op(&bytes);
-            let whole = encode_record(&entry(true), Lsn(1)).unwrap();
+            let whole = encode_record(&LogRecord::of(&entry(true), Lsn(1)), true).unwrap();
             let cut = cut.min(whole.len() - 1);
             prop_assert!(decode_record(TreeId(0), Lsn(1), &whole[..cut]).is_err());
         }

@@ -18,4 +18,6 @@ mod view;
 
 pub use config::RedbConfig;
 pub use disk::{Disk, FileDisk};
+pub(crate) use reader::Snapshot;
+pub(crate) use store::Fold;
 pub use store::RedbMetastore;

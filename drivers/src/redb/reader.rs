@@ -1,22 +1,30 @@
-//! A consistent view of the rows.
+//! A consistent view of the rows, and of the log.
 
-use std::cell::OnceCell;
+use std::fmt;
 use std::ops::Bound;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use nexus_kernel::hal::{Reader, RowKey, StoreError, Table};
+use nexus_kernel::hal::{LogRecord, Reader, RowKey, StoreError, Table, TreeId};
+use nexus_messages::{Lsn, OpId};
 use redb::{ReadOnlyTable, ReadTransaction};
 
-use super::error;
-use super::transaction::{Rows, rows_table};
+use super::transaction::{LOG, OPS, Rows, rows_table};
+use super::{codec, error};
 
 /// One read transaction; the tables that were asked for stay open in it.
-pub(super) struct RedbReader {
+pub(crate) struct Snapshot {
     transaction: ReadTransaction,
-    tables: [OnceCell<ReadOnlyTable<&'static [u8], &'static [u8]>>; Table::ALL.len()],
+    tables: [OnceLock<ReadOnlyTable<&'static [u8], &'static [u8]>>; Table::ALL.len()],
 }
 
-impl RedbReader {
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Snapshot {
     pub(super) fn new(transaction: ReadTransaction) -> Self {
         Self { transaction, tables: Default::default() }
     }
@@ -32,6 +40,35 @@ impl RedbReader {
             .map_err(|e| error::table("opening a table for reading", e))?;
         Ok(cell.get_or_init(|| open))
     }
+
+    /// The log of `tree` after `since`, at most `limit` records.
+    pub(crate) fn changes(
+        &self,
+        tree: TreeId,
+        since: Lsn,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, StoreError> {
+        let failed = |e| error::storage("reading the log", e);
+        let Some(first) = since.0.checked_add(1) else { return Ok(Vec::new()) };
+        let log = self.transaction.open_table(LOG).map_err(|e| error::table("opening the log", e))?;
+        let records = log.range((tree.0, first)..=(tree.0, u64::MAX)).map_err(failed)?;
+        records
+            .take(limit)
+            .map(|record| {
+                let (place, record) = record.map_err(failed)?;
+                codec::decode_record(tree, Lsn(place.value().1), record.value())
+            })
+            .collect()
+    }
+
+    /// Where an operation with a client's id was committed.
+    pub(crate) fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        let ops = self.transaction.open_table(OPS).map_err(|e| error::table("opening the operations", e))?;
+        let place = ops
+            .get(codec::op_key(op_id).as_slice())
+            .map_err(|e| error::storage("reading an operation", e))?;
+        place.map(|place| codec::decode_place(op_id, place.value())).transpose()
+    }
 }
 
 /// Where `table` stands among all tables.
@@ -39,7 +76,7 @@ pub(super) fn place_of(table: Table) -> Result<usize, StoreError> {
     Table::ALL.iter().position(|t| *t == table).ok_or(StoreError::NotSupported { what: "this table" })
 }
 
-impl Reader for RedbReader {
+impl Reader for Snapshot {
     fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
         let row = self
             .table(key.table)?

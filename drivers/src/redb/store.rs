@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use nexus_kernel::hal::{Applied, Batch, Change, LogRecord, Metastore, Reader, StoreError, Table, TreeId};
+use bytes::Bytes;
+use nexus_kernel::hal::{
+    Applied, Batch, Change, LogRecord, Metastore, Reader, RowKey, StoreError, Table, TreeId,
+};
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
 use redb::{Builder, Database, Durability, ReadableDatabase, TableHandle, WriteTransaction};
@@ -12,11 +15,11 @@ use redb::{Builder, Database, Durability, ReadableDatabase, TableHandle, WriteTr
 use super::config::RedbConfig;
 use super::disk::{Disk, FileDisk};
 use super::guard::{Guard, Guarded};
-use super::reader::RedbReader;
+use super::reader::Snapshot;
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
 use super::view::View;
 use super::{codec, error};
-use crate::entries;
+use crate::entries::{self, Transaction};
 
 /// How many bytes a batch may take on disk for each byte of its rows: copied pages of the trees among them.
 const WRITE_AMPLIFICATION: u64 = 4;
@@ -72,6 +75,21 @@ enum Health {
 struct Numbers {
     last: BTreeMap<TreeId, Lsn>,
     next_file_id: u64,
+    /// The last frame of a write-ahead log that is in the rows; 0 when there was none.
+    applied: u64,
+}
+
+/// What a write-ahead log has collected, for the database.
+pub(crate) struct Fold<'a> {
+    /// Rows in the order of their tables and keys; none for one that is gone.
+    pub(crate) rows: &'a mut dyn Iterator<Item = (Table, Vec<u8>, Option<Bytes>)>,
+    /// Records in the order of the trees and places, and whether their operations may come again.
+    pub(crate) records: &'a mut dyn Iterator<Item = (TreeId, Arc<LogRecord>, bool)>,
+    pub(crate) next_file_id: u64,
+    /// The last frame.
+    pub(crate) applied: u64,
+    /// About how many bytes it has.
+    pub(crate) bytes: u64,
 }
 
 impl RedbMetastore {
@@ -127,10 +145,76 @@ impl RedbMetastore {
         Ok(self.engine.read().database.clone())
     }
 
+    /// All that is committed, as one view.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot::new(self.begin_read()?))
+    }
+
+    /// The last frame of a write-ahead log that is in the rows.
+    pub(crate) fn applied(&self) -> u64 {
+        self.numbers.read().applied
+    }
+
+    /// The last places of all logs.
+    pub(crate) fn last_lsns(&self) -> BTreeMap<TreeId, Lsn> {
+        self.numbers.read().last.clone()
+    }
+
+    /// Whether the disk failed under what is read: a new snapshot may read on.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.disk.is_stuck()
+    }
+
+    /// Takes over what a write-ahead log has collected, as one durable unit, after which opening needs no repair. Repeat: safe.
+    ///
+    /// After an error the rows are those of before; after [`StoreError::Unknown`] no fold is taken until the database is opened again.
+    pub(crate) fn fold(&self, fold: Fold<'_>) -> Result<(), StoreError> {
+        let _alone = self.writer.lock();
+        let database = self.writable()?;
+        self.check_room_for(fold.bytes * WRITE_AMPLIFICATION)?;
+        self.disk.begin();
+        self.commit_fold(&database, fold).map_err(|failed| self.after_failure(failed))
+    }
+
+    fn commit_fold(&self, database: &Database, fold: Fold<'_>) -> Result<(), Failed> {
+        let before = Failed::before_commit;
+        let transaction = begin(database, true).map_err(before)?;
+        let last_before = |tree| self.numbers.read().last.get(&tree).copied().unwrap_or_default();
+        let next_file_id = Some(fold.next_file_id).filter(|next| *next > self.numbers.read().next_file_id);
+        let mut work = RedbTransaction::new(&transaction, &last_before);
+        for (table, key, value) in fold.rows {
+            let key = RowKey::new(table, key);
+            match value {
+                Some(value) => work.put(&key, &value),
+                None => work.delete(&key),
+            }
+            .map_err(before)?;
+        }
+        for (tree, record, repeatable) in fold.records {
+            work.record(tree, &record, repeatable).map_err(before)?;
+        }
+        let last = work.last.clone();
+        for (tree, last) in &last {
+            if let Some(through) = last.0.checked_sub(entries::LOG_RETENTION) {
+                work.prune(*tree, Lsn(through)).map_err(before)?;
+            }
+        }
+        work.finish(next_file_id, Some(fold.applied)).map_err(before)?;
+        transaction.commit().map_err(Failed::committing)?;
+        let mut numbers = self.numbers.write();
+        numbers.last.extend(last);
+        numbers.next_file_id = next_file_id.unwrap_or(numbers.next_file_id);
+        numbers.applied = fold.applied;
+        Ok(())
+    }
+
     fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
-        let free = (self.free_bytes.0)().map_err(|e| StoreError::io("measuring the free space", e))?;
         let rows: u64 = batch.entries.iter().flat_map(|entry| &entry.changes).map(size_of_change).sum();
-        let need = rows * WRITE_AMPLIFICATION + batch.entries.len() as u64 * ENTRY_BYTES;
+        self.check_room_for(rows * WRITE_AMPLIFICATION + batch.entries.len() as u64 * ENTRY_BYTES)
+    }
+
+    fn check_room_for(&self, need: u64) -> Result<(), StoreError> {
+        let free = (self.free_bytes.0)().map_err(|e| StoreError::io("measuring the free space", e))?;
         match free {
             Some(free) if free < self.config.reserve_bytes.saturating_add(need) => Err(StoreError::Full),
             _ => Ok(()),
@@ -139,25 +223,19 @@ impl RedbMetastore {
 
     fn commit(&self, database: &Database, batch: &Batch) -> Result<Applied, Failed> {
         let before = Failed::before_commit;
-        let mut transaction =
-            database.begin_write().map_err(|e| before(error::transaction("beginning a batch", e)))?;
-        transaction.set_durability(Durability::Immediate).map_err(|e| {
-            before(StoreError::Backend { what: "beginning a batch".into(), cause: e.to_string() })
-        })?;
-        transaction.set_quick_repair(self.disk.len_bytes() >= self.config.quick_repair_from_bytes);
+        let quick_repair = self.disk.len_bytes() >= self.config.quick_repair_from_bytes;
+        let transaction = begin(database, quick_repair).map_err(before)?;
         let last_before = |tree| self.numbers.read().last.get(&tree).copied().unwrap_or_default();
         let next_file_id = Some(batch.next_file_id).filter(|next| *next > self.numbers.read().next_file_id);
         let mut work = RedbTransaction::new(&transaction, &last_before);
         let outcomes = entries::apply(&mut work, batch).map_err(before)?;
         let last = work.last.clone();
-        work.finish(next_file_id).map_err(before)?;
+        work.finish(next_file_id, None).map_err(before)?;
         if last.is_empty() && next_file_id.is_none() {
             transaction.abort().map_err(|e| before(error::storage("ending a batch", e)))?;
             return Ok(Applied { outcomes });
         }
-        transaction
-            .commit()
-            .map_err(|e| Failed { error: error::commit("committing a batch", e), committing: true })?;
+        transaction.commit().map_err(Failed::committing)?;
         let mut numbers = self.numbers.write();
         numbers.last.extend(last);
         numbers.next_file_id = next_file_id.unwrap_or(numbers.next_file_id);
@@ -233,6 +311,20 @@ impl Failed {
     fn before_commit(error: StoreError) -> Self {
         Self { error, committing: false }
     }
+
+    fn committing(error: redb::CommitError) -> Self {
+        Self { error: error::commit("committing a batch", error), committing: true }
+    }
+}
+
+/// Begins a transaction that is durable when it is committed. With `quick_repair`, opening after a crash then needs no walk.
+fn begin(database: &Database, quick_repair: bool) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = database.begin_write().map_err(|e| error::transaction("beginning a batch", e))?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(|e| StoreError::Backend { what: "beginning a batch".into(), cause: e.to_string() })?;
+    transaction.set_quick_repair(quick_repair);
+    Ok(transaction)
 }
 
 fn size_of_change(change: &Change) -> u64 {
@@ -323,13 +415,14 @@ fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> 
         None => return Err(foreign(name, "a database without a format")),
     }
     let next_file_id = number(codec::NEXT_FILE_ID)?.unwrap_or(FIRST_FILE_ID);
+    let applied = number(codec::APPLIED)?.unwrap_or(0);
     let mut last = BTreeMap::new();
     for row in state.range::<&[u8]>(codec::LAST_LSN..).map_err(failed)? {
         let (name, value) = row.map_err(failed)?;
         let Some(tree) = codec::tree_of_name(name.value()) else { break };
         last.insert(tree, Lsn(codec::decode_number(name.value(), value.value())?));
     }
-    Ok(Numbers { last, next_file_id })
+    Ok(Numbers { last, next_file_id, applied })
 }
 
 impl Metastore for RedbMetastore {
@@ -342,7 +435,7 @@ impl Metastore for RedbMetastore {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        Ok(Box::new(RedbReader::new(self.begin_read()?)))
+        Ok(Box::new(self.snapshot()?))
     }
 
     fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
@@ -350,27 +443,11 @@ impl Metastore for RedbMetastore {
     }
 
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
-        let failed = |e| error::storage("reading the log", e);
-        let Some(first) = since.0.checked_add(1) else { return Ok(Vec::new()) };
-        let read = self.begin_read()?;
-        let log = read.open_table(LOG).map_err(|e| error::table("opening the log", e))?;
-        let records = log.range((tree.0, first)..=(tree.0, u64::MAX)).map_err(failed)?;
-        records
-            .take(limit)
-            .map(|record| {
-                let (place, record) = record.map_err(failed)?;
-                codec::decode_record(tree, Lsn(place.value().1), record.value())
-            })
-            .collect()
+        self.snapshot()?.changes(tree, since, limit)
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
-        let read = self.begin_read()?;
-        let ops = read.open_table(OPS).map_err(|e| error::table("opening the operations", e))?;
-        let place = ops
-            .get(codec::op_key(op_id).as_slice())
-            .map_err(|e| error::storage("reading an operation", e))?;
-        place.map(|place| codec::decode_place(op_id, place.value())).transpose()
+        self.snapshot()?.outcome(op_id)
     }
 
     fn next_file_id(&self) -> Result<u64, StoreError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use nexus_kernel::hal::{Entry, RowKey, StoreError, Table, TreeId};
+use nexus_kernel::hal::{Entry, LogRecord, RowKey, StoreError, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
@@ -74,16 +74,34 @@ impl<'t> RedbTransaction<'t> {
         open(&mut self.log, || self.transaction.open_table(LOG).map_err(opening))
     }
 
+    /// Writes a record of the log of `tree`, the last one from here on.
+    pub(super) fn record(
+        &mut self,
+        tree: TreeId,
+        record: &LogRecord,
+        repeatable: bool,
+    ) -> Result<(), StoreError> {
+        let bytes = codec::encode_record(record, repeatable)?;
+        self.log_table()?.insert((tree.0, record.lsn.0), bytes.as_slice()).map_err(writing)?;
+        if repeatable {
+            let place = codec::encode_place(tree, record.lsn);
+            self.ops()?.insert(codec::op_key(record.op_id).as_slice(), place.as_slice()).map_err(writing)?;
+        }
+        self.last.insert(tree, record.lsn);
+        Ok(())
+    }
+
     /// Writes the numbers that the batch moved, and closes the tables.
-    pub(super) fn finish(self, next_file_id: Option<u64>) -> Result<(), StoreError> {
+    pub(super) fn finish(self, next_file_id: Option<u64>, applied: Option<u64>) -> Result<(), StoreError> {
         let Self { transaction, last, .. } = self;
-        if last.is_empty() && next_file_id.is_none() {
+        if last.is_empty() && next_file_id.is_none() && applied.is_none() {
             return Ok(());
         }
         let mut state = transaction.open_table(STATE).map_err(opening)?;
         let numbers = last.into_iter().map(|(tree, Lsn(lsn))| (codec::last_lsn_name(tree), lsn));
         let next = next_file_id.map(|next| (codec::NEXT_FILE_ID.to_vec(), next));
-        for (name, number) in numbers.chain(next) {
+        let applied = applied.map(|applied| (codec::APPLIED.to_vec(), applied));
+        for (name, number) in numbers.chain(next).chain(applied) {
             state.insert(name.as_slice(), codec::encode_number(number).as_slice()).map_err(writing)?;
         }
         Ok(())
@@ -143,14 +161,7 @@ impl Transaction for RedbTransaction<'_> {
     }
 
     fn log(&mut self, entry: &Entry, lsn: Lsn) -> Result<(), StoreError> {
-        let record = codec::encode_record(entry, lsn)?;
-        self.log_table()?.insert((entry.tree.0, lsn.0), record.as_slice()).map_err(writing)?;
-        if entry.repeatable {
-            let place = codec::encode_place(entry.tree, lsn);
-            self.ops()?.insert(codec::op_key(entry.op_id).as_slice(), place.as_slice()).map_err(writing)?;
-        }
-        self.last.insert(entry.tree, lsn);
-        Ok(())
+        self.record(entry.tree, &LogRecord::of(entry, lsn), entry.repeatable)
     }
 
     fn prune(&mut self, TreeId(tree): TreeId, Lsn(through): Lsn) -> Result<(), StoreError> {

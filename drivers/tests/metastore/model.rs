@@ -126,9 +126,22 @@ fn entries() -> impl Strategy<Value = Entry> {
     )
 }
 
-fn agree(store: &dyn Metastore, batches: &[Vec<Entry>], scans: &[(RowKey, Option<RowKey>, usize)]) {
+fn agree(store: impl Metastore, batches: &[Vec<Entry>], scans: &[(RowKey, Option<RowKey>, usize)]) {
+    agree_with_steps(Box::new(store), batches, scans, |store, _| store);
+}
+
+/// As [`agree`], and after each batch, of which the number is told, something is done with the store.
+fn agree_with_steps(
+    mut store: Box<dyn Metastore>,
+    batches: &[Vec<Entry>],
+    scans: &[(RowKey, Option<RowKey>, usize)],
+    mut step: impl FnMut(Box<dyn Metastore>, usize) -> Box<dyn Metastore>,
+) {
     let mut model = Model::default();
-    for batch in batches {
+    for (number, batch) in batches.iter().enumerate() {
+        if number > 0 {
+            store = step(store, number);
+        }
         let before = (store.reader().unwrap(), model.clone());
         let expected: Vec<_> = batch.iter().map(|entry| model.apply(entry)).collect();
         let applied = store.apply(&Batch { entries: batch.clone(), next_file_id: 0 }).unwrap();
@@ -165,7 +178,7 @@ proptest! {
 
     #[test]
     fn the_store_in_memory_does_what_the_model_does(batches in batches(), scans in scans()) {
-        agree(&MemoryMetastore::new(), &batches, &scans);
+        agree(MemoryMetastore::new(), &batches, &scans);
     }
 }
 
@@ -178,6 +191,28 @@ proptest! {
         use nexus_drivers::redb::{RedbConfig, RedbMetastore};
 
         let store = RedbMetastore::open_on(crate::redb::memory_disk(), RedbConfig::default()).unwrap();
-        agree(&store, &batches, &scans);
+        agree(store, &batches, &scans);
+    }
+    #[test]
+    fn the_store_with_a_log_does_what_the_model_does(
+        batches in batches(),
+        scans in scans(),
+        steps in prop::collection::vec(0u8..3, 8),
+    ) {
+        use nexus_drivers::wal::{WalConfig, WalMetastore};
+
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Box::new(WalMetastore::open(folder.path(), WalConfig::default()).unwrap());
+        agree_with_steps(open(), &batches, &scans, |store, number| match steps[number] {
+            0 => store,
+            1 => {
+                store.upkeep().unwrap();
+                store
+            }
+            _ => {
+                drop(store);
+                open()
+            }
+        });
     }
 }

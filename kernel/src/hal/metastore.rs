@@ -39,6 +39,19 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
 
     /// The number that the next new entry may take as its identity: above all that were ever used.
     fn next_file_id(&self) -> Result<u64, StoreError>;
+
+    /// Whether there is work to be done beside the batches; see [`upkeep`](Self::upkeep). Asked after each batch.
+    fn wants_upkeep(&self) -> bool {
+        false
+    }
+
+    /// Does the work that can be done beside the batches: what was left to be done later so that they are fast. Without it everything is right,
+    /// and some batches are slow.
+    ///
+    /// Blocks: yes; called on a thread of its own. Repeat: safe, also after an error.
+    fn upkeep(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A consistent view of the rows.

@@ -1,0 +1,403 @@
+//! The segments of the log: where frames are appended, and read again after a crash.
+//!
+//! Segments are files with rising numbers. One is appended to; it is written with zeros ahead of the frames, so that a flush need not write the
+//! file's length or new blocks down as well. A segment whose frames are all in the database below becomes the next one, under its new number:
+//! its old frames are those of another segment, and so they are none.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use nexus_kernel::hal::StoreError;
+
+use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Header, Payload};
+use crate::disk::{DiskFile, Folder};
+
+/// How far ahead of the frames a segment is written with zeros, in bytes.
+const ZEROS_AHEAD: u64 = 1 << 20;
+
+/// A segment that is used again is not longer than this, in bytes.
+const REUSED_MAX: u64 = 32 << 20;
+
+/// How much is read at once when frames are looked for behind a damaged one, in bytes.
+const SEARCH_BYTES: usize = 1 << 20;
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What the names of segments end with.
+const SUFFIX: &str = ".wal";
+
+/// The log on disk, open for appending.
+pub(super) struct Journal {
+    folder: Arc<dyn Folder>,
+    current: Segment,
+    /// The next one, if its name is durable already.
+    ready: Option<Segment>,
+    /// The last frame that was written.
+    last: Last,
+    /// The last frame that is on disk.
+    durable: u64,
+    buffer: Vec<u8>,
+}
+
+/// The number and the checksum of a frame, which the next one follows.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    seq: u64,
+    checksum: u64,
+}
+
+struct Segment {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    /// Where the next frame goes.
+    end: u64,
+    /// Up to here the file has blocks.
+    written: u64,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("segment", &self.current.number)
+            .field("end", &self.current.end)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a frame was not written.
+#[derive(Debug)]
+pub(super) enum Unwritten {
+    /// It is not in the log, and never will be.
+    Not(StoreError),
+    /// It may be in the log. Nothing more may be written.
+    Unknown(StoreError),
+}
+
+fn name_of(number: u64) -> String {
+    format!("{number:020}{SUFFIX}")
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 20)?.parse().ok()
+}
+
+fn failed(what: &str) -> impl Fn(io::Error) -> StoreError + '_ {
+    move |error| StoreError::io(what, error)
+}
+
+impl Journal {
+    /// Opens the log in `folder`, hands each frame after `applied` to `replay`, and goes on behind the last of them. What a crash left of frames that
+    /// nobody was told of is written over.
+    pub(super) fn open(
+        folder: Arc<dyn Folder>,
+        applied: u64,
+        mut replay: impl FnMut(u64, Payload<'static>) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut numbers: Vec<u64> = folder
+            .list()
+            .map_err(failed("listing the log"))?
+            .iter()
+            .filter_map(|name| number_of(name))
+            .collect();
+        numbers.sort_unstable();
+        let newest = numbers.last().copied().unwrap_or(0);
+        let mut reading = Reading { last: None, applied, torn: None };
+        let mut current: Option<Segment> = None;
+        let mut later = Vec::new();
+        for number in numbers {
+            let mut segment = Segment::open(&folder, number, false)?;
+            let frames = reading.segment(&mut segment, &mut replay)?;
+            match frames > 0 || current.is_none() {
+                true => {
+                    later.clear();
+                    current = Some(segment);
+                }
+                // It was made ready, and nothing came of it.
+                false => later.push(segment),
+            }
+        }
+        let last = reading.end();
+        // After segments of which the last ones were let go, nothing is appended to the others.
+        let goes_on = current
+            .filter(|segment| segment.end == 0 || reading.last.is_some_and(|found| found.seq == last.seq));
+        let current = match goes_on {
+            Some(segment) => {
+                // What was read may not have been flushed before the crash. From here on it is relied on.
+                segment.file.sync().map_err(failed("flushing the log"))?;
+                segment
+            }
+            None => {
+                let segment = Segment::open(&folder, newest + 1, true)?;
+                folder.sync().map_err(failed("flushing the log's folder"))?;
+                segment
+            }
+        };
+        let mut journal = Self { folder, current, ready: None, last, durable: last.seq, buffer: Vec::new() };
+        for segment in later {
+            if segment.number == journal.current.number + 1 {
+                journal.ready = Some(segment);
+            } else {
+                journal.remove(segment.number)?;
+            }
+        }
+        journal.folder.sync().map_err(failed("flushing the log's folder"))?;
+        Ok(journal)
+    }
+
+    /// The number of the frame that was written last.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last.seq
+    }
+
+    /// The number of the segment that is appended to.
+    pub(super) fn segment(&self) -> u64 {
+        self.current.number
+    }
+
+    /// Appends a frame. It is in the log, and not yet on disk.
+    pub(super) fn append(&mut self, payload: &Payload<'_>) -> Result<u64, Unwritten> {
+        let seq = self.last.seq + 1;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let header =
+            frame::encode(&mut buffer, self.current.number, seq, self.durable, self.last.checksum, payload);
+        let written = match &header {
+            Some(_) => self.write(&buffer),
+            None => Err(Unwritten::Not(StoreError::Backend {
+                what: "writing to the log".into(),
+                cause: format!("a batch of more than {} bytes", frame::PAYLOAD_MAX),
+            })),
+        };
+        self.buffer = buffer;
+        written?;
+        if let Some(header) = header {
+            self.current.end += header.frame_bytes();
+            self.last = Last { seq, checksum: header.checksum };
+        }
+        Ok(seq)
+    }
+
+    fn write(&mut self, frame: &[u8]) -> Result<(), Unwritten> {
+        let Segment { file, end, written, .. } = &mut self.current;
+        let until = *end + frame.len() as u64;
+        let zeros = until.saturating_add(ZEROS_AHEAD).next_multiple_of(ZEROS_AHEAD);
+        if until > *written {
+            let mut at = *written;
+            while at < zeros {
+                let piece = ZEROS.len().min(usize::try_from(zeros - at).unwrap_or(ZEROS.len()));
+                // Nothing of the frame was written: it is not there.
+                file.write_at(at, &ZEROS[..piece])
+                    .map_err(|e| Unwritten::Not(failed("extending the log")(e)))?;
+                at += piece as u64;
+                *written = at;
+            }
+        }
+        let error = match file.write_at(*end, frame) {
+            Ok(()) => return Ok(()),
+            Err(error) => failed("writing to the log")(error),
+        };
+        // Some of it may be there, even all. So that it never counts, its head goes, and durably.
+        let head = &ZEROS[..HEADER_BYTES];
+        match file.write_at(*end, head).and_then(|()| file.sync()) {
+            Ok(()) => Err(Unwritten::Not(error)),
+            Err(_) => Err(Unwritten::Unknown(error)),
+        }
+    }
+
+    /// Makes all frames that were appended durable. After an error nothing may be written any more.
+    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        self.current.file.sync().map_err(failed("flushing the log"))?;
+        self.durable = self.last.seq;
+        Ok(())
+    }
+
+    /// Goes on in the next segment. All that was appended is durable then. Gives the number of the segment that came to its end.
+    pub(super) fn rotate(&mut self) -> Result<u64, StoreError> {
+        if self.durable < self.last.seq {
+            self.sync()?;
+        }
+        let next = match self.ready.take() {
+            Some(segment) => segment,
+            None => {
+                let segment = Segment::open(&self.folder, self.current.number + 1, true)?;
+                self.folder.sync().map_err(failed("flushing the log's folder"))?;
+                segment
+            }
+        };
+        let ended = self.current.number;
+        self.current = next;
+        Ok(ended)
+    }
+
+    fn remove(&self, number: u64) -> Result<(), StoreError> {
+        self.folder.remove(&name_of(number)).map_err(failed("removing a segment of the log"))
+    }
+
+    pub(super) fn folder(&self) -> &Arc<dyn Folder> {
+        &self.folder
+    }
+
+    /// Takes the next segment, which was made ready aside.
+    pub(super) fn make_ready(&mut self, next: Next) {
+        if self.ready.is_none() && next.0.number == self.current.number + 1 {
+            self.ready = Some(next.0);
+        }
+    }
+
+    /// Whether the next segment is there already.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_some()
+    }
+}
+
+/// A segment that is there, under a durable name, and holds nothing yet.
+pub(super) struct Next(Segment);
+
+/// Lets go of the segments up to `through`, all of whose frames are in the database below. One of them becomes the segment `next`, if that is
+/// asked for. Blocks on the disk, and nothing that is written meanwhile waits for it.
+pub(super) fn release(
+    folder: &Arc<dyn Folder>,
+    through: u64,
+    mut next: Option<u64>,
+) -> Result<Option<Next>, StoreError> {
+    let mut made = None;
+    for name in folder.list().map_err(failed("listing the log"))? {
+        let Some(number) = number_of(&name).filter(|number| *number <= through) else { continue };
+        match next.take() {
+            Some(next) => {
+                let segment = Segment::open(folder, number, false)?;
+                if segment.written > REUSED_MAX {
+                    segment.file.set_len(REUSED_MAX).map_err(failed("cutting a segment of the log"))?;
+                }
+                folder.rename(&name, &name_of(next)).map_err(failed("using a segment of the log again"))?;
+                made = Some(next);
+            }
+            None => folder.remove(&name).map_err(failed("removing a segment of the log"))?,
+        }
+    }
+    folder.sync().map_err(failed("flushing the log's folder"))?;
+    made.map(|number| Ok(Next(Segment::open(folder, number, false)?))).transpose()
+}
+
+impl Segment {
+    fn open(folder: &Arc<dyn Folder>, number: u64, make: bool) -> Result<Self, StoreError> {
+        let what = format!("opening segment {number} of the log");
+        let file = folder.open(&name_of(number), make).map_err(failed(&what))?;
+        let written = file.len().map_err(failed(&what))?;
+        Ok(Self { number, file, end: 0, written })
+    }
+
+    /// The frame at `at`, if there is a whole one.
+    fn frame(&self, at: u64) -> Result<Option<(Header, Vec<u8>)>, StoreError> {
+        let what = format!("reading segment {} of the log", self.number);
+        let mut head = [0; HEADER_BYTES];
+        if at + HEADER_BYTES as u64 > self.written {
+            return Ok(None);
+        }
+        self.file.read_at(at, &mut head).map_err(failed(&what))?;
+        let Some(header) = frame::header(&head) else {
+            return match frame::newer_format(&head) {
+                Some(format) => Err(StoreError::Backend {
+                    what,
+                    cause: format!("format {format}, which this version does not know"),
+                }),
+                None => Ok(None),
+            };
+        };
+        if at + header.frame_bytes() > self.written {
+            return Ok(None);
+        }
+        let mut payload = vec![0; header.payload_bytes()];
+        self.file.read_at(at + HEADER_BYTES as u64, &mut payload).map_err(failed(&what))?;
+        Ok(frame::is_whole(self.number, &head, &header, &payload).then_some((header, payload)))
+    }
+
+    /// A frame behind `at` that says that all up to `seq` was on disk when it was written.
+    fn proves(&self, at: u64, seq: u64) -> Result<Option<Header>, StoreError> {
+        let what = format!("reading segment {} of the log", self.number);
+        let mut at = at;
+        let mut piece = Vec::new();
+        while at < self.written {
+            let length = SEARCH_BYTES.min(usize::try_from(self.written - at).unwrap_or(SEARCH_BYTES));
+            piece.resize(length, 0);
+            self.file.read_at(at, &mut piece).map_err(failed(&what))?;
+            for (n, eight) in piece.chunks(8).enumerate() {
+                if frame::begins(eight)
+                    && let Some((header, _)) = self.frame(at + n as u64 * ALIGNMENT)?
+                    && header.durable >= seq
+                {
+                    return Ok(Some(header));
+                }
+            }
+            at += length as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// Where reading the log has come to.
+struct Reading {
+    last: Option<Last>,
+    applied: u64,
+    /// Where the log ended: the segment, the place in it, and the number of the frame that is not there.
+    torn: Option<(u64, u64, u64)>,
+}
+
+impl Reading {
+    /// Reads the frames of `segment`, and gives how many there are. Sets where it ends.
+    fn segment(
+        &mut self,
+        segment: &mut Segment,
+        replay: &mut impl FnMut(u64, Payload<'static>) -> Result<(), StoreError>,
+    ) -> Result<usize, StoreError> {
+        let mut frames = 0;
+        while let Some((header, payload)) = segment.frame(segment.end)? {
+            let follows = match self.last {
+                None => header.seq <= self.applied + 1,
+                Some(last) if header.seq == last.seq + 1 => header.previous == last.checksum,
+                // A segment in between was let go: its frames are in the database.
+                Some(last) => frames == 0 && header.seq > last.seq && header.seq <= self.applied + 1,
+            };
+            if !follows {
+                // Left over from a frame that nobody was told of, or the proof that one which somebody was told of is gone.
+                break;
+            }
+            if header.seq > self.applied {
+                let payload = frame::decode(&payload).map_err(|found| StoreError::Corrupt {
+                    what: format!("frame {} of the log", header.seq),
+                    found,
+                })?;
+                replay(header.seq, payload)?;
+            }
+            self.last = Some(Last { seq: header.seq, checksum: header.checksum });
+            segment.end += header.frame_bytes();
+            frames += 1;
+        }
+        let missing = self.last.map_or(self.applied + 1, |last| last.seq + 1);
+        if missing > self.applied
+            && let Some(proof) = segment.proves(segment.end, missing)?
+        {
+            let (at, place) = match self.torn {
+                Some((segment, place, _)) if frames == 0 => (segment, place),
+                _ => (segment.number, segment.end),
+            };
+            return Err(StoreError::Corrupt {
+                what: format!("frame {missing} of the log (segment {at}, at {place})"),
+                found: format!("nothing whole, and frame {} was written after it was on disk", proof.seq),
+            });
+        }
+        if frames > 0 || self.torn.is_none() {
+            self.torn = Some((segment.number, segment.end, missing));
+        }
+        Ok(frames)
+    }
+
+    /// The last frame of the log, or what stands for it when there is none.
+    fn end(&self) -> Last {
+        match self.last {
+            Some(last) if last.seq >= self.applied => last,
+            _ => Last { seq: self.applied, checksum: CHAIN_START },
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The store: opening, committing, folding.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_kernel::hal::{Applied, Batch, Entry, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId};
+use nexus_messages::{Lsn, OpId};
+use parking_lot::{Mutex, RwLock};
+
+use super::config::WalConfig;
+use super::frame::{FrameEntry, Payload};
+use super::journal::{self, Journal, Unwritten};
+use super::layer::Layer;
+use super::state::{State, View};
+use crate::disk::{Folder, LocalFolder};
+use crate::entries::{self, Transaction};
+use crate::redb::{Disk, FileDisk, Fold, RedbMetastore};
+
+/// The database's file.
+const DATABASE: &str = "meta.redb";
+
+/// The folder of the log's segments.
+const LOG: &str = "wal";
+
+/// A metastore in a folder: a log, and a database of redb that it is folded into. See the [module](super) for what it promises when the disk fails.
+#[derive(Debug)]
+pub struct WalMetastore {
+    config: WalConfig,
+    database: RedbMetastore,
+    /// Held for the length of a batch.
+    writer: Mutex<Writer>,
+    /// Held for the length of a fold; taken before `writer`.
+    fold: Mutex<()>,
+    // Invariant: replaced with the writer's lock held.
+    state: RwLock<Arc<State>>,
+    numbers: RwLock<Numbers>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    journal: Journal,
+    /// Why no batch is taken.
+    closed: Option<String>,
+}
+
+/// The numbers of the last batch.
+#[derive(Debug, Clone)]
+struct Numbers {
+    last: BTreeMap<TreeId, Lsn>,
+    next_file_id: u64,
+}
+
+impl WalMetastore {
+    /// Opens the store in `folder`, or makes it there. The folder is made when it is missing. Blocks: on disk, for as long as it takes to
+    /// read what the log holds and the database does not.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] when another process or another handle has it, [`StoreError::Corrupt`] when something that was on disk is not
+    /// there any more, and [`StoreError::Backend`] when it is of a format that this version does not know.
+    pub fn open(folder: impl AsRef<Path>, config: WalConfig) -> Result<Self, StoreError> {
+        let path = folder.as_ref();
+        let failed = |e| StoreError::io(format!("opening {}", path.display()), e);
+        let folder = LocalFolder::open(path).map_err(failed)?;
+        // The database first: its lock keeps others out of the log, too.
+        let database = FileDisk::open(&path.join(DATABASE))?;
+        Self::open_on(database, || folder.folder(LOG).map_err(failed), config)
+    }
+
+    /// Opens the store on a database's disk, and on the folder that `log` gives once that is locked.
+    pub fn open_on(
+        database: Disk,
+        log: impl FnOnce() -> Result<Arc<dyn Folder>, StoreError>,
+        config: WalConfig,
+    ) -> Result<Self, StoreError> {
+        let database = RedbMetastore::open_on(database, config.database.clone())?;
+        let applied = database.applied();
+        let mut numbers = Numbers { last: database.last_lsns(), next_file_id: database.next_file_id()? };
+        let active = Arc::new(Layer::after(applied));
+        let mut frames = 0_u64;
+        let journal = Journal::open(log()?, applied, |seq, payload| {
+            frames += 1;
+            replay(&active, &mut numbers, seq, payload)
+        })?;
+        if frames > 0 {
+            tracing::info!(frames, bytes = active.bytes(), "read the log again");
+        }
+        active.publish(journal.last_seq());
+        let state = State { active, folding: None, base: database.snapshot()? };
+        Ok(Self {
+            config,
+            database,
+            writer: Mutex::new(Writer { journal, closed: None }),
+            fold: Mutex::new(()),
+            state: RwLock::new(Arc::new(state)),
+            numbers: RwLock::new(numbers),
+        })
+    }
+
+    fn view(&self) -> Result<View, StoreError> {
+        if self.database.is_stuck() {
+            self.read_anew()?;
+        }
+        Ok(View::of(&self.state.read()))
+    }
+
+    /// Reads the database through a new snapshot: the old one met a failure of the disk.
+    #[cold]
+    fn read_anew(&self) -> Result<(), StoreError> {
+        let _writing = self.writer.lock();
+        let base = self.database.snapshot()?;
+        let mut state = self.state.write();
+        *state = Arc::new(State { active: state.active.clone(), folding: state.folding.clone(), base });
+        Ok(())
+    }
+
+    fn commit(&self, writer: &mut Writer, batch: &Batch) -> Result<Applied, StoreError> {
+        let state = self.state.read().clone();
+        let seq = writer.journal.last_seq() + 1;
+        let numbers = self.numbers.read().clone();
+        let next_file_id = numbers.next_file_id.max(batch.next_file_id);
+        let raised = next_file_id > numbers.next_file_id;
+        let mut work = Work::new(View::within(&state, seq), seq, numbers.last);
+        let outcomes = match entries::apply(&mut work, batch) {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                work.undo();
+                return Err(error);
+            }
+        };
+        if work.entries.is_empty() && !raised {
+            return Ok(Applied { outcomes });
+        }
+        if let Err(error) = write(writer, &work, next_file_id) {
+            work.undo();
+            return Err(error);
+        }
+        *self.numbers.write() = Numbers { last: work.last, next_file_id };
+        state.active.publish(seq);
+        Ok(Applied { outcomes })
+    }
+
+    /// Puts what is in memory into the database, and lets go of the log that held it.
+    fn fold(&self) -> Result<(), StoreError> {
+        let _alone = self.fold.lock();
+        let (layer, ended, applied) = {
+            let mut writer = self.writer.lock();
+            let state = self.state.read().clone();
+            match &state.folding {
+                // One that failed before.
+                Some(folding) => (folding.clone(), writer.journal.segment() - 1, folding.published()),
+                None if state.active.is_empty() => return Ok(()),
+                None => {
+                    writer.check()?;
+                    let ended = writer.journal.rotate().inspect_err(|error| writer.close(error))?;
+                    let applied = writer.journal.last_seq();
+                    let folding = state.active.clone();
+                    let active = Arc::new(Layer::after(applied));
+                    let base = self.database.snapshot()?;
+                    *self.state.write() = Arc::new(State { active, folding: Some(folding.clone()), base });
+                    (folding, ended, applied)
+                }
+            }
+        };
+        let numbers = self.numbers.read().clone();
+        self.database.fold(Fold {
+            rows: &mut layer.newest(),
+            records: &mut layer.records().map(|(tree, logged)| (tree, logged.record, logged.repeatable)),
+            next_file_id: numbers.next_file_id,
+            applied,
+            bytes: layer.bytes(),
+        })?;
+        let (folder, next) = {
+            let writer = self.writer.lock();
+            let mut state = self.state.write();
+            let base = self.database.snapshot()?;
+            *state = Arc::new(State { active: state.active.clone(), folding: None, base });
+            let next = (!writer.journal.is_ready()).then(|| writer.journal.segment() + 1);
+            (writer.journal.folder().clone(), next)
+        };
+        if let Some(next) = journal::release(&folder, ended, next)? {
+            self.writer.lock().journal.make_ready(next);
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.closed {
+            Some(cause) => Err(StoreError::ReadOnly { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is written any more: what is on disk and what is not cannot be told apart.
+    fn close(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the metastore takes no changes");
+        self.closed = Some(format!("an earlier flush failed: {error}"));
+    }
+}
+
+/// Appends the frame of `work`, and makes it durable.
+fn write(writer: &mut Writer, work: &Work, next_file_id: u64) -> Result<(), StoreError> {
+    let entries = work.entries.iter().map(Written::as_frame).collect();
+    let unknown = |error: &StoreError| StoreError::Unknown {
+        what: "committing a batch".into(),
+        cause: error.to_string(),
+    };
+    match writer.journal.append(&Payload { next_file_id, entries }) {
+        Ok(_) => {}
+        Err(Unwritten::Not(error)) => return Err(error),
+        Err(Unwritten::Unknown(error)) => {
+            writer.close(&error);
+            return Err(unknown(&error));
+        }
+    }
+    writer.journal.sync().map_err(|error| {
+        writer.close(&error);
+        unknown(&error)
+    })
+}
+
+fn replay(
+    active: &Layer,
+    numbers: &mut Numbers,
+    seq: u64,
+    payload: Payload<'static>,
+) -> Result<(), StoreError> {
+    for entry in payload.entries {
+        for (key, value) in entry.rows {
+            active.put(&key, value, seq);
+        }
+        let record = Arc::new(entry.record.into_owned());
+        let Lsn(before) = numbers.last.insert(entry.tree, record.lsn).unwrap_or_default();
+        if record.lsn.0 != before + 1 {
+            return Err(StoreError::Corrupt {
+                what: format!("the log of tree {}", entry.tree.0),
+                found: format!("record {} after record {before}", record.lsn),
+            });
+        }
+        active.log(entry.tree, record, entry.repeatable, seq);
+    }
+    numbers.next_file_id = numbers.next_file_id.max(payload.next_file_id);
+    Ok(())
+}
+
+/// A batch in the making: its rows are in the layer already, under a number that nobody sees yet.
+struct Work {
+    view: View,
+    seq: u64,
+    last: BTreeMap<TreeId, Lsn>,
+    /// The rows of the entry that is being applied.
+    rows: Vec<(RowKey, Option<Bytes>)>,
+    entries: Vec<Written>,
+}
+
+/// An entry of the batch.
+struct Written {
+    tree: TreeId,
+    repeatable: bool,
+    record: Arc<LogRecord>,
+    rows: Vec<(RowKey, Option<Bytes>)>,
+}
+
+impl Written {
+    fn as_frame(&self) -> FrameEntry<'_> {
+        let rows = self.rows.iter().map(|(key, value)| (Cow::Borrowed(key), value.clone())).collect();
+        FrameEntry { tree: self.tree, repeatable: self.repeatable, record: Cow::Borrowed(&self.record), rows }
+    }
+}
+
+impl Work {
+    fn new(view: View, seq: u64, last: BTreeMap<TreeId, Lsn>) -> Self {
+        Self { view, seq, last, rows: Vec::new(), entries: Vec::new() }
+    }
+
+    fn set(&mut self, key: &RowKey, value: Option<Bytes>) {
+        self.view.active().put(key, value.clone(), self.seq);
+        self.rows.push((key.clone(), value));
+    }
+
+    /// Takes all of it out of the layer again.
+    fn undo(self) {
+        let layer = self.view.active();
+        for entry in &self.entries {
+            layer.unlog(entry.tree, &entry.record);
+        }
+        for (key, _) in self.entries.iter().flat_map(|entry| &entry.rows).chain(&self.rows) {
+            layer.take_back(key, self.seq);
+        }
+    }
+}
+
+impl Transaction for Work {
+    fn holds(&mut self, key: &RowKey, expected: Option<&[u8]>) -> Result<bool, StoreError> {
+        let row = self.view.get(key)?;
+        Ok(row.is_some_and(|row| expected.is_none_or(|expected| row == expected)))
+    }
+
+    fn vacant(&mut self, prefix: &RowKey) -> Result<bool, StoreError> {
+        Ok(self.view.scan(prefix, None, 1)?.is_empty())
+    }
+
+    fn put(&mut self, key: &RowKey, value: &Bytes) -> Result<(), StoreError> {
+        self.set(key, Some(value.clone()));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &RowKey) -> Result<(), StoreError> {
+        self.set(key, None);
+        Ok(())
+    }
+
+    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
+        Ok(self.view.outcome(op_id)?.map(|(_, lsn)| lsn))
+    }
+
+    fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
+        Ok(self.last.get(&tree).copied().unwrap_or_default())
+    }
+
+    fn log(&mut self, entry: &Entry, lsn: Lsn) -> Result<(), StoreError> {
+        let record = Arc::new(LogRecord::of(entry, lsn));
+        self.view.active().log(entry.tree, record.clone(), entry.repeatable, self.seq);
+        self.last.insert(entry.tree, lsn);
+        let rows = std::mem::take(&mut self.rows);
+        self.entries.push(Written { tree: entry.tree, repeatable: entry.repeatable, record, rows });
+        Ok(())
+    }
+
+    fn prune(&mut self, _: TreeId, _: Lsn) -> Result<(), StoreError> {
+        // Records are let go where they are kept, with the next fold.
+        Ok(())
+    }
+}
+
+impl Metastore for WalMetastore {
+    fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        while self.state.read().active.bytes() >= self.config.pending_max_bytes {
+            self.fold()?;
+        }
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        self.commit(&mut writer, batch)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(self.view()?))
+    }
+
+    fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        Ok(self.numbers.read().last.get(&tree).copied().unwrap_or_default())
+    }
+
+    fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
+        self.view()?.changes(tree, since, limit)
+    }
+
+    fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        self.view()?.outcome(op_id)
+    }
+
+    fn next_file_id(&self) -> Result<u64, StoreError> {
+        Ok(self.numbers.read().next_file_id)
+    }
+
+    fn wants_upkeep(&self) -> bool {
+        let state = self.state.read();
+        state.folding.is_some() || state.active.bytes() >= self.config.fold_from_bytes
+    }
+
+    fn upkeep(&self) -> Result<(), StoreError> {
+        self.fold()
+    }
+}
