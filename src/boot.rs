@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool};
 use nexus_drivers::memory::MemoryMetastore;
-use nexus_drivers::redb::{RedbConfig, RedbMetastore};
+use nexus_drivers::redb::RedbConfig;
+use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
 use nexus_messages::syscall::SysSetattr;
@@ -189,9 +190,10 @@ async fn open_metastore(
     let Some(folder) = folder else { return Ok((Arc::new(MemoryMetastore::new()), None)) };
     let file = folder.metastore();
     let step = format!("opening {}", file.display());
-    let redb = RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes);
+    let database = RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes);
+    let config = WalConfig::default().database(database);
     // The folder goes along: when this future is dropped, it stays locked until the file is closed again.
-    let opening = move || RedbMetastore::open(file, redb).map(|metastore| (metastore, folder));
+    let opening = move || WalMetastore::open(folder.path(), config).map(|metastore| (metastore, folder));
     let opened = env.pool("boot", 1, 1).run(opening).await;
     let opened = opened.map_err(|error| failed(settings, ErrorKind::Crashed, &step, &error))?;
     let (metastore, folder) = opened.map_err(|error| failed(settings, error.kind(), &step, &error))?;

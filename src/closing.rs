@@ -64,6 +64,14 @@ impl Metastore for Closing {
     fn next_file_id(&self) -> Result<u64, StoreError> {
         self.open()?.next_file_id()
     }
+
+    fn wants_upkeep(&self) -> bool {
+        self.open().is_ok_and(|open| open.wants_upkeep())
+    }
+
+    fn upkeep(&self) -> Result<(), StoreError> {
+        self.open()?.upkeep()
+    }
 }
 
 impl fmt::Debug for Closing {

@@ -16,7 +16,9 @@ const LOCK: &str = "nexus.lock";
 const METASTORE: &str = "meta.redb";
 
 /// The layout of a data folder that this version reads and writes.
-const FORMAT: u32 = 1;
+///
+/// 1: rows in the database. 2: a log in front of it, without which the database is old.
+const FORMAT: u32 = 2;
 
 /// A data folder that belongs to this process for as long as the value lives.
 #[derive(Debug)]
@@ -60,6 +62,11 @@ impl DataFolder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that the metastore is recognised by.
     pub(crate) fn metastore(&self) -> PathBuf {
         self.path.join(METASTORE)
     }

@@ -281,6 +281,14 @@ impl Metastore for Gated {
     fn next_file_id(&self) -> Result<u64, StoreError> {
         self.rows.next_file_id()
     }
+
+    fn wants_upkeep(&self) -> bool {
+        self.rows.wants_upkeep()
+    }
+
+    fn upkeep(&self) -> Result<(), StoreError> {
+        self.rows.upkeep()
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use nexus::{
 };
 use nexus_actors::{Env, HostConfig, block_on};
 use nexus_drivers::memory::MemoryMetastore;
-use nexus_drivers::redb::{RedbConfig, RedbMetastore};
+use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{Metastore, StoreError};
 use nexus_kernel::{Kernel, KernelConfig};
 use nexus_supervisors::Tree as Supervision;
@@ -244,7 +244,7 @@ impl System {
 /// What a kernel that was stopped still holds, some thread of it lets go of soon.
 fn redb(folder: &Path) -> Arc<dyn Metastore> {
     loop {
-        match RedbMetastore::open(folder.join("meta.redb"), RedbConfig::default()) {
+        match WalMetastore::open(folder, WalConfig::default()) {
             Err(StoreError::Locked { .. }) => std::thread::yield_now(),
             opened => return Arc::new(opened.expect("it opens")),
         }

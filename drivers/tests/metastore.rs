@@ -6,6 +6,10 @@ mod broken;
 #[cfg(test)]
 #[path = "metastore/conforms.rs"]
 mod conforms;
+#[cfg(all(feature = "redb", feature = "faults"))]
+#[cfg(test)]
+#[path = "metastore/crash.rs"]
+mod crash;
 #[cfg(test)]
 #[path = "metastore/model.rs"]
 mod model;

@@ -25,7 +25,7 @@ use crate::namespace::{MetadataCache, Node};
 use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::service::ServiceCatalogue;
-use crate::store::{Committer, Store, StoreStats};
+use crate::store::{Committer, Store, StoreStats, Upkeep};
 use crate::sys;
 use crate::syscalls::{Serve, span};
 
@@ -193,6 +193,10 @@ impl Kernel {
         let store = SupSpec::new("store", Strategy::OneForAll).child(
             ChildSpec::new("committer", mailbox::<Committer>(&self.env, "committer"), self.store.clone())
                 // What it has taken is finished before it ends.
+                .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
+        );
+        let store = store.child(
+            ChildSpec::new("upkeep", mailbox::<Upkeep>(&self.env, "upkeep"), self.store.clone())
                 .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
         );
         let kernel = SupSpec::new("kernel", Strategy::OneForOne)

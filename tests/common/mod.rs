@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nexus_actors::{Env, HostConfig};
-use nexus_drivers::redb::{RedbConfig, RedbMetastore};
+use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::{Kernel, KernelConfig};
 use nexus_messages::syscall::{MountSpec, SysSetattr};
 use nexus_messages::{Caller, VPath};
@@ -25,7 +25,7 @@ pub(crate) fn path(text: &str) -> VPath {
 /// Boots a kernel on `folder`.
 pub(crate) async fn boot(folder: &Path) -> Running {
     let env = Env::host(HostConfig::default()).expect("threads can be started");
-    let metastore = RedbMetastore::open(folder.join("meta.redb"), RedbConfig::default()).expect("it opens");
+    let metastore = WalMetastore::open(folder, WalConfig::default()).expect("it opens");
     let mut config = KernelConfig::default();
     config.data_folder = Some(folder.into());
     let catalogue = Arc::new(nexus_drivers::catalogue());

@@ -9,7 +9,7 @@ use std::thread;
 use nexus::actors::{Inject, Moment};
 use nexus::{ErrorKind, Executed, Kill, MountSpec, MountStatus, blocking};
 use nexus_drivers::faults::Faults;
-use nexus_drivers::redb::{RedbConfig, RedbMetastore};
+use nexus_drivers::wal::{WalConfig, WalMetastore};
 
 use crate::bench::{FAULTY_CAS, LARGE, config, until};
 use crate::gate::{Gated, Stop};
@@ -22,8 +22,7 @@ const STOP: &str = "DRIVERS_TEST_STOP";
 const NOW: &str = "kill me";
 
 fn metastore(folder: &Path) -> Arc<Gated> {
-    let file = folder.join("meta.redb");
-    Gated::new(RedbMetastore::open(file, RedbConfig::default()).expect("it opens"))
+    Gated::new(WalMetastore::open(folder, WalConfig::default()).expect("it opens"))
 }
 
 fn boot(folder: &Path, metastore: &Arc<Gated>) -> blocking::Nexus {

@@ -91,4 +91,12 @@ impl Metastore for Gated {
     fn next_file_id(&self) -> Result<u64, StoreError> {
         self.inner.next_file_id()
     }
+
+    fn wants_upkeep(&self) -> bool {
+        self.inner.wants_upkeep()
+    }
+
+    fn upkeep(&self) -> Result<(), StoreError> {
+        self.inner.upkeep()
+    }
 }

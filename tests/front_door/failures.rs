@@ -70,6 +70,14 @@ impl Metastore for Moody {
     fn next_file_id(&self) -> Result<u64, StoreError> {
         self.store.next_file_id()
     }
+
+    fn wants_upkeep(&self) -> bool {
+        self.store.wants_upkeep()
+    }
+
+    fn upkeep(&self) -> Result<(), StoreError> {
+        self.store.upkeep()
+    }
 }
 
 /// Each kind of change fails in this way, changes nothing, and leaves reads alone; afterwards all is well again.

@@ -4,12 +4,14 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use nexus_kernel::hal::StoreError;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::error;
+use crate::disk::{DiskFile, Folder};
 
 /// What the database stands on.
 pub struct Disk {
@@ -19,6 +21,47 @@ pub struct Disk {
     pub backend: Box<dyn StorageBackend>,
     /// How many bytes may still be taken; none when nobody knows.
     pub free_bytes: Box<dyn Fn() -> io::Result<Option<u64>> + Send + Sync>,
+}
+
+impl Disk {
+    /// The file `name` in `folder`, made when it is missing. It takes no lock: whoever opens it sees to it that nobody else does.
+    pub fn in_folder(folder: &Arc<dyn Folder>, name: &str) -> Result<Disk, StoreError> {
+        let failed = |e| StoreError::io(format!("opening {name}"), e);
+        let file = folder.open(name, true).map_err(failed)?;
+        folder.sync().map_err(failed)?;
+        let measured = folder.clone();
+        Ok(Disk {
+            name: name.into(),
+            backend: Box::new(InFolder(file)),
+            free_bytes: Box::new(move || measured.free_bytes()),
+        })
+    }
+}
+
+/// A file of a [`Folder`], as redb sees it.
+#[derive(Debug)]
+struct InFolder(Arc<dyn DiskFile>);
+
+impl StorageBackend for InFolder {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
 }
 
 impl fmt::Debug for Disk {

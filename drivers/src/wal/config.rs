@@ -8,6 +8,9 @@ const FOLD_FROM_BYTES: u64 = 16 << 20;
 /// How many bytes of rows wait in memory for the database at most; then a batch waits for the fold.
 const PENDING_MAX_BYTES: u64 = 64 << 20;
 
+/// How far ahead of what it holds the log's file has blocks: then a flush need not write down where they are.
+const AHEAD_BYTES: u64 = 1 << 20;
+
 /// The settings of a [`WalMetastore`](super::WalMetastore).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +19,8 @@ pub struct WalConfig {
     pub fold_from_bytes: u64,
     /// How many bytes of rows wait in memory at most. A batch that comes then folds them first.
     pub pending_max_bytes: u64,
+    /// The log's file grows in steps of so many bytes.
+    pub ahead_bytes: u64,
     /// The database below.
     pub database: RedbConfig,
 }
@@ -25,6 +30,7 @@ impl Default for WalConfig {
         Self {
             fold_from_bytes: FOLD_FROM_BYTES,
             pending_max_bytes: PENDING_MAX_BYTES,
+            ahead_bytes: AHEAD_BYTES,
             database: RedbConfig::default(),
         }
     }
@@ -42,6 +48,13 @@ impl WalConfig {
     #[must_use]
     pub fn pending_max_bytes(mut self, bytes: u64) -> Self {
         self.pending_max_bytes = bytes;
+        self
+    }
+
+    /// Sets the steps in which the log's file grows.
+    #[must_use]
+    pub fn ahead_bytes(mut self, bytes: u64) -> Self {
+        self.ahead_bytes = bytes;
         self
     }
 

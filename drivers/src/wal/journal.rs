@@ -13,9 +13,6 @@ use nexus_kernel::hal::StoreError;
 use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Header, Payload};
 use crate::disk::{DiskFile, Folder};
 
-/// How far ahead of the frames a segment is written with zeros, in bytes.
-const ZEROS_AHEAD: u64 = 1 << 20;
-
 /// A segment that is used again is not longer than this, in bytes.
 const REUSED_MAX: u64 = 32 << 20;
 
@@ -37,6 +34,8 @@ pub(super) struct Journal {
     last: Last,
     /// The last frame that is on disk.
     durable: u64,
+    /// How far ahead of the frames a segment is written with zeros, in bytes.
+    ahead: u64,
     buffer: Vec<u8>,
 }
 
@@ -93,6 +92,7 @@ impl Journal {
     pub(super) fn open(
         folder: Arc<dyn Folder>,
         applied: u64,
+        ahead: u64,
         mut replay: impl FnMut(u64, Payload<'static>) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         let mut numbers: Vec<u64> = folder
@@ -134,7 +134,15 @@ impl Journal {
                 segment
             }
         };
-        let mut journal = Self { folder, current, ready: None, last, durable: last.seq, buffer: Vec::new() };
+        let mut journal = Self {
+            folder,
+            current,
+            ready: None,
+            last,
+            durable: last.seq,
+            ahead: ahead.max(1),
+            buffer: Vec::new(),
+        };
         for segment in later {
             if segment.number == journal.current.number + 1 {
                 journal.ready = Some(segment);
@@ -181,7 +189,7 @@ impl Journal {
     fn write(&mut self, frame: &[u8]) -> Result<(), Unwritten> {
         let Segment { file, end, written, .. } = &mut self.current;
         let until = *end + frame.len() as u64;
-        let zeros = until.saturating_add(ZEROS_AHEAD).next_multiple_of(ZEROS_AHEAD);
+        let zeros = until.next_multiple_of(self.ahead);
         if until > *written {
             let mut at = *written;
             while at < zeros {

@@ -81,7 +81,7 @@ impl WalMetastore {
         let mut numbers = Numbers { last: database.last_lsns(), next_file_id: database.next_file_id()? };
         let active = Arc::new(Layer::after(applied));
         let mut frames = 0_u64;
-        let journal = Journal::open(log()?, applied, |seq, payload| {
+        let journal = Journal::open(log()?, applied, config.ahead_bytes, |seq, payload| {
             frames += 1;
             replay(&active, &mut numbers, seq, payload)
         })?;

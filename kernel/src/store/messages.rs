@@ -1,8 +1,8 @@
-//! What the committer is told. Entries reach it through the [`Store`](super::Store), not by mail.
+//! What the committer and the upkeep are told. Work reaches them through the [`Store`](super::Store), not by mail.
 
 use nexus_actors::{ExitReason, Message};
 
-/// The committer's thread ended.
+/// The actor's thread ended.
 #[derive(Debug, Clone)]
 pub(crate) struct ThreadEnded {
     /// The incarnation whose thread it was.
@@ -13,5 +13,5 @@ pub(crate) struct ThreadEnded {
 
 impl Message for ThreadEnded {
     type Reply = ();
-    const NAME: &'static str = "committer.thread_ended";
+    const NAME: &'static str = "store.thread_ended";
 }

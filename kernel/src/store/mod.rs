@@ -7,6 +7,7 @@
 
 mod job;
 mod messages;
+mod upkeep;
 mod view;
 
 use std::future::ready;
@@ -19,6 +20,7 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Wor
 pub(crate) use job::CommitError;
 use job::Job;
 use messages::ThreadEnded;
+pub(crate) use upkeep::Upkeep;
 pub(crate) use view::Store;
 pub use view::StoreStats;
 
@@ -113,6 +115,9 @@ fn commit(store: &Store, generation: u64, mut jobs: Vec<Job>) {
                     EntryOutcome::Repeated(lsn) => Ok((lsn, false)),
                     EntryOutcome::Refused { .. } => Err(CommitError::Refused),
                 });
+            }
+            if store.metastore().wants_upkeep() {
+                store.upkeep().ask(store.env().now());
             }
         }
         Err(error) => {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::job::{Answer, Back, CommitError, Job, Publication};
+use super::upkeep::UpkeepLine;
 use crate::hal::{Entry, Metastore, StoreError, TreeId};
 use crate::metrics::{DURATIONS, Histogram, Measured};
 use crate::namespace::Rows;
@@ -29,6 +30,7 @@ pub(crate) struct Store {
     opened: Notify,
     /// Told after each batch.
     committed: Notify,
+    upkeep: UpkeepLine,
     next_file_id: AtomicU64,
     failed: AtomicU64,
     /// Batches by how many entries they had.
@@ -65,6 +67,7 @@ impl Store {
             line: Mutex::default(),
             opened: Notify::new(),
             committed: Notify::new(),
+            upkeep: UpkeepLine::default(),
             next_file_id,
             failed: AtomicU64::new(0),
             sizes: Histogram::new(&SIZES),
@@ -78,6 +81,10 @@ impl Store {
 
     pub(crate) fn metastore(&self) -> &dyn Metastore {
         &*self.metastore
+    }
+
+    pub(super) fn upkeep(&self) -> &UpkeepLine {
+        &self.upkeep
     }
 
     /// A consistent view of the rows of `tree`.

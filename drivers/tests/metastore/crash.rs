@@ -1,0 +1,450 @@
+//! The store with a log on a disk that loses, tears and reorders what was not flushed: all workloads of up to three operations, at every point
+//! at which a crash can come, with every outcome of what was not flushed (all of them when they are few, else some of each kind).
+//!
+//! What must hold: the rows are those of a prefix of the commits, which has every batch that was acknowledged and nothing that was not begun; the log of
+//! changes is that of the same prefix; and the store goes on.
+//!
+//!     cargo test -p nexus-drivers --features faults --test metastore crash -- --nocapture
+//!
+//! NEXUS_CRASHES=all looks at each workload and each fault, else some are left out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_drivers::disk::Folder;
+use nexus_drivers::disk::sim::{Fault, Kept, Omission, SimDisk};
+use nexus_drivers::redb::{Disk, RedbConfig};
+use nexus_drivers::wal::{WalConfig, WalMetastore};
+use nexus_kernel::hal::{Batch, Change, Entry, Metastore, RowKey, StoreError, Table, TreeId};
+use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
+
+/// Above this many outcomes not all of them are looked at.
+const OUTCOMES_MAX: usize = 27;
+
+/// Outcomes that are looked at when there are more, by the seeds that choose them. 0 keeps nothing, 1 keeps all.
+const SEEDS: std::ops::Range<u64> = 0..12;
+
+/// One in so many workloads of three operations is looked at unless all are asked for.
+const SAMPLE: usize = 12;
+
+/// Small, so that logs grow in the middle of a workload.
+const AHEAD_BYTES: u64 = 16 << 10;
+
+/// What a client does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Writes a row.
+    Put(&'static str),
+    /// Writes a row that is larger than what is written with zeros ahead.
+    PutLarge,
+    /// Removes a row.
+    Delete(&'static str),
+    /// Two entries in one batch.
+    Two,
+    /// Folds the log into the database.
+    Fold,
+    /// Closes the store and opens it again.
+    Reopen,
+}
+
+const STEPS: [Step; 6] =
+    [Step::Put("a"), Step::PutLarge, Step::Delete("a"), Step::Two, Step::Fold, Step::Reopen];
+
+type Rows = BTreeMap<Vec<u8>, Bytes>;
+
+fn key(name: &str) -> RowKey {
+    RowKey::new(Table::Inodes, name.as_bytes())
+}
+
+fn entry(op: u128, changes: Vec<Change>) -> Entry {
+    Entry {
+        tree: TreeId::ROOT,
+        op_id: OpId(op),
+        repeatable: true,
+        caller: Arc::from("crash"),
+        op: Op::Write,
+        path: VPath::root(),
+        other: None,
+        at: Timestamp(1),
+        preconditions: vec![],
+        changes,
+    }
+}
+
+impl Step {
+    /// The changes of each entry of the batch that the step with this number makes; none when it makes none.
+    fn entries(self, number: usize) -> Vec<Vec<Change>> {
+        let put = |name: &str, len: usize| {
+            let byte = u8::try_from(number % 200).unwrap() + 1;
+            Change::Put(key(name), Bytes::from(vec![byte; len]))
+        };
+        match self {
+            Self::Put(name) => vec![vec![put(name, 100)]],
+            Self::PutLarge => vec![vec![put("large", 20_000)]],
+            Self::Delete(name) => vec![vec![Change::Delete(key(name))]],
+            Self::Two => vec![vec![put("b", 10)], vec![put("a", 20), put("c", 30)]],
+            Self::Fold | Self::Reopen => vec![],
+        }
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<WalMetastore, StoreError> {
+    let root = disk.folder();
+    let config =
+        WalConfig::default().ahead_bytes(AHEAD_BYTES).database(RedbConfig::default().cache_bytes(1 << 20));
+    let database = Disk::in_folder(&root, "meta.redb")?;
+    WalMetastore::open_on(database, || open_log(&root), config)
+}
+
+fn open_log(root: &Arc<dyn Folder>) -> Result<Arc<dyn Folder>, StoreError> {
+    root.folder("wal").map_err(|e| StoreError::io("opening the log", e))
+}
+
+/// What was done so far: the rows after each entry that was begun, how many entries there were after each batch, and how many were acknowledged.
+struct History {
+    states: Vec<Rows>,
+    batches: Vec<usize>,
+    acknowledged: usize,
+}
+
+impl History {
+    fn new() -> Self {
+        Self { states: vec![Rows::new()], batches: vec![0], acknowledged: 0 }
+    }
+
+    /// Does the step; an error when the store told one.
+    fn step(
+        &mut self,
+        store: &mut Option<WalMetastore>,
+        disk: &SimDisk,
+        step: Step,
+        number: usize,
+    ) -> Result<(), StoreError> {
+        let entries = step.entries(number);
+        match step {
+            Step::Reopen => {
+                drop(store.take());
+                let opened = open(disk)?;
+                // What was not known is known now.
+                let last = self.check(&opened).unwrap_or_else(|why| panic!("opened again: {why}"));
+                self.states.truncate(last + 1);
+                self.batches.retain(|end| *end <= last);
+                self.acknowledged = last;
+                *store = Some(opened);
+                return Ok(());
+            }
+            Step::Fold => return store.as_ref().unwrap().upkeep(),
+            _ => {}
+        }
+        let before = self.states.len();
+        let mut rows = self.states.last().unwrap().clone();
+        let mut batch = Batch::default();
+        for changes in entries {
+            for change in &changes {
+                match change {
+                    Change::Put(key, value) => drop(rows.insert(key.bytes.clone(), value.clone())),
+                    Change::Delete(key) => drop(rows.remove(&key.bytes)),
+                    _ => unreachable!("no step makes another"),
+                }
+            }
+            self.states.push(rows.clone());
+            batch.entries.push(entry((self.states.len() - 1) as u128, changes));
+        }
+        self.batches.push(self.states.len() - 1);
+        let applied = store.as_ref().unwrap().apply(&batch);
+        match applied {
+            Ok(_) => {
+                self.acknowledged = self.states.len() - 1;
+                Ok(())
+            }
+            Err(error) => {
+                if !error.is_unknown() {
+                    // Not executed, and it must not come back either.
+                    self.states.truncate(before);
+                    self.batches.pop();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// How many entries are there after a crash; or what is wrong.
+    fn check(&self, store: &WalMetastore) -> Result<usize, String> {
+        let told = |error: StoreError| error.to_string();
+        let reader = store.reader().map_err(told)?;
+        let rows: Rows = reader
+            .scan(&RowKey::new(Table::Inodes, []), None, 100)
+            .map_err(told)?
+            .into_iter()
+            .map(|(key, value)| (key.bytes, value))
+            .collect();
+        let Lsn(last) = store.last_lsn(TreeId::ROOT).map_err(told)?;
+        let last = usize::try_from(last).unwrap();
+        if last < self.acknowledged {
+            return Err(format!("{} entries were acknowledged, {last} are there", self.acknowledged));
+        }
+        let Some(state) = self.states.get(last) else {
+            return Err(format!("{last} entries are there, {} were begun", self.states.len() - 1));
+        };
+        if !self.batches.contains(&last) {
+            return Err(format!("{last} entries are there, which is a part of a batch"));
+        }
+        if *state != rows {
+            return Err(format!("the rows are not those after {last} entries"));
+        }
+        let log = store.changes(TreeId::ROOT, Lsn(0), 100).map_err(told)?;
+        let ops: Vec<u128> = log.iter().map(|record| record.op_id.0).collect();
+        if ops != (1..=last as u128).collect::<Vec<_>>() {
+            return Err(format!("the log has the operations {ops:?} after {last} entries"));
+        }
+        for op in 1..self.states.len() as u128 {
+            let outcome = store.outcome(OpId(op)).map_err(told)?;
+            let due = (op <= last as u128).then_some((TreeId::ROOT, Lsn(u64::try_from(op).unwrap())));
+            if outcome != due {
+                return Err(format!("operation {op} is told as {outcome:?} after {last} entries"));
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// What was found in a campaign.
+#[derive(Debug, Default)]
+struct Found {
+    workloads: usize,
+    states: usize,
+    wrong: Vec<String>,
+}
+
+/// What becomes of up to so many things that were not flushed, each in three ways.
+fn outcomes(unsynced: usize) -> Vec<Box<dyn Fn(&SimDisk)>> {
+    let exhaustive = u32::try_from(unsynced).ok().and_then(|count| 3_usize.checked_pow(count));
+    match exhaustive.filter(|count| *count <= OUTCOMES_MAX) {
+        Some(count) => (0..count)
+            .map(|number| -> Box<dyn Fn(&SimDisk)> {
+                Box::new(move |disk| {
+                    let mut rest = number;
+                    disk.crash(|_| {
+                        let kept = rest % 3;
+                        rest /= 3;
+                        match kept {
+                            0 => Kept::Nothing,
+                            1 => Kept::All,
+                            _ => Kept::Torn(number as u64 + 7),
+                        }
+                    });
+                })
+            })
+            .collect(),
+        None => {
+            SEEDS.map(|seed| -> Box<dyn Fn(&SimDisk)> { Box::new(move |disk| disk.crash_by(seed)) }).collect()
+        }
+    }
+}
+
+/// Runs the workload on `disk` until it fails; gives what was done.
+fn run(disk: &SimDisk, steps: &[Step]) -> History {
+    let mut history = History::new();
+    let Ok(opened) = open(disk) else { return history };
+    let mut store = Some(opened);
+    for (number, step) in steps.iter().enumerate() {
+        if history.step(&mut store, disk, *step, number).is_err() || store.is_none() {
+            break;
+        }
+    }
+    // A process that is killed closes nothing; what closing would write goes to a disk that is off.
+    history
+}
+
+/// A store that panicked while it was opened is not used any further.
+fn caught<T>(open: impl FnOnce() -> T) -> std::thread::Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+}
+
+/// Crashes the workload at every point, with every outcome.
+fn crash_everywhere(base: &SimDisk, steps: &[Step], omission: Option<Omission>, found: &mut Found) {
+    found.workloads += 1;
+    let count = {
+        let disk = base.copy();
+        let before = disk.counts().changes;
+        run(&disk, steps);
+        disk.counts().changes - before
+    };
+    for point in 1..=count {
+        let disk = base.copy();
+        if let Some(omission) = omission {
+            disk.leave_out(omission);
+        }
+        disk.power_off_at(disk.counts().changes + point);
+        let mut history = run(&disk, steps);
+        for (number, crash) in outcomes(disk.unsynced()).into_iter().enumerate() {
+            let disk = disk.copy();
+            crash(&disk);
+            found.states += 1;
+            let case = || format!("{steps:?}, crash at change {point} of {count}, outcome {number}");
+            // The database below may panic at a file that lies, as it does when flushes are left out.
+            match caught(|| open(&disk)) {
+                Err(_) => found.wrong.push(format!("{}: opening panics", case())),
+                Ok(Err(error)) => found.wrong.push(format!("{}: it does not open: {error}", case())),
+                Ok(Ok(store)) => match history.check(&store) {
+                    Err(why) => found.wrong.push(format!("{}: {why}", case())),
+                    Ok(last) if number == 0 => {
+                        // It goes on, and what it then acknowledges is there after another crash.
+                        let put = entry(last as u128 + 1, vec![Change::Put(key("after"), Bytes::new())]);
+                        store.apply(&Batch { entries: vec![put], next_file_id: 0 }).unwrap();
+                        disk.crash_by(0);
+                        drop(store);
+                        let there = caught(|| open(&disk).map(|store| store.last_lsn(TreeId::ROOT).unwrap()));
+                        match there {
+                            Ok(Ok(Lsn(there))) if there == last as u64 + 1 => {}
+                            other => found.wrong.push(format!("{}: going on: {other:?}", case())),
+                        }
+                    }
+                    Ok(_) => {}
+                },
+            }
+        }
+        history.states.clear();
+    }
+}
+
+fn fresh() -> SimDisk {
+    let disk = SimDisk::new(1);
+    drop(open(&disk).unwrap());
+    disk.crash_by(1);
+    disk
+}
+
+/// Whether the long campaign is asked for.
+fn everything() -> bool {
+    std::env::var("NEXUS_CRASHES").is_ok_and(|which| which == "all")
+}
+
+fn workloads(all: bool) -> Vec<Vec<Step>> {
+    let mut workloads: Vec<Vec<Step>> = vec![];
+    for a in STEPS {
+        workloads.push(vec![a]);
+        for b in STEPS {
+            workloads.push(vec![a, b]);
+        }
+    }
+    let three = STEPS.iter().flat_map(|a| STEPS.iter().flat_map(move |b| STEPS.map(|c| vec![*a, *b, c])));
+    workloads.extend(three.enumerate().filter(|(n, _)| all || n % SAMPLE == 5).map(|(_, steps)| steps));
+    workloads
+}
+
+#[test]
+fn a_crash_anywhere_leaves_a_prefix_with_all_that_was_acknowledged() {
+    let all = everything();
+    let mut found = Found::default();
+    // Also while the store is made.
+    crash_everywhere(&SimDisk::new(1), &[Step::Put("a")], None, &mut found);
+    let base = fresh();
+    for steps in workloads(all) {
+        crash_everywhere(&base, &steps, None, &mut found);
+    }
+    println!("{} workloads, {} states, {} wrong", found.workloads, found.states, found.wrong.len());
+    assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
+    assert!(found.states > if all { 30_000 } else { 5_000 }, "{} states", found.states);
+}
+
+/// The test is one: it sees what goes wrong when a flush is left out, or comes too late.
+#[test]
+fn a_store_that_leaves_a_flush_out_is_caught() {
+    for (omission, steps) in [
+        (Omission::FileSyncs, vec![Step::Put("a"), Step::Put("b")]),
+        (Omission::PromptFileSyncs, vec![Step::Put("a"), Step::Put("b")]),
+        (Omission::FolderSyncs, vec![Step::Put("a"), Step::Fold, Step::Put("b"), Step::Fold, Step::Put("c")]),
+    ] {
+        let mut found = Found::default();
+        crash_everywhere(&fresh(), &steps, Some(omission), &mut found);
+        assert!(!found.wrong.is_empty(), "{omission:?} was not seen in {} states", found.states);
+    }
+}
+
+/// Operations of the disk fail, the first one, the second one, and so on, until none is left to fail: whatever was told holds.
+#[test]
+fn a_fault_anywhere_is_told_truthfully() {
+    use Step::{Delete, Fold, Put, PutLarge, Reopen, Two};
+    let steps = [
+        Put("a"),
+        Two,
+        Fold,
+        PutLarge,
+        Put("a"),
+        Fold,
+        Reopen,
+        Two,
+        Delete("a"),
+        Fold,
+        Put("d"),
+        Fold,
+        Put("a"),
+    ];
+    let base = fresh();
+    let step = if everything() { 1 } else { 3 };
+    let mut states = 0;
+    for fault in [Fault::Error, Fault::Full, Fault::Sync] {
+        for times in [1, u64::MAX] {
+            for from in (1..).step_by(step) {
+                let disk = base.copy();
+                let operations = disk.counts().operations;
+                disk.fail_from(operations + from, fault, times);
+                let mut history = History::new();
+                let mut store = open(&disk).ok();
+                for (number, step) in steps.iter().enumerate() {
+                    if store.is_none() {
+                        break;
+                    }
+                    // An error is no reason to stop asking.
+                    let _ = history.step(&mut store, &disk, *step, number);
+                }
+                let struck = disk.counts().faults > 0;
+                for seed in [0, 2] {
+                    let disk = disk.copy();
+                    disk.crash_by(seed);
+                    states += 1;
+                    let case = format!("{fault:?} at operation {from}, {times} times, then a crash ({seed})");
+                    let store = open(&disk).unwrap_or_else(|error| panic!("{case}: {error}"));
+                    history.check(&store).unwrap_or_else(|why| panic!("{case}: {why}"));
+                }
+                drop(store);
+                if !struck {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{states} states");
+}
+
+#[test]
+fn a_damaged_byte_of_the_log_is_told_and_never_served() {
+    let disk = fresh();
+    let mut history = History::new();
+    let mut store = Some(open(&disk).unwrap());
+    for (number, step) in [Step::Put("a"), Step::Two, Step::Put("b"), Step::Put("c")].into_iter().enumerate()
+    {
+        history.step(&mut store, &disk, step, number).unwrap();
+    }
+    drop(store);
+    let log = disk.paths().into_iter().find(|path| path.ends_with(".wal")).unwrap();
+    let content = disk.content(&log).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    let mut told = 0;
+    for offset in 0..=end {
+        let disk = disk.copy();
+        assert!(disk.damage(&log, offset, |byte| byte ^ 0x41, 1));
+        match open(&disk) {
+            Err(_) => told += 1,
+            // The last frame cannot be told from one that was never acknowledged; of what fills frames up nothing depends.
+            Ok(store) => {
+                history.acknowledged = 4;
+                history.check(&store).unwrap_or_else(|why| panic!("byte {offset}: {why}"));
+            }
+        }
+    }
+    println!("{told} of {} bytes are missed", end + 1);
+    assert!(told > end * 3 / 5);
+}

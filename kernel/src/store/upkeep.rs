@@ -1,0 +1,111 @@
+//! Does beside the batches what the metastore put off so that they are fast: one thread, asked by the committer.
+//!
+//! Owns:       the upkeep thread, which alone calls `Metastore::upkeep`.
+//! Asks:       nobody.
+//! On restart: a new thread takes over. An upkeep that was cut short is begun again when the next batch asks for it.
+//! Bounds:     one request waits; after a failure none is made for `PAUSE`.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Worker, WorkerBounds};
+use parking_lot::Mutex;
+
+use super::Store;
+use super::messages::ThreadEnded;
+
+/// How long no upkeep is tried after one failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Does the upkeep of the [`Store`].
+pub(crate) struct Upkeep {
+    store: Arc<Store>,
+    worker: Arc<Worker<()>>,
+    generation: u64,
+}
+
+/// Where upkeep is asked for.
+#[derive(Default)]
+pub(super) struct UpkeepLine {
+    worker: Mutex<Option<Arc<Worker<()>>>>,
+    not_before: Mutex<Option<Instant>>,
+}
+
+impl UpkeepLine {
+    /// Asks for upkeep, unless it is asked for already, or failed just now.
+    pub(super) fn ask(&self, now: Instant) {
+        if self.not_before.lock().is_some_and(|not_before| now < not_before) {
+            return;
+        }
+        if let Some(worker) = &*self.worker.lock() {
+            // One that waits already will do.
+            let _ = worker.try_submit(());
+        }
+    }
+}
+
+impl Behaviour for Upkeep {
+    type Args = Arc<Store>;
+    const NAME: &'static str = "upkeep";
+
+    fn init(store: Arc<Store>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        let generation = start.generation();
+        let env = start.env().clone();
+        // Weak: the store holds the worker.
+        let tended = Arc::downgrade(&store);
+        let worker = env.worker("upkeep", WorkerBounds { queue: 1, batch: 1 }, move |_| {
+            if let Some(store) = tended.upgrade() {
+                tend(&store);
+            }
+        });
+        let worker = match worker {
+            Ok(worker) => Arc::new(worker),
+            Err(error) => return ready(Err(ExitReason::Error(error.to_string().into()))).boxed_local(),
+        };
+        let (watched, me) = (worker.clone(), start.me().clone());
+        env.spawn("upkeep.watch", async move {
+            let reason = watched.ended().await;
+            // Nobody to tell: the actor is gone for good, and so is the kernel.
+            let _ = me.tell(ThreadEnded { generation, reason });
+        });
+        *store.upkeep().worker.lock() = Some(worker.clone());
+        ready(Ok(Self { store, worker, generation })).boxed_local()
+    }
+
+    fn terminate(&mut self, _: &ExitReason) -> LocalBoxFuture<'static, ()> {
+        self.store.upkeep().worker.lock().take_if(|worker| Arc::ptr_eq(worker, &self.worker));
+        let worker = self.worker.clone();
+        async move {
+            worker.close().await;
+        }
+        .boxed_local()
+    }
+}
+
+impl Handle<ThreadEnded> for Upkeep {
+    fn handle(
+        &mut self,
+        m: ThreadEnded,
+        cx: &mut Cx<'_, Self>,
+    ) -> Reply<Self, <ThreadEnded as Message>::Reply> {
+        if m.generation == self.generation {
+            cx.exit(m.reason);
+        }
+        Reply::Now(())
+    }
+}
+
+/// Runs on the upkeep thread.
+fn tend(store: &Store) {
+    let metastore = store.metastore();
+    if !metastore.wants_upkeep() {
+        return;
+    }
+    if let Err(error) = metastore.upkeep() {
+        tracing::error!(%error, "the metastore's upkeep failed, and will be tried again");
+        *store.upkeep().not_before.lock() = Some(store.env().now() + PAUSE);
+    }
+}
