@@ -23,6 +23,28 @@ pub struct Disk {
     pub free_bytes: Box<dyn Fn() -> io::Result<Option<u64>> + Send + Sync>,
 }
 
+/// Sees to it that the database `name` is there, whole: it is made by `make` under another name first. So a crash leaves none or a whole one.
+pub(crate) fn make_whole(
+    folder: &dyn Folder,
+    name: &str,
+    make: impl Fn(&str) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let failed = |e| StoreError::io(format!("making {name}"), e);
+    if folder.list().map_err(failed)?.iter().any(|there| there == name) {
+        return Ok(());
+    }
+    let making = format!("{name}.making");
+    match make(&making) {
+        // A crash left some of it.
+        Err(StoreError::Corrupt { .. }) => {
+            folder.remove(&making).map_err(failed)?;
+            make(&making)?;
+        }
+        made => made?,
+    }
+    folder.rename(&making, name).and_then(|()| folder.sync()).map_err(failed)
+}
+
 impl Disk {
     /// The file `name` in `folder`, made when it is missing. It takes no lock: whoever opens it sees to it that nobody else does.
     pub fn in_folder(folder: &Arc<dyn Folder>, name: &str) -> Result<Disk, StoreError> {

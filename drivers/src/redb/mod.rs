@@ -17,6 +17,8 @@ mod transaction;
 mod view;
 
 pub use config::RedbConfig;
+#[cfg(unix)]
+pub(crate) use disk::make_whole;
 pub use disk::{Disk, FileDisk};
 pub(crate) use reader::Snapshot;
 pub(crate) use store::Fold;

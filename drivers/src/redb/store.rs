@@ -13,12 +13,16 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Builder, Database, Durability, ReadableDatabase, TableHandle, WriteTransaction};
 
 use super::config::RedbConfig;
+#[cfg(unix)]
+use super::disk::make_whole;
 use super::disk::{Disk, FileDisk};
 use super::guard::{Guard, Guarded};
 use super::reader::Snapshot;
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
 use super::view::View;
 use super::{codec, error};
+#[cfg(unix)]
+use crate::disk::LocalFolder;
 use crate::entries::{self, Transaction};
 
 /// How many bytes a batch may take on disk for each byte of its rows: copied pages of the trees among them.
@@ -100,7 +104,10 @@ impl RedbMetastore {
     /// [`StoreError::Locked`] when another process or another handle has it, [`StoreError::Corrupt`] when the file is something else, and
     /// [`StoreError::Backend`] when it is of a format that this version does not know.
     pub fn open(path: impl AsRef<Path>, config: RedbConfig) -> Result<Self, StoreError> {
-        Self::open_on(FileDisk::open(path.as_ref())?, config)
+        let path = path.as_ref();
+        #[cfg(unix)]
+        make_whole_file(path, &config)?;
+        Self::open_on(FileDisk::open(path)?, config)
     }
 
     /// Opens the database on `disk`, or makes it on an empty one.
@@ -299,6 +306,24 @@ impl RedbMetastore {
         }
         self.engine.read().database.begin_read().map_err(|e| error::transaction("beginning to read", e))
     }
+}
+
+/// Makes the database at `path`, in a folder that exists, unless it is there.
+#[cfg(unix)]
+fn make_whole_file(path: &Path, config: &RedbConfig) -> Result<(), StoreError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| !path.exists()) else {
+        return Ok(());
+    };
+    if !parent.is_dir() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(StoreError::io(format!("opening {}", path.display()), missing));
+    }
+    let folder =
+        LocalFolder::open(parent).map_err(|e| StoreError::io(format!("opening {}", path.display()), e))?;
+    make_whole(&folder, name, |making| {
+        RedbMetastore::open_on(FileDisk::open(&parent.join(making))?, config.clone()).map(drop)
+    })
 }
 
 /// Why a batch was not committed, and whether the commit itself had begun.

@@ -17,7 +17,7 @@ use super::layer::Layer;
 use super::state::{State, View};
 use crate::disk::{Folder, LocalFolder};
 use crate::entries::{self, Transaction};
-use crate::redb::{Disk, FileDisk, Fold, RedbMetastore};
+use crate::redb::{Disk, FileDisk, Fold, RedbMetastore, make_whole};
 
 /// The database's file.
 const DATABASE: &str = "meta.redb";
@@ -65,13 +65,25 @@ impl WalMetastore {
         let path = folder.as_ref();
         let failed = |e| StoreError::io(format!("opening {}", path.display()), e);
         let folder = LocalFolder::open(path).map_err(failed)?;
+        let open = |name: &str| FileDisk::open(&path.join(name));
+        make_whole(&folder, DATABASE, |making| {
+            RedbMetastore::open_on(open(making)?, config.database.clone()).map(drop)
+        })?;
         // The database first: its lock keeps others out of the log, too.
-        let database = FileDisk::open(&path.join(DATABASE))?;
-        Self::open_on(database, || folder.folder(LOG).map_err(failed), config)
+        Self::open_on(open(DATABASE)?, || folder.folder(LOG).map_err(failed), config)
+    }
+
+    /// Opens the store in `folder`, which nobody else opens: no lock is taken.
+    pub fn open_in(folder: &Arc<dyn Folder>, config: WalConfig) -> Result<Self, StoreError> {
+        make_whole(&**folder, DATABASE, |making| {
+            RedbMetastore::open_on(Disk::in_folder(folder, making)?, config.database.clone()).map(drop)
+        })?;
+        let log = || folder.folder(LOG).map_err(|e| StoreError::io("opening the log", e));
+        Self::open_on(Disk::in_folder(folder, DATABASE)?, log, config)
     }
 
     /// Opens the store on a database's disk, and on the folder that `log` gives once that is locked.
-    pub fn open_on(
+    fn open_on(
         database: Disk,
         log: impl FnOnce() -> Result<Arc<dyn Folder>, StoreError>,
         config: WalConfig,
