@@ -1,4 +1,4 @@
-//! What a commit costs on this disk, beside a raw append with one flush: `cargo run --release -p nexus-drivers --example metastore_cost`.
+//! What a commit costs on this disk, with the log and without it, beside a raw append with one flush: `cargo run --release -p nexus-drivers --example metastore_cost`.
 //!
 //! A typical entry makes a file: a dentry in one of a thousand folders, an inode, and 1 KiB of content under its hash. The folder to write in
 //! can be given as the first argument, and the number of files that are there before as the second.
@@ -7,13 +7,16 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use nexus_drivers::redb::{RedbConfig, RedbMetastore};
-use nexus_kernel::hal::{Batch, Change, Entry, EntryOutcome, Metastore, Precondition, RowKey, Table, TreeId};
+use nexus_drivers::wal::{WalConfig, WalMetastore};
+use nexus_kernel::hal::{
+    Batch, Change, Entry, EntryOutcome, Metastore, Precondition, RowKey, StoreError, Table, TreeId,
+};
 use nexus_messages::{Op, OpId, Timestamp, VPath};
 
 const SIZES: [u64; 3] = [1, 64, 256];
@@ -30,20 +33,28 @@ fn main() -> Outcome<()> {
     fs::create_dir_all(&folder)?;
     println!("in {}, with {files} files there before; medians", folder.display());
     raw(&folder.join("raw"))?;
-    for (name, from) in [("one flush", u64::MAX), ("quick repair", 0)] {
-        for sequential in [false, true] {
-            let path = folder.join("meta.redb");
-            let config = RedbConfig::default().cache_bytes(64 << 20).quick_repair_from_bytes(from);
-            let spread = if sequential { "one folder" } else { "any folder" };
-            measure(&path, config, files, sequential).inspect(|told| println!("{name}, {spread}: {told}"))?;
-            fs::remove_file(&path)?;
+    for sequential in [false, true] {
+        let spread = if sequential { "one folder" } else { "any folder" };
+        let database = RedbConfig::default().cache_bytes(64 << 20);
+        let config = WalConfig::default().database(database.clone());
+        let path = folder.join("log");
+        let open = |path: &Path| WalMetastore::open(path, config.clone());
+        println!("with a log, {spread}: {}", measure(&path, open, files, sequential)?);
+        fs::remove_dir_all(&path)?;
+        for (name, from) in [("one flush", u64::MAX), ("quick repair", 0)] {
+            let path = folder.join("redb");
+            fs::create_dir_all(&path)?;
+            let config = database.clone().quick_repair_from_bytes(from);
+            let open = |path: &Path| RedbMetastore::open(path.join("meta.redb"), config.clone());
+            println!("{name}, {spread}: {}", measure(&path, open, files, sequential)?);
+            fs::remove_dir_all(&path)?;
         }
     }
     fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
-fn raw(path: &std::path::Path) -> Outcome<()> {
+fn raw(path: &Path) -> Outcome<()> {
     let mut file = File::create(path)?;
     for entries in SIZES {
         let data = vec![7; usize::try_from(entries)? * (CONTENT_BYTES + 300)];
@@ -56,12 +67,21 @@ fn raw(path: &std::path::Path) -> Outcome<()> {
     Ok(())
 }
 
-fn measure(path: &std::path::Path, config: RedbConfig, files: u64, sequential: bool) -> Outcome<String> {
-    let store = RedbMetastore::open(path, config.clone())?;
+fn measure<M: Metastore>(
+    path: &Path,
+    open: impl Fn(&Path) -> Result<M, StoreError>,
+    files: u64,
+    sequential: bool,
+) -> Outcome<String> {
+    let store = open(path)?;
     let mut next = 0;
     while next < files {
         commit(&store, &mut next, 1_000, false)?;
+        if store.wants_upkeep() {
+            store.upkeep()?;
+        }
     }
+    store.upkeep()?;
     let mut told = String::new();
     for entries in SIZES {
         let took = median(100, || commit(&store, &mut next, entries, sequential))?;
@@ -82,18 +102,33 @@ fn measure(path: &std::path::Path, config: RedbConfig, files: u64, sequential: b
     told += &format!("reader and get {:.0} ns, ", nanos_each(before));
     drop(reader);
     // As a crash leaves it: copied while it is open.
-    let copy = path.with_extension("copy");
-    fs::copy(path, &copy)?;
-    told += &format!("{} MiB, ", fs::metadata(&copy)?.len() >> 20);
+    let copied = path.with_extension("copy");
+    let bytes = copy(path, &copied)?;
+    told += &format!("{} MiB, ", bytes >> 20);
     let before = Instant::now();
-    drop(RedbMetastore::open(&copy, config.clone())?);
+    drop(open(&copied)?);
     told += &format!("opening after a crash {:.1} ms, ", before.elapsed().as_secs_f64() * 1e3);
-    fs::remove_file(&copy)?;
+    fs::remove_dir_all(&copied)?;
     drop(store);
     let before = Instant::now();
-    drop(RedbMetastore::open(path, config)?);
+    drop(open(path)?);
     told += &format!("opening {:.1} ms", before.elapsed().as_secs_f64() * 1e3);
     Ok(told)
+}
+
+/// Copies a folder; gives how many bytes were in it.
+fn copy(from: &Path, to: &Path) -> Outcome<u64> {
+    fs::create_dir_all(to)?;
+    let mut bytes = 0;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        bytes += match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => fs::copy(entry.path(), to)?,
+        };
+    }
+    Ok(bytes)
 }
 
 /// The median of the microseconds that `job` takes.
@@ -118,7 +153,7 @@ fn inode(number: u64) -> RowKey {
     RowKey::new(Table::Inodes, [&[0; 4][..], &number.to_be_bytes()].concat())
 }
 
-fn commit(store: &RedbMetastore, next: &mut u64, entries: u64, sequential: bool) -> Outcome<()> {
+fn commit(store: &impl Metastore, next: &mut u64, entries: u64, sequential: bool) -> Outcome<()> {
     let numbers = *next..*next + entries;
     *next += entries;
     let entries = numbers.map(|number| make_file(number, sequential)).collect::<Outcome<Vec<_>>>()?;
