@@ -258,7 +258,7 @@ fn watch() -> impl Strategy<Value = Syscall> {
     })
 }
 
-fn tx_op() -> impl Strategy<Value = Option<TxOp>> {
+fn tx_op() -> BoxedStrategy<Option<TxOp>> {
     prop_oneof![setattr(), two_paths(), unlink(), write()].prop_map(|call| match call {
         Syscall::Setattr(call) => Some(call.into()),
         Syscall::Rename(call) => Some(call.into()),
@@ -266,14 +266,16 @@ fn tx_op() -> impl Strategy<Value = Option<TxOp>> {
         Syscall::Write(call) => Some(call.into()),
         _ => None,
     })
+    .boxed()
 }
 
-fn tx() -> impl Strategy<Value = Syscall> {
+fn tx() -> BoxedStrategy<Syscall> {
     (vec(tx_op(), 0..5), op_id()).prop_map(|(ops, op_id)| {
         let mut call = ops.into_iter().flatten().fold(SysTx::new(), SysTx::with);
         call.op_id = op_id;
         call.into()
     })
+    .boxed()
 }
 
 fn conflict() -> impl Strategy<Value = Conflict> {
@@ -283,8 +285,8 @@ fn conflict() -> impl Strategy<Value = Conflict> {
         .prop_map(|(expected, found)| Conflict::new(expected, found))
 }
 
-fn syscall() -> impl Strategy<Value = Syscall> {
-    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(), tx(),]
+fn syscall() -> BoxedStrategy<Syscall> {
+    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(), tx(),].boxed()
 }
 
 fn event() -> impl Strategy<Value = Event> {
