@@ -9,7 +9,7 @@ use nexus_messages::{
     Caller, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved, Result, VPath,
 };
 
-use super::locate::{Located, locate};
+use super::locate::{Located, beyond_a_file, locate};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
@@ -83,6 +83,15 @@ pub(crate) enum Which {
     Second,
 }
 
+/// When a call finds what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// As things are.
+    Now,
+    /// When others of its transaction were executed: a file on the way may be none by then.
+    Later,
+}
+
 /// A call that may be executed, with its paths resolved.
 pub(crate) struct Admitted<S> {
     pub(crate) call: S,
@@ -151,7 +160,9 @@ async fn admit_hooked<S: Admissible>(
     }
     hooked.show(HookContext::new(caller.clone(), op_id, call.clone().into()));
     let admitted = match passed {
-        Ok(located) => intercept(kernel, caller, call, rewritten, located, &mut hooked).await,
+        Ok(located) => {
+            intercept(kernel, caller, call, When::Now, rewritten, located, &mut hooked).await
+        }
         Err(error) => Err(error),
     };
     match admitted {
@@ -170,6 +181,7 @@ pub(super) async fn intercept<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: S,
+    when: When,
     rewritten: bool,
     located: (Located, Option<Located>),
     hooked: &mut Hooked,
@@ -200,7 +212,7 @@ pub(super) async fn intercept<S: Admissible>(
         resolve_by(passage, caller, &mut changed, true).await?;
         context.call = changed.clone().into();
     }
-    let located = pass(kernel, caller, &changed).await?;
+    let located = pass_when(kernel, caller, &changed, when).await?;
     Ok((changed, located))
 }
 
@@ -439,9 +451,19 @@ pub(crate) async fn pass<S: Admissible>(
     caller: &Arc<Caller>,
     call: &S,
 ) -> Result<(Located, Option<Located>)> {
-    let first = pass_one(kernel, caller, call, call.path(), Which::First).await?;
+    pass_when(kernel, caller, call, When::Now).await
+}
+
+/// As [`pass`], for a call that is executed then.
+pub(super) async fn pass_when<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+    when: When,
+) -> Result<(Located, Option<Located>)> {
+    let first = pass_one(kernel, caller, call, when, call.path(), Which::First).await?;
     let second = match call.other() {
-        Some(path) => Some(pass_one(kernel, caller, call, path, Which::Second).await?),
+        Some(path) => Some(pass_one(kernel, caller, call, when, path, Which::Second).await?),
         None => None,
     };
     Ok((first, second))
@@ -451,10 +473,16 @@ async fn pass_one<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: &S,
+    when: When,
     path: &VPath,
     which: Which,
 ) -> Result<Located> {
-    let found = locate(kernel, S::OP, &caller.zone, path, call.follows(which)).await?;
+    let found = match locate(kernel, S::OP, &caller.zone, path, call.follows(which)).await {
+        Err(error) if when == When::Later && error.kind() == ErrorKind::NotADirectory => {
+            beyond_a_file(kernel, S::OP, &caller.zone, path)?.ok_or(error)?
+        }
+        found => found?,
+    };
     allow(kernel, caller, S::OP, call.right(which, found.node.is_some()), &found).await?;
     Ok(found)
 }

@@ -94,6 +94,14 @@ pub(crate) async fn locate(
     Err(error.because(format!("links came and went on its way {ATTEMPTS_MAX} times in a row")))
 }
 
+/// Where `path` leads once the file that stands on its way is gone; none when no file does, or a link before it.
+pub(crate) fn beyond_a_file(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath) -> Result<Option<Located>> {
+    let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
+    let Volume::Rows(volume) = Volume::of(kernel, &site) else { return Ok(None) };
+    let beyond = volume.is_beyond_a_file(&site).map_err(|error| store_error(op, path, &error))?;
+    Ok(beyond.then(|| Located { site, node: None, links: Vec::new() }))
+}
+
 /// Whether the mount that `site` was routed to still serves it.
 pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
     if sys::serves(&site.path) {

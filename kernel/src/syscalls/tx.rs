@@ -15,7 +15,7 @@ use nexus_messages::{
 
 use super::Serve;
 use super::admit::{
-    Admissible, Admitted, Hooked, Which, allow, intercept, pass, refused, resolve_by, wants_of,
+    Admissible, Admitted, Hooked, When, Which, allow, intercept, pass_when, refused, resolve_by, wants_of,
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use super::mutate::{LOCK_WAIT_MAX, Mutation, writable};
@@ -98,11 +98,12 @@ async fn admit_all(
     let mut items = Vec::with_capacity(ops.len());
     for (index, op) in ops.into_iter().enumerate() {
         let shown = wants.ops.contains(op.op()).then_some(op_id);
+        let when = if index == 0 { When::Now } else { When::Later };
         let admitted = match op {
-            TxOp::Write(call) => admit_one(kernel, caller, call, shown, &mut hooked).await.map(Item::Write),
-            TxOp::Setattr(call) => admit_one(kernel, caller, call, shown, &mut hooked).await.map(Item::Setattr),
-            TxOp::Rename(call) => admit_one(kernel, caller, call, shown, &mut hooked).await.map(Item::Rename),
-            TxOp::Unlink(call) => admit_one(kernel, caller, call, shown, &mut hooked).await.map(Item::Unlink),
+            TxOp::Write(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Write),
+            TxOp::Setattr(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Setattr),
+            TxOp::Rename(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Rename),
+            TxOp::Unlink(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Unlink),
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         };
         match admitted.map_err(|error| error.at_item(index)) {
@@ -121,6 +122,7 @@ async fn admit_one<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     mut call: S,
+    when: When,
     shown: Option<OpId>,
     hooked: &mut Hooked,
 ) -> Result<Admitted<S>> {
@@ -130,12 +132,13 @@ async fn admit_one<S: Admissible>(
         None => false,
     };
     let Some(op_id) = shown else {
-        let (first, second) = pass(kernel, caller, &call).await?;
+        let (first, second) = pass_when(kernel, caller, &call, when).await?;
         return Ok(Admitted::of_transaction(call, first, second));
     };
     hooked.show(HookContext::new(caller.clone(), Some(op_id), call.clone().into()));
-    let located = pass(kernel, caller, &call).await?;
-    let (call, (first, second)) = Box::pin(intercept(kernel, caller, call, rewritten, located, hooked)).await?;
+    let located = pass_when(kernel, caller, &call, when).await?;
+    let intercepted = Box::pin(intercept(kernel, caller, call, when, rewritten, located, hooked));
+    let (call, (first, second)) = intercepted.await?;
     Ok(Admitted::of_transaction(call, first, second))
 }
 
@@ -206,7 +209,8 @@ async fn locate_again(kernel: &Arc<Kernel>, intent: &Intent, admission: &mut Adm
     let shown = admission.hooked.is_shown();
     for (index, item) in admission.items.iter_mut().enumerate() {
         let led: Vec<VPath> = item.sites().map(|site| site.path.clone()).collect();
-        let located = each!(&*item, admitted => pass(kernel, &intent.caller, &admitted.call).await);
+        let when = if index == 0 { When::Now } else { When::Later };
+        let located = each!(&*item, admitted => pass_when(kernel, &intent.caller, &admitted.call, when).await);
         let (first, second) = located.map_err(|error| error.at_item(index))?;
         each!(&mut *item, admitted => (admitted.first, admitted.second) = (first, second));
         if shown && !item.sites().map(|site| &site.path).eq(&led) {

@@ -73,14 +73,25 @@ impl<'a> RowVolume<'a> {
         Ok((!follow || !is_link(&node)).then_some(Some(node)))
     }
 
-    /// What is at `site` by the rows, those that the transaction has drawn up included. Nothing where a link or a file stands on the way.
+    /// What is at `site` by the rows, those that the transaction has drawn up included. Nothing where a link stands on the way.
     pub(crate) fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
         let rows = self.rows()?;
-        let Walk::Found { steps } = rows.walk(self.mount.root, site.relative())? else { return Ok(None) };
+        let steps = match rows.walk(self.mount.root, site.relative())? {
+            Walk::Found { steps } => steps,
+            Walk::Missing { .. } | Walk::Link => return Ok(None),
+            Walk::NotADirectory => {
+                return Err(StoreError::NotADirectory { what: format!("a part of {}", site.path) });
+            }
+        };
         let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
         let row = rows.inode(id)?;
         let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
         Ok(Some(Node { metadata, placement: row.placement }))
+    }
+
+    /// Whether a file stands on the way to `site`, and no link before it.
+    pub(crate) fn is_beyond_a_file(&self, site: &Site) -> Result<bool, StoreError> {
+        Ok(matches!(self.rows()?.walk(self.mount.root, site.relative())?, Walk::NotADirectory))
     }
 
     pub(crate) fn list(
