@@ -259,23 +259,25 @@ fn watch() -> impl Strategy<Value = Syscall> {
 }
 
 fn tx_op() -> BoxedStrategy<Option<TxOp>> {
-    prop_oneof![setattr(), two_paths(), unlink(), write()].prop_map(|call| match call {
-        Syscall::Setattr(call) => Some(call.into()),
-        Syscall::Rename(call) => Some(call.into()),
-        Syscall::Unlink(call) => Some(call.into()),
-        Syscall::Write(call) => Some(call.into()),
-        _ => None,
-    })
-    .boxed()
+    prop_oneof![setattr(), two_paths(), unlink(), write()]
+        .prop_map(|call| match call {
+            Syscall::Setattr(call) => Some(call.into()),
+            Syscall::Rename(call) => Some(call.into()),
+            Syscall::Unlink(call) => Some(call.into()),
+            Syscall::Write(call) => Some(call.into()),
+            _ => None,
+        })
+        .boxed()
 }
 
 fn tx() -> BoxedStrategy<Syscall> {
-    (vec(tx_op(), 0..5), op_id()).prop_map(|(ops, op_id)| {
-        let mut call = ops.into_iter().flatten().fold(SysTx::new(), SysTx::with);
-        call.op_id = op_id;
-        call.into()
-    })
-    .boxed()
+    (vec(tx_op(), 0..5), op_id())
+        .prop_map(|(ops, op_id)| {
+            let mut call = ops.into_iter().flatten().fold(SysTx::new(), SysTx::with);
+            call.op_id = op_id;
+            call.into()
+        })
+        .boxed()
 }
 
 fn conflict() -> impl Strategy<Value = Conflict> {
@@ -286,7 +288,8 @@ fn conflict() -> impl Strategy<Value = Conflict> {
 }
 
 fn syscall() -> BoxedStrategy<Syscall> {
-    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(), tx(),].boxed()
+    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(), tx(),]
+        .boxed()
 }
 
 fn event() -> impl Strategy<Value = Event> {

@@ -84,8 +84,10 @@ pub(super) fn encode_record(entry: &Entry, lsn: Lsn) -> Result<Vec<u8>, StoreErr
         bytes[1] = REPEATABLE;
         bytes.extend_from_slice(&op_key(entry.op_id));
     }
-    let unwritable =
-        |e: postcard::Error| StoreError::Backend { what: "writing a log record".into(), cause: e.to_string() };
+    let unwritable = |e: postcard::Error| StoreError::Backend {
+        what: "writing a log record".into(),
+        cause: e.to_string(),
+    };
     let mut bytes = postcard::to_extend(&LogRecord::of(entry, lsn), bytes).map_err(unwritable)?;
     if entry.items.is_empty() {
         // The last field, of which nothing but its length is there.
@@ -100,7 +102,8 @@ pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogR
     let what = || format!("record {lsn} of the log of tree {}", tree.0);
     let body = body_of(bytes, &what)?;
     let broken = || corrupt(what(), "a broken head".into());
-    let (flags, rest) = body.split_first().filter(|(flags, _)| **flags <= REPEATABLE | ITEMS).ok_or_else(broken)?;
+    let (flags, rest) =
+        body.split_first().filter(|(flags, _)| **flags <= REPEATABLE | ITEMS).ok_or_else(broken)?;
     let rest = if flags & REPEATABLE == 0 { rest } else { rest.get(16..).ok_or_else(broken)? };
     let whole = match flags & ITEMS {
         0 => Cow::Owned([rest, &NO_ITEMS].concat()),

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, Lease, Panicked};
-use nexus_messages::{
-    Caller, Effect, ErrorKind, Event, HookContext, Lsn, Outcome, VPath, Verdict, Weighed,
-};
+use nexus_messages::{Caller, Effect, ErrorKind, Event, HookContext, Lsn, Outcome, VPath, Verdict, Weighed};
 use parking_lot::Mutex;
 
 use super::hook::{Interceptor, OpSet, Resolution};

@@ -63,9 +63,7 @@ impl Covered {
 
     /// Whether a call of `op` can meet any of its hooks.
     pub(crate) fn wants(&self, ops: OpSet, resolves: bool, observes: bool) -> bool {
-        self.ops.meets(ops)
-            || resolves && self.resolves
-            || observes && !self.events.is_empty()
+        self.ops.meets(ops) || resolves && self.resolves || observes && !self.events.is_empty()
     }
 }
 

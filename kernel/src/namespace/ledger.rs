@@ -104,11 +104,13 @@ impl Ledger {
                 left.insert(directory.children.bytes.clone(), directory);
             }
         }
-        let mut ordered: Vec<_> = left.values().map(|directory| (directory.depth(&left), directory)).collect();
+        let mut ordered: Vec<_> =
+            left.values().map(|directory| (directory.depth(&left), directory)).collect();
         // The inner ones first: an outer one is empty when they are gone.
         ordered.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         let mut drawn = self.drawn.lock();
-        let mut changes: Vec<Change> = drawn.rows.iter().map(|(key, value)| change(key, value.as_ref())).collect();
+        let mut changes: Vec<Change> =
+            drawn.rows.iter().map(|(key, value)| change(key, value.as_ref())).collect();
         changes.extend(ordered.into_iter().map(|(_, directory)| directory.removal()));
         let preconditions = std::mem::take(&mut drawn.preconditions);
         Ok(Settled { preconditions, changes, effect: std::mem::take(&mut drawn.effect) })
@@ -185,7 +187,8 @@ impl Reader for Over {
     ) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
         let drawn: BTreeMap<RowKey, Option<Bytes>> = {
             let drawn = self.ledger.drawn.lock();
-            let rows = starting_with(&drawn.rows, prefix).filter(|(key, _)| after.is_none_or(|after| *key > after));
+            let rows =
+                starting_with(&drawn.rows, prefix).filter(|(key, _)| after.is_none_or(|after| *key > after));
             rows.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         // So many that enough are left when each changed row stands in the place of one of them.

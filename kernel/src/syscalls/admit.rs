@@ -160,9 +160,7 @@ async fn admit_hooked<S: Admissible>(
     }
     hooked.show(HookContext::new(caller.clone(), op_id, call.clone().into()));
     let admitted = match passed {
-        Ok(located) => {
-            intercept(kernel, caller, call, When::Now, rewritten, located, &mut hooked).await
-        }
+        Ok(located) => intercept(kernel, caller, call, When::Now, rewritten, located, &mut hooked).await,
         Err(error) => Err(error),
     };
     match admitted {

@@ -95,7 +95,12 @@ pub(crate) async fn locate(
 }
 
 /// Where `path` leads once the file that stands on its way is gone; none when no file does, or a link before it.
-pub(crate) fn beyond_a_file(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath) -> Result<Option<Located>> {
+pub(crate) fn beyond_a_file(
+    kernel: &Arc<Kernel>,
+    op: Op,
+    zone: &ZoneId,
+    path: &VPath,
+) -> Result<Option<Located>> {
     let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
     let Volume::Rows(volume) = Volume::of(kernel, &site) else { return Ok(None) };
     let beyond = volume.is_beyond_a_file(&site).map_err(|error| store_error(op, path, &error))?;

@@ -6,12 +6,8 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{
-    SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone, TxOp,
-};
-use nexus_messages::{
-    Caller, Error, ErrorKind, Event, HookContext, Message, OpId, Result, Timestamp, VPath,
-};
+use nexus_messages::syscall::{SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone, TxOp};
+use nexus_messages::{Caller, Error, ErrorKind, Event, HookContext, Message, OpId, Result, Timestamp, VPath};
 
 use super::Serve;
 use super::admit::{
@@ -100,10 +96,18 @@ async fn admit_all(
         let shown = wants.ops.contains(op.op()).then_some(op_id);
         let when = if index == 0 { When::Now } else { When::Later };
         let admitted = match op {
-            TxOp::Write(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Write),
-            TxOp::Setattr(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Setattr),
-            TxOp::Rename(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Rename),
-            TxOp::Unlink(call) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Unlink),
+            TxOp::Write(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Write)
+            }
+            TxOp::Setattr(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Setattr)
+            }
+            TxOp::Rename(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Rename)
+            }
+            TxOp::Unlink(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Unlink)
+            }
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         };
         match admitted.map_err(|error| error.at_item(index)) {
@@ -210,7 +214,8 @@ async fn locate_again(kernel: &Arc<Kernel>, intent: &Intent, admission: &mut Adm
     for (index, item) in admission.items.iter_mut().enumerate() {
         let led: Vec<VPath> = item.sites().map(|site| site.path.clone()).collect();
         let when = if index == 0 { When::Now } else { When::Later };
-        let located = each!(&*item, admitted => pass_when(kernel, &intent.caller, &admitted.call, when).await);
+        let located =
+            each!(&*item, admitted => pass_when(kernel, &intent.caller, &admitted.call, when).await);
         let (first, second) = located.map_err(|error| error.at_item(index))?;
         each!(&mut *item, admitted => (admitted.first, admitted.second) = (first, second));
         if shown && !item.sites().map(|site| &site.path).eq(&led) {
@@ -381,9 +386,7 @@ impl Item {
     /// Whether what is at `path`, or on the way to it, is another thing after this operation.
     fn takes_away(&self, path: &VPath) -> bool {
         match self {
-            Self::Rename(_) | Self::Unlink(_) => {
-                self.sites().any(|site| path.is_within(&site.path))
-            }
+            Self::Rename(_) | Self::Unlink(_) => self.sites().any(|site| path.is_within(&site.path)),
             Self::Write(_) | Self::Setattr(_) => false,
         }
     }

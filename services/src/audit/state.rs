@@ -157,7 +157,8 @@ impl Entry {
     /// Every path that the record tells of, those of a transaction's operations included.
     pub fn paths(&self) -> impl Iterator<Item = &VPath> {
         let items: &[Item] = if let Self::Change { items, .. } = self { items } else { &[] };
-        let call = self.who_and_where().into_iter().flat_map(|(_, path, other)| std::iter::once(path).chain(other));
+        let call =
+            self.who_and_where().into_iter().flat_map(|(_, path, other)| std::iter::once(path).chain(other));
         call.chain(items.iter().flat_map(|item| std::iter::once(&item.path).chain(&item.other)))
     }
 
