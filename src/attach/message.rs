@@ -342,7 +342,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 
 #[cfg(test)]
 mod tests {
-    use nexus_messages::syscall::{ReadData, SysRead, SysStat, SysWrite};
+    use nexus_messages::syscall::{ReadData, SysRead, SysStat, SysUnlink};
     use nexus_messages::{EntryType, ErrorKind, FileId, FileMetadata, Op, Timestamp, ZoneId};
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -373,6 +373,10 @@ mod tests {
         check_call(SysWrite::vectored(path(), vec!["a".into(), "".into(), "bcd".into()]), 4);
         check_call(SysWrite::vectored(path(), vec![]), 0);
         check_call(SysWrite::edit(path(), vec![1; 300], vec![2; 200]).all(), 500);
+        let edit = SysWrite::edit(path(), vec![1; 300], vec![2; 200]);
+        let vectored = SysWrite::vectored(path(), vec!["a".into(), "".into(), "bcd".into()]);
+        check_call(SysTx::new().with(edit).with(SysUnlink::at(path())).with(vectored), 504);
+        check_call(SysTx::new(), 0);
     }
 
     fn check_reply(result: Result<Given, Error>) {
