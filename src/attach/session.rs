@@ -470,6 +470,7 @@ async fn execute(kernel: Arc<Kernel>, caller: Arc<Caller>, request: Request) -> 
             Syscall::Rename(call) => answer(kernel, caller, call).await,
             Syscall::Unlink(call) => answer(kernel, caller, call).await,
             Syscall::Copy(call) => answer(kernel, caller, call).await,
+            Syscall::Tx(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

@@ -9,7 +9,9 @@ mod glob;
 mod grep;
 mod mounts;
 mod sys;
+mod tx;
 mod walk;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
+pub use tx::Tx;
 pub use walk::Walk;

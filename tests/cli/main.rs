@@ -14,4 +14,5 @@ mod services;
 mod serving;
 mod statuses;
 mod tours;
+mod transactions;
 mod watching;

@@ -166,6 +166,7 @@ mod tests {
             op: Op::Write,
             path: VPath::parse("/a/b").unwrap(),
             other: None,
+            items: Vec::new(),
             at: Timestamp(9),
         };
         let key = |name: &str| Cow::Owned(RowKey::new(Table::Inodes, name.as_bytes()));

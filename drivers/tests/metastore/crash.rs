@@ -66,6 +66,7 @@ fn entry(op: u128, changes: Vec<Change>) -> Entry {
         op: Op::Write,
         path: VPath::root(),
         other: None,
+        items: Vec::new(),
         at: Timestamp(1),
         preconditions: vec![],
         changes,

@@ -19,6 +19,7 @@ mod rename;
 mod setattr;
 pub(crate) mod span;
 mod stat;
+mod tx;
 mod unlink;
 mod write;
 

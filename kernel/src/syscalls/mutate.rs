@@ -70,6 +70,7 @@ pub(crate) async fn begin<M: Mutation>(
         repeatable: client.is_some(),
         at: Timestamp(kernel.env().wall()),
         scales: None,
+        within: None,
     };
     let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;
     intent.scales = admitted.scales();
@@ -203,7 +204,7 @@ fn repeat<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>)
     }
 }
 
-fn writable(intent: &Intent, site: &Site) -> Result<()> {
+pub(super) fn writable(intent: &Intent, site: &Site) -> Result<()> {
     if site.mount.is_read_only() {
         return Err(Error::new(intent.op, &site.path, ErrorKind::ReadOnly));
     }
