@@ -233,28 +233,40 @@ struct Found {
     wrong: Vec<String>,
 }
 
-/// What becomes of up to so many things that were not flushed, each in three ways.
-fn outcomes(unsynced: usize) -> Vec<Box<dyn Fn(&SimDisk)>> {
-    let exhaustive = u32::try_from(unsynced).ok().and_then(|count| 3_usize.checked_pow(count));
-    match exhaustive.filter(|count| *count <= OUTCOMES_MAX) {
-        Some(count) => (0..count)
-            .map(|number| -> Box<dyn Fn(&SimDisk)> {
-                Box::new(move |disk| {
-                    let mut rest = number;
-                    disk.crash(|_| {
-                        let kept = rest % 3;
-                        rest /= 3;
-                        match kept {
-                            0 => Kept::Nothing,
-                            1 => Kept::All,
-                            _ => Kept::Torn(number as u64 + 7),
-                        }
-                    });
-                })
-            })
-            .collect(),
-        None => {
-            SEEDS.map(|seed| -> Box<dyn Fn(&SimDisk)> { Box::new(move |disk| disk.crash_by(seed)) }).collect()
+/// What becomes of what was not flushed.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// Digit by digit, to the base of three: nothing is kept of the first thing, or all, or a part.
+    Digits(usize),
+    /// By chance.
+    Seed(u64),
+}
+
+impl Outcome {
+    /// All outcomes of so many things, or some when there are too many.
+    fn of(unsynced: usize) -> Vec<Self> {
+        let all = u32::try_from(unsynced).ok().and_then(|count| 3_usize.checked_pow(count));
+        match all.filter(|count| *count <= OUTCOMES_MAX) {
+            Some(count) => (0..count).map(Self::Digits).collect(),
+            None => SEEDS.map(Self::Seed).collect(),
+        }
+    }
+
+    fn crash(self, disk: &SimDisk) {
+        match self {
+            Self::Seed(seed) => disk.crash_by(seed),
+            Self::Digits(number) => {
+                let mut rest = number;
+                disk.crash(|_| {
+                    let digit = rest % 3;
+                    rest /= 3;
+                    match digit {
+                        0 => Kept::Nothing,
+                        1 => Kept::All,
+                        _ => Kept::Torn(number as u64 + 7),
+                    }
+                });
+            }
         }
     }
 }
@@ -289,11 +301,11 @@ fn crash_everywhere(base: &SimDisk, steps: &[Step], omission: Option<Omission>, 
         }
         disk.power_off_at(disk.counts().changes + point);
         let history = run(&disk, steps);
-        for (number, crash) in outcomes(disk.unsynced()).into_iter().enumerate() {
+        for (number, outcome) in Outcome::of(disk.unsynced()).into_iter().enumerate() {
             let disk = disk.copy();
-            crash(&disk);
+            outcome.crash(&disk);
             found.states += 1;
-            let case = || format!("{steps:?}, crash at change {point} of {count}, outcome {number}");
+            let case = || format!("{steps:?}, crash at change {point} of {count}, {outcome:?}");
             // The database below may panic at a file that lies, as it does when flushes are left out.
             let held = std::panic::catch_unwind(AssertUnwindSafe(|| history.holds(&disk, number == 0)));
             match held {
