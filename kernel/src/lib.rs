@@ -19,7 +19,7 @@ pub mod sys;
 mod syscalls;
 mod volume;
 
-pub use content::CONTENT_MAX;
+pub use content::{CALL_MAX, CONTENT_MAX};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};

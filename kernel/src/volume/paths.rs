@@ -118,12 +118,7 @@ impl PathVolume<'_> {
     ) -> Result<(Runs, Arc<FileMetadata>), StoreError> {
         let driver = self.driver().await;
         let store = driver.store()?;
-        let ranges = match extent {
-            Extent::One(range) => std::slice::from_ref(range),
-            Extent::Vector(ranges) => ranges.as_slice(),
-            _ => &[],
-        };
-        let Some((first, more)) = ranges.split_first() else {
+        let Some((first, more)) = content::ranges(extent).split_first() else {
             let info = store.stat(site.relative()).await?;
             return Ok(((Bytes::new(), Vec::new()), self.node(&site.path, &info).metadata));
         };
