@@ -24,4 +24,4 @@ pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
 pub use store::StoreStats;
-pub use syscalls::Serve;
+pub use syscalls::{ContentReader, Serve};

@@ -8,8 +8,10 @@ mod entries;
 mod glob;
 mod grep;
 mod mounts;
+mod stream;
 mod sys;
 mod walk;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
+pub use stream::ContentStream;
 pub use walk::Walk;

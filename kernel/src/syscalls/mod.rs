@@ -19,8 +19,11 @@ mod rename;
 mod setattr;
 pub(crate) mod span;
 mod stat;
+mod stream;
 mod unlink;
 mod write;
+
+pub use stream::ContentReader;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ mod paths;
 mod remove;
 mod rename;
 mod rows;
+mod stream;
 mod write;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use nexus_messages::{
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
 pub(crate) use rows::RowVolume;
+pub(crate) use stream::{Intake, Source, Staged};
 
 use crate::hal::{Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
@@ -63,6 +65,8 @@ pub(crate) struct Intent {
     pub(crate) at: Timestamp,
     /// Who weighs what the mutation does before it is committed.
     pub(crate) scales: Option<Arc<dyn Scales>>,
+    /// The content that a write commits, when it came before the write as a stream.
+    pub(crate) staged: Option<Staged>,
 }
 
 /// Who weighs mutations.

@@ -10,7 +10,7 @@ use nexus_messages::{Attributes, ContentId, EntryType, Error, ErrorKind, FileId,
 
 use super::large::Old;
 use super::rows::{End, Place, RowVolume, expect};
-use super::{Intent, Site, Stop, blob_error, no_mount_below, store_error};
+use super::{Intake, Intent, Site, Source, Stop, blob_error, no_mount_below, store_error};
 use crate::content::{self, INLINE_MAX, Plan, Segment, Shape, WHOLE_MAX, Writer};
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::namespace::{Draft, InodeRow, Node, Placement};
@@ -85,6 +85,10 @@ impl RowVolume<'_> {
         call: &SysWrite,
         row: Option<&InodeRow>,
     ) -> Result<Renewed, Stop> {
+        if let Some(staged) = &intent.staged {
+            let kept = staged.kept(self.mount, intent, site)?;
+            return Ok(Renewed { written: kept.size, kept, places: 1 });
+        }
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
         let refused = |(kind, why): content::Refusal| Error::new(intent.op, &site.path, kind).because(why);
         let old = match row {
@@ -326,10 +330,13 @@ impl RowVolume<'_> {
                 whole: None,
             });
         }
-        let all = nexus_messages::syscall::Extent::One(nexus_messages::syscall::ByteRange::ALL);
-        let read = super::Volume::of(self.kernel, from).read(from, source, &all).await;
-        let ((whole, _), _) = read.map_err(|error| store_error(intent.op, &from.path, &error))?;
-        self.keep(to, intent, &[whole]).await
+        let all = nexus_messages::syscall::ByteRange::ALL;
+        let mut source = Source::open(self.kernel, intent.op, from, source, all).await?;
+        let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
+        while let Some(piece) = source.next().await? {
+            intake.take(piece).await?;
+        }
+        intake.finish(intent).await?.kept(self.mount, intent, to)
     }
 }
 
