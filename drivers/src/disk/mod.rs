@@ -1,7 +1,7 @@
 //! What drivers that keep files of their own stand on: a folder whose files can be read, written and flushed.
 //!
 //! On a host it is a folder of the file system. In tests it is one that loses, tears and reorders what was not flushed, and that fails on
-//! demand: so every rule below is what a driver may rely on, and nothing else.
+//! demand (`sim`, with the feature `faults`): so every rule below is what a driver may rely on, and nothing else.
 //!
 //! 1. What was written is on disk when `sync` of its file returned after it. Until then any part of it may be lost, or be there
 //!    without what was written before it.
@@ -10,6 +10,8 @@
 
 #[cfg(unix)]
 mod local;
+#[cfg(any(test, feature = "faults"))]
+pub mod sim;
 
 use std::fmt;
 use std::io;
