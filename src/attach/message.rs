@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
-use nexus_messages::syscall::{Answer, Place, Syscall, SysRead, SysWrite};
+use nexus_messages::syscall::{Answer, Place, SysRead, SysWrite, Syscall};
 use nexus_messages::{Caller, Error, FileMetadata, VPath};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,6 @@ pub(crate) struct Call {
 }
 
 /// What is asked for.
-#[expect(clippy::large_enum_variant, reason = "nearly all are syscalls")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request {
     Syscall(Syscall),

@@ -258,7 +258,8 @@ impl Remote {
         data: impl Stream<Item = Result<Bytes>> + Send,
     ) -> Result<Written> {
         let path = call.path.clone();
-        let wrong = || Error::new(Op::Write, &path, ErrorKind::Io).because("the reply is that of another call");
+        let wrong =
+            || Error::new(Op::Write, &path, ErrorKind::Io).because("the reply is that of another call");
         let begun = self.stream(caller, Streaming::Begin(call), Op::Write, &path, false).await?;
         let Given::Opened(number, _) = begun else { return Err(wrong()) };
         let mut writing = Writing { remote: self, caller, path: &path, number: Some(number) };

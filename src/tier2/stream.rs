@@ -50,7 +50,11 @@ impl Nexus {
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
-    pub async fn stream_range(&self, at: impl IntoPath, range: impl RangeBounds<u64>) -> Result<ContentStream> {
+    pub async fn stream_range(
+        &self,
+        at: impl IntoPath,
+        range: impl RangeBounds<u64>,
+    ) -> Result<ContentStream> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let start = match range.start_bound() {
             Included(start) => *start,
@@ -77,7 +81,9 @@ impl Nexus {
                 let opened = machine.kernel.open_stream(self.shared_caller(), call).await;
                 Inner::Local(Box::new(opened.map_err(|error| machine.told(error))?))
             }
-            Link::Remote(remote) => Inner::Remote(RemoteReader::open(remote, self.shared_caller(), call).await?),
+            Link::Remote(remote) => {
+                Inner::Remote(RemoteReader::open(remote, self.shared_caller(), call).await?)
+            }
         };
         Ok(ContentStream(inner))
     }

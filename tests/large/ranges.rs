@@ -11,7 +11,10 @@ fn a_range_reads_only_the_chunks_it_lies_in() {
     nx.write("/f", content.clone()).unwrap();
     store.moved();
     for offset in [0, 1, 10 * MIB + 77, 33 * MIB, 64 * MIB - 4 * KIB] {
-        assert_eq!(nx.read_range("/f", offset as u64, 4 * KIB as u64).unwrap(), content[offset..offset + 4 * KIB]);
+        assert_eq!(
+            nx.read_range("/f", offset as u64, 4 * KIB as u64).unwrap(),
+            content[offset..offset + 4 * KIB]
+        );
         let read = store.moved().read;
         // Two chunks at most, and the lists that lead to them.
         assert!(read <= (2 * 256 + 100) * KIB, "{read} bytes read at {offset}");
@@ -26,7 +29,8 @@ fn all_of_it_and_several_ranges_are_read_at_once() {
     let content = noise(2, 5 * MIB + 3);
     nx.write("/f", content.clone()).unwrap();
     assert_eq!(nx.read("/f").unwrap(), content);
-    let ranges = vec![ByteRange::new(7, 9), ByteRange { offset: 4 * MIB as u64, count: None }, ByteRange::new(0, 0)];
+    let ranges =
+        vec![ByteRange::new(7, 9), ByteRange { offset: 4 * MIB as u64, count: None }, ByteRange::new(0, 0)];
     let read = nx.send(SysRead::at(VPath::parse("/f").unwrap()).vectored(ranges)).unwrap();
     let runs: Vec<_> = read.runs().collect();
     assert_eq!(runs, [&content[7..16], &content[4 * MIB..], &[][..]]);

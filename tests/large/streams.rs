@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus::blocking::{Nexus, attach};
-use nexus::{
-    Bytes, Config, Error, ErrorKind, MountSpec, Op, Precondition, Result, Serving, SysWrite, VPath,
-};
+use nexus::{Bytes, Config, Error, ErrorKind, MountSpec, Op, Precondition, Result, Serving, SysWrite, VPath};
 
 use crate::bench::{Bench, KIB, MIB, noise};
 
@@ -39,7 +37,9 @@ fn all(stream: impl Iterator<Item = Result<Bytes>>) -> Vec<u8> {
 fn what_was_streamed_in_is_streamed_out() {
     everywhere(|nx, below| {
         for (n, (length, piece)) in
-            [(0, 1), (5, 2), (20_000, 999), (MIB, MIB), (MIB + 1, 7_000), (6 * MIB + 5, 100_000)].iter().enumerate()
+            [(0, 1), (5, 2), (20_000, 999), (MIB, MIB), (MIB + 1, 7_000), (6 * MIB + 5, 100_000)]
+                .iter()
+                .enumerate()
         {
             let (at, content) = (format!("{below}/{n}"), noise(n as u64, *length));
             let written = nx.write_stream(&at, pieces(&content, *piece)).unwrap();
@@ -138,7 +138,8 @@ fn a_stream_that_was_opened_goes_on_when_the_file_is_replaced() {
 fn a_plain_file_that_changes_under_a_stream_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let nx = nexus::blocking::connect(Config::in_memory()).unwrap();
-    nx.mount("/files", MountSpec::new("path-local").option("folder", folder.path().display().to_string())).unwrap();
+    nx.mount("/files", MountSpec::new("path-local").option("folder", folder.path().display().to_string()))
+        .unwrap();
     nx.write("/files/f", noise(1, 4 * MIB)).unwrap();
     let mut stream = nx.stream("/files/f").unwrap();
     stream.next().unwrap().unwrap();
@@ -148,7 +149,8 @@ fn a_plain_file_that_changes_under_a_stream_is_told() {
     assert_eq!(told[0].as_ref().unwrap_err().kind(), ErrorKind::Busy);
     // Nothing is left of streams beside the files.
     nx.write_stream("/files/g", pieces(&noise(2, 9 * MIB), MIB)).unwrap();
-    let names: Vec<_> = nx.readdir("/files").unwrap().into_iter().map(|entry| entry.name().to_owned()).collect();
+    let names: Vec<_> =
+        nx.readdir("/files").unwrap().into_iter().map(|entry| entry.name().to_owned()).collect();
     assert_eq!(names, ["f", "g"]);
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum Sort {
 /// Where chunks and lists are kept.
 pub(crate) trait Blobs: Clone + Send + Sync + 'static {
     /// The blob with this hash, verified.
-    fn get(&self, hash: &Hash) -> impl Future<Output = Result<Bytes, StoreError>> + Send;
+    fn get(&self, sort: Sort, hash: &Hash) -> impl Future<Output = Result<Bytes, StoreError>> + Send;
 
     /// Keeps the blob, whose hash this is. Durable on return.
     fn put(&self, sort: Sort, hash: Hash, blob: Bytes)
@@ -117,10 +117,13 @@ impl<B: Blobs> Cursor<B> {
     }
 
     /// The content of a chunk.
-    pub(crate) fn fetch(&self, chunk: Entry) -> impl Future<Output = Result<Bytes, StoreError>> + Send + use<B> {
+    pub(crate) fn fetch(
+        &self,
+        chunk: Entry,
+    ) -> impl Future<Output = Result<Bytes, StoreError>> + Send + use<B> {
         let blobs = self.blobs.clone();
         async move {
-            let content = blobs.get(&chunk.hash).await?;
+            let content = blobs.get(Sort::Chunk, &chunk.hash).await?;
             match content.len() as u64 {
                 length if length == chunk.end - chunk.start => Ok(content),
                 length => Err(damaged(&chunk.hash, &format!("{length} bytes"))),
@@ -207,7 +210,7 @@ pub(crate) fn at_hand(cache: &ContentCache, root: &Hash, range: Range<u64>) -> O
 
 /// The list with this hash. It tells `length` bytes; of all but the root the level is known.
 async fn list<B: Blobs>(blobs: &B, hash: &Hash, length: u64, level: Option<u8>) -> Result<List, StoreError> {
-    let list = List::parse(blobs.get(hash).await?).map_err(|found| damaged(hash, &found))?;
+    let list = List::parse(blobs.get(Sort::List, hash).await?).map_err(|found| damaged(hash, &found))?;
     if list.length() != length || level.is_some_and(|level| level != list.level()) {
         let found = format!("a list of level {} that tells {} bytes", list.level(), list.length());
         return Err(damaged(hash, &found));

@@ -26,8 +26,8 @@ const _: () = assert!(
     Sizes::TODAY.min < Sizes::TODAY.avg
         && Sizes::TODAY.avg < Sizes::TODAY.max
         && Sizes::TODAY.avg.is_power_of_two()
-        && Sizes::TODAY.min % 2 == 0
-        && Sizes::TODAY.max % 2 == 0
+        && Sizes::TODAY.min.is_multiple_of(2)
+        && Sizes::TODAY.max.is_multiple_of(2)
 );
 
 /// How closely chunks keep to the average. With [`Sizes`] it decides about each cut; part of the format of chunk lists.
@@ -129,8 +129,7 @@ mod tests {
     }
 
     const RECORDED_1: &[usize] = &[93_072, 79_270, 55_346, 96_374, 163_239, 76_964, 35_735];
-    const RECORDED_2: &[usize] =
-        &[29_149, 38_783, 21_751, 47_524, 71_866, 242_204, 50_467, 75_400, 22_857];
+    const RECORDED_2: &[usize] = &[29_149, 38_783, 21_751, 47_524, 71_866, 242_204, 50_467, 75_400, 22_857];
     const RECORDED_LINES: &[usize] = &[107_116, 43_311, 38_302, 88_683, 85_024, 51_794, 14_660];
 
     const SMALL: Sizes = Sizes { min: 64, avg: 256, max: 1_024 };

@@ -87,7 +87,11 @@ impl List {
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, String> {
         let list = Self(bytes);
         let Some(header) = list.0.get(..HEADER) else { return Err(format!("{} bytes", list.0.len())) };
-        if header[..4] != *MAGIC || header[4..6] != [FORMAT, FASTCDC_2020] || header[6] >= LEVELS_MAX || header[7] > FAN_MAX {
+        if header[..4] != *MAGIC
+            || header[4..6] != [FORMAT, FASTCDC_2020]
+            || header[6] >= LEVELS_MAX
+            || header[7] > FAN_MAX
+        {
             return Err(format!("a head that says {:02x?}", &header[..8]));
         }
         let told = list.u32(HEADER - 4) as usize;
@@ -245,7 +249,9 @@ mod tests {
     const SMALL: Shape = Shape { sizes: Sizes { min: 64, avg: 256, max: 1_024 }, fan: 2 };
 
     fn parts(count: u64) -> Vec<Part> {
-        (0..count).map(|n| Part { hash: *blake3::hash(&n.to_le_bytes()).as_bytes(), length: n % 90 + 1 }).collect()
+        (0..count)
+            .map(|n| Part { hash: *blake3::hash(&n.to_le_bytes()).as_bytes(), length: n % 90 + 1 })
+            .collect()
     }
 
     fn lists(parts: &[Part]) -> (Part, Vec<Blob>) {
@@ -259,7 +265,8 @@ mod tests {
         for count in [1, 2, 7, 24, 300] {
             let parts = parts(count);
             let (root, blobs) = lists(&parts);
-            let list = |hash: &Hash| List::parse(blobs.iter().find(|blob| blob.0 == *hash).unwrap().1.clone());
+            let list =
+                |hash: &Hash| List::parse(blobs.iter().find(|blob| blob.0 == *hash).unwrap().1.clone());
             let mut told = vec![(root, true)];
             while told.iter().any(|(_, is_list)| *is_list) {
                 let expand = |(part, is_list): (Part, bool)| {

@@ -48,12 +48,7 @@ pub(crate) struct Spliced {
 pub(crate) type Refusal = (ErrorKind, String);
 
 /// Applies a write of `data` to the content `old`, in memory. `old` is not looked at when the whole content is replaced.
-pub(crate) fn splice(
-    old: &Bytes,
-    data: &[Bytes],
-    place: &Place,
-    truncate: bool,
-) -> Result<Spliced, Refusal> {
+pub(crate) fn splice(old: &Bytes, data: &[Bytes], place: &Place, truncate: bool) -> Result<Spliced, Refusal> {
     let plan = plan(Some(old), old.len() as u64, data, place, truncate)?;
     if plan.size > CALL_MAX {
         return Err(too_large(plan.size, CALL_MAX));
@@ -76,8 +71,8 @@ pub(crate) fn plan(
     truncate: bool,
 ) -> Result<Plan, Refusal> {
     match place {
-        Place::Whole => Sketch::default().new(data).plan(length(data), 1),
-        Place::End => Sketch::default().old(0, size).new(data).plan(length(data), 1),
+        Place::Whole => Sketch::default().data(data).plan(length(data), 1),
+        Place::End => Sketch::default().old(0, size).data(data).plan(length(data), 1),
         Place::At(offset) => at(size, data, *offset, truncate),
         Place::Instead { of, all } => {
             let mut search = Search::new(of, *all)?;
@@ -107,7 +102,7 @@ impl Sketch {
         self
     }
 
-    fn new(mut self, data: &[Bytes]) -> Self {
+    fn data(mut self, data: &[Bytes]) -> Self {
         self.parts.extend(data.iter().filter(|data| !data.is_empty()).cloned().map(Segment::New));
         self.size = self.size.saturating_add(length(data));
         self
@@ -135,7 +130,7 @@ fn at(size: u64, data: &[Bytes], offset: u64, truncate: bool) -> Result<Plan, Re
         return Err(too_large(end, CONTENT_MAX));
     }
     let gap = if end > offset || truncate { offset.saturating_sub(size) } else { 0 };
-    let kept = Sketch::default().old(0, offset.min(size)).zeros(gap).new(data);
+    let kept = Sketch::default().old(0, offset.min(size)).zeros(gap).data(data);
     let all = if truncate { kept } else { kept.old(end.min(size), size) };
     all.plan(length(data), 1)
 }
@@ -201,7 +196,7 @@ impl Search {
         }
         let (mut sketch, mut kept) = (Sketch::default(), 0);
         for start in self.found {
-            sketch = sketch.old(kept, start).new(data);
+            sketch = sketch.old(kept, start).data(data);
             kept = start + self.of.len() as u64;
         }
         sketch.old(kept, size).plan(length(data) * self.count, self.count)

@@ -143,7 +143,10 @@ impl<B: Blobs> Writer<B> {
                 }
             }
             let Some(chunk) = steps.last().and_then(Step::entry) else {
-                return Err(StoreError::Corrupt { what: "a chunk list".into(), found: "too few chunks".into() });
+                return Err(StoreError::Corrupt {
+                    what: "a chunk list".into(),
+                    found: "too few chunks".into(),
+                });
             };
             let content = old.fetch(chunk).await?;
             let end = chunk.end.min(range.end);
@@ -275,7 +278,7 @@ mod tests {
     }
 
     impl Blobs for Memory {
-        async fn get(&self, hash: &Hash) -> Result<Bytes, StoreError> {
+        async fn get(&self, _: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
             let mut inside = self.0.lock();
             let blob = inside.blobs.get(hash).cloned().expect("it is there");
             inside.read += blob.len();
@@ -417,9 +420,15 @@ mod tests {
                 let root = Memory::default().write(Shape::TODAY, content).await;
                 nexus_messages::ContentId::Chunks(root.hash).to_string()
             };
-            assert_eq!(address(&noise(1, 3 << 20)).await, "chunks:e500047a392f24667733ad661d6d0a2b951a94bf6d6146a713e51aabb2364fce");
+            assert_eq!(
+                address(&noise(1, 3 << 20)).await,
+                "chunks:e500047a392f24667733ad661d6d0a2b951a94bf6d6146a713e51aabb2364fce"
+            );
             // Several lists on two levels.
-            assert_eq!(address(&noise(1, 96 << 20)).await, "chunks:fe41f6ccf0185101807d966241ebcc8c28359c99552674fbf884198524484f3d");
+            assert_eq!(
+                address(&noise(1, 96 << 20)).await,
+                "chunks:fe41f6ccf0185101807d966241ebcc8c28359c99552674fbf884198524484f3d"
+            );
         });
     }
 
@@ -432,7 +441,10 @@ mod tests {
             let root = memory.write(Shape::TODAY, &content).await;
             memory.moved();
             let edits: [(&str, Vec<Segment>); 4] = [
-                ("over", vec![Segment::Old(0, 8 << 20), new(9, 4_096), Segment::Old((8 << 20) + 4_096, 16 << 20)]),
+                (
+                    "over",
+                    vec![Segment::Old(0, 8 << 20), new(9, 4_096), Segment::Old((8 << 20) + 4_096, 16 << 20)],
+                ),
                 ("insert", vec![Segment::Old(0, 8 << 20), new(9, 10), Segment::Old(8 << 20, 16 << 20)]),
                 ("append", vec![Segment::Old(0, 16 << 20), new(9, 10)]),
                 ("truncate", vec![Segment::Old(0, 9 << 20)]),
@@ -488,7 +500,8 @@ mod tests {
 
     #[test]
     fn a_plan_has_no_empty_parts() {
-        let Plan { parts, .. } = super::super::plan(None, 0, &[], &nexus_messages::syscall::Place::End, false).unwrap();
+        let Plan { parts, .. } =
+            super::super::plan(None, 0, &[], &nexus_messages::syscall::Place::End, false).unwrap();
         assert!(parts.is_empty());
     }
 }

@@ -108,7 +108,10 @@ async fn read_at(
     let bytes = content::bytes_in(&call.extent, node.metadata.size);
     if bytes > content::CALL_MAX {
         let error = Error::new(SysRead::OP, &site.path, ErrorKind::TooLarge);
-        let why = format!("{bytes} bytes are more than one call carries, {}: ask for ranges, or for a stream", content::CALL_MAX);
+        let why = format!(
+            "{bytes} bytes are more than one call carries, {}: ask for ranges, or for a stream",
+            content::CALL_MAX
+        );
         return Err(error.because(why));
     }
     let volume = Volume::of(kernel, &site);

@@ -70,7 +70,12 @@ impl Kernel {
     /// # Errors
     /// As [`SysWrite`]; the error that comes from `data`; `EINVAL` for a call with bytes, `EOPNOTSUPP` for one that does not replace the whole content;
     /// `EBUSY` when another mount was attached over the path meanwhile.
-    pub async fn write_stream<S>(self: &Arc<Self>, caller: &Arc<Caller>, call: SysWrite, data: S) -> Result<Written>
+    pub async fn write_stream<S>(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        call: SysWrite,
+        data: S,
+    ) -> Result<Written>
     where
         S: Stream<Item = Result<Bytes>> + Send,
     {

@@ -32,7 +32,8 @@ impl Admissible for SysWrite {
         if length > content::CALL_MAX {
             let error = Error::new(Self::OP, &self.path, ErrorKind::TooLarge);
             let max = content::CALL_MAX;
-            let why = format!("{length} bytes are more than one call carries, {max}: write pieces, or a stream");
+            let why =
+                format!("{length} bytes are more than one call carries, {max}: write pieces, or a stream");
             return Err(error.because(why));
         }
         if self.truncate && !matches!(self.place, Place::At(_) | Place::Whole) {

@@ -19,7 +19,7 @@ use crate::namespace::{InodeRow, Placement};
 pub(crate) struct MountBlobs {
     kernel: Arc<Kernel>,
     mount: Arc<Mount>,
-    /// Whether chunks that are written are kept in the cache.
+    /// Whether chunks that are read or written are kept in the cache.
     keep: bool,
 }
 
@@ -32,14 +32,16 @@ pub(super) enum Old {
 }
 
 impl Blobs for MountBlobs {
-    async fn get(&self, hash: &Hash) -> Result<Bytes, StoreError> {
+    async fn get(&self, sort: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
         let volume = RowVolume { kernel: &self.kernel, mount: &self.mount };
         let (cache, id) = (&self.kernel.caches().content, ContentId::Blake3(*hash));
         if let Some(blob) = cache.lookup(&id) {
             return Ok(blob);
         }
         let blob = volume.stored(&id, ByteRange::ALL).await?;
-        cache.keep(&id, &blob);
+        if self.keep || sort == Sort::List {
+            cache.keep(&id, &blob);
+        }
         Ok(blob)
     }
 
@@ -71,25 +73,30 @@ impl Blobs for MountBlobs {
 }
 
 impl RowVolume<'_> {
-    /// Where the chunks of this mount are. `keep` says whether those that are written are soon read.
+    /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again.
     pub(super) fn blobs(&self, keep: bool) -> MountBlobs {
         MountBlobs { kernel: self.kernel.clone(), mount: self.mount.clone(), keep }
     }
 
     /// Opens content of `size` bytes that is in chunks.
-    pub(super) async fn chunks(&self, id: &ContentId, size: u64) -> Result<Cursor<MountBlobs>, StoreError> {
+    pub(super) async fn chunks(
+        &self,
+        id: &ContentId,
+        size: u64,
+        keep: bool,
+    ) -> Result<Cursor<MountBlobs>, StoreError> {
         let Some(root) = id.chunks() else {
             let found = "an address that is of no chunk list".into();
             return Err(StoreError::Corrupt { what: format!("content {id}"), found });
         };
-        Cursor::open(self.blobs(false), root, size).await
+        Cursor::open(self.blobs(keep), root, size).await
     }
 
     /// The content of the file with this row, as far as it is needed to change it.
     pub(super) async fn old(&self, row: &InodeRow) -> Result<Old, StoreError> {
         Ok(match (&row.content_id, row.placement) {
             (None, _) | (_, Placement::None) => Old::Whole(Bytes::new()),
-            (Some(id), Placement::Chunked) => Old::Chunked(self.chunks(id, row.size).await?),
+            (Some(id), Placement::Chunked) => Old::Chunked(self.chunks(id, row.size, true).await?),
             (Some(id), placement) => Old::Whole(self.whole(id, placement).await?),
         })
     }

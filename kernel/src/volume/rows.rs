@@ -170,7 +170,7 @@ impl<'a> RowVolume<'a> {
 
     /// Reads runs of content that is in chunks. Only the chunks that the runs lie in are looked at.
     async fn read_chunks(&self, id: &ContentId, size: u64, extent: &Extent) -> Result<Runs, StoreError> {
-        let cursor = self.chunks(id, size).await?;
+        let cursor = self.chunks(id, size, true).await?;
         let ranges = content::ranges(extent);
         let mut runs = Vec::with_capacity(ranges.len());
         for range in ranges {

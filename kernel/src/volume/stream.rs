@@ -17,7 +17,7 @@ use super::{Intent, Site, Stop, Volume, blob_error, store_error};
 use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writer};
 use crate::hal::{Addressing, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
-use crate::mounts::Mount;
+use crate::mounts::{Guarded, Mount};
 use crate::namespace::{Node, Placement};
 
 /// The pieces in which plain files are read and written.
@@ -62,7 +62,8 @@ impl Source {
             Volume::Paths(_) => From::Plain { range: start..end, tag: metadata.content_id.clone() },
             Volume::Rows(volume) => match (&metadata.content_id, node.placement) {
                 (Some(id), Placement::Chunked) => {
-                    let cursor = volume.chunks(id, metadata.size).await.map_err(failed)?;
+                    let keep = kernel.caches().content.holds_streams_of(end - start);
+                    let cursor = volume.chunks(id, metadata.size, keep).await.map_err(failed)?;
                     From::Chunks(Box::new(cursor.pieces(start..end)))
                 }
                 (Some(id), placement @ (Placement::Inline | Placement::Store)) => {
@@ -103,7 +104,7 @@ impl Source {
     }
 }
 
-fn plain<'d>(driver: &'d Arc<crate::mounts::Guarded>) -> Result<&'d dyn PathStore, StoreError> {
+fn plain(driver: &Arc<Guarded>) -> Result<&dyn PathStore, StoreError> {
     match driver.addressing() {
         Addressing::Path(store) => Ok(store),
         Addressing::Content(_) => Err(StoreError::NotSupported { what: "content by its path" }),
@@ -216,7 +217,9 @@ enum Onto {
     Rows,
     Chunks(Box<Writer<MountBlobs>>),
     /// Plain files; whether they can be written in pieces.
-    Plain { in_pieces: bool },
+    Plain {
+        in_pieces: bool,
+    },
     Beside(Arc<Beside>),
 }
 
@@ -270,7 +273,8 @@ impl Intake {
             }
             Onto::Plain { in_pieces: true } if self.held_size > PLAIN_HELD_MAX => {
                 let relative = self.site.relative();
-                let folder = relative.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+                let folder =
+                    relative.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
                 let path = format!("{folder}{BESIDE}{}", self.kernel.new_op_id());
                 let beside = Beside {
                     kernel: self.kernel.clone(),
@@ -284,7 +288,8 @@ impl Intake {
             Onto::Beside(_) if self.held_size > PLAIN_HELD_MAX => self.write_beside().await?,
             Onto::Plain { in_pieces: false } if self.held_size > CALL_MAX => {
                 let error = Error::new(self.op, &self.site.path, ErrorKind::TooLarge);
-                let why = format!("the driver writes files at once, and more than {CALL_MAX} bytes are too many");
+                let why =
+                    format!("the driver writes files at once, and more than {CALL_MAX} bytes are too many");
                 return Err(error.because(why));
             }
             _ => {}

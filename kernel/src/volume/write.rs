@@ -97,7 +97,8 @@ impl RowVolume<'_> {
         };
         let plan = match (&old, &call.place) {
             (Old::Whole(old), place) => {
-                content::plan(Some(old), old.len() as u64, &call.data, place, call.truncate).map_err(refused)?
+                content::plan(Some(old), old.len() as u64, &call.data, place, call.truncate)
+                    .map_err(refused)?
             }
             (Old::Chunked(cursor), Where::Instead { of, all }) => {
                 let mut search = content::Search::new(of, *all).map_err(refused)?;
@@ -166,7 +167,9 @@ impl RowVolume<'_> {
             let taken = match (part, &mut old) {
                 (Segment::New(data), _) => writer.feed(&data).await,
                 (Segment::Zeros(count), _) => writer.zeros(count).await,
-                (Segment::Old(from, to), Old::Chunked(cursor)) => writer.copy(cursor, from..to, n == last).await,
+                (Segment::Old(from, to), Old::Chunked(cursor)) => {
+                    writer.copy(cursor, from..to, n == last).await
+                }
                 (Segment::Old(from, to), Old::Whole(old)) => {
                     writer.feed(&old.slice(content::index(from)..content::index(to))).await
                 }

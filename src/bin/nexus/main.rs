@@ -20,6 +20,7 @@ mod transfer;
 
 mod entry;
 mod failure;
+mod feed;
 mod listing;
 mod output;
 mod session;
