@@ -8,11 +8,11 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::bench::{Bench, KIB, MIB, noise, on};
 
 fn at(text: &str) -> VPath {
-    VPath::parse(text).unwrap()
+    VPath::parse(text).expect("written as one")
 }
 
 fn id(nx: &Nexus, path: &str) -> ContentId {
-    nx.stat(path).unwrap().content_id.clone().unwrap()
+    nx.stat(path).expect("it is there").content_id.clone().expect("it has content")
 }
 
 #[test]

@@ -10,14 +10,14 @@ use crate::bench::{Bench, KIB, MIB, noise};
 
 /// A path-addressed and a content-addressed mount of one kernel, and the same over its socket.
 fn everywhere(check: impl Fn(&Nexus, &str)) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("it is done");
     let config = Config::new(folder.path().join("data")).serve(Serving::administrator());
-    let nx = nexus::blocking::connect(config).unwrap();
+    let nx = nexus::blocking::connect(config).expect("it is done");
     let files = folder.path().join("files");
-    std::fs::create_dir(&files).unwrap();
-    nx.mount("/files", MountSpec::new("path-local").option("folder", files.display().to_string())).unwrap();
-    nx.mount("/memory", MountSpec::new("memory-path")).unwrap();
-    let attached = attach(folder.path().join("data")).unwrap();
+    std::fs::create_dir(&files).expect("it is done");
+    nx.mount("/files", MountSpec::new("path-local").option("folder", files.display().to_string())).expect("it is done");
+    nx.mount("/memory", MountSpec::new("memory-path")).expect("it is done");
+    let attached = attach(folder.path().join("data")).expect("it is done");
     for (nx, on) in [(&nx, "local"), (&attached, "attached")] {
         for point in ["", "/files", "/memory"] {
             check(nx, &format!("{point}/{on}"));
@@ -30,7 +30,7 @@ fn pieces(content: &[u8], size: usize) -> impl Iterator<Item = Result<Bytes>> + 
 }
 
 fn all(stream: impl Iterator<Item = Result<Bytes>>) -> Vec<u8> {
-    stream.map(|piece| piece.unwrap()).collect::<Vec<_>>().concat()
+    stream.map(|piece| piece.expect("it is done")).collect::<Vec<_>>().concat()
 }
 
 #[test]
