@@ -50,7 +50,8 @@ mod disk {
     use nexus_kernel::hal::StoreError;
 
     use super::{Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, StoreFuture};
-    use crate::local::{LocalTransport, PathLocal};
+    use crate::local::PathLocal;
+    use crate::packs::Packs;
 
     /// Where blobs go within the data folder, when no folder is named.
     const BLOBS: &str = "blobs";
@@ -83,7 +84,7 @@ mod disk {
                 let folder = folder.ok_or_else(|| StoreError::BadOption {
                     why: "cas-local needs the option \"folder\": this kernel has no data folder".into(),
                 })?;
-                let transport = LocalTransport::open(folder, context.pool).await?;
+                let transport = Packs::open(folder, context.pool, context.env.random()).await?;
                 transport.probe().await?;
                 Ok(Arc::new(Cas::new(transport)) as Arc<dyn ObjectStore>)
             })

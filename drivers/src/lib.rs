@@ -5,7 +5,8 @@
 //! | `redb` | the metastore, on disk | `redb` |
 //! | [`memory`] | a metastore, blobs, and a small file system, in memory | |
 //! | [`cas`] | content by its hash, over any transport | |
-//! | `local` | blobs on disk, and an existing folder by its paths | `local` |
+//! | `packs` | blobs on disk, many to a file and to a flush | `local` |
+//! | `local` | blobs on disk, a file each, and an existing folder by its paths | `local` |
 //! | [`cache`] | ephemeral keys and topics, in memory | |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
@@ -23,6 +24,8 @@ pub mod faults;
 #[cfg(all(feature = "local", unix))]
 pub mod local;
 pub mod memory;
+#[cfg(all(feature = "local", unix))]
+pub mod packs;
 mod path;
 #[cfg(all(feature = "local", unix))]
 mod pooled;

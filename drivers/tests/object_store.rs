@@ -19,5 +19,8 @@ mod disk;
 #[path = "object_store/links.rs"]
 mod links;
 #[cfg(test)]
+#[path = "object_store/packs.rs"]
+mod packs;
+#[cfg(test)]
 #[path = "object_store/subjects.rs"]
 mod subjects;

@@ -20,8 +20,14 @@ use crate::path;
 /// How many folders are remembered as durable: all of a content-addressed store, `ab/cd`, and some more.
 const FOLDERS_MAX: usize = 70_000;
 
+/// The folder, within that of the blobs, in which [`Packs`](crate::packs::Packs) keeps those that share files.
+pub(crate) const PACKS_FOLDER: &str = "packs";
+
+/// What in the folder is no blob's.
+const RESERVED: [&str; 2] = [staging::FOLDER, PACKS_FOLDER];
+
 #[derive(Debug)]
-pub(super) struct Blobs {
+pub(crate) struct Blobs {
     root: PathBuf,
     staging: Staging,
     // Invariant: these folders, by their keys, are on disk in their parents. Forgetting some is safe.
@@ -29,14 +35,14 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
         let failed = |e| StoreError::io(format!("opening {}", root.display()), e);
         make_durable(root).map_err(failed)?;
         let staging = Staging::open(root).map_err(failed)?;
         Ok(Self { root: root.into(), staging, durable_folders: Mutex::default() })
     }
 
-    pub(super) fn put(&self, key: &str, data: &[Bytes]) -> Result<(), StoreError> {
+    pub(crate) fn put(&self, key: &str, data: &[Bytes]) -> Result<(), StoreError> {
         let target = self.path_of(key)?;
         let failed = |e| StoreError::io(format!("writing {key}"), e);
         let folder = self.make_folders(key).map_err(failed)?;
@@ -56,7 +62,7 @@ impl Blobs {
         Ok(())
     }
 
-    pub(super) fn get(&self, key: &str, range: ByteRange) -> Result<Bytes, StoreError> {
+    pub(crate) fn get(&self, key: &str, range: ByteRange) -> Result<Bytes, StoreError> {
         let failed = |e| StoreError::io(format!("reading {key}"), e);
         let mut file = File::open(self.path_of(key)?).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -70,7 +76,7 @@ impl Blobs {
         Ok(part.into())
     }
 
-    pub(super) fn head(&self, key: &str) -> Result<Option<BlobInfo>, StoreError> {
+    pub(crate) fn head(&self, key: &str) -> Result<Option<BlobInfo>, StoreError> {
         match fs::metadata(self.path_of(key)?) {
             Ok(metadata) => Ok(metadata.is_file().then_some(BlobInfo { size: metadata.len() })),
             Err(error) if is_absence(&error) => Ok(None),
@@ -78,7 +84,7 @@ impl Blobs {
         }
     }
 
-    pub(super) fn delete(&self, key: &str) -> Result<(), StoreError> {
+    pub(crate) fn delete(&self, key: &str) -> Result<(), StoreError> {
         let path = self.path_of(key)?;
         let failed = |e| StoreError::io(format!("deleting {key}"), e);
         fs::remove_file(&path).map_err(|error| match is_absence(&error) {
@@ -88,7 +94,7 @@ impl Blobs {
         sync_folder(path.parent().unwrap_or(&self.root)).map_err(failed)
     }
 
-    pub(super) fn list(
+    pub(crate) fn list(
         &self,
         prefix: &str,
         after: Option<&str>,
@@ -99,17 +105,23 @@ impl Blobs {
         Ok(listing.keys)
     }
 
-    pub(super) fn probe(&self) -> Result<(), StoreError> {
+    pub(crate) fn probe(&self) -> Result<(), StoreError> {
         fs::metadata(&self.root)
             .map(drop)
             .map_err(|e| StoreError::io(format!("looking at {}", self.root.display()), e))
     }
 
-    fn path_of(&self, key: &str) -> Result<PathBuf, StoreError> {
+    /// Refuses what is not a key.
+    pub(crate) fn check_key(&self, key: &str) -> Result<(), StoreError> {
         let names = path::components(key)?;
-        if names.is_empty() || names[0] == staging::FOLDER {
+        if names.is_empty() || RESERVED.contains(&names[0]) {
             return Err(StoreError::BadOption { why: format!("{key:?} is not a key") });
         }
+        Ok(())
+    }
+
+    fn path_of(&self, key: &str) -> Result<PathBuf, StoreError> {
+        self.check_key(key)?;
         Ok(self.root.join(key))
     }
 
@@ -164,7 +176,7 @@ impl Listing<'_> {
             let Ok(mut name) = entry.file_name().into_string() else { continue };
             // A folder stands where the keys below it stand, which have a slash there.
             if entry.file_type()?.is_dir() {
-                if path.is_empty() && name == staging::FOLDER {
+                if path.is_empty() && RESERVED.contains(&name.as_str()) {
                     continue;
                 }
                 name.push('/');

@@ -10,5 +10,6 @@ mod paths;
 mod staging;
 mod transport;
 
+pub(crate) use blobs::{Blobs, PACKS_FOLDER};
 pub use paths::PathLocal;
 pub use transport::LocalTransport;

@@ -74,8 +74,12 @@ fn remove_if_dead(folder: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         Err(error) => return Err(error),
     };
-    if dead {
-        fs::remove_dir_all(folder)?;
+    if !dead {
+        return Ok(false);
     }
-    Ok(dead)
+    match fs::remove_dir_all(folder) {
+        // Its owner is just removing it by itself.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(true),
+    }
 }

@@ -8,7 +8,7 @@ use nexus_kernel::hal::conformance::object_store::{content, path};
 use nexus_kernel::hal::{BlobInfo, StoreFuture, Transport};
 use nexus_messages::syscall::ByteRange;
 
-use super::subjects::{cas_local, damage_in, damage_on, memory_paths, path_local};
+use super::subjects::{cas_local, cas_packs, damage_in, damage_on, damage_packed, memory_paths, path_local};
 
 /// A transport that outlives the store on it.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +64,21 @@ fn content_on_the_local_disk_conforms() {
                 Arc::new(cas_local(reopened.path()))
             })
             .damage(move |id, how| damage_in(damaged.path(), id, how))
+    };
+    content::check(&make).assert_passed();
+}
+
+#[test]
+fn packed_content_on_the_local_disk_conforms() {
+    let make = || {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let (reopened, damaged) = (folder.clone(), folder.clone());
+        content::Subject::new(cas_packs(folder.path()))
+            .reopen(move |store| {
+                drop(store);
+                Arc::new(cas_packs(reopened.path()))
+            })
+            .damage(move |id, how| damage_packed(damaged.path(), id, how))
     };
     content::check(&make).assert_passed();
 }

@@ -11,7 +11,7 @@ use nexus_kernel::hal::{ContentStore, PathStore, PathWrite, StoreError, Transpor
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
 
-use super::subjects::{cas_local, id_of, path_local, pool, wait};
+use super::subjects::{cas_local, id_of, packs, path_local, pool, wait};
 
 fn bytes(text: &'static str) -> [Bytes; 1] {
     [Bytes::from_static(text.as_bytes())]
@@ -72,7 +72,9 @@ fn keys_are_listed_in_order_and_in_pages() {
     let folder = tempfile::tempdir().unwrap();
     let local = block_on(LocalTransport::open(folder.path(), pool())).unwrap();
     let memory = nexus_drivers::memory::MemoryTransport::new();
-    let stores: [&dyn Transport; 2] = [&local, &memory];
+    let packed_in = tempfile::tempdir().unwrap();
+    let packed = packs(packed_in.path());
+    let stores: [&dyn Transport; 3] = [&local, &memory, &packed];
     let keys = ["a", "a.b", "a-/x", "b/c/d", "b/c/e", "b/c.d", "b0", "c"];
     for (store, key) in stores.iter().flat_map(|store| keys.map(|key| (store, key))) {
         if key != "a" {
@@ -84,6 +86,7 @@ fn keys_are_listed_in_order_and_in_pages() {
             for limit in [0, 1, 2, 100] {
                 let list = |store: &dyn Transport| wait(store.list(prefix, after, limit)).unwrap();
                 assert_eq!(list(&local), list(&memory), "{prefix:?} {after:?} {limit}");
+                assert_eq!(list(&packed), list(&memory), "{prefix:?} {after:?} {limit}");
             }
         }
     }
@@ -92,6 +95,7 @@ fn keys_are_listed_in_order_and_in_pages() {
     assert_eq!(wait(local.list("", None, 100)).unwrap(), sorted);
     for bad in ["../x", "/x", "tmp/x", "", "a//b"] {
         assert!(wait(local.put(bad, &bytes("x"))).is_err(), "{bad}");
+        assert!(wait(packed.put(bad, &bytes("x"))).is_err(), "{bad}");
     }
 }
 

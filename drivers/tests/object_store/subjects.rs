@@ -7,6 +7,7 @@ use nexus_actors::{Env, HostConfig, Pool, block_on};
 use nexus_drivers::cas::Cas;
 use nexus_drivers::local::{LocalTransport, PathLocal};
 use nexus_drivers::memory::{MemoryPaths, MemoryTransport};
+use nexus_drivers::packs::Packs;
 use nexus_kernel::hal::conformance::object_store::content::Damage;
 use nexus_kernel::hal::{StoreFuture, Transport};
 use nexus_messages::syscall::ByteRange;
@@ -21,6 +22,16 @@ pub(crate) fn wait<T>(call: StoreFuture<'_, T>) -> Result<T, nexus_kernel::hal::
     block_on(call)
 }
 
+/// As `cas-local` opens it.
+pub(crate) fn cas_packs(folder: &Path) -> Cas<Packs> {
+    Cas::new(packs(folder))
+}
+
+pub(crate) fn packs(folder: &Path) -> Packs {
+    block_on(Packs::open(folder, pool(), 1)).unwrap()
+}
+
+/// A file each.
 pub(crate) fn cas_local(folder: &Path) -> Cas<LocalTransport> {
     Cas::new(block_on(LocalTransport::open(folder, pool())).unwrap())
 }
@@ -61,4 +72,34 @@ pub(crate) fn damage_in(folder: &Path, id: &ContentId, how: Damage) {
     let file = folder.join(Cas::<LocalTransport>::key(id).unwrap());
     let content = std::fs::read(&file).unwrap();
     std::fs::write(&file, damaged(content, how)).unwrap();
+}
+
+/// Damages a blob of packs in `folder`: that which was written last.
+pub(crate) fn damage_packed(folder: &Path, id: &ContentId, how: Damage) {
+    let key = Cas::<Packs>::key(id).unwrap();
+    if folder.join(&key).exists() {
+        return damage_in(folder, id, how);
+    }
+    let mut segments: Vec<_> = std::fs::read_dir(folder.join("packs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pack"))
+        .collect();
+    segments.sort_unstable();
+    for segment in segments.iter().rev() {
+        let mut bytes = std::fs::read(segment).unwrap();
+        let Some(key_at) = bytes.windows(key.len()).rposition(|part| part == key.as_bytes()) else {
+            continue;
+        };
+        let (content_at, len_at) = (key_at + key.len(), key_at - 40);
+        let len = u32::from_le_bytes(bytes[len_at..len_at + 4].try_into().unwrap()) as usize;
+        let content = &mut bytes[content_at..content_at + len];
+        match how {
+            Damage::Torn => content[len / 2..].fill(0),
+            Damage::Altered => content[len - 1] ^= 1,
+        }
+        std::fs::write(segment, bytes).unwrap();
+        return;
+    }
+    panic!("{key} is in no segment");
 }

@@ -255,6 +255,12 @@ impl SimDisk {
         });
     }
 
+    /// The process is killed, and the machine goes on: handles are dead, and what was not flushed is seen as before, and may be lost later. The
+    /// power is on again, and no fault is planned.
+    pub fn kill(&self) {
+        self.0.lock().begin_life();
+    }
+
     /// The path of every file that is seen.
     pub fn paths(&self) -> Vec<String> {
         let state = self.0.lock();
@@ -361,6 +367,10 @@ impl State {
             .filter_map(|node| if let Node::File(number) = node { Some(*number) } else { None })
             .collect();
         self.files.retain(|number, _| named.contains(number));
+        self.begin_life();
+    }
+
+    fn begin_life(&mut self) {
         (self.off, self.off_at, self.plan, self.owed) = (false, None, None, None);
         self.life += 1;
     }
@@ -377,13 +387,13 @@ impl State {
         }
         self.counts.operations += 1;
         if kind != Kind::Look {
-            if let Some(file) = self.owed.take() {
-                self.flush(file);
-            }
             self.counts.changes += 1;
             if self.off_at.is_some_and(|at| self.counts.changes >= at) {
                 self.off = true;
                 return Err(Struck::PowerOff);
+            }
+            if let Some(file) = self.owed.take() {
+                self.flush(file);
             }
         }
         let Some(plan) = &mut self.plan else { return Ok(()) };

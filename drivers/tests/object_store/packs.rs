@@ -1,0 +1,159 @@
+//! What packed blobs promise on the real disk: how many share a flush is counted beside the core, on a simulated one.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use nexus_actors::block_on;
+use nexus_drivers::cas::Cas;
+use nexus_drivers::packs::{PACKED_BYTES_MAX, Packs};
+use nexus_kernel::hal::{ContentStore, StoreError, Transport};
+use nexus_messages::syscall::ByteRange;
+
+use super::subjects::{cas_local, cas_packs, damaged, id_of, packs, pool, wait};
+use nexus_kernel::hal::conformance::object_store::content::Damage;
+
+fn blob(n: usize, len: usize) -> Bytes {
+    (0..len).map(|at| (at / 3 + n).to_le_bytes()[0]).collect()
+}
+
+fn files(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn many_blobs_at_once_share_a_file_and_are_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = packs(folder.path());
+    let blobs: Vec<_> = (0..200).map(|n| (format!("k/{n:03}"), [blob(n, n * 50)])).collect();
+    block_on(join_all(blobs.iter().map(|(key, data)| store.put(key, data))))
+        .into_iter()
+        .for_each(|put| put.unwrap());
+    drop(store);
+    assert!(!folder.path().join("k").exists());
+    assert_eq!(files(&folder.path().join("packs")), 2, "a segment, and the lock");
+    let store = packs(folder.path());
+    for (key, data) in &blobs {
+        assert_eq!(wait(store.get(key, ByteRange::ALL)).unwrap(), data[0]);
+    }
+    assert_eq!(wait(store.list("k/", None, 999)).unwrap().len(), 200);
+}
+
+#[test]
+fn a_folder_is_open_once_in_a_process_and_each_user_sees_what_the_others_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (packs(folder.path()), packs(&folder.path().join(".")));
+    wait(one.put("a", &[blob(1, 10)])).unwrap();
+    wait(two.put("b", &[blob(2, 10)])).unwrap();
+    assert_eq!(wait(two.get("a", ByteRange::ALL)).unwrap(), blob(1, 10));
+    drop(one);
+    assert_eq!(wait(two.get("b", ByteRange::ALL)).unwrap(), blob(2, 10));
+    drop(two);
+    // As another process that has it.
+    let lock = fs::File::open(folder.path().join("packs/lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = block_on(Packs::open(folder.path(), pool(), 1));
+    assert!(matches!(refused, Err(StoreError::Locked { .. })), "{refused:?}");
+    drop(lock);
+    assert_eq!(wait(packs(folder.path()).list("", None, 9)).unwrap(), ["a", "b"]);
+}
+
+#[test]
+fn a_folder_that_is_closed_and_opened_by_many_at_once_is_never_taken_for_anothers() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let folder = folder.clone();
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let store = packs(folder.path());
+                    wait(store.put(&format!("{n}/{round}"), &[blob(n, 100)])).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(wait(packs(folder.path()).list("", None, 999)).unwrap().len(), 80);
+}
+
+#[test]
+fn blobs_of_the_layout_before_are_read_listed_replaced_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = cas_local(folder.path());
+    let contents: Vec<Bytes> = (0..4).map(|n| blob(n, 20_000)).collect();
+    for content in &contents {
+        wait(old.write(&id_of(content), std::slice::from_ref(content))).unwrap();
+    }
+    drop(old);
+    let store = cas_packs(folder.path());
+    let key = |content: &Bytes| Cas::<Packs>::key(&id_of(content)).unwrap();
+    for content in &contents {
+        let id = id_of(content);
+        assert!(wait(store.contains(&id)).unwrap());
+        assert_eq!(wait(store.read(&id, ByteRange::new(7, 9))).unwrap(), content.slice(7..16));
+        // It is there: nothing is written again.
+        wait(store.write(&id, std::slice::from_ref(content))).unwrap();
+    }
+    let packed = |store: &Cas<Packs>| wait(store.transport().list("cas/", None, 99)).unwrap().len();
+    assert_eq!((packed(&store), files(&folder.path().join("packs"))), (4, 1));
+    // A damaged one is healed by the identical write, and the packed one counts from then on.
+    let file = folder.path().join(key(&contents[0]));
+    fs::write(&file, damaged(contents[0].to_vec(), Damage::Altered)).unwrap();
+    let id = id_of(&contents[0]);
+    assert!(matches!(wait(store.read(&id, ByteRange::ALL)), Err(StoreError::Corrupt { .. })));
+    wait(store.write(&id, &contents[..1])).unwrap();
+    assert_eq!(wait(store.read(&id, ByteRange::ALL)).unwrap(), contents[0]);
+    for content in &contents {
+        wait(store.delete(&id_of(content))).unwrap();
+        assert!(!wait(store.contains(&id_of(content))).unwrap());
+        assert!(!folder.path().join(key(content)).exists());
+    }
+    assert!(matches!(wait(store.delete(&id)), Err(StoreError::NotFound { .. })));
+    assert_eq!(packed(&store), 0);
+}
+
+#[test]
+fn a_blob_may_grow_out_of_the_packs_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = packs(folder.path());
+    let sizes = [10, PACKED_BYTES_MAX + 1, PACKED_BYTES_MAX, 0, PACKED_BYTES_MAX * 2, 5];
+    for (n, size) in sizes.into_iter().enumerate() {
+        wait(store.put("k", &[blob(n, size)])).unwrap();
+        assert_eq!(wait(store.get("k", ByteRange::ALL)).unwrap(), blob(n, size));
+        assert_eq!(wait(store.head("k")).unwrap().map(|info| info.size), Some(size as u64));
+        assert_eq!(wait(store.list("", None, 9)).unwrap(), ["k"]);
+    }
+    wait(store.delete("k")).unwrap();
+    assert_eq!(wait(store.head("k")).unwrap(), None, "no earlier one comes to light");
+    assert!(matches!(wait(store.get("k", ByteRange::ALL)), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn reads_and_writes_go_on_while_it_is_compacted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = packs(folder.path());
+    let put = |n: usize| wait(store.put(&format!("k{n:03}"), &[blob(n, 600_000)])).unwrap();
+    (0..240).for_each(put);
+    for n in (0..240).filter(|n| n % 4 != 0) {
+        wait(store.delete(&format!("k{n:03}"))).unwrap();
+    }
+    let freed = std::thread::scope(|scope| {
+        let compacting = scope.spawn(|| wait(store.compact()).unwrap());
+        let mut written = 240;
+        while !compacting.is_finished() {
+            for n in (0..240).step_by(4).chain(240..written) {
+                assert_eq!(wait(store.get(&format!("k{n:03}"), ByteRange::ALL)).unwrap(), blob(n, 600_000));
+            }
+            put(written);
+            written += 1;
+        }
+        compacting.join().unwrap()
+    });
+    assert!(freed > 60_000_000, "{freed}");
+    drop(store);
+    let store = packs(folder.path());
+    for n in (0..240).step_by(4) {
+        assert_eq!(wait(store.get(&format!("k{n:03}"), ByteRange::ALL)).unwrap(), blob(n, 600_000));
+    }
+}
