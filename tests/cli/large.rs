@@ -64,7 +64,8 @@ fn a_large_file_goes_in_and_out_piece_by_piece() {
     }
     nexus.import(&nexus.host("out"), "/g");
     let id = |path: &str| {
-        let told: serde_json::Value = serde_json::from_str(&nexus.good(&format!("--json stat {path}"))).expect("it is JSON");
+        let told: serde_json::Value =
+            serde_json::from_str(&nexus.good(&format!("--json stat {path}"))).expect("it is JSON");
         told["content"].clone()
     };
     assert_eq!(id("/g"), id("/f"));

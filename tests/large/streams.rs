@@ -15,7 +15,8 @@ fn everywhere(check: impl Fn(&Nexus, &str)) {
     let nx = nexus::blocking::connect(config).expect("it is done");
     let files = folder.path().join("files");
     std::fs::create_dir(&files).expect("it is done");
-    nx.mount("/files", MountSpec::new("path-local").option("folder", files.display().to_string())).expect("it is done");
+    nx.mount("/files", MountSpec::new("path-local").option("folder", files.display().to_string()))
+        .expect("it is done");
     nx.mount("/memory", MountSpec::new("memory-path")).expect("it is done");
     let attached = attach(folder.path().join("data")).expect("it is done");
     for (nx, on) in [(&nx, "local"), (&attached, "attached")] {
@@ -111,9 +112,8 @@ fn a_stream_holds_a_few_chunks() {
     nx.write_stream("/f", (0..1_024).map(piece)).unwrap();
     let moved = store.moved();
     assert!(moved.written >= 64 * MIB && moved.most <= 4 * MIB && moved.largest <= 256 * KIB, "{moved:?}");
-    let mut stream = nx.stream("/f").unwrap();
     let mut come = 0;
-    while let Some(piece) = stream.next() {
+    for piece in nx.stream("/f").unwrap() {
         come += piece.unwrap().len();
         // What was read and has not come yet: the chunks ahead, and lists.
         let ahead = store.read_so_far().saturating_sub(come);
