@@ -26,9 +26,10 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{
-    Copied, DirEntry, DriverSwapped, MountSpec, Renamed, SetattrDone, SysWrite, Unlinked, Written,
+    Copied, DirEntry, DriverSwapped, MountSpec, Precondition, Renamed, SetattrDone, SysWrite, Transacted,
+    TxOp, Unlinked, Written,
 };
-use nexus_messages::{Caller, FileMetadata, IntoPath, Result, VPath};
+use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, OpId, Result, VPath};
 use nexus_supervisors::Kill;
 
 use crate::attach::ServingStats;
@@ -249,6 +250,11 @@ impl Nexus {
         self.env().blocking_wait(self.0.send_stream(call, futures_util::stream::iter(data)))
     }
 
+    /// As [`crate::Nexus::tx`]; committing blocks.
+    pub fn tx(&self) -> Tx {
+        Tx(self.0.tx())
+    }
+
     /// The handle whose methods are `async`.
     pub fn as_async(&self) -> &crate::Nexus {
         &self.0
@@ -258,6 +264,53 @@ impl Nexus {
 impl From<crate::Nexus> for Nexus {
     fn from(nx: crate::Nexus) -> Self {
         Self(nx)
+    }
+}
+
+/// Changes that are made together or not at all; see [`crate::Tx`].
+#[must_use = "nothing is done before it is committed"]
+#[derive(Debug, Clone)]
+pub struct Tx(crate::Tx);
+
+macro_rules! tx_twins {
+    ($($name:ident($($arg:ident: $type:ty),*);)*) => {
+        impl Tx {$(
+            #[doc = concat!("As [`crate::Tx::", stringify!($name), "`].")]
+            pub fn $name(self, $($arg: $type),*) -> Self {
+                Self(self.0.$name($($arg),*))
+            }
+        )*}
+    };
+}
+
+tx_twins! {
+    write(at: impl IntoPath, data: impl Into<Bytes>);
+    create(at: impl IntoPath, data: impl Into<Bytes>);
+    append(at: impl IntoPath, data: impl Into<Bytes>);
+    edit(at: impl IntoPath, old: impl Into<Bytes>, new: impl Into<Bytes>);
+    mkdir(at: impl IntoPath);
+    link(at: impl IntoPath, target: impl Into<Arc<str>>);
+    rename(from: impl IntoPath, to: impl IntoPath);
+    unlink(at: impl IntoPath);
+    rmdir(at: impl IntoPath);
+    remove_all(at: impl IntoPath);
+    check(at: impl IntoPath);
+    op(op: impl Into<TxOp>);
+    if_version(version: u64);
+    if_absent();
+    if_match(content: ContentId);
+    when(expected: Precondition);
+    op_id(op_id: OpId);
+}
+
+impl Tx {
+    /// As [`crate::Tx::commit`], and blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Tx::commit`].
+    pub fn commit(self) -> Result<Transacted> {
+        let env = self.0.nexus().env().clone();
+        env.blocking_wait(self.0.commit())
     }
 }
 

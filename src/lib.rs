@@ -38,7 +38,8 @@
 //! # Syscalls
 //!
 //! A syscall is a message: a struct that says what to do and where, and nothing of who asks. [`Nexus::send`] executes it on the caller's
-//! task. There are [`SysStat`], [`SysSetattr`], [`SysRename`], [`SysUnlink`], [`SysReaddir`], [`SysRead`], [`SysWrite`] and [`SysCopy`].
+//! task. There are [`SysStat`], [`SysSetattr`], [`SysRename`], [`SysUnlink`], [`SysReaddir`], [`SysRead`], [`SysWrite`], [`SysCopy`], and [`SysTx`] for
+//! several changes as one.
 //!
 //! ```
 //! # let nx = nexus::blocking::connect(nexus::Config::in_memory())?;
@@ -54,7 +55,7 @@
 //! ```
 //!
 //! A change is acknowledged when it is on disk, and answers with a [`Receipt`]. Each is one commit, all of it or nothing: a write, an
-//! append, an edit, the rename of a folder with a million files.
+//! append, an edit, the rename of a folder with a million files, and what [`Nexus::tx`] puts together.
 //!
 //! # Everyday methods
 //!
@@ -67,6 +68,7 @@
 //! | entries | [`stat`](Nexus::stat) [`exists`](Nexus::exists) [`access`](Nexus::access) [`mkdir`](Nexus::mkdir) [`link`](Nexus::link) [`rename`](Nexus::rename) [`unlink`](Nexus::unlink) [`rmdir`](Nexus::rmdir) [`remove_all`](Nexus::remove_all) |
 //! | listings | [`readdir`](Nexus::readdir) [`walk`](Nexus::walk) [`glob`](Nexus::glob) [`grep`](Nexus::grep) |
 //! | many at once | [`write_batch`](Nexus::write_batch) [`read_batch`](Nexus::read_batch) [`stat_batch`](Nexus::stat_batch) [`unlink_batch`](Nexus::unlink_batch) |
+//! | all or nothing | [`tx`](Nexus::tx) |
 //! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
 //!
 //! ```
@@ -165,7 +167,7 @@ pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
-pub use tier2::{ContentStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, Walk};
+pub use tier2::{ContentStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, Tx, Walk};
 
 /// The examples of the readme, which compile and run as all others do.
 #[cfg(doctest)]

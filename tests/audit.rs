@@ -13,7 +13,7 @@ use std::time::Duration;
 use nexus::actors::{Handle, Message};
 use nexus::service::ServiceRef;
 use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Record, Verify, verify_segment};
-use nexus::{Config, ErrorKind, Kill, Lsn, Nexus, Receipt, SwapOptions, SysWrite, Timestamp, VPath};
+use nexus::{Config, ErrorKind, Kill, Lsn, Nexus, Op, Receipt, SwapOptions, SysWrite, Timestamp, VPath};
 
 const SOON: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -250,6 +250,35 @@ async fn what_is_refused_or_fails_is_logged_beside_it() {
     assert_eq!(audit.call(Verify::refusals(), SOON).await.unwrap().unwrap().broken, None);
     // Reading is allowed.
     assert!(!nx.readdir("/audit/root/refusals").await.unwrap().is_empty());
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_is_one_record_with_all_of_its_operations() {
+    let nx = boot(Config::in_memory()).await;
+    let audit = nx.register::<Audit>("audit", config()).await.unwrap();
+    let tx = nx.tx().write("/a", "x").mkdir("/d").rename("/a", "/d/a").write("/b/c", "y");
+    let receipt = tx.commit().await.unwrap().receipt;
+    ask(&audit, CaughtUp::root(receipt.lsn)).await.unwrap();
+    for place in ["/a", "/d", "/d/a", "/b"] {
+        let records = all(&audit, Query::root().below(path(place))).await;
+        let [Record { entry: Entry::Change { lsn, op_id, op, items, .. }, .. }] = &records[..] else {
+            panic!("{place}: {records:?}")
+        };
+        assert_eq!((*lsn, *op_id, *op), (receipt.lsn, receipt.op_id, Op::Tx));
+        let told: Vec<_> =
+            items.iter().map(|item| format!("{} {} {:?}", item.op, item.path, item.other)).collect();
+        assert_eq!(told.len(), 4);
+        assert!(told[2].starts_with("rename /a ") && told[2].contains("/d/a"), "{told:?}");
+    }
+    assert!(all(&audit, Query::root().below(path("/elsewhere"))).await.is_empty());
+    assert_eq!(ask(&audit, Verify::root()).await.unwrap().broken, None);
+    // Its files are as safe from this as from each call by itself.
+    let refused = nx.tx().write("/ok", "x").write("/audit/root/changes/x", "y").commit().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.item()), (ErrorKind::PermissionDenied, Some(1)));
+    let refused = nx.tx().write("/ok", "x").rename("/audit", "/gone").commit().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.item()), (ErrorKind::PermissionDenied, Some(1)));
+    assert!(!nx.exists("/ok").await.unwrap());
     nx.shutdown().await.unwrap();
 }
 

@@ -11,7 +11,9 @@ use std::thread;
 use common::{Running, boot, path};
 use nexus_actors::block_on;
 use nexus_messages::Executed;
-use nexus_messages::syscall::{MountSpec, SysRead, SysSetattr, SysStat, SysUnlink, SysWrite};
+use nexus_messages::syscall::{
+    MountSpec, SysRead, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite,
+};
 use nexus_supervisors::Kill;
 
 /// How often each primitive is killed in each way.
@@ -152,6 +154,80 @@ fn a_killed_committer_loses_nothing_that_was_acknowledged() {
         for (file, n) in &kept {
             let stat = again.kernel.send(&again.admin, SysStat::at(file)).await.expect("it was acknowledged");
             assert_eq!(stat.size, n.to_string().len() as u64);
+        }
+        again.stop().await;
+    });
+}
+
+#[test]
+fn a_transaction_is_whole_or_not_there_when_its_committer_is_killed() {
+    const FILES: u64 = 3;
+    let folder = tempfile::tempdir().expect("there is room");
+    let running = block_on(boot(folder.path()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let at = |writer: u64, n: u64, file: u64| path(&format!("/t{writer}/{n}/{file}"));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (kernel, admin, stop) = (running.kernel.clone(), running.admin.clone(), stop.clone());
+            let acknowledged = acknowledged.clone();
+            thread::spawn(move || {
+                // Of each transaction, whether it was acknowledged.
+                let mut sent = Vec::new();
+                block_on(async {
+                    for n in 0u64.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        // Some of the content is stored before the commit.
+                        let data = vec![b'x'; if n % 8 == 0 { 20_000 } else { 10 }];
+                        let write = |file| SysWrite::at(at(writer, n, file), data.clone()).create_exclusive();
+                        let moved = SysRename::new(at(writer, n, FILES), at(writer, n, FILES - 1));
+                        let tx =
+                            (0..FILES - 1).chain([FILES]).fold(SysTx::new(), |tx, file| tx.with(write(file)));
+                        match kernel.send(&admin, tx.with(moved)).await {
+                            Ok(_) => {
+                                acknowledged.fetch_add(1, Ordering::Relaxed);
+                                sent.push(true);
+                            }
+                            Err(error) => {
+                                assert_eq!(error.executed(), Executed::Unknown, "{error}");
+                                sent.push(false);
+                            }
+                        }
+                    }
+                });
+                (writer, sent)
+            })
+        })
+        .collect();
+    for _ in 0..ROUNDS {
+        for how in [Kill::Panic, Kill::Error, Kill::Brutal] {
+            let before = acknowledged.load(Ordering::Relaxed);
+            while acknowledged.load(Ordering::Relaxed) < before + 20 {
+                assert!(!writers.iter().all(thread::JoinHandle::is_finished), "the writers failed");
+                thread::yield_now();
+            }
+            kill_and_wait(&running, "nexus/store/committer", how);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent: Vec<_> = writers.into_iter().map(|writer| writer.join().expect("no writer failed")).collect();
+    block_on(async {
+        running.stop().await;
+        let again = boot(folder.path()).await;
+        for (writer, sent) in sent {
+            for (n, acknowledged) in (0u64..).zip(sent) {
+                let mut there = 0;
+                for file in 0..FILES {
+                    there += u64::from(
+                        again.kernel.send(&again.admin, SysRead::at(at(writer, n, file))).await.is_ok(),
+                    );
+                }
+                let left = again.kernel.send(&again.admin, SysStat::at(at(writer, n, FILES))).await;
+                assert!(left.is_err(), "it was moved, or never there");
+                assert!(there == FILES || there == 0 && !acknowledged, "{there} of {FILES}: {writer}, {n}");
+            }
         }
         again.stop().await;
     });

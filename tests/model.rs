@@ -7,10 +7,12 @@ mod tree;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nexus::{
     Attributes, ByteRange, Caller, EntryType, Error, ErrorKind, FileMetadata, MountSpec, Precondition,
-    SysCopy, SysRead, SysReaddir, SysRename, SysSetattr, SysStat, SysUnlink, SysWrite, VPath,
+    SysCopy, SysRead, SysReaddir, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, TxDone, TxOp,
+    VPath,
 };
 use nexus_actors::{Env, HostConfig, block_on};
 use nexus_drivers::memory::MemoryMetastore;
@@ -21,7 +23,7 @@ use nexus_supervisors::Tree as Supervision;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-use calls::{Call, Expected, Place, call};
+use calls::{Call, Calls, Expected, Place, call};
 use tree::{Answer, Node, Tree, names, text, told_dir, told_file, told_link};
 
 /// How many calls one case has at most.
@@ -124,45 +126,45 @@ impl System {
         }
     }
 
-    async fn call(&self, call: &Call) -> Answer {
-        let (kernel, admin) = (&self.kernel, &self.admin);
-        match call {
-            Call::Write { path: at, data, place, truncate, create, expected } => {
-                let mut call = match place {
-                    Place::Whole => SysWrite::at(path(at), data.clone()),
-                    Place::At(offset) => SysWrite::at(path(at), data.clone()).offset(*offset as u64),
-                    Place::End => SysWrite::at(path(at), data.clone()).append(),
-                    Place::Instead { of, all: false } => SysWrite::edit(path(at), *of, data.clone()),
-                    Place::Instead { of, all: true } => SysWrite::edit(path(at), *of, data.clone()).all(),
-                };
-                call.truncate = *truncate;
-                call.create = *create;
-                let done = kernel.send(admin, call.when(wanted(*expected))).await.map_err(kind_of)?;
+    fn told_of(&self, done: &TxDone) -> String {
+        match done {
+            TxDone::Write(done) => {
                 assert_eq!(done.created, done.old_size.is_none());
                 let (written, places, old) = (done.written, done.places, done.old_size);
-                Ok(format!("{written} bytes at {places} over {old:?}: {}", self.told(&done.metadata)))
+                format!("{written} bytes at {places} over {old:?}: {}", self.told(&done.metadata))
             }
-            Call::Set { path: at, entry_type, target, create, parents, mode } => {
-                let mut call = SysSetattr::at(path(at)).parents(*parents);
-                call.entry_type = *entry_type;
-                call.link_target = target.as_deref().map(Into::into);
-                call.create = *create;
-                call.attributes = mode.map_or(Attributes::none(), |mode| Attributes::none().mode(mode));
-                let done = kernel.send(admin, call).await.map_err(kind_of)?;
+            TxDone::Setattr(done) => {
                 let changed = !done.changed.is_empty();
-                Ok(format!("created {} changed {changed}: {}", done.created, self.told(&done.metadata)))
+                format!("created {} changed {changed}: {}", done.created, self.told(&done.metadata))
             }
-            Call::Rename { from, to, replace, expected } => {
-                let mut call = SysRename::new(path(from), path(to)).when(wanted(*expected));
-                call.replace = *replace;
+            TxDone::Rename(done) => format!("replaced {}: {}", done.replaced, self.told(&done.metadata)),
+            TxDone::Unlink(done) => format!("removed {}, a {}", done.removed, done.entry_type),
+            other => panic!("{other:?} is not among the calls"),
+        }
+    }
+
+    async fn change(&self, op: TxOp) -> nexus::Result<TxDone> {
+        let (kernel, admin) = (&self.kernel, &self.admin);
+        match op {
+            TxOp::Write(call) => kernel.send(admin, call).await.map(TxDone::Write),
+            TxOp::Setattr(call) => kernel.send(admin, call).await.map(TxDone::Setattr),
+            TxOp::Rename(call) => kernel.send(admin, call).await.map(TxDone::Rename),
+            TxOp::Unlink(call) => kernel.send(admin, call).await.map(TxDone::Unlink),
+            other => panic!("{other:?} is not among the calls"),
+        }
+    }
+
+    async fn call(&self, call: &Call) -> Answer {
+        let (kernel, admin) = (&self.kernel, &self.admin);
+        if let Some(op) = op(call) {
+            return Ok(self.told_of(&self.change(op).await.map_err(kind_of)?));
+        }
+        match call {
+            Call::Tx(calls) => {
+                let call = calls.iter().filter_map(op).fold(SysTx::new(), SysTx::with);
                 let done = kernel.send(admin, call).await.map_err(kind_of)?;
-                Ok(format!("replaced {}: {}", done.replaced, self.told(&done.metadata)))
-            }
-            Call::Unlink { path: at, recursive, expect, expected } => {
-                let mut call = SysUnlink::at(path(at)).expect(*expect).when(wanted(*expected));
-                call.recursive = *recursive;
-                let done = kernel.send(admin, call).await.map_err(kind_of)?;
-                Ok(format!("removed {}, a {}", done.removed, done.entry_type))
+                assert_eq!((done.results.len(), done.repeated), (calls.len(), false));
+                Ok(done.results.iter().map(|done| self.told_of(done)).collect::<Vec<_>>().join("\n"))
             }
             Call::Copy { from, to, replace } => {
                 let mut call = SysCopy::new(path(from), path(to));
@@ -188,7 +190,7 @@ impl System {
                 Ok(format!("{runs:?} of {}", self.told(&done.metadata)))
             }
             Call::List { path: at, recursive, limit } => self.list(at, *recursive, *limit).await,
-            Call::Reopen => Ok(String::new()),
+            _ => Ok(String::new()),
         }
     }
 
@@ -251,6 +253,71 @@ fn redb(folder: &Path) -> Arc<dyn Metastore> {
     }
 }
 
+/// The call as an operation of a transaction, when it can be one.
+fn op(call: &Call) -> Option<TxOp> {
+    Some(match call {
+        Call::Write { path: at, data, place, truncate, create, expected } => {
+            let mut call = match place {
+                Place::Whole => SysWrite::at(path(at), data.clone()),
+                Place::At(offset) => SysWrite::at(path(at), data.clone()).offset(*offset as u64),
+                Place::End => SysWrite::at(path(at), data.clone()).append(),
+                Place::Instead { of, all: false } => SysWrite::edit(path(at), *of, data.clone()),
+                Place::Instead { of, all: true } => SysWrite::edit(path(at), *of, data.clone()).all(),
+            };
+            call.truncate = *truncate;
+            call.create = *create;
+            call.when(wanted(*expected)).into()
+        }
+        Call::Set { path: at, entry_type, target, create, parents, mode } => {
+            let mut call = SysSetattr::at(path(at)).parents(*parents);
+            call.entry_type = *entry_type;
+            call.link_target = target.as_deref().map(Into::into);
+            call.create = *create;
+            call.attributes = mode.map_or(Attributes::none(), |mode| Attributes::none().mode(mode));
+            call.into()
+        }
+        Call::Rename { from, to, replace, expected } => {
+            let mut call = SysRename::new(path(from), path(to)).when(wanted(*expected));
+            call.replace = *replace;
+            call.into()
+        }
+        Call::Unlink { path: at, recursive, expect, expected } => {
+            let mut call = SysUnlink::at(path(at)).expect(*expect).when(wanted(*expected));
+            call.recursive = *recursive;
+            call.into()
+        }
+        _ => return None,
+    })
+}
+
+/// Whether a transaction may answer `got` where its calls, made one after the other, answer `due`.
+fn is_due(got: &Answer, due: &Answer, calls: &[Call], model: &Tree) -> bool {
+    let makes_links = |call: &Call| matches!(call, Call::Set { target: Some(_), .. });
+    let links = model.has_links() || calls.iter().any(makes_links);
+    match (got, due) {
+        (Ok(_), _) => got == due,
+        // What is refused whatever is there is told before what is not as expected.
+        (Err(got), Err(due)) => {
+            // Where it is not served, that is one reason among others.
+            links
+                || got == due
+                || *due == ErrorKind::CrossMount
+                || matches!(got, ErrorKind::InvalidArgument | ErrorKind::TooManyLinks)
+        }
+        // Links that it changes are not followed.
+        (Err(got), Ok(_)) => {
+            links
+                && matches!(
+                    got,
+                    ErrorKind::NotSupported
+                        | ErrorKind::TooManyLinks
+                        | ErrorKind::NotADirectory
+                        | ErrorKind::NotFound
+                )
+        }
+    }
+}
+
 fn wanted(expected: Expected) -> Precondition {
     match expected {
         Expected::Nothing => Precondition::None,
@@ -271,7 +338,7 @@ fn every_path() -> Vec<tree::Names> {
     found
 }
 
-async fn run(env: &Env, kind: Kind, calls: Vec<Call>) -> Result<(), TestCaseError> {
+async fn run(env: &Env, kind: Kind, calls: Vec<Call>, committed: &AtomicU32) -> Result<(), TestCaseError> {
     let mut system = System::new(env, kind).await;
     let mut model = Tree::new(kind.has_rows());
     for call in &calls {
@@ -284,45 +351,67 @@ async fn run(env: &Env, kind: Kind, calls: Vec<Call>) -> Result<(), TestCaseErro
         let before = model.clone();
         let due = model.call(call);
         let got = system.call(call).await;
-        if due.is_err() {
+        match call {
+            Call::Tx(calls) => {
+                prop_assert!(is_due(&got, &due, calls, &before), "{got:?}, not {due:?}: {call:?}");
+                if got.is_ok() && calls.len() > 1 {
+                    committed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            _ => prop_assert_eq!(&got, &due, "{:?}", call),
+        }
+        if got.is_err() {
             model = before;
         }
-        prop_assert_eq!(got, due, "{:?}", call);
         system.matches(&model).await?;
     }
     system.supervision.stop().await;
     Ok(())
 }
 
-/// Checks `cases` random sequences of calls.
-fn check(kind: Kind, cases: u32) {
+/// Checks `cases` random sequences of calls; gives how many transactions of several calls were committed.
+fn check(kind: Kind, cases: u32, links: bool, transactions: u32) -> u32 {
+    let committed = AtomicU32::new(0);
     let env = Env::host(HostConfig::default()).expect("threads can be started");
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    let calls = prop::collection::vec(call(kind.has_rows()), 1..CALLS_MAX);
-    let checked = TestRunner::new(config).run(&calls, |calls| block_on(run(&env, kind, calls)));
+    let calls = call(Calls { versions: kind.has_rows(), links, transactions });
+    let calls = prop::collection::vec(calls, 1..CALLS_MAX);
+    let checked = TestRunner::new(config).run(&calls, |calls| block_on(run(&env, kind, calls, &committed)));
     env.stop();
     if let Err(TestError::Fail(why, calls)) = checked {
         let calls: Vec<String> = calls.iter().map(|call| format!("{call:?}")).collect();
         panic!("on {kind:?}: {why}\n{}", calls.join("\n"));
     }
+    committed.into_inner()
+}
+
+#[test]
+fn a_transaction_does_what_its_calls_do_one_after_the_other_or_nothing() {
+    let committed = check(Kind::Memory, 400, false, 40);
+    assert!(committed > 100, "{committed} were committed");
+}
+
+#[test]
+fn the_same_of_transactions_on_redb() {
+    check(Kind::Redb, 10, false, 40);
 }
 
 #[test]
 fn content_addressed_mounts_do_what_the_model_does() {
-    check(Kind::Memory, 150);
+    check(Kind::Memory, 150, true, 10);
 }
 
 #[test]
 fn the_same_on_redb() {
-    check(Kind::Redb, 15);
+    check(Kind::Redb, 15, true, 10);
 }
 
 #[test]
 fn a_file_system_in_memory_does_what_the_model_does() {
-    check(Kind::MemoryPath, 80);
+    check(Kind::MemoryPath, 80, true, 1);
 }
 
 #[test]
 fn a_folder_of_plain_files_does_what_the_model_does() {
-    check(Kind::PathLocal, 15);
+    check(Kind::PathLocal, 15, true, 1);
 }

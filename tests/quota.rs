@@ -85,13 +85,22 @@ impl Load {
                     // Few names, so that the writers meet.
                     let (one, other) = (format!("/q/d{}/{}", n % 2, n % 5), format!("/q/d0/{}", (n + 2) % 7));
                     let text = "x".repeat(n * 37 % 120);
-                    let result = match n % 8 {
+                    let result = match n % 10 {
                         0 => agent.append(&one, text).await.map(drop),
                         1 => agent.copy(&one, &other).await.map(drop),
                         2 => agent.rename(&one, &other).await.map(drop),
                         3 => agent.unlink(&one).await.map(drop),
                         4 => agent.rename(&one, &format!("/out-{writer}")).await.map(drop),
                         5 => agent.remove_all("/q/d1").await.map(drop),
+                        6 => agent
+                            .tx()
+                            .write(&one, text)
+                            .append(&other, "12345")
+                            .unlink(&one)
+                            .commit()
+                            .await
+                            .map(drop),
+                        7 => agent.tx().write(&one, text).rename(&one, &other).commit().await.map(drop),
                         _ => agent.write(&one, text).await.map(drop),
                     };
                     if let Err(error) = result {
@@ -154,6 +163,35 @@ async fn what_would_exceed_a_limit_changes_nothing() {
     assert_eq!(nx.rename("/elsewhere", "/q/e").await.unwrap_err().kind(), ErrorKind::QuotaExceeded);
     nx.unlink("/elsewhere").await.unwrap();
     coder.write("/third", "").await.unwrap();
+    assert_eq!(off(&quota).await, (0, 0));
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_transaction_the_sum_is_weighed_and_booked_once() {
+    let nx = boot().await;
+    let limits = Limits { bytes: Some(100), files: Some(3), ..Limits::default() };
+    let quota = nx.register::<Quota>("quota", config().limit(below("/q"), limits)).await.unwrap();
+    let sixty = || "x".repeat(60);
+    let both =
+        nx.tx().write("/q/a", sixty()).write("/out", "x").write("/q/b", sixty()).commit().await.unwrap_err();
+    assert_eq!((both.kind(), both.item()), (ErrorKind::QuotaExceeded, None), "{both}");
+    assert!(!nx.exists("/out").await.unwrap() && !nx.exists("/q/a").await.unwrap());
+    assert_eq!(used(&quota, below("/q")).await, Usage::default());
+    // What is gone in the end costs nothing, and what is in between neither.
+    let tx = nx.tx().write("/q/a", sixty()).unlink("/q/a").write("/q/b", sixty()).rename("/q/b", "/q/c");
+    tx.append("/q/c", "x".repeat(20)).mkdir("/q/d").rename("/q/c", "/q/d/c").commit().await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 80, files: 1 });
+    nx.tx().remove_all("/q/d").write("/q/e", "x".repeat(100)).commit().await.unwrap();
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 100, files: 1 });
+    let four = (0..4).fold(nx.tx().unlink("/q/e"), |tx, n| tx.write(format!("/q/{n}"), ""));
+    assert_eq!(four.commit().await.unwrap_err().kind(), ErrorKind::QuotaExceeded);
+    // What failed after it was weighed has nothing reserved.
+    nx.tx().unlink("/q/e").write("/q/f", "x").if_version(9).commit().await.unwrap_err();
+    nx.tx().unlink("/q/e").write("/q/f", "x".repeat(100)).commit().await.unwrap();
+    let crosses = nx.tx().mkdir("/q/g").write("/q/f", "").rename("/q/g", "/g").commit().await.unwrap_err();
+    assert_eq!(crosses.kind(), ErrorKind::CrossMount);
+    assert_eq!(used(&quota, below("/q")).await, Usage { bytes: 100, files: 1 });
     assert_eq!(off(&quota).await, (0, 0));
     nx.shutdown().await.unwrap();
 }

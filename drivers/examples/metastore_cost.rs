@@ -142,6 +142,7 @@ fn make_file(number: u64, sequential: bool) -> Outcome<Entry> {
         op: Op::Write,
         path: VPath::parse(&format!("/folder-{folder}/{name}"))?,
         other: None,
+        items: Vec::new(),
         at: Timestamp(number),
         preconditions: vec![Precondition::Absent(dentry.clone())],
         changes: vec![

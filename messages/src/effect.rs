@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ident::{Lsn, ZoneId};
 use crate::path::VPath;
 
-/// What a change does, known exactly under the locks of its paths.
+/// What a change does, or all of a transaction together: known exactly under the locks of its paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
     /// The zone in whose namespace the paths are.
@@ -16,16 +16,32 @@ pub struct Effect {
     pub before: Vec<Holding>,
     /// What is held instead.
     pub after: Vec<Holding>,
-    /// A directory that moves with all below it, which is not among the holdings: from where, and to where.
-    pub moved: Option<(VPath, VPath)>,
-    /// A directory that is removed with all below it. What was held there is among the holdings, one for each owner, at the directory's path.
-    pub cleared: Option<VPath>,
+    /// The directories that move with all below them, which is not among the holdings: from where, and to where.
+    pub moved: Vec<(VPath, VPath)>,
+    /// The directories that are removed with all below them. What was held there is among the holdings, one for each owner, at the directory's path.
+    pub cleared: Vec<VPath>,
 }
 
 impl Default for Effect {
     /// Nothing, in the root zone.
     fn default() -> Self {
-        Self { zone: ZoneId::root(), before: Vec::new(), after: Vec::new(), moved: None, cleared: None }
+        Self {
+            zone: ZoneId::root(),
+            before: Vec::new(),
+            after: Vec::new(),
+            moved: Vec::new(),
+            cleared: Vec::new(),
+        }
+    }
+}
+
+impl Effect {
+    /// Adds what another change does, after this one and in the same zone.
+    pub fn add(&mut self, later: Self) {
+        self.before.extend(later.before);
+        self.after.extend(later.after);
+        self.moved.extend(later.moved);
+        self.cleared.extend(later.cleared);
     }
 }
 

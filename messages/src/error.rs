@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conflict::Conflict;
 use crate::path::{PathError, VPath};
 
 /// The operation that a caller asked for. Stored by its number in the log: new ones go to the end.
@@ -41,6 +42,7 @@ pub enum Op {
     Shutdown,
     Hook,
     Service,
+    Tx,
 }
 
 impl Op {
@@ -71,6 +73,7 @@ impl Op {
             Self::Sync => "sync",
             Self::Hook => "hook",
             Self::Service => "service",
+            Self::Tx => "tx",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",
@@ -254,7 +257,7 @@ pub enum Executed {
 
 /// Why a call failed: the operation, the path, the kind, the cause, and whether anything was done.
 ///
-/// Shows as `OPERATION PATH: what happened (ERRNO)`.
+/// Shows as `OPERATION PATH: what happened (ERRNO)`, after `tx ops[N]: ` when it was the operation `N` of a transaction.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error(Box<Detail>);
 
@@ -265,6 +268,8 @@ struct Detail {
     kind: ErrorKind,
     executed: Executed,
     cause: Option<Arc<str>>,
+    item: Option<u32>,
+    conflict: Option<Conflict>,
 }
 
 /// The result of a call.
@@ -296,13 +301,36 @@ impl Error {
     }
 
     fn of(op: Op, path: Option<Arc<str>>, kind: ErrorKind) -> Self {
-        Self(Box::new(Detail { op, path, kind, executed: Executed::No, cause: None }))
+        Self(Box::new(Detail {
+            op,
+            path,
+            kind,
+            executed: Executed::No,
+            cause: None,
+            item: None,
+            conflict: None,
+        }))
     }
 
     /// Adds what was behind it.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.0.cause = Some(cause.to_string().into());
+        self
+    }
+
+    /// Says that a precondition did not hold, and what was found.
+    #[must_use]
+    pub fn with_conflict(mut self, conflict: Conflict) -> Self {
+        self.0.cause = Some(conflict.to_string().into());
+        self.0.conflict = Some(conflict);
+        self
+    }
+
+    /// Says at which operation of a transaction it failed, counted from 0.
+    #[must_use]
+    pub fn at_item(mut self, index: usize) -> Self {
+        self.0.item = u32::try_from(index).ok();
         self
     }
 
@@ -345,6 +373,16 @@ impl Error {
         self.0.executed
     }
 
+    /// The operation of a transaction at which it failed, counted from 0; none when it is that of the whole.
+    pub fn item(&self) -> Option<usize> {
+        self.0.item.map(|item| item as usize)
+    }
+
+    /// The precondition that did not hold, and what was found; none for an error of another kind.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        self.0.conflict.as_ref()
+    }
+
     /// What was behind it, in words.
     pub fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
@@ -353,7 +391,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail { op, path, kind, executed, cause } = &*self.0;
+        let Detail { op, path, kind, executed, cause, item, conflict: _ } = &*self.0;
+        if let Some(item) = item {
+            write!(f, "tx ops[{item}]: ")?;
+        }
         write!(f, "{op}")?;
         if let Some(path) = path {
             write!(f, " {}", path.escape_debug())?;
@@ -402,6 +443,27 @@ mod tests {
         let long = "x".repeat(300);
         let why = VPath::parse(&format!("/{long}")).unwrap_err();
         assert_eq!(Error::bad_path(Op::Stat, &long, &why).errno(), Errno::ENAMETOOLONG);
+    }
+
+    #[test]
+    fn an_error_of_a_transaction_names_the_item_and_what_was_found() {
+        use crate::conflict::Found;
+        use crate::syscall::Precondition;
+        let path = VPath::parse("/a").unwrap();
+        let found = Found::Entry { version: 5, generation: 6, content_id: None };
+        let check = |expected, found: Found, text: &str| {
+            let error = Error::new(Op::Write, &path, ErrorKind::PreconditionFailed);
+            let error = error.with_conflict(Conflict::new(expected, found)).at_item(3);
+            assert_eq!(
+                error.to_string(),
+                format!("tx ops[3]: write /a: not in the state expected: {text} (ECANCELED)")
+            );
+            assert_eq!((error.item(), error.conflict().is_some()), (Some(3), true));
+        };
+        check(Precondition::Version(4), found.clone(), "expected version 4, found version 5");
+        check(Precondition::Generation(4), found.clone(), "expected generation 4, found generation 6");
+        check(Precondition::Absent, found, "expected nothing, found version 5");
+        check(Precondition::Version(4), Found::Nothing, "expected version 4, found nothing");
     }
 
     #[test]

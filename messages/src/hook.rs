@@ -14,6 +14,10 @@ use crate::syscall::Syscall;
 ///
 /// A hook that runs before the call may change `call`, also its paths; a rewritten path is resolved, routed and checked
 /// once more, after the hooks. What else it changes is ignored. Hooks that run after it see the outcome and cannot change it.
+///
+/// A transaction is no call of its own here: hooks see each of its operations as the syscall that it is, one after the other and all with the same `op_id`. Refusing one refuses
+/// all, and the outcome of each is that of the whole. Who weighs is asked once, with the first operation that it wants, about all of them together; observers hear
+/// of each operation, with the same LSN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HookContext {

@@ -3,6 +3,7 @@
 //! Everything here is data: it can be compared, printed and sent. The only behaviour is validation. Structs are made by their
 //! constructors and builders, so that a new field breaks nobody.
 
+mod conflict;
 mod content;
 mod effect;
 mod error;
@@ -16,6 +17,7 @@ mod receipt;
 pub mod syscall;
 mod time;
 
+pub use conflict::{Conflict, Found};
 pub use content::ContentId;
 pub use effect::{Effect, Holding, Weighed};
 pub use error::{Errno, Error, ErrorKind, Executed, Op, Result};

@@ -262,8 +262,38 @@ fn watch() -> impl Strategy<Value = Syscall> {
     })
 }
 
-fn syscall() -> impl Strategy<Value = Syscall> {
-    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(),]
+fn tx_op() -> BoxedStrategy<Option<TxOp>> {
+    prop_oneof![setattr(), two_paths(), unlink(), write()]
+        .prop_map(|call| match call {
+            Syscall::Setattr(call) => Some(call.into()),
+            Syscall::Rename(call) => Some(call.into()),
+            Syscall::Unlink(call) => Some(call.into()),
+            Syscall::Write(call) => Some(call.into()),
+            _ => None,
+        })
+        .boxed()
+}
+
+fn tx() -> BoxedStrategy<Syscall> {
+    (vec(tx_op(), 0..5), op_id())
+        .prop_map(|(ops, op_id)| {
+            let mut call = ops.into_iter().flatten().fold(SysTx::new(), SysTx::with);
+            call.op_id = op_id;
+            call.into()
+        })
+        .boxed()
+}
+
+fn conflict() -> impl Strategy<Value = Conflict> {
+    let there = (any::<u64>(), any::<u64>(), option::of(content_id()))
+        .prop_map(|(version, generation, content_id)| Found::Entry { version, generation, content_id });
+    (precondition(), prop_oneof![Just(Found::Nothing), there])
+        .prop_map(|(expected, found)| Conflict::new(expected, found))
+}
+
+fn syscall() -> BoxedStrategy<Syscall> {
+    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(), tx(),]
+        .boxed()
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -286,11 +316,16 @@ fn error() -> impl Strategy<Value = Error> {
         ErrorKind::StoreFull,
         ErrorKind::Crashed,
     ]);
-    (path(), kinds, option::of(".{0,20}"), any::<bool>()).prop_map(|(path, kind, cause, unknown)| {
-        let error = Error::new(Op::Rename, &path, kind);
-        let error = cause.map_or(error.clone(), |cause| error.because(cause));
-        if unknown { error.outcome_unknown() } else { error }
-    })
+    let within = (option::of(0_usize..2_000), option::of(conflict()));
+    (path(), kinds, option::of(".{0,20}"), any::<bool>(), within).prop_map(
+        |(path, kind, cause, unknown, within)| {
+            let error = Error::new(Op::Rename, &path, kind);
+            let error = within.0.map_or(error.clone(), |item| error.at_item(item));
+            let error = within.1.map_or(error.clone(), |conflict| error.with_conflict(conflict));
+            let error = cause.map_or(error.clone(), |cause| error.because(cause));
+            if unknown { error.outcome_unknown() } else { error }
+        },
+    )
 }
 
 proptest! {
@@ -314,7 +349,7 @@ proptest! {
         check(&written);
         check(&Answer::from(written.clone()));
         prop_assert_eq!(SysWrite::from_answer(written.clone().into()), Some(written.clone()));
-        prop_assert_eq!(SysRead::from_answer(written.into()), None);
+        prop_assert_eq!(SysRead::from_answer(written.clone().into()), None);
         let mut set = SetattrDone::new(numbers.1, vec![Attribute::Mode, Attribute::Owner], metadata.clone(), receipt);
         check(&set);
         set.swapped = Some(DriverSwapped::new(1, 2));
@@ -323,6 +358,14 @@ proptest! {
         check(&Copied::new(numbers.1, metadata.clone(), receipt));
         check(&Unlinked::new(metadata.entry_type, numbers.0, receipt));
         check(&ReadData::new(data, metadata.clone()));
+        let results = vec![
+            written.into(),
+            Unlinked::new(metadata.entry_type, numbers.0, receipt).into(),
+            Renamed::new(numbers.1, metadata.clone(), receipt).into(),
+            SetattrDone::new(numbers.1, vec![Attribute::Mode], metadata.clone(), receipt).into(),
+        ];
+        check(&Answer::from(Transacted::new(results, receipt)));
+        check(&Transacted::before(receipt));
         let mut entry = DirEntry::new(metadata.path.clone(), metadata.entry_type, metadata.file_id);
         entry.metadata = Some(metadata.clone());
         check(&Listing::new(vec![entry], Some(Cursor(metadata.path.clone()))));

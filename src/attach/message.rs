@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
-use nexus_messages::syscall::{Answer, Place, SysRead, SysWrite, Syscall};
+use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
 use nexus_messages::{Caller, Error, FileMetadata, VPath};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -240,6 +240,10 @@ impl Call {
                 body
             }
             Request::Stream(Streaming::Piece(_, data)) => vec![std::mem::take(data)],
+            Request::Syscall(Syscall::Tx(call)) => {
+                shorten(call);
+                contents_of(call).map(std::mem::take).collect()
+            }
             _ => Vec::new(),
         };
         let head = encode(&Self { caller, request, lengths: lengths(&body) })?;
@@ -260,6 +264,15 @@ impl Call {
             Request::Stream(Streaming::Piece(_, data)) => {
                 *data = contents.pop().ok_or_else(misfit)?;
                 if !contents.is_empty() {
+                    return Err(misfit());
+                }
+            }
+            Request::Syscall(Syscall::Tx(call)) => {
+                let mut contents = contents.into_iter();
+                for place in contents_of(call) {
+                    *place = contents.next().ok_or_else(misfit)?;
+                }
+                if contents.next().is_some() {
                     return Err(misfit());
                 }
             }
@@ -306,6 +319,29 @@ impl Reply {
     }
 }
 
+/// All contents of a transaction, in their order.
+fn contents_of(call: &mut SysTx) -> impl Iterator<Item = &mut Bytes> {
+    call.ops.iter_mut().flat_map(|op| {
+        let (data, replaced) = match op {
+            TxOp::Write(SysWrite { data, place: Place::Instead { of, .. }, .. }) => (&mut data[..], Some(of)),
+            TxOp::Write(SysWrite { data, .. }) => (&mut data[..], None),
+            _ => (&mut [][..], None),
+        };
+        data.iter_mut().chain(replaced)
+    })
+}
+
+/// Puts together what is given in more parts than one message has room for.
+fn shorten(call: &mut SysTx) {
+    if contents_of(call).count() > CONTENTS_MAX {
+        for op in &mut call.ops {
+            if let TxOp::Write(SysWrite { data, .. }) = op {
+                *data = vec![data.concat().into()];
+            }
+        }
+    }
+}
+
 fn lengths(body: &[Bytes]) -> Vec<u64> {
     body.iter().map(|content| content.len() as u64).collect()
 }
@@ -341,7 +377,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 
 #[cfg(test)]
 mod tests {
-    use nexus_messages::syscall::{ReadData, SysStat};
+    use nexus_messages::syscall::{ReadData, SysStat, SysUnlink};
     use nexus_messages::{EntryType, ErrorKind, FileId, Op, Timestamp, ZoneId};
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -372,6 +408,10 @@ mod tests {
         check_call(SysWrite::vectored(path(), vec!["a".into(), "".into(), "bcd".into()]), 4);
         check_call(SysWrite::vectored(path(), vec![]), 0);
         check_call(SysWrite::edit(path(), vec![1; 300], vec![2; 200]).all(), 500);
+        let edit = SysWrite::edit(path(), vec![1; 300], vec![2; 200]);
+        let vectored = SysWrite::vectored(path(), vec!["a".into(), "".into(), "bcd".into()]);
+        check_call(SysTx::new().with(edit).with(SysUnlink::at(path())).with(vectored), 504);
+        check_call(SysTx::new(), 0);
     }
 
     #[test]

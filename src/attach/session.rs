@@ -487,6 +487,7 @@ async fn execute(
             Syscall::Rename(call) => answer(kernel, caller, call).await,
             Syscall::Unlink(call) => answer(kernel, caller, call).await,
             Syscall::Copy(call) => answer(kernel, caller, call).await,
+            Syscall::Tx(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

@@ -15,4 +15,5 @@ mod services;
 mod serving;
 mod statuses;
 mod tours;
+mod transactions;
 mod watching;

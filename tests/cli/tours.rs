@@ -24,6 +24,11 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
     assert_eq!(names.iter().filter(|name| **name == "kill").count(), 6);
     let kills = steps.iter().find(|step| step["step"] == "kills").expect("primitives are killed");
     assert_eq!(kills["failed"], 0);
+    let together = steps.iter().find(|step| step["step"] == "tx").expect("two agents commit");
+    let won: u64 = together["won"].as_array().expect("two counts").iter().filter_map(Value::as_u64).sum();
+    assert_eq!(together["rounds"].as_u64(), Some(won));
+    let told = together["told"].as_str().expect("it is a text");
+    assert!(told.contains("expected version 20, found version 21"), "{told}");
     let policy = steps.iter().find(|step| step["step"] == "policy").expect("policies are swapped");
     assert_eq!((&policy["tried"], &policy["passed"], &policy["failed"]), (&15.into(), &0.into(), &0.into()));
     for crash in steps.iter().filter(|step| step["step"] == "kill -9") {

@@ -55,6 +55,8 @@ pub(crate) enum Call {
         recursive: bool,
         limit: u32,
     },
+    /// Writes, sets, renames and unlinks as one.
+    Tx(Vec<Call>),
     /// The kernel is stopped, and another one started on what it left.
     Reopen,
 }
@@ -147,7 +149,8 @@ fn expected(versions: bool) -> impl Strategy<Value = Expected> {
     ]
 }
 
-fn set() -> impl Strategy<Value = Call> {
+/// Links are made when `links`.
+fn set(links: bool) -> impl Strategy<Value = Call> {
     let parents = || select(vec![Parents::Implied, Parents::Made, Parents::Required]);
     let mode = || prop::option::of(select(vec![0o644u32, 0o755, 0o600, 0o700]));
     let entry =
@@ -201,11 +204,22 @@ fn set() -> impl Strategy<Value = Call> {
             mode: None,
         }
     });
-    prop_oneof![4 => entry, 2 => attributes, 3 => link]
+    prop_oneof![4 => entry, 2 => attributes, if links { 3 } else { 0 } => link]
 }
 
-/// Any call. `versions`: whether preconditions may ask for a version.
-pub(crate) fn call(versions: bool) -> impl Strategy<Value = Call> {
+/// What calls there are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Calls {
+    /// Whether preconditions may ask for a version.
+    pub(crate) versions: bool,
+    /// Whether links are made.
+    pub(crate) links: bool,
+    /// How often there is a transaction, among about fifty other calls.
+    pub(crate) transactions: u32,
+}
+
+/// A call that can be an operation of a transaction.
+fn change(Calls { versions, links, .. }: Calls) -> impl Strategy<Value = Call> {
     let write = (path(), data(), place(), create(), expected(versions)).prop_map(
         |(path, data, (place, truncate), create, expected)| Call::Write {
             path,
@@ -226,6 +240,12 @@ pub(crate) fn call(versions: bool) -> impl Strategy<Value = Call> {
             Call::Unlink { path, recursive, expect, expected }
         },
     );
+    prop_oneof![10 => write, 12 => set(links), 10 => rename, 6 => unlink].boxed()
+}
+
+/// Any call.
+pub(crate) fn call(calls: Calls) -> impl Strategy<Value = Call> {
+    let transaction = prop::collection::vec(change(calls), 1..5).prop_map(Call::Tx);
     let copy = (path(), path(), prop::bool::weighted(0.8)).prop_map(|(from, to, replace)| Call::Copy {
         from,
         to,
@@ -241,10 +261,8 @@ pub(crate) fn call(versions: bool) -> impl Strategy<Value = Call> {
         limit,
     });
     prop_oneof![
-        10 => write,
-        12 => set(),
-        10 => rename,
-        6 => unlink,
+        38 => change(calls),
+        calls.transactions => transaction,
         4 => copy,
         2 => stat,
         2 => read,

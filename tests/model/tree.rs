@@ -27,6 +27,8 @@ pub(crate) struct Tree {
     /// Whether parents exist by implication, files have versions and so on: mounts whose names are rows. On the others, parents are made, and
     /// the backend has no versions.
     rows: bool,
+    /// Within a transaction, implicit directories stay.
+    within: bool,
 }
 
 fn directory(implicit: bool) -> Node {
@@ -81,7 +83,7 @@ impl Node {
 
 impl Tree {
     pub(crate) fn new(rows: bool) -> Self {
-        Self { root: directory(false), rows }
+        Self { root: directory(false), rows, within: false }
     }
 
     pub(crate) fn get(&self, at: &[String]) -> Option<&Node> {
@@ -122,6 +124,9 @@ impl Tree {
 
     /// Lets the implicit directories above `at` go that hold nothing.
     fn prune(&mut self, at: &[String]) {
+        if self.within {
+            return;
+        }
         for depth in (1..at.len()).rev() {
             match self.get(&at[..depth]) {
                 Some(Node::Dir { children, implicit: true, .. }) if children.is_empty() => {
@@ -253,8 +258,43 @@ impl Tree {
                     }
                 }
             }
+            Call::Tx(calls) => self.transact(calls),
             Call::Reopen => Ok(String::new()),
         }
+    }
+
+    /// One call after the other; then the implicit directories go that hold nothing.
+    fn transact(&mut self, calls: &[Call]) -> Answer {
+        if !self.rows {
+            return Err(CrossMount);
+        }
+        self.within = true;
+        let mut told = Vec::new();
+        for call in calls {
+            if matches!(call, Call::Unlink { path, .. } if path == "/") {
+                return Err(Busy);
+            }
+            told.push(self.call(call)?);
+        }
+        self.within = false;
+        self.sweep();
+        Ok(told.join("\n"))
+    }
+
+    fn sweep(&mut self) {
+        let mut all = self.below(&[]);
+        // What is below a directory comes behind it.
+        while let Some(at) = all.pop() {
+            if matches!(self.get(&at), Some(Node::Dir { children, implicit: true, .. }) if children.is_empty())
+            {
+                self.take(&at);
+            }
+        }
+    }
+
+    /// Whether there is a link anywhere.
+    pub(crate) fn has_links(&self) -> bool {
+        self.below(&[]).iter().any(|at| matches!(self.get(at), Some(Node::Link { .. })))
     }
 
     fn write(

@@ -378,3 +378,50 @@ fn damage_is_told_and_a_torn_end_is_not_damage() {
     assert_eq!(store.damage(), &[]);
     assert_eq!(store.list("k", None, 9).unwrap(), ["k0", "k1", "k2"]);
 }
+
+/// What a content means is the business of who addresses it by its hash; everything else is checked here.
+#[test]
+fn a_changed_byte_anywhere_is_never_a_panic_and_never_another_blob() {
+    let disk = SimDisk::new(1);
+    let store = open(disk.folder()).unwrap();
+    for n in 0..30 {
+        put(&store, &format!("k{n:02}"), &content(n, 300)).unwrap();
+    }
+    drop(store);
+    disk.crash_by(1);
+    let without_index = disk.copy();
+    for run in disk.paths().iter().filter(|path| path.ends_with(".index")) {
+        without_index.folder().remove(run).unwrap();
+    }
+    without_index.crash_by(1);
+    assert!(change_each_byte(&disk) < change_each_byte(&without_index));
+}
+
+/// Gives how often the damage was told when the store was opened.
+fn change_each_byte(disk: &SimDisk) -> usize {
+    let mut told = 0;
+    for path in disk.paths() {
+        let len = disk.content(&path).unwrap().len() as u64;
+        for at in (0..len).step_by(149).chain(len.saturating_sub(100)..len) {
+            let disk = disk.copy();
+            assert!(disk.damage(&path, at, |byte| byte ^ 0x41, 1));
+            let store = open(disk.folder()).unwrap();
+            let is_told = !store.damage().is_empty();
+            for n in 0..30 {
+                match store.get(&format!("k{n:02}"), ByteRange::ALL) {
+                    Ok(Some(found)) => {
+                        let expected = content(n, 300);
+                        let wrong = found.iter().zip(&expected).filter(|(found, expected)| found != expected);
+                        assert!(found.len() == 300 && wrong.count() <= 1, "{path} at {at}: k{n:02}");
+                    }
+                    Ok(None) => assert!(is_told, "{path} at {at}: k{n:02} is gone"),
+                    Err(error) => {
+                        assert!(matches!(error, StoreError::Corrupt { .. }), "{path} at {at}: {error}");
+                    }
+                }
+            }
+            told += usize::from(is_told);
+        }
+    }
+    told
+}

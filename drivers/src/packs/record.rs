@@ -1,4 +1,4 @@
-//! What is written into segments: a header each, and records.
+//! What is written into segments: a header each, twice, and records.
 //!
 //! ```text
 //! segment   magic 8 | number 8 | salt 16 | previous 8 | previous end 8 | copied 8 | checksum 16

@@ -31,14 +31,23 @@ pub(super) fn number(name: &str) -> Option<u64> {
     u64::from_str_radix(hex, 16).ok().filter(|number| self::name(*number) == name)
 }
 
+/// Where a segment's header is: twice, in sectors far from each other, because without it nothing in the segment can be read.
+pub(super) const HEADERS_AT: [u64; 2] = [0, ALIGN / 2];
+
 /// What the segment in `file` says of itself; none when it does not say it whole.
 pub(super) fn header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
-    let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    if file.len()? < bytes.len() as u64 {
-        return Ok(None);
+    let len = file.len()?;
+    for at in HEADERS_AT {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        if at + bytes.len() as u64 > len {
+            break;
+        }
+        file.read_at(at, &mut bytes)?;
+        if let Some(header) = SegmentHeader::decode(&bytes) {
+            return Ok(Some(header));
+        }
     }
-    file.read_at(0, &mut bytes)?;
-    Ok(SegmentHeader::decode(&bytes))
+    Ok(None)
 }
 
 /// The record at `offset`, if there is one and it ends by `end`. Its content is not looked at.

@@ -371,7 +371,10 @@ impl Store {
                 previous_end: log.last.offset,
                 copied: log.copied,
             };
-            bytes.extend_from_slice(&header.encode());
+            for at in segment::HEADERS_AT {
+                bytes.resize(usize::try_from(at).unwrap_or_default(), 0);
+                bytes.extend_from_slice(&header.encode());
+            }
             bytes.resize(usize::try_from(ALIGN).unwrap_or_default(), 0);
         }
         // Segments are far shorter than what 32 bits can say.

@@ -2,6 +2,8 @@
 //!
 //! Decoding never panics: what cannot be read is told as corrupt.
 
+use std::borrow::Cow;
+
 use nexus_kernel::hal::{Entry, LogRecord, StoreError, TreeId};
 use nexus_messages::{Lsn, OpId};
 
@@ -13,6 +15,12 @@ const RECORD_VERSION: u8 = 1;
 
 /// Set in a log record whose operation may come again; its identity follows in front of the record.
 const REPEATABLE: u8 = 1;
+
+/// Set in the log record of a transaction: its operations follow behind the record. Without it they are left out, as before there were any.
+const ITEMS: u8 = 2;
+
+/// How the operations of what is no transaction are written.
+const NO_ITEMS: [u8; 1] = [0];
 
 /// The name of the store's format among the numbers.
 pub(super) const FORMAT: &[u8] = b"format";
@@ -76,19 +84,36 @@ pub(super) fn encode_record(entry: &Entry, lsn: Lsn) -> Result<Vec<u8>, StoreErr
         bytes[1] = REPEATABLE;
         bytes.extend_from_slice(&op_key(entry.op_id));
     }
-    postcard::to_extend(&LogRecord::of(entry, lsn), bytes)
-        .map_err(|e| StoreError::Backend { what: "writing a log record".into(), cause: e.to_string() })
+    let unwritable = |e: postcard::Error| StoreError::Backend {
+        what: "writing a log record".into(),
+        cause: e.to_string(),
+    };
+    let mut bytes = postcard::to_extend(&LogRecord::of(entry, lsn), bytes).map_err(unwritable)?;
+    if entry.items.is_empty() {
+        // The last field, of which nothing but its length is there.
+        bytes.truncate(bytes.len() - NO_ITEMS.len());
+    } else {
+        bytes[1] |= ITEMS;
+    }
+    Ok(bytes)
 }
 
 pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogRecord, StoreError> {
     let what = || format!("record {lsn} of the log of tree {}", tree.0);
     let body = body_of(bytes, &what)?;
-    let rest = match body.split_first() {
-        Some((&REPEATABLE, rest)) if rest.len() >= 16 => &rest[16..],
-        Some((0, rest)) => rest,
-        _ => return Err(corrupt(what(), "a broken head".into())),
+    let broken = || corrupt(what(), "a broken head".into());
+    let (flags, rest) =
+        body.split_first().filter(|(flags, _)| **flags <= REPEATABLE | ITEMS).ok_or_else(broken)?;
+    let rest = if flags & REPEATABLE == 0 { rest } else { rest.get(16..).ok_or_else(broken)? };
+    let whole = match flags & ITEMS {
+        0 => Cow::Owned([rest, &NO_ITEMS].concat()),
+        _ => Cow::Borrowed(rest),
     };
-    let record: LogRecord = postcard::from_bytes(rest).map_err(|e| corrupt(what(), e.to_string()))?;
+    let (record, left): (LogRecord, _) =
+        postcard::take_from_bytes(&whole).map_err(|e| corrupt(what(), e.to_string()))?;
+    if !left.is_empty() {
+        return Err(corrupt(what(), format!("{} bytes behind it", left.len())));
+    }
     if record.lsn != lsn {
         return Err(corrupt(what(), format!("record {}", record.lsn)));
     }
@@ -99,7 +124,8 @@ pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogR
 pub(super) fn repeatable_op(bytes: &[u8]) -> Option<OpId> {
     let (head, rest) = bytes.split_first_chunk::<2>()?;
     let op_id = rest.first_chunk::<16>()?;
-    (*head == [RECORD_VERSION, REPEATABLE]).then(|| OpId(u128::from_be_bytes(*op_id)))
+    let [version, flags] = *head;
+    (version == RECORD_VERSION && flags & REPEATABLE != 0).then(|| OpId(u128::from_be_bytes(*op_id)))
 }
 
 fn body_of<'a>(bytes: &'a [u8], what: &dyn Fn() -> String) -> Result<&'a [u8], StoreError> {
@@ -120,6 +146,7 @@ fn corrupt(what: String, found: String) -> StoreError {
 mod tests {
     use std::sync::Arc;
 
+    use nexus_kernel::hal::LogItem;
     use nexus_messages::{Op, Timestamp, VPath};
     use proptest::prelude::*;
 
@@ -134,6 +161,7 @@ mod tests {
             op: Op::Rename,
             path: VPath::parse("/a").unwrap(),
             other: Some(VPath::parse("/b/c").unwrap()),
+            items: Vec::new(),
             at: Timestamp(5),
             preconditions: vec![],
             changes: vec![],
@@ -148,6 +176,34 @@ mod tests {
             assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), LogRecord::of(&entry, Lsn(9)));
             assert_eq!(repeatable_op(&bytes), repeatable.then_some(entry.op_id));
             assert!(matches!(decode_record(TreeId(3), Lsn(8), &bytes), Err(StoreError::Corrupt { .. })));
+        }
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_transactions_can_be_read_and_is_what_is_written() {
+        let entry = entry(false);
+        let old = (
+            Lsn(9),
+            entry.op_id,
+            entry.caller.clone(),
+            entry.op,
+            entry.path.clone(),
+            entry.other.clone(),
+            entry.at,
+        );
+        let old = postcard::to_extend(&old, vec![RECORD_VERSION, 0]).unwrap();
+        assert_eq!(decode_record(TreeId(3), Lsn(9), &old).unwrap(), LogRecord::of(&entry, Lsn(9)));
+        assert_eq!(encode_record(&entry, Lsn(9)).unwrap(), old);
+    }
+
+    #[test]
+    fn the_record_of_a_transaction_has_its_operations() {
+        let item = LogItem { op: Op::Write, path: VPath::parse("/x").unwrap(), other: None };
+        for repeatable in [false, true] {
+            let entry = Entry { op: Op::Tx, items: vec![item.clone(), item.clone()], ..entry(repeatable) };
+            let bytes = encode_record(&entry, Lsn(9)).unwrap();
+            assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), LogRecord::of(&entry, Lsn(9)));
+            assert_eq!(repeatable_op(&bytes), repeatable.then_some(entry.op_id));
         }
     }
 

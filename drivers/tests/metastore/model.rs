@@ -119,6 +119,7 @@ fn entries() -> impl Strategy<Value = Entry> {
             op: Op::Write,
             path: VPath::root(),
             other: None,
+            items: Vec::new(),
             at: Timestamp(1),
             preconditions,
             changes,

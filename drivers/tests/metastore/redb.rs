@@ -31,6 +31,7 @@ fn batch(changes: Vec<Change>) -> Batch {
         op: Op::Write,
         path: VPath::root(),
         other: None,
+        items: Vec::new(),
         at: Timestamp(1),
         preconditions: vec![],
         changes,

@@ -1,19 +1,22 @@
 //! What packed blobs promise on the real disk: how many share a flush is counted beside the core, on a simulated one.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use nexus_actors::block_on;
+use nexus_actors::{Env, HostConfig, block_on};
 use nexus_drivers::cas::Cas;
 use nexus_drivers::packs::{PACKED_BYTES_MAX, Packs};
+use nexus_kernel::hal::conformance::object_store::content::Damage;
 use nexus_kernel::hal::{ContentStore, StoreError, Transport};
 use nexus_messages::syscall::ByteRange;
 
 use super::subjects::{cas_local, cas_packs, damaged, id_of, packs, pool, wait};
-use nexus_kernel::hal::conformance::object_store::content::Damage;
 
 fn blob(n: usize, len: usize) -> Bytes {
     (0..len).map(|at| (at / 3 + n).to_le_bytes()[0]).collect()
@@ -39,6 +42,32 @@ fn many_blobs_at_once_share_a_file_and_are_there_after_reopening() {
         assert_eq!(wait(store.get(key, ByteRange::ALL)).unwrap(), data[0]);
     }
     assert_eq!(wait(store.list("k/", None, 999)).unwrap().len(), 200);
+}
+
+#[test]
+fn what_waits_for_the_threads_of_its_mount_is_one_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = Env::host(HostConfig::default()).unwrap();
+    let pool = env.pool("test", 1, 1_024);
+    let store = block_on(Packs::open(folder.path(), pool.clone(), 1)).unwrap();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let mut busy = Box::pin(pool.run(move || left.recv()));
+    let blobs: Vec<_> = (0..64).map(|n| (format!("k/{n:03}"), [blob(n, 32 << 10)])).collect();
+    let mut puts = Box::pin(join_all(blobs.iter().map(|(key, data)| store.put(key, data))));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(busy.as_mut().poll(&mut cx).is_pending() && puts.as_mut().poll(&mut cx).is_pending());
+    leave.send(()).unwrap();
+    assert!(block_on(puts).into_iter().all(|put| put.is_ok()));
+    // Each record says up to where all was flushed when its batch was written.
+    let segment = fs::read_dir(folder.path().join("packs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "pack"));
+    let bytes = fs::read(segment.unwrap()).unwrap();
+    let records: Vec<_> = bytes.windows(4).enumerate().filter(|(_, part)| part == b"nxr\x01").collect();
+    let flushed: BTreeSet<_> = records.iter().map(|(at, _)| &bytes[at + 12..at + 16]).collect();
+    assert_eq!((records.len(), flushed.len()), (64, 1));
+    env.stop();
 }
 
 #[test]

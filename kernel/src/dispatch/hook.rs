@@ -75,16 +75,16 @@ pub struct OpSet(u64);
 /// How many operations an [`OpSet`] has room for.
 pub(super) const OPS_MAX: u32 = 40;
 
-const _: () = assert!((Op::Service as u32) < OPS_MAX);
+const _: () = assert!((Op::Tx as u32) < OPS_MAX);
 
 impl OpSet {
     /// No operation.
     pub const NONE: Self = Self(0);
     /// Every operation.
     pub const ALL: Self = Self((1 << OPS_MAX) - 1);
-    /// The syscalls that change something.
+    /// The syscalls that change something. Of a transaction hooks see the operations, each as the syscall that it is, and never the whole.
     pub const MUTATIONS: Self =
-        Self::NONE.and(Op::Setattr).and(Op::Rename).and(Op::Unlink).and(Op::Write).and(Op::Copy);
+        Self::NONE.and(Op::Setattr).and(Op::Rename).and(Op::Unlink).and(Op::Write).and(Op::Copy).and(Op::Tx);
 
     /// The set with `op` in it.
     #[must_use]
@@ -102,6 +102,16 @@ impl OpSet {
     #[inline]
     pub const fn contains(self, op: Op) -> bool {
         self.0 & 1 << op as u32 != 0
+    }
+
+    /// Those in the set that are among these bits, too.
+    pub(super) const fn among(self, bits: u64) -> Self {
+        Self(self.0 & bits)
+    }
+
+    /// Whether an operation is in both sets.
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Whether the set is empty.

@@ -28,7 +28,7 @@ pub use hook::{
 };
 pub(crate) use messages::Cover;
 pub use messages::{ListHooks, Register, ReplaceHooks, Unregister};
-pub(crate) use passage::{Passage, Wants};
+pub(crate) use passage::{Passage, Shown, Wants};
 pub use pattern::{PATTERN_DEPTH_MAX, Pattern, PatternError};
 pub use table::{HOOKS_MAX, HookError, HookInfo, HookTable};
 pub use view::{DispatchView, HookRefusal, HookSummary, PublishedHooks};

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, Lease, Panicked};
-use nexus_messages::{
-    Caller, Effect, ErrorKind, Event, HookContext, Lsn, Op, Outcome, VPath, Verdict, Weighed,
-};
+use nexus_messages::{Caller, Effect, ErrorKind, Event, HookContext, Lsn, Outcome, VPath, Verdict, Weighed};
 use parking_lot::Mutex;
 
-use super::hook::{Interceptor, Resolution};
+use super::hook::{Interceptor, OpSet, Resolution};
 use super::services::Covered;
-use super::view::{DispatchView, HookRefusal, Of, Place, PublishedHooks, Ready};
+use super::view::{DispatchView, HookRefusal, Of, Place, Placed, PublishedHooks, Ready};
 use crate::caught::{catch, catch_async};
 use crate::registry::Active;
 use crate::service::{After, Before, Generation, OnLate, Run, Weigh};
@@ -29,12 +27,19 @@ const ATTEMPTS_MAX: usize = 64;
 /// Which hooks a call may meet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wants {
-    /// Interceptors of this operation.
-    pub(crate) op: Option<Op>,
+    /// Interceptors of these operations.
+    pub(crate) ops: OpSet,
     /// Resolvers.
     pub(crate) resolvers: bool,
     /// Observers.
     pub(crate) observers: bool,
+}
+
+impl Wants {
+    /// Whether there is any.
+    pub(crate) fn any(self) -> bool {
+        !self.ops.is_empty() || self.resolvers || self.observers
+    }
 }
 
 /// A call's way through the hooks.
@@ -44,9 +49,22 @@ pub(crate) struct Passage {
     pins: Vec<Option<Lease<Active>>>,
     /// The numbers of the versions that the call has left for a while, in the places of their leases.
     aside: Vec<Option<u64>>,
-    /// How many interceptors let the call pass.
-    passed: usize,
     weighed: Mutex<WeighedBy>,
+}
+
+/// A call as the interceptors are shown it. A transaction has one for each of its operations.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) context: HookContext,
+    /// How many interceptors let it pass.
+    passed: usize,
+}
+
+impl Shown {
+    /// A call that no interceptor has seen yet.
+    pub(crate) fn new(context: HookContext) -> Self {
+        Self { context, passed: 0 }
+    }
 }
 
 /// What the interceptors let pass when they weighed the call.
@@ -55,6 +73,15 @@ struct WeighedBy {
     /// By the interceptors' numbers.
     effects: Vec<(usize, Arc<Effect>)>,
     lsn: Option<Lsn>,
+}
+
+/// One that weighs, and the call that it is shown.
+struct Weighing<'a> {
+    number: usize,
+    hook: &'a Ready<dyn Interceptor>,
+    version: &'a Generation,
+    weigh: &'a Weigh,
+    cx: &'a HookContext,
 }
 
 /// Why the hook of a service gave no verdict.
@@ -75,7 +102,7 @@ impl PublishedHooks {
             let view = self.view();
             let mut pins = Vec::with_capacity(view.covered().len());
             for service in view.covered() {
-                let wanted = service.wants(wants.op, wants.resolvers, wants.observers);
+                let wanted = service.wants(wants.ops, wants.resolvers, wants.observers);
                 // A service's own calls pass its hooks by, and must not wait before its own gate.
                 if !wanted || *service.owner == *caller.agent {
                     pins.push(None);
@@ -91,7 +118,7 @@ impl PublishedHooks {
                 }
                 pins.push(Some(lease));
             }
-            return Ok(Passage { view, pins, aside: Vec::new(), passed: 0, weighed: Mutex::default() });
+            return Ok(Passage { view, pins, aside: Vec::new(), weighed: Mutex::default() });
         }
         let reason = "the hooks changed under the call again and again".to_owned();
         Err(HookRefusal::Refused { hook: "dispatch".into(), kind: ErrorKind::Busy, reason })
@@ -100,7 +127,7 @@ impl PublishedHooks {
     /// Tells the observers of `event`, which is of no call's passage.
     pub(crate) async fn tell(&self, event: &Event) {
         if self.summary().has_observers(event.kind) {
-            let wants = Wants { op: None, resolvers: false, observers: true };
+            let wants = Wants { ops: OpSet::NONE, resolvers: false, observers: true };
             match self.enter(&event.caller, wants).await {
                 Ok(passage) => passage.observe(event),
                 Err(why) => tracing::error!(%why, path = %event.path, "an event was told to nobody"),
@@ -110,11 +137,10 @@ impl PublishedHooks {
 }
 
 impl Passage {
-    /// A way through the hooks of modules alone, as of a call that all of them let pass.
+    /// A way through the hooks of modules alone.
     #[cfg(test)]
     pub(super) fn of(view: DispatchView) -> Self {
-        let passed = view.interceptors.len();
-        Self { view: Arc::new(view), pins: Vec::new(), aside: Vec::new(), passed, weighed: Mutex::default() }
+        Self { view: Arc::new(view), pins: Vec::new(), aside: Vec::new(), weighed: Mutex::default() }
     }
 
     /// Leaves the versions that the call met, for one that replaces or removes a service: it would wait for itself to leave.
@@ -173,10 +199,11 @@ impl Passage {
     }
 
     /// Runs the interceptors before the call, in their order, until one refuses. Each sees the call as the one before it left it.
-    pub(crate) async fn before(&mut self, cx: &mut HookContext) -> Result<(), HookRefusal> {
+    pub(crate) async fn before(&mut self, shown: &mut Shown) -> Result<(), HookRefusal> {
         let view = self.view.clone();
+        let Shown { context: cx, passed } = shown;
         for (number, placed) in view.interceptors.iter().enumerate() {
-            self.passed = number;
+            *passed = number;
             if !placed.wants(cx) {
                 continue;
             }
@@ -192,30 +219,29 @@ impl Passage {
                 return Err(hook.refused(kind, reason));
             }
         }
-        self.passed = view.interceptors.len();
+        *passed = view.interceptors.len();
         Ok(())
     }
 
-    /// Whether an interceptor of the call weighs it.
-    pub(crate) fn weighs(&self, cx: &HookContext) -> bool {
-        self.weighing(cx).next().is_some()
+    /// Whether an interceptor of the calls weighs them.
+    pub(crate) fn weighs(&self, shown: &[Shown]) -> bool {
+        self.weighing(shown).next().is_some()
     }
 
-    fn weighing(
-        &self,
-        cx: &HookContext,
-    ) -> impl Iterator<Item = (usize, &Ready<dyn Interceptor>, &Generation, &Weigh)> {
+    /// Who weighs the calls, each with the first of them that it wants: it is shown all that they do together with that one.
+    fn weighing<'a>(&'a self, shown: &'a [Shown]) -> impl Iterator<Item = Weighing<'a>> {
         self.view.interceptors.iter().enumerate().filter_map(move |(number, placed)| {
             let Of::Service(place) = &placed.interceptor.hook else { return None };
             let (version, Run::Intercept { weigh: Some(weigh), .. }) = self.run(place)? else { return None };
-            placed.wants(cx).then_some((number, &placed.interceptor, version, &**weigh))
+            let cx = &shown.iter().find(|shown| placed.wants(&shown.context))?.context;
+            Some(Weighing { number, hook: &placed.interceptor, version, weigh: &**weigh, cx })
         })
     }
 
-    /// Lets the interceptors weigh what the call is about to do. May be called again, when that came to nothing.
-    pub(crate) fn weigh(&self, cx: &HookContext, effect: Effect) -> Result<(), HookRefusal> {
+    /// Lets the interceptors weigh what the calls are about to do together. May be called again, when that came to nothing.
+    pub(crate) fn weigh(&self, shown: &[Shown], effect: Effect) -> Result<(), HookRefusal> {
         let effect = Arc::new(effect);
-        for (number, hook, version, weigh) in self.weighing(cx) {
+        for Weighing { number, hook, version, weigh, cx } in self.weighing(shown) {
             // Out of the list while it is weighed: what is refused, or broke, has nothing reserved.
             let before = {
                 let mut weighed = self.weighed.lock();
@@ -290,50 +316,61 @@ impl Passage {
         }
     }
 
-    /// Runs the interceptors after the call, in the opposite order: those that let it pass, and those that only listen. None of them can change
+    /// Runs the interceptors after the calls, in the opposite order: those that let one pass, and those that only listen. None of them can change
     /// what came of it.
-    pub(crate) async fn after(&self, cx: &HookContext, outcome: &Outcome) {
-        for (number, placed) in self.view.interceptors.iter().enumerate().rev() {
-            if !placed.wants(cx) {
-                continue;
-            }
-            let hook = &placed.interceptor;
+    pub(crate) async fn after(&self, shown: &[Shown], outcome: &Outcome) {
+        for (call, number, placed) in self.listening(shown) {
+            let (hook, cx) = (&placed.interceptor, &shown[call].context);
             match &hook.hook {
-                Of::Module(module) if number < self.passed => {
+                Of::Module(module) if number < shown[call].passed => {
                     hook.log(catch_async(|| module.after(cx, outcome)).await);
                 }
                 Of::Module(_) => {}
-                Of::Service(place) => self.after_of_service(place, number, cx, outcome, true),
+                Of::Service(place) => self.after_of_service(place, number, shown, call, outcome, true),
             }
         }
     }
 
-    /// Tells the inline hooks that let the call pass that its caller has gone. They cannot wait, and need not.
-    pub(crate) fn gone(&self, cx: &HookContext, outcome: &Outcome) {
-        for (number, placed) in self.view.interceptors.iter().enumerate().rev() {
-            if let Of::Service(place) = &placed.interceptor.hook
-                && placed.wants(cx)
-            {
-                self.after_of_service(place, number, cx, outcome, false);
+    /// Tells the inline hooks that let a call pass that its caller has gone. They cannot wait, and need not.
+    pub(crate) fn gone(&self, shown: &[Shown], outcome: &Outcome) {
+        for (call, number, placed) in self.listening(shown) {
+            if let Of::Service(place) = &placed.interceptor.hook {
+                self.after_of_service(place, number, shown, call, outcome, false);
             }
         }
+    }
+
+    /// The interceptors that want the calls, with the places of both: the last call first, and of each the last interceptor.
+    fn listening<'a>(&'a self, shown: &'a [Shown]) -> impl Iterator<Item = (usize, usize, &'a Placed)> {
+        shown.iter().enumerate().rev().flat_map(move |(call, shown)| {
+            let interceptors = self.view.interceptors.iter().enumerate().rev();
+            interceptors
+                .filter(|(_, placed)| placed.wants(&shown.context))
+                .map(move |(number, placed)| (call, number, placed))
+        })
     }
 
     fn after_of_service(
         &self,
         place: &Place,
         number: usize,
-        cx: &HookContext,
+        all: &[Shown],
+        call: usize,
         outcome: &Outcome,
         mail: bool,
     ) {
+        let Shown { context: cx, passed } = &all[call];
         let Some((version, Run::Intercept { before, after: Some(after), .. })) = self.run(place) else {
             return;
         };
-        if before.is_some() && number >= self.passed {
+        if before.is_some() && number >= *passed {
             return;
         }
-        let weighed = {
+        // What was weighed was all together, and is settled once: with the call with which it was weighed.
+        let wants = |shown: &Shown| self.view.interceptors[number].wants(&shown.context);
+        let weighed = if all[..call].iter().any(wants) {
+            None
+        } else {
             let by = self.weighed.lock();
             let effect = by.effects.iter().find(|(other, _)| *other == number);
             effect.map(|(_, effect)| Weighed { effect: effect.clone(), lsn: by.lsn })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nexus_messages::{EventMask, Op};
+use nexus_messages::EventMask;
 
 use super::hook::OpSet;
 use crate::registry::Enlisted;
@@ -62,10 +62,8 @@ impl Covered {
     }
 
     /// Whether a call of `op` can meet any of its hooks.
-    pub(crate) fn wants(&self, op: Option<Op>, resolves: bool, observes: bool) -> bool {
-        op.is_some_and(|op| self.ops.contains(op))
-            || resolves && self.resolves
-            || observes && !self.events.is_empty()
+    pub(crate) fn wants(&self, ops: OpSet, resolves: bool, observes: bool) -> bool {
+        self.ops.meets(ops) || resolves && self.resolves || observes && !self.events.is_empty()
     }
 }
 

@@ -37,10 +37,10 @@ fn interceptors_run_by_order_then_by_registration_and_back_in_reverse() {
         log.interceptor("second"),
         log.interceptor("early").order(-1),
     ]);
-    let mut cx = reading("a", "/x");
-    block_on(passage.before(&mut cx)).unwrap();
+    let mut shown = [Shown::new(reading("a", "/x"))];
+    block_on(passage.before(&mut shown[0])).unwrap();
     assert_eq!(log.take(), ["before early", "before first", "before second", "before late"]);
-    block_on(passage.after(&cx, &ok()));
+    block_on(passage.after(&shown, &ok()));
     assert_eq!(log.take(), ["after late", "after second", "after first", "after early"]);
 }
 
@@ -49,7 +49,7 @@ fn a_refusal_stops_the_call_and_names_the_hook() {
     let log = Recorder::new();
     let refuses = log.moody("guard", OpSet::ALL, Mood::Refuses);
     let mut passage = passage(vec![log.interceptor("one"), refuses, log.interceptor("three")]);
-    let refused = block_on(passage.before(&mut reading("a", "/x"))).unwrap_err();
+    let refused = block_on(passage.before(&mut Shown::new(reading("a", "/x")))).unwrap_err();
     assert_eq!(
         refused,
         HookRefusal::Refused { hook: "guard".into(), kind: ErrorKind::Refused, reason: "not today".into() }
@@ -63,13 +63,17 @@ fn a_panic_before_the_call_refuses_it_and_one_after_it_changes_nothing() {
     for mood in [Mood::Panics, Mood::PanicsLate] {
         let hooks = || vec![log.interceptor("one"), log.moody("broken", OpSet::ALL, mood)];
         let mut refusing = passage(hooks());
-        let refused = block_on(refusing.before(&mut reading("a", "/x"))).unwrap_err();
+        let mut shown = [Shown::new(reading("a", "/x"))];
+        let refused = block_on(refusing.before(&mut shown[0])).unwrap_err();
         assert!(matches!(&refused, HookRefusal::Panicked { hook, message }
             if &**hook == "broken" && message.starts_with("broken is broken")));
         log.take();
-        block_on(refusing.after(&reading("a", "/x"), &ok()));
+        block_on(refusing.after(&shown, &ok()));
         assert_eq!(log.take(), ["after one"], "those that let it pass hear of the refusal");
-        block_on(passage(hooks()).after(&reading("a", "/x"), &ok()));
+        let calm = vec![log.interceptor("one"), log.interceptor("broken")];
+        block_on(passage(calm).before(&mut shown[0])).unwrap();
+        log.take();
+        block_on(passage(hooks()).after(&shown, &ok()));
         assert_eq!(log.take(), ["after broken", "after one"], "those behind it are told all the same");
     }
 }
@@ -81,9 +85,9 @@ fn a_later_interceptor_sees_the_call_as_the_one_before_left_it() {
     let there = log.interceptor("there").below(path("/moved"));
     let here = log.interceptor("here").below(path("/x"));
     let mut passage = passage(vec![rewrites, there, here]);
-    let mut cx = reading("a", "/x");
-    block_on(passage.before(&mut cx)).unwrap();
-    assert_eq!(*cx.call.path(), "/moved");
+    let mut shown = Shown::new(reading("a", "/x"));
+    block_on(passage.before(&mut shown)).unwrap();
+    assert_eq!(*shown.context.call.path(), "/moved");
     assert_eq!(log.take(), ["before mover", "before there"]);
 }
 
@@ -94,7 +98,7 @@ fn interceptors_see_their_operations_below_their_path_only() {
     let below = log.interceptor("below").below(path("/a/b"));
     let mut passage = passage(vec![writes, below]);
     let mut ran = |cx: &mut nexus_messages::HookContext| {
-        block_on(passage.before(cx)).unwrap();
+        block_on(passage.before(&mut Shown::new(cx.clone()))).unwrap();
         log.take()
     };
     assert_eq!(ran(&mut reading("a", "/a/b/c")), ["before below"]);
@@ -117,7 +121,7 @@ fn hooks_are_passed_by_the_calls_of_their_owner() {
     let mounts = view(hooks.clone());
     let mut passage = passage(hooks);
     for (agent, seen) in [("svc", 0), ("other", 3)] {
-        block_on(passage.before(&mut reading(agent, "/a"))).unwrap();
+        block_on(passage.before(&mut Shown::new(reading(agent, "/a")))).unwrap();
         passage.observe(&event(EventKind::FileWritten, agent));
         block_on(mounts.mounted(&MountContext::new(path("/m"), "memory", Some(caller(agent)))));
         assert_eq!(log.take().len(), seen, "{agent}");

@@ -76,6 +76,12 @@ impl HookSummary {
         OpSet::from(op).bits() & self.0 != 0
     }
 
+    /// Those of the operations that some interceptor wants to see.
+    #[inline]
+    pub(crate) fn intercepted(self, ops: OpSet) -> OpSet {
+        ops.among(self.0)
+    }
+
     /// Whether some observer wants to see events of this kind.
     #[inline]
     pub fn has_observers(self, kind: EventKind) -> bool {

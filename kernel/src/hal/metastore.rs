@@ -160,6 +160,8 @@ pub struct Entry {
     pub path: VPath,
     /// The second path of a rename or copy.
     pub other: Option<VPath>,
+    /// The operations of a transaction; empty for anything else.
+    pub items: Vec<LogItem>,
     /// When it was assigned its time.
     pub at: Timestamp,
     /// What must hold.
@@ -216,6 +218,19 @@ pub struct LogRecord {
     pub other: Option<VPath>,
     /// When.
     pub at: Timestamp,
+    /// The operations of a transaction; empty for anything else. Last, so that what was stored before there were any can be read.
+    pub items: Vec<LogItem>,
+}
+
+/// One operation of a transaction, as the log keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogItem {
+    /// What was asked for.
+    pub op: Op,
+    /// Where; the old path of a rename.
+    pub path: VPath,
+    /// The second path of a rename.
+    pub other: Option<VPath>,
 }
 
 impl LogRecord {
@@ -229,6 +244,13 @@ impl LogRecord {
             path: entry.path.clone(),
             other: entry.other.clone(),
             at: entry.at,
+            items: entry.items.clone(),
         }
+    }
+
+    /// Every operation with its paths: those of a transaction, or the one that it is.
+    pub fn operations(&self) -> impl Iterator<Item = (Op, &VPath, Option<&VPath>)> {
+        let alone = self.items.is_empty().then_some((self.op, &self.path, self.other.as_ref()));
+        alone.into_iter().chain(self.items.iter().map(|item| (item.op, &item.path, item.other.as_ref())))
     }
 }

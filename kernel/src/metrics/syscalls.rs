@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::histogram::{Bucket, DURATIONS, Histogram};
 use super::shard::{Lines, SHARDS, shard};
 
-/// The syscalls, by their numbers.
-pub(crate) const OPS: [Op; 11] = [
+/// The syscalls, in the order of their numbers.
+pub(crate) const OPS: [Op; 12] = [
     Op::Stat,
     Op::Setattr,
     Op::Rename,
@@ -26,15 +26,24 @@ pub(crate) const OPS: [Op; 11] = [
     Op::Lock,
     Op::Unlock,
     Op::Watch,
+    Op::Tx,
 ];
 
 const _: () = {
-    let mut number = 0;
-    while number < OPS.len() {
-        assert!(OPS[number] as usize == number);
-        number += 1;
+    let mut place = 0;
+    while place < OPS.len() {
+        assert!(place_of(OPS[place]) == place);
+        place += 1;
     }
 };
+
+/// The place of a syscall among [`OPS`]: its number but for the last, which came later than operations that are no syscalls.
+const fn place_of(op: Op) -> usize {
+    match op {
+        Op::Tx => OPS.len() - 1,
+        op => op as usize % OPS.len(),
+    }
+}
 
 /// What a call may come to: each error, in the order of [`Errno::ALL`], then success, or that its caller went away first.
 const OUTCOMES: usize = Errno::ALL.len() + 2;
@@ -105,12 +114,12 @@ impl Syscalls {
     /// Counts a call that was answered from memory.
     #[inline]
     pub(crate) fn warm(&self, op: Op) {
-        self.warm.raise(|ops| &ops[op as usize % OPS.len()]);
+        self.warm.raise(|ops| &ops[place_of(op)]);
     }
 
     /// Counts and times the execution of a call, up to the drop of what this gives.
     pub(crate) fn begin<'a>(&'a self, op: Op, env: &'a Env) -> InFlight<'a> {
-        let cold = &self.cold[shard()][op as usize % OPS.len()];
+        let cold = &self.cold[shard()][place_of(op)];
         // Statistics: nothing is ordered by them.
         cold.begun.fetch_add(1, Ordering::Relaxed);
         InFlight { cold, env, began: env.now(), outcome: DROPPED }
@@ -118,7 +127,7 @@ impl Syscalls {
 
     /// How many calls of this operation were answered from memory.
     pub(crate) fn warm_of(&self, op: Op) -> u64 {
-        self.warm.sum(|ops| &ops[op as usize])
+        self.warm.sum(|ops| &ops[place_of(op)])
     }
 
     /// What was counted, by operation.
@@ -127,7 +136,7 @@ impl Syscalls {
     }
 
     fn entry(&self, op: Op) -> SyscallEntry {
-        let cold: Vec<&Cold> = self.cold.iter().map(|shard| &shard[op as usize]).collect();
+        let cold: Vec<&Cold> = self.cold.iter().map(|shard| &shard[place_of(op)]).collect();
         let total = |pick: &dyn Fn(&Cold) -> &AtomicU64| {
             cold.iter().map(|cold| pick(cold).load(Ordering::Relaxed)).sum::<u64>()
         };

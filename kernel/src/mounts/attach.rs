@@ -258,6 +258,7 @@ pub(super) fn mount_entry(m: &Attach, tree: TreeId, op_id: OpId, at: Timestamp) 
         op: Op::Mount,
         path: m.point.clone(),
         other: None,
+        items: Vec::new(),
         at,
         preconditions: Vec::new(),
         changes: Vec::new(),

@@ -33,6 +33,7 @@ async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<Fil
         op: Op::Mount,
         path: row.point.clone(),
         other: None,
+        items: Vec::new(),
         at,
         preconditions: Vec::new(),
         changes: vec![

@@ -142,6 +142,11 @@ pub(crate) fn children_key(tree: TreeId, parent: FileId) -> RowKey {
     RowKey::new(Table::Dentries, bytes)
 }
 
+/// The part of a dentry's key that is the prefix of all children of its parent.
+pub(crate) fn parent_of(dentry: &RowKey) -> &[u8] {
+    &dentry.bytes[..dentry.bytes.len().min(DENTRY_PREFIX)]
+}
+
 /// The name in a dentry's key.
 pub(crate) fn dentry_name(key: &RowKey) -> Result<&str, StoreError> {
     let name = key.bytes.get(DENTRY_PREFIX..).and_then(|name| std::str::from_utf8(name).ok());

@@ -111,6 +111,7 @@ async fn commit(kernel: &Kernel, name: &str, caller: &Caller, change: Change) ->
         op: Op::Service,
         path: path.clone(),
         other: None,
+        items: Vec::new(),
         at: Timestamp(kernel.env().wall()),
         preconditions: Vec::new(),
         changes: vec![change],

@@ -9,8 +9,8 @@ use nexus_messages::{
     Caller, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved, Result, VPath,
 };
 
-use super::locate::{Located, locate};
-use crate::dispatch::{HookRefusal, OpSet, Passage, Wants};
+use super::locate::{Located, beyond_a_file, locate};
+use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::sys;
@@ -83,6 +83,15 @@ pub(crate) enum Which {
     Second,
 }
 
+/// When a call finds what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// As things are.
+    Now,
+    /// When others of its transaction were executed: a file on the way may be none by then.
+    Later,
+}
+
 /// A call that may be executed, with its paths resolved.
 pub(crate) struct Admitted<S> {
     pub(crate) call: S,
@@ -96,8 +105,8 @@ pub(crate) struct Hooked(Option<Arc<Seen>>);
 
 struct Seen {
     passage: Passage,
-    /// What the interceptors were shown; none when there are only observers.
-    context: Option<HookContext>,
+    /// What the interceptors were shown: the call, or each operation of a transaction; nothing when there are only observers.
+    shown: Vec<Shown>,
     /// Whether the interceptors were told what came of the call.
     told: AtomicBool,
 }
@@ -110,7 +119,7 @@ pub(crate) async fn admit<S: Admissible>(
     op_id: Option<OpId>,
 ) -> Result<Admitted<S>> {
     let wants = wants::<S>(kernel);
-    if wants.op.is_some() || wants.resolvers || wants.observers {
+    if wants.any() {
         return Box::pin(admit_hooked(kernel, caller, call, op_id, wants)).await;
     }
     let (first, second) = pass(kernel, caller, &call).await?;
@@ -119,11 +128,17 @@ pub(crate) async fn admit<S: Admissible>(
 
 /// The hooks that a call of this kind may meet now.
 fn wants<S: Admissible>(kernel: &Kernel) -> Wants {
+    wants_of(kernel, [S::OP])
+}
+
+/// The hooks that calls of these kinds may meet now.
+pub(super) fn wants_of(kernel: &Kernel, ops: impl IntoIterator<Item = Op>) -> Wants {
     let summary = kernel.dispatch().summary();
+    let ops: OpSet = ops.into_iter().collect();
     Wants {
-        op: summary.has_interceptors(S::OP).then_some(S::OP),
+        ops: summary.intercepted(ops),
         resolvers: summary.has_resolvers(),
-        observers: OpSet::MUTATIONS.contains(S::OP) && summary.has_any_observers(),
+        observers: ops.meets(OpSet::MUTATIONS) && summary.has_any_observers(),
     }
 }
 
@@ -138,16 +153,14 @@ async fn admit_hooked<S: Admissible>(
     let mut passage = entered.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
     let rewritten = resolve_by(&mut passage, caller, &mut call, false).await?;
     let passed = pass(kernel, caller, &call).await;
-    if wants.op.is_none() {
+    let mut hooked = Hooked::by(passage);
+    if wants.ops.is_empty() {
         let (first, second) = passed?;
-        let seen = Seen { passage, context: None, told: AtomicBool::new(true) };
-        return Ok(Admitted { call, first, second, hooked: Hooked(Some(Arc::new(seen))) });
+        return Ok(Admitted { call, first, second, hooked });
     }
-    let context = HookContext::new(caller.clone(), op_id, call.clone().into());
-    let mut hooked =
-        Hooked(Some(Arc::new(Seen { passage, context: Some(context), told: AtomicBool::new(false) })));
+    hooked.show(HookContext::new(caller.clone(), op_id, call.clone().into()));
     let admitted = match passed {
-        Ok(located) => intercept(kernel, caller, call, rewritten, located, &mut hooked).await,
+        Ok(located) => intercept(kernel, caller, call, When::Now, rewritten, located, &mut hooked).await,
         Err(error) => Err(error),
     };
     match admitted {
@@ -160,21 +173,21 @@ async fn admit_hooked<S: Admissible>(
     }
 }
 
-/// Shows the call to the interceptors. What they change is checked, routed and passed through the gate again; a path that they rewrite is
+/// Shows the call, which is the last that is to be shown, to the interceptors. What they change is checked, routed and passed through the gate again; a path that they rewrite is
 /// resolved again, once.
-async fn intercept<S: Admissible>(
+pub(super) async fn intercept<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: S,
+    when: When,
     rewritten: bool,
     located: (Located, Option<Located>),
     hooked: &mut Hooked,
 ) -> Result<(S, (Located, Option<Located>))> {
     let refuse = |why: String| Error::new(S::OP, call.path(), ErrorKind::Refused).because(why);
     let shown: Syscall = call.clone().into();
-    let Some(Seen { passage, context: Some(context), .. }) = hooked.alone() else {
-        return Ok((call, located));
-    };
+    let Some((passage, shown_last)) = hooked.last() else { return Ok((call, located)) };
+    let context = &mut shown_last.context;
     let (first, second) = (&located.0.site, located.1.as_ref().map(|second| &second.site));
     context.resolved = Some(Resolved {
         path: first.path.clone(),
@@ -182,7 +195,8 @@ async fn intercept<S: Admissible>(
         other: second.map(|second| second.path.clone()),
         other_zone: second.map(|second| second.mount.zone.clone()),
     });
-    passage.before(context).await.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
+    passage.before(shown_last).await.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
+    let context = &mut shown_last.context;
     if context.call == shown {
         return Ok((call, located));
     }
@@ -196,7 +210,7 @@ async fn intercept<S: Admissible>(
         resolve_by(passage, caller, &mut changed, true).await?;
         context.call = changed.clone().into();
     }
-    let located = pass(kernel, caller, &changed).await?;
+    let located = pass_when(kernel, caller, &changed, when).await?;
     Ok((changed, located))
 }
 
@@ -212,14 +226,14 @@ pub(crate) async fn admit_unrouted<S: Admissible>(
     let passed =
         passed.map_err(|denied| Error::new(S::OP, path, ErrorKind::PermissionDenied).because(denied));
     let wants = Wants { resolvers: false, observers: false, ..wants::<S>(kernel) };
-    if wants.op.is_none() {
+    if wants.ops.is_empty() {
         return passed.map(|()| Hooked(None));
     }
     let entered = kernel.dispatch().enter(caller, wants).await;
     let passage = entered.map_err(|refusal| refused(S::OP, path, refusal))?;
     let shown: Syscall = call.clone().into();
-    let context = Some(HookContext::new(caller.clone(), None, shown.clone()));
-    let mut hooked = Hooked(Some(Arc::new(Seen { passage, context, told: AtomicBool::new(false) })));
+    let mut hooked = Hooked::by(passage);
+    hooked.show(HookContext::new(caller.clone(), None, shown.clone()));
     let admitted = match passed {
         Ok(()) => show_unrouted(&mut hooked, &shown).await,
         Err(error) => Err(error),
@@ -231,23 +245,28 @@ pub(crate) async fn admit_unrouted<S: Admissible>(
 }
 
 async fn show_unrouted(hooked: &mut Hooked, shown: &Syscall) -> Result<()> {
-    let Some(Seen { passage, context: Some(context), .. }) = hooked.alone() else { return Ok(()) };
-    passage.before(context).await.map_err(|refusal| refused(shown.op(), shown.path(), refusal))?;
-    if context.call != *shown {
+    let Some((passage, shown_last)) = hooked.last() else { return Ok(()) };
+    passage.before(shown_last).await.map_err(|refusal| refused(shown.op(), shown.path(), refusal))?;
+    if shown_last.context.call != *shown {
         let refused = Error::new(shown.op(), shown.path(), ErrorKind::Refused);
         return Err(refused.because("a hook changed a call that hooks may only refuse"));
     }
     Ok(())
 }
 
-fn refused(op: Op, path: &VPath, refusal: HookRefusal) -> Error {
+pub(super) fn refused(op: Op, path: &VPath, refusal: HookRefusal) -> Error {
     Error::new(op, path, refusal.kind()).because(refusal)
 }
 
 impl<S> Admitted<S> {
     /// Whether interceptors were shown where it leads.
     pub(crate) fn is_shown(&self) -> bool {
-        self.hooked.0.as_ref().is_some_and(|seen| seen.context.is_some())
+        self.hooked.is_shown()
+    }
+
+    /// One operation of a transaction, which is what the hooks have seen.
+    pub(super) fn of_transaction(call: S, first: Located, second: Option<Located>) -> Self {
+        Self { call, first, second, hooked: Hooked(None) }
     }
 
     /// The hooks that weigh what the call does, when there are any.
@@ -276,10 +295,7 @@ impl<S> Admitted<S> {
 
     /// Tells the observers of `event`: those that the call met from its beginning.
     pub(crate) async fn observe(&self, kernel: &Kernel, event: &Event) {
-        match &self.hooked.0 {
-            Some(seen) => seen.passage.observe(event),
-            None => kernel.dispatch().tell(event).await,
-        }
+        self.hooked.observe(kernel, event).await;
     }
 
     /// Apart, for a call that goes another way.
@@ -289,33 +305,71 @@ impl<S> Admitted<S> {
 }
 
 impl Hooked {
+    /// No hook is concerned.
+    pub(super) const NONE: Self = Self(None);
+
+    /// The hooks on this way, which were shown nothing yet.
+    pub(super) fn by(passage: Passage) -> Self {
+        Self(Some(Arc::new(Seen { passage, shown: Vec::new(), told: AtomicBool::new(false) })))
+    }
+
+    /// Says what the interceptors are to be shown next.
+    pub(super) fn show(&mut self, context: HookContext) {
+        if let Some(seen) = self.alone() {
+            seen.shown.push(Shown::new(context));
+        }
+    }
+
+    /// Whether interceptors were shown where it leads.
+    pub(super) fn is_shown(&self) -> bool {
+        self.0.as_ref().is_some_and(|seen| !seen.shown.is_empty())
+    }
+
+    /// The way through the hooks, before the call is executed.
+    pub(super) fn passage(&mut self) -> Option<&mut Passage> {
+        self.alone().map(|seen| &mut seen.passage)
+    }
+
+    fn last(&mut self) -> Option<(&mut Passage, &mut Shown)> {
+        let seen = self.alone()?;
+        Some((&mut seen.passage, seen.shown.last_mut()?))
+    }
+
     /// What was seen, while nobody else holds it: before the call is executed.
     fn alone(&mut self) -> Option<&mut Seen> {
         self.0.as_mut().and_then(Arc::get_mut)
     }
 
     /// The hooks that weigh what the call does, when there are any.
-    fn scales(&self) -> Option<Arc<dyn Scales>> {
+    pub(super) fn scales(&self) -> Option<Arc<dyn Scales>> {
         let seen = self.0.as_ref()?;
-        let weighs = seen.context.as_ref().is_some_and(|context| seen.passage.weighs(context));
-        weighs.then(|| seen.clone() as Arc<dyn Scales>)
+        seen.passage.weighs(&seen.shown).then(|| seen.clone() as Arc<dyn Scales>)
+    }
+
+    /// Tells the observers of `event`: those that the call met from its beginning.
+    pub(super) async fn observe(&self, kernel: &Kernel, event: &Event) {
+        match &self.0 {
+            Some(seen) => seen.passage.observe(event),
+            None => kernel.dispatch().tell(event).await,
+        }
     }
 
     /// Tells the hooks that saw the call what came of it.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
-        if let Some(Seen { passage, context: Some(context), told }) = self.0.as_deref() {
+        if let Some(Seen { passage, shown, told }) = self.0.as_deref() {
             // Orders nothing: read again by whoever drops it.
             told.store(true, Ordering::Relaxed);
-            passage.after(context, &Outcome::of(result)).await;
+            passage.after(shown, &Outcome::of(result)).await;
         }
     }
 }
 
 impl Scales for Seen {
     fn weigh(&self, effect: Effect) -> Result<()> {
-        let Some(context) = &self.context else { return Ok(()) };
-        let weighed = self.passage.weigh(context, effect);
-        weighed.map_err(|refusal| refused(context.call.op(), context.call.path(), refusal))
+        let Some(Shown { context, .. }) = self.shown.first() else { return Ok(()) };
+        let weighed = self.passage.weigh(&self.shown, effect);
+        let op = if self.shown.len() > 1 { Op::Tx } else { context.call.op() };
+        weighed.map_err(|refusal| refused(op, context.call.path(), refusal))
     }
 
     fn committed(&self, lsn: Lsn) {
@@ -325,17 +379,17 @@ impl Scales for Seen {
 
 impl fmt::Debug for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seen").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("Seen").field("shown", &self.shown).finish_non_exhaustive()
     }
 }
 
 impl Drop for Seen {
     /// The caller has gone before the call was executed: what a hook set aside for it is free again.
     fn drop(&mut self) {
-        if let (false, Some(context)) = (*self.told.get_mut(), &self.context) {
+        if let (false, Some(Shown { context, .. })) = (*self.told.get_mut(), self.shown.first()) {
             let gone = Error::new(context.call.op(), context.call.path(), ErrorKind::TimedOut);
             let gone = gone.because("its caller went away before it was executed");
-            self.passage.gone(context, &Outcome::of::<()>(&Err(gone)));
+            self.passage.gone(&self.shown, &Outcome::of::<()>(&Err(gone)));
         }
     }
 }
@@ -347,7 +401,7 @@ pub(super) async fn resolve<S: Admissible>(
     call: &mut S,
 ) -> Result<()> {
     if kernel.dispatch().summary().has_resolvers() {
-        let wants = Wants { op: None, resolvers: true, observers: false };
+        let wants = Wants { ops: OpSet::NONE, resolvers: true, observers: false };
         let entered = kernel.dispatch().enter(caller, wants).await;
         let mut passage = entered.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
         resolve_by(&mut passage, caller, call, false).await?;
@@ -356,7 +410,7 @@ pub(super) async fn resolve<S: Admissible>(
 }
 
 /// Lets the resolvers rewrite the paths, once; says whether they were rewritten.
-async fn resolve_by<S: Admissible>(
+pub(super) async fn resolve_by<S: Admissible>(
     passage: &mut Passage,
     caller: &Arc<Caller>,
     call: &mut S,
@@ -395,9 +449,19 @@ pub(crate) async fn pass<S: Admissible>(
     caller: &Arc<Caller>,
     call: &S,
 ) -> Result<(Located, Option<Located>)> {
-    let first = pass_one(kernel, caller, call, call.path(), Which::First).await?;
+    pass_when(kernel, caller, call, When::Now).await
+}
+
+/// As [`pass`], for a call that is executed then.
+pub(super) async fn pass_when<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+    when: When,
+) -> Result<(Located, Option<Located>)> {
+    let first = pass_one(kernel, caller, call, when, call.path(), Which::First).await?;
     let second = match call.other() {
-        Some(path) => Some(pass_one(kernel, caller, call, path, Which::Second).await?),
+        Some(path) => Some(pass_one(kernel, caller, call, when, path, Which::Second).await?),
         None => None,
     };
     Ok((first, second))
@@ -407,10 +471,16 @@ async fn pass_one<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: &S,
+    when: When,
     path: &VPath,
     which: Which,
 ) -> Result<Located> {
-    let found = locate(kernel, S::OP, &caller.zone, path, call.follows(which)).await?;
+    let found = match locate(kernel, S::OP, &caller.zone, path, call.follows(which)).await {
+        Err(error) if when == When::Later && error.kind() == ErrorKind::NotADirectory => {
+            beyond_a_file(kernel, S::OP, &caller.zone, path)?.ok_or(error)?
+        }
+        found => found?,
+    };
     allow(kernel, caller, S::OP, call.right(which, found.node.is_some()), &found).await?;
     Ok(found)
 }

@@ -29,6 +29,8 @@ pub(crate) struct Located {
     pub(crate) site: Site,
     /// None when nothing is there.
     pub(crate) node: Option<Node>,
+    /// The links that were followed to it.
+    pub(crate) links: Vec<VPath>,
 }
 
 impl Located {
@@ -92,6 +94,19 @@ pub(crate) async fn locate(
     Err(error.because(format!("links came and went on its way {ATTEMPTS_MAX} times in a row")))
 }
 
+/// Where `path` leads once the file that stands on its way is gone; none when no file does, or a link before it.
+pub(crate) fn beyond_a_file(
+    kernel: &Arc<Kernel>,
+    op: Op,
+    zone: &ZoneId,
+    path: &VPath,
+) -> Result<Option<Located>> {
+    let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
+    let Volume::Rows(volume) = Volume::of(kernel, &site) else { return Ok(None) };
+    let beyond = volume.is_beyond_a_file(&site).map_err(|error| store_error(op, path, &error))?;
+    Ok(beyond.then(|| Located { site, node: None, links: Vec::new() }))
+}
+
 /// Whether the mount that `site` was routed to still serves it.
 pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
     if sys::serves(&site.path) {
@@ -121,10 +136,10 @@ async fn sight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath, follow
             },
         };
         return match found {
-            Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node) })),
+            Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node), links: Vec::new() })),
             Ok(Some(None)) => {
                 let node = implied(kernel, &site);
-                Ok(Sight::Plain(Located { site, node }))
+                Ok(Sight::Plain(Located { site, node, links: Vec::new() }))
             }
             Ok(None) => Ok(Sight::Link),
             // It was detached while it was asked: another one serves the path now, or none.
@@ -157,7 +172,7 @@ async fn step_by_step(
     let fail = |kind| Error::new(op, path, kind);
     let mut here = VPath::root();
     let mut pending: VecDeque<String> = path.components().map(str::to_owned).collect();
-    let mut links = 0;
+    let mut links = Vec::new();
     while let Some(name) = pending.pop_front() {
         match name.as_str() {
             "" | "." => continue,
@@ -174,8 +189,8 @@ async fn step_by_step(
         };
         match node {
             Some(node) if node.metadata.entry_type == EntryType::Link && (!last || follow) => {
-                links += 1;
-                if links > LINKS_MAX {
+                links.push(next);
+                if links.len() > LINKS_MAX {
                     return Err(fail(ErrorKind::TooManyLinks));
                 }
                 let target = node.metadata.link_target.clone().unwrap_or_default();
@@ -194,7 +209,7 @@ async fn step_by_step(
         }
     }
     match sight(kernel, op, zone, &here, false).await? {
-        Sight::Plain(located) => Ok(Some(located)),
+        Sight::Plain(located) => Ok(Some(Located { links, ..located })),
         Sight::Link => Ok(None),
     }
 }

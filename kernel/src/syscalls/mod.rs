@@ -20,6 +20,7 @@ mod setattr;
 pub(crate) mod span;
 mod stat;
 mod stream;
+mod tx;
 mod unlink;
 mod write;
 

@@ -71,6 +71,7 @@ pub(crate) async fn begin<M: Mutation>(
         at: Timestamp(kernel.env().wall()),
         scales: None,
         staged: None,
+        within: None,
     };
     let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;
     intent.scales = admitted.scales();
@@ -204,7 +205,7 @@ fn repeat<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>)
     }
 }
 
-fn writable(intent: &Intent, site: &Site) -> Result<()> {
+pub(super) fn writable(intent: &Intent, site: &Site) -> Result<()> {
     if site.mount.is_read_only() {
         return Err(Error::new(intent.op, &site.path, ErrorKind::ReadOnly));
     }

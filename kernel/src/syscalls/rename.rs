@@ -64,7 +64,7 @@ impl Mutation for SysRename {
             return Err(error.because(format!("{} lies within it", to.path)).into());
         }
         let subtrees = admitted.call.scope(admitted) == Scope::Subtree;
-        Volume::of(kernel, from).rename(from, to, intent, &admitted.call, subtrees).await
+        Volume::to_change(kernel, from, intent).rename(from, to, intent, &admitted.call, subtrees).await
     }
 
     fn repeated(&self, _: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Renamed> {

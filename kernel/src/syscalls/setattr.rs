@@ -100,7 +100,7 @@ impl Mutation for SysSetattr {
             let error = Error::new(intent.op, &site.path, ErrorKind::Refused);
             return Err(error.because("a hook made it a mount").into());
         }
-        Volume::of(kernel, site).set(site, intent, &admitted.call).await
+        Volume::to_change(kernel, site, intent).set(site, intent, &admitted.call).await
     }
 
     fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<SetattrDone> {

@@ -53,7 +53,7 @@ impl Mutation for SysUnlink {
             let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
             return Err(error.because("a mount lies below it").into());
         }
-        Volume::of(kernel, site).unlink(site, intent, &admitted.call).await
+        Volume::to_change(kernel, site, intent).unlink(site, intent, &admitted.call).await
     }
 
     fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Unlinked> {

@@ -55,7 +55,7 @@ impl Mutation for SysWrite {
 
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
         let site = &admitted.first.site;
-        Volume::of(kernel, site).write(site, intent, &admitted.call).await
+        Volume::to_change(kernel, site, intent).write(site, intent, &admitted.call).await
     }
 
     fn repeated(&self, first: &Located, _: Option<&Located>, receipt: Receipt) -> Option<Written> {

@@ -10,6 +10,7 @@ mod remove;
 mod rename;
 mod rows;
 mod stream;
+mod tx;
 mod write;
 
 use std::sync::Arc;
@@ -20,14 +21,15 @@ use nexus_messages::syscall::{
     SysWrite, Unlinked, Written,
 };
 use nexus_messages::{
-    Caller, ContentId, Durability, Effect, EntryType, Error, ErrorKind, Event, EventKind, FileId,
-    FileMetadata, Lsn, Op, OpId, Receipt, Timestamp, VPath,
+    Caller, Conflict, ContentId, Durability, Effect, EntryType, Error, ErrorKind, Event, EventKind, FileId,
+    FileMetadata, Found, Lsn, Op, OpId, Receipt, Timestamp, VPath,
 };
 
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
 pub(crate) use rows::RowVolume;
 pub(crate) use stream::{Intake, Source, Staged};
+pub(crate) use tx::{Transaction, logged};
 
 use crate::hal::{Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
@@ -67,6 +69,8 @@ pub(crate) struct Intent {
     pub(crate) scales: Option<Arc<dyn Scales>>,
     /// The content that a write commits, when it came before the write as a stream.
     pub(crate) staged: Option<Staged>,
+    /// The transaction that it is an operation of: then nothing is committed before all are drawn up.
+    pub(crate) within: Option<Arc<Transaction>>,
 }
 
 /// Who weighs mutations.
@@ -93,6 +97,7 @@ impl Intent {
             op: self.op,
             path: path.clone(),
             other: other.cloned(),
+            items: Vec::new(),
             at: self.at,
             preconditions: Vec::new(),
             changes: Vec::new(),
@@ -186,19 +191,22 @@ fn expect(
     create: Create,
     expected: &Precondition,
 ) -> Result<(), Stop> {
-    let differs = match (expected, found) {
-        (Precondition::None, _) | (Precondition::Absent, None) => None,
-        (_, None) => Some("nothing".to_owned()),
-        (Precondition::Version(version), Some(found)) if *version == found.version => None,
-        (Precondition::Generation(generation), Some(found)) if *generation == found.generation => None,
-        (Precondition::Content(id), Some(found)) if Some(id) == found.content_id => None,
-        (Precondition::Content(_), Some(State { content_id: Some(id), .. })) => Some(format!("content {id}")),
-        (Precondition::Generation(_), Some(found)) => Some(format!("generation {}", found.generation)),
-        (_, Some(found)) => Some(format!("version {}", found.version)),
+    let holds = match (expected, found) {
+        (Precondition::None, _) => true,
+        (Precondition::Version(version), Some(found)) => *version == found.version,
+        (Precondition::Generation(generation), Some(found)) => *generation == found.generation,
+        (Precondition::Content(id), Some(found)) => Some(id) == found.content_id,
+        (Precondition::Absent, found) => found.is_none(),
+        (_, _) => false,
     };
-    if let Some(found) = differs {
+    if !holds {
+        let there = found.map_or(Found::Nothing, |found| Found::Entry {
+            version: found.version,
+            generation: found.generation,
+            content_id: found.content_id.cloned(),
+        });
         let error = Error::new(intent.op, path, ErrorKind::PreconditionFailed);
-        return Err(error.because(format!("expected {expected:?}, found {found}")).into());
+        return Err(error.with_conflict(Conflict::new(expected.clone(), there)).into());
     }
     match (found, create) {
         (None, Create::Never) => Err(intent.fail(path, ErrorKind::NotFound)),
@@ -246,7 +254,15 @@ impl<'a> Volume<'a> {
         } else if site.mount.is_path_addressed() {
             Self::Paths(PathVolume { kernel, mount: &site.mount })
         } else {
-            Self::Rows(RowVolume { kernel, mount: &site.mount })
+            Self::Rows(RowVolume { kernel, mount: &site.mount, within: None })
+        }
+    }
+
+    /// The same for a change, which may be one of a transaction.
+    pub(crate) fn to_change(kernel: &'a Arc<Kernel>, site: &'a Site, intent: &'a Intent) -> Self {
+        match Self::of(kernel, site) {
+            Self::Rows(volume) => Self::Rows(RowVolume { within: intent.within.as_deref(), ..volume }),
+            other => other,
         }
     }
 

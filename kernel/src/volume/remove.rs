@@ -116,7 +116,7 @@ fn remove_below(
     if let Some(path) = weighed {
         let holding = |(owner, (files, bytes))| Holding { path: path.clone(), owner, files, bytes };
         draft.effect.before.extend(held.into_iter().map(holding));
-        draft.effect.cleared = Some(path.clone());
+        draft.effect.cleared.push(path.clone());
     }
     Ok(removed)
 }

@@ -83,7 +83,7 @@ impl RowVolume<'_> {
         draft.frees(&from.path, &row);
         draft.takes(&to.path, &new);
         if row.entry_type.is_directory() {
-            draft.effect.moved = Some((from.path.clone(), to.path.clone()));
+            draft.effect.moved.push((from.path.clone(), to.path.clone()));
         }
         draft.visible.push(Visible::Gone(from.path.clone()));
         if row.entry_type == EntryType::Dir {

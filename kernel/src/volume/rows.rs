@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nexus_messages::syscall::{Create, Extent, Precondition};
 use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, VPath};
 
-use super::{Child, Intent, Runs, Site, State, Stop, commit_error, store_error};
+use super::{Child, Intent, Runs, Site, State, Stop, Transaction, commit_error, store_error};
 use crate::content;
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
@@ -18,6 +18,8 @@ use crate::namespace::{Draft, InodeRow, Lookup, Node, Placement, Rows, Step, Vis
 pub(crate) struct RowVolume<'a> {
     pub(crate) kernel: &'a Arc<Kernel>,
     pub(crate) mount: &'a Arc<Mount>,
+    /// The transaction that changes belong to: what it has drawn up so far is there already.
+    pub(crate) within: Option<&'a Transaction>,
 }
 
 /// Where a walk ended, with the inode when it ended at an entry.
@@ -37,7 +39,11 @@ pub(super) enum End<'p> {
 
 impl<'a> RowVolume<'a> {
     pub(super) fn rows(&self) -> Result<Rows, StoreError> {
-        self.kernel.store().rows(self.mount.tree)
+        let rows = self.kernel.store().rows(self.mount.tree)?;
+        Ok(match self.within {
+            Some(transaction) => transaction.over(rows),
+            None => rows,
+        })
     }
 
     /// What is at `site`: from the cache when it is there, else from the rows, and then kept. None when a link stands on the way, or at the
@@ -65,6 +71,27 @@ impl<'a> RowVolume<'a> {
         let node = Node { metadata, placement: row.placement };
         fill.keep(node.clone());
         Ok((!follow || !is_link(&node)).then_some(Some(node)))
+    }
+
+    /// What is at `site` by the rows, those that the transaction has drawn up included. Nothing where a link stands on the way.
+    pub(crate) fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
+        let rows = self.rows()?;
+        let steps = match rows.walk(self.mount.root, site.relative())? {
+            Walk::Found { steps } => steps,
+            Walk::Missing { .. } | Walk::Link => return Ok(None),
+            Walk::NotADirectory => {
+                return Err(StoreError::NotADirectory { what: format!("a part of {}", site.path) });
+            }
+        };
+        let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
+        let row = rows.inode(id)?;
+        let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
+        Ok(Some(Node { metadata, placement: row.placement }))
+    }
+
+    /// Whether a file stands on the way to `site`, and no link before it.
+    pub(crate) fn is_beyond_a_file(&self, site: &Site) -> Result<bool, StoreError> {
+        Ok(matches!(self.rows()?.walk(self.mount.root, site.relative())?, Walk::NotADirectory))
     }
 
     pub(crate) fn list(
@@ -204,7 +231,7 @@ impl<'a> RowVolume<'a> {
         Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at)
     }
 
-    /// Makes the draft durable and then visible. Of a copy, `site` is the source, which may be on another mount.
+    /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount.
     pub(super) async fn commit(
         &self,
         site: &Site,
@@ -212,6 +239,9 @@ impl<'a> RowVolume<'a> {
         intent: &Intent,
         draft: Draft,
     ) -> Result<nexus_messages::Receipt, Stop> {
+        if let Some(transaction) = self.within {
+            return Ok(transaction.take(self.mount, intent, draft));
+        }
         if let Some(scales) = &intent.scales {
             scales.weigh(draft.effect)?;
         }

@@ -11,11 +11,13 @@ mod rename;
 mod service;
 mod setattr;
 mod stat;
+mod tx;
 mod unlink;
 mod watch;
 mod write;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ pub use rename::{Renamed, SysRename};
 pub use service::{ServiceSpec, SwapMode, SwapOptions};
 pub use setattr::{Attribute, Create, DriverSwapped, MountSpec, Parents, SetattrDone, SysSetattr};
 pub use stat::SysStat;
+pub use tx::{SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};
 pub use watch::{SysWatch, Watched};
 pub use write::{Place, SysWrite, Written};
@@ -56,6 +59,21 @@ pub enum Precondition {
     Content(ContentId),
 }
 
+impl fmt::Display for Precondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("anything"),
+            Self::Absent => f.write_str("nothing"),
+            Self::Version(version) => write!(f, "version {version}"),
+            Self::Generation(generation) => write!(f, "generation {generation}"),
+            Self::Content(id) => write!(f, "content {id}"),
+        }
+    }
+}
+
+/// Where a transaction without operations is.
+static ROOT: LazyLock<VPath> = LazyLock::new(VPath::root);
+
 /// Any syscall, for what handles them all alike: hooks, logs, the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -72,6 +90,7 @@ pub enum Syscall {
     Lock(SysLock),
     Unlock(SysUnlock),
     Watch(SysWatch),
+    Tx(SysTx),
 }
 
 impl Syscall {
@@ -89,10 +108,11 @@ impl Syscall {
             Self::Lock(_) => SysLock::OP,
             Self::Unlock(_) => SysUnlock::OP,
             Self::Watch(_) => SysWatch::OP,
+            Self::Tx(_) => SysTx::OP,
         }
     }
 
-    /// The path that the call is about; the source, where there are two.
+    /// The path that the call is about; the source, where there are two; that of the first operation, of a transaction.
     pub fn path(&self) -> &VPath {
         match self {
             Self::Stat(call) => &call.path,
@@ -106,6 +126,7 @@ impl Syscall {
             Self::Lock(call) => &call.path,
             Self::Unlock(call) => &call.path,
             Self::Watch(call) => &call.path,
+            Self::Tx(call) => call.ops.first().map_or(&ROOT, TxOp::path),
         }
     }
 
@@ -135,6 +156,7 @@ pub enum Answer {
     Lock(Locked),
     Unlock(Unlocked),
     Watch(Watched),
+    Tx(Transacted),
 }
 
 /// A message that is a syscall.
@@ -212,6 +234,7 @@ syscalls! {
     Lock(SysLock) -> Locked, Lock, "sys.lock";
     Unlock(SysUnlock) -> Unlocked, Unlock, "sys.unlock";
     Watch(SysWatch) -> Watched, Watch, "sys.watch";
+    Tx(SysTx) -> Transacted, Tx, "sys.tx";
 }
 
 /// The builder methods that every mutation has.
@@ -230,6 +253,24 @@ macro_rules! mutation {
             pub fn when(mut self, expected: Precondition) -> Self {
                 self.precondition = expected;
                 self
+            }
+
+            /// Does nothing unless there is no entry. [`when`](Self::when) has the other conditions.
+            #[must_use]
+            pub fn if_absent(self) -> Self {
+                self.when(Precondition::Absent)
+            }
+
+            /// Does nothing unless the entry's content has this version.
+            #[must_use]
+            pub fn if_version(self, version: u64) -> Self {
+                self.when(Precondition::Version(version))
+            }
+
+            /// Does nothing unless the entry has this content.
+            #[must_use]
+            pub fn if_match(self, content: ContentId) -> Self {
+                self.when(Precondition::Content(content))
             }
         }
     };

@@ -414,11 +414,11 @@ async fn look_for(calls: &Syscalls, directory: &VPath, query: &Query) -> Result<
 }
 
 fn is_wanted(record: &Record, query: &Query) -> bool {
-    let Some((agent, path, other)) = record.entry.who_and_where() else {
+    let Some((agent, ..)) = record.entry.who_and_where() else {
         // What tells of the log itself, only who asks for everything sees.
         return query.below.is_none() && query.agent.is_none() && in_time(record, query);
     };
-    let below = |base: &VPath| path.is_within(base) || other.is_some_and(|other| other.is_within(base));
+    let below = |base: &VPath| record.entry.paths().any(|path| path.is_within(base));
     query.agent.as_ref().is_none_or(|wanted| wanted == agent)
         && query.below.as_ref().is_none_or(below)
         && in_time(record, query)

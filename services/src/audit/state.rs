@@ -72,6 +72,9 @@ pub enum Entry {
         /// The second path of a rename or copy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         other: Option<VPath>,
+        /// The operations of a transaction.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        items: Vec<Item>,
     },
     /// Something was not changed.
     Refusal {
@@ -117,6 +120,18 @@ pub enum Entry {
     },
 }
 
+/// One operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// What.
+    pub op: Op,
+    /// Where; the old path of a rename.
+    pub path: VPath,
+    /// The second path of a rename.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<VPath>,
+}
+
 impl Entry {
     /// How far the log is with this record, when the record says it.
     pub fn lsn(&self) -> Option<Lsn> {
@@ -139,7 +154,20 @@ impl Entry {
         }
     }
 
+    /// Every path that the record tells of, those of a transaction's operations included.
+    pub fn paths(&self) -> impl Iterator<Item = &VPath> {
+        let items: &[Item] = if let Self::Change { items, .. } = self { items } else { &[] };
+        let call =
+            self.who_and_where().into_iter().flat_map(|(_, path, other)| std::iter::once(path).chain(other));
+        call.chain(items.iter().flat_map(|item| std::iter::once(&item.path).chain(&item.other)))
+    }
+
     pub(super) fn of(record: &LogRecord) -> Self {
+        let items = record.items.iter().map(|item| Item {
+            op: item.op,
+            path: item.path.clone(),
+            other: item.other.clone(),
+        });
         Self::Change {
             lsn: record.lsn,
             op_id: record.op_id,
@@ -147,6 +175,7 @@ impl Entry {
             op: record.op,
             path: record.path.clone(),
             other: record.other.clone(),
+            items: items.collect(),
         }
     }
 }
@@ -414,6 +443,7 @@ mod tests {
             path: path.parse().unwrap(),
             other: None,
             at: Timestamp(lsn * 10),
+            items: Vec::new(),
         }
     }
 

@@ -388,14 +388,14 @@ impl Subject {
     /// Why `effect` would take what is below this subject, or bring it there, without its being counted; none when it does not.
     fn loses(&self, effect: &Effect) -> Option<Refusal> {
         let Self::Below(base) = self else { return None };
-        if let Some((from, to)) = &effect.moved {
+        for (from, to) in &effect.moved {
             let crosses = from.is_within(base) != to.is_within(base);
             let carried = base.is_within(from) || base != to && base.is_within(to);
             if crosses || carried {
                 return Some(Refusal::Crosses(base.clone()));
             }
         }
-        let cleared = effect.cleared.as_ref().is_some_and(|gone| base.is_within(gone) && base != gone);
+        let cleared = effect.cleared.iter().any(|gone| base.is_within(gone) && base != gone);
         cleared.then(|| Refusal::Carries(base.clone()))
     }
 
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn a_directory_does_not_cross_a_border() {
         let check = |from: &str, to: &str, good| {
-            let effect = Effect { moved: Some((path(from), path(to))), ..Effect::default() };
+            let effect = Effect { moved: vec![(path(from), path(to))], ..Effect::default() };
             assert_eq!(below("/a/b").loses(&effect).is_none(), good, "{from} to {to}");
         };
         check("/a/b/x", "/a/b/y", true);
@@ -497,8 +497,8 @@ mod tests {
     #[test]
     fn what_is_limited_no_more_stands_in_nobodys_way() {
         let (subject, mut books) = (below("/a/b"), books(&[below("/a/b")]));
-        let moved = Arc::new(Effect { moved: Some((path("/a/b/x"), path("/c"))), ..Effect::default() });
-        let cleared = Effect { cleared: Some(path("/a")), ..Effect::default() };
+        let moved = Arc::new(Effect { moved: vec![(path("/a/b/x"), path("/c"))], ..Effect::default() });
+        let cleared = Effect { cleared: vec![path("/a")], ..Effect::default() };
         let limits = limits(&subject, 100);
         assert!(matches!(books.reserve(&limits, None, &moved), Err(Refusal::Crosses(_))));
         assert!(matches!(books.reserve(&limits, None, &cleared), Err(Refusal::Carries(_))));

@@ -9,7 +9,6 @@ use clap::{Args, Parser, Subcommand};
 #[command(
     name = "nexus",
     version,
-    disable_help_subcommand = true,
     after_help = "\
 Exit status: 0 done; 1 failed, or grep found nothing; 2 wrong usage; 3 the outcome is unknown.
 Errors are told on stderr as `nexus: OPERATION PATH: what happened (ENOENT)`.
@@ -35,12 +34,7 @@ pub(crate) struct Cli {
 
 /// A line typed into the shell: a command without the options that choose the kernel.
 #[derive(Debug, Parser)]
-#[command(
-    name = "nexus",
-    no_binary_name = true,
-    disable_help_subcommand = true,
-    override_usage = "COMMAND [ARGUMENT].."
-)]
+#[command(name = "nexus", no_binary_name = true, override_usage = "COMMAND [ARGUMENT]..")]
 pub(crate) struct ShellLine {
     /// Print JSON
     #[arg(long, global = true)]
@@ -68,6 +62,7 @@ pub(crate) enum Command {
     Mv(MvArgs),
     Cp(CpArgs),
     Ln(LnArgs),
+    Tx(TxArgs),
     Glob(GlobArgs),
     Grep(GrepArgs),
     Mount(MountArgs),
@@ -277,6 +272,48 @@ pub(crate) struct LnArgs {
     pub(crate) path: String,
 }
 
+/// Make several changes as one: all of them, or none
+///
+/// Reads a description in JSON and executes its operations in their order, in one commit. Each finds what those before it have left: a
+/// file that was written may be renamed by the next. When one cannot be executed, or does not find what it expects, nothing is done and the error says
+/// which one it was and what was found; also after a crash all of it is there or nothing.
+#[derive(Debug, Args)]
+#[command(
+    after_help = r#"The description is one object: {"ops": [OPERATION, ..], "op_id": HEX?}. Sent again with the same op_id, it is not executed again.
+  {"op": "write",   "path": P, CONTENT, "offset": N?}   the whole content, or the bytes at an offset; made when it is missing
+  {"op": "create",  "path": P, CONTENT}                 a file where nothing must be
+  {"op": "append",  "path": P, CONTENT}                 to the end; made when it is missing
+  {"op": "edit",    "path": P, "old": TEXT, "new": TEXT, "all": true?}
+  {"op": "mkdir",   "path": P}                          with its parents; nothing happens when it is there
+  {"op": "link",    "path": P, "target": TEXT}          a symbolic link
+  {"op": "setattr", "path": P, "mode": "644"?, "owner": NAME?, "mime": TYPE?}
+  {"op": "rename",  "from": P, "to": P, "replace": false?}
+  {"op": "unlink",  "path": P, "recursive": true?}
+  {"op": "check",   "path": P}                          changes nothing: for its condition
+CONTENT is "text": TEXT, "base64": TEXT, or "file": PATH of the host. write, create and mkdir also take mode, owner and mime.
+Each may have one condition: "if_absent": true, "if_version": N, "if_generation": N, or "if_content": HASH, as `stat` prints them.
+
+Example, with `nexus stat --json /plan.md` having told version 3:
+  {"ops": [
+    {"op": "write",  "path": "/plan.md", "text": "1. think
+2. act
+", "if_version": 3},
+    {"op": "rename", "from": "/drafts/one.md", "to": "/done/one.md"},
+    {"op": "unlink", "path": "/drafts/two.md"}
+  ]}
+At most 1,024 operations and 64 MiB of content; all paths in one zone, on mounts that keep their files in the data folder (else EXDEV).
+
+Prints how many operations were committed, and where in the log. Exit status 1 when nothing was done; 2 when the description makes no sense, which is
+found before anything is done; 3 when it is not known.
+With --json: {lsn, durability, op_id, repeated, results: [{op, path, to?, created?, size?, version?, removed?}]}, or
+{error: {item, op, path, errno, cause, expected?, found?}}, where found is null or {version, generation, content}."#
+)]
+pub(crate) struct TxArgs {
+    /// The host file with the description; - for standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
 /// Print the paths that a pattern matches, one a line
 ///
 /// `*` and `?` stay within a component, `**` crosses them; `[a-z]` and `{a,b}` work. Links are not followed.
@@ -479,7 +516,7 @@ pub(crate) struct ShellArgs {}
 
 /// One minute through the kernel on real input, each claim checked
 ///
-/// Boots, imports SRC (what .gitignore ignores and .git left out), reads, greps, shows the tree of actors, kills each kernel primitive
+/// Boots, imports SRC (what .gitignore ignores and .git left out), reads, greps, lets two agents commit to the same files, shows the tree of actors, kills each kernel primitive
 /// while readers go on, puts broken permission policies in the place of a good one while agents try what is forbidden, kills -9 a writing
 /// child process and reopens its store. The data is in a temporary folder unless --data is given; then the tour works below /tour there.
 /// Ends with status 1 at the first claim that does not hold.
@@ -540,6 +577,8 @@ mod tests {
         check("nexus mount /m", false);
         check("nexus edit /a --old -x --new --y", true);
         check("nexus grep -l -foo", false);
+        check("nexus tx plan.json", true);
+        check("nexus tx a b", false);
         check("nexus cat", false);
         check("nexus cat --offset 3 --count 4 /a /b", true);
         check("nexus serve --agent coder-7 --clients 3", true);

@@ -17,6 +17,7 @@ mod shell;
 mod top;
 mod tour;
 mod transfer;
+mod tx;
 
 mod entry;
 mod failure;

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, content, kill, list, logs, mounts, ps, search, serve, services, shell, top, tour, transfer,
+    change, content, kill, list, logs, mounts, ps, search, serve, services, shell, top, tour, transfer, tx,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -74,6 +74,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Mv(args) => Box::pin(change::mv(session, args)).await,
         Command::Cp(args) => Box::pin(transfer::copy::cp(session, args)).await,
         Command::Ln(args) => Box::pin(change::ln(session, args)).await,
+        Command::Tx(args) => Box::pin(tx::tx(session, args)).await,
         Command::Glob(args) => Box::pin(search::glob(session, args)).await,
         Command::Grep(args) => Box::pin(search::grep(session, args)).await,
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,

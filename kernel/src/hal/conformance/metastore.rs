@@ -95,6 +95,7 @@ fn entry(op: u128, preconditions: Vec<Precondition>, changes: Vec<Change>) -> En
         op: Op::Write,
         path: VPath::root(),
         other: None,
+        items: Vec::new(),
         at: Timestamp(1),
         preconditions,
         changes,
@@ -428,6 +429,7 @@ fn the_log_tells_what_was_committed(Subject { store, .. }: Subject) -> Verdict {
         op: Op::Rename,
         path: path("/a")?,
         other: Some(path("/b/c")?),
+        items: Vec::new(),
         caller: Arc::from("coder-7"),
         at: Timestamp(77),
         ..repeatable(u128::MAX, vec![], vec![put("a", "1")])

@@ -6,6 +6,7 @@ mod policy;
 mod reads;
 mod search;
 mod source;
+mod together;
 pub(crate) mod writer;
 
 use std::collections::BTreeSet;
@@ -97,6 +98,7 @@ async fn walk(
     let files = tour.read_back(&session, &source, &tree).await?;
     tour.read_warm(&session, &files).await?;
     tour.grep(&session, &source, &tree, &files).await?;
+    tour.commit_together(&session).await?;
     tour.show_tree(&session).await?;
     tour.kill_primitives(&session, &files).await?;
     tour.swap_policies(&session).await?;

@@ -1,0 +1,428 @@
+//! `SysTx`: several changes as one.
+//!
+//! Each operation goes the way of its own syscall: it is resolved, routed, passed through the gate and shown to the interceptors. Then all
+//! paths are locked in one step, the operations are drawn up one after the other, each over what those before it have left, and what comes of it is one
+//! entry in the log: one commit, one publication, one weighing.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone, TxOp};
+use nexus_messages::{Caller, Error, ErrorKind, Event, HookContext, Message, OpId, Result, Timestamp, VPath};
+
+use super::Serve;
+use super::admit::{
+    Admissible, Admitted, Hooked, When, Which, allow, intercept, pass_when, refused, resolve_by, wants_of,
+};
+use super::locate::{ATTEMPTS_MAX, Located, is_served};
+use super::mutate::{LOCK_WAIT_MAX, Mutation, writable};
+use crate::hal::LogItem;
+use crate::kernel::Kernel;
+use crate::locks::{LockOwner, Mode, Scope};
+use crate::owned::{Owned, Ownership};
+use crate::sys;
+use crate::volume::{Intent, Site, Stop, Transaction, Volume, logged, store_error};
+
+/// An operation that may be executed, with its paths resolved.
+enum Item {
+    Write(Admitted<SysWrite>),
+    Setattr(Admitted<SysSetattr>),
+    Rename(Admitted<SysRename>),
+    Unlink(Admitted<SysUnlink>),
+}
+
+macro_rules! each {
+    ($item:expr, $admitted:ident => $do:expr) => {
+        match $item {
+            Item::Write($admitted) => $do,
+            Item::Setattr($admitted) => $do,
+            Item::Rename($admitted) => $do,
+            Item::Unlink($admitted) => $do,
+        }
+    };
+}
+
+/// A transaction that may be executed.
+struct Admission {
+    items: Vec<Item>,
+    hooked: Hooked,
+}
+
+/// What became of a transaction.
+enum Done {
+    /// It was done by this very call, and that is what to tell of it.
+    Now(Transacted, Vec<Event>),
+    /// It was done before, by a call with the same operation id.
+    Before(Transacted),
+}
+
+impl Serve for SysTx {
+    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Transacted> {
+        self.validate()?;
+        let client = self.op_id;
+        let op_id = client.unwrap_or_else(|| kernel.new_op_id());
+        let admission = admit_all(kernel, caller, self.ops, op_id).await?;
+        let intent = Intent {
+            caller: caller.clone(),
+            op: Self::OP,
+            op_id,
+            repeatable: client.is_some(),
+            at: Timestamp(kernel.env().wall()),
+            scales: admission.hooked.scales(),
+            staged: None,
+            within: None,
+        };
+        let (env, kernel) = (kernel.env().clone(), kernel.clone());
+        let executed = |ownership| execute(kernel, intent, admission, ownership);
+        Owned::new(&env, <Self as Message>::NAME, executed).await
+    }
+}
+
+/// Takes the operations up to the path lock.
+async fn admit_all(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    ops: Vec<TxOp>,
+    op_id: OpId,
+) -> Result<Admission> {
+    let wants = wants_of(kernel, ops.iter().map(TxOp::op));
+    let mut hooked = Hooked::NONE;
+    if wants.any() {
+        // One way for all: they meet the hooks of one version of each service.
+        let entered = kernel.dispatch().enter(caller, wants).await;
+        let first = ops.first().map_or_else(VPath::root, |op| op.path().clone());
+        hooked = Hooked::by(entered.map_err(|refusal| refused(SysTx::OP, &first, refusal))?);
+    }
+    let mut items = Vec::with_capacity(ops.len());
+    for (index, op) in ops.into_iter().enumerate() {
+        let shown = wants.ops.contains(op.op()).then_some(op_id);
+        let when = if index == 0 { When::Now } else { When::Later };
+        let admitted = match op {
+            TxOp::Write(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Write)
+            }
+            TxOp::Setattr(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Setattr)
+            }
+            TxOp::Rename(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Rename)
+            }
+            TxOp::Unlink(call) => {
+                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Unlink)
+            }
+            other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
+        };
+        match admitted.map_err(|error| error.at_item(index)) {
+            Ok(item) => items.push(item),
+            Err(error) => {
+                let refused = Err(error);
+                hooked.after::<()>(&refused).await;
+                return refused.map(|()| unreachable!("it is an error"));
+            }
+        }
+    }
+    Ok(Admission { items, hooked })
+}
+
+async fn admit_one<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    mut call: S,
+    when: When,
+    shown: Option<OpId>,
+    hooked: &mut Hooked,
+) -> Result<Admitted<S>> {
+    call.validate()?;
+    let rewritten = match hooked.passage() {
+        Some(passage) => Box::pin(resolve_by(passage, caller, &mut call, false)).await?,
+        None => false,
+    };
+    let Some(op_id) = shown else {
+        let (first, second) = pass_when(kernel, caller, &call, when).await?;
+        return Ok(Admitted::of_transaction(call, first, second));
+    };
+    hooked.show(HookContext::new(caller.clone(), Some(op_id), call.clone().into()));
+    let located = pass_when(kernel, caller, &call, when).await?;
+    let intercepted = Box::pin(intercept(kernel, caller, call, when, rewritten, located, hooked));
+    let (call, (first, second)) = intercepted.await?;
+    Ok(Admitted::of_transaction(call, first, second))
+}
+
+async fn execute(
+    kernel: Arc<Kernel>,
+    mut intent: Intent,
+    mut admission: Admission,
+    ownership: Ownership,
+) -> Result<Transacted> {
+    let done = attempt(&kernel, &mut intent, &mut admission, &ownership).await;
+    let (done, events) = match done {
+        Ok(Done::Now(done, events)) => (Ok(done), events),
+        Ok(Done::Before(done)) => (Ok(done), Vec::new()),
+        Err(error) => (Err(error), Vec::new()),
+    };
+    admission.hooked.after(&done).await;
+    for event in &events {
+        admission.hooked.observe(&kernel, event).await;
+    }
+    done
+}
+
+async fn attempt(
+    kernel: &Arc<Kernel>,
+    intent: &mut Intent,
+    admission: &mut Admission,
+    ownership: &Ownership,
+) -> Result<Done> {
+    for _ in 0..ATTEMPTS_MAX {
+        let items = &mut admission.items;
+        let together = one_tree(intent, items)?;
+        let owner = LockOwner { agent: intent.caller.agent.clone(), since: intent.at };
+        let waited = kernel.env().timeout(LOCK_WAIT_MAX, kernel.locks().lock_all(claims(items), owner)).await;
+        let Ok(guards) = waited else {
+            let error = Error::new(intent.op, &together.path, ErrorKind::TimedOut);
+            return Err(error.because(format!("others hold a path for over {LOCK_WAIT_MAX:?}")));
+        };
+
+        ownership.take();
+        // Under the lock, so that of two changes of one path the later one has the later time.
+        intent.at = Timestamp(kernel.env().wall());
+        if let Some(done) = repeat(kernel, intent, &together) {
+            return done.map(Done::Before);
+        }
+        let zone = &intent.caller.zone;
+        let served = items.iter().flat_map(Item::sites).all(|site| is_served(kernel, zone, site));
+        let stopped = match served {
+            true => run(kernel, intent, items, &together).await,
+            false => Err(Stop::Again),
+        };
+        drop(guards);
+        match stopped {
+            Ok((done, events)) => return Ok(Done::Now(done, events)),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Again) => {
+                ownership.give_back();
+                locate_again(kernel, intent, admission).await?;
+            }
+        }
+    }
+    let path = admission.items.first().map_or_else(VPath::root, |item| item.first().site.path.clone());
+    let error = Error::new(intent.op, &path, ErrorKind::Busy);
+    Err(error.because(format!("it changed under the call {ATTEMPTS_MAX} times in a row")))
+}
+
+/// Resolves the paths once more. Where interceptors were shown where they lead, they must lead there still.
+async fn locate_again(kernel: &Arc<Kernel>, intent: &Intent, admission: &mut Admission) -> Result<()> {
+    let shown = admission.hooked.is_shown();
+    for (index, item) in admission.items.iter_mut().enumerate() {
+        let led: Vec<VPath> = item.sites().map(|site| site.path.clone()).collect();
+        let when = if index == 0 { When::Now } else { When::Later };
+        let located =
+            each!(&*item, admitted => pass_when(kernel, &intent.caller, &admitted.call, when).await);
+        let (first, second) = located.map_err(|error| error.at_item(index))?;
+        each!(&mut *item, admitted => (admitted.first, admitted.second) = (first, second));
+        if shown && !item.sites().map(|site| &site.path).eq(&led) {
+            let error = Error::new(intent.op, &item.first().site.path, ErrorKind::Busy).at_item(index);
+            return Err(error.because("a link leads elsewhere since hooks were asked: not executed"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be one commit: paths of two trees, or of mounts that keep their files elsewhere. Gives the first path.
+fn one_tree(intent: &Intent, items: &[Item]) -> Result<Site> {
+    let mut first: Option<&Site> = None;
+    for (index, item) in items.iter().enumerate() {
+        let intent = Intent { op: item.op(), ..intent.clone() };
+        for site in item.sites() {
+            let elsewhere = if sys::serves(&site.path) {
+                Some("the kernel's own files are not changed by a transaction".to_owned())
+            } else if site.mount.is_path_addressed() {
+                Some(format!("the mount {} keeps its files elsewhere", site.mount.point))
+            } else {
+                let other = first.filter(|first| first.mount.tree != site.mount.tree);
+                other.map(|first| format!("it is of another zone than {}", first.path))
+            };
+            if let Some(why) = elsewhere {
+                let error = Error::new(intent.op, &site.path, ErrorKind::CrossMount);
+                return Err(error.because(why).at_item(index));
+            }
+            writable(&intent, site).map_err(|error| error.at_item(index))?;
+            first = first.or(Some(site));
+        }
+    }
+    first.cloned().ok_or_else(|| Error::global(intent.op, ErrorKind::InvalidArgument))
+}
+
+fn claims(items: &[Item]) -> Vec<(VPath, Mode, Scope)> {
+    let claim = |site: &Site, scope| (site.path.clone(), Mode::Write, scope);
+    let scoped = items.iter().map(|item| (item, item.scope()));
+    scoped.flat_map(|(item, scope)| item.sites().map(move |site| claim(site, scope))).collect()
+}
+
+/// The answer to a transaction that was executed before: by its client's operation id, while the log has a record of it.
+fn repeat(kernel: &Kernel, intent: &Intent, site: &Site) -> Option<Result<Transacted>> {
+    let found = if intent.repeatable { kernel.store().metastore().outcome(intent.op_id) } else { Ok(None) };
+    match found {
+        Ok(found) => found.map(|(_, lsn)| Ok(Transacted::before(intent.receipt(lsn)))),
+        Err(error) => Some(Err(store_error(intent.op, &site.path, &error))),
+    }
+}
+
+/// Draws the operations up and commits them, with the locks held.
+async fn run(
+    kernel: &Arc<Kernel>,
+    intent: &Intent,
+    items: &mut [Item],
+    together: &Site,
+) -> Result<(Transacted, Vec<Event>), Stop> {
+    let transaction = Arc::new(Transaction::new(&together.mount));
+    let mut results = Vec::with_capacity(items.len());
+    for index in 0..items.len() {
+        let (before, rest) = items.split_at_mut(index);
+        let Some(item) = rest.first_mut() else { break };
+        let intent = Intent { op: item.op(), within: Some(transaction.clone()), ..intent.clone() };
+        let drawn = draw_up(kernel, &intent, before, item, &transaction).await;
+        results.push(drawn.map_err(|stop| match stop {
+            Stop::Failed(error) => Stop::Failed(error.at_item(index)),
+            Stop::Again => Stop::Again,
+        })?);
+    }
+    let logged = items.iter().map(Item::logged).collect();
+    let receipt = transaction.commit(kernel, together, intent, logged).await?;
+    let done = Transacted::new(results, receipt);
+    let told = kernel.dispatch().summary().has_any_observers();
+    let events = items.iter().zip(&done.results).filter(|_| told);
+    let events = events.filter_map(|(item, done)| item.event(intent, done)).collect();
+    Ok((done, events))
+}
+
+async fn draw_up(
+    kernel: &Arc<Kernel>,
+    intent: &Intent,
+    before: &[Item],
+    item: &mut Item,
+    transaction: &Transaction,
+) -> Result<TxDone, Stop> {
+    for link in item.links() {
+        if let Some(before) = before.iter().find(|before| before.takes_away(link)) {
+            let error = Error::new(intent.op, &item.first().site.path, ErrorKind::NotSupported);
+            let why = format!("the link {link} leads to it, and {} before it changes that", before.op());
+            return Err(error.because(why).into());
+        }
+    }
+    look_again(kernel, intent, item).await?;
+    match item.run(kernel, intent).await {
+        Err(Stop::Again) => {
+            for site in item.sites() {
+                let brought = transaction.brought_link(kernel, site);
+                if brought.map_err(|error| store_error(intent.op, &site.path, &error))? {
+                    let error = Error::new(intent.op, &site.path, ErrorKind::NotSupported);
+                    let why = "a link that the transaction makes or moves is not followed by it";
+                    return Err(error.because(why).into());
+                }
+            }
+            Err(Stop::Again)
+        }
+        other => other,
+    }
+}
+
+/// Looks at what an operation finds: that which those before it have left. The gate is asked about what it was not asked about when the call was admitted.
+async fn look_again(kernel: &Arc<Kernel>, intent: &Intent, item: &mut Item) -> Result<(), Stop> {
+    for which in [Which::First, Which::Second] {
+        let Some(located) = item.located(which) else { continue };
+        let site = &located.site;
+        let Volume::Rows(volume) = Volume::to_change(kernel, site, intent) else { continue };
+        let node = volume.find(site).map_err(|error| store_error(intent.op, &site.path, &error))?;
+        // A directory that is there because of a mount below it has no row.
+        if node.is_none() && kernel.has_mounts_below(&site.mount.zone, &site.path) {
+            continue;
+        }
+        let now = Located { node, ..located.clone() };
+        if now.node.is_some() && !now.is_same(located) {
+            let right = each!(item, admitted => admitted.call.right(which, true));
+            allow(kernel, &intent.caller, intent.op, right, &now).await?;
+        }
+        each!(&mut *item, admitted => match which {
+            Which::First => admitted.first = now,
+            Which::Second => admitted.second = Some(now),
+        });
+    }
+    Ok(())
+}
+
+impl Item {
+    fn op(&self) -> nexus_messages::Op {
+        match self {
+            Self::Write(_) => SysWrite::OP,
+            Self::Setattr(_) => SysSetattr::OP,
+            Self::Rename(_) => SysRename::OP,
+            Self::Unlink(_) => SysUnlink::OP,
+        }
+    }
+
+    fn first(&self) -> &Located {
+        each!(self, admitted => &admitted.first)
+    }
+
+    fn located(&self, which: Which) -> Option<&Located> {
+        each!(self, admitted => match which {
+            Which::First => Some(&admitted.first),
+            Which::Second => admitted.second.as_ref(),
+        })
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Located> {
+        [Which::First, Which::Second].into_iter().filter_map(|which| self.located(which))
+    }
+
+    fn sites(&self) -> impl Iterator<Item = &Site> {
+        self.both().map(|located| &located.site)
+    }
+
+    /// The links that were followed to its paths.
+    fn links(&self) -> impl Iterator<Item = &VPath> {
+        self.both().flat_map(|located| &located.links)
+    }
+
+    /// Whether what is at `path`, or on the way to it, is another thing after this operation.
+    fn takes_away(&self, path: &VPath) -> bool {
+        match self {
+            Self::Rename(_) | Self::Unlink(_) => self.sites().any(|site| path.is_within(&site.path)),
+            Self::Write(_) | Self::Setattr(_) => false,
+        }
+    }
+
+    /// Whether all below its paths is locked with them. What an operation before it has brought there may be a directory: with what is no directory now,
+    /// and is one under the lock, nothing is lost but others' time.
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Rename(_) | Self::Unlink(_) => Scope::Subtree,
+            Self::Write(_) | Self::Setattr(_) => Scope::Entry,
+        }
+    }
+
+    fn logged(&self) -> LogItem {
+        let other = self.located(Which::Second).map(|second| &second.site.path);
+        logged(self.op(), &self.first().site.path, other)
+    }
+
+    async fn run(&self, kernel: &Arc<Kernel>, intent: &Intent) -> Result<TxDone, Stop> {
+        match self {
+            Self::Write(admitted) => SysWrite::run(kernel, intent, admitted).await.map(TxDone::Write),
+            Self::Setattr(admitted) => SysSetattr::run(kernel, intent, admitted).await.map(TxDone::Setattr),
+            Self::Rename(admitted) => SysRename::run(kernel, intent, admitted).await.map(TxDone::Rename),
+            Self::Unlink(admitted) => SysUnlink::run(kernel, intent, admitted).await.map(TxDone::Unlink),
+        }
+    }
+
+    /// What observers are told of it.
+    fn event(&self, intent: &Intent, done: &TxDone) -> Option<Event> {
+        match (self, done) {
+            (Self::Write(admitted), TxDone::Write(done)) => SysWrite::event(intent, admitted, done),
+            (Self::Setattr(admitted), TxDone::Setattr(done)) => SysSetattr::event(intent, admitted, done),
+            (Self::Rename(admitted), TxDone::Rename(done)) => SysRename::event(intent, admitted, done),
+            (Self::Unlink(admitted), TxDone::Unlink(done)) => SysUnlink::event(intent, admitted, done),
+            _ => None,
+        }
+    }
+}

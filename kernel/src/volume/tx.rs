@@ -1,0 +1,129 @@
+//! The operations of a transaction, drawn up one after the other and committed as one.
+
+use std::sync::Arc;
+
+use nexus_messages::{Effect, Lsn, Receipt, VPath};
+use parking_lot::Mutex;
+
+use super::{Intent, Site, Stop, commit_error, store_error};
+use crate::hal::{LogItem, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::{Draft, Ledger, Rows, Visible, Walk, publish};
+
+/// What the operations of a transaction have drawn up so far, on content-addressed mounts of one tree.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    ledger: Arc<Ledger>,
+    visible: Mutex<Vec<(Arc<Mount>, Vec<Visible>)>>,
+}
+
+impl Transaction {
+    /// One on mounts of the tree of this one.
+    pub(crate) fn new(mount: &Mount) -> Self {
+        let effect = Effect { zone: mount.zone.clone(), ..Effect::default() };
+        Self { ledger: Arc::new(Ledger::new(mount.tree, effect)), visible: Mutex::default() }
+    }
+
+    /// The rows as the operations so far leave them.
+    pub(super) fn over(&self, rows: Rows) -> Rows {
+        self.ledger.over(rows)
+    }
+
+    /// Takes over what an operation on `mount` has drawn up. The receipt is one of nothing yet.
+    pub(super) fn take(&self, mount: &Arc<Mount>, intent: &Intent, draft: Draft) -> Receipt {
+        let visible = self.ledger.take(draft);
+        self.visible.lock().push((mount.clone(), visible));
+        intent.receipt(Lsn::default())
+    }
+
+    /// Whether a link that stands on the way to `site`, or at its end, is one that the transaction has brought there.
+    pub(crate) fn brought_link(&self, kernel: &Kernel, site: &Site) -> Result<bool, StoreError> {
+        let rows = kernel.store().rows(site.mount.tree)?;
+        let leads = |rows: &Rows| -> Result<bool, StoreError> {
+            Ok(match rows.walk(site.mount.root, site.relative())? {
+                Walk::Link => true,
+                Walk::Found { steps } => {
+                    let last = steps.last().map(|step| step.dentry.entry_type);
+                    last == Some(nexus_messages::EntryType::Link)
+                }
+                _ => false,
+            })
+        };
+        Ok(!leads(&rows)? && leads(&self.over(rows))?)
+    }
+
+    /// Makes all of it durable and then visible, as one. `items` are the operations as the log keeps them.
+    pub(crate) async fn commit(
+        &self,
+        kernel: &Arc<Kernel>,
+        site: &Site,
+        intent: &Intent,
+        items: Vec<LogItem>,
+    ) -> Result<Receipt, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let tree = site.mount.tree;
+        let settled = {
+            let rows = self.over(kernel.store().rows(tree).map_err(failed)?);
+            self.ledger.settle(&rows).map_err(failed)?
+        };
+        if let Some(scales) = &intent.scales {
+            scales.weigh(settled.effect)?;
+        }
+        if settled.changes.is_empty() {
+            return Ok(intent.receipt(kernel.store().last_lsn(tree).map_err(failed)?));
+        }
+        let mut entry = intent.entry(tree, &site.path, None);
+        (entry.preconditions, entry.changes, entry.items) = (settled.preconditions, settled.changes, items);
+        let (publisher, visible) = (kernel.clone(), by_mount(std::mem::take(&mut *self.visible.lock())));
+        let committed = kernel.store().commit(
+            entry,
+            Box::new(move |_| {
+                for (mount, visible, subtree) in visible {
+                    let generation = if subtree { mount.raise_generation() } else { mount.generation() };
+                    publish(&publisher.caches().metadata, mount.root, generation, visible);
+                }
+            }),
+        );
+        match committed.await {
+            Ok((lsn, true)) => {
+                if let Some(scales) = &intent.scales {
+                    scales.committed(lsn);
+                }
+                Ok(intent.receipt(lsn))
+            }
+            // It was committed before, by another call with its id: answered as a repeat.
+            Ok((_, false)) => Err(Stop::Again),
+            Err(error) => Err(commit_error(intent.op, &site.path, &error)),
+        }
+    }
+}
+
+/// For each mount what becomes visible there, and whether that begins with all that was known of it being known no more.
+fn by_mount(visible: Vec<(Arc<Mount>, Vec<Visible>)>) -> Vec<(Arc<Mount>, Vec<Visible>, bool)> {
+    let mut mounts: Vec<(Arc<Mount>, Vec<Visible>, bool)> = Vec::new();
+    for (mount, visible) in visible {
+        let known = mounts.iter().position(|(other, ..)| Arc::ptr_eq(other, &mount));
+        let known = known.unwrap_or_else(|| {
+            mounts.push((mount, Vec::new(), false));
+            mounts.len() - 1
+        });
+        let (_, all, subtree) = &mut mounts[known];
+        for change in visible {
+            match change {
+                // What an operation before it has put below the directory is elsewhere by now, or nowhere. It is looked up again.
+                Visible::Subtree => {
+                    all.clear();
+                    *subtree = true;
+                }
+                change => all.push(change),
+            }
+        }
+    }
+    mounts
+}
+
+/// The operation on these paths, as the log keeps it.
+pub(crate) fn logged(op: nexus_messages::Op, path: &VPath, other: Option<&VPath>) -> LogItem {
+    LogItem { op, path: path.clone(), other: other.cloned() }
+}

@@ -1,0 +1,112 @@
+//! `tx`: several changes as one, described in JSON.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Ended, Nexus};
+
+fn tx(nexus: &Nexus, options: &str, plan: &Value) -> Ended {
+    nexus.feed(&format!("{options} tx -"), &plan.to_string())
+}
+
+fn printed(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.out).unwrap_or_else(|why| panic!("{why}: {ended:?}"))
+}
+
+#[test]
+fn a_description_is_executed_as_one() {
+    let nexus = Nexus::new();
+    std::fs::write(nexus.host("picture"), [0, 159, 146, 150]).expect("there is room");
+    let plan = json!({ "ops": [
+        { "op": "write", "path": "/plan.md", "text": "1. think\n", "mode": "600" },
+        { "op": "append", "path": "/plan.md", "text": "2. act\n" },
+        { "op": "create", "path": "/picture", "file": "picture" },
+        { "op": "mkdir", "path": "/done" },
+        { "op": "rename", "from": "/picture", "to": "/done/picture" },
+        { "op": "edit", "path": "/plan.md", "old": "think", "new": "look" },
+    ]});
+    std::fs::write(nexus.host("plan.json"), plan.to_string()).expect("there is room");
+    assert!(nexus.good("tx plan.json").starts_with("6 operations committed as "));
+    assert_eq!(nexus.good("cat /plan.md"), "1. look\n2. act\n");
+    assert_eq!(nexus.good("ls -R /"), "/done\n/done/picture\n/plan.md\n");
+
+    let ended = tx(
+        &nexus,
+        "--json",
+        &json!({ "op_id": "c0ffee", "ops": [
+            { "op": "check", "path": "/done/picture", "if_version": 1 },
+            { "op": "unlink", "path": "/done", "recursive": true },
+            { "op": "setattr", "path": "/plan.md", "mode": "644", "if_version": 3 },
+        ]}),
+    );
+    assert_eq!((ended.status, &*ended.err), (0, ""));
+    let first = printed(&ended);
+    assert_eq!((&first["repeated"], &first["durability"]), (&json!(false), &json!("strong")));
+    let results = first["results"].as_array().expect("there are three");
+    assert_eq!((&results[1]["op"], &results[1]["removed"]), (&json!("unlink"), &json!(2)));
+    assert_eq!(results[2]["version"], 3);
+    let again = printed(&tx(
+        &nexus,
+        "--json",
+        &json!({ "op_id": "c0ffee", "ops": [
+            { "op": "unlink", "path": "/plan.md" },
+        ]}),
+    ));
+    assert_eq!((&again["repeated"], &again["lsn"]), (&json!(true), &first["lsn"]));
+    assert_eq!(nexus.good("ls /"), "plan.md\n");
+}
+
+#[test]
+fn who_comes_too_late_is_told_what_was_found_and_nothing_is_done() {
+    let nexus = Nexus::new();
+    nexus.feed("write /a", "one");
+    nexus.feed("write /a", "two");
+    let plan = json!({ "ops": [
+        { "op": "write", "path": "/b", "text": "x" },
+        { "op": "write", "path": "/a", "text": "three", "if_version": 1 },
+    ]});
+    let ended = tx(&nexus, "", &plan);
+    assert_eq!((ended.status, &*ended.out), (1, ""));
+    assert_eq!(
+        ended.err,
+        "nexus: tx ops[1]: write /a: not in the state expected: expected version 1, found version 2 (ECANCELED)\n"
+    );
+    assert_eq!(nexus.good("ls /"), "a\n");
+    let error = &printed(&tx(&nexus, "--json", &plan))["error"];
+    assert_eq!(
+        (&error["item"], &error["path"], &error["errno"]),
+        (&json!(1), &json!("/a"), &json!("ECANCELED"))
+    );
+    assert_eq!((&error["expected"], &error["found"]["version"]), (&json!({ "version": 1 }), &json!(2)));
+    let gone = json!({ "ops": [{ "op": "unlink", "path": "/a" }, { "op": "unlink", "path": "/a" }] });
+    let error = &printed(&tx(&nexus, "--json", &gone))["error"];
+    assert_eq!(
+        (&error["item"], &error["errno"], &error["found"]),
+        (&json!(1), &json!("ENOENT"), &json!(null))
+    );
+    assert_eq!(nexus.good("cat /a"), "two");
+}
+
+#[test]
+fn what_makes_no_sense_is_told_with_its_line_before_anything_is_done() {
+    let nexus = Nexus::new();
+    let text = "{\"ops\": [\n  {\"op\": \"write\", \"path\": \"/a\", \"text\": \"x\"},\n  {\"op\": \"wrte\", \"path\": \"/b\"}\n]}";
+    let ended = nexus.feed("tx", text);
+    assert_eq!((ended.status, &*ended.out), (2, ""));
+    assert!(
+        ended.err.starts_with("nexus: tx standard input: ops[1], line 3: unknown variant `wrte`"),
+        "{}",
+        ended.err
+    );
+    let ended = nexus.run("tx nowhere.json");
+    assert_eq!(ended.status, 1);
+    assert_eq!(ended.err, "nexus: tx nowhere.json: no such file or directory (ENOENT)\n");
+    assert_eq!(nexus.good("ls /"), "");
+}
+
+#[test]
+fn its_help_tells_the_format() {
+    let help = Nexus::new().good("help tx");
+    for part in ["\"op\": \"rename\"", "if_version", "Example", "- for standard input", "EXDEV", "--json"] {
+        assert!(help.contains(part), "{part} is not in:\n{help}");
+    }
+}
