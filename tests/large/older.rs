@@ -54,6 +54,7 @@ fn one_large_blob_is_read_and_becomes_chunks_when_it_changes() {
         at: Timestamp(1),
         preconditions: Vec::new(),
         changes: vec![Change::Put(key, row.into())],
+        items: Vec::new(),
     };
     let store = bench.store.clone();
     bench.nx.shutdown().unwrap();
