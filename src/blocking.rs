@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,8 +26,8 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{
-    Copied, DirEntry, DriverSwapped, MountSpec, Precondition, Renamed, SetattrDone, Transacted, TxOp,
-    Unlinked, Written,
+    Copied, DirEntry, DriverSwapped, MountSpec, Precondition, Renamed, SetattrDone, SysWrite, Transacted,
+    TxOp, Unlinked, Written,
 };
 use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, OpId, Result, VPath};
 use nexus_supervisors::Kill;
@@ -208,6 +209,47 @@ impl Nexus {
         Ok(GrepStream { env: self.env().clone(), stream })
     }
 
+    /// As [`crate::Nexus::stream`]; each piece blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::stream`].
+    pub fn stream(&self, at: impl IntoPath) -> Result<ContentStream> {
+        self.stream_range(at, ..)
+    }
+
+    /// As [`crate::Nexus::stream_range`]; each piece blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::stream_range`].
+    pub fn stream_range(&self, at: impl IntoPath, range: impl RangeBounds<u64>) -> Result<ContentStream> {
+        let stream = self.env().blocking_wait(self.0.stream_range(at, range))?;
+        Ok(ContentStream { env: self.env().clone(), stream })
+    }
+
+    /// As [`crate::Nexus::write_stream`], and blocks; so may the iterator.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::write_stream`].
+    pub fn write_stream<I>(&self, at: impl IntoPath, data: I) -> Result<Written>
+    where
+        I: IntoIterator<Item = Result<Bytes>>,
+        I::IntoIter: Send,
+    {
+        self.env().blocking_wait(self.0.write_stream(at, futures_util::stream::iter(data)))
+    }
+
+    /// As [`crate::Nexus::send_stream`], and blocks; so may the iterator.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::send_stream`].
+    pub fn send_stream<I>(&self, call: SysWrite, data: I) -> Result<Written>
+    where
+        I: IntoIterator<Item = Result<Bytes>>,
+        I::IntoIter: Send,
+    {
+        self.env().blocking_wait(self.0.send_stream(call, futures_util::stream::iter(data)))
+    }
+
     /// As [`crate::Nexus::tx`]; committing blocks.
     pub fn tx(&self) -> Tx {
         Tx(self.0.tx())
@@ -292,6 +334,28 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.env.blocking_wait(self.walk.next())
+    }
+}
+
+/// The content of a file, piece by piece; see [`crate::ContentStream`].
+#[derive(Debug)]
+pub struct ContentStream {
+    env: Env,
+    stream: crate::ContentStream,
+}
+
+impl ContentStream {
+    /// The file whose content this is, as it was when the stream was opened.
+    pub fn metadata(&self) -> &Arc<FileMetadata> {
+        self.stream.metadata()
+    }
+}
+
+impl Iterator for ContentStream {
+    type Item = Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.env.blocking_wait(self.stream.next())
     }
 }
 

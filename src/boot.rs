@@ -230,6 +230,11 @@ impl Machine {
         async move { ended.wait().await }
     }
 
+    /// Whether calls are still taken.
+    pub(crate) fn serving_for(&self, op: Op) -> Result<()> {
+        if self.is_stopping() { Err(self.told(Error::global(op, ErrorKind::Down))) } else { Ok(()) }
+    }
+
     /// What becomes of `error`: one that comes of the kernel's end says why the kernel ended, when nobody asked for that.
     #[cold]
     pub(crate) fn told(&self, error: Error) -> Error {

@@ -64,6 +64,7 @@
 //! | | |
 //! |---|---|
 //! | content | [`read`](Nexus::read) [`read_range`](Nexus::read_range) [`write`](Nexus::write) [`append`](Nexus::append) [`edit`](Nexus::edit) [`copy`](Nexus::copy) |
+//! | content larger than memory | [`stream`](Nexus::stream) [`stream_range`](Nexus::stream_range) [`write_stream`](Nexus::write_stream) |
 //! | entries | [`stat`](Nexus::stat) [`exists`](Nexus::exists) [`access`](Nexus::access) [`mkdir`](Nexus::mkdir) [`link`](Nexus::link) [`rename`](Nexus::rename) [`unlink`](Nexus::unlink) [`rmdir`](Nexus::rmdir) [`remove_all`](Nexus::remove_all) |
 //! | listings | [`readdir`](Nexus::readdir) [`walk`](Nexus::walk) [`glob`](Nexus::glob) [`grep`](Nexus::grep) |
 //! | many at once | [`write_batch`](Nexus::write_batch) [`read_batch`](Nexus::read_batch) [`stat_batch`](Nexus::stat_batch) [`unlink_batch`](Nexus::unlink_batch) |
@@ -166,7 +167,7 @@ pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
-pub use tier2::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, Tx, Walk};
+pub use tier2::{ContentStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, Tx, Walk};
 
 /// The examples of the readme, which compile and run as all others do.
 #[cfg(doctest)]

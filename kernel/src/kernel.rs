@@ -449,8 +449,16 @@ impl Kernel {
             return Ok(content::address(data));
         }
         let data = data.to_vec();
-        let hashed = self.hashing.run(move || content::address(&data)).await;
-        hashed.map_err(|error| StoreError::Backend { what: "hashing".into(), cause: error.to_string() })
+        self.crunch(move || content::address(&data)).await
+    }
+
+    /// Runs what takes the processor for long: cutting and hashing content.
+    pub(crate) async fn crunch<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> std::result::Result<T, StoreError> {
+        let done = self.hashing.run(job).await;
+        done.map_err(|error| StoreError::Backend { what: "hashing".into(), cause: error.to_string() })
     }
 
     /// The mount that is attached at just this point.

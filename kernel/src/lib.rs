@@ -19,9 +19,9 @@ pub mod sys;
 mod syscalls;
 mod volume;
 
-pub use content::CONTENT_MAX;
+pub use content::{CALL_MAX, CONTENT_MAX};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
 pub use store::StoreStats;
-pub use syscalls::Serve;
+pub use syscalls::{ContentReader, Serve};

@@ -40,7 +40,11 @@ fn data() -> impl Strategy<Value = Bytes> {
 }
 
 fn content_id() -> impl Strategy<Value = ContentId> {
-    prop_oneof![any::<[u8; 32]>().prop_map(ContentId::Blake3), text().prop_map(ContentId::Tag)]
+    prop_oneof![
+        any::<[u8; 32]>().prop_map(ContentId::Blake3),
+        text().prop_map(ContentId::Tag),
+        any::<[u8; 32]>().prop_map(ContentId::Chunks),
+    ]
 }
 
 fn entry_type() -> impl Strategy<Value = EntryType> {

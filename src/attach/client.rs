@@ -25,7 +25,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::message::{
-    Call, GREETING_MAX, Given, Parcel, Refusal, Refused, Reply, Request, Version, Welcome, hello,
+    Call, GREETING_MAX, Given, Parcel, Refusal, Refused, Reply, Request, Streaming, Version, Welcome, hello,
 };
 use super::session::ALL_ANSWERED;
 use super::socket::Address;
@@ -126,7 +126,7 @@ impl Remote {
         let given = self.request(caller, Request::Syscall(call), &about).await?;
         let answer = match given {
             Given::Answer(answer) => S::from_answer(answer),
-            Given::Access(_) => None,
+            _ => None,
         };
         answer.ok_or_else(|| about.unreadable(&"it is that of another call"))
     }
@@ -136,8 +136,21 @@ impl Remote {
         let request = Request::Access { path: path.clone(), right };
         match self.request(caller, request, &about).await? {
             Given::Access(may) => Ok(may),
-            Given::Answer(_) => Err(about.unreadable(&"it is that of another call")),
+            _ => Err(about.unreadable(&"it is that of another call")),
         }
+    }
+
+    /// Asks about a stream of content at `path`.
+    pub(super) async fn stream(
+        &self,
+        caller: &Arc<Caller>,
+        call: Streaming,
+        op: Op,
+        path: &VPath,
+        changes: bool,
+    ) -> Result<Given> {
+        let about = About { op, path: Some(path.clone()), changes };
+        self.request(caller, Request::Stream(call), &about).await
     }
 
     async fn request(&self, caller: &Arc<Caller>, request: Request, about: &About) -> Result<Given> {

@@ -1,9 +1,11 @@
 //! What is said over the connection: the greeting, calls and replies.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
-use nexus_messages::syscall::{Answer, Place, SysTx, SysWrite, Syscall, TxOp};
-use nexus_messages::{Caller, Error, VPath};
+use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
+use nexus_messages::{Caller, Error, FileMetadata, VPath};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -167,11 +169,28 @@ pub(crate) struct Call {
 }
 
 /// What is asked for.
-#[expect(clippy::large_enum_variant, reason = "nearly all are syscalls")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request {
     Syscall(Syscall),
     Access { path: VPath, right: Right },
+    Stream(Streaming),
+}
+
+/// What is asked about a stream, which the owner's process has. Streams are numbered by connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Streaming {
+    /// Opens content; gives [`Given::Opened`].
+    Open(SysRead),
+    /// The next bytes; gives [`Given::Piece`].
+    Next(u64),
+    /// Begins a write; gives [`Given::Opened`].
+    Begin(SysWrite),
+    /// Bytes for a write. They travel in the body.
+    Piece(u64, Bytes),
+    /// All bytes have come: commits the write.
+    Finish(u64),
+    /// Gives the stream up.
+    Close(u64),
 }
 
 /// A reply, without its content.
@@ -186,6 +205,10 @@ pub(crate) struct Reply {
 pub(crate) enum Given {
     Answer(Answer),
     Access(bool),
+    /// A stream has this number; one that is read is of this file.
+    Opened(u64, Option<Arc<FileMetadata>>),
+    /// Bytes, which travel in the body, and whether they are the last.
+    Piece(Bytes, bool),
 }
 
 /// A message ready to leave.
@@ -216,6 +239,7 @@ impl Call {
                 }
                 body
             }
+            Request::Stream(Streaming::Piece(_, data)) => vec![std::mem::take(data)],
             Request::Syscall(Syscall::Tx(call)) => {
                 shorten(call);
                 contents_of(call).map(std::mem::take).collect()
@@ -236,6 +260,12 @@ impl Call {
                     *of = contents.pop().ok_or_else(misfit)?;
                 }
                 call.data = contents;
+            }
+            Request::Stream(Streaming::Piece(_, data)) => {
+                *data = contents.pop().ok_or_else(misfit)?;
+                if !contents.is_empty() {
+                    return Err(misfit());
+                }
             }
             Request::Syscall(Syscall::Tx(call)) => {
                 let mut contents = contents.into_iter();
@@ -261,6 +291,7 @@ impl Reply {
                 let first = std::mem::take(&mut read.data);
                 std::iter::once(first).chain(std::mem::take(&mut read.more)).collect()
             }
+            Ok(Given::Piece(data, _)) => vec![std::mem::take(data)],
             _ => Vec::new(),
         };
         let head = encode(&Self { result, lengths: lengths(&body) })?;
@@ -276,6 +307,10 @@ impl Reply {
                 let mut contents = contents.into_iter();
                 read.data = contents.next().ok_or_else(misfit)?;
                 read.more = contents.collect();
+            }
+            Ok(Given::Piece(data, _)) => {
+                let [piece] = contents.try_into().map_err(|_| misfit())?;
+                *data = piece;
             }
             _ if contents.is_empty() => {}
             _ => return Err(misfit()),
@@ -342,8 +377,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 
 #[cfg(test)]
 mod tests {
-    use nexus_messages::syscall::{ReadData, SysRead, SysStat, SysUnlink};
-    use nexus_messages::{EntryType, ErrorKind, FileId, FileMetadata, Op, Timestamp, ZoneId};
+    use nexus_messages::syscall::{ReadData, SysStat, SysUnlink};
+    use nexus_messages::{EntryType, ErrorKind, FileId, Op, Timestamp, ZoneId};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -377,6 +412,16 @@ mod tests {
         let vectored = SysWrite::vectored(path(), vec!["a".into(), "".into(), "bcd".into()]);
         check_call(SysTx::new().with(edit).with(SysUnlink::at(path())).with(vectored), 504);
         check_call(SysTx::new(), 0);
+    }
+
+    #[test]
+    fn pieces_of_streams_travel_in_the_body() {
+        let request = Request::Stream(Streaming::Piece(7, vec![1; 500].into()));
+        let parcel = Call::pack(None, request.clone()).expect("it can be written");
+        assert!(parcel.body_length() == 500 && parcel.head.len() < 20);
+        assert_eq!(Call::unpack(arrived(parcel)).expect("it can be read").request, request);
+        check_reply(Ok(Given::Piece(vec![2; 300].into(), true)));
+        check_reply(Ok(Given::Opened(7, None)));
     }
 
     fn check_reply(result: Result<Given, Error>) {

@@ -16,6 +16,7 @@ mod message;
 mod server;
 mod session;
 mod socket;
+mod streams;
 mod wire;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub(crate) use grant::{as_agent, lessened};
 pub(crate) use server::Server;
 pub use server::ServingStats;
 pub(crate) use socket::SOCKET;
+pub(crate) use streams::RemoteReader;
 
 use self::client::NoConnection;
 use crate::config::Config;

@@ -26,9 +26,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::grant::lessened;
 use super::message::{
-    Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
+    Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Streaming, Version, Welcome, read_hello,
 };
 use super::server::Shared;
+use super::streams::Streams;
 use super::wire::{BODY_MAX, Inbox, Incoming, Kind, Message, Outbox, REPLY_HEAD_MAX, SLICES_MAX, WireError};
 
 /// How long a client may take to greet.
@@ -70,6 +71,8 @@ pub(super) struct Session {
     held: u64,
     /// As whom the last call was made that asked to be somebody.
     last: Option<Arc<Caller>>,
+    /// What it reads and writes in pieces.
+    streams: Streams,
     ending: BoxFuture<'static, ()>,
     /// Wakes the task when the client is to be looked at.
     look: Option<Sleep>,
@@ -127,6 +130,7 @@ impl Session {
             under_way: HashMap::new(),
             held: 0,
             last: None,
+            streams: Streams::default(),
             ending: Box::pin(async move { ending.wait().await }),
             look: None,
             blocked_since: None,
@@ -259,7 +263,7 @@ impl Session {
             }
         };
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
-        let mut future = serve(self.shared.kernel.clone(), caller, call.request);
+        let mut future = serve(self.shared.kernel.clone(), caller, call.request, self.streams.clone());
         if let Poll::Ready(result) = future.poll_unpin(cx) {
             self.reply(number, result);
             return Ok(());
@@ -446,20 +450,33 @@ impl Future for Tagged {
 }
 
 /// Executes a request for `caller`.
-fn serve(kernel: Arc<Kernel>, caller: Arc<Caller>, request: Request) -> BoxFuture<'static, Result<Given>> {
+fn serve(
+    kernel: Arc<Kernel>,
+    caller: Arc<Caller>,
+    request: Request,
+    streams: Streams,
+) -> BoxFuture<'static, Result<Given>> {
     let op = match &request {
         Request::Syscall(call) => call.op(),
         Request::Access { .. } => Op::Access,
+        Request::Stream(Streaming::Open(_) | Streaming::Next(_) | Streaming::Close(_)) => Op::Read,
+        Request::Stream(_) => Op::Write,
     };
-    let serving = AssertUnwindSafe(execute(kernel, caller, request)).catch_unwind();
+    let serving = AssertUnwindSafe(execute(kernel, caller, request, streams)).catch_unwind();
     Box::pin(serving.map(move |done| {
         done.unwrap_or_else(|_| Err(Error::global(op, ErrorKind::Crashed).outcome_unknown()))
     }))
 }
 
-async fn execute(kernel: Arc<Kernel>, caller: Arc<Caller>, request: Request) -> Result<Given> {
+async fn execute(
+    kernel: Arc<Kernel>,
+    caller: Arc<Caller>,
+    request: Request,
+    streams: Streams,
+) -> Result<Given> {
     let (kernel, caller) = (&kernel, &caller);
     match request {
+        Request::Stream(call) => streams.serve(kernel, caller, call).await,
         Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
         Request::Syscall(call) => match call {
             Syscall::Stat(call) => answer(kernel, caller, call).await,

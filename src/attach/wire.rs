@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use nexus_kernel::CONTENT_MAX;
+use nexus_kernel::CALL_MAX;
 
 /// The largest payload of a frame.
 pub(crate) const FRAME_MAX: usize = 256 * 1_024;
@@ -27,8 +27,8 @@ pub(crate) const CALL_HEAD_MAX: usize = 4 << 20;
 /// The largest head of a reply: a page of a listing.
 pub(crate) const REPLY_HEAD_MAX: usize = 64 << 20;
 
-/// The largest body of a message: a file's whole content.
-pub(crate) const BODY_MAX: u64 = CONTENT_MAX;
+/// The largest body of a message: the content of one call.
+pub(crate) const BODY_MAX: u64 = CALL_MAX;
 
 /// Bytes in front of each payload.
 const HEADER: usize = 4 + 1 + 8;

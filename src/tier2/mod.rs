@@ -8,10 +8,12 @@ mod entries;
 mod glob;
 mod grep;
 mod mounts;
+mod stream;
 mod sys;
 mod tx;
 mod walk;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
+pub use stream::ContentStream;
 pub use tx::Tx;
 pub use walk::Walk;

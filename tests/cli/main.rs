@@ -8,6 +8,7 @@ mod agreement;
 mod commands;
 mod imports;
 mod killed;
+mod large;
 mod pipes;
 mod round_trip;
 mod services;

@@ -17,6 +17,9 @@ const ITEM_OVERHEAD: u64 = 128;
 /// An item larger than this part of the whole is not kept: it would push out too much.
 const ITEM_SHARE: u64 = 8;
 
+/// So many times the largest item may pass in one stream and be kept: half of the whole.
+const STREAM_SHARES: u64 = ITEM_SHARE / 2;
+
 /// How large an item is expected to be when the table is laid out.
 const ITEM_EXPECTED: u64 = 8 * 1024;
 
@@ -133,6 +136,11 @@ impl ContentCache {
     /// Whether content of `size` bytes would be kept.
     pub(crate) fn takes(&self, size: u64) -> bool {
         size + ITEM_OVERHEAD <= self.item_max
+    }
+
+    /// Whether a stream of `size` bytes leaves its chunks here. One that would fill the cache would find none of them when it comes again.
+    pub(crate) fn holds_streams_of(&self, size: u64) -> bool {
+        size <= self.item_max * STREAM_SHARES
     }
 
     /// How many bytes are kept.

@@ -61,7 +61,7 @@ impl Call {
     }
 
     fn read(what: &'static str, range: ByteRange) -> Self {
-        Self { bytes: range.count.unwrap_or(0).min(content::CONTENT_MAX), ..Self::look(what) }
+        Self { bytes: range.count.unwrap_or(0).min(content::CALL_MAX), ..Self::look(what) }
     }
 
     fn change(what: &'static str) -> Self {

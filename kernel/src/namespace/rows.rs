@@ -49,8 +49,10 @@ pub(crate) enum Placement {
     None,
     /// In the metastore, in the same commit as the row.
     Inline,
-    /// In the mount's store.
+    /// In the mount's store, as one blob.
     Store,
+    /// In the mount's store, as a chunk list and what it tells.
+    Chunked,
 }
 
 /// What the kernel remembers of a mount.

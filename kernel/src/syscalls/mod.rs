@@ -19,9 +19,12 @@ mod rename;
 mod setattr;
 pub(crate) mod span;
 mod stat;
+mod stream;
 mod tx;
 mod unlink;
 mod write;
+
+pub use stream::ContentReader;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -70,6 +70,7 @@ pub(crate) async fn begin<M: Mutation>(
         repeatable: client.is_some(),
         at: Timestamp(kernel.env().wall()),
         scales: None,
+        staged: None,
         within: None,
     };
     let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;

@@ -45,9 +45,16 @@ fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
     if node.metadata.entry_type != EntryType::Reg {
         return None;
     }
+    let cache = &kernel.caches().content;
     let whole = match (&node.metadata.content_id, node.placement) {
         (None, _) | (_, Placement::None) => Default::default(),
-        (Some(id), _) => kernel.caches().content.get(id)?,
+        (Some(id), Placement::Chunked) => {
+            let Extent::One(range) = extent else { return None };
+            let (start, end) = range.within(node.metadata.size);
+            let data = content::at_hand(cache, id.chunks()?, start..end)?;
+            return Some(ReadData::new(data, node.metadata.clone()));
+        }
+        (Some(id), _) => cache.get(id)?,
     };
     let (data, more) = content::runs(&whole, extent);
     let mut read = ReadData::new(data, node.metadata.clone());
@@ -97,6 +104,15 @@ async fn read_at(
             return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
         }
         _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
+    }
+    let bytes = content::bytes_in(&call.extent, node.metadata.size);
+    if bytes > content::CALL_MAX {
+        let error = Error::new(SysRead::OP, &site.path, ErrorKind::TooLarge);
+        let why = format!(
+            "{bytes} bytes are more than one call carries, {}: ask for ranges, or for a stream",
+            content::CALL_MAX
+        );
+        return Err(error.because(why));
     }
     let volume = Volume::of(kernel, &site);
     // Content by its hash never changes; content that is overwritten in place must not change while it is read.

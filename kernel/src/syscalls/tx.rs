@@ -68,6 +68,7 @@ impl Serve for SysTx {
             repeatable: client.is_some(),
             at: Timestamp(kernel.env().wall()),
             scales: admission.hooked.scales(),
+            staged: None,
             within: None,
         };
         let (env, kernel) = (kernel.env().clone(), kernel.clone());

@@ -29,9 +29,12 @@ impl Admissible for SysWrite {
 
     fn validate(&self) -> Result<()> {
         let length = content::length(&self.data);
-        if length > content::CONTENT_MAX {
+        if length > content::CALL_MAX {
             let error = Error::new(Self::OP, &self.path, ErrorKind::TooLarge);
-            return Err(error.because(format!("{length} bytes are more than {}", content::CONTENT_MAX)));
+            let max = content::CALL_MAX;
+            let why =
+                format!("{length} bytes are more than one call carries, {max}: write pieces, or a stream");
+            return Err(error.because(why));
         }
         if self.truncate && !matches!(self.place, Place::At(_) | Place::Whole) {
             let error = Error::new(Self::OP, &self.path, ErrorKind::InvalidArgument);

@@ -4,10 +4,12 @@
 //! path-addressed mounts the backend is the truth about all of it. Beside them stands what the kernel shows of itself. Paths here are
 //! resolved: no link is left in them but at the end.
 
+mod large;
 mod paths;
 mod remove;
 mod rename;
 mod rows;
+mod stream;
 mod tx;
 mod write;
 
@@ -26,6 +28,7 @@ use nexus_messages::{
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
 pub(crate) use rows::RowVolume;
+pub(crate) use stream::{Intake, Source, Staged};
 pub(crate) use tx::{Transaction, logged};
 
 use crate::hal::{Entry, StoreError, TreeId};
@@ -64,6 +67,8 @@ pub(crate) struct Intent {
     pub(crate) at: Timestamp,
     /// Who weighs what the mutation does before it is committed.
     pub(crate) scales: Option<Arc<dyn Scales>>,
+    /// The content that a write commits, when it came before the write as a stream.
+    pub(crate) staged: Option<Staged>,
     /// The transaction that it is an operation of: then nothing is committed before all are drawn up.
     pub(crate) within: Option<Arc<Transaction>>,
 }

@@ -18,7 +18,9 @@ use nexus_messages::{
 
 use super::remove::taken_for;
 use super::write::{check_attributes, must_be_file};
-use super::{Child, Intent, Runs, Site, State, Stop, commit_error, no_mount_below, store_error};
+use super::{
+    Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
+};
 use crate::content;
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
@@ -118,12 +120,7 @@ impl PathVolume<'_> {
     ) -> Result<(Runs, Arc<FileMetadata>), StoreError> {
         let driver = self.driver().await;
         let store = driver.store()?;
-        let ranges = match extent {
-            Extent::One(range) => std::slice::from_ref(range),
-            Extent::Vector(ranges) => ranges.as_slice(),
-            _ => &[],
-        };
-        let Some((first, more)) = ranges.split_first() else {
+        let Some((first, more)) = content::ranges(extent).split_first() else {
             let info = store.stat(site.relative()).await?;
             return Ok(((Bytes::new(), Vec::new()), self.node(&site.path, &info).metadata));
         };
@@ -153,7 +150,13 @@ impl PathVolume<'_> {
         let capabilities = store.capabilities();
         let relative = site.relative();
 
+        let staged = intent.staged.as_ref();
         let (info, written, places) = match &call.place {
+            Where::Whole if let Some(staged) = staged => {
+                let attributes = kept_mode(&call.attributes, found.as_ref());
+                let info = self.put(store, site, intent, staged, &attributes, found.is_none()).await?;
+                (info, staged.size(), 1)
+            }
             Where::Whole => {
                 let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
                 let attributes = kept_mode(&call.attributes, found.as_ref());
@@ -325,10 +328,6 @@ impl PathVolume<'_> {
         intent: &Intent,
         call: &SysCopy,
     ) -> Result<Copied, Stop> {
-        let all = Extent::One(ByteRange::ALL);
-        let read = super::Volume::of(self.kernel, from).read(from, source, &all).await;
-        let ((whole, _), metadata) = read.map_err(|error| store_error(intent.op, &from.path, &error))?;
-
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &to.path, &error));
         let driver = self.driver().await;
         let store = driver.store().map_err(failed)?;
@@ -342,11 +341,42 @@ impl PathVolume<'_> {
         if found.is_none() {
             no_mount_below(self.kernel, to, intent)?;
         }
-        let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
-        let attributes = Attributes::none().mode(metadata.mode);
-        let info = store.write(to.relative(), &[whole], how, &attributes).await.map_err(failed)?;
+        let mut content = Source::open(self.kernel, intent.op, from, source, ByteRange::ALL).await?;
+        let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
+        while let Some(piece) = content.next().await? {
+            intake.take(piece).await?;
+        }
+        let staged = intake.finish(intent).await?;
+        let attributes = Attributes::none().mode(source.metadata.mode);
+        let info = self.put(store, to, intent, &staged, &attributes, found.is_none()).await?;
         let receipt = self.log(from, Some(&to.path), intent).await?;
         Ok(Copied::new(found.is_none(), self.node(&to.path, &info).metadata, receipt))
+    }
+
+    /// Makes staged content that of the file at `site`.
+    async fn put(
+        &self,
+        store: &dyn PathStore,
+        site: &Site,
+        intent: &Intent,
+        staged: &Staged,
+        attributes: &Attributes,
+        is_new: bool,
+    ) -> Result<ObjectInfo, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let beside = match staged.plain(self.mount, intent, site)? {
+            Ok(data) => {
+                let how = if is_new { PathWrite::Exclusive } else { PathWrite::Whole };
+                return store.write(site.relative(), data, how, attributes).await.map_err(failed);
+            }
+            Err(beside) => beside,
+        };
+        if *attributes != Attributes::none() && store.capabilities().attributes {
+            store.set_attributes(beside, attributes).await.map_err(failed)?;
+        }
+        let info = store.rename(beside, site.relative()).await.map_err(failed)?;
+        staged.renamed();
+        Ok(info)
     }
 
     /// What is at `site` now. `Again` when it is no longer resolved.

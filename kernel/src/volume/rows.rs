@@ -128,6 +128,9 @@ impl<'a> RowVolume<'a> {
         let (Some(id), false) = (&metadata.content_id, node.placement == Placement::None) else {
             return Ok((content::runs(&Bytes::new(), extent), metadata));
         };
+        if node.placement == Placement::Chunked {
+            return Ok((self.read_chunks(id, metadata.size, extent).await?, metadata));
+        }
         if node.placement == Placement::Store && !self.kernel.caches().content.takes(metadata.size) {
             return Ok((self.read_around(id, extent).await?, metadata));
         }
@@ -135,7 +138,7 @@ impl<'a> RowVolume<'a> {
         Ok((content::runs(&whole, extent), metadata))
     }
 
-    /// The whole content at `id`, from the cache when it is there, else verified, and then kept.
+    /// The whole content at `id`, which is not in chunks: from the cache when it is there, else verified, and then kept.
     pub(super) async fn whole(&self, id: &ContentId, placement: Placement) -> Result<Bytes, StoreError> {
         let cache = &self.kernel.caches().content;
         if let Some(content) = cache.lookup(id) {
@@ -144,7 +147,9 @@ impl<'a> RowVolume<'a> {
         let content = match placement {
             Placement::None => Bytes::new(),
             Placement::Inline => self.inline(id)?,
-            Placement::Store => self.stored(id, nexus_messages::syscall::ByteRange::ALL).await?,
+            Placement::Store | Placement::Chunked => {
+                self.stored(id, nexus_messages::syscall::ByteRange::ALL).await?
+            }
         };
         cache.keep(id, &content);
         Ok(content)
@@ -161,7 +166,7 @@ impl<'a> RowVolume<'a> {
         }
     }
 
-    async fn stored(
+    pub(super) async fn stored(
         &self,
         id: &ContentId,
         range: nexus_messages::syscall::ByteRange,
@@ -181,14 +186,23 @@ impl<'a> RowVolume<'a> {
 
     /// Reads runs of content that is too large for the cache, each verified by the driver.
     async fn read_around(&self, id: &ContentId, extent: &Extent) -> Result<Runs, StoreError> {
-        let ranges = match extent {
-            Extent::One(range) => std::slice::from_ref(range),
-            Extent::Vector(ranges) => ranges.as_slice(),
-            _ => &[],
-        };
+        let ranges = content::ranges(extent);
         let mut runs = Vec::with_capacity(ranges.len());
         for range in ranges {
             runs.push(self.stored(id, *range).await?);
+        }
+        let mut runs = runs.into_iter();
+        Ok((runs.next().unwrap_or_default(), runs.collect()))
+    }
+
+    /// Reads runs of content that is in chunks. Only the chunks that the runs lie in are looked at.
+    async fn read_chunks(&self, id: &ContentId, size: u64, extent: &Extent) -> Result<Runs, StoreError> {
+        let cursor = self.chunks(id, size, true).await?;
+        let ranges = content::ranges(extent);
+        let mut runs = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let (start, end) = range.within(size);
+            runs.push(cursor.read(start..end).await?);
         }
         let mut runs = runs.into_iter();
         Ok((runs.next().unwrap_or_default(), runs.collect()))

@@ -8,19 +8,28 @@ use nexus_messages::syscall::{
 };
 use nexus_messages::{Attributes, ContentId, EntryType, Error, ErrorKind, FileId, VPath};
 
+use super::large::Old;
 use super::rows::{End, Place, RowVolume, expect};
-use super::{Intent, Site, Stop, blob_error, no_mount_below, store_error};
-use crate::content::{self, INLINE_MAX};
-use crate::hal::{Addressing, ObjectStore};
+use super::{Intake, Intent, Site, Source, Stop, blob_error, no_mount_below, store_error};
+use crate::content::{self, INLINE_MAX, Plan, Segment, Shape, WHOLE_MAX, Writer};
+use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::namespace::{Draft, InodeRow, Node, Placement};
 
 /// Content that is safe in its place, or goes there with the commit.
-struct Kept {
-    id: ContentId,
-    size: u64,
-    placement: Placement,
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) id: ContentId,
+    pub(super) size: u64,
+    pub(super) placement: Placement,
     /// The content itself, for what is kept in the metastore and in the cache.
-    whole: Option<Bytes>,
+    pub(super) whole: Option<Bytes>,
+}
+
+/// The content that a write makes, and how it came about.
+struct Renewed {
+    kept: Kept,
+    written: u64,
+    places: u64,
 }
 
 impl RowVolume<'_> {
@@ -37,8 +46,7 @@ impl RowVolume<'_> {
                 expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
                 drop(rows);
                 let id = step.map_or(self.mount.root, |step| step.dentry.id);
-                let spliced = self.spliced(site, intent, call, Some(&row)).await?;
-                let kept = self.keep(site, intent, &spliced.content).await?;
+                let Renewed { kept, written, places } = self.renewed(site, intent, call, Some(&row)).await?;
                 let mut new = row.clone();
                 hold(&mut new, &kept, intent);
                 describe(intent, &site.path, &mut new, &call.attributes)?;
@@ -47,16 +55,15 @@ impl RowVolume<'_> {
                 draft.update(id, &row, &new);
                 let metadata = self.include(&mut draft, kept, &site.path, id, &new);
                 let receipt = self.commit(site, None, intent, draft).await?;
-                let mut written = Written::new(spliced.written, Some(row.size), metadata, receipt);
-                written.places = spliced.places;
-                Ok(written)
+                let mut done = Written::new(written, Some(row.size), metadata, receipt);
+                done.places = places;
+                Ok(done)
             }
             End::Nothing { parent, rest } => {
                 expect(intent, &site.path, None, call.create, &call.precondition)?;
                 no_mount_below(self.kernel, site, intent)?;
                 drop(rows);
-                let spliced = self.spliced(site, intent, call, None).await?;
-                let kept = self.keep(site, intent, &spliced.content).await?;
+                let Renewed { kept, written, .. } = self.renewed(site, intent, call, None).await?;
                 let mut row = InodeRow::new(EntryType::Reg, intent.caller.agent.clone(), intent.at);
                 hold(&mut row, &kept, intent);
                 row.mime_type = guess_mime(&site.path);
@@ -65,34 +72,77 @@ impl RowVolume<'_> {
                 draft.takes(&site.path, &row);
                 let metadata = self.include(&mut draft, kept, &site.path, id, &row);
                 let receipt = self.commit(site, None, intent, draft).await?;
-                Ok(Written::new(spliced.written, None, metadata, receipt))
+                Ok(Written::new(written, None, metadata, receipt))
             }
         }
     }
 
-    /// The content that the write makes.
-    async fn spliced(
+    /// The content that the write makes, kept where it belongs.
+    async fn renewed(
         &self,
         site: &Site,
         intent: &Intent,
         call: &SysWrite,
-        old: Option<&InodeRow>,
-    ) -> Result<content::Spliced, Stop> {
-        let old = match old {
-            Some(InodeRow { content_id: Some(id), placement, .. }) if call.place != Where::Whole => {
-                let whole = self.whole(id, *placement).await;
-                whole.map_err(|error| store_error(intent.op, &site.path, &error))?
-            }
-            _ => Bytes::new(),
+        row: Option<&InodeRow>,
+    ) -> Result<Renewed, Stop> {
+        if let Some(staged) = &intent.staged {
+            let kept = staged.kept(self.mount, intent, site)?;
+            return Ok(Renewed { written: kept.size, kept, places: 1 });
+        }
+        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
+        let refused = |(kind, why): content::Refusal| Error::new(intent.op, &site.path, kind).because(why);
+        let old = match row {
+            Some(row) if call.place != Where::Whole => self.old(row).await.map_err(failed)?,
+            _ => Old::Whole(Bytes::new()),
         };
-        content::splice(&old, &call.data, &call.place, call.truncate)
-            .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why).into())
+        let plan = match (&old, &call.place) {
+            (Old::Whole(old), place) => {
+                content::plan(Some(old), old.len() as u64, &call.data, place, call.truncate)
+                    .map_err(refused)?
+            }
+            (Old::Chunked(cursor), Where::Instead { of, all }) => {
+                let mut search = content::Search::new(of, *all).map_err(refused)?;
+                let mut pieces = cursor.clone().pieces(0..cursor.total());
+                while let Some(piece) = pieces.next().await.map_err(failed)? {
+                    search.look(&piece).map_err(refused)?;
+                }
+                search.plan(cursor.total(), &call.data).map_err(refused)?
+            }
+            (Old::Chunked(cursor), place) => {
+                content::plan(None, cursor.total(), &call.data, place, call.truncate).map_err(refused)?
+            }
+        };
+        let (written, places) = (plan.written, plan.places);
+        let kept = if plan.size > WHOLE_MAX {
+            self.assemble(site, intent, old, plan).await?
+        } else {
+            let mut data = Vec::with_capacity(plan.parts.len());
+            for part in plan.parts {
+                data.push(match (part, &old) {
+                    (Segment::Old(from, to), Old::Whole(old)) => {
+                        old.slice(content::index(from)..content::index(to))
+                    }
+                    (Segment::Old(from, to), Old::Chunked(cursor)) => {
+                        cursor.read(from..to).await.map_err(failed)?
+                    }
+                    (Segment::New(new), _) => new,
+                    (Segment::Zeros(count), _) => Bytes::from(vec![0; content::index(count)]),
+                });
+            }
+            self.keep(site, intent, &data).await?
+        };
+        Ok(Renewed { kept, written, places })
     }
 
     /// Puts content where it belongs. What is to be in the metastore is not yet durable.
-    async fn keep(&self, site: &Site, intent: &Intent, data: &[Bytes]) -> Result<Kept, Stop> {
-        let failed = |error: &crate::hal::StoreError| Stop::from(blob_error(intent.op, &site.path, error));
+    pub(super) async fn keep(&self, site: &Site, intent: &Intent, data: &[Bytes]) -> Result<Kept, Stop> {
+        let failed = |error: &StoreError| Stop::from(blob_error(intent.op, &site.path, error));
         let size = content::length(data);
+        if size > WHOLE_MAX {
+            let parts = data.iter().cloned().map(Segment::New).collect();
+            let plan = Plan { parts, size, written: size, places: 1 };
+            return self.assemble(site, intent, Old::Whole(Bytes::new()), plan).await;
+        }
         let id = self.kernel.address(data).await.map_err(|error| failed(&error))?;
         if size <= INLINE_MAX {
             let placement = if size == 0 { Placement::None } else { Placement::Inline };
@@ -105,6 +155,29 @@ impl RowVolume<'_> {
         }
         let whole = self.kernel.caches().content.takes(size).then(|| content::joined(data));
         Ok(Kept { id, size, placement: Placement::Store, whole })
+    }
+
+    /// Stores large content: what is new of it, and the lists that tell all of it.
+    async fn assemble(&self, site: &Site, intent: &Intent, mut old: Old, plan: Plan) -> Result<Kept, Stop> {
+        let failed = |error: StoreError| Stop::from(blob_error(intent.op, &site.path, &error));
+        let keep = self.kernel.caches().content.takes(plan.size);
+        let mut writer = Writer::new(self.blobs(keep), Shape::TODAY);
+        let last = plan.parts.len().saturating_sub(1);
+        for (n, part) in plan.parts.into_iter().enumerate() {
+            let taken = match (part, &mut old) {
+                (Segment::New(data), _) => writer.feed(&data).await,
+                (Segment::Zeros(count), _) => writer.zeros(count).await,
+                (Segment::Old(from, to), Old::Chunked(cursor)) => {
+                    writer.copy(cursor, from..to, n == last).await
+                }
+                (Segment::Old(from, to), Old::Whole(old)) => {
+                    writer.feed(&old.slice(content::index(from)..content::index(to))).await
+                }
+            };
+            taken.map_err(failed)?;
+        }
+        let root = writer.finish().await.map_err(failed)?;
+        Ok(Kept::chunked(root))
     }
 
     /// Completes the draft with the content and with what becomes visible.
@@ -260,10 +333,13 @@ impl RowVolume<'_> {
                 whole: None,
             });
         }
-        let all = nexus_messages::syscall::Extent::One(nexus_messages::syscall::ByteRange::ALL);
-        let read = super::Volume::of(self.kernel, from).read(from, source, &all).await;
-        let ((whole, _), _) = read.map_err(|error| store_error(intent.op, &from.path, &error))?;
-        self.keep(to, intent, &[whole]).await
+        let all = nexus_messages::syscall::ByteRange::ALL;
+        let mut source = Source::open(self.kernel, intent.op, from, source, all).await?;
+        let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
+        while let Some(piece) = source.next().await? {
+            intake.take(piece).await?;
+        }
+        intake.finish(intent).await?.kept(self.mount, intent, to)
     }
 }
 

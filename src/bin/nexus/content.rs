@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::args::{CatArgs, EditArgs, WriteArgs};
 use crate::failure::{Failure, Outcome};
+use crate::feed;
 use crate::session::{Session, path};
 
 #[derive(Serialize)]
@@ -35,10 +36,14 @@ pub(crate) async fn cat(session: &Session, args: CatArgs) -> Outcome {
                 Some(count) => call.range(args.offset, count),
                 None => call.from_offset(args.offset),
             };
-            let read = session.nx.send(call).await?;
             if !session.out.is_json() {
-                return session.out.bytes(&read.data);
+                let mut stream = session.nx.open_stream(call).await?;
+                while let Some(piece) = stream.next().await {
+                    session.out.bytes(&piece?)?;
+                }
+                return Ok(());
             }
+            let read = session.nx.send(call).await?;
             let text = std::str::from_utf8(&read.data).ok();
             session.out.json(&ContentJson {
                 path: at.as_str(),
@@ -83,14 +88,23 @@ fn report(session: &Session, done: &Written) -> Outcome {
 }
 
 pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
-    let at = path(Op::Write, &args.path)?;
-    let data = input("write", &args.file)?;
-    report(session, &session.nx.send(SysWrite::at(at, data).create()).await?)
+    let call = SysWrite::vectored(path(Op::Write, &args.path)?, Vec::new()).create();
+    let told = |file: &Path| {
+        let file = file.to_owned();
+        move |error| Failure::host("write", &file, error)
+    };
+    let written = if args.file == Path::new("-") {
+        feed::write(&session.nx, call, io::stdin()).await.map_err(told(Path::new("standard input")))?
+    } else {
+        let file = fs::File::open(&args.file).map_err(told(&args.file))?;
+        feed::write(&session.nx, call, file).await.map_err(told(&args.file))?
+    };
+    report(session, &written?)
 }
 
 pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
     let at = path(Op::Append, &args.path)?;
-    let data = input("append", &args.file)?;
+    let data = input(&args.file)?;
     let done = session.nx.send(SysWrite::at(at, data).append().create()).await;
     report(session, &done.map_err(|error| error.during(Op::Append))?)
 }
@@ -106,12 +120,12 @@ pub(crate) async fn edit(session: &Session, args: EditArgs) -> Outcome {
 }
 
 /// The bytes of a host file, or of standard input for `-`.
-fn input(op: &'static str, file: &Path) -> Outcome<Vec<u8>> {
+fn input(file: &Path) -> Outcome<Vec<u8>> {
     if file != Path::new("-") {
-        return fs::read(file).map_err(|error| Failure::host(op, file, error));
+        return fs::read(file).map_err(|error| Failure::host("append", file, error));
     }
     let mut data = Vec::new();
     let read = io::stdin().lock().read_to_end(&mut data);
-    read.map_err(|error| Failure::host(op, Path::new("standard input"), error))?;
+    read.map_err(|error| Failure::host("append", Path::new("standard input"), error))?;
     Ok(data)
 }

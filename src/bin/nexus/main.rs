@@ -21,6 +21,7 @@ mod tx;
 
 mod entry;
 mod failure;
+mod feed;
 mod listing;
 mod output;
 mod session;

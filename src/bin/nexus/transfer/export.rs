@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use nexus::syscall::{SysRead, SysReaddir, SysStat};
-use nexus::{EntryType, ErrorKind, FileMetadata, Op, Timestamp, VPath};
+use nexus::{ContentStream, EntryType, ErrorKind, FileMetadata, Op, Timestamp, VPath};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
-use super::{FOUND_MAX, Transfer, broken, lanes};
+use super::{FOUND_MAX, STREAM_BYTES, Transfer, broken, lanes};
 use crate::args::ExportArgs;
 use crate::failure::{Failure, Outcome};
+use crate::feed::AT_ONCE_MAX;
 use crate::listing::Pages;
 use crate::session::{Session, path};
 
@@ -153,10 +154,24 @@ impl Work {
     }
 
     async fn file(&self, entry: &FileMetadata, host: &Path) -> Outcome {
-        let _room = self.transfer.room(entry.size).await;
-        let read = self.session.nx.send(SysRead::at(&entry.path)).await?;
-        write(host, &read.data, &read.metadata).map_err(|error| Failure::host("export", host, error))?;
-        self.transfer.file(read.data.len() as u64);
+        let _room = self.transfer.room(entry.size.min(STREAM_BYTES)).await;
+        let told = |error| Failure::host("export", host, error);
+        if entry.size <= AT_ONCE_MAX {
+            let read = self.session.nx.send(SysRead::at(&entry.path)).await?;
+            write(host, &read.data, &read.metadata).map_err(told)?;
+            self.transfer.file(read.data.len() as u64);
+            return Ok(());
+        }
+        let stream = self.session.nx.stream(&entry.path).await?;
+        let mut file = create(host).map_err(told)?;
+        match pour(stream, &mut file, told).await {
+            Ok(size) => self.transfer.file(size),
+            Err(failure) => {
+                // What is there of it is not the file. That it cannot be removed says nothing more.
+                let _ = fs::remove_file(host);
+                return Err(failure);
+            }
+        }
         Ok(())
     }
 
@@ -181,10 +196,30 @@ impl Work {
 
 /// Writes a new file. What is in the way goes, so that no link leads the bytes elsewhere.
 fn write(host: &Path, data: &[u8], entry: &FileMetadata) -> io::Result<()> {
-    make_way(host)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(OPEN_FILE).open(host)?;
+    let mut file = create(host)?;
     file.write_all(data)?;
     describe(&file, entry)
+}
+
+fn create(host: &Path) -> io::Result<File> {
+    make_way(host)?;
+    OpenOptions::new().write(true).create_new(true).mode(OPEN_FILE).open(host)
+}
+
+/// Writes all that the stream has, and says how much it was.
+async fn pour(
+    mut stream: ContentStream,
+    file: &mut File,
+    told: impl Fn(io::Error) -> Failure,
+) -> Outcome<u64> {
+    let mut size = 0;
+    while let Some(piece) = stream.next().await {
+        let piece = piece?;
+        file.write_all(&piece).map_err(&told)?;
+        size += piece.len() as u64;
+    }
+    describe(file, stream.metadata()).map_err(&told)?;
+    Ok(size)
 }
 
 fn describe(file: &File, entry: &FileMetadata) -> io::Result<()> {

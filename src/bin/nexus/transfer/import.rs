@@ -1,7 +1,6 @@
 //! `import`: a tree of the host becomes a tree of the namespace.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +15,10 @@ use rustix::fs::OFlags;
 use serde_json::json;
 
 use super::walk::{Found, Kind, count, walk};
-use super::{FOUND_MAX, IN_FLIGHT, Transfer, broken, lanes};
+use super::{FOUND_MAX, IN_FLIGHT, STREAM_BYTES, Transfer, broken, lanes};
 use crate::args::ImportArgs;
 use crate::failure::{Failure, Outcome};
+use crate::feed;
 use crate::session::{Session, path};
 
 /// The permission bits of a mode of the host.
@@ -211,12 +211,10 @@ impl Work {
                 return Ok(());
             }
         }
-        let _room = self.transfer.room(host.len()).await;
-        let data = read(&mut file, host.len()).map_err(told)?;
-        let size = data.len() as u64;
-        let call = SysWrite::at(&found.path, data).create().attributes(attributes);
-        self.session.nx.send(call).await?;
-        self.transfer.file(size);
+        let _room = self.transfer.room(host.len().min(STREAM_BYTES)).await;
+        let call = SysWrite::vectored(&found.path, Vec::new()).create().attributes(attributes);
+        let written = feed::write(&self.session.nx, call, &mut file).await.map_err(told)??;
+        self.transfer.file(written.written);
         Ok(())
     }
 
@@ -302,15 +300,6 @@ impl Work {
         });
         settling.await;
     }
-}
-
-/// Reads all, into a buffer that is made for `size`: what comes in the meantime is read too.
-fn read(file: &mut File, size: u64) -> std::io::Result<Vec<u8>> {
-    let mut data = Vec::new();
-    // One byte more shows the end without growing.
-    data.try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1))?;
-    file.read_to_end(&mut data)?;
-    Ok(data)
 }
 
 fn attributes(host: &fs::Metadata) -> Attributes {

@@ -29,13 +29,16 @@ const LANES_MAX: usize = 8;
 /// Entries that were found and wait for a lane.
 const FOUND_MAX: usize = 1_024;
 
-/// Bytes of content on their way at once; a file that is larger goes alone.
-const BYTES_MAX: u64 = 64 << 20;
+/// Bytes of content on their way at once.
+const BYTES_MAX: u64 = 32 << 20;
+
+/// What a file has in memory that goes piece by piece: a few pieces, and chunks on their way to the store.
+const STREAM_BYTES: u64 = 8 << 20;
 
 /// How many bytes of content one permit of the budget stands for.
 const PERMIT_BYTES: u64 = 4 << 10;
 
-#[expect(clippy::cast_possible_truncation, reason = "16,384")]
+#[expect(clippy::cast_possible_truncation, reason = "8,192")]
 const PERMITS: u32 = (BYTES_MAX / PERMIT_BYTES) as u32;
 
 /// How often the bar is drawn while nothing changes.

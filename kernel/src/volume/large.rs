@@ -1,0 +1,111 @@
+//! Large content on a content-addressed mount: where its chunks and lists are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::ContentId;
+use nexus_messages::syscall::ByteRange;
+
+use super::rows::RowVolume;
+use super::write::Kept;
+use crate::content::{Blobs, Cursor, Hash, Part, Sort};
+use crate::hal::{Addressing, ObjectStore, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::{InodeRow, Placement};
+
+/// The store of a mount, with the cache before it.
+#[derive(Clone)]
+pub(crate) struct MountBlobs {
+    kernel: Arc<Kernel>,
+    mount: Arc<Mount>,
+    /// Whether chunks that are read or written are kept in the cache.
+    keep: bool,
+}
+
+/// Content before it is changed.
+pub(super) enum Old {
+    /// In memory.
+    Whole(Bytes),
+    /// To be read where it is needed.
+    Chunked(Cursor<MountBlobs>),
+}
+
+impl Blobs for MountBlobs {
+    async fn get(&self, sort: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
+        let volume = RowVolume { kernel: &self.kernel, mount: &self.mount, within: None };
+        let (cache, id) = (&self.kernel.caches().content, ContentId::Blake3(*hash));
+        if let Some(blob) = cache.lookup(&id) {
+            return Ok(blob);
+        }
+        let blob = volume.stored(&id, ByteRange::ALL).await?;
+        if self.keep || sort == Sort::List {
+            cache.keep(&id, &blob);
+        }
+        Ok(blob)
+    }
+
+    async fn put(&self, sort: Sort, hash: Hash, blob: Bytes) -> Result<(), StoreError> {
+        let id = ContentId::Blake3(hash);
+        {
+            let driver = self.mount.lease().await;
+            let Addressing::Content(store) = driver.addressing() else {
+                return Err(StoreError::NotSupported { what: "content by its hash" });
+            };
+            store.write(&id, std::slice::from_ref(&blob)).await?;
+        }
+        let cache = &self.kernel.caches().content;
+        match sort {
+            Sort::List => cache.keep(&id, &blob),
+            // A copy: a chunk shares its memory with others that were cut with it, which may leave the cache before it.
+            Sort::Chunk if self.keep => cache.keep(&id, &Bytes::copy_from_slice(&blob)),
+            Sort::Chunk => {}
+        }
+        Ok(())
+    }
+
+    async fn crunch<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.kernel.crunch(job).await
+    }
+}
+
+impl RowVolume<'_> {
+    /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again.
+    pub(super) fn blobs(&self, keep: bool) -> MountBlobs {
+        MountBlobs { kernel: self.kernel.clone(), mount: self.mount.clone(), keep }
+    }
+
+    /// Opens content of `size` bytes that is in chunks.
+    pub(super) async fn chunks(
+        &self,
+        id: &ContentId,
+        size: u64,
+        keep: bool,
+    ) -> Result<Cursor<MountBlobs>, StoreError> {
+        let Some(root) = id.chunks() else {
+            let found = "an address that is of no chunk list".into();
+            return Err(StoreError::Corrupt { what: format!("content {id}"), found });
+        };
+        Cursor::open(self.blobs(keep), root, size).await
+    }
+
+    /// The content of the file with this row, as far as it is needed to change it.
+    pub(super) async fn old(&self, row: &InodeRow) -> Result<Old, StoreError> {
+        Ok(match (&row.content_id, row.placement) {
+            (None, _) | (_, Placement::None) => Old::Whole(Bytes::new()),
+            (Some(id), Placement::Chunked) => Old::Chunked(self.chunks(id, row.size, true).await?),
+            (Some(id), placement) => Old::Whole(self.whole(id, placement).await?),
+        })
+    }
+}
+
+impl Kept {
+    /// Large content whose root this is.
+    pub(super) fn chunked(root: Part) -> Self {
+        let (id, size) = (ContentId::Chunks(root.hash), root.length);
+        Self { id, size, placement: Placement::Chunked, whole: None }
+    }
+}

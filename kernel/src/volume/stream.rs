@@ -1,0 +1,332 @@
+//! Content piece by piece: out of a file, and on its way into one.
+//!
+//! What comes in is made safe before the write that commits it takes its path's lock. Where content is found by its hash, it goes where it
+//! belongs, and nothing names it yet. Where files are plain files, it goes to a file beside the one that it is for, and that one is renamed.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, ContentId, Error, ErrorKind, FileId, Op};
+
+use super::large::MountBlobs;
+use super::rows::RowVolume;
+use super::write::Kept;
+use super::{Intent, Site, Stop, Volume, blob_error, store_error};
+use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writer};
+use crate::hal::{Addressing, ObjectStore, PathStore, PathWrite, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::{Guarded, Mount};
+use crate::namespace::{Node, Placement};
+
+/// The pieces in which plain files are read and written.
+const PIECE: u64 = 1 << 20;
+
+/// Content that goes to a plain file is held up to so many bytes, and written at once, without a file beside it.
+const PLAIN_HELD_MAX: u64 = 4 << 20;
+
+/// What the names of files begin with that are on their way to become others.
+const BESIDE: &str = ".nexus-stream-";
+
+/// A part of a file's content, piece by piece.
+pub(crate) struct Source {
+    op: Op,
+    site: Site,
+    from: From,
+}
+
+enum From {
+    /// What is at hand.
+    Memory(Option<Bytes>),
+    /// Chunks, some read ahead. They never change.
+    Chunks(Box<Pieces<MountBlobs>>),
+    /// What is left of a plain file, and which state of it that is.
+    Plain { range: Range<u64>, tag: Option<ContentId> },
+}
+
+impl Source {
+    /// Opens the part `range` of the file at `site`, which `node` describes. What becomes of the path meanwhile changes nothing, unless it is a plain
+    /// file's.
+    pub(crate) async fn open(
+        kernel: &Arc<Kernel>,
+        op: Op,
+        site: &Site,
+        node: &Node,
+        range: ByteRange,
+    ) -> Result<Self, Error> {
+        let failed = |error: StoreError| store_error(op, &site.path, &error);
+        let metadata = &node.metadata;
+        let (start, end) = range.within(metadata.size);
+        let from = match Volume::of(kernel, site) {
+            Volume::Paths(_) => From::Plain { range: start..end, tag: metadata.content_id.clone() },
+            Volume::Rows(volume) => match (&metadata.content_id, node.placement) {
+                (Some(id), Placement::Chunked) => {
+                    let keep = kernel.caches().content.holds_streams_of(end - start);
+                    let cursor = volume.chunks(id, metadata.size, keep).await.map_err(failed)?;
+                    From::Chunks(Box::new(cursor.pieces(start..end)))
+                }
+                (Some(id), placement @ (Placement::Inline | Placement::Store)) => {
+                    let whole = volume.whole(id, placement).await.map_err(failed)?;
+                    From::Memory(Some(whole.slice(content::index(start)..content::index(end))))
+                }
+                _ => From::Memory(None),
+            },
+            volume @ Volume::Sys(_) => {
+                let extent = nexus_messages::syscall::Extent::One(range);
+                let ((data, _), _) = volume.read(site, node, &extent).await.map_err(failed)?;
+                From::Memory(Some(data))
+            }
+        };
+        Ok(Self { op, site: site.clone(), from })
+    }
+
+    /// The next piece, never empty; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let failed = |error: StoreError| store_error(self.op, &self.site.path, &error);
+        match &mut self.from {
+            From::Memory(data) => Ok(data.take().filter(|data| !data.is_empty())),
+            From::Chunks(pieces) => pieces.next().await.map_err(failed),
+            From::Plain { range, .. } if range.is_empty() => Ok(None),
+            From::Plain { range, tag } => {
+                let wanted = ByteRange::new(range.start, PIECE.min(range.end - range.start));
+                let driver = self.site.mount.lease().await;
+                let store = plain(&driver).map_err(failed)?;
+                let (data, info) = store.read(self.site.relative(), wanted).await.map_err(failed)?;
+                if tag.as_ref() != Some(&info.tag) || data.is_empty() {
+                    let error = Error::new(self.op, &self.site.path, ErrorKind::Busy);
+                    return Err(error.because("the file changed while it was read"));
+                }
+                range.start += data.len() as u64;
+                Ok(Some(data))
+            }
+        }
+    }
+}
+
+fn plain(driver: &Arc<Guarded>) -> Result<&dyn PathStore, StoreError> {
+    match driver.addressing() {
+        Addressing::Path(store) => Ok(store),
+        Addressing::Content(_) => Err(StoreError::NotSupported { what: "content by its path" }),
+    }
+}
+
+/// Content that is safe, and becomes that of a file with the write's commit.
+#[derive(Debug, Clone)]
+pub(crate) struct Staged {
+    /// The mount that it is on, by its root.
+    mount: FileId,
+    size: u64,
+    what: What,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Kept(Kept),
+    /// Not yet written: small, or of a driver that can write plain files only at once.
+    Held(Vec<Bytes>),
+    /// In a plain file beside the one that it is for.
+    Beside(Arc<Beside>),
+}
+
+impl Staged {
+    /// How long the content is.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn on(&self, mount: &Mount, intent: &Intent, site: &Site) -> Result<&What, Stop> {
+        if self.mount == mount.root {
+            return Ok(&self.what);
+        }
+        let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
+        Err(error.because("the path leads to another mount since the stream began").into())
+    }
+
+    /// The content, on a mount where it is found by its hash.
+    pub(super) fn kept(&self, mount: &Mount, intent: &Intent, site: &Site) -> Result<Kept, Stop> {
+        match self.on(mount, intent, site)? {
+            What::Kept(kept) => Ok(kept.clone()),
+            _ => Err(intent.fail(&site.path, ErrorKind::NotSupported)),
+        }
+    }
+
+    /// The content on a mount of plain files: the buffers, or the path of the file that has it.
+    pub(super) fn plain(
+        &self,
+        mount: &Mount,
+        intent: &Intent,
+        site: &Site,
+    ) -> Result<Result<&[Bytes], &str>, Stop> {
+        match self.on(mount, intent, site)? {
+            What::Held(data) => Ok(Ok(data)),
+            What::Beside(beside) => Ok(Err(&beside.path)),
+            What::Kept(_) => Err(intent.fail(&site.path, ErrorKind::NotSupported)),
+        }
+    }
+
+    /// Says that the file beside has become the one that it is for.
+    pub(super) fn renamed(&self) {
+        if let What::Beside(beside) = &self.what {
+            // Read when the last hold on it goes, which is handed from task to task.
+            beside.done.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// A file that is on its way to become another. Removed when it does not.
+#[derive(Debug)]
+struct Beside {
+    kernel: Arc<Kernel>,
+    mount: Arc<Mount>,
+    path: String,
+    done: std::sync::atomic::AtomicBool,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if *self.done.get_mut() {
+            return;
+        }
+        let (mount, path) = (self.mount.clone(), std::mem::take(&mut self.path));
+        self.kernel.env().spawn("stream.clean", async move {
+            let driver = mount.lease().await;
+            let Ok(store) = plain(&driver) else { return };
+            match store.delete(&path).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(%path, %error, "what is left of a stream stays"),
+            }
+        });
+    }
+}
+
+/// Takes content that comes in pieces, and makes it safe. Holds a few chunks; what was taken by one that is dropped is named by nothing.
+pub(crate) struct Intake {
+    kernel: Arc<Kernel>,
+    op: Op,
+    site: Site,
+    size: u64,
+    /// What is not yet written.
+    held: Vec<Bytes>,
+    held_size: u64,
+    onto: Onto,
+}
+
+enum Onto {
+    /// Small so far.
+    Rows,
+    Chunks(Box<Writer<MountBlobs>>),
+    /// Plain files; whether they can be written in pieces.
+    Plain {
+        in_pieces: bool,
+    },
+    Beside(Arc<Beside>),
+}
+
+impl Intake {
+    /// Takes content for the file at `site`.
+    pub(crate) async fn begin(kernel: &Arc<Kernel>, op: Op, site: &Site) -> Result<Self, Error> {
+        let onto = match Volume::of(kernel, site) {
+            Volume::Rows(_) => Onto::Rows,
+            Volume::Paths(_) => {
+                let driver = site.mount.lease().await;
+                let store = plain(&driver).map_err(|error| store_error(op, &site.path, &error))?;
+                let can = store.capabilities();
+                Onto::Plain { in_pieces: can.write_at && can.rename }
+            }
+            Volume::Sys(_) => return Err(Error::new(op, &site.path, ErrorKind::NotSupported)),
+        };
+        let held = Vec::new();
+        Ok(Self { kernel: kernel.clone(), op, site: site.clone(), size: 0, held, held_size: 0, onto })
+    }
+
+    /// Takes the next piece.
+    pub(crate) async fn take(&mut self, piece: Bytes) -> Result<(), Error> {
+        self.size = self.size.saturating_add(piece.len() as u64);
+        if self.size > CONTENT_MAX {
+            let error = Error::new(self.op, &self.site.path, ErrorKind::TooLarge);
+            return Err(error.because(format!("more than {CONTENT_MAX} bytes")));
+        }
+        if let Onto::Chunks(writer) = &mut self.onto {
+            let fed = writer.feed(&piece).await;
+            return fed.map_err(|error| blob_error(self.op, &self.site.path, &error));
+        }
+        self.held_size += piece.len() as u64;
+        if !piece.is_empty() {
+            self.held.push(piece);
+        }
+        self.relieve().await
+    }
+
+    /// Writes what is held, once it is more than may be held.
+    async fn relieve(&mut self) -> Result<(), Error> {
+        let failed = |error: StoreError| blob_error(self.op, &self.site.path, &error);
+        match &self.onto {
+            Onto::Rows if self.held_size > WHOLE_MAX => {
+                let volume = RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None };
+                let mut writer = Writer::new(volume.blobs(false), Shape::TODAY);
+                for piece in std::mem::take(&mut self.held) {
+                    writer.feed(&piece).await.map_err(failed)?;
+                }
+                self.held_size = 0;
+                self.onto = Onto::Chunks(Box::new(writer));
+            }
+            Onto::Plain { in_pieces: true } if self.held_size > PLAIN_HELD_MAX => {
+                let relative = self.site.relative();
+                let folder =
+                    relative.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+                let path = format!("{folder}{BESIDE}{}", self.kernel.new_op_id());
+                let beside = Beside {
+                    kernel: self.kernel.clone(),
+                    mount: self.site.mount.clone(),
+                    path,
+                    done: false.into(),
+                };
+                self.onto = Onto::Beside(Arc::new(beside));
+                self.write_beside().await?;
+            }
+            Onto::Beside(_) if self.held_size > PLAIN_HELD_MAX => self.write_beside().await?,
+            Onto::Plain { in_pieces: false } if self.held_size > CALL_MAX => {
+                let error = Error::new(self.op, &self.site.path, ErrorKind::TooLarge);
+                let why =
+                    format!("the driver writes files at once, and more than {CALL_MAX} bytes are too many");
+                return Err(error.because(why));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn write_beside(&mut self) -> Result<(), Error> {
+        let Onto::Beside(beside) = &self.onto else { return Ok(()) };
+        let failed = |error: StoreError| blob_error(self.op, &self.site.path, &error);
+        let data = std::mem::take(&mut self.held);
+        let offset = self.size - std::mem::take(&mut self.held_size);
+        let driver = self.site.mount.lease().await;
+        let store = plain(&driver).map_err(failed)?;
+        let how = PathWrite::At { offset, truncate: false };
+        store.write(&beside.path, &data, how, &Attributes::none()).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// All has come. It is durable on return, or goes to its place with the commit.
+    pub(crate) async fn finish(mut self, intent: &Intent) -> Result<Staged, Stop> {
+        if matches!(self.onto, Onto::Beside(_)) && self.held_size > 0 {
+            self.write_beside().await?;
+        }
+        let (site, mount) = (&self.site, self.site.mount.root);
+        let what = match self.onto {
+            Onto::Rows => {
+                let volume = RowVolume { kernel: &self.kernel, mount: &site.mount, within: None };
+                What::Kept(volume.keep(site, intent, &self.held).await?)
+            }
+            Onto::Chunks(writer) => {
+                let root = writer.finish().await;
+                What::Kept(Kept::chunked(root.map_err(|error| blob_error(self.op, &site.path, &error))?))
+            }
+            Onto::Plain { .. } => What::Held(self.held),
+            Onto::Beside(beside) => What::Beside(beside),
+        };
+        Ok(Staged { mount, size: self.size, what })
+    }
+}

@@ -1,0 +1,10 @@
+//! Large content: kept in chunks, read and changed where it is wanted, streamed.
+
+#![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
+
+mod bench;
+mod changes;
+mod damage;
+mod older;
+mod ranges;
+mod streams;
