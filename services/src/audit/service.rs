@@ -90,8 +90,8 @@ impl AuditView {
     }
 }
 
-/// Begins to write. Told to itself.
-struct Begin;
+/// Begins to write. Told to itself by the incarnation of this number, past all that waits: a full mailbox must keep none from beginning.
+struct Begin(u64);
 
 impl Message for Begin {
     type Reply = ();
@@ -121,7 +121,7 @@ impl Behaviour for Audit {
             };
             setup.publish(start.generation(), view).map_err(ExitReason::error)?;
             if !setup.is_on_trial() {
-                start.me().tell(Begin).map_err(ExitReason::error)?;
+                start.me().signal(Begin(start.generation())).map_err(ExitReason::error)?;
             }
             Ok(Self { setup, shared })
         })
@@ -139,7 +139,11 @@ impl Service for Audit {
 }
 
 impl Handle<Begin> for Audit {
-    fn handle(&mut self, _: Begin, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+    fn handle(&mut self, Begin(generation): Begin, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        if generation != cx.generation() {
+            // One that ended before it came to this.
+            return Reply::Now(());
+        }
         let writer = Writer {
             calls: self.setup.calls().clone(),
             config: self.setup.config().clone(),

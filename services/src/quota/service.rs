@@ -165,8 +165,8 @@ async fn count(calls: &Syscalls, ledger: &Arc<Ledger>) -> Result<Drift> {
     Err(error.because(format!("too much was changed during {COUNTS_MAX} counts")))
 }
 
-/// Counts from time to time. Told to itself.
-struct Begin;
+/// Counts from time to time. Told to itself by the incarnation of this number, past all that waits: a full mailbox must keep none from beginning.
+struct Begin(u64);
 
 impl Message for Begin {
     type Reply = ();
@@ -192,7 +192,7 @@ impl Behaviour for Quota {
             }
             count(setup.calls(), &view.books).await.map_err(ExitReason::error)?;
             setup.publish(start.generation(), view.clone()).map_err(ExitReason::error)?;
-            start.me().tell(Begin).map_err(ExitReason::error)?;
+            start.me().signal(Begin(start.generation())).map_err(ExitReason::error)?;
             Ok(Self { setup, view })
         })
     }
@@ -209,7 +209,11 @@ impl Service for Quota {
 }
 
 impl Handle<Begin> for Quota {
-    fn handle(&mut self, _: Begin, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+    fn handle(&mut self, Begin(generation): Begin, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        if generation != cx.generation() {
+            // One that ended before it came to this.
+            return Reply::Now(());
+        }
         let (env, calls, ledger) = (cx.env().clone(), self.setup.calls().clone(), self.view.books.clone());
         let every = Some(self.setup.config().recount_s).filter(|every| *every > 0).map(Duration::from_secs);
         let counting = async move {
