@@ -190,7 +190,8 @@ async fn open_metastore(
     let Some(folder) = folder else { return Ok((Arc::new(MemoryMetastore::new()), None)) };
     let file = folder.metastore();
     let step = format!("opening {}", file.display());
-    let database = RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes);
+    let database =
+        RedbConfig::default().cache_bytes(settings.limits.metastore_cache_bytes).salt(env.random());
     let config = WalConfig::default().database(database);
     // The folder goes along: when this future is dropped, it stays locked until the file is closed again.
     let opening = move || WalMetastore::open(folder.path(), config).map(|metastore| (metastore, folder));

@@ -58,7 +58,12 @@ impl DataFolder {
                 format!("the data folder has format {format}, and this version of nexus knows {FORMAT}");
             return Err(Error::on_host(Op::Connect, path, ErrorKind::NotSupported).because(why));
         }
-        tell(&mut lock, serves).map_err(|error| failed(LOCK, error))?;
+        let told = tell(&mut lock, serves).and_then(|()| match before.format {
+            Some(FORMAT) => Ok(()),
+            // On disk before anything is that an older version would not see.
+            _ => lock.sync_all(),
+        });
+        told.map_err(|error| failed(LOCK, error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -179,10 +184,10 @@ mod tests {
     #[test]
     fn a_folder_of_a_newer_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(LOCK), "format 2\nprocess 1\n").unwrap();
+        fs::write(folder.path().join(LOCK), "format 3\nprocess 1\n").unwrap();
         let refused = DataFolder::take(folder.path(), false).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::NotSupported);
-        assert!(refused.to_string().contains("format 2"), "{refused}");
-        assert_eq!(fs::read_to_string(folder.path().join(LOCK)).unwrap(), "format 2\nprocess 1\n");
+        assert!(refused.to_string().contains("format 3"), "{refused}");
+        assert_eq!(fs::read_to_string(folder.path().join(LOCK)).unwrap(), "format 3\nprocess 1\n");
     }
 }

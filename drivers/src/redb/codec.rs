@@ -28,6 +28,8 @@ pub(super) const FORMAT: &[u8] = b"format";
 pub(super) const NEXT_FILE_ID: &[u8] = b"next_file_id";
 /// The name of the last frame of a write-ahead log that is in the rows, among the numbers.
 pub(super) const APPLIED: &[u8] = b"applied";
+/// The name of what the checksums of a write-ahead log begin with, among the numbers.
+pub(super) const SALT: &[u8] = b"salt";
 /// What the names of the last places in the logs begin with, among the numbers; the tree's number follows.
 pub(super) const LAST_LSN: &[u8] = b"last_lsn/";
 

@@ -23,6 +23,8 @@ pub struct RedbConfig {
     pub quick_repair_from_bytes: u64,
     /// How many bytes of the disk stay free: a batch that would take them is refused as full.
     pub reserve_bytes: u64,
+    /// A number that nobody can guess, for a database that is made: the checksums of a log in front of it begin with it.
+    pub salt: u64,
 }
 
 impl Default for RedbConfig {
@@ -31,6 +33,7 @@ impl Default for RedbConfig {
             cache_bytes: CACHE_BYTES,
             quick_repair_from_bytes: QUICK_REPAIR_FROM_BYTES,
             reserve_bytes: RESERVE_BYTES,
+            salt: 0,
         }
     }
 }
@@ -47,6 +50,13 @@ impl RedbConfig {
     #[must_use]
     pub fn quick_repair_from_bytes(mut self, bytes: u64) -> Self {
         self.quick_repair_from_bytes = bytes;
+        self
+    }
+
+    /// Sets the number that nobody can guess.
+    #[must_use]
+    pub fn salt(mut self, salt: u64) -> Self {
+        self.salt = salt;
         self
     }
 

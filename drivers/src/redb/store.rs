@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Applied, Batch, Change, LogRecord, Metastore, Reader, RowKey, StoreError, Table, TreeId,
+    Applied, Batch, Entry, LogRecord, Metastore, Reader, RowKey, StoreError, Table, TreeId,
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
@@ -44,6 +45,7 @@ pub struct RedbMetastore {
     /// Held for the length of a batch; batches come from one committer, so nobody waits.
     writer: Mutex<()>,
     engine: RwLock<Engine>,
+    epoch: AtomicU64,
     numbers: RwLock<Numbers>,
 }
 
@@ -81,6 +83,8 @@ struct Numbers {
     next_file_id: u64,
     /// The last frame of a write-ahead log that is in the rows; 0 when there was none.
     applied: u64,
+    /// What the checksums of a write-ahead log begin with.
+    salt: u64,
 }
 
 /// What a write-ahead log has collected, for the database.
@@ -123,6 +127,7 @@ impl RedbMetastore {
             free_bytes: FreeBytes(free_bytes),
             writer: Mutex::new(()),
             engine: RwLock::new(engine),
+            epoch: AtomicU64::new(0),
             numbers: RwLock::new(numbers),
         })
     }
@@ -145,7 +150,7 @@ impl RedbMetastore {
                 };
                 *self.numbers.write() = numbers;
                 // The view ends here. Opening has written beside what it shows, and only batches write over that.
-                *self.engine.write() = Engine { database: Arc::new(database), health: Health::Good };
+                self.replace(database, Health::Good);
                 tracing::info!(store = %self.name, "the metastore takes changes again");
             }
         }
@@ -162,14 +167,33 @@ impl RedbMetastore {
         self.numbers.read().applied
     }
 
+    /// What the checksums of a write-ahead log begin with.
+    pub(crate) fn salt(&self) -> u64 {
+        self.numbers.read().salt
+    }
+
     /// The last places of all logs.
     pub(crate) fn last_lsns(&self) -> BTreeMap<TreeId, Lsn> {
         self.numbers.read().last.clone()
     }
 
-    /// Whether the disk failed under what is read: a new snapshot may read on.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.disk.is_stuck()
+    /// Whether a snapshot that was made in this epoch can be read: if not, a new one may be.
+    pub(crate) fn reads_in(&self, epoch: u64) -> bool {
+        self.epoch() == epoch && !self.disk.is_stuck()
+    }
+
+    /// Rises when what is read is opened anew, which ends the snapshots of before. To be looked at before a snapshot is made.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn replace(&self, database: Database, health: Health) {
+        let mut engine = self.engine.write();
+        let old = std::mem::replace(&mut *engine, Engine { database: Arc::new(database), health });
+        self.epoch.fetch_add(1, Ordering::Release);
+        drop(engine);
+        // Closing it may write.
+        drop(old);
     }
 
     /// Takes over what a write-ahead log has collected, as one durable unit, after which opening needs no repair. Repeat: safe.
@@ -216,7 +240,7 @@ impl RedbMetastore {
     }
 
     fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
-        let rows: u64 = batch.entries.iter().flat_map(|entry| &entry.changes).map(size_of_change).sum();
+        let rows: u64 = batch.entries.iter().map(Entry::bytes).sum();
         self.check_room_for(rows * WRITE_AMPLIFICATION + batch.entries.len() as u64 * ENTRY_BYTES)
     }
 
@@ -273,7 +297,7 @@ impl RedbMetastore {
     fn show_last_durable_state(&self, health: Health) {
         self.disk.set_stuck(false);
         match self.last_durable_state() {
-            Ok(view) => *self.engine.write() = Engine { database: Arc::new(view), health },
+            Ok(view) => self.replace(view, health),
             Err(error) => {
                 tracing::error!(store = %self.name, %error, "the last durable state cannot be read");
                 self.engine.write().health = health;
@@ -352,14 +376,6 @@ fn begin(database: &Database, quick_repair: bool) -> Result<WriteTransaction, St
     Ok(transaction)
 }
 
-fn size_of_change(change: &Change) -> u64 {
-    let bytes = match change {
-        Change::Put(key, value) | Change::PutIfAbsent(key, value) => key.bytes.len() + value.len(),
-        _ => 0,
-    };
-    bytes as u64
-}
-
 fn builder(config: &RedbConfig) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(config.cache_bytes);
@@ -379,7 +395,8 @@ fn open_database(
     let database = builder.create_with_backend(Guard(disk.clone())).map_err(|e| error::database(name, e))?;
     if is_new(name, &database)? {
         disk.begin();
-        lay_out(&database).map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
+        lay_out(&database, config.salt)
+            .map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
     }
     let numbers = read_numbers(name, &database)?;
     Ok((database, numbers))
@@ -403,7 +420,7 @@ fn foreign(name: &str, found: &str) -> StoreError {
 }
 
 /// Makes every table, so that readers find them, and writes the format.
-fn lay_out(database: &Database) -> Result<(), StoreError> {
+fn lay_out(database: &Database, salt: u64) -> Result<(), StoreError> {
     let opening = |e| error::table("making a table", e);
     let write: WriteTransaction =
         database.begin_write().map_err(|e| error::transaction("making the tables", e))?;
@@ -412,7 +429,9 @@ fn lay_out(database: &Database) -> Result<(), StoreError> {
     }
     write.open_table(LOG).map_err(opening)?;
     write.open_table(OPS).map_err(opening)?;
-    for (number, value) in [(codec::FORMAT, codec::STORE_FORMAT), (codec::NEXT_FILE_ID, FIRST_FILE_ID)] {
+    let numbers =
+        [(codec::FORMAT, codec::STORE_FORMAT), (codec::NEXT_FILE_ID, FIRST_FILE_ID), (codec::SALT, salt)];
+    for (number, value) in numbers {
         let mut state = write.open_table(STATE).map_err(opening)?;
         state
             .insert(number, codec::encode_number(value).as_slice())
@@ -441,13 +460,14 @@ fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> 
     }
     let next_file_id = number(codec::NEXT_FILE_ID)?.unwrap_or(FIRST_FILE_ID);
     let applied = number(codec::APPLIED)?.unwrap_or(0);
+    let salt = number(codec::SALT)?.unwrap_or(0);
     let mut last = BTreeMap::new();
     for row in state.range::<&[u8]>(codec::LAST_LSN..).map_err(failed)? {
         let (name, value) = row.map_err(failed)?;
         let Some(tree) = codec::tree_of_name(name.value()) else { break };
         last.insert(tree, Lsn(codec::decode_number(name.value(), value.value())?));
     }
-    Ok(Numbers { last, next_file_id, applied })
+    Ok(Numbers { last, next_file_id, applied, salt })
 }
 
 impl Metastore for RedbMetastore {

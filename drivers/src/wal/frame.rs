@@ -20,7 +20,10 @@ const FORMAT: u8 = 1;
 pub(super) const ALIGNMENT: u64 = 8;
 
 /// The length of a frame before its payload.
-pub(super) const HEADER_BYTES: usize = 48;
+pub(super) const HEADER_BYTES: usize = 56;
+
+/// How much of the header its own checksum covers: all before it.
+const HEAD_BYTES: usize = 48;
 
 /// The largest payload, in bytes.
 pub(super) const PAYLOAD_MAX: u32 = 1 << 30;
@@ -77,10 +80,29 @@ pub(super) struct FrameEntry<'a> {
     pub(super) rows: Vec<(Cow<'a, RowKey>, Option<Bytes>)>,
 }
 
+/// What the checksums of a segment begin with. A frame is bound to its segment, because a file that is used again holds frames of the segment that it
+/// was, and to its store, so that nobody can put into a file's content what looks like a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seed(u64);
+
+impl Seed {
+    /// Of segment `number` in the store of this salt.
+    pub(super) fn of(salt: u64, number: u64) -> Self {
+        // An odd constant, so that no two segments of a store have the same.
+        Self(salt.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    fn checksum(self, parts: &[&[u8]]) -> u64 {
+        let mut hash = Xxh3::with_seed(self.0);
+        parts.iter().for_each(|part| hash.update(part));
+        hash.digest()
+    }
+}
+
 /// Writes the frame to `out`, whose content is replaced, and gives its header. None when it would be too large.
 pub(super) fn encode(
     out: &mut Vec<u8>,
-    segment: u64,
+    seed: Seed,
     seq: u64,
     durable: u64,
     previous: u64,
@@ -99,53 +121,51 @@ pub(super) fn encode(
     written[24..32].copy_from_slice(&durable.to_be_bytes());
     written[32..40].copy_from_slice(&previous.to_be_bytes());
     let end = HEADER_BYTES + length as usize;
-    let checksum = checksum_of(segment, &written[..40], &written[HEADER_BYTES..end]);
+    let checksum = seed.checksum(&[&written[..40], &written[HEADER_BYTES..end]]);
     written[40..48].copy_from_slice(&checksum.to_be_bytes());
+    let head = seed.checksum(&[&written[..HEAD_BYTES]]);
+    written[HEAD_BYTES..HEADER_BYTES].copy_from_slice(&head.to_be_bytes());
     *out = written;
     Some(Header { seq, durable, previous, checksum, payload: length })
 }
 
-/// Whether a frame may begin with `bytes`.
+/// Whether a frame may begin with `bytes`; only a look, for what is worth a second one.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// The header in `bytes`, unless they are none. Its checksum was not looked at.
-pub(super) fn header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
+/// What stands at the beginning of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    /// A header. Whether its payload is whole was not looked at.
+    Known(Header),
+    /// One of a format that this version does not know.
+    Newer(u8),
+}
+
+/// The header in `bytes`, unless they are none of a segment with this seed.
+pub(super) fn head(seed: Seed, bytes: &[u8; HEADER_BYTES]) -> Option<Head> {
     let number = |at: usize| bytes[at..].first_chunk().map_or(0, |eight| u64::from_be_bytes(*eight));
+    if !begins(bytes) || seed.checksum(&[&bytes[..HEAD_BYTES]]) != number(HEAD_BYTES) {
+        return None;
+    }
+    if bytes[4] != FORMAT {
+        return Some(Head::Newer(bytes[4]));
+    }
     let payload = bytes[8..].first_chunk().map_or(0, |four| u32::from_be_bytes(*four));
-    let known = bytes[..4] == MAGIC && bytes[4] == FORMAT && payload <= PAYLOAD_MAX;
-    let filled = bytes[5..8].iter().chain(&bytes[12..16]).all(|byte| *byte == 0);
-    (known && filled).then(|| Header {
-        seq: number(16),
-        durable: number(24),
-        previous: number(32),
-        checksum: number(40),
-        payload,
-    })
+    let header =
+        Header { seq: number(16), durable: number(24), previous: number(32), checksum: number(40), payload };
+    (payload <= PAYLOAD_MAX).then_some(Head::Known(header))
 }
 
-/// Whether `bytes` look like the beginning of a frame of a format that this version does not know.
-pub(super) fn newer_format(bytes: &[u8; HEADER_BYTES]) -> Option<u8> {
-    (bytes[..4] == MAGIC && bytes[4] > FORMAT).then_some(bytes[4])
-}
-
-/// Whether header and payload are what was written to `segment`.
-pub(super) fn is_whole(segment: u64, head: &[u8; HEADER_BYTES], header: &Header, payload: &[u8]) -> bool {
-    checksum_of(segment, &head[..40], payload) == header.checksum
+/// Whether header and payload are what was written.
+pub(super) fn is_whole(seed: Seed, head: &[u8; HEADER_BYTES], header: &Header, payload: &[u8]) -> bool {
+    seed.checksum(&[&head[..40], payload]) == header.checksum
 }
 
 /// The payload in `bytes`, whose checksum is right.
 pub(super) fn decode(bytes: &[u8]) -> Result<Payload<'static>, String> {
     postcard::from_bytes(bytes).map_err(|error| error.to_string())
-}
-
-/// A frame is bound to its segment: a file that is used again holds frames of the segment that it was.
-fn checksum_of(segment: u64, head: &[u8], payload: &[u8]) -> u64 {
-    let mut hash = Xxh3::with_seed(segment);
-    hash.update(head);
-    hash.update(payload);
-    hash.digest()
 }
 
 #[cfg(test)]
@@ -177,17 +197,17 @@ mod tests {
 
     /// The frame in `bytes`, if it is one of segment 3.
     fn read(bytes: &[u8]) -> Option<(Header, Payload<'static>)> {
-        let head = bytes.first_chunk::<HEADER_BYTES>()?;
-        let header = header(head)?;
+        let first = bytes.first_chunk::<HEADER_BYTES>()?;
+        let Head::Known(header) = head(Seed::of(9, 3), first)? else { return None };
         let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + header.payload_bytes())?;
-        is_whole(3, head, &header, payload).then_some(())?;
+        is_whole(Seed::of(9, 3), first, &header, payload).then_some(())?;
         Some((header, decode(payload).ok()?))
     }
 
     fn frame() -> (Vec<u8>, Header) {
         let mut out = vec![1, 2, 3];
         let payload = payload(&[("x", Some(b"value")), ("y", None)]);
-        let header = encode(&mut out, 3, 12, 11, 5, &payload).unwrap();
+        let header = encode(&mut out, Seed::of(9, 3), 12, 11, 5, &payload).unwrap();
         (out, header)
     }
 
@@ -200,10 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_segment_is_none() {
-        let mut out = Vec::new();
-        encode(&mut out, 2, 12, 11, 5, &payload(&[])).unwrap();
-        assert_eq!(read(&out), None);
+    fn a_frame_of_another_segment_or_store_is_none() {
+        for other in [Seed::of(9, 2), Seed::of(8, 3)] {
+            let mut out = Vec::new();
+            encode(&mut out, other, 12, 11, 5, &payload(&[])).unwrap();
+            assert_eq!(read(&out), None);
+        }
     }
 
     proptest! {

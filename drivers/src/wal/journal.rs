@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use nexus_kernel::hal::StoreError;
 
-use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Header, Payload};
+use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Head, Header, Payload, Seed};
 use crate::disk::{DiskFile, Folder};
+
+/// How much memory is kept for the next frame, in bytes.
+const BUFFER_MAX: usize = 4 << 20;
 
 /// A segment that is used again is not longer than this, in bytes.
 const REUSED_MAX: u64 = 32 << 20;
@@ -34,6 +37,7 @@ pub(super) struct Journal {
     last: Last,
     /// The last frame that is on disk.
     durable: u64,
+    salt: u64,
     /// How far ahead of the frames a segment is written with zeros, in bytes.
     ahead: u64,
     buffer: Vec<u8>,
@@ -48,6 +52,7 @@ struct Last {
 
 struct Segment {
     number: u64,
+    seed: Seed,
     file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     end: u64,
@@ -87,10 +92,11 @@ fn failed(what: &str) -> impl Fn(io::Error) -> StoreError + '_ {
 }
 
 impl Journal {
-    /// Opens the log in `folder`, hands each frame after `applied` to `replay`, and goes on behind the last of them. What a crash left of frames that
+    /// Opens the log in `folder` of the store with this salt, hands each frame after `applied` to `replay`, and goes on behind the last of them. What a crash left of frames that
     /// nobody was told of is written over.
     pub(super) fn open(
         folder: Arc<dyn Folder>,
+        salt: u64,
         applied: u64,
         ahead: u64,
         mut replay: impl FnMut(u64, Payload<'static>) -> Result<(), StoreError>,
@@ -107,7 +113,7 @@ impl Journal {
         let mut current: Option<Segment> = None;
         let mut later = Vec::new();
         for number in numbers {
-            let mut segment = Segment::open(&folder, number, false)?;
+            let mut segment = Segment::open(&folder, salt, number, false)?;
             let frames = reading.segment(&mut segment, &mut replay)?;
             match frames > 0 || current.is_none() {
                 true => {
@@ -119,9 +125,8 @@ impl Journal {
             }
         }
         let last = reading.end();
-        // After segments of which the last ones were let go, nothing is appended to the others.
-        let goes_on = current
-            .filter(|segment| segment.end == 0 || reading.last.is_some_and(|found| found.seq == last.seq));
+        // Nothing is appended behind frames that are all in the database: should one of them be damaged later, what follows it would not be found.
+        let goes_on = current.filter(|segment| segment.end == 0 || last.seq > applied);
         let current = match goes_on {
             Some(segment) => {
                 // What was read may not have been flushed before the crash. From here on it is relied on.
@@ -129,7 +134,7 @@ impl Journal {
                 segment
             }
             None => {
-                let segment = Segment::open(&folder, newest + 1, true)?;
+                let segment = Segment::open(&folder, salt, newest + 1, true)?;
                 folder.sync().map_err(failed("flushing the log's folder"))?;
                 segment
             }
@@ -140,6 +145,7 @@ impl Journal {
             ready: None,
             last,
             durable: last.seq,
+            salt,
             ahead: ahead.max(1),
             buffer: Vec::new(),
         };
@@ -169,7 +175,7 @@ impl Journal {
         let seq = self.last.seq + 1;
         let mut buffer = std::mem::take(&mut self.buffer);
         let header =
-            frame::encode(&mut buffer, self.current.number, seq, self.durable, self.last.checksum, payload);
+            frame::encode(&mut buffer, self.current.seed, seq, self.durable, self.last.checksum, payload);
         let written = match &header {
             Some(_) => self.write(&buffer),
             None => Err(Unwritten::Not(StoreError::Backend {
@@ -177,6 +183,8 @@ impl Journal {
                 cause: format!("a batch of more than {} bytes", frame::PAYLOAD_MAX),
             })),
         };
+        buffer.clear();
+        buffer.shrink_to(BUFFER_MAX);
         self.buffer = buffer;
         written?;
         if let Some(header) = header {
@@ -220,22 +228,31 @@ impl Journal {
         Ok(())
     }
 
-    /// Goes on in the next segment. All that was appended is durable then. Gives the number of the segment that came to its end.
+    /// Sees to it that the next segment is there. After an error nothing has changed.
+    pub(super) fn prepare(&mut self) -> Result<(), StoreError> {
+        if self.ready.is_none() {
+            let segment = Segment::open(&self.folder, self.salt, self.current.number + 1, true)?;
+            self.folder.sync().map_err(failed("flushing the log's folder"))?;
+            self.ready = Some(segment);
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next segment, if it is there. All that was appended is durable then; after an error nothing may be written any more. Gives the
+    /// number of the segment that came to its end.
     pub(super) fn rotate(&mut self) -> Result<u64, StoreError> {
         if self.durable < self.last.seq {
             self.sync()?;
         }
-        let next = match self.ready.take() {
-            Some(segment) => segment,
-            None => {
-                let segment = Segment::open(&self.folder, self.current.number + 1, true)?;
-                self.folder.sync().map_err(failed("flushing the log's folder"))?;
-                segment
-            }
-        };
         let ended = self.current.number;
-        self.current = next;
+        if let Some(next) = self.ready.take() {
+            self.current = next;
+        }
         Ok(ended)
+    }
+
+    pub(super) fn salt(&self) -> u64 {
+        self.salt
     }
 
     fn remove(&self, number: u64) -> Result<(), StoreError> {
@@ -266,6 +283,7 @@ pub(super) struct Next(Segment);
 /// asked for. Blocks on the disk, and nothing that is written meanwhile waits for it.
 pub(super) fn release(
     folder: &Arc<dyn Folder>,
+    salt: u64,
     through: u64,
     mut next: Option<u64>,
 ) -> Result<Option<Next>, StoreError> {
@@ -274,7 +292,7 @@ pub(super) fn release(
         let Some(number) = number_of(&name).filter(|number| *number <= through) else { continue };
         match next.take() {
             Some(next) => {
-                let segment = Segment::open(folder, number, false)?;
+                let segment = Segment::open(folder, salt, number, false)?;
                 if segment.written > REUSED_MAX {
                     segment.file.set_len(REUSED_MAX).map_err(failed("cutting a segment of the log"))?;
                 }
@@ -285,15 +303,15 @@ pub(super) fn release(
         }
     }
     folder.sync().map_err(failed("flushing the log's folder"))?;
-    made.map(|number| Ok(Next(Segment::open(folder, number, false)?))).transpose()
+    made.map(|number| Ok(Next(Segment::open(folder, salt, number, false)?))).transpose()
 }
 
 impl Segment {
-    fn open(folder: &Arc<dyn Folder>, number: u64, make: bool) -> Result<Self, StoreError> {
+    fn open(folder: &Arc<dyn Folder>, salt: u64, number: u64, make: bool) -> Result<Self, StoreError> {
         let what = format!("opening segment {number} of the log");
         let file = folder.open(&name_of(number), make).map_err(failed(&what))?;
         let written = file.len().map_err(failed(&what))?;
-        Ok(Self { number, file, end: 0, written })
+        Ok(Self { number, seed: Seed::of(salt, number), file, end: 0, written })
     }
 
     /// The frame at `at`, if there is a whole one.
@@ -304,21 +322,20 @@ impl Segment {
             return Ok(None);
         }
         self.file.read_at(at, &mut head).map_err(failed(&what))?;
-        let Some(header) = frame::header(&head) else {
-            return match frame::newer_format(&head) {
-                Some(format) => Err(StoreError::Backend {
-                    what,
-                    cause: format!("format {format}, which this version does not know"),
-                }),
-                None => Ok(None),
-            };
+        let header = match frame::head(self.seed, &head) {
+            Some(Head::Known(header)) => header,
+            None => return Ok(None),
+            Some(Head::Newer(format)) => {
+                let cause = format!("format {format}, which this version does not know");
+                return Err(StoreError::Backend { what, cause });
+            }
         };
         if at + header.frame_bytes() > self.written {
             return Ok(None);
         }
         let mut payload = vec![0; header.payload_bytes()];
         self.file.read_at(at + HEADER_BYTES as u64, &mut payload).map_err(failed(&what))?;
-        Ok(frame::is_whole(self.number, &head, &header, &payload).then_some((header, payload)))
+        Ok(frame::is_whole(self.seed, &head, &header, &payload).then_some((header, payload)))
     }
 
     /// A frame behind `at` that says that all up to `seq` was on disk when it was written.

@@ -16,6 +16,9 @@ use nexus_messages::{Lsn, OpId};
 /// What a row costs beside its bytes.
 const ROW_OVERHEAD: u64 = 128;
 
+/// What a frame costs beside its rows and records.
+const FRAME_OVERHEAD: u64 = 64;
+
 /// A row as of one frame. The newest of a key comes first.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Versioned {
@@ -39,6 +42,8 @@ pub(super) struct Layer {
     log: SkipMap<(TreeId, Lsn), Logged>,
     ops: SkipMap<OpId, (TreeId, Lsn, u64)>,
     bytes: AtomicU64,
+    /// The last frame before it.
+    after: u64,
     /// The last frame that readers see.
     published: AtomicU64,
 }
@@ -51,6 +56,7 @@ impl Layer {
             log: SkipMap::new(),
             ops: SkipMap::new(),
             bytes: AtomicU64::new(0),
+            after: seq,
             published: AtomicU64::new(seq),
         }
     }
@@ -63,6 +69,7 @@ impl Layer {
 
     /// From here on readers see the frame `seq`.
     pub(super) fn publish(&self, seq: u64) {
+        self.bytes.fetch_add(FRAME_OVERHEAD, Ordering::Relaxed);
         self.published.store(seq, Ordering::Release);
     }
 
@@ -72,8 +79,14 @@ impl Layer {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether readers see no frame of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.log.is_empty()
+        self.published() == self.after
+    }
+
+    /// Says that it takes as much memory as at an earlier look: what came since was taken back.
+    pub(super) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Writes a row, or removes it, in frame `seq`.
@@ -100,9 +113,11 @@ impl Layer {
     }
 
     /// Takes a record out again: its frame was not written.
-    pub(super) fn unlog(&self, tree: TreeId, record: &LogRecord) {
+    pub(super) fn unlog(&self, tree: TreeId, record: &LogRecord, repeatable: bool) {
         self.log.remove(&(tree, record.lsn));
-        self.ops.remove(&record.op_id);
+        if repeatable {
+            self.ops.remove(&record.op_id);
+        }
     }
 
     /// What the frames up to `seq` say of the row at `key`; none when they say nothing.

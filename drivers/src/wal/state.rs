@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) folding: Option<Arc<Layer>>,
     /// The database as it was when the state was made.
     pub(super) base: Snapshot,
+    /// In which epoch of the database.
+    pub(super) epoch: u64,
 }
 
 /// The rows as of one frame.

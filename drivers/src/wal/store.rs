@@ -1,7 +1,7 @@
 //! The store: opening, committing, folding.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ pub struct WalMetastore {
     // Invariant: replaced with the writer's lock held.
     state: RwLock<Arc<State>>,
     numbers: RwLock<Numbers>,
+    /// Operations that may come again, and of which only opening the store tells whether they are in the log.
+    doubtful: Mutex<BTreeSet<OpId>>,
 }
 
 #[derive(Debug)]
@@ -93,43 +95,61 @@ impl WalMetastore {
         let mut numbers = Numbers { last: database.last_lsns(), next_file_id: database.next_file_id()? };
         let active = Arc::new(Layer::after(applied));
         let mut frames = 0_u64;
-        let journal = Journal::open(log()?, applied, config.ahead_bytes, |seq, payload| {
+        let journal = Journal::open(log()?, database.salt(), applied, config.ahead_bytes, |seq, payload| {
             frames += 1;
             replay(&active, &mut numbers, seq, payload)
         })?;
         if frames > 0 {
             tracing::info!(frames, bytes = active.bytes(), "read the log again");
         }
-        active.publish(journal.last_seq());
-        let state = State { active, folding: None, base: database.snapshot()? };
-        Ok(Self {
+        if frames > 0 {
+            active.publish(journal.last_seq());
+        }
+        let state = state(&database, active, None)?;
+        let store = Self {
             config,
             database,
             writer: Mutex::new(Writer { journal, closed: None }),
             fold: Mutex::new(()),
             state: RwLock::new(Arc::new(state)),
             numbers: RwLock::new(numbers),
-        })
+            doubtful: Mutex::default(),
+        };
+        // What was read may be in memory alone, also after a flush: one before may have failed. It is written anew, in another file.
+        match store.fold() {
+            Err(StoreError::Full) => tracing::warn!("there is no room to fold the log that was read again"),
+            folded => folded?,
+        }
+        Ok(store)
     }
 
     fn view(&self) -> Result<View, StoreError> {
-        if self.database.is_stuck() {
-            self.read_anew()?;
+        let state = self.state.read().clone();
+        if self.database.reads_in(state.epoch) {
+            return Ok(View::of(&state));
         }
+        let _writing = self.writer.lock();
+        self.read_anew()?;
         Ok(View::of(&self.state.read()))
     }
 
-    /// Reads the database through a new snapshot: the old one met a failure of the disk.
-    #[cold]
+    /// Reads the database through a new snapshot, if the old one met a failure of the disk. The writer's lock is held.
     fn read_anew(&self) -> Result<(), StoreError> {
-        let _writing = self.writer.lock();
-        let base = self.database.snapshot()?;
-        let mut state = self.state.write();
-        *state = Arc::new(State { active: state.active.clone(), folding: state.folding.clone(), base });
+        let old = self.state.read().clone();
+        if !self.database.reads_in(old.epoch) {
+            let new = state(&self.database, old.active.clone(), old.folding.clone())?;
+            *self.state.write() = Arc::new(new);
+        }
         Ok(())
     }
 
+    fn is_full(&self) -> bool {
+        let state = self.state.read();
+        state.active.bytes() >= self.config.pending_max_bytes && !state.active.is_empty()
+    }
+
     fn commit(&self, writer: &mut Writer, batch: &Batch) -> Result<Applied, StoreError> {
+        self.read_anew()?;
         let state = self.state.read().clone();
         let seq = writer.journal.last_seq() + 1;
         let numbers = self.numbers.read().clone();
@@ -147,6 +167,10 @@ impl WalMetastore {
             return Ok(Applied { outcomes });
         }
         if let Err(error) = write(writer, &work, next_file_id) {
+            if error.is_unknown() {
+                let begun = work.entries.iter().filter(|entry| entry.repeatable);
+                self.doubtful.lock().extend(begun.map(|entry| entry.record.op_id));
+            }
             work.undo();
             return Err(error);
         }
@@ -160,44 +184,62 @@ impl WalMetastore {
         let _alone = self.fold.lock();
         let (layer, ended, applied) = {
             let mut writer = self.writer.lock();
-            let state = self.state.read().clone();
-            match &state.folding {
+            self.read_anew()?;
+            let old = self.state.read().clone();
+            match &old.folding {
                 // One that failed before.
                 Some(folding) => (folding.clone(), writer.journal.segment() - 1, folding.published()),
-                None if state.active.is_empty() => return Ok(()),
+                None if old.active.is_empty() => return Ok(()),
                 None => {
                     writer.check()?;
+                    writer.journal.prepare()?;
                     let ended = writer.journal.rotate().inspect_err(|error| writer.close(error))?;
                     let applied = writer.journal.last_seq();
-                    let folding = state.active.clone();
                     let active = Arc::new(Layer::after(applied));
-                    let base = self.database.snapshot()?;
-                    *self.state.write() = Arc::new(State { active, folding: Some(folding.clone()), base });
-                    (folding, ended, applied)
+                    let new = state(&self.database, active, Some(old.active.clone()))?;
+                    *self.state.write() = Arc::new(new);
+                    (old.active.clone(), ended, applied)
                 }
             }
         };
         let numbers = self.numbers.read().clone();
-        self.database.fold(Fold {
+        let rows: usize =
+            layer.newest().map(|(_, key, value)| key.len() + value.map_or(0, |v| v.len())).sum();
+        let folded = self.database.fold(Fold {
             rows: &mut layer.newest(),
             records: &mut layer.records().map(|(tree, logged)| (tree, logged.record, logged.repeatable)),
             next_file_id: numbers.next_file_id,
             applied,
-            bytes: layer.bytes(),
-        })?;
-        let (folder, next) = {
+            bytes: rows as u64,
+        });
+        let (folder, salt, next) = {
             let writer = self.writer.lock();
-            let mut state = self.state.write();
-            let base = self.database.snapshot()?;
-            *state = Arc::new(State { active: state.active.clone(), folding: None, base });
+            if let Err(error) = folded {
+                // The failure may have ended what is read.
+                self.read_anew()?;
+                return Err(error);
+            }
+            let active = self.state.read().active.clone();
+            let new = state(&self.database, active, None)?;
+            *self.state.write() = Arc::new(new);
             let next = (!writer.journal.is_ready()).then(|| writer.journal.segment() + 1);
-            (writer.journal.folder().clone(), next)
+            (writer.journal.folder().clone(), writer.journal.salt(), next)
         };
-        if let Some(next) = journal::release(&folder, ended, next)? {
+        if let Some(next) = journal::release(&folder, salt, ended, next)? {
             self.writer.lock().journal.make_ready(next);
         }
         Ok(())
     }
+}
+
+/// What readers see of `database` as it is now, under these layers.
+fn state(
+    database: &RedbMetastore,
+    active: Arc<Layer>,
+    folding: Option<Arc<Layer>>,
+) -> Result<State, StoreError> {
+    let epoch = database.epoch();
+    Ok(State { active, folding, base: database.snapshot()?, epoch })
 }
 
 impl Writer {
@@ -268,6 +310,8 @@ struct Work {
     /// The rows of the entry that is being applied.
     rows: Vec<(RowKey, Option<Bytes>)>,
     entries: Vec<Written>,
+    /// What the layer took before.
+    bytes: u64,
 }
 
 /// An entry of the batch.
@@ -287,7 +331,8 @@ impl Written {
 
 impl Work {
     fn new(view: View, seq: u64, last: BTreeMap<TreeId, Lsn>) -> Self {
-        Self { view, seq, last, rows: Vec::new(), entries: Vec::new() }
+        let bytes = view.active().bytes();
+        Self { view, seq, last, rows: Vec::new(), entries: Vec::new(), bytes }
     }
 
     fn set(&mut self, key: &RowKey, value: Option<Bytes>) {
@@ -299,11 +344,12 @@ impl Work {
     fn undo(self) {
         let layer = self.view.active();
         for entry in &self.entries {
-            layer.unlog(entry.tree, &entry.record);
+            layer.unlog(entry.tree, &entry.record, entry.repeatable);
         }
         for (key, _) in self.entries.iter().flat_map(|entry| &entry.rows).chain(&self.rows) {
             layer.take_back(key, self.seq);
         }
+        layer.set_bytes(self.bytes);
     }
 }
 
@@ -350,12 +396,36 @@ impl Transaction for Work {
     }
 }
 
+/// A fold failed before a batch was begun: whatever became of it, the batch was not executed.
+fn before_the_batch(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unknown { what, cause } => {
+            StoreError::ReadOnly { cause: format!("{what}, which makes room for more: {cause}") }
+        }
+        other => other,
+    }
+}
+
+fn in_doubt(op_id: OpId) -> StoreError {
+    StoreError::Unknown {
+        what: format!("operation {op_id}"),
+        cause: "its commit failed, and only opening the store again tells whether it is kept".into(),
+    }
+}
+
 impl Metastore for WalMetastore {
     fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        while self.state.read().active.bytes() >= self.config.pending_max_bytes {
-            self.fold()?;
+        while self.is_full() {
+            self.fold().map_err(before_the_batch)?;
         }
         let mut writer = self.writer.lock();
+        if writer.closed.is_some() {
+            let mut again = batch.entries.iter().filter(|entry| entry.repeatable);
+            let doubtful = self.doubtful.lock();
+            if let Some(entry) = again.find(|entry| doubtful.contains(&entry.op_id)) {
+                return Err(in_doubt(entry.op_id));
+            }
+        }
         writer.check()?;
         self.commit(&mut writer, batch)
     }
@@ -373,6 +443,9 @@ impl Metastore for WalMetastore {
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        if self.doubtful.lock().contains(&op_id) {
+            return Err(in_doubt(op_id));
+        }
         self.view()?.outcome(op_id)
     }
 

@@ -317,8 +317,9 @@ fn crash_everywhere(base: &SimDisk, steps: &[Step], omission: Option<Omission>, 
     }
 }
 
-fn fresh() -> SimDisk {
-    let disk = SimDisk::new(1);
+/// A disk with an empty store. Of flushes that fail, `seed` chooses what is done.
+fn fresh(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
     drop(open(&disk).unwrap());
     disk.crash_by(1);
     disk
@@ -348,7 +349,7 @@ fn a_crash_anywhere_leaves_a_prefix_with_all_that_was_acknowledged() {
     let mut found = Found::default();
     // Also while the store is made.
     crash_everywhere(&SimDisk::new(1), &[Step::Put("a")], None, &mut found);
-    let base = fresh();
+    let base = fresh(1);
     for steps in workloads(all) {
         crash_everywhere(&base, &steps, None, &mut found);
     }
@@ -366,7 +367,7 @@ fn a_store_that_leaves_a_flush_out_is_caught() {
         (Omission::FolderSyncs, vec![Step::Put("a"), Step::Fold, Step::Put("b"), Step::Fold, Step::Put("c")]),
     ] {
         let mut found = Found::default();
-        crash_everywhere(&fresh(), &steps, Some(omission), &mut found);
+        crash_everywhere(&fresh(1), &steps, Some(omission), &mut found);
         assert!(!found.wrong.is_empty(), "{omission:?} was not seen in {} states", found.states);
     }
 }
@@ -375,7 +376,7 @@ fn a_store_that_leaves_a_flush_out_is_caught() {
 #[test]
 fn a_fault_anywhere_is_told_truthfully() {
     use Step::{Delete, Fold, Put, PutLarge, Reopen, Two};
-    let steps = [
+    let long = vec![
         Put("a"),
         Two,
         Fold,
@@ -390,7 +391,14 @@ fn a_fault_anywhere_is_told_truthfully() {
         Fold,
         Put("a"),
     ];
-    let base = fresh();
+    // Nothing is folded after what was opened again: the log alone has to hold it.
+    let short = vec![Put("a"), Put("b"), Reopen, Put("c"), Put("d")];
+    let states = fail_everywhere(&fresh(1), &long);
+    let states = states + (1..=6).map(|seed| fail_everywhere(&fresh(seed), &short)).sum::<usize>();
+    println!("{states} states");
+}
+
+fn fail_everywhere(base: &SimDisk, steps: &[Step]) -> usize {
     let step = if everything() { 1 } else { 3 };
     let mut states = 0;
     for fault in [Fault::Error, Fault::Full, Fault::Sync] {
@@ -409,6 +417,20 @@ fn a_fault_anywhere_is_told_truthfully() {
                     let _ = history.step(&mut store, &disk, *step, number);
                 }
                 let struck = disk.counts().faults > 0;
+                // A disk that is well again is written to again, unless a flush failed; and it is read in any case.
+                disk.heal();
+                if let Some(store) = &store {
+                    let closed = matches!(store.apply(&Batch::default()), Err(StoreError::ReadOnly { .. }));
+                    let folded = store.upkeep();
+                    let doubtful = history.states.len() - 1 > history.acknowledged;
+                    let case = || format!("{fault:?} at operation {from}, {times} times, and no reopening");
+                    // A flush or a header that failed is nothing that a database goes on from.
+                    let ended = matches!(folded, Err(StoreError::ReadOnly { .. }));
+                    assert!(closed || doubtful || ended || folded.is_ok(), "{}: {folded:?}", case());
+                    if !doubtful {
+                        history.check(store).unwrap_or_else(|why| panic!("{}: {why}", case()));
+                    }
+                }
                 for seed in [0, 2] {
                     let disk = disk.copy();
                     disk.crash_by(seed);
@@ -424,12 +446,12 @@ fn a_fault_anywhere_is_told_truthfully() {
             }
         }
     }
-    println!("{states} states");
+    states
 }
 
 #[test]
 fn a_damaged_byte_of_the_log_is_told_and_never_served() {
-    let disk = fresh();
+    let disk = fresh(1);
     let mut history = History::new();
     let mut store = Some(open(&disk).unwrap());
     for (number, step) in [Step::Put("a"), Step::Two, Step::Put("b"), Step::Put("c")].into_iter().enumerate()
@@ -455,4 +477,25 @@ fn a_damaged_byte_of_the_log_is_told_and_never_served() {
     }
     println!("{told} of {} bytes are missed", end + 1);
     assert!(told > end * 3 / 5);
+}
+
+/// After a flush that failed, what is read may be in memory alone, and a second flush writes nothing.
+#[test]
+fn what_is_read_after_a_failed_flush_is_written_anew() {
+    let mut kept = 0;
+    for seed in 1..=8 {
+        let disk = fresh(seed);
+        let mut history = History::new();
+        let mut store = Some(open(&disk).unwrap());
+        history.step(&mut store, &disk, Step::Put("a"), 0).unwrap();
+        disk.fail_from(disk.counts().operations + 1, Fault::Sync, 1);
+        assert!(history.step(&mut store, &disk, Step::Put("b"), 1).unwrap_err().is_unknown());
+        history.step(&mut store, &disk, Step::Reopen, 2).unwrap();
+        kept += usize::from(history.acknowledged == 2);
+        history.step(&mut store, &disk, Step::Put("c"), 3).unwrap();
+        let crashed = disk.copy();
+        crashed.crash_by(0);
+        history.check(&open(&crashed).unwrap()).unwrap();
+    }
+    assert!(kept > 0, "no batch in doubt was there again");
 }

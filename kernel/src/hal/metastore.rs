@@ -183,6 +183,18 @@ pub struct Entry {
     pub changes: Vec<Change>,
 }
 
+impl Entry {
+    /// About how many bytes its rows have.
+    pub fn bytes(&self) -> u64 {
+        let of = |change: &Change| match change {
+            Change::Put(key, value) | Change::PutIfAbsent(key, value) => key.bytes.len() + value.len(),
+            Change::Delete(key) => key.bytes.len(),
+            Change::DeleteIfVacant { rows, .. } => rows.iter().map(|row| row.bytes.len()).sum(),
+        };
+        self.changes.iter().map(of).sum::<usize>() as u64
+    }
+}
+
 /// Entries that become durable together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {

@@ -53,6 +53,11 @@ impl Job {
         (Self { waiting: Some(work), publish: None, back: Some(back) }, answer)
     }
 
+    /// About how many bytes the entry takes; 0 once it is begun.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.waiting.as_ref().map_or(0, |work| work.0.bytes())
+    }
+
     /// The entry, for the batch. From here on the outcome is unknown until [`finish`](Self::finish).
     pub(crate) fn begin(&mut self) -> Option<Entry> {
         let (entry, publish) = *self.waiting.take()?;

@@ -3,7 +3,7 @@
 //! Owns:       the committer thread, which alone calls `Metastore::apply`; a batch is what arrived during the previous one.
 //! Asks:       nobody.
 //! On restart: a new thread takes over. What the old one had not begun goes to the new one; what it had begun is told as unknown.
-//! Bounds:     `QUEUE_MAX` entries wait, `BATCH_MAX` go into one batch.
+//! Bounds:     `QUEUE_MAX` entries wait, `BATCH_MAX` go into one batch, of `BATCH_BYTES_MAX` bytes.
 
 mod job;
 mod messages;
@@ -24,13 +24,16 @@ pub(crate) use upkeep::Upkeep;
 pub(crate) use view::Store;
 pub use view::StoreStats;
 
-use crate::hal::{Batch, EntryOutcome, StoreError};
+use crate::hal::{Batch, Entry, EntryOutcome, StoreError};
 
 /// How many entries may wait for the committer; who comes later waits for room.
 pub(crate) const QUEUE_MAX: usize = 4_096;
 
 /// How many entries become durable together at most.
 pub(crate) const BATCH_MAX: usize = 256;
+
+/// How many bytes become durable together at most, unless one entry alone is larger.
+pub(crate) const BATCH_BYTES_MAX: u64 = 8 << 20;
 
 const _: () = assert!(BATCH_MAX <= QUEUE_MAX);
 
@@ -96,13 +99,31 @@ impl Handle<ThreadEnded> for Committer {
     }
 }
 
-/// Commits `jobs` as one batch and answers each of them. Runs on the committer's thread.
-fn commit(store: &Store, generation: u64, mut jobs: Vec<Job>) {
+/// Commits `jobs` as one batch, or as several when they are large. Runs on the committer's thread.
+fn commit(store: &Store, generation: u64, jobs: Vec<Job>) {
     if !store.is_open_to(generation) {
         // A ghost: what it holds goes back to be submitted to its successor.
         return;
     }
-    let entries = jobs.iter_mut().filter_map(Job::begin).collect();
+    let mut waiting = jobs.into_iter().peekable();
+    while waiting.peek().is_some() {
+        let (mut jobs, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(mut job) =
+            waiting.next_if(|next| jobs.is_empty() || bytes + next.bytes() <= BATCH_BYTES_MAX)
+        {
+            bytes += job.bytes();
+            entries.extend(job.begin());
+            jobs.push(job);
+        }
+        commit_batch(store, jobs, entries);
+    }
+    if store.metastore().wants_upkeep() {
+        store.upkeep().ask(store.env().now());
+    }
+}
+
+/// Commits the entries of `jobs` as one batch and answers each of them.
+fn commit_batch(store: &Store, jobs: Vec<Job>, entries: Vec<Entry>) {
     let batch = Batch { entries, next_file_id: store.next_file_id() };
     let started = store.env().now();
     match store.metastore().apply(&batch) {
@@ -115,9 +136,6 @@ fn commit(store: &Store, generation: u64, mut jobs: Vec<Job>) {
                     EntryOutcome::Repeated(lsn) => Ok((lsn, false)),
                     EntryOutcome::Refused { .. } => Err(CommitError::Refused),
                 });
-            }
-            if store.metastore().wants_upkeep() {
-                store.upkeep().ask(store.env().now());
             }
         }
         Err(error) => {

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::Store;
 use super::messages::ThreadEnded;
+use crate::caught::catch;
 
 /// How long no upkeep is tried after one failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -104,8 +105,13 @@ fn tend(store: &Store) {
     if !metastore.wants_upkeep() {
         return;
     }
-    if let Err(error) = metastore.upkeep() {
-        tracing::error!(%error, "the metastore's upkeep failed, and will be tried again");
-        *store.upkeep().not_before.lock() = Some(store.env().now() + PAUSE);
-    }
+    // A panic of it must not end the committer, which shares its supervisor: all goes on without upkeep for a while.
+    let done = catch(|| metastore.upkeep());
+    let why = match done {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    tracing::error!(error = %why, "the metastore's upkeep failed, and will be tried again");
+    *store.upkeep().not_before.lock() = Some(store.env().now() + PAUSE);
 }
