@@ -6,11 +6,10 @@
 //! Bounds:     `QUEUE_MAX` entries wait, `BATCH_MAX` go into one batch, of `BATCH_BYTES_MAX` bytes.
 
 mod job;
-mod messages;
+mod thread;
 mod upkeep;
 mod view;
 
-use std::future::ready;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -19,7 +18,7 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Wor
 
 pub(crate) use job::CommitError;
 use job::Job;
-use messages::ThreadEnded;
+use thread::{ThreadEnded, employ};
 pub(crate) use upkeep::Upkeep;
 pub(crate) use view::Store;
 pub use view::StoreStats;
@@ -50,26 +49,16 @@ impl Behaviour for Committer {
 
     fn init(store: Arc<Store>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
         let generation = start.generation();
-        let env = start.env().clone();
         // Weak: the store holds the worker.
         let committing = Arc::downgrade(&store);
         let bounds = WorkerBounds { queue: QUEUE_MAX, batch: BATCH_MAX };
-        let worker = env.worker("committer", bounds, move |jobs| {
+        let worker = employ(&start, bounds, move |jobs| {
             if let Some(store) = committing.upgrade() {
                 commit(&store, generation, jobs);
             }
         });
-        let worker = match worker {
-            Ok(worker) => Arc::new(worker),
-            Err(error) => return ready(Err(ExitReason::Error(error.to_string().into()))).boxed_local(),
-        };
-        let (watched, me) = (worker.clone(), start.me().clone());
-        env.spawn("committer.watch", async move {
-            let reason = watched.ended().await;
-            // Nobody to tell: the actor is gone for good, and so is the kernel.
-            let _ = me.tell(ThreadEnded { generation, reason });
-        });
         async move {
+            let worker = worker?;
             store.open_to(generation, worker.clone());
             Ok(Self { store, worker, generation })
         }

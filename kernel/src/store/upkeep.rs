@@ -5,7 +5,6 @@
 //! On restart: a new thread takes over. An upkeep that was cut short is begun again when the next batch asks for it.
 //! Bounds:     one request waits; after a failure none is made for `PAUSE`.
 
-use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Wor
 use parking_lot::Mutex;
 
 use super::Store;
-use super::messages::ThreadEnded;
+use super::thread::{ThreadEnded, employ};
 use crate::caught::catch;
 
 /// How long no upkeep is tried after one failed.
@@ -54,26 +53,19 @@ impl Behaviour for Upkeep {
 
     fn init(store: Arc<Store>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
         let generation = start.generation();
-        let env = start.env().clone();
         // Weak: the store holds the worker.
         let tended = Arc::downgrade(&store);
-        let worker = env.worker("upkeep", WorkerBounds { queue: 1, batch: 1 }, move |_| {
+        let worker = employ(&start, WorkerBounds { queue: 1, batch: 1 }, move |_| {
             if let Some(store) = tended.upgrade() {
                 tend(&store);
             }
         });
-        let worker = match worker {
-            Ok(worker) => Arc::new(worker),
-            Err(error) => return ready(Err(ExitReason::Error(error.to_string().into()))).boxed_local(),
-        };
-        let (watched, me) = (worker.clone(), start.me().clone());
-        env.spawn("upkeep.watch", async move {
-            let reason = watched.ended().await;
-            // Nobody to tell: the actor is gone for good, and so is the kernel.
-            let _ = me.tell(ThreadEnded { generation, reason });
-        });
-        *store.upkeep().worker.lock() = Some(worker.clone());
-        ready(Ok(Self { store, worker, generation })).boxed_local()
+        async move {
+            let worker = worker?;
+            *store.upkeep().worker.lock() = Some(worker.clone());
+            Ok(Self { store, worker, generation })
+        }
+        .boxed_local()
     }
 
     fn terminate(&mut self, _: &ExitReason) -> LocalBoxFuture<'static, ()> {
