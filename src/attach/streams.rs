@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
@@ -34,7 +33,6 @@ pub(super) struct Streams(Arc<Inside>);
 
 #[derive(Default)]
 struct Inside {
-    numbers: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
 }
 
@@ -63,7 +61,7 @@ impl Streams {
     ) -> Result<Given> {
         match call {
             Streaming::Open(call) => {
-                let number = self.number(Op::Read)?;
+                let number = self.number(kernel, Op::Read)?;
                 let reader = kernel.open_stream(caller, call).await?;
                 let metadata = reader.metadata().clone();
                 self.put(number, Open::Reader(reader));
@@ -78,7 +76,7 @@ impl Streams {
                 Ok(Given::Piece(data, last))
             }
             Streaming::Begin(call) => {
-                let number = self.number(Op::Write)?;
+                let number = self.number(kernel, Op::Write)?;
                 self.put(number, Open::Writer(begin(kernel, caller, call)));
                 Ok(Given::Opened(number, None))
             }
@@ -107,13 +105,20 @@ impl Streams {
         }
     }
 
-    /// The number of another stream.
-    fn number(&self, op: Op) -> Result<u64> {
-        if self.0.open.lock().len() >= STREAMS_MAX {
+    /// The number of another stream. Never one that another connection may know: a client that comes back after its owner's restart must not meet
+    /// somebody else's stream under the number of its own.
+    fn number(&self, kernel: &Kernel, op: Op) -> Result<u64> {
+        let open = self.0.open.lock();
+        if open.len() >= STREAMS_MAX {
             let error = Error::global(op, ErrorKind::Busy);
             return Err(error.because(format!("this client has {STREAMS_MAX} streams open")));
         }
-        Ok(self.0.numbers.fetch_add(1, Ordering::Relaxed))
+        loop {
+            let number = kernel.env().random();
+            if !open.contains_key(&number) {
+                return Ok(number);
+            }
+        }
     }
 
     /// Takes the stream while a call uses it. One whose call fails, or is given up, is not put back.

@@ -59,9 +59,10 @@ impl<T: Transport> Cas<T> {
 
     /// Whether the blob is there and whole, by looking at all of it.
     async fn verify(&self, key: &str, hash: &[u8; 32], size: u64) -> Result<bool, StoreError> {
-        match self.transport.head(key).await? {
-            Some(info) if info.size == size => {}
-            _ => return Ok(false),
+        match self.transport.head(key).await {
+            Ok(Some(info)) if info.size == size => {}
+            Ok(_) | Err(StoreError::Io { .. } | StoreError::Corrupt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
         }
         match self.walk(key, |_, _| ()).await {
             Ok((found, _)) => Ok(found == *hash),
@@ -108,8 +109,13 @@ impl<T: Transport> Cas<T> {
                 Err(StoreError::Corrupt { what: format!("content {id}"), found })
             }
             Err(error) => {
-                if matches!(error, StoreError::NotFound { .. }) {
-                    self.standings.forget(hash);
+                match error {
+                    StoreError::NotFound { .. } => self.standings.forget(hash),
+                    // The next identical write is the cure.
+                    StoreError::Io { .. } | StoreError::Corrupt { .. } => {
+                        self.standings.learn(hash, Standing::Bad);
+                    }
+                    _ => {}
                 }
                 Err(error)
             }

@@ -104,7 +104,7 @@ impl Layer {
     /// Keeps the record of an entry of frame `seq`.
     pub(super) fn log(&self, tree: TreeId, record: Arc<LogRecord>, repeatable: bool, seq: u64) {
         let (lsn, op_id) = (record.lsn, record.op_id);
-        let cost = (record.path.as_str().len() + record.caller.len()) as u64 + ROW_OVERHEAD;
+        let cost = record.bytes() + ROW_OVERHEAD;
         self.bytes.fetch_add(cost, Ordering::Relaxed);
         if repeatable {
             self.ops.insert(op_id, (tree, lsn, seq));

@@ -46,6 +46,8 @@ struct Writer {
     journal: Journal,
     /// Why no batch is taken.
     closed: Option<String>,
+    /// What was read again on opening is not in the database yet, and nothing is appended before it is.
+    unfolded: bool,
 }
 
 /// The numbers of the last batch.
@@ -109,7 +111,7 @@ impl WalMetastore {
         let store = Self {
             config,
             database,
-            writer: Mutex::new(Writer { journal, closed: None }),
+            writer: Mutex::new(Writer { journal, closed: None, unfolded: false }),
             fold: Mutex::new(()),
             state: RwLock::new(Arc::new(state)),
             numbers: RwLock::new(numbers),
@@ -117,7 +119,12 @@ impl WalMetastore {
         };
         // What was read may be in memory alone, also after a flush: one before may have failed. It is written anew, in another file.
         match store.fold() {
-            Err(StoreError::Full) => tracing::warn!("there is no room to fold the log that was read again"),
+            Err(StoreError::Full) => {
+                tracing::warn!(
+                    "there is no room to fold the log that was read again: it is read only until there is"
+                );
+                store.writer.lock().unfolded = true;
+            }
             folded => folded?,
         }
         Ok(store)
@@ -143,9 +150,20 @@ impl WalMetastore {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        let state = self.state.read();
-        state.active.bytes() >= self.config.pending_max_bytes && !state.active.is_empty()
+    fn must_fold(&self) -> bool {
+        let state = self.state.read().clone();
+        let full = state.active.bytes() >= self.config.pending_max_bytes && !state.active.is_empty();
+        full || self.writer.lock().unfolded
+    }
+
+    /// Refuses a batch with an operation that came before, and of which it is not known whether it is in the log.
+    fn check_doubt(&self, batch: &Batch) -> Result<(), StoreError> {
+        let doubtful = self.doubtful.lock();
+        let mut again = batch.entries.iter().filter(|entry| entry.repeatable);
+        match again.find(|entry| doubtful.contains(&entry.op_id)) {
+            Some(entry) => Err(in_doubt(entry.op_id)),
+            None => Ok(()),
+        }
     }
 
     fn commit(&self, writer: &mut Writer, batch: &Batch) -> Result<Applied, StoreError> {
@@ -205,20 +223,22 @@ impl WalMetastore {
         let numbers = self.numbers.read().clone();
         let rows: usize =
             layer.newest().map(|(_, key, value)| key.len() + value.map_or(0, |v| v.len())).sum();
+        let records: u64 = layer.records().map(|(_, logged)| logged.record.bytes()).sum();
         let folded = self.database.fold(Fold {
             rows: &mut layer.newest(),
             records: &mut layer.records().map(|(tree, logged)| (tree, logged.record, logged.repeatable)),
             next_file_id: numbers.next_file_id,
             applied,
-            bytes: rows as u64,
+            bytes: rows as u64 + records,
         });
         let (folder, salt, next) = {
-            let writer = self.writer.lock();
+            let mut writer = self.writer.lock();
             if let Err(error) = folded {
                 // The failure may have ended what is read.
                 self.read_anew()?;
                 return Err(error);
             }
+            writer.unfolded = false;
             let active = self.state.read().active.clone();
             let new = state(&self.database, active, None)?;
             *self.state.write() = Arc::new(new);
@@ -415,17 +435,12 @@ fn in_doubt(op_id: OpId) -> StoreError {
 
 impl Metastore for WalMetastore {
     fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        while self.is_full() {
+        self.check_doubt(batch)?;
+        while self.must_fold() {
             self.fold().map_err(before_the_batch)?;
         }
         let mut writer = self.writer.lock();
-        if writer.closed.is_some() {
-            let mut again = batch.entries.iter().filter(|entry| entry.repeatable);
-            let doubtful = self.doubtful.lock();
-            if let Some(entry) = again.find(|entry| doubtful.contains(&entry.op_id)) {
-                return Err(in_doubt(entry.op_id));
-            }
-        }
+        self.check_doubt(batch)?;
         writer.check()?;
         self.commit(&mut writer, batch)
     }

@@ -174,11 +174,12 @@ impl<B: Blobs> Writer<B> {
         let entry = step.entry().filter(|entry| entry.start == at && entry.end <= end)?;
         let part = Part { hash: entry.hash, length: entry.end - entry.start };
         let level = step.list.level();
-        // The byte behind a cut decides about it, too.
+        // The two bytes behind a cut decide about it, too: it is looked for in pairs.
+        let goes_on = entry.end + 1 < end;
         let is_cut_there = match level {
-            0 => entry.end < end || ends || part.length == u64::from(self.shape.sizes.max),
+            0 => goes_on || (ends && entry.end == end) || part.length == u64::from(self.shape.sizes.max),
             // The last list of a level was ended by the end of the content.
-            _ => entry.end < end && entry.end < total && self.lists.is_level_with(level),
+            _ => goes_on && entry.end < total && self.lists.is_level_with(level),
         };
         is_cut_there.then_some((level, part))
     }

@@ -184,15 +184,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// About how many bytes its rows have.
+    /// About how many bytes it takes in the rows and in the log.
     pub fn bytes(&self) -> u64 {
         let of = |change: &Change| match change {
             Change::Put(key, value) | Change::PutIfAbsent(key, value) => key.bytes.len() + value.len(),
             Change::Delete(key) => key.bytes.len(),
             Change::DeleteIfVacant { rows, .. } => rows.iter().map(|row| row.bytes.len()).sum(),
         };
-        self.changes.iter().map(of).sum::<usize>() as u64
+        let rows: usize = self.changes.iter().map(of).sum();
+        rows as u64 + paths_bytes(&self.path, self.other.as_ref(), &self.items)
     }
+}
+
+fn paths_bytes(path: &VPath, other: Option<&VPath>, items: &[LogItem]) -> u64 {
+    let of =
+        |path: &VPath, other: Option<&VPath>| path.as_str().len() + other.map_or(0, |p| p.as_str().len());
+    let items: usize = items.iter().map(|item| of(&item.path, item.other.as_ref())).sum();
+    (of(path, other) + items) as u64
 }
 
 /// Entries that become durable together.
@@ -259,6 +267,11 @@ pub struct LogItem {
 }
 
 impl LogRecord {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        self.caller.len() as u64 + paths_bytes(&self.path, self.other.as_ref(), &self.items)
+    }
+
     /// The record of `entry`, committed at `lsn`.
     pub fn of(entry: &Entry, lsn: Lsn) -> Self {
         Self {

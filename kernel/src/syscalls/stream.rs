@@ -12,7 +12,7 @@ use nexus_messages::syscall::{Extent, Place, ReadData, SysRead, SysWrite, Writte
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
 use super::admit::admit;
-use super::mutate::{begin, carry_out};
+use super::mutate::{begin, carry_out, writable};
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Source, Stop};
 
@@ -126,6 +126,8 @@ async fn write(
     }
     let (mut intent, admitted) = begin(kernel, caller, call).await?;
     let taken = async {
+        // Before the first byte is kept: also what is beside the file would be a change.
+        writable(&intent, &admitted.first.site)?;
         let mut intake = Intake::begin(kernel, SysWrite::OP, &admitted.first.site).await?;
         let mut data = std::pin::pin!(data);
         while let Some(piece) = data.next().await {

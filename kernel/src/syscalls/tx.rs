@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone, TxOp};
-use nexus_messages::{Caller, Error, ErrorKind, Event, HookContext, Message, OpId, Result, Timestamp, VPath};
+use nexus_messages::{
+    Caller, Durability, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt, Result, Timestamp,
+    VPath,
+};
 
 use super::Serve;
 use super::admit::{
@@ -60,6 +63,15 @@ impl Serve for SysTx {
         self.validate()?;
         let client = self.op_id;
         let op_id = client.unwrap_or_else(|| kernel.new_op_id());
+        if client.is_some()
+            && let Some(first) = self.ops.first()
+        {
+            // What it did then may stand in its own way now: a directory that it made a file, say.
+            let before = kernel.store().metastore().outcome(op_id);
+            if let Some((_, lsn)) = before.map_err(|error| store_error(Self::OP, first.path(), &error))? {
+                return Ok(Transacted::before(Receipt::new(op_id, lsn, Durability::Strong)));
+            }
+        }
         let admission = admit_all(kernel, caller, self.ops, op_id).await?;
         let intent = Intent {
             caller: caller.clone(),
@@ -329,7 +341,7 @@ async fn draw_up(
 /// Looks at what an operation finds: that which those before it have left. The gate is asked about what it was not asked about when the call was admitted.
 async fn look_again(kernel: &Arc<Kernel>, intent: &Intent, item: &mut Item) -> Result<(), Stop> {
     for which in [Which::First, Which::Second] {
-        let Some(located) = item.located(which) else { continue };
+        let Some(located) = item.located(which).cloned() else { continue };
         let site = &located.site;
         let Volume::Rows(volume) = Volume::to_change(kernel, site, intent) else { continue };
         let node = volume.find(site).map_err(|error| store_error(intent.op, &site.path, &error))?;
@@ -338,9 +350,15 @@ async fn look_again(kernel: &Arc<Kernel>, intent: &Intent, item: &mut Item) -> R
             continue;
         }
         let now = Located { node, ..located.clone() };
-        if now.node.is_some() && !now.is_same(located) {
-            let right = each!(item, admitted => admitted.call.right(which, true));
-            allow(kernel, &intent.caller, intent.op, right, &now).await?;
+        if !now.is_same(&located) {
+            let right = each!(item, admitted => admitted.call.right(which, now.node.is_some()));
+            let asked = allow(kernel, &intent.caller, intent.op, right, &now);
+            // The paths are locked meanwhile: a provider that does not answer must not hold them for good.
+            let Ok(answer) = kernel.env().timeout(LOCK_WAIT_MAX, asked).await else {
+                let error = Error::new(intent.op, &site.path, ErrorKind::PermissionDenied);
+                return Err(error.because(format!("no answer within {LOCK_WAIT_MAX:?}")).into());
+            };
+            answer?;
         }
         each!(&mut *item, admitted => match which {
             Which::First => admitted.first = now,

@@ -233,6 +233,10 @@ impl RowVolume<'_> {
         let Place { end, .. } = self.place(&rows, site, intent)?;
         let mut draft = self.draft(intent);
         match end {
+            // A link that came here since the path was resolved: what it leads to is meant.
+            End::Entry { row, .. } if row.entry_type == EntryType::Link && call.entry_type.is_none() => {
+                Err(Stop::Again)
+            }
             End::Entry { step, row } => {
                 expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
                 same_kind(intent, &site.path, &row, call)?;
