@@ -506,6 +506,34 @@ fn the_gate_is_asked_about_every_path_as_things_are_when_it_comes_to_it() {
 }
 
 #[test]
+fn what_the_transaction_removed_is_made_anew_only_by_who_may_make_it() {
+    let nx = boot();
+    let agent = nx.agent("coder-7").expect("it is a name");
+    for file in ["/secret/mine", "/mine"] {
+        agent.write(file, "x").expect("nobody is asked yet");
+    }
+    nx.set_permission(Some(Arc::new(Careful))).expect("it may");
+    let before = all(&nx);
+    let again = agent.tx().unlink("/secret/mine").create("/secret/mine", "y");
+    refused(again.commit(), ErrorKind::PermissionDenied, 1);
+    let moved = agent.tx().unlink("/secret/mine").rename("/mine", "/secret/mine");
+    refused(moved.commit(), ErrorKind::PermissionDenied, 1);
+    assert_eq!(all(&nx), before);
+}
+
+#[test]
+fn a_repeat_is_known_also_when_its_own_effect_stands_in_its_way() {
+    let nx = boot();
+    nx.mkdir("/a").expect("it makes it");
+    nx.write("/a/x", "x").expect("it writes");
+    let tx = || nx.tx().unlink("/a/x").rmdir("/a").create("/a", "a file now").op_id(OpId(77)).commit();
+    let first = tx().expect("it is in order");
+    let second = tx().expect("it was done");
+    assert_eq!((second.repeated, second.receipt), (true, first.receipt));
+    assert_eq!(nx.read("/a").expect("it is there"), "a file now");
+}
+
+#[test]
 fn of_many_that_commit_to_the_same_files_one_wins_each_round() {
     const AGENTS: usize = 4;
     const ROUNDS: u64 = 25;

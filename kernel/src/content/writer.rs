@@ -433,6 +433,23 @@ mod tests {
         });
     }
 
+    /// Also right behind a cut, where the chunk before would have been longer.
+    #[test]
+    fn content_that_ends_anywhere_has_one_address() {
+        block_on(async {
+            let memory = Memory::default();
+            let content = noise(11, 6_000);
+            let root = memory.write(SMALL, &content).await;
+            for end in 1..content.len() {
+                let mut cursor = memory.open(root).await;
+                let mut writer = Writer::new(memory.clone(), SMALL);
+                writer.copy(&mut cursor, 0..end as u64, true).await.unwrap();
+                let cut = writer.finish().await.unwrap();
+                assert_eq!(cut, memory.write(SMALL, &content[..end]).await, "{end} bytes");
+            }
+        });
+    }
+
     /// 16 MiB with the chunks that are really used.
     #[test]
     fn a_change_reads_and_writes_what_lies_around_it() {
