@@ -77,7 +77,7 @@ pub(crate) fn fill(folder: &Path, from: u64, to: u64) {
             let last = (next + IN_TX).min(to);
             let content = |number: u64| Bytes::from(format!("file {number}\n"));
             let tx = (next..last).fold(SysTx::new(), |tx, number| {
-                tx.with(SysWrite::at(&path(number), content(number)).create())
+                tx.with(SysWrite::at(path(number), content(number)).create())
             });
             nx.send(tx).await.expect("it commits");
             next = last;

@@ -120,8 +120,15 @@ impl History {
             Step::Reopen => {
                 drop(store.take());
                 let opened = open(disk)?;
-                // What was not known is known now.
-                let last = self.check(&opened).unwrap_or_else(|why| panic!("opened again: {why}"));
+                // What was not known is known now, unless the disk fails just then.
+                let faults = disk.counts().faults;
+                let last = match self.check(&opened) {
+                    Ok(last) => last,
+                    Err(why) if disk.counts().faults > faults => {
+                        return Err(StoreError::Corrupt { what: "what was opened".into(), found: why });
+                    }
+                    Err(why) => panic!("opened again: {why}"),
+                };
                 self.states.truncate(last + 1);
                 self.batches.retain(|end| *end <= last);
                 self.acknowledged = last;
