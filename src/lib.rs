@@ -139,6 +139,9 @@ mod child;
 mod closing;
 mod config;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod hooks;
 mod profile;

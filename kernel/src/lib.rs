@@ -3,6 +3,9 @@
 mod caught;
 mod content;
 pub mod dispatch;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod hal;
 mod kernel;

@@ -10,6 +10,8 @@
 //! In memory, whatever the number of blobs: at most some ten thousand entries of the index, 64 open files, and about 2 bytes a blob that make a
 //! look-up one read.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod record;
 mod recovery;

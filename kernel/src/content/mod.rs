@@ -3,6 +3,8 @@
 mod cache;
 mod chunked;
 mod chunker;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod list;
 mod splice;
 mod writer;
