@@ -31,7 +31,9 @@ pub(crate) fn pack(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let disk = SimDisk::new(1);
     let folder = disk.folder();
     let open = || Store::open(folder.clone(), 7, SMALL);
-    let mut blobs: BTreeMap<String, Option<Bytes>> = BTreeMap::new();
+    // What was done last to each, and before which flush.
+    let mut blobs: BTreeMap<String, (Option<Bytes>, u32)> = BTreeMap::new();
+    let mut flush = 0;
     for _ in 0..u.int_in_range(1..=2)? {
         let store = open().expect("the disk is well");
         for _ in 0..u.int_in_range(1..=8)? {
@@ -42,36 +44,45 @@ pub(crate) fn pack(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
                 true => store.ask_put(&key, std::slice::from_ref(&content)),
                 false => store.ask_delete(&key),
             };
+            blobs.insert(key, (kept.then_some(content), flush));
             if u.ratio(3, 4)? {
                 store.drive();
                 store.tend();
                 answer.try_recv().expect("nobody else drives").expect("the disk is well");
+                flush += 1;
             }
-            blobs.insert(key, kept.then_some(content));
         }
         store.drive();
         store.tend();
+        flush += 1;
     }
     let damaged = damage_a_file(u, &*folder)?;
     let store = open().expect("damage is told, and the rest is served");
     let is_told = !store.damage().is_empty();
-    for (key, content) in &blobs {
+    let (mut found_last, mut missing_first) = (0, u32::MAX);
+    for (key, (content, flush)) in &blobs {
         match (store.get(key, ByteRange::ALL), content) {
             // Whoever addresses content by its hash looks at that, too.
             (Ok(Some(found)), Some(content)) => {
-                assert!(
-                    found == content || blake3::hash(&found).to_hex().as_str() != key,
-                    "{key} is another blob"
-                );
+                let is_seen = blake3::hash(&found).to_hex().as_str() != key;
+                assert!(found == content || is_seen, "{key} is another blob");
+                found_last = found_last.max(*flush);
             }
             (Ok(Some(_)), None) => assert!(damaged.is_some(), "{key} is back"),
-            (Ok(None), Some(_)) => assert!(is_told, "{key} is gone with {damaged:?}, and nothing was told"),
+            (Ok(None), Some(_)) => {
+                assert!(damaged.is_some(), "{key} is gone");
+                missing_first = missing_first.min(*flush);
+            }
             (Ok(None), None) => {}
             (Err(error), _) => {
                 assert!(damaged.is_some() && matches!(error, StoreError::Corrupt { .. }), "{error}");
             }
         }
     }
+    assert!(
+        is_told || missing_first >= found_last,
+        "with {damaged:?}, a blob of flush {missing_first} is gone, one of flush {found_last} is there, and nothing is told"
+    );
     if let Ok(listed) = store.list("", None, usize::MAX) {
         let strange = listed.iter().find(|key| !blobs.contains_key(*key));
         assert_eq!(strange, None, "a key was listed that was never put");
