@@ -93,7 +93,8 @@ impl Run {
     fn round(&mut self) -> Result<(), String> {
         for _ in 0..self.random.below(3) {
             // Mostly short, for opening is.
-            let micros = self.random.below(1 << (8 + self.random.below(10)));
+            let most = 1 << (8 + self.random.below(10));
+            let micros = self.random.below(most);
             self.told.openings += u64::from(!self.place.serve_for(Duration::from_micros(micros)));
         }
         if self.random.below(2) == 0 {

@@ -53,8 +53,8 @@ pub(crate) fn next(random: &mut Random, tree: &Tree, base: &str, heavy: bool) ->
     }
     if heavy && random.below(3) > 0 {
         let files = (0..HEAVY_FILES).map(|n| {
-            let content = random.content(HEAVY_BYTES - random.below(9));
-            Effect::Put(format!("{base}/h{n}"), Node::File(content))
+            let length = HEAVY_BYTES - random.below(9);
+            Effect::Put(format!("{base}/h{n}"), Node::File(random.content(length)))
         });
         return vec![Effect::Together(files.collect())];
     }
@@ -111,7 +111,8 @@ fn on_a_file(random: &mut Random, tree: &Tree, base: &str) -> Effect {
 }
 
 fn small(random: &mut Random) -> Bytes {
-    let length = 1 + random.below(if random.below(4) == 0 { 12_000 } else { 900 });
+    let most = if random.below(4) == 0 { 12_000 } else { 900 };
+    let length = 1 + random.below(most);
     random.content(length)
 }
 
