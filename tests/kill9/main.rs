@@ -103,7 +103,8 @@ impl Run {
             nx.shutdown().map_err(|error| error.to_string())?;
         }
         let import = self.random.below(6);
-        if import == 0 {
+        // One at a time: what is left of the one before is looked at first.
+        if import == 0 && self.imported.is_none() {
             // One that owns the folder itself.
             let (source, after) = (self.source(), self.somewhere());
             let heard = self.place.import(&source, imports::TO).hear(after);

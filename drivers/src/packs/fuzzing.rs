@@ -36,25 +36,29 @@ pub(crate) fn pack(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let mut flush = 0;
     for _ in 0..u.int_in_range(1..=2)? {
         let store = open().expect("the disk is well");
+        // Who gives an answer up gives the change up.
+        let mut answers = Vec::new();
         for _ in 0..u.int_in_range(1..=8)? {
             let content: Bytes = vec![u.arbitrary()?; u.int_in_range(0..=3_000)?].into();
             let key = blake3::hash(&content).to_hex().to_string();
             let kept = u.ratio(4, 5)?;
-            let mut answer = match kept {
+            answers.push(match kept {
                 true => store.ask_put(&key, std::slice::from_ref(&content)),
                 false => store.ask_delete(&key),
-            };
+            });
             blobs.insert(key, (kept.then_some(content), flush));
             if u.ratio(3, 4)? {
                 store.drive();
                 store.tend();
-                answer.try_recv().expect("nobody else drives").expect("the disk is well");
                 flush += 1;
             }
         }
         store.drive();
         store.tend();
         flush += 1;
+        for mut answer in answers {
+            answer.try_recv().expect("nobody else drives").expect("the disk is well");
+        }
     }
     let damaged = damage_a_file(u, &*folder)?;
     let store = open().expect("damage is told, and the rest is served");
