@@ -135,8 +135,13 @@ impl Staged {
         self.size
     }
 
+    /// Whether the content is on `mount`.
+    pub(crate) fn is_on(&self, mount: &Mount) -> bool {
+        self.mount == mount.root
+    }
+
     fn on(&self, mount: &Mount, intent: &Intent, site: &Site) -> Result<&What, Stop> {
-        if self.mount == mount.root {
+        if self.is_on(mount) {
             return Ok(&self.what);
         }
         let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
