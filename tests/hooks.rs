@@ -300,7 +300,7 @@ fn what_somebody_else_made_meanwhile_is_guarded_too() {
             let made = mine.as_async().write("/private/streamed", "mine").await;
             made.map(|_| nexus::Bytes::from_static(b"other"))
         });
-        let streamed = other.as_async().write_stream("/private/streamed", data).await;
+        let streamed = Box::pin(other.as_async().write_stream("/private/streamed", data)).await;
         denied(streamed.expect_err("it is private by now"));
     });
     assert_eq!(mine.read("/private/streamed").expect("its owner may"), "mine");

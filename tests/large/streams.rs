@@ -234,11 +234,12 @@ fn a_stream_of_single_bytes_becomes_what_it_says() {
 
 /// An attached client, and a file of several pieces that it may read.
 fn attached() -> (tempfile::TempDir, Nexus, Nexus, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
-    let nx = nexus::blocking::connect(Config::new(folder.path()).serve(Serving::administrator())).unwrap();
+    let folder = tempfile::tempdir().expect("it is done");
+    let nx = nexus::blocking::connect(Config::new(folder.path()).serve(Serving::administrator()))
+        .expect("it is done");
     let content = noise(4, 9 * MIB);
-    nx.write("/f", content.clone()).unwrap();
-    let attached = attach(folder.path()).unwrap();
+    nx.write("/f", content.clone()).expect("it is done");
+    let attached = attach(folder.path()).expect("it is done");
     (folder, nx, attached, content)
 }
 
