@@ -131,10 +131,10 @@ impl Run {
                     scope.spawn(move || {
                         let nx = match blocking::attach(data) {
                             Ok(nx) => nx,
-                            Err(error) => return is_killed_at(is_killed, &error),
+                            Err(error) => return complaint_of(is_killed, &error),
                         };
                         let failure = client.work(nx.as_async(), heavy, &acknowledged);
-                        is_killed_at(is_killed, &failure)
+                        complaint_of(is_killed, &failure)
                     })
                 })
                 .collect();
@@ -200,7 +200,7 @@ impl Run {
 }
 
 /// What is wrong with a call that failed.
-fn is_killed_at(is_killed: &AtomicBool, failure: &nexus::Error) -> Option<String> {
+fn complaint_of(is_killed: &AtomicBool, failure: &nexus::Error) -> Option<String> {
     let expected = is_killed.load(Ordering::SeqCst) && failure.kind() == ErrorKind::Down;
     (!expected).then(|| format!("a call failed, and that was no kill: {failure}"))
 }
