@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use nexus::Bytes;
 use nexus::ErrorKind::{self, *};
 use nexus::{Create, EntryType, Expect, Parents};
 
@@ -13,9 +14,12 @@ pub(crate) type Names = Vec<String>;
 /// What a call gives, told in words, or the kind of its error.
 pub(crate) type Answer = Result<String, ErrorKind>;
 
+/// All that is there: each entry in words, and its content as [`told_content`] tells it.
+pub(crate) type Seen = Vec<(String, String)>;
+
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
-    File { data: Vec<u8>, version: u64, mode: u32 },
+    File { data: Bytes, version: u64, mode: u32 },
     Dir { children: BTreeMap<String, Node>, implicit: bool, mode: u32 },
     Link { target: String },
 }
@@ -54,6 +58,15 @@ pub(crate) fn told_dir(path: &str, implicit: bool, mode: u32) -> String {
 
 pub(crate) fn told_link(path: &str, target: &str) -> String {
     format!("link {path} to {target}")
+}
+
+/// What content is, in few words.
+pub(crate) fn told_content<D: AsRef<[u8]>>(runs: impl IntoIterator<Item = D>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for run in runs {
+        hasher.update(run.as_ref());
+    }
+    format!("{} bytes {}", hasher.count(), hasher.finalize().to_hex())
 }
 
 impl Node {
@@ -183,6 +196,15 @@ impl Tree {
             Node::Dir { implicit, mode, .. } => told_dir(&path, *implicit, *mode),
             Node::Link { target } => told_link(&path, target),
         }
+    }
+
+    /// All that is there.
+    pub(crate) fn seen(&self) -> Seen {
+        let content = |at: &Names| match self.get(at) {
+            Some(Node::File { data, .. }) => told_content([data]),
+            _ => String::new(),
+        };
+        self.below(&[]).iter().map(|at| (self.told(at), content(at))).collect()
     }
 
     /// All entries below `at`, each directory before what it holds.
@@ -316,12 +338,12 @@ impl Tree {
         }
         self.expect(found, create, expected)?;
         let (old, version, mode) = match found {
-            Some(Node::File { data, version, mode }) => (Some(data.clone()), *version, *mode),
+            Some(Node::File { data, version, mode }) => (Some(data.to_vec()), *version, *mode),
             _ => (None, 0, 0o644),
         };
         let old_size = old.as_ref().map(Vec::len);
         let (new, places) = place.apply(old.unwrap_or_default(), data, truncate).ok_or(InvalidArgument)?;
-        self.put(&at, Node::File { data: new, version: version + 1, mode }, true);
+        self.put(&at, Node::File { data: new.into(), version: version + 1, mode }, true);
         let written = data.len() * places;
         Ok(format!("{written} bytes at {places} over {old_size:?}: {}", self.told(&at)))
     }
@@ -371,7 +393,7 @@ impl Tree {
                 Node::Dir { children: BTreeMap::new(), implicit: false, mode: mode.unwrap_or(0o755) }
             }
             (Some(EntryType::Link), Some(target)) => Node::Link { target: target.to_owned() },
-            _ => Node::File { data: Vec::new(), version: 0, mode: mode.unwrap_or(0o644) },
+            _ => Node::File { data: Bytes::new(), version: 0, mode: mode.unwrap_or(0o644) },
         };
         self.put(&at, new, parents != Parents::Made);
         Ok(format!("created true changed false: {}", self.told(&at)))

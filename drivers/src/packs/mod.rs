@@ -24,4 +24,5 @@ mod crash;
 mod model;
 
 pub use recovery::Damage;
+pub use store::Limits;
 pub use transport::{PACKED_BYTES_MAX, Packs};
