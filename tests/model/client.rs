@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::future::join_all;
+use futures_util::{FutureExt, stream};
 use nexus::{
-    Attributes, ByteRange, Caller, EntryType, FileMetadata, Precondition, SysCopy, SysRead, SysReaddir,
-    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, TxDone, TxOp, VPath,
+    Attributes, ByteRange, Bytes, Caller, ContentId, EntryType, FileMetadata, Precondition, SysCopy, SysRead,
+    SysReaddir, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, Timestamp, TxDone, TxOp, VPath,
 };
 use nexus_kernel::Kernel;
 use proptest::prelude::*;
 
-use crate::calls::{Call, Expected, Place};
+use crate::calls::{Call, Expected, Given, Place};
 use crate::tree::{
-    self, Answer, Node, Seen, Tree, names, text, told_content, told_dir, told_file, told_link,
+    self, Answer, Node, Seen, Set, Tree, names, text, told_content, told_dir, told_file, told_link,
 };
+
+/// Times before this one were set by somebody: no clock tells them.
+const SET_BEFORE: Timestamp = Timestamp(1_000);
+
+/// How many bytes of a stream come at once.
+const PIECE: usize = 100_000;
 
 /// How many entries are listed at once.
 const PAGE: u32 = 1_000;
@@ -38,14 +45,23 @@ impl Client {
 
     fn told(&self, metadata: &FileMetadata) -> String {
         let path = metadata.path.as_str();
+        let at = |at: Timestamp| (at < SET_BEFORE).then_some(at.0);
+        let set = Set {
+            mode: metadata.mode,
+            owner: Some(metadata.owner.to_string()).filter(|owner| *owner != *self.admin.agent.to_string()),
+            mime: metadata.mime_type.as_ref().map(|mime| mime.to_string()),
+            modified: at(metadata.modified),
+            created: at(metadata.created),
+        };
+        let set = set.told(self.has_rows);
         match metadata.entry_type {
             EntryType::Mount => "root".into(),
             EntryType::Reg => {
                 let versions = self.has_rows.then_some((metadata.version, metadata.generation));
-                told_file(path, metadata.size, versions, metadata.mode)
+                told_file(path, metadata.size, versions, &set)
             }
             EntryType::Link => told_link(path, metadata.link_target.as_deref().unwrap_or_default()),
-            _ => told_dir(path, metadata.implicit, metadata.mode),
+            _ => told_dir(path, metadata.implicit, &set),
         }
     }
 
@@ -116,6 +132,28 @@ impl Client {
                 let mut runs: Vec<Vec<u8>> = done.runs().map(|run| run.to_vec()).collect();
                 runs.truncate(ranges.len());
                 Ok(format!("{runs:?} of {}", self.told(&done.metadata)))
+            }
+            Call::Batch(calls) => {
+                let done = join_all(calls.iter().map(|call| Box::pin(self.call(call)))).await;
+                Ok(done.iter().map(|done| format!("{done:?}")).collect::<Vec<_>>().join("\n"))
+            }
+            Call::WriteStream { path: at, head, byte, count, create, expected } => {
+                let mut call = SysWrite::at(path(at), Vec::new()).when(wanted(*expected));
+                call.create = *create;
+                let data = Bytes::from([head.clone(), vec![*byte; *count]].concat());
+                let starts = (0..data.len()).step_by(PIECE);
+                let pieces = starts.map(|start| Ok(data.slice(start..(start + PIECE).min(data.len()))));
+                let pieces = stream::iter(pieces.collect::<Vec<_>>());
+                Ok(self.told_of(&TxDone::Write(kernel.write_stream(admin, call, pieces).await?)))
+            }
+            Call::ReadStream { path: at, offset, count } => {
+                let call = SysRead::at(path(at)).range(*offset as u64, *count as u64);
+                let mut reader = kernel.open_stream(admin, call).await?;
+                let mut pieces = Vec::new();
+                while let Some(piece) = reader.next().await {
+                    pieces.push(piece?);
+                }
+                Ok(format!("{} of {}", told_content(pieces), self.told(reader.metadata())))
             }
             Call::List { path: at, recursive, limit } => self.list(at, *recursive, *limit).await,
             _ => Ok(String::new()),
@@ -215,12 +253,12 @@ fn op(call: &Call) -> Option<TxOp> {
             call.create = *create;
             call.when(wanted(*expected)).into()
         }
-        Call::Set { path: at, entry_type, target, create, parents, mode } => {
+        Call::Set { path: at, entry_type, target, create, parents, given } => {
             let mut call = SysSetattr::at(path(at)).parents(*parents);
             call.entry_type = *entry_type;
             call.link_target = target.as_deref().map(Into::into);
             call.create = *create;
-            call.attributes = mode.map_or(Attributes::none(), |mode| Attributes::none().mode(mode));
+            call.attributes = attributes(given);
             call.into()
         }
         Call::Rename { from, to, replace, expected } => {
@@ -237,11 +275,25 @@ fn op(call: &Call) -> Option<TxOp> {
     })
 }
 
+fn attributes(given: &Given) -> Attributes {
+    let mut attributes = Attributes::none();
+    attributes.mode = given.mode;
+    attributes.owner = given.owner.map(Arc::from);
+    attributes.mime_type = given.mime.map(Arc::from);
+    attributes.modified = given.modified.map(Timestamp);
+    attributes.created = given.created.map(Timestamp);
+    attributes
+}
+
 fn wanted(expected: Expected) -> Precondition {
     match expected {
         Expected::Nothing => Precondition::None,
         Expected::Absent => Precondition::Absent,
         Expected::Version(version) => Precondition::Version(version),
+        Expected::Generation(generation) => Precondition::Generation(generation),
+        Expected::Content(content) => {
+            Precondition::Content(ContentId::Blake3(*blake3::hash(content.as_bytes()).as_bytes()))
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use nexus::{Create, EntryType, Expect, Parents, VPath};
 use nexus_drivers::disk::sim::{Kept, Omission, SimDisk};
 use parking_lot::Mutex;
 
-use crate::calls::{Call, Expected, Place};
+use crate::calls::{Call, Expected, Given, Place};
 use crate::client::path;
 use crate::disk::{Late, Machine};
 use crate::tree::{Answer, Seen, Tree};
@@ -75,7 +75,8 @@ pub(crate) fn large(byte: u8) -> Vec<u8> {
 
 pub(crate) fn set(path: &str, entry_type: Option<EntryType>, mode: Option<u32>) -> Call {
     let create = if entry_type.is_some() { Create::IfMissing } else { Create::Never };
-    Call::Set { path: path.into(), entry_type, target: None, create, parents: Parents::Implied, mode }
+    let given = Given { mode, ..Given::default() };
+    Call::Set { path: path.into(), entry_type, target: None, create, parents: Parents::Implied, given }
 }
 
 pub(crate) fn link(path: &str, target: &str) -> Call {
@@ -85,7 +86,7 @@ pub(crate) fn link(path: &str, target: &str) -> Call {
         target: Some(target.into()),
         create: Create::IfMissing,
         parents: Parents::Implied,
-        mode: None,
+        given: Given::default(),
     }
 }
 
