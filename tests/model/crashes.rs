@@ -290,7 +290,8 @@ fn run(base: &Base, steps: &[Step], orders: Orders, all_points: bool) -> Known {
                 running.compact().expect("the disk is well");
             }
             Step::Reopen => {
-                known.lock().looks = false;
+                // Who looks holds the kernel.
+                keep_only(&disk, orders, &known);
                 machine.take().expect("it runs").end();
                 life += 1;
                 machine = Some(boot(&disk, life, orders, &known));
@@ -306,8 +307,7 @@ fn run(base: &Base, steps: &[Step], orders: Orders, all_points: bool) -> Known {
 
 /// Boots a kernel, and has each point from there on watched. What the disk does while it boots is watched, too, but by nobody who reads.
 fn boot(disk: &SimDisk, life: u64, orders: Orders, known: &Arc<Mutex<Known>>) -> Machine {
-    let keeping = known.clone();
-    disk.watch(move |disk| keeping.lock().keep(disk, orders));
+    keep_only(disk, orders, known);
     let machine = Machine::boot(disk, life, orders.late()).expect("the disk is well");
     known.lock().looks = true;
     let looking = Looking { client: machine.client.clone(), paths: LOOKED_AT.map(path).into() };
@@ -320,6 +320,11 @@ fn boot(disk: &SimDisk, life: u64, orders: Orders, known: &Arc<Mutex<Known>>) ->
         known.keep(disk, orders);
     });
     machine
+}
+
+fn keep_only(disk: &SimDisk, orders: Orders, known: &Arc<Mutex<Known>>) {
+    let keeping = known.clone();
+    disk.watch(move |disk| keeping.lock().keep(disk, orders));
 }
 
 /// What a workload begins with.

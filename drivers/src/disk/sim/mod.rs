@@ -127,12 +127,15 @@ impl SimDisk {
     /// Shows the disk to `watcher` before each change, in the middle of whatever makes it: a [`copy`](Self::copy) that is made there can crash as the
     /// disk could at that point, so one run gives them all. The watcher must change nothing here, and wait for nobody. A crash ends it.
     pub fn watch(&self, watcher: impl Fn(&Self) + Send + Sync + 'static) {
-        self.0.lock().watcher = Some(Arc::new(watcher));
+        let before = self.0.lock().watcher.replace(Arc::new(watcher));
+        // Not under the lock: what it holds may use the disk when it ends.
+        drop(before);
     }
 
     /// Ends the watch.
     pub fn unwatch(&self) {
-        self.0.lock().watcher = None;
+        let before = self.0.lock().watcher.take();
+        drop(before);
     }
 
     fn tell_watcher(&self, life: u64) {
@@ -223,6 +226,7 @@ impl SimDisk {
     /// of its changes, and then of the folders. The power is on again, and no fault is planned.
     pub fn crash(&self, keep: impl FnMut(&Unsynced) -> Kept) {
         self.0.lock().crash(keep);
+        self.unwatch();
     }
 
     /// As [`crash`](Self::crash); 0 keeps nothing, 1 keeps all, and any other number chooses for each change by itself.
@@ -239,6 +243,7 @@ impl SimDisk {
     /// power is on again, and no fault is planned.
     pub fn kill(&self) {
         self.0.lock().begin_life();
+        self.unwatch();
     }
 
     /// The path of every file that is seen.
@@ -351,7 +356,7 @@ impl State {
     }
 
     fn begin_life(&mut self) {
-        (self.off, self.off_at, self.plan, self.owed, self.watcher) = (false, None, None, None, None);
+        (self.off, self.off_at, self.plan, self.owed) = (false, None, None, None);
         self.life += 1;
     }
 
