@@ -194,16 +194,12 @@ fn expected(versions: bool) -> impl Strategy<Value = Expected> {
 /// Attributes; all kinds of them where they are rows.
 fn given(rows: bool) -> impl Strategy<Value = Given> {
     let mode = prop::option::of(select(vec![0o644u32, 0o755, 0o600, 0o700]));
-    let kept = if rows { 0.3 } else { 0.0 };
-    let owner = prop::option::weighted(kept, select(vec!["ann", "bob"]));
-    let mime = prop::option::weighted(kept, select(vec!["text/plain", "image/png"]));
-    let at = || prop::option::weighted(kept, 1u64..4);
-    (mode, owner, mime, at(), at()).prop_map(|(mode, owner, mime, modified, created)| Given {
-        mode,
-        owner,
-        mime,
-        modified,
-        created,
+    let owner = prop::option::weighted(0.3, select(vec!["ann", "bob"]));
+    let mime = prop::option::weighted(0.3, select(vec!["text/plain", "image/png"]));
+    let at = || prop::option::weighted(0.3, 1u64..4);
+    (mode, owner, mime, at(), at()).prop_map(move |(mode, owner, mime, modified, created)| match rows {
+        true => Given { mode, owner, mime, modified, created },
+        false => Given { mode, ..Given::default() },
     })
 }
 
@@ -340,15 +336,13 @@ pub(crate) fn call(calls: Calls) -> impl Strategy<Value = Call> {
         change,
         seed,
     });
+    let look = prop_oneof![2 => stat, 2 => read, 1 => read_stream, 4 => list];
     prop_oneof![
         38 => change(calls),
         calls.transactions => transaction,
         4 => copy,
-        2 => stat,
-        2 => read,
-        4 => list,
+        9 => look,
         2 => stream,
-        1 => read_stream,
         if calls.links { 0 } else { 3 } => at_once,
         1 => Just(Call::Reopen),
         if calls.crashes { 6 } else { 0 } => crash,

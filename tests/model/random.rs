@@ -110,10 +110,10 @@ impl System {
         Self { kind, ground: Ground::Host { env: env.clone(), folder, memory, client, supervision } }
     }
 
-    fn call(&self, call: &Call) -> Answer {
+    fn call(&self, call: &Call) -> nexus::Result<String> {
         match &self.ground {
-            Ground::Host { client, .. } => block_on(client.call(call)),
-            Ground::Simulated { machine, .. } => machine.wait(machine.client.call(call)),
+            Ground::Host { client, .. } => block_on(client.try_call(call)),
+            Ground::Simulated { machine, .. } => machine.wait(machine.client.try_call(call)),
         }
     }
 
@@ -241,7 +241,8 @@ fn run(env: &Env, kind: Kind, calls: Vec<Call>, counted: &Counted) -> Result<(),
             continue;
         }
         let due = model.call(call);
-        let got = system.call(call);
+        let answer = system.call(call);
+        let got = answer.clone().map_err(|error| error.kind());
         match call {
             Call::Tx(calls) => {
                 prop_assert!(is_due(&got, &due, calls, &before), "{got:?}, not {due:?}: {call:?}");
@@ -249,7 +250,7 @@ fn run(env: &Env, kind: Kind, calls: Vec<Call>, counted: &Counted) -> Result<(),
                     counted.committed.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            _ => prop_assert_eq!(&got, &due, "{:?}", call),
+            _ => prop_assert_eq!(&got, &due, "{:?}, of {:?}", answer, call),
         }
         if got.is_err() {
             model = before;

@@ -13,6 +13,7 @@ use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
 use super::admit::admit;
 use super::mutate::{begin, carry_out, writable};
+use crate::content;
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Source, Stop};
 
@@ -116,7 +117,7 @@ async fn write(
     call: SysWrite,
     data: impl Stream<Item = Result<Bytes>> + Send,
 ) -> Result<Written> {
-    if !call.data.is_empty() {
+    if content::length(&call.data) > 0 {
         let error = Error::new(SysWrite::OP, &call.path, ErrorKind::InvalidArgument);
         return Err(error.because("a write whose bytes come as a stream has none of its own"));
     }
