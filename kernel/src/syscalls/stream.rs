@@ -11,15 +11,10 @@ use futures_util::{Stream, StreamExt};
 use nexus_messages::syscall::{Extent, Place, ReadData, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
-<<<<<<< HEAD
-use super::admit::admit;
-use super::mutate::{begin, carry_out, writable};
-use crate::content;
-=======
 use super::admit::{Admissible, admit, pass, resolve};
 use super::locate::Located;
 use super::mutate::{begin_as, carry_out, intent, writable};
->>>>>>> main
+use crate::content;
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Intent, Site, Source, Staged, Stop};
 
