@@ -169,7 +169,7 @@ async fn take(
 /// Whether hooks left a call as it can still be made: its bytes are where it led before they were asked.
 fn unharmed(call: &SysWrite, site: &Site, staged: &Staged) -> Result<()> {
     let refuse = |why: &str| Err(Error::new(SysWrite::OP, &site.path, ErrorKind::Refused).because(why));
-    if !call.data.is_empty() || call.place != Place::Whole {
+    if content::length(&call.data) > 0 || call.place != Place::Whole {
         return refuse("a hook gave bytes to a write whose bytes came as a stream");
     }
     if !staged.is_on(&site.mount) {
