@@ -345,7 +345,7 @@ pub(crate) fn call(calls: Calls) -> impl Strategy<Value = Call> {
         2 => stream,
         if calls.links { 0 } else { 3 } => at_once,
         1 => Just(Call::Reopen),
-        if calls.crashes { 6 } else { 0 } => crash,
+        if calls.crashes { 12 } else { 0 } => crash,
     ]
 }
 

@@ -305,7 +305,7 @@ fn a_kernel_whose_power_goes_off_and_on_does_what_the_model_does() {
     let Counted { made, unmade, .. } = check(Kind::Disk, 40, false, 10);
     let (made, unmade) = (made.into_inner(), unmade.into_inner());
     println!("in the middle of {made} calls that were made, and of {unmade} that were not");
-    assert!(made >= 3 && unmade >= 3, "{made} were made, {unmade} were not");
+    assert!(made > 0 && unmade > 0, "{made} were made, {unmade} were not");
 }
 
 #[test]
