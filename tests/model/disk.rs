@@ -39,7 +39,10 @@ const BLOBS_FOLDER: &str = "blobs";
 
 /// What is done in another order than the kernel does it, for tests of the test.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Late(Arc<Mutex<Option<Vec<(ContentId, Vec<Bytes>)>>>>);
+pub(crate) struct Late(Arc<Mutex<Option<Held>>>);
+
+/// Blobs that are not written yet.
+type Held = Vec<(ContentId, Vec<Bytes>)>;
 
 impl Late {
     /// Blobs are written when [`Machine::write_late`] is called, and not before the row.
