@@ -221,6 +221,10 @@ impl Transport for Packs {
             Ok(keys)
         }))
     }
+
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        self.compact()
+    }
 }
 
 impl Packs {
