@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
+use crate::garbage::{Collector, Garbage, GarbageConfig};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
@@ -63,6 +64,8 @@ pub struct KernelConfig {
     pub restarts_within: Duration,
     /// How long one message may hold an actor of the kernel, or its thread, before it is written off. Services declare their own.
     pub watchdog: Duration,
+    /// How and when content goes that nothing names any more.
+    pub garbage: GarbageConfig,
 }
 
 impl Default for KernelConfig {
@@ -74,6 +77,7 @@ impl Default for KernelConfig {
             restarts_max: 10,
             restarts_within: Duration::from_secs(30),
             watchdog: WATCHDOG,
+            garbage: GarbageConfig::default(),
         }
     }
 }
@@ -116,6 +120,8 @@ pub struct Kernel {
     service_catalogue: ServiceCatalogue,
     service_children: SupervisorRef,
     hashing: Pool,
+    garbage: Arc<Garbage>,
+    collector: Ref<Collector>,
     syscalls: Syscalls,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
@@ -163,6 +169,8 @@ impl Kernel {
             service_catalogue: ServiceCatalogue::default(),
             service_children: services.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
+            garbage: Arc::new(Garbage::new(env)),
+            collector: mailbox(env, "garbage"),
             syscalls: Syscalls::new(),
             sys: sys::mount(),
             tree: Mutex::default(),
@@ -216,6 +224,8 @@ impl Kernel {
             .supervisor(restarts(registry))
             .child(drivers.into_child().place(Place::Supervisors))
             .child(services.into_child().place(Place::Supervisors))
+            // Last: what it does is for nobody, and is begun again.
+            .child(primitive(ChildSpec::new("garbage", self.collector.clone(), Arc::downgrade(self))))
     }
 
     /// Executes a syscall for `caller`, on the task that polls.
@@ -362,6 +372,15 @@ impl Kernel {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What is held against collections, and how they went.
+    pub(crate) fn garbage(&self) -> &Arc<Garbage> {
+        &self.garbage
+    }
+
+    pub(crate) fn collector(&self) -> &Ref<Collector> {
+        &self.collector
     }
 
     pub(crate) fn caches(&self) -> &Caches {

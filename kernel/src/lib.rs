@@ -3,6 +3,7 @@
 mod caught;
 mod content;
 pub mod dispatch;
+mod garbage;
 pub mod gate;
 pub mod hal;
 mod kernel;
@@ -20,6 +21,7 @@ mod syscalls;
 mod volume;
 
 pub use content::{CALL_MAX, CONTENT_MAX};
+pub use garbage::{Collection, CollectionState, Freed, GarbageConfig};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};

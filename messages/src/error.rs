@@ -43,6 +43,7 @@ pub enum Op {
     Hook,
     Service,
     Tx,
+    Collect,
 }
 
 impl Op {
@@ -74,6 +75,7 @@ impl Op {
             Self::Hook => "hook",
             Self::Service => "service",
             Self::Tx => "tx",
+            Self::Collect => "gc",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

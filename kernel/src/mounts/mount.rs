@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::driver::{Driver, Threads};
 use super::guarded::Guarded;
 use super::health::Health;
-use super::options::MountOptions;
+use super::options::{MountOptions, for_driver};
 use super::placeholder::Placeholder;
 use crate::hal::{ObjectStore, StoreError, TreeId};
 use crate::router::{AsMount, MountId};
@@ -241,6 +241,12 @@ impl Mount {
     /// Whether the backend, and not the metastore, says what exists.
     pub(crate) fn is_path_addressed(&self) -> bool {
         self.path_addressed.get().copied().unwrap_or(false)
+    }
+
+    /// Whether both find the same content behind their drivers.
+    pub(crate) fn shares_store_with(&self, other: &Self) -> bool {
+        let (one, other) = (for_driver(&self.spec()), for_driver(&other.spec()));
+        !self.outlives_its_actor() && (one.driver, one.options) == (other.driver, other.options)
     }
 
     /// Whether changes are refused.

@@ -11,6 +11,7 @@ use nexus_messages::{
 use super::cache::{MetadataCache, Node};
 use super::rows::{self, DentryRow, InodeRow};
 use super::walk::{Rows, Step};
+use crate::garbage::Hold;
 use crate::hal::{Change, Precondition, RowKey, StoreError, TreeId};
 
 /// What a commit makes visible.
@@ -33,6 +34,8 @@ pub(crate) struct Draft {
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) changes: Vec<Change>,
     pub(crate) visible: Vec<Visible>,
+    /// What is held until it is committed.
+    pub(crate) holds: Vec<Hold>,
     /// What it does to what files hold.
     pub(crate) effect: Effect,
 }
@@ -41,7 +44,7 @@ impl Draft {
     pub(crate) fn new(tree: TreeId, zone: ZoneId, at: Timestamp) -> Self {
         let effect = Effect { zone: zone.clone(), ..Effect::default() };
         let (preconditions, changes, visible) = (Vec::new(), Vec::new(), Vec::new());
-        Self { tree, zone, at, preconditions, changes, visible, effect }
+        Self { tree, zone, at, preconditions, changes, visible, holds: Vec::new(), effect }
     }
 
     /// Says that `old` was at `path`, and no longer is so.

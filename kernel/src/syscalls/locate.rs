@@ -44,6 +44,12 @@ impl Located {
             && entry(self) == entry(other)
     }
 
+    /// Whether both are the same entry with the same content.
+    pub(crate) fn has_same_content(&self, other: &Self) -> bool {
+        let content = |located: &Self| located.node.as_ref().map(|node| node.metadata.content_id.clone());
+        self.is_same(other) && content(self) == content(other)
+    }
+
     /// What is there, or `ENOENT`.
     pub(crate) fn existing(self, op: Op) -> Result<(Site, Node)> {
         match self.node {

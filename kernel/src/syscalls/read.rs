@@ -84,7 +84,8 @@ async fn fetch(
         let (now, _) = pass(kernel, caller, &admitted.call).await?;
         // All on the way were directories when it was resolved: that one is not, is no answer, even if it is one again.
         let on_the_way = matches!(&read, Err(error) if error.kind() == ErrorKind::NotADirectory);
-        if now.is_same(&admitted.first) && !on_the_way {
+        // The same file may have other content by now, and the old one may be collected.
+        if now.has_same_content(&admitted.first) && !on_the_way {
             return read;
         }
         admitted.first = now;

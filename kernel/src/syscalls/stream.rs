@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use nexus_messages::syscall::{Extent, Place, ReadData, SysRead, SysWrite, Written};
+use nexus_messages::syscall::{ByteRange, Extent, Place, ReadData, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
-use super::admit::admit;
+use super::admit::{admit, pass};
+use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::{begin, carry_out, writable};
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Source, Stop};
@@ -91,23 +92,33 @@ async fn open(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Resu
         let error = Error::new(SysRead::OP, &call.path, ErrorKind::InvalidArgument);
         return Err(error.because("a stream has one run of bytes"));
     };
-    let admitted = admit(kernel, caller, call, None).await?;
-    let opened = async {
-        let (site, node) = admitted.first.clone().existing(SysRead::OP)?;
-        match node.metadata.entry_type {
-            EntryType::Reg => {}
-            EntryType::Dir | EntryType::Mount => {
-                return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
-            }
-            _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
+    let mut admitted = admit(kernel, caller, call, None).await?;
+    let mut attempts = 0..ATTEMPTS_MAX;
+    let opened = loop {
+        let opened = open_at(kernel, &admitted.first, range).await;
+        // What it reads is held now. When the path leads to it still, it was there when it was held, and stays.
+        let Ok((now, _)) = pass(kernel, caller, &admitted.call).await else { break opened };
+        if now.has_same_content(&admitted.first) || attempts.next().is_none() {
+            break opened;
         }
-        let source = Source::open(kernel, SysRead::OP, &site, &node, range).await?;
-        Ok(ContentReader { metadata: node.metadata, source, is_over: false })
+        admitted.first = now;
     };
-    let opened = opened.await;
     let told = opened.as_ref().map(|opened| ReadData::new(Bytes::new(), opened.metadata.clone()));
     admitted.after(&told.map_err(Error::clone)).await;
     opened
+}
+
+async fn open_at(kernel: &Arc<Kernel>, located: &Located, range: ByteRange) -> Result<ContentReader> {
+    let (site, node) = located.clone().existing(SysRead::OP)?;
+    match node.metadata.entry_type {
+        EntryType::Reg => {}
+        EntryType::Dir | EntryType::Mount => {
+            return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
+        }
+        _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
+    }
+    let source = Source::open(kernel, SysRead::OP, &site, &node, range).await?;
+    Ok(ContentReader { metadata: node.metadata, source, is_over: false })
 }
 
 async fn write(

@@ -8,7 +8,8 @@ use nexus_messages::syscall::ByteRange;
 
 use super::rows::RowVolume;
 use super::write::Kept;
-use crate::content::{Blobs, Cursor, Hash, Part, Sort};
+use crate::content::{Blobs, Cursor, Hash, List, Part, Sort};
+use crate::garbage::Hold;
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
@@ -21,6 +22,8 @@ pub(crate) struct MountBlobs {
     mount: Arc<Mount>,
     /// Whether chunks that are read or written are kept in the cache.
     keep: bool,
+    /// Holds what is written.
+    hold: Hold,
 }
 
 /// Content before it is changed.
@@ -47,12 +50,21 @@ impl Blobs for MountBlobs {
 
     async fn put(&self, sort: Sort, hash: Hash, blob: Bytes) -> Result<(), StoreError> {
         let id = ContentId::Blake3(hash);
+        self.hold.content(&hash).await;
         {
             let driver = self.mount.lease().await;
             let Addressing::Content(store) = driver.addressing() else {
                 return Err(StoreError::NotSupported { what: "content by its hash" });
             };
             store.write(&id, std::slice::from_ref(&blob)).await?;
+        }
+        if sort == Sort::List {
+            // All that it tells is there and held: from now on by the list, so that what is held does not grow with the content.
+            self.hold.list(&hash).await;
+            if let Ok(list) = List::parse(blob.clone()) {
+                let told = (0..list.entries()).filter_map(|n| list.entry(n));
+                told.filter(|entry| entry.hash != hash).for_each(|entry| self.hold.release(&entry.hash));
+            }
         }
         let cache = &self.kernel.caches().content;
         match sort {
@@ -73,9 +85,15 @@ impl Blobs for MountBlobs {
 }
 
 impl RowVolume<'_> {
-    /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again.
-    pub(super) fn blobs(&self, keep: bool) -> MountBlobs {
-        MountBlobs { kernel: self.kernel.clone(), mount: self.mount.clone(), keep }
+    /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again. What is written is held.
+    pub(super) fn blobs(&self, keep: bool, hold: &Hold) -> MountBlobs {
+        let (kernel, mount, hold) = (self.kernel.clone(), self.mount.clone(), hold.clone());
+        MountBlobs { kernel, mount, keep, hold }
+    }
+
+    /// Holds nothing yet.
+    pub(super) fn hold(&self) -> Hold {
+        self.kernel.garbage().hold()
     }
 
     /// Opens content of `size` bytes that is in chunks.
@@ -89,7 +107,7 @@ impl RowVolume<'_> {
             let found = "an address that is of no chunk list".into();
             return Err(StoreError::Corrupt { what: format!("content {id}"), found });
         };
-        Cursor::open(self.blobs(keep), root, size).await
+        Cursor::open(self.blobs(keep, &self.hold()), root, size).await
     }
 
     /// The content of the file with this row, as far as it is needed to change it.
@@ -103,9 +121,9 @@ impl RowVolume<'_> {
 }
 
 impl Kept {
-    /// Large content whose root this is.
-    pub(super) fn chunked(root: Part) -> Self {
+    /// Large content whose root this is, and which is held.
+    pub(super) fn chunked(root: Part, hold: Hold) -> Self {
         let (id, size) = (ContentId::Chunks(root.hash), root.length);
-        Self { id, size, placement: Placement::Chunked, whole: None }
+        Self { id, size, placement: Placement::Chunked, whole: None, hold }
     }
 }

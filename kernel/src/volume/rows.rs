@@ -249,6 +249,8 @@ impl<'a> RowVolume<'a> {
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
         let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
+        // With the entry: whatever becomes of this call, what it names is held until it is committed or refused.
+        let holds = draft.holds;
         let answer = self
             .kernel
             .store()
@@ -258,6 +260,7 @@ impl<'a> RowVolume<'a> {
                     let subtree = visible.iter().any(|change| matches!(change, Visible::Subtree));
                     let generation = if subtree { mount.raise_generation() } else { mount.generation() };
                     publish(&kernel.caches().metadata, mount.root, generation, visible);
+                    drop(holds);
                 }),
             )
             .await;

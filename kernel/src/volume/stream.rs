@@ -15,6 +15,7 @@ use super::rows::RowVolume;
 use super::write::Kept;
 use super::{Intent, Site, Stop, Volume, blob_error, store_error};
 use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writer};
+use crate::garbage::Hold;
 use crate::hal::{Addressing, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
@@ -39,15 +40,15 @@ pub(crate) struct Source {
 enum From {
     /// What is at hand.
     Memory(Option<Bytes>),
-    /// Chunks, some read ahead. They never change.
-    Chunks(Box<Pieces<MountBlobs>>),
+    /// Chunks, some read ahead. They never change, and are held.
+    Chunks(Box<Pieces<MountBlobs>>, Hold),
     /// What is left of a plain file, and which state of it that is.
     Plain { range: Range<u64>, tag: Option<ContentId> },
 }
 
 impl Source {
     /// Opens the part `range` of the file at `site`, which `node` describes. What becomes of the path meanwhile changes nothing, unless it is a plain
-    /// file's.
+    /// file's; but it must still lead to this content when this has returned, or be locked: what was collected before it was held is not there.
     pub(crate) async fn open(
         kernel: &Arc<Kernel>,
         op: Op,
@@ -63,8 +64,12 @@ impl Source {
             Volume::Rows(volume) => match (&metadata.content_id, node.placement) {
                 (Some(id), Placement::Chunked) => {
                     let keep = kernel.caches().content.holds_streams_of(end - start);
+                    let hold = kernel.garbage().hold();
+                    if let Some(root) = id.chunks() {
+                        hold.list(root).await;
+                    }
                     let cursor = volume.chunks(id, metadata.size, keep).await.map_err(failed)?;
-                    From::Chunks(Box::new(cursor.pieces(start..end)))
+                    From::Chunks(Box::new(cursor.pieces(start..end)), hold)
                 }
                 (Some(id), placement @ (Placement::Inline | Placement::Store)) => {
                     let whole = volume.whole(id, placement).await.map_err(failed)?;
@@ -86,7 +91,7 @@ impl Source {
         let failed = |error: StoreError| store_error(self.op, &self.site.path, &error);
         match &mut self.from {
             From::Memory(data) => Ok(data.take().filter(|data| !data.is_empty())),
-            From::Chunks(pieces) => pieces.next().await.map_err(failed),
+            From::Chunks(pieces, _) => pieces.next().await.map_err(failed),
             From::Plain { range, .. } if range.is_empty() => Ok(None),
             From::Plain { range, tag } => {
                 let wanted = ByteRange::new(range.start, PIECE.min(range.end - range.start));
@@ -215,7 +220,7 @@ pub(crate) struct Intake {
 enum Onto {
     /// Small so far.
     Rows,
-    Chunks(Box<Writer<MountBlobs>>),
+    Chunks(Box<Writer<MountBlobs>>, Hold),
     /// Plain files; whether they can be written in pieces.
     Plain {
         in_pieces: bool,
@@ -247,7 +252,7 @@ impl Intake {
             let error = Error::new(self.op, &self.site.path, ErrorKind::TooLarge);
             return Err(error.because(format!("more than {CONTENT_MAX} bytes")));
         }
-        if let Onto::Chunks(writer) = &mut self.onto {
+        if let Onto::Chunks(writer, _) = &mut self.onto {
             let fed = writer.feed(&piece).await;
             return fed.map_err(|error| blob_error(self.op, &self.site.path, &error));
         }
@@ -264,12 +269,13 @@ impl Intake {
         match &self.onto {
             Onto::Rows if self.held_size > WHOLE_MAX => {
                 let volume = RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None };
-                let mut writer = Writer::new(volume.blobs(false), Shape::TODAY);
+                let hold = volume.hold();
+                let mut writer = Writer::new(volume.blobs(false, &hold), Shape::TODAY);
                 for piece in std::mem::take(&mut self.held) {
                     writer.feed(&piece).await.map_err(failed)?;
                 }
                 self.held_size = 0;
-                self.onto = Onto::Chunks(Box::new(writer));
+                self.onto = Onto::Chunks(Box::new(writer), hold);
             }
             Onto::Plain { in_pieces: true } if self.held_size > PLAIN_HELD_MAX => {
                 let relative = self.site.relative();
@@ -320,9 +326,9 @@ impl Intake {
                 let volume = RowVolume { kernel: &self.kernel, mount: &site.mount, within: None };
                 What::Kept(volume.keep(site, intent, &self.held).await?)
             }
-            Onto::Chunks(writer) => {
-                let root = writer.finish().await;
-                What::Kept(Kept::chunked(root.map_err(|error| blob_error(self.op, &site.path, &error))?))
+            Onto::Chunks(writer, hold) => {
+                let root = writer.finish().await.map_err(|error| blob_error(self.op, &site.path, &error))?;
+                What::Kept(Kept::chunked(root, hold))
             }
             Onto::Plain { .. } => What::Held(self.held),
             Onto::Beside(beside) => What::Beside(beside),
