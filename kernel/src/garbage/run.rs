@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Caller, ContentId, EntryType, FileId, Op, Timestamp, VPath};
 
@@ -15,7 +16,7 @@ use super::view::{Collection, CollectionState, Garbage};
 use crate::content::{Hash, List};
 use crate::hal::{Addressing, Change, ContentStore, Entry, ObjectStore, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
-use crate::mounts::Mount;
+use crate::mounts::{Guarded, Mount};
 use crate::namespace::{DentryRow, InodeRow, MountRow, children_key, decode, encode, mount_key};
 use crate::owned::Owned;
 use crate::store::{CommitError, Store};
@@ -140,14 +141,13 @@ impl Run {
         let kernel = self.kernel.clone();
         let pins = kernel.garbage().pins();
         let mut start = 0;
-        let mut stores = Vec::new();
-        loop {
+        let stores = loop {
             self.check()?;
             pins.begin(self.number);
             let round = Round(kernel.garbage(), self.number);
             self.state(CollectionState::Marking);
             self.walked.clear();
-            stores = self.stores().await?;
+            let stores = self.stores().await?;
             let mut marks = Marks::new(start, MARKS_MAX);
             self.mark_rows(&mut marks, &stores).await?;
             if !self.dry_run {
@@ -167,9 +167,9 @@ impl Run {
             drop(round);
             match marks.last().checked_add(1) {
                 Some(next) => start = next,
-                None => break,
+                None => break stores,
             }
-        }
+        };
         if self.dry_run {
             return Ok(());
         }
@@ -286,7 +286,7 @@ impl Run {
                             let lenient = self.others || self.dry_run;
                             self.mark_lists(marks, stores, root, lenient).await?;
                         }
-                        ContentId::Tag(_) => {}
+                        _ => {}
                     }
                 }
                 match last {
@@ -343,8 +343,7 @@ impl Run {
         }
         for mount in stores {
             let driver = mount.lease().await;
-            let Addressing::Content(store) = driver.addressing() else { continue };
-            match store.read(&id, ByteRange::ALL).await {
+            match contents(&driver)?.read(&id, ByteRange::ALL).await {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -432,7 +431,10 @@ impl Run {
         let mut after = before(start).map(ContentId::Blake3);
         loop {
             self.check()?;
-            let found = on(mount, async |store| store.list(after.as_ref(), PAGE).await).await?;
+            let found = {
+                let driver = mount.lease().await;
+                contents(&driver)?.list(after.as_ref(), PAGE).await?
+            };
             let Some(last) = found.last().cloned() else { return Ok(()) };
             let is_last = last.blake3().is_none_or(|hash| !marks.covers(hash));
             let mut going = Vec::new();
@@ -441,17 +443,23 @@ impl Run {
                     continue;
                 };
                 // What is damaged has no length that is known.
-                let size = on(mount, async |store| store.length(&id).await).await?.unwrap_or_default();
+                let size = {
+                    let driver = mount.lease().await;
+                    contents(&driver)?.length(&id).await?.unwrap_or_default()
+                };
                 if let Verdict::Goes(leaving) = self.judge(hash, size, condemned, at) {
                     going.push((id, size, leaving));
                 }
             }
-            let mut deleted = futures_util::stream::iter(going)
-                .map(|(id, size, leaving)| self.delete(mount, id, size, leaving))
-                .buffer_unordered(DELETIONS_MAX);
-            while let Some(deleted) = deleted.next().await {
-                if let Some(size) = deleted? {
-                    self.tell(|latest| latest.freed.add(size));
+            while !going.is_empty() {
+                self.check()?;
+                let some = going.drain(..going.len().min(DELETIONS_MAX));
+                let mut deleted: FuturesUnordered<_> =
+                    some.map(|(id, size, leaving)| self.delete(mount, id, size, leaving)).collect();
+                while let Some(deleted) = deleted.next().await {
+                    if let Some(size) = deleted? {
+                        self.tell(|latest| latest.freed.add(size));
+                    }
                 }
             }
             if is_last {
@@ -462,31 +470,31 @@ impl Run {
     }
 
     /// Deletes one blob, also when this collection ends meanwhile; until then nobody holds it. Gives its size, unless it was gone.
-    async fn delete(
+    fn delete(
         &self,
         mount: &Arc<Mount>,
         id: ContentId,
         size: u64,
         leaving: Leaving,
-    ) -> Result<Option<u64>, Halt> {
-        self.check()?;
+    ) -> Owned<Result<Option<u64>, StoreError>> {
         let mount = mount.clone();
-        let deleted = Owned::from_start(self.kernel.env(), "garbage.delete", async move {
-            let deleted = on(&mount, async |store| store.delete(&id).await).await;
+        Owned::from_start(self.kernel.env(), "garbage.delete", async move {
+            let driver = mount.lease().await;
+            let deleted = contents(&driver)?.delete(&id).await;
             drop(leaving);
-            deleted
-        });
-        match deleted.await {
-            Ok(()) => Ok(Some(size)),
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+            match deleted {
+                Ok(()) => Ok(Some(size)),
+                Err(StoreError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     async fn reclaim(&self, mount: &Arc<Mount>) -> Result<(), Halt> {
         for _ in 0..RECLAIMS_MAX {
             self.check()?;
-            let bytes = on(mount, async |store| store.reclaim().await).await?;
+            let driver = mount.lease().await;
+            let bytes = contents(&driver)?.reclaim().await?;
             if bytes == 0 {
                 break;
             }
@@ -604,14 +612,9 @@ impl Run {
     }
 }
 
-/// Makes calls of the store of `mount`.
-async fn on<T>(
-    mount: &Mount,
-    call: impl AsyncFnOnce(&dyn ContentStore) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let driver = mount.lease().await;
+fn contents(driver: &Arc<Guarded>) -> Result<&dyn ContentStore, StoreError> {
     match driver.addressing() {
-        Addressing::Content(store) => call(store).await,
+        Addressing::Content(store) => Ok(store),
         Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
     }
 }

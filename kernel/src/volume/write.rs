@@ -344,7 +344,7 @@ impl RowVolume<'_> {
             match id {
                 ContentId::Blake3(hash) => hold.content(hash).await,
                 ContentId::Chunks(root) => hold.list(root).await,
-                ContentId::Tag(_) => {}
+                _ => {}
             }
             return Ok(Kept {
                 id: id.clone(),
