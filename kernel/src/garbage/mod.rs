@@ -24,8 +24,8 @@ use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start};
 use tokio::sync::oneshot;
 
-pub(crate) use messages::Collect;
 use messages::Begin;
+pub(crate) use messages::Collect;
 pub(crate) use pins::Hold;
 use run::Run;
 pub(crate) use view::Garbage;

@@ -130,7 +130,13 @@ impl Run {
         self.tell(|latest| (latest.state, latest.ended) = (state, Some(ended)));
         if let Some(done) = self.kernel.garbage().latest() {
             let (objects, bytes) = (done.freed.objects, done.freed.bytes);
-            tracing::info!(number = self.number, objects, bytes, dry_run = self.dry_run, "garbage was collected");
+            tracing::info!(
+                number = self.number,
+                objects,
+                bytes,
+                dry_run = self.dry_run,
+                "garbage was collected"
+            );
         }
     }
 
@@ -388,7 +394,8 @@ impl Run {
                 .look(move |store| {
                     let all = RowKey::new(Table::Contents, Vec::new());
                     let rows = page(store, &all, after.as_ref(), CONTENTS_PAGE)?;
-                    let last = rows.last().filter(|_| rows.len() == CONTENTS_PAGE).map(|(key, _)| key.clone());
+                    let last =
+                        rows.last().filter(|_| rows.len() == CONTENTS_PAGE).map(|(key, _)| key.clone());
                     let sized = |(key, value): (RowKey, Bytes)| {
                         Some((Hash::try_from(key.bytes).ok()?, value.len() as u64))
                     };

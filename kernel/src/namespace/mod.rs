@@ -10,7 +10,7 @@ pub(crate) use cache::{Lookup, MetadataCache, Node};
 pub(crate) use draft::{Draft, Visible, holding, publish};
 pub(crate) use ledger::Ledger;
 pub(crate) use rows::{
-    DentryRow, InodeRow, MountRow, Placement, addressing_key, children_key, content_key, decode, dentry_key, encode, inode_key,
-    mount_key, mount_root, zone_key, zones,
+    DentryRow, InodeRow, MountRow, Placement, addressing_key, children_key, content_key, decode, dentry_key,
+    encode, inode_key, mount_key, mount_root, zone_key, zones,
 };
 pub(crate) use walk::{Rows, Step, Walk};

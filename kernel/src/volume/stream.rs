@@ -41,7 +41,7 @@ enum From {
     /// What is at hand.
     Memory(Option<Bytes>),
     /// Chunks, some read ahead. They never change, and are held.
-    Chunks(Box<Pieces<MountBlobs>>, Hold),
+    Chunks { pieces: Box<Pieces<MountBlobs>>, _held: Hold },
     /// What is left of a plain file, and which state of it that is.
     Plain { range: Range<u64>, tag: Option<ContentId> },
 }
@@ -69,7 +69,7 @@ impl Source {
                         hold.list(root).await;
                     }
                     let cursor = volume.chunks(id, metadata.size, keep).await.map_err(failed)?;
-                    From::Chunks(Box::new(cursor.pieces(start..end)), hold)
+                    From::Chunks { pieces: Box::new(cursor.pieces(start..end)), _held: hold }
                 }
                 (Some(id), placement @ (Placement::Inline | Placement::Store)) => {
                     let whole = volume.whole(id, placement).await.map_err(failed)?;
@@ -91,7 +91,7 @@ impl Source {
         let failed = |error: StoreError| store_error(self.op, &self.site.path, &error);
         match &mut self.from {
             From::Memory(data) => Ok(data.take().filter(|data| !data.is_empty())),
-            From::Chunks(pieces, _) => pieces.next().await.map_err(failed),
+            From::Chunks { pieces, .. } => pieces.next().await.map_err(failed),
             From::Plain { range, .. } if range.is_empty() => Ok(None),
             From::Plain { range, tag } => {
                 let wanted = ByteRange::new(range.start, PIECE.min(range.end - range.start));
