@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
 use nexus::hal::{
-    Addressing, ContentStore, DriverContext, DriverFactory, DriverOption, Metastore, ObjectStore, RowKey,
-    StoreFuture, Table, Transport,
+    Addressing, DriverContext, DriverFactory, DriverOption, Metastore, ObjectStore, RowKey, StoreFuture,
+    Table, Transport,
 };
 use nexus::sys::{CollectOrder, GarbageEntry};
 use nexus::{
@@ -185,7 +185,7 @@ fn kept_of(nx: &Nexus, path: &str, content: &[u8], blobs: &BTreeMap<String, Byte
         let own = (!content.is_empty()).then(|| blake3::hash(content).to_string());
         return own.into_iter().collect();
     }
-    let id = nx.stat(path).expect("it is there").content_id.expect("it has content");
+    let id = nx.stat(path).expect("it is there").content_id.clone().expect("it has content");
     let root = ContentId::Blake3(*id.chunks().expect("it is in chunks")).to_string();
     let (mut kept, mut waiting) = (BTreeSet::new(), vec![root]);
     while let Some(list) = waiting.pop() {
