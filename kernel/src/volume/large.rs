@@ -1,10 +1,12 @@
 //! Large content on a content-addressed mount: where its chunks and lists are.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::ContentId;
 use nexus_messages::syscall::ByteRange;
+use tokio::sync::oneshot;
 
 use super::rows::RowVolume;
 use super::write::Kept;
@@ -24,6 +26,32 @@ pub(crate) struct MountBlobs {
     keep: bool,
     /// Holds what is written.
     hold: Hold,
+    /// Whether calls of the driver go on by themselves. The other end of a stream may be silent for longer than a call may take, and nobody polls meanwhile: a
+    /// deadline would measure that end, and not the driver.
+    aside: bool,
+}
+
+impl MountBlobs {
+    /// The same for a stream.
+    pub(super) fn aside(self) -> Self {
+        Self { aside: true, ..self }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.aside {
+            return call.await;
+        }
+        let (done, answer) = oneshot::channel();
+        self.kernel.env().spawn("stream.call", async move {
+            // Who asked may be gone: what was stored is named by nothing then.
+            let _ = done.send(call.await);
+        });
+        // It is dropped unanswered when the kernel ends.
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
 }
 
 /// Content before it is changed.
@@ -36,12 +64,16 @@ pub(super) enum Old {
 
 impl Blobs for MountBlobs {
     async fn get(&self, sort: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
-        let volume = RowVolume { kernel: &self.kernel, mount: &self.mount, within: None };
         let (cache, id) = (&self.kernel.caches().content, ContentId::Blake3(*hash));
         if let Some(blob) = cache.lookup(&id) {
             return Ok(blob);
         }
-        let blob = volume.stored(&id, ByteRange::ALL).await?;
+        let (kernel, mount, wanted) = (self.kernel.clone(), self.mount.clone(), id.clone());
+        let read = async move {
+            let volume = RowVolume { kernel: &kernel, mount: &mount, within: None };
+            volume.stored(&wanted, ByteRange::ALL).await
+        };
+        let blob = self.call(read).await?;
         if self.keep || sort == Sort::List {
             cache.keep(&id, &blob);
         }
@@ -51,15 +83,17 @@ impl Blobs for MountBlobs {
     async fn put(&self, sort: Sort, hash: Hash, blob: Bytes) -> Result<(), StoreError> {
         let id = ContentId::Blake3(hash);
         self.hold.content(&hash).await;
-        {
-            let driver = self.mount.lease().await;
+        let (mount, written, data) = (self.mount.clone(), id.clone(), blob.clone());
+        let write = async move {
+            let driver = mount.lease().await;
             let Addressing::Content(store) = driver.addressing() else {
                 return Err(StoreError::NotSupported { what: "content by its hash" });
             };
-            store.write(&id, std::slice::from_ref(&blob)).await?;
-        }
+            store.write(&written, std::slice::from_ref(&data)).await
+        };
+        self.call(write).await?;
         if sort == Sort::List {
-            // All that it tells is there and held: from now on by the list, so that what is held does not grow with the content.
+            // From now on all that it tells is held by the list, so that what is held does not grow with the content.
             self.hold.list(&hash).await;
             if let Ok(list) = List::parse(blob.clone()) {
                 let told = (0..list.entries()).filter_map(|n| list.entry(n));
@@ -88,7 +122,7 @@ impl RowVolume<'_> {
     /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again. What is written is held.
     pub(super) fn blobs(&self, keep: bool, hold: &Hold) -> MountBlobs {
         let (kernel, mount, hold) = (self.kernel.clone(), self.mount.clone(), hold.clone());
-        MountBlobs { kernel, mount, keep, hold }
+        MountBlobs { kernel, mount, keep, aside: false, hold }
     }
 
     /// Holds nothing yet.
@@ -103,11 +137,20 @@ impl RowVolume<'_> {
         size: u64,
         keep: bool,
     ) -> Result<Cursor<MountBlobs>, StoreError> {
+        Self::chunks_of(self.blobs(keep), id, size).await
+    }
+
+    /// As [`chunks`](Self::chunks), out of `blobs`.
+    pub(super) async fn chunks_of(
+        blobs: MountBlobs,
+        id: &ContentId,
+        size: u64,
+    ) -> Result<Cursor<MountBlobs>, StoreError> {
         let Some(root) = id.chunks() else {
             let found = "an address that is of no chunk list".into();
             return Err(StoreError::Corrupt { what: format!("content {id}"), found });
         };
-        Cursor::open(self.blobs(keep, &self.hold()), root, size).await
+        Cursor::open(blobs, root, size).await
     }
 
     /// The content of the file with this row, as far as it is needed to change it.
