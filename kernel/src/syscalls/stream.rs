@@ -97,7 +97,10 @@ async fn open(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Resu
     let opened = loop {
         let opened = open_at(kernel, &admitted.first, range).await;
         // What it reads is held now. When the path leads to it still, it was there when it was held, and stays.
-        let Ok((now, _)) = pass(kernel, caller, &admitted.call).await else { break opened };
+        let now = match pass(kernel, caller, &admitted.call).await {
+            Ok((now, _)) => now,
+            Err(error) => break opened.and(Err(error)),
+        };
         if now.has_same_content(&admitted.first) || attempts.next().is_none() {
             break opened;
         }

@@ -137,7 +137,7 @@ impl RowVolume<'_> {
         size: u64,
         keep: bool,
     ) -> Result<Cursor<MountBlobs>, StoreError> {
-        Self::chunks_of(self.blobs(keep), id, size).await
+        Self::chunks_of(self.blobs(keep, &self.hold()), id, size).await
     }
 
     /// As [`chunks`](Self::chunks), out of `blobs`.
