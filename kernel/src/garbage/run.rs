@@ -163,7 +163,11 @@ impl Run {
             for list in pins.lists() {
                 self.mark_lists(&mut marks, &stores, list, true).await?;
             }
-            let marks = self.aside(move || (marks.settle(), marks).1).await?;
+            let settle = move || {
+                marks.settle();
+                marks
+            };
+            let marks = self.aside(settle).await?;
             self.tell(|latest| latest.reachable += marks.len() as u64);
             self.state(CollectionState::Sweeping);
             self.sweep_rows(start, &marks, &mut condemned, at).await?;
