@@ -19,7 +19,31 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
     ///
     /// Blocks: yes; called by the committer alone. Repeat: safe for entries that carry a client's operation id.
     /// After [`StoreError::Unknown`] the store refuses further batches until it is opened again.
+    /// What was [appended](Self::append) before is on disk then, too.
     fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
+
+    /// As [`apply`](Self::apply), but what is told as committed is only sure to be visible: it is on disk after the next batch that is applied, or
+    /// after [`sync`](Self::sync), whichever comes first. After a crash a prefix of all that was committed is there, in the order of the places. None:
+    /// not now, and nothing was done; whoever may wait applies it. That is all that a store says which cannot put a flush off.
+    ///
+    /// Blocks: on no flush, and on nobody who waits for one. Called on any thread. Repeat: as `apply`.
+    fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
+        let _ = batch;
+        Ok(None)
+    }
+
+    /// Makes all durable that was visible when it was called. Appends go on beside it.
+    ///
+    /// Blocks: on disk. Repeat: safe. After an error it is not known what of it is on disk, and the store refuses further batches until it is opened
+    /// again.
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// About how many bytes were appended that are not known to be on disk.
+    fn unsynced_bytes(&self) -> u64 {
+        0
+    }
 
     /// A consistent view of all that was applied when it is made. Never sees half a batch.
     ///
@@ -29,10 +53,25 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
     /// The last committed place in the log of `tree`; 0 before the first.
     fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError>;
 
-    /// The log of `tree` after `since`, at most `limit` records. Records older than the driver's retention are gone.
+    /// The place in the log of `tree` up to which all is known to be on disk. Never goes down while the store is open.
+    fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        self.last_lsn(tree)
+    }
+
+    /// The log of `tree` after `since`, at most `limit` records. Records older than the driver's retention are gone, and those that are not known to be
+    /// on disk are not told yet: what is told here stays.
     ///
     /// Blocks: on disk.
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError>;
+
+    /// The record at `lsn` in the log of `tree`, also when it is not on disk yet; none when there is none, or none any more.
+    ///
+    /// Blocks: on disk.
+    fn record(&self, tree: TreeId, lsn: Lsn) -> Result<Option<LogRecord>, StoreError> {
+        let Some(before) = lsn.0.checked_sub(1) else { return Ok(None) };
+        let mut found = self.changes(tree, Lsn(before), 1)?;
+        Ok(found.pop().filter(|record| record.lsn == lsn))
+    }
 
     /// Where an operation with a client's id was committed; none when it was not, or when its record is gone.
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
@@ -216,7 +255,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryOutcome {
-    /// It is on disk, at this place of its tree's log. Places are given in order, without gaps, and never twice.
+    /// It is committed, at this place of its tree's log. Places are given in order, without gaps, and never twice to what was on disk.
     Committed(Lsn),
     /// Its operation id was committed before, at this place; nothing was changed.
     Repeated(Lsn),
