@@ -4,7 +4,7 @@
 //! changes. The preconditions are about rows as they are before the transaction: what a later operation expects of a row that an
 //! earlier one has changed was checked against the ledger, and is nothing that anybody else can change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ struct Drawn {
     preconditions: Vec<Precondition>,
     /// The rows that are changed, as they are after it; none for one that is gone.
     rows: BTreeMap<RowKey, Option<Bytes>>,
-    emptied: Vec<Emptied>,
+    emptied: BTreeSet<Emptied>,
     effect: Effect,
 }
 
 /// A directory that is there by implication, from which something was taken away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Emptied {
     children: RowKey,
     dentry: RowKey,
@@ -83,10 +83,7 @@ impl Ledger {
                 Change::DeleteIfVacant { prefix, rows } => {
                     if let [dentry, inode] = &rows[..] {
                         let (dentry, inode) = (dentry.clone(), inode.clone());
-                        let emptied = Emptied { children: prefix, dentry, inode };
-                        if !drawn.emptied.contains(&emptied) {
-                            drawn.emptied.push(emptied);
-                        }
+                        drawn.emptied.insert(Emptied { children: prefix, dentry, inode });
                     }
                 }
             }
@@ -104,8 +101,9 @@ impl Ledger {
                 left.insert(directory.children.bytes.clone(), directory);
             }
         }
+        let depths = depths(&left);
         let mut ordered: Vec<_> =
-            left.values().map(|directory| (directory.depth(&left), directory)).collect();
+            left.iter().map(|(children, directory)| (depths.get(children.as_slice()), directory)).collect();
         // The inner ones first: an outer one is empty when they are gone.
         ordered.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         let mut drawn = self.drawn.lock();
@@ -134,21 +132,32 @@ impl Emptied {
         Ok(rows::decode::<InodeRow>(&self.inode, &inode)?.implicit)
     }
 
-    /// How many of `others`, by the prefix of their children, it lies below.
-    fn depth(&self, others: &BTreeMap<Vec<u8>, Self>) -> usize {
-        let mut depth = 0;
-        let mut here = self;
-        while let Some(parent) = others.get(rows::parent_of(&here.dentry)) {
-            depth += 1;
-            here = parent;
-        }
-        depth
-    }
-
     fn removal(&self) -> Change {
         let rows = vec![self.dentry.clone(), self.inode.clone()];
         Change::DeleteIfVacant { prefix: self.children.clone(), rows }
     }
+}
+
+/// How many of the others each lies below, all by the prefix of their children. Each is come to once, however deep they lie.
+fn depths(directories: &BTreeMap<Vec<u8>, Emptied>) -> BTreeMap<&[u8], usize> {
+    let mut depths = BTreeMap::new();
+    let mut way: Vec<&[u8]> = Vec::new();
+    for start in directories.keys() {
+        let mut here = start.as_slice();
+        let mut depth = loop {
+            if let Some(depth) = depths.get(here) {
+                break *depth + 1;
+            }
+            let Some(directory) = directories.get(here) else { break 0 };
+            way.push(here);
+            here = rows::parent_of(&directory.dentry);
+        };
+        while let Some(below) = way.pop() {
+            depths.insert(below, depth);
+            depth += 1;
+        }
+    }
+    depths
 }
 
 fn change(key: &RowKey, value: Option<&Bytes>) -> Change {
