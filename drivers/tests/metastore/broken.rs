@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_kernel::hal::conformance::metastore::{Subject, check};
 use nexus_kernel::hal::{
-    Applied, Batch, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, StoreError,
+    Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, StoreError,
     TreeId,
 };
 use nexus_messages::{Lsn, OpId};
@@ -28,6 +28,10 @@ enum Fault {
     StalePreconditions,
     /// An operation that comes again is done again.
     RepeatExecuted,
+    /// A row that belongs at its entry's place is put at the one before.
+    PutAtAnotherPlace,
+    /// What a removal is to keep is kept although nothing is removed.
+    KeptInAnyCase,
     /// All is forgotten when the store is opened again.
     ForgetsAll,
 }
@@ -90,6 +94,16 @@ fn a_store_whose_preconditions_are_stale_is_rejected() {
 #[test]
 fn a_store_that_does_an_operation_twice_is_rejected() {
     reject(Fault::RepeatExecuted, "a_repeatable_operation_is_done_once");
+}
+
+#[test]
+fn a_store_that_puts_rows_at_another_place_is_rejected() {
+    reject(Fault::PutAtAnotherPlace, "a_row_is_put_at_the_place_of_its_entry");
+}
+
+#[test]
+fn a_store_that_keeps_what_was_not_removed_is_rejected() {
+    reject(Fault::KeptInAnyCase, "what_a_removal_keeps_is_kept_when_something_is_removed");
 }
 
 #[test]
@@ -160,6 +174,26 @@ impl Metastore for Broken {
                     Ok(self.apply_rest(batch, entry)?.outcomes.remove(0))
                 })
             }
+            Fault::PutAtAnotherPlace => self.one_by_one(batch, |mut entry| {
+                let Lsn(last) = self.store.last_lsn(entry.tree)?;
+                for change in &mut entry.changes {
+                    if let Change::PutAtLsn { prefix, value } = change {
+                        *change = Change::Put(prefix.at(Lsn(last)), value.clone());
+                    }
+                }
+                Ok(self.apply_rest(batch, entry)?.outcomes.remove(0))
+            }),
+            Fault::KeptInAnyCase => self.one_by_one(batch, |mut entry| {
+                let mut changes = Vec::new();
+                for change in &mut entry.changes {
+                    if let Change::DeleteIfVacant { kept, .. } = change {
+                        let kept = std::mem::take(kept).into_iter();
+                        changes.extend(kept.map(|(prefix, value)| Change::PutAtLsn { prefix, value }));
+                    }
+                }
+                entry.changes.extend(changes);
+                Ok(self.apply_rest(batch, entry)?.outcomes.remove(0))
+            }),
             Fault::RepeatExecuted => self.one_by_one(batch, |entry| {
                 Ok(self.apply_rest(batch, Entry { repeatable: false, ..entry })?.outcomes.remove(0))
             }),

@@ -84,7 +84,10 @@ impl Step {
             Self::Put(name) => vec![vec![put(name, 100)]],
             Self::PutLarge => vec![vec![put("large", 20_000)]],
             Self::Delete(name) => vec![vec![Change::Delete(key(name))]],
-            Self::Two => vec![vec![put("b", 10)], vec![put("a", 20), put("c", 30)]],
+            Self::Two => {
+                let kept = Change::PutAtLsn { prefix: key("k/"), value: Bytes::from_static(b"kept") };
+                vec![vec![put("b", 10)], vec![put("a", 20), put("c", 30), kept]]
+            }
             Self::Fold | Self::Reopen => vec![],
         }
     }
@@ -139,6 +142,10 @@ impl History {
                 match change {
                     Change::Put(key, value) => drop(rows.insert(key.bytes.clone(), value.clone())),
                     Change::Delete(key) => drop(rows.remove(&key.bytes)),
+                    Change::PutAtLsn { prefix, value } => {
+                        let lsn = Lsn(self.states.len() as u64);
+                        drop(rows.insert(prefix.at(lsn).bytes, value.clone()));
+                    }
                     _ => unreachable!("no step makes another"),
                 }
             }

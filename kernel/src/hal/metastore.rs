@@ -93,11 +93,14 @@ pub enum Table {
     Mounts = 4,
     /// The kernel's own settings and numbers.
     Settings = 5,
+    /// Rows of names and metadata as they were before, each up to the place in the log that superseded it.
+    History = 6,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 5] = [Self::Dentries, Self::Inodes, Self::Contents, Self::Mounts, Self::Settings];
+    pub const ALL: [Self; 6] =
+        [Self::Dentries, Self::Inodes, Self::Contents, Self::Mounts, Self::Settings, Self::History];
 }
 
 /// The key of a row: a table, and bytes that are compared as bytes.
@@ -113,6 +116,12 @@ impl RowKey {
     /// The key `bytes` in `table`.
     pub fn new(table: Table, bytes: impl Into<Vec<u8>>) -> Self {
         Self { table, bytes: bytes.into() }
+    }
+
+    /// This key with the place in the log behind it: its eight bytes, the highest first, so that keys are ordered as places are.
+    #[must_use]
+    pub fn at(&self, Lsn(lsn): Lsn) -> Self {
+        Self::new(self.table, [&*self.bytes, &lsn.to_be_bytes()].concat())
     }
 }
 
@@ -144,6 +153,13 @@ pub enum Change {
     Put(RowKey, Bytes),
     /// Makes the row, unless there is one: for content that is addressed by its hash.
     PutIfAbsent(RowKey, Bytes),
+    /// Makes or replaces the row whose key is `prefix` and, behind it, the entry's place in the log: [`RowKey::at`]. Only the driver knows that place.
+    PutAtLsn {
+        /// What the key begins with.
+        prefix: RowKey,
+        /// The row.
+        value: Bytes,
+    },
     /// Removes the row; nothing happens when there is none.
     Delete(RowKey),
     /// Removes all of `rows`, if no row has a key that starts with `prefix` when this change is reached. What follows such a change in the
@@ -153,6 +169,8 @@ pub enum Change {
         prefix: RowKey,
         /// The rows to remove.
         rows: Vec<RowKey>,
+        /// Rows to make when those are removed, as by [`PutAtLsn`](Self::PutAtLsn).
+        kept: Vec<(RowKey, Bytes)>,
     },
 }
 
@@ -187,9 +205,14 @@ impl Entry {
     /// About how many bytes it takes in the rows and in the log.
     pub fn bytes(&self) -> u64 {
         let of = |change: &Change| match change {
-            Change::Put(key, value) | Change::PutIfAbsent(key, value) => key.bytes.len() + value.len(),
+            Change::Put(key, value)
+            | Change::PutIfAbsent(key, value)
+            | Change::PutAtLsn { prefix: key, value } => key.bytes.len() + value.len(),
             Change::Delete(key) => key.bytes.len(),
-            Change::DeleteIfVacant { rows, .. } => rows.iter().map(|row| row.bytes.len()).sum(),
+            Change::DeleteIfVacant { rows, kept, .. } => {
+                let kept: usize = kept.iter().map(|(key, value)| key.bytes.len() + value.len()).sum();
+                rows.iter().map(|row| row.bytes.len()).sum::<usize>() + kept
+            }
         };
         let rows: usize = self.changes.iter().map(of).sum();
         rows as u64 + paths_bytes(&self.path, self.other.as_ref(), &self.items)

@@ -13,6 +13,7 @@ use nexus_messages::Effect;
 use parking_lot::Mutex;
 
 use super::draft::{Draft, Visible};
+use super::history;
 use super::rows::{self, DentryRow, InodeRow};
 use super::walk::Rows;
 use crate::hal::{Change, Precondition, Reader, RowKey, StoreError, Table, TreeId};
@@ -28,6 +29,8 @@ struct Drawn {
     preconditions: Vec<Precondition>,
     /// The rows that are changed, as they are after it; none for one that is gone.
     rows: BTreeMap<RowKey, Option<Bytes>>,
+    /// What there was before the transaction, by the prefix of its key in the history.
+    kept: BTreeMap<RowKey, Bytes>,
     emptied: Vec<Emptied>,
     effect: Effect,
 }
@@ -38,6 +41,8 @@ struct Emptied {
     children: RowKey,
     dentry: RowKey,
     inode: RowKey,
+    /// What its removal keeps of it.
+    kept: Vec<(RowKey, Bytes)>,
 }
 
 /// What is to be committed.
@@ -68,8 +73,16 @@ impl Ledger {
             // What was in it and is not any more is known here alone; the lock of the directory, with all below it, keeps others out.
             Precondition::Vacant(prefix) => starting_with(&drawn.rows, prefix).next().is_none(),
         }));
+        for change in &draft.changes {
+            if let Change::PutAtLsn { prefix, value } = change
+                && !drawn.has_changed(prefix)
+            {
+                drawn.kept.insert(prefix.clone(), value.clone());
+            }
+        }
         for change in draft.changes {
             match change {
+                Change::PutAtLsn { .. } => {}
                 Change::Put(key, value) => {
                     drawn.rows.insert(key, Some(value));
                 }
@@ -80,11 +93,11 @@ impl Ledger {
                     drawn.rows.insert(key, None);
                 }
                 // Decided at the end: something may come into it yet.
-                Change::DeleteIfVacant { prefix, rows } => {
+                Change::DeleteIfVacant { prefix, rows, kept } => {
                     if let [dentry, inode] = &rows[..] {
                         let (dentry, inode) = (dentry.clone(), inode.clone());
-                        let emptied = Emptied { children: prefix, dentry, inode };
-                        if !drawn.emptied.contains(&emptied) {
+                        let emptied = Emptied { children: prefix, dentry, inode, kept };
+                        if !drawn.emptied.iter().any(|other| other.is_at(&emptied)) {
                             drawn.emptied.push(emptied);
                         }
                     }
@@ -109,9 +122,13 @@ impl Ledger {
         // The inner ones first: an outer one is empty when they are gone.
         ordered.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         let mut drawn = self.drawn.lock();
-        let mut changes: Vec<Change> =
-            drawn.rows.iter().map(|(key, value)| change(key, value.as_ref())).collect();
-        changes.extend(ordered.into_iter().map(|(_, directory)| directory.removal()));
+        let past = |(prefix, value): (&RowKey, &Bytes)| Change::PutAtLsn {
+            prefix: prefix.clone(),
+            value: value.clone(),
+        };
+        let mut changes: Vec<Change> = drawn.kept.iter().map(past).collect();
+        changes.extend(drawn.rows.iter().map(|(key, value)| change(key, value.as_ref())));
+        changes.extend(ordered.into_iter().map(|(_, directory)| directory.removal(&drawn)));
         let preconditions = std::mem::take(&mut drawn.preconditions);
         Ok(Settled { preconditions, changes, effect: std::mem::take(&mut drawn.effect) })
     }
@@ -123,7 +140,19 @@ impl fmt::Debug for Ledger {
     }
 }
 
+impl Drawn {
+    /// Whether the row is changed of whose history this is the prefix. Then it is known what there was before the transaction, or it was nothing.
+    fn has_changed(&self, prefix: &RowKey) -> bool {
+        history::key_of(prefix).is_some_and(|key| self.rows.contains_key(&key))
+    }
+}
+
 impl Emptied {
+    /// Whether both are the same directory at the same place.
+    fn is_at(&self, other: &Self) -> bool {
+        (&self.children, &self.dentry, &self.inode) == (&other.children, &other.dentry, &other.inode)
+    }
+
     fn is_still_implied(&self, rows: &Rows) -> Result<bool, StoreError> {
         let Some(dentry) = rows.reader.get(&self.dentry)? else { return Ok(false) };
         let dentry: DentryRow = rows::decode(&self.dentry, &dentry)?;
@@ -145,9 +174,10 @@ impl Emptied {
         depth
     }
 
-    fn removal(&self) -> Change {
+    fn removal(&self, drawn: &Drawn) -> Change {
         let rows = vec![self.dentry.clone(), self.inode.clone()];
-        Change::DeleteIfVacant { prefix: self.children.clone(), rows }
+        let kept = self.kept.iter().filter(|(prefix, _)| !drawn.has_changed(prefix)).cloned().collect();
+        Change::DeleteIfVacant { prefix: self.children.clone(), rows, kept }
     }
 }
 
@@ -282,8 +312,8 @@ mod tests {
         };
         steps.pop();
         let mut removal = draft();
-        removal.remove_name(b, "f");
-        removal.remove_inode(file);
+        removal.remove_name(b, "f", DentryRow { id: file, entry_type: EntryType::Reg });
+        removal.remove_inode(file, None);
         removal.prune(&rows, &steps, None).unwrap();
         ledger.take(removal);
         assert!(rows.dentry(a, "b").unwrap().is_some(), "it stays until the end");

@@ -9,6 +9,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::LOCK_WAIT_MAX;
+use super::past::then;
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -31,6 +32,9 @@ impl Admissible for SysRead {
 impl Serve for SysRead {
     #[inline]
     fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
+        if self.as_of.is_some() {
+            return None;
+        }
         let node = kernel.warm(caller, &self.path, true)?;
         warm(kernel, &node, &self.extent)
     }
@@ -74,6 +78,10 @@ async fn fetch(
     caller: &Arc<Caller>,
     admitted: &mut Admitted<SysRead>,
 ) -> Result<ReadData> {
+    if let Some(as_of) = admitted.call.as_of {
+        let then = then(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
+        return read_at(kernel, caller, &then, &admitted.call).await;
+    }
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
         let read = read_at(kernel, caller, &admitted.first, &admitted.call).await;

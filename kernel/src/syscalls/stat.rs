@@ -7,6 +7,7 @@ use nexus_messages::{Caller, FileMetadata, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Which, admit, one_path};
+use super::past::then;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 
@@ -25,6 +26,9 @@ impl Admissible for SysStat {
 impl Serve for SysStat {
     #[inline]
     fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Arc<FileMetadata>> {
+        if self.as_of.is_some() {
+            return None;
+        }
         kernel.warm(caller, &self.path, self.follow).map(|node| node.metadata)
     }
 
@@ -35,7 +39,11 @@ impl Serve for SysStat {
 
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysStat) -> Result<Arc<FileMetadata>> {
     let admitted = admit(kernel, caller, call, None).await?;
-    let found = admitted.first.clone().existing(SysStat::OP).map(|(_, node)| node.metadata);
+    let located = match admitted.call.as_of {
+        None => Ok(admitted.first.clone()),
+        Some(as_of) => then(kernel, caller, &admitted.call, &admitted.first, as_of).await,
+    };
+    let found = located.and_then(|located| located.existing(SysStat::OP)).map(|(_, node)| node.metadata);
     admitted.after(&found).await;
     found
 }

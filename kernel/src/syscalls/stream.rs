@@ -13,6 +13,7 @@ use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
 use super::admit::admit;
 use super::mutate::{begin, carry_out, writable};
+use super::past::then;
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Source, Stop};
 
@@ -93,7 +94,11 @@ async fn open(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Resu
     };
     let admitted = admit(kernel, caller, call, None).await?;
     let opened = async {
-        let (site, node) = admitted.first.clone().existing(SysRead::OP)?;
+        let located = match admitted.call.as_of {
+            None => admitted.first.clone(),
+            Some(as_of) => then(kernel, caller, &admitted.call, &admitted.first, as_of).await?,
+        };
+        let (site, node) = located.existing(SysRead::OP)?;
         match node.metadata.entry_type {
             EntryType::Reg => {}
             EntryType::Dir | EntryType::Mount => {

@@ -33,7 +33,7 @@ pub(super) enum Old {
 
 impl Blobs for MountBlobs {
     async fn get(&self, sort: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
-        let volume = RowVolume { kernel: &self.kernel, mount: &self.mount, within: None };
+        let volume = RowVolume { kernel: &self.kernel, mount: &self.mount, within: None, as_of: None };
         let (cache, id) = (&self.kernel.caches().content, ContentId::Blake3(*hash));
         if let Some(blob) = cache.lookup(&id) {
             return Ok(blob);

@@ -54,6 +54,9 @@ const CLAIMS: &[Claim<Subject>] = claims![
     changes_are_made_in_their_order,
     put_if_absent_keeps_the_first_value,
     delete_if_vacant_looks_when_it_is_reached,
+    a_row_is_put_at_the_place_of_its_entry,
+    what_a_removal_keeps_is_kept_when_something_is_removed,
+    what_is_put_at_its_place_survives_reopening,
     tables_are_apart,
     scans_give_the_prefix_in_byte_order,
     scans_stop_at_their_limit_and_go_on_after_it,
@@ -292,7 +295,7 @@ fn put_if_absent_keeps_the_first_value(Subject { store, .. }: Subject) -> Verdic
 
 fn delete_if_vacant_looks_when_it_is_reached(Subject { store, .. }: Subject) -> Verdict {
     let guarded =
-        || Change::DeleteIfVacant { prefix: key("dir/"), rows: vec![key("dir"), key("meta"), key("none")] };
+        || Change::DeleteIfVacant { prefix: key("dir/"), rows: vec![key("dir"), key("meta"), key("none")], kept: vec![] };
     commit(&*store, vec![put("dir", ""), put("meta", ""), put("dir/a", "")])?;
     commit(&*store, vec![guarded(), put("after", "")])?;
     same("not vacant: rows", scan(&*store, &key(""), None, 10)?.len(), 4)?;
@@ -300,6 +303,56 @@ fn delete_if_vacant_looks_when_it_is_reached(Subject { store, .. }: Subject) -> 
     same("vacant too late: dir", get(&*store, &key("dir"))?, Some(value("")))?;
     commit(&*store, vec![put("dir/b", ""), guarded(), Change::Delete(key("dir/b")), guarded()])?;
     same("vacant in the end", scan(&*store, &key(""), None, 10)?, vec![b"after".to_vec()])
+}
+
+/// The key `name` with the place `lsn` behind it.
+fn at(name: &str, lsn: u64) -> RowKey {
+    key([name.as_bytes(), &lsn.to_be_bytes()].concat())
+}
+
+fn put_at(name: &str, text: &str) -> Change {
+    Change::PutAtLsn { prefix: key(name), value: value(text) }
+}
+
+fn a_row_is_put_at_the_place_of_its_entry(Subject { store, .. }: Subject) -> Verdict {
+    let other = |op| Entry { tree: TreeId(9), ..entry(op, vec![], vec![put_at("b/", "other tree")]) };
+    let first = entry(1, vec![], vec![put_at("a/", "1"), put("a", "1"), put_at("a/", "1, again")]);
+    let never = entry(2, vec![Precondition::Absent(key("a"))], vec![put_at("a/", "refused")]);
+    let second = entry(3, vec![Precondition::Present(at("a/", 1))], vec![put_at("a/", "2")]);
+    let outcomes = apply(&*store, vec![first, other(4), never, second, other(5)])?;
+    same("outcomes", outcomes, vec![committed(1), committed(1), refused(0), committed(2), committed(2)])?;
+    commit(&*store, vec![put_at("a/", "3")])?;
+    same("the first", get(&*store, &at("a/", 1))?, Some(value("1, again")))?;
+    same("the second", get(&*store, &at("a/", 2))?, Some(value("2")))?;
+    let keys = |name: &str, lsns: &[u64]| lsns.iter().map(|lsn| at(name, *lsn).bytes).collect::<Vec<_>>();
+    same("all", scan(&*store, &key("a/"), None, 9)?, keys("a/", &[1, 2, 3]))?;
+    same("after the first", scan(&*store, &key("a/"), Some(&at("a/", 1)), 1)?, keys("a/", &[2]))?;
+    same("those of another tree", scan(&*store, &key("b/"), None, 9)?, keys("b/", &[1, 2]))?;
+    commit(&*store, vec![Change::Delete(at("a/", 2))])?;
+    same("without the second", scan(&*store, &key("a/"), None, 9)?, keys("a/", &[1, 3]))
+}
+
+fn what_a_removal_keeps_is_kept_when_something_is_removed(Subject { store, .. }: Subject) -> Verdict {
+    let guarded = || Change::DeleteIfVacant {
+        prefix: key("dir/"),
+        rows: vec![key("dir")],
+        kept: vec![(key("was/"), value("dir"))],
+    };
+    commit(&*store, vec![put("dir", ""), put("dir/a", "")])?;
+    commit(&*store, vec![guarded()])?;
+    same("not vacant", scan(&*store, &key("was/"), None, 9)?, vec![])?;
+    commit(&*store, vec![Change::Delete(key("dir/a")), guarded()])?;
+    same("vacant", scan(&*store, &key(""), None, 9)?, vec![at("was/", 3).bytes])
+}
+
+fn what_is_put_at_its_place_survives_reopening(Subject { store, reopen }: Subject) -> Verdict {
+    let Some(reopen) = reopen else { return Ok(()) };
+    commit(&*store, vec![put_at("a/", "1")])?;
+    let store = reopen(store);
+    commit(&*store, vec![put_at("a/", "2")])?;
+    let store = reopen(store);
+    same("the first", get(&*store, &at("a/", 1))?, Some(value("1")))?;
+    same("the second", get(&*store, &at("a/", 2))?, Some(value("2")))
 }
 
 fn tables_are_apart(Subject { store, .. }: Subject) -> Verdict {

@@ -1,0 +1,319 @@
+//! What rows were before: the layout of the history, and reading as of a place in the log.
+//!
+//! ```text
+//! tree · 1 · parent · name · 0 · LSN   what the dentry was until that LSN
+//! tree · 2 · identity · LSN            what the inode was until that LSN
+//! tree · 0 · mount · LSN               from that LSN on the mount keeps all this; see `Horizon`
+//! ```
+//!
+//! So what was at a key as of a place L is told by the first row of its history beyond L, and where there is none, by the row itself. A name holds
+//! no zero byte, so no name swallows a longer one; the rows of one directory lie together, in the order of its names. The tree comes first: the
+//! history of a tree is one run of keys, and a branch of it is a tree of its own whose missing rows are read from this one as of where it began.
+//!
+//! A row is written with the change that supersedes what it tells, by the same entry, and never changed afterwards but by `prune`, which leaves
+//! a mark where it takes rows away, so that what is no longer kept is told as such, and nothing else is taken for it.
+//!
+//! **Every row here is a root**: the content that [`root_of`] names stays until the row goes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_messages::{ContentId, FileId, Lsn, Op, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::rows::{self, InodeRow, Placement};
+use super::walk::Rows;
+use crate::hal::{Reader, RowKey, StoreError, Table, TreeId};
+
+/// What stands between tree and key of the rows that say from where on a mount keeps its history.
+const HORIZON: u8 = 0;
+
+/// What ends a name.
+const NAME_END: u8 = 0;
+
+/// The length of a tree's number.
+const TREE_BYTES: usize = 4;
+
+/// The length of a place.
+const LSN_BYTES: usize = 8;
+
+/// How many rows of history are looked at in one step.
+const PAGE: usize = 256;
+
+/// A row of the history, other than a horizon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Past {
+    /// The mount whose policy keeps it, by its root.
+    pub(crate) mount: FileId,
+    /// When it was superseded.
+    pub(crate) at: Timestamp,
+    /// Who superseded it.
+    pub(crate) by: Arc<str>,
+    /// The operation that superseded it.
+    pub(crate) op: Op,
+    /// What there was until then.
+    pub(crate) was: Was,
+}
+
+/// What there was at a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Was {
+    /// No row.
+    Nothing,
+    /// The row with this value.
+    Row(Bytes),
+    /// What is not kept any more: this, and all before it.
+    Dropped,
+}
+
+/// The prefix, within the history, of all that begins with `key` in its own table: up to the place when `key` is a whole one, see [`past_of`].
+fn within(key: &RowKey) -> Option<RowKey> {
+    let kind = match key.table {
+        Table::Dentries | Table::Inodes => key.table as u8,
+        _ => return None,
+    };
+    let (tree, rest) = key.bytes.split_at_checked(TREE_BYTES)?;
+    let mut bytes = Vec::with_capacity(key.bytes.len() + 2 + LSN_BYTES);
+    bytes.extend_from_slice(tree);
+    bytes.push(kind);
+    bytes.extend_from_slice(rest);
+    Some(RowKey::new(Table::History, bytes))
+}
+
+/// The prefix of the history of the row at `key`; none for a row of which no history is kept.
+pub(crate) fn past_of(key: &RowKey) -> Option<RowKey> {
+    let mut prefix = within(key)?;
+    if key.table == Table::Dentries {
+        prefix.bytes.push(NAME_END);
+    }
+    Some(prefix)
+}
+
+/// The prefix of all history of `tree`.
+pub(crate) fn history_key(tree: TreeId) -> RowKey {
+    RowKey::new(Table::History, tree.0.to_be_bytes())
+}
+
+/// The prefix of where the history of the mount with this root begins.
+pub(crate) fn horizon_key(tree: TreeId, mount: FileId) -> RowKey {
+    let mut key = history_key(tree);
+    key.bytes.push(HORIZON);
+    key.bytes.extend_from_slice(&mount.0.to_be_bytes());
+    key
+}
+
+/// A key of the history, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// Where the history of the mount with this root begins.
+    Horizon(FileId, Lsn),
+    /// The key of which it tells, and until where.
+    Row(RowKey, Lsn),
+}
+
+/// The key of the row of whose history this is the prefix.
+pub(crate) fn key_of(prefix: &RowKey) -> Option<RowKey> {
+    match parts_of(&prefix.at(Lsn(0))) {
+        Ok(Parts::Row(key, _)) => Some(key),
+        _ => None,
+    }
+}
+
+/// Takes a key of the history apart.
+pub(crate) fn parts_of(key: &RowKey) -> Result<Parts, StoreError> {
+    let corrupt = || StoreError::Corrupt { what: format!("row {key:?}"), found: "a key of no history".into() };
+    let (rest, lsn) = key.bytes.split_last_chunk::<LSN_BYTES>().ok_or_else(corrupt)?;
+    let lsn = Lsn(u64::from_be_bytes(*lsn));
+    let (tree, rest) = rest.split_at_checked(TREE_BYTES).ok_or_else(corrupt)?;
+    let (kind, rest) = rest.split_first().ok_or_else(corrupt)?;
+    let (table, rest) = match *kind {
+        HORIZON => {
+            let mount = <[u8; 8]>::try_from(rest).map_err(|_| corrupt())?;
+            return Ok(Parts::Horizon(FileId(u64::from_be_bytes(mount)), lsn));
+        }
+        kind if kind == Table::Dentries as u8 => {
+            let (end, name) = rest.split_last().ok_or_else(corrupt)?;
+            (Table::Dentries, Some(name).filter(|_| *end == NAME_END).ok_or_else(corrupt)?)
+        }
+        kind if kind == Table::Inodes as u8 => (Table::Inodes, rest),
+        _ => return Err(corrupt()),
+    };
+    Ok(Parts::Row(RowKey::new(table, [tree, rest].concat()), lsn))
+}
+
+/// The content that the row of the history at `key` keeps, and where it is; none when it keeps none.
+pub(crate) fn root_of(key: &RowKey, value: &[u8]) -> Result<Option<(ContentId, Placement)>, StoreError> {
+    let Parts::Row(of, _) = parts_of(key)? else { return Ok(None) };
+    let past: Past = rows::decode(key, value)?;
+    let (Table::Inodes, Was::Row(row)) = (of.table, past.was) else { return Ok(None) };
+    let row: InodeRow = rows::decode(&of, &row)?;
+    Ok(row.content_id.map(|id| (id, row.placement)))
+}
+
+/// From where on the mount with this root keeps its history without a gap; none when it does not.
+pub(crate) fn horizon(reader: &dyn Reader, tree: TreeId, mount: FileId) -> Result<Option<Lsn>, StoreError> {
+    let prefix = horizon_key(tree, mount);
+    let mut after = None;
+    loop {
+        let page = reader.scan(&prefix, after.as_ref(), PAGE)?;
+        let full = page.len() == PAGE;
+        let Some((last, _)) = page.into_iter().next_back() else { break };
+        after = Some(last);
+        if !full {
+            break;
+        }
+    }
+    let Some(key) = after else { return Ok(None) };
+    match parts_of(&key)? {
+        Parts::Horizon(_, lsn) => Ok(Some(lsn)),
+        Parts::Row(..) => Ok(None),
+    }
+}
+
+/// What was at `key` as of `lsn`, as far as the history tells; none where it tells nothing.
+fn past_at(reader: &dyn Reader, key: &RowKey, lsn: Lsn) -> Result<Option<(Lsn, Past)>, StoreError> {
+    let Some(prefix) = past_of(key) else { return Ok(None) };
+    let Some((at, value)) = reader.scan(&prefix, Some(&prefix.at(lsn)), 1)?.pop() else { return Ok(None) };
+    let Parts::Row(_, until) = parts_of(&at)? else { return Ok(None) };
+    Ok(Some((until, rows::decode(&at, &value)?)))
+}
+
+/// All that is kept of the past of the row at `key`, the oldest first, each with the place up to which it was so.
+pub(crate) fn pasts(
+    reader: &dyn Reader,
+    key: &RowKey,
+    after: Lsn,
+    limit: usize,
+) -> Result<Vec<(Lsn, Past)>, StoreError> {
+    let Some(prefix) = past_of(key) else { return Ok(Vec::new()) };
+    let found = reader.scan(&prefix, Some(&prefix.at(after)), limit)?;
+    let past = |(at, value): (RowKey, Bytes)| match parts_of(&at)? {
+        Parts::Row(_, until) => Ok(Some((until, rows::decode(&at, &value)?))),
+        Parts::Horizon(..) => Ok(None),
+    };
+    found.into_iter().filter_map(|row| past(row).transpose()).collect()
+}
+
+/// Rows as they were as of a place in the log: names and metadata. All else is as it is now.
+pub(crate) struct AsOf {
+    base: Box<dyn Reader>,
+    lsn: Lsn,
+}
+
+impl AsOf {
+    /// What `rows` were as of `lsn`. Whether that far back is kept is for the caller to ask, of the [`horizon`].
+    pub(crate) fn over(rows: Rows, lsn: Lsn) -> Rows {
+        Rows { reader: Box::new(Self { base: rows.reader, lsn }), tree: rows.tree }
+    }
+
+    fn told(&self, key: &RowKey, was: Was) -> Result<Option<Bytes>, StoreError> {
+        match was {
+            Was::Nothing => Ok(None),
+            Was::Row(value) => Ok(Some(value)),
+            Was::Dropped => Err(StoreError::NotKept { what: format!("row {key:?} as of {}", self.lsn) }),
+        }
+    }
+}
+
+impl Reader for AsOf {
+    fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
+        match past_at(&*self.base, key, self.lsn)? {
+            Some((_, past)) => self.told(key, past.was),
+            None => self.base.get(key),
+        }
+    }
+
+    fn scan(
+        &self,
+        prefix: &RowKey,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
+        let Some(within) = within(prefix) else { return self.base.scan(prefix, after, limit) };
+        let mut now = Paged::new(&*self.base, prefix.clone(), after.cloned());
+        // Behind all history of the key that is gone on after.
+        let skip = after.and_then(past_of).map(|past| past.at(Lsn(u64::MAX)));
+        let mut then = Paged::new(&*self.base, within, skip);
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let past = self.next_past(&mut then)?;
+            // What is there now, before the next key that the history tells of: it was there then.
+            while let Some((key, _)) = now.peek()? {
+                if found.len() == limit || past.as_ref().is_some_and(|(changed, _)| key >= changed) {
+                    break;
+                }
+                found.extend(now.next()?);
+            }
+            let Some((key, was)) = past else { break };
+            if found.len() == limit {
+                break;
+            }
+            if now.peek()?.is_some_and(|(there, _)| *there == key) {
+                now.next()?;
+            }
+            let value = self.told(&key, was)?;
+            found.extend(value.map(|value| (key, value)));
+        }
+        Ok(found)
+    }
+}
+
+impl AsOf {
+    /// The next key that the history tells of as of the place, and what was there.
+    fn next_past(&self, then: &mut Paged<'_>) -> Result<Option<(RowKey, Was)>, StoreError> {
+        while let Some((at, value)) = then.next()? {
+            let Parts::Row(key, until) = parts_of(&at)? else { continue };
+            if until <= self.lsn {
+                continue;
+            }
+            let past: Past = rows::decode(&at, &value)?;
+            // The later ones of this key are of no matter.
+            if let Some(past) = past_of(&key) {
+                then.skip_to(past.at(Lsn(u64::MAX)))?;
+            }
+            return Ok(Some((key, past.was)));
+        }
+        Ok(None)
+    }
+}
+
+/// Rows one after the other, read in pages.
+struct Paged<'r> {
+    reader: &'r dyn Reader,
+    prefix: RowKey,
+    after: Option<RowKey>,
+    page: std::collections::VecDeque<(RowKey, Bytes)>,
+    more: bool,
+}
+
+impl<'r> Paged<'r> {
+    fn new(reader: &'r dyn Reader, prefix: RowKey, after: Option<RowKey>) -> Self {
+        Self { reader, prefix, after, page: Default::default(), more: true }
+    }
+
+    fn peek(&mut self) -> Result<Option<&(RowKey, Bytes)>, StoreError> {
+        if self.page.is_empty() && self.more {
+            let page = self.reader.scan(&self.prefix, self.after.as_ref(), PAGE)?;
+            self.more = page.len() == PAGE;
+            self.after = page.last().map(|(key, _)| key.clone()).or_else(|| self.after.take());
+            self.page = page.into();
+        }
+        Ok(self.page.front())
+    }
+
+    fn next(&mut self) -> Result<Option<(RowKey, Bytes)>, StoreError> {
+        self.peek()?;
+        Ok(self.page.pop_front())
+    }
+
+    /// Goes on after `key`.
+    fn skip_to(&mut self, key: RowKey) -> Result<(), StoreError> {
+        while self.page.front().is_some_and(|(there, _)| *there <= key) {
+            self.page.pop_front();
+        }
+        if self.page.is_empty() && self.after.as_ref().is_none_or(|after| *after < key) {
+            self.after = Some(key);
+        }
+        Ok(())
+    }
+}
