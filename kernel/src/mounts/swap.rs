@@ -140,7 +140,7 @@ async fn begin_history(
 }
 
 /// Whether the row of the mount is `row`: then somewhere up to the last place in the log.
-fn kept(kernel: &Kernel, mount: &Mount, row: &MountRow) -> Result<Option<Lsn>, crate::hal::StoreError> {
+fn kept(kernel: &Kernel, mount: &Mount, row: &MountRow) -> Result<Option<Lsn>, StoreError> {
     let rows = kernel.store().rows(mount.tree)?;
     let known = remembered(&rows)?;
     if known.into_iter().any(|(root, there)| root == mount.root && there == *row) {

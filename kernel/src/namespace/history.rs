@@ -142,6 +142,7 @@ pub(crate) fn parts_of(key: &RowKey) -> Result<Parts, StoreError> {
 }
 
 /// The content that the row of the history at `key` keeps, and where it is; none when it keeps none.
+#[allow(dead_code, reason = "for who looks for what is reachable")]
 pub(crate) fn root_of(key: &RowKey, value: &[u8]) -> Result<Option<(ContentId, Placement)>, StoreError> {
     let Parts::Row(of, _) = parts_of(key)? else { return Ok(None) };
     let past: Past = rows::decode(key, value)?;
@@ -315,5 +316,175 @@ impl<'r> Paged<'r> {
             self.after = Some(key);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nexus_messages::EntryType;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::namespace::rows::{dentry_key, inode_key};
+
+    const TREE: TreeId = TreeId(3);
+
+    #[derive(Default, Clone)]
+    struct Base(BTreeMap<RowKey, Bytes>);
+
+    impl Reader for Base {
+        fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(
+            &self,
+            prefix: &RowKey,
+            after: Option<&RowKey>,
+            limit: usize,
+        ) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
+            let within = |key: &RowKey| key.table == prefix.table && key.bytes.starts_with(&prefix.bytes);
+            let rows = self.0.iter().filter(|(key, _)| within(key) && after.is_none_or(|after| *key > after));
+            Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+    }
+
+    impl Base {
+        fn past(&mut self, key: &RowKey, lsn: u64, was: Was) {
+            let past = Past { mount: FileId(1), at: Timestamp(lsn), by: "me".into(), op: Op::Write, was };
+            self.0.insert(past_of(key).unwrap().at(Lsn(lsn)), rows::encode(&past));
+        }
+
+        fn as_of(&self, lsn: u64) -> AsOf {
+            AsOf { base: Box::new(self.clone()), lsn: Lsn(lsn) }
+        }
+    }
+
+    fn value(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    #[test]
+    fn the_history_of_a_directory_lies_together_in_the_order_of_its_names() {
+        let key = |parent, name: &str, lsn| {
+            past_of(&dentry_key(TREE, FileId(parent), name)).unwrap().at(Lsn(lsn))
+        };
+        let inode = |id, lsn| past_of(&inode_key(TREE, FileId(id))).unwrap().at(Lsn(lsn));
+        let horizon = horizon_key(TREE, FileId(1)).at(Lsn(9));
+        let ordered = [
+            horizon,
+            key(1, "a", 2),
+            key(1, "a", 256),
+            key(1, "a\u{1}", 1),
+            key(1, "ab", 1),
+            key(1, "b", 1),
+            key(2, "a", 1),
+            inode(1, 7),
+            inode(2, 1),
+        ];
+        assert!(ordered.is_sorted());
+        assert!(ordered.iter().all(|key| key.bytes.starts_with(&history_key(TREE).bytes)));
+        let of_a = past_of(&dentry_key(TREE, FileId(1), "a")).unwrap();
+        let swallowed = ordered.iter().filter(|key| key.bytes.starts_with(&of_a.bytes)).count();
+        assert_eq!(swallowed, 2, "the prefix of a name is that of no longer one");
+    }
+
+    #[test]
+    fn a_key_of_the_history_is_taken_apart_and_any_other_is_damage() {
+        for key in [dentry_key(TREE, FileId(7), "näme"), inode_key(TREE, FileId(u64::MAX))] {
+            let past = past_of(&key).unwrap();
+            assert_eq!(parts_of(&past.at(Lsn(5))).unwrap(), Parts::Row(key.clone(), Lsn(5)));
+            assert_eq!(key_of(&past), Some(key));
+        }
+        let horizon = horizon_key(TREE, FileId(4)).at(Lsn(5));
+        assert_eq!(parts_of(&horizon).unwrap(), Parts::Horizon(FileId(4), Lsn(5)));
+        assert_eq!(past_of(&RowKey::new(Table::Contents, [0; 32])), None, "content never changes");
+        for bytes in [&b""[..], &[0; 11], &[0, 0, 0, 3, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
+            let error = parts_of(&RowKey::new(Table::History, bytes)).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_history_names_the_content_that_it_keeps() {
+        let id = ContentId::Blake3([7; 32]);
+        let mut row = InodeRow::new(EntryType::Reg, "me".into(), Timestamp(1));
+        (row.content_id, row.placement) = (Some(id.clone()), Placement::Store);
+        let inode = inode_key(TREE, FileId(5));
+        let mut base = Base::default();
+        base.past(&inode, 3, Was::Row(rows::encode(&row)));
+        base.past(&inode, 4, Was::Dropped);
+        base.past(&dentry_key(TREE, FileId(1), "f"), 2, Was::Nothing);
+        base.0.insert(horizon_key(TREE, FileId(1)).at(Lsn(1)), rows::encode(&()));
+        let roots: Vec<_> = base.0.iter().filter_map(|(key, value)| root_of(key, value).unwrap()).collect();
+        assert_eq!(roots, [(id, Placement::Store)]);
+        assert!(root_of(&past_of(&inode).unwrap().at(Lsn(3)), b"\x09").is_err());
+    }
+
+    #[test]
+    fn the_latest_horizon_is_the_one_that_holds() {
+        let mut base = Base::default();
+        assert_eq!(horizon(&base, TREE, FileId(1)).unwrap(), None);
+        for (mount, lsn) in [(1, 5), (1, 300), (2, 7)] {
+            base.0.insert(horizon_key(TREE, FileId(mount)).at(Lsn(lsn)), rows::encode(&()));
+        }
+        assert_eq!(horizon(&base, TREE, FileId(1)).unwrap(), Some(Lsn(300)));
+        assert_eq!(horizon(&base, TREE, FileId(2)).unwrap(), Some(Lsn(7)));
+    }
+
+    #[test]
+    fn what_is_no_longer_kept_is_told_as_such_and_nothing_is_taken_for_it() {
+        let mut base = Base::default();
+        let key = inode_key(TREE, FileId(5));
+        base.past(&key, 4, Was::Dropped);
+        base.past(&key, 9, Was::Row(value("4 to 8")));
+        base.0.insert(key.clone(), value("now"));
+        for lsn in 0..4 {
+            let read = base.as_of(lsn).get(&key).unwrap_err();
+            let listed = base.as_of(lsn).scan(&inode_key(TREE, FileId(5)), None, 9).unwrap_err();
+            for error in [read, listed] {
+                assert!(matches!(error, StoreError::NotKept { .. }), "{error}");
+            }
+        }
+        assert_eq!(base.as_of(4).get(&key).unwrap(), Some(value("4 to 8")));
+        assert_eq!(base.as_of(9).get(&key).unwrap(), Some(value("now")));
+    }
+
+    proptest! {
+        /// Against the naive model: every state that the rows ever were in, by the place of the commit that made it.
+        #[test]
+        fn rows_are_read_as_they_were_after_any_commit(
+            commits in prop::collection::vec(
+                prop::collection::btree_map("[ab\u{1}]{1,2}", prop::option::of(0u8..3), 1..4), 0..12),
+            prefix in "[ab]{0,1}", after in prop::option::of("[ab]{1,2}"), limit in 0usize..6,
+        ) {
+            let key = |text: &str| dentry_key(TREE, FileId(8), text);
+            let mut base = Base::default();
+            let mut states = vec![BTreeMap::<RowKey, Bytes>::new()];
+            for (commit, lsn) in commits.iter().zip(1..) {
+                let mut state = states.last().unwrap().clone();
+                for (name, to) in commit {
+                    let (key, to) = (key(name), to.map(|to| Bytes::from(vec![to])));
+                    let was = state.get(&key).cloned().map_or(Was::Nothing, Was::Row);
+                    base.past(&key, lsn, was);
+                    match to {
+                        Some(to) => drop((state.insert(key.clone(), to.clone()), base.0.insert(key, to))),
+                        None => drop((state.remove(&key), base.0.remove(&key))),
+                    }
+                }
+                states.push(state);
+            }
+            for (state, lsn) in states.iter().zip(0..) {
+                let (past, model) = (base.as_of(lsn), Base(state.clone()));
+                let after = after.as_ref().map(|text| key(&format!("{prefix}{text}")));
+                let scan = |rows: &dyn Reader| rows.scan(&key(&prefix), after.as_ref(), limit).unwrap();
+                prop_assert_eq!(scan(&past), scan(&model), "as of {}", lsn);
+                for at in state.keys().chain(base.0.keys().filter(|key| key.table == Table::Dentries)) {
+                    prop_assert_eq!(past.get(at).unwrap(), state.get(at).cloned(), "as of {}", lsn);
+                }
+            }
+        }
     }
 }

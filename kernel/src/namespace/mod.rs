@@ -9,7 +9,7 @@ mod walk;
 
 pub(crate) use cache::{Lookup, MetadataCache, Node};
 pub(crate) use draft::{Draft, Keeping, Visible, holding, publish};
-pub(crate) use history::{AsOf, Past, Was, horizon, horizon_key, pasts, root_of};
+pub(crate) use history::{AsOf, Past, Was, horizon, horizon_key, pasts};
 pub(crate) use ledger::Ledger;
 pub(crate) use rows::{
     DentryRow, InodeRow, MountRow, Placement, addressing_key, content_key, decode, dentry_key, encode, inode_key,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexus_messages::syscall::{AsOf, Cursor, DirEntry, Listing, SysReaddir};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Lsn, Result, VPath};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Lsn, Result, VPath, ZoneId};
 
 use super::Serve;
 use super::admit::{Admissible, Which, admit, allow, one_path, pass};
-use super::locate::{ATTEMPTS_MAX, Located, is_served, locate_as_of};
+use super::locate::{ATTEMPTS_MAX, Located, is_served, locate_as_of, route};
 use super::past::{place, then};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
@@ -216,7 +216,7 @@ async fn children(
     let listed = Volume::as_of(kernel, site, as_of).list(site, node, after, limit, metadata).await;
     let (listed, more) = match listed {
         // Only a mount point below makes it a directory.
-        Err(_) if node.metadata.implicit && kernel.has_mounts_below(&site.mount.zone, &site.path) => {
+        Err(_) if as_of.is_none() && node.metadata.implicit && kernel.has_mounts_below(&site.mount.zone, &site.path) => {
             (Vec::new(), false)
         }
         listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,
@@ -235,6 +235,12 @@ async fn children(
     for name in mounted.into_iter().filter(is_here) {
         let path =
             site.path.join(&name).map_err(|why| Error::bad_path(SysReaddir::OP, site.path.as_str(), &why))?;
+        if let Some(lsn) = as_of
+            && !has_past(kernel, &site.mount.zone, &path, lsn)?
+        {
+            // Nothing tells what there was then.
+            continue;
+        }
         let found = locate_as_of(kernel, SysReaddir::OP, &site.mount.zone, &path, false, as_of).await;
         // A mount that could not be started is listed all the same.
         let described = found.ok().and_then(|located| located.node).map(|node| node.metadata);
@@ -245,6 +251,20 @@ async fn children(
         merged.insert(name.clone(), Child { name, entry_type, file_id, metadata });
     }
     Ok((merged.into_values().collect(), more))
+}
+
+/// Whether what serves `path` keeps a history that goes back to `lsn`.
+fn has_past(kernel: &Arc<Kernel>, zone: &ZoneId, path: &VPath, lsn: Lsn) -> Result<bool> {
+    if sys::serves(path) {
+        return Ok(false);
+    }
+    let site = Site { mount: route(kernel, SysReaddir::OP, zone, path)?, path: path.clone() };
+    match Volume::of(kernel, &site) {
+        Volume::Rows(volume) => {
+            volume.has_past(lsn).map_err(|error| store_error(SysReaddir::OP, path, &error))
+        }
+        Volume::Paths(_) | Volume::Sys(_) => Ok(false),
+    }
 }
 
 /// The child as the caller sees it; none when the gate does not show it.

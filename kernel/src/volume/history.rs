@@ -14,7 +14,7 @@ use crate::namespace::{AsOf, DentryRow, InodeRow, Node, Past, Rows, Step, Walk, 
 const PAGE: usize = 256;
 
 /// A page of versions, and where to go on.
-pub(crate) type VersionPage = (Vec<Version>, Option<Lsn>);
+type VersionPage = (Vec<Version>, Option<Lsn>);
 
 /// What a row was, and what superseded it where.
 struct State {
@@ -39,6 +39,16 @@ impl RowVolume<'_> {
             });
         }
         Ok(AsOf::over(rows, lsn))
+    }
+
+    /// Whether there is history as of `lsn`.
+    pub(crate) fn has_past(&self, lsn: Lsn) -> Result<bool, StoreError> {
+        let rows = self.kernel.store().rows(self.mount.tree)?;
+        match self.begins(&rows) {
+            Ok(begins) => Ok(begins <= lsn),
+            Err(StoreError::NotKept { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// From where on there is history.
@@ -124,13 +134,14 @@ impl RowVolume<'_> {
                 begun = true;
                 made.clone_from(&maker);
             }
+            let full = found.len() == limit;
             match found.last_mut().filter(|last| last.version == row.version) {
                 // Its attributes were changed.
                 Some(same) => {
                     same.until = until.as_ref().map(|(lsn, _)| *lsn);
                     same.modified = row.modified;
                 }
-                None if found.len() == limit => {
+                None if full => {
                     next = found.last().and_then(|last| last.until);
                     return false;
                 }

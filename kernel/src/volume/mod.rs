@@ -26,7 +26,6 @@ use nexus_messages::{
     FileMetadata, Found, Lsn, Op, OpId, Receipt, Timestamp, VPath,
 };
 
-pub(crate) use history::VersionPage;
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
 pub(crate) use rows::RowVolume;
