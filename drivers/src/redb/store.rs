@@ -402,7 +402,8 @@ fn open_database(
         codec::STORE_FORMAT => {}
         codec::FORMAT_WITHOUT_HISTORY => {
             disk.begin();
-            add_history(&database).map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
+            add_history(&database)
+                .map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
             tracing::info!(store = %name, "the metastore keeps a history from here on");
         }
         newer => {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_kernel::hal::conformance::metastore::{Subject, check};
 use nexus_kernel::hal::{
-    Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, StoreError,
-    TreeId,
+    Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey,
+    StoreError, TreeId,
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::Mutex;

@@ -36,7 +36,6 @@ pub(crate) use guarded::Guarded;
 pub use health::{DriverCalls, DriverFailure};
 pub(crate) use messages::{Attach, Detach, Remount};
 pub(crate) use mount::Mount;
-pub(crate) use options::HistoryPolicy;
 pub(crate) use probe::probe;
 use table::Mounts;
 pub(crate) use view::MountsView;

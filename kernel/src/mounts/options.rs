@@ -105,7 +105,9 @@ fn number(spec: &MountSpec, key: &str, max: u64) -> Result<Option<u64>, StoreErr
     let Some(text) = spec.options.get(key) else { return Ok(None) };
     match text.parse() {
         Ok(number) if number <= max => Ok(Some(number)),
-        _ => Err(StoreError::BadOption { why: format!("{key} is {text:?}, and must be a number up to {max}") }),
+        _ => {
+            Err(StoreError::BadOption { why: format!("{key} is {text:?}, and must be a number up to {max}") })
+        }
     }
 }
 

@@ -121,7 +121,8 @@ pub(crate) fn key_of(prefix: &RowKey) -> Option<RowKey> {
 
 /// Takes a key of the history apart.
 pub(crate) fn parts_of(key: &RowKey) -> Result<Parts, StoreError> {
-    let corrupt = || StoreError::Corrupt { what: format!("row {key:?}"), found: "a key of no history".into() };
+    let corrupt =
+        || StoreError::Corrupt { what: format!("row {key:?}"), found: "a key of no history".into() };
     let (rest, lsn) = key.bytes.split_last_chunk::<LSN_BYTES>().ok_or_else(corrupt)?;
     let lsn = Lsn(u64::from_be_bytes(*lsn));
     let (tree, rest) = rest.split_at_checked(TREE_BYTES).ok_or_else(corrupt)?;
@@ -368,9 +369,8 @@ mod tests {
 
     #[test]
     fn the_history_of_a_directory_lies_together_in_the_order_of_its_names() {
-        let key = |parent, name: &str, lsn| {
-            past_of(&dentry_key(TREE, FileId(parent), name)).unwrap().at(Lsn(lsn))
-        };
+        let key =
+            |parent, name: &str, lsn| past_of(&dentry_key(TREE, FileId(parent), name)).unwrap().at(Lsn(lsn));
         let inode = |id, lsn| past_of(&inode_key(TREE, FileId(id))).unwrap().at(Lsn(lsn));
         let horizon = horizon_key(TREE, FileId(1)).at(Lsn(9));
         let ordered = [

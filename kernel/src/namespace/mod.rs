@@ -12,7 +12,7 @@ pub(crate) use draft::{Draft, Keeping, Visible, holding, publish};
 pub(crate) use history::{AsOf, Past, Was, horizon, horizon_key, pasts};
 pub(crate) use ledger::Ledger;
 pub(crate) use rows::{
-    DentryRow, InodeRow, MountRow, Placement, addressing_key, content_key, decode, dentry_key, encode, inode_key,
-    mount_key, mount_root, zone_key, zones,
+    DentryRow, InodeRow, MountRow, Placement, addressing_key, content_key, decode, dentry_key, encode,
+    inode_key, mount_key, mount_root, zone_key, zones,
 };
 pub(crate) use walk::{Rows, Step, Walk};

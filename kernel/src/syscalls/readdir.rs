@@ -216,7 +216,11 @@ async fn children(
     let listed = Volume::as_of(kernel, site, as_of).list(site, node, after, limit, metadata).await;
     let (listed, more) = match listed {
         // Only a mount point below makes it a directory.
-        Err(_) if as_of.is_none() && node.metadata.implicit && kernel.has_mounts_below(&site.mount.zone, &site.path) => {
+        Err(_)
+            if as_of.is_none()
+                && node.metadata.implicit
+                && kernel.has_mounts_below(&site.mount.zone, &site.path) =>
+        {
             (Vec::new(), false)
         }
         listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,

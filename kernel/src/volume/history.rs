@@ -8,7 +8,10 @@ use nexus_messages::{FileId, Lsn, Op};
 use super::Site;
 use super::rows::RowVolume;
 use crate::hal::{RowKey, StoreError};
-use crate::namespace::{AsOf, DentryRow, InodeRow, Node, Past, Rows, Step, Walk, Was, decode, dentry_key, horizon, inode_key, pasts};
+use crate::namespace::{
+    AsOf, DentryRow, InodeRow, Node, Past, Rows, Step, Walk, Was, decode, dentry_key, horizon, inode_key,
+    pasts,
+};
 
 /// How many rows of history are read at once.
 const PAGE: usize = 256;
@@ -29,13 +32,18 @@ impl RowVolume<'_> {
         // Before the view, which then has all up to it.
         let last = store.last_lsn(self.mount.tree)?;
         if lsn > last {
-            return Err(StoreError::BadOption { why: format!("{lsn} is yet to come: the last commit is {last}") });
+            return Err(StoreError::BadOption {
+                why: format!("{lsn} is yet to come: the last commit is {last}"),
+            });
         }
         let rows = store.rows(self.mount.tree)?;
         let begins = self.begins(&rows)?;
         if lsn < begins {
             return Err(StoreError::NotKept {
-                what: format!("what was as of {lsn}: the history of {} begins at {begins}, and that", self.mount.point),
+                what: format!(
+                    "what was as of {lsn}: the history of {} begins at {begins}, and that",
+                    self.mount.point
+                ),
             });
         }
         Ok(AsOf::over(rows, lsn))
@@ -55,11 +63,16 @@ impl RowVolume<'_> {
     fn begins(&self, rows: &Rows) -> Result<Lsn, StoreError> {
         let kept = self.mount.history().is_some();
         let begins = if kept { horizon(&*rows.reader, rows.tree, self.mount.root)? } else { None };
-        begins.ok_or_else(|| StoreError::NotKept { what: format!("history on the mount {}", self.mount.point) })
+        begins
+            .ok_or_else(|| StoreError::NotKept { what: format!("history on the mount {}", self.mount.point) })
     }
 
     /// The identity of what is at `site`, or was last there, and the steps to it.
-    fn identity<'p>(&self, rows: &Rows, site: &'p Site) -> Result<Option<(FileId, Vec<Step<'p>>)>, StoreError> {
+    fn identity<'p>(
+        &self,
+        rows: &Rows,
+        site: &'p Site,
+    ) -> Result<Option<(FileId, Vec<Step<'p>>)>, StoreError> {
         match rows.walk(self.mount.root, site.relative())? {
             Walk::Found { steps } => {
                 let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
@@ -146,7 +159,8 @@ impl RowVolume<'_> {
                     return false;
                 }
                 None => {
-                    let mut version = Version::new(row.version, row.size, row.content_id.clone(), row.modified);
+                    let mut version =
+                        Version::new(row.version, row.size, row.content_id.clone(), row.modified);
                     if let Some((lsn, by, op)) = made.take() {
                         (version.lsn, version.by, version.op) = (Some(lsn), Some(by), Some(op));
                     }

@@ -11,7 +11,9 @@ use crate::content;
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
-use crate::namespace::{Draft, InodeRow, Keeping, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish};
+use crate::namespace::{
+    Draft, InodeRow, Keeping, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish,
+};
 
 /// A content-addressed mount, with the kernel around it.
 #[derive(Clone, Copy)]

@@ -263,7 +263,8 @@ impl Intake {
         let failed = |error: StoreError| blob_error(self.op, &self.site.path, &error);
         match &self.onto {
             Onto::Rows if self.held_size > WHOLE_MAX => {
-                let volume = RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None, as_of: None };
+                let volume =
+                    RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None, as_of: None };
                 let mut writer = Writer::new(volume.blobs(false), Shape::TODAY);
                 for piece in std::mem::take(&mut self.held) {
                     writer.feed(&piece).await.map_err(failed)?;
@@ -317,7 +318,8 @@ impl Intake {
         let (site, mount) = (&self.site, self.site.mount.root);
         let what = match self.onto {
             Onto::Rows => {
-                let volume = RowVolume { kernel: &self.kernel, mount: &site.mount, within: None, as_of: None };
+                let volume =
+                    RowVolume { kernel: &self.kernel, mount: &site.mount, within: None, as_of: None };
                 What::Kept(volume.keep(site, intent, &self.held).await?)
             }
             Onto::Chunks(writer) => {

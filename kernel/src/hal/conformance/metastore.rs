@@ -294,8 +294,11 @@ fn put_if_absent_keeps_the_first_value(Subject { store, .. }: Subject) -> Verdic
 }
 
 fn delete_if_vacant_looks_when_it_is_reached(Subject { store, .. }: Subject) -> Verdict {
-    let guarded =
-        || Change::DeleteIfVacant { prefix: key("dir/"), rows: vec![key("dir"), key("meta"), key("none")], kept: vec![] };
+    let guarded = || Change::DeleteIfVacant {
+        prefix: key("dir/"),
+        rows: vec![key("dir"), key("meta"), key("none")],
+        kept: vec![],
+    };
     commit(&*store, vec![put("dir", ""), put("meta", ""), put("dir/a", "")])?;
     commit(&*store, vec![guarded(), put("after", "")])?;
     same("not vacant: rows", scan(&*store, &key(""), None, 10)?.len(), 4)?;
