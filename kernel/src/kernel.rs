@@ -22,6 +22,7 @@ use crate::locks::{Locks, PathLocks};
 use crate::metrics::Syscalls;
 use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
+use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::service::ServiceCatalogue;
@@ -117,6 +118,7 @@ pub struct Kernel {
     service_children: SupervisorRef,
     hashing: Pool,
     syscalls: Syscalls,
+    pruning: Pruning,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
     /// The running tree, once it runs.
@@ -164,6 +166,7 @@ impl Kernel {
             service_children: services.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
             syscalls: Syscalls::new(),
+            pruning: Pruning::default(),
             sys: sys::mount(),
             tree: Mutex::default(),
             store,
@@ -358,6 +361,11 @@ impl Kernel {
 
     pub(crate) fn sys_mount(&self) -> &Arc<Mount> {
         &self.sys
+    }
+
+    /// Where the walks through the histories are.
+    pub(crate) fn pruning(&self) -> &Pruning {
+        &self.pruning
     }
 
     pub(crate) fn store(&self) -> &Store {

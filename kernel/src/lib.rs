@@ -11,6 +11,7 @@ mod metrics;
 mod mounts;
 mod namespace;
 mod owned;
+mod pruning;
 mod registry;
 pub mod router;
 pub mod service;

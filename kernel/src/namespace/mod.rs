@@ -4,13 +4,15 @@ mod cache;
 mod draft;
 mod history;
 mod ledger;
+mod prune;
 mod rows;
 mod walk;
 
 pub(crate) use cache::{Lookup, MetadataCache, Node};
 pub(crate) use draft::{Draft, Keeping, Visible, holding, publish};
-pub(crate) use history::{AsOf, Past, Was, horizon, horizon_key, pasts};
+pub(crate) use history::{AsOf, Past, Was, history_key, horizon, horizon_key, pasts};
 pub(crate) use ledger::Ledger;
+pub(crate) use prune::{Kept, Sweep};
 pub(crate) use rows::{
     DentryRow, InodeRow, MountRow, Placement, addressing_key, content_key, decode, dentry_key, encode,
     inode_key, mount_key, mount_root, zone_key, zones,

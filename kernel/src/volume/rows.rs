@@ -14,6 +14,7 @@ use crate::mounts::Mount;
 use crate::namespace::{
     Draft, InodeRow, Keeping, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish,
 };
+use crate::pruning;
 
 /// A content-addressed mount, with the kernel around it.
 #[derive(Clone, Copy)]
@@ -258,6 +259,7 @@ impl<'a> RowVolume<'a> {
         if let Some(scales) = &intent.scales {
             scales.weigh(draft.effect)?;
         }
+        let keeps = draft.keeps();
         let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
@@ -276,6 +278,9 @@ impl<'a> RowVolume<'a> {
             .await;
         match answer {
             Ok((lsn, true)) => {
+                if keeps {
+                    pruning::committed(self.kernel, self.mount.tree);
+                }
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);
                 }

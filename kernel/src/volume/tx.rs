@@ -10,6 +10,7 @@ use crate::hal::{LogItem, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Draft, Ledger, Rows, Visible, Walk, publish};
+use crate::pruning;
 
 /// What the operations of a transaction have drawn up so far, on content-addressed mounts of one tree.
 #[derive(Debug)]
@@ -87,6 +88,9 @@ impl Transaction {
         );
         match committed.await {
             Ok((lsn, true)) => {
+                if site.mount.history().is_some() {
+                    pruning::committed(kernel, tree);
+                }
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);
                 }
