@@ -3,8 +3,8 @@
 mod common;
 
 use nexus::{
-    AsOf, EntryType, Error, FileMetadata, Lsn, SysCopy, SysRead, SysReaddir, SysRename, SysSetattr, SysStat,
-    SysTx, SysUnlink, SysWrite, TxOp,
+    AsOf, EntryType, Error, ErrorKind, FileMetadata, Lsn, MountSpec, Op, SysCopy, SysRead, SysReaddir,
+    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, TxOp,
 };
 use nexus_actors::block_on;
 use proptest::prelude::*;
@@ -194,4 +194,149 @@ proptest! {
     fn every_tree_that_ever_was_is_read_as_it_was(steps in prop::collection::vec(step(), 1..40)) {
         check(&steps);
     }
+}
+
+async fn write(system: &Running, at: &str, text: &str) -> Lsn {
+    let call = SysWrite::at(path(at), text.to_owned()).create();
+    system.kernel.send(&system.admin, call).await.expect("it writes").receipt.lsn
+}
+
+async fn read(system: &Running, at: &str, as_of: AsOf) -> Result<Vec<u8>, Error> {
+    let read = system.kernel.send(&system.admin, SysRead::at(path(at)).as_of(as_of)).await;
+    read.map(|read| read.data.to_vec())
+}
+
+async fn restore(system: &Running, at: &str, as_of: AsOf) -> Result<u64, Error> {
+    let call = SysCopy::new(path(at), path(at)).as_of(as_of);
+    system.kernel.send(&system.admin, call).await.map(|done| done.metadata.version)
+}
+
+/// The versions as number, first and last place, size and operation, read in pages of `limit`.
+async fn versions(
+    system: &Running,
+    at: &str,
+    limit: u32,
+) -> Vec<(u64, Option<u64>, Option<u64>, u64, Option<Op>)> {
+    let mut call = SysVersions::at(path(at)).limit(limit);
+    let mut all = Vec::new();
+    loop {
+        let page = system.kernel.send(&system.admin, call.clone()).await.expect("it is told");
+        let place = |lsn: Option<Lsn>| lsn.map(|Lsn(lsn)| lsn);
+        all.extend(page.versions.iter().map(|v| (v.version, place(v.lsn), place(v.until), v.size, v.op)));
+        match page.next {
+            Some(next) => call = call.after(next),
+            None => return all,
+        }
+    }
+}
+
+#[test]
+fn versions_are_told_with_their_places_and_can_be_read_and_restored() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let Lsn(one) = write(&system, "/d/f", "1").await;
+        let Lsn(two) = write(&system, "/d/f", "22").await;
+        let mode = system.kernel.send(&system.admin, SysSetattr::at(path("/d/f")).mode(0o600)).await;
+        mode.expect("it is set");
+        let Lsn(three) = write(&system, "/d/f", "333").await;
+        let written = Some(Op::Write);
+        let mut expected = vec![
+            (1, Some(one), Some(two), 1, written),
+            (2, Some(two), Some(three), 2, written),
+            (3, Some(three), None, 3, written),
+        ];
+        for limit in [1, 2, 3, 0] {
+            assert_eq!(versions(&system, "/d/f", limit).await, expected, "pages of {limit}");
+        }
+        assert_eq!(read(&system, "/d/f", AsOf::Version(2)).await.expect("it is kept"), b"22");
+        assert_eq!(read(&system, "/d/f", AsOf::Lsn(Lsn(two))).await.expect("it is kept"), b"22");
+        assert_eq!(restore(&system, "/d/f", AsOf::Version(1)).await.expect("it is kept"), 4);
+        assert_eq!(read(&system, "/d/f", AsOf::Version(4)).await.expect("it is there"), b"1");
+
+        let gone = system.kernel.send(&system.admin, SysUnlink::at(path("/d/f"))).await;
+        let Lsn(gone) = gone.expect("it goes").receipt.lsn;
+        expected[2].2 = Some(three + 1);
+        expected.push((4, Some(three + 1), Some(gone), 1, Some(Op::Copy)));
+        // The directory was there by implication, and went with its only file: what was in it is found as of a place.
+        assert_eq!(read(&system, "/d/f", AsOf::Lsn(Lsn(gone - 1))).await.expect("it is kept"), b"1");
+        assert_eq!(restore(&system, "/d/f", AsOf::Lsn(Lsn(three))).await.expect("it is kept"), 1);
+        let now = read(&system, "/d/f", AsOf::Version(1)).await;
+        assert_eq!(now.expect("another file, with versions of its own"), b"333");
+
+        let Lsn(last) = write(&system, "/kept", "x").await;
+        write(&system, "/kept", "y").await;
+        system.kernel.send(&system.admin, SysUnlink::at(path("/kept"))).await.expect("it goes");
+        let told = versions(&system, "/kept", 0).await;
+        assert_eq!((told.len(), told[0].1), (2, Some(last)), "those of a file that is gone");
+        assert_eq!(restore(&system, "/kept", AsOf::Version(1)).await.expect("it is kept"), 1);
+        system.stop().await;
+    });
+}
+
+#[test]
+fn what_is_not_kept_is_told_as_such() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let (kernel, admin) = (&system.kernel, &system.admin);
+        let kind = |done: Result<Vec<u8>, Error>| done.expect_err("it is not there").kind();
+        let files = folder.path().join("files");
+        std::fs::create_dir_all(&files).expect("there is room");
+        let plain = MountSpec::new("path-local").option("folder", files.display().to_string());
+        let none = MountSpec::new("cas-local").option("history_count", "0");
+        for (at, spec) in [("/plain", plain), ("/none", none), ("/memory", MountSpec::new("memory"))] {
+            kernel.send(admin, SysSetattr::mount(path(at), spec)).await.expect("it mounts");
+            write(&system, &format!("{at}/f"), "1").await;
+            write(&system, &format!("{at}/f"), "2").await;
+        }
+        let lsn = AsOf::Lsn(last(&system).await);
+        assert_eq!(kind(read(&system, "/plain/f", lsn).await), ErrorKind::NotSupported);
+        assert_eq!(kind(read(&system, "/plain/f", AsOf::Version(1)).await), ErrorKind::NotSupported);
+        for at in ["/none/f", "/memory/f"] {
+            assert_eq!(kind(read(&system, at, lsn).await), ErrorKind::NotKept, "{at}");
+            assert_eq!(kind(read(&system, at, AsOf::Version(1)).await), ErrorKind::NotKept, "{at}");
+        }
+        let Lsn(first) = write(&system, "/f", "1").await;
+        assert_eq!(kind(read(&system, "/f", AsOf::Version(9)).await), ErrorKind::NotKept);
+        assert_eq!(
+            kind(read(&system, "/f", AsOf::Lsn(Lsn(0))).await),
+            ErrorKind::NotKept,
+            "before the mount was"
+        );
+        assert_eq!(kind(read(&system, "/f", AsOf::Lsn(Lsn(first - 1))).await), ErrorKind::NotFound);
+        assert_eq!(kind(read(&system, "/f", AsOf::Lsn(Lsn(first + 9))).await), ErrorKind::InvalidArgument);
+        let listing = SysReaddir::at(path("/")).as_of(AsOf::Version(1));
+        let error = kernel.send(admin, listing).await.expect_err("a directory has no versions");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        system.stop().await;
+    });
+}
+
+#[test]
+fn a_file_that_is_written_again_and_again_keeps_what_its_mount_says() {
+    const WRITES: u64 = 1_600;
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let few = MountSpec::new("cas-local").option("history_count", "3");
+        system.kernel.send(&system.admin, SysSetattr::mount(path("/few"), few)).await.expect("it mounts");
+        let mut first = Lsn(0);
+        for n in 1..=WRITES {
+            let lsn = write(&system, "/few/f", &n.to_string()).await;
+            if n == 1 {
+                first = lsn;
+            }
+        }
+        let told = versions(&system, "/few/f", 0).await;
+        assert!(told.len() < 600, "{} versions are kept", told.len());
+        let error = read(&system, "/few/f", AsOf::Version(1)).await.expect_err("it is gone");
+        assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+        let error = read(&system, "/few/f", AsOf::Lsn(first)).await.expect_err("it is gone");
+        assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+        let (version, ..) = told[0];
+        let kept = read(&system, "/few/f", AsOf::Version(version)).await.expect("it is kept");
+        assert_eq!(kept, version.to_string().into_bytes());
+        system.stop().await;
+    });
 }

@@ -67,6 +67,12 @@ struct Step {
     sweep: Sweep,
 }
 
+impl Step {
+    fn goes_on(&mut self, sweep: Sweep) {
+        self.sweep = sweep;
+    }
+}
+
 impl Drop for Step {
     fn drop(&mut self) {
         self.kernel.pruning().give_back(self.tree, std::mem::take(&mut self.sweep));
@@ -79,7 +85,7 @@ pub(crate) fn committed(kernel: &Arc<Kernel>, tree: TreeId) {
         let mut step = Step { kernel: kernel.clone(), tree, sweep: Sweep::default() };
         kernel.env().spawn("history.prune", async move {
             match prune(&step.kernel, tree, sweep).await {
-                Ok(sweep) => step.sweep = sweep,
+                Ok(sweep) => step.goes_on(sweep),
                 Err(why) => tracing::warn!(tree = tree.0, %why, "history is not pruned for now"),
             }
         });

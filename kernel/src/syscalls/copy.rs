@@ -19,6 +19,10 @@ use crate::volume::{Intent, Site, Stop, Volume, store_error};
 impl Admissible for SysCopy {
     two_paths!();
 
+    fn is_of_the_past(&self, which: Which) -> bool {
+        which == Which::First && self.as_of.is_some()
+    }
+
     fn follows(&self, _: Which) -> bool {
         true
     }

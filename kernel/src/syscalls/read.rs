@@ -20,6 +20,10 @@ use crate::volume::{Volume, store_error};
 impl Admissible for SysRead {
     one_path!();
 
+    fn is_of_the_past(&self, _: Which) -> bool {
+        self.as_of.is_some()
+    }
+
     fn follows(&self, _: Which) -> bool {
         true
     }

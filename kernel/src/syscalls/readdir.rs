@@ -25,6 +25,10 @@ const PAGE_MAX: usize = 4_096;
 impl Admissible for SysReaddir {
     one_path!();
 
+    fn is_of_the_past(&self, _: Which) -> bool {
+        self.as_of.is_some()
+    }
+
     fn follows(&self, _: Which) -> bool {
         true
     }

@@ -14,6 +14,10 @@ use crate::kernel::Kernel;
 impl Admissible for SysStat {
     one_path!();
 
+    fn is_of_the_past(&self, _: Which) -> bool {
+        self.as_of.is_some()
+    }
+
     fn follows(&self, _: Which) -> bool {
         self.follow
     }

@@ -256,10 +256,10 @@ impl<'a> RowVolume<'a> {
         if let Some(transaction) = self.within {
             return Ok(transaction.take(self.mount, intent, draft));
         }
+        let keeps = draft.keeps();
         if let Some(scales) = &intent.scales {
             scales.weigh(draft.effect)?;
         }
-        let keeps = draft.keeps();
         let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
