@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use nexus::dispatch::{Interceptor, MountHook, Observer, OpSet, Registration, Resolution, Resolver};
 use nexus::gate::{Decision, Permission, Right};
 use nexus::{
     Caller, Config, ErrorKind, Event, EventKind, EventMask, HookContext, MountContext, MountSpec, Outcome,
     Place, Syscall, VPath, Verdict, blocking,
 };
+use nexus_kernel::locks::{LockOwner, Mode, Scope};
 use parking_lot::Mutex;
 
 type Told = Arc<Mutex<Vec<String>>>;
@@ -283,6 +285,62 @@ fn the_gate_guards_both_ends_filters_listings_and_fails_closed() {
     assert_eq!(mine.read("/private/a").expect("its owner may"), "secret words");
     nx.set_permission(None).expect("it is the administrator");
     assert_eq!(other.read("/private/a").expect("nobody guards it"), "secret words");
+}
+
+#[test]
+fn what_somebody_else_made_meanwhile_is_guarded_too() {
+    let nx = boot();
+    let (mine, other) = (nx.agent("mine").expect("a name"), nx.agent("other").expect("a name"));
+    nx.set_permission(Some(Arc::new(Private))).expect("it is the administrator");
+    let denied = |error: nexus::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+
+    // While a stream comes.
+    nexus::actors::block_on(async {
+        let data = stream::iter(0..2).then(|_| async {
+            let made = mine.as_async().write("/private/streamed", "mine").await;
+            made.map(|_| nexus::Bytes::from_static(b"other"))
+        });
+        let streamed = Box::pin(other.as_async().write_stream("/private/streamed", data)).await;
+        denied(streamed.expect_err("it is private by now"));
+    });
+    assert_eq!(mine.read("/private/streamed").expect("its owner may"), "mine");
+
+    // While a write waits for its turn: who came before it is served before it.
+    let at = path("/private/waited-for");
+    let locks = nx.kernel().expect("it is here").path_locks();
+    let owner = LockOwner { agent: "test".into(), since: nexus::Timestamp(0) };
+    nexus::actors::block_on(async {
+        let held = locks.lock(&at, Mode::Write, Scope::Entry, owner).await;
+        let mut first = Box::pin(mine.as_async().write(&at, "mine"));
+        let mut second = Box::pin(other.as_async().write(&at, "other"));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        drop(held);
+        first.await.expect("anybody may make");
+        denied(second.await.expect_err("it is private by now"));
+    });
+    assert_eq!(mine.read(&at).expect("its owner may"), "mine");
+}
+
+#[test]
+fn a_hook_is_told_how_much_came_as_a_stream() {
+    static STREAMED: Mutex<Vec<Option<u64>>> = Mutex::new(Vec::new());
+    let (nx, told) = (boot(), Told::default());
+    let note = |cx: &mut HookContext| {
+        STREAMED.lock().push(cx.stream);
+        if cx.stream.is_some_and(|size| size > 100) { Verdict::refuse("too much") } else { Verdict::Continue }
+    };
+    nx.register_hook(tells("notes", &told, note)).expect("there is room");
+    let data = |count: usize| (0..count).map(|_| Ok(nexus::Bytes::from_static(b"0123456789")));
+    nx.write("/a", "x").expect("it writes");
+    nx.write_stream("/b", data(7)).expect("it is little");
+    assert_eq!(nx.write_stream("/c", data(11)).expect_err("it is much").kind(), ErrorKind::Refused);
+    assert_eq!(*STREAMED.lock(), [None, Some(70), Some(110)]);
+    // One that breaks off was never a call.
+    told.lock().clear();
+    let broken = || nexus::Error::global(nexus::Op::Write, ErrorKind::Io);
+    nx.write_stream("/d", data(3).chain([Err(broken())])).expect_err("the source broke");
+    assert!(told.lock().is_empty());
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::syscall::Syscall;
 /// A hook that runs before the call may change `call`, also its paths; a rewritten path is resolved, routed and checked
 /// once more, after the hooks. What else it changes is ignored. Hooks that run after it see the outcome and cannot change it.
 ///
+/// Of a write whose content comes as a stream the hooks hear when all of it has come, and is safe, and before anything is changed. They see `stream` in the place of
+/// its bytes; they may refuse it and send it to another path of the same mount, and the call fails when they give it bytes.
+///
 /// A transaction is no call of its own here: hooks see each of its operations as the syscall that it is, one after the other and all with the same `op_id`. Refusing one refuses
 /// all, and the outcome of each is that of the whole. Who weighs is asked once, with the first operation that it wants, about all of them together; observers hear
 /// of each operation, with the same LSN.
@@ -30,6 +33,8 @@ pub struct HookContext {
     /// Where the call's paths led when it was admitted, with links followed as the call follows them; none for a call that was refused before,
     /// and for one that has nowhere to lead, such as a mount.
     pub resolved: Option<Resolved>,
+    /// How many bytes came as a stream for a write, which has none of its own then; none for every other call.
+    pub stream: Option<u64>,
 }
 
 /// Where the paths of a call lead.
@@ -48,7 +53,14 @@ pub struct Resolved {
 impl HookContext {
     /// The context of `call`, made by `caller`.
     pub fn new(caller: Arc<Caller>, op_id: Option<OpId>, call: Syscall) -> Self {
-        Self { caller, op_id, call, resolved: None }
+        Self { caller, op_id, call, resolved: None, stream: None }
+    }
+
+    /// The same, of a write for which so many bytes came as a stream.
+    #[must_use]
+    pub fn streamed(mut self, bytes: Option<u64>) -> Self {
+        self.stream = bytes;
+        self
     }
 }
 

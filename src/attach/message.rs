@@ -176,15 +176,15 @@ pub(crate) enum Request {
     Stream(Streaming),
 }
 
-/// What is asked about a stream, which the owner's process has. Streams are numbered by connection.
+/// What is asked about a stream, which the owner's process has. The client numbers its streams: so it can also close one of which it never heard whether it was opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Streaming {
     /// Opens content; gives [`Given::Opened`].
-    Open(SysRead),
-    /// The next bytes; gives [`Given::Piece`].
-    Next(u64),
+    Open(u64, SysRead),
+    /// The bytes from this place in the stream on; gives [`Given::Piece`]. Asked again for the same place, it gives the same.
+    Next(u64, u64),
     /// Begins a write; gives [`Given::Opened`].
-    Begin(SysWrite),
+    Begin(u64, SysWrite),
     /// Bytes for a write. They travel in the body.
     Piece(u64, Bytes),
     /// All bytes have come: commits the write.
@@ -205,8 +205,8 @@ pub(crate) struct Reply {
 pub(crate) enum Given {
     Answer(Answer),
     Access(bool),
-    /// A stream has this number; one that is read is of this file.
-    Opened(u64, Option<Arc<FileMetadata>>),
+    /// A stream is open; one that is read is of this file.
+    Opened(Option<Arc<FileMetadata>>),
     /// Bytes, which travel in the body, and whether they are the last.
     Piece(Bytes, bool),
 }
@@ -421,7 +421,7 @@ mod tests {
         assert!(parcel.body_length() == 500 && parcel.head.len() < 20);
         assert_eq!(Call::unpack(arrived(parcel)).expect("it can be read").request, request);
         check_reply(Ok(Given::Piece(vec![2; 300].into(), true)));
-        check_reply(Ok(Given::Opened(7, None)));
+        check_reply(Ok(Given::Opened(None)));
     }
 
     fn check_reply(result: Result<Given, Error>) {

@@ -459,7 +459,7 @@ fn serve(
     let op = match &request {
         Request::Syscall(call) => call.op(),
         Request::Access { .. } => Op::Access,
-        Request::Stream(Streaming::Open(_) | Streaming::Next(_) | Streaming::Close(_)) => Op::Read,
+        Request::Stream(Streaming::Open(..) | Streaming::Next(..) | Streaming::Close(_)) => Op::Read,
         Request::Stream(_) => Op::Write,
     };
     let serving = AssertUnwindSafe(execute(kernel, caller, request, streams)).catch_unwind();

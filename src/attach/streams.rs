@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
 use nexus_kernel::{ContentReader, Kernel};
 use nexus_messages::syscall::{SysRead, SysWrite, Written};
-use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result};
+use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result, VPath};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,8 +37,51 @@ struct Inside {
 }
 
 enum Open {
-    Reader(ContentReader),
+    /// It is being opened, and has its place.
+    Coming,
+    Reader(Arc<tokio::sync::Mutex<Reading>>),
     Writer(Writer),
+}
+
+/// A stream that is read. Nothing of it is lost with a call that is given up.
+struct Reading {
+    reader: ContentReader,
+    /// Where in the stream the piece begins that was asked for last.
+    start: u64,
+    piece: Bytes,
+    /// What there is of a piece that is not whole yet.
+    part: BytesMut,
+    is_whole: bool,
+    /// Whether nothing comes after it.
+    is_last: bool,
+}
+
+impl Reading {
+    fn new(reader: ContentReader) -> Self {
+        Self { reader, start: 0, piece: Bytes::new(), part: BytesMut::new(), is_whole: false, is_last: false }
+    }
+
+    /// The piece that begins at `offset`: the next one, or once more the one before it.
+    async fn piece_at(&mut self, offset: u64) -> Result<(Bytes, bool)> {
+        if self.is_whole && !self.is_last && offset == self.start + self.piece.len() as u64 {
+            (self.start, self.is_whole) = (offset, false);
+        }
+        if offset != self.start {
+            let error = Error::new(Op::Read, &self.reader.metadata().path, ErrorKind::InvalidArgument);
+            return Err(error.because(format!("no piece of the stream begins at {offset}")));
+        }
+        while !self.is_whole {
+            match self.reader.next().await {
+                Some(data) => self.part.extend_from_slice(&data?),
+                None => self.is_last = true,
+            }
+            self.is_whole = self.is_last || self.part.len() >= PIECE_MAX;
+            if self.is_whole {
+                self.piece = std::mem::take(&mut self.part).freeze();
+            }
+        }
+        Ok((self.piece.clone(), self.is_last))
+    }
 }
 
 struct Writer {
@@ -60,25 +103,31 @@ impl Streams {
         call: Streaming,
     ) -> Result<Given> {
         match call {
-            Streaming::Open(call) => {
-                let number = self.number(kernel, Op::Read)?;
+            Streaming::Open(number, call) => {
+                let place = self.place(number, Op::Read)?;
                 let reader = kernel.open_stream(caller, call).await?;
                 let metadata = reader.metadata().clone();
-                self.put(number, Open::Reader(reader));
-                Ok(Given::Opened(number, Some(metadata)))
+                place.fill(Open::Reader(Arc::new(tokio::sync::Mutex::new(Reading::new(reader)))));
+                Ok(Given::Opened(Some(metadata)))
             }
-            Streaming::Next(number) => {
-                let Some(Open::Reader(mut reader)) = self.take(number) else { return Err(gone(Op::Read)) };
-                let (data, last) = gather(&mut reader).await?;
-                if !last {
-                    self.put(number, Open::Reader(reader));
+            Streaming::Next(number, offset) => {
+                let reading = match self.0.open.lock().get(&number) {
+                    Some(Open::Reader(reading)) => reading.clone(),
+                    _ => return Err(gone(Op::Read)),
+                };
+                let piece = reading.lock().await.piece_at(offset).await;
+                if piece.is_err() {
+                    self.take(number);
                 }
-                Ok(Given::Piece(data, last))
+                piece.map(|(data, is_last)| Given::Piece(data, is_last))
             }
-            Streaming::Begin(call) => {
-                let number = self.number(kernel, Op::Write)?;
-                self.put(number, Open::Writer(begin(kernel, caller, call)));
-                Ok(Given::Opened(number, None))
+            Streaming::Begin(number, call) => {
+                self.place(number, Op::Write)?.fill(Open::Writer(begin(kernel, caller, call)));
+                Ok(Given::Opened(None))
+            }
+            Streaming::Piece(_, data) if data.len() > PIECE_MAX => {
+                let error = Error::global(Op::Write, ErrorKind::TooLarge);
+                Err(error.because(format!("a piece of {} bytes, where {PIECE_MAX} travel", data.len())))
             }
             Streaming::Piece(number, data) => {
                 let Some(Open::Writer(writer)) = self.take(number) else { return Err(gone(Op::Write)) };
@@ -105,20 +154,19 @@ impl Streams {
         }
     }
 
-    /// The number of another stream. Never one that another connection may know: a client that comes back after its owner's restart must not meet
-    /// somebody else's stream under the number of its own.
-    fn number(&self, kernel: &Kernel, op: Op) -> Result<u64> {
-        let open = self.0.open.lock();
+    /// A place for another stream, free again when it is not filled.
+    fn place(&self, number: u64, op: Op) -> Result<Opening<'_>> {
+        let mut open = self.0.open.lock();
         if open.len() >= STREAMS_MAX {
             let error = Error::global(op, ErrorKind::Busy);
             return Err(error.because(format!("this client has {STREAMS_MAX} streams open")));
         }
-        loop {
-            let number = kernel.env().random();
-            if !open.contains_key(&number) {
-                return Ok(number);
-            }
+        if open.contains_key(&number) {
+            let error = Error::global(op, ErrorKind::InvalidArgument);
+            return Err(error.because("two streams have one number"));
         }
+        open.insert(number, Open::Coming);
+        Ok(Opening { streams: self, number, is_filled: false })
     }
 
     /// Takes the stream while a call uses it. One whose call fails, or is given up, is not put back.
@@ -131,21 +179,34 @@ impl Streams {
     }
 }
 
+/// The place of a stream that is being opened.
+struct Opening<'a> {
+    streams: &'a Streams,
+    number: u64,
+    is_filled: bool,
+}
+
+impl Opening<'_> {
+    fn fill(mut self, stream: Open) {
+        self.is_filled = true;
+        // Closed meanwhile, it is not opened.
+        if let Some(place) = self.streams.0.open.lock().get_mut(&self.number) {
+            *place = stream;
+        }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.is_filled {
+            self.streams.take(self.number);
+        }
+    }
+}
+
 /// A stream that is not there: it failed before, or its connection was another.
 fn gone(op: Op) -> Error {
     Error::global(op, ErrorKind::Down).because("the stream has ended")
-}
-
-/// The next bytes, as many as travel at once, and whether they are the last.
-async fn gather(reader: &mut ContentReader) -> Result<(Bytes, bool)> {
-    let mut data = BytesMut::new();
-    while data.len() < PIECE_MAX {
-        match reader.next().await {
-            Some(piece) => data.extend_from_slice(&piece?),
-            None => return Ok((data.freeze(), true)),
-        }
-    }
-    Ok((data.freeze(), false))
 }
 
 /// Starts a write whose pieces are to come.
@@ -175,21 +236,20 @@ fn begin(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysWrite) -> Writer {
 
 /// The client's end of a stream that is read.
 pub(crate) struct RemoteReader {
-    remote: Arc<Remote>,
-    caller: Arc<Caller>,
+    stream: Numbered,
     metadata: Arc<FileMetadata>,
-    /// None at its end.
-    number: Option<u64>,
+    /// How much has come.
+    offset: u64,
 }
 
 impl RemoteReader {
     pub(crate) async fn open(remote: &Arc<Remote>, caller: &Arc<Caller>, call: SysRead) -> Result<Self> {
         let path = call.path.clone();
-        match remote.stream(caller, Streaming::Open(call), Op::Read, &path, false).await? {
-            Given::Opened(number, Some(metadata)) => {
-                Ok(Self { remote: remote.clone(), caller: caller.clone(), metadata, number: Some(number) })
-            }
-            _ => Err(Error::new(Op::Read, &path, ErrorKind::Io).because("the reply is that of another call")),
+        let stream = Numbered::new(remote, caller, Op::Read, &path);
+        match stream.ask(|number| Streaming::Open(number, call), false).await {
+            Ok(Given::Opened(Some(metadata))) => Ok(Self { stream, metadata, offset: 0 }),
+            Ok(_) => Err(stream.unexpected()),
+            Err(error) => Err(error),
         }
     }
 
@@ -197,61 +257,78 @@ impl RemoteReader {
         &self.metadata
     }
 
+    /// The next piece. One that is dropped before it came comes with the next call.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes>> {
-        let number = self.number?;
-        let path = &self.metadata.path;
-        let next = self.remote.stream(&self.caller, Streaming::Next(number), Op::Read, path, false).await;
-        match next {
+        if self.stream.is_over {
+            return None;
+        }
+        let offset = self.offset;
+        let next = match self.stream.ask(|number| Streaming::Next(number, offset), false).await {
             Ok(Given::Piece(data, last)) => {
+                self.offset += data.len() as u64;
                 if last {
-                    self.number = None;
+                    self.stream.close();
                 }
-                (!data.is_empty()).then_some(Ok(data))
+                return (!data.is_empty()).then_some(Ok(data));
             }
-            Ok(_) => {
-                self.number = None;
-                let error = Error::new(Op::Read, path, ErrorKind::Io);
-                Some(Err(error.because("the reply is that of another call")))
-            }
-            Err(error) => {
-                self.number = None;
-                Some(Err(error))
-            }
-        }
+            Ok(_) => self.stream.unexpected(),
+            Err(error) => error,
+        };
+        self.stream.close();
+        Some(Err(next))
     }
 }
 
-impl Drop for RemoteReader {
-    fn drop(&mut self) {
-        if let Some(number) = self.number.take() {
-            close(&self.remote, &self.caller, number, Op::Read, &self.metadata.path);
+/// A stream by the number that this end gave it. The other end has it until it is told that it is not used any more: also when it was given up before this
+/// end heard that it is open.
+struct Numbered {
+    remote: Arc<Remote>,
+    caller: Arc<Caller>,
+    op: Op,
+    path: VPath,
+    number: u64,
+    is_over: bool,
+}
+
+impl Numbered {
+    /// Another stream. Its number is drawn: a client that comes back after its owner's restart must not meet one under the number of an older one.
+    fn new(remote: &Arc<Remote>, caller: &Arc<Caller>, op: Op, path: &VPath) -> Self {
+        let number = remote.env().random();
+        Self {
+            remote: remote.clone(),
+            caller: caller.clone(),
+            op,
+            path: path.clone(),
+            number,
+            is_over: false,
         }
+    }
+
+    async fn ask(&self, call: impl FnOnce(u64) -> Streaming, changes: bool) -> Result<Given> {
+        self.remote.stream(&self.caller, call(self.number), self.op, &self.path, changes).await
+    }
+
+    fn unexpected(&self) -> Error {
+        Error::new(self.op, &self.path, ErrorKind::Io).because("the reply is that of another call")
+    }
+
+    /// Tells the owner that the stream is not used any more.
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let (remote, caller, path) = (self.remote.clone(), self.caller.clone(), self.path.clone());
+        let (number, op) = (self.number, self.op);
+        self.remote.env().spawn("attach.close", async move {
+            // A connection that is lost has taken the stream along.
+            let _ = remote.stream(&caller, Streaming::Close(number), op, &path, false).await;
+        });
     }
 }
 
-/// Tells the owner that a stream is not used any more.
-fn close(remote: &Arc<Remote>, caller: &Arc<Caller>, number: u64, op: Op, path: &nexus_messages::VPath) {
-    let (remote, caller, path) = (remote.clone(), caller.clone(), path.clone());
-    let env = remote.env().clone();
-    env.spawn("attach.close", async move {
-        // A connection that is lost has taken the stream along.
-        let _ = remote.stream(&caller, Streaming::Close(number), op, &path, false).await;
-    });
-}
-
-/// A stream that is being written; given up when it is dropped.
-struct Writing<'a> {
-    remote: &'a Arc<Remote>,
-    caller: &'a Arc<Caller>,
-    path: &'a nexus_messages::VPath,
-    number: Option<u64>,
-}
-
-impl Drop for Writing<'_> {
+impl Drop for Numbered {
     fn drop(&mut self) {
-        if let Some(number) = self.number.take() {
-            close(self.remote, self.caller, number, Op::Write, self.path);
-        }
+        self.close();
     }
 }
 
@@ -263,11 +340,12 @@ impl Remote {
         data: impl Stream<Item = Result<Bytes>> + Send,
     ) -> Result<Written> {
         let path = call.path.clone();
-        let wrong =
-            || Error::new(Op::Write, &path, ErrorKind::Io).because("the reply is that of another call");
-        let begun = self.stream(caller, Streaming::Begin(call), Op::Write, &path, false).await?;
-        let Given::Opened(number, _) = begun else { return Err(wrong()) };
-        let mut writing = Writing { remote: self, caller, path: &path, number: Some(number) };
+        let mut stream = Numbered::new(self, caller, Op::Write, &path);
+        match stream.ask(|number| Streaming::Begin(number, call), false).await {
+            Ok(Given::Opened(_)) => {}
+            Ok(_) => return Err(stream.unexpected()),
+            Err(error) => return Err(error),
+        }
         let mut data = pin!(data);
         let mut held = BytesMut::new();
         loop {
@@ -278,18 +356,19 @@ impl Remote {
                 let room = PIECE_MAX - held.len();
                 held.extend_from_slice(&piece.split_to(piece.len().min(room)));
                 if held.len() == PIECE_MAX || is_last {
-                    let sent = Streaming::Piece(number, held.split().freeze());
-                    self.stream(caller, sent, Op::Write, &path, false).await?;
+                    let sent = held.split().freeze();
+                    stream.ask(|number| Streaming::Piece(number, sent), false).await?;
                 }
             }
             if is_last {
                 break;
             }
         }
-        writing.number = None;
-        match self.stream(caller, Streaming::Finish(number), Op::Write, &path, true).await? {
+        // From here on it ends by itself.
+        stream.is_over = true;
+        match stream.ask(Streaming::Finish, true).await? {
             Given::Answer(nexus_messages::syscall::Answer::Write(written)) => Ok(written),
-            _ => Err(wrong().outcome_unknown()),
+            _ => Err(stream.unexpected().outcome_unknown()),
         }
     }
 }

@@ -3,8 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus::{Config, Env, ErrorKind, MountSpec, MountState, Nexus};
+use futures_util::stream::{self, StreamExt};
+use nexus::hal::{
+    Addressing, ContentStore, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreFuture,
+};
+use nexus::{ByteRange, Bytes, Config, ContentId, Env, ErrorKind, MountSpec, MountState, Nexus};
+use nexus_drivers::cas::Cas;
 use nexus_drivers::faults::{Fault, Faults, FaultyFactory, Where};
+use nexus_drivers::memory::MemoryTransport;
 
 /// Calls of one run.
 const CALLS: usize = 60;
@@ -96,6 +102,117 @@ fn whatever_the_faults_each_call_ends_typed_and_in_time_and_the_mount_comes_back
     for seed in 0..12 {
         run(seed);
     }
+}
+
+/// Content in memory, behind a line: a call takes two steps, and each its time.
+#[derive(Debug, Clone)]
+struct Slow {
+    content: Arc<Cas<MemoryTransport>>,
+    env: Env,
+}
+
+impl Slow {
+    async fn steps(&self) {
+        for _ in 0..2 {
+            self.env.sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl DriverFactory for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        &[]
+    }
+
+    fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        let store: Arc<dyn ObjectStore> = Arc::new(self.clone());
+        Box::pin(std::future::ready(Ok(store)))
+    }
+}
+
+impl ObjectStore for Slow {
+    fn addressing(&self) -> Addressing<'_> {
+        Addressing::Content(self)
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl ContentStore for Slow {
+    fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.steps().await;
+            self.content.write(id, data).await
+        })
+    }
+
+    fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move {
+            self.steps().await;
+            self.content.read(id, range).await
+        })
+    }
+
+    fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
+        self.content.contains(id)
+    }
+
+    fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
+        self.content.delete(id)
+    }
+}
+
+/// Content of which no chunk is like another.
+fn unlike(pieces: u64) -> impl Iterator<Item = Bytes> {
+    (0..pieces).map(|piece| {
+        let mut state = (piece + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let word = std::iter::from_fn(move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            Some(state.to_le_bytes())
+        });
+        word.take(1 << 17).flatten().collect::<Vec<_>>().into()
+    })
+}
+
+#[test]
+fn whose_other_end_is_silent_for_long_is_no_failure_of_the_driver() {
+    let (env, simulation) = Env::seeded(5);
+    let world = env.clone();
+    simulation.block_on(async move {
+        let slow = Slow { content: Arc::new(Cas::new(MemoryTransport::new())), env: world.clone() };
+        let config = Config::in_memory().env(world.clone()).driver(Arc::new(slow));
+        let config = config.root(MountSpec::new("slow")).content_cache_bytes(0);
+        let nx = nexus::connect(config).await.expect("it boots");
+        let silent = world.clone();
+        let data = stream::iter(unlike(9).enumerate()).then(move |(n, piece)| {
+            let silent = silent.clone();
+            async move {
+                if n % 3 == 2 {
+                    silent.sleep(3 * DEADLINE).await;
+                }
+                Ok(piece)
+            }
+        });
+        nx.write_stream("/f", data).await.expect("the driver did nothing wrong");
+        let mut reader = nx.stream("/f").await.expect("it opens");
+        let mut come = Vec::new();
+        while let Some(piece) = reader.next().await {
+            come.extend_from_slice(&piece.expect("the driver did nothing wrong"));
+            if come.len() % 5 == 0 {
+                world.sleep(3 * DEADLINE).await;
+            }
+        }
+        assert!(come == unlike(9).collect::<Vec<_>>().concat());
+        nx.shutdown().await.expect("it stops");
+    });
 }
 
 #[test]

@@ -172,3 +172,136 @@ fn a_client_that_goes_away_commits_nothing() {
     let nx = nexus::blocking::connect(folder.path()).unwrap();
     assert!(!nx.exists("/f").unwrap());
 }
+
+/// Two days ago: no stream takes so long.
+const LONG_AGO: std::time::Duration = std::time::Duration::from_secs(2 * 24 * 60 * 60);
+
+#[test]
+fn what_a_killed_process_left_of_a_stream_is_seen_by_nobody_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = nexus::blocking::connect(Config::in_memory()).unwrap();
+    nx.mount("/files", MountSpec::new("path-local").option("folder", folder.path().display().to_string()))
+        .unwrap();
+    let below = folder.path().join("d");
+    std::fs::create_dir(&below).unwrap();
+    let leave = |name: &str, age| {
+        let file = std::fs::File::create(below.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+    };
+    leave(".nexus-stream-dead", LONG_AGO);
+    leave(".nexus-stream-alive", std::time::Duration::ZERO);
+    assert!(nx.readdir("/files/d").unwrap().is_empty());
+    assert!(!nx.exists("/files/d/.nexus-stream-dead").unwrap());
+    for refused in [
+        nx.write("/files/d/.nexus-stream-mine", "x").unwrap_err(),
+        nx.unlink("/files/d/.nexus-stream-dead").unwrap_err(),
+        nx.rename("/files/d", "/files/.nexus-stream-d").unwrap_err(),
+    ] {
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    }
+    // One that is on its way is in the way; one that is not goes.
+    assert_eq!(nx.rmdir("/files/d").unwrap_err().kind(), ErrorKind::NotEmpty);
+    let names = || {
+        let entries = std::fs::read_dir(&below).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), [".nexus-stream-alive"]);
+    leave(".nexus-stream-dead", LONG_AGO);
+    nx.write_stream("/files/d/f", pieces(&noise(2, 9 * MIB), MIB)).unwrap();
+    assert_eq!(names(), [".nexus-stream-alive", "f"]);
+}
+
+#[test]
+fn a_stream_of_single_bytes_becomes_what_it_says() {
+    everywhere(|nx, below| {
+        let at = format!("{below}/bytes");
+        let content = noise(5, 70_000);
+        // Small ones, one that is not, and small ones again.
+        let (small, rest) = content.split_at(66_000);
+        let (large, last) = rest.split_at(3_900);
+        let all: Vec<_> = pieces(small, 1)
+            .chain(pieces(large, 5_000))
+            .chain(pieces(small, 9_000))
+            .chain(pieces(last, 1))
+            .collect();
+        nx.write_stream(&at, all).unwrap();
+        assert!(nx.read(&at).unwrap() == [small, large, small, last].concat(), "{at}");
+    });
+}
+
+/// An attached client, and a file of several pieces that it may read.
+fn attached() -> (tempfile::TempDir, Nexus, Nexus, Vec<u8>) {
+    let folder = tempfile::tempdir().expect("it is done");
+    let nx = nexus::blocking::connect(Config::new(folder.path()).serve(Serving::administrator()))
+        .expect("it is done");
+    let content = noise(4, 9 * MIB);
+    nx.write("/f", content.clone()).expect("it is done");
+    let attached = attach(folder.path()).expect("it is done");
+    (folder, nx, attached, content)
+}
+
+#[test]
+fn a_piece_whose_call_was_given_up_comes_with_the_next_one() {
+    let (_folder, _nx, attached, content) = attached();
+    nexus::actors::block_on(async {
+        for patience in [0, 1, 10, 100, 1_000, 10_000] {
+            let mut stream = attached.as_async().stream("/f").await.unwrap();
+            let mut all = Vec::new();
+            loop {
+                let mut come = None;
+                {
+                    let mut next = std::pin::pin!(stream.next());
+                    for _ in 0..patience {
+                        if let std::task::Poll::Ready(piece) = futures_util::poll!(next.as_mut()) {
+                            come = Some(piece);
+                            break;
+                        }
+                        std::thread::yield_now();
+                    }
+                }
+                let come = match come {
+                    Some(come) => come,
+                    None => stream.next().await,
+                };
+                let Some(piece) = come else { break };
+                all.extend_from_slice(&piece.unwrap());
+            }
+            assert!(all == content, "given up after {patience} looks");
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_was_given_up_before_it_was_open_takes_no_place() {
+    let (_folder, _nx, attached, _) = attached();
+    let nx = attached.as_async();
+    nexus::actors::block_on(async {
+        for round in 0..600 {
+            let mut opening = std::pin::pin!(nx.stream("/f"));
+            let mut beginning = std::pin::pin!(nx.write_stream("/new", futures_util::stream::pending()));
+            for _ in 0..round % 60 {
+                let _ = futures_util::poll!(beginning.as_mut());
+                if futures_util::poll!(opening.as_mut()).is_ready() {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        // What was given up is closed behind the calls that were made since.
+        let mut opened = nx.stream("/f").await;
+        for _ in 0..100_000 {
+            if opened.is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+            opened = nx.stream("/f").await;
+        }
+        let mut all: Vec<_> = vec![opened.unwrap()];
+        while all.len() < 60 {
+            all.push(nx.stream("/f").await.unwrap());
+        }
+    });
+}

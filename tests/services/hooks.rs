@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use nexus::actors::{Behaviour, LocalBoxFuture, Start};
 use nexus::dispatch::OpSet;
 use nexus::service::{Declaration, Service, ServiceHook, Setup};
-use nexus::{Config, ErrorKind, Executed, ExitReason, Nexus, SwapOptions, Verdict};
+use nexus::{Bytes, Config, ErrorKind, Executed, ExitReason, Nexus, SwapOptions, Verdict};
 use nexus_kernel::locks::{LockOwner, Mode, Scope};
 
 use crate::counter::SOON;
@@ -255,6 +256,49 @@ async fn callers_of_a_mailed_hook_wait_for_an_exclusive_swap_and_none_fails() {
         task.await.unwrap();
     }
     assert!(mailed.call(Seen, SOON).await.is_ok());
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_takes_its_time_holds_up_no_exclusive_swap() {
+    let nx = booted().await;
+    let config = |open| MailedConfig { open, answer: Answer::Yes };
+    let mailed = nx.register::<Mailed>("mailed", config(false)).await.unwrap();
+    let swapper = nx.clone();
+    let data = stream::iter(0..3).then(move |piece| {
+        let nx = swapper.clone();
+        async move {
+            if piece == 1 {
+                let options = SwapOptions::new().probation(Duration::ZERO);
+                nx.swap_with::<Mailed>("mailed", config(true), options).await?;
+            }
+            Ok(Bytes::from_static(b"x"))
+        }
+    });
+    nx.write_stream("/f", data).await.unwrap();
+    assert_eq!(nx.read("/f").await.unwrap(), "xxx");
+    assert_eq!(
+        mailed.call(Seen, SOON).await.unwrap(),
+        (1, 1),
+        "by the version that serves when all has come"
+    );
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_sends_a_stream_elsewhere_and_gives_it_no_bytes() {
+    let nx = booted().await;
+    let config = |answer| MailedConfig { open: false, answer };
+    nx.register::<Mailed>("mailed", config(Answer::Elsewhere)).await.unwrap();
+    let data = || stream::iter(["one ", "two"].map(|piece| Ok(Bytes::from(piece))));
+    let written = nx.write_stream("/b", data()).await.unwrap();
+    assert_eq!(written.metadata.path.as_str(), "/elsewhere");
+    assert!(nx.read("/elsewhere").await.unwrap() == "one two" && !nx.exists("/b").await.unwrap());
+    nx.swap::<Mailed>("mailed", config(Answer::Bytes)).await.unwrap();
+    let refused = nx.write_stream("/c", data()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    assert!(refused.to_string().contains("gave bytes to a write"), "{refused}");
+    assert!(!nx.exists("/c").await.unwrap());
     nx.shutdown().await.unwrap();
 }
 

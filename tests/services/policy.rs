@@ -105,6 +105,8 @@ pub(crate) enum Answer {
     Panic,
     /// Sends writes elsewhere.
     Elsewhere,
+    /// Gives writes other bytes.
+    Bytes,
 }
 
 /// How many calls were seen, and how many completed.
@@ -149,6 +151,13 @@ impl Handle<Intercept> for Mailed {
             Answer::No => Reply::Now(m.refuse("the service says no")),
             Answer::Never => Reply::later(std::future::pending()),
             Answer::Panic => panic!("the service breaks"),
+            Answer::Bytes => {
+                let mut answer = m.go_on();
+                if let nexus::Syscall::Write(write) = &mut answer.call {
+                    write.data = vec!["other".into()];
+                }
+                Reply::Now(answer)
+            }
             Answer::Elsewhere => {
                 let mut answer = m.go_on();
                 if let nexus::Syscall::Write(write) = &mut answer.call {

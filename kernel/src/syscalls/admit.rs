@@ -124,9 +124,20 @@ pub(crate) async fn admit<S: Admissible>(
     call: S,
     op_id: Option<OpId>,
 ) -> Result<Admitted<S>> {
+    admit_streamed(kernel, caller, call, op_id, None).await
+}
+
+/// As [`admit`], for a write that so many bytes have come for as a stream.
+pub(super) async fn admit_streamed<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: S,
+    op_id: Option<OpId>,
+    stream: Option<u64>,
+) -> Result<Admitted<S>> {
     let wants = wants::<S>(kernel);
     if wants.any() {
-        return Box::pin(admit_hooked(kernel, caller, call, op_id, wants)).await;
+        return Box::pin(admit_hooked(kernel, caller, call, (op_id, stream), wants)).await;
     }
     let (first, second) = pass(kernel, caller, &call).await?;
     Ok(Admitted { call, first, second, hooked: Hooked(None) })
@@ -152,7 +163,7 @@ async fn admit_hooked<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     mut call: S,
-    op_id: Option<OpId>,
+    (op_id, stream): (Option<OpId>, Option<u64>),
     wants: Wants,
 ) -> Result<Admitted<S>> {
     let entered = kernel.dispatch().enter(caller, wants).await;
@@ -164,7 +175,7 @@ async fn admit_hooked<S: Admissible>(
         let (first, second) = passed?;
         return Ok(Admitted { call, first, second, hooked });
     }
-    hooked.show(HookContext::new(caller.clone(), op_id, call.clone().into()));
+    hooked.show(HookContext::new(caller.clone(), op_id, call.clone().into()).streamed(stream));
     let admitted = match passed {
         Ok(located) => intercept(kernel, caller, call, When::Now, rewritten, located, &mut hooked).await,
         Err(error) => Err(error),

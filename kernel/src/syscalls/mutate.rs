@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp};
 
-use super::admit::{Admissible, Admitted, admit, pass};
+use super::admit::{Admissible, Admitted, Which, admit_streamed, allow, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
+use crate::hal::StoreError;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::owned::{Owned, Ownership};
 use crate::registry::is_service_path;
 use crate::sys;
-use crate::volume::{Intent, Site, Stop, store_error};
+use crate::volume::{Intent, Site, Staged, Stop, Volume, store_error};
 
 /// How long a call waits for the locks of its paths.
 pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -55,15 +56,10 @@ pub(crate) async fn mutate<M: Mutation>(
     carry_out(kernel, intent, admitted).await
 }
 
-/// Takes a mutation up to the path lock.
-pub(crate) async fn begin<M: Mutation>(
-    kernel: &Arc<Kernel>,
-    caller: &Arc<Caller>,
-    call: M,
-) -> Result<(Intent, Admitted<M>)> {
-    call.validate()?;
+/// What is meant by `call`, before anything happens.
+pub(super) fn intent<M: Mutation>(kernel: &Kernel, caller: &Arc<Caller>, call: &M) -> Intent {
     let client = call.op_id();
-    let mut intent = Intent {
+    Intent {
         caller: caller.clone(),
         op: M::OP,
         op_id: client.unwrap_or_else(|| kernel.new_op_id()),
@@ -72,8 +68,28 @@ pub(crate) async fn begin<M: Mutation>(
         scales: None,
         staged: None,
         within: None,
-    };
-    let admitted = admit(kernel, caller, call, Some(intent.op_id)).await?;
+    }
+}
+
+/// Takes a mutation up to the path lock.
+pub(crate) async fn begin<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: M,
+) -> Result<(Intent, Admitted<M>)> {
+    call.validate()?;
+    let intent = intent(kernel, caller, &call);
+    begin_as(kernel, intent, call).await
+}
+
+/// As [`begin`], for a call of which is known what is meant.
+pub(super) async fn begin_as<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    mut intent: Intent,
+    call: M,
+) -> Result<(Intent, Admitted<M>)> {
+    let (caller, stream) = (intent.caller.clone(), intent.staged.as_ref().map(Staged::size));
+    let admitted = admit_streamed(kernel, &caller, call, Some(intent.op_id), stream).await?;
     intent.scales = admitted.scales();
     Ok((intent, admitted))
 }
@@ -159,7 +175,13 @@ async fn attempt<M: Mutation>(
             return done.map(Done::Before);
         }
         let stopped = if are_served(kernel, intent, admitted) {
-            match M::run(kernel, intent, admitted).await {
+            let run = async {
+                if kernel.gate().is_guarded() {
+                    look_again(kernel, intent, admitted).await?;
+                }
+                M::run(kernel, intent, admitted).await
+            };
+            match run.await {
                 Ok(done) => return Ok(Done::Now(done)),
                 Err(stopped) => stopped,
             }
@@ -216,4 +238,53 @@ pub(super) fn writable(intent: &Intent, site: &Site) -> Result<()> {
 fn are_served<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> bool {
     let sites = [Some(&admitted.first.site), admitted.second.as_ref().map(|second| &second.site)];
     sites.into_iter().flatten().all(|site| is_served(kernel, &intent.caller.zone, site))
+}
+
+/// Looks under the lock at what a call finds, and asks the gate about what it was not asked about when the call was admitted: somebody else's file, say, that came
+/// into being since.
+pub(super) async fn look_again<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    intent: &Intent,
+    admitted: &mut Admitted<S>,
+) -> Result<(), Stop> {
+    for which in [Which::First, Which::Second] {
+        let located = match which {
+            Which::First => Some(&admitted.first),
+            Which::Second => admitted.second.as_ref(),
+        };
+        let Some(located) = located.cloned() else { continue };
+        let site = &located.site;
+        let found = match Volume::to_change(kernel, site, intent) {
+            Volume::Rows(volume) => volume.find(site),
+            Volume::Paths(volume) => volume.find(site).await,
+            Volume::Sys(_) => continue,
+        };
+        let node = match found {
+            Ok(node) => node,
+            // Whoever does it says what is wrong.
+            Err(StoreError::NotADirectory { .. }) => continue,
+            Err(error) => return Err(store_error(intent.op, &site.path, &error).into()),
+        };
+        // A directory that is there because of a mount below it has no row.
+        if node.is_none() && kernel.has_mounts_below(&site.mount.zone, &site.path) {
+            continue;
+        }
+        let now = Located { node, ..located.clone() };
+        let owner = |located: &Located| located.node.as_ref().map(|node| node.metadata.owner.clone());
+        if !now.is_same(&located) || owner(&now) != owner(&located) {
+            let right = admitted.call.right(which, now.node.is_some());
+            let asked = allow(kernel, &intent.caller, intent.op, right, &now);
+            // The paths are locked meanwhile: a provider that does not answer must not hold them for good.
+            let Ok(answer) = kernel.env().timeout(LOCK_WAIT_MAX, asked).await else {
+                let error = Error::new(intent.op, &site.path, ErrorKind::PermissionDenied);
+                return Err(error.because(format!("no answer within {LOCK_WAIT_MAX:?}")).into());
+            };
+            answer?;
+        }
+        match which {
+            Which::First => admitted.first = now,
+            Which::Second => admitted.second = Some(now),
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Content that is larger than memory: the syscalls `SysRead` and `SysWrite`, with their bytes one after the other.
 //!
-//! A read passes resolvers, gate and hooks once, when it is opened. A write goes the way of every write, and its bytes come between the
-//! hooks that run before it and the path lock: a slow writer holds up nobody, and what is there is checked when all bytes are safe.
+//! A read passes resolvers, gate and hooks once, when it is opened. A write passes the gate before its first byte, and goes the way of every write when all its
+//! bytes are safe: a slow writer holds up nobody, not even a swap of a service with hooks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use futures_util::{Stream, StreamExt};
 use nexus_messages::syscall::{Extent, Place, ReadData, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
-use super::admit::admit;
-use super::mutate::{begin, carry_out, writable};
+use super::admit::{Admissible, admit, pass, resolve};
+use super::locate::Located;
+use super::mutate::{begin_as, carry_out, intent, writable};
 use super::past::then;
 use crate::kernel::Kernel;
-use crate::volume::{Intake, Source, Stop};
+use crate::volume::{Intake, Intent, Site, Source, Staged, Stop};
 
 /// A part of a file's content, piece by piece; see [`Kernel::open_stream`].
 pub struct ContentReader {
@@ -66,11 +67,11 @@ impl Kernel {
     /// but a few chunks. The path is locked, and what the call expects to find is looked at, once all bytes are safe. A stream that ends with an
     /// error, or whose future is dropped before, changes nothing.
     ///
-    /// Hooks see the call without its bytes.
+    /// Hooks see the call when all has come, without its bytes but with their number. They may send it to another path of the same mount.
     ///
     /// # Errors
     /// As [`SysWrite`]; the error that comes from `data`; `EINVAL` for a call with bytes, `EOPNOTSUPP` for one that does not replace the whole content;
-    /// `EBUSY` when another mount was attached over the path meanwhile.
+    /// `EBUSY` when the path leads to another mount by then; `EACCES` when a hook gave the call bytes.
     pub async fn write_stream<S>(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
@@ -129,33 +130,55 @@ async fn write(
         let error = Error::new(SysWrite::OP, &call.path, ErrorKind::NotSupported);
         return Err(error.because("a stream becomes the whole content"));
     }
-    let (mut intent, admitted) = begin(kernel, caller, call).await?;
-    let taken = async {
-        // Before the first byte is kept: also what is beside the file would be a change.
-        writable(&intent, &admitted.first.site)?;
-        let mut intake = Intake::begin(kernel, SysWrite::OP, &admitted.first.site).await?;
-        let mut data = std::pin::pin!(data);
-        while let Some(piece) = data.next().await {
-            intake.take(piece?).await?;
-        }
-        match intake.finish(&intent).await {
-            Ok(staged) => Ok(staged),
-            Err(Stop::Failed(error)) => Err(error),
-            Err(Stop::Again) => Err(Error::new(SysWrite::OP, &admitted.first.site.path, ErrorKind::Busy)),
-        }
-    };
-    let staged = match taken.await {
-        Ok(staged) => staged,
-        Err(error) => {
-            let refused = Err(error);
-            admitted.after(&refused).await;
-            return refused;
-        }
-    };
+    call.validate()?;
+    let mut intent = intent(kernel, caller, &call);
+    let staged = take(kernel, &intent, call.clone(), data).await?;
     let size = staged.size();
-    intent.staged = Some(staged);
+    intent.staged = Some(staged.clone());
+    // Only now, with nothing to wait for: from its first hook to its last a call holds the services whose hooks it meets, and who swaps one waits for it.
+    let (intent, admitted) = begin_as(kernel, intent, call).await?;
+    if let Err(error) = unharmed(&admitted.call, &admitted.first.site, &staged) {
+        let refused = Err(error);
+        admitted.after(&refused).await;
+        return refused;
+    }
     let mut written = carry_out(kernel, intent, admitted).await?;
     // A repeat is answered from the call, which does not have the bytes.
     written.written = size;
     Ok(written)
+}
+
+/// Takes all that comes, once it is clear that the call may be made, and makes it safe where the call leads now.
+async fn take(
+    kernel: &Arc<Kernel>,
+    intent: &Intent,
+    mut call: SysWrite,
+    data: impl Stream<Item = Result<Bytes>> + Send,
+) -> Result<Staged> {
+    resolve(kernel, &intent.caller, &mut call).await?;
+    let (Located { site, .. }, _) = pass(kernel, &intent.caller, &call).await?;
+    // Before the first byte is kept: also what is beside the file would be a change.
+    writable(intent, &site)?;
+    let mut intake = Intake::begin(kernel, SysWrite::OP, &site).await?;
+    let mut data = std::pin::pin!(data);
+    while let Some(piece) = data.next().await {
+        intake.take(piece?).await?;
+    }
+    intake.finish(intent).await.map_err(|stop| match stop {
+        Stop::Failed(error) => error,
+        Stop::Again => Error::new(SysWrite::OP, &site.path, ErrorKind::Busy),
+    })
+}
+
+/// Whether hooks left a call as it can still be made: its bytes are where it led before they were asked.
+fn unharmed(call: &SysWrite, site: &Site, staged: &Staged) -> Result<()> {
+    let refuse = |why: &str| Err(Error::new(SysWrite::OP, &site.path, ErrorKind::Refused).because(why));
+    if !call.data.is_empty() || call.place != Place::Whole {
+        return refuse("a hook gave bytes to a write whose bytes came as a stream");
+    }
+    if !staged.is_on(&site.mount) {
+        let error = Error::new(SysWrite::OP, &site.path, ErrorKind::Busy);
+        return Err(error.because("the path leads to another mount since the stream began"));
+    }
+    Ok(())
 }

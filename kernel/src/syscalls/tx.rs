@@ -14,16 +14,16 @@ use nexus_messages::{
 
 use super::Serve;
 use super::admit::{
-    Admissible, Admitted, Hooked, When, Which, allow, intercept, pass_when, refused, resolve_by, wants_of,
+    Admissible, Admitted, Hooked, When, Which, intercept, pass_when, refused, resolve_by, wants_of,
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
-use super::mutate::{LOCK_WAIT_MAX, Mutation, writable};
+use super::mutate::{LOCK_WAIT_MAX, Mutation, look_again, writable};
 use crate::hal::LogItem;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::owned::{Owned, Ownership};
 use crate::sys;
-use crate::volume::{Intent, Site, Stop, Transaction, Volume, logged, store_error};
+use crate::volume::{Intent, Site, Stop, Transaction, logged, store_error};
 
 /// An operation that may be executed, with its paths resolved.
 enum Item {
@@ -321,7 +321,8 @@ async fn draw_up(
             return Err(error.because(why).into());
         }
     }
-    look_again(kernel, intent, item).await?;
+    // What those before it have left.
+    each!(&mut *item, admitted => look_again(kernel, intent, admitted).await)?;
     match item.run(kernel, intent).await {
         Err(Stop::Again) => {
             for site in item.sites() {
@@ -336,36 +337,6 @@ async fn draw_up(
         }
         other => other,
     }
-}
-
-/// Looks at what an operation finds: that which those before it have left. The gate is asked about what it was not asked about when the call was admitted.
-async fn look_again(kernel: &Arc<Kernel>, intent: &Intent, item: &mut Item) -> Result<(), Stop> {
-    for which in [Which::First, Which::Second] {
-        let Some(located) = item.located(which).cloned() else { continue };
-        let site = &located.site;
-        let Volume::Rows(volume) = Volume::to_change(kernel, site, intent) else { continue };
-        let node = volume.find(site).map_err(|error| store_error(intent.op, &site.path, &error))?;
-        // A directory that is there because of a mount below it has no row.
-        if node.is_none() && kernel.has_mounts_below(&site.mount.zone, &site.path) {
-            continue;
-        }
-        let now = Located { node, ..located.clone() };
-        if !now.is_same(&located) {
-            let right = each!(item, admitted => admitted.call.right(which, now.node.is_some()));
-            let asked = allow(kernel, &intent.caller, intent.op, right, &now);
-            // The paths are locked meanwhile: a provider that does not answer must not hold them for good.
-            let Ok(answer) = kernel.env().timeout(LOCK_WAIT_MAX, asked).await else {
-                let error = Error::new(intent.op, &site.path, ErrorKind::PermissionDenied);
-                return Err(error.because(format!("no answer within {LOCK_WAIT_MAX:?}")).into());
-            };
-            answer?;
-        }
-        each!(&mut *item, admitted => match which {
-            Which::First => admitted.first = now,
-            Which::Second => admitted.second = Some(now),
-        });
-    }
-    Ok(())
 }
 
 impl Item {

@@ -1,10 +1,12 @@
 //! Large content on a content-addressed mount: where its chunks and lists are.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::ContentId;
 use nexus_messages::syscall::ByteRange;
+use tokio::sync::oneshot;
 
 use super::rows::RowVolume;
 use super::write::Kept;
@@ -21,6 +23,32 @@ pub(crate) struct MountBlobs {
     mount: Arc<Mount>,
     /// Whether chunks that are read or written are kept in the cache.
     keep: bool,
+    /// Whether calls of the driver go on by themselves. The other end of a stream may be silent for longer than a call may take, and nobody polls meanwhile: a
+    /// deadline would measure that end, and not the driver.
+    aside: bool,
+}
+
+impl MountBlobs {
+    /// The same for a stream.
+    pub(super) fn aside(self) -> Self {
+        Self { aside: true, ..self }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if !self.aside {
+            return call.await;
+        }
+        let (done, answer) = oneshot::channel();
+        self.kernel.env().spawn("stream.call", async move {
+            // Who asked may be gone: what was stored is named by nothing then.
+            let _ = done.send(call.await);
+        });
+        // It is dropped unanswered when the kernel ends.
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
 }
 
 /// Content before it is changed.
@@ -33,12 +61,16 @@ pub(super) enum Old {
 
 impl Blobs for MountBlobs {
     async fn get(&self, sort: Sort, hash: &Hash) -> Result<Bytes, StoreError> {
-        let volume = RowVolume { kernel: &self.kernel, mount: &self.mount, within: None, as_of: None };
         let (cache, id) = (&self.kernel.caches().content, ContentId::Blake3(*hash));
         if let Some(blob) = cache.lookup(&id) {
             return Ok(blob);
         }
-        let blob = volume.stored(&id, ByteRange::ALL).await?;
+        let (kernel, mount, wanted) = (self.kernel.clone(), self.mount.clone(), id.clone());
+        let read = async move {
+            let volume = RowVolume { kernel: &kernel, mount: &mount, within: None, as_of: None };
+            volume.stored(&wanted, ByteRange::ALL).await
+        };
+        let blob = self.call(read).await?;
         if self.keep || sort == Sort::List {
             cache.keep(&id, &blob);
         }
@@ -47,13 +79,15 @@ impl Blobs for MountBlobs {
 
     async fn put(&self, sort: Sort, hash: Hash, blob: Bytes) -> Result<(), StoreError> {
         let id = ContentId::Blake3(hash);
-        {
-            let driver = self.mount.lease().await;
+        let (mount, written, data) = (self.mount.clone(), id.clone(), blob.clone());
+        let write = async move {
+            let driver = mount.lease().await;
             let Addressing::Content(store) = driver.addressing() else {
                 return Err(StoreError::NotSupported { what: "content by its hash" });
             };
-            store.write(&id, std::slice::from_ref(&blob)).await?;
-        }
+            store.write(&written, std::slice::from_ref(&data)).await
+        };
+        self.call(write).await?;
         let cache = &self.kernel.caches().content;
         match sort {
             Sort::List => cache.keep(&id, &blob),
@@ -75,7 +109,7 @@ impl Blobs for MountBlobs {
 impl RowVolume<'_> {
     /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again.
     pub(super) fn blobs(&self, keep: bool) -> MountBlobs {
-        MountBlobs { kernel: self.kernel.clone(), mount: self.mount.clone(), keep }
+        MountBlobs { kernel: self.kernel.clone(), mount: self.mount.clone(), keep, aside: false }
     }
 
     /// Opens content of `size` bytes that is in chunks.
@@ -85,11 +119,20 @@ impl RowVolume<'_> {
         size: u64,
         keep: bool,
     ) -> Result<Cursor<MountBlobs>, StoreError> {
+        Self::chunks_of(self.blobs(keep), id, size).await
+    }
+
+    /// As [`chunks`](Self::chunks), out of `blobs`.
+    pub(super) async fn chunks_of(
+        blobs: MountBlobs,
+        id: &ContentId,
+        size: u64,
+    ) -> Result<Cursor<MountBlobs>, StoreError> {
         let Some(root) = id.chunks() else {
             let found = "an address that is of no chunk list".into();
             return Err(StoreError::Corrupt { what: format!("content {id}"), found });
         };
-        Cursor::open(self.blobs(keep), root, size).await
+        Cursor::open(blobs, root, size).await
     }
 
     /// The content of the file with this row, as far as it is needed to change it.

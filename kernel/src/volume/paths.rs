@@ -17,6 +17,7 @@ use nexus_messages::{
 };
 
 use super::remove::taken_for;
+use super::stream::{is_beside, remove_left};
 use super::write::{check_attributes, must_be_file};
 use super::{
     Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
@@ -82,6 +83,9 @@ impl PathVolume<'_> {
     }
 
     pub(crate) async fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
+        if is_beside(site.relative()) {
+            return Ok(None);
+        }
         let driver = self.driver().await;
         match driver.store()?.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
@@ -99,7 +103,14 @@ impl PathVolume<'_> {
         metadata: bool,
     ) -> Result<(Vec<Child>, bool), StoreError> {
         let driver = self.driver().await;
-        let page = driver.store()?.list(site.relative(), after, limit).await?;
+        let mut page = driver.store()?.list(site.relative(), after, limit).await?;
+        loop {
+            let last = page.entries.last().map(|(name, _)| name.clone());
+            page.entries.retain(|(name, _)| !is_beside(name));
+            // A page of nothing but what is left out is no page.
+            let (true, true, Some(last)) = (page.entries.is_empty(), page.more, last) else { break };
+            page = driver.store()?.list(site.relative(), Some(&last), limit).await?;
+        }
         if page.unnameable > 0 {
             tracing::warn!(path = %site.path, count = page.unnameable, "names that are not UTF-8 are not shown");
         }
@@ -315,7 +326,14 @@ impl PathVolume<'_> {
             let below = remove_below(store, site.relative(), &mut removed).await;
             below.map_err(|error| part_of(removed, failed(error)))?;
         }
-        store.delete(site.relative()).await.map_err(|error| part_of(removed, failed(error)))?;
+        let deleted = match store.delete(site.relative()).await {
+            // What a killed process has left there nobody sees, and nobody else removes.
+            Err(StoreError::NotEmpty { .. }) if remove_left(self.kernel, store, site.relative()).await => {
+                store.delete(site.relative()).await
+            }
+            deleted => deleted,
+        };
+        deleted.map_err(|error| part_of(removed, failed(error)))?;
         let receipt = self.log(site, None, intent).await?;
         Ok(Unlinked::new(entry_type, removed + 1, receipt))
     }
@@ -381,6 +399,10 @@ impl PathVolume<'_> {
 
     /// What is at `site` now. `Again` when it is no longer resolved.
     async fn here(&self, store: &dyn PathStore, site: &Site, intent: &Intent) -> Result<Option<Node>, Stop> {
+        if is_beside(site.relative()) {
+            let error = Error::new(intent.op, &site.path, ErrorKind::InvalidArgument);
+            return Err(error.because("such names are the kernel's own").into());
+        }
         match store.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
             Err(StoreError::NotFound { .. }) => Ok(None),

@@ -5,17 +5,18 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, ContentId, Error, ErrorKind, FileId, Op};
+use nexus_messages::{Attributes, ContentId, Error, ErrorKind, FileId, Op, Timestamp};
 
 use super::large::MountBlobs;
 use super::rows::RowVolume;
 use super::write::Kept;
 use super::{Intent, Site, Stop, Volume, blob_error, store_error};
 use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writer};
-use crate::hal::{Addressing, ObjectStore, PathStore, PathWrite, StoreError};
+use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
 use crate::namespace::{Node, Placement};
@@ -26,8 +27,45 @@ const PIECE: u64 = 1 << 20;
 /// Content that goes to a plain file is held up to so many bytes, and written at once, without a file beside it.
 const PLAIN_HELD_MAX: u64 = 4 << 20;
 
-/// What the names of files begin with that are on their way to become others.
+/// What the names of files begin with that are on their way to become others. Listings leave them out, and no call may name them.
 const BESIDE: &str = ".nexus-stream-";
+
+/// What was not written to for so long is on its way no more: its process was killed.
+const BESIDE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many files that are on their way are looked at in one folder.
+const BESIDE_LOOK: usize = 256;
+
+/// Pieces up to this size are put together while they are held: each by itself would cost more than its bytes.
+const SMALL_PIECE: usize = 4 << 10;
+
+/// How long what is put together grows.
+const TOGETHER: usize = 64 << 10;
+
+/// Whether a path on a mount of plain files leads to, or through, a file that is on its way to become another.
+pub(super) fn is_beside(relative: &str) -> bool {
+    relative.split('/').any(|name| name.starts_with(BESIDE))
+}
+
+/// Removes from a folder of plain files what processes that were killed have left of streams; says whether there was any.
+pub(super) async fn remove_left(kernel: &Kernel, store: &dyn PathStore, folder: &str) -> bool {
+    // In the order of names they come behind what they begin with.
+    let Ok(page) = store.list(folder, Some(BESIDE), BESIDE_LOOK).await else { return false };
+    let now = Timestamp(kernel.env().wall());
+    let is_left = |info: &ObjectInfo| {
+        u128::from(now.nanos().saturating_sub(info.modified.nanos())) > BESIDE_MAX.as_nanos()
+    };
+    let mut any = false;
+    for (name, info) in page.entries.iter().filter(|(name, info)| is_beside(name) && is_left(info)) {
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+        match store.delete(&path).await {
+            Ok(()) => any = true,
+            Err(error) => tracing::warn!(%path, %error, "what is left of a stream stays"),
+        }
+        tracing::debug!(%path, modified = ?info.modified, "what a process that was killed left of a stream");
+    }
+    any
+}
 
 /// A part of a file's content, piece by piece.
 pub(crate) struct Source {
@@ -63,7 +101,8 @@ impl Source {
             Volume::Rows(volume) => match (&metadata.content_id, node.placement) {
                 (Some(id), Placement::Chunked) => {
                     let keep = kernel.caches().content.holds_streams_of(end - start);
-                    let cursor = volume.chunks(id, metadata.size, keep).await.map_err(failed)?;
+                    let cursor = RowVolume::chunks_of(volume.blobs(keep).aside(), id, metadata.size).await;
+                    let cursor = cursor.map_err(failed)?;
                     From::Chunks(Box::new(cursor.pieces(start..end)))
                 }
                 (Some(id), placement @ (Placement::Inline | Placement::Store)) => {
@@ -135,8 +174,13 @@ impl Staged {
         self.size
     }
 
+    /// Whether the content is on `mount`.
+    pub(crate) fn is_on(&self, mount: &Mount) -> bool {
+        self.mount == mount.root
+    }
+
     fn on(&self, mount: &Mount, intent: &Intent, site: &Site) -> Result<&What, Stop> {
-        if self.mount == mount.root {
+        if self.is_on(mount) {
             return Ok(&self.what);
         }
         let error = Error::new(intent.op, &site.path, ErrorKind::Busy);
@@ -208,6 +252,8 @@ pub(crate) struct Intake {
     size: u64,
     /// What is not yet written.
     held: Vec<Bytes>,
+    /// Small pieces that came after it.
+    small: BytesMut,
     held_size: u64,
     onto: Onto,
 }
@@ -236,8 +282,33 @@ impl Intake {
             }
             Volume::Sys(_) => return Err(Error::new(op, &site.path, ErrorKind::NotSupported)),
         };
-        let held = Vec::new();
-        Ok(Self { kernel: kernel.clone(), op, site: site.clone(), size: 0, held, held_size: 0, onto })
+        let (held, small) = (Vec::new(), BytesMut::new());
+        Ok(Self { kernel: kernel.clone(), op, site: site.clone(), size: 0, held, small, held_size: 0, onto })
+    }
+
+    /// Holds the next piece until it is written.
+    fn hold(&mut self, piece: Bytes) {
+        self.held_size += piece.len() as u64;
+        if piece.len() <= SMALL_PIECE {
+            self.small.extend_from_slice(&piece);
+            if self.small.len() >= TOGETHER {
+                self.held.push(self.small.split().freeze());
+            }
+            return;
+        }
+        if !self.small.is_empty() {
+            self.held.push(self.small.split().freeze());
+        }
+        self.held.push(piece);
+    }
+
+    /// What is held. It is so no more.
+    fn held(&mut self) -> Vec<Bytes> {
+        let mut held = std::mem::take(&mut self.held);
+        if !self.small.is_empty() {
+            held.push(self.small.split().freeze());
+        }
+        held
     }
 
     /// Takes the next piece.
@@ -251,22 +322,20 @@ impl Intake {
             let fed = writer.feed(&piece).await;
             return fed.map_err(|error| blob_error(self.op, &self.site.path, &error));
         }
-        self.held_size += piece.len() as u64;
-        if !piece.is_empty() {
-            self.held.push(piece);
-        }
+        self.hold(piece);
         self.relieve().await
     }
 
     /// Writes what is held, once it is more than may be held.
     async fn relieve(&mut self) -> Result<(), Error> {
-        let failed = |error: StoreError| blob_error(self.op, &self.site.path, &error);
+        let (op, at) = (self.op, self.site.path.clone());
+        let failed = |error: StoreError| blob_error(op, &at, &error);
         match &self.onto {
             Onto::Rows if self.held_size > WHOLE_MAX => {
                 let volume =
                     RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None, as_of: None };
-                let mut writer = Writer::new(volume.blobs(false), Shape::TODAY);
-                for piece in std::mem::take(&mut self.held) {
+                let mut writer = Writer::new(volume.blobs(false).aside(), Shape::TODAY);
+                for piece in self.held() {
                     writer.feed(&piece).await.map_err(failed)?;
                 }
                 self.held_size = 0;
@@ -274,9 +343,13 @@ impl Intake {
             }
             Onto::Plain { in_pieces: true } if self.held_size > PLAIN_HELD_MAX => {
                 let relative = self.site.relative();
-                let folder =
-                    relative.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
-                let path = format!("{folder}{BESIDE}{}", self.kernel.new_op_id());
+                let folder = relative.rsplit_once('/').map_or("", |(folder, _)| folder);
+                {
+                    let driver = self.site.mount.lease().await;
+                    remove_left(&self.kernel, plain(&driver).map_err(failed)?, folder).await;
+                }
+                let slash = if folder.is_empty() { "" } else { "/" };
+                let path = format!("{folder}{slash}{BESIDE}{}", self.kernel.new_op_id());
                 let beside = Beside {
                     kernel: self.kernel.clone(),
                     mount: self.site.mount.clone(),
@@ -299,9 +372,9 @@ impl Intake {
     }
 
     async fn write_beside(&mut self) -> Result<(), Error> {
+        let data = self.held();
         let Onto::Beside(beside) = &self.onto else { return Ok(()) };
         let failed = |error: StoreError| blob_error(self.op, &self.site.path, &error);
-        let data = std::mem::take(&mut self.held);
         let offset = self.size - std::mem::take(&mut self.held_size);
         let driver = self.site.mount.lease().await;
         let store = plain(&driver).map_err(failed)?;
@@ -315,18 +388,19 @@ impl Intake {
         if matches!(self.onto, Onto::Beside(_)) && self.held_size > 0 {
             self.write_beside().await?;
         }
+        let held = self.held();
         let (site, mount) = (&self.site, self.site.mount.root);
         let what = match self.onto {
             Onto::Rows => {
                 let volume =
                     RowVolume { kernel: &self.kernel, mount: &site.mount, within: None, as_of: None };
-                What::Kept(volume.keep(site, intent, &self.held).await?)
+                What::Kept(volume.keep(site, intent, &held).await?)
             }
             Onto::Chunks(writer) => {
                 let root = writer.finish().await;
                 What::Kept(Kept::chunked(root.map_err(|error| blob_error(self.op, &site.path, &error))?))
             }
-            Onto::Plain { .. } => What::Held(self.held),
+            Onto::Plain { .. } => What::Held(held),
             Onto::Beside(beside) => What::Beside(beside),
         };
         Ok(Staged { mount, size: self.size, what })
