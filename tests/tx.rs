@@ -332,6 +332,9 @@ fn links_are_followed_and_those_that_it_changes_are_refused() {
     refused(nx.tx().rename("/m", "/n").write("/m", "3").commit(), ErrorKind::NotSupported, 1);
     refused(nx.tx().link("/new", "/d").write("/new/f", "3").commit(), ErrorKind::NotSupported, 1);
     refused(nx.tx().rename("/l", "/k").write("/k/f", "3").commit(), ErrorKind::NotSupported, 1);
+    refused(nx.tx().link("/new", "/d").rename("/new/f", "/g").commit(), ErrorKind::NotSupported, 1);
+    refused(nx.tx().link("/new", "/d").unlink("/new/f").commit(), ErrorKind::NotSupported, 1);
+    refused(nx.tx().link("/new", "/d").rename("/none", "/g").commit(), ErrorKind::NotFound, 1);
     assert_eq!(all(&nx), before);
     // The link itself is an entry as any other.
     nx.tx().link("/new", "/d").rename("/new", "/k").unlink("/l").commit().expect("it is in order");
@@ -624,6 +627,8 @@ fn a_transaction_of_an_attached_process_is_one_too() {
         ("1".into(), "123".into())
     );
     assert_eq!(owner.read("/large").expect("it is there"), "yx");
+    let many = (0..70_000).fold(SysTx::new(), |many, _| many.with(SysWrite::at(path("/many"), "x").create()));
+    assert_eq!(nx.send(many).expect_err("it is too much").kind(), ErrorKind::InvalidArgument);
     let error = refused(
         nx.tx().unlink("/v").write("/b", "x").if_version(5).commit(),
         ErrorKind::PreconditionFailed,

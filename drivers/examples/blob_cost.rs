@@ -1,7 +1,6 @@
 //! What a blob costs on this disk, beside a raw append with one flush: `cargo run --release -p nexus-drivers --example blob_cost`.
 //!
-//! Blobs of 32 KiB, alone and 64 at once: packed, a file each, and as one raw append. The last line says how long opening takes after the process was
-//! killed. The folder to write in can be given as the first argument, and the number of blobs that are there before as the second.
+//! Blobs of 32 KiB, alone and 64 at once: packed, a file each, and as one raw append; and how long opening takes after the store was closed. The folder to write in can be given as the first argument, and the number of blobs that are there before as the second.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it measures, and tells")]
 
 use std::error::Error;

@@ -122,6 +122,10 @@ impl Remote {
 
     pub(crate) async fn send<S: SyscallMessage>(&self, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
         let call: Syscall = call.into();
+        if let Syscall::Tx(call) = &call {
+            // What the owner would refuse may be too much to be sent.
+            call.validate()?;
+        }
         let about = About { op: call.op(), path: Some(call.path().clone()), changes: changes(&call) };
         let given = self.request(caller, Request::Syscall(call), &about).await?;
         let answer = match given {

@@ -16,6 +16,19 @@ fn id(nx: &Nexus, path: &str) -> ContentId {
 }
 
 #[test]
+fn what_is_kept_of_a_part_of_a_buffer_is_that_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = on(folder.path());
+    let buffer = nexus::Bytes::from(noise(3, MIB));
+    nx.write("/small", buffer.slice(..100)).unwrap();
+    nx.write("/middle", buffer.slice(100..200 * KIB)).unwrap();
+    assert!(
+        nx.read("/small").unwrap() == buffer[..100] && nx.read("/middle").unwrap() == buffer[100..200 * KIB]
+    );
+    assert!(buffer.is_unique(), "somebody holds all of it for a part");
+}
+
+#[test]
 fn a_change_writes_what_lies_around_it() {
     let Bench { nx, store } = Bench::uncached();
     let mut content = noise(1, 64 * MIB);

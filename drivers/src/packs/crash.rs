@@ -6,7 +6,9 @@ use bytes::Bytes;
 use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
 
+use super::index::Index;
 use super::model::{content, open};
+use super::segment;
 use super::store::Store;
 use crate::disk::sim::{Fault, Omission, SimDisk};
 
@@ -206,6 +208,39 @@ fn what_a_killed_process_left_in_memory_alone_is_flushed_before_it_counts() {
         let store = open(disk.folder()).unwrap();
         assert_eq!(store.list("", None, usize::MAX).unwrap(), seen, "killed at {change}");
         assert_eq!(client.complaint(&store), None, "killed at {change}");
+    }
+}
+
+/// Then opening the store needs no segment that is gone, and no read is led to one.
+#[test]
+fn the_index_on_disk_never_leads_to_a_segment_that_was_removed() {
+    for change in 1.. {
+        let disk = SimDisk::new(change);
+        let store = open(disk.folder()).unwrap();
+        let mut client = Client::default();
+        for round in 0..40 {
+            let changes = [(format!("k{:02}", round % 7), Some(content(round, 9_000)))];
+            client.change(&store, &changes).unwrap();
+        }
+        disk.power_off_at(disk.counts().changes + change);
+        let compacted = store.compact();
+        if !disk.is_off() {
+            assert!(compacted.unwrap() > 0, "segments were removed");
+            assert!(change > 3, "at {change} changes nothing was to be seen");
+            return;
+        }
+        drop(store);
+        for seed in 0..8 {
+            let disk = disk.copy();
+            disk.crash_by(seed);
+            let names = disk.folder().list().unwrap();
+            let index = Index::open(disk.folder(), &names).unwrap();
+            for entry in index.from("") {
+                let (key, place) = entry.unwrap();
+                let segment = segment::name(place.segment);
+                assert!(names.contains(&segment), "change {change}, outcome {seed}: {key} in {segment}");
+            }
+        }
     }
 }
 

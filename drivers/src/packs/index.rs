@@ -101,11 +101,21 @@ impl Index {
             state.runs.clone()
         };
         for run in runs {
-            if let Some(place) = run.get(key)? {
+            let found = run.get(key).inspect_err(|error| self.condemn(error, std::slice::from_ref(&run)))?;
+            if let Some(place) = found {
                 return Ok(place);
             }
         }
         Ok(None)
+    }
+
+    /// When `error` says that one of `runs` is damaged, takes its name away: what it says is in the log, too, and is learnt from there when the store is opened next.
+    fn condemn(&self, error: &StoreError, runs: &[Arc<Run>]) {
+        let StoreError::Corrupt { what, .. } = error else { return };
+        for run in runs.iter().filter(|run| *what == run.what()) {
+            let removed = remove(&*self.folder, run.span).and_then(|()| self.folder.sync());
+            tracing::error!(%error, ?removed, "the index of packed blobs is damaged, and is made anew when it is opened next");
+        }
     }
 
     /// Learns what is in the log up to `through`.
@@ -197,7 +207,8 @@ impl Index {
         let entries = Merge::of(old.iter().map(|run| Box::new(run.clone().from("")) as Source).collect());
         // Nothing older is left that a deletion would hide.
         let entries = entries.filter(|entry| !is_all || !matches!(entry, Ok((_, None))));
-        let run = Run::write(&*self.folder, span, old[0].through, entries_max, entries)?;
+        let run = Run::write(&*self.folder, span, old[0].through, entries_max, entries)
+            .inspect_err(|error| self.condemn(error, old))?;
         let mut state = self.state.write();
         // Who writes runs is alone: the newest are those that were read.
         state.runs.splice(..count, [Arc::new(run)]);
@@ -353,11 +364,14 @@ mod tests {
         index.write().unwrap();
         let name = disk.paths().remove(0);
         let len = disk.content(&name).unwrap().len() as u64;
-        // A block is looked at when it is used.
+        // A block that is damaged while the store is open is told when it is used, and not opened again.
         let block = disk.copy();
+        let used = open(&block);
         assert!(block.damage(&name, 5, |byte| byte ^ 1, 1));
-        assert!(matches!(open(&block).get(&key(0)), Err(StoreError::Corrupt { .. })));
-        for at in [len - 1, len - 88, len - 100, len - 2_000] {
+        assert!(matches!(used.get(&key(0)), Err(StoreError::Corrupt { .. })));
+        assert!(!block.paths().contains(&name));
+        assert_eq!(open(&block).through(), Through::default());
+        for at in [5, len / 2, len - 1, len - 88, len - 100, len - 2_000] {
             let disk = disk.copy();
             assert!(disk.damage(&name, at, |byte| byte ^ 1, 1));
             assert_eq!(open(&disk).through(), Through::default(), "{at} of {len}");

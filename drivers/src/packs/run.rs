@@ -24,6 +24,9 @@ const BLOCK_BYTES: usize = 16 << 10;
 /// How much is written at once.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// Runs up to this size are looked through when they are opened. What is damaged in a larger one shows when it is read, and then it is opened no more.
+const LOOKED_THROUGH_MAX: u64 = 16 << 20;
+
 const FOOTER_BYTES: usize = 88;
 const MAGIC: [u8; 8] = *b"nxrun\x01\0\0";
 const SUFFIX: &str = ".index";
@@ -144,7 +147,21 @@ impl Run {
         let fences: Option<Vec<Fence>> = (0..footer.fences).map(|_| Fence::decode(&mut rest)).collect();
         let Some(fences) = fences else { return Ok(None) };
         let filter = Filter { bits: rest.to_vec() };
-        Ok(Some(Self { span, through: footer.through, entries: footer.entries, file, fences, filter }))
+        let run = Self { span, through: footer.through, entries: footer.entries, file, fences, filter };
+        let is_small = footer.tail_offset <= LOOKED_THROUGH_MAX;
+        Ok((!is_small || run.is_whole()?).then_some(run))
+    }
+
+    /// Whether each block is as it was written.
+    fn is_whole(&self) -> io::Result<bool> {
+        for number in 0..self.fences.len() {
+            match self.block(number) {
+                Ok(_) => {}
+                Err(StoreError::Corrupt { .. }) => return Ok(false),
+                Err(error) => return Err(io::Error::other(error.to_string())),
+            }
+        }
+        Ok(true)
     }
 
     /// What the run says of `key`: nothing, that it was deleted, or where it is.
@@ -191,12 +208,17 @@ impl Run {
         })
     }
 
+    /// What errors call it.
+    pub(super) fn what(&self) -> String {
+        format!("the index {}", self.span.name())
+    }
+
     fn block(&self, number: usize) -> Result<Vec<Entry>, StoreError> {
         let fence = &self.fences[number];
         let mut block = vec![0; fence.len as usize];
         self.file.read_at(fence.offset, &mut block).map_err(|e| StoreError::io("reading the index", e))?;
         let corrupt = || StoreError::Corrupt {
-            what: format!("the index {}", self.span.name()),
+            what: self.what(),
             found: format!("a damaged block at {}", fence.offset),
         };
         let (entries, sum) = block.split_last_chunk::<16>().ok_or_else(corrupt)?;

@@ -139,6 +139,8 @@ pub(super) struct OpenFiles {
 struct Open {
     files: BTreeMap<u64, (Arc<dyn DiskFile>, u64)>,
     uses: u64,
+    /// How often one was forgotten.
+    forgotten: u64,
 }
 
 impl OpenFiles {
@@ -147,17 +149,28 @@ impl OpenFiles {
     }
 
     pub(super) fn get(&self, number: u64) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.open.lock().used(number) {
-            return Ok(file);
-        }
+        let forgotten = {
+            let mut open = self.open.lock();
+            if let Some(file) = open.used(number) {
+                return Ok(file);
+            }
+            open.forgotten
+        };
         // Not under the lock: opening may wait for the disk.
         let file = self.folder.open(&name(number), false)?;
-        self.put(number, file.clone());
+        let mut open = self.open.lock();
+        // One that was removed meanwhile would stay open, and keep its space, for as long as nobody needs its place.
+        if open.forgotten == forgotten {
+            self.keep(&mut open, number, file.clone());
+        }
         Ok(file)
     }
 
     pub(super) fn put(&self, number: u64, file: Arc<dyn DiskFile>) {
-        let mut open = self.open.lock();
+        self.keep(&mut self.open.lock(), number, file);
+    }
+
+    fn keep(&self, open: &mut Open, number: u64, file: Arc<dyn DiskFile>) {
         if open.files.len() >= self.max && !open.files.contains_key(&number) {
             let oldest = open.files.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number);
             oldest.and_then(|oldest| open.files.remove(&oldest));
@@ -168,7 +181,9 @@ impl OpenFiles {
     }
 
     pub(super) fn forget(&self, number: u64) {
-        self.open.lock().files.remove(&number);
+        let mut open = self.open.lock();
+        open.forgotten += 1;
+        open.files.remove(&number);
     }
 
     #[cfg(test)]
@@ -183,5 +198,67 @@ impl Open {
         let (file, used) = self.files.get_mut(&number)?;
         *used = self.uses;
         Some(file.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    /// A folder in which a segment is removed, and forgotten, right after it was opened.
+    #[derive(Debug)]
+    struct Compacting {
+        inner: Arc<dyn Folder>,
+        files: OnceLock<Arc<OpenFiles>>,
+    }
+
+    impl Folder for Compacting {
+        fn open(&self, name: &str, make: bool) -> io::Result<Arc<dyn DiskFile>> {
+            let file = self.inner.open(name, make)?;
+            if let (Some(files), Some(number)) = (self.files.get(), number(name)) {
+                self.inner.remove(name)?;
+                files.forget(number);
+            }
+            Ok(file)
+        }
+
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.inner.list()
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.inner.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.inner.remove(name)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.inner.sync()
+        }
+
+        fn folder(&self, name: &str) -> io::Result<Arc<dyn Folder>> {
+            self.inner.folder(name)
+        }
+
+        fn free_bytes(&self) -> io::Result<Option<u64>> {
+            self.inner.free_bytes()
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_removed_while_it_is_opened_does_not_stay_open() {
+        let disk = SimDisk::new(1);
+        disk.folder().open(&name(7), true).unwrap();
+        let folder = Arc::new(Compacting { inner: disk.folder(), files: OnceLock::new() });
+        let files = Arc::new(OpenFiles::new(folder.clone(), 4));
+        folder.files.set(files.clone()).unwrap();
+        files.get(7).unwrap();
+        assert_eq!(files.len(), 0);
+        assert_eq!(files.get(7).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -58,6 +58,14 @@ pub(crate) fn joined(data: &[Bytes]) -> Bytes {
     }
 }
 
+/// The buffers as one that shares its memory with nothing: what is kept for long must not hold a larger buffer that it is a part of.
+pub(crate) fn own(data: &[Bytes]) -> Bytes {
+    match data {
+        [one] => Bytes::copy_from_slice(one),
+        many => joined(many),
+    }
+}
+
 /// The runs of `extent` out of the whole `content`, the first one apart. Copies nothing.
 pub(crate) fn runs(content: &Bytes, extent: &Extent) -> (Bytes, Vec<Bytes>) {
     let size = content.len() as u64;

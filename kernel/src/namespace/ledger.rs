@@ -4,7 +4,7 @@
 //! changes. The preconditions are about rows as they are before the transaction: what a later operation expects of a row that an
 //! earlier one has changed was checked against the ledger, and is nothing that anybody else can change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -31,18 +31,18 @@ struct Drawn {
     rows: BTreeMap<RowKey, Option<Bytes>>,
     /// What there was before the transaction, by the prefix of its key in the history.
     kept: BTreeMap<RowKey, Bytes>,
-    emptied: Vec<Emptied>,
+    /// The same, of what is kept only if it goes with an emptied directory.
+    kept_if_gone: BTreeMap<RowKey, Bytes>,
+    emptied: BTreeSet<Emptied>,
     effect: Effect,
 }
 
 /// A directory that is there by implication, from which something was taken away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Emptied {
     children: RowKey,
     dentry: RowKey,
     inode: RowKey,
-    /// What its removal keeps of it.
-    kept: Vec<(RowKey, Bytes)>,
 }
 
 /// What is to be committed.
@@ -96,10 +96,10 @@ impl Ledger {
                 Change::DeleteIfVacant { prefix, rows, kept } => {
                     if let [dentry, inode] = &rows[..] {
                         let (dentry, inode) = (dentry.clone(), inode.clone());
-                        let emptied = Emptied { children: prefix, dentry, inode, kept };
-                        if !drawn.emptied.iter().any(|other| other.is_at(&emptied)) {
-                            drawn.emptied.push(emptied);
-                        }
+                        drawn.emptied.insert(Emptied { children: prefix, dentry, inode });
+                    }
+                    for (prefix, value) in kept {
+                        drawn.kept_if_gone.entry(prefix).or_insert(value);
                     }
                 }
             }
@@ -117,8 +117,9 @@ impl Ledger {
                 left.insert(directory.children.bytes.clone(), directory);
             }
         }
+        let depths = depths(&left);
         let mut ordered: Vec<_> =
-            left.values().map(|directory| (directory.depth(&left), directory)).collect();
+            left.iter().map(|(children, directory)| (depths.get(children.as_slice()), directory)).collect();
         // The inner ones first: an outer one is empty when they are gone.
         ordered.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         let mut drawn = self.drawn.lock();
@@ -148,11 +149,6 @@ impl Drawn {
 }
 
 impl Emptied {
-    /// Whether both are the same directory at the same place.
-    fn is_at(&self, other: &Self) -> bool {
-        (&self.children, &self.dentry, &self.inode) == (&other.children, &other.dentry, &other.inode)
-    }
-
     fn is_still_implied(&self, rows: &Rows) -> Result<bool, StoreError> {
         let Some(dentry) = rows.reader.get(&self.dentry)? else { return Ok(false) };
         let dentry: DentryRow = rows::decode(&self.dentry, &dentry)?;
@@ -163,22 +159,35 @@ impl Emptied {
         Ok(rows::decode::<InodeRow>(&self.inode, &inode)?.implicit)
     }
 
-    /// How many of `others`, by the prefix of their children, it lies below.
-    fn depth(&self, others: &BTreeMap<Vec<u8>, Self>) -> usize {
-        let mut depth = 0;
-        let mut here = self;
-        while let Some(parent) = others.get(rows::parent_of(&here.dentry)) {
-            depth += 1;
-            here = parent;
-        }
-        depth
-    }
-
     fn removal(&self, drawn: &Drawn) -> Change {
         let rows = vec![self.dentry.clone(), self.inode.clone()];
-        let kept = self.kept.iter().filter(|(prefix, _)| !drawn.has_changed(prefix)).cloned().collect();
+        let pasts = rows.iter().filter(|key| !drawn.rows.contains_key(*key)).filter_map(history::past_of);
+        let kept = pasts.filter_map(|prefix| drawn.kept_if_gone.get_key_value(&prefix));
+        let kept = kept.map(|(prefix, value)| (prefix.clone(), value.clone())).collect();
         Change::DeleteIfVacant { prefix: self.children.clone(), rows, kept }
     }
+}
+
+/// How many of the others each lies below, all by the prefix of their children. Each is come to once, however deep they lie.
+fn depths(directories: &BTreeMap<Vec<u8>, Emptied>) -> BTreeMap<&[u8], usize> {
+    let mut depths = BTreeMap::new();
+    let mut way: Vec<&[u8]> = Vec::new();
+    for start in directories.keys() {
+        let mut here = start.as_slice();
+        let mut depth = loop {
+            if let Some(depth) = depths.get(here) {
+                break *depth + 1;
+            }
+            let Some(directory) = directories.get(here) else { break 0 };
+            way.push(here);
+            here = rows::parent_of(&directory.dentry);
+        };
+        while let Some(below) = way.pop() {
+            depths.insert(below, depth);
+            depth += 1;
+        }
+    }
+    depths
 }
 
 fn change(key: &RowKey, value: Option<&Bytes>) -> Change {

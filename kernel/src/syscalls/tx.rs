@@ -324,7 +324,8 @@ async fn draw_up(
     // What those before it have left.
     each!(&mut *item, admitted => look_again(kernel, intent, admitted).await)?;
     match item.run(kernel, intent).await {
-        Err(Stop::Again) => {
+        // Behind a link that nobody follows nothing is found, either.
+        Err(stop) if stop.may_be_of_a_link() => {
             for site in item.sites() {
                 let brought = transaction.brought_link(kernel, site);
                 if brought.map_err(|error| store_error(intent.op, &site.path, &error))? {
@@ -333,7 +334,7 @@ async fn draw_up(
                     return Err(error.because(why).into());
                 }
             }
-            Err(Stop::Again)
+            Err(stop)
         }
         other => other,
     }

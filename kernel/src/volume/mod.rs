@@ -137,6 +137,16 @@ pub(crate) enum Stop {
     Failed(Error),
 }
 
+impl Stop {
+    /// Whether it may come of a link that stands where none was when the path was resolved.
+    pub(crate) fn may_be_of_a_link(&self) -> bool {
+        match self {
+            Self::Again => true,
+            Self::Failed(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+}
+
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Failed(error)

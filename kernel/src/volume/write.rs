@@ -146,14 +146,14 @@ impl RowVolume<'_> {
         let id = self.kernel.address(data).await.map_err(|error| failed(&error))?;
         if size <= INLINE_MAX {
             let placement = if size == 0 { Placement::None } else { Placement::Inline };
-            return Ok(Kept { id, size, placement, whole: Some(content::joined(data)) });
+            return Ok(Kept { id, size, placement, whole: Some(content::own(data)) });
         }
         let driver = self.mount.lease().await;
         match driver.addressing() {
             Addressing::Content(store) => store.write(&id, data).await.map_err(|error| failed(&error))?,
             Addressing::Path(_) => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
         }
-        let whole = self.kernel.caches().content.takes(size).then(|| content::joined(data));
+        let whole = self.kernel.caches().content.takes(size).then(|| content::own(data));
         Ok(Kept { id, size, placement: Placement::Store, whole })
     }
 
