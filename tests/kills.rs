@@ -7,8 +7,10 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use common::{Running, boot, path};
+use nexus::Config;
 use nexus_actors::block_on;
 use nexus_messages::Executed;
 use nexus_messages::syscall::{
@@ -18,6 +20,12 @@ use nexus_supervisors::Kill;
 
 /// How often each primitive is killed in each way.
 const ROUNDS: u64 = 3;
+
+/// How long one message may hold an actor.
+const WATCHDOG: Duration = Duration::from_millis(100);
+
+/// How long one that is wedged may hold others: far longer than its watchdog takes, and half of what it would be wedged for without one.
+const HELD_MAX: Duration = Duration::from_secs(30);
 
 /// Reads `/hot` on a thread of its own until told to stop, and says how often.
 fn reader(running: &Running, stop: &Arc<AtomicBool>) -> thread::JoinHandle<u64> {
@@ -87,6 +95,27 @@ fn readers_notice_no_killed_primitive() {
         running.kernel.send(&running.admin, SysUnlink::at(path("/memory"))).await.expect("it unmounts");
         running.stop().await;
     });
+}
+
+#[test]
+fn what_blocks_an_actor_of_the_store_blocks_the_others_on_its_thread_no_longer_than_a_watchdog() {
+    let running = block_on(nexus::connect(Config::in_memory().watchdog(WATCHDOG))).expect("it boots");
+    let env = running.kernel().expect("it is the administrator").env().clone();
+    for name in ["nexus/store/upkeep", "nexus/store/committer"] {
+        assert!(
+            block_on(running.kill(name, Kill::Wedge)).expect("it is the administrator"),
+            "{name} is there"
+        );
+        // The lifecycle, the router and the committer serve on, elsewhere.
+        let mounting = async {
+            running.mount("/memory", MountSpec::new("memory")).await.expect("it mounts");
+            running.unmount("/memory").await.expect("it unmounts");
+            running.write("/a", "b").await.expect("it writes");
+        };
+        let served = block_on(env.timeout(HELD_MAX, mounting));
+        assert!(served.is_ok(), "{name} holds the others on its thread");
+    }
+    block_on(running.shutdown()).expect("it stops");
 }
 
 #[test]

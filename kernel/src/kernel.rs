@@ -190,15 +190,20 @@ impl Kernel {
         });
         let router = RouterArgs { view: self.routes.clone(), source: mounted };
 
-        let store = SupSpec::new("store", Strategy::OneForAll).child(
-            ChildSpec::new("committer", mailbox::<Committer>(&self.env, "committer"), self.store.clone())
-                // What it has taken is finished before it ends.
-                .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
-        );
-        let store = store.child(
-            ChildSpec::new("upkeep", mailbox::<Upkeep>(&self.env, "upkeep"), self.store.clone())
-                .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
-        );
+        // What they have taken is finished before they end.
+        let finishes =
+            |child: ChildSpec| primitive(child).shutdown(Shutdown::Timeout(Duration::from_secs(30)));
+        let store = SupSpec::new("store", Strategy::OneForAll)
+            .child(finishes(ChildSpec::new(
+                "committer",
+                mailbox::<Committer>(&self.env, "committer"),
+                self.store.clone(),
+            )))
+            .child(finishes(ChildSpec::new(
+                "upkeep",
+                mailbox::<Upkeep>(&self.env, "upkeep"),
+                self.store.clone(),
+            )));
         let kernel = SupSpec::new("kernel", Strategy::OneForOne)
             .child(primitive(ChildSpec::new("router", self.router.clone(), router)))
             .child(primitive(ChildSpec::new(
