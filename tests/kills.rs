@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Running, boot, path};
-use nexus::Config;
+use futures_util::future::BoxFuture;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::{Config, HookContext, Op, Verdict};
 use nexus_actors::block_on;
 use nexus_messages::Executed;
 use nexus_messages::syscall::{
@@ -116,6 +118,45 @@ fn what_blocks_an_actor_of_the_store_blocks_the_others_on_its_thread_no_longer_t
         assert!(served.is_ok(), "{name} holds the others on its thread");
     }
     block_on(running.shutdown()).expect("it stops");
+}
+
+/// Lets nobody write below `/__sys__/actors`.
+struct Protects;
+
+impl Interceptor for Protects {
+    fn ops(&self) -> OpSet {
+        OpSet::from(Op::Write)
+    }
+
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        let is_kill = cx.call.path().as_str().starts_with("/__sys__/actors/");
+        let verdict = if is_kill { Verdict::refuse("they are left in peace") } else { Verdict::Continue };
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+#[test]
+fn a_kill_passes_what_every_write_passes() {
+    block_on(async {
+        let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
+        let router = || async { nx.read("/__sys__/actors/nexus/kernel/router").await.expect("it is there") };
+        let restarts = |shown: &[u8]| {
+            serde_json::from_slice::<serde_json::Value>(shown).expect("it is JSON")["restarts"].clone()
+        };
+        let protects = Registration::interceptor("protects", Arc::new(Protects));
+        let hook = nx.register_hook(protects).await.expect("there is room");
+        let refused = nx.kill("nexus/kernel/router", Kill::Panic).await.expect_err("a hook says no");
+        assert!(refused.to_string().contains("they are left in peace"), "{refused}");
+        assert_eq!(restarts(&router().await), 0);
+        nx.unregister_hook(hook).await.expect("it is there");
+        assert!(nx.kill("nexus/kernel/router", Kill::Panic).await.expect("nobody says no"));
+        while restarts(&router().await) == 0 {
+            thread::yield_now();
+        }
+        assert!(!nx.kill("nexus/kernel/nobody", Kill::Panic).await.expect("nobody says no"));
+        nx.shutdown().await.expect("it stops");
+        assert!(!nx.kill("nexus/kernel/router", Kill::Panic).await.expect("there is no kernel"));
+    });
 }
 
 #[test]
