@@ -161,7 +161,7 @@ pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Sim
 pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
     DriverCalls, DriverFailure, Kernel, MountState, MountStatus, Serve, ServiceState, ServiceStatus,
-    ServiceSwapped, ServiceVersion, StoreStats, dispatch, gate, hal, service, sys,
+    StoreStats, dispatch, gate, hal, service, sys,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;

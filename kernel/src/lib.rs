@@ -22,6 +22,6 @@ mod volume;
 pub use content::{CALL_MAX, CONTENT_MAX};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
-pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
+pub use registry::{ServiceState, ServiceStatus};
 pub use store::StoreStats;
 pub use syscalls::{ContentReader, Serve};

@@ -107,8 +107,7 @@ pub(crate) trait Provider: Sync {
         refused(change)
     }
 
-    /// Makes an entry, or changes what is there. Called with the path locked, for an administrator. A swap runs here: the kernel owns
-    /// the call, and finishes it when its caller goes away.
+    /// Makes an entry, or changes what is there. Called with the path locked, for an administrator.
     fn set<'a>(&'a self, change: Change<'a>, call: &'a SysSetattr) -> BoxFuture<'a, Result<SetattrDone>> {
         let _ = call;
         refused(change)

@@ -35,6 +35,11 @@ pub(crate) trait Admissible: SyscallMessage {
     /// What the caller must be allowed on the path; `exists` tells whether something is there.
     fn right(&self, which: Which, exists: bool) -> Right;
 
+    /// The service that it replaces or removes, if it is such a call: that one's hooks do not see it. One that is broken could not be got rid of.
+    fn ends(&self) -> Option<&str> {
+        None
+    }
+
     /// Refuses arguments that make no sense, before anything happens.
     fn validate(&self) -> Result<()> {
         Ok(())
@@ -162,6 +167,9 @@ async fn admit_hooked<S: Admissible>(
 ) -> Result<Admitted<S>> {
     let entered = kernel.dispatch().enter(caller, wants).await;
     let mut passage = entered.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
+    if let Some(service) = call.ends() {
+        passage.leave_out(service);
+    }
     let rewritten = resolve_by(&mut passage, caller, &mut call, false).await?;
     let passed = pass(kernel, caller, &call).await;
     let mut hooked = Hooked::by(passage);

@@ -28,7 +28,10 @@ pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};
 pub use service::{ServiceSpec, SwapMode, SwapOptions};
-pub use setattr::{Attribute, Create, DriverSwapped, MountSpec, Parents, SetattrDone, SysSetattr};
+pub use setattr::{
+    Attribute, Create, DriverSwapped, MountSpec, Parents, ServiceSwapped, ServiceVersion, SetattrDone,
+    SysSetattr,
+};
 pub use stat::SysStat;
 pub use tx::{SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};
