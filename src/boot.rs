@@ -209,6 +209,7 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
     config.restarts_max = settings.restarts_max;
     config.restarts_within = settings.restarts_within;
     config.watchdog = settings.watchdog;
+    config.garbage = settings.garbage;
     config
 }
 

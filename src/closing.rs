@@ -26,9 +26,12 @@ impl Closing {
         Self(RwLock::new(Some(Opened { metastore, _folder: folder })))
     }
 
-    /// Closes the store, once what is being done in it is done. Blocks on disk. May be repeated.
+    /// Closes the store, once what is being done in it is done, and what was acknowledged is on disk. Blocks on disk. May be repeated.
     pub(crate) fn close(&self) {
         let opened = self.0.write().take();
+        if let Some(Err(error)) = opened.as_ref().map(|opened| opened.metastore.sync()) {
+            tracing::error!(%error, "not all that was acknowledged is known to be on disk");
+        }
         drop(opened);
     }
 
@@ -45,12 +48,32 @@ impl Metastore for Closing {
         self.open()?.apply(batch)
     }
 
+    fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
+        self.open()?.append(batch)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.open()?.sync()
+    }
+
+    fn unsynced_bytes(&self) -> u64 {
+        self.open().map_or(0, |open| open.unsynced_bytes())
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         self.open()?.reader()
     }
 
     fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
         self.open()?.last_lsn(tree)
+    }
+
+    fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        self.open()?.durable_lsn(tree)
+    }
+
+    fn record(&self, tree: TreeId, lsn: Lsn) -> Result<Option<LogRecord>, StoreError> {
+        self.open()?.record(tree, lsn)
     }
 
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {

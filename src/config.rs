@@ -9,6 +9,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env as Environment, Format, Toml};
 use nexus_actors::Env;
+use nexus_kernel::GarbageConfig;
 use nexus_kernel::hal::{DriverFactory, Metastore};
 use nexus_kernel::service::{Service, ServiceCatalogue};
 use nexus_messages::syscall::MountSpec;
@@ -28,7 +29,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "profile",
     "data_folder",
     "metadata_cache_entries",
@@ -41,6 +42,8 @@ const KEYS: [&str; 16] = [
     "restarts_max",
     "restarts_within_s",
     "watchdog_ms",
+    "garbage_interval_s",
+    "garbage_grace_s",
     "services_must_start",
     "root_driver",
     "root_options",
@@ -84,6 +87,8 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// | `search_threads` | threads that search content at once; started when first needed |
 /// | `restarts_max`, `restarts_within_s` | how often, in how many seconds, a supervisor restarts its children before it gives up |
 /// | `watchdog_ms` | how long one message may hold an actor of the kernel, or its thread, before it is written off and another serves on |
+/// | `garbage_interval_s` | how many seconds after a collection of what nothing names any more the next one begins by itself; 0 for never |
+/// | `garbage_grace_s` | for how many seconds collections must have found content unreachable before it goes |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
@@ -125,6 +130,8 @@ struct Layer {
     restarts_max: Option<u32>,
     restarts_within_s: Option<u64>,
     watchdog_ms: Option<u64>,
+    garbage_interval_s: Option<u64>,
+    garbage_grace_s: Option<u64>,
     services_must_start: Option<bool>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
@@ -141,6 +148,7 @@ pub(crate) struct Settings {
     pub(crate) restarts_max: u32,
     pub(crate) restarts_within: Duration,
     pub(crate) watchdog: Duration,
+    pub(crate) garbage: GarbageConfig,
     pub(crate) services_must_start: bool,
     pub(crate) root: MountSpec,
     /// How the socket in the data folder is served, if it is.
@@ -306,6 +314,15 @@ impl Config {
         self
     }
 
+    /// What nothing names any more is collected `interval` after the last collection, without anybody asking; none for on demand only. It goes when
+    /// collections have found it unreachable for `grace`. Whole seconds count.
+    #[must_use]
+    pub fn garbage(mut self, interval: Option<Duration>, grace: Duration) -> Self {
+        self.layer.garbage_interval_s = Some(interval.map_or(0, |interval| interval.as_secs().max(1)));
+        self.layer.garbage_grace_s = Some(grace.as_secs());
+        self
+    }
+
     /// A boot at which a registered service cannot be started is refused: for who would rather have no kernel than one without its permission policy,
     /// whose hooks would be absent. Else such a service is listed with the cause, and everything else serves.
     #[must_use]
@@ -411,11 +428,21 @@ impl Config {
             restarts_max: said.restarts_max.unwrap_or(RESTARTS_MAX),
             restarts_within: said.restarts_within_s.map_or(RESTARTS_WITHIN, Duration::from_secs),
             watchdog: said.watchdog_ms.map_or(WATCHDOG, Duration::from_millis),
+            garbage: garbage(said.garbage_interval_s, said.garbage_grace_s),
             services_must_start: said.services_must_start.unwrap_or(false),
             root,
             serving,
         })
     }
+}
+
+fn garbage(interval_s: Option<u64>, grace_s: Option<u64>) -> GarbageConfig {
+    let mut garbage = GarbageConfig::default();
+    if let Some(seconds) = interval_s {
+        garbage.interval = Some(Duration::from_secs(seconds)).filter(|interval| !interval.is_zero());
+    }
+    garbage.grace = grace_s.map_or(garbage.grace, Duration::from_secs);
+    garbage
 }
 
 impl fmt::Debug for Config {

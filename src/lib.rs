@@ -139,6 +139,9 @@ mod child;
 mod closing;
 mod config;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod hooks;
 mod profile;
@@ -160,8 +163,8 @@ pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
-    DriverCalls, DriverFailure, Kernel, MountState, MountStatus, Serve, ServiceState, ServiceStatus,
-    ServiceSwapped, ServiceVersion, StoreStats, dispatch, gate, hal, service, sys,
+    Collection, CollectionState, DriverCalls, DriverFailure, Freed, Kernel, MountState, MountStatus, Serve,
+    ServiceState, ServiceStatus, StoreStats, dispatch, gate, hal, service, sys,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;

@@ -1,8 +1,8 @@
 //! Services: registering one, calling it, and putting another version in its place while it serves.
 
 use nexus_kernel::service::{Service, ServiceRef};
-use nexus_kernel::{ServiceState, ServiceStatus, ServiceSwapped};
-use nexus_messages::syscall::{ServiceSpec, SwapOptions, SysSetattr, SysUnlink, Unlinked};
+use nexus_kernel::{ServiceState, ServiceStatus};
+use nexus_messages::syscall::{ServiceSpec, ServiceSwapped, SwapOptions, SysSetattr, SysUnlink, Unlinked};
 use nexus_messages::{Error, ErrorKind, Op, Result, VPath};
 
 use crate::handle::Nexus;
@@ -105,12 +105,14 @@ impl Nexus {
         config: S::Config,
         options: SwapOptions,
     ) -> Result<ServiceSwapped> {
-        let kernel = self.kernel()?;
         let spec = self.spec::<S>(name, config, options)?;
         let mut call = SysSetattr::at(service_path(name)?);
         call.service = Some(spec);
-        let (_, swapped) = kernel.enlist(self.shared_caller(), &call).await?;
-        swapped.ok_or_else(|| Error::new(Op::Service, &call.path, ErrorKind::NotFound))
+        let path = call.path.clone();
+        let done = self.send(call).await.map_err(|error| error.during(Op::Service))?;
+        done.service_swapped
+            .map(|swapped| *swapped)
+            .ok_or_else(|| Error::new(Op::Service, &path, ErrorKind::NotFound))
     }
 
     /// Removes the service called `name`: its hooks go, its calls end, and it is not started again.

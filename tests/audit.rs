@@ -8,12 +8,17 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nexus::actors::{Handle, Message};
+use nexus::hal::{Batch, Entry as HalEntry, Metastore, TreeId};
 use nexus::service::ServiceRef;
 use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Record, Verify, verify_segment};
-use nexus::{Config, ErrorKind, Kill, Lsn, Nexus, Op, Receipt, SwapOptions, SysWrite, Timestamp, VPath};
+use nexus::{
+    Config, ErrorKind, Kill, Lsn, Nexus, Op, OpId, Receipt, SwapOptions, SysWrite, Timestamp, VPath,
+};
+use nexus_drivers::memory::MemoryMetastore;
 
 const SOON: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -437,5 +442,40 @@ async fn records_are_found_by_path_agent_and_time_a_page_at_a_time() {
     assert_eq!(sizes.iter().sum::<usize>(), 20);
     assert!(sizes.iter().all(|size| *size <= 7), "{sizes:?}");
     assert_eq!(done.len(), WRITERS * 20);
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn commits_that_the_kernel_forgot_before_the_log_came_to_them_are_told_as_a_gap() {
+    // More than a log keeps.
+    const FORGOTTEN: u64 = 70_000;
+    let store = Arc::new(MemoryMetastore::new());
+    let entry = |n: u64| HalEntry {
+        tree: TreeId::ROOT,
+        op_id: OpId(n.into()),
+        repeatable: false,
+        caller: "writer".into(),
+        op: Op::Write,
+        path: path("/x"),
+        other: None,
+        items: Vec::new(),
+        at: Timestamp(0),
+        preconditions: Vec::new(),
+        changes: Vec::new(),
+    };
+    for first in (0..FORGOTTEN).step_by(1_000) {
+        let entries = (first..first + 1_000).map(entry).collect();
+        store.apply(&Batch { entries, next_file_id: 0 }).expect("there is room");
+    }
+    let nx = boot(Config::in_memory().metastore(store)).await;
+    let audit = nx.register::<Audit>("audit", AuditConfig::default()).await.unwrap();
+    let written = nx.write("/a", "x").await.unwrap().receipt.lsn;
+    ask(&audit, CaughtUp::root(written)).await.expect("it catches up");
+    let first = ask(&audit, Query::root().limit(2)).await.expect("it finds").records;
+    let Entry::Gap { from, to } = first[0].entry else { panic!("{first:?}") };
+    assert_eq!(from, Lsn(1));
+    assert_eq!(first[1].entry.lsn(), Some(Lsn(to.0 + 1)), "it goes on with what the kernel still knows");
+    assert!(to.0 >= FORGOTTEN - 65_536 - 64, "{to}");
+    assert_eq!(ask(&audit, Verify::root()).await.expect("it verifies").broken, None);
     nx.shutdown().await.unwrap();
 }

@@ -10,11 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nexus::actors::{Behaviour, Cx, Handle, Reply, Start};
 use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
 use nexus::hal::{Applied, Batch, LogRecord, Metastore, Reader, StoreError, TreeId};
+use nexus::service::{Carry, Completed, Declaration, Service, ServiceHook, Setup};
 use nexus::{
-    Config, Event, EventMask, HookContext, Lsn, MountSpec, Nexus, OpId, Outcome, SysCopy, SysRename,
-    SysSetattr, SysTx, SysUnlink, SysWrite, VPath, Verdict,
+    Config, Event, EventMask, HookContext, Lsn, MountSpec, Nexus, OpId, Outcome, SwapMode, SwapOptions,
+    SysCopy, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, VPath, Verdict,
 };
 use nexus_actors::block_on;
 use nexus_drivers::memory::MemoryMetastore;
@@ -335,4 +337,130 @@ fn who_waits_for_a_lock_and_goes_away_did_nothing_and_who_has_it_is_finished() {
     assert_eq!(block_on(nx.read("/f")).expect("it is there"), "first!");
     assert_eq!(locks.statistics().held, 0);
     block_on(nx.shutdown()).expect("it stops");
+}
+
+/// A service that hands over how often it was swapped.
+struct Plain {
+    swaps: u64,
+}
+
+impl Behaviour for Plain {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "plain";
+
+    fn init(_: Setup<Self>, _: Start<Self>) -> BoxedInit<Self> {
+        Box::pin(async { Ok(Self { swaps: 0 }) })
+    }
+}
+
+type BoxedInit<B> = nexus::actors::LocalBoxFuture<'static, Result<B, nexus::ExitReason>>;
+
+/// How often the state was handed over.
+#[derive(Debug, Clone)]
+struct Swaps;
+
+impl nexus::actors::Message for Swaps {
+    type Reply = u64;
+    const NAME: &'static str = "plain.swaps";
+}
+
+impl Service for Plain {
+    const VERSION: &'static str = "1.0.0";
+    type Config = u64;
+    type View = ();
+
+    fn declare(_: &u64) -> Declaration<Self> {
+        let limit = Duration::from_secs(20);
+        let hook = ServiceHook::mailed_after("hears", OpSet::from(nexus::Op::Copy));
+        Declaration::new().exports::<Swaps>().hook(hook).probation(Duration::ZERO).swap_within(limit)
+    }
+
+    fn export(&mut self) -> Result<Carry, nexus::ExitReason> {
+        Carry::of(1, &(self.swaps + 1))
+    }
+
+    fn import(&mut self, carry: Carry) -> Result<(), nexus::ExitReason> {
+        self.swaps = carry.take()?;
+        Ok(())
+    }
+}
+
+impl Handle<Swaps> for Plain {
+    fn handle(&mut self, _: Swaps, _: &mut Cx<'_, Self>) -> Reply<Self, u64> {
+        Reply::Now(self.swaps)
+    }
+}
+
+impl Handle<Completed> for Plain {
+    fn handle(&mut self, _: Completed, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        Reply::Now(())
+    }
+}
+
+/// A change of the service `plain`: whether it is registered before, and after.
+const SERVICE_CHANGES: [(&str, Begin, bool, bool); 4] = [
+    ("register", |nx| Box::pin(async { nx.register::<Plain>("plain", 1).await.map(drop) }), false, true),
+    ("overlap", |nx| Box::pin(swap_plain(nx, SwapMode::Overlap)), true, true),
+    ("exclusive", |nx| Box::pin(swap_plain(nx, SwapMode::Exclusive)), true, true),
+    ("unregister", |nx| Box::pin(async { nx.unregister("plain").await.map(drop) }), true, false),
+];
+
+async fn swap_plain(nx: &Nexus, mode: SwapMode) -> nexus::Result<()> {
+    nx.swap_with::<Plain>("plain", 2, SwapOptions::new().mode(mode)).await.map(drop)
+}
+
+#[test]
+fn a_change_of_a_service_whose_caller_went_away_is_done_or_not_and_leaves_nothing_else() {
+    const SOON: Duration = Duration::from_secs(20);
+    for (name, begin, before, after) in SERVICE_CHANGES {
+        let is_swap = before && after;
+        for times in 0.. {
+            let nx = block_on(nexus::connect(Config::in_memory())).expect("it boots");
+            if before {
+                block_on(nx.register::<Plain>("plain", 1)).expect("it starts");
+            }
+            let ended = poll_and_drop(begin(&nx), times);
+            let status = || nx.services().expect("it is the administrator's").into_iter().next();
+            if ended {
+                let swaps = status().map(|status| status.swaps);
+                let expected = after.then_some(u64::from(is_swap));
+                assert_eq!(swaps, expected, "{name} after {times}: acknowledged, and not done");
+            }
+            // What is under way comes to its end: then another change is no longer refused for it.
+            let next = || match is_swap {
+                true => block_on(swap_plain(&nx, SwapMode::Overlap)),
+                false => block_on(nx.register::<Plain>("plain", 1)).map(drop),
+            };
+            until(&nx, "the end of the change", || match next() {
+                Ok(()) => true,
+                Err(busy) => {
+                    assert_eq!(busy.kind(), nexus::ErrorKind::Busy, "{name} after {times}: {busy}");
+                    false
+                }
+            });
+            let status = status().expect("it is registered");
+            let plain = nx.service::<Plain>("plain").expect("it is the administrator's");
+            let swaps = block_on(plain.call(Swaps, SOON)).expect("it answers");
+            assert_eq!(
+                swaps, status.swaps,
+                "{name} after {times}: each that was published handed the state over"
+            );
+            assert!(swaps <= 2 && swaps >= u64::from(is_swap), "{name} after {times}: {swaps}");
+            let expected = [format!("plain@{}", status.serving.expect("it serves").number)];
+            until(&nx, "the end of what does not serve", || {
+                let tree = block_on(nx.tree()).expect("it is the administrator's").children;
+                let services = tree.into_iter().find(|child| &*child.id == "services");
+                let children = services.expect("it is there").children;
+                children.iter().map(|child| child.id.to_string()).eq(expected.iter().cloned())
+            });
+            let hooks = block_on(nx.hooks()).expect("it is the administrator's").len();
+            assert_eq!(hooks, 1, "{name} after {times}: its hooks are its own");
+            let locks = nx.kernel().expect("it is the administrator's").path_locks().statistics();
+            assert_eq!((locks.held, locks.waiting), (0, 0), "{name} after {times}");
+            block_on(nx.shutdown()).expect("it stops");
+            if ended {
+                break;
+            }
+        }
+    }
 }

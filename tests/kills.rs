@@ -7,8 +7,12 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use common::{Running, boot, path};
+use futures_util::future::BoxFuture;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::{Config, HookContext, Op, Verdict};
 use nexus_actors::block_on;
 use nexus_messages::Executed;
 use nexus_messages::syscall::{
@@ -18,6 +22,12 @@ use nexus_supervisors::Kill;
 
 /// How often each primitive is killed in each way.
 const ROUNDS: u64 = 3;
+
+/// How long one message may hold an actor.
+const WATCHDOG: Duration = Duration::from_millis(100);
+
+/// How long one that is wedged may hold others: far longer than its watchdog takes, and half of what it would be wedged for without one.
+const HELD_MAX: Duration = Duration::from_secs(30);
 
 /// Reads `/hot` on a thread of its own until told to stop, and says how often.
 fn reader(running: &Running, stop: &Arc<AtomicBool>) -> thread::JoinHandle<u64> {
@@ -86,6 +96,66 @@ fn readers_notice_no_killed_primitive() {
             .expect("it writes");
         running.kernel.send(&running.admin, SysUnlink::at(path("/memory"))).await.expect("it unmounts");
         running.stop().await;
+    });
+}
+
+#[test]
+fn what_blocks_an_actor_of_the_store_blocks_the_others_on_its_thread_no_longer_than_a_watchdog() {
+    let running = block_on(nexus::connect(Config::in_memory().watchdog(WATCHDOG))).expect("it boots");
+    let env = running.kernel().expect("it is the administrator").env().clone();
+    for name in ["nexus/store/upkeep", "nexus/store/committer"] {
+        assert!(
+            block_on(running.kill(name, Kill::Wedge)).expect("it is the administrator"),
+            "{name} is there"
+        );
+        // The lifecycle, the router and the committer serve on, elsewhere.
+        let mounting = async {
+            running.mount("/memory", MountSpec::new("memory")).await.expect("it mounts");
+            running.unmount("/memory").await.expect("it unmounts");
+            running.write("/a", "b").await.expect("it writes");
+        };
+        let served = block_on(env.timeout(HELD_MAX, mounting));
+        assert!(served.is_ok(), "{name} holds the others on its thread");
+    }
+    block_on(running.shutdown()).expect("it stops");
+}
+
+/// Lets nobody write below `/__sys__/actors`.
+struct Protects;
+
+impl Interceptor for Protects {
+    fn ops(&self) -> OpSet {
+        OpSet::from(Op::Write)
+    }
+
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        let is_kill = cx.call.path().as_str().starts_with("/__sys__/actors/");
+        let verdict = if is_kill { Verdict::refuse("they are left in peace") } else { Verdict::Continue };
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+#[test]
+fn a_kill_passes_what_every_write_passes() {
+    block_on(async {
+        let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
+        let router = || async { nx.read("/__sys__/actors/nexus/kernel/router").await.expect("it is there") };
+        let restarts = |shown: &[u8]| {
+            serde_json::from_slice::<serde_json::Value>(shown).expect("it is JSON")["restarts"].clone()
+        };
+        let protects = Registration::interceptor("protects", Arc::new(Protects));
+        let hook = nx.register_hook(protects).await.expect("there is room");
+        let refused = nx.kill("nexus/kernel/router", Kill::Panic).await.expect_err("a hook says no");
+        assert!(refused.to_string().contains("they are left in peace"), "{refused}");
+        assert_eq!(restarts(&router().await), 0);
+        nx.unregister_hook(hook).await.expect("it is there");
+        assert!(nx.kill("nexus/kernel/router", Kill::Panic).await.expect("nobody says no"));
+        while restarts(&router().await) == 0 {
+            thread::yield_now();
+        }
+        assert!(!nx.kill("nexus/kernel/nobody", Kill::Panic).await.expect("nobody says no"));
+        nx.shutdown().await.expect("it stops");
+        assert!(!nx.kill("nexus/kernel/router", Kill::Panic).await.expect("there is no kernel"));
     });
 }
 

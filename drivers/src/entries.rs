@@ -57,11 +57,11 @@ fn apply_entry(transaction: &mut impl Transaction, entry: &Entry) -> Result<Entr
             return Ok(EntryOutcome::Refused { precondition: index });
         }
     }
-    for change in &entry.changes {
-        make(transaction, change)?;
-    }
     let Lsn(last) = transaction.last_lsn(entry.tree)?;
     let lsn = Lsn(last + 1);
+    for change in &entry.changes {
+        make(transaction, change, lsn)?;
+    }
     transaction.log(entry, lsn)?;
     if let Some(through) = prunable(lsn) {
         transaction.prune(entry.tree, through)?;
@@ -84,7 +84,7 @@ fn holds(transaction: &mut impl Transaction, precondition: &Precondition) -> Res
     }
 }
 
-fn make(transaction: &mut impl Transaction, change: &Change) -> Result<(), StoreError> {
+fn make(transaction: &mut impl Transaction, change: &Change, lsn: Lsn) -> Result<(), StoreError> {
     match change {
         Change::Put(key, value) => transaction.put(key, value),
         Change::PutIfAbsent(key, value) => match transaction.holds(key, None)? {
@@ -92,8 +92,12 @@ fn make(transaction: &mut impl Transaction, change: &Change) -> Result<(), Store
             false => transaction.put(key, value),
         },
         Change::Delete(key) => transaction.delete(key),
-        Change::DeleteIfVacant { prefix, rows } => match transaction.vacant(prefix)? {
-            true => rows.iter().try_for_each(|row| transaction.delete(row)),
+        Change::PutAtLsn { prefix, value } => transaction.put(&prefix.at(lsn), value),
+        Change::DeleteIfVacant { prefix, rows, kept } => match transaction.vacant(prefix)? {
+            true => {
+                rows.iter().try_for_each(|row| transaction.delete(row))?;
+                kept.iter().try_for_each(|(prefix, value)| transaction.put(&prefix.at(lsn), value))
+            }
             false => Ok(()),
         },
         _ => Err(StoreError::NotSupported { what: "this change" }),

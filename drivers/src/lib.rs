@@ -22,6 +22,9 @@ pub mod disk;
 mod entries;
 #[cfg(feature = "faults")]
 pub mod faults;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "redb", feature = "local", unix))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(all(feature = "local", unix))]
 pub mod local;
 pub mod memory;

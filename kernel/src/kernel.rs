@@ -16,12 +16,14 @@ use parking_lot::Mutex;
 
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
+use crate::garbage::{Collector, Garbage, GarbageConfig};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
 use crate::metrics::Syscalls;
 use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
+use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::service::ServiceCatalogue;
@@ -63,6 +65,8 @@ pub struct KernelConfig {
     pub restarts_within: Duration,
     /// How long one message may hold an actor of the kernel, or its thread, before it is written off. Services declare their own.
     pub watchdog: Duration,
+    /// How and when content goes that nothing names any more.
+    pub garbage: GarbageConfig,
 }
 
 impl Default for KernelConfig {
@@ -74,6 +78,7 @@ impl Default for KernelConfig {
             restarts_max: 10,
             restarts_within: Duration::from_secs(30),
             watchdog: WATCHDOG,
+            garbage: GarbageConfig::default(),
         }
     }
 }
@@ -116,7 +121,10 @@ pub struct Kernel {
     service_catalogue: ServiceCatalogue,
     service_children: SupervisorRef,
     hashing: Pool,
+    garbage: Arc<Garbage>,
+    collector: Ref<Collector>,
     syscalls: Syscalls,
+    pruning: Pruning,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
     /// The running tree, once it runs.
@@ -163,7 +171,10 @@ impl Kernel {
             service_catalogue: ServiceCatalogue::default(),
             service_children: services.handle(env),
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
+            garbage: Arc::new(Garbage::new(env)),
+            collector: mailbox(env, "garbage"),
             syscalls: Syscalls::new(),
+            pruning: Pruning::default(),
             sys: sys::mount(),
             tree: Mutex::default(),
             store,
@@ -190,15 +201,20 @@ impl Kernel {
         });
         let router = RouterArgs { view: self.routes.clone(), source: mounted };
 
-        let store = SupSpec::new("store", Strategy::OneForAll).child(
-            ChildSpec::new("committer", mailbox::<Committer>(&self.env, "committer"), self.store.clone())
-                // What it has taken is finished before it ends.
-                .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
-        );
-        let store = store.child(
-            ChildSpec::new("upkeep", mailbox::<Upkeep>(&self.env, "upkeep"), self.store.clone())
-                .shutdown(Shutdown::Timeout(Duration::from_secs(30))),
-        );
+        // What they have taken is finished before they end.
+        let finishes =
+            |child: ChildSpec| primitive(child).shutdown(Shutdown::Timeout(Duration::from_secs(30)));
+        let store = SupSpec::new("store", Strategy::OneForAll)
+            .child(finishes(ChildSpec::new(
+                "committer",
+                mailbox::<Committer>(&self.env, "committer"),
+                self.store.clone(),
+            )))
+            .child(finishes(ChildSpec::new(
+                "upkeep",
+                mailbox::<Upkeep>(&self.env, "upkeep"),
+                self.store.clone(),
+            )));
         let kernel = SupSpec::new("kernel", Strategy::OneForOne)
             .child(primitive(ChildSpec::new("router", self.router.clone(), router)))
             .child(primitive(ChildSpec::new(
@@ -216,6 +232,8 @@ impl Kernel {
             .supervisor(restarts(registry))
             .child(drivers.into_child().place(Place::Supervisors))
             .child(services.into_child().place(Place::Supervisors))
+            // Last: what it does is for nobody, and is begun again.
+            .child(primitive(ChildSpec::new("garbage", self.collector.clone(), Arc::downgrade(self))))
     }
 
     /// Executes a syscall for `caller`, on the task that polls.
@@ -360,8 +378,22 @@ impl Kernel {
         &self.sys
     }
 
+    /// Where the walks through the histories are.
+    pub(crate) fn pruning(&self) -> &Pruning {
+        &self.pruning
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What is held against collections, and how they went.
+    pub(crate) fn garbage(&self) -> &Arc<Garbage> {
+        &self.garbage
+    }
+
+    pub(crate) fn collector(&self) -> &Ref<Collector> {
+        &self.collector
     }
 
     pub(crate) fn caches(&self) -> &Caches {

@@ -3,6 +3,10 @@
 mod caught;
 mod content;
 pub mod dispatch;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod garbage;
 pub mod gate;
 pub mod hal;
 mod kernel;
@@ -11,6 +15,7 @@ mod metrics;
 mod mounts;
 mod namespace;
 mod owned;
+mod pruning;
 mod registry;
 pub mod router;
 pub mod service;
@@ -20,8 +25,9 @@ mod syscalls;
 mod volume;
 
 pub use content::{CALL_MAX, CONTENT_MAX};
+pub use garbage::{Collection, CollectionState, Freed, GarbageConfig};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
-pub use registry::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
+pub use registry::{ServiceState, ServiceStatus};
 pub use store::StoreStats;
 pub use syscalls::{ContentReader, Serve};

@@ -43,6 +43,8 @@ pub enum Op {
     Hook,
     Service,
     Tx,
+    Collect,
+    Versions,
 }
 
 impl Op {
@@ -74,6 +76,8 @@ impl Op {
             Self::Hook => "hook",
             Self::Service => "service",
             Self::Tx => "tx",
+            Self::Collect => "gc",
+            Self::Versions => "versions",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",
@@ -145,6 +149,8 @@ pub enum ErrorKind {
     Down,
     /// A part of the kernel or a driver broke while it served the call.
     Crashed,
+    /// What there was that far back is not kept, or not any more.
+    NotKept,
 }
 
 impl ErrorKind {
@@ -173,6 +179,7 @@ impl ErrorKind {
             Self::Corrupt | Self::Io | Self::Crashed => Errno::EIO,
             Self::Unavailable => Errno::EAGAIN,
             Self::Down => Errno::ESHUTDOWN,
+            Self::NotKept => Errno::ENODATA,
         }
     }
 
@@ -205,6 +212,7 @@ impl ErrorKind {
             Self::Unavailable => "not available for now",
             Self::Down => "the kernel is stopping",
             Self::Crashed => "crashed while serving the call",
+            Self::NotKept => "not kept",
         }
     }
 }
@@ -236,7 +244,7 @@ macro_rules! errnos {
 
 errnos! {
     ENOENT = 2, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
-    EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, ENAMETOOLONG = 36, ENOTEMPTY = 39, ELOOP = 40, EOPNOTSUPP = 95,
+    EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, ENAMETOOLONG = 36, ENOTEMPTY = 39, ELOOP = 40, ENODATA = 61, EOPNOTSUPP = 95,
     ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125,
 }
 

@@ -223,7 +223,10 @@ impl fmt::Debug for Remote {
 
 /// Whether a call changes something, when it is executed.
 fn changes(call: &Syscall) -> bool {
-    !matches!(call, Syscall::Stat(_) | Syscall::Read(_) | Syscall::Readdir(_) | Syscall::Watch(_))
+    !matches!(
+        call,
+        Syscall::Stat(_) | Syscall::Read(_) | Syscall::Readdir(_) | Syscall::Watch(_) | Syscall::Versions(_)
+    )
 }
 
 /// What a call is about, for its errors.

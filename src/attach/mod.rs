@@ -11,6 +11,8 @@
 //! other, with the rights that the owner grants.
 
 mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod grant;
 mod message;
 mod server;

@@ -488,6 +488,7 @@ async fn execute(
             Syscall::Unlink(call) => answer(kernel, caller, call).await,
             Syscall::Copy(call) => answer(kernel, caller, call).await,
             Syscall::Tx(call) => answer(kernel, caller, call).await,
+            Syscall::Versions(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

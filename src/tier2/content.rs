@@ -1,7 +1,7 @@
 //! Content of files: read, write, append, edit, copy.
 
 use bytes::Bytes;
-use nexus_messages::syscall::{Copied, SysCopy, SysRead, SysWrite, Written};
+use nexus_messages::syscall::{AsOf, Copied, SysCopy, SysRead, SysVersions, SysWrite, Version, Written};
 use nexus_messages::{IntoPath, Op, Result};
 
 use crate::handle::{Nexus, path};
@@ -68,6 +68,41 @@ impl Nexus {
     ) -> Result<Written> {
         let call = SysWrite::edit(path(Op::Edit, at)?, old, new).all();
         self.send(call).await.map_err(|error| error.during(Op::Edit))
+    }
+
+    /// The whole content of the file as it was then. See [`AsOf`] for what is kept.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `ENODATA` when it is not kept, or not any more; `EINVAL` for a place in the log that is yet to come; `EOPNOTSUPP` where files
+    /// are found by their paths.
+    pub async fn read_at(&self, at: impl IntoPath, as_of: AsOf) -> Result<Bytes> {
+        let read = self.send(SysRead::at(path(Op::Read, at)?).as_of(as_of)).await?;
+        Ok(read.data)
+    }
+
+    /// The versions of the file that can be read, the oldest first and that of now last: all pages in one. Of a file that was removed, those that it had.
+    ///
+    /// # Errors
+    /// `ENOENT`; `ENODATA` on a mount that keeps no history; `EOPNOTSUPP` where files are found by their paths.
+    pub async fn versions(&self, at: impl IntoPath) -> Result<Vec<Version>> {
+        let at = path(Op::Versions, at)?;
+        let mut page = self.send(SysVersions::at(&at)).await?;
+        let mut versions = std::mem::take(&mut page.versions);
+        while let Some(cursor) = page.next.take() {
+            page = self.send(SysVersions::at(&at).after(cursor)).await?;
+            versions.append(&mut page.versions);
+        }
+        Ok(versions)
+    }
+
+    /// Makes the file what it was then, as a new version and in one commit: content, mode and media type. A file that was removed is made again. Goes the
+    /// way of every change, hooks and quotas included; [`SysCopy::as_of`] takes conditions too.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at) and [`copy`](Self::copy).
+    pub async fn restore(&self, at: impl IntoPath, as_of: AsOf) -> Result<Copied> {
+        let at = path(Op::Copy, at)?;
+        self.send(SysCopy::new(&at, &at).as_of(as_of)).await
     }
 
     /// Copies the file `from` to `to`, also to another mount; a file at `to` is replaced. Onto itself: nothing happens. May be repeated.

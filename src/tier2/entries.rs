@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{
-    DirEntry, Expect, Parents, Renamed, SetattrDone, SysReaddir, SysRename, SysSetattr, SysStat, SysUnlink,
-    Unlinked,
+    AsOf, DirEntry, Expect, Parents, Renamed, SetattrDone, SysReaddir, SysRename, SysSetattr, SysStat,
+    SysUnlink, Unlinked,
 };
 use nexus_messages::{Error, ErrorKind, FileMetadata, IntoPath, Op, Result};
 
@@ -18,6 +18,15 @@ impl Nexus {
     /// `ENOENT`; `ENOTDIR` when something on the way is a file.
     pub async fn stat(&self, at: impl IntoPath) -> Result<Arc<FileMetadata>> {
         self.send(SysStat::at(path(Op::Stat, at)?)).await
+    }
+
+    /// What was known of the entry then. See [`AsOf`] for what is kept.
+    ///
+    /// # Errors
+    /// As [`stat`](Self::stat); `ENODATA` when it is not kept, or not any more; `EINVAL` for a place in the log that is yet to come; `EOPNOTSUPP` where files
+    /// are found by their paths.
+    pub async fn stat_at(&self, at: impl IntoPath, as_of: AsOf) -> Result<Arc<FileMetadata>> {
+        self.send(SysStat::at(path(Op::Stat, at)?).as_of(as_of)).await
     }
 
     /// As [`stat`](Self::stat), of a link itself.

@@ -23,14 +23,18 @@ impl Nexus {
         }
     }
 
-    /// Hurts the actor at `path` of the tree, such as `nexus/kernel/router`, to see what becomes of it. Does not wait; false when there is no such actor.
+    /// Hurts the actor at `path` of the tree, such as `nexus/kernel/router`, to see what becomes of it. Does not wait for that; false when there is no such
+    /// actor. It is a write to `/__sys__/actors/`, and passes what writes pass: the gate, hooks, what is counted.
     ///
     /// # Errors
-    /// `EACCES` unless this is an administrator's handle.
+    /// `EACCES` unless this is an administrator's handle, or the gate refuses it; what a hook says.
     pub async fn kill(&self, path: &str, how: Kill) -> Result<bool> {
         self.administrator(Op::Kill)?;
-        let Link::Local(machine) = &self.link else { return self.kill_there(path, how).await };
-        Ok(machine.tree.kill(path, how))
+        match (self.tell_actor(path, how).await, &self.link) {
+            // A kernel that has ended has no actors.
+            (Err(_), Link::Local(machine)) if machine.is_stopping() => Ok(false),
+            (told, _) => told,
+        }
     }
 
     /// The mounts and how they are. Asks no actor.
@@ -52,7 +56,7 @@ impl Nexus {
             .map_err(|why| Error::new(Op::Read, &file, ErrorKind::Io).because(why))
     }
 
-    async fn kill_there(&self, actor: &str, how: Kill) -> Result<bool> {
+    async fn tell_actor(&self, actor: &str, how: Kill) -> Result<bool> {
         let word = how.to_string();
         let tell = async |file: String| self.send(SysWrite::at(path(Op::Kill, file)?, word.clone())).await;
         let told = match tell(format!("{ROOT}/actors/{actor}")).await {

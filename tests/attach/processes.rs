@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use nexus::blocking::attach;
-use nexus::{ErrorKind, Executed, VPath};
+use nexus::services::quota::{Quota, QuotaConfig};
+use nexus::{ErrorKind, Executed, Serving, VPath};
+use nexus_actors::block_on;
 
-use crate::bench::until;
+use crate::bench::{Bench, until};
 
 /// `nexus serve` on a folder.
 struct Served(Child);
@@ -50,6 +52,28 @@ fn nexus(folder: &Path) -> Command {
     }
     command.arg("--data").arg(folder);
     command
+}
+
+#[test]
+fn a_swap_whose_attached_client_is_killed_before_it_is_published_is_given_up() {
+    let Bench { owner, folder } = &Bench::new(Serving::administrator());
+    let nx = owner.as_async();
+    block_on(nx.register::<Quota>("quota", QuotaConfig::default())).expect("it starts");
+    let status = || nx.services().expect("it is the administrator's").remove(0);
+    let mut swap = nexus(folder.path());
+    let mut swap = swap.args(["swap", "quota", "--shadow", "1000000"]).spawn().expect("it starts");
+    until(owner, "the trial", || status().trial_agreed.is_some());
+    swap.kill().expect("it runs");
+    swap.wait().expect("it ends");
+    until(owner, "the end of the swap", || status().failed_swaps == 1);
+    let left = status();
+    assert_eq!((left.serving.expect("one serves").number, left.trial_agreed), (1, None));
+    // Nothing is held, and the next one is told of what it did itself.
+    let next = nexus(folder.path()).args(["swap", "quota"]).output().expect("it runs");
+    assert!(next.status.success(), "{next:?}");
+    let told = String::from_utf8_lossy(&next.stdout).into_owned();
+    let number = status().serving.expect("one serves").number;
+    assert!(told.contains(" #1 -> ") && told.contains(&format!(" #{number}, ")), "{told}");
 }
 
 #[test]

@@ -163,8 +163,16 @@ impl ContentStore for Slow {
         self.content.contains(id)
     }
 
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        self.content.length(id)
+    }
+
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
         self.content.delete(id)
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        self.content.list(after, limit)
     }
 }
 

@@ -166,6 +166,14 @@ impl ContentStore for Store {
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
         self.cas.delete(id)
     }
+
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        self.cas.length(id)
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        self.cas.list(after, limit)
+    }
 }
 
 /// Bytes that look random and are the same everywhere.

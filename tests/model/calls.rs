@@ -21,7 +21,7 @@ pub(crate) enum Call {
         target: Option<String>,
         create: Create,
         parents: Parents,
-        mode: Option<u32>,
+        given: Given,
     },
     Rename {
         from: String,
@@ -57,8 +57,42 @@ pub(crate) enum Call {
     },
     /// Writes, sets, renames and unlinks as one.
     Tx(Vec<Call>),
+    /// Writes, unlinks and stats at once, of paths of which none is the other or leads to it.
+    Batch(Vec<Call>),
+    /// A write whose bytes come as a stream: a head, and a byte so often.
+    WriteStream {
+        path: String,
+        head: Vec<u8>,
+        byte: u8,
+        count: usize,
+        create: Create,
+        expected: Expected,
+    },
+    /// A run of bytes, as offset and count, as a stream.
+    ReadStream {
+        path: String,
+        offset: usize,
+        count: usize,
+    },
     /// The kernel is stopped, and another one started on what it left.
     Reopen,
+    /// The power goes off while the call is made, at so many changes of the disk after it was begun, or when it is done; the seed chooses what
+    /// becomes of what was not flushed. Then another kernel is started.
+    Crash {
+        during: Box<Call>,
+        change: u64,
+        seed: u64,
+    },
+}
+
+/// Attributes that are set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    pub(crate) mode: Option<u32>,
+    pub(crate) owner: Option<&'static str>,
+    pub(crate) mime: Option<&'static str>,
+    pub(crate) modified: Option<u64>,
+    pub(crate) created: Option<u64>,
 }
 
 /// Where written bytes go.
@@ -76,6 +110,9 @@ pub(crate) enum Expected {
     Nothing,
     Absent,
     Version(u64),
+    Generation(u64),
+    /// These bytes.
+    Content(&'static str),
 }
 
 impl Place {
@@ -141,35 +178,50 @@ fn create() -> impl Strategy<Value = Create> {
 
 fn expected(versions: bool) -> impl Strategy<Value = Expected> {
     let version = (0u64..4).prop_map(Expected::Version);
+    let generation = (0u64..4).prop_map(Expected::Generation);
+    let content = select(vec!["", "x", "y", "z"]).prop_map(Expected::Content);
+    // Where there are no versions, none is asked for.
+    let asked = u32::from(versions);
     prop_oneof![
-        12 => Just(Expected::Nothing),
-        1 => Just(Expected::Absent),
-        // Where there are no versions, none is asked for.
-        if versions { 1 } else { 0 } => version,
+        24 => Just(Expected::Nothing),
+        2 => Just(Expected::Absent),
+        2 * asked => version,
+        asked => generation,
+        asked => content,
     ]
 }
 
-/// Links are made when `links`.
-fn set(links: bool) -> impl Strategy<Value = Call> {
+/// Attributes; all kinds of them where they are rows.
+fn given(rows: bool) -> impl Strategy<Value = Given> {
+    let mode = prop::option::of(select(vec![0o644u32, 0o755, 0o600, 0o700]));
+    let owner = prop::option::weighted(0.3, select(vec!["ann", "bob"]));
+    let mime = prop::option::weighted(0.3, select(vec!["text/plain", "image/png"]));
+    let at = || prop::option::weighted(0.3, 1u64..4);
+    (mode, owner, mime, at(), at()).prop_map(move |(mode, owner, mime, modified, created)| match rows {
+        true => Given { mode, owner, mime, modified, created },
+        false => Given { mode, ..Given::default() },
+    })
+}
+
+fn set(Calls { rows, links, .. }: Calls) -> impl Strategy<Value = Call> {
     let parents = || select(vec![Parents::Implied, Parents::Made, Parents::Required]);
-    let mode = || prop::option::of(select(vec![0o644u32, 0o755, 0o600, 0o700]));
-    let entry =
-        (path(), select(vec![EntryType::Reg, EntryType::Dir, EntryType::Dir]), create(), parents(), mode());
-    let entry = entry.prop_map(|(path, entry_type, create, parents, mode)| Call::Set {
+    let types = select(vec![EntryType::Reg, EntryType::Dir, EntryType::Dir]);
+    let entry = (path(), types, create(), parents(), given(rows));
+    let entry = entry.prop_map(|(path, entry_type, create, parents, given)| Call::Set {
         path,
         entry_type: Some(entry_type),
         target: None,
         create,
         parents,
-        mode,
+        given,
     });
-    let attributes = (path(), mode()).prop_map(|(path, mode)| Call::Set {
+    let attributes = (path(), given(rows)).prop_map(|(path, given)| Call::Set {
         path,
         entry_type: None,
         target: None,
         create: Create::Never,
         parents: Parents::Implied,
-        mode,
+        given,
     });
     let targets = vec![
         "",
@@ -201,7 +253,7 @@ fn set(links: bool) -> impl Strategy<Value = Call> {
             target: Some(target.to_owned()),
             create,
             parents,
-            mode: None,
+            given: Given::default(),
         }
     });
     prop_oneof![4 => entry, 2 => attributes, if links { 3 } else { 0 } => link]
@@ -210,16 +262,19 @@ fn set(links: bool) -> impl Strategy<Value = Call> {
 /// What calls there are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Calls {
-    /// Whether preconditions may ask for a version.
-    pub(crate) versions: bool,
-    /// Whether links are made.
+    /// Whether names are rows: there are versions, and all attributes.
+    pub(crate) rows: bool,
+    /// Whether links are made. Then calls are not made at once: links may lead them to the same path.
     pub(crate) links: bool,
+    /// Whether the power may go off.
+    pub(crate) crashes: bool,
     /// How often there is a transaction, among about fifty other calls.
     pub(crate) transactions: u32,
 }
 
 /// A call that can be an operation of a transaction.
-fn change(Calls { versions, links, .. }: Calls) -> impl Strategy<Value = Call> {
+fn change(calls: Calls) -> impl Strategy<Value = Call> {
+    let versions = calls.rows;
     let write = (path(), data(), place(), create(), expected(versions)).prop_map(
         |(path, data, (place, truncate), create, expected)| Call::Write {
             path,
@@ -240,7 +295,7 @@ fn change(Calls { versions, links, .. }: Calls) -> impl Strategy<Value = Call> {
             Call::Unlink { path, recursive, expect, expected }
         },
     );
-    prop_oneof![10 => write, 12 => set(links), 10 => rename, 6 => unlink].boxed()
+    prop_oneof![10 => write, 12 => set(calls), 10 => rename, 6 => unlink].boxed()
 }
 
 /// Any call.
@@ -260,13 +315,56 @@ pub(crate) fn call(calls: Calls) -> impl Strategy<Value = Call> {
         recursive,
         limit,
     });
+    let stream = (path(), data(), select(vec![0, 10, 20_000, LARGE]), create(), expected(calls.rows))
+        .prop_map(|(path, head, count, create, expected)| Call::WriteStream {
+            path,
+            head,
+            byte: b'y',
+            count,
+            create,
+            expected,
+        });
+    let part = select(vec![0usize, 3, 16_000, LARGE]);
+    let read_stream = (path(), part.clone(), part).prop_map(|(path, offset, count)| Call::ReadStream {
+        path,
+        offset,
+        count,
+    });
+    let at_once = prop::collection::vec(change(calls), 2..6).prop_map(|calls| Call::Batch(unrelated(calls)));
+    let crash = (change(calls), 1u64..12, 0u64..6).prop_map(|(during, change, seed)| Call::Crash {
+        during: Box::new(during),
+        change,
+        seed,
+    });
+    let look = prop_oneof![2 => stat, 2 => read, 1 => read_stream, 4 => list];
     prop_oneof![
         38 => change(calls),
         calls.transactions => transaction,
         4 => copy,
-        2 => stat,
-        2 => read,
-        4 => list,
+        9 => look,
+        2 => stream,
+        if calls.links { 0 } else { 3 } => at_once,
         1 => Just(Call::Reopen),
+        if calls.crashes { 12 } else { 0 } => crash,
     ]
+}
+
+/// More than is kept as one blob.
+const LARGE: usize = (1 << 20) + 1_000;
+
+/// Those writes and unlinks among the calls whose paths have nothing to do with each other.
+fn unrelated(calls: Vec<Call>) -> Vec<Call> {
+    let mut kept: Vec<Call> = Vec::new();
+    let top = |call: &Call| match call {
+        Call::Write { path, .. } | Call::Unlink { path, .. } => {
+            path.split('/').nth(1).filter(|name| !name.is_empty()).map(str::to_owned)
+        }
+        _ => None,
+    };
+    for call in calls {
+        if top(&call).is_some() && kept.iter().all(|other| top(other) != top(&call)) {
+            kept.push(call);
+        }
+    }
+    kept
 }

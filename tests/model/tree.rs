@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use nexus::Bytes;
 use nexus::ErrorKind::{self, *};
 use nexus::{Create, EntryType, Expect, Parents};
 
-use crate::calls::{Call, Expected, Place};
+use crate::calls::{Call, Expected, Given, Place};
 
 /// Names from the root down.
 pub(crate) type Names = Vec<String>;
@@ -13,11 +14,48 @@ pub(crate) type Names = Vec<String>;
 /// What a call gives, told in words, or the kind of its error.
 pub(crate) type Answer = Result<String, ErrorKind>;
 
+/// All that is there: each entry in words, and its content as [`told_content`] tells it.
+pub(crate) type Seen = Vec<(String, String)>;
+
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
-    File { data: Vec<u8>, version: u64, mode: u32 },
-    Dir { children: BTreeMap<String, Node>, implicit: bool, mode: u32 },
+    File { data: Bytes, version: u64, attributes: Set },
+    Dir { children: BTreeMap<String, Node>, implicit: bool, attributes: Set },
     Link { target: String },
+}
+
+/// Attributes; times, the owner and the media type only as far as somebody set them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) mode: u32,
+    pub(crate) owner: Option<String>,
+    pub(crate) mime: Option<String>,
+    pub(crate) modified: Option<u64>,
+    pub(crate) created: Option<u64>,
+}
+
+impl Set {
+    fn of(mode: u32) -> Self {
+        Self { mode, owner: None, mime: None, modified: None, created: None }
+    }
+
+    fn with(mut self, given: &Given) -> Self {
+        let Given { mode, owner, mime, modified, created } = given;
+        self.mode = mode.unwrap_or(self.mode);
+        self.owner = owner.map(str::to_owned).or(self.owner);
+        self.mime = mime.map(str::to_owned).or(self.mime);
+        self.modified = modified.or(self.modified);
+        self.created = created.or(self.created);
+        self
+    }
+
+    /// As it is told; on mounts without rows, the mode alone.
+    pub(crate) fn told(&self, rows: bool) -> String {
+        match rows {
+            true => format!("{:o} {:?}", self.mode, (&self.owner, &self.mime, self.modified, self.created)),
+            false => format!("{:o}", self.mode),
+        }
+    }
 }
 
 /// The whole file system.
@@ -32,7 +70,7 @@ pub(crate) struct Tree {
 }
 
 fn directory(implicit: bool) -> Node {
-    Node::Dir { children: BTreeMap::new(), implicit, mode: 0o755 }
+    Node::Dir { children: BTreeMap::new(), implicit, attributes: Set::of(0o755) }
 }
 
 pub(crate) fn names(path: &str) -> Names {
@@ -44,16 +82,25 @@ pub(crate) fn text(names: &[String]) -> String {
 }
 
 /// What a file is, as answers tell it. Versions are none where the backend has none.
-pub(crate) fn told_file(path: &str, size: u64, versions: Option<(u64, u64)>, mode: u32) -> String {
-    format!("file {path} of {size} mode {mode:o} {versions:?}")
+pub(crate) fn told_file(path: &str, size: u64, versions: Option<(u64, u64)>, set: &str) -> String {
+    format!("file {path} of {size} mode {set} {versions:?}")
 }
 
-pub(crate) fn told_dir(path: &str, implicit: bool, mode: u32) -> String {
-    format!("dir {path} mode {mode:o}{}", if implicit { " implicit" } else { "" })
+pub(crate) fn told_dir(path: &str, implicit: bool, set: &str) -> String {
+    format!("dir {path} mode {set}{}", if implicit { " implicit" } else { "" })
 }
 
 pub(crate) fn told_link(path: &str, target: &str) -> String {
     format!("link {path} to {target}")
+}
+
+/// What content is, in few words.
+pub(crate) fn told_content<D: AsRef<[u8]>>(runs: impl IntoIterator<Item = D>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for run in runs {
+        hasher.update(run.as_ref());
+    }
+    format!("{} bytes {}", hasher.count(), hasher.finalize().to_hex())
 }
 
 impl Node {
@@ -177,12 +224,22 @@ impl Tree {
         let path = text(at);
         match self.get(at).expect("it is there") {
             _ if at.is_empty() => "root".into(),
-            Node::File { data, version, mode } => {
-                told_file(&path, data.len() as u64, self.rows.then_some((*version, *version)), *mode)
+            Node::File { data, version, attributes } => {
+                let versions = self.rows.then_some((*version, *version));
+                told_file(&path, data.len() as u64, versions, &attributes.told(self.rows))
             }
-            Node::Dir { implicit, mode, .. } => told_dir(&path, *implicit, *mode),
+            Node::Dir { implicit, attributes, .. } => told_dir(&path, *implicit, &attributes.told(self.rows)),
             Node::Link { target } => told_link(&path, target),
         }
+    }
+
+    /// All that is there.
+    pub(crate) fn seen(&self) -> Seen {
+        let content = |at: &Names| match self.get(at) {
+            Some(Node::File { data, .. }) => told_content([data]),
+            _ => String::new(),
+        };
+        self.below(&[]).iter().map(|at| (self.told(at), content(at))).collect()
     }
 
     /// All entries below `at`, each directory before what it holds.
@@ -200,9 +257,15 @@ impl Tree {
     fn expect(&self, found: Option<&Node>, create: Create, expected: Expected) -> Result<(), ErrorKind> {
         let holds = match (expected, found) {
             (Expected::Nothing, _) | (Expected::Absent, None) => true,
-            (Expected::Version(wanted), Some(Node::File { version, .. })) => wanted == *version,
+            (Expected::Version(wanted) | Expected::Generation(wanted), Some(Node::File { version, .. })) => {
+                wanted == *version
+            }
             // Only content has a version.
-            (Expected::Version(wanted), Some(_)) => wanted == 0,
+            (Expected::Version(wanted) | Expected::Generation(wanted), Some(_)) => wanted == 0,
+            // What was never written has none.
+            (Expected::Content(wanted), Some(Node::File { data, version, .. })) => {
+                *version > 0 && wanted.as_bytes() == data
+            }
             _ => false,
         };
         match (holds, found, create) {
@@ -219,8 +282,8 @@ impl Tree {
             Call::Write { path, data, place, truncate, create, expected } => {
                 self.write(path, data, place, *truncate, *create, *expected)
             }
-            Call::Set { path, entry_type, target, create, parents, mode } => {
-                self.set(path, *entry_type, target.as_deref(), *create, *parents, *mode)
+            Call::Set { path, entry_type, target, create, parents, given } => {
+                self.set(path, *entry_type, target.as_deref(), *create, *parents, given)
             }
             Call::Rename { from, to, replace, expected } => self.rename(from, to, *replace, *expected),
             Call::Unlink { path, recursive, expect, expected } => {
@@ -259,7 +322,35 @@ impl Tree {
                 }
             }
             Call::Tx(calls) => self.transact(calls),
-            Call::Reopen => Ok(String::new()),
+            Call::Batch(calls) => {
+                let mut told = Vec::new();
+                for call in calls {
+                    let before = self.clone();
+                    let done = self.call(call);
+                    if done.is_err() {
+                        *self = before;
+                    }
+                    told.push(format!("{done:?}"));
+                }
+                Ok(told.join("\n"))
+            }
+            Call::WriteStream { path, head, byte, count, create, expected } => {
+                let data = [head.clone(), vec![*byte; *count]].concat();
+                self.write(path, &data, &Place::Whole, false, *create, *expected)
+            }
+            Call::ReadStream { path, offset, count } => {
+                let at = self.resolve(path, true)?;
+                match self.get(&at) {
+                    None => Err(NotFound),
+                    Some(Node::File { data, .. }) => {
+                        let start = (*offset).min(data.len());
+                        let part = data.slice(start..start.saturating_add(*count).min(data.len()));
+                        Ok(format!("{} of {}", told_content([part]), self.told(&at)))
+                    }
+                    Some(_) => Err(IsADirectory),
+                }
+            }
+            Call::Reopen | Call::Crash { .. } => Ok(String::new()),
         }
     }
 
@@ -315,13 +406,16 @@ impl Tree {
             return Err(IsADirectory);
         }
         self.expect(found, create, expected)?;
-        let (old, version, mode) = match found {
-            Some(Node::File { data, version, mode }) => (Some(data.clone()), *version, *mode),
-            _ => (None, 0, 0o644),
+        let (old, version, attributes) = match found {
+            Some(Node::File { data, version, attributes }) => {
+                (Some(data.to_vec()), *version, attributes.clone())
+            }
+            _ => (None, 0, Set::of(0o644)),
         };
+        let attributes = Set { modified: None, ..attributes };
         let old_size = old.as_ref().map(Vec::len);
         let (new, places) = place.apply(old.unwrap_or_default(), data, truncate).ok_or(InvalidArgument)?;
-        self.put(&at, Node::File { data: new, version: version + 1, mode }, true);
+        self.put(&at, Node::File { data: new.into(), version: version + 1, attributes }, true);
         let written = data.len() * places;
         Ok(format!("{written} bytes at {places} over {old_size:?}: {}", self.told(&at)))
     }
@@ -333,7 +427,7 @@ impl Tree {
         target: Option<&str>,
         create: Create,
         parents: Parents,
-        mode: Option<u32>,
+        given: &Given,
     ) -> Answer {
         match target {
             Some("") => return Err(InvalidArgument),
@@ -352,9 +446,10 @@ impl Tree {
             let Some(node) = self.get_mut(&at) else { unreachable!("it was there") };
             let mut created = false;
             let mut changed = false;
-            if let (Some(new), Node::File { mode, .. } | Node::Dir { mode, .. }) = (mode, &mut *node) {
-                changed = *mode != new;
-                *mode = new;
+            if let Node::File { attributes, .. } | Node::Dir { attributes, .. } = &mut *node {
+                let new = attributes.clone().with(given);
+                changed = *attributes != new;
+                *attributes = new;
             }
             if let Node::Dir { implicit, .. } = node {
                 created = *implicit && entry_type.is_some();
@@ -368,10 +463,11 @@ impl Tree {
         }
         let new = match (entry_type, target) {
             (Some(EntryType::Dir), _) => {
-                Node::Dir { children: BTreeMap::new(), implicit: false, mode: mode.unwrap_or(0o755) }
+                let attributes = Set::of(0o755).with(given);
+                Node::Dir { children: BTreeMap::new(), implicit: false, attributes }
             }
             (Some(EntryType::Link), Some(target)) => Node::Link { target: target.to_owned() },
-            _ => Node::File { data: Vec::new(), version: 0, mode: mode.unwrap_or(0o644) },
+            _ => Node::File { data: Bytes::new(), version: 0, attributes: Set::of(0o644).with(given) },
         };
         self.put(&at, new, parents != Parents::Made);
         Ok(format!("created true changed false: {}", self.told(&at)))
@@ -429,21 +525,22 @@ impl Tree {
 
     fn copy(&mut self, from: &str, to: &str, replace: bool) -> Answer {
         let (from, to) = (self.resolve(from, true)?, self.resolve(to, true)?);
-        let (data, mode) = match self.get(&from) {
+        let (data, source) = match self.get(&from) {
             None => return Err(NotFound),
-            Some(Node::File { data, mode, .. }) => (data.clone(), *mode),
+            Some(Node::File { data, attributes, .. }) => (data.clone(), attributes.clone()),
             Some(_) => return Err(InvalidArgument),
         };
         if from == to {
             return Ok(format!("created false: {}", self.told(&to)));
         }
-        let (created, version) = match self.get(&to) {
-            None => (true, 0),
+        let (created, version, there) = match self.get(&to) {
+            None => (true, 0, Set::of(source.mode)),
             Some(_) if !replace => return Err(AlreadyExists),
-            Some(Node::File { version, .. }) => (false, *version),
+            Some(Node::File { version, attributes, .. }) => (false, *version, attributes.clone()),
             Some(_) => return Err(InvalidArgument),
         };
-        self.put(&to, Node::File { data, version: version + 1, mode }, true);
+        let attributes = Set { mode: source.mode, mime: source.mime, modified: None, ..there };
+        self.put(&to, Node::File { data, version: version + 1, attributes }, true);
         Ok(format!("created {created}: {}", self.told(&to)))
     }
 }

@@ -190,7 +190,7 @@ async fn a_broken_policy_is_swapped_back_under_load_and_no_call_fails_or_slips_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mailed_hook_decides_rewrites_and_hears() {
     let nx = booted().await;
-    let config = |answer| MailedConfig { open: false, answer };
+    let config = |answer| MailedConfig { open: false, answer, on_demand: false };
     let mailed = nx.register::<Mailed>("mailed", config(Answer::Yes)).await.unwrap();
     nx.write("/a", "x").await.unwrap();
     assert_eq!(mailed.call(Seen, SOON).await.unwrap(), (1, 1));
@@ -212,7 +212,7 @@ async fn a_mailed_hook_that_is_late_or_down_fails_open_or_closed() {
         (true, Answer::Panic, None),
     ] {
         let nx = booted().await;
-        nx.register::<Mailed>("mailed", MailedConfig { open, answer }).await.unwrap();
+        nx.register::<Mailed>("mailed", MailedConfig { open, answer, on_demand: false }).await.unwrap();
         match (nx.write("/a", "x").await, kind) {
             (Ok(_), None) => assert_eq!(nx.services().unwrap()[0].missed, 1),
             (Err(error), Some(kind)) => {
@@ -228,7 +228,7 @@ async fn a_mailed_hook_that_is_late_or_down_fails_open_or_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_of_a_mailed_hook_wait_for_an_exclusive_swap_and_none_fails() {
     let nx = booted().await;
-    let config = MailedConfig { open: false, answer: Answer::Yes };
+    let config = MailedConfig { open: false, answer: Answer::Yes, on_demand: false };
     let mailed = nx.register::<Mailed>("mailed", config).await.unwrap();
     let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let tasks: Vec<_> = (0..4)
@@ -262,7 +262,7 @@ async fn callers_of_a_mailed_hook_wait_for_an_exclusive_swap_and_none_fails() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_takes_its_time_holds_up_no_exclusive_swap() {
     let nx = booted().await;
-    let config = |open| MailedConfig { open, answer: Answer::Yes };
+    let config = |open| MailedConfig { open, answer: Answer::Yes, on_demand: false };
     let mailed = nx.register::<Mailed>("mailed", config(false)).await.unwrap();
     let swapper = nx.clone();
     let data = stream::iter(0..3).then(move |piece| {
@@ -275,7 +275,7 @@ async fn a_stream_that_takes_its_time_holds_up_no_exclusive_swap() {
             Ok(Bytes::from_static(b"x"))
         }
     });
-    nx.write_stream("/f", data).await.unwrap();
+    Box::pin(nx.write_stream("/f", data)).await.unwrap();
     assert_eq!(nx.read("/f").await.unwrap(), "xxx");
     assert_eq!(
         mailed.call(Seen, SOON).await.unwrap(),
@@ -288,7 +288,7 @@ async fn a_stream_that_takes_its_time_holds_up_no_exclusive_swap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_sends_a_stream_elsewhere_and_gives_it_no_bytes() {
     let nx = booted().await;
-    let config = |answer| MailedConfig { open: false, answer };
+    let config = |answer| MailedConfig { open: false, answer, on_demand: false };
     nx.register::<Mailed>("mailed", config(Answer::Elsewhere)).await.unwrap();
     let data = || stream::iter(["one ", "two"].map(|piece| Ok(Bytes::from(piece))));
     let written = nx.write_stream("/b", data()).await.unwrap();
@@ -352,5 +352,20 @@ impl Service for Three {
     fn declare((): &()) -> Declaration<Self> {
         let hook = |name| ServiceHook::before(name, OpSet::MUTATIONS, |_, _| Verdict::Continue);
         Declaration::new().hook(hook("a")).hook(hook("b")).hook(hook("c"))
+    }
+}
+
+#[tokio::test]
+async fn the_hook_of_a_service_on_demand_is_a_use_that_starts_it() {
+    for open in [false, true] {
+        let nx = booted().await;
+        let config = MailedConfig { open, answer: Answer::No, on_demand: true };
+        nx.register::<Mailed>("mailed", config).await.unwrap();
+        assert_eq!(nx.services().unwrap()[0].state, nexus::ServiceState::Dormant);
+        let refused = nx.write("/a", "x").await.unwrap_err();
+        assert!(refused.to_string().contains("the service says no"), "{refused}");
+        let status = nx.services().unwrap().remove(0);
+        assert_eq!((status.state, status.missed), (nexus::ServiceState::Serving, 0));
+        nx.shutdown().await.unwrap();
     }
 }

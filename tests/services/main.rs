@@ -7,5 +7,6 @@ mod hooks;
 mod older;
 mod policy;
 mod registering;
+mod removing;
 mod shadow;
 mod swaps;

@@ -91,7 +91,7 @@ async fn a_drain_that_is_late_is_not_ignored_but_given_up_and_said() {
     assert_eq!(*inside, 0);
     assert_eq!(counter.call(Next, SOON).await.unwrap(), 1);
     let status = nx.services().unwrap().remove(0);
-    assert_eq!((status.serving.unwrap().version, status.failed_swaps), ("1.0.0", 1));
+    assert_eq!((&*status.serving.unwrap().version, status.failed_swaps), ("1.0.0", 1));
     drop(inside);
     nx.shutdown().await.unwrap();
 }
@@ -149,7 +149,7 @@ async fn state_is_handed_over() {
         }
         let options = SwapOptions::new().mode(mode);
         let done = nx.swap_with::<Counter2>("counter", counter::Config::default(), options).await.unwrap();
-        assert_eq!((done.from.version, done.to.version), ("1.0.0", "2.0.0"));
+        assert_eq!((&*done.from.version, &*done.to.version), ("1.0.0", "2.0.0"));
         assert_eq!(counter.call(Sum, SOON).await.unwrap(), 100);
         nx.shutdown().await.unwrap();
     }
@@ -165,6 +165,6 @@ async fn a_version_that_turns_out_to_be_bad_is_rolled_back() {
     assert_eq!(broke.executed(), Executed::Unknown, "{broke}");
     assert_eq!(counter.call(Next, SOON).await.unwrap(), 2, "the version before, with its state");
     let status = nx.services().unwrap().remove(0);
-    assert_eq!((status.serving.unwrap().version, status.swap_backs), ("1.0.0", 1));
+    assert_eq!((&*status.serving.unwrap().version, status.swap_backs), ("1.0.0", 1));
     nx.shutdown().await.unwrap();
 }

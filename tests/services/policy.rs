@@ -95,6 +95,8 @@ pub(crate) struct Mailed {
 pub(crate) struct MailedConfig {
     pub(crate) open: bool,
     pub(crate) answer: Answer,
+    #[serde(default)]
+    pub(crate) on_demand: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,10 +138,11 @@ impl Service for Mailed {
         let on_late = if config.open { OnLate::Pass } else { OnLate::Refuse };
         let ops = OpSet::from(Op::Write);
         let deadline = Duration::from_millis(if config.answer == Answer::Never { 200 } else { 10_000 });
-        Declaration::new()
+        let declared = Declaration::new()
             .hook(ServiceHook::mailed_around("decide", ops, deadline, on_late))
             .exports::<Seen>()
-            .swap_mode(nexus::SwapMode::Exclusive)
+            .swap_mode(nexus::SwapMode::Exclusive);
+        if config.on_demand { declared.on_demand() } else { declared }
     }
 }
 

@@ -219,3 +219,76 @@ async fn a_trial_with_nothing_to_compare_is_refused_at_once() {
     nx.swap::<Slow>("slow", false).await.expect("without a trial it is swapped");
     nx.shutdown().await.unwrap();
 }
+
+/// Asks another service, tells it, and writes.
+#[derive(Debug, Clone)]
+struct Act;
+
+messages! { Act, "actor.act"; }
+
+/// What was answered to a version on trial that wanted to change something.
+static REFUSED: parking_lot::Mutex<Vec<ErrorKind>> = parking_lot::Mutex::new(Vec::new());
+
+struct Actor(Setup<Self>);
+
+impl Behaviour for Actor {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "actor";
+
+    fn init(setup: Setup<Self>, _: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move { Ok(Self(setup)) })
+    }
+}
+
+impl Service for Actor {
+    const VERSION: &'static str = "1.0.0";
+    type Config = ();
+    type View = ();
+
+    fn declare((): &()) -> Declaration<Self> {
+        Declaration::new().needs("counter").exports_compared::<Act>()
+    }
+}
+
+impl Handle<Act> for Actor {
+    fn handle(&mut self, _: Act, _: &mut Cx<'_, Self>) -> Reply<Self, bool> {
+        let setup = self.0.clone();
+        Reply::later(async move {
+            let counter = setup.service::<Counter>("counter").expect("the kernel runs");
+            let write = nexus::SysWrite::at("/acted".parse::<nexus::VPath>().expect("a path"), "x").create();
+            let done = [
+                counter.call(Next, SOON).await.map(drop),
+                counter.tell(Next).await,
+                setup.calls().send(write).await.map(drop),
+            ];
+            let refused = done.iter().filter_map(|done| done.as_ref().err().map(nexus::Error::kind));
+            REFUSED.lock().extend(refused);
+            true
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_version_on_trial_changes_nothing_by_itself_nor_by_other_services() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+    let actor = nx.register::<Actor>("actor", ()).await.unwrap();
+    let swap = nx.swap_with::<Actor>("actor", (), SwapOptions::new().shadow(3));
+    let calls = async {
+        let begun = async {
+            while nx.services().unwrap().iter().all(|service| service.trial_agreed.is_none()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, begun).await.expect("the trial begins");
+        for _ in 0..3 {
+            assert!(actor.call(Act, SOON).await.unwrap());
+        }
+    };
+    let (swapped, ()) = tokio::join!(swap, calls);
+    assert_eq!(swapped.unwrap().agreed, Some(3));
+    assert_eq!(*REFUSED.lock(), [ErrorKind::ReadOnly; 9], "of three copies each was refused three times");
+    assert_eq!(counter.call(counter::Sum, SOON).await.unwrap(), 6, "of three calls each counted twice");
+    assert_eq!(nx.stat("/acted").await.unwrap().version, 3, "of three calls each wrote once");
+    nx.shutdown().await.unwrap();
+}

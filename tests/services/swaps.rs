@@ -381,3 +381,95 @@ async fn what_was_begun_by_a_version_that_crashes_says_so() {
     assert_eq!(next.unwrap(), 1, "what waited behind it is served after the restart");
     nx.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_call_of_a_service_that_is_swapped_before_it_is_started_is_answered() {
+    for round in 0..60_u32 {
+        let nx = nexus::connect(Config::in_memory()).await.unwrap();
+        let on_demand = counter::Config { on_demand: true, ..Default::default() };
+        let counter = nx.register::<Counter>("counter", on_demand).await.unwrap();
+        let swap = nx.swap::<Counter2>("counter", on_demand);
+        let call = async {
+            // Another moment in each round.
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            counter.call(Next, SOON).await
+        };
+        let (swapped, called) = tokio::join!(swap, call);
+        swapped.unwrap();
+        assert_eq!(called.unwrap_or_else(|error| panic!("round {round}: {error}")), 1);
+        nx.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_swap_by_syscall_makes_nobody_wait_for_it_and_is_told_what_it_did() {
+    let nx = nexus::connect(Config::in_memory().service::<Counter2>()).await.unwrap();
+    let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+    let path = nexus::VPath::parse("/__sys__/services/counter").unwrap();
+    let call = |options| {
+        let mut call = nexus::SysSetattr::at(&path);
+        call.service = Some(nexus::syscall::ServiceSpec::new("counter-2", "").swap(options));
+        call
+    };
+    let trial = nx.send(call(SwapOptions::new().shadow(5)));
+    let meanwhile = async {
+        while nx.services().unwrap()[0].trial_agreed.is_none() {
+            tokio::task::yield_now().await;
+        }
+        // It would wait for the lock of the path until others are let go of.
+        let other = tokio::time::timeout(SOON, nx.send(call(SwapOptions::new()))).await;
+        let other = other.expect("it waits for nothing").unwrap_err();
+        assert_eq!((other.kind(), other.executed()), (ErrorKind::Busy, Executed::No), "{other}");
+        let removed = tokio::time::timeout(SOON, nx.unregister("counter")).await;
+        assert_eq!(removed.expect("it waits for nothing").unwrap_err().kind(), ErrorKind::Busy);
+        for _ in 0..5 {
+            counter.call(Next, SOON).await.unwrap();
+        }
+    };
+    let (done, ()) = tokio::join!(trial, meanwhile);
+    let report = done.unwrap().service_swapped.expect("it swapped");
+    assert_eq!((report.from.number, &*report.to.version, report.agreed), (1, "2.0.0", Some(5)));
+    let last = nx.services().unwrap().remove(0).last_swap.expect("it is the only one");
+    assert_eq!(last, *report);
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_swap_passes_the_gate_and_the_hooks_and_is_counted() {
+    use nexus::dispatch::{Interceptor, OpSet, Registration};
+
+    struct No;
+    impl Interceptor for No {
+        fn ops(&self) -> OpSet {
+            OpSet::from(nexus::Op::Setattr)
+        }
+
+        fn before<'a>(
+            &'a self,
+            cx: &'a mut nexus::HookContext,
+        ) -> futures_util::future::BoxFuture<'a, nexus::Verdict> {
+            let is_swap = cx.call.path().as_str() == "/__sys__/services/counter";
+            let verdict = if is_swap { nexus::Verdict::refuse("not now") } else { nexus::Verdict::Continue };
+            Box::pin(std::future::ready(verdict))
+        }
+    }
+
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+    let hook = nx.register_hook(Registration::interceptor("no", Arc::new(No))).await.unwrap();
+    let refused = nx.swap::<Counter2>("counter", counter::Config::default()).await.unwrap_err();
+    assert!(refused.to_string().contains("not now"), "{refused}");
+    assert_eq!(nx.services().unwrap()[0].serving.as_ref().unwrap().number, 1);
+    nx.unregister_hook(hook).await.unwrap();
+    let calls = async || {
+        let shown = nx.read("/__sys__/syscalls/setattr").await.unwrap();
+        serde_json::from_slice::<serde_json::Value>(&shown).unwrap()
+    };
+    let before = calls().await;
+    nx.swap::<Counter2>("counter", counter::Config::default()).await.unwrap();
+    assert_ne!(calls().await, before, "it is counted as what it is");
+    counter.call(Next, SOON).await.unwrap();
+    nx.shutdown().await.unwrap();
+}

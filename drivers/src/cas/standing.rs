@@ -10,7 +10,7 @@ const REMEMBERED_MAX: usize = 131_072;
 /// What is known of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It was written or verified by this process.
+    /// What was written or verified by this process is whole, if it is still there.
     Good,
     /// It was found damaged, or its write failed midway: it must be written again.
     Bad,

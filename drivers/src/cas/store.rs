@@ -10,6 +10,9 @@ use super::standing::{Standing, Standings};
 /// How much of a blob is held for verifying it, beside what was asked for.
 const PIECE_BYTES: u64 = 1 << 20;
 
+/// What the keys of blobs begin with.
+const PREFIX: &str = "cas/";
+
 /// A content-addressed store on the transport `T`.
 ///
 /// A write is left out when the blob is known to be whole and durable: because this process wrote or verified it, or because it is found
@@ -35,7 +38,7 @@ impl<T: Transport> Cas<T> {
     /// The blob's key: two levels of folders, so that none of them grows large.
     pub fn key(id: &ContentId) -> Result<String, StoreError> {
         let hex = id.blake3().map(|_| id.to_string()).ok_or(NOT_A_HASH)?;
-        Ok(format!("cas/{}/{}/{hex}", &hex[..2], &hex[2..4]))
+        Ok(format!("{PREFIX}{}/{}/{hex}", &hex[..2], &hex[2..4]))
     }
 
     /// Reads the blob in pieces, and hands each to `each` with its offset. Gives the hash and the length.
@@ -76,13 +79,14 @@ impl<T: Transport> Cas<T> {
 
     async fn write_blob(&self, id: &ContentId, data: &[Bytes]) -> Result<(), StoreError> {
         let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         let there = match self.standings.of(hash) {
-            Some(Standing::Good) => return Ok(()),
-            Some(Standing::Bad) => false,
-            None => {
-                let size = data.iter().map(|buffer| buffer.len() as u64).sum();
-                self.verify(&key, hash, size).await?
+            // It was whole when it was last looked at, and may be deleted since: also by another store on the same transport.
+            Some(Standing::Good) => {
+                matches!(self.transport.head(&key).await, Ok(Some(info)) if info.size == size)
             }
+            Some(Standing::Bad) => false,
+            None => self.verify(&key, hash, size).await?,
         };
         if !there {
             // Known as bad until the transport says that it is durable: also when this future is dropped meanwhile.
@@ -91,6 +95,14 @@ impl<T: Transport> Cas<T> {
         }
         self.standings.learn(hash, Standing::Good);
         Ok(())
+    }
+
+    async fn length_of(&self, id: &ContentId) -> Result<Option<u64>, StoreError> {
+        let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+        match self.standings.of(hash) {
+            Some(Standing::Bad) => Ok(None),
+            _ => Ok(self.transport.head(&key).await?.map(|info| info.size)),
+        }
     }
 
     async fn read_blob(&self, id: &ContentId, range: ByteRange) -> Result<Bytes, StoreError> {
@@ -169,7 +181,7 @@ impl<T: Transport> ObjectStore for Cas<T> {
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {
-        Box::pin(async { self.transport.list("cas/", None, 1).await.map(drop) })
+        Box::pin(async { self.transport.list(PREFIX, None, 1).await.map(drop) })
     }
 }
 
@@ -183,13 +195,11 @@ impl<T: Transport> ContentStore for Cas<T> {
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
-        Box::pin(async move {
-            let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
-            match self.standings.of(hash) {
-                Some(Standing::Bad) => Ok(false),
-                _ => Ok(self.transport.head(&key).await?.is_some()),
-            }
-        })
+        Box::pin(async move { Ok(self.length_of(id).await?.is_some()) })
+    }
+
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        Box::pin(self.length_of(id))
     }
 
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
@@ -201,5 +211,27 @@ impl<T: Transport> ContentStore for Cas<T> {
             self.standings.forget(hash);
             deleted
         })
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        Box::pin(async move {
+            let mut last = after.map(Self::key).transpose()?;
+            loop {
+                let keys = self.transport.list(PREFIX, last.as_deref(), limit).await?;
+                let named = |key: &String| ContentId::parse_hex(key.rsplit('/').next()?);
+                // A key that leads nowhere else: what lies about under another name is no content.
+                let is_its = |(key, id): &(&String, ContentId)| Self::key(id).is_ok_and(|its| its == **key);
+                let found = keys.iter().filter_map(|key| Some((key, named(key)?))).filter(is_its);
+                let ids: Vec<_> = found.map(|(_, id)| id).collect();
+                if !ids.is_empty() || keys.is_empty() {
+                    return Ok(ids);
+                }
+                last = keys.into_iter().next_back();
+            }
+        })
+    }
+
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        self.transport.reclaim()
     }
 }

@@ -81,6 +81,18 @@ impl ContentStore for Faulty {
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
         self.content(Where::Change, "deleting content", move |store| store.delete(id))
     }
+
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        self.content(Where::Look, "looking for content", move |store| store.length(id))
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        self.content(Where::Look, "listing contents", move |store| store.list(after, limit))
+    }
+
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        self.content(Where::Change, "reclaiming space", ContentStore::reclaim)
+    }
 }
 
 impl PathStore for Faulty {

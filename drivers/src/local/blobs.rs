@@ -111,17 +111,8 @@ impl Blobs {
             .map_err(|e| StoreError::io(format!("looking at {}", self.root.display()), e))
     }
 
-    /// Refuses what is not a key.
-    pub(crate) fn check_key(&self, key: &str) -> Result<(), StoreError> {
-        let names = path::components(key)?;
-        if names.is_empty() || RESERVED.contains(&names[0]) {
-            return Err(StoreError::BadOption { why: format!("{key:?} is not a key") });
-        }
-        Ok(())
-    }
-
     fn path_of(&self, key: &str) -> Result<PathBuf, StoreError> {
-        self.check_key(key)?;
+        check_key(key)?;
         Ok(self.root.join(key))
     }
 
@@ -147,6 +138,15 @@ impl Blobs {
         }
         Ok(key.rfind('/').map_or_else(|| self.root.clone(), |end| self.root.join(&key[..end])))
     }
+}
+
+/// Refuses what is not a key.
+pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
+    let names = path::components(key)?;
+    if names.is_empty() || RESERVED.contains(&names[0]) {
+        return Err(StoreError::BadOption { why: format!("{key:?} is not a key") });
+    }
+    Ok(())
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -10,6 +10,6 @@ mod paths;
 mod staging;
 mod transport;
 
-pub(crate) use blobs::{Blobs, PACKS_FOLDER};
+pub(crate) use blobs::{Blobs, PACKS_FOLDER, check_key};
 pub use paths::PathLocal;
 pub use transport::LocalTransport;

@@ -138,6 +138,11 @@ impl Metastore for MemoryMetastore {
         Ok(Applied { outcomes })
     }
 
+    fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
+        // There is no flush to put off.
+        self.apply(batch).map(Some)
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Ok(Box::new(self.committed.read().rows.clone()))
     }

@@ -10,6 +10,8 @@
 //! In memory, whatever the number of blobs: at most some ten thousand entries of the index, 64 open files, and about 2 bytes a blob that make a
 //! look-up one read.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod record;
 mod recovery;
@@ -24,4 +26,5 @@ mod crash;
 mod model;
 
 pub use recovery::Damage;
+pub use store::Limits;
 pub use transport::{PACKED_BYTES_MAX, Packs};

@@ -28,19 +28,19 @@ const EMPTIED_MAX: usize = 16;
 
 /// What bounds a store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub struct Limits {
     /// How long a segment grows before the next one is begun.
-    pub(super) segment_bytes: u64,
+    pub segment_bytes: u64,
     /// How many bytes of content share a flush, at most; one blob always may.
-    pub(super) batch_bytes: usize,
+    pub batch_bytes: usize,
     /// How many blobs share a flush, at most.
-    pub(super) batch_count: usize,
+    pub batch_count: usize,
     /// From how many entries of the index in memory on they are written, in the background.
-    pub(super) unwritten: usize,
+    pub unwritten: usize,
     /// How many there are at most: then a batch waits until they are written.
-    pub(super) unwritten_max: usize,
+    pub unwritten_max: usize,
     /// How many segments are open at once.
-    pub(super) open_max: usize,
+    pub open_max: usize,
 }
 
 impl Default for Limits {

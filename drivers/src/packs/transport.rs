@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use super::record::KEY_BYTES_MAX;
 use super::recovery::Damage;
 use super::store::{Limits, Store};
-use crate::disk::{LocalFolder, make_durable};
-use crate::local::{Blobs, PACKS_FOLDER};
+use crate::disk::{Folder, LocalFolder, make_durable};
+use crate::local::{Blobs, PACKS_FOLDER, check_key};
 use crate::pooled;
 
 /// Up to this length a blob shares a file, and a flush, with others.
@@ -31,8 +31,8 @@ const LOCK: &str = "lock";
 /// Blobs in a folder that belongs to the store. What `put` returned for is on disk, with everything that leads to it.
 ///
 /// A process has each folder open once: opening it again gives the same store, so a driver may be opened beside the one that serves. Another
-/// process is told that it is in use.
-#[derive(Debug)]
+/// process is told that it is in use. Clones are the same store.
+#[derive(Debug, Clone)]
 pub struct Packs {
     opened: Arc<Opened>,
     pool: Pool,
@@ -42,9 +42,9 @@ pub struct Packs {
 #[derive(Debug)]
 struct Opened {
     store: Store,
-    files: Blobs,
-    _lock: File,
-    _closing: Closing,
+    /// Those that have files of their own; none when the folder is not one of the file system.
+    files: Option<Blobs>,
+    _held: Option<(File, Closing)>,
 }
 
 impl Packs {
@@ -62,10 +62,24 @@ impl Packs {
         Ok(Self { opened, pool })
     }
 
+    /// Blobs in `folder`, which nobody else opens: no lock is taken. None may be larger than [`PACKED_BYTES_MAX`]: they have no files of their own
+    /// here. Blocks.
+    pub fn open_in(
+        folder: Arc<dyn Folder>,
+        pool: Pool,
+        seed: u64,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
+        let store = Store::open(folder, seed, limits)?;
+        Ok(Self { opened: Arc::new(Opened { store, files: None, _held: None }), pool })
+    }
+
     /// Says whether the folder is there. Cheap.
     pub fn probe(&self) -> StoreFuture<'_, ()> {
         let opened = self.opened.clone();
-        Box::pin(pooled::look(&self.pool, "probing", move || opened.files.probe()))
+        Box::pin(pooled::look(&self.pool, "probing", move || {
+            opened.files.as_ref().map_or(Ok(()), Blobs::probe)
+        }))
     }
 
     /// Copies together what is alive in files that are mostly dead, and removes them. Gives the number of bytes that became free. Reads and writes go
@@ -133,26 +147,28 @@ impl Packs {
         self.settle("deleting a blob", self.opened.store.ask_delete(key)).await
     }
 
+    /// Calls `job` with the blobs that have files of their own; gives nothing when there are none.
     async fn on_files<T: Send + 'static>(
         &self,
         what: &'static str,
         job: impl FnOnce(&Blobs) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<Option<T>, StoreError> {
         let opened = self.opened.clone();
-        pooled::change(&self.pool, what, move |_| job(&opened.files)).await
+        pooled::change(&self.pool, what, move |_| opened.files.as_ref().map(job).transpose()).await
     }
 }
 
 impl Transport for Packs {
     fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            self.opened.files.check_key(key)?;
+            check_key(key)?;
             let size = data.iter().map(Bytes::len).sum::<usize>();
             if size <= PACKED_BYTES_MAX && key.len() <= KEY_BYTES_MAX {
                 return self.put_packed(key, data).await;
             }
             let (owned, data) = (key.to_owned(), data.to_vec());
-            self.on_files("writing a blob", move |files| files.put(&owned, &data)).await?;
+            let put = self.on_files("writing a blob", move |files| files.put(&owned, &data)).await?;
+            put.ok_or(StoreError::NotSupported { what: "a blob with a file of its own" })?;
             // A packed one would hide it.
             if self.head_packed(key).await?.is_some() {
                 self.delete_packed(key).await?;
@@ -164,11 +180,15 @@ impl Transport for Packs {
     fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> StoreFuture<'a, Bytes> {
         let (opened, key) = (self.opened.clone(), key.to_owned());
         Box::pin(pooled::look(&self.pool, "reading a blob", move || {
-            opened.files.check_key(&key)?;
+            check_key(&key)?;
             if let Some(found) = opened.store.get(&key, range)? {
                 return Ok(found);
             }
-            match (opened.files.get(&key, range), opened.store.damage().first()) {
+            let of_its_own = match &opened.files {
+                Some(files) => files.get(&key, range),
+                None => Err(StoreError::NotFound { what: key.clone() }),
+            };
+            match (of_its_own, opened.store.damage().first()) {
                 (Err(StoreError::NotFound { .. }), Some(damage)) => Err(StoreError::Corrupt {
                     what: key,
                     found: format!("it is not there, and may have been in {damage}, which is damaged"),
@@ -181,10 +201,11 @@ impl Transport for Packs {
     fn head<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<BlobInfo>> {
         let (opened, key) = (self.opened.clone(), key.to_owned());
         Box::pin(pooled::look(&self.pool, "looking at a blob", move || {
-            opened.files.check_key(&key)?;
-            match opened.store.head(&key)? {
-                Some(info) => Ok(Some(info)),
-                None => opened.files.head(&key),
+            check_key(&key)?;
+            match (opened.store.head(&key)?, &opened.files) {
+                (Some(info), _) => Ok(Some(info)),
+                (None, Some(files)) => files.head(&key),
+                (None, None) => Ok(None),
             }
         }))
     }
@@ -195,7 +216,7 @@ impl Transport for Packs {
             // First what the packed one hides: the other way round it would come back.
             let of_its_own = match self.on_files("deleting a blob", move |files| files.delete(&owned)).await {
                 Err(StoreError::NotFound { .. }) => false,
-                deleted => deleted.map(|()| true)?,
+                deleted => deleted?.is_some(),
             };
             let is_packed = key.len() <= KEY_BYTES_MAX && self.delete_packed(key).await?;
             match of_its_own || is_packed {
@@ -214,12 +235,18 @@ impl Transport for Packs {
         let (opened, prefix, after) = (self.opened.clone(), prefix.to_owned(), after.map(str::to_owned));
         Box::pin(pooled::look(&self.pool, "listing blobs", move || {
             let mut keys = opened.store.list(&prefix, after.as_deref(), limit)?;
-            keys.append(&mut opened.files.list(&prefix, after.as_deref(), limit)?);
+            if let Some(files) = &opened.files {
+                keys.append(&mut files.list(&prefix, after.as_deref(), limit)?);
+            }
             keys.sort_unstable();
             keys.dedup();
             keys.truncate(limit);
             Ok(keys)
         }))
+    }
+
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        self.compact()
     }
 }
 
@@ -285,7 +312,7 @@ impl Opened {
         let lock = lock(&packs)?;
         let files = Blobs::open(folder)?;
         let store = Store::open(disk, seed, Limits::default())?;
-        let opened = Arc::new(Self { store, files, _lock: lock, _closing: Closing(slot.clone()) });
+        let opened = Arc::new(Self { store, files: Some(files), _held: Some((lock, Closing(slot.clone()))) });
         (state.store, state.is_open) = (Arc::downgrade(&opened), true);
         Ok(opened)
     }

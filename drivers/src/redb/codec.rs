@@ -8,7 +8,13 @@ use nexus_kernel::hal::{LogRecord, StoreError, TreeId};
 use nexus_messages::{Lsn, OpId};
 
 /// The format of the whole store: which tables there are, and what is in them.
-pub(super) const STORE_FORMAT: u64 = 1;
+///
+/// 2 has the history. A store of format 1 becomes one of 2 when it is opened; a version that does not know of the history must not change what the
+/// history tells of, so it must not open the store from then on.
+pub(super) const STORE_FORMAT: u64 = 2;
+
+/// The format before there was a history.
+pub(super) const FORMAT_WITHOUT_HISTORY: u64 = 1;
 
 /// The version that every record of this module begins with.
 const RECORD_VERSION: u8 = 1;

@@ -10,6 +10,8 @@ mod codec;
 mod config;
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod reader;
 mod store;

@@ -398,8 +398,34 @@ fn open_database(
         lay_out(&database, config.salt)
             .map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
     }
+    match read_format(name, &database)? {
+        codec::STORE_FORMAT => {}
+        codec::FORMAT_WITHOUT_HISTORY => {
+            disk.begin();
+            add_history(&database)
+                .map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
+            tracing::info!(store = %name, "the metastore keeps a history from here on");
+        }
+        newer => {
+            let cause =
+                format!("its format {newer} is not {}, which this version knows", codec::STORE_FORMAT);
+            return Err(StoreError::Backend { what: format!("opening {name}"), cause });
+        }
+    }
     let numbers = read_numbers(name, &database)?;
     Ok((database, numbers))
+}
+
+/// Makes a store of the format before one of today's: all that is missing is a table.
+fn add_history(database: &Database) -> Result<(), StoreError> {
+    let write = begin(database, true)?;
+    write.open_table(rows_table(Table::History)?).map_err(|e| error::table("making a table", e))?;
+    let mut state = write.open_table(STATE).map_err(|e| error::table("opening a table", e))?;
+    state
+        .insert(codec::FORMAT, codec::encode_number(codec::STORE_FORMAT).as_slice())
+        .map_err(|e| error::storage("writing the format", e))?;
+    drop(state);
+    write.commit().map_err(|e| error::commit("making a table", e))
 }
 
 /// Whether the database has no table at all; refuses one whose tables are somebody else's.
@@ -440,7 +466,15 @@ fn lay_out(database: &Database, salt: u64) -> Result<(), StoreError> {
     write.commit().map_err(|e| error::commit("making the tables", e))
 }
 
-/// Checks the format, and reads the numbers.
+fn read_format(name: &str, database: &Database) -> Result<u64, StoreError> {
+    let read = database.begin_read().map_err(|e| error::transaction("beginning to read", e))?;
+    let state = read.open_table(STATE).map_err(|_| foreign(name, "a database of something else"))?;
+    let row = state.get(codec::FORMAT).map_err(|e| error::storage("reading the format", e))?;
+    let row = row.ok_or_else(|| foreign(name, "a database without a format"))?;
+    codec::decode_number(codec::FORMAT, row.value())
+}
+
+/// Reads the numbers.
 fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> {
     let failed = |e| error::storage("reading the numbers", e);
     let read = database.begin_read().map_err(|e| error::transaction("beginning to read", e))?;
@@ -449,15 +483,6 @@ fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> 
         let row = state.get(name).map_err(failed)?;
         row.map(|row| codec::decode_number(name, row.value())).transpose()
     };
-    match number(codec::FORMAT)? {
-        Some(codec::STORE_FORMAT) => {}
-        Some(newer) => {
-            let cause =
-                format!("its format {newer} is not {}, which this version knows", codec::STORE_FORMAT);
-            return Err(StoreError::Backend { what: format!("opening {name}"), cause });
-        }
-        None => return Err(foreign(name, "a database without a format")),
-    }
     let next_file_id = number(codec::NEXT_FILE_ID)?.unwrap_or(FIRST_FILE_ID);
     let applied = number(codec::APPLIED)?.unwrap_or(0);
     let salt = number(codec::SALT)?.unwrap_or(0);

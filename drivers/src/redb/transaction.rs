@@ -31,6 +31,7 @@ pub(super) fn rows_table(table: Table) -> Result<Definition, StoreError> {
         Table::Contents => "contents",
         Table::Mounts => "mounts",
         Table::Settings => "settings",
+        Table::History => "history",
         _ => return Err(StoreError::NotSupported { what: "this table" }),
     }))
 }

@@ -37,6 +37,9 @@ pub(super) struct Journal {
     last: Last,
     /// The last frame that is on disk.
     durable: u64,
+    /// How many bytes were appended since the journal was opened, and how many of them are on disk.
+    appended: u64,
+    flushed: u64,
     salt: u64,
     /// How far ahead of the frames a segment is written with zeros, in bytes.
     ahead: u64,
@@ -145,6 +148,8 @@ impl Journal {
             ready: None,
             last,
             durable: last.seq,
+            appended: 0,
+            flushed: 0,
             salt,
             ahead: ahead.max(1),
             buffer: Vec::new(),
@@ -189,6 +194,7 @@ impl Journal {
         written?;
         if let Some(header) = header {
             self.current.end += header.frame_bytes();
+            self.appended += header.frame_bytes();
             self.last = Last { seq, checksum: header.checksum };
         }
         Ok(seq)
@@ -223,9 +229,32 @@ impl Journal {
 
     /// Makes all frames that were appended durable. After an error nothing may be written any more.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        self.current.file.sync().map_err(failed("flushing the log"))?;
-        self.durable = self.last.seq;
+        let unflushed = self.to_flush();
+        unflushed.flush()?;
+        self.take_flushed(&unflushed);
         Ok(())
+    }
+
+    /// What is to be flushed so that all frames that were appended are durable, while further ones are appended. Nobody else may flush it meanwhile: of a
+    /// failure only one of them would hear.
+    pub(super) fn to_flush(&self) -> Unflushed {
+        Unflushed { file: self.current.file.clone(), seq: self.last.seq, appended: self.appended }
+    }
+
+    /// It was flushed.
+    pub(super) fn take_flushed(&mut self, flushed: &Unflushed) {
+        self.durable = self.durable.max(flushed.seq);
+        self.flushed = self.flushed.max(flushed.appended);
+    }
+
+    /// The last frame that is on disk.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// How many bytes were appended that are not on disk.
+    pub(super) fn unsynced_bytes(&self) -> u64 {
+        self.appended - self.flushed
     }
 
     /// Sees to it that the next segment is there. After an error nothing has changed.
@@ -273,6 +302,27 @@ impl Journal {
     /// Whether the next segment is there already.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.is_some()
+    }
+}
+
+/// Frames on their way to disk. All that is not durable is in one file: a segment is flushed before the next one is begun.
+pub(super) struct Unflushed {
+    file: Arc<dyn DiskFile>,
+    /// The last of them.
+    seq: u64,
+    /// How many bytes were appended by then.
+    appended: u64,
+}
+
+impl Unflushed {
+    /// The last of them.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Makes them durable. After an error nothing may be written any more. Blocks on disk.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.file.sync().map_err(failed("flushing the log"))
     }
 }
 

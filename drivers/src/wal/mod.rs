@@ -12,6 +12,8 @@
 
 mod config;
 mod frame;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "local"))]
+pub(crate) mod fuzzing;
 mod journal;
 mod layer;
 mod state;

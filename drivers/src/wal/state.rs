@@ -45,16 +45,19 @@ impl View {
         &self.state.active
     }
 
+    /// The records of `tree` after `since` that the frames up to `through` hold, at most `limit`.
     pub(super) fn changes(
         &self,
         tree: TreeId,
         since: Lsn,
+        through: u64,
         limit: usize,
     ) -> Result<Vec<LogRecord>, StoreError> {
+        let through = through.min(self.seq);
         let mut records = self.state.base.changes(tree, since, limit)?;
         for layer in self.layers().rev() {
             let after = records.last().map_or(since, |record| record.lsn);
-            records.extend(layer.changes(tree, after, self.seq, limit - records.len()));
+            records.extend(layer.changes(tree, after, through, limit - records.len()));
         }
         Ok(records)
     }

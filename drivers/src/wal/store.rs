@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nexus_kernel::hal::{Applied, Batch, Entry, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId};
+use nexus_kernel::hal::{
+    Applied, Batch, Entry, EntryOutcome, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId,
+};
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
 
@@ -30,13 +33,19 @@ const LOG: &str = "wal";
 pub struct WalMetastore {
     config: WalConfig,
     database: RedbMetastore,
-    /// Held for the length of a batch.
+    /// Held for the length of a batch that is applied, and of one that is appended: who appends does not wait for it.
     writer: Mutex<Writer>,
-    /// Held for the length of a fold; taken before `writer`.
+    /// Held by whoever flushes the log; taken before `writer`.
+    flush: Mutex<()>,
+    /// Held for the length of a fold; taken before `flush`.
     fold: Mutex<()>,
     // Invariant: replaced with the writer's lock held.
     state: RwLock<Arc<State>>,
     numbers: RwLock<Numbers>,
+    // Invariant: never ahead of what is on disk; changed with the writer's lock held.
+    durable: RwLock<Durable>,
+    /// How many bytes of the log are not on disk. A hint for when to flush; nothing is ordered by it.
+    unsynced: AtomicU64,
     /// Operations that may come again, and of which only opening the store tells whether they are in the log.
     doubtful: Mutex<BTreeSet<OpId>>,
 }
@@ -55,6 +64,22 @@ struct Writer {
 struct Numbers {
     last: BTreeMap<TreeId, Lsn>,
     next_file_id: u64,
+}
+
+/// Up to where all is on disk.
+#[derive(Debug, Clone)]
+struct Durable {
+    /// The last frame.
+    seq: u64,
+    /// The last places of its trees.
+    last: BTreeMap<TreeId, Lsn>,
+}
+
+/// What a batch waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Visible,
+    Durable,
 }
 
 impl WalMetastore {
@@ -96,6 +121,7 @@ impl WalMetastore {
         let applied = database.applied();
         let mut numbers = Numbers { last: database.last_lsns(), next_file_id: database.next_file_id()? };
         let active = Arc::new(Layer::after(applied));
+        let durable = Durable { seq: applied, last: numbers.last.clone() };
         let mut frames = 0_u64;
         let journal = Journal::open(log()?, database.salt(), applied, config.ahead_bytes, |seq, payload| {
             frames += 1;
@@ -111,10 +137,13 @@ impl WalMetastore {
         let store = Self {
             config,
             database,
-            writer: Mutex::new(Writer { journal, closed: None, unfolded: false }),
+            writer: Mutex::new(Writer { journal, closed: None, unfolded: frames > 0 }),
+            flush: Mutex::new(()),
             fold: Mutex::new(()),
             state: RwLock::new(Arc::new(state)),
             numbers: RwLock::new(numbers),
+            durable: RwLock::new(durable),
+            unsynced: AtomicU64::new(0),
             doubtful: Mutex::default(),
         };
         // What was read may be in memory alone, also after a flush: one before may have failed. It is written anew, in another file.
@@ -123,7 +152,6 @@ impl WalMetastore {
                 tracing::warn!(
                     "there is no room to fold the log that was read again: it is read only until there is"
                 );
-                store.writer.lock().unfolded = true;
             }
             folded => folded?,
         }
@@ -151,9 +179,12 @@ impl WalMetastore {
     }
 
     fn must_fold(&self) -> bool {
-        let state = self.state.read().clone();
-        let full = state.active.bytes() >= self.config.pending_max_bytes && !state.active.is_empty();
-        full || self.writer.lock().unfolded
+        self.is_full() || self.writer.lock().unfolded
+    }
+
+    fn is_full(&self) -> bool {
+        let active = &self.state.read().active;
+        active.bytes() >= self.config.pending_max_bytes && !active.is_empty()
     }
 
     /// Refuses a batch with an operation that came before, and of which it is not known whether it is in the log.
@@ -166,7 +197,8 @@ impl WalMetastore {
         }
     }
 
-    fn commit(&self, writer: &mut Writer, batch: &Batch) -> Result<Applied, StoreError> {
+    /// Of a batch that is to be durable, the caller holds the lock of flushes, too.
+    fn commit(&self, writer: &mut Writer, batch: &Batch, until: Until) -> Result<Applied, StoreError> {
         self.read_anew()?;
         let state = self.state.read().clone();
         let seq = writer.journal.last_seq() + 1;
@@ -182,9 +214,20 @@ impl WalMetastore {
             }
         };
         if work.entries.is_empty() && !raised {
+            let came_before = outcomes.iter().any(|outcome| matches!(outcome, EntryOutcome::Repeated(_)));
+            if until == Until::Durable && came_before && writer.journal.durable() < writer.journal.last_seq()
+            {
+                // What it repeats was only appended.
+                self.flush_as(writer, &work.last)?;
+            }
             return Ok(Applied { outcomes });
         }
-        if let Err(error) = write(writer, &work, next_file_id) {
+        let appended = append(writer, &work, next_file_id);
+        let written = appended.and_then(|()| match until {
+            Until::Visible => Ok(()),
+            Until::Durable => self.flush_as(writer, &work.last),
+        });
+        if let Err(error) = written {
             if error.is_unknown() {
                 let begun = work.entries.iter().filter(|entry| entry.repeatable);
                 self.doubtful.lock().extend(begun.map(|entry| entry.record.op_id));
@@ -194,13 +237,40 @@ impl WalMetastore {
         }
         *self.numbers.write() = Numbers { last: work.last, next_file_id };
         state.active.publish(seq);
+        self.count_unsynced(writer);
         Ok(Applied { outcomes })
+    }
+
+    /// Flushes the log, whose last records are those at `last`.
+    fn flush_as(&self, writer: &mut Writer, last: &BTreeMap<TreeId, Lsn>) -> Result<(), StoreError> {
+        if let Err(error) = writer.journal.sync() {
+            writer.close(&error);
+            return Err(unknown("committing a batch", &error));
+        }
+        self.is_durable(writer, writer.journal.last_seq(), last.clone());
+        Ok(())
+    }
+
+    /// All up to the frame `seq` is on disk, and with it the records up to those at `last`.
+    fn is_durable(&self, writer: &Writer, seq: u64, last: BTreeMap<TreeId, Lsn>) {
+        let mut durable = self.durable.write();
+        if seq > durable.seq {
+            *durable = Durable { seq, last };
+        }
+        drop(durable);
+        self.count_unsynced(writer);
+    }
+
+    fn count_unsynced(&self, writer: &Writer) {
+        self.unsynced.store(writer.journal.unsynced_bytes(), Ordering::Relaxed);
     }
 
     /// Puts what is in memory into the database, and lets go of the log that held it.
     fn fold(&self) -> Result<(), StoreError> {
         let _alone = self.fold.lock();
         let (layer, ended, applied) = {
+            // The end of a segment is flushed.
+            let _flushing = self.flush.lock();
             let mut writer = self.writer.lock();
             self.read_anew()?;
             let old = self.state.read().clone();
@@ -213,6 +283,9 @@ impl WalMetastore {
                     writer.journal.prepare()?;
                     let ended = writer.journal.rotate().inspect_err(|error| writer.close(error))?;
                     let applied = writer.journal.last_seq();
+                    if !writer.unfolded {
+                        self.is_durable(&writer, applied, self.numbers.read().last.clone());
+                    }
                     let active = Arc::new(Layer::after(applied));
                     let new = state(&self.database, active, Some(old.active.clone()))?;
                     *self.state.write() = Arc::new(new);
@@ -238,7 +311,10 @@ impl WalMetastore {
                 self.read_anew()?;
                 return Err(error);
             }
-            writer.unfolded = false;
+            // What was read again on opening is known to be on disk only now.
+            if std::mem::take(&mut writer.unfolded) {
+                self.is_durable(&writer, applied, numbers.last);
+            }
             let active = self.state.read().active.clone();
             let new = state(&self.database, active, None)?;
             *self.state.write() = Arc::new(new);
@@ -277,25 +353,21 @@ impl Writer {
     }
 }
 
-/// Appends the frame of `work`, and makes it durable.
-fn write(writer: &mut Writer, work: &Work, next_file_id: u64) -> Result<(), StoreError> {
+/// Appends the frame of `work`.
+fn append(writer: &mut Writer, work: &Work, next_file_id: u64) -> Result<(), StoreError> {
     let entries = work.entries.iter().map(Written::as_frame).collect();
-    let unknown = |error: &StoreError| StoreError::Unknown {
-        what: "committing a batch".into(),
-        cause: error.to_string(),
-    };
     match writer.journal.append(&Payload { next_file_id, entries }) {
-        Ok(_) => {}
-        Err(Unwritten::Not(error)) => return Err(error),
+        Ok(_) => Ok(()),
+        Err(Unwritten::Not(error)) => Err(error),
         Err(Unwritten::Unknown(error)) => {
             writer.close(&error);
-            return Err(unknown(&error));
+            Err(unknown("committing a batch", &error))
         }
     }
-    writer.journal.sync().map_err(|error| {
-        writer.close(&error);
-        unknown(&error)
-    })
+}
+
+fn unknown(what: &str, error: &StoreError) -> StoreError {
+    StoreError::Unknown { what: what.into(), cause: error.to_string() }
 }
 
 fn replay(
@@ -439,10 +511,51 @@ impl Metastore for WalMetastore {
         while self.must_fold() {
             self.fold().map_err(before_the_batch)?;
         }
+        let _flushing = self.flush.lock();
         let mut writer = self.writer.lock();
         self.check_doubt(batch)?;
         writer.check()?;
-        self.commit(&mut writer, batch)
+        self.commit(&mut writer, batch, Until::Durable)
+    }
+
+    fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
+        // Who holds it may be waiting for the disk.
+        let Some(mut writer) = self.writer.try_lock() else { return Ok(None) };
+        let reads = self.database.reads_in(self.state.read().epoch);
+        if !reads || writer.unfolded || self.is_full() {
+            return Ok(None);
+        }
+        self.check_doubt(batch)?;
+        writer.check()?;
+        self.commit(&mut writer, batch, Until::Visible).map(Some)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        while self.writer.lock().unfolded {
+            self.fold().map_err(before_the_batch)?;
+        }
+        let _flushing = self.flush.lock();
+        let (unflushed, last) = {
+            let writer = self.writer.lock();
+            if self.state.read().active.published() <= self.durable.read().seq {
+                return Ok(());
+            }
+            writer.check()?;
+            (writer.journal.to_flush(), self.numbers.read().last.clone())
+        };
+        let flushed = unflushed.flush();
+        let mut writer = self.writer.lock();
+        if let Err(error) = flushed {
+            writer.close(&error);
+            return Err(unknown("flushing what was acknowledged before", &error));
+        }
+        writer.journal.take_flushed(&unflushed);
+        self.is_durable(&writer, unflushed.seq(), last);
+        Ok(())
+    }
+
+    fn unsynced_bytes(&self) -> u64 {
+        self.unsynced.load(Ordering::Relaxed)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
@@ -453,8 +566,20 @@ impl Metastore for WalMetastore {
         Ok(self.numbers.read().last.get(&tree).copied().unwrap_or_default())
     }
 
+    fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        Ok(self.durable.read().last.get(&tree).copied().unwrap_or_default())
+    }
+
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
-        self.view()?.changes(tree, since, limit)
+        // Before the view, which has at least all of it.
+        let durable = self.durable.read().seq;
+        self.view()?.changes(tree, since, durable, limit)
+    }
+
+    fn record(&self, tree: TreeId, lsn: Lsn) -> Result<Option<LogRecord>, StoreError> {
+        let Some(before) = lsn.0.checked_sub(1) else { return Ok(None) };
+        let mut found = self.view()?.changes(tree, Lsn(before), u64::MAX, 1)?;
+        Ok(found.pop().filter(|record| record.lsn == lsn))
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {

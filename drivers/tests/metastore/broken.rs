@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_kernel::hal::conformance::metastore::{Subject, check};
 use nexus_kernel::hal::{
-    Applied, Batch, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey, StoreError,
-    TreeId,
+    Applied, Batch, Change, Entry, EntryOutcome, LogRecord, Metastore, Precondition, Reader, RowKey,
+    StoreError, TreeId,
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::Mutex;
@@ -28,8 +28,20 @@ enum Fault {
     StalePreconditions,
     /// An operation that comes again is done again.
     RepeatExecuted,
+    /// A row that belongs at its entry's place is put at the one before.
+    PutAtAnotherPlace,
+    /// What a removal is to keep is kept although nothing is removed.
+    KeptInAnyCase,
     /// All is forgotten when the store is opened again.
     ForgetsAll,
+    /// What is appended is seen only after the next batch.
+    AppendedLater,
+    /// The log tells what is not on disk.
+    ToldTooEarly,
+    /// A flush is told as done, and nothing is.
+    SyncDoesNothing,
+    /// What comes again is answered at once, on disk or not.
+    RepeatNotFlushed,
 }
 
 #[derive(Debug)]
@@ -38,6 +50,10 @@ struct Broken {
     fault: Fault,
     before: Mutex<Vec<EntryOutcome>>,
     readers: AtomicU64,
+    /// What was appended and is not seen yet.
+    late: Mutex<Vec<Entry>>,
+    /// Up to where all is durable, in the stores whose appends are wrong.
+    durable: AtomicU64,
 }
 
 fn reject(fault: Fault, claim: &str) {
@@ -46,6 +62,8 @@ fn reject(fault: Fault, claim: &str) {
         fault,
         before: Mutex::default(),
         readers: AtomicU64::new(0),
+        late: Mutex::default(),
+        durable: AtomicU64::new(0),
     };
     let make = move || {
         let subject = Subject::new(open());
@@ -93,11 +111,52 @@ fn a_store_that_does_an_operation_twice_is_rejected() {
 }
 
 #[test]
+fn a_store_that_puts_rows_at_another_place_is_rejected() {
+    reject(Fault::PutAtAnotherPlace, "a_row_is_put_at_the_place_of_its_entry");
+}
+
+#[test]
+fn a_store_that_keeps_what_was_not_removed_is_rejected() {
+    reject(Fault::KeptInAnyCase, "what_a_removal_keeps_is_kept_when_something_is_removed");
+}
+
+#[test]
 fn a_store_that_forgets_when_it_is_opened_again_is_rejected() {
     reject(Fault::ForgetsAll, "what_was_committed_survives_reopening");
 }
 
+#[test]
+fn a_store_that_shows_what_was_appended_too_late_is_rejected() {
+    reject(Fault::AppendedLater, "what_was_appended_is_read_at_once");
+}
+
+#[test]
+fn a_store_whose_log_tells_what_is_not_durable_is_rejected() {
+    reject(Fault::ToldTooEarly, "the_log_tells_only_what_is_durable");
+}
+
+#[test]
+fn a_store_whose_flush_does_nothing_is_rejected() {
+    reject(Fault::SyncDoesNothing, "the_log_tells_only_what_is_durable");
+}
+
+#[test]
+fn a_store_that_answers_a_repeat_before_it_is_durable_is_rejected() {
+    reject(Fault::RepeatNotFlushed, "a_repeat_makes_what_it_repeats_durable");
+}
+
 impl Broken {
+    /// Whether it puts flushes off.
+    fn is_lazy(&self) -> bool {
+        use Fault::{RepeatNotFlushed, SyncDoesNothing, ToldTooEarly};
+        matches!(self.fault, ToldTooEarly | SyncDoesNothing | RepeatNotFlushed)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.durable.store(self.store.last_lsn(TreeId::ROOT)?.0, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Gives another thread the chance to look, if there is one.
     fn wait_for_a_reader(&self) {
         const YIELDS_MAX: usize = 2_000;
@@ -160,11 +219,67 @@ impl Metastore for Broken {
                     Ok(self.apply_rest(batch, entry)?.outcomes.remove(0))
                 })
             }
+            Fault::PutAtAnotherPlace => self.one_by_one(batch, |mut entry| {
+                let Lsn(last) = self.store.last_lsn(entry.tree)?;
+                for change in &mut entry.changes {
+                    if let Change::PutAtLsn { prefix, value } = change {
+                        *change = Change::Put(prefix.at(Lsn(last)), value.clone());
+                    }
+                }
+                Ok(self.apply_rest(batch, entry)?.outcomes.remove(0))
+            }),
+            Fault::KeptInAnyCase => self.one_by_one(batch, |mut entry| {
+                let mut changes = Vec::new();
+                for change in &mut entry.changes {
+                    if let Change::DeleteIfVacant { kept, .. } = change {
+                        let kept = std::mem::take(kept).into_iter();
+                        changes.extend(kept.map(|(prefix, value)| Change::PutAtLsn { prefix, value }));
+                    }
+                }
+                entry.changes.extend(changes);
+                Ok(self.apply_rest(batch, entry)?.outcomes.remove(0))
+            }),
             Fault::RepeatExecuted => self.one_by_one(batch, |entry| {
                 Ok(self.apply_rest(batch, Entry { repeatable: false, ..entry })?.outcomes.remove(0))
             }),
-            _ => self.store.apply(batch),
+            Fault::AppendedLater => {
+                let entries = std::mem::take(&mut *self.late.lock());
+                self.store.apply(&Batch { entries, next_file_id: 0 })?;
+                self.store.apply(batch)
+            }
+            Fault::RepeatNotFlushed => {
+                let applied = self.store.apply(batch)?;
+                if applied.outcomes.iter().any(|outcome| matches!(outcome, EntryOutcome::Committed(_))) {
+                    self.flush()?;
+                }
+                Ok(applied)
+            }
+            _ => {
+                let applied = self.store.apply(batch)?;
+                self.flush()?;
+                Ok(applied)
+            }
         }
+    }
+
+    fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
+        if self.fault == Fault::AppendedLater {
+            self.late.lock().extend(batch.entries.iter().cloned());
+            let places = (1..).take(batch.entries.len()).map(|lsn| EntryOutcome::Committed(Lsn(lsn)));
+            return Ok(Some(Applied { outcomes: places.collect() }));
+        }
+        if self.is_lazy() { self.store.apply(batch).map(Some) } else { Ok(None) }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        if self.fault == Fault::SyncDoesNothing { Ok(()) } else { self.flush() }
+    }
+
+    fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        if self.is_lazy() && tree == TreeId::ROOT {
+            return Ok(Lsn(self.durable.load(Ordering::SeqCst)));
+        }
+        self.store.last_lsn(tree)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
@@ -177,7 +292,16 @@ impl Metastore for Broken {
     }
 
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
-        self.store.changes(tree, since, limit)
+        let mut records = self.store.changes(tree, since, limit)?;
+        if self.is_lazy() && self.fault != Fault::ToldTooEarly {
+            let durable = self.durable_lsn(tree)?;
+            records.retain(|record| record.lsn <= durable);
+        }
+        Ok(records)
+    }
+
+    fn record(&self, tree: TreeId, lsn: Lsn) -> Result<Option<LogRecord>, StoreError> {
+        self.store.record(tree, lsn)
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {

@@ -1,8 +1,9 @@
 //! The store with a log on a disk that loses, tears and reorders what was not flushed: all workloads of up to three operations, at every point
 //! at which a crash can come, with every outcome of what was not flushed (all of them when they are few, else some of each kind).
 //!
-//! What must hold: the rows are those of a prefix of the commits, which has every batch that was acknowledged and nothing that was not begun; the log of
-//! changes is that of the same prefix; and the store goes on.
+//! What must hold: the rows are those of a prefix of the commits, which has every batch that was acknowledged as durable, with all before it, and nothing
+//! that was not begun; the log of changes is that of the same prefix; and the store goes on. Batches that were only appended may be missing, from the
+//! last one back.
 //!
 //!     cargo test -p nexus-drivers --features faults --test metastore crash -- --nocapture
 //!
@@ -26,7 +27,7 @@ const OUTCOMES_MAX: usize = 27;
 const SEEDS: std::ops::Range<u64> = 0..12;
 
 /// One in so many workloads of three operations is looked at unless all are asked for.
-const SAMPLE: usize = 24;
+const SAMPLE: usize = 48;
 
 /// Small, so that logs grow in the middle of a workload.
 const AHEAD_BYTES: u64 = 16 << 10;
@@ -42,14 +43,26 @@ enum Step {
     Delete(&'static str),
     /// Two entries in one batch.
     Two,
+    /// Writes a row, and does not wait until it is on disk.
+    Later(&'static str),
+    /// Makes durable what is not.
+    Sync,
     /// Folds the log into the database.
     Fold,
     /// Closes the store and opens it again.
     Reopen,
 }
 
-const STEPS: [Step; 6] =
-    [Step::Put("a"), Step::PutLarge, Step::Delete("a"), Step::Two, Step::Fold, Step::Reopen];
+const STEPS: [Step; 8] = [
+    Step::Put("a"),
+    Step::PutLarge,
+    Step::Delete("a"),
+    Step::Two,
+    Step::Fold,
+    Step::Reopen,
+    Step::Later("a"),
+    Step::Sync,
+];
 
 type Rows = BTreeMap<Vec<u8>, Bytes>;
 
@@ -82,10 +95,14 @@ impl Step {
         };
         match self {
             Self::Put(name) => vec![vec![put(name, 100)]],
+            Self::Later(name) => vec![vec![put(name, 40)], vec![put("later", 1)]],
             Self::PutLarge => vec![vec![put("large", 20_000)]],
             Self::Delete(name) => vec![vec![Change::Delete(key(name))]],
-            Self::Two => vec![vec![put("b", 10)], vec![put("a", 20), put("c", 30)]],
-            Self::Fold | Self::Reopen => vec![],
+            Self::Two => {
+                let kept = Change::PutAtLsn { prefix: key("k/"), value: Bytes::from_static(b"kept") };
+                vec![vec![put("b", 10)], vec![put("a", 20), put("c", 30), kept]]
+            }
+            Self::Fold | Self::Reopen | Self::Sync => vec![],
         }
     }
 }
@@ -95,16 +112,18 @@ fn open(disk: &SimDisk) -> Result<WalMetastore, StoreError> {
     WalMetastore::open_in(&disk.folder(), WalConfig::default().ahead_bytes(AHEAD_BYTES).database(database))
 }
 
-/// What was done so far: the rows after each entry that was begun, how many entries there were after each batch, and how many were acknowledged.
+/// What was done so far: the rows after each entry that was begun, how many entries there were after each batch, how many were acknowledged at all, and
+/// how many as durable.
 struct History {
     states: Vec<Rows>,
     batches: Vec<usize>,
+    visible: usize,
     acknowledged: usize,
 }
 
 impl History {
     fn new() -> Self {
-        Self { states: vec![Rows::new()], batches: vec![0], acknowledged: 0 }
+        Self { states: vec![Rows::new()], batches: vec![0], visible: 0, acknowledged: 0 }
     }
 
     /// Does the step; an error when the store told one.
@@ -120,15 +139,27 @@ impl History {
             Step::Reopen => {
                 drop(store.take());
                 let opened = open(disk)?;
-                // What was not known is known now.
-                let last = self.check(&opened).unwrap_or_else(|why| panic!("opened again: {why}"));
+                // What was not known is known now, unless the disk fails just then.
+                let faults = disk.counts().faults;
+                let last = match self.check(&opened) {
+                    Ok(last) => last,
+                    Err(why) if disk.counts().faults > faults => {
+                        return Err(StoreError::Corrupt { what: "what was opened".into(), found: why });
+                    }
+                    Err(why) => panic!("opened again: {why}"),
+                };
                 self.states.truncate(last + 1);
                 self.batches.retain(|end| *end <= last);
-                self.acknowledged = last;
+                (self.visible, self.acknowledged) = (last, last);
                 *store = Some(opened);
                 return Ok(());
             }
             Step::Fold => return store.as_ref().unwrap().upkeep(),
+            Step::Sync => {
+                store.as_ref().unwrap().sync()?;
+                self.acknowledged = self.visible;
+                return Ok(());
+            }
             _ => {}
         }
         let before = self.states.len();
@@ -139,6 +170,10 @@ impl History {
                 match change {
                     Change::Put(key, value) => drop(rows.insert(key.bytes.clone(), value.clone())),
                     Change::Delete(key) => drop(rows.remove(&key.bytes)),
+                    Change::PutAtLsn { prefix, value } => {
+                        let lsn = Lsn(self.states.len() as u64);
+                        drop(rows.insert(prefix.at(lsn).bytes, value.clone()));
+                    }
                     _ => unreachable!("no step makes another"),
                 }
             }
@@ -146,21 +181,34 @@ impl History {
             batch.entries.push(entry((self.states.len() - 1) as u128, changes));
         }
         self.batches.push(self.states.len() - 1);
-        let applied = store.as_ref().unwrap().apply(&batch);
-        match applied {
+        let store = store.as_ref().unwrap();
+        let appended = if matches!(step, Step::Later(_)) { store.append(&batch) } else { Ok(None) };
+        match appended {
+            Ok(Some(_)) => {
+                self.visible = self.states.len() - 1;
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(error) => return self.failed(before, error),
+        }
+        match store.apply(&batch) {
             Ok(_) => {
-                self.acknowledged = self.states.len() - 1;
+                self.visible = self.states.len() - 1;
+                self.acknowledged = self.visible;
                 Ok(())
             }
-            Err(error) => {
-                if !error.is_unknown() {
-                    // Not executed, and it must not come back either.
-                    self.states.truncate(before);
-                    self.batches.pop();
-                }
-                Err(error)
-            }
+            Err(error) => self.failed(before, error),
         }
+    }
+
+    /// The batch after the states before failed.
+    fn failed(&mut self, before: usize, error: StoreError) -> Result<(), StoreError> {
+        if !error.is_unknown() {
+            // Not executed, and it must not come back either.
+            self.states.truncate(before);
+            self.batches.pop();
+        }
+        Err(error)
     }
 
     /// How many entries are there after a crash; or what is wrong.
@@ -189,8 +237,21 @@ impl History {
         }
         let log = store.changes(TreeId::ROOT, Lsn(0), 100).map_err(told)?;
         let ops: Vec<u128> = log.iter().map(|record| record.op_id.0).collect();
-        if ops != (1..=last as u128).collect::<Vec<_>>() {
-            return Err(format!("the log has the operations {ops:?} after {last} entries"));
+        let Lsn(durable) = store.durable_lsn(TreeId::ROOT).map_err(told)?;
+        if ops != (1..=u128::from(durable)).collect::<Vec<_>>() {
+            return Err(format!("the log has the operations {ops:?} when {durable} are durable"));
+        }
+        let durable = usize::try_from(durable).unwrap();
+        // What was opened again without room to write it anew is not known to be on disk before there is.
+        let unsure = || match store.apply(&Batch::default()) {
+            Err(StoreError::Full) => true,
+            _ => store.durable_lsn(TreeId::ROOT).is_ok_and(|now| now == Lsn(last as u64)),
+        };
+        if durable > last || durable < self.acknowledged && !unsure() {
+            return Err(format!(
+                "{durable} entries are told as durable, of {last}, when {} are for sure",
+                self.acknowledged
+            ));
         }
         for op in 1..self.states.len() as u128 {
             let outcome = store.outcome(OpId(op)).map_err(told)?;
@@ -364,6 +425,9 @@ fn a_store_that_leaves_a_flush_out_is_caught() {
     for (omission, steps) in [
         (Omission::FileSyncs, vec![Step::Put("a"), Step::Put("b")]),
         (Omission::PromptFileSyncs, vec![Step::Put("a"), Step::Put("b")]),
+        (Omission::FileSyncs, vec![Step::Later("a"), Step::Sync]),
+        (Omission::PromptFileSyncs, vec![Step::Later("a"), Step::Sync]),
+        (Omission::PromptFileSyncs, vec![Step::Later("a"), Step::Put("b")]),
         (Omission::FolderSyncs, vec![Step::Put("a"), Step::Fold, Step::Put("b"), Step::Fold, Step::Put("c")]),
     ] {
         let mut found = Found::default();
@@ -375,7 +439,7 @@ fn a_store_that_leaves_a_flush_out_is_caught() {
 /// Operations of the disk fail, the first one, the second one, and so on, until none is left to fail: whatever was told holds.
 #[test]
 fn a_fault_anywhere_is_told_truthfully() {
-    use Step::{Delete, Fold, Put, PutLarge, Reopen, Two};
+    use Step::{Delete, Fold, Later, Put, PutLarge, Reopen, Sync, Two};
     let long = vec![
         Put("a"),
         Two,
@@ -393,8 +457,21 @@ fn a_fault_anywhere_is_told_truthfully() {
     ];
     // Nothing is folded after what was opened again: the log alone has to hold it.
     let short = vec![Put("a"), Put("b"), Reopen, Put("c"), Put("d")];
+    let later = vec![
+        Later("a"),
+        Later("b"),
+        Sync,
+        Later("a"),
+        Put("c"),
+        Later("d"),
+        Fold,
+        Later("a"),
+        Sync,
+        Later("e"),
+    ];
     let states = fail_everywhere(&fresh(1), &long);
     let states = states + (1..=6).map(|seed| fail_everywhere(&fresh(seed), &short)).sum::<usize>();
+    let states = states + (1..=3).map(|seed| fail_everywhere(&fresh(seed), &later)).sum::<usize>();
     println!("{states} states");
 }
 
@@ -422,13 +499,14 @@ fn fail_everywhere(base: &SimDisk, steps: &[Step]) -> usize {
                 if let Some(store) = &store {
                     let closed = matches!(store.apply(&Batch::default()), Err(StoreError::ReadOnly { .. }));
                     let folded = store.upkeep();
-                    let doubtful = history.states.len() - 1 > history.acknowledged;
+                    let doubtful = history.states.len() - 1 > history.visible;
                     let case = || format!("{fault:?} at operation {from}, {times} times, and no reopening");
                     // A flush or a header that failed is nothing that a database goes on from.
                     let ended = matches!(folded, Err(StoreError::ReadOnly { .. }));
                     assert!(closed || doubtful || ended || folded.is_ok(), "{}: {folded:?}", case());
                     if !doubtful {
-                        history.check(store).unwrap_or_else(|why| panic!("{}: {why}", case()));
+                        let seen = history.check(store).unwrap_or_else(|why| panic!("{}: {why}", case()));
+                        assert_eq!(seen, history.visible, "{}", case());
                     }
                 }
                 for seed in [0, 2] {
@@ -471,6 +549,7 @@ fn a_damaged_byte_of_the_log_is_told_and_never_served() {
             // The last frame cannot be told from one that was never acknowledged; of what fills frames up nothing depends.
             Ok(store) => {
                 history.acknowledged = 4;
+                assert_eq!(history.visible, 5);
                 history.check(&store).unwrap_or_else(|why| panic!("byte {offset}: {why}"));
             }
         }

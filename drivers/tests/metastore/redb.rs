@@ -104,12 +104,36 @@ fn a_newer_format_is_refused_with_its_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta.redb");
     drop(open(&path).unwrap());
-    let format_2 = [&[1u8][..], &2u64.to_be_bytes()].concat();
-    tamper(&path, |write| {
-        write.open_table(STATE).unwrap().insert(&b"format"[..], format_2.as_slice()).unwrap();
-    });
+    set_format(&path, 3);
     let error = open(&path).unwrap_err();
-    assert!(error.to_string().contains("format 2"), "{error}");
+    assert!(error.to_string().contains("format 3"), "{error}");
+}
+
+fn set_format(path: &std::path::Path, format: u64) {
+    let format = [&[1u8][..], &format.to_be_bytes()].concat();
+    tamper(path, |write| {
+        write.open_table(STATE).unwrap().insert(&b"format"[..], format.as_slice()).unwrap();
+    });
+}
+
+#[test]
+fn a_store_from_before_there_was_a_history_gets_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("meta.redb");
+    let store = open(&path).unwrap();
+    store.apply(&put("a", 1)).unwrap();
+    drop(store);
+    set_format(&path, 1);
+    let history: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
+    tamper(&path, |write| assert!(write.delete_table(history).unwrap()));
+
+    let store = open(&path).unwrap();
+    assert!(there(&store, "a"));
+    let past = RowKey::new(Table::History, *b"a");
+    assert_eq!(store.reader().unwrap().get(&past).unwrap(), None);
+    drop(store);
+    let store = open(&path).unwrap();
+    assert!(there(&store, "a"));
 }
 
 #[test]

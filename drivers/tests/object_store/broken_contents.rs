@@ -1,6 +1,7 @@
 //! The suite of content-addressed stores rejects those that are wrong in one way each.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nexus_drivers::cas::Cas;
@@ -28,6 +29,14 @@ enum Fault {
     BelievesNames,
     /// Deleting leaves the content.
     KeepsDeleted,
+    /// What was written once counts as there for ever.
+    BelievesItself,
+    /// Content is told to be longer than it is.
+    MeasuresWrong,
+    /// A listing does not go on where it ended.
+    ListsFromTheStart,
+    /// A listing is in no order.
+    ListsUnordered,
 }
 
 #[derive(Debug)]
@@ -35,13 +44,17 @@ struct Broken {
     cas: Cas<Shared>,
     transport: Shared,
     fault: Fault,
+    written: Mutex<BTreeSet<String>>,
 }
 
 fn reject(fault: Fault, claim: &str) {
     let make = move || {
         let transport = Shared::default();
         let (reopened, damaged) = (transport.clone(), transport.clone());
-        let open = move |transport: Shared| Broken { cas: Cas::new(transport.clone()), transport, fault };
+        let open = move |transport: Shared| {
+            let (cas, written) = (Cas::new(transport.clone()), Mutex::default());
+            Broken { cas, transport, fault, written }
+        };
         Subject::new(open(transport))
             .reopen(move |_| match fault {
                 Fault::ForgetsOnReopen => Arc::new(open(Shared(Arc::new(MemoryTransport::new())))),
@@ -78,6 +91,26 @@ fn a_store_that_believes_names_is_rejected() {
 }
 
 #[test]
+fn a_store_that_counts_what_it_once_wrote_as_there_is_rejected() {
+    reject(Fault::BelievesItself, "deleted_content_is_gone_and_can_come_back");
+}
+
+#[test]
+fn a_store_that_measures_wrong_is_rejected() {
+    reject(Fault::MeasuresWrong, "content_has_the_length_that_was_written");
+}
+
+#[test]
+fn a_store_whose_listing_begins_anew_is_rejected() {
+    reject(Fault::ListsFromTheStart, "contents_are_listed_once_and_in_order");
+}
+
+#[test]
+fn a_store_whose_listing_has_no_order_is_rejected() {
+    reject(Fault::ListsUnordered, "contents_are_listed_once_and_in_order");
+}
+
+#[test]
 fn a_store_that_keeps_what_was_deleted_is_rejected() {
     reject(Fault::KeepsDeleted, "deleted_content_is_gone_and_can_come_back");
 }
@@ -97,6 +130,9 @@ impl ContentStore for Broken {
         Box::pin(async move {
             let key = Cas::<Shared>::key(id)?;
             if self.fault == Fault::BelievesNames && self.transport.head(&key).await?.is_some() {
+                return Ok(());
+            }
+            if self.fault == Fault::BelievesItself && !self.written.lock().unwrap().insert(key) {
                 return Ok(());
             }
             self.cas.write(id, data).await
@@ -127,5 +163,24 @@ impl ContentStore for Broken {
             Fault::KeepsDeleted => Box::pin(std::future::ready(Ok(()))),
             _ => self.cas.delete(id),
         }
+    }
+
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        Box::pin(async move {
+            let length = self.cas.length(id).await?;
+            Ok(length.map(|length| length + u64::from(self.fault == Fault::MeasuresWrong)))
+        })
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        Box::pin(async move {
+            let mut ids = self.cas.list(after, limit).await?;
+            match self.fault {
+                Fault::ListsFromTheStart if after.is_some() => return self.cas.list(None, limit).await,
+                Fault::ListsUnordered => ids.reverse(),
+                _ => {}
+            }
+            Ok(ids)
+        })
     }
 }

@@ -3,13 +3,15 @@
 mod cache;
 mod chunked;
 mod chunker;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod list;
 mod splice;
 mod writer;
 
 pub(crate) use cache::ContentCache;
 pub(crate) use chunked::{Blobs, Cursor, Pieces, Sort, at_hand};
-pub(crate) use list::{Hash, Part, Shape};
+pub(crate) use list::{Hash, List, Part, Shape};
 pub(crate) use splice::{Plan, Refusal, Search, Segment, plan, splice};
 pub(crate) use writer::Writer;
 

@@ -15,7 +15,7 @@ use super::hook::{Interceptor, OpSet, Resolution};
 use super::services::Covered;
 use super::view::{DispatchView, HookRefusal, Of, Place, Placed, PublishedHooks, Ready};
 use crate::caught::{catch, catch_async};
-use crate::registry::Active;
+use crate::registry::{Active, Enlisted};
 use crate::service::{After, Before, Generation, OnLate, Run, Weigh};
 
 /// How long a call that a version on probation failed waits for the one before to come back.
@@ -141,6 +141,15 @@ impl Passage {
     #[cfg(test)]
     pub(super) fn of(view: DispatchView) -> Self {
         Self { view: Arc::new(view), pins: Vec::new(), aside: Vec::new(), weighed: Mutex::default() }
+    }
+
+    /// Passes the hooks of this service by.
+    pub(crate) fn leave_out(&mut self, service: &str) {
+        for (covered, pin) in self.view.covered().zip(&mut self.pins) {
+            if *covered.enlisted.name == *service {
+                *pin = None;
+            }
+        }
     }
 
     /// Leaves the versions that the call met, for one that replaces or removes a service: it would wait for itself to leave.
@@ -277,13 +286,20 @@ impl Passage {
             let shown = (trial.is_some() || version.is_on_probation()).then(|| cx.clone());
             let decided = match before {
                 Before::Inline(run) => ran_inline(version, "hook.before", || run(cx)),
-                Before::Mailed { ask, on_late } => match ask(cx).await {
-                    Ok(answer) => {
-                        cx.call = answer.call;
-                        Ok(answer.verdict)
+                Before::Mailed { ask, deadline, on_late } => {
+                    let enlisted = &self.view.service(place.service).enlisted;
+                    let asked = match begun(enlisted, version, *deadline).await {
+                        Ok(left) => ask(cx, left).await,
+                        Err(error) => Err(error),
+                    };
+                    match asked {
+                        Ok(answer) => {
+                            cx.call = answer.call;
+                            Ok(answer.verdict)
+                        }
+                        Err(error) => Err(Broken::Late(error, *on_late)),
                     }
-                    Err(error) => Err(Broken::Late(error, *on_late)),
-                },
+                }
             };
             match decided {
                 Ok(verdict) => {
@@ -383,7 +399,12 @@ impl Passage {
                     version.report(&panicked, "hook.after");
                 }
             }
-            After::Mailed(run) if mail && !run(cx, outcome) => version.count_missed(),
+            After::Mailed(run) if mail => {
+                self.wake(place, version);
+                if !run(cx, outcome) {
+                    version.count_missed();
+                }
+            }
             After::Mailed(_) => {}
         }
     }
@@ -398,6 +419,7 @@ impl Passage {
                 Of::Module(module) => observer.log(catch(|| module.observe(event))),
                 Of::Service(place) => {
                     let Some((version, Run::Observe(run))) = self.run(place) else { continue };
+                    self.wake(place, version);
                     match catch(|| run(event)) {
                         Ok(true) => {}
                         Ok(false) => version.count_missed(),
@@ -405,6 +427,13 @@ impl Passage {
                     }
                 }
             }
+        }
+    }
+
+    /// Has a version started that is about to be told something, when it waits for its first use.
+    fn wake(&self, place: &Place, version: &Generation) {
+        if !version.is_started() {
+            self.view.service(place.service).enlisted.wake();
         }
     }
 
@@ -425,22 +454,38 @@ impl Passage {
             loop {
                 let seen = slot.generation();
                 let now = slot.lease().await;
-                if now.generation.number != broken.number {
+                let number = now.generation.number;
+                if number != broken.number && service.versions.contains(&number) {
                     return Some(now);
                 }
-                drop(now);
-                if !broken.is_on_probation() {
+                // Also one that came since, of whose hooks the call does not know, may make room for the one before.
+                if !now.generation.is_on_probation() {
                     return None;
                 }
+                drop(now);
                 slot.replaced(seen).await;
             }
         };
         let Ok(Some(now)) = service.enlisted.env.timeout(SWAP_BACK_MAX, back).await else { return false };
-        let known = service.versions.contains(&now.generation.number);
-        if known {
-            self.pins[place.service] = Some(now);
+        self.pins[place.service] = Some(now);
+        true
+    }
+}
+
+/// Sees to it that the version runs: a service that is started at its first use is started by its hook, too. Says how much is left of `deadline`.
+async fn begun(enlisted: &Enlisted, version: &Generation, deadline: Duration) -> Result<Duration, CallError> {
+    if version.is_started() {
+        return Ok(deadline);
+    }
+    let env = &enlisted.env;
+    let began = env.now();
+    match env.timeout(deadline, enlisted.start()).await {
+        Ok(Ok(())) => Ok(deadline.saturating_sub(env.now().saturating_duration_since(began))),
+        Ok(Err(why)) => {
+            tracing::warn!(service = %enlisted.name, %why, "a service whose hook is to decide does not start");
+            Err(CallError::Down)
         }
-        known
+        Err(_) => Err(CallError::Timeout),
     }
 }
 
@@ -484,8 +529,9 @@ fn try_on(
             Ok(None) => trial.differs(format!("its hook {:?} has nothing to decide by", key.name)),
             Err(panicked) => trial.differs(format!("its hook {:?} {panicked}", key.name)),
         },
-        Before::Mailed { ask, .. } => {
-            let (asked, trial, name): (_, _, &'static str) = (ask(&shown), trial.clone(), key.name);
+        Before::Mailed { ask, deadline, .. } => {
+            let (asked, trial, name): (_, _, &'static str) =
+                (ask(&shown, *deadline), trial.clone(), key.name);
             let env = tried.env().clone();
             env.spawn("service.shadow", async move {
                 match asked.await {

@@ -55,6 +55,12 @@ pub enum StoreError {
         /// The object, as the driver knows it.
         what: String,
     },
+    /// What there was that far back is not kept, or not any more.
+    #[error("{what} is not kept")]
+    NotKept {
+        /// What was asked for.
+        what: String,
+    },
     /// The backend has no room.
     #[error("the store is full")]
     Full,
@@ -182,6 +188,7 @@ impl StoreError {
             Self::NotEmpty { .. } => ErrorKind::NotEmpty,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Escapes { .. } => ErrorKind::PermissionDenied,
+            Self::NotKept { .. } => ErrorKind::NotKept,
             Self::Full => ErrorKind::StoreFull,
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::Locked { .. } => ErrorKind::Busy,

@@ -56,6 +56,16 @@ pub const MOUNT_OPTIONS: &[DriverOption] = &[
         required: false,
         help: "how often a mount that nobody uses is asked whether its backend answers, 0 for never; 30000 when not given",
     },
+    DriverOption {
+        key: "history_count",
+        required: false,
+        help: "how many states of an entry are kept once they are superseded, at most 1000, 0 for none; when not given 32, and none where content ends with the process",
+    },
+    DriverOption {
+        key: "history_age_s",
+        required: false,
+        help: "for how many seconds they are kept; 604800 when not given, which is a week",
+    },
 ];
 
 /// What a driver is given of the kernel around it.

@@ -19,7 +19,31 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
     ///
     /// Blocks: yes; called by the committer alone. Repeat: safe for entries that carry a client's operation id.
     /// After [`StoreError::Unknown`] the store refuses further batches until it is opened again.
+    /// What was [appended](Self::append) before is on disk then, too.
     fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
+
+    /// As [`apply`](Self::apply), but what is told as committed is only sure to be visible: it is on disk after the next batch that is applied, or
+    /// after [`sync`](Self::sync), whichever comes first. After a crash a prefix of all that was committed is there, in the order of the places. None:
+    /// not now, and nothing was done; whoever may wait applies it. That is all that a store says which cannot put a flush off.
+    ///
+    /// Blocks: on no flush, and on nobody who waits for one. Called on any thread. Repeat: as `apply`.
+    fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
+        let _ = batch;
+        Ok(None)
+    }
+
+    /// Makes all durable that was visible when it was called. Appends go on beside it.
+    ///
+    /// Blocks: on disk. Repeat: safe. After an error it is not known what of it is on disk, and the store refuses further batches until it is opened
+    /// again.
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// About how many bytes were appended that are not known to be on disk.
+    fn unsynced_bytes(&self) -> u64 {
+        0
+    }
 
     /// A consistent view of all that was applied when it is made. Never sees half a batch.
     ///
@@ -29,10 +53,25 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
     /// The last committed place in the log of `tree`; 0 before the first.
     fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError>;
 
-    /// The log of `tree` after `since`, at most `limit` records. Records older than the driver's retention are gone.
+    /// The place in the log of `tree` up to which all is known to be on disk. Never goes down while the store is open.
+    fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        self.last_lsn(tree)
+    }
+
+    /// The log of `tree` after `since`, at most `limit` records. Records older than the driver's retention are gone, and those that are not known to be
+    /// on disk are not told yet: what is told here stays.
     ///
     /// Blocks: on disk.
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError>;
+
+    /// The record at `lsn` in the log of `tree`, also when it is not on disk yet; none when there is none, or none any more.
+    ///
+    /// Blocks: on disk.
+    fn record(&self, tree: TreeId, lsn: Lsn) -> Result<Option<LogRecord>, StoreError> {
+        let Some(before) = lsn.0.checked_sub(1) else { return Ok(None) };
+        let mut found = self.changes(tree, Lsn(before), 1)?;
+        Ok(found.pop().filter(|record| record.lsn == lsn))
+    }
 
     /// Where an operation with a client's id was committed; none when it was not, or when its record is gone.
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
@@ -93,11 +132,14 @@ pub enum Table {
     Mounts = 4,
     /// The kernel's own settings and numbers.
     Settings = 5,
+    /// Rows of names and metadata as they were before, each up to the place in the log that superseded it.
+    History = 6,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 5] = [Self::Dentries, Self::Inodes, Self::Contents, Self::Mounts, Self::Settings];
+    pub const ALL: [Self; 6] =
+        [Self::Dentries, Self::Inodes, Self::Contents, Self::Mounts, Self::Settings, Self::History];
 }
 
 /// The key of a row: a table, and bytes that are compared as bytes.
@@ -113,6 +155,12 @@ impl RowKey {
     /// The key `bytes` in `table`.
     pub fn new(table: Table, bytes: impl Into<Vec<u8>>) -> Self {
         Self { table, bytes: bytes.into() }
+    }
+
+    /// This key with the place in the log behind it: its eight bytes, the highest first, so that keys are ordered as places are.
+    #[must_use]
+    pub fn at(&self, Lsn(lsn): Lsn) -> Self {
+        Self::new(self.table, [&*self.bytes, &lsn.to_be_bytes()].concat())
     }
 }
 
@@ -144,6 +192,13 @@ pub enum Change {
     Put(RowKey, Bytes),
     /// Makes the row, unless there is one: for content that is addressed by its hash.
     PutIfAbsent(RowKey, Bytes),
+    /// Makes or replaces the row whose key is `prefix` and, behind it, the entry's place in the log: [`RowKey::at`]. Only the driver knows that place.
+    PutAtLsn {
+        /// What the key begins with.
+        prefix: RowKey,
+        /// The row.
+        value: Bytes,
+    },
     /// Removes the row; nothing happens when there is none.
     Delete(RowKey),
     /// Removes all of `rows`, if no row has a key that starts with `prefix` when this change is reached. What follows such a change in the
@@ -153,6 +208,8 @@ pub enum Change {
         prefix: RowKey,
         /// The rows to remove.
         rows: Vec<RowKey>,
+        /// Rows to make when those are removed, as by [`PutAtLsn`](Self::PutAtLsn).
+        kept: Vec<(RowKey, Bytes)>,
     },
 }
 
@@ -187,9 +244,14 @@ impl Entry {
     /// About how many bytes it takes in the rows and in the log.
     pub fn bytes(&self) -> u64 {
         let of = |change: &Change| match change {
-            Change::Put(key, value) | Change::PutIfAbsent(key, value) => key.bytes.len() + value.len(),
+            Change::Put(key, value)
+            | Change::PutIfAbsent(key, value)
+            | Change::PutAtLsn { prefix: key, value } => key.bytes.len() + value.len(),
             Change::Delete(key) => key.bytes.len(),
-            Change::DeleteIfVacant { rows, .. } => rows.iter().map(|row| row.bytes.len()).sum(),
+            Change::DeleteIfVacant { rows, kept, .. } => {
+                let kept: usize = kept.iter().map(|(key, value)| key.bytes.len() + value.len()).sum();
+                rows.iter().map(|row| row.bytes.len()).sum::<usize>() + kept
+            }
         };
         let rows: usize = self.changes.iter().map(of).sum();
         rows as u64 + paths_bytes(&self.path, self.other.as_ref(), &self.items)
@@ -216,7 +278,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryOutcome {
-    /// It is on disk, at this place of its tree's log. Places are given in order, without gaps, and never twice.
+    /// It is committed, at this place of its tree's log. Places are given in order, without gaps, and never twice to what was on disk.
     Committed(Lsn),
     /// Its operation id was committed before, at this place; nothing was changed.
     Repeated(Lsn),

@@ -54,8 +54,24 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     /// Whether the content is there and known to be durable. Does not verify it.
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool>;
 
+    /// How long the content is, when it is there and known to be durable; none when it is not. Does not verify it. Repeat: safe.
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>>;
+
     /// Forgets the content. What is not there is told as [`NotFound`](super::StoreError::NotFound).
+    ///
+    /// Calls about one content take effect one after the other: a write that is asked for when a deletion has returned, or was given up, is not
+    /// undone by it, and does not count what the deletion took away as there.
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()>;
+
+    /// The contents that are there, in the order of their hashes, whose hash is greater than that of `after`; at most `limit`, and none only
+    /// when there are no more. What is written or deleted meanwhile is in it or not. Does not verify them. Repeat: safe.
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>>;
+
+    /// Gives back some of the space that deleted content still takes, and says how many bytes that were; 0 when there is nothing more to be gained.
+    /// Reads and writes go on meanwhile. Repeat: safe.
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }
 
 /// Content by its path below the mount point. Paths are relative, without leading slash; `""` is the mount point itself.

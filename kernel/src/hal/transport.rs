@@ -31,6 +31,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         after: Option<&'a str>,
         limit: usize,
     ) -> StoreFuture<'a, Vec<String>>;
+
+    /// Gives back some of the space that removed blobs still take, and says how many bytes that were; 0 when there is nothing more to be gained.
+    /// Reads and writes go on meanwhile. Repeat: safe.
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }
 
 /// What a transport knows of a blob without reading it.

@@ -14,7 +14,7 @@ use super::histogram::{Bucket, DURATIONS, Histogram};
 use super::shard::{Lines, SHARDS, shard};
 
 /// The syscalls, in the order of their numbers.
-pub(crate) const OPS: [Op; 12] = [
+pub(crate) const OPS: [Op; 13] = [
     Op::Stat,
     Op::Setattr,
     Op::Rename,
@@ -27,6 +27,7 @@ pub(crate) const OPS: [Op; 12] = [
     Op::Unlock,
     Op::Watch,
     Op::Tx,
+    Op::Versions,
 ];
 
 const _: () = {
@@ -37,10 +38,11 @@ const _: () = {
     }
 };
 
-/// The place of a syscall among [`OPS`]: its number but for the last, which came later than operations that are no syscalls.
+/// The place of a syscall among [`OPS`]: its number but for the last ones, which came later than operations that are no syscalls.
 const fn place_of(op: Op) -> usize {
     match op {
-        Op::Tx => OPS.len() - 1,
+        Op::Tx => OPS.len() - 2,
+        Op::Versions => OPS.len() - 1,
         op => op as usize % OPS.len(),
     }
 }

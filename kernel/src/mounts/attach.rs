@@ -15,7 +15,7 @@ use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
 use super::options::{MountOptions, for_driver};
-use super::swap;
+use super::{history, swap};
 use crate::hal::{Change, Entry, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
@@ -202,6 +202,14 @@ async fn remember_and_route(
         // So that a boot at which its driver cannot be opened knows what can be served without.
         let by_path = encode(&mount.is_path_addressed());
         entry.changes.push(Change::Put(addressing_key(mount.root), by_path));
+    }
+    let stored = |error: StoreError| fail(error.kind()).because(error);
+    {
+        // Nothing was routed here since the mount was detached, if it ever was there.
+        let rows = kernel.store().rows(mount.tree).map_err(stored)?;
+        let policy = history::policy(mount, &m.spec);
+        entry.changes.extend(history::begin(&rows, mount, policy).map_err(stored)?);
+        entry.changes.extend(history::end(&rows, mount, policy).map_err(stored)?);
     }
     let lsn = commit(kernel, entry).await?;
     let routed = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;

@@ -8,7 +8,9 @@ use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileId, MountContext, 
 
 use super::attach::{ROUTER_MAX, commit, open, remembered, start};
 use super::driver::Recover;
+use super::history;
 use super::mount::Mount;
+use super::options::MountOptions;
 use crate::hal::{Change, Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key};
@@ -44,6 +46,39 @@ async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<Fil
     };
     commit(kernel, entry).await?;
     Ok(root)
+}
+
+/// Lets the history of a mount that is to keep one begin, if it has none: the store is from before there was a history, or its content is gone with
+/// the last process. Nothing is routed there yet.
+async fn begin_history(kernel: &Kernel, mount: &Mount, volatile: bool) -> Result<(), Error> {
+    let failed = |error: StoreError| Error::new(Op::Mount, &mount.point, error.kind()).because(error);
+    let options = MountOptions::of(&mount.spec()).unwrap_or_default();
+    let policy = options.history(volatile).filter(|_| !mount.is_path_addressed());
+    let rows = kernel.store().rows(mount.tree).map_err(failed)?;
+    let begun = history::begin(&rows, mount, policy).map_err(failed)?;
+    drop(rows);
+    let Some(begun) = begun else { return Ok(()) };
+    let entry = Entry {
+        tree: mount.tree,
+        op_id: kernel.new_op_id(),
+        repeatable: false,
+        caller: Caller::KERNEL.into(),
+        op: Op::Mount,
+        path: mount.point.clone(),
+        other: None,
+        items: Vec::new(),
+        at: Timestamp(kernel.env().wall()),
+        preconditions: Vec::new(),
+        changes: vec![begun],
+    };
+    match commit(kernel, entry).await {
+        Ok(_) => Ok(()),
+        // What can be read is served all the same, without its past.
+        Err(error) => {
+            tracing::warn!(point = %mount.point, %error, "the mount keeps no history for now");
+            Ok(())
+        }
+    }
 }
 
 /// The mounts that are attached. Of two at one point, which a mount leaves behind that was cut short, the one that was made last.
@@ -88,6 +123,7 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Erro
             Some(by_path) => mount.known(by_path),
             None => mount,
         });
+        begin_history(&kernel, &mount, volatile).await?;
         start(&kernel, &mount)
             .await
             .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;

@@ -23,6 +23,9 @@ use crate::hal::{
     StoreError, StoreFuture,
 };
 
+/// How many bytes a driver may move to give back space, as far as its deadline is concerned.
+const RECLAIMED_MAX: u64 = 4 << 30;
+
 /// A driver behind its door.
 #[derive(Debug)]
 pub(crate) struct Guarded {
@@ -258,6 +261,19 @@ impl ContentStore for Guarded {
 
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
         self.call(Call::change("deleting content"), move |me| Ok(me.contents()?.delete(id)))
+    }
+
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.length(id)))
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        self.call(Call::look("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
+    }
+
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        let call = Call { bytes: RECLAIMED_MAX, ..Call::change("reclaiming space") };
+        self.call(call, |me| Ok(me.contents()?.reclaim()))
     }
 }
 

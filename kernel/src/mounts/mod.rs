@@ -15,6 +15,7 @@ mod detach;
 mod driver;
 mod guarded;
 mod health;
+mod history;
 mod messages;
 mod mount;
 mod options;
@@ -33,8 +34,10 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start};
 
 pub(crate) use guarded::Guarded;
 pub use health::{DriverCalls, DriverFailure};
+pub(crate) use history::kept_of;
 pub(crate) use messages::{Attach, Detach, Remount};
 pub(crate) use mount::Mount;
+pub(crate) use options::HISTORY_COUNT_MAX;
 pub(crate) use probe::probe;
 use table::Mounts;
 pub(crate) use view::MountsView;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::driver::{Driver, Threads};
 use super::guarded::Guarded;
 use super::health::Health;
-use super::options::MountOptions;
+use super::options::{HistoryPolicy, MountOptions, for_driver};
 use super::placeholder::Placeholder;
 use crate::hal::{ObjectStore, StoreError, TreeId};
 use crate::router::{AsMount, MountId};
@@ -99,6 +99,11 @@ impl Mount {
     pub(super) fn options(&self) -> MountOptions {
         // What is mounted was checked before.
         MountOptions::of(&self.spec()).unwrap_or_default()
+    }
+
+    /// What is kept of what is superseded here, if anything is.
+    pub(crate) fn history(&self) -> Option<HistoryPolicy> {
+        self.options().history(self.outlives_its_actor())
     }
 
     pub(super) fn changing(&self) -> &Arc<tokio::sync::Mutex<()>> {
@@ -241,6 +246,12 @@ impl Mount {
     /// Whether the backend, and not the metastore, says what exists.
     pub(crate) fn is_path_addressed(&self) -> bool {
         self.path_addressed.get().copied().unwrap_or(false)
+    }
+
+    /// Whether both find the same content behind their drivers.
+    pub(crate) fn shares_store_with(&self, other: &Self) -> bool {
+        let (one, other) = (for_driver(&self.spec()), for_driver(&other.spec()));
+        !self.outlives_its_actor() && (one.driver, one.options) == (other.driver, other.options)
     }
 
     /// Whether changes are refused.

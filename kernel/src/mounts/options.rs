@@ -21,9 +21,32 @@ const MILLIS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// A call may take a second longer for each of so many bytes that it moves.
 const BYTES_PER_SECOND: u64 = 16 << 20;
 
+/// How many superseded states of an entry are kept, unless the mount says otherwise.
+const HISTORY_COUNT: u32 = 32;
+
+/// The most that can be asked for.
+pub(crate) const HISTORY_COUNT_MAX: u32 = 1_000;
+
+/// For how long they are kept, unless the mount says otherwise: a week.
+const HISTORY_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The longest time that can be asked for: a hundred years.
+const HISTORY_AGE_MAX_S: u64 = 100 * 365 * 24 * 60 * 60;
+
+/// What of what is superseded on a mount is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HistoryPolicy {
+    /// How many superseded states of each entry, at least one.
+    pub(crate) count: u32,
+    /// For how long after they were superseded.
+    pub(crate) age: Duration,
+}
+
 /// How the kernel treats the driver of one mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MountOptions {
+    history_count: Option<u32>,
+    history_age: Duration,
     deadline: Duration,
     /// How long opening may take.
     pub(super) open: Duration,
@@ -36,11 +59,21 @@ impl MountOptions {
     pub(super) fn of(spec: &MountSpec) -> Result<Self, StoreError> {
         let unsaid = Self::default();
         let probe_every = millis(spec, "probe_ms", 0)?.or(unsaid.probe_every);
+        let count = number(spec, "history_count", u64::from(HISTORY_COUNT_MAX))?;
+        let age = number(spec, "history_age_s", HISTORY_AGE_MAX_S)?;
         Ok(Self {
+            history_count: count.and_then(|count| u32::try_from(count).ok()),
+            history_age: age.map_or(HISTORY_AGE, Duration::from_secs),
             deadline: millis(spec, "deadline_ms", 1)?.unwrap_or(unsaid.deadline),
             open: millis(spec, "open_ms", 1)?.unwrap_or(unsaid.open),
             probe_every: probe_every.filter(|every| !every.is_zero()),
         })
+    }
+
+    /// What is kept of what is superseded, if anything is. `volatile` says that content ends with the process.
+    pub(super) fn history(&self, volatile: bool) -> Option<HistoryPolicy> {
+        let count = self.history_count.unwrap_or(if volatile { 0 } else { HISTORY_COUNT });
+        (count > 0).then_some(HistoryPolicy { count, age: self.history_age })
     }
 
     /// How long a call may take that moves so many bytes, as far as is known.
@@ -58,7 +91,23 @@ pub(super) fn for_driver(spec: &MountSpec) -> MountSpec {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { deadline: DEADLINE, open: OPEN, probe_every: Some(PROBE_EVERY) }
+        Self {
+            history_count: None,
+            history_age: HISTORY_AGE,
+            deadline: DEADLINE,
+            open: OPEN,
+            probe_every: Some(PROBE_EVERY),
+        }
+    }
+}
+
+fn number(spec: &MountSpec, key: &str, max: u64) -> Result<Option<u64>, StoreError> {
+    let Some(text) = spec.options.get(key) else { return Ok(None) };
+    match text.parse() {
+        Ok(number) if number <= max => Ok(Some(number)),
+        _ => {
+            Err(StoreError::BadOption { why: format!("{key} is {text:?}, and must be a number up to {max}") })
+        }
     }
 }
 
@@ -85,6 +134,8 @@ mod tests {
         }
         assert_eq!(for_driver(&spec), MountSpec::new("d").option("folder", "/x"));
         let options = MountOptions::of(&spec).unwrap();
+        let kept = HistoryPolicy { count: 7, age: Duration::from_secs(7) };
+        assert_eq!((options.history(true), options.history(false)), (Some(kept), Some(kept)));
         let seven = Duration::from_millis(7);
         assert_eq!((options.deadline(0), options.open, options.probe_every), (seven, seven, Some(seven)));
     }
@@ -99,6 +150,20 @@ mod tests {
         }
         let never = MountOptions::of(&MountSpec::new("d").option("probe_ms", "0")).unwrap();
         assert_eq!(never.probe_every, None);
+    }
+
+    #[test]
+    fn a_history_is_kept_unless_content_ends_with_the_process_or_none_is_wanted() {
+        let options = |count: &str| MountOptions::of(&MountSpec::new("d").option("history_count", count));
+        let unsaid = MountOptions::default();
+        assert_eq!(unsaid.history(false), Some(HistoryPolicy { count: HISTORY_COUNT, age: HISTORY_AGE }));
+        assert_eq!(unsaid.history(true), None);
+        assert_eq!(options("0").unwrap().history(false), None);
+        assert_eq!(options("5").unwrap().history(true).unwrap().count, 5);
+        for text in ["1001", "-1", "many"] {
+            let error = options(text).unwrap_err().to_string();
+            assert!(error.contains("history_count") && error.contains(text), "{error}");
+        }
     }
 
     #[test]

@@ -59,6 +59,18 @@ impl ContentStore for Placeholder {
     fn delete<'a>(&'a self, _: &'a ContentId) -> StoreFuture<'a, ()> {
         self.refuse()
     }
+
+    fn length<'a>(&'a self, _: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        self.refuse()
+    }
+
+    fn list<'a>(&'a self, _: Option<&'a ContentId>, _: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        self.refuse()
+    }
+
+    fn reclaim(&self) -> StoreFuture<'_, u64> {
+        self.refuse()
+    }
 }
 
 impl PathStore for Placeholder {

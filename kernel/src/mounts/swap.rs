@@ -19,11 +19,13 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::attach::{ANSWER_GRACE, LOCK_WAIT_MAX, commit, mount_entry, not_opened, remembered, silent, told};
 use super::driver::{Adopt, DRAIN_MAX, Opened, Prepare};
+use super::history;
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
-use super::options::MountOptions;
-use crate::hal::Change;
+use super::options::{HistoryPolicy, MountOptions};
+use crate::hal::{Change, StoreError};
 use crate::kernel::Kernel;
+use crate::locks::{LockOwner, Mode, Scope};
 use crate::namespace::{MountRow, encode, mount_key};
 use crate::owned::Owned;
 
@@ -84,6 +86,12 @@ async fn finish(
         attached: true,
     };
     entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
+    let stored = |error: StoreError| Error::new(Op::Mount, &m.point, error.kind()).because(error);
+    let policy = history::policy(&mount, &spec);
+    {
+        let rows = kernel.store().rows(mount.tree).map_err(stored)?;
+        entry.changes.extend(history::end(&rows, &mount, policy).map_err(stored)?);
+    }
     let lsn = match commit(&kernel, entry).await {
         Ok(lsn) => lsn,
         Err(error) if error.executed() == Executed::Unknown => {
@@ -98,14 +106,41 @@ async fn finish(
         let why = format!("{error}; the new driver takes over as soon as its actor serves");
         Error::new(Op::Mount, &m.point, silent(error)).because(why).outcome_unknown()
     })?;
+    if let Err(error) = begin_history(&kernel, &m, &mount, policy).await {
+        tracing::warn!(point = %m.point, %error, "the mount keeps no history before it is attached again");
+    }
     drop(turn);
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);
     told(&kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt).await;
     Ok(Attached { mount, created: false, swapped: Some(swapped), receipt })
 }
 
+/// Lets the history begin that the new spec asks for and the old one did not: once the calls have ended that do not know of it.
+async fn begin_history(
+    kernel: &Arc<Kernel>,
+    m: &Attach,
+    mount: &Arc<Mount>,
+    policy: Option<HistoryPolicy>,
+) -> Result<(), Error> {
+    let fail = |kind| Error::new(Op::Mount, &m.point, kind);
+    let stored = |error: StoreError| fail(error.kind()).because(error);
+    let begun = |kernel: &Kernel| {
+        let rows = kernel.store().rows(mount.tree)?;
+        history::begin(&rows, mount, policy)
+    };
+    let Some(begun) = begun(kernel).map_err(stored)? else { return Ok(()) };
+    let owner = LockOwner { agent: m.caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
+    let lock = kernel.locks().lock(&m.point, Mode::Write, Scope::Subtree, owner);
+    let Ok(_guard) = kernel.env().timeout(LOCK_WAIT_MAX, lock).await else {
+        return Err(fail(ErrorKind::Busy).because("calls below it have not ended"));
+    };
+    let mut entry = mount_entry(m, mount.tree, kernel.new_op_id(), Timestamp(kernel.env().wall()));
+    entry.changes.push(begun);
+    commit(kernel, entry).await.map(drop)
+}
+
 /// Whether the row of the mount is `row`: then somewhere up to the last place in the log.
-fn kept(kernel: &Kernel, mount: &Mount, row: &MountRow) -> Result<Option<Lsn>, crate::hal::StoreError> {
+fn kept(kernel: &Kernel, mount: &Mount, row: &MountRow) -> Result<Option<Lsn>, StoreError> {
     let rows = kernel.store().rows(mount.tree)?;
     let known = remembered(&rows)?;
     if known.into_iter().any(|(root, there)| root == mount.root && there == *row) {

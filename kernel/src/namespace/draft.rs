@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexus_messages::syscall::Parents;
 use nexus_messages::{
-    ContentId, Effect, EntryType, ErrorKind, FileId, FileMetadata, Holding, Timestamp, VPath, ZoneId,
+    ContentId, Effect, EntryType, ErrorKind, FileId, FileMetadata, Holding, Op, Timestamp, VPath, ZoneId,
 };
 
 use super::cache::{MetadataCache, Node};
+use super::history::{Past, Was, past_of};
 use super::rows::{self, DentryRow, InodeRow};
 use super::walk::{Rows, Step};
+use crate::garbage::Hold;
 use crate::hal::{Change, Precondition, RowKey, StoreError, TreeId};
 
 /// What a commit makes visible.
@@ -24,15 +26,32 @@ pub(crate) enum Visible {
     Subtree,
 }
 
+/// In whose history a draft keeps what it supersedes, and what the history is to tell of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeping {
+    /// The mount, by its root.
+    pub(crate) mount: FileId,
+    /// Who supersedes it.
+    pub(crate) by: Arc<str>,
+    /// By which operation.
+    pub(crate) op: Op,
+}
+
 /// Changes of rows of one tree, in the making.
 #[derive(Debug)]
 pub(crate) struct Draft {
     tree: TreeId,
     zone: ZoneId,
     at: Timestamp,
+    /// None when what is superseded is not kept.
+    keeping: Option<Keeping>,
+    /// The directories that the draft makes. Nobody could be in them before, so their children need no history of not being there.
+    made: Vec<FileId>,
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) changes: Vec<Change>,
     pub(crate) visible: Vec<Visible>,
+    /// What is held until it is committed.
+    pub(crate) holds: Vec<Hold>,
     /// What it does to what files hold.
     pub(crate) effect: Effect,
 }
@@ -41,7 +60,42 @@ impl Draft {
     pub(crate) fn new(tree: TreeId, zone: ZoneId, at: Timestamp) -> Self {
         let effect = Effect { zone: zone.clone(), ..Effect::default() };
         let (preconditions, changes, visible) = (Vec::new(), Vec::new(), Vec::new());
-        Self { tree, zone, at, preconditions, changes, visible, effect }
+        Self {
+            tree,
+            zone,
+            at,
+            keeping: None,
+            made: Vec::new(),
+            preconditions,
+            changes,
+            visible,
+            holds: Vec::new(),
+            effect,
+        }
+    }
+
+    /// Keeps what it supersedes.
+    pub(crate) fn keeping(mut self, keeping: Option<Keeping>) -> Self {
+        self.keeping = keeping;
+        self
+    }
+
+    /// Whether what it supersedes is kept, so that it must be known.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeping.is_some()
+    }
+
+    /// The row of the history that says that this was at `key` until the commit.
+    fn past(&self, key: &RowKey, was: Was) -> Option<(RowKey, Bytes)> {
+        let Keeping { mount, by, op } = self.keeping.clone()?;
+        let past = Past { mount, at: self.at, by, op, was };
+        Some((past_of(key)?, rows::encode(&past)))
+    }
+
+    /// Keeps what was at `key` until the commit. To be called before what changes it.
+    fn supersede(&mut self, key: &RowKey, was: Was) {
+        let past = self.past(key, was);
+        self.changes.extend(past.map(|(prefix, value)| Change::PutAtLsn { prefix, value }));
     }
 
     /// Says that `old` was at `path`, and no longer is so.
@@ -73,6 +127,7 @@ impl Draft {
             let mut row = InodeRow::new(EntryType::Dir, owner.clone(), self.at);
             row.implicit = policy == Parents::Implied;
             self.insert(here, name, id, &row);
+            self.made.push(id);
             here = id;
         }
         Ok(here)
@@ -81,20 +136,29 @@ impl Draft {
     /// Adds the child `name` with this inode; refused at commit when there is one.
     pub(crate) fn insert(&mut self, parent: FileId, name: &str, id: FileId, row: &InodeRow) {
         let key = rows::dentry_key(self.tree, parent, name);
-        self.preconditions.push(Precondition::Absent(key.clone()));
-        self.name(key, DentryRow { id, entry_type: row.entry_type });
+        self.preconditions.push(Precondition::Absent(key));
+        self.name(parent, name, None, DentryRow { id, entry_type: row.entry_type });
         self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode(row)));
     }
 
-    /// Puts a dentry at `key`, over what is there.
-    pub(crate) fn name(&mut self, key: RowKey, dentry: DentryRow) {
+    /// Gives the child `name` of `parent` this dentry instead of `old`, or where there is none.
+    pub(crate) fn name(&mut self, parent: FileId, name: &str, old: Option<DentryRow>, dentry: DentryRow) {
+        let key = rows::dentry_key(self.tree, parent, name);
+        match old {
+            Some(old) => self.supersede(&key, Was::Row(rows::encode(&old))),
+            None if self.made.contains(&parent) => {}
+            None => self.supersede(&key, Was::Nothing),
+        }
         self.changes.push(Change::Put(key, rows::encode(&dentry)));
     }
 
     /// Replaces the inode `old` by `new`; refused at commit when it changed meanwhile.
     pub(crate) fn update(&mut self, id: FileId, old: &InodeRow, new: &InodeRow) {
-        self.unchanged(id, old);
-        self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode(new)));
+        let key = rows::inode_key(self.tree, id);
+        let was = rows::encode(old);
+        self.preconditions.push(Precondition::Equals(key.clone(), was.clone()));
+        self.supersede(&key, Was::Row(was));
+        self.changes.push(Change::Put(key, rows::encode(new)));
     }
 
     /// Refused at commit when the inode changed meanwhile.
@@ -113,14 +177,21 @@ impl Draft {
         self.preconditions.push(Precondition::Vacant(rows::children_key(self.tree, id)));
     }
 
-    /// Removes the dentry `name` of `parent`.
-    pub(crate) fn remove_name(&mut self, parent: FileId, name: &str) {
-        self.changes.push(Change::Delete(rows::dentry_key(self.tree, parent, name)));
+    /// Removes the dentry `name` of `parent`, which is this one.
+    pub(crate) fn remove_name(&mut self, parent: FileId, name: &str, old: DentryRow) {
+        let key = rows::dentry_key(self.tree, parent, name);
+        self.supersede(&key, Was::Row(rows::encode(&old)));
+        self.changes.push(Change::Delete(key));
     }
 
-    /// Removes the inode.
-    pub(crate) fn remove_inode(&mut self, id: FileId) {
-        self.changes.push(Change::Delete(rows::inode_key(self.tree, id)));
+    /// Removes the inode, which is this one. It may be left unknown when what is superseded is not [kept](Self::keeps).
+    pub(crate) fn remove_inode(&mut self, id: FileId, old: Option<&InodeRow>) {
+        let key = rows::inode_key(self.tree, id);
+        debug_assert!(old.is_some() || !self.keeps(), "what is to be kept must be known");
+        if let Some(old) = old {
+            self.supersede(&key, Was::Row(rows::encode(old)));
+        }
+        self.changes.push(Change::Delete(key));
     }
 
     /// Keeps small content beside its row.
@@ -145,12 +216,16 @@ impl Draft {
                 break;
             }
             self.unchanged(step.dentry.id, &row);
+            let dentry = rows::dentry_key(self.tree, step.parent, step.name);
+            let inode = rows::inode_key(self.tree, step.dentry.id);
+            let kept = [
+                self.past(&dentry, Was::Row(rows::encode(&step.dentry))),
+                self.past(&inode, Was::Row(rows::encode(&row))),
+            ];
             self.changes.push(Change::DeleteIfVacant {
                 prefix: rows::children_key(self.tree, step.dentry.id),
-                rows: vec![
-                    rows::dentry_key(self.tree, step.parent, step.name),
-                    rows::inode_key(self.tree, step.dentry.id),
-                ],
+                rows: vec![dentry, inode],
+                kept: kept.into_iter().flatten().collect(),
             });
             let parent = path.as_ref().and_then(VPath::parent);
             self.visible.extend(path.map(Visible::Gone));

@@ -4,7 +4,7 @@
 //! changes. The preconditions are about rows as they are before the transaction: what a later operation expects of a row that an
 //! earlier one has changed was checked against the ledger, and is nothing that anybody else can change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use nexus_messages::Effect;
 use parking_lot::Mutex;
 
 use super::draft::{Draft, Visible};
+use super::history;
 use super::rows::{self, DentryRow, InodeRow};
 use super::walk::Rows;
 use crate::hal::{Change, Precondition, Reader, RowKey, StoreError, Table, TreeId};
@@ -28,16 +29,21 @@ struct Drawn {
     preconditions: Vec<Precondition>,
     /// The rows that are changed, as they are after it; none for one that is gone.
     rows: BTreeMap<RowKey, Option<Bytes>>,
-    emptied: BTreeSet<Emptied>,
+    /// What there was before the transaction, by the prefix of its key in the history.
+    kept: BTreeMap<RowKey, Bytes>,
+    /// By the prefix of their children, and their dentries.
+    emptied: BTreeMap<(RowKey, RowKey), Emptied>,
     effect: Effect,
 }
 
 /// A directory that is there by implication, from which something was taken away.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 struct Emptied {
     children: RowKey,
     dentry: RowKey,
     inode: RowKey,
+    /// What its removal keeps of it.
+    kept: Vec<(RowKey, Bytes)>,
 }
 
 /// What is to be committed.
@@ -68,8 +74,16 @@ impl Ledger {
             // What was in it and is not any more is known here alone; the lock of the directory, with all below it, keeps others out.
             Precondition::Vacant(prefix) => starting_with(&drawn.rows, prefix).next().is_none(),
         }));
+        for change in &draft.changes {
+            if let Change::PutAtLsn { prefix, value } = change
+                && !drawn.has_changed(prefix)
+            {
+                drawn.kept.insert(prefix.clone(), value.clone());
+            }
+        }
         for change in draft.changes {
             match change {
+                Change::PutAtLsn { .. } => {}
                 Change::Put(key, value) => {
                     drawn.rows.insert(key, Some(value));
                 }
@@ -80,10 +94,17 @@ impl Ledger {
                     drawn.rows.insert(key, None);
                 }
                 // Decided at the end: something may come into it yet.
-                Change::DeleteIfVacant { prefix, rows } => {
+                Change::DeleteIfVacant { prefix, rows, kept } => {
                     if let [dentry, inode] = &rows[..] {
                         let (dentry, inode) = (dentry.clone(), inode.clone());
-                        drawn.emptied.insert(Emptied { children: prefix, dentry, inode });
+                        // The first one tells what there was before the transaction.
+                        let place = (prefix.clone(), dentry.clone());
+                        drawn.emptied.entry(place).or_insert(Emptied {
+                            children: prefix,
+                            dentry,
+                            inode,
+                            kept,
+                        });
                     }
                 }
             }
@@ -96,7 +117,7 @@ impl Ledger {
     pub(crate) fn settle(&self, rows: &Rows) -> Result<Settled, StoreError> {
         let emptied = self.drawn.lock().emptied.clone();
         let mut left = BTreeMap::new();
-        for directory in emptied {
+        for directory in emptied.into_values() {
             if directory.is_still_implied(rows)? {
                 left.insert(directory.children.bytes.clone(), directory);
             }
@@ -107,9 +128,13 @@ impl Ledger {
         // The inner ones first: an outer one is empty when they are gone.
         ordered.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         let mut drawn = self.drawn.lock();
-        let mut changes: Vec<Change> =
-            drawn.rows.iter().map(|(key, value)| change(key, value.as_ref())).collect();
-        changes.extend(ordered.into_iter().map(|(_, directory)| directory.removal()));
+        let past = |(prefix, value): (&RowKey, &Bytes)| Change::PutAtLsn {
+            prefix: prefix.clone(),
+            value: value.clone(),
+        };
+        let mut changes: Vec<Change> = drawn.kept.iter().map(past).collect();
+        changes.extend(drawn.rows.iter().map(|(key, value)| change(key, value.as_ref())));
+        changes.extend(ordered.into_iter().map(|(_, directory)| directory.removal(&drawn)));
         let preconditions = std::mem::take(&mut drawn.preconditions);
         Ok(Settled { preconditions, changes, effect: std::mem::take(&mut drawn.effect) })
     }
@@ -118,6 +143,13 @@ impl Ledger {
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger").field("tree", &self.tree).finish_non_exhaustive()
+    }
+}
+
+impl Drawn {
+    /// Whether the row is changed of whose history this is the prefix. Then it is known what there was before the transaction, or it was nothing.
+    fn has_changed(&self, prefix: &RowKey) -> bool {
+        history::key_of(prefix).is_some_and(|key| self.rows.contains_key(&key))
     }
 }
 
@@ -132,9 +164,10 @@ impl Emptied {
         Ok(rows::decode::<InodeRow>(&self.inode, &inode)?.implicit)
     }
 
-    fn removal(&self) -> Change {
+    fn removal(&self, drawn: &Drawn) -> Change {
         let rows = vec![self.dentry.clone(), self.inode.clone()];
-        Change::DeleteIfVacant { prefix: self.children.clone(), rows }
+        let kept = self.kept.iter().filter(|(prefix, _)| !drawn.has_changed(prefix)).cloned().collect();
+        Change::DeleteIfVacant { prefix: self.children.clone(), rows, kept }
     }
 }
 
@@ -291,8 +324,8 @@ mod tests {
         };
         steps.pop();
         let mut removal = draft();
-        removal.remove_name(b, "f");
-        removal.remove_inode(file);
+        removal.remove_name(b, "f", DentryRow { id: file, entry_type: EntryType::Reg });
+        removal.remove_inode(file, None);
         removal.prune(&rows, &steps, None).unwrap();
         ledger.take(removal);
         assert!(rows.dentry(a, "b").unwrap().is_some(), "it stays until the end");

@@ -2,15 +2,21 @@
 
 mod cache;
 mod draft;
+mod history;
 mod ledger;
+mod prune;
 mod rows;
 mod walk;
 
 pub(crate) use cache::{Lookup, MetadataCache, Node};
-pub(crate) use draft::{Draft, Visible, holding, publish};
+pub(crate) use draft::{Draft, Keeping, Visible, holding, publish};
+pub(crate) use history::{AsOf, Past, Was, history_key, horizon, horizon_key, pasts, root_of};
 pub(crate) use ledger::Ledger;
+pub(crate) use prune::{Kept, Sweep};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use rows::FORMAT;
 pub(crate) use rows::{
-    InodeRow, MountRow, Placement, addressing_key, content_key, decode, dentry_key, encode, inode_key,
-    mount_key, mount_root, zone_key, zones,
+    DentryRow, InodeRow, MountRow, Placement, addressing_key, children_key, content_key, decode, dentry_key,
+    encode, inode_key, mount_key, mount_root, zone_key, zones,
 };
 pub(crate) use walk::{Rows, Step, Walk};

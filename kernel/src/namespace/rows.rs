@@ -118,7 +118,11 @@ pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
 pub(crate) fn decode<T: DeserializeOwned>(key: &RowKey, value: &[u8]) -> Result<T, StoreError> {
     let corrupt = |found: String| StoreError::Corrupt { what: format!("row {key:?}"), found };
     match value.split_first() {
-        Some((&FORMAT, row)) => postcard::from_bytes(row).map_err(|error| corrupt(error.to_string())),
+        Some((&FORMAT, row)) => match postcard::take_from_bytes(row) {
+            Ok((row, [])) => Ok(row),
+            Ok((_, rest)) => Err(corrupt(format!("{} bytes behind it", rest.len()))),
+            Err(error) => Err(corrupt(error.to_string())),
+        },
         Some((other, _)) => Err(corrupt(format!("format {other}, not {FORMAT}"))),
         None => Err(corrupt("no bytes".into())),
     }

@@ -9,9 +9,7 @@ use nexus_messages::{
     Caller, EntryType, Error, ErrorKind, FileId, FileMetadata, Lsn, Op, Result, Timestamp, VPath, ZoneId,
 };
 
-use super::{
-    Delist, Enlist, Enlistment, How, ServiceStatus, ServiceSwapped, StartAll, StopAll, lost, path_of,
-};
+use super::{Delist, Enlist, Enlistment, Gone, How, ServiceStatus, StartAll, StopAll, lost, path_of};
 use crate::hal::{StoreError, TreeId};
 use crate::kernel::{Kernel, call_kind, down};
 use crate::service::{Commits, Service, ServiceRef};
@@ -49,17 +47,18 @@ impl Kernel {
         ServiceRef::new(self.services().clone(), name)
     }
 
-    /// Registers a service as `call` says, or swaps the one that is there; what a swap did comes with the answer. Dropping the future gives up
-    /// what was not published yet.
+    /// Registers a service as `call` says, or swaps the one that is there; what a swap did comes with the answer. A swap is given up when `gone`
+    /// says that nobody waits for it any more before it is published.
     ///
     /// # Errors
     /// `EACCES` without the administrator's handle; `EINVAL` for a factory or configuration that makes no sense, or needs that are not met;
     /// `EEXIST` for a name that is taken; `EBUSY` while another change of it is under way; whatever keeps it from starting.
-    pub async fn enlist(
+    pub(crate) async fn enlist(
         &self,
         caller: &Arc<Caller>,
         call: &SysSetattr,
-    ) -> Result<(SetattrDone, Option<ServiceSwapped>)> {
+        gone: Gone,
+    ) -> Result<SetattrDone> {
         let fail = |kind| Error::new(Op::Service, &call.path, kind);
         let name = self.service_name(caller, &call.path)?;
         let spec = call.service.clone();
@@ -69,8 +68,6 @@ impl Kernel {
             Create::IfMissing => How::Either,
             Create::Never => How::Swap,
         };
-        // Held until the answer: who drops the future drops it, and the registry gives up what it has not published.
-        let (_waits, gone) = tokio::sync::oneshot::channel();
         let enlist = Enlist { name: name.into(), spec, caller: caller.clone(), how, gone };
         let done: Enlistment = match self.registry().call(enlist, Duration::MAX).await {
             Ok(done) => done?,
@@ -79,8 +76,9 @@ impl Kernel {
         let at = Timestamp(self.env().wall());
         let id = FileId(call.path.hash64());
         let metadata = FileMetadata::new(call.path.clone(), ZoneId::root(), id, EntryType::Reg, at);
-        let reply = SetattrDone::new(done.created, Vec::new(), Arc::new(metadata), done.receipt);
-        Ok((reply, done.swapped))
+        let mut reply = SetattrDone::new(done.created, Vec::new(), Arc::new(metadata), done.receipt);
+        reply.service_swapped = done.swapped.map(Box::new);
+        Ok(reply)
     }
 
     /// Removes the service at `path`, which no other may need: its hooks go, its calls end, and it is not started again.

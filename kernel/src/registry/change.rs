@@ -9,7 +9,7 @@ use nexus_messages::{Caller, Durability, Error, ErrorKind, Op, Receipt, Result, 
 use nexus_supervisors::{Monitor, OrderError};
 use serde::{Deserialize, Serialize};
 
-use super::messages::Exited;
+use super::messages::{Exited, Left};
 use super::start::on_demand;
 use super::view::{Active, Enlisted, error, path_of};
 use super::{Chosen, Registry};
@@ -337,14 +337,15 @@ impl Drop for Undo {
     }
 }
 
-/// After a crash of the registry: what a change left behind is brought in order. What was published serves, and what was not is undone by its
-/// [`Undo`]. Not in the registry's own time: it asks others, which may be starting as well.
-pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
+/// After a crash of the registry: what a change left behind is brought in order. What was published serves, what was not is undone by its
+/// [`Undo`], and what was about to be removed is, as `me` is told then. Not in the registry's own time: it asks others, which may be starting as
+/// well.
+pub(super) fn settle(kernel: &Arc<Kernel>, me: &Ref<Registry>, enlisted: &Arc<Enlisted>) {
     enlisted.set_trial(None);
     let change = enlisted.only_change();
     enlisted.forget_unused_reserve();
     enlisted.note_published();
-    let (kernel, enlisted) = (kernel.clone(), enlisted.clone());
+    let (kernel, me, enlisted) = (kernel.clone(), me.clone(), enlisted.clone());
     kernel.env().clone().spawn("registry.settle", async move {
         // Not what is being removed: it is forgotten.
         if !enlisted.is_leaving()
@@ -354,6 +355,12 @@ pub(super) fn settle(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) {
         }
         if let Err(why) = cover(&kernel, &enlisted).await {
             tracing::warn!(service = %enlisted.name, %why, "hooks of another version may still be listed");
+        }
+        if enlisted.is_leaving() {
+            // It is forgotten already. Its calls end, and it, and then it is not listed any more.
+            end(&kernel, &enlisted).await;
+            // A registry that is closed for good lists nothing.
+            let _ = me.signal(Left { enlisted: enlisted.clone() });
         }
         let own = format!("{}@", enlisted.name);
         for child in kernel.service_children().which_children() {

@@ -64,7 +64,7 @@ pub(super) async fn enlist(
     chosen: Chosen,
 ) -> Result<(Arc<Enlisted>, Enlistment, Undo)> {
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::FIRST);
-    let enlisted = Enlisted::new(kernel.env(), made.generation.clone());
+    let enlisted = Enlisted::new(kernel.services(), made.generation.clone());
     let undo = Undo::service(&kernel, &enlisted);
     let begun = async {
         match made.generation.facts.startup {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::Shared;
 use nexus_actors::{ExitReason, Message};
-use nexus_messages::syscall::ServiceSpec;
+use nexus_messages::syscall::{ServiceSpec, ServiceSwapped};
 use nexus_messages::{Caller, Receipt, Result};
 use tokio::sync::oneshot;
 
-use super::view::ServiceSwapped;
+use super::view::Enlisted;
 
 /// Registers a service, or swaps the one that is there; the same one there is no matter. It is remembered, and started again at boot.
 #[derive(Debug)]
@@ -17,7 +19,16 @@ pub(crate) struct Enlist {
     pub(crate) caller: Arc<Caller>,
     pub(crate) how: How,
     /// Closed when nobody waits for the answer any more: what was not published by then is not.
-    pub(crate) gone: oneshot::Receiver<()>,
+    pub(crate) gone: Gone,
+}
+
+/// Hears of it when whoever asked for a change goes away.
+pub(crate) type Gone = Shared<oneshot::Receiver<()>>;
+
+/// What tells that whoever asked for a change has gone: when the first is dropped, the second hears of it.
+pub(crate) fn presence() -> (oneshot::Sender<()>, Gone) {
+    let (here, gone) = oneshot::channel();
+    (here, gone.shared())
 }
 
 /// Whether there may, or must, be a service of the name.
@@ -86,6 +97,17 @@ pub(crate) struct StopAll;
 impl Message for StopAll {
     type Reply = ();
     const NAME: &'static str = "registry.stop_all";
+}
+
+/// A service whose removal was under way when the registry died has ended. Nothing, when another one has its name by now.
+#[derive(Debug, Clone)]
+pub(crate) struct Left {
+    pub(crate) enlisted: Arc<Enlisted>,
+}
+
+impl Message for Left {
+    type Reply = ();
+    const NAME: &'static str = "registry.left";
 }
 
 /// An incarnation of a version has ended.

@@ -25,10 +25,12 @@ use nexus_actors::{Behaviour, CallError, Cx, ExitReason, Handle, Message, Reply,
 use nexus_messages::{Error, ErrorKind, Result};
 
 use change::Undo;
-pub(crate) use messages::{Delist, Enlist, Enlistment, Exited, How, StartAll, StartOnDemand, StopAll};
+pub(crate) use messages::{
+    Delist, Enlist, Enlistment, Exited, Gone, How, Left, StartAll, StartOnDemand, StopAll, presence,
+};
 use table::{RegistryError, Table};
 pub(crate) use view::{Active, Enlisted, Services, error, is_service_path, path_of};
-pub use view::{ServiceState, ServiceStatus, ServiceSwapped, ServiceVersion};
+pub use view::{ServiceState, ServiceStatus};
 
 use crate::kernel::Kernel;
 use crate::service::{Declared, Facts};
@@ -53,9 +55,14 @@ impl Behaviour for Registry {
             let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()))?;
             let listed = kernel.services().claim(generation).map_err(ExitReason::error)?;
             let serving = listed.enlisted.values().map(|enlisted| enlisted.serving());
-            let table = Table::of(serving.map(|version| (version.service.clone(), version.facts.clone())));
+            let mut table =
+                Table::of(serving.map(|version| (version.service.clone(), version.facts.clone())));
             for enlisted in listed.enlisted.values() {
-                change::settle(&kernel, enlisted);
+                change::settle(&kernel, &me, enlisted);
+                if enlisted.is_leaving() {
+                    // Nobody takes its name before it has ended. Nobody needs it, or it would not be leaving.
+                    let _ = table.begin_removal(&enlisted.name);
+                }
                 if let Some(number) = enlisted.has_reserve() {
                     swap::end_probation_later(&kernel, enlisted.clone(), number);
                     // The incarnation before may have died of the news, and the version waits for the one before it.
@@ -93,6 +100,10 @@ impl Handle<Enlist> for Registry {
     fn handle(&mut self, m: Enlist, cx: &mut Cx<'_, Self>) -> Reply<Self, Result<Enlistment>> {
         let name = m.name.clone();
         let there = self.kernel.services().find(&name);
+        if there.as_ref().is_some_and(|there| there.is_changing()) {
+            // Also of the same again: it may be about to be removed.
+            return Reply::Now(Err(refuse(&name, RegistryError::Changing { name: name.clone() })));
+        }
         if let Some(settled) = enlist::settled(&self.kernel, there.as_deref(), &m) {
             return Reply::Now(settled);
         }
@@ -100,9 +111,6 @@ impl Handle<Enlist> for Registry {
             Ok(declared) => declared,
             Err(error) => return Reply::Now(Err(error)),
         };
-        if there.as_ref().is_some_and(|there| there.is_changing()) {
-            return Reply::Now(Err(refuse(&name, RegistryError::Changing { name: name.clone() })));
-        }
         let before = match self.begin(&name, declared.1.facts.clone()) {
             Ok(before) => before,
             Err(error) => return Reply::Now(Err(error)),
@@ -235,6 +243,18 @@ impl Handle<Exited> for Registry {
                 drop(change);
             },
         )
+    }
+}
+
+impl Handle<Left> for Registry {
+    fn handle(&mut self, m: Left, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        let name = m.enlisted.name.clone();
+        let listed = self.kernel.services().listed();
+        if listed.enlisted.get(&name).is_some_and(|listed| Arc::ptr_eq(listed, &m.enlisted)) {
+            self.table.remove(&name);
+            self.list(|listed| drop(listed.enlisted.remove(&name)));
+        }
+        Reply::Now(())
     }
 }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use nexus_actors::Ref;
 use nexus_messages::syscall::ServiceSpec;
 use nexus_messages::{Caller, ErrorKind, Result};
-use tokio::sync::oneshot;
 
 use super::change::{Role, cover, make, remembered, start, stop};
-use super::messages::{Enlist, How};
+use super::messages::{Enlist, How, presence};
 use super::table::Table;
 use super::view::{Enlisted, error};
 use super::{Chosen, Registry, enlist, list, refuse};
@@ -32,7 +31,7 @@ pub(super) async fn all(kernel: Arc<Kernel>, me: Ref<Registry>, writer: u64) -> 
         if listed.enlisted.contains_key(&name) {
             continue;
         }
-        let (_alive, gone) = oneshot::channel();
+        let (_alive, gone) = presence();
         let caller = Arc::new(Caller::administrator());
         let ask = Enlist { name: name.clone(), spec: spec.clone(), caller, how: How::New, gone };
         match enlist::declare(&kernel, &ask) {
@@ -78,7 +77,7 @@ async fn one(
         // Started by an incarnation of the registry that died before it could list it.
         stop(kernel, &made.generation).await;
     }
-    let enlisted = Enlisted::new(kernel.env(), made.generation.clone());
+    let enlisted = Enlisted::new(kernel.services(), made.generation.clone());
     let begun = match made.generation.facts.startup {
         Startup::Persistent => start(kernel, &made).await,
         Startup::OnDemand => {

@@ -16,14 +16,13 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use nexus_actors::{ExitReason, Ref, SlotSwapError, Swapped};
-use nexus_messages::syscall::SwapMode;
+use nexus_messages::syscall::{ServiceSwapped, SwapMode};
 use nexus_messages::{Error, ErrorKind, Result};
-use tokio::sync::oneshot;
 
 use super::change::{Role, Undo, cover, make, not_fit, remember, remember_serving, start, stop};
 use super::enlist::declare;
-use super::messages::{Enlist, Enlistment, Exited};
-use super::view::{Active, Enlisted, Reserve, ServiceSwapped, ServiceVersion, error};
+use super::messages::{Enlist, Enlistment, Exited, Gone};
+use super::view::{Active, Enlisted, Reserve, error, version_of};
 use super::{Chosen, Registry};
 use crate::kernel::Kernel;
 use crate::service::{Carry, Facts, Generation, Made, Startup, SwapPolicy, Trial};
@@ -36,7 +35,7 @@ pub(super) async fn swap(
     kernel: Arc<Kernel>,
     me: Ref<Registry>,
     enlisted: Arc<Enlisted>,
-    mut m: Enlist,
+    m: Enlist,
     chosen: Chosen,
 ) -> Result<Enlistment> {
     let began = kernel.env().now();
@@ -46,7 +45,7 @@ pub(super) async fn swap(
 
     let mut agreed = None;
     if let Some(calls) = m.spec.swap.shadow.filter(|calls| *calls > 0) {
-        agreed = Some(trial(&kernel, &me, &enlisted, &old, &mut m, calls).await?);
+        agreed = Some(trial(&kernel, &me, &enlisted, &old, &m, calls).await?);
     }
     let next = enlisted.new_number();
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::next(next, &old));
@@ -60,7 +59,7 @@ pub(super) async fn swap(
     enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
     let swapped = match policy.mode {
         SwapMode::Overlap => {
-            let prepare = or_gone(&mut m.gone, &m.name, async {
+            let prepare = or_gone(&m.gone, &m.name, async {
                 prepare(&kernel, &enlisted, &made).await?;
                 hand_over(&old, &new, policy.limit).await?;
                 Ok(active(&new))
@@ -69,10 +68,11 @@ pub(super) async fn swap(
             enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, prepare).await
         }
         SwapMode::Exclusive => {
-            let prepare = or_gone(&mut m.gone, &m.name, prepare(&kernel, &enlisted, &made));
-            let give = |_lease, ()| async {
-                hand_over(&old, &new, policy.limit).await?;
-                Ok(active(&new))
+            let prepare = or_gone(&m.gone, &m.name, prepare(&kernel, &enlisted, &made));
+            let (old, new, m) = (&old, &new, &m);
+            let give = |_lease, ()| async move {
+                or_gone(&m.gone, &m.name, hand_over(old, new, policy.limit)).await?;
+                Ok(active(new))
             };
             enlisted.slot.swap_exclusive(kernel.env(), policy.limit, prepare, give).await
         }
@@ -103,18 +103,11 @@ pub(super) async fn swap(
         let why = new.status().last_exit.unwrap_or(ExitReason::Killed);
         return Err(not_fit(&new, "its first moment", &why).outcome_unknown());
     }
-    let report = ServiceSwapped {
-        service: m.name.clone(),
-        from: ServiceVersion::of(&old),
-        to: ServiceVersion::of(&new),
-        mode: policy.mode,
-        drained: swapped.inside.saturating_sub(left),
-        left,
-        waited: swapped.waited,
-        pause: swapped.pause,
-        took: kernel.env().now().saturating_duration_since(began),
-        agreed,
-    };
+    let mut report = ServiceSwapped::new(m.name.clone(), version_of(&old), version_of(&new), policy.mode);
+    (report.drained, report.left) = (swapped.inside.saturating_sub(left), left);
+    (report.waited, report.pause) = (swapped.waited, swapped.pause);
+    report.took = kernel.env().now().saturating_duration_since(began);
+    report.agreed = agreed;
     enlisted.swapped(&report);
     end_probation_later(&kernel, enlisted.clone(), new.number);
     tracing::info!(service = %m.name, from = ?old, to = ?new, pause = ?report.pause, "swapped");
@@ -178,7 +171,7 @@ async fn trial(
     me: &Ref<Registry>,
     enlisted: &Arc<Enlisted>,
     old: &Arc<Generation>,
-    m: &mut Enlist,
+    m: &Enlist,
     calls: u32,
 ) -> Result<u64> {
     Trial::check_against(old)?;
@@ -211,7 +204,7 @@ async fn trial(
             Err(_) => Err(failed(&format!("on trial in shadow: {} of {calls} calls came", trial.agreed()))),
         }
     };
-    let tried = or_gone(&mut m.gone, &m.name, trying).await;
+    let tried = or_gone(&m.gone, &m.name, trying).await;
     enlisted.set_trial(None);
     // In either case: what serves later is made anew, from the state as it is then.
     undo.now().await;
@@ -219,12 +212,8 @@ async fn trial(
 }
 
 /// What `work` gives, unless whoever asked for the swap goes away first: then it is dropped.
-async fn or_gone<T>(
-    gone: &mut oneshot::Receiver<()>,
-    name: &str,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    match select(pin!(work), gone).await {
+async fn or_gone<T>(gone: &Gone, name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match select(pin!(work), gone.clone()).await {
         Either::Left((done, _)) => done,
         Either::Right(_) => Err(error(name, ErrorKind::Busy).because("nobody waits for the swap any more")),
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nexus_actors::{ActorState, ActorStatus, Env, Latch, Ref, Retired, Slot, Snap, Superseded};
-use nexus_messages::syscall::{ServiceSpec, SwapMode};
+use nexus_messages::syscall::{ServiceSpec, ServiceSwapped, ServiceVersion};
 use nexus_messages::{Error, ErrorKind, Op, Result, VPath};
 use nexus_supervisors::ChildSpec;
 use parking_lot::Mutex;
@@ -45,6 +45,10 @@ pub(crate) struct Active {
 pub(crate) struct Enlisted {
     pub(crate) name: Arc<str>,
     pub(crate) env: Env,
+    /// What starts it at its first use. Weak: it is listed there.
+    services: Weak<Services>,
+    /// Whether it is being started because of a message that nobody waits for.
+    waking: AtomicBool,
     pub(crate) slot: Slot<Active>,
     /// Whether a trial is under way: one load for calls when none is.
     on_trial: AtomicBool,
@@ -116,44 +120,6 @@ pub(super) struct Reserve {
     pub(super) until: Instant,
     /// Whether it is on its way back.
     returns: bool,
-}
-
-/// A version of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ServiceVersion {
-    /// Its number: 1 for the first, and one more with each.
-    pub number: u64,
-    /// The factory that made it.
-    pub factory: Arc<str>,
-    /// The version of its code.
-    pub version: &'static str,
-}
-
-/// What a swap of a service did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ServiceSwapped {
-    /// The service.
-    pub service: Arc<str>,
-    /// The version that served before.
-    pub from: ServiceVersion,
-    /// The version that serves now.
-    pub to: ServiceVersion,
-    /// Whether both were called at once.
-    pub mode: SwapMode,
-    /// How many calls were inside the old version when its end began, and ended there.
-    pub drained: usize,
-    /// How many were still inside it when the limit of the swap ended: it ends with the last of them.
-    pub left: usize,
-    /// How many calls waited for the swap.
-    pub waited: usize,
-    /// For how long a call had to wait at most. Zero with overlap.
-    pub pause: Duration,
-    /// How long all of it took, the start of the new version included.
-    pub took: Duration,
-    /// How many answers to copies of real calls agreed in the trial, if there was one.
-    pub agreed: Option<u64>,
 }
 
 /// A service, as administrators see it.
@@ -283,10 +249,12 @@ impl Services {
 }
 
 impl Enlisted {
-    pub(super) fn new(env: &Env, generation: Arc<Generation>) -> Arc<Self> {
+    pub(super) fn new(services: &Arc<Services>, generation: Arc<Generation>) -> Arc<Self> {
         Arc::new(Self {
             name: generation.service.clone(),
-            env: env.clone(),
+            env: services.env.clone(),
+            services: Arc::downgrade(services),
+            waking: AtomicBool::new(false),
             slot: Slot::new(Box::new(Active { generation: generation.clone() })),
             on_trial: AtomicBool::new(false),
             changes: Mutex::default(),
@@ -341,6 +309,29 @@ impl Enlisted {
     /// What starts it, when it waits for its first call.
     pub(super) fn dormant(&self) -> Option<ChildSpec> {
         self.standing.lock().dormant.clone()
+    }
+
+    /// Starts it, when it waits for its first use. Repeating it does nothing.
+    pub(crate) async fn start(&self) -> Result<()> {
+        match self.services.upgrade() {
+            Some(services) => services.start(&self.name).await,
+            None => Err(error(&self.name, ErrorKind::Down)),
+        }
+    }
+
+    /// As [`start`](Self::start), without waiting for it: for a use that is a message in its mailbox, which is handled when it runs.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        // Orders nothing: who comes a moment too late asks the registry once more, which is harmless.
+        if self.waking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let enlisted = self.clone();
+        self.env.spawn("service.wake", async move {
+            if let Err(why) = enlisted.start().await {
+                tracing::warn!(service = %enlisted.name, %why, "a service that is to hear of something does not start");
+            }
+            enlisted.waking.store(false, Ordering::Relaxed);
+        });
     }
 
     /// The number of the version that serves, while the one before is kept in reserve for it.
@@ -569,7 +560,7 @@ impl Enlisted {
             },
             factory: generation.spec.factory.clone(),
             config: generation.spec.config.clone(),
-            serving: Some(ServiceVersion::of(&generation)),
+            serving: Some(version_of(&generation)),
             startup: Some(facts.startup),
             needs,
             exports: facts.exports.clone(),
@@ -594,11 +585,9 @@ impl fmt::Debug for Enlisted {
     }
 }
 
-impl ServiceVersion {
-    pub(super) fn of(generation: &Generation) -> Self {
-        let Generation { number, factory, version, .. } = generation;
-        Self { number: *number, factory: factory.clone(), version }
-    }
+/// `generation`, as it is told.
+pub(super) fn version_of(generation: &Generation) -> ServiceVersion {
+    ServiceVersion::new(generation.number, generation.factory.clone(), generation.version)
 }
 
 fn absent(name: &Arc<str>, spec: &ServiceSpec, cause: &str) -> ServiceStatus {

@@ -29,6 +29,8 @@ pub struct ServiceRef<S> {
     name: Arc<str>,
     /// The version that calls itself. It is inside, so it does not wait before its own gate.
     inside: Option<u64>,
+    /// Whether whoever calls may change nothing, not even by another service.
+    read_only: bool,
     calls: PhantomData<fn() -> S>,
 }
 
@@ -52,15 +54,24 @@ impl Inside {
             Self::Own(generation) => generation,
         }
     }
+
+    /// Whether another version serves by now.
+    fn is_replaced(&self, enlisted: &Enlisted) -> bool {
+        matches!(self, Self::Leased(_)) && enlisted.serving().number != self.generation().number
+    }
 }
 
 impl<S: Service> ServiceRef<S> {
     pub(crate) fn new(services: Arc<Services>, name: &str) -> Self {
-        Self { services, name: name.into(), inside: None, calls: PhantomData }
+        Self { services, name: name.into(), inside: None, read_only: false, calls: PhantomData }
     }
 
     pub(super) fn inside(self, number: u64) -> Self {
         Self { inside: Some(number), ..self }
+    }
+
+    pub(super) fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
     }
 
     /// The name under which it is registered.
@@ -73,12 +84,13 @@ impl<S: Service> ServiceRef<S> {
     ///
     /// # Errors
     /// `ENOENT` when there is no such service, `EOPNOTSUPP` when the version that serves does not answer such messages, `ETIMEDOUT`,
-    /// `EBUSY`, `EIO` when it crashed under the call, `ESHUTDOWN` when it is down for good. The error says whether the message may have been
-    /// executed.
+    /// `EBUSY`, `EIO` when it crashed under the call, `ESHUTDOWN` when it is down for good, `EROFS` when a version on trial asks another
+    /// service. The error says whether the message may have been executed.
     pub async fn call<M: Message>(&self, message: M, deadline: Duration) -> Result<M::Reply>
     where
         S: Handle<M>,
     {
+        self.check_may_ask()?;
         let env = self.services.env();
         let began = env.now();
         let mut message = message;
@@ -133,6 +145,7 @@ impl<S: Service> ServiceRef<S> {
     where
         S: Handle<M>,
     {
+        self.check_may_ask()?;
         let (_, inside) = self.enter(Duration::MAX).await?;
         let generation = inside.generation();
         let told = match (generation.actor::<S>(), generation.exported::<M>()) {
@@ -173,6 +186,16 @@ impl<S: Service> ServiceRef<S> {
         Ok(ServiceLease { view, _inside: inside })
     }
 
+    /// What a version on trial asks of another service would be done twice: the version that serves asks for it as well.
+    fn check_may_ask(&self) -> Result<()> {
+        if !self.read_only {
+            return Ok(());
+        }
+        Err(self
+            .error(ErrorKind::ReadOnly)
+            .because("a version on trial asks nothing of other services: not executed"))
+    }
+
     fn find(&self) -> Result<Arc<Enlisted>> {
         self.services.find(&self.name).ok_or_else(|| {
             self.error(ErrorKind::NotFound).because(format!("no service is called {:?}", &*self.name))
@@ -182,26 +205,35 @@ impl<S: Service> ServiceRef<S> {
     /// Enters the version that serves, and starts it when it is one that waits for its first call.
     async fn enter(&self, left: Duration) -> Result<(Arc<Enlisted>, Inside)> {
         let env = self.services.env();
-        let enlisted = self.find()?;
+        let began = env.now();
         let late = |what: &str| {
             self.error(ErrorKind::TimedOut).because(format!("the deadline passed while {what}: not executed"))
         };
-        let own = self.inside.and_then(|number| enlisted.version(number));
-        let inside = match (own, enlisted.slot.try_lease()) {
-            (Some(own), _) => Inside::Own(own),
-            (None, Some(lease)) => Inside::Leased(lease),
-            (None, None) => match env.timeout(left, enlisted.slot.lease()).await {
-                Ok(lease) => Inside::Leased(lease),
-                Err(_) => return Err(late("a swap was under way")),
-            },
-        };
-        if !inside.generation().is_started() {
-            match env.timeout(left, self.services.start(&self.name)).await {
+        loop {
+            let enlisted = self.find()?;
+            let left = || left.saturating_sub(env.now().saturating_duration_since(began));
+            let own = self.inside.and_then(|number| enlisted.version(number));
+            let inside = match (own, enlisted.slot.try_lease()) {
+                (Some(own), _) => Inside::Own(own),
+                (None, Some(lease)) => Inside::Leased(lease),
+                (None, None) => match env.timeout(left(), enlisted.slot.lease()).await {
+                    Ok(lease) => Inside::Leased(lease),
+                    Err(_) => return Err(late("a swap was under way")),
+                },
+            };
+            if inside.generation().is_started() {
+                return Ok((enlisted, inside));
+            }
+            match env.timeout(left(), enlisted.start()).await {
                 Ok(started) => started?,
                 Err(_) => return Err(late("it was being started")),
             }
+            if !inside.generation().is_started() && inside.is_replaced(&enlisted) {
+                // Another version came before it was started, and it never will be: that one is called.
+                continue;
+            }
+            return Ok((enlisted, inside));
         }
-        Ok((enlisted, inside))
     }
 
     /// Whether another version serves, or comes to serve within a moment.
@@ -284,6 +316,7 @@ impl<S> Clone for ServiceRef<S> {
             services: self.services.clone(),
             name: self.name.clone(),
             inside: self.inside,
+            read_only: self.read_only,
             calls: PhantomData,
         }
     }

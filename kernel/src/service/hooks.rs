@@ -118,7 +118,7 @@ pub(crate) enum Run {
 
 pub(crate) enum Before {
     Inline(Box<Decide>),
-    Mailed { ask: Box<Ask>, on_late: OnLate },
+    Mailed { ask: Box<Ask>, deadline: Duration, on_late: OnLate },
 }
 
 pub(crate) enum After {
@@ -130,7 +130,8 @@ pub(crate) enum After {
 type Resolve = dyn Fn(&Caller, &VPath) -> Option<Resolution> + Send + Sync;
 /// As [`Resolve`].
 type Decide = dyn Fn(&mut HookContext) -> Option<Verdict> + Send + Sync;
-type Ask = dyn Fn(&HookContext) -> BoxFuture<'static, Result<Intercepted, CallError>> + Send + Sync;
+/// Asks, and waits so long for the answer.
+type Ask = dyn Fn(&HookContext, Duration) -> BoxFuture<'static, Result<Intercepted, CallError>> + Send + Sync;
 /// As [`Resolve`].
 pub(crate) type Weigh = dyn Fn(&HookContext, Option<&Effect>, &Effect) -> Option<Verdict> + Send + Sync;
 type Hear = dyn Fn(&HookContext, &Outcome) + Send + Sync;
@@ -237,7 +238,7 @@ impl<S: Service> ServiceHook<S> {
         S: Handle<Intercept>,
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
-            let before = Before::Mailed { ask: ask(actor.clone(), deadline), on_late };
+            let before = Before::Mailed { ask: ask(actor.clone()), deadline, on_late };
             Run::Intercept { before: Some(before), weigh: None, after: None }
         })
     }
@@ -249,7 +250,7 @@ impl<S: Service> ServiceHook<S> {
         S: Handle<Intercept> + Handle<Completed>,
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
-            let before = Before::Mailed { ask: ask(actor.clone(), deadline), on_late };
+            let before = Before::Mailed { ask: ask(actor.clone()), deadline, on_late };
             Run::Intercept { before: Some(before), weigh: None, after: Some(hear(actor.clone())) }
         })
     }
@@ -314,8 +315,8 @@ fn interceptor(ops: OpSet) -> Shape {
     Shape::Interceptor { ops, order: 0, below: None }
 }
 
-fn ask<S: Handle<Intercept>>(actor: Ref<S>, deadline: Duration) -> Box<Ask> {
-    Box::new(move |context| {
+fn ask<S: Handle<Intercept>>(actor: Ref<S>) -> Box<Ask> {
+    Box::new(move |context, deadline| {
         let (actor, message) = (actor.clone(), Intercept { context: context.clone() });
         Box::pin(async move { actor.call(message, deadline).await })
     })

@@ -93,14 +93,19 @@ impl<S: Service> Setup<S> {
         &self.0.calls
     }
 
-    /// Another service, or this one. A handle to itself is inside already: it never waits for a swap.
+    /// Another service, or this one. A handle to itself is inside already: it never waits for a swap. [On trial](Self::is_on_trial) another one is
+    /// looked at, and asked nothing: what asks for something is refused with `EROFS`.
     ///
     /// # Errors
     /// `ESHUTDOWN` when the kernel is gone.
     pub fn service<T: Service>(&self, name: &str) -> Result<ServiceRef<T>> {
         let kernel = self.0.calls.kernel()?;
         let service = ServiceRef::new(kernel.services().clone(), name);
-        Ok(if *name == *self.0.name { service.inside(self.0.number) } else { service })
+        Ok(match *name == *self.0.name {
+            true => service.inside(self.0.number),
+            false if self.is_on_trial() => service.read_only(),
+            false => service,
+        })
     }
 }
 

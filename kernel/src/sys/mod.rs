@@ -20,6 +20,7 @@
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
 //! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |
+//! | `store/garbage` | the collections of what nothing names any more. Takes writes: an order as JSON begins one |
 //! | `syscalls/OP` | the calls of one operation: what came of them, and how long they took |
 //! | `version` | what runs here |
 //!
@@ -48,7 +49,7 @@ use serde::Serialize;
 
 pub use crate::metrics::{Bucket, SyscallEntry};
 pub use actors::{ActorEntry, LastExit, Running};
-pub use store::{CacheEntry, CachesEntry, CommitterEntry};
+pub use store::{CacheEntry, CachesEntry, CollectOrder, CommitterEntry, GarbageEntry};
 pub(crate) use volume::{SysVolume, mount, not_to_be_covered};
 
 use crate::gate::Right;
@@ -107,8 +108,7 @@ pub(crate) trait Provider: Sync {
         refused(change)
     }
 
-    /// Makes an entry, or changes what is there. Called with the path locked, for an administrator. A swap runs here: the kernel owns
-    /// the call, and finishes it when its caller goes away.
+    /// Makes an entry, or changes what is there. Called with the path locked, for an administrator.
     fn set<'a>(&'a self, change: Change<'a>, call: &'a SysSetattr) -> BoxFuture<'a, Result<SetattrDone>> {
         let _ = call;
         refused(change)

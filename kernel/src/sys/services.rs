@@ -33,8 +33,8 @@ impl Provider for Services {
             if call.service.is_none() {
                 return Err(change.fail(ErrorKind::InvalidArgument).because("a service needs a factory"));
             }
-            let done = change.kernel.enlist(&change.intent.caller, call).await;
-            done.map(|(done, _)| done)
+            // Those come another way, as the locks of paths are no matter to the registry.
+            Err(change.fail(ErrorKind::Refused).because("a hook made it a service's"))
         }
         .boxed()
     }

@@ -1,13 +1,17 @@
 //! `store/`: what the committer did, how far the log of each zone is, and what is kept in memory.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use nexus_messages::ZoneId;
+use futures_util::future::BoxFuture;
+use nexus_messages::syscall::{Place, SysWrite};
+use nexus_messages::{ErrorKind, Result, ZoneId};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Provider};
+use super::{Change, Entry, Provider};
+use crate::garbage::{Collect, Collection};
 use crate::hal::TreeId;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, call_kind, down};
 use crate::metrics::Bucket;
 
 pub(super) struct Store;
@@ -52,6 +56,53 @@ pub struct CacheEntry {
     pub held: u64,
 }
 
+/// The collector of garbage, as `/__sys__/store/garbage` shows it. Takes writes: a [`CollectOrder`] as JSON begins a collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct GarbageEntry {
+    /// How long it is from one collection to the next, in milliseconds; none for collections on demand only.
+    pub interval_ms: Option<u64>,
+    /// How long content must have been unreachable before it goes, in milliseconds.
+    pub grace_ms: u64,
+    /// How many contents calls and streams hold now.
+    pub held: usize,
+    /// The collection that runs, or the last one.
+    pub latest: Option<Collection>,
+}
+
+/// What is written to `/__sys__/store/garbage`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectOrder {
+    /// Looks, counts, and takes nothing away.
+    pub dry_run: bool,
+    /// How long content must have been unreachable, in milliseconds; none for what is set.
+    pub grace_ms: Option<u64>,
+}
+
+/// How long the collector may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn collect(change: Change<'_>, call: &SysWrite) -> Result<()> {
+    let invalid = || change.fail(ErrorKind::InvalidArgument);
+    if call.place != Place::Whole {
+        return Err(invalid().because("an order is given whole"));
+    }
+    let order: CollectOrder =
+        serde_json::from_slice(&call.data.concat()).map_err(|why| invalid().because(why))?;
+    let grace = order.grace_ms.map(Duration::from_millis);
+    let collect = Collect { dry_run: order.dry_run, grace };
+    match change.kernel.collector().call(collect, ANSWER_MAX).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(change.fail(ErrorKind::Busy).because("a collection runs")),
+        Err(error) => Err(down(change.fail(call_kind(error)), error)),
+    }
+}
+
 impl Provider for Store {
     fn name(&self) -> &'static str {
         "store"
@@ -59,7 +110,7 @@ impl Provider for Store {
 
     fn look(&self, kernel: &Kernel, at: &[&str]) -> Option<Entry> {
         match at {
-            [] => Some(Entry::directory(["caches", "committer", "log"].map(|name| (name, false)))),
+            [] => Some(Entry::directory(["caches", "committer", "garbage", "log"].map(|name| (name, false)))),
             ["caches"] => {
                 let [metadata, content] = kernel.cache_hits_and_misses();
                 let held = kernel.cache_stats();
@@ -78,9 +129,26 @@ impl Provider for Store {
                     latency: applied.buckets,
                 }))
             }
+            ["garbage"] => {
+                let config = kernel.config().garbage;
+                Some(Entry::json(&GarbageEntry {
+                    interval_ms: config.interval.map(milliseconds),
+                    grace_ms: milliseconds(config.grace),
+                    held: kernel.garbage().held(),
+                    latest: kernel.garbage().latest(),
+                }))
+            }
             ["log"] => Some(Entry::json(&positions(kernel))),
             _ => None,
         }
+    }
+
+    fn is_writable(&self, at: &[&str]) -> bool {
+        at == ["garbage"]
+    }
+
+    fn write<'a>(&'a self, change: Change<'a>, call: &'a SysWrite) -> BoxFuture<'a, Result<()>> {
+        Box::pin(collect(change, call))
     }
 }
 

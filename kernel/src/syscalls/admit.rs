@@ -9,12 +9,12 @@ use nexus_messages::{
     Caller, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved, Result, VPath,
 };
 
-use super::locate::{Located, beyond_a_file, locate};
+use super::locate::{Located, beyond_a_file, locate, route};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::sys;
-use crate::volume::Scales;
+use crate::volume::{Scales, Site};
 
 /// A call as the way to the path lock sees it: one or two paths, with what each is needed for.
 pub(crate) trait Admissible: SyscallMessage {
@@ -34,6 +34,17 @@ pub(crate) trait Admissible: SyscallMessage {
 
     /// What the caller must be allowed on the path; `exists` tells whether something is there.
     fn right(&self, which: Which, exists: bool) -> Right;
+
+    /// The service that it replaces or removes, if it is such a call: that one's hooks do not see it. One that is broken could not be got rid of.
+    fn ends(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether the path is looked at as of before: what stands on the way now is of no matter.
+    fn is_of_the_past(&self, which: Which) -> bool {
+        let _ = which;
+        false
+    }
 
     /// Refuses arguments that make no sense, before anything happens.
     fn validate(&self) -> Result<()> {
@@ -162,6 +173,9 @@ async fn admit_hooked<S: Admissible>(
 ) -> Result<Admitted<S>> {
     let entered = kernel.dispatch().enter(caller, wants).await;
     let mut passage = entered.map_err(|refusal| refused(S::OP, call.path(), refusal))?;
+    if let Some(service) = call.ends() {
+        passage.leave_out(service);
+    }
     let rewritten = resolve_by(&mut passage, caller, &mut call, false).await?;
     let passed = pass(kernel, caller, &call).await;
     let mut hooked = Hooked::by(passage);
@@ -478,6 +492,11 @@ pub(super) async fn pass_when<S: Admissible>(
     Ok((first, second))
 }
 
+/// Whether what is on the way now keeps a path from leading anywhere.
+fn leads_nowhere(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound | ErrorKind::TooManyLinks)
+}
+
 async fn pass_one<S: Admissible>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
@@ -489,6 +508,10 @@ async fn pass_one<S: Admissible>(
     let found = match locate(kernel, S::OP, &caller.zone, path, call.follows(which)).await {
         Err(error) if when == When::Later && error.kind() == ErrorKind::NotADirectory => {
             beyond_a_file(kernel, S::OP, &caller.zone, path)?.ok_or(error)?
+        }
+        Err(error) if call.is_of_the_past(which) && leads_nowhere(&error) => {
+            let site = Site { mount: route(kernel, S::OP, &caller.zone, path)?, path: path.clone() };
+            Located { site, node: None, links: Vec::new() }
         }
         found => found?,
     };

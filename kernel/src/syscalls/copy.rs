@@ -9,6 +9,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, two_paths};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
+use super::past::then;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::{Mode, Scope};
@@ -17,6 +18,10 @@ use crate::volume::{Intent, Site, Stop, Volume, store_error};
 
 impl Admissible for SysCopy {
     two_paths!();
+
+    fn is_of_the_past(&self, which: Which) -> bool {
+        which == Which::First && self.as_of.is_some()
+    }
 
     fn follows(&self, _: Which) -> bool {
         true
@@ -49,9 +54,16 @@ impl Mutation for SysCopy {
         let Some(second) = &admitted.second else { return Err(Stop::Again) };
         let to = &second.site;
         // What was there before the lock may be another file by now.
-        let source = look(kernel, intent, from).await?;
+        let (from, source) = match admitted.call.as_of {
+            None => (from.clone(), look(kernel, intent, from).await?),
+            Some(as_of) => {
+                let then = then(kernel, &intent.caller, &admitted.call, &admitted.first, as_of).await?;
+                then.existing(intent.op)?
+            }
+        };
+        let from = &from;
         must_be_regular(intent, &from.path, &source, "source")?;
-        if from.path == to.path {
+        if from.path == to.path && admitted.call.as_of.is_none() {
             let lsn = kernel.store().last_lsn(to.mount.tree);
             let lsn = lsn.map_err(|error| store_error(intent.op, &to.path, &error))?;
             return Ok(Copied::new(false, source.metadata, intent.receipt(lsn)));
@@ -69,7 +81,7 @@ impl Mutation for SysCopy {
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Copied) -> Option<Event> {
         let (from, to) = (&admitted.first.site.path, &admitted.second.as_ref()?.site.path);
-        if from == to {
+        if from == to && admitted.call.as_of.is_none() {
             return None;
         }
         let mut event = intent.event(EventKind::FileCopied, to, &done.metadata, done.receipt);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use nexus_messages::{
-    EntryType, Error, ErrorKind, FileId, FileMetadata, Op, Result, Timestamp, VPath, ZoneId,
+    EntryType, Error, ErrorKind, FileId, FileMetadata, Lsn, Op, Result, Timestamp, VPath, ZoneId,
 };
 
 use crate::hal::StoreError;
@@ -42,6 +42,12 @@ impl Located {
         Arc::ptr_eq(&self.site.mount, &other.site.mount)
             && self.site.path == other.site.path
             && entry(self) == entry(other)
+    }
+
+    /// Whether both are the same entry with the same content.
+    pub(crate) fn has_same_content(&self, other: &Self) -> bool {
+        let content = |located: &Self| located.node.as_ref().map(|node| node.metadata.content_id.clone());
+        self.is_same(other) && content(self) == content(other)
     }
 
     /// What is there, or `ENOENT`.
@@ -82,11 +88,23 @@ pub(crate) async fn locate(
     path: &VPath,
     follow: bool,
 ) -> Result<Located> {
-    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow).await? {
+    locate_as_of(kernel, op, zone, path, follow, None).await
+}
+
+/// As [`locate`], where it led as of a place in the log. Mounts are where they are now.
+pub(crate) async fn locate_as_of(
+    kernel: &Arc<Kernel>,
+    op: Op,
+    zone: &ZoneId,
+    path: &VPath,
+    follow: bool,
+    as_of: Option<Lsn>,
+) -> Result<Located> {
+    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow, as_of).await? {
         return Ok(located);
     }
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow)).await? {
+        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow, as_of)).await? {
             return Ok(located);
         }
     }
@@ -117,13 +135,21 @@ pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
     })
 }
 
-async fn sight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath, follow: bool) -> Result<Sight> {
+async fn sight(
+    kernel: &Arc<Kernel>,
+    op: Op,
+    zone: &ZoneId,
+    path: &VPath,
+    follow: bool,
+    as_of: Option<Lsn>,
+) -> Result<Sight> {
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
         let mount =
             if sys::serves(path) { kernel.sys_mount().clone() } else { route(kernel, op, zone, path)? };
         let site = Site { mount, path: path.clone() };
-        let found = match Volume::of(kernel, &site) {
+        let found = match Volume::as_of(kernel, &site, as_of) {
+            Volume::Sys(_) | Volume::Paths(_) if as_of.is_some() => Err(NO_PAST),
             Volume::Sys(volume) => volume.find(zone, path).map(Some),
             Volume::Rows(volume) => volume.look(&site, follow),
             Volume::Paths(volume) => match volume.find(&site).await {
@@ -161,6 +187,9 @@ fn implied(kernel: &Kernel, site: &Site) -> Option<Node> {
     })
 }
 
+/// What is told of the past where no row tells of it.
+pub(crate) const NO_PAST: StoreError = StoreError::NotSupported { what: "what was there before" };
+
 /// Takes the components one by one. None when a step that was a directory is a link, or a file, at the next look.
 async fn step_by_step(
     kernel: &Arc<Kernel>,
@@ -168,6 +197,7 @@ async fn step_by_step(
     zone: &ZoneId,
     path: &VPath,
     follow: bool,
+    as_of: Option<Lsn>,
 ) -> Result<Option<Located>> {
     let fail = |kind| Error::new(op, path, kind);
     let mut here = VPath::root();
@@ -184,7 +214,7 @@ async fn step_by_step(
         }
         let next = here.join(&name).map_err(|why| Error::bad_path(op, path.as_str(), &why))?;
         let last = pending.is_empty();
-        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false).await? else {
+        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false, as_of).await? else {
             return Ok(None);
         };
         match node {
@@ -208,7 +238,7 @@ async fn step_by_step(
             _ => here = next,
         }
     }
-    match sight(kernel, op, zone, &here, false).await? {
+    match sight(kernel, op, zone, &here, false, as_of).await? {
         Sight::Plain(located) => Ok(Some(Located { links, ..located })),
         Sight::Link => Ok(None),
     }

@@ -13,6 +13,7 @@ mod admit;
 mod copy;
 mod locate;
 mod mutate;
+mod past;
 mod read;
 mod readdir;
 mod rename;
@@ -22,6 +23,7 @@ mod stat;
 mod stream;
 mod tx;
 mod unlink;
+mod versions;
 mod write;
 
 pub use stream::ContentReader;

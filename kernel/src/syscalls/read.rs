@@ -9,6 +9,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::LOCK_WAIT_MAX;
+use super::past::then;
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -18,6 +19,10 @@ use crate::volume::{Volume, store_error};
 
 impl Admissible for SysRead {
     one_path!();
+
+    fn is_of_the_past(&self, _: Which) -> bool {
+        self.as_of.is_some()
+    }
 
     fn follows(&self, _: Which) -> bool {
         true
@@ -31,6 +36,9 @@ impl Admissible for SysRead {
 impl Serve for SysRead {
     #[inline]
     fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
+        if self.as_of.is_some() {
+            return None;
+        }
         let node = kernel.warm(caller, &self.path, true)?;
         warm(kernel, &node, &self.extent)
     }
@@ -74,6 +82,10 @@ async fn fetch(
     caller: &Arc<Caller>,
     admitted: &mut Admitted<SysRead>,
 ) -> Result<ReadData> {
+    if let Some(as_of) = admitted.call.as_of {
+        let then = then(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
+        return read_at(kernel, caller, &then, &admitted.call).await;
+    }
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
         let read = read_at(kernel, caller, &admitted.first, &admitted.call).await;
@@ -84,7 +96,8 @@ async fn fetch(
         let (now, _) = pass(kernel, caller, &admitted.call).await?;
         // All on the way were directories when it was resolved: that one is not, is no answer, even if it is one again.
         let on_the_way = matches!(&read, Err(error) if error.kind() == ErrorKind::NotADirectory);
-        if now.is_same(&admitted.first) && !on_the_way {
+        // The same file may have other content by now, and the old one may be collected.
+        if now.has_same_content(&admitted.first) && !on_the_way {
             return read;
         }
         admitted.first = now;

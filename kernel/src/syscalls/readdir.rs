@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Cursor, DirEntry, Listing, SysReaddir};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, VPath};
+use nexus_messages::syscall::{AsOf, Cursor, DirEntry, Listing, SysReaddir};
+use nexus_messages::{Caller, EntryType, Error, ErrorKind, Lsn, Result, VPath, ZoneId};
 
 use super::Serve;
 use super::admit::{Admissible, Which, admit, allow, one_path, pass};
-use super::locate::{ATTEMPTS_MAX, Located, is_served, locate};
+use super::locate::{ATTEMPTS_MAX, Located, is_served, locate_as_of, route};
+use super::past::{place, then};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::namespace::Node;
@@ -24,6 +25,10 @@ const PAGE_MAX: usize = 4_096;
 impl Admissible for SysReaddir {
     one_path!();
 
+    fn is_of_the_past(&self, _: Which) -> bool {
+        self.as_of.is_some()
+    }
+
     fn follows(&self, _: Which) -> bool {
         true
     }
@@ -38,7 +43,7 @@ impl Serve for SysReaddir {
         let mut admitted = Box::pin(admit(kernel, caller, self, None)).await?;
         let mut attempts = 0..ATTEMPTS_MAX;
         let listed = loop {
-            let listed = Box::pin(list(kernel, caller, &admitted.first, &admitted.call)).await;
+            let listed = Box::pin(list_as_of(kernel, caller, &admitted.first, &admitted.call)).await;
             let served = is_served(kernel, &caller.zone, &admitted.first.site);
             if listed.is_ok() || served || attempts.next().is_none() {
                 break listed;
@@ -60,11 +65,12 @@ struct Level {
     after: Option<String>,
     /// Whether another page may follow.
     more: bool,
+    as_of: Option<Lsn>,
 }
 
 impl Level {
-    fn new(site: Site, node: Node, after: Option<String>) -> Self {
-        Self { site, node, page: Vec::new().into_iter(), after, more: true }
+    fn new(site: Site, node: Node, after: Option<String>, as_of: Option<Lsn>) -> Self {
+        Self { site, node, page: Vec::new().into_iter(), after, more: true, as_of }
     }
 
     /// The next child; none when there are no more.
@@ -77,10 +83,25 @@ impl Level {
             if !self.more {
                 return Ok(None);
             }
-            let (page, more) =
-                children(kernel, &self.site, &self.node, self.after.as_deref(), page_max, metadata).await?;
+            let (page, more) = children(kernel, self, page_max, metadata).await?;
             self.more = more;
             self.page = page.into_iter();
+        }
+    }
+}
+
+async fn list_as_of(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    now: &Located,
+    call: &SysReaddir,
+) -> Result<Listing> {
+    let place = place(call, call.as_of)?;
+    match place.map(AsOf::Lsn) {
+        None => list(kernel, caller, now, call, place).await,
+        Some(as_of) => {
+            let then = then(kernel, caller, call, now, as_of).await?;
+            list(kernel, caller, &then, call, place).await
         }
     }
 }
@@ -90,6 +111,7 @@ async fn list(
     caller: &Arc<Caller>,
     located: &Located,
     call: &SysReaddir,
+    as_of: Option<Lsn>,
 ) -> Result<Listing> {
     let (site, node) = located.clone().existing(SysReaddir::OP)?;
     if !node.metadata.is_directory() {
@@ -100,7 +122,7 @@ async fn list(
     let page_max = (limit + 1).min(PAGE_MAX);
     // The gate lets owners see what is theirs, so it must know whose an entry is.
     let metadata = call.metadata || kernel.gate().is_guarded();
-    let mut levels = resume(kernel, caller, site, node, call).await?;
+    let mut levels = resume(kernel, caller, site, node, call, as_of).await?;
     let mut entries: Vec<DirEntry> = Vec::new();
     loop {
         let deep = levels.len() > 1;
@@ -122,7 +144,7 @@ async fn list(
             return Ok(Listing::new(entries, next));
         }
         if call.recursive && entry.entry_type.is_directory() {
-            levels.extend(open(kernel, caller, &entry.path, None).await?);
+            levels.extend(open(kernel, caller, &entry.path, None, as_of).await?);
         }
         entries.push(entry);
     }
@@ -136,9 +158,10 @@ async fn resume(
     site: Site,
     node: Node,
     call: &SysReaddir,
+    as_of: Option<Lsn>,
 ) -> Result<Vec<Level>> {
     let Some(Cursor(last)) = &call.cursor else {
-        return Ok(vec![Level::new(site, node, None)]);
+        return Ok(vec![Level::new(site, node, None, as_of)]);
     };
     let invalid = || {
         let error = Error::new(SysReaddir::OP, &call.path, ErrorKind::InvalidArgument);
@@ -150,12 +173,12 @@ async fn resume(
         return Err(invalid());
     }
     let mut names = relative.split('/');
-    let mut levels = vec![Level::new(site, node, names.next().map(str::to_owned))];
+    let mut levels = vec![Level::new(site, node, names.next().map(str::to_owned), as_of)];
     let mut path = base;
     for (name, next) in relative.split('/').zip(names.map(Some).chain([None])) {
         path = path.join(name).map_err(|_| invalid())?;
         if next.is_some() || call.recursive {
-            levels.extend(open(kernel, caller, &path, next.map(str::to_owned)).await?);
+            levels.extend(open(kernel, caller, &path, next.map(str::to_owned), as_of).await?);
         }
     }
     Ok(levels)
@@ -167,8 +190,9 @@ async fn open(
     caller: &Arc<Caller>,
     path: &VPath,
     after: Option<String>,
+    as_of: Option<Lsn>,
 ) -> Result<Option<Level>> {
-    let located = match locate(kernel, SysReaddir::OP, &caller.zone, path, false).await {
+    let located = match locate_as_of(kernel, SysReaddir::OP, &caller.zone, path, false, as_of).await {
         Ok(located) => located,
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
@@ -177,7 +201,7 @@ async fn open(
         return Ok(None);
     }
     let directory = located.node.filter(|node| node.metadata.is_directory());
-    Ok(directory.map(|node| Level::new(located.site, node, after)))
+    Ok(directory.map(|node| Level::new(located.site, node, after, as_of)))
 }
 
 fn is_gone(error: &Error) -> bool {
@@ -187,16 +211,20 @@ fn is_gone(error: &Error) -> bool {
 /// The children of a directory, those that are mount points or lead to one among them; and whether there may be more.
 async fn children(
     kernel: &Arc<Kernel>,
-    site: &Site,
-    node: &Node,
-    after: Option<&str>,
+    level: &Level,
     limit: usize,
     metadata: bool,
 ) -> Result<(Vec<Child>, bool)> {
-    let listed = Volume::of(kernel, site).list(site, node, after, limit, metadata).await;
+    let Level { site, node, after, as_of, .. } = level;
+    let (after, as_of) = (after.as_deref(), *as_of);
+    let listed = Volume::as_of(kernel, site, as_of).list(site, node, after, limit, metadata).await;
     let (listed, more) = match listed {
         // Only a mount point below makes it a directory.
-        Err(_) if node.metadata.implicit && kernel.has_mounts_below(&site.mount.zone, &site.path) => {
+        Err(_)
+            if as_of.is_none()
+                && node.metadata.implicit
+                && kernel.has_mounts_below(&site.mount.zone, &site.path) =>
+        {
             (Vec::new(), false)
         }
         listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,
@@ -215,7 +243,13 @@ async fn children(
     for name in mounted.into_iter().filter(is_here) {
         let path =
             site.path.join(&name).map_err(|why| Error::bad_path(SysReaddir::OP, site.path.as_str(), &why))?;
-        let found = locate(kernel, SysReaddir::OP, &site.mount.zone, &path, false).await;
+        if let Some(lsn) = as_of
+            && !has_past(kernel, &site.mount.zone, &path, lsn)?
+        {
+            // Nothing tells what there was then.
+            continue;
+        }
+        let found = locate_as_of(kernel, SysReaddir::OP, &site.mount.zone, &path, false, as_of).await;
         // A mount that could not be started is listed all the same.
         let described = found.ok().and_then(|located| located.node).map(|node| node.metadata);
         let entry_type = described.as_ref().map_or(EntryType::Mount, |metadata| metadata.entry_type);
@@ -225,6 +259,20 @@ async fn children(
         merged.insert(name.clone(), Child { name, entry_type, file_id, metadata });
     }
     Ok((merged.into_values().collect(), more))
+}
+
+/// Whether what serves `path` keeps a history that goes back to `lsn`.
+fn has_past(kernel: &Arc<Kernel>, zone: &ZoneId, path: &VPath, lsn: Lsn) -> Result<bool> {
+    if sys::serves(path) {
+        return Ok(false);
+    }
+    let site = Site { mount: route(kernel, SysReaddir::OP, zone, path)?, path: path.clone() };
+    match Volume::of(kernel, &site) {
+        Volume::Rows(volume) => {
+            volume.has_past(lsn).map_err(|error| store_error(SysReaddir::OP, path, &error))
+        }
+        Volume::Paths(_) | Volume::Sys(_) => Ok(false),
+    }
 }
 
 /// The child as the caller sees it; none when the gate does not show it.

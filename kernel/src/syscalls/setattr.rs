@@ -9,13 +9,14 @@ use nexus_messages::{
 };
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit_unrouted, one_path};
+use super::admit::{Admissible, Admitted, Which, admit, admit_unrouted, one_path};
 use super::locate::{Located, locate};
 use super::mutate::{Mutation, mutate};
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::Scope;
 use crate::owned::Owned;
+use crate::registry::{Gone, presence};
 use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
@@ -33,6 +34,10 @@ impl Admissible for SysSetattr {
             _ if exists => Right::Write,
             _ => Right::Create,
         }
+    }
+
+    fn ends(&self) -> Option<&str> {
+        self.service.as_ref().and_then(|_| self.path.name())
     }
 
     fn validate(&self) -> Result<()> {
@@ -122,6 +127,9 @@ impl Mutation for SysSetattr {
 
 impl Serve for SysSetattr {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<SetattrDone> {
+        if self.service.is_some() {
+            return set_service(kernel, caller, self).await;
+        }
         if self.entry_type != Some(EntryType::Mount) {
             return mutate(kernel, caller, self).await;
         }
@@ -139,6 +147,41 @@ impl Serve for SysSetattr {
         };
         Owned::from_start(&env, <Self as Message>::NAME, attached).await
     }
+}
+
+/// Registers or swaps a service. The registry lets one change of it be made at a time, and says so at once to whoever wants another: no path is
+/// locked, which could be held for as long as a trial takes.
+async fn set_service(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysSetattr) -> Result<SetattrDone> {
+    call.validate()?;
+    let op_id = call.op_id.unwrap_or_else(|| kernel.new_op_id());
+    let mut admitted = admit(kernel, caller, call, Some(op_id)).await?;
+    // Dropped with the caller's future, while the kernel goes on: a swap that is not published by then is given up.
+    let (_here, gone) = presence();
+    let (env, kernel, caller) = (kernel.env().clone(), kernel.clone(), caller.clone());
+    let setting = async move {
+        // A version whose hooks saw the call may be the one to end.
+        admitted.step_aside();
+        let done = enlist(&kernel, &caller, &admitted, gone).await;
+        admitted.step_back();
+        admitted.after(&done).await;
+        done
+    };
+    Owned::from_start(&env, <SysSetattr as Message>::NAME, setting).await
+}
+
+async fn enlist(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    admitted: &Admitted<SysSetattr>,
+    gone: Gone,
+) -> Result<SetattrDone> {
+    let (call, path) = (&admitted.call, &admitted.first.site.path);
+    if call.service.is_none() || call.path != *path {
+        return Err(
+            Error::new(SysSetattr::OP, path, ErrorKind::Refused).because("a hook made it another call")
+        );
+    }
+    kernel.enlist(caller, call, gone).await
 }
 
 async fn attach(kernel: &Arc<Kernel>, caller: &Arc<Caller>, mut call: SysSetattr) -> Result<SetattrDone> {

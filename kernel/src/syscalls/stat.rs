@@ -7,11 +7,16 @@ use nexus_messages::{Caller, FileMetadata, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Which, admit, one_path};
+use super::past::then;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 
 impl Admissible for SysStat {
     one_path!();
+
+    fn is_of_the_past(&self, _: Which) -> bool {
+        self.as_of.is_some()
+    }
 
     fn follows(&self, _: Which) -> bool {
         self.follow
@@ -25,6 +30,9 @@ impl Admissible for SysStat {
 impl Serve for SysStat {
     #[inline]
     fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Arc<FileMetadata>> {
+        if self.as_of.is_some() {
+            return None;
+        }
         kernel.warm(caller, &self.path, self.follow).map(|node| node.metadata)
     }
 
@@ -35,7 +43,11 @@ impl Serve for SysStat {
 
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysStat) -> Result<Arc<FileMetadata>> {
     let admitted = admit(kernel, caller, call, None).await?;
-    let found = admitted.first.clone().existing(SysStat::OP).map(|(_, node)| node.metadata);
+    let located = match admitted.call.as_of {
+        None => Ok(admitted.first.clone()),
+        Some(as_of) => then(kernel, caller, &admitted.call, &admitted.first, as_of).await,
+    };
+    let found = located.and_then(|located| located.existing(SysStat::OP)).map(|(_, node)| node.metadata);
     admitted.after(&found).await;
     found
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use nexus_messages::syscall::{Extent, Place, ReadData, SysRead, SysWrite, Written};
+use nexus_messages::syscall::{ByteRange, Extent, Place, ReadData, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
 
-use super::admit::{Admissible, admit, pass, resolve};
-use super::locate::Located;
+use super::admit::{Admissible, Admitted, admit, pass, resolve};
+use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::{begin_as, carry_out, intent, writable};
+use super::past::then;
+use crate::content;
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Intent, Site, Source, Staged, Stop};
 
@@ -92,23 +94,52 @@ async fn open(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Resu
         let error = Error::new(SysRead::OP, &call.path, ErrorKind::InvalidArgument);
         return Err(error.because("a stream has one run of bytes"));
     };
-    let admitted = admit(kernel, caller, call, None).await?;
-    let opened = async {
-        let (site, node) = admitted.first.clone().existing(SysRead::OP)?;
-        match node.metadata.entry_type {
-            EntryType::Reg => {}
-            EntryType::Dir | EntryType::Mount => {
-                return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
-            }
-            _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
+    let mut admitted = admit(kernel, caller, call, None).await?;
+    let mut attempts = 0..ATTEMPTS_MAX;
+    let opened = loop {
+        let located = match led_to(kernel, caller, &admitted).await {
+            Ok(located) => located,
+            Err(error) => break Err(error),
+        };
+        let opened = open_at(kernel, &located, range).await;
+        // What it reads is held now. When the path leads to it still, it was there when it was held, and stays.
+        let now = match pass(kernel, caller, &admitted.call).await {
+            Ok((now, _)) => now,
+            Err(error) => break opened.and(Err(error)),
+        };
+        admitted.first = now;
+        let now = match led_to(kernel, caller, &admitted).await {
+            Ok(now) => now,
+            Err(error) => break opened.and(Err(error)),
+        };
+        if now.has_same_content(&located) || attempts.next().is_none() {
+            break opened;
         }
-        let source = Source::open(kernel, SysRead::OP, &site, &node, range).await?;
-        Ok(ContentReader { metadata: node.metadata, source, is_over: false })
     };
-    let opened = opened.await;
     let told = opened.as_ref().map(|opened| ReadData::new(Bytes::new(), opened.metadata.clone()));
     admitted.after(&told.map_err(Error::clone)).await;
     opened
+}
+
+/// What the stream is to be of: what is there, or was then.
+async fn led_to(kernel: &Arc<Kernel>, caller: &Arc<Caller>, admitted: &Admitted<SysRead>) -> Result<Located> {
+    match admitted.call.as_of {
+        None => Ok(admitted.first.clone()),
+        Some(as_of) => then(kernel, caller, &admitted.call, &admitted.first, as_of).await,
+    }
+}
+
+async fn open_at(kernel: &Arc<Kernel>, located: &Located, range: ByteRange) -> Result<ContentReader> {
+    let (site, node) = located.clone().existing(SysRead::OP)?;
+    match node.metadata.entry_type {
+        EntryType::Reg => {}
+        EntryType::Dir | EntryType::Mount => {
+            return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
+        }
+        _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
+    }
+    let source = Source::open(kernel, SysRead::OP, &site, &node, range).await?;
+    Ok(ContentReader { metadata: node.metadata, source, is_over: false })
 }
 
 async fn write(
@@ -117,7 +148,7 @@ async fn write(
     call: SysWrite,
     data: impl Stream<Item = Result<Bytes>> + Send,
 ) -> Result<Written> {
-    if !call.data.is_empty() {
+    if content::length(&call.data) > 0 {
         let error = Error::new(SysWrite::OP, &call.path, ErrorKind::InvalidArgument);
         return Err(error.because("a write whose bytes come as a stream has none of its own"));
     }
@@ -168,7 +199,7 @@ async fn take(
 /// Whether hooks left a call as it can still be made: its bytes are where it led before they were asked.
 fn unharmed(call: &SysWrite, site: &Site, staged: &Staged) -> Result<()> {
     let refuse = |why: &str| Err(Error::new(SysWrite::OP, &site.path, ErrorKind::Refused).because(why));
-    if !call.data.is_empty() || call.place != Place::Whole {
+    if content::length(&call.data) > 0 || call.place != Place::Whole {
         return refuse("a hook gave bytes to a write whose bytes came as a stream");
     }
     if !staged.is_on(&site.mount) {

@@ -17,6 +17,7 @@ use crate::kernel::Kernel;
 use crate::locks::Scope;
 use crate::mounts::Mount;
 use crate::owned::Owned;
+use crate::registry::is_service_path;
 use crate::sys;
 use crate::volume::{Intent, Stop, Volume};
 
@@ -29,6 +30,10 @@ impl Admissible for SysUnlink {
 
     fn right(&self, _: Which, _: bool) -> Right {
         Right::Delete
+    }
+
+    fn ends(&self) -> Option<&str> {
+        self.path.name().filter(|_| is_service_path(&self.path))
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::rows::RowVolume;
 use super::write::Kept;
-use crate::content::{Blobs, Cursor, Hash, Part, Sort};
+use crate::content::{Blobs, Cursor, Hash, List, Part, Sort};
+use crate::garbage::Hold;
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
@@ -23,6 +24,8 @@ pub(crate) struct MountBlobs {
     mount: Arc<Mount>,
     /// Whether chunks that are read or written are kept in the cache.
     keep: bool,
+    /// Holds what is written.
+    hold: Hold,
     /// Whether calls of the driver go on by themselves. The other end of a stream may be silent for longer than a call may take, and nobody polls meanwhile: a
     /// deadline would measure that end, and not the driver.
     aside: bool,
@@ -67,7 +70,7 @@ impl Blobs for MountBlobs {
         }
         let (kernel, mount, wanted) = (self.kernel.clone(), self.mount.clone(), id.clone());
         let read = async move {
-            let volume = RowVolume { kernel: &kernel, mount: &mount, within: None };
+            let volume = RowVolume { kernel: &kernel, mount: &mount, within: None, as_of: None };
             volume.stored(&wanted, ByteRange::ALL).await
         };
         let blob = self.call(read).await?;
@@ -79,6 +82,7 @@ impl Blobs for MountBlobs {
 
     async fn put(&self, sort: Sort, hash: Hash, blob: Bytes) -> Result<(), StoreError> {
         let id = ContentId::Blake3(hash);
+        self.hold.content(&hash).await;
         let (mount, written, data) = (self.mount.clone(), id.clone(), blob.clone());
         let write = async move {
             let driver = mount.lease().await;
@@ -88,6 +92,14 @@ impl Blobs for MountBlobs {
             store.write(&written, std::slice::from_ref(&data)).await
         };
         self.call(write).await?;
+        if sort == Sort::List {
+            // From now on all that it tells is held by the list, so that what is held does not grow with the content.
+            self.hold.list(&hash).await;
+            if let Ok(list) = List::parse(blob.clone()) {
+                let told = (0..list.entries()).filter_map(|n| list.entry(n));
+                told.filter(|entry| entry.hash != hash).for_each(|entry| self.hold.release(&entry.hash));
+            }
+        }
         let cache = &self.kernel.caches().content;
         match sort {
             Sort::List => cache.keep(&id, &blob),
@@ -107,9 +119,15 @@ impl Blobs for MountBlobs {
 }
 
 impl RowVolume<'_> {
-    /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again.
-    pub(super) fn blobs(&self, keep: bool) -> MountBlobs {
-        MountBlobs { kernel: self.kernel.clone(), mount: self.mount.clone(), keep, aside: false }
+    /// Where the chunks of this mount are. `keep` says whether those that pass are soon read again. What is written is held.
+    pub(super) fn blobs(&self, keep: bool, hold: &Hold) -> MountBlobs {
+        let (kernel, mount, hold) = (self.kernel.clone(), self.mount.clone(), hold.clone());
+        MountBlobs { kernel, mount, keep, aside: false, hold }
+    }
+
+    /// Holds nothing yet.
+    pub(super) fn hold(&self) -> Hold {
+        self.kernel.garbage().hold()
     }
 
     /// Opens content of `size` bytes that is in chunks.
@@ -119,7 +137,7 @@ impl RowVolume<'_> {
         size: u64,
         keep: bool,
     ) -> Result<Cursor<MountBlobs>, StoreError> {
-        Self::chunks_of(self.blobs(keep), id, size).await
+        Self::chunks_of(self.blobs(keep, &self.hold()), id, size).await
     }
 
     /// As [`chunks`](Self::chunks), out of `blobs`.
@@ -146,9 +164,9 @@ impl RowVolume<'_> {
 }
 
 impl Kept {
-    /// Large content whose root this is.
-    pub(super) fn chunked(root: Part) -> Self {
+    /// Large content whose root this is, and which is held.
+    pub(super) fn chunked(root: Part, hold: Hold) -> Self {
         let (id, size) = (ContentId::Chunks(root.hash), root.length);
-        Self { id, size, placement: Placement::Chunked, whole: None }
+        Self { id, size, placement: Placement::Chunked, whole: None, hold }
     }
 }

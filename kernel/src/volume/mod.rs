@@ -4,6 +4,7 @@
 //! path-addressed mounts the backend is the truth about all of it. Beside them stands what the kernel shows of itself. Paths here are
 //! resolved: no link is left in them but at the end.
 
+mod history;
 mod large;
 mod paths;
 mod remove;
@@ -264,7 +265,15 @@ impl<'a> Volume<'a> {
         } else if site.mount.is_path_addressed() {
             Self::Paths(PathVolume { kernel, mount: &site.mount })
         } else {
-            Self::Rows(RowVolume { kernel, mount: &site.mount, within: None })
+            Self::Rows(RowVolume { kernel, mount: &site.mount, within: None, as_of: None })
+        }
+    }
+
+    /// The same as of `as_of`, a place in the log.
+    pub(crate) fn as_of(kernel: &'a Arc<Kernel>, site: &'a Site, as_of: Option<Lsn>) -> Self {
+        match Self::of(kernel, site) {
+            Self::Rows(volume) => Self::Rows(RowVolume { as_of, ..volume }),
+            other => other,
         }
     }
 

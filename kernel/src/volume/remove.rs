@@ -47,8 +47,8 @@ impl RowVolume<'_> {
             }
         }
         draft.frees(&site.path, &row);
-        draft.remove_name(step.parent, step.name);
-        draft.remove_inode(id);
+        draft.remove_name(step.parent, step.name, step.dentry);
+        draft.remove_inode(id, Some(&row));
         draft.visible.push(Visible::Gone(site.path.clone()));
         draft.prune(&rows, &above, site.path.parent()).map_err(failed)?;
         drop(rows);
@@ -94,11 +94,12 @@ fn remove_below(
         loop {
             let page = rows.children(directory, after.as_deref(), PAGE)?;
             for (name, dentry) in &page {
-                draft.remove_name(directory, name);
-                draft.remove_inode(dentry.id);
+                let is_weighed = weighed.is_some() && !dentry.entry_type.is_directory();
+                let row = (is_weighed || draft.keeps()).then(|| rows.inode(dentry.id)).transpose()?;
+                draft.remove_name(directory, name, *dentry);
+                draft.remove_inode(dentry.id, row.as_ref());
                 removed += 1;
-                if weighed.is_some() && !dentry.entry_type.is_directory() {
-                    let row = rows.inode(dentry.id)?;
+                if let Some(row) = row.filter(|_| is_weighed) {
                     let (files, bytes) = held.entry(row.owner).or_default();
                     *files += 1;
                     *bytes += if row.entry_type == EntryType::Reg { row.size } else { 0 };

@@ -39,7 +39,7 @@ impl RowVolume<'_> {
 
         let mut draft = self.draft(intent);
         draft.still_named(step.parent, step.name, step.dentry);
-        draft.remove_name(step.parent, step.name);
+        draft.remove_name(step.parent, step.name, step.dentry);
         let target: Place<'_> = self.place(&rows, to, intent)?;
         let (parent, name, replaced) = match target.end {
             End::Entry { step: None, .. } => return Err(intent.fail(&to.path, ErrorKind::AlreadyExists)),
@@ -57,9 +57,9 @@ impl RowVolume<'_> {
                     (false, false) => {}
                 }
                 draft.still_named(there.parent, there.name, there.dentry);
-                draft.remove_inode(there.dentry.id);
+                draft.remove_inode(there.dentry.id, Some(&old));
                 draft.frees(&to.path, &old);
-                (there.parent, there.name, true)
+                (there.parent, there.name, Some(there.dentry))
             }
             End::Nothing { parent, rest } => {
                 let Some((name, missing)) = rest.split_last() else {
@@ -71,10 +71,10 @@ impl RowVolume<'_> {
                     .map_err(|kind| intent.fail(&to.path, kind))?;
                 let key = dentry_key(self.mount.tree, parent, name);
                 draft.preconditions.push(crate::hal::Precondition::Absent(key));
-                (parent, *name, false)
+                (parent, *name, None)
             }
         };
-        draft.name(dentry_key(self.mount.tree, parent, name), step.dentry);
+        draft.name(parent, name, replaced, step.dentry);
         let mut new = row.clone();
         new.changed = intent.at;
         // A directory that somebody moved is no longer there by implication only.
@@ -93,6 +93,6 @@ impl RowVolume<'_> {
         draft.prune(&rows, &source.above, from.path.parent()).map_err(failed)?;
         drop(rows);
         let receipt = self.commit(from, Some(&to.path), intent, draft).await?;
-        Ok(Renamed::new(replaced, metadata, receipt))
+        Ok(Renamed::new(replaced.is_some(), metadata, receipt))
     }
 }

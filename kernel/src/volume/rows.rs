@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{Create, Extent, Precondition};
-use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, VPath};
+use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, Lsn, VPath};
 
 use super::{Child, Intent, Runs, Site, State, Stop, Transaction, commit_error, store_error};
 use crate::content;
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
-use crate::namespace::{Draft, InodeRow, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish};
+use crate::namespace::{
+    Draft, InodeRow, Keeping, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish,
+};
+use crate::pruning;
 
 /// A content-addressed mount, with the kernel around it.
 #[derive(Clone, Copy)]
@@ -20,6 +23,8 @@ pub(crate) struct RowVolume<'a> {
     pub(crate) mount: &'a Arc<Mount>,
     /// The transaction that changes belong to: what it has drawn up so far is there already.
     pub(crate) within: Option<&'a Transaction>,
+    /// The place in the log as of which it is looked at; none for what is there now. Nothing is changed in the past.
+    pub(crate) as_of: Option<Lsn>,
 }
 
 /// Where a walk ended, with the inode when it ended at an entry.
@@ -39,6 +44,9 @@ pub(super) enum End<'p> {
 
 impl<'a> RowVolume<'a> {
     pub(super) fn rows(&self) -> Result<Rows, StoreError> {
+        if let Some(lsn) = self.as_of {
+            return self.past(lsn);
+        }
         let rows = self.kernel.store().rows(self.mount.tree)?;
         Ok(match self.within {
             Some(transaction) => transaction.over(rows),
@@ -50,12 +58,26 @@ impl<'a> RowVolume<'a> {
     /// end and is to be followed.
     #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
     pub(crate) fn look(&self, site: &Site, follow: bool) -> Result<Option<Option<Node>>, StoreError> {
-        let generation = self.mount.generation();
         let is_link = |node: &Node| node.metadata.entry_type == EntryType::Link;
+        if self.as_of.is_some() {
+            let found = self.look_up(site)?;
+            return Ok(found.filter(|node| !follow || !node.as_ref().is_some_and(is_link)));
+        }
+        let generation = self.mount.generation();
         let fill = match self.kernel.caches().metadata.lookup(self.mount.root, generation, &site.path) {
             Lookup::Hit(node) => return Ok((!follow || !is_link(&node)).then_some(Some(node))),
             Lookup::Miss(fill) => fill,
         };
+        let found = self.look_up(site)?;
+        if let Some(Some(node)) = &found {
+            fill.keep(node.clone());
+        }
+        Ok(found.filter(|node| !follow || !node.as_ref().is_some_and(is_link)))
+    }
+
+    /// What is at `site` by the rows. None when a link stands on the way.
+    #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
+    fn look_up(&self, site: &Site) -> Result<Option<Option<Node>>, StoreError> {
         let rows = self.rows()?;
         let steps = match rows.walk(self.mount.root, site.relative())? {
             Walk::Found { steps } => steps,
@@ -68,25 +90,12 @@ impl<'a> RowVolume<'a> {
         let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
         let row = rows.inode(id)?;
         let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
-        let node = Node { metadata, placement: row.placement };
-        fill.keep(node.clone());
-        Ok((!follow || !is_link(&node)).then_some(Some(node)))
+        Ok(Some(Some(Node { metadata, placement: row.placement })))
     }
 
     /// What is at `site` by the rows, those that the transaction has drawn up included. Nothing where a link stands on the way.
     pub(crate) fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
-        let rows = self.rows()?;
-        let steps = match rows.walk(self.mount.root, site.relative())? {
-            Walk::Found { steps } => steps,
-            Walk::Missing { .. } | Walk::Link => return Ok(None),
-            Walk::NotADirectory => {
-                return Err(StoreError::NotADirectory { what: format!("a part of {}", site.path) });
-            }
-        };
-        let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
-        let row = rows.inode(id)?;
-        let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
-        Ok(Some(Node { metadata, placement: row.placement }))
+        Ok(self.look_up(site)?.flatten())
     }
 
     /// Whether a file stands on the way to `site`, and no link before it.
@@ -229,7 +238,12 @@ impl<'a> RowVolume<'a> {
     }
 
     pub(super) fn draft(&self, intent: &Intent) -> Draft {
-        Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at)
+        let keeping = self.mount.history().map(|_| Keeping {
+            mount: self.mount.root,
+            by: intent.caller.agent.clone(),
+            op: intent.op,
+        });
+        Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at).keeping(keeping)
     }
 
     /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount.
@@ -243,6 +257,7 @@ impl<'a> RowVolume<'a> {
         if let Some(transaction) = self.within {
             return Ok(transaction.take(self.mount, intent, draft));
         }
+        let keeps = draft.keeps();
         if let Some(scales) = &intent.scales {
             scales.weigh(draft.effect)?;
         }
@@ -250,6 +265,8 @@ impl<'a> RowVolume<'a> {
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
         let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
+        // With the entry: whatever becomes of this call, what it names is held until it is committed or refused.
+        let holds = draft.holds;
         let answer = self
             .kernel
             .store()
@@ -259,11 +276,15 @@ impl<'a> RowVolume<'a> {
                     let subtree = visible.iter().any(|change| matches!(change, Visible::Subtree));
                     let generation = if subtree { mount.raise_generation() } else { mount.generation() };
                     publish(&kernel.caches().metadata, mount.root, generation, visible);
+                    drop(holds);
                 }),
             )
             .await;
         match answer {
             Ok((lsn, true)) => {
+                if keeps {
+                    pruning::committed(self.kernel, self.mount.tree);
+                }
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);
                 }

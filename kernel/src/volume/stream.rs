@@ -16,6 +16,7 @@ use super::rows::RowVolume;
 use super::write::Kept;
 use super::{Intent, Site, Stop, Volume, blob_error, store_error};
 use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writer};
+use crate::garbage::Hold;
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
@@ -77,15 +78,15 @@ pub(crate) struct Source {
 enum From {
     /// What is at hand.
     Memory(Option<Bytes>),
-    /// Chunks, some read ahead. They never change.
-    Chunks(Box<Pieces<MountBlobs>>),
+    /// Chunks, some read ahead. They never change, and are held.
+    Chunks { pieces: Box<Pieces<MountBlobs>>, _held: Hold },
     /// What is left of a plain file, and which state of it that is.
     Plain { range: Range<u64>, tag: Option<ContentId> },
 }
 
 impl Source {
     /// Opens the part `range` of the file at `site`, which `node` describes. What becomes of the path meanwhile changes nothing, unless it is a plain
-    /// file's.
+    /// file's; but it must still lead to this content when this has returned, or be locked: what was collected before it was held is not there.
     pub(crate) async fn open(
         kernel: &Arc<Kernel>,
         op: Op,
@@ -101,9 +102,13 @@ impl Source {
             Volume::Rows(volume) => match (&metadata.content_id, node.placement) {
                 (Some(id), Placement::Chunked) => {
                     let keep = kernel.caches().content.holds_streams_of(end - start);
-                    let cursor = RowVolume::chunks_of(volume.blobs(keep).aside(), id, metadata.size).await;
-                    let cursor = cursor.map_err(failed)?;
-                    From::Chunks(Box::new(cursor.pieces(start..end)))
+                    let hold = kernel.garbage().hold();
+                    if let Some(root) = id.chunks() {
+                        hold.list(root).await;
+                    }
+                    let blobs = volume.blobs(keep, &hold).aside();
+                    let cursor = RowVolume::chunks_of(blobs, id, metadata.size).await.map_err(failed)?;
+                    From::Chunks { pieces: Box::new(cursor.pieces(start..end)), _held: hold }
                 }
                 (Some(id), placement @ (Placement::Inline | Placement::Store)) => {
                     let whole = volume.whole(id, placement).await.map_err(failed)?;
@@ -125,7 +130,7 @@ impl Source {
         let failed = |error: StoreError| store_error(self.op, &self.site.path, &error);
         match &mut self.from {
             From::Memory(data) => Ok(data.take().filter(|data| !data.is_empty())),
-            From::Chunks(pieces) => pieces.next().await.map_err(failed),
+            From::Chunks { pieces, .. } => pieces.next().await.map_err(failed),
             From::Plain { range, .. } if range.is_empty() => Ok(None),
             From::Plain { range, tag } => {
                 let wanted = ByteRange::new(range.start, PIECE.min(range.end - range.start));
@@ -261,7 +266,7 @@ pub(crate) struct Intake {
 enum Onto {
     /// Small so far.
     Rows,
-    Chunks(Box<Writer<MountBlobs>>),
+    Chunks(Box<Writer<MountBlobs>>, Hold),
     /// Plain files; whether they can be written in pieces.
     Plain {
         in_pieces: bool,
@@ -318,7 +323,7 @@ impl Intake {
             let error = Error::new(self.op, &self.site.path, ErrorKind::TooLarge);
             return Err(error.because(format!("more than {CONTENT_MAX} bytes")));
         }
-        if let Onto::Chunks(writer) = &mut self.onto {
+        if let Onto::Chunks(writer, _) = &mut self.onto {
             let fed = writer.feed(&piece).await;
             return fed.map_err(|error| blob_error(self.op, &self.site.path, &error));
         }
@@ -332,13 +337,15 @@ impl Intake {
         let failed = |error: StoreError| blob_error(op, &at, &error);
         match &self.onto {
             Onto::Rows if self.held_size > WHOLE_MAX => {
-                let volume = RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None };
-                let mut writer = Writer::new(volume.blobs(false).aside(), Shape::TODAY);
+                let volume =
+                    RowVolume { kernel: &self.kernel, mount: &self.site.mount, within: None, as_of: None };
+                let hold = volume.hold();
+                let mut writer = Writer::new(volume.blobs(false, &hold).aside(), Shape::TODAY);
                 for piece in self.held() {
                     writer.feed(&piece).await.map_err(failed)?;
                 }
                 self.held_size = 0;
-                self.onto = Onto::Chunks(Box::new(writer));
+                self.onto = Onto::Chunks(Box::new(writer), hold);
             }
             Onto::Plain { in_pieces: true } if self.held_size > PLAIN_HELD_MAX => {
                 let relative = self.site.relative();
@@ -391,12 +398,13 @@ impl Intake {
         let (site, mount) = (&self.site, self.site.mount.root);
         let what = match self.onto {
             Onto::Rows => {
-                let volume = RowVolume { kernel: &self.kernel, mount: &site.mount, within: None };
+                let volume =
+                    RowVolume { kernel: &self.kernel, mount: &site.mount, within: None, as_of: None };
                 What::Kept(volume.keep(site, intent, &held).await?)
             }
-            Onto::Chunks(writer) => {
-                let root = writer.finish().await;
-                What::Kept(Kept::chunked(root.map_err(|error| blob_error(self.op, &site.path, &error))?))
+            Onto::Chunks(writer, hold) => {
+                let root = writer.finish().await.map_err(|error| blob_error(self.op, &site.path, &error))?;
+                What::Kept(Kept::chunked(root, hold))
             }
             Onto::Plain { .. } => What::Held(held),
             Onto::Beside(beside) => What::Beside(beside),

@@ -6,23 +6,28 @@ use nexus_messages::{Effect, Lsn, Receipt, VPath};
 use parking_lot::Mutex;
 
 use super::{Intent, Site, Stop, commit_error, store_error};
+use crate::garbage::Hold;
 use crate::hal::{LogItem, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Draft, Ledger, Rows, Visible, Walk, publish};
+use crate::pruning;
 
 /// What the operations of a transaction have drawn up so far, on content-addressed mounts of one tree.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     ledger: Arc<Ledger>,
     visible: Mutex<Vec<(Arc<Mount>, Vec<Visible>)>>,
+    /// What is held until it is committed.
+    holds: Mutex<Vec<Hold>>,
 }
 
 impl Transaction {
     /// One on mounts of the tree of this one.
     pub(crate) fn new(mount: &Mount) -> Self {
         let effect = Effect { zone: mount.zone.clone(), ..Effect::default() };
-        Self { ledger: Arc::new(Ledger::new(mount.tree, effect)), visible: Mutex::default() }
+        let ledger = Arc::new(Ledger::new(mount.tree, effect));
+        Self { ledger, visible: Mutex::default(), holds: Mutex::default() }
     }
 
     /// The rows as the operations so far leave them.
@@ -31,7 +36,8 @@ impl Transaction {
     }
 
     /// Takes over what an operation on `mount` has drawn up. The receipt is one of nothing yet.
-    pub(super) fn take(&self, mount: &Arc<Mount>, intent: &Intent, draft: Draft) -> Receipt {
+    pub(super) fn take(&self, mount: &Arc<Mount>, intent: &Intent, mut draft: Draft) -> Receipt {
+        self.holds.lock().append(&mut draft.holds);
         let visible = self.ledger.take(draft);
         self.visible.lock().push((mount.clone(), visible));
         intent.receipt(Lsn::default())
@@ -76,6 +82,7 @@ impl Transaction {
         let mut entry = intent.entry(tree, &site.path, None);
         (entry.preconditions, entry.changes, entry.items) = (settled.preconditions, settled.changes, items);
         let (publisher, visible) = (kernel.clone(), by_mount(std::mem::take(&mut *self.visible.lock())));
+        let holds = std::mem::take(&mut *self.holds.lock());
         let committed = kernel.store().commit(
             entry,
             Box::new(move |_| {
@@ -83,10 +90,14 @@ impl Transaction {
                     let generation = if subtree { mount.raise_generation() } else { mount.generation() };
                     publish(&publisher.caches().metadata, mount.root, generation, visible);
                 }
+                drop(holds);
             }),
         );
         match committed.await {
             Ok((lsn, true)) => {
+                if site.mount.history().is_some() {
+                    pruning::committed(kernel, tree);
+                }
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);
                 }

@@ -12,6 +12,7 @@ use super::large::Old;
 use super::rows::{End, Place, RowVolume, expect};
 use super::{Intake, Intent, Site, Source, Stop, blob_error, no_mount_below, store_error};
 use crate::content::{self, INLINE_MAX, Plan, Segment, Shape, WHOLE_MAX, Writer};
+use crate::garbage::Hold;
 use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::namespace::{Draft, InodeRow, Node, Placement};
 
@@ -23,6 +24,8 @@ pub(super) struct Kept {
     pub(super) placement: Placement,
     /// The content itself, for what is kept in the metastore and in the cache.
     pub(super) whole: Option<Bytes>,
+    /// Keeps it from being collected until a row names it.
+    pub(super) hold: Hold,
 }
 
 /// The content that a write makes, and how it came about.
@@ -144,9 +147,13 @@ impl RowVolume<'_> {
             return self.assemble(site, intent, Old::Whole(Bytes::new()), plan).await;
         }
         let id = self.kernel.address(data).await.map_err(|error| failed(&error))?;
+        let hold = self.hold();
+        if let Some(hash) = id.blake3().filter(|_| size > 0) {
+            hold.content(hash).await;
+        }
         if size <= INLINE_MAX {
             let placement = if size == 0 { Placement::None } else { Placement::Inline };
-            return Ok(Kept { id, size, placement, whole: Some(content::own(data)) });
+            return Ok(Kept { id, size, placement, whole: Some(content::own(data)), hold });
         }
         let driver = self.mount.lease().await;
         match driver.addressing() {
@@ -154,14 +161,15 @@ impl RowVolume<'_> {
             Addressing::Path(_) => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
         }
         let whole = self.kernel.caches().content.takes(size).then(|| content::own(data));
-        Ok(Kept { id, size, placement: Placement::Store, whole })
+        Ok(Kept { id, size, placement: Placement::Store, whole, hold })
     }
 
     /// Stores large content: what is new of it, and the lists that tell all of it.
     async fn assemble(&self, site: &Site, intent: &Intent, mut old: Old, plan: Plan) -> Result<Kept, Stop> {
         let failed = |error: StoreError| Stop::from(blob_error(intent.op, &site.path, &error));
         let keep = self.kernel.caches().content.takes(plan.size);
-        let mut writer = Writer::new(self.blobs(keep), Shape::TODAY);
+        let hold = self.hold();
+        let mut writer = Writer::new(self.blobs(keep, &hold), Shape::TODAY);
         let last = plan.parts.len().saturating_sub(1);
         for (n, part) in plan.parts.into_iter().enumerate() {
             let taken = match (part, &mut old) {
@@ -177,7 +185,7 @@ impl RowVolume<'_> {
             taken.map_err(failed)?;
         }
         let root = writer.finish().await.map_err(failed)?;
-        Ok(Kept::chunked(root))
+        Ok(Kept::chunked(root, hold))
     }
 
     /// Completes the draft with the content and with what becomes visible.
@@ -189,6 +197,7 @@ impl RowVolume<'_> {
         id: FileId,
         row: &InodeRow,
     ) -> Arc<nexus_messages::FileMetadata> {
+        draft.holds.push(kept.hold);
         if let Some(whole) = kept.whole {
             // Filed before the commit: nobody can ask for content that no row names yet.
             self.kernel.caches().content.keep(&kept.id, &whole);
@@ -330,11 +339,19 @@ impl RowVolume<'_> {
     async fn kept_of(&self, from: &Site, source: &Node, to: &Site, intent: &Intent) -> Result<Kept, Stop> {
         let metadata = &source.metadata;
         if let (Some(id), true) = (&metadata.content_id, from.mount.root == to.mount.root) {
+            // The source is locked: a row names all of it until the copy is committed, and the hold goes on from there.
+            let hold = self.hold();
+            match id {
+                ContentId::Blake3(hash) => hold.content(hash).await,
+                ContentId::Chunks(root) => hold.list(root).await,
+                _ => {}
+            }
             return Ok(Kept {
                 id: id.clone(),
                 size: metadata.size,
                 placement: source.placement,
                 whole: None,
+                hold,
             });
         }
         let all = nexus_messages::syscall::ByteRange::ALL;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Precondition;
+use super::{AsOf, Precondition};
 use crate::ident::OpId;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
@@ -12,7 +12,8 @@ use crate::receipt::Receipt;
 
 /// Copies the content, mode and media type of the file at `from` to `to`, also across mounts. Links are followed.
 ///
-/// A file at `to` is replaced and keeps its time of creation. A file copied onto itself is left alone. May be repeated.
+/// A file at `to` is replaced and keeps its time of creation. A file copied onto itself is left alone, unless it is one of [before](Self::as_of): then
+/// that is restored, as a new version. May be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysCopy {
@@ -20,6 +21,8 @@ pub struct SysCopy {
     pub from: VPath,
     /// Where the copy goes.
     pub to: VPath,
+    /// As of when the file at `from` is copied; none for what is there now. Copied onto itself from then, it is restored.
+    pub as_of: Option<AsOf>,
     /// Whether a file at `to` may be replaced.
     pub replace: bool,
     /// What the caller expects to find at `to`.
@@ -55,6 +58,7 @@ impl SysCopy {
         Self {
             from: from.into(),
             to: to.into(),
+            as_of: None,
             replace: true,
             precondition: Precondition::None,
             op_id: None,
@@ -65,6 +69,13 @@ impl SysCopy {
     #[must_use]
     pub fn no_replace(mut self) -> Self {
         self.replace = false;
+        self
+    }
+
+    /// Copies what was at `from` before.
+    #[must_use]
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = Some(as_of);
         self
     }
 }

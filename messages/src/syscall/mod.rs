@@ -13,6 +13,7 @@ mod setattr;
 mod stat;
 mod tx;
 mod unlink;
+mod versions;
 mod watch;
 mod write;
 
@@ -28,10 +29,14 @@ pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};
 pub use service::{ServiceSpec, SwapMode, SwapOptions};
-pub use setattr::{Attribute, Create, DriverSwapped, MountSpec, Parents, SetattrDone, SysSetattr};
+pub use setattr::{
+    Attribute, Create, DriverSwapped, MountSpec, Parents, ServiceSwapped, ServiceVersion, SetattrDone,
+    SysSetattr,
+};
 pub use stat::SysStat;
 pub use tx::{SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};
+pub use versions::{AsOf, SysVersions, Version, VersionCursor, Versions};
 pub use watch::{SysWatch, Watched};
 pub use write::{Place, SysWrite, Written};
 
@@ -91,6 +96,7 @@ pub enum Syscall {
     Unlock(SysUnlock),
     Watch(SysWatch),
     Tx(SysTx),
+    Versions(SysVersions),
 }
 
 impl Syscall {
@@ -109,6 +115,7 @@ impl Syscall {
             Self::Unlock(_) => SysUnlock::OP,
             Self::Watch(_) => SysWatch::OP,
             Self::Tx(_) => SysTx::OP,
+            Self::Versions(_) => SysVersions::OP,
         }
     }
 
@@ -127,6 +134,7 @@ impl Syscall {
             Self::Unlock(call) => &call.path,
             Self::Watch(call) => &call.path,
             Self::Tx(call) => call.ops.first().map_or(&ROOT, TxOp::path),
+            Self::Versions(call) => &call.path,
         }
     }
 
@@ -157,6 +165,7 @@ pub enum Answer {
     Unlock(Unlocked),
     Watch(Watched),
     Tx(Transacted),
+    Versions(Versions),
 }
 
 /// A message that is a syscall.
@@ -235,6 +244,7 @@ syscalls! {
     Unlock(SysUnlock) -> Unlocked, Unlock, "sys.unlock";
     Watch(SysWatch) -> Watched, Watch, "sys.watch";
     Tx(SysTx) -> Transacted, Tx, "sys.tx";
+    Versions(SysVersions) -> Versions, Versions, "sys.versions";
 }
 
 /// The builder methods that every mutation has.

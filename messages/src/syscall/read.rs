@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::AsOf;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
 
@@ -18,6 +19,8 @@ pub struct SysRead {
     pub path: VPath,
     /// Which part of it.
     pub extent: Extent,
+    /// As of when; none for what is there now.
+    pub as_of: Option<AsOf>,
 }
 
 /// A run of bytes.
@@ -86,7 +89,7 @@ impl ReadData {
 impl SysRead {
     /// Reads the whole content of the file at `path`.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), extent: Extent::One(ByteRange::ALL) }
+        Self { path: path.into(), extent: Extent::One(ByteRange::ALL), as_of: None }
     }
 
     /// Reads `count` bytes from `offset` on, as `pread` does.
@@ -107,6 +110,13 @@ impl SysRead {
     #[must_use]
     pub fn vectored(mut self, ranges: Vec<ByteRange>) -> Self {
         self.extent = Extent::Vector(ranges);
+        self
+    }
+
+    /// Looks at what was there before.
+    #[must_use]
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = Some(as_of);
         self
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::AsOf;
 use crate::ident::FileId;
 use crate::metadata::{EntryType, FileMetadata};
 use crate::path::VPath;
@@ -12,7 +13,8 @@ use crate::path::VPath;
 /// Lists the directory at `path`, ordered by the bytes of the names; with [`recursive`](Self::recursive), all below it, each
 /// directory before what it holds. Changes nothing, may be repeated.
 ///
-/// A page is no snapshot: an entry that is made or removed between two pages may or may not be seen, the others are seen once.
+/// A page is no snapshot: an entry that is made or removed between two pages may or may not be seen, the others are seen once. As of a place in the log
+/// all pages are of one and the same tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysReaddir {
@@ -26,6 +28,8 @@ pub struct SysReaddir {
     pub cursor: Option<Cursor>,
     /// Whether each entry comes with its metadata.
     pub metadata: bool,
+    /// As of when; none for what is there now. A directory has no versions: only a place in the log makes sense.
+    pub as_of: Option<AsOf>,
 }
 
 /// Where a listing goes on: after this path. Stays valid when that entry is gone.
@@ -78,7 +82,7 @@ impl Listing {
 impl SysReaddir {
     /// Lists the direct children of `path`.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), recursive: false, limit: None, cursor: None, metadata: false }
+        Self { path: path.into(), recursive: false, limit: None, cursor: None, metadata: false, as_of: None }
     }
 
     /// Lists what lies deeper too.
@@ -106,6 +110,13 @@ impl SysReaddir {
     #[must_use]
     pub fn with_metadata(mut self) -> Self {
         self.metadata = true;
+        self
+    }
+
+    /// Looks at what was there before.
+    #[must_use]
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = Some(as_of);
         self
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Precondition, ServiceSpec};
+use super::{Precondition, ServiceSpec, SwapMode};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, EntryType, FileMetadata};
 use crate::path::VPath;
@@ -126,6 +126,61 @@ pub struct SetattrDone {
     pub receipt: Receipt,
     /// How the driver of a mount was replaced, if it was.
     pub swapped: Option<DriverSwapped>,
+    /// How a service was swapped, if it was.
+    pub service_swapped: Option<Box<ServiceSwapped>>,
+}
+
+/// A version of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServiceVersion {
+    /// Its number: 1 for the first, and one more with each.
+    pub number: u64,
+    /// The factory that made it.
+    pub factory: Arc<str>,
+    /// The version of its code.
+    pub version: String,
+}
+
+impl ServiceVersion {
+    /// Version `number`, made by `factory`.
+    pub fn new(number: u64, factory: Arc<str>, version: impl Into<String>) -> Self {
+        Self { number, factory, version: version.into() }
+    }
+}
+
+/// What a swap of a service did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServiceSwapped {
+    /// The service.
+    pub service: Arc<str>,
+    /// The version that served before.
+    pub from: ServiceVersion,
+    /// The version that serves now.
+    pub to: ServiceVersion,
+    /// Whether both were called at once.
+    pub mode: SwapMode,
+    /// How many calls were inside the old version when its end began, and ended there.
+    pub drained: usize,
+    /// How many were still inside it when the limit of the swap ended: it ends with the last of them.
+    pub left: usize,
+    /// How many calls waited for the swap.
+    pub waited: usize,
+    /// For how long a call had to wait at most. Zero with overlap.
+    pub pause: Duration,
+    /// How long all of it took, the start of the new version included.
+    pub took: Duration,
+    /// How many answers to copies of real calls agreed in the trial, if there was one.
+    pub agreed: Option<u64>,
+}
+
+impl ServiceSwapped {
+    /// The version `to` in the place of `from`, at once and with nobody inside.
+    pub fn new(service: Arc<str>, from: ServiceVersion, to: ServiceVersion, mode: SwapMode) -> Self {
+        let (drained, left, waited, pause, took) = (0, 0, 0, Duration::ZERO, Duration::ZERO);
+        Self { service, from, to, mode, drained, left, waited, pause, took, agreed: None }
+    }
 }
 
 /// How the driver of a mount was replaced. No caller waits for it: what begins before is served by the old one, what begins after by the new one.
@@ -161,7 +216,7 @@ impl SetattrDone {
         metadata: Arc<FileMetadata>,
         receipt: Receipt,
     ) -> Self {
-        Self { created, changed, metadata, receipt, swapped: None }
+        Self { created, changed, metadata, receipt, swapped: None, service_swapped: None }
     }
 }
 

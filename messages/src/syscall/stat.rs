@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::AsOf;
 use crate::path::VPath;
 
 /// Asks for the metadata of the entry at `path`. Changes nothing, may be repeated.
@@ -14,18 +15,27 @@ pub struct SysStat {
     pub path: VPath,
     /// Whether a link at the end is followed.
     pub follow: bool,
+    /// As of when; none for what is there now.
+    pub as_of: Option<AsOf>,
 }
 
 impl SysStat {
     /// The entry at `path`, or what a link there points at.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), follow: true }
+        Self { path: path.into(), follow: true, as_of: None }
     }
 
     /// A link at the end is described itself.
     #[must_use]
     pub fn no_follow(mut self) -> Self {
         self.follow = false;
+        self
+    }
+
+    /// Looks at what was there before.
+    #[must_use]
+    pub fn as_of(mut self, as_of: AsOf) -> Self {
+        self.as_of = Some(as_of);
         self
     }
 }

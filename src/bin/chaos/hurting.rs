@@ -124,6 +124,7 @@ fn target(path: &str) -> Option<Target> {
         "nexus/drivers" => Target::Drivers,
         "nexus/services" => Target::Services,
         "nexus/store/committer" => Target::Committer,
+        "nexus/store/upkeep" => Target::Upkeep,
         "nexus/kernel/router" => Target::Router,
         "nexus/kernel/locks" => Target::Locks,
         "nexus/kernel/dispatch" => Target::Dispatch,

@@ -125,7 +125,7 @@ macro_rules! targets {
     };
 }
 
-// The committer and the path locks serve their callers without a message, so there is none to strike.
+// The committer, the upkeep and the path locks serve their callers without a message, so there is none to strike.
 targets! {
     Store 1 0 false "supervisor store";
     Kernel 2 0 false "supervisor kernel";
@@ -133,6 +133,7 @@ targets! {
     Drivers 4 6 false "supervisor drivers";
     Services 4 6 false "supervisor services";
     Committer 9 0 false "committer";
+    Upkeep 5 0 false "upkeep";
     Router 14 7 true "router";
     Locks 10 0 true "path locks";
     Dispatch 14 7 true "dispatch";

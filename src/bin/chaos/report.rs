@@ -34,7 +34,6 @@ pub(crate) struct Report {
     withstood: BTreeMap<String, u64>,
     withstood_in_all: u64,
     cut_short: u64,
-    #[serde(skip)]
     pub(crate) reasons: BTreeMap<String, u64>,
     pauses: u64,
     counts: Counts,
@@ -167,12 +166,15 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "swaps: {} of services, {} of drivers, longest pause {:.1} ms; {} given up for a kill",
+            "swaps: {} of services, {} of drivers, longest pause {:.1} ms; {} given up for a fault, told as",
             self.service_swaps,
             self.driver_swaps,
             self.pause_max_us as f64 / 1e3,
             self.cut_short
         )?;
+        for (why, times) in &self.reasons {
+            writeln!(f, "  {times:>5} times: {why}")?;
+        }
         let withstood: Vec<_> =
             self.withstood.iter().map(|(flaw, times)| format!("{flaw} {times}")).collect();
         writeln!(f, "failing swaps withstood: {} ({})", self.withstood_in_all, withstood.join(", "))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nexus::dispatch::{Observer, Registration};
 use nexus::service::Service;
-use nexus::{Event, EventMask, MountSpec, Nexus, ServiceSwapped, SwapOptions};
+use nexus::{Error, ErrorKind, Event, EventMask, MountSpec, Nexus, ServiceSwapped, SwapOptions};
 
 use crate::clients;
 use crate::model::{PLAIN, SCRATCH};
@@ -81,15 +81,23 @@ async fn carry_out(scene: &Arc<Scene>, planned: &Swap, number: u64) {
         (_, Ok(done)) => {
             scene.broken(format_args!("a version with a flaw came to serve: {flaw:?}, {done:?}"));
         }
-        (_, Err(error)) => {
-            let why = error.to_string();
-            if why.contains("a flaw in its") {
-                scene.tell(Record::Withstood { service, flaw });
-            } else {
-                scene.tell(Record::CutShort { service: Some(service), why });
-            }
+        (_, Err(error)) if flaw != Flaw::None && error.to_string().contains("a flaw in its") => {
+            scene.tell(Record::Withstood { service, flaw });
         }
+        (_, Err(error)) => cut_short(scene, Some(service), &error),
     }
+}
+
+/// Takes note of a swap that did not come about, for which there must be a fault that was injected.
+fn cut_short(scene: &Scene, service: Option<Which>, error: &Error) {
+    let of_a_kill = matches!(
+        error.kind(),
+        ErrorKind::Busy | ErrorKind::Crashed | ErrorKind::Down | ErrorKind::TimedOut | ErrorKind::Unavailable
+    );
+    if !of_a_kill && !scene.is_dying() {
+        scene.broken(format_args!("a swap was refused for no fault: {error}"));
+    }
+    scene.tell(Record::CutShort { service, why: error.to_string() });
 }
 
 /// Uses a version that breaks until it was swapped back. Those who use it otherwise may be at a pause, which waits for this.
@@ -138,7 +146,7 @@ pub(crate) async fn driver(scene: Arc<Scene>) {
                 let pause_us = u64::try_from(done.pause.as_micros()).unwrap_or(u64::MAX);
                 scene.tell(Record::Swapped { service: None, pause_us });
             }
-            Err(error) => scene.tell(Record::CutShort { service: None, why: error.to_string() }),
+            Err(error) => cut_short(&scene, None, &error),
         }
     }
 }

@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Ps(PsArgs),
     Top(TopArgs),
     Kill(KillArgs),
+    Gc(GcArgs),
     Serve(ServeArgs),
     Shell(ShellArgs),
     Tour(TourArgs),
@@ -488,6 +489,25 @@ pub(crate) struct KillArgs {
     /// Not now, but when it handles its next message: before or after the handler has run
     #[arg(long, value_name = "WHEN", value_parser = ["before", "after"])]
     pub(crate) handling: Option<String>,
+}
+
+/// Take away what nothing names any more
+///
+/// Content goes that no file names, when collections have found it so for the grace period, and rows of mounts that are gone. What a file, an open
+/// stream or a call that is under way needs stays. Calls go on meanwhile. What is interrupted loses nothing, and goes on in the kernel if that is
+/// another process.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints what went, and what stays for now.
+With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out};
+freed and kept are {objects, bytes}.")]
+pub(crate) struct GcArgs {
+    /// Only count what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long content must have been unreachable, in seconds [default: the setting garbage_grace_s]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace: Option<u64>,
 }
 
 /// Own the data folder, and let other processes attach to it

@@ -89,8 +89,8 @@ pub(crate) async fn swap(session: &Session, args: SwapArgs) -> Outcome {
     let mut call = SysSetattr::service(&at, "", "");
     call.create = Create::Never;
     call.service = Some(ServiceSpec::new(factory, config).swap(options));
-    session.nx.send(call).await?;
-    let report = read(&session.nx.read(&at).await?)?["last_swap"].clone();
+    let done = session.nx.send(call).await?;
+    let report = serde_json::to_value(&done.service_swapped).map_err(|why| Failure::claim("swap", why))?;
     let version = |side: &str| {
         format!("{} #{}", report[side]["version"].as_str().unwrap_or("-"), report[side]["number"])
     };

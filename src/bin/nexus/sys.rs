@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use nexus::sys::{ALL, ActorEntry, CachesEntry, CommitterEntry, ROOT, SELF, SyscallEntry};
+use nexus::sys::{
+    ALL, ActorEntry, CachesEntry, CollectOrder, CommitterEntry, GarbageEntry, ROOT, SELF, SyscallEntry,
+};
 use nexus::syscall::SysWrite;
 use nexus::{Error, ErrorKind, Kill, MountStatus, Op};
 use serde::de::DeserializeOwned;
@@ -43,6 +45,19 @@ pub(crate) async fn committer(session: &Session) -> Outcome<CommitterEntry> {
 /// What is kept in memory.
 pub(crate) async fn caches(session: &Session) -> Outcome<CachesEntry> {
     shown(session, "store/caches").await
+}
+
+/// The collector of garbage.
+pub(crate) async fn garbage(session: &Session) -> Outcome<GarbageEntry> {
+    shown(session, "store/garbage").await
+}
+
+/// Begins a collection. Does not wait for what becomes of it.
+pub(crate) async fn collect(session: &Session, order: CollectOrder) -> Outcome {
+    let file = path(Op::Collect, &format!("{ROOT}/store/garbage"))?;
+    let text = serde_json::json!({ "dry_run": order.dry_run, "grace_ms": order.grace_ms }).to_string();
+    let told = session.nx.send(SysWrite::at(file, text)).await;
+    Ok(told.map(drop).map_err(|error| error.during(Op::Collect))?)
 }
 
 /// Hurts an actor. Does not wait for what becomes of it.

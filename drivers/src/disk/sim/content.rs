@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::chance::Chance;
 
@@ -16,10 +16,41 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pages {
     len: u64,
-    pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES]>>,
+    pages: BTreeMap<u64, Arc<Page>>,
+}
+
+#[derive(Debug, Clone)]
+struct Page {
+    bytes: [u8; PAGE_BYTES],
+    // Invariant: of the bytes as they are. A page that many copies of a disk share is hashed once.
+    hash: OnceLock<blake3::Hash>,
+}
+
+impl Page {
+    fn zeros() -> Self {
+        Self { bytes: [0; PAGE_BYTES], hash: OnceLock::new() }
+    }
+
+    fn bytes_mut(self: &mut Arc<Self>) -> &mut [u8; PAGE_BYTES] {
+        let page = Arc::make_mut(self);
+        page.hash.take();
+        &mut page.bytes
+    }
 }
 
 impl Pages {
+    /// Tells `hasher` all that is in them.
+    pub(super) fn fingerprint(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.len.to_le_bytes());
+        for (number, page) in &self.pages {
+            let hash = page.hash.get_or_init(|| blake3::hash(&page.bytes));
+            // Whether zeros were written or never were is nothing that anybody can read.
+            if page.bytes != [0; PAGE_BYTES] {
+                hasher.update(&number.to_le_bytes()).update(hash.as_bytes());
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -30,7 +61,7 @@ impl Pages {
         }
         for (page, within, part) in spans(offset, out.len()) {
             match self.pages.get(&page) {
-                Some(page) => out[part].copy_from_slice(&page[within]),
+                Some(page) => out[part].copy_from_slice(&page.bytes[within]),
                 None => out[part].fill(0),
             }
         }
@@ -39,8 +70,8 @@ impl Pages {
 
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         for (page, within, part) in spans(offset, data.len()) {
-            let page = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-            Arc::make_mut(page)[within].copy_from_slice(&data[part]);
+            let page = self.pages.entry(page).or_insert_with(|| Arc::new(Page::zeros()));
+            page.bytes_mut()[within].copy_from_slice(&data[part]);
         }
         if !data.is_empty() {
             self.len = self.len.max(offset + data.len() as u64);
@@ -53,7 +84,7 @@ impl Pages {
             self.pages.retain(|page, _| *page < kept);
             let (page, end) = place(len);
             if let Some(page) = self.pages.get_mut(&page) {
-                Arc::make_mut(page)[end..].fill(0);
+                page.bytes_mut()[end..].fill(0);
             }
         }
         self.len = len;

@@ -71,7 +71,11 @@ struct State {
     free_bytes: Option<u64>,
     chance: Chance,
     counts: Counts,
+    watcher: Option<Watcher>,
 }
+
+/// Who is shown the disk before each change.
+type Watcher = Arc<dyn Fn(&SimDisk) + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
 struct Plan {
@@ -108,14 +112,65 @@ impl SimDisk {
             free_bytes: None,
             chance: Chance::new(seed),
             counts: Counts::default(),
+            watcher: None,
         };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Another disk, as this one is now, what was not flushed included. Handles stay with this one.
+    /// Another disk, as this one is now, what was not flushed included. Handles stay with this one, and so does who watches it.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.0.lock().clone())))
+        let state = State { watcher: None, ..self.0.lock().clone() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Shows the disk to `watcher` before each change, in the middle of whatever makes it: a [`copy`](Self::copy) that is made there can crash as the
+    /// disk could at that point, so one run gives them all. The watcher must change nothing here, and wait for nobody. A crash ends it.
+    pub fn watch(&self, watcher: impl Fn(&Self) + Send + Sync + 'static) {
+        let before = self.0.lock().watcher.replace(Arc::new(watcher));
+        // Not under the lock: what it holds may use the disk when it ends.
+        drop(before);
+    }
+
+    /// Ends the watch.
+    pub fn unwatch(&self) {
+        let before = self.0.lock().watcher.take();
+        drop(before);
+    }
+
+    fn tell_watcher(&self, life: u64) {
+        let watcher = {
+            let state = self.0.lock();
+            state.watcher.clone().filter(|_| !state.off && state.life == life)
+        };
+        if let Some(watcher) = watcher {
+            watcher(self);
+        }
+    }
+
+    /// Makes the flush that is owed under [`Omission::PromptFileSyncs`].
+    pub fn catch_up(&self) {
+        let life = self.0.lock().life;
+        self.tell_watcher(life);
+        let state = &mut *self.0.lock();
+        if let Some(file) = state.owed.take() {
+            state.flush(file);
+        }
+    }
+
+    /// What tells this disk, as it is seen, from others: two that have the same hold the same files with the same content.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let state = self.0.lock();
+        let mut paths = state.paths(|names| &names.seen);
+        paths.sort_by(|(_, one), (_, other)| one.cmp(other));
+        let mut hasher = blake3::Hasher::new();
+        for (node, path) in paths {
+            hasher.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
+            if let Node::File(number) = node {
+                state.files[&number].seen.fingerprint(&mut hasher);
+            }
+        }
+        *hasher.finalize().as_bytes()
     }
 
     /// The folder at the root.
@@ -171,6 +226,7 @@ impl SimDisk {
     /// of its changes, and then of the folders. The power is on again, and no fault is planned.
     pub fn crash(&self, keep: impl FnMut(&Unsynced) -> Kept) {
         self.0.lock().crash(keep);
+        self.unwatch();
     }
 
     /// As [`crash`](Self::crash); 0 keeps nothing, 1 keeps all, and any other number chooses for each change by itself.
@@ -187,6 +243,7 @@ impl SimDisk {
     /// power is on again, and no fault is planned.
     pub fn kill(&self) {
         self.0.lock().begin_life();
+        self.unwatch();
     }
 
     /// The path of every file that is seen.
@@ -380,6 +437,7 @@ impl SimFolder {
         kind: Kind,
         change: impl FnOnce(&mut State) -> io::Result<PendingName>,
     ) -> io::Result<()> {
+        self.disk.tell_watcher(self.life);
         let state = &mut *self.disk.0.lock();
         let begun = state.begin(self.life, kind);
         if matches!(begun, Err(Struck::Off | Struck::Fault(_))) {
@@ -450,6 +508,7 @@ impl Folder for SimFolder {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.tell_watcher(self.life);
         let state = &mut *self.disk.0.lock();
         let begun = state.begin(self.life, Kind::FolderSync);
         state.counts.folder_syncs += 1;
@@ -503,6 +562,9 @@ struct SimFile {
 
 impl SimFile {
     fn with<T>(&self, kind: Kind, job: impl FnOnce(&mut Inode, Result<(), Struck>) -> T) -> io::Result<T> {
+        if kind != Kind::Look {
+            self.disk.tell_watcher(self.life);
+        }
         let state = &mut *self.disk.0.lock();
         let begun = state.begin(self.life, kind);
         if let Err(Struck::Off) = begun {
@@ -546,6 +608,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.tell_watcher(self.life);
         let state = &mut *self.disk.0.lock();
         let begun = state.begin(self.life, Kind::FileSync);
         state.counts.file_syncs += 1;
@@ -689,6 +752,47 @@ mod tests {
         assert_eq!(kept(Omission::FileSyncs), (String::new(), 1));
         assert_eq!(kept(Omission::FolderSyncs), (String::new(), 0));
         assert_eq!(kept(Omission::PromptFileSyncs), ("one".into(), 1));
+    }
+
+    #[test]
+    fn who_watches_sees_each_point_at_which_the_power_can_go_off() {
+        let work = |disk: &SimDisk| -> io::Result<()> {
+            let folder = disk.folder();
+            let file = folder.open("f", true)?;
+            file.write_at(0, &[1; 700])?;
+            file.sync()?;
+            folder.sync()?;
+            file.write_at(600, &[2; 700])?;
+            folder.rename("f", "g")?;
+            file.set_len(900)?;
+            folder.remove("g")
+        };
+        let crashed = |disk: SimDisk| {
+            (0..6).map(move |seed| {
+                let disk = disk.copy();
+                disk.crash_by(seed);
+                disk.fingerprint()
+            })
+        };
+        let watched = SimDisk::new(1);
+        let seen: Arc<Mutex<Vec<SimDisk>>> = Arc::default();
+        let seeing = seen.clone();
+        watched.watch(move |disk| seeing.lock().push(disk.copy()));
+        work(&watched).unwrap();
+        watched.unwatch();
+        seen.lock().push(watched);
+        let by_watching: BTreeSet<_> = seen.lock().drain(..).flat_map(crashed).collect();
+        let mut by_power = BTreeSet::new();
+        for change in 1.. {
+            let disk = SimDisk::new(1);
+            disk.power_off_at(change);
+            let done = work(&disk);
+            by_power.extend(crashed(disk));
+            if done.is_ok() {
+                break;
+            }
+        }
+        assert!(by_power.is_subset(&by_watching) && by_power.len() > 20, "{}", by_power.len());
     }
 
     #[test]

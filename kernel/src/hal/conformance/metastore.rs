@@ -54,6 +54,9 @@ const CLAIMS: &[Claim<Subject>] = claims![
     changes_are_made_in_their_order,
     put_if_absent_keeps_the_first_value,
     delete_if_vacant_looks_when_it_is_reached,
+    a_row_is_put_at_the_place_of_its_entry,
+    what_a_removal_keeps_is_kept_when_something_is_removed,
+    what_is_put_at_its_place_survives_reopening,
     tables_are_apart,
     scans_give_the_prefix_in_byte_order,
     scans_stop_at_their_limit_and_go_on_after_it,
@@ -70,6 +73,13 @@ const CLAIMS: &[Claim<Subject>] = claims![
     an_empty_batch_does_nothing,
     what_was_committed_survives_reopening,
     places_go_on_after_reopening,
+    what_was_appended_is_read_at_once,
+    what_is_appended_and_applied_keeps_one_order,
+    the_log_tells_only_what_is_durable,
+    a_batch_makes_what_was_appended_before_it_durable,
+    a_repeat_makes_what_it_repeats_durable,
+    a_record_is_found_at_its_place,
+    what_was_synced_survives_reopening,
 ];
 
 const ROOT: TreeId = TreeId::ROOT;
@@ -291,8 +301,11 @@ fn put_if_absent_keeps_the_first_value(Subject { store, .. }: Subject) -> Verdic
 }
 
 fn delete_if_vacant_looks_when_it_is_reached(Subject { store, .. }: Subject) -> Verdict {
-    let guarded =
-        || Change::DeleteIfVacant { prefix: key("dir/"), rows: vec![key("dir"), key("meta"), key("none")] };
+    let guarded = || Change::DeleteIfVacant {
+        prefix: key("dir/"),
+        rows: vec![key("dir"), key("meta"), key("none")],
+        kept: vec![],
+    };
     commit(&*store, vec![put("dir", ""), put("meta", ""), put("dir/a", "")])?;
     commit(&*store, vec![guarded(), put("after", "")])?;
     same("not vacant: rows", scan(&*store, &key(""), None, 10)?.len(), 4)?;
@@ -300,6 +313,56 @@ fn delete_if_vacant_looks_when_it_is_reached(Subject { store, .. }: Subject) -> 
     same("vacant too late: dir", get(&*store, &key("dir"))?, Some(value("")))?;
     commit(&*store, vec![put("dir/b", ""), guarded(), Change::Delete(key("dir/b")), guarded()])?;
     same("vacant in the end", scan(&*store, &key(""), None, 10)?, vec![b"after".to_vec()])
+}
+
+/// The key `name` with the place `lsn` behind it.
+fn at(name: &str, lsn: u64) -> RowKey {
+    key([name.as_bytes(), &lsn.to_be_bytes()].concat())
+}
+
+fn put_at(name: &str, text: &str) -> Change {
+    Change::PutAtLsn { prefix: key(name), value: value(text) }
+}
+
+fn a_row_is_put_at_the_place_of_its_entry(Subject { store, .. }: Subject) -> Verdict {
+    let other = |op| Entry { tree: TreeId(9), ..entry(op, vec![], vec![put_at("b/", "other tree")]) };
+    let first = entry(1, vec![], vec![put_at("a/", "1"), put("a", "1"), put_at("a/", "1, again")]);
+    let never = entry(2, vec![Precondition::Absent(key("a"))], vec![put_at("a/", "refused")]);
+    let second = entry(3, vec![Precondition::Present(at("a/", 1))], vec![put_at("a/", "2")]);
+    let outcomes = apply(&*store, vec![first, other(4), never, second, other(5)])?;
+    same("outcomes", outcomes, vec![committed(1), committed(1), refused(0), committed(2), committed(2)])?;
+    commit(&*store, vec![put_at("a/", "3")])?;
+    same("the first", get(&*store, &at("a/", 1))?, Some(value("1, again")))?;
+    same("the second", get(&*store, &at("a/", 2))?, Some(value("2")))?;
+    let keys = |name: &str, lsns: &[u64]| lsns.iter().map(|lsn| at(name, *lsn).bytes).collect::<Vec<_>>();
+    same("all", scan(&*store, &key("a/"), None, 9)?, keys("a/", &[1, 2, 3]))?;
+    same("after the first", scan(&*store, &key("a/"), Some(&at("a/", 1)), 1)?, keys("a/", &[2]))?;
+    same("those of another tree", scan(&*store, &key("b/"), None, 9)?, keys("b/", &[1, 2]))?;
+    commit(&*store, vec![Change::Delete(at("a/", 2))])?;
+    same("without the second", scan(&*store, &key("a/"), None, 9)?, keys("a/", &[1, 3]))
+}
+
+fn what_a_removal_keeps_is_kept_when_something_is_removed(Subject { store, .. }: Subject) -> Verdict {
+    let guarded = || Change::DeleteIfVacant {
+        prefix: key("dir/"),
+        rows: vec![key("dir")],
+        kept: vec![(key("was/"), value("dir"))],
+    };
+    commit(&*store, vec![put("dir", ""), put("dir/a", "")])?;
+    commit(&*store, vec![guarded()])?;
+    same("not vacant", scan(&*store, &key("was/"), None, 9)?, vec![])?;
+    commit(&*store, vec![Change::Delete(key("dir/a")), guarded()])?;
+    same("vacant", scan(&*store, &key(""), None, 9)?, vec![at("was/", 3).bytes])
+}
+
+fn what_is_put_at_its_place_survives_reopening(Subject { store, reopen }: Subject) -> Verdict {
+    let Some(reopen) = reopen else { return Ok(()) };
+    commit(&*store, vec![put_at("a/", "1")])?;
+    let store = reopen(store);
+    commit(&*store, vec![put_at("a/", "2")])?;
+    let store = reopen(store);
+    same("the first", get(&*store, &at("a/", 1))?, Some(value("1")))?;
+    same("the second", get(&*store, &at("a/", 2))?, Some(value("2")))
 }
 
 fn tables_are_apart(Subject { store, .. }: Subject) -> Verdict {
@@ -530,4 +593,98 @@ fn places_go_on_after_reopening(Subject { mut store, reopen }: Subject) -> Verdi
         }
     }
     Ok(())
+}
+
+/// As [`apply`], without asking that it be durable.
+fn append(store: &dyn Metastore, entries: Vec<Entry>) -> Result<Vec<EntryOutcome>, String> {
+    let batch = Batch { entries, next_file_id: 0 };
+    let before = done("last_lsn", store.last_lsn(ROOT))?;
+    match done("append", store.append(&batch))? {
+        Some(applied) => Ok(applied.outcomes),
+        None => {
+            let after = done("last_lsn", store.last_lsn(ROOT))?;
+            same("the last place after a batch that was not taken", after, before)?;
+            Ok(done("apply", store.apply(&batch))?.outcomes)
+        }
+    }
+}
+
+fn what_was_appended_is_read_at_once(Subject { store, .. }: Subject) -> Verdict {
+    let written = repeatable(7, vec![Precondition::Absent(key("a"))], vec![put("a", "1"), put("b", "2")]);
+    same("outcomes", append(&*store, vec![written.clone()])?, vec![committed(1)])?;
+    same("a", get(&*store, &key("a"))?, Some(value("1")))?;
+    same("the rows", scan(&*store, &key(""), None, 9)?, vec![b"a".to_vec(), b"b".to_vec()])?;
+    same("the last place", done("last_lsn", store.last_lsn(ROOT))?, Lsn(1))?;
+    same("its outcome", done("outcome", store.outcome(OpId(7)))?, Some((ROOT, Lsn(1))))?;
+    same("again", append(&*store, vec![written])?, vec![EntryOutcome::Repeated(Lsn(1))])?;
+    let late = entry(8, vec![Precondition::Absent(key("a"))], vec![put("a", "3")]);
+    same("refused", append(&*store, vec![late])?, vec![refused(0)])?;
+    same("a, in the end", get(&*store, &key("a"))?, Some(value("1")))
+}
+
+fn what_is_appended_and_applied_keeps_one_order(Subject { store, .. }: Subject) -> Verdict {
+    for n in 0..12_u32 {
+        let one = entry(n.into(), vec![], vec![put("a", &n.to_string())]);
+        let outcomes = if n % 3 == 0 { apply(&*store, vec![one])? } else { append(&*store, vec![one])? };
+        same("its place", outcomes, vec![committed(u64::from(n) + 1)])?;
+        same("a", get(&*store, &key("a"))?, Some(value(&n.to_string())))?;
+    }
+    done("sync", store.sync())?;
+    same("the log", ops_of(&done("changes", store.changes(ROOT, Lsn(0), 99))?), (0..12).collect())
+}
+
+fn the_log_tells_only_what_is_durable(Subject { store, .. }: Subject) -> Verdict {
+    let told = || -> Result<Vec<u128>, String> {
+        let records = done("changes", store.changes(ROOT, Lsn(0), 99))?;
+        let Lsn(durable) = done("durable_lsn", store.durable_lsn(ROOT))?;
+        same("the records that are told", records.len() as u64, durable)?;
+        Ok(ops_of(&records))
+    };
+    apply(&*store, vec![entry(1, vec![], vec![put("a", "1")])])?;
+    same("the log", told()?, vec![1])?;
+    for op in [2, 3] {
+        append(&*store, vec![entry(op, vec![], vec![put("a", "2")])])?;
+        told()?;
+    }
+    done("sync", store.sync())?;
+    same("the log after the flush", told()?, vec![1, 2, 3])?;
+    same("what is not flushed after it", store.unsynced_bytes(), 0)
+}
+
+fn a_batch_makes_what_was_appended_before_it_durable(Subject { store, .. }: Subject) -> Verdict {
+    append(&*store, vec![entry(1, vec![], vec![put("a", "1")])])?;
+    append(&*store, vec![entry(2, vec![], vec![put("b", "1")])])?;
+    apply(&*store, vec![entry(3, vec![], vec![put("c", "1")])])?;
+    same("the durable place", done("durable_lsn", store.durable_lsn(ROOT))?, Lsn(3))?;
+    same("the log", ops_of(&done("changes", store.changes(ROOT, Lsn(0), 9))?), vec![1, 2, 3])
+}
+
+fn a_repeat_makes_what_it_repeats_durable(Subject { store, .. }: Subject) -> Verdict {
+    let one = || repeatable(7, vec![], vec![put("a", "1")]);
+    append(&*store, vec![one()])?;
+    same("the repeat", apply(&*store, vec![one()])?, vec![EntryOutcome::Repeated(Lsn(1))])?;
+    same("the durable place", done("durable_lsn", store.durable_lsn(ROOT))?, Lsn(1))
+}
+
+fn a_record_is_found_at_its_place(Subject { store, .. }: Subject) -> Verdict {
+    apply(&*store, vec![entry(1, vec![], vec![])])?;
+    append(&*store, vec![entry(2, vec![], vec![])])?;
+    let at = |lsn| -> Result<Option<u128>, String> {
+        Ok(done("record", store.record(ROOT, Lsn(lsn)))?.map(|record| record.op_id.0))
+    };
+    same("the first", at(1)?, Some(1))?;
+    same("the second, which may be on its way to disk", at(2)?, Some(2))?;
+    same("none before the first", at(0)?, None)?;
+    same("none after the last", at(3)?, None)?;
+    same("none of another tree", done("record", store.record(TreeId(9), Lsn(1)))?, None)
+}
+
+fn what_was_synced_survives_reopening(Subject { store, reopen }: Subject) -> Verdict {
+    let Some(reopen) = reopen else { return Ok(()) };
+    append(&*store, vec![repeatable(7, vec![], vec![put("a", "1")])])?;
+    done("sync", store.sync())?;
+    let store = reopen(store);
+    same("a", get(&*store, &key("a"))?, Some(value("1")))?;
+    same("the durable place", done("durable_lsn", store.durable_lsn(ROOT))?, Lsn(1))?;
+    same("the outcome", done("outcome", store.outcome(OpId(7)))?, Some((ROOT, Lsn(1))))
 }

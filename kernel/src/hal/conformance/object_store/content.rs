@@ -71,6 +71,10 @@ const CLAIMS: &[Claim<Subject>] = claims![
     content_that_is_not_there_is_told_so,
     writing_again_changes_nothing,
     deleted_content_is_gone_and_can_come_back,
+    content_has_the_length_that_was_written,
+    contents_are_listed_once_and_in_order,
+    what_comes_and_goes_at_once_is_there_or_not,
+    space_is_reclaimed_and_nothing_with_it,
     contents_are_apart,
     identical_writes_at_once_all_succeed,
     content_survives_reopening,
@@ -194,6 +198,102 @@ fn deleted_content_is_gone_and_can_come_back(Subject { store, .. }: Subject) -> 
         same("content", read(&*store, &id, ByteRange::ALL)?, Bytes::from_static(b"to and fro"))?;
     }
     Ok(())
+}
+
+fn content_has_the_length_that_was_written(Subject { store, .. }: Subject) -> Verdict {
+    let length = |id: &ContentId| done("length", wait(contents(&*store)?.length(id)));
+    for size in [0, 1, 70_000] {
+        let id = write(&*store, &pattern(size))?;
+        same("length", length(&id)?, Some(u64::from(size)))?;
+        done("delete", wait(contents(&*store)?.delete(&id)))?;
+        same("length of what was deleted", length(&id)?, None)?;
+    }
+    Ok(())
+}
+
+/// All that is listed, read in pages of `limit`.
+fn listed(store: &dyn ObjectStore, limit: usize) -> Result<Vec<ContentId>, String> {
+    let mut all = Vec::new();
+    loop {
+        let page = done("list", wait(contents(store)?.list(all.last(), limit)))?;
+        ensure(page.len() <= limit, || format!("{} of at most {limit} were listed", page.len()))?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+        ensure(all.len() <= LISTED_MAX, || "the listing has no end".into())?;
+    }
+}
+
+/// More than any claim here lists.
+const LISTED_MAX: usize = 1_000;
+
+fn contents_are_listed_once_and_in_order(Subject { store, reopen, .. }: Subject) -> Verdict {
+    same("nothing", listed(&*store, 10)?, vec![])?;
+    let ids = (0..70).map(|n| write(&*store, format!("content {n}").as_bytes()));
+    let mut ids = ids.collect::<Result<Vec<_>, _>>()?;
+    ids.push(write(&*store, &pattern((1 << 20) + 7))?);
+    let hash = |id: &ContentId| id.blake3().copied();
+    ids.sort_by_key(hash);
+    for limit in [1, 7, 70, LISTED_MAX] {
+        same(&format!("pages of {limit}"), listed(&*store, limit)?, ids.clone())?;
+    }
+    for gone in [40, 3, 0] {
+        done("delete", wait(contents(&*store)?.delete(&ids.remove(gone))))?;
+    }
+    same("what is left", listed(&*store, 7)?, ids.clone())?;
+    let Some(reopen) = reopen else { return Ok(()) };
+    same("after reopening", listed(&*reopen(store), 7)?, ids)
+}
+
+/// Whatever the order was: when all have returned, what was written last is there and whole, and counts as there only if it is.
+fn what_comes_and_goes_at_once_is_there_or_not(Subject { store, .. }: Subject) -> Verdict {
+    let content = pattern(20_000);
+    let id = id_of(&content);
+    let deleted = |store: &dyn ObjectStore| match wait(contents(store)?.delete(&id)) {
+        Err(error) if !not_found(&error) => Err(format!("delete: {error}")),
+        _ => Ok(()),
+    };
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..4)
+                .map(|n| {
+                    let (store, content) = (&store, &content);
+                    scope.spawn(move || match n % 2 {
+                        0 => write(&**store, content).map(drop),
+                        _ => deleted(&**store),
+                    })
+                })
+                .collect();
+            calls.into_iter().try_for_each(|call| call.join().map_err(|_| "a call panicked".to_owned())?)
+        })?;
+        match contains(&*store, &id)? {
+            true => ensure(read(&*store, &id, ByteRange::ALL)? == content, || "it is another".into())?,
+            false => fails("read", wait(contents(&*store)?.read(&id, ByteRange::ALL)), not_found)?,
+        }
+        // Nothing that was learned on the way may keep this one from being written.
+        write(&*store, &content)?;
+        ensure(read(&*store, &id, ByteRange::ALL)? == content, || "it was not written".into())?;
+        deleted(&*store)?;
+        same("contains", contains(&*store, &id)?, false)?;
+    }
+    Ok(())
+}
+
+fn space_is_reclaimed_and_nothing_with_it(Subject { store, .. }: Subject) -> Verdict {
+    let ids = (0..20).map(|n| write(&*store, &pattern(5_000 + n))).collect::<Result<Vec<_>, _>>()?;
+    for id in &ids[5..] {
+        done("delete", wait(contents(&*store)?.delete(id)))?;
+    }
+    let mut rounds = 0;
+    while done("reclaim", wait(contents(&*store)?.reclaim()))? > 0 {
+        rounds += 1;
+        ensure(rounds < LISTED_MAX, || "there is always more to be reclaimed".into())?;
+    }
+    for (n, id) in (0..).zip(&ids[..5]) {
+        ensure(read(&*store, id, ByteRange::ALL)? == pattern(5_000 + n), || format!("content {n} is lost"))?;
+    }
+    ids[5..].iter().try_for_each(|id| same("what was deleted", contains(&*store, id)?, false))
 }
 
 fn contents_are_apart(Subject { store, .. }: Subject) -> Verdict {

@@ -1,0 +1,129 @@
+//! Durable writes of 1 KiB: alone, and many at once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus::{Bytes, Config, Nexus, SysWrite, VPath};
+
+use crate::baseline::{Raw, Redb, Sqlite};
+use crate::report::{beside, compare, median, time};
+use crate::{boot, runtime};
+
+/// What each of the files holds.
+pub(crate) const CONTENT: [u8; 1_024] = [7; 1_024];
+
+/// Turns that everybody takes, with so many writes each.
+const TURNS: usize = 20;
+const WRITES: usize = 50;
+
+/// Writers at once, and how many files each of them writes in a turn.
+const WRITERS: usize = 64;
+const EACH: usize = 16;
+
+/// The budgets: one write alone beside a flush of the disk, and one of 64 beside it.
+const ALONE_MAX: f64 = 2.0;
+const SHARED_MAX: f64 = 4.0 / 64.0;
+
+pub(crate) fn run(folder: &Path) {
+    let runtime = runtime();
+    let nx = boot(&runtime, Config::new(folder.join("nexus")));
+    let mut files = Files { nx, next: 0 };
+    let (mut raw, mut sqlite, mut redb) = (Raw::new(folder), Sqlite::new(folder), Redb::new(folder));
+
+    let mut alone: [Vec<Duration>; 4] = Default::default();
+    let mut shared: [Vec<Duration>; 4] = Default::default();
+    for turn in 0..=TURNS {
+        let mut took: [Vec<Duration>; 4] = Default::default();
+        for _ in 0..WRITES {
+            took[0].push(time(|| raw.write(1)));
+        }
+        took[1] = runtime.block_on(files.write_alone());
+        for _ in 0..WRITES {
+            took[2].push(time(|| sqlite.write(1)));
+        }
+        for _ in 0..WRITES {
+            took[3].push(time(|| redb.write(1)));
+        }
+        let together = [
+            time(|| (0..EACH).for_each(|_| raw.write(WRITERS))),
+            runtime.block_on(files.write_together()),
+            time(|| (0..EACH).for_each(|_| sqlite.write(WRITERS))),
+            time(|| (0..EACH).for_each(|_| redb.write(WRITERS))),
+        ];
+        // The first turn warms up.
+        if turn > 0 {
+            alone.iter_mut().zip(took).for_each(|(all, took)| all.extend(took));
+            shared.iter_mut().zip(together).for_each(|(all, took)| all.push(took));
+        }
+    }
+    runtime.block_on(files.check());
+    sqlite.check();
+
+    let [flush, nexus, sqlite, redb] = alone.map(median);
+    beside("1 KiB, alone", nexus, "an append and fdatasync", flush, ALONE_MAX);
+    compare("1 KiB, alone, SQLite (WAL, FULL)", sqlite, "an append and fdatasync", flush);
+    compare("1 KiB, alone, bare redb", redb, "an append and fdatasync", flush);
+    let each = u32::try_from(WRITERS * EACH).expect("there are few");
+    let [batch, nexus, sqlite, redb] = shared.map(|times| median(times) / each);
+    beside("1 KiB, 64 at once, each", nexus, "an append and fdatasync", flush, SHARED_MAX);
+    compare("1 KiB, 64 in one append and fdatasync, each", batch, "alone", flush);
+    compare("1 KiB, 64 in one transaction, each, SQLite", sqlite, "64 at once in Nexus", nexus);
+    compare("1 KiB, 64 in one transaction, each, bare redb", redb, "64 at once in Nexus", nexus);
+    runtime.block_on(files.nx.shutdown()).expect("it stops in order");
+}
+
+/// New files, one after the other.
+struct Files {
+    nx: Nexus,
+    next: usize,
+}
+
+impl Files {
+    fn paths(&mut self, count: usize) -> Vec<VPath> {
+        let from = self.next;
+        self.next += count;
+        (from..self.next).map(path).collect()
+    }
+
+    async fn write_alone(&mut self) -> Vec<Duration> {
+        let content = Bytes::from_static(&CONTENT);
+        let mut took = Vec::with_capacity(WRITES);
+        for path in self.paths(WRITES) {
+            let began = std::time::Instant::now();
+            self.nx.send(SysWrite::at(&path, content.clone()).create()).await.expect("it writes");
+            took.push(began.elapsed());
+        }
+        took
+    }
+
+    async fn write_together(&mut self) -> Duration {
+        let paths = Arc::new(self.paths(WRITERS * EACH));
+        let began = std::time::Instant::now();
+        let writers = (0..WRITERS).map(|writer| {
+            let (nx, paths) = (self.nx.clone(), paths.clone());
+            tokio::spawn(async move {
+                for path in paths.iter().skip(writer).step_by(WRITERS) {
+                    let call = SysWrite::at(path, Bytes::from_static(&CONTENT)).create();
+                    nx.send(call).await.expect("it writes");
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.expect("no writer fails");
+        }
+        began.elapsed()
+    }
+
+    /// Everything that was acknowledged is there.
+    async fn check(&self) {
+        for number in 0..self.next {
+            let data = self.nx.read(path(number)).await.expect("it was acknowledged");
+            assert_eq!(data, &CONTENT[..]);
+        }
+    }
+}
+
+fn path(number: usize) -> VPath {
+    VPath::parse(&format!("/writes/{number}")).expect("it is a path")
+}

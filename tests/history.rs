@@ -1,0 +1,342 @@
+//! The past as its users rely on it: any tree that ever was is read as it was, what is not kept is told as such, and what was can be brought back.
+
+mod common;
+
+use nexus::{
+    AsOf, EntryType, Error, ErrorKind, FileMetadata, Lsn, MountSpec, Op, SysCopy, SysRead, SysReaddir,
+    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, TxOp,
+};
+use nexus_actors::block_on;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use common::{Running, boot, path};
+
+/// One change, as data. The names are few, so that changes meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(String, Vec<u8>),
+    Append(String),
+    Mode(String, u32),
+    Mkdir(String),
+    Link(String, String),
+    Rename(String, String),
+    Copy(String, String),
+    Unlink(String),
+    Restore(String, u64),
+    Tx(Vec<Step>),
+    Reopen,
+}
+
+fn place() -> impl Strategy<Value = String> {
+    let name = || select(vec!["a", "a", "b", "ab"]);
+    prop::collection::vec(name(), 1..=3).prop_map(|names| format!("/{}", names.join("/")))
+}
+
+fn in_a_transaction() -> impl Strategy<Value = Step> {
+    let data = prop_oneof![9 => "[xyz]{0,6}".prop_map(String::into_bytes), 1 => Just(vec![b'x'; 20_000])];
+    prop_oneof![
+        5 => (place(), data).prop_map(|(at, data)| Step::Write(at, data)),
+        1 => place().prop_map(Step::Append),
+        1 => (place(), 0u32..0o777).prop_map(|(at, mode)| Step::Mode(at, mode)),
+        2 => place().prop_map(Step::Mkdir),
+        4 => (place(), place()).prop_map(|(from, to)| Step::Rename(from, to)),
+        3 => place().prop_map(Step::Unlink),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => in_a_transaction(),
+        1 => (place(), place()).prop_map(|(at, target)| Step::Link(at, target)),
+        1 => (place(), place()).prop_map(|(from, to)| Step::Copy(from, to)),
+        1 => (place(), 1u64..4).prop_map(|(at, version)| Step::Restore(at, version)),
+        3 => prop::collection::vec(in_a_transaction(), 2..5).prop_map(Step::Tx),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+impl Step {
+    /// As an operation of a transaction.
+    fn op(&self) -> TxOp {
+        match self {
+            Self::Write(at, data) => SysWrite::at(path(at), data.clone()).create().into(),
+            Self::Append(at) => SysWrite::at(path(at), "+").append().create().into(),
+            Self::Mode(at, mode) => SysSetattr::at(path(at)).mode(*mode).into(),
+            Self::Mkdir(at) => SysSetattr::directory(path(at)).into(),
+            Self::Rename(from, to) => SysRename::new(path(from), path(to)).into(),
+            Self::Unlink(at) => SysUnlink::at(path(at)).recursive().into(),
+            other => panic!("{other:?} is in no transaction"),
+        }
+    }
+
+    /// Does it alone. What the kernel refuses changes nothing, and is of no matter here.
+    async fn run(&self, system: &Running) -> Result<(), Error> {
+        let (kernel, admin) = (&system.kernel, &system.admin);
+        match self {
+            Self::Write(at, data) => {
+                kernel.send(admin, SysWrite::at(path(at), data.clone()).create()).await.map(drop)
+            }
+            Self::Append(at) => {
+                kernel.send(admin, SysWrite::at(path(at), "+").append().create()).await.map(drop)
+            }
+            Self::Mode(at, mode) => kernel.send(admin, SysSetattr::at(path(at)).mode(*mode)).await.map(drop),
+            Self::Mkdir(at) => kernel.send(admin, SysSetattr::directory(path(at))).await.map(drop),
+            Self::Link(at, target) => {
+                kernel.send(admin, SysSetattr::link(path(at), target.as_str())).await.map(drop)
+            }
+            Self::Rename(from, to) => {
+                kernel.send(admin, SysRename::new(path(from), path(to))).await.map(drop)
+            }
+            Self::Copy(from, to) => kernel.send(admin, SysCopy::new(path(from), path(to))).await.map(drop),
+            Self::Unlink(at) => kernel.send(admin, SysUnlink::at(path(at)).recursive()).await.map(drop),
+            Self::Restore(at, version) => {
+                let call = SysCopy::new(path(at), path(at)).as_of(AsOf::Version(*version));
+                kernel.send(admin, call).await.map(drop)
+            }
+            Self::Tx(steps) => {
+                let call = steps.iter().map(Self::op).fold(SysTx::new(), SysTx::with);
+                kernel.send(admin, call).await.map(drop)
+            }
+            Self::Reopen => Ok(()),
+        }
+    }
+}
+
+/// A whole tree: metadata and content, in the order of the paths.
+type Picture = Vec<(FileMetadata, Option<Vec<u8>>)>;
+
+/// All below `/` as of then, by stat, read and readdir, which must agree. What the kernel shows of itself is left out: it has no past.
+async fn picture(system: &Running, as_of: Option<AsOf>) -> Result<Picture, Error> {
+    let (kernel, admin) = (&system.kernel, &system.admin);
+    let mut list = SysReaddir::at(path("/")).recursive().with_metadata().limit(3);
+    list.as_of = as_of;
+    let mut entries = Vec::new();
+    loop {
+        let mut page = kernel.send(admin, list.clone()).await?;
+        entries.append(&mut page.entries);
+        match page.next {
+            Some(next) => list = list.after(next),
+            None => break,
+        }
+    }
+    let mut stat = SysStat::at(path("/"));
+    stat.as_of = as_of;
+    let mut picture = vec![((*kernel.send(admin, stat).await?).clone(), None)];
+    for entry in entries.into_iter().filter(|entry| !entry.path.as_str().starts_with("/__sys__")) {
+        let mut stat = SysStat::at(&entry.path).no_follow();
+        stat.as_of = as_of;
+        let metadata = kernel.send(admin, stat).await?;
+        assert_eq!(entry.metadata.as_ref(), Some(&metadata), "listed and looked at");
+        let content = match entry.entry_type {
+            EntryType::Reg => {
+                let mut read = SysRead::at(&entry.path);
+                read.as_of = as_of;
+                let read = kernel.send(admin, read).await?;
+                assert_eq!(read.metadata, metadata, "read and looked at");
+                Some(read.data.to_vec())
+            }
+            _ => None,
+        };
+        picture.push(((*metadata).clone(), content));
+    }
+    Ok(picture)
+}
+
+/// The last place in the log: that of a call which finds nothing to change.
+async fn last(system: &Running) -> Lsn {
+    let looked = system.kernel.send(&system.admin, SysSetattr::at(path("/"))).await;
+    looked.expect("it looks").receipt.lsn
+}
+
+fn check(steps: &[Step]) {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let mut system = boot(folder.path()).await;
+        let first = last(&system).await.0;
+        let mut pictures = vec![picture(&system, None).await.expect("it is seen")];
+        for step in steps {
+            if matches!(step, Step::Reopen) {
+                system.stop().await;
+                system = boot(folder.path()).await;
+            }
+            let before = last(&system).await;
+            let done = step.run(&system).await;
+            let after = last(&system).await;
+            assert!(after.0 - before.0 <= 1, "{step:?} is more than one commit");
+            let now = picture(&system, None).await.expect("it is seen");
+            if after > before {
+                pictures.push(now);
+            } else {
+                assert_eq!(Some(&now), pictures.last(), "{step:?} changed something: {done:?}");
+            }
+        }
+        for reopened in [false, true] {
+            if reopened {
+                system.stop().await;
+                system = boot(folder.path()).await;
+            }
+            for (picture_then, lsn) in pictures.iter().zip(first..) {
+                let seen = picture(&system, Some(AsOf::Lsn(Lsn(lsn)))).await;
+                let seen = seen.unwrap_or_else(|error| panic!("as of {lsn}: {error}"));
+                assert_eq!(&seen, picture_then, "as of {lsn}, reopened: {reopened}");
+            }
+        }
+        system.stop().await;
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The model keeps every tree that there ever was, as it was seen when it was that of now.
+    #[test]
+    fn every_tree_that_ever_was_is_read_as_it_was(steps in prop::collection::vec(step(), 1..40)) {
+        check(&steps);
+    }
+}
+
+async fn write(system: &Running, at: &str, text: &str) -> Lsn {
+    let call = SysWrite::at(path(at), text.to_owned()).create();
+    system.kernel.send(&system.admin, call).await.expect("it writes").receipt.lsn
+}
+
+async fn read(system: &Running, at: &str, as_of: AsOf) -> Result<Vec<u8>, Error> {
+    let read = system.kernel.send(&system.admin, SysRead::at(path(at)).as_of(as_of)).await;
+    read.map(|read| read.data.to_vec())
+}
+
+async fn restore(system: &Running, at: &str, as_of: AsOf) -> Result<u64, Error> {
+    let call = SysCopy::new(path(at), path(at)).as_of(as_of);
+    system.kernel.send(&system.admin, call).await.map(|done| done.metadata.version)
+}
+
+/// The versions as number, first and last place, size and operation, read in pages of `limit`.
+async fn versions(
+    system: &Running,
+    at: &str,
+    limit: u32,
+) -> Vec<(u64, Option<u64>, Option<u64>, u64, Option<Op>)> {
+    let mut call = SysVersions::at(path(at)).limit(limit);
+    let mut all = Vec::new();
+    loop {
+        let page = system.kernel.send(&system.admin, call.clone()).await.expect("it is told");
+        let place = |lsn: Option<Lsn>| lsn.map(|Lsn(lsn)| lsn);
+        all.extend(page.versions.iter().map(|v| (v.version, place(v.lsn), place(v.until), v.size, v.op)));
+        match page.next {
+            Some(next) => call = call.after(next),
+            None => return all,
+        }
+    }
+}
+
+#[test]
+fn versions_are_told_with_their_places_and_can_be_read_and_restored() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let Lsn(one) = write(&system, "/d/f", "1").await;
+        let Lsn(two) = write(&system, "/d/f", "22").await;
+        let mode = system.kernel.send(&system.admin, SysSetattr::at(path("/d/f")).mode(0o600)).await;
+        mode.expect("it is set");
+        let Lsn(three) = write(&system, "/d/f", "333").await;
+        let written = Some(Op::Write);
+        let mut expected = vec![
+            (1, Some(one), Some(two), 1, written),
+            (2, Some(two), Some(three), 2, written),
+            (3, Some(three), None, 3, written),
+        ];
+        for limit in [1, 2, 3, 0] {
+            assert_eq!(versions(&system, "/d/f", limit).await, expected, "pages of {limit}");
+        }
+        assert_eq!(read(&system, "/d/f", AsOf::Version(2)).await.expect("it is kept"), b"22");
+        assert_eq!(read(&system, "/d/f", AsOf::Lsn(Lsn(two))).await.expect("it is kept"), b"22");
+        assert_eq!(restore(&system, "/d/f", AsOf::Version(1)).await.expect("it is kept"), 4);
+        assert_eq!(read(&system, "/d/f", AsOf::Version(4)).await.expect("it is there"), b"1");
+
+        let gone = system.kernel.send(&system.admin, SysUnlink::at(path("/d/f"))).await;
+        let Lsn(gone) = gone.expect("it goes").receipt.lsn;
+        expected[2].2 = Some(three + 1);
+        expected.push((4, Some(three + 1), Some(gone), 1, Some(Op::Copy)));
+        // The directory was there by implication, and went with its only file: what was in it is found as of a place.
+        assert_eq!(read(&system, "/d/f", AsOf::Lsn(Lsn(gone - 1))).await.expect("it is kept"), b"1");
+        assert_eq!(restore(&system, "/d/f", AsOf::Lsn(Lsn(three))).await.expect("it is kept"), 1);
+        let now = read(&system, "/d/f", AsOf::Version(1)).await;
+        assert_eq!(now.expect("another file, with versions of its own"), b"333");
+
+        let Lsn(last) = write(&system, "/kept", "x").await;
+        write(&system, "/kept", "y").await;
+        system.kernel.send(&system.admin, SysUnlink::at(path("/kept"))).await.expect("it goes");
+        let told = versions(&system, "/kept", 0).await;
+        assert_eq!((told.len(), told[0].1), (2, Some(last)), "those of a file that is gone");
+        assert_eq!(restore(&system, "/kept", AsOf::Version(1)).await.expect("it is kept"), 1);
+        system.stop().await;
+    });
+}
+
+#[test]
+fn what_is_not_kept_is_told_as_such() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let (kernel, admin) = (&system.kernel, &system.admin);
+        let kind = |done: Result<Vec<u8>, Error>| done.expect_err("it is not there").kind();
+        let files = folder.path().join("files");
+        std::fs::create_dir_all(&files).expect("there is room");
+        let plain = MountSpec::new("path-local").option("folder", files.display().to_string());
+        let none = MountSpec::new("cas-local").option("history_count", "0");
+        for (at, spec) in [("/plain", plain), ("/none", none), ("/memory", MountSpec::new("memory"))] {
+            kernel.send(admin, SysSetattr::mount(path(at), spec)).await.expect("it mounts");
+            write(&system, &format!("{at}/f"), "1").await;
+            write(&system, &format!("{at}/f"), "2").await;
+        }
+        let lsn = AsOf::Lsn(last(&system).await);
+        assert_eq!(kind(read(&system, "/plain/f", lsn).await), ErrorKind::NotSupported);
+        assert_eq!(kind(read(&system, "/plain/f", AsOf::Version(1)).await), ErrorKind::NotSupported);
+        for at in ["/none/f", "/memory/f"] {
+            assert_eq!(kind(read(&system, at, lsn).await), ErrorKind::NotKept, "{at}");
+            assert_eq!(kind(read(&system, at, AsOf::Version(1)).await), ErrorKind::NotKept, "{at}");
+        }
+        let Lsn(first) = write(&system, "/f", "1").await;
+        assert_eq!(kind(read(&system, "/f", AsOf::Version(9)).await), ErrorKind::NotKept);
+        assert_eq!(
+            kind(read(&system, "/f", AsOf::Lsn(Lsn(0))).await),
+            ErrorKind::NotKept,
+            "before the mount was"
+        );
+        assert_eq!(kind(read(&system, "/f", AsOf::Lsn(Lsn(first - 1))).await), ErrorKind::NotFound);
+        assert_eq!(kind(read(&system, "/f", AsOf::Lsn(Lsn(first + 9))).await), ErrorKind::InvalidArgument);
+        let listing = SysReaddir::at(path("/")).as_of(AsOf::Version(1));
+        let error = kernel.send(admin, listing).await.expect_err("a directory has no versions");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        system.stop().await;
+    });
+}
+
+#[test]
+fn a_file_that_is_written_again_and_again_keeps_what_its_mount_says() {
+    const WRITES: u64 = 1_600;
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let few = MountSpec::new("cas-local").option("history_count", "3");
+        system.kernel.send(&system.admin, SysSetattr::mount(path("/few"), few)).await.expect("it mounts");
+        let mut first = Lsn(0);
+        for n in 1..=WRITES {
+            let lsn = write(&system, "/few/f", &n.to_string()).await;
+            if n == 1 {
+                first = lsn;
+            }
+        }
+        let told = versions(&system, "/few/f", 0).await;
+        assert!(told.len() < 600, "{} versions are kept", told.len());
+        let error = read(&system, "/few/f", AsOf::Version(1)).await.expect_err("it is gone");
+        assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+        let error = read(&system, "/few/f", AsOf::Lsn(first)).await.expect_err("it is gone");
+        assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+        let (version, ..) = told[0];
+        let kept = read(&system, "/few/f", AsOf::Version(version)).await.expect("it is kept");
+        assert_eq!(kept, version.to_string().into_bytes());
+        system.stop().await;
+    });
+}

@@ -1,0 +1,241 @@
+//! A kernel on a simulated disk: rows and blobs on one disk, everything else under one seed, on the thread of the test.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus::{Caller, Env, MountSpec, Simulation, SysSetattr, VPath};
+use nexus_drivers::cas::Cas;
+use nexus_drivers::disk::sim::SimDisk;
+use nexus_drivers::packs::{Limits, Packs};
+use nexus_drivers::redb::RedbConfig;
+use nexus_drivers::wal::{WalConfig, WalMetastore};
+use nexus_kernel::hal::{
+    Addressing, Catalogue, ContentStore, DriverContext, DriverFactory, DriverOption, Metastore, ObjectStore,
+    StoreError, StoreFuture,
+};
+use nexus_kernel::{Kernel, KernelConfig};
+use nexus_messages::ContentId;
+use nexus_messages::syscall::ByteRange;
+use nexus_supervisors::Tree as Supervision;
+use parking_lot::Mutex;
+
+use crate::client::Client;
+
+/// Small, so that logs grow in the middle of a workload.
+const AHEAD_BYTES: u64 = 16 << 10;
+
+/// So few that the index of the blobs is written, and segments are begun, in the middle of a workload.
+const BLOBS: Limits = Limits {
+    segment_bytes: 512 << 10,
+    batch_bytes: 256 << 10,
+    batch_count: 8,
+    unwritten: 6,
+    unwritten_max: 12,
+    open_max: 3,
+};
+
+/// The folder of the blobs. Rows are beside it.
+const BLOBS_FOLDER: &str = "blobs";
+
+/// What is done in another order than the kernel does it, for tests of the test.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Late(Arc<Mutex<Option<Vec<Blob>>>>);
+
+/// A blob that is not written yet.
+type Blob = (ContentId, Vec<Bytes>);
+
+impl Late {
+    /// Blobs are written when [`Machine::write_late`] is called, and not before the row.
+    pub(crate) fn blobs() -> Self {
+        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+    }
+}
+
+/// A kernel.
+pub(crate) struct Machine {
+    pub(crate) client: Client,
+    metastore: Arc<WalMetastore>,
+    blobs: Arc<OnDisk>,
+    supervision: Supervision,
+    env: Env,
+    simulation: Simulation,
+}
+
+impl Machine {
+    /// Boots a kernel on what is on `disk`, which may be nothing. Each life of a disk has a seed of its own.
+    pub(crate) fn boot(disk: &SimDisk, seed: u64, late: Late) -> Result<Self, String> {
+        let (env, simulation) = Env::seeded(seed);
+        simulation.quiet();
+        let database = RedbConfig::default().cache_bytes(1 << 20).salt(env.random());
+        let config = WalConfig::default().ahead_bytes(AHEAD_BYTES).database(database);
+        let metastore = WalMetastore::open_in(&disk.folder(), config).map_err(told("the metastore"))?;
+        let metastore = Arc::new(metastore);
+        let blobs = Arc::new(OnDisk { disk: disk.clone(), opened: Mutex::default(), late });
+        let booting = boot(&env, metastore.clone(), blobs.clone());
+        let (client, supervision) =
+            simulation.try_block_on(booting).map_err(|deadlock| deadlock.to_string())??;
+        Ok(Self { client, metastore, blobs, supervision, env, simulation })
+    }
+
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.simulation.block_on(future)
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Folds the log into the database.
+    pub(crate) fn fold(&self) -> Result<(), StoreError> {
+        self.metastore.upkeep()
+    }
+
+    /// Copies the blobs that are left together.
+    pub(crate) fn compact(&self) -> Result<u64, StoreError> {
+        let Some(packs) = self.blobs.opened.lock().clone() else { return Ok(0) };
+        self.wait(packs.compact())
+    }
+
+    /// Writes the blobs that were held back.
+    pub(crate) fn write_late(&self) {
+        let held = self.blobs.late.0.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        let opened = self.blobs.opened.lock().clone();
+        if let Some(packs) = opened {
+            let cas = Cas::new(packs);
+            for (id, data) in held {
+                let _ = self.wait(cas.write(&id, &data));
+            }
+        }
+    }
+
+    /// What the blobs' own look at themselves found wrong when they were opened.
+    pub(crate) fn damage(&self) -> Vec<String> {
+        let opened = self.blobs.opened.lock();
+        opened.iter().flat_map(Packs::damage).map(|damage| damage.to_string()).collect()
+    }
+
+    /// Ends in order. Without it a kernel ends as one that is killed: what it would still write must find its disk crashed.
+    pub(crate) fn end(self) {
+        self.wait(self.supervision.stop());
+        self.client.kernel.release_drivers();
+        self.client.kernel.close_store();
+        self.simulation.run_until_idle();
+    }
+}
+
+async fn boot(
+    env: &Env,
+    metastore: Arc<dyn Metastore>,
+    blobs: Arc<OnDisk>,
+) -> Result<(Client, Supervision), String> {
+    let mut config = KernelConfig::default();
+    // So small that entries leave them.
+    (config.metadata_cache_entries, config.content_cache_bytes) = (16, 2 << 20);
+    let mut catalogue = Catalogue::new();
+    catalogue.add(blobs).expect("it is the only one");
+    let (kernel, spec) =
+        Kernel::new(env, config, metastore, Arc::new(catalogue)).map_err(told("the kernel"))?;
+    let supervision = Supervision::start(env, spec).await.map_err(|why| why.to_string())?;
+    let remounted = kernel.remount().await.map_err(told("mounting again"))?;
+    if remounted == 0 {
+        let admin = Arc::new(Caller::administrator());
+        let mount = SysSetattr::mount(VPath::root(), MountSpec::new("on-disk"));
+        kernel.send(&admin, mount).await.map_err(told("the first mount"))?;
+    }
+    Ok((Client::new(kernel, true), supervision))
+}
+
+fn told<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+/// Makes the driver: content by its hash, packed, on the simulated disk.
+#[derive(Debug)]
+struct OnDisk {
+    disk: SimDisk,
+    /// A folder is open once in each life.
+    opened: Mutex<Option<Packs>>,
+    late: Late,
+}
+
+impl OnDisk {
+    fn opened(&self, context: &DriverContext) -> Result<Packs, StoreError> {
+        let mut opened = self.opened.lock();
+        if let Some(packs) = &*opened {
+            return Ok(packs.clone());
+        }
+        let folder =
+            self.disk.folder().folder(BLOBS_FOLDER).map_err(|e| StoreError::io("opening blobs", e))?;
+        let packs = Packs::open_in(folder, context.pool.clone(), context.env.random(), BLOBS)?;
+        Ok(opened.insert(packs).clone())
+    }
+}
+
+impl DriverFactory for OnDisk {
+    fn name(&self) -> &str {
+        "on-disk"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        &[]
+    }
+
+    fn open(&self, _: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        let opened = self.opened(&context);
+        let late = self.late.clone();
+        Box::pin(async move {
+            let store = Cas::new(opened?);
+            let is_late = late.0.lock().is_some();
+            if is_late {
+                return Ok(Arc::new(LateBlobs { store, late }) as Arc<dyn ObjectStore>);
+            }
+            Ok(Arc::new(store) as Arc<dyn ObjectStore>)
+        })
+    }
+}
+
+/// A driver that says that a blob is durable, and writes it later.
+#[derive(Debug)]
+struct LateBlobs {
+    store: Cas<Packs>,
+    late: Late,
+}
+
+impl ObjectStore for LateBlobs {
+    fn addressing(&self) -> Addressing<'_> {
+        Addressing::Content(self)
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.store.probe()
+    }
+}
+
+impl ContentStore for LateBlobs {
+    fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
+        if let Some(held) = &mut *self.late.0.lock() {
+            held.push((id.clone(), data.to_vec()));
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        self.store.read(id, range)
+    }
+
+    fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
+        self.store.contains(id)
+    }
+
+    fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
+        self.store.length(id)
+    }
+
+    fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
+        self.store.delete(id)
+    }
+
+    fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
+        self.store.list(after, limit)
+    }
+}
