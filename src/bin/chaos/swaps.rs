@@ -94,10 +94,13 @@ fn cut_short(scene: &Scene, service: Option<Which>, error: &Error) {
         error.kind(),
         ErrorKind::Busy | ErrorKind::Crashed | ErrorKind::Down | ErrorKind::TimedOut | ErrorKind::Unavailable
     );
-    if !of_a_kill && !scene.is_dying() {
+    let why = error.to_string();
+    // A version that refuses what it is asked for, because it was told to fail just then, is told as such.
+    let of_a_fault = ["an injected", "was killed"].iter().any(|told| why.contains(told));
+    if !of_a_kill && !of_a_fault && !scene.is_dying() {
         scene.broken(format_args!("a swap was refused for no fault: {error}"));
     }
-    scene.tell(Record::CutShort { service, why: error.to_string() });
+    scene.tell(Record::CutShort { service, why });
 }
 
 /// Uses a version that breaks until it was swapped back. Those who use it otherwise may be at a pause, which waits for this.
