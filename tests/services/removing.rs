@@ -82,9 +82,9 @@ async fn the_registry_can_be_killed_at_any_moment_of_a_registration_and_of_a_rem
         }
         nx.kill("nexus/registry/services", Kill::Panic).await.unwrap();
     };
-    for round in 0..40_u32 {
+    for round in 0..12_u32 {
         let registering = nx.register::<Counter>("counter", counter::Config::default());
-        let (registered, ()) = tokio::join!(registering, kill_after(round * 5));
+        let (registered, ()) = tokio::join!(registering, kill_after(round * 16));
         let there = settled(&nx).await;
         match registered {
             Ok(_) => assert!(there, "round {round}: it was acknowledged"),
@@ -98,7 +98,7 @@ async fn the_registry_can_be_killed_at_any_moment_of_a_registration_and_of_a_rem
             };
             tokio::time::timeout(SOON, again).await.expect("it can be registered again");
         }
-        let (removed, ()) = tokio::join!(nx.unregister("counter"), kill_after(round * 5));
+        let (removed, ()) = tokio::join!(nx.unregister("counter"), kill_after(round * 16));
         let there = settled(&nx).await;
         match removed {
             Ok(_) => assert!(!there, "round {round}: it was acknowledged"),
