@@ -12,8 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::attach::fuzzing::{call, frames, greeting, reply};
 
-/// A target, by its name.
-pub type Target = (&'static str, fn(&mut Unstructured<'_>) -> arbitrary::Result<()>);
+pub use nexus_kernel::fuzzing::Target;
 
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[
@@ -98,27 +97,17 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
 
+    use nexus_kernel::fuzzing::{run, run_found};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn run((_, target): &Target, input: &[u8]) {
-        // Input that does not reach for a whole case is no case.
-        let _ = target(&mut Unstructured::new(input));
-    }
-
     #[test]
     fn what_broke_a_decoder_once_breaks_it_no_more() {
-        for target in TARGETS {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/found").join(target.0);
-            for file in fs::read_dir(folder).into_iter().flatten() {
-                run(target, &fs::read(file.unwrap().path()).unwrap());
-            }
-        }
+        run_found(TARGETS, &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/found"));
     }
 
     proptest! {

@@ -84,10 +84,9 @@ fn now<T>(mut future: StoreFuture<'_, T>) -> Result<T, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
 
-    use nexus_kernel::fuzzing::run;
+    use nexus_kernel::fuzzing::{run, run_found};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -95,12 +94,7 @@ mod tests {
 
     #[test]
     fn what_broke_a_decoder_once_breaks_it_no_more() {
-        for target in TARGETS {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/found").join(target.0);
-            for file in fs::read_dir(folder).into_iter().flatten() {
-                run(target, &fs::read(file.unwrap().path()).unwrap());
-            }
-        }
+        run_found(TARGETS, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/found"));
     }
 
     proptest! {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
 use arbitrary::Unstructured;
@@ -57,6 +58,16 @@ pub fn damage(u: &mut Unstructured<'_>, bytes: &mut Vec<u8>) -> arbitrary::Resul
 pub fn run((_, target): &Target, input: &[u8]) {
     // Input that does not reach for a whole case is no case.
     let _ = target(&mut Unstructured::new(input));
+}
+
+/// Hands each target what once broke it: the files of the folder in `found` that has its name. Gives how many there were.
+pub fn run_found(targets: &[Target], found: &Path) -> usize {
+    let files = |name: &str| std::fs::read_dir(found.join(name)).into_iter().flatten().flatten();
+    let tried = targets.iter().map(|target| {
+        let inputs = files(target.0).map(|file| std::fs::read(file.path()).expect("it can be read"));
+        inputs.inspect(|input| run(target, input)).count()
+    });
+    tried.sum()
 }
 
 fn row(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
@@ -143,7 +154,6 @@ fn chunked(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
 
     use proptest::collection::vec;
@@ -153,12 +163,7 @@ mod tests {
 
     #[test]
     fn what_broke_a_decoder_once_breaks_it_no_more() {
-        for target in TARGETS {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/found").join(target.0);
-            for file in fs::read_dir(folder).into_iter().flatten() {
-                run(target, &fs::read(file.unwrap().path()).unwrap());
-            }
-        }
+        run_found(TARGETS, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/found"));
     }
 
     proptest! {

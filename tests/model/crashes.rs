@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nexus::{Create, EntryType, Expect, Parents, VPath};
-use nexus_drivers::disk::sim::{Kept, Omission, SimDisk};
+use nexus_drivers::disk::sim::{Omission, Outcome, SimDisk};
 use parking_lot::Mutex;
 
 use crate::calls::{Call, Expected, Given, Place};
@@ -351,44 +351,6 @@ impl Base {
     }
 }
 
-/// What becomes of what was not flushed.
-#[derive(Debug, Clone, Copy)]
-enum Outcome {
-    /// Digit by digit, to the base of three: nothing is kept of the first thing, or all, or a part.
-    Digits(usize),
-    /// By chance.
-    Seed(u64),
-}
-
-impl Outcome {
-    /// All outcomes of so many things, or some when there are too many.
-    fn of(unsynced: usize) -> Vec<Self> {
-        let all = u32::try_from(unsynced).ok().and_then(|count| 3_usize.checked_pow(count));
-        match all.filter(|count| *count <= OUTCOMES_MAX) {
-            Some(count) => (0..count).map(Self::Digits).collect(),
-            None => SEEDS.map(Self::Seed).collect(),
-        }
-    }
-
-    fn crash(self, disk: &SimDisk) {
-        match self {
-            Self::Seed(seed) => disk.crash_by(seed),
-            Self::Digits(number) => {
-                let mut rest = number;
-                disk.crash(|_| {
-                    let digit = rest % 3;
-                    rest /= 3;
-                    match digit {
-                        0 => Kept::Nothing,
-                        1 => Kept::All,
-                        _ => Kept::Torn(number as u64 + 7),
-                    }
-                });
-            }
-        }
-    }
-}
-
 /// What was found in a campaign.
 #[derive(Default)]
 struct Found {
@@ -408,7 +370,7 @@ impl Found {
         self.wrong.extend(known.wrong.iter().map(|why| format!("{steps:?}: {why}")));
         self.points += known.points.len();
         for (number, point) in known.points.iter().enumerate() {
-            for outcome in Outcome::of(point.disk.unsynced()) {
+            for outcome in Outcome::of(point.disk.unsynced(), OUTCOMES_MAX, SEEDS) {
                 let disk = point.disk.copy();
                 outcome.crash(&disk);
                 self.states += 1;

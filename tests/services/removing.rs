@@ -34,7 +34,14 @@ async fn settled(nx: &Nexus) -> bool {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, looking).await.expect("it is there as a whole, or gone as a whole")
+    match tokio::time::timeout(SOON, looking).await {
+        Ok(answers) => answers,
+        Err(_) => {
+            let (listed, runs) = is_there(nx).await;
+            let status = nx.services();
+            panic!("it is neither there nor gone as a whole: listed {listed}, runs {runs}: {status:?}")
+        }
+    }
 }
 
 #[tokio::test]

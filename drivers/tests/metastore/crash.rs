@@ -14,7 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_drivers::disk::sim::{Fault, Kept, Omission, SimDisk};
+use nexus_drivers::disk::sim::{Fault, Omission, Outcome, SimDisk};
 use nexus_drivers::redb::RedbConfig;
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{Batch, Change, Entry, Metastore, RowKey, StoreError, Table, TreeId};
@@ -294,44 +294,6 @@ struct Found {
     wrong: Vec<String>,
 }
 
-/// What becomes of what was not flushed.
-#[derive(Debug, Clone, Copy)]
-enum Outcome {
-    /// Digit by digit, to the base of three: nothing is kept of the first thing, or all, or a part.
-    Digits(usize),
-    /// By chance.
-    Seed(u64),
-}
-
-impl Outcome {
-    /// All outcomes of so many things, or some when there are too many.
-    fn of(unsynced: usize) -> Vec<Self> {
-        let all = u32::try_from(unsynced).ok().and_then(|count| 3_usize.checked_pow(count));
-        match all.filter(|count| *count <= OUTCOMES_MAX) {
-            Some(count) => (0..count).map(Self::Digits).collect(),
-            None => SEEDS.map(Self::Seed).collect(),
-        }
-    }
-
-    fn crash(self, disk: &SimDisk) {
-        match self {
-            Self::Seed(seed) => disk.crash_by(seed),
-            Self::Digits(number) => {
-                let mut rest = number;
-                disk.crash(|_| {
-                    let digit = rest % 3;
-                    rest /= 3;
-                    match digit {
-                        0 => Kept::Nothing,
-                        1 => Kept::All,
-                        _ => Kept::Torn(number as u64 + 7),
-                    }
-                });
-            }
-        }
-    }
-}
-
 /// Runs the workload on `disk` until it fails; gives what was done.
 fn run(disk: &SimDisk, steps: &[Step]) -> History {
     let mut history = History::new();
@@ -362,7 +324,7 @@ fn crash_everywhere(base: &SimDisk, steps: &[Step], omission: Option<Omission>, 
         }
         disk.power_off_at(disk.counts().changes + point);
         let history = run(&disk, steps);
-        for (number, outcome) in Outcome::of(disk.unsynced()).into_iter().enumerate() {
+        for (number, outcome) in Outcome::of(disk.unsynced(), OUTCOMES_MAX, SEEDS).into_iter().enumerate() {
             let disk = disk.copy();
             outcome.crash(&disk);
             found.states += 1;

@@ -338,7 +338,7 @@ impl Run {
             };
             let list = list.map_err(|found| {
                 let id = ContentId::Blake3(hash);
-                Halt::Failed(format!("the chunk list {id} is damaged: {found}; nexus fsck tells whose it is"))
+                Halt::Failed(format!("the chunk list {id} is damaged: {found}; nothing is collected until the file that has it is written again or removed"))
             })?;
             for entry in (0..list.entries()).filter_map(|index| list.entry(index)) {
                 match list.level() {

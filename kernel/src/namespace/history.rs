@@ -327,29 +327,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::namespace::fixture::Base;
     use crate::namespace::rows::{dentry_key, inode_key};
 
     const TREE: TreeId = TreeId(3);
-
-    #[derive(Default, Clone)]
-    struct Base(BTreeMap<RowKey, Bytes>);
-
-    impl Reader for Base {
-        fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
-            Ok(self.0.get(key).cloned())
-        }
-
-        fn scan(
-            &self,
-            prefix: &RowKey,
-            after: Option<&RowKey>,
-            limit: usize,
-        ) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
-            let within = |key: &RowKey| key.table == prefix.table && key.bytes.starts_with(&prefix.bytes);
-            let rows = self.0.iter().filter(|(key, _)| within(key) && after.is_none_or(|after| *key > after));
-            Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
-        }
-    }
 
     impl Base {
         fn past(&mut self, key: &RowKey, lsn: u64, was: Was) {

@@ -247,31 +247,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::namespace::fixture::Base;
 
     const TREE: TreeId = TreeId(1);
-
-    #[derive(Default)]
-    struct Base(BTreeMap<RowKey, Bytes>);
-
-    impl Reader for Base {
-        fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
-            Ok(self.0.get(key).cloned())
-        }
-
-        fn scan(
-            &self,
-            prefix: &RowKey,
-            after: Option<&RowKey>,
-            limit: usize,
-        ) -> Result<Vec<(RowKey, Bytes)>, StoreError> {
-            let rows = self.0.iter().filter(|(key, _)| {
-                key.table == prefix.table
-                    && key.bytes.starts_with(&prefix.bytes)
-                    && after.is_none_or(|after| *key > after)
-            });
-            Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
-        }
-    }
 
     fn draft() -> Draft {
         Draft::new(TREE, ZoneId::root(), Timestamp(1))

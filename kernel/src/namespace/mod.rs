@@ -2,6 +2,8 @@
 
 mod cache;
 mod draft;
+#[cfg(test)]
+mod fixture;
 mod history;
 mod ledger;
 mod prune;

@@ -57,6 +57,16 @@ impl Located {
             None => Err(Error::new(op, &self.site.path, ErrorKind::NotFound)),
         }
     }
+
+    /// As [`existing`](Self::existing), of what has content.
+    pub(crate) fn existing_file(self, op: Op) -> Result<(Site, Node)> {
+        let (site, node) = self.existing(op)?;
+        match node.metadata.entry_type {
+            EntryType::Reg => Ok((site, node)),
+            EntryType::Dir | EntryType::Mount => Err(Error::new(op, &site.path, ErrorKind::IsADirectory)),
+            _ => Err(Error::new(op, &site.path, ErrorKind::NotSupported)),
+        }
+    }
 }
 
 /// What a path leads to before any link is followed.

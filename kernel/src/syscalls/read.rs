@@ -110,14 +110,7 @@ async fn read_at(
     located: &Located,
     call: &SysRead,
 ) -> Result<ReadData> {
-    let (site, node) = located.clone().existing(SysRead::OP)?;
-    match node.metadata.entry_type {
-        EntryType::Reg => {}
-        EntryType::Dir | EntryType::Mount => {
-            return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
-        }
-        _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
-    }
+    let (site, node) = located.clone().existing_file(SysRead::OP)?;
     let bytes = content::bytes_in(&call.extent, node.metadata.size);
     if bytes > content::CALL_MAX {
         let error = Error::new(SysRead::OP, &site.path, ErrorKind::TooLarge);

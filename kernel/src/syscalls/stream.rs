@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use nexus_messages::syscall::{ByteRange, Extent, Place, ReadData, SysRead, SysWrite, Written};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileMetadata, Result};
+use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Result};
 
 use super::admit::{Admissible, Admitted, admit, pass, resolve};
 use super::locate::{ATTEMPTS_MAX, Located};
@@ -130,14 +130,7 @@ async fn led_to(kernel: &Arc<Kernel>, caller: &Arc<Caller>, admitted: &Admitted<
 }
 
 async fn open_at(kernel: &Arc<Kernel>, located: &Located, range: ByteRange) -> Result<ContentReader> {
-    let (site, node) = located.clone().existing(SysRead::OP)?;
-    match node.metadata.entry_type {
-        EntryType::Reg => {}
-        EntryType::Dir | EntryType::Mount => {
-            return Err(Error::new(SysRead::OP, &site.path, ErrorKind::IsADirectory));
-        }
-        _ => return Err(Error::new(SysRead::OP, &site.path, ErrorKind::NotSupported)),
-    }
+    let (site, node) = located.clone().existing_file(SysRead::OP)?;
     let source = Source::open(kernel, SysRead::OP, &site, &node, range).await?;
     Ok(ContentReader { metadata: node.metadata, source, is_over: false })
 }
