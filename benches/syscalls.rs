@@ -6,6 +6,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod disk;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -85,15 +87,6 @@ fn warm(c: &mut Criterion) {
     runtime.block_on(nx.shutdown()).expect("it stops in order");
 }
 
-/// The type of the file system that `folder` is on, as Linux names it: in memory, fsync is free and the figures mean nothing.
-fn file_system(folder: &Path) -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
-    let folder = folder.canonicalize().ok()?;
-    let parts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let serving = parts.filter(|parts| parts.len() > 2 && folder.starts_with(parts[1]));
-    serving.max_by_key(|parts| parts[1].len()).map(|parts| parts[2].to_owned())
-}
-
 /// Appends and syncs `count` times 1 KiB, with nothing of ours in between.
 fn raw_fdatasync(folder: &Path, count: u64) -> Duration {
     let mut file = File::create(folder.join("raw")).expect("the folder can be written");
@@ -111,7 +104,7 @@ fn write(c: &mut Criterion) {
     let name = AtomicU64::new(0);
     let next = || path(&format!("/writes/{}", name.fetch_add(1, Ordering::Relaxed)));
     let content = Bytes::from(vec![7u8; KIB]);
-    println!("file system: {}", file_system(bench.folder.path()).as_deref().unwrap_or("unknown"));
+    println!("file system: {}", disk::file_system(bench.folder.path()).as_deref().unwrap_or("unknown"));
 
     let mut group = c.benchmark_group("durable write of 1 KiB");
     group.sample_size(20);

@@ -13,6 +13,8 @@
 
 mod baseline;
 mod child;
+#[path = "../disk/mod.rs"]
+mod disk;
 mod growth;
 mod large;
 mod report;
@@ -46,7 +48,7 @@ fn main() {
 
     let folder =
         tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the folder can be written");
-    println!("file system: {}", file_system(folder.path()).as_deref().unwrap_or("unknown"));
+    println!("file system: {}", disk::file_system(folder.path()).as_deref().unwrap_or("unknown"));
     for part in
         PARTS.iter().filter(|part| arguments.is_empty() || arguments.iter().any(|asked| asked == *part))
     {
@@ -61,15 +63,6 @@ fn main() {
         }
         std::fs::remove_dir_all(&folder).expect("the folder can be removed");
     }
-}
-
-/// The type of the file system that `folder` is on, as Linux names it: in memory, fsync is free and the figures mean nothing.
-fn file_system(folder: &Path) -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
-    let folder = folder.canonicalize().ok()?;
-    let parts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let serving = parts.filter(|parts| parts.len() > 2 && folder.starts_with(parts[1]));
-    serving.max_by_key(|parts| parts[1].len()).map(|parts| parts[2].to_owned())
 }
 
 /// A runtime as programs have it.
