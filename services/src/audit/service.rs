@@ -15,6 +15,7 @@ use nexus_kernel::service::{Completed, Declaration, Service, Setup, Syscalls};
 use nexus_messages::{Error, ErrorKind, Lsn, Op, Result, Timestamp, VPath, ZoneId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use super::files::{self, End};
 use super::spec::{AuditConfig, CaughtUp, Page, Query, Verified, Verify, declare};
@@ -393,6 +394,8 @@ async fn look_for(calls: &Syscalls, directory: &VPath, query: &Query) -> Result<
             break;
         }
         let text = files::read(calls, &folder, name).await?;
+        // All of it may be at hand: who never waits would hold the thread for as long as it takes, and be taken for wedged.
+        yield_now().await;
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record = line.splitn(2, |byte| *byte == b' ').nth(1);
             let record: Option<Record> = record.and_then(|text| serde_json::from_slice(text).ok());
@@ -443,6 +446,7 @@ async fn verify(calls: &Syscalls, directory: &VPath, what: &Verify, through: Lsn
     let mut known = Known { calls, zone: &what.zone, own, next: Lsn(0), records: Default::default() };
     for (number, name) in names.iter().enumerate() {
         let bytes = files::read(calls, &folder, name).await?;
+        yield_now().await;
         let checked = verify_segment(name, &bytes, link);
         let mut segment = match checked {
             Ok(segment) => segment,

@@ -19,10 +19,6 @@ const SEGMENT_BYTES: u64 = 4 * 1024;
 /// The longest wait before a restart: what is not logged meanwhile waits in the kernel's log, which is not endless.
 const RESTART_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// How long one step may hold it, or its thread, before another incarnation goes on: far shorter than the kernel's log takes to go round (it keeps
-/// 65,536 commits), so that what wedges it makes no gap.
-const HELD_MAX: Duration = Duration::from_secs(2);
-
 /// The settings of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -221,7 +217,6 @@ pub(super) fn declare(config: &AuditConfig) -> Declaration<Audit> {
         "its directory cannot be the root: nobody else could change anything"
     );
     let declared = Declaration::new()
-        .watchdog(HELD_MAX)
         .backoff(Backoff { max: RESTART_WAIT_MAX, ..Backoff::default() })
         .mailbox(state::REFUSALS_MAX)
         .exports::<CaughtUp>()
