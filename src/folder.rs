@@ -25,7 +25,7 @@ const FORMAT: u32 = 2;
 pub(crate) struct DataFolder {
     path: PathBuf,
     // Invariant: locked.
-    _lock: File,
+    lock: File,
 }
 
 impl DataFolder {
@@ -64,7 +64,7 @@ impl DataFolder {
             _ => lock.sync_all(),
         });
         told.map_err(|error| failed(LOCK, error))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -74,6 +74,15 @@ impl DataFolder {
     /// The file that the metastore is recognised by.
     pub(crate) fn metastore(&self) -> PathBuf {
         self.path.join(METASTORE)
+    }
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        // Said, and not left to the closing of the file: a process that is being started by another thread has a copy of the file until it runs.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(folder = %self.path.display(), %error, "the data folder is given up when its file is closed");
+        }
     }
 }
 
@@ -154,6 +163,16 @@ mod tests {
 
     fn check(text: &str, format: Option<u32>, process: Option<u32>, serves: Option<bool>) {
         assert_eq!(Told::parse(text), Told { format, process, serves }, "{text:?}");
+    }
+
+    #[test]
+    fn a_folder_that_is_given_up_is_free_although_a_copy_of_its_lock_file_is_open() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = DataFolder::take(place.path(), false).unwrap();
+        // What a process that is just being started has.
+        let _copy = folder.lock.try_clone().unwrap();
+        drop(folder);
+        DataFolder::take(place.path(), false).unwrap();
     }
 
     #[test]
