@@ -210,6 +210,8 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
     config.restarts_within = settings.restarts_within;
     config.watchdog = settings.watchdog;
     config.garbage = settings.garbage;
+    config.flush_within = settings.flush_within;
+    config.unflushed_max_bytes = settings.unflushed_max_bytes;
     config
 }
 

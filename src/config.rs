@@ -29,7 +29,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "profile",
     "data_folder",
     "metadata_cache_entries",
@@ -44,6 +44,8 @@ const KEYS: [&str; 18] = [
     "watchdog_ms",
     "garbage_interval_s",
     "garbage_grace_s",
+    "flush_within_ms",
+    "unflushed_max_bytes",
     "services_must_start",
     "root_driver",
     "root_options",
@@ -63,6 +65,10 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long one message may hold an actor of the kernel.
 const WATCHDOG: Duration = Duration::from_secs(5);
+
+/// How far the disk may be behind what is acknowledged, where that is allowed.
+const FLUSH_WITHIN: Duration = Duration::from_millis(50);
+const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 
 /// The settings of a kernel: what [`connect`](crate::connect) takes.
 ///
@@ -89,6 +95,8 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// | `watchdog_ms` | how long one message may hold an actor of the kernel, or its thread, before it is written off and another serves on |
 /// | `garbage_interval_s` | how many seconds after a collection of what nothing names any more the next one begins by itself; 0 for never |
 /// | `garbage_grace_s` | for how many seconds collections must have found content unreachable before it goes |
+/// | `flush_within_ms` | how long after a change that is acknowledged before it is on disk a flush is begun at the latest |
+/// | `unflushed_max_bytes` | with how many bytes of such changes in memory alone the next one waits for a flush; 0 to let none be put off |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
@@ -132,6 +140,8 @@ struct Layer {
     watchdog_ms: Option<u64>,
     garbage_interval_s: Option<u64>,
     garbage_grace_s: Option<u64>,
+    flush_within_ms: Option<u64>,
+    unflushed_max_bytes: Option<u64>,
     services_must_start: Option<bool>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
@@ -149,6 +159,8 @@ pub(crate) struct Settings {
     pub(crate) restarts_within: Duration,
     pub(crate) watchdog: Duration,
     pub(crate) garbage: GarbageConfig,
+    pub(crate) flush_within: Duration,
+    pub(crate) unflushed_max_bytes: u64,
     pub(crate) services_must_start: bool,
     pub(crate) root: MountSpec,
     /// How the socket in the data folder is served, if it is.
@@ -323,6 +335,15 @@ impl Config {
         self
     }
 
+    /// Of changes that are acknowledged before they are on disk, a flush is begun `within` this time after the first, in whole milliseconds; and with more
+    /// than `max_bytes` in memory alone the next one waits for it. See [`Consistency`](crate::Consistency).
+    #[must_use]
+    pub fn flush(mut self, within: Duration, max_bytes: u64) -> Self {
+        self.layer.flush_within_ms = Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+        self.layer.unflushed_max_bytes = Some(max_bytes);
+        self
+    }
+
     /// A boot at which a registered service cannot be started is refused: for who would rather have no kernel than one without its permission policy,
     /// whose hooks would be absent. Else such a service is listed with the cause, and everything else serves.
     #[must_use]
@@ -429,6 +450,8 @@ impl Config {
             restarts_within: said.restarts_within_s.map_or(RESTARTS_WITHIN, Duration::from_secs),
             watchdog: said.watchdog_ms.map_or(WATCHDOG, Duration::from_millis),
             garbage: garbage(said.garbage_interval_s, said.garbage_grace_s),
+            flush_within: said.flush_within_ms.map_or(FLUSH_WITHIN, Duration::from_millis),
+            unflushed_max_bytes: said.unflushed_max_bytes.unwrap_or(UNFLUSHED_MAX_BYTES),
             services_must_start: said.services_must_start.unwrap_or(false),
             root,
             serving,

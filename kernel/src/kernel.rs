@@ -27,7 +27,7 @@ use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::service::ServiceCatalogue;
-use crate::store::{Committer, Store, StoreStats, Upkeep};
+use crate::store::{Committer, PutOff, Store, StoreStats, Upkeep};
 use crate::sys;
 use crate::syscalls::{Serve, span};
 
@@ -67,6 +67,10 @@ pub struct KernelConfig {
     pub watchdog: Duration,
     /// How and when content goes that nothing names any more.
     pub garbage: GarbageConfig,
+    /// How long after a change that is acknowledged before it is on disk a flush is begun at the latest.
+    pub flush_within: Duration,
+    /// With how many bytes of such changes in memory alone the next one waits for a flush.
+    pub unflushed_max_bytes: u64,
 }
 
 impl Default for KernelConfig {
@@ -79,6 +83,8 @@ impl Default for KernelConfig {
             restarts_within: Duration::from_secs(30),
             watchdog: WATCHDOG,
             garbage: GarbageConfig::default(),
+            flush_within: Duration::from_millis(50),
+            unflushed_max_bytes: 8 << 20,
         }
     }
 }
@@ -143,7 +149,8 @@ impl Kernel {
         metastore: Arc<dyn Metastore>,
         catalogue: Arc<Catalogue>,
     ) -> std::result::Result<(Arc<Self>, SupSpec), StoreError> {
-        let store = Arc::new(Store::new(env.clone(), metastore)?);
+        let put_off = PutOff { within: config.flush_within, bytes_max: config.unflushed_max_bytes };
+        let store = Arc::new(Store::new(env.clone(), metastore, put_off)?);
         let restarts = |spec: SupSpec| spec.restarts(config.restarts_max, config.restarts_within);
         // A driver harms only its mount: however often its actor ends, its supervisor goes on, and waits longer from one restart to the next.
         let drivers = SupSpec::new("drivers", Strategy::OneForOne).restarts(u32::MAX, config.restarts_within);
@@ -383,7 +390,7 @@ impl Kernel {
         &self.pruning
     }
 
-    pub(crate) fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
     }
 

@@ -45,6 +45,7 @@ pub enum Op {
     Tx,
     Collect,
     Versions,
+    Receipt,
 }
 
 impl Op {
@@ -78,6 +79,7 @@ impl Op {
             Self::Tx => "tx",
             Self::Collect => "gc",
             Self::Versions => "versions",
+            Self::Receipt => "receipt",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

@@ -27,5 +27,5 @@ pub use ident::{Caller, FileId, LockId, Lsn, OpId, ZoneError, ZoneId};
 pub use message::Message;
 pub use metadata::{Attributes, EntryType, FileMetadata};
 pub use path::{IntoPath, NAME_MAX, PATH_MAX, PathError, VPath, hash_of};
-pub use receipt::{Durability, Receipt};
+pub use receipt::{Consistency, Durability, Receipt};
 pub use time::Timestamp;

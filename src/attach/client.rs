@@ -225,7 +225,13 @@ impl fmt::Debug for Remote {
 fn changes(call: &Syscall) -> bool {
     !matches!(
         call,
-        Syscall::Stat(_) | Syscall::Read(_) | Syscall::Readdir(_) | Syscall::Watch(_) | Syscall::Versions(_)
+        Syscall::Stat(_)
+            | Syscall::Read(_)
+            | Syscall::Readdir(_)
+            | Syscall::Watch(_)
+            | Syscall::Versions(_)
+            | Syscall::Sync(_)
+            | Syscall::Receipt(_)
     )
 }
 

@@ -489,6 +489,8 @@ async fn execute(
             Syscall::Copy(call) => answer(kernel, caller, call).await,
             Syscall::Tx(call) => answer(kernel, caller, call).await,
             Syscall::Versions(call) => answer(kernel, caller, call).await,
+            Syscall::Sync(call) => answer(kernel, caller, call).await,
+            Syscall::Receipt(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

@@ -1,8 +1,11 @@
 //! Content of files: read, write, append, edit, copy.
 
 use bytes::Bytes;
-use nexus_messages::syscall::{AsOf, Copied, SysCopy, SysRead, SysVersions, SysWrite, Version, Written};
-use nexus_messages::{IntoPath, Op, Result};
+use nexus_messages::syscall::{
+    AsOf, Copied, Kept, Synced, SysCopy, SysRead, SysReceipt, SysSync, SysVersions, SysWrite, Version,
+    Written,
+};
+use nexus_messages::{IntoPath, Op, Receipt, Result};
 
 use crate::handle::{Nexus, path};
 
@@ -103,6 +106,34 @@ impl Nexus {
     pub async fn restore(&self, at: impl IntoPath, as_of: AsOf) -> Result<Copied> {
         let at = path(Op::Copy, at)?;
         self.send(SysCopy::new(&at, &at).as_of(as_of)).await
+    }
+
+    /// Makes all durable that was acknowledged before in the zone of the mount that serves the path: on return it is on disk. May be repeated.
+    ///
+    /// # Errors
+    /// `ENOENT`; `EIO` with an unknown outcome when the disk fails, and the store is read only from then on.
+    pub async fn sync(&self, at: impl IntoPath) -> Result<Synced> {
+        self.send(SysSync::at(path(Op::Sync, at)?)).await
+    }
+
+    /// What became of what the receipt acknowledges, in the zone of this handle; also after a crash. May be repeated.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let nx = nexus::connect(folder.path()).await?;
+    /// use nexus::{Kept, SysWrite};
+    ///
+    /// let written = nx.send(SysWrite::at("/progress", "40 %").create().eventual()).await?;
+    /// nx.sync("/progress").await?;
+    /// assert_eq!(nx.receipt(written.receipt).await?, Kept::OnDisk);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// What the metastore says.
+    pub async fn receipt(&self, receipt: Receipt) -> Result<Kept> {
+        self.send(SysReceipt::of(receipt)).await
     }
 
     /// Copies the file `from` to `to`, also to another mount; a file at `to` is replaced. Onto itself: nothing happens. May be repeated.

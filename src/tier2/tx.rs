@@ -110,6 +110,12 @@ impl Tx {
         self.with(path(Op::Setattr, at).map(SysSetattr::at))
     }
 
+    /// Acknowledges all of it when it can be seen, before it is on disk.
+    pub fn eventual(mut self) -> Self {
+        self.call = self.call.map(SysTx::eventual);
+        self
+    }
+
     /// Adds an operation as the syscall that it is: attributes, offsets, whatever it can do.
     pub fn op(self, op: impl Into<TxOp>) -> Self {
         self.with(Ok(op))

@@ -57,9 +57,19 @@ pub const MOUNT_OPTIONS: &[DriverOption] = &[
         help: "how often a mount that nobody uses is asked whether its backend answers, 0 for never; 30000 when not given",
     },
     DriverOption {
+        key: "class",
+        required: false,
+        help: "what the mount is for: durable, when not given; cache for what can be had again, with changes on disk soon after they are acknowledged; scratch for what ends with the process",
+    },
+    DriverOption {
+        key: "consistency",
+        required: false,
+        help: "when a change is acknowledged unless the call says: strong for when it is on disk, as durable does, or eventual for when all can see it",
+    },
+    DriverOption {
         key: "history_count",
         required: false,
-        help: "how many states of an entry are kept once they are superseded, at most 1000, 0 for none; when not given 32, and none where content ends with the process",
+        help: "how many states of an entry are kept once they are superseded, at most 1000, 0 for none; when not given 32, and none but on durable mounts",
     },
     DriverOption {
         key: "history_age_s",

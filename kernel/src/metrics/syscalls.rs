@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::histogram::{Bucket, DURATIONS, Histogram};
 use super::shard::{Lines, SHARDS, shard};
 
-/// The syscalls, in the order of their numbers.
-pub(crate) const OPS: [Op; 13] = [
+/// The syscalls: first those with the lowest numbers, in their order.
+pub(crate) const OPS: [Op; 15] = [
     Op::Stat,
     Op::Setattr,
     Op::Rename,
@@ -28,6 +28,8 @@ pub(crate) const OPS: [Op; 13] = [
     Op::Watch,
     Op::Tx,
     Op::Versions,
+    Op::Sync,
+    Op::Receipt,
 ];
 
 const _: () = {
@@ -41,8 +43,10 @@ const _: () = {
 /// The place of a syscall among [`OPS`]: its number but for the last ones, which came later than operations that are no syscalls.
 const fn place_of(op: Op) -> usize {
     match op {
-        Op::Tx => OPS.len() - 2,
-        Op::Versions => OPS.len() - 1,
+        Op::Tx => OPS.len() - 4,
+        Op::Versions => OPS.len() - 3,
+        Op::Sync => OPS.len() - 2,
+        Op::Receipt => OPS.len() - 1,
         op => op as usize % OPS.len(),
     }
 }

@@ -10,7 +10,7 @@ use super::attach::{ROUTER_MAX, commit, open, remembered, start};
 use super::driver::Recover;
 use super::history;
 use super::mount::Mount;
-use super::options::MountOptions;
+use super::options::{Class, MountOptions};
 use crate::hal::{Change, Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key};
@@ -117,7 +117,8 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Erro
             continue;
         }
         let volatile = kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile());
-        let root = if volatile { begin_empty(&kernel, root, &row).await? } else { root };
+        let scratch = MountOptions::of(&row.spec).unwrap_or_default().class() == Class::Scratch;
+        let root = if volatile || scratch { begin_empty(&kernel, root, &row).await? } else { root };
         let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec);
         let mount = Arc::new(match by_path {
             Some(by_path) => mount.known(by_path),

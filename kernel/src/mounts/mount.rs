@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use nexus_actors::{Env, Lease, Ref, Retired, Slot, Snap, Superseded, Timer};
 use nexus_messages::syscall::MountSpec;
-use nexus_messages::{FileId, VPath, ZoneId};
+use nexus_messages::{Consistency, Durability, FileId, VPath, ZoneId};
 use parking_lot::Mutex;
 
 use super::driver::{Driver, Threads};
 use super::guarded::Guarded;
 use super::health::Health;
-use super::options::{HistoryPolicy, MountOptions, for_driver};
+use super::options::{Class, HistoryPolicy, MountOptions, for_driver};
 use super::placeholder::Placeholder;
 use crate::hal::{ObjectStore, StoreError, TreeId};
 use crate::router::{AsMount, MountId};
@@ -104,6 +104,22 @@ impl Mount {
     /// What is kept of what is superseded here, if anything is.
     pub(crate) fn history(&self) -> Option<HistoryPolicy> {
         self.options().history(self.outlives_its_actor())
+    }
+
+    /// Whether all that is here ends with the process.
+    pub(crate) fn forgets(&self) -> bool {
+        self.outlives_its_actor() || self.options().class() == Class::Scratch
+    }
+
+    /// What the acknowledgement of a change promises that asks for `wanted`.
+    pub(crate) fn durability(&self, wanted: Option<Consistency>) -> Durability {
+        if self.forgets() {
+            return Durability::Volatile;
+        }
+        match wanted.unwrap_or_else(|| self.options().consistency()) {
+            Consistency::Eventual => Durability::Eventual,
+            _ => Durability::Strong,
+        }
     }
 
     pub(super) fn changing(&self) -> &Arc<tokio::sync::Mutex<()>> {

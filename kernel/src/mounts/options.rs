@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nexus_messages::Consistency;
 use nexus_messages::syscall::MountSpec;
 
 use crate::hal::{StoreError, is_of_every_mount};
@@ -42,9 +43,23 @@ pub(crate) struct HistoryPolicy {
     pub(crate) age: Duration,
 }
 
+/// What a mount is for, and so what of it outlives what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// What is acknowledged is kept.
+    #[default]
+    Durable,
+    /// What can be had again from elsewhere: the disk may be behind, and no history is kept.
+    Cache,
+    /// Nothing outlives the process.
+    Scratch,
+}
+
 /// How the kernel treats the driver of one mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MountOptions {
+    class: Class,
+    consistency: Option<Consistency>,
     history_count: Option<u32>,
     history_age: Duration,
     deadline: Duration,
@@ -61,7 +76,16 @@ impl MountOptions {
         let probe_every = millis(spec, "probe_ms", 0)?.or(unsaid.probe_every);
         let count = number(spec, "history_count", u64::from(HISTORY_COUNT_MAX))?;
         let age = number(spec, "history_age_s", HISTORY_AGE_MAX_S)?;
+        let class = choice(spec, "class", &CLASSES)?.unwrap_or_default();
+        let consistency = choice(spec, "consistency", &CONSISTENCIES)?;
+        if class == Class::Scratch && consistency == Some(Consistency::Strong) {
+            return Err(StoreError::BadOption {
+                why: "consistency is \"strong\", and class \"scratch\" keeps nothing".into(),
+            });
+        }
         Ok(Self {
+            class,
+            consistency,
             history_count: count.and_then(|count| u32::try_from(count).ok()),
             history_age: age.map_or(HISTORY_AGE, Duration::from_secs),
             deadline: millis(spec, "deadline_ms", 1)?.unwrap_or(unsaid.deadline),
@@ -70,9 +94,23 @@ impl MountOptions {
         })
     }
 
+    /// What the mount is for.
+    pub(super) fn class(&self) -> Class {
+        self.class
+    }
+
+    /// When a change is acknowledged, unless the call says otherwise.
+    pub(super) fn consistency(&self) -> Consistency {
+        self.consistency.unwrap_or(match self.class {
+            Class::Durable => Consistency::Strong,
+            Class::Cache | Class::Scratch => Consistency::Eventual,
+        })
+    }
+
     /// What is kept of what is superseded, if anything is. `volatile` says that content ends with the process.
     pub(super) fn history(&self, volatile: bool) -> Option<HistoryPolicy> {
-        let count = self.history_count.unwrap_or(if volatile { 0 } else { HISTORY_COUNT });
+        let none = volatile || self.class != Class::Durable;
+        let count = self.history_count.unwrap_or(if none { 0 } else { HISTORY_COUNT });
         (count > 0).then_some(HistoryPolicy { count, age: self.history_age })
     }
 
@@ -92,6 +130,8 @@ pub(super) fn for_driver(spec: &MountSpec) -> MountSpec {
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
+            class: Class::default(),
+            consistency: None,
             history_count: None,
             history_age: HISTORY_AGE,
             deadline: DEADLINE,
@@ -99,6 +139,22 @@ impl Default for MountOptions {
             probe_every: Some(PROBE_EVERY),
         }
     }
+}
+
+/// The names of the classes.
+const CLASSES: [(&str, Class); 3] =
+    [("durable", Class::Durable), ("cache", Class::Cache), ("scratch", Class::Scratch)];
+
+const CONSISTENCIES: [(&str, Consistency); 2] =
+    [("strong", Consistency::Strong), ("eventual", Consistency::Eventual)];
+
+fn choice<T: Copy>(spec: &MountSpec, key: &str, choices: &[(&str, T)]) -> Result<Option<T>, StoreError> {
+    let Some(text) = spec.options.get(key) else { return Ok(None) };
+    if let Some((_, chosen)) = choices.iter().find(|(name, _)| name == text) {
+        return Ok(Some(*chosen));
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    Err(StoreError::BadOption { why: format!("{key} is {text:?}, and must be one of: {}", names.join(", ")) })
 }
 
 fn number(spec: &MountSpec, key: &str, max: u64) -> Result<Option<u64>, StoreError> {

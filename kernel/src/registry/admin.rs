@@ -137,7 +137,7 @@ impl Kernel {
     }
 
     /// The tree of `zone`; none before something was mounted there.
-    pub(super) fn tree_of(&self, zone: &ZoneId) -> std::result::Result<Option<TreeId>, StoreError> {
+    pub(crate) fn tree_of(&self, zone: &ZoneId) -> std::result::Result<Option<TreeId>, StoreError> {
         if zone.is_root() {
             return Ok(Some(TreeId::ROOT));
         }
@@ -145,7 +145,7 @@ impl Kernel {
         Ok(zones.into_iter().find(|(other, _)| other == zone).map(|(_, tree)| tree))
     }
 
-    /// Waits until more than `seen` batches were committed, at most for `limit`.
+    /// Waits until something became durable more than `seen` times, at most for `limit`.
     pub(crate) async fn committed(&self, seen: u64, limit: Duration) {
         self.store().committed(seen, limit).await;
     }

@@ -190,16 +190,16 @@ impl Syscalls {
         self.kernel()?.census(zone, state, visit).await
     }
 
-    /// Waits until something was committed after the batch number `seen` of [`batches`](Self::batches), at most for `limit`.
+    /// Waits until something became durable after [`progress`](Self::progress) was `seen`, at most for `limit`.
     pub async fn committed(&self, seen: u64, limit: Duration) {
         if let Ok(kernel) = self.kernel() {
             kernel.committed(seen, limit).await;
         }
     }
 
-    /// How many batches the committer has committed.
-    pub fn batches(&self) -> u64 {
-        self.kernel().map_or(0, |kernel| kernel.store_stats().batches)
+    /// How often the committer has made something durable. What is committed and not durable yet is in no log.
+    pub fn progress(&self) -> u64 {
+        self.kernel().map_or(0, |kernel| kernel.store().progress())
     }
 
     pub(crate) fn kernel(&self) -> Result<Arc<Kernel>> {

@@ -1,11 +1,15 @@
-//! One entry on its way to disk, and its answer on the way back.
+//! What the committer is asked for, on its way there, and its answer on the way back.
+
+use std::sync::Arc;
 
 use nexus_messages::Lsn;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::hal::{Entry, StoreError};
 
-/// Makes a commit visible: run after it is durable, before it is acknowledged, in the order of the commits.
+/// Makes a commit visible: run when it is durable, or visible in the rows if that is all that is waited for, before it is acknowledged, in the order of the
+/// commits.
 pub(crate) type Publication = Box<dyn FnOnce(Lsn) + Send>;
 
 /// Why an entry was not acknowledged.
@@ -20,49 +24,122 @@ pub(crate) enum CommitError {
     /// It may be on disk.
     #[error(transparent)]
     Unknown(StoreError),
-    /// The committer died while it held the entry: it may be on disk.
+    /// Whoever committed it died meanwhile: it may be on disk.
     #[error("the committer crashed during the commit")]
     Crashed,
     /// The committer did not come back in time; nothing was changed.
     #[error("the committer is down")]
     Down,
+    /// The committer is held up, and had not begun it; nothing was changed.
+    #[error("the metastore holds the committer up: not begun within {0:?}")]
+    NotBegun(std::time::Duration),
+    /// The metastore does not answer: it may be on disk, or come there yet.
+    #[error("the metastore has not answered within {0:?}")]
+    Hangs(std::time::Duration),
 }
 
 /// The answer: the place in the log, and whether this entry put it there (and not an earlier one with its operation id).
 pub(crate) type Answer = Result<(Lsn, bool), CommitError>;
 
-/// What comes back to who submitted.
-pub(crate) enum Back {
-    /// The answer.
-    Answer(Answer),
-    /// The entry was not begun: submit it again.
-    NotBegun(Box<(Entry, Publication)>),
+/// What the committer can be asked for.
+pub(crate) enum Work {
+    /// Commit an entry, and make it visible.
+    Commit {
+        entry: Entry,
+        publish: Publication,
+        /// Whether visible is enough.
+        put_off: bool,
+    },
+    /// Make all durable that is visible.
+    Sync,
 }
 
-/// One entry, with what makes it visible and who waits for it.
+impl Work {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Commit { entry, .. } => entry.bytes(),
+            Self::Sync => 0,
+        }
+    }
+}
+
+/// What comes back to who submitted.
+pub(crate) enum Back {
+    /// The answer; of a sync, no place of its own.
+    Answer(Answer),
+    /// It was not begun: submit it again.
+    NotBegun(Box<Work>),
+}
+
+/// Work that waits for the committer. Shared with whoever submitted it, who may take it back.
+#[derive(Clone)]
+pub(crate) struct Waiting(Arc<Mutex<Place>>);
+
+/// Where work is.
+enum Place {
+    /// On its way.
+    Queued(Box<Work>),
+    /// With whoever submitted it.
+    Back,
+    /// Begun: what becomes of it is unknown until it is told.
+    Begun,
+}
+
+impl Waiting {
+    /// Takes the work back. Whether it was not begun, and never will be.
+    pub(crate) fn take_back(&self) -> bool {
+        !matches!(std::mem::replace(&mut *self.0.lock(), Place::Back), Place::Begun)
+    }
+}
+
+/// Work on its way, with what makes it visible and who waits for it.
 pub(crate) struct Job {
-    // Invariant: some until the job is begun. A job that is dropped before goes back; one that is dropped after is unknown.
-    waiting: Option<Box<(Entry, Publication)>>,
+    // A job that is dropped before it is begun goes back; one that is dropped after is unknown.
+    waiting: Waiting,
     publish: Option<Publication>,
     back: Option<oneshot::Sender<Back>>,
 }
 
+/// What a job was that is begun.
+pub(crate) enum Begun {
+    /// An entry, and whether visible is enough.
+    Entry(Entry, bool),
+    Sync,
+    /// Who submitted it has taken it back.
+    Nothing,
+}
+
 impl Job {
-    pub(crate) fn new(work: Box<(Entry, Publication)>) -> (Self, oneshot::Receiver<Back>) {
+    pub(crate) fn new(work: Box<Work>) -> (Self, Waiting, oneshot::Receiver<Back>) {
         let (back, answer) = oneshot::channel();
-        (Self { waiting: Some(work), publish: None, back: Some(back) }, answer)
+        let waiting = Waiting(Arc::new(Mutex::new(Place::Queued(work))));
+        (Self { waiting: waiting.clone(), publish: None, back: Some(back) }, waiting, answer)
     }
 
     /// About how many bytes the entry takes; 0 once it is begun.
     pub(crate) fn bytes(&self) -> u64 {
-        self.waiting.as_ref().map_or(0, |work| work.0.bytes())
+        match &*self.waiting.0.lock() {
+            Place::Queued(work) => work.bytes(),
+            Place::Back | Place::Begun => 0,
+        }
     }
 
-    /// The entry, for the batch. From here on the outcome is unknown until [`finish`](Self::finish).
-    pub(crate) fn begin(&mut self) -> Option<Entry> {
-        let (entry, publish) = *self.waiting.take()?;
-        self.publish = Some(publish);
-        Some(entry)
+    /// What to do. From here on the outcome is unknown until [`finish`](Self::finish).
+    pub(crate) fn begin(&mut self) -> Begun {
+        let mut place = self.waiting.0.lock();
+        match std::mem::replace(&mut *place, Place::Begun) {
+            Place::Queued(work) => match *work {
+                Work::Commit { entry, publish, put_off } => {
+                    self.publish = Some(publish);
+                    Begun::Entry(entry, put_off)
+                }
+                Work::Sync => Begun::Sync,
+            },
+            elsewhere => {
+                *place = elsewhere;
+                Begun::Nothing
+            }
+        }
     }
 
     /// Publishes what was committed and answers.
@@ -83,8 +160,13 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(work) = self.waiting.take() {
-            self.send(Back::NotBegun(work));
+        let mut place = self.waiting.0.lock();
+        match std::mem::replace(&mut *place, Place::Back) {
+            Place::Queued(work) => {
+                drop(place);
+                self.send(Back::NotBegun(work));
+            }
+            elsewhere => *place = elsewhere,
         }
     }
 }

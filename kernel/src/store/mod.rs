@@ -1,11 +1,15 @@
 //! Feeds the metastore: one thread commits what many tasks submit.
 //!
-//! Owns:       the committer thread, which alone calls `Metastore::apply`; a batch is what arrived during the previous one.
+//! What is to be acknowledged before it is on disk is appended on its caller's own task, when nobody flushes just then; the committer takes the rest, and
+//! flushes within the time that is set.
+//!
+//! Owns:       the committer thread, which alone calls `Metastore::apply` and `sync`; a batch is what arrived during the previous one.
 //! Asks:       nobody.
 //! On restart: a new thread takes over. What the old one had not begun goes to the new one; what it had begun is told as unknown.
-//! Bounds:     `QUEUE_MAX` entries wait, `BATCH_MAX` go into one batch, of `BATCH_BYTES_MAX` bytes.
+//! Bounds:     `QUEUE_MAX` entries wait, `BATCH_MAX` go into one batch, of `BATCH_BYTES_MAX` bytes; `unflushed_max_bytes` are put off.
 
 mod job;
+mod observers;
 mod thread;
 mod upkeep;
 mod view;
@@ -16,12 +20,14 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Worker, WorkerBounds};
 
-pub(crate) use job::CommitError;
-use job::Job;
+use job::{Answer, Begun, Job, Work};
+pub(crate) use job::{CommitError, Publication};
 use thread::{ThreadEnded, employ};
 pub(crate) use upkeep::Upkeep;
-pub(crate) use view::Store;
 pub use view::StoreStats;
+pub(crate) use view::{PutOff, Store};
+
+use nexus_messages::Lsn;
 
 use crate::hal::{Batch, Entry, EntryOutcome, StoreError};
 
@@ -60,6 +66,7 @@ impl Behaviour for Committer {
         async move {
             let worker = worker?;
             store.open_to(generation, worker.clone());
+            store.env().spawn("store.flush", flush_in_time(store.clone(), generation, worker.clone()));
             Ok(Self { store, worker, generation })
         }
         .boxed_local()
@@ -67,12 +74,39 @@ impl Behaviour for Committer {
 
     fn terminate(&mut self, _: &ExitReason) -> LocalBoxFuture<'static, ()> {
         self.store.close_to(self.generation);
-        let worker = self.worker.clone();
+        let (store, worker) = (self.store.clone(), self.worker.clone());
         async move {
+            if store.has_unflushed() {
+                // Behind all that was taken.
+                let (job, _, _) = Job::new(Box::new(Work::Sync));
+                let _ = worker.submit(job).await;
+            }
             worker.close().await;
         }
         .boxed_local()
     }
+}
+
+/// Has flushed, in time, what was acknowledged before it was on disk; until the committer ends.
+async fn flush_in_time(store: Arc<Store>, generation: u64, worker: Arc<Worker<Job>>) {
+    let ended = std::pin::pin!(worker.ended().fuse());
+    let flushing = std::pin::pin!(
+        async {
+            loop {
+                store.wait_for_unflushed().await;
+                let (job, _, flushed) = Job::new(Box::new(Work::Sync));
+                // A worker that ends gives it back, and its successor begins with it.
+                let _ = worker.submit(job).await;
+                let _ = flushed.await;
+                if !store.is_open_to(generation) {
+                    return;
+                }
+            }
+        }
+        .fuse()
+    );
+    futures_util::future::select(ended, flushing).await;
+    store.flush_again();
 }
 
 impl Handle<ThreadEnded> for Committer {
@@ -88,54 +122,124 @@ impl Handle<ThreadEnded> for Committer {
     }
 }
 
+/// What is committed together, with who waits for what.
+#[derive(Default)]
+struct Round {
+    jobs: Vec<Job>,
+    entries: Vec<Entry>,
+    /// Who waits for all to be durable, and has no entry.
+    syncs: Vec<Job>,
+    bytes: u64,
+    /// Whether somebody waits for its entry to be durable.
+    flushes: bool,
+}
+
 /// Commits `jobs` as one batch, or as several when they are large. Runs on the committer's thread.
-fn commit(store: &Store, generation: u64, jobs: Vec<Job>) {
+fn commit(store: &Arc<Store>, generation: u64, jobs: Vec<Job>) {
     if !store.is_open_to(generation) {
         // A ghost: what it holds goes back to be submitted to its successor.
         return;
     }
     let mut waiting = jobs.into_iter().peekable();
     while waiting.peek().is_some() {
-        let (mut jobs, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut round = Round::default();
         while let Some(mut job) =
-            waiting.next_if(|next| jobs.is_empty() || bytes + next.bytes() <= BATCH_BYTES_MAX)
+            waiting.next_if(|next| round.bytes == 0 || round.bytes + next.bytes() <= BATCH_BYTES_MAX)
         {
-            bytes += job.bytes();
-            entries.extend(job.begin());
-            jobs.push(job);
+            round.bytes += job.bytes();
+            match job.begin() {
+                Begun::Entry(entry, put_off) => {
+                    round.flushes |= !put_off;
+                    round.entries.push(entry);
+                    round.jobs.push(job);
+                }
+                Begun::Sync => round.syncs.push(job),
+                Begun::Nothing => {}
+            }
         }
-        commit_batch(store, jobs, entries);
+        let Round { jobs, entries, syncs, flushes, .. } = round;
+        if !jobs.is_empty() {
+            let flushes = flushes || !syncs.is_empty() || !store.may_put_off();
+            commit_batch(store, jobs, entries, flushes);
+        }
+        if !syncs.is_empty() {
+            sync(store, syncs);
+        }
     }
     if store.metastore().wants_upkeep() {
         store.upkeep().ask(store.env().now());
     }
 }
 
-/// Commits the entries of `jobs` as one batch and answers each of them.
-fn commit_batch(store: &Store, jobs: Vec<Job>, entries: Vec<Entry>) {
+/// Commits the entries of `jobs` as one batch and answers each of them; on disk when `flushes` says so.
+fn commit_batch(store: &Arc<Store>, jobs: Vec<Job>, entries: Vec<Entry>, flushes: bool) {
     let batch = Batch { entries, next_file_id: store.next_file_id() };
+    // Held until all of it is published: who appends meanwhile would be published before what it follows.
+    let order = store.order().lock();
     let started = store.env().now();
-    match store.metastore().apply(&batch) {
+    let metastore = store.metastore();
+    let put_off = if flushes { Ok(None) } else { metastore.append(&batch) };
+    let (applied, flushed) = match put_off {
+        Ok(Some(applied)) => (Ok(applied), false),
+        Ok(None) => {
+            store.flush_begins();
+            (metastore.apply(&batch), true)
+        }
+        Err(error) => (Err(error), false),
+    };
+    match applied {
         Ok(applied) => {
             store.measure(batch.entries.len(), store.env().now() - started);
             debug_assert_eq!(applied.outcomes.len(), jobs.len());
             for (job, outcome) in jobs.into_iter().zip(applied.outcomes) {
-                job.finish(match outcome {
-                    EntryOutcome::Committed(lsn) => Ok((lsn, true)),
-                    EntryOutcome::Repeated(lsn) => Ok((lsn, false)),
-                    EntryOutcome::Refused { .. } => Err(CommitError::Refused),
-                });
+                job.finish(answer_of(&outcome));
+            }
+            drop(order);
+            if flushed {
+                store.flushed();
+            } else {
+                store.appended();
             }
         }
         Err(error) => {
             store.failed();
             tracing::error!(%error, entries = batch.entries.len(), "a batch was not committed");
             for job in jobs {
-                job.finish(Err(match &error {
-                    StoreError::Unknown { .. } => CommitError::Unknown(error.clone()),
-                    _ => CommitError::Failed(error.clone()),
-                }));
+                job.finish(Err(commit_error(&error)));
             }
         }
+    }
+}
+
+/// Makes all durable that is visible, and answers those who wait for it.
+fn sync(store: &Arc<Store>, syncs: Vec<Job>) {
+    store.flush_begins();
+    let synced = store.metastore().sync();
+    match &synced {
+        Ok(()) => store.flushed(),
+        Err(error) => {
+            store.failed();
+            tracing::error!(%error, "what was acknowledged before it was on disk could not be flushed");
+        }
+    }
+    for job in syncs {
+        let answer = synced.as_ref().map(|()| (Lsn::default(), false));
+        job.finish(answer.map_err(commit_error));
+    }
+}
+
+/// What an entry's outcome is for who submitted it.
+fn answer_of(outcome: &EntryOutcome) -> Answer {
+    match outcome {
+        EntryOutcome::Committed(lsn) => Ok((*lsn, true)),
+        EntryOutcome::Repeated(lsn) => Ok((*lsn, false)),
+        EntryOutcome::Refused { .. } => Err(CommitError::Refused),
+    }
+}
+
+fn commit_error(error: &StoreError) -> CommitError {
+    match error {
+        StoreError::Unknown { .. } => CommitError::Unknown(error.clone()),
+        _ => CommitError::Failed(error.clone()),
     }
 }

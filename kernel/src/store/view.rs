@@ -1,7 +1,8 @@
 //! What everybody else sees of the committer: where to submit, and the rows as they are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nexus_actors::{Env, Worker};
@@ -9,22 +10,50 @@ use nexus_messages::{FileId, Lsn};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::job::{Answer, Back, CommitError, Job, Publication};
+use super::job::{Answer, Back, CommitError, Job, Publication, Work};
+use super::observers::{Tell, Untold};
 use super::upkeep::UpkeepLine;
-use crate::hal::{Entry, Metastore, StoreError, TreeId};
+use super::{answer_of, commit_error};
+use crate::caught::catch;
+use crate::hal::{Batch, Entry, Metastore, StoreError, TreeId};
 use crate::metrics::{DURATIONS, Histogram, Measured};
-use crate::namespace::Rows;
+use crate::namespace::{Rows, zones};
 
 /// How long an entry waits for a committer that is being restarted.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How long an entry waits for the metastore. A disk that takes longer is taken for one that does not answer.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// The ranges of a batch's entries that are counted apart.
 const SIZES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024];
+
+/// How far the disk may be behind what was acknowledged, where that is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PutOff {
+    /// How long after a change a flush is begun at the latest.
+    pub(crate) within: Duration,
+    /// With how many bytes in memory alone a change waits for a flush.
+    pub(crate) bytes_max: u64,
+}
 
 /// The metastore, and the way to change it.
 pub(crate) struct Store {
     env: Env,
     metastore: Arc<dyn Metastore>,
+    /// The last place in each log when the store was opened.
+    begun_at: BTreeMap<TreeId, Lsn>,
+    put_off: PutOff,
+    /// Held while entries are committed and made visible, so that they become visible in the order of the log. Never over a flush that others
+    /// need not wait for, and never over an await.
+    order: Mutex<()>,
+    /// Something was appended since the last flush began.
+    unflushed: AtomicBool,
+    /// Told when that becomes so.
+    put_off_first: Notify,
+    untold: Mutex<Untold>,
+    /// How often something became durable.
+    progress: AtomicU64,
     // Invariant: the generation never goes down. Its holder alone may apply.
     line: Mutex<Line>,
     opened: Notify,
@@ -59,11 +88,23 @@ pub struct StoreStats {
 }
 
 impl Store {
-    pub(crate) fn new(env: Env, metastore: Arc<dyn Metastore>) -> Result<Self, StoreError> {
+    pub(crate) fn new(env: Env, metastore: Arc<dyn Metastore>, put_off: PutOff) -> Result<Self, StoreError> {
         let next_file_id = AtomicU64::new(metastore.next_file_id()?);
+        let rows = Rows { reader: metastore.reader()?, tree: TreeId::ROOT };
+        let trees = zones(&rows)?.into_iter().map(|(_, tree)| tree).chain([TreeId::ROOT]);
+        let begun_at = trees.map(|tree| Ok((tree, metastore.last_lsn(tree)?)));
+        let begun_at = begun_at.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        drop(rows);
         Ok(Self {
             env,
             metastore,
+            begun_at,
+            put_off,
+            order: Mutex::new(()),
+            unflushed: AtomicBool::new(false),
+            put_off_first: Notify::new(),
+            untold: Mutex::default(),
+            progress: AtomicU64::new(0),
             line: Mutex::default(),
             opened: Notify::new(),
             committed: Notify::new(),
@@ -135,7 +176,6 @@ impl Store {
     pub(super) fn measure(&self, entries: usize, took: Duration) {
         self.sizes.add(entries as u64);
         self.applied.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        self.committed.notify_waiters();
     }
 
     /// A batch was not committed, or it is not known.
@@ -153,14 +193,19 @@ impl Store {
         (self.sizes.measured(), self.applied.measured())
     }
 
-    /// Waits until more than `seen` batches were committed, at most for `limit`. Dropping the future is harmless.
+    /// How often something became durable so far.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Acquire)
+    }
+
+    /// Waits until something became durable more than `seen` times, at most for `limit`. Dropping the future is harmless.
     pub(crate) async fn committed(&self, seen: u64, limit: Duration) {
         let committed = async {
             loop {
                 // Registered before the look, so that a batch in between is not missed.
                 let mut told = std::pin::pin!(self.committed.notified());
                 told.as_mut().enable();
-                if self.stats().batches > seen {
+                if self.progress() > seen {
                     return;
                 }
                 told.await;
@@ -178,21 +223,181 @@ impl Store {
     /// Makes `entry` durable, publishes it, and gives its place in the log. What a dying committer had not begun is submitted to its
     /// successor.
     pub(crate) async fn commit(&self, entry: Entry, publish: Publication) -> Answer {
-        let mut work = Box::new((entry, publish));
+        self.submit(Box::new(Work::Commit { entry, publish, put_off: false })).await
+    }
+
+    /// As [`commit`](Self::commit), but it is only sure to be visible on return, and durable within the time that is set: [`PutOff`].
+    pub(crate) async fn commit_soon(self: &Arc<Self>, entry: Entry, publish: Publication) -> Answer {
+        match self.append(entry, publish) {
+            Ok(answer) => answer,
+            Err((entry, publish)) => {
+                Box::pin(self.submit(Box::new(Work::Commit { entry, publish, put_off: true }))).await
+            }
+        }
+    }
+
+    /// Appends the entry here and now. Gives it back when it would have to wait for somebody.
+    #[expect(clippy::result_large_err, reason = "what comes back is what was given")]
+    fn append(self: &Arc<Self>, entry: Entry, publish: Publication) -> Result<Answer, (Entry, Publication)> {
+        if !self.may_put_off() {
+            return Err((entry, publish));
+        }
+        let Some(order) = self.order.try_lock() else { return Err((entry, publish)) };
+        // Under the order's lock: who ends the line flushes after it.
+        if self.line.lock().worker.is_none() {
+            return Err((entry, publish));
+        }
+        let mut batch = Batch { entries: vec![entry], next_file_id: self.next_file_id() };
+        let started = self.env.now();
+        let applied = match catch(|| self.metastore.append(&batch)) {
+            Ok(Ok(Some(applied))) => applied,
+            Ok(Ok(None)) => match batch.entries.pop() {
+                Some(entry) => return Err((entry, publish)),
+                None => unreachable!("it was put there"),
+            },
+            Ok(Err(error)) => {
+                self.failed();
+                return Ok(Err(commit_error(&error)));
+            }
+            Err(panicked) => {
+                self.failed();
+                tracing::error!(%panicked, "an entry was not appended");
+                return Ok(Err(CommitError::Crashed));
+            }
+        };
+        self.measure(1, self.env.now() - started);
+        let answer = applied.outcomes.first().map_or(Err(CommitError::Crashed), answer_of);
+        if let Ok((lsn, true)) = answer {
+            publish(lsn);
+        }
+        drop(order);
+        self.appended();
+        Ok(answer)
+    }
+
+    /// Makes all durable that is visible when it is called.
+    pub(crate) async fn sync(&self) -> Result<(), CommitError> {
+        self.submit(Box::new(Work::Sync)).await.map(drop)
+    }
+
+    /// Waits until all up to `lsn` in the log of `tree` is durable, if it is not.
+    pub(crate) async fn make_durable(&self, tree: TreeId, lsn: Lsn) -> Result<(), CommitError> {
+        if self.metastore.durable_lsn(tree).map_err(|error| commit_error(&error))? >= lsn {
+            return Ok(());
+        }
+        Box::pin(self.sync()).await
+    }
+
+    async fn submit(&self, mut work: Box<Work>) -> Answer {
         loop {
             let waited = self.env.timeout(RESTART_WAIT_MAX, self.worker()).await;
             let Ok(Some((generation, worker))) = waited else { return Err(CommitError::Down) };
-            let (job, back) = Job::new(work);
-            // A worker that is closed drops the job, which then comes back by itself.
-            let _ = worker.submit(job).await;
-            match back.await {
-                Ok(Back::Answer(answer)) => return answer,
-                Ok(Back::NotBegun(again)) => work = again,
-                Err(_) => return Err(CommitError::Crashed),
+            let (job, waiting, back) = Job::new(work);
+            let answered = self.env.timeout(ANSWER_WAIT_MAX, async {
+                // A worker that is closed drops the job, which then comes back by itself.
+                let _ = worker.submit(job).await;
+                back.await
+            });
+            match answered.await {
+                Ok(Ok(Back::Answer(answer))) => return answer,
+                Ok(Ok(Back::NotBegun(again))) => work = again,
+                Ok(Err(_)) => return Err(CommitError::Crashed),
+                Err(_) if waiting.take_back() => return Err(CommitError::NotBegun(ANSWER_WAIT_MAX)),
+                Err(_) => return Err(CommitError::Hangs(ANSWER_WAIT_MAX)),
             }
             // It sent work back, so it has ended: the next one is to be waited for.
             self.close_to(generation);
         }
+    }
+
+    pub(super) fn order(&self) -> &Mutex<()> {
+        &self.order
+    }
+
+    /// Whether more may be acknowledged before it is on disk.
+    pub(super) fn may_put_off(&self) -> bool {
+        self.metastore.unsynced_bytes() < self.put_off.bytes_max
+    }
+
+    /// Something was appended, and is to be flushed in time.
+    pub(super) fn appended(&self) {
+        // Sequentially consistent, as the other side: of an append and a flush that begins, one sees the other.
+        if !self.unflushed.swap(true, Ordering::SeqCst) {
+            self.put_off_first.notify_one();
+        }
+    }
+
+    /// Waits until something is to be flushed, and then as long as that may be put off.
+    pub(super) async fn wait_for_unflushed(&self) {
+        while !self.unflushed.load(Ordering::SeqCst) {
+            self.put_off_first.notified().await;
+        }
+        self.env.sleep(self.put_off.within).await;
+    }
+
+    /// Who waited for it is gone: the next one is to look.
+    pub(super) fn flush_again(&self) {
+        self.put_off_first.notify_one();
+    }
+
+    /// Whether something may be in memory alone.
+    pub(super) fn has_unflushed(&self) -> bool {
+        // Who appends just now is waited for; who comes later finds the line closed.
+        drop(self.order.lock());
+        self.unflushed.load(Ordering::SeqCst)
+    }
+
+    /// A flush begins: what is appended from here on needs another.
+    pub(super) fn flush_begins(&self) {
+        self.unflushed.store(false, Ordering::SeqCst);
+    }
+
+    /// All that was visible when the flush began is durable.
+    pub(super) fn flushed(self: &Arc<Self>) {
+        self.progress.fetch_add(1, Ordering::AcqRel);
+        self.committed.notify_waiters();
+        self.tell_durable();
+    }
+
+    /// Whether observers may be told of the commit at `lsn` at once: it is durable, and they wait for nothing before it.
+    pub(crate) fn may_tell(&self, tree: TreeId, lsn: Lsn) -> bool {
+        let untold = self.untold.lock();
+        untold.is_empty() && !untold.telling && self.is_durable(tree, lsn)
+    }
+
+    /// Has observers told of the commit at `lsn` when it is durable, and they were told of those before it that waited, too.
+    pub(crate) fn tell_when_durable(self: &Arc<Self>, tree: TreeId, lsn: Lsn, tell: Tell) {
+        self.untold.lock().add(tree, lsn, tell);
+        self.tell_durable();
+    }
+
+    fn is_durable(&self, tree: TreeId, lsn: Lsn) -> bool {
+        self.metastore.durable_lsn(tree).is_ok_and(|durable| durable >= lsn)
+    }
+
+    /// Has told what is durable and was not told yet, on a task of its own.
+    fn tell_durable(self: &Arc<Self>) {
+        let durable = |tree| self.metastore.durable_lsn(tree).unwrap_or_default();
+        let mut untold = self.untold.lock();
+        if untold.telling {
+            return;
+        }
+        let Some(mut tell) = untold.next(durable) else { return };
+        untold.telling = true;
+        drop(untold);
+        let store = self.clone();
+        self.env.spawn("store.tell", async move {
+            let _telling = Telling(store.clone());
+            loop {
+                tell().await;
+                let durable = |tree| store.metastore.durable_lsn(tree).unwrap_or_default();
+                let mut untold = store.untold.lock();
+                match untold.next(durable) {
+                    Some(next) => tell = next,
+                    None => return,
+                }
+            }
+        });
     }
 
     /// The worker to submit to; waits while there is none, and gives none when there will be none.
@@ -212,8 +417,24 @@ impl Store {
         }
     }
 
+    /// The last place in the log of `tree` when the store was opened.
+    pub(crate) fn begun_at(&self, tree: TreeId) -> Lsn {
+        self.begun_at.get(&tree).copied().unwrap_or_default()
+    }
+
     /// The last committed place in the log of `tree`.
     pub(crate) fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
         self.metastore.last_lsn(tree)
+    }
+}
+
+/// Somebody tells observers. When that ends, by a panic of theirs too, the next one may.
+struct Telling(Arc<Store>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.untold.lock().telling = false;
+        // What became durable in between.
+        self.0.tell_durable();
     }
 }

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nexus_messages::syscall::{SetattrDone, SysSetattr, SysUnlink, SysWrite, Unlinked};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Lsn, Receipt, Result, VPath};
+use nexus_messages::{Caller, Durability, EntryType, Error, ErrorKind, Lsn, Receipt, Result, VPath};
 use serde::Serialize;
 
 pub use crate::metrics::{Bucket, SyscallEntry};
@@ -146,7 +146,7 @@ impl Change<'_> {
             .store()
             .last_lsn(TreeId::ROOT)
             .map_err(|error| store_error(self.intent.op, self.path, &error))?;
-        Ok(self.intent.receipt(lsn))
+        Ok(Receipt::unchanged(self.intent.op_id, lsn, Durability::Strong))
     }
 }
 

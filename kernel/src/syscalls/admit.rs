@@ -4,15 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt;
 use nexus_messages::syscall::{Syscall, SyscallMessage};
 use nexus_messages::{
-    Caller, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved, Result, VPath,
+    Caller, Durability, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved,
+    Result, VPath,
 };
 
 use super::locate::{Located, beyond_a_file, locate, route};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
+use crate::mounts::Mount;
 use crate::sys;
 use crate::volume::{Scales, Site};
 
@@ -318,9 +321,15 @@ impl<S> Admitted<S> {
         self.hooked.after(result).await;
     }
 
-    /// Tells the observers of `event`: those that the call met from its beginning.
-    pub(crate) async fn observe(&self, kernel: &Kernel, event: &Event) {
-        self.hooked.observe(kernel, event).await;
+    /// As [`Hooked::observe`].
+    pub(crate) async fn observe(
+        &self,
+        kernel: &Arc<Kernel>,
+        mount: &Mount,
+        durability: Durability,
+        events: Vec<Event>,
+    ) {
+        self.hooked.observe(kernel, mount, durability, events).await;
     }
 
     /// Apart, for a call that goes another way.
@@ -371,11 +380,32 @@ impl Hooked {
         seen.passage.weighs(&seen.shown).then(|| seen.clone() as Arc<dyn Scales>)
     }
 
-    /// Tells the observers of `event`: those that the call met from its beginning.
-    pub(super) async fn observe(&self, kernel: &Kernel, event: &Event) {
-        match &self.0 {
-            Some(seen) => seen.passage.observe(event),
-            None => kernel.dispatch().tell(event).await,
+    /// Tells the observers of the `events` of one commit on `mount`: those that the call met from its beginning; or, when the commit is on disk later
+    /// only, those that are there then.
+    pub(super) async fn observe(
+        &self,
+        kernel: &Arc<Kernel>,
+        mount: &Mount,
+        durability: Durability,
+        events: Vec<Event>,
+    ) {
+        let Some(lsn) = events.first().map(|event| event.lsn) else { return };
+        // What ends with the process waits for no disk.
+        if durability != Durability::Volatile && !kernel.store().may_tell(mount.tree, lsn) {
+            let telling = kernel.clone();
+            let tell = async move {
+                for event in &events {
+                    telling.dispatch().tell(event).await;
+                }
+            };
+            kernel.store().tell_when_durable(mount.tree, lsn, Box::new(|| tell.boxed()));
+            return;
+        }
+        for event in &events {
+            match &self.0 {
+                Some(seen) => seen.passage.observe(event),
+                None => kernel.dispatch().tell(event).await,
+            }
         }
     }
 

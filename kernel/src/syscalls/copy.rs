@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Copied, SysCopy};
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
+use nexus_messages::{
+    Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath,
+};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, two_paths};
@@ -41,6 +43,10 @@ impl Mutation for SysCopy {
         self.op_id
     }
 
+    fn consistency(&self) -> Option<Consistency> {
+        self.consistency
+    }
+
     fn scope(&self, _: &Admitted<Self>) -> Scope {
         Scope::Entry
     }
@@ -64,9 +70,8 @@ impl Mutation for SysCopy {
         let from = &from;
         must_be_regular(intent, &from.path, &source, "source")?;
         if from.path == to.path && admitted.call.as_of.is_none() {
-            let lsn = kernel.store().last_lsn(to.mount.tree);
-            let lsn = lsn.map_err(|error| store_error(intent.op, &to.path, &error))?;
-            return Ok(Copied::new(false, source.metadata, intent.receipt(lsn)));
+            let receipt = intent.unchanged(kernel.store(), &to.mount, &to.path).await?;
+            return Ok(Copied::new(false, source.metadata, receipt));
         }
         // Where nothing may be replaced, whatever is there is in the way.
         if let Some(target) = second.node.as_ref().filter(|_| admitted.call.replace) {

@@ -21,6 +21,7 @@ mod setattr;
 pub(crate) mod span;
 mod stat;
 mod stream;
+mod sync;
 mod tx;
 mod unlink;
 mod versions;

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_messages::{Caller, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp};
+use nexus_messages::{
+    Caller, Consistency, Durability, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp,
+};
 
 use super::admit::{Admissible, Admitted, Which, admit_streamed, allow, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
@@ -14,7 +16,7 @@ use crate::locks::{LockOwner, Mode, Scope};
 use crate::owned::{Owned, Ownership};
 use crate::registry::is_service_path;
 use crate::sys;
-use crate::volume::{Intent, Site, Staged, Stop, Volume, store_error};
+use crate::volume::{Intent, Site, Staged, Stop, Volume, commit_error, store_error};
 
 /// How long a call waits for the locks of its paths.
 pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -23,6 +25,9 @@ pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) trait Mutation: Admissible + Sync {
     /// The client's operation id.
     fn op_id(&self) -> Option<OpId>;
+
+    /// When it is to be acknowledged, if the caller says so.
+    fn consistency(&self) -> Option<Consistency>;
 
     /// Whether all below the paths is locked with them.
     fn scope(&self, admitted: &Admitted<Self>) -> Scope;
@@ -64,6 +69,7 @@ pub(super) fn intent<M: Mutation>(kernel: &Kernel, caller: &Arc<Caller>, call: &
         op: M::OP,
         op_id: client.unwrap_or_else(|| kernel.new_op_id()),
         repeatable: client.is_some(),
+        consistency: call.consistency(),
         at: Timestamp(kernel.env().wall()),
         scales: None,
         staged: None,
@@ -141,7 +147,8 @@ async fn execute<M: Mutation>(
         && kernel.dispatch().summary().has_any_observers()
         && let Some(event) = M::event(&intent, &admitted, done)
     {
-        admitted.observe(&kernel, &event).await;
+        let changed = changed.site.mount.clone();
+        admitted.observe(&kernel, &changed, intent.durability(&changed), vec![event]).await;
     }
     done
 }
@@ -171,7 +178,7 @@ async fn attempt<M: Mutation>(
         ownership.take();
         // Under the lock, so that of two changes of one path the later one has the later time.
         intent.at = Timestamp(kernel.env().wall());
-        if let Some(done) = repeat(kernel, intent, admitted) {
+        if let Some(done) = repeat(kernel, intent, admitted).await {
             return done.map(Done::Before);
         }
         let stopped = if are_served(kernel, intent, admitted) {
@@ -211,25 +218,49 @@ async fn attempt<M: Mutation>(
 }
 
 /// The answer to a call that was executed before: by its client's operation id, while the log has a record of it.
-fn repeat<M: Mutation>(kernel: &Kernel, intent: &Intent, admitted: &Admitted<M>) -> Option<Result<M::Done>> {
-    let path = &admitted.first.site.path;
-    let found = if intent.repeatable { kernel.store().metastore().outcome(intent.op_id) } else { Ok(None) };
-    match found {
-        Ok(None) => None,
-        Ok(Some((_, lsn))) => {
-            let done = admitted.call.repeated(&admitted.first, admitted.second.as_ref(), intent.receipt(lsn));
-            Some(done.ok_or_else(|| {
-                let error = Error::new(intent.op, path, ErrorKind::NotFound);
-                error.because(format!("it was executed before, at {lsn}, and what it made is gone since"))
-            }))
-        }
-        Err(error) => Some(Err(store_error(intent.op, path, &error))),
-    }
+async fn repeat<M: Mutation>(
+    kernel: &Kernel,
+    intent: &Intent,
+    admitted: &Admitted<M>,
+) -> Option<Result<M::Done>> {
+    let changed = admitted.second.as_ref().unwrap_or(&admitted.first);
+    let receipt = match before(kernel, intent, &changed.site).await {
+        Ok(found) => found?,
+        Err(error) => return Some(Err(error)),
+    };
+    let done = admitted.call.repeated(&admitted.first, admitted.second.as_ref(), receipt);
+    Some(done.ok_or_else(|| {
+        let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::NotFound);
+        error.because(format!("it was executed before, at {}, and what it made is gone since", receipt.lsn))
+    }))
 }
 
+/// The receipt of what was executed before at `site`, by its client's operation id, while the log has a record of it: as durable as is asked for now.
+pub(super) async fn before(kernel: &Kernel, intent: &Intent, site: &Site) -> Result<Option<Receipt>> {
+    if !intent.repeatable {
+        return Ok(None);
+    }
+    let failed = |error: StoreError| store_error(intent.op, &site.path, &error);
+    let store = kernel.store();
+    let Some((tree, lsn)) = store.metastore().outcome(intent.op_id).map_err(failed)? else { return Ok(None) };
+    let receipt = intent.receipt(&site.mount, lsn);
+    if receipt.durability == Durability::Strong
+        && let Err(error) = store.make_durable(tree, lsn).await
+    {
+        let error = commit_error(intent.op, &site.path, &error).failed();
+        return Err(error.unwrap_or_else(|| Error::new(intent.op, &site.path, ErrorKind::Busy)));
+    }
+    Ok(Some(receipt))
+}
+
+/// Refuses what `site` does not take: any change of what can only be read, and a promise that nothing there can keep.
 pub(super) fn writable(intent: &Intent, site: &Site) -> Result<()> {
     if site.mount.is_read_only() {
         return Err(Error::new(intent.op, &site.path, ErrorKind::ReadOnly));
+    }
+    if intent.consistency == Some(Consistency::Strong) && site.mount.forgets() {
+        let error = Error::new(intent.op, &site.path, ErrorKind::NotSupported);
+        return Err(error.because(format!("nothing on the mount {} outlives the process", site.mount.point)));
     }
     Ok(())
 }

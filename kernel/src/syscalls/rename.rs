@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Renamed, SysRename};
-use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
+use nexus_messages::{Caller, Consistency, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, two_paths};
@@ -33,6 +33,10 @@ impl Admissible for SysRename {
 impl Mutation for SysRename {
     fn op_id(&self) -> Option<OpId> {
         self.op_id
+    }
+
+    fn consistency(&self) -> Option<Consistency> {
+        self.consistency
     }
 
     fn scope(&self, admitted: &Admitted<Self>) -> Scope {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{SetattrDone, SysSetattr};
 use nexus_messages::{
-    Attributes, Caller, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId, PATH_MAX, Receipt,
-    Result, VPath,
+    Attributes, Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId,
+    PATH_MAX, Receipt, Result, VPath,
 };
 
 use super::Serve;
@@ -89,6 +89,10 @@ impl Admissible for SysSetattr {
 impl Mutation for SysSetattr {
     fn op_id(&self) -> Option<OpId> {
         self.op_id
+    }
+
+    fn consistency(&self) -> Option<Consistency> {
+        self.consistency
     }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone, TxOp};
 use nexus_messages::{
-    Caller, Durability, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt, Result, Timestamp,
-    VPath,
+    Caller, Consistency, Durability, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt, Result,
+    Timestamp, VPath,
 };
 
 use super::Serve;
@@ -17,13 +17,14 @@ use super::admit::{
     Admissible, Admitted, Hooked, When, Which, intercept, pass_when, refused, resolve_by, wants_of,
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
-use super::mutate::{LOCK_WAIT_MAX, Mutation, look_again, writable};
+use super::mutate::{LOCK_WAIT_MAX, Mutation, before, look_again, writable};
 use crate::hal::LogItem;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
+use crate::mounts::Mount;
 use crate::owned::{Owned, Ownership};
 use crate::sys;
-use crate::volume::{Intent, Site, Stop, Transaction, logged, store_error};
+use crate::volume::{Intent, Site, Stop, Transaction, commit_error, logged, store_error};
 
 /// An operation that may be executed, with its paths resolved.
 enum Item {
@@ -58,6 +59,22 @@ enum Done {
     Before(Transacted),
 }
 
+impl Admission {
+    /// Of the mounts that are changed the one whose acknowledgement promises most.
+    fn strictest(&self, wanted: Option<Consistency>) -> Option<Arc<Mount>> {
+        strictest(&self.items, wanted).cloned()
+    }
+}
+
+fn strictest(items: &[Item], wanted: Option<Consistency>) -> Option<&Arc<Mount>> {
+    let mounts = items.iter().flat_map(Item::sites).map(|site| &site.mount);
+    mounts.max_by_key(|mount| match mount.durability(wanted) {
+        Durability::Strong => 2,
+        Durability::Eventual => 1,
+        _ => 0,
+    })
+}
+
 impl Serve for SysTx {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Transacted> {
         self.validate()?;
@@ -68,8 +85,14 @@ impl Serve for SysTx {
         {
             // What it did then may stand in its own way now: a directory that it made a file, say.
             let before = kernel.store().metastore().outcome(op_id);
-            if let Some((_, lsn)) = before.map_err(|error| store_error(Self::OP, first.path(), &error))? {
-                return Ok(Transacted::before(Receipt::new(op_id, lsn, Durability::Strong)));
+            if let Some((tree, lsn)) = before.map_err(|error| store_error(Self::OP, first.path(), &error))? {
+                let eventual = self.consistency == Some(Consistency::Eventual);
+                if !eventual && let Err(error) = kernel.store().make_durable(tree, lsn).await {
+                    let error = commit_error(Self::OP, first.path(), &error);
+                    return Err(error.failed().unwrap_or_else(|| Error::global(Self::OP, ErrorKind::Busy)));
+                }
+                let durability = if eventual { Durability::Eventual } else { Durability::Strong };
+                return Ok(Transacted::before(Receipt::new(op_id, lsn, durability)));
             }
         }
         let admission = admit_all(kernel, caller, self.ops, op_id).await?;
@@ -78,6 +101,7 @@ impl Serve for SysTx {
             op: Self::OP,
             op_id,
             repeatable: client.is_some(),
+            consistency: self.consistency,
             at: Timestamp(kernel.env().wall()),
             scales: admission.hooked.scales(),
             staged: None,
@@ -172,8 +196,8 @@ async fn execute(
         Err(error) => (Err(error), Vec::new()),
     };
     admission.hooked.after(&done).await;
-    for event in &events {
-        admission.hooked.observe(&kernel, event).await;
+    if let Some(mount) = admission.strictest(intent.consistency) {
+        admission.hooked.observe(&kernel, &mount, mount.durability(intent.consistency), events).await;
     }
     done
 }
@@ -197,8 +221,8 @@ async fn attempt(
         ownership.take();
         // Under the lock, so that of two changes of one path the later one has the later time.
         intent.at = Timestamp(kernel.env().wall());
-        if let Some(done) = repeat(kernel, intent, &together) {
-            return done.map(Done::Before);
+        if let Some(receipt) = before(kernel, intent, &together).await? {
+            return Ok(Done::Before(Transacted::before(receipt)));
         }
         let zone = &intent.caller.zone;
         let served = items.iter().flat_map(Item::sites).all(|site| is_served(kernel, zone, site));
@@ -270,15 +294,6 @@ fn claims(items: &[Item]) -> Vec<(VPath, Mode, Scope)> {
     scoped.flat_map(|(item, scope)| item.sites().map(move |site| claim(site, scope))).collect()
 }
 
-/// The answer to a transaction that was executed before: by its client's operation id, while the log has a record of it.
-fn repeat(kernel: &Kernel, intent: &Intent, site: &Site) -> Option<Result<Transacted>> {
-    let found = if intent.repeatable { kernel.store().metastore().outcome(intent.op_id) } else { Ok(None) };
-    match found {
-        Ok(found) => found.map(|(_, lsn)| Ok(Transacted::before(intent.receipt(lsn)))),
-        Err(error) => Some(Err(store_error(intent.op, &site.path, &error))),
-    }
-}
-
 /// Draws the operations up and commits them, with the locks held.
 async fn run(
     kernel: &Arc<Kernel>,
@@ -299,7 +314,8 @@ async fn run(
         })?);
     }
     let logged = items.iter().map(Item::logged).collect();
-    let receipt = transaction.commit(kernel, together, intent, logged).await?;
+    let mount = strictest(items, intent.consistency).unwrap_or(&together.mount);
+    let receipt = transaction.commit(kernel, together, intent, mount, logged).await?;
     let done = Transacted::new(results, receipt);
     let told = kernel.dispatch().summary().has_any_observers();
     let events = items.iter().zip(&done.results).filter(|_| told);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
 use nexus_messages::{
-    Caller, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, Message, OpId, Receipt, Result,
-    VPath,
+    Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, Message, OpId, Receipt,
+    Result, VPath,
 };
 
 use super::Serve;
@@ -40,6 +40,10 @@ impl Admissible for SysUnlink {
 impl Mutation for SysUnlink {
     fn op_id(&self) -> Option<OpId> {
         self.op_id
+    }
+
+    fn consistency(&self) -> Option<Consistency> {
+        self.consistency
     }
 
     fn scope(&self, admitted: &Admitted<Self>) -> Scope {

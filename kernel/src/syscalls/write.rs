@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Create, Place, SysWrite, Written};
-use nexus_messages::{Caller, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
+use nexus_messages::{Caller, Consistency, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, one_path};
@@ -47,6 +47,10 @@ impl Admissible for SysWrite {
 impl Mutation for SysWrite {
     fn op_id(&self) -> Option<OpId> {
         self.op_id
+    }
+
+    fn consistency(&self) -> Option<Consistency> {
+        self.consistency
     }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {

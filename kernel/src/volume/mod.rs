@@ -22,8 +22,8 @@ use nexus_messages::syscall::{
     SysWrite, Unlinked, Written,
 };
 use nexus_messages::{
-    Caller, Conflict, ContentId, Durability, Effect, EntryType, Error, ErrorKind, Event, EventKind, FileId,
-    FileMetadata, Found, Lsn, Op, OpId, Receipt, Timestamp, VPath,
+    Caller, Conflict, Consistency, ContentId, Durability, Effect, EntryType, Error, ErrorKind, Event,
+    EventKind, FileId, FileMetadata, Found, Lsn, Op, OpId, Receipt, Timestamp, VPath,
 };
 
 pub(crate) use paths::PathVolume;
@@ -36,7 +36,7 @@ use crate::hal::{Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::Node;
-use crate::store::CommitError;
+use crate::store::{CommitError, Publication, Store};
 use crate::sys::{self, SysVolume};
 
 /// A resolved path and the mount that serves it.
@@ -65,6 +65,8 @@ pub(crate) struct Intent {
     pub(crate) op: Op,
     pub(crate) op_id: OpId,
     pub(crate) repeatable: bool,
+    /// When it is acknowledged; none: as the mount does.
+    pub(crate) consistency: Option<Consistency>,
     pub(crate) at: Timestamp,
     /// Who weighs what the mutation does before it is committed.
     pub(crate) scales: Option<Arc<dyn Scales>>,
@@ -123,8 +125,30 @@ impl Intent {
         event
     }
 
-    pub(crate) fn receipt(&self, lsn: Lsn) -> Receipt {
-        Receipt::new(self.op_id, lsn, Durability::Strong)
+    /// What the acknowledgement of a change on `mount` promises.
+    pub(crate) fn durability(&self, mount: &Mount) -> Durability {
+        mount.durability(self.consistency)
+    }
+
+    /// The receipt of the commit at `lsn`, on `mount`.
+    pub(crate) fn receipt(&self, mount: &Mount, lsn: Lsn) -> Receipt {
+        Receipt::new(self.op_id, lsn, self.durability(mount))
+    }
+
+    /// The receipt for having found nothing to change on `mount`: what it found is as durable as a change would be.
+    pub(crate) async fn unchanged(
+        &self,
+        store: &Store,
+        mount: &Mount,
+        path: &VPath,
+    ) -> Result<Receipt, Stop> {
+        let failed = |error: StoreError| Stop::from(store_error(self.op, path, &error));
+        let (lsn, durability) = (store.last_lsn(mount.tree).map_err(failed)?, self.durability(mount));
+        if durability == Durability::Strong {
+            let durable = store.make_durable(mount.tree, lsn).await;
+            durable.map_err(|error| commit_error(self.op, path, &error))?;
+        }
+        Ok(Receipt::unchanged(self.op_id, lsn, durability))
     }
 }
 
@@ -138,6 +162,14 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
+    /// The error, when it is for good.
+    pub(crate) fn failed(self) -> Option<Error> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Again => None,
+        }
+    }
+
     /// Whether it may come of a link that stands where none was when the path was resolved.
     pub(crate) fn may_be_of_a_link(&self) -> bool {
         match self {
@@ -175,6 +207,8 @@ pub(crate) fn commit_error(op: Op, path: &VPath, error: &CommitError) -> Stop {
         CommitError::Failed(store) | CommitError::Unknown(store) => store_error(op, path, store),
         CommitError::Crashed => Error::new(op, path, ErrorKind::Crashed).because(error).outcome_unknown(),
         CommitError::Down => Error::new(op, path, ErrorKind::Down).because(error),
+        CommitError::NotBegun(_) => Error::new(op, path, ErrorKind::TimedOut).because(error),
+        CommitError::Hangs(_) => Error::new(op, path, ErrorKind::TimedOut).because(error).outcome_unknown(),
     })
 }
 
@@ -237,6 +271,20 @@ pub(crate) struct Child {
 
 /// The runs of bytes that a read asked for: the first one apart.
 pub(crate) type Runs = (Bytes, Vec<Bytes>);
+
+/// Commits an entry so that its acknowledgement promises `durability`, and makes it visible.
+pub(crate) async fn commit(
+    kernel: &Kernel,
+    durability: Durability,
+    entry: Entry,
+    publish: Publication,
+) -> Result<(Lsn, bool), CommitError> {
+    match durability {
+        Durability::Strong => kernel.store().commit(entry, publish).await,
+        // What ends with the process is in the rows until then.
+        _ => kernel.store().commit_soon(entry, publish).await,
+    }
+}
 
 /// What serves a path, with the kernel around it.
 pub(crate) enum Volume<'a> {

@@ -227,7 +227,12 @@ impl PathVolume<'_> {
             self.same_kind(intent, site, &node, call)?;
             let changed = changes(&node.metadata, &call.attributes);
             if changed.is_empty() {
-                return Ok(SetattrDone::new(false, changed, node.metadata, self.unchanged(site, intent)?));
+                return Ok(SetattrDone::new(
+                    false,
+                    changed,
+                    node.metadata,
+                    self.unchanged(site, intent).await?,
+                ));
             }
             self.require(intent, site, store, "attributes", |can| can.attributes)?;
             let info = store.set_attributes(relative, &call.attributes).await.map_err(failed)?;
@@ -281,7 +286,7 @@ impl PathVolume<'_> {
             return Err(Stop::Again);
         }
         if from.path == to.path {
-            return Ok(Renamed::new(false, source.metadata, self.unchanged(from, intent)?));
+            return Ok(Renamed::new(false, source.metadata, self.unchanged(from, intent).await?));
         }
         let target = self.here(store, to, intent).await?;
         if let Some(target) = &target {
@@ -470,8 +475,9 @@ impl PathVolume<'_> {
     /// Puts a mutation that the backend has carried out into the log.
     async fn log(&self, site: &Site, other: Option<&VPath>, intent: &Intent) -> Result<Receipt, Stop> {
         let entry = intent.entry(self.mount.tree, &site.path, other);
-        match self.kernel.store().commit(entry, Box::new(|_| ())).await {
-            Ok((lsn, _)) => Ok(intent.receipt(lsn)),
+        let durability = intent.durability(self.mount);
+        match super::commit(self.kernel, durability, entry, Box::new(|_| ())).await {
+            Ok((lsn, _)) => Ok(intent.receipt(self.mount, lsn)),
             Err(error) => match commit_error(intent.op, &site.path, &error) {
                 // The backend did it, whatever the log says.
                 Stop::Failed(error) => Err(Stop::Failed(error.outcome_unknown())),
@@ -480,11 +486,8 @@ impl PathVolume<'_> {
         }
     }
 
-    fn unchanged(&self, site: &Site, intent: &Intent) -> Result<Receipt, Stop> {
-        match self.kernel.store().last_lsn(self.mount.tree) {
-            Ok(lsn) => Ok(intent.receipt(lsn)),
-            Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
-        }
+    async fn unchanged(&self, site: &Site, intent: &Intent) -> Result<Receipt, Stop> {
+        intent.unchanged(self.kernel.store(), self.mount, &site.path).await
     }
 }
 

@@ -33,7 +33,7 @@ impl RowVolume<'_> {
         let id = step.as_ref().map_or(self.mount.root, |step| step.dentry.id);
         if from.path == to.path {
             let metadata = Arc::new(row.metadata(from.path.clone(), self.mount.zone.clone(), id));
-            return Ok(Renamed::new(false, metadata, self.unchanged(from, intent)?));
+            return Ok(Renamed::new(false, metadata, self.unchanged(from, intent).await?));
         }
         let Some(step) = step else { return Err(intent.fail(&from.path, ErrorKind::Busy)) };
 

@@ -267,20 +267,14 @@ impl<'a> RowVolume<'a> {
         let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
         // With the entry: whatever becomes of this call, what it names is held until it is committed or refused.
         let holds = draft.holds;
-        let answer = self
-            .kernel
-            .store()
-            .commit(
-                entry,
-                Box::new(move |_| {
-                    let subtree = visible.iter().any(|change| matches!(change, Visible::Subtree));
-                    let generation = if subtree { mount.raise_generation() } else { mount.generation() };
-                    publish(&kernel.caches().metadata, mount.root, generation, visible);
-                    drop(holds);
-                }),
-            )
-            .await;
-        match answer {
+        let published = Box::new(move |_| {
+            let subtree = visible.iter().any(|change| matches!(change, Visible::Subtree));
+            let generation = if subtree { mount.raise_generation() } else { mount.generation() };
+            publish(&kernel.caches().metadata, mount.root, generation, visible);
+            drop(holds);
+        });
+        let durability = intent.durability(self.mount);
+        match super::commit(self.kernel, durability, entry, published).await {
             Ok((lsn, true)) => {
                 if keeps {
                     pruning::committed(self.kernel, self.mount.tree);
@@ -288,7 +282,7 @@ impl<'a> RowVolume<'a> {
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);
                 }
-                Ok(intent.receipt(lsn))
+                Ok(intent.receipt(self.mount, lsn))
             }
             // It was committed before, by another call with its id: answered as a repeat.
             Ok((_, false)) => Err(Stop::Again),
@@ -297,11 +291,12 @@ impl<'a> RowVolume<'a> {
     }
 
     /// A receipt for a call that found nothing to change.
-    pub(super) fn unchanged(&self, site: &Site, intent: &Intent) -> Result<nexus_messages::Receipt, Stop> {
-        match self.kernel.store().last_lsn(self.mount.tree) {
-            Ok(lsn) => Ok(intent.receipt(lsn)),
-            Err(error) => Err(store_error(intent.op, &site.path, &error).into()),
-        }
+    pub(super) async fn unchanged(
+        &self,
+        site: &Site,
+        intent: &Intent,
+    ) -> Result<nexus_messages::Receipt, Stop> {
+        intent.unchanged(self.kernel.store(), self.mount, &site.path).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexus_messages::{Effect, Lsn, Receipt, VPath};
 use parking_lot::Mutex;
 
-use super::{Intent, Site, Stop, commit_error, store_error};
+use super::{Intent, Site, Stop, commit, commit_error, store_error};
 use crate::garbage::Hold;
 use crate::hal::{LogItem, StoreError};
 use crate::kernel::Kernel;
@@ -40,7 +40,7 @@ impl Transaction {
         self.holds.lock().append(&mut draft.holds);
         let visible = self.ledger.take(draft);
         self.visible.lock().push((mount.clone(), visible));
-        intent.receipt(Lsn::default())
+        intent.receipt(mount, Lsn::default())
     }
 
     /// Whether a link that stands on the way to `site`, or at its end, is one that the transaction has brought there.
@@ -59,12 +59,14 @@ impl Transaction {
         Ok(!leads(&rows)? && leads(&self.over(rows))?)
     }
 
-    /// Makes all of it durable and then visible, as one. `items` are the operations as the log keeps them.
+    /// Makes all of it durable and then visible, as one, or visible alone where `mount` lets that do: of all that it changes the one that promises most.
+    /// `items` are the operations as the log keeps them.
     pub(crate) async fn commit(
         &self,
         kernel: &Arc<Kernel>,
         site: &Site,
         intent: &Intent,
+        mount: &Mount,
         items: Vec<LogItem>,
     ) -> Result<Receipt, Stop> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
@@ -77,23 +79,20 @@ impl Transaction {
             scales.weigh(settled.effect)?;
         }
         if settled.changes.is_empty() {
-            return Ok(intent.receipt(kernel.store().last_lsn(tree).map_err(failed)?));
+            return intent.unchanged(kernel.store(), mount, &site.path).await;
         }
         let mut entry = intent.entry(tree, &site.path, None);
         (entry.preconditions, entry.changes, entry.items) = (settled.preconditions, settled.changes, items);
         let (publisher, visible) = (kernel.clone(), by_mount(std::mem::take(&mut *self.visible.lock())));
         let holds = std::mem::take(&mut *self.holds.lock());
-        let committed = kernel.store().commit(
-            entry,
-            Box::new(move |_| {
-                for (mount, visible, subtree) in visible {
-                    let generation = if subtree { mount.raise_generation() } else { mount.generation() };
-                    publish(&publisher.caches().metadata, mount.root, generation, visible);
-                }
-                drop(holds);
-            }),
-        );
-        match committed.await {
+        let published = Box::new(move |_| {
+            for (mount, visible, subtree) in visible {
+                let generation = if subtree { mount.raise_generation() } else { mount.generation() };
+                publish(&publisher.caches().metadata, mount.root, generation, visible);
+            }
+            drop(holds);
+        });
+        match commit(kernel, intent.durability(mount), entry, published).await {
             Ok((lsn, true)) => {
                 if site.mount.history().is_some() {
                     pruning::committed(kernel, tree);
@@ -101,7 +100,7 @@ impl Transaction {
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);
                 }
-                Ok(intent.receipt(lsn))
+                Ok(intent.receipt(mount, lsn))
             }
             // It was committed before, by another call with its id: answered as a repeat.
             Ok((_, false)) => Err(Stop::Again),

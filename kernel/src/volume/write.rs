@@ -258,7 +258,12 @@ impl RowVolume<'_> {
                 new.implicit = row.implicit && !made && changed.is_empty();
                 if new == row {
                     let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
-                    return Ok(SetattrDone::new(false, changed, metadata, self.unchanged(site, intent)?));
+                    return Ok(SetattrDone::new(
+                        false,
+                        changed,
+                        metadata,
+                        self.unchanged(site, intent).await?,
+                    ));
                 }
                 new.changed = intent.at;
                 draft.frees(&site.path, &row);

@@ -8,7 +8,7 @@ use super::{AsOf, Precondition};
 use crate::ident::OpId;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
-use crate::receipt::Receipt;
+use crate::receipt::{Consistency, Receipt};
 
 /// Copies the content, mode and media type of the file at `from` to `to`, also across mounts. Links are followed.
 ///
@@ -29,6 +29,8 @@ pub struct SysCopy {
     pub precondition: Precondition,
     /// The operation's identity; made by the kernel when none is given.
     pub op_id: Option<OpId>,
+    /// When it is acknowledged; none: as the mount does.
+    pub consistency: Option<Consistency>,
 }
 
 /// What [`SysCopy`] did.
@@ -62,6 +64,7 @@ impl SysCopy {
             replace: true,
             precondition: Precondition::None,
             op_id: None,
+            consistency: None,
         }
     }
 

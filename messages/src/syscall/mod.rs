@@ -11,6 +11,7 @@ mod rename;
 mod service;
 mod setattr;
 mod stat;
+mod sync;
 mod tx;
 mod unlink;
 mod versions;
@@ -34,6 +35,7 @@ pub use setattr::{
     SysSetattr,
 };
 pub use stat::SysStat;
+pub use sync::{Kept, Synced, SysReceipt, SysSync};
 pub use tx::{SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};
 pub use versions::{AsOf, SysVersions, Version, VersionCursor, Versions};
@@ -46,6 +48,7 @@ use crate::ident::OpId;
 use crate::message::Message;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
+use crate::receipt::Consistency;
 
 /// What a caller expects to find before its change is made. Checked under the path's lock, and again at commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +79,7 @@ impl fmt::Display for Precondition {
     }
 }
 
-/// Where a transaction without operations is.
+/// Where a call is that is about no path.
 static ROOT: LazyLock<VPath> = LazyLock::new(VPath::root);
 
 /// Any syscall, for what handles them all alike: hooks, logs, the wire.
@@ -97,6 +100,8 @@ pub enum Syscall {
     Watch(SysWatch),
     Tx(SysTx),
     Versions(SysVersions),
+    Sync(SysSync),
+    Receipt(SysReceipt),
 }
 
 impl Syscall {
@@ -116,6 +121,8 @@ impl Syscall {
             Self::Watch(_) => SysWatch::OP,
             Self::Tx(_) => SysTx::OP,
             Self::Versions(_) => SysVersions::OP,
+            Self::Sync(_) => SysSync::OP,
+            Self::Receipt(_) => SysReceipt::OP,
         }
     }
 
@@ -135,6 +142,8 @@ impl Syscall {
             Self::Watch(call) => &call.path,
             Self::Tx(call) => call.ops.first().map_or(&ROOT, TxOp::path),
             Self::Versions(call) => &call.path,
+            Self::Sync(call) => &call.path,
+            Self::Receipt(_) => &ROOT,
         }
     }
 
@@ -166,6 +175,8 @@ pub enum Answer {
     Watch(Watched),
     Tx(Transacted),
     Versions(Versions),
+    Sync(Synced),
+    Receipt(Kept),
 }
 
 /// A message that is a syscall.
@@ -245,10 +256,12 @@ syscalls! {
     Watch(SysWatch) -> Watched, Watch, "sys.watch";
     Tx(SysTx) -> Transacted, Tx, "sys.tx";
     Versions(SysVersions) -> Versions, Versions, "sys.versions";
+    Sync(SysSync) -> Synced, Sync, "sys.sync";
+    Receipt(SysReceipt) -> Kept, Receipt, "sys.receipt";
 }
 
-/// The builder methods that every mutation has.
-macro_rules! mutation {
+/// The builder methods that everything has that is acknowledged.
+macro_rules! acknowledged {
     ($message:ident) => {
         impl $message {
             /// Makes the call one with this identity: sent again, it is not executed again.
@@ -258,6 +271,34 @@ macro_rules! mutation {
                 self
             }
 
+            /// Acknowledges it as is said, whatever the mount would do.
+            #[must_use]
+            pub fn consistency(mut self, consistency: Consistency) -> Self {
+                self.consistency = Some(consistency);
+                self
+            }
+
+            /// Acknowledges it when all can see it, before it is on disk.
+            #[must_use]
+            pub fn eventual(self) -> Self {
+                self.consistency(Consistency::Eventual)
+            }
+
+            /// Acknowledges it when it is on disk, whatever the mount would do. Refused with `EOPNOTSUPP` where nothing is kept.
+            #[must_use]
+            pub fn strong(self) -> Self {
+                self.consistency(Consistency::Strong)
+            }
+        }
+    };
+}
+
+/// The builder methods that every mutation has.
+macro_rules! mutation {
+    ($message:ident) => {
+        acknowledged!($message);
+
+        impl $message {
             /// Does nothing unless the entry is as `expected`.
             #[must_use]
             pub fn when(mut self, expected: Precondition) -> Self {
@@ -291,3 +332,4 @@ mutation!(SysRename);
 mutation!(SysUnlink);
 mutation!(SysWrite);
 mutation!(SysCopy);
+acknowledged!(SysTx);

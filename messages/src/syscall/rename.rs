@@ -8,7 +8,7 @@ use super::Precondition;
 use crate::ident::OpId;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
-use crate::receipt::Receipt;
+use crate::receipt::{Consistency, Receipt};
 
 /// Moves the entry at `from`, with all below it, to `to`, in one commit.
 ///
@@ -27,6 +27,8 @@ pub struct SysRename {
     pub precondition: Precondition,
     /// The operation's identity; made by the kernel when none is given.
     pub op_id: Option<OpId>,
+    /// When it is acknowledged; none: as the mount does.
+    pub consistency: Option<Consistency>,
 }
 
 /// What [`SysRename`] did.
@@ -57,6 +59,7 @@ impl SysRename {
             replace: true,
             precondition: Precondition::None,
             op_id: None,
+            consistency: None,
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Precondition, ServiceSpec, SwapMode};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, EntryType, FileMetadata};
 use crate::path::VPath;
-use crate::receipt::Receipt;
+use crate::receipt::{Consistency, Receipt};
 
 /// Makes an entry, or changes the attributes of one. The type of an entry never changes.
 ///
@@ -41,6 +41,8 @@ pub struct SysSetattr {
     pub precondition: Precondition,
     /// The operation's identity; made by the kernel when none is given.
     pub op_id: Option<OpId>,
+    /// When it is acknowledged; none: as the mount does.
+    pub consistency: Option<Consistency>,
 }
 
 /// Whether an entry may be made.
@@ -234,6 +236,7 @@ impl SysSetattr {
             service: None,
             precondition: Precondition::None,
             op_id: None,
+            consistency: None,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::ident::OpId;
 use crate::metadata::EntryType;
 use crate::path::VPath;
-use crate::receipt::Receipt;
+use crate::receipt::{Consistency, Receipt};
 
 /// The most operations of one transaction.
 pub const TX_OPS_MAX: usize = 1_024;
@@ -38,6 +38,8 @@ pub struct SysTx {
     pub ops: Vec<TxOp>,
     /// The operation's identity; made by the kernel when none is given.
     pub op_id: Option<OpId>,
+    /// When it is acknowledged; none: as the mount does.
+    pub consistency: Option<Consistency>,
 }
 
 /// One operation of a transaction.
@@ -116,13 +118,6 @@ impl SysTx {
     #[must_use]
     pub fn check(self, path: impl Into<VPath>, expected: Precondition) -> Self {
         self.with(SysSetattr::at(path).when(expected))
-    }
-
-    /// Makes the call one with this identity: sent again, it is not executed again.
-    #[must_use]
-    pub fn op_id(mut self, op_id: OpId) -> Self {
-        self.op_id = Some(op_id);
-        self
     }
 
     /// Refuses what can be no transaction, whatever is there.
@@ -209,14 +204,15 @@ impl TxOp {
     }
 
     fn misplaced(&self) -> Option<&'static str> {
-        let op_id = match self {
-            Self::Write(call) => call.op_id,
-            Self::Setattr(call) => call.op_id,
-            Self::Rename(call) => call.op_id,
-            Self::Unlink(call) => call.op_id,
+        let (op_id, consistency) = match self {
+            Self::Write(call) => (call.op_id, call.consistency),
+            Self::Setattr(call) => (call.op_id, call.consistency),
+            Self::Rename(call) => (call.op_id, call.consistency),
+            Self::Unlink(call) => (call.op_id, call.consistency),
         };
         match self {
             _ if op_id.is_some() => Some("in a transaction only the whole has an identity"),
+            _ if consistency.is_some() => Some("a transaction is acknowledged as a whole"),
             Self::Setattr(call) if call.entry_type == Some(EntryType::Mount) || call.mount.is_some() => {
                 Some("a transaction makes no mount")
             }

@@ -6,7 +6,7 @@ use super::Precondition;
 use crate::ident::OpId;
 use crate::metadata::EntryType;
 use crate::path::VPath;
-use crate::receipt::Receipt;
+use crate::receipt::{Consistency, Receipt};
 
 /// Removes the entry at `path`: a file, a link (not its target), an empty directory, a mount point (which detaches it).
 ///
@@ -25,6 +25,8 @@ pub struct SysUnlink {
     pub precondition: Precondition,
     /// The operation's identity; made by the kernel when none is given.
     pub op_id: Option<OpId>,
+    /// When it is acknowledged; none: as the mount does.
+    pub consistency: Option<Consistency>,
 }
 
 /// What the caller takes an entry for.
@@ -69,6 +71,7 @@ impl SysUnlink {
             expect: Expect::Any,
             precondition: Precondition::None,
             op_id: None,
+            consistency: None,
         }
     }
 

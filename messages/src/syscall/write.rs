@@ -9,7 +9,7 @@ use super::{Create, Precondition};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, FileMetadata};
 use crate::path::VPath;
-use crate::receipt::Receipt;
+use crate::receipt::{Consistency, Receipt};
 
 /// Writes to the file at `path`: one locked change, one commit, all of it or nothing.
 ///
@@ -34,6 +34,8 @@ pub struct SysWrite {
     pub precondition: Precondition,
     /// The operation's identity; made by the kernel when none is given.
     pub op_id: Option<OpId>,
+    /// When it is acknowledged; none: as the mount does.
+    pub consistency: Option<Consistency>,
 }
 
 /// Where written bytes go.
@@ -92,6 +94,7 @@ impl SysWrite {
             attributes: Attributes::none(),
             precondition: Precondition::None,
             op_id: None,
+            consistency: None,
         }
     }
 

@@ -261,7 +261,7 @@ struct Changes {
 impl Writer {
     async fn write(mut self, env: nexus_actors::Env) {
         loop {
-            let seen = self.calls.batches();
+            let seen = self.calls.progress();
             let written = self.write_all(&env).await;
             let failure = written.err();
             let failed = failure.is_some();

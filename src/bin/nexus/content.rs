@@ -6,8 +6,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nexus::Op;
 use nexus::syscall::{SysRead, SysWrite, Written};
-use nexus::{Durability, Op};
 use serde::Serialize;
 
 use crate::args::{CatArgs, EditArgs, WriteArgs};
@@ -80,10 +80,7 @@ fn report(session: &Session, done: &Written) -> Outcome {
         version: done.metadata.version,
         places: done.places,
         lsn: done.receipt.lsn.0,
-        durability: match done.receipt.durability {
-            Durability::Strong => "strong",
-            _ => "volatile",
-        },
+        durability: done.receipt.durability.name(),
     })
 }
 

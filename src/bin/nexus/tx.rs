@@ -11,9 +11,7 @@ use nexus::syscall::{
     Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone,
     TxOp,
 };
-use nexus::{
-    Attributes, Bytes, Conflict, ContentId, Durability, Error, FileMetadata, Found, IntoPath, OpId, VPath,
-};
+use nexus::{Attributes, Bytes, Conflict, ContentId, Error, FileMetadata, Found, IntoPath, OpId, VPath};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -314,10 +312,7 @@ fn result<'a>((op, path): &'a (nexus::Op, VPath), done: &'a TxDone) -> ResultJso
 fn report(done: &Transacted, results: Vec<ResultJson<'_>>) -> Value {
     json!({
         "lsn": done.receipt.lsn.0,
-        "durability": match done.receipt.durability {
-            Durability::Strong => "strong",
-            _ => "volatile",
-        },
+        "durability": done.receipt.durability.name(),
         "op_id": done.receipt.op_id.to_string(),
         "repeated": done.repeated,
         "results": results,
