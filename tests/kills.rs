@@ -29,20 +29,44 @@ const WATCHDOG: Duration = Duration::from_millis(100);
 /// How long one that is wedged may hold others: far longer than its watchdog takes, and half of what it would be wedged for without one.
 const HELD_MAX: Duration = Duration::from_secs(30);
 
-/// Reads `/hot` on a thread of its own until told to stop, and says how often.
-fn reader(running: &Running, stop: &Arc<AtomicBool>) -> thread::JoinHandle<u64> {
-    let (kernel, admin, stop) = (running.kernel.clone(), running.admin.clone(), stop.clone());
-    thread::spawn(move || {
-        block_on(async {
-            let hot = path("/hot");
-            let mut reads = 0;
-            while !stop.load(Ordering::Relaxed) {
-                assert_eq!(kernel.send(&admin, SysRead::at(&hot)).await.expect("it is there").data, "warm");
-                reads += 1;
-            }
-            reads
-        })
-    })
+/// Who reads `/hot` on a thread of its own.
+struct Reader {
+    thread: thread::JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+}
+
+impl Reader {
+    fn start(running: &Running) -> Self {
+        let (kernel, admin) = (running.kernel.clone(), running.admin.clone());
+        let (stop, reads) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, done) = (stop.clone(), reads.clone());
+        let thread = thread::spawn(move || {
+            block_on(async {
+                let hot = path("/hot");
+                while !stopped.load(Ordering::Relaxed) {
+                    let read = kernel.send(&admin, SysRead::at(&hot)).await.expect("it is there");
+                    assert_eq!(read.data, "warm");
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        });
+        Self { thread, stop, reads }
+    }
+
+    /// Waits until it has read once more from its beginning to its end, or has given up.
+    fn goes_on(&self) {
+        // The one that is under way may have begun before.
+        let seen = self.reads.load(Ordering::Relaxed) + 1;
+        while self.reads.load(Ordering::Relaxed) <= seen && !self.thread.is_finished() {
+            thread::yield_now();
+        }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no read failed");
+    }
 }
 
 /// Waits until the actor has been restarted since `generation`, and serves.
@@ -74,17 +98,16 @@ fn readers_notice_no_killed_primitive() {
             .expect("it writes");
         running
     });
-    let stop = Arc::new(AtomicBool::new(false));
-    let reading = reader(&running, &stop);
+    let reader = Reader::start(&running);
     for name in
         ["nexus/kernel/router", "nexus/kernel/locks", "nexus/kernel/dispatch", "nexus/registry/lifecycle"]
     {
         for how in [Kill::Panic, Kill::Error, Kill::Brutal] {
             kill_and_wait(&running, name, how);
+            reader.goes_on();
         }
     }
-    stop.store(true, Ordering::Relaxed);
-    assert!(reading.join().expect("no read failed") > 0);
+    reader.end();
     block_on(async {
         // What was restarted serves: mounts come and go as before.
         let memory = SysSetattr::mount(path("/memory"), MountSpec::new("memory"));

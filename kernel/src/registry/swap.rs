@@ -39,7 +39,7 @@ pub(super) async fn swap(
     chosen: Chosen,
 ) -> Result<Enlistment> {
     let began = kernel.env().now();
-    conclude(&kernel, &enlisted).await?;
+    conclude(&kernel, &enlisted, None).await?;
     let old = enlisted.serving();
     let policy = policy(&chosen.1.facts, &old.facts, &m)?;
 
@@ -231,21 +231,23 @@ fn refused(name: &str, why: SlotSwapError<Error>) -> Error {
 pub(super) fn end_probation_later(kernel: &Arc<Kernel>, enlisted: Arc<Enlisted>, number: u64) {
     let kernel = kernel.clone();
     kernel.env().clone().spawn("registry.probation", async move {
-        let until = enlisted.standing.lock().reserve.as_ref().map(|reserve| reserve.until);
+        let until = {
+            let standing = enlisted.standing.lock();
+            standing.reserve.as_ref().filter(|reserve| reserve.of == number).map(|reserve| reserve.until)
+        };
         let Some(until) = until else { return };
         kernel.env().sleep(until.saturating_duration_since(kernel.env().now())).await;
-        if enlisted.has_reserve() == Some(number)
-            && let Err(why) = conclude(&kernel, &enlisted).await
-        {
+        if let Err(why) = conclude(&kernel, &enlisted, Some(number)).await {
             tracing::warn!(service = %enlisted.name, %why, "the version before is kept for longer");
         }
     });
 }
 
-/// Ends a probation well: the version that serves is the one, and the one before ends after its last caller.
-async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Result<()> {
+/// Ends a probation well: the version that serves is the one, and the one before ends after its last caller. With `of`, that of this version alone:
+/// another may have taken its place since.
+async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64>) -> Result<()> {
     let returns = |_| error(&enlisted.name, ErrorKind::Busy).because("the version before is on its way back");
-    let Some(reserve) = enlisted.take_reserve().map_err(returns)? else { return Ok(()) };
+    let Some(reserve) = enlisted.take_reserve(of).map_err(returns)? else { return Ok(()) };
     enlisted.serving().pass_probation();
     let Reserve { generation, retired, .. } = reserve;
     let (ending, of) = (kernel.clone(), enlisted.clone());

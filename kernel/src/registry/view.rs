@@ -381,12 +381,15 @@ impl Enlisted {
         }
     }
 
-    /// Takes what waits in reserve, which is needed no more.
+    /// Takes what waits in reserve, which is needed no more; with `of`, only what waits behind that version.
     ///
     /// # Errors
     /// It is on its way back.
-    pub(super) fn take_reserve(&self) -> std::result::Result<Option<Reserve>, Returns> {
+    pub(super) fn take_reserve(&self, of: Option<u64>) -> std::result::Result<Option<Reserve>, Returns> {
         let mut standing = self.standing.lock();
+        if of.is_some_and(|of| standing.reserve.as_ref().is_none_or(|reserve| reserve.of != of)) {
+            return Ok(None);
+        }
         if standing.reserve.as_ref().is_some_and(|reserve| reserve.returns) {
             return Err(Returns);
         }
