@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, stream};
 use nexus::{
-    Attributes, ByteRange, Bytes, Caller, ContentId, EntryType, FileMetadata, Precondition, SysCopy, SysRead,
-    SysReaddir, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, Timestamp, TxDone, TxOp, VPath,
+    Attributes, ByteRange, Bytes, Caller, Consistency, ContentId, EntryType, FileMetadata, Precondition,
+    SysCopy, SysRead, SysReaddir, SysRename, SysSetattr, SysStat, SysSync, SysTx, SysUnlink, SysWrite,
+    Timestamp, TxDone, TxOp, VPath,
 };
 use nexus_kernel::Kernel;
 use proptest::prelude::*;
@@ -32,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) admin: Arc<Caller>,
     /// Whether names are rows of the metastore.
     pub(crate) has_rows: bool,
+    /// When changes are to be acknowledged; none: as the mount does.
+    consistency: Option<Consistency>,
 }
 
 pub(crate) fn path(text: &str) -> VPath {
@@ -40,7 +43,16 @@ pub(crate) fn path(text: &str) -> VPath {
 
 impl Client {
     pub(crate) fn new(kernel: Arc<Kernel>, has_rows: bool) -> Self {
-        Self { kernel, admin: Arc::new(Caller::administrator()), has_rows }
+        Self { kernel, admin: Arc::new(Caller::administrator()), has_rows, consistency: None }
+    }
+
+    /// The same, whose changes are acknowledged before they are on disk.
+    pub(crate) fn eventual(&self) -> Self {
+        Self { consistency: Some(Consistency::Eventual), ..self.clone() }
+    }
+
+    pub(crate) async fn sync(&self) -> nexus::Result<()> {
+        self.kernel.send(&self.admin, SysSync::at(VPath::root())).await.map(drop)
     }
 
     fn told(&self, metadata: &FileMetadata) -> String {
@@ -84,6 +96,14 @@ impl Client {
 
     async fn change(&self, op: TxOp) -> nexus::Result<TxDone> {
         let (kernel, admin) = (&self.kernel, &self.admin);
+        let mut op = op;
+        match &mut op {
+            TxOp::Write(call) => call.consistency = self.consistency,
+            TxOp::Setattr(call) => call.consistency = self.consistency,
+            TxOp::Rename(call) => call.consistency = self.consistency,
+            TxOp::Unlink(call) => call.consistency = self.consistency,
+            other => panic!("{other:?} is not among the calls"),
+        }
         match op {
             TxOp::Write(call) => kernel.send(admin, call).await.map(TxDone::Write),
             TxOp::Setattr(call) => kernel.send(admin, call).await.map(TxDone::Setattr),
@@ -105,14 +125,15 @@ impl Client {
         }
         match call {
             Call::Tx(calls) => {
-                let call = calls.iter().filter_map(op).fold(SysTx::new(), SysTx::with);
+                let mut call = calls.iter().filter_map(op).fold(SysTx::new(), SysTx::with);
+                call.consistency = self.consistency;
                 let done = kernel.send(admin, call).await?;
                 assert_eq!((done.results.len(), done.repeated), (calls.len(), false));
                 Ok(done.results.iter().map(|done| self.told_of(done)).collect::<Vec<_>>().join("\n"))
             }
             Call::Copy { from, to, replace } => {
                 let mut call = SysCopy::new(path(from), path(to));
-                call.replace = *replace;
+                (call.replace, call.consistency) = (*replace, self.consistency);
                 let done = kernel.send(admin, call).await?;
                 assert_eq!(done.size, done.metadata.size);
                 Ok(format!("created {}: {}", done.created, self.told(&done.metadata)))
@@ -139,7 +160,7 @@ impl Client {
             }
             Call::WriteStream { path: at, head, byte, count, create, expected } => {
                 let mut call = SysWrite::at(path(at), Vec::new()).when(wanted(*expected));
-                call.create = *create;
+                (call.create, call.consistency) = (*create, self.consistency);
                 let data = Bytes::from([head.clone(), vec![*byte; *count]].concat());
                 let starts = (0..data.len()).step_by(PIECE);
                 let pieces = starts.map(|start| Ok(data.slice(start..(start + PIECE).min(data.len()))));

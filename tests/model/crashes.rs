@@ -50,6 +50,10 @@ const HALF: usize = 512 << 10;
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Call(Call),
+    /// As a call, but acknowledged before it is on disk.
+    Eventual(Call),
+    /// What was acknowledged before it was on disk is brought there.
+    Sync,
     /// The log is folded into the database.
     Fold,
     /// Blobs that are left are copied together.
@@ -163,14 +167,20 @@ struct State {
     seen: Seen,
     /// What a reader is told of each of [`LOOKED_AT`].
     told: Vec<Answer>,
+    /// Whether readers may see it before it is on disk.
+    put_off: bool,
 }
 
 impl State {
     fn of(tree: Tree) -> Self {
+        Self::after(tree, false)
+    }
+
+    fn after(tree: Tree, put_off: bool) -> Self {
         let mut looked_at = tree.clone();
         let told =
             LOOKED_AT.map(|path| looked_at.call(&Call::Stat { path: path.into(), follow: false })).into();
-        Self { seen: tree.seen(), told, tree }
+        Self { seen: tree.seen(), told, tree, put_off }
     }
 }
 
@@ -205,10 +215,16 @@ impl Known {
         for (at, path) in machine.paths.iter().enumerate() {
             let Some(told) = machine.client.glance(path) else { continue };
             match self.states.iter().position(|state| state.told[at] == told) {
+                Some(first) if self.states[first].put_off => {}
                 Some(first) => self.seen = self.seen.max(first),
                 None => self.wrong.push(format!("a reader is told {told:?} of {path}")),
             }
         }
+    }
+
+    /// All that was done so far was promised to be on disk.
+    fn acknowledge(&mut self) {
+        self.acknowledged = self.states.len() - 1;
     }
 
     fn keep(&mut self, disk: &SimDisk, orders: Orders) {
@@ -264,21 +280,28 @@ fn run(base: &Base, steps: &[Step], orders: Orders, all_points: bool) -> Known {
         known.lock().keeps = all_points || number + 1 == steps.len();
         let running = machine.as_ref().expect("it runs");
         match step {
-            Step::Call(call) => {
+            Step::Call(call) | Step::Eventual(call) => {
+                let put_off = matches!(step, Step::Eventual(_));
                 let mut tree = known.lock().states.last().expect("there is a first").tree.clone();
                 let due = tree.call(call);
                 if due.is_ok() {
-                    known.lock().states.push(State::of(tree));
+                    known.lock().states.push(State::after(tree, put_off));
                 }
-                let got = running.wait(running.client.call(call));
+                let client = if put_off { running.client.eventual() } else { running.client.clone() };
+                let got = running.wait(client.call(call));
                 let same = got == due || (matches!(call, Call::Tx(_)) && got.is_err() && due.is_err());
                 assert!(same, "{got:?}, not {due:?}, of {call:?} in {steps:?}");
                 running.write_late();
                 if orders == Orders::PublishFirst {
                     disk.catch_up();
                 }
-                let mut known = known.lock();
-                known.acknowledged = known.states.len() - 1;
+                if !put_off {
+                    known.lock().acknowledge();
+                }
+            }
+            Step::Sync => {
+                running.wait(running.client.sync()).expect("the disk is well");
+                known.lock().acknowledge();
             }
             Step::Fold => {
                 known.lock().looks = false;
@@ -292,6 +315,8 @@ fn run(base: &Base, steps: &[Step], orders: Orders, all_points: bool) -> Known {
                 // Who looks holds the kernel.
                 keep_only(&disk, orders, &known);
                 machine.take().expect("it runs").end();
+                // An end in order leaves nothing in memory.
+                known.lock().acknowledge();
                 life += 1;
                 machine = Some(boot(&disk, life, orders, &known));
             }
@@ -461,14 +486,15 @@ fn recover(disk: &SimDisk, again: bool) -> Result<Seen, String> {
 
 /// The steps without their content.
 fn told(steps: &[Step]) -> String {
-    let told = |step: &Step| match step {
+    let of = |step: &Step| match step {
         Step::Call(Call::Write { path, data, place, .. }) => {
             format!("write {} bytes to {path} {place:?}", data.len())
         }
         Step::Call(Call::Tx(calls)) => format!("transaction of {}", calls.len()),
+        Step::Eventual(call) => format!("eventually {}", told(&[Step::Call(call.clone())])),
         other => format!("{other:?}"),
     };
-    steps.iter().map(told).collect::<Vec<_>>().join(", ")
+    steps.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether the long campaign is asked for.
@@ -476,8 +502,8 @@ pub(crate) fn everything() -> bool {
     std::env::var("NEXUS_CRASHES").is_ok_and(|which| which == "all")
 }
 
-fn workloads(all: bool) -> Vec<Vec<Step>> {
-    let steps = steps();
+/// All sequences of up to three of the `steps`, or some of those.
+fn workloads(steps: &[Step], all: bool) -> Vec<Vec<Step>> {
     let longer = |shorter: &[Vec<Step>]| -> Vec<Vec<Step>> {
         let after = |before: &Vec<Step>| {
             let before = before.clone();
@@ -502,7 +528,7 @@ fn a_crash_anywhere_leaves_a_prefix_whose_content_reads_back() {
     // Also while the store is made.
     found.crash_everywhere(&Base::nothing(), &[Step::Reopen], Orders::Right, true);
     let files = Base::files();
-    for steps in workloads(all) {
+    for steps in workloads(&steps(), all) {
         found.crash_everywhere(&files, &steps, Orders::Right, false);
         if all && found.workloads.is_multiple_of(200) {
             println!("{}", found.told());
@@ -511,6 +537,36 @@ fn a_crash_anywhere_leaves_a_prefix_whose_content_reads_back() {
     println!("{}", found.told());
     assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
     assert!(found.states > if all { STATES_MIN } else { 1_000 }, "{}", found.told());
+}
+
+/// What is acknowledged before it is on disk, among what is not.
+fn steps_put_off() -> Vec<Step> {
+    let put_off = [
+        write("/a", vec![b'e'; SMALL], Place::Whole),
+        write("/b", middle(5), Place::Whole),
+        write("/d/small", vec![b'y'; SMALL], Place::End),
+        rename("/d", "/f"),
+        unlink("/d"),
+        Call::Tx(vec![write("/t", vec![b'u'; SMALL], Place::Whole), unlink("/d/middle")]),
+    ];
+    let strong = write("/c", vec![b'c'; SMALL], Place::Whole);
+    // What is there already, so that nothing is committed.
+    let same = set("/f", Some(EntryType::Dir), None);
+    let strong = [strong, same].map(Step::Call);
+    let others = [Step::Sync, Step::Fold, Step::Reopen];
+    put_off.into_iter().map(Step::Eventual).chain(strong).chain(others).collect()
+}
+
+#[test]
+fn a_crash_leaves_a_prefix_of_what_was_put_off_and_all_that_was_promised() {
+    let all = everything();
+    let (mut found, files) = (Found::default(), Base::files());
+    for steps in workloads(&steps_put_off(), all) {
+        found.crash_everywhere(&files, &steps, Orders::Right, false);
+    }
+    println!("{}", found.told());
+    assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
+    assert!(found.states > 500, "{}", found.told());
 }
 
 /// The test is one: it sees what goes wrong when the kernel does things in another order, or leaves some out.

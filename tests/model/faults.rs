@@ -57,21 +57,58 @@ fn workload() -> Vec<Step> {
         read("/f/middle"),
         Step::Fold,
         Step::Call(write("/a", b"again".into(), Place::Whole)),
+        Step::Eventual(write("/e", b"soon".into(), Place::Whole)),
+        Step::Eventual(rename("/f", "/h")),
+        Step::Sync,
+        Step::Eventual(write("/e", b"later".into(), Place::Whole)),
+        Step::Eventual(unlink("/h/middle")),
+        Step::Call(set("/strong", Some(EntryType::Dir), None)),
+        Step::Eventual(write("/e", middle(4), Place::Whole)),
     ]
 }
 
-/// What may be there: what was told decides it, but for what was told as unknown.
-struct Possible(Vec<Tree>);
+/// What may be there.
+struct Possible {
+    /// What was told decides it, but for what was told as unknown.
+    now: Vec<Tree>,
+    /// What may be there after a crash as well: what was there before changes that were put off.
+    before: Vec<Tree>,
+}
 
 impl Possible {
-    /// Hears how a call ended; says what is wrong with that.
+    fn only(tree: Tree) -> Self {
+        Self { now: vec![tree], before: Vec::new() }
+    }
+
+    /// Hears that all that is there is on disk.
+    fn is_on_disk(&mut self) {
+        self.before.clear();
+    }
+
+    /// Forgets what is there and what only may be after a crash: the kernel was opened again on a disk that failed.
+    fn opened_again(&mut self) {
+        self.now.append(&mut self.before);
+    }
+
+    /// Hears how a call ended that was to be on disk; says what is wrong with that.
     fn hear(&mut self, call: &Call, got: Result<String, Error>) -> Result<(), String> {
+        let done = got.is_ok();
+        let is_look = matches!(call, Call::Read { .. } | Call::List { .. });
+        let heard = self.hear_put_off(call, got);
+        if done && !is_look {
+            self.is_on_disk();
+        }
+        heard
+    }
+
+    /// As [`hear`](Self::hear), of one that may be put off.
+    fn hear_put_off(&mut self, call: &Call, got: Result<String, Error>) -> Result<(), String> {
         let made = |tree: &Tree| {
             let mut after = tree.clone();
             let due = after.call(call);
             (after, due)
         };
-        let ends: Vec<_> = self.0.iter().map(made).collect();
+        let ends: Vec<_> = self.now.iter().map(made).collect();
         let error = match got {
             Ok(got) => {
                 let is_look = matches!(call, Call::Read { .. } | Call::List { .. });
@@ -84,13 +121,14 @@ impl Possible {
                     // Of what was told as unknown, only opening the store again tells, and not what it shows until then.
                     return Ok(());
                 }
-                self.0 = ends.into_iter().map(|(after, _)| after).collect();
+                let now = ends.into_iter().map(|(after, _)| after).collect();
+                self.before.extend(std::mem::replace(&mut self.now, now));
                 return Ok(());
             }
             Err(error) => error,
         };
         if error.executed() == Executed::Unknown {
-            self.0.extend(ends.into_iter().filter(|(_, due)| due.is_ok()).map(|(after, _)| after));
+            self.now.extend(ends.into_iter().filter(|(_, due)| due.is_ok()).map(|(after, _)| after));
             return Ok(());
         }
         let is_due = ends.iter().any(|(_, due)| due.as_ref().err() == Some(&error.kind()));
@@ -101,11 +139,13 @@ impl Possible {
         if is_due || is_the_disks { Ok(()) } else { Err(format!("it is told {error}")) }
     }
 
-    fn check(&self, machine: &Machine) -> Result<(), String> {
+    /// Whether what the kernel shows may be there; `crashed` says that a crash came before.
+    fn check(&self, machine: &Machine, crashed: bool) -> Result<(), String> {
         let seen = machine.wait(machine.client.seen()).map_err(|error| format!("reading: {error}"))?;
-        match self.0.iter().any(|tree| tree.seen() == seen) {
+        let before = self.before.iter().filter(|_| crashed);
+        match self.now.iter().chain(before).any(|tree| tree.seen() == seen) {
             true => Ok(()),
-            false => Err(format!("there is {seen:#?}, and not {:#?}", self.0[0].seen())),
+            false => Err(format!("there is {seen:#?}, and not {:#?}", self.now[0].seen())),
         }
     }
 }
@@ -128,7 +168,7 @@ fn files() -> Files {
 
 /// Makes the calls on a disk that fails as it was told to, and says what is wrong.
 fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
-    let mut possible = Possible(vec![files.tree.clone()]);
+    let mut possible = Possible::only(files.tree.clone());
     let mut life = 1;
     let mut machine = Machine::boot(disk, life, Late::default()).ok();
     for (number, step) in steps.iter().enumerate() {
@@ -138,10 +178,20 @@ fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
                 let got = running.wait(running.client.try_call(call));
                 possible.hear(call, got).map_err(|why| format!("step {number}: {why}"))?;
             }
+            Step::Eventual(call) => {
+                let got = running.wait(running.client.eventual().try_call(call));
+                possible.hear_put_off(call, got).map_err(|why| format!("step {number}: {why}"))?;
+            }
+            Step::Sync => {
+                if running.wait(running.client.sync()).is_ok() {
+                    possible.is_on_disk();
+                }
+            }
             Step::Fold => drop(running.fold()),
             Step::Compact => drop(running.compact()),
             Step::Reopen => {
                 machine.take().expect("it runs").end();
+                possible.opened_again();
                 life += 1;
                 machine = Machine::boot(disk, life, Late::default()).ok();
             }
@@ -151,8 +201,8 @@ fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
     if let Some(machine) = &machine {
         machine.wait(machine.env().sleep(PAUSE));
         let here = |why: String| format!("the disk is well again: {why}");
-        if possible.0.len() == 1 {
-            possible.check(machine).map_err(here)?;
+        if possible.now.len() == 1 {
+            possible.check(machine, false).map_err(here)?;
         }
         for call in [write("/late", b"late".into(), Place::Whole), write("/late", middle(7), Place::Whole)] {
             match machine.wait(machine.client.try_call(&call)) {
@@ -173,7 +223,7 @@ fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
         disk.crash_by(seed);
         let opened = |why: String| format!("opened again after a crash ({seed}): {why}");
         let machine = Machine::boot(&disk, 50, Late::default()).map_err(opened)?;
-        possible.check(&machine).map_err(opened)?;
+        possible.check(&machine, true).map_err(opened)?;
         let call = write("/later", middle(8), Place::Whole);
         let got = machine.wait(machine.client.try_call(&call));
         got.map_err(|error| opened(format!("writing: {error}")))?;

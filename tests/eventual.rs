@@ -1,0 +1,421 @@
+//! What is acknowledged before it is on disk, and what is on disk when: by call and by mount.
+//!
+//! `--test model crashes` looks at what a crash of the machine leaves of it, at each point and with each outcome.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use nexus::{
+    Caller, Config, Durability, Env, ErrorKind, Event, EventMask, Executed, HostConfig, Kept, Kill,
+    MountSpec, Nexus, OpId, Receipt, Result, Serve, SysRead, SysReceipt, SysSetattr, SysSync, SysTx,
+    SysUnlink, SysWrite, VPath, dispatch,
+};
+use nexus_actors::block_on;
+use nexus_drivers::disk::sim::{Fault, Kept as Settled, SimDisk};
+use nexus_drivers::wal::{WalConfig, WalMetastore};
+use nexus_kernel::{Kernel, KernelConfig};
+use nexus_supervisors::Tree;
+use parking_lot::Mutex;
+
+fn path(text: &str) -> VPath {
+    VPath::parse(text).expect("written as one")
+}
+
+/// Longer than a test takes: nothing is flushed unless somebody has it flushed.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// So much that nobody waits for room.
+const MUCH: u64 = 8 << 20;
+
+/// A disk for rows that can lose what was not flushed, and a folder for blobs.
+struct Ground {
+    disk: SimDisk,
+    folder: tempfile::TempDir,
+}
+
+/// A kernel on it.
+struct Life {
+    env: Env,
+    kernel: Arc<Kernel>,
+    tree: Tree,
+    admin: Arc<Caller>,
+}
+
+impl Ground {
+    fn new() -> Self {
+        Self { disk: SimDisk::new(7), folder: tempfile::tempdir().expect("there is room") }
+    }
+
+    async fn boot(&self, within: Duration, max_bytes: u64) -> Life {
+        let env = Env::host(HostConfig::default()).expect("threads can be started");
+        let metastore = WalMetastore::open_in(&self.disk.folder(), WalConfig::default()).expect("it opens");
+        let mut config = KernelConfig::default();
+        config.data_folder = Some(self.folder.path().into());
+        (config.flush_within, config.unflushed_max_bytes) = (within, max_bytes);
+        let catalogue = Arc::new(nexus_drivers::catalogue());
+        let (kernel, spec) = Kernel::new(&env, config, Arc::new(metastore), catalogue).expect("it is made");
+        let tree = Tree::start(&env, spec).await.expect("the tree starts");
+        let admin = Arc::new(Caller::administrator());
+        let life = Life { env, kernel, tree, admin };
+        if life.kernel.remount().await.expect("it remounts") == 0 {
+            life.mount("/", MountSpec::new("cas-local")).await.expect("it mounts");
+        }
+        life
+    }
+
+    /// The power goes off, and nothing of what was not flushed is kept.
+    async fn crash(&self, life: Life) {
+        self.disk.crash(|_| Settled::Nothing);
+        life.end().await;
+    }
+}
+
+impl Life {
+    async fn send<S: Serve>(&self, call: S) -> Result<S::Done> {
+        self.kernel.send(&self.admin, call).await
+    }
+
+    async fn mount(&self, point: &str, spec: MountSpec) -> Result<Receipt> {
+        Ok(self.send(SysSetattr::mount(path(point), spec)).await?.receipt)
+    }
+
+    async fn write(&self, at: &str) -> Receipt {
+        let call = SysWrite::at(path(at), at.to_owned()).create().eventual();
+        let receipt = self.send(call).await.expect("it writes").receipt;
+        assert!(receipt.changed);
+        receipt
+    }
+
+    async fn has(&self, at: &str) -> bool {
+        match self.send(SysRead::at(path(at))).await {
+            Ok(read) => {
+                assert_eq!(read.data, at);
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                false
+            }
+        }
+    }
+
+    async fn kept(&self, receipt: Receipt) -> Kept {
+        self.send(SysReceipt::of(receipt)).await.expect("it can be told")
+    }
+
+    async fn end(self) {
+        self.tree.stop().await;
+        self.kernel.release_drivers();
+        self.kernel.close_store();
+        self.env.stop();
+    }
+}
+
+#[test]
+fn what_is_put_off_is_seen_at_once_and_is_on_disk_after_a_sync() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        let lost = life.write("/lost").await;
+        assert_eq!(lost.durability, Durability::Eventual);
+        assert!(life.has("/lost").await);
+        assert_eq!(life.kept(lost).await, Kept::InMemory);
+        ground.crash(life).await;
+
+        let life = ground.boot(NEVER, MUCH).await;
+        assert!(!life.has("/lost").await, "nothing had brought it to the disk");
+        assert_eq!(life.kept(lost).await, Kept::Lost);
+        let kept = life.write("/kept").await;
+        assert_eq!(kept.lsn, lost.lsn, "its place is free again");
+        assert_eq!(life.kept(lost).await, Kept::Lost, "another has its place");
+        let synced = life.send(SysSync::at(path("/kept"))).await.expect("it syncs");
+        assert!(synced.lsn >= kept.lsn);
+        assert_eq!(life.kept(kept).await, Kept::OnDisk);
+        ground.crash(life).await;
+
+        let life = ground.boot(NEVER, MUCH).await;
+        assert!(life.has("/kept").await);
+        assert_eq!(life.kept(kept).await, Kept::OnDisk);
+        let missing = life.send(SysSync::at(path("/nothing"))).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        life.end().await;
+    });
+}
+
+#[test]
+fn it_is_on_disk_in_time_with_nobody_asking() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(Duration::from_millis(20), MUCH).await;
+        for round in 0..3 {
+            // Also after a committer that was to flush has died.
+            if round == 2 {
+                let committer = "nexus/store/committer";
+                assert!(life.tree.kill(committer, Kill::Panic), "it is there");
+            }
+            let receipt = life.write(&format!("/{round}")).await;
+            let begun = Instant::now();
+            while life.kept(receipt).await != Kept::OnDisk {
+                assert!(begun.elapsed() < Duration::from_secs(30), "it does not get to the disk");
+                std::thread::yield_now();
+            }
+        }
+        ground.crash(life).await;
+        let life = ground.boot(NEVER, MUCH).await;
+        for round in 0..3 {
+            assert!(life.has(&format!("/{round}")).await);
+        }
+        life.end().await;
+    });
+}
+
+#[test]
+fn who_waits_for_the_disk_brings_there_what_was_before() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        let before = life.write("/before").await;
+        let strong = life.send(SysWrite::at(path("/strong"), "/strong").create()).await.expect("it writes");
+        assert_eq!((strong.receipt.durability, life.kept(before).await), (Durability::Strong, Kept::OnDisk));
+        life.write("/after").await;
+        ground.crash(life).await;
+        let life = ground.boot(NEVER, MUCH).await;
+        for (at, is_there) in [("/before", true), ("/strong", true), ("/after", false)] {
+            assert_eq!(life.has(at).await, is_there, "{at}");
+        }
+        life.end().await;
+    });
+}
+
+#[test]
+fn who_is_told_that_it_is_so_already_is_told_what_is_on_disk() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        let made = SysSetattr::directory(path("/made"));
+        life.send(made.clone().eventual()).await.expect("it is made");
+        let same = life.send(made).await.expect("it is there").receipt;
+        assert_eq!((same.changed, same.durability), (false, Durability::Strong));
+        assert_eq!(life.kept(same).await, Kept::Nothing);
+
+        // A call that comes again, and waits for the disk now.
+        let again = SysWrite::at(path("/again"), "/again").create().op_id(OpId(5));
+        let first = life.send(again.clone().eventual()).await.expect("it writes").receipt;
+        assert_eq!(life.kept(first).await, Kept::InMemory);
+        let second = life.send(again).await.expect("it is there").receipt;
+        assert_eq!((second.lsn, second.durability), (first.lsn, Durability::Strong));
+        let tx = SysTx::new().with(SysWrite::at(path("/tx"), "/tx").create()).op_id(OpId(6));
+        let first = life.send(tx.clone().eventual()).await.expect("it commits").receipt;
+        assert_eq!(life.kept(first).await, Kept::InMemory);
+        life.send(tx).await.expect("it is there");
+        ground.crash(life).await;
+
+        let life = ground.boot(NEVER, MUCH).await;
+        assert!(life.send(nexus::SysStat::at(path("/made"))).await.is_ok());
+        assert!(life.has("/again").await && life.has("/tx").await);
+        life.end().await;
+    });
+}
+
+#[test]
+fn an_end_in_order_leaves_nothing_in_memory() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        life.write("/last").await;
+        life.end().await;
+        ground.disk.crash(|_| Settled::Nothing);
+        let life = ground.boot(NEVER, MUCH).await;
+        assert!(life.has("/last").await);
+        life.end().await;
+    });
+}
+
+#[test]
+fn no_more_is_put_off_than_may_be() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, 20_000).await;
+        let mut in_memory = 0;
+        let mut receipts = Vec::new();
+        for n in 0..30_u8 {
+            let call = SysWrite::at(path(&format!("/{n}")), vec![n; 4_000]).create().eventual();
+            receipts.push(life.send(call).await.expect("it writes").receipt);
+        }
+        for receipt in &receipts {
+            in_memory += usize::from(life.kept(*receipt).await == Kept::InMemory);
+        }
+        assert!(in_memory * 4_000 <= 20_000 + 4_000, "{in_memory} writes of 4,000 bytes are in memory alone");
+        life.end().await;
+        let life = ground.boot(NEVER, 0).await;
+        let receipt = life.write("/none-is-put-off").await;
+        assert_eq!(life.kept(receipt).await, Kept::OnDisk);
+        life.end().await;
+    });
+}
+
+#[test]
+fn a_disk_that_fails_ends_all_changes_and_what_was_promised_is_not_said_to_be_kept() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        let put_off = life.write("/put-off").await;
+        ground.disk.fail_from(0, Fault::Sync, u64::MAX);
+        let failed = life.send(SysSync::at(path("/put-off"))).await.unwrap_err();
+        assert_eq!(failed.executed(), Executed::Unknown, "{failed}");
+        ground.disk.heal();
+        for call in
+            [SysWrite::at(path("/next"), "x").create(), SysWrite::at(path("/next"), "x").create().eventual()]
+        {
+            let refused = life.send(call).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ReadOnly, "{refused}");
+        }
+        assert!(life.has("/put-off").await, "readers go on");
+        assert_eq!(life.kept(put_off).await, Kept::InMemory);
+        ground.crash(life).await;
+        let life = ground.boot(NEVER, MUCH).await;
+        let kept = life.kept(put_off).await;
+        assert_eq!(life.has("/put-off").await, kept == Kept::OnDisk, "{kept:?}");
+        life.end().await;
+    });
+}
+
+struct Hears(Arc<Mutex<Vec<String>>>);
+
+impl dispatch::Observer for Hears {
+    fn mask(&self) -> EventMask {
+        EventMask::ALL
+    }
+
+    fn observe(&self, event: &Event) {
+        self.0.lock().push(event.path.to_string());
+    }
+}
+
+#[test]
+fn observers_hear_of_what_is_on_disk_in_the_order_of_the_log() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let observer = dispatch::Registration::observer("hears", Arc::new(Hears(heard.clone())));
+        let registering =
+            life.kernel.dispatch_actor().call(dispatch::Register(observer), Duration::from_secs(5));
+        registering.await.expect("it serves").expect("there is room");
+        let put_off: Vec<String> = (0..20).map(|n| format!("/{n}")).collect();
+        for at in &put_off {
+            life.write(at).await;
+        }
+        assert_eq!(*heard.lock(), [""; 0], "nothing of it is on disk");
+        let strong = SysWrite::at(path("/strong"), "x").create();
+        life.send(strong).await.expect("it writes");
+        let all = [put_off, vec!["/strong".into()]].concat();
+        let begun = Instant::now();
+        while heard.lock().len() < all.len() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", heard.lock());
+            std::thread::yield_now();
+        }
+        assert_eq!(*heard.lock(), all);
+        life.end().await;
+    });
+}
+
+#[test]
+fn many_at_once_are_each_seen_by_whoever_made_them() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(Duration::from_millis(1), 100_000).await;
+        let life = &life;
+        let writers = (0..8).map(|writer| async move {
+            for n in 0..60 {
+                let at = format!("/{writer}/{}", n % 7);
+                let call = SysWrite::at(path(&at), at.clone()).create();
+                // Some wait for the disk, and most do not.
+                let call = if n % 10 == writer { call } else { call.eventual() };
+                life.send(call).await.expect("it writes");
+                assert!(life.has(&at).await);
+                if n % 5 == 0 {
+                    life.send(SysUnlink::at(path(&at)).eventual()).await.expect("it is there");
+                    assert!(!life.has(&at).await);
+                }
+            }
+        });
+        join_all(writers).await;
+    });
+}
+
+async fn on(folder: &tempfile::TempDir) -> Nexus {
+    nexus::connect(Config::new(folder.path()).flush(NEVER, MUCH)).await.expect("it boots")
+}
+
+#[test]
+fn what_ends_with_the_process_is_gone_after_it_and_the_rest_is_there() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("there is room");
+        let nx = on(&folder).await;
+        let class = |class: &str| MountSpec::new("cas-local").option("class", class);
+        nx.mount("/scratch", class("scratch")).await.expect("it mounts");
+        nx.mount("/cache", class("cache")).await.expect("it mounts");
+        let scratch = nx.write("/scratch/a/b", "x").await.expect("it writes").receipt;
+        let cache = nx.write("/cache/a/b", "x").await.expect("it writes").receipt;
+        let durable = nx.write("/durable", "x").await.expect("it writes").receipt;
+        let promised = [scratch, cache, durable].map(|receipt| receipt.durability);
+        assert_eq!(promised, [Durability::Volatile, Durability::Eventual, Durability::Strong]);
+        assert_eq!(nx.receipt(scratch).await, Ok(Kept::InMemory));
+
+        // A call may ask for more than the mount gives, and not for what nothing there can give.
+        let strong = nx.send(SysWrite::at(path("/cache/c"), "x").create().strong()).await.expect("it writes");
+        assert_eq!(strong.receipt.durability, Durability::Strong);
+        let refused = nx.send(SysWrite::at(path("/scratch/c"), "x").create().strong()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotSupported);
+        assert!(refused.to_string().contains("/scratch"), "{refused}");
+        // Of several in one transaction the strictest is kept.
+        let tx = nx.tx().write("/scratch/t", "x").write("/t", "x").commit().await.expect("it commits");
+        assert_eq!(tx.receipt.durability, Durability::Strong);
+        // Only what is durable has a past, unless one is asked for.
+        nx.write("/cache/a/b", "y").await.expect("it writes");
+        for at in ["/cache/a/b", "/scratch/a/b"] {
+            assert_eq!(nx.versions(at).await.unwrap_err().kind(), ErrorKind::NotKept, "{at}");
+        }
+        nx.shutdown().await.expect("it ends");
+
+        let nx = on(&folder).await;
+        assert_eq!(nx.read("/durable").await.expect("it is there"), "x");
+        assert_eq!(nx.read("/cache/a/b").await.expect("it is there"), "y");
+        assert_eq!(nx.readdir("/scratch").await.expect("it is mounted").len(), 0);
+        assert_eq!(nx.receipt(scratch).await, Ok(Kept::Lost));
+        nx.write("/scratch/a/b", "anew").await.expect("it serves");
+        nx.shutdown().await.expect("it ends");
+    });
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_by_name_and_nothing_is_mounted() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("there is room");
+        let nx = on(&folder).await;
+        let spec = || MountSpec::new("cas-local");
+        let refused = [
+            (spec().option("class", "fast"), "class"),
+            (spec().option("consistency", "maybe"), "consistency"),
+            (spec().option("class", "scratch").option("consistency", "strong"), "scratch"),
+        ];
+        for (spec, named) in refused {
+            let error = nx.mount("/m", spec).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        assert!(!nx.exists("/m").await.expect("it can be told"));
+        let eventual = spec().option("consistency", "eventual");
+        nx.mount("/m", eventual).await.expect("it mounts");
+        let durability = nx.write("/m/x", "x").await.expect("it writes").receipt.durability;
+        assert_eq!(durability, Durability::Eventual);
+        let within = SysTx::new().with(SysWrite::at(path("/x"), "x").create().eventual());
+        let error = nx.send(within).await.unwrap_err();
+        assert_eq!((error.kind(), error.item()), (ErrorKind::InvalidArgument, Some(0)), "{error}");
+        let tx = nx.tx().write("/y", "y").eventual().commit().await.expect("it commits");
+        assert_eq!(tx.receipt.durability, Durability::Eventual);
+        nx.shutdown().await.expect("it ends");
+    });
+}
