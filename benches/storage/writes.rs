@@ -1,10 +1,10 @@
-//! Durable writes of 1 KiB: alone, and many at once.
+//! Writes of 1 KiB: durable, alone and many at once; and acknowledged before they are on disk.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus::{Bytes, Config, Nexus, SysWrite, VPath};
+use nexus::{Bytes, Config, Consistency, Kept, Nexus, SysWrite, VPath};
 
 use crate::baseline::{Raw, Redb, Sqlite};
 use crate::report::{beside, compare, median, time};
@@ -17,6 +17,9 @@ pub(crate) const CONTENT: [u8; 1_024] = [7; 1_024];
 const TURNS: usize = 20;
 const WRITES: usize = 50;
 
+/// How many are acknowledged before they are on disk, in a turn: they take longer together than a flush is put off.
+const PUT_OFF_WRITES: usize = 4_000;
+
 /// Writers at once, and how many files each of them writes in a turn.
 const WRITERS: usize = 64;
 const EACH: usize = 16;
@@ -24,6 +27,9 @@ const EACH: usize = 16;
 /// The budgets: one write alone beside a flush of the disk, and one of 64 beside it.
 const ALONE_MAX: f64 = 2.0;
 const SHARED_MAX: f64 = 4.0 / 64.0;
+
+/// The budget of one that is acknowledged before it is on disk.
+const PUT_OFF: Duration = Duration::from_micros(5);
 
 pub(crate) fn run(folder: &Path) {
     let runtime = runtime();
@@ -33,18 +39,20 @@ pub(crate) fn run(folder: &Path) {
 
     let mut alone: [Vec<Duration>; 4] = Default::default();
     let mut shared: [Vec<Duration>; 4] = Default::default();
+    let mut put_off = Vec::new();
     for turn in 0..=TURNS {
         let mut took: [Vec<Duration>; 4] = Default::default();
         for _ in 0..WRITES {
             took[0].push(time(|| raw.write(1)));
         }
-        took[1] = runtime.block_on(files.write_alone());
+        took[1] = runtime.block_on(files.write_alone(WRITES, Consistency::Strong));
         for _ in 0..WRITES {
             took[2].push(time(|| sqlite.write(1)));
         }
         for _ in 0..WRITES {
             took[3].push(time(|| redb.write(1)));
         }
+        let eventually = runtime.block_on(files.write_alone(PUT_OFF_WRITES, Consistency::Eventual));
         let together = [
             time(|| (0..EACH).for_each(|_| raw.write(WRITERS))),
             runtime.block_on(files.write_together()),
@@ -55,6 +63,7 @@ pub(crate) fn run(folder: &Path) {
         if turn > 0 {
             alone.iter_mut().zip(took).for_each(|(all, took)| all.extend(took));
             shared.iter_mut().zip(together).for_each(|(all, took)| all.push(took));
+            put_off.extend(eventually);
         }
     }
     runtime.block_on(files.check());
@@ -64,6 +73,7 @@ pub(crate) fn run(folder: &Path) {
     beside("1 KiB, alone", nexus, "an append and fdatasync", flush, ALONE_MAX);
     compare("1 KiB, alone, SQLite (WAL, FULL)", sqlite, "an append and fdatasync", flush);
     compare("1 KiB, alone, bare redb", redb, "an append and fdatasync", flush);
+    beside("1 KiB, alone, eventual", median(put_off), "its budget", PUT_OFF, 1.0);
     let each = u32::try_from(WRITERS * EACH).expect("there are few");
     let [batch, nexus, sqlite, redb] = shared.map(|times| median(times) / each);
     beside("1 KiB, 64 at once, each", nexus, "an append and fdatasync", flush, SHARED_MAX);
@@ -86,14 +96,20 @@ impl Files {
         (from..self.next).map(path).collect()
     }
 
-    async fn write_alone(&mut self) -> Vec<Duration> {
+    async fn write_alone(&mut self, count: usize, consistency: Consistency) -> Vec<Duration> {
         let content = Bytes::from_static(&CONTENT);
-        let mut took = Vec::with_capacity(WRITES);
-        for path in self.paths(WRITES) {
+        let mut took = Vec::with_capacity(count);
+        let mut last = None;
+        for path in self.paths(count) {
             let began = std::time::Instant::now();
-            self.nx.send(SysWrite::at(&path, content.clone()).create()).await.expect("it writes");
+            let call = SysWrite::at(&path, content.clone()).create().consistency(consistency);
+            let written = self.nx.send(call).await.expect("it writes");
             took.push(began.elapsed());
+            last = Some(written.receipt);
         }
+        self.nx.sync("/writes").await.expect("it syncs");
+        let last = self.nx.receipt(last.expect("something was written")).await;
+        assert_eq!(last.expect("it can be told"), Kept::OnDisk);
         took
     }
 

@@ -152,3 +152,21 @@ fn a_bad_command_does_not_end_the_shell() {
     assert_eq!(nexus.good("ls /"), "a\n");
     assert_eq!(nexus.feed("shell", "ls /\nstat /nope\n").status, 1, "the status is that of the last command");
 }
+
+#[test]
+fn what_is_written_to_be_seen_is_brought_to_the_disk_when_asked_for() {
+    let nexus = Nexus::new();
+    let written = nexus.feed("--json write --eventual /a", "soon").out;
+    let written = &json_lines(&written)[0];
+    assert_eq!(written["durability"], "eventual");
+    let synced = json_lines(&nexus.good("--json sync /a"));
+    assert!(synced[0]["lsn"].as_u64() >= written["lsn"].as_u64(), "{synced:?}");
+    assert_eq!(nexus.good("sync"), "");
+    assert_eq!(nexus.good("cat /a"), "soon");
+    let missing = nexus.run("sync /nothing");
+    assert_eq!(missing.status, 1);
+    assert!(missing.err.contains("sync /nothing"), "{}", missing.err);
+    nexus.good("mount /s --driver cas-local --opt class=scratch");
+    nexus.feed("write /s/x", "x");
+    assert_eq!(nexus.good("ls /s"), "", "each command is a process of its own");
+}

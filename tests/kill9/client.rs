@@ -4,7 +4,7 @@ use std::sync::mpsc::Sender;
 
 use futures_util::future::{BoxFuture, join_all};
 use nexus::syscall::{SysCopy, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, TxOp};
-use nexus::{Bytes, EntryType, ErrorKind, Executed, Nexus, OpId, VPath, blocking};
+use nexus::{Bytes, Consistency, EntryType, ErrorKind, Executed, Nexus, OpId, VPath, blocking};
 
 use crate::books::{Effect, Node, Tree, explain};
 use crate::plan::{self, Random};
@@ -112,26 +112,43 @@ impl Random {
 }
 
 impl Call {
+    /// What is to be seen only outlives the process as well: it is the machine that goes on.
+    fn consistency(&self) -> Consistency {
+        if self.id.0.is_multiple_of(3) { Consistency::Eventual } else { Consistency::Strong }
+    }
+
     fn send<'a>(&'a self, nx: &'a Nexus) -> BoxFuture<'a, nexus::Result<()>> {
         Box::pin(async move {
             match &self.effect {
                 Effect::Put(at, Node::File(content)) if content.len() >= STREAM_FROM => {
                     let pieces = content.chunks(PIECE_BYTES).map(|piece| Ok(content.slice_ref(piece)));
-                    let call = SysWrite::vectored(path(at), Vec::new()).create().op_id(self.id);
+                    let call = SysWrite::vectored(path(at), Vec::new())
+                        .create()
+                        .op_id(self.id)
+                        .consistency(self.consistency());
                     nx.send_stream(call, futures_util::stream::iter(pieces)).await.map(drop)
                 }
-                Effect::Copy(from, to) => {
-                    nx.send(SysCopy::new(path(from), path(to)).op_id(self.id)).await.map(drop)
-                }
+                Effect::Copy(from, to) => nx
+                    .send(SysCopy::new(path(from), path(to)).op_id(self.id).consistency(self.consistency()))
+                    .await
+                    .map(drop),
                 Effect::Together(effects) => {
                     let call = effects.iter().fold(SysTx::new(), |call, effect| call.with(operation(effect)));
-                    nx.send(call.op_id(self.id)).await.map(drop)
+                    nx.send(call.op_id(self.id).consistency(self.consistency())).await.map(drop)
                 }
                 effect => match operation(effect) {
-                    TxOp::Write(call) => nx.send(call.op_id(self.id)).await.map(drop),
-                    TxOp::Setattr(call) => nx.send(call.op_id(self.id)).await.map(drop),
-                    TxOp::Rename(call) => nx.send(call.op_id(self.id)).await.map(drop),
-                    TxOp::Unlink(call) => nx.send(call.op_id(self.id)).await.map(drop),
+                    TxOp::Write(call) => {
+                        nx.send(call.op_id(self.id).consistency(self.consistency())).await.map(drop)
+                    }
+                    TxOp::Setattr(call) => {
+                        nx.send(call.op_id(self.id).consistency(self.consistency())).await.map(drop)
+                    }
+                    TxOp::Rename(call) => {
+                        nx.send(call.op_id(self.id).consistency(self.consistency())).await.map(drop)
+                    }
+                    TxOp::Unlink(call) => {
+                        nx.send(call.op_id(self.id).consistency(self.consistency())).await.map(drop)
+                    }
                     other => unreachable!("the plan has no {other:?}"),
                 },
             }

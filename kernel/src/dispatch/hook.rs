@@ -48,7 +48,8 @@ pub trait Observer: Send + Sync + 'static {
     /// The events that it wants to see. Asked once, at registration.
     fn mask(&self) -> EventMask;
 
-    /// Is told of `event`. Runs on the task that made the change, after every lock is gone: it must neither block nor wait.
+    /// Is told of `event`. Runs on the task that made the change, after every lock is gone, or on another once the change is on disk, when it was
+    /// acknowledged before: it must neither block nor wait.
     /// A panic is logged.
     fn observe(&self, event: &Event);
 }

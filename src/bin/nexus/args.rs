@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Top(TopArgs),
     Kill(KillArgs),
     Gc(GcArgs),
+    Sync(SyncArgs),
     Serve(ServeArgs),
     Shell(ShellArgs),
     Tour(TourArgs),
@@ -185,6 +186,9 @@ pub(crate) struct WriteArgs {
     /// The host file to read; - for standard input
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
+    /// Return when the change can be seen, and not when it is on disk; `sync` brings it there
+    #[arg(long)]
+    pub(crate) eventual: bool,
 }
 
 /// Replace a text in a file
@@ -508,6 +512,18 @@ pub(crate) struct GcArgs {
     /// How long content must have been unreachable, in seconds [default: the setting garbage_grace_s]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) grace: Option<u64>,
+}
+
+/// Bring to the disk what was acknowledged before it was there
+///
+/// With `write --eventual` and on mounts of the classes cache and scratch changes are acknowledged when they can be seen, and are on disk soon after. Returns
+/// when all that was acknowledged before is there.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {lsn}, the place in the log up to which all is on disk.")]
+pub(crate) struct SyncArgs {
+    /// A path in the zone that is meant
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
 }
 
 /// Own the data folder, and let other processes attach to it

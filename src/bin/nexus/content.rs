@@ -10,7 +10,7 @@ use nexus::Op;
 use nexus::syscall::{SysRead, SysWrite, Written};
 use serde::Serialize;
 
-use crate::args::{CatArgs, EditArgs, WriteArgs};
+use crate::args::{CatArgs, EditArgs, SyncArgs, WriteArgs};
 use crate::failure::{Failure, Outcome};
 use crate::feed;
 use crate::session::{Session, path};
@@ -85,7 +85,10 @@ fn report(session: &Session, done: &Written) -> Outcome {
 }
 
 pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
-    let call = SysWrite::vectored(path(Op::Write, &args.path)?, Vec::new()).create();
+    let mut call = SysWrite::vectored(path(Op::Write, &args.path)?, Vec::new()).create();
+    if args.eventual {
+        call = call.eventual();
+    }
     let told = |file: &Path| {
         let file = file.to_owned();
         move |error| Failure::host("write", &file, error)
@@ -102,8 +105,17 @@ pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
 pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
     let at = path(Op::Append, &args.path)?;
     let data = input(&args.file)?;
-    let done = session.nx.send(SysWrite::at(at, data).append().create()).await;
+    let mut call = SysWrite::at(at, data).append().create();
+    if args.eventual {
+        call = call.eventual();
+    }
+    let done = session.nx.send(call).await;
     report(session, &done.map_err(|error| error.during(Op::Append))?)
+}
+
+pub(crate) async fn sync(session: &Session, args: SyncArgs) -> Outcome {
+    let synced = session.nx.sync(args.path.as_str()).await?;
+    session.out.quiet(&synced)
 }
 
 pub(crate) async fn edit(session: &Session, args: EditArgs) -> Outcome {
