@@ -14,7 +14,9 @@ use std::time::Duration;
 use nexus::actors::{Handle, Message};
 use nexus::hal::{Batch, Entry as HalEntry, Metastore, TreeId};
 use nexus::service::ServiceRef;
-use nexus::services::audit::{Audit, AuditConfig, CaughtUp, Entry, Query, Record, Verify, verify_segment};
+use nexus::services::audit::{
+    Audit, AuditConfig, CaughtUp, Entry, Gap, Query, Record, Verify, verify_segment,
+};
 use nexus::{
     Config, ErrorKind, Kill, Lsn, Nexus, Op, OpId, Receipt, SwapOptions, SysWrite, Timestamp, VPath,
 };
@@ -445,14 +447,14 @@ async fn records_are_found_by_path_agent_and_time_a_page_at_a_time() {
     nx.shutdown().await.unwrap();
 }
 
-#[tokio::test]
-async fn commits_that_the_kernel_forgot_before_the_log_came_to_them_are_told_as_a_gap() {
-    // More than a log keeps.
-    const FORGOTTEN: u64 = 70_000;
-    let store = Arc::new(MemoryMetastore::new());
+/// More than a log keeps.
+const FORGOTTEN: u64 = 70_000;
+
+/// Commits more than a log keeps, without a kernel.
+fn commit_many(store: &MemoryMetastore, round: u64) {
     let entry = |n: u64| HalEntry {
         tree: TreeId::ROOT,
-        op_id: OpId(n.into()),
+        op_id: OpId((round * FORGOTTEN + n).into()),
         repeatable: false,
         caller: "writer".into(),
         op: Op::Write,
@@ -463,22 +465,84 @@ async fn commits_that_the_kernel_forgot_before_the_log_came_to_them_are_told_as_
         preconditions: Vec::new(),
         changes: Vec::new(),
     };
+    let next_file_id = store.next_file_id().expect("it knows");
     for first in (0..FORGOTTEN).step_by(1_000) {
         let entries = (first..first + 1_000).map(entry).collect();
-        store.apply(&Batch { entries, next_file_id: 0 }).expect("there is room");
+        store.apply(&Batch { entries, next_file_id }).expect("there is room");
     }
-    let nx = boot(Config::in_memory().metastore(store)).await;
-    let audit = nx.register::<Audit>("audit", AuditConfig::default()).await.unwrap();
-    let written = nx.write("/a", "x").await.unwrap().receipt.lsn;
-    // It is a long way, on a machine with other work.
-    while let Err(error) = ask(&audit, CaughtUp::root(written)).await {
-        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+}
+
+#[tokio::test]
+async fn commits_that_the_kernel_forgot_before_the_log_came_to_them_are_told_as_a_gap() {
+    let store = Arc::new(MemoryMetastore::new());
+    commit_many(&store, 0);
+    let mut told = Vec::new();
+    // Before the log was begun, and while the service was away.
+    for round in 1..3 {
+        let nx = boot(Config::in_memory().metastore(store.clone()).service::<Audit>()).await;
+        let audit = nx.register::<Audit>("audit", AuditConfig::default()).await.unwrap();
+        let written = nx.write("/a", "x").await.unwrap().receipt.lsn;
+        // It is a long way, on a machine with other work.
+        while let Err(error) = ask(&audit, CaughtUp::root(written)).await {
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        }
+        let records = all(&audit, Query::root()).await;
+        let gaps: Vec<_> =
+            records.iter().filter(|record| matches!(record.entry, Entry::Gap { .. })).collect();
+        assert_eq!(gaps.len(), round);
+        let Entry::Gap { from, to } = gaps[round - 1].entry else { unreachable!("they were chosen so") };
+        let n = gaps[round - 1].n;
+        match n.checked_sub(1) {
+            None => assert_eq!(from, Lsn(1)),
+            // What it knew last, or appends of its own after that.
+            Some(before) => {
+                let before = records[before as usize].entry.lsn().expect("it tells of one");
+                assert!(from > before && from.0 < before.0 + 100, "{before} {from}");
+            }
+        }
+        assert_eq!(
+            records[n as usize + 1].entry.lsn(),
+            Some(Lsn(to.0 + 1)),
+            "it goes on with what the kernel still knows"
+        );
+        assert!(to.0 - from.0 >= FORGOTTEN - 65_536 - 200, "{from} {to}");
+        told.push(Gap { n, from, to });
+        let verified = ask(&audit, Verify::root()).await.expect("it verifies");
+        assert_eq!((verified.broken, &verified.gaps), (None, &told), "a gap is told, and is no tampering");
+        assert_eq!(verified.missing, told.iter().map(|gap| gap.to.0 - gap.from.0 + 1).sum::<u64>());
+        nx.shutdown().await.unwrap();
+        commit_many(&store, round as u64);
     }
-    let first = ask(&audit, Query::root().limit(2)).await.expect("it finds").records;
-    let Entry::Gap { from, to } = first[0].entry else { panic!("{first:?}") };
-    assert_eq!(from, Lsn(1));
-    assert_eq!(first[1].entry.lsn(), Some(Lsn(to.0 + 1)), "it goes on with what the kernel still knows");
-    assert!(to.0 >= FORGOTTEN - 65_536 - 64, "{to}");
-    assert_eq!(ask(&audit, Verify::root()).await.expect("it verifies").broken, None);
+}
+
+#[tokio::test]
+async fn a_gap_over_what_the_kernel_still_knows_is_found() {
+    let nx = boot(Config::in_memory()).await;
+    let config =
+        AuditConfig { open_to_administrators: true, segment_bytes: 1 << 20, ..AuditConfig::default() };
+    let audit = nx.register::<Audit>("audit", config).await.unwrap();
+    has_just(&audit, &writes(&nx, 0, 1).await).await;
+    let name = "/audit/root/changes/00000000000000000000.log";
+    let records = all(&audit, Query::root()).await;
+    // Two changes are made out to have been forgotten, and the chain is made anew.
+    let (hidden, last) = (&records[1], &records[2]);
+    let entry = Entry::Gap {
+        from: hidden.entry.lsn().expect("it is a change"),
+        to: last.entry.lsn().expect("it is a change"),
+    };
+    let gap = Record { entry, ..hidden.clone() };
+    let (mut forged, mut hash) = (Vec::new(), [0; 32]);
+    for (record, n) in [&records[0], &gap].into_iter().chain(&records[3..]).zip(0..) {
+        let text = serde_json::to_vec(&Record { n, ..record.clone() }).unwrap();
+        hash = blake3::Hasher::new().update(&hash).update(&text).finalize().into();
+        forged.extend_from_slice(blake3::Hash::from_bytes(hash).to_hex().as_bytes());
+        forged.extend([b" ", &*text, b"\n"].concat());
+    }
+    let name_alone = name.rsplit('/').next().unwrap();
+    assert!(verify_segment(name_alone, &forged, Default::default()).is_ok(), "its chain is in order");
+    nx.write(name, forged).await.unwrap();
+    let broken = ask(&audit, Verify::root()).await.unwrap().broken.expect("it is found");
+    assert_eq!(broken.n, 1);
+    assert!(broken.why.contains("still knows"), "{broken}");
     nx.shutdown().await.unwrap();
 }

@@ -25,7 +25,8 @@ const SHARDS: usize = 2;
 
 /// The door to something that is torn down only when nobody is inside.
 ///
-/// Safe to share; entering and leaving never wait. At most one party may close, reopen and drain at a time.
+/// Safe to share; entering and leaving never wait. At most one party may close and reopen at a time. Of a gate that never reopens, any number may
+/// wait until it is drained.
 #[derive(Debug)]
 pub struct Gate {
     /// Invariant: who counted itself in a shard leaves by the same one, so that no shard ever goes below zero and a sum

@@ -13,10 +13,11 @@ pub use swap::{SwapError, SwapReport, Swapped, Timer};
 use crate::epoch::EpochPtr;
 use crate::eventcount::EventCount;
 use crate::gate;
+use crate::sync::Lock;
 use crate::sync::atomic::AtomicBool;
 use generation::Generation;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The current generation of a service, callable from any thread and replaceable under its callers.
 ///
@@ -29,6 +30,11 @@ pub struct Slot<S: ?Sized + Send + Sync + 'static> {
     moved: EventCount,
     /// Whether a swap is under way; there is one at a time.
     swapping: AtomicBool,
+    /// Generations that somebody may still be inside of, though they were replaced. Weak: they keep nothing alive, and one that is gone has nobody
+    /// inside.
+    ///
+    /// Invariant: a generation is here before its successor is published, and its gate is shut for good when the turn of its swap ends.
+    left_behind: Lock<Vec<Weak<Generation<S>>>>,
 }
 
 impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
@@ -38,6 +44,7 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
             current: EpochPtr::new(Arc::new(Generation::new(1, service))),
             moved: EventCount::new(),
             swapping: AtomicBool::new(false),
+            left_behind: Lock::new(Vec::new()),
         }
     }
 
@@ -103,6 +110,19 @@ impl<S: ?Sized + Send + Sync + 'static> Slot<S> {
                 return;
             }
             self.moved.past(seen).await;
+        }
+    }
+
+    /// Waits until nobody is inside any generation that was replaced before this is first polled, whoever replaced it: for who takes over from a
+    /// swapper that is gone, and its [`Retired`] with it. Dropping the future leaves nothing behind.
+    pub async fn left(&self) {
+        let current = self.generation();
+        // The last reference may be among them: so none is dropped under the lock.
+        let behind: Vec<_> = self.left_behind.lock().iter().filter_map(Weak::upgrade).collect();
+        // By number: one whose successor is about to be published is on the list already.
+        for generation in behind.into_iter().filter(|generation| generation.number() < current) {
+            generation.gate().close(); // It never reopens. Its swapper may be just about to shut it.
+            generation.gate().drained().await;
         }
     }
 

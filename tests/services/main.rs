@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "users spawn their own tasks")]
 
 mod counter;
+mod deaths;
+mod gate;
 mod hooks;
 mod older;
 mod policy;

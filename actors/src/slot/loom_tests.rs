@@ -205,3 +205,32 @@ fn loom_of_two_swaps_each_is_published_once_or_refused() {
         assert_eq!(slot.generation(), *numbers.last().unwrap());
     });
 }
+
+/// Somebody else than the swapper tears down what callers of the old generation use.
+/// Mutations: a publish that does not note the old generation, or notes it after it published the new one; a wait that does not drain.
+#[test]
+fn loom_who_takes_over_from_a_swapper_waits_for_those_inside() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new(Counter::new(1, 0)));
+        let used = Arc::new(Counter::new(1, 0));
+        let caller = (slot.clone(), used.clone());
+        let caller = thread::spawn(move || {
+            let (slot, used) = caller;
+            let lease = slot.try_lease().expect("overlap refuses nobody");
+            if lease.generation() == 1 {
+                used.call();
+            }
+        });
+        let swapper = slot.clone();
+        let swapper = thread::spawn(move || {
+            let prepare = ready::<Exports>(Ok(Counter::new(2, 0)));
+            drop(block_on(swapper.swap_overlap(&Limit::at_once(), Duration::ZERO, prepare)).unwrap());
+        });
+        if slot.generation() == 2 {
+            block_on(slot.left());
+            used.tear_down();
+        }
+        swapper.join().unwrap();
+        caller.join().unwrap();
+    });
+}

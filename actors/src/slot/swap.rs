@@ -9,7 +9,7 @@ use crate::sync::atomic::Ordering;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -180,8 +180,14 @@ impl<'a, S: ?Sized + Send + Sync + 'static> Turn<'a, S> {
     }
 
     /// The point of no return. Answers the new number, and how many callers waited for it.
-    fn publish(&self, old: &Generation<S>, service: Box<S>) -> (u64, usize) {
+    fn publish(&self, old: &Arc<Generation<S>>, service: Box<S>) -> (u64, usize) {
         let number = old.number() + 1;
+        // Nobody else changes the list. What was alive is dropped without the lock: the last reference may be among it.
+        let alive: Vec<_> = self.slot.left_behind.lock().iter().filter_map(Weak::upgrade).collect();
+        // They are shut for good, so that an empty one stays empty.
+        let occupied = alive.iter().filter(|generation| !generation.gate().is_empty());
+        let behind = occupied.chain([old]).map(Arc::downgrade).collect();
+        *self.slot.left_behind.lock() = behind;
         let pinned = self.slot.current.pin();
         pinned.swap(Arc::new(Generation::new(number, service)));
         pinned.collect();

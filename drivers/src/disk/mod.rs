@@ -10,6 +10,8 @@
 
 #[cfg(unix)]
 mod local;
+#[cfg(all(unix, feature = "local"))]
+mod lock;
 #[cfg(any(test, feature = "faults"))]
 pub mod sim;
 
@@ -21,6 +23,8 @@ use std::sync::Arc;
 pub use local::LocalFolder;
 #[cfg(all(unix, feature = "local"))]
 pub(crate) use local::make_durable;
+#[cfg(all(unix, feature = "local"))]
+pub(crate) use lock::FileLock;
 
 /// A folder of files that belongs to one driver. Everything blocks.
 pub trait Folder: fmt::Debug + Send + Sync + 'static {

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::disk::FileLock;
+
 /// The folder of all stagings below the store's own.
 pub(super) const FOLDER: &str = "tmp";
 
@@ -19,8 +21,8 @@ const ALIVE: &str = "alive";
 pub(super) struct Staging {
     folder: PathBuf,
     next: AtomicU64,
-    /// Locked as long as this value lives, and by no means longer than its process.
-    _alive: File,
+    /// Held as long as this value lives.
+    _alive: FileLock,
 }
 
 impl Staging {
@@ -28,8 +30,7 @@ impl Staging {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         let all = root.join(FOLDER);
         fs::create_dir_all(&all)?;
-        let opening = lock_file(&all.join(OPENING))?;
-        opening.lock()?;
+        let _opening = FileLock::take(&all.join(OPENING))?;
         let mut names = Vec::new();
         for entry in fs::read_dir(&all)? {
             let entry = entry?;
@@ -41,8 +42,7 @@ impl Staging {
             (0..=names.len()).map(|n| format!("{n}")).find(|name| !names.iter().any(|n| n == name.as_str()));
         let folder = all.join(name.unwrap_or_default());
         fs::create_dir(&folder)?;
-        let alive = lock_file(&folder.join(ALIVE))?;
-        alive.lock()?;
+        let alive = FileLock::take(&folder.join(ALIVE))?;
         Ok(Self { folder, next: AtomicU64::new(0), _alive: alive })
     }
 
@@ -59,10 +59,6 @@ impl Drop for Staging {
         // What stays is removed at the next start.
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).open(path)
 }
 
 fn remove_if_dead(folder: &Path) -> io::Result<bool> {

@@ -74,10 +74,7 @@ impl Index {
                 runs = runs.len(),
                 "the index of packed blobs is damaged, and made anew from the blobs"
             );
-            for span in spans {
-                remove(&*folder, span).map_err(failed)?;
-            }
-            folder.sync().map_err(failed)?;
+            disown(&*folder, spans).map_err(failed)?;
             runs.clear();
         }
         let through = runs.first().map(|run| run.through).unwrap_or_default();
@@ -101,21 +98,14 @@ impl Index {
             state.runs.clone()
         };
         for run in runs {
-            let found = run.get(key).inspect_err(|error| self.condemn(error, std::slice::from_ref(&run)))?;
+            let found = run
+                .get(key)
+                .inspect_err(|error| condemn(&*self.folder, error, std::slice::from_ref(&run)))?;
             if let Some(place) = found {
                 return Ok(place);
             }
         }
         Ok(None)
-    }
-
-    /// When `error` says that one of `runs` is damaged, takes its name away: what it says is in the log, too, and is learnt from there when the store is opened next.
-    fn condemn(&self, error: &StoreError, runs: &[Arc<Run>]) {
-        let StoreError::Corrupt { what, .. } = error else { return };
-        for run in runs.iter().filter(|run| *what == run.what()) {
-            let removed = remove(&*self.folder, run.span).and_then(|()| self.folder.sync());
-            tracing::error!(%error, ?removed, "the index of packed blobs is damaged, and is made anew when it is opened next");
-        }
     }
 
     /// Learns what is in the log up to `through`.
@@ -131,18 +121,24 @@ impl Index {
         state.recent.len() + state.frozen.as_ref().map_or(0, |(frozen, _)| frozen.len())
     }
 
-    /// All keys from `from` on, in order, and where their blobs are.
+    /// All keys from `from` on, in order, and where their blobs are. Never fewer: what comes after a block that cannot be read is an error.
     pub(super) fn from(
         &self,
         from: &str,
     ) -> impl Iterator<Item = Result<(String, Place), StoreError>> + use<> {
-        self.merged_from(from).filter_map(|entry| match entry {
+        let (merged, runs) = self.merged_from(from);
+        let folder = self.folder.clone();
+        merged.filter_map(move |entry| match entry {
             Ok((key, place)) => place.map(|place| Ok((key, place))),
-            Err(error) => Some(Err(error)),
+            Err(error) => {
+                condemn(&*folder, &error, &runs);
+                Some(Err(error))
+            }
         })
     }
 
-    fn merged_from(&self, from: &str) -> Merge {
+    /// The entries from `from` on, and the runs that they are read from.
+    fn merged_from(&self, from: &str) -> (Merge, Vec<Arc<Run>>) {
         let state = self.state.read();
         let memory = |entries: &Entries| -> Source {
             let entries: Vec<Entry> =
@@ -152,7 +148,7 @@ impl Index {
         let mut sources = vec![memory(&state.recent)];
         sources.extend(state.frozen.iter().map(|(frozen, _)| memory(frozen)));
         sources.extend(state.runs.iter().map(|run| Box::new(run.clone().from(from)) as Source));
-        Merge::of(sources)
+        (Merge::of(sources), state.runs.clone())
     }
 
     /// Writes what is in memory as a run, and merges runs when there are many. Blocks. When it fails, nothing is forgotten.
@@ -208,7 +204,7 @@ impl Index {
         // Nothing older is left that a deletion would hide.
         let entries = entries.filter(|entry| !is_all || !matches!(entry, Ok((_, None))));
         let run = Run::write(&*self.folder, span, old[0].through, entries_max, entries)
-            .inspect_err(|error| self.condemn(error, old))?;
+            .inspect_err(|error| condemn(&*self.folder, error, old))?;
         let mut state = self.state.write();
         // Who writes runs is alone: the newest are those that were read.
         state.runs.splice(..count, [Arc::new(run)]);
@@ -233,6 +229,31 @@ fn merged(entries: &[u64]) -> usize {
         sum += entries;
     }
     entries.len()
+}
+
+/// When `error` says that one of `runs` is damaged, takes the names of all runs away: what they say is in the log, too, and is learnt from there when
+/// the store is opened next.
+fn condemn(folder: &dyn Folder, error: &StoreError, runs: &[Arc<Run>]) {
+    let StoreError::Corrupt { what, .. } = error else { return };
+    if runs.iter().any(|run| *what == run.what()) {
+        let named = folder.list().map(|names| names.iter().filter_map(|name| Span::of_name(name)).collect());
+        let removed = named.and_then(|spans| disown(folder, spans));
+        tracing::error!(%error, ?removed, "the index of packed blobs is damaged, and is made anew when it is opened next");
+    }
+}
+
+/// Removes all runs. Those that begin the index come first, each durably: without them the others are no index, whatever a crash leaves of them. With
+/// them, older ones without a newer one are one that is whole and out of date, and what it leads to may have been removed since.
+fn disown(folder: &dyn Folder, mut spans: Vec<Span>) -> io::Result<()> {
+    // The shorter one first: it may be what a merge left, and the longer one, which hides it, the only one that is known to be damaged.
+    spans.sort_unstable_by_key(|span| (span.first, span.last));
+    for span in spans {
+        remove(folder, span)?;
+        if span.first == 0 {
+            folder.sync()?;
+        }
+    }
+    folder.sync()
 }
 
 fn remove(folder: &dyn Folder, span: Span) -> io::Result<()> {
@@ -377,6 +398,67 @@ mod tests {
             assert_eq!(open(&disk).through(), Through::default(), "{at} of {len}");
         }
         assert_eq!(open(&disk).get(&key(7)).unwrap(), place(7));
+    }
+
+    /// An index of two runs, of which the newer one says that a key of the older one is gone; and the names of both.
+    fn two_runs(disk: &SimDisk) -> (Index, [String; 2]) {
+        let index = open(disk);
+        index.learn((0..2_000).map(|n| (key(n), place(n))), through(1));
+        index.write().unwrap();
+        index.learn((0..2_000).map(|n| (key(n), if n == 7 { None } else { place(n) })), through(2));
+        index.write().unwrap();
+        let mut names = disk.paths();
+        names.sort_unstable();
+        (index, names.try_into().unwrap())
+    }
+
+    #[test]
+    fn a_list_over_a_damaged_block_is_an_error_and_the_index_is_made_anew() {
+        let disk = SimDisk::new(1);
+        let (_, names) = two_runs(&disk);
+        for name in &names {
+            let middle = disk.content(name).unwrap().len() as u64 / 2;
+            for at in [5, middle] {
+                let disk = disk.copy();
+                let index = open(&disk);
+                assert!(disk.damage(name, at, |byte| byte ^ 1, 1));
+                let listed: Vec<_> = index.from("").collect();
+                let (last, before) = listed.split_last().unwrap();
+                assert!(matches!(last, Err(StoreError::Corrupt { .. })), "{name} {at}: {last:?}");
+                let whole: Vec<_> = (0..2_000)
+                    .map(key)
+                    .filter(|there| *there != key(7))
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .into_iter()
+                    .collect();
+                let before: Vec<_> = before.iter().map(|entry| entry.clone().unwrap().0).collect();
+                assert_eq!(before, whole[..before.len()], "up to there nothing is left out");
+                // Nothing is left of it that could be taken for an index: not even a whole run that is older than the damaged one.
+                assert_eq!(open(&disk).through(), Through::default(), "{name} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_while_a_damaged_index_is_removed_leaves_none_that_is_out_of_date() {
+        let disk = SimDisk::new(1);
+        let (_, names) = two_runs(&disk);
+        assert!(disk.damage(&names[1], 5, |byte| byte ^ 1, 1));
+        for change in 1.. {
+            let disk = disk.copy();
+            disk.power_off_at(disk.counts().changes + change);
+            let opened = Index::open(disk.folder(), &disk.folder().list().unwrap());
+            if !disk.is_off() {
+                assert_eq!(opened.unwrap().through(), Through::default());
+                assert!(change > 3, "it was removed in steps");
+                break;
+            }
+            for seed in 0..16 {
+                let disk = disk.copy();
+                disk.crash_by(seed);
+                assert_eq!(open(&disk).through(), Through::default(), "change {change}, crash {seed}");
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The transport: packed blobs, and beside them those that have files of their own.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -18,7 +17,7 @@ use tokio::sync::oneshot;
 use super::record::KEY_BYTES_MAX;
 use super::recovery::Damage;
 use super::store::{Limits, Store};
-use crate::disk::{Folder, LocalFolder, make_durable};
+use crate::disk::{FileLock, Folder, LocalFolder, make_durable};
 use crate::local::{Blobs, PACKS_FOLDER, check_key};
 use crate::pooled;
 
@@ -44,7 +43,7 @@ struct Opened {
     store: Store,
     /// Those that have files of their own; none when the folder is not one of the file system.
     files: Option<Blobs>,
-    _held: Option<(File, Closing)>,
+    _held: Option<(FileLock, Closing)>,
 }
 
 impl Packs {
@@ -318,17 +317,8 @@ impl Opened {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, StoreError> {
+fn lock(folder: &Path) -> Result<FileLock, StoreError> {
     let failed = |e| StoreError::io(format!("locking {}", folder.display()), e);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(folder.join(LOCK))
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { what: folder.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
+    let taken = FileLock::try_take(&folder.join(LOCK)).map_err(failed)?;
+    taken.ok_or_else(|| StoreError::Locked { what: folder.display().to_string() })
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::messages::{Exited, Left};
 use super::start::on_demand;
-use super::view::{Active, Enlisted, error, path_of};
+use super::view::{Active, Clearing, Enlisted, Row, error, path_of};
 use super::{Chosen, Registry};
 use crate::dispatch::Cover;
 use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
@@ -67,12 +67,12 @@ pub(super) fn remembered(kernel: &Kernel) -> Result<Vec<(Arc<str>, ServiceSpec)>
 /// Remembers a service, as it is to be started at the next boot.
 pub(super) async fn remember(
     kernel: &Kernel,
-    name: &str,
+    enlisted: &Enlisted,
     spec: &ServiceSpec,
     caller: &Caller,
 ) -> Result<Receipt> {
     let row = ServiceRow { factory: spec.factory.clone(), config: spec.config.clone() };
-    commit(kernel, name, caller, Change::Put(key(name), encode(&row))).await
+    change_row(kernel, enlisted, caller, Change::Put(key(&enlisted.name), encode(&row))).await
 }
 
 /// Remembers the version that serves, if another one is remembered. Whoever does it at the same time, the one that serves in the end is remembered
@@ -80,10 +80,11 @@ pub(super) async fn remember(
 pub(super) async fn remember_serving(kernel: &Kernel, enlisted: &Enlisted) -> Result<()> {
     loop {
         let serving = enlisted.serving();
-        if is_remembered(kernel, &enlisted.name, &serving.spec)? {
+        // What the committer still has of a change that nobody waits for any more comes before this one.
+        if enlisted.row() != Row::Uncertain && is_remembered(kernel, &enlisted.name, &serving.spec)? {
             return Ok(());
         }
-        remember(kernel, &enlisted.name, &serving.spec, &Caller::administrator()).await?;
+        remember(kernel, enlisted, &serving.spec, &Caller::administrator()).await?;
     }
 }
 
@@ -97,8 +98,28 @@ fn is_remembered(kernel: &Kernel, name: &str, spec: &ServiceSpec) -> Result<bool
 }
 
 /// Forgets a service.
-pub(super) async fn forget(kernel: &Kernel, name: &str, caller: &Caller) -> Result<Receipt> {
+pub(super) async fn forget(kernel: &Kernel, enlisted: &Enlisted, caller: &Caller) -> Result<Receipt> {
+    change_row(kernel, enlisted, caller, Change::Delete(key(&enlisted.name))).await
+}
+
+/// Forgets a service that could not be started.
+pub(super) async fn forget_absent(kernel: &Kernel, name: &str, caller: &Caller) -> Result<Receipt> {
     commit(kernel, name, caller, Change::Delete(key(name))).await
+}
+
+/// Changes the row of a service. Whoever gives this up, or hears of no outcome, leaves a note that the row is uncertain.
+async fn change_row(
+    kernel: &Kernel,
+    enlisted: &Enlisted,
+    caller: &Caller,
+    change: Change,
+) -> Result<Receipt> {
+    enlisted.set_row(Row::Uncertain);
+    let done = commit(kernel, &enlisted.name, caller, change).await;
+    if done.is_ok() {
+        enlisted.set_row(Row::Changed);
+    }
+    done
 }
 
 async fn commit(kernel: &Kernel, name: &str, caller: &Caller, change: Change) -> Result<Receipt> {
@@ -258,11 +279,12 @@ pub(super) async fn cover(kernel: &Kernel, enlisted: &Arc<Enlisted>) -> Result<(
 pub(super) struct Undo {
     kernel: Arc<Kernel>,
     enlisted: Arc<Enlisted>,
-    /// None when there is nothing to undo any more.
-    begun: Option<Begun>,
+    /// None when there is nothing to undo any more. The name is kept from others for as long as there is.
+    begun: Option<(Begun, Clearing)>,
 }
 
 /// What a change began with.
+#[derive(Clone)]
 enum Begun {
     /// The service itself.
     Service,
@@ -273,26 +295,31 @@ enum Begun {
 impl Undo {
     /// A service that was not there is about to be started.
     pub(super) fn service(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>) -> Self {
-        Self { kernel: kernel.clone(), enlisted: enlisted.clone(), begun: Some(Begun::Service) }
+        Self::of(kernel, enlisted, Begun::Service)
     }
 
     /// `version` is about to be started.
     pub(super) fn version(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, version: &Arc<Generation>) -> Self {
         enlisted.comes(version);
-        let begun = Some(Begun::Version(version.clone()));
+        Self::of(kernel, enlisted, Begun::Version(version.clone()))
+    }
+
+    fn of(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, begun: Begun) -> Self {
+        let begun = Some((begun, kernel.services().clear(&enlisted.name)));
         Self { kernel: kernel.clone(), enlisted: enlisted.clone(), begun }
     }
 
-    /// Undoes it now.
+    /// Undoes it now. Dropping the future leaves it to be undone as if it had not been begun.
     pub(super) async fn now(mut self) {
-        if let Some(begun) = self.begun.take() {
-            undo(self.kernel.clone(), self.enlisted.clone(), begun).await;
+        if let Some((begun, _)) = &self.begun {
+            undo(self.kernel.clone(), self.enlisted.clone(), begun.clone()).await;
+            self.begun = None;
         }
     }
 
     /// What was begun stays.
     pub(super) fn keep(mut self) {
-        if let Some(Begun::Version(version)) = self.begun.take() {
+        if let Some((Begun::Version(version), _)) = self.begun.take() {
             self.enlisted.has_come(version.number);
         }
     }
@@ -321,18 +348,31 @@ async fn undo(kernel: Arc<Kernel>, enlisted: Arc<Enlisted>, begun: Begun) {
     stop(&kernel, &version).await;
     // What was remembered of a service that never was is not to come at the next boot, unless another one has its name.
     if enlisted.is_leaving()
+        && enlisted.row() != Row::Untouched
         && kernel.services().find(&enlisted.name).is_none()
-        && let Err(why) = forget(&kernel, &enlisted.name, &Caller::administrator()).await
+        && let Err(why) = put_back(&kernel, &enlisted).await
     {
         tracing::warn!(service = %enlisted.name, %why, "a service that was refused is still remembered");
     }
 }
 
+/// Remembers what was remembered under the name before: one that could not be started, or none.
+async fn put_back(kernel: &Kernel, enlisted: &Enlisted) -> Result<Receipt> {
+    let caller = Caller::administrator();
+    match kernel.services().listed().absent.get(&enlisted.name) {
+        Some((before, _)) => remember(kernel, enlisted, before, &caller).await,
+        None => forget(kernel, enlisted, &caller).await,
+    }
+}
+
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Some(begun) = self.begun.take() {
+        if let Some((begun, clearing)) = self.begun.take() {
             let undoing = undo(self.kernel.clone(), self.enlisted.clone(), begun);
-            self.kernel.env().spawn("registry.undo", undoing);
+            self.kernel.env().spawn("registry.undo", async move {
+                undoing.await;
+                drop(clearing);
+            });
         }
     }
 }
@@ -345,8 +385,10 @@ pub(super) fn settle(kernel: &Arc<Kernel>, me: &Ref<Registry>, enlisted: &Arc<En
     let change = enlisted.only_change();
     enlisted.forget_unused_reserve();
     enlisted.note_published();
+    let clearing = kernel.services().clear(&enlisted.name);
     let (kernel, me, enlisted) = (kernel.clone(), me.clone(), enlisted.clone());
     kernel.env().clone().spawn("registry.settle", async move {
+        let turn = enlisted.settling.lock().await;
         // Not what is being removed: it is forgotten.
         if !enlisted.is_leaving()
             && let Err(why) = remember_serving(&kernel, &enlisted).await
@@ -357,10 +399,8 @@ pub(super) fn settle(kernel: &Arc<Kernel>, me: &Ref<Registry>, enlisted: &Arc<En
             tracing::warn!(service = %enlisted.name, %why, "hooks of another version may still be listed");
         }
         if enlisted.is_leaving() {
-            // It is forgotten already. Its calls end, and it, and then it is not listed any more.
+            // It is forgotten already. Its calls end, and it.
             end(&kernel, &enlisted).await;
-            // A registry that is closed for good lists nothing.
-            let _ = me.signal(Left { enlisted: enlisted.clone() });
         }
         let own = format!("{}@", enlisted.name);
         for child in kernel.service_children().which_children() {
@@ -369,23 +409,33 @@ pub(super) fn settle(kernel: &Arc<Kernel>, me: &Ref<Registry>, enlisted: &Arc<En
                 stop_child(&kernel, &child.id).await;
             }
         }
-        drop(change);
+        if enlisted.is_leaving() {
+            // Then it is not listed any more. A registry that is closed for good lists nothing.
+            let _ = me.signal(Left { enlisted: enlisted.clone() });
+        }
+        drop((turn, change, clearing));
     });
 }
 
-/// Ends a service that nobody enters any more, once its last caller has left.
+/// Ends a service that nobody enters any more, once its last caller has left. Repeating it waits for the same callers: those who are inside are known
+/// to the slot, whoever asked them to leave.
 pub(super) async fn end(kernel: &Kernel, enlisted: &Enlisted) {
     let serving = enlisted.serving();
     // Replaced by itself: a way to hear when those who entered before have left.
     let itself = Box::new(Active { generation: serving.clone() });
     let same = std::future::ready(Ok::<_, std::convert::Infallible>(itself));
-    let limit = serving.facts.swap.limit;
-    if let Ok(swapped) = enlisted.slot.swap_overlap(kernel.env(), limit, same).await
-        && !swapped.report.drained
-    {
+    if let Err(why) = enlisted.slot.swap_overlap(kernel.env(), Duration::ZERO, same).await {
+        // Whoever is replacing it is ending it, in a registry that does not know yet that it is not the one any more.
+        tracing::debug!(service = %enlisted.name, %why, "it is being ended already");
+    }
+    if kernel.env().timeout(serving.facts.swap.limit, enlisted.slot.left()).await.is_err() {
         tracing::warn!(service = %enlisted.name, "it is ended with calls inside");
     }
     for version in enlisted.versions().iter().rev() {
         stop(kernel, version).await;
+    }
+    for version in enlisted.going() {
+        stop(kernel, &version).await;
+        enlisted.has_gone(version.number);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexus_actors::Ref;
 use nexus_messages::{Caller, Durability, ErrorKind, Receipt, Result};
 
-use super::change::{Role, Undo, cover, end, forget, make, remember, start};
+use super::change::{Role, Undo, cover, end, forget, make, remember, remember_serving, start};
 use super::messages::{Enlist, Enlistment, How};
 use super::view::{Enlisted, error};
 use super::{Chosen, Registry, RegistryError, refuse};
@@ -72,7 +72,7 @@ pub(super) async fn enlist(
             Startup::OnDemand => enlisted.keep_dormant(made.child.clone()),
         }
         // Remembered before its hooks stand in anybody's way: what is refused by the store was never there.
-        let receipt = remember(&kernel, &m.name, &m.spec, &m.caller).await?;
+        let receipt = remember(&kernel, &enlisted, &m.spec, &m.caller).await?;
         cover(&kernel, &enlisted).await?;
         Ok(receipt)
     };
@@ -91,7 +91,16 @@ pub(super) async fn delist(
     enlisted: Arc<Enlisted>,
     caller: Arc<Caller>,
 ) -> Result<Receipt> {
-    let receipt = forget(&kernel, &enlisted.name, &caller).await?;
+    let receipt = match forget(&kernel, &enlisted, &caller).await {
+        Ok(receipt) => receipt,
+        Err(refused) => {
+            // It stays. So it is to be there after the next boot as well, should it be forgotten all the same.
+            if let Err(why) = remember_serving(&kernel, &enlisted).await {
+                tracing::error!(service = %enlisted.name, %why, "whether the next boot starts it is not known");
+            }
+            return Err(refused);
+        }
+    };
     enlisted.leave();
     if let Err(why) = cover(&kernel, &enlisted).await {
         // It is forgotten, and cannot be there any more: its hooks meet calls until the next boot at the latest.

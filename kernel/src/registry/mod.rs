@@ -3,8 +3,8 @@
 //! Owns:       who needs whom, `table.rs`; the slots in which versions serve, published as they are, `view.rs`; their rows in the metastore.
 //! Asks:       the dispatch, the services' supervisor, the committer, and the versions themselves.
 //! On restart: takes the last published services, warm or cold: their actors are the supervisor's and went on. A change that was under way
-//!             is undone by what it leaves behind; its caller is told that the outcome is unknown. Probation goes on, and a version that broke
-//!             on it is swapped back.
+//!             is undone by what it leaves behind, which keeps the name until then; its caller is told that the outcome is unknown. Probation goes
+//!             on, and a version that broke on it is swapped back.
 //! Bounds:     `SERVICES_MAX` services, one change of each at a time, `MAILBOX_MAX` messages.
 
 mod admin;
@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use nexus_actors::{Behaviour, CallError, Cx, ExitReason, Handle, Message, Reply, Start};
+use nexus_actors::{Behaviour, CallError, Cx, ExitReason, Handle, Message, Reply, Start, Superseded};
 use nexus_messages::{Error, ErrorKind, Result};
 
 use change::Undo;
@@ -78,8 +78,8 @@ impl Behaviour for Registry {
 }
 
 impl Registry {
-    fn list(&self, change: impl FnOnce(&mut view::Listed)) {
-        list(&self.kernel, self.generation, change);
+    fn list(&self, change: impl FnOnce(&mut view::Listed)) -> Result<(), Superseded> {
+        list(&self.kernel, self.generation, change)
     }
 
     /// Checks a new version against what is there, and holds its place. What the service declared before comes back.
@@ -107,6 +107,10 @@ impl Handle<Enlist> for Registry {
         if let Some(settled) = enlist::settled(&self.kernel, there.as_deref(), &m) {
             return Reply::Now(settled);
         }
+        if there.is_none() && self.kernel.services().is_clearing(&name) {
+            // What an incarnation before had begun under this name is being undone, by the number of a version that this one would have.
+            return Reply::Now(Err(refuse(&name, RegistryError::Changing { name: name.clone() })));
+        }
         let declared = match enlist::declare(&self.kernel, &m) {
             Ok(declared) => declared,
             Err(error) => return Reply::Now(Err(error)),
@@ -122,10 +126,14 @@ impl Handle<Enlist> for Registry {
                 move |me: &mut Self, _, done: Result<(Arc<Enlisted>, Enlistment, Undo)>| {
                     let (enlisted, enlistment, undo) = done.inspect_err(|_| me.table.undo(&name, before))?;
                     me.table.done(&name);
-                    me.list(|listed| {
+                    let listed = me.list(|listed| {
                         listed.absent.remove(&name);
-                        listed.enlisted.insert(name, enlisted);
+                        listed.enlisted.insert(name.clone(), enlisted);
                     });
+                    if let Err(ghost) = listed {
+                        // Its caller has been told that nobody knows; what is not listed is undone.
+                        return Err(error(&name, ErrorKind::Crashed).because(ghost).outcome_unknown());
+                    }
                     undo.keep();
                     Ok(enlistment)
                 },
@@ -160,9 +168,11 @@ impl Handle<Delist> for Registry {
         let enlisted = listed.enlisted.get(&name).cloned();
         if enlisted.is_none() && listed.absent.contains_key(&name) {
             let kernel = self.kernel.clone();
-            let forgetting = async move { change::forget(&kernel, &m.name, &m.caller).await };
+            let forgetting = async move { change::forget_absent(&kernel, &m.name, &m.caller).await };
             return Reply::later_then(forgetting, move |me: &mut Self, _, done: Result<_>| {
-                done.inspect(|_| me.list(|listed| drop(listed.absent.remove(&name))))
+                done.inspect(|_| {
+                    let _ = me.list(|listed| drop(listed.absent.remove(&name)));
+                })
             });
         }
         if enlisted.as_ref().is_some_and(|enlisted| enlisted.is_changing()) {
@@ -181,7 +191,7 @@ impl Handle<Delist> for Registry {
             match &done {
                 Ok(_) => {
                     me.table.remove(&name);
-                    me.list(|listed| drop(listed.enlisted.remove(&name)));
+                    let _ = me.list(|listed| drop(listed.enlisted.remove(&name)));
                 }
                 Err(_) => me.table.done(&name),
             }
@@ -252,18 +262,17 @@ impl Handle<Left> for Registry {
         let listed = self.kernel.services().listed();
         if listed.enlisted.get(&name).is_some_and(|listed| Arc::ptr_eq(listed, &m.enlisted)) {
             self.table.remove(&name);
-            self.list(|listed| drop(listed.enlisted.remove(&name)));
+            let _ = self.list(|listed| drop(listed.enlisted.remove(&name)));
         }
         Reply::Now(())
     }
 }
 
-/// Publishes the services, changed by `change`, as incarnation `writer` of the registry.
-fn list(kernel: &Kernel, writer: u64, change: impl FnOnce(&mut view::Listed)) {
+/// Publishes the services, changed by `change`, as incarnation `writer` of the registry. Refused only for a ghost, whose successor has published.
+fn list(kernel: &Kernel, writer: u64, change: impl FnOnce(&mut view::Listed)) -> Result<(), Superseded> {
     let mut listed = (*kernel.services().listed()).clone();
     change(&mut listed);
-    // Refused only for a ghost, whose successor has published.
-    let _ = kernel.services().publish(writer, listed);
+    kernel.services().publish(writer, listed)
 }
 
 /// What is declared by a factory of the catalogue, and the factory.

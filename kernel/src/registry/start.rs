@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nexus_actors::Ref;
 use nexus_messages::syscall::ServiceSpec;
 use nexus_messages::{Caller, ErrorKind, Result};
+use nexus_supervisors::OrderError;
 
 use super::change::{Role, cover, make, remembered, start, stop};
 use super::messages::{Enlist, How, presence};
@@ -24,7 +25,7 @@ pub(super) async fn all(kernel: Arc<Kernel>, me: Ref<Registry>, writer: u64) -> 
     let mut table = Table::of(serving.map(|version| (version.service.clone(), version.facts.clone())));
     let mut count = listed.enlisted.len();
     let absent = |name: &Arc<str>, spec: ServiceSpec, why: String| {
-        list(&kernel, writer, |listed| drop(listed.absent.insert(name.clone(), (spec, why))));
+        let _ = list(&kernel, writer, |listed| drop(listed.absent.insert(name.clone(), (spec, why))));
     };
     let mut declared: BTreeMap<Arc<str>, (ServiceSpec, Chosen)> = BTreeMap::new();
     for (name, spec) in remembered(&kernel)? {
@@ -46,7 +47,7 @@ pub(super) async fn all(kernel: Arc<Kernel>, me: Ref<Registry>, writer: u64) -> 
         match one(&kernel, &me, &name, &spec, chosen, &mut table).await {
             Ok(enlisted) => {
                 count += 1;
-                list(&kernel, writer, |listed| drop(listed.enlisted.insert(name, enlisted)));
+                let _ = list(&kernel, writer, |listed| drop(listed.enlisted.insert(name, enlisted)));
             }
             Err(why) => {
                 tracing::error!(service = %name, %why, "a service could not be started");
@@ -110,8 +111,11 @@ pub(super) async fn on_demand(kernel: Arc<Kernel>, name: Arc<str>) -> Result<()>
         Box::pin(on_demand(kernel.clone(), need.service.clone())).await?;
     }
     let Some(child) = enlisted.dormant() else { return Ok(()) };
-    let started = kernel.service_children().start_child(child).await;
-    started.map_err(|why| error(&name, ErrorKind::Crashed).because(why))?;
+    match kernel.service_children().start_child(child).await {
+        // Also when it was started for an incarnation of the registry that died before it could say so.
+        Ok(_) | Err(OrderError::Exists(_)) => {}
+        Err(why) => return Err(error(&name, ErrorKind::Crashed).because(why)),
+    }
     if let Err(why) = Begin::of(&generation).await {
         stop(&kernel, &generation).await;
         return Err(super::change::not_fit(&generation, "its probe", &why));

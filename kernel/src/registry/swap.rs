@@ -111,7 +111,7 @@ pub(super) async fn swap(
     enlisted.swapped(&report);
     end_probation_later(&kernel, enlisted.clone(), new.number);
     tracing::info!(service = %m.name, from = ?old, to = ?new, pause = ?report.pause, "swapped");
-    let receipt = remember(&kernel, &m.name, &m.spec, &m.caller).await.map_err(Error::outcome_unknown)?;
+    let receipt = remember(&kernel, &enlisted, &m.spec, &m.caller).await.map_err(Error::outcome_unknown)?;
     Ok(Enlistment { created: false, swapped: Some(report), receipt })
 }
 
@@ -253,11 +253,18 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64
     let (ending, of) = (kernel.clone(), enlisted.clone());
     // Not waited for: a caller may be inside for as long as its call takes.
     kernel.env().spawn("registry.retire", async move {
-        if let Some(mut retired) = retired {
-            retired.drained().await;
+        match retired {
+            Some(mut retired) => retired.drained().await,
+            // The registry died when it had published the version after it. The slot knows who is inside.
+            None => of.slot.left().await,
         }
-        stop(&ending, &generation).await;
-        of.has_gone(generation.number);
+        // Should the service have been removed meanwhile, another one may have its name.
+        let clearing = ending.services().clear(&of.name);
+        if of.is_going(generation.number) {
+            stop(&ending, &generation).await;
+            of.has_gone(generation.number);
+        }
+        drop(clearing);
     });
     cover(kernel, enlisted).await
 }

@@ -25,6 +25,27 @@ pub(crate) struct Services {
     env: Env,
     registry: Ref<Registry>,
     listed: Snap<Listed>,
+    /// Names of which something is still being cleared away, and by how many.
+    clearing: Mutex<BTreeMap<Arc<str>, usize>>,
+}
+
+/// Something of a service of this name is begun and not listed, or listed and not ended, until this is dropped: nobody registers another one of the
+/// name. It outlives the registry that began it, as what is cleared away does, by the number of a version that another service would have too.
+pub(super) struct Clearing {
+    services: Arc<Services>,
+    name: Arc<str>,
+}
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        let mut clearing = self.services.clearing.lock();
+        if let Some(by) = clearing.get_mut(&self.name) {
+            *by -= 1;
+            if *by == 0 {
+                clearing.remove(&self.name);
+            }
+        }
+    }
 }
 
 /// The services of one moment.
@@ -58,6 +79,8 @@ pub(crate) struct Enlisted {
     pub(super) standing: Mutex<Standing>,
     /// Held while it is started at its first call.
     pub(super) starting: tokio::sync::Mutex<()>,
+    /// Held while it is brought in order after a crash of the registry: when one crash follows another, one after the other.
+    pub(super) settling: tokio::sync::Mutex<()>,
     /// The highest number that was given to a version.
     numbers: AtomicU64,
     swaps: AtomicU64,
@@ -108,6 +131,18 @@ pub(super) struct Standing {
     last_failure: Option<String>,
     /// What starts it, for one that waits for its first call.
     dormant: Option<ChildSpec>,
+    row: Row,
+}
+
+/// What is known of the row by which a service is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Row {
+    /// It is as it was found.
+    Untouched,
+    /// A change of it was handed to the committer, and its outcome was not heard of: the row that is read may be another one in a moment.
+    Uncertain,
+    /// It was changed, and is as it is read.
+    Changed,
 }
 
 /// A version that waits for the one after it to prove itself.
@@ -200,7 +235,18 @@ pub(super) struct Returns;
 
 impl Services {
     pub(crate) fn new(env: &Env, registry: Ref<Registry>) -> Arc<Self> {
-        Arc::new(Self { env: env.clone(), registry, listed: Snap::default() })
+        Arc::new(Self { env: env.clone(), registry, listed: Snap::default(), clearing: Mutex::default() })
+    }
+
+    /// Keeps the name from others until what is returned is dropped.
+    pub(super) fn clear(self: &Arc<Self>, name: &Arc<str>) -> Clearing {
+        *self.clearing.lock().entry(name.clone()).or_default() += 1;
+        Clearing { services: self.clone(), name: name.clone() }
+    }
+
+    /// Whether something of a service of this name is still being cleared away.
+    pub(super) fn is_clearing(&self, name: &str) -> bool {
+        self.clearing.lock().contains_key(name)
     }
 
     pub(crate) fn env(&self) -> &Env {
@@ -268,8 +314,10 @@ impl Enlisted {
                 last_swap: None,
                 last_failure: None,
                 dormant: None,
+                row: Row::Untouched,
             }),
             starting: tokio::sync::Mutex::new(()),
+            settling: tokio::sync::Mutex::new(()),
             numbers: AtomicU64::new(1),
             swaps: AtomicU64::new(0),
             failed_swaps: AtomicU64::new(0),
@@ -299,6 +347,15 @@ impl Enlisted {
         let trial = standing.trial.as_ref().map(|trial| &trial.generation);
         let reserve = standing.reserve.as_ref().map(|reserve| &reserve.generation);
         trial.into_iter().chain(reserve).find(|generation| generation.number == number).cloned()
+    }
+
+    /// What is known of its row.
+    pub(super) fn row(&self) -> Row {
+        self.standing.lock().row
+    }
+
+    pub(super) fn set_row(&self, row: Row) {
+        self.standing.lock().row = row;
     }
 
     /// Keeps what starts it until its first call.
@@ -427,6 +484,16 @@ impl Enlisted {
         self.standing.lock().coming.retain(|version| version.number != number);
     }
 
+    /// The versions that served, and of which some caller may be inside.
+    pub(super) fn going(&self) -> Vec<Arc<Generation>> {
+        self.standing.lock().going.clone()
+    }
+
+    /// Whether this version served, and nobody has ended it yet.
+    pub(super) fn is_going(&self, number: u64) -> bool {
+        self.standing.lock().going.iter().any(|version| version.number == number)
+    }
+
     /// It has ended after it served.
     pub(super) fn has_gone(&self, number: u64) {
         self.standing.lock().going.retain(|version| version.number != number);
@@ -434,7 +501,7 @@ impl Enlisted {
 
     /// Whether its actor is to run.
     pub(super) fn is_needed(&self, child_id: &str) -> bool {
-        let going = self.standing.lock().going.clone();
+        let going = self.going();
         self.versions().iter().chain(&going).any(|version| *version.child_id == *child_id)
     }
 

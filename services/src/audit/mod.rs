@@ -17,7 +17,8 @@
 //! not, [`Verify`] finds: by the chain, and by comparing with the kernel's log as far as that goes back.
 //!
 //! The kernel keeps the last 65,536 commits of each zone. A service that is registered later, or was away for longer, says in the log which commits it
-//! cannot know ([`Entry::Gap`]).
+//! cannot know ([`Entry::Gap`]). [`Verify`] tells such gaps, and does not take them for tampering, unless the kernel still knows what the log says it
+//! had forgotten.
 //!
 //! The directory belongs on a content-addressed mount, as the root is: there an append is one commit with a precondition, and of two writers (two versions
 //! during a swap, or an actor that was written off and lives on) only one can make it.
@@ -48,4 +49,4 @@ mod state;
 
 pub use service::{Audit, AuditView};
 pub use spec::{AuditConfig, CaughtUp, Page, Query, Verified, Verify};
-pub use state::{Broken, Entry, Link, Log, Record, Segment, verify_segment};
+pub use state::{Broken, Entry, Gap, Link, Log, Record, Segment, verify_segment};

@@ -470,6 +470,7 @@ async fn verify(calls: &Syscalls, directory: &VPath, what: &Verify, through: Lsn
             found.broken = Some(Broken { segment: name.clone(), n, why });
             return Ok(found);
         }
+        segment.records.iter().for_each(|record| found.note_missing(record));
         segment.records.clear();
         link = segment.link;
     }
@@ -503,7 +504,10 @@ impl Known<'_> {
                 continue;
             }
             if let Entry::Gap { from, .. } = record.entry {
-                // The kernel did not know them then, and does not now.
+                if let Some(why) = self.refutes(from, lsn)? {
+                    return Ok(Some((record.n, why)));
+                }
+                // Read here before the kernel forgot them.
                 while self.peek()?.is_some_and(|known| known >= from && known <= lsn) {
                     self.records.pop_front();
                 }
@@ -531,6 +535,22 @@ impl Known<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Why the kernel cannot have forgotten all commits from `from` to `to`: what it once did not know it does not know now.
+    fn refutes(&self, from: Lsn, to: Lsn) -> Result<Option<String>> {
+        if from > to {
+            return Ok(Some("its gap ends before it begins".into()));
+        }
+        // Asked anew: what was read before may have been forgotten since.
+        let known = self.calls.commits(self.zone, Lsn(from.0.saturating_sub(1)), 1)?;
+        let known = known.records.first().filter(|known| known.lsn <= to);
+        Ok(known.map(|known| {
+            format!(
+                "it says that the kernel had forgotten the change with the LSN {}, which it still knows",
+                known.lsn
+            )
+        }))
     }
 
     fn peek(&mut self) -> Result<Option<Lsn>> {

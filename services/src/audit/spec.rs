@@ -9,7 +9,7 @@ use nexus_supervisors::Backoff;
 use serde::{Deserialize, Serialize};
 
 use super::service::Audit;
-use super::state::{Broken, Log, Record};
+use super::state::{Broken, Entry, Gap, Log, Record};
 use super::{hooks, state};
 
 /// How large a segment grows unless something else is said. An append rewrites the segment's content, and what it was before stays on disk: half a
@@ -190,6 +190,29 @@ pub struct Verified {
     pub records: u64,
     /// Where the log is not what was written; none when all of it is.
     pub broken: Option<Broken>,
+    /// What the log says it does not have, up to there; [`Verified::GAPS_MAX`] at most.
+    pub gaps: Vec<Gap>,
+    /// How many changes, or refusals, the log says it does not have, up to there.
+    pub missing: u64,
+}
+
+impl Verified {
+    /// How many gaps are told one by one.
+    pub const GAPS_MAX: usize = 1_000;
+
+    /// Takes note of what `record` says is not in the log.
+    pub(super) fn note_missing(&mut self, record: &Record) {
+        match record.entry {
+            Entry::Gap { from, to } => {
+                self.missing = self.missing.saturating_add(to.0.saturating_sub(from.0).saturating_add(1));
+                if self.gaps.len() < Self::GAPS_MAX {
+                    self.gaps.push(Gap { n: record.n, from, to });
+                }
+            }
+            Entry::Missed { refusals } => self.missing = self.missing.saturating_add(refusals),
+            _ => {}
+        }
+    }
 }
 
 impl Verify {

@@ -261,6 +261,27 @@ impl fmt::Display for Broken {
     }
 }
 
+/// Changes that the log says it could not know: the kernel had forgotten them when the log came to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The number of the record that says so.
+    pub n: u64,
+    /// The first.
+    pub from: Lsn,
+    /// The last.
+    pub to: Lsn,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "record {}: the changes with the LSNs {} to {} are not in the log",
+            self.n, self.from, self.to
+        )
+    }
+}
+
 /// A segment that is in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Segment {

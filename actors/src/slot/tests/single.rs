@@ -56,6 +56,33 @@ fn overlap_reports_callers_that_stay_and_waits_for_them_later() {
 }
 
 #[test]
+fn those_inside_are_waited_for_also_when_their_swapper_is_gone() {
+    let slot = slot();
+    let (first, second) = (slot.try_lease().unwrap(), slot.try_lease().unwrap());
+    let limit = Limit::never();
+    {
+        let swap = slot.swap_overlap(&limit, Duration::ZERO, ready(Made::Ok(Service::boxed(2, 0))));
+        assert!(poll_once(pin!(swap)).is_pending(), "it waits for those inside, and is given up");
+    }
+    assert_serves(&slot, 2, 2);
+    // Another swap later, whose own callers are none.
+    let third = slot.try_lease().unwrap();
+    drop(third);
+    overlap(&slot, &Limit::never(), Ok(Service::boxed(3, 0))).unwrap();
+    let inside_the_current_one = slot.try_lease().unwrap();
+    let mut left = pin!(slot.left());
+    for lease in [first, second] {
+        assert!(poll_once(left.as_mut()).is_pending());
+        assert!(poll_once(pin!(slot.left())).is_pending());
+        assert_eq!(lease.call(), 1);
+        drop(lease);
+    }
+    block_on(left);
+    block_on(slot.left());
+    assert_eq!(inside_the_current_one.call(), 3);
+}
+
+#[test]
 fn a_failed_prepare_changes_nothing() {
     let slot = slot();
     assert_eq!(overlap(&slot, &Limit::never(), Err("bad")).unwrap_err(), SwapError::Prepare("bad"));
