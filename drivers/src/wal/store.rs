@@ -235,8 +235,9 @@ impl WalMetastore {
             work.undo();
             return Err(error);
         }
-        *self.numbers.write() = Numbers { last: work.last, next_file_id };
+        // First what is seen, then how far it goes: whoever knows a place finds what is there.
         state.active.publish(seq);
+        *self.numbers.write() = Numbers { last: work.last, next_file_id };
         self.count_unsynced(writer);
         Ok(Applied { outcomes })
     }

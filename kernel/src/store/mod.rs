@@ -189,7 +189,9 @@ fn commit_batch(store: &Arc<Store>, jobs: Vec<Job>, entries: Vec<Entry>, flushes
     };
     match applied {
         Ok(applied) => {
-            store.measure(batch.entries.len(), store.env().now() - started);
+            if flushed {
+                store.measure(batch.entries.len(), store.env().now() - started);
+            }
             debug_assert_eq!(applied.outcomes.len(), jobs.len());
             for (job, outcome) in jobs.into_iter().zip(applied.outcomes) {
                 job.finish(answer_of(&outcome));
@@ -198,7 +200,7 @@ fn commit_batch(store: &Arc<Store>, jobs: Vec<Job>, entries: Vec<Entry>, flushes
             if flushed {
                 store.flushed();
             } else {
-                store.appended();
+                store.appended(batch.entries.len() as u64);
             }
         }
         Err(error) => {

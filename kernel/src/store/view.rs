@@ -54,6 +54,8 @@ pub(crate) struct Store {
     untold: Mutex<Untold>,
     /// How often something became durable.
     progress: AtomicU64,
+    /// Entries that were acknowledged before they were durable.
+    put_off_entries: AtomicU64,
     // Invariant: the generation never goes down. Its holder alone may apply.
     line: Mutex<Line>,
     opened: Notify,
@@ -105,6 +107,7 @@ impl Store {
             put_off_first: Notify::new(),
             untold: Mutex::default(),
             progress: AtomicU64::new(0),
+            put_off_entries: AtomicU64::new(0),
             line: Mutex::default(),
             opened: Notify::new(),
             committed: Notify::new(),
@@ -188,7 +191,12 @@ impl Store {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// The committed batches by how many entries they had, and by how many nanoseconds they took.
+    /// How many entries were acknowledged before they were durable, and about how many bytes of such are not durable yet.
+    pub(crate) fn put_off(&self) -> (u64, u64) {
+        (self.put_off_entries.load(Ordering::Relaxed), self.metastore.unsynced_bytes())
+    }
+
+    /// The durable batches by how many entries they had, and by how many nanoseconds they took.
     pub(crate) fn measured(&self) -> (Measured, Measured) {
         (self.sizes.measured(), self.applied.measured())
     }
@@ -248,7 +256,6 @@ impl Store {
             return Err((entry, publish));
         }
         let mut batch = Batch { entries: vec![entry], next_file_id: self.next_file_id() };
-        let started = self.env.now();
         let applied = match catch(|| self.metastore.append(&batch)) {
             Ok(Ok(Some(applied))) => applied,
             Ok(Ok(None)) => match batch.entries.pop() {
@@ -265,13 +272,12 @@ impl Store {
                 return Ok(Err(CommitError::Crashed));
             }
         };
-        self.measure(1, self.env.now() - started);
         let answer = applied.outcomes.first().map_or(Err(CommitError::Crashed), answer_of);
         if let Ok((lsn, true)) = answer {
             publish(lsn);
         }
         drop(order);
-        self.appended();
+        self.appended(1);
         Ok(answer)
     }
 
@@ -319,8 +325,9 @@ impl Store {
         self.metastore.unsynced_bytes() < self.put_off.bytes_max
     }
 
-    /// Something was appended, and is to be flushed in time.
-    pub(super) fn appended(&self) {
+    /// So many entries were appended, and are to be flushed in time.
+    pub(super) fn appended(&self, entries: u64) {
+        self.put_off_entries.fetch_add(entries, Ordering::Relaxed);
         // Sequentially consistent, as the other side: of an append and a flush that begins, one sees the other.
         if !self.unflushed.swap(true, Ordering::SeqCst) {
             self.put_off_first.notify_one();

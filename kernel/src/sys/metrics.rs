@@ -92,6 +92,11 @@ fn committer(text: &mut Exposition, kernel: &Kernel) {
     text.histograms("nexus_store_apply_seconds", help, SECOND, [(Vec::new(), applied)]);
     let help = "Batches that the metastore did not take.";
     text.single("nexus_store_failed_batches_total", Kind::Counter, help, kernel.store().failures());
+    let (put_off, unflushed) = kernel.store().put_off();
+    let help = "Entries that were acknowledged before they were on disk.";
+    text.single("nexus_store_put_off_entries_total", Kind::Counter, help, put_off);
+    let help = "Bytes of such entries that are in memory alone.";
+    text.single("nexus_store_unflushed_bytes", Kind::Gauge, help, unflushed);
     let positions = store::positions(kernel);
     let positions = positions.iter().map(|(zone, lsn)| (vec![("zone", zone.as_str())], lsn));
     text.family("nexus_store_lsn", Kind::Gauge, "The last place in the log of a zone.", positions);

@@ -28,6 +28,12 @@ pub struct CommitterEntry {
     pub failed: u64,
     /// How long the metastore took to make the batches durable, in nanoseconds.
     pub applied_ns: u64,
+    /// Entries that were acknowledged before they were on disk; in none of the batches.
+    #[serde(default)]
+    pub put_off: u64,
+    /// About how many bytes of such are in memory alone.
+    #[serde(default)]
+    pub unflushed_bytes: u64,
     /// Batches by how many entries they had.
     pub sizes: Vec<Bucket>,
     /// Batches by how long they took, in nanoseconds.
@@ -120,11 +126,14 @@ impl Provider for Store {
             }
             ["committer"] => {
                 let (sizes, applied) = kernel.store().measured();
+                let (put_off, unflushed_bytes) = kernel.store().put_off();
                 Some(Entry::json(&CommitterEntry {
                     batches: sizes.count,
                     entries: sizes.sum,
                     failed: kernel.store().failures(),
                     applied_ns: applied.sum,
+                    put_off,
+                    unflushed_bytes,
                     sizes: sizes.buckets,
                     latency: applied.buckets,
                 }))
