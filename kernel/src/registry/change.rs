@@ -434,6 +434,7 @@ pub(super) async fn end(kernel: &Kernel, enlisted: &Enlisted) {
     for version in enlisted.versions().iter().rev() {
         stop(kernel, version).await;
     }
+    let _turn = enlisted.retiring.lock().await;
     for version in enlisted.going() {
         stop(kernel, &version).await;
         enlisted.has_gone(version.number);

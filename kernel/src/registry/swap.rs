@@ -258,13 +258,12 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64
             // The registry died when it had published the version after it. The slot knows who is inside.
             None => of.slot.left().await,
         }
-        // Should the service have been removed meanwhile, another one may have its name.
-        let clearing = ending.services().clear(&of.name);
+        // Should the service have been removed meanwhile, this has ended with it, and another service may have its name.
+        let _turn = of.retiring.lock().await;
         if of.is_going(generation.number) {
             stop(&ending, &generation).await;
             of.has_gone(generation.number);
         }
-        drop(clearing);
     });
     cover(kernel, enlisted).await
 }

@@ -81,6 +81,8 @@ pub(crate) struct Enlisted {
     pub(super) starting: tokio::sync::Mutex<()>,
     /// Held while it is brought in order after a crash of the registry: when one crash follows another, one after the other.
     pub(super) settling: tokio::sync::Mutex<()>,
+    /// Held while versions that served are ended: when the service is removed, nobody ends one any more.
+    pub(super) retiring: tokio::sync::Mutex<()>,
     /// The highest number that was given to a version.
     numbers: AtomicU64,
     swaps: AtomicU64,
@@ -318,6 +320,7 @@ impl Enlisted {
             }),
             starting: tokio::sync::Mutex::new(()),
             settling: tokio::sync::Mutex::new(()),
+            retiring: tokio::sync::Mutex::new(()),
             numbers: AtomicU64::new(1),
             swaps: AtomicU64::new(0),
             failed_swaps: AtomicU64::new(0),
