@@ -4,7 +4,7 @@ mod common;
 
 use nexus::{
     AsOf, EntryType, Error, ErrorKind, FileMetadata, Lsn, MountSpec, Op, SysCopy, SysRead, SysReaddir,
-    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, TxOp,
+    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, Timestamp, TxOp,
 };
 use nexus_actors::block_on;
 use proptest::prelude::*;
@@ -155,6 +155,7 @@ fn check(steps: &[Step]) {
         let mut system = boot(folder.path()).await;
         let first = last(&system).await.0;
         let mut pictures = vec![picture(&system, None).await.expect("it is seen")];
+        let mut times = vec![Timestamp(system.env.wall())];
         for step in steps {
             if matches!(step, Step::Reopen) {
                 system.stop().await;
@@ -167,6 +168,7 @@ fn check(steps: &[Step]) {
             let now = picture(&system, None).await.expect("it is seen");
             if after > before {
                 pictures.push(now);
+                times.push(Timestamp(system.env.wall()));
             } else {
                 assert_eq!(Some(&now), pictures.last(), "{step:?} changed something: {done:?}");
             }
@@ -180,6 +182,11 @@ fn check(steps: &[Step]) {
                 let seen = picture(&system, Some(AsOf::Lsn(Lsn(lsn)))).await;
                 let seen = seen.unwrap_or_else(|error| panic!("as of {lsn}: {error}"));
                 assert_eq!(&seen, picture_then, "as of {lsn}, reopened: {reopened}");
+            }
+            for (picture_then, time) in pictures.iter().zip(&times) {
+                let seen = picture(&system, Some(AsOf::Time(*time))).await;
+                let seen = seen.unwrap_or_else(|error| panic!("as of {time}: {error}"));
+                assert_eq!(&seen, picture_then, "as of {time}, reopened: {reopened}");
             }
         }
         system.stop().await;
@@ -309,6 +316,63 @@ fn what_is_not_kept_is_told_as_such() {
         let listing = SysReaddir::at(path("/")).as_of(AsOf::Version(1));
         let error = kernel.send(admin, listing).await.expect_err("a directory has no versions");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        system.stop().await;
+    });
+}
+
+#[test]
+fn a_time_shows_what_was_there_then_and_one_that_nothing_tells_of_is_refused_with_the_oldest() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let (kernel, admin) = (&system.kernel, &system.admin);
+        let before = Timestamp(system.env.wall());
+        let root = kernel.send(admin, SysStat::at(path("/"))).await.expect("it is there").created;
+        write(&system, "/d/f", "1").await;
+        let one = Timestamp(system.env.wall());
+        write(&system, "/d/f", "22").await;
+        let moved = SysRename::new(path("/d"), path("/e"));
+        kernel.send(admin, moved).await.expect("it moves");
+
+        // The time of a commit is the first at which it is seen.
+        let made = kernel.send(admin, SysStat::at(path("/d/f")).as_of(AsOf::Time(one))).await;
+        let made = made.expect("it is kept");
+        assert_eq!((made.size, made.modified > before), (1, true));
+        for (time, expected) in [(made.modified, Ok(&b"1"[..])), (before, Err(ErrorKind::NotFound))] {
+            let seen = read(&system, "/d/f", AsOf::Time(time)).await;
+            assert_eq!(seen.as_deref().map_err(Error::kind), expected, "at {time}");
+        }
+        let listing = SysReaddir::at(path("/")).recursive().as_of(AsOf::Time(one));
+        let listed = kernel.send(admin, listing).await.expect("it is kept");
+        let listed: Vec<_> = listed.entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(listed, ["/d", "/d/f"], "under the name that the directory had");
+        let copy = SysCopy::new(path("/d/f"), path("/g")).as_of(AsOf::Time(one));
+        kernel.send(admin, copy).await.expect("it is kept");
+        let now = AsOf::Time(Timestamp(system.env.wall()));
+        assert_eq!(read(&system, "/g", now).await.expect("it is there"), b"1");
+
+        let hour = 3_600_000_000_000;
+        let to_come = Timestamp(system.env.wall() + hour);
+        let error = read(&system, "/e/f", AsOf::Time(to_come)).await.expect_err("it is yet to come");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let told = error.to_string();
+        assert!(told.starts_with("read /e/f: ") && told.contains(&to_come.to_string()), "{told}");
+        let long_ago = Timestamp(root.0 - hour);
+        let read = read(&system, "/e/f", AsOf::Time(long_ago)).await.map(drop);
+        let listing = SysReaddir::at(path("/")).as_of(AsOf::Time(long_ago));
+        let listed = kernel.send(admin, listing).await.map(drop);
+        let copy = SysCopy::new(path("/e/f"), path("/h")).as_of(AsOf::Time(long_ago));
+        let copied = kernel.send(admin, copy).await.map(drop);
+        for (done, call) in [(read, "read /e/f: "), (listed, "readdir /: "), (copied, "copy /e/f: ")] {
+            let error = done.expect_err("nothing was mounted");
+            assert_eq!(error.kind(), ErrorKind::NotKept);
+            let told = error.to_string();
+            assert!(told.starts_with(call) && told.contains(&long_ago.to_string()), "{told}");
+            // When the mount was made its history began.
+            assert!(told.contains(&root.to_string()), "{told}");
+        }
+        let first = SysReaddir::at(path("/")).as_of(AsOf::Time(root));
+        assert_eq!(kernel.send(admin, first).await.expect("it is kept").entries, []);
         system.stop().await;
     });
 }

@@ -19,7 +19,8 @@ pub(super) async fn then<S: Admissible>(
     as_of: AsOf,
 ) -> Result<Located> {
     match as_of {
-        AsOf::Lsn(lsn) => {
+        AsOf::Lsn(_) | AsOf::Time(_) => {
+            let lsn = place(kernel, call, now, as_of)?;
             let follow = call.follows(Which::First);
             let then = locate_as_of(kernel, S::OP, &caller.zone, call.path(), follow, Some(lsn)).await?;
             if then.site.path != now.site.path {
@@ -39,14 +40,25 @@ pub(super) async fn then<S: Admissible>(
     }
 }
 
-/// The place in the log as of which a directory is looked at.
-pub(super) fn place<S: Admissible>(call: &S, as_of: Option<AsOf>) -> Result<Option<Lsn>> {
+/// The place in the log as of which `call` looks at what has no versions. `now` is where it leads now.
+pub(super) fn place<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    call: &S,
+    now: &Located,
+    as_of: AsOf,
+) -> Result<Lsn> {
     match as_of {
-        None => Ok(None),
-        Some(AsOf::Lsn(lsn)) => Ok(Some(lsn)),
-        Some(_) => {
+        AsOf::Lsn(lsn) => Ok(lsn),
+        AsOf::Time(time) => {
+            let found = match Volume::of(kernel, &now.site) {
+                Volume::Rows(volume) => volume.moment(time),
+                Volume::Paths(_) | Volume::Sys(_) => Err(NO_PAST),
+            };
+            found.map_err(|error| store_error(S::OP, call.path(), &error))
+        }
+        _ => {
             let error = Error::new(S::OP, call.path(), ErrorKind::InvalidArgument);
-            Err(error.because("a directory has no versions: give a place in the log"))
+            Err(error.because("a directory has no versions: give a place in the log, or a time"))
         }
     }
 }
