@@ -129,3 +129,20 @@ fn what_cannot_be_shown_is_told_with_operation_path_and_cause() {
         }
     });
 }
+
+#[test]
+fn what_is_kept_outlives_a_kernel_that_is_killed() {
+    let nexus = Nexus::new();
+    let serving = Serving::start(&nexus, &["serve"]);
+    let then = &["one", "two", "three"].map(|text| write(&nexus, "/d/f", text)["lsn"].clone())[1];
+    nexus.good("mv /d /e");
+    let before = nexus.good("versions /e/f");
+    // With SIGKILL.
+    drop(serving);
+    assert_eq!(nexus.good("versions /e/f"), before);
+    assert_eq!(nexus.good("cat --as-of v:1 /e/f"), "one");
+    assert_eq!(nexus.good(&format!("cat --as-of lsn:{then} /d/f")), "two", "under its name of then");
+    assert_eq!(nexus.good(&format!("ls -R --as-of lsn:{then} /d")), "/d/f\n");
+    nexus.good("restore /e/f --version 2");
+    assert_eq!(nexus.good("cat /e/f"), "two");
+}

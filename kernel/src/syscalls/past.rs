@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::AsOf;
-use nexus_messages::{Caller, Error, ErrorKind, Lsn, Result};
+use nexus_messages::{Caller, ContentId, Error, ErrorKind, Lsn, Result};
 
 use super::admit::{Admissible, Which, allow};
-use super::locate::{Located, NO_PAST, locate_as_of};
+use super::locate::{ATTEMPTS_MAX, Located, NO_PAST, locate_as_of};
+use crate::garbage::Hold;
 use crate::kernel::Kernel;
 use crate::volume::{Volume, store_error};
 
@@ -38,6 +39,33 @@ pub(super) async fn then<S: Admissible>(
         }
         _ => Err(Error::new(S::OP, call.path(), ErrorKind::NotSupported)),
     }
+}
+
+/// As [`then`], with its content held: that stays until the hold goes, whatever is pruned and collected meanwhile.
+pub(super) async fn then_held<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+    now: &Located,
+    as_of: AsOf,
+) -> Result<(Located, Hold)> {
+    let hold = kernel.garbage().hold();
+    let mut found = then(kernel, caller, call, now, as_of).await?;
+    for _ in 0..ATTEMPTS_MAX {
+        match found.node.as_ref().and_then(|node| node.metadata.content_id.as_ref()) {
+            Some(ContentId::Blake3(hash)) => hold.content(hash).await,
+            Some(ContentId::Chunks(root)) => hold.list(root).await,
+            _ => {}
+        }
+        // What is kept now was kept when it was held, and no collection takes what either of the two is true of.
+        let again = then(kernel, caller, call, now, as_of).await?;
+        if again.has_same_content(&found) {
+            return Ok((again, hold));
+        }
+        found = again;
+    }
+    let error = Error::new(S::OP, call.path(), ErrorKind::Busy);
+    Err(error.because(format!("what was as of {as_of} changed {ATTEMPTS_MAX} times in a row")))
 }
 
 /// The place in the log as of which `call` looks at what has no versions. `now` is where it leads now.
