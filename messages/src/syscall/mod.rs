@@ -34,7 +34,7 @@ pub use setattr::{
     SysSetattr,
 };
 pub use stat::SysStat;
-pub use tx::{SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxDone, TxOp};
+pub use tx::{Checked, SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxCheck, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};
 pub use versions::{AsOf, SysVersions, Version, VersionCursor, Versions};
 pub use watch::{SysWatch, Watched};
