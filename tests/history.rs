@@ -443,7 +443,7 @@ async fn commit_until(system: &Running, at: &str, mut done: impl AsyncFnMut() ->
 #[test]
 fn pruning_by_count_keeps_just_what_the_policy_says_while_writers_go_on() {
     const WRITERS: u64 = 4;
-    const WRITES: u64 = 400;
+    const WRITES: u64 = 300;
     const KEPT: u64 = 3;
     let folder = tempfile::tempdir().expect("there is room");
     let system = block_on(boot(folder.path()));
@@ -515,7 +515,7 @@ fn pruning_by_age_keeps_what_is_young_enough_and_says_that_the_rest_is_not_kept(
 
 #[test]
 fn a_restore_that_races_with_pruning_and_collections_gives_the_version_or_says_that_it_is_not_kept() {
-    const WRITES: u64 = 1_200;
+    const WRITES: u64 = 800;
     const RESTORERS: usize = 2;
     let folder = tempfile::tempdir().expect("there is room");
     let system = &block_on(boot(folder.path()));
