@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use nexus::{
     AsOf, EntryType, Error, ErrorKind, FileMetadata, Lsn, MountSpec, Op, SysCopy, SysRead, SysReaddir,
-    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, TxOp,
+    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, Timestamp, TxOp,
 };
 use nexus_actors::block_on;
 use proptest::prelude::*;
@@ -155,6 +157,7 @@ fn check(steps: &[Step]) {
         let mut system = boot(folder.path()).await;
         let first = last(&system).await.0;
         let mut pictures = vec![picture(&system, None).await.expect("it is seen")];
+        let mut times = vec![Timestamp(system.env.wall())];
         for step in steps {
             if matches!(step, Step::Reopen) {
                 system.stop().await;
@@ -167,6 +170,7 @@ fn check(steps: &[Step]) {
             let now = picture(&system, None).await.expect("it is seen");
             if after > before {
                 pictures.push(now);
+                times.push(Timestamp(system.env.wall()));
             } else {
                 assert_eq!(Some(&now), pictures.last(), "{step:?} changed something: {done:?}");
             }
@@ -180,6 +184,11 @@ fn check(steps: &[Step]) {
                 let seen = picture(&system, Some(AsOf::Lsn(Lsn(lsn)))).await;
                 let seen = seen.unwrap_or_else(|error| panic!("as of {lsn}: {error}"));
                 assert_eq!(&seen, picture_then, "as of {lsn}, reopened: {reopened}");
+            }
+            for (picture_then, time) in pictures.iter().zip(&times) {
+                let seen = picture(&system, Some(AsOf::Time(*time))).await;
+                let seen = seen.unwrap_or_else(|error| panic!("as of {time}: {error}"));
+                assert_eq!(&seen, picture_then, "as of {time}, reopened: {reopened}");
             }
         }
         system.stop().await;
@@ -314,6 +323,63 @@ fn what_is_not_kept_is_told_as_such() {
 }
 
 #[test]
+fn a_time_shows_what_was_there_then_and_one_that_nothing_tells_of_is_refused_with_the_oldest() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let (kernel, admin) = (&system.kernel, &system.admin);
+        let before = Timestamp(system.env.wall());
+        let root = kernel.send(admin, SysStat::at(path("/"))).await.expect("it is there").created;
+        write(&system, "/d/f", "1").await;
+        let one = Timestamp(system.env.wall());
+        write(&system, "/d/f", "22").await;
+        let moved = SysRename::new(path("/d"), path("/e"));
+        kernel.send(admin, moved).await.expect("it moves");
+
+        // The time of a commit is the first at which it is seen.
+        let made = kernel.send(admin, SysStat::at(path("/d/f")).as_of(AsOf::Time(one))).await;
+        let made = made.expect("it is kept");
+        assert_eq!((made.size, made.modified > before), (1, true));
+        for (time, expected) in [(made.modified, Ok(&b"1"[..])), (before, Err(ErrorKind::NotFound))] {
+            let seen = read(&system, "/d/f", AsOf::Time(time)).await;
+            assert_eq!(seen.as_deref().map_err(Error::kind), expected, "at {time}");
+        }
+        let listing = SysReaddir::at(path("/")).recursive().as_of(AsOf::Time(one));
+        let listed = kernel.send(admin, listing).await.expect("it is kept");
+        let listed: Vec<_> = listed.entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(listed, ["/d", "/d/f"], "under the name that the directory had");
+        let copy = SysCopy::new(path("/d/f"), path("/g")).as_of(AsOf::Time(one));
+        kernel.send(admin, copy).await.expect("it is kept");
+        let now = AsOf::Time(Timestamp(system.env.wall()));
+        assert_eq!(read(&system, "/g", now).await.expect("it is there"), b"1");
+
+        let hour = 3_600_000_000_000;
+        let to_come = Timestamp(system.env.wall() + hour);
+        let error = read(&system, "/e/f", AsOf::Time(to_come)).await.expect_err("it is yet to come");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let told = error.to_string();
+        assert!(told.starts_with("read /e/f: ") && told.contains(&to_come.to_string()), "{told}");
+        let long_ago = Timestamp(root.0 - hour);
+        let read = read(&system, "/e/f", AsOf::Time(long_ago)).await.map(drop);
+        let listing = SysReaddir::at(path("/")).as_of(AsOf::Time(long_ago));
+        let listed = kernel.send(admin, listing).await.map(drop);
+        let copy = SysCopy::new(path("/e/f"), path("/h")).as_of(AsOf::Time(long_ago));
+        let copied = kernel.send(admin, copy).await.map(drop);
+        for (done, call) in [(read, "read /e/f: "), (listed, "readdir /: "), (copied, "copy /e/f: ")] {
+            let error = done.expect_err("nothing was mounted");
+            assert_eq!(error.kind(), ErrorKind::NotKept);
+            let told = error.to_string();
+            assert!(told.starts_with(call) && told.contains(&long_ago.to_string()), "{told}");
+            // When the mount was made its history began.
+            assert!(told.contains(&root.to_string()), "{told}");
+        }
+        let first = SysReaddir::at(path("/")).as_of(AsOf::Time(root));
+        assert_eq!(kernel.send(admin, first).await.expect("it is kept").entries, []);
+        system.stop().await;
+    });
+}
+
+#[test]
 fn a_file_that_is_written_again_and_again_keeps_what_its_mount_says() {
     const WRITES: u64 = 1_600;
     let folder = tempfile::tempdir().expect("there is room");
@@ -339,4 +405,171 @@ fn a_file_that_is_written_again_and_again_keeps_what_its_mount_says() {
         assert_eq!(kept, version.to_string().into_bytes());
         system.stop().await;
     });
+}
+
+/// The content of the version with this number: too large to lie beside its row.
+fn body(version: u64) -> Vec<u8> {
+    let mut body = version.to_string().into_bytes();
+    body.resize(17_000, b'.');
+    body
+}
+
+/// Runs each of the jobs in a thread of its own.
+fn at_once(jobs: Vec<Box<dyn FnOnce() + Send + '_>>) {
+    std::thread::scope(|scope| {
+        for job in jobs {
+            std::thread::Builder::new().spawn_scoped(scope, job).expect("it starts");
+        }
+    });
+}
+
+async fn mount(system: &Running, at: &str, options: &[(&str, &str)]) {
+    let spec = options.iter().fold(MountSpec::new("memory"), |spec, (key, value)| spec.option(*key, *value));
+    system.kernel.send(&system.admin, SysSetattr::mount(path(at), spec)).await.expect("it mounts");
+}
+
+/// Commits to another file until `done`: history is let go in steps that commits pace.
+async fn commit_until(system: &Running, at: &str, mut done: impl AsyncFnMut() -> bool) {
+    const COMMITS_MAX: usize = 20_000;
+    for n in 0..COMMITS_MAX {
+        if n % 64 == 0 && done().await {
+            return;
+        }
+        write(system, at, "x").await;
+    }
+    panic!("{COMMITS_MAX} commits did not suffice");
+}
+
+#[test]
+fn pruning_by_count_keeps_just_what_the_policy_says_while_writers_go_on() {
+    const WRITERS: u64 = 4;
+    const WRITES: u64 = 300;
+    const KEPT: u64 = 3;
+    let folder = tempfile::tempdir().expect("there is room");
+    let system = block_on(boot(folder.path()));
+    block_on(mount(&system, "/few", &[("history_count", "3")]));
+    let file = |writer: u64| format!("/few/{writer}");
+    let writer = |writer: u64| {
+        let (system, at) = (&system, file(writer));
+        let job = move || {
+            for n in 1..=WRITES {
+                block_on(async {
+                    write(system, &at, &n.to_string()).await;
+                    for version in n.saturating_sub(KEPT).max(1)..=n {
+                        let seen = read(system, &at, AsOf::Version(version)).await;
+                        let seen = seen.unwrap_or_else(|error| panic!("{version} of {n}: {error}"));
+                        assert_eq!(seen, version.to_string().into_bytes());
+                    }
+                });
+            }
+        };
+        Box::new(job) as Box<dyn FnOnce() + Send + '_>
+    };
+    at_once((0..WRITERS).map(writer).collect());
+    block_on(async {
+        for writer in 0..WRITERS {
+            let at = file(writer);
+            let kept = KEPT as usize + 1;
+            commit_until(&system, "/few/other", async || versions(&system, &at, 0).await.len() <= kept).await;
+        }
+        for writer in 0..WRITERS {
+            let numbers: Vec<_> =
+                versions(&system, &file(writer), 0).await.into_iter().map(|(version, ..)| version).collect();
+            assert_eq!(numbers, (WRITES - KEPT..=WRITES).collect::<Vec<_>>());
+            let gone = read(&system, &file(writer), AsOf::Version(WRITES - KEPT - 1)).await;
+            assert_eq!(gone.map_err(|error| error.kind()), Err(ErrorKind::NotKept));
+        }
+        system.stop().await;
+    });
+}
+
+#[test]
+fn pruning_by_age_keeps_what_is_young_enough_and_says_that_the_rest_is_not_kept() {
+    const WRITES: u64 = 20;
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        mount(&system, "/short", &[("history_count", "1000"), ("history_age_s", "0")]).await;
+        mount(&system, "/long", &[("history_count", "1000")]).await;
+        let mut places = Vec::new();
+        for n in 1..=WRITES {
+            places.push(write(&system, "/short/f", &n.to_string()).await);
+            write(&system, "/long/f", &n.to_string()).await;
+        }
+        let numbers = async |at: &str| -> Vec<u64> {
+            versions(&system, at, 0).await.into_iter().map(|(version, ..)| version).collect()
+        };
+        commit_until(&system, "/other", async || numbers("/short/f").await == [WRITES]).await;
+        assert_eq!(numbers("/long/f").await, (1..=WRITES).collect::<Vec<_>>());
+        for (version, place) in (1..WRITES).zip(places) {
+            for then in [AsOf::Version(version), AsOf::Lsn(place)] {
+                let gone = read(&system, "/short/f", then).await.map_err(|error| error.kind());
+                assert_eq!(gone, Err(ErrorKind::NotKept), "{then}");
+            }
+            let kept = read(&system, "/long/f", AsOf::Version(version)).await.expect("it is young");
+            assert_eq!(kept, version.to_string().into_bytes());
+        }
+        system.stop().await;
+    });
+}
+
+#[test]
+fn a_restore_that_races_with_pruning_and_collections_gives_the_version_or_says_that_it_is_not_kept() {
+    const WRITES: u64 = 800;
+    const RESTORERS: usize = 2;
+    let folder = tempfile::tempdir().expect("there is room");
+    let system = &block_on(boot(folder.path()));
+    block_on(mount(system, "/few", &[("history_count", "1")]));
+    let over = &AtomicBool::new(false);
+    let (restored, refused) = &(AtomicU64::new(0), AtomicU64::new(0));
+    let writer = move || {
+        for n in 1..=WRITES {
+            let call = SysWrite::at(path("/few/f"), body(n)).create();
+            block_on(system.kernel.send(&system.admin, call)).expect("it writes");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    let collector = move || {
+        let at = || path("/__sys__/store/garbage");
+        while !over.load(Ordering::Relaxed) {
+            // One may be running: then there is nothing to begin.
+            let _ = block_on(system.kernel.send(&system.admin, SysWrite::at(at(), "{\"grace_ms\":0}")));
+            std::thread::yield_now();
+        }
+    };
+    let restorer = |to: String| {
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                let page = SysVersions::at(path("/few/f")).limit(1);
+                let Ok(page) = block_on(system.kernel.send(&system.admin, page)) else { continue };
+                let Some(version) = page.versions.first().map(|version| version.version) else { continue };
+                let then = AsOf::Version(version);
+                let call = SysCopy::new(path("/few/f"), path(&to)).as_of(then);
+                let done = block_on(system.kernel.send(&system.admin, call)).map(drop);
+                let seen = block_on(read(system, "/few/f", then));
+                let copy = done.and_then(|()| {
+                    let read = block_on(system.kernel.send(&system.admin, SysRead::at(path(&to))));
+                    Ok(read.unwrap_or_else(|error| panic!("version {version} was restored: {error}")).data)
+                });
+                for found in [seen, copy.map(|data| data.to_vec())] {
+                    match found {
+                        Ok(data) => assert!(data == body(version), "it is another version than {version}"),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+                            refused.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
+                    }
+                    restored.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    let mut jobs: Vec<Box<dyn FnOnce() + Send + '_>> = vec![Box::new(writer), Box::new(collector)];
+    jobs.extend((0..RESTORERS).map(|n| Box::new(restorer(format!("/few/r{n}"))) as Box<dyn FnOnce() + Send>));
+    at_once(jobs);
+    let entry = block_on(system.kernel.send(&system.admin, SysRead::at(path("/__sys__/store/garbage"))));
+    let entry = String::from_utf8_lossy(&entry.expect("it is shown").data).into_owned();
+    println!("{restored:?} read or restored, {refused:?} not kept; {entry}");
+    assert!(restored.load(Ordering::Relaxed) > 0, "nothing was restored");
 }

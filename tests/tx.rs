@@ -12,9 +12,10 @@ use nexus::gate::{Decision, Permission};
 use nexus::{
     Attributes, Caller, Config, Conflict, ContentId, EntryType, Error, ErrorKind, Event, EventKind,
     EventMask, Executed, Found, HookContext, Lsn, MountSpec, Op, OpId, Outcome, Parents, Precondition, Right,
-    Serving, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Syscall, TX_OPS_MAX, Transacted, TxDone,
-    VPath, Verdict, blocking,
+    Serving, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Syscall, TX_OPS_MAX, Timestamp, Transacted,
+    TxDone, VPath, Verdict, blocking,
 };
+use nexus_kernel::locks::{LockOwner, Mode, Scope};
 use parking_lot::Mutex;
 
 fn boot() -> blocking::Nexus {
@@ -220,6 +221,70 @@ fn a_conflict_says_which_precondition_did_not_hold_and_what_was_found() {
     check(Precondition::Content(other), &found, &words);
     nx.unlink("/f").expect("it is there");
     check(Precondition::Version(1), &Found::Nothing, "expected version 1, found nothing");
+}
+
+#[test]
+fn a_check_of_a_path_that_nothing_changes_holds_or_refuses_all_and_says_what_was_found() {
+    let nx = boot();
+    let content = nx.write("/f", "old").expect("it writes").metadata.content_id.clone();
+    let content = content.expect("it has some");
+    nx.link("/l", "/f").expect("it links");
+    let held: [fn(blocking::Tx) -> blocking::Tx; 6] = [
+        |tx| tx.check("/nothing/here").if_absent(),
+        |tx| tx.check("/f").if_version(1),
+        |tx| tx.check("/l").if_version(1),
+        |tx| tx.check("/f").when(Precondition::Generation(1)),
+        |tx| tx.write("/n", "x").check("/n").if_version(1).unlink("/n").check("/n").if_absent(),
+        |tx| tx.rename("/f", "/g").check("/f").if_absent().check("/g").if_version(1).rename("/g", "/f"),
+    ];
+    for (nth, check) in held.into_iter().enumerate() {
+        let at = format!("/made/{nth}");
+        check(nx.tx().write(&at, "x")).commit().unwrap_or_else(|error| panic!("{nth}: {error}"));
+        assert_eq!(nx.read(&at).expect("it is made"), "x");
+    }
+    let done = nx.tx().check("/f").if_match(content.clone()).check("/no").if_absent().commit();
+    let size = |done: &TxDone| match done {
+        TxDone::Check(checked) => checked.metadata.as_ref().map(|found| found.size),
+        other => panic!("{other:?}"),
+    };
+    let found: Vec<_> = done.expect("both hold").results.iter().map(size).collect();
+    assert_eq!(found, [Some(3), None]);
+
+    let before = all(&nx);
+    let fails = |tx: blocking::Tx, words: &str| {
+        let error = refused(tx.commit(), ErrorKind::PreconditionFailed, 1);
+        let conflict = error.conflict().expect("it says what was found").to_string();
+        assert_eq!(conflict, words);
+        assert!(error.to_string().starts_with("tx ops[1]: stat /"), "{error}");
+        assert_eq!(all(&nx), before);
+    };
+    let tx = || nx.tx().write("/a", "x");
+    fails(tx().check("/f").if_absent(), "expected nothing, found version 1");
+    fails(tx().check("/f").if_version(2), "expected version 2, found version 1");
+    fails(tx().check("/f").when(Precondition::Generation(9)), "expected generation 9, found generation 1");
+    fails(tx().check("/no").if_version(2), "expected version 2, found nothing");
+    fails(tx().check("/a").if_absent(), "expected nothing, found version 1");
+    let other = ContentId::Blake3([7; 32]);
+    let words = format!("expected content {other}, found content {content}");
+    fails(tx().check("/f").if_match(other), &words);
+    refused(tx().check("/f").commit(), ErrorKind::InvalidArgument, 1);
+}
+
+#[test]
+fn a_check_needs_no_more_than_to_read_the_path() {
+    let nx = boot();
+    nx.write("/theirs", "x").expect("it writes");
+    nx.mount("/ro", MountSpec::new("memory").read_only()).expect("it mounts");
+    let owner = LockOwner { agent: "somebody".into(), since: Timestamp(0) };
+    let locks = nx.kernel().expect("it may").path_locks();
+    let reads = locks.try_lock(&path("/theirs"), Mode::Read, Scope::Entry, owner).expect("nobody has it");
+    nx.set_permission(Some(Arc::new(Careful))).expect("it may");
+    let agent = nx.agent("coder-7").expect("it is a name");
+    let tx = agent.tx().create("/own", "x").check("/theirs").if_version(1).check("/ro/f").if_absent();
+    tx.commit().expect("who reads it shares it");
+    drop(reads);
+    let tx = agent.tx().create("/more", "x").check("/secret/f").if_absent();
+    refused(tx.commit(), ErrorKind::PermissionDenied, 1);
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Nexus {
     /// The whole content of the file as it was then. See [`AsOf`] for what is kept.
     ///
     /// # Errors
-    /// As [`read`](Self::read); `ENODATA` when it is not kept, or not any more; `EINVAL` for a place in the log that is yet to come; `EOPNOTSUPP` where files
+    /// As [`read`](Self::read); `ENODATA` when it is not kept, or not any more; `EINVAL` for a place in the log, or a time, that is yet to come; `EOPNOTSUPP` where files
     /// are found by their paths.
     pub async fn read_at(&self, at: impl IntoPath, as_of: AsOf) -> Result<Bytes> {
         let read = self.send(SysRead::at(path(Op::Read, at)?).as_of(as_of)).await?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxOp,
+    Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxCheck,
+    TxOp,
 };
 use nexus_messages::{ContentId, Error, ErrorKind, IntoPath, Op, OpId, Result};
 
@@ -105,9 +106,9 @@ impl Tx {
         self.with(path(Op::Unlink, at).map(|at| SysUnlink::at(at).recursive()))
     }
 
-    /// Changes nothing: for a condition on an entry that is only read.
+    /// Changes nothing: for a condition on a path that the others do not change, which must follow. `check("/lock").if_absent()`.
     pub fn check(self, at: impl IntoPath) -> Self {
-        self.with(path(Op::Setattr, at).map(SysSetattr::at))
+        self.with(path(Op::Stat, at).map(TxCheck::at))
     }
 
     /// Acknowledges all of it when it can be seen, before it is on disk.

@@ -9,6 +9,7 @@ mod commands;
 mod imports;
 mod killed;
 mod large;
+mod past;
 mod pipes;
 mod round_trip;
 mod services;

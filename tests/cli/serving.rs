@@ -10,7 +10,7 @@ use crate::fixture::{Ended, Nexus, end};
 use crate::host::{assert_same, tree};
 
 /// `serve`, running.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     said: String,
     /// Open for as long as it runs: it may say more.
@@ -18,7 +18,7 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(nexus: &Nexus, args: &[&str]) -> Self {
+    pub(crate) fn start(nexus: &Nexus, args: &[&str]) -> Self {
         let mut command = nexus.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));

@@ -42,6 +42,7 @@ fn a_description_is_executed_as_one() {
     let first = printed(&ended);
     assert_eq!((&first["repeated"], &first["durability"]), (&json!(false), &json!("strong")));
     let results = first["results"].as_array().expect("there are three");
+    assert_eq!((&results[0]["op"], &results[0]["version"]), (&json!("check"), &json!(1)));
     assert_eq!((&results[1]["op"], &results[1]["removed"]), (&json!("unlink"), &json!(2)));
     assert_eq!(results[2]["version"], 3);
     let again = printed(&tx(
@@ -77,6 +78,16 @@ fn who_comes_too_late_is_told_what_was_found_and_nothing_is_done() {
         (&json!(1), &json!("/a"), &json!("ECANCELED"))
     );
     assert_eq!((&error["expected"], &error["found"]["version"]), (&json!({ "version": 1 }), &json!(2)));
+    let absent = json!({ "ops": [
+        { "op": "check", "path": "/nothing", "if_absent": true },
+        { "op": "write", "path": "/c", "text": "x" },
+        { "op": "check", "path": "/a", "if_absent": true },
+    ]});
+    let ended = tx(&nexus, "", &absent);
+    assert_eq!(
+        ended.err,
+        "nexus: tx ops[2]: stat /a: not in the state expected: expected nothing, found version 2 (ECANCELED)\n"
+    );
     let gone = json!({ "ops": [{ "op": "unlink", "path": "/a" }, { "op": "unlink", "path": "/a" }] });
     let error = &printed(&tx(&nexus, "--json", &gone))["error"];
     assert_eq!(

@@ -110,6 +110,9 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Erro
     let known = latest(remembered(&rows).map_err(failed)?).into_iter();
     let known = known.map(|(root, row)| Ok((root, row, by_path(&rows, root)?)));
     let known = known.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    for (_, row, _) in &known {
+        kernel.store().begins(row.tree).map_err(failed)?;
+    }
     drop(rows);
     let mut mounts = Vec::new();
     for (root, row, by_path) in known {

@@ -6,6 +6,7 @@ mod draft;
 mod fixture;
 mod history;
 mod ledger;
+mod moment;
 mod prune;
 mod rows;
 mod walk;
@@ -14,6 +15,7 @@ pub(crate) use cache::{Lookup, MetadataCache, Node};
 pub(crate) use draft::{Draft, Keeping, Visible, holding, publish};
 pub(crate) use history::{AsOf, Past, Was, history_key, horizon, horizon_key, pasts, root_of};
 pub(crate) use ledger::Ledger;
+pub(crate) use moment::{LogTimes, place_at};
 pub(crate) use prune::{Kept, Sweep};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use rows::FORMAT;

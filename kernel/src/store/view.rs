@@ -17,7 +17,7 @@ use super::{answer_of, commit_error};
 use crate::caught::catch;
 use crate::hal::{Batch, Entry, Metastore, StoreError, TreeId};
 use crate::metrics::{DURATIONS, Histogram, Measured};
-use crate::namespace::{Rows, zones};
+use crate::namespace::Rows;
 
 /// How long an entry waits for a committer that is being restarted.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -41,8 +41,8 @@ pub(crate) struct PutOff {
 pub(crate) struct Store {
     env: Env,
     metastore: Arc<dyn Metastore>,
-    /// The last place in each log when the store was opened.
-    begun_at: BTreeMap<TreeId, Lsn>,
+    /// The last places in the logs when the kernel booted.
+    begun_at: Mutex<BTreeMap<TreeId, Lsn>>,
     put_off: PutOff,
     /// Held while entries are committed and made visible, so that they become visible in the order of the log. Never over a flush that others
     /// need not wait for, and never over an await.
@@ -92,15 +92,10 @@ pub struct StoreStats {
 impl Store {
     pub(crate) fn new(env: Env, metastore: Arc<dyn Metastore>, put_off: PutOff) -> Result<Self, StoreError> {
         let next_file_id = AtomicU64::new(metastore.next_file_id()?);
-        let rows = Rows { reader: metastore.reader()?, tree: TreeId::ROOT };
-        let trees = zones(&rows)?.into_iter().map(|(_, tree)| tree).chain([TreeId::ROOT]);
-        let begun_at = trees.map(|tree| Ok((tree, metastore.last_lsn(tree)?)));
-        let begun_at = begun_at.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
-        drop(rows);
         Ok(Self {
             env,
             metastore,
-            begun_at,
+            begun_at: Mutex::default(),
             put_off,
             order: Mutex::new(()),
             unflushed: AtomicBool::new(false),
@@ -424,9 +419,16 @@ impl Store {
         }
     }
 
-    /// The last place in the log of `tree` when the store was opened.
+    /// The last place in the log of `tree` when the kernel booted; 0 for a tree that came later.
     pub(crate) fn begun_at(&self, tree: TreeId) -> Lsn {
-        self.begun_at.get(&tree).copied().unwrap_or_default()
+        self.begun_at.lock().get(&tree).copied().unwrap_or_default()
+    }
+
+    /// The kernel boots: what was committed in `tree` so far is from before.
+    pub(crate) fn begins(&self, tree: TreeId) -> Result<(), StoreError> {
+        let last = self.metastore.last_lsn(tree)?;
+        self.begun_at.lock().entry(tree).or_insert(last);
+        Ok(())
     }
 
     /// The last committed place in the log of `tree`.

@@ -11,7 +11,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, two_paths};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
-use super::past::then;
+use super::past::then_held;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::{Mode, Scope};
@@ -60,11 +60,13 @@ impl Mutation for SysCopy {
         let Some(second) = &admitted.second else { return Err(Stop::Again) };
         let to = &second.site;
         // What was there before the lock may be another file by now.
-        let (from, source) = match admitted.call.as_of {
-            None => (from.clone(), look(kernel, intent, from).await?),
+        let ((from, source), _held) = match admitted.call.as_of {
+            None => ((from.clone(), look(kernel, intent, from).await?), None),
             Some(as_of) => {
-                let then = then(kernel, &intent.caller, &admitted.call, &admitted.first, as_of).await?;
-                then.existing(intent.op)?
+                // No lock keeps what was.
+                let (then, held) =
+                    then_held(kernel, &intent.caller, &admitted.call, &admitted.first, as_of).await?;
+                (then.existing(intent.op)?, Some(held))
             }
         };
         let from = &from;

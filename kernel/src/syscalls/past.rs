@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::AsOf;
-use nexus_messages::{Caller, Error, ErrorKind, Lsn, Result};
+use nexus_messages::{Caller, ContentId, Error, ErrorKind, Lsn, Result};
 
 use super::admit::{Admissible, Which, allow};
-use super::locate::{Located, NO_PAST, locate_as_of};
+use super::locate::{ATTEMPTS_MAX, Located, NO_PAST, locate_as_of};
+use crate::garbage::Hold;
 use crate::kernel::Kernel;
 use crate::volume::{Volume, store_error};
 
@@ -19,7 +20,8 @@ pub(super) async fn then<S: Admissible>(
     as_of: AsOf,
 ) -> Result<Located> {
     match as_of {
-        AsOf::Lsn(lsn) => {
+        AsOf::Lsn(_) | AsOf::Time(_) => {
+            let lsn = place(kernel, call, now, as_of)?;
             let follow = call.follows(Which::First);
             let then = locate_as_of(kernel, S::OP, &caller.zone, call.path(), follow, Some(lsn)).await?;
             if then.site.path != now.site.path {
@@ -39,14 +41,52 @@ pub(super) async fn then<S: Admissible>(
     }
 }
 
-/// The place in the log as of which a directory is looked at.
-pub(super) fn place<S: Admissible>(call: &S, as_of: Option<AsOf>) -> Result<Option<Lsn>> {
+/// As [`then`], with its content held: that stays until the hold goes, whatever is pruned and collected meanwhile.
+pub(super) async fn then_held<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &S,
+    now: &Located,
+    as_of: AsOf,
+) -> Result<(Located, Hold)> {
+    let hold = kernel.garbage().hold();
+    let mut found = then(kernel, caller, call, now, as_of).await?;
+    for _ in 0..ATTEMPTS_MAX {
+        match found.node.as_ref().and_then(|node| node.metadata.content_id.as_ref()) {
+            Some(ContentId::Blake3(hash)) => hold.content(hash).await,
+            Some(ContentId::Chunks(root)) => hold.list(root).await,
+            _ => {}
+        }
+        // What is kept now was kept when it was held, and no collection takes what either of the two is true of.
+        let again = then(kernel, caller, call, now, as_of).await?;
+        if again.has_same_content(&found) {
+            return Ok((again, hold));
+        }
+        found = again;
+    }
+    let error = Error::new(S::OP, call.path(), ErrorKind::Busy);
+    Err(error.because(format!("what was as of {as_of} changed {ATTEMPTS_MAX} times in a row")))
+}
+
+/// The place in the log as of which `call` looks at what has no versions. `now` is where it leads now.
+pub(super) fn place<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    call: &S,
+    now: &Located,
+    as_of: AsOf,
+) -> Result<Lsn> {
     match as_of {
-        None => Ok(None),
-        Some(AsOf::Lsn(lsn)) => Ok(Some(lsn)),
-        Some(_) => {
+        AsOf::Lsn(lsn) => Ok(lsn),
+        AsOf::Time(time) => {
+            let found = match Volume::of(kernel, &now.site) {
+                Volume::Rows(volume) => volume.moment(time),
+                Volume::Paths(_) | Volume::Sys(_) => Err(NO_PAST),
+            };
+            found.map_err(|error| store_error(S::OP, call.path(), &error))
+        }
+        _ => {
             let error = Error::new(S::OP, call.path(), ErrorKind::InvalidArgument);
-            Err(error.because("a directory has no versions: give a place in the log"))
+            Err(error.because("a directory has no versions: give a place in the log, or a time"))
         }
     }
 }

@@ -9,7 +9,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::LOCK_WAIT_MAX;
-use super::past::then;
+use super::past::then_held;
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -83,7 +83,7 @@ async fn fetch(
     admitted: &mut Admitted<SysRead>,
 ) -> Result<ReadData> {
     if let Some(as_of) = admitted.call.as_of {
-        let then = then(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
+        let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
         return read_at(kernel, caller, &then, &admitted.call).await;
     }
     let mut attempts = 0..ATTEMPTS_MAX;

@@ -96,14 +96,11 @@ async fn list_as_of(
     now: &Located,
     call: &SysReaddir,
 ) -> Result<Listing> {
-    let place = place(call, call.as_of)?;
-    match place.map(AsOf::Lsn) {
-        None => list(kernel, caller, now, call, place).await,
-        Some(as_of) => {
-            let then = then(kernel, caller, call, now, as_of).await?;
-            list(kernel, caller, &then, call, place).await
-        }
-    }
+    let Some(as_of) = call.as_of else { return list(kernel, caller, now, call, None).await };
+    // Once for all that is listed.
+    let lsn = place(kernel, call, now, as_of)?;
+    let then = then(kernel, caller, call, now, AsOf::Lsn(lsn)).await?;
+    list(kernel, caller, &then, call, Some(lsn)).await
 }
 
 async fn list(

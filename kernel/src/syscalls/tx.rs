@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone, TxOp};
+use nexus_messages::syscall::{
+    Checked, Precondition, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, Transacted, TxDone,
+    TxOp,
+};
 use nexus_messages::{
     Caller, Consistency, Durability, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt, Result,
     Timestamp, VPath,
@@ -24,7 +27,7 @@ use crate::locks::{LockOwner, Mode, Scope};
 use crate::mounts::Mount;
 use crate::owned::{Owned, Ownership};
 use crate::sys;
-use crate::volume::{Intent, Site, Stop, Transaction, commit_error, logged, store_error};
+use crate::volume::{Intent, Site, Stop, Transaction, Volume, commit_error, logged, store_error};
 
 /// An operation that may be executed, with its paths resolved.
 enum Item {
@@ -32,6 +35,8 @@ enum Item {
     Setattr(Admitted<SysSetattr>),
     Rename(Admitted<SysRename>),
     Unlink(Admitted<SysUnlink>),
+    /// A look, and what is expected to be found.
+    Check(Admitted<SysStat>, Precondition),
 }
 
 macro_rules! each {
@@ -41,6 +46,7 @@ macro_rules! each {
             Item::Setattr($admitted) => $do,
             Item::Rename($admitted) => $do,
             Item::Unlink($admitted) => $do,
+            Item::Check($admitted, _) => $do,
         }
     };
 }
@@ -67,7 +73,8 @@ impl Admission {
 }
 
 fn strictest(items: &[Item], wanted: Option<Consistency>) -> Option<&Arc<Mount>> {
-    let mounts = items.iter().flat_map(Item::sites).map(|site| &site.mount);
+    let changes = items.iter().filter(|item| !matches!(item, Item::Check(..)));
+    let mounts = changes.flat_map(Item::sites).map(|site| &site.mount);
     mounts.max_by_key(|mount| match mount.durability(wanted) {
         Durability::Strong => 2,
         Durability::Eventual => 1,
@@ -144,6 +151,11 @@ async fn admit_all(
             }
             TxOp::Unlink(call) => {
                 admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Unlink)
+            }
+            TxOp::Check(check) => {
+                let look = SysStat::at(check.path);
+                let admitted = admit_one(kernel, caller, look, when, shown, &mut hooked).await;
+                admitted.map(|admitted| Item::Check(admitted, check.precondition))
             }
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         };
@@ -281,7 +293,9 @@ fn one_tree(intent: &Intent, items: &[Item]) -> Result<Site> {
                 let error = Error::new(intent.op, &site.path, ErrorKind::CrossMount);
                 return Err(error.because(why).at_item(index));
             }
-            writable(&intent, site).map_err(|error| error.at_item(index))?;
+            if item.mode() == Mode::Write {
+                writable(&intent, site).map_err(|error| error.at_item(index))?;
+            }
             first = first.or(Some(site));
         }
     }
@@ -289,9 +303,11 @@ fn one_tree(intent: &Intent, items: &[Item]) -> Result<Site> {
 }
 
 fn claims(items: &[Item]) -> Vec<(VPath, Mode, Scope)> {
-    let claim = |site: &Site, scope| (site.path.clone(), Mode::Write, scope);
-    let scoped = items.iter().map(|item| (item, item.scope()));
-    scoped.flat_map(|(item, scope)| item.sites().map(move |site| claim(site, scope))).collect()
+    let claims = |item: &Item| {
+        let (mode, scope) = (item.mode(), item.scope());
+        item.sites().map(|site| (site.path.clone(), mode, scope)).collect::<Vec<_>>()
+    };
+    items.iter().flat_map(claims).collect()
 }
 
 /// Draws the operations up and commits them, with the locks held.
@@ -313,7 +329,7 @@ async fn run(
             Stop::Again => Stop::Again,
         })?);
     }
-    let logged = items.iter().map(Item::logged).collect();
+    let logged = items.iter().filter_map(Item::logged).collect();
     let mount = strictest(items, intent.consistency).unwrap_or(&together.mount);
     let receipt = transaction.commit(kernel, together, intent, mount, logged).await?;
     let done = Transacted::new(results, receipt);
@@ -363,6 +379,7 @@ impl Item {
             Self::Setattr(_) => SysSetattr::OP,
             Self::Rename(_) => SysRename::OP,
             Self::Unlink(_) => SysUnlink::OP,
+            Self::Check(..) => SysStat::OP,
         }
     }
 
@@ -394,7 +411,7 @@ impl Item {
     fn takes_away(&self, path: &VPath) -> bool {
         match self {
             Self::Rename(_) | Self::Unlink(_) => self.sites().any(|site| path.is_within(&site.path)),
-            Self::Write(_) | Self::Setattr(_) => false,
+            Self::Write(_) | Self::Setattr(_) | Self::Check(..) => false,
         }
     }
 
@@ -403,13 +420,19 @@ impl Item {
     fn scope(&self) -> Scope {
         match self {
             Self::Rename(_) | Self::Unlink(_) => Scope::Subtree,
-            Self::Write(_) | Self::Setattr(_) => Scope::Entry,
+            Self::Write(_) | Self::Setattr(_) | Self::Check(..) => Scope::Entry,
         }
     }
 
-    fn logged(&self) -> LogItem {
+    /// How its paths are locked.
+    fn mode(&self) -> Mode {
+        if matches!(self, Self::Check(..)) { Mode::Read } else { Mode::Write }
+    }
+
+    /// As the log keeps it; what changes nothing is not in it.
+    fn logged(&self) -> Option<LogItem> {
         let other = self.located(Which::Second).map(|second| &second.site.path);
-        logged(self.op(), &self.first().site.path, other)
+        (self.mode() == Mode::Write).then(|| logged(self.op(), &self.first().site.path, other))
     }
 
     async fn run(&self, kernel: &Arc<Kernel>, intent: &Intent) -> Result<TxDone, Stop> {
@@ -418,6 +441,13 @@ impl Item {
             Self::Setattr(admitted) => SysSetattr::run(kernel, intent, admitted).await.map(TxDone::Setattr),
             Self::Rename(admitted) => SysRename::run(kernel, intent, admitted).await.map(TxDone::Rename),
             Self::Unlink(admitted) => SysUnlink::run(kernel, intent, admitted).await.map(TxDone::Unlink),
+            Self::Check(admitted, expected) => {
+                let site = &admitted.first.site;
+                let Volume::Rows(volume) = Volume::to_change(kernel, site, intent) else {
+                    return Err(Stop::Again);
+                };
+                volume.check(site, intent, expected).map(|found| TxDone::Check(Checked::new(found)))
+            }
         }
     }
 

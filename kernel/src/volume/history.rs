@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::Version;
-use nexus_messages::{FileId, Lsn, Op};
+use nexus_messages::{FileId, Lsn, Op, Timestamp};
 
 use super::Site;
 use super::rows::RowVolume;
 use crate::hal::{RowKey, StoreError};
 use crate::namespace::{
-    AsOf, DentryRow, InodeRow, Node, Past, Rows, Step, Walk, Was, decode, dentry_key, horizon, inode_key,
-    pasts,
+    AsOf, DentryRow, InodeRow, LogTimes, Node, Past, Rows, Step, Walk, Was, decode, dentry_key, horizon,
+    inode_key, pasts, place_at,
 };
 
 /// How many rows of history are read at once.
@@ -47,6 +47,31 @@ impl RowVolume<'_> {
             });
         }
         Ok(AsOf::over(rows, lsn))
+    }
+
+    /// The place in the log as of which there was what there was at `time`.
+    pub(crate) fn moment(&self, time: Timestamp) -> Result<Lsn, StoreError> {
+        let now = Timestamp(self.kernel.env().wall());
+        if time > now {
+            return Err(StoreError::BadOption { why: format!("{time} is yet to come: it is {now}") });
+        }
+        let (store, tree) = (self.kernel.store(), self.mount.tree);
+        let begins = self.begins(&store.rows(tree)?)?;
+        let log = store.metastore();
+        let oldest = log.changes(tree, Lsn(begins.0.saturating_sub(1)), 1)?.pop();
+        let place = match &oldest {
+            Some(oldest) => {
+                place_at(&LogTimes { store: log, tree }, oldest.lsn, store.last_lsn(tree)?, time)?
+            }
+            None => None,
+        };
+        place.ok_or_else(|| {
+            let point = &self.mount.point;
+            let oldest = oldest.map_or_else(|| "nothing".into(), |oldest| oldest.at.to_string());
+            let what =
+                format!("what was at {time}: {oldest} is the oldest time of {point} that is known, and that");
+            StoreError::NotKept { what }
+        })
     }
 
     /// Whether there is history as of `lsn`.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use nexus_messages::{Effect, Lsn, Receipt, VPath};
+use nexus_messages::syscall::{Create, Precondition};
+use nexus_messages::{Effect, EntryType, FileMetadata, Lsn, Receipt, VPath};
 use parking_lot::Mutex;
 
-use super::{Intent, Site, Stop, commit, commit_error, store_error};
+use super::rows::{End, RowVolume};
+use super::{Intent, Site, State, Stop, commit, commit_error, store_error};
 use crate::garbage::Hold;
 use crate::hal::{LogItem, StoreError};
 use crate::kernel::Kernel;
@@ -51,7 +53,7 @@ impl Transaction {
                 Walk::Link => true,
                 Walk::Found { steps } => {
                     let last = steps.last().map(|step| step.dentry.entry_type);
-                    last == Some(nexus_messages::EntryType::Link)
+                    last == Some(EntryType::Link)
                 }
                 _ => false,
             })
@@ -105,6 +107,35 @@ impl Transaction {
             // It was committed before, by another call with its id: answered as a repeat.
             Ok((_, false)) => Err(Stop::Again),
             Err(error) => Err(commit_error(intent.op, &site.path, &error)),
+        }
+    }
+}
+
+impl RowVolume<'_> {
+    /// What is at `site`, which must be as `expected`.
+    pub(crate) fn check(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        expected: &Precondition,
+    ) -> Result<Option<Arc<FileMetadata>>, Stop> {
+        let rows = self.rows().map_err(|error| store_error(intent.op, &site.path, &error))?;
+        let expect = |found| super::expect(intent, &site.path, found, Create::IfMissing, expected);
+        match self.place(&rows, site, intent)?.end {
+            // A link that came here since the path was resolved: what it leads to is meant.
+            End::Entry { row, .. } if row.entry_type == EntryType::Link => Err(Stop::Again),
+            End::Entry { step, row } => {
+                let (version, generation) = (row.version, row.generation);
+                expect(Some(State { version, generation, content_id: row.content_id.as_ref() }))?;
+                let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                Ok(Some(Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id))))
+            }
+            End::Nothing { .. } => {
+                // A directory that is there because of a mount below it has no row.
+                let implied = self.kernel.has_mounts_below(&site.mount.zone, &site.path);
+                expect(implied.then_some(State { version: 0, generation: 0, content_id: None }))?;
+                Ok(None)
+            }
         }
     }
 }

@@ -344,7 +344,7 @@ impl RowVolume<'_> {
     async fn kept_of(&self, from: &Site, source: &Node, to: &Site, intent: &Intent) -> Result<Kept, Stop> {
         let metadata = &source.metadata;
         if let (Some(id), true) = (&metadata.content_id, from.mount.root == to.mount.root) {
-            // The source is locked: a row names all of it until the copy is committed, and the hold goes on from there.
+            // The source is locked, or what it was is held: all of it is there until the copy is committed, and the hold goes on from there.
             let hold = self.hold();
             match id {
                 ContentId::Blake3(hash) => hold.content(hash).await,

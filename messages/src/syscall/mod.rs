@@ -36,7 +36,7 @@ pub use setattr::{
 };
 pub use stat::SysStat;
 pub use sync::{Kept, Synced, SysReceipt, SysSync};
-pub use tx::{SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxDone, TxOp};
+pub use tx::{Checked, SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxCheck, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};
 pub use versions::{AsOf, SysVersions, Version, VersionCursor, Versions};
 pub use watch::{SysWatch, Watched};

@@ -28,7 +28,7 @@ pub struct SysReaddir {
     pub cursor: Option<Cursor>,
     /// Whether each entry comes with its metadata.
     pub metadata: bool,
-    /// As of when; none for what is there now. A directory has no versions: only a place in the log makes sense.
+    /// As of when; none for what is there now. A directory has no versions: only a place in the log, or a time, makes sense.
     pub as_of: Option<AsOf>,
 }
 

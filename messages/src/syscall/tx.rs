@@ -1,13 +1,16 @@
 //! Several changes as one.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Precondition, Renamed, SetattrDone, SysRename, SysSetattr, SysUnlink, SysWrite, Unlinked, Written,
+    Precondition, Renamed, SetattrDone, SysRename, SysSetattr, SysStat, SysUnlink, SysWrite, Unlinked,
+    Written,
 };
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::ident::OpId;
-use crate::metadata::EntryType;
+use crate::metadata::{EntryType, FileMetadata};
 use crate::path::VPath;
 use crate::receipt::{Consistency, Receipt};
 
@@ -51,6 +54,49 @@ pub enum TxOp {
     Setattr(SysSetattr),
     Rename(SysRename),
     Unlink(SysUnlink),
+    Check(TxCheck),
+}
+
+/// An expectation of a path that the transaction does not change: nothing is done unless what is there is as `precondition` says. Links are followed.
+///
+/// Its caller needs the right to read the path, which may be on a mount that refuses changes; others may read it meanwhile, and check it. Hooks see it as the
+/// [`SysStat`](super::SysStat) that it is, and the log does not tell of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TxCheck {
+    /// The entry.
+    pub path: VPath,
+    /// What must be there; not [`Precondition::None`].
+    pub precondition: Precondition,
+}
+
+/// What [`TxCheck`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Checked {
+    /// What is known of the entry; none when nothing is there.
+    pub metadata: Option<Arc<FileMetadata>>,
+}
+
+impl TxCheck {
+    /// A check of `path`; what is expected there is said by [`when`](Self::when).
+    pub fn at(path: impl Into<VPath>) -> Self {
+        Self { path: path.into(), precondition: Precondition::None }
+    }
+
+    /// What must be there.
+    #[must_use]
+    pub fn when(mut self, expected: Precondition) -> Self {
+        self.precondition = expected;
+        self
+    }
+}
+
+impl Checked {
+    /// The result for what was found.
+    pub fn new(metadata: Option<Arc<FileMetadata>>) -> Self {
+        Self { metadata }
+    }
 }
 
 /// What one operation of a transaction did.
@@ -62,6 +108,7 @@ pub enum TxDone {
     Setattr(SetattrDone),
     Rename(Renamed),
     Unlink(Unlinked),
+    Check(Checked),
 }
 
 /// What [`SysTx`] did.
@@ -96,6 +143,8 @@ impl TxDone {
             Self::Setattr(done) => done.receipt = receipt,
             Self::Rename(done) => done.receipt = receipt,
             Self::Unlink(done) => done.receipt = receipt,
+            // It did nothing.
+            Self::Check(_) => {}
         }
         self
     }
@@ -114,10 +163,10 @@ impl SysTx {
         self
     }
 
-    /// Adds nothing but an expectation: nothing is done unless the entry at `path` is as `expected`.
+    /// Adds nothing but an expectation: nothing is done unless what is at `path` is as `expected`. See [`TxCheck`].
     #[must_use]
     pub fn check(self, path: impl Into<VPath>, expected: Precondition) -> Self {
-        self.with(SysSetattr::at(path).when(expected))
+        self.with(TxCheck::at(path).when(expected))
     }
 
     /// Refuses what can be no transaction, whatever is there.
@@ -153,6 +202,7 @@ impl TxOp {
             Self::Setattr(_) => SysSetattr::OP,
             Self::Rename(_) => SysRename::OP,
             Self::Unlink(_) => SysUnlink::OP,
+            Self::Check(_) => SysStat::OP,
         }
     }
 
@@ -163,6 +213,7 @@ impl TxOp {
             Self::Setattr(call) => &call.path,
             Self::Rename(call) => &call.from,
             Self::Unlink(call) => &call.path,
+            Self::Check(call) => &call.path,
         }
     }
 
@@ -181,6 +232,7 @@ impl TxOp {
             Self::Setattr(call) => &call.precondition,
             Self::Rename(call) => &call.precondition,
             Self::Unlink(call) => &call.precondition,
+            Self::Check(call) => &call.precondition,
         }
     }
 
@@ -192,6 +244,7 @@ impl TxOp {
             Self::Setattr(call) => call.when(expected).into(),
             Self::Rename(call) => call.when(expected).into(),
             Self::Unlink(call) => call.when(expected).into(),
+            Self::Check(call) => call.when(expected).into(),
         }
     }
 
@@ -209,12 +262,16 @@ impl TxOp {
             Self::Setattr(call) => (call.op_id, call.consistency),
             Self::Rename(call) => (call.op_id, call.consistency),
             Self::Unlink(call) => (call.op_id, call.consistency),
+            Self::Check(_) => (None, None),
         };
         match self {
             _ if op_id.is_some() => Some("in a transaction only the whole has an identity"),
             _ if consistency.is_some() => Some("a transaction is acknowledged as a whole"),
             Self::Setattr(call) if call.entry_type == Some(EntryType::Mount) || call.mount.is_some() => {
                 Some("a transaction makes no mount")
+            }
+            Self::Check(TxCheck { precondition: Precondition::None, .. }) => {
+                Some("a check needs a condition")
             }
             Self::Setattr(call) if call.service.is_some() => Some("a transaction makes no service"),
             _ => None,
@@ -243,6 +300,7 @@ tx_ops! {
     Setattr(SysSetattr) -> SetattrDone;
     Rename(SysRename) -> Renamed;
     Unlink(SysUnlink) -> Unlinked;
+    Check(TxCheck) -> Checked;
 }
 
 #[cfg(test)]
@@ -270,6 +328,8 @@ mod tests {
             ErrorKind::InvalidArgument,
             Some(1),
         );
+        let unsaid = SysTx::new().with(write()).with(TxCheck::at(path("/b")));
+        refused(&unsaid, ErrorKind::InvalidArgument, Some(1));
         let mount = SysSetattr::mount(path("/m"), crate::syscall::MountSpec::new("memory"));
         refused(&SysTx::new().with(write()).with(mount), ErrorKind::InvalidArgument, Some(1));
         let half = bytes::Bytes::from(vec![0; usize::try_from(TX_BYTES_MAX / 2).unwrap() + 1]);

@@ -25,6 +25,13 @@ pub enum AsOf {
     /// The path, and all that leads to it, as they were after the commit at this place in the log of the mount's zone. The same place shows the
     /// same tree in every call.
     Lsn(Lsn),
+    /// As [`Lsn`](Self::Lsn), at the place before the first commit that was made after this time. A time that is yet to come is `EINVAL`.
+    ///
+    /// The log tells when commits were made, and keeps the latest 65,536 of a zone at least, so a history that goes back further is reached by places and
+    /// versions alone; `ENODATA` tells the oldest time that can be looked at. A commit has the time at which it had its path to itself: what was under way at
+    /// a time was not there yet. A time before the last few commits were on disk may come to another place when it is looked at again: to see one tree in
+    /// several calls, look as of a place. After the clock was set back, a time that it passed twice is one of the two.
+    Time(Timestamp),
 }
 
 impl fmt::Display for AsOf {
@@ -32,6 +39,7 @@ impl fmt::Display for AsOf {
         match self {
             Self::Version(version) => write!(f, "version {version}"),
             Self::Lsn(Lsn(lsn)) => write!(f, "LSN {lsn}"),
+            Self::Time(time) => write!(f, "{time}"),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::past::{Then, moment};
+
 /// One namespace of paths over any storage, served by a supervised kernel.
 #[derive(Debug, Parser)]
 #[command(
@@ -61,6 +63,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     Mv(MvArgs),
     Cp(CpArgs),
+    Versions(VersionsArgs),
+    Restore(RestoreArgs),
     Ln(LnArgs),
     Tx(TxArgs),
     Glob(GlobArgs),
@@ -123,6 +127,14 @@ pub(crate) struct ExportArgs {
     pub(crate) destination: PathBuf,
 }
 
+/// As of when a command looks.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AsOfArgs {
+    /// As it was then: v:N for a version of a file, lsn:N for a place in the log, a time in UTC such as 2026-11-03T12:00:00Z, or how long ago such as '2h ago'
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) as_of: Option<Then>,
+}
+
 /// List a directory
 ///
 /// Prints the names of the entries, one a line, ordered by their bytes; with -R the full paths of all below, one a line, each directory
@@ -140,6 +152,8 @@ pub(crate) struct LsArgs {
     /// All below it
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) then: AsOfArgs,
 }
 
 /// Draw a directory and all below it
@@ -159,6 +173,8 @@ pub(crate) struct StatArgs {
     /// Describe what a link leads to, not the link
     #[arg(short = 'L', long)]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) then: AsOfArgs,
 }
 
 /// Print the content of files, one after the other
@@ -174,6 +190,8 @@ pub(crate) struct CatArgs {
     /// How many bytes to print at most [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) then: AsOfArgs,
 }
 
 /// What `write` and `append` take.
@@ -262,6 +280,48 @@ pub(crate) struct CpArgs {
     /// Directories too, with all below them
     #[arg(short, long)]
     pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) then: AsOfArgs,
+}
+
+/// List the versions of a file that can be read
+///
+/// The oldest first and the one of now last, one line each: number, the places in the log from where to where it was there, size, time of
+/// change (UTC), by which operation and whom. Of a file that was removed, those that it had.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Which versions are kept is a matter of the mount: its options history_count and history_age_s.
+With --json: one line a version: {path, version, lsn, until, size, content, modified, by, op}; what is not known is null, and until is
+null for the version of now.")]
+pub(crate) struct VersionsArgs {
+    /// A file
+    pub(crate) path: String,
+}
+
+/// Make a file what it was
+///
+/// Content, mode and media type are those of then, as a new version and in one commit. A file that was removed is made again. What a whole
+/// directory was comes back by `cp -r --as-of`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("then").required(true),
+    after_help = "With --json: {path, to, created, size, version, lsn, durability}."
+)]
+pub(crate) struct RestoreArgs {
+    /// The file as it was called then
+    pub(crate) path: String,
+    /// As it was in this version
+    #[arg(long, value_name = "N", group = "then")]
+    pub(crate) version: Option<u64>,
+    /// As it was after the commit at this place in the log
+    #[arg(long, value_name = "N", group = "then")]
+    pub(crate) lsn: Option<u64>,
+    /// As it was at this time in UTC, such as 2026-11-03T12:00:00Z, or so long ago, such as '2h ago'
+    #[arg(long, value_name = "TIME", group = "then", value_parser = moment)]
+    pub(crate) time: Option<Then>,
+    /// Another file to make that [default: PATH]
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) to: Option<String>,
 }
 
 /// Make a symbolic link
@@ -613,6 +673,15 @@ mod tests {
         check("nexus mount /m", false);
         check("nexus edit /a --old -x --new --y", true);
         check("nexus grep -l -foo", false);
+        check("nexus ls --as-of lsn:3 /a", true);
+        check("nexus ls --as-of yesterday /a", false);
+        check("nexus cp -r --as-of 2h /a /b", true);
+        check("nexus versions /a", true);
+        check("nexus restore /a --version 3", true);
+        check("nexus restore /a --time 2h --to /b", true);
+        check("nexus restore /a --time v:3", false);
+        check("nexus restore /a", false);
+        check("nexus restore /a --version 3 --lsn 4", false);
         check("nexus tx plan.json", true);
         check("nexus tx a b", false);
         check("nexus cat", false);

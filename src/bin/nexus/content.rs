@@ -28,14 +28,16 @@ struct ContentJson<'a> {
 }
 
 pub(crate) async fn cat(session: &Session, args: CatArgs) -> Outcome {
+    let as_of = session.as_of(&args.then);
     for text in &args.paths {
         let one = async {
             let at = path(Op::Read, text)?;
             let call = SysRead::at(&at);
-            let call = match args.count {
+            let mut call = match args.count {
                 Some(count) => call.range(args.offset, count),
                 None => call.from_offset(args.offset),
             };
+            call.as_of = as_of;
             if !session.out.is_json() {
                 let mut stream = session.nx.open_stream(call).await?;
                 while let Some(piece) = stream.next().await {

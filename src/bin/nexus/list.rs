@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use nexus::syscall::{DirEntry, SysReaddir, SysStat};
-use nexus::{ErrorKind, FileMetadata, Op, Result, VPath};
+use nexus::{AsOf, ErrorKind, FileMetadata, Op, Result, VPath};
 
-use crate::args::{LsArgs, StatArgs, TreeArgs};
+use crate::args::{AsOfArgs, LsArgs, StatArgs, TreeArgs};
 use crate::entry::{EntryJson, Long, describe};
 use crate::failure::Outcome;
 use crate::listing::Pages;
@@ -14,7 +14,8 @@ use crate::session::{Session, path};
 pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
     let at = path(Op::Readdir, &args.path)?;
     let (nx, out) = (&session.nx, &session.out);
-    let entry = found(session, &at).await.map_err(|error| error.during(Op::Readdir))?;
+    let as_of = session.as_of(&args.then);
+    let entry = found(session, &at, as_of).await.map_err(|error| error.during(Op::Readdir))?;
     let print = |entry: &FileMetadata, name: &str| match () {
         () if out.is_json() => out.json(&EntryJson::from(entry)),
         () if args.long => out.line(Long { entry, name }),
@@ -24,6 +25,7 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
         return print(&entry, at.as_str());
     }
     let mut listing = SysReaddir::at(&at);
+    listing.as_of = as_of;
     if args.recursive {
         listing = listing.recursive();
     }
@@ -37,7 +39,7 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
             let name = if args.recursive { entry.path.as_str() } else { entry.name() };
             if !described {
                 out.line(name)?;
-            } else if let Some(metadata) = metadata(session, &entry).await? {
+            } else if let Some(metadata) = metadata(session, &entry, as_of).await? {
                 print(&metadata, name)?;
             }
         }
@@ -46,21 +48,29 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
 }
 
 /// What the path leads to; a link that leads nowhere itself.
-async fn found(session: &Session, at: &VPath) -> Result<Arc<FileMetadata>> {
-    match session.nx.send(SysStat::at(at)).await {
+async fn found(session: &Session, at: &VPath, as_of: Option<AsOf>) -> Result<Arc<FileMetadata>> {
+    let mut call = SysStat::at(at);
+    call.as_of = as_of;
+    match session.nx.send(call.clone()).await {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::TooManyLinks) => {
-            session.nx.send(SysStat::at(at).no_follow()).await.map_err(|_| error)
+            session.nx.send(call.no_follow()).await.map_err(|_| error)
         }
         other => other,
     }
 }
 
 /// The metadata of a listed entry; none when it is gone meanwhile.
-async fn metadata(session: &Session, entry: &DirEntry) -> Result<Option<Arc<FileMetadata>>> {
+async fn metadata(
+    session: &Session,
+    entry: &DirEntry,
+    as_of: Option<AsOf>,
+) -> Result<Option<Arc<FileMetadata>>> {
     if let Some(metadata) = &entry.metadata {
         return Ok(Some(metadata.clone()));
     }
-    match session.nx.send(SysStat::at(&entry.path).no_follow()).await {
+    let mut call = SysStat::at(&entry.path).no_follow();
+    call.as_of = as_of;
+    match session.nx.send(call).await {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -69,7 +79,11 @@ async fn metadata(session: &Session, entry: &DirEntry) -> Result<Option<Arc<File
 
 pub(crate) async fn tree(session: &Session, args: TreeArgs) -> Outcome {
     if session.out.is_json() {
-        return Box::pin(ls(session, LsArgs { path: args.path, long: true, recursive: true })).await;
+        return Box::pin(ls(
+            session,
+            LsArgs { path: args.path, long: true, recursive: true, then: AsOfArgs::default() },
+        ))
+        .await;
     }
     let at = path(Op::Readdir, &args.path)?;
     session.out.line(&at)?;
@@ -106,10 +120,11 @@ async fn children(session: &Session, at: &VPath) -> Outcome<Vec<DirEntry>> {
 }
 
 pub(crate) async fn stat(session: &Session, args: StatArgs) -> Outcome {
+    let as_of = session.as_of(&args.then);
     for (nth, text) in args.paths.iter().enumerate() {
         let one = async {
             let mut call = SysStat::at(path(Op::Stat, text)?);
-            call.follow = args.follow;
+            (call.follow, call.as_of) = (args.follow, as_of);
             let entry = session.nx.send(call).await?;
             if nth > 0 && !session.out.is_json() {
                 session.out.line("")?;

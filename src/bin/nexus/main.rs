@@ -10,6 +10,7 @@ mod gc;
 mod kill;
 mod list;
 mod mounts;
+mod past;
 mod ps;
 mod search;
 mod serve;

@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, content, gc, kill, list, logs, mounts, ps, search, serve, services, shell, top, tour, transfer,
-    tx,
+    change, content, gc, kill, list, logs, mounts, past, ps, search, serve, services, shell, top, tour,
+    transfer, tx,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -74,6 +74,8 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Rm(args) => Box::pin(change::rm(session, args)).await,
         Command::Mv(args) => Box::pin(change::mv(session, args)).await,
         Command::Cp(args) => Box::pin(transfer::copy::cp(session, args)).await,
+        Command::Versions(args) => Box::pin(past::versions(session, args)).await,
+        Command::Restore(args) => Box::pin(past::restore(session, args)).await,
         Command::Ln(args) => Box::pin(change::ln(session, args)).await,
         Command::Tx(args) => Box::pin(tx::tx(session, args)).await,
         Command::Glob(args) => Box::pin(search::glob(session, args)).await,

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use nexus::{Error, IntoPath, Nexus, Op, VPath};
+use nexus::{AsOf, Error, IntoPath, Nexus, Op, VPath};
 use nexus_actors::Env;
 
+use crate::args::AsOfArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 
@@ -25,6 +26,11 @@ impl Session {
     /// The kernel's clock, tasks and threads.
     pub(crate) fn env(&self) -> &Env {
         self.nx.env()
+    }
+
+    /// As of when a command with these arguments looks; none for now.
+    pub(crate) fn as_of(&self, then: &AsOfArgs) -> Option<AsOf> {
+        then.as_of.map(|then| then.as_of(self.env()))
     }
 
     /// The same kernel, printing elsewhere.

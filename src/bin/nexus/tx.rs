@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nexus::syscall::{
-    Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxDone,
-    TxOp,
+    Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxCheck,
+    TxDone, TxOp,
 };
 use nexus::{Attributes, Bytes, Conflict, ContentId, Error, FileMetadata, Found, IntoPath, OpId, VPath};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ impl Item {
                 if expected == Precondition::None {
                     return Err("a check needs a condition, such as \"if_version\"".into());
                 }
-                SysSetattr::at(self.path()?).into()
+                TxCheck::at(self.path()?).into()
             }
         };
         match self.left() {
@@ -304,6 +304,12 @@ fn result<'a>((op, path): &'a (nexus::Op, VPath), done: &'a TxDone) -> ResultJso
             result.to = Some(done.metadata.path.as_str());
         }
         TxDone::Unlink(done) => result.removed = Some(done.removed),
+        TxDone::Check(done) => {
+            if let Some(metadata) = &done.metadata {
+                there(metadata, None);
+            }
+            result.op = "check";
+        }
         _ => {}
     }
     result
@@ -388,7 +394,7 @@ mod tests {
         assert_eq!(call.ops[1], SysWrite::at(path("/b"), vec![0, 255]).create_exclusive().into());
         assert_eq!(call.ops[3], SysWrite::edit(path("/a"), "x", "z").all().into());
         assert_eq!(call.ops[7], SysRename::new(path("/a"), path("/d/a")).no_replace().into());
-        assert_eq!(call.ops[9], SysSetattr::at(path("/b")).if_version(1).into());
+        assert_eq!(call.ops[9], TxCheck::at(path("/b")).when(Precondition::Version(1)).into());
         assert_eq!(ops(r#"{"ops":[{"op":"write","path":"/a","text":"x","offset":3}]}"#).len(), 1);
     }
 

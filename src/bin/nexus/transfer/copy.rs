@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus::syscall::{DirEntry, SysCopy, SysReaddir, SysSetattr, SysStat};
-use nexus::{Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, VPath};
+use nexus::{AsOf, Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, VPath};
 use serde_json::json;
 
 use super::{FOUND_MAX, Transfer, broken, lanes};
@@ -14,8 +14,9 @@ use crate::session::{Session, path};
 
 pub(crate) async fn cp(session: &Arc<Session>, args: CpArgs) -> Outcome {
     let (from, to) = (path(Op::Copy, &args.from)?, path(Op::Copy, &args.to)?);
+    let as_of = session.as_of(&args.then);
     let transfer = Arc::new(Transfer::begin("copy", session.env(), &session.out));
-    let done = Box::pin(copy(session, &transfer, &from, &to, args.recursive)).await;
+    let done = Box::pin(copy(session, &transfer, (&from, as_of), &to, args.recursive)).await;
     let counts = transfer.end(&session.out);
     done?;
     session.out.quiet(&json!({
@@ -32,14 +33,16 @@ pub(crate) async fn cp(session: &Arc<Session>, args: CpArgs) -> Outcome {
 async fn copy(
     session: &Arc<Session>,
     transfer: &Arc<Transfer>,
-    from: &VPath,
+    (from, as_of): (&VPath, Option<AsOf>),
     to: &VPath,
     recursive: bool,
 ) -> Outcome {
     let during = |error: Error| error.during(Op::Copy);
-    let top = session.nx.send(SysStat::at(from)).await.map_err(during)?;
+    let top = session.nx.send(look(SysStat::at(from), as_of)).await.map_err(during)?;
     if !top.is_directory() {
-        let done = session.nx.send(SysCopy::new(from, to)).await?;
+        let mut call = SysCopy::new(from, to);
+        call.as_of = as_of;
+        let done = session.nx.send(call).await?;
         transfer.file(done.size);
         return Ok(());
     }
@@ -52,10 +55,11 @@ async fn copy(
         Err(error) if error.kind() == ErrorKind::NotFound => real(session, to).await?,
         Err(error) => return Err(during(error).into()),
     };
-    if there == top.path {
+    // What was does not change by what is made of it.
+    if as_of.is_none() && there == top.path {
         return Ok(());
     }
-    if there.is_within(&top.path) {
+    if as_of.is_none() && there.is_within(&top.path) {
         return refuse(ErrorKind::InvalidArgument, "a directory cannot be copied into itself");
     }
     let (send, items) = flume::bounded(FOUND_MAX);
@@ -63,6 +67,7 @@ async fn copy(
         session: session.clone(),
         transfer: transfer.clone(),
         from: top.path.clone(),
+        as_of,
         to: to.clone(),
     });
     let worker = work.clone();
@@ -71,6 +76,12 @@ async fn copy(
     let (found, taken) = futures_util::future::join(find, lanes).await;
     found?;
     taken.map_err(broken("copy"))
+}
+
+/// The same look as of then.
+fn look(mut call: SysStat, as_of: Option<AsOf>) -> SysStat {
+    call.as_of = as_of;
+    call
 }
 
 /// Where a path that does not exist would really be: its nearest ancestor that exists is looked at.
@@ -93,6 +104,7 @@ struct Work {
     session: Arc<Session>,
     transfer: Arc<Transfer>,
     from: VPath,
+    as_of: Option<AsOf>,
     to: VPath,
 }
 
@@ -100,7 +112,8 @@ impl Work {
     /// Makes the directories, and sends the rest to the lanes.
     async fn find(&self, top: &FileMetadata, send: flume::Sender<DirEntry>) -> Outcome {
         self.directory(&self.to, top).await?;
-        let listing = SysReaddir::at(&self.from).recursive().with_metadata();
+        let mut listing = SysReaddir::at(&self.from).recursive().with_metadata();
+        listing.as_of = self.as_of;
         let mut pages = Pages::new(&self.session.nx, listing);
         while let Some(entries) = pages.next().await? {
             for entry in entries {
@@ -112,7 +125,7 @@ impl Work {
                 }
                 let metadata = match &entry.metadata {
                     Some(metadata) => metadata.clone(),
-                    None => self.session.nx.send(SysStat::at(&entry.path).no_follow()).await?,
+                    None => self.stat(&entry.path).await?,
                 };
                 let done = async { self.directory(&self.target(&entry.path)?, &metadata).await };
                 if let Err(failure) = done.await {
@@ -121,6 +134,10 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    async fn stat(&self, at: &VPath) -> Outcome<Arc<FileMetadata>> {
+        Ok(self.session.nx.send(look(SysStat::at(at).no_follow(), self.as_of)).await?)
     }
 
     async fn directory(&self, to: &VPath, like: &FileMetadata) -> Outcome {
@@ -144,11 +161,13 @@ impl Work {
             let target = self.target(&entry.path)?;
             match entry.entry_type {
                 EntryType::Reg => {
-                    let done = self.session.nx.send(SysCopy::new(&entry.path, target)).await?;
+                    let mut call = SysCopy::new(&entry.path, target);
+                    call.as_of = self.as_of;
+                    let done = self.session.nx.send(call).await?;
                     self.transfer.file(done.size);
                 }
                 EntryType::Link => {
-                    let metadata = self.session.nx.send(SysStat::at(&entry.path).no_follow()).await?;
+                    let metadata = self.stat(&entry.path).await?;
                     let to = metadata.link_target.clone().unwrap_or_default();
                     let done = self.session.nx.send(SysSetattr::link(target, to)).await;
                     done.map_err(|error| error.during(Op::Copy))?;
