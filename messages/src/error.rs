@@ -45,6 +45,8 @@ pub enum Op {
     Tx,
     Collect,
     Versions,
+    Check,
+    Repair,
 }
 
 impl Op {
@@ -78,6 +80,8 @@ impl Op {
             Self::Tx => "tx",
             Self::Collect => "gc",
             Self::Versions => "versions",
+            Self::Check => "fsck",
+            Self::Repair => "repair",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

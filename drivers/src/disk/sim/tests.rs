@@ -165,7 +165,11 @@ fn who_watches_sees_each_point_at_which_the_power_can_go_off() {
         }
     }
     assert!(by_power.is_subset(&by_watching), "{} by watching alone", by_watching.len());
-    assert!(by_power.len() > 10, "the workload leaves so few states that this says little: {}", by_power.len());
+    assert!(
+        by_power.len() > 10,
+        "the workload leaves so few states that this says little: {}",
+        by_power.len()
+    );
 }
 
 #[test]
