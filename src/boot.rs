@@ -210,6 +210,7 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
     config.restarts_within = settings.restarts_within;
     config.watchdog = settings.watchdog;
     config.garbage = settings.garbage;
+    config.scrub = settings.scrub;
     config
 }
 
