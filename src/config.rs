@@ -9,9 +9,9 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env as Environment, Format, Toml};
 use nexus_actors::Env;
-use nexus_kernel::GarbageConfig;
 use nexus_kernel::hal::{DriverFactory, Metastore};
 use nexus_kernel::service::{Service, ServiceCatalogue};
+use nexus_kernel::{GarbageConfig, ScrubConfig};
 use nexus_messages::syscall::MountSpec;
 use nexus_messages::{Error, ErrorKind, Op, Result};
 use serde::Deserialize;
@@ -29,7 +29,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 22] = [
     "profile",
     "data_folder",
     "metadata_cache_entries",
@@ -46,6 +46,8 @@ const KEYS: [&str; 20] = [
     "garbage_grace_s",
     "flush_within_ms",
     "unflushed_max_bytes",
+    "scrub_bytes_per_s",
+    "scrub_interval_s",
     "services_must_start",
     "root_driver",
     "root_options",
@@ -97,6 +99,8 @@ const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 /// | `garbage_grace_s` | for how many seconds collections must have found content unreachable before it goes |
 /// | `flush_within_ms` | how long after a change that is acknowledged before it is on disk a flush is begun at the latest |
 /// | `unflushed_max_bytes` | with how many bytes of such changes in memory alone the next one waits for a flush; 0 to let none be put off |
+/// | `scrub_bytes_per_s` | how many bytes of content are read in a second, at most, in the background, to find out whether they are what was written; 0 for never |
+/// | `scrub_interval_s` | how many seconds after the beginning of such a reading the next one begins |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
@@ -142,6 +146,8 @@ struct Layer {
     garbage_grace_s: Option<u64>,
     flush_within_ms: Option<u64>,
     unflushed_max_bytes: Option<u64>,
+    scrub_bytes_per_s: Option<u64>,
+    scrub_interval_s: Option<u64>,
     services_must_start: Option<bool>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
@@ -161,6 +167,7 @@ pub(crate) struct Settings {
     pub(crate) garbage: GarbageConfig,
     pub(crate) flush_within: Duration,
     pub(crate) unflushed_max_bytes: u64,
+    pub(crate) scrub: ScrubConfig,
     pub(crate) services_must_start: bool,
     pub(crate) root: MountSpec,
     /// How the socket in the data folder is served, if it is.
@@ -344,6 +351,15 @@ impl Config {
         self
     }
 
+    /// All content is read in the background, at most `bytes_per_s` bytes in a second, to find out whether it is what was written; again `interval` after
+    /// it began, and first so long after the start. 0 bytes for on demand only. Whole seconds count, at least 1.
+    #[must_use]
+    pub fn scrub(mut self, bytes_per_s: u64, interval: Duration) -> Self {
+        self.layer.scrub_bytes_per_s = Some(bytes_per_s);
+        self.layer.scrub_interval_s = Some(interval.as_secs());
+        self
+    }
+
     /// A boot at which a registered service cannot be started is refused: for who would rather have no kernel than one without its permission policy,
     /// whose hooks would be absent. Else such a service is listed with the cause, and everything else serves.
     #[must_use]
@@ -452,6 +468,7 @@ impl Config {
             garbage: garbage(said.garbage_interval_s, said.garbage_grace_s),
             flush_within: said.flush_within_ms.map_or(FLUSH_WITHIN, Duration::from_millis),
             unflushed_max_bytes: said.unflushed_max_bytes.unwrap_or(UNFLUSHED_MAX_BYTES),
+            scrub: scrub(said.scrub_bytes_per_s, said.scrub_interval_s),
             services_must_start: said.services_must_start.unwrap_or(false),
             root,
             serving,
@@ -466,6 +483,13 @@ fn garbage(interval_s: Option<u64>, grace_s: Option<u64>) -> GarbageConfig {
     }
     garbage.grace = grace_s.map_or(garbage.grace, Duration::from_secs);
     garbage
+}
+
+fn scrub(bytes_per_s: Option<u64>, interval_s: Option<u64>) -> ScrubConfig {
+    let mut scrub = ScrubConfig::default();
+    scrub.bytes_per_s = bytes_per_s.unwrap_or(scrub.bytes_per_s);
+    scrub.interval = interval_s.map_or(scrub.interval, |seconds| Duration::from_secs(seconds.max(1)));
+    scrub
 }
 
 impl fmt::Debug for Config {

@@ -163,8 +163,9 @@ pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
-    Collection, CollectionState, DriverCalls, DriverFailure, Freed, Kernel, MountState, MountStatus, Serve,
-    ServiceState, ServiceStatus, StoreStats, dispatch, gate, hal, service, sys,
+    Check, CheckState, Collection, CollectionState, DriverCalls, DriverFailure, Fault, Finding, Freed,
+    Kernel, MountState, MountStatus, Remedy, Serve, ServiceState, ServiceStatus, StoreStats, dispatch, gate,
+    hal, service, sys,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;

@@ -1,10 +1,12 @@
 //! A kernel works the same inside every kind of program, and ends when the program says so.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use nexus::hal::{Applied, Batch, LogRecord, Metastore, Reader, StoreError, TreeId};
 use nexus::{
-    Config, Env, ErrorKind, Grep, Lsn, MountSpec, OpId, Profile, SysRead, SysWrite, VPath, blocking, connect,
+    Config, Env, ErrorKind, Grep, Lsn, MountSpec, Nexus, OpId, Profile, SysRead, SysWrite, VPath, blocking,
+    connect,
 };
 
 /// A little of everything.

@@ -26,6 +26,7 @@ use crate::namespace::{MetadataCache, Node};
 use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
+use crate::scrub::{ScrubConfig, Scrubber, Scrubbing};
 use crate::service::ServiceCatalogue;
 use crate::store::{Committer, PutOff, Store, StoreStats, Upkeep};
 use crate::sys;
@@ -71,6 +72,8 @@ pub struct KernelConfig {
     pub flush_within: Duration,
     /// With how many bytes of such changes in memory alone the next one waits for a flush.
     pub unflushed_max_bytes: u64,
+    /// How and when content is read that nobody asks for.
+    pub scrub: ScrubConfig,
 }
 
 impl Default for KernelConfig {
@@ -85,6 +88,7 @@ impl Default for KernelConfig {
             garbage: GarbageConfig::default(),
             flush_within: Duration::from_millis(50),
             unflushed_max_bytes: 8 << 20,
+            scrub: ScrubConfig::default(),
         }
     }
 }
@@ -129,6 +133,8 @@ pub struct Kernel {
     hashing: Pool,
     garbage: Arc<Garbage>,
     collector: Ref<Collector>,
+    scrubbing: Scrubbing,
+    scrubber: Ref<Scrubber>,
     syscalls: Syscalls,
     pruning: Pruning,
     /// What paths below `/__sys__/` are resolved to.
@@ -180,6 +186,8 @@ impl Kernel {
             hashing: env.pool("hash", HASH_THREADS, HASH_QUEUE),
             garbage: Arc::new(Garbage::new(env)),
             collector: mailbox(env, "garbage"),
+            scrubbing: Scrubbing::new(env),
+            scrubber: mailbox(env, "scrub"),
             syscalls: Syscalls::new(),
             pruning: Pruning::default(),
             sys: sys::mount(),
@@ -241,6 +249,7 @@ impl Kernel {
             .child(services.into_child().place(Place::Supervisors))
             // Last: what it does is for nobody, and is begun again.
             .child(primitive(ChildSpec::new("garbage", self.collector.clone(), Arc::downgrade(self))))
+            .child(primitive(ChildSpec::new("scrub", self.scrubber.clone(), Arc::downgrade(self))))
     }
 
     /// Executes a syscall for `caller`, on the task that polls.
@@ -401,6 +410,15 @@ impl Kernel {
 
     pub(crate) fn collector(&self) -> &Ref<Collector> {
         &self.collector
+    }
+
+    /// What is being checked, and what was found.
+    pub(crate) fn scrubbing(&self) -> &Scrubbing {
+        &self.scrubbing
+    }
+
+    pub(crate) fn scrubber(&self) -> &Ref<Scrubber> {
+        &self.scrubber
     }
 
     pub(crate) fn caches(&self) -> &Caches {

@@ -46,6 +46,8 @@ pub enum Op {
     Collect,
     Versions,
     Receipt,
+    Check,
+    Repair,
 }
 
 impl Op {
@@ -80,6 +82,8 @@ impl Op {
             Self::Collect => "gc",
             Self::Versions => "versions",
             Self::Receipt => "receipt",
+            Self::Check => "fsck",
+            Self::Repair => "repair",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

@@ -5,6 +5,7 @@ mod fixture;
 mod host;
 
 mod agreement;
+mod checks;
 mod commands;
 mod imports;
 mod killed;

@@ -78,6 +78,7 @@ fn every_command_attaches_to_a_folder_that_is_served() {
     assert_eq!(refused.err, "nexus: unlink /m: busy: a mount point, which umount detaches (EBUSY)\n");
     nexus.good("umount /m");
     assert!(nexus.good("ps").contains("router"));
+    assert!(nexus.good("fsck --repair").ends_with("all is well\n"));
     let stat: Value = serde_json::from_str(&nexus.good("--json stat /f")).expect("it is JSON");
     assert_eq!((&stat["size"], &stat["owner"]), (&8.into(), &"nexus".into()));
     let shell = nexus.feed("shell", "cat /f\nls /nope\nstat --json /f\n");

@@ -234,4 +234,8 @@ impl<T: Transport> ContentStore for Cas<T> {
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         self.transport.reclaim()
     }
+
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        self.transport.damage()
+    }
 }

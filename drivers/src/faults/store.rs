@@ -93,6 +93,10 @@ impl ContentStore for Faulty {
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         self.content(Where::Change, "reclaiming space", ContentStore::reclaim)
     }
+
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        self.content(Where::Look, "asking for damage", ContentStore::damage)
+    }
 }
 
 impl PathStore for Faulty {

@@ -247,6 +247,11 @@ impl Transport for Packs {
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         self.compact()
     }
+
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        let damage = self.opened.store.damage().iter().map(ToString::to_string).collect();
+        Box::pin(std::future::ready(Ok(damage)))
+    }
 }
 
 impl Packs {

@@ -72,6 +72,12 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         Box::pin(std::future::ready(Ok(0)))
     }
+
+    /// The parts of the store's own files that it found damaged, each in words that name it; nothing when it has none or found none. What is known,
+    /// without looking for more. Repeat: safe.
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }
 
 /// Content by its path below the mount point. Paths are relative, without leading slash; `""` is the mount point itself.

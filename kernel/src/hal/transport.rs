@@ -37,6 +37,11 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         Box::pin(std::future::ready(Ok(0)))
     }
+
+    /// The parts of the transport's own files that it found damaged, each in words that name it. What is known, without looking for more. Repeat: safe.
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }
 
 /// What a transport knows of a blob without reading it.

@@ -275,6 +275,10 @@ impl ContentStore for Guarded {
         let call = Call { bytes: RECLAIMED_MAX, ..Call::change("reclaiming space") };
         self.call(call, |me| Ok(me.contents()?.reclaim()))
     }
+
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        self.call(Call::look("asking for damage"), |me| Ok(me.contents()?.damage()))
+    }
 }
 
 impl PathStore for Guarded {

@@ -71,6 +71,10 @@ impl ContentStore for Placeholder {
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         self.refuse()
     }
+
+    fn damage(&self) -> StoreFuture<'_, Vec<String>> {
+        self.refuse()
+    }
 }
 
 impl PathStore for Placeholder {

@@ -30,7 +30,7 @@ impl Zones {
         if let Some(tree) = given.get(zone) {
             return Ok(*tree);
         }
-        let known = zones(&rows)?.into_iter().map(|(_, tree)| tree);
+        let known = zones(&*rows.reader)?.into_iter().map(|(_, tree)| tree);
         let highest = known.chain(given.values().copied()).max().unwrap_or(TreeId::ROOT);
         let tree = TreeId(highest.0.checked_add(1).ok_or(StoreError::Full)?);
         given.insert(zone.clone(), tree);

@@ -13,7 +13,9 @@ mod walk;
 
 pub(crate) use cache::{Lookup, MetadataCache, Node};
 pub(crate) use draft::{Draft, Keeping, Visible, holding, publish};
-pub(crate) use history::{AsOf, Past, Was, history_key, horizon, horizon_key, pasts, root_of};
+pub(crate) use history::{
+    AsOf, Parts, Past, Was, history_key, horizon, horizon_key, parts_of, pasts, root_of,
+};
 pub(crate) use ledger::Ledger;
 pub(crate) use moment::{LogTimes, place_at};
 pub(crate) use prune::{Kept, Sweep};
@@ -21,6 +23,6 @@ pub(crate) use prune::{Kept, Sweep};
 pub(crate) use rows::FORMAT;
 pub(crate) use rows::{
     DentryRow, InodeRow, MountRow, Placement, addressing_key, children_key, content_key, decode, dentry_key,
-    encode, inode_key, mount_key, mount_root, zone_key, zones,
+    dentry_name, encode, inode_key, mount_key, mount_root, zone_key, zones,
 };
 pub(crate) use walk::{Rows, Step, Walk};

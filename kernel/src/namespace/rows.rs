@@ -11,7 +11,7 @@ use nexus_messages::{ContentId, EntryType, FileId, FileMetadata, Timestamp, VPat
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::hal::{RowKey, StoreError, Table, TreeId};
+use crate::hal::{Reader, RowKey, StoreError, Table, TreeId};
 
 /// The version of the rows below. A row with another one is refused, not guessed at.
 pub(crate) const FORMAT: u8 = 1;
@@ -203,12 +203,12 @@ pub(crate) fn zone_key(zone: &ZoneId) -> RowKey {
 const ZONES_PAGE: usize = 1_024;
 
 /// The zones that have a tree of their own, with its number.
-pub(crate) fn zones(rows: &super::Rows) -> Result<Vec<(ZoneId, TreeId)>, StoreError> {
+pub(crate) fn zones(reader: &dyn Reader) -> Result<Vec<(ZoneId, TreeId)>, StoreError> {
     let prefix = RowKey::new(Table::Settings, *b"zone/");
     let mut zones = Vec::new();
     let mut after = None;
     loop {
-        let page = rows.reader.scan(&prefix, after.as_ref(), ZONES_PAGE)?;
+        let page = reader.scan(&prefix, after.as_ref(), ZONES_PAGE)?;
         let last = page.len() < ZONES_PAGE;
         for (key, value) in &page {
             let name = String::from_utf8_lossy(&key.bytes[prefix.bytes.len()..]).into_owned();

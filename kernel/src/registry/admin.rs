@@ -122,7 +122,7 @@ impl Kernel {
     pub(crate) fn all_zones(&self) -> Result<Vec<ZoneId>> {
         let failed = |error: StoreError| Error::global(Op::Service, error.kind()).because(error);
         let rows = self.store().rows(TreeId::ROOT).map_err(failed)?;
-        let others = crate::namespace::zones(&rows).map_err(failed)?;
+        let others = crate::namespace::zones(&*rows.reader).map_err(failed)?;
         Ok([ZoneId::root()].into_iter().chain(others.into_iter().map(|(zone, _)| zone)).collect())
     }
 
@@ -141,7 +141,7 @@ impl Kernel {
         if zone.is_root() {
             return Ok(Some(TreeId::ROOT));
         }
-        let zones = crate::namespace::zones(&self.store().rows(TreeId::ROOT)?)?;
+        let zones = crate::namespace::zones(&*self.store().rows(TreeId::ROOT)?.reader)?;
         Ok(zones.into_iter().find(|(other, _)| other == zone).map(|(_, tree)| tree))
     }
 

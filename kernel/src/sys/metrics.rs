@@ -39,6 +39,7 @@ fn text(kernel: &Kernel) -> String {
     syscalls(&mut text, kernel);
     caches(&mut text, kernel);
     committer(&mut text, kernel);
+    scrub(&mut text, kernel);
     locks(&mut text, kernel);
     actors(&mut text, kernel);
     mounts(&mut text, kernel);
@@ -100,6 +101,16 @@ fn committer(text: &mut Exposition, kernel: &Kernel) {
     let positions = store::positions(kernel);
     let positions = positions.iter().map(|(zone, lsn)| (vec![("zone", zone.as_str())], lsn));
     text.family("nexus_store_lsn", Kind::Gauge, "The last place in the log of a zone.", positions);
+}
+
+fn scrub(text: &mut Exposition, kernel: &Kernel) {
+    let scrubbing = kernel.scrubbing();
+    let help = "Bytes of content that scrubs have read.";
+    text.single("nexus_scrub_bytes_total", Kind::Counter, help, scrubbing.scrubbed_bytes());
+    let left = [("check", scrubbing.check()), ("scrub", scrubbing.scrub())];
+    let left = left.map(|(by, latest)| (vec![("by", by)], latest.map_or(0, |latest| latest.left())));
+    let help = "What the latest check, or the latest scrub, found wrong and left so.";
+    text.family("nexus_store_faults", Kind::Gauge, help, left);
 }
 
 fn locks(text: &mut Exposition, kernel: &Kernel) {

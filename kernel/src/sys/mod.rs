@@ -21,6 +21,8 @@
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
 //! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |
 //! | `store/garbage` | the collections of what nothing names any more. Takes writes: an order as JSON begins one |
+//! | `store/fsck` | the checks of all that is stored: what is wrong, and what was done about it. Takes writes: an order as JSON begins one |
+//! | `store/scrub` | the reading of all content in the background: how far it is, and what it found. Takes writes: `{}` begins one |
 //! | `syscalls/OP` | the calls of one operation: what came of them, and how long they took |
 //! | `version` | what runs here |
 //!
@@ -49,7 +51,9 @@ use serde::Serialize;
 
 pub use crate::metrics::{Bucket, SyscallEntry};
 pub use actors::{ActorEntry, LastExit, Running};
-pub use store::{CacheEntry, CachesEntry, CollectOrder, CommitterEntry, GarbageEntry};
+pub use store::{
+    CacheEntry, CachesEntry, CheckOrder, CollectOrder, CommitterEntry, FsckEntry, GarbageEntry, ScrubEntry,
+};
 pub(crate) use volume::{SysVolume, mount, not_to_be_covered};
 
 use crate::gate::Right;

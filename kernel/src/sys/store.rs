@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nexus_actors::CallError;
 use nexus_messages::syscall::{Place, SysWrite};
 use nexus_messages::{ErrorKind, Result, ZoneId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Entry, Provider};
@@ -13,6 +15,7 @@ use crate::garbage::{Collect, Collection};
 use crate::hal::TreeId;
 use crate::kernel::{Kernel, call_kind, down};
 use crate::metrics::Bucket;
+use crate::scrub::{BeginCheck, BeginScrub, Check};
 
 pub(super) struct Store;
 
@@ -86,27 +89,85 @@ pub struct CollectOrder {
     pub grace_ms: Option<u64>,
 }
 
-/// How long the collector may take to answer.
+/// The checks of what is stored, as `/__sys__/store/fsck` shows them. Takes writes: a [`CheckOrder`] as JSON begins a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FsckEntry {
+    /// The check that runs, or the last one.
+    pub latest: Option<Check>,
+}
+
+/// What is written to `/__sys__/store/fsck`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckOrder {
+    /// Repairs what can be repaired without a loss.
+    pub repair: bool,
+}
+
+/// The scrub of content, as `/__sys__/store/scrub` shows it. Takes writes: an empty JSON object begins one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ScrubEntry {
+    /// How many bytes are read in a second, at most; 0 for no scrub but on demand, at any speed.
+    pub bytes_per_s: u64,
+    /// How long it is from one scrub to the next, in milliseconds.
+    pub interval_ms: u64,
+    /// How many bytes scrubs have read since the start of the kernel.
+    pub bytes: u64,
+    /// The scrub that runs, or the last one.
+    pub latest: Option<Check>,
+}
+
+/// What is written to `/__sys__/store/scrub`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ScrubOrder {}
+
+/// How long the collector, or the scrubber, may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn collect(change: Change<'_>, call: &SysWrite) -> Result<()> {
+/// The order that is written, whole.
+fn order<T: DeserializeOwned>(change: &Change<'_>, call: &SysWrite) -> Result<T> {
     let invalid = || change.fail(ErrorKind::InvalidArgument);
     if call.place != Place::Whole {
         return Err(invalid().because("an order is given whole"));
     }
-    let order: CollectOrder =
-        serde_json::from_slice(&call.data.concat()).map_err(|why| invalid().because(why))?;
-    let grace = order.grace_ms.map(Duration::from_millis);
-    let collect = Collect { dry_run: order.dry_run, grace };
-    match change.kernel.collector().call(collect, ANSWER_MAX).await {
+    serde_json::from_slice(&call.data.concat()).map_err(|why| invalid().because(why))
+}
+
+/// What came of an order to begin something of which one may run.
+fn begun(
+    change: &Change<'_>,
+    answer: std::result::Result<Option<u64>, CallError>,
+    what: &'static str,
+) -> Result<()> {
+    match answer {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(change.fail(ErrorKind::Busy).because("a collection runs")),
+        Ok(None) => Err(change.fail(ErrorKind::Busy).because(format!("a {what} runs"))),
         Err(error) => Err(down(change.fail(call_kind(error)), error)),
     }
+}
+
+async fn collect(change: Change<'_>, call: &SysWrite) -> Result<()> {
+    let order: CollectOrder = order(&change, call)?;
+    let grace = order.grace_ms.map(Duration::from_millis);
+    let collect = Collect { dry_run: order.dry_run, grace };
+    begun(&change, change.kernel.collector().call(collect, ANSWER_MAX).await, "collection")
+}
+
+async fn check(change: Change<'_>, call: &SysWrite) -> Result<()> {
+    let CheckOrder { repair } = order(&change, call)?;
+    begun(&change, change.kernel.scrubber().call(BeginCheck { repair }, ANSWER_MAX).await, "check")
+}
+
+async fn scrub(change: Change<'_>, call: &SysWrite) -> Result<()> {
+    let ScrubOrder {} = order(&change, call)?;
+    begun(&change, change.kernel.scrubber().call(BeginScrub, ANSWER_MAX).await, "scrub")
 }
 
 impl Provider for Store {
@@ -116,7 +177,9 @@ impl Provider for Store {
 
     fn look(&self, kernel: &Kernel, at: &[&str]) -> Option<Entry> {
         match at {
-            [] => Some(Entry::directory(["caches", "committer", "garbage", "log"].map(|name| (name, false)))),
+            [] => Some(Entry::directory(
+                ["caches", "committer", "fsck", "garbage", "log", "scrub"].map(|name| (name, false)),
+            )),
             ["caches"] => {
                 let [metadata, content] = kernel.cache_hits_and_misses();
                 let held = kernel.cache_stats();
@@ -138,6 +201,7 @@ impl Provider for Store {
                     latency: applied.buckets,
                 }))
             }
+            ["fsck"] => Some(Entry::json(&FsckEntry { latest: kernel.scrubbing().check() })),
             ["garbage"] => {
                 let config = kernel.config().garbage;
                 Some(Entry::json(&GarbageEntry {
@@ -148,16 +212,29 @@ impl Provider for Store {
                 }))
             }
             ["log"] => Some(Entry::json(&positions(kernel))),
+            ["scrub"] => {
+                let config = kernel.config().scrub;
+                Some(Entry::json(&ScrubEntry {
+                    bytes_per_s: config.bytes_per_s,
+                    interval_ms: milliseconds(config.interval),
+                    bytes: kernel.scrubbing().scrubbed_bytes(),
+                    latest: kernel.scrubbing().scrub(),
+                }))
+            }
             _ => None,
         }
     }
 
     fn is_writable(&self, at: &[&str]) -> bool {
-        at == ["garbage"]
+        matches!(at, ["fsck" | "garbage" | "scrub"])
     }
 
     fn write<'a>(&'a self, change: Change<'a>, call: &'a SysWrite) -> BoxFuture<'a, Result<()>> {
-        Box::pin(collect(change, call))
+        match change.at[..] {
+            ["fsck"] => Box::pin(check(change, call)),
+            ["scrub"] => Box::pin(scrub(change, call)),
+            _ => Box::pin(collect(change, call)),
+        }
     }
 }
 

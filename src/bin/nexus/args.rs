@@ -81,6 +81,7 @@ pub(crate) enum Command {
     Kill(KillArgs),
     Gc(GcArgs),
     Sync(SyncArgs),
+    Fsck(FsckArgs),
     Serve(ServeArgs),
     Shell(ShellArgs),
     Tour(TourArgs),
@@ -586,6 +587,23 @@ pub(crate) struct SyncArgs {
     pub(crate) path: String,
 }
 
+/// Check all that is stored, and repair what loses nothing
+///
+/// Names are matched with metadata, metadata with content, each content with its hash, and each log with itself, while calls go on. What is told is wrong,
+/// and was looked at twice. With --repair a name that leads to nothing goes, what has no name is named in lost+found of its mount, what the rows say twice
+/// is made to agree, and damaged content is written again from another copy with the same hash; each repair is in the log. All else is left as it is.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line for each finding, and then what was looked at.
+Exit status 1 when something is left that is wrong, or could not be looked at to the end.
+With --json: {number, repair, began, ended, state, resumed, entries, names, files, versions, blobs, bytes, records, garbage, findings, untold, left_out};
+each finding is {zone, path, file_id, fault, cause, remedy}.")]
+pub(crate) struct FsckArgs {
+    /// Repair what can be repaired without a loss
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
 /// Own the data folder, and let other processes attach to it
 ///
 /// Serves the socket `nexus.sock` in the data folder until it is interrupted or terminated, then ends the kernel in order. Meanwhile
@@ -693,6 +711,8 @@ mod tests {
         check("nexus kill --how wedge --handling after nexus/kernel/router", true);
         check("nexus kill --how nicely nexus/kernel/router", false);
         check("nexus kill", false);
+        check("nexus fsck --repair --json", true);
+        check("nexus fsck /a", false);
         check("nexus", false);
     }
 }

@@ -6,6 +6,7 @@ mod run;
 
 mod change;
 mod content;
+mod fsck;
 mod gc;
 mod kill;
 mod list;

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use nexus::sys::{
-    ALL, ActorEntry, CachesEntry, CollectOrder, CommitterEntry, GarbageEntry, ROOT, SELF, SyscallEntry,
+    ALL, ActorEntry, CachesEntry, CollectOrder, CommitterEntry, FsckEntry, GarbageEntry, ROOT, SELF,
+    SyscallEntry,
 };
 use nexus::syscall::SysWrite;
 use nexus::{Error, ErrorKind, Kill, MountStatus, Op};
@@ -58,6 +59,19 @@ pub(crate) async fn collect(session: &Session, order: CollectOrder) -> Outcome {
     let text = serde_json::json!({ "dry_run": order.dry_run, "grace_ms": order.grace_ms }).to_string();
     let told = session.nx.send(SysWrite::at(file, text)).await;
     Ok(told.map(drop).map_err(|error| error.during(Op::Collect))?)
+}
+
+/// The checks of what is stored.
+pub(crate) async fn checks(session: &Session) -> Outcome<FsckEntry> {
+    shown(session, "store/fsck").await
+}
+
+/// Begins a check. Does not wait for what becomes of it.
+pub(crate) async fn check(session: &Session, repair: bool) -> Outcome {
+    let file = path(Op::Check, &format!("{ROOT}/store/fsck"))?;
+    let text = serde_json::json!({ "repair": repair }).to_string();
+    let told = session.nx.send(SysWrite::at(file, text)).await;
+    Ok(told.map(drop).map_err(|error| error.during(Op::Check))?)
 }
 
 /// Hurts an actor. Does not wait for what becomes of it.
