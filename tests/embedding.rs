@@ -143,7 +143,7 @@ async fn connected(folder: &Path) -> Nexus {
     loop {
         match connect(folder).await {
             Err(error) if error.kind() == ErrorKind::Busy => tokio::task::yield_now().await,
-            connected => return connected.unwrap(),
+            connected => return connected.expect("it boots"),
         }
     }
 }

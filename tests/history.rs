@@ -469,8 +469,8 @@ fn pruning_by_count_keeps_just_what_the_policy_says_while_writers_go_on() {
     block_on(async {
         for writer in 0..WRITERS {
             let at = file(writer);
-            let kept = KEPT as usize + 1;
-            commit_until(&system, "/few/other", async || versions(&system, &at, 0).await.len() <= kept).await;
+            let pruned = async || versions(&system, &at, 0).await.len() as u64 <= KEPT + 1;
+            commit_until(&system, "/few/other", pruned).await;
         }
         for writer in 0..WRITERS {
             let numbers: Vec<_> =
@@ -547,9 +547,9 @@ fn a_restore_that_races_with_pruning_and_collections_gives_the_version_or_says_t
                 let call = SysCopy::new(path("/few/f"), path(&to)).as_of(then);
                 let done = block_on(system.kernel.send(&system.admin, call)).map(drop);
                 let seen = block_on(read(system, "/few/f", then));
-                let copy = done.and_then(|()| {
+                let copy = done.map(|()| {
                     let read = block_on(system.kernel.send(&system.admin, SysRead::at(path(&to))));
-                    Ok(read.unwrap_or_else(|error| panic!("version {version} was restored: {error}")).data)
+                    read.unwrap_or_else(|error| panic!("version {version} was restored: {error}")).data
                 });
                 for found in [seen, copy.map(|data| data.to_vec())] {
                     match found {

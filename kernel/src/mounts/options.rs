@@ -186,12 +186,18 @@ mod tests {
     fn the_kernel_keeps_its_own_options_from_the_driver() {
         let mut spec = MountSpec::new("d").option("folder", "/x");
         for option in MOUNT_OPTIONS {
-            spec = spec.option(option.key, "7");
+            let value = match option.key {
+                "class" => "cache",
+                "consistency" => "strong",
+                _ => "7",
+            };
+            spec = spec.option(option.key, value);
         }
         assert_eq!(for_driver(&spec), MountSpec::new("d").option("folder", "/x"));
         let options = MountOptions::of(&spec).unwrap();
         let kept = HistoryPolicy { count: 7, age: Duration::from_secs(7) };
         assert_eq!((options.history(true), options.history(false)), (Some(kept), Some(kept)));
+        assert_eq!((options.class(), options.consistency()), (Class::Cache, Consistency::Strong));
         let seven = Duration::from_millis(7);
         assert_eq!((options.deadline(0), options.open, options.probe_every), (seven, seven, Some(seven)));
     }

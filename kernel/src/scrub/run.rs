@@ -379,7 +379,7 @@ impl Run {
             Found::Whole | Found::Unasked(_) => {}
             Found::Size(found) => self.suspects.push(new(Fault::WrongSize { told, found }, String::new())),
             Found::NoAddress => {
-                self.suspects.push(new(Fault::NoAddress, format!("{:?}", file.row.content_id)))
+                self.suspects.push(new(Fault::NoAddress, format!("{:?}", file.row.content_id)));
             }
             Found::Bad(blobs) => {
                 for BadBlob { hash, missing, cause } in blobs {

@@ -19,7 +19,7 @@ use super::Serve;
 use super::admit::{
     Admissible, Admitted, Hooked, When, Which, intercept, pass_when, refused, resolve_by, wants_of,
 };
-use super::locate::{ATTEMPTS_MAX, Located, is_served};
+use super::locate::{ATTEMPTS_MAX, Located, is_served, route};
 use super::mutate::{LOCK_WAIT_MAX, Mutation, before, look_again, writable};
 use crate::hal::LogItem;
 use crate::kernel::Kernel;
@@ -75,11 +75,16 @@ impl Admission {
 fn strictest(items: &[Item], wanted: Option<Consistency>) -> Option<&Arc<Mount>> {
     let changes = items.iter().filter(|item| !matches!(item, Item::Check(..)));
     let mounts = changes.flat_map(Item::sites).map(|site| &site.mount);
-    mounts.max_by_key(|mount| match mount.durability(wanted) {
+    mounts.max_by_key(|mount| promise(&mount.durability(wanted)))
+}
+
+/// The more is promised, the higher.
+fn promise(durability: &Durability) -> u8 {
+    match durability {
         Durability::Strong => 2,
         Durability::Eventual => 1,
         _ => 0,
-    })
+    }
 }
 
 impl Serve for SysTx {
@@ -93,12 +98,15 @@ impl Serve for SysTx {
             // What it did then may stand in its own way now: a directory that it made a file, say.
             let before = kernel.store().metastore().outcome(op_id);
             if let Some((tree, lsn)) = before.map_err(|error| store_error(Self::OP, first.path(), &error))? {
-                let eventual = self.consistency == Some(Consistency::Eventual);
-                if !eventual && let Err(error) = kernel.store().make_durable(tree, lsn).await {
+                let mounts = self.ops.iter().map(|op| route(kernel, Self::OP, &caller.zone, op.path()));
+                let durability = mounts.flatten().map(|mount| mount.durability(self.consistency));
+                let durability = durability.max_by_key(promise).unwrap_or(Durability::Strong);
+                if durability == Durability::Strong
+                    && let Err(error) = kernel.store().make_durable(tree, lsn).await
+                {
                     let error = commit_error(Self::OP, first.path(), &error);
                     return Err(error.failed().unwrap_or_else(|| Error::global(Self::OP, ErrorKind::Busy)));
                 }
-                let durability = if eventual { Durability::Eventual } else { Durability::Strong };
                 return Ok(Transacted::before(Receipt::new(op_id, lsn, durability)));
             }
         }
