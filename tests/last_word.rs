@@ -132,7 +132,8 @@ fn check_root(how: Kill) {
     block_on(async {
         let nx = nexus::connect(folder.path()).await.expect("it boots");
         nx.write("/w0/0", "one").await.expect("it writes");
-        assert!(nx.kill("nexus", how).await.expect("it is an administrator's handle"));
+        // It may end before it is told whether there was somebody to hurt.
+        let _ = nx.kill("nexus", how).await.expect("it is an administrator's handle");
         let why = nx.env().timeout(LIMIT, nx.ended()).await.expect("it ends").expect("it is ours");
         assert!(!why.is_normal(), "{why}");
         let again = nexus::connect(folder.path()).await.expect("the folder is free");
