@@ -76,10 +76,11 @@ const BEGUN: usize = 8;
 fn all_of_a_transaction_is_done_in_one_commit() {
     let nx = boot();
     furnish(&nx);
-    let before = nx.kernel().expect("it may").store_stats();
+    let next = || nx.write("/other", "x").expect("it writes").receipt.lsn.0;
+    let before = next();
     let done = begun(&nx).commit().expect("nothing is in its way");
-    let after = nx.kernel().expect("it may").store_stats();
-    assert_eq!((after.batches - before.batches, after.entries - before.entries), (1, 1));
+    assert_eq!((done.receipt.lsn.0, next()), (before + 1, before + 2), "one place in the log");
+    nx.unlink("/other").expect("it is there");
     assert_eq!((done.results.len(), done.repeated), (BEGUN, false));
     for result in &done.results {
         let receipt = match result {

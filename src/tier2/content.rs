@@ -122,9 +122,10 @@ impl Nexus {
     /// # smol::block_on(async {
     /// # let folder = tempfile::tempdir()?;
     /// # let nx = nexus::connect(folder.path()).await?;
-    /// use nexus::{Kept, SysWrite};
+    /// use nexus::{Kept, SysWrite, VPath};
     ///
-    /// let written = nx.send(SysWrite::at("/progress", "40 %").create().eventual()).await?;
+    /// let path = VPath::parse("/progress")?;
+    /// let written = nx.send(SysWrite::at(path, "40 %").create().eventual()).await?;
     /// nx.sync("/progress").await?;
     /// assert_eq!(nx.receipt(written.receipt).await?, Kept::OnDisk);
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
