@@ -385,7 +385,8 @@ impl<S: Service> Typed<S> {
             let visited = actor.visit(move |service, _| f(service), limit).await;
             visited.map_err(|error| match error {
                 CallError::Timeout | CallError::Busy => ExitReason::TimedOut { doing },
-                _ => actor.status().last_exit.unwrap_or_else(|| ExitReason::error(error)),
+                // How it ended may not be told yet: it was nothing that the version refused.
+                _ => actor.status().last_exit.unwrap_or(ExitReason::Killed),
             })
         }
     }
