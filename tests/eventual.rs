@@ -31,6 +31,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// So much that nobody waits for room.
 const MUCH: u64 = 8 << 20;
 
+/// By how much the log grows at once.
+const AHEAD_BYTES: u64 = 16 << 10;
+
 /// A disk for rows that can lose what was not flushed, and a folder for blobs.
 struct Ground {
     disk: SimDisk,
@@ -52,7 +55,9 @@ impl Ground {
 
     async fn boot(&self, within: Duration, max_bytes: u64) -> Life {
         let env = Env::host(HostConfig::default()).expect("threads can be started");
-        let metastore = WalMetastore::open_in(&self.disk.folder(), WalConfig::default()).expect("it opens");
+        let metastore =
+            WalMetastore::open_in(&self.disk.folder(), WalConfig::default().ahead_bytes(AHEAD_BYTES));
+        let metastore = metastore.expect("it opens");
         let mut config = KernelConfig::default();
         config.data_folder = Some(self.folder.path().into());
         (config.flush_within, config.unflushed_max_bytes) = (within, max_bytes);
@@ -234,6 +239,40 @@ fn an_end_in_order_leaves_nothing_in_memory() {
         let life = ground.boot(NEVER, MUCH).await;
         assert!(life.has("/last").await);
         life.end().await;
+    });
+}
+
+#[test]
+fn a_change_that_fails_leaves_nothing_behind_that_was_put_off_before_it() {
+    block_on(async {
+        let ground = Ground::new();
+        for within in [NEVER, Duration::from_millis(20)] {
+            let life = ground.boot(within, MUCH).await;
+            let at = format!("/{}", within.as_millis());
+            let receipt = life.write(&at).await;
+            ground.disk.fail_from(0, Fault::Full, 1);
+            // The log has no room for so much before it grows, which fails with nothing written.
+            let much = vec![7; usize::try_from(AHEAD_BYTES).expect("it is little")];
+            let full = life.send(SysWrite::at(path("/full"), much).create()).await.unwrap_err();
+            assert_eq!(full.kind(), ErrorKind::StoreFull, "{full}");
+            ground.disk.heal();
+            if within == NEVER {
+                life.end().await;
+                ground.disk.crash(|_| Settled::Nothing);
+            } else {
+                let on_disk = async {
+                    while life.kept(receipt).await != Kept::OnDisk {
+                        std::thread::yield_now();
+                        tokio::task::yield_now().await;
+                    }
+                };
+                life.env.timeout(SOON, on_disk).await.expect("it gets to the disk");
+                ground.crash(life).await;
+            }
+            let life = ground.boot(NEVER, MUCH).await;
+            assert!(life.has(&at).await, "{within:?}");
+            life.end().await;
+        }
     });
 }
 

@@ -108,15 +108,16 @@ impl Mount {
 
     /// Whether all that is here ends with the process.
     pub(crate) fn forgets(&self) -> bool {
-        self.outlives_its_actor() || self.options().class() == Class::Scratch
+        self.durability(None) == Durability::Volatile
     }
 
     /// What the acknowledgement of a change promises that asks for `wanted`.
     pub(crate) fn durability(&self, wanted: Option<Consistency>) -> Durability {
-        if self.forgets() {
+        let options = self.options();
+        if self.outlives_its_actor() || options.class() == Class::Scratch {
             return Durability::Volatile;
         }
-        match wanted.unwrap_or_else(|| self.options().consistency()) {
+        match wanted.unwrap_or_else(|| options.consistency()) {
             Consistency::Eventual => Durability::Eventual,
             _ => Durability::Strong,
         }

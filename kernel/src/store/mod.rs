@@ -183,7 +183,9 @@ fn commit_batch(store: &Arc<Store>, jobs: Vec<Job>, entries: Vec<Entry>, flushes
         Ok(Some(applied)) => (Ok(applied), false),
         Ok(None) => {
             store.flush_begins();
-            (metastore.apply(&batch), true)
+            let applied = metastore.apply(&batch);
+            store.batch_ends();
+            (applied, true)
         }
         Err(error) => (Err(error), false),
     };

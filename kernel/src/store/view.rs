@@ -323,6 +323,11 @@ impl Store {
     /// So many entries were appended, and are to be flushed in time.
     pub(super) fn appended(&self, entries: u64) {
         self.put_off_entries.fetch_add(entries, Ordering::Relaxed);
+        self.flush_in_time();
+    }
+
+    /// Something is in memory alone, and is to be flushed in time.
+    fn flush_in_time(&self) {
         // Sequentially consistent, as the other side: of an append and a flush that begins, one sees the other.
         if !self.unflushed.swap(true, Ordering::SeqCst) {
             self.put_off_first.notify_one();
@@ -346,12 +351,19 @@ impl Store {
     pub(super) fn has_unflushed(&self) -> bool {
         // Who appends just now is waited for; who comes later finds the line closed.
         drop(self.order.lock());
-        self.unflushed.load(Ordering::SeqCst)
+        self.metastore.unsynced_bytes() > 0
     }
 
     /// A flush begins: what is appended from here on needs another.
     pub(super) fn flush_begins(&self) {
         self.unflushed.store(false, Ordering::SeqCst);
+    }
+
+    /// A batch ends that was to be flushed. One that failed, or in which nothing was left to commit, has flushed nothing of what was before it.
+    pub(super) fn batch_ends(&self) {
+        if self.metastore.unsynced_bytes() > 0 {
+            self.flush_in_time();
+        }
     }
 
     /// All that was visible when the flush began is durable.
