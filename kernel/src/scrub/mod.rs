@@ -14,6 +14,7 @@ mod finding;
 mod log;
 mod messages;
 mod pace;
+mod pages;
 mod paths;
 mod repair;
 mod run;

@@ -4,29 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use nexus_actors::Env;
-use nexus_messages::{ContentId, EntryType, FileId, Lsn, Timestamp, VPath, ZoneId};
+use nexus_messages::{ContentId, FileId, Timestamp, VPath, ZoneId};
 
-use super::content::{BadBlob, Blob, Found, Inspector, Named, contents, inline, named};
+use super::content::{BadBlob, Blob, Found, Inspector, Named, contents, inline};
 use super::finding::{Fault, Finding, Remedy};
 use super::log;
 use super::pace::Pace;
+use super::pages::{File, Version, file_at, files_behind, versions_behind};
 use super::paths::Paths;
-use super::survey::{Places, Suspect, Suspects, place, survey, undecodable, undecodable_key};
+use super::survey::{Places, Suspect, Suspects, survey};
 use super::view::{Check, CheckState, Position, Told};
 use crate::content::Hash;
 use crate::garbage::{Collect, CollectionState};
-use crate::hal::{Reader, RowKey, StoreError, Table, TreeId};
+use crate::hal::{RowKey, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
-use crate::namespace::{
-    DentryRow, InodeRow, Parts, Past, Placement, Was, decode, dentry_name, inode_key, parts_of, zones,
-};
+use crate::namespace::{Placement, dentry_name, inode_key, zones};
 use crate::store::Store;
-
-/// How many rows with their small content are looked at in one view.
-const PAGE: usize = 256;
 
 /// How often a file is looked at again that changes whenever it looks wrong.
 const LOOKS_MAX: usize = 16;
@@ -112,30 +107,6 @@ pub(super) struct Run {
     pub(super) mounts: BTreeMap<FileId, Arc<Mount>>,
     pub(super) zones: BTreeMap<TreeId, ZoneId>,
     left_out: BTreeSet<String>,
-}
-
-/// A file, as its rows are in one view.
-struct File {
-    tree: TreeId,
-    parent: FileId,
-    id: FileId,
-    key: RowKey,
-    value: Bytes,
-    inode: Bytes,
-    row: InodeRow,
-    named: Named,
-}
-
-/// A version of a file that is kept.
-struct Version {
-    tree: TreeId,
-    id: Option<FileId>,
-    until: Lsn,
-    key: RowKey,
-    value: Bytes,
-    mount: FileId,
-    row: InodeRow,
-    named: Named,
 }
 
 impl Run {
@@ -620,99 +591,4 @@ fn rank(fault: &Fault) -> u8 {
         Fault::InodeWithoutName => 3,
         _ => 4,
     }
-}
-
-/// The files whose names come behind `after`, and the last name that was looked at when there may be more.
-fn files_behind(store: &Store, after: Option<&RowKey>) -> Result<(Vec<File>, Option<RowKey>), StoreError> {
-    let reader = store.metastore().reader()?;
-    let rows = reader.scan(&RowKey::new(Table::Dentries, Vec::new()), after, PAGE)?;
-    let last = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
-    let mut files = Vec::new();
-    for (key, value) in rows {
-        files.extend(file_of(&*reader, key, value)?);
-    }
-    Ok((files, last))
-}
-
-fn file_at(reader: &dyn Reader, key: &RowKey) -> Result<Option<File>, StoreError> {
-    match reader.get(key)? {
-        Some(value) => file_of(reader, key.clone(), value),
-        None => Ok(None),
-    }
-}
-
-/// The file that the name leads to. What cannot be read is told by the survey.
-fn file_of(reader: &dyn Reader, key: RowKey, value: Bytes) -> Result<Option<File>, StoreError> {
-    let Some((tree, parent)) = place(&key) else { return Ok(None) };
-    let Ok(DentryRow { id, .. }) = decode::<DentryRow>(&key, &value) else { return Ok(None) };
-    let at = inode_key(tree, id);
-    let Some(inode) = reader.get(&at)? else { return Ok(None) };
-    let Ok(row) = decode::<InodeRow>(&at, &inode) else { return Ok(None) };
-    if row.entry_type != EntryType::Reg {
-        return Ok(None);
-    }
-    let named = named(reader, &row)?;
-    Ok(Some(File { tree, parent, id, key, value, inode, row, named }))
-}
-
-/// A page of the history.
-struct VersionsPage {
-    rows: u64,
-    versions: Vec<Version>,
-    suspects: Vec<Suspect>,
-    last: Option<RowKey>,
-}
-
-fn versions_behind(store: &Store, after: Option<&RowKey>) -> Result<VersionsPage, StoreError> {
-    let reader = store.metastore().reader()?;
-    let rows = reader.scan(&RowKey::new(Table::History, Vec::new()), after, PAGE)?;
-    let last = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
-    let mut page = VersionsPage { rows: rows.len() as u64, versions: Vec::new(), suspects: Vec::new(), last };
-    let mut ends: BTreeMap<TreeId, Lsn> = BTreeMap::new();
-    for (key, value) in rows {
-        let Some((tree, parts)) = tree_of(&key).zip(parts_of(&key).ok()) else {
-            page.suspects.push(undecodable_key(key, value));
-            continue;
-        };
-        let lsn = match &parts {
-            Parts::Horizon(_, lsn) | Parts::Row(_, lsn) => *lsn,
-        };
-        // Asked for behind the row: the log has come to a row's place when it can be seen.
-        let end = match ends.get(&tree) {
-            Some(end) => *end,
-            None => store.last_lsn(tree)?,
-        };
-        ends.insert(tree, end);
-        if lsn > end {
-            let fault = Fault::AheadOfLog { lsn, last: end };
-            let suspect = Suspect::of_tree(tree, fault, format!("row {key:?}"));
-            page.suspects.push(suspect.seen(key.clone(), Some(value.clone())));
-        }
-        let Parts::Row(of, until) = parts else { continue };
-        let past = match decode::<Past>(&key, &value) {
-            Ok(past) => past,
-            Err(error) => {
-                page.suspects.push(undecodable(tree, key, value, &error));
-                continue;
-            }
-        };
-        let Was::Row(was) = past.was else { continue };
-        let read = match of.table {
-            Table::Inodes => decode::<InodeRow>(&of, &was).map(Some),
-            _ => decode::<DentryRow>(&of, &was).map(|_| None),
-        };
-        match read {
-            Ok(Some(row)) => {
-                let (named, id) = (named(&*reader, &row)?, place(&of).map(|(_, id)| id));
-                page.versions.push(Version { tree, id, until, key, value, mount: past.mount, row, named });
-            }
-            Ok(None) => {}
-            Err(error) => page.suspects.push(undecodable(tree, key, value, &error)),
-        }
-    }
-    Ok(page)
-}
-
-fn tree_of(key: &RowKey) -> Option<TreeId> {
-    Some(TreeId(u32::from_be_bytes(*key.bytes.first_chunk()?)))
 }
