@@ -13,6 +13,7 @@ mod change;
 mod enlist;
 mod messages;
 mod start;
+mod status;
 mod swap;
 mod table;
 mod view;
@@ -28,9 +29,9 @@ use change::Undo;
 pub(crate) use messages::{
     Delist, Enlist, Enlistment, Exited, Gone, How, Left, StartAll, StartOnDemand, StopAll, presence,
 };
+pub use status::{ServiceState, ServiceStatus};
 use table::{RegistryError, Table};
 pub(crate) use view::{Active, Enlisted, Services, error, is_service_path, path_of};
-pub use view::{ServiceState, ServiceStatus};
 
 use crate::kernel::Kernel;
 use crate::service::{Declared, Facts};
