@@ -1,34 +1,20 @@
 //! `fsck`: looks at all that is stored, and tells what is wrong.
 
-use std::io::{self, IsTerminal};
-use std::time::Duration;
-
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount};
 use nexus::{Check, CheckState};
 
 use crate::args::FsckArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::one_line;
+use crate::pass::{Pass, until_over};
 use crate::session::Session;
 use crate::sys;
-
-/// How often the check is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) async fn fsck(session: &Session, args: FsckArgs) -> Outcome {
     let before = sys::checks(session).await?.latest.map_or(0, |latest| latest.number);
     sys::check(session, args.repair).await?;
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    if io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        session.out.set_bar(Some(bar.clone()));
-    }
-    let done = over(session, before, &bar).await;
-    bar.finish_and_clear();
-    session.out.set_bar(None);
-    let done = done?;
+    let latest = async || Ok(sys::checks(session).await?.latest);
+    let done = until_over(session, before, latest).await?;
     if session.out.is_json() {
         session.out.json(&done)?;
     } else {
@@ -48,29 +34,27 @@ pub(crate) async fn fsck(session: &Session, args: FsckArgs) -> Outcome {
     }
 }
 
-/// The first check after `before`, once it is over.
-async fn over(session: &Session, before: u64, bar: &ProgressBar) -> Outcome<Check> {
-    loop {
-        if let Some(latest) = sys::checks(session).await?.latest.filter(|latest| latest.number > before) {
-            if latest.is_over() {
-                return Ok(latest);
-            }
-            bar.set_message(step(&latest));
-            bar.tick();
-        }
-        session.env().sleep(LOOK_EVERY).await;
+impl Pass for Check {
+    fn number(&self) -> u64 {
+        self.number
     }
-}
 
-fn step(now: &Check) -> String {
-    let read = || format!("{} so far", HumanBytes(now.bytes));
-    match now.state {
-        CheckState::Names => "matching names with metadata".into(),
-        CheckState::Contents => format!("reading content of {} files, {}", HumanCount(now.files), read()),
-        CheckState::Versions => format!("reading {} versions, {}", HumanCount(now.versions), read()),
-        CheckState::Log => "reading the logs".into(),
-        CheckState::Garbage => "counting what nothing names".into(),
-        _ => "looking again at what looked wrong".into(),
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+
+    fn step(&self) -> String {
+        let read = || format!("{} so far", HumanBytes(self.bytes));
+        match self.state {
+            CheckState::Names => "matching names with metadata".into(),
+            CheckState::Contents => {
+                format!("reading content of {} files, {}", HumanCount(self.files), read())
+            }
+            CheckState::Versions => format!("reading {} versions, {}", HumanCount(self.versions), read()),
+            CheckState::Log => "reading the logs".into(),
+            CheckState::Garbage => "counting what nothing names".into(),
+            _ => "looking again at what looked wrong".into(),
+        }
     }
 }
 

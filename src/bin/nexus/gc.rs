@@ -1,35 +1,21 @@
 //! `gc`: takes away what nothing names any more, and tells how much that was.
 
-use std::io::{self, IsTerminal};
-use std::time::Duration;
-
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::HumanBytes;
 use nexus::sys::CollectOrder;
 use nexus::{Collection, CollectionState, Freed};
 
 use crate::args::GcArgs;
 use crate::failure::{Failure, Outcome};
+use crate::pass::{Pass, until_over};
 use crate::session::Session;
 use crate::sys;
-
-/// How often the collection is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) async fn gc(session: &Session, args: GcArgs) -> Outcome {
     let before = sys::garbage(session).await?.latest.map_or(0, |latest| latest.number);
     let grace_ms = args.grace.map(|seconds| seconds.saturating_mul(1_000));
     sys::collect(session, CollectOrder { dry_run: args.dry_run, grace_ms }).await?;
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    if io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        session.out.set_bar(Some(bar.clone()));
-    }
-    let done = over(session, before, &bar).await;
-    bar.finish_and_clear();
-    session.out.set_bar(None);
-    let done = done?;
+    let latest = async || Ok(sys::garbage(session).await?.latest);
+    let done = until_over(session, before, latest).await?;
     if let CollectionState::Failed { cause } = &done.state {
         if session.out.is_json() {
             session.out.json(&done)?;
@@ -43,26 +29,22 @@ pub(crate) async fn gc(session: &Session, args: GcArgs) -> Outcome {
     Ok(())
 }
 
-/// The first collection after `before`, once it is over.
-async fn over(session: &Session, before: u64, bar: &ProgressBar) -> Outcome<Collection> {
-    loop {
-        if let Some(latest) = sys::garbage(session).await?.latest.filter(|latest| latest.number > before) {
-            if latest.is_over() {
-                return Ok(latest);
-            }
-            bar.set_message(step(&latest));
-            bar.tick();
-        }
-        session.env().sleep(LOOK_EVERY).await;
+impl Pass for Collection {
+    fn number(&self) -> u64 {
+        self.number
     }
-}
 
-fn step(now: &Collection) -> String {
-    match now.state {
-        CollectionState::Rows => "removing rows of mounts that are gone".into(),
-        CollectionState::Marking => format!("marking what is reachable, {} so far", now.reachable),
-        CollectionState::Sweeping => format!("sweeping, {} objects so far", now.freed.objects),
-        _ => "giving back space".into(),
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+
+    fn step(&self) -> String {
+        match self.state {
+            CollectionState::Rows => "removing rows of mounts that are gone".into(),
+            CollectionState::Marking => format!("marking what is reachable, {} so far", self.reachable),
+            CollectionState::Sweeping => format!("sweeping, {} objects so far", self.freed.objects),
+            _ => "giving back space".into(),
+        }
     }
 }
 
