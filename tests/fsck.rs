@@ -1,5 +1,8 @@
 //! What is wrong with what is stored is found, exactly, and nothing else is told; what can be repaired without a loss is.
 
+#[path = "common/only.rs"]
+mod only;
+
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,8 +11,8 @@ use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
 use nexus::hal::{
-    Addressing, Applied, Batch, Change, ContentStore, DriverContext, DriverFactory, DriverOption, Entry,
-    LogRecord, Metastore, ObjectStore, Reader, RowKey, StoreError, StoreFuture, Table, Transport, TreeId,
+    Addressing, Applied, Batch, Change, ContentStore, Entry, LogRecord, Metastore, ObjectStore, Reader,
+    RowKey, StoreError, StoreFuture, Table, Transport, TreeId,
 };
 use nexus::sys::{CheckOrder, CollectOrder, FsckEntry, ScrubEntry};
 use nexus::{
@@ -18,6 +21,7 @@ use nexus::{
 };
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
+use only::only;
 
 /// Content above so many bytes is a blob of the store.
 const MIDDLE: usize = 40_000;
@@ -76,21 +80,6 @@ impl Looked {
 
     fn remove(&self, hash: [u8; 32]) {
         wait(self.0.cas.transport().delete(&Self::key(hash))).expect("it was there");
-    }
-}
-
-impl DriverFactory for Looked {
-    fn name(&self) -> &str {
-        "looked-into"
-    }
-
-    fn options(&self) -> &[DriverOption] {
-        &[]
-    }
-
-    fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        let store: Arc<dyn ObjectStore> = Arc::new(self.clone());
-        Box::pin(std::future::ready(Ok(store)))
     }
 }
 
@@ -203,7 +192,7 @@ impl Bench {
         let (store, rows) = (Looked::default(), Arc::new(Holey::default()));
         let config = Config::in_memory()
             .metastore(rows.clone())
-            .driver(Arc::new(store.clone()))
+            .driver(only("looked-into", Arc::new(store.clone())))
             .root(MountSpec::new("looked-into").option("history_count", history.to_string()))
             .content_cache_bytes(cache_bytes)
             .restarts(100_000, Duration::from_secs(1))

@@ -1,5 +1,8 @@
 //! What nothing names any more goes, and nothing else ever does.
 
+#[path = "common/only.rs"]
+mod only;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,16 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::hal::{
-    Addressing, DriverContext, DriverFactory, DriverOption, Metastore, ObjectStore, RowKey, StoreFuture,
-    Table, Transport,
-};
+use nexus::hal::{Metastore, RowKey, Table, Transport};
 use nexus::sys::{CollectOrder, GarbageEntry};
 use nexus::{
     ByteRange, Bytes, Collection, CollectionState, Config, ContentId, ErrorKind, MountSpec, SysWrite, VPath,
 };
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
+use only::only;
 
 /// Content up to so many bytes is a row.
 const INLINE_MAX: usize = 16 * 1_024;
@@ -40,31 +41,6 @@ impl Looked {
     }
 }
 
-impl DriverFactory for Looked {
-    fn name(&self) -> &str {
-        "looked-into"
-    }
-
-    fn options(&self) -> &[DriverOption] {
-        &[]
-    }
-
-    fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        let store: Arc<dyn ObjectStore> = Arc::new(self.clone());
-        Box::pin(std::future::ready(Ok(store)))
-    }
-}
-
-impl ObjectStore for Looked {
-    fn addressing(&self) -> Addressing<'_> {
-        Addressing::Content(&*self.0)
-    }
-
-    fn probe(&self) -> StoreFuture<'_, ()> {
-        self.0.probe()
-    }
-}
-
 fn wait<T>(future: impl Future<Output = T>) -> T {
     nexus::actors::block_on(future)
 }
@@ -82,7 +58,7 @@ impl Bench {
         let rows = Arc::new(MemoryMetastore::new());
         let config = Config::in_memory()
             .metastore(rows.clone())
-            .driver(Arc::new(store.clone()))
+            .driver(only("looked-into", store.0.clone()))
             // Without versions, so that what is reachable is what is there.
             .root(MountSpec::new("looked-into").option("history_count", "0"))
             .content_cache_bytes(0)

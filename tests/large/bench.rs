@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nexus::blocking::{self, Nexus};
-use nexus::hal::{
-    Addressing, ContentStore, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreFuture, Transport,
-};
+use nexus::hal::{Addressing, ContentStore, ObjectStore, StoreFuture, Transport};
 use nexus::{ByteRange, Bytes, Config, ContentId, MountSpec};
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::MemoryTransport;
 use parking_lot::Mutex;
+
+use crate::only::only;
 
 pub(crate) const KIB: usize = 1_024;
 pub(crate) const MIB: usize = 1_024 * KIB;
@@ -33,7 +33,8 @@ impl Bench {
 
     /// Over what another kernel has left.
     pub(crate) fn over(store: Store, change: impl FnOnce(Config) -> Config) -> Self {
-        let config = Config::in_memory().driver(Arc::new(store.clone())).root(MountSpec::new("counting"));
+        let driver = only("counting", Arc::new(store.clone()));
+        let config = Config::in_memory().driver(driver).root(MountSpec::new("counting"));
         Self { nx: blocking::connect(change(config)).expect("it boots"), store }
     }
 }
@@ -102,21 +103,6 @@ impl Store {
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     nexus::actors::block_on(future)
-}
-
-impl DriverFactory for Store {
-    fn name(&self) -> &str {
-        "counting"
-    }
-
-    fn options(&self) -> &[DriverOption] {
-        &[]
-    }
-
-    fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        let store: Arc<dyn ObjectStore> = Arc::new(self.clone());
-        Box::pin(std::future::ready(Ok(store)))
-    }
 }
 
 impl ObjectStore for Store {

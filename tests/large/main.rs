@@ -6,5 +6,7 @@ mod bench;
 mod changes;
 mod damage;
 mod older;
+#[path = "../common/only.rs"]
+mod only;
 mod ranges;
 mod streams;
