@@ -226,10 +226,10 @@ fn loom_who_takes_over_from_a_swapper_waits_for_those_inside() {
             let prepare = ready::<Exports>(Ok(Counter::new(2, 0)));
             drop(block_on(swapper.swap_overlap(&Limit::at_once(), Duration::ZERO, prepare)).unwrap());
         });
-        if slot.generation() == 2 {
-            block_on(slot.left());
-            used.tear_down();
-        }
+        // Waits for it, so that each run comes here. Who only looked would never be shown what a third thread published.
+        block_on(slot.replaced(1));
+        block_on(slot.left());
+        used.tear_down();
         swapper.join().unwrap();
         caller.join().unwrap();
     });

@@ -70,6 +70,8 @@ fn loom_two_writers_of_a_path_take_turns() {
     both_wait(("/a", Entry), ("/a", Entry));
 }
 
+/// Mutations it catches: a claim that is announced only after the queue and the shards were looked through; a count that is read before the
+/// shard is locked.
 #[test]
 fn loom_trying_never_gives_a_subtree_and_an_entry_below_it() {
     loom::model(|| {
