@@ -205,6 +205,64 @@ proptest! {
     }
 }
 
+/// The places that steps change, and those between them and the root.
+fn places() -> Vec<String> {
+    let mut places = vec![String::new()];
+    let mut from = 0;
+    for _ in 0..3 {
+        let to = places.len();
+        for above in from..to {
+            places.extend(["a", "b", "ab"].map(|name| format!("{}/{name}", places[above])));
+        }
+        from = to;
+    }
+    places.split_off(1)
+}
+
+/// What is at the place, or the kind of the error. As of a place in the log it comes from the rows alone.
+async fn look(
+    system: &Running,
+    at: &str,
+    follow: bool,
+    as_of: Option<AsOf>,
+) -> Result<FileMetadata, ErrorKind> {
+    let mut stat = SysStat::at(path(at));
+    stat.follow = follow;
+    stat.as_of = as_of;
+    let found = system.kernel.send(&system.admin, stat).await;
+    found.map(|metadata| (*metadata).clone()).map_err(|error| error.kind())
+}
+
+/// Each place is looked at before and after each step, so that what is there, and that nothing is, is remembered when it changes.
+fn check_caches(steps: &[Step]) {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        for step in steps {
+            let done = step.run(&system).await;
+            let now = Some(AsOf::Lsn(last(&system).await));
+            for at in places() {
+                for follow in [false, true] {
+                    let remembered = look(&system, &at, follow, None).await;
+                    let told = look(&system, &at, follow, now).await;
+                    assert_eq!(remembered, told, "{at}, followed: {follow}, after {step:?}: {done:?}");
+                }
+            }
+        }
+        system.stop().await;
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The model is the same kernel without what it remembers.
+    #[test]
+    fn what_is_remembered_of_a_place_is_what_the_rows_say(steps in prop::collection::vec(step(), 1..40)) {
+        check_caches(&steps);
+    }
+}
+
 async fn write(system: &Running, at: &str, text: &str) -> Lsn {
     let call = SysWrite::at(path(at), text.to_owned()).create();
     system.kernel.send(&system.admin, call).await.expect("it writes").receipt.lsn

@@ -3,9 +3,14 @@
 //! A reader that misses takes a placeholder before it looks at the store; a publication for the same path drops the placeholder, and
 //! then what the reader found is not kept. So an old row never comes in after a new one. A directory rename moves the mount
 //! to a new namespace generation, and what was filed under the old one is never found again.
+//!
+//! That nothing is at a path is filed as well, while its parent is a directory. Then it holds until something is published at the path itself, or the
+//! parent goes: a link or a file in the parent's place would change what the path leads to. So it is filed together with how many directories
+//! had gone that share the parent's counter, and holds no longer than that count.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nexus_messages::{FileId, FileMetadata, VPath};
@@ -22,10 +27,30 @@ pub(crate) struct Node {
     pub(crate) placement: Placement,
 }
 
+/// What is filed under a path.
+#[derive(Debug, Clone)]
+enum Known {
+    There(Node),
+    /// Nothing is there as long as the counter of gone directories has this count.
+    Nothing(Count),
+}
+
+/// A counter of gone directories, and what it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    counter: usize,
+    gone: u64,
+}
+
+/// How many bits of a hash choose a counter of gone directories. Directories that share one cost each other what is filed of nothing, and no more.
+const COUNTER_BITS: u32 = 10;
+
 /// Metadata by mount, namespace generation and path.
 #[derive(Debug)]
 pub(crate) struct MetadataCache {
-    entries: Cache<Key, Node, UnitWeighter, Filed>,
+    entries: Cache<Key, Known, UnitWeighter, Filed>,
+    /// How many directories have gone, by the hash of where they were.
+    gone: Box<[AtomicU64]>,
     hits: Counter,
     misses: Counter,
 }
@@ -106,23 +131,38 @@ impl Hasher for FiledHasher {
     }
 }
 
-type Placeholder<'a> = PlaceholderGuard<'a, Key, Node, UnitWeighter, Filed, DefaultLifecycle<Key, Node>>;
+type Placeholder<'a> = PlaceholderGuard<'a, Key, Known, UnitWeighter, Filed, DefaultLifecycle<Key, Known>>;
 
 /// What a look into the cache gave.
 pub(crate) enum Lookup<'a> {
-    /// It is known.
-    Hit(Node),
+    /// It is known: this is there, or nothing is.
+    Hit(Option<Node>),
     /// It is not; hand what the store says to [`Fill::keep`].
     Miss(Fill<'a>),
 }
 
 /// The right to file what a reader finds, unless something newer is published meanwhile.
-pub(crate) struct Fill<'a>(Option<Placeholder<'a>>);
+pub(crate) struct Fill<'a> {
+    placeholder: Option<Placeholder<'a>>,
+    /// Of the path's parent, from before the reader looked at the store.
+    count: Option<Count>,
+}
 
 impl Fill<'_> {
-    /// Files `known`, unless something was published since the miss.
+    /// Files what is there, unless something was published since the miss.
     pub(crate) fn keep(self, known: Node) {
-        if let Some(placeholder) = self.0 {
+        self.file(Known::There(known));
+    }
+
+    /// Files that nothing is there in a directory that is; otherwise as [`keep`](Self::keep).
+    pub(crate) fn keep_nothing(self) {
+        if let Some(count) = self.count {
+            self.file(Known::Nothing(count));
+        }
+    }
+
+    fn file(self, known: Known) {
+        if let Some(placeholder) = self.placeholder {
             // Refused when a publication came between: then what was read may be old, and is not kept.
             let _ = placeholder.insert(known);
         }
@@ -139,34 +179,63 @@ impl MetadataCache {
             .unwrap_or_else(|_| unreachable!("both capacities are given"));
         let lifecycle = DefaultLifecycle::default();
         let entries = Cache::with_options(options, UnitWeighter, Filed, lifecycle);
-        Self { entries, hits: Counter::default(), misses: Counter::default() }
+        let gone = std::iter::repeat_with(AtomicU64::default).take(1 << COUNTER_BITS).collect();
+        Self { entries, gone, hits: Counter::default(), misses: Counter::default() }
     }
 
-    /// What is known of `path`. Allocates nothing on a hit, and counts nothing: a hit is counted as a call.
+    /// What is known to be at `path`. Allocates nothing on a hit, and counts nothing: a hit is counted as a call.
     #[inline]
     pub(crate) fn get(&self, mount: FileId, generation: u64, path: &VPath) -> Option<Node> {
-        self.entries.get(&KeyRef { mount, generation, path })
+        match self.entries.get(&KeyRef { mount, generation, path })? {
+            Known::There(node) => Some(node),
+            Known::Nothing(_) => None,
+        }
     }
 
     /// What is known of `path`, or the right to file it.
     pub(crate) fn lookup(&self, mount: FileId, generation: u64, path: &VPath) -> Lookup<'_> {
         let key = KeyRef { mount, generation, path };
-        if let Some(node) = self.entries.get(&key) {
-            self.hits.count();
-            return Lookup::Hit(node);
+        match self.entries.get(&key) {
+            Some(Known::There(node)) => {
+                self.hits.count();
+                return Lookup::Hit(Some(node));
+            }
+            Some(Known::Nothing(count)) if self.counted(count.counter) == count => {
+                self.hits.count();
+                return Lookup::Hit(None);
+            }
+            Some(Known::Nothing(_)) => {
+                let outlived = |known: &Known| matches!(known, Known::Nothing(count) if self.counted(count.counter) != *count);
+                self.entries.remove_if(&key, outlived);
+            }
+            None => {}
         }
         self.misses.count();
-        match self.entries.get_value_or_guard(&Key::from(key), Some(Duration::ZERO)) {
-            GuardResult::Value(known) => Lookup::Hit(known),
-            GuardResult::Guard(placeholder) => Lookup::Miss(Fill(Some(placeholder))),
-            // Somebody else is looking: look as well, and leave the filing to them.
-            GuardResult::Timeout => Lookup::Miss(Fill(None)),
-        }
+        let placeholder = match self.entries.get_value_or_guard(&Key::from(key), Some(Duration::ZERO)) {
+            GuardResult::Value(Known::There(known)) => return Lookup::Hit(Some(known)),
+            GuardResult::Guard(placeholder) => Some(placeholder),
+            // Somebody else is looking, or has just found nothing: look as well, and leave the filing to them.
+            GuardResult::Value(Known::Nothing(_)) | GuardResult::Timeout => None,
+        };
+        // After the placeholder, before the store is looked at: what goes from now on makes it outlived.
+        let count = path.parent().map(|parent| self.counted(counter(mount, &parent)));
+        Lookup::Miss(Fill { placeholder, count })
+    }
+
+    /// What the counter says. Acquire pairs with the release that raises it: who sees that a directory has gone finds its row gone, too.
+    fn counted(&self, counter: usize) -> Count {
+        Count { counter, gone: self.gone[counter].load(Ordering::Acquire) }
     }
 
     /// Files what a commit made true.
     pub(crate) fn publish(&self, mount: FileId, generation: u64, path: VPath, known: Node) {
-        self.entries.insert(Key { mount, generation, path }, known);
+        self.entries.insert(Key { mount, generation, path }, Known::There(known));
+    }
+
+    /// Forgets the directory at `path`, and that nothing was in it.
+    pub(crate) fn forget_directory(&self, mount: FileId, generation: u64, path: &VPath) {
+        self.forget(mount, generation, path);
+        self.gone[counter(mount, path)].fetch_add(1, Ordering::Release);
     }
 
     /// Forgets what is known of `path`.
@@ -183,6 +252,11 @@ impl MetadataCache {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
+}
+
+/// The counter of a directory.
+fn counter(mount: FileId, directory: &VPath) -> usize {
+    (file_under(mount, 0, directory) >> (u64::BITS - COUNTER_BITS)) as usize
 }
 
 #[cfg(test)]
@@ -221,6 +295,40 @@ mod tests {
         check(&|_| (), Some(1));
         check(&|cache| cache.forget(MOUNT, 0, &path("/a")), None);
         check(&|cache| cache.publish(MOUNT, 0, path("/a"), node(2)), Some(2));
+    }
+
+    /// What is filed of a path that nothing is at, after `change`.
+    fn known_of_nothing(change: impl FnOnce(&MetadataCache)) -> bool {
+        let cache = MetadataCache::new(10);
+        let Lookup::Miss(fill) = cache.lookup(MOUNT, 0, &path("/d/a")) else {
+            panic!("nothing was filed yet")
+        };
+        fill.keep_nothing();
+        assert!(cache.get(MOUNT, 0, &path("/d/a")).is_none());
+        change(&cache);
+        matches!(cache.lookup(MOUNT, 0, &path("/d/a")), Lookup::Hit(None))
+    }
+
+    #[test]
+    fn that_nothing_is_there_is_known_until_something_is_or_its_directory_goes() {
+        assert!(known_of_nothing(|_| ()));
+        assert!(known_of_nothing(|cache| cache.forget_directory(MOUNT, 0, &path("/other"))));
+        assert!(!known_of_nothing(|cache| cache.forget(MOUNT, 0, &path("/d/a"))));
+        assert!(!known_of_nothing(|cache| cache.publish(MOUNT, 0, path("/d/a"), node(1))));
+        assert!(!known_of_nothing(|cache| cache.forget_directory(MOUNT, 0, &path("/d"))));
+    }
+
+    #[test]
+    fn a_directory_that_goes_while_a_reader_looks_outlives_what_the_reader_files() {
+        let cache = MetadataCache::new(10);
+        let Lookup::Miss(fill) = cache.lookup(MOUNT, 0, &path("/d/a")) else {
+            panic!("nothing was filed yet")
+        };
+        cache.forget_directory(MOUNT, 0, &path("/d"));
+        fill.keep_nothing();
+        let Lookup::Miss(fill) = cache.lookup(MOUNT, 0, &path("/d/a")) else { panic!("it was outlived") };
+        fill.keep_nothing();
+        assert!(matches!(cache.lookup(MOUNT, 0, &path("/d/a")), Lookup::Hit(None)), "it is filed anew");
     }
 
     #[test]

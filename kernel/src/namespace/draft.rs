@@ -22,6 +22,8 @@ pub(crate) enum Visible {
     Node(VPath, Node),
     /// What was known of the path is no longer so.
     Gone(VPath),
+    /// The directory that was at the path is there no longer.
+    DirectoryGone(VPath),
     /// What was known of paths below some directory is no longer so.
     Subtree,
 }
@@ -108,9 +110,11 @@ impl Draft {
         self.effect.after.extend(holding(path, new));
     }
 
-    /// Makes the directories `names` below `parent`, one in the other; gives the last one. `parent` must still be there at commit.
+    /// Makes the directories `names` below `parent`, one in the other, for what is to be at `path`; gives the last one. `parent` must still be there at
+    /// commit.
     pub(crate) fn parents(
         &mut self,
+        path: &VPath,
         parent: FileId,
         names: &[&str],
         policy: Parents,
@@ -130,6 +134,8 @@ impl Draft {
             self.made.push(id);
             here = id;
         }
+        let above = std::iter::successors(path.parent(), VPath::parent).take(names.len());
+        self.visible.extend(above.map(Visible::Gone)); // That nothing was there may be known.
         Ok(here)
     }
 
@@ -228,7 +234,7 @@ impl Draft {
                 kept: kept.into_iter().flatten().collect(),
             });
             let parent = path.as_ref().and_then(VPath::parent);
-            self.visible.extend(path.map(Visible::Gone));
+            self.visible.extend(path.map(Visible::DirectoryGone));
             path = parent;
         }
         Ok(())
@@ -256,6 +262,7 @@ pub(crate) fn publish(cache: &MetadataCache, mount: FileId, generation: u64, vis
         match change {
             Visible::Node(path, node) => cache.publish(mount, generation, path, node),
             Visible::Gone(path) => cache.forget(mount, generation, &path),
+            Visible::DirectoryGone(path) => cache.forget_directory(mount, generation, &path),
             // The mount's generation was raised by whoever publishes: nothing below the old one is found any more.
             Visible::Subtree => {}
         }

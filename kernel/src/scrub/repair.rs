@@ -365,7 +365,9 @@ impl Desk {
             None => {
                 let new_id = || self.course.kernel.store().new_file_id();
                 let owner = Caller::KERNEL.into();
-                match draft.parents(root, &[LOST_AND_FOUND], Parents::Made, &owner, new_id) {
+                // What is remembered of paths is forgotten after each repair.
+                match draft.parents(&self.mount.point, root, &[LOST_AND_FOUND], Parents::Made, &owner, new_id)
+                {
                     Ok(made) => made,
                     Err(kind) => return Ok(Err(format!("{LOST_AND_FOUND} cannot be made: {kind:?}"))),
                 }

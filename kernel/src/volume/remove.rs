@@ -49,7 +49,8 @@ impl RowVolume<'_> {
         draft.frees(&site.path, &row);
         draft.remove_name(step.parent, step.name, step.dentry);
         draft.remove_inode(id, Some(&row));
-        draft.visible.push(Visible::Gone(site.path.clone()));
+        let gone = if row.entry_type.is_directory() { Visible::DirectoryGone } else { Visible::Gone };
+        draft.visible.push(gone(site.path.clone()));
         draft.prune(&rows, &above, site.path.parent()).map_err(failed)?;
         drop(rows);
         let receipt = self.commit(site, None, intent, draft).await?;

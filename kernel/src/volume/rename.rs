@@ -67,7 +67,7 @@ impl RowVolume<'_> {
                 };
                 let new_id = || self.kernel.store().new_file_id();
                 let parent = draft
-                    .parents(parent, missing, Default::default(), &intent.caller.agent, new_id)
+                    .parents(&to.path, parent, missing, Default::default(), &intent.caller.agent, new_id)
                     .map_err(|kind| intent.fail(&to.path, kind))?;
                 let key = dentry_key(self.mount.tree, parent, name);
                 draft.preconditions.push(crate::hal::Precondition::Absent(key));

@@ -42,6 +42,17 @@ pub(super) enum End<'p> {
     Nothing { parent: nexus_messages::FileId, rest: Vec<&'p str> },
 }
 
+/// What a look at a path gave.
+enum Seen {
+    Entry(Node),
+    /// Nothing; and whether the parent is a directory, without a link on the way.
+    Nothing {
+        in_directory: bool,
+    },
+    /// A link stands on the way.
+    Link,
+}
+
 impl<'a> RowVolume<'a> {
     pub(super) fn rows(&self) -> Result<Rows, StoreError> {
         if let Some(lsn) = self.as_of {
@@ -58,31 +69,39 @@ impl<'a> RowVolume<'a> {
     /// end and is to be followed.
     #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
     pub(crate) fn look(&self, site: &Site, follow: bool) -> Result<Option<Option<Node>>, StoreError> {
-        let is_link = |node: &Node| node.metadata.entry_type == EntryType::Link;
-        if self.as_of.is_some() {
-            let found = self.look_up(site)?;
-            return Ok(found.filter(|node| !follow || !node.as_ref().is_some_and(is_link)));
-        }
-        let generation = self.mount.generation();
-        let fill = match self.kernel.caches().metadata.lookup(self.mount.root, generation, &site.path) {
-            Lookup::Hit(node) => return Ok((!follow || !is_link(&node)).then_some(Some(node))),
-            Lookup::Miss(fill) => fill,
-        };
-        let found = self.look_up(site)?;
-        if let Some(Some(node)) = &found {
-            fill.keep(node.clone());
-        }
-        Ok(found.filter(|node| !follow || !node.as_ref().is_some_and(is_link)))
+        let seen =
+            if self.as_of.is_some() { self.look_up(site)? } else { self.look_first_in_the_cache(site)? };
+        Ok(match seen {
+            Seen::Entry(node) if follow && node.metadata.entry_type == EntryType::Link => None,
+            Seen::Entry(node) => Some(Some(node)),
+            Seen::Nothing { .. } => Some(None),
+            Seen::Link => None,
+        })
     }
 
-    /// What is at `site` by the rows. None when a link stands on the way.
-    #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
-    fn look_up(&self, site: &Site) -> Result<Option<Option<Node>>, StoreError> {
+    fn look_first_in_the_cache(&self, site: &Site) -> Result<Seen, StoreError> {
+        let generation = self.mount.generation();
+        let fill = match self.kernel.caches().metadata.lookup(self.mount.root, generation, &site.path) {
+            Lookup::Hit(Some(node)) => return Ok(Seen::Entry(node)),
+            Lookup::Hit(None) => return Ok(Seen::Nothing { in_directory: true }),
+            Lookup::Miss(fill) => fill,
+        };
+        let seen = self.look_up(site)?;
+        match &seen {
+            Seen::Entry(node) => fill.keep(node.clone()),
+            Seen::Nothing { in_directory: true } => fill.keep_nothing(),
+            Seen::Nothing { in_directory: false } | Seen::Link => {}
+        }
+        Ok(seen)
+    }
+
+    /// What is at `site` by the rows.
+    fn look_up(&self, site: &Site) -> Result<Seen, StoreError> {
         let rows = self.rows()?;
         let steps = match rows.walk(self.mount.root, site.relative())? {
             Walk::Found { steps } => steps,
-            Walk::Missing { .. } => return Ok(Some(None)),
-            Walk::Link => return Ok(None),
+            Walk::Missing { rest, .. } => return Ok(Seen::Nothing { in_directory: rest.len() == 1 }),
+            Walk::Link => return Ok(Seen::Link),
             Walk::NotADirectory => {
                 return Err(StoreError::NotADirectory { what: format!("a part of {}", site.path) });
             }
@@ -90,12 +109,15 @@ impl<'a> RowVolume<'a> {
         let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
         let row = rows.inode(id)?;
         let metadata = Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id));
-        Ok(Some(Some(Node { metadata, placement: row.placement })))
+        Ok(Seen::Entry(Node { metadata, placement: row.placement }))
     }
 
     /// What is at `site` by the rows, those that the transaction has drawn up included. Nothing where a link stands on the way.
     pub(crate) fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
-        Ok(self.look_up(site)?.flatten())
+        Ok(match self.look_up(site)? {
+            Seen::Entry(node) => Some(node),
+            Seen::Nothing { .. } | Seen::Link => None,
+        })
     }
 
     /// Whether a file stands on the way to `site`, and no link before it.

@@ -225,7 +225,7 @@ impl RowVolume<'_> {
         };
         let new_id = || self.kernel.store().new_file_id();
         let parent = draft
-            .parents(parent, missing, parents, &intent.caller.agent, new_id)
+            .parents(&site.path, parent, missing, parents, &intent.caller.agent, new_id)
             .map_err(|kind| intent.fail(&site.path, kind))?;
         let id = new_id();
         draft.insert(parent, name, id, row);
