@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use nexus::{Bytes, Config, Nexus, SysRead, SysReaddir, SysStat, SysWrite, VPath};
+use nexus::{Bytes, Config, ErrorKind, Nexus, SysRead, SysReaddir, SysStat, SysWrite, VPath};
 
 /// Writers that commit at once.
 const WRITERS: u64 = 64;
@@ -59,6 +59,20 @@ fn warm(c: &mut Criterion) {
                 for _ in 0..count {
                     let stat = nx.send(SysStat::at(&file)).await.expect("it is there");
                     assert_eq!(stat.size, 4 * KIB as u64);
+                }
+                began.elapsed()
+            })
+        });
+    });
+
+    let missing = path("/project/nothing");
+    c.bench_function("stat of what is not there, known", |b| {
+        b.iter_custom(|count| {
+            runtime.block_on(async {
+                let began = Instant::now();
+                for _ in 0..count {
+                    let error = nx.send(SysStat::at(&missing)).await.expect_err("nothing is there");
+                    assert_eq!(error.kind(), ErrorKind::NotFound);
                 }
                 began.elapsed()
             })
