@@ -118,7 +118,7 @@ pub(crate) fn log(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         let mut bytes = Vec::new();
         let seed = Seed::of(SALT, number);
         let header = frame::encode(&mut bytes, seed, seq, durable, previous, &payload).expect("it is short");
-        journal.append(&payload).expect("the disk is well");
+        journal.append(&payload, None).expect("the disk is well");
         written.push(Written { segment: format!("{number:020}.wal"), at, bytes, header, payload });
         at += header.frame_bytes();
         previous = header.checksum;

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use nexus_kernel::hal::StoreError;
+use parking_lot::Mutex;
 
 use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Head, Header, Payload, Seed};
 use crate::disk::{DiskFile, Folder};
@@ -37,6 +38,8 @@ pub(super) struct Journal {
     last: Last,
     /// The last frame that is on disk.
     durable: u64,
+    /// Up to here the log itself says that it is on disk.
+    proven: u64,
     /// How many bytes were appended since the journal was opened, and how many of them are on disk.
     appended: u64,
     flushed: u64,
@@ -148,6 +151,7 @@ impl Journal {
             ready: None,
             last,
             durable: last.seq,
+            proven: last.seq,
             appended: 0,
             flushed: 0,
             salt,
@@ -175,14 +179,18 @@ impl Journal {
         self.current.number
     }
 
-    /// Appends a frame. It is in the log, and not yet on disk.
-    pub(super) fn append(&mut self, payload: &Payload<'_>) -> Result<u64, Unwritten> {
+    /// Appends a frame. It is in the log, and not yet on disk. `others` is the lock of those who may be flushing meanwhile; none when the caller holds it.
+    pub(super) fn append(
+        &mut self,
+        payload: &Payload<'_>,
+        others: Option<&Mutex<()>>,
+    ) -> Result<u64, Unwritten> {
         let seq = self.last.seq + 1;
         let mut buffer = std::mem::take(&mut self.buffer);
         let header =
             frame::encode(&mut buffer, self.current.seed, seq, self.durable, self.last.checksum, payload);
         let written = match &header {
-            Some(_) => self.write(&buffer),
+            Some(_) => self.write(&buffer, others),
             None => Err(Unwritten::Not(StoreError::Backend {
                 what: "writing to the log".into(),
                 cause: format!("a batch of more than {} bytes", frame::PAYLOAD_MAX),
@@ -196,11 +204,21 @@ impl Journal {
             self.current.end += header.frame_bytes();
             self.appended += header.frame_bytes();
             self.last = Last { seq, checksum: header.checksum };
+            self.proven = header.durable;
         }
         Ok(seq)
     }
 
-    fn write(&mut self, frame: &[u8]) -> Result<(), Unwritten> {
+    /// Says in the log up to where it is on disk, unless its last frame does: so that one which is damaged later is missed. It is true whether
+    /// this gets to the disk or not.
+    pub(super) fn mark(&mut self, next_file_id: u64) -> Result<(), Unwritten> {
+        if self.durable <= self.proven {
+            return Ok(());
+        }
+        self.append(&Payload { next_file_id, entries: Vec::new() }, None).map(drop)
+    }
+
+    fn write(&mut self, frame: &[u8], others: Option<&Mutex<()>>) -> Result<(), Unwritten> {
         let Segment { file, end, written, .. } = &mut self.current;
         let until = *end + frame.len() as u64;
         let zeros = until.next_multiple_of(self.ahead);
@@ -219,7 +237,11 @@ impl Journal {
             Ok(()) => return Ok(()),
             Err(error) => failed("writing to the log")(error),
         };
-        // Some of it may be there, even all. So that it never counts, its head goes, and durably.
+        // Some of it may be there, even all. So that it never counts, its head goes, and durably. Of a flush that fails only one of two would hear.
+        let alone = others.map(Mutex::try_lock);
+        if alone.as_ref().is_some_and(Option::is_none) {
+            return Err(Unwritten::Unknown(error));
+        }
         let head = &ZEROS[..HEADER_BYTES];
         match file.write_at(*end, head).and_then(|()| file.sync()) {
             Ok(()) => Err(Unwritten::Not(error)),
@@ -474,5 +496,49 @@ impl Reading {
             Some(last) if last.seq >= self.applied => last,
             _ => Last { seq: self.applied, checksum: CHAIN_START },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Fault, SimDisk};
+
+    fn open(disk: &SimDisk) -> Journal {
+        Journal::open(disk.folder(), 9, 0, 512, |_, _| Ok(())).unwrap()
+    }
+
+    fn payload() -> Payload<'static> {
+        Payload { next_file_id: 1, entries: Vec::new() }
+    }
+
+    #[test]
+    fn a_frame_that_failed_is_taken_back_unless_somebody_else_may_hear_of_the_flush_that_does_it() {
+        for busy in [false, true] {
+            let disk = SimDisk::new(1);
+            let mut journal = open(&disk);
+            journal.append(&payload(), None).unwrap();
+            disk.fail_from(disk.counts().operations + 1, Fault::Error, 1);
+            let flush = Mutex::new(());
+            let flushing = busy.then(|| flush.lock());
+            let failed = journal.append(&payload(), Some(&flush)).unwrap_err();
+            assert_eq!(matches!(failed, Unwritten::Unknown(_)), busy, "{failed:?}");
+            drop(flushing);
+        }
+    }
+
+    #[test]
+    fn a_mark_is_written_once_and_only_of_what_is_on_disk() {
+        let disk = SimDisk::new(1);
+        let mut journal = open(&disk);
+        journal.append(&payload(), None).unwrap();
+        journal.mark(1).unwrap();
+        assert_eq!(journal.last_seq(), 1, "nothing is on disk yet");
+        journal.sync().unwrap();
+        journal.mark(1).unwrap();
+        assert_eq!(journal.last_seq(), 2);
+        journal.sync().unwrap();
+        journal.mark(1).unwrap();
+        assert_eq!(journal.last_seq(), 3, "the mark itself is a frame");
     }
 }

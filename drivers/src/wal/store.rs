@@ -222,7 +222,8 @@ impl WalMetastore {
             }
             return Ok(Applied { outcomes });
         }
-        let appended = append(writer, &work, next_file_id);
+        let others = (until == Until::Visible).then_some(&self.flush);
+        let appended = append(writer, &work, next_file_id, others);
         let written = appended.and_then(|()| match until {
             Until::Visible => Ok(()),
             Until::Durable => self.flush_as(writer, &work.last),
@@ -329,6 +330,19 @@ impl WalMetastore {
     }
 }
 
+impl Drop for WalMetastore {
+    fn drop(&mut self) {
+        let writer = self.writer.get_mut();
+        if writer.closed.is_some() || writer.unfolded || writer.journal.last_seq() <= self.database.applied()
+        {
+            return;
+        }
+        if let Err(error) = writer.journal.mark(self.numbers.get_mut().next_file_id) {
+            tracing::debug!(?error, "the log does not say that its last batch was flushed");
+        }
+    }
+}
+
 /// What readers see of `database` as it is now, under these layers.
 fn state(
     database: &RedbMetastore,
@@ -354,10 +368,15 @@ impl Writer {
     }
 }
 
-/// Appends the frame of `work`.
-fn append(writer: &mut Writer, work: &Work, next_file_id: u64) -> Result<(), StoreError> {
+/// Appends the frame of `work`, while those with the lock `others` may be flushing.
+fn append(
+    writer: &mut Writer,
+    work: &Work,
+    next_file_id: u64,
+    others: Option<&Mutex<()>>,
+) -> Result<(), StoreError> {
     let entries = work.entries.iter().map(Written::as_frame).collect();
-    match writer.journal.append(&Payload { next_file_id, entries }) {
+    match writer.journal.append(&Payload { next_file_id, entries }, others) {
         Ok(_) => Ok(()),
         Err(Unwritten::Not(error)) => Err(error),
         Err(Unwritten::Unknown(error)) => {
@@ -550,6 +569,8 @@ impl Metastore for WalMetastore {
             writer.close(&error);
             return Err(unknown("flushing what was acknowledged before", &error));
         }
+        // An append that failed meanwhile may have heard of what this flush did not get to the disk.
+        writer.check().map_err(|error| unknown("flushing what was acknowledged before", &error))?;
         writer.journal.take_flushed(&unflushed);
         self.is_durable(&writer, unflushed.seq(), last);
         Ok(())
