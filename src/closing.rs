@@ -84,6 +84,10 @@ impl Metastore for Closing {
         self.open()?.outcome(op_id)
     }
 
+    fn verify(&self) -> Result<(), StoreError> {
+        self.open()?.verify()
+    }
+
     fn next_file_id(&self) -> Result<u64, StoreError> {
         self.open()?.next_file_id()
     }

@@ -782,6 +782,44 @@ fn a_byte_that_changed_on_disk_while_the_kernel_was_down_is_found() {
 }
 
 #[test]
+fn a_byte_of_the_rows_that_changed_on_disk_is_told_and_nothing_is_repaired_by_them() {
+    const NAME: &[u8] = b"a-name-like-no-other";
+    let folder = tempfile::tempdir().unwrap();
+    let connect = || blocking::connect(Config::new(folder.path())).expect("it boots");
+    let nx = connect();
+    for n in 0..100 {
+        nx.write(format!("/files/{n}"), "x").unwrap();
+    }
+    nx.write(format!("/files/{}", std::str::from_utf8(NAME).unwrap()), "x").unwrap();
+    nx.shutdown().unwrap();
+    // What the log holds goes into the database when it is opened.
+    connect().shutdown().unwrap();
+
+    let database = folder.path().join("meta.redb");
+    let mut bytes = fs::read(&database).unwrap();
+    let places: Vec<_> = bytes
+        .windows(NAME.len())
+        .enumerate()
+        .filter(|(_, window)| *window == NAME)
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 2;
+    }
+    fs::write(&database, bytes).unwrap();
+
+    let nx = connect();
+    for repair in [false, true] {
+        let found = check(&nx, repair);
+        assert_eq!(told(&found), owned(&[(None, Fault::DamagedRows)]), "{found:#?}");
+        assert_eq!(matches!(found.findings[0].remedy, Remedy::Left { .. }), repair, "{found:#?}");
+        assert_eq!(found.left(), 1);
+    }
+    nx.shutdown().unwrap();
+}
+
+#[test]
 fn a_scrub_finds_a_byte_that_changed_and_leaves_the_cache_alone() {
     let bench = Bench::with(0, 1 << 20);
     for n in 0..4 {

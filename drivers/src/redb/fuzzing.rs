@@ -1,5 +1,5 @@
-//! What the records of the database are fuzzed with. They stand under the checksums of its pages: what is promised of them is that bytes which
-//! are no record, or a record and more, are told, and that what is taken as one is written again as the same one.
+//! What the records of the database are fuzzed with. They stand under the checksums of its pages, which a check of
+//! the whole store looks at: what is promised of them is that bytes which are no record, or a record and more, are told, and that what is taken as one is written again as the same one.
 
 use arbitrary::Unstructured;
 use nexus_kernel::hal::{StoreError, TreeId};

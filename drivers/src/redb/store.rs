@@ -18,7 +18,7 @@ use super::config::RedbConfig;
 use super::disk::make_whole;
 use super::disk::{Disk, FileDisk};
 use super::guard::{Guard, Guarded};
-use super::reader::Snapshot;
+use super::reader::{self, Snapshot};
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
 use super::view::View;
 use super::{codec, error};
@@ -31,6 +31,9 @@ const WRITE_AMPLIFICATION: u64 = 4;
 
 /// How many bytes an entry may take on disk, beside its rows: a page of each table and of what leads to it.
 const ENTRY_BYTES: u64 = 32 << 10;
+
+/// How much of the file is cached while all of it is verified.
+const VERIFY_CACHE_BYTES: usize = 1 << 20;
 
 /// The identity that the first entry of an empty store may take.
 const FIRST_FILE_ID: u64 = 1;
@@ -319,8 +322,33 @@ impl RedbMetastore {
     }
 
     fn last_durable_state(&self) -> Result<Database, StoreError> {
-        let view = View::of(self.disk.clone()).map_err(|e| StoreError::io("reading after a failure", e))?;
-        builder(&self.config).create_with_backend(view).map_err(|e| error::database(&self.name, e))
+        self.durable_state(&self.config)
+    }
+
+    /// A database of its own, on what is on disk. It ends before the disk is written to again.
+    fn durable_state(&self, config: &RedbConfig) -> Result<Database, StoreError> {
+        let view =
+            View::of(self.disk.clone()).map_err(|e| StoreError::io(format!("reading {}", self.name), e))?;
+        builder(config).create_with_backend(view).map_err(|e| error::database(&self.name, e))
+    }
+
+    /// Checks all pages against their checksums, as they are on disk. Folds and batches wait.
+    fn verify_pages(&self) -> Result<(), StoreError> {
+        let _alone = self.writer.lock();
+        self.recover_reading();
+        // Each page is looked at once.
+        let config = self.config.clone().cache_bytes(VERIFY_CACHE_BYTES);
+        let sound = reader::sound(&self.name, || {
+            let mut database = self.durable_state(&config)?;
+            database.check_integrity().map_err(|e| error::database(&self.name, e))
+        })?;
+        match sound {
+            true => Ok(()),
+            false => Err(StoreError::Corrupt {
+                what: self.name.clone(),
+                found: "pages that are not as they were written".into(),
+            }),
+        }
     }
 
     fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
@@ -383,6 +411,15 @@ fn builder(config: &RedbConfig) -> Builder {
 }
 
 fn open_database(
+    name: &str,
+    config: &RedbConfig,
+    disk: &Arc<Guarded>,
+) -> Result<(Database, Numbers), StoreError> {
+    reader::sound(name, || open_believing(name, config, disk))
+}
+
+/// As [`open_database`]; a panic where the database is not what was written.
+fn open_believing(
     name: &str,
     config: &RedbConfig,
     disk: &Arc<Guarded>,
@@ -518,6 +555,10 @@ impl Metastore for RedbMetastore {
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
         self.snapshot()?.outcome(op_id)
+    }
+
+    fn verify(&self) -> Result<(), StoreError> {
+        self.verify_pages()
     }
 
     fn next_file_id(&self) -> Result<u64, StoreError> {

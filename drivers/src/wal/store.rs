@@ -611,6 +611,10 @@ impl Metastore for WalMetastore {
         self.view()?.outcome(op_id)
     }
 
+    fn verify(&self) -> Result<(), StoreError> {
+        self.database.verify()
+    }
+
     fn next_file_id(&self) -> Result<u64, StoreError> {
         Ok(self.numbers.read().next_file_id)
     }

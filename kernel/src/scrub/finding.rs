@@ -94,6 +94,8 @@ pub enum Fault {
         /// The last one of the log.
         last: Lsn,
     },
+    /// What the rows are kept in is not as it was written. Whatever they say may be wrong, or missing.
+    DamagedRows,
     /// A file of a store is damaged. What was in it is told by itself when it is named.
     DamagedStore {
         /// The part, as the store knows it.
@@ -174,6 +176,7 @@ impl fmt::Display for Fault {
             Self::AheadOfLog { lsn, last } => {
                 write!(f, "the history tells of {lsn}, and the log ends at {last}")
             }
+            Self::DamagedRows => f.write_str("what names and metadata are kept in is damaged"),
             Self::DamagedStore { part } => write!(f, "the store is damaged: {part}"),
         }
     }

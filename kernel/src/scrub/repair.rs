@@ -72,6 +72,9 @@ impl Run {
                     None => left("there is nothing that tells what it was"),
                 }
             }
+            Fault::DamagedRows => left(
+                "nothing tells what they were: what can still be read can be exported, and the data folder restored from a copy",
+            ),
             Fault::DamagedStore { .. } => left("what was in it and is named is told by itself"),
             _ => left("nothing tells what it was"),
         }

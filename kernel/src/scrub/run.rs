@@ -203,6 +203,11 @@ impl Run {
     }
 
     async fn check(&mut self, repair: bool) -> Result<(), Halt> {
+        if let Some(found) = self.damaged_rows().await? {
+            self.suspects.push(Suspect::of_tree(TreeId::ROOT, Fault::DamagedRows, found));
+            // By rows that may say anything nothing else is told, and nothing is repaired.
+            return self.settle(repair).await;
+        }
         self.survey().await?;
         self.state(CheckState::Contents);
         self.files(None).await?;
@@ -215,6 +220,15 @@ impl Run {
         self.garbage().await?;
         self.state(CheckState::Settling);
         self.settle(repair).await
+    }
+
+    /// How what the rows are kept in is damaged.
+    async fn damaged_rows(&self) -> Result<Option<String>, Halt> {
+        let look = self.course.look(|store, _| match store.metastore().verify() {
+            Err(StoreError::Corrupt { what, found }) => Ok(Some(format!("{what}: {found}"))),
+            verified => verified.map(|()| None),
+        });
+        look.await
     }
 
     async fn scrub(&mut self, from: Position) -> Result<(), Halt> {
