@@ -296,6 +296,7 @@ tx_twins! {
     remove_all(at: impl IntoPath);
     check(at: impl IntoPath);
     op(op: impl Into<TxOp>);
+    if_unchanged(seen: &FileMetadata);
     if_version(version: u64);
     if_absent();
     if_match(content: ContentId);

@@ -213,7 +213,7 @@ fn a_conflict_says_which_precondition_did_not_hold_and_what_was_found() {
         assert_eq!((alone.conflict(), alone.item()), (error.conflict(), None));
     };
     let (version, generation, content_id) = (there.version, there.generation, there.content_id.clone());
-    let found = Found::Entry { version, generation, content_id: content_id.clone() };
+    let found = Found::Entry { file_id: there.file_id, version, generation, content_id: content_id.clone() };
     check(Precondition::Version(7), &found, "expected version 7, found version 1");
     check(Precondition::Generation(7), &found, "expected generation 7, found generation 1");
     check(Precondition::Absent, &found, "expected nothing, found version 1");
@@ -222,6 +222,44 @@ fn a_conflict_says_which_precondition_did_not_hold_and_what_was_found() {
     check(Precondition::Content(other), &found, &words);
     nx.unlink("/f").expect("it is there");
     check(Precondition::Version(1), &Found::Nothing, "expected version 1, found nothing");
+}
+
+/// Two entries that come to a path after each other both begin at version 1.
+#[test]
+fn another_entry_at_the_path_is_not_taken_for_the_one_that_was_seen() {
+    let nx = boot();
+    let replaced: [fn(&blocking::Nexus); 2] = [
+        |nx| drop(nx.unlink("/f").expect("it is there")),
+        |nx| {
+            nx.write("/other", "theirs").expect("it writes");
+            nx.rename("/other", "/f").expect("it is replaced");
+        },
+    ];
+    for replace in replaced {
+        let seen = nx.write("/f", "seen").expect("it writes").metadata;
+        nx.tx().write("/f", "seen").if_unchanged(&seen).commit().expect("nobody changed it");
+        let seen = nx.stat("/f").expect("it is there");
+        replace(&nx);
+        nx.write("/f", "theirs").expect("it writes");
+        let now = nx.stat("/f").expect("it is there");
+        let there = Found::Entry {
+            file_id: now.file_id,
+            version: now.version,
+            generation: now.generation,
+            content_id: now.content_id.clone(),
+        };
+        assert_ne!(seen.file_id, now.file_id);
+        let late =
+            nx.tx().write("/f", "mine").if_unchanged(&seen).commit().expect_err("another one is there");
+        assert_eq!(late.conflict().expect("it says so").found, there, "{late}");
+        let alone =
+            nx.send(SysWrite::at(path("/f"), "mine").if_unchanged(&seen)).expect_err("another one is there");
+        assert_eq!(alone.conflict().expect("it says so").found, there, "{alone}");
+        let gone = nx.send(SysUnlink::at(path("/f")).if_unchanged(&seen)).expect_err("another one is there");
+        assert_eq!(gone.kind(), ErrorKind::PreconditionFailed);
+        assert_eq!(nx.read("/f").expect("it is there"), "theirs");
+        nx.unlink("/f").expect("it is there");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::content::ContentId;
+use crate::ident::FileId;
 use crate::syscall::Precondition;
 
 /// A precondition that did not hold: what [`Error::conflict`](crate::Error::conflict) gives of an error of the kind
@@ -26,6 +27,8 @@ pub enum Found {
     Nothing,
     /// An entry in this state.
     Entry {
+        /// Its identity.
+        file_id: FileId,
         /// Its content's version.
         version: u64,
         /// How often its content was changed.
@@ -54,6 +57,9 @@ impl fmt::Display for Conflict {
                 write!(f, "content {id}")
             }
             (Found::Entry { content_id: None, .. }, Precondition::Content(_)) => f.write_str("no content"),
+            (Found::Entry { file_id, version, .. }, Precondition::Unchanged { .. }) => {
+                write!(f, "version {version} of entry {file_id}")
+            }
             (Found::Entry { version, .. }, _) => write!(f, "version {version}"),
         }
     }

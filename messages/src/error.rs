@@ -461,10 +461,11 @@ mod tests {
 
     #[test]
     fn an_error_of_a_transaction_names_the_item_and_what_was_found() {
+        use crate::FileId;
         use crate::conflict::Found;
         use crate::syscall::Precondition;
         let path = VPath::parse("/a").unwrap();
-        let found = Found::Entry { version: 5, generation: 6, content_id: None };
+        let found = Found::Entry { file_id: FileId(8), version: 5, generation: 6, content_id: None };
         let check = |expected, found: Found, text: &str| {
             let error = Error::new(Op::Write, &path, ErrorKind::PreconditionFailed);
             let error = error.with_conflict(Conflict::new(expected, found)).at_item(3);
@@ -476,6 +477,8 @@ mod tests {
         };
         check(Precondition::Version(4), found.clone(), "expected version 4, found version 5");
         check(Precondition::Generation(4), found.clone(), "expected generation 4, found generation 6");
+        let unchanged = Precondition::Unchanged { file_id: FileId(7), version: 5 };
+        check(unchanged, found.clone(), "expected version 5 of entry 7, found version 5 of entry 8");
         check(Precondition::Absent, found, "expected nothing, found version 5");
         check(Precondition::Version(4), Found::Nothing, "expected version 4, found nothing");
     }

@@ -66,6 +66,8 @@ fn precondition() -> impl Strategy<Value = Precondition> {
         any::<u64>().prop_map(Precondition::Version),
         any::<u64>().prop_map(Precondition::Generation),
         content_id().prop_map(Precondition::Content),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(file_id, version)| Precondition::Unchanged { file_id: FileId(file_id), version }),
     ]
 }
 
@@ -285,8 +287,14 @@ fn tx() -> BoxedStrategy<Syscall> {
 }
 
 fn conflict() -> impl Strategy<Value = Conflict> {
-    let there = (any::<u64>(), any::<u64>(), option::of(content_id()))
-        .prop_map(|(version, generation, content_id)| Found::Entry { version, generation, content_id });
+    let there = (any::<u64>(), any::<u64>(), any::<u64>(), option::of(content_id())).prop_map(
+        |(file_id, version, generation, content_id)| Found::Entry {
+            file_id: FileId(file_id),
+            version,
+            generation,
+            content_id,
+        },
+    );
     (precondition(), prop_oneof![Just(Found::Nothing), there])
         .prop_map(|(expected, found)| Conflict::new(expected, found))
 }

@@ -8,7 +8,7 @@ use nexus_messages::syscall::{
     Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxCheck,
     TxOp,
 };
-use nexus_messages::{ContentId, Error, ErrorKind, IntoPath, Op, OpId, Result};
+use nexus_messages::{ContentId, Error, ErrorKind, FileMetadata, IntoPath, Op, OpId, Result};
 
 use crate::handle::{Nexus, path};
 
@@ -122,7 +122,12 @@ impl Tx {
         self.with(Ok(op))
     }
 
-    /// The operation before it finds the entry with this version of its content, or nothing is done.
+    /// The operation before it finds the entry that was `seen`, with the content that it had, or nothing is done.
+    pub fn if_unchanged(self, seen: &FileMetadata) -> Self {
+        self.when(Precondition::unchanged(seen))
+    }
+
+    /// The operation before it finds the entry with this version of its content, or nothing is done; see [`Precondition::Version`].
     pub fn if_version(self, version: u64) -> Self {
         self.when(Precondition::Version(version))
     }

@@ -223,6 +223,7 @@ fn no_mount_below(kernel: &Kernel, site: &Site, intent: &Intent) -> Result<(), S
 /// The state of an entry's content, as far as preconditions look at it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State<'a> {
+    file_id: FileId,
     version: u64,
     generation: u64,
     content_id: Option<&'a ContentId>,
@@ -241,11 +242,15 @@ fn expect(
         (Precondition::Version(version), Some(found)) => *version == found.version,
         (Precondition::Generation(generation), Some(found)) => *generation == found.generation,
         (Precondition::Content(id), Some(found)) => Some(id) == found.content_id,
+        (Precondition::Unchanged { file_id, version }, Some(found)) => {
+            (*file_id, *version) == (found.file_id, found.version)
+        }
         (Precondition::Absent, found) => found.is_none(),
         (_, _) => false,
     };
     if !holds {
         let there = found.map_or(Found::Nothing, |found| Found::Entry {
+            file_id: found.file_id,
             version: found.version,
             generation: found.generation,
             content_id: found.content_id.cloned(),

@@ -518,6 +518,7 @@ fn expect(
     expected: &Precondition,
 ) -> Result<(), Stop> {
     let found = found.map(|node| State {
+        file_id: node.metadata.file_id,
         version: node.metadata.version,
         generation: node.metadata.generation,
         content_id: node.metadata.content_id.as_ref(),

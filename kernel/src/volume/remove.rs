@@ -27,10 +27,10 @@ impl RowVolume<'_> {
         let End::Entry { step: Some(step), row } = end else {
             return Err(intent.fail(&site.path, ErrorKind::NotFound));
         };
-        expect(intent, &site.path, Some(&row), Create::Never, &call.precondition)?;
+        let id = step.dentry.id;
+        expect(intent, &site.path, Some((id, &row)), Create::Never, &call.precondition)?;
         taken_for(intent, &site.path, row.entry_type, call.expect)?;
 
-        let id = step.dentry.id;
         let mut draft = self.draft(intent);
         draft.still_named(step.parent, step.name, step.dentry);
         draft.unchanged(id, &row);

@@ -25,12 +25,12 @@ impl RowVolume<'_> {
         let End::Entry { step, row } = source.end else {
             return Err(intent.fail(&from.path, ErrorKind::NotFound));
         };
-        expect(intent, &from.path, Some(&row), Create::Never, &call.precondition)?;
+        let id = step.as_ref().map_or(self.mount.root, |step| step.dentry.id);
+        expect(intent, &from.path, Some((id, &row)), Create::Never, &call.precondition)?;
         if row.entry_type.is_directory() && !subtrees {
             // It became a directory after it was resolved: what is below it is not locked.
             return Err(Stop::Again);
         }
-        let id = step.as_ref().map_or(self.mount.root, |step| step.dentry.id);
         if from.path == to.path {
             let metadata = Arc::new(row.metadata(from.path.clone(), self.mount.zone.clone(), id));
             return Ok(Renamed::new(false, metadata, self.unchanged(from, intent).await?));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{Create, Extent, Precondition};
-use nexus_messages::{ContentId, EntryType, ErrorKind, FileMetadata, Lsn, VPath};
+use nexus_messages::{ContentId, EntryType, ErrorKind, FileId, FileMetadata, Lsn, VPath};
 
 use super::{Child, Intent, Runs, Site, State, Stop, Transaction, commit_error, store_error};
 use crate::content;
@@ -39,7 +39,7 @@ pub(super) enum End<'p> {
     /// An entry; no step when it is the mount's root.
     Entry { step: Option<Step<'p>>, row: InodeRow },
     /// Nothing: `parent` does not have the first name of `rest`.
-    Nothing { parent: nexus_messages::FileId, rest: Vec<&'p str> },
+    Nothing { parent: FileId, rest: Vec<&'p str> },
 }
 
 /// What a look at a path gave.
@@ -322,15 +322,16 @@ impl<'a> RowVolume<'a> {
     }
 }
 
-/// Whether `row` is what the caller expects to find, and may be made when it is missing.
+/// Whether the entry that was `found` is what the caller expects, and may be made when it is missing.
 pub(super) fn expect(
     intent: &Intent,
     path: &VPath,
-    row: Option<&InodeRow>,
+    found: Option<(FileId, &InodeRow)>,
     create: Create,
     expected: &Precondition,
 ) -> Result<(), Stop> {
-    let found = row.map(|row| State {
+    let found = found.map(|(file_id, row)| State {
+        file_id,
         version: row.version,
         generation: row.generation,
         content_id: row.content_id.as_ref(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Create, Precondition};
-use nexus_messages::{Effect, EntryType, FileMetadata, Lsn, Receipt, VPath};
+use nexus_messages::{Effect, EntryType, FileId, FileMetadata, Lsn, Receipt, VPath};
 use parking_lot::Mutex;
 
 use super::rows::{End, RowVolume};
@@ -126,14 +126,16 @@ impl RowVolume<'_> {
             End::Entry { row, .. } if row.entry_type == EntryType::Link => Err(Stop::Again),
             End::Entry { step, row } => {
                 let (version, generation) = (row.version, row.generation);
-                expect(Some(State { version, generation, content_id: row.content_id.as_ref() }))?;
                 let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                let content_id = row.content_id.as_ref();
+                expect(Some(State { file_id: id, version, generation, content_id }))?;
                 Ok(Some(Arc::new(row.metadata(site.path.clone(), self.mount.zone.clone(), id))))
             }
             End::Nothing { .. } => {
                 // A directory that is there because of a mount below it has no row.
                 let implied = self.kernel.has_mounts_below(&site.mount.zone, &site.path);
-                expect(implied.then_some(State { version: 0, generation: 0, content_id: None }))?;
+                let file_id = FileId(site.path.hash64());
+                expect(implied.then_some(State { file_id, version: 0, generation: 0, content_id: None }))?;
                 Ok(None)
             }
         }

@@ -46,9 +46,9 @@ impl RowVolume<'_> {
                 if call.create != Create::Exclusive {
                     must_be_file(intent, &site.path, row.entry_type)?;
                 }
-                expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
-                drop(rows);
                 let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                expect(intent, &site.path, Some((id, &row)), call.create, &call.precondition)?;
+                drop(rows);
                 let Renewed { kept, written, places } = self.renewed(site, intent, call, Some(&row)).await?;
                 let mut new = row.clone();
                 hold(&mut new, &kept, intent);
@@ -247,10 +247,10 @@ impl RowVolume<'_> {
                 Err(Stop::Again)
             }
             End::Entry { step, row } => {
-                expect(intent, &site.path, Some(&row), call.create, &call.precondition)?;
+                let id = step.map_or(self.mount.root, |step| step.dentry.id);
+                expect(intent, &site.path, Some((id, &row)), call.create, &call.precondition)?;
                 same_kind(intent, &site.path, &row, call)?;
                 drop(rows);
-                let id = step.map_or(self.mount.root, |step| step.dentry.id);
                 let mut new = row.clone();
                 let changed = describe(intent, &site.path, &mut new, &call.attributes)?;
                 // A directory that existed by implication is now made.
@@ -310,7 +310,9 @@ impl RowVolume<'_> {
         let Place { end, .. } = self.place(&rows, to, intent)?;
         let mut draft = self.draft(intent);
         let found = match &end {
-            End::Entry { row, .. } => Some(row),
+            End::Entry { step, row } => {
+                Some((step.as_ref().map_or(self.mount.root, |step| step.dentry.id), row))
+            }
             End::Nothing { .. } => None,
         };
         expect(intent, &to.path, found, create, &call.precondition)?;

@@ -44,7 +44,7 @@ pub use write::{Place, SysWrite, Written};
 
 use crate::content::ContentId;
 use crate::error::{Op, Result};
-use crate::ident::OpId;
+use crate::ident::{FileId, OpId};
 use crate::message::Message;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
@@ -59,12 +59,27 @@ pub enum Precondition {
     None,
     /// No entry.
     Absent,
-    /// An entry whose content has this version.
+    /// An entry whose content has this version. Another entry that came to the path meanwhile may have the same: [`Unchanged`](Self::Unchanged)
+    /// tells them apart, and so does [`Content`](Self::Content) as far as they differ.
     Version(u64),
-    /// An entry whose content was changed this often.
+    /// An entry whose content was changed this often. Of another entry that came to the path holds what is said at [`Version`](Self::Version).
     Generation(u64),
     /// An entry with this content.
     Content(ContentId),
+    /// The very entry that was seen, with the version of its content that it had.
+    Unchanged {
+        /// The identity of the entry.
+        file_id: FileId,
+        /// The version of its content.
+        version: u64,
+    },
+}
+
+impl Precondition {
+    /// The entry is the one that was `seen`, and its content, too.
+    pub fn unchanged(seen: &FileMetadata) -> Self {
+        Self::Unchanged { file_id: seen.file_id, version: seen.version }
+    }
 }
 
 impl fmt::Display for Precondition {
@@ -75,6 +90,7 @@ impl fmt::Display for Precondition {
             Self::Version(version) => write!(f, "version {version}"),
             Self::Generation(generation) => write!(f, "generation {generation}"),
             Self::Content(id) => write!(f, "content {id}"),
+            Self::Unchanged { file_id, version } => write!(f, "version {version} of entry {file_id}"),
         }
     }
 }
@@ -312,7 +328,13 @@ macro_rules! mutation {
                 self.when(Precondition::Absent)
             }
 
-            /// Does nothing unless the entry's content has this version.
+            /// Does nothing unless the entry is the one that was `seen`, and its content, too: nobody wrote it, and nobody put another in its place.
+            #[must_use]
+            pub fn if_unchanged(self, seen: &FileMetadata) -> Self {
+                self.when(Precondition::unchanged(seen))
+            }
+
+            /// Does nothing unless the entry's content has this version; see [`Precondition::Version`].
             #[must_use]
             pub fn if_version(self, version: u64) -> Self {
                 self.when(Precondition::Version(version))

@@ -358,6 +358,7 @@ pub(crate) struct LnArgs {
   {"op": "check",   "path": P}                          changes nothing: for its condition
 CONTENT is "text": TEXT, "base64": TEXT, or "file": PATH of the host. write, create and mkdir also take mode, owner and mime.
 Each may have one condition: "if_absent": true, "if_version": N, "if_generation": N, or "if_content": HASH, as `stat` prints them.
+Another file that took the place of the one that was seen may have the same version: with "if_file_id": N beside "if_version", it is refused.
 
 Example, with `nexus stat --json /plan.md` having told version 3:
   {"ops": [

@@ -11,7 +11,9 @@ use nexus::syscall::{
     Expect, Parents, Precondition, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, Transacted, TxCheck,
     TxDone, TxOp,
 };
-use nexus::{Attributes, Bytes, Conflict, ContentId, Error, FileMetadata, Found, IntoPath, OpId, VPath};
+use nexus::{
+    Attributes, Bytes, Conflict, ContentId, Error, FileId, FileMetadata, Found, IntoPath, OpId, VPath,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -67,6 +69,7 @@ struct Item {
     recursive: Option<bool>,
     if_absent: Option<bool>,
     if_version: Option<u64>,
+    if_file_id: Option<u64>,
     if_generation: Option<u64>,
     if_content: Option<String>,
 }
@@ -232,7 +235,12 @@ impl Item {
             }
             None => None,
         };
-        let version = self.if_version.take().map(Precondition::Version);
+        let version = match (self.if_version.take(), self.if_file_id.take()) {
+            (Some(version), Some(id)) => Some(Precondition::Unchanged { file_id: FileId(id), version }),
+            (Some(version), None) => Some(Precondition::Version(version)),
+            (None, Some(_)) => return Err("if_file_id goes with if_version".into()),
+            (None, None) => None,
+        };
         let generation = self.if_generation.take().map(Precondition::Generation);
         let mut given = [absent, version, generation, content].into_iter().flatten();
         let first = given.next().unwrap_or_default();
@@ -349,10 +357,14 @@ fn described(error: &Error) -> Value {
             Precondition::Version(version) => json!({ "version": version }),
             Precondition::Generation(generation) => json!({ "generation": generation }),
             Precondition::Content(id) => json!({ "content": id.to_string() }),
+            Precondition::Unchanged { file_id, version } => {
+                json!({ "file_id": file_id.0, "version": version })
+            }
             other => json!(other.to_string()),
         };
         described["found"] = match found {
-            Found::Entry { version, generation, content_id } => json!({
+            Found::Entry { file_id, version, generation, content_id } => json!({
+                "file_id": file_id.0,
                 "version": version,
                 "generation": generation,
                 "content": content_id.as_ref().map(ToString::to_string),
