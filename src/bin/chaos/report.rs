@@ -1,11 +1,11 @@
 //! What came of a run: counted, judged, printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::plan::{Flaw, Target, Which};
+use crate::plan::{Flaw, Which};
 use crate::record::{Counts, Record};
 
 /// Of a hundred kills, so many must strike a running handler.
@@ -15,6 +15,9 @@ const STRUCK_MIN: u64 = 30;
 const KILLS_A_MINUTE: u64 = 1_000;
 const SWAPS_A_MINUTE: u64 = 100;
 const WITHSTOOD_A_MINUTE: u64 = 20;
+const WEDGES_A_MINUTE: u64 = 1;
+const PASSES_A_MINUTE: u64 = 1;
+const LOOKS_A_MINUTE: u64 = 10;
 
 /// What came of a run.
 #[derive(Debug, Default, Serialize)]
@@ -23,8 +26,12 @@ pub(crate) struct Report {
     pub(crate) seconds: u64,
     /// Kills by the kind of actor and the way, with how many struck a running handler.
     kills: BTreeMap<&'static str, BTreeMap<String, Kills>>,
+    /// The kinds of actors that the kernel's tree had, without its root.
+    actors: BTreeSet<String>,
     killed: u64,
     struck: u64,
+    /// Actors whose watchdogs found them wedged.
+    wedged: u64,
     restart_median_us: u64,
     #[serde(skip)]
     restarts_us: Vec<u64>,
@@ -59,8 +66,10 @@ impl Report {
     /// Takes note of what happened.
     pub(crate) fn hear(&mut self, life: usize, record: &Record) {
         match record {
+            Record::There { kind } => drop(self.actors.insert(kind.clone())),
             Record::Killed { target, how, struck, restart_us } => {
-                let kills = self.kills.entry(target.word()).or_default().entry(how.clone()).or_default();
+                self.wedged += u64::from(how.starts_with("wedge"));
+                let kills = self.kills.entry(target.kind()).or_default().entry(how.clone()).or_default();
                 for kills in [&mut kills.killed, &mut self.killed] {
                     *kills += 1;
                 }
@@ -123,6 +132,14 @@ impl Report {
             ("reads", self.counts.reads, 1),
             ("changes", self.counts.changes, 1),
             ("refused operations", self.counts.refused, 1),
+            ("wedges", self.wedged, share(WEDGES_A_MINUTE)),
+            ("collections", self.counts.collections, share(PASSES_A_MINUTE)),
+            ("checks", self.counts.checks, share(PASSES_A_MINUTE)),
+            ("scrubs", self.counts.scrubs, share(PASSES_A_MINUTE)),
+            ("changes seen in the audit log", self.counts.audited, share(LOOKS_A_MINUTE)),
+            ("verifications of the audit log", self.counts.verified, share(LOOKS_A_MINUTE)),
+            ("looks at what is used", self.counts.usages, share(LOOKS_A_MINUTE)),
+            ("changes over a limit", self.counts.over_quota, share(LOOKS_A_MINUTE)),
         ];
         for (what, reached, least) in reached {
             if reached < least {
@@ -131,8 +148,8 @@ impl Report {
         }
         // A short run does not come to everybody.
         if self.seconds >= 60 {
-            for target in Target::ALL.iter().filter(|target| !self.kills.contains_key(target.word())) {
-                self.broken.push(format!("no {} was killed", target.word()));
+            for kind in self.actors.iter().filter(|kind| !self.kills.contains_key(kind.as_str())) {
+                self.broken.push(format!("no {kind} was killed, and there was one"));
             }
         }
     }
@@ -149,14 +166,15 @@ impl fmt::Display for Report {
         for (target, ways) in &self.kills {
             let sum: u64 = ways.values().map(|kills| kills.killed).sum();
             let ways: Vec<_> = ways.iter().map(|(how, kills)| format!("{how} {}", kills.killed)).collect();
-            writeln!(f, "  {target:<20} {sum:>5}  {}", ways.join(", "))?;
+            writeln!(f, "  {target:<24} {sum:>5}  {}", ways.join(", "))?;
         }
         writeln!(
             f,
-            "kills: {}, of which {} struck a running handler ({} %); back after {:.1} ms at the median",
+            "kills: {}, of which {} struck a running handler ({} %), and {} were wedges; back after {:.1} ms at the median",
             self.killed,
             self.struck,
             self.struck * 100 / self.killed.max(1),
+            self.wedged,
             self.restart_median_us as f64 / 1e3
         )?;
         writeln!(
@@ -190,6 +208,17 @@ impl fmt::Display for Report {
             self.counts.service_crashes,
             self.counts.driver_calls,
             self.counts.driver_errors
+        )?;
+        writeln!(
+            f,
+            "audit log: {} acknowledged changes found in it at once, {} times verified while it grew; quota: {} changes over a limit refused, \
+             {} looks at what is used",
+            self.counts.audited, self.counts.verified, self.counts.over_quota, self.counts.usages
+        )?;
+        writeln!(
+            f,
+            "collections: {}; checks: {}; scrubs: {}; cut short by a kill: {}",
+            self.counts.collections, self.counts.checks, self.counts.scrubs, self.counts.passes_cut_short
         )?;
         writeln!(
             f,
