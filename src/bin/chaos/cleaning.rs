@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nexus::sys::{FsckEntry, GarbageEntry, ScrubEntry};
 use nexus::{
-    Check, CheckState, Collection, CollectionState, Error, ErrorKind, Executed, Nexus, Op, SysWrite, VPath,
+    Check, CheckState, Collection, CollectionState, Env, Error, ErrorKind, Executed, Nexus, Op, SysWrite,
+    VPath,
 };
 use serde::de::DeserializeOwned;
 
@@ -21,6 +22,9 @@ const ORDER_MAX: Duration = Duration::from_secs(10);
 
 /// Within what one is over.
 const OVER_MAX: Duration = Duration::from_secs(120);
+
+/// What no kill makes it say: damage, and a panic of what is no actor.
+const OF_NO_KILL: [&str; 3] = ["damaged", "circle", "panicked"];
 
 /// What is done to all that is stored, one of each kind at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,20 +117,12 @@ pub(crate) async fn always(scene: Arc<Scene>, pass: Pass) {
         if scene.is_dying() {
             continue;
         }
-        if let Some(wrong) = carry_out(&scene, pass, number, Beside::Clients).await {
+        if let Some(wrong) = carry_out(&scene, pass, number).await {
             wrong
                 .iter()
                 .for_each(|wrong| scene.broken(format_args!("a check beside the clients found: {wrong}")));
         }
     }
-}
-
-/// Who works meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    /// Whoever waits pauses and ends with them.
-    Clients,
-    Nobody,
 }
 
 /// How far the latest one is; none when there was none yet.
@@ -143,7 +139,7 @@ async fn latest(scene: &Scene, pass: Pass) -> Option<Latest> {
 }
 
 /// Begins one and waits for its end. Says what it found; none when it was cut short.
-async fn carry_out(scene: &Scene, pass: Pass, number: u64, beside: Beside) -> Option<Vec<String>> {
+async fn carry_out(scene: &Scene, pass: Pass, number: u64) -> Option<Vec<String>> {
     let file = pass.file();
     let before = latest(scene, pass).await.map_or(0, |latest| latest.number);
     let Ok(at) = VPath::parse(file) else { return None };
@@ -161,10 +157,12 @@ async fn carry_out(scene: &Scene, pass: Pass, number: u64, beside: Beside) -> Op
         None => return None,
     }
     let began = scene.env.now();
-    while (beside == Beside::Nobody || scene.goes_on().await) && !scene.is_dying() {
+    while scene.goes_on().await && !scene.is_dying() {
         match latest(scene, pass).await.filter(|latest| latest.number > before && latest.is_over) {
             Some(Latest { cut_short: Some(why), .. }) => {
-                tracing::info!(?pass, why, "cut short");
+                if OF_NO_KILL.iter().any(|told| why.contains(told)) && !scene.is_dying() {
+                    scene.broken(format_args!("{pass:?} was cut short by no kill: {why}"));
+                }
                 scene.count(|counts| counts.passes_cut_short += 1);
                 return None;
             }
@@ -186,16 +184,37 @@ async fn carry_out(scene: &Scene, pass: Pass, number: u64, beside: Beside) -> Op
     None
 }
 
-/// When nobody calls, a check comes to its end, and finds nothing wrong.
-pub(crate) async fn check(scene: &Scene) {
-    let began = scene.env.now();
-    while scene.env.now().saturating_duration_since(began) < OVER_MAX {
-        if let Some(wrong) = carry_out(scene, Pass::Check, 0, Beside::Nobody).await {
-            wrong.iter().for_each(|wrong| scene.broken(format_args!("a check found: {wrong}")));
-            return;
+/// When nobody calls, a check comes to its end. Says what it found.
+pub(crate) async fn check(nx: &Nexus, env: &Env) -> Vec<String> {
+    let began = env.now();
+    loop {
+        let why = match check_once(nx, env).await {
+            Ok(Latest { cut_short: None, wrong, .. }) => {
+                return wrong.into_iter().map(|wrong| format!("a check found: {wrong}")).collect();
+            }
+            Ok(Latest { cut_short: Some(why), .. }) => why,
+            // One that was begun beside the clients is not over yet, or a fault that waited has struck this.
+            Err(error) => error.to_string(),
+        };
+        if env.now().saturating_duration_since(began) > OVER_MAX {
+            return vec![format!("no check comes to its end, and nobody else calls: {why}")];
         }
-        // One that was begun before the pause is not over yet, or a fault that waited has struck this.
-        scene.env.sleep(MOMENT * 40).await;
+        env.sleep(MOMENT * 40).await;
     }
-    scene.broken("no check comes to its end, and nobody else calls");
+}
+
+async fn check_once(nx: &Nexus, env: &Env) -> nexus::Result<Latest> {
+    let (pass, began) = (Pass::Check, env.now());
+    let before = pass.latest(nx).await?.map_or(0, |latest| latest.number);
+    nx.write(pass.file(), pass.order(0)).await?;
+    loop {
+        let latest = pass.latest(nx).await?;
+        if let Some(latest) = latest.filter(|latest| latest.number > before && latest.is_over) {
+            return Ok(latest);
+        }
+        if env.now().saturating_duration_since(began) > OVER_MAX {
+            return Err(Error::global(Op::Check, ErrorKind::TimedOut));
+        }
+        env.sleep(MOMENT * 4).await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nexus::actors::{Inject, Moment};
 use nexus::{ActorState, ActorStatus, ExitReason, Kill, TreeStatus};
@@ -11,6 +11,9 @@ use nexus_drivers::faults::Fault;
 use crate::plan::{Target, kind_of};
 use crate::record::Record;
 use crate::scene::{MOMENT, Scene};
+
+/// For how long an actor is left alone that is to be wedged by a message: so that the message comes, and the watchdog.
+const WEDGE_MAX: Duration = Duration::from_secs(3);
 
 /// A fault that was sent, until it is seen what became of it.
 struct Sent {
@@ -35,9 +38,16 @@ pub(crate) async fn actors(scene: Arc<Scene>) {
         tell_kinds(&scene, &tree.id, &actors, &mut kinds);
         settle(&scene, &actors, &mut sent);
         while let Some(fault) = due.next_if(|fault| fault.at <= scene.age()) {
-            // One that is to be struck waits for a message; what comes to it meanwhile takes its place.
-            let waits =
-                |path: &str| sent.get(path).is_some_and(|sent| !matches!(sent.how, Kill::Handling(..)));
+            // One that is to be struck waits for a message; what comes to it meanwhile takes its place, but not that of a wedge, which takes its time.
+            let waits = |path: &str| {
+                sent.get(path).is_some_and(|sent| match sent.how {
+                    Kill::Handling(Inject::Wedge, _) => {
+                        scene.env.now().saturating_duration_since(sent.at) < WEDGE_MAX
+                    }
+                    Kill::Handling(..) => false,
+                    _ => true,
+                })
+            };
             let there: Vec<_> = actors
                 .iter()
                 .filter(|(path, (_, actor))| {

@@ -110,7 +110,10 @@ async fn quiet(scene: &Arc<Scene>, is_last: bool) {
         scene.broken(wrong);
     }
     if is_last {
-        cleaning::check(scene).await;
+        for wrong in cleaning::check(&scene.nx, &scene.env).await {
+            scene.broken(wrong);
+        }
+        scene.count(|counts| counts.checks += 1);
     }
     scene.tell(Record::Quiet);
     scene.go_on();

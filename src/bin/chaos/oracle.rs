@@ -6,7 +6,7 @@ use nexus::{EntryType, Env, Nexus};
 
 use crate::model::{AUDITED, BAD, CLIENTS, Ledger, Mark, PLAIN, SCRATCH, THRIFT, TIGHT, base};
 use crate::record::Record;
-use crate::{auditing, limits};
+use crate::{auditing, cleaning, limits};
 
 /// What is in no home and may be there.
 const OTHERS: [&str; 7] = ["/__sys__", AUDITED, BAD, SCRATCH, THRIFT, TIGHT, PLAIN];
@@ -22,7 +22,7 @@ impl Ledger {
     }
 }
 
-/// Holds all that is there against what may be, and the audit log and the quotas against both; says what is wrong. What was unknown is known from then on.
+/// Holds all that is there against what may be, and the audit log, the quotas and what a check finds against both; says what is wrong. What was unknown is known from then on.
 pub(crate) async fn verify(
     nx: &Nexus,
     env: &Env,
@@ -31,6 +31,7 @@ pub(crate) async fn verify(
 ) -> Vec<String> {
     let mut wrong = limits::check(nx, env, has_run_time_limits).await;
     wrong.extend(auditing::check(nx, env, ledger).await);
+    wrong.extend(cleaning::check(nx, env).await);
     let mut found: Vec<BTreeMap<String, Option<Mark>>> = vec![BTreeMap::new(); CLIENTS];
     let mut walk = nx.walk("/");
     while let Some(entry) = walk.next().await {

@@ -137,7 +137,7 @@ impl Report {
             ("checks", self.counts.checks, share(PASSES_A_MINUTE)),
             ("scrubs", self.counts.scrubs, share(PASSES_A_MINUTE)),
             ("changes seen in the audit log", self.counts.audited, share(LOOKS_A_MINUTE)),
-            ("verifications of the audit log", self.counts.verified, share(LOOKS_A_MINUTE)),
+            ("verifications of the audit log", self.counts.verified, share(PASSES_A_MINUTE)),
             ("looks at what is used", self.counts.usages, share(LOOKS_A_MINUTE)),
             ("changes over a limit", self.counts.over_quota, share(LOOKS_A_MINUTE)),
         ];
@@ -232,5 +232,73 @@ impl fmt::Display for Report {
             writeln!(f, "BROKEN: {claim}")?;
         }
         f.write_str(if self.holds() { "every claim held" } else { "not every claim held" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Target;
+
+    /// What a minute comes to in which all of `killed` were, with a wedge or without.
+    fn minute(killed: &[Target], wedge: bool) -> Report {
+        let mut report = Report::new(1, 60);
+        for kind in Target::ALL.iter().map(|target| target.kind().to_owned()) {
+            report.hear(0, &Record::There { kind });
+        }
+        let ways = if wedge { ["panic", "wedge after"] } else { ["panic", "panic after"] };
+        for (how, target) in ways.iter().flat_map(|how| killed.iter().map(move |target| (how, *target))) {
+            for _ in 0..KILLS_A_MINUTE {
+                let (how, restart_us) = ((*how).to_owned(), Some(1));
+                report.hear(0, &Record::Killed { target, how, struck: true, restart_us });
+            }
+        }
+        for _ in 0..SWAPS_A_MINUTE {
+            report.hear(0, &Record::Swapped { service: Some(Which::Audit), pause_us: 1 });
+            report.hear(0, &Record::Withstood { service: Which::Counter, flaw: Flaw::Breaks });
+        }
+        let few = LOOKS_A_MINUTE;
+        let counts = Counts {
+            reads: few,
+            changes: few,
+            refused: few,
+            audited: few,
+            verified: few,
+            ..Counts::default()
+        };
+        let passes = Counts {
+            over_quota: few,
+            usages: few,
+            collections: few,
+            checks: few,
+            scrubs: few,
+            ..Counts::default()
+        };
+        report.hear(0, &Record::Did(counts));
+        report.hear(0, &Record::Did(passes));
+        report
+    }
+
+    fn broken(mut report: Report) -> Vec<String> {
+        report.judge(0);
+        report.broken
+    }
+
+    #[test]
+    fn a_minute_in_which_somebody_of_the_tree_was_spared_fails() {
+        assert_eq!(broken(minute(Target::ALL, true)), Vec::<String>::new());
+        for spared in Target::ALL {
+            let others: Vec<_> = Target::ALL.iter().copied().filter(|target| target != spared).collect();
+            let expected = format!("no {} was killed, and there was one", spared.kind());
+            assert_eq!(broken(minute(&others, true)), [expected]);
+        }
+        let mut report = minute(Target::ALL, true);
+        report.hear(0, &Record::There { kind: "nexus/kernel/pipes".into() });
+        assert_eq!(broken(report), ["no nexus/kernel/pipes was killed, and there was one"]);
+    }
+
+    #[test]
+    fn a_minute_without_a_wedge_fails() {
+        assert_eq!(broken(minute(Target::ALL, false)), ["0 wedges, of at least 1"]);
     }
 }
