@@ -2,12 +2,18 @@
 //!
 //! `NEXUS_SEEDS` says how many seeds are run, `NEXUS_FIRST_SEED` which is the first.
 
+#[path = "../src/bin/chaos/auditing.rs"]
+mod auditing;
+#[path = "../src/bin/chaos/cleaning.rs"]
+mod cleaning;
 #[path = "../src/bin/chaos/clients.rs"]
 mod clients;
 #[path = "../src/bin/chaos/hurting.rs"]
 mod hurting;
 #[path = "../src/bin/chaos/life.rs"]
 mod life;
+#[path = "../src/bin/chaos/limits.rs"]
+mod limits;
 #[path = "../src/bin/chaos/model.rs"]
 mod model;
 #[path = "../src/bin/chaos/oracle.rs"]
@@ -51,6 +57,9 @@ const ROOT_DIES_EVERY: u64 = 4;
 
 /// How much virtual time a run takes.
 const LASTS: Duration = Duration::from_millis(400);
+
+/// Longer than a run.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Steps that are shown of two runs that part.
 const STEPS_SHOWN: usize = 40;
@@ -115,19 +124,21 @@ fn traced(seed: u64) -> (Outcome, Trace) {
             .env(env.clone())
             .driver(Arc::new(FaultyFactory::new("faulty", inner, faults.clone())))
             .restarts(u32::MAX, Duration::from_secs(1))
-            .watchdog(Duration::from_millis(20));
+            .watchdog(Duration::from_millis(20))
+            .garbage(None, Duration::ZERO)
+            .scrub(0, NEVER);
         let nx = nexus::connect(config).await.expect("it boots");
         life::prepare(&nx, &setting()).await.expect("the homes are made");
-        swaps::register(&nx).await.expect("the services start");
+        swaps::register(&nx, &env).await.expect("the services start");
         let homes = Ledger::new().homes().to_vec();
-        let scene = Scene::new(nx.clone(), env, life, setting(), faults, &homes, tell);
+        let scene = Scene::new(nx.clone(), env.clone(), life, setting(), faults, &homes, tell);
         let looking = async || {
             if end == End::RootDies {
                 // What was in memory went with it.
                 return;
             }
             let mut ledger = verified.lock().0.clone();
-            let wrong = oracle::verify(&nx, &mut ledger).await;
+            let wrong = oracle::verify(&nx, &env, &mut ledger, true).await;
             verified.lock().1.broken.extend(wrong);
         };
         life::run(&scene, looking).await;
@@ -182,7 +193,13 @@ fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
     assert!(sum.killed >= 5 * seeds && sum.struck * 100 >= 30 * sum.killed, "{sum:?}");
     assert!(sum.swapped >= seeds && sum.withstood * 4 >= seeds && sum.pauses >= 2 * seeds, "{sum:?}");
     assert!(sum.counts.reads >= 100 * seeds && sum.counts.changes >= 100 * seeds, "{sum:?}");
-    assert!(sum.counts.refused >= seeds, "{sum:?}");
+    assert!(sum.counts.refused >= seeds && sum.counts.over_quota >= seeds, "{sum:?}");
+    assert!(
+        sum.counts.audited >= seeds && sum.counts.verified * 4 >= seeds && sum.counts.usages >= seeds,
+        "{sum:?}"
+    );
+    let passes = [sum.counts.collections, sum.counts.checks, sum.counts.scrubs];
+    assert!(passes.iter().all(|passes| *passes >= seeds), "{sum:?}");
 }
 
 #[test]

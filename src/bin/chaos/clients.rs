@@ -4,18 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus::service::ServiceRef;
-use nexus::{ErrorKind, Executed, OpId, SysRead, SysRename, SysUnlink, SysWrite, VPath};
+use nexus::services::audit::Audit;
+use nexus::services::quota::Quota;
+use nexus::{ErrorKind, Executed, Lsn, Nexus, OpId, SysRead, SysRename, SysUnlink, SysWrite, VPath};
 
-use crate::model::{BAD, CLIENTS, Change, FILES, FORBIDDEN, Home, Mark};
+use crate::auditing::AUDIT;
+use crate::limits::{QUOTA, THRIFTY};
+use crate::model::{BAD, Became, CLIENTS, Change, FILES, FORBIDDEN, Home, Mark};
 use crate::plan::Dice;
 use crate::scene::Scene;
 use crate::services::{COUNTER, Counter1, Forbidden, Next, POLICY, Policy1};
+use crate::{auditing, limits};
 
 /// Within what a syscall is to end: the kernel waits so long for a committer that is restarted.
-const SYSCALL_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SYSCALL_MAX: Duration = Duration::from_secs(10);
 
 /// Within what a call of a service is to end.
-const SERVICE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SERVICE_MAX: Duration = Duration::from_secs(10);
 
 /// Within what a call of the driver that fails at will is to end; the mount is told.
 pub(crate) const BAD_MAX: Duration = Duration::from_millis(300);
@@ -35,6 +40,12 @@ struct Client {
     dice: Dice,
     counter: ServiceRef<Counter1>,
     policy: ServiceRef<Policy1>,
+    audit: ServiceRef<Audit>,
+    quota: ServiceRef<Quota>,
+    /// The agent that may have little.
+    thrifty: Nexus,
+    /// The newest change that was acknowledged.
+    newest: Lsn,
     /// Of the files at the bad driver: the newest version acknowledged or seen, and the newest that was begun.
     bad: Vec<(u64, u64)>,
 }
@@ -45,8 +56,15 @@ pub(crate) async fn run(scene: Arc<Scene>, number: usize) {
     let (Ok(counter), Ok(policy)) = (scene.nx.service(COUNTER), scene.nx.service(POLICY)) else {
         return scene.broken("the administrator is given no service");
     };
+    let (Ok(audit), Ok(quota)) = (scene.nx.service(AUDIT), scene.nx.service(QUOTA)) else {
+        return scene.broken("the administrator is given no service");
+    };
+    let Ok(thrifty) = scene.nx.agent(THRIFTY) else {
+        return scene.broken(format_args!("{THRIFTY} is no agent"));
+    };
     let bad = vec![(0, 0); usize::try_from(BAD_FILES).unwrap_or(0)];
-    let mut client = Client { scene, number, dice, counter, policy, bad };
+    let newest = Lsn(0);
+    let mut client = Client { scene, number, dice, counter, policy, audit, quota, thrifty, newest, bad };
     while client.scene.goes_on().await && client.step().await {
         let pause = client.dice.around(client.scene.setting.pace);
         client.scene.env.sleep(pause).await;
@@ -61,17 +79,20 @@ impl Client {
             return self.use_bad_driver().await;
         }
         match self.dice.below(100) {
-            0..40 => {
+            0..37 => {
                 let whose = usize::try_from(self.dice.below(CLIENTS as u64)).unwrap_or(0);
                 self.read(whose, file).await
             }
-            40..65 => self.change(Change::Write(file)).await,
-            65..72 => self.change(Change::Rename(file)).await,
-            72..75 => self.change(Change::Turn).await,
-            75..79 => self.change(Change::Remove(file)).await,
-            79..89 => self.next().await,
-            89..94 => self.ask_policy().await,
-            _ => self.try_forbidden().await,
+            37..62 => self.change(Change::Write(file)).await,
+            62..69 => self.change(Change::Rename(file)).await,
+            69..72 => self.change(Change::Turn).await,
+            72..76 => self.change(Change::Remove(file)).await,
+            76..85 => self.next().await,
+            85..90 => self.ask_policy().await,
+            90..93 => self.try_forbidden().await,
+            93..97 => self.squeeze().await,
+            97..98 => self.look_at_usage().await,
+            _ => self.catch_up().await,
         }
     }
 
@@ -103,13 +124,16 @@ impl Client {
         if !scene.homes[self.number].lock().home.allows(change) {
             return true;
         }
-        let before = scene.begin(self.number, change);
         let op_id = OpId((u128::from(self.dice.roll()) << 64) | u128::from(self.dice.roll()));
+        let before = scene.begin(self.number, change, op_id);
         let mut repeats = 0;
-        let made = loop {
+        let became = loop {
             let Some(sent) = self.send(&before, change, op_id).await else { return false };
             match sent {
-                Ok(()) => break true,
+                Ok(lsn) => {
+                    self.newest = lsn;
+                    break Became::Acknowledged;
+                }
                 Err(error) if error.executed() == Executed::Unknown => {
                     scene.count(|counts| counts.unknown += 1);
                     repeats += 1;
@@ -125,7 +149,8 @@ impl Client {
                 }
                 Err(_) if repeats > 0 && scene.is_dying() => return false,
                 Err(error) if repeats > 0 => match self.find_out(&before, change).await {
-                    Some(made) => break made,
+                    Some(true) => break Became::Found,
+                    Some(false) => break Became::NotMade,
                     None => {
                         scene.broken(format_args!(
                             "{change:?} of {before:?} is neither done nor not: {error}"
@@ -139,17 +164,17 @@ impl Client {
                     if !scene.is_dying() {
                         scene.broken(format_args!("a change failed: {error}"));
                     }
-                    break false;
+                    break Became::NotMade;
                 }
             }
         };
-        scene.count(|counts| counts.changes += u64::from(made));
-        scene.end(self.number, change, made);
+        scene.count(|counts| counts.changes += u64::from(became != Became::NotMade));
+        scene.end(self.number, change, op_id, became);
         true
     }
 
     /// Sends `change`; none when the call does not end.
-    async fn send(&self, before: &Home, change: Change, op_id: OpId) -> Option<nexus::Result<()>> {
+    async fn send(&self, before: &Home, change: Change, op_id: OpId) -> Option<nexus::Result<Lsn>> {
         let (nx, client) = (&self.scene.nx, self.number);
         let after = before.after(change);
         let what = format!("{change:?} of client {client}");
@@ -158,20 +183,21 @@ impl Client {
                 Change::Write(file) => {
                     let mark = Mark { client, file, version: before.next_version(file) };
                     let path = parsed(&before.path(client, file))?;
-                    nx.send(SysWrite::at(path, mark.content()).create().op_id(op_id)).await.map(drop)
+                    let write = SysWrite::at(path, mark.content()).create().op_id(op_id);
+                    nx.send(write).await.map(|done| done.receipt.lsn)
                 }
                 Change::Rename(file) => {
                     let (from, to) =
                         (parsed(&before.path(client, file))?, parsed(&after.path(client, file))?);
-                    nx.send(SysRename::new(from, to).op_id(op_id)).await.map(drop)
+                    nx.send(SysRename::new(from, to).op_id(op_id)).await.map(|done| done.receipt.lsn)
                 }
                 Change::Remove(file) => {
                     let path = parsed(&before.path(client, file))?;
-                    nx.send(SysUnlink::at(path).op_id(op_id)).await.map(drop)
+                    nx.send(SysUnlink::at(path).op_id(op_id)).await.map(|done| done.receipt.lsn)
                 }
                 Change::Turn => {
                     let (from, to) = (parsed(&before.folder(client))?, parsed(&after.folder(client))?);
-                    nx.send(SysRename::new(from, to).op_id(op_id)).await.map(drop)
+                    nx.send(SysRename::new(from, to).op_id(op_id)).await.map(|done| done.receipt.lsn)
                 }
             }
         };
@@ -229,6 +255,23 @@ impl Client {
             Some(Err(_)) | None if scene.is_dying() => {}
             Some(Err(error)) => scene.broken(format_args!("a call of the policy failed: {error}")),
             None => {}
+        }
+        true
+    }
+
+    async fn squeeze(&mut self) -> bool {
+        limits::squeeze(&self.scene, &self.thrifty, &mut self.dice).await;
+        true
+    }
+
+    async fn look_at_usage(&mut self) -> bool {
+        limits::look(&self.scene, &self.quota, &mut self.dice).await;
+        true
+    }
+
+    async fn catch_up(&mut self) -> bool {
+        if self.newest > Lsn(0) {
+            auditing::catch_up(&self.scene, &self.audit, self.newest).await;
         }
         true
     }

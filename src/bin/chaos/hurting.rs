@@ -1,16 +1,19 @@
 //! Carries out the plan's faults, and counts by what the actors' statuses say of them afterwards, not by what was meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nexus::actors::{Inject, Moment};
 use nexus::{ActorState, ActorStatus, ExitReason, Kill, TreeStatus};
 use nexus_drivers::faults::Fault;
 
-use crate::plan::Target;
+use crate::plan::{Target, kind_of};
 use crate::record::Record;
 use crate::scene::{MOMENT, Scene};
+
+/// For how long an actor is left alone that is to be wedged by a message: so that the message comes, and the watchdog.
+const WEDGE_MAX: Duration = Duration::from_secs(3);
 
 /// A fault that was sent, until it is seen what became of it.
 struct Sent {
@@ -27,19 +30,30 @@ struct Sent {
 pub(crate) async fn actors(scene: Arc<Scene>) {
     let mut sent: BTreeMap<String, Sent> = BTreeMap::new();
     let mut due = scene.life.faults.iter().peekable();
+    let mut kinds = BTreeSet::new();
     while scene.goes_on().await && !scene.is_dying() {
         let Some(tree) = scene.tree() else { return };
         let mut actors = BTreeMap::new();
         flatten(&tree, &tree.id, "", &mut actors);
+        tell_kinds(&scene, &tree.id, &actors, &mut kinds);
         settle(&scene, &actors, &mut sent);
         while let Some(fault) = due.next_if(|fault| fault.at <= scene.age()) {
-            // One that is to be struck waits for a message; what comes to it meanwhile takes its place.
-            let waits =
-                |path: &str| sent.get(path).is_some_and(|sent| !matches!(sent.how, Kill::Handling(..)));
+            // One that is to be struck waits for a message; what comes to it meanwhile takes its place, but not that of a wedge, which takes its time.
+            let waits = |path: &str| {
+                sent.get(path).is_some_and(|sent| match sent.how {
+                    Kill::Handling(Inject::Wedge, _) => {
+                        scene.env.now().saturating_duration_since(sent.at) < WEDGE_MAX
+                    }
+                    Kill::Handling(..) => false,
+                    _ => true,
+                })
+            };
             let there: Vec<_> = actors
                 .iter()
                 .filter(|(path, (_, actor))| {
-                    target(path) == Some(fault.target) && actor.state == ActorState::Running && !waits(path)
+                    Target::at(path) == Some(fault.target)
+                        && actor.state == ActorState::Running
+                        && !waits(path)
                 })
                 .collect();
             let Some(at) = fault.pick.checked_rem(there.len() as u64) else { continue };
@@ -58,6 +72,20 @@ pub(crate) async fn actors(scene: Arc<Scene>) {
             sent.insert((*path).clone(), note);
         }
         scene.env.sleep(MOMENT).await;
+    }
+}
+
+/// Tells what kinds of actors there are, each once, but for the root, whose end is that of the kernel.
+fn tell_kinds(scene: &Scene, root: &str, actors: &Actors<'_>, kinds: &mut BTreeSet<String>) {
+    for path in actors.keys().filter(|path| *path != root) {
+        let kind = kind_of(path);
+        if !kinds.contains(kind) {
+            kinds.insert(kind.to_owned());
+            scene.tell(Record::There { kind: kind.to_owned() });
+            if Target::at(path).is_none() {
+                scene.broken(format_args!("nobody kills {path}: the plan has no target for {kind}"));
+            }
+        }
     }
 }
 
@@ -113,28 +141,6 @@ fn is_of(how: Kill, exit: &ExitReason) -> bool {
             | (Inject::Kill, ExitReason::Killed)
             | (Inject::Wedge, ExitReason::Wedged { .. })
     )
-}
-
-/// What the actor at `path` of the tree is; none for the root, whose end is that of the kernel.
-fn target(path: &str) -> Option<Target> {
-    Some(match path {
-        "nexus/store" => Target::Store,
-        "nexus/kernel" => Target::Kernel,
-        "nexus/registry" => Target::RegistryBranch,
-        "nexus/drivers" => Target::Drivers,
-        "nexus/services" => Target::Services,
-        "nexus/store/committer" => Target::Committer,
-        "nexus/store/upkeep" => Target::Upkeep,
-        "nexus/kernel/router" => Target::Router,
-        "nexus/kernel/locks" => Target::Locks,
-        "nexus/kernel/dispatch" => Target::Dispatch,
-        "nexus/registry/services" => Target::Registry,
-        "nexus/registry/lifecycle" => Target::Lifecycle,
-        _ if path.starts_with("nexus/drivers/") => Target::Driver,
-        _ if path.starts_with("nexus/services/counter") => Target::Counter,
-        _ if path.starts_with("nexus/services/policy") => Target::Policy,
-        _ => return None,
-    })
 }
 
 /// Makes the driver that fails at will fail, until the scene ends.

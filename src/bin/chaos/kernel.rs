@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nexus::services::audit::Audit;
+use nexus::services::quota::Quota;
 use nexus::{Config, Env, HostConfig, MountSpec};
 use nexus_drivers::faults::{Faults, FaultyFactory};
 use parking_lot::Mutex;
@@ -31,6 +33,9 @@ const PACE: Duration = Duration::from_micros(300);
 /// How long clients work from one pause to the next.
 const QUIET_EVERY: Duration = Duration::from_secs(2);
 
+/// Longer than a run.
+const NEVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// The driver that fails at will.
 const FAULTY: &str = "faulty";
 
@@ -53,7 +58,9 @@ pub(crate) fn setting(folder: &Path) -> Setting {
 pub(crate) fn config(folder: &Path, faults: &Faults) -> Result<Config, Box<dyn Error>> {
     let inner = nexus_drivers::catalogue().get("path-local").ok_or("no driver is called path-local")?;
     let faulty = Arc::new(FaultyFactory::new(FAULTY, inner, faults.clone()));
-    Ok(Config::new(folder.join("data")).driver(faulty))
+    let config = Config::new(folder.join("data")).driver(faulty).service::<Audit>().service::<Quota>();
+    // Collected and read is when that is asked for, as fast as it goes.
+    Ok(config.garbage(None, Duration::ZERO).scrub(0, NEVER))
 }
 
 /// Lives one life of the plan. The homes as they are come by standard input, records go to standard output.
@@ -94,7 +101,7 @@ async fn serve(
         .service::<Policy2>();
     let began = env.now();
     let nx = nexus::connect(config).await?;
-    swaps::register(&nx).await?;
+    swaps::register(&nx, env).await?;
     let boot_us = u64::try_from(env.now().duration_since(began).as_micros()).unwrap_or(u64::MAX);
     tell(Record::Ready { boot_us });
     let scene = Scene::new(nx, env.clone(), life, setting(folder), faults, ledger.homes(), tell);

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use nexus::{ActorState, Kill, Nexus, TreeStatus};
 
-use crate::model::{BAD, CLIENTS, PLAIN, base};
+use crate::cleaning::Pass;
+use crate::model::{BAD, CLIENTS, PLAIN, THRIFT, TIGHT, base};
 use crate::plan::{End, Which};
 use crate::record::Record;
 use crate::scene::{MOMENT, Scene, Setting};
 use crate::services::{COUNTER, Counter1, Sum};
-use crate::{clients, hurting, swaps};
+use crate::{auditing, cleaning, clients, hurting, limits, swaps};
 
 /// How long restarts may take that are under way when all pause; a driver waits five seconds at most.
 const RESTARTS_MAX: Duration = Duration::from_secs(30);
@@ -28,6 +29,9 @@ const COUNT_EVERY: Duration = Duration::from_millis(100);
 pub(crate) async fn prepare(nx: &Nexus, setting: &Setting) -> nexus::Result<()> {
     nx.mount(PLAIN, setting.plain.clone()).await?;
     nx.mount(BAD, setting.bad.clone()).await?;
+    for place in [TIGHT, THRIFT] {
+        nx.mkdir(place).await?;
+    }
     for client in 0..CLIENTS {
         nx.mkdir(base(client)).await?;
         nx.mkdir(format!("{}/d", base(client))).await?;
@@ -40,11 +44,15 @@ pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
     for client in 0..CLIENTS {
         scene.task("client", |scene| clients::run(scene, client));
     }
-    for which in [Which::Counter, Which::Policy] {
+    for which in [Which::Counter, Which::Policy, Which::Audit, Which::Quota] {
         scene.task("swapping", move |scene| swaps::services(scene, which));
     }
     scene.task("swapping drivers", swaps::driver);
     scene.task("mounting", swaps::mounts_and_hooks);
+    for pass in Pass::ALL {
+        scene.task("cleaning", move |scene| cleaning::always(scene, pass));
+    }
+    scene.task("verifying", auditing::verify_always);
     scene.task("hurting actors", hurting::actors);
     scene.task("hurting a driver", hurting::driver);
 
@@ -53,11 +61,11 @@ pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
         scene.env.sleep(COUNT_EVERY).await;
         scene.tell(Record::Did(scene.take_counts()));
         if scene.age() >= quiet_at {
-            quiet(scene).await;
+            quiet(scene, false).await;
             quiet_at = scene.age() + scene.setting.quiet_every;
         }
     }
-    quiet(scene).await;
+    quiet(scene, true).await;
     if scene.life.end == End::RootDies {
         scene.die();
         if !matches!(scene.nx.kill("nexus", Kill::Panic).await, Ok(true)) {
@@ -79,8 +87,8 @@ pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
     scene.tell(Record::Over);
 }
 
-/// Has all clients pause, and looks at what must be so then.
-async fn quiet(scene: &Arc<Scene>) {
+/// Has all clients pause, and looks at what must be so then; at all that is stored, too, when it is the last time.
+async fn quiet(scene: &Arc<Scene>, is_last: bool) {
     if !scene.pause().await {
         scene.broken("not all clients came to a pause: a call hangs");
     }
@@ -98,6 +106,15 @@ async fn quiet(scene: &Arc<Scene>) {
         }
     }
     count(scene).await;
+    for wrong in limits::check(&scene.nx, &scene.env, true).await {
+        scene.broken(wrong);
+    }
+    if is_last {
+        for wrong in cleaning::check(&scene.nx, &scene.env).await {
+            scene.broken(wrong);
+        }
+        scene.count(|counts| counts.checks += 1);
+    }
     scene.tell(Record::Quiet);
     scene.go_on();
 }

@@ -6,10 +6,13 @@
 //! This process is the oracle. It starts another one, which runs the kernel with its clients and tells it what each was told; kills that one, more than
 //! once; and holds what is on disk against what it heard. The same seed gives the same plan of faults; what they meet is up to the threads.
 
+mod auditing;
+mod cleaning;
 mod clients;
 mod hurting;
 mod kernel;
 mod life;
+mod limits;
 mod model;
 mod oracle;
 mod plan;

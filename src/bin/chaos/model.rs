@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use nexus::OpId;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Dice;
@@ -23,6 +24,13 @@ pub(crate) const ON_PLAIN: usize = 6;
 pub(crate) const PLAIN: &str = "/plain";
 pub(crate) const BAD: &str = "/bad";
 pub(crate) const SCRATCH: &str = "/scratch";
+
+/// Where little may be: in the one place of everybody together, in the other of one agent.
+pub(crate) const TIGHT: &str = "/tight";
+pub(crate) const THRIFT: &str = "/thrift";
+
+/// Where the audit log is.
+pub(crate) const AUDITED: &str = "/audit";
 
 /// What nobody may write: the policy refuses it.
 pub(crate) const FORBIDDEN: &str = "/forbidden";
@@ -170,28 +178,62 @@ pub(crate) struct Ledger {
     homes: Vec<Home>,
     /// The change of each client that began, and of whose end nothing was heard.
     pending: Vec<Option<Change>>,
+    /// What became of every change, by its identity: the audit log must say the same. For the oracle alone.
+    #[serde(skip)]
+    became: BTreeMap<OpId, Became>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Became {
+    /// It was acknowledged.
+    Acknowledged,
+    /// It is there, and nobody said so: a driver may have done it whose caller was killed before the commit.
+    Found,
+    NotMade,
+    /// Nothing was heard.
+    Unknown,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { homes: vec![Home::new(); CLIENTS], pending: vec![None; CLIENTS] }
+        Self { homes: vec![Home::new(); CLIENTS], pending: vec![None; CLIENTS], became: BTreeMap::new() }
     }
 
     pub(crate) fn homes(&self) -> &[Home] {
         &self.homes
     }
 
-    pub(crate) fn begun(&mut self, client: usize, change: Change) {
+    pub(crate) fn begun(&mut self, client: usize, change: Change, op_id: OpId) {
         self.pending[client] = Some(change);
+        self.became.insert(op_id, Became::Unknown);
     }
 
     /// The change that began has ended, and was made or not.
-    pub(crate) fn ended(&mut self, client: usize, made: bool) {
+    pub(crate) fn ended(&mut self, client: usize, op_id: OpId, became: Became) {
+        self.became.insert(op_id, became);
         if let Some(change) = self.pending[client].take()
-            && made
+            && became != Became::NotMade
         {
             self.homes[client] = self.homes[client].after(change);
         }
+    }
+
+    /// What is wrong with how often a log tells of each change: just once of what was acknowledged, at most once of what may have been done, and never of what was not.
+    pub(crate) fn disagrees(&self, told: &BTreeMap<OpId, u64>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (op_id, became) in &self.became {
+            let times = told.get(op_id).copied().unwrap_or(0);
+            let is_right = match became {
+                Became::Acknowledged => times == 1,
+                Became::Found | Became::Unknown => times <= 1,
+                Became::NotMade => times == 0,
+            };
+            if !is_right {
+                wrong.push(format!("the audit log tells {times} times of {op_id}, which is {became:?}"));
+            }
+        }
+        wrong
     }
 
     /// Holds what is there against what may be: the home without the pending change, or with it; which of them it is, is known from then on.
@@ -254,15 +296,15 @@ mod tests {
         for change in [Change::Write(0), Change::Write(1), Change::Write(0), Change::Turn, Change::Rename(1)]
         {
             assert!(ledger.homes[1].allows(change));
-            ledger.begun(1, change);
-            ledger.ended(1, true);
+            ledger.begun(1, change, OpId(0));
+            ledger.ended(1, OpId(0), Became::Acknowledged);
         }
         let before = ledger.homes[1].clone();
         for change in [Change::Write(0), Change::Remove(1), Change::Turn, Change::Rename(0)] {
             let after = before.after(change);
             for now in [&before, &after] {
                 let mut ledger = ledger.clone();
-                ledger.begun(1, change);
+                ledger.begun(1, change, OpId(0));
                 ledger.settle(1, &found(now)).expect("it may be so");
                 assert_eq!(ledger.homes[1], *now);
                 // Now it is known.
@@ -273,10 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_a_double_and_what_was_not_made_are_seen_in_a_log() {
+        let check = |became, times: u64, is_right: bool| {
+            let mut ledger = Ledger::new();
+            ledger.begun(1, Change::Turn, OpId(7));
+            if became != Became::Unknown {
+                ledger.ended(1, OpId(7), became);
+            }
+            let told = if times == 0 { BTreeMap::new() } else { BTreeMap::from([(OpId(7), times)]) };
+            assert_eq!(ledger.disagrees(&told).is_empty(), is_right, "{became:?}, {times} times");
+        };
+        for became in [Became::Acknowledged, Became::Found, Became::NotMade, Became::Unknown] {
+            check(became, 0, became != Became::Acknowledged);
+            check(became, 1, became != Became::NotMade);
+            check(became, 2, false);
+        }
+    }
+
+    #[test]
     fn a_lost_write_and_a_foreign_file_are_seen() {
         let mut ledger = Ledger::new();
-        ledger.begun(1, Change::Write(4));
-        ledger.ended(1, true);
+        ledger.begun(1, Change::Write(4), OpId(0));
+        ledger.ended(1, OpId(0), Became::Acknowledged);
         ledger.settle(1, &found(&Home::new())).expect_err("the write is lost");
         let mut more = found(&ledger.homes[1]);
         more.insert("/c1/d/x".into(), Some(Mark { client: 1, file: 0, version: 1 }));

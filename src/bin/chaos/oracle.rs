@@ -2,28 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use nexus::{EntryType, Nexus};
+use nexus::{EntryType, Env, Nexus};
 
-use crate::model::{BAD, CLIENTS, Ledger, Mark, PLAIN, SCRATCH, base};
+use crate::model::{AUDITED, BAD, CLIENTS, Ledger, Mark, PLAIN, SCRATCH, THRIFT, TIGHT, base};
 use crate::record::Record;
+use crate::{auditing, cleaning, limits};
 
 /// What is in no home and may be there.
-const OTHERS: [&str; 4] = ["/__sys__", BAD, SCRATCH, PLAIN];
+const OTHERS: [&str; 7] = ["/__sys__", AUDITED, BAD, SCRATCH, THRIFT, TIGHT, PLAIN];
 
 impl Ledger {
     /// Takes note of what a client did or was told.
     pub(crate) fn hear(&mut self, record: &Record) {
         match record {
-            Record::Begun { client, change } => self.begun(*client, *change),
-            Record::Ended { client, made } => self.ended(*client, *made),
+            Record::Begun { client, change, op_id } => self.begun(*client, *change, *op_id),
+            Record::Ended { client, op_id, became } => self.ended(*client, *op_id, *became),
             _ => {}
         }
     }
 }
 
-/// Holds all that is there against what may be; says what is wrong. What was unknown is known from then on.
-pub(crate) async fn verify(nx: &Nexus, ledger: &mut Ledger) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// Holds all that is there against what may be, and the audit log, the quotas and what a check finds against both; says what is wrong. What was unknown is known from then on.
+pub(crate) async fn verify(
+    nx: &Nexus,
+    env: &Env,
+    ledger: &mut Ledger,
+    has_run_time_limits: bool,
+) -> Vec<String> {
+    let mut wrong = limits::check(nx, env, has_run_time_limits).await;
+    wrong.extend(auditing::check(nx, env, ledger).await);
+    wrong.extend(cleaning::check(nx, env).await);
     let mut found: Vec<BTreeMap<String, Option<Mark>>> = vec![BTreeMap::new(); CLIENTS];
     let mut walk = nx.walk("/");
     while let Some(entry) = walk.next().await {

@@ -13,9 +13,16 @@ pub(crate) const PROCESS_KILLS: usize = 3;
 /// The mean time between two faults.
 const FAULT_EVERY: Duration = Duration::from_millis(24);
 
-/// The mean time between two swaps of one service, and how many of ten are to fail.
+/// The mean time between two wedges. Each costs the time of the watchdog, and many are not seen: their supervisors are killed meanwhile. No two are more than twice
+/// as far apart.
+const WEDGE_EVERY: Duration = Duration::from_secs(2);
+
+/// The mean time between two swaps of one of the run's own services, and how many of ten are to fail.
 const SWAP_EVERY: Duration = Duration::from_millis(180);
 const FLAWED_OF_TEN: u64 = 3;
+
+/// The mean time between two swaps of one of the services that are real.
+const REAL_SWAP_EVERY: Duration = Duration::from_millis(700);
 
 /// The mean time between two faults of the driver that fails at will.
 const DRIVER_FAULT_EVERY: Duration = Duration::from_millis(150);
@@ -94,17 +101,17 @@ pub(crate) struct ActorFault {
 }
 
 macro_rules! targets {
-    ($($name:ident $weight:literal $striking:literal $wedges:literal $word:literal;)*) => {
-        /// A kind of actor.
+    ($($name:ident $weight:literal $striking:literal $wedges:literal $kind:literal;)*) => {
+        /// A kind of actor that is killed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub(crate) enum Target { $($name),* }
 
         impl Target {
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// How it is called in the report.
-            pub(crate) fn word(self) -> &'static str {
-                match self { $(Self::$name => $word),* }
+            /// Where actors of the kind are in the tree, as [`kind_of`] says it.
+            pub(crate) fn kind(self) -> &'static str {
+                match self { $(Self::$name => $kind),* }
             }
 
             /// How often it is chosen, against the others.
@@ -117,7 +124,8 @@ macro_rules! targets {
                 match self { $(Self::$name => $striking),* }
             }
 
-            /// Whether a watchdog looks after it. Nobody ends what blocks the thread of the supervisors; the committer's actor has none.
+            /// Whether a watchdog looks after it that is quick. Nobody ends what blocks the thread of the supervisors; the committer's actor has none; that of the real services
+            /// waits for ten seconds.
             fn wedges(self) -> bool {
                 match self { $(Self::$name => $wedges),* }
             }
@@ -127,21 +135,40 @@ macro_rules! targets {
 
 // The committer, the upkeep and the path locks serve their callers without a message, so there is none to strike.
 targets! {
-    Store 1 0 false "supervisor store";
-    Kernel 2 0 false "supervisor kernel";
-    RegistryBranch 2 0 false "supervisor registry";
-    Drivers 4 6 false "supervisor drivers";
-    Services 4 6 false "supervisor services";
-    Committer 9 0 false "committer";
-    Upkeep 5 0 false "upkeep";
-    Router 14 7 true "router";
-    Locks 10 0 true "path locks";
-    Dispatch 14 7 true "dispatch";
-    Registry 10 7 true "service registry";
-    Lifecycle 10 7 true "driver lifecycle";
-    Driver 8 5 true "driver";
-    Counter 22 9 true "service counter";
-    Policy 22 9 true "service policy";
+    Store 1 0 false "nexus/store";
+    Kernel 2 0 false "nexus/kernel";
+    RegistryBranch 2 0 false "nexus/registry";
+    Drivers 4 6 false "nexus/drivers";
+    Services 4 6 false "nexus/services";
+    Committer 9 0 false "nexus/store/committer";
+    Upkeep 5 0 false "nexus/store/upkeep";
+    Router 14 7 true "nexus/kernel/router";
+    Locks 10 0 true "nexus/kernel/locks";
+    Dispatch 14 7 true "nexus/kernel/dispatch";
+    Registry 10 7 true "nexus/registry/services";
+    Lifecycle 10 7 true "nexus/registry/lifecycle";
+    Driver 8 5 true "nexus/drivers/*";
+    Counter 22 9 true "nexus/services/counter";
+    Policy 22 9 true "nexus/services/policy";
+    Audit 7 6 false "nexus/services/audit";
+    Quota 7 6 false "nexus/services/quota";
+    Garbage 5 5 true "nexus/garbage";
+    Scrub 5 5 true "nexus/scrub";
+}
+
+/// The kind of the actor at `path` of the tree: the drivers of all mounts are of one, and the versions of a service.
+pub(crate) fn kind_of(path: &str) -> &str {
+    if path.starts_with("nexus/drivers/") {
+        return Target::Driver.kind();
+    }
+    path.split('@').next().unwrap_or(path)
+}
+
+impl Target {
+    /// Who is at `path` of the tree; none when nobody kills such.
+    pub(crate) fn at(path: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|target| target.kind() == kind_of(path))
+    }
 }
 
 /// A swap of a service.
@@ -152,11 +179,13 @@ pub(crate) struct Swap {
     pub(crate) flaw: Flaw,
 }
 
-/// The services of the run: one whose calls wait for a swap, and one whose versions serve side by side.
+/// The services of the run: one whose calls wait for a swap, one whose versions serve side by side, and two that are real.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Which {
     Counter,
     Policy,
+    Audit,
+    Quota,
 }
 
 /// What is wrong with a version.
@@ -216,9 +245,14 @@ impl Life {
     pub(crate) fn new(dice: &mut Dice, lasts: Duration, end: End) -> Self {
         let mut faults = Vec::new();
         for at in moments(dice, lasts, FAULT_EVERY) {
-            let target = target(dice);
+            let target = target(dice, |_| true);
             faults.push(ActorFault { at, target, pick: dice.roll(), how: how(dice, target) });
         }
+        for at in moments(dice, lasts, WEDGE_EVERY) {
+            let target = target(dice, Target::wedges);
+            faults.push(ActorFault { at, target, pick: dice.roll(), how: wedge(dice) });
+        }
+        faults.sort_by_key(|fault| fault.at);
         let mut swaps = Vec::new();
         for service in [Which::Counter, Which::Policy] {
             for at in moments(dice, lasts, SWAP_EVERY) {
@@ -226,6 +260,10 @@ impl Life {
                 let flaw = if flawed { dice.one_of(&Flaw::ALL) } else { Flaw::None };
                 swaps.push(Swap { at, service, flaw });
             }
+        }
+        for service in [Which::Audit, Which::Quota] {
+            let swap = |at| Swap { at, service, flaw: Flaw::None };
+            swaps.extend(moments(dice, lasts, REAL_SWAP_EVERY).into_iter().map(swap));
         }
         let mut driver_faults = Vec::new();
         for at in moments(dice, lasts, DRIVER_FAULT_EVERY) {
@@ -253,10 +291,12 @@ fn moments(dice: &mut Dice, lasts: Duration, mean: Duration) -> Vec<Duration> {
     moments
 }
 
-fn target(dice: &mut Dice) -> Target {
-    let mut left = dice.below(Target::ALL.iter().map(|target| target.weight()).sum());
+/// One of those that may be.
+fn target(dice: &mut Dice, may_be: impl Fn(Target) -> bool) -> Target {
+    let weight = |target: Target| if may_be(target) { target.weight() } else { 0 };
+    let mut left = dice.below(Target::ALL.iter().map(|target| weight(*target)).sum());
     for target in Target::ALL {
-        match left.checked_sub(target.weight()) {
+        match left.checked_sub(weight(*target)) {
             Some(rest) => left = rest,
             None => return *target,
         }
@@ -264,15 +304,16 @@ fn target(dice: &mut Dice) -> Target {
     Target::Router
 }
 
+fn wedge(dice: &mut Dice) -> Kill {
+    dice.one_of(&[
+        Kill::Wedge,
+        Kill::Wedge,
+        Kill::Handling(Inject::Wedge, Moment::Before),
+        Kill::Handling(Inject::Wedge, Moment::After),
+    ])
+}
+
 fn how(dice: &mut Dice, target: Target) -> Kill {
-    // Each wedge costs the time of the watchdog.
-    if target.wedges() && dice.below(200) == 0 {
-        return dice.one_of(&[
-            Kill::Wedge,
-            Kill::Handling(Inject::Wedge, Moment::Before),
-            Kill::Handling(Inject::Wedge, Moment::After),
-        ]);
-    }
     if dice.below(10) < target.striking() {
         let fault = dice.one_of(&[Inject::Panic, Inject::Error, Inject::Kill]);
         return Kill::Handling(fault, dice.one_of(&[Moment::Before, Moment::After]));
@@ -299,22 +340,42 @@ mod tests {
             let faults: Vec<_> = plan.lives.iter().flat_map(|life| &life.faults).collect();
             // Some escape, such as those of a version that is replaced meanwhile.
             assert!(faults.len() > 1_300, "{}", faults.len());
+            let wedges = faults.iter().filter(|fault| is_wedge(fault.how)).count();
+            assert!(wedges > 15, "{wedges} under {seed}");
             for target in Target::ALL {
                 assert!(faults.iter().any(|fault| fault.target == *target), "{target:?} under {seed}");
             }
             let swaps = || plan.lives.iter().flat_map(|life| &life.swaps);
             assert!(swaps().filter(|swap| swap.flaw == Flaw::None).count() > 200);
             assert!(swaps().filter(|swap| swap.flaw != Flaw::None).count() > 60);
+            for which in [Which::Audit, Which::Quota] {
+                assert!(swaps().filter(|swap| swap.service == which).count() > 40);
+            }
             let kills = plan.lives.iter().filter(|life| life.end == End::Killed).count();
             assert_eq!(kills, PROCESS_KILLS);
         }
     }
 
     #[test]
+    fn an_actor_is_known_by_its_path_and_one_that_is_new_by_nobody() {
+        assert_eq!(Target::at("nexus/drivers/root-1"), Some(Target::Driver));
+        assert_eq!(Target::at("nexus/services/audit@17"), Some(Target::Audit));
+        assert_eq!(Target::at("nexus/services"), Some(Target::Services));
+        assert_eq!(Target::at("nexus/registry/services"), Some(Target::Registry));
+        assert_eq!(
+            (Target::at("nexus/kernel/pipes"), kind_of("nexus/kernel/pipes")),
+            (None, "nexus/kernel/pipes")
+        );
+    }
+
+    fn is_wedge(kill: Kill) -> bool {
+        matches!(kill, Kill::Wedge | Kill::Handling(Inject::Wedge, _))
+    }
+
+    #[test]
     fn no_supervisor_is_wedged() {
-        let wedges = |kill| matches!(kill, Kill::Wedge | Kill::Handling(Inject::Wedge, _));
         let plan = Plan::new(1, 20 * MINUTE);
-        for fault in plan.lives.iter().flat_map(|life| &life.faults).filter(|fault| wedges(fault.how)) {
+        for fault in plan.lives.iter().flat_map(|life| &life.faults).filter(|fault| is_wedge(fault.how)) {
             assert!(fault.target.wedges());
         }
     }

@@ -1,8 +1,9 @@
 //! What the kernel's process tells the oracle, one line each, written at once: what was told before a kill is not lost.
 
+use nexus::OpId;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Change;
+use crate::model::{Became, Change};
 use crate::plan::{Flaw, Target, Which};
 
 /// One thing that happened.
@@ -11,9 +12,11 @@ pub(crate) enum Record {
     /// The kernel serves, so many microseconds after its boot began.
     Ready { boot_us: u64 },
     /// A client is about to make a change.
-    Begun { client: usize, change: Change },
+    Begun { client: usize, change: Change, op_id: OpId },
     /// It was made, or was not. Of one that may have been, nothing is told.
-    Ended { client: usize, made: bool },
+    Ended { client: usize, op_id: OpId, became: Became },
+    /// The kernel's tree has actors of this kind.
+    There { kind: String },
     /// An actor was killed, and serves again.
     Killed {
         target: Target,
@@ -77,6 +80,19 @@ counts! {
     service_calls,
     /// Such calls that a crash ended.
     service_crashes,
+    /// Changes that the audit log was asked for at once, and had.
+    audited,
+    /// Verifications of the whole audit log while it grew.
+    verified,
+    /// Changes refused because they would have exceeded a limit.
+    over_quota,
+    /// Looks at what is used where it is limited.
+    usages,
+    /// Collections, checks and scrubs that came to their ends, and those that were cut short by a kill.
+    collections,
+    checks,
+    scrubs,
+    passes_cut_short,
     /// Calls of the driver that fails at will, and those that failed.
     driver_calls,
     driver_errors,

@@ -1,11 +1,11 @@
 //! What came of a run: counted, judged, printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::plan::{Flaw, Target, Which};
+use crate::plan::{Flaw, Which};
 use crate::record::{Counts, Record};
 
 /// Of a hundred kills, so many must strike a running handler.
@@ -15,6 +15,9 @@ const STRUCK_MIN: u64 = 30;
 const KILLS_A_MINUTE: u64 = 1_000;
 const SWAPS_A_MINUTE: u64 = 100;
 const WITHSTOOD_A_MINUTE: u64 = 20;
+const WEDGES_A_MINUTE: u64 = 1;
+const PASSES_A_MINUTE: u64 = 1;
+const LOOKS_A_MINUTE: u64 = 10;
 
 /// What came of a run.
 #[derive(Debug, Default, Serialize)]
@@ -23,8 +26,12 @@ pub(crate) struct Report {
     pub(crate) seconds: u64,
     /// Kills by the kind of actor and the way, with how many struck a running handler.
     kills: BTreeMap<&'static str, BTreeMap<String, Kills>>,
+    /// The kinds of actors that the kernel's tree had, without its root.
+    actors: BTreeSet<String>,
     killed: u64,
     struck: u64,
+    /// Actors whose watchdogs found them wedged.
+    wedged: u64,
     restart_median_us: u64,
     #[serde(skip)]
     restarts_us: Vec<u64>,
@@ -59,8 +66,10 @@ impl Report {
     /// Takes note of what happened.
     pub(crate) fn hear(&mut self, life: usize, record: &Record) {
         match record {
+            Record::There { kind } => drop(self.actors.insert(kind.clone())),
             Record::Killed { target, how, struck, restart_us } => {
-                let kills = self.kills.entry(target.word()).or_default().entry(how.clone()).or_default();
+                self.wedged += u64::from(how.starts_with("wedge"));
+                let kills = self.kills.entry(target.kind()).or_default().entry(how.clone()).or_default();
                 for kills in [&mut kills.killed, &mut self.killed] {
                     *kills += 1;
                 }
@@ -123,6 +132,14 @@ impl Report {
             ("reads", self.counts.reads, 1),
             ("changes", self.counts.changes, 1),
             ("refused operations", self.counts.refused, 1),
+            ("wedges", self.wedged, share(WEDGES_A_MINUTE)),
+            ("collections", self.counts.collections, share(PASSES_A_MINUTE)),
+            ("checks", self.counts.checks, share(PASSES_A_MINUTE)),
+            ("scrubs", self.counts.scrubs, share(PASSES_A_MINUTE)),
+            ("changes seen in the audit log", self.counts.audited, share(LOOKS_A_MINUTE)),
+            ("verifications of the audit log", self.counts.verified, share(PASSES_A_MINUTE)),
+            ("looks at what is used", self.counts.usages, share(LOOKS_A_MINUTE)),
+            ("changes over a limit", self.counts.over_quota, share(LOOKS_A_MINUTE)),
         ];
         for (what, reached, least) in reached {
             if reached < least {
@@ -131,8 +148,8 @@ impl Report {
         }
         // A short run does not come to everybody.
         if self.seconds >= 60 {
-            for target in Target::ALL.iter().filter(|target| !self.kills.contains_key(target.word())) {
-                self.broken.push(format!("no {} was killed", target.word()));
+            for kind in self.actors.iter().filter(|kind| !self.kills.contains_key(kind.as_str())) {
+                self.broken.push(format!("no {kind} was killed, and there was one"));
             }
         }
     }
@@ -149,14 +166,15 @@ impl fmt::Display for Report {
         for (target, ways) in &self.kills {
             let sum: u64 = ways.values().map(|kills| kills.killed).sum();
             let ways: Vec<_> = ways.iter().map(|(how, kills)| format!("{how} {}", kills.killed)).collect();
-            writeln!(f, "  {target:<20} {sum:>5}  {}", ways.join(", "))?;
+            writeln!(f, "  {target:<24} {sum:>5}  {}", ways.join(", "))?;
         }
         writeln!(
             f,
-            "kills: {}, of which {} struck a running handler ({} %); back after {:.1} ms at the median",
+            "kills: {}, of which {} struck a running handler ({} %), and {} were wedges; back after {:.1} ms at the median",
             self.killed,
             self.struck,
             self.struck * 100 / self.killed.max(1),
+            self.wedged,
             self.restart_median_us as f64 / 1e3
         )?;
         writeln!(
@@ -193,6 +211,17 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
+            "audit log: {} acknowledged changes found in it at once, {} times verified while it grew; quota: {} changes over a limit refused, \
+             {} looks at what is used",
+            self.counts.audited, self.counts.verified, self.counts.over_quota, self.counts.usages
+        )?;
+        writeln!(
+            f,
+            "collections: {}; checks: {}; scrubs: {}; cut short by a kill: {}",
+            self.counts.collections, self.counts.checks, self.counts.scrubs, self.counts.passes_cut_short
+        )?;
+        writeln!(
+            f,
             "pauses without a lock held: {}; everything verified through a fresh kernel: {} times; longest call beyond its deadline: \
              {:.1} ms",
             self.pauses,
@@ -203,5 +232,73 @@ impl fmt::Display for Report {
             writeln!(f, "BROKEN: {claim}")?;
         }
         f.write_str(if self.holds() { "every claim held" } else { "not every claim held" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Target;
+
+    /// What a minute comes to in which all of `killed` were, with a wedge or without.
+    fn minute(killed: &[Target], wedge: bool) -> Report {
+        let mut report = Report::new(1, 60);
+        for kind in Target::ALL.iter().map(|target| target.kind().to_owned()) {
+            report.hear(0, &Record::There { kind });
+        }
+        let ways = if wedge { ["panic", "wedge after"] } else { ["panic", "panic after"] };
+        for (how, target) in ways.iter().flat_map(|how| killed.iter().map(move |target| (how, *target))) {
+            for _ in 0..KILLS_A_MINUTE {
+                let (how, restart_us) = ((*how).to_owned(), Some(1));
+                report.hear(0, &Record::Killed { target, how, struck: true, restart_us });
+            }
+        }
+        for _ in 0..SWAPS_A_MINUTE {
+            report.hear(0, &Record::Swapped { service: Some(Which::Audit), pause_us: 1 });
+            report.hear(0, &Record::Withstood { service: Which::Counter, flaw: Flaw::Breaks });
+        }
+        let few = LOOKS_A_MINUTE;
+        let counts = Counts {
+            reads: few,
+            changes: few,
+            refused: few,
+            audited: few,
+            verified: few,
+            ..Counts::default()
+        };
+        let passes = Counts {
+            over_quota: few,
+            usages: few,
+            collections: few,
+            checks: few,
+            scrubs: few,
+            ..Counts::default()
+        };
+        report.hear(0, &Record::Did(counts));
+        report.hear(0, &Record::Did(passes));
+        report
+    }
+
+    fn broken(mut report: Report) -> Vec<String> {
+        report.judge(0);
+        report.broken
+    }
+
+    #[test]
+    fn a_minute_in_which_somebody_of_the_tree_was_spared_fails() {
+        assert_eq!(broken(minute(Target::ALL, true)), Vec::<String>::new());
+        for spared in Target::ALL {
+            let others: Vec<_> = Target::ALL.iter().copied().filter(|target| target != spared).collect();
+            let expected = format!("no {} was killed, and there was one", spared.kind());
+            assert_eq!(broken(minute(&others, true)), [expected]);
+        }
+        let mut report = minute(Target::ALL, true);
+        report.hear(0, &Record::There { kind: "nexus/kernel/pipes".into() });
+        assert_eq!(broken(report), ["no nexus/kernel/pipes was killed, and there was one"]);
+    }
+
+    #[test]
+    fn a_minute_without_a_wedge_fails() {
+        assert_eq!(broken(minute(Target::ALL, false)), ["0 wedges, of at least 1"]);
     }
 }

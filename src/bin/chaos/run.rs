@@ -73,7 +73,7 @@ async fn all_lives(env: &Env, args: &Args, folder: &Path, report: &mut Report) -
         }
         // The folder is free, and everything is as was told: through a kernel that knows nothing.
         let nx = nexus::connect(config(folder, &Faults::new())?).await?;
-        let wrong = verify(&nx, &mut ledger).await;
+        let wrong = verify(&nx, env, &mut ledger, false).await;
         report.broken.extend(wrong.into_iter().map(|wrong| format!("after life {number}: {wrong}")));
         report.verified += 1;
         nx.shutdown().await?;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus::{Env, MountSpec, Nexus, TreeStatus};
+use nexus::{Env, MountSpec, Nexus, OpId, TreeStatus};
 use nexus_drivers::faults::Faults;
 use parking_lot::Mutex;
 
-use crate::model::{Change, Home, Mark};
+use crate::model::{Became, Change, Home, Mark};
 use crate::plan::Life;
 use crate::record::{Counts, Record};
 
@@ -298,8 +298,8 @@ impl Scene {
     }
 
     /// `change` begins: readers may see it from now on.
-    pub(crate) fn begin(&self, client: usize, change: Change) -> Home {
-        self.tell(Record::Begun { client, change });
+    pub(crate) fn begin(&self, client: usize, change: Change, op_id: OpId) -> Home {
+        self.tell(Record::Begun { client, change, op_id });
         let mut shown = self.homes[client].lock();
         shown.moves += u64::from(shown.home.is_moved_by(change));
         shown.under_way = Some(change);
@@ -307,11 +307,11 @@ impl Scene {
     }
 
     /// It has ended: readers that begin now must see it, or must not.
-    pub(crate) fn end(&self, client: usize, change: Change, made: bool) {
-        self.tell(Record::Ended { client, made });
+    pub(crate) fn end(&self, client: usize, change: Change, op_id: OpId, became: Became) {
+        self.tell(Record::Ended { client, op_id, became });
         let mut shown = self.homes[client].lock();
         shown.moves += u64::from(shown.home.is_moved_by(change));
-        if made {
+        if became != Became::NotMade {
             shown.home = shown.home.after(change);
         }
         shown.under_way = None;

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use nexus::dispatch::{Observer, Registration};
 use nexus::service::Service;
-use nexus::{Error, ErrorKind, Event, EventMask, MountSpec, Nexus, ServiceSwapped, SwapOptions};
+use nexus::services::audit::Audit;
+use nexus::services::quota::Quota;
+use nexus::{Env, Error, ErrorKind, Event, EventMask, MountSpec, Nexus, ServiceSwapped, SwapOptions};
 
+use crate::auditing::{self, AUDIT};
 use crate::clients;
+use crate::limits::{self, QUOTA};
 use crate::model::{PLAIN, SCRATCH};
 use crate::plan::{Flaw, Swap, Which};
 use crate::record::Record;
@@ -38,24 +42,39 @@ pub(crate) async fn services(scene: Arc<Scene>, which: Which) {
 }
 
 /// Registers the services, or brings those to serve soundly that are remembered from before.
-pub(crate) async fn register(nx: &Nexus) -> nexus::Result<()> {
+pub(crate) async fn register(nx: &Nexus, env: &Env) -> nexus::Result<()> {
     let there: Vec<_> = nx.services()?.into_iter().map(|service| service.name).collect();
-    for (name, which) in [(COUNTER, Which::Counter), (POLICY, Which::Policy)] {
-        if there.iter().any(|service| **service == *name) {
+    for which in [Which::Counter, Which::Policy, Which::Audit, Which::Quota] {
+        if there.iter().any(|service| **service == *name(which)) {
             swap(nx, which, 1, Flaw::None).await?;
         } else {
             match which {
-                Which::Counter => drop(nx.register::<Counter1>(name, Made::default()).await?),
-                Which::Policy => drop(nx.register::<Policy1>(name, Made::default()).await?),
+                Which::Counter => drop(nx.register::<Counter1>(COUNTER, Made::default()).await?),
+                Which::Policy => drop(nx.register::<Policy1>(POLICY, Made::default()).await?),
+                Which::Audit => drop(nx.register::<Audit>(AUDIT, auditing::config(0)).await?),
+                Which::Quota => drop(nx.register::<Quota>(QUOTA, limits::config(0)).await?),
             }
         }
     }
-    Ok(())
+    limits::set(nx, env).await
+}
+
+fn name(which: Which) -> &'static str {
+    match which {
+        Which::Counter => COUNTER,
+        Which::Policy => POLICY,
+        Which::Audit => AUDIT,
+        Which::Quota => QUOTA,
+    }
 }
 
 async fn swap(nx: &Nexus, which: Which, number: u64, flaw: Flaw) -> nexus::Result<ServiceSwapped> {
     let second = number.is_multiple_of(2);
+    // What is real has one version, which is configured in two ways.
+    let options = SwapOptions::new().probation(Duration::ZERO);
     match (which, second) {
+        (Which::Audit, _) => nx.swap_with::<Audit>(AUDIT, auditing::config(number), options).await,
+        (Which::Quota, _) => nx.swap_with::<Quota>(QUOTA, limits::config(number), options).await,
         (Which::Counter, false) => put::<Counter1>(nx, COUNTER, flaw).await,
         (Which::Counter, true) => put::<Counter2>(nx, COUNTER, flaw).await,
         (Which::Policy, false) => put::<Policy1>(nx, POLICY, flaw).await,
@@ -105,25 +124,32 @@ fn cut_short(scene: &Scene, service: Option<Which>, error: &Error) {
 
 /// Uses a version that breaks until it was swapped back. Those who use it otherwise may be at a pause, which waits for this.
 async fn back(scene: &Arc<Scene>, service: Which, flaw: Flaw, done: &ServiceSwapped, number: u64) {
-    let is_back = || match scene.nx.services() {
-        Ok(all) => all.iter().any(|status| {
-            status.name == done.service
-                && status.serving.as_ref().is_some_and(|serving| serving.number != done.to.number)
-        }),
-        Err(_) => true,
+    // Who is not told does not know.
+    let is_back = || {
+        scene.nx.services().is_ok_and(|all| {
+            all.iter().any(|status| {
+                status.name == done.service
+                    && status.serving.as_ref().is_some_and(|serving| serving.number != done.to.number)
+            })
+        })
     };
     let Ok(counter) = scene.nx.service(COUNTER) else {
         return scene.broken("the administrator is given no service");
     };
     let began = scene.env.now();
     while scene.env.now().saturating_duration_since(began) < SWAP_BACK_MAX {
-        if scene.is_stopped() || scene.is_dying() || is_back() {
-            scene.tell(Record::Withstood { service, flaw });
+        if is_back() {
+            return scene.tell(Record::Withstood { service, flaw });
+        }
+        if scene.is_stopped() || scene.is_dying() {
+            // The end came first: nothing was withstood.
             return;
         }
         match service {
             Which::Counter => clients::next(scene, &counter).await,
             Which::Policy => clients::try_forbidden(scene, "swapper").await,
+            // They have no flaws.
+            Which::Audit | Which::Quota => return,
         }
         scene.env.sleep(MOMENT).await;
     }
