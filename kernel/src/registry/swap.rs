@@ -31,6 +31,16 @@ use crate::service::{Carry, Facts, Generation, Made, Startup, SwapPolicy, Trial}
 /// How long a trial may take: calls that are too few must not hold a swap for ever.
 const TRIAL_MAX: Duration = Duration::from_secs(600);
 
+/// What a trial that went well came to.
+struct Tried {
+    /// How many answers agreed.
+    agreed: u64,
+    /// How many calls waited while the state was copied for it.
+    waited: usize,
+    /// How long nobody was let in for that.
+    pause: Duration,
+}
+
 /// Puts a new version in the place of the one that serves.
 pub(super) async fn swap(
     kernel: Arc<Kernel>,
@@ -44,9 +54,9 @@ pub(super) async fn swap(
     let old = enlisted.serving();
     let policy = policy(&chosen.1.facts, &old.facts, &m)?;
 
-    let mut agreed = None;
+    let mut tried = None;
     if let Some(calls) = m.spec.swap.shadow.filter(|calls| *calls > 0) {
-        agreed = Some(trial(&kernel, &me, &enlisted, &old, &m, calls).await?);
+        tried = Some(trial(&kernel, &me, &enlisted, &old, &m, calls).await?);
     }
     let next = enlisted.new_number();
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::next(next, &old));
@@ -107,8 +117,13 @@ pub(super) async fn swap(
     let mut report = ServiceSwapped::new(m.name.clone(), version_of(&old), version_of(&new), policy.mode);
     (report.drained, report.left) = (swapped.inside.saturating_sub(left), left);
     (report.waited, report.pause) = (swapped.waited, swapped.pause);
+    if let Some(tried) = tried {
+        // Callers waited for that as well.
+        report.waited += tried.waited;
+        report.pause = report.pause.max(tried.pause);
+        report.agreed = Some(tried.agreed);
+    }
     report.took = kernel.env().now().saturating_duration_since(began);
-    report.agreed = agreed;
     enlisted.swapped(&report);
     end_probation_later(&kernel, enlisted.clone(), new.number);
     tracing::info!(service = %m.name, from = ?old, to = ?new, pause = ?report.pause, "swapped");
@@ -174,7 +189,7 @@ async fn trial(
     old: &Arc<Generation>,
     m: &Enlist,
     calls: u32,
-) -> Result<u64> {
+) -> Result<Tried> {
     Trial::check_against(old)?;
     let chosen = declare(kernel, m)?;
     let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(enlisted.new_number(), old));
@@ -189,18 +204,20 @@ async fn trial(
             enlisted.set_trial(Some(trial.clone()));
             Ok(active(old))
         };
-        if old.facts.inline || tried.facts.inline {
+        let (waited, pause) = if old.facts.inline || tried.facts.inline {
             // Callers of inline hooks cannot wait. What such hooks decide by is published, and the same for both.
             copied.await?;
+            (0, Duration::ZERO)
         } else {
             // Between the copy of the state and the first copy of a call no call is answered.
             let paused =
                 enlisted.slot.swap_exclusive(kernel.env(), limit, ready(Ok(())), |_, ()| copied).await;
-            drop(paused.map_err(|why| refused(&enlisted.name, why))?);
-        }
+            let Swapped { report, .. } = paused.map_err(|why| refused(&enlisted.name, why))?;
+            (report.waited, report.pause)
+        };
         let failed = |why: &str| error(&enlisted.name, ErrorKind::PreconditionFailed).because(why);
         match kernel.env().timeout(TRIAL_MAX, trial.ended()).await {
-            Ok(Ok(agreed)) => Ok(agreed),
+            Ok(Ok(agreed)) => Ok(Tried { agreed, waited, pause }),
             Ok(Err(different)) => Err(failed(&format!("on trial in shadow: {different}"))),
             Err(_) => Err(failed(&format!("on trial in shadow: {} of {calls} calls came", trial.agreed()))),
         }

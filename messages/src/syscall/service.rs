@@ -28,7 +28,8 @@ pub struct SwapOptions {
     pub limit: Option<Duration>,
     /// For how long after the swap a crash of the new version brings the old one back. Zero: no crash does.
     pub probation: Option<Duration>,
-    /// The swap waits until the new version has answered this many copies of real calls as the old one did. Zero: no trial.
+    /// The swap waits until the new version has answered this many copies of real calls as the old one did. Zero: no trial. Calls wait once more for
+    /// it, also with overlap: while the state is copied for the trial, unless the service has inline hooks.
     pub shadow: Option<u32>,
 }
 
