@@ -12,3 +12,4 @@ mod registering;
 mod removing;
 mod shadow;
 mod swaps;
+mod subtree;
