@@ -6,6 +6,8 @@ mod counter;
 mod deaths;
 mod gate;
 mod hooks;
+mod kept;
+mod load;
 mod older;
 mod policy;
 mod registering;

@@ -216,7 +216,10 @@ impl<S: Service> Declaration<S> {
         self
     }
 
-    /// Whether it and the version before may be called at once. Default: they may.
+    /// Whether it and the version before may be called at once. Default: they may, by [`Overlap`](SwapMode::Overlap).
+    ///
+    /// With overlap the version before answers on while its state is copied, and what it acknowledges after the copy is not in this one. Declare
+    /// [`Exclusive`](SwapMode::Exclusive) where that would be a loss: callers wait for a moment, and nothing is.
     #[must_use]
     pub fn swap_mode(mut self, mode: SwapMode) -> Self {
         self.swap.mode = mode;
@@ -231,6 +234,10 @@ impl<S: Service> Declaration<S> {
     }
 
     /// For how long after a swap its crash brings the version before back. Default: 10 s.
+    ///
+    /// That one comes back as it was when it was replaced, in either mode: what this one acknowledged meanwhile is undone where it is kept in the
+    /// actor's state, and stays where it is kept in files or shared (see [`Setup::predecessor`]). Zero where an undone answer is worse than a
+    /// restart.
     #[must_use]
     pub fn probation(mut self, probation: Duration) -> Self {
         self.swap.probation = probation;
@@ -239,6 +246,9 @@ impl<S: Service> Declaration<S> {
 
     /// Makes it a subtree: the actors of `children` run beside it, started after it and stopped before it, under a supervisor of their own
     /// with this strategy.
+    ///
+    /// One that crashes is restarted as the strategy says. When there are more [`restarts`](Self::restarts) than are allowed the subtree fails as one,
+    /// and is restarted as one; on [probation](Self::probation) the version before comes back then, as when the service itself crashes.
     #[must_use]
     pub fn beside(
         mut self,
@@ -246,9 +256,14 @@ impl<S: Service> Declaration<S> {
         children: impl Fn(&Setup<S>, &Env) -> Vec<ChildSpec> + Send + Sync + 'static,
     ) -> Self {
         self.beside = Some((strategy, Arc::new(children)));
-    ///
-    /// One that crashes is restarted as the strategy says. When there are more [`restarts`](Self::restarts) than are allowed the subtree fails as one,
-    /// and is restarted as one; on [probation](Self::probation) the version before comes back then, as when the service itself crashes.
+        self
+    }
+
+    /// How many restarts within its subtree are allowed in any period of this length, its own included; one more, and the subtree fails as one. Default:
+    /// 3 in a minute. Only for a service with others [beside](Self::beside) it.
+    #[must_use]
+    pub fn restarts(mut self, max: u32, within: Duration) -> Self {
+        self.restarts = (max, within);
         self
     }
 
@@ -259,14 +274,6 @@ impl<S: Service> Declaration<S> {
             return Err("a service with inline hooks cannot be started on demand".into());
         }
         if inline && self.swap.mode == SwapMode::Exclusive {
-    /// How many restarts within its subtree are allowed in any period of this length, its own included; one more, and the subtree fails as one. Default:
-    /// 3 in a minute. Only for a service with others [beside](Self::beside) it.
-    #[must_use]
-    pub fn restarts(mut self, max: u32, within: Duration) -> Self {
-        self.restarts = (max, within);
-        self
-    }
-
             return Err("a service with inline hooks swaps by overlap: its callers cannot wait".into());
         }
         let mut keys: Vec<HookKey> = Vec::new();
