@@ -13,5 +13,6 @@ mod policy;
 mod registering;
 mod removing;
 mod shadow;
-mod swaps;
 mod subtree;
+mod swaps;
+mod told;

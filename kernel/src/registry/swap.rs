@@ -67,7 +67,7 @@ pub(super) async fn swap(
     if !policy.probation.is_zero() {
         new.begin_probation();
     }
-    enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
+    enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation, policy.limit);
     let swapped = match policy.mode {
         SwapMode::Overlap => {
             let prepare = or_gone(&m.gone, &m.name, async {
@@ -267,7 +267,7 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64
     let returns = |_| error(&enlisted.name, ErrorKind::Busy).because("the version before is on its way back");
     let Some(reserve) = enlisted.take_reserve(of).map_err(returns)? else { return Ok(()) };
     enlisted.serving().pass_probation();
-    let Reserve { generation, retired, .. } = reserve;
+    let Reserve { generation, retired, limit, .. } = reserve;
     let (ending, of) = (kernel.clone(), enlisted.clone());
     // Not waited for: a caller may be inside for as long as its call takes.
     kernel.env().spawn("registry.retire", async move {
@@ -276,10 +276,17 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64
             // The registry died when it had published the version after it. The slot knows who is inside.
             None => of.slot.left().await,
         }
+        // Nobody tells it anything any more. What it was told, it is to do: nobody would hear that it did not.
+        if generation.is_started()
+            && let Err(why) = generation.settle(limit).await
+        {
+            tracing::warn!(version = ?generation, %why, "a version ends before it has done what it was told");
+        }
         // Should the service have been removed meanwhile, this has ended with it, and another service may have its name.
         let _turn = of.retiring.lock().await;
         if of.is_going(generation.number) {
             stop(&ending, &generation).await;
+            of.count_missed(generation.close());
             of.has_gone(generation.number);
         }
     });
@@ -316,8 +323,9 @@ pub(super) async fn swap_back(
     {
         tracing::error!(service = %enlisted.name, %why, "the next boot starts the version that broke");
     }
-    // What waits in the broken version's mailbox goes back to its callers, who send it to the old one.
+    // What waits in the broken version's mailbox goes back to its callers, who send it to the old one. What has none is lost, and counted.
     stop(&kernel, &broken).await;
+    enlisted.count_missed(broken.close());
     drop((swapped, reserve));
     if let Err(why) = cover(&kernel, &enlisted).await {
         tracing::warn!(service = %enlisted.name, %why, "hooks of the broken version are still listed");
