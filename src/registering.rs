@@ -87,6 +87,10 @@ impl Nexus {
     /// state, published at once; and back again should it crash while it is on probation. Whatever fails before the publish leaves the
     /// old version serving. Dropping the future gives up what is not published yet.
     ///
+    /// No call fails, and what becomes of the state is a matter of the mode. With [`Overlap`](crate::SwapMode::Overlap), which is declared unless
+    /// something else is, what the old version acknowledges after the copy is not in the new one. With [`Exclusive`](crate::SwapMode::Exclusive) calls
+    /// wait for a moment, and nothing is lost. A swap back undoes what the new version acknowledged, where it is not kept in files or shared.
+    ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle; `ENOENT` when there is no such service; `EINVAL`, `EBUSY` (another change of it is under way, or
     /// another service needs what it no longer exports), `ETIMEDOUT`, `EIO` with the step that failed.

@@ -12,6 +12,8 @@ use nexus::services::quota::{
     Drift, GetUsage, Limits, ListUsage, Quota, QuotaConfig, Recount, SetLimits, Subject, Usage,
 };
 use nexus::{Config, Errno, ErrorKind, Kill, MountSpec, Nexus, SwapOptions};
+use parking_lot::Mutex;
+use tracing_subscriber::layer::SubscriberExt;
 
 const SOON: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -35,6 +37,54 @@ fn files(files: u64) -> Limits {
 /// Counts by itself only when it has to, so that what it corrects is seen.
 fn config() -> QuotaConfig {
     QuotaConfig { recount_s: 0, ..QuotaConfig::default() }
+}
+
+/// Keeps what the quota service warns of.
+#[derive(Clone, Default)]
+struct Warned(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warned {
+    fn enabled(
+        &self,
+        metadata: &tracing::Metadata<'_>,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) -> bool {
+        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("nexus_services::quota")
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut told = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            told.push_str(&format!("{}={value:?} ", field.name()));
+        });
+        self.0.lock().push(told);
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_would_count_nothing_is_warned_of_with_its_mount() {
+    let warned = Warned::default();
+    let listening = tracing_subscriber::registry().with(warned.clone());
+    tracing::subscriber::set_global_default(listening).expect("the only one in these tests");
+    let told = |what: &str| {
+        let warned = warned.0.lock();
+        warned.iter().filter(|told| told.contains(what)).cloned().collect::<Vec<_>>()
+    };
+
+    let (nx, folder) = (boot().await, tempfile::tempdir().unwrap());
+    let plain = MountSpec::new("path-local").option("folder", folder.path().display().to_string());
+    nx.mount("/plain", plain).await.unwrap();
+    let configured =
+        config().limit(below("/plain/configured"), bytes(10)).limit(below("/counted"), bytes(10));
+    let quota = nx.register::<Quota>("quota", configured).await.unwrap();
+    assert_eq!(told("base=/plain/configured mount=/plain ").len(), 1, "{:?}", told(""));
+    for subject in [below("/plain/set"), below("/counted/too"), agent("/plain/agent")] {
+        ask(&quota, SetLimits { subject, limits: Some(bytes(1)) }).await.unwrap();
+    }
+    assert_eq!(told("base=/plain/set mount=/plain ").len(), 1, "{:?}", told(""));
+    assert!(told("counted/").is_empty() && told("agent").is_empty(), "{:?}", told(""));
+    nx.write("/plain/set/f", "more than a byte").await.expect("as was said, it holds nobody up");
+    nx.shutdown().await.unwrap();
 }
 
 async fn boot() -> Nexus {

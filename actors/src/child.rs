@@ -55,7 +55,8 @@ pub trait Child: Send + Sync {
     /// Serves messages again.
     fn resume(&self);
 
-    /// Closes the mailbox: its callers see `Down`. A later start opens it again.
+    /// Closes the mailbox: its callers see `Down`, and what was sent and forgotten is dropped and counted in [`ActorStatus::lost`]. A later start
+    /// opens it again.
     fn close(&self);
 
     /// Writes this incarnation off: it may still run, but it can neither take a message, nor reply. If it holds its

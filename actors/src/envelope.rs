@@ -17,6 +17,9 @@ use crate::sync::Lock;
 pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Whether it is yet to be begun and nobody waits for its reply, so that nobody hears of it when it is dropped.
+    fn is_untended(&self) -> bool;
+
     /// Hands the message to its handler.
     fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B>;
 
@@ -166,6 +169,11 @@ impl<B, M: Message> Parcel<B, M> {
 impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
     fn name(&self) -> &'static str {
         M::NAME
+    }
+
+    fn is_untended(&self) -> bool {
+        let inner = self.inner.lock();
+        matches!(inner.content, Content::Queued(_) | Content::Returned(..)) && inner.waker.is_none()
     }
 
     fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B> {

@@ -137,6 +137,11 @@ impl<T> Mailbox<T> {
         (expired, earliest)
     }
 
+    /// How many of those that are bounded, of which signals are none, are such as `is` says.
+    pub(crate) fn count(&self, is: impl Fn(&T) -> bool) -> usize {
+        self.queue.iter().chain(&self.waiting).filter(|entry| is(&entry.item)).count()
+    }
+
     /// Takes everything out.
     pub(crate) fn clear(&mut self) -> Vec<T> {
         let signals = std::mem::take(&mut self.signals).into_iter().map(|(item, _)| item);

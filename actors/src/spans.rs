@@ -51,6 +51,10 @@ impl<B: Behaviour> Envelope<B> for Traced<B> {
         self.mail.name()
     }
 
+    fn is_untended(&self) -> bool {
+        self.mail.is_untended()
+    }
+
     fn run(self: Arc<Self>, behaviour: &mut B, cx: &mut Cx<'_, B>) -> Step<B> {
         self.span.record("generation", cx.generation);
         let step = self.span.in_scope(|| self.mail.clone().run(behaviour, cx));

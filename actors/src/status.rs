@@ -47,6 +47,8 @@ pub struct ActorStatus {
     pub in_flight: usize,
     /// Messages begun since it was made.
     pub served: u64,
+    /// Messages sent and forgotten that were in the mailbox, not begun, when it was closed: nobody heard of their end.
+    pub lost: u64,
     /// What it works on now.
     pub running: Option<Busy>,
     /// How its last incarnation ended.

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use nexus::actors::{Behaviour, LocalBoxFuture, Start};
+use nexus::actors::{Behaviour, Latch, LocalBoxFuture, Start};
 use nexus::dispatch::OpSet;
 use nexus::service::{Declaration, Service, ServiceHook, Setup};
-use nexus::{Bytes, Config, ErrorKind, Executed, ExitReason, Nexus, SwapOptions, Verdict};
+use nexus::{Bytes, Config, Env, ErrorKind, Executed, ExitReason, MountSpec, Nexus, SwapOptions, Verdict};
+use nexus_drivers::faults::{Fault, Faults, FaultyFactory, Where};
 use nexus_kernel::locks::{LockOwner, Mode, Scope};
 
 use crate::counter::SOON;
-use crate::policy::{Answer, Mailed, MailedConfig, Policy, Rule, Seen, view};
+use crate::policy::{Answer, BRIEF, Mailed, MailedConfig, Policy, Rule, Seen, view};
 
 async fn booted() -> Nexus {
     let config = Config::in_memory().restarts(1_000, Duration::from_secs(1));
@@ -257,6 +258,82 @@ async fn callers_of_a_mailed_hook_wait_for_an_exclusive_swap_and_none_fails() {
     }
     assert!(mailed.call(Seen, SOON).await.is_ok());
     nx.shutdown().await.unwrap();
+}
+
+/// What came of a call that met the hook of a service, while another call hung within its gate and a swap waited for that.
+struct Held {
+    took: Duration,
+    call: nexus::Result<()>,
+    missed: u64,
+    /// The version that served when the call had ended.
+    serving: u64,
+    hung: nexus::Result<()>,
+    swapped: nexus::Result<()>,
+}
+
+/// In a simulation: its time is virtual, and it is told exactly how long something took.
+fn held_up(open: bool) -> Held {
+    let faults = Faults::new();
+    let memory = nexus_drivers::catalogue().get("memory").expect("built in");
+    let faulty = Arc::new(FaultyFactory::new("faulty", memory, faults.clone()));
+    let (env, simulation) = Env::seeded(1);
+    let world = env.clone();
+    simulation.block_on(async move {
+        let nx =
+            nexus::connect(Config::in_memory().env(world.clone()).driver(faulty)).await.expect("it boots");
+        let bad = MountSpec::new("faulty").option("deadline_ms", "60000");
+        nx.mount("/bad", bad).await.expect("it mounts");
+        let config = MailedConfig { open, answer: Answer::Briefly, on_demand: false };
+        let mailed = nx.register::<Mailed>("mailed", config).await.expect("it starts");
+
+        faults.once(Where::Change, Fault::Hang);
+        let (hung, writer) = (Arc::new(Latch::new()), nx.clone());
+        let hangs = hung.clone();
+        world.spawn("test.hangs", async move {
+            hangs.set(writer.write("/bad/f", vec![1; 64 * 1024]).await.map(drop));
+        });
+        while faults.hits(Where::Change, Fault::Hang) == 0 {
+            world.sleep(Duration::from_millis(1)).await;
+        }
+        let (swapped, swapper) = (Arc::new(Latch::new()), nx.clone());
+        let swaps = swapped.clone();
+        world.spawn("test.swaps", async move {
+            let options = SwapOptions::new().limit(Duration::from_secs(600));
+            swaps.set(swapper.swap_with::<Mailed>("mailed", config, options).await.map(drop));
+        });
+        while mailed.with(|()| ()).is_err_and(|error| error.kind() != ErrorKind::Busy) {
+            world.sleep(Duration::from_millis(1)).await;
+        }
+
+        let began = world.now();
+        let call = nx.write("/a", "x").await.map(drop);
+        let took = world.now() - began;
+        let status = nx.services().expect("it is the administrator's handle").remove(0);
+        let (missed, serving) = (status.missed, status.serving.expect("one does").number);
+        let (hung, swapped) = (hung.wait().await, swapped.wait().await);
+        nx.write("/a", "x").await.expect("its hook answers again");
+        nx.shutdown().await.expect("it stops");
+        Held { took, call, missed, serving, hung, swapped }
+    })
+}
+
+#[test]
+fn a_call_that_hangs_in_a_driver_under_an_exclusive_swap_holds_up_other_calls_no_longer_than_the_hook_may() {
+    for open in [true, false] {
+        let held = held_up(open);
+        assert!(held.took <= BRIEF + Duration::from_millis(20), "open {open}: {:?}", held.took);
+        match held.call {
+            // It was asked, and was to be told.
+            Ok(()) if open => assert_eq!(held.missed, 2),
+            Err(error) if !open => {
+                assert_eq!((error.kind(), held.missed), (ErrorKind::TimedOut, 0), "{error}");
+            }
+            other => panic!("open {open}: {other:?}"),
+        }
+        assert_eq!(held.serving, 1, "the swap was still waiting");
+        assert_eq!(held.hung.expect_err("its driver is late").kind(), ErrorKind::TimedOut);
+        held.swapped.expect("when the one that hung had left");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,6 +84,9 @@ impl Service for Policy {
     }
 }
 
+/// The deadline of a mailed hook that has not much time.
+pub(crate) const BRIEF: Duration = Duration::from_millis(200);
+
 /// A policy that decides in its own time.
 pub(crate) struct Mailed {
     setup: Setup<Self>,
@@ -102,6 +105,8 @@ pub(crate) struct MailedConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Yes,
+    /// It says yes, and had not much time to say so.
+    Briefly,
     No,
     Never,
     Panic,
@@ -137,7 +142,10 @@ impl Service for Mailed {
     fn declare(config: &MailedConfig) -> Declaration<Self> {
         let on_late = if config.open { OnLate::Pass } else { OnLate::Refuse };
         let ops = OpSet::from(Op::Write);
-        let deadline = Duration::from_millis(if config.answer == Answer::Never { 200 } else { 10_000 });
+        let deadline = match config.answer {
+            Answer::Never | Answer::Briefly => BRIEF,
+            _ => Duration::from_secs(10),
+        };
         let declared = Declaration::new()
             .hook(ServiceHook::mailed_around("decide", ops, deadline, on_late))
             .exports::<Seen>()
@@ -150,7 +158,7 @@ impl Handle<Intercept> for Mailed {
     fn handle(&mut self, m: Intercept, _: &mut Cx<'_, Self>) -> Reply<Self, Intercepted> {
         self.seen += 1;
         match self.setup.config().answer {
-            Answer::Yes => Reply::Now(m.go_on()),
+            Answer::Yes | Answer::Briefly => Reply::Now(m.go_on()),
             Answer::No => Reply::Now(m.refuse("the service says no")),
             Answer::Never => Reply::later(std::future::pending()),
             Answer::Panic => panic!("the service breaks"),

@@ -2,7 +2,7 @@
 
 use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Message, Reply, Start};
 use nexus::service::{Declaration, Service, Setup};
-use nexus::{Config, ErrorKind, ExitReason, SwapOptions};
+use nexus::{Config, ErrorKind, ExitReason, SwapMode, SwapOptions};
 use tokio::sync::Semaphore;
 
 use crate::counter::{self, Counter, Counter2, Fault, Next, SOON};
@@ -31,6 +31,32 @@ async fn a_version_that_agrees_is_promoted() {
     assert!(report.agreed.is_some_and(|agreed| agreed >= 20), "{report:?}");
     assert_eq!(report.to.version, "2.0.0");
     assert_eq!(counter.call(Next, SOON).await.unwrap(), sum, "with the state of the old one at the end");
+    nx.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_waited_for_the_copy_of_a_trial_is_in_the_report_of_an_overlapping_swap_too() {
+    let nx = nexus::connect(Config::in_memory()).await.unwrap();
+    let counter = nx.register::<Counter>("counter", counter::Config::default()).await.unwrap();
+    // The state cannot be copied while somebody is inside.
+    let inside = counter.lease().await.unwrap();
+    let swap = nx.swap_with::<Counter2>("counter", counter::Config::default(), SwapOptions::new().shadow(2));
+    let calls = async {
+        while counter.with(|_| ()).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let mut waits = std::pin::pin!(counter.call(Next, SOON));
+        assert!(futures_util::poll!(waits.as_mut()).is_pending(), "the gate is shut");
+        drop(inside);
+        assert_eq!(waits.await.unwrap(), 1);
+        while nx.services().unwrap()[0].swaps == 0 {
+            counter.call(Next, SOON).await.unwrap();
+        }
+    };
+    let (report, ()) = tokio::join!(swap, calls);
+    let report = report.unwrap();
+    assert_eq!((report.mode, report.waited), (SwapMode::Overlap, 1), "{report:?}");
+    assert!(!report.pause.is_zero(), "{report:?}");
     nx.shutdown().await.unwrap();
 }
 

@@ -177,11 +177,13 @@ impl<B: Behaviour> Cell<B> {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Closes the mailbox: who waits, and who comes, sees `Down`. A later start opens it again.
+    /// Closes the mailbox: who waits, and who comes, sees `Down`, and what nobody waits for is counted as lost. A later start opens it again.
     pub(crate) fn close(&self) {
         let mails = {
             let mut state = self.state.lock();
             state.closed = true;
+            let untended = state.mailbox.count(|mail| mail.is_untended());
+            state.lost = state.lost.saturating_add(u64::try_from(untended).unwrap_or(u64::MAX));
             state.mailbox.clear()
         };
         for mail in mails {

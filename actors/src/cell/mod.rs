@@ -67,6 +67,8 @@ struct State<B: Behaviour> {
     waker: Option<Waker>,
     restarts: u64,
     served: u64,
+    /// Messages that nobody waits for, in the mailbox when it was closed.
+    lost: u64,
     /// Messages and other work begun; names what is running.
     begun: u64,
     seen: Option<Seen>,
@@ -195,6 +197,7 @@ impl<B: Behaviour> Cell<B> {
             waker: None,
             restarts: 0,
             served: 0,
+            lost: 0,
             begun: 0,
             seen: None,
             last_exit: None,
@@ -281,6 +284,7 @@ impl<B: Behaviour> Cell<B> {
             callers_waiting: state.mailbox.callers_waiting(),
             in_flight: state.flying + usize::from(state.running.mail.is_some()),
             served: state.served,
+            lost: state.lost,
             running,
             last_exit: state.last_exit.clone(),
             struck: state.struck,

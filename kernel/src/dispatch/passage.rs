@@ -5,7 +5,7 @@
 //! before this call has left.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexus_actors::{CallError, Lease, Panicked};
 use nexus_messages::{Caller, Effect, ErrorKind, Event, HookContext, Lsn, Outcome, VPath, Verdict, Weighed};
@@ -45,11 +45,21 @@ impl Wants {
 /// A call's way through the hooks.
 pub(crate) struct Passage {
     view: Arc<DispatchView>,
-    /// For each service of the view, the version whose hooks the call meets; none of those whose hooks it does not.
-    pins: Vec<Option<Lease<Active>>>,
+    /// For each service of the view, the version whose hooks the call meets.
+    pins: Vec<Pin>,
     /// The numbers of the versions that the call has left for a while, in the places of their leases.
     aside: Vec<Option<u64>>,
     weighed: Mutex<WeighedBy>,
+}
+
+/// A version of a service, as a call meets its hooks.
+enum Pin {
+    /// Not at all.
+    Apart,
+    /// In it until the call has ended, and for so long before its gate.
+    Inside(Lease<Active>, Duration),
+    /// Before its gate, which was shut for longer than its hooks may take. To the call they are late.
+    ShutOut(Arc<Generation>),
 }
 
 /// A call as the interceptors are shown it. A transaction has one for each of its operations.
@@ -93,11 +103,14 @@ enum Broken {
 }
 
 impl PublishedHooks {
-    /// Begins a call's way. Waits while an exclusive swap of a service holds its gate shut.
+    /// Begins a call's way. Waits while an exclusive swap of a service holds its gate shut, but not for longer than the hooks of that service may
+    /// take: another call may be inside for as long as its driver hangs.
     ///
     /// # Errors
     /// A refusal, when the hooks change faster than a call can begin.
     pub(crate) async fn enter(&self, caller: &Caller, wants: Wants) -> Result<Passage, HookRefusal> {
+        // When the first gate was shut.
+        let mut waiting: Option<Instant> = None;
         'anew: for _ in 0..ATTEMPTS_MAX {
             let view = self.view();
             let mut pins = Vec::with_capacity(view.covered().len());
@@ -105,18 +118,32 @@ impl PublishedHooks {
                 let wanted = service.wants(wants.ops, wants.resolvers, wants.observers);
                 // A service's own calls pass its hooks by, and must not wait before its own gate.
                 if !wanted || *service.owner == *caller.agent {
-                    pins.push(None);
+                    pins.push(Pin::Apart);
                     continue;
                 }
-                let lease = match service.enlisted.slot.try_lease() {
-                    Some(lease) => lease,
-                    None => service.enlisted.slot.lease().await,
+                let (slot, env) = (&service.enlisted.slot, &service.enlisted.env);
+                let (lease, waited) = match slot.try_lease() {
+                    Some(lease) => (lease, Duration::ZERO),
+                    None => {
+                        let began = *waiting.get_or_insert_with(|| env.now());
+                        let waited = || env.now().saturating_duration_since(began);
+                        let behind = service.enlisted.serving();
+                        let patience = behind.patience(wants).saturating_sub(waited());
+                        match env.timeout(patience, slot.lease()).await {
+                            Ok(lease) => (lease, waited()),
+                            Err(_) if service.versions.contains(&behind.number) => {
+                                pins.push(Pin::ShutOut(behind));
+                                continue;
+                            }
+                            Err(_) => continue 'anew,
+                        }
+                    }
                 };
                 if !service.versions.contains(&lease.generation.number) {
                     // Published after the view that knows it: look again.
                     continue 'anew;
                 }
-                pins.push(Some(lease));
+                pins.push(Pin::Inside(lease, waited));
             }
             return Ok(Passage { view, pins, aside: Vec::new(), weighed: Mutex::default() });
         }
@@ -147,23 +174,26 @@ impl Passage {
     pub(crate) fn leave_out(&mut self, service: &str) {
         for (covered, pin) in self.view.covered().zip(&mut self.pins) {
             if *covered.enlisted.name == *service {
-                *pin = None;
+                *pin = Pin::Apart;
             }
         }
     }
 
     /// Leaves the versions that the call met, for one that replaces or removes a service: it would wait for itself to leave.
     pub(crate) fn step_aside(&mut self) {
-        let number = |pin: Option<Lease<Active>>| pin.map(|lease| lease.generation.number);
+        let number = |pin| match pin {
+            Pin::Inside(lease, _) => Some(lease.generation.number),
+            Pin::Apart | Pin::ShutOut(_) => None,
+        };
         self.aside = std::mem::take(&mut self.pins).into_iter().map(number).collect();
     }
 
     /// Meets those again that still serve. One that was replaced meanwhile is told no more.
     pub(crate) fn step_back(&mut self) {
         let left = std::mem::take(&mut self.aside);
-        let again = |(service, number): (&Covered, Option<u64>)| {
-            let lease = service.enlisted.slot.try_lease()?;
-            (Some(lease.generation.number) == number).then_some(lease)
+        let again = |(service, number): (&Covered, Option<u64>)| match service.enlisted.slot.try_lease() {
+            Some(lease) if Some(lease.generation.number) == number => Pin::Inside(lease, Duration::ZERO),
+            _ => Pin::Apart,
         };
         self.pins = self.view.covered().zip(left).map(again).collect();
     }
@@ -278,6 +308,11 @@ impl Passage {
         place: &Place,
         cx: &mut HookContext,
     ) -> Result<Verdict, HookRefusal> {
+        if let Some(Run::Intercept { before: Some(Before::Mailed { on_late, .. }), .. }) =
+            self.shut_out(place)
+        {
+            return self.without(hook, place, Broken::Late(CallError::Timeout, *on_late));
+        }
         loop {
             let Some((version, Run::Intercept { before: Some(before), .. })) = self.run(place) else {
                 return Ok(Verdict::Continue);
@@ -288,7 +323,8 @@ impl Passage {
                 Before::Inline(run) => ran_inline(version, "hook.before", || run(cx)),
                 Before::Mailed { ask, deadline, on_late } => {
                     let enlisted = &self.view.service(place.service).enlisted;
-                    let asked = match begun(enlisted, version, *deadline).await {
+                    let left = deadline.saturating_sub(self.waited(place));
+                    let asked = match begun(enlisted, version, left).await {
                         Ok(left) => ask(cx, left).await,
                         Err(error) => Err(error),
                     };
@@ -317,18 +353,26 @@ impl Passage {
                         }
                         continue;
                     }
-                    return match broken {
-                        Broken::Late(error, OnLate::Pass) => {
-                            if let Some((version, _)) = self.run(place) {
-                                version.count_missed();
-                            }
-                            tracing::warn!(hook = &*hook.name, %error, "a call went on without a hook");
-                            Ok(Verdict::Continue)
-                        }
-                        broken => broken.refuses(hook),
-                    };
+                    return self.without(hook, place, broken);
                 }
             }
+        }
+    }
+
+    /// What becomes of the call without a verdict of the hook.
+    fn without<H: ?Sized>(
+        &self,
+        hook: &Ready<H>,
+        place: &Place,
+        broken: Broken,
+    ) -> Result<Verdict, HookRefusal> {
+        match broken {
+            Broken::Late(error, OnLate::Pass) => {
+                self.count_missed(place);
+                tracing::warn!(hook = &*hook.name, %error, "a call went on without a hook");
+                Ok(Verdict::Continue)
+            }
+            broken => broken.refuses(hook),
         }
     }
 
@@ -376,12 +420,18 @@ impl Passage {
         mail: bool,
     ) {
         let Shown { context: cx, passed } = &all[call];
-        let Some((version, Run::Intercept { before, after: Some(after), .. })) = self.run(place) else {
-            return;
-        };
+        let inside = self.run(place).map(|(version, run)| (Some(version), run));
+        let met = inside.or_else(|| Some((None, self.shut_out(place)?)));
+        let Some((version, Run::Intercept { before, after: Some(after), .. })) = met else { return };
         if before.is_some() && number >= *passed {
             return;
         }
+        let Some(version) = version else {
+            if mail {
+                self.count_missed(place);
+            }
+            return;
+        };
         // What was weighed was all together, and is settled once: with the call with which it was weighed.
         let wants = |shown: &Shown| self.view.interceptors[number].wants(&shown.context);
         let weighed = if all[..call].iter().any(wants) {
@@ -402,7 +452,7 @@ impl Passage {
             After::Mailed(run) if mail => {
                 self.wake(place, version);
                 if !run(cx, outcome) {
-                    version.count_missed();
+                    self.count_missed(place);
                 }
             }
             After::Mailed(_) => {}
@@ -417,12 +467,13 @@ impl Passage {
             }
             match &observer.hook {
                 Of::Module(module) => observer.log(catch(|| module.observe(event))),
+                Of::Service(place) if self.shut_out(place).is_some() => self.count_missed(place),
                 Of::Service(place) => {
                     let Some((version, Run::Observe(run))) = self.run(place) else { continue };
                     self.wake(place, version);
                     match catch(|| run(event)) {
                         Ok(true) => {}
-                        Ok(false) => version.count_missed(),
+                        Ok(false) => self.count_missed(place),
                         Err(panicked) => version.report(&panicked, "hook.observe"),
                     }
                 }
@@ -439,16 +490,34 @@ impl Passage {
 
     /// The hook of a service in the version that this call meets; none when that version has no such hook.
     fn run(&self, place: &Place) -> Option<(&Generation, &Run)> {
-        let lease = self.pins.get(place.service)?.as_ref()?;
+        let Pin::Inside(lease, _) = self.pins.get(place.service)? else { return None };
         let version: &Generation = &lease.generation;
         Some((version, version.hook(place.within(version.number)?)?))
+    }
+
+    /// The hook of a service behind whose gate the call did not come in time.
+    fn shut_out(&self, place: &Place) -> Option<&Run> {
+        let Pin::ShutOut(version) = self.pins.get(place.service)? else { return None };
+        version.hook(place.within(version.number)?)
+    }
+
+    /// How long the call was before the gate of the service: time that its hooks have no more.
+    fn waited(&self, place: &Place) -> Duration {
+        match self.pins.get(place.service) {
+            Some(Pin::Inside(_, waited)) => *waited,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn count_missed(&self, place: &Place) {
+        self.view.service(place.service).enlisted.count_missed(1);
     }
 
     /// Waits for the version before, when the one that this call meets is on probation and broke: then the call meets that one. Another call may
     /// have brought it back already.
     async fn comes_back(&mut self, place: &Place) -> bool {
         let service = self.view.service(place.service);
-        let Some(Some(lease)) = self.pins.get(place.service) else { return false };
+        let Some(Pin::Inside(lease, _)) = self.pins.get(place.service) else { return false };
         let (slot, broken) = (&service.enlisted.slot, &lease.generation);
         let back = async {
             loop {
@@ -467,7 +536,8 @@ impl Passage {
             }
         };
         let Ok(Some(now)) = service.enlisted.env.timeout(SWAP_BACK_MAX, back).await else { return false };
-        self.pins[place.service] = Some(now);
+        let waited = self.waited(place);
+        self.pins[place.service] = Pin::Inside(now, waited);
         true
     }
 }

@@ -38,7 +38,8 @@ pub struct ServiceStatus {
     pub actor: Option<ActorStatus>,
     /// Calls, leases and hooks inside the version that serves.
     pub in_flight: usize,
-    /// Mails of its hooks that did not reach it.
+    /// Mails of its hooks that did not reach it, and messages sent and forgotten that waited for a version which ended before it came to them: of
+    /// all its versions since the kernel booted.
     pub missed: u64,
     /// How many swaps succeeded.
     pub swaps: u64,
@@ -133,7 +134,7 @@ impl Enlisted {
             path: Some(format!("nexus/services/{}", generation.child_id)),
             actor: Some(actor),
             in_flight: self.slot.in_flight(),
-            missed: generation.missed(),
+            missed: self.missed() + generation.lost(),
             swaps: self.swaps.load(Ordering::Relaxed),
             failed_swaps: self.failed_swaps.load(Ordering::Relaxed),
             swap_backs: self.swap_backs.load(Ordering::Relaxed),

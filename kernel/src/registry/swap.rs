@@ -31,6 +31,16 @@ use crate::service::{Carry, Facts, Generation, Made, Startup, SwapPolicy, Trial}
 /// How long a trial may take: calls that are too few must not hold a swap for ever.
 const TRIAL_MAX: Duration = Duration::from_secs(600);
 
+/// What a trial that went well came to.
+struct Tried {
+    /// How many answers agreed.
+    agreed: u64,
+    /// How many calls waited while the state was copied for it.
+    waited: usize,
+    /// How long nobody was let in for that.
+    pause: Duration,
+}
+
 /// Puts a new version in the place of the one that serves.
 pub(super) async fn swap(
     kernel: Arc<Kernel>,
@@ -44,9 +54,9 @@ pub(super) async fn swap(
     let old = enlisted.serving();
     let policy = policy(&chosen.1.facts, &old.facts, &m)?;
 
-    let mut agreed = None;
+    let mut tried = None;
     if let Some(calls) = m.spec.swap.shadow.filter(|calls| *calls > 0) {
-        agreed = Some(trial(&kernel, &me, &enlisted, &old, &m, calls).await?);
+        tried = Some(trial(&kernel, &me, &enlisted, &old, &m, calls).await?);
     }
     let next = enlisted.new_number();
     let made = make(&kernel, &me, &m.name, &m.spec, chosen, Role::next(next, &old));
@@ -57,7 +67,7 @@ pub(super) async fn swap(
     if !policy.probation.is_zero() {
         new.begin_probation();
     }
-    enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation);
+    enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation, policy.limit);
     let swapped = match policy.mode {
         SwapMode::Overlap => {
             let prepare = or_gone(&m.gone, &m.name, async {
@@ -107,8 +117,13 @@ pub(super) async fn swap(
     let mut report = ServiceSwapped::new(m.name.clone(), version_of(&old), version_of(&new), policy.mode);
     (report.drained, report.left) = (swapped.inside.saturating_sub(left), left);
     (report.waited, report.pause) = (swapped.waited, swapped.pause);
+    if let Some(tried) = tried {
+        // Callers waited for that as well.
+        report.waited += tried.waited;
+        report.pause = report.pause.max(tried.pause);
+        report.agreed = Some(tried.agreed);
+    }
     report.took = kernel.env().now().saturating_duration_since(began);
-    report.agreed = agreed;
     enlisted.swapped(&report);
     end_probation_later(&kernel, enlisted.clone(), new.number);
     tracing::info!(service = %m.name, from = ?old, to = ?new, pause = ?report.pause, "swapped");
@@ -174,7 +189,7 @@ async fn trial(
     old: &Arc<Generation>,
     m: &Enlist,
     calls: u32,
-) -> Result<u64> {
+) -> Result<Tried> {
     Trial::check_against(old)?;
     let chosen = declare(kernel, m)?;
     let made = make(kernel, me, &m.name, &m.spec, chosen, Role::trial(enlisted.new_number(), old));
@@ -189,18 +204,20 @@ async fn trial(
             enlisted.set_trial(Some(trial.clone()));
             Ok(active(old))
         };
-        if old.facts.inline || tried.facts.inline {
+        let (waited, pause) = if old.facts.inline || tried.facts.inline {
             // Callers of inline hooks cannot wait. What such hooks decide by is published, and the same for both.
             copied.await?;
+            (0, Duration::ZERO)
         } else {
             // Between the copy of the state and the first copy of a call no call is answered.
             let paused =
                 enlisted.slot.swap_exclusive(kernel.env(), limit, ready(Ok(())), |_, ()| copied).await;
-            drop(paused.map_err(|why| refused(&enlisted.name, why))?);
-        }
+            let Swapped { report, .. } = paused.map_err(|why| refused(&enlisted.name, why))?;
+            (report.waited, report.pause)
+        };
         let failed = |why: &str| error(&enlisted.name, ErrorKind::PreconditionFailed).because(why);
         match kernel.env().timeout(TRIAL_MAX, trial.ended()).await {
-            Ok(Ok(agreed)) => Ok(agreed),
+            Ok(Ok(agreed)) => Ok(Tried { agreed, waited, pause }),
             Ok(Err(different)) => Err(failed(&format!("on trial in shadow: {different}"))),
             Err(_) => Err(failed(&format!("on trial in shadow: {} of {calls} calls came", trial.agreed()))),
         }
@@ -250,7 +267,7 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64
     let returns = |_| error(&enlisted.name, ErrorKind::Busy).because("the version before is on its way back");
     let Some(reserve) = enlisted.take_reserve(of).map_err(returns)? else { return Ok(()) };
     enlisted.serving().pass_probation();
-    let Reserve { generation, retired, .. } = reserve;
+    let Reserve { generation, retired, limit, .. } = reserve;
     let (ending, of) = (kernel.clone(), enlisted.clone());
     // Not waited for: a caller may be inside for as long as its call takes.
     kernel.env().spawn("registry.retire", async move {
@@ -259,10 +276,17 @@ async fn conclude(kernel: &Arc<Kernel>, enlisted: &Arc<Enlisted>, of: Option<u64
             // The registry died when it had published the version after it. The slot knows who is inside.
             None => of.slot.left().await,
         }
+        // Nobody tells it anything any more. What it was told, it is to do: nobody would hear that it did not.
+        if generation.is_started()
+            && let Err(why) = generation.settle(limit).await
+        {
+            tracing::warn!(version = ?generation, %why, "a version ends before it has done what it was told");
+        }
         // Should the service have been removed meanwhile, this has ended with it, and another service may have its name.
         let _turn = of.retiring.lock().await;
         if of.is_going(generation.number) {
             stop(&ending, &generation).await;
+            of.count_missed(generation.close());
             of.has_gone(generation.number);
         }
     });
@@ -299,8 +323,9 @@ pub(super) async fn swap_back(
     {
         tracing::error!(service = %enlisted.name, %why, "the next boot starts the version that broke");
     }
-    // What waits in the broken version's mailbox goes back to its callers, who send it to the old one.
+    // What waits in the broken version's mailbox goes back to its callers, who send it to the old one. What has none is lost, and counted.
     stop(&kernel, &broken).await;
+    enlisted.count_missed(broken.close());
     drop((swapped, reserve));
     if let Err(why) = cover(&kernel, &enlisted).await {
         tracing::warn!(service = %enlisted.name, %why, "hooks of the broken version are still listed");

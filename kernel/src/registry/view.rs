@@ -87,6 +87,8 @@ pub(crate) struct Enlisted {
     pub(super) swaps: AtomicU64,
     pub(super) failed_swaps: AtomicU64,
     pub(super) swap_backs: AtomicU64,
+    /// Mails that did not reach the version that served, or were not served by it before it ended.
+    missed: AtomicU64,
 }
 
 /// The changes of a service that are under way.
@@ -154,6 +156,8 @@ pub(super) struct Reserve {
     /// Its place in the slot, once it was replaced.
     pub(super) retired: Option<Retired<Active>>,
     pub(super) until: Instant,
+    /// How long it may take to do what it was told, once it is needed no more.
+    pub(super) limit: Duration,
     /// Whether it is on its way back.
     returns: bool,
 }
@@ -235,6 +239,7 @@ impl Enlisted {
             swaps: AtomicU64::new(0),
             failed_swaps: AtomicU64::new(0),
             swap_backs: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
         })
     }
 
@@ -325,8 +330,8 @@ impl Enlisted {
     }
 
     /// Keeps `old` in reserve for version `of`, which is about to take its place: from the publish on, a crash brings `old` back.
-    pub(super) fn reserve(&self, old: &Arc<Generation>, of: u64, until: Instant) {
-        let reserve = Reserve { generation: old.clone(), of, retired: None, until, returns: false };
+    pub(super) fn reserve(&self, old: &Arc<Generation>, of: u64, until: Instant, limit: Duration) {
+        let reserve = Reserve { generation: old.clone(), of, retired: None, until, limit, returns: false };
         self.standing.lock().reserve = Some(reserve);
     }
 
@@ -434,6 +439,16 @@ impl Enlisted {
             }
         }
         versions
+    }
+
+    /// So many more mails did not reach it.
+    pub(crate) fn count_missed(&self, mails: u64) {
+        self.missed.fetch_add(mails, Ordering::Relaxed);
+    }
+
+    /// How many mails did not reach it, in all its versions.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
     }
 
     /// The trial that is under way.

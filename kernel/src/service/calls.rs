@@ -139,6 +139,10 @@ impl<S: Service> ServiceRef<S> {
 
     /// Sends `message` and forgets it. Waits only while a swap holds the gate shut.
     ///
+    /// Not lost by a swap: the version that was told does it before it ends, within the limit of the swap. Lost with a version that breaks on
+    /// probation, is removed, or is down for good; and with the kernel. For as long as the service is there, those that were not begun are counted in
+    /// [`ServiceStatus::missed`](crate::ServiceStatus::missed). Who must know calls.
+    ///
     /// # Errors
     /// As [`call`](Self::call); a full mailbox is `EBUSY`.
     pub async fn tell<M: Message>(&self, message: M) -> Result<()>

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nexus_actors::{Env, Handle, MailboxBounds, Message, Place, Ref};
 use nexus_messages::EventMask;
 use nexus_messages::syscall::SwapMode;
-use nexus_supervisors::{Backoff, ChildSpec, Restart, Strategy};
+use nexus_supervisors::{Backoff, ChildSpec, Restart, Shutdown, Strategy, SupSpec};
 
 use super::generation::{Export, Made};
 use super::hooks::{HookKey, ServiceHook, Shape};
@@ -26,6 +26,9 @@ const WATCHDOG: Duration = Duration::from_secs(10);
 const SWAP_LIMIT: Duration = Duration::from_secs(10);
 /// How long a new version is on probation, unless something else is said.
 const PROBATION: Duration = Duration::from_secs(10);
+
+/// Restarts within a subtree, unless something else is said.
+const RESTARTS: (u32, Duration) = (3, Duration::from_secs(60));
 
 /// When a service is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -53,6 +56,7 @@ pub struct Declaration<S: Service> {
     place: Place,
     swap: SwapPolicy,
     beside: Option<(Strategy, Arc<Beside<S>>)>,
+    restarts: (u32, Duration),
 }
 
 type Beside<S> = dyn Fn(&Setup<S>, &Env) -> Vec<ChildSpec> + Send + Sync;
@@ -109,6 +113,7 @@ impl<S: Service> Declaration<S> {
             place: Place::Users,
             swap: SwapPolicy { mode: SwapMode::Overlap, limit: SWAP_LIMIT, probation: PROBATION },
             beside: None,
+            restarts: RESTARTS,
         }
     }
 
@@ -211,7 +216,10 @@ impl<S: Service> Declaration<S> {
         self
     }
 
-    /// Whether it and the version before may be called at once. Default: they may.
+    /// Whether it and the version before may be called at once. Default: they may, by [`Overlap`](SwapMode::Overlap).
+    ///
+    /// With overlap the version before answers on while its state is copied, and what it acknowledges after the copy is not in this one. Declare
+    /// [`Exclusive`](SwapMode::Exclusive) where that would be a loss: callers wait for a moment, and nothing is.
     #[must_use]
     pub fn swap_mode(mut self, mode: SwapMode) -> Self {
         self.swap.mode = mode;
@@ -226,6 +234,10 @@ impl<S: Service> Declaration<S> {
     }
 
     /// For how long after a swap its crash brings the version before back. Default: 10 s.
+    ///
+    /// That one comes back as it was when it was replaced, in either mode: what this one acknowledged meanwhile is undone where it is kept in the
+    /// actor's state, and stays where it is kept in files or shared (see [`Setup::predecessor`]). Zero where an undone answer is worse than a
+    /// restart.
     #[must_use]
     pub fn probation(mut self, probation: Duration) -> Self {
         self.swap.probation = probation;
@@ -234,6 +246,9 @@ impl<S: Service> Declaration<S> {
 
     /// Makes it a subtree: the actors of `children` run beside it, started after it and stopped before it, under a supervisor of their own
     /// with this strategy.
+    ///
+    /// One that crashes is restarted as the strategy says. When there are more [`restarts`](Self::restarts) than are allowed the subtree fails as one,
+    /// and is restarted as one; on [probation](Self::probation) the version before comes back then, as when the service itself crashes.
     #[must_use]
     pub fn beside(
         mut self,
@@ -241,6 +256,14 @@ impl<S: Service> Declaration<S> {
         children: impl Fn(&Setup<S>, &Env) -> Vec<ChildSpec> + Send + Sync + 'static,
     ) -> Self {
         self.beside = Some((strategy, Arc::new(children)));
+        self
+    }
+
+    /// How many restarts within its subtree are allowed in any period of this length, its own included; one more, and the subtree fails as one. Default:
+    /// 3 in a minute. Only for a service with others [beside](Self::beside) it.
+    #[must_use]
+    pub fn restarts(mut self, max: u32, within: Duration) -> Self {
+        self.restarts = (max, within);
         self
     }
 
@@ -292,16 +315,19 @@ impl<S: Service> Declaration<S> {
                 .watchdog(self.watchdog)
                 .place(self.place)
                 .start_within(self.start_max)
-                .shutdown(nexus_supervisors::Shutdown::Timeout(self.stop_max))
+                .shutdown(Shutdown::Timeout(self.stop_max))
                 .monitor(making.monitor.clone())
         };
         let child = match &self.beside {
             None => main(id),
             Some((strategy, children)) => {
-                let tree = nexus_supervisors::SupSpec::new(id, *strategy).child(main("main".into()));
+                let (max, within) = self.restarts;
+                let tree = SupSpec::new(id, *strategy).restarts(max, within).child(main("main".into()));
                 let tree =
                     children(&setup, &making.env).into_iter().fold(tree, |tree, child| tree.child(child));
-                tree.into_child().place(Place::Supervisors).restart(self.restart).backoff(self.backoff)
+                // The whole may give up because of the others alone.
+                let whole = tree.into_child().monitor(making.monitor.clone());
+                whole.place(Place::Supervisors).restart(self.restart).backoff(self.backoff)
             }
         };
         let hooks = self.hooks.iter().map(|hook| (hook.make)(&actor, setup.view())).collect();

@@ -16,9 +16,16 @@ use nexus_messages::syscall::ServiceSpec;
 use nexus_supervisors::ChildSpec;
 use parking_lot::Mutex;
 
-use super::hooks::{HookKey, Run};
+use super::hooks::{Before, HookKey, Run, Shape};
 use super::{Carry, Facts, Making, Published, Service, Setup};
 use crate::caught::catch_async;
+use crate::dispatch::Wants;
+
+/// How long a call waits before a shut gate only to tell a service of itself.
+const TELLING_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a version has done what it answers later.
+const SETTLE_LOOK: Duration = Duration::from_millis(5);
 
 /// One version of a service: what the slot holds. Its actor may be restarted under it; it stays the same version.
 pub(crate) struct Generation {
@@ -43,8 +50,8 @@ pub(crate) struct Generation {
     probation: AtomicBool,
     /// How it broke on probation. Invariant: while this is there, what comes to its mailbox waits.
     broke: Mutex<Option<ExitReason>>,
-    /// Mails of its hooks that found the mailbox full, or nobody there.
-    missed: AtomicU64,
+    /// How many lost messages of its actor have been counted elsewhere.
+    told_lost: AtomicU64,
 }
 
 /// A version that is not started yet, and what starts it.
@@ -85,7 +92,7 @@ impl Made {
             started: AtomicBool::new(false),
             probation: AtomicBool::new(false),
             broke: Mutex::default(),
-            missed: AtomicU64::new(0),
+            told_lost: AtomicU64::new(0),
         };
         Self { generation: Arc::new(generation), child }
     }
@@ -126,6 +133,18 @@ impl Generation {
     pub(crate) fn is_compared(&self) -> bool {
         let decides = |run: &Run| matches!(run, Run::Intercept { before: Some(_), .. });
         self.exports.values().any(|export| export.comparison.is_some()) || self.hooks.iter().any(decides)
+    }
+
+    /// How long a call that may meet these hooks waits before the shut gate, at most: as long as the slowest that decides may take.
+    pub(crate) fn patience(&self, wants: Wants) -> Duration {
+        let deadline = |(key, run): (&HookKey, &Run)| match (&key.shape, run) {
+            (
+                Shape::Interceptor { ops, .. },
+                Run::Intercept { before: Some(Before::Mailed { deadline, .. }), .. },
+            ) if ops.meets(wants.ops) => Some(*deadline),
+            _ => None,
+        };
+        self.facts.hooks.iter().zip(&self.hooks).filter_map(deadline).max().unwrap_or(TELLING_MAX)
     }
 
     pub(crate) fn hook(&self, index: usize) -> Option<&Run> {
@@ -211,12 +230,31 @@ impl Generation {
         self.probation.store(false, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_missed(&self) {
-        self.missed.fetch_add(1, Ordering::Relaxed);
+    /// Waits until it has done what it was told before this, which nobody else waits for: at most for `limit`. Who told it must have left.
+    pub(crate) async fn settle(&self, limit: Duration) -> Result<(), ExitReason> {
+        let began = self.env.now();
+        // Behind all that waits.
+        self.actor.visit(limit).await?;
+        // What it answers later would be dropped with it.
+        while self.status().in_flight > 0 {
+            if self.env.now().saturating_duration_since(began) >= limit {
+                return Err(ExitReason::TimedOut { doing: "what it was told" });
+            }
+            self.env.sleep(SETTLE_LOOK).await;
+        }
+        Ok(())
     }
 
-    pub(crate) fn missed(&self) -> u64 {
-        self.missed.load(Ordering::Relaxed)
+    /// Closes its mailbox, after it was ended. Says how many messages were in it that nobody waits for: each once.
+    pub(crate) fn close(&self) -> u64 {
+        self.control.close();
+        let lost = self.status().lost;
+        lost.saturating_sub(self.told_lost.swap(lost, Ordering::Relaxed))
+    }
+
+    /// How many messages that nobody waits for its actor lost when it ended by itself, and that `close` has not said.
+    pub(crate) fn lost(&self) -> u64 {
+        self.status().lost.saturating_sub(self.told_lost.load(Ordering::Relaxed))
     }
 }
 
@@ -328,6 +366,8 @@ trait Actor: Send + Sync {
     fn export(&self, limit: Duration) -> BoxFuture<'static, Result<Carry, ExitReason>>;
     fn import(&self, carry: Carry, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>>;
     fn probe(&self, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>>;
+    /// Has its turn among the messages, and does nothing with it.
+    fn visit(&self, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>>;
 }
 
 struct Typed<S: Service> {
@@ -369,6 +409,10 @@ impl<S: Service> Actor for Typed<S> {
             Err(panicked) => Reply::Now(Err(panicked)),
         });
         Box::pin(async move { done.await?.map_err(|panicked| panicked.into_exit(Some("service.probe")))? })
+    }
+
+    fn visit(&self, limit: Duration) -> BoxFuture<'static, Result<(), ExitReason>> {
+        Box::pin(self.visited("what it was told", limit, |_| Reply::Now(())))
     }
 }
 

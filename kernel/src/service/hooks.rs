@@ -232,7 +232,7 @@ impl<S: Service> ServiceHook<S> {
     }
 
     /// As [`before`](Self::before), decided by the service itself: it is mailed an [`Intercept`] and has `deadline` to answer. `on_late` says
-    /// what becomes of the call when it does not, or is down.
+    /// what becomes of the call when it does not, or is down. The time that a call waits before the shut gate of an exclusive swap counts.
     pub fn mailed_before(name: &'static str, ops: OpSet, deadline: Duration, on_late: OnLate) -> Self
     where
         S: Handle<Intercept>,
@@ -244,7 +244,7 @@ impl<S: Service> ServiceHook<S> {
     }
 
     /// As [`mailed_before`](Self::mailed_before); afterwards the service is mailed a [`Completed`], best effort: one that finds the mailbox full
-    /// is counted, not waited for.
+    /// is counted, not waited for. So is one whose call could not wait for the end of an exclusive swap.
     pub fn mailed_around(name: &'static str, ops: OpSet, deadline: Duration, on_late: OnLate) -> Self
     where
         S: Handle<Intercept> + Handle<Completed>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nexus_actors::Superseded;
-use nexus_messages::{Caller, Error, ErrorKind, Holding, Lsn, Result, ZoneId};
+use nexus_messages::{Caller, Error, ErrorKind, Holding, Lsn, Result, VPath, ZoneId};
 
 use super::{Making, Published, Service, ServiceRef, agent_of};
 use crate::dispatch::OpSet;
@@ -188,6 +188,19 @@ impl Syscalls {
         visit: impl Fn(&mut T, Holding) + Send + 'static,
     ) -> Result<(Lsn, T)> {
         self.kernel()?.census(zone, state, visit).await
+    }
+
+    /// The mount at which `path` lies, when that is a path-addressed one: changes there are not weighed, and no census sees what they leave. As
+    /// mounts are now; links are not followed.
+    ///
+    /// # Errors
+    /// `ESHUTDOWN` when the kernel is gone.
+    pub fn path_addressed(&self, path: &VPath) -> Result<Option<VPath>> {
+        let kernel = self.kernel()?;
+        Ok(kernel.routes().route(&self.caller.zone, path, |routed| {
+            let mount = routed?.mount;
+            mount.is_path_addressed().then(|| mount.point.clone())
+        }))
     }
 
     /// Waits until something became durable after [`progress`](Self::progress) was `seen`, at most for `limit`.

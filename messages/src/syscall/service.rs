@@ -26,9 +26,11 @@ pub struct SwapOptions {
     pub mode: Option<SwapMode>,
     /// How long the calls inside the old version may take to end, and the state to be handed over.
     pub limit: Option<Duration>,
-    /// For how long after the swap a crash of the new version brings the old one back. Zero: no crash does.
+    /// For how long after the swap a crash of the new version brings the old one back, with the state that that one had: what the new one changed in
+    /// its own is undone. Zero: no crash does.
     pub probation: Option<Duration>,
-    /// The swap waits until the new version has answered this many copies of real calls as the old one did. Zero: no trial.
+    /// The swap waits until the new version has answered this many copies of real calls as the old one did. Zero: no trial. Calls wait once more for
+    /// it, also with overlap: while the state is copied for the trial, unless the service has inline hooks.
     pub shadow: Option<u32>,
 }
 
@@ -37,8 +39,12 @@ pub struct SwapOptions {
 #[serde(rename_all = "snake_case")]
 pub enum SwapMode {
     /// They may: nobody waits. What has begun ends with the old version, what begins later goes to the new one.
+    ///
+    /// The old version answers on while a copy of its state is handed over: what it acknowledges after the copy is not in the new one. So this is
+    /// for services that keep nothing, that keep it in files, or whose versions share it (see `Setup::predecessor`). One that keeps what it
+    /// acknowledges swaps by [`Exclusive`](Self::Exclusive).
     Overlap,
-    /// They may not: calls wait while the old version ends its own and hands its state over.
+    /// They may not: calls wait while the old version ends its own and hands its state over. Nothing that it acknowledged is lost.
     Exclusive,
 }
 

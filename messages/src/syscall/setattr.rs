@@ -167,9 +167,10 @@ pub struct ServiceSwapped {
     pub drained: usize,
     /// How many were still inside it when the limit of the swap ended: it ends with the last of them.
     pub left: usize,
-    /// How many calls waited for the swap.
+    /// How many calls waited for the swap, and for the copy of the state for a trial in shadow before it.
     pub waited: usize,
-    /// For how long a call had to wait at most. Zero with overlap.
+    /// For how long a call had to wait at most: for the swap or for that copy, whichever took longer. Zero with overlap, unless there was a trial of a
+    /// service without inline hooks.
     pub pause: Duration,
     /// How long all of it took, the start of the new version included.
     pub took: Duration,

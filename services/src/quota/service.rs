@@ -165,6 +165,15 @@ async fn count(calls: &Syscalls, ledger: &Arc<Ledger>) -> Result<Drift> {
     Err(error.because(format!("too much was changed during {COUNTS_MAX} counts")))
 }
 
+/// Says so when nothing that `subject` is about can be counted as mounts are now: its limit would hold nobody up.
+fn warn_if_uncounted(calls: &Syscalls, subject: &Subject) {
+    if let Subject::Below(base) = subject
+        && let Ok(Some(mount)) = calls.path_addressed(base)
+    {
+        tracing::warn!(%base, %mount, "a quota on a path-addressed mount limits calls alone: bytes and files there are not counted");
+    }
+}
+
 /// Counts from time to time. Told to itself by the incarnation of this number, past all that waits: a full mailbox must keep none from beginning.
 struct Begin(u64);
 
@@ -190,6 +199,8 @@ impl Behaviour for Quota {
             if !view.books.arrange() {
                 return Err(ExitReason::error(format!("there are more than {ACCOUNTS_MAX} accounts")));
             }
+            let limited: Vec<_> = view.limits.lock().keys().cloned().collect();
+            limited.iter().for_each(|subject| warn_if_uncounted(setup.calls(), subject));
             count(setup.calls(), &view.books).await.map_err(ExitReason::error)?;
             setup.publish(start.generation(), view.clone()).map_err(ExitReason::error)?;
             start.me().signal(Begin(start.generation())).map_err(ExitReason::error)?;
@@ -246,6 +257,7 @@ impl Handle<SetLimits> for Quota {
             self.view.books.arrange();
             return Reply::Now(Ok(()));
         };
+        warn_if_uncounted(self.setup.calls(), &m.subject);
         let before = self.view.limits.lock().insert(m.subject.clone(), limits);
         if !self.view.books.arrange() {
             if before.is_none() {

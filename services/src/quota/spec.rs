@@ -49,6 +49,8 @@ impl QuotaConfig {
 /// configured with others begins with those: what a configuration says anew wins. So does a boot, which knows the configuration alone; swap to one
 /// with these limits to keep them over a boot.
 ///
+/// On a path-addressed mount only calls are limited; limits of bytes and files there are set, stand for nothing, and are warned of in the log.
+///
 /// When it fails the limits are set, but stand for nothing before the account was counted, which is tried again. Refused with `EINVAL` when there are 1,024 accounts already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetLimits {
