@@ -470,6 +470,20 @@ fn a_name_that_says_another_type_is_corrected() {
 }
 
 #[test]
+fn a_type_that_metadata_with_this_name_or_content_cannot_have_is_corrected() {
+    let bench = Bench::new();
+    bench.nx.write("/f", "content").unwrap();
+    bench.nx.write("/empty", "").unwrap();
+    for (path, is) in [("/f", EntryType::Mount), ("/f", EntryType::Dir), ("/empty", EntryType::Mount)] {
+        let (key, row) = bench.inode(path);
+        bench.change(vec![Change::Put(key.clone(), with_byte(&row, 1, is.number()))]);
+        bench.repairs(&[(Some(path), Fault::WrongType { named: EntryType::Reg, is })]);
+        assert_eq!(bench.inode(path), (key, row));
+    }
+    assert_eq!(bench.nx.read("/f").unwrap(), "content");
+}
+
+#[test]
 fn a_size_that_the_content_does_not_have_is_corrected() {
     let bench = Bench::with(10, 0);
     bench.nx.write("/f", "12345").unwrap();

@@ -10,10 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::hal::{Metastore, RowKey, Table, Transport};
+use nexus::hal::{Batch, Change, Entry, Metastore, RowKey, Table, Transport, TreeId};
 use nexus::sys::{CollectOrder, GarbageEntry};
 use nexus::{
-    ByteRange, Bytes, Collection, CollectionState, Config, ContentId, ErrorKind, MountSpec, SysWrite, VPath,
+    ByteRange, Bytes, Collection, CollectionState, Config, ContentId, ErrorKind, MountSpec, Op, OpId,
+    SysWrite, Timestamp, VPath,
 };
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
@@ -78,7 +79,75 @@ impl Bench {
         });
         self.store.blobs().into_keys().chain(small).collect()
     }
+
+    /// Changes rows under the kernel.
+    fn change(&self, changes: Vec<Change>) {
+        let entry = Entry {
+            tree: TreeId::ROOT,
+            op_id: OpId(u128::from(self.rows.last_lsn(TreeId::ROOT).expect("it is open").0) + 1),
+            repeatable: false,
+            caller: "damage".into(),
+            op: Op::Write,
+            path: VPath::root(),
+            other: None,
+            items: Vec::new(),
+            at: Timestamp(1),
+            preconditions: Vec::new(),
+            changes,
+        };
+        self.rows.apply(&Batch { entries: vec![entry], next_file_id: 0 }).expect("it is applied");
+    }
+
+    fn scan(&self, table: Table) -> Vec<(RowKey, Bytes)> {
+        let reader = self.rows.reader().expect("it is open");
+        reader.scan(&RowKey::new(table, Vec::new()), None, usize::MAX).expect("it scans")
+    }
+
+    /// All that tells what is where.
+    fn names(&self) -> Vec<(RowKey, Bytes)> {
+        [self.scan(Table::Inodes), self.scan(Table::Dentries)].concat()
+    }
+
+    /// The row of the metadata of an entry.
+    fn inode(&self, path: &str) -> (RowKey, Bytes) {
+        let id = self.nx.stat(path).expect("it is there").file_id.0.to_be_bytes();
+        self.scan(Table::Inodes).into_iter().find(|(key, _)| key.bytes.ends_with(&id)).expect("it has a row")
+    }
+
+    /// The row of the name, which only one entry has.
+    fn dentry(&self, name: &str) -> (RowKey, Bytes) {
+        let mut found = self.scan(Table::Dentries);
+        found.retain(|(key, _)| key.bytes[12..] == *name.as_bytes());
+        assert_eq!(found.len(), 1, "{name}");
+        found.remove(0)
+    }
+
+    /// With `damage` nothing is removed, and it is told; without it `rows` rows are.
+    #[track_caller]
+    fn leaves_alone(&self, damage: Vec<Change>, whole: Vec<Change>, rows: u64) {
+        self.change(damage);
+        let before = (self.names(), self.kept());
+        for dry_run in [true, false] {
+            let left = done(collect(&self.nx, dry_run, 0));
+            assert_eq!((left.rows, left.freed.objects, left.left_alone.len()), (0, 0, 1), "{left:?}");
+        }
+        assert_eq!((self.names(), self.kept()), before);
+        self.change(whole);
+        let after = done(collect(&self.nx, false, 0));
+        assert_eq!((after.rows, after.left_alone), (rows, Vec::new()));
+    }
 }
+
+/// A row as it is stored, with one byte changed.
+fn with_byte(row: &Bytes, at: usize, byte: u8) -> Bytes {
+    let mut row = row.to_vec();
+    row[at] = byte;
+    row.into()
+}
+
+/// The byte of a row of metadata that says what type the entry has, and what it is for the root of a mount.
+const TYPE: usize = 1;
+const MOUNT: u8 = 2;
 
 fn entry(nx: &Nexus) -> GarbageEntry {
     serde_json::from_slice(&nx.read("/__sys__/store/garbage").expect("it is shown")).expect("it is JSON")
@@ -376,6 +445,124 @@ fn rows_of_a_mount_in_memory_that_is_gone_go_too() {
     assert_eq!((buried.rows, buried.freed.objects), (2 * (300 + 7 + 1) + 1, 300));
     assert_eq!(bench.nx.read("/stays").unwrap(), "stays");
     assert_eq!(bench.kept().len(), 1);
+}
+
+#[test]
+fn rows_of_a_scratch_mount_go_when_the_process_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let connect = || blocking::connect(Config::new(folder.path())).unwrap();
+    let nx = connect();
+    nx.mount("/scratch", MountSpec::new("cas-local").option("class", "scratch")).unwrap();
+    nx.write("/scratch/d/file", "gone with the process").unwrap();
+    nx.write("/stays", "stays").unwrap();
+    nx.shutdown().unwrap();
+    let nx = connect();
+    // What is there now is another one, and stays.
+    nx.write("/scratch/file", "new").unwrap();
+    let buried = done(collect(&nx, false, 0));
+    assert_eq!((buried.rows, buried.freed.objects, buried.left_alone), (2 * 2 + 1, 1, Vec::new()));
+    assert_eq!(
+        (nx.read("/stays").unwrap(), nx.read("/scratch/file").unwrap()),
+        ("stays".into(), "new".into())
+    );
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn a_dry_run_counts_what_a_mount_that_is_gone_would_take_along() {
+    let bench = Bench::new();
+    bench.nx.mount("/volatile", MountSpec::new("memory")).unwrap();
+    for n in 0..3 {
+        bench.nx.write(format!("/volatile/d/{n}"), format!("{n}")).unwrap();
+    }
+    bench.nx.write("/stays", "stays").unwrap();
+    bench.nx.unmount("/volatile").unwrap();
+    let before = (bench.names(), bench.kept());
+    let dry = done(collect(&bench.nx, true, 0));
+    assert_eq!((bench.names(), bench.kept()), before);
+    let wet = done(collect(&bench.nx, false, 0));
+    assert_eq!((dry.rows, dry.freed, dry.reachable), (wet.rows, wet.freed, wet.reachable));
+    assert_eq!((wet.rows, wet.freed.objects, wet.reachable), (2 * (3 + 1) + 1, 3, 1));
+}
+
+#[test]
+fn a_file_that_is_told_to_be_the_root_of_a_mount_is_no_garbage() {
+    let bench = Bench::new();
+    bench.nx.write("/file", "content").unwrap();
+    bench.nx.write("/empty", "").unwrap();
+    bench.nx.write("/d/below", "content").unwrap();
+    for path in ["/file", "/empty", "/d"] {
+        let (key, row) = bench.inode(path);
+        let damaged = with_byte(&row, TYPE, MOUNT);
+        bench.leaves_alone(vec![Change::Put(key.clone(), damaged)], vec![Change::Put(key, row)], 0);
+    }
+    assert_eq!(bench.nx.read("/file").unwrap(), "content");
+    assert_eq!(bench.nx.read("/d/below").unwrap(), "content");
+}
+
+#[test]
+fn a_name_on_a_mount_that_is_gone_takes_nothing_along_that_lives() {
+    for (name, living) in [("directory", "/lives"), ("file", "/lives/too"), ("directory", "/lives/too")] {
+        let bench = Bench::new();
+        bench.nx.mount("/volatile", MountSpec::new("memory")).unwrap();
+        bench.nx.write("/volatile/file", "dead").unwrap();
+        bench.nx.write("/volatile/directory/file-below", "dead").unwrap();
+        bench.nx.write("/lives/too", "content").unwrap();
+        bench.nx.unmount("/volatile").unwrap();
+        let (key, row) = bench.dentry(name);
+        let living = bench.nx.stat(living).unwrap().file_id.0;
+        assert!(living < 128, "an identity is one byte of the row");
+        let damaged = with_byte(&row, 1, u8::try_from(living).unwrap());
+        bench.leaves_alone(vec![Change::Put(key.clone(), damaged)], vec![Change::Put(key, row)], 2 * 3 + 1);
+        assert_eq!(bench.nx.read("/lives/too").unwrap(), "content");
+    }
+}
+
+#[test]
+fn a_mount_whose_row_is_lost_is_not_taken_for_one_that_is_gone() {
+    let bench = Bench::new();
+    bench.nx.write("/file", "content").unwrap();
+    let other = || bench.nx.mount("/other", MountSpec::new("looked-into").option("history_count", "0"));
+    let lost = |point: &str| {
+        let mut rows = bench.scan(Table::Mounts);
+        rows.retain(|(_, row)| row.windows(point.len()).any(|window| window == point.as_bytes()));
+        let (deleted, put) =
+            rows.into_iter().map(|(key, row)| (Change::Delete(key.clone()), Change::Put(key, row))).unzip();
+        (deleted, put)
+    };
+    other().unwrap();
+    bench.nx.write("/other/file", "content").unwrap();
+    // One that serves, and one that may be mounted again.
+    for attached in [true, false] {
+        if !attached {
+            bench.nx.unmount("/other").unwrap();
+        }
+        let (deleted, put): (Vec<_>, Vec<_>) = lost("/other");
+        assert_eq!(deleted.len(), 1);
+        bench.leaves_alone(deleted, put, 0);
+    }
+    other().unwrap();
+    assert_eq!(bench.nx.read("/other/file").unwrap(), "content");
+}
+
+#[test]
+fn while_a_row_says_two_things_of_where_its_content_is_nothing_goes() {
+    let bench = Bench::new();
+    bench.nx.write("/large", noise(4, 2 << 20)).unwrap();
+    let hash = *bench.nx.stat("/large").unwrap().content_id.as_ref().unwrap().chunks().unwrap();
+    let (key, row) = bench.inode("/large");
+    let tag = row.windows(32).position(|window| window == hash).unwrap() - 1;
+    assert_eq!(row[tag], 2, "it says that the hash is that of a list");
+    // Then it is that of the content itself, and nothing would name the chunks.
+    bench.change(vec![Change::Put(key.clone(), with_byte(&row, tag, 0))]);
+    let before = bench.kept();
+    let failed = collect(&bench.nx, false, 0);
+    let CollectionState::Failed { cause } = &failed.state else { panic!("{failed:?}") };
+    assert!(cause.contains("Chunked content"), "{cause}");
+    assert_eq!(bench.kept(), before);
+    bench.change(vec![Change::Put(key, row)]);
+    assert_eq!(done(collect(&bench.nx, false, 0)).freed.objects, 0);
+    assert!(bench.nx.read("/large").unwrap() == noise(4, 2 << 20));
 }
 
 #[test]

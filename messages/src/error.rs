@@ -48,6 +48,7 @@ pub enum Op {
     Receipt,
     Check,
     Repair,
+    Restore,
 }
 
 impl Op {
@@ -84,6 +85,7 @@ impl Op {
             Self::Receipt => "receipt",
             Self::Check => "fsck",
             Self::Repair => "repair",
+            Self::Restore => "restore",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

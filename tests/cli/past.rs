@@ -109,13 +109,27 @@ fn what_cannot_be_shown_is_told_with_operation_path_and_cause() {
         refused(
             nexus,
             "restore /f --version 9",
-            "nexus: copy /f: not kept: version 9 of /f is not kept (ENODATA)\n",
+            "nexus: restore /f: not kept: version 9 of /f is not kept (ENODATA)\n",
         );
         refused(
             nexus,
             &format!("cat --as-of lsn:{} /f", lsn - 1),
             "nexus: read /f: no such file or directory (ENOENT)\n",
         );
+        refused(
+            nexus,
+            "restore /nope --version 1",
+            "nexus: restore /nope: no such file or directory (ENOENT)\n",
+        );
+        let directory =
+            "invalid argument: a directory has no versions: give a place in the log, or a time (EINVAL)\n";
+        for (line, op) in
+            [("ls --as-of v:1", "readdir"), ("stat --as-of v:1", "stat"), ("versions", "versions")]
+        {
+            refused(nexus, &format!("{line} /"), &format!("nexus: {op} /: {directory}"));
+        }
+        nexus.good("mkdir -p /directory");
+        refused(nexus, "versions /directory", &format!("nexus: versions /directory: {directory}"));
         refused(nexus, "versions /nope", "nexus: versions /nope: no such file or directory (ENOENT)\n");
         let told = |line: &str, parts: &[&str]| {
             let ended = nexus.run(line);

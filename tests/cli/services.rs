@@ -87,3 +87,13 @@ fn what_cannot_be_done_to_a_service_is_told() {
     }
     assert!(nexus.good("services").starts_with("quota serving "), "all of that left it serving");
 }
+
+#[test]
+fn a_swap_to_another_factory_says_so() {
+    let nexus = Nexus::new();
+    nexus.good("register audit audit");
+    let same = nexus.good("swap audit");
+    assert!(same.contains(" #1 -> ") && !same.contains("audit"), "{same}");
+    let another = nexus.good("swap audit quota");
+    assert!(another.starts_with("audit 1.0.0 #1 -> quota 1.0.0 #2, "), "{another}");
+}

@@ -57,7 +57,14 @@ fn failures_are_told_with_operation_path_and_errno() {
     );
     check("rm /", "unlink /: busy: a mount point, which umount detaches (EBUSY)");
     check("import /no/such /x", "import /no/such: no such file or directory (ENOENT)");
-    check("write /f /no/such", "write /no/such: no such file or directory (ENOENT)");
+    // Who meant it as the content learns how it was understood.
+    let taken = "hello is taken for a file of the host: no such file or directory (ENOENT)";
+    check("write /f hello", &format!("write /f: {taken}"));
+    check("append /f hello", &format!("append /f: {taken}"));
+    check(
+        "write /f /no/such",
+        "write /f: /no/such is taken for a file of the host: no such file or directory (ENOENT)",
+    );
 }
 
 #[test]

@@ -40,6 +40,21 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
 }
 
 #[test]
+fn the_tour_of_what_fits_in_no_cache_reads_all_the_same() {
+    let nexus = Nexus::new();
+    let source = nexus.host("source");
+    std::fs::create_dir(&source).expect("there is room");
+    std::fs::write(source.join("large"), vec![7; (16 << 20) + 1]).expect("there is room");
+    let ended = nexus.run_args(["--json".as_ref(), "tour".as_ref(), source.as_os_str()]);
+    assert_eq!((ended.status, &*ended.err), (0, ""), "{}", ended.out);
+    let steps = steps(&ended.out);
+    for name in ["read", "kills"] {
+        let step = steps.iter().find(|step| step["step"] == name).expect("it is a step");
+        assert!(step["reads"].as_u64() > Some(0), "{step}");
+    }
+}
+
+#[test]
 fn the_tour_leaves_out_what_git_ignores_and_keeps_to_a_directory_of_its_own() {
     let nexus = Nexus::new();
     let source = nexus.host("source");

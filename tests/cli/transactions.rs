@@ -108,6 +108,18 @@ fn what_makes_no_sense_is_told_with_its_line_before_anything_is_done() {
         "{}",
         ended.err
     );
+    // For programs too.
+    for (text, item, cause) in
+        [(text, 1.into(), "ops[1], line 3: unknown variant `wrte`"), ("{", Value::Null, "EOF while parsing")]
+    {
+        let ended = nexus.feed("tx --json", text);
+        assert_eq!(ended.status, 2, "{ended:?}");
+        let told: Value = serde_json::from_str(&ended.out).expect("it is one object");
+        let error = &told["error"];
+        assert_eq!((&error["item"], &error["op"], &error["errno"]), (&item, &"tx".into(), &"EINVAL".into()));
+        assert!(error["cause"].as_str().is_some_and(|told| told.starts_with(cause)), "{told}");
+        assert!(ended.err.starts_with(&format!("nexus: tx standard input: {cause}")), "{}", ended.err);
+    }
     let ended = nexus.run("tx nowhere.json");
     assert_eq!(ended.status, 1);
     assert_eq!(ended.err, "nexus: tx nowhere.json: no such file or directory (ENOENT)\n");

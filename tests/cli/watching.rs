@@ -19,6 +19,11 @@ impl Server {
         assert!(line.starts_with("serving "), "{line}");
         Self(serve)
     }
+
+    /// Waits for its end, which somebody has seen to; its exit status.
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        self.0.wait().expect("it ends").code()
+    }
 }
 
 impl Drop for Server {

@@ -241,17 +241,22 @@ struct Looking {
     paths: Vec<VPath>,
 }
 
-/// In which order things are done: as the kernel does them, or wrongly, for tests of the test.
+/// In which order clients see things done: as the kernel does them, or wrongly, for tests of the test.
+///
+/// No code of the kernel is changed for the wrong ones: it runs as it is, on a disk that leaves flushes out, or on a store that is behind with its blobs,
+/// and to a client that is as if the kernel had that order. So what is shown is that the test sees such an order, and not that it sees each change of the code
+/// that leads to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Orders {
     Right,
-    /// The reply comes before the flush.
+    /// The reply comes before the flush: the disk leaves flushes out, and what readers saw is not held against it.
     ReplyFirst,
-    /// Readers see the change before the flush, after which the reply comes.
+    /// Readers see the change before the flush, after which the reply comes: the disk leaves out the same flushes, and makes up for them before the reply
+    /// counts, so that only what readers saw is broken.
     PublishFirst,
-    /// The row is committed before its blob is written, after which the reply comes.
+    /// The row is committed before its blob is written, after which the reply comes: the store puts blobs off.
     RowFirst,
-    /// Folders are never flushed.
+    /// Folders are never flushed: the disk leaves that out.
     NoFolderSyncs,
 }
 
@@ -569,7 +574,7 @@ fn a_crash_leaves_a_prefix_of_what_was_put_off_and_all_that_was_promised() {
     assert!(found.states > 500, "{}", found.told());
 }
 
-/// The test is one: it sees what goes wrong when the kernel does things in another order, or leaves some out.
+/// The test is one: it sees what goes wrong when things are done in another order, or some are left out, as far as a client can tell. See [`Orders`].
 fn is_caught(orders: Orders, calls: Vec<Call>) -> Found {
     let steps: Vec<Step> = calls.into_iter().map(Step::Call).collect();
     let files = Base::files();

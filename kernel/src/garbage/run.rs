@@ -1,6 +1,6 @@
 //! One collection: rows of mounts that are gone, marks, sweep, space.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +8,21 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Caller, ContentId, EntryType, FileId, Op, Timestamp, VPath};
+use nexus_messages::{Caller, ContentId, FileId, Op, Timestamp, VPath};
 
+use super::burial::{self, DEAD_MAX, DEPTH_MAX, Dead, Root};
 use super::pins::Leaving;
 use super::table::{Condemned, Key, MARKS_MAX, Marks};
 use super::view::{Collection, CollectionState, Garbage};
 use crate::content::{Hash, List};
-use crate::hal::{Addressing, Change, ContentStore, Entry, ObjectStore, RowKey, StoreError, Table, TreeId};
+use crate::hal::{
+    Addressing, Change, ContentStore, Entry, ObjectStore, Precondition, RowKey, StoreError, Table, TreeId,
+};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
-use crate::namespace::{DentryRow, InodeRow, MountRow, children_key, decode, encode, mount_key, root_of};
+use crate::namespace::{
+    DentryRow, InodeRow, MountRow, Placement, children_key, decode, encode, inode_key, mount_key, root_of,
+};
 use crate::owned::Owned;
 use crate::store::{CommitError, Store};
 
@@ -39,8 +44,8 @@ const WALKED_MAX: usize = 65_536;
 /// How many contents of [`Condemned`] a row has.
 const CONDEMNED_PAGE: usize = 4_096;
 
-/// How deep directories can lie: what is deeper is damage.
-const DEPTH_MAX: usize = 4_096;
+/// How many oddities are told.
+const LEFT_MAX: usize = 64;
 
 /// How often a store is asked to give back space.
 const RECLAIMS_MAX: usize = 4_096;
@@ -53,11 +58,33 @@ type Names = fn(&RowKey, &[u8]) -> Result<Option<ContentId>, StoreError>;
 const ROOTS: &[(Table, Names)] = &[(Table::Inodes, inode_names), (Table::History, past_names)];
 
 fn inode_names(key: &RowKey, value: &[u8]) -> Result<Option<ContentId>, StoreError> {
-    Ok(decode::<InodeRow>(key, value)?.content_id)
+    let row = decode::<InodeRow>(key, value)?;
+    named(key, row.content_id, row.placement)
 }
 
 fn past_names(key: &RowKey, value: &[u8]) -> Result<Option<ContentId>, StoreError> {
-    Ok(root_of(key, value)?.map(|(id, _)| id))
+    let Some((id, placement)) = root_of(key, value)? else { return Ok(None) };
+    named(key, Some(id), placement)
+}
+
+/// The content that the row at `key` names, which says twice how it is addressed. One that does not say the same both times is damaged, and nobody
+/// knows what it names.
+fn named(key: &RowKey, id: Option<ContentId>, placement: Placement) -> Result<Option<ContentId>, StoreError> {
+    let fits = match placement {
+        Placement::None => true,
+        Placement::Inline | Placement::Store => matches!(id, Some(ContentId::Blake3(_))),
+        Placement::Chunked => matches!(id, Some(ContentId::Chunks(_))),
+    };
+    if fits {
+        return Ok(id);
+    }
+    Err(StoreError::Corrupt {
+        what: format!("row {key:?}"),
+        found: format!(
+            "{placement:?} content at {}; nothing is collected until the file that has it is written again or removed",
+            id.map_or("no address".into(), |id| id.to_string())
+        ),
+    })
 }
 
 /// Why a collection goes no further.
@@ -90,6 +117,8 @@ pub(super) struct Run {
     walked: BTreeSet<Hash>,
     /// Whether mounts are remembered whose stores are not open: what is in none that is may be in theirs.
     others: bool,
+    /// What a dry run would have removed before it marked.
+    dead: BTreeMap<TreeId, Dead>,
 }
 
 /// Ends what the pins remember for a collection, however that ends.
@@ -117,7 +146,16 @@ impl Run {
         dry_run: bool,
         grace: Duration,
     ) -> Self {
-        Self { kernel, generation, number, dry_run, grace, walked: BTreeSet::new(), others: false }
+        Self {
+            kernel,
+            generation,
+            number,
+            dry_run,
+            grace,
+            walked: BTreeSet::new(),
+            others: false,
+            dead: BTreeMap::new(),
+        }
     }
 
     /// Collects, and tells how it went.
@@ -243,13 +281,21 @@ impl Run {
 
     /// Commits `changes`, also when this collection ends meanwhile; until then `leaving` are not let go.
     async fn commit(&self, changes: Vec<Change>, leaving: Vec<Leaving>) -> Result<(), Halt> {
+        Ok(self.commit_entry(self.entry(changes), leaving).await??)
+    }
+
+    /// As [`commit`](Self::commit).
+    async fn commit_entry(
+        &self,
+        entry: Entry,
+        leaving: Vec<Leaving>,
+    ) -> Result<Result<(), CommitError>, Halt> {
         self.check()?;
-        let (entry, kernel) = (self.entry(changes), self.kernel.clone());
+        let kernel = self.kernel.clone();
         let committed = Owned::from_start(self.kernel.env(), "garbage.commit", async move {
             kernel.store().commit(entry, Box::new(move |_| drop(leaving))).await
         });
-        committed.await?;
-        Ok(())
+        Ok(committed.await.map(drop))
     }
 
     /// Commits something, so that all that was committed before is on disk and published.
@@ -289,11 +335,13 @@ impl Run {
                     .look(move |store| {
                         let rows = page(store, &RowKey::new(*table, Vec::new()), after.as_ref(), PAGE)?;
                         let last = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
-                        let named = rows.iter().map(|(key, value)| names(key, value));
-                        Ok((named.collect::<Result<Vec<_>, _>>()?, last))
+                        let named = rows.into_iter().map(|(key, value)| Ok((names(&key, &value)?, key)));
+                        Ok((named.collect::<Result<Vec<_>, StoreError>>()?, last))
                     })
                     .await?;
-                for id in found.into_iter().flatten() {
+                let named =
+                    found.into_iter().filter_map(|(id, key)| id.filter(|_| !self.would_be_gone(&key)));
+                for id in named.collect::<Vec<_>>() {
                     match id {
                         ContentId::Blake3(hash) => marks.add(&hash),
                         ContentId::Chunks(root) => {
@@ -310,6 +358,15 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Whether the row at `key` would be gone by now, were this no dry run.
+    fn would_be_gone(&self, key: &RowKey) -> bool {
+        if self.dead.is_empty() || key.table != Table::Inodes {
+            return false;
+        }
+        let of = burial::place(key);
+        of.is_some_and(|(tree, id)| self.dead.get(&tree).is_some_and(|dead| dead.has(id)))
     }
 
     /// Marks the list `root` with all that it tells. `lenient` says that it may be missing.
@@ -553,77 +610,151 @@ impl Run {
         Ok(())
     }
 
-    /// Removes the rows of mounts that are gone: those whose content went with them, and which nothing remembers.
-    async fn bury_mounts(&self) -> Result<(), Halt> {
-        if self.dry_run {
-            return Ok(());
-        }
+    /// Removes the rows of mounts that are gone: those whose content went with them, and which nothing remembers. A dry run finds and counts them.
+    async fn bury_mounts(&mut self) -> Result<(), Halt> {
+        let mut forgotten: BTreeMap<TreeId, Vec<Root>> = BTreeMap::new();
         let mut after = None;
         loop {
-            let (dead, last) = self
+            let (roots, left, last) = self
                 .look(move |store| {
                     let rows = page(store, &RowKey::new(Table::Inodes, Vec::new()), after.as_ref(), PAGE)?;
-                    let reader = store.metastore().reader()?;
-                    let mut dead = Vec::new();
-                    for (key, value) in &rows {
-                        if let (Some((tree, id)), EntryType::Mount) =
-                            (place(key), decode::<InodeRow>(key, value)?.entry_type)
-                            && reader.get(&mount_key(id))?.is_none()
-                        {
-                            dead.push((tree, id));
-                        }
-                    }
-                    Ok((dead, rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone())))
+                    let (roots, left) = burial::forgotten(&*store.metastore().reader()?, &rows)?;
+                    Ok((roots, left, rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone())))
                 })
                 .await?;
-            for (tree, root) in dead {
-                self.bury(tree, root).await?;
+            self.leave(left);
+            // What serves is not gone, whatever the rows say.
+            let attached: BTreeSet<FileId> =
+                self.kernel.mounts().all().iter().map(|mount| mount.root).collect();
+            for root in roots {
+                if attached.contains(&root.id) {
+                    self.leave(vec![format!(
+                        "the mount with the root {} serves, and its row is not there",
+                        root.id
+                    )]);
+                } else {
+                    forgotten.entry(root.tree).or_default().push(root);
+                }
             }
             match last {
                 Some(last) => after = Some(last),
-                None => return Ok(()),
+                None => break,
             }
+        }
+        for (tree, roots) in forgotten {
+            self.bury_all(tree, roots).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what lies below `roots` and is found to be dead.
+    async fn bury_all(&mut self, tree: TreeId, mut roots: Vec<Root>) -> Result<(), Halt> {
+        loop {
+            let (kernel, generation) = (self.kernel.clone(), self.generation);
+            let dead = self.look(move |store| {
+                let goes_on = || kernel.garbage().is_current(generation);
+                Dead::of(&*store.metastore().reader()?, tree, roots, DEAD_MAX, &goes_on)
+            });
+            let mut dead = dead.await?;
+            self.check()?;
+            self.leave(std::mem::take(&mut dead.left));
+            if self.dry_run {
+                self.tell(|latest| latest.rows += dead.rows);
+                self.dead.insert(tree, dead);
+                return Ok(());
+            }
+            let (mut rest, mut buried) = (Vec::new(), 0);
+            for root in std::mem::take(&mut dead.roots) {
+                let (is_whole, rows) = self.bury(&dead, &root).await?;
+                buried += rows;
+                if !is_whole {
+                    rest.push(root);
+                }
+            }
+            if !dead.is_part || rest.is_empty() || buried == 0 {
+                return Ok(());
+            }
+            roots = rest;
         }
     }
 
-    /// Removes the tree below `root`, which nobody can reach, from its leaves to itself.
-    async fn bury(&self, tree: TreeId, root: FileId) -> Result<(), Halt> {
-        let inode = |id| crate::namespace::inode_key(tree, id);
-        let mut way: Vec<(FileId, Option<RowKey>)> = vec![(root, None)];
-        while let Some((id, dentry)) = way.last().cloned() {
+    /// Removes what is dead below `root`, which nobody can reach, from its leaves to itself. Whether that was all, and how many rows.
+    async fn bury(&self, dead: &Dead, root: &Root) -> Result<(bool, u64), Halt> {
+        let tree = root.tree;
+        let inode = |id| inode_key(tree, id);
+        // Each time: that it is gone must still be so.
+        let is_gone = [
+            Precondition::Absent(mount_key(root.id)),
+            Precondition::Equals(inode(root.id), root.row.clone()),
+        ];
+        let mut buried = 0;
+        let mut way: Vec<(FileId, Option<(RowKey, Bytes)>)> = vec![(root.id, None)];
+        while let Some((id, name)) = way.last().cloned() {
             let children = self
                 .look(move |store| {
                     let found = page(store, &children_key(tree, id), None, REMOVED_MAX)?;
                     let rows = found.into_iter().map(|(key, value)| {
                         let dentry: DentryRow = decode(&key, &value)?;
-                        Ok::<_, StoreError>((key, dentry))
+                        Ok::<_, StoreError>(((key, value), dentry))
                     });
                     rows.collect::<Result<Vec<_>, _>>()
                 })
                 .await?;
+            let is_empty = children.is_empty();
+            let dying = children.into_iter().filter(|(_, dentry)| dead.has(dentry.id));
             let (directories, leaves): (Vec<_>, Vec<_>) =
-                children.into_iter().partition(|(_, dentry)| dentry.entry_type.is_directory());
-            let mut removed: Vec<RowKey> = Vec::new();
-            for (key, dentry) in leaves {
+                dying.partition(|(_, dentry)| dentry.entry_type.is_directory());
+            let (mut removed, mut preconditions) = (Vec::new(), is_gone.to_vec());
+            for ((key, value), dentry) in leaves {
+                preconditions.push(Precondition::Equals(key.clone(), value));
                 removed.extend([key, inode(dentry.id)]);
             }
-            if let Some((key, dentry)) = directories.into_iter().next() {
-                way.push((dentry.id, Some(key)));
+            if let Some((name, dentry)) = directories.into_iter().next() {
+                way.push((dentry.id, Some(name)));
                 if way.len() > DEPTH_MAX {
-                    return Err(Halt::Failed(format!("directories below {root} lie in a circle")));
+                    return Err(Halt::Failed(format!("directories below {} lie in a circle", root.id)));
                 }
-            } else if removed.is_empty() {
+            } else if is_empty && dead.has(id) {
+                preconditions.push(Precondition::Vacant(children_key(tree, id)));
                 removed.push(inode(id));
-                removed.extend(dentry);
+                if let Some((key, value)) = name {
+                    preconditions.push(Precondition::Equals(key.clone(), value));
+                    removed.push(key);
+                }
                 way.pop();
+            } else if removed.is_empty() {
+                return Ok((false, buried));
             }
-            if !removed.is_empty() {
-                let rows = removed.len() as u64;
-                self.commit(removed.into_iter().map(Change::Delete).collect(), Vec::new()).await?;
-                self.tell(|latest| latest.rows += rows);
+            if removed.is_empty() {
+                continue;
             }
+            let rows = removed.len() as u64;
+            let mut entry = self.entry(removed.into_iter().map(Change::Delete).collect());
+            entry.preconditions = preconditions;
+            match self.commit_entry(entry, Vec::new()).await? {
+                Ok(()) => {}
+                Err(CommitError::Refused) => {
+                    self.leave(vec![format!("what lies below the root {} changed meanwhile", root.id)]);
+                    return Ok((false, 0));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            buried += rows;
+            self.tell(|latest| latest.rows += rows);
         }
-        Ok(())
+        Ok((true, buried))
+    }
+
+    /// Tells of what looks gone, and is left alone.
+    fn leave(&self, odd: Vec<String>) {
+        for why in odd {
+            tracing::warn!(number = self.number, why, "rows that look like garbage are damaged, and stay");
+            self.tell(|latest| {
+                if latest.left_alone.len() < LEFT_MAX {
+                    latest.left_alone.push(why);
+                }
+            });
+        }
     }
 }
 
@@ -649,13 +780,6 @@ fn before(start: u64) -> Option<Hash> {
     let mut hash = [0xff; 32];
     hash[..8].copy_from_slice(&start.checked_sub(1)?.to_be_bytes());
     Some(hash)
-}
-
-/// The tree and the identity in an inode's key.
-fn place(key: &RowKey) -> Option<(TreeId, FileId)> {
-    let (tree, id) = key.bytes.split_first_chunk()?;
-    let id = <[u8; 8]>::try_from(id).ok()?;
-    Some((TreeId(u32::from_be_bytes(*tree)), FileId(u64::from_be_bytes(id))))
 }
 
 /// The key of a row of what is condemned, or what all of them begin with.

@@ -104,7 +104,7 @@ pub struct Collection {
     pub ended: Option<Timestamp>,
     /// How far it is.
     pub state: CollectionState,
-    /// Rows removed that belonged to mounts that are gone.
+    /// Rows removed that belonged to mounts that are gone, or that would be.
     pub rows: u64,
     /// Contents, chunks and lists that are reachable.
     pub reachable: u64,
@@ -118,6 +118,8 @@ pub struct Collection {
     pub reclaimed_bytes: u64,
     /// Mounts whose stores could not be looked at.
     pub left_out: Vec<String>,
+    /// What looks gone to one row and not to another: damage, which stays for a check of what is stored to tell. The first of it.
+    pub left_alone: Vec<String>,
 }
 
 impl Collection {
@@ -202,6 +204,7 @@ impl Garbage {
             kept_by_pins: Freed::default(),
             reclaimed_bytes: 0,
             left_out: Vec::new(),
+            left_alone: Vec::new(),
         });
         number
     }

@@ -23,10 +23,27 @@ const OPENINGS_MAX: usize = 16;
 const OPENING_MAX: Duration = Duration::from_secs(60);
 
 /// Gives a mount whose content is gone with the last process a new, empty root.
-async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<FileId, Error> {
+async fn begin_empty(
+    kernel: &Kernel,
+    old: FileId,
+    row: &MountRow,
+    by_path: Option<bool>,
+) -> Result<FileId, Error> {
     let root = kernel.store().new_file_id();
     let at = Timestamp(kernel.env().wall());
     let inode = InodeRow::new(EntryType::Mount, Caller::KERNEL.into(), at);
+    let mut changes = vec![
+        Change::Delete(mount_key(old)),
+        Change::Put(mount_key(root), encode(row)),
+        Change::Put(inode_key(row.tree, root), encode(&inode)),
+    ];
+    if let Some(by_path) = by_path {
+        // Of the old one nothing is remembered any more: so it is known to be gone.
+        changes.extend([
+            Change::Delete(addressing_key(old)),
+            Change::Put(addressing_key(root), encode(&by_path)),
+        ]);
+    }
     let entry = Entry {
         tree: row.tree,
         op_id: kernel.new_op_id(),
@@ -38,11 +55,7 @@ async fn begin_empty(kernel: &Kernel, old: FileId, row: &MountRow) -> Result<Fil
         items: Vec::new(),
         at,
         preconditions: Vec::new(),
-        changes: vec![
-            Change::Delete(mount_key(old)),
-            Change::Put(mount_key(root), encode(row)),
-            Change::Put(inode_key(row.tree, root), encode(&inode)),
-        ],
+        changes,
     };
     commit(kernel, entry).await?;
     Ok(root)
@@ -121,7 +134,7 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Erro
         }
         let volatile = kernel.catalogue().get(&row.spec.driver).is_some_and(|factory| factory.volatile());
         let scratch = MountOptions::of(&row.spec).unwrap_or_default().class() == Class::Scratch;
-        let root = if volatile || scratch { begin_empty(&kernel, root, &row).await? } else { root };
+        let root = if volatile || scratch { begin_empty(&kernel, root, &row, by_path).await? } else { root };
         let mount = Mount::new(root, row.zone, row.tree, row.point, row.spec);
         let mount = Arc::new(match by_path {
             Some(by_path) => mount.known(by_path),

@@ -1,7 +1,7 @@
 //! Repairs: those that lose nothing, each one entry of the log, with what made it wrong as its preconditions.
 //!
 //! A name that leads to nothing goes. What no name leads to is named again in `lost+found` of its mount. What the rows say twice is told by the one that
-//! cannot be wrong: the type by the metadata, the size by the content, whose address is its hash. Damaged content is written again from a copy with the
+//! cannot be wrong: the type by the metadata, unless the metadata cannot be of that type, the size by the content, whose address is its hash. Damaged content is written again from a copy with the
 //! same hash: in memory, among the rows, or in the store of another mount. All else is left as it is.
 
 use std::sync::Arc;
@@ -314,6 +314,15 @@ impl Desk {
             (Fault::WrongType { is, .. }, Some((parent, name))) => {
                 let Some(dentry) = rows.dentry(*parent, name)? else { return Ok(gone()) };
                 let mut draft = self.correction();
+                let old = rows.inode(id)?;
+                // No name leads to the root of a mount, and only a file has content: then the name is right.
+                let cannot_be =
+                    *is == EntryType::Mount || (old.content_id.is_some() && *is != EntryType::Reg);
+                if cannot_be && dentry.entry_type != EntryType::Mount {
+                    let new = InodeRow { entry_type: dentry.entry_type, ..old.clone() };
+                    draft.update(id, &old, &new);
+                    return Ok(planned(draft, "the metadata says what the name says now"));
+                }
                 draft.name(*parent, name, Some(dentry), DentryRow { id, entry_type: *is });
                 Ok(planned(draft, "the name says so now"))
             }

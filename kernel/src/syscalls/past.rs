@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::AsOf;
-use nexus_messages::{Caller, ContentId, Error, ErrorKind, Lsn, Result};
+use nexus_messages::{Caller, ContentId, Error, ErrorKind, Lsn, Op, Result, VPath};
 
 use super::admit::{Admissible, Which, allow};
 use super::locate::{ATTEMPTS_MAX, Located, NO_PAST, locate_as_of};
@@ -30,6 +30,7 @@ pub(super) async fn then<S: Admissible>(
             Ok(then)
         }
         AsOf::Version(version) => {
+            has_versions::<S>(now)?;
             let found = match Volume::of(kernel, &now.site) {
                 Volume::Rows(volume) => volume.version(&now.site, version),
                 Volume::Paths(_) | Volume::Sys(_) => Err(NO_PAST),
@@ -84,9 +85,19 @@ pub(super) fn place<S: Admissible>(
             };
             found.map_err(|error| store_error(S::OP, call.path(), &error))
         }
-        _ => {
-            let error = Error::new(S::OP, call.path(), ErrorKind::InvalidArgument);
-            Err(error.because("a directory has no versions: give a place in the log, or a time"))
-        }
+        _ => Err(no_versions(S::OP, call.path())),
     }
+}
+
+/// Refuses a directory, where versions are asked for.
+pub(super) fn has_versions<S: Admissible>(located: &Located) -> Result<()> {
+    match &located.node {
+        Some(node) if node.metadata.is_directory() => Err(no_versions(S::OP, &located.site.path)),
+        _ => Ok(()),
+    }
+}
+
+fn no_versions(op: Op, path: &VPath) -> Error {
+    let error = Error::new(op, path, ErrorKind::InvalidArgument);
+    error.because("a directory has no versions: give a place in the log, or a time")
 }

@@ -8,6 +8,7 @@ use nexus_messages::{Caller, Error, ErrorKind, Result, VPath};
 use super::Serve;
 use super::admit::{Admissible, Which, admit, one_path};
 use super::locate::{Located, NO_PAST};
+use super::past::has_versions;
 use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::volume::{Volume, store_error};
@@ -37,6 +38,7 @@ impl Serve for SysVersions {
 }
 
 fn list(kernel: &Arc<Kernel>, located: &Located, call: &SysVersions) -> Result<Versions> {
+    has_versions::<SysVersions>(located)?;
     let site = &located.site;
     let limit = call.limit.map_or(VERSIONS_MAX, |limit| (limit.get() as usize).min(VERSIONS_MAX));
     let after = call.cursor.map(|VersionCursor(lsn)| lsn);

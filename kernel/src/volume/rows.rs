@@ -139,9 +139,12 @@ impl<'a> RowVolume<'a> {
         let mut children = Vec::with_capacity(found.len());
         for (name, dentry) in found {
             let metadata = match site.path.join(&name) {
-                Ok(path) if metadata => {
-                    Some(Arc::new(rows.inode(dentry.id)?.metadata(path, self.mount.zone.clone(), dentry.id)))
-                }
+                Ok(path) if metadata => match rows.inode(dentry.id) {
+                    Ok(row) => Some(Arc::new(row.metadata(path, self.mount.zone.clone(), dentry.id))),
+                    // One that is damaged hides none of the others. Who looks at it is told.
+                    Err(StoreError::Corrupt { .. }) => None,
+                    Err(error) => return Err(error),
+                },
                 _ => None,
             };
             children.push(Child { name, entry_type: dentry.entry_type, file_id: dentry.id, metadata });

@@ -46,7 +46,7 @@ pub struct DirEntry {
     pub entry_type: EntryType,
     /// Its identity.
     pub file_id: FileId,
-    /// Its metadata, when it was asked for.
+    /// Its metadata, when it was asked for. None of an entry whose metadata is damaged, as `SysStat` tells, and where a listing has none.
     pub metadata: Option<Arc<FileMetadata>>,
 }
 

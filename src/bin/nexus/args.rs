@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use nexus::hal::MOUNT_OPTIONS;
 
 use crate::past::{Then, moment};
 
@@ -18,7 +19,7 @@ Logs go to stderr when $NEXUS_LOG or $RUST_LOG asks for them, such as NEXUS_LOG=
 NEXUS_LOG=nexus_kernel::syscall=debug tells each syscall, NEXUS_LOG=nexus_actors=trace each message of an actor."
 )]
 pub(crate) struct Cli {
-    /// The data folder, made when missing [default: $NEXUS_DATA_DIR, else ./nexus-data]
+    /// The data folder, made when missing [default: $NEXUS_DATA_DIR, else ./nexus-data; of `tour` a temporary one]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 
@@ -142,8 +143,9 @@ pub(crate) struct AsOfArgs {
 /// before what it holds. A path that is not a directory is printed itself.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Exit status 1 when the metadata of an entry is damaged; it is listed all the same.
 With --json: one line an entry: {path, type, size, mode, owner, modified, created, changed, mime, target?, content?, version,
-generation, file_id, zone, implicit}.")]
+generation, file_id, zone, implicit}; of one whose metadata is damaged {path, type, file_id, error: {errno, cause}}.")]
 pub(crate) struct LsArgs {
     #[arg(default_value = "/")]
     pub(crate) path: String,
@@ -372,8 +374,8 @@ At most 1,024 operations and 64 MiB of content; all paths in one zone, on mounts
 
 Prints how many operations were committed, and where in the log. Exit status 1 when nothing was done; 2 when the description makes no sense, which is
 found before anything is done; 3 when it is not known.
-With --json: {lsn, durability, op_id, repeated, results: [{op, path, to?, created?, size?, version?, removed?}]}, or
-{error: {item, op, path, errno, cause, expected?, found?}}, where found is null or {version, generation, content}."#
+With --json: {lsn, durability, op_id, repeated, results: [{op, path, to?, created?, size?, version?, removed?}]}, or, also for a description that makes no
+sense, {error: {item, op, path, errno, cause, expected?, found?}}, where found is null or {version, generation, content}."#
 )]
 pub(crate) struct TxArgs {
     /// The host file with the description; - for standard input
@@ -424,13 +426,13 @@ pub(crate) struct GrepArgs {
 
 /// Attach a driver's tree at a path; it is remembered over restarts
 #[derive(Debug, Args)]
-#[command(after_help = "With --json: {path, driver, created}, and with --replace {path, driver, swapped}.")]
+#[command(after_help = mount_help())]
 pub(crate) struct MountArgs {
     pub(crate) path: String,
     /// The driver, such as cas-local, path-local or memory
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: String,
-    /// An option of the driver, or of every mount: deadline_ms, open_ms, probe_ms
+    /// An option of the driver, or of every mount: see below
     #[arg(long = "opt", value_name = "K=V", value_parser = key_value)]
     pub(crate) options: Vec<(String, String)>,
     /// Refuse changes below it
@@ -491,8 +493,10 @@ pub(crate) struct UnregisterArgs {
 /// probation, the old one comes back. Whatever fails before leaves the old one serving.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Says from which version to which, how many calls were drained and waited, and the longest pause.
-With --json: {service, from, to, mode, drained, waited, pause, took, agreed}.")]
+Says from which version to which, and from which factory to which when that changes; how many calls were drained and waited, how many are still inside
+the old version, if any, and the longest pause. With --shadow it waits for real calls, 10 minutes at most, and fails when too few have come by then; how
+many have agreed is shown on a terminal, and meanwhile in trial_agreed of `services --json`. Interrupted, the old version goes on.
+With --json: {service, from, to, mode, drained, left, waited, pause, took, agreed}; from and to are {number, factory, version}.")]
 pub(crate) struct SwapArgs {
     /// The service
     pub(crate) name: String,
@@ -507,7 +511,7 @@ pub(crate) struct SwapArgs {
     /// Calls wait while the old one ends and hands its state over
     #[arg(long)]
     pub(crate) exclusive: bool,
-    /// Try it in shadow first, until so many answers to copies of real calls agree
+    /// Try it in shadow first, until so many answers to copies of real calls agree, within 10 minutes
     #[arg(long, value_name = "CALLS")]
     pub(crate) shadow: Option<u32>,
     /// How many seconds calls inside the old one may take
@@ -541,11 +545,13 @@ pub(crate) struct TopArgs {}
 
 /// Hurt an actor, to see what becomes of it
 ///
-/// Prints how it ended and after how long it was back. It is in a kernel of the command's own, unless another process serves the folder.
+/// Prints how it ended and after how long it was back. It is in a kernel of the command's own, unless another process serves the folder. A version of a
+/// service that is on probation does not come back: then the version that serves in its place is told. Nor does the root, `nexus`: the kernel ends with it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status 1 when there is no such actor, or it is not back within 15 seconds.
-With --json: {actor, how, last_exit, generation, back_after_seconds}; with --handling {actor, how, armed}.")]
+With --json: {actor, how, outcome, last_exit?, generation?, back_after_seconds?, serves?}, where outcome is restarted, swapped_back, gone or kernel_ended;
+with --handling {actor, how, armed}.")]
 pub(crate) struct KillArgs {
     /// The actor's path in the tree that `ps` draws, such as nexus/kernel/router
     pub(crate) actor: String,
@@ -565,7 +571,8 @@ pub(crate) struct KillArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints what went, and what stays for now.
-With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out};
+With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out,
+left_alone};
 freed and kept are {objects, bytes}.")]
 pub(crate) struct GcArgs {
     /// Only count what would go
@@ -655,6 +662,17 @@ pub(crate) struct TourWriterArgs {
     pub(crate) round: u32,
 }
 
+/// The options of every mount, in the kernel's own words.
+fn mount_help() -> String {
+    let mut help = String::from("Options of every mount:\n");
+    let longest = MOUNT_OPTIONS.iter().map(|option| option.key.len()).max().unwrap_or_default();
+    for option in MOUNT_OPTIONS {
+        help += &format!("  {:<longest$}  {}\n", option.key, option.help);
+    }
+    help += "Those of a driver are told when one is missing or unknown.\n";
+    help + "With --json: {path, driver, created}, and with --replace {path, driver, swapped}."
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
@@ -672,6 +690,28 @@ mod tests {
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
         ShellLine::command().debug_assert();
+    }
+
+    /// `nexus COMMAND --help`, on one line.
+    fn help(command: &str) -> String {
+        let told = Cli::try_parse_from(["nexus", command, "--help"]).unwrap_err().to_string();
+        told.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn each_option_of_every_mount_is_in_the_help() {
+        let help = help("mount");
+        for option in MOUNT_OPTIONS {
+            let words: Vec<_> = option.help.split_whitespace().collect();
+            assert!(help.contains(&format!("{} {}", option.key, words.join(" "))), "{}: {help}", option.key);
+        }
+    }
+
+    #[test]
+    fn the_help_of_the_tour_says_one_thing_of_its_data() {
+        let help = help("tour");
+        assert!(help.contains("The data is in a temporary folder unless --data is given"), "{help}");
+        assert!(help.contains("else ./nexus-data; of `tour` a temporary one]"), "{help}");
     }
 
     fn check(line: &str, good: bool) {

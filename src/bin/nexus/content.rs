@@ -6,8 +6,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nexus::Op;
 use nexus::syscall::{SysRead, SysWrite, Written};
+use nexus::{Op, VPath};
 use serde::Serialize;
 
 use crate::args::{CatArgs, EditArgs, SyncArgs, WriteArgs};
@@ -87,26 +87,25 @@ fn report(session: &Session, done: &Written) -> Outcome {
 }
 
 pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
-    let mut call = SysWrite::vectored(path(Op::Write, &args.path)?, Vec::new()).create();
+    let at = path(Op::Write, &args.path)?;
+    let mut call = SysWrite::vectored(&at, Vec::new()).create();
     if args.eventual {
         call = call.eventual();
     }
-    let told = |file: &Path| {
-        let file = file.to_owned();
-        move |error| Failure::host("write", &file, error)
-    };
     let written = if args.file == Path::new("-") {
-        feed::write(&session.nx, call, io::stdin()).await.map_err(told(Path::new("standard input")))?
+        let told = |error| Failure::host("write", Path::new("standard input"), error);
+        feed::write(&session.nx, call, io::stdin()).await.map_err(told)?
     } else {
-        let file = fs::File::open(&args.file).map_err(told(&args.file))?;
-        feed::write(&session.nx, call, file).await.map_err(told(&args.file))?
+        let told = source(Op::Write, &at, &args.file);
+        let file = fs::File::open(&args.file).map_err(&told)?;
+        feed::write(&session.nx, call, file).await.map_err(told)?
     };
     report(session, &written?)
 }
 
 pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
     let at = path(Op::Append, &args.path)?;
-    let data = input(&args.file)?;
+    let data = input(&at, &args.file)?;
     let mut call = SysWrite::at(at, data).append().create();
     if args.eventual {
         call = call.eventual();
@@ -130,10 +129,15 @@ pub(crate) async fn edit(session: &Session, args: EditArgs) -> Outcome {
     report(session, &done)
 }
 
+/// Tells that `file` of the host, which was to be the content of `to`, could not be read.
+fn source(op: Op, to: &VPath, file: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Source { op, to: to.clone(), file: file.to_owned(), error }
+}
+
 /// The bytes of a host file, or of standard input for `-`.
-fn input(file: &Path) -> Outcome<Vec<u8>> {
+fn input(at: &VPath, file: &Path) -> Outcome<Vec<u8>> {
     if file != Path::new("-") {
-        return fs::read(file).map_err(|error| Failure::host("append", file, error));
+        return fs::read(file).map_err(source(Op::Append, at, file));
     }
     let mut data = Vec::new();
     let read = io::stdin().lock().read_to_end(&mut data);

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use nexus::{EntryType, FileMetadata};
+use nexus::syscall::DirEntry;
+use nexus::{EntryType, Error, FileMetadata};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::failure::Outcome;
 use crate::output::Output;
@@ -69,6 +71,19 @@ pub(crate) fn kind(entry_type: EntryType) -> &'static str {
     }
 }
 
+/// What an entry is, in a letter.
+fn letter(entry_type: EntryType) -> &'static str {
+    match entry_type {
+        EntryType::Reg => "-",
+        EntryType::Dir => "d",
+        EntryType::Mount => "m",
+        EntryType::Pipe => "p",
+        EntryType::Stream => "s",
+        EntryType::Link => "l",
+        _ => "x",
+    }
+}
+
 /// One line of `ls -l`: `-rw-r--r-- OWNER SIZE DATE TIME NAME`, with the target of a link.
 pub(crate) struct Long<'a> {
     pub(crate) entry: &'a FileMetadata,
@@ -85,20 +100,37 @@ impl fmt::Display for Long<'_> {
     }
 }
 
+/// One line of `ls -l` for an entry of which there is only the name, and what that says.
+pub(crate) struct Unknown<'a> {
+    pub(crate) entry: &'a DirEntry,
+    pub(crate) name: &'a str,
+}
+
+impl Unknown<'_> {
+    /// The same for programs, with why it is so.
+    pub(crate) fn json(&self, error: &Error) -> Value {
+        json!({
+            "path": self.entry.path,
+            "type": kind(self.entry.entry_type),
+            "file_id": self.entry.file_id.0,
+            "error": { "errno": error.errno().name(), "cause": error.cause() },
+        })
+    }
+}
+
+impl fmt::Display for Unknown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (letter, name) = (letter(self.entry.entry_type), self.name);
+        write!(f, "{letter}????????? {:<8} {:>10} {:<16} {name}", "?", "?", "?")
+    }
+}
+
 /// Type and permission bits as `ls` writes them.
 struct Letters<'a>(&'a FileMetadata);
 
 impl fmt::Display for Letters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0.entry_type {
-            EntryType::Reg => "-",
-            EntryType::Dir => "d",
-            EntryType::Mount => "m",
-            EntryType::Pipe => "p",
-            EntryType::Stream => "s",
-            EntryType::Link => "l",
-            _ => "x",
-        })?;
+        f.write_str(letter(self.0.entry_type))?;
         let mode = self.0.mode;
         // The special bits stand in the place of the x: s and t with it, S and T without.
         for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nexus::{Error, ErrorKind, Executed, Op};
+use nexus::{Error, ErrorKind, Executed, Op, VPath};
 
 /// How a command ended. The worst of several is the status of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,17 @@ pub(crate) enum Failure {
         op: &'static str,
         /// Where, on the host.
         path: PathBuf,
+        /// What the host said.
+        error: io::Error,
+    },
+    /// The host's file system said so of what an operation was to take from there: it may not have been meant to.
+    Source {
+        /// What was being done.
+        op: Op,
+        /// To which path.
+        to: VPath,
+        /// What was taken for a file of the host.
+        file: PathBuf,
         /// What the host said.
         error: io::Error,
     },
@@ -75,7 +86,7 @@ impl Failure {
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Call(error) if error.executed() == Executed::Unknown => Status::Unknown,
-            Self::Call(_) | Self::Host { .. } | Self::Claim { .. } => Status::Failed,
+            Self::Call(_) | Self::Host { .. } | Self::Source { .. } | Self::Claim { .. } => Status::Failed,
             Self::Usage(_) => Status::Usage,
             Self::OutputClosed => Status::Done,
         }
@@ -94,6 +105,10 @@ impl fmt::Display for Failure {
             Self::Call(error) => error.fmt(f),
             Self::Host { op, path, error } => {
                 write!(f, "{op} {}: {}", shown(path), HostError(error))
+            }
+            Self::Source { op, to, file, error } => {
+                let (op, file) = (op.name(), shown(file));
+                write!(f, "{op} {to}: {file} is taken for a file of the host: {}", HostError(error))
             }
             Self::Claim { op, found } => write!(f, "{op}: {found}"),
             Self::Usage(why) => f.write_str(why),

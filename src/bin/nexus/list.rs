@@ -6,7 +6,7 @@ use nexus::syscall::{DirEntry, SysReaddir, SysStat};
 use nexus::{AsOf, ErrorKind, FileMetadata, Op, Result, VPath};
 
 use crate::args::{AsOfArgs, LsArgs, StatArgs, TreeArgs};
-use crate::entry::{EntryJson, Long, describe};
+use crate::entry::{EntryJson, Long, Unknown, describe};
 use crate::failure::Outcome;
 use crate::listing::Pages;
 use crate::session::{Session, path};
@@ -39,8 +39,17 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
             let name = if args.recursive { entry.path.as_str() } else { entry.name() };
             if !described {
                 out.line(name)?;
-            } else if let Some(metadata) = metadata(session, &entry, as_of).await? {
-                print(&metadata, name)?;
+                continue;
+            }
+            match metadata(session, &entry, as_of).await {
+                Ok(Some(metadata)) => print(&metadata, name)?,
+                Ok(None) => {}
+                // Of one that is damaged there is the name: the others are printed all the same.
+                Err(error) => {
+                    let unknown = Unknown { entry: &entry, name };
+                    out.either(&unknown.json(&error), &unknown)?;
+                    session.each(Err(error.during(Op::Readdir).into()))?;
+                }
             }
         }
     }

@@ -111,9 +111,10 @@ pub(crate) async fn restore(session: &Session, args: RestoreArgs) -> Outcome {
     let then = args.version.map(AsOf::Version).or(args.lsn.map(|lsn| AsOf::Lsn(Lsn(lsn)))).map(Then::Fixed);
     // One of the three is there: the grammar says so.
     let Some(then) = then.or(args.time) else { return Ok(()) };
-    let from = path(Op::Copy, &args.path)?;
-    let to = args.to.as_deref().map_or_else(|| Ok(from.clone()), |to| path(Op::Copy, to))?;
-    let done = session.nx.send(SysCopy::new(&from, &to).as_of(then.as_of(session.env()))).await?;
+    let from = path(Op::Restore, &args.path)?;
+    let to = args.to.as_deref().map_or_else(|| Ok(from.clone()), |to| path(Op::Restore, to))?;
+    let done = session.nx.send(SysCopy::new(&from, &to).as_of(then.as_of(session.env()))).await;
+    let done = done.map_err(|error| error.during(Op::Restore))?;
     session.out.quiet(&json!({
         "path": from,
         "to": to,

@@ -50,13 +50,15 @@ async fn wait(out: &Output, nx: &Nexus, args: &ServeArgs, data: &Path) -> Outcom
         format_args!("serving {} to {whom} at {}, process {process}", data.display(), socket.display()),
     )?;
     out.flush()?;
-    match select(interrupted, Box::pin(nx.ended())).await {
-        Either::Left(_) => Ok(()),
-        Either::Right((Err(error), _)) => Err(error.into()),
-        Either::Right((Ok(ExitReason::Shutdown | ExitReason::Normal), _)) => Ok(()),
-        Either::Right((Ok(why), _)) => {
-            Err(Failure::claim("serve", format!("the kernel ended by itself: {why}")))
-        }
+    let ended = match select(interrupted, Box::pin(nx.ended())).await {
+        Either::Left((Ok(()), _)) => return Ok(()),
+        // Who listens for signals has ended with the kernel.
+        Either::Left((Err(_), ended)) => ended.await,
+        Either::Right((ended, _)) => ended,
+    };
+    match ended? {
+        ExitReason::Shutdown | ExitReason::Normal => Ok(()),
+        why => Err(Failure::claim("serve", format!("the kernel ended by itself: {why}"))),
     }
 }
 

@@ -12,7 +12,8 @@ use nexus::syscall::{
     TxDone, TxOp,
 };
 use nexus::{
-    Attributes, Bytes, Conflict, ContentId, Error, FileId, FileMetadata, Found, IntoPath, OpId, VPath,
+    Attributes, Bytes, Conflict, ContentId, Error, ErrorKind, FileId, FileMetadata, Found, IntoPath, Op,
+    OpId, VPath,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -78,7 +79,13 @@ pub(crate) async fn tx(session: &Session, args: TxArgs) -> Outcome {
     let name =
         if args.file == Path::new("-") { "standard input".into() } else { args.file.display().to_string() };
     let text = read(&args.file)?;
-    let call = plan(&text).map_err(|why| Failure::Usage(format!("tx {name}: {why}")))?;
+    let call = match plan(&text) {
+        Ok(call) => call,
+        Err(wrong) => {
+            session.out.quiet(&json!({ "error": wrong.described() }))?;
+            return Err(Failure::Usage(format!("tx {name}: {wrong}")));
+        }
+    };
     let about: Vec<_> = call.ops.iter().map(|op| (op.op(), op.path().clone())).collect();
     match session.nx.send(call).await {
         Ok(done) => {
@@ -103,8 +110,36 @@ fn read(file: &Path) -> Outcome<String> {
     Ok(text)
 }
 
+/// Why a description makes no sense.
+#[derive(Debug)]
+struct Wrong {
+    /// The operation that it is about; none when it is about all of it.
+    item: Option<usize>,
+    why: String,
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self { item: None, why }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl Wrong {
+    /// For programs: as an error of the kernel is.
+    fn described(&self) -> Value {
+        let errno = ErrorKind::InvalidArgument.errno().name();
+        json!({ "item": self.item, "op": Op::Tx.name(), "path": null, "errno": errno, "cause": self.why })
+    }
+}
+
 /// The transaction that the text describes. Reads host files that it names.
-fn plan(text: &str) -> Result<SysTx, String> {
+fn plan(text: &str) -> Result<SysTx, Wrong> {
     let plan: Plan<'_> = serde_json::from_str(text).map_err(|why| why.to_string())?;
     let mut call = SysTx::new();
     if let Some(op_id) = plan.op_id {
@@ -115,7 +150,10 @@ fn plan(text: &str) -> Result<SysTx, String> {
         // The text of the operation is a part of the whole text.
         let offset = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         let line = 1 + text.get(..offset).map_or(0, |before| before.matches('\n').count());
-        let at = |line: usize, why: &dyn fmt::Display| format!("ops[{index}], line {line}: {why}");
+        let at = |line: usize, why: &dyn fmt::Display| Wrong {
+            item: Some(index),
+            why: format!("ops[{index}], line {line}: {why}"),
+        };
         let item: Item = serde_json::from_str(raw.get()).map_err(|why| {
             let words = why.to_string();
             // Its own count of lines begins with the operation.
@@ -290,7 +328,7 @@ struct ResultJson<'a> {
     removed: Option<u64>,
 }
 
-fn result<'a>((op, path): &'a (nexus::Op, VPath), done: &'a TxDone) -> ResultJson<'a> {
+fn result<'a>((op, path): &'a (Op, VPath), done: &'a TxDone) -> ResultJson<'a> {
     let mut result = ResultJson {
         op: op.name(),
         path: path.as_str(),
@@ -411,7 +449,7 @@ mod tests {
     }
 
     fn wrong(text: &str, why: &str) {
-        let told = plan(text).map(drop).unwrap_err();
+        let told = plan(text).map(drop).unwrap_err().to_string();
         assert!(told.contains(why), "{told:?} does not say {why:?}");
     }
 

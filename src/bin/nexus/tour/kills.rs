@@ -12,7 +12,7 @@ use nexus_actors::{ActorState, block_on};
 use serde_json::json;
 
 use super::Tour;
-use super::reads::{Imported, warm};
+use super::reads::Imported;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 
@@ -35,8 +35,7 @@ struct Readers {
 }
 
 impl Tour<'_> {
-    pub(super) async fn kill_primitives(&self, session: &Arc<Session>, files: &[Imported]) -> Outcome {
-        let warm = warm(files);
+    pub(super) async fn kill_primitives(&self, session: &Arc<Session>, warm: &Arc<[Imported]>) -> Outcome {
         let readers = Arc::new(Readers::default());
         let pool = session.env().pool("tour-read", READERS, READERS);
         let reading = futures_util::future::try_join_all((0..READERS).map(|reader| {
@@ -53,7 +52,7 @@ impl Tour<'_> {
         read.map_err(|error| Failure::claim("tour", error))?;
         let killed = killed?;
         let (reads, failed) = (readers.reads.load(Ordering::Relaxed), readers.failed.load(Ordering::Relaxed));
-        if failed > 0 || (reads == 0 && !warm.is_empty()) {
+        if failed > 0 || reads == 0 {
             return Err(Failure::claim(
                 "tour",
                 format!("{failed} of {reads} reads failed while primitives were killed"),

@@ -96,11 +96,12 @@ async fn walk(
     let tree = tour.below("tree")?;
     tour.import(&session, &source, &tree).await?;
     let files = tour.read_back(&session, &source, &tree).await?;
-    tour.read_warm(&session, &files).await?;
+    let warm = tour.choose_warm(&session, &files).await?;
+    tour.read_warm(&session, &warm).await?;
     tour.grep(&session, &source, &tree, &files).await?;
     tour.commit_together(&session).await?;
     tour.show_tree(&session).await?;
-    tour.kill_primitives(&session, &files).await?;
+    tour.kill_primitives(&session, &warm).await?;
     tour.swap_policies(&session).await?;
     session.nx.shutdown().await?;
     tour.crash(&source, &tree).await?;

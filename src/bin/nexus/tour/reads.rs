@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use nexus::syscall::{SysRead, SysReaddir};
+use nexus::syscall::{SysRead, SysReaddir, SysWrite};
 use nexus::{EntryType, VPath};
 use nexus_actors::block_on;
 use serde_json::json;
@@ -21,6 +21,9 @@ const WARM_FOR: Duration = Duration::from_millis(1_500);
 
 /// How much is read warm at most: it has to stay in the content cache.
 const WARM_BYTES_MAX: u64 = 16 << 20;
+
+/// What is read when no file of the tree stays in the cache.
+const OWN: &str = "read while all else goes on\n";
 
 /// Reads between two looks at the clock.
 const BURST: usize = 64;
@@ -92,13 +95,25 @@ impl Tour<'_> {
         Ok(files)
     }
 
-    /// Reads files that are in the caches, on all processors.
-    pub(super) async fn read_warm(&self, session: &Arc<Session>, files: &[Imported]) -> Outcome {
-        let begun = self.env.now();
-        let warm = warm(files);
-        if warm.is_empty() {
-            return self.step("read", begun, "there is no file to read".into(), json!({}));
+    /// What is read warm: of `files` what stays in the cache, and when nothing does, a file of the tour's own.
+    pub(super) async fn choose_warm(
+        &self,
+        session: &Session,
+        files: &[Imported],
+    ) -> Outcome<Arc<[Imported]>> {
+        let fitting = warm(files);
+        if !fitting.is_empty() {
+            return Ok(fitting);
         }
+        let path = self.below("warm")?;
+        session.nx.send(SysWrite::at(&path, OWN).create()).await?;
+        session.nx.send(SysRead::at(&path)).await?;
+        Ok([Imported { path, relative: String::new(), size: OWN.len() as u64 }].into())
+    }
+
+    /// Reads files that are in the caches, on all processors.
+    pub(super) async fn read_warm(&self, session: &Arc<Session>, warm: &Arc<[Imported]>) -> Outcome {
+        let begun = self.env.now();
         let readers = std::thread::available_parallelism().map_or(2, usize::from);
         let pool = session.env().pool("tour-read", readers, readers);
         let until = self.env.now() + WARM_FOR;
@@ -125,6 +140,9 @@ impl Tour<'_> {
         let read = read.map_err(|error| Failure::claim("tour", error))?;
         let read: Vec<(u64, u64)> = read.into_iter().collect::<Outcome<_>>()?;
         let (reads, bytes) = read.iter().fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
+        if reads == 0 {
+            return Err(Failure::claim("tour", format!("nothing was read within {WARM_FOR:?}")));
+        }
         let seconds = self.env.now().duration_since(begun).as_secs_f64();
         let says = format!(
             "{reads} warm reads of {} files by {readers} readers: {:.0} a second, {:.2} µs each, {:.2} GB/s handed out",
@@ -142,12 +160,15 @@ impl Tour<'_> {
     }
 }
 
-/// The first files that fit into the cache together.
-pub(super) fn warm(files: &[Imported]) -> Arc<[Imported]> {
-    let mut bytes = 0;
-    let fitting = files.iter().take_while(|file| {
-        bytes += file.size;
-        bytes <= WARM_BYTES_MAX
+/// The files that fit into the cache together, the first ones first.
+fn warm(files: &[Imported]) -> Arc<[Imported]> {
+    let mut left = WARM_BYTES_MAX;
+    let fitting = files.iter().filter(|file| match left.checked_sub(file.size) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
     });
     fitting.cloned().collect()
 }
@@ -164,3 +185,22 @@ fn modified_since(host: &std::path::Path, begun: std::time::Instant, env: &nexus
 
 /// How long an import may have taken before the comparison began.
 const SLACK: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_does_not_fit_keeps_none_out_that_does() {
+        let file = |size| Imported { path: VPath::root(), relative: String::new(), size };
+        let check = |sizes: &[u64], expected: &[u64]| {
+            let files: Vec<_> = sizes.iter().copied().map(file).collect();
+            let sizes: Vec<_> = warm(&files).iter().map(|file| file.size).collect();
+            assert_eq!(sizes, expected);
+        };
+        let max = WARM_BYTES_MAX;
+        check(&[max + 1, 3, 0], &[3, 0]);
+        check(&[3, max, 4, u64::MAX, max - 7, 1], &[3, 4, max - 7]);
+        check(&[max + 1], &[]);
+    }
+}

@@ -104,7 +104,13 @@ impl Work {
             for entry in entries {
                 let metadata = match entry.metadata {
                     Some(metadata) => metadata,
-                    None => self.session.nx.send(SysStat::at(&entry.path).no_follow()).await?,
+                    None => match self.session.nx.send(SysStat::at(&entry.path).no_follow()).await {
+                        Ok(metadata) => metadata,
+                        Err(error) => {
+                            self.transfer.fail(&self.session.out, &error.into());
+                            continue;
+                        }
+                    },
                 };
                 if !metadata.is_directory() {
                     self.transfer.expect_file();
