@@ -166,6 +166,22 @@ fn an_offer_that_was_not_executed_comes_back_whole() {
 }
 
 #[test]
+fn what_was_told_and_not_begun_when_the_mailbox_is_closed_is_counted_and_calls_are_not() {
+    check(async |env| {
+        let actor = counter(&env, 8);
+        let hold = child(&actor, Faults::default());
+        for _ in 0..3 {
+            actor.tell(Add(1)).unwrap();
+        }
+        let (down, ()) = join(actor.call(Add(1), SOON), async { hold.close() }).await;
+        assert_eq!((down, actor.status().lost), (Err(CallError::Down), 3));
+        hold.close();
+        assert_eq!(actor.tell(Add(1)), Err(CallError::Down));
+        assert_eq!(actor.status().lost, 3, "who is told of it has lost nothing");
+    });
+}
+
+#[test]
 fn an_offer_that_was_begun_does_not_come_back() {
     check(async |env| {
         let (actor, _hold) = started(&env, 4).await;

@@ -99,6 +99,7 @@ macro_rules! counters {
     ($($name:ident, $kind:literal, $version:literal;)*) => {$(
         pub(crate) struct $name {
             setup: Setup<Self>,
+            incarnation: u64,
             sum: u64,
         }
 
@@ -119,7 +120,7 @@ macro_rules! counters {
                     // After a crash, from where it was published last.
                     let sum = setup.view().get().map_or(0, |sum| *sum);
                     setup.publish(start.generation(), sum).map_err(ExitReason::error)?;
-                    Ok(Self { setup, sum })
+                    Ok(Self { setup, incarnation: start.generation(), sum })
                 })
             }
         }
@@ -157,7 +158,7 @@ macro_rules! counters {
                     _ => {}
                 }
                 self.sum = carry.take()?;
-                Ok(())
+                self.setup.publish(self.incarnation, self.sum).map_err(ExitReason::error)
             }
 
             fn probe(&mut self) -> LocalBoxFuture<'static, Result<(), ExitReason>> {

@@ -46,7 +46,7 @@ impl Service for Guard {
 
 /// Swaps of the policy, and forbidden operations that are tried from one to the next, at least.
 const SWAPS: u64 = 200;
-const TRIES_A_SWAP: u64 = 50;
+const TRIES_A_SWAP: u64 = 25;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hooks_are_not_absent_while_a_service_is_swapped() {
