@@ -86,7 +86,7 @@ impl Nexus {
     /// The versions of the file that can be read, the oldest first and that of now last: all pages in one. Of a file that was removed, those that it had.
     ///
     /// # Errors
-    /// `ENOENT`; `ENODATA` on a mount that keeps no history; `EOPNOTSUPP` where files are found by their paths.
+    /// `ENOENT`; `EINVAL` for a directory, which has no versions; `ENODATA` on a mount that keeps no history; `EOPNOTSUPP` where files are found by their paths.
     pub async fn versions(&self, at: impl IntoPath) -> Result<Vec<Version>> {
         let at = path(Op::Versions, at)?;
         let mut page = self.send(SysVersions::at(&at)).await?;

@@ -23,7 +23,7 @@ impl Nexus {
     /// What was known of the entry then. See [`AsOf`] for what is kept.
     ///
     /// # Errors
-    /// As [`stat`](Self::stat); `ENODATA` when it is not kept, or not any more; `EINVAL` for a place in the log, or a time, that is yet to come; `EOPNOTSUPP` where files
+    /// As [`stat`](Self::stat); `ENODATA` when it is not kept, or not any more; `EINVAL` for a place in the log, or a time, that is yet to come, and for a version of a directory; `EOPNOTSUPP` where files
     /// are found by their paths.
     pub async fn stat_at(&self, at: impl IntoPath, as_of: AsOf) -> Result<Arc<FileMetadata>> {
         self.send(SysStat::at(path(Op::Stat, at)?).as_of(as_of)).await

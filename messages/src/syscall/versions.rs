@@ -45,7 +45,7 @@ impl fmt::Display for AsOf {
 }
 
 /// Asks which versions of the entry at `path` can be read, the oldest first and the one of now last. Links are followed. Where nothing is
-/// any more, those of the entry that was the last one there. Changes nothing, may be repeated.
+/// any more, those of the entry that was the last one there. A directory has none, and is refused. Changes nothing, may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysVersions {
