@@ -101,7 +101,7 @@ async fn until(what: &str, come: impl Fn() -> bool) {
 }
 
 async fn break_helper(nx: &Nexus) {
-    assert!(nx.kill("nexus/services/flock@3/second", Kill::Panic).await.unwrap());
+    assert!(nx.kill("nexus/services/flock@3/second", Kill::Panic).await.expect("it is there"));
 }
 
 // One test, since what is seen is one list.
