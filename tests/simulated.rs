@@ -58,6 +58,9 @@ const ROOT_DIES_EVERY: u64 = 4;
 /// How much virtual time a run takes.
 const LASTS: Duration = Duration::from_millis(400);
 
+/// How many versions of a file are kept.
+const VERSIONS: &str = "4";
+
 /// Longer than a run.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -122,6 +125,8 @@ fn traced(seed: u64) -> (Outcome, Trace) {
         let inner = nexus_drivers::catalogue().get("memory-path").expect("built in");
         let config = Config::in_memory()
             .env(env.clone())
+            // What is in memory keeps no versions unless that is asked for; here collections must leave them.
+            .root(MountSpec::new("memory").option("history_count", VERSIONS))
             .driver(Arc::new(FaultyFactory::new("faulty", inner, faults.clone())))
             .restarts(u32::MAX, Duration::from_secs(1))
             .watchdog(Duration::from_millis(20))
