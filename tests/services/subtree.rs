@@ -101,7 +101,8 @@ async fn until(what: &str, come: impl Fn() -> bool) {
 }
 
 async fn break_helper(nx: &Nexus) {
-    assert!(nx.kill("nexus/services/flock@3/second", Kill::Panic).await.expect("it is there"));
+    let killed = nx.kill("nexus/services/flock@3/second", Kill::Panic).await;
+    assert!(killed.expect("it is there"));
 }
 
 // One test, since what is seen is one list.

@@ -69,6 +69,35 @@ impl Located {
     }
 }
 
+/// What is looked at.
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    /// What is there now, as far as it is remembered.
+    Now,
+    /// What is there now by the rows. What is remembered is told of a moment after the rows change: who sees both in turn may find that they
+    /// contradict each other for as long as that takes.
+    NowByRows,
+    /// What was there as of a place in the log.
+    Past(Lsn),
+}
+
+impl Seen {
+    fn as_of(self) -> Option<Lsn> {
+        match self {
+            Self::Now | Self::NowByRows => None,
+            Self::Past(lsn) => Some(lsn),
+        }
+    }
+
+    /// After what was remembered may have been what was in the way.
+    fn again(self) -> Self {
+        match self {
+            Self::Now => Self::NowByRows,
+            other => other,
+        }
+    }
+}
+
 /// What a path leads to before any link is followed.
 enum Sight {
     /// This is there, or nothing is.
@@ -110,13 +139,15 @@ pub(crate) async fn locate_as_of(
     follow: bool,
     as_of: Option<Lsn>,
 ) -> Result<Located> {
-    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow, as_of).await? {
+    let mut seen = as_of.map_or(Seen::Now, Seen::Past);
+    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow, seen).await? {
         return Ok(located);
     }
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow, as_of)).await? {
+        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow, seen)).await? {
             return Ok(located);
         }
+        seen = seen.again();
     }
     let error = Error::new(op, path, ErrorKind::Busy);
     Err(error.because(format!("links came and went on its way {ATTEMPTS_MAX} times in a row")))
@@ -151,8 +182,9 @@ async fn sight(
     zone: &ZoneId,
     path: &VPath,
     follow: bool,
-    as_of: Option<Lsn>,
+    seen: Seen,
 ) -> Result<Sight> {
+    let as_of = seen.as_of();
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
         let mount =
@@ -161,7 +193,7 @@ async fn sight(
         let found = match Volume::as_of(kernel, &site, as_of) {
             Volume::Sys(_) | Volume::Paths(_) if as_of.is_some() => Err(NO_PAST),
             Volume::Sys(volume) => volume.find(zone, path).map(Some),
-            Volume::Rows(volume) => volume.look(&site, follow),
+            Volume::Rows(volume) => volume.look(&site, follow, matches!(seen, Seen::Now)),
             Volume::Paths(volume) => match volume.find(&site).await {
                 Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {
                     return Ok(Sight::Link);
@@ -207,7 +239,7 @@ async fn step_by_step(
     zone: &ZoneId,
     path: &VPath,
     follow: bool,
-    as_of: Option<Lsn>,
+    seen: Seen,
 ) -> Result<Option<Located>> {
     let fail = |kind| Error::new(op, path, kind);
     let mut here = VPath::root();
@@ -224,7 +256,7 @@ async fn step_by_step(
         }
         let next = here.join(&name).map_err(|why| Error::bad_path(op, path.as_str(), &why))?;
         let last = pending.is_empty();
-        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false, as_of).await? else {
+        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false, seen).await? else {
             return Ok(None);
         };
         match node {
@@ -248,7 +280,7 @@ async fn step_by_step(
             _ => here = next,
         }
     }
-    match sight(kernel, op, zone, &here, false, as_of).await? {
+    match sight(kernel, op, zone, &here, false, seen).await? {
         Sight::Plain(located) => Ok(Some(Located { links, ..located })),
         Sight::Link => Ok(None),
     }

@@ -65,12 +65,19 @@ impl<'a> RowVolume<'a> {
         })
     }
 
-    /// What is at `site`: from the cache when it is there, else from the rows, and then kept. None when a link stands on the way, or at the
-    /// end and is to be followed.
+    /// What is at `site`: if that may be `remembered`, from the cache when it is there, else from the rows, and then kept. None when a link stands
+    /// on the way, or at the end and is to be followed.
     #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
-    pub(crate) fn look(&self, site: &Site, follow: bool) -> Result<Option<Option<Node>>, StoreError> {
-        let seen =
-            if self.as_of.is_some() { self.look_up(site)? } else { self.look_first_in_the_cache(site)? };
+    pub(crate) fn look(
+        &self,
+        site: &Site,
+        follow: bool,
+        remembered: bool,
+    ) -> Result<Option<Option<Node>>, StoreError> {
+        let seen = match self.as_of {
+            None if remembered => self.look_first_in_the_cache(site)?,
+            _ => self.look_up(site)?,
+        };
         Ok(match seen {
             Seen::Entry(node) if follow && node.metadata.entry_type == EntryType::Link => None,
             Seen::Entry(node) => Some(Some(node)),
