@@ -100,7 +100,7 @@ impl Mutation for SysCopy {
 
 async fn look(kernel: &Arc<Kernel>, intent: &Intent, site: &Site) -> Result<Node, Stop> {
     let found = match Volume::of(kernel, site) {
-        Volume::Rows(volume) => volume.look(site, true, true),
+        Volume::Rows(volume) => volume.look(site, true, false),
         Volume::Paths(volume) => volume.find(site).await.map(Some),
         Volume::Sys(volume) => volume.find(&intent.caller.zone, &site.path).map(Some),
     };
