@@ -13,7 +13,7 @@ use common::{Running, boot, path};
 use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::{Config, HookContext, Op, Verdict};
-use nexus_actors::block_on;
+use nexus_actors::{Inject, Moment, block_on};
 use nexus_messages::Executed;
 use nexus_messages::syscall::{
     MountSpec, SysRead, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite,
@@ -329,4 +329,30 @@ fn a_transaction_is_whole_or_not_there_when_its_committer_is_killed() {
         }
         again.stop().await;
     });
+}
+
+/// The store has put the mount away by then: with its route left it would be taken for attached, and what is written there be gone with the next boot.
+#[test]
+fn a_mount_whose_router_dies_of_taking_it_away_is_gone_and_comes_back_whole() {
+    for moment in [Moment::Before, Moment::After] {
+        let folder = tempfile::tempdir().expect("there is room");
+        let files = folder.path().join("files");
+        std::fs::create_dir(&files).expect("there is room");
+        let spec = MountSpec::new("path-local").option("folder", files.display().to_string());
+        let boot = || {
+            let config = Config::new(folder.path().join("data")).restarts(1_000, Duration::from_secs(1));
+            nexus::blocking::connect(config).expect("it boots")
+        };
+        let nx = boot();
+        nx.mount("/m", spec.clone()).expect("it is mounted");
+        assert!(
+            nx.kill("nexus/kernel/router", Kill::Handling(Inject::Panic, moment)).expect("it may be killed")
+        );
+        nx.unmount("/m").expect("what is committed is finished");
+        assert!(!nx.exists("/m").expect("it is known"), "{moment:?}");
+        nx.mount("/m", spec).expect("it is mounted again");
+        nx.write("/m/x", "kept").expect("it is written");
+        nx.shutdown().expect("it ends");
+        assert_eq!(boot().read("/m/x").expect("it is there"), "kept", "{moment:?}");
+    }
 }

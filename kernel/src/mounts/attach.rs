@@ -18,11 +18,11 @@ use super::options::{MountOptions, for_driver};
 use super::{history, swap};
 use crate::hal::{Change, Entry, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
-use crate::locks::{LockOwner, Mode, Scope};
+use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::namespace::{
     InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key, mount_root, zone_key,
 };
-use crate::router;
+use crate::router::{self, RouteError};
 use crate::volume::{Stop, commit_error};
 
 /// How long to wait for the calls below the mount point.
@@ -33,6 +33,9 @@ pub(super) const ROUTER_MAX: Duration = Duration::from_secs(10);
 
 /// How often a driver's supervisor is told to stop it, when it ends under the order.
 const STOPS_MAX: usize = 20;
+
+/// How often a router is asked that crashes under what it is asked.
+const UNROUTES_MAX: usize = 20;
 
 /// How many rows of mounts are read at once.
 const PAGE: usize = 1_024;
@@ -123,23 +126,37 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
 pub(super) struct Unfinished {
     kernel: Arc<Kernel>,
     mount: Option<Arc<Mount>>,
+    /// Of one that the store has put away: it is to lose its route whatever dies, and until then nobody may come to it.
+    leaving: Option<PathGuard>,
 }
 
 impl Unfinished {
     pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Self {
-        Self { kernel: kernel.clone(), mount: Some(mount.clone()) }
+        Self { kernel: kernel.clone(), mount: Some(mount.clone()), leaving: None }
     }
 
-    pub(super) fn finish(mut self) {
+    /// Of a mount that the store has put away, with the lock on all below it.
+    pub(super) fn leaving(kernel: &Arc<Kernel>, mount: &Arc<Mount>, lock: PathGuard) -> Self {
+        Self { kernel: kernel.clone(), mount: Some(mount.clone()), leaving: Some(lock) }
+    }
+
+    /// Gives back the lock of one that was leaving.
+    pub(super) fn finish(mut self) -> Option<PathGuard> {
         self.mount = None;
+        self.leaving.take()
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let Some(mount) = self.mount.take() else { return };
-        let kernel = self.kernel.clone();
+        let (kernel, leaving) = (self.kernel.clone(), self.leaving.take());
         self.kernel.env().spawn("mount.cut_short", async move {
+            if leaving.is_some()
+                && let Err((_, why)) = unroute(&kernel, &mount).await
+            {
+                tracing::error!(point = %mount.point, why, "a mount that was put away keeps its route");
+            }
             // Comes after whatever the router was asked of this mount. Should the router be down, the look is as good.
             let _ = kernel.router().call(router::ListMounts::new(), ROUTER_MAX).await;
             let there = kernel.mount_at(&mount.zone, &mount.point);
@@ -147,6 +164,20 @@ impl Drop for Unfinished {
                 stop(&kernel, &mount).await;
             }
         });
+    }
+}
+
+/// Takes the route away; one that is not there is no error. A router that crashes under it is asked again: the store has it already.
+pub(super) async fn unroute(kernel: &Kernel, mount: &Arc<Mount>) -> Result<(), (ErrorKind, String)> {
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
+            Ok(Ok(_) | Err(RouteError::NotMounted { .. })) => return Ok(()),
+            Err(CallError::Crashed { .. }) if asked < UNROUTES_MAX => {}
+            Ok(Err(error)) => return Err((ErrorKind::Busy, error.to_string())),
+            Err(error) => return Err((ErrorKind::Crashed, error.to_string())),
+        }
     }
 }
 

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use nexus_messages::syscall::Create;
 use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
 
-use super::attach::{LOCK_WAIT_MAX, ROUTER_MAX, Unfinished, commit, mount_entry, put_away, stop, told};
+use super::attach::{LOCK_WAIT_MAX, Unfinished, commit, mount_entry, put_away, stop, told, unroute};
 use super::messages::{Attach, Detach, Detached};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
-use crate::router;
+use crate::owned::Owned;
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
     let fail = |kind| Error::new(Op::Unmount, &m.point, kind);
     // Mutations below the point hold locks below it, and end before this one is given.
     let owner = LockOwner { agent: m.caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
     let lock = kernel.locks().lock(&m.point, Mode::Write, Scope::Subtree, owner);
-    let Ok(_guard) = kernel.env().timeout(LOCK_WAIT_MAX, lock).await else {
+    let Ok(guard) = kernel.env().timeout(LOCK_WAIT_MAX, lock).await else {
         return Err(fail(ErrorKind::Busy).because("calls below it have not ended"));
     };
     let Some(mount) = kernel.mount_at(&m.zone, &m.point) else {
@@ -41,15 +41,17 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     let mut entry = mount_entry(&who, mount.tree, op_id, at);
     entry.op = Op::Unmount;
     entry.changes.push(put_away(&kernel, &mount));
-    let lsn = commit(&kernel, entry).await?;
-    let unfinished = Unfinished::new(&kernel, &mount);
-    match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(fail(ErrorKind::Busy).because(error)),
-        Err(error) => return Err(fail(ErrorKind::Crashed).because(error).outcome_unknown()),
-    }
+    let (of, gone) = (kernel.clone(), mount.clone());
+    // Were it routed when the store has put it away, it would be taken for attached, and what is written there would be gone with the next boot. So who
+    // hears of the commit, whoever that is, finishes it.
+    let committed = Owned::from_start(kernel.env(), "mount.put_away", async move {
+        let lsn = commit(&of, entry).await?;
+        Ok::<_, Error>((lsn, Unfinished::leaving(&of, &gone, guard)))
+    });
+    let (lsn, unfinished) = committed.await?;
+    unroute(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why).outcome_unknown())?;
     stop(&kernel, &mount).await;
-    unfinished.finish();
+    let _guard = unfinished.finish();
     drop(turn);
 
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);

@@ -16,7 +16,9 @@ impl Mounts {
         Self(mounts.into_iter().map(|mount| (mount.root, mount)).collect())
     }
 
+    /// One that was at its point is not there any more: it went while nobody was here to be told.
     pub(super) fn insert(&mut self, mount: Arc<Mount>) {
+        self.0.retain(|_, other| (&other.zone, &other.point) != (&mount.zone, &mount.point));
         self.0.insert(mount.root, mount);
     }
 
