@@ -9,6 +9,11 @@ use std::future::{Future, poll_fn, ready};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+/// How often a thread of a model with three threads is preempted, at most.
+const PREEMPTIONS: usize = 3;
+/// The same where no bound is set from outside, as in `.ci/long`.
+const PREEMPTIONS_LONG: usize = 4;
+
 /// A service with state of its own; loom refuses a teardown that a call may run beside.
 struct Counter {
     generation: u64,
@@ -210,7 +215,10 @@ fn loom_of_two_swaps_each_is_published_once_or_refused() {
 /// Mutations: a publish that does not note the old generation, or notes it after it published the new one; a wait that does not drain.
 #[test]
 fn loom_who_takes_over_from_a_swapper_waits_for_those_inside() {
-    loom::model(|| {
+    let mut builder = loom::model::Builder::new();
+    let bound = builder.preemption_bound.map_or(PREEMPTIONS_LONG, |bound| bound.min(PREEMPTIONS));
+    builder.preemption_bound = Some(bound);
+    builder.check(|| {
         let slot = Arc::new(Slot::new(Counter::new(1, 0)));
         let used = Arc::new(Counter::new(1, 0));
         let caller = (slot.clone(), used.clone());
