@@ -1,6 +1,6 @@
 //! Takes away what nothing names any more: content without a row, and rows of mounts that are gone.
 //!
-//! Owns:       the collections, `run.rs`; which content stays although no row names it is everybody's, `pins.rs`. Publishes how they went, `view.rs`. Which rows are of mounts that are gone is found in `burial.rs`.
+//! Owns:       the collections, `run.rs`; which content stays although no row names it is everybody's, `pins.rs`. Publishes how they went, `view.rs`. Which rows are of mounts that are gone is found in `dead.rs`, and they go in `burial.rs`.
 //! Asks:       the committer, and the stores of the mounts.
 //! On restart: what was begun is given up. At whatever step that was, nothing is lost, and the next collection does the rest.
 //! Bounds:     one collection at a time; `MARKS_MAX` marks of 16 bytes, `CONDEMNED_MAX` contents of 24 bytes that wait for the end of their grace.
@@ -11,6 +11,7 @@
 //! and published, that the marks were made of, so neither a crash nor a cache leads back to what they do not have.
 
 mod burial;
+mod dead;
 mod messages;
 mod pins;
 mod run;

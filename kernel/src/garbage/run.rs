@@ -8,21 +8,17 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Caller, ContentId, FileId, Op, Timestamp, VPath};
+use nexus_messages::{Caller, ContentId, Op, Timestamp, VPath};
 
-use super::burial::{self, DEAD_MAX, DEPTH_MAX, Dead, Root};
+use super::dead::{self, Dead};
 use super::pins::Leaving;
 use super::table::{Condemned, Key, MARKS_MAX, Marks};
 use super::view::{Collection, CollectionState, Garbage};
 use crate::content::{Hash, List};
-use crate::hal::{
-    Addressing, Change, ContentStore, Entry, ObjectStore, Precondition, RowKey, StoreError, Table, TreeId,
-};
+use crate::hal::{Addressing, Change, ContentStore, Entry, ObjectStore, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
-use crate::namespace::{
-    DentryRow, InodeRow, MountRow, Placement, children_key, decode, encode, inode_key, mount_key, root_of,
-};
+use crate::namespace::{InodeRow, MountRow, Placement, decode, encode, root_of};
 use crate::owned::Owned;
 use crate::store::{CommitError, Store};
 
@@ -33,7 +29,7 @@ const PAGE: usize = 1_024;
 const CONTENTS_PAGE: usize = 256;
 
 /// How many rows are removed by one entry.
-const REMOVED_MAX: usize = 128;
+pub(super) const REMOVED_MAX: usize = 128;
 
 /// How many blobs are deleted at once: they share flushes.
 const DELETIONS_MAX: usize = 64;
@@ -43,9 +39,6 @@ const WALKED_MAX: usize = 65_536;
 
 /// How many contents of [`Condemned`] a row has.
 const CONDEMNED_PAGE: usize = 4_096;
-
-/// How many oddities are told.
-const LEFT_MAX: usize = 64;
 
 /// How often a store is asked to give back space.
 const RECLAIMS_MAX: usize = 4_096;
@@ -89,7 +82,7 @@ fn named(key: &RowKey, id: Option<ContentId>, placement: Placement) -> Result<Op
 
 /// Why a collection goes no further.
 #[derive(Debug)]
-enum Halt {
+pub(super) enum Halt {
     /// Its collector is gone.
     Superseded,
     Failed(String),
@@ -109,16 +102,16 @@ impl From<CommitError> for Halt {
 
 /// A collection while it runs.
 pub(super) struct Run {
-    kernel: Arc<Kernel>,
-    generation: u64,
-    number: u64,
-    dry_run: bool,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) generation: u64,
+    pub(super) number: u64,
+    pub(super) dry_run: bool,
     grace: Duration,
     walked: BTreeSet<Hash>,
     /// Whether mounts are remembered whose stores are not open: what is in none that is may be in theirs.
     others: bool,
     /// What a dry run would have removed before it marked.
-    dead: BTreeMap<TreeId, Dead>,
+    pub(super) dead: BTreeMap<TreeId, Dead>,
 }
 
 /// Ends what the pins remember for a collection, however that ends.
@@ -234,11 +227,11 @@ impl Run {
     }
 
     /// Whether to go on.
-    fn check(&self) -> Result<(), Halt> {
+    pub(super) fn check(&self) -> Result<(), Halt> {
         if self.kernel.garbage().is_current(self.generation) { Ok(()) } else { Err(Halt::Superseded) }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Collection)) {
+    pub(super) fn tell(&self, change: impl FnOnce(&mut Collection)) {
         self.kernel.garbage().tell(self.number, change);
     }
 
@@ -253,7 +246,7 @@ impl Run {
     }
 
     /// As [`aside`](Self::aside), for a look at the rows.
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Halt> {
@@ -263,7 +256,7 @@ impl Run {
     }
 
     /// An entry of the collection's own.
-    fn entry(&self, changes: Vec<Change>) -> Entry {
+    pub(super) fn entry(&self, changes: Vec<Change>) -> Entry {
         Entry {
             tree: TreeId::ROOT,
             op_id: self.kernel.new_op_id(),
@@ -285,7 +278,7 @@ impl Run {
     }
 
     /// As [`commit`](Self::commit).
-    async fn commit_entry(
+    pub(super) async fn commit_entry(
         &self,
         entry: Entry,
         leaving: Vec<Leaving>,
@@ -365,7 +358,7 @@ impl Run {
         if self.dead.is_empty() || key.table != Table::Inodes {
             return false;
         }
-        let of = burial::place(key);
+        let of = dead::place(key);
         of.is_some_and(|(tree, id)| self.dead.get(&tree).is_some_and(|dead| dead.has(id)))
     }
 
@@ -609,153 +602,6 @@ impl Run {
         }
         Ok(())
     }
-
-    /// Removes the rows of mounts that are gone: those whose content went with them, and which nothing remembers. A dry run finds and counts them.
-    async fn bury_mounts(&mut self) -> Result<(), Halt> {
-        let mut forgotten: BTreeMap<TreeId, Vec<Root>> = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let (roots, left, last) = self
-                .look(move |store| {
-                    let rows = page(store, &RowKey::new(Table::Inodes, Vec::new()), after.as_ref(), PAGE)?;
-                    let (roots, left) = burial::forgotten(&*store.metastore().reader()?, &rows)?;
-                    Ok((roots, left, rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone())))
-                })
-                .await?;
-            self.leave(left);
-            // What serves is not gone, whatever the rows say.
-            let attached: BTreeSet<FileId> =
-                self.kernel.mounts().all().iter().map(|mount| mount.root).collect();
-            for root in roots {
-                if attached.contains(&root.id) {
-                    self.leave(vec![format!(
-                        "the mount with the root {} serves, and its row is not there",
-                        root.id
-                    )]);
-                } else {
-                    forgotten.entry(root.tree).or_default().push(root);
-                }
-            }
-            match last {
-                Some(last) => after = Some(last),
-                None => break,
-            }
-        }
-        for (tree, roots) in forgotten {
-            self.bury_all(tree, roots).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes what lies below `roots` and is found to be dead.
-    async fn bury_all(&mut self, tree: TreeId, mut roots: Vec<Root>) -> Result<(), Halt> {
-        loop {
-            let (kernel, generation) = (self.kernel.clone(), self.generation);
-            let dead = self.look(move |store| {
-                let goes_on = || kernel.garbage().is_current(generation);
-                Dead::of(&*store.metastore().reader()?, tree, roots, DEAD_MAX, &goes_on)
-            });
-            let mut dead = dead.await?;
-            self.check()?;
-            self.leave(std::mem::take(&mut dead.left));
-            if self.dry_run {
-                self.tell(|latest| latest.rows += dead.rows);
-                self.dead.insert(tree, dead);
-                return Ok(());
-            }
-            let (mut rest, mut buried) = (Vec::new(), 0);
-            for root in std::mem::take(&mut dead.roots) {
-                let (is_whole, rows) = self.bury(&dead, &root).await?;
-                buried += rows;
-                if !is_whole {
-                    rest.push(root);
-                }
-            }
-            if !dead.is_part || rest.is_empty() || buried == 0 {
-                return Ok(());
-            }
-            roots = rest;
-        }
-    }
-
-    /// Removes what is dead below `root`, which nobody can reach, from its leaves to itself. Whether that was all, and how many rows.
-    async fn bury(&self, dead: &Dead, root: &Root) -> Result<(bool, u64), Halt> {
-        let tree = root.tree;
-        let inode = |id| inode_key(tree, id);
-        // Each time: that it is gone must still be so.
-        let is_gone = [
-            Precondition::Absent(mount_key(root.id)),
-            Precondition::Equals(inode(root.id), root.row.clone()),
-        ];
-        let mut buried = 0;
-        let mut way: Vec<(FileId, Option<(RowKey, Bytes)>)> = vec![(root.id, None)];
-        while let Some((id, name)) = way.last().cloned() {
-            let children = self
-                .look(move |store| {
-                    let found = page(store, &children_key(tree, id), None, REMOVED_MAX)?;
-                    let rows = found.into_iter().map(|(key, value)| {
-                        let dentry: DentryRow = decode(&key, &value)?;
-                        Ok::<_, StoreError>(((key, value), dentry))
-                    });
-                    rows.collect::<Result<Vec<_>, _>>()
-                })
-                .await?;
-            let is_empty = children.is_empty();
-            let dying = children.into_iter().filter(|(_, dentry)| dead.has(dentry.id));
-            let (directories, leaves): (Vec<_>, Vec<_>) =
-                dying.partition(|(_, dentry)| dentry.entry_type.is_directory());
-            let (mut removed, mut preconditions) = (Vec::new(), is_gone.to_vec());
-            for ((key, value), dentry) in leaves {
-                preconditions.push(Precondition::Equals(key.clone(), value));
-                removed.extend([key, inode(dentry.id)]);
-            }
-            if let Some((name, dentry)) = directories.into_iter().next() {
-                way.push((dentry.id, Some(name)));
-                if way.len() > DEPTH_MAX {
-                    return Err(Halt::Failed(format!("directories below {} lie in a circle", root.id)));
-                }
-            } else if is_empty && dead.has(id) {
-                preconditions.push(Precondition::Vacant(children_key(tree, id)));
-                removed.push(inode(id));
-                if let Some((key, value)) = name {
-                    preconditions.push(Precondition::Equals(key.clone(), value));
-                    removed.push(key);
-                }
-                way.pop();
-            } else if removed.is_empty() {
-                return Ok((false, buried));
-            }
-            if removed.is_empty() {
-                continue;
-            }
-            let rows = removed.len() as u64;
-            let mut entry = self.entry(removed.into_iter().map(Change::Delete).collect());
-            entry.preconditions = preconditions;
-            match self.commit_entry(entry, Vec::new()).await? {
-                Ok(()) => {}
-                Err(CommitError::Refused) => {
-                    self.leave(vec![format!("what lies below the root {} changed meanwhile", root.id)]);
-                    return Ok((false, 0));
-                }
-                Err(error) => return Err(error.into()),
-            }
-            buried += rows;
-            self.tell(|latest| latest.rows += rows);
-        }
-        Ok((true, buried))
-    }
-
-    /// Tells of what looks gone, and is left alone.
-    fn leave(&self, odd: Vec<String>) {
-        for why in odd {
-            tracing::warn!(number = self.number, why, "rows that look like garbage are damaged, and stay");
-            self.tell(|latest| {
-                if latest.left_alone.len() < LEFT_MAX {
-                    latest.left_alone.push(why);
-                }
-            });
-        }
-    }
 }
 
 fn contents(driver: &Arc<Guarded>) -> Result<&dyn ContentStore, StoreError> {
@@ -766,7 +612,7 @@ fn contents(driver: &Arc<Guarded>) -> Result<&dyn ContentStore, StoreError> {
 }
 
 /// Some rows, by a view that is gone when this returns.
-fn page(
+pub(super) fn page(
     store: &Store,
     prefix: &RowKey,
     after: Option<&RowKey>,
