@@ -69,9 +69,9 @@ impl Located {
     }
 }
 
-/// What is looked at.
+/// What is asked of what is there.
 #[derive(Debug, Clone, Copy)]
-enum Seen {
+enum Source {
     /// What is there now, as far as it is remembered.
     Now,
     /// What is there now by the rows. What is remembered is told of a moment after the rows change: who sees both in turn may find that they
@@ -81,7 +81,7 @@ enum Seen {
     Past(Lsn),
 }
 
-impl Seen {
+impl Source {
     fn as_of(self) -> Option<Lsn> {
         match self {
             Self::Now | Self::NowByRows => None,
@@ -139,15 +139,15 @@ pub(crate) async fn locate_as_of(
     follow: bool,
     as_of: Option<Lsn>,
 ) -> Result<Located> {
-    let mut seen = as_of.map_or(Seen::Now, Seen::Past);
-    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow, seen).await? {
+    let mut source = as_of.map_or(Source::Now, Source::Past);
+    if let Sight::Plain(located) = sight(kernel, op, zone, path, follow, source).await? {
         return Ok(located);
     }
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow, seen)).await? {
+        if let Some(located) = Box::pin(step_by_step(kernel, op, zone, path, follow, source)).await? {
             return Ok(located);
         }
-        seen = seen.again();
+        source = source.again();
     }
     let error = Error::new(op, path, ErrorKind::Busy);
     Err(error.because(format!("links came and went on its way {ATTEMPTS_MAX} times in a row")))
@@ -182,9 +182,9 @@ async fn sight(
     zone: &ZoneId,
     path: &VPath,
     follow: bool,
-    seen: Seen,
+    source: Source,
 ) -> Result<Sight> {
-    let as_of = seen.as_of();
+    let as_of = source.as_of();
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
         let mount =
@@ -193,7 +193,7 @@ async fn sight(
         let found = match Volume::as_of(kernel, &site, as_of) {
             Volume::Sys(_) | Volume::Paths(_) if as_of.is_some() => Err(NO_PAST),
             Volume::Sys(volume) => volume.find(zone, path).map(Some),
-            Volume::Rows(volume) => volume.look(&site, follow, matches!(seen, Seen::Now)),
+            Volume::Rows(volume) => volume.look(&site, follow, matches!(source, Source::Now)),
             Volume::Paths(volume) => match volume.find(&site).await {
                 Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {
                     return Ok(Sight::Link);
@@ -239,7 +239,7 @@ async fn step_by_step(
     zone: &ZoneId,
     path: &VPath,
     follow: bool,
-    seen: Seen,
+    source: Source,
 ) -> Result<Option<Located>> {
     let fail = |kind| Error::new(op, path, kind);
     let mut here = VPath::root();
@@ -256,7 +256,7 @@ async fn step_by_step(
         }
         let next = here.join(&name).map_err(|why| Error::bad_path(op, path.as_str(), &why))?;
         let last = pending.is_empty();
-        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false, seen).await? else {
+        let Sight::Plain(Located { node, .. }) = sight(kernel, op, zone, &next, false, source).await? else {
             return Ok(None);
         };
         match node {
@@ -280,7 +280,7 @@ async fn step_by_step(
             _ => here = next,
         }
     }
-    match sight(kernel, op, zone, &here, false, seen).await? {
+    match sight(kernel, op, zone, &here, false, source).await? {
         Sight::Plain(located) => Ok(Some(Located { links, ..located })),
         Sight::Link => Ok(None),
     }
