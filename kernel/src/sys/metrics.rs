@@ -202,7 +202,7 @@ fn services(text: &mut Exposition, kernel: &Kernel) {
     let in_flight = |service: &ServiceStatus| service.in_flight as u64;
     family("nexus_service_in_flight", Kind::Gauge, "Calls inside the service.", in_flight);
     let mut counts = |name: &str, help: &str, value| family(name, Kind::Counter, help, value);
-    let help = "Mails of the service's hooks that did not reach it.";
+    let help = "Mails of the service's hooks, and messages sent and forgotten, that did not reach it.";
     counts("nexus_service_missed_total", help, |service| service.missed);
     counts("nexus_service_swaps_total", "Swaps that succeeded.", |service| service.swaps);
     let help = "Swaps that failed, and left the version before serving.";
