@@ -112,6 +112,16 @@ impl Life {
         self.send(SysReceipt::of(receipt)).await.expect("it can be told")
     }
 
+    async fn until_on_disk(&self, receipt: Receipt) {
+        let on_disk = async {
+            while self.kept(receipt).await != Kept::OnDisk {
+                std::thread::yield_now();
+                tokio::task::yield_now().await;
+            }
+        };
+        self.env.timeout(SOON, on_disk).await.expect("it gets to the disk");
+    }
+
     async fn end(self) {
         self.tree.stop().await;
         self.kernel.release_drivers();
@@ -163,13 +173,7 @@ fn it_is_on_disk_in_time_with_nobody_asking() {
                 assert!(life.tree.kill(committer, Kill::Panic), "it is there");
             }
             let receipt = life.write(&format!("/{round}")).await;
-            let on_disk = async {
-                while life.kept(receipt).await != Kept::OnDisk {
-                    std::thread::yield_now();
-                    tokio::task::yield_now().await;
-                }
-            };
-            life.env.timeout(SOON, on_disk).await.expect("it gets to the disk");
+            life.until_on_disk(receipt).await;
         }
         ground.crash(life).await;
         let life = ground.boot(NEVER, MUCH).await;
@@ -260,13 +264,7 @@ fn a_change_that_fails_leaves_nothing_behind_that_was_put_off_before_it() {
                 life.end().await;
                 ground.disk.crash(|_| Settled::Nothing);
             } else {
-                let on_disk = async {
-                    while life.kept(receipt).await != Kept::OnDisk {
-                        std::thread::yield_now();
-                        tokio::task::yield_now().await;
-                    }
-                };
-                life.env.timeout(SOON, on_disk).await.expect("it gets to the disk");
+                life.until_on_disk(receipt).await;
                 ground.crash(life).await;
             }
             let life = ground.boot(NEVER, MUCH).await;

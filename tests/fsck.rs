@@ -2,6 +2,8 @@
 
 #[path = "common/only.rs"]
 mod only;
+#[path = "common/rows.rs"]
+mod rows;
 
 use std::fs;
 use std::sync::Arc;
@@ -11,17 +13,18 @@ use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
 use nexus::hal::{
-    Addressing, Applied, Batch, Change, ContentStore, Entry, LogRecord, Metastore, ObjectStore, Reader,
-    RowKey, StoreError, StoreFuture, Table, Transport, TreeId,
+    Addressing, Applied, Batch, Change, ContentStore, LogRecord, Metastore, ObjectStore, Reader, RowKey,
+    StoreError, StoreFuture, Table, Transport, TreeId,
 };
 use nexus::sys::{CheckOrder, CollectOrder, FsckEntry, ScrubEntry};
 use nexus::{
     ByteRange, Bytes, Check, CheckState, Config, ContentId, EntryType, Env, ErrorKind, Fault, Lsn, MountSpec,
-    Op, OpId, Remedy, SysWrite, Timestamp, VPath,
+    Op, OpId, Remedy, SysWrite, VPath,
 };
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
 use only::only;
+use rows::{Rows, inode_key, with_byte};
 
 /// Content above so many bytes is a blob of the store.
 const MIDDLE: usize = 40_000;
@@ -201,37 +204,6 @@ impl Bench {
         Self { nx: blocking::connect(config).expect("it boots"), store, rows }
     }
 
-    /// Changes rows under the kernel.
-    fn change(&self, changes: Vec<Change>) {
-        let entry = Entry {
-            tree: TreeId::ROOT,
-            op_id: OpId(u128::from(self.rows.last_lsn(TreeId::ROOT).expect("it is open").0) + 1),
-            repeatable: false,
-            caller: "damage".into(),
-            op: Op::Write,
-            path: VPath::root(),
-            other: None,
-            items: Vec::new(),
-            at: Timestamp(1),
-            preconditions: Vec::new(),
-            changes,
-        };
-        self.rows.apply(&Batch { entries: vec![entry], next_file_id: 0 }).expect("it is applied");
-    }
-
-    fn scan(&self, table: Table) -> Vec<(RowKey, Bytes)> {
-        let reader = self.rows.reader().expect("it is open");
-        reader.scan(&RowKey::new(table, Vec::new()), None, usize::MAX).expect("it scans")
-    }
-
-    /// The row of the name, which only one entry has.
-    fn dentry(&self, name: &str) -> (RowKey, Bytes) {
-        let mut found = self.scan(Table::Dentries);
-        found.retain(|(key, _)| key.bytes[12..] == *name.as_bytes());
-        assert_eq!(found.len(), 1, "{name}");
-        found.remove(0)
-    }
-
     fn id(&self, path: &str) -> u64 {
         self.nx.stat(path).expect("it is there").file_id.0
     }
@@ -304,20 +276,9 @@ fn owned(expected: &[(Option<&str>, Fault)]) -> Vec<(Option<String>, Fault)> {
     expected.iter().map(|(path, fault)| (path.map(str::to_owned), fault.clone())).collect()
 }
 
-fn inode_key(id: u64) -> RowKey {
-    RowKey::new(Table::Inodes, [&0u32.to_be_bytes()[..], &id.to_be_bytes()].concat())
-}
-
 fn dentry_key(parent: u64, name: &str) -> RowKey {
     let bytes = [&0u32.to_be_bytes()[..], &parent.to_be_bytes(), name.as_bytes()].concat();
     RowKey::new(Table::Dentries, bytes)
-}
-
-/// A row as it is stored, with one byte changed.
-fn with_byte(row: &Bytes, at: usize, byte: u8) -> Bytes {
-    let mut row = row.to_vec();
-    row[at] = byte;
-    row.into()
 }
 
 fn latest(nx: &Nexus) -> Option<Check> {
@@ -405,7 +366,7 @@ fn a_name_that_leads_to_nothing_goes() {
     bench.nx.write("/a/f", "content").unwrap();
     bench.nx.write("/a/stays", "content").unwrap();
     let (key, _) = bench.inode("/a/f");
-    bench.change(vec![Change::Delete(key)]);
+    bench.rows.change(vec![Change::Delete(key)]);
     bench.repairs(&[(Some("/a/f"), Fault::NameWithoutInode)]);
     assert_eq!(bench.nx.stat("/a/f").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(bench.nx.read("/a/stays").unwrap(), "content");
@@ -423,8 +384,8 @@ fn what_no_name_leads_to_is_named_again() {
     bench.nx.write("/a/small", "content").unwrap();
     bench.nx.write("/d/below", noise(1, MIDDLE)).unwrap();
     let (small, d) = (bench.id("/a/small"), bench.id("/d"));
-    let (first, second) = (bench.dentry("small").0, bench.dentry("d").0);
-    bench.change(vec![Change::Delete(first), Change::Delete(second)]);
+    let (first, second) = (bench.rows.dentry("small").0, bench.rows.dentry("d").0);
+    bench.rows.change(vec![Change::Delete(first), Change::Delete(second)]);
     let how = bench.repairs(&[(None, Fault::InodeWithoutName), (None, Fault::InodeWithoutName)]);
     let there = [format!("/lost+found/{small}"), format!("/lost+found/{d}")];
     assert_eq!(how, there.clone().map(|path| format!("it is {path} now")));
@@ -436,13 +397,13 @@ fn what_no_name_leads_to_is_named_again() {
 fn a_directory_that_is_gone_is_made_for_what_lies_in_it() {
     let bench = Bench::new();
     bench.nx.write("/a/f", "content").unwrap();
-    let (a, (inode, _), (dentry, _)) = (bench.id("/a"), bench.inode("/a"), bench.dentry("a"));
-    bench.change(vec![Change::Delete(inode.clone())]);
+    let (a, (inode, _), (dentry, _)) = (bench.id("/a"), bench.inode("/a"), bench.rows.dentry("a"));
+    bench.rows.change(vec![Change::Delete(inode.clone())]);
     // One thing is wrong, and told once.
     bench.repairs(&[(Some("/a"), Fault::NameWithoutInode)]);
     assert_eq!(bench.nx.read("/a/f").unwrap(), "content");
 
-    bench.change(vec![Change::Delete(inode), Change::Delete(dentry)]);
+    bench.rows.change(vec![Change::Delete(inode), Change::Delete(dentry)]);
     bench.repairs(&[(None, Fault::NamesInNothing)]);
     assert_eq!(bench.nx.read(format!("/lost+found/{a}/f")).unwrap(), "content");
 }
@@ -451,8 +412,8 @@ fn a_directory_that_is_gone_is_made_for_what_lies_in_it() {
 fn directories_that_lie_in_each_other_are_taken_apart() {
     let bench = Bench::new();
     bench.nx.write("/a/b/f", "content").unwrap();
-    let (a, b, (key, row)) = (bench.id("/a"), bench.id("/a/b"), bench.dentry("a"));
-    bench.change(vec![Change::Delete(key), Change::Put(dentry_key(b, "a"), row)]);
+    let (a, b, (key, row)) = (bench.id("/a"), bench.id("/a/b"), bench.rows.dentry("a"));
+    bench.rows.change(vec![Change::Delete(key), Change::Put(dentry_key(b, "a"), row)]);
     bench.repairs(&[(None, Fault::Circle { directories: 2 })]);
     let first = if a < b { format!("{a}/b") } else { format!("{b}") };
     assert_eq!(bench.nx.read(format!("/lost+found/{first}/f")).unwrap(), "content");
@@ -462,11 +423,11 @@ fn directories_that_lie_in_each_other_are_taken_apart() {
 fn a_name_that_says_another_type_is_corrected() {
     let bench = Bench::new();
     bench.nx.write("/f", "content").unwrap();
-    let (key, row) = bench.dentry("f");
+    let (key, row) = bench.rows.dentry("f");
     let link = with_byte(&row, row.len() - 1, 6);
-    bench.change(vec![Change::Put(key.clone(), link)]);
+    bench.rows.change(vec![Change::Put(key.clone(), link)]);
     bench.repairs(&[(Some("/f"), Fault::WrongType { named: EntryType::Link, is: EntryType::Reg })]);
-    assert_eq!(bench.dentry("f"), (key, row));
+    assert_eq!(bench.rows.dentry("f"), (key, row));
 }
 
 #[test]
@@ -476,7 +437,7 @@ fn a_type_that_metadata_with_this_name_or_content_cannot_have_is_corrected() {
     bench.nx.write("/empty", "").unwrap();
     for (path, is) in [("/f", EntryType::Mount), ("/f", EntryType::Dir), ("/empty", EntryType::Mount)] {
         let (key, row) = bench.inode(path);
-        bench.change(vec![Change::Put(key.clone(), with_byte(&row, 1, is.number()))]);
+        bench.rows.change(vec![Change::Put(key.clone(), with_byte(&row, 1, is.number()))]);
         bench.repairs(&[(Some(path), Fault::WrongType { named: EntryType::Reg, is })]);
         assert_eq!(bench.inode(path), (key, row));
     }
@@ -490,13 +451,13 @@ fn a_size_that_the_content_does_not_have_is_corrected() {
     bench.nx.write("/large", noise(1, LARGE)).unwrap();
     let (key, row) = bench.inode("/f");
     assert_eq!(row[2], 5);
-    bench.change(vec![Change::Put(key, with_byte(&row, 2, 7))]);
+    bench.rows.change(vec![Change::Put(key, with_byte(&row, 2, 7))]);
     bench.repairs(&[(Some("/f"), Fault::WrongSize { told: 7, found: 5 })]);
     assert_eq!(bench.nx.stat("/f").unwrap().size, 5);
 
     // A list that does not add up to the size: the last bits of the number, which stands in five or four bytes.
     let (key, row) = bench.inode("/large");
-    bench.change(vec![Change::Put(key, with_byte(&row, 2, row[2] ^ 1))]);
+    bench.rows.change(vec![Change::Put(key, with_byte(&row, 2, row[2] ^ 1))]);
     let told = LARGE as u64 ^ 1;
     bench.repairs(&[(Some("/large"), Fault::WrongSize { told, found: LARGE as u64 })]);
     assert!(bench.nx.read("/large").unwrap() == noise(1, LARGE));
@@ -511,37 +472,37 @@ fn what_nothing_tells_of_is_left_as_it_is() {
     }
 
     let (key, row) = bench.inode("/f");
-    bench.change(vec![Change::Put(key.clone(), row.slice(..row.len() - 1))]);
+    bench.rows.change(vec![Change::Put(key.clone(), row.slice(..row.len() - 1))]);
     bench.leaves(&[(Some("/f"), row_of(&key))]);
-    bench.change(vec![Change::Put(key, row)]);
+    bench.rows.change(vec![Change::Put(key, row)]);
 
-    let (key, row) = bench.dentry("g");
+    let (key, row) = bench.rows.dentry("g");
     let id = bench.inode("/g").0;
-    bench.change(vec![Change::Put(key.clone(), with_byte(&row, 0, 9)), Change::Delete(id.clone())]);
+    bench.rows.change(vec![Change::Put(key.clone(), with_byte(&row, 0, 9)), Change::Delete(id.clone())]);
     bench.leaves(&[(Some("/g"), row_of(&key))]);
-    bench.change(vec![Change::Delete(key)]);
+    bench.rows.change(vec![Change::Delete(key)]);
 
-    let (key, row) = bench.dentry("h");
+    let (key, row) = bench.rows.dentry("h");
     let root = u64::from_be_bytes(key.bytes[4..12].try_into().unwrap());
-    bench.change(vec![Change::Put(dentry_key(root, "i"), row)]);
+    bench.rows.change(vec![Change::Put(dentry_key(root, "i"), row)]);
     bench.leaves(&[(Some("/i"), Fault::SecondName { other: "h".into() })]);
-    bench.change(vec![Change::Delete(dentry_key(root, "i"))]);
+    bench.rows.change(vec![Change::Delete(dentry_key(root, "i"))]);
 
     // A name in a file.
-    let (id, row) = (bench.id("/h"), bench.dentry("f").1);
-    let f = bench.dentry("f").0;
-    bench.change(vec![Change::Delete(f.clone()), Change::Put(dentry_key(id, "f"), row.clone())]);
+    let (id, row) = (bench.id("/h"), bench.rows.dentry("f").1);
+    let f = bench.rows.dentry("f").0;
+    bench.rows.change(vec![Change::Delete(f.clone()), Change::Put(dentry_key(id, "f"), row.clone())]);
     bench.leaves(&[(Some("/h"), Fault::NamesInAFile)]);
-    bench.change(vec![Change::Delete(dentry_key(id, "f")), Change::Put(f, row)]);
+    bench.rows.change(vec![Change::Delete(dentry_key(id, "f")), Change::Put(f, row)]);
 
     // An identity beyond all that were given.
     let next = bench.rows.next_file_id().unwrap();
     assert!(next < 127, "it stands in one byte");
     let (id, dentry) = (inode_key(127), Bytes::from(vec![1, 127, 0]));
     let row = bench.inode("/f").1;
-    bench.change(vec![Change::Put(id.clone(), row), Change::Put(dentry_key(root, "j"), dentry)]);
+    bench.rows.change(vec![Change::Put(id.clone(), row), Change::Put(dentry_key(root, "j"), dentry)]);
     bench.leaves(&[(Some("/j"), Fault::IdentityAhead { next })]);
-    bench.change(vec![Change::Delete(id), Change::Delete(dentry_key(root, "j"))]);
+    bench.rows.change(vec![Change::Delete(id), Change::Delete(dentry_key(root, "j"))]);
     bench.finds(&[]);
 }
 
@@ -575,9 +536,9 @@ fn content_that_is_missing_or_damaged_is_told_by_each_file_that_has_it() {
     bench.finds(&[]);
 
     let key = RowKey::new(Table::Contents, small);
-    bench.change(vec![Change::Put(key.clone(), Bytes::from_static(b"Content"))]);
+    bench.rows.change(vec![Change::Put(key.clone(), Bytes::from_static(b"Content"))]);
     bench.leaves(&[(Some("/small"), Fault::DamagedContent { content: content(small) })]);
-    bench.change(vec![Change::Delete(key)]);
+    bench.rows.change(vec![Change::Delete(key)]);
     bench.leaves(&[(Some("/small"), Fault::MissingContent { content: content(small) })]);
 }
 
@@ -605,7 +566,7 @@ fn damaged_content_is_written_again_from_wherever_it_is_whole() {
     bench.nx.write("/small", "content").unwrap();
     let (middle, small) = (bench.hash("/middle"), bench.hash("/small"));
     bench.store.remove(middle);
-    bench.change(vec![Change::Delete(RowKey::new(Table::Contents, small))]);
+    bench.rows.change(vec![Change::Delete(RowKey::new(Table::Contents, small))]);
     let missing = |path, hash| (Some(path), Fault::MissingContent { content: content(hash) });
     let how = bench.repairs(&[missing("/middle", middle), missing("/small", small)]);
     assert_eq!(how, ["written again from memory"; 2]);
@@ -629,19 +590,19 @@ fn rows_of_the_history_that_cannot_be_are_told() {
     let bench = Bench::with(10, 0);
     bench.nx.write("/f", "one").unwrap();
     bench.nx.write("/f", "two").unwrap();
-    let (key, row) = bench.scan(Table::History).pop().unwrap();
+    let (key, row) = bench.rows.scan(Table::History).pop().unwrap();
     let lsn = Lsn(1_000_000);
     let ahead =
         RowKey::new(Table::History, [&key.bytes[..key.bytes.len() - 8], &lsn.0.to_be_bytes()].concat());
-    bench.change(vec![Change::Put(ahead.clone(), row.clone())]);
+    bench.rows.change(vec![Change::Put(ahead.clone(), row.clone())]);
     let last = bench.rows.last_lsn(TreeId::ROOT).unwrap();
     let found = bench.finds(&[(None, Fault::AheadOfLog { lsn, last })]);
     assert!(found.findings[0].cause.contains("History"), "{found:?}");
-    bench.change(vec![Change::Delete(ahead)]);
+    bench.rows.change(vec![Change::Delete(ahead)]);
 
-    bench.change(vec![Change::Put(key.clone(), row.slice(..row.len() - 1))]);
+    bench.rows.change(vec![Change::Put(key.clone(), row.slice(..row.len() - 1))]);
     bench.leaves(&[(None, Fault::UndecodableRow { row: format!("{key:?}") })]);
-    bench.change(vec![Change::Put(key, row)]);
+    bench.rows.change(vec![Change::Put(key, row)]);
     bench.finds(&[]);
 }
 

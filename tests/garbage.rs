@@ -2,6 +2,8 @@
 
 #[path = "common/only.rs"]
 mod only;
+#[path = "common/rows.rs"]
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,15 +12,15 @@ use std::thread;
 use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::hal::{Batch, Change, Entry, Metastore, RowKey, Table, Transport, TreeId};
+use nexus::hal::{Change, RowKey, Table, Transport};
 use nexus::sys::{CollectOrder, GarbageEntry};
 use nexus::{
-    ByteRange, Bytes, Collection, CollectionState, Config, ContentId, ErrorKind, MountSpec, Op, OpId,
-    SysWrite, Timestamp, VPath,
+    ByteRange, Bytes, Collection, CollectionState, Config, ContentId, ErrorKind, MountSpec, SysWrite, VPath,
 };
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
 use only::only;
+use rows::{Rows, inode_key, with_byte};
 
 /// Content up to so many bytes is a row.
 const INLINE_MAX: usize = 16 * 1_024;
@@ -70,79 +72,38 @@ impl Bench {
 
     /// The hashes of all that is kept, as text.
     fn kept(&self) -> BTreeSet<String> {
-        let reader = self.rows.reader().expect("it is open");
-        let rows =
-            reader.scan(&RowKey::new(Table::Contents, Vec::new()), None, usize::MAX).expect("it scans");
-        let small = rows.into_iter().map(|(key, _)| {
+        let small = self.rows.scan(Table::Contents).into_iter().map(|(key, _)| {
             let hash = <[u8; 32]>::try_from(key.bytes).expect("it is a hash");
             ContentId::Blake3(hash).to_string()
         });
         self.store.blobs().into_keys().chain(small).collect()
     }
 
-    /// Changes rows under the kernel.
-    fn change(&self, changes: Vec<Change>) {
-        let entry = Entry {
-            tree: TreeId::ROOT,
-            op_id: OpId(u128::from(self.rows.last_lsn(TreeId::ROOT).expect("it is open").0) + 1),
-            repeatable: false,
-            caller: "damage".into(),
-            op: Op::Write,
-            path: VPath::root(),
-            other: None,
-            items: Vec::new(),
-            at: Timestamp(1),
-            preconditions: Vec::new(),
-            changes,
-        };
-        self.rows.apply(&Batch { entries: vec![entry], next_file_id: 0 }).expect("it is applied");
-    }
-
-    fn scan(&self, table: Table) -> Vec<(RowKey, Bytes)> {
-        let reader = self.rows.reader().expect("it is open");
-        reader.scan(&RowKey::new(table, Vec::new()), None, usize::MAX).expect("it scans")
-    }
-
     /// All that tells what is where.
     fn names(&self) -> Vec<(RowKey, Bytes)> {
-        [self.scan(Table::Inodes), self.scan(Table::Dentries)].concat()
+        [self.rows.scan(Table::Inodes), self.rows.scan(Table::Dentries)].concat()
     }
 
     /// The row of the metadata of an entry.
     fn inode(&self, path: &str) -> (RowKey, Bytes) {
-        let id = self.nx.stat(path).expect("it is there").file_id.0.to_be_bytes();
-        self.scan(Table::Inodes).into_iter().find(|(key, _)| key.bytes.ends_with(&id)).expect("it has a row")
-    }
-
-    /// The row of the name, which only one entry has.
-    fn dentry(&self, name: &str) -> (RowKey, Bytes) {
-        let mut found = self.scan(Table::Dentries);
-        found.retain(|(key, _)| key.bytes[12..] == *name.as_bytes());
-        assert_eq!(found.len(), 1, "{name}");
-        found.remove(0)
+        let key = inode_key(self.nx.stat(path).expect("it is there").file_id.0);
+        self.rows.scan(Table::Inodes).into_iter().find(|(found, _)| *found == key).expect("it has a row")
     }
 
     /// With `damage` nothing is removed, and it is told; without it `rows` rows are.
     #[track_caller]
     fn leaves_alone(&self, damage: Vec<Change>, whole: Vec<Change>, rows: u64) {
-        self.change(damage);
+        self.rows.change(damage);
         let before = (self.names(), self.kept());
         for dry_run in [true, false] {
             let left = done(collect(&self.nx, dry_run, 0));
             assert_eq!((left.rows, left.freed.objects, left.left_alone.len()), (0, 0, 1), "{left:?}");
         }
         assert_eq!((self.names(), self.kept()), before);
-        self.change(whole);
+        self.rows.change(whole);
         let after = done(collect(&self.nx, false, 0));
         assert_eq!((after.rows, after.left_alone), (rows, Vec::new()));
     }
-}
-
-/// A row as it is stored, with one byte changed.
-fn with_byte(row: &Bytes, at: usize, byte: u8) -> Bytes {
-    let mut row = row.to_vec();
-    row[at] = byte;
-    row.into()
 }
 
 /// The byte of a row of metadata that says what type the entry has, and what it is for the root of a mount.
@@ -509,7 +470,7 @@ fn a_name_on_a_mount_that_is_gone_takes_nothing_along_that_lives() {
         bench.nx.write("/volatile/directory/file-below", "dead").unwrap();
         bench.nx.write("/lives/too", "content").unwrap();
         bench.nx.unmount("/volatile").unwrap();
-        let (key, row) = bench.dentry(name);
+        let (key, row) = bench.rows.dentry(name);
         let living = bench.nx.stat(living).unwrap().file_id.0;
         assert!(living < 128, "an identity is one byte of the row");
         let damaged = with_byte(&row, 1, u8::try_from(living).unwrap());
@@ -524,7 +485,7 @@ fn a_mount_whose_row_is_lost_is_not_taken_for_one_that_is_gone() {
     bench.nx.write("/file", "content").unwrap();
     let other = || bench.nx.mount("/other", MountSpec::new("looked-into").option("history_count", "0"));
     let lost = |point: &str| {
-        let mut rows = bench.scan(Table::Mounts);
+        let mut rows = bench.rows.scan(Table::Mounts);
         rows.retain(|(_, row)| row.windows(point.len()).any(|window| window == point.as_bytes()));
         let (deleted, put) =
             rows.into_iter().map(|(key, row)| (Change::Delete(key.clone()), Change::Put(key, row))).unzip();
@@ -554,13 +515,13 @@ fn while_a_row_says_two_things_of_where_its_content_is_nothing_goes() {
     let tag = row.windows(32).position(|window| window == hash).unwrap() - 1;
     assert_eq!(row[tag], 2, "it says that the hash is that of a list");
     // Then it is that of the content itself, and nothing would name the chunks.
-    bench.change(vec![Change::Put(key.clone(), with_byte(&row, tag, 0))]);
+    bench.rows.change(vec![Change::Put(key.clone(), with_byte(&row, tag, 0))]);
     let before = bench.kept();
     let failed = collect(&bench.nx, false, 0);
     let CollectionState::Failed { cause } = &failed.state else { panic!("{failed:?}") };
     assert!(cause.contains("Chunked content"), "{cause}");
     assert_eq!(bench.kept(), before);
-    bench.change(vec![Change::Put(key, row)]);
+    bench.rows.change(vec![Change::Put(key, row)]);
     assert_eq!(done(collect(&bench.nx, false, 0)).freed.objects, 0);
     assert!(bench.nx.read("/large").unwrap() == noise(4, 2 << 20));
 }

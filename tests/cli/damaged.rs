@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use nexus::blocking;
-use nexus::hal::{Batch, Change, Entry, Metastore, RowKey, Table, TreeId};
-use nexus::{Config, Op, OpId, Serving, Timestamp, VPath};
+use nexus::hal::Change;
+use nexus::{Config, Serving};
 use nexus_drivers::memory::MemoryMetastore;
 use serde_json::Value;
 
 use crate::fixture::Nexus;
+use crate::rows::{Rows, inode_key};
 
 #[test]
 fn one_damaged_entry_hides_none_of_the_others() {
@@ -20,21 +21,7 @@ fn one_damaged_entry_hides_none_of_the_others() {
         nx.write(path, "content").expect("it writes");
     }
     let id = nx.stat("/b").expect("it is there").file_id.0;
-    let damaged = RowKey::new(Table::Inodes, [&0u32.to_be_bytes()[..], &id.to_be_bytes()].concat());
-    let entry = Entry {
-        tree: TreeId::ROOT,
-        op_id: OpId(u128::MAX),
-        repeatable: false,
-        caller: "damage".into(),
-        op: Op::Write,
-        path: VPath::root(),
-        other: None,
-        items: Vec::new(),
-        at: Timestamp(1),
-        preconditions: Vec::new(),
-        changes: vec![Change::Put(damaged, b"\x01and no row".as_slice().into())],
-    };
-    rows.apply(&Batch { entries: vec![entry], next_file_id: 0 }).expect("it is applied");
+    rows.change(vec![Change::Put(inode_key(id), b"\x01and no row".as_slice().into())]);
     // What is remembered of /b is forgotten with its directory's generation.
     nx.mkdir("/d").expect("it is made");
     nx.rename("/d", "/e").expect("it moves");

@@ -3,6 +3,9 @@
 
 mod fixture;
 mod host;
+#[path = "../common/rows.rs"]
+#[allow(dead_code, reason = "other tests look into rows as well")]
+mod rows;
 
 mod agreement;
 mod checks;

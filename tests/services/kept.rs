@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Message, Reply, Start};
-use nexus::service::{Carry, Declaration, Service, Setup};
-use nexus::{Config, ExitReason, Kill, SwapMode, SwapOptions};
+use nexus::service::{Carry, Declaration, Service, ServiceRef, Setup};
+use nexus::{Config, ExitReason, Kill, Nexus, SwapMode, SwapOptions};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::counter::SOON;
@@ -96,12 +96,17 @@ impl Handle<Sum> for Purse {
     }
 }
 
+async fn one_in_a_purse() -> (Nexus, ServiceRef<Purse>) {
+    let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
+    let purse = nx.register::<Purse>("purse", ()).await.expect("it is registered");
+    assert_eq!(purse.call(Add, SOON).await.expect("it answers"), 1);
+    (nx, purse)
+}
+
 #[tokio::test]
 async fn overlap_may_lose_what_the_old_version_acknowledges_after_the_copy_of_its_state() {
     let _alone = ALONE.lock().await;
-    let nx = nexus::connect(Config::in_memory()).await.unwrap();
-    let purse = nx.register::<Purse>("purse", ()).await.unwrap();
-    assert_eq!(purse.call(Add, SOON).await.unwrap(), 1);
+    let (nx, purse) = one_in_a_purse().await;
     let adding = async {
         TAKEN.acquire().await.unwrap().forget();
         assert_eq!(purse.call(Add, SOON).await.unwrap(), 2, "nobody waits, and it is acknowledged");
@@ -117,9 +122,7 @@ async fn overlap_may_lose_what_the_old_version_acknowledges_after_the_copy_of_it
 #[tokio::test]
 async fn exclusive_loses_nothing_that_was_acknowledged_since_who_comes_after_the_copy_waits() {
     let _alone = ALONE.lock().await;
-    let nx = nexus::connect(Config::in_memory()).await.unwrap();
-    let purse = nx.register::<Purse>("purse", ()).await.unwrap();
-    assert_eq!(purse.call(Add, SOON).await.unwrap(), 1);
+    let (nx, purse) = one_in_a_purse().await;
     let adding = async {
         TAKEN.acquire().await.unwrap().forget();
         let mut add = std::pin::pin!(purse.call(Add, SOON));
