@@ -117,7 +117,7 @@ fn the_wedged_child_of_a_supervisor_that_is_killed_and_not_restarted_does_not_ke
         assert_eq!(stuck.call(Thread, SOON).await, innocent.call(Thread, SOON).await);
         let (_release, until_released) = mpsc::channel();
         stuck.tell(Block(until_released)).unwrap();
-        until(&env, &tree, "top/gone/stuck", |s| s.actor.served == 1).await;
+        until(&env, &tree, "top/gone/stuck", |s| s.actor.running.is_some_and(|busy| busy.on_thread)).await;
         assert!(tree.kill("top/gone", Kill::Brutal));
         // Sooner than the supervisor's own end was waited for.
         assert_eq!(innocent.call(Add(1), SOON / 2).await, Ok(1));
