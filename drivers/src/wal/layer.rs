@@ -1,15 +1,16 @@
 //! Rows that are in the log and not yet in the database below it.
 //!
-//! Every row is kept with the number of the frame that wrote it. So a reader sees the rows as of one frame while the next one is written, and
-//! neither waits for the other.
+//! Every row is kept with the number of the frame that wrote it. So a reader sees the rows as of one frame while the next one is written. One row is
+//! found by its hash: most looks are for what is not here, and an ordered search would pay for each of them. The order is kept beside, for listings and
+//! for the fold.
 
-use std::cmp::Reverse;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use crossbeam_skiplist::SkipMap;
+use crossbeam_skiplist::{SkipMap, SkipSet};
+use dashmap::{DashMap, Entry};
 use nexus_kernel::hal::{LogRecord, RowKey, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
 
@@ -19,12 +20,36 @@ const ROW_OVERHEAD: u64 = 128;
 /// What a frame costs beside its rows and records.
 const FRAME_OVERHEAD: u64 = 64;
 
-/// A row as of one frame. The newest of a key comes first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Versioned {
-    table: Table,
-    key: Vec<u8>,
-    seq: Reverse<u64>,
+/// A row as of one frame; no value for one that was removed.
+#[derive(Debug, Clone)]
+struct Version {
+    seq: u64,
+    value: Option<Bytes>,
+}
+
+/// A row as of each frame that wrote it.
+#[derive(Debug)]
+struct Versions {
+    newest: Version,
+    /// The others, the oldest first.
+    older: Vec<Version>,
+}
+
+impl Versions {
+    /// The row as of the frame `seq`; none before the first one that wrote it.
+    #[expect(clippy::option_option, reason = "whether it is known here, and whether there is a row")]
+    fn as_of(&self, seq: u64) -> Option<Option<Bytes>> {
+        let mut all = std::iter::once(&self.newest).chain(self.older.iter().rev());
+        all.find(|version| version.seq <= seq).map(|version| version.value.clone())
+    }
+
+    fn write(&mut self, version: Version) {
+        let before = std::mem::replace(&mut self.newest, version);
+        // Of one frame only what it left counts.
+        if before.seq != self.newest.seq {
+            self.older.push(before);
+        }
+    }
 }
 
 /// A record of the log, and what is kept beside it.
@@ -38,7 +63,9 @@ pub(super) struct Logged {
 /// Rows and records of a run of frames.
 #[derive(Debug)]
 pub(super) struct Layer {
-    rows: SkipMap<Versioned, Option<Bytes>>,
+    rows: DashMap<RowKey, Versions>,
+    /// The keys of `rows`. One that was taken back may be missing there.
+    order: SkipSet<RowKey>,
     log: SkipMap<(TreeId, Lsn), Logged>,
     ops: SkipMap<OpId, (TreeId, Lsn, u64)>,
     bytes: AtomicU64,
@@ -52,7 +79,8 @@ impl Layer {
     /// An empty layer, for the frames after `seq`.
     pub(super) fn after(seq: u64) -> Self {
         Self {
-            rows: SkipMap::new(),
+            rows: DashMap::new(),
+            order: SkipSet::new(),
             log: SkipMap::new(),
             ops: SkipMap::new(),
             bytes: AtomicU64::new(0),
@@ -93,12 +121,29 @@ impl Layer {
     pub(super) fn put(&self, key: &RowKey, value: Option<Bytes>, seq: u64) {
         let cost = (key.bytes.len() + value.as_ref().map_or(0, Bytes::len)) as u64 + ROW_OVERHEAD;
         self.bytes.fetch_add(cost, Ordering::Relaxed);
-        self.rows.insert(Versioned { table: key.table, key: key.bytes.clone(), seq: Reverse(seq) }, value);
+        let version = Version { seq, value };
+        match self.rows.entry(key.clone()) {
+            Entry::Occupied(mut row) => row.get_mut().write(version),
+            Entry::Vacant(row) => {
+                row.insert(Versions { newest: version, older: Vec::new() });
+                self.order.insert(key.clone());
+            }
+        }
     }
 
     /// Takes a row of frame `seq` out again: the frame was not written.
     pub(super) fn take_back(&self, key: &RowKey, seq: u64) {
-        self.rows.remove(&Versioned { table: key.table, key: key.bytes.clone(), seq: Reverse(seq) });
+        let Entry::Occupied(mut row) = self.rows.entry(key.clone()) else { return };
+        if row.get().newest.seq != seq {
+            return;
+        }
+        match row.get_mut().older.pop() {
+            Some(before) => row.get_mut().newest = before,
+            None => {
+                row.remove();
+                self.order.remove(key);
+            }
+        }
     }
 
     /// Keeps the record of an entry of frame `seq`.
@@ -123,48 +168,30 @@ impl Layer {
     /// What the frames up to `seq` say of the row at `key`; none when they say nothing.
     #[expect(clippy::option_option, reason = "whether it is known here, and whether there is a row")]
     pub(super) fn get(&self, key: &RowKey, seq: u64) -> Option<Option<Bytes>> {
-        let newest = Versioned { table: key.table, key: key.bytes.clone(), seq: Reverse(seq) };
-        let found = self.rows.lower_bound(Bound::Included(&newest))?;
-        let at = found.key();
-        (at.table == key.table && at.key == key.bytes).then(|| found.value().clone())
+        self.rows.get(key)?.as_of(seq)
     }
 
-    /// What the frames up to `seq` say of the first row of `table` whose key is greater than `after`, or, without it, not less than `from`.
-    pub(super) fn next(
-        &self,
-        table: Table,
-        from: &[u8],
-        after: Option<&[u8]>,
+    /// What the frames up to `seq` say of the rows whose keys begin with `prefix` and are greater than `after`, in the order of the keys.
+    pub(super) fn within<'a>(
+        &'a self,
+        prefix: &'a RowKey,
+        after: Option<&'a RowKey>,
         seq: u64,
-    ) -> Option<(Vec<u8>, Option<Bytes>)> {
-        // The oldest version that can be: all others of the same key come before it.
-        let start = match after {
-            Some(after) => Versioned { table, key: after.to_vec(), seq: Reverse(0) },
-            None => Versioned { table, key: from.to_vec(), seq: Reverse(u64::MAX) },
-        };
-        let mut entry = self.rows.lower_bound(Bound::Excluded(&start))?;
-        loop {
-            let at = entry.key();
-            if at.table != table {
-                return None;
-            }
-            if at.seq.0 <= seq {
-                return Some((at.key.clone(), entry.value().clone()));
-            }
-            entry = entry.next()?;
-        }
+    ) -> impl Iterator<Item = (RowKey, Option<Bytes>)> + 'a {
+        let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        self.order
+            .range((start, Bound::Unbounded))
+            .map(|entry| entry.value().clone())
+            .take_while(|key| key.table == prefix.table && key.bytes.starts_with(&prefix.bytes))
+            .filter_map(move |key| self.get(&key, seq).map(|row| (key, row)))
     }
 
     /// The newest of each row, in the order of tables and keys.
     pub(super) fn newest(&self) -> impl Iterator<Item = (Table, Vec<u8>, Option<Bytes>)> + '_ {
-        let mut last: Option<(Table, Vec<u8>)> = None;
-        self.rows.iter().filter_map(move |entry| {
-            let at = entry.key();
-            if last.as_ref().is_some_and(|(table, key)| *table == at.table && *key == at.key) {
-                return None;
-            }
-            last = Some((at.table, at.key.clone()));
-            Some((at.table, at.key.clone(), entry.value().clone()))
+        self.order.iter().filter_map(|entry| {
+            let key = entry.value();
+            let value = self.rows.get(key)?.newest.value.clone();
+            Some((key.table, key.bytes.clone(), value))
         })
     }
 
@@ -224,18 +251,19 @@ mod tests {
             layer.put(&key(name), value("x"), seq);
         }
         let walk = |seq| {
-            let mut names = Vec::new();
-            let mut after: Option<Vec<u8>> = None;
-            while let Some((found, _)) = layer.next(Table::Inodes, b"", after.as_deref(), seq) {
-                names.push(String::from_utf8(found.clone()).unwrap());
-                after = Some(found);
-            }
-            names
+            let all = key("");
+            let names = layer.within(&all, None, seq).map(|(key, _)| String::from_utf8(key.bytes).unwrap());
+            names.collect::<Vec<_>>()
         };
         assert_eq!(walk(1), ["b"]);
         assert_eq!(walk(3), ["a", "ab", "b"]);
         assert_eq!(walk(9), ["a", "ab", "b", "c"]);
-        assert_eq!(layer.next(Table::Contents, b"", None, 9), None);
+        let from = |prefix: &str, after: &str| {
+            let (prefix, after) = (key(prefix), key(after));
+            layer.within(&prefix, Some(&after), 9).count()
+        };
+        assert_eq!((from("a", "a"), from("a", "b"), from("", "ab"), from("", "c")), (1, 0, 2, 0));
+        assert_eq!(layer.within(&RowKey::new(Table::Contents, *b""), None, 9).count(), 0);
         assert_eq!(layer.newest().count(), 4);
     }
 }

@@ -74,13 +74,30 @@ impl View {
         std::iter::once(&*self.state.active).chain(self.state.folding.as_deref())
     }
 
-    /// The first row that the layers know after `after` within `prefix`; of several that know it the newest is heard.
-    fn next_in_memory(&self, prefix: &RowKey, after: Option<&[u8]>) -> Option<(Vec<u8>, Option<Bytes>)> {
-        self.layers()
-            .filter_map(|layer| layer.next(prefix.table, &prefix.bytes, after, self.seq))
-            .filter(|(key, _)| key.starts_with(&prefix.bytes))
-            // The first one of equal ones stays: the newer layer's.
-            .reduce(|first, second| if second.0 < first.0 { second } else { first })
+    /// What the layers say of the rows within `prefix` after `after`, each once: of several that know it the newest is heard.
+    fn in_memory<'a>(
+        &'a self,
+        prefix: &'a RowKey,
+        after: Option<&'a RowKey>,
+    ) -> impl Iterator<Item = (RowKey, Option<Bytes>)> + 'a {
+        let within = move |layer: &'a Arc<Layer>| layer.within(prefix, after, self.seq);
+        let mut newer = within(&self.state.active).peekable();
+        let mut older = self.state.folding.iter().flat_map(within).peekable();
+        std::iter::from_fn(move || {
+            let order = match (newer.peek(), older.peek()) {
+                (Some((new, _)), Some((old, _))) => new.cmp(old),
+                (None, _) => Ordering::Greater,
+                (_, None) => Ordering::Less,
+            };
+            match order {
+                Ordering::Greater => older.next(),
+                Ordering::Less => newer.next(),
+                Ordering::Equal => {
+                    older.next();
+                    newer.next()
+                }
+            }
+        })
     }
 }
 
@@ -103,13 +120,14 @@ impl Reader for View {
         let after = after.filter(|after| after.bytes >= prefix.bytes);
         let mut below = Below { state: &self.state, prefix, after: after.cloned(), page: None };
         let mut under = below.next(limit)?;
-        let mut above = self.next_in_memory(prefix, after.map(|after| &*after.bytes));
+        let mut in_memory = self.in_memory(prefix, after);
+        let mut above = in_memory.next();
         while rows.len() < limit {
             let order = match (&above, &under) {
                 (None, None) => break,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some((above, _)), Some((under, _))) => above.cmp(&under.bytes),
+                (Some((above, _)), Some((under, _))) => above.cmp(under),
             };
             match order {
                 Ordering::Greater => {
@@ -117,8 +135,8 @@ impl Reader for View {
                 }
                 _ => {
                     if let Some((key, value)) = above.take() {
-                        above = self.next_in_memory(prefix, Some(&key));
-                        rows.extend(value.map(|value| (RowKey::new(prefix.table, key), value)));
+                        above = in_memory.next();
+                        rows.extend(value.map(|value| (key, value)));
                     }
                 }
             }
