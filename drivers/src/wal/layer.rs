@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use crossbeam_skiplist::{SkipMap, SkipSet};
 use dashmap::{DashMap, Entry};
+use foldhash::fast::RandomState;
 use nexus_kernel::hal::{LogRecord, RowKey, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
 
@@ -63,7 +64,7 @@ pub(super) struct Logged {
 /// Rows and records of a run of frames.
 #[derive(Debug)]
 pub(super) struct Layer {
-    rows: DashMap<RowKey, Versions>,
+    rows: DashMap<RowKey, Versions, RandomState>,
     /// The keys of `rows`. One that was taken back may be missing there.
     order: SkipSet<RowKey>,
     log: SkipMap<(TreeId, Lsn), Logged>,
@@ -78,8 +79,17 @@ pub(super) struct Layer {
 impl Layer {
     /// An empty layer, for the frames after `seq`.
     pub(super) fn after(seq: u64) -> Self {
+        Self::with_room(seq, 0)
+    }
+
+    /// An empty layer, for the frames after `seq`, with room for as many rows as there are here.
+    pub(super) fn next(&self, seq: u64) -> Self {
+        Self::with_room(seq, self.rows.len())
+    }
+
+    fn with_room(seq: u64, rows: usize) -> Self {
         Self {
-            rows: DashMap::new(),
+            rows: DashMap::with_capacity_and_hasher(rows, RandomState::default()),
             order: SkipSet::new(),
             log: SkipMap::new(),
             ops: SkipMap::new(),

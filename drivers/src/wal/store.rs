@@ -288,7 +288,7 @@ impl WalMetastore {
                     if !writer.unfolded {
                         self.is_durable(&writer, applied, self.numbers.read().last.clone());
                     }
-                    let active = Arc::new(Layer::after(applied));
+                    let active = Arc::new(old.active.next(applied));
                     let new = state(&self.database, active, Some(old.active.clone()))?;
                     *self.state.write() = Arc::new(new);
                     (old.active.clone(), ended, applied)

@@ -64,9 +64,11 @@ impl Work {
 }
 
 /// What comes back to who submitted.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub(crate) enum Back {
-    /// The answer; of a sync, no place of its own.
-    Answer(Answer),
+    /// The answer; of a sync, no place of its own. What was committed comes along to be dropped where it was made: that is cheaper by far than to
+    /// have one thread free what all others allocated.
+    Answer(Answer, Option<Entry>),
     /// It was not begun: submit it again.
     NotBegun(Box<Work>),
 }
@@ -143,11 +145,11 @@ impl Job {
     }
 
     /// Publishes what was committed and answers.
-    pub(crate) fn finish(mut self, answer: Answer) {
+    pub(crate) fn finish(mut self, answer: Answer, entry: Option<Entry>) {
         if let (Ok((lsn, true)), Some(publish)) = (&answer, self.publish.take()) {
             publish(*lsn);
         }
-        self.send(Back::Answer(answer));
+        self.send(Back::Answer(answer, entry));
     }
 
     fn send(&mut self, back: Back) {

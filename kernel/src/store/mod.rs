@@ -191,25 +191,26 @@ fn commit_batch(store: &Arc<Store>, jobs: Vec<Job>, entries: Vec<Entry>, flushes
     };
     match applied {
         Ok(applied) => {
+            let count = batch.entries.len();
             if flushed {
-                store.measure(batch.entries.len(), store.env().now() - started);
+                store.measure(count, store.env().now() - started);
             }
             debug_assert_eq!(applied.outcomes.len(), jobs.len());
-            for (job, outcome) in jobs.into_iter().zip(applied.outcomes) {
-                job.finish(answer_of(&outcome));
+            for ((job, outcome), entry) in jobs.into_iter().zip(applied.outcomes).zip(batch.entries) {
+                job.finish(answer_of(&outcome), Some(entry));
             }
             drop(order);
             if flushed {
                 store.flushed();
             } else {
-                store.appended(batch.entries.len() as u64);
+                store.appended(count as u64);
             }
         }
         Err(error) => {
             store.failed();
             tracing::error!(%error, entries = batch.entries.len(), "a batch was not committed");
             for job in jobs {
-                job.finish(Err(commit_error(&error)));
+                job.finish(Err(commit_error(&error)), None);
             }
         }
     }
@@ -228,7 +229,7 @@ fn sync(store: &Arc<Store>, syncs: Vec<Job>) {
     }
     for job in syncs {
         let answer = synced.as_ref().map(|()| (Lsn::default(), false));
-        job.finish(answer.map_err(commit_error));
+        job.finish(answer.map_err(commit_error), None);
     }
 }
 

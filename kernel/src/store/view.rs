@@ -300,7 +300,10 @@ impl Store {
                 back.await
             });
             match answered.await {
-                Ok(Ok(Back::Answer(answer))) => return answer,
+                Ok(Ok(Back::Answer(answer, spent))) => {
+                    drop(spent);
+                    return answer;
+                }
                 Ok(Ok(Back::NotBegun(again))) => work = again,
                 Ok(Err(_)) => return Err(CommitError::Crashed),
                 Err(_) if waiting.take_back() => return Err(CommitError::NotBegun(ANSWER_WAIT_MAX)),
