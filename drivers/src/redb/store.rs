@@ -554,7 +554,10 @@ impl Metastore for RedbMetastore {
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
-        self.snapshot()?.outcome(op_id)
+        let place = self.snapshot()?.outcome(op_id)?;
+        let numbers = self.numbers.read();
+        let last = |tree| numbers.last.get(&tree).copied().unwrap_or_default();
+        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
     }
 
     fn verify(&self) -> Result<(), StoreError> {

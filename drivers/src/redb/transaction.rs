@@ -152,9 +152,9 @@ impl Transaction for RedbTransaction<'_> {
         Ok(())
     }
 
-    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
+    fn committed(&mut self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
         let place = self.ops()?.get(codec::op_key(op_id).as_slice()).map_err(writing)?;
-        place.map(|place| Ok(codec::decode_place(op_id, place.value())?.1)).transpose()
+        place.map(|place| codec::decode_place(op_id, place.value())).transpose()
     }
 
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
@@ -165,15 +165,19 @@ impl Transaction for RedbTransaction<'_> {
         self.record(entry.tree, &LogRecord::of(entry, lsn), entry.repeatable)
     }
 
-    fn prune(&mut self, TreeId(tree): TreeId, Lsn(through): Lsn) -> Result<(), StoreError> {
+    fn prune(&mut self, tree: TreeId, through: Lsn) -> Result<(), StoreError> {
         let mut forgotten = Vec::new();
         self.log_table()?
-            .retain_in((tree, 0)..=(tree, through), |_, record| {
+            .retain_in((tree.0, 0)..=(tree.0, through.0), |_, record| {
                 forgotten.extend(codec::repeatable_op(record));
                 false
             })
             .map_err(writing)?;
         for op_id in forgotten {
+            // Of one that was committed again since, the later commit is remembered.
+            if self.committed(op_id)?.is_some_and(|(at, lsn)| at != tree || lsn > through) {
+                continue;
+            }
             self.ops()?.remove(codec::op_key(op_id).as_slice()).map_err(writing)?;
         }
         Ok(())

@@ -485,8 +485,8 @@ impl Transaction for Work {
         Ok(())
     }
 
-    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
-        Ok(self.view.outcome(op_id)?.map(|(_, lsn)| lsn))
+    fn committed(&mut self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        self.view.outcome(op_id)
     }
 
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
@@ -608,7 +608,10 @@ impl Metastore for WalMetastore {
         if self.doubtful.lock().contains(&op_id) {
             return Err(in_doubt(op_id));
         }
-        self.view()?.outcome(op_id)
+        let place = self.view()?.outcome(op_id)?;
+        let numbers = self.numbers.read();
+        let last = |tree| numbers.last.get(&tree).copied().unwrap_or_default();
+        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
     }
 
     fn verify(&self) -> Result<(), StoreError> {

@@ -176,6 +176,75 @@ fn a_log_keeps_its_retention_and_forgets_operations_with_their_records() {
     assert_eq!(store.outcome(OpId(u128::from(first.0) - 1)).unwrap(), None);
 }
 
+#[test]
+fn exactly_so_many_operations_are_remembered_over_folds_and_openings() {
+    use nexus_drivers::memory::MemoryMetastore;
+    use nexus_drivers::wal::{WalConfig, WalMetastore};
+    use nexus_kernel::hal::EntryOutcome;
+    use nexus_messages::syscall::OPS_KEPT;
+
+    let template = put("a", 1).entries.remove(0);
+    let batch = |ops: std::ops::Range<u64>| {
+        let entry =
+            |n: u64| Entry { op_id: OpId(n.into()), repeatable: true, changes: vec![], ..template.clone() };
+        Batch { entries: ops.map(entry).collect(), next_file_id: 0 }
+    };
+    // The operations from 1 on are at the places from 1 on.
+    let fill = |store: &dyn Metastore, through: u64| {
+        let mut next = store.last_lsn(TreeId::ROOT).unwrap().0 + 1;
+        while next <= through {
+            let end = (next + 4_096).min(through + 1);
+            store.apply(&batch(next..end)).unwrap();
+            next = end;
+        }
+    };
+    let check = |store: &dyn Metastore, what: &str| {
+        let last = store.last_lsn(TreeId::ROOT).unwrap().0;
+        let oldest = last - OPS_KEPT + 1;
+        let place = |op: u64| store.outcome(OpId(op.into())).unwrap().map(|(_, lsn)| lsn.0);
+        assert_eq!(
+            (place(last), place(oldest), place(oldest - 1)),
+            (Some(last), Some(oldest), None),
+            "{what}"
+        );
+    };
+    let again = |store: &dyn Metastore, op: u64| store.apply(&batch(op..op + 1)).unwrap().outcomes.remove(0);
+
+    let folder = tempfile::tempdir().unwrap();
+    let open = || WalMetastore::open(folder.path(), WalConfig::default()).unwrap();
+    let store = open();
+    fill(&store, OPS_KEPT + 10);
+    check(&store, "in memory alone");
+    // One that is forgotten is executed again, and it is remembered then, whatever becomes of its first record.
+    assert_eq!(again(&store, 10), EntryOutcome::Committed(Lsn(OPS_KEPT + 11)));
+    assert_eq!(again(&store, 12), EntryOutcome::Repeated(Lsn(12)));
+    fill(&store, OPS_KEPT + 13);
+    store.upkeep().unwrap();
+    check(&store, "in the database");
+    assert_eq!(store.outcome(OpId(10)).unwrap(), Some((TreeId::ROOT, Lsn(OPS_KEPT + 11))));
+    fill(&store, OPS_KEPT + 100);
+    check(&store, "in both");
+    drop(store);
+    let store = open();
+    check(&store, "after it was opened again");
+    assert_eq!(again(&store, 10), EntryOutcome::Repeated(Lsn(OPS_KEPT + 11)));
+    assert_eq!(again(&store, 100), EntryOutcome::Committed(Lsn(OPS_KEPT + 101)));
+
+    let store = RedbMetastore::open_on(memory_disk(), RedbConfig::default()).unwrap();
+    fill(&store, OPS_KEPT + 10);
+    check(&store, "in redb");
+    assert_eq!(again(&store, 10), EntryOutcome::Committed(Lsn(OPS_KEPT + 11)));
+    fill(&store, OPS_KEPT + 100);
+    check(&store, "in redb, over a step");
+    assert_eq!(again(&store, 10), EntryOutcome::Repeated(Lsn(OPS_KEPT + 11)));
+    let store = MemoryMetastore::new();
+    fill(&store, OPS_KEPT + 10);
+    assert_eq!(again(&store, 10), EntryOutcome::Committed(Lsn(OPS_KEPT + 11)));
+    fill(&store, OPS_KEPT + 100);
+    check(&store, "in memory");
+    assert_eq!(again(&store, 10), EntryOutcome::Repeated(Lsn(OPS_KEPT + 11)));
+}
+
 /// When a disk fails, and with what.
 #[derive(Debug, Default)]
 struct Faults {

@@ -73,7 +73,8 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
         Ok(found.pop().filter(|record| record.lsn == lsn))
     }
 
-    /// Where an operation with a client's id was committed; none when it was not, or when its record is gone.
+    /// Where an operation with a client's id was committed; none when it was not, or when [`OPS_KEPT`](nexus_messages::syscall::OPS_KEPT) others were
+    /// committed in its tree since. Exactly so long [`apply`](Self::apply) tells it as repeated, too.
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
 
     /// Reads all that the rows and the log stand on, past what is remembered of it, and checks it against its checksums. What commits must make room for
