@@ -10,12 +10,8 @@ use serde::Deserialize;
 
 /// The format of the whole store: which tables there are, and what is in them.
 ///
-/// 2 has the history. A store of format 1 becomes one of 2 when it is opened; a version that does not know of the history must not change what the
-/// history tells of, so it must not open the store from then on.
-pub(super) const STORE_FORMAT: u64 = 2;
-
-/// The format before there was a history.
-pub(super) const FORMAT_WITHOUT_HISTORY: u64 = 1;
+/// 2 had the history, 3 has a [checksum](super::seal) behind each value. The number itself has none: every version can read it.
+pub(super) const STORE_FORMAT: u64 = 3;
 
 /// The version that every record of this module begins with.
 const RECORD_VERSION: u8 = 1;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Applied, Batch, Entry, EntryOutcome, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId,
+    Applied, Batch, Damage, Entry, EntryOutcome, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId,
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
@@ -614,7 +614,7 @@ impl Metastore for WalMetastore {
         Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self) -> Result<Vec<Damage>, StoreError> {
         self.database.verify()
     }
 

@@ -11,7 +11,7 @@ use nexus_drivers::redb::{Disk, FileDisk, RedbConfig, RedbMetastore};
 use nexus_kernel::hal::{Batch, Change, Entry, Metastore, RowKey, StoreError, Table, TreeId};
 use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
 use redb::backends::InMemoryBackend;
-use redb::{BackendError, StorageBackend, TableDefinition};
+use redb::{BackendError, ReadableTable, StorageBackend, TableDefinition};
 
 /// A disk that is gone with its value.
 pub(crate) fn memory_disk() -> Disk {
@@ -100,13 +100,15 @@ fn tamper(path: &std::path::Path, change: impl FnOnce(&redb::WriteTransaction)) 
 }
 
 #[test]
-fn a_newer_format_is_refused_with_its_number() {
+fn another_format_is_refused_with_its_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta.redb");
     drop(open(&path).unwrap());
-    set_format(&path, 3);
-    let error = open(&path).unwrap_err();
-    assert!(error.to_string().contains("format 3"), "{error}");
+    for other in [1, 2, 4] {
+        set_format(&path, other);
+        let error = open(&path).unwrap_err();
+        assert!(error.to_string().contains(&format!("format {other} is not 3")), "{error}");
+    }
 }
 
 fn set_format(path: &std::path::Path, format: u64) {
@@ -116,24 +118,59 @@ fn set_format(path: &std::path::Path, format: u64) {
     });
 }
 
+/// Flips a bit of the value at `key` in a table below the store, or gives it that of another key.
+fn damage(path: &std::path::Path, table: &str, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+    tamper(path, |write| {
+        let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(table);
+        let mut table = write.open_table(table).unwrap();
+        let mut value = table.get(key).unwrap().unwrap().value().to_vec();
+        change(&mut value);
+        table.insert(key, value.as_slice()).unwrap();
+    });
+}
+
 #[test]
-fn a_store_from_before_there_was_a_history_gets_one() {
+fn a_row_that_is_not_what_was_written_is_named_and_never_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta.redb");
     let store = open(&path).unwrap();
-    store.apply(&put("a", 1)).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        store.apply(&put(name, 40)).unwrap();
+    }
+    assert_eq!(store.verify().unwrap(), []);
     drop(store);
-    set_format(&path, 1);
-    let history: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
-    tamper(&path, |write| assert!(write.delete_table(history).unwrap()));
+    // A byte of the value, one of its checksum, and one value at the key of another.
+    let mut moved = Vec::new();
+    damage(&path, "dentries", b"d", |value| moved = value.clone());
+    damage(&path, "dentries", b"a", |value| value[7] ^= 4);
+    damage(&path, "dentries", b"b", |value| *value.last_mut().unwrap() ^= 1);
+    damage(&path, "dentries", b"c", |value| *value = moved);
+    let store = open(&path).unwrap();
+    let reader = store.reader().unwrap();
+    for name in ["a", "b", "c"] {
+        match reader.get(&key(name)) {
+            Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, format!("row Dentries:{name}")),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(there(&store, "d"));
+    assert!(matches!(reader.scan(&key(""), None, 9), Err(StoreError::Corrupt { .. })));
+    let found: Vec<_> = store.verify().unwrap().into_iter().map(|damage| damage.what).collect();
+    assert_eq!(found, ["row Dentries:a", "row Dentries:b", "row Dentries:c"]);
+    // What is written anew is whole again.
+    store.apply(&put("a", 40)).unwrap();
+    assert!(there(&store, "a"));
+    assert_eq!(store.verify().unwrap().len(), 2);
+}
 
-    let store = open(&path).unwrap();
-    assert!(there(&store, "a"));
-    let past = RowKey::new(Table::History, *b"a");
-    assert_eq!(store.reader().unwrap().get(&past).unwrap(), None);
-    drop(store);
-    let store = open(&path).unwrap();
-    assert!(there(&store, "a"));
+#[test]
+fn a_number_that_is_not_what_was_written_keeps_the_store_shut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("meta.redb");
+    open(&path).unwrap().apply(&put("a", 1)).unwrap();
+    damage(&path, "state", b"next_file_id", |value| value[8] ^= 1);
+    let error = open(&path).unwrap_err();
+    assert!(error.to_string().contains("the number next_file_id"), "{error}");
 }
 
 #[test]
