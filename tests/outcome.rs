@@ -128,7 +128,7 @@ fn fill(store: &MemoryMetastore, count: u64) {
     let entry = |lsn: u64| Entry {
         tree: TreeId::ROOT,
         op_id: OpId(lsn.into()),
-        repeatable: lsn % 2 == 0,
+        repeatable: lsn.is_multiple_of(2),
         caller: "nexus".into(),
         op: Op::Write,
         path: VPath::root(),

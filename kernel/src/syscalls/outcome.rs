@@ -15,7 +15,7 @@ use crate::volume::store_error;
 /// Records of the log that are looked at in one step, of operations that their clients gave no identity.
 const PAGE: u64 = 1_024;
 
-const _: () = assert!(OPS_KEPT % PAGE == 0);
+const _: () = assert!(OPS_KEPT.is_multiple_of(PAGE));
 
 impl Serve for SysOutcome {
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<OpOutcome> {
