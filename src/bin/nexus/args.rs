@@ -572,7 +572,7 @@ pub(crate) struct KillArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints what went, and what stays for now.
-With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out,
+With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out, failed,
 left_alone};
 freed and kept are {objects, bytes}.")]
 pub(crate) struct GcArgs {
