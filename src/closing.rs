@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nexus_kernel::hal::{Applied, Batch, LogRecord, Metastore, Reader, StoreError, TreeId};
+use nexus_kernel::hal::{Applied, Batch, Damage, LogRecord, Metastore, Reader, StoreError, TreeId};
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 
@@ -84,7 +84,7 @@ impl Metastore for Closing {
         self.open()?.outcome(op_id)
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self) -> Result<Vec<Damage>, StoreError> {
         self.open()?.verify()
     }
 

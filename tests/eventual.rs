@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nexus::{
     Caller, Config, Durability, Env, ErrorKind, Event, EventMask, Executed, HostConfig, Kept, Kill,
-    MountSpec, Nexus, OpId, Receipt, Result, Serve, SysRead, SysReceipt, SysSetattr, SysSync, SysTx,
-    SysUnlink, SysWrite, VPath, dispatch,
+    MountSpec, Nexus, OpId, OpOutcome, Receipt, Result, Serve, SysOutcome, SysRead, SysReceipt, SysSetattr,
+    SysSync, SysTx, SysUnlink, SysWrite, VPath, dispatch,
 };
 use nexus_actors::block_on;
 use nexus_drivers::disk::sim::{Fault, Kept as Settled, SimDisk};
@@ -320,6 +320,34 @@ fn a_disk_that_fails_ends_all_changes_and_what_was_promised_is_not_said_to_be_ke
         let kept = life.kept(put_off).await;
         assert_eq!(life.has("/put-off").await, kept == Kept::OnDisk, "{kept:?}");
         life.end().await;
+    });
+}
+
+#[test]
+fn a_change_that_may_have_been_made_says_which_it_was_and_the_next_boot_says_whether() {
+    block_on(async {
+        for (kept, op_id) in [(Settled::All, None), (Settled::Nothing, None), (Settled::All, Some(OpId(7)))] {
+            let ground = Ground::new();
+            let life = ground.boot(NEVER, MUCH).await;
+            ground.disk.fail_from(0, Fault::Sync, u64::MAX);
+            let mut call = SysWrite::at(path("/f"), "/f").create();
+            call.op_id = op_id;
+            let failed = life.send(call).await.unwrap_err();
+            assert_eq!(failed.executed(), Executed::Unknown, "{failed}");
+            let asked = failed.op_id().expect("it has one");
+            assert!(op_id.is_none_or(|op_id| op_id == asked));
+            assert_eq!(life.send(SysOutcome::of(asked)).await, Ok(OpOutcome::InDoubt));
+            ground.disk.heal();
+            ground.disk.crash(|_| kept);
+            life.end().await;
+            let life = ground.boot(NEVER, MUCH).await;
+            let told = life.send(SysOutcome::of(asked)).await.expect("it can be told");
+            match life.has("/f").await {
+                true => assert!(told.receipt().is_some_and(|receipt| receipt.op_id == asked), "{told}"),
+                false => assert_eq!(told, OpOutcome::NotExecuted),
+            }
+            life.end().await;
+        }
     });
 }
 

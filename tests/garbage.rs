@@ -18,6 +18,7 @@ use nexus::{
     ByteRange, Bytes, Collection, CollectionState, Config, ContentId, ErrorKind, MountSpec, SysWrite, VPath,
 };
 use nexus_drivers::cas::Cas;
+use nexus_drivers::faults::{Fault, Faults, FaultyFactory, Where};
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
 use only::only;
 use rows::{Rows, inode_key, with_byte};
@@ -554,4 +555,33 @@ fn only_an_administrator_collects() {
     let error = agent.send(SysWrite::at(path, "{}")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert_eq!(entry(&bench.nx).latest, None);
+}
+
+#[test]
+fn a_store_that_fails_is_left_out_and_the_others_are_collected() {
+    let faults = Faults::new();
+    let memory = nexus_drivers::catalogue().get("memory").expect("built in");
+    let faulty = Arc::new(FaultyFactory::new("faulty", memory, faults.clone()));
+    let config = Config::in_memory().driver(faulty).garbage(None, Duration::from_secs(3_600));
+    let nx = blocking::connect(config.content_cache_bytes(0)).expect("it boots");
+    nx.mount("/f", MountSpec::new("faulty").option("history_count", "0")).expect("it mounts");
+    nx.mount("/m", MountSpec::new("memory").option("history_count", "0")).expect("it mounts");
+    for folder in ["/f", "/m"] {
+        // Of one that stays there is a list to be read, and of one that goes a blob.
+        nx.write(format!("{folder}/large"), noise(4, 2 << 20)).unwrap();
+        nx.write(format!("{folder}/gone"), noise(5, 50_000)).unwrap();
+        nx.unlink(format!("{folder}/gone")).unwrap();
+    }
+    faults.always(Where::Look, Fault::Error);
+    let left = done(collect(&nx, false, 0));
+    assert_eq!((left.freed.objects, left.failed.len()), (1, 1), "{left:?}");
+    assert!(left.failed[0].starts_with("/f: "), "{left:?}");
+    faults.clear();
+    // The breaker may spare it for a moment.
+    while done(collect(&nx, false, 0)).freed.objects == 0 {
+        thread::yield_now();
+    }
+    for folder in ["/f", "/m"] {
+        assert!(nx.read(format!("{folder}/large")).unwrap() == noise(4, 2 << 20));
+    }
 }

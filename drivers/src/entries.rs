@@ -3,10 +3,11 @@
 //! Pure: the rows and the log are handed in, nothing here knows where they are kept.
 
 use nexus_kernel::hal::{Batch, Change, Entry, EntryOutcome, Precondition, RowKey, StoreError, TreeId};
+use nexus_messages::syscall::OPS_KEPT;
 use nexus_messages::{Lsn, OpId};
 
-/// How many records a tree's log keeps; with an older one goes the memory of its operation's identity.
-pub(crate) const LOG_RETENTION: u64 = 65_536;
+/// How many records a tree's log keeps at least. An operation is remembered as long as its record is among them, and no longer.
+pub(crate) const LOG_RETENTION: u64 = OPS_KEPT;
 
 /// How many records are let go at once. One by one they would cost each commit a change at the log's other end.
 const PRUNE_STEP: u64 = 64;
@@ -25,8 +26,8 @@ pub(crate) trait Transaction {
 
     fn delete(&mut self, key: &RowKey) -> Result<(), StoreError>;
 
-    /// Where the operation was committed, in this transaction or before.
-    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError>;
+    /// Where the operation was committed last, in this transaction or before; also one that [is not remembered](is_remembered) any more.
+    fn committed(&mut self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
 
     /// The last place in the log of `tree`.
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError>;
@@ -34,7 +35,7 @@ pub(crate) trait Transaction {
     /// Writes the record of `entry` at `lsn`, which is now the last of its tree, and remembers its identity when it is repeatable.
     fn log(&mut self, entry: &Entry, lsn: Lsn) -> Result<(), StoreError>;
 
-    /// Forgets the records of `tree` up to and including `lsn`, with the identities of their operations.
+    /// Forgets the records of `tree` up to and including `lsn`, with the identities of their operations, unless those were committed again since.
     fn prune(&mut self, tree: TreeId, lsn: Lsn) -> Result<(), StoreError>;
 }
 
@@ -48,7 +49,8 @@ pub(crate) fn apply(
 
 fn apply_entry(transaction: &mut impl Transaction, entry: &Entry) -> Result<EntryOutcome, StoreError> {
     if entry.repeatable
-        && let Some(lsn) = transaction.committed(entry.op_id)?
+        && let Some((tree, lsn)) = transaction.committed(entry.op_id)?
+        && is_remembered(lsn, transaction.last_lsn(tree)?)
     {
         return Ok(EntryOutcome::Repeated(lsn));
     }
@@ -67,6 +69,11 @@ fn apply_entry(transaction: &mut impl Transaction, entry: &Entry) -> Result<Entr
         transaction.prune(entry.tree, through)?;
     }
     Ok(EntryOutcome::Committed(lsn))
+}
+
+/// Whether an operation that was committed at `lsn` is remembered, when `last` is the last place of its log.
+pub(crate) fn is_remembered(Lsn(lsn): Lsn, Lsn(last): Lsn) -> bool {
+    last.saturating_sub(lsn) < OPS_KEPT
 }
 
 /// Up to which record a log is let go when `lsn` was written. Every [`PRUNE_STEP`] records, so that it needs no memory of what went before.

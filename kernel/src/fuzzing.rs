@@ -3,8 +3,7 @@
 //! The same targets run under a fuzzer that is guided by coverage (`fuzz/`) and, briefly, as property tests. What broke one once lies in
 //! `fuzz/found/`, a folder for each target, and is tried by the tests for ever.
 //!
-//! Rows have no checksum of their own: they stand under those of the log, which are checked when it is read, and under those of the database's pages, which a
-//! check of the whole store (`nexus fsck`) looks at. What is promised of rows is that bytes which are no row, or a row and more, are told, and that what is taken as a row is written again as the same row. Chunk lists stand under their hash.
+//! Rows stand under the checksums of the log and of the database, which are checked whenever they are read. What is promised of rows beside that is that bytes which are no row, or a row and more, are told, and that what is taken as a row is written again as the same row. Chunk lists stand under their hash.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -31,6 +31,7 @@ use crate::service::ServiceCatalogue;
 use crate::store::{Committer, PutOff, Store, StoreStats, Upkeep};
 use crate::sys;
 use crate::syscalls::{Serve, span};
+use crate::underway::Underway;
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -136,6 +137,7 @@ pub struct Kernel {
     scrubbing: Scrubbing,
     scrubber: Ref<Scrubber>,
     syscalls: Syscalls,
+    underway: Arc<Underway>,
     pruning: Pruning,
     /// What paths below `/__sys__/` are resolved to.
     sys: Arc<Mount>,
@@ -189,6 +191,7 @@ impl Kernel {
             scrubbing: Scrubbing::new(env),
             scrubber: mailbox(env, "scrub"),
             syscalls: Syscalls::new(),
+            underway: Arc::default(),
             pruning: Pruning::default(),
             sys: sys::mount(),
             tree: Mutex::default(),
@@ -388,6 +391,11 @@ impl Kernel {
 
     pub(crate) fn syscalls(&self) -> &Syscalls {
         &self.syscalls
+    }
+
+    /// The operations whose calls are under way, and those that are in doubt.
+    pub(crate) fn underway(&self) -> &Arc<Underway> {
+        &self.underway
     }
 
     pub(crate) fn sys_mount(&self) -> &Arc<Mount> {

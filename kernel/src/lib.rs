@@ -23,6 +23,7 @@ pub mod service;
 mod store;
 pub mod sys;
 mod syscalls;
+mod underway;
 mod volume;
 
 pub use content::{CALL_MAX, CONTENT_MAX};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::conflict::Conflict;
+use crate::ident::OpId;
 use crate::path::{PathError, VPath};
 
 /// The operation that a caller asked for. Stored by its number in the log: new ones go to the end.
@@ -49,6 +50,7 @@ pub enum Op {
     Check,
     Repair,
     Restore,
+    Outcome,
 }
 
 impl Op {
@@ -86,6 +88,7 @@ impl Op {
             Self::Check => "fsck",
             Self::Repair => "repair",
             Self::Restore => "restore",
+            Self::Outcome => "outcome",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",
@@ -267,7 +270,7 @@ impl fmt::Display for Errno {
 pub enum Executed {
     /// Nothing was changed; sending it again is safe.
     No,
-    /// It may have been executed. Ask for the outcome of its operation id, or look.
+    /// It may have been executed. Ask for the outcome of its [operation id](Error::op_id), or look.
     Unknown,
 }
 
@@ -286,6 +289,7 @@ struct Detail {
     cause: Option<Arc<str>>,
     item: Option<u32>,
     conflict: Option<Conflict>,
+    op_id: Option<OpId>,
 }
 
 /// The result of a call.
@@ -325,6 +329,7 @@ impl Error {
             cause: None,
             item: None,
             conflict: None,
+            op_id: None,
         }))
     }
 
@@ -354,6 +359,13 @@ impl Error {
     #[must_use]
     pub fn outcome_unknown(mut self) -> Self {
         self.0.executed = Executed::Unknown;
+        self
+    }
+
+    /// Says which operation it was, for who asks what became of it.
+    #[must_use]
+    pub fn of_operation(mut self, op_id: OpId) -> Self {
+        self.0.op_id = Some(op_id);
         self
     }
 
@@ -389,6 +401,12 @@ impl Error {
         self.0.executed
     }
 
+    /// The identity of the operation, when it may have been executed: [`SysOutcome`](crate::syscall::SysOutcome) tells what became of it. None where it
+    /// has none, as when something is mounted.
+    pub fn op_id(&self) -> Option<OpId> {
+        self.0.op_id
+    }
+
     /// The operation of a transaction at which it failed, counted from 0; none when it is that of the whole.
     pub fn item(&self) -> Option<usize> {
         self.0.item.map(|item| item as usize)
@@ -407,7 +425,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail { op, path, kind, executed, cause, item, conflict: _ } = &*self.0;
+        let Detail { op, path, kind, executed, cause, item, conflict: _, op_id } = &*self.0;
         if let Some(item) = item {
             write!(f, "tx ops[{item}]: ")?;
         }
@@ -421,6 +439,9 @@ impl fmt::Display for Error {
         }
         if *executed == Executed::Unknown {
             write!(f, "; it may have been executed")?;
+            if let Some(op_id) = op_id {
+                write!(f, ", as operation {op_id}")?;
+            }
         }
         write!(f, " ({})", kind.errno())
     }
@@ -449,6 +470,9 @@ mod tests {
             "write /a/b: input/output error: disk on fire; it may have been executed (EIO)"
         );
         assert_eq!((error.errno().number(), error.executed()), (5, Executed::Unknown));
+        let error = Error::new(Op::Write, &path, ErrorKind::Io).outcome_unknown().of_operation(OpId(255));
+        let told = "write /a/b: input/output error; it may have been executed, as operation 000000000000000000000000000000ff (EIO)";
+        assert_eq!((error.to_string().as_str(), error.op_id()), (told, Some(OpId(255))));
     }
 
     #[test]

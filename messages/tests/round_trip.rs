@@ -299,9 +299,30 @@ fn conflict() -> impl Strategy<Value = Conflict> {
         .prop_map(|(expected, found)| Conflict::new(expected, found))
 }
 
+fn outcome() -> impl Strategy<Value = Syscall> {
+    (any::<u128>(), option::of(any::<u64>())).prop_map(|(op_id, since)| {
+        let call = SysOutcome::of(OpId(op_id));
+        since.map_or(call.clone(), |since| call.since(Lsn(since))).into()
+    })
+}
+
+fn op_outcome() -> impl Strategy<Value = OpOutcome> {
+    let committed = (receipt(), path(), option::of(path()), time());
+    let committed = committed.prop_map(|(receipt, path, other, at)| {
+        OpOutcome::Committed(CommittedOp::new(receipt, Op::Rename, path, other, at))
+    });
+    prop_oneof![
+        committed,
+        path().prop_map(|path| OpOutcome::UnderWay { op: Op::Write, path }),
+        Just(OpOutcome::NotExecuted),
+        Just(OpOutcome::InDoubt),
+        any::<u64>().prop_map(|through| OpOutcome::Forgotten { through: Lsn(through) }),
+    ]
+}
+
 fn syscall() -> BoxedStrategy<Syscall> {
-    prop_oneof![stat(), setattr(), two_paths(), unlink(), readdir(), read(), write(), lock(), watch(), tx(),]
-        .boxed()
+    let others = prop_oneof![stat(), readdir(), read(), lock(), watch(), outcome()];
+    prop_oneof![others, setattr(), two_paths(), unlink(), write(), tx()].boxed()
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -331,7 +352,7 @@ fn error() -> impl Strategy<Value = Error> {
             let error = within.0.map_or(error.clone(), |item| error.at_item(item));
             let error = within.1.map_or(error.clone(), |conflict| error.with_conflict(conflict));
             let error = cause.map_or(error.clone(), |cause| error.because(cause));
-            if unknown { error.outcome_unknown() } else { error }
+            if unknown { error.outcome_unknown().of_operation(OpId(1 << 100)) } else { error }
         },
     )
 }
@@ -341,6 +362,13 @@ proptest! {
     fn paths_and_metadata_arrive(path in path(), metadata in metadata()) {
         check(&path);
         check(&metadata);
+    }
+
+    #[test]
+    fn outcomes_of_operations_arrive(outcome in op_outcome()) {
+        check(&outcome);
+        check(&Answer::from(outcome.clone()));
+        prop_assert_eq!(SysOutcome::from_answer(outcome.clone().into()), Some(outcome));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use futures_util::task::AtomicWaker;
 use nexus_actors::{Env, Pool, Sleep};
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Syscall, SyscallMessage};
-use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, Executed, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
@@ -121,18 +121,38 @@ impl Remote {
     }
 
     pub(crate) async fn send<S: SyscallMessage>(&self, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
-        let call: Syscall = call.into();
+        let mut call: Syscall = call.into();
         if let Syscall::Tx(call) = &call {
             // What the owner would refuse may be too much to be sent.
             call.validate()?;
         }
+        let op_id = self.identify(&mut call);
         let about = About { op: call.op(), path: Some(call.path().clone()), changes: changes(&call) };
-        let given = self.request(caller, Request::Syscall(call), &about).await?;
+        let given =
+            self.request(caller, Request::Syscall(call), &about).await.map_err(|error| of(error, op_id))?;
         let answer = match given {
             Given::Answer(answer) => S::from_answer(answer),
             _ => None,
         };
-        answer.ok_or_else(|| about.unreadable(&"it is that of another call"))
+        answer.ok_or_else(|| of(about.unreadable(&"it is that of another call"), op_id))
+    }
+
+    /// The identity of a call that changes something. One without is given one, so that it can be asked what became of it when the owner goes away.
+    fn identify(&self, call: &mut Syscall) -> Option<OpId> {
+        let op_id = match call {
+            Syscall::Setattr(call) if call.mount.is_none() && call.service.is_none() => &mut call.op_id,
+            Syscall::Write(call) => &mut call.op_id,
+            Syscall::Rename(call) => &mut call.op_id,
+            Syscall::Unlink(call) => &mut call.op_id,
+            Syscall::Copy(call) => &mut call.op_id,
+            Syscall::Tx(call) => &mut call.op_id,
+            _ => return None,
+        };
+        Some(*op_id.get_or_insert_with(|| self.new_op_id()))
+    }
+
+    pub(super) fn new_op_id(&self) -> OpId {
+        OpId((u128::from(self.env.random()) << 64) | u128::from(self.env.random()))
     }
 
     pub(crate) async fn access(&self, caller: &Arc<Caller>, path: &VPath, right: Right) -> Result<bool> {
@@ -221,6 +241,14 @@ impl fmt::Debug for Remote {
     }
 }
 
+/// The error of the operation `op_id`; it says so when the operation may have been executed.
+pub(super) fn of(error: Error, op_id: Option<OpId>) -> Error {
+    match op_id {
+        Some(op_id) if error.executed() == Executed::Unknown => error.of_operation(op_id),
+        _ => error,
+    }
+}
+
 /// Whether a call changes something, when it is executed.
 fn changes(call: &Syscall) -> bool {
     !matches!(
@@ -232,6 +260,7 @@ fn changes(call: &Syscall) -> bool {
             | Syscall::Versions(_)
             | Syscall::Sync(_)
             | Syscall::Receipt(_)
+            | Syscall::Outcome(_)
     )
 }
 

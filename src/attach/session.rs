@@ -491,6 +491,7 @@ async fn execute(
             Syscall::Versions(call) => answer(kernel, caller, call).await,
             Syscall::Sync(call) => answer(kernel, caller, call).await,
             Syscall::Receipt(call) => answer(kernel, caller, call).await,
+            Syscall::Outcome(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

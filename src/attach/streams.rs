@@ -15,7 +15,7 @@ use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result, VPath};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::client::Remote;
+use super::client::{Remote, of};
 use super::message::{Given, Request, Streaming};
 
 /// Streams that one client may have open.
@@ -336,10 +336,11 @@ impl Remote {
     pub(crate) async fn write_stream(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
-        call: SysWrite,
+        mut call: SysWrite,
         data: impl Stream<Item = Result<Bytes>> + Send,
     ) -> Result<Written> {
         let path = call.path.clone();
+        let op_id = *call.op_id.get_or_insert_with(|| self.new_op_id());
         let mut stream = Numbered::new(self, caller, Op::Write, &path);
         match stream.ask(|number| Streaming::Begin(number, call), false).await {
             Ok(Given::Opened(_)) => {}
@@ -366,9 +367,9 @@ impl Remote {
         }
         // From here on it ends by itself.
         stream.is_over = true;
-        match stream.ask(Streaming::Finish, true).await? {
+        match stream.ask(Streaming::Finish, true).await.map_err(|error| of(error, Some(op_id)))? {
             Given::Answer(nexus_messages::syscall::Answer::Write(written)) => Ok(written),
-            _ => Err(stream.unexpected().outcome_unknown()),
+            _ => Err(of(stream.unexpected().outcome_unknown(), Some(op_id))),
         }
     }
 }

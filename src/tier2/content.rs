@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    AsOf, Copied, Kept, Synced, SysCopy, SysRead, SysReceipt, SysSync, SysVersions, SysWrite, Version,
-    Written,
+    AsOf, Copied, Kept, OpOutcome, Synced, SysCopy, SysOutcome, SysRead, SysReceipt, SysSync, SysVersions,
+    SysWrite, Version, Written,
 };
-use nexus_messages::{IntoPath, Op, Receipt, Result};
+use nexus_messages::{IntoPath, Op, OpId, Receipt, Result};
 
 use crate::handle::{Nexus, path};
 
@@ -135,6 +135,28 @@ impl Nexus {
     /// What the metastore says.
     pub async fn receipt(&self, receipt: Receipt) -> Result<Kept> {
         self.send(SysReceipt::of(receipt)).await
+    }
+
+    /// What became of an operation, by the identity that its call was given, or that its error has: one of this handle's agent, or any one for the
+    /// administrator; also after a crash. Each zone remembers its last [`OPS_KEPT`](nexus_messages::syscall::OPS_KEPT) operations;
+    /// [`SysOutcome::since`] tells one that was not executed from one that is forgotten. May be repeated.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
+    /// use nexus::{OpId, OpOutcome, SysWrite, VPath};
+    ///
+    /// let op_id = OpId(0x5eed);
+    /// assert_eq!(nx.outcome(op_id).await?, OpOutcome::NotExecuted);
+    /// let written = nx.send(SysWrite::at(VPath::parse("/a")?, "one").create().op_id(op_id)).await?;
+    /// assert_eq!(nx.outcome(op_id).await?.receipt(), Some(written.receipt));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `EACCES` when it is the operation of another agent; `EBUSY` when more calls are under way than are kept track of; what the metastore says.
+    pub async fn outcome(&self, op_id: OpId) -> Result<OpOutcome> {
+        self.send(SysOutcome::of(op_id)).await
     }
 
     /// Copies the file `from` to `to`, also to another mount; a file at `to` is replaced. Onto itself: nothing happens. May be repeated.

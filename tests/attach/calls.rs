@@ -5,7 +5,10 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use futures_util::StreamExt;
-use nexus::{ByteRange, Bytes, ErrorKind, Grep, MountSpec, Serving, SysRead, SysWrite, VPath, blocking};
+use nexus::{
+    ByteRange, Bytes, ErrorKind, Grep, MountSpec, OpId, OpOutcome, Serving, SysRead, SysWrite, VPath,
+    blocking,
+};
 
 use crate::bench::{Bench, until};
 
@@ -46,6 +49,22 @@ fn large_content_goes_both_ways() {
     nx.edit("/edit", old, new.clone()).expect("it is there once");
     let edited = bench.owner.read("/edit").expect("it is there");
     assert!(edited[1_000..3_001_000] == new && edited.len() == 3_000_000 + 101_000);
+}
+
+#[test]
+fn it_is_told_from_elsewhere_what_became_of_an_operation() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    let call = SysWrite::at(path("/f"), "x").create().op_id(OpId(7));
+    assert_eq!(nx.outcome(OpId(7)).expect("it can be told"), OpOutcome::NotExecuted);
+    let receipt = nx.send(call).expect("it writes").receipt;
+    // One without an identity is given one before it travels.
+    let unnamed = nx.append("/f", "y").expect("it writes").receipt;
+    for receipt in [receipt, unnamed] {
+        let (here, there) = (nx.outcome(receipt.op_id), bench.owner.outcome(receipt.op_id));
+        assert_eq!(here, there);
+        assert_eq!(here.expect("it can be told").receipt(), Some(receipt));
+    }
 }
 
 #[test]

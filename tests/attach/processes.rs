@@ -10,7 +10,7 @@ use std::thread;
 
 use nexus::blocking::attach;
 use nexus::services::quota::{Quota, QuotaConfig};
-use nexus::{ErrorKind, Executed, Serving, VPath};
+use nexus::{ErrorKind, Executed, OpOutcome, Serving, VPath};
 use nexus_actors::block_on;
 
 use crate::bench::{Bench, until};
@@ -107,7 +107,9 @@ fn an_owner_that_is_killed_loses_nothing_that_was_acknowledged_and_each_call_say
                         }
                         match nx.append(&file, format!("{n}\n")) {
                             Ok(_) => done.push(n),
-                            Err(error) if error.executed() == Executed::Unknown => maybe.push(n),
+                            Err(error) if error.executed() == Executed::Unknown => {
+                                maybe.push((n, error.op_id().expect("it has one")));
+                            }
                             Err(error) => {
                                 assert_eq!(error.kind(), ErrorKind::Down, "{error}");
                                 not.push(n);
@@ -141,6 +143,14 @@ fn an_owner_that_is_killed_loses_nothing_that_was_acknowledged_and_each_call_say
         let kept: Vec<u64> =
             String::from_utf8_lossy(&log).lines().map(|line| line.parse().expect("a number")).collect();
         assert!(kept.is_sorted() && done.iter().all(|n| kept.contains(n)), "an acknowledged write is lost");
+        for (n, op_id) in &maybe {
+            let told = nx.outcome(*op_id).expect("it can be told");
+            match kept.contains(n) {
+                true => assert!(told.receipt().is_some_and(|receipt| receipt.op_id == *op_id), "{told}"),
+                false => assert_eq!(told, OpOutcome::NotExecuted),
+            }
+        }
+        let maybe: Vec<u64> = maybe.into_iter().map(|(n, _)| n).collect();
         assert!(kept.iter().all(|n| done.contains(n) || maybe.contains(n)), "what was not executed is there");
         assert!(!not.iter().any(|n| kept.contains(n)));
         unknown += maybe.len();

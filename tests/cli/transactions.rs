@@ -57,6 +57,22 @@ fn a_description_is_executed_as_one() {
 }
 
 #[test]
+fn it_is_told_what_became_of_an_operation() {
+    let nexus = Nexus::new();
+    let plan = json!({ "op_id": "c0ffee", "ops": [{ "op": "write", "path": "/a", "text": "x" }] });
+    let committed = printed(&tx(&nexus, "--json", &plan));
+    let told: Value = serde_json::from_str(&nexus.good("--json outcome c0ffee")).expect("it is an object");
+    assert_eq!((&told["outcome"], &told["lsn"]), (&json!("committed"), &committed["lsn"]));
+    assert_eq!((&told["op"], &told["path"], &told["kept"]), (&json!("tx"), &json!("/a"), &json!(65_536)));
+    assert!(nexus.good("outcome c0ffee").starts_with(&format!("committed at {}, strong", told["lsn"])));
+    let other = nexus.run("outcome beef --since 1");
+    assert_eq!((other.status, &*other.out, &*other.err), (1, "not executed\n", ""));
+    let other = nexus.run("--json outcome beef");
+    assert_eq!((other.status, &printed(&other)["outcome"]), (1, &json!("not_executed")));
+    assert_eq!(nexus.run("outcome x").status, 2);
+}
+
+#[test]
 fn who_comes_too_late_is_told_what_was_found_and_nothing_is_done() {
     let nexus = Nexus::new();
     nexus.feed("write /a", "one");

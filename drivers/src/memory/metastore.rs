@@ -97,8 +97,8 @@ impl Transaction for Committed {
         Ok(())
     }
 
-    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
-        Ok(self.ops.get(&op_id).map(|(_, lsn)| *lsn))
+    fn committed(&mut self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        Ok(self.ops.get(&op_id).copied())
     }
 
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
@@ -120,7 +120,8 @@ impl Transaction for Committed {
         let gone: Vec<_> = log.range(..=through).map(|(_, record)| record.clone()).collect();
         for record in gone {
             log.remove_mut(&record.record.lsn);
-            if record.repeatable {
+            let place = (tree, record.record.lsn);
+            if record.repeatable && self.ops.get(&record.record.op_id) == Some(&place) {
                 self.ops.remove_mut(&record.record.op_id);
             }
         }
@@ -158,7 +159,10 @@ impl Metastore for MemoryMetastore {
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
-        Ok(self.committed.read().ops.get(&op_id).copied())
+        let committed = self.committed.read();
+        let last = |tree| committed.last.get(&tree).copied().unwrap_or_default();
+        let place = committed.ops.get(&op_id).copied();
+        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
     }
 
     fn next_file_id(&self) -> Result<u64, StoreError> {

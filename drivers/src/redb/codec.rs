@@ -2,19 +2,16 @@
 //!
 //! Decoding never panics: what cannot be read is told as corrupt.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use nexus_kernel::hal::{LogRecord, StoreError, TreeId};
-use nexus_messages::{Lsn, OpId};
+use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
+use serde::Deserialize;
 
 /// The format of the whole store: which tables there are, and what is in them.
 ///
-/// 2 has the history. A store of format 1 becomes one of 2 when it is opened; a version that does not know of the history must not change what the
-/// history tells of, so it must not open the store from then on.
-pub(super) const STORE_FORMAT: u64 = 2;
-
-/// The format before there was a history.
-pub(super) const FORMAT_WITHOUT_HISTORY: u64 = 1;
+/// 2 had the history, 3 has a [checksum](super::seal) behind each value. The number itself has none: every version can read it.
+pub(super) const STORE_FORMAT: u64 = 3;
 
 /// The version that every record of this module begins with.
 const RECORD_VERSION: u8 = 1;
@@ -115,12 +112,12 @@ pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogR
     let (flags, rest) =
         body.split_first().filter(|(flags, _)| **flags <= REPEATABLE | ITEMS).ok_or_else(broken)?;
     let rest = if flags & REPEATABLE == 0 { rest } else { rest.get(16..).ok_or_else(broken)? };
-    let whole = match flags & ITEMS {
-        0 => Cow::Owned([rest, &NO_ITEMS].concat()),
-        _ => Cow::Borrowed(rest),
+    let taken = match flags & ITEMS {
+        // What is left out is not put there to be read: with what stands behind the record it might be read as another number.
+        0 => postcard::take_from_bytes(rest).map(|(head, left): (WithoutItems, _)| (head.into(), left)),
+        _ => postcard::take_from_bytes(rest),
     };
-    let (record, left): (LogRecord, _) =
-        postcard::take_from_bytes(&whole).map_err(|e| corrupt(what(), e.to_string()))?;
+    let (record, left): (LogRecord, _) = taken.map_err(|e| corrupt(what(), e.to_string()))?;
     if !left.is_empty() {
         return Err(corrupt(what(), format!("{} bytes behind it", left.len())));
     }
@@ -128,6 +125,25 @@ pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogR
         return Err(corrupt(what(), format!("record {}", record.lsn)));
     }
     Ok(record)
+}
+
+/// A record as it is written when it has no operations: all its fields but the last.
+#[derive(Deserialize)]
+struct WithoutItems {
+    lsn: Lsn,
+    op_id: OpId,
+    caller: Arc<str>,
+    op: Op,
+    path: VPath,
+    other: Option<VPath>,
+    at: Timestamp,
+}
+
+impl From<WithoutItems> for LogRecord {
+    fn from(head: WithoutItems) -> Self {
+        let WithoutItems { lsn, op_id, caller, op, path, other, at } = head;
+        Self { lsn, op_id, caller, op, path, other, at, items: Vec::new() }
+    }
 }
 
 /// The operation whose identity goes when this record does. What cannot be read has none.
@@ -154,10 +170,7 @@ fn corrupt(what: String, found: String) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use nexus_kernel::hal::{Entry, LogItem};
-    use nexus_messages::{Op, Timestamp, VPath};
     use proptest::prelude::*;
 
     use super::*;
@@ -204,6 +217,25 @@ mod tests {
         let old = postcard::to_extend(&old, vec![RECORD_VERSION, 0]).unwrap();
         assert_eq!(decode_record(TreeId(3), Lsn(9), &old).unwrap(), LogRecord::of(&entry, Lsn(9)));
         assert_eq!(encode_record(&LogRecord::of(&entry, Lsn(9)), false).unwrap(), old);
+    }
+
+    #[test]
+    fn a_record_with_any_byte_behind_it_is_corrupt() {
+        let item = LogItem { op: Op::Write, path: VPath::parse("/x").unwrap(), other: None };
+        for items in [vec![], vec![item]] {
+            let entry = Entry { items, ..entry(true) };
+            let bytes = encode_record(&LogRecord::of(&entry, Lsn(9)), true).unwrap();
+            for byte in 0..=u8::MAX {
+                let longer = [&bytes[..], &[byte]].concat();
+                let told = decode_record(TreeId(3), Lsn(9), &longer);
+                assert!(matches!(told, Err(StoreError::Corrupt { .. })), "{byte}: {told:?}");
+            }
+        }
+        for byte in 0..=u8::MAX {
+            let place = [&encode_place(TreeId(1), Lsn(2))[..], &[byte]].concat();
+            assert!(decode_place(OpId(1), &place).is_err());
+            assert!(decode_number(b"x", &[&encode_number(7)[..], &[byte]].concat()).is_err());
+        }
     }
 
     #[test]

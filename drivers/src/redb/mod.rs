@@ -14,6 +14,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod guard;
 mod reader;
+mod seal;
 mod store;
 mod transaction;
 mod view;

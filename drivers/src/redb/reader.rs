@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use nexus_actors::guard;
-use nexus_kernel::hal::{LogRecord, Reader, RowKey, StoreError, Table, TreeId};
+use nexus_kernel::hal::{Damage, LogRecord, Reader, RowKey, StoreError, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
 use redb::{ReadOnlyTable, ReadTransaction};
 
-use super::transaction::{LOG, OPS, Rows, rows_table};
+use super::seal::{self, Place};
+use super::transaction::{LOG, OPS, Rows, STATE, rows_table};
 use super::{codec, error};
 
 /// What errors call the tables of the kernel.
@@ -61,10 +62,57 @@ impl Snapshot {
                 .take(limit)
                 .map(|record| {
                     let (place, record) = record.map_err(failed)?;
-                    codec::decode_record(tree, Lsn(place.value().1), record.value())
+                    let (number, lsn) = place.value();
+                    let record = seal::open(Place::Record(number, lsn), record.value())?;
+                    codec::decode_record(tree, Lsn(lsn), record)
                 })
                 .collect()
         })
+    }
+
+    /// Looks at each value once, and tells those that are not what was written, at most `limit`.
+    pub(super) fn damage(&self, limit: usize) -> Result<Vec<Damage>, StoreError> {
+        let failed = |e| error::storage("looking through the database", e);
+        let opening = |e| error::table("opening a table for reading", e);
+        let mut found = Vec::new();
+        let mut look = |place: Place<'_>, stored: &[u8]| {
+            if let Err(StoreError::Corrupt { what, found: cause }) = seal::open(place, stored) {
+                found.push(Damage { what, found: cause });
+            }
+            found.len() < limit
+        };
+        for table in Table::ALL {
+            for row in self.table(table)?.range::<&[u8]>(..).map_err(failed)? {
+                let (key, value) = row.map_err(failed)?;
+                if !look(Place::Row(table, key.value()), value.value()) {
+                    return Ok(found);
+                }
+            }
+        }
+        for record in
+            self.transaction.open_table(LOG).map_err(opening)?.range::<(u32, u64)>(..).map_err(failed)?
+        {
+            let (place, record) = record.map_err(failed)?;
+            let (tree, lsn) = place.value();
+            if !look(Place::Record(tree, lsn), record.value()) {
+                return Ok(found);
+            }
+        }
+        for op in self.transaction.open_table(OPS).map_err(opening)?.range::<&[u8]>(..).map_err(failed)? {
+            let (key, place) = op.map_err(failed)?;
+            if !look(Place::Op(key.value()), place.value()) {
+                return Ok(found);
+            }
+        }
+        for number in
+            self.transaction.open_table(STATE).map_err(opening)?.range::<&[u8]>(..).map_err(failed)?
+        {
+            let (name, number) = number.map_err(failed)?;
+            if name.value() != codec::FORMAT && !look(Place::Number(name.value()), number.value()) {
+                return Ok(found);
+            }
+        }
+        Ok(found)
     }
 
     /// Where an operation with a client's id was committed.
@@ -72,10 +120,10 @@ impl Snapshot {
         sound("the table of operations", || {
             let ops =
                 self.transaction.open_table(OPS).map_err(|e| error::table("opening the operations", e))?;
-            let place = ops
-                .get(codec::op_key(op_id).as_slice())
-                .map_err(|e| error::storage("reading an operation", e))?;
-            place.map(|place| codec::decode_place(op_id, place.value())).transpose()
+            let key = codec::op_key(op_id);
+            let place = ops.get(key.as_slice()).map_err(|e| error::storage("reading an operation", e))?;
+            let decode = |place: &[u8]| codec::decode_place(op_id, seal::open(Place::Op(&key), place)?);
+            place.map(|place| decode(place.value())).transpose()
         })
     }
 }
@@ -99,7 +147,7 @@ impl Reader for Snapshot {
                 .table(key.table)?
                 .get(key.bytes.as_slice())
                 .map_err(|e| error::storage("reading a row", e))?;
-            Ok(row.map(|row| Bytes::copy_from_slice(row.value())))
+            row.map(|row| Ok(Bytes::copy_from_slice(seal::open_row(key, row.value())?))).transpose()
         })
     }
 
@@ -125,7 +173,9 @@ impl Reader for Snapshot {
                         found: "keys out of their order".into(),
                     });
                 }
-                rows.push((RowKey::new(prefix.table, key.value()), Bytes::copy_from_slice(value.value())));
+                let key = RowKey::new(prefix.table, key.value());
+                let value = Bytes::copy_from_slice(seal::open_row(&key, value.value())?);
+                rows.push((key, value));
             }
             Ok(rows)
         })

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Applied, Batch, Entry, LogRecord, Metastore, Reader, RowKey, StoreError, Table, TreeId,
+    Applied, Batch, DAMAGE_MAX, Damage, Entry, LogRecord, Metastore, Reader, RowKey, StoreError, Table,
+    TreeId,
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +20,7 @@ use super::disk::make_whole;
 use super::disk::{Disk, FileDisk};
 use super::guard::{Guard, Guarded};
 use super::reader::{self, Snapshot};
+use super::seal::{self, Place};
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
 use super::view::View;
 use super::{codec, error};
@@ -332,23 +334,40 @@ impl RedbMetastore {
         builder(config).create_with_backend(view).map_err(|e| error::database(&self.name, e))
     }
 
-    /// Checks all pages against their checksums, as they are on disk. Folds and batches wait.
-    fn verify_pages(&self) -> Result<(), StoreError> {
+    /// Checks all pages against their checksums, and each value against its own, as they are on disk. Folds and batches wait.
+    fn verify_all(&self) -> Result<Vec<Damage>, StoreError> {
         let _alone = self.writer.lock();
         self.recover_reading();
-        // Each page is looked at once.
+        // Each page is looked at once, and once more for its values.
         let config = self.config.clone().cache_bytes(VERIFY_CACHE_BYTES);
-        let sound = reader::sound(&self.name, || {
+        let pages = reader::sound(&self.name, || {
             let mut database = self.durable_state(&config)?;
-            database.check_integrity().map_err(|e| error::database(&self.name, e))
-        })?;
-        match sound {
-            true => Ok(()),
-            false => Err(StoreError::Corrupt {
-                what: self.name.clone(),
-                found: "pages that are not as they were written".into(),
-            }),
+            match database.check_integrity().map_err(|e| error::database(&self.name, e))? {
+                true => Ok(()),
+                false => Err(StoreError::Corrupt {
+                    what: self.name.clone(),
+                    found: "pages that are not as they were written".into(),
+                }),
+            }
+        });
+        let values = reader::sound(&self.name, || {
+            let database = self.durable_state(&config)?;
+            let reading = database.begin_read().map_err(|e| error::transaction("beginning to read", e))?;
+            Snapshot::new(reading).damage(DAMAGE_MAX)
+        });
+        let mut found = match values {
+            Ok(found) => found,
+            // What cannot be walked through has pages that are damaged.
+            Err(StoreError::Corrupt { .. }) if pages.is_err() => Vec::new(),
+            Err(StoreError::Corrupt { what, found }) => vec![Damage { what, found }],
+            Err(error) => return Err(error),
+        };
+        match pages {
+            Ok(()) => {}
+            Err(StoreError::Corrupt { what, found: cause }) => found.insert(0, Damage { what, found: cause }),
+            Err(error) => return Err(error),
         }
+        Ok(found)
     }
 
     fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
@@ -437,32 +456,14 @@ fn open_believing(
     }
     match read_format(name, &database)? {
         codec::STORE_FORMAT => {}
-        codec::FORMAT_WITHOUT_HISTORY => {
-            disk.begin();
-            add_history(&database)
-                .map_err(|e| disk.failure().filter(|f| f.full).map_or(e, |_| StoreError::Full))?;
-            tracing::info!(store = %name, "the metastore keeps a history from here on");
-        }
-        newer => {
+        other => {
             let cause =
-                format!("its format {newer} is not {}, which this version knows", codec::STORE_FORMAT);
+                format!("its format {other} is not {}, which this version knows", codec::STORE_FORMAT);
             return Err(StoreError::Backend { what: format!("opening {name}"), cause });
         }
     }
     let numbers = read_numbers(name, &database)?;
     Ok((database, numbers))
-}
-
-/// Makes a store of the format before one of today's: all that is missing is a table.
-fn add_history(database: &Database) -> Result<(), StoreError> {
-    let write = begin(database, true)?;
-    write.open_table(rows_table(Table::History)?).map_err(|e| error::table("making a table", e))?;
-    let mut state = write.open_table(STATE).map_err(|e| error::table("opening a table", e))?;
-    state
-        .insert(codec::FORMAT, codec::encode_number(codec::STORE_FORMAT).as_slice())
-        .map_err(|e| error::storage("writing the format", e))?;
-    drop(state);
-    write.commit().map_err(|e| error::commit("making a table", e))
 }
 
 /// Whether the database has no table at all; refuses one whose tables are somebody else's.
@@ -496,9 +497,11 @@ fn lay_out(database: &Database, salt: u64) -> Result<(), StoreError> {
         [(codec::FORMAT, codec::STORE_FORMAT), (codec::NEXT_FILE_ID, FIRST_FILE_ID), (codec::SALT, salt)];
     for (number, value) in numbers {
         let mut state = write.open_table(STATE).map_err(opening)?;
-        state
-            .insert(number, codec::encode_number(value).as_slice())
-            .map_err(|e| error::storage("writing the format", e))?;
+        let mut stored = codec::encode_number(value).to_vec();
+        if number != codec::FORMAT {
+            stored = seal::seal(Place::Number(number), &stored);
+        }
+        state.insert(number, stored.as_slice()).map_err(|e| error::storage("writing the format", e))?;
     }
     write.commit().map_err(|e| error::commit("making the tables", e))
 }
@@ -518,7 +521,7 @@ fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> 
     let state = read.open_table(STATE).map_err(|_| foreign(name, "a database of something else"))?;
     let number = |name: &[u8]| -> Result<Option<u64>, StoreError> {
         let row = state.get(name).map_err(failed)?;
-        row.map(|row| codec::decode_number(name, row.value())).transpose()
+        row.map(|row| decode_number(name, row.value())).transpose()
     };
     let next_file_id = number(codec::NEXT_FILE_ID)?.unwrap_or(FIRST_FILE_ID);
     let applied = number(codec::APPLIED)?.unwrap_or(0);
@@ -527,9 +530,13 @@ fn read_numbers(name: &str, database: &Database) -> Result<Numbers, StoreError> 
     for row in state.range::<&[u8]>(codec::LAST_LSN..).map_err(failed)? {
         let (name, value) = row.map_err(failed)?;
         let Some(tree) = codec::tree_of_name(name.value()) else { break };
-        last.insert(tree, Lsn(codec::decode_number(name.value(), value.value())?));
+        last.insert(tree, Lsn(decode_number(name.value(), value.value())?));
     }
     Ok(Numbers { last, next_file_id, applied, salt })
+}
+
+fn decode_number(name: &[u8], stored: &[u8]) -> Result<u64, StoreError> {
+    codec::decode_number(name, seal::open(Place::Number(name), stored)?)
 }
 
 impl Metastore for RedbMetastore {
@@ -554,11 +561,14 @@ impl Metastore for RedbMetastore {
     }
 
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
-        self.snapshot()?.outcome(op_id)
+        let place = self.snapshot()?.outcome(op_id)?;
+        let numbers = self.numbers.read();
+        let last = |tree| numbers.last.get(&tree).copied().unwrap_or_default();
+        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
-        self.verify_pages()
+    fn verify(&self) -> Result<Vec<Damage>, StoreError> {
+        self.verify_all()
     }
 
     fn next_file_id(&self) -> Result<u64, StoreError> {

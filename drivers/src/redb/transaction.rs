@@ -8,6 +8,7 @@ use nexus_kernel::hal::{Entry, LogRecord, RowKey, StoreError, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
+use super::seal::{self, Place};
 use super::{codec, error, reader};
 use crate::entries::Transaction;
 
@@ -83,10 +84,12 @@ impl<'t> RedbTransaction<'t> {
         repeatable: bool,
     ) -> Result<(), StoreError> {
         let bytes = codec::encode_record(record, repeatable)?;
-        self.log_table()?.insert((tree.0, record.lsn.0), bytes.as_slice()).map_err(writing)?;
+        let stored = seal::seal(Place::Record(tree.0, record.lsn.0), &bytes);
+        self.log_table()?.insert((tree.0, record.lsn.0), stored.as_slice()).map_err(writing)?;
         if repeatable {
-            let place = codec::encode_place(tree, record.lsn);
-            self.ops()?.insert(codec::op_key(record.op_id).as_slice(), place.as_slice()).map_err(writing)?;
+            let key = codec::op_key(record.op_id);
+            let place = seal::seal(Place::Op(&key), &codec::encode_place(tree, record.lsn));
+            self.ops()?.insert(key.as_slice(), place.as_slice()).map_err(writing)?;
         }
         self.last.insert(tree, record.lsn);
         Ok(())
@@ -103,7 +106,8 @@ impl<'t> RedbTransaction<'t> {
         let next = next_file_id.map(|next| (codec::NEXT_FILE_ID.to_vec(), next));
         let applied = applied.map(|applied| (codec::APPLIED.to_vec(), applied));
         for (name, number) in numbers.chain(next).chain(applied) {
-            state.insert(name.as_slice(), codec::encode_number(number).as_slice()).map_err(writing)?;
+            let number = seal::seal(Place::Number(&name), &codec::encode_number(number));
+            state.insert(name.as_slice(), number.as_slice()).map_err(writing)?;
         }
         Ok(())
     }
@@ -130,7 +134,8 @@ fn writing(error: redb::StorageError) -> StoreError {
 impl Transaction for RedbTransaction<'_> {
     fn holds(&mut self, key: &RowKey, expected: Option<&[u8]>) -> Result<bool, StoreError> {
         let row = self.rows(key.table)?.get(key.bytes.as_slice()).map_err(writing)?;
-        Ok(row.is_some_and(|row| expected.is_none_or(|expected| row.value() == expected)))
+        let (Some(row), Some(expected)) = (&row, expected) else { return Ok(row.is_some()) };
+        Ok(seal::open_row(key, row.value())? == expected)
     }
 
     fn vacant(&mut self, prefix: &RowKey) -> Result<bool, StoreError> {
@@ -143,7 +148,8 @@ impl Transaction for RedbTransaction<'_> {
     }
 
     fn put(&mut self, key: &RowKey, value: &Bytes) -> Result<(), StoreError> {
-        self.rows(key.table)?.insert(key.bytes.as_slice(), &**value).map_err(writing)?;
+        let stored = seal::seal_row(key, value);
+        self.rows(key.table)?.insert(key.bytes.as_slice(), stored.as_slice()).map_err(writing)?;
         Ok(())
     }
 
@@ -152,9 +158,11 @@ impl Transaction for RedbTransaction<'_> {
         Ok(())
     }
 
-    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
-        let place = self.ops()?.get(codec::op_key(op_id).as_slice()).map_err(writing)?;
-        place.map(|place| Ok(codec::decode_place(op_id, place.value())?.1)).transpose()
+    fn committed(&mut self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        let key = codec::op_key(op_id);
+        let place = self.ops()?.get(key.as_slice()).map_err(writing)?;
+        let decode = |place: &[u8]| codec::decode_place(op_id, seal::open(Place::Op(&key), place)?);
+        place.map(|place| decode(place.value())).transpose()
     }
 
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
@@ -165,15 +173,24 @@ impl Transaction for RedbTransaction<'_> {
         self.record(entry.tree, &LogRecord::of(entry, lsn), entry.repeatable)
     }
 
-    fn prune(&mut self, TreeId(tree): TreeId, Lsn(through): Lsn) -> Result<(), StoreError> {
+    fn prune(&mut self, tree: TreeId, through: Lsn) -> Result<(), StoreError> {
         let mut forgotten = Vec::new();
         self.log_table()?
-            .retain_in((tree, 0)..=(tree, through), |_, record| {
-                forgotten.extend(codec::repeatable_op(record));
+            .retain_in((tree.0, 0)..=(tree.0, through.0), |(tree, lsn), record| {
+                // Of one that is damaged nothing is known: its operation stays, and is not remembered all the same.
+                let record = seal::open(Place::Record(tree, lsn), record);
+                forgotten.extend(record.ok().and_then(codec::repeatable_op));
                 false
             })
             .map_err(writing)?;
         for op_id in forgotten {
+            // Of one that was committed again since, the later commit is remembered.
+            match self.committed(op_id) {
+                Ok(Some((at, lsn))) if at != tree || lsn > through => continue,
+                // One that is damaged goes, too.
+                Ok(_) | Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.ops()?.remove(codec::op_key(op_id).as_slice()).map_err(writing)?;
         }
         Ok(())

@@ -165,7 +165,11 @@ pub(super) fn is_whole(seed: Seed, head: &[u8; HEADER_BYTES], header: &Header, p
 
 /// The payload in `bytes`, whose checksum is right.
 pub(super) fn decode(bytes: &[u8]) -> Result<Payload<'static>, String> {
-    postcard::from_bytes(bytes).map_err(|error| error.to_string())
+    match postcard::take_from_bytes(bytes) {
+        Ok((payload, [])) => Ok(payload),
+        Ok((_, rest)) => Err(format!("{} bytes behind it", rest.len())),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -217,6 +221,14 @@ mod tests {
         assert_eq!(bytes.len() as u64, header.frame_bytes());
         assert_eq!(read(&bytes), Some((header, payload(&[("x", Some(b"value")), ("y", None)]))));
         assert_eq!((header.seq, header.durable, header.previous), (12, 11, 5));
+    }
+
+    #[test]
+    fn a_payload_with_bytes_behind_it_is_none() {
+        let mut bytes = postcard::to_allocvec(&payload(&[("x", Some(b"value"))])).unwrap();
+        assert!(decode(&bytes).is_ok());
+        bytes.push(0);
+        assert_eq!(decode(&bytes), Err("1 bytes behind it".into()));
     }
 
     #[test]

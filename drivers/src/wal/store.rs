@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Applied, Batch, Entry, EntryOutcome, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId,
+    Applied, Batch, Damage, Entry, EntryOutcome, LogRecord, Metastore, Reader, RowKey, StoreError, TreeId,
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
@@ -485,8 +485,8 @@ impl Transaction for Work {
         Ok(())
     }
 
-    fn committed(&mut self, op_id: OpId) -> Result<Option<Lsn>, StoreError> {
-        Ok(self.view.outcome(op_id)?.map(|(_, lsn)| lsn))
+    fn committed(&mut self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        self.view.outcome(op_id)
     }
 
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
@@ -608,10 +608,13 @@ impl Metastore for WalMetastore {
         if self.doubtful.lock().contains(&op_id) {
             return Err(in_doubt(op_id));
         }
-        self.view()?.outcome(op_id)
+        let place = self.view()?.outcome(op_id)?;
+        let numbers = self.numbers.read();
+        let last = |tree| numbers.last.get(&tree).copied().unwrap_or_default();
+        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self) -> Result<Vec<Damage>, StoreError> {
         self.database.verify()
     }
 

@@ -11,7 +11,7 @@ use nexus_drivers::redb::{Disk, FileDisk, RedbConfig, RedbMetastore};
 use nexus_kernel::hal::{Batch, Change, Entry, Metastore, RowKey, StoreError, Table, TreeId};
 use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
 use redb::backends::InMemoryBackend;
-use redb::{BackendError, StorageBackend, TableDefinition};
+use redb::{BackendError, ReadableTable, StorageBackend, TableDefinition};
 
 /// A disk that is gone with its value.
 pub(crate) fn memory_disk() -> Disk {
@@ -100,13 +100,15 @@ fn tamper(path: &std::path::Path, change: impl FnOnce(&redb::WriteTransaction)) 
 }
 
 #[test]
-fn a_newer_format_is_refused_with_its_number() {
+fn another_format_is_refused_with_its_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta.redb");
     drop(open(&path).unwrap());
-    set_format(&path, 3);
-    let error = open(&path).unwrap_err();
-    assert!(error.to_string().contains("format 3"), "{error}");
+    for other in [1, 2, 4] {
+        set_format(&path, other);
+        let error = open(&path).unwrap_err();
+        assert!(error.to_string().contains(&format!("format {other} is not 3")), "{error}");
+    }
 }
 
 fn set_format(path: &std::path::Path, format: u64) {
@@ -116,24 +118,59 @@ fn set_format(path: &std::path::Path, format: u64) {
     });
 }
 
+/// Flips a bit of the value at `key` in a table below the store, or gives it that of another key.
+fn damage(path: &std::path::Path, table: &str, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+    tamper(path, |write| {
+        let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(table);
+        let mut table = write.open_table(table).unwrap();
+        let mut value = table.get(key).unwrap().unwrap().value().to_vec();
+        change(&mut value);
+        table.insert(key, value.as_slice()).unwrap();
+    });
+}
+
 #[test]
-fn a_store_from_before_there_was_a_history_gets_one() {
+fn a_row_that_is_not_what_was_written_is_named_and_never_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("meta.redb");
     let store = open(&path).unwrap();
-    store.apply(&put("a", 1)).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        store.apply(&put(name, 40)).unwrap();
+    }
+    assert_eq!(store.verify().unwrap(), []);
     drop(store);
-    set_format(&path, 1);
-    let history: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("history");
-    tamper(&path, |write| assert!(write.delete_table(history).unwrap()));
+    // A byte of the value, one of its checksum, and one value at the key of another.
+    let mut moved = Vec::new();
+    damage(&path, "dentries", b"d", |value| moved = value.clone());
+    damage(&path, "dentries", b"a", |value| value[7] ^= 4);
+    damage(&path, "dentries", b"b", |value| *value.last_mut().unwrap() ^= 1);
+    damage(&path, "dentries", b"c", |value| *value = moved);
+    let store = open(&path).unwrap();
+    let reader = store.reader().unwrap();
+    for name in ["a", "b", "c"] {
+        match reader.get(&key(name)) {
+            Err(StoreError::Corrupt { what, .. }) => assert_eq!(what, format!("row Dentries:{name}")),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(there(&store, "d"));
+    assert!(matches!(reader.scan(&key(""), None, 9), Err(StoreError::Corrupt { .. })));
+    let found: Vec<_> = store.verify().unwrap().into_iter().map(|damage| damage.what).collect();
+    assert_eq!(found, ["row Dentries:a", "row Dentries:b", "row Dentries:c"]);
+    // What is written anew is whole again.
+    store.apply(&put("a", 40)).unwrap();
+    assert!(there(&store, "a"));
+    assert_eq!(store.verify().unwrap().len(), 2);
+}
 
-    let store = open(&path).unwrap();
-    assert!(there(&store, "a"));
-    let past = RowKey::new(Table::History, *b"a");
-    assert_eq!(store.reader().unwrap().get(&past).unwrap(), None);
-    drop(store);
-    let store = open(&path).unwrap();
-    assert!(there(&store, "a"));
+#[test]
+fn a_number_that_is_not_what_was_written_keeps_the_store_shut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("meta.redb");
+    open(&path).unwrap().apply(&put("a", 1)).unwrap();
+    damage(&path, "state", b"next_file_id", |value| value[8] ^= 1);
+    let error = open(&path).unwrap_err();
+    assert!(error.to_string().contains("the number next_file_id"), "{error}");
 }
 
 #[test]
@@ -174,6 +211,75 @@ fn a_log_keeps_its_retention_and_forgets_operations_with_their_records() {
     assert_eq!(last.0 - first.0 + 1, retention);
     assert_eq!(store.outcome(OpId(first.0.into())).unwrap(), Some((TreeId::ROOT, first)));
     assert_eq!(store.outcome(OpId(u128::from(first.0) - 1)).unwrap(), None);
+}
+
+#[test]
+fn exactly_so_many_operations_are_remembered_over_folds_and_openings() {
+    use nexus_drivers::memory::MemoryMetastore;
+    use nexus_drivers::wal::{WalConfig, WalMetastore};
+    use nexus_kernel::hal::EntryOutcome;
+    use nexus_messages::syscall::OPS_KEPT;
+
+    let template = put("a", 1).entries.remove(0);
+    let batch = |ops: std::ops::Range<u64>| {
+        let entry =
+            |n: u64| Entry { op_id: OpId(n.into()), repeatable: true, changes: vec![], ..template.clone() };
+        Batch { entries: ops.map(entry).collect(), next_file_id: 0 }
+    };
+    // The operations from 1 on are at the places from 1 on.
+    let fill = |store: &dyn Metastore, through: u64| {
+        let mut next = store.last_lsn(TreeId::ROOT).unwrap().0 + 1;
+        while next <= through {
+            let end = (next + 4_096).min(through + 1);
+            store.apply(&batch(next..end)).unwrap();
+            next = end;
+        }
+    };
+    let check = |store: &dyn Metastore, what: &str| {
+        let last = store.last_lsn(TreeId::ROOT).unwrap().0;
+        let oldest = last - OPS_KEPT + 1;
+        let place = |op: u64| store.outcome(OpId(op.into())).unwrap().map(|(_, lsn)| lsn.0);
+        assert_eq!(
+            (place(last), place(oldest), place(oldest - 1)),
+            (Some(last), Some(oldest), None),
+            "{what}"
+        );
+    };
+    let again = |store: &dyn Metastore, op: u64| store.apply(&batch(op..op + 1)).unwrap().outcomes.remove(0);
+
+    let folder = tempfile::tempdir().unwrap();
+    let open = || WalMetastore::open(folder.path(), WalConfig::default()).unwrap();
+    let store = open();
+    fill(&store, OPS_KEPT + 10);
+    check(&store, "in memory alone");
+    // One that is forgotten is executed again, and it is remembered then, whatever becomes of its first record.
+    assert_eq!(again(&store, 10), EntryOutcome::Committed(Lsn(OPS_KEPT + 11)));
+    assert_eq!(again(&store, 12), EntryOutcome::Repeated(Lsn(12)));
+    fill(&store, OPS_KEPT + 13);
+    store.upkeep().unwrap();
+    check(&store, "in the database");
+    assert_eq!(store.outcome(OpId(10)).unwrap(), Some((TreeId::ROOT, Lsn(OPS_KEPT + 11))));
+    fill(&store, OPS_KEPT + 100);
+    check(&store, "in both");
+    drop(store);
+    let store = open();
+    check(&store, "after it was opened again");
+    assert_eq!(again(&store, 10), EntryOutcome::Repeated(Lsn(OPS_KEPT + 11)));
+    assert_eq!(again(&store, 100), EntryOutcome::Committed(Lsn(OPS_KEPT + 101)));
+
+    let store = RedbMetastore::open_on(memory_disk(), RedbConfig::default()).unwrap();
+    fill(&store, OPS_KEPT + 10);
+    check(&store, "in redb");
+    assert_eq!(again(&store, 10), EntryOutcome::Committed(Lsn(OPS_KEPT + 11)));
+    fill(&store, OPS_KEPT + 100);
+    check(&store, "in redb, over a step");
+    assert_eq!(again(&store, 10), EntryOutcome::Repeated(Lsn(OPS_KEPT + 11)));
+    let store = MemoryMetastore::new();
+    fill(&store, OPS_KEPT + 10);
+    assert_eq!(again(&store, 10), EntryOutcome::Committed(Lsn(OPS_KEPT + 11)));
+    fill(&store, OPS_KEPT + 100);
+    check(&store, "in memory");
+    assert_eq!(again(&store, 10), EntryOutcome::Repeated(Lsn(OPS_KEPT + 11)));
 }
 
 /// When a disk fails, and with what.

@@ -1,6 +1,7 @@
 //! One collection: rows of mounts that are gone, marks, sweep, space.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Caller, ContentId, Op, Timestamp, VPath};
+use nexus_messages::{Caller, ContentId, FileId, Op, Timestamp, VPath};
 
 use super::dead::{self, Dead};
 use super::pins::Leaving;
@@ -110,6 +111,8 @@ pub(super) struct Run {
     walked: BTreeSet<Hash>,
     /// Whether mounts are remembered whose stores are not open: what is in none that is may be in theirs.
     others: bool,
+    /// The roots of mounts whose stores failed meanwhile: as those that are not open, they are left out.
+    failing: BTreeSet<FileId>,
     /// What a dry run would have removed before it marked.
     pub(super) dead: BTreeMap<TreeId, Dead>,
 }
@@ -147,6 +150,7 @@ impl Run {
             grace,
             walked: BTreeSet::new(),
             others: false,
+            failing: BTreeSet::new(),
             dead: BTreeMap::new(),
         }
     }
@@ -207,7 +211,14 @@ impl Run {
             self.state(CollectionState::Sweeping);
             self.sweep_rows(start, &marks, &mut condemned, at).await?;
             for mount in stores.iter().filter(|mount| !mount.is_read_only()) {
-                self.sweep_store(mount, start, &marks, &mut condemned, at).await?;
+                if self.failing.contains(&mount.root) {
+                    continue;
+                }
+                // All that can fail there is the store: the others go on.
+                match self.sweep_store(mount, start, &marks, &mut condemned, at).await {
+                    Err(Halt::Failed(cause)) => self.leave_out(mount, &cause),
+                    swept => swept?,
+                }
             }
             drop(round);
             match marks.last().checked_add(1) {
@@ -221,7 +232,13 @@ impl Run {
         self.remember(condemned, pages).await?;
         self.state(CollectionState::Reclaiming);
         for mount in stores.iter().filter(|mount| !mount.is_read_only()) {
-            self.reclaim(mount).await?;
+            if self.failing.contains(&mount.root) {
+                continue;
+            }
+            match self.reclaim(mount).await {
+                Err(Halt::Failed(cause)) => self.leave_out(mount, &cause),
+                reclaimed => reclaimed?,
+            }
         }
         Ok(())
     }
@@ -233,6 +250,14 @@ impl Run {
 
     pub(super) fn tell(&self, change: impl FnOnce(&mut Collection)) {
         self.kernel.garbage().tell(self.number, change);
+    }
+
+    /// The store of the mount failed: from here on it is as one that is not open.
+    fn leave_out(&mut self, mount: &Mount, cause: &dyn fmt::Display) {
+        if self.failing.insert(mount.root) {
+            tracing::warn!(mount = %mount.point, %cause, "a store failed, and is left out of the collection");
+            self.tell(|latest| latest.failed.push(format!("{}: {cause}", mount.point)));
+        }
     }
 
     fn state(&self, state: CollectionState) {
@@ -382,7 +407,8 @@ impl Run {
             self.check()?;
             let list = match self.list_in(stores, &hash).await? {
                 Some(blob) => List::parse(blob),
-                None if lenient => continue,
+                // It may be in a store that failed, of which nothing goes.
+                None if lenient || !self.failing.is_empty() => continue,
                 // Nobody knows which chunks it told: while that is so, none may go.
                 None => Err("nothing".into()),
             };
@@ -400,17 +426,22 @@ impl Run {
         Ok(())
     }
 
-    async fn list_in(&self, stores: &[Arc<Mount>], hash: &Hash) -> Result<Option<Bytes>, Halt> {
+    async fn list_in(&mut self, stores: &[Arc<Mount>], hash: &Hash) -> Result<Option<Bytes>, Halt> {
         let id = ContentId::Blake3(*hash);
         if let Some(blob) = self.kernel.caches().content.get(&id) {
             return Ok(Some(blob));
         }
         for mount in stores {
+            if self.failing.contains(&mount.root) {
+                continue;
+            }
             let driver = mount.lease().await;
             match contents(&driver)?.read(&id, ByteRange::ALL).await {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+                // What is damaged is there, and which chunks it tells is not known: while that is so, none may go.
+                Err(error @ StoreError::Corrupt { .. }) => return Err(error.into()),
+                Err(error) => self.leave_out(mount, &error),
             }
         }
         Ok(None)

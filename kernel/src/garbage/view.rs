@@ -116,8 +116,10 @@ pub struct Collection {
     pub kept_by_pins: Freed,
     /// How many bytes stores gave back on disk. What small content took is used again by later rows, and is not in it.
     pub reclaimed_bytes: u64,
-    /// Mounts whose stores could not be looked at.
+    /// Mounts whose stores are not open.
     pub left_out: Vec<String>,
+    /// Mounts whose stores failed meanwhile, and were left out from then on, with the causes.
+    pub failed: Vec<String>,
     /// What looks gone to one row and not to another: damage, which stays for a check of what is stored to tell. The first of it.
     pub left_alone: Vec<String>,
 }
@@ -204,6 +206,7 @@ impl Garbage {
             kept_by_pins: Freed::default(),
             reclaimed_bytes: 0,
             left_out: Vec::new(),
+            failed: Vec::new(),
             left_alone: Vec::new(),
         });
         number

@@ -73,17 +73,19 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
         Ok(found.pop().filter(|record| record.lsn == lsn))
     }
 
-    /// Where an operation with a client's id was committed; none when it was not, or when its record is gone.
+    /// Where an operation with a client's id was committed; none when it was not, or when [`OPS_KEPT`](nexus_messages::syscall::OPS_KEPT) others were
+    /// committed in its tree since. Exactly so long [`apply`](Self::apply) tells it as repeated, too.
     fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError>;
 
     /// Reads all that the rows and the log stand on, past what is remembered of it, and checks it against its checksums. What commits must make room for
-    /// waits meanwhile; reads go on. Blocks for as long as reading all of it takes. Repeat: safe.
+    /// waits meanwhile; reads go on. Gives what is not as it was written, each row by itself, at most [`DAMAGE_MAX`]. Blocks for as long as reading all of it
+    /// takes. Repeat: safe.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] when something is not as it was written, and what the disk says.
-    fn verify(&self) -> Result<(), StoreError> {
-        Ok(())
+    /// What the disk says.
+    fn verify(&self) -> Result<Vec<Damage>, StoreError> {
+        Ok(Vec::new())
     }
 
     /// The number that the next new entry may take as its identity: above all that were ever used.
@@ -103,9 +105,25 @@ pub trait Metastore: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// How much damage one look at a store tells.
+pub const DAMAGE_MAX: usize = 1_000;
+
+/// Something of a store that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The row with its table and key, or the part of the store.
+    pub what: String,
+    /// What was found instead.
+    pub found: String,
+}
+
 /// A consistent view of the rows.
 pub trait Reader: Send {
     /// The row at `key`. Blocks: on disk, when it is not in a cache.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] with table and key when the row is not what was written.
     fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError>;
 
     /// The rows of `prefix`'s table whose keys start with it and are greater than `after`, in the order of their keys, at most `limit`.

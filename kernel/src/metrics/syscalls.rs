@@ -14,7 +14,7 @@ use super::histogram::{Bucket, DURATIONS, Histogram};
 use super::shard::{Lines, SHARDS, shard};
 
 /// The syscalls: first those with the lowest numbers, in their order.
-pub(crate) const OPS: [Op; 15] = [
+pub(crate) const OPS: [Op; 16] = [
     Op::Stat,
     Op::Setattr,
     Op::Rename,
@@ -30,6 +30,7 @@ pub(crate) const OPS: [Op; 15] = [
     Op::Versions,
     Op::Sync,
     Op::Receipt,
+    Op::Outcome,
 ];
 
 const _: () = {
@@ -43,10 +44,11 @@ const _: () = {
 /// The place of a syscall among [`OPS`]: its number but for the last ones, which came later than operations that are no syscalls.
 const fn place_of(op: Op) -> usize {
     match op {
-        Op::Tx => OPS.len() - 4,
-        Op::Versions => OPS.len() - 3,
-        Op::Sync => OPS.len() - 2,
-        Op::Receipt => OPS.len() - 1,
+        Op::Tx => OPS.len() - 5,
+        Op::Versions => OPS.len() - 4,
+        Op::Sync => OPS.len() - 3,
+        Op::Receipt => OPS.len() - 2,
+        Op::Outcome => OPS.len() - 1,
         op => op as usize % OPS.len(),
     }
 }

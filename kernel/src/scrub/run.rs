@@ -17,7 +17,7 @@ use super::survey::{Places, Suspect, Suspects, survey};
 use super::view::{Check, CheckState, Position, Told};
 use crate::content::Hash;
 use crate::garbage::{Collect, CollectionState};
-use crate::hal::{RowKey, StoreError, TreeId};
+use crate::hal::{Damage, RowKey, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Placement, dentry_name, inode_key, zones};
@@ -203,8 +203,15 @@ impl Run {
     }
 
     async fn check(&mut self, repair: bool) -> Result<(), Halt> {
-        if let Some(found) = self.damaged_rows().await? {
-            self.suspects.push(Suspect::of_tree(TreeId::ROOT, Fault::DamagedRows, found));
+        let damage = self.damaged_rows().await?;
+        if !damage.is_empty() {
+            for Damage { what, found } in damage {
+                self.suspects.push(Suspect::of_tree(
+                    TreeId::ROOT,
+                    Fault::DamagedRows,
+                    format!("{what}: {found}"),
+                ));
+            }
             // By rows that may say anything nothing else is told, and nothing is repaired.
             return self.settle(repair).await;
         }
@@ -223,12 +230,8 @@ impl Run {
     }
 
     /// How what the rows are kept in is damaged.
-    async fn damaged_rows(&self) -> Result<Option<String>, Halt> {
-        let look = self.course.look(|store, _| match store.metastore().verify() {
-            Err(StoreError::Corrupt { what, found }) => Ok(Some(format!("{what}: {found}"))),
-            verified => verified.map(|()| None),
-        });
-        look.await
+    async fn damaged_rows(&self) -> Result<Vec<Damage>, Halt> {
+        self.course.look(|store, _| store.metastore().verify()).await
     }
 
     async fn scrub(&mut self, from: Position) -> Result<(), Halt> {

@@ -45,8 +45,13 @@ impl Carry {
     /// # Errors
     /// When the bytes are not such a state; the swap then fails and the old version serves on.
     pub fn take<T: DeserializeOwned>(&self) -> Result<T, ExitReason> {
-        postcard::from_bytes(&self.bytes)
-            .map_err(|why| ExitReason::error(format!("taking over a state of format {}: {why}", self.format)))
+        let failed =
+            |why: String| ExitReason::error(format!("taking over a state of format {}: {why}", self.format));
+        match postcard::take_from_bytes(&self.bytes) {
+            Ok((state, [])) => Ok(state),
+            Ok((_, rest)) => Err(failed(format!("{} bytes behind it", rest.len()))),
+            Err(why) => Err(failed(why.to_string())),
+        }
     }
 }
 
@@ -58,6 +63,7 @@ mod tests {
     fn a_state_arrives_as_it_was_given() {
         let carry = Carry::of(3, &(7_u64, "seven")).unwrap();
         assert_eq!((carry.format(), carry.is_nothing()), (3, false));
+        assert!(carry.take::<u64>().is_err(), "it has more than that");
         assert_eq!(carry.take::<(u64, String)>().unwrap(), (7, "seven".to_owned()));
     }
 

@@ -13,6 +13,7 @@ mod admit;
 mod copy;
 mod locate;
 mod mutate;
+mod outcome;
 mod past;
 mod read;
 mod readdir;

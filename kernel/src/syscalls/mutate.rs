@@ -16,6 +16,7 @@ use crate::locks::{LockOwner, Mode, Scope};
 use crate::owned::{Owned, Ownership};
 use crate::registry::is_service_path;
 use crate::sys;
+use crate::underway::Passing;
 use crate::volume::{Intent, Site, Staged, Stop, Volume, commit_error, store_error};
 
 /// How long a call waits for the locks of its paths.
@@ -57,8 +58,8 @@ pub(crate) async fn mutate<M: Mutation>(
     caller: &Arc<Caller>,
     call: M,
 ) -> Result<M::Done> {
-    let (intent, admitted) = begin(kernel, caller, call).await?;
-    carry_out(kernel, intent, admitted).await
+    let (intent, passing, admitted) = begin(kernel, caller, call).await?;
+    carry_out(kernel, intent, passing, admitted).await
 }
 
 /// What is meant by `call`, before anything happens.
@@ -77,15 +78,22 @@ pub(super) fn intent<M: Mutation>(kernel: &Kernel, caller: &Arc<Caller>, call: &
     }
 }
 
+/// Keeps track of a mutation: it is under way from here on.
+pub(super) fn passing<M: Mutation>(kernel: &Kernel, intent: &Intent, call: &M) -> Passing {
+    kernel.underway().begin(intent.op_id, &intent.caller, intent.op, call.path())
+}
+
 /// Takes a mutation up to the path lock.
 pub(crate) async fn begin<M: Mutation>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: M,
-) -> Result<(Intent, Admitted<M>)> {
+) -> Result<(Intent, Passing, Admitted<M>)> {
     call.validate()?;
     let intent = intent(kernel, caller, &call);
-    begin_as(kernel, intent, call).await
+    let passing = passing(kernel, &intent, &call);
+    let (intent, admitted) = begin_as(kernel, intent, call).await?;
+    Ok((intent, passing, admitted))
 }
 
 /// As [`begin`], for a call of which is known what is meant.
@@ -104,11 +112,16 @@ pub(super) async fn begin_as<M: Mutation>(
 pub(crate) async fn carry_out<M: Mutation>(
     kernel: &Arc<Kernel>,
     intent: Intent,
+    passing: Passing,
     admitted: Admitted<M>,
 ) -> Result<M::Done> {
     let kernel = kernel.clone();
     let env = kernel.env().clone();
-    Owned::new(&env, <M as Message>::NAME, |ownership| execute(kernel, intent, admitted, ownership)).await
+    let executed = |ownership| async move {
+        let done = execute(kernel, intent, admitted, ownership).await;
+        passing.ends(done)
+    };
+    Owned::new(&env, <M as Message>::NAME, executed).await
 }
 
 /// What became of a mutation.

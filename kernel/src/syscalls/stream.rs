@@ -13,7 +13,7 @@ use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Result};
 
 use super::admit::{Admissible, Admitted, admit, pass, resolve};
 use super::locate::{ATTEMPTS_MAX, Located};
-use super::mutate::{begin_as, carry_out, intent, writable};
+use super::mutate::{begin_as, carry_out, intent, passing, writable};
 use super::past::then;
 use crate::content;
 use crate::kernel::Kernel;
@@ -151,6 +151,7 @@ async fn write(
     }
     call.validate()?;
     let mut intent = intent(kernel, caller, &call);
+    let passing = passing(kernel, &intent, &call);
     let staged = take(kernel, &intent, call.clone(), data).await?;
     let size = staged.size();
     intent.staged = Some(staged.clone());
@@ -161,7 +162,7 @@ async fn write(
         admitted.after(&refused).await;
         return refused;
     }
-    let mut written = carry_out(kernel, intent, admitted).await?;
+    let mut written = carry_out(kernel, intent, passing, admitted).await?;
     // A repeat is answered from the call, which does not have the bytes.
     written.written = size;
     Ok(written)

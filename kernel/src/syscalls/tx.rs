@@ -92,6 +92,8 @@ impl Serve for SysTx {
         self.validate()?;
         let client = self.op_id;
         let op_id = client.unwrap_or_else(|| kernel.new_op_id());
+        let first = self.ops.first().map_or_else(VPath::root, |op| op.path().clone());
+        let passing = kernel.underway().begin(op_id, caller, Self::OP, &first);
         if client.is_some()
             && let Some(first) = self.ops.first()
         {
@@ -123,7 +125,10 @@ impl Serve for SysTx {
             within: None,
         };
         let (env, kernel) = (kernel.env().clone(), kernel.clone());
-        let executed = |ownership| execute(kernel, intent, admission, ownership);
+        let executed = |ownership| async move {
+            let done = execute(kernel, intent, admission, ownership).await;
+            passing.ends(done)
+        };
         Owned::new(&env, <Self as Message>::NAME, executed).await
     }
 }

@@ -93,10 +93,10 @@ impl Serve for SysUnlink {
             let hooked = admit_unrouted(kernel, caller, &self).await?;
             return detach(kernel, caller, mount, hooked).await;
         }
-        let (intent, admitted) = begin(kernel, caller, self).await?;
+        let (intent, passing, admitted) = begin(kernel, caller, self).await?;
         let site = &admitted.first.site;
         if !site.is_root() || sys::serves(&site.path) {
-            return carry_out(kernel, intent, admitted).await;
+            return carry_out(kernel, intent, passing, admitted).await;
         }
         may_detach(caller, &admitted.call)?;
         let mount = admitted.first.site.mount.clone();

@@ -5,6 +5,7 @@
 
 mod copy;
 mod lock;
+mod outcome;
 mod read;
 mod readdir;
 mod rename;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use copy::{Copied, SysCopy};
 pub use lock::{LockKind, Locked, SysLock, SysUnlock, Unlocked};
+pub use outcome::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
 pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};
@@ -118,6 +120,7 @@ pub enum Syscall {
     Versions(SysVersions),
     Sync(SysSync),
     Receipt(SysReceipt),
+    Outcome(SysOutcome),
 }
 
 impl Syscall {
@@ -139,6 +142,7 @@ impl Syscall {
             Self::Versions(_) => SysVersions::OP,
             Self::Sync(_) => SysSync::OP,
             Self::Receipt(_) => SysReceipt::OP,
+            Self::Outcome(_) => SysOutcome::OP,
         }
     }
 
@@ -159,7 +163,7 @@ impl Syscall {
             Self::Tx(call) => call.ops.first().map_or(&ROOT, TxOp::path),
             Self::Versions(call) => &call.path,
             Self::Sync(call) => &call.path,
-            Self::Receipt(_) => &ROOT,
+            Self::Receipt(_) | Self::Outcome(_) => &ROOT,
         }
     }
 
@@ -193,6 +197,7 @@ pub enum Answer {
     Versions(Versions),
     Sync(Synced),
     Receipt(Kept),
+    Outcome(OpOutcome),
 }
 
 /// A message that is a syscall.
@@ -274,13 +279,14 @@ syscalls! {
     Versions(SysVersions) -> Versions, Versions, "sys.versions";
     Sync(SysSync) -> Synced, Sync, "sys.sync";
     Receipt(SysReceipt) -> Kept, Receipt, "sys.receipt";
+    Outcome(SysOutcome) -> OpOutcome, Outcome, "sys.outcome";
 }
 
 /// The builder methods that everything has that is acknowledged.
 macro_rules! acknowledged {
     ($message:ident) => {
         impl $message {
-            /// Makes the call one with this identity: sent again, it is not executed again.
+            /// Makes the call one with this identity: sent again, it is not executed again, as long as its zone remembers it: [`OPS_KEPT`].
             #[must_use]
             pub fn op_id(mut self, op_id: OpId) -> Self {
                 self.op_id = Some(op_id);

@@ -82,6 +82,7 @@ pub(crate) enum Command {
     Kill(KillArgs),
     Gc(GcArgs),
     Sync(SyncArgs),
+    Outcome(OutcomeArgs),
     Fsck(FsckArgs),
     Serve(ServeArgs),
     Shell(ShellArgs),
@@ -571,7 +572,7 @@ pub(crate) struct KillArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints what went, and what stays for now.
-With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out,
+With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out, failed,
 left_alone};
 freed and kept are {objects, bytes}.")]
 pub(crate) struct GcArgs {
@@ -593,6 +594,23 @@ pub(crate) struct SyncArgs {
     /// A path in the zone that is meant
     #[arg(default_value = "/")]
     pub(crate) path: String,
+}
+
+/// Tell what became of an operation
+///
+/// Asks for it by its identity: the one that was given with it, or that is told with an error when a change may have been executed. Each zone remembers its
+/// last 65,536 operations, also after a crash. Of an older store, --since tells what was not executed from what is forgotten. Exit status: 0 when it was
+/// committed, 1 when it was not executed, 3 when it is under way, in doubt, or may be forgotten.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: {outcome, kept, ..}; outcome is committed, under_way, not_executed, in_doubt or forgotten, and kept says how many operations are remembered.
+Of a committed one also {lsn, durability, op, path, to?, at}, of one that is under way {op, path}, of a forgotten one {through}.")]
+pub(crate) struct OutcomeArgs {
+    /// The identity of the operation, in hexadecimal
+    pub(crate) operation: String,
+    /// It was not sent before the log had come to this place
+    #[arg(long, value_name = "LSN")]
+    pub(crate) since: Option<u64>,
 }
 
 /// Check all that is stored, and repair what loses nothing

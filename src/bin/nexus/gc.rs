@@ -26,6 +26,9 @@ pub(crate) async fn gc(session: &Session, args: GcArgs) -> Outcome {
     for mount in &done.left_out {
         session.out.warn(format_args!("gc: {mount}: its store is not open, and was left out"));
     }
+    for failed in &done.failed {
+        session.each(Err(Failure::claim("gc", format_args!("{failed}; its store was left out"))))?;
+    }
     for odd in &done.left_alone {
         session.out.warn(format_args!("gc: {odd}; it stays, and fsck tells what is damaged"));
     }

@@ -8,7 +8,7 @@ use nexus::{AsOf, ErrorKind, FileMetadata, Op, Result, VPath};
 use crate::args::{AsOfArgs, LsArgs, StatArgs, TreeArgs};
 use crate::entry::{EntryJson, Long, Unknown, describe};
 use crate::failure::Outcome;
-use crate::listing::Pages;
+use crate::listing::{Descent, Pages};
 use crate::session::{Session, path};
 
 pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
@@ -26,31 +26,41 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
     }
     let mut listing = SysReaddir::at(&at);
     listing.as_of = as_of;
-    if args.recursive {
-        listing = listing.recursive();
-    }
     let described = args.long || out.is_json();
     if described {
         listing = listing.with_metadata();
     }
+    let each = async |entry: DirEntry| {
+        let name = if args.recursive { entry.path.as_str() } else { entry.name() };
+        if !described {
+            return out.line(name);
+        }
+        match metadata(session, &entry, as_of).await {
+            Ok(Some(metadata)) => print(&metadata, name),
+            Ok(None) => Ok(()),
+            // Of one that is damaged there is the name: the others are printed all the same.
+            Err(error) => {
+                let unknown = Unknown { entry: &entry, name };
+                out.either(&unknown.json(&error), &unknown)?;
+                session.each(Err(error.during(Op::Readdir).into()))
+            }
+        }
+    };
+    if args.recursive {
+        let mut below = Descent::new(nx, listing);
+        while let Some(entry) = below.next().await {
+            match entry {
+                Ok(entry) => each(entry).await?,
+                // Those beside a directory that cannot be read are listed all the same.
+                Err(error) => session.each(Err(error.into()))?,
+            }
+        }
+        return Ok(());
+    }
     let mut pages = Pages::new(nx, listing);
     while let Some(entries) = pages.next().await? {
         for entry in entries {
-            let name = if args.recursive { entry.path.as_str() } else { entry.name() };
-            if !described {
-                out.line(name)?;
-                continue;
-            }
-            match metadata(session, &entry, as_of).await {
-                Ok(Some(metadata)) => print(&metadata, name)?,
-                Ok(None) => {}
-                // Of one that is damaged there is the name: the others are printed all the same.
-                Err(error) => {
-                    let unknown = Unknown { entry: &entry, name };
-                    out.either(&unknown.json(&error), &unknown)?;
-                    session.each(Err(error.during(Op::Readdir).into()))?;
-                }
-            }
+            each(entry).await?;
         }
     }
     Ok(())
@@ -111,7 +121,11 @@ pub(crate) async fn tree(session: &Session, args: TreeArgs) -> Outcome {
         if entry.entry_type.is_directory() {
             directories += 1;
             let indent = format!("{indent}{below}");
-            levels.push((children(session, &entry.path).await?.into_iter(), indent));
+            // One that cannot be read is drawn without what is in it, and those beside it follow.
+            match children(session, &entry.path).await {
+                Ok(children) => levels.push((children.into_iter(), indent)),
+                Err(failure) => session.each(Err(failure))?,
+            }
         } else {
             others += 1;
         }

@@ -1,7 +1,9 @@
-//! Pages through a directory, one page at a time.
+//! Pages through a directory, one page at a time; and through all below it, whatever of it cannot be read.
+
+use std::vec::IntoIter;
 
 use nexus::syscall::{DirEntry, Listing, SysReaddir};
-use nexus::{Nexus, Result};
+use nexus::{ErrorKind, Nexus, Result};
 
 /// How many entries are fetched at once: what bounds the memory that a listing of any size takes.
 const PAGE: u32 = 1_024;
@@ -24,5 +26,60 @@ impl<'a> Pages<'a> {
         let Listing { entries, next, .. } = self.nx.send(call.clone()).await?;
         self.next = next.map(|cursor| call.after(cursor));
         Ok(Some(entries))
+    }
+}
+
+/// All that lies below a directory, each directory before what it holds. One that cannot be read is told, and those beside it follow.
+pub(crate) struct Descent<'a> {
+    nx: &'a Nexus,
+    /// How a directory is listed; of which one is filled in.
+    listing: SysReaddir,
+    /// The open directories from the top down.
+    levels: Vec<Level<'a>>,
+}
+
+struct Level<'a> {
+    pages: Pages<'a>,
+    page: IntoIter<DirEntry>,
+}
+
+impl<'a> Descent<'a> {
+    /// Through all below the path of `listing`, which is of one directory.
+    pub(crate) fn new(nx: &'a Nexus, listing: SysReaddir) -> Self {
+        let first = Level::new(nx, listing.clone());
+        Self { nx, listing, levels: vec![first] }
+    }
+
+    /// The next entry, or why a directory cannot be read; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<DirEntry>> {
+        loop {
+            let deep = self.levels.len() > 1;
+            let level = self.levels.last_mut()?;
+            if let Some(entry) = level.page.next() {
+                if entry.entry_type.is_directory() {
+                    let mut listing = self.listing.clone();
+                    listing.path = entry.path.clone();
+                    self.levels.push(Level::new(self.nx, listing));
+                }
+                return Some(Ok(entry));
+            }
+            match level.pages.next().await {
+                Ok(Some(page)) => level.page = page.into_iter(),
+                Ok(None) => drop(self.levels.pop()),
+                Err(error) => {
+                    self.levels.pop();
+                    // It was there when it was seen in its parent, and is gone since.
+                    if !deep || !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+                        return Some(Err(error));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Level<'a> {
+    fn new(nx: &'a Nexus, listing: SysReaddir) -> Self {
+        Self { pages: Pages::new(nx, listing), page: Vec::new().into_iter() }
     }
 }

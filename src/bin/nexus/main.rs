@@ -11,6 +11,7 @@ mod gc;
 mod kill;
 mod list;
 mod mounts;
+mod outcome;
 mod pass;
 mod past;
 mod ps;

@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, content, fsck, gc, kill, list, logs, mounts, past, ps, search, serve, services, shell, top, tour,
-    transfer, tx,
+    change, content, fsck, gc, kill, list, logs, mounts, outcome, past, ps, search, serve, services, shell,
+    top, tour, transfer, tx,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -91,6 +91,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Top(args) => Box::pin(top::top(session, args)).await,
         Command::Gc(args) => Box::pin(gc::gc(session, args)).await,
         Command::Sync(args) => Box::pin(content::sync(session, args)).await,
+        Command::Outcome(args) => Box::pin(outcome::outcome(session, args)).await,
         Command::Fsck(args) => Box::pin(fsck::fsck(session, args)).await,
         Command::Kill(args) => Box::pin(kill::kill(session, args)).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,

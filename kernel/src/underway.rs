@@ -1,0 +1,199 @@
+//! Operations whose calls are under way, and those whose calls ended without knowing: what the store cannot tell of an operation.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+use nexus_messages::{Caller, Executed, Op, OpId, Result, VPath};
+use parking_lot::Mutex;
+
+/// Calls that are kept track of at once. While there are more, it is not told of an operation that it is not under way.
+pub(crate) const UNDER_WAY_MAX: usize = 16_384;
+
+/// Operations in doubt that are remembered, the last ones. Where the disk or a driver fails that often, more is known than that one of them is in doubt.
+pub(crate) const IN_DOUBT_MAX: usize = 4_096;
+
+/// So that calls seldom wait for each other.
+const SHARDS: usize = 16;
+
+/// A call that is under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) op: Op,
+    pub(crate) path: VPath,
+    /// How often: a client may send it again while the first one is under way.
+    times: usize,
+}
+
+/// The operations of one kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Underway {
+    calls: [CachePadded<Mutex<HashMap<OpId, Call>>>; SHARDS],
+    /// How many calls there are in all.
+    count: AtomicUsize,
+    /// How many of them are not in `calls`.
+    untracked: AtomicUsize,
+    doubtful: Mutex<VecDeque<(OpId, Arc<Caller>)>>,
+}
+
+/// What is known of an operation.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// Its call is under way.
+    UnderWay(Call),
+    /// Its call ended without knowing. Whose it was.
+    InDoubt(Arc<Caller>),
+    /// Nothing: there is no call of it.
+    Nothing,
+    /// Nothing, but there are more calls than are kept track of.
+    TooMany,
+}
+
+impl Underway {
+    /// From here on the operation is under way, until what is given is dropped.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        op_id: OpId,
+        caller: &Arc<Caller>,
+        op: Op,
+        path: &VPath,
+    ) -> Passing {
+        // Only counted; what is in a shard is ordered by its lock.
+        let tracked = self.count.fetch_add(1, Ordering::Relaxed) < UNDER_WAY_MAX;
+        if tracked {
+            let mut calls = self.shard(op_id).lock();
+            let call = calls.entry(op_id).or_insert_with(|| Call {
+                caller: caller.clone(),
+                op,
+                path: path.clone(),
+                times: 0,
+            });
+            call.times += 1;
+        } else {
+            self.untracked.fetch_add(1, Ordering::AcqRel);
+        }
+        Passing { underway: self.clone(), op_id, caller: caller.clone(), tracked }
+    }
+
+    /// What is known of the operation. To be asked before the store is: what ends in between is found there.
+    pub(crate) fn look(&self, op_id: OpId) -> Known {
+        if let Some(call) = self.shard(op_id).lock().get(&op_id) {
+            return Known::UnderWay(call.clone());
+        }
+        let doubtful = self.doubtful.lock();
+        if let Some((_, caller)) = doubtful.iter().find(|(doubtful, _)| *doubtful == op_id) {
+            return Known::InDoubt(caller.clone());
+        }
+        match self.untracked.load(Ordering::Acquire) {
+            0 => Known::Nothing,
+            _ => Known::TooMany,
+        }
+    }
+
+    fn shard(&self, OpId(op_id): OpId) -> &Mutex<HashMap<OpId, Call>> {
+        // A client's identities may be small numbers, or differ in their highest bits.
+        let folded = op_id.to_le_bytes().into_iter().fold(0, |folded, byte| folded ^ byte);
+        &self.calls[usize::from(folded) % SHARDS]
+    }
+
+    fn doubt(&self, op_id: OpId, caller: &Arc<Caller>) {
+        let mut doubtful = self.doubtful.lock();
+        if doubtful.len() == IN_DOUBT_MAX {
+            doubtful.pop_front();
+        }
+        doubtful.push_back((op_id, caller.clone()));
+    }
+}
+
+/// An operation that is under way for as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    underway: Arc<Underway>,
+    op_id: OpId,
+    caller: Arc<Caller>,
+    tracked: bool,
+}
+
+impl Passing {
+    /// The operation ended so. One that may have been executed is remembered as in doubt, and its error says which it was.
+    pub(crate) fn ends<T>(self, done: Result<T>) -> Result<T> {
+        done.map_err(|error| match error.executed() {
+            Executed::No => error,
+            Executed::Unknown => {
+                self.underway.doubt(self.op_id, &self.caller);
+                error.of_operation(self.op_id)
+            }
+        })
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if self.tracked {
+            let mut calls = self.underway.shard(self.op_id).lock();
+            if let Some(call) = calls.get_mut(&self.op_id) {
+                call.times -= 1;
+                if call.times == 0 {
+                    calls.remove(&self.op_id);
+                }
+            }
+        } else {
+            self.underway.untracked.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.underway.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_messages::{Error, ErrorKind};
+
+    use super::*;
+
+    fn begin(underway: &Arc<Underway>, op_id: u128) -> Passing {
+        underway.begin(OpId(op_id), &Arc::new(Caller::administrator()), Op::Write, &VPath::root())
+    }
+
+    #[test]
+    fn an_operation_is_under_way_until_its_last_call_ends() {
+        let underway = Arc::new(Underway::default());
+        let (first, second) = (begin(&underway, 7), begin(&underway, 7));
+        drop(first);
+        assert!(matches!(underway.look(OpId(7)), Known::UnderWay(_)));
+        assert!(matches!(underway.look(OpId(8)), Known::Nothing));
+        drop(second);
+        assert!(matches!(underway.look(OpId(7)), Known::Nothing));
+        assert!(underway.calls.iter().all(|calls| calls.lock().is_empty()));
+    }
+
+    #[test]
+    fn what_may_have_been_executed_is_in_doubt_and_its_error_says_which_it_was() {
+        let underway = Arc::new(Underway::default());
+        let failed = Error::global(Op::Write, ErrorKind::Io);
+        let told = begin(&underway, 1).ends::<()>(Err(failed.clone())).unwrap_err();
+        assert_eq!(told.op_id(), None);
+        assert!(matches!(underway.look(OpId(1)), Known::Nothing));
+        let told = begin(&underway, 2).ends::<()>(Err(failed.clone().outcome_unknown())).unwrap_err();
+        assert_eq!(told.op_id(), Some(OpId(2)));
+        assert!(matches!(underway.look(OpId(2)), Known::InDoubt(_)));
+        for op_id in 10..10 + IN_DOUBT_MAX as u128 {
+            begin(&underway, op_id).ends::<()>(Err(failed.clone().outcome_unknown())).unwrap_err();
+        }
+        assert!(matches!(underway.look(OpId(2)), Known::Nothing));
+        assert_eq!(underway.doubtful.lock().len(), IN_DOUBT_MAX);
+    }
+
+    #[test]
+    fn with_more_calls_than_are_kept_track_of_nothing_is_said_not_to_be_under_way() {
+        let underway = Arc::new(Underway::default());
+        let most: Vec<_> = (0..UNDER_WAY_MAX as u128).map(|op_id| begin(&underway, op_id)).collect();
+        assert!(matches!(underway.look(OpId(1 << 100)), Known::Nothing));
+        let one_more = begin(&underway, 1 << 99);
+        assert!(matches!(underway.look(OpId(1 << 100)), Known::TooMany));
+        assert!(matches!(underway.look(OpId(3)), Known::UnderWay(_)));
+        drop((most, one_more));
+        assert!(matches!(underway.look(OpId(3)), Known::Nothing));
+    }
+}
