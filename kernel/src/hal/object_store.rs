@@ -67,9 +67,7 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
 
     /// As [`read`](Self::read), but what was verified before counts for nothing: all of the content is looked at where it lies. For checks of what is stored.
     /// Repeat: safe.
-    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
-        self.read(id, range)
-    }
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes>;
 
     /// Whether the content is there and known to be durable. Does not verify it.
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool>;
