@@ -96,6 +96,17 @@ impl ObjectStore for Looked {
     }
 }
 
+impl Looked {
+    /// Counts a look at content, and waits when it is to be held.
+    async fn look(&self) {
+        if self.0.reads.fetch_add(1, Ordering::SeqCst) >= self.0.held_from.load(Ordering::SeqCst) {
+            let let_go = self.0.let_go.notified();
+            self.0.is_held.store(true, Ordering::SeqCst);
+            let_go.await;
+        }
+    }
+}
+
 impl ContentStore for Looked {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
         self.0.cas.write(id, data)
@@ -103,12 +114,15 @@ impl ContentStore for Looked {
 
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
         Box::pin(async move {
-            if self.0.reads.fetch_add(1, Ordering::SeqCst) >= self.0.held_from.load(Ordering::SeqCst) {
-                let let_go = self.0.let_go.notified();
-                self.0.is_held.store(true, Ordering::SeqCst);
-                let_go.await;
-            }
+            self.look().await;
             self.0.cas.read(id, range).await
+        })
+    }
+
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move {
+            self.look().await;
+            self.0.cas.examine(id, range).await
         })
     }
 

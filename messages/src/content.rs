@@ -73,6 +73,8 @@ fn hex_value(digit: u8) -> Option<u8> {
     }
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hash = match self {
@@ -83,7 +85,12 @@ impl fmt::Display for ContentId {
                 hash
             }
         };
-        hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Not byte by byte: each blob that is read is named by it.
+        let mut digits = [0; 64];
+        for (two, byte) in digits.chunks_exact_mut(2).zip(hash) {
+            two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -159,6 +159,13 @@ impl ContentStore for Slow {
         })
     }
 
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move {
+            self.steps().await;
+            self.content.examine(id, range).await
+        })
+    }
+
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
         self.content.contains(id)
     }

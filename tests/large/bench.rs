@@ -145,6 +145,14 @@ impl ContentStore for Store {
         })
     }
 
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move {
+            let read = self.cas.examine(id, range).await;
+            self.counts.lock().moved.read += read.as_ref().map_or(0, Bytes::len);
+            read
+        })
+    }
+
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
         self.cas.contains(id)
     }

@@ -223,6 +223,10 @@ impl ContentStore for LateBlobs {
         self.store.read(id, range)
     }
 
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        self.store.examine(id, range)
+    }
+
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
         self.store.contains(id)
     }

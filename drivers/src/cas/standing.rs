@@ -10,8 +10,10 @@ const REMEMBERED_MAX: usize = 131_072;
 /// What is known of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// What was written or verified by this process is whole, if it is still there.
-    Good,
+    /// This process wrote it. It is whole on disk, if it is still there; what is read of it was not looked at yet.
+    Written,
+    /// This process read all of it, and it was whole. It has so many bytes.
+    Verified(u64),
     /// It was found damaged, or its write failed midway: it must be written again.
     Bad,
 }
@@ -70,13 +72,13 @@ mod tests {
         let standings = Standings::bounded(8);
         let hash = |n: u8| [n; 32];
         for n in 0..100 {
-            standings.learn(&hash(n), Standing::Good);
+            standings.learn(&hash(n), Standing::Verified(1));
             standings.learn(&hash(n), Standing::Bad);
             assert_eq!(standings.of(&hash(n)), Some(Standing::Bad));
         }
         assert_eq!((0..100).filter(|n| standings.of(&hash(*n)).is_some()).count(), 8);
-        standings.learn(&hash(93), Standing::Good);
-        assert_eq!(standings.of(&hash(93)), Some(Standing::Good));
+        standings.learn(&hash(93), Standing::Verified(1));
+        assert_eq!(standings.of(&hash(93)), Some(Standing::Verified(1)));
         standings.forget(&hash(93));
         assert_eq!(standings.of(&hash(93)), None);
     }

@@ -18,6 +18,9 @@ const PREFIX: &str = "cas/";
 /// A write is left out when the blob is known to be whole and durable: because this process wrote or verified it, or because it is found
 /// under its final name, where transports put only what is durable, and its hash is right. A blob that is found damaged is told as
 /// corrupt, is not counted as there, and is replaced by the next identical write.
+///
+/// What was verified once is not hashed again when it is read again, as long as it is remembered and as long as it was: blobs are never changed in place, and
+/// their folder is the store's own. What rots meanwhile is for [`examine`](ContentStore::examine) to find.
 #[derive(Debug)]
 pub struct Cas<T> {
     transport: T,
@@ -82,18 +85,24 @@ impl<T: Transport> Cas<T> {
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         let there = match self.standings.of(hash) {
             // It was whole when it was last looked at, and may be deleted since: also by another store on the same transport.
-            Some(Standing::Good) => {
+            Some(Standing::Written | Standing::Verified(_)) => {
                 matches!(self.transport.head(&key).await, Ok(Some(info)) if info.size == size)
             }
             Some(Standing::Bad) => false,
-            None => self.verify(&key, hash, size).await?,
+            None => {
+                let whole = self.verify(&key, hash, size).await?;
+                if whole {
+                    self.standings.learn(hash, Standing::Verified(size));
+                }
+                whole
+            }
         };
         if !there {
             // Known as bad until the transport says that it is durable: also when this future is dropped meanwhile.
             self.standings.learn(hash, Standing::Bad);
             self.transport.put(&key, data).await?;
+            self.standings.learn(hash, Standing::Written);
         }
-        self.standings.learn(hash, Standing::Good);
         Ok(())
     }
 
@@ -107,31 +116,63 @@ impl<T: Transport> Cas<T> {
 
     async fn read_blob(&self, id: &ContentId, range: ByteRange) -> Result<Bytes, StoreError> {
         let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
+        let Some(Standing::Verified(size)) = self.standings.of(hash) else {
+            return self.examine_blob(id, range).await;
+        };
+        let part = self.transport.get(&key, range).await.map_err(|error| self.failed(hash, error))?;
+        let (from, to) = range.within(size);
+        if part.len() as u64 != to - from {
+            // All of it tells how long it is.
+            return self.examine_blob(id, range).await;
+        }
+        Ok(part)
+    }
+
+    async fn examine_blob(&self, id: &ContentId, range: ByteRange) -> Result<Bytes, StoreError> {
+        let (key, hash) = (Self::key(id)?, id.blake3().ok_or(NOT_A_HASH)?);
         let mut wanted = Wanted::new(range);
         let walked = self.walk(&key, |offset, piece| wanted.take(offset, piece)).await;
-        match walked {
-            Ok((found, _)) if found == *hash => {
-                self.standings.learn(hash, Standing::Good);
-                Ok(wanted.into_bytes())
+        let (found, size) = walked.map_err(|error| self.failed(hash, error))?;
+        self.judge(id, hash, &found, size)?;
+        Ok(wanted.into_bytes())
+    }
+
+    async fn read_blobs(&self, ids: &[ContentId]) -> Result<Vec<Bytes>, StoreError> {
+        let keys: Vec<_> = ids.iter().map(Self::key).collect::<Result<_, _>>()?;
+        let blobs = self.transport.get_many(&keys).await?;
+        let read = ids.iter().zip(blobs).map(|(id, blob)| {
+            let hash = id.blake3().ok_or(NOT_A_HASH)?;
+            let blob = blob.map_err(|error| self.failed(hash, error))?;
+            let size = blob.len() as u64;
+            if self.standings.of(hash) != Some(Standing::Verified(size)) {
+                self.judge(id, hash, blake3::hash(&blob).as_bytes(), size)?;
             }
-            Ok((_, size)) => {
-                self.standings.learn(hash, Standing::Bad);
-                tracing::error!(content = %id, size, "a stored content does not match its hash");
-                let found = format!("{size} bytes with another hash");
-                Err(StoreError::Corrupt { what: format!("content {id}"), found })
-            }
-            Err(error) => {
-                match error {
-                    StoreError::NotFound { .. } => self.standings.forget(hash),
-                    // The next identical write is the cure.
-                    StoreError::Io { .. } | StoreError::Corrupt { .. } => {
-                        self.standings.learn(hash, Standing::Bad);
-                    }
-                    _ => {}
-                }
-                Err(error)
-            }
+            Ok(blob)
+        });
+        read.collect()
+    }
+
+    /// Learns what was read of all of a blob: something with the hash `found`, of `size` bytes.
+    fn judge(&self, id: &ContentId, hash: &[u8; 32], found: &[u8; 32], size: u64) -> Result<(), StoreError> {
+        if found == hash {
+            self.standings.learn(hash, Standing::Verified(size));
+            return Ok(());
         }
+        self.standings.learn(hash, Standing::Bad);
+        tracing::error!(content = %id, size, "a stored content does not match its hash");
+        let found = format!("{size} bytes with another hash");
+        Err(StoreError::Corrupt { what: format!("content {id}"), found })
+    }
+
+    /// Learns that a blob could not be read.
+    fn failed(&self, hash: &[u8; 32], error: StoreError) -> StoreError {
+        match error {
+            StoreError::NotFound { .. } => self.standings.forget(hash),
+            // The next identical write is the cure.
+            StoreError::Io { .. } | StoreError::Corrupt { .. } => self.standings.learn(hash, Standing::Bad),
+            _ => {}
+        }
+        error
     }
 }
 
@@ -192,6 +233,14 @@ impl<T: Transport> ContentStore for Cas<T> {
 
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
         Box::pin(self.read_blob(id, range))
+    }
+
+    fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
+        Box::pin(self.read_blobs(ids))
+    }
+
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(self.examine_blob(id, range))
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {

@@ -74,6 +74,14 @@ impl ContentStore for Faulty {
         self.content(Where::Look, "reading content", move |store| store.read(id, range))
     }
 
+    fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
+        self.content(Where::Look, "reading contents", move |store| store.read_many(ids))
+    }
+
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        self.content(Where::Look, "examining content", move |store| store.examine(id, range))
+    }
+
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
         self.content(Where::Look, "looking for content", move |store| store.contains(id))
     }

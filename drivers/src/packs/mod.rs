@@ -7,9 +7,10 @@
 //! After a flush that failed nothing more is done with that segment: what waits goes to a new one, which says where the old one ends. If that
 //! fails, too, the outcome is told as unknown.
 //!
-//! In memory, whatever the number of blobs: at most some ten thousand entries of the index, 64 open files, and about 2 bytes a blob that make a
-//! look-up one read.
+//! In memory, whatever the number of blobs: at most some ten thousand entries of the index, 64 open files, 4 MiB of buffers, and about 2 bytes a blob
+//! that make a look-up one read.
 
+mod buffers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod index;
@@ -18,6 +19,7 @@ mod recovery;
 mod run;
 mod segment;
 mod store;
+mod together;
 mod transport;
 
 #[cfg(test)]

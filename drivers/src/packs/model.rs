@@ -116,6 +116,9 @@ proptest! {
                 let part = expected.map(|content| content.slice(index(from)..index(to)));
                 prop_assert_eq!(store.get(&key, range).unwrap(), part);
             }
+            let keys: Vec<String> = (0..20).rev().chain(5..9).map(name).collect();
+            let together: Vec<_> = store.get_many(&keys).into_iter().map(Result::unwrap).collect();
+            prop_assert_eq!(together, keys.iter().map(|key| model.get(key).cloned()).collect::<Vec<_>>());
             for (prefix, after, limit) in [("", None, 99), ("cas/1/", None, 3), ("cas/", Some("cas/2/07"), 4)] {
                 let keys: Vec<String> = model
                     .keys()
@@ -146,6 +149,32 @@ fn what_arrived_together_shares_one_flush() {
     put(&store, "last", &content(0, 32 << 10)).unwrap();
     assert_eq!(disk.counts().file_syncs - after.file_syncs, 1);
     assert_eq!(disk.counts().changes - after.changes, 2);
+}
+
+#[test]
+fn what_lies_side_by_side_is_read_at_once() {
+    let disk = SimDisk::new(1);
+    let store = Store::open(disk.folder(), 7, Limits::default()).unwrap();
+    let names: Vec<_> = (0..40).map(|n| format!("k{n}")).collect();
+    let answers: Vec<_> =
+        (0..).zip(&names).map(|(n, name)| store.ask_put(name, &[content(n, 64 << 10)])).collect();
+    store.drive();
+    drop(answers);
+    assert_eq!(get(&store, "k0"), Some(content(0, 64 << 10)), "its file is open from here on");
+    let reads = |names: &[String]| {
+        let before = disk.counts().operations;
+        let blobs = store.get_many(names);
+        for (name, blob) in names.iter().zip(blobs) {
+            assert_eq!(blob.unwrap(), get(&store, name), "{name}");
+        }
+        // Each was read by itself once more.
+        disk.counts().operations - before - names.len() as u64
+    };
+    assert_eq!(reads(&names[..8]), 1);
+    assert_eq!(reads(&names), 3, "no more than a buffer holds");
+    let reversed: Vec<_> = names[..8].iter().rev().cloned().collect();
+    assert_eq!(reads(&reversed), 1);
+    assert_eq!(reads(&[names[0].clone(), names[2].clone(), names[3].clone()]), 2);
 }
 
 #[test]

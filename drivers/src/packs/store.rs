@@ -10,6 +10,7 @@ use nexus_messages::syscall::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::buffers::Buffers;
 use super::index::Index;
 use super::record::{self, Kind, RECORD_HEADER_BYTES, Record, Salt, SegmentHeader, checksum};
 use super::recovery::{self, Damage};
@@ -168,6 +169,7 @@ pub(super) struct Store {
     damage: Vec<Damage>,
     seed: u64,
     limits: Limits,
+    buffers: Arc<Buffers>,
 }
 
 impl Store {
@@ -186,6 +188,7 @@ impl Store {
             damage: found.damage,
             seed,
             limits,
+            buffers: Arc::default(),
         };
         for damage in &store.damage {
             tracing::error!(%damage, "packed blobs are damaged");
@@ -457,6 +460,20 @@ impl Store {
             return Ok(Some(part.into()));
         }
         Err(StoreError::Corrupt { what: key.into(), found: "the segment that it is in is not there".into() })
+    }
+
+    /// Where the blob is; none when it is not there.
+    pub(super) fn place(&self, key: &str) -> Result<Option<Place>, StoreError> {
+        self.index.get(key)
+    }
+
+    /// The file of a segment.
+    pub(super) fn segment(&self, number: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.files.get(number)
+    }
+
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     pub(super) fn head(&self, key: &str) -> Result<Option<BlobInfo>, StoreError> {

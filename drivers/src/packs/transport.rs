@@ -180,20 +180,20 @@ impl Transport for Packs {
         let (opened, key) = (self.opened.clone(), key.to_owned());
         Box::pin(pooled::look(&self.pool, "reading a blob", move || {
             check_key(&key)?;
-            if let Some(found) = opened.store.get(&key, range)? {
-                return Ok(found);
-            }
-            let of_its_own = match &opened.files {
-                Some(files) => files.get(&key, range),
-                None => Err(StoreError::NotFound { what: key.clone() }),
+            let packed = opened.store.get(&key, range)?;
+            packed.map_or_else(|| opened.of_its_own(key, range), Ok)
+        }))
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Result<Bytes, StoreError>>> {
+        let (opened, keys) = (self.opened.clone(), keys.to_vec());
+        Box::pin(pooled::look(&self.pool, "reading blobs", move || {
+            keys.iter().try_for_each(|key| check_key(key))?;
+            let packed = opened.store.get_many(&keys);
+            let whole = |(key, packed): (String, Result<Option<Bytes>, StoreError>)| {
+                packed?.map_or_else(|| opened.of_its_own(key, ByteRange::ALL), Ok)
             };
-            match (of_its_own, opened.store.damage().first()) {
-                (Err(StoreError::NotFound { .. }), Some(damage)) => Err(StoreError::Corrupt {
-                    what: key,
-                    found: format!("it is not there, and may have been in {damage}, which is damaged"),
-                }),
-                (found, _) => found,
-            }
+            Ok(keys.into_iter().zip(packed).map(whole).collect())
         }))
     }
 
@@ -290,6 +290,21 @@ impl Drop for Closing {
 }
 
 impl Opened {
+    /// A part of the blob, which is not packed: it has a file of its own, or is not there.
+    fn of_its_own(&self, key: String, range: ByteRange) -> Result<Bytes, StoreError> {
+        let found = match &self.files {
+            Some(files) => files.get(&key, range),
+            None => Err(StoreError::NotFound { what: key.clone() }),
+        };
+        match (found, self.store.damage().first()) {
+            (Err(StoreError::NotFound { .. }), Some(damage)) => Err(StoreError::Corrupt {
+                what: key,
+                found: format!("it is not there, and may have been in {damage}, which is damaged"),
+            }),
+            (found, _) => found,
+        }
+    }
+
     fn shared(folder: &Path, seed: u64) -> Result<Arc<Self>, StoreError> {
         let failed = |e| StoreError::io(format!("opening {}", folder.display()), e);
         make_durable(folder).map_err(failed)?;

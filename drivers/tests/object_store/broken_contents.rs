@@ -37,6 +37,12 @@ enum Fault {
     ListsFromTheStart,
     /// A listing is in no order.
     ListsUnordered,
+    /// Contents that are asked for together come in another order.
+    ReadsUnordered,
+    /// Contents that are asked for together are returned as they are found.
+    ManyUnverified,
+    /// An examination goes by what was verified before.
+    ExaminesFromMemory,
 }
 
 #[derive(Debug)]
@@ -111,6 +117,21 @@ fn a_store_whose_listing_has_no_order_is_rejected() {
 }
 
 #[test]
+fn a_store_that_mixes_up_what_was_asked_for_together_is_rejected() {
+    reject(Fault::ReadsUnordered, "several_contents_are_read_in_their_order");
+}
+
+#[test]
+fn a_store_that_verifies_nothing_that_was_asked_for_together_is_rejected() {
+    reject(Fault::ManyUnverified, "several_contents_are_read_in_their_order");
+}
+
+#[test]
+fn a_store_that_examines_from_memory_is_rejected() {
+    reject(Fault::ExaminesFromMemory, "an_examination_counts_nothing_from_before");
+}
+
+#[test]
 fn a_store_that_keeps_what_was_deleted_is_rejected() {
     reject(Fault::KeepsDeleted, "deleted_content_is_gone_and_can_come_back");
 }
@@ -152,6 +173,27 @@ impl ContentStore for Broken {
                 _ => self.cas.read(id, range).await,
             }
         })
+    }
+
+    fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
+        Box::pin(async move {
+            if self.fault == Fault::ManyUnverified {
+                let keys: Vec<_> = ids.iter().map(Cas::<Shared>::key).collect::<Result<_, _>>()?;
+                return self.transport.get_many(&keys).await?.into_iter().collect();
+            }
+            let mut contents = self.cas.read_many(ids).await?;
+            if self.fault == Fault::ReadsUnordered {
+                contents.reverse();
+            }
+            Ok(contents)
+        })
+    }
+
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        match self.fault {
+            Fault::ExaminesFromMemory => self.cas.read(id, range),
+            _ => self.cas.examine(id, range),
+        }
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {

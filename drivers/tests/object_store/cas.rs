@@ -103,7 +103,7 @@ fn a_range_of_large_content_is_verified_in_pieces() {
         let (from, to) = range.within(len as u64);
         let got = wait(cas.read(&id, range)).unwrap();
         assert_eq!(got, &content[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()]);
-        assert_eq!(wait(cas.read(&id, ByteRange::ALL)).unwrap(), content);
+        assert_eq!(wait(cas.examine(&id, ByteRange::ALL)).unwrap(), content);
     }
     assert_eq!(cas.transport().piece_max.load(Ordering::SeqCst), PIECE);
 }

@@ -130,7 +130,7 @@ fn blobs_of_the_layout_before_are_read_listed_replaced_and_deleted() {
     let file = folder.path().join(key(&contents[0]));
     fs::write(&file, damaged(contents[0].to_vec(), Damage::Altered)).unwrap();
     let id = id_of(&contents[0]);
-    assert!(matches!(wait(store.read(&id, ByteRange::ALL)), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(wait(store.examine(&id, ByteRange::ALL)), Err(StoreError::Corrupt { .. })));
     wait(store.write(&id, &contents[..1])).unwrap();
     assert_eq!(wait(store.read(&id, ByteRange::ALL)).unwrap(), contents[0]);
     for content in &contents {

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use nexus_messages::ContentId;
 
@@ -14,8 +15,11 @@ use super::index;
 use super::list::{Entry, Hash, List};
 use crate::hal::StoreError;
 
-/// Chunks that are read ahead of who reads a run of bytes.
-pub(crate) const READ_AHEAD: usize = 8;
+/// How many bytes of chunks are asked for together. One chunk always is.
+const TOGETHER_BYTES: u64 = 512 << 10;
+
+/// How often as many are read ahead of who reads a run of bytes.
+const READ_AHEAD: usize = 3;
 
 /// What a blob is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,11 @@ pub(crate) enum Sort {
 pub(crate) trait Blobs: Clone + Send + Sync + 'static {
     /// The blob with this hash, verified.
     fn get(&self, sort: Sort, hash: &Hash) -> impl Future<Output = Result<Bytes, StoreError>> + Send;
+
+    /// The chunks with these hashes, in their order, verified.
+    fn get_chunks(&self, hashes: &[Hash]) -> impl Future<Output = Result<Vec<Bytes>, StoreError>> + Send {
+        try_join_all(hashes.iter().map(|hash| self.get(Sort::Chunk, hash)))
+    }
 
     /// Keeps the blob, whose hash this is. Durable on return.
     fn put(&self, sort: Sort, hash: Hash, blob: Bytes)
@@ -122,19 +131,27 @@ impl<B: Blobs> Cursor<B> {
         chunk: Entry,
     ) -> impl Future<Output = Result<Bytes, StoreError>> + Send + use<B> {
         let blobs = self.blobs.clone();
+        async move { as_long(&chunk, blobs.get(Sort::Chunk, &chunk.hash).await?) }
+    }
+
+    /// The parts of chunks, in their order.
+    fn fetch_parts(
+        &self,
+        parts: Vec<(Entry, Range<usize>)>,
+    ) -> impl Future<Output = Result<Vec<Bytes>, StoreError>> + Send + use<B> {
+        let blobs = self.blobs.clone();
         async move {
-            let content = blobs.get(Sort::Chunk, &chunk.hash).await?;
-            match content.len() as u64 {
-                length if length == chunk.end - chunk.start => Ok(content),
-                length => Err(damaged(&chunk.hash, &format!("{length} bytes"))),
-            }
+            let hashes: Vec<_> = parts.iter().map(|(chunk, _)| chunk.hash).collect();
+            let chunks = blobs.get_chunks(&hashes).await?;
+            let cut = parts.into_iter().zip(chunks);
+            cut.map(|((chunk, part), content)| Ok(as_long(&chunk, content)?.slice(part))).collect()
         }
     }
 
     /// The bytes of `range`, piece by piece.
     pub(crate) fn pieces(self, range: Range<u64>) -> Pieces<B> {
         let range = range.start.min(self.total)..range.end.min(self.total);
-        Pieces { cursor: self, range, ahead: FuturesOrdered::new(), places: VecDeque::new() }
+        Pieces { cursor: self, range, ahead: FuturesOrdered::new(), ready: VecDeque::new() }
     }
 
     /// The bytes of `range` as one. Of a range within one chunk nothing is copied.
@@ -159,25 +176,42 @@ pub(crate) struct Pieces<B> {
     cursor: Cursor<B>,
     /// What is left to be asked for.
     range: Range<u64>,
-    ahead: FuturesOrdered<BoxFuture<'static, Result<Bytes, StoreError>>>,
-    /// Which part of each chunk that is on its way is wanted.
-    places: VecDeque<Range<usize>>,
+    ahead: FuturesOrdered<BoxFuture<'static, Result<Vec<Bytes>, StoreError>>>,
+    /// What has come.
+    ready: VecDeque<Bytes>,
 }
 
 impl<B: Blobs> Pieces<B> {
     /// The next piece: a chunk, or the part of it that lies in the range.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         while self.ahead.len() < READ_AHEAD && self.range.start < self.range.end {
+            let parts = self.parts().await?;
+            if parts.is_empty() {
+                break;
+            }
+            self.ahead.push_back(Box::pin(self.cursor.fetch_parts(parts)));
+        }
+        // What is asked for is on its way from here on, also while there is something to give.
+        while let Some(come) = match self.ready.is_empty() {
+            true => self.ahead.next().await,
+            false => self.ahead.next().now_or_never().flatten(),
+        } {
+            self.ready.extend(come?);
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// Which chunks are asked for together next, and which part of each is wanted.
+    async fn parts(&mut self) -> Result<Vec<(Entry, Range<usize>)>, StoreError> {
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        while bytes < TOGETHER_BYTES && self.range.start < self.range.end {
             let Some(chunk) = self.cursor.chunk_at(self.range.start).await? else { break };
             let end = chunk.end.min(self.range.end);
-            self.places.push_back(index(self.range.start - chunk.start)..index(end - chunk.start));
+            parts.push((chunk, index(self.range.start - chunk.start)..index(end - chunk.start)));
+            bytes += chunk.end - chunk.start;
             self.range.start = end;
-            self.ahead.push_back(Box::pin(self.cursor.fetch(chunk)));
         }
-        match (self.ahead.next().await, self.places.pop_front()) {
-            (Some(chunk), Some(part)) => Ok(Some(chunk?.slice(part))),
-            _ => Ok(None),
-        }
+        Ok(parts)
     }
 
     /// How many bytes are still to be asked for.
@@ -216,6 +250,14 @@ async fn list<B: Blobs>(blobs: &B, hash: &Hash, length: u64, level: Option<u8>) 
         return Err(damaged(hash, &found));
     }
     Ok(list)
+}
+
+/// The content of a chunk, if it is as long as its list tells.
+fn as_long(chunk: &Entry, content: Bytes) -> Result<Bytes, StoreError> {
+    match content.len() as u64 {
+        length if length == chunk.end - chunk.start => Ok(content),
+        length => Err(damaged(&chunk.hash, &format!("{length} bytes"))),
+    }
 }
 
 fn damaged(hash: &Hash, found: &str) -> StoreError {

@@ -436,7 +436,7 @@ impl Run {
                 continue;
             }
             let driver = mount.lease().await;
-            match contents(&driver)?.read(&id, ByteRange::ALL).await {
+            match contents(&driver)?.examine(&id, ByteRange::ALL).await {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(StoreError::NotFound { .. }) => {}
                 // What is damaged is there, and which chunks it tells is not known: while that is so, none may go.

@@ -49,7 +49,25 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
 
     /// The part `range` of the content `id`, with whole and unchanged content behind it: what does not match its hash is told as
     /// [`Corrupt`](super::StoreError::Corrupt), never returned. What lies beyond the end is left out. Repeat: safe.
+    ///
+    /// A driver whose content nobody else changes may count what it has verified once as whole for as long as it is open, and read no more than the range then.
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes>;
+
+    /// All of each of these contents, in their order, as [`read`](Self::read) gives them one by one: a driver that finds them side by side reads them at
+    /// once. All of them are held in memory. The first that cannot be read is told. Repeat: safe.
+    fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
+        Box::pin(async move {
+            let mut contents = Vec::with_capacity(ids.len());
+            for id in ids {
+                contents.push(self.read(id, ByteRange::ALL).await?);
+            }
+            Ok(contents)
+        })
+    }
+
+    /// As [`read`](Self::read), but what was verified before counts for nothing: all of the content is looked at where it lies. For checks of what is stored.
+    /// Repeat: safe.
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes>;
 
     /// Whether the content is there and known to be durable. Does not verify it.
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool>;

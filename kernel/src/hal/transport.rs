@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 
-use super::StoreFuture;
+use super::{StoreError, StoreFuture};
 
 /// Blobs under flat keys, such as `cas/ab/cd/abcd..`: a disk, a bucket, memory. Addressing engines add what content means.
 ///
@@ -17,6 +17,17 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 
     /// The part `range` of the blob at `key`. What lies beyond the end is left out. Repeat: safe.
     fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> StoreFuture<'a, Bytes>;
+
+    /// All of each of the blobs at these keys, in their order: each as [`get`](Self::get) has it. Repeat: safe.
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Result<Bytes, StoreError>>> {
+        Box::pin(async move {
+            let mut blobs = Vec::with_capacity(keys.len());
+            for key in keys {
+                blobs.push(self.get(key, ByteRange::ALL).await);
+            }
+            Ok(blobs)
+        })
+    }
 
     /// The blob's length, whether it is there or not. Repeat: safe.
     fn head<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<BlobInfo>>;

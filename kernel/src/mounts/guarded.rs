@@ -255,6 +255,15 @@ impl ContentStore for Guarded {
         self.call(Call::read("reading content", range), move |me| Ok(me.contents()?.read(id, range)))
     }
 
+    fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
+        let call = Call { bytes: content::CALL_MAX, ..Call::look("reading contents") };
+        self.call(call, move |me| Ok(me.contents()?.read_many(ids)))
+    }
+
+    fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        self.call(Call::read("examining content", range), move |me| Ok(me.contents()?.examine(id, range)))
+    }
+
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
         self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.contains(id)))
     }

@@ -52,6 +52,10 @@ impl ContentStore for Placeholder {
         self.refuse()
     }
 
+    fn examine<'a>(&'a self, _: &'a ContentId, _: ByteRange) -> StoreFuture<'a, Bytes> {
+        self.refuse()
+    }
+
     fn contains<'a>(&'a self, _: &'a ContentId) -> StoreFuture<'a, bool> {
         self.refuse()
     }

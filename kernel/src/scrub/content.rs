@@ -237,7 +237,7 @@ impl Inspector {
         let read = {
             let driver = mount.lease().await;
             match contents(&driver) {
-                Ok(store) => store.read(&id, range).await,
+                Ok(store) => store.examine(&id, range).await,
                 Err(error) => Err(error),
             }
         };

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use nexus_messages::ContentId;
 use nexus_messages::syscall::ByteRange;
 use tokio::sync::oneshot;
@@ -78,6 +79,28 @@ impl Blobs for MountBlobs {
             cache.keep(&id, &blob);
         }
         Ok(blob)
+    }
+
+    async fn get_chunks(&self, hashes: &[Hash]) -> Result<Vec<Bytes>, StoreError> {
+        if self.keep {
+            // What goes to the cache has memory of its own.
+            return try_join_all(hashes.iter().map(|hash| self.get(Sort::Chunk, hash))).await;
+        }
+        let cache = &self.kernel.caches().content;
+        let ids: Vec<_> = hashes.iter().map(|hash| ContentId::Blake3(*hash)).collect();
+        let mut chunks: Vec<_> = ids.iter().map(|id| cache.lookup(id)).collect();
+        let missing: Vec<_> =
+            ids.into_iter().zip(&chunks).filter(|(_, chunk)| chunk.is_none()).map(|(id, _)| id).collect();
+        if !missing.is_empty() {
+            let (kernel, mount) = (self.kernel.clone(), self.mount.clone());
+            let read = async move {
+                let volume = RowVolume { kernel: &kernel, mount: &mount, within: None, as_of: None };
+                volume.stored_many(&missing).await
+            };
+            let mut read = self.call(read).await?.into_iter();
+            chunks.iter_mut().filter(|chunk| chunk.is_none()).for_each(|chunk| *chunk = read.next());
+        }
+        chunks.into_iter().zip(hashes).map(|(chunk, hash)| chunk.ok_or_else(|| not_read(hash))).collect()
     }
 
     async fn put(&self, sort: Sort, hash: Hash, blob: Bytes) -> Result<(), StoreError> {
@@ -161,6 +184,10 @@ impl RowVolume<'_> {
             (Some(id), placement) => Old::Whole(self.whole(id, placement).await?),
         })
     }
+}
+
+fn not_read(hash: &Hash) -> StoreError {
+    StoreError::Corrupt { what: format!("blob {}", ContentId::Blake3(*hash)), found: "nothing".into() }
 }
 
 impl Kept {

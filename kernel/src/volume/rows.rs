@@ -226,6 +226,18 @@ impl<'a> RowVolume<'a> {
         }
     }
 
+    /// All of each of these contents, in their order.
+    pub(super) async fn stored_many(&self, ids: &[ContentId]) -> Result<Vec<Bytes>, StoreError> {
+        let driver = self.mount.lease().await;
+        match driver.addressing() {
+            Addressing::Content(store) => store.read_many(ids).await.map_err(|error| match error {
+                StoreError::NotFound { what } => StoreError::Corrupt { what, found: "nothing".into() },
+                error => error,
+            }),
+            Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
+        }
+    }
+
     /// Reads runs of content that is too large for the cache, each verified by the driver.
     async fn read_around(&self, id: &ContentId, extent: &Extent) -> Result<Runs, StoreError> {
         let ranges = content::ranges(extent);

@@ -68,6 +68,7 @@ const CLAIMS: &[Claim<Subject>] = claims![
     buffers_are_one_content,
     ranges_are_exact,
     ranges_of_large_content_are_exact,
+    several_contents_are_read_in_their_order,
     content_that_is_not_there_is_told_so,
     writing_again_changes_nothing,
     deleted_content_is_gone_and_can_come_back,
@@ -81,6 +82,7 @@ const CLAIMS: &[Claim<Subject>] = claims![
     damaged_content_is_told_and_never_returned,
     an_identical_write_heals_damaged_content,
     damage_is_found_after_reopening,
+    an_examination_counts_nothing_from_before,
 ];
 
 fn contents(store: &dyn ObjectStore) -> Result<&dyn ContentStore, String> {
@@ -355,13 +357,57 @@ fn damaged_content_is_told_and_never_returned(Subject { store, damage, .. }: Sub
     Ok(())
 }
 
+fn several_contents_are_read_in_their_order(Subject { store, damage, .. }: Subject) -> Verdict {
+    let contents_of: Vec<_> = (0..12).map(|n| pattern(1_000 + n * 20_000)).collect();
+    let written: Vec<_> =
+        contents_of.iter().map(|content| write(&*store, content)).collect::<Result<_, _>>()?;
+    let order = [3, 4, 5, 0, 11, 7, 6, 3];
+    for _ in 0..2 {
+        let ids: Vec<_> = order.iter().map(|n| written[*n].clone()).collect();
+        let read = done("read_many", wait(contents(&*store)?.read_many(&ids)))?;
+        same("how many were read", read.len(), order.len())?;
+        for (n, content) in order.iter().zip(read) {
+            ensure(content == contents_of[*n], || format!("another content than that of {n}"))?;
+        }
+    }
+    let missing = [written[0].clone(), id_of(b"nobody wrote it"), written[1].clone()];
+    fails("one is missing", wait(contents(&*store)?.read_many(&missing)).map(|read| read.len()), not_found)?;
+    let Some(damage) = damage else { return Ok(()) };
+    // One that nobody has read yet.
+    damage(&written[8], Damage::Altered);
+    let damaged = [written[7].clone(), written[8].clone(), written[9].clone()];
+    fails("one is damaged", wait(contents(&*store)?.read_many(&damaged)).map(|read| read.len()), is_corrupt)
+}
+
+fn an_examination_counts_nothing_from_before(Subject { store, damage, .. }: Subject) -> Verdict {
+    let Some(damage) = damage else { return Ok(()) };
+    for how in DAMAGES {
+        let content = pattern(70_000);
+        let id = write(&*store, &content)?;
+        for _ in 0..2 {
+            ensure(read(&*store, &id, ByteRange::ALL)? == content, || "another content was read".into())?;
+        }
+        let range = ByteRange::new(1, 9);
+        let examined = done("examine", wait(contents(&*store)?.examine(&id, range)))?;
+        ensure(examined == content[1..10], || "another part was examined".into())?;
+        damage(&id, how);
+        let found = wait(contents(&*store)?.examine(&id, range));
+        fails(&format!("{how:?}, after it was read"), found.map(|bytes| bytes.len()), is_corrupt)?;
+        let got = wait(contents(&*store)?.read(&id, range));
+        fails(&format!("{how:?}, known"), got.map(|bytes| bytes.len()), is_corrupt)?;
+        write(&*store, &content)?;
+        ensure(read(&*store, &id, ByteRange::ALL)? == content, || format!("{how:?} was not healed"))?;
+    }
+    Ok(())
+}
+
 fn an_identical_write_heals_damaged_content(Subject { store, damage, .. }: Subject) -> Verdict {
     let Some(damage) = damage else { return Ok(()) };
     for how in DAMAGES {
         let content = pattern(9_000);
         let id = write(&*store, &content)?;
         damage(&id, how);
-        fails("read", wait(contents(&*store)?.read(&id, ByteRange::ALL)).map(|b| b.len()), is_corrupt)?;
+        fails("examine", wait(contents(&*store)?.examine(&id, ByteRange::ALL)).map(|b| b.len()), is_corrupt)?;
         write(&*store, &content)?;
         same("contains", contains(&*store, &id)?, true)?;
         ensure(read(&*store, &id, ByteRange::ALL)? == content, || format!("{how:?} was not healed"))?;
