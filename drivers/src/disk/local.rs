@@ -94,6 +94,16 @@ impl DiskFile for LocalFile {
         self.0.read_exact_at(out, offset)
     }
 
+    fn read_at_hand(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let wanted = out.len();
+        let mut into = [io::IoSliceMut::new(out)];
+        match rustix::io::preadv2(&self.0, &mut into, offset, rustix::io::ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == wanted => Ok(()),
+            // Some of it, an end, a file system that cannot tell: who waits finds out.
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_all_at(data, offset)
     }

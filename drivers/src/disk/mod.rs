@@ -50,7 +50,7 @@ pub trait Folder: fmt::Debug + Send + Sync + 'static {
     fn free_bytes(&self) -> io::Result<Option<u64>>;
 }
 
-/// An open file. Everything blocks.
+/// An open file. Everything blocks, unless it says that it does not.
 pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -62,6 +62,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 
     /// Fills `out` with the bytes from `offset` on; an error when the file ends before.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// As [`read_at`](Self::read_at), but never waits for the disk: what is not in memory is told as [`WouldBlock`](io::ErrorKind::WouldBlock).
+    fn read_at_hand(&self, _offset: u64, _out: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 
     /// Writes all of `data` from `offset` on. A gap reads as zeros.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;

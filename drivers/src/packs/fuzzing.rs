@@ -143,7 +143,7 @@ pub(crate) fn run(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         assert!(damaged.is_some() && matches!(error, StoreError::Corrupt { .. }), "{error}");
     };
     for (key, place) in &entries {
-        match run.get(key) {
+        match run.get(key, super::run::Wait::ForDisk) {
             Ok(found) => assert_eq!(found, Some(*place), "{key} is somewhere else"),
             Err(error) => told(&error),
         }

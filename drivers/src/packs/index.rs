@@ -14,7 +14,7 @@ use std::sync::Arc;
 use nexus_kernel::hal::StoreError;
 use parking_lot::{Mutex, RwLock};
 
-use super::run::{Entry, Place, Run, Span, Through};
+use super::run::{Entry, Place, Run, Span, Through, Wait};
 use crate::disk::Folder;
 
 /// How many neighbouring runs of a size are merged into one.
@@ -87,6 +87,11 @@ impl Index {
     }
 
     pub(super) fn get(&self, key: &str) -> Result<Option<Place>, StoreError> {
+        self.look(key, Wait::ForDisk)
+    }
+
+    /// As [`get`](Self::get), for which nobody waits longer than is said.
+    pub(super) fn look(&self, key: &str, wait: Wait) -> Result<Option<Place>, StoreError> {
         let runs = {
             let state = self.state.read();
             if let Some(place) = state.recent.get(key) {
@@ -99,7 +104,7 @@ impl Index {
         };
         for run in runs {
             let found = run
-                .get(key)
+                .get(key, wait)
                 .inspect_err(|error| condemn(&*self.folder, error, std::slice::from_ref(&run)))?;
             if let Some(place) = found {
                 return Ok(place);

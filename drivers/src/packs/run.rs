@@ -43,6 +43,24 @@ pub(super) struct Place {
     pub(super) len: u32,
 }
 
+/// How long a look takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// As long as the disk does.
+    ForDisk,
+    /// Not at all: what is not in memory is told as an error.
+    Never,
+}
+
+impl Wait {
+    pub(super) fn read(self, file: &dyn DiskFile, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::ForDisk => file.read_at(offset, out),
+            Self::Never => file.read_at_hand(offset, out),
+        }
+    }
+}
+
 /// A key, and where its blob is; none when it was deleted.
 pub(super) type Entry = (String, Option<Place>);
 
@@ -155,7 +173,7 @@ impl Run {
     /// Whether each block is as it was written.
     fn is_whole(&self) -> io::Result<bool> {
         for number in 0..self.fences.len() {
-            match self.block(number) {
+            match self.block(number, Wait::ForDisk) {
                 Ok(_) => {}
                 Err(StoreError::Corrupt { .. }) => return Ok(false),
                 Err(error) => return Err(io::Error::other(error.to_string())),
@@ -165,13 +183,13 @@ impl Run {
     }
 
     /// What the run says of `key`: nothing, that it was deleted, or where it is.
-    pub(super) fn get(&self, key: &str) -> Result<Option<Option<Place>>, StoreError> {
+    pub(super) fn get(&self, key: &str, wait: Wait) -> Result<Option<Option<Place>>, StoreError> {
         if !self.filter.may_hold(key) {
             return Ok(None);
         }
         let after = self.fences.partition_point(|fence| *fence.first <= *key);
         let Some(fence) = after.checked_sub(1) else { return Ok(None) };
-        let entries = self.block(fence)?;
+        let entries = self.block(fence, wait)?;
         let found = entries.binary_search_by(|(there, _)| there.as_str().cmp(key));
         Ok(found.ok().map(|at| entries[at].1))
     }
@@ -192,7 +210,7 @@ impl Run {
                 if block == self.fences.len() {
                     return None;
                 }
-                match self.block(block) {
+                match self.block(block, Wait::ForDisk) {
                     Ok(read) => {
                         let skipped = read.partition_point(|(key, _)| *key < from);
                         entries = read.into_iter();
@@ -213,10 +231,11 @@ impl Run {
         format!("the index {}", self.span.name())
     }
 
-    fn block(&self, number: usize) -> Result<Vec<Entry>, StoreError> {
+    fn block(&self, number: usize, wait: Wait) -> Result<Vec<Entry>, StoreError> {
         let fence = &self.fences[number];
         let mut block = vec![0; fence.len as usize];
-        self.file.read_at(fence.offset, &mut block).map_err(|e| StoreError::io("reading the index", e))?;
+        let read = wait.read(&*self.file, fence.offset, &mut block);
+        read.map_err(|e| StoreError::io("reading the index", e))?;
         let corrupt = || StoreError::Corrupt {
             what: self.what(),
             found: format!("a damaged block at {}", fence.offset),

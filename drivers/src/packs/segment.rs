@@ -166,6 +166,11 @@ impl OpenFiles {
         Ok(file)
     }
 
+    /// The file, if it is open.
+    pub(super) fn at_hand(&self, number: u64) -> Option<Arc<dyn DiskFile>> {
+        self.open.lock().used(number)
+    }
+
     pub(super) fn put(&self, number: u64, file: Arc<dyn DiskFile>) {
         self.keep(&mut self.open.lock(), number, file);
     }

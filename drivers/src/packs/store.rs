@@ -14,7 +14,7 @@ use super::buffers::Buffers;
 use super::index::Index;
 use super::record::{self, Kind, RECORD_HEADER_BYTES, Record, Salt, SegmentHeader, checksum};
 use super::recovery::{self, Damage};
-use super::run::{Place, Through};
+use super::run::{Place, Through, Wait};
 use super::segment::{self, ALIGN, OpenFiles, align};
 use crate::disk::{DiskFile, Folder};
 
@@ -463,13 +463,16 @@ impl Store {
     }
 
     /// Where the blob is; none when it is not there.
-    pub(super) fn place(&self, key: &str) -> Result<Option<Place>, StoreError> {
-        self.index.get(key)
+    pub(super) fn place(&self, key: &str, wait: Wait) -> Result<Option<Place>, StoreError> {
+        self.index.look(key, wait)
     }
 
     /// The file of a segment.
-    pub(super) fn segment(&self, number: u64) -> io::Result<Arc<dyn DiskFile>> {
-        self.files.get(number)
+    pub(super) fn segment(&self, number: u64, wait: Wait) -> io::Result<Arc<dyn DiskFile>> {
+        match wait {
+            Wait::ForDisk => self.files.get(number),
+            Wait::Never => self.files.at_hand(number).ok_or_else(|| io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     pub(super) fn buffers(&self) -> &Arc<Buffers> {

@@ -186,3 +186,31 @@ fn reads_and_writes_go_on_while_it_is_compacted() {
         assert_eq!(wait(store.get(&format!("k{n:03}"), ByteRange::ALL)).unwrap(), blob(n, 600_000));
     }
 }
+
+#[test]
+fn what_is_asked_for_together_comes_from_wherever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = packs(folder.path());
+    // The last one has a file of its own.
+    let blobs: Vec<_> = [40_000, 1, 0, 300_000, PACKED_BYTES_MAX + 1].map(|len| blob(len, len)).into();
+    let keys: Vec<_> = (0..blobs.len()).map(|n| format!("k{n}")).collect();
+    for (key, blob) in keys.iter().zip(&blobs) {
+        wait(store.put(key, std::slice::from_ref(blob))).unwrap();
+    }
+    let read = |keys: &[String]| {
+        let all: Result<Vec<_>, _> = wait(store.get_many(keys)).unwrap().into_iter().collect();
+        all.unwrap()
+    };
+    assert_eq!(read(&keys[..4]), blobs[..4]);
+    assert_eq!(read(&keys), blobs);
+    // A part of each call that stays must not change when the memory of others is used again.
+    let kept = read(&keys[..4]);
+    for _ in 0..20 {
+        assert_eq!(read(&keys[3..4]), blobs[3..4]);
+    }
+    assert_eq!(kept, blobs[..4]);
+    let found = wait(store.get_many(&[keys[1].clone(), "nobody".into(), keys[0].clone()])).unwrap();
+    assert!(matches!(&found[..], [Ok(_), Err(StoreError::NotFound { .. }), Ok(_)]), "{found:?}");
+    wait(store.delete(&keys[0])).unwrap();
+    assert!(matches!(wait(store.get_many(&keys[..1])).unwrap()[..], [Err(StoreError::NotFound { .. })]));
+}
