@@ -7,10 +7,13 @@
 //!                                                        one for each client, of server.rs
 //! ```
 //!
+//! `connection.rs` is how a client's messages come and go.
+//!
 //! One process owns a data folder, always. It may serve `nexus.sock` in it: the same syscalls, as messages. Who attaches has a handle like any
 //! other, with the rights that the owner grants.
 
 mod client;
+mod connection;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod grant;
@@ -39,7 +42,7 @@ pub use server::ServingStats;
 pub(crate) use socket::SOCKET;
 pub(crate) use streams::RemoteReader;
 
-use self::client::NoConnection;
+use self::connection::NoConnection;
 use crate::config::Config;
 use crate::folder;
 use crate::handle::{Link, Nexus, connect};
