@@ -129,16 +129,17 @@ fn owners_and_clients_come_and_go_and_nothing_is_lost() {
                         }
                     };
                     assert!(written);
+                    if is_owner {
+                        // Else each of them may be gone before another one comes, and nobody ever attaches.
+                        until(&nx, "a client", || attached.load(Ordering::Relaxed) > 0);
+                    }
                     nx.shutdown().expect("it ends");
                 }
             };
             thread::Builder::new().spawn_scoped(scope, run).expect("it starts");
         }
     });
-    assert!(
-        owned.load(Ordering::Relaxed) > 0 && attached.load(Ordering::Relaxed) > 0,
-        "{owned:?} {attached:?}"
-    );
+    assert!(owned.load(Ordering::Relaxed) > 0, "{owned:?} {attached:?}");
     let last = blocking::connect(folder.path()).expect("it is free");
     assert_eq!(last.walk("/").count(), THREADS + THREADS * ROUNDS);
 }
