@@ -74,7 +74,7 @@ impl Bench {
     /// The hashes of all that is kept, as text.
     fn kept(&self) -> BTreeSet<String> {
         let small = self.rows.scan(Table::Contents).into_iter().map(|(key, _)| {
-            let hash = <[u8; 32]>::try_from(key.bytes).expect("it is a hash");
+            let hash = <[u8; 32]>::try_from(&*key.bytes).expect("it is a hash");
             ContentId::Blake3(hash).to_string()
         });
         self.store.blobs().into_keys().chain(small).collect()

@@ -79,7 +79,7 @@ impl RowTrees {
 
 impl Transaction for Committed {
     fn holds(&mut self, key: &RowKey, expected: Option<&[u8]>) -> Result<bool, StoreError> {
-        let row = self.rows.of(key.table)?.get(&key.bytes);
+        let row = self.rows.of(key.table)?.get(&*key.bytes);
         Ok(row.is_some_and(|row| expected.is_none_or(|expected| row == expected)))
     }
 
@@ -88,12 +88,12 @@ impl Transaction for Committed {
     }
 
     fn put(&mut self, key: &RowKey, value: &Bytes) -> Result<(), StoreError> {
-        self.rows.of_mut(key.table)?.insert_mut(key.bytes.clone(), value.clone());
+        self.rows.of_mut(key.table)?.insert_mut(key.bytes.to_vec(), value.clone());
         Ok(())
     }
 
     fn delete(&mut self, key: &RowKey) -> Result<(), StoreError> {
-        self.rows.of_mut(key.table)?.remove_mut(&key.bytes);
+        self.rows.of_mut(key.table)?.remove_mut(&*key.bytes);
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Metastore for MemoryMetastore {
 
 impl Reader for RowTrees {
     fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.of(key.table)?.get(&key.bytes).cloned())
+        Ok(self.of(key.table)?.get(&*key.bytes).cloned())
     }
 
     fn scan(

@@ -95,7 +95,7 @@ struct Numbers {
 /// What a write-ahead log has collected, for the database.
 pub(crate) struct Fold<'a> {
     /// Rows in the order of their tables and keys; none for one that is gone.
-    pub(crate) rows: &'a mut dyn Iterator<Item = (Table, Vec<u8>, Option<Bytes>)>,
+    pub(crate) rows: &'a mut dyn Iterator<Item = (RowKey, Option<Bytes>)>,
     /// Records in the order of the trees and places, and whether their operations may come again.
     pub(crate) records: &'a mut dyn Iterator<Item = (TreeId, Arc<LogRecord>, bool)>,
     pub(crate) next_file_id: u64,
@@ -218,8 +218,7 @@ impl RedbMetastore {
         let last_before = |tree| self.numbers.read().last.get(&tree).copied().unwrap_or_default();
         let next_file_id = Some(fold.next_file_id).filter(|next| *next > self.numbers.read().next_file_id);
         let mut work = RedbTransaction::new(&transaction, &last_before);
-        for (table, key, value) in fold.rows {
-            let key = RowKey::new(table, key);
+        for (key, value) in fold.rows {
             match value {
                 Some(value) => work.put(&key, &value),
                 None => work.delete(&key),

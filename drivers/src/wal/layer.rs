@@ -1,8 +1,8 @@
 //! Rows that are in the log and not yet in the database below it.
 //!
 //! Every row is kept with the number of the frame that wrote it. So a reader sees the rows as of one frame while the next one is written. One row is
-//! found by its hash: most looks are for what is not here, and an ordered search would pay for each of them. The order is kept beside, for listings and
-//! for the fold.
+//! found by its hash: most looks are for what is not here, and an ordered search would pay for each of them. The order is made when somebody asks for it,
+//! and for the table that is asked for: many a layer is folded before anybody does.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
 use nexus_kernel::hal::{LogRecord, RowKey, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
+use parking_lot::Mutex;
 
 /// What a row costs beside its bytes.
 const ROW_OVERHEAD: u64 = 128;
@@ -61,12 +62,41 @@ pub(super) struct Logged {
     seq: u64,
 }
 
+/// The keys of one table in their order. One whose row was taken back may still be there.
+#[derive(Debug, Default)]
+struct Keys {
+    ordered: SkipSet<RowKey>,
+    /// Those that came since somebody asked for the order.
+    fresh: Mutex<Vec<RowKey>>,
+    /// Held by whoever puts the fresh ones in order; taken before `fresh`.
+    ordering: Mutex<()>,
+}
+
+impl Keys {
+    fn add(&self, key: RowKey) {
+        self.fresh.lock().push(key);
+    }
+
+    /// All keys that were added before, in their order.
+    fn in_order(&self) -> &SkipSet<RowKey> {
+        // Who finds nothing fresh waits for those that somebody else took.
+        let _ordering = self.ordering.lock();
+        let mut fresh = std::mem::take(&mut *self.fresh.lock());
+        // One beside the other, each is soon found in the place of the one before it.
+        fresh.sort_unstable();
+        for key in fresh {
+            self.ordered.insert(key);
+        }
+        &self.ordered
+    }
+}
+
 /// Rows and records of a run of frames.
 #[derive(Debug)]
 pub(super) struct Layer {
     rows: DashMap<RowKey, Versions, RandomState>,
-    /// The keys of `rows`. One that was taken back may be missing there.
-    order: SkipSet<RowKey>,
+    /// The keys of `rows`, by table.
+    keys: [Keys; Table::ALL.len()],
     log: SkipMap<(TreeId, Lsn), Logged>,
     ops: SkipMap<OpId, (TreeId, Lsn, u64)>,
     bytes: AtomicU64,
@@ -90,7 +120,7 @@ impl Layer {
     fn with_room(seq: u64, rows: usize) -> Self {
         Self {
             rows: DashMap::with_capacity_and_hasher(rows, RandomState::default()),
-            order: SkipSet::new(),
+            keys: Default::default(),
             log: SkipMap::new(),
             ops: SkipMap::new(),
             bytes: AtomicU64::new(0),
@@ -136,7 +166,7 @@ impl Layer {
             Entry::Occupied(mut row) => row.get_mut().write(version),
             Entry::Vacant(row) => {
                 row.insert(Versions { newest: version, older: Vec::new() });
-                self.order.insert(key.clone());
+                self.keys[place_of(key.table)].add(key.clone());
             }
         }
     }
@@ -151,7 +181,6 @@ impl Layer {
             Some(before) => row.get_mut().newest = before,
             None => {
                 row.remove();
-                self.order.remove(key);
             }
         }
     }
@@ -189,20 +218,29 @@ impl Layer {
         seq: u64,
     ) -> impl Iterator<Item = (RowKey, Option<Bytes>)> + 'a {
         let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        self.order
+        self.keys[place_of(prefix.table)]
+            .in_order()
             .range((start, Bound::Unbounded))
             .map(|entry| entry.value().clone())
-            .take_while(|key| key.table == prefix.table && key.bytes.starts_with(&prefix.bytes))
+            .take_while(|key| key.bytes.starts_with(&prefix.bytes))
             .filter_map(move |key| self.get(&key, seq).map(|row| (key, row)))
     }
 
     /// The newest of each row, in the order of tables and keys.
-    pub(super) fn newest(&self) -> impl Iterator<Item = (Table, Vec<u8>, Option<Bytes>)> + '_ {
-        self.order.iter().filter_map(|entry| {
-            let key = entry.value();
-            let value = self.rows.get(key)?.newest.value.clone();
-            Some((key.table, key.bytes.clone(), value))
-        })
+    pub(super) fn newest(&self) -> Vec<(RowKey, Option<Bytes>)> {
+        let of = |keys: &Keys| {
+            let mut all = keys.fresh.lock().clone();
+            all.extend(keys.ordered.iter().map(|entry| entry.value().clone()));
+            all.sort_unstable();
+            // One that was taken back, and came again.
+            all.dedup();
+            all
+        };
+        let newest = |key| {
+            let value = self.rows.get(&key)?.newest.value.clone();
+            Some((key, value))
+        };
+        self.keys.iter().flat_map(of).filter_map(newest).collect()
     }
 
     /// All records, in the order of trees and places.
@@ -227,6 +265,19 @@ impl Layer {
         (at <= seq).then_some((tree, lsn))
     }
 }
+
+/// Where the keys of a table are; the tables are in the order of their numbers.
+fn place_of(table: Table) -> usize {
+    table as usize - 1
+}
+
+const _: () = {
+    let mut place = 0;
+    while place < Table::ALL.len() {
+        assert!(Table::ALL[place] as usize == place + 1);
+        place += 1;
+    }
+};
 
 #[cfg(test)]
 mod tests {
@@ -262,7 +313,9 @@ mod tests {
         }
         let walk = |seq| {
             let all = key("");
-            let names = layer.within(&all, None, seq).map(|(key, _)| String::from_utf8(key.bytes).unwrap());
+            let names = layer
+                .within(&all, None, seq)
+                .map(|(key, _)| String::from_utf8(key.bytes.into_vec()).unwrap());
             names.collect::<Vec<_>>()
         };
         assert_eq!(walk(1), ["b"]);
@@ -274,6 +327,6 @@ mod tests {
         };
         assert_eq!((from("a", "a"), from("a", "b"), from("", "ab"), from("", "c")), (1, 0, 2, 0));
         assert_eq!(layer.within(&RowKey::new(Table::Contents, *b""), None, 9).count(), 0);
-        assert_eq!(layer.newest().count(), 4);
+        assert_eq!(layer.newest().len(), 4);
     }
 }

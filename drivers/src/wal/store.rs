@@ -296,15 +296,17 @@ impl WalMetastore {
             }
         };
         let numbers = self.numbers.read().clone();
-        let rows: usize =
-            layer.newest().map(|(_, key, value)| key.len() + value.map_or(0, |v| v.len())).sum();
+        let rows = layer.newest();
+        let size =
+            |(key, value): &(RowKey, Option<Bytes>)| key.bytes.len() + value.as_ref().map_or(0, Bytes::len);
+        let size: usize = rows.iter().map(size).sum();
         let records: u64 = layer.records().map(|(_, logged)| logged.record.bytes()).sum();
         let folded = self.database.fold(Fold {
-            rows: &mut layer.newest(),
+            rows: &mut rows.into_iter(),
             records: &mut layer.records().map(|(tree, logged)| (tree, logged.record, logged.repeatable)),
             next_file_id: numbers.next_file_id,
             applied,
-            bytes: rows as u64 + records,
+            bytes: size as u64 + records,
         });
         let (folder, salt, next) = {
             let mut writer = self.writer.lock();

@@ -168,11 +168,11 @@ impl History {
         for changes in entries {
             for change in &changes {
                 match change {
-                    Change::Put(key, value) => drop(rows.insert(key.bytes.clone(), value.clone())),
-                    Change::Delete(key) => drop(rows.remove(&key.bytes)),
+                    Change::Put(key, value) => drop(rows.insert(key.bytes.to_vec(), value.clone())),
+                    Change::Delete(key) => drop(rows.remove(&*key.bytes)),
                     Change::PutAtLsn { prefix, value } => {
                         let lsn = Lsn(self.states.len() as u64);
-                        drop(rows.insert(prefix.at(lsn).bytes, value.clone()));
+                        drop(rows.insert(prefix.at(lsn).bytes.to_vec(), value.clone()));
                     }
                     _ => unreachable!("no step makes another"),
                 }
@@ -219,7 +219,7 @@ impl History {
             .scan(&RowKey::new(Table::Inodes, []), None, 100)
             .map_err(told)?
             .into_iter()
-            .map(|(key, value)| (key.bytes, value))
+            .map(|(key, value)| (key.bytes.into_vec(), value))
             .collect();
         let Lsn(last) = store.last_lsn(TreeId::ROOT).map_err(told)?;
         let last = usize::try_from(last).unwrap();

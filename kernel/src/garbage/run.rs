@@ -486,7 +486,7 @@ impl Run {
                     let last =
                         rows.last().filter(|_| rows.len() == CONTENTS_PAGE).map(|(key, _)| key.clone());
                     let sized = |(key, value): (RowKey, Bytes)| {
-                        Some((Hash::try_from(key.bytes).ok()?, value.len() as u64))
+                        Some((Hash::try_from(&*key.bytes).ok()?, value.len() as u64))
                     };
                     Ok((rows.into_iter().filter_map(sized).collect::<Vec<_>>(), last))
                 })

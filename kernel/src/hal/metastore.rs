@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::error::StoreError;
 
@@ -170,25 +171,30 @@ impl Table {
         [Self::Dentries, Self::Inodes, Self::Contents, Self::Mounts, Self::Settings, Self::History];
 }
 
+/// How long a key is kept without memory of its own, in bytes: those of entries with usual names, and of their history, are not longer.
+pub const KEY_INLINE: usize = 40;
+
 /// The key of a row: a table, and bytes that are compared as bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RowKey {
     /// The table.
     pub table: Table,
     /// The key within it.
-    pub bytes: Vec<u8>,
+    pub bytes: SmallVec<[u8; KEY_INLINE]>,
 }
 
 impl RowKey {
     /// The key `bytes` in `table`.
-    pub fn new(table: Table, bytes: impl Into<Vec<u8>>) -> Self {
-        Self { table, bytes: bytes.into() }
+    pub fn new(table: Table, bytes: impl AsRef<[u8]>) -> Self {
+        Self { table, bytes: SmallVec::from_slice(bytes.as_ref()) }
     }
 
     /// This key with the place in the log behind it: its eight bytes, the highest first, so that keys are ordered as places are.
     #[must_use]
     pub fn at(&self, Lsn(lsn): Lsn) -> Self {
-        Self::new(self.table, [&*self.bytes, &lsn.to_be_bytes()].concat())
+        let mut key = self.clone();
+        key.bytes.extend_from_slice(&lsn.to_be_bytes());
+        key
     }
 }
 

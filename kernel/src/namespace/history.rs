@@ -73,11 +73,10 @@ fn within(key: &RowKey) -> Option<RowKey> {
         _ => return None,
     };
     let (tree, rest) = key.bytes.split_at_checked(TREE_BYTES)?;
-    let mut bytes = Vec::with_capacity(key.bytes.len() + 2 + LSN_BYTES);
-    bytes.extend_from_slice(tree);
-    bytes.push(kind);
-    bytes.extend_from_slice(rest);
-    Some(RowKey::new(Table::History, bytes))
+    let mut key = RowKey::new(Table::History, tree);
+    key.bytes.push(kind);
+    key.bytes.extend_from_slice(rest);
+    Some(key)
 }
 
 /// The prefix of the history of the row at `key`; none for a row of which no history is kept.
@@ -139,7 +138,9 @@ pub(crate) fn parts_of(key: &RowKey) -> Result<Parts, StoreError> {
         kind if kind == Table::Inodes as u8 => (Table::Inodes, rest),
         _ => return Err(corrupt()),
     };
-    Ok(Parts::Row(RowKey::new(table, [tree, rest].concat()), lsn))
+    let mut of = RowKey::new(table, tree);
+    of.bytes.extend_from_slice(rest);
+    Ok(Parts::Row(of, lsn))
 }
 
 /// The content that the row of the history at `key` keeps, and where it is; none when it keeps none.

@@ -119,7 +119,7 @@ impl Ledger {
         let mut left = BTreeMap::new();
         for directory in emptied.into_values() {
             if directory.is_still_implied(rows)? {
-                left.insert(directory.children.bytes.clone(), directory);
+                left.insert(directory.children.bytes.to_vec(), directory);
             }
         }
         let depths = depths(&left);

@@ -140,10 +140,7 @@ pub(crate) fn dentry_key(tree: TreeId, parent: FileId, name: &str) -> RowKey {
 
 /// The prefix of the keys of all children of `parent`.
 pub(crate) fn children_key(tree: TreeId, parent: FileId) -> RowKey {
-    let mut bytes = Vec::with_capacity(DENTRY_PREFIX + 32);
-    bytes.extend_from_slice(&tree.0.to_be_bytes());
-    bytes.extend_from_slice(&parent.0.to_be_bytes());
-    RowKey::new(Table::Dentries, bytes)
+    key_within(Table::Dentries, tree, parent)
 }
 
 /// The part of a dentry's key that is the prefix of all children of its parent.
@@ -162,10 +159,13 @@ pub(crate) fn dentry_name(key: &RowKey) -> Result<&str, StoreError> {
 
 /// The key of an inode.
 pub(crate) fn inode_key(tree: TreeId, id: FileId) -> RowKey {
-    let mut bytes = Vec::with_capacity(4 + 8);
-    bytes.extend_from_slice(&tree.0.to_be_bytes());
-    bytes.extend_from_slice(&id.0.to_be_bytes());
-    RowKey::new(Table::Inodes, bytes)
+    key_within(Table::Inodes, tree, id)
+}
+
+fn key_within(table: Table, tree: TreeId, id: FileId) -> RowKey {
+    let mut key = RowKey::new(table, tree.0.to_be_bytes());
+    key.bytes.extend_from_slice(&id.0.to_be_bytes());
+    key
 }
 
 /// The key of small content.

@@ -301,13 +301,13 @@ impl<'a> RowVolume<'a> {
         if let Some(transaction) = self.within {
             return Ok(transaction.take(self.mount, intent, draft));
         }
-        let keeps = draft.keeps();
         if let Some(scales) = &intent.scales {
             scales.weigh(draft.effect)?;
         }
         let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
+        let kept = pruning::added_by(&entry.changes);
         let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
         // With the entry: whatever becomes of this call, what it names is held until it is committed or refused.
         let holds = draft.holds;
@@ -320,8 +320,8 @@ impl<'a> RowVolume<'a> {
         let durability = intent.durability(self.mount);
         match super::commit(self.kernel, durability, entry, published).await {
             Ok((lsn, true)) => {
-                if keeps {
-                    pruning::committed(self.kernel, self.mount.tree);
+                if kept > 0 {
+                    pruning::added(self.kernel, self.mount.tree, kept);
                 }
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);

@@ -85,6 +85,7 @@ impl Transaction {
         }
         let mut entry = intent.entry(tree, &site.path, None);
         (entry.preconditions, entry.changes, entry.items) = (settled.preconditions, settled.changes, items);
+        let kept = pruning::added_by(&entry.changes);
         let (publisher, visible) = (kernel.clone(), by_mount(std::mem::take(&mut *self.visible.lock())));
         let holds = std::mem::take(&mut *self.holds.lock());
         let published = Box::new(move |_| {
@@ -96,8 +97,8 @@ impl Transaction {
         });
         match commit(kernel, intent.durability(mount), entry, published).await {
             Ok((lsn, true)) => {
-                if site.mount.history().is_some() {
-                    pruning::committed(kernel, tree);
+                if kept > 0 {
+                    pruning::added(kernel, tree, kept);
                 }
                 if let Some(scales) = &intent.scales {
                     scales.committed(lsn);

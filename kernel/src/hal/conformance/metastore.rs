@@ -145,7 +145,7 @@ fn scan(
     limit: usize,
 ) -> Result<Vec<Vec<u8>>, String> {
     let rows = done("scan", done("reader", store.reader())?.scan(prefix, after, limit))?;
-    Ok(rows.into_iter().map(|(key, _)| key.bytes).collect())
+    Ok(rows.into_iter().map(|(key, _)| key.bytes.into_vec()).collect())
 }
 
 fn a_new_store_is_empty(Subject { store, .. }: Subject) -> Verdict {
@@ -334,7 +334,8 @@ fn a_row_is_put_at_the_place_of_its_entry(Subject { store, .. }: Subject) -> Ver
     commit(&*store, vec![put_at("a/", "3")])?;
     same("the first", get(&*store, &at("a/", 1))?, Some(value("1, again")))?;
     same("the second", get(&*store, &at("a/", 2))?, Some(value("2")))?;
-    let keys = |name: &str, lsns: &[u64]| lsns.iter().map(|lsn| at(name, *lsn).bytes).collect::<Vec<_>>();
+    let keys =
+        |name: &str, lsns: &[u64]| lsns.iter().map(|lsn| at(name, *lsn).bytes.to_vec()).collect::<Vec<_>>();
     same("all", scan(&*store, &key("a/"), None, 9)?, keys("a/", &[1, 2, 3]))?;
     same("after the first", scan(&*store, &key("a/"), Some(&at("a/", 1)), 1)?, keys("a/", &[2]))?;
     same("those of another tree", scan(&*store, &key("b/"), None, 9)?, keys("b/", &[1, 2]))?;
@@ -352,7 +353,7 @@ fn what_a_removal_keeps_is_kept_when_something_is_removed(Subject { store, .. }:
     commit(&*store, vec![guarded()])?;
     same("not vacant", scan(&*store, &key("was/"), None, 9)?, vec![])?;
     commit(&*store, vec![Change::Delete(key("dir/a")), guarded()])?;
-    same("vacant", scan(&*store, &key(""), None, 9)?, vec![at("was/", 3).bytes])
+    same("vacant", scan(&*store, &key(""), None, 9)?, vec![at("was/", 3).bytes.to_vec()])
 }
 
 fn what_is_put_at_its_place_survives_reopening(Subject { store, reopen }: Subject) -> Verdict {
