@@ -25,17 +25,16 @@ pub struct Effect {
 impl Default for Effect {
     /// Nothing, in the root zone.
     fn default() -> Self {
-        Self {
-            zone: ZoneId::root(),
-            before: Vec::new(),
-            after: Vec::new(),
-            moved: Vec::new(),
-            cleared: Vec::new(),
-        }
+        Self::within(ZoneId::root())
     }
 }
 
 impl Effect {
+    /// Nothing, in this zone.
+    pub fn within(zone: ZoneId) -> Self {
+        Self { zone, before: Vec::new(), after: Vec::new(), moved: Vec::new(), cleared: Vec::new() }
+    }
+
     /// Adds what another change does, after this one and in the same zone.
     pub fn add(&mut self, later: Self) {
         self.before.extend(later.before);

@@ -77,7 +77,7 @@ pub(super) struct FrameEntry<'a> {
     pub(super) repeatable: bool,
     pub(super) record: Cow<'a, LogRecord>,
     /// Rows in the order of the changes; none for one that was removed.
-    pub(super) rows: Vec<(Cow<'a, RowKey>, Option<Bytes>)>,
+    pub(super) rows: Cow<'a, [(RowKey, Option<Bytes>)]>,
 }
 
 /// What the checksums of a segment begin with. A frame is bound to its segment, because a file that is used again holds frames of the segment that it
@@ -193,7 +193,7 @@ mod tests {
             items: Vec::new(),
             at: Timestamp(9),
         };
-        let key = |name: &str| Cow::Owned(RowKey::new(Table::Inodes, name.as_bytes()));
+        let key = |name: &str| RowKey::new(Table::Inodes, name.as_bytes());
         let rows = rows.iter().map(|(name, value)| (key(name), value.map(Bytes::from_static))).collect();
         let entry = FrameEntry { tree: TreeId::ROOT, repeatable: true, record: Cow::Owned(record), rows };
         Payload { next_file_id: 77, entries: vec![entry] }

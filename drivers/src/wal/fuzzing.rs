@@ -77,13 +77,13 @@ fn payload(u: &mut Unstructured<'_>, lsn: u64) -> arbitrary::Result<Payload<'sta
             let key = RowKey::new(*u.choose(&Table::ALL)?, u.arbitrary::<[u8; 3]>()?);
             let length = u.int_in_range(0..=60)?;
             let value = if u.arbitrary()? { Some(Bytes::from(vec![u.arbitrary()?; length])) } else { None };
-            rows.push((Cow::Owned(key), value));
+            rows.push((key, value));
         }
         entries.push(FrameEntry {
             tree: TreeId(0),
             repeatable: u.arbitrary()?,
             record: Cow::Owned(record),
-            rows,
+            rows: Cow::Owned(rows),
         });
     }
     Ok(Payload { next_file_id: u.arbitrary()?, entries })

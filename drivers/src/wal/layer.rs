@@ -112,9 +112,10 @@ impl Layer {
         Self::with_room(seq, 0)
     }
 
-    /// An empty layer, for the frames after `seq`, with room for as many rows as there are here.
+    /// An empty layer, for the frames after `seq`, with room for as many rows as there are here, however they are spread over the map's parts.
     pub(super) fn next(&self, seq: u64) -> Self {
-        Self::with_room(seq, self.rows.len())
+        let rows = self.rows.len();
+        Self::with_room(seq, rows + rows / 4)
     }
 
     fn with_room(seq: u64, rows: usize) -> Self {

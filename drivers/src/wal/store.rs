@@ -399,7 +399,7 @@ fn replay(
     payload: Payload<'static>,
 ) -> Result<(), StoreError> {
     for entry in payload.entries {
-        for (key, value) in entry.rows {
+        for (key, value) in entry.rows.into_owned() {
             active.put(&key, value, seq);
         }
         let record = Arc::new(entry.record.into_owned());
@@ -438,8 +438,12 @@ struct Written {
 
 impl Written {
     fn as_frame(&self) -> FrameEntry<'_> {
-        let rows = self.rows.iter().map(|(key, value)| (Cow::Borrowed(key), value.clone())).collect();
-        FrameEntry { tree: self.tree, repeatable: self.repeatable, record: Cow::Borrowed(&self.record), rows }
+        FrameEntry {
+            tree: self.tree,
+            repeatable: self.repeatable,
+            record: Cow::Borrowed(&self.record),
+            rows: Cow::Borrowed(&self.rows),
+        }
     }
 }
 

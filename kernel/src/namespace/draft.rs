@@ -7,10 +7,11 @@ use nexus_messages::syscall::Parents;
 use nexus_messages::{
     ContentId, Effect, EntryType, ErrorKind, FileId, FileMetadata, Holding, Op, Timestamp, VPath, ZoneId,
 };
+use serde::Serialize;
 
 use super::cache::{MetadataCache, Node};
 use super::history::{Past, Was, past_of};
-use super::rows::{self, DentryRow, InodeRow};
+use super::rows::{self, DentryRow, Encoder, InodeRow};
 use super::walk::{Rows, Step};
 use crate::garbage::Hold;
 use crate::hal::{Change, Precondition, RowKey, StoreError, TreeId};
@@ -49,6 +50,8 @@ pub(crate) struct Draft {
     keeping: Option<Keeping>,
     /// The directories that the draft makes. Nobody could be in them before, so their children need no history of not being there.
     made: Vec<FileId>,
+    /// Where its rows are written.
+    rows: Encoder,
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) changes: Vec<Change>,
     pub(crate) visible: Vec<Visible>,
@@ -60,7 +63,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new(tree: TreeId, zone: ZoneId, at: Timestamp) -> Self {
-        let effect = Effect { zone: zone.clone(), ..Effect::default() };
+        let effect = Effect::within(zone.clone());
         let (preconditions, changes, visible) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             tree,
@@ -68,6 +71,7 @@ impl Draft {
             at,
             keeping: None,
             made: Vec::new(),
+            rows: Encoder::default(),
             preconditions,
             changes,
             visible,
@@ -88,15 +92,28 @@ impl Draft {
     }
 
     /// The row of the history that says that this was at `key` until the commit.
-    fn past(&self, key: &RowKey, was: Was) -> Option<(RowKey, Bytes)> {
+    fn past(&mut self, key: &RowKey, was: Was) -> Option<(RowKey, Bytes)> {
         let Keeping { mount, by, op } = self.keeping.clone()?;
         let past = Past { mount, at: self.at, by, op, was };
-        Some((past_of(key)?, rows::encode(&past)))
+        Some((past_of(key)?, self.rows.encode(&past)))
+    }
+
+    /// As [`past`](Self::past), of a row.
+    fn past_row(&mut self, key: &RowKey, was: &impl Serialize) -> Option<(RowKey, Bytes)> {
+        self.keeping.as_ref()?;
+        let was = self.rows.encode(was);
+        self.past(key, Was::Row(was))
     }
 
     /// Keeps what was at `key` until the commit. To be called before what changes it.
     fn supersede(&mut self, key: &RowKey, was: Was) {
         let past = self.past(key, was);
+        self.changes.extend(past.map(|(prefix, value)| Change::PutAtLsn { prefix, value }));
+    }
+
+    /// As [`supersede`](Self::supersede), of a row.
+    fn supersede_row(&mut self, key: &RowKey, was: &impl Serialize) {
+        let past = self.past_row(key, was);
         self.changes.extend(past.map(|(prefix, value)| Change::PutAtLsn { prefix, value }));
     }
 
@@ -144,38 +161,38 @@ impl Draft {
         let key = rows::dentry_key(self.tree, parent, name);
         self.preconditions.push(Precondition::Absent(key));
         self.name(parent, name, None, DentryRow { id, entry_type: row.entry_type });
-        self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode(row)));
+        self.changes.push(Change::Put(rows::inode_key(self.tree, id), self.rows.encode(row)));
     }
 
     /// Gives the child `name` of `parent` this dentry instead of `old`, or where there is none.
     pub(crate) fn name(&mut self, parent: FileId, name: &str, old: Option<DentryRow>, dentry: DentryRow) {
         let key = rows::dentry_key(self.tree, parent, name);
         match old {
-            Some(old) => self.supersede(&key, Was::Row(rows::encode(&old))),
+            Some(old) => self.supersede_row(&key, &old),
             None if self.made.contains(&parent) => {}
             None => self.supersede(&key, Was::Nothing),
         }
-        self.changes.push(Change::Put(key, rows::encode(&dentry)));
+        self.changes.push(Change::Put(key, self.rows.encode(&dentry)));
     }
 
     /// Replaces the inode `old` by `new`; refused at commit when it changed meanwhile.
     pub(crate) fn update(&mut self, id: FileId, old: &InodeRow, new: &InodeRow) {
         let key = rows::inode_key(self.tree, id);
-        let was = rows::encode(old);
+        let was = self.rows.encode(old);
         self.preconditions.push(Precondition::Equals(key.clone(), was.clone()));
         self.supersede(&key, Was::Row(was));
-        self.changes.push(Change::Put(key, rows::encode(new)));
+        self.changes.push(Change::Put(key, self.rows.encode(new)));
     }
 
     /// Refused at commit when the inode changed meanwhile.
     pub(crate) fn unchanged(&mut self, id: FileId, row: &InodeRow) {
-        self.preconditions.push(Precondition::Equals(rows::inode_key(self.tree, id), rows::encode(row)));
+        self.preconditions.push(Precondition::Equals(rows::inode_key(self.tree, id), self.rows.encode(row)));
     }
 
     /// Refused at commit when the dentry is another one by then.
     pub(crate) fn still_named(&mut self, parent: FileId, name: &str, dentry: DentryRow) {
         let key = rows::dentry_key(self.tree, parent, name);
-        self.preconditions.push(Precondition::Equals(key, rows::encode(&dentry)));
+        self.preconditions.push(Precondition::Equals(key, self.rows.encode(&dentry)));
     }
 
     /// Refused at commit when the directory has a child by then.
@@ -186,7 +203,7 @@ impl Draft {
     /// Removes the dentry `name` of `parent`, which is this one.
     pub(crate) fn remove_name(&mut self, parent: FileId, name: &str, old: DentryRow) {
         let key = rows::dentry_key(self.tree, parent, name);
-        self.supersede(&key, Was::Row(rows::encode(&old)));
+        self.supersede_row(&key, &old);
         self.changes.push(Change::Delete(key));
     }
 
@@ -195,7 +212,7 @@ impl Draft {
         let key = rows::inode_key(self.tree, id);
         debug_assert!(old.is_some() || !self.keeps(), "what is to be kept must be known");
         if let Some(old) = old {
-            self.supersede(&key, Was::Row(rows::encode(old)));
+            self.supersede_row(&key, old);
         }
         self.changes.push(Change::Delete(key));
     }
@@ -224,10 +241,7 @@ impl Draft {
             self.unchanged(step.dentry.id, &row);
             let dentry = rows::dentry_key(self.tree, step.parent, step.name);
             let inode = rows::inode_key(self.tree, step.dentry.id);
-            let kept = [
-                self.past(&dentry, Was::Row(rows::encode(&step.dentry))),
-                self.past(&inode, Was::Row(rows::encode(&row))),
-            ];
+            let kept = [self.past_row(&dentry, &step.dentry), self.past_row(&inode, &row)];
             self.changes.push(Change::DeleteIfVacant {
                 prefix: rows::children_key(self.tree, step.dentry.id),
                 rows: vec![dentry, inode],

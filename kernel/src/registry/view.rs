@@ -549,7 +549,8 @@ pub(crate) fn path_of(name: &str) -> Option<VPath> {
 
 /// Whether a service can be at `path`.
 pub(crate) fn is_service_path(path: &VPath) -> bool {
-    path.name().is_some_and(|name| path_of(name).as_ref() == Some(path))
+    let below = path.as_str().strip_prefix(FOLDER).and_then(|rest| rest.strip_prefix('/'));
+    below.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// A failure that concerns the service called `name`.

@@ -27,7 +27,7 @@ pub(crate) struct Transaction {
 impl Transaction {
     /// One on mounts of the tree of this one.
     pub(crate) fn new(mount: &Mount) -> Self {
-        let effect = Effect { zone: mount.zone.clone(), ..Effect::default() };
+        let effect = Effect::within(mount.zone.clone());
         let ledger = Arc::new(Ledger::new(mount.tree, effect));
         Self { ledger, visible: Mutex::default(), holds: Mutex::default() }
     }
