@@ -10,6 +10,7 @@
 //!
 //! An entry weighs what it takes: the texts of its path and of its row, the row, and its part of the table. Who passes once, as a scan does, leaves before
 //! who came again; of those that left a hash is kept for a while, and its room in the table is set aside from the bound.
+//! The table does not shrink: where many light entries were and fewer heavy ones are, it still has the places of the many.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
