@@ -204,7 +204,7 @@ async fn open_metastore(
 fn kernel_config(settings: &Settings) -> KernelConfig {
     let mut config = KernelConfig::default();
     config.data_folder.clone_from(&settings.data_folder);
-    config.metadata_cache_entries = settings.limits.metadata_cache_entries;
+    config.metadata_cache_bytes = settings.limits.metadata_cache_bytes;
     config.content_cache_bytes = settings.limits.content_cache_bytes;
     config.restarts_max = settings.restarts_max;
     config.restarts_within = settings.restarts_within;

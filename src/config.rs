@@ -32,7 +32,7 @@ const PREFIX: &str = "NEXUS_";
 const KEYS: [&str; 22] = [
     "profile",
     "data_folder",
-    "metadata_cache_entries",
+    "metadata_cache_bytes",
     "content_cache_bytes",
     "metastore_cache_bytes",
     "kernel_threads",
@@ -86,7 +86,7 @@ const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 /// |---|---|
 /// | `profile` | the profile's name |
 /// | `data_folder` | where the kernel keeps its data |
-/// | `metadata_cache_entries` | how many paths are remembered |
+/// | `metadata_cache_bytes` | how much metadata is kept in memory, with its paths; some 500 bytes a file |
 /// | `content_cache_bytes` | how much content is kept in memory |
 /// | `metastore_cache_bytes` | how much of the metastore's file is kept in memory |
 /// | `kernel_threads` | threads for the kernel's actors |
@@ -132,7 +132,7 @@ pub(crate) type AddService = fn(&ServiceCatalogue) -> std::result::Result<(), St
 struct Layer {
     profile: Option<Profile>,
     data_folder: Option<PathBuf>,
-    metadata_cache_entries: Option<usize>,
+    metadata_cache_bytes: Option<u64>,
     content_cache_bytes: Option<u64>,
     metastore_cache_bytes: Option<usize>,
     kernel_threads: Option<usize>,
@@ -268,10 +268,11 @@ impl Config {
         self
     }
 
-    /// Remembers the metadata of at most this many paths.
+    /// Keeps at most this many bytes of metadata in memory, and of what is known not to be there; each with its path and what it costs to keep it. 0 for
+    /// none. With less than 12 KiB, those with the longest paths are not kept.
     #[must_use]
-    pub fn metadata_cache_entries(mut self, entries: usize) -> Self {
-        self.layer.metadata_cache_entries = Some(entries);
+    pub fn metadata_cache_bytes(mut self, bytes: u64) -> Self {
+        self.layer.metadata_cache_bytes = Some(bytes);
         self
     }
 
@@ -430,7 +431,7 @@ impl Config {
             return Err(refuse(ErrorKind::NotSupported, why));
         };
         let limits = Limits {
-            metadata_cache_entries: said.metadata_cache_entries.unwrap_or(base.metadata_cache_entries),
+            metadata_cache_bytes: said.metadata_cache_bytes.unwrap_or(base.metadata_cache_bytes),
             content_cache_bytes: said.content_cache_bytes.unwrap_or(base.content_cache_bytes),
             metastore_cache_bytes: said.metastore_cache_bytes.unwrap_or(base.metastore_cache_bytes),
             kernel_threads: said.kernel_threads.unwrap_or(base.kernel_threads),

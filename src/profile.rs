@@ -35,7 +35,7 @@ pub enum Profile {
 /// What a profile stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    pub(crate) metadata_cache_entries: usize,
+    pub(crate) metadata_cache_bytes: u64,
     pub(crate) content_cache_bytes: u64,
     pub(crate) metastore_cache_bytes: usize,
     pub(crate) kernel_threads: usize,
@@ -47,15 +47,15 @@ const MIB: usize = 1 << 20;
 
 /// The profiles of this build. Caches are bounds, not reservations: they fill with use.
 const TABLE: [(Profile, Limits); 4] = [
-    (Profile::Slim, limits(4_096, 4 * MIB, MIB, 1)),
-    (Profile::Embedded, limits(16_384, 16 * MIB, 4 * MIB, 2)),
-    (Profile::Lite, limits(100_000, 64 * MIB, 8 * MIB, 2)),
-    (Profile::Full, Limits { io_threads: 2, ..limits(1_000_000, 512 * MIB, 64 * MIB, 8) }),
+    (Profile::Slim, limits(3 * MIB, 4 * MIB, MIB, 1)),
+    (Profile::Embedded, limits(10 * MIB, 16 * MIB, 4 * MIB, 2)),
+    (Profile::Lite, limits(64 * MIB, 64 * MIB, 8 * MIB, 2)),
+    (Profile::Full, Limits { io_threads: 2, ..limits(512 * MIB, 512 * MIB, 64 * MIB, 8) }),
 ];
 
 const fn limits(metadata: usize, content: usize, metastore: usize, search_threads: usize) -> Limits {
     Limits {
-        metadata_cache_entries: metadata,
+        metadata_cache_bytes: metadata as u64,
         content_cache_bytes: content as u64,
         metastore_cache_bytes: metastore,
         kernel_threads: 1,
@@ -148,7 +148,7 @@ mod tests {
     fn a_larger_profile_has_more_of_everything() {
         for pair in TABLE.windows(2) {
             let ((_, less), (_, more)) = (pair[0], pair[1]);
-            assert!(less.metadata_cache_entries < more.metadata_cache_entries);
+            assert!(less.metadata_cache_bytes < more.metadata_cache_bytes);
             assert!(less.content_cache_bytes < more.content_cache_bytes);
             assert!(less.metastore_cache_bytes < more.metastore_cache_bytes);
             assert!(less.search_threads <= more.search_threads);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
-use nexus::sys::SyscallEntry;
+use nexus::sys::{CachesEntry, SyscallEntry};
 use nexus::{Config, HookContext, MountSpec, Op, SysRead, SysStat, VPath, Verdict, blocking};
 
 /// The samples of a text by what they are called with their labels, once all that the format asks for was checked: version 0.0.4 of
@@ -185,6 +185,44 @@ fn each_call_is_counted_by_what_came_of_it() {
     assert_eq!(grew("nexus_store_put_off_entries_total{}"), 1.0);
     assert_eq!(grew("nexus_store_batch_entries_sum{}"), 0.0);
     assert_eq!(grew("nexus_store_lsn{zone=root}"), 1.0);
+}
+
+/// Paths and bytes of the metadata cache with room for `bound` bytes, when more was asked for than there is room for, below names of `length` bytes.
+fn remembered(bound: u64, length: usize, create: bool) -> (f64, f64) {
+    let nx = blocking::connect(Config::in_memory().metadata_cache_bytes(bound)).expect("it boots");
+    for number in 0..400 {
+        let path = VPath::parse(&format!("/{number:0length$}")).expect("it is one");
+        if create {
+            nx.write(&path, "x").expect("it writes");
+        }
+        assert_eq!(nx.stat(&path).is_ok(), create, "{path}");
+        if number % 20 == 0 {
+            let held = samples(&nx)["nexus_cache_metadata_bytes{}"];
+            assert!(held <= bound as f64, "{held} of {bound}");
+        }
+    }
+    let text = samples(&nx);
+    let told = nx.read("/__sys__/store/caches").expect("it can be read");
+    let told: CachesEntry = serde_json::from_slice(&told).expect("it describes the caches");
+    let held = text["nexus_cache_metadata_bytes{}"];
+    assert_eq!(told.metadata.bytes as f64, held);
+    let settings = nx.read("/__sys__/config/kernel").expect("it can be read");
+    let settings: serde_json::Value = serde_json::from_slice(&settings).expect("JSON");
+    assert_eq!(settings["metadata_cache_bytes"], bound);
+    (text["nexus_cache_metadata_entries{}"], held)
+}
+
+#[test]
+fn the_metadata_cache_stays_within_its_bytes() {
+    const BOUND: u64 = 64 << 10;
+    for create in [true, false] {
+        let (short, bytes) = remembered(BOUND, 3, create);
+        assert!(bytes > BOUND as f64 / 2.0, "{bytes} are used");
+        let (long, bytes) = remembered(BOUND, 250, create);
+        assert!(bytes > BOUND as f64 / 2.0, "{bytes} are used");
+        assert!(long < 0.8 * short, "{long} with long names, {short} with short ones");
+        assert_eq!(remembered(0, 3, create), (0.0, 0.0));
+    }
 }
 
 #[test]

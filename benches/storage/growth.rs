@@ -57,8 +57,7 @@ pub(crate) fn run(folder: &Path, files: u64) {
         }
         runtime.block_on(nx.shutdown()).expect("it stops in order");
 
-        let bare =
-            Config::new(&data).metadata_cache_entries(1).content_cache_bytes(1).metastore_cache_bytes(1);
+        let bare = Config::new(&data).metadata_cache_bytes(0).content_cache_bytes(0).metastore_cache_bytes(0);
         let nx = boot(&runtime, bare);
         measure(&runtime, &nx, "caches off", step, &mut first[1]);
         runtime.block_on(nx.shutdown()).expect("it stops in order");

@@ -1,7 +1,7 @@
 //! What storage costs, beside what the disk costs, `cp`, `cat`, SQLite and redb, in one run; and whether it stays within its budgets.
 //!
 //!     cargo bench --bench storage                                 # everything, with up to a million files
-//!     cargo bench --bench storage -- writes import                # some parts only: writes, import, large, growth
+//!     cargo bench --bench storage -- writes import                # some parts only: reads, writes, import, large, growth
 //!     cargo bench --bench storage -- growth --files 10000000      # costs with ten million files; takes its time and some 10 GB
 //!
 //! Every figure is a median, and every ratio is of figures that were taken by turns. What is over its budget is told and fails nothing: a machine that does
@@ -17,6 +17,7 @@ mod child;
 mod disk;
 mod growth;
 mod large;
+mod reads;
 mod report;
 mod trees;
 mod writes;
@@ -29,7 +30,7 @@ use nexus::{Config, Nexus};
 const FILES: u64 = 1_000_000;
 
 /// The parts, in their order.
-const PARTS: [&str; 4] = ["writes", "import", "large", "growth"];
+const PARTS: [&str; 5] = ["reads", "writes", "import", "large", "growth"];
 
 fn main() {
     let mut arguments: Vec<String> =
@@ -56,6 +57,7 @@ fn main() {
         let folder = folder.path().join(part);
         std::fs::create_dir(&folder).expect("the folder can be written");
         match *part {
+            "reads" => reads::run(&folder),
             "writes" => writes::run(&folder),
             "import" => trees::run(&folder),
             "large" => large::run(&folder),

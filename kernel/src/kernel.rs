@@ -57,8 +57,8 @@ const HASH_QUEUE: usize = 64;
 pub struct KernelConfig {
     /// The folder that drivers put their data into when their options name none.
     pub data_folder: Option<PathBuf>,
-    /// How many paths the metadata cache holds.
-    pub metadata_cache_entries: usize,
+    /// How many bytes the metadata cache holds, with what it costs to keep them; 0 for none. About two entries in a KiB.
+    pub metadata_cache_bytes: u64,
     /// How many bytes the content cache holds.
     pub content_cache_bytes: u64,
     /// How many restarts each supervisor allows within [`restarts_within`](Self::restarts_within).
@@ -81,7 +81,7 @@ impl Default for KernelConfig {
     fn default() -> Self {
         Self {
             data_folder: None,
-            metadata_cache_entries: 100_000,
+            metadata_cache_bytes: 64 << 20,
             content_cache_bytes: 64 << 20,
             restarts_max: 10,
             restarts_within: Duration::from_secs(30),
@@ -99,6 +99,8 @@ impl Default for KernelConfig {
 pub struct CacheStats {
     /// Paths whose metadata is at hand.
     pub metadata_entries: usize,
+    /// Bytes of such metadata and its paths, with what it costs to keep them.
+    pub metadata_bytes: u64,
     /// Bytes of content, with what it costs to keep them.
     pub content_bytes: u64,
 }
@@ -167,7 +169,7 @@ impl Kernel {
         let registry: Ref<Registry> = mailbox(env, "registry");
         let kernel = Arc::new(Self {
             caches: Caches {
-                metadata: MetadataCache::new(config.metadata_cache_entries),
+                metadata: MetadataCache::new(config.metadata_cache_bytes),
                 content: ContentCache::new(config.content_cache_bytes),
             },
             routes: RouterView::new(),
@@ -337,6 +339,7 @@ impl Kernel {
     pub fn cache_stats(&self) -> CacheStats {
         CacheStats {
             metadata_entries: self.caches.metadata.len(),
+            metadata_bytes: self.caches.metadata.bytes(),
             content_bytes: self.caches.content.bytes(),
         }
     }

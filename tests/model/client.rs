@@ -26,6 +26,9 @@ const PIECE: usize = 100_000;
 /// How many entries are listed at once.
 const PAGE: u32 = 1_000;
 
+/// What the kernel may keep of metadata: so little that entries leave it all the time.
+pub(crate) const METADATA_CACHE_BYTES: u64 = 3 << 10;
+
 /// Who calls.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -255,6 +258,11 @@ impl Client {
                 }
             }
         }
+        // Each was looked at just now; so most have left the cache again.
+        let held = self.kernel.cache_stats();
+        prop_assert!(held.metadata_bytes <= METADATA_CACHE_BYTES, "{:?}", held);
+        prop_assert!(2 * held.metadata_entries < every_path().len(), "{:?}", held);
+        prop_assert!(held.metadata_entries > 0 || !self.has_rows, "{:?}", held);
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use nexus_messages::syscall::ByteRange;
 use nexus_supervisors::Tree as Supervision;
 use parking_lot::Mutex;
 
-use crate::client::Client;
+use crate::client::{Client, METADATA_CACHE_BYTES};
 
 /// Small, so that logs grow in the middle of a workload.
 const AHEAD_BYTES: u64 = 16 << 10;
@@ -130,7 +130,7 @@ async fn boot(
 ) -> Result<(Client, Supervision), String> {
     let mut config = KernelConfig::default();
     // So small that entries leave them.
-    (config.metadata_cache_entries, config.content_cache_bytes) = (16, 2 << 20);
+    (config.metadata_cache_bytes, config.content_cache_bytes) = (METADATA_CACHE_BYTES, 2 << 20);
     let mut catalogue = Catalogue::new();
     catalogue.add(blobs).expect("it is the only one");
     let (kernel, spec) =

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::calls::{Call, Calls, call};
-use crate::client::Client;
+use crate::client::{Client, METADATA_CACHE_BYTES};
 use crate::disk::{Late, Machine};
 use crate::tree::{Answer, Tree};
 
@@ -72,8 +72,7 @@ enum Ground {
 async fn boot(env: &Env, folder: &Path, kind: Kind, metastore: Arc<dyn Metastore>) -> (Client, Supervision) {
     let mut config = KernelConfig::default();
     config.data_folder = Some(folder.into());
-    // So small that entries leave it.
-    config.metadata_cache_entries = 16;
+    config.metadata_cache_bytes = METADATA_CACHE_BYTES;
     let catalogue = Arc::new(nexus_drivers::catalogue());
     let (kernel, spec) = Kernel::new(env, config, metastore, catalogue).expect("it is made");
     let supervision = Supervision::start(env, spec).await.expect("the tree starts");

@@ -13,7 +13,7 @@ pub(super) struct Config;
 struct Settings<'k> {
     /// Where drivers keep their data; null for a kernel in memory.
     data_folder: Option<&'k Path>,
-    metadata_cache_entries: usize,
+    metadata_cache_bytes: u64,
     content_cache_bytes: u64,
     restarts_max: u32,
     restarts_within_ms: u128,
@@ -33,7 +33,7 @@ impl Provider for Config {
                 let config = kernel.config();
                 Some(Entry::json(&Settings {
                     data_folder: config.data_folder.as_deref(),
-                    metadata_cache_entries: config.metadata_cache_entries,
+                    metadata_cache_bytes: config.metadata_cache_bytes,
                     content_cache_bytes: config.content_cache_bytes,
                     restarts_max: config.restarts_max,
                     restarts_within_ms: config.restarts_within.as_millis(),

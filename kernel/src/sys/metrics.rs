@@ -81,6 +81,8 @@ fn caches(text: &mut Exposition, kernel: &Kernel) {
     let held = kernel.cache_stats();
     let help = "Paths whose metadata is at hand.";
     text.single("nexus_cache_metadata_entries", Kind::Gauge, help, held.metadata_entries);
+    let help = "Bytes of such metadata, with what it costs to keep it.";
+    text.single("nexus_cache_metadata_bytes", Kind::Gauge, help, held.metadata_bytes);
     let help = "Bytes of content at hand, with what it costs to keep them.";
     text.single("nexus_cache_content_bytes", Kind::Gauge, help, held.content_bytes);
 }

@@ -61,8 +61,8 @@ pub struct CacheEntry {
     pub hits: u64,
     /// Looks that did not.
     pub misses: u64,
-    /// What is held: paths, or bytes of content.
-    pub held: u64,
+    /// What is held, in bytes, with what it costs to keep it.
+    pub bytes: u64,
 }
 
 /// The collector of garbage, as `/__sys__/store/garbage` shows it. Takes writes: a [`CollectOrder`] as JSON begins a collection.
@@ -183,8 +183,8 @@ impl Provider for Store {
             ["caches"] => {
                 let [metadata, content] = kernel.cache_hits_and_misses();
                 let held = kernel.cache_stats();
-                let cache = |(hits, misses), held| CacheEntry { hits, misses, held };
-                let metadata = cache(metadata, held.metadata_entries as u64);
+                let cache = |(hits, misses), bytes| CacheEntry { hits, misses, bytes };
+                let metadata = cache(metadata, held.metadata_bytes);
                 Some(Entry::json(&CachesEntry { metadata, content: cache(content, held.content_bytes) }))
             }
             ["committer"] => {

@@ -43,7 +43,7 @@ pub(super) fn look() -> Look {
         "calls": { "made": 7, "in_flight": 1, "failed": 2, "timed_out": 0, "panicked": 0, "refused": 0 },
         "last_failure": null,
     });
-    let cache = json!({ "hits": 10, "misses": 10, "held": 1_000 });
+    let cache = json!({ "hits": 10, "misses": 10, "bytes": 1_000 });
     Look {
         at: Env::seeded(0).0.now(),
         actors: entry(actor("nexus", json!([router]))),
