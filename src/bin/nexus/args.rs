@@ -288,18 +288,26 @@ pub(crate) struct CpArgs {
     pub(crate) then: AsOfArgs,
 }
 
-/// List the versions of a file that can be read
+/// List what was found at a path over time
 ///
-/// The oldest first and the one of now last, one line each: number, the places in the log from where to where it was there, size, time of
-/// change (UTC), by which operation and whom. Of a file that was removed, those that it had.
+/// The latest first, one line for each version of each entry that was there: number, the places in the log from where to where it was there (none
+/// behind what is there now), size, when it came there (UTC), by which operation and whom, and the identity of the entry, which it has wherever it is
+/// moved. What was removed, renamed away or replaced is told of as well, also when its directory is gone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Which versions are kept is a matter of the mount: its options history_count and history_age_s.
-With --json: one line a version: {path, version, lsn, until, size, content, modified, by, op}; what is not known is null, and until is
-null for the version of now.")]
+How much is kept is a matter of the mount: its options history_count and history_age_s. `cat --as-of lsn:N` and `restore --lsn N` take the
+first place of a line.
+With --json: one line a version: {path, id, type, present, version, lsn, from, from_at, until, until_at, size, content, modified, by, op};
+what is not known is null, and until is null for what is there now. lsn is null where from is only where the history begins.")]
 pub(crate) struct VersionsArgs {
-    /// A file
+    /// A path, whatever is there now
     pub(crate) path: String,
+    /// The versions of the file that is there, or was last, wherever it lay; the oldest first
+    #[arg(long)]
+    pub(crate) file: bool,
+    /// A link that is there now is not followed
+    #[arg(long)]
+    pub(crate) no_follow: bool,
 }
 
 /// Make a file what it was
