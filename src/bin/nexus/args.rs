@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use nexus::hal::MOUNT_OPTIONS;
 
+use nexus::offline::GiveUpAfter;
+
 use crate::past::{Then, moment};
 
 /// One namespace of paths over any storage, served by a supervised kernel.
@@ -626,16 +628,24 @@ pub(crate) struct OutcomeArgs {
 /// Names are matched with metadata, metadata with content, each content with its hash, and each log with itself, while calls go on. What is told is wrong,
 /// and was looked at twice. With --repair a name that leads to nothing goes, what has no name is named in lost+found of its mount, what the rows say twice
 /// is made to agree, and damaged content is written again from another copy with the same hash; each repair is in the log. All else is left as it is.
+///
+/// A data folder that cannot be opened because its log is damaged is told of: in which file and where, up to which LSN all can be kept, and what would be lost.
+/// With --repair --give-up-after and what was told, all behind that is cut off, and the folder opens. What is cut off is kept in files beside the log.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line for each finding, and then what was looked at.
 Exit status 1 when something is left that is wrong, or could not be looked at to the end.
 With --json: {number, repair, began, ended, state, resumed, entries, names, files, versions, blobs, bytes, records, garbage, findings, untold, left_out};
-each finding is {zone, path, file_id, fault, cause, remedy}.")]
+each finding is {zone, path, file_id, fault, cause, remedy}.
+Of a damaged log: {damaged, repaired, segment, offset, frame, proof, kept, give_up_after, lost, aside}; kept is {tree, lsn} of each tree, the root zone's being 0,
+lost is {through, unreadable, operations, bytes, places, listed}, places are {tree, first, last}, listed are {tree, lsn, op, path, to, by, at}, and at most 1024.")]
 pub(crate) struct FsckArgs {
     /// Repair what can be repaired without a loss
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Cut the damaged log of a folder that cannot be opened: all after this place is given up
+    #[arg(long, value_name = "LSN", requires = "repair")]
+    pub(crate) give_up_after: Option<GiveUpAfter>,
 }
 
 /// Own the data folder, and let other processes attach to it
