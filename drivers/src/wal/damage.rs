@@ -24,6 +24,9 @@ use crate::redb::{Disk, FileDisk, RedbConfig, RedbMetastore};
 /// How many of the operations that would be lost are told one by one.
 pub const LOST_MAX: usize = 1_024;
 
+/// What is damaged, and the segments of which something is to be cut off, in their order: each from where on.
+type Looked = (LogDamage, Vec<(Segment, u64)>);
+
 /// How much is copied at once, in bytes.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -184,8 +187,7 @@ impl DamagedLog {
         self.folder.sync().map_err(|e| StoreError::io("flushing the log's folder", e))
     }
 
-    /// The damage, and the segments of which something is to be cut off, in their order: each from where on.
-    fn look(&self) -> Result<Option<(LogDamage, Vec<(Segment, u64)>)>, StoreError> {
+    fn look(&self) -> Result<Option<Looked>, StoreError> {
         let mut kept = self.database.last_lsns();
         let (applied, salt) = (self.database.applied(), self.database.salt());
         let damage = read_all(&self.folder, salt, applied, &mut |_, payload| {

@@ -215,7 +215,7 @@ mod tests {
                 base.0.insert(past_of(&key).unwrap().at(Lsn(*lsn)), rows::encode(&row));
             }
             base.0.insert(key.clone(), value(0));
-            let looked = places.iter().map(|place| begins + place.index(at as usize + 10) as u64);
+            let looked = places.iter().map(|place| begins + place.index(usize::try_from(at).unwrap() + 10) as u64);
             for as_of in looked.chain([u64::MAX]) {
                 let found = span(&base, &key, Lsn(begins), Lsn(as_of)).unwrap();
                 let since = changes.range(begins + 1..).take_while(|lsn| **lsn <= as_of).last();
