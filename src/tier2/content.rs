@@ -86,6 +86,23 @@ impl Nexus {
     /// What was found at the path over time, the latest first, within the history that is kept: all pages in one. What was removed, or renamed away, is
     /// told of, too. [`read_at`](Self::read_at) as of the place [`from`](Version::from) of each gives what it was.
     ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// use nexus::AsOf;
+    ///
+    /// let nx = nexus::blocking::connect(folder.path())?;
+    /// nx.write("/f", "one")?;
+    /// nx.unlink("/f")?;
+    /// nx.write("/g", "another")?;
+    /// nx.rename("/g", "/f")?;
+    /// let told = nx.versions("/f")?;
+    /// assert!(told.len() == 2 && told[0].is_present() && told[0].file_id != told[1].file_id);
+    /// nx.restore("/f", AsOf::Lsn(told[1].from.unwrap()))?;
+    /// assert_eq!(nx.read("/f")?, "one");
+    /// assert_eq!(nx.versions("/f")?.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// `ENOENT` when nothing was ever there, within the history; `ENODATA` on a mount that keeps no history; `EOPNOTSUPP` where files are found by
     /// their paths.
