@@ -26,8 +26,8 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{
-    Copied, DirEntry, DriverSwapped, MountSpec, OpOutcome, Precondition, Renamed, SetattrDone, SysWrite,
-    Transacted, TxOp, Unlinked, Written,
+    AsOf, Copied, DirEntry, DriverSwapped, MountSpec, OpOutcome, Precondition, Renamed, SetattrDone,
+    SysWrite, Transacted, TxOp, Unlinked, Version, Written,
 };
 use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, OpId, Result, VPath};
 use nexus_supervisors::Kill;
@@ -102,6 +102,11 @@ twins! {
     append(at: impl IntoPath, data: impl Into<Bytes>) -> Result<Written>;
     edit(at: impl IntoPath, old: impl Into<Bytes>, new: impl Into<Bytes>) -> Result<Written>;
     edit_all(at: impl IntoPath, old: impl Into<Bytes>, new: impl Into<Bytes>) -> Result<Written>;
+    stat_at(at: impl IntoPath, as_of: AsOf) -> Result<Arc<FileMetadata>>;
+    read_at(at: impl IntoPath, as_of: AsOf) -> Result<Bytes>;
+    versions(at: impl IntoPath) -> Result<Vec<Version>>;
+    versions_of_file(at: impl IntoPath) -> Result<Vec<Version>>;
+    restore(at: impl IntoPath, as_of: AsOf) -> Result<Copied>;
     outcome(op_id: OpId) -> Result<OpOutcome>;
     copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
     mkdir(at: impl IntoPath) -> Result<SetattrDone>;

@@ -144,6 +144,7 @@ mod folder;
 pub mod fuzzing;
 mod handle;
 mod hooks;
+pub mod offline;
 mod profile;
 mod registering;
 mod tier2;

@@ -5,8 +5,8 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nexus::{
-    AsOf, EntryType, Error, ErrorKind, FileMetadata, Lsn, MountSpec, Op, SysCopy, SysRead, SysReaddir,
-    SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, Timestamp, TxOp,
+    AsOf, ContentId, EntryType, Error, ErrorKind, FileId, FileMetadata, Lsn, MountSpec, Op, SysCopy, SysRead,
+    SysReaddir, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysVersions, SysWrite, Timestamp, TxOp,
 };
 use nexus_actors::block_on;
 use proptest::prelude::*;
@@ -263,6 +263,167 @@ proptest! {
     }
 }
 
+/// What was at a place, in the words of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    id: FileId,
+    entry_type: EntryType,
+    version: u64,
+    size: u64,
+    content: Option<ContentId>,
+}
+
+/// What is told of a place: what it was, from when until when.
+type Told = (Seen, Option<u64>, Option<u64>);
+
+async fn see(system: &Running, at: &str, as_of: Option<AsOf>) -> Option<Seen> {
+    let found = match look(system, at, false, as_of).await {
+        Ok(found) => found,
+        Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
+        Err(kind) => panic!("{at} as of {as_of:?}: {kind:?}"),
+    };
+    let FileMetadata { file_id, entry_type, version, size, content_id, .. } = found;
+    Some(Seen { id: file_id, entry_type, version, size, content: content_id })
+}
+
+/// All that is told of a place, in pages of `limit`.
+async fn trail(system: &Running, at: &str, limit: u32) -> Vec<Told> {
+    let mut call = SysVersions::at(path(at)).no_follow().limit(limit);
+    let mut all: Vec<Told> = Vec::new();
+    loop {
+        let page = match system.kernel.send(&system.admin, call.clone()).await {
+            Ok(page) => page,
+            Err(error) if error.kind() == ErrorKind::NotFound => return all,
+            Err(error) => panic!("{at}: {error}"),
+        };
+        for version in page.versions {
+            assert!(version.lsn == version.from && version.from_at.is_some(), "all began with a commit");
+            assert_eq!((version.is_present(), version.until_at), (version.until.is_none(), version.until_at));
+            assert_eq!(version.until.is_some(), version.until_at.is_some());
+            let (id, content) = (version.file_id, version.content_id);
+            let (entry_type, version, size, from, until) =
+                (version.entry_type, version.version, version.size, version.from, version.until);
+            let seen = Seen { id, entry_type, version, size, content };
+            all.push((seen, from.map(|lsn| lsn.0), until.map(|lsn| lsn.0)));
+        }
+        match page.next {
+            Some(next) => call = call.after(next),
+            None => return all,
+        }
+    }
+}
+
+/// The naive model: what is at each place is written down after each commit, and runs of the same are one stay.
+fn check_trails(steps: &[Step]) {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let mut system = boot(folder.path()).await;
+        let places = places();
+        let Lsn(mut seen_to) = last(&system).await;
+        let mut model: Vec<Vec<Told>> = vec![Vec::new(); places.len()];
+        let first = seen_to;
+        let mut states: Vec<Vec<Option<Seen>>> = vec![vec![None; places.len()]];
+        for step in steps {
+            if matches!(step, Step::Reopen) {
+                system.stop().await;
+                system = boot(folder.path()).await;
+            }
+            let _ = step.run(&system).await;
+            let Lsn(now) = last(&system).await;
+            if now == seen_to {
+                continue;
+            }
+            assert_eq!(now, seen_to + 1, "{step:?} is more than one commit");
+            seen_to = now;
+            let mut state = Vec::new();
+            for (at, stays) in places.iter().zip(&mut model) {
+                let found = see(&system, at, None).await;
+                let open = stays.last_mut().filter(|(.., until)| until.is_none());
+                match (open, found.clone()) {
+                    (Some((seen, ..)), Some(found)) if *seen == found => {}
+                    (open, found) => {
+                        open.into_iter().for_each(|(.., until)| *until = Some(now));
+                        stays.extend(found.map(|found| (found, Some(now), None)));
+                    }
+                }
+                state.push(found);
+            }
+            states.push(state);
+        }
+        for (nth, at) in places.iter().enumerate() {
+            let mut expected = model[nth].clone();
+            expected.reverse();
+            for limit in [0, 1, 3] {
+                assert_eq!(trail(&system, at, limit).await, expected, "{at} in pages of {limit}");
+            }
+            for (state, lsn) in states.iter().zip(first..) {
+                let seen = see(&system, at, Some(AsOf::Lsn(Lsn(lsn)))).await;
+                assert_eq!(seen, state[nth], "{at} as of {lsn}");
+            }
+        }
+        system.stop().await;
+    });
+}
+
+/// No link: what was reached through one is told of where it led.
+fn without_links() -> impl Strategy<Value = Step> {
+    step().prop_filter("it is a link", |step| !matches!(step, Step::Link(..)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_is_told_of_a_place_is_all_that_was_ever_there(
+        steps in prop::collection::vec(without_links(), 1..40),
+    ) {
+        check_trails(&steps);
+    }
+}
+
+#[test]
+fn all_that_was_at_a_path_is_told_whatever_came_of_it() {
+    let folder = tempfile::tempdir().expect("there is room");
+    block_on(async {
+        let system = boot(folder.path()).await;
+        let (kernel, admin) = (&system.kernel, &system.admin);
+        let Lsn(a) = write(&system, "/f", "a").await;
+        let Lsn(b) = write(&system, "/f", "bb").await;
+        let gone = kernel.send(admin, SysUnlink::at(path("/f"))).await.expect("it goes").receipt.lsn.0;
+        let Lsn(c) = write(&system, "/f", "ccc").await;
+        write(&system, "/g", "gggg").await;
+        let moved = SysRename::new(path("/g"), path("/f"));
+        let moved = kernel.send(admin, moved).await.expect("it moves").receipt.lsn.0;
+        let told = trail(&system, "/f", 0).await;
+        let places: Vec<_> = told.iter().map(|(seen, from, until)| (seen.size, *from, *until)).collect();
+        let expected = [
+            (4, Some(moved), None),
+            (3, Some(c), Some(moved)),
+            (2, Some(b), Some(gone)),
+            (1, Some(a), Some(b)),
+        ];
+        assert_eq!(places, expected);
+        assert_eq!((told[2].0.id, told[1].0.id == told[2].0.id), (told[3].0.id, false));
+        let of_g = trail(&system, "/g", 0).await;
+        assert_eq!((of_g[0].0.id, of_g.len()), (told[0].0.id, 1), "the same file, at its old name");
+
+        // Its directory goes, and another thing takes its name.
+        let Lsn(deep) = write(&system, "/d/e/f", "x").await;
+        let gone = kernel.send(admin, SysUnlink::at(path("/d")).recursive()).await.expect("it goes");
+        let Lsn(gone) = gone.receipt.lsn;
+        for now in ["nothing", "a file"] {
+            if now == "a file" {
+                write(&system, "/d", "a file").await;
+            }
+            let told = trail(&system, "/d/e/f", 0).await;
+            assert_eq!((told.len(), told[0].1, told[0].2), (1, Some(deep), Some(gone)), "{now}");
+            assert_eq!(read(&system, "/d/e/f", AsOf::Lsn(Lsn(deep))).await.expect("it is kept"), b"x");
+            assert_eq!(versions(&system, "/d/e/f", 0).await.len(), 1, "{now}");
+        }
+        system.stop().await;
+    });
+}
+
 async fn write(system: &Running, at: &str, text: &str) -> Lsn {
     let call = SysWrite::at(path(at), text.to_owned()).create();
     system.kernel.send(&system.admin, call).await.expect("it writes").receipt.lsn
@@ -278,13 +439,13 @@ async fn restore(system: &Running, at: &str, as_of: AsOf) -> Result<u64, Error> 
     system.kernel.send(&system.admin, call).await.map(|done| done.metadata.version)
 }
 
-/// The versions as number, first and last place, size and operation, read in pages of `limit`.
+/// The versions of the file as number, first and last place, size and operation, read in pages of `limit`.
 async fn versions(
     system: &Running,
     at: &str,
     limit: u32,
 ) -> Vec<(u64, Option<u64>, Option<u64>, u64, Option<Op>)> {
-    let mut call = SysVersions::at(path(at)).limit(limit);
+    let mut call = SysVersions::at(path(at)).of_file().limit(limit);
     let mut all = Vec::new();
     loop {
         let page = system.kernel.send(&system.admin, call.clone()).await.expect("it is told");
@@ -376,6 +537,9 @@ fn what_is_not_kept_is_told_as_such() {
         let listing = SysReaddir::at(path("/")).as_of(AsOf::Version(1));
         let error = kernel.send(admin, listing).await.expect_err("a directory has no versions");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let error = kernel.send(admin, SysVersions::at(path("/never/was"))).await.expect_err("it never was");
+        let told = error.to_string();
+        assert!(error.kind() == ErrorKind::NotFound && told.contains("nothing was there since"), "{told}");
         system.stop().await;
     });
 }
@@ -461,6 +625,14 @@ fn a_file_that_is_written_again_and_again_keeps_what_its_mount_says() {
         let (version, ..) = told[0];
         let kept = read(&system, "/few/f", AsOf::Version(version)).await.expect("it is kept");
         assert_eq!(kept, version.to_string().into_bytes());
+        // Of the path all that is kept is told, and nothing else.
+        let stays = trail(&system, "/few/f", 7).await;
+        assert_eq!(stays.len(), told.len());
+        assert_eq!(stays.last().and_then(|(.., until)| *until), told[0].2, "what is dropped is absent");
+        for (seen, from, _) in stays {
+            let found = read(&system, "/few/f", AsOf::Lsn(Lsn(from.expect("it is known")))).await;
+            assert_eq!(found.expect("it is told, so it is kept"), seen.version.to_string().into_bytes());
+        }
         system.stop().await;
     });
 }
@@ -598,7 +770,7 @@ fn a_restore_that_races_with_pruning_and_collections_gives_the_version_or_says_t
     let restorer = |to: String| {
         move || {
             while !over.load(Ordering::Relaxed) {
-                let page = SysVersions::at(path("/few/f")).limit(1);
+                let page = SysVersions::at(path("/few/f")).of_file().limit(1);
                 let Ok(page) = block_on(system.kernel.send(&system.admin, page)) else { continue };
                 let Some(version) = page.versions.first().map(|version| version.version) else { continue };
                 let then = AsOf::Version(version);

@@ -10,6 +10,10 @@ mod conforms;
 #[cfg(test)]
 #[path = "metastore/crash.rs"]
 mod crash;
+#[cfg(all(feature = "redb", feature = "faults"))]
+#[cfg(test)]
+#[path = "metastore/damage.rs"]
+mod damage;
 #[cfg(test)]
 #[path = "metastore/model.rs"]
 mod model;

@@ -5,7 +5,7 @@ use nexus_messages::syscall::{
     AsOf, Copied, Kept, OpOutcome, Synced, SysCopy, SysOutcome, SysRead, SysReceipt, SysSync, SysVersions,
     SysWrite, Version, Written,
 };
-use nexus_messages::{IntoPath, Op, OpId, Receipt, Result};
+use nexus_messages::{Error, ErrorKind, IntoPath, Op, OpId, Receipt, Result};
 
 use crate::handle::{Nexus, path};
 
@@ -83,19 +83,55 @@ impl Nexus {
         Ok(read.data)
     }
 
-    /// The versions of the file that can be read, the oldest first and that of now last: all pages in one. Of a file that was removed, those that it had.
+    /// What was found at the path over time, the latest first, within the history that is kept: all pages in one. What was removed, or renamed away, is
+    /// told of, too. [`read_at`](Self::read_at) as of the place [`from`](Version::from) of each gives what it was.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// use nexus::AsOf;
+    ///
+    /// let nx = nexus::blocking::connect(folder.path())?;
+    /// nx.write("/f", "one")?;
+    /// nx.unlink("/f")?;
+    /// nx.write("/g", "another")?;
+    /// nx.rename("/g", "/f")?;
+    /// let told = nx.versions("/f")?;
+    /// assert!(told.len() == 2 && told[0].is_present() && told[0].file_id != told[1].file_id);
+    /// nx.restore("/f", AsOf::Lsn(told[1].from.unwrap()))?;
+    /// assert_eq!(nx.read("/f")?, "one");
+    /// assert_eq!(nx.versions("/f")?.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// `ENOENT`; `EINVAL` for a directory, which has no versions; `ENODATA` on a mount that keeps no history; `EOPNOTSUPP` where files are found by their paths.
+    /// `ENOENT` when nothing was ever there, within the history; `ENODATA` on a mount that keeps no history; `EOPNOTSUPP` where files are found by
+    /// their paths.
     pub async fn versions(&self, at: impl IntoPath) -> Result<Vec<Version>> {
-        let at = path(Op::Versions, at)?;
-        let mut page = self.send(SysVersions::at(&at)).await?;
-        let mut versions = std::mem::take(&mut page.versions);
-        while let Some(cursor) = page.next.take() {
-            page = self.send(SysVersions::at(&at).after(cursor)).await?;
+        self.all_versions(SysVersions::at(path(Op::Versions, at)?)).await
+    }
+
+    /// The versions of the file that is at the path, or was the last one there, wherever it lay: the oldest first and that of now last, all pages in
+    /// one. So those are told of that it had before it was moved here.
+    ///
+    /// # Errors
+    /// As [`versions`](Self::versions); `EINVAL` for a directory, which has no versions.
+    pub async fn versions_of_file(&self, at: impl IntoPath) -> Result<Vec<Version>> {
+        self.all_versions(SysVersions::at(path(Op::Versions, at)?).of_file()).await
+    }
+
+    async fn all_versions(&self, call: SysVersions) -> Result<Vec<Version>> {
+        let mut versions = Vec::new();
+        let mut page = self.send(call.clone()).await?;
+        loop {
             versions.append(&mut page.versions);
+            match page.next.take() {
+                Some(cursor) => page = self.send(call.clone().after(cursor)).await?,
+                None if versions.is_empty() => {
+                    return Err(Error::new(Op::Versions, &call.path, ErrorKind::NotFound));
+                }
+                None => return Ok(versions),
+            }
         }
-        Ok(versions)
     }
 
     /// Makes the file what it was then, as a new version and in one commit: content, mode and media type. A file that was removed is made again. Goes the

@@ -40,15 +40,24 @@ fn each_version_of_a_file_is_listed_read_and_restored() {
             (json!(2), &places[1], places[2].clone(), json!(4)),
             (json!(3), &places[2], Value::Null, json!(5)),
         ];
-        for (version, (number, lsn, until, size)) in told.iter().zip(&expected) {
+        for (version, (number, lsn, until, size)) in told.iter().rev().zip(&expected) {
             assert_eq!((&version["path"], &version["version"]), (&json!("/f"), number));
             assert_eq!((&version["lsn"], &version["until"], &version["size"]), (*lsn, until, size));
             assert_eq!((&version["op"], &version["by"]), (&json!("write"), &json!("nexus")));
+            assert_eq!((&version["from"], &version["present"]), (*lsn, &json!(until.is_null())));
+            assert_eq!((&version["type"], &version["id"]), (&json!("file"), &told[0]["id"]));
+            assert!(version["from_at"].is_string() && version["until_at"].is_string() != until.is_null());
         }
         assert_eq!(told.len(), 3);
+        let of_the_file = lines(&nexus.good("--json versions --file /f"));
+        assert_eq!(of_the_file, told.iter().rev().cloned().collect::<Vec<_>>(), "it was nowhere else");
         let text = nexus.good("versions /f");
         let second = text.lines().nth(1).expect("there are three");
-        assert!(second.trim_start().starts_with("2 ") && second.ends_with(" write nexus"), "{text}");
+        assert!(
+            second.trim_start().starts_with("2 ")
+                && second.ends_with(&format!(" write nexus {}", told[0]["id"])),
+            "{text}"
+        );
         assert!(second.contains(&format!(" {}..{} ", places[1], places[2])), "{text}");
 
         let modified = told[1]["modified"].as_str().expect("it is a time").to_owned();
@@ -71,6 +80,30 @@ fn each_version_of_a_file_is_listed_read_and_restored() {
         assert_eq!(lines(&nexus.good("--json versions /f")).len(), 5, "those of a file that is gone");
         nexus.good("restore /f --version 3");
         assert_eq!(nexus.good("cat /f"), "three");
+    });
+}
+
+#[test]
+fn all_that_was_at_a_path_is_listed_and_each_of_it_can_be_read_and_brought_back() {
+    in_both(|nexus| {
+        write(nexus, "/f", "a");
+        write(nexus, "/f", "bb");
+        nexus.good("rm /f");
+        write(nexus, "/f", "ccc");
+        write(nexus, "/g", "dddd");
+        nexus.good("mv /g /f");
+        let told = lines(&nexus.good("--json versions /f"));
+        let sizes: Vec<_> = told.iter().map(|version| version["size"].as_u64()).collect();
+        assert_eq!(sizes, [4, 3, 2, 1].map(Some), "the latest first");
+        assert_eq!(told[0]["op"], "rename");
+        assert_eq!(told[0]["id"], lines(&nexus.good("--json stat /f"))[0]["file_id"]);
+        for (version, text) in told.iter().zip(["dddd", "ccc", "bb", "a"]) {
+            assert_eq!(nexus.good(&format!("cat --as-of lsn:{} /f", version["from"])), text);
+        }
+        nexus.good("rm /f");
+        nexus.good(&format!("restore /f --lsn {}", told[2]["from"]));
+        assert_eq!(nexus.good("cat /f"), "bb");
+        assert_eq!(lines(&nexus.good("--json versions /f")).len(), 5);
     });
 }
 
@@ -124,17 +157,22 @@ fn what_cannot_be_shown_is_told_with_operation_path_and_cause() {
         let directory =
             "invalid argument: a directory has no versions: give a place in the log, or a time (EINVAL)\n";
         for (line, op) in
-            [("ls --as-of v:1", "readdir"), ("stat --as-of v:1", "stat"), ("versions", "versions")]
+            [("ls --as-of v:1", "readdir"), ("stat --as-of v:1", "stat"), ("versions --file", "versions")]
         {
             refused(nexus, &format!("{line} /"), &format!("nexus: {op} /: {directory}"));
         }
         nexus.good("mkdir -p /directory");
-        refused(nexus, "versions /directory", &format!("nexus: versions /directory: {directory}"));
-        refused(nexus, "versions /nope", "nexus: versions /nope: no such file or directory (ENOENT)\n");
+        let file = "versions --file /directory";
+        refused(nexus, file, &format!("nexus: versions /directory: {directory}"));
+        let nope = "nexus: versions /nope: no such file or directory (ENOENT)\n";
+        refused(nexus, "versions --file /nope", nope);
         let told = |line: &str, parts: &[&str]| {
             let ended = nexus.run(line);
             assert!(ended.status == 1 && parts.iter().all(|part| ended.err.contains(part)), "{ended:?}");
         };
+        let never =
+            ["versions /nope: ", "nothing was there since LSN ", "the history of / begins", "(ENOENT)"];
+        told("versions /nope", &never);
         told("stat --as-of 2999-01-01T00:00:00Z /f", &["stat /f: ", "yet to come", "(EINVAL)"]);
         told("ls --as-of 1999-01-01T00:00:00Z /", &["readdir /: ", "oldest time of /", "(ENODATA)"]);
         told("ls --as-of 10000days /", &["readdir /: ", "(ENODATA)"]);
@@ -150,10 +188,16 @@ fn what_is_kept_outlives_a_kernel_that_is_killed() {
     let serving = Serving::start(&nexus, &["serve"]);
     let then = &["one", "two", "three"].map(|text| write(&nexus, "/d/f", text)["lsn"].clone())[1];
     nexus.good("mv /d /e");
-    let before = nexus.good("versions /e/f");
+    let before = nexus.good("versions --file /e/f");
     // With SIGKILL.
     drop(serving);
-    assert_eq!(nexus.good("versions /e/f"), before);
+    assert_eq!(nexus.good("versions --file /e/f"), before);
+    let sizes = |at: &str| {
+        let told = lines(&nexus.good(&format!("--json versions {at}")));
+        told.iter().map(|version| version["size"].as_u64()).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes("/e/f"), [Some(5)], "what was there under this name");
+    assert_eq!(sizes("/d/f"), [5, 3, 3].map(Some), "and under that, in a directory that is gone");
     assert_eq!(nexus.good("cat --as-of v:1 /e/f"), "one");
     assert_eq!(nexus.good(&format!("cat --as-of lsn:{then} /d/f")), "two", "under its name of then");
     assert_eq!(nexus.good(&format!("ls -R --as-of lsn:{then} /d")), "/d/f\n");

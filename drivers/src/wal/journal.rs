@@ -56,10 +56,11 @@ struct Last {
     checksum: u64,
 }
 
-struct Segment {
-    number: u64,
+/// One file of the log.
+pub(super) struct Segment {
+    pub(super) number: u64,
     seed: Seed,
-    file: Arc<dyn DiskFile>,
+    pub(super) file: Arc<dyn DiskFile>,
     /// Where the next frame goes.
     end: u64,
     /// Up to here the file has blocks.
@@ -85,7 +86,8 @@ pub(super) enum Unwritten {
     Unknown(StoreError),
 }
 
-fn name_of(number: u64) -> String {
+/// The name of the segment with this number.
+pub(super) fn name_of(number: u64) -> String {
     format!("{number:020}{SUFFIX}")
 }
 
@@ -107,15 +109,9 @@ impl Journal {
         ahead: u64,
         mut replay: impl FnMut(u64, Payload<'static>) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
-        let mut numbers: Vec<u64> = folder
-            .list()
-            .map_err(failed("listing the log"))?
-            .iter()
-            .filter_map(|name| number_of(name))
-            .collect();
-        numbers.sort_unstable();
+        let numbers = numbers(&folder)?;
         let newest = numbers.last().copied().unwrap_or(0);
-        let mut reading = Reading { last: None, applied, torn: None };
+        let mut reading = Reading::after(applied);
         let mut current: Option<Segment> = None;
         let mut later = Vec::new();
         for number in numbers {
@@ -348,6 +344,32 @@ impl Unflushed {
     }
 }
 
+/// The numbers of the segments in `folder`, in their order.
+fn numbers(folder: &Arc<dyn Folder>) -> Result<Vec<u64>, StoreError> {
+    let names = folder.list().map_err(failed("listing the log"))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Reads the log in `folder` as [`Journal::open`] does, and changes nothing. Gives what is damaged, and the numbers of all segments; none when nothing is.
+pub(super) fn read_all(
+    folder: &Arc<dyn Folder>,
+    salt: u64,
+    applied: u64,
+    replay: &mut impl FnMut(u64, Payload<'static>) -> Result<(), StoreError>,
+) -> Result<Option<(Gap, Vec<u64>)>, StoreError> {
+    let numbers = numbers(folder)?;
+    let mut reading = Reading::after(applied);
+    for number in &numbers {
+        let mut segment = Segment::open(folder, salt, *number, false)?;
+        if let Err(error) = reading.segment(&mut segment, replay) {
+            return reading.gap.map(|gap| Some((gap, numbers))).ok_or(error);
+        }
+    }
+    Ok(None)
+}
+
 /// A segment that is there, under a durable name, and holds nothing yet.
 pub(super) struct Next(Segment);
 
@@ -379,7 +401,12 @@ pub(super) fn release(
 }
 
 impl Segment {
-    fn open(folder: &Arc<dyn Folder>, salt: u64, number: u64, make: bool) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        folder: &Arc<dyn Folder>,
+        salt: u64,
+        number: u64,
+        make: bool,
+    ) -> Result<Self, StoreError> {
         let what = format!("opening segment {number} of the log");
         let file = folder.open(&name_of(number), make).map_err(failed(&what))?;
         let written = file.len().map_err(failed(&what))?;
@@ -412,6 +439,20 @@ impl Segment {
 
     /// A frame behind `at` that says that all up to `seq` was on disk when it was written.
     fn proves(&self, at: u64, seq: u64) -> Result<Option<Header>, StoreError> {
+        let mut proof = None;
+        self.search(at, &mut |header, _| {
+            proof = (header.durable >= seq).then_some(header);
+            proof.is_none()
+        })?;
+        Ok(proof)
+    }
+
+    /// Looks at each whole frame from `at` on, whatever it follows, for as long as it is asked to go on.
+    pub(super) fn search(
+        &self,
+        at: u64,
+        look: &mut dyn FnMut(Header, Vec<u8>) -> bool,
+    ) -> Result<(), StoreError> {
         let what = format!("reading segment {} of the log", self.number);
         let mut at = at;
         let mut piece = Vec::new();
@@ -421,16 +462,29 @@ impl Segment {
             self.file.read_at(at, &mut piece).map_err(failed(&what))?;
             for (n, eight) in piece.chunks(8).enumerate() {
                 if frame::begins(eight)
-                    && let Some((header, _)) = self.frame(at + n as u64 * ALIGNMENT)?
-                    && header.durable >= seq
+                    && let Some((header, payload)) = self.frame(at + n as u64 * ALIGNMENT)?
+                    && !look(header, payload)
                 {
-                    return Ok(Some(header));
+                    return Ok(());
                 }
             }
             at += length as u64;
         }
-        Ok(None)
+        Ok(())
     }
+}
+
+/// A frame that is not there, although a later one says that it was on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// The segment in which all ends that is whole.
+    pub(super) segment: u64,
+    /// Where in that segment.
+    pub(super) at: u64,
+    /// The number of the frame.
+    pub(super) frame: u64,
+    /// The number of the later one.
+    pub(super) proof: u64,
 }
 
 /// Where reading the log has come to.
@@ -439,9 +493,16 @@ struct Reading {
     applied: u64,
     /// Where the log ended: the segment, the place in it, and the number of the frame that is not there.
     torn: Option<(u64, u64, u64)>,
+    /// What is damaged, where it ended with that.
+    gap: Option<Gap>,
 }
 
 impl Reading {
+    /// Before the first segment, of a log of which all up to the frame `applied` is in the database.
+    fn after(applied: u64) -> Self {
+        Self { last: None, applied, torn: None, gap: None }
+    }
+
     /// Reads the frames of `segment`, and gives how many there are. Sets where it ends.
     fn segment(
         &mut self,
@@ -479,9 +540,13 @@ impl Reading {
                 Some((segment, place, _)) if frames == 0 => (segment, place),
                 _ => (segment.number, segment.end),
             };
+            self.gap = Some(Gap { segment: at, at: place, frame: missing, proof: proof.seq });
             return Err(StoreError::Corrupt {
                 what: format!("frame {missing} of the log (segment {at}, at {place})"),
-                found: format!("nothing whole, and frame {} was written after it was on disk", proof.seq),
+                found: format!(
+                    "nothing whole, and frame {} was written after it was on disk; fsck tells what can be kept",
+                    proof.seq
+                ),
             });
         }
         if frames > 0 || self.torn.is_none() {

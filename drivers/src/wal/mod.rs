@@ -11,6 +11,7 @@
 //! the store is read-only until it is opened again. A fold that fails is tried again, and meanwhile the log grows up to its bound.
 
 mod config;
+mod damage;
 mod frame;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "local"))]
 pub(crate) mod fuzzing;
@@ -20,4 +21,5 @@ mod state;
 mod store;
 
 pub use config::WalConfig;
+pub use damage::{Cut, DamagedLog, LOST_MAX, LogDamage, Lost};
 pub use store::WalMetastore;

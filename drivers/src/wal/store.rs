@@ -23,10 +23,10 @@ use crate::entries::{self, Transaction};
 use crate::redb::{Disk, FileDisk, Fold, RedbMetastore, make_whole};
 
 /// The database's file.
-const DATABASE: &str = "meta.redb";
+pub(super) const DATABASE: &str = "meta.redb";
 
 /// The folder of the log's segments.
-const LOG: &str = "wal";
+pub(super) const LOG: &str = "wal";
 
 /// A metastore in a folder: a log, and a database of redb that it is folded into. See the [module](super) for what it promises when the disk fails.
 #[derive(Debug)]

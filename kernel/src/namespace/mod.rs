@@ -9,6 +9,7 @@ mod ledger;
 mod moment;
 mod prune;
 mod rows;
+mod trail;
 mod walk;
 
 pub(crate) use cache::{Lookup, MetadataCache, Node};
@@ -25,4 +26,5 @@ pub(crate) use rows::{
     DentryRow, InodeRow, MountRow, Placement, addressing_key, children_key, content_key, decode, dentry_key,
     dentry_name, encode, inode_key, mount_key, mount_root, zone_key, zones,
 };
+pub(crate) use trail::{Changed, Stay, Trail};
 pub(crate) use walk::{Rows, Step, Walk};

@@ -1,4 +1,4 @@
-//! `SysVersions`: the versions of an entry that are kept.
+//! `SysVersions`: what was at a path over time, and the versions of a file, as far as they are kept.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::admit::{Admissible, Which, admit, one_path};
 use super::locate::{Located, NO_PAST};
 use super::past::has_versions;
 use crate::gate::Right;
+use crate::hal::StoreError;
 use crate::kernel::Kernel;
 use crate::volume::{Volume, store_error};
 
@@ -20,6 +21,10 @@ impl Admissible for SysVersions {
     one_path!();
 
     fn follows(&self, _: Which) -> bool {
+        self.follow
+    }
+
+    fn is_of_the_past(&self, _: Which) -> bool {
         true
     }
 
@@ -38,16 +43,26 @@ impl Serve for SysVersions {
 }
 
 fn list(kernel: &Arc<Kernel>, located: &Located, call: &SysVersions) -> Result<Versions> {
-    has_versions::<SysVersions>(located)?;
+    if call.of_file {
+        has_versions::<SysVersions>(located)?;
+    }
     let site = &located.site;
     let limit = call.limit.map_or(VERSIONS_MAX, |limit| (limit.get() as usize).min(VERSIONS_MAX));
-    let after = call.cursor.map(|VersionCursor(lsn)| lsn);
-    let found = match Volume::of(kernel, site) {
-        Volume::Rows(volume) => volume.versions(site, after, limit),
-        Volume::Paths(_) | Volume::Sys(_) => Err(NO_PAST),
+    let cursor = call.cursor.map(|VersionCursor(lsn)| lsn);
+    let failed = |error: StoreError| store_error(SysVersions::OP, &site.path, &error);
+    let nothing = || Error::new(SysVersions::OP, &site.path, ErrorKind::NotFound);
+    let Volume::Rows(volume) = Volume::of(kernel, site) else { return Err(failed(NO_PAST)) };
+    let (versions, next) = if call.of_file {
+        volume.versions_of_file(site, cursor, limit).map_err(failed)?.ok_or_else(nothing)?
+    } else {
+        let (page, begins) = volume.versions(site, cursor, limit).map_err(failed)?;
+        if page.0.is_empty() && page.1.is_none() && cursor.is_none() {
+            let point = &site.mount.point;
+            return Err(nothing().because(format!(
+                "nothing was there since LSN {begins}, where the history of {point} begins, as far as it is kept"
+            )));
+        }
+        page
     };
-    match found.map_err(|error| store_error(SysVersions::OP, &site.path, &error))? {
-        Some((versions, next)) => Ok(Versions::new(versions, next.map(VersionCursor))),
-        None => Err(Error::new(SysVersions::OP, &site.path, ErrorKind::NotFound)),
-    }
+    Ok(Versions::new(versions, next.map(VersionCursor)))
 }

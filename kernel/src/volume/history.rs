@@ -9,12 +9,15 @@ use super::Site;
 use super::rows::RowVolume;
 use crate::hal::{RowKey, StoreError};
 use crate::namespace::{
-    AsOf, DentryRow, InodeRow, LogTimes, Node, Past, Rows, Step, Walk, Was, decode, dentry_key, horizon,
-    inode_key, pasts, place_at,
+    AsOf, Changed, DentryRow, InodeRow, LogTimes, Node, Past, Rows, Stay, Step, Trail, Walk, Was, decode,
+    dentry_key, horizon, inode_key, pasts, place_at,
 };
 
 /// How many rows of history are read at once.
 const PAGE: usize = 256;
+
+/// How many changes of what a path led to, of which none is a version of its own, one call looks at before it says where to go on.
+const LOOKS_MAX: usize = 16_384;
 
 /// A page of versions, and where to go on.
 type VersionPage = (Vec<Version>, Option<Lsn>);
@@ -111,7 +114,19 @@ impl RowVolume<'_> {
                 steps.push(Step { parent, name: rest[0], dentry });
                 Ok(Some((dentry.id, steps)))
             }
-            _ => Ok(None),
+            // Nor is there a directory for it: the last that was found there, whatever led to it.
+            Walk::Missing { .. } | Walk::NotADirectory => {
+                let begins = self.begins(rows)?;
+                let (reader, root, last) = (&*rows.reader, self.mount.root, Lsn(u64::MAX));
+                let mut trail = Trail::new(reader, rows.tree, root, site.relative(), begins, last);
+                while let Some(stay) = trail.back()? {
+                    if let Some((id, _)) = stay.found {
+                        return Ok(Some((id, Vec::new())));
+                    }
+                }
+                Ok(None)
+            }
+            Walk::Link => Ok(None),
         }
     }
 
@@ -138,8 +153,55 @@ impl RowVolume<'_> {
         }
     }
 
-    /// The versions of the entry at `site`, or of the last one there, that were superseded after `after`, at most `limit`. None when there never was one.
+    /// What was found at `site`, the latest first and at most `limit` of it: all before `before`, or up to now. Gives too from where on there is
+    /// history.
     pub(crate) fn versions(
+        &self,
+        site: &Site,
+        before: Option<Lsn>,
+        limit: usize,
+    ) -> Result<(VersionPage, Lsn), StoreError> {
+        let rows = self.kernel.store().rows(self.mount.tree)?;
+        let begins = self.begins(&rows)?;
+        let Some(last) = before.map_or(Some(u64::MAX), |Lsn(before)| before.checked_sub(1)) else {
+            return Ok(((Vec::new(), None), begins));
+        };
+        let mut trail =
+            Trail::new(&*rows.reader, rows.tree, self.mount.root, site.relative(), begins, Lsn(last));
+        let mut found: Vec<Version> = Vec::new();
+        let mut looks = 0;
+        while let Some(Stay { found: entry, since, until }) = trail.back()? {
+            looks += 1;
+            let until = until.map(|until| (until.lsn, until.at));
+            let same = |version: &&mut Version| {
+                entry.as_ref().is_some_and(|(id, row)| {
+                    // Nothing else was there between the two.
+                    version.from == until.map(|(lsn, _)| lsn)
+                        && version.file_id == *id
+                        && version.version == row.version
+                })
+            };
+            if let Some(version) = found.last_mut().filter(same) {
+                // Its attributes were changed.
+                begun_by(version, since, begins);
+                continue;
+            }
+            if found.len() == limit && entry.is_some() || looks > LOOKS_MAX {
+                return Ok(((found, until.map(|(lsn, _)| lsn)), begins));
+            }
+            let Some((id, row)) = entry else { continue };
+            let mut version = Version::new(id, row.entry_type, row.version);
+            (version.size, version.content_id, version.modified) = (row.size, row.content_id, row.modified);
+            (version.until, version.until_at) = until.unzip();
+            begun_by(&mut version, since, begins);
+            found.push(version);
+        }
+        Ok(((found, None), begins))
+    }
+
+    /// The versions of the file at `site`, or of the last one there, wherever it lay, that were superseded after `after`, at most `limit`. None when
+    /// there never was one.
+    pub(crate) fn versions_of_file(
         &self,
         site: &Site,
         after: Option<Lsn>,
@@ -157,7 +219,7 @@ impl RowVolume<'_> {
         self.each_past(&rows, id, from, &mut |lsn, past| {
             // What the page before ended with tells who made the first version of this one.
             if Some(lsn) == after || past.was == Was::Dropped {
-                dropped = Some((lsn, past.by.clone(), past.op));
+                dropped = Some(changed(lsn, past));
             }
             false
         })?;
@@ -176,7 +238,7 @@ impl RowVolume<'_> {
             match found.last_mut().filter(|last| last.version == row.version) {
                 // Its attributes were changed.
                 Some(same) => {
-                    same.until = until.as_ref().map(|(lsn, _)| *lsn);
+                    (same.until, same.until_at) = until.as_ref().map(|(lsn, past)| (*lsn, past.at)).unzip();
                     same.modified = row.modified;
                 }
                 None if full => {
@@ -184,16 +246,19 @@ impl RowVolume<'_> {
                     return false;
                 }
                 None => {
-                    let mut version =
-                        Version::new(row.version, row.size, row.content_id.clone(), row.modified);
-                    if let Some((lsn, by, op)) = made.take() {
-                        (version.lsn, version.by, version.op) = (Some(lsn), Some(by), Some(op));
+                    let mut version = Version::new(id, row.entry_type, row.version);
+                    version.size = row.size;
+                    version.content_id.clone_from(&row.content_id);
+                    version.modified = row.modified;
+                    if let Some(made) = made.take() {
+                        begun_by(&mut version, Some(made), begins);
                     }
-                    version.until = until.as_ref().map(|(lsn, _)| *lsn);
+                    (version.until, version.until_at) =
+                        until.as_ref().map(|(lsn, past)| (*lsn, past.at)).unzip();
                     found.push(version);
                 }
             }
-            made = until.map(|(lsn, past)| (lsn, past.by, past.op));
+            made = until.map(|(lsn, past)| changed(lsn, past));
             true
         })?;
         Ok(Some((found, next)))
@@ -253,6 +318,19 @@ impl RowVolume<'_> {
     }
 }
 
+/// What made the row that comes after `past`.
+fn changed(lsn: Lsn, past: Past) -> Changed {
+    Changed { lsn, at: past.at, by: past.by, op: past.op }
+}
+
+/// Says of `version` what put it where it was; none when it was there where the history begins.
+fn begun_by(version: &mut Version, since: Option<Changed>, begins: Lsn) {
+    version.from = Some(since.as_ref().map_or(begins, |since| since.lsn));
+    version.from_at = since.as_ref().map(|since| since.at);
+    version.lsn = since.as_ref().map(|since| since.lsn);
+    (version.by, version.op) = since.map(|since| (since.by, since.op)).unzip();
+}
+
 /// The last thing that is kept of the past of the row at `key`.
 fn newest(rows: &Rows, key: &RowKey) -> Result<Option<(Lsn, Past)>, StoreError> {
     let mut newest = None;
@@ -270,14 +348,14 @@ fn newest(rows: &Rows, key: &RowKey) -> Result<Option<(Lsn, Past)>, StoreError> 
 
 /// What made the entry to which the steps lead, as far as its names tell: the commit, who and by which operation. A name that was there from its
 /// directory's first moment has no history of its own.
-fn creation(rows: &Rows, steps: &[Step<'_>], begins: Lsn) -> Result<Option<(Lsn, Arc<str>, Op)>, StoreError> {
+fn creation(rows: &Rows, steps: &[Step<'_>], begins: Lsn) -> Result<Option<Changed>, StoreError> {
     let mut at_once = None;
     for step in steps.iter().rev() {
         match appearance(rows, step, begins)? {
             Some((lsn, past)) => {
                 let made = past.was == Was::Nothing && past.op != Op::Rename;
                 let made = made && at_once.is_none_or(|at| at == past.at);
-                return Ok(made.then_some((lsn, past.by, past.op)));
+                return Ok(made.then(|| changed(lsn, past)));
             }
             None => {
                 let key = inode_key(rows.tree, step.dentry.id);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::ContentId;
 use crate::error::Op;
-use crate::ident::Lsn;
-
+use crate::ident::{FileId, Lsn};
+use crate::metadata::EntryType;
 use crate::path::VPath;
 use crate::time::Timestamp;
 
@@ -44,13 +44,20 @@ impl fmt::Display for AsOf {
     }
 }
 
-/// Asks which versions of the entry at `path` can be read, the oldest first and the one of now last. Links are followed. Where nothing is
-/// any more, those of the entry that was the last one there. A directory has none, and is refused. Changes nothing, may be repeated.
+/// Asks what was found at `path` over time, as far as the history of its mount is kept: each entry that was there, in each version that it had there,
+/// the latest first. So a file that was removed or renamed away is told of, whatever came to its path after it, and also when its directory has
+/// gone. The path is taken as it resolved then, from the mount that serves it now; what was reached through links of then is found where they led.
+/// Links of now are followed, unless [`follow`](Self::follow) says otherwise. Changes nothing, may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysVersions {
-    /// The entry.
+    /// The path.
     pub path: VPath,
+    /// Whether the versions of one file are asked for instead, wherever it lay: of the one that is at the path, or was the last one there. These come
+    /// the oldest first. A directory has none of these, and is refused.
+    pub of_file: bool,
+    /// Whether a link that is at the end of the path now is followed.
+    pub follow: bool,
     /// How many versions at most; the kernel's own limit applies in any case.
     pub limit: Option<NonZeroU32>,
     /// Where to go on: from the previous page.
@@ -61,23 +68,34 @@ pub struct SysVersions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionCursor(pub Lsn);
 
-/// One version of an entry that can be read.
+/// What was found at a path from one commit to another: an entry, in one of its versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Version {
-    /// Its number. What changes attributes alone makes no new version.
+    /// The entry. It has the same identity wherever it is moved.
+    pub file_id: FileId,
+    /// What it was.
+    pub entry_type: EntryType,
+    /// The number of its version. What changes attributes alone makes no new version. Another entry at the same path begins anew.
     pub version: u64,
-    /// The commit that made it, as far as that is known. Reading as of this place, or a later one before `until`, gives this version.
+    /// The first place in the log as of which it is found: that of the commit that put it there, or where the history begins. Reading the path as of this
+    /// place, or a later one before `until`, gives this version. None only of the first version of one file, when it is not known.
+    pub from: Option<Lsn>,
+    /// When that commit was made; none when it is not known.
+    pub from_at: Option<Timestamp>,
+    /// The commit that put it there, as far as that is known: it wrote, moved or made it.
     pub lsn: Option<Lsn>,
-    /// The commit that superseded or removed it; none for the version of now.
+    /// The commit that superseded, moved or removed it; none for what is there now.
     pub until: Option<Lsn>,
+    /// When that commit was made.
+    pub until_at: Option<Timestamp>,
     /// How many bytes it has.
     pub size: u64,
     /// The address of its content.
     pub content_id: Option<ContentId>,
     /// When the content was made.
     pub modified: Timestamp,
-    /// Who made it, as far as that is known.
+    /// Who put it there, as far as that is known.
     pub by: Option<Arc<str>>,
     /// By which operation, as far as that is known.
     pub op: Option<Op>,
@@ -87,7 +105,7 @@ pub struct Version {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Versions {
-    /// The versions, the oldest first.
+    /// The versions, in the order that was asked for.
     pub versions: Vec<Version>,
     /// Where to go on; none at the end.
     pub next: Option<VersionCursor>,
@@ -101,16 +119,49 @@ impl Versions {
 }
 
 impl Version {
-    /// The version with this number and content, of which nothing else is known.
-    pub fn new(version: u64, size: u64, content_id: Option<ContentId>, modified: Timestamp) -> Self {
-        Self { version, lsn: None, until: None, size, content_id, modified, by: None, op: None }
+    /// The version with this number of this entry, of which nothing else is known.
+    pub fn new(file_id: FileId, entry_type: EntryType, version: u64) -> Self {
+        Self {
+            file_id,
+            entry_type,
+            version,
+            from: None,
+            from_at: None,
+            lsn: None,
+            until: None,
+            until_at: None,
+            size: 0,
+            content_id: None,
+            modified: Timestamp::default(),
+            by: None,
+            op: None,
+        }
+    }
+
+    /// Whether it is there now.
+    pub fn is_present(&self) -> bool {
+        self.until.is_none()
     }
 }
 
 impl SysVersions {
-    /// The versions of the entry at `path`.
+    /// What was found at `path` over time.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), limit: None, cursor: None }
+        Self { path: path.into(), of_file: false, follow: true, limit: None, cursor: None }
+    }
+
+    /// The versions of the file that is at the path, or was the last one there, wherever it lay.
+    #[must_use]
+    pub fn of_file(mut self) -> Self {
+        self.of_file = true;
+        self
+    }
+
+    /// Takes a link that is at the end of the path now for what it is.
+    #[must_use]
+    pub fn no_follow(mut self) -> Self {
+        self.follow = false;
+        self
     }
 
     /// At most `limit` versions in one reply; 0 leaves it to the kernel.

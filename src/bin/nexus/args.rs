@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use nexus::hal::MOUNT_OPTIONS;
 
+use nexus::offline::GiveUpAfter;
+
 use crate::past::{Then, moment};
 
 /// One namespace of paths over any storage, served by a supervised kernel.
@@ -288,18 +290,26 @@ pub(crate) struct CpArgs {
     pub(crate) then: AsOfArgs,
 }
 
-/// List the versions of a file that can be read
+/// List what was found at a path over time
 ///
-/// The oldest first and the one of now last, one line each: number, the places in the log from where to where it was there, size, time of
-/// change (UTC), by which operation and whom. Of a file that was removed, those that it had.
+/// The latest first, one line for each version of each entry that was there: number, the places in the log from where to where it was there (none
+/// behind what is there now), size, when it came there (UTC), by which operation and whom, and the identity of the entry, which it has wherever it is
+/// moved. What was removed, renamed away or replaced is told of as well, also when its directory is gone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Which versions are kept is a matter of the mount: its options history_count and history_age_s.
-With --json: one line a version: {path, version, lsn, until, size, content, modified, by, op}; what is not known is null, and until is
-null for the version of now.")]
+How much is kept is a matter of the mount: its options history_count and history_age_s. `cat --as-of lsn:N` and `restore --lsn N` take the
+first place of a line.
+With --json: one line a version: {path, id, type, present, version, lsn, from, from_at, until, until_at, size, content, modified, by, op};
+what is not known is null, and until is null for what is there now. lsn is null where from is only where the history begins.")]
 pub(crate) struct VersionsArgs {
-    /// A file
+    /// A path, whatever is there now
     pub(crate) path: String,
+    /// The versions of the file that is there, or was last, wherever it lay; the oldest first
+    #[arg(long)]
+    pub(crate) file: bool,
+    /// A link that is there now is not followed
+    #[arg(long)]
+    pub(crate) no_follow: bool,
 }
 
 /// Make a file what it was
@@ -618,16 +628,24 @@ pub(crate) struct OutcomeArgs {
 /// Names are matched with metadata, metadata with content, each content with its hash, and each log with itself, while calls go on. What is told is wrong,
 /// and was looked at twice. With --repair a name that leads to nothing goes, what has no name is named in lost+found of its mount, what the rows say twice
 /// is made to agree, and damaged content is written again from another copy with the same hash; each repair is in the log. All else is left as it is.
+///
+/// A data folder that cannot be opened because its log is damaged is told of: in which file and where, up to which LSN all can be kept, and what would be lost.
+/// With --repair --give-up-after and what was told, all behind that is cut off, and the folder opens. What is cut off is kept in files beside the log.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line for each finding, and then what was looked at.
 Exit status 1 when something is left that is wrong, or could not be looked at to the end.
 With --json: {number, repair, began, ended, state, resumed, entries, names, files, versions, blobs, bytes, records, garbage, findings, untold, left_out};
-each finding is {zone, path, file_id, fault, cause, remedy}.")]
+each finding is {zone, path, file_id, fault, cause, remedy}.
+Of a damaged log: {damaged, repaired, segment, offset, frame, proof, kept, give_up_after, lost, aside}; kept is {tree, lsn} of each tree, the root zone's being 0,
+lost is {through, unreadable, operations, bytes, places, listed}, places are {tree, first, last}, listed are {tree, lsn, op, path, to, by, at}, and at most 1024.")]
 pub(crate) struct FsckArgs {
     /// Repair what can be repaired without a loss
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Cut the damaged log of a folder that cannot be opened: all after this place is given up
+    #[arg(long, value_name = "LSN", requires = "repair")]
+    pub(crate) give_up_after: Option<GiveUpAfter>,
 }
 
 /// Own the data folder, and let other processes attach to it

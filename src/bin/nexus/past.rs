@@ -3,13 +3,14 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use nexus::syscall::{SysCopy, Version};
-use nexus::{AsOf, Durability, Lsn, Op, Timestamp};
+use nexus::syscall::{SysCopy, SysVersions, Version};
+use nexus::{AsOf, Durability, Lsn, Op, Timestamp, VPath};
 use nexus_actors::Env;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{RestoreArgs, VersionsArgs};
+use crate::entry::kind;
 use crate::failure::Outcome;
 use crate::session::{Session, path};
 use crate::when::When;
@@ -66,9 +67,16 @@ pub(crate) fn moment(text: &str) -> Result<Then, String> {
 #[derive(Serialize)]
 struct VersionJson<'a> {
     path: &'a str,
+    id: u64,
+    #[serde(rename = "type")]
+    entry_type: &'static str,
+    present: bool,
     version: u64,
     lsn: Option<u64>,
+    from: Option<u64>,
+    from_at: Option<When>,
     until: Option<u64>,
+    until_at: Option<When>,
     size: u64,
     content: Option<String>,
     modified: When,
@@ -78,11 +86,18 @@ struct VersionJson<'a> {
 
 impl<'a> VersionJson<'a> {
     fn new(path: &'a str, version: &'a Version) -> Self {
+        let place = |lsn: Option<Lsn>| lsn.map(|Lsn(lsn)| lsn);
         Self {
             path,
+            id: version.file_id.0,
+            entry_type: kind(version.entry_type),
+            present: version.is_present(),
             version: version.version,
-            lsn: version.lsn.map(|Lsn(lsn)| lsn),
-            until: version.until.map(|Lsn(lsn)| lsn),
+            lsn: place(version.lsn),
+            from: place(version.from),
+            from_at: version.from_at.map(When),
+            until: place(version.until),
+            until_at: version.until_at.map(When),
             size: version.size,
             content: version.content_id.as_ref().map(ToString::to_string),
             modified: When(version.modified),
@@ -94,14 +109,28 @@ impl<'a> VersionJson<'a> {
 
 pub(crate) async fn versions(session: &Session, args: VersionsArgs) -> Outcome {
     let at = path(Op::Versions, &args.path)?;
-    for version in session.nx.versions(&at).await? {
-        let told = VersionJson::new(at.as_str(), &version);
+    let mut call = SysVersions::at(&at);
+    (call.of_file, call.follow) = (args.file, !args.no_follow);
+    let mut page = session.nx.send(call.clone()).await?;
+    loop {
+        print(session, &at, &page.versions)?;
+        match page.next {
+            Some(cursor) => page = session.nx.send(call.clone().after(cursor)).await?,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn print(session: &Session, at: &VPath, versions: &[Version]) -> Outcome {
+    for version in versions {
+        let told = VersionJson::new(at.as_str(), version);
         let place = |lsn: Option<u64>| lsn.map_or_else(String::new, |lsn| lsn.to_string());
-        let places = format!("{}..{}", place(told.lsn), place(told.until));
+        let places = format!("{}..{}", place(told.from), place(told.until));
         let (op, by) = (told.op.unwrap_or("-"), told.by.unwrap_or("-"));
+        let came = When(version.from_at.unwrap_or(version.modified));
         session.out.either(
             &told,
-            format_args!("{:>4} {places:>12} {:>10} {:#} {op} {by}", told.version, told.size, told.modified),
+            format_args!("{:>4} {places:>12} {:>10} {came:#} {op} {by} {}", told.version, told.size, told.id),
         )?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use nexus::services::quota::Quota;
 use nexus::{Config, Profile};
 use nexus_actors::block_on;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, FsckArgs};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
@@ -45,7 +45,16 @@ pub(crate) fn main(cli: Cli) -> Status {
 
 async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profile: Option<&str>) -> Outcome {
     let data = data.unwrap_or_else(data_folder);
-    let nx = nexus::connect_or_attach(config(&data, profile)?).await?;
+    if let Command::Fsck(FsckArgs { give_up_after: Some(after), .. }) = &command {
+        return fsck::give_up(out, &data, after).and_then(|()| out.flush());
+    }
+    let nx = match nexus::connect_or_attach(config(&data, profile)?).await {
+        Err(error) if matches!(command, Command::Fsck(_)) => {
+            let told = fsck::damaged(out, &data, error);
+            return out.flush().and(told);
+        }
+        opened => opened?,
+    };
     let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
     let done = Box::pin(execute(&session, command)).await.and_then(|()| session.out.flush());
     if let Err(failure) = &done {
