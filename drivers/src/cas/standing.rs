@@ -1,6 +1,6 @@
 //! What this process knows of blobs without looking.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
@@ -27,8 +27,8 @@ pub(super) struct Standings {
 
 #[derive(Debug, Default)]
 struct Halves {
-    newer: BTreeMap<[u8; 32], Standing>,
-    older: BTreeMap<[u8; 32], Standing>,
+    newer: HashMap<[u8; 32], Standing>,
+    older: HashMap<[u8; 32], Standing>,
 }
 
 impl Default for Standings {

@@ -10,16 +10,21 @@
 //! footer   magic 8 | entries 8 | fences 8 | tail offset 8 | tail length 8 | through segment 8 | through offset 8 | tail's checksum 16 | checksum 16
 //! ```
 
+use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 
 use nexus_kernel::hal::StoreError;
+use quick_cache::sync::Cache;
 
 use super::record::{Checksum, checksum, take};
 use crate::disk::{DiskFile, Folder};
 
 /// How large a block grows before the next one begins.
 const BLOCK_BYTES: usize = 16 << 10;
+
+/// How many blocks of a run are held in memory: those of some hundred megabytes of large content, or a megabyte.
+const LATELY_MAX: usize = 64;
 
 /// How much is written at once.
 const WRITE_BYTES: usize = 256 << 10;
@@ -103,6 +108,8 @@ pub(super) struct Run {
     file: Arc<dyn DiskFile>,
     fences: Vec<Fence>,
     filter: Filter,
+    /// Blocks that were looked into lately, checked, by their numbers.
+    lately: Cache<usize, Arc<Vec<u8>>>,
 }
 
 struct Fence {
@@ -165,7 +172,8 @@ impl Run {
         let fences: Option<Vec<Fence>> = (0..footer.fences).map(|_| Fence::decode(&mut rest)).collect();
         let Some(fences) = fences else { return Ok(None) };
         let filter = Filter { bits: rest.to_vec() };
-        let run = Self { span, through: footer.through, entries: footer.entries, file, fences, filter };
+        let (through, entries) = (footer.through, footer.entries);
+        let run = Self { span, through, entries, file, fences, filter, lately: lately() };
         let is_small = footer.tail_offset <= LOOKED_THROUGH_MAX;
         Ok((!is_small || run.is_whole()?).then_some(run))
     }
@@ -189,9 +197,15 @@ impl Run {
         }
         let after = self.fences.partition_point(|fence| *fence.first <= *key);
         let Some(fence) = after.checked_sub(1) else { return Ok(None) };
-        let entries = self.block(fence, wait)?;
-        let found = entries.binary_search_by(|(there, _)| there.as_str().cmp(key));
-        Ok(found.ok().map(|at| entries[at].1))
+        let block = match self.lately.get(&fence) {
+            Some(block) => block,
+            None => {
+                let block = Arc::new(self.checked(fence, wait)?);
+                self.lately.insert(fence, block.clone());
+                block
+            }
+        };
+        find(&block, key).ok_or_else(|| self.corrupt(fence))
     }
 
     /// The entries with keys from `from` on.
@@ -231,25 +245,50 @@ impl Run {
         format!("the index {}", self.span.name())
     }
 
-    fn block(&self, number: usize, wait: Wait) -> Result<Vec<Entry>, StoreError> {
+    fn corrupt(&self, block: usize) -> StoreError {
+        let found = format!("a damaged block at {}", self.fences[block].offset);
+        StoreError::Corrupt { what: self.what(), found }
+    }
+
+    /// The entries of a block as they are written, checked.
+    fn checked(&self, number: usize, wait: Wait) -> Result<Vec<u8>, StoreError> {
         let fence = &self.fences[number];
         let mut block = vec![0; fence.len as usize];
         let read = wait.read(&*self.file, fence.offset, &mut block);
         read.map_err(|e| StoreError::io("reading the index", e))?;
-        let corrupt = || StoreError::Corrupt {
-            what: self.what(),
-            found: format!("a damaged block at {}", fence.offset),
-        };
-        let (entries, sum) = block.split_last_chunk::<16>().ok_or_else(corrupt)?;
-        if checksum(&[entries]) != *sum {
-            return Err(corrupt());
-        }
-        let (mut rest, mut read) = (entries, Vec::new());
+        let whole = block.split_last_chunk::<16>().filter(|(entries, sum)| checksum(&[entries]) == **sum);
+        let length = whole.map(|(entries, _)| entries.len()).ok_or_else(|| self.corrupt(number))?;
+        block.truncate(length);
+        Ok(block)
+    }
+
+    fn block(&self, number: usize, wait: Wait) -> Result<Vec<Entry>, StoreError> {
+        let entries = self.checked(number, wait)?;
+        let (mut rest, mut read) = (&*entries, Vec::new());
         while !rest.is_empty() {
-            read.push(decode_entry(&mut rest).ok_or_else(corrupt)?);
+            let (key, place) = decode_entry(&mut rest).ok_or_else(|| self.corrupt(number))?;
+            read.push((key.to_owned(), place));
         }
         Ok(read)
     }
+}
+
+fn lately() -> Cache<usize, Arc<Vec<u8>>> {
+    Cache::new(LATELY_MAX)
+}
+
+/// What the entries of a block say of `key`: nothing, that it was deleted, or where it is. None when they cannot be read.
+#[expect(clippy::option_option, reason = "whether it can be read, and what it says")]
+fn find(mut entries: &[u8], key: &str) -> Option<Option<Option<Place>>> {
+    while !entries.is_empty() {
+        let (there, place) = decode_entry(&mut entries)?;
+        match there.cmp(key) {
+            Ordering::Less => {}
+            Ordering::Equal => return Some(Some(place)),
+            Ordering::Greater => break,
+        }
+    }
+    Some(None)
 }
 
 /// Writes blocks, and remembers what goes after them.
@@ -336,7 +375,7 @@ impl Writer {
         self.write()?;
         self.file.sync()?;
         let Self { file, fences, filter, entries, .. } = self;
-        Ok(Run { span, through, entries, file, fences, filter })
+        Ok(Run { span, through, entries, file, fences, filter, lately: lately() })
     }
 }
 
@@ -351,18 +390,18 @@ impl Fence {
     fn decode(rest: &mut &[u8]) -> Option<Self> {
         let offset = u64::from_le_bytes(take(rest)?);
         let len = u32::from_le_bytes(take(rest)?);
-        Some(Self { offset, len, first: decode_key(rest)? })
+        Some(Self { offset, len, first: decode_key(rest)?.to_owned() })
     }
 }
 
-fn decode_key(rest: &mut &[u8]) -> Option<String> {
+fn decode_key<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let len = usize::from(u16::from_le_bytes(take(rest)?));
     let (key, left) = rest.split_at_checked(len)?;
     *rest = left;
-    String::from_utf8(key.into()).ok()
+    std::str::from_utf8(key).ok()
 }
 
-fn decode_entry(rest: &mut &[u8]) -> Option<Entry> {
+fn decode_entry<'a>(rest: &mut &'a [u8]) -> Option<(&'a str, Option<Place>)> {
     let key = decode_key(rest)?;
     let segment = u64::from_le_bytes(take(rest)?);
     let place =

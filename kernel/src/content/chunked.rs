@@ -151,7 +151,7 @@ impl<B: Blobs> Cursor<B> {
     /// The bytes of `range`, piece by piece.
     pub(crate) fn pieces(self, range: Range<u64>) -> Pieces<B> {
         let range = range.start.min(self.total)..range.end.min(self.total);
-        Pieces { cursor: self, range, ahead: FuturesOrdered::new(), ready: VecDeque::new() }
+        Pieces { cursor: self, range, ahead: FuturesOrdered::new(), ready: VecDeque::new(), at_once: false }
     }
 
     /// The bytes of `range` as one. Of a range within one chunk nothing is copied.
@@ -179,17 +179,28 @@ pub(crate) struct Pieces<B> {
     ahead: FuturesOrdered<BoxFuture<'static, Result<Vec<Bytes>, StoreError>>>,
     /// What has come.
     ready: VecDeque<Bytes>,
+    /// What was asked for last came at once.
+    at_once: bool,
 }
 
 impl<B: Blobs> Pieces<B> {
     /// The next piece: a chunk, or the part of it that lies in the range.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
-        while self.ahead.len() < READ_AHEAD && self.range.start < self.range.end {
+        // What comes at once is asked for when it is wanted: read ahead, it would only leave the processor's caches before it is given.
+        while self.ahead.len() < READ_AHEAD
+            && self.range.start < self.range.end
+            && !(self.at_once && !self.ready.is_empty())
+        {
             let parts = self.parts().await?;
             if parts.is_empty() {
                 break;
             }
             self.ahead.push_back(Box::pin(self.cursor.fetch_parts(parts)));
+            let come = self.ahead.next().now_or_never().flatten();
+            self.at_once = come.is_some();
+            if let Some(come) = come {
+                self.ready.extend(come?);
+            }
         }
         // What is asked for is on its way from here on, also while there is something to give.
         while let Some(come) = match self.ready.is_empty() {
