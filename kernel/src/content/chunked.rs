@@ -189,7 +189,7 @@ impl<B: Blobs> Pieces<B> {
         // What comes at once is asked for when it is wanted: read ahead, it would only leave the processor's caches before it is given.
         while self.ahead.len() < READ_AHEAD
             && self.range.start < self.range.end
-            && !(self.at_once && !self.ready.is_empty())
+            && (!self.at_once || self.ready.is_empty())
         {
             let parts = self.parts().await?;
             if parts.is_empty() {
