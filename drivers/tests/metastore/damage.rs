@@ -60,7 +60,7 @@ fn batch(number: u64) -> Batch {
 
 /// The rows after the commit at this place.
 fn rows_at(lsn: u64) -> Rows {
-    (1..=lsn).map(put).map(|(name, value)| (key(&name).bytes, value)).collect()
+    (1..=lsn).map(put).map(|(name, value)| (key(&name).bytes.into_vec(), value)).collect()
 }
 
 fn open(disk: &SimDisk) -> Result<WalMetastore, StoreError> {
@@ -186,7 +186,7 @@ fn just(lsn: u64) -> BTreeMap<TreeId, Lsn> {
 fn has(disk: &SimDisk, lsn: u64, goes_on: bool) {
     let check = |store: &WalMetastore, lsn: u64| {
         let rows = store.reader().unwrap().scan(&RowKey::new(Table::Inodes, []), None, 100).unwrap();
-        let rows: Rows = rows.into_iter().map(|(key, value)| (key.bytes, value)).collect();
+        let rows: Rows = rows.into_iter().map(|(key, value)| (key.bytes.into_vec(), value)).collect();
         assert_eq!(store.last_lsn(TreeId::ROOT).unwrap(), Lsn(lsn));
         assert!(rows == rows_at(lsn), "the rows are not those after {lsn} commits");
         let log = store.changes(TreeId::ROOT, Lsn(0), 100).unwrap();
