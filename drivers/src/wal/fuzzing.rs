@@ -25,8 +25,8 @@ pub(crate) fn frame(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let seed = Seed::of(SALT, 3);
     if u.arbitrary()? {
         let noise = u.bytes(u.len())?;
-        assert!(read(seed, noise).is_none(), "noise was read as a frame");
-        // What has the right checksum was written by somebody; it need not be sound.
+        // Who is told what is compared with what finds the checksums. What has the right ones is a frame, and read as far as it is sound.
+        let _ = read(seed, noise);
         if let Ok(payload) = frame::decode(noise) {
             let mut written = Vec::new();
             frame::encode(&mut written, seed, 1, 0, 0, &payload).expect("it is short");
