@@ -19,7 +19,7 @@ fn target() -> Target {
     })
 }
 
-fuzz_target!(init: drop(target()), |input: &[u8]| -> Corpus {
+fuzz_target!(init: { let _ = target(); }, |input: &[u8]| -> Corpus {
     match (target().1)(&mut Unstructured::new(input)) {
         Ok(()) => Corpus::Keep,
         // It does not reach for a whole case.

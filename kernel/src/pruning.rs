@@ -1,4 +1,4 @@
-//! Lets history go that no policy keeps: a few rows now and then, paced by the commits that bring new ones.
+//! Lets history go that no policy keeps: a few rows now and then, paced by the rows that come.
 //!
 //! One step looks at `PAGE` rows for every `EVERY` that are added to the history of a tree, and commits what goes as one entry; after a walk that found
 //! little to go, for every `IDLE_EVERY`. So while a walk goes through a history of N rows, N / `PAGE` × `IDLE_EVERY` are added at most, and the history is
@@ -157,7 +157,7 @@ struct Looked {
 async fn prune(kernel: &Arc<Kernel>, tree: TreeId, mut sweep: Sweep) -> Result<Looked, String> {
     let told = |error: StoreError| error.to_string();
     let now = Timestamp(kernel.env().wall());
-    let (kept, looked, mut changes, preconditions) = {
+    let (kept, looked, changes, preconditions) = {
         let rows = kernel.store().rows(tree).map_err(told)?;
         let kept: BTreeMap<FileId, Kept> = kept_of(kernel, &rows).map_err(told)?;
         let page = rows.reader.scan(&history_key(tree), sweep.after.as_ref(), PAGE).map_err(told)?;
@@ -190,7 +190,7 @@ async fn prune(kernel: &Arc<Kernel>, tree: TreeId, mut sweep: Sweep) -> Result<L
         items: Vec::new(),
         at: now,
         preconditions,
-        changes: std::mem::take(&mut changes),
+        changes,
     };
     match kernel.store().commit(entry, Box::new(|_| ())).await {
         // Refused: looked at again with the next walk.

@@ -329,5 +329,16 @@ mod tests {
         assert_eq!((from("a", "a"), from("a", "b"), from("", "ab"), from("", "c")), (1, 0, 2, 0));
         assert_eq!(layer.within(&RowKey::new(Table::Contents, *b""), None, 9).count(), 0);
         assert_eq!(layer.newest().len(), 4);
+        // What comes after a listing, and what was taken back and came again.
+        for seq in [5, 6] {
+            layer.put(&key("aa"), value("x"), seq);
+            assert_eq!(walk(9), ["a", "aa", "ab", "b", "c"]);
+            if seq == 5 {
+                layer.take_back(&key("aa"), seq);
+                assert_eq!(walk(9), ["a", "ab", "b", "c"]);
+            }
+        }
+        let newest = layer.newest();
+        assert!(newest.is_sorted_by(|(one, _), (next, _)| one < next) && newest.len() == 5, "{newest:?}");
     }
 }
