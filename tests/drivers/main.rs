@@ -8,6 +8,7 @@ mod cached;
 mod calls;
 mod dying;
 mod gate;
+mod mounting;
 mod restarts;
 mod simulated;
 mod swaps;

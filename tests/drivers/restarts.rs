@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use nexus::actors::{Inject, Moment};
-use nexus::{ActorState, ErrorKind, Executed, Kill, MountSpec, MountState, blocking};
+use nexus::{ActorState, ErrorKind, Executed, Kill, MountState, blocking};
 use nexus_drivers::faults::{Fault, Faults, Where};
 
 use crate::bench::{Bench, FAULTY_PATH, config, refused, until};
@@ -210,27 +209,4 @@ fn a_driver_that_blocks_when_it_is_opened_holds_up_few_threads_and_no_actor() {
     assert_eq!(bench.find(&path).generation, 2, "its actor was never held up");
     assert_eq!(bench.nx.read("/bad/f").expect("the old instance serves"), "one");
     bench.faults.clear();
-}
-
-/// Found by the chaos run: each such mount left a row behind, and the second one for a point kept the kernel from booting.
-#[test]
-fn a_mount_that_was_cut_short_does_not_keep_the_next_kernel_from_booting() {
-    let bench = Bench::new();
-    for spec in [MountSpec::new("memory"), bench.spec("path-local", "files")] {
-        let strike = Kill::Handling(Inject::Kill, Moment::Before);
-        until("it runs", || {
-            bench.nx.kill("nexus/kernel/router", strike).expect("it can be killed").then_some(())
-        });
-        refused(bench.nx.mount("/cut", spec), ErrorKind::Crashed, Executed::Unknown);
-    }
-    until("the router is back", || {
-        (bench.find("nexus/kernel/router").state == ActorState::Running).then_some(())
-    });
-    bench.nx.mount("/cut", bench.spec("path-local", "other")).expect("it mounts");
-    bench.nx.write("/cut/f", "one").expect("it writes");
-    bench.nx.shutdown().expect("it stops");
-    let nx = blocking::connect(config(bench.folder.path(), &bench.faults)).expect("it boots");
-    assert_eq!(nx.read("/cut/f").expect("the last one that was mounted"), "one");
-    nx.unmount("/cut").expect("it is detached");
-    nx.shutdown().expect("it stops");
 }

@@ -22,6 +22,7 @@ use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::namespace::{
     InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key, mount_root, zone_key,
 };
+use crate::owned::Owned;
 use crate::router::{self, RouteError};
 use crate::volume::{Stop, commit_error};
 
@@ -38,7 +39,7 @@ const STOPS_MAX: usize = 20;
 const STOP_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a router is asked that crashes under what it is asked.
-const UNROUTES_MAX: usize = 20;
+const ROUTER_CRASHES_MAX: usize = 20;
 
 /// How many rows of mounts are read at once.
 const PAGE: usize = 1_024;
@@ -61,7 +62,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
 
     let owner = LockOwner { agent: m.caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
     let lock = kernel.locks().lock(&m.point, Mode::Write, Scope::Subtree, owner);
-    let Ok(_guard) = kernel.env().timeout(LOCK_WAIT_MAX, lock).await else {
+    let Ok(guard) = kernel.env().timeout(LOCK_WAIT_MAX, lock).await else {
         return Err(fail(ErrorKind::Busy).because("calls below it have not ended"));
     };
 
@@ -95,18 +96,31 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
         _ => kernel.store().new_file_id(),
     };
     drop(rows);
-    // Nothing is routed there, so these are of a mount that was cut short between its commit and its route.
+    // Nothing is routed there, so these are of a mount of whose commit nobody knew what became.
     let leftovers = here.into_iter().filter(|(there, row)| row.attached && *there != root);
     let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
 
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
-    let unfinished = Unfinished::new(&kernel, &mount);
+    let unfinished = Unfinished::new(&kernel, &mount, guard);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
     if let Err((kind, why)) = open(&mount).await {
         stop(&kernel, &mount).await;
         unfinished.finish();
         return Err(fail(kind).because(why));
     }
+    // Once the store has it, it is attached, whoever dies: the next boot goes by what the store says.
+    let env = kernel.env().clone();
+    Owned::from_start(&env, "mount.attach", finish(kernel, m, mount, leftovers, unfinished)).await
+}
+
+/// From the row on.
+async fn finish(
+    kernel: Arc<Kernel>,
+    m: Attach,
+    mount: Arc<Mount>,
+    leftovers: Vec<Change>,
+    unfinished: Unfinished,
+) -> Result<Attached, Error> {
     let receipt = match remember_and_route(&kernel, &m, &mount, leftovers).await {
         Ok(receipt) => receipt,
         Err(error) => {
@@ -115,72 +129,86 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
             return Err(error);
         }
     };
-    unfinished.finish();
+    let guard = unfinished.finish();
     if let Some(hooks) = kernel.dispatch().get() {
         hooks
             .mounted(&MountContext::new(m.point.clone(), m.spec.driver.clone(), Some(m.caller.clone())))
             .await;
     }
     told(&kernel, EventKind::Mounted, &m.point, &m.caller, receipt).await;
+    drop(guard);
     Ok(Attached { mount, created: true, swapped: None, receipt })
 }
 
-/// A mount that is being made or taken away. When that is cut short, because the lifecycle's actor ends, its driver's actor is not left behind.
-pub(super) struct Unfinished {
+/// A mount that is being made. When that is cut short, because the lifecycle's actor ends, its driver's actor is not left behind, and nobody comes to the
+/// mount point before.
+struct Unfinished {
     kernel: Arc<Kernel>,
-    mount: Option<Arc<Mount>>,
-    /// Of one that the store has put away: it is to lose its route whatever dies, and until then nobody may come to it.
-    leaving: Option<PathGuard>,
+    made: Option<(Arc<Mount>, PathGuard)>,
 }
 
 impl Unfinished {
-    pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Self {
-        Self { kernel: kernel.clone(), mount: Some(mount.clone()), leaving: None }
+    fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, guard: PathGuard) -> Self {
+        Self { kernel: kernel.clone(), made: Some((mount.clone(), guard)) }
     }
 
-    /// Of a mount that the store has put away, with the lock on all below it.
-    pub(super) fn leaving(kernel: &Arc<Kernel>, mount: &Arc<Mount>, lock: PathGuard) -> Self {
-        Self { kernel: kernel.clone(), mount: Some(mount.clone()), leaving: Some(lock) }
-    }
-
-    /// Gives back the lock of one that was leaving.
-    pub(super) fn finish(mut self) -> Option<PathGuard> {
-        self.mount = None;
-        self.leaving.take()
+    /// Gives back the lock.
+    fn finish(mut self) -> Option<PathGuard> {
+        self.made.take().map(|(_, guard)| guard)
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let Some(mount) = self.mount.take() else { return };
-        let (kernel, leaving) = (self.kernel.clone(), self.leaving.take());
+        let Some((mount, guard)) = self.made.take() else { return };
+        let kernel = self.kernel.clone();
         self.kernel.env().spawn("mount.cut_short", async move {
-            if leaving.is_some()
-                && let Err((_, why)) = unroute(&kernel, &mount).await
-            {
-                tracing::error!(point = %mount.point, why, "a mount that was put away keeps its route");
-            }
-            // Comes after whatever the router was asked of this mount. Should the router be down, the look is as good.
-            let _ = kernel.router().call(router::ListMounts::new(), ROUTER_MAX).await;
-            let there = kernel.mount_at(&mount.zone, &mount.point);
-            if there.is_none_or(|there| !Arc::ptr_eq(&there, &mount)) {
-                stop(&kernel, &mount).await;
-            }
+            stop(&kernel, &mount).await;
+            drop(guard);
         });
     }
 }
 
-/// Takes the route away; one that is not there is no error. A router that crashes under it is asked again: the store has it already.
+/// Gives the mount its route; one that it has is no error. A router that crashes under it is asked again: the store has it already.
+pub(super) async fn route(kernel: &Kernel, mount: &Arc<Mount>) -> Result<(), (ErrorKind, String)> {
+    let mut asked = 0;
+    loop {
+        let answer = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;
+        asked += 1;
+        if let Some(done) = settled(answer, asked) {
+            return done;
+        }
+    }
+}
+
+/// Takes the route away; one that is not there is no error. As [`route`].
 pub(super) async fn unroute(kernel: &Kernel, mount: &Arc<Mount>) -> Result<(), (ErrorKind, String)> {
     let mut asked = 0;
     loop {
+        let answer = match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
+            Ok(Err(RouteError::NotMounted { .. })) => Ok(Ok(())),
+            answer => answer,
+        };
         asked += 1;
-        match kernel.router().call(router::Unmount(mount.clone()), ROUTER_MAX).await {
-            Ok(Ok(_) | Err(RouteError::NotMounted { .. })) => return Ok(()),
-            Err(CallError::Crashed { .. }) if asked < UNROUTES_MAX => {}
-            Ok(Err(error)) => return Err((ErrorKind::Busy, error.to_string())),
-            Err(error) => return Err((ErrorKind::Crashed, error.to_string())),
+        if let Some(done) = settled(answer, asked) {
+            return done;
         }
+    }
+}
+
+/// What became of it; none when the router is to be asked again.
+fn settled(
+    answer: Result<Result<(), RouteError>, CallError>,
+    asked: usize,
+) -> Option<Result<(), (ErrorKind, String)>> {
+    match answer {
+        Ok(Ok(())) => Some(Ok(())),
+        // What it has published counts, and what it has not is asked for anew.
+        Err(CallError::Crashed { .. }) | Ok(Err(RouteError::Superseded)) if asked < ROUTER_CRASHES_MAX => {
+            None
+        }
+        Ok(Err(error)) => Some(Err((ErrorKind::Busy, error.to_string()))),
+        Err(error) => Some(Err((ErrorKind::Crashed, error.to_string()))),
     }
 }
 
@@ -246,19 +274,21 @@ async fn remember_and_route(
         entry.changes.extend(history::end(&rows, mount, policy).map_err(stored)?);
     }
     let lsn = commit(kernel, entry).await?;
-    let routed = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;
-    match routed {
-        Ok(Ok(_)) => Ok(Receipt::new(op_id, lsn, Durability::Strong)),
-        Ok(Err(error)) => {
-            // What was refused is not to come back at the next boot.
-            let mut entry = mount_entry(m, mount.tree, kernel.new_op_id(), at);
-            entry.op = Op::Unmount;
-            entry.changes.push(put_away(kernel, mount));
-            commit(kernel, entry).await?;
-            Err(fail(ErrorKind::Busy).because(error))
-        }
-        Err(error) => Err(fail(ErrorKind::Crashed).because(error).outcome_unknown()),
+    // Before it is routed, so that a router which starts from this list has it.
+    kernel.mounts().list(mount);
+    let Err((kind, why)) = route(kernel, mount).await else {
+        return Ok(Receipt::new(op_id, lsn, Durability::Strong));
+    };
+    // What was refused is not to come back: not with the next router, and not at the next boot.
+    kernel.mounts().unlist(mount);
+    let mut entry = mount_entry(m, mount.tree, kernel.new_op_id(), at);
+    entry.op = Op::Unmount;
+    entry.changes.push(put_away(kernel, mount));
+    commit(kernel, entry).await?;
+    if let Err((_, why)) = unroute(kernel, mount).await {
+        tracing::error!(point = %mount.point, why, "a mount that was put away may keep its route");
     }
+    Err(fail(kind).because(why))
 }
 
 /// What the metastore remembers of a mount that is not attached any more: what is needed to attach it again with what it held, if that

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nexus_messages::{Caller, EntryType, Error, ErrorKind, FileId, MountContext, Op, Timestamp};
+use nexus_messages::{Caller, EntryType, Error, FileId, MountContext, Op, Timestamp};
 
-use super::attach::{ROUTER_MAX, commit, open, remembered, start};
+use super::attach::{commit, open, remembered, route, start};
 use super::driver::Recover;
 use super::history;
 use super::mount::Mount;
@@ -14,7 +14,6 @@ use super::options::{Class, MountOptions};
 use crate::hal::{Change, Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key};
-use crate::router;
 
 /// How many drivers are opened at once.
 const OPENINGS_MAX: usize = 16;
@@ -117,7 +116,7 @@ fn by_path(rows: &Rows, root: FileId) -> Result<Option<bool>, StoreError> {
     rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()
 }
 
-pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Error> {
+pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
     let failed = |error: StoreError| Error::global(Op::Mount, error.kind()).because(error);
     let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
     let known = latest(remembered(&rows).map_err(failed)?).into_iter();
@@ -148,18 +147,17 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<Vec<Arc<Mount>>, Erro
     }
     open_all(&kernel, &mounts).await;
     for mount in &mounts {
-        let routed = kernel.router().call(router::Mount(mount.clone()), ROUTER_MAX).await;
-        match routed {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Error::new(Op::Mount, &mount.point, ErrorKind::Busy).because(error)),
-            Err(error) => return Err(Error::new(Op::Mount, &mount.point, ErrorKind::Crashed).because(error)),
-        }
+        // Before it is routed, so that a router which starts from this list has it.
+        kernel.mounts().list(mount);
+        route(&kernel, mount)
+            .await
+            .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;
         if let Some(hooks) = kernel.dispatch().get() {
             let driver = mount.spec().driver.clone();
             hooks.mounted(&MountContext::new(mount.point.clone(), driver, None)).await;
         }
     }
-    Ok(mounts)
+    Ok(mounts.len())
 }
 
 /// Opens the drivers of `mounts`, several at once. One that fails, or takes too long, is tried again by its actor.

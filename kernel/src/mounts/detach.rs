@@ -5,10 +5,13 @@ use std::sync::Arc;
 use nexus_messages::syscall::Create;
 use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
 
-use super::attach::{LOCK_WAIT_MAX, Unfinished, commit, mount_entry, put_away, stop, told, unroute};
+use tokio::sync::OwnedMutexGuard;
+
+use super::attach::{LOCK_WAIT_MAX, commit, mount_entry, put_away, stop, told, unroute};
 use super::messages::{Attach, Detach, Detached};
+use super::mount::Mount;
 use crate::kernel::Kernel;
-use crate::locks::{LockOwner, Mode, Scope};
+use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::owned::Owned;
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
@@ -22,12 +25,25 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     let Some(mount) = kernel.mount_at(&m.zone, &m.point) else {
         return Err(fail(ErrorKind::NotFound).because("nothing is mounted there"));
     };
-    let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().lock()).await;
+    let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().clone().lock_owned()).await;
     let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("its driver is being replaced"))?;
     if let Some(below) = kernel.mounted_children(&m.zone, &m.point).first() {
         return Err(fail(ErrorKind::Busy).because(format!("another mount lies below it, under {below:?}")));
     }
+    // Were it routed when the store has put it away, it would be taken for attached, and what is written there would be gone with the next boot. So it is
+    // finished, whoever dies.
+    let env = kernel.env().clone();
+    Owned::from_start(&env, "mount.detach", finish(kernel, m, mount, guard, turn)).await
+}
 
+/// From the row on.
+async fn finish(
+    kernel: Arc<Kernel>,
+    m: Detach,
+    mount: Arc<Mount>,
+    guard: PathGuard,
+    turn: OwnedMutexGuard<()>,
+) -> Result<Detached, Error> {
     let op_id = kernel.new_op_id();
     let at = Timestamp(kernel.env().wall());
     let who = Attach {
@@ -41,19 +57,14 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     let mut entry = mount_entry(&who, mount.tree, op_id, at);
     entry.op = Op::Unmount;
     entry.changes.push(put_away(&kernel, &mount));
-    let (of, gone) = (kernel.clone(), mount.clone());
-    // Were it routed when the store has put it away, it would be taken for attached, and what is written there would be gone with the next boot. So who
-    // hears of the commit, whoever that is, finishes it.
-    let committed = Owned::from_start(kernel.env(), "mount.put_away", async move {
-        let lsn = commit(&of, entry).await?;
-        Ok::<_, Error>((lsn, Unfinished::leaving(&of, &gone, guard)))
-    });
-    let (lsn, unfinished) = committed.await?;
-    unroute(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why).outcome_unknown())?;
+    let lsn = commit(&kernel, entry).await?;
+    // Before the route goes, so that a router which starts from this list has it no more.
+    kernel.mounts().unlist(&mount);
+    let unrouted = unroute(&kernel, &mount).await;
+    // Also with its route left: nobody is to write to what was put away.
     stop(&kernel, &mount).await;
-    let _guard = unfinished.finish();
+    unrouted.map_err(|(kind, why)| Error::new(Op::Unmount, &m.point, kind).because(why).outcome_unknown())?;
     drop(turn);
-
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);
     let driver = mount.spec().driver.clone();
     let context = MountContext::new(m.point.clone(), driver, Some(m.caller.clone()));
@@ -61,5 +72,6 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
         hooks.unmounted(&context).await;
     }
     told(&kernel, EventKind::Unmounted, &m.point, &m.caller, receipt).await;
-    Ok(Detached { mount, receipt })
+    drop(guard);
+    Ok(Detached { receipt })
 }

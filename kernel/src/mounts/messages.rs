@@ -49,7 +49,6 @@ pub(crate) struct Detach {
 /// A mount that is detached.
 #[derive(Debug, Clone)]
 pub(crate) struct Detached {
-    pub(crate) mount: Arc<Mount>,
     pub(crate) receipt: Receipt,
 }
 

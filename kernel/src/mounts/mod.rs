@@ -1,8 +1,8 @@
 //! Attaches and detaches mounts, starts the drivers behind them and replaces them.
 //!
-//! Owns:       which mounts there are, `table.rs`, what is mounted there, and their rows in the metastore; publishes them, `view.rs`.
+//! Owns:       which mounts there are, `view.rs`, what is mounted there, and their rows in the metastore.
 //! Asks:       the router, the drivers' supervisor, and the drivers' actors, `driver/`.
-//! On restart: takes the last published mounts; a second crash within the period reads the metastore.
+//! On restart: has nothing to take up. What the one before it had not committed is undone, and what it had committed is finished without it.
 //! Bounds:     `MOUNTS_MAX` mounts of the router; one change at a time of each mount, `MAILBOX_MAX` of all.
 //!
 //! A driver that takes its time holds up what is asked of its own mount, and nothing else: work on mounts is done beside the mailbox, and the lock
@@ -22,7 +22,6 @@ mod options;
 mod placeholder;
 mod probe;
 mod swap;
-mod table;
 mod view;
 mod zones;
 
@@ -39,7 +38,6 @@ pub(crate) use messages::{Attach, Detach, Remount};
 pub(crate) use mount::Mount;
 pub(crate) use options::HISTORY_COUNT_MAX;
 pub(crate) use probe::probe;
-use table::Mounts;
 pub(crate) use view::MountsView;
 pub use view::{MountState, MountStatus};
 pub(crate) use zones::Zones;
@@ -49,8 +47,6 @@ use crate::kernel::Kernel;
 /// The driver lifecycle.
 pub(crate) struct Lifecycle {
     kernel: Arc<Kernel>,
-    table: Mounts,
-    generation: u64,
 }
 
 impl Behaviour for Lifecycle {
@@ -58,56 +54,26 @@ impl Behaviour for Lifecycle {
     type Args = Weak<Kernel>;
     const NAME: &'static str = "lifecycle";
 
-    fn init(kernel: Weak<Kernel>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
-        let generation = start.generation();
-        async move {
-            let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()))?;
-            // What is published was confirmed by the router; a mount that was being made is not in it, and is made again by its caller.
-            let table = Mounts::of(kernel.mounts().all());
-            Ok(Self { kernel, table, generation })
-        }
-        .boxed_local()
-    }
-}
-
-impl Lifecycle {
-    fn publish(&self) {
-        // Refused only for a ghost, whose successor has published.
-        let _ = self.kernel.mounts().publish(self.generation, self.table.all());
+    fn init(kernel: Weak<Kernel>, _: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        let kernel = kernel.upgrade().ok_or_else(|| ExitReason::Error("the kernel is gone".into()));
+        std::future::ready(kernel.map(|kernel| Self { kernel })).boxed_local()
     }
 }
 
 impl Handle<Attach> for Lifecycle {
     fn handle(&mut self, m: Attach, _: &mut Cx<'_, Self>) -> Reply<Self, <Attach as Message>::Reply> {
-        Reply::later_then(attach::attach(self.kernel.clone(), m), |me: &mut Self, _, done| {
-            done.inspect(|attached| {
-                me.table.insert(attached.mount.clone());
-                me.publish();
-            })
-        })
+        Reply::later(attach::attach(self.kernel.clone(), m))
     }
 }
 
 impl Handle<Detach> for Lifecycle {
     fn handle(&mut self, m: Detach, _: &mut Cx<'_, Self>) -> Reply<Self, <Detach as Message>::Reply> {
-        Reply::later_then(detach::detach(self.kernel.clone(), m), |me: &mut Self, _, done| {
-            done.inspect(|detached| {
-                me.table.remove(&detached.mount);
-                me.publish();
-            })
-        })
+        Reply::later(detach::detach(self.kernel.clone(), m))
     }
 }
 
 impl Handle<Remount> for Lifecycle {
     fn handle(&mut self, _: Remount, _: &mut Cx<'_, Self>) -> Reply<Self, <Remount as Message>::Reply> {
-        Reply::later_then(boot::remount(self.kernel.clone()), |me: &mut Self, _, done| {
-            done.map(|mounts| {
-                let count = mounts.len();
-                mounts.into_iter().for_each(|mount| me.table.insert(mount));
-                me.publish();
-                count
-            })
-        })
+        Reply::later(boot::remount(self.kernel.clone()))
     }
 }
