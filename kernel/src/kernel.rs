@@ -21,7 +21,7 @@ use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::locks::{Locks, PathLocks};
 use crate::metrics::Syscalls;
-use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, MountsView, Remount, Zones};
+use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, Mounts, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
@@ -125,7 +125,7 @@ pub struct Kernel {
     dispatch: Ref<Dispatch>,
     gate: PermissionGate,
     catalogue: Arc<Catalogue>,
-    mounts: MountsView,
+    mounts: Mounts,
     zones: Zones,
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
@@ -179,7 +179,7 @@ impl Kernel {
             dispatch: mailbox(env, "dispatch"),
             gate: PermissionGate::new(),
             catalogue,
-            mounts: MountsView::default(),
+            mounts: Mounts::default(),
             zones: Zones::default(),
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),
@@ -460,7 +460,7 @@ impl Kernel {
         &self.catalogue
     }
 
-    pub(crate) fn mounts(&self) -> &MountsView {
+    pub(crate) fn mounts(&self) -> &Mounts {
         &self.mounts
     }
 

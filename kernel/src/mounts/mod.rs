@@ -1,6 +1,6 @@
 //! Attaches and detaches mounts, starts the drivers behind them and replaces them.
 //!
-//! Owns:       which mounts there are, `view.rs`, what is mounted there, and their rows in the metastore.
+//! Owns:       which mounts there are, `table.rs`, what is mounted there, and their rows in the metastore.
 //! Asks:       the router, the drivers' supervisor, and the drivers' actors, `driver/`.
 //! On restart: has nothing to take up. What the one before it had not committed is undone, and what it had committed is finished without it.
 //! Bounds:     `MOUNTS_MAX` mounts of the router; one change at a time of each mount, `MAILBOX_MAX` of all.
@@ -22,6 +22,7 @@ mod options;
 mod placeholder;
 mod probe;
 mod swap;
+mod table;
 mod view;
 mod zones;
 
@@ -38,7 +39,7 @@ pub(crate) use messages::{Attach, Detach, Remount};
 pub(crate) use mount::Mount;
 pub(crate) use options::HISTORY_COUNT_MAX;
 pub(crate) use probe::probe;
-pub(crate) use view::MountsView;
+pub(crate) use table::Mounts;
 pub use view::{MountState, MountStatus};
 pub(crate) use zones::Zones;
 

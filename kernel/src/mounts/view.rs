@@ -1,38 +1,18 @@
-//! Which mounts there are, and how they are.
+//! How the mounts are, as administrators see it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use nexus_actors::Env;
-use nexus_messages::{FileId, Timestamp, VPath, ZoneId};
-use parking_lot::RwLock;
+use nexus_messages::{Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use super::driver::actor_name;
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
+use super::table::Mounts;
 
-/// Which mounts there are, by the identity of their roots: each from the commit that attaches it on, until the commit that puts it away.
-///
-/// Who holds the lock of the mount point changes it, right after the commit. It belongs to no incarnation of the lifecycle's actor, for what is committed is
-/// finished without it, too.
-#[derive(Debug, Default)]
-pub(crate) struct MountsView(RwLock<BTreeMap<FileId, Arc<Mount>>>);
-
-impl MountsView {
-    pub(super) fn list(&self, mount: &Arc<Mount>) {
-        self.0.write().insert(mount.root, mount.clone());
-    }
-
-    pub(super) fn unlist(&self, mount: &Mount) {
-        self.0.write().remove(&mount.root);
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Mount>> {
-        self.0.read().values().cloned().collect()
-    }
-
+impl Mounts {
     /// The state of each mount, in the order of their points.
     pub(crate) fn statuses(&self, env: &Env) -> Vec<MountStatus> {
         let mut statuses: Vec<_> = self.all().iter().map(|mount| MountStatus::of(mount, env)).collect();
