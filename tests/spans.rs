@@ -78,8 +78,13 @@ fn path(text: &str) -> VPath {
     VPath::parse(text).expect("written as one")
 }
 
+/// Held by who listens: `tracing` remembers for each place in the code who listens, for the whole process, and while one listener comes and another goes
+/// a place that is met for the first time was seen to be taken for one that nobody listens to.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// What who listens for `level` hears of these calls.
 fn listen(level: LevelFilter, calls: impl AsyncFnOnce(&Nexus)) -> Listener {
+    let _alone = ALONE.lock();
     let listener = Listener::default();
     let subscriber = tracing_subscriber::registry().with(listener.clone()).with(level);
     let nx = block_on(connect(Config::in_memory())).expect("it boots");
