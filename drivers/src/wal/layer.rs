@@ -77,6 +77,11 @@ impl Keys {
         self.fresh.lock().push(key);
     }
 
+    fn emptied(mut self) -> Self {
+        self.fresh.get_mut().clear();
+        Self { fresh: self.fresh, ..Self::default() }
+    }
+
     /// All keys that were added before, in their order.
     fn in_order(&self) -> &SkipSet<RowKey> {
         // Who finds nothing fresh waits for those that somebody else took.
@@ -116,6 +121,27 @@ impl Layer {
     pub(super) fn next(&self, seq: u64) -> Self {
         let rows = self.rows.len();
         Self::with_room(seq, rows + rows / 4)
+    }
+
+    /// The same layer without what is in it: in memory that was touched before, which is sooner filled than new one.
+    pub(super) fn emptied(self) -> Self {
+        self.rows.clear();
+        Self {
+            rows: self.rows,
+            keys: self.keys.map(Keys::emptied),
+            log: SkipMap::new(),
+            ops: SkipMap::new(),
+            bytes: AtomicU64::new(0),
+            after: 0,
+            published: AtomicU64::new(0),
+        }
+    }
+
+    /// Has an empty layer be for the frames after `seq`.
+    pub(super) fn begin(mut self, seq: u64) -> Self {
+        self.after = seq;
+        self.published = AtomicU64::new(seq);
+        self
     }
 
     fn with_room(seq: u64, rows: usize) -> Self {
@@ -282,6 +308,8 @@ const _: () = {
 
 #[cfg(test)]
 mod tests {
+    use nexus_messages::{Op, Timestamp, VPath};
+
     use super::*;
 
     fn key(name: &str) -> RowKey {
@@ -290,6 +318,19 @@ mod tests {
 
     fn value(text: &'static str) -> Option<Bytes> {
         Some(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn record(lsn: u64) -> LogRecord {
+        LogRecord {
+            lsn: Lsn(lsn),
+            op_id: OpId(lsn.into()),
+            caller: "somebody".into(),
+            op: Op::Write,
+            path: VPath::root(),
+            other: None,
+            items: Vec::new(),
+            at: Timestamp(0),
+        }
     }
 
     #[test]
@@ -304,6 +345,36 @@ mod tests {
         layer.take_back(&key("a"), 3);
         assert_eq!(layer.get(&key("a"), 9), Some(value("2, again")));
         assert_eq!(layer.get(&key("ab"), 9), None);
+    }
+
+    #[test]
+    fn an_emptied_layer_knows_nothing_of_what_was_in_it() {
+        let fill = |layer: &Layer, seq| {
+            layer.put(&key("a"), value("1"), seq);
+            layer.put(&key("b"), None, seq);
+            layer.log(TreeId::ROOT, Arc::new(record(1)), true, seq);
+            layer.publish(seq);
+        };
+        let seen = |layer: &Layer| {
+            let all = key("");
+            let listed: Vec<_> = layer.within(&all, None, u64::MAX).collect();
+            let changes = layer.changes(TreeId::ROOT, Lsn(0), u64::MAX, 9).len();
+            let outcome = layer.outcome(record(1).op_id, u64::MAX);
+            (listed, layer.newest(), changes, outcome, layer.bytes(), layer.is_empty())
+        };
+        let layer = Layer::after(0);
+        fill(&layer, 1);
+        // One table is in order already, another is not.
+        assert_eq!(seen(&layer).0.len(), 2);
+        layer.put(&RowKey::new(Table::Contents, *b"c"), value("3"), 2);
+        let (untouched, again) = (Layer::after(7), layer.emptied().begin(7));
+        assert_eq!(seen(&again), seen(&untouched));
+        assert_eq!(again.get(&key("a"), u64::MAX), None);
+        assert_eq!(again.published(), 7);
+        fill(&again, 8);
+        fill(&untouched, 8);
+        assert_eq!(seen(&again), seen(&untouched));
+        assert_eq!(again.get(&key("a"), 7), None);
     }
 
     #[test]

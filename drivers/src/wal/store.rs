@@ -28,6 +28,9 @@ pub(super) const DATABASE: &str = "meta.redb";
 /// The folder of the log's segments.
 pub(super) const LOG: &str = "wal";
 
+/// A layer that took more than so many times what makes one ready to be folded is not kept for another one.
+const SPARE_SHARE: u64 = 2;
+
 /// A metastore in a folder: a log, and a database of redb that it is folded into. See the [module](super) for what it promises when the disk fails.
 #[derive(Debug)]
 pub struct WalMetastore {
@@ -37,8 +40,8 @@ pub struct WalMetastore {
     writer: Mutex<Writer>,
     /// Held by whoever flushes the log; taken before `writer`.
     flush: Mutex<()>,
-    /// Held for the length of a fold; taken before `flush`.
-    fold: Mutex<()>,
+    /// Held for the length of a fold; taken before `flush`. The layer that was folded last, emptied: the next one but one.
+    fold: Mutex<Option<Layer>>,
     // Invariant: replaced with the writer's lock held.
     state: RwLock<Arc<State>>,
     numbers: RwLock<Numbers>,
@@ -139,7 +142,7 @@ impl WalMetastore {
             database,
             writer: Mutex::new(Writer { journal, closed: None, unfolded: frames > 0 }),
             flush: Mutex::new(()),
-            fold: Mutex::new(()),
+            fold: Mutex::default(),
             state: RwLock::new(Arc::new(state)),
             numbers: RwLock::new(numbers),
             durable: RwLock::new(durable),
@@ -269,7 +272,7 @@ impl WalMetastore {
 
     /// Puts what is in memory into the database, and lets go of the log that held it.
     fn fold(&self) -> Result<(), StoreError> {
-        let _alone = self.fold.lock();
+        let mut spare = self.fold.lock();
         let (layer, ended, applied) = {
             // The end of a segment is flushed.
             let _flushing = self.flush.lock();
@@ -288,7 +291,11 @@ impl WalMetastore {
                     if !writer.unfolded {
                         self.is_durable(&writer, applied, self.numbers.read().last.clone());
                     }
-                    let active = Arc::new(old.active.next(applied));
+                    let active = match spare.take() {
+                        Some(layer) => layer.begin(applied),
+                        None => old.active.next(applied),
+                    };
+                    let active = Arc::new(active);
                     let new = state(&self.database, active, Some(old.active.clone()))?;
                     *self.state.write() = Arc::new(new);
                     (old.active.clone(), ended, applied)
@@ -325,6 +332,10 @@ impl WalMetastore {
             let next = (!writer.journal.is_ready()).then(|| writer.journal.segment() + 1);
             (writer.journal.folder().clone(), writer.journal.salt(), next)
         };
+        // Nobody else has it, unless somebody reads for longer than a fold takes.
+        if layer.bytes() <= SPARE_SHARE * self.config.fold_from_bytes {
+            *spare = Arc::into_inner(layer).map(Layer::emptied);
+        }
         if let Some(next) = journal::release(&folder, salt, ended, next)? {
             self.writer.lock().journal.make_ready(next);
         }
