@@ -1,8 +1,9 @@
 //! Lets history go that no policy keeps: a few rows now and then, paced by the rows that come.
 //!
 //! One step looks at `PAGE` rows for every `EVERY` that are added to the history of a tree, and commits what goes as one entry; after a walk that found
-//! little to go, for every `IDLE_EVERY`. So while a walk goes through a history of N rows, N / `PAGE` × `IDLE_EVERY` are added at most, and the history is
-//! longer than its policies by about that share: a half. Nothing runs where nothing changes.
+//! little to go, for every `IDLE_EVERY`. So while a walk goes through a history of N rows, N / `PAGE` × `EVERY` are added at most, and the history is
+//! longer than its policies by about that share: an eighth. Where little is to go, N / `PAGE` × `IDLE_EVERY` are, of which little is to go. Nothing runs where
+//! nothing changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use crate::store::CommitError;
 const EVERY: usize = 256;
 
 /// As long as there is little to go, a step is made for so many.
-const IDLE_EVERY: usize = 1_024;
+const IDLE_EVERY: usize = 4_096;
 
 /// How many rows are remembered for which no step was made yet: one commit may add more than a step is for.
-const OWED_MAX: usize = 64 * IDLE_EVERY;
+const OWED_MAX: usize = 16 * IDLE_EVERY;
 
 /// There is little to go when it is less than one of so many rows that were looked at.
 const IDLE_SHARE: usize = 16;
