@@ -1,10 +1,12 @@
 //! What everybody else sees of the committer: where to submit, and the rows as they are.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use nexus_actors::{Env, Worker};
 use nexus_messages::{FileId, Lsn};
 use parking_lot::Mutex;
@@ -225,16 +227,23 @@ impl Store {
 
     /// Makes `entry` durable, publishes it, and gives its place in the log. What a dying committer had not begun is submitted to its
     /// successor.
-    pub(crate) async fn commit(&self, entry: Entry, publish: Publication) -> Answer {
-        self.submit(Box::new(Work::Commit { entry, publish, put_off: false })).await
+    pub(crate) fn commit(&self, entry: Entry, publish: Publication) -> impl Future<Output = Answer> + Send {
+        // Made here, so that the future has no room for the entry.
+        self.submit(Box::new(Work::Commit { entry, publish, put_off: false }))
     }
 
     /// As [`commit`](Self::commit), but it is only sure to be visible on return, and durable within the time that is set: [`PutOff`].
-    pub(crate) async fn commit_soon(self: &Arc<Self>, entry: Entry, publish: Publication) -> Answer {
+    ///
+    /// What can be done at once is done before there is a future.
+    pub(crate) fn commit_soon(
+        self: &Arc<Self>,
+        entry: Entry,
+        publish: Publication,
+    ) -> impl Future<Output = Answer> + Send {
         match self.append(entry, publish) {
-            Ok(answer) => answer,
+            Ok(answer) => Either::Left(ready(answer)),
             Err((entry, publish)) => {
-                Box::pin(self.submit(Box::new(Work::Commit { entry, publish, put_off: true }))).await
+                Either::Right(self.submit(Box::new(Work::Commit { entry, publish, put_off: true })))
             }
         }
     }

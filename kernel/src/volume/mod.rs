@@ -17,6 +17,7 @@ mod write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use nexus_messages::syscall::{
     Copied, Create, Extent, Precondition, Renamed, SetattrDone, SysCopy, SysRename, SysSetattr, SysUnlink,
     SysWrite, Unlinked, Written,
@@ -278,16 +279,16 @@ pub(crate) struct Child {
 pub(crate) type Runs = (Bytes, Vec<Bytes>);
 
 /// Commits an entry so that its acknowledgement promises `durability`, and makes it visible.
-pub(crate) async fn commit(
+pub(crate) fn commit(
     kernel: &Kernel,
     durability: Durability,
     entry: Entry,
     publish: Publication,
-) -> Result<(Lsn, bool), CommitError> {
+) -> impl Future<Output = Result<(Lsn, bool), CommitError>> + Send {
     match durability {
-        Durability::Strong => kernel.store().commit(entry, publish).await,
+        Durability::Strong => Either::Left(kernel.store().commit(entry, publish)),
         // What ends with the process is in the rows until then.
-        _ => kernel.store().commit_soon(entry, publish).await,
+        _ => Either::Right(kernel.store().commit_soon(entry, publish)),
     }
 }
 

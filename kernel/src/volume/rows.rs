@@ -1,8 +1,10 @@
 //! A content-addressed mount: names and metadata are rows, content is found by its hash.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use nexus_messages::syscall::{Create, Extent, Precondition};
 use nexus_messages::{ContentId, EntryType, ErrorKind, FileId, FileMetadata, Lsn, VPath};
 
@@ -291,18 +293,20 @@ impl<'a> RowVolume<'a> {
     }
 
     /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount.
-    pub(super) async fn commit(
-        &self,
-        site: &Site,
-        other: Option<&VPath>,
-        intent: &Intent,
+    pub(super) fn commit<'c>(
+        &'c self,
+        site: &'c Site,
+        other: Option<&'c VPath>,
+        intent: &'c Intent,
         draft: Draft,
-    ) -> Result<nexus_messages::Receipt, Stop> {
+    ) -> impl Future<Output = Result<nexus_messages::Receipt, Stop>> + Send + 'c {
         if let Some(transaction) = self.within {
-            return Ok(transaction.take(self.mount, intent, draft));
+            return Either::Left(ready(Ok(transaction.take(self.mount, intent, draft))));
         }
-        if let Some(scales) = &intent.scales {
-            scales.weigh(draft.effect)?;
+        if let Some(scales) = &intent.scales
+            && let Err(refused) = scales.weigh(draft.effect)
+        {
+            return Either::Left(ready(Err(refused.into())));
         }
         let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
@@ -318,20 +322,24 @@ impl<'a> RowVolume<'a> {
             drop(holds);
         });
         let durability = intent.durability(self.mount);
-        match super::commit(self.kernel, durability, entry, published).await {
-            Ok((lsn, true)) => {
-                if kept > 0 {
-                    pruning::added(self.kernel, self.mount.tree, kept);
+        // The entry is in it, and the draft in the entry: what follows has no room for either.
+        let committed = super::commit(self.kernel, durability, entry, published);
+        Either::Right(async move {
+            match committed.await {
+                Ok((lsn, true)) => {
+                    if kept > 0 {
+                        pruning::added(self.kernel, self.mount.tree, kept);
+                    }
+                    if let Some(scales) = &intent.scales {
+                        scales.committed(lsn);
+                    }
+                    Ok(intent.receipt(self.mount, lsn))
                 }
-                if let Some(scales) = &intent.scales {
-                    scales.committed(lsn);
-                }
-                Ok(intent.receipt(self.mount, lsn))
+                // It was committed before, by another call with its id: answered as a repeat.
+                Ok((_, false)) => Err(Stop::Again),
+                Err(error) => Err(commit_error(intent.op, &site.path, &error)),
             }
-            // It was committed before, by another call with its id: answered as a repeat.
-            Ok((_, false)) => Err(Stop::Again),
-            Err(error) => Err(commit_error(intent.op, &site.path, &error)),
-        }
+        })
     }
 
     /// A receipt for a call that found nothing to change.

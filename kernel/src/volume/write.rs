@@ -80,7 +80,8 @@ impl RowVolume<'_> {
         }
     }
 
-    /// The content that the write makes, kept where it belongs.
+    /// The content that the write makes, kept where it belongs. What only large content needs has a box of its own: the future of each write has room for
+    /// all that is not.
     async fn renewed(
         &self,
         site: &Site,
@@ -95,7 +96,7 @@ impl RowVolume<'_> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
         let refused = |(kind, why): content::Refusal| Error::new(intent.op, &site.path, kind).because(why);
         let old = match row {
-            Some(row) if call.place != Where::Whole => self.old(row).await.map_err(failed)?,
+            Some(row) if call.place != Where::Whole => Box::pin(self.old(row)).await.map_err(failed)?,
             _ => Old::Whole(Bytes::new()),
         };
         let plan = match (&old, &call.place) {
@@ -104,12 +105,15 @@ impl RowVolume<'_> {
                     .map_err(refused)?
             }
             (Old::Chunked(cursor), Where::Instead { of, all }) => {
-                let mut search = content::Search::new(of, *all).map_err(refused)?;
-                let mut pieces = cursor.clone().pieces(0..cursor.total());
-                while let Some(piece) = pieces.next().await.map_err(failed)? {
-                    search.look(&piece).map_err(refused)?;
-                }
-                search.plan(cursor.total(), &call.data).map_err(refused)?
+                let search = async {
+                    let mut search = content::Search::new(of, *all).map_err(refused)?;
+                    let mut pieces = cursor.clone().pieces(0..cursor.total());
+                    while let Some(piece) = pieces.next().await.map_err(failed)? {
+                        search.look(&piece).map_err(refused)?;
+                    }
+                    Ok::<_, Stop>(search.plan(cursor.total(), &call.data).map_err(refused)?)
+                };
+                Box::pin(search).await?
             }
             (Old::Chunked(cursor), place) => {
                 content::plan(None, cursor.total(), &call.data, place, call.truncate).map_err(refused)?
@@ -117,7 +121,7 @@ impl RowVolume<'_> {
         };
         let (written, places) = (plan.written, plan.places);
         let kept = if plan.size > WHOLE_MAX {
-            self.assemble(site, intent, old, plan).await?
+            Box::pin(self.assemble(site, intent, old, plan)).await?
         } else {
             let mut data = Vec::with_capacity(plan.parts.len());
             for part in plan.parts {
@@ -126,7 +130,7 @@ impl RowVolume<'_> {
                         old.slice(content::index(from)..content::index(to))
                     }
                     (Segment::Old(from, to), Old::Chunked(cursor)) => {
-                        cursor.read(from..to).await.map_err(failed)?
+                        Box::pin(cursor.read(from..to)).await.map_err(failed)?
                     }
                     (Segment::New(new), _) => new,
                     (Segment::Zeros(count), _) => Bytes::from(vec![0; content::index(count)]),
@@ -144,7 +148,7 @@ impl RowVolume<'_> {
         if size > WHOLE_MAX {
             let parts = data.iter().cloned().map(Segment::New).collect();
             let plan = Plan { parts, size, written: size, places: 1 };
-            return self.assemble(site, intent, Old::Whole(Bytes::new()), plan).await;
+            return Box::pin(self.assemble(site, intent, Old::Whole(Bytes::new()), plan)).await;
         }
         let id = self.kernel.address(data).await.map_err(|error| failed(&error))?;
         let hold = self.hold();
