@@ -13,6 +13,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod guard;
+mod opened;
 mod reader;
 mod seal;
 mod store;

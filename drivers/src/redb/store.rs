@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use nexus_actors::guard;
 use nexus_kernel::hal::{
     Applied, Batch, DAMAGE_MAX, Damage, Entry, LogRecord, Metastore, Reader, RowKey, StoreError, Table,
     TreeId,
@@ -19,6 +20,7 @@ use super::config::RedbConfig;
 use super::disk::make_whole;
 use super::disk::{Disk, FileDisk};
 use super::guard::{Guard, Guarded};
+use super::opened::Opened;
 use super::reader::{self, Snapshot};
 use super::seal::{self, Place};
 use super::transaction::{LOG, OPS, RedbTransaction, STATE, rows_table};
@@ -66,7 +68,7 @@ impl std::fmt::Debug for FreeBytes {
 #[derive(Debug)]
 struct Engine {
     /// What is read: the store, or after a failure its last durable state.
-    database: Arc<Database>,
+    database: Arc<Opened>,
     health: Health,
 }
 
@@ -124,6 +126,7 @@ impl RedbMetastore {
         let Disk { name, backend, free_bytes } = disk;
         let disk = Guarded::new(backend).map_err(|e| StoreError::io(format!("opening {name}"), e))?;
         let (database, numbers) = open_database(&name, &config, &disk)?;
+        let database = Opened::new(database);
         let engine = Engine { database: Arc::new(database), health: Health::Good };
         Ok(Self {
             name,
@@ -138,7 +141,7 @@ impl RedbMetastore {
     }
 
     /// The database to write to; opened anew after a failure that changed nothing.
-    fn writable(&self) -> Result<Arc<Database>, StoreError> {
+    fn writable(&self) -> Result<Arc<Opened>, StoreError> {
         self.recover_reading();
         let health = self.engine.read().health.clone();
         match health {
@@ -155,7 +158,7 @@ impl RedbMetastore {
                 };
                 *self.numbers.write() = numbers;
                 // The view ends here. Opening has written beside what it shows, and only batches write over that.
-                self.replace(database, Health::Good);
+                self.replace(Opened::new(database), Health::Good);
                 tracing::info!(store = %self.name, "the metastore takes changes again");
             }
         }
@@ -192,7 +195,7 @@ impl RedbMetastore {
         self.epoch.load(Ordering::Acquire)
     }
 
-    fn replace(&self, database: Database, health: Health) {
+    fn replace(&self, database: Opened, health: Health) {
         let mut engine = self.engine.write();
         let old = std::mem::replace(&mut *engine, Engine { database: Arc::new(database), health });
         self.epoch.fetch_add(1, Ordering::Release);
@@ -209,7 +212,7 @@ impl RedbMetastore {
         let database = self.writable()?;
         self.check_room_for(fold.bytes * WRITE_AMPLIFICATION)?;
         self.disk.begin();
-        self.commit_fold(&database, fold).map_err(|failed| self.after_failure(failed))
+        self.written(|| self.commit_fold(&database, fold)).map_err(|failed| self.after_failure(failed))
     }
 
     fn commit_fold(&self, database: &Database, fold: Fold<'_>) -> Result<(), Failed> {
@@ -277,6 +280,15 @@ impl RedbMetastore {
         Ok(Applied { outcomes })
     }
 
+    /// Writes, as [`reader::sound`] reads. How far it had come when it met damage is known only after the database is opened again.
+    fn written<T>(&self, write: impl FnOnce() -> Result<T, Failed>) -> Result<T, Failed> {
+        guard(write).unwrap_or_else(|panicked| {
+            self.engine.read().database.leave();
+            let error = StoreError::Corrupt { what: self.name.clone(), found: panicked.to_string() };
+            Err(Failed { error, committing: true })
+        })
+    }
+
     /// Says what a failed batch means, and leaves the store readable.
     fn after_failure(&self, Failed { error, committing }: Failed) -> StoreError {
         let (told, health) = match self.disk.failure() {
@@ -322,15 +334,17 @@ impl RedbMetastore {
         self.show_last_durable_state(health);
     }
 
-    fn last_durable_state(&self) -> Result<Database, StoreError> {
-        self.durable_state(&self.config)
+    fn last_durable_state(&self) -> Result<Opened, StoreError> {
+        reader::sound(&self.name, || self.durable_state(&self.config))
     }
 
     /// A database of its own, on what is on disk. It ends before the disk is written to again.
-    fn durable_state(&self, config: &RedbConfig) -> Result<Database, StoreError> {
+    fn durable_state(&self, config: &RedbConfig) -> Result<Opened, StoreError> {
         let view =
             View::of(self.disk.clone()).map_err(|e| StoreError::io(format!("reading {}", self.name), e))?;
-        builder(config).create_with_backend(view).map_err(|e| error::database(&self.name, e))
+        let database =
+            builder(config).create_with_backend(view).map_err(|e| error::database(&self.name, e))?;
+        Ok(Opened::view(database))
     }
 
     /// Checks all pages against their checksums, and each value against its own, as they are on disk. Folds and batches wait.
@@ -365,6 +379,9 @@ impl RedbMetastore {
             Ok(()) => {}
             Err(StoreError::Corrupt { what, found: cause }) => found.insert(0, Damage { what, found: cause }),
             Err(error) => return Err(error),
+        }
+        if !found.is_empty() {
+            self.engine.read().database.leave();
         }
         Ok(found)
     }
@@ -544,7 +561,7 @@ impl Metastore for RedbMetastore {
         let database = self.writable()?;
         self.check_room(batch)?;
         self.disk.begin();
-        self.commit(&database, batch).map_err(|failed| self.after_failure(failed))
+        self.written(|| self.commit(&database, batch)).map_err(|failed| self.after_failure(failed))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
@@ -572,5 +589,50 @@ impl Metastore for RedbMetastore {
 
     fn next_file_id(&self) -> Result<u64, StoreError> {
         Ok(self.numbers.read().next_file_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fold(
+        store: &RedbMetastore,
+        rows: &mut dyn Iterator<Item = (RowKey, Option<Bytes>)>,
+    ) -> Result<(), StoreError> {
+        store.fold(Fold { rows, records: &mut std::iter::empty(), next_file_id: 9, applied: 1, bytes: 1 })
+    }
+
+    fn row(name: &str) -> (RowKey, Option<Bytes>) {
+        (RowKey::new(Table::Inodes, name.as_bytes()), Some(Bytes::from_static(b"there")))
+    }
+
+    /// As where a page of the database is not what was written.
+    #[test]
+    fn a_panic_in_a_fold_changes_nothing_and_is_told_until_the_store_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("meta.redb");
+        let open = || RedbMetastore::open(&path, RedbConfig::default()).unwrap();
+        let has =
+            |store: &RedbMetastore, name| store.snapshot().unwrap().get(&row(name).0).unwrap().is_some();
+        let store = open();
+        fold(&store, &mut [row("a")].into_iter()).unwrap();
+        let panics = std::iter::from_fn(|| panic!("a page that is damaged"));
+        let failed = fold(&store, &mut [row("b")].into_iter().chain(panics)).unwrap_err();
+        assert!(
+            matches!(&failed, StoreError::Unknown { cause, .. } if cause.contains("a page that is damaged")),
+            "{failed}"
+        );
+        let refused = fold(&store, &mut [row("c")].into_iter()).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::ReadOnly { cause } if cause.contains("a page that is damaged")),
+            "{refused}"
+        );
+        assert!(has(&store, "a") && !has(&store, "b"));
+        drop(store);
+        let store = open();
+        fold(&store, &mut [row("b")].into_iter()).unwrap();
+        assert!(has(&store, "a") && has(&store, "b"));
+        assert_eq!(store.verify().unwrap(), []);
     }
 }
