@@ -35,9 +35,6 @@ pub(super) const ROUTER_MAX: Duration = Duration::from_secs(10);
 /// How often a driver's supervisor is told to stop it, when it ends under the order.
 const STOPS_MAX: usize = 20;
 
-/// How long a supervisor that does not answer such an order is left alone before the next one: together for longer than it takes to be started again.
-const STOP_PAUSE: Duration = Duration::from_millis(100);
-
 /// How often a router is asked that crashes under what it is asked.
 const ROUTER_CRASHES_MAX: usize = 20;
 
@@ -400,12 +397,11 @@ pub(super) async fn stop(kernel: &Kernel, mount: &Mount) {
         // One that is down already is deleted all the same.
         let _ = kernel.drivers().terminate_child(&id).await;
         match kernel.drivers().delete_child(&id).await {
-            Ok(()) | Err(OrderError::Unknown(_)) => break,
-            // The supervisor ended under the order, or is down until its own one starts it again. It keeps the child over its restart, which nobody else
-            // would end.
+            // Closed, it is not started again.
+            Ok(()) | Err(OrderError::Unknown(_) | OrderError::Call(CallError::Down)) => break,
+            // The supervisor ended under the order. It keeps the child over its restart, which the next order waits for and nobody else would end.
             Err(error) => tracing::debug!(point = %mount.point, %error, "stopping a driver"),
         }
-        kernel.env().sleep(STOP_PAUSE).await;
     }
     let retired = mount.vacate(kernel.env());
     let left = drain(kernel.env(), mount.threads(), retired).await;
