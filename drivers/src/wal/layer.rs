@@ -256,6 +256,8 @@ impl Layer {
     /// The newest of each row, in the order of tables and keys.
     pub(super) fn newest(&self) -> Vec<(RowKey, Option<Bytes>)> {
         let of = |keys: &Keys| {
+            // Whoever lists them just now holds some that are neither fresh nor in order yet.
+            let _ordering = keys.ordering.lock();
             let mut all = keys.fresh.lock().clone();
             all.extend(keys.ordered.iter().map(|entry| entry.value().clone()));
             all.sort_unstable();
@@ -345,6 +347,28 @@ mod tests {
         layer.take_back(&key("a"), 3);
         assert_eq!(layer.get(&key("a"), 9), Some(value("2, again")));
         assert_eq!(layer.get(&key("ab"), 9), None);
+    }
+
+    /// Found by the chaos run: a collection listed the contents while they were folded, and what it was just putting in order was left out.
+    #[test]
+    fn what_is_folded_is_all_there_is_also_while_somebody_lists_it() {
+        const ROWS: usize = 2_000;
+        for _ in 0..20 {
+            let layer = Layer::after(0);
+            for row in 0..ROWS {
+                layer.put(&key(&format!("{:05}", row * 7_919 % ROWS)), value("x"), 1);
+            }
+            std::thread::scope(|scope| {
+                let all = key("");
+                let listing = scope.spawn({
+                    let layer = &layer;
+                    move || layer.within(&all, None, 1).count()
+                });
+                while !listing.is_finished() {
+                    assert_eq!(layer.newest().len(), ROWS);
+                }
+            });
+        }
     }
 
     #[test]
