@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 /// How many blobs are remembered; the least lately learned are forgotten, in halves.
@@ -27,8 +28,14 @@ pub(super) struct Standings {
 
 #[derive(Debug, Default)]
 struct Halves {
-    newer: HashMap<[u8; 32], Standing>,
-    older: HashMap<[u8; 32], Standing>,
+    newer: HashMap<[u8; 32], Standing, RandomState>,
+    older: HashMap<[u8; 32], Standing, RandomState>,
+}
+
+impl Halves {
+    fn of(&self, hash: &[u8; 32]) -> Option<Standing> {
+        self.newer.get(hash).or_else(|| self.older.get(hash)).copied()
+    }
 }
 
 impl Default for Standings {
@@ -43,8 +50,14 @@ impl Standings {
     }
 
     pub(super) fn of(&self, hash: &[u8; 32]) -> Option<Standing> {
+        self.halves.lock().of(hash)
+    }
+
+    /// Of each blob, with this hash and length, whether it is known to be whole.
+    pub(super) fn are_verified<'a>(&self, blobs: impl Iterator<Item = (&'a [u8; 32], u64)>) -> Vec<bool> {
+        // Taken once: looks that do not wait for each other wait for memory together.
         let halves = self.halves.lock();
-        halves.newer.get(hash).or_else(|| halves.older.get(hash)).copied()
+        blobs.map(|(hash, size)| halves.of(hash) == Some(Standing::Verified(size))).collect()
     }
 
     pub(super) fn learn(&self, hash: &[u8; 32], standing: Standing) {

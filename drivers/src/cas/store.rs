@@ -41,7 +41,7 @@ impl<T: Transport> Cas<T> {
     /// The blob's key: two levels of folders, so that none of them grows large.
     pub fn key(id: &ContentId) -> Result<String, StoreError> {
         let hex = id.blake3().map(|_| id.to_string()).ok_or(NOT_A_HASH)?;
-        Ok(format!("{PREFIX}{}/{}/{hex}", &hex[..2], &hex[2..4]))
+        Ok([PREFIX, &hex[..2], "/", &hex[2..4], "/", &hex].concat())
     }
 
     /// Reads the blob in pieces, and hands each to `each` with its offset. Gives the hash and the length.
@@ -139,17 +139,18 @@ impl<T: Transport> Cas<T> {
 
     async fn read_blobs(&self, ids: &[ContentId]) -> Result<Vec<Bytes>, StoreError> {
         let keys: Vec<_> = ids.iter().map(Self::key).collect::<Result<_, _>>()?;
-        let blobs = self.transport.get_many(&keys).await?;
-        let read = ids.iter().zip(blobs).map(|(id, blob)| {
-            let hash = id.blake3().ok_or(NOT_A_HASH)?;
-            let blob = blob.map_err(|error| self.failed(hash, error))?;
-            let size = blob.len() as u64;
-            if self.standings.of(hash) != Some(Standing::Verified(size)) {
-                self.judge(id, hash, blake3::hash(&blob).as_bytes(), size)?;
-            }
-            Ok(blob)
-        });
-        read.collect()
+        let hashes: Vec<_> = ids.iter().map(|id| id.blake3().ok_or(NOT_A_HASH)).collect::<Result<_, _>>()?;
+        let read = self.transport.get_many(&keys).await?;
+        let read = read.into_iter().zip(&hashes);
+        let blobs: Vec<_> = read
+            .map(|(blob, hash)| blob.map_err(|error| self.failed(hash, error)))
+            .collect::<Result<_, _>>()?;
+        let sized = hashes.iter().zip(&blobs).map(|(hash, blob)| (*hash, blob.len() as u64));
+        let verified = self.standings.are_verified(sized);
+        for (((id, hash), blob), _) in ids.iter().zip(hashes).zip(&blobs).zip(verified).filter(|(_, v)| !v) {
+            self.judge(id, hash, blake3::hash(blob).as_bytes(), blob.len() as u64)?;
+        }
+        Ok(blobs)
     }
 
     /// Learns what was read of all of a blob: something with the hash `found`, of `size` bytes.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 pub(super) const BUFFER_BYTES: usize = 1 << 20;
 
 /// What is shorter than this is read into memory of its own: who keeps it would keep a whole buffer.
-const LENT_MIN: usize = BUFFER_BYTES / 4;
+const LENT_MIN: usize = BUFFER_BYTES / 16;
 
 /// How many buffers wait to be used again.
 const WAITING_MAX: usize = 4;

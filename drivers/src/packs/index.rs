@@ -6,11 +6,13 @@
 //!
 //! A run is written beside the others, flushed, and then has its name; whatever fails, those that are there stay as they are.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use nexus_kernel::hal::StoreError;
 use parking_lot::{Mutex, RwLock};
 
@@ -20,7 +22,8 @@ use crate::disk::Folder;
 /// How many neighbouring runs of a size are merged into one.
 const MERGE_MIN: usize = 4;
 
-type Entries = BTreeMap<String, Option<Place>>;
+/// One is looked for far more often than all are wanted in order.
+type Entries = HashMap<String, Option<Place>, RandomState>;
 
 pub(super) struct Index {
     folder: Arc<dyn Folder>,
@@ -46,6 +49,15 @@ struct State {
     runs: Vec<Arc<Run>>,
 }
 
+impl State {
+    /// What the entries in memory say of the key; none when it says nothing.
+    #[expect(clippy::option_option, reason = "whether it is known here, and whether there is a blob")]
+    fn in_memory(&self, key: &str) -> Option<Option<Place>> {
+        let frozen = || self.frozen.as_ref().and_then(|(frozen, _)| frozen.get(key));
+        self.recent.get(key).or_else(frozen).copied()
+    }
+}
+
 impl Index {
     /// The index as the runs of the folder have it. Without any when one of them is damaged: then all of it must be learnt from the log.
     pub(super) fn open(folder: Arc<dyn Folder>, names: &[String]) -> Result<Self, StoreError> {
@@ -53,7 +65,7 @@ impl Index {
         Run::clean(&*folder).map_err(failed)?;
         let mut spans: Vec<Span> = names.iter().filter_map(|name| Span::of_name(name)).collect();
         // A run that holds another one comes before it.
-        spans.sort_unstable_by_key(|span| (std::cmp::Reverse(span.last), span.first));
+        spans.sort_unstable_by_key(|span| (Reverse(span.last), span.first));
         let mut runs: Vec<Arc<Run>> = Vec::new();
         let mut damaged = None;
         for span in &spans {
@@ -91,21 +103,34 @@ impl Index {
     }
 
     /// As [`get`](Self::get), for which nobody waits longer than is said.
-    pub(super) fn look(&self, key: &str, wait: Wait) -> Result<Option<Place>, StoreError> {
+    fn look(&self, key: &str, wait: Wait) -> Result<Option<Place>, StoreError> {
         let runs = {
             let state = self.state.read();
-            if let Some(place) = state.recent.get(key) {
-                return Ok(*place);
-            }
-            if let Some(place) = state.frozen.as_ref().and_then(|(frozen, _)| frozen.get(key)) {
-                return Ok(*place);
+            if let Some(place) = state.in_memory(key) {
+                return Ok(place);
             }
             state.runs.clone()
         };
+        self.look_in(&runs, key, wait)
+    }
+
+    /// Each key as [`get`](Self::get), for which nobody waits longer than is said.
+    pub(super) fn look_all(&self, keys: &[String], wait: Wait) -> Vec<Result<Option<Place>, StoreError>> {
+        let (in_memory, runs): (Vec<_>, _) = {
+            // Taken once: looks that do not wait for each other wait for memory together.
+            let state = self.state.read();
+            (keys.iter().map(|key| state.in_memory(key)).collect(), state.runs.clone())
+        };
+        let found = keys.iter().zip(in_memory);
+        found.map(|(key, place)| place.map_or_else(|| self.look_in(&runs, key, wait), Ok)).collect()
+    }
+
+    /// Where the newest of `runs` that knows the key says that it is.
+    fn look_in(&self, runs: &[Arc<Run>], key: &str, wait: Wait) -> Result<Option<Place>, StoreError> {
         for run in runs {
             let found = run
                 .get(key, wait)
-                .inspect_err(|error| condemn(&*self.folder, error, std::slice::from_ref(&run)))?;
+                .inspect_err(|error| condemn(&*self.folder, error, std::slice::from_ref(run)))?;
             if let Some(place) = found {
                 return Ok(place);
             }
@@ -146,9 +171,11 @@ impl Index {
     fn merged_from(&self, from: &str) -> (Merge, Vec<Arc<Run>>) {
         let state = self.state.read();
         let memory = |entries: &Entries| -> Source {
-            let entries: Vec<Entry> =
-                entries.range(from.to_owned()..).map(|(key, place)| (key.clone(), *place)).collect();
-            Box::new(entries.into_iter().map(Ok))
+            // Few of them may be taken, so they are not put in order before.
+            let later = entries.iter().filter(|(key, _)| key.as_str() >= from);
+            let mut later: BinaryHeap<Reverse<Entry>> =
+                later.map(|(key, place)| Reverse((key.clone(), *place))).collect();
+            Box::new(std::iter::from_fn(move || later.pop().map(|Reverse(entry)| Ok(entry))))
         };
         let mut sources = vec![memory(&state.recent)];
         sources.extend(state.frozen.iter().map(|(frozen, _)| memory(frozen)));
@@ -173,7 +200,9 @@ impl Index {
     fn write_alone(&self) -> Result<(), StoreError> {
         // What an earlier attempt left frozen goes first.
         while let Some((frozen, through, span)) = self.freeze() {
-            let entries = frozen.iter().map(|(key, place)| Ok((key.clone(), *place)));
+            let mut entries: Vec<_> = frozen.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            let entries = entries.into_iter().map(|(key, place)| Ok((key.clone(), *place)));
             let run = Run::write(&*self.folder, span, through, frozen.len() as u64, entries)?;
             let mut state = self.state.write();
             state.runs.insert(0, Arc::new(run));
@@ -306,6 +335,8 @@ impl Iterator for Merge {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::disk::sim::{Fault, SimDisk};
 

@@ -462,9 +462,9 @@ impl Store {
         Err(StoreError::Corrupt { what: key.into(), found: "the segment that it is in is not there".into() })
     }
 
-    /// Where the blob is; none when it is not there.
-    pub(super) fn place(&self, key: &str, wait: Wait) -> Result<Option<Place>, StoreError> {
-        self.index.look(key, wait)
+    /// Where each blob is; none when it is not there.
+    pub(super) fn places(&self, keys: &[String], wait: Wait) -> Vec<Result<Option<Place>, StoreError>> {
+        self.index.look_all(keys, wait)
     }
 
     /// The file of a segment.

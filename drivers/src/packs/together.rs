@@ -58,8 +58,9 @@ impl Store {
     /// The blobs that can be read at the first try.
     fn gather(&self, keys: &[String], wait: Wait) -> Vec<Option<Bytes>> {
         let mut blobs = vec![None; keys.len()];
-        let mut wanted: Vec<_> = (keys.iter().enumerate())
-            .filter_map(|(which, key)| Some(Wanted::new(key, self.place(key, wait).ok()??, which)))
+        let places = self.places(keys, wait).into_iter().enumerate();
+        let mut wanted: Vec<_> = places
+            .filter_map(|(which, place)| Some(Wanted::new(&keys[which], place.ok()??, which)))
             .collect();
         if wait == Wait::Never && wanted.len() < keys.len() {
             return blobs;
