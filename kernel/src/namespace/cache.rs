@@ -208,6 +208,9 @@ pub(crate) enum Lookup<'a> {
     Miss(Fill<'a>),
 }
 
+/// That nothing was there was filed of a directory from which something went since.
+struct Outlived;
+
 /// The right to file what a reader finds, unless something newer is published meanwhile.
 pub(crate) struct Fill<'a> {
     placeholder: Option<Placeholder<'a>>,
@@ -263,25 +266,43 @@ impl MetadataCache {
         }
     }
 
+    /// What is known of `path`: this is there, or nothing is. For who will not file what the store says.
+    #[expect(clippy::option_option, reason = "whether it is known, and whether something is there")]
+    pub(crate) fn known(&self, mount: FileId, generation: u64, path: &VPath) -> Option<Option<Node>> {
+        self.filed(&KeyRef { mount, generation, path }).unwrap_or_default()
+    }
+
+    /// What is known of the path, if anything is filed; or that what is filed is no longer so.
+    #[expect(
+        clippy::option_option,
+        reason = "whether something is filed, whether it is known, and whether something is there"
+    )]
+    fn filed(&self, key: &KeyRef<'_>) -> Result<Option<Option<Node>>, Outlived> {
+        let known = match self.entries.get(key) {
+            Some(Known::There(node)) => Ok(Some(Some(node))),
+            Some(Known::Nothing(count)) if self.counted(count.counter) == count => Ok(Some(None)),
+            Some(Known::Nothing(_)) => Err(Outlived),
+            None => Ok(None),
+        };
+        if matches!(known, Ok(Some(_))) {
+            self.hits.count();
+        } else {
+            self.misses.count();
+        }
+        known
+    }
+
     /// What is known of `path`, or the right to file it.
     pub(crate) fn lookup(&self, mount: FileId, generation: u64, path: &VPath) -> Lookup<'_> {
         let key = KeyRef { mount, generation, path };
-        match self.entries.get(&key) {
-            Some(Known::There(node)) => {
-                self.hits.count();
-                return Lookup::Hit(Some(node));
-            }
-            Some(Known::Nothing(count)) if self.counted(count.counter) == count => {
-                self.hits.count();
-                return Lookup::Hit(None);
-            }
-            Some(Known::Nothing(_)) => {
+        match self.filed(&key) {
+            Ok(Some(known)) => return Lookup::Hit(known),
+            Ok(None) => {}
+            Err(Outlived) => {
                 let outlived = |known: &Known| matches!(known, Known::Nothing(count) if self.counted(count.counter) != *count);
                 self.entries.remove_if(&key, outlived);
             }
-            None => {}
         }
-        self.misses.count();
         let placeholder = match self.entries.get_value_or_guard(&Key::from(key), Some(Duration::ZERO)) {
             GuardResult::Value(Known::There(known)) => return Lookup::Hit(Some(known)),
             GuardResult::Guard(placeholder) => Some(placeholder),

@@ -16,7 +16,7 @@ use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::{Mode, Scope};
 use crate::namespace::Node;
-use crate::volume::{Intent, Site, Stop, Volume, store_error};
+use crate::volume::{Intent, Memory, Site, Stop, Volume, store_error};
 
 impl Admissible for SysCopy {
     two_paths!();
@@ -100,7 +100,7 @@ impl Mutation for SysCopy {
 
 async fn look(kernel: &Arc<Kernel>, intent: &Intent, site: &Site) -> Result<Node, Stop> {
     let found = match Volume::of(kernel, site) {
-        Volume::Rows(volume) => volume.look(site, true, false),
+        Volume::Rows(volume) => volume.look(site, true, Memory::Passed),
         Volume::Paths(volume) => volume.find(site).await.map(Some),
         Volume::Sys(volume) => volume.find(&intent.caller.zone, &site.path).map(Some),
     };

@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Node, Placement};
 use crate::sys;
-use crate::volume::{Site, Volume, store_error};
+use crate::volume::{Memory, Site, Volume, store_error};
 
 /// How many links one path may lead through.
 pub(crate) const LINKS_MAX: usize = 40;
@@ -86,6 +86,16 @@ impl Source {
         match self {
             Self::Now | Self::NowByRows => None,
             Self::Past(lsn) => Some(lsn),
+        }
+    }
+
+    /// What a call of the kind `op` has to do with what is remembered.
+    fn memory(self, op: Op) -> Memory {
+        match self {
+            // What it finds is another one in a moment.
+            Self::Now if op == Op::Write => Memory::Asked,
+            Self::Now => Memory::Filed,
+            Self::NowByRows | Self::Past(_) => Memory::Passed,
         }
     }
 
@@ -193,7 +203,7 @@ async fn sight(
         let found = match Volume::as_of(kernel, &site, as_of) {
             Volume::Sys(_) | Volume::Paths(_) if as_of.is_some() => Err(NO_PAST),
             Volume::Sys(volume) => volume.find(zone, path).map(Some),
-            Volume::Rows(volume) => volume.look(&site, follow, matches!(source, Source::Now)),
+            Volume::Rows(volume) => volume.look(&site, follow, source.memory(op)),
             Volume::Paths(volume) => match volume.find(&site).await {
                 Ok(Some(node)) if follow && node.metadata.entry_type == EntryType::Link => {
                     return Ok(Sight::Link);

@@ -29,7 +29,7 @@ use nexus_messages::{
 
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
-pub(crate) use rows::RowVolume;
+pub(crate) use rows::{Memory, RowVolume};
 pub(crate) use stream::{Intake, Source, Staged};
 pub(crate) use tx::{Transaction, logged};
 

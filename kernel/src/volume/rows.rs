@@ -44,6 +44,17 @@ pub(super) enum End<'p> {
     Nothing { parent: FileId, rest: Vec<&'p str> },
 }
 
+/// What a look at a path has to do with the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// It is asked first, and told what the rows say.
+    Filed,
+    /// It is asked first. What the caller does next will be told to it.
+    Asked,
+    /// The rows are asked alone.
+    Passed,
+}
+
 /// What a look at a path gave.
 enum Seen {
     Entry(Node),
@@ -67,17 +78,19 @@ impl<'a> RowVolume<'a> {
         })
     }
 
-    /// What is at `site`: if that may be `remembered`, from the cache when it is there, else from the rows, and then kept. None when a link stands
-    /// on the way, or at the end and is to be followed.
+    /// What is at `site`. None when a link stands on the way, or at the end and is to be followed.
     #[expect(clippy::option_option, reason = "whether it is resolved, and whether something is there")]
     pub(crate) fn look(
         &self,
         site: &Site,
         follow: bool,
-        remembered: bool,
+        memory: Memory,
     ) -> Result<Option<Option<Node>>, StoreError> {
-        let seen = match self.as_of {
-            None if remembered => self.look_first_in_the_cache(site)?,
+        let seen = match memory {
+            Memory::Filed if self.as_of.is_none() => self.look_first_in_the_cache(site)?,
+            Memory::Asked if self.as_of.is_none() => {
+                self.known(site).map_or_else(|| self.look_up(site), Ok)?
+            }
             _ => self.look_up(site)?,
         };
         Ok(match seen {
@@ -85,6 +98,15 @@ impl<'a> RowVolume<'a> {
             Seen::Entry(node) => Some(Some(node)),
             Seen::Nothing { .. } => Some(None),
             Seen::Link => None,
+        })
+    }
+
+    /// What the cache knows of `site`.
+    fn known(&self, site: &Site) -> Option<Seen> {
+        let (cache, generation) = (&self.kernel.caches().metadata, self.mount.generation());
+        Some(match cache.known(self.mount.root, generation, &site.path)? {
+            Some(node) => Seen::Entry(node),
+            None => Seen::Nothing { in_directory: true },
         })
     }
 
