@@ -111,14 +111,15 @@ pub(super) async fn begin_as<M: Mutation>(
 /// Takes a mutation from the path lock on to its end.
 pub(crate) async fn carry_out<M: Mutation>(
     kernel: &Arc<Kernel>,
-    intent: Intent,
+    mut intent: Intent,
     passing: Passing,
-    admitted: Admitted<M>,
+    mut admitted: Admitted<M>,
 ) -> Result<M::Done> {
     let kernel = kernel.clone();
     let env = kernel.env().clone();
+    // What it takes along stays where it is: each hand it went through would have room for it.
     let executed = |ownership| async move {
-        let done = execute(kernel, intent, admitted, ownership).await;
+        let done = execute(&kernel, &mut intent, &mut admitted, &ownership).await;
         passing.ends(done)
     };
     Owned::new(&env, <M as Message>::NAME, executed).await
@@ -133,10 +134,10 @@ enum Done<T> {
 }
 
 async fn execute<M: Mutation>(
-    kernel: Arc<Kernel>,
-    mut intent: Intent,
-    mut admitted: Admitted<M>,
-    ownership: Ownership,
+    kernel: &Arc<Kernel>,
+    intent: &mut Intent,
+    admitted: &mut Admitted<M>,
+    ownership: &Ownership,
 ) -> Result<M::Done> {
     let ends_hooks = is_service_path(&admitted.first.site.path);
     if ends_hooks {
@@ -144,7 +145,7 @@ async fn execute<M: Mutation>(
         intent.scales = None;
         admitted.step_aside();
     }
-    let (done, is_new) = match attempt(&kernel, &mut intent, &mut admitted, &ownership).await {
+    let (done, is_new) = match attempt(kernel, intent, admitted, ownership).await {
         Ok(Done::Now(done)) => (Ok(done), true),
         Ok(Done::Before(done)) => (Ok(done), false),
         Err(error) => (Err(error), false),
@@ -158,10 +159,10 @@ async fn execute<M: Mutation>(
     let is_new = is_new && !sys::serves(&changed.site.path);
     if let (true, Ok(done)) = (is_new, &done)
         && kernel.dispatch().summary().has_any_observers()
-        && let Some(event) = M::event(&intent, &admitted, done)
+        && let Some(event) = M::event(intent, admitted, done)
     {
         let changed = changed.site.mount.clone();
-        admitted.observe(&kernel, &changed, intent.durability(&changed), vec![event]).await;
+        admitted.observe(kernel, &changed, intent.durability(&changed), vec![event]).await;
     }
     done
 }
