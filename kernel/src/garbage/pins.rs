@@ -5,9 +5,10 @@
 //! A collection takes nothing away that is held, or was held at any time since the collection began; and who wants to hold what is just being taken
 //! away waits until it is gone, and stores it anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -29,7 +30,8 @@ pub(crate) struct Pins {
 
 #[derive(Debug, Default)]
 struct Shard {
-    held: BTreeMap<Hash, Held>,
+    /// It keeps its room: nearly always it is empty, and every write is in it for a moment.
+    held: HashMap<Hash, Held, RandomState>,
     /// The collection that runs, if one does.
     round: Option<u64>,
     /// What was let go since it began, and whether it is a list.

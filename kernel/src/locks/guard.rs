@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam_utils::CachePadded;
 use nexus_messages::VPath;
+use smallvec::SmallVec;
 
 use super::claim::{Claim, LockOwner, Scope};
 use super::queue::Place;
@@ -23,7 +24,9 @@ pub struct PathGuard(Held);
 /// Several paths are locked while this lives.
 #[must_use = "the locks are given back when the guards are dropped"]
 #[derive(Debug)]
-pub struct PathGuards(#[expect(dead_code, reason = "kept to be dropped")] pub(super) Vec<PathGuard>);
+pub struct PathGuards(
+    #[expect(dead_code, reason = "kept to be dropped")] pub(super) SmallVec<[PathGuard; 2]>,
+);
 
 enum Held {
     Entry { shard: Arc<CachePadded<Shard>>, key: Key },

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use nexus_messages::{Timestamp, VPath};
+use smallvec::SmallVec;
 
 use super::claim::{Claim, LockOwner, Mode, Scope, canonical};
 use super::guard::{Asked, PathGuard, PathGuards, Ticket, Wait};
@@ -113,7 +114,7 @@ impl PathLocks {
         let claims = canonical(claims);
         match self.0.try_all_now(&claims, &owner) {
             Some(guards) => PathGuards(guards),
-            None => PathGuards(Wait::new(&self.0, claims, owner).await),
+            None => PathGuards(Wait::new(&self.0, claims, owner).await.into()),
         }
     }
 
@@ -194,7 +195,7 @@ impl Inner {
     }
 
     /// The fast path for several. Taking them one by one is harmless as long as nothing waits in between.
-    fn try_all_now(&self, claims: &[Claim], owner: &LockOwner) -> Option<Vec<PathGuard>> {
+    fn try_all_now(&self, claims: &[Claim], owner: &LockOwner) -> Option<SmallVec<[PathGuard; 2]>> {
         if claims.iter().any(|claim| claim.scope == Scope::Subtree) {
             return None;
         }

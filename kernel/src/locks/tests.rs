@@ -318,7 +318,7 @@ proptest! {
                     prop_assert_eq!(got.is_some(), expected);
                     if let Some(guard) = got {
                         model.held.push((number, claims));
-                        held.push((number, PathGuards(vec![guard])));
+                        held.push((number, PathGuards(vec![guard].into())));
                     }
                 }
                 Step::Release(which) if !held.is_empty() => {

@@ -57,7 +57,9 @@ pub(crate) struct Draft {
     pub(crate) visible: Vec<Visible>,
     /// What is held until it is committed.
     pub(crate) holds: Vec<Hold>,
-    /// What it does to what files hold.
+    /// Whether somebody is to be told what it does to what files hold.
+    is_weighed: bool,
+    /// What that is.
     pub(crate) effect: Effect,
 }
 
@@ -76,8 +78,15 @@ impl Draft {
             changes,
             visible,
             holds: Vec::new(),
+            is_weighed: false,
             effect,
         }
+    }
+
+    /// Says whether somebody is to be told what it does to what files hold.
+    pub(crate) fn weighed(mut self, is_weighed: bool) -> Self {
+        self.is_weighed = is_weighed;
+        self
     }
 
     /// Keeps what it supersedes.
@@ -119,12 +128,16 @@ impl Draft {
 
     /// Says that `old` was at `path`, and no longer is so.
     pub(crate) fn frees(&mut self, path: &VPath, old: &InodeRow) {
-        self.effect.before.extend(holding(path, old));
+        if self.is_weighed {
+            self.effect.before.extend(holding(path, old));
+        }
     }
 
     /// Says that `new` is at `path` after the commit.
     pub(crate) fn takes(&mut self, path: &VPath, new: &InodeRow) {
-        self.effect.after.extend(holding(path, new));
+        if self.is_weighed {
+            self.effect.after.extend(holding(path, new));
+        }
     }
 
     /// Makes the directories `names` below `parent`, one in the other, for what is to be at `path`; gives the last one. `parent` must still be there at
@@ -151,8 +164,11 @@ impl Draft {
             self.made.push(id);
             here = id;
         }
-        let above = std::iter::successors(path.parent(), VPath::parent).take(names.len());
-        self.visible.extend(above.map(Visible::Gone)); // That nothing was there may be known.
+        if !names.is_empty() {
+            // That nothing was there may be known.
+            let above = std::iter::successors(path.parent(), VPath::parent).take(names.len());
+            self.visible.extend(above.map(Visible::Gone));
+        }
         Ok(here)
     }
 

@@ -27,4 +27,4 @@ pub(crate) use rows::{
     dentry_name, encode, inode_key, mount_key, mount_root, zone_key, zones,
 };
 pub(crate) use trail::{Changed, Stay, Trail};
-pub(crate) use walk::{Rows, Step, Walk};
+pub(crate) use walk::{Rest, Rows, Step, Steps, Walk};

@@ -1,6 +1,7 @@
 //! Finds entries by walking from a mount's root, name by name.
 
 use nexus_messages::{EntryType, FileId};
+use smallvec::SmallVec;
 
 use super::rows::{self, DentryRow, InodeRow};
 use crate::hal::{Reader, RowKey, StoreError, TreeId};
@@ -13,13 +14,19 @@ pub(crate) struct Step<'p> {
     pub(crate) dentry: DentryRow,
 }
 
+/// Steps one after the other. Most paths are short.
+pub(crate) type Steps<'p> = SmallVec<[Step<'p>; 2]>;
+
+/// The names that are left. Mostly there is one.
+pub(crate) type Rest<'p> = SmallVec<[&'p str; 1]>;
+
 /// Where a walk ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Walk<'p> {
     /// At the entry. No step when it is the root.
-    Found { steps: Vec<Step<'p>> },
+    Found { steps: Steps<'p> },
     /// Before a name that `parent` does not have. `rest` begins with that name.
-    Missing { steps: Vec<Step<'p>>, parent: FileId, rest: Vec<&'p str> },
+    Missing { steps: Steps<'p>, parent: FileId, rest: Rest<'p> },
     /// At a link that is not the last name.
     Link,
     /// At something that is neither directory nor link, with names left.
@@ -73,7 +80,7 @@ impl Rows {
 
     /// Walks `relative`, a path without leading slash, from `root`. A link at the end is where the walk ends.
     pub(crate) fn walk<'p>(&self, root: FileId, relative: &'p str) -> Result<Walk<'p>, StoreError> {
-        let mut steps: Vec<Step<'p>> = Vec::new();
+        let mut steps = Steps::new();
         let mut names = relative.split('/').filter(|name| !name.is_empty()).peekable();
         let mut here = root;
         while let Some(name) = names.next() {

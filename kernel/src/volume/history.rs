@@ -9,8 +9,8 @@ use super::Site;
 use super::rows::RowVolume;
 use crate::hal::{RowKey, StoreError};
 use crate::namespace::{
-    AsOf, Changed, DentryRow, InodeRow, LogTimes, Node, Past, Rows, Stay, Step, Trail, Walk, Was, decode,
-    dentry_key, horizon, inode_key, pasts, place_at,
+    AsOf, Changed, DentryRow, InodeRow, LogTimes, Node, Past, Rows, Stay, Step, Steps, Trail, Walk, Was,
+    decode, dentry_key, horizon, inode_key, pasts, place_at,
 };
 
 /// How many rows of history are read at once.
@@ -96,11 +96,7 @@ impl RowVolume<'_> {
     }
 
     /// The identity of what is at `site`, or was last there, and the steps to it.
-    fn identity<'p>(
-        &self,
-        rows: &Rows,
-        site: &'p Site,
-    ) -> Result<Option<(FileId, Vec<Step<'p>>)>, StoreError> {
+    fn identity<'p>(&self, rows: &Rows, site: &'p Site) -> Result<Option<(FileId, Steps<'p>)>, StoreError> {
         match rows.walk(self.mount.root, site.relative())? {
             Walk::Found { steps } => {
                 let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
@@ -121,7 +117,7 @@ impl RowVolume<'_> {
                 let mut trail = Trail::new(reader, rows.tree, root, site.relative(), begins, last);
                 while let Some(stay) = trail.back()? {
                     if let Some((id, _)) = stay.found {
-                        return Ok(Some((id, Vec::new())));
+                        return Ok(Some((id, Steps::new())));
                     }
                 }
                 Ok(None)

@@ -4,6 +4,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::Either;
 use nexus_messages::syscall::{Create, Extent, Precondition};
 use nexus_messages::{ContentId, EntryType, ErrorKind, FileId, FileMetadata, Lsn, VPath};
@@ -14,7 +15,7 @@ use crate::hal::{Addressing, ObjectStore, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{
-    Draft, InodeRow, Keeping, Lookup, Node, Placement, Rows, Step, Visible, Walk, publish,
+    Draft, InodeRow, Keeping, Lookup, Node, Placement, Rest, Rows, Step, Steps, Visible, Walk, publish,
 };
 use crate::pruning;
 
@@ -32,7 +33,7 @@ pub(crate) struct RowVolume<'a> {
 /// Where a walk ended, with the inode when it ended at an entry.
 pub(super) struct Place<'p> {
     /// The steps from the root to the parent of the entry.
-    pub(super) above: Vec<Step<'p>>,
+    pub(super) above: Steps<'p>,
     pub(super) end: End<'p>,
 }
 
@@ -41,7 +42,7 @@ pub(super) enum End<'p> {
     /// An entry; no step when it is the mount's root.
     Entry { step: Option<Step<'p>>, row: InodeRow },
     /// Nothing: `parent` does not have the first name of `rest`.
-    Nothing { parent: FileId, rest: Vec<&'p str> },
+    Nothing { parent: FileId, rest: Rest<'p> },
 }
 
 /// What a look at a path has to do with the cache.
@@ -311,7 +312,8 @@ impl<'a> RowVolume<'a> {
             by: intent.caller.agent.clone(),
             op: intent.op,
         });
-        Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at).keeping(keeping)
+        let is_weighed = intent.scales.is_some() || self.within.is_some();
+        Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at).keeping(keeping).weighed(is_weighed)
     }
 
     /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount.
@@ -346,22 +348,20 @@ impl<'a> RowVolume<'a> {
         let durability = intent.durability(self.mount);
         // The entry is in it, and the draft in the entry: what follows has no room for either.
         let committed = super::commit(self.kernel, durability, entry, published);
-        Either::Right(async move {
-            match committed.await {
-                Ok((lsn, true)) => {
-                    if kept > 0 {
-                        pruning::added(self.kernel, self.mount.tree, kept);
-                    }
-                    if let Some(scales) = &intent.scales {
-                        scales.committed(lsn);
-                    }
-                    Ok(intent.receipt(self.mount, lsn))
+        Either::Right(committed.map(move |committed| match committed {
+            Ok((lsn, true)) => {
+                if kept > 0 {
+                    pruning::added(self.kernel, self.mount.tree, kept);
                 }
-                // It was committed before, by another call with its id: answered as a repeat.
-                Ok((_, false)) => Err(Stop::Again),
-                Err(error) => Err(commit_error(intent.op, &site.path, &error)),
+                if let Some(scales) = &intent.scales {
+                    scales.committed(lsn);
+                }
+                Ok(intent.receipt(self.mount, lsn))
             }
-        })
+            // It was committed before, by another call with its id: answered as a repeat.
+            Ok((_, false)) => Err(Stop::Again),
+            Err(error) => Err(commit_error(intent.op, &site.path, &error)),
+        }))
     }
 
     /// A receipt for a call that found nothing to change.

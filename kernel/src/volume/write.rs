@@ -93,6 +93,11 @@ impl RowVolume<'_> {
             let kept = staged.kept(self.mount, intent, site)?;
             return Ok(Renewed { written: kept.size, kept, places: 1 });
         }
+        let size = content::length(&call.data);
+        if call.place == Where::Whole && size <= WHOLE_MAX && !call.data.iter().any(Bytes::is_empty) {
+            let kept = self.keep(site, intent, &call.data).await?;
+            return Ok(Renewed { kept, written: size, places: 1 });
+        }
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
         let refused = |(kind, why): content::Refusal| Error::new(intent.op, &site.path, kind).because(why);
         let old = match row {
