@@ -16,8 +16,8 @@ const IN_HOT: u64 = 10;
 /// The others, so many in one directory.
 const IN_COLD: u64 = 1_000;
 
-/// Sizes that are compared with the first.
-const STEPS: [u64; 3] = [10_000, 1_000_000, 10_000_000];
+/// Sizes that are compared with the first. A file is four rows: its name, what it is, what it holds, and that it was not there before.
+const STEPS: [u64; 4] = [10_000, 1_000_000, 2_500_000, 10_000_000];
 
 /// Files that one transaction makes.
 const IN_TX: u64 = 1_000;
