@@ -1,5 +1,9 @@
 //! The metastores against their suite, against a naive model, and against what each promises alone.
 
+#[cfg(all(feature = "redb", feature = "faults"))]
+#[cfg(test)]
+#[path = "metastore/beside.rs"]
+mod beside;
 #[cfg(test)]
 #[path = "metastore/broken.rs"]
 mod broken;
