@@ -23,6 +23,8 @@ mod together;
 mod transport;
 
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod model;
