@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 
-use super::model::{content, open};
+use super::model::{ask_all, content, open};
 use super::store::Store;
 use crate::disk::sim::SimDisk;
 
@@ -23,16 +23,7 @@ fn lasting(number: u32) -> (String, Bytes) {
 
 /// Some changes together, until they are answered, whoever makes them.
 fn change(store: &Store, changes: &[(String, Option<Bytes>)]) {
-    let answers: Vec<_> = changes
-        .iter()
-        .map(|(key, content)| match content {
-            Some(content) => store.ask_put(key, std::slice::from_ref(content)),
-            None => store.ask_delete(key),
-        })
-        .collect();
-    store.drive();
-    store.tend();
-    for answer in answers {
+    for answer in ask_all(store, changes) {
         answer.blocking_recv().expect("it is answered").expect("the disk is well");
     }
 }

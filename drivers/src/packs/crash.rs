@@ -7,7 +7,7 @@ use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
 
 use super::index::Index;
-use super::model::{content, open};
+use super::model::{ask_all, content, open};
 use super::segment;
 use super::store::Store;
 use crate::disk::sim::{Fault, Omission, SimDisk};
@@ -32,15 +32,7 @@ struct Client(BTreeMap<String, Possible>);
 impl Client {
     /// Asks for a batch of changes together: puts, and deletions where there is no content.
     fn change(&mut self, store: &Store, changes: &[(String, Option<Bytes>)]) -> Result<(), StoreError> {
-        let mut answers: Vec<_> = changes
-            .iter()
-            .map(|(key, content)| match content {
-                Some(content) => store.ask_put(key, std::slice::from_ref(content)),
-                None => store.ask_delete(key),
-            })
-            .collect();
-        store.drive();
-        store.tend();
+        let mut answers = ask_all(store, changes);
         let mut first = Ok(());
         for ((key, content), answer) in changes.iter().zip(&mut answers) {
             let known = self.0.entry(key.clone()).or_default();

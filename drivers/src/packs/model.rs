@@ -10,6 +10,7 @@ use bytes::Bytes;
 use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
 use proptest::prelude::*;
+use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::store::{Limits, Store};
@@ -35,6 +36,21 @@ pub(super) fn put(store: &Store, key: &str, content: &Bytes) -> Result<bool, Sto
     store.drive();
     store.tend();
     answer.try_recv().expect("nobody else drives")
+}
+
+/// Asks for some changes together: puts, and deletions where there is no content. Gives what will be answered.
+pub(super) fn ask_all(
+    store: &Store,
+    changes: &[(String, Option<Bytes>)],
+) -> Vec<Receiver<Result<bool, StoreError>>> {
+    let ask = |(key, content): &(String, Option<Bytes>)| match content {
+        Some(content) => store.ask_put(key, std::slice::from_ref(content)),
+        None => store.ask_delete(key),
+    };
+    let answers = changes.iter().map(ask).collect();
+    store.drive();
+    store.tend();
+    answers
 }
 
 pub(super) fn delete(store: &Store, key: &str) -> Result<bool, StoreError> {

@@ -5,15 +5,15 @@
 //!     NEXUS_BATCHES=1000000 cargo test --release -p nexus-drivers --features faults --test metastore beside
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use nexus_drivers::disk::sim::SimDisk;
 use nexus_drivers::redb::RedbConfig;
 use nexus_drivers::wal::{WalConfig, WalMetastore};
-use nexus_kernel::hal::{Batch, Change, Entry, Metastore, Reader, RowKey, Table, TreeId};
-use nexus_messages::{Op, OpId, Timestamp, VPath};
+use nexus_kernel::hal::{Batch, Change, Entry, Metastore, Reader, RowKey, Table};
+
+use crate::crash::entry;
 
 /// Small, so that there is always something to fold, and writers fold, too.
 const FOLD_FROM_BYTES: u64 = 4 << 10;
@@ -48,13 +48,13 @@ fn changes(number: u64) -> Vec<Change> {
         0 => [Change::Delete(a), Change::Delete(b)],
         _ => [Change::Put(a, value.clone()), Change::Put(b, value.clone())],
     };
-    let once = RowKey::new(Table::Contents, blake3_like(number));
+    let once = RowKey::new(Table::Contents, scattered(number));
     let maybe = RowKey::new(Table::Inodes, format!("{:03}", number % 500));
     both.into_iter().chain([Change::Put(once, value.clone()), Change::PutIfAbsent(maybe, value)]).collect()
 }
 
 /// Keys in an order that has nothing to do with that in which they come.
-fn blake3_like(number: u64) -> [u8; 8] {
+fn scattered(number: u64) -> [u8; 8] {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
 }
 
@@ -70,19 +70,7 @@ fn do_to(rows: &mut Rows, changes: &[Change]) {
 }
 
 fn batch(number: u64, changes: Vec<Change>) -> Batch {
-    let entry = Entry {
-        tree: TreeId::ROOT,
-        op_id: OpId(number.into()),
-        repeatable: number.is_multiple_of(3),
-        caller: Arc::from("beside"),
-        op: Op::Write,
-        path: VPath::root(),
-        other: None,
-        items: Vec::new(),
-        at: Timestamp(1),
-        preconditions: Vec::new(),
-        changes,
-    };
+    let entry = Entry { repeatable: number.is_multiple_of(3), ..entry(number.into(), changes) };
     Batch { entries: vec![entry], next_file_id: number }
 }
 

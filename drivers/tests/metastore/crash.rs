@@ -70,7 +70,7 @@ fn key(name: &str) -> RowKey {
     RowKey::new(Table::Inodes, name.as_bytes())
 }
 
-fn entry(op: u128, changes: Vec<Change>) -> Entry {
+pub(crate) fn entry(op: u128, changes: Vec<Change>) -> Entry {
     Entry {
         tree: TreeId::ROOT,
         op_id: OpId(op),
