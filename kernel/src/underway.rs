@@ -1,10 +1,11 @@
 //! Operations whose calls are under way, and those whose calls ended without knowing: what the store cannot tell of an operation.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_utils::CachePadded;
+use dashmap::{DashMap, Entry};
+use foldhash::fast::RandomState;
 use nexus_messages::{Caller, Executed, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 
@@ -13,9 +14,6 @@ pub(crate) const UNDER_WAY_MAX: usize = 16_384;
 
 /// Operations in doubt that are remembered, the last ones. Where the disk or a driver fails that often, more is known than that one of them is in doubt.
 pub(crate) const IN_DOUBT_MAX: usize = 4_096;
-
-/// So that calls seldom wait for each other.
-const SHARDS: usize = 16;
 
 /// A call that is under way.
 #[derive(Debug, Clone)]
@@ -30,7 +28,7 @@ pub(crate) struct Call {
 /// The operations of one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Underway {
-    calls: [CachePadded<Mutex<HashMap<OpId, Call>>>; SHARDS],
+    calls: DashMap<OpId, Call, RandomState>,
     /// How many calls there are in all.
     count: AtomicUsize,
     /// How many of them are not in `calls`.
@@ -60,17 +58,11 @@ impl Underway {
         op: Op,
         path: &VPath,
     ) -> Passing {
-        // Only counted; what is in a shard is ordered by its lock.
+        // Only counted; what is in the table is ordered by its locks.
         let tracked = self.count.fetch_add(1, Ordering::Relaxed) < UNDER_WAY_MAX;
         if tracked {
-            let mut calls = self.shard(op_id).lock();
-            let call = calls.entry(op_id).or_insert_with(|| Call {
-                caller: caller.clone(),
-                op,
-                path: path.clone(),
-                times: 0,
-            });
-            call.times += 1;
+            let first = || Call { caller: caller.clone(), op, path: path.clone(), times: 0 };
+            self.calls.entry(op_id).or_insert_with(first).times += 1;
         } else {
             self.untracked.fetch_add(1, Ordering::AcqRel);
         }
@@ -79,7 +71,7 @@ impl Underway {
 
     /// What is known of the operation. To be asked before the store is: what ends in between is found there.
     pub(crate) fn look(&self, op_id: OpId) -> Known {
-        if let Some(call) = self.shard(op_id).lock().get(&op_id) {
+        if let Some(call) = self.calls.get(&op_id) {
             return Known::UnderWay(call.clone());
         }
         let doubtful = self.doubtful.lock();
@@ -90,12 +82,6 @@ impl Underway {
             0 => Known::Nothing,
             _ => Known::TooMany,
         }
-    }
-
-    fn shard(&self, OpId(op_id): OpId) -> &Mutex<HashMap<OpId, Call>> {
-        // A client's identities may be small numbers, or differ in their highest bits.
-        let folded = op_id.to_le_bytes().into_iter().fold(0, |folded, byte| folded ^ byte);
-        &self.calls[usize::from(folded) % SHARDS]
     }
 
     fn doubt(&self, op_id: OpId, caller: &Arc<Caller>) {
@@ -132,11 +118,10 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         if self.tracked {
-            let mut calls = self.underway.shard(self.op_id).lock();
-            if let Some(call) = calls.get_mut(&self.op_id) {
-                call.times -= 1;
-                if call.times == 0 {
-                    calls.remove(&self.op_id);
+            if let Entry::Occupied(mut call) = self.underway.calls.entry(self.op_id) {
+                call.get_mut().times -= 1;
+                if call.get().times == 0 {
+                    call.remove();
                 }
             }
         } else {
@@ -165,7 +150,7 @@ mod tests {
         assert!(matches!(underway.look(OpId(8)), Known::Nothing));
         drop(second);
         assert!(matches!(underway.look(OpId(7)), Known::Nothing));
-        assert!(underway.calls.iter().all(|calls| calls.lock().is_empty()));
+        assert!(underway.calls.is_empty());
     }
 
     #[test]

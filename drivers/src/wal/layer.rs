@@ -1,20 +1,22 @@
 //! Rows that are in the log and not yet in the database below it.
 //!
 //! Every row is kept with the number of the frame that wrote it. So a reader sees the rows as of one frame while the next one is written. One row is
-//! found by its hash: most looks are for what is not here, and an ordered search would pay for each of them. The order is made when somebody asks for it,
-//! and for the table that is asked for: many a layer is folded before anybody does.
+//! found by its hash: most looks are for what is not here, and an ordered search would pay for each of them. Rows stand one behind the other as they
+//! came, and what is searched are their places alone, which are few bytes each. The order is made when somebody asks for it, and for the table that
+//! is asked for: many a layer is folded before anybody does.
 
+use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_skiplist::{SkipMap, SkipSet};
-use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use nexus_kernel::hal::{LogRecord, RowKey, Table, TreeId};
 use nexus_messages::{Lsn, OpId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 /// What a row costs beside its bytes.
 const ROW_OVERHEAD: u64 = 128;
@@ -29,6 +31,9 @@ struct Version {
     value: Option<Bytes>,
 }
 
+/// The frame of a version that was taken back: none has this number.
+const NEVER: u64 = u64::MAX;
+
 /// A row as of each frame that wrote it.
 #[derive(Debug)]
 struct Versions {
@@ -42,16 +47,64 @@ impl Versions {
     #[expect(clippy::option_option, reason = "whether it is known here, and whether there is a row")]
     fn as_of(&self, seq: u64) -> Option<Option<Bytes>> {
         let mut all = std::iter::once(&self.newest).chain(self.older.iter().rev());
-        all.find(|version| version.seq <= seq).map(|version| version.value.clone())
+        all.find(|version| version.seq <= seq && version.seq != NEVER).map(|version| version.value.clone())
     }
 
     fn write(&mut self, version: Version) {
         let before = std::mem::replace(&mut self.newest, version);
         // Of one frame only what it left counts.
-        if before.seq != self.newest.seq {
+        if before.seq != self.newest.seq && before.seq != NEVER {
             self.older.push(before);
         }
     }
+
+    fn take_back(&mut self, seq: u64) {
+        if self.newest.seq == seq {
+            self.newest = self.older.pop().unwrap_or(Version { seq: NEVER, value: None });
+        }
+    }
+}
+
+/// How many parts the rows are in, by their hashes: who reads one does not wait for who writes another.
+const PARTS: usize = 16;
+
+/// Rows whose hashes belong together.
+#[derive(Debug, Default)]
+struct Part {
+    /// As they came. One that was taken back stays, without a version.
+    rows: Vec<(RowKey, Versions)>,
+    /// Where in `rows` each of them is.
+    places: HashTable<u32>,
+}
+
+impl Part {
+    fn with_room(rows: usize) -> Self {
+        Self { rows: Vec::with_capacity(rows), places: HashTable::with_capacity(rows) }
+    }
+
+    fn place(&self, hash: u64, key: &RowKey) -> Option<usize> {
+        let found = self.places.find(hash, |place| self.rows[*place as usize].0 == *key);
+        found.map(|place| *place as usize)
+    }
+
+    /// Adds a row that is not there.
+    fn add(&mut self, hash: u64, key: &RowKey, newest: Version, hasher: &RandomState) {
+        // Far more would not fit into the bytes that a layer may take.
+        let place = u32::try_from(self.rows.len()).expect("a layer has fewer rows");
+        self.rows.push((key.clone(), Versions { newest, older: Vec::new() }));
+        let rows = &self.rows;
+        self.places.insert_unique(hash, place, |place| hasher.hash_one(&rows[*place as usize].0));
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.places.clear();
+    }
+}
+
+/// In which part a row with this hash is. The table of a part looks at the first bits and at the last ones.
+fn part_of(hash: u64) -> usize {
+    (hash >> 32) as usize % PARTS
 }
 
 /// A record of the log, and what is kept beside it.
@@ -66,40 +119,26 @@ pub(super) struct Logged {
 #[derive(Debug, Default)]
 struct Keys {
     ordered: SkipSet<RowKey>,
-    /// Those that came since somebody asked for the order.
-    fresh: Mutex<Vec<RowKey>>,
-    /// Held by whoever puts the fresh ones in order; taken before `fresh`.
-    ordering: Mutex<()>,
+    /// Held by whoever puts keys in order; taken before the lock of a part.
+    done: Mutex<Done>,
+    /// How many there are.
+    count: AtomicUsize,
 }
 
-impl Keys {
-    fn add(&self, key: RowKey) {
-        self.fresh.lock().push(key);
-    }
-
-    fn emptied(mut self) -> Self {
-        self.fresh.get_mut().clear();
-        Self { fresh: self.fresh, ..Self::default() }
-    }
-
-    /// All keys that were added before, in their order.
-    fn in_order(&self) -> &SkipSet<RowKey> {
-        // Who finds nothing fresh waits for those that somebody else took.
-        let _ordering = self.ordering.lock();
-        let mut fresh = std::mem::take(&mut *self.fresh.lock());
-        // One beside the other, each is soon found in the place of the one before it.
-        fresh.sort_unstable();
-        for key in fresh {
-            self.ordered.insert(key);
-        }
-        &self.ordered
-    }
+/// What is in order.
+#[derive(Debug, Default)]
+struct Done {
+    /// How many keys.
+    count: usize,
+    /// All rows of each part up to here.
+    rows: [usize; PARTS],
 }
 
 /// Rows and records of a run of frames.
 #[derive(Debug)]
 pub(super) struct Layer {
-    rows: DashMap<RowKey, Versions, RandomState>,
+    rows: [RwLock<Part>; PARTS],
+    hasher: RandomState,
     /// The keys of `rows`, by table.
     keys: [Keys; Table::ALL.len()],
     log: SkipMap<(TreeId, Lsn), Logged>,
@@ -117,18 +156,19 @@ impl Layer {
         Self::with_room(seq, 0)
     }
 
-    /// An empty layer, for the frames after `seq`, with room for as many rows as there are here, however they are spread over the map's parts.
+    /// An empty layer, for the frames after `seq`, with room for as many rows as there are here, however they are spread over its parts.
     pub(super) fn next(&self, seq: u64) -> Self {
-        let rows = self.rows.len();
+        let rows = self.rows.iter().map(|part| part.read().rows.len()).max().unwrap_or(0);
         Self::with_room(seq, rows + rows / 4)
     }
 
     /// The same layer without what is in it: in memory that was touched before, which is sooner filled than new one.
-    pub(super) fn emptied(self) -> Self {
-        self.rows.clear();
+    pub(super) fn emptied(mut self) -> Self {
+        self.rows.iter_mut().for_each(|part| part.get_mut().clear());
         Self {
             rows: self.rows,
-            keys: self.keys.map(Keys::emptied),
+            hasher: self.hasher,
+            keys: Default::default(),
             log: SkipMap::new(),
             ops: SkipMap::new(),
             bytes: AtomicU64::new(0),
@@ -144,9 +184,11 @@ impl Layer {
         self
     }
 
+    /// With room for so many rows in each part.
     fn with_room(seq: u64, rows: usize) -> Self {
         Self {
-            rows: DashMap::with_capacity_and_hasher(rows, RandomState::default()),
+            rows: std::array::from_fn(|_| RwLock::new(Part::with_room(rows))),
+            hasher: RandomState::default(),
             keys: Default::default(),
             log: SkipMap::new(),
             ops: SkipMap::new(),
@@ -189,26 +231,23 @@ impl Layer {
         let cost = (key.bytes.len() + value.as_ref().map_or(0, Bytes::len)) as u64 + ROW_OVERHEAD;
         self.bytes.fetch_add(cost, Ordering::Relaxed);
         let version = Version { seq, value };
-        match self.rows.entry(key.clone()) {
-            Entry::Occupied(mut row) => row.get_mut().write(version),
-            Entry::Vacant(row) => {
-                row.insert(Versions { newest: version, older: Vec::new() });
-                self.keys[place_of(key.table)].add(key.clone());
-            }
+        let hash = self.hasher.hash_one(key);
+        let mut part = self.rows[part_of(hash)].write();
+        if let Some(place) = part.place(hash, key) {
+            part.rows[place].1.write(version);
+        } else {
+            part.add(hash, key, version, &self.hasher);
+            // Orders nothing by itself: a reader sees the row from the frame's publication on.
+            self.keys[place_of(key.table)].count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Takes a row of frame `seq` out again: the frame was not written.
     pub(super) fn take_back(&self, key: &RowKey, seq: u64) {
-        let Entry::Occupied(mut row) = self.rows.entry(key.clone()) else { return };
-        if row.get().newest.seq != seq {
-            return;
-        }
-        match row.get_mut().older.pop() {
-            Some(before) => row.get_mut().newest = before,
-            None => {
-                row.remove();
-            }
+        let hash = self.hasher.hash_one(key);
+        let mut part = self.rows[part_of(hash)].write();
+        if let Some(place) = part.place(hash, key) {
+            part.rows[place].1.take_back(seq);
         }
     }
 
@@ -234,7 +273,33 @@ impl Layer {
     /// What the frames up to `seq` say of the row at `key`; none when they say nothing.
     #[expect(clippy::option_option, reason = "whether it is known here, and whether there is a row")]
     pub(super) fn get(&self, key: &RowKey, seq: u64) -> Option<Option<Bytes>> {
-        self.rows.get(key)?.as_of(seq)
+        let hash = self.hasher.hash_one(key);
+        let part = self.rows[part_of(hash)].read();
+        part.rows[part.place(hash, key)?].1.as_of(seq)
+    }
+
+    /// The keys of `table` in their order: at least those of all frames that readers see.
+    fn in_order(&self, table: Table) -> &SkipSet<RowKey> {
+        let keys = &self.keys[place_of(table)];
+        // Who finds nothing new waits for what somebody else puts in order.
+        let mut done = keys.done.lock();
+        if done.count == keys.count.load(Ordering::Relaxed) {
+            return &keys.ordered;
+        }
+        let mut new = Vec::new();
+        for (part, seen) in self.rows.iter().zip(&mut done.rows) {
+            let part = part.read();
+            let rows = part.rows[*seen..].iter();
+            new.extend(rows.filter(|(key, _)| key.table == table).map(|(key, _)| key.clone()));
+            *seen = part.rows.len();
+        }
+        done.count += new.len();
+        // One beside the other, each is soon found in the place of the one before it.
+        new.sort_unstable();
+        for key in new {
+            keys.ordered.insert(key);
+        }
+        &keys.ordered
     }
 
     /// What the frames up to `seq` say of the rows whose keys begin with `prefix` and are greater than `after`, in the order of the keys.
@@ -245,8 +310,7 @@ impl Layer {
         seq: u64,
     ) -> impl Iterator<Item = (RowKey, Option<Bytes>)> + 'a {
         let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        self.keys[place_of(prefix.table)]
-            .in_order()
+        self.in_order(prefix.table)
             .range((start, Bound::Unbounded))
             .map(|entry| entry.value().clone())
             .take_while(|key| key.bytes.starts_with(&prefix.bytes))
@@ -255,21 +319,14 @@ impl Layer {
 
     /// The newest of each row, in the order of tables and keys.
     pub(super) fn newest(&self) -> Vec<(RowKey, Option<Bytes>)> {
-        let of = |keys: &Keys| {
-            // Whoever lists them just now holds some that are neither fresh nor in order yet.
-            let _ordering = keys.ordering.lock();
-            let mut all = keys.fresh.lock().clone();
-            all.extend(keys.ordered.iter().map(|entry| entry.value().clone()));
-            all.sort_unstable();
-            // One that was taken back, and came again.
-            all.dedup();
-            all
-        };
-        let newest = |key| {
-            let value = self.rows.get(&key)?.newest.value.clone();
-            Some((key, value))
-        };
-        self.keys.iter().flat_map(of).filter_map(newest).collect()
+        let mut newest = Vec::new();
+        for part in &self.rows {
+            let part = part.read();
+            let rows = part.rows.iter().filter(|(_, versions)| versions.newest.seq != NEVER);
+            newest.extend(rows.map(|(key, versions)| (key.clone(), versions.newest.value.clone())));
+        }
+        newest.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        newest
     }
 
     /// All records, in the order of trees and places.
