@@ -17,6 +17,7 @@ mod frame;
 pub(crate) mod fuzzing;
 mod journal;
 mod layer;
+mod recent;
 mod state;
 mod store;
 

@@ -8,6 +8,7 @@ use nexus_kernel::hal::{LogRecord, Reader, RowKey, StoreError, TreeId};
 use nexus_messages::{Lsn, OpId};
 
 use super::layer::Layer;
+use super::recent::Recent;
 use crate::redb::Snapshot;
 
 /// The layers, newest first, and the database as of the last fold. It changes with each fold; the frames in between are published within `active`.
@@ -19,6 +20,8 @@ pub(super) struct State {
     pub(super) folding: Option<Arc<Layer>>,
     /// The database as it was when the state was made.
     pub(super) base: Snapshot,
+    /// What was found there lately.
+    pub(super) recent: Recent,
     /// In which epoch of the database.
     pub(super) epoch: u64,
 }
@@ -105,7 +108,7 @@ impl Reader for View {
     fn get(&self, key: &RowKey) -> Result<Option<Bytes>, StoreError> {
         match self.layers().find_map(|layer| layer.get(key, self.seq)) {
             Some(row) => Ok(row),
-            None => self.state.base.get(key),
+            None => self.state.recent.get(key, || self.state.base.get(key)),
         }
     }
 

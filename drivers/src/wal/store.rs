@@ -17,6 +17,7 @@ use super::config::WalConfig;
 use super::frame::{FrameEntry, Payload};
 use super::journal::{self, Journal, Unwritten};
 use super::layer::Layer;
+use super::recent::Recent;
 use super::state::{State, View};
 use crate::disk::{Folder, LocalFolder};
 use crate::entries::{self, Transaction};
@@ -363,7 +364,7 @@ fn state(
     folding: Option<Arc<Layer>>,
 ) -> Result<State, StoreError> {
     let epoch = database.epoch();
-    Ok(State { active, folding, base: database.snapshot()?, epoch })
+    Ok(State { active, folding, base: database.snapshot()?, recent: Recent::new(), epoch })
 }
 
 impl Writer {
