@@ -11,7 +11,7 @@ use nexus_messages::{
     Result, VPath,
 };
 
-use super::locate::{Located, beyond_a_file, locate, route};
+use super::locate::{Located, beyond_a_file, locate, route, straight};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
@@ -46,6 +46,11 @@ pub(crate) trait Admissible: SyscallMessage {
     /// Whether the path is looked at as of before: what stands on the way now is of no matter.
     fn is_of_the_past(&self, which: Which) -> bool {
         let _ = which;
+        false
+    }
+
+    /// Whether it finds under the lock all that is to be known of what is there, and has the path followed anew when that leads through a link.
+    fn finds_by_itself(&self) -> bool {
         false
     }
 
@@ -146,6 +151,13 @@ pub(super) async fn admit_streamed<S: Admissible>(
     let wants = wants::<S>(kernel);
     if wants.any() {
         return Box::pin(admit_hooked(kernel, caller, call, (op_id, stream), wants)).await;
+    }
+    // Content that came as a stream is on the mount that it is for already.
+    if call.finds_by_itself()
+        && stream.is_none()
+        && let Some(first) = straight(kernel, S::OP, &caller.zone, call.path())
+    {
+        return Ok(Admitted { call, first, second: None, hooked: Hooked(None) });
     }
     let (first, second) = pass(kernel, caller, &call).await?;
     Ok(Admitted { call, first, second, hooked: Hooked(None) })

@@ -176,6 +176,20 @@ pub(crate) fn beyond_a_file(
     Ok(beyond.then(|| Located { site, node: None, links: Vec::new() }))
 }
 
+/// Where `path` leads if no link is on the way, without a look at what is there; none where somebody is to be asked about that first, or would be told
+/// of a link too late.
+pub(crate) fn straight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath) -> Option<Located> {
+    if kernel.gate().is_guarded() || sys::serves(path) {
+        return None;
+    }
+    let mount = route(kernel, op, zone, path).ok()?;
+    // A link may lead from what takes no changes, or keeps none, to what does.
+    if mount.is_path_addressed() || mount.is_read_only() || mount.forgets() {
+        return None;
+    }
+    Some(Located { site: Site { mount, path: path.clone() }, node: None, links: Vec::new() })
+}
+
 /// Whether the mount that `site` was routed to still serves it.
 pub(crate) fn is_served(kernel: &Kernel, zone: &ZoneId, site: &Site) -> bool {
     if sys::serves(&site.path) {

@@ -27,6 +27,11 @@ impl Admissible for SysWrite {
         if exists { Right::Write } else { Right::Create }
     }
 
+    fn finds_by_itself(&self) -> bool {
+        // A repeat is answered from what is there.
+        self.op_id.is_none()
+    }
+
     fn validate(&self) -> Result<()> {
         let length = content::length(&self.data);
         if length > content::CALL_MAX {

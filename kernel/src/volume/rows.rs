@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use nexus_messages::syscall::{Create, Extent, Precondition};
-use nexus_messages::{ContentId, EntryType, ErrorKind, FileId, FileMetadata, Lsn, VPath};
+use nexus_messages::{ContentId, EntryType, FileId, FileMetadata, Lsn, VPath};
 
 use super::{Child, Intent, Runs, Site, State, Stop, Transaction, commit_error, store_error};
 use crate::content;
@@ -134,9 +134,7 @@ impl<'a> RowVolume<'a> {
             Walk::Found { steps } => steps,
             Walk::Missing { rest, .. } => return Ok(Seen::Nothing { in_directory: rest.len() == 1 }),
             Walk::Link => return Ok(Seen::Link),
-            Walk::NotADirectory => {
-                return Err(StoreError::NotADirectory { what: format!("a part of {}", site.path) });
-            }
+            Walk::NotADirectory => return Err(file_on_the_way(site)),
         };
         let id = steps.last().map_or(self.mount.root, |step| step.dentry.id);
         let row = rows.inode(id)?;
@@ -302,7 +300,7 @@ impl<'a> RowVolume<'a> {
                 Ok(Place { above: steps, end: End::Nothing { parent, rest } })
             }
             Walk::Link => Err(Stop::Again),
-            Walk::NotADirectory => Err(intent.fail(&site.path, ErrorKind::NotADirectory)),
+            Walk::NotADirectory => Err(failed(&file_on_the_way(site))),
         }
     }
 
@@ -372,6 +370,10 @@ impl<'a> RowVolume<'a> {
     ) -> Result<nexus_messages::Receipt, Stop> {
         intent.unchanged(self.kernel.store(), self.mount, &site.path).await
     }
+}
+
+fn file_on_the_way(site: &Site) -> StoreError {
+    StoreError::NotADirectory { what: format!("a part of {}", site.path) }
 }
 
 /// Whether the entry that was `found` is what the caller expects, and may be made when it is missing.
