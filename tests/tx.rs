@@ -447,6 +447,45 @@ fn links_are_followed_and_those_that_it_changes_are_refused() {
     assert_eq!(nx.read("/k/f").expect("it leads there"), "12");
 }
 
+#[test]
+fn a_link_whose_way_the_transaction_changes_is_not_followed() {
+    let nx = boot();
+    nx.mkdir("/b/d").expect("it makes");
+    nx.write("/b/f", "x").expect("it writes");
+    nx.write("/c/f", "x").expect("it writes");
+    nx.link("/up", "/b/..").expect("it links");
+    nx.link("/deep", "b/d/../../c").expect("it links");
+    let before = all(&nx);
+    let fails = |tx: blocking::Tx| refused(tx.commit(), ErrorKind::NotSupported, 1);
+    // By itself, the second of them would find no way: a directory that its link leads through is gone.
+    fails(nx.tx().remove_all("/b").unlink("/up/c/f").if_version(1));
+    fails(nx.tx().rename("/b", "/z").append("/up/c/f", "y"));
+    fails(nx.tx().remove_all("/b").append("/deep/f", "y"));
+    fails(nx.tx().remove_all("/b/d").rename("/c/f", "/deep/g"));
+    assert_eq!(all(&nx), before);
+    // Whatever else is changed, the way is the same.
+    let tx = nx.tx().unlink("/b/f").rename("/c", "/e").append("/up/e/f", "y").write("/deep/f", "z");
+    tx.commit().expect("it is in order");
+    assert_eq!(nx.read("/e/f").expect("it moved"), "xy");
+    assert_eq!(nx.read("/c/f").expect("it was made"), "z");
+}
+
+#[test]
+fn a_link_to_a_directory_alone_does_not_lead_to_a_file_that_the_transaction_makes() {
+    let nx = boot();
+    nx.write("/f", "x").expect("it writes");
+    nx.link("/l", "/n/.").expect("it links");
+    let before = all(&nx);
+    let fails = |tx: blocking::Tx| refused(tx.commit(), ErrorKind::NotSupported, 1);
+    fails(nx.tx().write("/n", "x").append("/l", "y"));
+    fails(nx.tx().rename("/f", "/n").append("/l", "y"));
+    fails(nx.tx().op(SysSetattr::file(path("/n"))).append("/l", "y"));
+    assert_eq!(all(&nx), before);
+    let tx = nx.tx().mkdir("/n").op(SysSetattr::at(path("/l")).mode(0o700));
+    tx.commit().expect("it leads to the directory");
+    assert_eq!(nx.stat("/n").expect("it was made").mode, 0o700);
+}
+
 type Told = Arc<Mutex<Vec<String>>>;
 
 /// Tells what it sees, and does to a call what it is told to.

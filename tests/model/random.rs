@@ -189,16 +189,17 @@ fn is_due(got: &Answer, due: &Answer, calls: &[Call], model: &Tree) -> bool {
                 || calls.len() > 1
                 || matches!(got, ErrorKind::InvalidArgument | ErrorKind::TooManyLinks)
         }
-        // Links that it changes are not followed.
+        // Links that it changes are not followed. By its own text, a path through one may lie within what is renamed to it.
         (Err(got), Ok(_)) => {
-            links
-                && matches!(
-                    got,
-                    ErrorKind::NotSupported
-                        | ErrorKind::TooManyLinks
-                        | ErrorKind::NotADirectory
-                        | ErrorKind::NotFound
-                )
+            let refused = match got {
+                ErrorKind::NotSupported
+                | ErrorKind::TooManyLinks
+                | ErrorKind::NotADirectory
+                | ErrorKind::NotFound => true,
+                ErrorKind::InvalidArgument => calls.iter().any(|call| matches!(call, Call::Rename { .. })),
+                _ => false,
+            };
+            links && refused
         }
     }
 }

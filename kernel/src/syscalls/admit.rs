@@ -553,7 +553,7 @@ async fn pass_one<S: Admissible>(
         }
         Err(error) if call.is_of_the_past(which) && leads_nowhere(&error) => {
             let site = Site { mount: route(kernel, S::OP, &caller.zone, path)?, path: path.clone() };
-            Located { site, node: None, links: Vec::new() }
+            Located { site, node: None, way: Vec::new() }
         }
         found => found?,
     };

@@ -29,8 +29,9 @@ pub(crate) struct Located {
     pub(crate) site: Site,
     /// None when nothing is there.
     pub(crate) node: Option<Node>,
-    /// The links that were followed to it.
-    pub(crate) links: Vec<VPath>,
+    /// What it is only reached by while it is as it was: the links that were followed, and each directory that `..` led out of, or `.` into at the
+    /// end. Empty for a path without links.
+    pub(crate) way: Vec<VPath>,
 }
 
 impl Located {
@@ -173,7 +174,7 @@ pub(crate) fn beyond_a_file(
     let site = Site { mount: route(kernel, op, zone, path)?, path: path.clone() };
     let Volume::Rows(volume) = Volume::of(kernel, &site) else { return Ok(None) };
     let beyond = volume.is_beyond_a_file(&site).map_err(|error| store_error(op, path, &error))?;
-    Ok(beyond.then(|| Located { site, node: None, links: Vec::new() }))
+    Ok(beyond.then(|| Located { site, node: None, way: Vec::new() }))
 }
 
 /// Where `path` leads if no link is on the way, without a look at what is there; none where somebody is to be asked about that first, or would be told
@@ -228,10 +229,10 @@ async fn sight(
             },
         };
         return match found {
-            Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node), links: Vec::new() })),
+            Ok(Some(Some(node))) => Ok(Sight::Plain(Located { site, node: Some(node), way: Vec::new() })),
             Ok(Some(None)) => {
                 let node = implied(kernel, &site);
-                Ok(Sight::Plain(Located { site, node, links: Vec::new() }))
+                Ok(Sight::Plain(Located { site, node, way: Vec::new() }))
             }
             Ok(None) => Ok(Sight::Link),
             // It was detached while it was asked: another one serves the path now, or none.
@@ -268,12 +269,21 @@ async fn step_by_step(
     let fail = |kind| Error::new(op, path, kind);
     let mut here = VPath::root();
     let mut pending: VecDeque<String> = path.components().map(str::to_owned).collect();
-    let mut links = Vec::new();
+    let mut way = Vec::new();
+    let mut links = 0;
     while let Some(name) = pending.pop_front() {
         match name.as_str() {
-            "" | "." => continue,
+            "" => continue,
+            "." => {
+                if pending.is_empty() {
+                    way.push(here.clone());
+                }
+                continue;
+            }
             ".." => {
-                here = here.parent().unwrap_or(here);
+                if let Some(parent) = here.parent() {
+                    way.push(std::mem::replace(&mut here, parent));
+                }
                 continue;
             }
             _ => {}
@@ -285,8 +295,9 @@ async fn step_by_step(
         };
         match node {
             Some(node) if node.metadata.entry_type == EntryType::Link && (!last || follow) => {
-                links.push(next);
-                if links.len() > LINKS_MAX {
+                way.push(next);
+                links += 1;
+                if links > LINKS_MAX {
                     return Err(fail(ErrorKind::TooManyLinks));
                 }
                 let target = node.metadata.link_target.clone().unwrap_or_default();
@@ -305,7 +316,7 @@ async fn step_by_step(
         }
     }
     match sight(kernel, op, zone, &here, false, source).await? {
-        Sight::Plain(located) => Ok(Some(Located { links, ..located })),
+        Sight::Plain(located) => Ok(Some(Located { way, ..located })),
         Sight::Link => Ok(None),
     }
 }

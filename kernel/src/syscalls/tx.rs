@@ -11,8 +11,8 @@ use nexus_messages::syscall::{
     TxOp,
 };
 use nexus_messages::{
-    Caller, Consistency, Durability, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt, Result,
-    Timestamp, VPath,
+    Caller, Consistency, Durability, EntryType, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt,
+    Result, Timestamp, VPath,
 };
 
 use super::Serve;
@@ -359,10 +359,11 @@ async fn draw_up(
     item: &mut Item,
     transaction: &Transaction,
 ) -> Result<TxDone, Stop> {
-    for link in item.links() {
-        if let Some(before) = before.iter().find(|before| before.takes_away(link)) {
+    for step in item.way() {
+        if let Some(before) = before.iter().find(|before| before.changes(step)) {
             let error = Error::new(intent.op, &item.first().site.path, ErrorKind::NotSupported);
-            let why = format!("the link {link} leads to it, and {} before it changes that", before.op());
+            let why =
+                format!("a link leads to it by way of {step}, and {} before it changes that", before.op());
             return Err(error.because(why).into());
         }
     }
@@ -415,16 +416,22 @@ impl Item {
         self.both().map(|located| &located.site)
     }
 
-    /// The links that were followed to its paths.
-    fn links(&self) -> impl Iterator<Item = &VPath> {
-        self.both().flat_map(|located| &located.links)
+    /// What its paths are only reached by while it is as it was, on account of links.
+    fn way(&self) -> impl Iterator<Item = &VPath> {
+        self.both().flat_map(|located| &located.way)
     }
 
-    /// Whether what is at `path`, or on the way to it, is another thing after this operation.
-    fn takes_away(&self, path: &VPath) -> bool {
+    /// Whether what is at `path`, or on the way to it, is another thing after this operation, which was drawn up. A directory where nothing was is
+    /// what a way needs.
+    fn changes(&self, path: &VPath) -> bool {
         match self {
             Self::Rename(_) | Self::Unlink(_) => self.sites().any(|site| path.is_within(&site.path)),
-            Self::Write(_) | Self::Setattr(_) | Self::Check(..) => false,
+            Self::Write(admitted) => admitted.first.site.path == *path,
+            Self::Setattr(admitted) => {
+                let made = admitted.first.node.is_none() && admitted.call.entry_type != Some(EntryType::Dir);
+                made && admitted.first.site.path == *path
+            }
+            Self::Check(..) => false,
         }
     }
 

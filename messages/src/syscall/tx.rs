@@ -29,7 +29,8 @@ pub const TX_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
 ///
 /// - All paths are of one zone, on mounts that keep their files in the kernel's store; else `EXDEV`. Mounts and services are not made by it.
 /// - A directory that exists by implication stays until the end, when nothing is left in it.
-/// - A link that the transaction makes, moves or removes is not followed by it: `EOPNOTSUPP`.
+/// - A link that the transaction makes, moves or removes is not followed by it: `EOPNOTSUPP`. Nor is one whose way it changes: to `d/..` when it moves or
+///   removes `d`, to `d/.` when it makes a file of `d`.
 /// - Hooks see each operation as the syscall that it is; when one is refused, nothing is done.
 ///
 /// Errors say at which operation ([`Error::item`]), and of a precondition what was found ([`Error::conflict`]). With an
