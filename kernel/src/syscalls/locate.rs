@@ -188,7 +188,7 @@ pub(crate) fn straight(kernel: &Arc<Kernel>, op: Op, zone: &ZoneId, path: &VPath
     if mount.is_path_addressed() || mount.is_read_only() || mount.forgets() {
         return None;
     }
-    Some(Located { site: Site { mount, path: path.clone() }, node: None, links: Vec::new() })
+    Some(Located { site: Site { mount, path: path.clone() }, node: None, way: Vec::new() })
 }
 
 /// Whether the mount that `site` was routed to still serves it.
