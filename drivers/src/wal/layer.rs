@@ -5,6 +5,7 @@
 //! came, and what is searched are their places alone, which are few bytes each. The order is made when somebody asks for it, and for the table that
 //! is asked for: many a layer is folded before anybody does.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -141,7 +142,8 @@ pub(super) struct Layer {
     hasher: RandomState,
     /// The keys of `rows`, by table.
     keys: [Keys; Table::ALL.len()],
-    log: SkipMap<(TreeId, Lsn), Logged>,
+    /// The records of each tree, one place after the other.
+    log: RwLock<BTreeMap<TreeId, Vec<Logged>>>,
     ops: SkipMap<OpId, (TreeId, Lsn, u64)>,
     bytes: AtomicU64,
     /// The last frame before it.
@@ -169,7 +171,7 @@ impl Layer {
             rows: self.rows,
             hasher: self.hasher,
             keys: Default::default(),
-            log: SkipMap::new(),
+            log: RwLock::default(),
             ops: SkipMap::new(),
             bytes: AtomicU64::new(0),
             after: 0,
@@ -190,7 +192,7 @@ impl Layer {
             rows: std::array::from_fn(|_| RwLock::new(Part::with_room(rows))),
             hasher: RandomState::default(),
             keys: Default::default(),
-            log: SkipMap::new(),
+            log: RwLock::default(),
             ops: SkipMap::new(),
             bytes: AtomicU64::new(0),
             after: seq,
@@ -259,12 +261,14 @@ impl Layer {
         if repeatable {
             self.ops.insert(op_id, (tree, lsn, seq));
         }
-        self.log.insert((tree, lsn), Logged { record, repeatable, seq });
+        self.log.write().entry(tree).or_default().push(Logged { record, repeatable, seq });
     }
 
-    /// Takes a record out again: its frame was not written.
+    /// Takes a record out again, and all of its tree after it: their frame was not written.
     pub(super) fn unlog(&self, tree: TreeId, record: &LogRecord, repeatable: bool) {
-        self.log.remove(&(tree, record.lsn));
+        if let Some(records) = self.log.write().get_mut(&tree) {
+            records.truncate(records.partition_point(|logged| logged.record.lsn < record.lsn));
+        }
         if repeatable {
             self.ops.remove(&record.op_id);
         }
@@ -330,17 +334,24 @@ impl Layer {
     }
 
     /// All records, in the order of trees and places.
-    pub(super) fn records(&self) -> impl Iterator<Item = (TreeId, Logged)> + '_ {
-        self.log.iter().map(|entry| (entry.key().0, entry.value().clone()))
+    pub(super) fn records(&self) -> Vec<(TreeId, Logged)> {
+        let log = self.log.read();
+        let of = |(tree, records): (&TreeId, &Vec<Logged>)| {
+            let tree = *tree;
+            records.iter().map(move |logged| (tree, logged.clone())).collect::<Vec<_>>()
+        };
+        log.iter().flat_map(of).collect()
     }
 
     /// The records of `tree` after `since` that the frames up to `seq` hold, at most `limit`.
     pub(super) fn changes(&self, tree: TreeId, since: Lsn, seq: u64, limit: usize) -> Vec<LogRecord> {
-        self.log
-            .range((Bound::Excluded((tree, since)), Bound::Included((tree, Lsn(u64::MAX)))))
-            .take_while(|entry| entry.value().seq <= seq)
+        let log = self.log.read();
+        let Some(records) = log.get(&tree) else { return Vec::new() };
+        let after = records[records.partition_point(|logged| logged.record.lsn <= since)..].iter();
+        after
+            .take_while(|logged| logged.seq <= seq)
             .take(limit)
-            .map(|entry| (*entry.value().record).clone())
+            .map(|logged| (*logged.record).clone())
             .collect()
     }
 
@@ -426,6 +437,28 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_of_the_log_is_a_frame_and_no_record_before_it_or_of_another_tree() {
+        let layer = Layer::after(0);
+        let other = TreeId(7);
+        for (lsn, seq) in [(1, 1), (2, 2), (3, 2)] {
+            layer.log(TreeId::ROOT, Arc::new(record(lsn)), false, seq);
+        }
+        layer.log(other, Arc::new(record(1)), false, 2);
+        let places = |tree, seq| {
+            let found = layer.changes(tree, Lsn(0), seq, 9);
+            found.into_iter().map(|record| record.lsn.0).collect::<Vec<_>>()
+        };
+        assert_eq!((places(TreeId::ROOT, 1), places(TreeId::ROOT, 2)), (vec![1], vec![1, 2, 3]));
+        assert_eq!(layer.changes(TreeId::ROOT, Lsn(1), 2, 1).len(), 1);
+        for lsn in [2, 3] {
+            layer.unlog(TreeId::ROOT, &record(lsn), false);
+        }
+        assert_eq!((places(TreeId::ROOT, 2), places(other, 2)), (vec![1], vec![1]));
+        layer.log(TreeId::ROOT, Arc::new(record(2)), false, 3);
+        assert_eq!((places(TreeId::ROOT, 3), layer.records().len()), (vec![1, 2], 3));
     }
 
     #[test]

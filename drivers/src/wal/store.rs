@@ -1,7 +1,7 @@
 //! The store: opening, committing, folding.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use nexus_kernel::hal::{
 };
 use nexus_messages::{Lsn, OpId};
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 
 use super::config::WalConfig;
 use super::frame::{FrameEntry, Payload};
@@ -63,10 +64,34 @@ struct Writer {
     unfolded: bool,
 }
 
+/// The last place in the log of each tree that has one, in the order of the trees. Mostly there are few, and each batch copies all of it.
+#[derive(Debug, Clone, Default)]
+struct Lasts(SmallVec<[(TreeId, Lsn); 4]>);
+
+impl Lasts {
+    fn of(&self, tree: TreeId) -> Lsn {
+        match self.0.binary_search_by_key(&tree, |(tree, _)| *tree) {
+            Ok(found) => self.0[found].1,
+            Err(_) => Lsn::default(),
+        }
+    }
+
+    /// Gives what it was before.
+    fn set(&mut self, tree: TreeId, lsn: Lsn) -> Lsn {
+        match self.0.binary_search_by_key(&tree, |(tree, _)| *tree) {
+            Ok(found) => std::mem::replace(&mut self.0[found].1, lsn),
+            Err(place) => {
+                self.0.insert(place, (tree, lsn));
+                Lsn::default()
+            }
+        }
+    }
+}
+
 /// The numbers of the last batch.
 #[derive(Debug, Clone)]
 struct Numbers {
-    last: BTreeMap<TreeId, Lsn>,
+    last: Lasts,
     next_file_id: u64,
 }
 
@@ -76,7 +101,7 @@ struct Durable {
     /// The last frame.
     seq: u64,
     /// The last places of its trees.
-    last: BTreeMap<TreeId, Lsn>,
+    last: Lasts,
 }
 
 /// What a batch waits for.
@@ -123,7 +148,10 @@ impl WalMetastore {
     ) -> Result<Self, StoreError> {
         let database = RedbMetastore::open_on(database, config.database.clone())?;
         let applied = database.applied();
-        let mut numbers = Numbers { last: database.last_lsns(), next_file_id: database.next_file_id()? };
+        let mut numbers = Numbers {
+            last: Lasts(database.last_lsns().into_iter().collect()),
+            next_file_id: database.next_file_id()?,
+        };
         let active = Arc::new(Layer::after(applied));
         let durable = Durable { seq: applied, last: numbers.last.clone() };
         let mut frames = 0_u64;
@@ -248,7 +276,7 @@ impl WalMetastore {
     }
 
     /// Flushes the log, whose last records are those at `last`.
-    fn flush_as(&self, writer: &mut Writer, last: &BTreeMap<TreeId, Lsn>) -> Result<(), StoreError> {
+    fn flush_as(&self, writer: &mut Writer, last: &Lasts) -> Result<(), StoreError> {
         if let Err(error) = writer.journal.sync() {
             writer.close(&error);
             return Err(unknown("committing a batch", &error));
@@ -258,7 +286,7 @@ impl WalMetastore {
     }
 
     /// All up to the frame `seq` is on disk, and with it the records up to those at `last`.
-    fn is_durable(&self, writer: &Writer, seq: u64, last: BTreeMap<TreeId, Lsn>) {
+    fn is_durable(&self, writer: &Writer, seq: u64, last: Lasts) {
         let mut durable = self.durable.write();
         if seq > durable.seq {
             *durable = Durable { seq, last };
@@ -308,10 +336,11 @@ impl WalMetastore {
         let size =
             |(key, value): &(RowKey, Option<Bytes>)| key.bytes.len() + value.as_ref().map_or(0, Bytes::len);
         let size: usize = rows.iter().map(size).sum();
-        let records: u64 = layer.records().map(|(_, logged)| logged.record.bytes()).sum();
+        let log = layer.records();
+        let records: u64 = log.iter().map(|(_, logged)| logged.record.bytes()).sum();
         let folded = self.database.fold(Fold {
             rows: &mut rows.into_iter(),
-            records: &mut layer.records().map(|(tree, logged)| (tree, logged.record, logged.repeatable)),
+            records: &mut log.into_iter().map(|(tree, logged)| (tree, logged.record, logged.repeatable)),
             next_file_id: numbers.next_file_id,
             applied,
             bytes: size as u64 + records,
@@ -415,7 +444,7 @@ fn replay(
             active.put(&key, value, seq);
         }
         let record = Arc::new(entry.record.into_owned());
-        let Lsn(before) = numbers.last.insert(entry.tree, record.lsn).unwrap_or_default();
+        let Lsn(before) = numbers.last.set(entry.tree, record.lsn);
         if record.lsn.0 != before + 1 {
             return Err(StoreError::Corrupt {
                 what: format!("the log of tree {}", entry.tree.0),
@@ -432,7 +461,7 @@ fn replay(
 struct Work {
     view: View,
     seq: u64,
-    last: BTreeMap<TreeId, Lsn>,
+    last: Lasts,
     /// The rows of the entry that is being applied.
     rows: Vec<(RowKey, Option<Bytes>)>,
     entries: Vec<Written>,
@@ -460,7 +489,7 @@ impl Written {
 }
 
 impl Work {
-    fn new(view: View, seq: u64, last: BTreeMap<TreeId, Lsn>) -> Self {
+    fn new(view: View, seq: u64, last: Lasts) -> Self {
         let bytes = view.active().bytes();
         Self { view, seq, last, rows: Vec::new(), entries: Vec::new(), bytes }
     }
@@ -508,13 +537,13 @@ impl Transaction for Work {
     }
 
     fn last_lsn(&mut self, tree: TreeId) -> Result<Lsn, StoreError> {
-        Ok(self.last.get(&tree).copied().unwrap_or_default())
+        Ok(self.last.of(tree))
     }
 
     fn log(&mut self, entry: &Entry, lsn: Lsn) -> Result<(), StoreError> {
         let record = Arc::new(LogRecord::of(entry, lsn));
         self.view.active().log(entry.tree, record.clone(), entry.repeatable, self.seq);
-        self.last.insert(entry.tree, lsn);
+        self.last.set(entry.tree, lsn);
         let rows = std::mem::take(&mut self.rows);
         self.entries.push(Written { tree: entry.tree, repeatable: entry.repeatable, record, rows });
         Ok(())
@@ -603,11 +632,11 @@ impl Metastore for WalMetastore {
     }
 
     fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
-        Ok(self.numbers.read().last.get(&tree).copied().unwrap_or_default())
+        Ok(self.numbers.read().last.of(tree))
     }
 
     fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
-        Ok(self.durable.read().last.get(&tree).copied().unwrap_or_default())
+        Ok(self.durable.read().last.of(tree))
     }
 
     fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
@@ -628,8 +657,7 @@ impl Metastore for WalMetastore {
         }
         let place = self.view()?.outcome(op_id)?;
         let numbers = self.numbers.read();
-        let last = |tree| numbers.last.get(&tree).copied().unwrap_or_default();
-        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, last(*tree))))
+        Ok(place.filter(|(tree, lsn)| entries::is_remembered(*lsn, numbers.last.of(*tree))))
     }
 
     fn verify(&self) -> Result<Vec<Damage>, StoreError> {
