@@ -26,10 +26,10 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Serve};
 use nexus_messages::syscall::{
-    AsOf, Copied, DirEntry, DriverSwapped, MountSpec, OpOutcome, Precondition, Renamed, SetattrDone,
-    SysWrite, Transacted, TxOp, Unlinked, Version, Written,
+    AsOf, Copied, DirEntry, DriverSwapped, Kept, MountSpec, OpOutcome, Precondition, Renamed, SetattrDone,
+    Synced, SysWrite, Transacted, TxOp, Unlinked, Version, Written,
 };
-use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, OpId, Result, VPath};
+use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, OpId, Receipt, Result, VPath};
 use nexus_supervisors::Kill;
 
 use crate::attach::ServingStats;
@@ -107,7 +107,9 @@ twins! {
     versions(at: impl IntoPath) -> Result<Vec<Version>>;
     versions_of_file(at: impl IntoPath) -> Result<Vec<Version>>;
     restore(at: impl IntoPath, as_of: AsOf) -> Result<Copied>;
+    receipt(receipt: Receipt) -> Result<Kept>;
     outcome(op_id: OpId) -> Result<OpOutcome>;
+    sync(at: impl IntoPath) -> Result<Synced>;
     copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
     mkdir(at: impl IntoPath) -> Result<SetattrDone>;
     mkdir_new(at: impl IntoPath) -> Result<SetattrDone>;
