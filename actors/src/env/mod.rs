@@ -15,15 +15,15 @@ mod worker;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::future::LocalBoxFuture;
 
 pub use self::host::HostConfig;
 pub use self::pool::{Pool, PoolError};
@@ -113,10 +113,16 @@ impl Env {
 
     /// Drives `future` for at most `duration`, then drops it. Can be polled by any executor.
     pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-        match select(pin!(future), self.sleep(duration)).await {
-            Either::Left((out, _)) => Ok(out),
-            Either::Right(((), _)) => Err(Elapsed),
-        }
+        let (mut future, mut sleep) = (pin!(future), None);
+        let first_of_both = poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(out) => Poll::Ready(Ok(out)),
+            // Most of what is waited for is there at once: then nobody looks at the clock.
+            Poll::Pending => {
+                let sleep = sleep.get_or_insert_with(|| self.sleep(duration));
+                Pin::new(sleep).poll(cx).map(|()| Err(Elapsed))
+            }
+        });
+        first_of_both.await
     }
 
     /// Runs `future` as a task of the kernel's I/O runtime, where tokio's own I/O works. A panic in it is logged with
@@ -232,9 +238,9 @@ impl fmt::Debug for Env {
 /// Awaits `future`; a panic in it is logged.
 async fn logged(name: &'static str, future: impl Future<Output = ()>) {
     let mut future = pin!(future);
-    let ended = std::future::poll_fn(|cx| match panics::guard(|| future.as_mut().poll(cx)) {
+    let ended = poll_fn(|cx| match panics::guard(|| future.as_mut().poll(cx)) {
         Ok(poll) => poll.map(Ok),
-        Err(panicked) => std::task::Poll::Ready(Err(panicked)),
+        Err(panicked) => Poll::Ready(Err(panicked)),
     });
     if let Err(panicked) = ended.await {
         tracing::error!(task = name, %panicked, "a task panicked");
