@@ -25,6 +25,21 @@ use crate::router::{AsMount, MountId};
 /// Whose pen nobody takes any more: a mount that was detached gets no driver again.
 const DETACHED: u64 = u64::MAX;
 
+/// What is mounted, and how the kernel treats the driver by that.
+#[derive(Clone)]
+struct Said {
+    spec: Arc<MountSpec>,
+    options: MountOptions,
+}
+
+impl Said {
+    fn by(spec: Arc<MountSpec>) -> Self {
+        // What is mounted was checked before.
+        let options = MountOptions::of(&spec).unwrap_or_default();
+        Self { spec, options }
+    }
+}
+
 /// A mount: where it is, what it serves, and the driver behind it.
 pub struct Mount {
     /// The identity of its root, which is the mount's own.
@@ -32,7 +47,7 @@ pub struct Mount {
     pub(crate) zone: ZoneId,
     pub(crate) tree: TreeId,
     pub(crate) point: VPath,
-    spec: Snap<Arc<MountSpec>>,
+    said: Snap<Said>,
     driver: Slot<Arc<Guarded>>,
     /// The newest incarnation of the driver's actor. Invariant: `driver` is changed under this lock alone, and by no older one.
     pen: Mutex<u64>,
@@ -59,7 +74,7 @@ impl Mount {
             zone,
             tree,
             point,
-            spec: Snap::new(Arc::new(spec)),
+            said: Snap::new(Said::by(Arc::new(spec))),
             driver: Slot::new(Box::new(Arc::new(Guarded::unwatched(Arc::new(placeholder), false)))),
             pen: Mutex::new(0),
             health,
@@ -86,19 +101,18 @@ impl Mount {
 
     /// What is mounted.
     pub(crate) fn spec(&self) -> Arc<MountSpec> {
-        self.spec.read(Arc::clone)
+        self.said.read(|said| said.spec.clone())
     }
 
     /// Lets something else be mounted, from the next opening of the driver on. The caller is the one that changes the mount.
     pub(super) fn set_spec(&self, spec: Arc<MountSpec>) {
         // Any writer may: who holds `changing` is the only one.
-        let _ = self.spec.publish(0, spec);
+        let _ = self.said.publish(0, Said::by(spec));
     }
 
     /// How the kernel treats the driver.
     pub(super) fn options(&self) -> MountOptions {
-        // What is mounted was checked before.
-        MountOptions::of(&self.spec()).unwrap_or_default()
+        self.said.read(|said| said.options)
     }
 
     /// What is kept of what is superseded here, if anything is.
@@ -273,7 +287,7 @@ impl Mount {
 
     /// Whether changes are refused.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.spec.read(|spec| spec.read_only)
+        self.said.read(|said| said.spec.read_only)
             || self.driver.with(|driver| driver.read_only()).unwrap_or(false)
     }
 }
