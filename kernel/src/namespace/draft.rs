@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::cache::{MetadataCache, Node};
 use super::history::{Past, Was, past_of};
-use super::rows::{self, DentryRow, Encoder, InodeRow};
+use super::rows::{self, DentryRow, InodeRow};
 use super::walk::{Rows, Step};
 use crate::garbage::Hold;
 use crate::hal::{Change, Precondition, RowKey, StoreError, TreeId};
@@ -50,8 +50,6 @@ pub(crate) struct Draft {
     keeping: Option<Keeping>,
     /// The directories that the draft makes. Nobody could be in them before, so their children need no history of not being there.
     made: Vec<FileId>,
-    /// Where its rows are written.
-    rows: Encoder,
     pub(crate) preconditions: Vec<Precondition>,
     pub(crate) changes: Vec<Change>,
     pub(crate) visible: Vec<Visible>,
@@ -73,7 +71,6 @@ impl Draft {
             at,
             keeping: None,
             made: Vec::new(),
-            rows: Encoder::default(),
             preconditions,
             changes,
             visible,
@@ -101,16 +98,16 @@ impl Draft {
     }
 
     /// The row of the history that says that this was at `key` until the commit.
-    fn past(&mut self, key: &RowKey, was: Was) -> Option<(RowKey, Bytes)> {
+    fn past(&self, key: &RowKey, was: Was) -> Option<(RowKey, Bytes)> {
         let Keeping { mount, by, op } = self.keeping.clone()?;
         let past = Past { mount, at: self.at, by, op, was };
-        Some((past_of(key)?, self.rows.encode(&past)))
+        Some((past_of(key)?, rows::encode_among_others(&past)))
     }
 
     /// As [`past`](Self::past), of a row.
-    fn past_row(&mut self, key: &RowKey, was: &impl Serialize) -> Option<(RowKey, Bytes)> {
+    fn past_row(&self, key: &RowKey, was: &impl Serialize) -> Option<(RowKey, Bytes)> {
         self.keeping.as_ref()?;
-        let was = self.rows.encode(was);
+        let was = rows::encode_among_others(was);
         self.past(key, Was::Row(was))
     }
 
@@ -177,7 +174,7 @@ impl Draft {
         let key = rows::dentry_key(self.tree, parent, name);
         self.preconditions.push(Precondition::Absent(key));
         self.name(parent, name, None, DentryRow { id, entry_type: row.entry_type });
-        self.changes.push(Change::Put(rows::inode_key(self.tree, id), self.rows.encode(row)));
+        self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode_among_others(row)));
     }
 
     /// Gives the child `name` of `parent` this dentry instead of `old`, or where there is none.
@@ -188,27 +185,28 @@ impl Draft {
             None if self.made.contains(&parent) => {}
             None => self.supersede(&key, Was::Nothing),
         }
-        self.changes.push(Change::Put(key, self.rows.encode(&dentry)));
+        self.changes.push(Change::Put(key, rows::encode_among_others(&dentry)));
     }
 
     /// Replaces the inode `old` by `new`; refused at commit when it changed meanwhile.
     pub(crate) fn update(&mut self, id: FileId, old: &InodeRow, new: &InodeRow) {
         let key = rows::inode_key(self.tree, id);
-        let was = self.rows.encode(old);
+        let was = rows::encode_among_others(old);
         self.preconditions.push(Precondition::Equals(key.clone(), was.clone()));
         self.supersede(&key, Was::Row(was));
-        self.changes.push(Change::Put(key, self.rows.encode(new)));
+        self.changes.push(Change::Put(key, rows::encode_among_others(new)));
     }
 
     /// Refused at commit when the inode changed meanwhile.
     pub(crate) fn unchanged(&mut self, id: FileId, row: &InodeRow) {
-        self.preconditions.push(Precondition::Equals(rows::inode_key(self.tree, id), self.rows.encode(row)));
+        self.preconditions
+            .push(Precondition::Equals(rows::inode_key(self.tree, id), rows::encode_among_others(row)));
     }
 
     /// Refused at commit when the dentry is another one by then.
     pub(crate) fn still_named(&mut self, parent: FileId, name: &str, dentry: DentryRow) {
         let key = rows::dentry_key(self.tree, parent, name);
-        self.preconditions.push(Precondition::Equals(key, self.rows.encode(&dentry)));
+        self.preconditions.push(Precondition::Equals(key, rows::encode_among_others(&dentry)));
     }
 
     /// Refused at commit when the directory has a child by then.

@@ -3,6 +3,7 @@
 //! A dentry maps (tree, parent, name) to an identity, an inode maps (tree, identity) to metadata. So a listing costs the children, and
 //! renaming a directory moves one dentry whatever lies below. Every value begins with [`FORMAT`].
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -104,25 +105,38 @@ impl InodeRow {
     }
 }
 
-/// How much memory is taken at once for the rows of a change, in bytes: an inode as it was and as it is, its name, and what tells of the past.
-const ROWS_ROOM: usize = 384;
+/// How much memory a thread takes at once for rows, in bytes: those of a hundred changes. It goes when the last of them does.
+const ROWS_ROOM: usize = 32 << 10;
 
-/// Writes rows one behind the other into one piece of memory, which goes when the last of them does.
-#[derive(Debug, Default)]
-pub(crate) struct Encoder(BytesMut);
+/// With less room than this a new piece is taken, in bytes: most rows are shorter.
+const ROW_ROOM: usize = 384;
 
-impl Encoder {
-    /// The value of a row.
-    pub(crate) fn encode<T: Serialize>(&mut self, row: &T) -> Bytes {
-        if self.0.capacity() == 0 {
-            self.0.reserve(ROWS_ROOM);
+thread_local! {
+    /// Where this thread writes rows, one behind the other.
+    static ROOM: RefCell<BytesMut> = RefCell::default();
+}
+
+/// The value of a row, in memory that it shares with others: for one that is let go about when they are.
+pub(crate) fn encode_among_others<T: Serialize>(row: &T) -> Bytes {
+    // Who writes a row while another one is written, or while the thread ends, takes memory for it alone.
+    let shared = ROOM.try_with(|room| {
+        let mut room = room.try_borrow_mut().ok()?;
+        if room.capacity() < ROW_ROOM {
+            *room = BytesMut::with_capacity(ROWS_ROOM);
         }
-        self.0.put_u8(FORMAT);
-        match postcard::serialize_with_flavor(row, Onto(&mut self.0)) {
-            Ok(()) => self.0.split().freeze(),
-            // Rows are plain data of known types: no map with unknown length, nothing that refuses to be written.
-            Err(error) => unreachable!("a row cannot be encoded: {error}"),
-        }
+        Some(write(&mut room, row))
+    });
+    shared.ok().flatten().unwrap_or_else(|| write(&mut BytesMut::new(), row))
+}
+
+fn write<T: Serialize>(room: &mut BytesMut, row: &T) -> Bytes {
+    // Of one that panicked something may be left.
+    room.clear();
+    room.put_u8(FORMAT);
+    match postcard::serialize_with_flavor(row, Onto(room)) {
+        Ok(()) => room.split().freeze(),
+        // Rows are plain data of known types: no map with unknown length, nothing that refuses to be written.
+        Err(error) => unreachable!("a row cannot be encoded: {error}"),
     }
 }
 
@@ -148,7 +162,7 @@ impl postcard::ser_flavors::Flavor for Onto<'_> {
 
 /// The value of a row that is written by itself.
 pub(crate) fn encode<T: Serialize>(row: &T) -> Bytes {
-    Bytes::copy_from_slice(&Encoder::default().encode(row))
+    Bytes::copy_from_slice(&encode_among_others(row))
 }
 
 /// The row in `value`, which was found at `key`.
