@@ -12,8 +12,8 @@ use crate::ident::{Lsn, OpId};
 pub enum Consistency {
     /// Until the change is on disk.
     Strong,
-    /// Until all can see the change. It is on disk within the time that the kernel is set to, in order: what a crash leaves is what was there
-    /// after one of the changes, and never a later change without an earlier one.
+    /// Until all can see the change. It is on disk within the time that the kernel is set to, in order: what a crash leaves, of the machine or of the process, is
+    /// what was there after one of the changes, and never a later change without an earlier one.
     Eventual,
 }
 

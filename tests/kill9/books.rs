@@ -111,6 +111,63 @@ pub(crate) fn explain(before: &Tree, effects: &[&Effect], found: &Tree) -> Resul
     Err(format!("{}\nof which is under way: {effects:?}", other.join("\n")))
 }
 
+/// What was acknowledged, as far as it is sure to be there.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    /// All that is on disk.
+    pub(crate) sure: Tree,
+    /// What was acknowledged before it was on disk, in the order in which it was sent; what stands together was sent at once.
+    pub(crate) soon: Vec<Vec<Effect>>,
+}
+
+impl Books {
+    /// Of what was sent at once this is on disk, and this is to be so soon. What was acknowledged before it was sent is on disk with the first of it.
+    pub(crate) fn enter(&mut self, on_disk: Vec<Effect>, soon: Vec<Effect>) {
+        if !on_disk.is_empty() {
+            let before = self.soon.drain(..).flatten();
+            before.chain(on_disk).for_each(|effect| effect.apply(&mut self.sure));
+        }
+        self.soon.push(soon);
+    }
+
+    /// How many are to be on disk soon.
+    pub(crate) fn put_off(&self) -> usize {
+        self.soon.iter().map(Vec::len).sum()
+    }
+
+    /// Which of `under_way`, which was sent with the last that was entered, was done, and how much of what was put off is lost: that is all after one of the changes.
+    pub(crate) fn explain(&self, under_way: &[&Effect], found: &Tree) -> Result<(Vec<bool>, usize), String> {
+        let mut base = self.sure.clone();
+        let mut bases = Vec::new();
+        for together in &self.soon {
+            bases.push((base.clone(), together));
+            together.iter().for_each(|effect| effect.apply(&mut base));
+        }
+        let mut after = 0;
+        let mut wrong = None;
+        for (n, (base, together)) in bases.iter().enumerate().rev() {
+            let is_last = n + 1 == bases.len();
+            let with = if is_last { under_way } else { &[] };
+            let effects: Vec<&Effect> = together.iter().chain(with.iter().copied()).collect();
+            match explain(base, &effects, found) {
+                Ok(chosen) => {
+                    let (kept, done) = chosen.split_at(together.len());
+                    let lost = after + kept.iter().filter(|kept| !**kept).count();
+                    let mut done = done.to_vec();
+                    done.resize(under_way.len(), false);
+                    return Ok((done, lost));
+                }
+                Err(what) => wrong = wrong.or(Some(what)),
+            }
+            after += together.len();
+        }
+        match wrong {
+            Some(wrong) => Err(wrong),
+            None => explain(&base, under_way, found).map(|done| (done, 0)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +197,30 @@ mod tests {
         // Of several calls each is by itself.
         let each = [&put("/a", "ONE"), &put("/b", "TWO")];
         assert_eq!(check(&[("/a", "one"), ("/b", "TWO")], &each), Some(vec![false, true]));
+    }
+
+    #[test]
+    fn of_what_was_put_off_the_last_may_be_lost_and_nothing_before_what_is_there() {
+        let mut books = Books::default();
+        books.enter(vec![put("/a", "1")], vec![put("/b", "1")]);
+        books.enter(vec![], vec![put("/b", "2"), put("/c", "2")]);
+        books.enter(vec![], vec![put("/d", "3")]);
+        let last = put("/e", "4");
+        let explain = |found: &[(&str, &'static str)]| books.explain(&[&last], &tree(found)).ok();
+        assert_eq!(
+            explain(&[("/a", "1"), ("/b", "2"), ("/c", "2"), ("/d", "3"), ("/e", "4")]),
+            Some((vec![true], 0))
+        );
+        assert_eq!(explain(&[("/a", "1"), ("/b", "2"), ("/c", "2"), ("/e", "4")]), Some((vec![true], 1)));
+        assert_eq!(explain(&[("/a", "1"), ("/b", "1"), ("/c", "2")]), Some((vec![false], 2)));
+        assert_eq!(explain(&[("/a", "1")]), Some((vec![false], 4)));
+        // What is on disk is lost, or something is there that came after what is not.
+        assert_eq!(explain(&[("/b", "1")]), None);
+        assert_eq!(explain(&[("/a", "1"), ("/b", "1"), ("/d", "3")]), None);
+        assert_eq!(explain(&[("/a", "1"), ("/b", "1"), ("/e", "4")]), None);
+        books.enter(vec![put("/f", "5")], vec![]);
+        assert_eq!(books.explain(&[], &tree(&[("/a", "1"), ("/f", "5")])).ok(), None);
+        assert_eq!(books.put_off(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use futures_util::future::{BoxFuture, join_all};
 use nexus::syscall::{SysCopy, SysRename, SysSetattr, SysTx, SysUnlink, SysWrite, TxOp};
 use nexus::{Bytes, Consistency, EntryType, ErrorKind, Executed, Nexus, OpId, VPath, blocking};
 
-use crate::books::{Effect, Node, Tree, explain};
+use crate::books::{Books, Effect, Node, Tree, explain};
 use crate::plan::{self, Random};
 
 /// Content above this many bytes is sent, and read, as a stream.
@@ -28,8 +28,12 @@ pub(crate) struct Client {
     pub(crate) base: String,
     /// What was acknowledged.
     tree: Tree,
-    /// What was sent, and may have been done.
+    /// What of it is on disk.
+    books: Books,
+    /// What was sent last, and may have been done.
     pending: Vec<Call>,
+    /// How much was acknowledged before it was on disk, and lost.
+    pub(crate) lost: usize,
     random: Random,
 }
 
@@ -40,7 +44,8 @@ fn path(text: &str) -> VPath {
 impl Client {
     pub(crate) fn new(number: u64, seed: u64) -> Self {
         let random = Random(seed ^ (number + 1).wrapping_mul(0x0123_4567_89ab_cdef));
-        Self { base: format!("/c{number}"), tree: Tree::new(), pending: Vec::new(), random }
+        let base = format!("/c{number}");
+        Self { base, tree: Tree::new(), books: Books::default(), pending: Vec::new(), lost: 0, random }
     }
 
     /// Sends what the plan says until a call fails, and tells of each that is acknowledged. Gives the failure.
@@ -51,10 +56,15 @@ impl Client {
             let calls: Vec<Call> = effects.into_iter().map(call).collect();
             let answers = smol::block_on(join_all(calls.iter().map(|call| call.send(nx))));
             let mut failure = None;
+            let (mut on_disk, mut soon) = (Vec::new(), Vec::new());
             for (call, answer) in calls.into_iter().zip(answers) {
                 match answer {
                     Ok(()) => {
                         call.effect.apply(&mut self.tree);
+                        match call.consistency() {
+                            Consistency::Eventual => soon.push(call.effect),
+                            _ => on_disk.push(call.effect),
+                        }
                         // Nobody counts any more when all is being ended.
                         let _ = acknowledged.send(());
                     }
@@ -66,6 +76,7 @@ impl Client {
                     }
                 }
             }
+            self.books.enter(on_disk, soon);
             if let Some(failure) = failure {
                 return failure;
             }
@@ -77,7 +88,8 @@ impl Client {
         let wrong = |what: String| format!("{}: {what}", self.base);
         let found = read_tree(nx, &self.base).map_err(wrong)?;
         let effects: Vec<&Effect> = self.pending.iter().map(|call| &call.effect).collect();
-        let done = explain(&self.tree, &effects, &found).map_err(wrong)?;
+        let (done, lost) = self.books.explain(&effects, &found).map_err(wrong)?;
+        self.lost += lost;
         let mut expected = found;
         for (call, done) in self.pending.iter().zip(done) {
             if self.random.below(2) == 0 {
@@ -94,9 +106,16 @@ impl Client {
         let found = read_tree(nx, &self.base).map_err(wrong)?;
         explain(&expected, &[], &found)
             .map_err(|what| wrong(format!("after {:?} was sent again: {what}", self.pending)))?;
+        nx.sync("/").map_err(|error| wrong(format!("it cannot be flushed: {error}")))?;
         self.pending.clear();
+        self.books = Books { sure: found.clone(), soon: Vec::new() };
         self.tree = found;
         Ok(())
+    }
+
+    /// How much was acknowledged and is to be on disk soon.
+    pub(crate) fn put_off(&self) -> usize {
+        self.books.put_off()
     }
 
     /// How many calls are unknown.
@@ -112,7 +131,6 @@ impl Random {
 }
 
 impl Call {
-    /// What is to be seen only outlives the process as well: it is the machine that goes on.
     fn consistency(&self) -> Consistency {
         if self.id.0.is_multiple_of(3) { Consistency::Eventual } else { Consistency::Strong }
     }

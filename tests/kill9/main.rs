@@ -1,5 +1,6 @@
-//! `kill -9` of the command at random points, under load. What was acknowledged is there, byte for byte; what was sent and not acknowledged is
-//! there whole or not at all, and once when it is sent again; nothing else has changed; and the folder opens in time.
+//! `kill -9` of the command at random points, under load. What was acknowledged as on disk is there, byte for byte; of what was acknowledged before that
+//! all up to one of the changes; what was sent and not acknowledged is there whole or not at all, and once when it is sent again; nothing else has
+//! changed; and the folder opens in time.
 //!
 //! This process is the checker. It is never killed, keeps books of its own (`books.rs`), and knows nothing of the kernel but its public
 //! interface. Killed are `nexus serve` with clients attached, also while it opens the folder, and imports.
@@ -59,10 +60,11 @@ fn what_was_acknowledged_survives_kill_9_at_any_point() {
     }
     let said = run.place.said();
     assert!(!said.contains("panicked"), "seed {seed}: {said}");
-    let Told { calls, unknown, openings, imports } = run.told;
+    let lost: usize = run.clients.iter().map(|client| client.lost).sum();
+    let Told { calls, put_off, unknown, openings, imports } = run.told;
     println!(
         "seed {seed}: {kills} kills under load, {openings} while opening, {imports} of imports; \
-         {calls} calls acknowledged, {unknown} unknown"
+         {calls} calls acknowledged, {put_off} of them not on disk yet when it was killed, of which {lost} are lost; {unknown} unknown"
     );
 }
 
@@ -70,6 +72,7 @@ fn what_was_acknowledged_survives_kill_9_at_any_point() {
 #[derive(Debug, Default)]
 struct Told {
     calls: usize,
+    put_off: usize,
     unknown: usize,
     openings: u64,
     imports: u64,
@@ -162,6 +165,7 @@ impl Run {
         if let (Some(source), Some(heard)) = (source, heard) {
             self.imported(source, heard);
         }
+        self.told.put_off += self.clients.iter().map(Client::put_off).sum::<usize>();
         self.told.unknown += self.clients.iter().map(Client::unknown).sum::<usize>();
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }

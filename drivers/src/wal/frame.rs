@@ -4,6 +4,7 @@
 //! can never follow a frame that was written later in its place. Decoding never panics: what cannot be read is no frame.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{LogRecord, RowKey, TreeId};
@@ -80,6 +81,35 @@ pub(super) struct FrameEntry<'a> {
     pub(super) rows: Cow<'a, [(RowKey, Option<Bytes>)]>,
 }
 
+/// What one entry did, until its frame is written.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) tree: TreeId,
+    pub(super) repeatable: bool,
+    pub(super) record: Arc<LogRecord>,
+    pub(super) rows: Vec<(RowKey, Option<Bytes>)>,
+}
+
+impl Done {
+    /// As it stands in the frame.
+    pub(super) fn as_frame(&self) -> FrameEntry<'_> {
+        FrameEntry {
+            tree: self.tree,
+            repeatable: self.repeatable,
+            record: Cow::Borrowed(&self.record),
+            rows: Cow::Borrowed(&self.rows),
+        }
+    }
+
+    /// About how many bytes it takes in a frame.
+    pub(super) fn bytes(&self) -> u64 {
+        let row = |(key, value): &(RowKey, Option<Bytes>)| {
+            (key.bytes.len() + value.as_ref().map_or(0, Bytes::len)) as u64
+        };
+        self.record.bytes() + self.rows.iter().map(row).sum::<u64>()
+    }
+}
+
 /// What the checksums of a segment begin with. A frame is bound to its segment, because a file that is used again holds frames of the segment that it
 /// was, and to its store, so that nobody can put into a file's content what looks like a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +129,7 @@ impl Seed {
     }
 }
 
-/// Writes the frame to `out`, whose content is replaced, and gives its header. None when it would be too large.
+/// Writes the frame behind what is in `out`, and gives its header. None when it would be too large; what is in `out` then is nothing.
 pub(super) fn encode(
     out: &mut Vec<u8>,
     seed: Seed,
@@ -108,12 +138,14 @@ pub(super) fn encode(
     previous: u64,
     payload: &Payload<'_>,
 ) -> Option<Header> {
-    out.clear();
-    out.resize(HEADER_BYTES, 0);
+    let begin = out.len();
+    out.resize(begin + HEADER_BYTES, 0);
     // It grows in place. What the kernel puts into a batch can always be written.
-    let mut written = postcard::to_extend(payload, std::mem::take(out)).ok()?;
-    let length = u32::try_from(written.len() - HEADER_BYTES).ok().filter(|length| *length <= PAYLOAD_MAX)?;
-    written.resize(written.len().next_multiple_of(8), 0);
+    *out = postcard::to_extend(payload, std::mem::take(out)).ok()?;
+    let length = u32::try_from(out.len() - begin - HEADER_BYTES).ok();
+    let length = length.filter(|length| *length <= PAYLOAD_MAX)?;
+    out.resize(out.len().next_multiple_of(8), 0);
+    let written = &mut out[begin..];
     written[..4].copy_from_slice(&MAGIC);
     written[4] = FORMAT;
     written[8..12].copy_from_slice(&length.to_be_bytes());
@@ -125,7 +157,6 @@ pub(super) fn encode(
     written[40..48].copy_from_slice(&checksum.to_be_bytes());
     let head = seed.checksum(&[&written[..HEAD_BYTES]]);
     written[HEAD_BYTES..HEADER_BYTES].copy_from_slice(&head.to_be_bytes());
-    *out = written;
     Some(Header { seq, durable, previous, checksum, payload: length })
 }
 
@@ -174,8 +205,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Payload<'static>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use nexus_kernel::hal::Table;
     use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
     use proptest::prelude::*;
@@ -209,10 +238,11 @@ mod tests {
     }
 
     fn frame() -> (Vec<u8>, Header) {
-        let mut out = vec![1, 2, 3];
+        let before = [1; 8];
+        let mut out = before.to_vec();
         let payload = payload(&[("x", Some(b"value")), ("y", None)]);
         let header = encode(&mut out, Seed::of(9, 3), 12, 11, 5, &payload).unwrap();
-        (out, header)
+        (out.strip_prefix(&before).unwrap().to_vec(), header)
     }
 
     #[test]

@@ -11,8 +11,11 @@ use std::sync::Arc;
 use nexus_kernel::hal::StoreError;
 use parking_lot::Mutex;
 
-use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Head, Header, Payload, Seed};
+use super::frame::{self, ALIGNMENT, CHAIN_START, Done, HEADER_BYTES, Head, Header, Payload, Seed};
 use crate::disk::{DiskFile, Folder};
+
+/// About how many bytes of frames that are put off are not even handed to the system: to hand over one costs as much as many.
+const HANDED_OVER_BYTES: u64 = 64 << 10;
 
 /// How much memory is kept for the next frame, in bytes.
 const BUFFER_MAX: usize = 4 << 20;
@@ -36,6 +39,10 @@ pub(super) struct Journal {
     ready: Option<Segment>,
     /// The last frame that was written.
     last: Last,
+    /// The frames after it, which are in memory alone.
+    put_off: Vec<PutOff>,
+    /// About how many bytes they take.
+    put_off_bytes: u64,
     /// The last frame that is on disk.
     durable: u64,
     /// Up to here the log itself says that it is on disk.
@@ -54,6 +61,12 @@ pub(super) struct Journal {
 struct Last {
     seq: u64,
     checksum: u64,
+}
+
+/// A frame that is not written yet.
+struct PutOff {
+    next_file_id: u64,
+    entries: Vec<Done>,
 }
 
 /// One file of the log.
@@ -84,6 +97,13 @@ pub(super) enum Unwritten {
     Not(StoreError),
     /// It may be in the log. Nothing more may be written.
     Unknown(StoreError),
+}
+
+fn too_large() -> StoreError {
+    StoreError::Backend {
+        what: "writing to the log".into(),
+        cause: format!("a batch of more than {} bytes", frame::PAYLOAD_MAX),
+    }
 }
 
 /// The name of the segment with this number.
@@ -146,6 +166,8 @@ impl Journal {
             current,
             ready: None,
             last,
+            put_off: Vec::new(),
+            put_off_bytes: 0,
             durable: last.seq,
             proven: last.seq,
             appended: 0,
@@ -165,9 +187,9 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The number of the frame that was written last.
+    /// The number of the last frame, written or put off.
     pub(super) fn last_seq(&self) -> u64 {
-        self.last.seq
+        self.last.seq + self.put_off.len() as u64
     }
 
     /// The number of the segment that is appended to.
@@ -175,26 +197,71 @@ impl Journal {
         self.current.number
     }
 
-    /// Appends a frame. It is in the log, and not yet on disk. `others` is the lock of those who may be flushing meanwhile; none when the caller holds it.
+    /// Whether a frame of about so many bytes may be put off. What is written first to make room for it may fail; then nothing has changed.
+    pub(super) fn may_put_off(&mut self, bytes: u64) -> Result<bool, StoreError> {
+        if bytes > HANDED_OVER_BYTES {
+            return Ok(false);
+        }
+        if self.put_off_bytes + bytes > HANDED_OVER_BYTES {
+            self.hand_over()?;
+        }
+        Ok(true)
+    }
+
+    /// Takes a frame that is written with one of those after it. It is lost with the process.
+    pub(super) fn put_off(&mut self, next_file_id: u64, entries: Vec<Done>, bytes: u64) {
+        self.put_off.push(PutOff { next_file_id, entries });
+        self.put_off_bytes += bytes;
+    }
+
+    /// Writes the frames that were put off. They are in the log, and not yet on disk. After an error they still are put off: whatever is in the log of them, is
+    /// written over.
+    pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
+        if self.put_off.is_empty() {
+            return Ok(());
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let (seed, durable) = (self.current.seed, self.durable);
+        let encode = |last: Last, PutOff { next_file_id, entries }: &PutOff| {
+            let entries = entries.iter().map(Done::as_frame).collect();
+            let payload = Payload { next_file_id: *next_file_id, entries };
+            let header = frame::encode(&mut buffer, seed, last.seq + 1, durable, last.checksum, &payload);
+            header.map(|header| Last { seq: header.seq, checksum: header.checksum }).ok_or_else(too_large)
+        };
+        let last = self.put_off.iter().try_fold(self.last, encode);
+        let written = last.and_then(|last| {
+            self.extend(buffer.len())?;
+            self.current.file.write_at(self.current.end, &buffer).map_err(failed("writing to the log"))?;
+            Ok(last)
+        });
+        if let Ok(last) = written {
+            self.current.end += buffer.len() as u64;
+            self.appended += buffer.len() as u64;
+            (self.last, self.proven) = (last, durable);
+            self.put_off.clear();
+            self.put_off_bytes = 0;
+        }
+        self.keep(buffer);
+        written.map(drop)
+    }
+
+    /// Appends a frame, behind those that were put off. It is in the log, and not yet on disk. `others` is the lock of those who may be flushing meanwhile;
+    /// none when the caller holds it.
     pub(super) fn append(
         &mut self,
         payload: &Payload<'_>,
         others: Option<&Mutex<()>>,
     ) -> Result<u64, Unwritten> {
+        self.hand_over().map_err(Unwritten::Not)?;
         let seq = self.last.seq + 1;
         let mut buffer = std::mem::take(&mut self.buffer);
         let header =
             frame::encode(&mut buffer, self.current.seed, seq, self.durable, self.last.checksum, payload);
         let written = match &header {
             Some(_) => self.write(&buffer, others),
-            None => Err(Unwritten::Not(StoreError::Backend {
-                what: "writing to the log".into(),
-                cause: format!("a batch of more than {} bytes", frame::PAYLOAD_MAX),
-            })),
+            None => Err(Unwritten::Not(too_large())),
         };
-        buffer.clear();
-        buffer.shrink_to(BUFFER_MAX);
-        self.buffer = buffer;
+        self.keep(buffer);
         written?;
         if let Some(header) = header {
             self.current.end += header.frame_bytes();
@@ -203,6 +270,13 @@ impl Journal {
             self.proven = header.durable;
         }
         Ok(seq)
+    }
+
+    /// Keeps the memory of the buffer for the next frame.
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        buffer.shrink_to(BUFFER_MAX);
+        self.buffer = buffer;
     }
 
     /// Says in the log up to where it is on disk, unless its last frame does: so that one which is damaged later is missed. It is true whether
@@ -215,20 +289,9 @@ impl Journal {
     }
 
     fn write(&mut self, frame: &[u8], others: Option<&Mutex<()>>) -> Result<(), Unwritten> {
-        let Segment { file, end, written, .. } = &mut self.current;
-        let until = *end + frame.len() as u64;
-        let zeros = until.next_multiple_of(self.ahead);
-        if until > *written {
-            let mut at = *written;
-            while at < zeros {
-                let piece = ZEROS.len().min(usize::try_from(zeros - at).unwrap_or(ZEROS.len()));
-                // Nothing of the frame was written: it is not there.
-                file.write_at(at, &ZEROS[..piece])
-                    .map_err(|e| Unwritten::Not(failed("extending the log")(e)))?;
-                at += piece as u64;
-                *written = at;
-            }
-        }
+        // Nothing of the frame was written: it is not there.
+        self.extend(frame.len()).map_err(Unwritten::Not)?;
+        let Segment { file, end, .. } = &mut self.current;
         let error = match file.write_at(*end, frame) {
             Ok(()) => return Ok(()),
             Err(error) => failed("writing to the log")(error),
@@ -245,7 +308,24 @@ impl Journal {
         }
     }
 
-    /// Makes all frames that were appended durable. After an error nothing may be written any more.
+    /// Sees to it that the file has blocks for so many bytes more.
+    fn extend(&mut self, bytes: usize) -> Result<(), StoreError> {
+        let Segment { file, end, written, .. } = &mut self.current;
+        let until = *end + bytes as u64;
+        if until > *written {
+            let zeros = until.next_multiple_of(self.ahead);
+            let mut at = *written;
+            while at < zeros {
+                let piece = ZEROS.len().min(usize::try_from(zeros - at).unwrap_or(ZEROS.len()));
+                file.write_at(at, &ZEROS[..piece]).map_err(failed("extending the log"))?;
+                at += piece as u64;
+                *written = at;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all frames that were written durable. After an error nothing may be written any more.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         let unflushed = self.to_flush();
         unflushed.flush()?;
@@ -253,7 +333,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What is to be flushed so that all frames that were appended are durable, while further ones are appended. Nobody else may flush it meanwhile: of a
+    /// What is to be flushed so that all frames that were written are durable, while further ones are appended. Nobody else may flush it meanwhile: of a
     /// failure only one of them would hear.
     pub(super) fn to_flush(&self) -> Unflushed {
         Unflushed { file: self.current.file.clone(), seq: self.last.seq, appended: self.appended }
@@ -270,13 +350,14 @@ impl Journal {
         self.durable
     }
 
-    /// How many bytes were appended that are not on disk.
+    /// About how many bytes were appended, or put off, that are not on disk.
     pub(super) fn unsynced_bytes(&self) -> u64 {
-        self.appended - self.flushed
+        self.appended - self.flushed + self.put_off_bytes
     }
 
-    /// Sees to it that the next segment is there. After an error nothing has changed.
+    /// Sees to it that the next segment is there, and nothing put off. After an error nothing has changed.
     pub(super) fn prepare(&mut self) -> Result<(), StoreError> {
+        self.hand_over()?;
         if self.ready.is_none() {
             let segment = Segment::open(&self.folder, self.salt, self.current.number + 1, true)?;
             self.folder.sync().map_err(failed("flushing the log's folder"))?;
@@ -285,7 +366,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Goes on in the next segment, if it is there. All that was appended is durable then; after an error nothing may be written any more. Gives the
+    /// Goes on in the next segment, if it is there. All that was written is durable then; after an error nothing may be written any more. Gives the
     /// number of the segment that came to its end.
     pub(super) fn rotate(&mut self) -> Result<u64, StoreError> {
         if self.durable < self.last.seq {
@@ -590,6 +671,64 @@ mod tests {
             assert_eq!(matches!(failed, Unwritten::Unknown(_)), busy, "{failed:?}");
             drop(flushing);
         }
+    }
+
+    fn numbers_on(disk: &SimDisk) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let read = |seq, _: Payload<'static>| {
+            numbers.push(seq);
+            Ok(())
+        };
+        Journal::open(disk.folder(), 9, 0, 512, read).unwrap();
+        numbers
+    }
+
+    #[test]
+    fn what_is_put_off_has_its_number_at_once_and_its_place_when_it_is_handed_over() {
+        let disk = SimDisk::new(1);
+        let mut journal = open(&disk);
+        for seq in 1..=3 {
+            assert!(journal.may_put_off(10).unwrap());
+            journal.put_off(seq, Vec::new(), 10);
+            assert_eq!((journal.last_seq(), journal.unsynced_bytes()), (seq, 10 * seq));
+        }
+        assert_eq!(numbers_on(&disk), [0; 0], "they are in memory");
+        // A frame that is written goes behind them.
+        journal.append(&payload(), None).unwrap();
+        assert_eq!(numbers_on(&disk), [1, 2, 3, 4]);
+        journal.put_off(1, Vec::new(), 10);
+        journal.sync().unwrap();
+        assert_eq!(
+            (journal.durable(), journal.unsynced_bytes()),
+            (4, 10),
+            "only what was written is flushed"
+        );
+        // A segment ends with nothing put off.
+        journal.prepare().unwrap();
+        journal.rotate().unwrap();
+        assert_eq!(journal.durable(), 5);
+        assert!(!journal.may_put_off(HANDED_OVER_BYTES + 1).unwrap(), "it is no small one");
+        journal.put_off(1, Vec::new(), HANDED_OVER_BYTES);
+        assert_eq!(numbers_on(&disk), [1, 2, 3, 4, 5]);
+        assert!(journal.may_put_off(1).unwrap());
+        assert_eq!(numbers_on(&disk), [1, 2, 3, 4, 5, 6], "there was no room for one more");
+    }
+
+    #[test]
+    fn what_could_not_be_handed_over_is_put_off_further() {
+        let disk = SimDisk::new(1);
+        let mut journal = open(&disk);
+        journal.put_off(1, Vec::new(), 10);
+        journal.put_off(1, Vec::new(), 10);
+        for _ in 0..2 {
+            disk.fail_from(disk.counts().operations + 1, Fault::Error, 1);
+            journal.hand_over().unwrap_err();
+            disk.fail_from(disk.counts().operations + 1, Fault::Error, 1);
+            assert!(matches!(journal.append(&payload(), None).unwrap_err(), Unwritten::Not(_)));
+            assert_eq!(journal.last_seq(), 2);
+        }
+        journal.append(&payload(), None).unwrap();
+        assert_eq!(numbers_on(&disk), [1, 2, 3]);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The store: opening, committing, folding.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use super::config::WalConfig;
-use super::frame::{FrameEntry, Payload};
+use super::frame::{Done, Payload};
 use super::journal::{self, Journal, Unwritten};
 use super::layer::Layer;
 use super::recent::Recent;
@@ -254,12 +253,12 @@ impl WalMetastore {
             }
             return Ok(Applied { outcomes });
         }
-        let others = (until == Until::Visible).then_some(&self.flush);
-        let appended = append(writer, &work, next_file_id, others);
-        let written = appended.and_then(|()| match until {
-            Until::Visible => Ok(()),
-            Until::Durable => self.flush_as(writer, &work.last),
-        });
+        let written = match until {
+            Until::Visible => self.append_soon(writer, &mut work, next_file_id),
+            Until::Durable => {
+                append(writer, &work, next_file_id, None).and_then(|()| self.flush_as(writer, &work.last))
+            }
+        };
         if let Err(error) = written {
             if error.is_unknown() {
                 let begun = work.entries.iter().filter(|entry| entry.repeatable);
@@ -275,8 +274,19 @@ impl WalMetastore {
         Ok(Applied { outcomes })
     }
 
+    /// Appends the frame of `work`, or puts it off.
+    fn append_soon(&self, writer: &mut Writer, work: &mut Work, next_file_id: u64) -> Result<(), StoreError> {
+        let bytes = work.entries.iter().map(Done::bytes).sum();
+        if writer.journal.may_put_off(bytes)? {
+            writer.journal.put_off(next_file_id, std::mem::take(&mut work.entries), bytes);
+            return Ok(());
+        }
+        append(writer, work, next_file_id, Some(&self.flush))
+    }
+
     /// Flushes the log, whose last records are those at `last`.
     fn flush_as(&self, writer: &mut Writer, last: &Lasts) -> Result<(), StoreError> {
+        writer.journal.hand_over()?;
         if let Err(error) = writer.journal.sync() {
             writer.close(&error);
             return Err(unknown("committing a batch", &error));
@@ -380,6 +390,10 @@ impl Drop for WalMetastore {
         {
             return;
         }
+        if let Err(error) = writer.journal.hand_over() {
+            tracing::warn!(%error, "changes that were acknowledged before they are on disk are lost");
+            return;
+        }
         if let Err(error) = writer.journal.mark(self.numbers.get_mut().next_file_id) {
             tracing::debug!(?error, "the log does not say that its last batch was flushed");
         }
@@ -418,7 +432,7 @@ fn append(
     next_file_id: u64,
     others: Option<&Mutex<()>>,
 ) -> Result<(), StoreError> {
-    let entries = work.entries.iter().map(Written::as_frame).collect();
+    let entries = work.entries.iter().map(Done::as_frame).collect();
     match writer.journal.append(&Payload { next_file_id, entries }, others) {
         Ok(_) => Ok(()),
         Err(Unwritten::Not(error)) => Err(error),
@@ -464,28 +478,9 @@ struct Work {
     last: Lasts,
     /// The rows of the entry that is being applied.
     rows: Vec<(RowKey, Option<Bytes>)>,
-    entries: Vec<Written>,
+    entries: Vec<Done>,
     /// What the layer took before.
     bytes: u64,
-}
-
-/// An entry of the batch.
-struct Written {
-    tree: TreeId,
-    repeatable: bool,
-    record: Arc<LogRecord>,
-    rows: Vec<(RowKey, Option<Bytes>)>,
-}
-
-impl Written {
-    fn as_frame(&self) -> FrameEntry<'_> {
-        FrameEntry {
-            tree: self.tree,
-            repeatable: self.repeatable,
-            record: Cow::Borrowed(&self.record),
-            rows: Cow::Borrowed(&self.rows),
-        }
-    }
 }
 
 impl Work {
@@ -545,7 +540,7 @@ impl Transaction for Work {
         self.view.active().log(entry.tree, record.clone(), entry.repeatable, self.seq);
         self.last.set(entry.tree, lsn);
         let rows = std::mem::take(&mut self.rows);
-        self.entries.push(Written { tree: entry.tree, repeatable: entry.repeatable, record, rows });
+        self.entries.push(Done { tree: entry.tree, repeatable: entry.repeatable, record, rows });
         Ok(())
     }
 
@@ -603,11 +598,12 @@ impl Metastore for WalMetastore {
         }
         let _flushing = self.flush.lock();
         let (unflushed, last) = {
-            let writer = self.writer.lock();
+            let mut writer = self.writer.lock();
             if self.state.read().active.published() <= self.durable.read().seq {
                 return Ok(());
             }
             writer.check()?;
+            writer.journal.hand_over()?;
             (writer.journal.to_flush(), self.numbers.read().last.clone())
         };
         let flushed = unflushed.flush();
