@@ -149,6 +149,7 @@ impl<T: Send + 'static> Drop for Owned<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Ready, ready};
     use std::task::Waker;
 
     use super::*;
@@ -157,8 +158,8 @@ mod tests {
         with_spare::<F, _>(|spare| spare.len()).expect("the thread runs")
     }
 
-    async fn number(number: u64) -> u64 {
-        number
+    fn number(number: u64) -> Ready<u64> {
+        ready(number)
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Part {
 
 /// In which part a row with this hash is. The table of a part looks at the first bits and at the last ones.
 fn part_of(hash: u64) -> usize {
-    (hash >> 32) as usize % PARTS
+    usize::from(hash.to_le_bytes()[4]) % PARTS
 }
 
 /// A record of the log, and what is kept beside it.

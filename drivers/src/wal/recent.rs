@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use nexus_kernel::hal::RowKey;
 use parking_lot::Mutex;
 
-/// How many rows are remembered at most. Two that have the same place drive each other out.
+/// How many rows are remembered at most: one for each byte that a hash may begin with. Two that have the same place drive each other out.
 const ROWS: usize = 256;
 
 /// A longer row is not remembered, in bytes: small content is asked for once, and then in the cache of contents.
@@ -33,8 +33,8 @@ impl Recent {
     }
 
     fn place(&self, key: &RowKey) -> &Mutex<Option<Found>> {
-        // The remainder is less than the length.
-        &self.rows[(self.hasher.hash_one(key) % ROWS as u64) as usize]
+        let [first, ..] = self.hasher.hash_one(key).to_le_bytes();
+        &self.rows[usize::from(first)]
     }
 
     /// The row at `key`, from here or as `look` finds it. Nobody waits: a place that is in use is passed by.
@@ -73,7 +73,7 @@ mod tests {
         let (recent, looks) = (Recent::new(), Cell::new(0));
         let get = |n: usize| {
             let key = RowKey::new(Table::Inodes, n.to_be_bytes());
-            let row = (n % 3 > 0).then(|| Bytes::from(vec![1; n]));
+            let row = (!n.is_multiple_of(3)).then(|| Bytes::from(vec![1; n]));
             let look = || {
                 looks.set(looks.get() + 1);
                 Ok::<_, Infallible>(row.clone())
