@@ -21,6 +21,10 @@ mod damage;
 #[cfg(test)]
 #[path = "metastore/model.rs"]
 mod model;
+#[cfg(all(feature = "redb", feature = "faults"))]
+#[cfg(test)]
+#[path = "metastore/put_off.rs"]
+mod put_off;
 #[cfg(feature = "redb")]
 #[cfg(test)]
 #[path = "metastore/redb.rs"]
