@@ -42,6 +42,38 @@ fn a_read_only_mount_can_be_copied_from() {
 }
 
 #[test]
+fn a_link_leads_a_write_out_of_a_mount_that_takes_no_changes_or_keeps_none() {
+    let data = tempfile::tempdir().expect("there is room");
+    let nx = blocking::connect(data.path()).expect("it boots");
+    nx.mkdir("/w").expect("it is made");
+    nx.mount("/scratch", MountSpec::new("memory").option("class", "scratch")).expect("it mounts");
+    nx.mount("/read", MountSpec::new("cas-local")).expect("it mounts");
+    for mount in ["/scratch", "/read"] {
+        nx.link(format!("{mount}/l"), "/w").expect("it is made");
+        nx.link(format!("{mount}/f"), format!("/w{mount}")).expect("it is made");
+    }
+    nx.swap_driver("/read", MountSpec::new("cas-local").read_only()).expect("it is replaced");
+    for (n, at) in ["/scratch/l/a", "/read/l/b", "/scratch/f", "/read/f"].into_iter().enumerate() {
+        let call = SysWrite::at(path(at), n.to_string()).create().strong();
+        nx.send(call).unwrap_or_else(|error| panic!("{at}: {error}"));
+        assert_eq!(nx.read(at).expect("it is there"), n.to_string());
+    }
+    let there: Vec<_> = nx.readdir("/w").expect("it lists").into_iter().map(|entry| entry.path).collect();
+    assert_eq!(there, ["/w/a", "/w/b", "/w/read", "/w/scratch"].map(path));
+    let strong = |at| nx.send(SysWrite::at(path(at), "x").create().strong());
+    refused(strong("/read/g"), ErrorKind::ReadOnly);
+    refused(strong("/scratch/g"), ErrorKind::NotSupported);
+    // What is in the way says what it is, and a link that is an entry stays one.
+    refused(strong("/w/a/b"), ErrorKind::NotADirectory);
+    refused(strong("/w"), ErrorKind::IsADirectory);
+    nx.link("/w/l", "/w/new").expect("it is made");
+    let exclusive = SysWrite::at(path("/w/l"), "x").create_exclusive();
+    refused(nx.send(exclusive), ErrorKind::AlreadyExists);
+    nx.write("/w/l", "through").expect("it writes");
+    assert_eq!(nx.read("/w/new").expect("it is there"), "through");
+}
+
+#[test]
 fn a_mount_that_could_not_be_started_can_be_detached() {
     let (data, files) =
         (tempfile::tempdir().expect("there is room"), tempfile::tempdir().expect("there is room"));
