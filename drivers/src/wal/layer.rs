@@ -72,7 +72,7 @@ const PARTS: usize = 16;
 /// Rows whose hashes belong together.
 #[derive(Debug, Default)]
 struct Part {
-    /// As they came. One that was taken back stays, without a version.
+    /// As they came. One that was taken back stays, without a version, while there is one after it.
     rows: Vec<(RowKey, Versions)>,
     /// Where in `rows` each of them is.
     places: HashTable<u32>,
@@ -95,6 +95,20 @@ impl Part {
         self.rows.push((key.clone(), Versions { newest, older: Vec::new() }));
         let rows = &self.rows;
         self.places.insert_unique(hash, place, |place| hasher.hash_one(&rows[*place as usize].0));
+    }
+
+    /// Takes back what frame `seq` wrote of the row at `place`. Whether the row is gone with that.
+    fn take_back(&mut self, hash: u64, place: usize, seq: u64) -> bool {
+        let versions = &mut self.rows[place].1;
+        versions.take_back(seq);
+        if versions.newest.seq != NEVER || place + 1 < self.rows.len() {
+            return false;
+        }
+        self.rows.pop();
+        if let Ok(found) = self.places.find_entry(hash, |other| *other as usize == place) {
+            found.remove();
+        }
+        true
     }
 
     fn clear(&mut self) {
@@ -244,12 +258,17 @@ impl Layer {
         }
     }
 
-    /// Takes a row of frame `seq` out again: the frame was not written.
+    /// Takes a row of frame `seq` out again: the frame was not written. To be called for the last row first: then nothing is left of the frame.
     pub(super) fn take_back(&self, key: &RowKey, seq: u64) {
         let hash = self.hasher.hash_one(key);
-        let mut part = self.rows[part_of(hash)].write();
-        if let Some(place) = part.place(hash, key) {
-            part.rows[place].1.take_back(seq);
+        let (at, table) = (part_of(hash), place_of(key.table));
+        let mut done = self.keys.each_ref().map(|keys| keys.done.lock());
+        let mut part = self.rows[at].write();
+        let Some(place) = part.place(hash, key) else { return };
+        if part.take_back(hash, place, seq) {
+            self.keys[table].count.fetch_sub(1, Ordering::Relaxed);
+            done[table].count -= usize::from(done[table].rows[at] > place);
+            done.iter_mut().for_each(|done| done.rows[at] = done.rows[at].min(place));
         }
     }
 
@@ -522,6 +541,16 @@ mod tests {
                 layer.take_back(&key("aa"), seq);
                 assert_eq!(walk(9), ["a", "ab", "b", "c"]);
             }
+        }
+        // Of a frame that was not written nothing is left, whatever was listed of it.
+        let left = || layer.rows.iter().map(|part| part.read().rows.len()).sum::<usize>();
+        let before = left();
+        let frame: Vec<_> = (0..100).map(|n| key(&format!("of a frame {}", n % 70))).collect();
+        for seq in 7..9 {
+            frame.iter().for_each(|key| layer.put(key, value("x"), seq));
+            assert_eq!((walk(9).len(), left()), (75, before + 70));
+            frame.iter().rev().for_each(|key| layer.take_back(key, seq));
+            assert_eq!((walk(9).len(), left()), (5, before));
         }
         let newest = layer.newest();
         assert!(newest.is_sorted_by(|(one, _), (next, _)| one < next) && newest.len() == 5, "{newest:?}");

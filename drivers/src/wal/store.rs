@@ -500,7 +500,7 @@ impl Work {
         for entry in &self.entries {
             layer.unlog(entry.tree, &entry.record, entry.repeatable);
         }
-        for (key, _) in self.entries.iter().flat_map(|entry| &entry.rows).chain(&self.rows) {
+        for (key, _) in self.entries.iter().flat_map(|entry| &entry.rows).chain(&self.rows).rev() {
             layer.take_back(key, self.seq);
         }
         layer.set_bytes(self.bytes);
