@@ -14,6 +14,9 @@ use nexus::{Caller, Config, Env, ErrorKind, Executed, ExitReason, Kill, MountSpe
 /// How long anything may take here, on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How often a kernel is booted to be killed.
+const BOOTS: u64 = 300;
+
 /// Kills `actor` until the root has ended.
 fn kill_until_the_end(nx: &blocking::Nexus, actor: &str) -> ExitReason {
     let env = nx.env();
@@ -200,4 +203,13 @@ fn an_environment_that_is_stopped_under_the_kernel_makes_nobody_wait() {
     nx.shutdown().expect("it ends");
     let again = blocking::connect(folder.path()).expect("the folder is free");
     assert_eq!(again.read("/a").expect("it was acknowledged"), "one");
+}
+
+/// Found by the chaos run: the kernel had ended, and its store with it, before the call that ended it had its receipt.
+#[test]
+fn who_kills_the_root_is_told_that_it_was_killed() {
+    for turn in 0..BOOTS {
+        let nx = blocking::connect(Config::in_memory()).expect("it boots");
+        assert!(nx.kill("nexus", Kill::Panic).expect("it is told"), "turn {turn}");
+    }
 }

@@ -157,11 +157,14 @@ impl SysVolume<'_> {
         let served = served(&site.path).filter(|served| served.provider.is_writable(&served.at));
         let Some(Served { provider, at }) = served else { return Err(read_only(intent, &site.path)) };
         let change = self.change(site, intent, at);
+        let before = change.receipt()?;
         provider.write(change.clone(), call).await?;
+        // It is done, also when it was the end of the kernel, and of its store.
+        let receipt = change.receipt().unwrap_or(before);
         // What it shows of itself now; what was written is no content of it.
-        let now = self.here(site, intent)?.unwrap_or(found);
+        let now = self.here(site, intent).ok().flatten().unwrap_or(found);
         let size = now.metadata.size;
-        Ok(Written::new(content::length(&call.data), Some(size), now.metadata, change.receipt()?))
+        Ok(Written::new(content::length(&call.data), Some(size), now.metadata, receipt))
     }
 
     pub(crate) async fn set(
