@@ -140,6 +140,21 @@ pub(crate) async fn admit<S: Admissible>(
     admit_streamed(kernel, caller, call, op_id, None).await
 }
 
+/// As [`admit`], of a call about which nobody is to be asked, and which finds by itself what is there. Any other is given back.
+pub(super) fn admit_straight<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Caller,
+    call: S,
+) -> Result<Admitted<S>, S> {
+    if !call.finds_by_itself() || wants::<S>(kernel).any() {
+        return Err(call);
+    }
+    match straight(kernel, S::OP, &caller.zone, call.path()) {
+        Some(first) => Ok(Admitted { call, first, second: None, hooked: Hooked(None) }),
+        None => Err(call),
+    }
+}
+
 /// As [`admit`], for a write that so many bytes have come for as a stream.
 pub(super) async fn admit_streamed<S: Admissible>(
     kernel: &Arc<Kernel>,
@@ -151,13 +166,6 @@ pub(super) async fn admit_streamed<S: Admissible>(
     let wants = wants::<S>(kernel);
     if wants.any() {
         return Box::pin(admit_hooked(kernel, caller, call, (op_id, stream), wants)).await;
-    }
-    // Content that came as a stream is on the mount that it is for already.
-    if call.finds_by_itself()
-        && stream.is_none()
-        && let Some(first) = straight(kernel, S::OP, &caller.zone, call.path())
-    {
-        return Ok(Admitted { call, first, second: None, hooked: Hooked(None) });
     }
     let (first, second) = pass(kernel, caller, &call).await?;
     Ok(Admitted { call, first, second, hooked: Hooked(None) })

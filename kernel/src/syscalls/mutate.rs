@@ -8,7 +8,7 @@ use nexus_messages::{
     Caller, Consistency, Durability, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp,
 };
 
-use super::admit::{Admissible, Admitted, Which, admit_streamed, allow, pass};
+use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, allow, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use crate::hal::StoreError;
 use crate::kernel::Kernel;
@@ -58,7 +58,10 @@ pub(crate) async fn mutate<M: Mutation>(
     caller: &Arc<Caller>,
     call: M,
 ) -> Result<M::Done> {
-    let (intent, passing, admitted) = begin(kernel, caller, call).await?;
+    let (intent, passing, admitted) = match begin_straight(kernel, caller, call)? {
+        Ok(begun) => begun,
+        Err(call) => begin(kernel, caller, call).await?,
+    };
     carry_out(kernel, intent, passing, admitted).await
 }
 
@@ -83,12 +86,31 @@ pub(super) fn passing<M: Mutation>(kernel: &Kernel, intent: &Intent, call: &M) -
     kernel.underway().begin(intent.op_id, &intent.caller, intent.op, call.path())
 }
 
+/// A mutation at the path lock.
+type Begun<M> = (Intent, Passing, Admitted<M>);
+
+/// As [`begin`], of a mutation that waits for nobody on its way there. Any other is given back.
+fn begin_straight<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: M,
+) -> Result<Result<Begun<M>, M>> {
+    let admitted = match admit_straight(kernel, caller, call) {
+        Ok(admitted) => admitted,
+        Err(call) => return Ok(Err(call)),
+    };
+    admitted.call.validate()?;
+    let intent = intent(kernel, caller, &admitted.call);
+    let passing = passing(kernel, &intent, &admitted.call);
+    Ok(Ok((intent, passing, admitted)))
+}
+
 /// Takes a mutation up to the path lock.
 pub(crate) async fn begin<M: Mutation>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: M,
-) -> Result<(Intent, Passing, Admitted<M>)> {
+) -> Result<Begun<M>> {
     call.validate()?;
     let intent = intent(kernel, caller, &call);
     let passing = passing(kernel, &intent, &call);
