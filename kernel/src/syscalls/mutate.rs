@@ -60,7 +60,8 @@ pub(crate) async fn mutate<M: Mutation>(
 ) -> Result<M::Done> {
     let (intent, passing, admitted) = match begin_straight(kernel, caller, call)? {
         Ok(begun) => begun,
-        Err(call) => begin(kernel, caller, call).await?,
+        // In a box: the future of each mutation would have room for it.
+        Err(call) => Box::pin(begin(kernel, caller, call)).await?,
     };
     carry_out(kernel, intent, passing, admitted).await
 }
