@@ -16,7 +16,7 @@ use nexus_kernel::hal::{LogRecord, StoreError, TreeId};
 use nexus_messages::Lsn;
 
 use super::frame;
-use super::journal::{Gap, Segment, name_of, read_all};
+use super::segment::{Gap, Segment, name_of, read_all};
 use super::store::{DATABASE, LOG};
 use crate::disk::{DiskFile, Folder, LocalFolder};
 use crate::redb::{Disk, FileDisk, RedbConfig, RedbMetastore};

@@ -135,14 +135,14 @@ pub(super) struct Logged {
 struct Keys {
     ordered: SkipSet<RowKey>,
     /// Held by whoever puts keys in order; taken before the lock of a part.
-    done: Mutex<Done>,
+    done: Mutex<Ordered>,
     /// How many there are.
     count: AtomicUsize,
 }
 
 /// What is in order.
 #[derive(Debug, Default)]
-struct Done {
+struct Ordered {
     /// How many keys.
     count: usize,
     /// All rows of each part up to here.

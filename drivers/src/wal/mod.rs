@@ -18,6 +18,7 @@ pub(crate) mod fuzzing;
 mod journal;
 mod layer;
 mod recent;
+mod segment;
 mod state;
 mod store;
 
