@@ -72,19 +72,36 @@ fn place<F: Future + Send + 'static>(future: F) -> Place<F> {
 }
 
 /// Says from when on the kernel owns a future.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Ownership(Arc<AtomicBool>);
+#[derive(Debug, Clone)]
+pub(crate) struct Ownership(Option<Arc<AtomicBool>>);
 
 impl Ownership {
+    /// Of what nobody can take over: it ends where it is polled.
+    pub(crate) const NONE: Self = Self(None);
+
+    fn new() -> Self {
+        Self(Some(Arc::default()))
+    }
+
     /// From here on the future is finished, whoever waits for it.
     pub(crate) fn take(&self) {
-        // Read by the thread that drops the future, which has polled it or was handed it: the hand-over orders the two.
-        self.0.store(true, Ordering::Relaxed);
+        self.set(true);
     }
 
     /// The future may end with its caller again.
     pub(crate) fn give_back(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.set(false);
+    }
+
+    fn set(&self, taken: bool) {
+        if let Some(owned) = &self.0 {
+            // Read by the thread that drops the future, which has polled it or was handed it: the hand-over orders the two.
+            owned.store(taken, Ordering::Relaxed);
+        }
+    }
+
+    fn is_taken(&self) -> bool {
+        self.0.as_ref().is_some_and(|owned| owned.load(Ordering::Relaxed))
     }
 }
 
@@ -113,7 +130,7 @@ impl<T: Send + 'static> Owned<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let ownership = Ownership::default();
+        let ownership = Ownership::new();
         let future = place(make(ownership.clone()));
         Self { env: env.clone(), name, ownership, future: Some(future) }
     }
@@ -137,7 +154,7 @@ impl<T: Send + 'static> Future for Owned<T> {
 impl<T: Send + 'static> Drop for Owned<T> {
     fn drop(&mut self) {
         if let Some(mut rest) = self.future.take()
-            && self.ownership.0.load(Ordering::Relaxed)
+            && self.ownership.is_taken()
         {
             self.env.spawn(self.name, async move {
                 // Nobody waits for the result any more.

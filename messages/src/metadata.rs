@@ -136,6 +136,18 @@ pub struct FileMetadata {
 impl FileMetadata {
     /// The metadata of a new, empty entry that belongs to nobody. The rest is filled in field by field.
     pub fn new(path: VPath, zone: ZoneId, file_id: FileId, entry_type: EntryType, at: Timestamp) -> Self {
+        Self::owned_by(Arc::from(""), path, zone, file_id, entry_type, at)
+    }
+
+    /// As [`new`](Self::new), of one that belongs to `owner`.
+    pub fn owned_by(
+        owner: Arc<str>,
+        path: VPath,
+        zone: ZoneId,
+        file_id: FileId,
+        entry_type: EntryType,
+        at: Timestamp,
+    ) -> Self {
         Self {
             path,
             zone,
@@ -145,7 +157,7 @@ impl FileMetadata {
             content_id: None,
             version: 0,
             generation: 0,
-            owner: Arc::from(""),
+            owner,
             mode: entry_type.default_mode(),
             created: at,
             modified: at,

@@ -195,18 +195,18 @@ impl WalMetastore {
             return Ok(View::of(&state));
         }
         let _writing = self.writer.lock();
-        self.read_anew()?;
-        Ok(View::of(&self.state.read()))
+        Ok(View::of(&self.read_anew()?))
     }
 
-    /// Reads the database through a new snapshot, if the old one met a failure of the disk. The writer's lock is held.
-    fn read_anew(&self) -> Result<(), StoreError> {
+    /// What is read now. The database through a new snapshot, if the old one met a failure of the disk. The writer's lock is held.
+    fn read_anew(&self) -> Result<Arc<State>, StoreError> {
         let old = self.state.read().clone();
-        if !self.database.reads_in(old.epoch) {
-            let new = state(&self.database, old.active.clone(), old.folding.clone())?;
-            *self.state.write() = Arc::new(new);
+        if self.database.reads_in(old.epoch) {
+            return Ok(old);
         }
-        Ok(())
+        let new = Arc::new(state(&self.database, old.active.clone(), old.folding.clone())?);
+        *self.state.write() = new.clone();
+        Ok(new)
     }
 
     fn must_fold(&self) -> bool {
@@ -214,7 +214,10 @@ impl WalMetastore {
     }
 
     fn is_full(&self) -> bool {
-        let active = &self.state.read().active;
+        self.is_filled(&self.state.read().active)
+    }
+
+    fn is_filled(&self, active: &Layer) -> bool {
         active.bytes() >= self.config.pending_max_bytes && !active.is_empty()
     }
 
@@ -230,8 +233,7 @@ impl WalMetastore {
 
     /// Of a batch that is to be durable, the caller holds the lock of flushes, too.
     fn commit(&self, writer: &mut Writer, batch: &Batch, until: Until) -> Result<Applied, StoreError> {
-        self.read_anew()?;
-        let state = self.state.read().clone();
+        let state = self.read_anew()?;
         let seq = writer.journal.last_seq() + 1;
         let numbers = self.numbers.read().clone();
         let next_file_id = numbers.next_file_id.max(batch.next_file_id);
@@ -316,8 +318,7 @@ impl WalMetastore {
             // The end of a segment is flushed.
             let _flushing = self.flush.lock();
             let mut writer = self.writer.lock();
-            self.read_anew()?;
-            let old = self.state.read().clone();
+            let old = self.read_anew()?;
             match &old.folding {
                 // One that failed before.
                 Some(folding) => (folding.clone(), writer.journal.segment() - 1, folding.published()),
@@ -583,8 +584,11 @@ impl Metastore for WalMetastore {
     fn append(&self, batch: &Batch) -> Result<Option<Applied>, StoreError> {
         // Who holds it may be waiting for the disk.
         let Some(mut writer) = self.writer.try_lock() else { return Ok(None) };
-        let reads = self.database.reads_in(self.state.read().epoch);
-        if !reads || writer.unfolded || self.is_full() {
+        let may = {
+            let state = self.state.read();
+            self.database.reads_in(state.epoch) && !self.is_filled(&state.active)
+        };
+        if !may || writer.unfolded {
             return Ok(None);
         }
         self.check_doubt(batch)?;

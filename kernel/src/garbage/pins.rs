@@ -140,7 +140,40 @@ pub(crate) struct Hold(Arc<Holding>);
 #[derive(Debug)]
 struct Holding {
     pins: Arc<Pins>,
-    hashes: Mutex<BTreeSet<Hash>>,
+    hashes: Mutex<Hashes>,
+}
+
+/// A set. Mostly it is of one, which needs no memory of its own.
+#[derive(Debug, Default)]
+struct Hashes {
+    first: Option<Hash>,
+    // Invariant: without the first.
+    more: BTreeSet<Hash>,
+}
+
+impl Hashes {
+    /// Whether it was not there.
+    fn insert(&mut self, hash: Hash) -> bool {
+        match self.first {
+            Some(first) => first != hash && self.more.insert(hash),
+            None if self.more.contains(&hash) => false,
+            None => {
+                self.first = Some(hash);
+                true
+            }
+        }
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, hash: &Hash) -> bool {
+        match self.first {
+            Some(first) if first == *hash => {
+                self.first = None;
+                true
+            }
+            _ => self.more.remove(hash),
+        }
+    }
 }
 
 impl Hold {
@@ -190,9 +223,8 @@ impl Hold {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        for hash in std::mem::take(self.hashes.get_mut()) {
-            self.pins.release(&hash);
-        }
+        let Hashes { first, more } = std::mem::take(self.hashes.get_mut());
+        first.iter().chain(&more).for_each(|hash| self.pins.release(hash));
     }
 }
 
@@ -249,6 +281,27 @@ mod tests {
         assert_eq!((pins.take_away(1, &A).is_none(), pins.lists()), (true, vec![A]));
         other.release(&A);
         assert_eq!((pins.len(), pins.lists()), (0, vec![A]), "a list is remembered as one");
+    }
+
+    #[test]
+    fn a_hold_is_a_set() {
+        let mut hashes = Hashes::default();
+        let b = [2; 32];
+        let steps = [
+            hashes.insert(A),
+            hashes.insert(A),
+            hashes.insert(b),
+            hashes.insert(b),
+            hashes.remove(&A),
+            hashes.remove(&A),
+            hashes.insert(b),
+            hashes.insert(A),
+            hashes.remove(&b),
+            hashes.remove(&b),
+            hashes.remove(&A),
+        ];
+        assert_eq!(steps, [true, false, true, false, true, false, false, true, true, false, true]);
+        assert!(hashes.first.is_none() && hashes.more.is_empty());
     }
 
     #[test]

@@ -118,6 +118,18 @@ impl PathLocks {
         }
     }
 
+    /// As [`lock_all`](Self::lock_all), of one lock that nobody stands in the way of; none when somebody may.
+    pub(crate) fn lock_now(
+        &self,
+        path: &VPath,
+        mode: Mode,
+        scope: Scope,
+        owner: &LockOwner,
+    ) -> Option<PathGuards> {
+        let guard = self.0.try_now(path, mode, scope, owner.clone()).ok()?;
+        Some(PathGuards(SmallVec::from_iter([guard])))
+    }
+
     /// What was counted so far. Visits each shard.
     pub fn statistics(&self) -> LockStatistics {
         let mut statistics = {

@@ -8,9 +8,10 @@ use nexus_messages::{
     ContentId, Effect, EntryType, ErrorKind, FileId, FileMetadata, Holding, Op, Timestamp, VPath, ZoneId,
 };
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::cache::{MetadataCache, Node};
-use super::history::{Past, Was, past_of};
+use super::history::{PastBy, Was, past_of};
 use super::rows::{self, DentryRow, InodeRow};
 use super::walk::{Rows, Step};
 use crate::garbage::Hold;
@@ -54,7 +55,7 @@ pub(crate) struct Draft {
     pub(crate) changes: Vec<Change>,
     pub(crate) visible: Vec<Visible>,
     /// What is held until it is committed.
-    pub(crate) holds: Vec<Hold>,
+    pub(crate) holds: SmallVec<[Hold; 2]>,
     /// Whether somebody is to be told what it does to what files hold.
     is_weighed: bool,
     /// What that is.
@@ -74,7 +75,7 @@ impl Draft {
             preconditions,
             changes,
             visible,
-            holds: Vec::new(),
+            holds: SmallVec::new(),
             is_weighed: false,
             effect,
         }
@@ -99,8 +100,8 @@ impl Draft {
 
     /// The row of the history that says that this was at `key` until the commit.
     fn past(&self, key: &RowKey, was: Was) -> Option<(RowKey, Bytes)> {
-        let Keeping { mount, by, op } = self.keeping.clone()?;
-        let past = Past { mount, at: self.at, by, op, was };
+        let Keeping { mount, by, op } = self.keeping.as_ref()?;
+        let past = PastBy { mount: *mount, at: self.at, by: &**by, op: *op, was };
         Some((past_of(key)?, rows::encode_among_others(&past)))
     }
 
@@ -172,14 +173,17 @@ impl Draft {
     /// Adds the child `name` with this inode; refused at commit when there is one.
     pub(crate) fn insert(&mut self, parent: FileId, name: &str, id: FileId, row: &InodeRow) {
         let key = rows::dentry_key(self.tree, parent, name);
-        self.preconditions.push(Precondition::Absent(key));
-        self.name(parent, name, None, DentryRow { id, entry_type: row.entry_type });
+        self.preconditions.push(Precondition::Absent(key.clone()));
+        self.name_at(key, parent, None, DentryRow { id, entry_type: row.entry_type });
         self.changes.push(Change::Put(rows::inode_key(self.tree, id), rows::encode_among_others(row)));
     }
 
     /// Gives the child `name` of `parent` this dentry instead of `old`, or where there is none.
     pub(crate) fn name(&mut self, parent: FileId, name: &str, old: Option<DentryRow>, dentry: DentryRow) {
-        let key = rows::dentry_key(self.tree, parent, name);
+        self.name_at(rows::dentry_key(self.tree, parent, name), parent, old, dentry);
+    }
+
+    fn name_at(&mut self, key: RowKey, parent: FileId, old: Option<DentryRow>, dentry: DentryRow) {
         match old {
             Some(old) => self.supersede_row(&key, &old),
             None if self.made.contains(&parent) => {}

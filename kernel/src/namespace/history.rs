@@ -41,14 +41,17 @@ const LSN_BYTES: usize = 8;
 const PAGE: usize = 256;
 
 /// A row of the history, other than a horizon.
+pub(crate) type Past = PastBy<Arc<str>>;
+
+/// As [`Past`]; written without taking hold of who it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Past {
+pub(crate) struct PastBy<By> {
     /// The mount whose policy keeps it, by its root.
     pub(crate) mount: FileId,
     /// When it was superseded.
     pub(crate) at: Timestamp,
     /// Who superseded it.
-    pub(crate) by: Arc<str>,
+    pub(crate) by: By,
     /// The operation that superseded it.
     pub(crate) op: Op,
     /// What there was until then.

@@ -89,12 +89,12 @@ impl InodeRow {
 
     /// The row as a caller sees it, at `path`.
     pub(crate) fn metadata(&self, path: VPath, zone: ZoneId, id: FileId) -> FileMetadata {
-        let mut metadata = FileMetadata::new(path, zone, id, self.entry_type, self.created);
+        let owner = self.owner.clone();
+        let mut metadata = FileMetadata::owned_by(owner, path, zone, id, self.entry_type, self.created);
         metadata.size = self.size;
         metadata.content_id.clone_from(&self.content_id);
         metadata.version = self.version;
         metadata.generation = self.generation;
-        metadata.owner = self.owner.clone();
         metadata.mode = self.mode;
         metadata.modified = self.modified;
         metadata.changed = self.changed;

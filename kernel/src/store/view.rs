@@ -248,6 +248,11 @@ impl Store {
         }
     }
 
+    /// As [`commit_soon`](Self::commit_soon), here and now. Refused when that cannot be.
+    pub(crate) fn commit_now(self: &Arc<Self>, entry: Entry, publish: Publication) -> Answer {
+        self.append(entry, publish).unwrap_or(Err(CommitError::Refused))
+    }
+
     /// Appends the entry here and now. Gives it back when it would have to wait for somebody.
     #[expect(clippy::result_large_err, reason = "what comes back is what was given")]
     fn append(self: &Arc<Self>, entry: Entry, publish: Publication) -> Result<Answer, (Entry, Publication)> {

@@ -1,7 +1,9 @@
 //! The way of every mutation from the path lock on.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nexus_messages::{
@@ -12,7 +14,7 @@ use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, 
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use crate::hal::StoreError;
 use crate::kernel::Kernel;
-use crate::locks::{LockOwner, Mode, Scope};
+use crate::locks::{LockOwner, Mode, PathGuards, Scope};
 use crate::owned::{Owned, Ownership};
 use crate::registry::is_service_path;
 use crate::sys;
@@ -38,6 +40,12 @@ pub(crate) trait Mutation: Admissible + Sync {
         Mode::Write
     }
 
+    /// Whether it waits for nobody, if the paths are free and what it commits need not be durable, and never once that is committed: then it is done on the
+    /// spot.
+    fn may_be_at_once(&self) -> bool {
+        false
+    }
+
     /// Does it, with the locks held.
     fn run(
         kernel: &Arc<Kernel>,
@@ -59,9 +67,14 @@ pub(crate) async fn mutate<M: Mutation>(
     call: M,
 ) -> Result<M::Done> {
     let (intent, passing, admitted) = match begin_straight(kernel, caller, call)? {
-        Ok(begun) => begun,
+        Begun::Done(done) => return done,
+        Begun::Untold(untold) => return tell_of(kernel, untold).await,
+        Begun::Straight(intent, admitted) => {
+            let passing = passing(kernel, &intent, &admitted.call);
+            (intent, passing, admitted)
+        }
         // In a box: the future of each mutation would have room for it.
-        Err(call) => Box::pin(begin(kernel, caller, call)).await?,
+        Begun::Not(call) => Box::pin(begin(kernel, caller, call)).await?,
     };
     carry_out(kernel, intent, passing, admitted).await
 }
@@ -79,6 +92,7 @@ pub(super) fn intent<M: Mutation>(kernel: &Kernel, caller: &Arc<Caller>, call: &
         scales: None,
         staged: None,
         within: None,
+        at_once: false,
     }
 }
 
@@ -87,23 +101,78 @@ pub(super) fn passing<M: Mutation>(kernel: &Kernel, intent: &Intent, call: &M) -
     kernel.underway().begin(intent.op_id, &intent.caller, intent.op, call.path())
 }
 
-/// A mutation at the path lock.
-type Begun<M> = (Intent, Passing, Admitted<M>);
+/// How far a mutation came without waiting for anybody.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it was made")]
+enum Begun<M: Mutation> {
+    /// To its end.
+    Done(Result<M::Done>),
+    /// It is done, and observers are to be told who came meanwhile.
+    Untold(Box<(Intent, Admitted<M>, M::Done)>),
+    /// To the path lock.
+    Straight(Intent, Admitted<M>),
+    Not(M),
+}
 
-/// As [`begin`], of a mutation that waits for nobody on its way there. Any other is given back.
-fn begin_straight<M: Mutation>(
-    kernel: &Arc<Kernel>,
-    caller: &Arc<Caller>,
-    call: M,
-) -> Result<Result<Begun<M>, M>> {
-    let admitted = match admit_straight(kernel, caller, call) {
+/// Takes a mutation as far as it waits for nobody.
+fn begin_straight<M: Mutation>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: M) -> Result<Begun<M>> {
+    let mut admitted = match admit_straight(kernel, caller, call) {
         Ok(admitted) => admitted,
-        Err(call) => return Ok(Err(call)),
+        Err(call) => return Ok(Begun::Not(call)),
     };
     admitted.call.validate()?;
-    let intent = intent(kernel, caller, &admitted.call);
-    let passing = passing(kernel, &intent, &admitted.call);
-    Ok(Ok((intent, passing, admitted)))
+    let mut intent = intent(kernel, caller, &admitted.call);
+    let done = at_once(kernel, &mut intent, &mut admitted);
+    Ok(match done {
+        Some(Ok(done)) if kernel.dispatch().summary().has_any_observers() => {
+            Begun::Untold(Box::new((intent, admitted, done)))
+        }
+        Some(done) => Begun::Done(done),
+        None => Begun::Straight(intent, admitted),
+    })
+}
+
+/// Tells observers of a mutation that was done on the spot, whoever waits for it.
+async fn tell_of<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    untold: Box<(Intent, Admitted<M>, M::Done)>,
+) -> Result<M::Done> {
+    let (env, kernel) = (kernel.env().clone(), kernel.clone());
+    let told = async move {
+        let (intent, admitted, done) = *untold;
+        tell(&kernel, &intent, &admitted, &done).await;
+        Ok(done)
+    };
+    Owned::from_start(&env, <M as Message>::NAME, told).await
+}
+
+/// Executes a mutation on the spot: without a future that somebody might have to finish. None when it would have to wait for somebody: then
+/// nothing has changed.
+fn at_once<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    intent: &mut Intent,
+    admitted: &mut Admitted<M>,
+) -> Option<Result<M::Done>> {
+    // Nobody knows the id of the operation before it has ended: it need not be found under way.
+    let is_known = intent.repeatable;
+    let site = &admitted.first.site;
+    if is_known || !admitted.call.may_be_at_once() || intent.durability(&site.mount) == Durability::Strong {
+        return None;
+    }
+    // What a driver has done would not be as if it had not begun.
+    if !matches!(Volume::to_change(kernel, site, intent), Volume::Rows(_)) {
+        return None;
+    }
+    intent.at_once = true;
+    let attempted = {
+        let attempt = pin!(attempt(kernel, intent, admitted, &Ownership::NONE));
+        attempt.poll(&mut Context::from_waker(Waker::noop()))
+    };
+    intent.at_once = false;
+    match attempted {
+        Poll::Ready(Ok(Done::Now(done))) => Some(Ok(done)),
+        Poll::Ready(Err(error)) => Some(passing(kernel, intent, &admitted.call).ends(Err(error))),
+        Poll::Ready(Ok(Done::Before(_) | Done::NotYet)) | Poll::Pending => None,
+    }
 }
 
 /// Takes a mutation up to the path lock.
@@ -111,7 +180,7 @@ pub(crate) async fn begin<M: Mutation>(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     call: M,
-) -> Result<Begun<M>> {
+) -> Result<(Intent, Passing, Admitted<M>)> {
     call.validate()?;
     let intent = intent(kernel, caller, &call);
     let passing = passing(kernel, &intent, &call);
@@ -154,6 +223,8 @@ enum Done<T> {
     Now(T),
     /// It was done before, by a call with the same operation id.
     Before(T),
+    /// It was to be at once, and cannot be.
+    NotYet,
 }
 
 async fn execute<M: Mutation>(
@@ -171,23 +242,29 @@ async fn execute<M: Mutation>(
     let (done, is_new) = match attempt(kernel, intent, admitted, ownership).await {
         Ok(Done::Now(done)) => (Ok(done), true),
         Ok(Done::Before(done)) => (Ok(done), false),
+        Ok(Done::NotYet) => unreachable!("it was to wait"),
         Err(error) => (Err(error), false),
     };
     if ends_hooks {
         admitted.step_back();
     }
     admitted.after(&done).await;
-    let changed = admitted.second.as_ref().unwrap_or(&admitted.first);
+    if let (true, Ok(done)) = (is_new, &done) {
+        tell(kernel, intent, admitted, done).await;
+    }
+    done
+}
+
+/// Tells observers of what was done.
+async fn tell<M: Mutation>(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<M>, done: &M::Done) {
+    let changed = &admitted.second.as_ref().unwrap_or(&admitted.first).site;
     // What the kernel is told there is committed nowhere.
-    let is_new = is_new && !sys::serves(&changed.site.path);
-    if let (true, Ok(done)) = (is_new, &done)
+    if !sys::serves(&changed.path)
         && kernel.dispatch().summary().has_any_observers()
         && let Some(event) = M::event(intent, admitted, done)
     {
-        let changed = changed.site.mount.clone();
-        admitted.observe(kernel, &changed, intent.durability(&changed), vec![event]).await;
+        admitted.observe(kernel, &changed.mount, intent.durability(&changed.mount), vec![event]).await;
     }
-    done
 }
 
 async fn attempt<M: Mutation>(
@@ -202,14 +279,16 @@ async fn attempt<M: Mutation>(
         for site in first.into_iter().chain(admitted.second.as_ref().map(|second| &second.site)) {
             writable(intent, site)?;
         }
-        let scope = admitted.call.scope(admitted);
-        let mut claims = vec![(admitted.first.site.path.clone(), admitted.call.first_mode(), scope)];
-        claims.extend(admitted.second.as_ref().map(|second| (second.site.path.clone(), Mode::Write, scope)));
+        let (scope, mode) = (admitted.call.scope(admitted), admitted.call.first_mode());
         let owner = LockOwner { agent: intent.caller.agent.clone(), since: intent.at };
-        let waited = kernel.env().timeout(LOCK_WAIT_MAX, kernel.locks().lock_all(claims, owner)).await;
-        let Ok(guards) = waited else {
-            let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::TimedOut);
-            return Err(error.because(format!("others hold the path for over {LOCK_WAIT_MAX:?}")));
+        let now = match &admitted.second {
+            None => kernel.locks().lock_now(&admitted.first.site.path, mode, scope, &owner),
+            Some(_) => None,
+        };
+        let guards = match now {
+            Some(guards) => guards,
+            None if intent.at_once => return Ok(Done::NotYet),
+            None => lock(kernel, intent, admitted, owner).await?,
         };
 
         ownership.take();
@@ -235,6 +314,7 @@ async fn attempt<M: Mutation>(
         drop(guards);
         match stopped {
             Stop::Failed(error) => return Err(error),
+            Stop::Again if intent.at_once => return Ok(Done::NotYet),
             Stop::Again => {
                 ownership.give_back();
                 let (first, second) = pass(kernel, &intent.caller, &admitted.call).await?;
@@ -252,6 +332,23 @@ async fn attempt<M: Mutation>(
     }
     let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::Busy);
     Err(error.because(format!("it changed under the call {ATTEMPTS_MAX} times in a row")))
+}
+
+/// Waits for the locks of the paths.
+async fn lock<M: Mutation>(
+    kernel: &Arc<Kernel>,
+    intent: &Intent,
+    admitted: &Admitted<M>,
+    owner: LockOwner,
+) -> Result<PathGuards> {
+    let scope = admitted.call.scope(admitted);
+    let mut claims = vec![(admitted.first.site.path.clone(), admitted.call.first_mode(), scope)];
+    claims.extend(admitted.second.as_ref().map(|second| (second.site.path.clone(), Mode::Write, scope)));
+    let waited = kernel.env().timeout(LOCK_WAIT_MAX, kernel.locks().lock_all(claims, owner)).await;
+    waited.map_err(|_| {
+        let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::TimedOut);
+        error.because(format!("others hold the path for over {LOCK_WAIT_MAX:?}"))
+    })
 }
 
 /// The answer to a call that was executed before: by its client's operation id, while the log has a record of it.

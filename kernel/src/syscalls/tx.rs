@@ -123,6 +123,7 @@ impl Serve for SysTx {
             scales: admission.hooked.scales(),
             staged: None,
             within: None,
+            at_once: false,
         };
         let (env, kernel) = (kernel.env().clone(), kernel.clone());
         let executed = |ownership| async move {

@@ -62,6 +62,10 @@ impl Mutation for SysWrite {
         Scope::Entry
     }
 
+    fn may_be_at_once(&self) -> bool {
+        content::length(&self.data) <= content::INLINE_MAX
+    }
+
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
         let site = &admitted.first.site;
         Volume::to_change(kernel, site, intent).write(site, intent, &admitted.call).await

@@ -14,6 +14,7 @@ mod stream;
 mod tx;
 mod write;
 
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -75,6 +76,8 @@ pub(crate) struct Intent {
     pub(crate) staged: Option<Staged>,
     /// The transaction that it is an operation of: then nothing is committed before all are drawn up.
     pub(crate) within: Option<Arc<Transaction>>,
+    /// Whether it is given up, as if it had not begun, where it would have to wait for somebody.
+    pub(crate) at_once: bool,
 }
 
 /// Who weighs mutations.
@@ -278,17 +281,21 @@ pub(crate) struct Child {
 /// The runs of bytes that a read asked for: the first one apart.
 pub(crate) type Runs = (Bytes, Vec<Bytes>);
 
-/// Commits an entry so that its acknowledgement promises `durability`, and makes it visible.
+/// Commits an entry so that its acknowledgement promises `durability`, and makes it visible. One that is to be at once and cannot be is refused.
 pub(crate) fn commit(
     kernel: &Kernel,
+    intent: &Intent,
     durability: Durability,
     entry: Entry,
     publish: Publication,
 ) -> impl Future<Output = Result<(Lsn, bool), CommitError>> + Send {
+    let store = kernel.store();
     match durability {
-        Durability::Strong => Either::Left(kernel.store().commit(entry, publish)),
+        Durability::Strong if intent.at_once => Either::Left(ready(Err(CommitError::Refused))),
+        Durability::Strong => Either::Right(Either::Left(store.commit(entry, publish))),
         // What ends with the process is in the rows until then.
-        _ => Either::Right(kernel.store().commit_soon(entry, publish)),
+        _ if intent.at_once => Either::Left(ready(store.commit_now(entry, publish))),
+        _ => Either::Right(Either::Right(store.commit_soon(entry, publish))),
     }
 }
 

@@ -476,7 +476,7 @@ impl PathVolume<'_> {
     async fn log(&self, site: &Site, other: Option<&VPath>, intent: &Intent) -> Result<Receipt, Stop> {
         let entry = intent.entry(self.mount.tree, &site.path, other);
         let durability = intent.durability(self.mount);
-        match super::commit(self.kernel, durability, entry, Box::new(|_| ())).await {
+        match super::commit(self.kernel, intent, durability, entry, Box::new(|_| ())).await {
             Ok((lsn, _)) => Ok(intent.receipt(self.mount, lsn)),
             Err(error) => match commit_error(intent.op, &site.path, &error) {
                 // The backend did it, whatever the log says.

@@ -345,7 +345,7 @@ impl<'a> RowVolume<'a> {
         });
         let durability = intent.durability(self.mount);
         // The entry is in it, and the draft in the entry: what follows has no room for either.
-        let committed = super::commit(self.kernel, durability, entry, published);
+        let committed = super::commit(self.kernel, intent, durability, entry, published);
         Either::Right(committed.map(move |committed| match committed {
             Ok((lsn, true)) => {
                 if kept > 0 {

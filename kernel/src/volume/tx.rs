@@ -39,7 +39,7 @@ impl Transaction {
 
     /// Takes over what an operation on `mount` has drawn up. The receipt is one of nothing yet.
     pub(super) fn take(&self, mount: &Arc<Mount>, intent: &Intent, mut draft: Draft) -> Receipt {
-        self.holds.lock().append(&mut draft.holds);
+        self.holds.lock().extend(draft.holds.drain(..));
         let visible = self.ledger.take(draft);
         self.visible.lock().push((mount.clone(), visible));
         intent.receipt(mount, Lsn::default())
@@ -95,7 +95,7 @@ impl Transaction {
             }
             drop(holds);
         });
-        match commit(kernel, intent.durability(mount), entry, published).await {
+        match commit(kernel, intent, intent.durability(mount), entry, published).await {
             Ok((lsn, true)) => {
                 if kept > 0 {
                     pruning::added(kernel, tree, kept);
