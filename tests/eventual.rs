@@ -5,15 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nexus::{
-    Caller, Config, Durability, Env, ErrorKind, Event, EventMask, Executed, HostConfig, Kept, Kill,
+    Caller, Config, Durability, Env, ErrorKind, Event, EventMask, Executed, HostConfig, Kept, Kill, Lsn,
     MountSpec, Nexus, OpId, OpOutcome, Receipt, Result, Serve, SysOutcome, SysRead, SysReceipt, SysSetattr,
-    SysSync, SysTx, SysUnlink, SysWrite, VPath, dispatch,
+    SysSync, SysTx, SysUnlink, SysWrite, Timestamp, VPath, dispatch,
 };
 use nexus_actors::block_on;
 use nexus_drivers::disk::sim::{Fault, Kept as Settled, SimDisk};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
+use nexus_kernel::locks::{LockOwner, Mode, Scope};
 use nexus_kernel::{Kernel, KernelConfig};
 use nexus_supervisors::Tree;
 use parking_lot::Mutex;
@@ -157,6 +159,35 @@ fn what_is_put_off_is_seen_at_once_and_is_on_disk_after_a_sync() {
         assert_eq!(life.kept(kept).await, Kept::OnDisk);
         let missing = life.send(SysSync::at(path("/nothing"))).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+        life.end().await;
+    });
+}
+
+#[test]
+fn a_write_that_waits_for_nobody_is_done_on_the_spot_and_any_other_waits_its_turn() {
+    block_on(async {
+        let ground = Ground::new();
+        let life = ground.boot(NEVER, MUCH).await;
+        life.write("/here").await;
+        let write = |content: &'static str| {
+            life.send(SysWrite::at(path("/here"), content).eventual()).map(|done| done.expect("it writes"))
+        };
+        let seen = async || life.send(SysRead::at(path("/here"))).await.expect("it is there");
+        let first = write("first").now_or_never().expect("nobody is in the way");
+        assert_eq!((first.metadata.size, seen().await.metadata.version), (5, 2));
+
+        let owner = LockOwner { agent: "somebody".into(), since: Timestamp(0) };
+        let in_the_way =
+            life.kernel.path_locks().lock(&path("/here"), Mode::Write, Scope::Entry, owner).await;
+        let mut second = Box::pin(write("second"));
+        assert!(second.as_mut().now_or_never().is_none(), "somebody is in the way");
+        assert!(write("given up").now_or_never().is_none(), "so is the second");
+        drop(in_the_way);
+        assert_eq!(second.await.metadata.version, 3);
+        let third = write("third").now_or_never().expect("nobody is left in the line");
+        assert_eq!((third.metadata.version, third.receipt.lsn), (4, Lsn(first.receipt.lsn.0 + 2)));
+        assert_eq!(seen().await.data, "third");
+        assert_eq!(life.kernel.path_locks().statistics().held, 0);
         life.end().await;
     });
 }
