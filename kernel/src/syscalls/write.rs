@@ -63,7 +63,8 @@ impl Mutation for SysWrite {
     }
 
     fn may_be_at_once(&self) -> bool {
-        content::length(&self.data) <= content::INLINE_MAX
+        // Of any other a driver may have to read what is there, or write it.
+        self.place == Place::Whole && content::length(&self.data) <= content::INLINE_MAX
     }
 
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
