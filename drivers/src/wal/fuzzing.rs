@@ -163,9 +163,10 @@ pub(crate) fn log(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     Ok(())
 }
 
-/// Whether the frame is where it was written, as it was.
+/// Whether the frame is where it was written, as it was. What fills it up to the next one may be anything, and is there.
 fn stands(folder: &dyn Folder, frame: &Written) -> bool {
     let mut found = vec![0; frame.header.payload_bytes() + HEADER_BYTES];
     let file = folder.open(&frame.segment, false).expect("the disk is well");
-    file.read_at(frame.at, &mut found).is_ok() && found == frame.bytes[..found.len()]
+    let is_there = file.len().expect("the disk is well") >= frame.at + frame.header.frame_bytes();
+    is_there && file.read_at(frame.at, &mut found).is_ok() && found == frame.bytes[..found.len()]
 }
