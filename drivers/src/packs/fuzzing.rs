@@ -46,7 +46,11 @@ pub(crate) fn pack(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
                 true => store.ask_put(&key, std::slice::from_ref(&content)),
                 false => store.ask_delete(&key),
             });
-            blobs.insert(key, (kept.then_some(content), flush));
+            // It is not written again: it stays where it is.
+            let is_kept_already = kept && matches!(blobs.get(&key), Some((Some(_), _)));
+            if !is_kept_already {
+                blobs.insert(key, (kept.then_some(content), flush));
+            }
             if u.ratio(3, 4)? {
                 store.drive();
                 store.tend();
