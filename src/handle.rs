@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nexus_actors::{Env, ExitReason, Pool};
-use nexus_kernel::{Kernel, Serve};
+use nexus_kernel::{Kernel, Life, Serve};
 use nexus_messages::syscall::SyscallMessage;
 use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Op, Result, VPath, ZoneId};
 
@@ -24,6 +24,9 @@ use crate::config::Config;
 pub struct Nexus {
     pub(crate) link: Link,
     caller: Arc<Caller>,
+    /// What is tied to the agent goes with the last clone of its handle. Those who attach live as long as their connection.
+    #[expect(dead_code, reason = "kept to be dropped")]
+    life: Option<Arc<Life>>,
 }
 
 /// Where the kernel is.
@@ -54,12 +57,12 @@ pub(crate) enum Link {
 pub async fn connect(config: impl Into<Config>) -> Result<Nexus> {
     let config = config.into();
     let machine = Box::pin(boot(&config)).await?;
-    Ok(Nexus { link: Link::Local(Arc::new(machine)), caller: administrator() })
+    Ok(Nexus::linked(Link::Local(Arc::new(machine)), administrator()))
 }
 
 impl Nexus {
     pub(crate) fn linked(link: Link, caller: Arc<Caller>) -> Self {
-        Self { link, caller }
+        Self { link, caller, life: None }
     }
 
     /// Executes a syscall.
@@ -92,18 +95,22 @@ impl Nexus {
         }
     }
 
-    /// A handle for the agent called `name`, in the same zone. It is not an administrator's.
+    /// A handle for the agent called `name`, in the same zone. It is not an administrator's. With the last clone of it ends the agent's life, and what is tied to
+    /// that: two handles of one name are two lives.
     ///
     /// # Errors
     /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it, and for those under which the kernel and its
     /// services act: `nexus`, and what begins with `service:`. `EACCES` on an [attached](crate::attach()) handle whose owner grants less.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
         let caller = as_agent(&self.caller, name.as_ref())?;
-        let caller = match &self.link {
-            Link::Local(_) => Arc::new(caller),
-            Link::Remote(remote) => lessened(remote.granted(), caller)?,
+        let (caller, life) = match &self.link {
+            Link::Local(machine) => {
+                let life = machine.kernel.begin_life();
+                (Arc::new(caller.living(life.id())), Some(Arc::new(life)))
+            }
+            Link::Remote(remote) => (lessened(remote.granted(), caller)?, None),
         };
-        Ok(Self { link: self.link.clone(), caller })
+        Ok(Self { link: self.link.clone(), caller, life })
     }
 
     /// The same handle in the zone called `name`, whose namespace is its own: it sees its own mounts, and below them the root zone's.
@@ -115,7 +122,7 @@ impl Nexus {
         let zone = ZoneId::parse(name);
         let zone = zone.map_err(|why| Error::global(Op::Connect, ErrorKind::InvalidArgument).because(why))?;
         let caller = Caller { zone, ..(*self.caller).clone() };
-        Ok(Self { link: self.link.clone(), caller: Arc::new(caller) })
+        Ok(Self { caller: Arc::new(caller), ..self.clone() })
     }
 
     /// Who calls.

@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
 use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
-    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, Op, OpId, Result, Timestamp, VPath, ZoneId,
+    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, LifeId, Op, OpId, Result, Timestamp, VPath,
+    ZoneId,
 };
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
@@ -19,6 +20,7 @@ use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage, GarbageConfig};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
+use crate::lives::{Life, Lives};
 use crate::locks::{Locks, PathLocks};
 use crate::metrics::Syscalls;
 use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, Mounts, Remount, Zones};
@@ -121,6 +123,7 @@ pub struct Kernel {
     routes: RouterView<Arc<Mount>>,
     router: Ref<Router<Arc<Mount>>>,
     locks: PathLocks,
+    lives: Lives,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
     gate: PermissionGate,
@@ -175,6 +178,7 @@ impl Kernel {
             routes: RouterView::new(),
             router: mailbox(env, "router"),
             locks: PathLocks::new(move || Timestamp(clock.wall())),
+            lives: Lives::default(),
             hooks: Arc::new(PublishedHooks::new()),
             dispatch: mailbox(env, "dispatch"),
             gate: PermissionGate::new(),
@@ -294,6 +298,16 @@ impl Kernel {
             Ok(done) => done,
             Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
         }
+    }
+
+    /// A new life, for somebody who will call. Does not wait.
+    pub fn begin_life(self: &Arc<Self>) -> Life {
+        Life::begin(self)
+    }
+
+    /// Lets go of what is tied to a life that has ended. Does not wait; may be repeated.
+    pub(crate) fn end_life(&self, life: LifeId) {
+        debug_assert_ne!(life, LifeId::KERNEL, "the kernel's own life ends with the kernel");
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
@@ -442,6 +456,10 @@ impl Kernel {
 
     pub(crate) fn router(&self) -> &Ref<Router<Arc<Mount>>> {
         &self.router
+    }
+
+    pub(crate) fn lives(&self) -> &Lives {
+        &self.lives
     }
 
     pub(crate) fn locks(&self) -> &PathLocks {

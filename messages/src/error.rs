@@ -162,6 +162,14 @@ pub enum ErrorKind {
     Crashed,
     /// What there was that far back is not kept, or not any more.
     NotKept,
+    /// It would have to be waited for, and the call does not wait.
+    WouldBlock,
+    /// Those who wait, the caller among them, wait for each other.
+    Deadlock,
+    /// The caller does not hold what it names, or not any more.
+    NotHeld,
+    /// The lock under which the caller writes is not its own any more.
+    Fenced,
 }
 
 impl ErrorKind {
@@ -191,6 +199,10 @@ impl ErrorKind {
             Self::Unavailable => Errno::EAGAIN,
             Self::Down => Errno::ESHUTDOWN,
             Self::NotKept => Errno::ENODATA,
+            Self::WouldBlock => Errno::EAGAIN,
+            Self::Deadlock => Errno::EDEADLK,
+            Self::NotHeld => Errno::ENOLCK,
+            Self::Fenced => Errno::EFENCED,
         }
     }
 
@@ -224,13 +236,17 @@ impl ErrorKind {
             Self::Down => "the kernel is stopping",
             Self::Crashed => "crashed while serving the call",
             Self::NotKept => "not kept",
+            Self::WouldBlock => "would have to wait",
+            Self::Deadlock => "would wait for itself",
+            Self::NotHeld => "not held",
+            Self::Fenced => "written under a lock that is lost",
         }
     }
 }
 
 macro_rules! errnos {
     ($($name:ident = $number:literal),* $(,)?) => {
-        /// A POSIX error: its Linux name and number.
+        /// A POSIX error: its Linux name and number. `EFENCED` is ours, and above those of Linux.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
         #[allow(missing_docs, reason = "the names are POSIX's")]
@@ -255,8 +271,8 @@ macro_rules! errnos {
 
 errnos! {
     ENOENT = 2, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
-    EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, ENAMETOOLONG = 36, ENOTEMPTY = 39, ELOOP = 40, ENODATA = 61, EOPNOTSUPP = 95,
-    ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125,
+    EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, EDEADLK = 35, ENAMETOOLONG = 36, ENOLCK = 37, ENOTEMPTY = 39, ELOOP = 40, ENODATA = 61, EOPNOTSUPP = 95,
+    ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125, EFENCED = 200,
 }
 
 impl fmt::Display for Errno {

@@ -1,6 +1,7 @@
 //! Names and numbers that identify things.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -101,6 +102,16 @@ pub struct OpId(pub u128);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LockId(pub u128);
 
+/// The life of somebody who calls: a handle with all its clones, a connection, an incarnation of a service. What is tied to it goes when it
+/// ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LifeId(pub u64);
+
+impl LifeId {
+    /// The kernel's own life, and that of its first handle. What is tied to it goes with the kernel.
+    pub const KERNEL: Self = Self(0);
+}
+
 macro_rules! shown {
     ($($name:ident as $format:literal),*) => {$(
         impl fmt::Display for $name {
@@ -111,7 +122,7 @@ macro_rules! shown {
     )*};
 }
 
-shown!(FileId as "{}", Lsn as "{}", OpId as "{:032x}", LockId as "{:032x}");
+shown!(FileId as "{}", Lsn as "{}", LifeId as "{}", OpId as "{:032x}", LockId as "{:032x}");
 
 impl fmt::Debug for OpId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,7 +137,9 @@ impl fmt::Debug for LockId {
 }
 
 /// Who makes a call: an agent of a zone. Taken from the handle that the call was made with, never from a message.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+///
+/// Two are equal when they are the same agent with the same rights, in whichever of its lives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Caller {
     /// The agent's name, which owns what it creates.
     pub agent: Arc<str>,
@@ -134,6 +147,23 @@ pub struct Caller {
     pub zone: ZoneId,
     /// Whether it holds the administrator's capability.
     pub admin: bool,
+    /// With whose end it ends what is tied to it. Neither stored nor sent: it is known where the call is executed.
+    #[serde(skip)]
+    pub life: LifeId,
+}
+
+impl PartialEq for Caller {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.agent, &self.zone, self.admin) == (&other.agent, &other.zone, other.admin)
+    }
+}
+
+impl Eq for Caller {}
+
+impl Hash for Caller {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.agent, &self.zone, self.admin).hash(state);
+    }
 }
 
 impl Caller {
@@ -142,12 +172,19 @@ impl Caller {
 
     /// The agent called `agent` of `zone`, without the administrator's capability.
     pub fn agent(agent: impl Into<Arc<str>>, zone: ZoneId) -> Self {
-        Self { agent: agent.into(), zone, admin: false }
+        Self { agent: agent.into(), zone, admin: false, life: LifeId::KERNEL }
     }
 
     /// The administrator: the kernel's own name, in the root zone.
     pub fn administrator() -> Self {
-        Self { agent: Self::KERNEL.into(), zone: ZoneId::root(), admin: true }
+        Self { agent: Self::KERNEL.into(), zone: ZoneId::root(), admin: true, life: LifeId::KERNEL }
+    }
+
+    /// The same in this life.
+    #[must_use]
+    pub fn living(mut self, life: LifeId) -> Self {
+        self.life = life;
+        self
     }
 }
 

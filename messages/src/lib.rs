@@ -23,7 +23,7 @@ pub use effect::{Effect, Holding, Weighed};
 pub use error::{Errno, Error, ErrorKind, Executed, Op, Result};
 pub use event::{Event, EventKind, EventMask, UnknownEvent};
 pub use hook::{HookContext, MountContext, Outcome, Resolved, Verdict};
-pub use ident::{Caller, FileId, LockId, Lsn, OpId, ZoneError, ZoneId};
+pub use ident::{Caller, FileId, LifeId, LockId, Lsn, OpId, ZoneError, ZoneId};
 pub use message::Message;
 pub use metadata::{Attributes, EntryType, FileMetadata};
 pub use path::{IntoPath, NAME_MAX, PATH_MAX, PathError, VPath, hash_of};

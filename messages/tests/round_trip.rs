@@ -136,7 +136,8 @@ fn receipt() -> impl Strategy<Value = Receipt> {
 }
 
 fn caller() -> impl Strategy<Value = Arc<Caller>> {
-    (text(), zone(), any::<bool>()).prop_map(|(agent, zone, admin)| Arc::new(Caller { agent, zone, admin }))
+    (text(), zone(), any::<bool>())
+        .prop_map(|(agent, zone, admin)| Arc::new(Caller { admin, ..Caller::agent(agent, zone) }))
 }
 
 fn kind() -> impl Strategy<Value = EventKind> {

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures_util::stream::{FuturesUnordered, Stream};
 use nexus_actors::Sleep;
-use nexus_kernel::{Kernel, Serve};
+use nexus_kernel::{Kernel, Life, Serve};
 use nexus_messages::syscall::Syscall;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result};
 use tokio::io::Interest;
@@ -69,6 +69,10 @@ pub(super) struct Session {
     under_way: HashMap<u64, UnderWay>,
     /// How much content the calls under way have.
     held: u64,
+    /// What is tied to it goes with the connection.
+    life: Life,
+    /// As whom the client was taken.
+    granted: Arc<Caller>,
     /// As whom the last call was made that asked to be somebody.
     last: Option<Arc<Caller>>,
     /// What it reads and writes in pieces.
@@ -119,7 +123,11 @@ enum Closed {
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: OwnedSemaphorePermit) -> Self {
         let ending = shared.ending.clone();
+        let life = shared.kernel.begin_life();
+        let granted = Arc::new((*shared.granted).clone().living(life.id()));
         Self {
+            life,
+            granted,
             since: shared.env.now(),
             shared,
             stream,
@@ -278,11 +286,15 @@ impl Session {
 
     /// As whom a call is made.
     fn caller(&mut self, asked: Option<Caller>) -> Result<Arc<Caller>> {
-        let Some(asked) = asked else { return Ok(self.shared.granted.clone()) };
+        let Some(asked) = asked else { return Ok(self.granted.clone()) };
         if let Some(last) = self.last.as_ref().filter(|last| ***last == asked) {
             return Ok(last.clone());
         }
-        let caller = lessened(&self.shared.granted, asked)?;
+        let caller = lessened(&self.granted, asked)?;
+        let caller = match caller.life == self.life.id() {
+            true => caller,
+            false => Arc::new((*caller).clone().living(self.life.id())),
+        };
         self.last = Some(caller.clone());
         Ok(caller)
     }

@@ -154,7 +154,7 @@ pub(crate) fn path(text: &str) -> VPath {
 }
 
 pub(crate) fn caller(agent: &str) -> Arc<Caller> {
-    Arc::new(Caller { agent: agent.into(), zone: ZoneId::root(), admin: false })
+    Arc::new(Caller::agent(agent, ZoneId::root()))
 }
 
 pub(crate) fn reading(agent: &str, text: &str) -> HookContext {

@@ -22,7 +22,7 @@ impl Permission for ByName {
 }
 
 fn caller(agent: &str) -> Caller {
-    Caller { agent: agent.into(), zone: ZoneId::root(), admin: false }
+    Caller::agent(agent, ZoneId::root())
 }
 
 fn guarded() -> PermissionGate {
