@@ -15,6 +15,7 @@ use nexus_messages::{
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
 
+use crate::advisory::{Advisory, AdvisoryLocks};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage, GarbageConfig};
@@ -34,6 +35,7 @@ use crate::store::{Committer, PutOff, Store, StoreStats, Upkeep};
 use crate::sys;
 use crate::syscalls::{Serve, span};
 use crate::underway::Underway;
+use crate::volume::store_error;
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -124,6 +126,8 @@ pub struct Kernel {
     router: Ref<Router<Arc<Mount>>>,
     locks: PathLocks,
     lives: Lives,
+    advisory: Arc<AdvisoryLocks>,
+    advisory_actor: Ref<Advisory>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
     gate: PermissionGate,
@@ -170,6 +174,7 @@ impl Kernel {
         let services = restarts(SupSpec::new("services", Strategy::OneForOne));
         let clock = env.clone();
         let registry: Ref<Registry> = mailbox(env, "registry");
+        let advisory_actor: Ref<Advisory> = mailbox(env, "advisory");
         let kernel = Arc::new(Self {
             caches: Caches {
                 metadata: MetadataCache::new(config.metadata_cache_bytes),
@@ -179,6 +184,8 @@ impl Kernel {
             router: mailbox(env, "router"),
             locks: PathLocks::new(move || Timestamp(clock.wall())),
             lives: Lives::default(),
+            advisory: Arc::new(AdvisoryLocks::new(env, advisory_actor.clone())),
+            advisory_actor,
             hooks: Arc::new(PublishedHooks::new()),
             dispatch: mailbox(env, "dispatch"),
             gate: PermissionGate::new(),
@@ -246,6 +253,7 @@ impl Kernel {
                 mailbox::<Locks>(&self.env, "locks"),
                 self.locks.clone(),
             )))
+            .child(primitive(ChildSpec::new("advisory", self.advisory_actor.clone(), self.advisory.clone())))
             .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
             .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
@@ -289,13 +297,16 @@ impl Kernel {
         done
     }
 
-    /// Attaches what the metastore remembers; says how many mounts that were. To be called once, when the tree runs.
+    /// Attaches what the metastore remembers, and holds the locks again that outlived the last process; says how many mounts that were. To be called once, when the tree runs.
     ///
     /// # Errors
     /// What the metastore says. A driver that does not start is no error: its mount answers with the cause.
     pub async fn remount(&self) -> Result<usize> {
         match self.lifecycle.call(Remount, REMOUNT_MAX).await {
-            Ok(done) => done,
+            Ok(done) => {
+                self.restore_locks().map_err(|error| store_error(Op::Lock, &VPath::root(), &error))?;
+                done
+            }
             Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
         }
     }
@@ -308,6 +319,7 @@ impl Kernel {
     /// Lets go of what is tied to a life that has ended. Does not wait; may be repeated.
     pub(crate) fn end_life(&self, life: LifeId) {
         debug_assert_ne!(life, LifeId::KERNEL, "the kernel's own life ends with the kernel");
+        self.advisory.end(life);
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
@@ -456,6 +468,11 @@ impl Kernel {
 
     pub(crate) fn router(&self) -> &Ref<Router<Arc<Mount>>> {
         &self.router
+    }
+
+    /// The advisory locks that are held and waited for, and the semaphores. Sends no mail.
+    pub fn advisory(&self) -> &Arc<AdvisoryLocks> {
+        &self.advisory
     }
 
     pub(crate) fn lives(&self) -> &Lives {

@@ -1,5 +1,6 @@
 //! The kernel of Nexus: its primitives as actors, the syscalls, and the traits that drivers implement.
 
+pub mod advisory;
 mod caught;
 mod content;
 pub mod dispatch;
@@ -20,6 +21,7 @@ mod pruning;
 mod registry;
 pub mod router;
 mod scrub;
+mod semaphore;
 pub mod service;
 mod store;
 pub mod sys;
@@ -34,5 +36,6 @@ pub use lives::Life;
 pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
 pub use registry::{ServiceState, ServiceStatus};
 pub use scrub::{Check, CheckState, Fault, Finding, Remedy, ScrubConfig};
+pub use semaphore::{Permit, PermitInfo, Semaphore, SemaphoreInfo};
 pub use store::StoreStats;
 pub use syscalls::{ContentReader, Serve};

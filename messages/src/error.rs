@@ -170,6 +170,8 @@ pub enum ErrorKind {
     NotHeld,
     /// The lock under which the caller writes is not its own any more.
     Fenced,
+    /// As many are held as may be.
+    NoLocks,
 }
 
 impl ErrorKind {
@@ -201,7 +203,8 @@ impl ErrorKind {
             Self::NotKept => Errno::ENODATA,
             Self::WouldBlock => Errno::EAGAIN,
             Self::Deadlock => Errno::EDEADLK,
-            Self::NotHeld => Errno::ENOLCK,
+            Self::NotHeld => Errno::EPERM,
+            Self::NoLocks => Errno::ENOLCK,
             Self::Fenced => Errno::EFENCED,
         }
     }
@@ -239,7 +242,8 @@ impl ErrorKind {
             Self::WouldBlock => "would have to wait",
             Self::Deadlock => "would wait for itself",
             Self::NotHeld => "not held",
-            Self::Fenced => "written under a lock that is lost",
+            Self::Fenced => "the lock is lost",
+            Self::NoLocks => "no locks available",
         }
     }
 }
@@ -270,7 +274,7 @@ macro_rules! errnos {
 }
 
 errnos! {
-    ENOENT = 2, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
+    EPERM = 1, ENOENT = 2, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
     EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, EDEADLK = 35, ENAMETOOLONG = 36, ENOLCK = 37, ENOTEMPTY = 39, ELOOP = 40, ENODATA = 61, EOPNOTSUPP = 95,
     ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125, EFENCED = 200,
 }

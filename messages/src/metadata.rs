@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ContentId;
 use crate::ident::{FileId, ZoneId};
 use crate::path::VPath;
+use crate::syscall::LockState;
 use crate::time::Timestamp;
 
 /// What an entry is. It never changes once the entry is made. The numbers are part of the interface.
@@ -131,6 +132,8 @@ pub struct FileMetadata {
     pub link_target: Option<Arc<str>>,
     /// Whether it exists only because something lies below it: a directory that nobody made.
     pub implicit: bool,
+    /// Who holds and who waits for the advisory lock on it, when it was asked for and anybody does.
+    pub lock: Option<Arc<LockState>>,
 }
 
 impl FileMetadata {
@@ -165,6 +168,7 @@ impl FileMetadata {
             mime_type: None,
             link_target: None,
             implicit: false,
+            lock: None,
         }
     }
 

@@ -10,7 +10,7 @@ mod guard;
 mod messages;
 mod queue;
 mod shard;
-mod sync;
+pub(crate) mod sync;
 mod table;
 mod view;
 

@@ -124,6 +124,20 @@ fn locks(text: &mut Exposition, kernel: &Kernel) {
     text.single("nexus_locks_taken_total", Kind::Counter, "Path locks taken.", locks.taken);
     let help = "Calls that had to wait for a path lock and were served.";
     text.single("nexus_locks_waited_total", Kind::Counter, help, locks.waited);
+    let advisory = kernel.advisory().statistics();
+    text.single("nexus_advisory_locks_held", Kind::Gauge, "Advisory locks held.", advisory.held);
+    let help = "Calls that wait for an advisory lock.";
+    text.single("nexus_advisory_locks_waiting", Kind::Gauge, help, advisory.waiting);
+    text.single(
+        "nexus_advisory_locks_granted_total",
+        Kind::Counter,
+        "Advisory locks given.",
+        advisory.granted,
+    );
+    let help = "Advisory locks and semaphores' places that were taken back because their time was over.";
+    text.single("nexus_advisory_locks_expired_total", Kind::Counter, help, advisory.expired);
+    let help = "Calls that were told that they wait for each other.";
+    text.single("nexus_advisory_locks_deadlocks_total", Kind::Counter, help, advisory.deadlocks);
 }
 
 fn actors(text: &mut Exposition, kernel: &Kernel) {

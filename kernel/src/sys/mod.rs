@@ -15,7 +15,7 @@
 //! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
 //! | `config/kernel` | the settings that the kernel runs with |
 //! | `hooks/ID`, `hooks/ID.N` | a registered hook; the N-th hook of a service |
-//! | `locks/held`, `locks/statistics` | the paths that calls hold locked, and what was counted of locks |
+//! | `locks/advisory`, `locks/held`, `locks/statistics` | the advisory locks with who holds them and who waits, the paths that calls hold locked, and what was counted of both |
 //! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Copied, SysCopy};
+use nexus_messages::syscall::{Copied, Fence, SysCopy};
 use nexus_messages::{
     Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath,
 };
@@ -45,6 +45,10 @@ impl Mutation for SysCopy {
 
     fn consistency(&self) -> Option<Consistency> {
         self.consistency
+    }
+
+    fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {

@@ -12,6 +12,7 @@ mod access;
 mod admit;
 mod copy;
 mod locate;
+mod lock;
 mod mutate;
 mod outcome;
 mod past;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use nexus_messages::syscall::Fence;
 use nexus_messages::{
     Caller, Consistency, Durability, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp,
 };
 
 use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, allow, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
+use crate::advisory::{LockKey, Pinned};
 use crate::hal::StoreError;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuards, Scope};
@@ -31,6 +33,9 @@ pub(crate) trait Mutation: Admissible + Sync {
 
     /// When it is to be acknowledged, if the caller says so.
     fn consistency(&self) -> Option<Consistency>;
+
+    /// The lock under which it is made, if the caller says so.
+    fn fence(&self) -> Option<&Fence>;
 
     /// Whether all below the paths is locked with them.
     fn scope(&self, admitted: &Admitted<Self>) -> Scope;
@@ -297,6 +302,8 @@ async fn attempt<M: Mutation>(
         if let Some(done) = repeat(kernel, intent, admitted).await {
             return done.map(Done::Before);
         }
+        // Kept until it is committed: whoever gets that lock next finds it done.
+        let _fence = fenced(kernel, intent, &admitted.first.site, admitted.call.fence())?;
         let stopped = if are_served(kernel, intent, admitted) {
             let run = async {
                 if kernel.gate().is_guarded() {
@@ -332,6 +339,25 @@ async fn attempt<M: Mutation>(
     }
     let error = Error::new(intent.op, &admitted.first.site.path, ErrorKind::Busy);
     Err(error.because(format!("it changed under the call {ATTEMPTS_MAX} times in a row")))
+}
+
+/// Lets a change of `site` pass that is made under a lock, when that is held.
+pub(super) fn fenced(
+    kernel: &Kernel,
+    intent: &Intent,
+    site: &Site,
+    fence: Option<&Fence>,
+) -> Result<Option<Pinned>> {
+    let Some(Fence { path, token, .. }) = fence else { return Ok(None) };
+    let zone = &intent.caller.zone;
+    // A lock is filed in the zone of the mount at its path.
+    let routed =
+        kernel.routes().read(|routes| routes.route(zone, path).map(|routed| routed.mount.zone.clone()));
+    let pinned = kernel.advisory().pin(&LockKey::new(routed.as_ref().unwrap_or(zone), path), *token);
+    pinned.map(Some).ok_or_else(|| {
+        let error = Error::new(intent.op, &site.path, ErrorKind::Fenced);
+        error.because(format!("the lock on {path} with the token {token} is not held, or not any more"))
+    })
 }
 
 /// Waits for the locks of the paths.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Renamed, SysRename};
+use nexus_messages::syscall::{Fence, Renamed, SysRename};
 use nexus_messages::{Caller, Consistency, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
@@ -37,6 +37,10 @@ impl Mutation for SysRename {
 
     fn consistency(&self) -> Option<Consistency> {
         self.consistency
+    }
+
+    fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     fn scope(&self, admitted: &Admitted<Self>) -> Scope {

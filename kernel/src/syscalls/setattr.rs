@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{SetattrDone, SysSetattr};
+use nexus_messages::syscall::{Fence, SetattrDone, SysSetattr};
 use nexus_messages::{
     Attributes, Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId,
     PATH_MAX, Receipt, Result, VPath,
@@ -93,6 +93,10 @@ impl Mutation for SysSetattr {
 
     fn consistency(&self) -> Option<Consistency> {
         self.consistency
+    }
+
+    fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {

@@ -30,7 +30,7 @@ impl Admissible for SysStat {
 impl Serve for SysStat {
     #[inline]
     fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Arc<FileMetadata>> {
-        if self.as_of.is_some() {
+        if self.as_of.is_some() || self.include_lock {
             return None;
         }
         kernel.warm(caller, &self.path, self.follow).map(|node| node.metadata)
@@ -47,7 +47,18 @@ async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysStat) -> Resu
         None => Ok(admitted.first.clone()),
         Some(as_of) => then(kernel, caller, &admitted.call, &admitted.first, as_of).await,
     };
-    let found = located.and_then(|located| located.existing(SysStat::OP)).map(|(_, node)| node.metadata);
+    let include_lock = admitted.call.include_lock;
+    let found = located.and_then(|located| located.existing(SysStat::OP)).map(|(site, node)| {
+        let lock = include_lock.then(|| kernel.advisory().state(&site.mount.zone, &site.path)).flatten();
+        match lock {
+            Some(lock) => {
+                let mut metadata = (*node.metadata).clone();
+                metadata.lock = Some(Arc::new(lock));
+                Arc::new(metadata)
+            }
+            None => node.metadata,
+        }
+    });
     admitted.after(&found).await;
     found
 }

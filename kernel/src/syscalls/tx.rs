@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{
-    Checked, Precondition, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, Transacted, TxDone,
-    TxOp,
+    Checked, Fence, Precondition, SysRename, SysSetattr, SysStat, SysTx, SysUnlink, SysWrite, Transacted,
+    TxDone, TxOp,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, Event, HookContext, Message, OpId, Receipt,
@@ -20,7 +20,8 @@ use super::admit::{
     Admissible, Admitted, Hooked, When, Which, intercept, pass_when, refused, resolve_by, wants_of,
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served, route};
-use super::mutate::{LOCK_WAIT_MAX, Mutation, before, look_again, writable};
+use super::mutate::{LOCK_WAIT_MAX, Mutation, before, fenced, look_again, writable};
+use crate::advisory::Pinned;
 use crate::hal::LogItem;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
@@ -55,6 +56,8 @@ macro_rules! each {
 struct Admission {
     items: Vec<Item>,
     hooked: Hooked,
+    /// The lock under which all of it is made.
+    fence: Option<Fence>,
 }
 
 /// What became of a transaction.
@@ -112,7 +115,8 @@ impl Serve for SysTx {
                 return Ok(Transacted::before(Receipt::new(op_id, lsn, durability)));
             }
         }
-        let admission = admit_all(kernel, caller, self.ops, op_id).await?;
+        let mut admission = admit_all(kernel, caller, self.ops, op_id).await?;
+        admission.fence = self.fence;
         let intent = Intent {
             caller: caller.clone(),
             op: Self::OP,
@@ -182,7 +186,7 @@ async fn admit_all(
             }
         }
     }
-    Ok(Admission { items, hooked })
+    Ok(Admission { items, hooked, fence: None })
 }
 
 async fn admit_one<S: Admissible>(
@@ -249,6 +253,12 @@ async fn attempt(
         intent.at = Timestamp(kernel.env().wall());
         if let Some(receipt) = before(kernel, intent, &together).await? {
             return Ok(Done::Before(Transacted::before(receipt)));
+        }
+        let fence = fenced(kernel, intent, &together, admission.fence.as_ref())?;
+        let mut fences: Vec<Pinned> = fence.into_iter().collect();
+        for (index, item) in items.iter().enumerate() {
+            let fence = fenced(kernel, intent, &item.first().site, item.fence());
+            fences.extend(fence.map_err(|error| error.at_item(index))?);
         }
         let zone = &intent.caller.zone;
         let served = items.iter().flat_map(Item::sites).all(|site| is_served(kernel, zone, site));
@@ -388,6 +398,16 @@ async fn draw_up(
 }
 
 impl Item {
+    fn fence(&self) -> Option<&Fence> {
+        match self {
+            Self::Write(admitted) => admitted.call.fence.as_ref(),
+            Self::Setattr(admitted) => admitted.call.fence.as_ref(),
+            Self::Rename(admitted) => admitted.call.fence.as_ref(),
+            Self::Unlink(admitted) => admitted.call.fence.as_ref(),
+            Self::Check(..) => None,
+        }
+    }
+
     fn op(&self) -> nexus_messages::Op {
         match self {
             Self::Write(_) => SysWrite::OP,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Expect, SysUnlink, Unlinked};
+use nexus_messages::syscall::{Expect, Fence, SysUnlink, Unlinked};
 use nexus_messages::{
     Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, Message, OpId, Receipt,
     Result, VPath,
@@ -44,6 +44,10 @@ impl Mutation for SysUnlink {
 
     fn consistency(&self) -> Option<Consistency> {
         self.consistency
+    }
+
+    fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     fn scope(&self, admitted: &Admitted<Self>) -> Scope {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Create, Place, SysWrite, Written};
+use nexus_messages::syscall::{Create, Fence, Place, SysWrite, Written};
 use nexus_messages::{Caller, Consistency, Error, ErrorKind, Event, EventKind, OpId, Receipt, Result, VPath};
 
 use super::Serve;
@@ -56,6 +56,10 @@ impl Mutation for SysWrite {
 
     fn consistency(&self) -> Option<Consistency> {
         self.consistency
+    }
+
+    fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     fn scope(&self, _: &Admitted<Self>) -> Scope {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AsOf, Precondition};
+use super::{AsOf, Fence, Precondition};
 use crate::ident::OpId;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
@@ -31,6 +31,8 @@ pub struct SysCopy {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
+    /// The lock under which it is made; none: no lock is asked for.
+    pub fence: Option<Fence>,
 }
 
 /// What [`SysCopy`] did.
@@ -65,6 +67,7 @@ impl SysCopy {
             precondition: Precondition::None,
             op_id: None,
             consistency: None,
+            fence: None,
         }
     }
 

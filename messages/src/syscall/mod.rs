@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use copy::{Copied, SysCopy};
-pub use lock::{LockKind, Locked, SysLock, SysUnlock, Unlocked};
+pub use lock::{Fence, LockHolder, LockKind, LockState, LockWaiter, Locked, SysLock, SysUnlock, Unlocked};
 pub use outcome::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
 pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
@@ -290,6 +290,13 @@ macro_rules! acknowledged {
             #[must_use]
             pub fn op_id(mut self, op_id: OpId) -> Self {
                 self.op_id = Some(op_id);
+                self
+            }
+
+            /// Makes the change while that lock is held, or not at all: `EFENCED` when it is not, or not any more. Whoever gets the lock next gets it when the change has been made.
+            #[must_use]
+            pub fn fence(mut self, fence: Fence) -> Self {
+                self.fence = Some(fence);
                 self
             }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Precondition;
+use super::{Fence, Precondition};
 use crate::ident::OpId;
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
@@ -29,6 +29,8 @@ pub struct SysRename {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
+    /// The lock under which it is made; none: no lock is asked for.
+    pub fence: Option<Fence>,
 }
 
 /// What [`SysRename`] did.
@@ -60,6 +62,7 @@ impl SysRename {
             precondition: Precondition::None,
             op_id: None,
             consistency: None,
+            fence: None,
         }
     }
 

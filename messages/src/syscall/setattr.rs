@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Precondition, ServiceSpec, SwapMode};
+use super::{Fence, Precondition, ServiceSpec, SwapMode};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, EntryType, FileMetadata};
 use crate::path::VPath;
@@ -43,6 +43,8 @@ pub struct SysSetattr {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
+    /// The lock under which it is made; none: no lock is asked for.
+    pub fence: Option<Fence>,
 }
 
 /// Whether an entry may be made.
@@ -238,6 +240,7 @@ impl SysSetattr {
             precondition: Precondition::None,
             op_id: None,
             consistency: None,
+            fence: None,
         }
     }
 

@@ -17,18 +17,27 @@ pub struct SysStat {
     pub follow: bool,
     /// As of when; none for what is there now.
     pub as_of: Option<AsOf>,
+    /// Whether it tells who holds and who waits for the advisory lock on the entry: [`FileMetadata::lock`](crate::FileMetadata::lock).
+    pub include_lock: bool,
 }
 
 impl SysStat {
     /// The entry at `path`, or what a link there points at.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), follow: true, as_of: None }
+        Self { path: path.into(), follow: true, as_of: None, include_lock: false }
     }
 
     /// A link at the end is described itself.
     #[must_use]
     pub fn no_follow(mut self) -> Self {
         self.follow = false;
+        self
+    }
+
+    /// Tells who holds and who waits for the advisory lock on the entry, too, as things are now.
+    #[must_use]
+    pub fn include_lock(mut self) -> Self {
+        self.include_lock = true;
         self
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Precondition, Renamed, SetattrDone, SysRename, SysSetattr, SysStat, SysUnlink, SysWrite, Unlinked,
+    Fence, Precondition, Renamed, SetattrDone, SysRename, SysSetattr, SysStat, SysUnlink, SysWrite, Unlinked,
     Written,
 };
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -44,6 +44,8 @@ pub struct SysTx {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
+    /// The lock under which it is made; none: no lock is asked for. Those of its operations count, too.
+    pub fence: Option<Fence>,
 }
 
 /// One operation of a transaction.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Precondition;
+use super::{Fence, Precondition};
 use crate::ident::OpId;
 use crate::metadata::EntryType;
 use crate::path::VPath;
@@ -27,6 +27,8 @@ pub struct SysUnlink {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
+    /// The lock under which it is made; none: no lock is asked for.
+    pub fence: Option<Fence>,
 }
 
 /// What the caller takes an entry for.
@@ -72,6 +74,7 @@ impl SysUnlink {
             precondition: Precondition::None,
             op_id: None,
             consistency: None,
+            fence: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Create, Precondition};
+use super::{Create, Fence, Precondition};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, FileMetadata};
 use crate::path::VPath;
@@ -36,6 +36,8 @@ pub struct SysWrite {
     pub op_id: Option<OpId>,
     /// When it is acknowledged; none: as the mount does.
     pub consistency: Option<Consistency>,
+    /// The lock under which it is made; none: no lock is asked for.
+    pub fence: Option<Fence>,
 }
 
 /// Where written bytes go.
@@ -95,6 +97,7 @@ impl SysWrite {
             precondition: Precondition::None,
             op_id: None,
             consistency: None,
+            fence: None,
         }
     }
 

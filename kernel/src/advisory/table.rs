@@ -1,0 +1,308 @@
+//! The table of advisory locks, and that of semaphores: taken and given back on the caller's task.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nexus_actors::{Env, Ref};
+use nexus_messages::syscall::{LockHolder, LockKind, LockState, LockWaiter};
+use nexus_messages::{Caller, LifeId, LockId, Result, VPath, ZoneId};
+
+use super::key::LockKey;
+use super::messages::Look;
+use super::view::{AdvisoryLock, AdvisoryStatistics};
+use super::{Advisory, HELD_MAX, WAITING_MAX};
+use crate::semaphore::places::{self, Holder, Moment, Owner, Place, Request};
+use crate::semaphore::table::{self, Bounds, Table, Tokens, Wait};
+use crate::semaphore::{Name, Semaphore};
+
+pub(crate) type Obstacle = places::Obstacle<LockKey>;
+pub(crate) type Lined = table::Lined<LockKey>;
+pub(crate) type Pinned = table::Pinned<LockKey>;
+
+/// Tokens of semaphores are good for one process alone.
+const SEMAPHORE_TOKENS: std::ops::Range<u64> = 1..u64::MAX;
+
+const BOUNDS: Bounds = Bounds { held: HELD_MAX, waiting: WAITING_MAX };
+
+/// The advisory locks of all zones, and the semaphores. Nothing here blocks longer than a few instructions under a mutex.
+pub struct AdvisoryLocks {
+    env: Env,
+    locks: Table<LockKey>,
+    semaphores: Table<Name>,
+    bell: Arc<Bell>,
+    expired: AtomicU64,
+    deadlocks: AtomicU64,
+    /// Held by who reserves tokens, so that one does it for all.
+    pub(super) reserving: tokio::sync::Mutex<()>,
+}
+
+/// Wakes the actor, once for all who ring before it comes.
+struct Bell {
+    actor: Ref<Advisory>,
+    rung: AtomicBool,
+    /// Whether the actor comes again by itself while something is held.
+    comes: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self) {
+        // SeqCst, here and where it is taken back: who finds it rung has changed the table before the look that will follow.
+        if !self.rung.swap(true, Ordering::SeqCst) && self.actor.signal(Look).is_err() {
+            // It has ended. Its successor looks before all else.
+            self.rung.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+impl AdvisoryLocks {
+    /// Nothing is locked. `actor` is told when something is to be done in time.
+    pub(crate) fn new(env: &Env, actor: Ref<Advisory>) -> Self {
+        let bell = Arc::new(Bell { actor, rung: AtomicBool::new(false), comes: AtomicBool::new(false) });
+        let begun = env.now();
+        let tokens = |range: std::ops::Range<u64>| {
+            let env = env.clone();
+            Tokens::new(range.start, range.end, move || env.random())
+        };
+        let clock = || {
+            let env = env.clone();
+            move || env.now().duration_since(begun)
+        };
+        let ring = || {
+            let bell = bell.clone();
+            move || bell.ring()
+        };
+        Self {
+            // Before any were reserved none may be given.
+            locks: Table::new(tokens(0..0), BOUNDS, clock(), ring()),
+            semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock(), ring()),
+            bell: bell.clone(),
+            expired: AtomicU64::new(0),
+            deadlocks: AtomicU64::new(0),
+            reserving: tokio::sync::Mutex::new(()),
+            env: env.clone(),
+        }
+    }
+
+    pub(super) fn tokens(&self) -> &Tokens {
+        self.locks.tokens()
+    }
+
+    /// Holds a lock now, if nothing stands in the way.
+    pub(crate) fn acquire(&self, key: &LockKey, request: &Request) -> std::result::Result<Holder, Obstacle> {
+        let held = self.locks.acquire(key, request);
+        if held.is_ok() && !self.bell.comes.load(Ordering::SeqCst) {
+            self.bell.ring();
+        }
+        held
+    }
+
+    /// Holds a lock now, or lines up for it.
+    pub(crate) fn line_up(&self, key: &LockKey, request: Request) -> Lined {
+        let lined = self.locks.line_up(key, request);
+        if matches!(lined, Lined::Held(_)) && !self.bell.comes.load(Ordering::SeqCst) {
+            self.bell.ring();
+        }
+        lined
+    }
+
+    /// What keeps an exclusive lock from being held now.
+    pub(crate) fn obstacle(&self, key: &LockKey) -> Option<Obstacle> {
+        self.locks.obstacle(key, LockKind::Exclusive)
+    }
+
+    /// How long the table has been there: what moments are counted from.
+    pub(crate) fn now(&self) -> Moment {
+        self.locks.now()
+    }
+
+    pub(crate) fn extend(&self, key: &LockKey, id: LockId, ttl: Duration) -> Option<Holder> {
+        self.locks.extend(key, id, ttl)
+    }
+
+    pub(crate) fn release(&self, key: &LockKey, id: LockId) -> Option<Holder> {
+        self.locks.release(key, id)
+    }
+
+    /// As [`release`](Self::release), of what is in memory alone; false, and nothing is done, when it is not.
+    pub(crate) fn release_plain(&self, key: &LockKey, id: LockId) -> bool {
+        self.locks.release_plain(key, id)
+    }
+
+    pub(crate) fn force(&self, key: &LockKey) -> Vec<Holder> {
+        self.locks.force(key)
+    }
+
+    pub(super) fn restore(&self, key: &LockKey, id: LockId, token: u64, request: Request) {
+        self.locks.restore(key, id, token, request);
+        self.bell.ring();
+    }
+
+    /// Where the lock `id` is held; none when it is not. Looks at all locks.
+    pub(crate) fn find(&self, id: LockId) -> Option<LockKey> {
+        let mut found = None;
+        self.locks.each(|key, place| {
+            if place.holders().iter().any(|holder| holder.id == id) {
+                found = Some(key.clone());
+            }
+        });
+        found
+    }
+
+    /// Lets a write pass that is made under the lock with this token; none when that is not held any more.
+    pub(crate) fn pin(&self, key: &LockKey, token: u64) -> Option<Pinned> {
+        self.locks.pin(key, token)
+    }
+
+    /// Takes back what goes with `life`.
+    pub(crate) fn end(&self, life: LifeId) -> Vec<(LockKey, Holder)> {
+        self.locks.end(life)
+    }
+
+    /// A holder of the lock, taken back when this is dropped before it is kept.
+    pub(crate) fn granted(self: &Arc<Self>, key: LockKey, holder: Holder) -> Granted {
+        Granted { locks: self.clone(), held: Some((key, holder)) }
+    }
+
+    /// The semaphore called `name`, of which `holders_max` can hold a place at once, for `caller`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a name that is empty or too long, and for places for nobody.
+    pub fn semaphore(&self, caller: &Arc<Caller>, name: &str, holders_max: u32) -> Result<Semaphore> {
+        Semaphore::new(&self.env, &self.semaphores, caller, name, holders_max)
+    }
+
+    /// Who holds and who waits for the lock on `path` of `zone`; none when nobody does. Sends no mail.
+    pub fn state(&self, zone: &ZoneId, path: &VPath) -> Option<LockState> {
+        let now = self.locks.now();
+        self.locks.look(&LockKey::new(zone, path), |place| state(place, now)).filter(is_any)
+    }
+
+    /// What is locked or waited for, in the order of zones and paths, at most `limit`. Sends no mail.
+    pub fn list(&self, limit: usize) -> Vec<AdvisoryLock> {
+        let now = self.locks.now();
+        let mut found: Vec<(LockKey, LockState)> = Vec::new();
+        self.locks.each(|key, place| found.push((key.clone(), state(place, now))));
+        found.retain(|(_, state)| is_any(state));
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found.truncate(limit);
+        found
+            .into_iter()
+            .map(|(key, state)| {
+                let (zone, path) = key.parts();
+                AdvisoryLock { zone, path, state }
+            })
+            .collect()
+    }
+
+    /// What was counted so far. Sends no mail.
+    pub fn statistics(&self) -> AdvisoryStatistics {
+        let (locks, semaphores) = (self.locks.counted(), self.semaphores.counted());
+        AdvisoryStatistics {
+            granted: locks.granted,
+            held: locks.held,
+            waiting: locks.waiting,
+            woken: locks.woken,
+            expired: self.expired.load(Ordering::Relaxed),
+            deadlocks: self.deadlocks.load(Ordering::Relaxed),
+            semaphore_places: semaphores.held,
+        }
+    }
+
+    /// Does what has come due, of what nobody waits for when it is to `sweep`; says after how long there is something to be done again.
+    pub(super) fn see_to(
+        &self,
+        sweep: bool,
+        sweep_every: Duration,
+        circles: impl FnOnce(&[Wait<LockKey>]) -> Vec<(u64, Vec<Owner>)>,
+    ) -> Option<Duration> {
+        self.bell.rung.store(false, Ordering::SeqCst);
+        self.bell.comes.store(true, Ordering::SeqCst);
+        let (next, gone) = self.locks.expire(sweep);
+        for (key, holder) in &gone {
+            tracing::debug!(lock = ?key, agent = %holder.request.owner.agent, "the time of a lock is over");
+        }
+        let (next_place, places) = self.semaphores.expire(sweep);
+        self.expired.fetch_add((gone.len() + places.len()) as u64, Ordering::Relaxed);
+        let refused = self.locks.refuse(circles);
+        self.deadlocks.fetch_add(refused as u64, Ordering::Relaxed);
+        let held = || self.locks.counted().held + self.semaphores.counted().held > 0;
+        if !held() {
+            // Said before the last look: who comes after it rings.
+            self.bell.comes.store(false, Ordering::SeqCst);
+            if !held() {
+                return None;
+            }
+            self.bell.comes.store(true, Ordering::SeqCst);
+        }
+        let next = [next, next_place].into_iter().flatten().min();
+        let now = self.locks.now();
+        Some(next.map_or(sweep_every, |next| next.saturating_sub(now).min(sweep_every)))
+    }
+}
+
+fn is_any(state: &LockState) -> bool {
+    !state.holders.is_empty() || !state.waiting.is_empty()
+}
+
+fn state<W>(place: &Place<W>, now: Moment) -> LockState {
+    let living = place.holders().iter().filter(|holder| holder.until > now);
+    let holders = living.map(|holder| {
+        LockHolder::new(
+            holder.request.owner.agent.clone(),
+            holder.request.kind,
+            holder.token,
+            now.saturating_sub(holder.since),
+            holder.until.saturating_sub(now),
+        )
+    });
+    let waiting = place.waiting().map(|waiter| {
+        let request = &waiter.request;
+        LockWaiter::new(request.owner.agent.clone(), request.kind, now.saturating_sub(waiter.since))
+    });
+    LockState::new(holders.collect(), waiting.collect())
+}
+
+/// What was asked for, as the table knows it.
+pub(crate) fn request(
+    caller: &Caller,
+    kind: LockKind,
+    ttl: Duration,
+    (tied, durable): (bool, bool),
+    session: u64,
+) -> Request {
+    let owner = Owner { agent: caller.agent.clone(), life: caller.life, session };
+    Request { kind, ttl, owner, tied, durable }
+}
+
+/// A lock that was given and not handed over yet.
+pub(crate) struct Granted {
+    locks: Arc<AdvisoryLocks>,
+    held: Option<(LockKey, Holder)>,
+}
+
+impl Granted {
+    pub(crate) fn holder(&self) -> Option<&Holder> {
+        self.held.as_ref().map(|(_, holder)| holder)
+    }
+
+    /// It is handed over: who has it releases it.
+    pub(crate) fn keep(mut self) {
+        self.held = None;
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some((key, holder)) = self.held.take() {
+            self.locks.release(&key, holder.id);
+        }
+    }
+}
+
+impl fmt::Debug for AdvisoryLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdvisoryLocks").field("statistics", &self.statistics()).finish()
+    }
+}

@@ -1,0 +1,526 @@
+//! Who holds a place, until when, and who waits for one: the core of semaphores and of advisory locks.
+//!
+//! Synchronous, handed the time, and without any I/O. Who asks is served at once, or lines up; a place that becomes free goes at once to
+//! whoever is next, and to nobody else: nobody is woken who then finds it taken.
+//!
+//! The order is fair: whoever asks waits for all that is held, and for all who asked before, as far as those stand in the way. So no stream of
+//! readers starves a writer, and who only tries does not overtake.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_messages::syscall::LockKind;
+use nexus_messages::{LifeId, LockId};
+use smallvec::SmallVec;
+
+/// A moment, as the time since the table was made.
+pub(crate) type Moment = Duration;
+
+/// What is held under a key, and what else it reaches.
+pub(crate) trait Key: Ord + Clone {
+    /// The other keys of `map` at which may be held what excludes something at this one.
+    fn related<'m, T>(&self, map: &'m BTreeMap<Self, T>) -> impl Iterator<Item = (&'m Self, &'m T)>;
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The agent's name, for listings.
+    pub(crate) agent: Arc<str>,
+    /// The life and the activity in it: who waits for itself is found by these.
+    pub(crate) life: LifeId,
+    pub(crate) session: u64,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) kind: LockKind,
+    pub(crate) ttl: Duration,
+    pub(crate) owner: Owner,
+    /// Whether it goes with the life of its owner.
+    pub(crate) tied: bool,
+    /// Whether it is to outlive the process.
+    pub(crate) durable: bool,
+}
+
+/// Who holds a place.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    pub(crate) id: LockId,
+    pub(crate) token: u64,
+    pub(crate) request: Request,
+    pub(crate) since: Moment,
+    pub(crate) until: Moment,
+    /// How many writes are under way that were let pass because this is held.
+    pins: u32,
+}
+
+/// Who waits for a place.
+#[derive(Debug)]
+pub(crate) struct Waiter<W> {
+    /// Its number in the order in which those came who wait.
+    pub(crate) number: u64,
+    pub(crate) request: Request,
+    pub(crate) since: Moment,
+    pub(crate) who: W,
+}
+
+#[derive(Debug)]
+pub(crate) struct Place<W> {
+    holders: SmallVec<[Holder; 1]>,
+    waiting: VecDeque<Waiter<W>>,
+    /// Writes under way that were let pass because of what is not held any more. Until they have ended nobody else is let in.
+    leaving: u32,
+}
+
+/// The places of one table, or of one part of it that excludes nothing in another part.
+///
+/// Invariant: a key is here while something is held or waited for at it, or is leaving it, and no longer. Nobody waits for whom nothing stands in
+/// the way.
+#[derive(Debug)]
+pub(crate) struct Places<K, W> {
+    places: BTreeMap<K, Place<W>>,
+    /// The keys at which somebody waits.
+    awaited: BTreeSet<K>,
+    holders: usize,
+    waiters: usize,
+}
+
+/// Gives what is granted its identity.
+pub(crate) trait Issue {
+    /// An identity that nobody can guess from others, and a token above all that were given before.
+    fn issue(&self) -> (LockId, u64);
+}
+
+/// What stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Obstacle<K> {
+    /// This is held.
+    Held { key: K, by: Owner, until: Moment },
+    /// Somebody who came before waits for this.
+    Awaited { key: K, by: Owner },
+    /// A write under a lock that is lost is still under way.
+    Leaving { key: K },
+    /// There are as many as may be.
+    Full,
+}
+
+/// What an operation did beside what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Moved<K, W> {
+    /// Those who were served, to be told.
+    pub(crate) served: Vec<(K, Waiter<W>, Holder)>,
+    /// Whose time was over, and who do not hold anything any more.
+    pub(crate) lapsed: Vec<(K, Holder)>,
+}
+
+impl<K, W> Default for Moved<K, W> {
+    fn default() -> Self {
+        Self { served: Vec::new(), lapsed: Vec::new() }
+    }
+}
+
+/// Whether two can be held together at different keys of which one reaches the other.
+fn agree(one: LockKind, other: LockKind) -> bool {
+    one == LockKind::Shared && other == LockKind::Shared
+}
+
+impl Holder {
+    pub(crate) fn new(id: LockId, token: u64, request: Request, since: Moment, until: Moment) -> Self {
+        Self { id, token, request, since, until, pins: 0 }
+    }
+}
+
+impl<W> Place<W> {
+    fn new() -> Self {
+        Self { holders: SmallVec::new(), waiting: VecDeque::new(), leaving: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.holders.is_empty() && self.waiting.is_empty() && self.leaving == 0
+    }
+
+    fn living(&self, now: Moment) -> impl Iterator<Item = &Holder> {
+        self.holders.iter().filter(move |holder| holder.until > now)
+    }
+
+    /// Whether writes are under way of who does not hold anything any more.
+    fn is_being_left(&self, now: Moment) -> bool {
+        self.leaving > 0 || self.holders.iter().any(|holder| holder.until <= now && holder.pins > 0)
+    }
+
+    /// Who keeps another one of this kind from being held here.
+    fn excludes(&self, kind: LockKind, now: Moment) -> Option<&Holder> {
+        let room = match kind {
+            LockKind::Shared => usize::MAX,
+            LockKind::Semaphore(holders) => holders as usize,
+            _ => 1,
+        };
+        let first = self.living(now).next()?;
+        (first.request.kind != kind || self.living(now).count() >= room).then_some(first)
+    }
+
+    fn take(&mut self, at: usize) -> Holder {
+        let holder = self.holders.remove(at);
+        self.leaving += holder.pins;
+        holder
+    }
+
+    pub(crate) fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Waiter<W>> {
+        self.waiting.iter()
+    }
+}
+
+impl<K: Key, W> Places<K, W> {
+    pub(crate) fn new() -> Self {
+        Self { places: BTreeMap::new(), awaited: BTreeSet::new(), holders: 0, waiters: 0 }
+    }
+
+    /// How many are held, those whose time is over and who were not looked at since too.
+    pub(crate) fn holders(&self) -> usize {
+        self.holders
+    }
+
+    /// How many wait.
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &Place<W>)> {
+        self.places.iter()
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&Place<W>> {
+        self.places.get(key)
+    }
+
+    /// Moves all of `other` here.
+    pub(crate) fn absorb(&mut self, other: &mut Self) {
+        self.places.append(&mut other.places);
+        self.awaited.append(&mut other.awaited);
+        self.holders += std::mem::take(&mut other.holders);
+        self.waiters += std::mem::take(&mut other.waiters);
+    }
+
+    /// Takes all out, for it to be filed elsewhere.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Self> + use<K, W> {
+        self.awaited.clear();
+        (self.holders, self.waiters) = (0, 0);
+        std::mem::take(&mut self.places).into_iter().map(|(key, place)| {
+            let (holders, waiters) = (place.holders.len(), place.waiting.len());
+            let awaited =
+                if place.waiting.is_empty() { BTreeSet::new() } else { BTreeSet::from([key.clone()]) };
+            Self { places: BTreeMap::from([(key, place)]), awaited, holders, waiters }
+        })
+    }
+
+    /// The only key, of what [`drain`](Self::drain) gives.
+    pub(crate) fn first_key(&self) -> Option<&K> {
+        self.places.keys().next()
+    }
+
+    /// What keeps one of this kind at `key` from being held, when those with a lower number than `before` came earlier.
+    pub(crate) fn obstacle(&self, key: &K, kind: LockKind, before: u64, now: Moment) -> Option<Obstacle<K>> {
+        let held = |key: &K, holder: &Holder| Obstacle::Held {
+            key: key.clone(),
+            by: holder.request.owner.clone(),
+            until: holder.until,
+        };
+        let awaited = |key: &K, waiter: &Waiter<W>| Obstacle::Awaited {
+            key: key.clone(),
+            by: waiter.request.owner.clone(),
+        };
+        let own = self.places.get(key);
+        if let Some(place) = own {
+            if place.is_being_left(now) {
+                return Some(Obstacle::Leaving { key: key.clone() });
+            }
+            if let Some(holder) = place.excludes(kind, now) {
+                return Some(held(key, holder));
+            }
+            // Whatever they want: what stands in their way stands in the way of all behind them, or they do themselves.
+            if let Some(first) = place.waiting.front().filter(|first| first.number < before) {
+                return Some(awaited(key, first));
+            }
+        }
+        if self.places.len() == usize::from(own.is_some()) {
+            return None;
+        }
+        key.related(&self.places).find_map(|(key, place)| {
+            if place.is_being_left(now) {
+                return Some(Obstacle::Leaving { key: key.clone() });
+            }
+            let mut holders = place.living(now).filter(|holder| !agree(holder.request.kind, kind));
+            if let Some(holder) = holders.next() {
+                return Some(held(key, holder));
+            }
+            let mut earlier = place.waiting.iter().take_while(|waiter| waiter.number < before);
+            earlier.find(|waiter| !agree(waiter.request.kind, kind)).map(|waiter| awaited(key, waiter))
+        })
+    }
+
+    /// Each line, waiter by waiter: its key, the waiter, and who is before it in the same line.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&K, &Waiter<W>, Option<&Waiter<W>>)> {
+        self.awaited.iter().filter_map(|key| self.places.get_key_value(key)).flat_map(|(key, place)| {
+            let before = std::iter::once(None).chain(place.waiting.iter().map(Some));
+            place.waiting.iter().zip(before).map(move |(waiter, before)| (key, waiter, before))
+        })
+    }
+
+    /// Whom `waiter` waits for at `key`, but for who is `before` it in its own line. What that one waits for is not told again.
+    pub(crate) fn blockers(
+        &self,
+        key: &K,
+        waiter: &Waiter<W>,
+        before: Option<&Waiter<W>>,
+        now: Moment,
+    ) -> Vec<Owner> {
+        let kind = waiter.request.kind;
+        let mut blockers = Vec::new();
+        let is_first = before.is_none();
+        if let Some(place) =
+            self.places.get(key).filter(|place| is_first && place.excludes(kind, now).is_some())
+        {
+            blockers.extend(place.living(now).map(|holder| holder.request.owner.clone()));
+        }
+        let told = before.map_or(0, |before| before.number + 1);
+        for (_, place) in key.related(&self.places) {
+            let held = place.living(now).filter(|_| is_first).map(|holder| &holder.request);
+            let between = told..waiter.number;
+            let earlier = place.waiting.iter().filter(|other| between.contains(&other.number));
+            let others = held.chain(earlier.map(|other| &other.request));
+            blockers.extend(others.filter(|other| !agree(other.kind, kind)).map(|other| other.owner.clone()));
+        }
+        blockers
+    }
+
+    /// Holds a place at `key` now, if nothing stands in the way.
+    pub(crate) fn acquire(
+        &mut self,
+        key: &K,
+        request: &Request,
+        issue: &impl Issue,
+        now: Moment,
+        moved: &mut Moved<K, W>,
+    ) -> Result<Holder, Obstacle<K>> {
+        if let Some(obstacle) = self.obstacle(key, request.kind, u64::MAX, now) {
+            return Err(obstacle);
+        }
+        self.evict(key, now, moved);
+        Ok(self.admit(key, request.clone(), issue, now))
+    }
+
+    /// Lines up for a place at `key`. What stands in the way is to be looked at first.
+    pub(crate) fn line_up(&mut self, key: &K, waiter: Waiter<W>) {
+        self.waiters += 1;
+        self.awaited.insert(key.clone());
+        self.places.entry(key.clone()).or_insert_with(Place::new).waiting.push_back(waiter);
+    }
+
+    /// Puts a holder back that outlived the process.
+    pub(crate) fn restore(&mut self, key: &K, holder: Holder) {
+        self.holders += 1;
+        self.places.entry(key.clone()).or_insert_with(Place::new).holders.push(holder);
+    }
+
+    /// Lets `id` hold its place for `ttl` from now on. None when it does not hold it any more.
+    pub(crate) fn extend(&mut self, key: &K, id: LockId, ttl: Duration, now: Moment) -> Option<Holder> {
+        let place = self.places.get_mut(key)?;
+        let holder = place.holders.iter_mut().find(|holder| holder.id == id && holder.until > now)?;
+        holder.until = now.saturating_add(ttl);
+        holder.request.ttl = ttl;
+        Some(holder.clone())
+    }
+
+    /// Takes the place back that `id` holds, also when its time is over and nobody has taken it back for that; none when it does not hold it any more.
+    pub(crate) fn release(
+        &mut self,
+        key: &K,
+        id: LockId,
+        issue: &impl Issue,
+        now: Moment,
+        moved: &mut Moved<K, W>,
+    ) -> Option<Holder> {
+        let place = self.places.get_mut(key)?;
+        let at = place.holders.iter().position(|holder| holder.id == id)?;
+        let holder = place.take(at);
+        self.holders -= 1;
+        self.settle(key, issue, now, moved);
+        Some(holder)
+    }
+
+    /// Takes all places at `key` back, whoever holds them, also those whose time is over.
+    pub(crate) fn force(
+        &mut self,
+        key: &K,
+        issue: &impl Issue,
+        now: Moment,
+        moved: &mut Moved<K, W>,
+    ) -> Vec<Holder> {
+        let Some(place) = self.places.get_mut(key) else { return Vec::new() };
+        let mut gone = Vec::with_capacity(place.holders.len());
+        while !place.holders.is_empty() {
+            gone.push(place.take(0));
+        }
+        self.holders -= gone.len();
+        self.settle(key, issue, now, moved);
+        gone
+    }
+
+    /// Takes the waiter of this number out of the line; none when it is not in it any more.
+    pub(crate) fn leave(
+        &mut self,
+        key: &K,
+        number: u64,
+        issue: &impl Issue,
+        now: Moment,
+        moved: &mut Moved<K, W>,
+    ) -> Option<Waiter<W>> {
+        let place = self.places.get_mut(key)?;
+        let at = place.waiting.binary_search_by_key(&number, |waiter| waiter.number).ok()?;
+        let waiter = place.waiting.remove(at)?;
+        self.waiters -= 1;
+        if place.waiting.is_empty() {
+            self.awaited.remove(key);
+        }
+        self.settle(key, issue, now, moved);
+        Some(waiter)
+    }
+
+    /// Lets a write pass that is made under the lock with this token, and keeps others out of `key` until it has [ended](Self::unpin). False when the lock is
+    /// not held any more.
+    pub(crate) fn pin(&mut self, key: &K, token: u64, now: Moment) -> bool {
+        let place = self.places.get_mut(key);
+        let mut holders = place.into_iter().flat_map(|place| &mut place.holders);
+        let holder = holders.find(|holder| holder.token == token && holder.until > now);
+        holder.map(|holder| holder.pins += 1).is_some()
+    }
+
+    /// A write that was let pass has ended.
+    pub(crate) fn unpin(
+        &mut self,
+        key: &K,
+        token: u64,
+        issue: &impl Issue,
+        now: Moment,
+        moved: &mut Moved<K, W>,
+    ) {
+        let Some(place) = self.places.get_mut(key) else { return };
+        match place.holders.iter_mut().find(|holder| holder.token == token) {
+            Some(holder) => {
+                holder.pins -= 1;
+                if holder.until > now {
+                    return;
+                }
+            }
+            None => place.leaving -= 1,
+        }
+        self.settle(key, issue, now, moved);
+    }
+
+    /// Takes back what is held by those whose time is over, as far as somebody waits for it, or all of it, and serves who waits. Gives the moment at which the
+    /// next one's time is over for whom somebody waits.
+    pub(crate) fn expire(
+        &mut self,
+        all: bool,
+        issue: &impl Issue,
+        now: Moment,
+        moved: &mut Moved<K, W>,
+    ) -> Option<Moment> {
+        let mut keys: BTreeSet<K> = BTreeSet::new();
+        let over = |place: &Place<W>| place.holders.iter().any(|holder| holder.until <= now);
+        if all {
+            keys.extend(self.places.iter().filter(|(_, place)| over(place)).map(|(key, _)| key.clone()));
+        } else {
+            for key in &self.awaited {
+                let own = self.places.get_key_value(key).into_iter();
+                let held = own.chain(key.related(&self.places)).filter(|(_, place)| over(place));
+                keys.extend(held.map(|(key, _)| key.clone()));
+            }
+        }
+        for key in keys {
+            self.evict(&key, now, moved);
+            self.settle(&key, issue, now, moved);
+        }
+        let next = self.awaited.iter().flat_map(|key| {
+            let own = self.places.get_key_value(key).into_iter();
+            own.chain(key.related(&self.places))
+                .flat_map(|(_, place)| &place.holders)
+                .map(|holder| holder.until)
+        });
+        next.min()
+    }
+
+    /// Takes out who holds something at `key` although its time is over.
+    fn evict(&mut self, key: &K, now: Moment, moved: &mut Moved<K, W>) {
+        let Some(place) = self.places.get_mut(key) else { return };
+        while let Some(at) = place.holders.iter().position(|holder| holder.until <= now) {
+            moved.lapsed.push((key.clone(), place.take(at)));
+            self.holders -= 1;
+        }
+    }
+
+    fn admit(&mut self, key: &K, request: Request, issue: &impl Issue, now: Moment) -> Holder {
+        let (id, token) = issue.issue();
+        let until = now.saturating_add(request.ttl);
+        let holder = Holder::new(id, token, request, now, until);
+        self.restore(key, holder.clone());
+        holder
+    }
+
+    /// Serves whoever can be served after something changed at `key`, and forgets the key when nothing is left there.
+    fn settle(&mut self, key: &K, issue: &impl Issue, now: Moment, moved: &mut Moved<K, W>) {
+        if !self.awaited.is_empty() {
+            self.serve(key, issue, now, moved);
+        }
+        if self.places.get(key).is_some_and(Place::is_empty) {
+            self.places.remove(key);
+        }
+    }
+
+    fn serve(&mut self, changed: &K, issue: &impl Issue, now: Moment, moved: &mut Moved<K, W>) {
+        // Only who reaches `changed` can have waited for what changed there. Who is served then stands in the way of as much as when it waited.
+        let own = self.places.get_key_value(changed).into_iter();
+        let lines = own.chain(changed.related(&self.places));
+        let mut lines: SmallVec<[(u64, K); 1]> = lines
+            .filter_map(|(key, place)| place.waiting.front().map(|first| (first.number, key.clone())))
+            .collect();
+        lines.sort_unstable_by_key(|(number, _)| *number);
+        for (_, key) in lines {
+            while let Some(first) = self.places.get(&key).and_then(|place| place.waiting.front()) {
+                let (number, kind) = (first.number, first.request.kind);
+                if self.obstacle(&key, kind, number, now).is_some() {
+                    break;
+                }
+                self.serve_first(&key, issue, now, moved);
+            }
+        }
+    }
+
+    fn serve_first(&mut self, key: &K, issue: &impl Issue, now: Moment, moved: &mut Moved<K, W>) {
+        self.evict(key, now, moved);
+        let Some(place) = self.places.get_mut(key) else { return };
+        let Some(waiter) = place.waiting.pop_front() else { return };
+        self.waiters -= 1;
+        if place.waiting.is_empty() {
+            self.awaited.remove(key);
+        }
+        let holder = self.admit(key, waiter.request.clone(), issue, now);
+        moved.served.push((key.clone(), waiter, holder));
+    }
+}

@@ -1,0 +1,456 @@
+//! The table beside a list of who holds and who waits, under a clock that the test turns.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nexus_messages::syscall::LockKind::{self, Exclusive, Semaphore, Shared};
+use nexus_messages::{LifeId, LockId, VPath, ZoneId};
+use proptest::prelude::*;
+
+use super::places::{Holder, Owner, Request};
+use super::table::{Bounds, Lined, Pinned, Table, Tokens, Waiting};
+use super::ticket::Verdict;
+use crate::advisory::LockKey;
+
+const BOUNDS: Bounds = Bounds { held: 1_000, waiting: 1_000 };
+
+/// A table, and its clock in milliseconds.
+fn table() -> (Table<LockKey>, Arc<AtomicU64>) {
+    let clock = Arc::new(AtomicU64::new(0));
+    let (told, salt) = (clock.clone(), AtomicU64::new(0));
+    let tokens = Tokens::new(1, u64::MAX, move || salt.fetch_add(7, Ordering::Relaxed));
+    (Table::new(tokens, BOUNDS, move || Duration::from_millis(told.load(Ordering::Relaxed)), || ()), clock)
+}
+
+fn key(path: &str) -> LockKey {
+    LockKey::new(&ZoneId::root(), &VPath::parse(path).unwrap())
+}
+
+fn request(kind: LockKind, ttl_ms: u64, life: u64) -> Request {
+    let owner = Owner { agent: format!("agent-{life}").into(), life: LifeId(life), session: 0 };
+    Request { kind, ttl: Duration::from_millis(ttl_ms), owner, tied: life > 1, durable: false }
+}
+
+fn poll(waiting: &mut Waiting<LockKey>) -> Option<Verdict> {
+    match Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(verdict) => Some(verdict),
+        Poll::Pending => None,
+    }
+}
+
+fn held(verdict: Option<Verdict>) -> Option<Holder> {
+    match verdict? {
+        Verdict::Held(holder) => Some(holder),
+        Verdict::Deadlock(circle) => panic!("nobody looks for circles: {circle:?}"),
+    }
+}
+
+fn lined(table: &Table<LockKey>, path: &str, kind: LockKind) -> Waiting<LockKey> {
+    match table.line_up(&key(path), request(kind, 1_000, 1)) {
+        Lined::Waiting(waiting) => waiting,
+        Lined::Held(holder) => panic!("{path} was free: {holder:?}"),
+        Lined::Full => panic!("there is room"),
+    }
+}
+
+fn taken(table: &Table<LockKey>, path: &str, kind: LockKind) -> Holder {
+    table.acquire(&key(path), &request(kind, 1_000, 1)).unwrap()
+}
+
+#[test]
+fn a_wait_that_is_dropped_after_it_was_served_gives_the_lock_back() {
+    let (table, _) = table();
+    let first = taken(&table, "/a", Exclusive);
+    let (second, mut third) = (lined(&table, "/a", Exclusive), lined(&table, "/a", Exclusive));
+    assert!(table.release(&key("/a"), first.id).is_some());
+    assert!(poll(&mut third).is_none(), "the second has it, and has not heard of it");
+    drop(second);
+    let third = held(poll(&mut third)).unwrap();
+    assert!(third.token > first.token);
+    assert!(table.release(&key("/a"), third.id).is_some());
+    assert!(table.is_idle());
+}
+
+#[test]
+fn a_thousand_who_wait_are_served_in_order_and_one_is_woken_at_a_time() {
+    let (table, _) = table();
+    let mut holder = taken(&table, "/a", Exclusive);
+    let mut waiting: Vec<_> = (0..1_000).map(|_| lined(&table, "/a", Exclusive)).collect();
+    for waiting in &mut waiting {
+        assert!(poll(waiting).is_none());
+    }
+    for (at, waiting) in waiting.iter_mut().enumerate() {
+        assert!(table.release(&key("/a"), holder.id).is_some());
+        assert_eq!(table.counted().woken, at as u64 + 1);
+        let next = held(poll(waiting)).unwrap();
+        assert_eq!(next.token, holder.token + 1);
+        holder = next;
+    }
+    assert!(table.release(&key("/a"), holder.id).is_some());
+    assert!(table.is_idle());
+}
+
+#[test]
+fn readers_who_come_later_do_not_overtake_a_writer_and_are_served_together() {
+    let (table, _) = table();
+    let reader = taken(&table, "/a", Shared);
+    let mut writer = lined(&table, "/a", Exclusive);
+    assert!(table.acquire(&key("/a"), &request(Shared, 1_000, 1)).is_err());
+    let mut readers: Vec<_> = (0..3).map(|_| lined(&table, "/a/b", Shared)).collect();
+    assert!(table.release(&key("/a"), reader.id).is_some());
+    let writer = held(poll(&mut writer)).unwrap();
+    assert!(readers.iter_mut().all(|reader| poll(reader).is_none()));
+    assert!(table.release(&key("/a"), writer.id).is_some());
+    let readers: Vec<_> = readers.iter_mut().filter_map(|reader| held(poll(reader))).collect();
+    assert_eq!(readers.len(), 3);
+    for reader in readers {
+        assert!(table.release(&key("/a/b"), reader.id).is_some());
+    }
+    assert!(table.is_idle());
+}
+
+#[test]
+fn a_write_under_a_lock_that_is_lost_keeps_the_next_one_out_until_it_has_ended() {
+    let (table, clock) = table();
+    let first = taken(&table, "/a", Exclusive);
+    let write = table.pin(&key("/a"), first.token).unwrap();
+    clock.store(5_000, Ordering::Relaxed);
+    assert!(table.pin(&key("/a"), first.token).is_none(), "its time is over");
+    let mut next = lined(&table, "/a", Exclusive);
+    let mut below = lined(&table, "/a/b", Shared);
+    table.expire(false);
+    assert!(poll(&mut next).is_none() && poll(&mut below).is_none());
+    drop(write);
+    assert!(poll(&mut below).is_none());
+    let next = held(poll(&mut next)).unwrap();
+    assert!(table.pin(&key("/a"), first.token).is_none() && table.pin(&key("/a"), next.token).is_some());
+    drop(below);
+    assert!(table.release(&key("/a"), next.id).is_some());
+    assert!(table.is_idle());
+}
+
+#[test]
+fn the_root_excludes_all_and_lets_all_go_again() {
+    let (table, _) = table();
+    let paths = ["/a", "/b/c", "/d", "/e/f/g", "/h"];
+    let holders: Vec<_> = paths.map(|path| (path, taken(&table, path, Exclusive))).into();
+    let mut root = lined(&table, "/", Exclusive);
+    let mut late = lined(&table, "/z", Exclusive);
+    for (path, holder) in &holders {
+        assert!(poll(&mut root).is_none());
+        assert!(table.release(&key(path), holder.id).is_some());
+    }
+    let root = held(poll(&mut root)).unwrap();
+    assert!(poll(&mut late).is_none());
+    assert!(table.acquire(&key("/q"), &request(Shared, 1_000, 1)).is_err());
+    assert!(table.release(&key("/"), root.id).is_some());
+    let late = held(poll(&mut late)).unwrap();
+    assert!(table.release(&key("/z"), late.id).is_some());
+    assert!(table.is_idle());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Waits, if it must.
+    Ask(&'static str, LockKind, u64, u64),
+    Try(&'static str, LockKind, u64, u64),
+    /// Of the call of this number, modulo how many there are.
+    Release(usize),
+    Extend(usize, u64),
+    Leave(usize),
+    Force(&'static str),
+    End(u64),
+    Pin(usize),
+    Unpin(usize),
+    Advance(u64),
+}
+
+/// A call, in the model.
+#[derive(Debug, Clone)]
+struct Call {
+    number: usize,
+    path: VPath,
+    kind: LockKind,
+    ttl: u64,
+    life: u64,
+    until: u64,
+    pins: u32,
+}
+
+/// Who holds and who waits, in the order in which they came; nothing else.
+#[derive(Debug, Default)]
+struct Naive {
+    now: u64,
+    held: Vec<Call>,
+    waiting: Vec<Call>,
+    /// Paths at which writes are under way of who does not hold them any more.
+    leaving: Vec<VPath>,
+}
+
+fn reaches(one: &VPath, other: &VPath) -> bool {
+    one.is_within(other) || other.is_within(one)
+}
+
+impl Naive {
+    fn is_free(&self, call: &Call, ahead: &[Call]) -> bool {
+        let living = self.held.iter().filter(|held| held.until > self.now);
+        let others: Vec<&Call> =
+            living.chain(ahead).filter(|other| reaches(&other.path, &call.path)).collect();
+        let left = self.held.iter().filter(|held| held.until <= self.now && held.pins > 0);
+        if self.leaving.iter().chain(left.map(|held| &held.path)).any(|path| reaches(path, &call.path)) {
+            return false;
+        }
+        match call.kind {
+            Shared => others.iter().all(|other| other.kind == Shared),
+            Semaphore(places) => {
+                others.iter().all(|other| other.path == call.path && other.kind == call.kind)
+                    && others.len() < places as usize
+            }
+            _ => others.is_empty(),
+        }
+    }
+
+    fn hold(&mut self, mut call: Call) {
+        call.until = self.now + call.ttl;
+        self.held.push(call);
+    }
+
+    fn serve(&mut self) {
+        let mut at = 0;
+        while at < self.waiting.len() {
+            if self.is_free(&self.waiting[at], &self.waiting[..at]) {
+                let call = self.waiting.remove(at);
+                self.hold(call);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn drop_held(&mut self, gone: impl Fn(&Call) -> bool) {
+        let (gone, kept): (Vec<Call>, Vec<Call>) =
+            std::mem::take(&mut self.held).into_iter().partition(|call| gone(call));
+        self.held = kept;
+        for call in gone {
+            self.leaving.extend(std::iter::repeat_n(call.path, call.pins as usize));
+        }
+    }
+
+    fn living(&self) -> Vec<usize> {
+        let mut living: Vec<_> =
+            self.held.iter().filter(|call| call.until > self.now).map(|call| call.number).collect();
+        living.sort_unstable();
+        living
+    }
+}
+
+fn any_path() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        6 => prop::sample::select(vec!["/a", "/a/b", "/a/b/c", "/a/bc", "/a-b", "/d", "/d/e"]),
+        1 => Just("/"),
+    ]
+}
+
+fn any_kind() -> impl Strategy<Value = LockKind> {
+    prop_oneof![3 => Just(Exclusive), 3 => Just(Shared), 2 => Just(Semaphore(2)), 1 => Just(Semaphore(3))]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let (ttl, life) = (1_u64..60, 1_u64..4);
+    prop_oneof![
+        6 => (any_path(), any_kind(), ttl.clone(), life.clone()).prop_map(|(p, k, t, l)| Step::Ask(p, k, t, l)),
+        3 => (any_path(), any_kind(), ttl.clone(), life).prop_map(|(p, k, t, l)| Step::Try(p, k, t, l)),
+        5 => any::<usize>().prop_map(Step::Release),
+        2 => (any::<usize>(), ttl).prop_map(|(which, ttl)| Step::Extend(which, ttl)),
+        2 => any::<usize>().prop_map(Step::Leave),
+        1 => any_path().prop_map(Step::Force),
+        1 => (2_u64..4).prop_map(Step::End),
+        2 => any::<usize>().prop_map(Step::Pin),
+        2 => any::<usize>().prop_map(Step::Unpin),
+        3 => (1_u64..40).prop_map(Step::Advance),
+    ]
+}
+
+/// The table, and what its callers have.
+struct Real {
+    table: Table<LockKey>,
+    clock: Arc<AtomicU64>,
+    held: Vec<(usize, LockKey, LockId, u64)>,
+    waiting: Vec<(usize, LockKey, Waiting<LockKey>)>,
+    pinned: Vec<(usize, VPath, Pinned<LockKey>)>,
+    last_token: u64,
+}
+
+impl Real {
+    fn hold(&mut self, number: usize, key: LockKey, holder: &Holder) {
+        assert!(holder.token > self.last_token, "tokens grow");
+        self.last_token = holder.token;
+        self.held.push((number, key, holder.id, holder.token));
+    }
+
+    /// Takes up what was given to those who wait.
+    fn hear(&mut self) {
+        let mut given = Vec::new();
+        self.waiting.retain_mut(|(number, key, waiting)| match held(poll(waiting)) {
+            Some(holder) => {
+                given.push((*number, key.clone(), holder));
+                false
+            }
+            None => true,
+        });
+        given.sort_by_key(|(_, _, holder)| holder.token);
+        for (number, key, holder) in given {
+            self.hold(number, key, &holder);
+        }
+    }
+}
+
+fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let (table, clock) = table();
+    let mut real =
+        Real { table, clock, held: Vec::new(), waiting: Vec::new(), pinned: Vec::new(), last_token: 0 };
+    let mut model = Naive::default();
+    let path = |text: &str| VPath::parse(text).unwrap();
+    for (number, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::Ask(at, kind, ttl, life) | Step::Try(at, kind, ttl, life) => {
+                let call = Call { number, path: path(at), kind, ttl, life, until: 0, pins: 0 };
+                let free = model.is_free(&call, &model.waiting);
+                let (asked, wanted) = (key(at), request(kind, ttl, life));
+                if matches!(step, Step::Try(..)) {
+                    let got = real.table.acquire(&asked, &wanted);
+                    prop_assert_eq!(got.is_ok(), free);
+                    if let Ok(holder) = got {
+                        real.hold(number, asked, &holder);
+                        model.hold(call);
+                    }
+                } else {
+                    match real.table.line_up(&asked, wanted) {
+                        Lined::Held(holder) => {
+                            prop_assert!(free);
+                            real.hold(number, asked, &holder);
+                            model.hold(call);
+                        }
+                        Lined::Waiting(waiting) => {
+                            prop_assert!(!free);
+                            real.waiting.push((number, asked, waiting));
+                            model.waiting.push(call);
+                        }
+                        Lined::Full => panic!("there is room"),
+                    }
+                }
+            }
+            Step::Release(which) if !real.held.is_empty() => {
+                let (gone, key, id, _) = real.held.swap_remove(which % real.held.len());
+                let lived = model.living().contains(&gone);
+                prop_assert_eq!(real.table.release(&key, id).is_some(), lived);
+                model.drop_held(|call| call.number == gone);
+            }
+            Step::Extend(which, ttl) if !real.held.is_empty() => {
+                let (number, key, id, _) = &real.held[which % real.held.len()];
+                let lived = model.living().contains(number);
+                let extended = real.table.extend(key, *id, Duration::from_millis(ttl));
+                prop_assert_eq!(extended.is_some(), lived);
+                let now = model.now;
+                for call in model.held.iter_mut().filter(|call| call.number == *number && lived) {
+                    call.until = now + ttl;
+                }
+            }
+            Step::Leave(which) if !real.waiting.is_empty() => {
+                let (gone, _, waiting) = real.waiting.remove(which % real.waiting.len());
+                drop(waiting);
+                model.waiting.retain(|call| call.number != gone);
+            }
+            Step::Force(at) => {
+                let (now, at) = (model.now, path(at));
+                let expected = model.held.iter().filter(|call| call.path == at && call.until > now).count();
+                prop_assert_eq!(real.table.force(&key(at.as_str())).len(), expected);
+                model.drop_held(|call| call.path == at);
+            }
+            Step::End(life) => {
+                let now = model.now;
+                let expected = model.held.iter().filter(|call| call.life == life && call.until > now).count();
+                prop_assert_eq!(real.table.end(LifeId(life)).len(), expected);
+                let tied: Vec<usize> =
+                    model.held.iter().filter(|call| call.life == life).map(|call| call.number).collect();
+                for number in tied {
+                    model.drop_held(|call| call.number == number);
+                    model.serve();
+                }
+            }
+            Step::Pin(which) if !real.held.is_empty() => {
+                let (number, key, _, token) = real.held[which % real.held.len()].clone();
+                let pinned = real.table.pin(&key, token);
+                prop_assert_eq!(pinned.is_some(), model.living().contains(&number));
+                if let Some(pinned) = pinned {
+                    real.pinned.push((number, key.parts().1, pinned));
+                    for call in model.held.iter_mut().filter(|call| call.number == number) {
+                        call.pins += 1;
+                    }
+                }
+            }
+            Step::Unpin(which) if !real.pinned.is_empty() => {
+                let (number, at, pinned) = real.pinned.swap_remove(which % real.pinned.len());
+                drop(pinned);
+                match model.held.iter_mut().find(|call| call.number == number) {
+                    Some(call) => call.pins -= 1,
+                    None => {
+                        let left = model.leaving.iter().position(|path| *path == at);
+                        model.leaving.swap_remove(left.expect("it was pinned"));
+                    }
+                }
+            }
+            Step::Advance(by) => {
+                model.now += by;
+                real.clock.store(model.now, Ordering::Relaxed);
+                // As the actor does; now and then it sweeps.
+                let sweep = by % 2 == 0;
+                real.table.expire(sweep);
+                let now = model.now;
+                if sweep {
+                    model.drop_held(|call| call.until <= now);
+                } else {
+                    let waiting: Vec<VPath> = model.waiting.iter().map(|call| call.path.clone()).collect();
+                    model.drop_held(|call| {
+                        call.until <= now && waiting.iter().any(|path| reaches(path, &call.path))
+                    });
+                }
+            }
+            _ => {}
+        }
+        // Who is let in takes the place of those whose time is over there, with the writes that those have under way.
+        model.serve();
+        real.hear();
+        let mut living: Vec<usize> = real.held.iter().map(|(number, ..)| *number).collect();
+        living.retain(|number| model.living().contains(number));
+        living.sort_unstable();
+        prop_assert_eq!(&living, &model.living(), "who holds something after step {}", number);
+        let mut waiting: Vec<usize> = real.waiting.iter().map(|(number, ..)| *number).collect();
+        waiting.sort_unstable();
+        let expected: Vec<usize> = model.waiting.iter().map(|call| call.number).collect();
+        prop_assert_eq!(waiting, expected, "who waits after step {}", number);
+        let counted = real.table.counted();
+        prop_assert_eq!(counted.waiting, model.waiting.len());
+    }
+    real.waiting.clear();
+    real.pinned.clear();
+    for (_, key, id, _) in real.held {
+        real.table.release(&key, id);
+    }
+    real.clock.store(1_000_000, Ordering::Relaxed);
+    real.table.expire(true);
+    prop_assert!(real.table.is_idle());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_024))]
+
+    #[test]
+    fn the_table_agrees_with_a_list_of_who_holds_and_who_waits(steps in prop::collection::vec(any_step(), 1..60)) {
+        run(steps)?;
+    }
+}
