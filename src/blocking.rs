@@ -18,23 +18,24 @@
 
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_actors::{Env, ExitReason, block_on};
 use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
-use nexus_kernel::{Kernel, MountStatus, Serve};
+use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
-    AsOf, Copied, DirEntry, DriverSwapped, Kept, MountSpec, OpOutcome, Precondition, Renamed, SetattrDone,
-    Synced, SysWrite, Transacted, TxOp, Unlinked, Version, Written,
+    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, Precondition, Renamed,
+    SetattrDone, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked, Version, Written,
 };
-use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, OpId, Receipt, Result, VPath};
+use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, LockId, OpId, Receipt, Result, VPath};
 use nexus_supervisors::Kill;
 
 use crate::attach::ServingStats;
 use crate::config::Config;
-use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats};
+use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats, LockGuard};
 
 /// Boots a kernel and gives the administrator's handle to it; the twin of [`crate::connect`]. Blocks.
 ///
@@ -129,6 +130,12 @@ twins! {
     read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;
     stat_batch<P: IntoPath>(entries: impl IntoIterator<Item = P>) -> Vec<Result<Arc<FileMetadata>>>;
     unlink_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Unlinked>>;
+    lock(at: impl IntoPath, wait: Duration) -> Result<Locked>;
+    extend(at: impl IntoPath, id: LockId, ttl: Duration) -> Result<Locked>;
+    unlock(at: impl IntoPath, id: LockId) -> Result<Unlocked>;
+    force_unlock(at: impl IntoPath) -> Result<Unlocked>;
+    locked(at: impl IntoPath, wait: Duration) -> Result<LockGuard>;
+    locked_with(call: SysLock, hold_max: Duration) -> Result<LockGuard>;
     register_hook(hook: Registration) -> Result<HookId>;
     unregister_hook(id: HookId) -> Result<HookInfo>;
     hooks() -> Result<Vec<HookInfo>>;
@@ -154,6 +161,14 @@ impl Nexus {
     /// As [`crate::Nexus::set_permission`].
     pub fn set_permission(&self, provider: Option<Arc<dyn Permission>>) -> Result<()> {
         self.0.set_permission(provider)
+    }
+
+    /// As [`crate::Nexus::semaphore`]; what waits for a place of it is a future.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::semaphore`].
+    pub fn semaphore(&self, name: &str, holders_max: u32) -> Result<Semaphore> {
+        self.0.semaphore(name, holders_max)
     }
 
     /// As [`crate::Nexus::agent`].

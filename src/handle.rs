@@ -1,7 +1,7 @@
 //! The handle: who calls, and which kernel.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nexus_actors::{Env, ExitReason, Pool};
 use nexus_kernel::{Kernel, Life, Serve};
@@ -27,6 +27,28 @@ pub struct Nexus {
     /// What is tied to the agent goes with the last clone of its handle. Those who attach live as long as their connection.
     #[expect(dead_code, reason = "kept to be dropped")]
     life: Option<Arc<Life>>,
+}
+
+/// A handle that keeps neither the kernel nor anybody's life going.
+pub(crate) struct WeakNexus {
+    link: WeakLink,
+    caller: Arc<Caller>,
+}
+
+enum WeakLink {
+    Local(Weak<Machine>),
+    Remote(Weak<Remote>),
+}
+
+impl WeakNexus {
+    /// The handle, while somebody else has one.
+    pub(crate) fn upgrade(&self) -> Option<Nexus> {
+        let link = match &self.link {
+            WeakLink::Local(machine) => Link::Local(machine.upgrade()?),
+            WeakLink::Remote(remote) => Link::Remote(remote.upgrade()?),
+        };
+        Some(Nexus::linked(link, self.caller.clone()))
+    }
 }
 
 /// Where the kernel is.
@@ -220,6 +242,14 @@ impl Nexus {
             Link::Local(machine) => (&machine.search, machine.search_threads),
             Link::Remote(remote) => remote.search(),
         }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakNexus {
+        let link = match &self.link {
+            Link::Local(machine) => WeakLink::Local(Arc::downgrade(machine)),
+            Link::Remote(remote) => WeakLink::Remote(Arc::downgrade(remote)),
+        };
+        WeakNexus { link, caller: self.caller.clone() }
     }
 
     pub(crate) fn shared_caller(&self) -> &Arc<Caller> {

@@ -69,6 +69,7 @@
 //! | listings | [`readdir`](Nexus::readdir) [`walk`](Nexus::walk) [`glob`](Nexus::glob) [`grep`](Nexus::grep) |
 //! | many at once | [`write_batch`](Nexus::write_batch) [`read_batch`](Nexus::read_batch) [`stat_batch`](Nexus::stat_batch) [`unlink_batch`](Nexus::unlink_batch) |
 //! | all or nothing | [`tx`](Nexus::tx) |
+//! | who works where | [`locked`](Nexus::locked) [`lock`](Nexus::lock) [`extend`](Nexus::extend) [`unlock`](Nexus::unlock) [`semaphore`](Nexus::semaphore) |
 //! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
 //!
 //! ```
@@ -165,14 +166,16 @@ pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Sim
 pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
     Check, CheckState, Collection, CollectionState, DriverCalls, DriverFailure, Fault, Finding, Freed,
-    Kernel, MountState, MountStatus, Remedy, Serve, ServiceState, ServiceStatus, StoreStats, dispatch, gate,
-    hal, service, sys,
+    Kernel, MountState, MountStatus, Permit, PermitInfo, Remedy, Semaphore, SemaphoreInfo, Serve,
+    ServiceState, ServiceStatus, StoreStats, advisory, dispatch, gate, hal, service, sys,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
-pub use tier2::{ContentStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, Tx, Walk};
+pub use tier2::{
+    ContentStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard, Tx, Walk,
+};
 
 /// The examples of the readme, which compile and run as all others do.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nexus_actors::{Env, Pool};
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Syscall, SyscallMessage};
-use nexus_messages::{Caller, Error, ErrorKind, Executed, Op, OpId, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 
 use super::connection::{Connection, Lost, NoConnection, connect};
@@ -111,6 +111,15 @@ impl Remote {
         let request = Request::Access { path: path.clone(), right };
         match self.request(caller, request, &about).await? {
             Given::Access(may) => Ok(may),
+            _ => Err(about.unreadable(&"it is that of another call")),
+        }
+    }
+
+    /// Gives a lock back without asking anybody whether that may be.
+    pub(crate) async fn release_lock(&self, caller: &Arc<Caller>, path: &VPath, id: LockId) -> Result<bool> {
+        let about = About { op: Op::Unlock, path: Some(path.clone()), changes: true };
+        match self.request(caller, Request::Release { path: path.clone(), id }, &about).await? {
+            Given::Released(released) => Ok(released),
             _ => Err(about.unreadable(&"it is that of another call")),
         }
     }

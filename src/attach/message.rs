@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
-use nexus_messages::{Caller, Error, FileMetadata, VPath};
+use nexus_messages::{Caller, Error, FileMetadata, LockId, VPath};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 8;
+pub(crate) const PROTOCOL: u32 = 9;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -172,7 +172,15 @@ pub(crate) struct Call {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request {
     Syscall(Syscall),
-    Access { path: VPath, right: Right },
+    Access {
+        path: VPath,
+        right: Right,
+    },
+    /// Gives a lock back without asking anybody whether that may be; gives [`Given::Released`].
+    Release {
+        path: VPath,
+        id: LockId,
+    },
     Stream(Streaming),
 }
 
@@ -205,6 +213,8 @@ pub(crate) struct Reply {
 pub(crate) enum Given {
     Answer(Answer),
     Access(bool),
+    /// Whether the lock was held.
+    Released(bool),
     /// A stream is open; one that is read is of this file.
     Opened(Option<Arc<FileMetadata>>),
     /// Bytes, which travel in the body, and whether they are the last.

@@ -471,6 +471,7 @@ fn serve(
     let op = match &request {
         Request::Syscall(call) => call.op(),
         Request::Access { .. } => Op::Access,
+        Request::Release { .. } => Op::Unlock,
         Request::Stream(Streaming::Open(..) | Streaming::Next(..) | Streaming::Close(_)) => Op::Read,
         Request::Stream(_) => Op::Write,
     };
@@ -489,6 +490,7 @@ async fn execute(
     let (kernel, caller) = (&kernel, &caller);
     match request {
         Request::Stream(call) => streams.serve(kernel, caller, call).await,
+        Request::Release { path, id } => Ok(Given::Released(kernel.release_lock(caller, &path, id))),
         Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
         Request::Syscall(call) => match call {
             Syscall::Stat(call) => answer(kernel, caller, call).await,
@@ -499,6 +501,8 @@ async fn execute(
             Syscall::Rename(call) => answer(kernel, caller, call).await,
             Syscall::Unlink(call) => answer(kernel, caller, call).await,
             Syscall::Copy(call) => answer(kernel, caller, call).await,
+            Syscall::Lock(call) => answer(kernel, caller, call).await,
+            Syscall::Unlock(call) => answer(kernel, caller, call).await,
             Syscall::Tx(call) => answer(kernel, caller, call).await,
             Syscall::Versions(call) => answer(kernel, caller, call).await,
             Syscall::Sync(call) => answer(kernel, caller, call).await,

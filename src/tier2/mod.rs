@@ -7,6 +7,7 @@ mod content;
 mod entries;
 mod glob;
 mod grep;
+mod locks;
 mod mounts;
 mod stream;
 mod sys;
@@ -14,6 +15,7 @@ mod tx;
 mod walk;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
+pub use locks::LockGuard;
 pub use stream::ContentStream;
 pub use tx::Tx;
 pub use walk::Walk;

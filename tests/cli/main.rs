@@ -15,6 +15,7 @@ mod imports;
 mod killed;
 mod kills;
 mod large;
+mod locks;
 mod past;
 mod pipes;
 mod round_trip;

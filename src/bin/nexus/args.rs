@@ -7,6 +7,7 @@ use nexus::hal::MOUNT_OPTIONS;
 
 use nexus::offline::GiveUpAfter;
 
+use crate::locks::{LockArgs, LocksArgs, UnlockArgs};
 use crate::past::{Then, moment};
 
 /// One namespace of paths over any storage, served by a supervised kernel.
@@ -79,6 +80,9 @@ pub(crate) enum Command {
     Register(RegisterArgs),
     Unregister(UnregisterArgs),
     Swap(SwapArgs),
+    Lock(LockArgs),
+    Unlock(UnlockArgs),
+    Locks(LocksArgs),
     Ps(PsArgs),
     Top(TopArgs),
     Kill(KillArgs),

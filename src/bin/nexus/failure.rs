@@ -11,13 +11,28 @@ use nexus::{Error, ErrorKind, Executed, Op, VPath};
 pub(crate) enum Status {
     /// All was done.
     #[default]
-    Done = 0,
+    Done,
+    /// A command that it ran ended with this.
+    Command(u8),
     /// Something failed, or grep found nothing.
-    Failed = 1,
+    Failed,
     /// The command line makes no sense.
-    Usage = 2,
+    Usage,
     /// Something may have been done, or not.
-    Unknown = 3,
+    Unknown,
+}
+
+impl Status {
+    /// The exit status of the process.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Command(code) => code,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unknown => 3,
+        }
+    }
 }
 
 /// Why a command ended before its end. Shows as `OPERATION PATH: what happened (ERRNO)`.
@@ -201,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_may_have_been_done_has_a_status_of_its_own() {
-        let check = |error: Error, status: u8| assert_eq!(Failure::from(error).status() as u8, status);
+        let check = |error: Error, status: u8| assert_eq!(Failure::from(error).status().code(), status);
         let failed = Error::global(Op::Write, ErrorKind::Crashed);
         check(failed.clone(), 1);
         check(failed.outcome_unknown(), 3);
@@ -209,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_worst_status_wins() {
-        assert_eq!(Status::Failed.max(Status::Unknown) as u8, 3);
-        assert_eq!(Failure::OutputClosed.status() as u8, 0);
+        assert_eq!(Status::Failed.max(Status::Unknown).code(), 3);
+        assert_eq!(Failure::OutputClosed.status().code(), 0);
     }
 }

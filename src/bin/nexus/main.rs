@@ -10,6 +10,7 @@ mod fsck;
 mod gc;
 mod kill;
 mod list;
+mod locks;
 mod mounts;
 mod outcome;
 mod pass;
@@ -40,5 +41,5 @@ use clap::Parser;
 fn main() -> ExitCode {
     // Wrong usage ends here, with status 2.
     let cli = args::Cli::parse();
-    ExitCode::from(run::main(cli) as u8)
+    ExitCode::from(run::main(cli).code())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nexus::services::audit::Audit;
 use nexus::services::quota::Quota;
-use nexus::{Config, Profile};
+use nexus::{Config, Profile, Serving};
 use nexus_actors::block_on;
 
 use crate::args::{Cli, Command, FsckArgs};
@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, content, fsck, gc, kill, list, logs, mounts, outcome, past, ps, search, serve, services, shell,
-    top, tour, transfer, tx,
+    change, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, ps, search, serve, services,
+    shell, top, tour, transfer, tx,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -48,7 +48,12 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
     if let Command::Fsck(FsckArgs { give_up_after: Some(after), .. }) = &command {
         return fsck::give_up(out, &data, after).and_then(|()| out.flush());
     }
-    let nx = match nexus::connect_or_attach(config(&data, profile)?).await {
+    let mut config = config(&data, profile)?;
+    if matches!(&command, Command::Lock(_)) {
+        // What waits for others is of use only to who can be reached: by them, and by the command that it runs.
+        config = config.serve(Serving::administrator());
+    }
+    let nx = match nexus::connect_or_attach(config).await {
         Err(error) if matches!(command, Command::Fsck(_)) => {
             let told = fsck::damaged(out, &data, error);
             return out.flush().and(told);
@@ -96,6 +101,9 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Register(args) => Box::pin(services::register(session, args)).await,
         Command::Unregister(args) => Box::pin(services::unregister(session, args)).await,
         Command::Swap(args) => Box::pin(services::swap(session, args)).await,
+        Command::Lock(args) => Box::pin(locks::lock(session, args)).await,
+        Command::Unlock(args) => Box::pin(locks::unlock(session, args)).await,
+        Command::Locks(args) => Box::pin(locks::locks(session, args)).await,
         Command::Ps(args) => Box::pin(ps::ps(session, args)).await,
         Command::Top(args) => Box::pin(top::top(session, args)).await,
         Command::Gc(args) => Box::pin(gc::gc(session, args)).await,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use nexus::advisory::AdvisoryLock;
 use nexus::sys::{
     ALL, ActorEntry, CachesEntry, CollectOrder, CommitterEntry, FsckEntry, GarbageEntry, ROOT, SELF,
     SyscallEntry,
@@ -41,6 +42,16 @@ pub(crate) async fn syscalls(session: &Session) -> Outcome<Vec<SyscallEntry>> {
 /// What the committer did.
 pub(crate) async fn committer(session: &Session) -> Outcome<CommitterEntry> {
     shown(session, "store/committer").await
+}
+
+/// The advisory locks.
+pub(crate) async fn advisory(session: &Session) -> Outcome<Vec<AdvisoryLock>> {
+    #[derive(serde::Deserialize)]
+    struct Listing {
+        locks: Vec<AdvisoryLock>,
+    }
+    let listing: Listing = shown(session, "locks/advisory").await?;
+    Ok(listing.locks)
 }
 
 /// What is kept in memory.

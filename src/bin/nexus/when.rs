@@ -1,6 +1,7 @@
 //! Points in time in what commands print.
 
 use std::fmt;
+use std::time::Duration;
 
 use nexus::Timestamp;
 
@@ -17,4 +18,9 @@ impl serde::Serialize for When {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+/// A time that something lasts, such as `30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|why| format!("{why}; a time is such as 500ms, 30s or 5m"))
 }

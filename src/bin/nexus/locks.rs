@@ -1,0 +1,212 @@
+//! `lock`, `unlock` and `locks`: advisory locks on paths.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::future::{Either, select};
+use nexus::advisory::AdvisoryLock;
+use nexus::{LockGuard, LockId, LockKind, Locked, Op, SysLock, SysUnlock};
+use serde_json::json;
+
+use crate::failure::{Failure, Outcome, Status};
+use crate::session::{Session, path};
+use crate::sys;
+use crate::when::duration;
+
+/// How long a lock is held for a command at most: what runs longer is not waited for by anybody.
+const HOLD_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
+///
+/// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a. It binds those who ask for one. With a command it is extended until the
+/// command ends, and released then; it goes with this process, whatever becomes of that. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
+/// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
+/// `unlock`, or until its time is over, also over restarts of the kernel.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: the command's, and 128 more than the signal that ended it; 1 when the lock was not free, or was lost meanwhile.
+Without a command it prints the lock's identity, which `unlock` wants.
+With --json and no command: {path, id, token, ttl_ms}.")]
+pub(crate) struct LockArgs {
+    /// What is locked; it need not exist
+    pub(crate) path: String,
+    /// Others may hold it, too, if they say the same
+    #[arg(short, long, group = "kind")]
+    pub(crate) shared: bool,
+    /// So many may hold it at once, if they say the same number
+    #[arg(long, value_name = "N", group = "kind")]
+    pub(crate) places: Option<u32>,
+    /// Fail at once when it is not free
+    #[arg(short, long, conflicts_with = "wait")]
+    pub(crate) nonblock: bool,
+    /// Wait so long at most, such as 30s or 5m [default: a day]
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// How long it lasts when nobody extends it
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub(crate) ttl: Duration,
+    /// Extend the lock with this identity to the time of --ttl from now on
+    #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "nonblock", "wait", "command"])]
+    pub(crate) extend: Option<String>,
+    /// The command to run, after `--`
+    #[arg(last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Release a lock
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, released}.")]
+pub(crate) struct UnlockArgs {
+    pub(crate) path: String,
+    /// The lock's identity, as `lock` prints it
+    #[arg(required_unless_present = "force")]
+    pub(crate) id: Option<String>,
+    /// Release all locks on just this path, whoever holds them
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) force: bool,
+}
+
+/// Show the locks, who holds them and who waits
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a path: {zone, path, holders: [{agent, kind, token, age, left}], waiting: [{agent, kind, age}]}; times are {secs, nanos}.")]
+pub(crate) struct LocksArgs {
+    /// Only those on this path and below it
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+}
+
+pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
+    let at = path(Op::Lock, &args.path)?;
+    if let Some(id) = &args.extend {
+        let locked = session.nx.extend(at, lock_id(id)?, args.ttl).await?;
+        return told(session, &locked);
+    }
+    let kind = match (args.shared, args.places) {
+        (true, _) => LockKind::Shared,
+        (_, Some(places)) => LockKind::Semaphore(places),
+        _ => LockKind::Exclusive,
+    };
+    let mut call = SysLock::exclusive(at).ttl(args.ttl);
+    call.kind = kind;
+    if !args.nonblock {
+        call = call.wait(args.wait.unwrap_or(SysLock::TTL_MAX));
+    }
+    let Some((program, arguments)) = args.command.split_first() else {
+        // Nobody is left who could extend it, and it may be this process that owns the folder.
+        return told(session, &session.nx.send(call.durable()).await?);
+    };
+    let guard = session.nx.locked_with(call, HOLD_MAX).await?;
+    let mut command = process::Command::new(program);
+    command
+        .args(arguments)
+        .env("NEXUS_DATA_DIR", &session.data)
+        .env("NEXUS_LOCK_PATH", guard.path().as_str())
+        .env("NEXUS_LOCK_ID", guard.id().to_string())
+        .env("NEXUS_LOCK_TOKEN", guard.fence().token.to_string());
+    // What was printed before comes before what the command prints.
+    session.out.flush()?;
+    let ran = run(session, &guard, command).await;
+    let status = ran.map_err(|error| Failure::host("lock", Path::new(program), error))?;
+    session.out.ends_with(Status::Command(code(status)));
+    if guard.is_lost() {
+        let lost = format!("{}: the lock was lost while the command ran", guard.path());
+        return Err(Failure::claim("lock", lost));
+    }
+    guard.release().await?;
+    Ok(())
+}
+
+/// Runs the command to its end, and tells when the lock is lost before.
+async fn run(
+    session: &Session,
+    guard: &LockGuard,
+    mut command: process::Command,
+) -> std::io::Result<process::ExitStatus> {
+    let mut child = command.spawn()?;
+    let pool = session.env().pool("command", 1, 1);
+    let ended = Box::pin(pool.run(move || child.wait()));
+    let ended = match select(ended, Box::pin(guard.lost())).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(((), ended)) => {
+            session.out.warn(format_args!("lock {}: the lock is lost, the command goes on", guard.path()));
+            ended.await
+        }
+    };
+    ended.map_err(std::io::Error::other)?
+}
+
+/// The exit status as shells tell it.
+fn code(status: process::ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+fn told(session: &Session, locked: &Locked) -> Outcome {
+    let json = json!({
+        "path": locked.path,
+        "id": locked.id.to_string(),
+        "token": locked.token,
+        "ttl_ms": u64::try_from(locked.ttl.as_millis()).unwrap_or(u64::MAX),
+    });
+    session.out.either(&json, locked.id)
+}
+
+pub(crate) async fn unlock(session: &Session, args: UnlockArgs) -> Outcome {
+    let at = path(Op::Unlock, &args.path)?;
+    let call = match &args.id {
+        Some(id) => SysUnlock::new(&at, lock_id(id)?),
+        None => SysUnlock::force(&at),
+    };
+    let done = session.nx.send(call).await?;
+    session.out.quiet(&json!({ "path": at, "released": done.released }))
+}
+
+pub(crate) async fn locks(session: &Session, args: LocksArgs) -> Outcome {
+    let below = path(Op::Lock, &args.path)?;
+    let mut locks = sys::advisory(session).await?;
+    locks.retain(|lock| lock.path.is_within(&below));
+    if session.out.is_json() {
+        return locks.iter().try_for_each(|lock| session.out.json(lock));
+    }
+    locks.iter().try_for_each(|lock| shown(session, lock))
+}
+
+fn shown(session: &Session, lock: &AdvisoryLock) -> Outcome {
+    let zone = if lock.zone.is_root() { String::new() } else { format!("{}:", lock.zone) };
+    let kind = |kind: LockKind| match kind {
+        LockKind::Shared => "shared".to_owned(),
+        LockKind::Semaphore(places) => format!("one of {places}"),
+        _ => "exclusive".to_owned(),
+    };
+    for holder in &lock.state.holders {
+        session.out.line(format_args!(
+            "{zone}{}\t{}\t{}\theld for {:.0?}\t{:.0?} left",
+            lock.path,
+            kind(holder.kind),
+            holder.agent,
+            holder.age,
+            holder.left,
+        ))?;
+    }
+    for waiter in &lock.state.waiting {
+        session.out.line(format_args!(
+            "{zone}{}\t{}\t{}\twaits for {:.0?}",
+            lock.path,
+            kind(waiter.kind),
+            waiter.agent,
+            waiter.age
+        ))?;
+    }
+    Ok(())
+}
+
+fn lock_id(text: &str) -> Outcome<LockId> {
+    let wrong = |_| Failure::Usage(format!("{text:?} is no lock's identity: 32 hexadecimal digits"));
+    u128::from_str_radix(text, 16).map(LockId).map_err(wrong)
+}

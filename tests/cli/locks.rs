@@ -1,0 +1,115 @@
+//! `lock`, `unlock` and `locks`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::fixture::{Nexus, end};
+use crate::serving::Serving;
+
+/// The command under test, as a word of a shell.
+const NEXUS: &str = env!("CARGO_BIN_EXE_nexus");
+
+#[test]
+fn a_lock_without_a_command_stays_until_it_is_released() {
+    let nexus = Nexus::new();
+    let id = nexus.good("lock /a --ttl 10m").trim().to_owned();
+    let refused = nexus.run("lock -n /a/b");
+    assert_eq!((refused.status, &*refused.out), (1, ""));
+    assert!(
+        refused.err.starts_with("nexus: lock /a/b: would have to wait: nexus holds /a for"),
+        "{refused:?}"
+    );
+    assert!(refused.err.ends_with("(EAGAIN)\n"), "{refused:?}");
+    assert!(nexus.good("locks").starts_with("/a\texclusive\tnexus\theld for "));
+    let listed: Value = serde_json::from_str(&nexus.good("--json locks /a")).expect("it is one object");
+    assert_eq!((&listed["path"], &listed["holders"][0]["agent"]), (&"/a".into(), &"nexus".into()));
+    assert_eq!(nexus.good("locks /b"), "");
+    let extended: Value =
+        serde_json::from_str(&nexus.good(&format!("--json lock /a --extend {id} --ttl 1h"))).expect("one");
+    assert_eq!((&extended["id"], &extended["ttl_ms"]), (&id.as_str().into(), &3_600_000.into()));
+    nexus.good(&format!("unlock /a {id}"));
+    let again = nexus.run(&format!("unlock /a {id}"));
+    assert_eq!(again.status, 1);
+    assert!(again.err.ends_with("is not held, or not any more (EPERM)\n"), "{again:?}");
+    nexus.good("lock /a");
+    assert!(nexus.good("--json unlock --force /a").contains("\"released\":1"));
+    assert_eq!(nexus.good("locks"), "");
+    assert_eq!(nexus.run("unlock /a").status, 2);
+    assert_eq!(nexus.run("unlock /a x").status, 2);
+    assert_eq!(nexus.run("lock /a --ttl soon").status, 2);
+    assert_eq!(nexus.run("lock /a --places 0").status, 1);
+}
+
+#[test]
+fn a_lock_is_held_while_a_command_runs_which_is_told_of_it_and_gives_the_exit_status() {
+    let nexus = Nexus::new();
+    let ran =
+        nexus.run_args(["lock", "/a", "--", "sh", "-c", "echo $NEXUS_LOCK_PATH $NEXUS_LOCK_TOKEN; exit 7"]);
+    assert_eq!((ran.status, &*ran.err), (7, ""), "{ran:?}");
+    assert!(ran.out.starts_with("/a ") && ran.out.trim().len() > 3, "{ran:?}");
+    assert_eq!(nexus.good("locks"), "");
+    // The command reaches the kernel of who holds the lock, and finds it held.
+    let inner = format!(
+        "{NEXUS} lock -n /a/b; echo $?; {NEXUS} lock -n /b -- echo free; {NEXUS} write /f </dev/null"
+    );
+    let ran = nexus.run_args(["lock", "/a", "--", "sh", "-c", &inner]);
+    assert_eq!((ran.status, &*ran.out), (0, "1\nfree\n"), "{ran:?}");
+    assert!(ran.err.contains("nexus holds /a"), "{ran:?}");
+    assert_eq!(nexus.good("ls /"), "f\n");
+    let ran = nexus.run_args(["lock", "/a", "--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(ran.status, 128 + 15);
+    let ran = nexus.run_args(["lock", "/a", "--", "no-such-program"]);
+    assert_eq!(
+        (ran.status, &*ran.err),
+        (1, "nexus: lock no-such-program: no such file or directory (ENOENT)\n")
+    );
+    let lost = format!("{NEXUS} unlock --force /a; sleep 0.5; exit 0");
+    let ran = nexus.run_args(["lock", "/a", "--ttl", "300ms", "--", "sh", "-c", &lost]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("the lock was lost while the command ran"), "{ran:?}");
+}
+
+#[test]
+fn commands_under_one_lock_take_turns() {
+    const EACH: usize = 8;
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    let count = nexus.host("count");
+    fs::write(&count, "0").expect("there is room");
+    let raise = format!("n=$(cat {0}); echo $((n + 1)) > {0}", count.display());
+    let running: Vec<_> = (0..EACH)
+        .map(|_| {
+            let mut command = nexus.command(["lock", "/count", "--", "sh", "-c", &raise]);
+            command.stdin(Stdio::null()).spawn().expect("it starts")
+        })
+        .collect();
+    for mut running in running {
+        assert!(running.wait().expect("it ends").success());
+    }
+    assert_eq!(fs::read_to_string(&count).expect("it is there").trim(), EACH.to_string());
+}
+
+#[test]
+fn a_lock_goes_with_the_process_that_holds_it() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    let mut command = nexus.command(["lock", "/a", "--ttl", "1h", "--", "sh", "-c", "echo held; exec cat"]);
+    // What it runs is left behind, and ends with the end of its input.
+    let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut said = String::new();
+    let mut out = BufReader::new(holder.stdout.take().expect("it is piped"));
+    out.read_line(&mut said).expect("it can be read");
+    assert_eq!(said, "held\n");
+    assert_eq!(nexus.run("lock -n /a").status, 1);
+    let waiting = nexus.command(["lock", "-w", "60s", "/a", "--", "echo", "mine"]);
+    let ended = std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || end(waiting, ""));
+        holder.kill().expect("it runs");
+        holder.wait().expect("it ends");
+        waiting.join().expect("it does not panic")
+    });
+    assert_eq!((ended.status, &*ended.out), (0, "mine\n"), "{ended:?}");
+}

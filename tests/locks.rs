@@ -1,0 +1,383 @@
+//! Advisory locks, through the front door.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nexus::{
+    Config, Env, Errno, ErrorKind, Fence, Kill, LockKind, Locked, Nexus, Result, SysLock, SysStat, SysUnlock,
+    SysWrite, VPath,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+const NOW: Duration = Duration::ZERO;
+
+fn path(text: &str) -> VPath {
+    VPath::parse(text).expect("a path")
+}
+
+/// Runs `test` in a simulation: its time is virtual, and jumps when nothing can go on.
+fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(Env, Nexus) -> F) {
+    let (env, simulation) = Env::seeded(seed);
+    simulation.block_on(async {
+        let nx = nexus::connect(Config::in_memory().env(env.clone())).await.expect("it boots");
+        test(env, nx.clone()).await;
+        nx.shutdown().await.expect("it ends");
+    });
+}
+
+async fn held(nx: &Nexus) -> serde_json::Value {
+    let text = nx.read("/__sys__/locks/advisory").await.expect("it is there");
+    serde_json::from_slice(&text).expect("it is JSON")
+}
+
+#[test]
+fn a_lock_keeps_others_from_its_path_from_what_is_above_and_from_what_is_below() {
+    simulated(1, |_, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let lock = a.lock("/p/q", NOW).await.unwrap();
+        for taken in ["/", "/p", "/p/q", "/p//q/", "/p/q/r/s"] {
+            let error = b.lock(taken, NOW).await.unwrap_err();
+            assert_eq!((error.kind(), error.errno()), (ErrorKind::WouldBlock, Errno::EAGAIN), "{taken}");
+            assert!(error.to_string().contains("a holds"), "{error}");
+        }
+        for free in ["/p/qq", "/p/q-1", "/p/r", "/q"] {
+            b.lock(free, NOW).await.unwrap();
+        }
+        a.unlock("/p/q", lock.id).await.unwrap();
+        assert_eq!(a.unlock("/p/q", lock.id).await.unwrap_err().errno(), Errno::EPERM);
+        b.lock("/p/q", NOW).await.unwrap();
+        // The root reaches all, and is not free while anything is held.
+        assert_eq!(b.lock("/", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
+fn shared_and_counted_locks_admit_their_like() {
+    simulated(2, |_, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let shared = || SysLock::shared(path("/s"));
+        let first = a.send(shared()).await.unwrap();
+        let second = b.send(shared()).await.unwrap();
+        assert!(second.token > first.token);
+        b.send(SysLock::shared(path("/s/below"))).await.unwrap();
+        assert_eq!(b.lock("/s", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(
+            b.send(SysLock::semaphore(path("/s"), 3)).await.unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
+
+        let counted = |holders| SysLock::semaphore(path("/c"), holders);
+        let places = [a.send(counted(2)).await.unwrap(), b.send(counted(2)).await.unwrap()];
+        assert_eq!(a.send(counted(2)).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        a.unlock("/c", places[0].id).await.unwrap();
+        // Who says another number does not share it.
+        assert_eq!(a.send(counted(3)).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        a.send(counted(2)).await.unwrap();
+    });
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    simulated(3, |_, nx| async move {
+        let a = nx.agent("a").unwrap();
+        let lock = a.lock("/a", NOW).await.unwrap();
+        for call in [
+            SysLock::semaphore(path("/x"), 0),
+            SysLock::exclusive(path("/x")).ttl(Duration::ZERO),
+            SysLock::exclusive(path("/x")).ttl(SysLock::TTL_MAX + Duration::from_secs(1)),
+            SysLock::exclusive(path("/x")).tied().durable(),
+            SysLock::extend(path("/a"), lock.id).wait(SOON),
+        ] {
+            assert_eq!(a.send(call.clone()).await.unwrap_err().errno(), Errno::EINVAL, "{call:?}");
+        }
+        let ended = a.lock("/__sys__/version", NOW).await.unwrap_err();
+        assert_eq!(ended.kind(), ErrorKind::NotSupported);
+        assert_eq!(a.force_unlock("/a").await.unwrap_err().errno(), Errno::EACCES);
+        assert_eq!(nx.force_unlock("/a").await.unwrap().released, 1);
+        assert_eq!(nx.force_unlock("/a").await.unwrap().released, 0);
+        assert_eq!(a.extend("/a", lock.id, SOON).await.unwrap_err().errno(), Errno::EPERM);
+    });
+}
+
+#[test]
+fn a_lock_ends_with_its_time_unless_it_is_extended() {
+    simulated(4, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let ttl = Duration::from_secs(10);
+        let lock = a.send(SysLock::exclusive(path("/a")).ttl(ttl)).await.unwrap();
+        env.sleep(Duration::from_secs(8)).await;
+        a.extend("/a", lock.id, ttl).await.unwrap();
+        env.sleep(Duration::from_secs(8)).await;
+        assert_eq!(b.lock("/a", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        env.sleep(Duration::from_secs(3)).await;
+        // What is over does not keep anybody out, also above and below it.
+        b.lock("/a/below", NOW).await.unwrap();
+        assert_eq!(a.extend("/a", lock.id, ttl).await.unwrap_err().errno(), Errno::EPERM);
+        assert_eq!(held(&nx).await["locks"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn who_waits_gets_the_lock_when_its_time_is_over_or_waits_no_longer_than_it_said() {
+    simulated(5, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        a.send(SysLock::exclusive(path("/a")).ttl(Duration::from_secs(10))).await.unwrap();
+        let begun = env.now();
+        let error = b.lock("/a", Duration::from_secs(3)).await.unwrap_err();
+        assert_eq!((error.kind(), env.now() - begun), (ErrorKind::TimedOut, Duration::from_secs(3)));
+        assert!(error.to_string().contains("a holds it"), "{error}");
+        b.lock("/a", Duration::from_secs(60)).await.unwrap();
+        let took = env.now() - begun;
+        assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(11), "{took:?}");
+    });
+}
+
+#[test]
+fn those_who_wait_for_each_other_are_told_and_the_youngest_gives_way() {
+    simulated(6, |env, nx| async move {
+        let agents: Vec<Nexus> = ["a", "b", "c"].iter().map(|name| nx.agent(name).unwrap()).collect();
+        let mut own: Vec<Locked> = Vec::new();
+        for (at, agent) in agents.iter().enumerate() {
+            own.push(agent.lock(format!("/{at}"), NOW).await.unwrap());
+        }
+        let begun = env.now();
+        let waits = agents.iter().enumerate().map(|(at, agent)| {
+            let (env, own) = (env.clone(), own[at].clone());
+            async move {
+                // One after the other, so that it is known who is the youngest.
+                env.sleep(Duration::from_millis(at as u64)).await;
+                let got = agent.lock(format!("/{}", (at + 1) % 3), Duration::from_secs(600)).await;
+                agent.unlock(format!("/{at}"), own.id).await.unwrap();
+                got
+            }
+        });
+        let got: Vec<Result<Locked>> = futures_util::future::join_all(waits).await;
+        let error = got[2].as_ref().unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (ErrorKind::Deadlock, Errno::EDEADLK));
+        assert!(error.to_string().contains("c waits for a waits for b waits for c"), "{error}");
+        assert!(got[0].is_ok() && got[1].is_ok());
+        assert!(env.now() - begun < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn tokens_grow_and_a_write_demands_that_its_lock_is_held() {
+    simulated(7, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        a.write("/d/f", "0").await.unwrap();
+        let old = a.send(SysLock::exclusive(path("/d")).ttl(Duration::from_secs(1))).await.unwrap();
+        let write = |text: &'static str, fence: Fence| SysWrite::at(path("/d/f"), text).fence(fence);
+        a.send(write("1", old.fence())).await.unwrap();
+        env.sleep(Duration::from_secs(2)).await;
+        let new = b.lock("/d", NOW).await.unwrap();
+        assert!(new.token > old.token);
+        // The one who was away comes back and does not know that its time is over.
+        let error = a.send(write("late", old.fence())).await.unwrap_err();
+        assert_eq!((error.kind(), error.errno().name()), (ErrorKind::Fenced, "EFENCED"));
+        let late = a.tx().unlink("/d/f").op(write("late", old.fence())).commit().await.unwrap_err();
+        assert_eq!((late.kind(), late.item()), (ErrorKind::Fenced, Some(1)));
+        b.send(write("2", new.fence())).await.unwrap();
+        assert_eq!(nx.read("/d/f").await.unwrap(), "2");
+        let other = nx.send(write("x", Fence::new(path("/elsewhere"), new.token))).await.unwrap_err();
+        assert_eq!(other.kind(), ErrorKind::Fenced);
+    });
+}
+
+#[test]
+fn what_is_tied_goes_with_its_owner_and_wakes_who_waits() {
+    simulated(8, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let tied = SysLock::exclusive(path("/t")).ttl(SysLock::TTL_MAX).tied();
+        a.send(tied).await.unwrap();
+        let stays = a.send(SysLock::exclusive(path("/u")).ttl(SysLock::TTL_MAX)).await.unwrap();
+        let clone = a.clone();
+        drop(a);
+        assert_eq!(b.lock("/t", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        let ends = async {
+            env.sleep(Duration::from_secs(1)).await;
+            drop(clone);
+        };
+        let (got, ()) = futures_util::future::join(b.lock("/t", SOON), ends).await;
+        got.unwrap();
+        assert_eq!(b.lock("/u", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        b.unlock("/u", stays.id).await.unwrap();
+    });
+}
+
+#[test]
+fn a_guard_extends_its_lock_releases_it_and_tells_when_it_is_lost() {
+    simulated(9, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let call = || SysLock::exclusive(path("/g")).ttl(Duration::from_secs(3));
+        let guard = a.locked_with(call(), Duration::from_secs(60)).await.unwrap();
+        env.sleep(Duration::from_secs(30)).await;
+        assert!(!guard.is_lost());
+        assert_eq!(b.lock("/g", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(guard);
+        let again = b.locked_with(call(), Duration::from_secs(10)).await.unwrap();
+        let begun = env.now();
+        again.lost().await;
+        let held = env.now() - begun;
+        assert!(held <= Duration::from_secs(10) && held > Duration::from_secs(9), "{held:?}");
+        assert_eq!(again.release().await.unwrap_err().errno(), Errno::EPERM);
+        let forced = a.locked("/g", NOW).await.unwrap();
+        nx.force_unlock("/g").await.unwrap();
+        forced.lost().await;
+        assert!(forced.is_lost());
+        drop(forced);
+        let done = b.locked("/g", NOW).await.unwrap().release().await.unwrap();
+        assert_eq!(done.released, 1);
+    });
+}
+
+#[test]
+fn a_lock_is_shown_by_stat_and_listed_with_who_holds_it_and_who_waits() {
+    simulated(10, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        a.write("/f", "x").await.unwrap();
+        let look = || SysStat::at(path("/f")).include_lock();
+        assert!(nx.send(look()).await.unwrap().lock.is_none());
+        let lock = a.lock("/f", NOW).await.unwrap();
+        let mut waiting = Box::pin(b.lock("/f", SOON));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        env.sleep(Duration::from_secs(1)).await;
+        let shown = nx.send(look()).await.unwrap().lock.clone().unwrap();
+        assert_eq!((&*shown.holders[0].agent, shown.holders[0].kind), ("a", LockKind::Exclusive));
+        assert_eq!((shown.holders[0].token, shown.holders[0].age), (lock.token, Duration::from_secs(1)));
+        assert_eq!((&*shown.waiting[0].agent, shown.waiting.len()), ("b", 1));
+        assert!(nx.stat("/f").await.unwrap().lock.is_none());
+        let listed = held(&nx).await;
+        assert_eq!((listed["held"].as_u64(), listed["waiting"].as_u64()), (Some(1), Some(1)));
+        assert_eq!(listed["locks"][0]["path"], "/f");
+        assert_eq!(listed["locks"][0]["holders"][0]["agent"], "a");
+        assert_eq!(a.read("/__sys__/locks/advisory").await.unwrap_err().errno(), Errno::EACCES);
+        drop(waiting);
+        assert_eq!(held(&nx).await["waiting"], 0);
+    });
+}
+
+#[test]
+fn a_link_is_followed_to_what_it_leads_to() {
+    simulated(11, |_, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        nx.write("/real", "x").await.unwrap();
+        nx.link("/link", "/real").await.unwrap();
+        let lock = a.lock("/link", NOW).await.unwrap();
+        assert_eq!(lock.path.as_str(), "/real");
+        assert_eq!(b.lock("/real", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        nx.unlink("/link").await.unwrap();
+        // The lock is found by its identity although the link is gone.
+        a.extend("/link", lock.id, SOON).await.unwrap();
+        a.unlock("/link", lock.id).await.unwrap();
+        b.lock("/real", NOW).await.unwrap();
+    });
+}
+
+#[test]
+fn locks_outlive_the_actor_that_looks_after_them() {
+    simulated(12, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let lock = a.send(SysLock::exclusive(path("/a")).ttl(Duration::from_secs(20))).await.unwrap();
+        let mut waiting = Box::pin(b.lock("/a", Duration::from_secs(60)));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        for _ in 0..3 {
+            assert!(nx.kill("nexus/kernel/advisory", Kill::Panic).await.unwrap());
+            assert_eq!(nx.lock("/a", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+            env.sleep(Duration::from_secs(1)).await;
+        }
+        a.extend("/a", lock.id, Duration::from_secs(2)).await.unwrap();
+        let begun = env.now();
+        waiting.await.unwrap();
+        assert!(env.now() - begun < Duration::from_secs(4), "the next incarnation looks after it");
+    });
+}
+
+#[test]
+fn a_durable_lock_outlives_the_process_until_its_time_is_over_and_tokens_go_on_growing() {
+    let folder = tempfile::tempdir().unwrap();
+    let boot = || nexus::blocking::connect(Config::new(folder.path())).unwrap();
+    let nx = boot();
+    let plain = nx.send(SysLock::exclusive(path("/plain")).ttl(SysLock::TTL_MAX)).unwrap();
+    let call = SysLock::exclusive(path("/kept")).ttl(Duration::from_secs(600)).durable();
+    let kept = nx.agent("a").unwrap().send(call).unwrap();
+    let gone = nx.send(SysLock::exclusive(path("/gone")).ttl(Duration::from_secs(600)).durable()).unwrap();
+    nx.unlock("/gone", gone.id).unwrap();
+    let short = SysLock::exclusive(path("/short")).ttl(SysLock::TTL_MIN).durable();
+    nx.send(short).unwrap();
+    nx.shutdown().unwrap();
+
+    let nx = boot();
+    let again = nx.send(SysLock::exclusive(path("/plain"))).unwrap();
+    assert!(again.token > kept.token.max(plain.token).max(gone.token));
+    assert_eq!(nx.lock("/kept/below", NOW).unwrap_err().kind(), ErrorKind::WouldBlock);
+    nx.lock("/gone", NOW).unwrap();
+    nx.lock("/short", NOW).unwrap();
+    // Its holder finds it again by its identity, and what it writes under it is written.
+    let write = SysWrite::at(path("/kept"), "mine").create().fence(kept.fence());
+    nx.send(write).unwrap();
+    nx.extend("/kept", kept.id, Duration::from_secs(600)).unwrap();
+    nx.send(SysUnlock::new(path("/kept"), kept.id)).unwrap();
+    nx.shutdown().unwrap();
+    let nx = boot();
+    nx.lock("/kept", NOW).unwrap();
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn threads_never_hold_one_lock_together_and_what_they_write_under_it_is_never_torn() {
+    const ROUNDS: u64 = 200;
+    let nx = nexus::blocking::connect(Config::in_memory()).unwrap();
+    nx.write("/count", "0").unwrap();
+    let inside = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            let (agent, inside) = (nx.agent(name).unwrap(), inside.clone());
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    let lock = agent.lock("/count", SOON).unwrap();
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold it");
+                    let text = agent.read("/count").unwrap();
+                    let count: u64 = std::str::from_utf8(&text).unwrap().parse().unwrap();
+                    let write = SysWrite::at(path("/count"), (count + 1).to_string()).eventual();
+                    agent.send(write.fence(lock.fence())).unwrap();
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    agent.unlock("/count", lock.id).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(nx.read("/count").unwrap(), (4 * ROUNDS).to_string());
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn a_semaphore_has_so_many_places_and_serves_in_order() {
+    simulated(13, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let ttl = Duration::from_secs(10);
+        let (one, same) = (a.semaphore("gpu", 2).unwrap(), b.semaphore("gpu", 2).unwrap());
+        let first = one.try_acquire(ttl).unwrap();
+        one.try_acquire(ttl).unwrap();
+        assert_eq!(same.try_acquire(ttl).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let info = same.info();
+        assert_eq!((info.holders.len(), info.holders_max, info.waiting), (2, 2, 0));
+        one.release(first.id).unwrap();
+        assert_eq!(one.release(first.id).unwrap_err().errno(), Errno::EPERM);
+        let third = same.acquire(ttl, SOON).await.unwrap();
+        assert!(third.token > first.token);
+        same.extend(third.id, Duration::from_secs(30)).unwrap();
+        let begun = env.now();
+        one.acquire(ttl, Duration::from_secs(60)).await.unwrap();
+        assert!(env.now() - begun < Duration::from_secs(12), "the second place's time is over");
+        assert_eq!(same.acquire(ttl, SOON).await.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(a.semaphore("gpu", 2).unwrap().force().unwrap_err().errno(), Errno::EACCES);
+        assert_eq!(nx.semaphore("gpu", 2).unwrap().force().unwrap(), 2);
+        // Another number of places is another semaphore, and not at the same time.
+        nx.semaphore("gpu", 3).unwrap().try_acquire(ttl).unwrap();
+        assert_eq!(one.try_acquire(ttl).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(a.semaphore("", 1).unwrap_err().errno(), Errno::EINVAL);
+        assert_eq!(a.semaphore("x", 0).unwrap_err().errno(), Errno::EINVAL);
+    });
+}
