@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nexus::actors::{Behaviour, ExitReason, LocalBoxFuture, Start};
+use nexus::service::{Declaration, Service, Setup};
 use nexus::{
     Config, Env, Errno, ErrorKind, Fence, Kill, LockKind, Locked, Nexus, Result, SysLock, SysStat, SysUnlock,
     SysWrite, VPath,
@@ -379,5 +381,42 @@ fn a_semaphore_has_so_many_places_and_serves_in_order() {
         assert_eq!(one.try_acquire(ttl).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert_eq!(a.semaphore("", 1).unwrap_err().errno(), Errno::EINVAL);
         assert_eq!(a.semaphore("x", 0).unwrap_err().errno(), Errno::EINVAL);
+    });
+}
+
+/// Locks a path when it starts, for as long as it lives.
+struct Holding;
+
+impl Behaviour for Holding {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "holding";
+
+    fn init(setup: Setup<Self>, _: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move {
+            let call = SysLock::exclusive(path(setup.config())).ttl(SysLock::TTL_MAX).tied();
+            setup.calls().send(call).await.map_err(|error| ExitReason::Error(error.to_string().into()))?;
+            Ok(Self)
+        })
+    }
+}
+
+impl Service for Holding {
+    const VERSION: &'static str = "1.0.0";
+    type Config = String;
+    type View = ();
+
+    fn declare(_: &String) -> Declaration<Self> {
+        Declaration::new()
+    }
+}
+
+#[test]
+fn what_a_service_has_locked_goes_with_the_version_of_it() {
+    simulated(14, |env, nx| async move {
+        nx.register::<Holding>("holding", "/s".to_owned()).await.unwrap();
+        assert_eq!(nx.lock("/s", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        nx.unregister("holding").await.unwrap();
+        // It ends beside the reply.
+        env.timeout(SOON, nx.lock("/s", SOON)).await.unwrap().unwrap();
     });
 }
