@@ -533,10 +533,16 @@ impl Kernel {
         OpId((u128::from(self.env.random()) << 64) | u128::from(self.env.random()))
     }
 
+    /// Whether a hook or a permission provider stands before calls.
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.hooks.summary().is_empty() || self.gate.is_guarded()
+    }
+
     /// What is known of `path` without asking anybody, when no hook and no gate stands before it.
     #[inline]
     pub(crate) fn warm(&self, caller: &Caller, path: &VPath, follow: bool) -> Option<Node> {
-        if !self.hooks.summary().is_empty() || self.gate.is_guarded() {
+        if self.is_asked() {
             return None;
         }
         let node = self.routes.read(|routes| {

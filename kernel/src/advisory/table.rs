@@ -90,7 +90,7 @@ impl AdvisoryLocks {
     }
 
     /// Holds a lock now, if nothing stands in the way.
-    pub(crate) fn acquire(&self, key: &LockKey, request: &Request) -> std::result::Result<Holder, Obstacle> {
+    pub(crate) fn acquire(&self, key: &LockKey, request: Request) -> std::result::Result<Holder, Obstacle> {
         let held = self.locks.acquire(key, request);
         if held.is_ok() && !self.bell.comes.load(Ordering::SeqCst) {
             self.bell.ring();

@@ -126,7 +126,7 @@ impl Semaphore {
     /// `EAGAIN` when all are held, when others wait for one, and when it is held with another number of places; `EINVAL` for a `ttl` that is none.
     pub fn try_acquire(&self, ttl: Duration) -> Result<Permit> {
         let request = self.request(ttl)?;
-        let held = self.table.acquire(&self.name, &request);
+        let held = self.table.acquire(&self.name, request);
         held.map(|holder| permit(&holder)).map_err(|obstacle| {
             let (kind, why) = match obstacle {
                 Obstacle::Held { by, .. } => (ErrorKind::WouldBlock, format!("{} holds it", by.agent)),

@@ -81,12 +81,18 @@ pub(crate) struct Place<W> {
 /// the way.
 #[derive(Debug)]
 pub(crate) struct Places<K, W> {
-    places: BTreeMap<K, Place<W>>,
+    /// In boxes: what moves about in the map is small then, and a place that is left is used again.
+    places: BTreeMap<K, Box<Place<W>>>,
+    #[expect(clippy::vec_box, reason = "it goes back into the map as it is")]
+    spare: Vec<Box<Place<W>>>,
     /// The keys at which somebody waits.
     awaited: BTreeSet<K>,
     holders: usize,
     waiters: usize,
 }
+
+/// How many places are kept that nobody is at.
+const SPARE_MAX: usize = 64;
 
 /// Gives what is granted its identity.
 pub(crate) trait Issue {
@@ -179,7 +185,7 @@ impl<W> Place<W> {
 
 impl<K: Key, W> Places<K, W> {
     pub(crate) fn new() -> Self {
-        Self { places: BTreeMap::new(), awaited: BTreeSet::new(), holders: 0, waiters: 0 }
+        Self { places: BTreeMap::new(), spare: Vec::new(), awaited: BTreeSet::new(), holders: 0, waiters: 0 }
     }
 
     /// How many are held, those whose time is over and who were not looked at since too.
@@ -202,11 +208,11 @@ impl<K: Key, W> Places<K, W> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &Place<W>)> {
-        self.places.iter()
+        self.places.iter().map(|(key, place)| (key, &**place))
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&Place<W>> {
-        self.places.get(key)
+        self.places.get(key).map(|place| &**place)
     }
 
     /// Moves all of `other` here.
@@ -225,7 +231,7 @@ impl<K: Key, W> Places<K, W> {
             let (holders, waiters) = (place.holders.len(), place.waiting.len());
             let awaited =
                 if place.waiting.is_empty() { BTreeSet::new() } else { BTreeSet::from([key.clone()]) };
-            Self { places: BTreeMap::from([(key, place)]), awaited, holders, waiters }
+            Self { places: BTreeMap::from([(key, place)]), spare: Vec::new(), awaited, holders, waiters }
         })
     }
 
@@ -309,33 +315,42 @@ impl<K: Key, W> Places<K, W> {
         blockers
     }
 
-    /// Holds a place at `key` now, if nothing stands in the way.
-    pub(crate) fn acquire(
+    /// Holds a place at `key`. That nothing stands in the way is to be looked at first.
+    pub(crate) fn hold(
         &mut self,
         key: &K,
-        request: &Request,
+        request: Request,
         issue: &impl Issue,
         now: Moment,
         moved: &mut Moved<K, W>,
-    ) -> Result<Holder, Obstacle<K>> {
-        if let Some(obstacle) = self.obstacle(key, request.kind, u64::MAX, now) {
-            return Err(obstacle);
-        }
+    ) -> Holder {
         self.evict(key, now, moved);
-        Ok(self.admit(key, request.clone(), issue, now))
+        self.admit(key, request, issue, now)
+    }
+
+    fn place(&mut self, key: &K) -> &mut Place<W> {
+        // Looked for twice when it is new: a key is cloned then only.
+        if !self.places.contains_key(key) {
+            let place = self.spare.pop().unwrap_or_else(|| Box::new(Place::new()));
+            return self.places.entry(key.clone()).or_insert(place);
+        }
+        match self.places.get_mut(key) {
+            Some(place) => place,
+            None => unreachable!("it was just there"),
+        }
     }
 
     /// Lines up for a place at `key`. What stands in the way is to be looked at first.
     pub(crate) fn line_up(&mut self, key: &K, waiter: Waiter<W>) {
         self.waiters += 1;
         self.awaited.insert(key.clone());
-        self.places.entry(key.clone()).or_insert_with(Place::new).waiting.push_back(waiter);
+        self.place(key).waiting.push_back(waiter);
     }
 
     /// Puts a holder back that outlived the process.
     pub(crate) fn restore(&mut self, key: &K, holder: Holder) {
         self.holders += 1;
-        self.places.entry(key.clone()).or_insert_with(Place::new).holders.push(holder);
+        self.place(key).holders.push(holder);
     }
 
     /// Lets `id` hold its place for `ttl` from now on. None when it does not hold it any more.
@@ -488,8 +503,11 @@ impl<K: Key, W> Places<K, W> {
         if !self.awaited.is_empty() {
             self.serve(key, issue, now, moved);
         }
-        if self.places.get(key).is_some_and(Place::is_empty) {
-            self.places.remove(key);
+        if self.places.get(key).is_some_and(|place| place.is_empty())
+            && let Some(place) = self.places.remove(key)
+            && self.spare.len() < SPARE_MAX
+        {
+            self.spare.push(place);
         }
     }
 

@@ -168,18 +168,17 @@ impl<K: Filed> Table<K> {
     }
 
     /// Holds a place now, if nothing stands in the way.
-    pub(crate) fn acquire(&self, key: &K, request: &Request) -> Result<Holder, Obstacle<K>> {
+    pub(crate) fn acquire(&self, key: &K, request: Request) -> Result<Holder, Obstacle<K>> {
         let (held, awaited) = self.0.with(key, |inner, part, woken| {
             if part.places.holders() >= inner.bounds.held {
                 return (Err(Obstacle::Full), part.places.is_awaited());
             }
-            let mut moved = Moved::default();
-            let held = part.places.acquire(key, request, &inner.tokens, (inner.clock)(), &mut moved);
-            if let Ok(holder) = &held {
-                inner.granted(part, key, holder);
+            let now = (inner.clock)();
+            if let Some(obstacle) = part.places.obstacle(key, request.kind, u64::MAX, now) {
+                return (Err(obstacle), part.places.is_awaited());
             }
-            inner.settle(part, moved, woken);
-            (held, part.places.is_awaited())
+            let holder = inner.hold(part, key, request, now, woken);
+            (Ok(holder), part.places.is_awaited())
         });
         if awaited {
             // Its time may be over before those are of whom was known.
@@ -196,11 +195,8 @@ impl<K: Filed> Table<K> {
                 return Lined::Full;
             }
             let now = (inner.clock)();
-            let mut moved = Moved::default();
-            if let Ok(holder) = part.places.acquire(key, &request, &inner.tokens, now, &mut moved) {
-                inner.granted(part, key, &holder);
-                inner.settle(part, moved, woken);
-                return Lined::Held(holder);
+            if part.places.obstacle(key, request.kind, u64::MAX, now).is_none() {
+                return Lined::Held(inner.hold(part, key, request, now, woken));
             }
             // Relaxed: only that later ones are higher is asked of it, and the mutex of the part sees to that where it matters.
             let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
@@ -453,6 +449,15 @@ impl<K: Filed> Inner<K> {
         self.untie(&holder);
         self.settle(part, moved, woken);
         (holder.until > now).then_some(holder)
+    }
+
+    /// Holds a place for which nothing stands in the way.
+    fn hold(&self, part: &mut Part<K>, key: &K, request: Request, now: Moment, woken: &mut Woken) -> Holder {
+        let mut moved = Moved::default();
+        let holder = part.places.hold(key, request, &self.tokens, now, &mut moved);
+        self.granted(part, key, &holder);
+        self.settle(part, moved, woken);
+        holder
     }
 
     /// Notes what was granted.

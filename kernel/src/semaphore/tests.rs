@@ -57,7 +57,7 @@ fn lined(table: &Table<LockKey>, path: &str, kind: LockKind) -> Waiting<LockKey>
 }
 
 fn taken(table: &Table<LockKey>, path: &str, kind: LockKind) -> Holder {
-    table.acquire(&key(path), &request(kind, 1_000, 1)).unwrap()
+    table.acquire(&key(path), request(kind, 1_000, 1)).unwrap()
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn readers_who_come_later_do_not_overtake_a_writer_and_are_served_together() {
     let (table, _) = table();
     let reader = taken(&table, "/a", Shared);
     let mut writer = lined(&table, "/a", Exclusive);
-    assert!(table.acquire(&key("/a"), &request(Shared, 1_000, 1)).is_err());
+    assert!(table.acquire(&key("/a"), request(Shared, 1_000, 1)).is_err());
     let mut readers: Vec<_> = (0..3).map(|_| lined(&table, "/a/b", Shared)).collect();
     assert!(table.release(&key("/a"), reader.id).is_some());
     let writer = held(poll(&mut writer)).unwrap();
@@ -145,7 +145,7 @@ fn the_root_excludes_all_and_lets_all_go_again() {
     }
     let root = held(poll(&mut root)).unwrap();
     assert!(poll(&mut late).is_none());
-    assert!(table.acquire(&key("/q"), &request(Shared, 1_000, 1)).is_err());
+    assert!(table.acquire(&key("/q"), request(Shared, 1_000, 1)).is_err());
     assert!(table.release(&key("/"), root.id).is_some());
     let late = held(poll(&mut late)).unwrap();
     assert!(table.release(&key("/z"), late.id).is_some());
@@ -321,7 +321,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let free = model.is_free(&call, &model.waiting);
                 let (asked, wanted) = (key(at), request(kind, ttl, life));
                 if matches!(step, Step::Try(..)) {
-                    let got = real.table.acquire(&asked, &wanted);
+                    let got = real.table.acquire(&asked, wanted);
                     prop_assert_eq!(got.is_ok(), free);
                     if let Ok(holder) = got {
                         real.hold(number, asked, &holder);

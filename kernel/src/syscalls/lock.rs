@@ -87,7 +87,7 @@ impl Serve for SysLock {
         }
         let key = warm_key(kernel, caller, &self.path)?;
         let request = request(caller, self.kind, self.ttl, (self.tied, false), self.session);
-        let holder = kernel.advisory().acquire(&key, &request).ok()?;
+        let holder = kernel.advisory().acquire(&key, request).ok()?;
         Some(locked(self.path.clone(), &holder))
     }
 
@@ -99,8 +99,15 @@ impl Serve for SysLock {
 impl Serve for SysUnlock {
     #[inline]
     fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Unlocked> {
-        let key = warm_key(kernel, caller, &self.path)?;
-        kernel.advisory().release_plain(&key, self.id?).then(|| Unlocked::new(1))
+        let id = self.id?;
+        if kernel.is_asked() {
+            return None;
+        }
+        // Where the path leads does not matter: nobody finds a lock there by an identity that is not its own.
+        let key = kernel.routes().read(|routes| {
+            routes.route(&caller.zone, &self.path).map(|routed| LockKey::new(&routed.mount.zone, &self.path))
+        })?;
+        kernel.advisory().release_plain(&key, id).then(|| Unlocked::new(1))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlocked> {
@@ -151,10 +158,9 @@ async fn acquire_or_extend(
     let call = &admitted.call;
     let asked = request(caller, call.kind, call.ttl, (call.tied, call.durable), call.session);
     let holder = match call.wait {
-        None => kernel
-            .advisory()
-            .acquire(&key, &asked)
-            .map_err(|obstacle| in_the_way(kernel, &path, &obstacle))?,
+        None => {
+            kernel.advisory().acquire(&key, asked).map_err(|obstacle| in_the_way(kernel, &path, &obstacle))?
+        }
         Some(wait) => match kernel.advisory().line_up(&key, asked) {
             Lined::Held(holder) => holder,
             Lined::Full => return Err(too_many(&path)),
