@@ -19,7 +19,8 @@ impl Default for Lives {
 }
 
 impl Lives {
-    fn begin(&self) -> LifeId {
+    /// A life that somebody else ends.
+    pub(crate) fn begin(&self) -> LifeId {
         // Relaxed: nothing but the number itself is told by it.
         LifeId(self.0.fetch_add(1, Ordering::Relaxed))
     }

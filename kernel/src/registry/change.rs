@@ -181,7 +181,12 @@ pub(super) fn make(
     let Role { number, before, read_only } = role;
     let (factory, declared) = chosen;
     let (told, of, services) = (me.clone(), name.clone(), Arc::downgrade(kernel.services()));
+    let (life, owner) = (kernel.lives().begin(), Arc::downgrade(kernel));
     let monitor: Monitor = Arc::new(move |exit: &ChildExit| {
+        // Its next incarnation knows nothing of what this one has taken.
+        if let Some(kernel) = owner.upgrade() {
+            kernel.end_life(life);
+        }
         if is_failure(&exit.reason)
             && let Some(enlisted) = services.upgrade().and_then(|services| services.find(&of))
             && let Some(version) = enlisted.version(number)
@@ -193,6 +198,7 @@ pub(super) fn make(
         let _ = told.signal(Exited { name: of.clone(), number, reason: exit.reason.clone() });
     });
     let making = Making {
+        life,
         name: name.clone(),
         number,
         spec: spec.clone(),
@@ -244,6 +250,8 @@ pub(super) fn not_fit(generation: &Generation, step: &str, why: &ExitReason) -> 
 pub(super) async fn stop(kernel: &Kernel, generation: &Generation) {
     generation.set_started(false);
     stop_child(kernel, &generation.child_id).await;
+    // What it is made of may be looked at for a while yet, so its life does not wait for that.
+    kernel.end_life(generation.life);
 }
 
 async fn stop_child(kernel: &Kernel, id: &str) {

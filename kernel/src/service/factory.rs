@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 
 use nexus_actors::Env;
+use nexus_messages::LifeId;
 use nexus_messages::syscall::ServiceSpec;
 use nexus_supervisors::Monitor;
 use parking_lot::Mutex;
@@ -40,6 +41,8 @@ pub(crate) struct Making {
     pub(crate) version: &'static str,
     pub(crate) env: Env,
     pub(crate) kernel: Weak<Kernel>,
+    /// Its life, which ends when it is stopped.
+    pub(crate) life: LifeId,
     /// Whether its own calls may change nothing: it is on trial.
     pub(crate) read_only: bool,
     /// What the version before publishes.

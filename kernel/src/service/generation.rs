@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use nexus_actors::{
     ActorStatus, CallError, Child, Env, ExitReason, Handle, Message, Panicked, Ref, Reply, Undone, guard,
 };
+use nexus_messages::LifeId;
 use nexus_messages::syscall::ServiceSpec;
 use nexus_supervisors::ChildSpec;
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ pub(crate) struct Generation {
     pub(crate) factory: Arc<str>,
     pub(crate) version: &'static str,
     pub(crate) child_id: String,
+    /// What is tied to it goes when it is stopped.
+    pub(crate) life: LifeId,
     pub(crate) facts: Facts,
     pub(crate) start_max: Duration,
     pub(crate) view: Arc<dyn Any + Send + Sync>,
@@ -82,6 +85,7 @@ impl Made {
             factory: making.factory,
             version: making.version,
             child_id,
+            life: making.life,
             facts,
             start_max,
             view: setup.view().clone(),

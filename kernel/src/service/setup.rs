@@ -11,7 +11,6 @@ use super::{Making, Published, Service, ServiceRef, agent_of};
 use crate::dispatch::OpSet;
 use crate::hal::LogRecord;
 use crate::kernel::Kernel;
-use crate::lives::Life;
 use crate::syscalls::Serve;
 
 /// What a service is started with: who it is, its configuration, the place for its view, and the way to the kernel. Cheap to clone. The same
@@ -25,18 +24,14 @@ struct Inner<S: Service> {
     view: Arc<Published<S::View>>,
     before: Option<Arc<dyn Any + Send + Sync>>,
     calls: Syscalls,
-    /// What is tied to the version goes when it ends.
-    _life: Option<Life>,
 }
 
 impl<S: Service> Setup<S> {
     pub(super) fn new(config: S::Config, making: &Making) -> Self {
         let mut caller = Caller::administrator();
         caller.agent = agent_of(&making.name).into();
-        let life = making.kernel.upgrade().map(|kernel| kernel.begin_life());
-        if let Some(life) = &life {
-            caller.life = life.id();
-        }
+        // What is tied to the version goes when the registry has stopped it.
+        caller.life = making.life;
         Self(Arc::new(Inner {
             name: making.name.clone(),
             number: making.number,
@@ -48,7 +43,6 @@ impl<S: Service> Setup<S> {
                 caller: Arc::new(caller),
                 read_only: making.read_only,
             },
-            _life: life,
         }))
     }
 
