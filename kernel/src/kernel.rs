@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
 use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
-    Caller, ContentId, EntryType, Error, ErrorKind, FileMetadata, LifeId, Op, OpId, Result, Timestamp, VPath,
+    Caller, ContentId, EntryType, Error, ErrorKind, Event, FileMetadata, LifeId, Op, OpId, Result, Timestamp,
+    VPath,
     ZoneId,
 };
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
@@ -397,6 +398,17 @@ impl Kernel {
     /// The kinds of services that this process knows.
     pub fn service_catalogue(&self) -> &ServiceCatalogue {
         &self.service_catalogue
+    }
+
+    /// Tells observers and watchers of something that happened and is committed nowhere, as when an advisory lock is given. Whoever calls this holds no lock
+    /// that an observer may want.
+    ///
+    /// Neither blocks nor waits: observers are told on a task of their own. What is told so is in no log, so a watch that resumes does not hear of it.
+    pub fn announce(self: &Arc<Self>, event: Event) {
+        if self.hooks.summary().has_observers(event.kind) {
+            let kernel = self.clone();
+            self.env.spawn("kernel.announce", async move { kernel.hooks.tell(&event).await });
+        }
     }
 
     /// The permission gate.

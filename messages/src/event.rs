@@ -1,7 +1,8 @@
 //! What is told after a change: to observers in the process and to watchers anywhere.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{BitOr, BitOrAssign};
+use std::ops::{BitOr, BitOrAssign, Range};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -58,7 +59,20 @@ kinds! {
     Mounted = 8, "mount";
     /// A mount was detached.
     Unmounted = 9, "unmount";
+    /// An advisory lock was given to somebody.
+    Locked = 10, "lock";
+    /// An advisory lock was released, or taken away.
+    Unlocked = 11, "unlock";
 }
+
+/// The bits that are kept for kinds about the synchronisation of replicas, `SYNC_*`.
+pub const SYNC_BITS: Range<u32> = 12..16;
+
+/// The bits that are kept for kinds about conflicts between replicas, `CONFLICT_*`.
+pub const CONFLICT_BITS: Range<u32> = 16..20;
+
+// A kind that comes gets a bit of its own: those that are kept are taken by whom they are kept for.
+const _: () = assert!(EventKind::ALL.len() as u32 <= SYNC_BITS.start);
 
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,7 +158,14 @@ impl<M: Into<Self>> BitOrAssign<M> for EventMask {
     }
 }
 
+/// How many changes of each replica had been seen when something happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorClock(pub BTreeMap<Arc<str>, u64>);
+
 /// One change, told after it is committed and every lock is gone.
+///
+/// New fields come last and are optional. Where fields have names, as in JSON, a reader that does not know one leaves it out, and takes one that is missing
+/// for none. Where they have not, as between processes, both ends have the same fields or no connection: the number of the protocol says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
@@ -170,10 +191,12 @@ pub struct Event {
     pub caller: Arc<Caller>,
     /// The operation.
     pub op_id: OpId,
-    /// The commit.
+    /// The commit. Of what is not committed, as locks are not, the last commit before it that was told.
     pub lsn: Lsn,
     /// When the operation was assigned its time.
     pub at: Timestamp,
+    /// What replicas had seen of each other. None as long as there are none.
+    pub clock: Option<Box<VectorClock>>,
 }
 
 impl Event {
@@ -199,6 +222,7 @@ impl Event {
             op_id,
             lsn: Lsn::default(),
             at: Timestamp::default(),
+            clock: None,
         }
     }
 
@@ -214,9 +238,10 @@ mod tests {
 
     #[test]
     fn the_bits_and_names_are_those_of_the_interface() {
-        assert_eq!(EventMask::ALL.bits(), 0x3ff);
+        assert_eq!(EventMask::ALL.bits(), 0xfff);
         assert_eq!(EventKind::FileWritten.bit(), 1);
         assert_eq!(EventKind::Unmounted.bit(), 1 << 9);
+        assert_eq!((EventKind::Locked | EventKind::Unlocked).bits(), 0xc00);
         for kind in EventKind::ALL {
             assert_eq!(kind.name().parse::<EventKind>().unwrap(), *kind);
         }

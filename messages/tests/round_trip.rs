@@ -333,6 +333,7 @@ fn event() -> impl Strategy<Value = Event> {
             let mut event = Event::new(kind, path, entry_type, caller, OpId(version.into()));
             (event.other, event.size, event.content_id) = (other, size, content_id);
             (event.version, event.generation, event.is_new, event.at) = (version, version, is_new, at);
+            event.clock = is_new.then(|| Box::new(VectorClock([("a".into(), version)].into())));
             event
         },
     )

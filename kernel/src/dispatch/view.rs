@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nexus_actors::{Panicked, Snap, Superseded};
-use nexus_messages::{Caller, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath};
+use nexus_messages::{CONFLICT_BITS, Caller, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath};
 use parking_lot::Mutex;
 
 use super::hook::{Hook, HookId, Interceptor, MountHook, OPS_MAX, Observer, OpSet, Registration, Resolver};
@@ -56,6 +56,8 @@ const RESOLVERS: u64 = 1 << 62;
 const MOUNTS: u64 = 1 << 63;
 
 const _: () = assert!(EVENTS_FROM as usize + EventKind::ALL.len() <= 62);
+// Also with the kinds that there is room for.
+const _: () = assert!(EVENTS_FROM + CONFLICT_BITS.end <= 62);
 
 impl HookSummary {
     /// Whether there is no hook at all.
