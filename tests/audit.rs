@@ -461,6 +461,7 @@ fn commit_many(store: &MemoryMetastore, round: u64) {
         path: path("/x"),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(0),
         preconditions: Vec::new(),
         changes: Vec::new(),

@@ -1,20 +1,23 @@
-//! With every kernel actor held down, warm reads and uncontended locks pass, and no mail is sent.
+//! With every kernel actor held down, warm reads and uncontended locks pass, watchers are told, and no mail is sent.
 
 mod common;
+
+use std::time::Duration;
 
 use common::{boot, path};
 use nexus_actors::{ActorState, block_on};
 use nexus_kernel::locks::{LockOwner, Mode, Scope};
-use nexus_messages::Timestamp;
-use nexus_messages::syscall::{SysRead, SysStat, SysWrite};
+use nexus_messages::syscall::{SysRead, SysStat, SysWatch, SysWrite};
+use nexus_messages::{EntryType, Event, EventKind, OpId, Timestamp};
 use nexus_supervisors::TreeStatus;
 
 /// The actors whose hold must not be felt.
-const PRIMITIVES: [&str; 5] = [
+const PRIMITIVES: [&str; 6] = [
     "nexus/store/committer",
     "nexus/kernel/router",
     "nexus/kernel/locks",
     "nexus/kernel/dispatch",
+    "nexus/kernel/watcher",
     "nexus/registry/lifecycle",
 ];
 
@@ -34,6 +37,8 @@ fn held_actors_stop_no_warm_call() {
         kernel.send(admin, SysWrite::at(&small, "hello").create()).await.expect("it writes");
         kernel.send(admin, SysWrite::at(&large, vec![7u8; 100_000]).create()).await.expect("it writes");
 
+        let mut watch = kernel.watch(admin, SysWatch::at(path("/"))).await.expect("it begins");
+
         for name in PRIMITIVES {
             tree.child(name).unwrap_or_else(|| panic!("{name} is in the tree")).suspend();
         }
@@ -52,6 +57,10 @@ fn held_actors_stop_no_warm_call() {
             assert_eq!(part.data.as_ref(), [7u8; 10]);
             let owner = LockOwner { agent: "test".into(), since: Timestamp(0) };
             drop(kernel.path_locks().lock(&small, Mode::Write, Scope::Entry, owner).await);
+            let locked = Event::new(EventKind::Locked, small.clone(), EntryType::Reg, admin.clone(), OpId(1));
+            kernel.announce(locked);
+            let told = watch.next(Some(Duration::ZERO)).await.expect("it is told").events;
+            assert_eq!((told.len(), told[0].kind), (1, EventKind::Locked));
         }
         assert!(held(), "the actors were held all the time");
         assert_eq!(mails(&tree.snapshot()), before, "no mail was sent");

@@ -99,9 +99,13 @@ fn readers_notice_no_killed_primitive() {
         running
     });
     let reader = Reader::start(&running);
-    for name in
-        ["nexus/kernel/router", "nexus/kernel/locks", "nexus/kernel/dispatch", "nexus/registry/lifecycle"]
-    {
+    for name in [
+        "nexus/kernel/router",
+        "nexus/kernel/locks",
+        "nexus/kernel/dispatch",
+        "nexus/kernel/watcher",
+        "nexus/registry/lifecycle",
+    ] {
         for how in [Kill::Panic, Kill::Error, Kill::Brutal] {
             kill_and_wait(&running, name, how);
             reader.goes_on();

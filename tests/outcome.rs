@@ -134,6 +134,7 @@ fn fill(store: &MemoryMetastore, count: u64) {
         path: VPath::root(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(1),
         preconditions: Vec::new(),
         changes: Vec::new(),

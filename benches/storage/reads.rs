@@ -165,6 +165,7 @@ fn entry(from: u64) -> Entry {
         path: path(from),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(from),
         preconditions: keys.clone().map(Precondition::Absent).collect(),
         changes: keys.map(|key| Change::Put(key, Bytes::from_static(&ROW))).collect(),

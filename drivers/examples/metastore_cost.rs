@@ -178,6 +178,7 @@ fn make_file(number: u64, sequential: bool) -> Outcome<Entry> {
         path: VPath::parse(&format!("/folder-{folder}/{name}"))?,
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(number),
         preconditions: vec![Precondition::Absent(dentry.clone())],
         changes: vec![

@@ -10,8 +10,7 @@ use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
 use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
 use nexus_messages::{
     Caller, ContentId, EntryType, Error, ErrorKind, Event, FileMetadata, LifeId, Op, OpId, Result, Timestamp,
-    VPath,
-    ZoneId,
+    VPath, ZoneId,
 };
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
@@ -37,6 +36,7 @@ use crate::sys;
 use crate::syscalls::{Serve, span};
 use crate::underway::Underway;
 use crate::volume::store_error;
+use crate::watcher::{Heard, Watcher, Watches};
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -131,6 +131,7 @@ pub struct Kernel {
     advisory_actor: Ref<Advisory>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
+    watcher: Ref<Watcher>,
     gate: PermissionGate,
     catalogue: Arc<Catalogue>,
     mounts: Mounts,
@@ -189,6 +190,7 @@ impl Kernel {
             advisory_actor,
             hooks: Arc::new(PublishedHooks::new()),
             dispatch: mailbox(env, "dispatch"),
+            watcher: mailbox(env, "watcher"),
             gate: PermissionGate::new(),
             catalogue,
             mounts: Mounts::default(),
@@ -255,7 +257,8 @@ impl Kernel {
                 self.locks.clone(),
             )))
             .child(primitive(ChildSpec::new("advisory", self.advisory_actor.clone(), self.advisory.clone())))
-            .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())));
+            .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())))
+            .child(primitive(ChildSpec::new("watcher", self.watcher.clone(), self.watches().clone())));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
             .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
             .child(primitive(ChildSpec::new("lifecycle", self.lifecycle.clone(), Arc::downgrade(self))));
@@ -346,10 +349,11 @@ impl Kernel {
         }
     }
 
-    /// Commits nothing any more: a call that waits for the committer's restart is told at once that the kernel has ended. To be called when the tree
+    /// Commits nothing any more: a call that waits for the committer's restart, or for changes, is told at once that the kernel has ended. To be called when the tree
     /// has stopped; may be repeated.
     pub fn close_store(&self) {
         self.store.close();
+        self.watches().close();
     }
 
     /// The mounts and how they are. Sends no mail.
@@ -405,6 +409,16 @@ impl Kernel {
     ///
     /// Neither blocks nor waits: observers are told on a task of their own. What is told so is in no log, so a watch that resumes does not hear of it.
     pub fn announce(self: &Arc<Self>, event: Event) {
+        let watches = self.watches();
+        if watches.anyone() {
+            // Whose paths lead nowhere nobody can watch.
+            let tree = self
+                .routes
+                .read(|routes| routes.route(&event.caller.zone, &event.path).map(|route| route.mount.tree));
+            if let Some(tree) = tree {
+                watches.announce(tree, Heard { event: event.clone(), owner: Arc::from("") });
+            }
+        }
         if self.hooks.summary().has_observers(event.kind) {
             let kernel = self.clone();
             self.env.spawn("kernel.announce", async move { kernel.hooks.tell(&event).await });
@@ -497,6 +511,16 @@ impl Kernel {
 
     pub(crate) fn dispatch(&self) -> &PublishedHooks {
         &self.hooks
+    }
+
+    /// Where watches begin and end.
+    pub(crate) fn watcher(&self) -> &Ref<Watcher> {
+        &self.watcher
+    }
+
+    /// Who watches what.
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        self.store.watches()
     }
 
     pub(crate) fn gate(&self) -> &PermissionGate {

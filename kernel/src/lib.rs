@@ -28,6 +28,7 @@ pub mod sys;
 mod syscalls;
 mod underway;
 mod volume;
+pub mod watcher;
 
 pub use content::{CALL_MAX, CONTENT_MAX};
 pub use garbage::{Collection, CollectionState, Freed, GarbageConfig};

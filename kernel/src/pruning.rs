@@ -189,6 +189,7 @@ async fn prune(kernel: &Arc<Kernel>, tree: TreeId, mut sweep: Sweep) -> Result<L
         path: VPath::root(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: now,
         preconditions,
         changes,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::conflict::Conflict;
-use crate::ident::OpId;
+use crate::ident::{Lsn, OpId};
 use crate::path::{PathError, VPath};
 
 /// The operation that a caller asked for. Stored by its number in the log: new ones go to the end.
@@ -310,6 +310,7 @@ struct Detail {
     item: Option<u32>,
     conflict: Option<Conflict>,
     op_id: Option<OpId>,
+    oldest: Option<Lsn>,
 }
 
 /// The result of a call.
@@ -350,6 +351,7 @@ impl Error {
             item: None,
             conflict: None,
             op_id: None,
+            oldest: None,
         }))
     }
 
@@ -379,6 +381,13 @@ impl Error {
     #[must_use]
     pub fn outcome_unknown(mut self) -> Self {
         self.0.executed = Executed::Unknown;
+        self
+    }
+
+    /// Adds the oldest place in the log that can be told from.
+    #[must_use]
+    pub fn since_oldest(mut self, oldest: Lsn) -> Self {
+        self.0.oldest = Some(oldest);
         self
     }
 
@@ -427,6 +436,11 @@ impl Error {
         self.0.op_id
     }
 
+    /// The oldest place in the log that can be told from, when what was asked for is older.
+    pub fn oldest(&self) -> Option<Lsn> {
+        self.0.oldest
+    }
+
     /// The operation of a transaction at which it failed, counted from 0; none when it is that of the whole.
     pub fn item(&self) -> Option<usize> {
         self.0.item.map(|item| item as usize)
@@ -445,7 +459,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail { op, path, kind, executed, cause, item, conflict: _, op_id } = &*self.0;
+        let Detail { op, path, kind, executed, cause, item, conflict: _, op_id, oldest: _ } = &*self.0;
         if let Some(item) = item {
             write!(f, "tx ops[{item}]: ")?;
         }

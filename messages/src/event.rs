@@ -72,7 +72,14 @@ pub const SYNC_BITS: Range<u32> = 12..16;
 pub const CONFLICT_BITS: Range<u32> = 16..20;
 
 // A kind that comes gets a bit of its own: those that are kept are taken by whom they are kept for.
-const _: () = assert!(EventKind::ALL.len() as u32 <= SYNC_BITS.start);
+const _: () = assert!(EventMask::ALL.0 < 1 << SYNC_BITS.start);
+
+impl EventKind {
+    /// Whether what happens so stands in the log of its zone. What does not is told when it happens, and never again.
+    pub fn is_logged(self) -> bool {
+        !matches!(self, Self::Locked | Self::Unlocked)
+    }
+}
 
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -261,6 +261,8 @@ fn watch() -> impl Strategy<Value = Syscall> {
     (path(), any::<u32>(), option::of(any::<u64>())).prop_map(|(path, bits, since)| {
         let mut call = SysWatch::at(path).mask(EventMask::from_bits(bits));
         call.since = since.map(Lsn);
+        call.glob = since.map(|since| format!("{since}/*").into());
+        call.limit = std::num::NonZeroU32::new(bits);
         call.into()
     })
 }

@@ -16,6 +16,7 @@ pub(crate) trait Rows: Metastore {
             path: VPath::root(),
             other: None,
             items: Vec::new(),
+            told: None,
             at: Timestamp(1),
             preconditions: Vec::new(),
             changes,

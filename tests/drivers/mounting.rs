@@ -231,6 +231,7 @@ fn rows_of_a_point_where_nothing_is_mounted_keep_no_kernel_from_booting_and_go_w
         path: VPath::parse("/cut").expect("it is a path"),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(0),
         preconditions: Vec::new(),
         changes: changes.into(),

@@ -55,6 +55,7 @@ fn one_large_blob_is_read_and_becomes_chunks_when_it_changes() {
         preconditions: Vec::new(),
         changes: vec![Change::Put(key, row.into())],
         items: Vec::new(),
+        told: None,
     };
     let store = bench.store.clone();
     bench.nx.shutdown().unwrap();

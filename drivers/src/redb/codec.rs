@@ -16,6 +16,9 @@ pub(super) const STORE_FORMAT: u64 = 3;
 /// The version that every record of this module begins with.
 const RECORD_VERSION: u8 = 1;
 
+/// The version of log records behind which stands what is told of them.
+const TOLD_VERSION: u8 = 2;
+
 /// Set in a log record whose operation may come again; its identity follows in front of the record.
 const REPEATABLE: u8 = 1;
 
@@ -95,6 +98,9 @@ pub(super) fn encode_record(record: &LogRecord, repeatable: bool) -> Result<Vec<
         what: "writing a log record".into(),
         cause: e.to_string(),
     };
+    if record.told.is_some() {
+        bytes[0] = TOLD_VERSION;
+    }
     let mut bytes = postcard::to_extend(record, bytes).map_err(unwritable)?;
     if record.items.is_empty() {
         // The last field, of which nothing but its length is there.
@@ -102,12 +108,16 @@ pub(super) fn encode_record(record: &LogRecord, repeatable: bool) -> Result<Vec<
     } else {
         bytes[1] |= ITEMS;
     }
-    Ok(bytes)
+    match record.told.as_deref() {
+        Some(told) => postcard::to_extend(told, bytes).map_err(unwritable),
+        None => Ok(bytes),
+    }
 }
 
 pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogRecord, StoreError> {
     let what = || format!("record {lsn} of the log of tree {}", tree.0);
-    let body = body_of(bytes, &what)?;
+    let is_told = bytes.first() == Some(&TOLD_VERSION);
+    let body = if is_told { &bytes[1..] } else { body_of(bytes, &what)? };
     let broken = || corrupt(what(), "a broken head".into());
     let (flags, rest) =
         body.split_first().filter(|(flags, _)| **flags <= REPEATABLE | ITEMS).ok_or_else(broken)?;
@@ -117,7 +127,13 @@ pub(super) fn decode_record(tree: TreeId, lsn: Lsn, bytes: &[u8]) -> Result<LogR
         0 => postcard::take_from_bytes(rest).map(|(head, left): (WithoutItems, _)| (head.into(), left)),
         _ => postcard::take_from_bytes(rest),
     };
-    let (record, left): (LogRecord, _) = taken.map_err(|e| corrupt(what(), e.to_string()))?;
+    let unreadable = |e: postcard::Error| corrupt(what(), e.to_string());
+    let (mut record, mut left): (LogRecord, _) = taken.map_err(unreadable)?;
+    if is_told {
+        (record.told, left) = postcard::take_from_bytes(left)
+            .map(|(told, left)| (Some(Arc::new(told)), left))
+            .map_err(unreadable)?;
+    }
     if !left.is_empty() {
         return Err(corrupt(what(), format!("{} bytes behind it", left.len())));
     }
@@ -142,7 +158,7 @@ struct WithoutItems {
 impl From<WithoutItems> for LogRecord {
     fn from(head: WithoutItems) -> Self {
         let WithoutItems { lsn, op_id, caller, op, path, other, at } = head;
-        Self { lsn, op_id, caller, op, path, other, at, items: Vec::new() }
+        Self { lsn, op_id, caller, op, path, other, at, items: Vec::new(), told: None }
     }
 }
 
@@ -151,7 +167,8 @@ pub(super) fn repeatable_op(bytes: &[u8]) -> Option<OpId> {
     let (head, rest) = bytes.split_first_chunk::<2>()?;
     let op_id = rest.first_chunk::<16>()?;
     let [version, flags] = *head;
-    (version == RECORD_VERSION && flags & REPEATABLE != 0).then(|| OpId(u128::from_be_bytes(*op_id)))
+    (matches!(version, RECORD_VERSION | TOLD_VERSION) && flags & REPEATABLE != 0)
+        .then(|| OpId(u128::from_be_bytes(*op_id)))
 }
 
 fn body_of<'a>(bytes: &'a [u8], what: &dyn Fn() -> String) -> Result<&'a [u8], StoreError> {
@@ -170,7 +187,8 @@ fn corrupt(what: String, found: String) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use nexus_kernel::hal::{Entry, LogItem};
+    use nexus_kernel::hal::{Entry, LogItem, Told, ToldEvent};
+    use nexus_messages::{ContentId, EntryType, EventKind, ZoneId};
     use proptest::prelude::*;
 
     use super::*;
@@ -185,6 +203,7 @@ mod tests {
             path: VPath::parse("/a").unwrap(),
             other: Some(VPath::parse("/b/c").unwrap()),
             items: Vec::new(),
+            told: None,
             at: Timestamp(5),
             preconditions: vec![],
             changes: vec![],
@@ -199,6 +218,37 @@ mod tests {
             assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), LogRecord::of(&entry, Lsn(9)));
             assert_eq!(repeatable_op(&bytes), repeatable.then_some(entry.op_id));
             assert!(matches!(decode_record(TreeId(3), Lsn(8), &bytes), Err(StoreError::Corrupt { .. })));
+        }
+    }
+
+    fn told() -> Arc<Told> {
+        let event = ToldEvent {
+            kind: EventKind::Renamed,
+            entry_type: EntryType::Reg,
+            size: 5,
+            content_id: Some(ContentId::Blake3([7; 32])),
+            version: 2,
+            generation: 3,
+            is_new: true,
+            owner: Arc::from("coder-7"),
+        };
+        let events = smallvec::smallvec![Some(event), None];
+        Arc::new(Told { zone: ZoneId::parse("team").unwrap(), admin: true, events })
+    }
+
+    #[test]
+    fn what_is_told_of_a_record_comes_back_with_it() {
+        let item = LogItem { op: Op::Write, path: VPath::parse("/x").unwrap(), other: None };
+        for (repeatable, items) in [(false, vec![]), (true, vec![]), (true, vec![item.clone(), item])] {
+            let entry = Entry { told: Some(told()), items, ..entry(repeatable) };
+            let record = LogRecord::of(&entry, Lsn(9));
+            let bytes = encode_record(&record, repeatable).unwrap();
+            assert_eq!(decode_record(TreeId(3), Lsn(9), &bytes).unwrap(), record);
+            assert_eq!(repeatable_op(&bytes), repeatable.then_some(entry.op_id));
+            for cut in 0..bytes.len() {
+                assert!(decode_record(TreeId(3), Lsn(9), &bytes[..cut]).is_err());
+            }
+            assert!(decode_record(TreeId(3), Lsn(9), &[&bytes[..], &[0]].concat()).is_err());
         }
     }
 

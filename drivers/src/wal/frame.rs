@@ -7,15 +7,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_kernel::hal::{LogRecord, RowKey, TreeId};
+use nexus_kernel::hal::{LogRecord, RowKey, Told, TreeId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 /// What every frame begins with.
 const MAGIC: [u8; 4] = *b"NXWL";
 
-/// The version of the format that follows.
-const FORMAT: u8 = 1;
+/// The version of the format that follows. 1 had nothing behind the entries.
+const FORMAT: u8 = 2;
+
+/// The oldest version that can be read.
+const FORMAT_MIN: u8 = 1;
 
 /// Frames begin at multiples of this, so that what follows a damaged one can be looked for.
 pub(super) const ALIGNMENT: u64 = 8;
@@ -63,7 +68,7 @@ fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGNMENT)
 }
 
-/// What a batch did.
+/// What a batch did. Behind it stands what is told of each entry, which the records are written without.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Payload<'a> {
     /// A number above every identity that was used.
@@ -142,6 +147,8 @@ pub(super) fn encode(
     out.resize(begin + HEADER_BYTES, 0);
     // It grows in place. What the kernel puts into a batch can always be written.
     *out = postcard::to_extend(payload, std::mem::take(out)).ok()?;
+    let told: SmallVec<[_; 1]> = payload.entries.iter().map(|entry| entry.record.told.as_deref()).collect();
+    *out = postcard::to_extend(&told, std::mem::take(out)).ok()?;
     let length = u32::try_from(out.len() - begin - HEADER_BYTES).ok();
     let length = length.filter(|length| *length <= PAYLOAD_MAX)?;
     out.resize(out.len().next_multiple_of(8), 0);
@@ -180,7 +187,7 @@ pub(super) fn head(seed: Seed, bytes: &[u8; HEADER_BYTES]) -> Option<Head> {
     if !begins(bytes) || seed.checksum(&[&bytes[..HEAD_BYTES]]) != number(HEAD_BYTES) {
         return None;
     }
-    if bytes[4] != FORMAT {
+    if !(FORMAT_MIN..=FORMAT).contains(&bytes[4]) {
         return Some(Head::Newer(bytes[4]));
     }
     let payload = bytes[8..].first_chunk().map_or(0, |four| u32::from_be_bytes(*four));
@@ -196,20 +203,46 @@ pub(super) fn is_whole(seed: Seed, head: &[u8; HEADER_BYTES], header: &Header, p
 
 /// The payload in `bytes`, whose checksum is right.
 pub(super) fn decode(bytes: &[u8]) -> Result<Payload<'static>, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((payload, [])) => Ok(payload),
-        Ok((_, rest)) => Err(format!("{} bytes behind it", rest.len())),
-        Err(error) => Err(error.to_string()),
+    let (mut payload, told): (Payload<'static>, _) = take(bytes)?;
+    if told.is_empty() {
+        // Of the format that had no more.
+        return Ok(payload);
     }
+    let (told, rest): (Vec<Option<Arc<Told>>>, _) = take(told)?;
+    if !rest.is_empty() || told.len() != payload.entries.len() {
+        return Err(format!("{} bytes behind what is told of {} entries", rest.len(), told.len()));
+    }
+    for (entry, told) in payload.entries.iter_mut().zip(told) {
+        entry.record.to_mut().told = told;
+    }
+    Ok(payload)
+}
+
+fn take<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
+    postcard::take_from_bytes(bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use nexus_kernel::hal::Table;
-    use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
+    use nexus_kernel::hal::{Table, ToldEvent};
+    use nexus_messages::{ContentId, EntryType, EventKind, Lsn, Op, OpId, Timestamp, VPath, ZoneId};
     use proptest::prelude::*;
 
     use super::*;
+
+    fn told() -> Told {
+        let event = ToldEvent {
+            kind: EventKind::FileWritten,
+            entry_type: EntryType::Reg,
+            size: 5,
+            content_id: Some(ContentId::Blake3([7; 32])),
+            version: 2,
+            generation: 3,
+            is_new: true,
+            owner: Arc::from("coder-7"),
+        };
+        Told { zone: ZoneId::root(), admin: false, events: smallvec::smallvec![Some(event)] }
+    }
 
     fn payload(rows: &[(&'static str, Option<&'static [u8]>)]) -> Payload<'static> {
         let record = LogRecord {
@@ -220,6 +253,7 @@ mod tests {
             path: VPath::parse("/a/b").unwrap(),
             other: None,
             items: Vec::new(),
+            told: Some(Arc::new(told())),
             at: Timestamp(9),
         };
         let key = |name: &str| RowKey::new(Table::Inodes, name.as_bytes());
@@ -255,10 +289,26 @@ mod tests {
 
     #[test]
     fn a_payload_with_bytes_behind_it_is_none() {
-        let mut bytes = postcard::to_allocvec(&payload(&[("x", Some(b"value"))])).unwrap();
-        assert!(decode(&bytes).is_ok());
-        bytes.push(0);
-        assert_eq!(decode(&bytes), Err("1 bytes behind it".into()));
+        let old = postcard::to_allocvec(&payload(&[("x", Some(b"value"))])).unwrap();
+        for behind in [&[0][..], &[1, 0, 0], &[2, 0, 0], &[1]] {
+            assert!(decode(&[&old, behind].concat()).is_err(), "{behind:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_before_anything_was_told_can_be_read() {
+        let mut expected = payload(&[("x", Some(b"value"))]);
+        let old = postcard::to_allocvec(&expected).unwrap();
+        expected.entries[0].record.to_mut().told = None;
+        assert_eq!(decode(&old), Ok(expected));
+        let (mut bytes, header) = frame();
+        bytes[4] = FORMAT_MIN;
+        let checksum = Seed::of(9, 3)
+            .checksum(&[&bytes[..40], &bytes[HEADER_BYTES..HEADER_BYTES + header.payload_bytes()]]);
+        bytes[40..48].copy_from_slice(&checksum.to_be_bytes());
+        let head_checksum = Seed::of(9, 3).checksum(&[&bytes[..HEAD_BYTES]]);
+        bytes[HEAD_BYTES..HEADER_BYTES].copy_from_slice(&head_checksum.to_be_bytes());
+        assert!(matches!(head(Seed::of(9, 3), bytes.first_chunk().unwrap()), Some(Head::Known(_))));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use nexus_kernel::fuzzing::damage;
-use nexus_kernel::hal::{LogItem, LogRecord, RowKey, StoreError, Table, TreeId};
-use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
+use nexus_kernel::hal::{LogItem, LogRecord, RowKey, StoreError, Table, Told, ToldEvent, TreeId};
+use nexus_messages::{EntryType, EventKind, Lsn, Op, OpId, Timestamp, VPath, ZoneId};
 
 use super::frame::{self, FrameEntry, HEADER_BYTES, Head, Header, Payload, Seed};
 use super::journal::Journal;
@@ -57,6 +57,21 @@ fn read(seed: Seed, bytes: &[u8]) -> Option<(Header, Payload<'static>)> {
     Some((header, frame::decode(payload).ok()?))
 }
 
+fn told(u: &mut Unstructured<'_>) -> arbitrary::Result<Arc<Told>> {
+    let event = ToldEvent {
+        kind: *u.choose(EventKind::ALL)?,
+        entry_type: EntryType::Reg,
+        size: u.arbitrary()?,
+        content_id: None,
+        version: u.arbitrary()?,
+        generation: 1,
+        is_new: u.arbitrary()?,
+        owner: Arc::from("coder-7"),
+    };
+    let events = smallvec::smallvec![Some(event), None];
+    Ok(Arc::new(Told { zone: ZoneId::root(), admin: u.arbitrary()?, events }))
+}
+
 fn payload(u: &mut Unstructured<'_>, lsn: u64) -> arbitrary::Result<Payload<'static>> {
     let path = |name: u8| VPath::parse(&format!("/{name}")).expect("it is a path");
     let mut entries = Vec::new();
@@ -70,6 +85,7 @@ fn payload(u: &mut Unstructured<'_>, lsn: u64) -> arbitrary::Result<Payload<'sta
             path: path(u.arbitrary()?),
             other: if u.arbitrary()? { Some(path(1)) } else { None },
             items: vec![item; u.int_in_range(0..=2)?],
+            told: if u.arbitrary()? { Some(told(u)?) } else { None },
             at: Timestamp(u.arbitrary()?),
         };
         let mut rows = Vec::new();

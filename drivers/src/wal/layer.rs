@@ -418,6 +418,7 @@ mod tests {
             path: VPath::root(),
             other: None,
             items: Vec::new(),
+            told: None,
             at: Timestamp(0),
         }
     }

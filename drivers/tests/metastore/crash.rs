@@ -80,6 +80,7 @@ pub(crate) fn entry(op: u128, changes: Vec<Change>) -> Entry {
         path: VPath::root(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(1),
         preconditions: vec![],
         changes,

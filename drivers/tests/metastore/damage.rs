@@ -51,6 +51,7 @@ fn batch(number: u64) -> Batch {
         path: VPath::parse(&format!("/f{number}")).unwrap(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(number),
         preconditions: vec![],
         changes: vec![Change::Put(key(&name), value)],

@@ -129,6 +129,7 @@ fn entries() -> impl Strategy<Value = Entry> {
             path: VPath::root(),
             other: None,
             items: Vec::new(),
+            told: None,
             at: Timestamp(1),
             preconditions,
             changes,

@@ -32,6 +32,7 @@ fn batch(changes: Vec<Change>) -> Batch {
         path: VPath::root(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(1),
         preconditions: vec![],
         changes,

@@ -106,6 +106,7 @@ impl Kernel {
             path: path.clone(),
             other: None,
             items: Vec::new(),
+            told: None,
             at: Timestamp(self.env().wall()),
             preconditions: Vec::new(),
             changes: vec![change],

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nexus_actors::{Panicked, Snap, Superseded};
-use nexus_messages::{CONFLICT_BITS, Caller, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath};
+use nexus_messages::{
+    CONFLICT_BITS, Caller, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath,
+};
 use parking_lot::Mutex;
 
 use super::hook::{Hook, HookId, Interceptor, MountHook, OPS_MAX, Observer, OpSet, Registration, Resolver};

@@ -291,6 +291,7 @@ impl Run {
             path: VPath::root(),
             other: None,
             items: Vec::new(),
+            told: None,
             at: Timestamp(self.kernel.env().wall()),
             preconditions: Vec::new(),
             changes,

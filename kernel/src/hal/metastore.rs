@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_messages::{Lsn, Op, OpId, Timestamp, VPath};
+use nexus_messages::{ContentId, EntryType, EventKind, Lsn, Op, OpId, Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -275,6 +275,8 @@ pub struct Entry {
     pub items: Vec<LogItem>,
     /// When it was assigned its time.
     pub at: Timestamp,
+    /// What is told of it; nothing for what nobody is told of.
+    pub told: Option<Arc<Told>>,
     /// What must hold.
     pub preconditions: Vec<Precondition>,
     /// What changes.
@@ -295,8 +297,15 @@ impl Entry {
             }
         };
         let rows: usize = self.changes.iter().map(of).sum();
-        rows as u64 + paths_bytes(&self.path, self.other.as_ref(), &self.items)
+        rows as u64
+            + paths_bytes(&self.path, self.other.as_ref(), &self.items)
+            + told_bytes(self.told.as_deref())
     }
+}
+
+fn told_bytes(told: Option<&Told>) -> u64 {
+    // An event has a hash of 32 bytes and a few numbers.
+    told.map_or(0, |told| (told.zone.as_str().len() + 64 * told.events.len()) as u64)
 }
 
 fn paths_bytes(path: &VPath, other: Option<&VPath>, items: &[LogItem]) -> u64 {
@@ -356,6 +365,41 @@ pub struct LogRecord {
     pub at: Timestamp,
     /// The operations of a transaction; empty for anything else. Last, so that what was stored before there were any can be read.
     pub items: Vec<LogItem>,
+    /// What is told of it. None of what nobody is told of, and of what was stored before it was kept. Drivers store it beside the rest.
+    #[serde(skip)]
+    pub told: Option<Arc<Told>>,
+}
+
+/// What watchers are told of an entry beside what its record says, so that the log can tell them later what they would have been told then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The zone of who asked for it.
+    pub zone: ZoneId,
+    /// Whether that was with the administrator's capability.
+    pub admin: bool,
+    /// For each operation, in their order, what became of its entry; nothing where nothing changed.
+    pub events: SmallVec<[Option<ToldEvent>; 1]>,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldEvent {
+    /// What happened.
+    pub kind: EventKind,
+    /// What the entry is, or was.
+    pub entry_type: EntryType,
+    /// The content's length in bytes, after the change; as it was, when the entry is gone.
+    pub size: u64,
+    /// The content, likewise.
+    pub content_id: Option<ContentId>,
+    /// The content's version, likewise.
+    pub version: u64,
+    /// The content's generation, likewise.
+    pub generation: u64,
+    /// Whether the entry was made by it.
+    pub is_new: bool,
+    /// Who owns the entry, or did.
+    pub owner: Arc<str>,
 }
 
 /// One operation of a transaction, as the log keeps it.
@@ -372,7 +416,8 @@ pub struct LogItem {
 impl LogRecord {
     /// About how many bytes it takes.
     pub fn bytes(&self) -> u64 {
-        self.caller.len() as u64 + paths_bytes(&self.path, self.other.as_ref(), &self.items)
+        let paths = paths_bytes(&self.path, self.other.as_ref(), &self.items);
+        self.caller.len() as u64 + paths + told_bytes(self.told.as_deref())
     }
 
     /// The record of `entry`, committed at `lsn`.
@@ -386,6 +431,7 @@ impl LogRecord {
             other: entry.other.clone(),
             at: entry.at,
             items: entry.items.clone(),
+            told: entry.told.clone(),
         }
     }
 

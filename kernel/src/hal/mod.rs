@@ -19,7 +19,7 @@ pub(crate) use factory::is_of_every_mount;
 pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, MOUNT_OPTIONS};
 pub use metastore::{
     Applied, Batch, Change, DAMAGE_MAX, Damage, Entry, EntryOutcome, KEY_INLINE, LogItem, LogRecord,
-    Metastore, Precondition, Reader, RowKey, Table, TreeId,
+    Metastore, Precondition, Reader, RowKey, Table, Told, ToldEvent, TreeId,
 };
 pub use object_store::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,

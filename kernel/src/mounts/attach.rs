@@ -7,16 +7,17 @@ use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
 use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
-    Timestamp, VPath,
+    Timestamp, VPath, ZoneId,
 };
 use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart};
+use smallvec::SmallVec;
 
 use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
 use super::options::{MountOptions, for_driver};
 use super::{history, swap};
-use crate::hal::{Change, Entry, StoreError, Table, TreeId};
+use crate::hal::{Change, Entry, StoreError, Table, Told, TreeId};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::namespace::{
@@ -24,7 +25,9 @@ use crate::namespace::{
 };
 use crate::owned::Owned;
 use crate::router::{self, RouteError};
+use crate::store::Publication;
 use crate::volume::{Stop, commit_error};
+use crate::watcher::{Held, told as told_of, told_mount};
 
 /// How long to wait for the calls below the mount point.
 pub(super) const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -118,7 +121,9 @@ async fn finish(
     leftovers: Vec<Change>,
     unfinished: Unfinished,
 ) -> Result<Attached, Error> {
-    let receipt = match remember_and_route(&kernel, &m, &mount, leftovers).await {
+    // Dropped last: watchers are told when the mount serves, and its point is not locked any more.
+    let holding = kernel.watches().hold();
+    let receipt = match remember_and_route(&kernel, &m, &mount, leftovers, holding.held()).await {
         Ok(receipt) => receipt,
         Err(error) => {
             stop(&kernel, &mount).await;
@@ -238,11 +243,13 @@ async fn remember_and_route(
     m: &Attach,
     mount: &Arc<Mount>,
     leftovers: Vec<Change>,
+    held: Option<Held>,
 ) -> Result<Receipt, Error> {
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
     let op_id = kernel.new_op_id();
     let at = Timestamp(kernel.env().wall());
     let mut entry = mount_entry(m, mount.tree, op_id, at);
+    entry.told = Some(told_of(&m.caller, told_mount(EventKind::Mounted)));
     let row = MountRow {
         zone: m.zone.clone(),
         tree: mount.tree,
@@ -270,7 +277,7 @@ async fn remember_and_route(
         entry.changes.extend(history::begin(&rows, mount, policy).map_err(stored)?);
         entry.changes.extend(history::end(&rows, mount, policy).map_err(stored)?);
     }
-    let lsn = commit(kernel, entry).await?;
+    let lsn = commit(kernel, entry, held.clone()).await?;
     // Before it is routed, so that a router which starts from this list has it.
     kernel.mounts().list(mount);
     let Err((kind, why)) = route(kernel, mount).await else {
@@ -280,8 +287,9 @@ async fn remember_and_route(
     kernel.mounts().unlist(mount);
     let mut entry = mount_entry(m, mount.tree, kernel.new_op_id(), at);
     entry.op = Op::Unmount;
+    entry.told = Some(told_of(&m.caller, told_mount(EventKind::Unmounted)));
     entry.changes.push(put_away(kernel, mount));
-    commit(kernel, entry).await?;
+    commit(kernel, entry, held).await?;
     if let Err((_, why)) = unroute(kernel, mount).await {
         tracing::error!(point = %mount.point, why, "a mount that was put away may keep its route");
     }
@@ -309,9 +317,13 @@ fn forget(kernel: &Kernel, root: FileId, row: MountRow) -> Change {
     Change::Put(mount_key(root), encode(&MountRow { attached: false, ..row }))
 }
 
-pub(super) async fn commit(kernel: &Kernel, entry: Entry) -> Result<Lsn, Error> {
+/// Commits an entry about a mount. Watchers are told of it what it says, and when nothing is held any more.
+pub(super) async fn commit(kernel: &Kernel, mut entry: Entry, held: Option<Held>) -> Result<Lsn, Error> {
     let (op, point) = (entry.op, entry.path.clone());
-    let committed = kernel.store().commit(entry, Box::new(|_| ())).await;
+    // What says nothing is the kernel's own business, and is not taken for a mount from before the log kept what is told.
+    let nothing = || Arc::new(Told { zone: ZoneId::root(), admin: true, events: SmallVec::new() });
+    entry.told.get_or_insert_with(nothing);
+    let committed = kernel.store().commit_held(entry, Publication::new(Box::new(|_| ()), held)).await;
     committed.map(|(lsn, _)| lsn).map_err(|error| match commit_error(op, &point, &error) {
         Stop::Failed(error) => error,
         Stop::Again => Error::new(op, &point, ErrorKind::Busy),
@@ -328,6 +340,7 @@ pub(super) fn mount_entry(m: &Attach, tree: TreeId, op_id: OpId, at: Timestamp) 
         path: m.point.clone(),
         other: None,
         items: Vec::new(),
+        told: None,
         at,
         preconditions: Vec::new(),
         changes: Vec::new(),

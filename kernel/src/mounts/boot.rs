@@ -52,11 +52,12 @@ async fn begin_empty(
         path: row.point.clone(),
         other: None,
         items: Vec::new(),
+        told: None,
         at,
         preconditions: Vec::new(),
         changes,
     };
-    commit(kernel, entry).await?;
+    commit(kernel, entry, None).await?;
     Ok(root)
 }
 
@@ -79,11 +80,12 @@ async fn begin_history(kernel: &Kernel, mount: &Mount, volatile: bool) -> Result
         path: mount.point.clone(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(kernel.env().wall()),
         preconditions: Vec::new(),
         changes: vec![begun],
     };
-    match commit(kernel, entry).await {
+    match commit(kernel, entry, None).await {
         Ok(_) => Ok(()),
         // What can be read is served all the same, without its past.
         Err(error) => {

@@ -13,6 +13,7 @@ use super::mount::Mount;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::owned::Owned;
+use crate::watcher::{told as told_of, told_mount};
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
     let fail = |kind| Error::new(Op::Unmount, &m.point, kind);
@@ -44,6 +45,9 @@ async fn finish(
     guard: PathGuard,
     turn: OwnedMutexGuard<()>,
 ) -> Result<Detached, Error> {
+    // Dropped after the guard: watchers are told when the mount is gone, and its point is not locked any more.
+    let holding = kernel.watches().hold();
+    let guard = guard;
     let op_id = kernel.new_op_id();
     let at = Timestamp(kernel.env().wall());
     let who = Attach {
@@ -56,8 +60,9 @@ async fn finish(
     };
     let mut entry = mount_entry(&who, mount.tree, op_id, at);
     entry.op = Op::Unmount;
+    entry.told = Some(told_of(&m.caller, told_mount(EventKind::Unmounted)));
     entry.changes.push(put_away(&kernel, &mount));
-    let lsn = commit(&kernel, entry).await?;
+    let lsn = commit(&kernel, entry, holding.held()).await?;
     // Before the route goes, so that a router which starts from this list has it no more.
     kernel.mounts().unlist(&mount);
     let unrouted = unroute(&kernel, &mount).await;

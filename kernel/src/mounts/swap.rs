@@ -28,6 +28,7 @@ use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::namespace::{MountRow, encode, mount_key};
 use crate::owned::Owned;
+use crate::watcher::{told as told_of, told_mount};
 
 /// How long the new driver may take to be published, restarts of its actor included.
 const ADOPT_MAX: Duration = Duration::from_secs(20);
@@ -77,7 +78,10 @@ async fn finish(
     turn: Turn,
 ) -> Result<Attached, Error> {
     let op_id = kernel.new_op_id();
+    // Dropped at the end: watchers are told when the new driver serves.
+    let holding = kernel.watches().hold();
     let mut entry = mount_entry(&m, mount.tree, op_id, Timestamp(kernel.env().wall()));
+    entry.told = Some(told_of(&m.caller, told_mount(EventKind::MetadataChanged)));
     let row = MountRow {
         zone: mount.zone.clone(),
         tree: mount.tree,
@@ -92,7 +96,7 @@ async fn finish(
         let rows = kernel.store().rows(mount.tree).map_err(stored)?;
         entry.changes.extend(history::end(&rows, &mount, policy).map_err(stored)?);
     }
-    let lsn = match commit(&kernel, entry).await {
+    let lsn = match commit(&kernel, entry, holding.held()).await {
         Ok(lsn) => lsn,
         Err(error) if error.executed() == Executed::Unknown => {
             // What the row says is what the next boot goes by.
@@ -136,7 +140,7 @@ async fn begin_history(
     };
     let mut entry = mount_entry(m, mount.tree, kernel.new_op_id(), Timestamp(kernel.env().wall()));
     entry.changes.push(begun);
-    commit(kernel, entry).await.map(drop)
+    commit(kernel, entry, None).await.map(drop)
 }
 
 /// Whether the row of the mount is `row`: then somewhere up to the last place in the log.

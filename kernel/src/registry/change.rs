@@ -133,6 +133,7 @@ async fn commit(kernel: &Kernel, name: &str, caller: &Caller, change: Change) ->
         path: path.clone(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(kernel.env().wall()),
         preconditions: Vec::new(),
         changes: vec![change],

@@ -154,6 +154,7 @@ impl Run {
             path,
             other: None,
             items: Vec::new(),
+            told: None,
             at: Timestamp(self.course.env().wall()),
             preconditions: evidence.iter().map(as_seen).collect(),
             changes: Vec::new(),

@@ -7,10 +7,30 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::hal::{Entry, StoreError};
+use crate::watcher::{Held, Watches};
 
-/// Makes a commit visible: run when it is durable, or visible in the rows if that is all that is waited for, before it is acknowledged, in the order of the
+/// Makes a commit visible.
+pub(crate) type Show = Box<dyn FnOnce(Lsn) + Send>;
+
+/// What makes a commit known: run when it is durable, or visible in the rows if that is all that is waited for, before it is acknowledged, in the order of the
 /// commits.
-pub(crate) type Publication = Box<dyn FnOnce(Lsn) + Send>;
+pub(crate) struct Publication {
+    show: Show,
+    /// Whether the locks that it is made under are there still: watchers are told when they are gone.
+    held: Option<Held>,
+}
+
+impl Publication {
+    pub(crate) fn new(show: Show, held: Option<Held>) -> Self {
+        Self { show, held }
+    }
+
+    /// `entry` was committed at `lsn`.
+    pub(super) fn publish(self, watches: &Watches, entry: &Entry, lsn: Lsn) {
+        (self.show)(lsn);
+        watches.committed(entry, lsn, self.held);
+    }
+}
 
 /// Why an entry was not acknowledged.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,6 +62,7 @@ pub(crate) enum CommitError {
 pub(crate) type Answer = Result<(Lsn, bool), CommitError>;
 
 /// What the committer can be asked for.
+#[expect(clippy::large_enum_variant, reason = "it waits in a box, and the large one is the usual one")]
 pub(crate) enum Work {
     /// Commit an entry, and make it visible.
     Commit {
@@ -145,9 +166,9 @@ impl Job {
     }
 
     /// Publishes what was committed and answers.
-    pub(crate) fn finish(mut self, answer: Answer, entry: Option<Entry>) {
-        if let (Ok((lsn, true)), Some(publish)) = (&answer, self.publish.take()) {
-            publish(*lsn);
+    pub(crate) fn finish(mut self, answer: Answer, entry: Option<Entry>, watches: &Watches) {
+        if let (Ok((lsn, true)), Some(entry), Some(publication)) = (&answer, &entry, self.publish.take()) {
+            publication.publish(watches, entry, *lsn);
         }
         self.send(Back::Answer(answer, entry));
     }

@@ -21,7 +21,7 @@ use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Worker, WorkerBounds};
 
 use job::{Answer, Begun, Job, Work};
-pub(crate) use job::{CommitError, Publication};
+pub(crate) use job::{CommitError, Publication, Show};
 use thread::{ThreadEnded, employ};
 pub(crate) use upkeep::Upkeep;
 pub use view::StoreStats;
@@ -197,20 +197,21 @@ fn commit_batch(store: &Arc<Store>, jobs: Vec<Job>, entries: Vec<Entry>, flushes
             }
             debug_assert_eq!(applied.outcomes.len(), jobs.len());
             for ((job, outcome), entry) in jobs.into_iter().zip(applied.outcomes).zip(batch.entries) {
-                job.finish(answer_of(&outcome), Some(entry));
+                job.finish(answer_of(&outcome), Some(entry), store.watches());
             }
             drop(order);
             if flushed {
                 store.flushed();
             } else {
                 store.appended(count as u64);
+                store.watches().tell();
             }
         }
         Err(error) => {
             store.failed();
             tracing::error!(%error, entries = batch.entries.len(), "a batch was not committed");
             for job in jobs {
-                job.finish(Err(commit_error(&error)), None);
+                job.finish(Err(commit_error(&error)), None, store.watches());
             }
         }
     }
@@ -229,7 +230,7 @@ fn sync(store: &Arc<Store>, syncs: Vec<Job>) {
     }
     for job in syncs {
         let answer = synced.as_ref().map(|()| (Lsn::default(), false));
-        job.finish(answer.map_err(commit_error), None);
+        job.finish(answer.map_err(commit_error), None, store.watches());
     }
 }
 

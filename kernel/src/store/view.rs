@@ -12,7 +12,7 @@ use nexus_messages::{FileId, Lsn};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::job::{Answer, Back, CommitError, Job, Publication, Work};
+use super::job::{Answer, Back, CommitError, Job, Publication, Show, Work};
 use super::observers::{Tell, Untold};
 use super::upkeep::UpkeepLine;
 use super::{answer_of, commit_error};
@@ -20,6 +20,7 @@ use crate::caught::catch;
 use crate::hal::{Batch, Entry, Metastore, StoreError, TreeId};
 use crate::metrics::{DURATIONS, Histogram, Measured};
 use crate::namespace::Rows;
+use crate::watcher::Watches;
 
 /// How long an entry waits for a committer that is being restarted.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -43,6 +44,7 @@ pub(crate) struct PutOff {
 pub(crate) struct Store {
     env: Env,
     metastore: Arc<dyn Metastore>,
+    watches: Arc<Watches>,
     /// The last places in the logs when the kernel booted.
     begun_at: Mutex<BTreeMap<TreeId, Lsn>>,
     put_off: PutOff,
@@ -96,6 +98,7 @@ impl Store {
         let next_file_id = AtomicU64::new(metastore.next_file_id()?);
         Ok(Self {
             env,
+            watches: Arc::new(Watches::new(metastore.clone())),
             metastore,
             begun_at: Mutex::default(),
             put_off,
@@ -122,6 +125,11 @@ impl Store {
 
     pub(crate) fn metastore(&self) -> &dyn Metastore {
         &*self.metastore
+    }
+
+    /// Who is told of what is committed.
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        &self.watches
     }
 
     pub(super) fn upkeep(&self) -> &UpkeepLine {
@@ -227,7 +235,16 @@ impl Store {
 
     /// Makes `entry` durable, publishes it, and gives its place in the log. What a dying committer had not begun is submitted to its
     /// successor.
-    pub(crate) fn commit(&self, entry: Entry, publish: Publication) -> impl Future<Output = Answer> + Send {
+    pub(crate) fn commit(&self, entry: Entry, show: Show) -> impl Future<Output = Answer> + Send {
+        self.commit_held(entry, Publication::new(show, None))
+    }
+
+    /// As [`commit`](Self::commit), under locks that watchers are not told before they are gone.
+    pub(crate) fn commit_held(
+        &self,
+        entry: Entry,
+        publish: Publication,
+    ) -> impl Future<Output = Answer> + Send {
         // Made here, so that the future has no room for the entry.
         self.submit(Box::new(Work::Commit { entry, publish, put_off: false }))
     }
@@ -282,11 +299,12 @@ impl Store {
             }
         };
         let answer = applied.outcomes.first().map_or(Err(CommitError::Crashed), answer_of);
-        if let Ok((lsn, true)) = answer {
-            publish(lsn);
+        if let (Ok((lsn, true)), Some(entry)) = (&answer, batch.entries.first()) {
+            publish.publish(&self.watches, entry, *lsn);
         }
         drop(order);
         self.appended(1);
+        self.watches.tell();
         Ok(answer)
     }
 
@@ -387,6 +405,7 @@ impl Store {
     pub(super) fn flushed(self: &Arc<Self>) {
         self.progress.fetch_add(1, Ordering::AcqRel);
         self.committed.notify_waiters();
+        self.watches.tell();
         self.tell_durable();
     }
 

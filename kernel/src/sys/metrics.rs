@@ -41,6 +41,7 @@ fn text(kernel: &Kernel) -> String {
     committer(&mut text, kernel);
     scrub(&mut text, kernel);
     locks(&mut text, kernel);
+    watches(&mut text, kernel);
     actors(&mut text, kernel);
     mounts(&mut text, kernel);
     services(&mut text, kernel);
@@ -138,6 +139,17 @@ fn locks(text: &mut Exposition, kernel: &Kernel) {
     text.single("nexus_advisory_locks_expired_total", Kind::Counter, help, advisory.expired);
     let help = "Calls that were told that they wait for each other.";
     text.single("nexus_advisory_locks_deadlocks_total", Kind::Counter, help, advisory.deadlocks);
+}
+
+fn watches(text: &mut Exposition, kernel: &Kernel) {
+    let counted = kernel.watches().statistics();
+    text.single("nexus_watches", Kind::Gauge, "Watches that somebody waits on.", counted.watches);
+    let help = "Events that were queued for watches.";
+    text.single("nexus_watch_events_total", Kind::Counter, help, counted.delivered);
+    let help = "How often the queue of a watch was full, and its owner had to go on from the log.";
+    text.single("nexus_watch_overflows_total", Kind::Counter, help, counted.overflows);
+    let help = "Commits that watches are to be told of when they are on disk.";
+    text.single("nexus_watch_waiting", Kind::Gauge, help, counted.waiting);
 }
 
 fn actors(text: &mut Exposition, kernel: &Kernel) {

@@ -25,6 +25,7 @@
 //! | `store/scrub` | the reading of all content in the background: how far it is, and what it found. Takes writes: `{}` begins one |
 //! | `syscalls/OP` | the calls of one operation: what came of them, and how long they took |
 //! | `version` | what runs here |
+//! | `watches/ID` | a watch: who waits for which changes, what is queued, and how often something did not fit |
 //!
 //! A directory is one `Provider`, and they stand in one list.
 
@@ -39,6 +40,7 @@ mod store;
 mod syscalls;
 mod version;
 mod volume;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,6 +87,7 @@ const PROVIDERS: &[&dyn Provider] = &[
     &store::Store,
     &syscalls::Syscalls,
     &version::Version,
+    &watches::Watches,
 ];
 
 /// Serves one name of `/__sys__/`. Paths are handed over as the components below that name.

@@ -27,6 +27,7 @@ mod sync;
 mod tx;
 mod unlink;
 mod versions;
+mod watch;
 mod write;
 
 pub use stream::ContentReader;

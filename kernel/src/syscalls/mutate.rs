@@ -98,6 +98,7 @@ pub(super) fn intent<M: Mutation>(kernel: &Kernel, caller: &Arc<Caller>, call: &
         staged: None,
         within: None,
         at_once: false,
+        held: None,
     }
 }
 
@@ -284,6 +285,9 @@ async fn attempt<M: Mutation>(
         for site in first.into_iter().chain(admitted.second.as_ref().map(|second| &second.site)) {
             writable(intent, site)?;
         }
+        // Dropped after the guards: watchers are told when the locks are gone.
+        let holding = kernel.watches().hold();
+        intent.held = holding.held();
         let (scope, mode) = (admitted.call.scope(admitted), admitted.call.first_mode());
         let owner = LockOwner { agent: intent.caller.agent.clone(), since: intent.at };
         let now = match &admitted.second {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{Fence, SetattrDone, SysSetattr};
 use nexus_messages::{
-    Attributes, Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, Message, Op, OpId,
-    PATH_MAX, Receipt, Result, VPath,
+    Attributes, Caller, Consistency, EntryType, Error, ErrorKind, Event, Message, Op, OpId, PATH_MAX,
+    Receipt, Result, VPath,
 };
 
 use super::Serve;
@@ -18,7 +18,7 @@ use crate::locks::Scope;
 use crate::owned::Owned;
 use crate::registry::{Gone, presence};
 use crate::sys;
-use crate::volume::{Intent, Stop, Volume};
+use crate::volume::{Intent, Stop, Volume, kind_of_set};
 
 impl Admissible for SysSetattr {
     one_path!();
@@ -121,12 +121,10 @@ impl Mutation for SysSetattr {
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &SetattrDone) -> Option<Event> {
-        let kind = match (done.created, done.metadata.entry_type) {
-            (true, EntryType::Dir) => EventKind::DirCreated,
-            (true, _) => EventKind::Created,
-            (false, _) if done.changed.is_empty() => return None,
-            (false, _) => EventKind::MetadataChanged,
-        };
+        if !done.created && done.changed.is_empty() {
+            return None;
+        }
+        let kind = kind_of_set(done.created, &done.metadata);
         let mut event = intent.event(kind, &admitted.first.site.path, &done.metadata, done.receipt);
         event.is_new = done.created;
         Some(event)

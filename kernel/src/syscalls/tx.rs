@@ -22,7 +22,7 @@ use super::admit::{
 use super::locate::{ATTEMPTS_MAX, Located, is_served, route};
 use super::mutate::{LOCK_WAIT_MAX, Mutation, before, fenced, look_again, writable};
 use crate::advisory::Pinned;
-use crate::hal::LogItem;
+use crate::hal::{LogItem, Told, ToldEvent};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::mounts::Mount;
@@ -128,6 +128,7 @@ impl Serve for SysTx {
             staged: None,
             within: None,
             at_once: false,
+            held: None,
         };
         let (env, kernel) = (kernel.env().clone(), kernel.clone());
         let executed = |ownership| async move {
@@ -241,6 +242,9 @@ async fn attempt(
     for _ in 0..ATTEMPTS_MAX {
         let items = &mut admission.items;
         let together = one_tree(intent, items)?;
+        // Dropped after the guards: watchers are told when the locks are gone.
+        let holding = kernel.watches().hold();
+        intent.held = holding.held();
         let owner = LockOwner { agent: intent.caller.agent.clone(), since: intent.at };
         let waited = kernel.env().timeout(LOCK_WAIT_MAX, kernel.locks().lock_all(claims(items), owner)).await;
         let Ok(guards) = waited else {
@@ -354,13 +358,27 @@ async fn run(
         })?);
     }
     let logged = items.iter().filter_map(Item::logged).collect();
+    let told = told(intent, items, &results);
     let mount = strictest(items, intent.consistency).unwrap_or(&together.mount);
-    let receipt = transaction.commit(kernel, together, intent, mount, logged).await?;
+    let receipt = transaction.commit(kernel, together, intent, mount, logged, told).await?;
     let done = Transacted::new(results, receipt);
     let told = kernel.dispatch().summary().has_any_observers();
     let events = items.iter().zip(&done.results).filter(|_| told);
     let events = events.filter_map(|(item, done)| item.event(intent, done)).collect();
     Ok((done, events))
+}
+
+/// What the log keeps for those who watch: for each operation that is in it, what observers are told.
+fn told(intent: &Intent, items: &[Item], results: &[TxDone]) -> Arc<Told> {
+    let logged = items.iter().zip(results).filter(|(item, _)| item.mode() == Mode::Write);
+    let events = logged.map(|(item, done)| {
+        let Event { kind, entry_type, size, content_id, version, generation, is_new, .. } =
+            item.event(intent, done)?;
+        let owner = item.owner(done).unwrap_or_else(|| intent.caller.agent.clone());
+        Some(ToldEvent { kind, entry_type, size, content_id, version, generation, is_new, owner })
+    });
+    let caller = &intent.caller;
+    Arc::new(Told { zone: caller.zone.clone(), admin: caller.admin, events: events.collect() })
 }
 
 async fn draw_up(
@@ -490,6 +508,17 @@ impl Item {
                 volume.check(site, intent, expected).map(|found| TxDone::Check(Checked::new(found)))
             }
         }
+    }
+
+    /// Who owns the entry that it changed, or owned the one that it removed.
+    fn owner(&self, done: &TxDone) -> Option<Arc<str>> {
+        let metadata = match done {
+            TxDone::Write(done) => &done.metadata,
+            TxDone::Setattr(done) => &done.metadata,
+            TxDone::Rename(done) => &done.metadata,
+            _ => &self.first().node.as_ref()?.metadata,
+        };
+        Some(metadata.owner.clone())
     }
 
     /// What observers are told of it.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nexus_messages::syscall::{Expect, Fence, SysUnlink, Unlinked};
 use nexus_messages::{
-    Caller, Consistency, EntryType, Error, ErrorKind, Event, EventKind, FileMetadata, Message, OpId, Receipt,
-    Result, VPath,
+    Caller, Consistency, EntryType, Error, ErrorKind, Event, FileMetadata, Message, OpId, Receipt, Result,
+    VPath,
 };
 
 use super::Serve;
@@ -19,7 +19,7 @@ use crate::mounts::Mount;
 use crate::owned::Owned;
 use crate::registry::is_service_path;
 use crate::sys;
-use crate::volume::{Intent, Stop, Volume};
+use crate::volume::{Intent, Stop, Volume, kind_of_removal};
 
 impl Admissible for SysUnlink {
     one_path!();
@@ -75,8 +75,7 @@ impl Mutation for SysUnlink {
     }
 
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Unlinked) -> Option<Event> {
-        let kind =
-            if done.entry_type == EntryType::Dir { EventKind::DirDeleted } else { EventKind::FileDeleted };
+        let kind = kind_of_removal(done.entry_type);
         let site = &admitted.first.site;
         let gone = admitted.first.node.as_ref().map(|node| node.metadata.clone());
         let gone = gone.unwrap_or_else(|| {

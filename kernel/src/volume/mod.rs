@@ -33,13 +33,15 @@ pub(crate) use remove::taken_for;
 pub(crate) use rows::{Memory, RowVolume};
 pub(crate) use stream::{Intake, Source, Staged};
 pub(crate) use tx::{Transaction, logged};
+pub(crate) use write::{kind_of_removal, kind_of_set};
 
-use crate::hal::{Entry, StoreError, TreeId};
+use crate::hal::{Entry, StoreError, Told, TreeId};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::Node;
-use crate::store::{CommitError, Publication, Store};
+use crate::store::{CommitError, Publication, Show, Store};
 use crate::sys::{self, SysVolume};
+use crate::watcher::{Held, told, told_event};
 
 /// A resolved path and the mount that serves it.
 #[derive(Debug, Clone)]
@@ -78,6 +80,8 @@ pub(crate) struct Intent {
     pub(crate) within: Option<Arc<Transaction>>,
     /// Whether it is given up, as if it had not begun, where it would have to wait for somebody.
     pub(crate) at_once: bool,
+    /// Whether the locks that it is made under are there still. None while nobody watches, and before there are any.
+    pub(crate) held: Option<Held>,
 }
 
 /// Who weighs mutations.
@@ -105,10 +109,16 @@ impl Intent {
             path: path.clone(),
             other: other.cloned(),
             items: Vec::new(),
+            told: None,
             at: self.at,
             preconditions: Vec::new(),
             changes: Vec::new(),
         }
+    }
+
+    /// What the log keeps for those who watch: `kind` happened to what `metadata` describes.
+    pub(crate) fn told(&self, kind: EventKind, metadata: &FileMetadata, is_new: bool) -> Arc<Told> {
+        told(&self.caller, told_event(kind, metadata, is_new))
     }
 
     /// What observers are told: `kind` happened at `path`, and `metadata` is what is there, or was.
@@ -287,12 +297,13 @@ pub(crate) fn commit(
     intent: &Intent,
     durability: Durability,
     entry: Entry,
-    publish: Publication,
+    show: Show,
 ) -> impl Future<Output = Result<(Lsn, bool), CommitError>> + Send {
     let store = kernel.store();
+    let publish = Publication::new(show, intent.held.clone());
     match durability {
         Durability::Strong if intent.at_once => Either::Left(ready(Err(CommitError::Refused))),
-        Durability::Strong => Either::Right(Either::Left(store.commit(entry, publish))),
+        Durability::Strong => Either::Right(Either::Left(store.commit_held(entry, publish))),
         // What ends with the process is in the rows until then.
         _ if intent.at_once => Either::Left(ready(store.commit_now(entry, publish))),
         _ => Either::Right(Either::Right(store.commit_soon(entry, publish))),

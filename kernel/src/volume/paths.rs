@@ -13,17 +13,19 @@ use nexus_messages::syscall::{
     SysCopy, SysRename, SysSetattr, SysUnlink, SysWrite, Unlinked, Written,
 };
 use nexus_messages::{
-    Attributes, EntryType, Error, ErrorKind, FileId, FileMetadata, Receipt, VPath, hash_of,
+    Attributes, EntryType, Error, ErrorKind, EventKind, FileId, FileMetadata, Receipt, VPath, hash_of,
 };
 
 use super::remove::taken_for;
 use super::stream::{is_beside, remove_left};
-use super::write::{check_attributes, must_be_file};
+use super::write::{check_attributes, kind_of_removal, kind_of_set, must_be_file};
 use super::{
     Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
 };
 use crate::content;
-use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError};
+use crate::hal::{
+    Addressing, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError, Told,
+};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
 use crate::namespace::{Node, Placement};
@@ -199,9 +201,11 @@ impl PathVolume<'_> {
                 (info, spliced.written, spliced.places)
             }
         };
-        let receipt = self.log(site, None, intent).await?;
+        let metadata = self.node(&site.path, &info).metadata;
+        let told = intent.told(EventKind::FileWritten, &metadata, found.is_none());
+        let receipt = self.log(site, None, intent, told).await?;
         let old_size = found.map(|node| node.metadata.size);
-        let mut done = Written::new(written, old_size, self.node(&site.path, &info).metadata, receipt);
+        let mut done = Written::new(written, old_size, metadata, receipt);
         done.places = places;
         Ok(done)
     }
@@ -236,8 +240,10 @@ impl PathVolume<'_> {
             }
             self.require(intent, site, store, "attributes", |can| can.attributes)?;
             let info = store.set_attributes(relative, &call.attributes).await.map_err(failed)?;
-            let receipt = self.log(site, None, intent).await?;
-            return Ok(SetattrDone::new(false, changed, self.node(&site.path, &info).metadata, receipt));
+            let metadata = self.node(&site.path, &info).metadata;
+            let told = intent.told(kind_of_set(false, &metadata), &metadata, false);
+            let receipt = self.log(site, None, intent, told).await?;
+            return Ok(SetattrDone::new(false, changed, metadata, receipt));
         }
         if call.parents == nexus_messages::syscall::Parents::Required {
             self.require_parent(store, site, intent).await?;
@@ -263,8 +269,10 @@ impl PathVolume<'_> {
             StoreError::Exists { .. } if call.create == Create::IfMissing => Stop::Again,
             error => failed(error),
         })?;
-        let receipt = self.log(site, None, intent).await?;
-        Ok(SetattrDone::new(true, Vec::new(), self.node(&site.path, &info).metadata, receipt))
+        let metadata = self.node(&site.path, &info).metadata;
+        let told = intent.told(kind_of_set(true, &metadata), &metadata, true);
+        let receipt = self.log(site, None, intent, told).await?;
+        Ok(SetattrDone::new(true, Vec::new(), metadata, receipt))
     }
 
     pub(crate) async fn rename(
@@ -307,8 +315,10 @@ impl PathVolume<'_> {
             StoreError::NotEmpty { .. } => intent.fail(&to.path, ErrorKind::NotEmpty),
             error => failed(error),
         })?;
-        let receipt = self.log(from, Some(&to.path), intent).await?;
-        Ok(Renamed::new(target.is_some(), self.node(&to.path, &info).metadata, receipt))
+        let metadata = self.node(&to.path, &info).metadata;
+        let told = intent.told(EventKind::Renamed, &metadata, false);
+        let receipt = self.log(from, Some(&to.path), intent, told).await?;
+        Ok(Renamed::new(target.is_some(), metadata, receipt))
     }
 
     pub(crate) async fn unlink(
@@ -339,7 +349,8 @@ impl PathVolume<'_> {
             deleted => deleted,
         };
         deleted.map_err(|error| part_of(removed, failed(error)))?;
-        let receipt = self.log(site, None, intent).await?;
+        let told = intent.told(kind_of_removal(entry_type), &node.metadata, false);
+        let receipt = self.log(site, None, intent, told).await?;
         Ok(Unlinked::new(entry_type, removed + 1, receipt))
     }
 
@@ -372,8 +383,10 @@ impl PathVolume<'_> {
         let staged = intake.finish(intent).await?;
         let attributes = Attributes::none().mode(source.metadata.mode);
         let info = self.put(store, to, intent, &staged, &attributes, found.is_none()).await?;
-        let receipt = self.log(from, Some(&to.path), intent).await?;
-        Ok(Copied::new(found.is_none(), self.node(&to.path, &info).metadata, receipt))
+        let metadata = self.node(&to.path, &info).metadata;
+        let told = intent.told(EventKind::FileCopied, &metadata, found.is_none());
+        let receipt = self.log(from, Some(&to.path), intent, told).await?;
+        Ok(Copied::new(found.is_none(), metadata, receipt))
     }
 
     /// Makes staged content that of the file at `site`.
@@ -473,8 +486,15 @@ impl PathVolume<'_> {
     }
 
     /// Puts a mutation that the backend has carried out into the log.
-    async fn log(&self, site: &Site, other: Option<&VPath>, intent: &Intent) -> Result<Receipt, Stop> {
-        let entry = intent.entry(self.mount.tree, &site.path, other);
+    async fn log(
+        &self,
+        site: &Site,
+        other: Option<&VPath>,
+        intent: &Intent,
+        told: Arc<Told>,
+    ) -> Result<Receipt, Stop> {
+        let mut entry = intent.entry(self.mount.tree, &site.path, other);
+        entry.told = Some(told);
         let durability = intent.durability(self.mount);
         match super::commit(self.kernel, intent, durability, entry, Box::new(|_| ())).await {
             Ok((lsn, _)) => Ok(intent.receipt(self.mount, lsn)),

@@ -7,6 +7,7 @@ use nexus_messages::syscall::{Create, Expect, SysUnlink, Unlinked};
 use nexus_messages::{EntryType, Error, ErrorKind, FileId, Holding, VPath};
 
 use super::rows::{End, Place, RowVolume, expect};
+use super::write::kind_of_removal;
 use super::{Intent, Site, Stop, store_error};
 use crate::hal::StoreError;
 use crate::namespace::{Draft, Rows, Visible};
@@ -53,7 +54,9 @@ impl RowVolume<'_> {
         draft.visible.push(gone(site.path.clone()));
         draft.prune(&rows, &above, site.path.parent()).map_err(failed)?;
         drop(rows);
-        let receipt = self.commit(site, None, intent, draft).await?;
+        let gone = row.metadata(site.path.clone(), self.mount.zone.clone(), id);
+        let told = intent.told(kind_of_removal(row.entry_type), &gone, false);
+        let receipt = self.commit(site, None, intent, draft, told).await?;
         Ok(Unlinked::new(row.entry_type, removed, receipt))
     }
 }

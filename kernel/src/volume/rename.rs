@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Create, Renamed, SysRename};
-use nexus_messages::{EntryType, ErrorKind};
+use nexus_messages::{EntryType, ErrorKind, EventKind};
 
 use super::rows::{End, Place, RowVolume, expect};
 use super::{Intent, Site, Stop, store_error};
@@ -92,7 +92,8 @@ impl RowVolume<'_> {
         let metadata = draft.show(&to.path, id, &new);
         draft.prune(&rows, &source.above, from.path.parent()).map_err(failed)?;
         drop(rows);
-        let receipt = self.commit(from, Some(&to.path), intent, draft).await?;
+        let told = intent.told(EventKind::Renamed, &metadata, false);
+        let receipt = self.commit(from, Some(&to.path), intent, draft, told).await?;
         Ok(Renamed::new(replaced.is_some(), metadata, receipt))
     }
 }

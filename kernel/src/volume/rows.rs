@@ -11,7 +11,7 @@ use nexus_messages::{ContentId, EntryType, FileId, FileMetadata, Lsn, VPath};
 
 use super::{Child, Intent, Runs, Site, State, Stop, Transaction, commit_error, store_error};
 use crate::content;
-use crate::hal::{Addressing, ObjectStore, StoreError};
+use crate::hal::{Addressing, ObjectStore, StoreError, Told};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{
@@ -314,13 +314,15 @@ impl<'a> RowVolume<'a> {
         Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at).keeping(keeping).weighed(is_weighed)
     }
 
-    /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount.
+    /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount. `told` is
+    /// what those are told of it who watch.
     pub(super) fn commit<'c>(
         &'c self,
         site: &'c Site,
         other: Option<&'c VPath>,
         intent: &'c Intent,
         draft: Draft,
+        told: Arc<Told>,
     ) -> impl Future<Output = Result<nexus_messages::Receipt, Stop>> + Send + 'c {
         if let Some(transaction) = self.within {
             return Either::Left(ready(Ok(transaction.take(self.mount, intent, draft))));
@@ -333,6 +335,7 @@ impl<'a> RowVolume<'a> {
         let mut entry = intent.entry(self.mount.tree, &site.path, other);
         entry.preconditions = draft.preconditions;
         entry.changes = draft.changes;
+        entry.told = Some(told);
         let kept = pruning::added_by(&entry.changes);
         let (kernel, mount, visible) = (self.kernel.clone(), self.mount.clone(), draft.visible);
         // With the entry: whatever becomes of this call, what it names is held until it is committed or refused.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::rows::{End, RowVolume};
 use super::{Intent, Site, State, Stop, commit, commit_error, store_error};
 use crate::garbage::Hold;
-use crate::hal::{LogItem, StoreError};
+use crate::hal::{LogItem, StoreError, Told};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
 use crate::namespace::{Draft, Ledger, Rows, Visible, Walk, publish};
@@ -62,7 +62,7 @@ impl Transaction {
     }
 
     /// Makes all of it durable and then visible, as one, or visible alone where `mount` lets that do: of all that it changes the one that promises most.
-    /// `items` are the operations as the log keeps them.
+    /// `items` are the operations as the log keeps them, and `told` is what those are told of it who watch.
     pub(crate) async fn commit(
         &self,
         kernel: &Arc<Kernel>,
@@ -70,6 +70,7 @@ impl Transaction {
         intent: &Intent,
         mount: &Mount,
         items: Vec<LogItem>,
+        told: Arc<Told>,
     ) -> Result<Receipt, Stop> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
         let tree = site.mount.tree;
@@ -85,6 +86,7 @@ impl Transaction {
         }
         let mut entry = intent.entry(tree, &site.path, None);
         (entry.preconditions, entry.changes, entry.items) = (settled.preconditions, settled.changes, items);
+        entry.told = Some(told);
         let kept = pruning::added_by(&entry.changes);
         let (publisher, visible) = (kernel.clone(), by_mount(std::mem::take(&mut *self.visible.lock())));
         let holds = std::mem::take(&mut *self.holds.lock());

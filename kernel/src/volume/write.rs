@@ -6,7 +6,9 @@ use bytes::Bytes;
 use nexus_messages::syscall::{
     Attribute, Copied, Create, Place as Where, SetattrDone, SysCopy, SysSetattr, SysWrite, Written,
 };
-use nexus_messages::{Attributes, ContentId, EntryType, Error, ErrorKind, FileId, VPath};
+use nexus_messages::{
+    Attributes, ContentId, EntryType, Error, ErrorKind, EventKind, FileId, FileMetadata, VPath,
+};
 
 use super::large::Old;
 use super::rows::{End, Place, RowVolume, expect};
@@ -57,7 +59,8 @@ impl RowVolume<'_> {
                 draft.takes(&site.path, &new);
                 draft.update(id, &row, &new);
                 let metadata = self.include(&mut draft, kept, &site.path, id, &new);
-                let receipt = self.commit(site, None, intent, draft).await?;
+                let told = intent.told(EventKind::FileWritten, &metadata, false);
+                let receipt = self.commit(site, None, intent, draft, told).await?;
                 let mut done = Written::new(written, Some(row.size), metadata, receipt);
                 done.places = places;
                 Ok(done)
@@ -74,7 +77,8 @@ impl RowVolume<'_> {
                 let id = self.add(&mut draft, site, intent, parent, &rest, Default::default(), &row)?;
                 draft.takes(&site.path, &row);
                 let metadata = self.include(&mut draft, kept, &site.path, id, &row);
-                let receipt = self.commit(site, None, intent, draft).await?;
+                let told = intent.told(EventKind::FileWritten, &metadata, true);
+                let receipt = self.commit(site, None, intent, draft, told).await?;
                 Ok(Written::new(written, None, metadata, receipt))
             }
         }
@@ -205,7 +209,7 @@ impl RowVolume<'_> {
         path: &VPath,
         id: FileId,
         row: &InodeRow,
-    ) -> Arc<nexus_messages::FileMetadata> {
+    ) -> Arc<FileMetadata> {
         draft.holds.push(kept.hold);
         if let Some(whole) = kept.whole {
             // Filed before the commit: nobody can ask for content that no row names yet.
@@ -279,7 +283,8 @@ impl RowVolume<'_> {
                 draft.takes(&site.path, &new);
                 draft.update(id, &row, &new);
                 let metadata = draft.show(&site.path, id, &new);
-                let receipt = self.commit(site, None, intent, draft).await?;
+                let told = intent.told(kind_of_set(made, &metadata), &metadata, made);
+                let receipt = self.commit(site, None, intent, draft, told).await?;
                 Ok(SetattrDone::new(made, changed, metadata, receipt))
             }
             End::Nothing { parent, rest } => {
@@ -299,7 +304,8 @@ impl RowVolume<'_> {
                 let id = self.add(&mut draft, site, intent, parent, &rest, call.parents, &row)?;
                 draft.takes(&site.path, &row);
                 let metadata = draft.show(&site.path, id, &row);
-                let receipt = self.commit(site, None, intent, draft).await?;
+                let told = intent.told(kind_of_set(true, &metadata), &metadata, true);
+                let receipt = self.commit(site, None, intent, draft, told).await?;
                 Ok(SetattrDone::new(true, Vec::new(), metadata, receipt))
             }
         }
@@ -347,7 +353,8 @@ impl RowVolume<'_> {
         drop(rows);
         draft.takes(&to.path, &row);
         let metadata = self.include(&mut draft, kept, &to.path, id, &row);
-        let receipt = self.commit(from, Some(&to.path), intent, draft).await?;
+        let told = intent.told(EventKind::FileCopied, &metadata, created);
+        let receipt = self.commit(from, Some(&to.path), intent, draft, told).await?;
         Ok(Copied::new(created, metadata, receipt))
     }
 
@@ -378,6 +385,20 @@ impl RowVolume<'_> {
         }
         intake.finish(intent).await?.kept(self.mount, intent, to)
     }
+}
+
+/// What setting attributes did to the entry that `metadata` describes, which it may have `made`.
+pub(crate) fn kind_of_set(made: bool, metadata: &FileMetadata) -> EventKind {
+    match (made, metadata.entry_type) {
+        (true, EntryType::Dir) => EventKind::DirCreated,
+        (true, _) => EventKind::Created,
+        (false, _) => EventKind::MetadataChanged,
+    }
+}
+
+/// What removing an entry of this type is.
+pub(crate) fn kind_of_removal(entry_type: EntryType) -> EventKind {
+    if entry_type == EntryType::Dir { EventKind::DirDeleted } else { EventKind::FileDeleted }
 }
 
 /// The media type that the path's name tells.

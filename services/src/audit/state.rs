@@ -465,6 +465,7 @@ mod tests {
             other: None,
             at: Timestamp(lsn * 10),
             items: Vec::new(),
+            told: None,
         }
     }
 

@@ -106,6 +106,7 @@ fn entry(op: u128, preconditions: Vec<Precondition>, changes: Vec<Change>) -> En
         path: VPath::root(),
         other: None,
         items: Vec::new(),
+        told: None,
         at: Timestamp(1),
         preconditions,
         changes,
@@ -494,6 +495,7 @@ fn the_log_tells_what_was_committed(Subject { store, .. }: Subject) -> Verdict {
         path: path("/a")?,
         other: Some(path("/b/c")?),
         items: Vec::new(),
+        told: None,
         caller: Arc::from("coder-7"),
         at: Timestamp(77),
         ..repeatable(u128::MAX, vec![], vec![put("a", "1")])
