@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::num::NonZeroU32;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +29,16 @@ use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
     AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, Precondition, Renamed,
-    SetattrDone, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked, Version, Written,
+    SetattrDone, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked, Version, Watched, Written,
 };
-use nexus_messages::{Caller, ContentId, FileMetadata, IntoPath, LockId, OpId, Receipt, Result, VPath};
+use nexus_messages::{
+    Caller, ContentId, Event, EventMask, FileMetadata, IntoPath, LockId, Lsn, OpId, Receipt, Result, VPath,
+};
 use nexus_supervisors::Kill;
 
 use crate::attach::ServingStats;
 use crate::config::Config;
-use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats, LockGuard};
+use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats, LockGuard, WatchItem};
 
 /// Boots a kernel and gives the administrator's handle to it; the twin of [`crate::connect`]. Blocks.
 ///
@@ -273,6 +276,16 @@ impl Nexus {
         self.env().blocking_wait(self.0.send_stream(call, futures_util::stream::iter(data)))
     }
 
+    /// As [`crate::Nexus::watch`]; waiting blocks.
+    pub fn watch(&self, at: impl IntoPath) -> WatchBuilder {
+        WatchBuilder { env: self.env().clone(), watch: self.0.watch(at) }
+    }
+
+    /// As [`crate::Nexus::watch_glob`]; waiting blocks.
+    pub fn watch_glob(&self, pattern: impl AsRef<str>) -> WatchBuilder {
+        WatchBuilder { env: self.env().clone(), watch: self.0.watch_glob(pattern) }
+    }
+
     /// As [`crate::Nexus::tx`]; committing blocks.
     pub fn tx(&self) -> Tx {
         Tx(self.0.tx())
@@ -358,6 +371,87 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.env.blocking_wait(self.walk.next())
+    }
+}
+
+/// A watch that blocks; see [`crate::WatchBuilder`].
+#[must_use = "nothing is watched before it is asked for events"]
+#[derive(Debug, Clone)]
+pub struct WatchBuilder {
+    env: Env,
+    watch: crate::WatchBuilder,
+}
+
+macro_rules! watch_twins {
+    ($($name:ident($($arg:ident: $type:ty),*);)*) => {
+        impl WatchBuilder {$(
+            #[doc = concat!("As [`crate::WatchBuilder::", stringify!($name), "`].")]
+            pub fn $name(self, $($arg: $type),*) -> Self {
+                Self { watch: self.watch.$name($($arg),*), ..self }
+            }
+        )*}
+    };
+}
+
+watch_twins! {
+    mask(mask: impl Into<EventMask>);
+    alone();
+    matching(pattern: impl Into<Arc<str>>);
+    since(since: Lsn);
+    limit(limit: NonZeroU32);
+}
+
+impl WatchBuilder {
+    /// As [`crate::WatchBuilder::batch`], and blocks.
+    ///
+    /// # Errors
+    /// As [`crate::WatchBuilder::batch`].
+    pub fn batch(self, wait: Duration) -> Result<Watched> {
+        self.env.blocking_wait(self.watch.batch(wait))
+    }
+
+    /// As [`crate::WatchBuilder::one`], and blocks.
+    ///
+    /// # Errors
+    /// As [`crate::WatchBuilder::one`].
+    pub fn one(self, wait: Duration) -> Result<Option<Event>> {
+        self.env.blocking_wait(self.watch.one(wait))
+    }
+
+    /// As [`crate::WatchBuilder::stream`]; each step blocks.
+    ///
+    /// # Errors
+    /// As [`crate::WatchBuilder::stream`].
+    pub fn stream(self) -> Result<EventStream> {
+        let stream = self.env.blocking_wait(self.watch.stream())?;
+        Ok(EventStream { env: self.env, stream })
+    }
+}
+
+/// The events of a watch, one after the other; see [`crate::EventStream`].
+#[derive(Debug)]
+pub struct EventStream {
+    env: Env,
+    stream: crate::EventStream,
+}
+
+impl EventStream {
+    /// As [`crate::EventStream::next_for`], and blocks for as long.
+    pub fn next_for(&mut self, wait: Duration) -> Option<Result<WatchItem>> {
+        self.env.blocking_wait(self.stream.next_for(wait))
+    }
+
+    /// As [`crate::EventStream::cursor`].
+    pub fn cursor(&self) -> Lsn {
+        self.stream.cursor()
+    }
+}
+
+impl Iterator for EventStream {
+    type Item = Result<WatchItem>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.env.blocking_wait(self.stream.next())
     }
 }
 

@@ -38,8 +38,8 @@
 //! # Syscalls
 //!
 //! A syscall is a message: a struct that says what to do and where, and nothing of who asks. [`Nexus::send`] executes it on the caller's
-//! task. There are [`SysStat`], [`SysSetattr`], [`SysRename`], [`SysUnlink`], [`SysReaddir`], [`SysRead`], [`SysWrite`], [`SysCopy`], and [`SysTx`] for
-//! several changes as one.
+//! task. There are [`SysStat`], [`SysSetattr`], [`SysRename`], [`SysUnlink`], [`SysReaddir`], [`SysRead`], [`SysWrite`], [`SysCopy`], [`SysTx`] for
+//! several changes as one, and [`SysWatch`] for who wants to hear of changes.
 //!
 //! ```
 //! # let nx = nexus::blocking::connect(nexus::Config::in_memory())?;
@@ -167,14 +167,15 @@ pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
     Check, CheckState, Collection, CollectionState, DriverCalls, DriverFailure, Fault, Finding, Freed,
     Kernel, MountState, MountStatus, Permit, PermitInfo, Remedy, Semaphore, SemaphoreInfo, Serve,
-    ServiceState, ServiceStatus, StoreStats, advisory, dispatch, gate, hal, service, sys,
+    ServiceState, ServiceStatus, StoreStats, advisory, dispatch, gate, hal, service, sys, watcher,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{
-    ContentStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard, Tx, Walk,
+    ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard, Tx,
+    Walk, WatchBuilder, WatchItem,
 };
 
 /// The examples of the readme, which compile and run as all others do.

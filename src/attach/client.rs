@@ -11,7 +11,7 @@ use nexus_messages::syscall::{Syscall, SyscallMessage};
 use nexus_messages::{Caller, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 
-use super::connection::{Connection, Lost, NoConnection, connect};
+use super::connection::{Connection, Line, Lost, NoConnection, connect};
 use super::message::{Call, Given, Reply, Request, Streaming};
 use super::wire::{BODY_MAX, CALL_HEAD_MAX, WireError};
 
@@ -149,7 +149,7 @@ impl Remote {
             if head > CALL_HEAD_MAX || body > BODY_MAX {
                 return Err(about.too_large(&WireError::MessageTooLarge { head: head as u64, body }));
             }
-            match connection.call(parcel, about.changes).await {
+            match connection.call(parcel, about.changes, line_of(&request)).await {
                 // The owner may have been restarted since the last call. What was not sent can be sent again.
                 Err(Lost::Before) if std::mem::take(&mut again) => {}
                 done => break done.map_err(lost)?,
@@ -207,6 +207,11 @@ pub(super) fn of(error: Error, op_id: Option<OpId>) -> Error {
         Some(op_id) if error.executed() == Executed::Unknown => error.of_operation(op_id),
         _ => error,
     }
+}
+
+/// Among which calls a request counts.
+fn line_of(request: &Request) -> Line {
+    if matches!(request, Request::Syscall(Syscall::Watch(_))) { Line::Watches } else { Line::Calls }
 }
 
 /// Whether a call changes something, when it is executed.

@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::message::{GREETING_MAX, Parcel, Refusal, Refused, Version, Welcome, hello};
-use super::session::ALL_ANSWERED;
+use super::session::{ALL_ANSWERED, WATCHES_MAX};
 use super::socket::Address;
 use super::wire::{Inbox, Incoming, Kind, Message, Outbox, SLICES_MAX};
 
@@ -60,6 +60,13 @@ impl NoConnection {
     }
 }
 
+/// Among which calls one counts. Those that wait for changes stand in a line of their own: however many there are, and however long they wait, others go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    Calls,
+    Watches,
+}
+
 /// What became of a call that has no reply.
 #[derive(Debug)]
 pub(super) enum Lost {
@@ -79,8 +86,10 @@ pub(super) struct Connection {
     pub(super) granted: Caller,
     lines: Mutex<Lines>,
     numbers: AtomicU64,
-    /// One for each call that may be under way.
+    /// One for each call that may be under way, watches apart.
     places: Semaphore,
+    /// One for each watch that may wait.
+    watches: Semaphore,
     /// Wakes the task that reads.
     driver: AtomicWaker,
 }
@@ -107,8 +116,12 @@ impl Connection {
         self.lines.lock().lost.is_some()
     }
 
-    pub(super) async fn call(&self, parcel: Parcel, changes: bool) -> Result<Message, Lost> {
-        let place = self.places.acquire().await.map_err(|_| Lost::Before)?;
+    pub(super) async fn call(&self, parcel: Parcel, changes: bool, line: Line) -> Result<Message, Lost> {
+        let places = match line {
+            Line::Calls => &self.places,
+            Line::Watches => &self.watches,
+        };
+        let place = places.acquire().await.map_err(|_| Lost::Before)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (reply, replied) = oneshot::channel();
         {
@@ -137,7 +150,7 @@ impl Connection {
             Ok(false) => self.driver.wake(),
             Err(error) => {
                 lines.lose(&Arc::from(error.to_string()), true);
-                self.places.close();
+                self.close_places();
                 self.driver.wake();
             }
         }
@@ -150,8 +163,14 @@ impl Connection {
             _ => ("the handle was shut down".into(), true),
         };
         self.lines.lock().lose(&why, executed);
-        self.places.close();
+        self.close_places();
         self.driver.wake();
+    }
+
+    /// Nobody gets a place any more.
+    fn close_places(&self) {
+        self.places.close();
+        self.watches.close();
     }
 }
 
@@ -279,6 +298,7 @@ async fn greet(folder: &Path) -> Result<(Arc<Connection>, Arc<UnixStream>, Inbox
                 lines: Mutex::new(lines),
                 numbers: AtomicU64::new(1),
                 places: Semaphore::new((welcome.in_flight_max as usize).min(Semaphore::MAX_PERMITS)),
+                watches: Semaphore::new(WATCHES_MAX),
                 driver: AtomicWaker::new(),
             });
             Ok((connection, stream, inbox, welcome))

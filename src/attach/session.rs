@@ -50,6 +50,10 @@ const HELD_MAX: u64 = 64 << 20;
 /// Bytes of replies that have not left above which no further call is read.
 const UNREAD_MAX: u64 = 4 << 20;
 
+/// Watches that one client may have waiting. They are not among the calls that it may have under way: those end soon, and a watch waits for as long as nothing
+/// happens.
+pub(super) const WATCHES_MAX: usize = 1_024;
+
 /// What `Bye` says: all calls that were begun were answered, so that the others were not executed; or not all were.
 pub(super) const ALL_ANSWERED: u8 = 1;
 pub(super) const SOME_DROPPED: u8 = 0;
@@ -67,6 +71,8 @@ pub(super) struct Session {
     since: Instant,
     running: FuturesUnordered<Tagged>,
     under_way: HashMap<u64, UnderWay>,
+    /// How many of them are watches.
+    watching: usize,
     /// How much content the calls under way have.
     held: u64,
     /// What is tied to it goes with the connection.
@@ -103,6 +109,7 @@ enum State {
 struct UnderWay {
     abort: AbortHandle,
     held: u64,
+    watches: bool,
 }
 
 /// Why a client's task ends.
@@ -136,6 +143,7 @@ impl Session {
             state: State::New,
             running: FuturesUnordered::new(),
             under_way: HashMap::new(),
+            watching: 0,
             held: 0,
             last: None,
             streams: Streams::default(),
@@ -151,6 +159,7 @@ impl Session {
     fn advance(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), Closed> {
         if matches!(self.state, State::New | State::Open) && self.ending.poll_unpin(cx).is_ready() {
             self.turn(State::Ending);
+            self.end_watches();
         }
         loop {
             let mut moved = self.finish(cx);
@@ -173,10 +182,7 @@ impl Session {
         let mut moved = false;
         while let Poll::Ready(Some((number, ended))) = Pin::new(&mut self.running).poll_next(cx) {
             moved = true;
-            if let Some(call) = self.under_way.remove(&number) {
-                self.held -= call.held;
-                self.shared.counts.calls.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.forget(number);
             if let Ok(result) = ended {
                 self.reply(number, result);
             }
@@ -184,9 +190,17 @@ impl Session {
         moved
     }
 
+    fn forget(&mut self, number: u64) {
+        if let Some(call) = self.under_way.remove(&number) {
+            self.held -= call.held;
+            self.watching -= usize::from(call.watches);
+            self.shared.counts.calls.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether another call may be read.
     fn has_room(&self) -> bool {
-        self.under_way.len() < self.shared.in_flight_max as usize
+        self.under_way.len() - self.watching < self.shared.in_flight_max as usize
             && self.held < HELD_MAX
             && self.outbox.waiting() < UNREAD_MAX
     }
@@ -270,6 +284,14 @@ impl Session {
                 return Ok(());
             }
         };
+        let watches = match &call.request {
+            Request::Syscall(Syscall::Watch(watch)) if self.watching >= WATCHES_MAX => {
+                let error = Error::new(Op::Watch, &watch.path, ErrorKind::Busy);
+                self.reply(number, Err(error.because(format!("{WATCHES_MAX} watches of this client wait"))));
+                return Ok(());
+            }
+            request => matches!(request, Request::Syscall(Syscall::Watch(_))),
+        };
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
         let mut future = serve(self.shared.kernel.clone(), caller, call.request, self.streams.clone());
         if let Poll::Ready(result) = future.poll_unpin(cx) {
@@ -278,8 +300,9 @@ impl Session {
         }
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Tagged { number, call: Abortable::new(future, registration) });
-        self.under_way.insert(number, UnderWay { abort, held });
+        self.under_way.insert(number, UnderWay { abort, held, watches });
         self.held += held;
+        self.watching += usize::from(watches);
         self.shared.counts.calls.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -397,6 +420,17 @@ impl Session {
         self.since = self.shared.env.now();
     }
 
+    /// Nothing will happen any more that watches could wait for.
+    fn end_watches(&mut self) {
+        let waiting = self.under_way.iter().filter(|(_, call)| call.watches);
+        let waiting: Vec<_> = waiting.map(|(number, call)| (*number, call.abort.clone())).collect();
+        for (number, abort) in waiting {
+            abort.abort();
+            self.forget(number);
+            self.reply(number, Err(Error::global(Op::Watch, ErrorKind::Down)));
+        }
+    }
+
     fn end(&mut self, how: u8) {
         self.outbox.push_frame(Kind::Bye, 0, &[how]);
         self.turn(State::Over);
@@ -406,7 +440,7 @@ impl Session {
         self.running = FuturesUnordered::new();
         self.shared.counts.calls.fetch_sub(self.under_way.len(), Ordering::Relaxed);
         self.under_way.clear();
-        self.held = 0;
+        (self.held, self.watching) = (0, 0);
     }
 }
 
@@ -508,6 +542,7 @@ async fn execute(
             Syscall::Sync(call) => answer(kernel, caller, call).await,
             Syscall::Receipt(call) => answer(kernel, caller, call).await,
             Syscall::Outcome(call) => answer(kernel, caller, call).await,
+            Syscall::Watch(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

@@ -13,9 +13,11 @@ mod stream;
 mod sys;
 mod tx;
 mod walk;
+mod watch;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
 pub use locks::LockGuard;
 pub use stream::ContentStream;
 pub use tx::Tx;
 pub use walk::Walk;
+pub use watch::{EventStream, WatchBuilder, WatchItem};

@@ -134,7 +134,7 @@ fn a_mount_is_remembered_and_copied_across() {
 fn the_tree_of_actors_is_shown() {
     let nexus = Nexus::new();
     let tree = nexus.good("ps");
-    for actor in ["committer", "router", "locks", "dispatch", "lifecycle", "drivers", "services"] {
+    for actor in ["committer", "router", "locks", "dispatch", "watcher", "lifecycle", "drivers", "services"] {
         assert!(tree.contains(actor), "no {actor} in\n{tree}");
     }
 }

@@ -24,4 +24,5 @@ mod serving;
 mod statuses;
 mod tours;
 mod transactions;
+mod watches;
 mod watching;

@@ -1,8 +1,10 @@
 //! The grammar of the command line, in clap's terms. Reading this file is reading `nexus --help`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nexus::EventKind;
 use nexus::hal::MOUNT_OPTIONS;
 
 use nexus::offline::GiveUpAfter;
@@ -86,6 +88,7 @@ pub(crate) enum Command {
     Ps(PsArgs),
     Top(TopArgs),
     Kill(KillArgs),
+    Watch(WatchArgs),
     Gc(GcArgs),
     Sync(SyncArgs),
     Outcome(OutcomeArgs),
@@ -578,6 +581,40 @@ pub(crate) struct KillArgs {
     pub(crate) handling: Option<String>,
 }
 
+/// Tell what changes at a path and below it, as it happens
+///
+/// Prints each change once it is on disk, in the order of the log of the zone, until interrupted. While another process serves the folder its changes are told, as
+/// `serve` does; else nobody changes anything, and --since tells what was. A place in the log to go on from is the number that a line begins with. A rename is
+/// told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints: LSN TIME KIND AGENT PATH, and behind it -> where a rename leads or <- where a copy comes from.
+Kinds: file_write, file_delete, file_rename, file_copy, dir_create, dir_delete, metadata_change, create, mount, unmount, lock, unlock.
+With --json: {lsn, kind, path, other, type, size, content_id, version, generation, is_new, agent, zone, op, at} for each, {overflow} when they came faster than
+they were taken and the log tells the rest from that place, and {next} at the end: where to go on.")]
+pub(crate) struct WatchArgs {
+    /// A path, which need not exist; with --glob a pattern
+    pub(crate) path: String,
+    /// Also what was since this place in the log
+    #[arg(long, value_name = "LSN")]
+    pub(crate) since: Option<u64>,
+    /// The path is a pattern: * and ? stand for parts of a name, ** for any number of directories
+    #[arg(long, conflicts_with = "alone")]
+    pub(crate) glob: bool,
+    /// Nothing below the path
+    #[arg(long)]
+    pub(crate) alone: bool,
+    /// Only these kinds, with commas between them
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    pub(crate) mask: Vec<EventKind>,
+    /// End after so many
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End after this time, such as 30s; with 0s what was is told
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+}
+
 /// Take away what nothing names any more
 ///
 /// Content goes that no file names, when collections have found it so for the grace period, and rows of mounts that are gone. What a file, an open
@@ -792,6 +829,10 @@ mod tests {
         check("nexus kill --how wedge --handling after nexus/kernel/router", true);
         check("nexus kill --how nicely nexus/kernel/router", false);
         check("nexus kill", false);
+        check("nexus watch / --since 7 --mask file_write,lock --count 3 --wait 2s --json", true);
+        check("nexus watch --glob /logs/*.txt", true);
+        check("nexus watch --glob --alone /logs/*.txt", false);
+        check("nexus watch / --mask written", false);
         check("nexus fsck --repair --json", true);
         check("nexus fsck /a", false);
         check("nexus", false);

@@ -24,6 +24,7 @@ mod top;
 mod tour;
 mod transfer;
 mod tx;
+mod watch;
 
 mod entry;
 mod failure;

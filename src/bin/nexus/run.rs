@@ -14,7 +14,7 @@ use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
     change, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, ps, search, serve, services,
-    shell, top, tour, transfer, tx,
+    shell, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -111,6 +111,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Outcome(args) => Box::pin(outcome::outcome(session, args)).await,
         Command::Fsck(args) => Box::pin(fsck::fsck(session, args)).await,
         Command::Kill(args) => Box::pin(kill::kill(session, args)).await,
+        Command::Watch(args) => Box::pin(watch::watch(session, args)).await,
         Command::Shell(_) => Box::pin(shell::shell(session)).await,
         Command::TourWriter(args) => Box::pin(tour::writer::write(session, args)).await,
         Command::Serve(_) => Err(Failure::Usage(

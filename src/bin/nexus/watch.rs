@@ -1,0 +1,89 @@
+//! `watch`: changes as they happen, and those that were.
+
+use nexus::{Event, EventKind, EventMask, Lsn, Op, WatchItem};
+use serde_json::{Value, json};
+
+use crate::args::WatchArgs;
+use crate::failure::{Outcome, Status};
+use crate::output::one_line;
+use crate::session::{Session, path};
+
+pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
+    let mut watch = match args.glob {
+        true => session.nx.watch_glob(&args.path),
+        false => session.nx.watch(path(Op::Watch, &args.path)?),
+    };
+    if args.alone {
+        watch = watch.alone();
+    }
+    if !args.mask.is_empty() {
+        watch = watch.mask(args.mask.iter().fold(EventMask::NONE, |mask, kind| mask | *kind));
+    }
+    if let Some(since) = args.since {
+        watch = watch.since(Lsn(since));
+    }
+    let mut events = watch.stream().await?;
+    let env = session.nx.env().clone();
+    let until = args.wait.map(|wait| env.now() + wait);
+    let mut left = args.count;
+    while left != Some(0) {
+        let item = match until {
+            Some(until) => events.next_for(until.saturating_duration_since(env.now())).await,
+            None => events.next().await,
+        };
+        match item {
+            Some(Ok(WatchItem::Event(event))) => {
+                left = left.map(|left| left - 1);
+                session.out.either(&object(&event), line(&event))?;
+                // Who reads is to see it now.
+                session.out.flush()?;
+            }
+            Some(Ok(WatchItem::Overflow(from))) if session.out.is_json() => {
+                session.out.json(&json!({ "overflow": from.0 }))?;
+            }
+            // The rest follows, from the log.
+            Some(Ok(WatchItem::Overflow(_))) => {}
+            Some(Err(error)) => return Err(error.into()),
+            // The time is over.
+            None => break,
+        }
+    }
+    if session.out.is_json() {
+        session.out.json(&json!({ "next": events.cursor().0 }))?;
+    }
+    if left.is_some_and(|left| left > 0) {
+        session.out.ends_with(Status::Failed);
+    }
+    Ok(())
+}
+
+/// An event as a line: place in the log, time, kind, agent, path, and the other path.
+fn line(event: &Event) -> String {
+    let mut line = format!("{} {} {} {}", event.lsn, event.at, event.kind, event.caller.agent);
+    line.push(' ');
+    line.push_str(&one_line(event.path.as_str()));
+    if let Some(other) = &event.other {
+        line.push_str(if event.kind == EventKind::Renamed { " -> " } else { " <- " });
+        line.push_str(&one_line(other.as_str()));
+    }
+    line
+}
+
+fn object(event: &Event) -> Value {
+    json!({
+        "lsn": event.lsn.0,
+        "kind": event.kind.name(),
+        "path": event.path,
+        "other": event.other,
+        "type": event.entry_type.to_string(),
+        "size": event.size,
+        "content_id": event.content_id.as_ref().map(ToString::to_string),
+        "version": event.version,
+        "generation": event.generation,
+        "is_new": event.is_new,
+        "agent": event.caller.agent,
+        "zone": event.caller.zone,
+        "op": event.op_id.to_string(),
+        "at": event.at.to_string(),
+    })
+}

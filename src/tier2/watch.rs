@@ -1,0 +1,254 @@
+//! Waiting for changes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, Stream};
+use nexus_kernel::watcher::EventSource;
+use nexus_messages::syscall::{SysWatch, Watched};
+use nexus_messages::{Error, Event, EventMask, IntoPath, Lsn, Op, Result};
+
+use crate::handle::{Link, Nexus, path};
+
+/// How long one call to the owner waits. Whoever waits longer calls again, and goes on where the call before ended.
+const CALL_MAX: Duration = Duration::from_secs(30);
+
+/// A watch that is being put together; see [`Nexus::watch`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing is watched before it is asked for events"]
+pub struct WatchBuilder {
+    nx: Nexus,
+    call: Result<SysWatch>,
+}
+
+/// What a watch gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchItem {
+    /// Something happened.
+    Event(Event),
+    /// Events came faster than they were taken. What was committed after this place comes next, from the log; what is in no log is lost.
+    Overflow(Lsn),
+}
+
+/// The events of a watch, one after the other, without an end; see [`WatchBuilder::stream`].
+pub struct EventStream {
+    source: Box<dyn EventSource>,
+    ready: VecDeque<WatchItem>,
+    /// Where to go on when all that is ready was given.
+    next: Lsn,
+    is_over: bool,
+}
+
+impl Nexus {
+    /// Watches the path and all below it: what [`SysWatch`] tells. It need not exist.
+    ///
+    /// ```
+    /// # smol::block_on(async {
+    /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
+    /// use nexus::{EventKind, WatchItem};
+    ///
+    /// let mut events = nx.watch("/inbox").mask(EventKind::FileWritten).stream().await?;
+    /// nx.write("/inbox/1", "hello").await?;
+    /// let Some(WatchItem::Event(event)) = events.next().await.transpose()? else { panic!() };
+    /// assert_eq!((event.path.as_str(), event.size, event.is_new), ("/inbox/1", 5, true));
+    ///
+    /// // Later, also after a restart: what was since then.
+    /// nx.write("/inbox/2", "again").await?;
+    /// let batch = nx.watch("/inbox").since(event.lsn).batch(std::time::Duration::ZERO).await?;
+    /// assert_eq!(batch.events[0].path, "/inbox/2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn watch(&self, at: impl IntoPath) -> WatchBuilder {
+        WatchBuilder { nx: self.clone(), call: path(Op::Watch, at).map(SysWatch::at) }
+    }
+
+    /// Watches the paths that match `pattern`, as [`glob`](Self::glob) reads it: `*` and `?` do not match `/`, `**` does. What it begins with, up to its first
+    /// wildcard, is a path of which links are followed.
+    pub fn watch_glob(&self, pattern: impl AsRef<str>) -> WatchBuilder {
+        let pattern = pattern.as_ref();
+        let call = SysWatch::glob(pattern).map_err(|why| Error::bad_path(Op::Watch, pattern, &why));
+        WatchBuilder { nx: self.clone(), call }
+    }
+}
+
+impl WatchBuilder {
+    fn with(mut self, change: impl FnOnce(SysWatch) -> SysWatch) -> Self {
+        self.call = self.call.map(change);
+        self
+    }
+
+    /// Only these kinds of events.
+    pub fn mask(self, mask: impl Into<EventMask>) -> Self {
+        self.with(|call| call.mask(mask))
+    }
+
+    /// Only what happens at the path itself.
+    pub fn alone(self) -> Self {
+        self.with(SysWatch::alone)
+    }
+
+    /// Only paths below it that match this pattern from there on.
+    pub fn matching(self, pattern: impl Into<Arc<str>>) -> Self {
+        self.with(|call| call.matching(pattern))
+    }
+
+    /// From after this commit on, which may be long ago, and before a restart: each event since then, once.
+    pub fn since(self, since: Lsn) -> Self {
+        self.with(|call| call.since(since))
+    }
+
+    /// At most so many events at once, if one commit has not more.
+    pub fn limit(self, limit: NonZeroU32) -> Self {
+        self.with(|call| call.limit(limit))
+    }
+
+    /// The next events, and where to go on; none when nothing happens for as long as `wait`. Each call is a watch of its own: what happens between two is told
+    /// to who asks [since](Self::since) the first one's `next`.
+    ///
+    /// # Errors
+    /// As [`SysWatch`].
+    pub async fn batch(self, wait: Duration) -> Result<Watched> {
+        self.nx.send(self.call?.wait(wait)).await
+    }
+
+    /// The next event alone; none when nothing happens for as long as `wait`. Others of the same commit are left out.
+    ///
+    /// # Errors
+    /// As [`SysWatch`].
+    pub async fn one(self, wait: Duration) -> Result<Option<Event>> {
+        let watched = self.limit(NonZeroU32::MIN).batch(wait).await?;
+        Ok(watched.events.into_iter().next())
+    }
+
+    /// A stream of all events from here on, or since the place that was asked for. When it is returned, what is committed from then on is in it. It is its reader who
+    /// must keep up: up to [`QUEUE_MAX`](nexus_kernel::watcher::QUEUE_MAX) events wait for him, and then he is told so and goes on from the log.
+    ///
+    /// On an [attached](crate::attach()) handle what is in no log is told only while the stream is waited for.
+    ///
+    /// # Errors
+    /// As [`SysWatch`].
+    pub async fn stream(self) -> Result<EventStream> {
+        let (nx, call) = (self.nx, self.call?);
+        let since = call.since.unwrap_or_default();
+        let (source, next): (Box<dyn EventSource>, Lsn) = match &nx.link {
+            Link::Local(machine) if machine.is_stopping() => {
+                return Err(machine.told(Error::new(Op::Watch, &call.path, nexus_messages::ErrorKind::Down)));
+            }
+            Link::Local(machine) => {
+                let opened = machine.kernel.watch(nx.shared_caller(), call).await;
+                let watch = opened.map_err(|error| machine.told(error))?;
+                let next = watch.cursor();
+                // The handle goes along: a kernel that is watched does not end by itself.
+                (Box::new(LocalWatch { watch, nx: nx.clone() }), next)
+            }
+            Link::Remote(_) => {
+                // What was is asked for from where its answer ended. So nothing is missed between two calls.
+                let call = match call.since {
+                    Some(_) => call,
+                    None => {
+                        let now = nx.send(call.clone().wait(Duration::ZERO)).await?.next;
+                        call.since(now)
+                    }
+                };
+                let next = call.since.unwrap_or(since);
+                (Box::new(RemoteWatch { nx, call }), next)
+            }
+        };
+        Ok(EventStream { source, ready: VecDeque::new(), next, is_over: false })
+    }
+}
+
+/// A watch of the kernel of this process.
+struct LocalWatch {
+    watch: nexus_kernel::watcher::Watch,
+    nx: Nexus,
+}
+
+impl EventSource for LocalWatch {
+    fn next(&mut self, wait: Option<Duration>) -> BoxFuture<'_, Result<Watched>> {
+        Box::pin(async move {
+            let told = self.watch.next(wait).await;
+            told.map_err(|error| match &self.nx.link {
+                Link::Local(machine) => machine.told(error),
+                Link::Remote(_) => error,
+            })
+        })
+    }
+}
+
+/// A watch of a kernel elsewhere: call after call, each from where the one before ended.
+struct RemoteWatch {
+    nx: Nexus,
+    call: SysWatch,
+}
+
+impl EventSource for RemoteWatch {
+    fn next(&mut self, wait: Option<Duration>) -> BoxFuture<'_, Result<Watched>> {
+        Box::pin(async move {
+            let mut left = wait;
+            loop {
+                let waits = left.map_or(CALL_MAX, |left| left.min(CALL_MAX));
+                let told = self.nx.send(self.call.clone().wait(waits)).await?;
+                // Only with the answer in hand: a call that is given up is made again.
+                self.call.since = Some(told.next);
+                left = left.map(|left| left.saturating_sub(waits));
+                if !told.events.is_empty() || told.overflow.is_some() || left == Some(Duration::ZERO) {
+                    return Ok(told);
+                }
+            }
+        })
+    }
+}
+
+impl EventStream {
+    /// The next event; none after an error. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<WatchItem>> {
+        self.next_within(None).await
+    }
+
+    /// As [`next`](Self::next), waiting for as long as `wait`; none when nothing happens in that time.
+    pub async fn next_for(&mut self, wait: Duration) -> Option<Result<WatchItem>> {
+        self.next_within(Some(wait)).await
+    }
+
+    async fn next_within(&mut self, wait: Option<Duration>) -> Option<Result<WatchItem>> {
+        if self.ready.is_empty() && !self.is_over {
+            match self.source.next(wait).await {
+                Ok(Watched { events, next, overflow, .. }) => {
+                    self.ready.extend(events.into_iter().map(WatchItem::Event));
+                    self.ready.extend(overflow.map(WatchItem::Overflow));
+                    self.next = next;
+                }
+                Err(error) => {
+                    self.is_over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+
+    /// Where a watch goes on that has seen what this stream has given: all of a commit when a part of it was not given yet.
+    pub fn cursor(&self) -> Lsn {
+        match self.ready.front() {
+            Some(WatchItem::Event(event)) if event.kind.is_logged() => Lsn(event.lsn.0.saturating_sub(1)),
+            Some(WatchItem::Event(event)) => event.lsn,
+            Some(WatchItem::Overflow(_)) | None => self.next,
+        }
+    }
+
+    /// As a stream, for what works on streams. It ends after an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<WatchItem>> + Send {
+        stream::unfold(self, |mut events| async move { events.next().await.map(|item| (item, events)) })
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("cursor", &self.cursor()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+//! `nexus watch`: changes as they happen, and those that were, also in another process.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Stdio};
+
+use serde_json::Value;
+
+use crate::fixture::Nexus;
+use crate::watching::Server;
+
+/// A running `nexus watch`, ended with it.
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    fn start(nexus: &Nexus, args: &[&str]) -> Self {
+        let mut command = nexus.command(["watch"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the command starts");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().expect("it is told").expect("it is text")
+    }
+
+    fn ended(mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All of a line but its time.
+fn told(line: &str) -> String {
+    let mut words: Vec<_> = line.split(' ').collect();
+    words.remove(1);
+    words.remove(0);
+    words.join(" ")
+}
+
+fn lsn(line: &str) -> u64 {
+    line.split(' ').next().and_then(|first| first.parse().ok()).expect("it begins with its place")
+}
+
+#[test]
+fn what_was_is_told_from_the_log_in_a_process_of_its_own() {
+    let nexus = Nexus::new();
+    nexus.feed("write /w/a", "1");
+    nexus.feed("write /w/b", "2");
+    nexus.good("mv /w/b /w/c");
+    nexus.feed("write /elsewhere", "3");
+    let text = nexus.good("watch /w --since 1 --wait 0s");
+    let lines: Vec<_> = text.lines().map(told).collect();
+    assert_eq!(
+        lines,
+        ["file_write nexus /w/a", "file_write nexus /w/b", "file_rename nexus /w/b -> /w/c"],
+        "{text}"
+    );
+    let second = lsn(text.lines().nth(1).expect("there are three"));
+    let rest = nexus.good(&format!("watch /w --since {second} --wait 0s"));
+    assert_eq!(rest.lines().map(told).collect::<Vec<_>>(), lines[2..], "each once");
+
+    let json = nexus.good("watch --glob /w/{a,c} --mask file_rename --since 1 --wait 0s --json");
+    let objects: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(
+        (objects[0]["kind"].as_str(), objects[0]["other"].as_str()),
+        (Some("file_rename"), Some("/w/c"))
+    );
+    assert!(objects[1]["next"].as_u64() > objects[0]["lsn"].as_u64() && objects.len() == 2, "{json}");
+}
+
+#[test]
+fn wrong_watches_are_told_and_a_count_that_is_not_reached_is_a_failure() {
+    let nexus = Nexus::new();
+    nexus.feed("write /a", "1");
+    let bad = |line: &str, told: &str| {
+        let ended = nexus.run(line);
+        assert_eq!(ended.status, 1, "{line}: {}", ended.err);
+        assert!(ended.err.contains(told) && ended.out.is_empty(), "{line}: {}", ended.err);
+    };
+    bad("watch --glob /[ --wait 0s", "watch /: invalid argument");
+    bad("watch / --since 4000 --wait 0s", "the log ends at");
+    bad("watch /a --count 1 --wait 10ms", "");
+    assert_eq!(nexus.good("watch /a --since 1 --count 1").lines().count(), 1);
+}
+
+#[test]
+fn changes_of_another_process_are_told_as_they_happen() {
+    let nexus = Nexus::new();
+    nexus.feed("write /w/0", "0");
+    let server = Server::start(&nexus);
+    let begun = lsn(nexus.good("watch /w --since 1 --count 1").trim());
+    let mut watch = Watch::start(&nexus, &["/w", "--since", &begun.to_string(), "--count", "3"]);
+    nexus.feed("write /w/a", "1");
+    assert_eq!(told(&watch.line()), "file_write nexus /w/a");
+    nexus.good("mkdir /w/d");
+    nexus.good("cp /w/a /w/d/copy");
+    assert_eq!(
+        [told(&watch.line()), told(&watch.line())],
+        ["dir_create nexus /w/d", "file_copy nexus /w/d/copy <- /w/a"]
+    );
+    assert_eq!(watch.ended(), Some(0));
+    drop(server);
+}
