@@ -133,7 +133,7 @@ macro_rules! targets {
     };
 }
 
-// The committer, the upkeep and the path locks serve their callers without a message, so there is none to strike.
+// The committer, the upkeep and the locks serve their callers without a message, so there is none to strike; nobody in the run watches.
 targets! {
     Store 1 0 false "nexus/store";
     Kernel 2 0 false "nexus/kernel";
@@ -144,7 +144,9 @@ targets! {
     Upkeep 5 0 false "nexus/store/upkeep";
     Router 14 7 true "nexus/kernel/router";
     Locks 10 0 true "nexus/kernel/locks";
+    Advisory 8 0 true "nexus/kernel/advisory";
     Dispatch 14 7 true "nexus/kernel/dispatch";
+    Watcher 8 0 true "nexus/kernel/watcher";
     Registry 10 7 true "nexus/registry/services";
     Lifecycle 10 7 true "nexus/registry/lifecycle";
     Driver 8 5 true "nexus/drivers/*";
