@@ -53,7 +53,7 @@ const COUNTER_BITS: u32 = 10;
 const SHARED_OVERHEAD: u64 = 32;
 
 /// What the table takes for an entry beside key and value: its links to others, its state, and its part of the index, which is half empty at worst.
-const TABLE_OVERHEAD: u64 = 28;
+const TABLE_OVERHEAD: u64 = 29;
 
 /// What each entry takes in the table, and each one that left and of which a hash is kept. The table grows by doubling: what it has not touched yet is
 /// nobody's.
