@@ -25,6 +25,7 @@ mod panics;
 #[cfg(test)]
 mod parked;
 mod reference;
+mod ring;
 mod slot;
 mod snap;
 mod spans;
@@ -51,6 +52,7 @@ pub use mailbox::MailboxBounds;
 pub use nexus_messages::Message;
 pub use panics::{Panicked, guard};
 pub use reference::Ref;
+pub use ring::{Pop, Push, Ring};
 pub use slot::{
     Lease, Retired, Slot, SwapError as SlotSwapError, SwapReport as SlotSwapReport, Swapped, Timer,
 };
