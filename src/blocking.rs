@@ -116,6 +116,7 @@ twins! {
     sync(at: impl IntoPath) -> Result<Synced>;
     copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
     mkdir(at: impl IntoPath) -> Result<SetattrDone>;
+    make_pipe(at: impl IntoPath, capacity: u32) -> Result<SetattrDone>;
     mkdir_new(at: impl IntoPath) -> Result<SetattrDone>;
     rmdir(at: impl IntoPath) -> Result<Unlinked>;
     unlink(at: impl IntoPath) -> Result<Unlinked>;
@@ -284,6 +285,24 @@ impl Nexus {
     /// As [`crate::Nexus::watch_glob`]; waiting blocks.
     pub fn watch_glob(&self, pattern: impl AsRef<str>) -> WatchBuilder {
         WatchBuilder { env: self.env().clone(), watch: self.0.watch_glob(pattern) }
+    }
+
+    /// As [`crate::Nexus::pipe_reader`], and blocks; so does each read that waits.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::pipe_reader`].
+    pub fn pipe_reader(&self, at: impl IntoPath) -> Result<PipeReader> {
+        let reader = self.env().blocking_wait(self.0.pipe_reader(at))?;
+        Ok(PipeReader { env: self.env().clone(), reader })
+    }
+
+    /// As [`crate::Nexus::pipe_writer`], and blocks; so does each write that waits.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::pipe_writer`].
+    pub fn pipe_writer(&self, at: impl IntoPath) -> Result<PipeWriter> {
+        let writer = self.env().blocking_wait(self.0.pipe_writer(at))?;
+        Ok(PipeWriter { env: self.env().clone(), writer })
     }
 
     /// As [`crate::Nexus::tx`]; committing blocks.
@@ -474,6 +493,50 @@ impl Iterator for ContentStream {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.env.blocking_wait(self.stream.next())
+    }
+}
+
+/// The reading end of a pipe; see [`crate::PipeReader`].
+#[derive(Debug)]
+pub struct PipeReader {
+    env: Env,
+    reader: crate::PipeReader,
+}
+
+impl PipeReader {
+    /// What the entry was when the end was opened.
+    pub fn metadata(&self) -> &Arc<FileMetadata> {
+        self.reader.metadata()
+    }
+
+    /// As [`crate::PipeReader::read`]; blocks while it waits.
+    ///
+    /// # Errors
+    /// As [`crate::PipeReader::read`].
+    pub fn read(&self, wait: Option<Duration>) -> Result<Option<Bytes>> {
+        self.env.blocking_wait(self.reader.read(wait))
+    }
+}
+
+/// The writing end of a pipe; see [`crate::PipeWriter`].
+#[derive(Debug)]
+pub struct PipeWriter {
+    env: Env,
+    writer: crate::PipeWriter,
+}
+
+impl PipeWriter {
+    /// What the entry was when the end was opened.
+    pub fn metadata(&self) -> &Arc<FileMetadata> {
+        self.writer.metadata()
+    }
+
+    /// As [`crate::PipeWriter::write`]; blocks while it waits.
+    ///
+    /// # Errors
+    /// As [`crate::PipeWriter::write`].
+    pub fn write(&self, message: impl Into<Bytes>, wait: Option<Duration>) -> Result<()> {
+        self.env.blocking_wait(self.writer.write(message, wait))
     }
 }
 

@@ -70,6 +70,7 @@
 //! | many at once | [`write_batch`](Nexus::write_batch) [`read_batch`](Nexus::read_batch) [`stat_batch`](Nexus::stat_batch) [`unlink_batch`](Nexus::unlink_batch) |
 //! | all or nothing | [`tx`](Nexus::tx) |
 //! | who works where | [`locked`](Nexus::locked) [`lock`](Nexus::lock) [`extend`](Nexus::extend) [`unlock`](Nexus::unlock) [`semaphore`](Nexus::semaphore) |
+//! | messages | [`make_pipe`](Nexus::make_pipe) [`pipe_reader`](Nexus::pipe_reader) [`pipe_writer`](Nexus::pipe_writer) |
 //! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
 //!
 //! ```
@@ -174,7 +175,7 @@ pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{
-    ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard, Tx,
+    ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard, PipeReader, PipeWriter, Tx,
     Walk, WatchBuilder, WatchItem,
 };
 

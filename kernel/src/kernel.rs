@@ -26,6 +26,7 @@ use crate::locks::{Locks, PathLocks};
 use crate::metrics::Syscalls;
 use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, Mounts, Remount, Zones};
 use crate::namespace::{MetadataCache, Node};
+use crate::pipes::{PipeTable, Pipes};
 use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
 use crate::router::{MountSource, Router, RouterArgs, RouterView};
@@ -129,6 +130,8 @@ pub struct Kernel {
     lives: Lives,
     advisory: Arc<AdvisoryLocks>,
     advisory_actor: Ref<Advisory>,
+    pipes: PipeTable,
+    pipes_actor: Ref<Pipes>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
     watcher: Ref<Watcher>,
@@ -188,6 +191,8 @@ impl Kernel {
             lives: Lives::default(),
             advisory: Arc::new(AdvisoryLocks::new(env, advisory_actor.clone())),
             advisory_actor,
+            pipes: PipeTable::new(),
+            pipes_actor: mailbox(env, "pipes"),
             hooks: Arc::new(PublishedHooks::new()),
             dispatch: mailbox(env, "dispatch"),
             watcher: mailbox(env, "watcher"),
@@ -258,7 +263,12 @@ impl Kernel {
             )))
             .child(primitive(ChildSpec::new("advisory", self.advisory_actor.clone(), self.advisory.clone())))
             .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())))
-            .child(primitive(ChildSpec::new("watcher", self.watcher.clone(), self.watches().clone())));
+            .child(primitive(ChildSpec::new("watcher", self.watcher.clone(), self.watches().clone())))
+            .child(primitive(ChildSpec::new(
+                "pipes",
+                self.pipes_actor.clone(),
+                (self.pipes.clone(), Arc::downgrade(self)),
+            )));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
             .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
             .child(primitive(ChildSpec::new("lifecycle", self.lifecycle.clone(), Arc::downgrade(self))));
@@ -289,7 +299,7 @@ impl Kernel {
     pub(crate) async fn execute<S: Serve>(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
-        call: S,
+        mut call: S,
     ) -> Result<S::Done> {
         if let Some(done) = call.warm(self, caller) {
             self.syscalls.warm(S::OP);
@@ -324,6 +334,7 @@ impl Kernel {
     pub(crate) fn end_life(&self, life: LifeId) {
         debug_assert_ne!(life, LifeId::KERNEL, "the kernel's own life ends with the kernel");
         self.advisory.end(life);
+        self.pipes.end_life(life);
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
@@ -349,11 +360,12 @@ impl Kernel {
         }
     }
 
-    /// Commits nothing any more: a call that waits for the committer's restart, or for changes, is told at once that the kernel has ended. To be called when the tree
+    /// Commits nothing any more: a call that waits for the committer's restart, for changes or for a pipe, is told at once that the kernel has ended. To be called when the tree
     /// has stopped; may be repeated.
     pub fn close_store(&self) {
         self.store.close();
         self.watches().close();
+        self.pipes.end();
     }
 
     /// The mounts and how they are. Sends no mail.
@@ -505,6 +517,15 @@ impl Kernel {
         &self.lives
     }
 
+    /// The pipes that are open.
+    pub(crate) fn pipes(&self) -> &PipeTable {
+        &self.pipes
+    }
+
+    pub(crate) fn pipes_actor(&self) -> &Ref<Pipes> {
+        &self.pipes_actor
+    }
+
     pub(crate) fn locks(&self) -> &PathLocks {
         &self.locks
     }
@@ -573,6 +594,13 @@ impl Kernel {
     #[inline]
     pub(crate) fn is_asked(&self) -> bool {
         !self.hooks.summary().is_empty() || self.gate.is_guarded()
+    }
+
+    /// Whether a call that no observer hears of meets anybody on its way: a resolver, an interceptor, a permission provider.
+    #[inline]
+    pub(crate) fn is_watched(&self, op: Op) -> bool {
+        let hooks = self.hooks.summary();
+        hooks.has_resolvers() || hooks.has_interceptors(op) || self.gate.is_guarded()
     }
 
     /// What is known of `path` without asking anybody, when no hook and no gate stands before it.

@@ -172,6 +172,10 @@ pub enum ErrorKind {
     Fenced,
     /// As many are held as may be.
     NoLocks,
+    /// Nobody is there any more to read what is written.
+    BrokenPipe,
+    /// The message is larger than what it is written to can ever hold.
+    MessageTooLarge,
 }
 
 impl ErrorKind {
@@ -206,6 +210,8 @@ impl ErrorKind {
             Self::NotHeld => Errno::EPERM,
             Self::NoLocks => Errno::ENOLCK,
             Self::Fenced => Errno::EFENCED,
+            Self::BrokenPipe => Errno::EPIPE,
+            Self::MessageTooLarge => Errno::EMSGSIZE,
         }
     }
 
@@ -244,6 +250,8 @@ impl ErrorKind {
             Self::NotHeld => "not held",
             Self::Fenced => "the lock is lost",
             Self::NoLocks => "no locks available",
+            Self::BrokenPipe => "nobody reads it any more",
+            Self::MessageTooLarge => "message too large",
         }
     }
 }
@@ -275,7 +283,7 @@ macro_rules! errnos {
 
 errnos! {
     EPERM = 1, ENOENT = 2, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
-    EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, EDEADLK = 35, ENAMETOOLONG = 36, ENOLCK = 37, ENOTEMPTY = 39, ELOOP = 40, ENODATA = 61, EOPNOTSUPP = 95,
+    EINVAL = 22, EFBIG = 27, ENOSPC = 28, EROFS = 30, EPIPE = 32, EDEADLK = 35, ENAMETOOLONG = 36, ENOLCK = 37, ENOTEMPTY = 39, ELOOP = 40, ENODATA = 61, EMSGSIZE = 90, EOPNOTSUPP = 95,
     ESHUTDOWN = 108, ETIMEDOUT = 110, EDQUOT = 122, ECANCELED = 125, EFENCED = 200,
 }
 

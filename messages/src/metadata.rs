@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ContentId;
 use crate::ident::{FileId, ZoneId};
 use crate::path::VPath;
-use crate::syscall::LockState;
+use crate::syscall::{LockState, PipeSpec};
 use crate::time::Timestamp;
 
 /// What an entry is. It never changes once the entry is made. The numbers are part of the interface.
@@ -108,7 +108,7 @@ pub struct FileMetadata {
     pub file_id: FileId,
     /// What it is.
     pub entry_type: EntryType,
-    /// The content's length in bytes; 0 for directories; the target's length for links.
+    /// The content's length in bytes; 0 for directories; the target's length for links; of a pipe how many bytes it holds.
     pub size: u64,
     /// What identifies the content; none before the first write and for what has no content.
     pub content_id: Option<ContentId>,
@@ -180,6 +180,12 @@ impl FileMetadata {
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.entry_type == EntryType::Reg
+    }
+
+    /// How much a pipe holds, and where; none for what is no pipe.
+    pub fn pipe(&self) -> Option<PipeSpec> {
+        let capacity = u32::try_from(self.size).unwrap_or(u32::MAX);
+        (self.entry_type == EntryType::Pipe).then(|| PipeSpec::new(capacity))
     }
 
     /// The media type, or the default of its entry type.

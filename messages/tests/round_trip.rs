@@ -99,6 +99,14 @@ fn mount_spec() -> impl Strategy<Value = MountSpec> {
     )
 }
 
+fn pipe() -> impl Strategy<Value = Option<PipeSpec>> {
+    option::of(any::<u32>().prop_map(PipeSpec::new))
+}
+
+fn wait() -> impl Strategy<Value = Option<Duration>> {
+    option::of(any::<u32>().prop_map(|ms| Duration::from_millis(ms.into())))
+}
+
 fn metadata() -> impl Strategy<Value = FileMetadata> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
     let names = (option::of(content_id()), text(), option::of(text()), option::of(text()));
@@ -170,12 +178,12 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
 fn setattr() -> impl Strategy<Value = Syscall> {
     let parents = prop_oneof![Just(Parents::Implied), Just(Parents::Made), Just(Parents::Required)];
     let what = (option::of(entry_type()), create(), parents, option::of(text()), option::of(mount_spec()));
-    let what = (what, any::<bool>());
+    let what = (what, any::<bool>(), pipe());
     (path(), what, option::of(service_spec()), attributes(), precondition(), op_id()).prop_map(
-        |(path, (what, replace), service, attributes, expected, op_id)| {
+        |(path, (what, replace, pipe), service, attributes, expected, op_id)| {
             let mut call = SysSetattr::at(path).attributes(attributes).when(expected);
             (call.entry_type, call.create, call.parents, call.link_target, call.mount) = what;
-            call.replace = replace;
+            (call.replace, call.pipe) = (replace, pipe);
             (call.service, call.op_id) = (service, op_id);
             call.into()
         },
@@ -222,9 +230,9 @@ fn readdir() -> impl Strategy<Value = Syscall> {
 
 fn read() -> impl Strategy<Value = Syscall> {
     let extent = prop_oneof![range().prop_map(Extent::One), vec(range(), 0..4).prop_map(Extent::Vector)];
-    (path(), extent).prop_map(|(path, extent)| {
+    (path(), extent, wait()).prop_map(|(path, extent, wait)| {
         let mut call = SysRead::at(path);
-        call.extent = extent;
+        (call.extent, call.wait) = (extent, wait);
         call.into()
     })
 }
@@ -236,10 +244,12 @@ fn write() -> impl Strategy<Value = Syscall> {
         any::<u64>().prop_map(Place::At),
         (data(), any::<bool>()).prop_map(|(of, all)| Place::Instead { of, all }),
     ];
+    let place = (place, wait());
     (path(), vec(data(), 0..3), place, any::<bool>(), create(), attributes(), precondition(), op_id())
-        .prop_map(|(path, data, place, truncate, create, attributes, expected, op_id)| {
+        .prop_map(|(path, data, (place, wait), truncate, create, attributes, expected, op_id)| {
             let mut call = SysWrite::vectored(path, data).attributes(attributes).when(expected);
             (call.place, call.truncate, call.create, call.op_id) = (place, truncate, create, op_id);
+            call.wait = wait;
             call.into()
         })
 }

@@ -216,10 +216,13 @@ fn line_of(request: &Request) -> Line {
 
 /// Whether a call changes something, when it is executed.
 fn changes(call: &Syscall) -> bool {
+    // Who waits for something takes it away.
+    if let Syscall::Read(call) = call {
+        return call.wait.is_some();
+    }
     !matches!(
         call,
         Syscall::Stat(_)
-            | Syscall::Read(_)
             | Syscall::Readdir(_)
             | Syscall::Watch(_)
             | Syscall::Versions(_)

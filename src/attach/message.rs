@@ -1,6 +1,7 @@
 //! What is said over the connection: the greeting, calls and replies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
@@ -199,6 +200,14 @@ pub(crate) enum Streaming {
     Finish(u64),
     /// Gives the stream up.
     Close(u64),
+    /// Opens the reading end of a pipe; gives [`Given::Opened`]. It is closed as a stream is.
+    Reader(u64, VPath),
+    /// Opens the writing end of a pipe; gives [`Given::Opened`].
+    Writer(u64, VPath),
+    /// The next message of the pipe, waited for so long; gives [`Given::Piece`], which is the last without a message.
+    Take(u64, Option<Duration>),
+    /// A message for the pipe, which waits for room for so long. It travels in the body.
+    Put(u64, Bytes, Option<Duration>),
 }
 
 /// A reply, without its content.
@@ -249,7 +258,9 @@ impl Call {
                 }
                 body
             }
-            Request::Stream(Streaming::Piece(_, data)) => vec![std::mem::take(data)],
+            Request::Stream(Streaming::Piece(_, data) | Streaming::Put(_, data, _)) => {
+                vec![std::mem::take(data)]
+            }
             Request::Syscall(Syscall::Tx(call)) => {
                 shorten(call);
                 contents_of(call).map(std::mem::take).collect()
@@ -271,7 +282,7 @@ impl Call {
                 }
                 call.data = contents;
             }
-            Request::Stream(Streaming::Piece(_, data)) => {
+            Request::Stream(Streaming::Piece(_, data) | Streaming::Put(_, data, _)) => {
                 *data = contents.pop().ok_or_else(misfit)?;
                 if !contents.is_empty() {
                     return Err(misfit());

@@ -40,7 +40,7 @@ pub(crate) use grant::{as_agent, lessened};
 pub(crate) use server::Server;
 pub use server::ServingStats;
 pub(crate) use socket::SOCKET;
-pub(crate) use streams::RemoteReader;
+pub(crate) use streams::{RemoteEnd, RemoteReader};
 
 use self::connection::NoConnection;
 use crate::config::Config;

@@ -506,7 +506,13 @@ fn serve(
         Request::Syscall(call) => call.op(),
         Request::Access { .. } => Op::Access,
         Request::Release { .. } => Op::Unlock,
-        Request::Stream(Streaming::Open(..) | Streaming::Next(..) | Streaming::Close(_)) => Op::Read,
+        Request::Stream(
+            Streaming::Open(..)
+            | Streaming::Next(..)
+            | Streaming::Close(_)
+            | Streaming::Reader(..)
+            | Streaming::Take(..),
+        ) => Op::Read,
         Request::Stream(_) => Op::Write,
     };
     let serving = AssertUnwindSafe(execute(kernel, caller, request, streams)).catch_unwind();

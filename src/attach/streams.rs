@@ -1,4 +1,4 @@
-//! Streams of attached clients: content that comes and goes in pieces of bounded size.
+//! Streams of attached clients: content that comes and goes in pieces of bounded size; and the ends of pipes that they have opened.
 //!
 //! The owner's process has the stream; the client asks for piece after piece, or sends it. A client that goes away takes its streams along: what it
 //! was writing is given up, because only the client says which piece was the last.
@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
-use nexus_kernel::{ContentReader, Kernel};
+use nexus_kernel::{ContentReader, Kernel, PipeReader, PipeWriter};
 use nexus_messages::syscall::{SysRead, SysWrite, Written};
 use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result, VPath};
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::client::{Remote, of};
 use super::message::{Given, Request, Streaming};
 
-/// Streams that one client may have open.
+/// Streams, and ends of pipes, that one client may have open.
 const STREAMS_MAX: usize = 64;
 
 /// The largest piece that travels.
@@ -41,6 +42,8 @@ enum Open {
     Coming,
     Reader(Arc<tokio::sync::Mutex<Reading>>),
     Writer(Writer),
+    PipeReader(Arc<PipeReader>),
+    PipeWriter(Arc<PipeWriter>),
 }
 
 /// A stream that is read. Nothing of it is lost with a call that is given up.
@@ -148,8 +151,40 @@ impl Streams {
                 Ok(Given::Answer(written.into()))
             }
             Streaming::Close(number) => {
-                self.0.open.lock().remove(&number);
+                let closed = self.take(number);
+                drop(closed);
                 Ok(Given::Piece(Bytes::new(), true))
+            }
+            Streaming::Reader(number, path) => {
+                let place = self.place(number, Op::Read)?;
+                let end = kernel.open_pipe_reader(caller, &path).await?;
+                let metadata = end.metadata().clone();
+                place.fill(Open::PipeReader(Arc::new(end)));
+                Ok(Given::Opened(Some(metadata)))
+            }
+            Streaming::Writer(number, path) => {
+                let place = self.place(number, Op::Write)?;
+                let end = kernel.open_pipe_writer(caller, &path).await?;
+                let metadata = end.metadata().clone();
+                place.fill(Open::PipeWriter(Arc::new(end)));
+                Ok(Given::Opened(Some(metadata)))
+            }
+            Streaming::Take(number, wait) => {
+                let end = match self.0.open.lock().get(&number) {
+                    Some(Open::PipeReader(end)) => end.clone(),
+                    _ => return Err(gone(Op::Read)),
+                };
+                let message = end.read(wait).await?;
+                let is_last = message.is_none();
+                Ok(Given::Piece(message.unwrap_or_default(), is_last))
+            }
+            Streaming::Put(number, message, wait) => {
+                let end = match self.0.open.lock().get(&number) {
+                    Some(Open::PipeWriter(end)) => end.clone(),
+                    _ => return Err(gone(Op::Write)),
+                };
+                end.write(message, wait).await?;
+                Ok(Given::Piece(Bytes::new(), false))
             }
         }
     }
@@ -189,10 +224,12 @@ struct Opening<'a> {
 impl Opening<'_> {
     fn fill(mut self, stream: Open) {
         self.is_filled = true;
-        // Closed meanwhile, it is not opened.
-        if let Some(place) = self.streams.0.open.lock().get_mut(&self.number) {
-            *place = stream;
-        }
+        // Closed meanwhile, it is not opened. What is dropped may be the end of a pipe, which wakes others: without the lock.
+        let before = match self.streams.0.open.lock().get_mut(&self.number) {
+            Some(place) => std::mem::replace(place, stream),
+            None => stream,
+        };
+        drop(before);
     }
 }
 
@@ -276,6 +313,50 @@ impl RemoteReader {
         };
         self.stream.close();
         Some(Err(next))
+    }
+}
+
+/// The client's end of a pipe. It is closed with its connection.
+pub(crate) struct RemoteEnd {
+    end: Numbered,
+    metadata: Arc<FileMetadata>,
+}
+
+impl RemoteEnd {
+    /// Opens the reading end of the pipe, for `Op::Read`, or the writing end.
+    pub(crate) async fn open(
+        remote: &Arc<Remote>,
+        caller: &Arc<Caller>,
+        op: Op,
+        path: &VPath,
+    ) -> Result<Self> {
+        let end = Numbered::new(remote, caller, op, path);
+        let open = |number| match op {
+            Op::Read => Streaming::Reader(number, path.clone()),
+            _ => Streaming::Writer(number, path.clone()),
+        };
+        match end.ask(open, false).await? {
+            Given::Opened(Some(metadata)) => Ok(Self { end, metadata }),
+            _ => Err(end.unexpected()),
+        }
+    }
+
+    pub(crate) fn metadata(&self) -> &Arc<FileMetadata> {
+        &self.metadata
+    }
+
+    pub(crate) async fn read(&self, wait: Option<Duration>) -> Result<Option<Bytes>> {
+        match self.end.ask(|number| Streaming::Take(number, wait), true).await? {
+            Given::Piece(message, is_last) => Ok((!is_last).then_some(message)),
+            _ => Err(self.end.unexpected()),
+        }
+    }
+
+    pub(crate) async fn write(&self, message: Bytes, wait: Option<Duration>) -> Result<()> {
+        match self.end.ask(|number| Streaming::Put(number, message, wait), true).await? {
+            Given::Piece(..) => Ok(()),
+            _ => Err(self.end.unexpected()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod glob;
 mod grep;
 mod locks;
 mod mounts;
+mod pipe;
 mod stream;
 mod sys;
 mod tx;
@@ -17,6 +18,7 @@ mod watch;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
 pub use locks::LockGuard;
+pub use pipe::{PipeReader, PipeWriter};
 pub use stream::ContentStream;
 pub use tx::Tx;
 pub use walk::Walk;

@@ -11,6 +11,6 @@ mod syscalls;
 pub(crate) use exposition::{Exposition, Kind, MIME};
 pub use histogram::Bucket;
 pub(crate) use histogram::{DURATIONS, Histogram, Measured};
-pub(crate) use shard::Counter;
+pub(crate) use shard::{Counter, Lines};
 pub use syscalls::SyscallEntry;
 pub(crate) use syscalls::Syscalls;

@@ -76,16 +76,16 @@ impl Drop for Tenancy {
 
 /// A line for each place.
 #[derive(Debug)]
-pub(super) struct Lines<T>(Box<[CachePadded<T>]>);
+pub(crate) struct Lines<T>(Box<[CachePadded<T>]>);
 
 impl<T> Lines<T> {
-    pub(super) fn new(mut make: impl FnMut() -> T) -> Self {
+    pub(crate) fn new(mut make: impl FnMut() -> T) -> Self {
         Self((0..=SHARED).map(|_| CachePadded::new(make())).collect())
     }
 
     /// Raises a number of the calling thread's line by one.
     #[inline]
-    pub(super) fn raise(&self, pick: impl FnOnce(&T) -> &AtomicU64) {
+    pub(crate) fn raise(&self, pick: impl FnOnce(&T) -> &AtomicU64) {
         let Place(place) = Place::here();
         let number = pick(&self.0[place]);
         // Statistics: nothing is ordered by them.
@@ -98,7 +98,7 @@ impl<T> Lines<T> {
     }
 
     /// The numbers of all lines together. What is counted meanwhile may be in it or not.
-    pub(super) fn sum(&self, pick: impl Fn(&T) -> &AtomicU64) -> u64 {
+    pub(crate) fn sum(&self, pick: impl Fn(&T) -> &AtomicU64) -> u64 {
         self.0.iter().map(|line| pick(line).load(Ordering::Relaxed)).sum()
     }
 }

@@ -61,7 +61,8 @@ pub struct Mount {
     /// Whether the driver's content would be gone with it. Set by the first driver, after `path_addressed`.
     volatile: OnceLock<bool>,
     // Raised when paths below some directory begin to mean something else. Only compared, and always read before what it guards.
-    generation: AtomicU64,
+    // Shared with those who note what a path led to, and must not keep the mount for that.
+    generation: Arc<AtomicU64>,
 }
 
 impl Mount {
@@ -83,7 +84,7 @@ impl Mount {
             changing: Arc::default(),
             path_addressed: OnceLock::new(),
             volatile: OnceLock::new(),
-            generation: AtomicU64::new(0),
+            generation: Arc::default(),
         }
     }
 
@@ -244,6 +245,11 @@ impl Mount {
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The namespace generation, to be compared later, and which it is now.
+    pub(crate) fn counted_generation(&self) -> (Arc<AtomicU64>, u64) {
+        (self.generation.clone(), self.generation())
     }
 
     /// Begins a new namespace generation and gives it.

@@ -10,12 +10,13 @@ use nexus_messages::{
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use super::cache::{MetadataCache, Node};
+use super::cache::Node;
 use super::history::{PastBy, Was, past_of};
 use super::rows::{self, DentryRow, InodeRow};
 use super::walk::{Rows, Step};
 use crate::garbage::Hold;
 use crate::hal::{Change, Precondition, RowKey, StoreError, TreeId};
+use crate::kernel::Kernel;
 
 /// What a commit makes visible.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) enum Visible {
     DirectoryGone(VPath),
     /// What was known of paths below some directory is no longer so.
     Subtree,
+    /// The pipe with this identity is there no longer.
+    PipeGone(FileId),
 }
 
 /// In whose history a draft keeps what it supersedes, and what the history is to tell of it.
@@ -184,6 +187,7 @@ impl Draft {
     }
 
     fn name_at(&mut self, key: RowKey, parent: FileId, old: Option<DentryRow>, dentry: DentryRow) {
+        self.close_pipe(old.filter(|old| old.id != dentry.id));
         match old {
             Some(old) => self.supersede_row(&key, &old),
             None if self.made.contains(&parent) => {}
@@ -223,6 +227,13 @@ impl Draft {
         let key = rows::dentry_key(self.tree, parent, name);
         self.supersede_row(&key, &old);
         self.changes.push(Change::Delete(key));
+        // A pipe is not renamed: what loses its name is gone.
+        self.close_pipe(Some(old));
+    }
+
+    fn close_pipe(&mut self, gone: Option<DentryRow>) {
+        let gone = gone.filter(|gone| gone.entry_type == EntryType::Pipe);
+        self.visible.extend(gone.map(|gone| Visible::PipeGone(gone.id)));
     }
 
     /// Removes the inode, which is this one. It may be left unknown when what is superseded is not [kept](Self::keeps).
@@ -289,10 +300,18 @@ pub(crate) fn holding(path: &VPath, row: &InodeRow) -> Option<Holding> {
 }
 
 /// Makes `visible` what a commit changed.
-pub(crate) fn publish(cache: &MetadataCache, mount: FileId, generation: u64, visible: Vec<Visible>) {
+pub(crate) fn publish(kernel: &Kernel, mount: FileId, generation: u64, visible: Vec<Visible>) {
+    let (cache, pipes) = (&kernel.caches().metadata, kernel.pipes());
     for change in visible {
         match change {
-            Visible::Node(path, node) => cache.publish(mount, generation, path, node),
+            Visible::Node(path, node) => {
+                let pipe = (node.metadata.entry_type == EntryType::Pipe).then_some(node.metadata.file_id);
+                cache.publish(mount, generation, path, node);
+                if let Some(pipe) = pipe {
+                    pipes.forget(pipe);
+                }
+            }
+            Visible::PipeGone(id) => pipes.remove(kernel.env(), [id]),
             Visible::Gone(path) => cache.forget(mount, generation, &path),
             Visible::DirectoryGone(path) => cache.forget_directory(mount, generation, &path),
             // The mount's generation was raised by whoever publishes: nothing below the old one is found any more.

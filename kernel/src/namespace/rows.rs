@@ -28,6 +28,8 @@ pub(crate) struct DentryRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeRow {
     pub(crate) entry_type: EntryType,
+    /// Of a file the length of its content, of a link that of its target; of a pipe, which is in memory, how many bytes it holds. Pipes of other kinds will need
+    /// rows of another format.
     pub(crate) size: u64,
     pub(crate) content_id: Option<ContentId>,
     pub(crate) placement: Placement,

@@ -42,6 +42,7 @@ fn text(kernel: &Kernel) -> String {
     scrub(&mut text, kernel);
     locks(&mut text, kernel);
     watches(&mut text, kernel);
+    pipes(&mut text, kernel);
     actors(&mut text, kernel);
     mounts(&mut text, kernel);
     services(&mut text, kernel);
@@ -150,6 +151,21 @@ fn watches(text: &mut Exposition, kernel: &Kernel) {
     text.single("nexus_watch_overflows_total", Kind::Counter, help, counted.overflows);
     let help = "Commits that watches are to be told of when they are on disk.";
     text.single("nexus_watch_waiting", Kind::Gauge, help, counted.waiting);
+}
+
+fn pipes(text: &mut Exposition, kernel: &Kernel) {
+    let counted = kernel.pipes().statistics();
+    text.single("nexus_pipes", Kind::Gauge, "Pipes that are open.", counted.open);
+    let help = "Messages that are written to pipes and not read.";
+    text.single("nexus_pipe_messages", Kind::Gauge, help, counted.messages);
+    text.single("nexus_pipe_bytes", Kind::Gauge, "Bytes of these messages.", counted.bytes);
+    let waiting = [("reader", counted.readers_waiting), ("writer", counted.writers_waiting)];
+    let waiting = waiting.map(|(side, waiting)| (vec![("side", side)], waiting));
+    let help = "Reads of pipes that wait for a message, and writes that wait for room.";
+    text.family("nexus_pipe_waiting", Kind::Gauge, help, waiting);
+    let passed = [("write", counted.written), ("read", counted.read)];
+    let passed = passed.map(|(op, passed)| (vec![("op", op)], passed));
+    text.family("nexus_pipe_messages_total", Kind::Counter, "Messages written to pipes, and read.", passed);
 }
 
 fn actors(text: &mut Exposition, kernel: &Kernel) {

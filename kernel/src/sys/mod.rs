@@ -18,6 +18,7 @@
 //! | `locks/advisory`, `locks/held`, `locks/statistics` | the advisory locks with who holds them and who waits, the paths that calls hold locked, and what was counted of both |
 //! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
+//! | `pipes/ID`, `pipes/statistics` | a pipe that is open, by the identity of its entry: its path, what is in it, who waits, who has opened it; what was counted of all |
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
 //! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |
 //! | `store/garbage` | the collections of what nothing names any more. Takes writes: an order as JSON begins one |
@@ -35,6 +36,7 @@ mod hooks;
 mod locks;
 mod metrics;
 mod mounts;
+mod pipes;
 mod services;
 mod store;
 mod syscalls;
@@ -83,6 +85,7 @@ const PROVIDERS: &[&dyn Provider] = &[
     &locks::Locks,
     &metrics::Metrics,
     &mounts::Mounts,
+    &pipes::Pipes,
     &services::Services,
     &store::Store,
     &syscalls::Syscalls,

@@ -81,7 +81,7 @@ fn not_the_kernels(op: Op, path: &VPath) -> Result<()> {
 
 impl Serve for SysLock {
     #[inline]
-    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Locked> {
+    fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Locked> {
         if self.durable || self.id.is_some() || !kernel.has_lock_tokens() || self.validate().is_err() {
             return None;
         }
@@ -98,7 +98,7 @@ impl Serve for SysLock {
 
 impl Serve for SysUnlock {
     #[inline]
-    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Unlocked> {
+    fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Unlocked> {
         let id = self.id?;
         if kernel.is_asked() {
             return None;

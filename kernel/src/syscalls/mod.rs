@@ -16,6 +16,7 @@ mod lock;
 mod mutate;
 mod outcome;
 mod past;
+mod pipe;
 mod read;
 mod readdir;
 mod rename;
@@ -30,6 +31,7 @@ mod versions;
 mod watch;
 mod write;
 
+pub use pipe::{PipeReader, PipeWriter};
 pub use stream::ContentReader;
 
 use std::future::Future;
@@ -42,8 +44,8 @@ use crate::kernel::Kernel;
 
 /// A syscall that the kernel serves.
 pub trait Serve: SyscallMessage {
-    /// The answer, when it is at hand: asks nobody, waits for nothing, allocates nothing. None: [`serve`](Self::serve) has it.
-    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Self::Done> {
+    /// The answer, when it is at hand: asks nobody, waits for nothing, allocates nothing. None: [`serve`](Self::serve) has it, and the call is as it was.
+    fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Self::Done> {
         let _ = (kernel, caller);
         None
     }

@@ -51,6 +51,23 @@ pub(crate) trait Mutation: Admissible + Sync {
         false
     }
 
+    /// Whether what is there takes it without locks and without a commit, as [`elsewhere`](Self::elsewhere) does it.
+    fn leads_elsewhere(&self, intent: &Intent, first: &Located) -> bool {
+        let _ = (intent, first);
+        false
+    }
+
+    /// Does it without locks and without a commit. It ends with its caller.
+    fn elsewhere(
+        kernel: &Arc<Kernel>,
+        intent: &Intent,
+        admitted: &Admitted<Self>,
+    ) -> impl Future<Output = Result<Self::Done>> + Send {
+        let _ = (kernel, intent);
+        let error = Error::new(Self::OP, admitted.call.path(), ErrorKind::NotSupported);
+        std::future::ready(Err(error))
+    }
+
     /// Does it, with the locks held.
     fn run(
         kernel: &Arc<Kernel>,
@@ -177,7 +194,7 @@ fn at_once<M: Mutation>(
     match attempted {
         Poll::Ready(Ok(Done::Now(done))) => Some(Ok(done)),
         Poll::Ready(Err(error)) => Some(passing(kernel, intent, &admitted.call).ends(Err(error))),
-        Poll::Ready(Ok(Done::Before(_) | Done::NotYet)) | Poll::Pending => None,
+        Poll::Ready(Ok(Done::Before(_) | Done::NotYet | Done::Elsewhere)) | Poll::Pending => None,
     }
 }
 
@@ -231,6 +248,8 @@ enum Done<T> {
     Before(T),
     /// It was to be at once, and cannot be.
     NotYet,
+    /// It is to be done without locks and without a commit.
+    Elsewhere,
 }
 
 async fn execute<M: Mutation>(
@@ -249,6 +268,10 @@ async fn execute<M: Mutation>(
         Ok(Done::Now(done)) => (Ok(done), true),
         Ok(Done::Before(done)) => (Ok(done), false),
         Ok(Done::NotYet) => unreachable!("it was to wait"),
+        Ok(Done::Elsewhere) => {
+            ownership.give_back();
+            (Box::pin(M::elsewhere(kernel, intent, admitted)).await, false)
+        }
         Err(error) => (Err(error), false),
     };
     if ends_hooks {
@@ -280,6 +303,9 @@ async fn attempt<M: Mutation>(
     ownership: &Ownership,
 ) -> Result<Done<M::Done>> {
     for _ in 0..ATTEMPTS_MAX {
+        if admitted.call.leads_elsewhere(intent, &admitted.first) {
+            return Ok(Done::Elsewhere);
+        }
         // What is only read may be on a mount that refuses changes.
         let first = Some(&admitted.first.site).filter(|_| admitted.call.first_mode() == Mode::Write);
         for site in first.into_iter().chain(admitted.second.as_ref().map(|second| &second.site)) {

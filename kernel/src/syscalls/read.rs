@@ -10,6 +10,7 @@ use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::LOCK_WAIT_MAX;
 use super::past::then_held;
+use super::pipe;
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -35,9 +36,12 @@ impl Admissible for SysRead {
 
 impl Serve for SysRead {
     #[inline]
-    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
+    fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
         if self.as_of.is_some() {
             return None;
+        }
+        if let Some(read) = pipe::read_warm(kernel, caller, self) {
+            return Some(read);
         }
         let node = kernel.warm(caller, &self.path, true)?;
         warm(kernel, &node, &self.extent)
@@ -71,6 +75,9 @@ fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
 }
 
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ReadData> {
+    if let Some(ready) = pipe::at_hand(kernel, caller, SysRead::OP, &call.path) {
+        return pipe::read(kernel, ready, &call).await;
+    }
     let mut admitted = admit(kernel, caller, call, None).await?;
     let read = fetch(kernel, caller, &mut admitted).await;
     admitted.after(&read).await;
@@ -82,6 +89,11 @@ async fn fetch(
     caller: &Arc<Caller>,
     admitted: &mut Admitted<SysRead>,
 ) -> Result<ReadData> {
+    if pipe::is_there(&admitted.first) {
+        let asked = admitted.call.path.clone();
+        let ready = pipe::ready(kernel, caller, SysRead::OP, &asked, &admitted.first).await?;
+        return pipe::read(kernel, ready, &admitted.call).await;
+    }
     if let Some(as_of) = admitted.call.as_of {
         let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
         return read_at(kernel, caller, &then, &admitted.call).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Fence, SetattrDone, SysSetattr};
+use nexus_messages::syscall::{Fence, PIPE_CAPACITY_MAX, SetattrDone, SysSetattr};
 use nexus_messages::{
     Attributes, Caller, Consistency, EntryType, Error, ErrorKind, Event, Message, Op, OpId, PATH_MAX,
     Receipt, Result, VPath,
@@ -62,6 +62,9 @@ impl Admissible for SysSetattr {
                 return invalid("only a link has a target");
             }
             (Some(EntryType::Mount), _, None) => return invalid("a mount needs a driver"),
+            (other, _, _) if self.pipe.is_some() && other != Some(EntryType::Pipe) => {
+                return invalid("only a pipe has a capacity");
+            }
             (other, _, Some(_)) if other != Some(EntryType::Mount) => {
                 return invalid("only a mount has a driver");
             }
@@ -77,6 +80,10 @@ impl Admissible for SysSetattr {
             return invalid("a service has neither a type nor attributes");
         }
         match self.entry_type {
+            Some(EntryType::Pipe) => match self.pipe.unwrap_or_default().capacity {
+                1..=PIPE_CAPACITY_MAX => Ok(()),
+                other => invalid(&format!("a pipe holds 1 to {PIPE_CAPACITY_MAX} bytes, and not {other}")),
+            },
             None | Some(EntryType::Reg | EntryType::Dir | EntryType::Mount | EntryType::Link) => Ok(()),
             Some(other) => {
                 let error = Error::new(Self::OP, &self.path, ErrorKind::NotSupported);

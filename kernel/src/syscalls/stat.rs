@@ -29,7 +29,7 @@ impl Admissible for SysStat {
 
 impl Serve for SysStat {
     #[inline]
-    fn warm(&self, kernel: &Kernel, caller: &Caller) -> Option<Arc<FileMetadata>> {
+    fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Arc<FileMetadata>> {
         if self.as_of.is_some() || self.include_lock {
             return None;
         }

@@ -9,6 +9,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, one_path};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
+use super::pipe;
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -71,6 +72,16 @@ impl Mutation for SysWrite {
         self.place == Place::Whole && content::length(&self.data) <= content::INLINE_MAX
     }
 
+    fn leads_elsewhere(&self, intent: &Intent, first: &Located) -> bool {
+        pipe::is_there(first) && intent.staged.is_none()
+    }
+
+    async fn elsewhere(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written> {
+        let (asked, caller) = (admitted.call.path.clone(), &intent.caller);
+        let ready = pipe::ready(kernel, caller, Self::OP, &asked, &admitted.first).await?;
+        pipe::write(kernel, ready, &admitted.call).await
+    }
+
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
         let site = &admitted.first.site;
         Volume::to_change(kernel, site, intent).write(site, intent, &admitted.call).await
@@ -90,7 +101,15 @@ impl Mutation for SysWrite {
 }
 
 impl Serve for SysWrite {
+    #[inline]
+    fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Written> {
+        pipe::write_warm(kernel, caller, self)
+    }
+
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Written> {
+        if let Some(ready) = pipe::at_hand(kernel, caller, Self::OP, &self.path) {
+            return Box::pin(pipe::write(kernel, ready, &self)).await;
+        }
         mutate(kernel, caller, self).await
     }
 }

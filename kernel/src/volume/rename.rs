@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{Create, Renamed, SysRename};
-use nexus_messages::{EntryType, ErrorKind, EventKind};
+use nexus_messages::{EntryType, Error, ErrorKind, EventKind};
 
 use super::rows::{End, Place, RowVolume, expect};
 use super::{Intent, Site, Stop, store_error};
@@ -30,6 +30,10 @@ impl RowVolume<'_> {
         if row.entry_type.is_directory() && !subtrees {
             // It became a directory after it was resolved: what is below it is not locked.
             return Err(Stop::Again);
+        }
+        if row.entry_type == EntryType::Pipe && from.path != to.path {
+            let error = Error::new(intent.op, &from.path, ErrorKind::NotSupported);
+            return Err(error.because("a pipe stays where it was made").into());
         }
         if from.path == to.path {
             let metadata = Arc::new(row.metadata(from.path.clone(), self.mount.zone.clone(), id));

@@ -343,7 +343,7 @@ impl<'a> RowVolume<'a> {
         let published = Box::new(move |_| {
             let subtree = visible.iter().any(|change| matches!(change, Visible::Subtree));
             let generation = if subtree { mount.raise_generation() } else { mount.generation() };
-            publish(&kernel.caches().metadata, mount.root, generation, visible);
+            publish(&kernel, mount.root, generation, visible);
             drop(holds);
         });
         let durability = intent.durability(self.mount);

@@ -93,7 +93,7 @@ impl Transaction {
         let published = Box::new(move |_| {
             for (mount, visible, subtree) in visible {
                 let generation = if subtree { mount.raise_generation() } else { mount.generation() };
-                publish(&publisher.caches().metadata, mount.root, generation, visible);
+                publish(&publisher, mount.root, generation, visible);
             }
             drop(holds);
         });
@@ -159,7 +159,7 @@ fn by_mount(visible: Vec<(Arc<Mount>, Vec<Visible>)>) -> Vec<(Arc<Mount>, Vec<Vi
             match change {
                 // What an operation before it has put below the directory is elsewhere by now, or nowhere. It is looked up again.
                 Visible::Subtree => {
-                    all.clear();
+                    all.retain(|change| matches!(change, Visible::PipeGone(_)));
                     *subtree = true;
                 }
                 change => all.push(change),

@@ -44,6 +44,11 @@ impl RowVolume<'_> {
         let mut draft = self.draft(intent);
         match end {
             End::Entry { step, row } => {
+                // A message for a pipe, which was not known to be one: without the lock.
+                let may_be_message = intent.staged.is_none() && self.within.is_none();
+                if row.entry_type == EntryType::Pipe && may_be_message {
+                    return Err(Stop::Again);
+                }
                 // Whatever is there is in the way of a new file.
                 if call.create != Create::Exclusive {
                     must_be_file(intent, &site.path, row.entry_type)?;
@@ -296,7 +301,11 @@ impl RowVolume<'_> {
                 }
                 let mut row = InodeRow::new(entry_type, intent.caller.agent.clone(), intent.at);
                 row.link_target.clone_from(&call.link_target);
-                row.size = call.link_target.as_ref().map_or(0, |target| target.len() as u64);
+                row.size = match (entry_type, &call.link_target) {
+                    (EntryType::Pipe, _) => u64::from(call.pipe.unwrap_or_default().capacity),
+                    (_, Some(target)) => target.len() as u64,
+                    (_, None) => 0,
+                };
                 if entry_type == EntryType::Reg {
                     row.mime_type = guess_mime(&site.path);
                 }
@@ -412,7 +421,10 @@ pub(super) fn must_be_file(intent: &Intent, path: &VPath, entry_type: EntryType)
         EntryType::Dir | EntryType::Mount => Err(intent.fail(path, ErrorKind::IsADirectory)),
         // A link has come to where a file or nothing was: resolve again.
         EntryType::Link => Err(Stop::Again),
-        _ => Err(intent.fail(path, ErrorKind::NotSupported)),
+        other => {
+            let error = Error::new(intent.op, path, ErrorKind::NotSupported);
+            Err(error.because(format!("it is a {other}")).into())
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod copy;
 mod lock;
 mod outcome;
+mod pipe;
 mod read;
 mod readdir;
 mod rename;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use copy::{Copied, SysCopy};
 pub use lock::{Fence, LockHolder, LockKind, LockState, LockWaiter, Locked, SysLock, SysUnlock, Unlocked};
 pub use outcome::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
+pub use pipe::{IoProfile, PIPE_CAPACITY_DEFAULT, PIPE_CAPACITY_MAX, PipeSpec};
 pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};

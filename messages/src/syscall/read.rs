@@ -1,6 +1,7 @@
 //! Reads content.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,11 @@ use crate::path::VPath;
 /// Reads content of the file at `path`. Links are followed. Changes nothing, may be repeated.
 ///
 /// All parts of a reply come from one and the same content. What lies beyond the end is left out, not an error.
+///
+/// Of a pipe it takes the next message, whole, and repeating it takes another: see [`wait`](Self::wait). Without a message it is
+/// [`WouldBlock`](crate::ErrorKind::WouldBlock), or [`TimedOut`](crate::ErrorKind::TimedOut) when it has waited; nothing was taken then. No bytes are the
+/// end of the pipe: writers had opened it, and the last of them is gone. `ENOENT` when the pipe is removed meanwhile. A pipe has neither ranges nor a
+/// past: `EINVAL`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysRead {
@@ -21,6 +27,8 @@ pub struct SysRead {
     pub extent: Extent,
     /// As of when; none for what is there now.
     pub as_of: Option<AsOf>,
+    /// For how long to wait for a message of a pipe; none for not at all. Of no matter for a file.
+    pub wait: Option<Duration>,
 }
 
 /// A run of bytes.
@@ -89,7 +97,7 @@ impl ReadData {
 impl SysRead {
     /// Reads the whole content of the file at `path`.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), extent: Extent::One(ByteRange::ALL), as_of: None }
+        Self { path: path.into(), extent: Extent::One(ByteRange::ALL), as_of: None, wait: None }
     }
 
     /// Reads `count` bytes from `offset` on, as `pread` does.
@@ -110,6 +118,13 @@ impl SysRead {
     #[must_use]
     pub fn vectored(mut self, ranges: Vec<ByteRange>) -> Self {
         self.extent = Extent::Vector(ranges);
+        self
+    }
+
+    /// Waits for a message of a pipe, for so long at most.
+    #[must_use]
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.wait = Some(at_most);
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fence, Precondition, ServiceSpec, SwapMode};
+use super::{Fence, PipeSpec, Precondition, ServiceSpec, SwapMode};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, EntryType, FileMetadata};
 use crate::path::VPath;
@@ -14,7 +14,7 @@ use crate::receipt::{Consistency, Receipt};
 
 /// Makes an entry, or changes the attributes of one. The type of an entry never changes.
 ///
-/// Making a file that exists changes its attributes (an upsert); making a directory, or a link with the same target, that exists
+/// Making a file that exists changes its attributes (an upsert); making a directory, a pipe, or a link with the same target, that exists
 /// changes nothing. May be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -33,6 +33,8 @@ pub struct SysSetattr {
     pub link_target: Option<Arc<str>>,
     /// What is mounted, for a mount point.
     pub mount: Option<MountSpec>,
+    /// What a new pipe holds; none for the default. One that is there stays as it is, and the reply tells how it is.
+    pub pipe: Option<PipeSpec>,
     /// Whether it takes the place of what is mounted there.
     pub replace: bool,
     /// What serves, for a service at `/__sys__/services/NAME`.
@@ -235,6 +237,7 @@ impl SysSetattr {
             attributes: Attributes::none(),
             link_target: None,
             mount: None,
+            pipe: None,
             replace: false,
             service: None,
             precondition: Precondition::None,
@@ -263,6 +266,13 @@ impl SysSetattr {
     pub fn link(path: impl Into<VPath>, target: impl Into<Arc<str>>) -> Self {
         let link_target = Some(target.into());
         Self { link_target, ..Self::new(path.into(), Some(EntryType::Link), Create::IfMissing) }
+    }
+
+    /// Makes a pipe in memory that holds `capacity` bytes, 1 to [`PIPE_CAPACITY_MAX`](super::PIPE_CAPACITY_MAX); nothing happens when there is a pipe, of whatever
+    /// capacity. Its entry is kept as others are; what is in it ends with the process, and with [`SysUnlink`](super::SysUnlink) of the path.
+    pub fn pipe(path: impl Into<VPath>, capacity: u32) -> Self {
+        let pipe = Some(PipeSpec::new(capacity));
+        Self { pipe, ..Self::new(path.into(), Some(EntryType::Pipe), Create::IfMissing) }
     }
 
     /// Attaches a mount. Needs the administrator's handle; nothing happens when the same mount is there.

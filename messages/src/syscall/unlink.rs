@@ -8,7 +8,8 @@ use crate::metadata::EntryType;
 use crate::path::VPath;
 use crate::receipt::{Consistency, Receipt};
 
-/// Removes the entry at `path`: a file, a link (not its target), an empty directory, a mount point (which detaches it).
+/// Removes the entry at `path`: a file, a link (not its target), an empty directory, a mount point (which detaches it). A pipe goes with all that is in it,
+/// and who waits for it is told.
 ///
 /// With [`recursive`](Self::recursive), a directory goes with all below it, in one commit. A mount below it, or a mount point itself, is then refused
 /// with `EBUSY`.

@@ -1,6 +1,7 @@
 //! Writes content.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,11 @@ use crate::receipt::{Consistency, Receipt};
 ///
 /// By default it replaces the whole content of a file that exists. Links are followed. Missing parents of a new file exist by
 /// implication. Repeating it is safe for [`Place::Whole`] and [`Place::At`], and for all places with the same `op_id`.
+///
+/// To a pipe it is one message, which is read once, whole; with no bytes it does nothing. Nothing is committed: the receipt is that of no place in the
+/// log, an `op_id` is not remembered, and repeating it writes another message. Without room for the message it is [`WouldBlock`](crate::ErrorKind::WouldBlock), or
+/// [`TimedOut`](crate::ErrorKind::TimedOut) when it has waited; nothing was written then. `EMSGSIZE` for a message larger than the pipe, `EPIPE` when readers had opened it
+/// and the last of them is gone, `ENOENT` when the pipe is removed meanwhile; `EINVAL` for an offset, an edit, attributes or a precondition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysWrite {
@@ -38,6 +44,8 @@ pub struct SysWrite {
     pub consistency: Option<Consistency>,
     /// The lock under which it is made; none: no lock is asked for.
     pub fence: Option<Fence>,
+    /// For how long to wait for room in a pipe; none for not at all. Of no matter for a file.
+    pub wait: Option<Duration>,
 }
 
 /// Where written bytes go.
@@ -74,7 +82,7 @@ pub struct Written {
     pub places: u64,
     /// The file as it is now.
     pub metadata: Arc<FileMetadata>,
-    /// Proof of the commit.
+    /// Proof of the commit; of a message in a pipe, which is none, it has the place 0.
     pub receipt: Receipt,
 }
 
@@ -98,6 +106,7 @@ impl SysWrite {
             op_id: None,
             consistency: None,
             fence: None,
+            wait: None,
         }
     }
 
@@ -157,6 +166,13 @@ impl SysWrite {
         if let Place::Instead { all, .. } = &mut self.place {
             *all = true;
         }
+        self
+    }
+
+    /// Waits for room in a pipe, for so long at most.
+    #[must_use]
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.wait = Some(at_most);
         self
     }
 

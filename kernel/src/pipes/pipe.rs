@@ -1,0 +1,387 @@
+//! One pipe: the ring, what has become of it, and who has opened it.
+//!
+//! A pipe that nobody has opened is there for all who read and write by its path: an empty one may get a message, a full one may get room. Who opens an end
+//! says that it will come again, and so its going away means something: when writers had opened it and the last is gone, an empty pipe is at its end; when
+//! readers had and the last is gone, nothing can be written. Whoever opens an end of that side anew takes that back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexus_actors::{Env, Ring};
+use nexus_messages::syscall::{PIPE_CAPACITY_MAX, PipeSpec};
+use nexus_messages::{ErrorKind, FileId, FileMetadata, LifeId};
+use parking_lot::Mutex;
+
+use super::ENDS_MAX;
+use super::view::{PipeEnd, PipeEntry};
+use crate::metrics::Lines;
+
+/// It was removed, or its mount detached.
+const REMOVED: u8 = 1;
+
+/// The kernel has ended.
+const DOWN: u8 = 2;
+
+/// Writers had opened it, and the last of them is gone.
+const NO_WRITERS: u8 = 4;
+
+/// Readers had opened it, and the last of them is gone.
+const NO_READERS: u8 = 8;
+
+/// Why nothing was read, or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("there is no message in the pipe")]
+    Empty,
+    #[error("there is no room in the pipe")]
+    Full,
+    #[error("no message came within {0:?}")]
+    NothingCame(Duration),
+    #[error("there was no room within {0:?}")]
+    StayedFull(Duration),
+    #[error("the message has {length} bytes, and the pipe holds {capacity}")]
+    TooLarge { length: usize, capacity: u32 },
+    #[error("the last of its readers is gone")]
+    NoReaders,
+    #[error("the pipe was removed")]
+    Removed,
+    #[error("the kernel has ended")]
+    Down,
+    #[error("its owner's life has ended, and the end of the pipe with it")]
+    EndClosed,
+    #[error("it has {ENDS_MAX} ends, and no more may be open at once")]
+    TooManyEnds,
+    #[error(
+        "as many pipes are open as may be: {} of them, for {} bytes in all",
+        super::PIPES_MAX,
+        super::PIPES_BYTES_MAX
+    )]
+    TooManyPipes,
+    #[error("it is made in a way that this kernel does not know")]
+    Unknown,
+}
+
+impl Refusal {
+    pub(crate) fn kind(self) -> ErrorKind {
+        match self {
+            Self::Empty | Self::Full => ErrorKind::WouldBlock,
+            Self::NothingCame(_) | Self::StayedFull(_) => ErrorKind::TimedOut,
+            Self::TooLarge { .. } => ErrorKind::MessageTooLarge,
+            Self::NoReaders => ErrorKind::BrokenPipe,
+            Self::Removed => ErrorKind::NotFound,
+            Self::Down => ErrorKind::Down,
+            Self::EndClosed => ErrorKind::NotHeld,
+            Self::TooManyEnds | Self::TooManyPipes => ErrorKind::Busy,
+            Self::Unknown => ErrorKind::NotSupported,
+        }
+    }
+}
+
+/// Which end of a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Reader,
+    Writer,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Writer => "writer",
+        }
+    }
+
+    /// What is so when the last of this side is gone.
+    fn gone(self) -> u8 {
+        match self {
+            Self::Reader => NO_READERS,
+            Self::Writer => NO_WRITERS,
+        }
+    }
+}
+
+/// Messages written to all pipes, and read.
+pub(super) type Totals = Lines<[AtomicU64; 2]>;
+
+/// A pipe that is open.
+pub(crate) struct Pipe {
+    pub(super) id: FileId,
+    pub(super) mount: FileId,
+    spec: PipeSpec,
+    ring: Ring<Bytes>,
+    /// What has become of it: some of the flags above.
+    state: AtomicU8,
+    /// Invariant: `NO_WRITERS` and `NO_READERS` in `state` are changed under this lock alone.
+    ends: Mutex<Ends>,
+    /// What its entry was when it was looked up last.
+    seen: Mutex<Arc<FileMetadata>>,
+    totals: Arc<Totals>,
+}
+
+#[derive(Default)]
+struct Ends {
+    next: u64,
+    open: BTreeMap<u64, End>,
+}
+
+struct End {
+    side: Side,
+    agent: Arc<str>,
+    closed: Arc<AtomicBool>,
+}
+
+/// An end that somebody has opened. It is closed by [`Pipe::close_end`].
+#[derive(Debug, Clone)]
+pub(crate) struct OpenEnd {
+    pub(super) number: u64,
+    closed: Arc<AtomicBool>,
+    pub(super) life: LifeId,
+}
+
+impl OpenEnd {
+    /// Whether it was closed with the life of its owner.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+impl Pipe {
+    /// The pipe whose entry `metadata` is, empty.
+    pub(super) fn new(
+        mount: FileId,
+        metadata: Arc<FileMetadata>,
+        totals: Arc<Totals>,
+    ) -> Result<Self, Refusal> {
+        let spec = metadata.pipe().ok_or(Refusal::Unknown)?;
+        if !(1..=PIPE_CAPACITY_MAX).contains(&spec.capacity) {
+            return Err(Refusal::Unknown);
+        }
+        let messages = usize::try_from(spec.messages_max()).map_err(|_| Refusal::Unknown)?;
+        Ok(Self {
+            id: metadata.file_id,
+            mount,
+            spec,
+            ring: Ring::new(messages, spec.capacity),
+            state: AtomicU8::new(0),
+            ends: Mutex::default(),
+            seen: Mutex::new(metadata),
+            totals,
+        })
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.spec.capacity.into()
+    }
+
+    /// Messages and bytes that are written and not read, and how many reads and writes wait.
+    pub(super) fn load(&self) -> ((usize, u64), (usize, usize)) {
+        let (messages, bytes) = self.ring.held();
+        ((messages, u64::from(bytes)), self.ring.waiting())
+    }
+
+    /// Notes what its entry is now.
+    pub(super) fn see(&self, metadata: &Arc<FileMetadata>) {
+        let before = std::mem::replace(&mut *self.seen.lock(), metadata.clone());
+        drop(before);
+    }
+
+    /// Whether it is neither removed nor ended.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        // Acquire pairs with the release that sets a flag.
+        self.state.load(Ordering::Acquire) & (REMOVED | DOWN) == 0
+    }
+
+    /// The next message; no bytes at the end. Never waits.
+    #[inline]
+    pub(crate) fn try_read(&self) -> Result<Bytes, Refusal> {
+        // Before the look: what the last writer wrote before it went away is read first.
+        let state = self.state.load(Ordering::Acquire);
+        if state & (REMOVED | DOWN) == 0
+            && let Some(message) = self.ring.try_pop()
+        {
+            self.totals.raise(|[_, read]| read);
+            return Ok(message);
+        }
+        Self::ended(state).unwrap_or(Err(Refusal::Empty))
+    }
+
+    /// As [`try_read`](Self::try_read), and waits for a message for so long. Dropping the future takes no message along.
+    pub(crate) async fn read(&self, env: &Env, wait: Duration) -> Result<Bytes, Refusal> {
+        let read = async {
+            loop {
+                let over = || Self::ended(self.state.load(Ordering::Acquire)).is_some();
+                if let Some(message) = self.ring.pop(over).await {
+                    self.totals.raise(|[_, read]| read);
+                    return Ok(message);
+                }
+                if let Some(ended) = Self::ended(self.state.load(Ordering::Acquire)) {
+                    return ended;
+                }
+                // A writer has come since.
+            }
+        };
+        env.timeout(wait, read).await.unwrap_or(Err(Refusal::NothingCame(wait)))
+    }
+
+    /// What a read of an empty pipe comes to in this state, if it need not wait.
+    fn ended(state: u8) -> Option<Result<Bytes, Refusal>> {
+        if state & REMOVED != 0 {
+            Some(Err(Refusal::Removed))
+        } else if state & DOWN != 0 {
+            Some(Err(Refusal::Down))
+        } else {
+            (state & NO_WRITERS != 0).then(|| Ok(Bytes::new()))
+        }
+    }
+
+    /// Writes one message. Never waits; what is not written comes back.
+    #[inline]
+    pub(crate) fn try_write(&self, message: Bytes) -> Result<(), (Refusal, Bytes)> {
+        let weight = match self.weigh(&message) {
+            Ok(Some(weight)) => weight,
+            Ok(None) => return Ok(()),
+            Err(refusal) => return Err((refusal, message)),
+        };
+        match self.ring.try_push(message, weight) {
+            Ok(()) => {
+                self.totals.raise(|[written, _]| written);
+                Ok(())
+            }
+            Err(message) => Err((Refusal::Full, message)),
+        }
+    }
+
+    /// As [`try_write`](Self::try_write), and waits for room for so long, behind those who came before. Dropping the future writes nothing, unless it was written.
+    pub(crate) async fn write(&self, env: &Env, mut message: Bytes, wait: Duration) -> Result<(), Refusal> {
+        let write = async {
+            loop {
+                let Some(weight) = self.weigh(&message)? else { return Ok(()) };
+                let over = || Self::refused(self.state.load(Ordering::Acquire)).is_some();
+                match self.ring.push(message, weight, over).await {
+                    Ok(()) => {
+                        self.totals.raise(|[written, _]| written);
+                        return Ok(());
+                    }
+                    // What was over may be no more: a reader has come since.
+                    Err(back) => message = back,
+                }
+            }
+        };
+        env.timeout(wait, write).await.unwrap_or(Err(Refusal::StayedFull(wait)))
+    }
+
+    /// What a message weighs, if it may be written at all; nothing for one that is empty.
+    #[inline]
+    fn weigh(&self, message: &Bytes) -> Result<Option<u32>, Refusal> {
+        if let Some(refusal) = Self::refused(self.state.load(Ordering::Acquire)) {
+            return Err(refusal);
+        }
+        let (length, capacity) = (message.len(), self.ring.capacity());
+        match u32::try_from(length) {
+            Ok(weight) if weight <= capacity => Ok((weight > 0).then_some(weight)),
+            _ => Err(Refusal::TooLarge { length, capacity }),
+        }
+    }
+
+    #[inline]
+    fn refused(state: u8) -> Option<Refusal> {
+        if state & (REMOVED | DOWN | NO_READERS) == 0 {
+            None
+        } else if state & REMOVED != 0 {
+            Some(Refusal::Removed)
+        } else if state & DOWN != 0 {
+            Some(Refusal::Down)
+        } else {
+            Some(Refusal::NoReaders)
+        }
+    }
+
+    /// Opens an end.
+    pub(super) fn open_end(&self, side: Side, agent: &Arc<str>, life: LifeId) -> Result<OpenEnd, Refusal> {
+        let mut ends = self.ends.lock();
+        if !self.is_open() {
+            return Err(Refusal::Removed);
+        }
+        if ends.open.len() >= ENDS_MAX {
+            return Err(Refusal::TooManyEnds);
+        }
+        ends.next += 1;
+        let (number, closed) = (ends.next, Arc::new(AtomicBool::new(false)));
+        ends.open.insert(number, End { side, agent: agent.clone(), closed: closed.clone() });
+        self.state.fetch_and(!side.gone(), Ordering::AcqRel);
+        Ok(OpenEnd { number, closed, life })
+    }
+
+    /// Closes an end; with the last of its side, all are told who wait on the other. May be repeated.
+    pub(super) fn close_end(&self, number: u64) {
+        let last = {
+            let mut ends = self.ends.lock();
+            let Some(end) = ends.open.remove(&number) else { return };
+            // Orders nothing: whoever uses the end meanwhile may do so for the last time.
+            end.closed.store(true, Ordering::Relaxed);
+            let last = !ends.open.values().any(|other| other.side == end.side);
+            if last {
+                // Releases what the last writer wrote to whoever finds the flag.
+                self.state.fetch_or(end.side.gone(), Ordering::AcqRel);
+            }
+            last
+        };
+        if last {
+            self.ring.wake_all();
+        }
+    }
+
+    /// Lets nobody read or write any more. Who waits is told by [`wake_all`](Self::wake_all).
+    pub(super) fn remove(&self) {
+        self.state.fetch_or(REMOVED, Ordering::AcqRel);
+    }
+
+    /// The kernel has ended.
+    pub(super) fn end(&self) {
+        self.state.fetch_or(DOWN, Ordering::AcqRel);
+        self.ring.wake_all();
+    }
+
+    /// Tells all who wait, and lets go of what is left in it when it is removed.
+    pub(super) fn wake_all(&self) {
+        self.ring.wake_all();
+        if !self.is_open() {
+            self.ring.clear();
+        }
+    }
+
+    pub(super) fn entry(&self) -> PipeEntry {
+        let seen = self.seen.lock().clone();
+        let ((messages, bytes), (readers_waiting, writers_waiting)) = self.load();
+        let ends = {
+            let ends = self.ends.lock();
+            let end = |end: &End| PipeEnd { side: end.side.name().into(), agent: end.agent.clone() };
+            ends.open.values().map(end).collect()
+        };
+        PipeEntry {
+            id: self.id,
+            zone: seen.zone.clone(),
+            path: seen.path.clone(),
+            capacity: self.capacity(),
+            io_profile: self.spec.io_profile,
+            messages,
+            bytes,
+            readers_waiting,
+            writers_waiting,
+            ends,
+        }
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe").field("id", &self.id).field("ring", &self.ring).finish_non_exhaustive()
+    }
+}

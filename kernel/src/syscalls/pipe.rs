@@ -1,0 +1,378 @@
+//! `SysRead` and `SysWrite` of a pipe, and the ends of one.
+//!
+//! A pipe takes neither the path lock, nor a commit, nor observers: only resolvers, gate and interceptors stand before it, as before any call. While nobody
+//! stands there, a path that was followed to a pipe once is looked up in the table of pipes alone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexus_messages::syscall::{
+    ByteRange, Create, Extent, Place, Precondition, ReadData, SysRead, SysWrite, Written,
+};
+use nexus_messages::{
+    Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
+    Result, VPath,
+};
+
+use super::admit::{Admissible, pass, resolve};
+use super::locate::Located;
+use crate::kernel::{Kernel, call_kind};
+use crate::namespace::Node;
+use crate::pipes::{Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
+use crate::sys;
+use crate::volume::Site;
+
+/// How long to wait for the actor that opens pipes, which may be restarting.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Whether this is a pipe of ours: one on a path-addressed mount would be the host's.
+fn is_pipe(site: &Site, node: &Node) -> bool {
+    node.metadata.entry_type == EntryType::Pipe && !site.mount.is_path_addressed() && !sys::serves(&site.path)
+}
+
+/// Whether what was located is a pipe of ours.
+pub(super) fn is_there(located: &Located) -> bool {
+    located.node.as_ref().is_some_and(|node| is_pipe(&located.site, node))
+}
+
+/// A pipe and its entry, ready to be read or written.
+pub(super) struct Ready {
+    pipe: Arc<Pipe>,
+    metadata: Arc<FileMetadata>,
+}
+
+impl Ready {
+    fn of(known: &Arc<Known>) -> Self {
+        Self { pipe: known.pipe.clone(), metadata: known.metadata.clone() }
+    }
+}
+
+/// The pipe that `path` is known to lead to, when nobody is to be asked about the call.
+#[inline]
+fn known<R>(
+    kernel: &Kernel,
+    caller: &Caller,
+    op: Op,
+    path: &VPath,
+    look: impl FnOnce(&Arc<Known>) -> R,
+) -> Option<R> {
+    if !kernel.pipes().may_know(path) || kernel.is_watched(op) {
+        return None;
+    }
+    kernel.pipes().known(kernel.routes().version(), &caller.zone, path, look)
+}
+
+/// As [`known`], to be kept.
+pub(super) fn at_hand(kernel: &Kernel, caller: &Caller, op: Op, path: &VPath) -> Option<Ready> {
+    known(kernel, caller, op, path, Ready::of)
+}
+
+/// Reads the next message of a pipe that is at hand. None: there is none, or it is another call.
+#[inline]
+pub(super) fn read_warm(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Option<ReadData> {
+    known(kernel, caller, SysRead::OP, &call.path, |known| {
+        let whole = matches!(call.extent, Extent::One(ByteRange::ALL));
+        let message = if whole { known.pipe.try_read().ok() } else { None };
+        message.map(|message| ReadData::new(message, known.metadata.clone()))
+    })?
+}
+
+/// Writes a message to a pipe that is at hand. None: there is no room, or it is another call, which is as it was.
+#[inline]
+pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) -> Option<Written> {
+    if !kernel.pipes().may_know(&call.path) {
+        return None;
+    }
+    let [place] = &mut call.data[..] else { return None };
+    let length = place.len();
+    let message = std::mem::take(place);
+    let mut message = Some(message);
+    let done = known(kernel, caller, SysWrite::OP, &call.path, |known| {
+        check_write(&call.path, call).ok()?;
+        match known.pipe.try_write(message.take()?) {
+            Ok(()) => Some(written(call.op_id, length as u64, known.metadata.clone())),
+            Err((_, back)) => {
+                message = Some(back);
+                None
+            }
+        }
+    });
+    if let (Some(back), Some(place)) = (message, call.data.first_mut()) {
+        *place = back;
+    }
+    done?
+}
+
+fn written(op_id: Option<OpId>, length: u64, metadata: Arc<FileMetadata>) -> Written {
+    let receipt = Receipt::unchanged(op_id.unwrap_or(OpId(0)), Lsn(0), Durability::Volatile);
+    Written::new(length, Some(0), metadata, receipt)
+}
+
+/// The pipe at `located`, opened if it is not; and notes the path, so that the next call finds it at hand.
+pub(super) async fn ready(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    op: Op,
+    asked: &VPath,
+    located: &Located,
+) -> Result<Ready> {
+    let (site, node) = located.clone().existing(op)?;
+    // Before the look at what is there, which may be newer.
+    let (routes, generation) = (kernel.routes().version(), site.mount.counted_generation());
+    let changes = kernel.pipes().changes();
+    let pipe = match kernel.pipes().get(node.metadata.file_id) {
+        Some(pipe) => pipe,
+        None => open(kernel, op, &site, &node).await?,
+    };
+    // Where hooks or links led, they may lead elsewhere the next time.
+    if located.way.is_empty() && *asked == site.path && !kernel.is_watched(op) {
+        let now = super::locate::locate(kernel, op, &caller.zone, asked, true).await?;
+        if now.way.is_empty()
+            && let Some(now) = now.node.filter(|now| now.metadata.file_id == node.metadata.file_id)
+        {
+            let (zone, path) = (caller.zone.clone(), asked.clone());
+            let known = Known::new(zone, path, pipe.clone(), now.metadata, generation, routes);
+            kernel.pipes().note(known, changes);
+        }
+    }
+    Ok(Ready { pipe, metadata: node.metadata })
+}
+
+/// Opens the pipe.
+async fn open(kernel: &Kernel, op: Op, site: &Site, node: &Node) -> Result<Arc<Pipe>> {
+    let fail = |kind| Error::new(op, &site.path, kind);
+    let mount = &site.mount;
+    let message = OpenPipe { mount: mount.root, tree: mount.tree, metadata: node.metadata.clone() };
+    match kernel.pipes_actor().call(message, OPEN_WAIT_MAX).await {
+        Ok(opened) => opened.map_err(|refusal| refused(op, &site.path, refusal)),
+        // Nothing was read or written, whatever became of it.
+        Err(error) => Err(fail(call_kind(error)).because(error)),
+    }
+}
+
+fn refused(op: Op, path: &VPath, refusal: Refusal) -> Error {
+    Error::new(op, path, refusal.kind()).because(refusal)
+}
+
+fn check_read(call: &SysRead) -> Result<()> {
+    let invalid =
+        |why: &str| Err(Error::new(SysRead::OP, &call.path, ErrorKind::InvalidArgument).because(why));
+    if call.as_of.is_some() {
+        return invalid("what was in a pipe is not kept");
+    }
+    match call.extent {
+        Extent::One(ByteRange::ALL) => Ok(()),
+        _ => invalid("a pipe is read message by message"),
+    }
+}
+
+fn check_write(path: &VPath, call: &SysWrite) -> Result<()> {
+    let fail = |kind, why: &str| Err(Error::new(SysWrite::OP, path, kind).because(why));
+    if call.create == Create::Exclusive {
+        return Err(Error::new(SysWrite::OP, path, ErrorKind::AlreadyExists));
+    }
+    if !matches!(call.place, Place::Whole | Place::End) {
+        return fail(ErrorKind::InvalidArgument, "a pipe is written message by message");
+    }
+    if !call.attributes.is_empty() {
+        return fail(ErrorKind::InvalidArgument, "a write to a pipe sets no attributes");
+    }
+    if call.precondition != Precondition::None {
+        return fail(ErrorKind::InvalidArgument, "a pipe has no version to expect");
+    }
+    if call.fence.is_some() {
+        return fail(ErrorKind::InvalidArgument, "a write to a pipe asks for no lock");
+    }
+    if call.consistency == Some(Consistency::Strong) {
+        return fail(ErrorKind::NotSupported, "nothing in a pipe outlives the process");
+    }
+    Ok(())
+}
+
+/// Reads the next message.
+pub(super) async fn read(kernel: &Kernel, ready: Ready, call: &SysRead) -> Result<ReadData> {
+    check_read(call)?;
+    let Ready { pipe, metadata } = ready;
+    let message = match call.wait {
+        None => pipe.try_read(),
+        Some(wait) => pipe.read(kernel.env(), wait).await,
+    };
+    let message = message.map_err(|refusal| refused(SysRead::OP, &call.path, refusal))?;
+    Ok(ReadData::new(message, metadata))
+}
+
+/// Writes one message.
+pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Result<Written> {
+    check_write(&call.path, call)?;
+    let Ready { pipe, metadata } = ready;
+    let message = match &call.data[..] {
+        [] => Bytes::new(),
+        [one] => one.clone(),
+        several => several.concat().into(),
+    };
+    let length = message.len() as u64;
+    let done = match call.wait {
+        None => pipe.try_write(message).map_err(|(refusal, _)| refusal),
+        Some(wait) => pipe.write(kernel.env(), message, wait).await,
+    };
+    done.map_err(|refusal| refused(SysWrite::OP, &call.path, refusal))?;
+    Ok(written(call.op_id, length, metadata))
+}
+
+impl Kernel {
+    /// Opens the reading end of the pipe at `path`.
+    ///
+    /// # Errors
+    /// As [`SysRead`], but for what is told of its messages; `EOPNOTSUPP` for what is no pipe, `EBUSY` when it has as many ends as may be.
+    pub async fn open_pipe_reader(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        path: &VPath,
+    ) -> Result<PipeReader> {
+        let call = SysRead::at(path);
+        let end = Box::pin(End::open(self, caller, call, Side::Reader));
+        end.await.map(PipeReader)
+    }
+
+    /// Opens the writing end of the pipe at `path`.
+    ///
+    /// # Errors
+    /// As [`SysWrite`], but for what is told of its messages; `EOPNOTSUPP` for what is no pipe, `EBUSY` when it has as many ends as may be.
+    pub async fn open_pipe_writer(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        path: &VPath,
+    ) -> Result<PipeWriter> {
+        let call = SysWrite::vectored(path, Vec::new());
+        let end = Box::pin(End::open(self, caller, call, Side::Writer));
+        end.await.map(PipeWriter)
+    }
+}
+
+/// The reading end of a pipe; see [`Kernel::open_pipe_reader`]. It is closed when it is dropped, and with the life of its caller.
+pub struct PipeReader(End);
+
+/// The writing end of a pipe; see [`Kernel::open_pipe_writer`]. It is closed when it is dropped, and with the life of its caller.
+pub struct PipeWriter(End);
+
+struct End {
+    kernel: Arc<Kernel>,
+    caller: Arc<Caller>,
+    /// As it was asked for: hooks and gate see the calls there.
+    path: VPath,
+    pipe: Arc<Pipe>,
+    metadata: Arc<FileMetadata>,
+    end: OpenEnd,
+}
+
+impl End {
+    async fn open<S: Admissible>(
+        kernel: &Arc<Kernel>,
+        caller: &Arc<Caller>,
+        mut call: S,
+        side: Side,
+    ) -> Result<Self> {
+        let path = call.path().clone();
+        resolve(kernel, caller, &mut call).await?;
+        let (located, _) = pass(kernel, caller, &call).await?;
+        let asked = call.path().clone();
+        let (site, node) = located.clone().existing(S::OP)?;
+        if node.metadata.is_directory() {
+            return Err(Error::new(S::OP, &site.path, ErrorKind::IsADirectory));
+        }
+        if !is_pipe(&site, &node) {
+            let error = Error::new(S::OP, &site.path, ErrorKind::NotSupported);
+            return Err(error.because(format!("it is a {}, and no pipe", node.metadata.entry_type)));
+        }
+        let Ready { pipe, metadata } = ready(kernel, caller, S::OP, &asked, &located).await?;
+        let end = kernel.pipes().open_end(&pipe, side, &caller.agent, caller.life);
+        let end = end.map_err(|refusal| refused(S::OP, &site.path, refusal))?;
+        Ok(Self { kernel: kernel.clone(), caller: caller.clone(), path, pipe, metadata, end })
+    }
+
+    fn is_open(&self, op: Op) -> Result<()> {
+        match self.end.is_closed() {
+            false => Ok(()),
+            true => Err(refused(op, &self.path, Refusal::EndClosed)),
+        }
+    }
+}
+
+impl PipeReader {
+    /// What the entry was when the end was opened.
+    pub fn metadata(&self) -> &Arc<FileMetadata> {
+        &self.0.metadata
+    }
+
+    /// The next message, which it waits for so long, or not at all; none at the end: writers had opened the pipe, and the last of them is gone. Dropping the
+    /// future takes no message along. Where hooks or a permission provider are registered, they see each read.
+    ///
+    /// # Errors
+    /// As [`SysRead`] of a pipe; `EPERM` when the life of the caller has ended, and this end with it.
+    pub async fn read(&self, wait: Option<Duration>) -> Result<Option<Bytes>> {
+        let End { kernel, caller, path, pipe, .. } = &self.0;
+        self.0.is_open(Op::Read)?;
+        let message = if kernel.is_watched(Op::Read) {
+            let mut call = SysRead::at(path);
+            call.wait = wait;
+            Box::pin(kernel.send(caller, call)).await?.data
+        } else {
+            let read = match (pipe.try_read(), wait) {
+                (Err(Refusal::Empty), Some(wait)) => pipe.read(kernel.env(), wait).await,
+                (read, _) => read,
+            };
+            kernel.syscalls().warm(Op::Read);
+            read.map_err(|refusal| refused(Op::Read, path, refusal))?
+        };
+        Ok(Some(message).filter(|message| !message.is_empty()))
+    }
+}
+
+impl PipeWriter {
+    /// What the entry was when the end was opened.
+    pub fn metadata(&self) -> &Arc<FileMetadata> {
+        &self.0.metadata
+    }
+
+    /// Writes one message, and waits for room for so long, or not at all. One without bytes is none. Dropping the future while it waits writes nothing. Where
+    /// hooks or a permission provider are registered, they see each write.
+    ///
+    /// # Errors
+    /// As [`SysWrite`] to a pipe; `EPERM` when the life of the caller has ended, and this end with it.
+    pub async fn write(&self, message: impl Into<Bytes>, wait: Option<Duration>) -> Result<()> {
+        let End { kernel, caller, path, pipe, .. } = &self.0;
+        self.0.is_open(Op::Write)?;
+        let message = message.into();
+        if kernel.is_watched(Op::Write) {
+            let mut call = SysWrite::at(path, message);
+            call.wait = wait;
+            return Box::pin(kernel.send(caller, call)).await.map(drop);
+        }
+        let done = match (pipe.try_write(message), wait) {
+            (Err((Refusal::Full, message)), Some(wait)) => pipe.write(kernel.env(), message, wait).await,
+            (done, _) => done.map_err(|(refusal, _)| refusal),
+        };
+        kernel.syscalls().warm(Op::Write);
+        done.map_err(|refusal| refused(Op::Write, path, refusal))
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.kernel.pipes().close_end(&self.pipe, &self.end);
+    }
+}
+
+impl fmt::Debug for PipeReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeReader").field("path", &self.0.path).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PipeWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeWriter").field("path", &self.0.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+//! What a pipe is made with.
+
+use serde::{Deserialize, Serialize};
+
+/// How many bytes a pipe holds when nothing is said: as many as one of Linux.
+pub const PIPE_CAPACITY_DEFAULT: u32 = 64 << 10;
+
+/// The most bytes that a pipe can be made to hold.
+pub const PIPE_CAPACITY_MAX: u32 = 64 << 20;
+
+/// Where the messages of a pipe or a stream are on their way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum IoProfile {
+    /// In the memory of the process that owns the kernel. They are gone with it.
+    #[default]
+    Memory,
+}
+
+impl IoProfile {
+    /// Its name, as users see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// What a pipe is made with, and what it is.
+///
+/// A pipe carries messages from many writers to many readers: each is read once, whole, and those of one writer in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PipeSpec {
+    /// How many bytes the messages may have together that are written and not read: 1 to [`PIPE_CAPACITY_MAX`]. How many messages that may be is bounded, too,
+    /// by [`messages_max`](Self::messages_max).
+    pub capacity: u32,
+    /// Where they are meanwhile.
+    pub io_profile: IoProfile,
+}
+
+/// A pipe has room for one message for so many bytes of its capacity.
+const BYTES_PER_MESSAGE: u32 = 64;
+
+/// Of messages shorter than that, a pipe has room for so many all the same.
+const MESSAGES_MIN: u32 = 64;
+
+/// No pipe has room for more messages.
+const MESSAGES_MAX: u32 = 1 << 14;
+
+impl PipeSpec {
+    /// A pipe in memory for `capacity` bytes.
+    pub fn new(capacity: u32) -> Self {
+        Self { capacity, io_profile: IoProfile::Memory }
+    }
+
+    /// How many messages may be written and not read, however short they are: one for each 64 bytes of the capacity, rounded up to a power of two,
+    /// but 64 at least and 16,384 at most. A pipe of no more than 64 bytes is never full before its bytes are.
+    pub fn messages_max(&self) -> u32 {
+        (self.capacity / BYTES_PER_MESSAGE).clamp(MESSAGES_MIN, MESSAGES_MAX).next_power_of_two()
+    }
+}
+
+impl Default for PipeSpec {
+    /// In memory, of the default capacity.
+    fn default() -> Self {
+        Self::new(PIPE_CAPACITY_DEFAULT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_many_messages_there_is_room_for_is_bounded() {
+        let check =
+            |capacity, messages| assert_eq!(PipeSpec::new(capacity).messages_max(), messages, "{capacity}");
+        check(1, 64);
+        check(64, 64);
+        check(5_000, 128);
+        check(PIPE_CAPACITY_DEFAULT, 1_024);
+        check(PIPE_CAPACITY_MAX, 16_384);
+    }
+}
