@@ -16,6 +16,7 @@ mod killed;
 mod kills;
 mod large;
 mod locks;
+mod messages;
 mod past;
 mod pipes;
 mod round_trip;

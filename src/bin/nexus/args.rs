@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Tx(TxArgs),
     Glob(GlobArgs),
     Grep(GrepArgs),
+    Pipe(PipeArgs),
     Mount(MountArgs),
     Umount(UmountArgs),
     Mounts(MountsArgs),
@@ -560,6 +561,65 @@ pub(crate) struct PsArgs {
 Calls that are answered from memory are counted, and not timed: latencies are those of all others.
 With --json: one look as one object: {actors, syscalls, mounts, committer, caches}, each as its file below /__sys__/ shows it.")]
 pub(crate) struct TopArgs {}
+
+/// Hand messages from agent to agent through a path
+///
+/// A message is read once, whole. It is in the memory of the process that owns the data folder, `nexus serve` say, and ends with it; the pipe's entry stays.
+/// `rm` removes a pipe, and tells those who wait.
+#[derive(Debug, Args)]
+pub(crate) struct PipeArgs {
+    #[command(subcommand)]
+    pub(crate) command: PipeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PipeCommand {
+    Make(PipeMakeArgs),
+    Read(PipeReadArgs),
+    Write(PipeWriteArgs),
+}
+
+/// Make a pipe; nothing happens when there is one
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, created, capacity}.")]
+pub(crate) struct PipeMakeArgs {
+    /// Its path; missing parents are made
+    pub(crate) path: String,
+    /// How many bytes of messages it holds [default: 65536]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) capacity: Option<u32>,
+}
+
+/// Take messages out of a pipe, and print each with a line end
+///
+/// Ends with status 1 when there is no message, or none came in time, and with 0 at the end of the pipe: when writers had opened it and the last is gone.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --json, for each message: {count, text} or {count, base64}; count is its bytes."
+)]
+pub(crate) struct PipeReadArgs {
+    /// A pipe
+    pub(crate) path: String,
+    /// Wait for each message, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+    /// How many messages
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub(crate) number: u64,
+}
+
+/// Put one message into a pipe
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, written}.")]
+pub(crate) struct PipeWriteArgs {
+    /// A pipe
+    pub(crate) path: String,
+    /// The message; all of standard input when it is - or not given
+    pub(crate) text: Option<String>,
+    /// Wait for room, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+}
 
 /// Hurt an actor, to see what becomes of it
 ///

@@ -15,6 +15,7 @@ mod mounts;
 mod outcome;
 mod pass;
 mod past;
+mod pipe;
 mod ps;
 mod search;
 mod serve;

@@ -1,0 +1,81 @@
+//! `pipe make`, `pipe read`, `pipe write`.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nexus::syscall::{SysRead, SysSetattr, SysWrite};
+use nexus::{Op, PIPE_CAPACITY_DEFAULT};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{PipeArgs, PipeCommand, PipeMakeArgs, PipeReadArgs, PipeWriteArgs};
+use crate::failure::{Failure, Outcome};
+use crate::session::{Session, path};
+
+pub(crate) async fn pipe(session: &Session, args: PipeArgs) -> Outcome {
+    match args.command {
+        PipeCommand::Make(args) => make(session, args).await,
+        PipeCommand::Read(args) => read(session, args).await,
+        PipeCommand::Write(args) => write(session, args).await,
+    }
+}
+
+async fn make(session: &Session, args: PipeMakeArgs) -> Outcome {
+    let at = path(Op::Setattr, &args.path)?;
+    let call = SysSetattr::pipe(&at, args.capacity.unwrap_or(PIPE_CAPACITY_DEFAULT));
+    let done = session.nx.send(call).await?;
+    let capacity = done.metadata.pipe().map(|pipe| pipe.capacity);
+    session.out.quiet(&json!({ "path": at, "created": done.created, "capacity": capacity }))
+}
+
+#[derive(Serialize)]
+struct MessageJson<'a> {
+    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+async fn read(session: &Session, args: PipeReadArgs) -> Outcome {
+    let at = path(Op::Read, &args.path)?;
+    for _ in 0..args.number {
+        let mut call = SysRead::at(&at);
+        call.wait = args.wait.map(Into::into);
+        let message = session.nx.send(call).await?.data;
+        if message.is_empty() {
+            // The end: writers had opened it, and the last is gone.
+            return Ok(());
+        }
+        if session.out.is_json() {
+            let text = std::str::from_utf8(&message).ok();
+            let base64 = text.is_none().then(|| STANDARD.encode(&message));
+            session.out.json(&MessageJson { count: message.len(), text, base64 })?;
+        } else {
+            session.out.bytes(&message)?;
+            session.out.bytes(b"\n")?;
+        }
+        // Who waits for the next one is to see this one.
+        session.out.flush()?;
+    }
+    Ok(())
+}
+
+async fn write(session: &Session, args: PipeWriteArgs) -> Outcome {
+    let at = path(Op::Write, &args.path)?;
+    let message = match args.text {
+        Some(text) if text != "-" => text.into_bytes(),
+        _ => {
+            let mut message = Vec::new();
+            let read = io::stdin().lock().read_to_end(&mut message);
+            read.map_err(|error| Failure::host("write", Path::new("standard input"), error))?;
+            message
+        }
+    };
+    let mut call = SysWrite::at(&at, message);
+    call.wait = args.wait.map(Into::into);
+    let done = session.nx.send(call).await?;
+    session.out.quiet(&json!({ "path": at, "written": done.written }))
+}

@@ -1,0 +1,59 @@
+//! `pipe`: messages from command to command, by way of the process that serves the folder.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Nexus, end};
+use crate::serving::Serving;
+
+#[test]
+fn messages_go_from_command_to_command() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    let made: Value = serde_json::from_str(&nexus.good("--json pipe make /p --capacity 100")).unwrap();
+    assert_eq!(made, json!({ "path": "/p", "created": true, "capacity": 100 }));
+    nexus.good("pipe make /p");
+    nexus.good("pipe write /p one");
+    assert_eq!(nexus.feed("pipe write /p -", "two\nlines").status, 0);
+    assert_eq!(nexus.feed("pipe write /p", "three").status, 0);
+    assert_eq!(nexus.good("pipe read /p"), "one\n");
+    assert_eq!(nexus.good("pipe read /p -n 2 --wait 10s"), "two\nlines\nthree\n");
+    let written: Value = serde_json::from_str(&nexus.good("--json pipe write /p four")).unwrap();
+    assert_eq!(written, json!({ "path": "/p", "written": 4 }));
+    let read: Value = serde_json::from_str(&nexus.good("--json pipe read /p")).unwrap();
+    assert_eq!(read, json!({ "count": 4, "text": "four" }));
+
+    // One waits for what another writes.
+    let mut waiting = nexus.command(["pipe", "read", "/p", "--wait", "1m"]);
+    let waiting = waiting.stdout(Stdio::piped()).spawn().expect("it starts");
+    nexus.good("pipe write /p five");
+    let read = waiting.wait_with_output().expect("it ends");
+    assert_eq!((read.status.code(), &*read.stdout), (Some(0), &b"five\n"[..]));
+
+    let told = nexus.run("pipe read /p");
+    assert_eq!((told.status, &*told.out), (1, ""));
+    assert_eq!(told.err, "nexus: read /p: would have to wait: there is no message in the pipe (EAGAIN)\n");
+    let told = nexus.run("pipe read /p --wait 20ms");
+    assert!(told.status == 1 && told.err.ends_with("(ETIMEDOUT)\n"), "{}", told.err);
+    let large = "x".repeat(101);
+    let told = nexus.run(&format!("pipe write /p {large}"));
+    assert!(told.status == 1 && told.err.ends_with("(EMSGSIZE)\n"), "{}", told.err);
+    let told = nexus.run("pipe make /q --capacity 0");
+    assert!(told.status == 1 && told.err.ends_with("(EINVAL)\n"), "{}", told.err);
+    assert_eq!(nexus.run("pipe read /p --wait soon").status, 2);
+    nexus.good("rm /p");
+    assert!(nexus.run("pipe read /p").err.ends_with("(ENOENT)\n"));
+}
+
+#[test]
+fn a_shell_has_its_pipes_for_as_long_as_it_runs() {
+    let nexus = Nexus::new();
+    let lines = "pipe make /p\npipe write /p 'to myself'\npipe read /p\nls -l /p\n";
+    let ended = end(nexus.command(["shell"]), lines);
+    assert_eq!((ended.status, &*ended.err), (0, ""));
+    assert!(ended.out.contains("to myself\n"), "{}", ended.out);
+    assert!(ended.out.contains("prw-r--r--"), "{}", ended.out);
+    let told = nexus.run("pipe read /p");
+    assert!(told.status == 1 && told.err.ends_with("(EAGAIN)\n"), "the entry is there: {}", told.err);
+}
