@@ -22,6 +22,8 @@ pub mod disk;
 mod entries;
 #[cfg(feature = "faults")]
 pub mod faults;
+#[cfg(any(feature = "redb", feature = "local"))]
+mod frames;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "redb", feature = "local", unix))]
 #[doc(hidden)]
 pub mod fuzzing;

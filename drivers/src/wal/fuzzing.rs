@@ -9,10 +9,11 @@ use nexus_kernel::fuzzing::damage;
 use nexus_kernel::hal::{LogItem, LogRecord, RowKey, StoreError, Table, Told, ToldEvent, TreeId};
 use nexus_messages::{EntryType, EventKind, Lsn, Op, OpId, Timestamp, VPath, ZoneId};
 
-use super::frame::{self, FrameEntry, HEADER_BYTES, Head, Header, Payload, Seed};
+use super::frame::{self, FrameEntry, Header, Payload, Seed};
 use super::journal::Journal;
 use crate::disk::Folder;
 use crate::disk::sim::SimDisk;
+use crate::frames::frame::HEADER_BYTES;
 use crate::fuzzing::damage_a_file;
 
 const SALT: u64 = 9;
@@ -50,10 +51,7 @@ pub(crate) fn frame(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 
 /// The frame that `bytes` begin with.
 fn read(seed: Seed, bytes: &[u8]) -> Option<(Header, Payload<'static>)> {
-    let first = bytes.first_chunk::<HEADER_BYTES>()?;
-    let Head::Known(header) = frame::head(seed, first)? else { return None };
-    let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + header.payload_bytes())?;
-    frame::is_whole(seed, first, &header, payload).then_some(())?;
+    let (header, payload) = crate::frames::frame::read(seed, bytes)?;
     Some((header, frame::decode(payload).ok()?))
 }
 

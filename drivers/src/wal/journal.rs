@@ -10,8 +10,8 @@ use std::sync::Arc;
 use nexus_kernel::hal::StoreError;
 use parking_lot::Mutex;
 
-use super::frame::{self, Done, HEADER_BYTES, Payload};
-use super::segment::{Last, Reading, Segment, failed, name_of, number_of, numbers};
+use super::frame::{self, Done, Payload};
+use super::segment::{Last, Reading, Segment, Unwritten, failed, name_of, number_of, numbers};
 use crate::disk::{DiskFile, Folder};
 
 /// About how many bytes of frames that are put off are not even handed to the system: to hand over one costs as much as many.
@@ -22,8 +22,6 @@ const BUFFER_MAX: usize = 4 << 20;
 
 /// A segment that is used again is not longer than this, in bytes.
 const REUSED_MAX: u64 = 32 << 20;
-
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The log on disk, open for appending.
 pub(super) struct Journal {
@@ -64,15 +62,6 @@ impl fmt::Debug for Journal {
             .field("last", &self.last)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a frame was not written.
-#[derive(Debug)]
-pub(super) enum Unwritten {
-    /// It is not in the log, and never will be.
-    Not(StoreError),
-    /// It may be in the log. Nothing more may be written.
-    Unknown(StoreError),
 }
 
 fn too_large() -> StoreError {
@@ -193,7 +182,7 @@ impl Journal {
         };
         let last = self.put_off.iter().try_fold(self.last, encode);
         let written = last.and_then(|last| {
-            self.extend(buffer.len())?;
+            self.current.extend(buffer.len(), self.ahead)?;
             self.current.file.write_at(self.current.end, &buffer).map_err(failed("writing to the log"))?;
             Ok(last)
         });
@@ -221,7 +210,7 @@ impl Journal {
         let header =
             frame::encode(&mut buffer, self.current.seed, seq, self.durable, self.last.checksum, payload);
         let written = match &header {
-            Some(_) => self.write(&buffer, others),
+            Some(_) => self.current.write(&buffer, self.ahead, others),
             None => Err(Unwritten::Not(too_large())),
         };
         self.keep(buffer);
@@ -249,43 +238,6 @@ impl Journal {
             return Ok(());
         }
         self.append(&Payload { next_file_id, entries: Vec::new() }, None).map(drop)
-    }
-
-    fn write(&mut self, frame: &[u8], others: Option<&Mutex<()>>) -> Result<(), Unwritten> {
-        // Nothing of the frame was written: it is not there.
-        self.extend(frame.len()).map_err(Unwritten::Not)?;
-        let Segment { file, end, .. } = &mut self.current;
-        let error = match file.write_at(*end, frame) {
-            Ok(()) => return Ok(()),
-            Err(error) => failed("writing to the log")(error),
-        };
-        // Some of it may be there, even all. So that it never counts, its head goes, and durably. Of a flush that fails only one of two would hear.
-        let alone = others.map(Mutex::try_lock);
-        if alone.as_ref().is_some_and(Option::is_none) {
-            return Err(Unwritten::Unknown(error));
-        }
-        let head = &ZEROS[..HEADER_BYTES];
-        match file.write_at(*end, head).and_then(|()| file.sync()) {
-            Ok(()) => Err(Unwritten::Not(error)),
-            Err(_) => Err(Unwritten::Unknown(error)),
-        }
-    }
-
-    /// Sees to it that the file has blocks for so many bytes more.
-    fn extend(&mut self, bytes: usize) -> Result<(), StoreError> {
-        let Segment { file, end, written, .. } = &mut self.current;
-        let until = *end + bytes as u64;
-        if until > *written {
-            let zeros = until.next_multiple_of(self.ahead);
-            let mut at = *written;
-            while at < zeros {
-                let piece = ZEROS.len().min(usize::try_from(zeros - at).unwrap_or(ZEROS.len()));
-                file.write_at(at, &ZEROS[..piece]).map_err(failed("extending the log"))?;
-                at += piece as u64;
-                *written = at;
-            }
-        }
-        Ok(())
     }
 
     /// Makes all frames that were written durable. After an error nothing may be written any more.

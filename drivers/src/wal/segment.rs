@@ -1,57 +1,12 @@
-//! The files of the log, and how frames are read again: after a crash, and around what is damaged.
+//! How the log is read again: after a crash, and around what is damaged.
 
-use std::io;
 use std::sync::Arc;
 
 use nexus_kernel::hal::StoreError;
 
-use super::frame::{self, ALIGNMENT, CHAIN_START, HEADER_BYTES, Head, Header, Payload, Seed};
-use crate::disk::{DiskFile, Folder};
-
-/// How much is read at once when frames are looked for behind a damaged one, in bytes.
-const SEARCH_BYTES: usize = 1 << 20;
-
-/// What the names of segments end with.
-const SUFFIX: &str = ".wal";
-
-/// The number and the checksum of a frame, which the next one follows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Last {
-    pub(super) seq: u64,
-    pub(super) checksum: u64,
-}
-
-/// One file of the log.
-pub(super) struct Segment {
-    pub(super) number: u64,
-    pub(super) seed: Seed,
-    pub(super) file: Arc<dyn DiskFile>,
-    /// Where the next frame goes.
-    pub(super) end: u64,
-    /// Up to here the file has blocks.
-    pub(super) written: u64,
-}
-
-/// The name of the segment with this number.
-pub(super) fn name_of(number: u64) -> String {
-    format!("{number:020}{SUFFIX}")
-}
-
-pub(super) fn number_of(name: &str) -> Option<u64> {
-    name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 20)?.parse().ok()
-}
-
-pub(super) fn failed(what: &str) -> impl Fn(io::Error) -> StoreError + '_ {
-    move |error| StoreError::io(what, error)
-}
-
-/// The numbers of the segments in `folder`, in their order.
-pub(super) fn numbers(folder: &Arc<dyn Folder>) -> Result<Vec<u64>, StoreError> {
-    let names = folder.list().map_err(failed("listing the log"))?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
-}
+use super::frame::{self, CHAIN_START, Payload};
+use crate::disk::Folder;
+pub(super) use crate::frames::segment::{Last, Segment, Unwritten, failed, name_of, number_of, numbers};
 
 /// Reads the log in `folder` as [`Journal::open`](super::journal::Journal::open) does, and changes nothing. Gives what is damaged, and the numbers of all segments; none when nothing is.
 pub(super) fn read_all(
@@ -69,80 +24,6 @@ pub(super) fn read_all(
         }
     }
     Ok(None)
-}
-
-impl Segment {
-    pub(super) fn open(
-        folder: &Arc<dyn Folder>,
-        salt: u64,
-        number: u64,
-        make: bool,
-    ) -> Result<Self, StoreError> {
-        let what = format!("opening segment {number} of the log");
-        let file = folder.open(&name_of(number), make).map_err(failed(&what))?;
-        let written = file.len().map_err(failed(&what))?;
-        Ok(Self { number, seed: Seed::of(salt, number), file, end: 0, written })
-    }
-
-    /// The frame at `at`, if there is a whole one.
-    fn frame(&self, at: u64) -> Result<Option<(Header, Vec<u8>)>, StoreError> {
-        let what = format!("reading segment {} of the log", self.number);
-        let mut head = [0; HEADER_BYTES];
-        if at + HEADER_BYTES as u64 > self.written {
-            return Ok(None);
-        }
-        self.file.read_at(at, &mut head).map_err(failed(&what))?;
-        let header = match frame::head(self.seed, &head) {
-            Some(Head::Known(header)) => header,
-            None => return Ok(None),
-            Some(Head::Newer(format)) => {
-                let cause = format!("format {format}, which this version does not know");
-                return Err(StoreError::Backend { what, cause });
-            }
-        };
-        if at + header.frame_bytes() > self.written {
-            return Ok(None);
-        }
-        let mut payload = vec![0; header.payload_bytes()];
-        self.file.read_at(at + HEADER_BYTES as u64, &mut payload).map_err(failed(&what))?;
-        Ok(frame::is_whole(self.seed, &head, &header, &payload).then_some((header, payload)))
-    }
-
-    /// A frame behind `at` that says that all up to `seq` was on disk when it was written.
-    fn proves(&self, at: u64, seq: u64) -> Result<Option<Header>, StoreError> {
-        let mut proof = None;
-        self.search(at, &mut |header, _| {
-            proof = (header.durable >= seq).then_some(header);
-            proof.is_none()
-        })?;
-        Ok(proof)
-    }
-
-    /// Looks at each whole frame from `at` on, whatever it follows, for as long as it is asked to go on.
-    pub(super) fn search(
-        &self,
-        at: u64,
-        look: &mut dyn FnMut(Header, Vec<u8>) -> bool,
-    ) -> Result<(), StoreError> {
-        let what = format!("reading segment {} of the log", self.number);
-        let mut at = at;
-        let mut piece = Vec::new();
-        while at < self.written {
-            let length = SEARCH_BYTES.min(usize::try_from(self.written - at).unwrap_or(SEARCH_BYTES));
-            piece.resize(length, 0);
-            self.file.read_at(at, &mut piece).map_err(failed(&what))?;
-            for (n, eight) in piece.chunks(8).enumerate() {
-                if frame::begins(eight)
-                    && let Some((header, payload)) = self.frame(at + n as u64 * ALIGNMENT)?
-                    && !look(header, payload)
-                {
-                    return Ok(());
-                }
-            }
-            at += length as u64;
-        }
-        Ok(())
-    }
 }
 
 /// A frame that is not there, although a later one says that it was on disk.

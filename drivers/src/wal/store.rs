@@ -15,9 +15,10 @@ use smallvec::SmallVec;
 
 use super::config::WalConfig;
 use super::frame::{Done, Payload};
-use super::journal::{self, Journal, Unwritten};
+use super::journal::{self, Journal};
 use super::layer::Layer;
 use super::recent::Recent;
+use super::segment::Unwritten;
 use super::state::{State, View};
 use crate::disk::{Folder, LocalFolder};
 use crate::entries::{self, Transaction};
