@@ -8,6 +8,7 @@
 //! | [`cas`] | content by its hash, over any transport | |
 //! | `packs` | blobs on disk, many to a file and to a flush | `local` |
 //! | `local` | blobs on disk, a file each, and an existing folder by its paths | `local` |
+//! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
 //! | [`cache`] | ephemeral keys and topics, in memory | |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
@@ -37,6 +38,7 @@ mod path;
 mod pooled;
 #[cfg(feature = "redb")]
 pub mod redb;
+pub mod streams;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;
 

@@ -69,8 +69,12 @@ impl Segment {
         Ok(Self { number, seed: Seed::of(salt, number), file, end: 0, written })
     }
 
-    /// The frame at `at`, if there is a whole one.
-    pub(crate) fn frame(&self, at: u64) -> Result<Option<(Header, Vec<u8>)>, StoreError> {
+    /// The header of the frame at `at`, if there is one and the file has room for all of it. Its payload is not looked at.
+    pub(crate) fn header(&self, at: u64) -> Result<Option<Header>, StoreError> {
+        Ok(self.look(at)?.map(|(_, header)| header))
+    }
+
+    fn look(&self, at: u64) -> Result<Option<([u8; HEADER_BYTES], Header)>, StoreError> {
         let what = format!("reading segment {} of the log", self.number);
         let mut head = [0; HEADER_BYTES];
         if at + HEADER_BYTES as u64 > self.written {
@@ -85,9 +89,13 @@ impl Segment {
                 return Err(StoreError::Backend { what, cause });
             }
         };
-        if at + header.frame_bytes() > self.written {
-            return Ok(None);
-        }
+        Ok((at + header.frame_bytes() <= self.written).then_some((head, header)))
+    }
+
+    /// The frame at `at`, if there is a whole one.
+    pub(crate) fn frame(&self, at: u64) -> Result<Option<(Header, Vec<u8>)>, StoreError> {
+        let Some((head, header)) = self.look(at)? else { return Ok(None) };
+        let what = format!("reading segment {} of the log", self.number);
         let mut payload = vec![0; header.payload_bytes()];
         self.file.read_at(at + HEADER_BYTES as u64, &mut payload).map_err(failed(&what))?;
         Ok(frame::is_whole(self.seed, &head, &header, &payload).then_some((header, payload)))
@@ -96,7 +104,7 @@ impl Segment {
     /// A frame behind `at` that says that all up to `seq` was on disk when it was written.
     pub(crate) fn proves(&self, at: u64, seq: u64) -> Result<Option<Header>, StoreError> {
         let mut proof = None;
-        self.search(at, &mut |header, _| {
+        self.search(at, &mut |_, header, _| {
             proof = (header.durable >= seq).then_some(header);
             proof.is_none()
         })?;
@@ -107,7 +115,7 @@ impl Segment {
     pub(crate) fn search(
         &self,
         at: u64,
-        look: &mut dyn FnMut(Header, Vec<u8>) -> bool,
+        look: &mut dyn FnMut(u64, Header, Vec<u8>) -> bool,
     ) -> Result<(), StoreError> {
         let what = format!("reading segment {} of the log", self.number);
         let mut at = at;
@@ -117,9 +125,10 @@ impl Segment {
             piece.resize(length, 0);
             self.file.read_at(at, &mut piece).map_err(failed(&what))?;
             for (n, eight) in piece.chunks(8).enumerate() {
+                let place = at + n as u64 * ALIGNMENT;
                 if frame::begins(eight)
-                    && let Some((header, payload)) = self.frame(at + n as u64 * ALIGNMENT)?
-                    && !look(header, payload)
+                    && let Some((header, payload)) = self.frame(place)?
+                    && !look(place, header, payload)
                 {
                     return Ok(());
                 }

@@ -205,7 +205,7 @@ impl DamagedLog {
         for number in numbers.into_iter().filter(|number| *number >= segment) {
             let segment_here = Segment::open(&self.folder, salt, number, false)?;
             let from = if number == segment { at } else { 0 };
-            segment_here.search(from, &mut |header, payload| {
+            segment_here.search(from, &mut |_, header, payload| {
                 // One that is older was let go, or was left behind by who wrote over it.
                 if header.seq >= missing && readable.insert(header.seq) {
                     lost.through = lost.through.max(header.seq);

@@ -1,7 +1,7 @@
 //! What storage drivers implement.
 //!
 //! Three pillars, orthogonal: [`Metastore`] for rows (the only one that a kernel needs to boot), [`ObjectStore`] for content,
-//! [`CacheStore`] for what may be lost. A driver is done when the conformance suite of its trait passes
+//! [`CacheStore`] for what may be lost. Beside them [`StreamStore`] for what is appended and read by many. A driver is done when the conformance suite of its trait passes
 //! (`conformance`, behind the feature of that name).
 
 mod cache_store;
@@ -11,6 +11,7 @@ mod error;
 mod factory;
 mod metastore;
 mod object_store;
+mod stream_store;
 mod transport;
 
 pub use cache_store::{CacheStore, NullCache, Subscription};
@@ -23,6 +24,11 @@ pub use metastore::{
 };
 pub use object_store::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+};
+pub use stream_store::{
+    APPEND_BYTES_MAX, APPEND_RECORDS_MAX, Append, Appended, READ_BYTES_MAX, READ_RECORDS_MAX,
+    RECORD_BYTES_MAX, RECORD_COST, ReadBounds, STREAM_OPS_KEPT, StreamError, StreamFuture, StreamLimits,
+    StreamRead, StreamRecord, StreamState, StreamStore, WhenFull, cost_of,
 };
 pub use transport::{BlobInfo, Transport};
 

@@ -1,0 +1,815 @@
+//! The store: what is asked becomes frames, which become durable together; and what is read.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexus_kernel::hal::{
+    Append, Appended, ReadBounds, StoreError, StreamError, StreamLimits, StreamRead, StreamRecord,
+    StreamState, cost_of,
+};
+use nexus_messages::{FileId, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::config::WalStreamsConfig;
+use super::index::{self, Extent, Part};
+use super::record::{self, Appending, Entry};
+use super::recovery;
+use super::table::{Change, Extents, Found, Table};
+use crate::disk::{DiskFile, Folder};
+use crate::frames::frame::{self, HEADER_BYTES, Seed};
+use crate::frames::segment::{Last, Segment, Unwritten, failed, name_of};
+use crate::streams::memory::own;
+use crate::streams::rules::{self, Executed, Kept};
+
+/// How much of a segment is read at once, when more than one append is wanted, in bytes.
+const WINDOW_BYTES: u64 = 128 << 10;
+
+/// How often a read looks again for records that were moved meanwhile.
+const LOOKS_MAX: usize = 8;
+
+/// A segment grows until what it begins with is at most one in so many of its bytes.
+const START_SHARE: u64 = 4;
+
+/// How many bytes of records are moved between two batches.
+const MOVED_BYTES: u64 = 1 << 20;
+
+/// Segments that are not full may take so much space beyond twice what is alive, in segments.
+const SPARE_SEGMENTS: u64 = 4;
+
+/// What is asked of a stream.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Create(StreamLimits),
+    Append(Append),
+    Trim(u64),
+    Retain(Timestamp),
+    Close,
+    Remove,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    State(StreamState),
+    Appended(Appended),
+    Removed(bool),
+}
+
+/// The streams of a folder.
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: Arc<dyn Folder>,
+    salt: u64,
+    config: WalStreamsConfig,
+    /// Held for the length of a batch.
+    writer: Mutex<Writer>,
+    // Invariant: only what is on disk is in it; changed with the writer's lock held.
+    table: RwLock<Table>,
+    /// Appends by the segment and the part of its index.
+    parts: Cache<(u64, u64), Arc<[Extent]>, PartWeight>,
+}
+
+#[derive(Debug, Clone)]
+struct PartWeight;
+
+impl Weighter<(u64, u64), Arc<[Extent]>> for PartWeight {
+    fn weight(&self, _: &(u64, u64), part: &Arc<[Extent]>) -> u64 {
+        (size_of::<Extent>() * part.len()) as u64 + 64
+    }
+}
+
+/// About how long a part of an index is, in bytes: only to make the cache's table large enough.
+const PART_BYTES: u64 = 4 << 10;
+
+struct Writer {
+    current: Segment,
+    /// The last frame. All are on disk between two batches.
+    last: Last,
+    /// The number of the segment's first frame, and how long it is.
+    start: u64,
+    start_bytes: u64,
+    /// Up to here the log itself says that it is on disk.
+    proven: u64,
+    /// Why nothing is written any more.
+    closed: Option<String>,
+    /// Memory of the last batch.
+    buffer: Vec<u8>,
+    /// Segments whose records could not be read when they were to be moved.
+    stuck: Vec<u64>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("segment", &self.current.number)
+            .field("end", &self.current.end)
+            .field("last", &self.last)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much memory is kept for the next batch, in bytes.
+const BUFFER_MAX: usize = 1 << 20;
+
+impl Store {
+    /// Opens the streams in `folder`, whose frames are bound to this salt. Blocks.
+    pub(super) fn open(
+        folder: Arc<dyn Folder>,
+        salt: u64,
+        config: WalStreamsConfig,
+    ) -> Result<Self, StoreError> {
+        let found = recovery::open(&folder, salt, config.ahead_bytes, config.recent_bytes)?;
+        let index_bytes = config.index_bytes;
+        let parts = usize::try_from(index_bytes / PART_BYTES).unwrap_or(usize::MAX).max(16);
+        let writer = Writer {
+            current: found.current,
+            last: found.last,
+            start: found.start,
+            start_bytes: found.start_bytes,
+            // What was read says so of all before its last frame; to say it once more of that costs little.
+            proven: found.last.seq.saturating_sub(1),
+            closed: None,
+            buffer: Vec::new(),
+            stuck: Vec::new(),
+        };
+        Ok(Self {
+            folder,
+            salt,
+            config,
+            writer: Mutex::new(writer),
+            table: RwLock::new(found.table),
+            parts: Cache::with_weighter(parts, index_bytes, PartWeight),
+        })
+    }
+
+    /// Does what is asked, one after the other, and makes it durable with one flush. What is refused changes nothing. Blocks.
+    pub(super) fn commit(&self, asked: Vec<(FileId, Ask)>) -> Vec<Result<Told, StreamError>> {
+        let writer = &mut *self.writer.lock();
+        if let Err(error) = writer.check() {
+            return asked.iter().map(|_| Err(error.clone().into())).collect();
+        }
+        self.rotate_in_time(writer);
+        if let Err(error) = writer.check() {
+            return asked.iter().map(|_| Err(error.clone().into())).collect();
+        }
+        let mut draft = Draft::new(self, writer);
+        let mut told: Vec<_> = asked.into_iter().map(|(stream, ask)| draft.ask(stream, ask)).collect();
+        let Draft { buffer, last, changes, .. } = draft;
+        if let Err(error) = self.write(writer, &buffer, last) {
+            for told in told.iter_mut().filter(|told| told.is_ok()) {
+                *told = Err(error.clone().into());
+            }
+        } else {
+            let segment = writer.current.number;
+            let mut table = self.table.write();
+            changes.into_iter().for_each(|(stream, change)| table.take(stream, change, segment));
+        }
+        writer.keep(buffer);
+        told
+    }
+
+    /// Puts frames at the end of the log, the last of which is `last`. On return they are on disk.
+    fn write(&self, writer: &mut Writer, frames: &[u8], last: Last) -> Result<(), StoreError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        match writer.current.write(frames, self.config.ahead_bytes, None) {
+            Ok(()) => {}
+            Err(Unwritten::Not(error)) => return Err(error),
+            Err(Unwritten::Unknown(error)) => return Err(writer.close(&error)),
+        }
+        if let Err(error) = writer.current.file.sync() {
+            return Err(writer.close(&failed("flushing the log")(error)));
+        }
+        writer.proven = writer.last.seq;
+        writer.current.end += frames.len() as u64;
+        writer.last = last;
+        Ok(())
+    }
+
+    /// Begins another segment, when this one is full. When that cannot be done, this one is written to.
+    fn rotate_in_time(&self, writer: &mut Writer) {
+        let most = self.config.segment_bytes.max(START_SHARE * writer.start_bytes);
+        if writer.current.end < most || writer.last.seq == writer.start {
+            return;
+        }
+        let entries = [Entry::Start(self.table.read().snapshots())];
+        let number = writer.current.number + 1;
+        let begun = recovery::begin(
+            &self.folder,
+            self.salt,
+            self.config.ahead_bytes,
+            number,
+            writer.last,
+            &entries,
+            &[],
+        );
+        match begun {
+            Ok((segment, last, start_bytes)) => {
+                let old = std::mem::replace(&mut writer.current, segment);
+                let (old_last, old_end) = (writer.last, old.end);
+                (writer.last, writer.start, writer.start_bytes) = (last, last.seq, start_bytes);
+                writer.proven = old_last.seq;
+                let table = &mut *self.table.write();
+                table.segments.entry(number).or_default();
+                recovery::seal(&self.folder, table, &old, old_last, old_end);
+            }
+            Err(Unwritten::Not(error)) => {
+                tracing::warn!(%error, "the streams' log goes on in a segment that is full");
+            }
+            Err(Unwritten::Unknown(error)) => drop(writer.close(&error)),
+        }
+    }
+
+    /// Does what can wait: removes segments that hold nothing, and moves what little others hold. Says whether there is more to do. Blocks.
+    pub(super) fn tidy(&self) -> bool {
+        let writer = &mut *self.writer.lock();
+        // Until something says that the first frame of the segment is on disk, those before it say what the streams are.
+        if writer.check().is_err() || writer.last.seq == writer.start {
+            return false;
+        }
+        let current = writer.current.number;
+        let empty: Vec<u64> = {
+            let table = &mut *self.table.write();
+            let empty = table.segments.iter().filter(|(number, held)| held.runs == 0 && **number < current);
+            let empty: Vec<u64> = empty.map(|(number, _)| *number).collect();
+            table.segments.retain(|number, _| !empty.contains(number));
+            empty
+        };
+        recovery::remove(&self.folder, &empty);
+        let Some(victim) = self.sparse(writer) else { return false };
+        match self.move_from(writer, victim) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(segment = victim, %error, "the records of a segment could not be moved");
+                writer.stuck.push(victim);
+                false
+            }
+        }
+    }
+
+    /// The segment of which least is alive, when segments take much more space than what is alive in them.
+    fn sparse(&self, writer: &Writer) -> Option<u64> {
+        let table = self.table.read();
+        let sealed =
+            table.segments.iter().filter(|(number, held)| **number < writer.current.number && held.end > 0);
+        let taken: u64 = sealed.clone().map(|(_, held)| held.end).sum();
+        if taken <= SPARE_SEGMENTS * self.config.segment_bytes {
+            return None;
+        }
+        let live = table.live_bytes();
+        let alive: u64 = live.values().sum();
+        if taken <= 2 * alive + SPARE_SEGMENTS * self.config.segment_bytes {
+            return None;
+        }
+        let of = |number: &u64| live.get(number).copied().unwrap_or_default();
+        let movable = sealed.filter(|(number, _)| !writer.stuck.contains(number));
+        let least =
+            movable.min_by_key(|(number, held)| u128::from(of(number)) * 1_000 / u128::from(held.end));
+        least.filter(|(number, held)| of(number) * 2 <= held.end).map(|(number, _)| *number)
+    }
+
+    /// Moves some of the records that are alive in a segment to the end of the log.
+    fn move_from(&self, writer: &mut Writer, segment: u64) -> Result<(), StreamError> {
+        self.rotate_in_time(writer);
+        writer.check()?;
+        let mut draft = Draft::new(self, writer);
+        let mut moved: Vec<(FileId, Extent)> = Vec::new();
+        let mut from: Option<(FileId, u64)> = None;
+        while (draft.buffer.len() as u64) < MOVED_BYTES {
+            let next = self.table.read().any_in(segment, from);
+            let Some((stream, offset)) = next else { break };
+            let (at, extent) = self.extent_at(stream, offset)?.ok_or_else(|| lost(stream, offset))?;
+            if at == segment {
+                let file = Opened::new(&*self.folder, self.salt, segment)?;
+                let item = file.item(&extent, stream)?;
+                let entry = Entry::Moved {
+                    stream,
+                    first: extent.first,
+                    at: extent.at,
+                    lengths: item.entry.lengths().to_vec(),
+                };
+                let (place, length) = draft.frame(&entry, &[item.data])?;
+                moved.push((stream, Extent { place, length, ..extent }));
+            }
+            from = Some((stream, extent.end()));
+        }
+        let Draft { buffer, last, .. } = draft;
+        self.write(writer, &buffer, last)?;
+        let table = &mut *self.table.write();
+        moved.into_iter().for_each(|(stream, extent)| table.place(stream, writer.current.number, extent));
+        Ok(())
+    }
+
+    /// What the stream is.
+    pub(super) fn state(&self, stream: FileId) -> Result<StreamState, StreamError> {
+        self.table.read().state(stream)
+    }
+
+    /// The streams after one.
+    pub(super) fn list(&self, after: Option<FileId>, limit: usize) -> Vec<FileId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let table = self.table.read();
+        table.streams.range((from, Bound::Unbounded)).take(limit).map(|(stream, _)| *stream).collect()
+    }
+
+    /// What can be read from memory; none when somebody has to look on disk.
+    pub(super) fn at_hand(
+        &self,
+        stream: FileId,
+        from: u64,
+        most: ReadBounds,
+    ) -> Result<Option<StreamRead>, StreamError> {
+        self.table.read().at_hand(stream, from, most)
+    }
+
+    /// Reads, on disk when it must. Blocks.
+    pub(super) fn read(
+        &self,
+        stream: FileId,
+        from: u64,
+        most: ReadBounds,
+    ) -> Result<StreamRead, StreamError> {
+        for _ in 0..LOOKS_MAX {
+            if let Some(read) = self.at_hand(stream, from, most)? {
+                return Ok(read);
+            }
+            match self.read_from_disk(stream, from, most) {
+                // Its segment was removed between the look and the read: it was moved, or let go of.
+                Err(StreamError::Store(StoreError::NotFound { .. })) => {}
+                done => return done,
+            }
+        }
+        Err(lost(stream, from))
+    }
+
+    fn read_from_disk(&self, stream: FileId, from: u64, most: ReadBounds) -> Result<StreamRead, StreamError> {
+        let state = self.state(stream)?;
+        let StreamState { tail, closed, .. } = state;
+        let (mut records, mut bytes): (Vec<StreamRecord>, u64) = (Vec::new(), 0);
+        let (mut next, mut file) = (from, None::<Opened>);
+        'all: while next < tail {
+            let found = match self.extents_from(stream, next) {
+                Ok(Some(found)) => found,
+                // What was read is whole, and the next read tells this.
+                _ if !records.is_empty() => break,
+                Ok(None) => return Err(lost(stream, next)),
+                Err(error) => return Err(error.into()),
+            };
+            let (segment, end, extents) = found;
+            if file.as_ref().is_none_or(|file| file.number != segment) {
+                match Opened::new(&*self.folder, self.salt, segment) {
+                    Ok(opened) => file = Some(opened),
+                    Err(_) if !records.is_empty() => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let Some(file) = &mut file else { break };
+            let begin = next;
+            for extent in extents.iter().take_while(|extent| extent.first < end) {
+                if extent.first > next {
+                    break;
+                }
+                if !records.is_empty() && !most.allow(records.len(), bytes, 0) {
+                    break 'all;
+                }
+                let ahead =
+                    if most.records > 1 { most.bytes.saturating_sub(bytes).min(WINDOW_BYTES) } else { 0 };
+                let item = match file.item_ahead(extent, stream, ahead) {
+                    Ok(item) => item,
+                    Err(_) if !records.is_empty() => break 'all,
+                    Err(error) => return Err(error.into()),
+                };
+                let from = next;
+                for (offset, data) in (extent.first..).zip(item.split()).filter(|(at, _)| *at >= from) {
+                    if !most.allow(records.len(), bytes, data.len()) {
+                        break 'all;
+                    }
+                    bytes += cost_of([data.len()]);
+                    records.push(StreamRecord::new(offset, extent.at, data));
+                    next = offset + 1;
+                }
+            }
+            if next == begin {
+                // It is in none of the appends that the index tells: that was damaged when the index was made.
+                if records.is_empty() {
+                    return Err(lost(stream, next));
+                }
+                break;
+            }
+        }
+        Ok(StreamRead::new(from, records, tail, closed))
+    }
+
+    /// The append of a stream that holds the record at `offset`, and its segment; none when that is nowhere. Blocks.
+    fn extent_at(&self, stream: FileId, offset: u64) -> Result<Option<(u64, Extent)>, StoreError> {
+        let Some((segment, _, extents)) = self.extents_from(stream, offset)? else { return Ok(None) };
+        let first = extents.iter().next().filter(|extent| extent.first <= offset);
+        Ok(first.map(|extent| (segment, *extent)))
+    }
+
+    /// The appends of a stream from the one that holds the record at `offset` on, as far as they are in one segment: the segment, where that ends, and
+    /// they. Blocks.
+    fn extents_from(&self, stream: FileId, offset: u64) -> Result<Option<(u64, u64, Tail)>, StoreError> {
+        let Some(Found { segment, end, extents }) = self.table.read().find(stream, offset) else {
+            return Ok(None);
+        };
+        let extents = match extents {
+            Extents::Here(extents) => extents,
+            Extents::Stored(part) => self.part(stream, segment, part)?,
+        };
+        let from = extents.partition_point(|extent| extent.end() <= offset);
+        Ok(Some((segment, end, Tail { extents, from })))
+    }
+
+    /// A part of the index of a segment.
+    fn part(&self, stream: FileId, segment: u64, part: Part) -> Result<Arc<[Extent]>, StoreError> {
+        let key = (segment, part.at);
+        if let Some(extents) = self.parts.get(&key) {
+            return Ok(extents);
+        }
+        let extents: Arc<[Extent]> = match self.load(segment, part) {
+            Some(extents) => extents.into(),
+            None => {
+                tracing::error!(
+                    segment,
+                    "the index of a segment is damaged, and the segment is read instead"
+                );
+                let there = Segment::open(&self.folder, self.salt, segment, false)?;
+                let mut extents = recovery::scan(&there, u64::MAX)?.extents;
+                extents.remove(&stream).unwrap_or_default().into()
+            }
+        };
+        self.parts.insert(key, extents.clone());
+        Ok(extents)
+    }
+
+    fn load(&self, segment: u64, part: Part) -> Option<Vec<Extent>> {
+        let file = self.folder.open(&index::name_of(segment), false).ok()?;
+        let length = part.bytes()?;
+        if part.at.checked_add(length as u64)? > file.len().ok()? {
+            return None;
+        }
+        let mut bytes = vec![0; length];
+        file.read_at(part.at, &mut bytes).ok()?;
+        part.decode(Seed::of(self.salt, segment), &bytes)
+    }
+
+    /// How many segments there are.
+    #[cfg(test)]
+    pub(super) fn segments(&self) -> usize {
+        self.table.read().segments.len()
+    }
+
+    /// The number of the segment that is written to.
+    #[cfg(test)]
+    pub(super) fn current(&self) -> u64 {
+        self.writer.lock().current.number
+    }
+}
+
+impl Store {
+    /// Takes nothing more, and says in the log that all of it is on disk. Waits for the batch that is being written. Repeat: safe.
+    pub(super) fn close(&self) {
+        let writer = &mut *self.writer.lock();
+        if writer.closed.is_some() {
+            return;
+        }
+        writer.closed = Some("it was closed".into());
+        if writer.proven >= writer.last.seq {
+            return;
+        }
+        // Then nobody has to ask at the next start whether the last batch was flushed. It is true whether this gets to the disk or not.
+        let Writer { current, last, buffer, .. } = writer;
+        buffer.clear();
+        let write = |out: &mut Vec<u8>| record::encode(out, &[], []);
+        let mark = frame::encode(buffer, current.seed, last.seq + 1, last.seq, last.checksum, write);
+        if mark.is_some()
+            && let Err(error) = current.file.write_at(current.end, buffer)
+        {
+            tracing::debug!(%error, "the next start writes the last batch of streams again");
+        }
+    }
+}
+
+impl Writer {
+    /// Refuses to write after what was written is in doubt.
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.closed {
+            Some(cause) => Err(StoreError::ReadOnly { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes nothing any more, and tells what was to be written as unknown.
+    fn close(&mut self, error: &StoreError) -> StoreError {
+        tracing::error!(%error, "the streams are read-only until they are opened again");
+        self.closed = Some(error.to_string());
+        StoreError::Unknown { what: "appending to the streams' log".into(), cause: error.to_string() }
+    }
+
+    /// Keeps the memory of a batch for the next one.
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        buffer.shrink_to(BUFFER_MAX);
+        self.buffer = buffer;
+    }
+}
+
+/// Appends, from one of them on.
+struct Tail {
+    extents: Arc<[Extent]>,
+    from: usize,
+}
+
+impl Tail {
+    fn iter(&self) -> std::slice::Iter<'_, Extent> {
+        self.extents[self.from..].iter()
+    }
+}
+
+fn lost(stream: FileId, offset: u64) -> StreamError {
+    let what = format!("the record {offset} of stream {stream}");
+    StoreError::Corrupt { what, found: "nothing whole in the log".into() }.into()
+}
+
+/// A segment that is read.
+struct Opened {
+    number: u64,
+    seed: Seed,
+    file: Arc<dyn DiskFile>,
+    length: u64,
+    /// What was read last, and where it begins.
+    window: (u64, Bytes),
+}
+
+impl Opened {
+    fn new(folder: &dyn Folder, salt: u64, number: u64) -> Result<Self, StoreError> {
+        let failed = failed("opening a segment of the streams' log");
+        let file = folder.open(&name_of(number), false).map_err(&failed)?;
+        let length = file.len().map_err(&failed)?;
+        Ok(Self { number, seed: Seed::of(salt, number), file, length, window: (0, Bytes::new()) })
+    }
+
+    /// The append of a stream at its place.
+    fn item(&self, extent: &Extent, stream: FileId) -> Result<record::Item, StoreError> {
+        let bytes =
+            self.read(extent.place, extent.length).map_err(|found| self.corrupt(extent, stream, found))?;
+        self.decode(&bytes, extent, stream)
+    }
+
+    /// As [`item`](Self::item), and reads up to so many bytes along with it, for the next ones.
+    fn item_ahead(
+        &mut self,
+        extent: &Extent,
+        stream: FileId,
+        ahead: u64,
+    ) -> Result<record::Item, StoreError> {
+        let (begin, window) = &self.window;
+        let until = extent.place.saturating_add(extent.length);
+        if extent.place < *begin || until > begin + window.len() as u64 {
+            let length = extent.length.max(ahead.min(self.length.saturating_sub(extent.place)));
+            let read = self.read(extent.place, length);
+            self.window = (extent.place, read.map_err(|found| self.corrupt(extent, stream, found))?);
+        }
+        let (begin, window) = &self.window;
+        let from = usize::try_from(extent.place - begin).unwrap_or(usize::MAX).min(window.len());
+        self.decode(&window.slice(from..), extent, stream)
+    }
+
+    fn read(&self, at: u64, length: u64) -> Result<Bytes, String> {
+        if at.checked_add(length).is_none_or(|until| until > self.length) {
+            return Err("the segment ends before it".into());
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(|error| error.to_string())?];
+        match self.file.read_at(at, &mut bytes) {
+            Ok(()) => Ok(bytes.into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn decode(&self, bytes: &Bytes, extent: &Extent, stream: FileId) -> Result<record::Item, StoreError> {
+        let found = frame::read(self.seed, bytes).map(|(header, _)| header.payload_bytes());
+        let length = found.ok_or_else(|| self.corrupt(extent, stream, "no whole frame".into()))?;
+        let items = record::decode(&bytes.slice(HEADER_BYTES..HEADER_BYTES + length));
+        let items = items.map_err(|found| self.corrupt(extent, stream, found))?;
+        let is_it = |item: &record::Item| {
+            item.entry.records().is_some_and(|(of, first, _)| of == stream && first == extent.first)
+                && item.entry.lengths().len() == extent.count as usize
+        };
+        let found = items.into_iter().find(is_it);
+        found.ok_or_else(|| self.corrupt(extent, stream, "a frame of other records".into()))
+    }
+
+    fn corrupt(&self, extent: &Extent, stream: FileId, found: String) -> StoreError {
+        let Extent { first, place, .. } = extent;
+        let what = format!("the append at {first} of stream {stream} (segment {}, at {place})", self.number);
+        StoreError::Corrupt { what, found }
+    }
+}
+
+/// What a batch is going to write, and what the streams are after it.
+struct Draft<'s> {
+    store: &'s Store,
+    changes: BTreeMap<FileId, Change>,
+    buffer: Vec<u8>,
+    seed: Seed,
+    last: Last,
+    durable: u64,
+    /// Where the frames go.
+    begin: u64,
+    /// How many streams there are after it.
+    streams: usize,
+}
+
+impl<'s> Draft<'s> {
+    fn new(store: &'s Store, writer: &mut Writer) -> Self {
+        Self {
+            store,
+            changes: BTreeMap::new(),
+            buffer: std::mem::take(&mut writer.buffer),
+            seed: writer.current.seed,
+            last: writer.last,
+            durable: writer.last.seq,
+            begin: writer.current.end,
+            streams: store.table.read().streams.len(),
+        }
+    }
+
+    fn ask(&mut self, stream: FileId, ask: Ask) -> Result<Told, StreamError> {
+        match ask {
+            Ask::Create(limits) => self.create(stream, limits).map(Told::State),
+            Ask::Append(append) => self.append(stream, &append).map(Told::Appended),
+            Ask::Trim(before) => {
+                let state = self.state(stream)?;
+                let after = rules::trim(&state, before, |at| self.oldest(stream, at))?;
+                self.head(stream, &state, after).map(Told::State)
+            }
+            Ask::Retain(now) => {
+                let state = self.state(stream)?;
+                let after = rules::let_go(&state, now, 0, |at| self.oldest(stream, at))?;
+                self.head(stream, &state, after).map(Told::State)
+            }
+            Ask::Close => self.close(stream).map(Told::State),
+            Ask::Remove => self.remove(stream).map(Told::Removed),
+        }
+    }
+
+    fn known(&self, stream: FileId) -> Option<StreamState> {
+        match self.changes.get(&stream) {
+            Some(change) => change.state,
+            None => self.store.table.read().state(stream).ok(),
+        }
+    }
+
+    fn state(&self, stream: FileId) -> Result<StreamState, StreamError> {
+        self.known(stream).ok_or(StreamError::NoStream { stream })
+    }
+
+    fn change(&mut self, stream: FileId) -> &mut Change {
+        let state = self.known(stream);
+        self.changes.entry(stream).or_insert_with(|| Change { state, ..Change::default() })
+    }
+
+    /// A frame with this entry. Gives where it is going to be, and its length.
+    fn frame(&mut self, entry: &Entry, data: &[Bytes]) -> Result<(u64, u64), StreamError> {
+        let at = self.buffer.len();
+        let write = |out: &mut Vec<u8>| record::encode(out, &[entry], data);
+        let (seq, previous) = (self.last.seq + 1, self.last.checksum);
+        match frame::encode(&mut self.buffer, self.seed, seq, self.durable, previous, write) {
+            Some(header) => {
+                self.last = Last { seq, checksum: header.checksum };
+                Ok((self.begin + at as u64, header.frame_bytes()))
+            }
+            None => {
+                self.buffer.truncate(at);
+                let (what, cause) = ("appending to a stream".into(), "it is too large for a frame".into());
+                Err(StoreError::Backend { what, cause }.into())
+            }
+        }
+    }
+
+    fn create(&mut self, stream: FileId, limits: StreamLimits) -> Result<StreamState, StreamError> {
+        let before = self.known(stream);
+        if let Some(state) = before.filter(|state| state.limits == limits) {
+            return Ok(state);
+        }
+        let most = self.store.config.streams_max;
+        if before.is_none() && self.streams >= most {
+            return Err(StreamError::TooMany { most });
+        }
+        self.frame(&Entry::Create { stream, limits }, &[])?;
+        let state = before.map_or(StreamState::new(limits), |state| state.limited(limits));
+        self.streams += usize::from(before.is_none());
+        self.change(stream).state = Some(state);
+        Ok(state)
+    }
+
+    fn append(&mut self, stream: FileId, append: &Append) -> Result<Appended, StreamError> {
+        let wanted = append.check()?;
+        let state = self.state(stream)?;
+        if let Some(executed) = append.op.and_then(|op| self.executed(stream, op)) {
+            return Ok(executed.again(state.tail));
+        }
+        let after = rules::admit(&state, append, wanted, |at| {
+            // What is damaged is no reason to refuse what is new; it stays.
+            Ok(self.oldest(stream, at).unwrap_or_else(|error| {
+                tracing::error!(%stream, %error, "the oldest records of a stream cannot be let go of");
+                None
+            }))
+        })?;
+        let short = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let entry = Entry::Append(Appending {
+            stream,
+            first: state.tail,
+            op: append.op,
+            at: append.at,
+            head: after.head,
+            bytes: after.bytes,
+            lengths: append.records.iter().map(|record| short(record.len())).collect(),
+        });
+        let (place, length) = self.frame(&entry, &append.records)?;
+        let count = short(append.records.len());
+        let extent = Extent {
+            first: state.tail,
+            count,
+            bytes: u32::try_from(wanted).unwrap_or(u32::MAX),
+            at: append.at,
+            place,
+            length,
+        };
+        let change = self.change(stream);
+        change.state = Some(after);
+        change.ops.extend(append.op.map(|op| Executed { op, first: state.tail, count }));
+        change.appends.push((extent, own(&append.records)));
+        Ok(Appended::new(state.tail, u64::from(count), after.tail, false))
+    }
+
+    fn executed(&self, stream: FileId, op: nexus_messages::OpId) -> Option<Executed> {
+        let change = self.changes.get(&stream);
+        if let Some(executed) =
+            change.and_then(|change| change.ops.iter().rev().find(|executed| executed.op == op))
+        {
+            return Some(*executed);
+        }
+        if change.is_some_and(|change| change.anew) {
+            return None;
+        }
+        let table = self.store.table.read();
+        table.streams.get(&stream).and_then(|known| known.ops.find(op).copied())
+    }
+
+    /// The append that holds the record at `offset`, as far as limits are about it. Of what is nowhere nothing is kept.
+    fn oldest(&self, stream: FileId, offset: u64) -> Result<Option<Kept>, StreamError> {
+        let change = self.changes.get(&stream);
+        let fresh = change.into_iter().flat_map(|change| &change.appends);
+        let mut fresh = fresh.map(|(extent, _)| extent).filter(|extent| extent.end() > offset);
+        if let Some(extent) = fresh.next().filter(|extent| extent.first <= offset) {
+            return Ok(Some(extent.kept()));
+        }
+        if let Some((_, extent)) = self.store.extent_at(stream, offset)? {
+            return Ok(Some(extent.kept()));
+        }
+        let next = self.store.table.read().next_found(stream, offset + 1);
+        Ok((next > offset).then_some(Kept { end: next, bytes: 0, at: Timestamp(0) }))
+    }
+
+    fn head(
+        &mut self,
+        stream: FileId,
+        before: &StreamState,
+        after: StreamState,
+    ) -> Result<StreamState, StreamError> {
+        if after.head != before.head {
+            self.frame(&Entry::Head { stream, head: after.head, bytes: after.bytes }, &[])?;
+            self.change(stream).state = Some(after);
+        }
+        Ok(after)
+    }
+
+    fn close(&mut self, stream: FileId) -> Result<StreamState, StreamError> {
+        let state = self.state(stream)?;
+        if state.closed {
+            return Ok(state);
+        }
+        self.frame(&Entry::Close { stream }, &[])?;
+        let state = state.closed();
+        self.change(stream).state = Some(state);
+        Ok(state)
+    }
+
+    fn remove(&mut self, stream: FileId) -> Result<bool, StreamError> {
+        if self.known(stream).is_none() {
+            return Ok(false);
+        }
+        self.frame(&Entry::Remove { stream }, &[])?;
+        self.streams -= 1;
+        self.changes.insert(stream, Change { anew: true, ..Change::default() });
+        Ok(true)
+    }
+}

@@ -1,0 +1,8 @@
+//! The stream stores against their suite, and against what each promises alone.
+
+#[cfg(test)]
+#[path = "streams/broken.rs"]
+mod broken;
+#[cfg(test)]
+#[path = "streams/conforms.rs"]
+mod conforms;
