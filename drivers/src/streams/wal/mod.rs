@@ -23,5 +23,10 @@ mod salt;
 mod store;
 mod table;
 
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod model;
+
 pub use config::WalStreamsConfig;
 pub use driver::WalStreams;

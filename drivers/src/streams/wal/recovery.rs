@@ -338,12 +338,16 @@ pub(super) struct Scanned {
 
 /// Reads a whole segment, up to the frame `limit`. What is damaged in it is left out: to read that is an error then.
 pub(super) fn scan(segment: &Segment, limit: u64) -> Result<Scanned, StoreError> {
-    let mut extents: BTreeMap<FileId, Vec<Extent>> = BTreeMap::new();
+    // What comes later takes the place of what came before.
+    let mut extents: BTreeMap<FileId, BTreeMap<u64, Extent>> = BTreeMap::new();
     let mut learn = |place: u64, header: &Header, payload: Vec<u8>| {
         for item in record::decode(&payload.into()).unwrap_or_default() {
             if let Some((stream, first, at)) = item.entry.records() {
                 let extent = extent_of(&item, first, at, place, header.frame_bytes());
-                extents.entry(stream).or_default().push(extent);
+                extents.entry(stream).or_default().insert(first, extent);
+            }
+            if let Entry::Remove { stream } = &item.entry {
+                extents.remove(stream);
             }
         }
     };
@@ -369,7 +373,8 @@ pub(super) fn scan(segment: &Segment, limit: u64) -> Result<Scanned, StoreError>
             true
         })?;
     }
-    extents.values_mut().for_each(|extents| extents.sort_unstable_by_key(|extent| extent.first));
+    let extents =
+        extents.into_iter().map(|(stream, extents)| (stream, extents.into_values().collect())).collect();
     Ok(Scanned { last: reached, end: at, extents })
 }
 

@@ -466,6 +466,13 @@ impl Store {
         self.table.read().segments.len()
     }
 
+    /// The operations that each stream knows.
+    #[cfg(test)]
+    pub(super) fn ops(&self) -> BTreeMap<FileId, Vec<Executed>> {
+        let table = self.table.read();
+        table.streams.iter().map(|(stream, known)| (*stream, known.ops.iter().copied().collect())).collect()
+    }
+
     /// The number of the segment that is written to.
     #[cfg(test)]
     pub(super) fn current(&self) -> u64 {
