@@ -17,7 +17,7 @@ use nexus_messages::syscall::ByteRange;
 use crate::cas::Cas;
 use crate::disk::Folder;
 use crate::memory::MemoryTransport;
-use crate::{packs, redb, wal};
+use crate::{packs, redb, streams, wal};
 
 /// The targets of this crate.
 pub const TARGETS: &[Target] = &[
@@ -26,6 +26,8 @@ pub const TARGETS: &[Target] = &[
     ("record", redb::fuzzing::record),
     ("pack", packs::fuzzing::pack),
     ("run", packs::fuzzing::run),
+    ("stream-record", streams::wal::fuzzing::stream_record),
+    ("stream-log", streams::wal::fuzzing::stream_log),
     ("blob", blob),
 ];
 

@@ -16,7 +16,10 @@
 
 mod config;
 mod driver;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "redb"))]
+pub(crate) mod fuzzing;
 mod index;
+mod proof;
 mod record;
 mod recovery;
 mod salt;
@@ -25,6 +28,8 @@ mod table;
 
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod model;
 

@@ -15,6 +15,7 @@ use nexus_kernel::hal::StoreError;
 use nexus_messages::FileId;
 
 use super::index::{self, Extent, Index};
+use super::proof;
 use super::record::{self, Entry, Item};
 use super::table::{Table, extent_of};
 use crate::disk::Folder;
@@ -31,6 +32,8 @@ pub(super) struct Found {
     pub(super) start: u64,
     /// How long that frame is.
     pub(super) start_bytes: u64,
+    /// Up to here it is said that all is on disk.
+    pub(super) said: u64,
 }
 
 /// A frame of which it is not known whether it is on disk.
@@ -74,22 +77,38 @@ pub(super) fn open(
     let next = all.last().map_or(1, |last| last + 1);
     let mut table = Table::new(recent_max);
     let Some((segment, header, items)) = newest else {
+        if let Some(left) = left_alone(folder)? {
+            return Err(StoreError::Corrupt {
+                what: "the segments of the log".into(),
+                found: format!(
+                    "nothing whole, and there is {left}, which was written when they were on disk"
+                ),
+            });
+        }
         let before = Last { seq: 0, checksum: CHAIN_START };
         let (current, last, start_bytes) =
             begin(folder, salt, ahead, next, before, &[Entry::Start(Vec::new())], &[]).map_err(said)?;
         remove(folder, &void);
         table.segments.entry(current.number).or_default();
-        return Ok(Found { table, current, last, start: last.seq, start_bytes });
+        return Ok(Found { table, current, last, start: last.seq, start_bytes, said: 0 });
     };
+    // An index is written when the next segment is on disk.
+    if read_index(folder, &segment).is_some() {
+        return Err(StoreError::Corrupt {
+            what: format!("the segment behind segment {} of the log", segment.number),
+            found: "nothing whole, and it was on disk when the index of this one was written".into(),
+        });
+    }
     let start = header;
-    let read = read_last(segment, header, items, &mut table)?;
+    let proof = proof::read(folder, segment.seed);
+    let read = read_last(segment, header, items, proof, &mut table)?;
     let before = Last { seq: start.seq.saturating_sub(1), checksum: start.previous };
     let is_begun = read.proven != before;
     let mut found = if is_begun && read.waiting.iter().all(|waiting| waiting.items.is_empty()) {
-        // What only said that all before it is on disk is written over.
         let mut current = read.segment;
         current.end = read.proven_end;
-        Found { table, current, last: read.proven, start: start.seq, start_bytes: start.frame_bytes() }
+        let (last, start_bytes) = (read.proven, start.frame_bytes());
+        Found { table, current, last, start: start.seq, start_bytes, said: last.seq }
     } else {
         let Reading { segment: old, waiting, proven, proven_end, .. } = read;
         let carried: Vec<Item> = waiting.into_iter().flat_map(|waiting| waiting.items).collect();
@@ -106,13 +125,19 @@ pub(super) fn open(
         for item in &carried {
             table.replay(current.number, 0, start_bytes, item);
         }
-        Found { table, current, last, start: last.seq, start_bytes }
+        Found { table, current, last, start: last.seq, start_bytes, said: proven.seq }
     };
     remove(folder, &void);
     remove(folder, &without_segment(folder, &all)?);
     found.table.segments.entry(found.current.number).or_default();
     place_older(folder, salt, &mut found.table, older, before)?;
     Ok(found)
+}
+
+/// What is only written when there is a segment, and stays when that is gone.
+fn left_alone(folder: &Arc<dyn Folder>) -> Result<Option<String>, StoreError> {
+    let names = folder.list().map_err(failed("listing the streams' log"))?;
+    Ok(names.into_iter().find(|name| index::number_of(name).is_some() || name == proof::NAME))
 }
 
 /// The numbers of indexes without a segment.
@@ -137,6 +162,7 @@ fn read_last(
     mut segment: Segment,
     first: Header,
     items: Vec<Item>,
+    proof: Option<Last>,
     table: &mut Table,
 ) -> Result<Reading, StoreError> {
     let number = segment.number;
@@ -150,6 +176,14 @@ fn read_last(
         (Last { seq: first.seq.saturating_sub(1), checksum: first.previous }, 0);
     let mut last = Last { seq: first.seq, checksum: first.checksum };
     segment.end = first.frame_bytes();
+    let mut prove = |waiting: &mut VecDeque<Waiting>, durable: u64| {
+        while let Some(next) = waiting.pop_front_if(|next| next.header.seq <= durable) {
+            let length = next.header.frame_bytes();
+            next.items.iter().for_each(|item| table.replay(number, next.place, length, item));
+            proven = Last { seq: next.header.seq, checksum: next.header.checksum };
+            proven_end = next.place + length;
+        }
+    };
     while let Some((header, payload)) = segment.frame(segment.end)? {
         if header.seq != last.seq + 1 || header.previous != last.checksum {
             // Left over from a frame that nobody was told of.
@@ -157,22 +191,23 @@ fn read_last(
         }
         let items = items_of(number, &header, payload)?;
         waiting.push_back(Waiting { header, place: segment.end, items });
-        while let Some(next) = waiting.pop_front_if(|next| next.header.seq <= header.durable) {
-            next.items.iter().for_each(|item| {
-                table.replay(number, next.place, next.header.frame_bytes(), item);
-            });
-            proven = Last { seq: next.header.seq, checksum: next.header.checksum };
-            proven_end = next.place + next.header.frame_bytes();
-        }
+        prove(&mut waiting, header.durable);
         last = Last { seq: header.seq, checksum: header.checksum };
         segment.end += header.frame_bytes();
     }
     let missing = last.seq + 1;
-    if let Some(proof) = segment.proves(segment.end, missing)? {
+    let said = match proof {
+        Some(proof) if proof.seq >= missing => Some("the streams were closed".into()),
+        _ => segment.proves(segment.end, missing)?.map(|proof| format!("frame {} was written", proof.seq)),
+    };
+    if let Some(said) = said {
         return Err(StoreError::Corrupt {
             what: format!("frame {missing} of the log (segment {number}, at {})", segment.end),
-            found: format!("nothing whole, and frame {} was written after it was on disk", proof.seq),
+            found: format!("nothing whole, and {said} after it was on disk"),
         });
+    }
+    if let Some(proof) = proof {
+        prove(&mut waiting, proof.seq);
     }
     Ok(Reading { segment, proven, proven_end, waiting })
 }

@@ -16,6 +16,7 @@ use quick_cache::sync::Cache;
 
 use super::config::WalStreamsConfig;
 use super::index::{self, Extent, Part};
+use super::proof;
 use super::record::{self, Appending, Entry};
 use super::recovery;
 use super::table::{Change, Extents, Found, Table};
@@ -71,6 +72,9 @@ pub(super) struct Store {
     table: RwLock<Table>,
     /// Appends by the segment and the part of its index.
     parts: Cache<(u64, u64), Arc<[Extent]>, PartWeight>,
+    /// How many appends were moved.
+    #[cfg(test)]
+    pub(super) moved: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -92,8 +96,8 @@ struct Writer {
     /// The number of the segment's first frame, and how long it is.
     start: u64,
     start_bytes: u64,
-    /// Up to here the log itself says that it is on disk.
-    proven: u64,
+    /// Up to here it is said that all is on disk.
+    said: u64,
     /// Why nothing is written any more.
     closed: Option<String>,
     /// Memory of the last batch.
@@ -131,8 +135,7 @@ impl Store {
             last: found.last,
             start: found.start,
             start_bytes: found.start_bytes,
-            // What was read says so of all before its last frame; to say it once more of that costs little.
-            proven: found.last.seq.saturating_sub(1),
+            said: found.said,
             closed: None,
             buffer: Vec::new(),
             stuck: Vec::new(),
@@ -144,6 +147,8 @@ impl Store {
             writer: Mutex::new(writer),
             table: RwLock::new(found.table),
             parts: Cache::with_weighter(parts, index_bytes, PartWeight),
+            #[cfg(test)]
+            moved: std::sync::atomic::AtomicUsize::new(0),
         })
     }
 
@@ -186,7 +191,7 @@ impl Store {
         if let Err(error) = writer.current.file.sync() {
             return Err(writer.close(&failed("flushing the log")(error)));
         }
-        writer.proven = writer.last.seq;
+        writer.said = writer.last.seq;
         writer.current.end += frames.len() as u64;
         writer.last = last;
         Ok(())
@@ -214,7 +219,7 @@ impl Store {
                 let old = std::mem::replace(&mut writer.current, segment);
                 let (old_last, old_end) = (writer.last, old.end);
                 (writer.last, writer.start, writer.start_bytes) = (last, last.seq, start_bytes);
-                writer.proven = old_last.seq;
+                writer.said = old_last.seq;
                 let table = &mut *self.table.write();
                 table.segments.entry(number).or_default();
                 recovery::seal(&self.folder, table, &old, old_last, old_end);
@@ -301,6 +306,8 @@ impl Store {
         }
         let Draft { buffer, last, .. } = draft;
         self.write(writer, &buffer, last)?;
+        #[cfg(test)]
+        self.moved.fetch_add(moved.len(), std::sync::atomic::Ordering::Relaxed);
         let table = &mut *self.table.write();
         moved.into_iter().for_each(|(stream, extent)| table.place(stream, writer.current.number, extent));
         Ok(())
@@ -488,18 +495,9 @@ impl Store {
             return;
         }
         writer.closed = Some("it was closed".into());
-        if writer.proven >= writer.last.seq {
-            return;
-        }
-        // Then nobody has to ask at the next start whether the last batch was flushed. It is true whether this gets to the disk or not.
-        let Writer { current, last, buffer, .. } = writer;
-        buffer.clear();
-        let write = |out: &mut Vec<u8>| record::encode(out, &[], []);
-        let mark = frame::encode(buffer, current.seed, last.seq + 1, last.seq, last.checksum, write);
-        if mark.is_some()
-            && let Err(error) = current.file.write_at(current.end, buffer)
-        {
-            tracing::debug!(%error, "the next start writes the last batch of streams again");
+        if writer.said < writer.last.seq {
+            // Then nobody has to ask at the next start whether the last batch was flushed.
+            proof::write(&self.folder, writer.current.seed, writer.last);
         }
     }
 }
@@ -723,13 +721,7 @@ impl<'s> Draft<'s> {
         if let Some(executed) = append.op.and_then(|op| self.executed(stream, op)) {
             return Ok(executed.again(state.tail));
         }
-        let after = rules::admit(&state, append, wanted, |at| {
-            // What is damaged is no reason to refuse what is new; it stays.
-            Ok(self.oldest(stream, at).unwrap_or_else(|error| {
-                tracing::error!(%stream, %error, "the oldest records of a stream cannot be let go of");
-                None
-            }))
-        })?;
+        let after = rules::admit(&state, append, wanted, |at| self.oldest(stream, at))?;
         let short = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let entry = Entry::Append(Appending {
             stream,
@@ -779,11 +771,18 @@ impl<'s> Draft<'s> {
         if let Some(extent) = fresh.next().filter(|extent| extent.first <= offset) {
             return Ok(Some(extent.kept()));
         }
-        if let Some((_, extent)) = self.store.extent_at(stream, offset)? {
-            return Ok(Some(extent.kept()));
-        }
-        let next = self.store.table.read().next_found(stream, offset + 1);
-        Ok((next > offset).then_some(Kept { end: next, bytes: 0, at: Timestamp(0) }))
+        let Some((_, end, there)) = self.store.extents_from(stream, offset)? else {
+            let next = self.store.table.read().next_found(stream, offset + 1);
+            return Ok((next > offset).then_some(Kept { end: next, bytes: 0, at: Timestamp(0) }));
+        };
+        let first = there.iter().next().filter(|extent| extent.first < end);
+        // What is damaged is let go of with what is before it.
+        let damaged = |until| Kept { end: until, bytes: 0, at: Timestamp(0) };
+        Ok(Some(match first {
+            Some(extent) if extent.first <= offset => extent.kept(),
+            Some(extent) => damaged(extent.first),
+            None => damaged(end),
+        }))
     }
 
     fn head(
