@@ -6,3 +6,11 @@ mod broken;
 #[cfg(test)]
 #[path = "streams/conforms.rs"]
 mod conforms;
+#[cfg(all(feature = "local", feature = "faults", unix))]
+#[cfg(test)]
+#[path = "streams/disk.rs"]
+mod disk;
+#[cfg(all(feature = "local", feature = "faults", unix))]
+#[cfg(test)]
+#[path = "streams/groups.rs"]
+mod groups;

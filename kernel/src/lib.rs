@@ -25,6 +25,7 @@ mod scrub;
 mod semaphore;
 pub mod service;
 mod store;
+pub mod streams;
 pub mod sys;
 mod syscalls;
 mod underway;

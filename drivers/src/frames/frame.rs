@@ -148,6 +148,7 @@ pub(crate) fn is_whole(seed: Seed, head: &[u8; HEADER_BYTES], header: &Header, p
 }
 
 /// The frame that `bytes` begin with, and its payload; none when there is no whole one.
+#[cfg(any(test, feature = "local"))]
 pub(crate) fn read(seed: Seed, bytes: &[u8]) -> Option<(Header, &[u8])> {
     let first = bytes.first_chunk::<HEADER_BYTES>()?;
     let Head::Known(header) = head(seed, first)? else { return None };

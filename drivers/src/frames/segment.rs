@@ -70,6 +70,7 @@ impl Segment {
     }
 
     /// The header of the frame at `at`, if there is one and the file has room for all of it. Its payload is not looked at.
+    #[cfg(feature = "local")]
     pub(crate) fn header(&self, at: u64) -> Result<Option<Header>, StoreError> {
         Ok(self.look(at)?.map(|(_, header)| header))
     }

@@ -396,7 +396,7 @@ impl StreamError {
             Self::NoStream { .. } => ErrorKind::NotFound,
             Self::Trimmed { .. } => ErrorKind::NotKept,
             Self::BeyondTail { .. } | Self::Empty => ErrorKind::InvalidArgument,
-            Self::Closed { .. } => ErrorKind::Refused,
+            Self::Closed { .. } => ErrorKind::ReadOnly,
             Self::Full { .. } | Self::TooMany { .. } => ErrorKind::StoreFull,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Store(error) => error.kind(),

@@ -349,9 +349,9 @@ fn a_crash_while_it_is_opened_after_a_crash_loses_nothing() {
         let mut client = Client::new();
         let _ = run(&disk, &mut client, &life(60));
         if first % 2 == 0 {
-            disk.crash_by(first)
+            disk.crash_by(first);
         } else {
-            disk.kill()
+            disk.kill();
         }
         for second in 1.. {
             let disk = disk.copy();
@@ -402,9 +402,9 @@ fn each_operation_may_fail_once_or_for_good() {
                 for outcome in [0, 1, 5, 6] {
                     let disk = disk.copy();
                     if outcome == 6 {
-                        disk.kill()
+                        disk.kill();
                     } else {
-                        disk.crash_by(outcome)
+                        disk.crash_by(outcome);
                     }
                     let held = holds(&client, &disk);
                     held.unwrap_or_else(|why| {

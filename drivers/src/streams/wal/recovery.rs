@@ -118,7 +118,8 @@ pub(super) fn open(
         let (current, last, start_bytes) =
             begin(folder, salt, ahead, next, proven, &entries, &data).map_err(said)?;
         if is_begun {
-            seal(folder, &mut table, &old, proven, proven_end);
+            let index = seal(folder, &old, proven, proven_end, &table.extents_in(old.number));
+            table.ended(old.number, proven_end, index.as_ref());
         } else {
             void.push(old.number);
         }
@@ -276,15 +277,19 @@ pub(super) fn begin(
 }
 
 /// Writes the index of a segment that is no longer written to. When that fails, what it would say stays in memory.
-pub(super) fn seal(folder: &Arc<dyn Folder>, table: &mut Table, segment: &Segment, last: Last, end: u64) {
-    let extents = table.extents_in(segment.number);
-    table.segments.entry(segment.number).or_default().end = end;
-    match write_index(folder, segment, last, end, &extents) {
-        Ok(index) => table.is_stored(segment.number, end, &index.runs),
-        Err(error) => {
-            tracing::warn!(segment = segment.number, %error, "the index of a segment stays in memory")
-        }
-    }
+pub(super) fn seal(
+    folder: &Arc<dyn Folder>,
+    segment: &Segment,
+    last: Last,
+    end: u64,
+    extents: &BTreeMap<FileId, Vec<Extent>>,
+) -> Option<Index> {
+    let written = write_index(folder, segment, last, end, extents);
+    written
+        .inspect_err(|error| {
+            tracing::warn!(segment = segment.number, %error, "the index of a segment stays in memory");
+        })
+        .ok()
 }
 
 fn write_index(
@@ -344,13 +349,10 @@ fn place_older(
             }
             None => {
                 let Scanned { last, end, extents } = scan(&segment, limit.seq)?;
-                match write_index(folder, &segment, last, end, &extents) {
-                    Ok(index) => index.runs.iter().for_each(|run| table.place_stored(number, run)),
-                    Err(error) => {
-                        tracing::warn!(segment = number, %error, "the index of a segment stays in memory");
-                        index::runs_of(&extents)
-                            .for_each(|(stream, run)| table.place_scanned(number, stream, run));
-                    }
+                match seal(folder, &segment, last, end, &extents) {
+                    Some(index) => index.runs.iter().for_each(|run| table.place_stored(number, run)),
+                    None => index::runs_of(&extents)
+                        .for_each(|(stream, run)| table.place_scanned(number, stream, run)),
                 }
                 end
             }

@@ -38,6 +38,9 @@ const START_SHARE: u64 = 4;
 /// How many bytes of records are moved between two batches.
 const MOVED_BYTES: u64 = 1 << 20;
 
+/// So often is a segment that is mostly dead looked for while one is filled.
+const LOOKS_IN_SEGMENT: u64 = 4;
+
 /// Segments that are not full may take so much space beyond twice what is alive, in segments.
 const SPARE_SEGMENTS: u64 = 4;
 
@@ -104,6 +107,10 @@ struct Writer {
     buffer: Vec<u8>,
     /// Segments whose records could not be read when they were to be moved.
     stuck: Vec<u64>,
+    /// How many bytes were written since somebody looked for a segment that is mostly dead.
+    grown: u64,
+    /// Whether one was found then.
+    moving: bool,
 }
 
 impl std::fmt::Debug for Writer {
@@ -139,6 +146,8 @@ impl Store {
             closed: None,
             buffer: Vec::new(),
             stuck: Vec::new(),
+            grown: 0,
+            moving: true,
         };
         Ok(Self {
             folder,
@@ -193,6 +202,7 @@ impl Store {
         }
         writer.said = writer.last.seq;
         writer.current.end += frames.len() as u64;
+        writer.grown += frames.len() as u64;
         writer.last = last;
         Ok(())
     }
@@ -220,9 +230,12 @@ impl Store {
                 let (old_last, old_end) = (writer.last, old.end);
                 (writer.last, writer.start, writer.start_bytes) = (last, last.seq, start_bytes);
                 writer.said = old_last.seq;
+                // Readers go on while it is written.
+                let extents = self.table.read().extents_in(old.number);
+                let index = recovery::seal(&self.folder, &old, old_last, old_end, &extents);
                 let table = &mut *self.table.write();
                 table.segments.entry(number).or_default();
-                recovery::seal(&self.folder, table, &old, old_last, old_end);
+                table.ended(old.number, old_end, index.as_ref());
             }
             Err(Unwritten::Not(error)) => {
                 tracing::warn!(%error, "the streams' log goes on in a segment that is full");
@@ -247,7 +260,13 @@ impl Store {
             empty
         };
         recovery::remove(&self.folder, &empty);
-        let Some(victim) = self.sparse(writer) else { return false };
+        // To look costs as much as there are runs.
+        if !writer.moving && writer.grown < self.config.segment_bytes / LOOKS_IN_SEGMENT {
+            return false;
+        }
+        let victim = self.sparse(writer);
+        (writer.grown, writer.moving) = (0, victim.is_some());
+        let Some(victim) = victim else { return false };
         match self.move_from(writer, victim) {
             Ok(()) => true,
             Err(error) => {
@@ -769,6 +788,9 @@ impl<'s> Draft<'s> {
         let fresh = change.into_iter().flat_map(|change| &change.appends);
         let mut fresh = fresh.map(|(extent, _)| extent).filter(|extent| extent.end() > offset);
         if let Some(extent) = fresh.next().filter(|extent| extent.first <= offset) {
+            return Ok(Some(extent.kept()));
+        }
+        if let Some(extent) = self.store.table.read().extent_here(stream, offset) {
             return Ok(Some(extent.kept()));
         }
         let Some((_, end, there)) = self.store.extents_from(stream, offset)? else {

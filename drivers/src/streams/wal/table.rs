@@ -8,7 +8,7 @@ use bytes::Bytes;
 use nexus_kernel::hal::{ReadBounds, StreamError, StreamRead, StreamRecord, StreamState, cost_of};
 use nexus_messages::{FileId, Timestamp};
 
-use super::index::{Extent, Part, StoredRun};
+use super::index::{Extent, Index, Part, StoredRun};
 use super::record::{Appending, Entry, Item, Snapshot};
 use crate::streams::rules::{Executed, Ops};
 
@@ -288,10 +288,10 @@ impl Table {
         all
     }
 
-    /// A segment ended, and its index is written: what it says need not be known here.
-    pub(super) fn is_stored(&mut self, segment: u64, end: u64, runs: &[StoredRun]) {
+    /// A segment ended. What its index says, when it is written, need not be known here.
+    pub(super) fn ended(&mut self, segment: u64, end: u64, index: Option<&Index>) {
         self.segments.entry(segment).or_default().end = end;
-        for stored in runs {
+        for stored in index.into_iter().flat_map(|index| &index.runs) {
             let Some(known) = self.streams.get_mut(&stored.stream) else { continue };
             for (_, run) in known.runs.range_mut(stored.first..stored.end) {
                 if run.segment == segment {
@@ -304,6 +304,15 @@ impl Table {
     /// The state of a stream.
     pub(super) fn state(&self, stream: FileId) -> Result<StreamState, StreamError> {
         self.streams.get(&stream).map(|known| known.state).ok_or(StreamError::NoStream { stream })
+    }
+
+    /// The append that holds the record of a stream at `offset`, when that is known without looking on disk.
+    pub(super) fn extent_here(&self, stream: FileId, offset: u64) -> Option<Extent> {
+        let known = self.streams.get(&stream)?;
+        let (_, run) = known.runs.range(..=offset).next_back().filter(|(_, run)| run.end > offset)?;
+        let Place::Here(extents) = &run.place else { return None };
+        let extent = extents.get(extents.partition_point(|extent| extent.end() <= offset))?;
+        (extent.first <= offset).then_some(*extent)
     }
 
     /// The offset of the next record of a stream behind `offset` that is somewhere; its tail, when none is.

@@ -256,7 +256,7 @@ fn many_writers_lose_and_double_nothing(Subject { store, .. }: Subject) -> Verdi
     const WRITERS: usize = 8;
     const EACH: usize = 40;
     fresh(&*store)?;
-    let mut next = vec![0_usize; WRITERS];
+    let mut next = [0_usize; WRITERS];
     for round in 0..EACH {
         let appends = (0..WRITERS).map(|writer| store.append(STREAM, texts(&[&format!("{writer}:{round}")])));
         for appended in block_on(join_all(appends)) {

@@ -1,0 +1,3 @@
+//! What stands on streams, whatever keeps their records.
+
+pub mod groups;
