@@ -51,6 +51,7 @@ impl Ops {
         self.0.push_back(executed);
     }
 
+    #[cfg(all(feature = "local", unix))]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Executed> {
         self.0.iter()
     }
