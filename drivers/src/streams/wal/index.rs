@@ -56,6 +56,7 @@ pub(super) struct StoredRun {
     pub(super) stream: FileId,
     pub(super) first: u64,
     pub(super) end: u64,
+    /// How long its frames are together.
     pub(super) bytes: u64,
     pub(super) part: Part,
 }
@@ -129,7 +130,7 @@ pub(super) fn encode<'e>(
         extents.iter().for_each(|extent| encode_extent(&mut parts, extent));
         let part = Part { at, count: extents.len() as u64, sum: seed.checksum(&[&parts[begin..]]) };
         at += (parts.len() - begin) as u64;
-        let bytes = extents.iter().map(|extent| u64::from(extent.bytes)).sum();
+        let bytes = extents.iter().map(|extent| extent.length).sum();
         stored.push(StoredRun { stream, first: first.first, end: last.end(), bytes, part });
     }
     let mut out = Vec::with_capacity(parts.len() + HEAD_BYTES + stored.len() * RUN_BYTES + 8);

@@ -51,6 +51,7 @@ pub(super) struct Stream {
 #[derive(Debug, Clone)]
 struct Run {
     end: u64,
+    /// How long the frames are together that they stand in: what a record takes there is more than what it costs, and what is alive is told from what is dead by that.
     bytes: u64,
     segment: u64,
     place: Place,
@@ -228,12 +229,12 @@ impl Table {
             && let Place::Here(extents) = &mut run.place
         {
             run.end = extent.end();
-            run.bytes += u64::from(extent.bytes);
+            run.bytes += extent.length;
             extents.push(extent);
             return;
         }
         let place = Place::Here(vec![extent]);
-        let run = Run { end: extent.end(), bytes: extent.bytes.into(), segment, place };
+        let run = Run { end: extent.end(), bytes: extent.length, segment, place };
         known.runs.insert(extent.first, run);
         self.segments.entry(segment).or_default().runs += 1;
     }
@@ -247,7 +248,7 @@ impl Table {
     /// A run that was found by reading a segment, which is older than those of which runs were told before.
     pub(super) fn place_scanned(&mut self, segment: u64, stream: FileId, extents: &[Extent]) {
         let (Some(first), Some(last)) = (extents.first(), extents.last()) else { return };
-        let bytes = extents.iter().map(|extent| u64::from(extent.bytes)).sum();
+        let bytes = extents.iter().map(|extent| extent.length).sum();
         self.place_older(segment, stream, first.first..last.end(), bytes, &Place::Here(extents.to_vec()));
     }
 
@@ -368,7 +369,7 @@ impl Table {
         Ok(Some(StreamRead::new(from, records, tail, closed)))
     }
 
-    /// About how many bytes of records each segment still holds.
+    /// About how many bytes of each segment are alive: of the frames of records that are there.
     pub(super) fn live_bytes(&self) -> BTreeMap<u64, u64> {
         let mut live: BTreeMap<u64, u64> = self.segments.keys().map(|segment| (*segment, 0)).collect();
         for known in self.streams.values() {
