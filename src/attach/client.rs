@@ -211,7 +211,7 @@ pub(super) fn of(error: Error, op_id: Option<OpId>) -> Error {
 
 /// Among which calls a request counts.
 fn line_of(request: &Request) -> Line {
-    if matches!(request, Request::Syscall(Syscall::Watch(_))) { Line::Watches } else { Line::Calls }
+    if request.waits().is_some() { Line::Waits } else { Line::Calls }
 }
 
 /// Whether a call changes something, when it is executed.

@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::message::{GREETING_MAX, Parcel, Refusal, Refused, Version, Welcome, hello};
-use super::session::{ALL_ANSWERED, WATCHES_MAX};
+use super::session::{ALL_ANSWERED, WAITS_MAX};
 use super::socket::Address;
 use super::wire::{Inbox, Incoming, Kind, Message, Outbox, SLICES_MAX};
 
@@ -60,11 +60,11 @@ impl NoConnection {
     }
 }
 
-/// Among which calls one counts. Those that wait for changes stand in a line of their own: however many there are, and however long they wait, others go on.
+/// Among which calls one counts. Those that wait for what others do stand in a line of their own: however many there are, and however long they wait, others go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
     Calls,
-    Watches,
+    Waits,
 }
 
 /// What became of a call that has no reply.
@@ -86,10 +86,10 @@ pub(super) struct Connection {
     pub(super) granted: Caller,
     lines: Mutex<Lines>,
     numbers: AtomicU64,
-    /// One for each call that may be under way, watches apart.
+    /// One for each call that may be under way, those apart that wait for others.
     places: Semaphore,
-    /// One for each watch that may wait.
-    watches: Semaphore,
+    /// One for each that may wait for others.
+    waits: Semaphore,
     /// Wakes the task that reads.
     driver: AtomicWaker,
 }
@@ -119,7 +119,7 @@ impl Connection {
     pub(super) async fn call(&self, parcel: Parcel, changes: bool, line: Line) -> Result<Message, Lost> {
         let places = match line {
             Line::Calls => &self.places,
-            Line::Watches => &self.watches,
+            Line::Waits => &self.waits,
         };
         let place = places.acquire().await.map_err(|_| Lost::Before)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl Connection {
     /// Nobody gets a place any more.
     fn close_places(&self) {
         self.places.close();
-        self.watches.close();
+        self.waits.close();
     }
 }
 
@@ -298,7 +298,7 @@ async fn greet(folder: &Path) -> Result<(Arc<Connection>, Arc<UnixStream>, Inbox
                 lines: Mutex::new(lines),
                 numbers: AtomicU64::new(1),
                 places: Semaphore::new((welcome.in_flight_max as usize).min(Semaphore::MAX_PERMITS)),
-                watches: Semaphore::new(WATCHES_MAX),
+                waits: Semaphore::new(WAITS_MAX),
                 driver: AtomicWaker::new(),
             });
             Ok((connection, stream, inbox, welcome))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
-use nexus_messages::{Caller, Error, FileMetadata, LockId, VPath};
+use nexus_messages::{Caller, Error, FileMetadata, LockId, Op, VPath};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +183,38 @@ pub(crate) enum Request {
         id: LockId,
     },
     Stream(Streaming),
+}
+
+impl Request {
+    /// The operation, of a call that may wait for what others do, for as long as they do not. Those stand in a line of their own, so that they keep nobody from doing it.
+    pub(crate) fn waits(&self) -> Option<Op> {
+        let waits = match self {
+            Self::Syscall(Syscall::Watch(_)) => true,
+            Self::Syscall(Syscall::Lock(call)) => call.wait.is_some(),
+            Self::Syscall(Syscall::Read(call)) => call.wait.is_some(),
+            Self::Syscall(Syscall::Write(call)) => call.wait.is_some(),
+            Self::Stream(Streaming::Take(_, wait) | Streaming::Put(_, _, wait)) => wait.is_some(),
+            _ => false,
+        };
+        waits.then(|| self.op())
+    }
+
+    /// The operation that it is, for its errors.
+    pub(crate) fn op(&self) -> Op {
+        match self {
+            Self::Syscall(call) => call.op(),
+            Self::Access { .. } => Op::Access,
+            Self::Release { .. } => Op::Unlock,
+            Self::Stream(
+                Streaming::Open(..)
+                | Streaming::Next(..)
+                | Streaming::Close(_)
+                | Streaming::Reader(..)
+                | Streaming::Take(..),
+            ) => Op::Read,
+            Self::Stream(_) => Op::Write,
+        }
+    }
 }
 
 /// What is asked about a stream, which the owner's process has. The client numbers its streams: so it can also close one of which it never heard whether it was opened.

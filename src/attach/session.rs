@@ -50,9 +50,9 @@ const HELD_MAX: u64 = 64 << 20;
 /// Bytes of replies that have not left above which no further call is read.
 const UNREAD_MAX: u64 = 4 << 20;
 
-/// Watches that one client may have waiting. They are not among the calls that it may have under way: those end soon, and a watch waits for as long as nothing
-/// happens.
-pub(super) const WATCHES_MAX: usize = 1_024;
+/// Calls of one client that may wait for what others do: watches, and those for locks and at pipes. They are not among the calls that it may have under way: those end
+/// soon, and these wait for as long as nothing happens.
+pub(super) const WAITS_MAX: usize = 1_024;
 
 /// What `Bye` says: all calls that were begun were answered, so that the others were not executed; or not all were.
 pub(super) const ALL_ANSWERED: u8 = 1;
@@ -71,8 +71,8 @@ pub(super) struct Session {
     since: Instant,
     running: FuturesUnordered<Tagged>,
     under_way: HashMap<u64, UnderWay>,
-    /// How many of them are watches.
-    watching: usize,
+    /// How many of them may wait for what others do.
+    waiting: usize,
     /// How much content the calls under way have.
     held: u64,
     /// What is tied to it goes with the connection.
@@ -109,7 +109,8 @@ enum State {
 struct UnderWay {
     abort: AbortHandle,
     held: u64,
-    watches: bool,
+    /// The operation, when it may wait for what others do.
+    waits: Option<Op>,
 }
 
 /// Why a client's task ends.
@@ -143,7 +144,7 @@ impl Session {
             state: State::New,
             running: FuturesUnordered::new(),
             under_way: HashMap::new(),
-            watching: 0,
+            waiting: 0,
             held: 0,
             last: None,
             streams: Streams::default(),
@@ -159,7 +160,7 @@ impl Session {
     fn advance(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), Closed> {
         if matches!(self.state, State::New | State::Open) && self.ending.poll_unpin(cx).is_ready() {
             self.turn(State::Ending);
-            self.end_watches();
+            self.end_waits();
         }
         loop {
             let mut moved = self.finish(cx);
@@ -193,14 +194,14 @@ impl Session {
     fn forget(&mut self, number: u64) {
         if let Some(call) = self.under_way.remove(&number) {
             self.held -= call.held;
-            self.watching -= usize::from(call.watches);
+            self.waiting -= usize::from(call.waits.is_some());
             self.shared.counts.calls.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Whether another call may be read.
     fn has_room(&self) -> bool {
-        self.under_way.len() - self.watching < self.shared.in_flight_max as usize
+        self.under_way.len() - self.waiting < self.shared.in_flight_max as usize
             && self.held < HELD_MAX
             && self.outbox.waiting() < UNREAD_MAX
     }
@@ -284,14 +285,12 @@ impl Session {
                 return Ok(());
             }
         };
-        let watches = match &call.request {
-            Request::Syscall(Syscall::Watch(watch)) if self.watching >= WATCHES_MAX => {
-                let error = Error::new(Op::Watch, &watch.path, ErrorKind::Busy);
-                self.reply(number, Err(error.because(format!("{WATCHES_MAX} watches of this client wait"))));
-                return Ok(());
-            }
-            request => matches!(request, Request::Syscall(Syscall::Watch(_))),
-        };
+        let waits = call.request.waits();
+        if let Some(op) = waits.filter(|_| self.waiting >= WAITS_MAX) {
+            let error = Error::global(op, ErrorKind::Busy);
+            self.reply(number, Err(error.because(format!("{WAITS_MAX} calls of this client wait"))));
+            return Ok(());
+        }
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
         let mut future = serve(self.shared.kernel.clone(), caller, call.request, self.streams.clone());
         if let Poll::Ready(result) = future.poll_unpin(cx) {
@@ -300,9 +299,9 @@ impl Session {
         }
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Tagged { number, call: Abortable::new(future, registration) });
-        self.under_way.insert(number, UnderWay { abort, held, watches });
+        self.under_way.insert(number, UnderWay { abort, held, waits });
         self.held += held;
-        self.watching += usize::from(watches);
+        self.waiting += usize::from(waits.is_some());
         self.shared.counts.calls.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -420,14 +419,16 @@ impl Session {
         self.since = self.shared.env.now();
     }
 
-    /// Nothing will happen any more that watches could wait for.
-    fn end_watches(&mut self) {
-        let waiting = self.under_way.iter().filter(|(_, call)| call.watches);
-        let waiting: Vec<_> = waiting.map(|(number, call)| (*number, call.abort.clone())).collect();
-        for (number, abort) in waiting {
+    /// Nothing will happen any more that could be waited for.
+    fn end_waits(&mut self) {
+        let waiting = self
+            .under_way
+            .iter()
+            .filter_map(|(number, call)| Some((*number, call.waits?, call.abort.clone())));
+        for (number, op, abort) in waiting.collect::<Vec<_>>() {
             abort.abort();
             self.forget(number);
-            self.reply(number, Err(Error::global(Op::Watch, ErrorKind::Down)));
+            self.reply(number, Err(Error::global(op, ErrorKind::Down)));
         }
     }
 
@@ -440,7 +441,7 @@ impl Session {
         self.running = FuturesUnordered::new();
         self.shared.counts.calls.fetch_sub(self.under_way.len(), Ordering::Relaxed);
         self.under_way.clear();
-        (self.held, self.watching) = (0, 0);
+        (self.held, self.waiting) = (0, 0);
     }
 }
 
@@ -502,19 +503,7 @@ fn serve(
     request: Request,
     streams: Streams,
 ) -> BoxFuture<'static, Result<Given>> {
-    let op = match &request {
-        Request::Syscall(call) => call.op(),
-        Request::Access { .. } => Op::Access,
-        Request::Release { .. } => Op::Unlock,
-        Request::Stream(
-            Streaming::Open(..)
-            | Streaming::Next(..)
-            | Streaming::Close(_)
-            | Streaming::Reader(..)
-            | Streaming::Take(..),
-        ) => Op::Read,
-        Request::Stream(_) => Op::Write,
-    };
+    let op = request.op();
     let serving = AssertUnwindSafe(execute(kernel, caller, request, streams)).catch_unwind();
     Box::pin(serving.map(move |done| {
         done.unwrap_or_else(|_| Err(Error::global(op, ErrorKind::Crashed).outcome_unknown()))

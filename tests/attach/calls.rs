@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use nexus::{
-    ByteRange, Bytes, ErrorKind, Grep, MountSpec, OpId, OpOutcome, Serving, SysRead, SysWrite, VPath,
-    blocking,
+    ByteRange, Bytes, ErrorKind, Grep, MountSpec, OpId, OpOutcome, Serving, SysLock, SysRead, SysWrite,
+    VPath, blocking,
 };
 
 use crate::bench::{Bench, until};
@@ -164,6 +165,50 @@ fn what_needs_the_process_of_the_kernel_says_so() {
         assert_eq!(refused.kind(), ErrorKind::NotSupported);
         assert!(refused.to_string().contains("the handle is attached"), "{refused}");
     }
+}
+
+#[test]
+fn calls_that_wait_for_others_keep_nobody_of_the_same_connection_from_going_on() {
+    const WAITING: usize = 100;
+    let bench = Bench::new(Serving::administrator().in_flight_max(4));
+    let nx = bench.attach();
+    let held = nx.lock("/a", Duration::ZERO).expect("it is free");
+    let at: VPath = "/a".parse().expect("a path");
+    nexus_actors::block_on(async {
+        let nx = nx.as_async();
+        let mut waiting: Vec<_> = (0..WAITING)
+            .map(|_| {
+                Box::pin(async {
+                    let call = SysLock::exclusive(&at).wait(Duration::from_secs(60));
+                    let lock = nx.send(call).await.expect("it comes");
+                    nx.unlock("/a", lock.id).await.expect("it is held");
+                })
+            })
+            .collect();
+        for waiting in &mut waiting {
+            assert!(futures_util::poll!(waiting).is_pending());
+        }
+        nx.unlock("/a", held.id).await.expect("others wait, and this one does not");
+        futures_util::future::join_all(waiting).await;
+    });
+    let locks = bench.owner.kernel().expect("it is the administrator's").advisory().clone();
+    until(&bench.owner, "the end of all", || bench.owner.serving().unwrap().unwrap().calls == 0);
+    assert_eq!((locks.statistics().held, locks.statistics().waiting), (0, 0));
+}
+
+#[test]
+fn a_lock_goes_with_the_connection_that_it_is_tied_to() {
+    let bench = Bench::new(Serving::administrator());
+    let (nx, other) = (bench.attach(), bench.attach());
+    let guard = nx.locked("/a", Duration::ZERO).expect("it is free");
+    assert_eq!(other.lock("/a", Duration::ZERO).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(guard);
+    let lock = other.lock("/a", Duration::from_secs(60)).expect("the guard gave it back");
+    other.unlock("/a", lock.id).expect("it is held");
+    let agent = nx.agent("coder-7").expect("a name");
+    agent.send(SysLock::exclusive(VPath::root()).tied().ttl(SysLock::TTL_MAX)).expect("it is free");
+    nx.shutdown().expect("it lets go");
+    other.lock("/b", Duration::from_secs(60)).expect("it went with the connection");
 }
 
 #[test]
