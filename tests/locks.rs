@@ -8,8 +8,8 @@ use std::time::Duration;
 use nexus::actors::{Behaviour, ExitReason, LocalBoxFuture, Start};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
-    Config, Env, Errno, ErrorKind, Fence, Kill, LockKind, Locked, Nexus, Result, SysLock, SysStat, SysUnlock,
-    SysWrite, VPath,
+    Config, Env, Errno, ErrorKind, EventKind, Fence, Kill, LockKind, Locked, Nexus, Result, SysLock, SysStat,
+    SysUnlock, SysWrite, VPath, WatchItem,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -417,5 +417,37 @@ fn what_a_service_has_locked_goes_with_the_version_of_it() {
         assert_eq!(nx.lock("/s", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
         nx.unregister("holding").await.unwrap();
         nx.lock("/s", NOW).await.unwrap();
+    });
+}
+
+#[test]
+fn watchers_hear_of_locks_that_are_given_handed_over_and_lost_in_their_order() {
+    simulated(15, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        let mut heard = nx.watch("/w").mask(EventKind::Locked | EventKind::Unlocked).stream().await.unwrap();
+        let first = a.lock("/w/x", NOW).await.unwrap();
+        a.lock("/elsewhere", NOW).await.unwrap();
+        let waits = b.send(SysLock::exclusive(path("/w/x")).ttl(Duration::from_secs(2)).wait(SOON));
+        let (second, ()) = futures_util::future::join(waits, async {
+            env.sleep(Duration::from_secs(1)).await;
+            a.unlock("/w/x", first.id).await.unwrap();
+        })
+        .await;
+        let second = second.unwrap();
+        env.sleep(Duration::from_secs(5)).await;
+        let expected = [
+            (EventKind::Locked, "a", first.token),
+            (EventKind::Unlocked, "a", first.token),
+            (EventKind::Locked, "b", second.token),
+            (EventKind::Unlocked, "b", second.token),
+        ];
+        for (kind, agent, token) in expected {
+            let WatchItem::Event(event) = heard.next().await.unwrap().unwrap() else {
+                panic!("all of it fits")
+            };
+            assert_eq!((event.kind, &*event.caller.agent, event.version), (kind, agent, token));
+            assert_eq!(event.path.as_str(), "/w/x");
+            assert_ne!(event.op_id.0, first.id.0, "who hears of a lock cannot release it");
+        }
     });
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,7 +16,7 @@ use nexus_messages::{
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
 
-use crate::advisory::{Advisory, AdvisoryLocks};
+use crate::advisory::{Advisory, AdvisoryLocks, Hearing};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage, GarbageConfig};
@@ -37,7 +38,7 @@ use crate::sys;
 use crate::syscalls::{Serve, span};
 use crate::underway::Underway;
 use crate::volume::store_error;
-use crate::watcher::{Heard, Watcher, Watches};
+use crate::watcher::{Heard, Wakers, Watcher, Watches};
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -180,6 +181,8 @@ impl Kernel {
         let clock = env.clone();
         let registry: Ref<Registry> = mailbox(env, "registry");
         let advisory_actor: Ref<Advisory> = mailbox(env, "advisory");
+        let hooks = Arc::new(PublishedHooks::new());
+        let hearing = Arc::new(Hearing::new(store.watches().clone(), hooks.clone()));
         let kernel = Arc::new(Self {
             caches: Caches {
                 metadata: MetadataCache::new(config.metadata_cache_bytes),
@@ -189,11 +192,11 @@ impl Kernel {
             router: mailbox(env, "router"),
             locks: PathLocks::new(move || Timestamp(clock.wall())),
             lives: Lives::default(),
-            advisory: Arc::new(AdvisoryLocks::new(env, advisory_actor.clone())),
+            advisory: Arc::new(AdvisoryLocks::new(env, advisory_actor.clone(), hearing.clone())),
             advisory_actor,
             pipes: PipeTable::new(),
             pipes_actor: mailbox(env, "pipes"),
-            hooks: Arc::new(PublishedHooks::new()),
+            hooks,
             dispatch: mailbox(env, "dispatch"),
             watcher: mailbox(env, "watcher"),
             gate: PermissionGate::new(),
@@ -220,6 +223,7 @@ impl Kernel {
             config: config.clone(),
             env: env.clone(),
         });
+        hearing.open(&kernel);
         let tree = kernel.tree(restarts, drivers, services);
         Ok((kernel, tree))
     }
@@ -421,6 +425,12 @@ impl Kernel {
     ///
     /// Neither blocks nor waits: observers are told on a task of their own. What is told so is in no log, so a watch that resumes does not hear of it.
     pub fn announce(self: &Arc<Self>, event: Event) {
+        self.announced(event).into_iter().for_each(Waker::wake);
+    }
+
+    /// As [`announce`](Self::announce), with those given who are to be woken: for who holds a lock, and lets go of it first.
+    pub(crate) fn announced(self: &Arc<Self>, event: Event) -> Wakers {
+        let mut wakers = Wakers::new();
         let watches = self.watches();
         if watches.anyone() {
             // Whose paths lead nowhere nobody can watch.
@@ -428,13 +438,14 @@ impl Kernel {
                 .routes
                 .read(|routes| routes.route(&event.caller.zone, &event.path).map(|route| route.mount.tree));
             if let Some(tree) = tree {
-                watches.announce(tree, Heard { event: event.clone(), owner: Arc::from("") });
+                wakers = watches.announced(tree, Heard { event: event.clone(), owner: Arc::from("") });
             }
         }
         if self.hooks.summary().has_observers(event.kind) {
             let kernel = self.clone();
             self.env.spawn("kernel.announce", async move { kernel.hooks.tell(&event).await });
         }
+        wakers
     }
 
     /// The permission gate.

@@ -59,7 +59,7 @@ kinds! {
     Mounted = 8, "mount";
     /// A mount was detached.
     Unmounted = 9, "unmount";
-    /// An advisory lock was given to somebody.
+    /// An advisory lock was given. The version that is told is its token, of this kind and of the next.
     Locked = 10, "lock";
     /// An advisory lock was released, or taken away.
     Unlocked = 11, "unlock";

@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::grant::lessened;
 use super::message::{
-    Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Streaming, Version, Welcome, read_hello,
+    Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
 };
 use super::server::Shared;
 use super::streams::Streams;

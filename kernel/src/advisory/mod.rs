@@ -7,6 +7,7 @@
 
 mod deadlock;
 mod durable;
+mod hearing;
 mod key;
 mod messages;
 mod table;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use futures_util::future::{AbortHandle, abortable};
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 
+pub(crate) use hearing::Hearing;
 pub(crate) use key::LockKey;
 pub(crate) use messages::Look;
 pub use table::AdvisoryLocks;

@@ -9,6 +9,7 @@ use nexus_actors::{Env, Ref};
 use nexus_messages::syscall::{LockHolder, LockKind, LockState, LockWaiter};
 use nexus_messages::{Caller, LifeId, LockId, Result, VPath, ZoneId};
 
+use super::hearing::Hearing;
 use super::key::LockKey;
 use super::messages::Look;
 use super::view::{AdvisoryLock, AdvisoryStatistics};
@@ -58,7 +59,7 @@ impl Bell {
 
 impl AdvisoryLocks {
     /// Nothing is locked. `actor` is told when something is to be done in time.
-    pub(crate) fn new(env: &Env, actor: Ref<Advisory>) -> Self {
+    pub(crate) fn new(env: &Env, actor: Ref<Advisory>, hearing: Arc<Hearing>) -> Self {
         let bell = Arc::new(Bell { actor, rung: AtomicBool::new(false), comes: AtomicBool::new(false) });
         let begun = env.now();
         let tokens = |range: std::ops::Range<u64>| {
@@ -73,10 +74,11 @@ impl AdvisoryLocks {
             let bell = bell.clone();
             move || bell.ring()
         };
+        let hears = move |key: &LockKey, holder: &Holder, change| hearing.hear(key, holder, change);
         Self {
             // Before any were reserved none may be given.
-            locks: Table::new(tokens(0..0), BOUNDS, clock(), ring()),
-            semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock(), ring()),
+            locks: Table::new(tokens(0..0), BOUNDS, clock(), ring(), hears),
+            semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock(), ring(), |_, _, _| Vec::new()),
             bell: bell.clone(),
             expired: AtomicU64::new(0),
             deadlocks: AtomicU64::new(0),

@@ -25,7 +25,13 @@ struct World {
 impl World {
     fn new() -> Arc<Self> {
         let bounds = Bounds { held: 8, waiting: 8 };
-        let table = Table::new(Tokens::new(1, u64::MAX, || 0), bounds, || Duration::ZERO, || ());
+        let table = Table::new(
+            Tokens::new(1, u64::MAX, || 0),
+            bounds,
+            || Duration::ZERO,
+            || (),
+            |_, _, _| Vec::new(),
+        );
         Arc::new(Self { table, counter: AtomicUsize::new(0) })
     }
 

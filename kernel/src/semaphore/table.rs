@@ -93,6 +93,8 @@ struct Inner<K> {
     clock: Box<dyn Fn() -> Moment + Send + Sync>,
     /// Rung when somebody lines up: what is to be seen to in time is somebody else's.
     bell: Box<dyn Fn() + Send + Sync>,
+    /// Told under the mutex of the part what changed there.
+    ear: Ear<K>,
     numbers: AtomicU64,
     woken: AtomicU64,
     /// What goes with a life, by its token. Locked after a part, never before one.
@@ -128,9 +130,23 @@ pub(crate) struct Wait<K> {
     pub(crate) blockers: Vec<Owner>,
 }
 
+/// Hears what becomes of places; gives those who are to be woken for that.
+type Ear<K> = Box<dyn Fn(&K, &Holder, Change) -> Vec<Waker> + Send + Sync>;
+
+/// What became of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Given,
+    Gone,
+}
+
 /// Who was served or told in one operation, woken when the part is let go of.
 #[derive(Default)]
-struct Woken(Vec<Waker>);
+struct Woken {
+    served: Vec<Waker>,
+    /// Who only hears of what happened.
+    hearing: Vec<Waker>,
+}
 
 impl<K: Filed> Clone for Table<K> {
     fn clone(&self) -> Self {
@@ -139,12 +155,14 @@ impl<K: Filed> Clone for Table<K> {
 }
 
 impl<K: Filed> Table<K> {
-    /// Nothing is held. `clock` tells how long the table has been there; `bell` is rung when somebody lines up, and must not block.
+    /// Nothing is held. `clock` tells how long the table has been there; `bell` is rung when somebody lines up, and `ear` told
+    /// of each place that is given and that goes; neither may block, or ask the table for anything.
     pub(crate) fn new(
         tokens: Tokens,
         bounds: Bounds,
         clock: impl Fn() -> Moment + Send + Sync + 'static,
         bell: impl Fn() + Send + Sync + 'static,
+        ear: impl Fn(&K, &Holder, Change) -> Vec<Waker> + Send + Sync + 'static,
     ) -> Self {
         let part = || CachePadded::new(Mutex::new(Part { places: Places::new(), merged: false, granted: 0 }));
         Self(Arc::new(Inner {
@@ -153,6 +171,7 @@ impl<K: Filed> Table<K> {
             bounds,
             clock: Box::new(clock),
             bell: Box::new(bell),
+            ear: Box::new(ear),
             numbers: AtomicU64::new(0),
             woken: AtomicU64::new(0),
             ties: Mutex::new(HashMap::new()),
@@ -248,7 +267,7 @@ impl<K: Filed> Table<K> {
             let now = (inner.clock)();
             let mut gone = part.places.force(key, &inner.tokens, now, &mut moved);
             for holder in &gone {
-                inner.untie(holder);
+                inner.gone(key, holder, woken);
             }
             gone.retain(|holder| holder.until > now);
             inner.settle(part, moved, woken);
@@ -317,7 +336,7 @@ impl<K: Filed> Table<K> {
                 let mut moved = Moved::default();
                 let left = part.places.leave(&wait.key, *number, &self.0.tokens, now, &mut moved);
                 if let Some(waiter) = left {
-                    woken.0.extend(waiter.who.say(Verdict::Deadlock(circle.clone())));
+                    woken.served.extend(waiter.who.say(Verdict::Deadlock(circle.clone())));
                 }
                 self.0.settle(part, moved, &mut woken);
             }
@@ -446,7 +465,7 @@ impl<K: Filed> Inner<K> {
         let mut moved = Moved::default();
         let now = (self.clock)();
         let holder = part.places.release(key, id, &self.tokens, now, &mut moved)?;
-        self.untie(&holder);
+        self.gone(key, &holder, woken);
         self.settle(part, moved, woken);
         (holder.until > now).then_some(holder)
     }
@@ -455,14 +474,15 @@ impl<K: Filed> Inner<K> {
     fn hold(&self, part: &mut Part<K>, key: &K, request: Request, now: Moment, woken: &mut Woken) -> Holder {
         let mut moved = Moved::default();
         let holder = part.places.hold(key, request, &self.tokens, now, &mut moved);
-        self.granted(part, key, &holder);
         self.settle(part, moved, woken);
+        self.granted(part, key, &holder, woken);
         holder
     }
 
     /// Notes what was granted.
-    fn granted(&self, part: &mut Part<K>, key: &K, holder: &Holder) {
+    fn granted(&self, part: &mut Part<K>, key: &K, holder: &Holder, woken: &mut Woken) {
         part.granted += 1;
+        woken.hearing.append(&mut (self.ear)(key, holder, Change::Given));
         if holder.request.tied {
             let mut ties = self.ties.lock();
             let tied = ties.entry(holder.request.owner.life).or_default();
@@ -470,7 +490,9 @@ impl<K: Filed> Inner<K> {
         }
     }
 
-    fn untie(&self, holder: &Holder) {
+    /// Notes that a place is not held any more.
+    fn gone(&self, key: &K, holder: &Holder, woken: &mut Woken) {
+        woken.hearing.append(&mut (self.ear)(key, holder, Change::Gone));
         if !holder.request.tied {
             return;
         }
@@ -485,22 +507,21 @@ impl<K: Filed> Inner<K> {
 
     /// Says to whom it was what an operation did beside what it was asked for.
     fn settle(&self, part: &mut Part<K>, moved: Moved<K, Arc<Ticket>>, woken: &mut Woken) {
-        for (_, holder) in &moved.lapsed {
-            self.untie(holder);
+        for (key, holder) in &moved.lapsed {
+            self.gone(key, holder, woken);
         }
         for (key, waiter, holder) in moved.served {
-            self.granted(part, &key, &holder);
+            self.granted(part, &key, &holder, woken);
             // Under the mutex, so that a wait that is given up finds itself in the line or served, and nothing between.
-            woken.0.extend(waiter.who.say(Verdict::Held(holder)));
+            woken.served.extend(waiter.who.say(Verdict::Held(holder)));
         }
     }
 
     fn wake(&self, woken: Woken) {
-        if woken.0.is_empty() {
-            return;
+        if !woken.served.is_empty() {
+            self.woken.fetch_add(woken.served.len() as u64, Ordering::Relaxed);
         }
-        self.woken.fetch_add(woken.0.len() as u64, Ordering::Relaxed);
-        woken.0.into_iter().for_each(Waker::wake);
+        woken.served.into_iter().chain(woken.hearing).for_each(Waker::wake);
     }
 }
 

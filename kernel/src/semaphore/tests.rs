@@ -22,7 +22,16 @@ fn table() -> (Table<LockKey>, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(0));
     let (told, salt) = (clock.clone(), AtomicU64::new(0));
     let tokens = Tokens::new(1, u64::MAX, move || salt.fetch_add(7, Ordering::Relaxed));
-    (Table::new(tokens, BOUNDS, move || Duration::from_millis(told.load(Ordering::Relaxed)), || ()), clock)
+    (
+        Table::new(
+            tokens,
+            BOUNDS,
+            move || Duration::from_millis(told.load(Ordering::Relaxed)),
+            || (),
+            |_, _, _| Vec::new(),
+        ),
+        clock,
+    )
 }
 
 fn key(path: &str) -> LockKey {

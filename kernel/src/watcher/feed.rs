@@ -93,7 +93,8 @@ impl Drop for Holding {
     }
 }
 
-type Wakers = SmallVec<[Waker; 4]>;
+/// Who is to be woken.
+pub(crate) type Wakers = SmallVec<[Waker; 4]>;
 
 impl Watches {
     pub(crate) fn new(metastore: Arc<dyn Metastore>) -> Self {
@@ -219,23 +220,23 @@ impl Watches {
         wake(wakers);
     }
 
-    /// Tells at once of something that is committed nowhere, in the zone of `tree`.
-    pub(crate) fn announce(&self, tree: TreeId, mut heard: Heard) {
+    /// Tells at once of something that is committed nowhere, in the zone of `tree`. Gives those who are to be woken, for who holds a lock to let go of it first.
+    pub(crate) fn announced(&self, tree: TreeId, mut heard: Heard) -> Wakers {
         if !self.anyone() {
-            return;
+            return Wakers::new();
         }
         let takers = self.table.read(|table| table.takers(tree, heard.facts()));
         if takers.is_empty() {
-            return;
+            return Wakers::new();
         }
         // Under the lock, so that it is told between the same commits to everybody.
         let line = self.line.lock();
         let through = self.told_through(&line, tree);
         heard.event.lsn = through;
         let group = [Arc::new(heard)];
-        let wakers: Wakers = takers.iter().filter_map(|taker| taker.push(None, through, &group)).collect();
+        let wakers = takers.iter().filter_map(|taker| taker.push(None, through, &group)).collect();
         drop(line);
-        wake(wakers);
+        wakers
     }
 
     /// Up to where in the log of `tree` everybody was told.

@@ -1,0 +1,54 @@
+//! Who hears of locks that are given and go: watchers, and observers.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
+
+use nexus_messages::{Caller, EntryType, Event, EventKind, OpId, Timestamp};
+
+use super::key::LockKey;
+use crate::dispatch::PublishedHooks;
+use crate::kernel::Kernel;
+use crate::semaphore::places::Holder;
+use crate::semaphore::table::Change;
+use crate::watcher::Watches;
+
+/// The way from the table of locks to those who hear of them.
+pub(crate) struct Hearing {
+    watches: Arc<Watches>,
+    hooks: Arc<PublishedHooks>,
+    /// Set once there is a kernel.
+    kernel: OnceLock<Weak<Kernel>>,
+}
+
+impl Hearing {
+    pub(crate) fn new(watches: Arc<Watches>, hooks: Arc<PublishedHooks>) -> Self {
+        Self { watches, hooks, kernel: OnceLock::new() }
+    }
+
+    /// From now on changes are told.
+    pub(crate) fn open(&self, kernel: &Arc<Kernel>) {
+        // A second time it is the same one.
+        let _ = self.kernel.set(Arc::downgrade(kernel));
+    }
+
+    /// Tells of a change, in the order of the changes of one path: under the mutex of its part. Those who are to be woken are for the caller to wake when it has
+    /// let go of that.
+    #[inline]
+    pub(super) fn hear(&self, key: &LockKey, holder: &Holder, change: Change) -> Vec<Waker> {
+        let kind = match change {
+            Change::Given => EventKind::Locked,
+            Change::Gone => EventKind::Unlocked,
+        };
+        if !self.watches.anyone() && !self.hooks.summary().has_observers(kind) {
+            return Vec::new();
+        }
+        let Some(kernel) = self.kernel.get().and_then(Weak::upgrade) else { return Vec::new() };
+        let (zone, path) = key.parts();
+        let caller = Arc::new(Caller::agent(holder.request.owner.agent.clone(), zone));
+        let mut event = Event::new(kind, path, EntryType::Reg, caller, OpId(holder.token.into()));
+        // The lock's identity is not told: who knows it can release the lock.
+        event.version = holder.token;
+        event.at = Timestamp(kernel.env().wall());
+        kernel.announced(event).into_vec()
+    }
+}
