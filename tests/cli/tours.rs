@@ -21,7 +21,7 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
     let names: Vec<&str> = steps.iter().filter_map(|step| step["step"].as_str()).collect();
     assert_eq!(names[..6], ["source", "boot", "import", "compare", "read", "grep"]);
     assert!(steps[0]["says"].as_str().is_some_and(|says| says.contains("empty")), "{}", steps[0]);
-    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 9);
+    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 10);
     let kills = steps.iter().find(|step| step["step"] == "kills").expect("primitives are killed");
     assert_eq!(kills["failed"], 0);
     let together = steps.iter().find(|step| step["step"] == "tx").expect("two agents commit");
@@ -29,6 +29,8 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
     assert_eq!(together["rounds"].as_u64(), Some(won));
     let told = together["told"].as_str().expect("it is a text");
     assert!(told.contains("expected version 20, found version 21"), "{told}");
+    let handed = steps.iter().find(|step| step["step"] == "pipe").expect("work is handed over");
+    assert_eq!((&handed["jobs"], &handed["lines"]), (&200.into(), &400.into()));
     let policy = steps.iter().find(|step| step["step"] == "policy").expect("policies are swapped");
     assert_eq!((&policy["tried"], &policy["passed"], &policy["failed"]), (&15.into(), &0.into(), &0.into()));
     for crash in steps.iter().filter(|step| step["step"] == "kill -9") {

@@ -1,6 +1,7 @@
 //! `tour`: one minute through the kernel, each claim checked.
 
 mod crash;
+mod handover;
 mod kills;
 mod policy;
 mod reads;
@@ -100,6 +101,7 @@ async fn walk(
     tour.read_warm(&session, &warm).await?;
     tour.grep(&session, &source, &tree, &files).await?;
     tour.commit_together(&session).await?;
+    tour.hand_over(&session).await?;
     tour.show_tree(&session).await?;
     tour.kill_primitives(&session, &warm).await?;
     tour.swap_policies(&session).await?;
