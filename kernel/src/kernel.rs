@@ -265,7 +265,11 @@ impl Kernel {
                 mailbox::<Locks>(&self.env, "locks"),
                 self.locks.clone(),
             )))
-            .child(primitive(ChildSpec::new("advisory", self.advisory_actor.clone(), self.advisory.clone())))
+            .child(primitive(ChildSpec::new(
+                "advisory",
+                self.advisory_actor.clone(),
+                Arc::downgrade(&self.advisory),
+            )))
             .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())))
             .child(primitive(ChildSpec::new("watcher", self.watcher.clone(), self.watches().clone())))
             .child(primitive(ChildSpec::new(

@@ -108,8 +108,21 @@ impl Nexus {
         if call.durable {
             return invalid("a lock with a guard goes with it, and cannot outlive the process");
         }
-        let begun = self.env().now();
+        let mut begun = self.env().now();
         let locked = self.send(call.clone().tied()).await?;
+        let locked = if call.wait.is_some() {
+            // How much of its time has passed is not known: it may have been given long before this was heard, or just now.
+            begun = self.env().now();
+            match self.extend(&locked.path, locked.id, call.ttl).await {
+                Ok(extended) => extended,
+                Err(error) => {
+                    self.release_lock(&locked);
+                    return Err(error);
+                }
+            }
+        } else {
+            locked
+        };
         Ok(LockGuard::new(self.clone(), call.kind, locked, begun, hold_max))
     }
 
@@ -273,11 +286,15 @@ impl Extending {
             let rest = self.ends.map_or(ttl, |ends| ends.saturating_duration_since(asked)).min(ttl);
             let rest = rest.max(SysLock::TTL_MIN);
             let Some(nx) = self.nx.upgrade() else { break };
-            match nx.extend(&self.locked.path, self.locked.id, rest).await {
+            let left = self.until.saturating_duration_since(asked);
+            let extended = env.timeout(left, nx.extend(&self.locked.path, self.locked.id, rest)).await;
+            match extended {
                 // Counted from before it was sent: the lock lasts at least as long.
-                Ok(_) => self.until = asked + rest,
-                Err(error) if error.kind() == ErrorKind::NotHeld => break,
-                Err(error) => {
+                Ok(Ok(_)) => self.until = asked + rest,
+                Ok(Err(error)) if error.kind() == ErrorKind::NotHeld => break,
+                // Whoever is to answer hangs, and the time of the lock is over meanwhile.
+                Err(_) => break,
+                Ok(Err(error)) => {
                     let left = self.until.saturating_duration_since(env.now());
                     tracing::warn!(path = %self.locked.path, %error, ?left, "a lock was not extended");
                 }

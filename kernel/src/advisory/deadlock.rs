@@ -1,20 +1,21 @@
 //! Who waits for whom, in circles.
 //!
-//! The nodes are those who ask: a life with one of its activities. Whoever waits has an edge to each who holds what it waits for, and to who waits before it. In
+//! The nodes are those who ask: an agent in one of its lives, with one of its activities. Whoever waits has an edge to each who holds what it waits for, and to who waits before it. In
 //! a circle of such edges nobody is ever served; the youngest wait of it is refused, and the search goes on without it, until there is no circle any more. Who
 //! waits for itself is left alone: another task of it may be about to release what it holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nexus_messages::LifeId;
 
 use crate::semaphore::places::Owner;
 use crate::semaphore::table::Wait;
 
-type Node = (LifeId, u64);
+type Node = (LifeId, Arc<str>, u64);
 
 fn node(owner: &Owner) -> Node {
-    (owner.life, owner.session)
+    (owner.life, owner.agent.clone(), owner.session)
 }
 
 /// The waits that are to be refused, by their numbers, each with its circle: who waits, for whom, and so on; the last waits for the first.
@@ -44,11 +45,11 @@ fn one_circle<'w, K>(
         if done.contains_key(&start) || !left.contains_key(&start) {
             continue;
         }
-        let mut way: Vec<Step<'w, K>> = vec![Step::new(start)];
+        let mut way: Vec<Step<'w, K>> = vec![Step::new(start.clone())];
         done.insert(start, false);
         while let Some(step) = way.last_mut() {
             let Some((wait, next)) = step.next(left) else {
-                done.insert(step.node, true);
+                done.insert(step.node.clone(), true);
                 way.pop();
                 continue;
             };
@@ -64,7 +65,7 @@ fn one_circle<'w, K>(
                 }
                 None => {
                     step.by = Some(wait);
-                    done.insert(next, false);
+                    done.insert(next.clone(), false);
                     way.push(Step::new(next));
                 }
             }

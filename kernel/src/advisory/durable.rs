@@ -11,6 +11,7 @@ use super::key::LockKey;
 use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{decode, encode};
+use crate::owned::Owned;
 use crate::semaphore::places::{Holder, Owner, Request};
 use crate::volume::{Stop, commit_error, store_error};
 
@@ -80,20 +81,73 @@ impl Kernel {
         Ok(())
     }
 
-    /// Has a lock outlive the process.
-    pub(crate) async fn keep_lock(&self, caller: &Caller, key: &LockKey, holder: &Holder) -> Result<()> {
+    /// Has a lock outlive the process. Goes on when its caller goes away: then the lock is given up, and so is its row.
+    pub(crate) async fn keep_lock(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        key: &LockKey,
+        holder: &Holder,
+    ) -> Result<()> {
         let (zone, path) = key.parts();
         let request = &holder.request;
         let until = Timestamp(self.env().wall()).after(request.ttl);
         let (kind, agent, session) = (request.kind, request.owner.agent.clone(), request.owner.session);
         let row = LockRow { zone, path: path.clone(), kind, agent, session, token: holder.token, until };
-        let change = Change::Put(lock_key(holder.id), encode(&row));
-        self.commit_lock(Op::Lock, &path, caller, change).await
+        let (kernel, caller, key, id) = (self.clone(), caller.clone(), key.clone(), holder.id);
+        let kept = async move {
+            // One at a time, so that the rows agree with the table when each has ended.
+            let _one = kernel.advisory().keeping.clone().lock_owned().await;
+            let change = Change::Put(lock_key(id), encode(&row));
+            kernel.commit_lock(Op::Lock, &path, &caller, change).await?;
+            if !kernel.advisory().is_held(&key, id) {
+                kernel.commit_lock(Op::Unlock, &path, &caller, Change::Delete(lock_key(id))).await?;
+            }
+            Ok(())
+        };
+        Owned::from_start(self.env(), "locks.keep", kept).await
     }
 
-    /// Forgets a lock that would outlive the process.
-    pub(crate) async fn forget_lock(&self, caller: &Caller, path: &VPath, id: LockId) -> Result<()> {
-        self.commit_lock(Op::Unlock, path, caller, Change::Delete(lock_key(id))).await
+    /// Takes back the lock `id` at `key`, or all of them: those that outlive the process when their rows are gone, so that no two are ever kept that exclude each
+    /// other. Goes on when its caller goes away.
+    pub(crate) async fn release_kept(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        key: &LockKey,
+        id: Option<LockId>,
+    ) -> Result<Vec<Holder>> {
+        let (kernel, caller, key) = (self.clone(), caller.clone(), key.clone());
+        let released = async move {
+            let locks = kernel.advisory();
+            let _one = locks.keeping.clone().lock_owned().await;
+            let mut ids = locks.durable_at(&key);
+            ids.retain(|durable| id.is_none_or(|id| id == *durable));
+            let path = key.parts().1;
+            for id in ids {
+                kernel.commit_lock(Op::Unlock, &path, &caller, Change::Delete(lock_key(id))).await?;
+            }
+            Ok(match id {
+                Some(id) => locks.release(&key, id).into_iter().collect(),
+                None => locks.force(&key),
+            })
+        };
+        Owned::from_start(self.env(), "locks.release", released).await
+    }
+
+    /// Removes the rows of durable locks that are not held any more.
+    pub(super) async fn forget_gone_locks(self: Arc<Self>, gone: Vec<(LockKey, LockId)>) {
+        let caller = Caller::administrator();
+        let _one = self.advisory().keeping.clone().lock_owned().await;
+        for (key, id) in gone {
+            let row = self.store().rows(TreeId::ROOT).and_then(|rows| rows.reader.get(&lock_key(id)));
+            if self.advisory().is_held(&key, id) || matches!(row, Ok(None)) {
+                continue;
+            }
+            let (path, change) = (key.parts().1, Change::Delete(lock_key(id)));
+            if let Err(error) = self.commit_lock(Op::Unlock, &path, &caller, change).await {
+                // The next boot finds that its time is over, and tries again.
+                tracing::debug!(%path, %error, "the row of a lock that is gone stays for now");
+            }
+        }
     }
 
     async fn commit_lock(&self, op: Op, path: &VPath, caller: &Caller, change: Change) -> Result<()> {
@@ -125,25 +179,33 @@ impl Kernel {
     pub(crate) fn restore_locks(&self) -> std::result::Result<usize, StoreError> {
         let rows = self.store().rows(TreeId::ROOT)?;
         let prefix = RowKey::new(Table::Settings, PREFIX);
-        let now = self.env().wall();
-        let (mut restored, mut after) = (0, None);
+        let (mut kept, mut after) = (Vec::new(), None);
         loop {
             let page = rows.reader.scan(&prefix, after.as_ref(), PAGE)?;
-            let last = page.len() < PAGE;
             for (key, value) in &page {
-                let row: LockRow = decode(key, value)?;
-                let left = Duration::from_nanos(row.until.nanos().saturating_sub(now)).min(SysLock::TTL_MAX);
-                let Some(id) = lock_id(key).filter(|_| !left.is_zero()) else { continue };
-                // Its life is over; the agent may come back and extend it by its identity.
-                let owner = Owner { agent: row.agent, life: LifeId::KERNEL, session: row.session };
-                let request = Request { kind: row.kind, ttl: left, owner, tied: false, durable: true };
-                self.advisory().restore(&LockKey::new(&row.zone, &row.path), id, row.token, request);
-                restored += 1;
+                kept.extend(lock_id(key).map(|id| Ok((id, decode::<LockRow>(key, value)?))));
             }
-            if last {
-                return Ok(restored);
+            if page.len() < PAGE {
+                break;
             }
             after = page.into_iter().next_back().map(|(key, _)| key);
         }
+        let mut kept = kept.into_iter().collect::<std::result::Result<Vec<_>, StoreError>>()?;
+        // Should two exclude each other, the later one is held: the earlier one's release was on its way.
+        kept.sort_by_key(|(_, row)| std::cmp::Reverse(row.token));
+        let (locks, now, mut restored) = (self.advisory(), self.env().wall(), 0);
+        for (id, row) in kept {
+            let key = LockKey::new(&row.zone, &row.path);
+            let left = Duration::from_nanos(row.until.nanos().saturating_sub(now)).min(SysLock::TTL_MAX);
+            // Its life is over; the agent may come back and extend it by its identity.
+            let owner = Owner { agent: row.agent, life: LifeId::KERNEL, session: row.session };
+            let request = Request { kind: row.kind, ttl: left, owner, tied: false, durable: true };
+            if !left.is_zero() && locks.restore(&key, id, row.token, request) {
+                restored += 1;
+            } else {
+                locks.forget(&key, id);
+            }
+        }
+        Ok(restored)
     }
 }

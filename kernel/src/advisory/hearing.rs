@@ -1,9 +1,11 @@
 //! Who hears of locks that are given and go: watchers, and observers.
 
+use std::mem;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
-use nexus_messages::{Caller, EntryType, Event, EventKind, OpId, Timestamp};
+use nexus_messages::{Caller, EntryType, Event, EventKind, LockId, OpId, Timestamp};
+use parking_lot::Mutex;
 
 use super::key::LockKey;
 use crate::dispatch::PublishedHooks;
@@ -18,17 +20,36 @@ pub(crate) struct Hearing {
     hooks: Arc<PublishedHooks>,
     /// Set once there is a kernel.
     kernel: OnceLock<Weak<Kernel>>,
+    /// The durable locks that are not held any more, and whose rows may be there still. As many as were held, at most.
+    gone: Mutex<Vec<(LockKey, LockId)>>,
 }
 
 impl Hearing {
     pub(crate) fn new(watches: Arc<Watches>, hooks: Arc<PublishedHooks>) -> Self {
-        Self { watches, hooks, kernel: OnceLock::new() }
+        Self { watches, hooks, kernel: OnceLock::new(), gone: Mutex::default() }
     }
 
     /// From now on changes are told.
     pub(crate) fn open(&self, kernel: &Arc<Kernel>) {
         // A second time it is the same one.
         let _ = self.kernel.set(Arc::downgrade(kernel));
+    }
+
+    /// Notes a durable lock whose row is to go.
+    pub(super) fn note_gone(&self, key: &LockKey, id: LockId) {
+        self.gone.lock().push((key.clone(), id));
+    }
+
+    /// Has the rows removed of durable locks that are not held any more. Does not wait.
+    pub(super) fn forget_gone(&self) {
+        let gone = mem::take(&mut *self.gone.lock());
+        if gone.is_empty() {
+            return;
+        }
+        if let Some(kernel) = self.kernel.get().and_then(Weak::upgrade) {
+            let env = kernel.env().clone();
+            env.spawn("locks.forget", async move { kernel.forget_gone_locks(gone).await });
+        }
     }
 
     /// Tells of a change, in the order of the changes of one path: under the mutex of its part. Those who are to be woken are for the caller to wake when it has
@@ -39,6 +60,9 @@ impl Hearing {
             Change::Given => EventKind::Locked,
             Change::Gone => EventKind::Unlocked,
         };
+        if change == Change::Gone && holder.request.durable {
+            self.note_gone(key, holder.id);
+        }
         if !self.watches.anyone() && !self.hooks.summary().has_observers(kind) {
             return Vec::new();
         }

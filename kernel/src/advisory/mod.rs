@@ -13,7 +13,7 @@ mod messages;
 mod table;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{AbortHandle, abortable};
@@ -37,6 +37,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 use crate::semaphore::places::Moment;
 
+/// How often those are looked for who wait for each other, at most.
+const SEARCH_EVERY: Duration = Duration::from_millis(20);
+
 /// The actor that sees to advisory locks and semaphores in time.
 pub(crate) struct Advisory {
     locks: Arc<AdvisoryLocks>,
@@ -44,19 +47,24 @@ pub(crate) struct Advisory {
     timer: Option<AbortHandle>,
     /// When all that is held was looked through last.
     swept: Option<Moment>,
+    /// When those were looked for last who wait for each other.
+    searched: Option<Moment>,
 }
 
 impl Behaviour for Advisory {
-    type Args = Arc<AdvisoryLocks>;
+    // Weak: the locks hold a reference to this actor, which holds what it is started with.
+    type Args = Weak<AdvisoryLocks>;
     const NAME: &'static str = "advisory";
 
     fn init(
-        locks: Arc<AdvisoryLocks>,
+        locks: Weak<AdvisoryLocks>,
         start: Start<Self>,
     ) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
-        // What came due while nobody looked.
         let begun = start.me().signal(Look).map_err(ExitReason::error);
-        Box::pin(std::future::ready(begun.map(|()| Self { locks, timer: None, swept: None })))
+        let locks = locks.upgrade().ok_or_else(|| ExitReason::error("the kernel is gone"));
+        // What came due while nobody looked.
+        let made = begun.and(locks).map(|locks| Self { locks, timer: None, swept: None, searched: None });
+        Box::pin(std::future::ready(made))
     }
 }
 
@@ -67,7 +75,16 @@ impl Advisory {
         if sweep {
             self.swept = Some(now);
         }
-        let after = self.locks.see_to(sweep, SWEEP_EVERY, deadlock::circles);
+        // Seldom enough that it costs little, however many come to wait: nothing else goes on while it looks.
+        let rest = self
+            .searched
+            .map_or(Duration::ZERO, |last| SEARCH_EVERY.saturating_sub(now.saturating_sub(last)));
+        if rest.is_zero() {
+            self.searched = Some(now);
+            self.locks.search(deadlock::circles);
+        }
+        let again = self.locks.is_awaited().then(|| if rest.is_zero() { SWEEP_EVERY } else { rest });
+        let after = [self.locks.see_to(sweep, SWEEP_EVERY), again].into_iter().flatten().min();
         if let Some(timer) = self.timer.take() {
             timer.abort();
         }

@@ -33,10 +33,13 @@ pub struct AdvisoryLocks {
     locks: Table<LockKey>,
     semaphores: Table<Name>,
     bell: Arc<Bell>,
+    hearing: Arc<Hearing>,
     expired: AtomicU64,
     deadlocks: AtomicU64,
     /// Held by who reserves tokens, so that one does it for all.
     pub(super) reserving: tokio::sync::Mutex<()>,
+    /// Held by who changes what of a lock is on disk, from before the row until the table agrees with it.
+    pub(super) keeping: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Wakes the actor, once for all who ring before it comes.
@@ -74,15 +77,18 @@ impl AdvisoryLocks {
             let bell = bell.clone();
             move || bell.ring()
         };
-        let hears = move |key: &LockKey, holder: &Holder, change| hearing.hear(key, holder, change);
+        let heard = hearing.clone();
+        let hears = move |key: &LockKey, holder: &Holder, change| heard.hear(key, holder, change);
         Self {
             // Before any were reserved none may be given.
             locks: Table::new(tokens(0..0), BOUNDS, clock(), ring(), hears),
             semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock(), ring(), |_, _, _| Vec::new()),
             bell: bell.clone(),
+            hearing,
             expired: AtomicU64::new(0),
             deadlocks: AtomicU64::new(0),
             reserving: tokio::sync::Mutex::new(()),
+            keeping: Arc::default(),
             env: env.clone(),
         }
     }
@@ -94,8 +100,8 @@ impl AdvisoryLocks {
     /// Holds a lock now, if nothing stands in the way.
     pub(crate) fn acquire(&self, key: &LockKey, request: Request) -> std::result::Result<Holder, Obstacle> {
         let held = self.locks.acquire(key, request);
-        if held.is_ok() && !self.bell.comes.load(Ordering::SeqCst) {
-            self.bell.ring();
+        if held.is_ok() {
+            self.attend();
         }
         held
     }
@@ -103,8 +109,8 @@ impl AdvisoryLocks {
     /// Holds a lock now, or lines up for it.
     pub(crate) fn line_up(&self, key: &LockKey, request: Request) -> Lined {
         let lined = self.locks.line_up(key, request);
-        if matches!(lined, Lined::Held(_)) && !self.bell.comes.load(Ordering::SeqCst) {
-            self.bell.ring();
+        if matches!(lined, Lined::Held(_)) {
+            self.attend();
         }
         lined
     }
@@ -136,9 +142,30 @@ impl AdvisoryLocks {
         self.locks.force(key)
     }
 
-    pub(super) fn restore(&self, key: &LockKey, id: LockId, token: u64, request: Request) {
-        self.locks.restore(key, id, token, request);
+    /// Holds a lock again that outlived the process; false when another one stands in its way.
+    pub(super) fn restore(&self, key: &LockKey, id: LockId, token: u64, request: Request) -> bool {
+        let restored = self.locks.restore(key, id, token, request);
         self.bell.ring();
+        restored
+    }
+
+    /// Has the row of a durable lock removed that is not held.
+    pub(super) fn forget(&self, key: &LockKey, id: LockId) {
+        self.hearing.note_gone(key, id);
+        self.bell.ring();
+    }
+
+    /// Whether `id` is held at `key`, or was and nobody has looked since its time was over.
+    pub(crate) fn is_held(&self, key: &LockKey, id: LockId) -> bool {
+        self.locks.look(key, |place| place.holders().iter().any(|holder| holder.id == id)).unwrap_or(false)
+    }
+
+    /// The durable locks at `key`.
+    pub(super) fn durable_at(&self, key: &LockKey) -> Vec<LockId> {
+        let ids = |place: &Place<_>| {
+            place.holders().iter().filter(|holder| holder.request.durable).map(|holder| holder.id).collect()
+        };
+        self.locks.look(key, ids).unwrap_or_default()
     }
 
     /// Where the lock `id` is held; none when it is not. Looks at all locks.
@@ -167,12 +194,25 @@ impl AdvisoryLocks {
         Granted { locks: self.clone(), held: Some((key, holder)) }
     }
 
+    /// Has the actor look, unless it comes by itself.
+    fn attend(&self) {
+        if !self.bell.comes.load(Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
     /// The semaphore called `name`, of which `holders_max` can hold a place at once, for `caller`.
     ///
     /// # Errors
     /// `EINVAL` for a name that is empty or too long, and for places for nobody.
     pub fn semaphore(&self, caller: &Arc<Caller>, name: &str, holders_max: u32) -> Result<Semaphore> {
-        Semaphore::new(&self.env, &self.semaphores, caller, name, holders_max)
+        let bell = self.bell.clone();
+        let attend = move || {
+            if !bell.comes.load(Ordering::SeqCst) {
+                bell.ring();
+            }
+        };
+        Semaphore::new(&self.env, &self.semaphores, Arc::new(attend), caller, name, holders_max)
     }
 
     /// Who holds and who waits for the lock on `path` of `zone`; none when nobody does. Sends no mail.
@@ -212,13 +252,19 @@ impl AdvisoryLocks {
         }
     }
 
+    /// Whether anybody waits for a lock.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.locks.counted().waiting > 0
+    }
+
+    /// Tells those who wait for each other.
+    pub(super) fn search(&self, circles: impl FnOnce(&[Wait<LockKey>]) -> Vec<(u64, Vec<Owner>)>) {
+        let refused = self.locks.refuse(circles);
+        self.deadlocks.fetch_add(refused as u64, Ordering::Relaxed);
+    }
+
     /// Does what has come due, of what nobody waits for when it is to `sweep`; says after how long there is something to be done again.
-    pub(super) fn see_to(
-        &self,
-        sweep: bool,
-        sweep_every: Duration,
-        circles: impl FnOnce(&[Wait<LockKey>]) -> Vec<(u64, Vec<Owner>)>,
-    ) -> Option<Duration> {
+    pub(super) fn see_to(&self, sweep: bool, sweep_every: Duration) -> Option<Duration> {
         self.bell.rung.store(false, Ordering::SeqCst);
         self.bell.comes.store(true, Ordering::SeqCst);
         let (next, gone) = self.locks.expire(sweep);
@@ -227,8 +273,7 @@ impl AdvisoryLocks {
         }
         let (next_place, places) = self.semaphores.expire(sweep);
         self.expired.fetch_add((gone.len() + places.len()) as u64, Ordering::Relaxed);
-        let refused = self.locks.refuse(circles);
-        self.deadlocks.fetch_add(refused as u64, Ordering::Relaxed);
+        self.hearing.forget_gone();
         let held = || self.locks.counted().held + self.semaphores.counted().held > 0;
         if !held() {
             // Said before the last look: who comes after it rings.

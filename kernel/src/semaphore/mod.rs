@@ -53,6 +53,8 @@ impl Filed for Name {
 pub struct Semaphore {
     env: Env,
     table: Table<Name>,
+    /// Has somebody look in time for those whose time is over.
+    attend: Arc<dyn Fn() + Send + Sync>,
     name: Name,
     holders_max: u32,
     caller: Arc<Caller>,
@@ -102,6 +104,7 @@ impl Semaphore {
     pub(crate) fn new(
         env: &Env,
         table: &Table<Name>,
+        attend: Arc<dyn Fn() + Send + Sync>,
         caller: &Arc<Caller>,
         name: &str,
         holders_max: u32,
@@ -117,7 +120,7 @@ impl Semaphore {
             return invalid(format!("nobody could hold the semaphore {name:?}"));
         }
         let (env, table) = (env.clone(), table.clone());
-        Ok(Self { env, table, name: Name(name.into()), holders_max, caller: caller.clone() })
+        Ok(Self { env, table, attend, name: Name(name.into()), holders_max, caller: caller.clone() })
     }
 
     /// Holds a place for `ttl`, now.
@@ -127,6 +130,9 @@ impl Semaphore {
     pub fn try_acquire(&self, ttl: Duration) -> Result<Permit> {
         let request = self.request(ttl)?;
         let held = self.table.acquire(&self.name, request);
+        if held.is_ok() {
+            (self.attend)();
+        }
         held.map(|holder| permit(&holder)).map_err(|obstacle| {
             let (kind, why) = match obstacle {
                 Obstacle::Held { by, .. } => (ErrorKind::WouldBlock, format!("{} holds it", by.agent)),
@@ -145,7 +151,10 @@ impl Semaphore {
     pub async fn acquire(&self, ttl: Duration, wait: Duration) -> Result<Permit> {
         let request = self.request(ttl)?;
         let waiting = match self.table.line_up(&self.name, request) {
-            Lined::Held(holder) => return Ok(permit(&holder)),
+            Lined::Held(holder) => {
+                (self.attend)();
+                return Ok(permit(&holder));
+            }
             Lined::Waiting(waiting) => waiting,
             Lined::Full => return Err(self.error(ErrorKind::NoLocks)),
         };

@@ -307,10 +307,13 @@ impl<K: Key, W> Places<K, W> {
         let told = before.map_or(0, |before| before.number + 1);
         for (_, place) in key.related(&self.places) {
             let held = place.living(now).filter(|_| is_first).map(|holder| &holder.request);
-            let between = told..waiter.number;
-            let earlier = place.waiting.iter().filter(|other| between.contains(&other.number));
-            let others = held.chain(earlier.map(|other| &other.request));
-            blockers.extend(others.filter(|other| !agree(other.kind, kind)).map(|other| other.owner.clone()));
+            let held = held.filter(|other| !agree(other.kind, kind));
+            // The last of those who came before: it waits for the others of its line itself.
+            let before = place.waiting.partition_point(|other| other.number < waiter.number);
+            let earlier = place.waiting.range(..before).rev();
+            let earlier = earlier.take_while(|other| other.number >= told);
+            let last = earlier.map(|other| &other.request).find(|other| !agree(other.kind, kind));
+            blockers.extend(held.chain(last).map(|other| other.owner.clone()));
         }
         blockers
     }

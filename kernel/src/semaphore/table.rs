@@ -275,15 +275,18 @@ impl<K: Filed> Table<K> {
         })
     }
 
-    /// Puts a holder back that outlived the process.
-    pub(crate) fn restore(&self, key: &K, id: LockId, token: u64, request: Request) {
-        let ttl = request.ttl;
+    /// Puts a holder back that outlived the process; false when another one stands in its way.
+    pub(crate) fn restore(&self, key: &K, id: LockId, token: u64, request: Request) -> bool {
         self.0.with(key, |inner, part, _| {
             let now = (inner.clock)();
-            let holder = Holder::new(id, token, request, now, now.saturating_add(ttl));
             inner.tokens.next.fetch_max(token.saturating_add(1), Ordering::Relaxed);
-            part.places.restore(key, holder);
-        });
+            if part.places.obstacle(key, request.kind, u64::MAX, now).is_some() {
+                return false;
+            }
+            let until = now.saturating_add(request.ttl);
+            part.places.restore(key, Holder::new(id, token, request, now, until));
+            true
+        })
     }
 
     /// What keeps one of this kind at `key` from being held now.

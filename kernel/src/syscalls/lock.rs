@@ -186,8 +186,8 @@ async fn acquire_or_extend(
 }
 
 async fn extend(
-    kernel: &Kernel,
-    caller: &Caller,
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
     call: &SysLock,
     key: LockKey,
     id: LockId,
@@ -217,21 +217,27 @@ async fn unlock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysUnlock) -> 
     done
 }
 
-async fn release(kernel: &Kernel, caller: &Caller, admitted: &Admitted<SysUnlock>) -> Result<Unlocked> {
+async fn release(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    admitted: &Admitted<SysUnlock>,
+) -> Result<Unlocked> {
     let site = &admitted.first.site;
     let (locks, key) = (kernel.advisory(), LockKey::new(&site.mount.zone, &site.path));
-    let gone = match admitted.call.id {
-        Some(id) => {
-            let released = locks.release(&key, id);
-            let released = released.or_else(|| locks.find(id).and_then(|key| locks.release(&key, id)));
-            vec![released.ok_or_else(|| not_held(Op::Unlock, &site.path, id))?]
-        }
-        None => locks.force(&key),
+    let Some(id) = admitted.call.id else {
+        let gone = kernel.release_kept(caller, &key, None).await?;
+        return Ok(Unlocked::new(u32::try_from(gone.len()).unwrap_or(u32::MAX)));
     };
-    for holder in gone.iter().filter(|holder| holder.request.durable) {
-        kernel.forget_lock(caller, &site.path, holder.id).await?;
+    // A link on the way may lead elsewhere than it did when the lock was taken.
+    let key = if locks.is_held(&key, id) { Some(key) } else { locks.find(id) };
+    let key = key.ok_or_else(|| not_held(Op::Unlock, &site.path, id))?;
+    if locks.release_plain(&key, id) {
+        return Ok(Unlocked::new(1));
     }
-    Ok(Unlocked::new(u32::try_from(gone.len()).unwrap_or(u32::MAX)))
+    match kernel.release_kept(caller, &key, Some(id)).await?.len() {
+        0 => Err(not_held(Op::Unlock, &site.path, id)),
+        _ => Ok(Unlocked::new(1)),
+    }
 }
 
 impl Kernel {

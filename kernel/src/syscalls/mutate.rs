@@ -270,7 +270,11 @@ async fn execute<M: Mutation>(
         Ok(Done::NotYet) => unreachable!("it was to wait"),
         Ok(Done::Elsewhere) => {
             ownership.give_back();
-            (Box::pin(M::elsewhere(kernel, intent, admitted)).await, false)
+            // It may wait for others: whoever swaps a service that saw the call must not wait for as long.
+            admitted.step_aside();
+            let done = Box::pin(M::elsewhere(kernel, intent, admitted)).await;
+            admitted.step_back();
+            (done, false)
         }
         Err(error) => (Err(error), false),
     };

@@ -92,7 +92,16 @@ async fn fetch(
     if pipe::is_there(&admitted.first) {
         let asked = admitted.call.path.clone();
         let ready = pipe::ready(kernel, caller, SysRead::OP, &asked, &admitted.first).await?;
-        return pipe::read(kernel, ready, &admitted.call).await;
+        let waits = admitted.call.wait.is_some();
+        if waits {
+            // Whoever swaps a service that saw the call must not wait for as long as the call does.
+            admitted.step_aside();
+        }
+        let read = pipe::read(kernel, ready, &admitted.call).await;
+        if waits {
+            admitted.step_back();
+        }
+        return read;
     }
     if let Some(as_of) = admitted.call.as_of {
         let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;

@@ -46,6 +46,7 @@ pub trait EventSource: Send {
 pub struct Watch {
     kernel: Arc<Kernel>,
     one: Arc<Subscription>,
+    is_asked: bool,
     is_published: bool,
     limit: usize,
     /// All up to here was told.
@@ -83,6 +84,7 @@ impl Watch {
         Self {
             one: Arc::new(Subscription::new(kernel.watches().new_id(), wanted)),
             kernel: kernel.clone(),
+            is_asked: false,
             is_published: false,
             limit,
             cursor,
@@ -181,10 +183,11 @@ impl Watch {
     /// Has what is committed from now on queued, and reads the log up to there. Without a place to begin at, it begins now.
     pub(crate) async fn publish(&mut self) -> Result<()> {
         if !self.is_published {
-            // From here on it is taken back: whether the actor has it is not known when the answer does not come.
-            self.is_published = true;
+            // From here on it is taken back: whether the actor has it is not known when the answer does not come. It is asked again then, which does nothing
+            // to one that it has.
+            self.is_asked = true;
             match self.kernel.watcher().call(Subscribe(self.one.clone()), SUBSCRIBE_MAX).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.is_published = true,
                 Ok(Err(why @ SubscribeError::TooMany { .. })) => {
                     return Err(self.error(ErrorKind::Busy).because(why));
                 }
@@ -242,12 +245,14 @@ impl Watch {
 
     /// Takes what is queued.
     fn take(&mut self, told: Lsn) -> Result<Step> {
+        // Before the mark of an overflow is taken out, which is there once.
+        let end = self.end()?;
         let Taken { events, last, overflow } = self.one.take(self.limit, told.max(self.cursor));
         if let Some(from) = overflow {
             // The log has it. What is queued from here on is looked for there first.
             let from = from.max(self.cursor);
             (self.cursor, self.raw_to) = (from, from);
-            self.from = From::Log(Some(self.end()?));
+            self.from = From::Log(Some(end));
             return Ok(Step::Overflow(from));
         }
         if events.is_empty() {
@@ -329,7 +334,7 @@ impl EventSource for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if self.is_published {
+        if self.is_asked {
             // At once: nothing is queued or listed from here on. The actor that hears of it, or sees it later, only tidies up.
             self.one.leave();
             let _ = self.kernel.watcher().tell(Unsubscribe(self.one.clone()));
