@@ -451,3 +451,43 @@ fn watchers_hear_of_locks_that_are_given_handed_over_and_lost_in_their_order() {
         }
     });
 }
+
+#[test]
+fn a_guard_that_waited_longer_than_its_lock_lasts_is_not_lost() {
+    simulated(16, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        a.send(SysLock::exclusive(path("/g")).ttl(Duration::from_secs(40))).await.unwrap();
+        let call = SysLock::exclusive(path("/g")).ttl(Duration::from_secs(30)).wait(Duration::from_secs(60));
+        let begun = env.now();
+        let guard = b.locked_with(call, Duration::from_secs(600)).await.unwrap();
+        assert!(env.now() - begun >= Duration::from_secs(40));
+        env.sleep(Duration::from_secs(120)).await;
+        assert!(!guard.is_lost());
+        assert_eq!(a.lock("/g", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(guard);
+        a.lock("/g", NOW).await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_to_outlive_the_process_and_did_not_last_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let boot = || nexus::blocking::connect(Config::new(folder.path())).unwrap();
+    let nx = boot();
+    let agent = nx.agent("a").unwrap();
+    let short = SysLock::exclusive(path("/short")).ttl(SysLock::TTL_MIN).durable();
+    agent.send(short.clone()).unwrap();
+    // Given up while its row was on its way to the disk, or just after.
+    let mut given_up = Box::pin(
+        agent.as_async().send(SysLock::exclusive(path("/given-up")).ttl(Duration::from_secs(600)).durable()),
+    );
+    let polled = given_up.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(polled.is_pending(), "it waits for the disk");
+    drop(given_up);
+    nx.lock("/given-up", SOON).unwrap();
+    nx.shutdown().unwrap();
+    let nx = boot();
+    nx.lock("/short", NOW).unwrap();
+    nx.lock("/given-up", NOW).unwrap();
+    nx.shutdown().unwrap();
+}
