@@ -1,7 +1,7 @@
 //! From settings to a kernel that serves, and back.
 //!
 //! ```text
-//! lock folder → env → metastore → kernel → tree → remount → first mount of / → services → socket → ready
+//! lock folder → env → metastore → streams → kernel → tree → remount → first mount of / → services → socket → ready
 //! ```
 //!
 //! Each step needs the ones before it. When one fails, what was started is stopped again, last first, and the error says which step it was.
@@ -15,8 +15,10 @@ use std::time::Duration;
 use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::RedbConfig;
+use nexus_drivers::streams::MemoryStreams;
+use nexus_drivers::streams::wal::{WalStreams, WalStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
-use nexus_kernel::hal::{Catalogue, Metastore};
+use nexus_kernel::hal::{Catalogue, Metastore, StreamStore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
 use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
@@ -29,6 +31,15 @@ use crate::folder::DataFolder;
 
 /// How long the drop of the last handle waits for the kernel to end. It goes on ending in the background.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// The folder of the streams on disk, in the data folder.
+const STREAMS: &str = "streams";
+
+/// Threads that open streams on disk, and read what is not in memory.
+const STREAM_THREADS: usize = 2;
+
+/// Reads of streams that may wait for such a thread.
+const STREAM_QUEUE: usize = 1_024;
 
 /// How long the services may take to stop in the order of their needs; what is late is stopped with the tree.
 const SERVICES_STOP_MAX: Duration = Duration::from_secs(30);
@@ -82,9 +93,12 @@ async fn bring_up(
     let (metastore, folder) = open_metastore(&env, config, settings, folder).await?;
     let store = Arc::new(Closing::new(metastore, folder));
     started.store = Some(store.clone());
+    started.streams = open_streams(&env, settings).await?;
 
     let opened = Kernel::new(&env, kernel_config(settings), store, Arc::new(catalogue));
     let (kernel, spec) = opened.map_err(|error| failed(settings, error.kind(), "the metastore", &error))?;
+    let durable = started.streams.clone().map(|streams| streams as Arc<dyn StreamStore>);
+    kernel.set_stream_stores(Arc::new(MemoryStreams::default()), durable);
     let tree = Tree::start(&env, spec).await;
     let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
     let tree = Arc::new(tree);
@@ -201,6 +215,18 @@ async fn open_metastore(
     Ok((Arc::new(metastore), Some(folder)))
 }
 
+/// The streams on disk, if there is a folder for them. It belongs to who holds the data folder.
+async fn open_streams(env: &Env, settings: &Settings) -> Result<Option<Arc<WalStreams>>> {
+    let Some(folder) = settings.data_folder.as_ref().map(|folder| folder.join(STREAMS)) else {
+        return Ok(None);
+    };
+    let step = format!("opening {}", folder.display());
+    let pool = env.pool("streams.read", STREAM_THREADS, STREAM_QUEUE);
+    let opened = WalStreams::open(&folder, env, pool, WalStreamsConfig::default()).await;
+    let opened = opened.map_err(|error| failed(settings, error.kind(), &step, &error))?;
+    Ok(Some(Arc::new(opened)))
+}
+
 fn kernel_config(settings: &Settings) -> KernelConfig {
     let mut config = KernelConfig::default();
     config.data_folder.clone_from(&settings.data_folder);
@@ -271,6 +297,7 @@ struct Started {
     /// Whether the environment was made for this kernel, and ends with it.
     owns_env: bool,
     store: Option<Arc<Closing>>,
+    streams: Option<Arc<WalStreams>>,
     kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
     server: Option<Arc<Server>>,
@@ -283,7 +310,7 @@ struct Started {
 impl Started {
     fn new(env: Env, owns_env: bool) -> Self {
         let (why, ended) = (Arc::default(), Latch::new());
-        Self { env, owns_env, store: None, kernel: None, tree: None, server: None, why, ended }
+        Self { env, owns_env, store: None, streams: None, kernel: None, tree: None, server: None, why, ended }
     }
 
     /// Ends all of it when the root of the tree has ended by itself.
@@ -305,8 +332,13 @@ impl Started {
             tracing::error!(%why, "the kernel ends");
         }
         let (kernel, tree, server) = (self.kernel.clone(), self.tree.clone(), self.server.clone());
-        let last_word =
-            LastWord { why, kernel: kernel.clone(), store: self.store.clone(), ended: self.ended.clone() };
+        let last_word = LastWord {
+            why,
+            kernel: kernel.clone(),
+            streams: self.streams.clone(),
+            store: self.store.clone(),
+            ended: self.ended.clone(),
+        };
         let env = self.owns_env.then(|| self.env.clone());
         self.env.spawn("shutdown", async move {
             if let Some(server) = server {
@@ -339,6 +371,7 @@ impl Started {
 struct LastWord {
     why: ExitReason,
     kernel: Option<Arc<Kernel>>,
+    streams: Option<Arc<WalStreams>>,
     store: Option<Arc<Closing>>,
     ended: Latch<ExitReason>,
 }
@@ -347,6 +380,10 @@ impl Drop for LastWord {
     fn drop(&mut self) {
         if let Some(kernel) = &self.kernel {
             kernel.close_store();
+        }
+        // Before the data folder is given up.
+        if let Some(streams) = &self.streams {
+            streams.shut();
         }
         if let Some(store) = &self.store {
             store.close();

@@ -34,6 +34,7 @@ use crate::router::{MountSource, Router, RouterArgs, RouterView};
 use crate::scrub::{ScrubConfig, Scrubber, Scrubbing};
 use crate::service::ServiceCatalogue;
 use crate::store::{Committer, PutOff, Store, StoreStats, Upkeep};
+use crate::streams::{StreamTable, Streams, Sweep};
 use crate::sys;
 use crate::syscalls::{Serve, span};
 use crate::underway::Underway;
@@ -133,6 +134,8 @@ pub struct Kernel {
     advisory_actor: Ref<Advisory>,
     pipes: PipeTable,
     pipes_actor: Ref<Pipes>,
+    streams: StreamTable,
+    streams_actor: Ref<Streams>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
     watcher: Ref<Watcher>,
@@ -196,6 +199,8 @@ impl Kernel {
             advisory_actor,
             pipes: PipeTable::new(),
             pipes_actor: mailbox(env, "pipes"),
+            streams: StreamTable::default(),
+            streams_actor: mailbox(env, "streams"),
             hooks,
             dispatch: mailbox(env, "dispatch"),
             watcher: mailbox(env, "watcher"),
@@ -276,6 +281,11 @@ impl Kernel {
                 "pipes",
                 self.pipes_actor.clone(),
                 (self.pipes.clone(), Arc::downgrade(self)),
+            )))
+            .child(primitive(ChildSpec::new(
+                "streams",
+                self.streams_actor.clone(),
+                (self.streams.clone(), Arc::downgrade(self)),
             )));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
             .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
@@ -327,6 +337,8 @@ impl Kernel {
         match self.lifecycle.call(Remount, REMOUNT_MAX).await {
             Ok(done) => {
                 self.restore_locks().map_err(|error| store_error(Op::Lock, &VPath::root(), &error))?;
+                // Nobody waits for it: without it, records take room that nobody reads.
+                let _ = self.streams_actor.tell(Sweep);
                 done
             }
             Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
@@ -368,12 +380,13 @@ impl Kernel {
         }
     }
 
-    /// Commits nothing any more: a call that waits for the committer's restart, for changes or for a pipe, is told at once that the kernel has ended. To be called when the tree
+    /// Commits nothing any more: a call that waits for the committer's restart, for changes, for a pipe or a stream, is told at once that the kernel has ended. To be called when the tree
     /// has stopped; may be repeated.
     pub fn close_store(&self) {
         self.store.close();
         self.watches().close();
         self.pipes.end();
+        self.streams.end();
     }
 
     /// The mounts and how they are. Sends no mail.
@@ -539,6 +552,15 @@ impl Kernel {
 
     pub(crate) fn pipes_actor(&self) -> &Ref<Pipes> {
         &self.pipes_actor
+    }
+
+    /// The streams that are open.
+    pub(crate) fn streams(&self) -> &StreamTable {
+        &self.streams
+    }
+
+    pub(crate) fn streams_actor(&self) -> &Ref<Streams> {
+        &self.streams_actor
     }
 
     pub(crate) fn locks(&self) -> &PathLocks {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_actors::{Env, Pool};
 use nexus_kernel::gate::Right;
-use nexus_messages::syscall::{Syscall, SyscallMessage};
+use nexus_messages::syscall::{Extent, Syscall, SyscallMessage};
 use nexus_messages::{Caller, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 
@@ -216,9 +216,9 @@ fn line_of(request: &Request) -> Line {
 
 /// Whether a call changes something, when it is executed.
 fn changes(call: &Syscall) -> bool {
-    // Who waits for something takes it away.
+    // Who waits for something takes it away, but of a stream.
     if let Syscall::Read(call) = call {
-        return call.wait.is_some();
+        return call.wait.is_some() && !matches!(call.extent, Extent::Records(_));
     }
     !matches!(
         call,

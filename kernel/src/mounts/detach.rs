@@ -69,6 +69,7 @@ async fn finish(
     // Also with its route left: nobody is to write to what was put away.
     stop(&kernel, &mount).await;
     kernel.pipes().close_mount(kernel.env(), mount.root);
+    kernel.close_streams(mount.root);
     unrouted.map_err(|(kind, why)| Error::new(Op::Unmount, &m.point, kind).because(why).outcome_unknown())?;
     drop(turn);
     let receipt = Receipt::new(op_id, lsn, Durability::Strong);

@@ -180,6 +180,12 @@ impl Mount {
         self.volatile.get().is_some()
     }
 
+    /// Whether what is on it ends with the process.
+    pub(crate) fn ends_with_process(&self) -> bool {
+        self.volatile.get().copied().unwrap_or(true)
+            || self.said.read(|said| said.options.class() == Class::Scratch)
+    }
+
     /// Whether the driver stays when its actor is restarted.
     pub(super) fn outlives_its_actor(&self) -> bool {
         self.volatile.get().copied().unwrap_or(false)

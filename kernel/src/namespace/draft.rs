@@ -31,6 +31,8 @@ pub(crate) enum Visible {
     Subtree,
     /// The pipe with this identity is there no longer.
     PipeGone(FileId),
+    /// The stream with this identity, in this tree, is there no longer.
+    StreamGone(TreeId, FileId),
 }
 
 /// In whose history a draft keeps what it supersedes, and what the history is to tell of it.
@@ -227,13 +229,22 @@ impl Draft {
         let key = rows::dentry_key(self.tree, parent, name);
         self.supersede_row(&key, &old);
         self.changes.push(Change::Delete(key));
-        // A pipe is not renamed: what loses its name is gone.
+        // A pipe is not renamed: what loses its name is gone. Who renames a stream says so.
         self.close_pipe(Some(old));
     }
 
+    /// The entry with this identity has lost its name for another one, and goes on.
+    pub(crate) fn goes_on(&mut self, id: FileId) {
+        self.visible.retain(|visible| !matches!(visible, Visible::StreamGone(_, gone) if *gone == id));
+    }
+
     fn close_pipe(&mut self, gone: Option<DentryRow>) {
-        let gone = gone.filter(|gone| gone.entry_type == EntryType::Pipe);
-        self.visible.extend(gone.map(|gone| Visible::PipeGone(gone.id)));
+        let Some(gone) = gone else { return };
+        match gone.entry_type {
+            EntryType::Pipe => self.visible.push(Visible::PipeGone(gone.id)),
+            EntryType::Stream => self.visible.push(Visible::StreamGone(self.tree, gone.id)),
+            _ => {}
+        }
     }
 
     /// Removes the inode, which is this one. It may be left unknown when what is superseded is not [kept](Self::keeps).
@@ -305,6 +316,9 @@ pub(crate) fn publish(kernel: &Kernel, mount: FileId, generation: u64, visible: 
     for change in visible {
         match change {
             Visible::Node(path, node) => {
+                if node.metadata.entry_type == EntryType::Stream {
+                    kernel.streams().see(&node.metadata);
+                }
                 let pipe = (node.metadata.entry_type == EntryType::Pipe).then_some(node.metadata.file_id);
                 cache.publish(mount, generation, path, node);
                 if let Some(pipe) = pipe {
@@ -312,6 +326,7 @@ pub(crate) fn publish(kernel: &Kernel, mount: FileId, generation: u64, visible: 
                 }
             }
             Visible::PipeGone(id) => pipes.remove(kernel.env(), [id]),
+            Visible::StreamGone(tree, id) => kernel.drop_stream(tree, id),
             Visible::Gone(path) => cache.forget(mount, generation, &path),
             Visible::DirectoryGone(path) => cache.forget_directory(mount, generation, &path),
             // The mount's generation was raised by whoever publishes: nothing below the old one is found any more.

@@ -28,7 +28,7 @@ pub(crate) struct DentryRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeRow {
     pub(crate) entry_type: EntryType,
-    /// Of a file the length of its content, of a link that of its target; of a pipe, which is in memory, how many bytes it holds. Pipes of other kinds will need
+    /// Of a file the length of its content, of a link that of its target; of a pipe, which is in memory, how many bytes it holds; of a stream how many it keeps, 0 for no bound. Pipes of other kinds will need
     /// rows of another format.
     pub(crate) size: u64,
     pub(crate) content_id: Option<ContentId>,
@@ -56,6 +56,13 @@ pub(crate) enum Placement {
     Store,
     /// In the mount's store, as a chunk list and what it tells.
     Chunked,
+    /// Of a stream: its records are in the kernel's store of streams, by the identity of the entry. How many bytes it keeps is the row's size; 0 for no bound.
+    Records {
+        /// Whether they are on disk.
+        durable: bool,
+        /// For how many milliseconds they are kept; 0 for ever.
+        age_max_ms: u64,
+    },
 }
 
 /// What the kernel remembers of a mount.

@@ -1,3 +1,240 @@
-//! What stands on streams, whatever keeps their records.
+//! Keeps records that agents append through a path, for any number of readers.
+//!
+//! A stream's entry is a row as any other, and says where its records are: on disk or in memory, each kind in a [store](crate::hal::StreamStore) of its own. There they are
+//! found by the identity of the entry, so a stream goes along when its entry is renamed. `stream.rs` is one stream: its place in the store, and who waits at
+//! its tail. Appending and reading happen on the callers' tasks, in the shared table, `table.rs`. What stands on streams, whatever keeps their records, is in [`groups`].
+//!
+//! Owns:       the records of entries that are gone, until they are removed from the stores.
+//! Asks:       nobody; looks at rows, and calls the stores.
+//! On restart: the table goes on, and so do those who append and read; what was to be removed is taken up with the next one, or at boot.
+//! Bounds:     `STREAMS_MAX` open streams, `LIST_MAX` in a listing, the messages of any primitive.
 
 pub mod groups;
+mod messages;
+mod stream;
+mod table;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
+use nexus_messages::syscall::{IoProfile, StreamSpec};
+use nexus_messages::{FileId, FileMetadata};
+
+pub(crate) use messages::{Reap, Sweep};
+pub(crate) use stream::{Refusal, Stream};
+pub(crate) use table::StreamTable;
+pub use view::{StreamEntry, StreamStatistics};
+
+use crate::hal::{RowKey, StoreError, StreamError, StreamLimits, StreamStore, Table, TreeId};
+use crate::kernel::Kernel;
+use crate::mounts::Mount;
+use crate::namespace::{MountRow, Placement, decode, inode_key};
+
+/// The most streams that may be open at once. A stream is opened by its first use, and closed when it is removed, or its mount is detached.
+pub const STREAMS_MAX: usize = 1 << 17;
+
+/// The most streams that one listing shows.
+pub const LIST_MAX: usize = 10_000;
+
+/// Streams, and rows of mounts, that are looked at in one step when those are searched whose entries are gone.
+const PAGE: usize = 1_024;
+
+/// The actor that removes the records of entries that are gone.
+pub(crate) struct Streams {
+    table: StreamTable,
+    kernel: Weak<Kernel>,
+}
+
+impl Behaviour for Streams {
+    type Args = (StreamTable, Weak<Kernel>);
+    const NAME: &'static str = "streams";
+
+    fn init(
+        (table, kernel): Self::Args,
+        _: Start<Self>,
+    ) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(std::future::ready(Ok(Self { table, kernel })))
+    }
+}
+
+impl Handle<Reap> for Streams {
+    fn handle(&mut self, _: Reap, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        let (table, kernel) = (self.table.clone(), self.kernel.clone());
+        Reply::later(async move {
+            if let Some(kernel) = kernel.upgrade() {
+                reap(&kernel, &table).await;
+            }
+        })
+    }
+}
+
+impl Handle<Sweep> for Streams {
+    fn handle(&mut self, _: Sweep, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        let (table, kernel) = (self.table.clone(), self.kernel.clone());
+        Reply::later(async move {
+            let Some(kernel) = kernel.upgrade() else { return };
+            if let Err(error) = sweep(&kernel, &table).await {
+                tracing::warn!(%error, "streams whose entries are gone could not be looked for");
+            }
+            reap(&kernel, &table).await;
+        })
+    }
+}
+
+/// Removes the records of all streams that were dropped, each when it is on disk that its entry is gone.
+async fn reap(kernel: &Kernel, table: &StreamTable) {
+    let mut by_tree: BTreeMap<TreeId, Vec<FileId>> = BTreeMap::new();
+    for (id, tree) in table.dropped() {
+        by_tree.entry(tree).or_default().push(id);
+    }
+    for (tree, ids) in by_tree {
+        // An entry that came back after a crash would have lost its records. At the next boot it is known which is so.
+        let Ok(lsn) = kernel.store().last_lsn(tree) else { continue };
+        if kernel.store().make_durable(tree, lsn).await.is_err() {
+            continue;
+        }
+        for id in ids {
+            match table.remove_records(id).await {
+                Ok(()) => table.is_reaped(id),
+                Err(error) => {
+                    tracing::warn!(%id, %error, "the records of a stream that is gone are still there")
+                }
+            }
+        }
+    }
+}
+
+/// Drops the streams on disk whose entries no tree has: what a crash left between the removal of the two.
+async fn sweep(kernel: &Kernel, table: &StreamTable) -> Result<(), StreamError> {
+    let Some(store) = table.store(IoProfile::Durable) else { return Ok(()) };
+    let trees = trees(kernel)?;
+    let mut after = None;
+    loop {
+        let page = store.list(after, PAGE).await?;
+        for id in &page {
+            let mut is_there = false;
+            for tree in &trees {
+                let row = kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, *id))?;
+                is_there |= row.is_some();
+            }
+            // Opened meanwhile, its entry is newer than the look at the trees.
+            if !is_there && table.get(*id).is_none() {
+                table.note_dropped(TreeId::ROOT, *id);
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(*last),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// The trees that mounts have, or had and may have again.
+fn trees(kernel: &Kernel) -> Result<Vec<TreeId>, StoreError> {
+    let prefix = RowKey::new(Table::Mounts, Vec::new());
+    let (mut trees, mut after) = (Vec::new(), None);
+    loop {
+        let page = kernel.store().metastore().reader()?.scan(&prefix, after.as_ref(), PAGE)?;
+        for (key, value) in &page {
+            trees.push(decode::<MountRow>(key, value)?.tree);
+        }
+        let is_last = page.len() < PAGE;
+        after = page.into_iter().next_back().map(|(key, _)| key);
+        if is_last {
+            trees.sort_unstable();
+            trees.dedup();
+            return Ok(trees);
+        }
+    }
+}
+
+impl Kernel {
+    /// Gives the kernel the stores that keep the records of streams: in memory, and on disk if there is one. To be called once, before the tree runs; a kernel
+    /// without them makes no streams.
+    pub fn set_stream_stores(&self, memory: Arc<dyn StreamStore>, durable: Option<Arc<dyn StreamStore>>) {
+        self.streams().set_stores(memory, durable);
+    }
+
+    /// Where a new stream on `mount` has its records, and why it cannot be made so.
+    pub(crate) fn place_stream(&self, mount: &Mount, spec: StreamSpec) -> Result<Placement, &'static str> {
+        let lives_on = !mount.ends_with_process();
+        let has_disk = self.streams().store(IoProfile::Durable).is_some();
+        let durable = match spec.io_profile {
+            None => lives_on && has_disk,
+            Some(IoProfile::Durable) if !has_disk => return Err("this kernel keeps no streams on disk"),
+            Some(IoProfile::Durable) if !lives_on => return Err("the entry would not outlive the process"),
+            Some(IoProfile::Durable) => true,
+            Some(IoProfile::Memory) => false,
+            Some(_) => return Err("this kernel does not know such streams"),
+        };
+        if self.streams().store(IoProfile::Memory).is_none() {
+            return Err("this kernel keeps no streams");
+        }
+        let age_max_ms = spec.age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Ok(Placement::Records { durable, age_max_ms })
+    }
+
+    /// The stream whose entry this is, opened if it is not; made if it was never used.
+    pub(crate) async fn open_records(
+        &self,
+        mount: &Mount,
+        metadata: &Arc<FileMetadata>,
+        placement: Placement,
+    ) -> Result<Arc<Stream>, Refusal> {
+        let (table, id) = (self.streams(), metadata.file_id);
+        if let Some(open) = table.get(id) {
+            return Ok(open);
+        }
+        let Placement::Records { durable, age_max_ms } = placement else { return Err(Refusal::Unknown) };
+        let io_profile = if durable { IoProfile::Durable } else { IoProfile::Memory };
+        let store = table.store(io_profile).ok_or(Refusal::NoStore)?;
+        if durable {
+            // What is appended is there after a crash: so must be its entry.
+            let lsn = self.store().last_lsn(mount.tree).map_err(StreamError::from)?;
+            self.store().make_durable(mount.tree, lsn).await.map_err(|_| Refusal::NotSettled)?;
+        }
+        let mut limits = StreamLimits::NONE;
+        if metadata.size > 0 {
+            limits = limits.bytes_max(metadata.size);
+        }
+        if age_max_ms > 0 {
+            limits = limits.age_max(std::time::Duration::from_millis(age_max_ms));
+        }
+        let state = match store.state(id).await {
+            Err(StreamError::NoStream { .. }) => store.create(id, limits).await?,
+            known => known?,
+        };
+        let stream = Stream::new(mount.root, io_profile, store, metadata.clone(), state);
+        let stream = table.open(stream)?;
+        // After it was opened: whoever removes the entry drops the stream when the row is gone. So either finds the other.
+        if !self.has_entry(mount, id) {
+            self.drop_stream(mount.tree, id);
+            return Err(Refusal::Removed);
+        }
+        Ok(stream)
+    }
+
+    /// Whether the entry, and its mount, are there still. What cannot be read was there a moment ago.
+    fn has_entry(&self, mount: &Mount, id: FileId) -> bool {
+        if !self.routes().read(|routes| routes.iter().any(|other| other.root == mount.root)) {
+            return false;
+        }
+        let row = self.store().rows(mount.tree).and_then(|rows| rows.reader.get(&inode_key(mount.tree, id)));
+        row.map_or(true, |row| row.is_some())
+    }
+
+    /// The entry of this stream, in this tree, is gone: who waits is told, and its records are removed.
+    pub(crate) fn drop_stream(&self, tree: TreeId, id: FileId) {
+        self.streams().drop_stream(self.env(), tree, id);
+        // Told to nobody when the mailbox is full or its owner restarts: then the next one is for this, too.
+        let _ = self.streams_actor().tell(Reap);
+    }
+
+    /// The mount with this root is detached: its streams are closed, and those in memory end.
+    pub(crate) fn close_streams(&self, mount: FileId) {
+        self.streams().close_mount(self.env(), mount);
+        let _ = self.streams_actor().tell(Reap);
+    }
+}

@@ -43,6 +43,7 @@ fn text(kernel: &Kernel) -> String {
     locks(&mut text, kernel);
     watches(&mut text, kernel);
     pipes(&mut text, kernel);
+    streams(&mut text, kernel);
     actors(&mut text, kernel);
     mounts(&mut text, kernel);
     services(&mut text, kernel);
@@ -166,6 +167,25 @@ fn pipes(text: &mut Exposition, kernel: &Kernel) {
     let passed = [("write", counted.written), ("read", counted.read)];
     let passed = passed.map(|(op, passed)| (vec![("op", op)], passed));
     text.family("nexus_pipe_messages_total", Kind::Counter, "Messages written to pipes, and read.", passed);
+}
+
+fn streams(text: &mut Exposition, kernel: &Kernel) {
+    let counted = kernel.streams().statistics();
+    text.single("nexus_streams", Kind::Gauge, "Streams that are open.", counted.open);
+    text.single("nexus_stream_bytes", Kind::Gauge, "Bytes that their records cost.", counted.bytes);
+    let help = "Reads of streams that wait for a record.";
+    text.single("nexus_stream_waiting", Kind::Gauge, help, counted.readers_waiting);
+    let help = "Streams whose entries are gone, and whose records are still there.";
+    text.single("nexus_streams_dropped", Kind::Gauge, help, counted.dropped);
+    text.single("nexus_stream_appends_total", Kind::Counter, "Appends to streams.", counted.appends);
+    let passed = [("write", counted.appended), ("read", counted.read)];
+    let passed = passed.map(|(op, passed)| (vec![("op", op)], passed));
+    text.family(
+        "nexus_stream_records_total",
+        Kind::Counter,
+        "Records appended to streams, and read.",
+        passed,
+    );
 }
 
 fn actors(text: &mut Exposition, kernel: &Kernel) {

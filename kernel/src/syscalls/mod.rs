@@ -19,6 +19,7 @@ mod past;
 mod pipe;
 mod read;
 mod readdir;
+mod records;
 mod rename;
 mod setattr;
 pub(crate) mod span;

@@ -10,7 +10,7 @@ use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::LOCK_WAIT_MAX;
 use super::past::then_held;
-use super::pipe;
+use super::{pipe, records};
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -37,7 +37,7 @@ impl Admissible for SysRead {
 impl Serve for SysRead {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
-        if self.as_of.is_some() {
+        if self.as_of.is_some() || matches!(self.extent, Extent::Records(_)) {
             return None;
         }
         if let Some(read) = pipe::read_warm(kernel, caller, self) {
@@ -103,6 +103,10 @@ async fn fetch(
         }
         return read;
     }
+    if records::is_there(&admitted.first) {
+        let ready = records::ready(kernel, SysRead::OP, &admitted.first).await?;
+        return records::read(kernel, ready, &admitted.call).await;
+    }
     if let Some(as_of) = admitted.call.as_of {
         let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
         return read_at(kernel, caller, &then, &admitted.call).await;
@@ -132,6 +136,12 @@ async fn read_at(
     call: &SysRead,
 ) -> Result<ReadData> {
     let (site, node) = located.clone().existing_file(SysRead::OP)?;
+    if matches!(call.extent, Extent::Records(_)) {
+        let error = Error::new(SysRead::OP, &site.path, ErrorKind::InvalidArgument);
+        return Err(
+            error.because(format!("it is a {}, and only a stream has records", node.metadata.entry_type))
+        );
+    }
     let bytes = content::bytes_in(&call.extent, node.metadata.size);
     if bytes > content::CALL_MAX {
         let error = Error::new(SysRead::OP, &site.path, ErrorKind::TooLarge);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Fence, PIPE_CAPACITY_MAX, SetattrDone, SysSetattr};
+use nexus_messages::syscall::{Fence, IoProfile, PIPE_CAPACITY_MAX, SetattrDone, StreamSpec, SysSetattr};
 use nexus_messages::{
     Attributes, Caller, Consistency, EntryType, Error, ErrorKind, Event, Message, Op, OpId, PATH_MAX,
     Receipt, Result, VPath,
@@ -65,6 +65,9 @@ impl Admissible for SysSetattr {
             (other, _, _) if self.pipe.is_some() && other != Some(EntryType::Pipe) => {
                 return invalid("only a pipe has a capacity");
             }
+            (other, _, _) if self.stream.is_some() && other != Some(EntryType::Stream) => {
+                return invalid("only a stream keeps records");
+            }
             (other, _, Some(_)) if other != Some(EntryType::Mount) => {
                 return invalid("only a mount has a driver");
             }
@@ -80,9 +83,17 @@ impl Admissible for SysSetattr {
             return invalid("a service has neither a type nor attributes");
         }
         match self.entry_type {
+            Some(EntryType::Pipe) if self.pipe.is_some_and(|pipe| pipe.io_profile != IoProfile::Memory) => {
+                let error = Error::new(Self::OP, &self.path, ErrorKind::NotSupported);
+                Err(error.because("a pipe is in memory"))
+            }
             Some(EntryType::Pipe) => match self.pipe.unwrap_or_default().capacity {
                 1..=PIPE_CAPACITY_MAX => Ok(()),
                 other => invalid(&format!("a pipe holds 1 to {PIPE_CAPACITY_MAX} bytes, and not {other}")),
+            },
+            Some(EntryType::Stream) => match keeps_nothing(self.stream.unwrap_or_default()) {
+                Some(why) => invalid(why),
+                None => Ok(()),
             },
             None | Some(EntryType::Reg | EntryType::Dir | EntryType::Mount | EntryType::Link) => Ok(()),
             Some(other) => {
@@ -90,6 +101,18 @@ impl Admissible for SysSetattr {
                 Err(error.because(format!("this kernel does not make a {other}")))
             }
         }
+    }
+}
+
+/// Why a stream that is made so could never have a record, or its limits cannot be kept; none when it can.
+fn keeps_nothing(spec: StreamSpec) -> Option<&'static str> {
+    if spec.bytes_max == Some(0) {
+        return Some("a stream that keeps no bytes takes no record");
+    }
+    match spec.age_max.map(|age| u64::try_from(age.as_millis())) {
+        Some(Ok(0)) => Some("a stream keeps a record for a millisecond at least"),
+        Some(Err(_)) => Some("that is longer than can be counted in milliseconds"),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use super::Serve;
 use super::admit::{Admissible, Admitted, Which, one_path};
 use super::locate::Located;
 use super::mutate::{Mutation, mutate};
-use super::pipe;
+use super::{pipe, records};
 use crate::content;
 use crate::gate::Right;
 use crate::kernel::Kernel;
@@ -73,10 +73,14 @@ impl Mutation for SysWrite {
     }
 
     fn leads_elsewhere(&self, intent: &Intent, first: &Located) -> bool {
-        pipe::is_there(first) && intent.staged.is_none()
+        (pipe::is_there(first) || records::is_there(first)) && intent.staged.is_none()
     }
 
     async fn elsewhere(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written> {
+        if records::is_there(&admitted.first) {
+            let ready = records::ready(kernel, Self::OP, &admitted.first).await?;
+            return records::write(kernel, ready, &admitted.call).await;
+        }
         let (asked, caller) = (admitted.call.path.clone(), &intent.caller);
         let ready = pipe::ready(kernel, caller, Self::OP, &asked, &admitted.first).await?;
         pipe::write(kernel, ready, &admitted.call).await

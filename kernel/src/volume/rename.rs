@@ -44,6 +44,7 @@ impl RowVolume<'_> {
         let mut draft = self.draft(intent);
         draft.still_named(step.parent, step.name, step.dentry);
         draft.remove_name(step.parent, step.name, step.dentry);
+        draft.goes_on(id);
         let target: Place<'_> = self.place(&rows, to, intent)?;
         let (parent, name, replaced) = match target.end {
             End::Entry { step: None, .. } => return Err(intent.fail(&to.path, ErrorKind::AlreadyExists)),

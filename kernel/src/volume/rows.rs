@@ -209,7 +209,8 @@ impl<'a> RowVolume<'a> {
             return Ok(content);
         }
         let content = match placement {
-            Placement::None => Bytes::new(),
+            // The records of a stream are no content.
+            Placement::None | Placement::Records { .. } => Bytes::new(),
             Placement::Inline => self.inline(id)?,
             Placement::Store | Placement::Chunked => {
                 self.stored(id, nexus_messages::syscall::ByteRange::ALL).await?

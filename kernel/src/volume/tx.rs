@@ -159,7 +159,7 @@ fn by_mount(visible: Vec<(Arc<Mount>, Vec<Visible>)>) -> Vec<(Arc<Mount>, Vec<Vi
             match change {
                 // What an operation before it has put below the directory is elsewhere by now, or nowhere. It is looked up again.
                 Visible::Subtree => {
-                    all.retain(|change| matches!(change, Visible::PipeGone(_)));
+                    all.retain(|change| matches!(change, Visible::PipeGone(_) | Visible::StreamGone(..)));
                     *subtree = true;
                 }
                 change => all.push(change),

@@ -44,9 +44,9 @@ impl RowVolume<'_> {
         let mut draft = self.draft(intent);
         match end {
             End::Entry { step, row } => {
-                // A message for a pipe, which was not known to be one: without the lock.
+                // A message for a pipe, or a record for a stream, which was not known to be one: without the lock.
                 let may_be_message = intent.staged.is_none() && self.within.is_none();
-                if row.entry_type == EntryType::Pipe && may_be_message {
+                if matches!(row.entry_type, EntryType::Pipe | EntryType::Stream) && may_be_message {
                     return Err(Stop::Again);
                 }
                 // Whatever is there is in the way of a new file.
@@ -303,9 +303,17 @@ impl RowVolume<'_> {
                 row.link_target.clone_from(&call.link_target);
                 row.size = match (entry_type, &call.link_target) {
                     (EntryType::Pipe, _) => u64::from(call.pipe.unwrap_or_default().capacity),
+                    (EntryType::Stream, _) => call.stream.and_then(|spec| spec.bytes_max).unwrap_or(0),
                     (_, Some(target)) => target.len() as u64,
                     (_, None) => 0,
                 };
+                if entry_type == EntryType::Stream {
+                    let spec = call.stream.unwrap_or_default();
+                    let placed = self.kernel.place_stream(&self.mount, spec);
+                    row.placement = placed.map_err(|why| {
+                        Error::new(intent.op, &site.path, ErrorKind::NotSupported).because(why)
+                    })?;
+                }
                 if entry_type == EntryType::Reg {
                     row.mime_type = guess_mime(&site.path);
                 }

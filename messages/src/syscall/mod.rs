@@ -13,6 +13,7 @@ mod rename;
 mod service;
 mod setattr;
 mod stat;
+mod stream;
 mod sync;
 mod tx;
 mod unlink;
@@ -39,6 +40,7 @@ pub use setattr::{
     SysSetattr,
 };
 pub use stat::SysStat;
+pub use stream::{Record, RecordRange, Records, StreamSpec, StreamStart};
 pub use sync::{Kept, Synced, SysReceipt, SysSync};
 pub use tx::{Checked, SysTx, TX_BYTES_MAX, TX_OPS_MAX, Transacted, TxCheck, TxDone, TxOp};
 pub use unlink::{Expect, SysUnlink, Unlinked};

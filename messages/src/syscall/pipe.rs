@@ -15,6 +15,8 @@ pub enum IoProfile {
     /// In the memory of the process that owns the kernel. They are gone with it.
     #[default]
     Memory,
+    /// On disk, in the kernel's data folder. What was acknowledged is there after a crash. For streams.
+    Durable,
 }
 
 impl IoProfile {
@@ -22,6 +24,7 @@ impl IoProfile {
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Durable => "durable",
         }
     }
 }

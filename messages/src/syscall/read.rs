@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::AsOf;
+use super::{AsOf, RecordRange, Records, StreamStart};
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
 
@@ -18,6 +18,10 @@ use crate::path::VPath;
 /// [`WouldBlock`](crate::ErrorKind::WouldBlock), or [`TimedOut`](crate::ErrorKind::TimedOut) when it has waited; nothing was taken then. No bytes are the
 /// end of the pipe: writers had opened it, and the last of them is gone. `ENOENT` when the pipe is removed meanwhile. A pipe has neither ranges nor a
 /// past: `EINVAL`.
+///
+/// Of a stream it gives [`records`](Self::records), which it takes from nobody, in [`ReadData::records`]. At the tail it gives none, or waits for the next one when
+/// that is asked for; [`TimedOut`](crate::ErrorKind::TimedOut) when none came. [`NotKept`](crate::ErrorKind::NotKept) when the offset is older than what is
+/// kept, and the cause tells the oldest; `EINVAL` when it is beyond the tail; `ENOENT` when the stream is removed meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysRead {
@@ -27,7 +31,7 @@ pub struct SysRead {
     pub extent: Extent,
     /// As of when; none for what is there now.
     pub as_of: Option<AsOf>,
-    /// For how long to wait for a message of a pipe; none for not at all. Of no matter for a file.
+    /// For how long to wait for a message of a pipe, or for a record at the tail of a stream; none for not at all. Of no matter for a file.
     pub wait: Option<Duration>,
 }
 
@@ -68,6 +72,8 @@ pub enum Extent {
     One(ByteRange),
     /// Several, in the order in which they are wanted; they may overlap.
     Vector(Vec<ByteRange>),
+    /// Records of a stream.
+    Records(RecordRange),
 }
 
 /// What [`SysRead`] gives.
@@ -80,12 +86,19 @@ pub struct ReadData {
     pub more: Vec<Bytes>,
     /// The file whose content this is.
     pub metadata: Arc<FileMetadata>,
+    /// The records of a stream; none for what is no stream.
+    pub records: Option<Box<Records>>,
 }
 
 impl ReadData {
     /// One run of the content of the file that `metadata` describes.
     pub fn new(data: Bytes, metadata: Arc<FileMetadata>) -> Self {
-        Self { data, more: Vec::new(), metadata }
+        Self { data, more: Vec::new(), metadata, records: None }
+    }
+
+    /// Records of the stream that `metadata` describes.
+    pub fn of_stream(records: Records, metadata: Arc<FileMetadata>) -> Self {
+        Self { records: Some(Box::new(records)), ..Self::new(Bytes::new(), metadata) }
     }
 
     /// All runs, in the order in which they were asked for.
@@ -121,7 +134,20 @@ impl SysRead {
         self
     }
 
-    /// Waits for a message of a pipe, for so long at most.
+    /// Reads records of a stream from here on: from an offset, from the oldest, or from the tail.
+    #[must_use]
+    pub fn records_from(self, from: impl Into<StreamStart>) -> Self {
+        self.records(RecordRange::from(from))
+    }
+
+    /// Reads these records of a stream.
+    #[must_use]
+    pub fn records(mut self, range: RecordRange) -> Self {
+        self.extent = Extent::Records(range);
+        self
+    }
+
+    /// Waits for a message of a pipe, or for a record at the tail of a stream, for so long at most.
     #[must_use]
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = Some(at_most);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fence, PipeSpec, Precondition, ServiceSpec, SwapMode};
+use super::{Fence, PipeSpec, Precondition, ServiceSpec, StreamSpec, SwapMode};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, EntryType, FileMetadata};
 use crate::path::VPath;
@@ -14,7 +14,7 @@ use crate::receipt::{Consistency, Receipt};
 
 /// Makes an entry, or changes the attributes of one. The type of an entry never changes.
 ///
-/// Making a file that exists changes its attributes (an upsert); making a directory, a pipe, or a link with the same target, that exists
+/// Making a file that exists changes its attributes (an upsert); making a directory, a pipe, a stream, or a link with the same target, that exists
 /// changes nothing. May be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -35,6 +35,8 @@ pub struct SysSetattr {
     pub mount: Option<MountSpec>,
     /// What a new pipe holds; none for the default. One that is there stays as it is, and the reply tells how it is.
     pub pipe: Option<PipeSpec>,
+    /// How a new stream keeps its records; none for the default. One that is there stays as it is.
+    pub stream: Option<StreamSpec>,
     /// Whether it takes the place of what is mounted there.
     pub replace: bool,
     /// What serves, for a service at `/__sys__/services/NAME`.
@@ -238,6 +240,7 @@ impl SysSetattr {
             link_target: None,
             mount: None,
             pipe: None,
+            stream: None,
             replace: false,
             service: None,
             precondition: Precondition::None,
@@ -273,6 +276,17 @@ impl SysSetattr {
     pub fn pipe(path: impl Into<VPath>, capacity: u32) -> Self {
         let pipe = Some(PipeSpec::new(capacity));
         Self { pipe, ..Self::new(path.into(), Some(EntryType::Pipe), Create::IfMissing) }
+    }
+
+    /// Makes a stream without limits; nothing happens when there is a stream, however it was made. Its records are on disk where those of files are that outlive
+    /// the process, and in memory elsewhere. They end with [`SysUnlink`](super::SysUnlink) of the path; those in memory also with the process, and with the detaching of their mount.
+    pub fn stream(path: impl Into<VPath>) -> Self {
+        Self::stream_with(path, StreamSpec::new())
+    }
+
+    /// As [`stream`](Self::stream), kept so.
+    pub fn stream_with(path: impl Into<VPath>, spec: StreamSpec) -> Self {
+        Self { stream: Some(spec), ..Self::new(path.into(), Some(EntryType::Stream), Create::IfMissing) }
     }
 
     /// Attaches a mount. Needs the administrator's handle; nothing happens when the same mount is there.

@@ -21,6 +21,11 @@ use crate::receipt::{Consistency, Receipt};
 /// log, an `op_id` is not remembered, and repeating it writes another message. Without room for the message it is [`WouldBlock`](crate::ErrorKind::WouldBlock), or
 /// [`TimedOut`](crate::ErrorKind::TimedOut) when it has waited; nothing was written then. `EMSGSIZE` for a message larger than the pipe, `EPIPE` when readers had opened it
 /// and the last of them is gone, `ENOENT` when the pipe is removed meanwhile; `EINVAL` for an offset, an edit, attributes or a precondition.
+///
+/// To a stream it is an [`append`](Self::append) of its buffers, a record each: all of them side by side, or none; the reply tells the
+/// [offset](Written::first_record) of the first. They are on disk when it returns, if the stream is. It is in no commit, and the receipt is that of no place in the log; with an
+/// `op_id` it is executed once, as long as that is among the last 128 of the stream. `EFBIG` for more than 1,024 records, one of more than a MiB, or more than 4 MiB together;
+/// `ENOENT` when the stream is removed meanwhile; `EINVAL` for any other place, attributes, a precondition, and without a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysWrite {
@@ -80,6 +85,8 @@ pub struct Written {
     pub old_size: Option<u64>,
     /// How many places were changed: 1, or for [`Place::Instead`] the number of occurrences.
     pub places: u64,
+    /// The offset of the first record that was appended to a stream; none for what is no stream.
+    pub first_record: Option<u64>,
     /// The file as it is now.
     pub metadata: Arc<FileMetadata>,
     /// Proof of the commit; of a message in a pipe, which is none, it has the place 0.
@@ -89,7 +96,15 @@ pub struct Written {
 impl Written {
     /// The reply for `written` bytes.
     pub fn new(written: u64, old_size: Option<u64>, metadata: Arc<FileMetadata>, receipt: Receipt) -> Self {
-        Self { written, created: old_size.is_none(), old_size, places: 1, metadata, receipt }
+        Self {
+            written,
+            created: old_size.is_none(),
+            old_size,
+            places: 1,
+            first_record: None,
+            metadata,
+            receipt,
+        }
     }
 }
 

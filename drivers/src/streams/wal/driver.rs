@@ -121,6 +121,13 @@ impl WalStreams {
         Ok(Self { opened, writer, pool, room, room_bytes })
     }
 
+    /// Takes nothing any more, once the batch is on disk that is being written, and gives the folder free, also while others hold this value. What was
+    /// appended stays readable. Blocks on disk. May be repeated.
+    pub fn shut(&self) {
+        self.opened.store.close();
+        drop(self.opened.held.lock().take());
+    }
+
     /// How many operations wait.
     pub fn queued(&self) -> usize {
         self.writer.queued()

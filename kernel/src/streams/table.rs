@@ -1,0 +1,183 @@
+//! The streams that are open, by the identity of their entries; the stores that keep their records; and what is to be removed there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nexus_actors::Env;
+use nexus_messages::syscall::IoProfile;
+use nexus_messages::{FileId, FileMetadata};
+use parking_lot::Mutex;
+
+use super::STREAMS_MAX;
+use super::stream::{Refusal, Stream, Totals};
+use super::view::{StreamEntry, StreamStatistics};
+use crate::hal::{StreamError, StreamStore, TreeId};
+
+/// The open streams. Cloning gives another handle on the same table.
+///
+/// Nothing here waits longer than a few instructions under a mutex.
+#[derive(Clone, Default)]
+pub(crate) struct StreamTable(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    stores: OnceLock<Stores>,
+    open: Mutex<HashMap<FileId, Arc<Stream>>>,
+    /// Streams whose entries are gone, and in which tree these were. No more than the stores have streams.
+    dropped: Mutex<BTreeMap<FileId, TreeId>>,
+    totals: Arc<Totals>,
+    ended: AtomicBool,
+}
+
+struct Stores {
+    memory: Arc<dyn StreamStore>,
+    durable: Option<Arc<dyn StreamStore>>,
+}
+
+impl StreamTable {
+    pub(super) fn set_stores(&self, memory: Arc<dyn StreamStore>, durable: Option<Arc<dyn StreamStore>>) {
+        let set = self.0.stores.set(Stores { memory, durable });
+        debug_assert!(set.is_ok(), "a kernel gets its stores of streams once");
+    }
+
+    /// The store for streams of this kind, if there is one.
+    pub(super) fn store(&self, io_profile: IoProfile) -> Option<Arc<dyn StreamStore>> {
+        let stores = self.0.stores.get()?;
+        match io_profile {
+            IoProfile::Memory => Some(stores.memory.clone()),
+            IoProfile::Durable => stores.durable.clone(),
+            _ => None,
+        }
+    }
+
+    /// The open stream with this identity.
+    pub(crate) fn get(&self, id: FileId) -> Option<Arc<Stream>> {
+        self.0.open.lock().get(&id).cloned()
+    }
+
+    /// Lists the stream as open; gives the one that is open already, if one is.
+    pub(super) fn open(&self, mut stream: Stream) -> Result<Arc<Stream>, Refusal> {
+        stream.totals = self.0.totals.clone();
+        let mut open = self.0.open.lock();
+        // Under the lock under which all are ended.
+        if self.0.ended.load(Ordering::Relaxed) {
+            return Err(Refusal::Down);
+        }
+        if let Some(there) = open.get(&stream.id) {
+            return Ok(there.clone());
+        }
+        if open.len() >= STREAMS_MAX {
+            return Err(Refusal::TooManyStreams);
+        }
+        let stream = Arc::new(stream);
+        open.insert(stream.id, stream.clone());
+        Ok(stream)
+    }
+
+    /// Notes what the entry of a stream is now, if it is open.
+    pub(crate) fn see(&self, metadata: &Arc<FileMetadata>) {
+        if let Some(stream) = self.get(metadata.file_id) {
+            stream.see(metadata);
+        }
+    }
+
+    /// The entry of this stream is gone. Who waits is told by a task of its own, because the caller may hold what a waker needs.
+    pub(super) fn drop_stream(&self, env: &Env, tree: TreeId, id: FileId) {
+        self.note_dropped(tree, id);
+        let open = self.0.open.lock().remove(&id);
+        if let Some(stream) = open {
+            env.spawn("streams.removed", async move { stream.remove() });
+        }
+    }
+
+    /// The records of this stream are to be removed, whose entry was in `tree`.
+    pub(super) fn note_dropped(&self, tree: TreeId, id: FileId) {
+        self.0.dropped.lock().insert(id, tree);
+    }
+
+    /// The mount with this root is detached. Its streams on disk are there when it comes back, those in memory are not.
+    pub(super) fn close_mount(&self, env: &Env, mount: FileId) {
+        let closed: Vec<Arc<Stream>> = {
+            let mut open = self.0.open.lock();
+            let closed = open.values().filter(|stream| stream.mount == mount).cloned().collect::<Vec<_>>();
+            closed.iter().for_each(|stream| drop(open.remove(&stream.id)));
+            closed
+        };
+        if closed.is_empty() {
+            return;
+        }
+        for stream in closed.iter().filter(|stream| !stream.is_durable()) {
+            self.note_dropped(TreeId::ROOT, stream.id);
+        }
+        env.spawn("streams.removed", async move { closed.iter().for_each(|stream| stream.remove()) });
+    }
+
+    /// Streams whose records are to be removed.
+    pub(super) fn dropped(&self) -> Vec<(FileId, TreeId)> {
+        self.0.dropped.lock().iter().map(|(id, tree)| (*id, *tree)).collect()
+    }
+
+    /// Removes the records of a stream, wherever they are. May be repeated.
+    pub(super) async fn remove_records(&self, id: FileId) -> Result<(), StreamError> {
+        for io_profile in [IoProfile::Memory, IoProfile::Durable] {
+            if let Some(store) = self.store(io_profile) {
+                store.remove(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of this stream are removed.
+    pub(super) fn is_reaped(&self, id: FileId) {
+        self.0.dropped.lock().remove(&id);
+    }
+
+    /// The kernel has ended: nobody waits any longer, and nothing is opened. May be repeated.
+    pub(crate) fn end(&self) {
+        let open: Vec<Arc<Stream>> = {
+            let open = self.0.open.lock();
+            self.0.ended.store(true, Ordering::Relaxed);
+            open.values().cloned().collect()
+        };
+        open.iter().for_each(|stream| stream.end());
+    }
+
+    /// The open streams, by zone and path, at most `limit`.
+    pub(crate) fn list(&self, limit: usize) -> Vec<StreamEntry> {
+        let mut entries: Vec<StreamEntry> = self.all().iter().map(|stream| stream.entry()).collect();
+        entries.sort_by(|a, b| (&a.zone, &a.path, a.id).cmp(&(&b.zone, &b.path, b.id)));
+        entries.truncate(limit);
+        entries
+    }
+
+    /// The open stream with this identity, as a listing tells of it.
+    pub(crate) fn entry(&self, id: FileId) -> Option<StreamEntry> {
+        self.get(id).map(|stream| stream.entry())
+    }
+
+    /// What was counted. Visits each stream.
+    pub(crate) fn statistics(&self) -> StreamStatistics {
+        let [appends, appended, read] = [0, 1, 2].map(|n: usize| self.0.totals[n].load(Ordering::Relaxed));
+        let dropped = self.0.dropped.lock().len();
+        let mut counted =
+            StreamStatistics { dropped, appends, appended, read, ..StreamStatistics::default() };
+        for stream in self.all() {
+            counted.open += 1;
+            counted.bytes += stream.state().map_or(0, |state| state.bytes);
+            counted.readers_waiting += stream.readers_waiting();
+        }
+        counted
+    }
+
+    fn all(&self) -> Vec<Arc<Stream>> {
+        self.0.open.lock().values().cloned().collect()
+    }
+}
+
+impl fmt::Debug for StreamTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamTable").field("open", &self.0.open.lock().len()).finish_non_exhaustive()
+    }
+}

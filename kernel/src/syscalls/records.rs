@@ -1,0 +1,112 @@
+//! `SysRead` and `SysWrite` of a stream.
+//!
+//! As a pipe, a stream takes neither the path lock, nor a commit, nor observers: resolvers, gate and interceptors stand before it, as before any call.
+
+use std::sync::Arc;
+
+use nexus_messages::syscall::{
+    Create, Extent, Place, Precondition, ReadData, Record, Records, SysRead, SysWrite, Written,
+};
+use nexus_messages::{
+    Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt, Result,
+    Timestamp, VPath,
+};
+
+use super::locate::Located;
+use crate::content;
+use crate::hal::{Append, ReadBounds};
+use crate::kernel::Kernel;
+use crate::owned::Owned;
+use crate::streams::{Refusal, Stream};
+use crate::sys;
+
+/// Whether what was located is a stream of ours: one on a path-addressed mount would be the host's.
+pub(super) fn is_there(located: &Located) -> bool {
+    let site = &located.site;
+    located.node.as_ref().is_some_and(|node| node.metadata.entry_type == EntryType::Stream)
+        && !site.mount.is_path_addressed()
+        && !sys::serves(&site.path)
+}
+
+/// A stream and its entry, ready to be read or appended to.
+pub(super) struct Ready {
+    stream: Arc<Stream>,
+    metadata: Arc<FileMetadata>,
+}
+
+/// The stream at `located`, opened if it is not.
+pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<Ready> {
+    let (site, node) = located.clone().existing(op)?;
+    let opened = Box::pin(kernel.open_records(&site.mount, &node.metadata, node.placement)).await;
+    let stream = opened.map_err(|refusal| refused(op, &site.path, &refusal))?;
+    Ok(Ready { stream, metadata: node.metadata })
+}
+
+fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
+    let error = Error::new(op, path, refusal.kind()).because(refusal);
+    if refusal.is_unknown() { error.outcome_unknown() } else { error }
+}
+
+/// Reads records.
+pub(super) async fn read(kernel: &Kernel, ready: Ready, call: &SysRead) -> Result<ReadData> {
+    let invalid =
+        |why: &str| Err(Error::new(SysRead::OP, &call.path, ErrorKind::InvalidArgument).because(why));
+    if call.as_of.is_some() {
+        return invalid("a stream has no versions: its records are there by their offsets");
+    }
+    let Extent::Records(range) = call.extent else {
+        return invalid("a stream is read record by record: say from which one");
+    };
+    let Ready { stream, metadata } = ready;
+    let records = usize::try_from(range.records_max).unwrap_or(usize::MAX);
+    let most = ReadBounds::new(records, range.bytes_max);
+    let read = Box::pin(stream.read(kernel.env(), range.from, most, call.wait)).await;
+    let read = read.map_err(|refusal| refused(SysRead::OP, &call.path, &refusal))?;
+    let (next, tail) = (read.next, read.tail);
+    let records = read.records.into_iter().map(|record| Record::new(record.offset, record.at, record.data));
+    Ok(ReadData::of_stream(Records::new(records.collect(), next, tail), metadata))
+}
+
+fn check_write(call: &SysWrite, is_durable: bool) -> Result<()> {
+    let fail = |kind, why: &str| Err(Error::new(SysWrite::OP, &call.path, kind).because(why));
+    if call.create == Create::Exclusive {
+        return Err(Error::new(SysWrite::OP, &call.path, ErrorKind::AlreadyExists));
+    }
+    if call.place != Place::End {
+        return fail(ErrorKind::InvalidArgument, "records are appended to a stream");
+    }
+    if !call.attributes.is_empty() {
+        return fail(ErrorKind::InvalidArgument, "an append to a stream sets no attributes");
+    }
+    if call.precondition != Precondition::None {
+        return fail(ErrorKind::InvalidArgument, "a stream has no version to expect");
+    }
+    if call.fence.is_some() {
+        return fail(ErrorKind::InvalidArgument, "an append to a stream asks for no lock");
+    }
+    if call.consistency == Some(Consistency::Strong) && !is_durable {
+        return fail(ErrorKind::NotSupported, "nothing in this stream outlives the process");
+    }
+    Ok(())
+}
+
+/// Appends the buffers as records.
+pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Result<Written> {
+    let Ready { stream, metadata } = ready;
+    let is_durable = stream.is_durable();
+    check_write(call, is_durable)?;
+    let mut append = Append::new(call.data.iter().cloned(), Timestamp(kernel.env().wall()));
+    if let Some(op_id) = call.op_id {
+        append = append.op(op_id);
+    }
+    let (records, length) = (call.data.len() as u64, content::length(&call.data));
+    // Also when the caller goes away meanwhile: who waits has to hear of what is there.
+    let appended =
+        Owned::from_start(kernel.env(), "streams.append", async move { stream.append(append).await });
+    let appended = appended.await.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
+    let durability = if is_durable { Durability::Strong } else { Durability::Volatile };
+    let receipt = Receipt::unchanged(call.op_id.unwrap_or(OpId(0)), Lsn(0), durability);
+    let mut written = Written::new(length, Some(metadata.size), metadata, receipt);
+    (written.places, written.first_record) = (records, Some(appended.first));
+    Ok(written)
+}

@@ -1,0 +1,374 @@
+//! Streams: records that are appended through a path, and read again by any number of readers.
+
+#![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nexus::{
+    Config, EntryType, Errno, Error, IoProfile, Kill, MountSpec, OpId, RecordRange, Records, Serving,
+    StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, VPath, blocking,
+};
+use nexus_kernel::streams::{StreamEntry, StreamStatistics};
+
+/// Longer than anything takes here.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Long enough to be told apart from nothing.
+const SHORT: Duration = Duration::from_millis(20);
+
+fn path(text: &str) -> VPath {
+    VPath::parse(text).expect("written as one")
+}
+
+fn in_memory() -> (blocking::Nexus, VPath) {
+    let (nx, at) = (blocking::connect(Config::in_memory()).expect("it boots"), path("/log"));
+    assert!(nx.send(SysSetattr::stream(&at)).expect("it is made").created);
+    (nx, at)
+}
+
+fn on_disk(folder: &Path) -> blocking::Nexus {
+    blocking::connect(Config::new(folder)).expect("it boots")
+}
+
+fn append(nx: &blocking::Nexus, at: &VPath, records: &[&str]) -> Result<u64, Error> {
+    let records = records.iter().map(|record| record.to_string().into()).collect();
+    let written = nx.send(SysWrite::vectored(at, records).append())?;
+    Ok(written.first_record.expect("it is a stream"))
+}
+
+fn read(nx: &blocking::Nexus, at: &VPath, from: impl Into<StreamStart>) -> Result<Records, Error> {
+    let read = nx.send(SysRead::at(at).records_from(from))?;
+    Ok(*read.records.expect("it is a stream"))
+}
+
+fn texts(records: &Records) -> Vec<&str> {
+    let text = |data| std::str::from_utf8(data).expect("it was text");
+    records.records.iter().map(|record| text(&record.data)).collect()
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(done: Result<T, Error>, errno: Errno) -> Error {
+    let error = done.expect_err("it is refused");
+    assert_eq!(error.errno(), errno, "{error}");
+    error
+}
+
+fn listed(nx: &blocking::Nexus) -> Vec<StreamEntry> {
+    serde_json::from_slice(&nx.read("/__sys__/streams/.all").expect("it is shown")).expect("it is a list")
+}
+
+fn counted(nx: &blocking::Nexus) -> StreamStatistics {
+    let read = nx.read("/__sys__/streams/statistics").expect("it is shown");
+    serde_json::from_slice(&read).expect("they are counts")
+}
+
+/// Waits until somebody waits at the tail of a stream.
+fn until_waited_for(nx: &blocking::Nexus, readers: usize) {
+    while counted(nx).readers_waiting < readers {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn records_have_offsets_and_are_read_again_from_anywhere() {
+    let (nx, at) = in_memory();
+    assert_eq!(nx.stat(&at).unwrap().entry_type, EntryType::Stream);
+    assert_eq!(append(&nx, &at, &["a"]).unwrap(), 0);
+    assert_eq!(append(&nx, &at, &["b", "c"]).unwrap(), 1);
+    for _ in 0..2 {
+        let all = read(&nx, &at, StreamStart::Oldest).unwrap();
+        assert_eq!((texts(&all), all.next, all.tail), (vec!["a", "b", "c"], 3, 3));
+    }
+    let last = read(&nx, &at, 2).unwrap();
+    assert_eq!((texts(&last), last.records[0].offset), (vec!["c"], 2));
+    let none = read(&nx, &at, StreamStart::Tail).unwrap();
+    assert_eq!((none.records.len(), none.next), (0, 3));
+    let some = RecordRange::from(0).records_max(2);
+    let some = nx.send(SysRead::at(&at).records(some)).unwrap().records.unwrap();
+    assert_eq!((texts(&some), some.next, some.tail), (vec!["a", "b"], 2, 3));
+    let one = RecordRange::from(1).bytes_max(1);
+    assert_eq!(texts(&nx.send(SysRead::at(&at).records(one)).unwrap().records.unwrap()), ["b"]);
+    refused(read(&nx, &at, 4), Errno::EINVAL);
+}
+
+#[test]
+fn making_a_stream_again_changes_nothing() {
+    let (nx, at) = in_memory();
+    append(&nx, &at, &["a"]).unwrap();
+    let again = SysSetattr::stream_with(&at, StreamSpec::new().bytes_max(5));
+    assert!(!nx.send(again).unwrap().created);
+    assert_eq!(texts(&read(&nx, &at, 0).unwrap()), ["a"]);
+    refused(nx.send(SysSetattr::stream(&at).exclusive()), Errno::EEXIST);
+    refused(nx.send(SysSetattr::pipe(&at, 100)), Errno::EEXIST);
+    nx.write("/file", "x").unwrap();
+    refused(nx.send(SysSetattr::stream(path("/file"))), Errno::EEXIST);
+}
+
+#[test]
+fn what_no_stream_can_do_is_refused_before_anything_is_done() {
+    let (nx, at) = in_memory();
+    let make = |spec| nx.send(SysSetattr::stream_with(path("/other"), spec));
+    refused(make(StreamSpec::new().bytes_max(0)), Errno::EINVAL);
+    refused(make(StreamSpec::new().age_max(Duration::ZERO)), Errno::EINVAL);
+    refused(make(StreamSpec::new().age_max(Duration::MAX)), Errno::EINVAL);
+    refused(make(StreamSpec::new().io_profile(IoProfile::Durable)), Errno::EOPNOTSUPP);
+    assert!(!nx.exists("/other").unwrap());
+    refused(nx.read(&at), Errno::EINVAL);
+    refused(nx.send(SysRead::at(&at).range(0, 1)), Errno::EINVAL);
+    refused(nx.send(SysWrite::at(&at, "whole")), Errno::EINVAL);
+    refused(nx.send(SysWrite::at(&at, "x").offset(0)), Errno::EINVAL);
+    refused(nx.send(SysWrite::at(&at, "x").append().create_exclusive()), Errno::EEXIST);
+    refused(nx.send(SysWrite::vectored(&at, vec![]).append()), Errno::EINVAL);
+    refused(nx.send(SysWrite::at(&at, vec![0; (1 << 20) + 1]).append()), Errno::EFBIG);
+    refused(nx.copy(&at, "/copy"), Errno::EINVAL);
+    nx.write("/file", "x").unwrap();
+    refused(read(&nx, &path("/file"), 0), Errno::EINVAL);
+    assert_eq!(read(&nx, &at, 0).unwrap().tail, 0);
+}
+
+#[test]
+fn a_read_at_the_tail_waits_for_the_next_record() {
+    let (nx, at) = in_memory();
+    refused(nx.send(SysRead::at(&at).records_from(0).wait(SHORT)), Errno::ETIMEDOUT);
+    for n in 0..20 {
+        thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| nx.send(SysRead::at(&at).records_from(StreamStart::Tail).wait(LONG)));
+            until_waited_for(&nx, 1);
+            append(&nx, &at, &["late"]).unwrap();
+            let read = waiting.join().unwrap().unwrap().records.unwrap();
+            assert_eq!((read.records[0].offset, texts(&read)), (n, vec!["late"]));
+        });
+    }
+    assert_eq!(counted(&nx).readers_waiting, 0);
+}
+
+#[test]
+fn many_readers_each_read_all_records_of_many_writers_once_and_in_order() {
+    const WRITERS: usize = 4;
+    const READERS: usize = 4;
+    const EACH: usize = 300;
+    let (nx, at) = in_memory();
+    thread::scope(|scope| {
+        let reader = || {
+            let (mut next, mut seen) = (0, vec![0; WRITERS]);
+            while seen.iter().sum::<usize>() < WRITERS * EACH {
+                let call = SysRead::at(&at).records(RecordRange::from(next).records_max(7)).wait(LONG);
+                let read = nx.send(call).unwrap().records.unwrap();
+                for record in &read.records {
+                    assert_eq!(record.offset, next);
+                    next += 1;
+                    let text = std::str::from_utf8(&record.data).unwrap();
+                    let (writer, n) = text.split_once(' ').unwrap();
+                    let (writer, n): (usize, usize) = (writer.parse().unwrap(), n.parse().unwrap());
+                    assert_eq!(seen[writer], n, "those of one writer in its order");
+                    seen[writer] += 1;
+                }
+            }
+        };
+        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(reader)).collect();
+        for writer in 0..WRITERS {
+            let (nx, at) = (&nx, &at);
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    append(nx, at, &[&format!("{writer} {n}")]).unwrap();
+                }
+            });
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+    assert_eq!(counted(&nx).appended, (WRITERS * EACH) as u64);
+}
+
+#[test]
+fn what_is_older_than_what_is_kept_is_refused_and_the_oldest_is_told() {
+    let nx = blocking::connect(Config::in_memory()).unwrap();
+    let at = path("/short");
+    nx.send(SysSetattr::stream_with(&at, StreamSpec::new().bytes_max(10))).unwrap();
+    for record in ["aa", "bb", "cc"] {
+        append(&nx, &at, &[record]).unwrap();
+    }
+    let error = refused(read(&nx, &at, 0), Errno::ENODATA);
+    assert!(error.to_string().contains("from offset 2 on"), "{error}");
+    let kept = read(&nx, &at, StreamStart::Oldest).unwrap();
+    assert_eq!((texts(&kept), kept.records[0].offset), (vec!["cc"], 2));
+    refused(append(&nx, &at, &["longer than that"]), Errno::EFBIG);
+}
+
+#[test]
+fn what_is_too_old_goes_with_the_next_append() {
+    let nx = blocking::connect(Config::in_memory()).unwrap();
+    let at = path("/brief");
+    nx.send(SysSetattr::stream_with(&at, StreamSpec::new().age_max(Duration::from_millis(1)))).unwrap();
+    append(&nx, &at, &["first"]).unwrap();
+    while read(&nx, &at, 0).is_ok() {
+        append(&nx, &at, &["later"]).unwrap();
+    }
+    refused(read(&nx, &at, 0), Errno::ENODATA);
+    assert!(!read(&nx, &at, StreamStart::Oldest).unwrap().records.is_empty());
+}
+
+#[test]
+fn removing_a_stream_wakes_who_waits_and_lets_its_records_go() {
+    let (nx, at) = in_memory();
+    append(&nx, &at, &["a"]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| nx.send(SysRead::at(&at).records_from(1).wait(LONG)));
+        until_waited_for(&nx, 1);
+        assert_eq!(nx.unlink(&at).unwrap().entry_type, EntryType::Stream);
+        refused(waiting.join().unwrap(), Errno::ENOENT);
+    });
+    refused(append(&nx, &at, &["b"]), Errno::ENOENT);
+    nx.send(SysSetattr::stream(&at)).unwrap();
+    assert_eq!(append(&nx, &at, &["new"]).unwrap(), 0, "it is another stream");
+    nx.mkdir("/d").unwrap();
+    let inner = path("/d/s");
+    nx.send(SysSetattr::stream(&inner)).unwrap();
+    append(&nx, &inner, &["x"]).unwrap();
+    nx.remove_all("/d").unwrap();
+    while counted(&nx).dropped > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(listed(&nx).len(), 1);
+}
+
+#[test]
+fn a_renamed_stream_is_the_same_stream() {
+    let (nx, at) = in_memory();
+    append(&nx, &at, &["a"]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| nx.send(SysRead::at(&at).records_from(1).wait(LONG)));
+        until_waited_for(&nx, 1);
+        nx.rename(&at, "/elsewhere").unwrap();
+        append(&nx, &path("/elsewhere"), &["b"]).unwrap();
+        assert_eq!(texts(&waiting.join().unwrap().unwrap().records.unwrap()), ["b"]);
+    });
+    assert_eq!(texts(&read(&nx, &path("/elsewhere"), 0).unwrap()), ["a", "b"]);
+    assert_eq!(listed(&nx)[0].path, "/elsewhere");
+    // What it takes the place of is gone.
+    nx.send(SysSetattr::stream(&at)).unwrap();
+    append(&nx, &at, &["other"]).unwrap();
+    nx.rename("/elsewhere", &at).unwrap();
+    assert_eq!(texts(&read(&nx, &at, 0).unwrap()), ["a", "b"]);
+    assert_eq!(listed(&nx).len(), 1);
+}
+
+#[test]
+fn an_operation_that_comes_again_is_executed_once() {
+    let (nx, at) = in_memory();
+    let mut call = SysWrite::at(&at, "a").append();
+    call.op_id = Some(OpId(7));
+    for _ in 0..2 {
+        assert_eq!(nx.send(call.clone()).unwrap().first_record, Some(0));
+    }
+    assert_eq!(read(&nx, &at, 0).unwrap().tail, 1);
+}
+
+#[test]
+fn a_crash_of_the_actor_harms_nobody() {
+    let (nx, at) = in_memory();
+    append(&nx, &at, &["a"]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| nx.send(SysRead::at(&at).records_from(1).wait(LONG)));
+        until_waited_for(&nx, 1);
+        nx.kill("nexus/kernel/streams", Kill::Panic).unwrap();
+        append(&nx, &at, &["b"]).unwrap();
+        assert_eq!(texts(&waiting.join().unwrap().unwrap().records.unwrap()), ["b"]);
+    });
+    assert_eq!(texts(&read(&nx, &at, 0).unwrap()), ["a", "b"]);
+}
+
+#[test]
+fn the_end_of_the_kernel_wakes_who_waits() {
+    let (nx, at) = in_memory();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| nx.send(SysRead::at(&at).records_from(0).wait(LONG)));
+        until_waited_for(&nx, 1);
+        nx.clone().shutdown().unwrap();
+        refused(waiting.join().unwrap(), Errno::ESHUTDOWN);
+    });
+}
+
+#[test]
+fn what_was_acknowledged_is_there_when_the_folder_is_opened_again() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let (kept, gone, brief) = (path("/kept"), path("/gone"), path("/brief"));
+    let nx = on_disk(folder.path());
+    nx.send(SysSetattr::stream_with(&kept, StreamSpec::new().bytes_max(1_000))).unwrap();
+    nx.send(SysSetattr::stream(&gone)).unwrap();
+    nx.send(SysSetattr::stream_with(&brief, StreamSpec::new().io_profile(IoProfile::Memory))).unwrap();
+    for n in 0..50 {
+        assert_eq!(append(&nx, &kept, &[&n.to_string()]).unwrap(), n);
+        append(&nx, &brief, &["x"]).unwrap();
+    }
+    append(&nx, &gone, &["x"]).unwrap();
+    let profiles: Vec<_> = listed(&nx).iter().map(|stream| stream.io_profile).collect();
+    assert_eq!(profiles, [IoProfile::Memory, IoProfile::Durable, IoProfile::Durable]);
+    nx.rename(&kept, "/moved").unwrap();
+    nx.unlink(&gone).unwrap();
+    // Nobody says that it is to end.
+    drop(nx);
+
+    let nx = loop {
+        match blocking::connect(Config::new(folder.path())) {
+            Ok(nx) => break nx,
+            Err(error) => assert_eq!(error.errno(), Errno::EBUSY, "{error}"),
+        }
+    };
+    let kept = path("/moved");
+    let all = read(&nx, &kept, 0).unwrap();
+    let numbers: Vec<String> = (0..50).map(|n: u64| n.to_string()).collect();
+    assert_eq!(texts(&all), numbers);
+    assert_eq!(append(&nx, &kept, &["next"]).unwrap(), 50);
+    assert_eq!(read(&nx, &brief, 0).unwrap().tail, 0, "what is in memory ends with the process");
+    refused(read(&nx, &gone, 0), Errno::ENOENT);
+    let limits = listed(&nx).iter().find(|stream| stream.path == "/moved").unwrap().state.unwrap().limits;
+    assert_eq!(limits.bytes_max, Some(1_000));
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn a_mount_whose_content_ends_with_the_process_keeps_streams_in_memory() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = on_disk(folder.path());
+    nx.mount("/scratch", MountSpec::new("memory")).unwrap();
+    let at = path("/scratch/s");
+    nx.send(SysSetattr::stream(&at)).unwrap();
+    append(&nx, &at, &["x"]).unwrap();
+    assert_eq!(listed(&nx)[0].io_profile, IoProfile::Memory);
+    let durable = StreamSpec::new().io_profile(IoProfile::Durable);
+    refused(nx.send(SysSetattr::stream_with(path("/scratch/d"), durable)), Errno::EOPNOTSUPP);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| nx.send(SysRead::at(&at).records_from(1).wait(LONG)));
+        until_waited_for(&nx, 1);
+        nx.unmount("/scratch").unwrap();
+        refused(waiting.join().unwrap(), Errno::ENOENT);
+    });
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn an_attached_handle_appends_and_follows() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let config = Config::new(folder.path()).serve(Serving::administrator());
+    let owner = blocking::connect(config).expect("it boots");
+    let nx = blocking::attach(folder.path()).expect("it is served");
+    let at = path("/s");
+    nx.send(SysSetattr::stream(&at)).unwrap();
+    assert_eq!(append(&nx, &at, &["a", "b"]).unwrap(), 0);
+    assert_eq!(texts(&read(&owner, &at, 0).unwrap()), ["a", "b"]);
+    assert_eq!(texts(&read(&nx, &at, 1).unwrap()), ["b"]);
+    refused(nx.send(SysRead::at(&at).records_from(2).wait(SHORT)), Errno::ETIMEDOUT);
+    thread::scope(|scope| {
+        let waiting: Vec<_> =
+            (0..10).map(|_| scope.spawn(|| nx.send(SysRead::at(&at).records_from(2).wait(LONG)))).collect();
+        until_waited_for(&owner, waiting.len());
+        append(&nx, &at, &["late"]).unwrap();
+        for waiting in waiting {
+            assert_eq!(texts(&waiting.join().unwrap().unwrap().records.unwrap()), ["late"]);
+        }
+    });
+    owner.shutdown().expect("it stops");
+}
