@@ -28,8 +28,9 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
-    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, Precondition, Renamed,
-    SetattrDone, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked, Version, Watched, Written,
+    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, Precondition, Record, Renamed,
+    SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked,
+    Version, Watched, Written,
 };
 use nexus_messages::{
     Caller, ContentId, Event, EventMask, FileMetadata, IntoPath, LockId, Lsn, OpId, Receipt, Result, VPath,
@@ -117,6 +118,9 @@ twins! {
     copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
     mkdir(at: impl IntoPath) -> Result<SetattrDone>;
     make_pipe(at: impl IntoPath, capacity: u32) -> Result<SetattrDone>;
+    make_stream(at: impl IntoPath, spec: StreamSpec) -> Result<SetattrDone>;
+    append_record(at: impl IntoPath, record: impl Into<Bytes>) -> Result<u64>;
+    append_records(at: impl IntoPath, records: Vec<Bytes>) -> Result<u64>;
     mkdir_new(at: impl IntoPath) -> Result<SetattrDone>;
     rmdir(at: impl IntoPath) -> Result<Unlinked>;
     unlink(at: impl IntoPath) -> Result<Unlinked>;
@@ -303,6 +307,14 @@ impl Nexus {
     pub fn pipe_writer(&self, at: impl IntoPath) -> Result<PipeWriter> {
         let writer = self.env().blocking_wait(self.0.pipe_writer(at))?;
         Ok(PipeWriter { env: self.env().clone(), writer })
+    }
+
+    /// As [`crate::Nexus::stream_reader`]; waiting blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::stream_reader`].
+    pub fn stream_reader(&self, at: impl IntoPath, from: impl Into<StreamStart>) -> Result<StreamReader> {
+        Ok(StreamReader { env: self.env().clone(), reader: self.0.stream_reader(at, from)? })
     }
 
     /// As [`crate::Nexus::tx`]; committing blocks.
@@ -537,6 +549,28 @@ impl PipeWriter {
     /// As [`crate::PipeWriter::write`].
     pub fn write(&self, message: impl Into<Bytes>, wait: Option<Duration>) -> Result<()> {
         self.env.blocking_wait(self.writer.write(message, wait))
+    }
+}
+
+/// Reads the records of a stream one after the other; see [`crate::StreamReader`].
+#[derive(Debug)]
+pub struct StreamReader {
+    env: Env,
+    reader: crate::StreamReader,
+}
+
+impl StreamReader {
+    /// As [`crate::StreamReader::position`].
+    pub fn position(&self) -> StreamStart {
+        self.reader.position()
+    }
+
+    /// As [`crate::StreamReader::next`]; blocks while it waits.
+    ///
+    /// # Errors
+    /// As [`crate::StreamReader::next`].
+    pub fn next(&mut self, wait: Option<Duration>) -> Result<Option<Record>> {
+        self.env.blocking_wait(self.reader.next(wait))
     }
 }
 

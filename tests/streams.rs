@@ -1,14 +1,17 @@
 //! Streams: records that are appended through a path, and read again by any number of readers.
 
-#![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
-
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::gate::{Decision, Permission};
 use nexus::{
-    Config, EntryType, Errno, Error, IoProfile, Kill, MountSpec, OpId, RecordRange, Records, Serving,
-    StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, VPath, blocking,
+    Caller, Config, EntryType, Errno, Error, HookContext, IoProfile, Kill, MountSpec, Op, OpId, RecordRange,
+    Records, Right, Serving, StreamSpec, StreamStart, SysRead, SysSetattr, SysWrite, Syscall, VPath, Verdict,
+    blocking,
 };
 use nexus_kernel::streams::{StreamEntry, StreamStatistics};
 
@@ -371,4 +374,72 @@ fn an_attached_handle_appends_and_follows() {
         }
     });
     owner.shutdown().expect("it stops");
+}
+
+#[test]
+fn a_reader_goes_on_where_it_was() {
+    let (nx, at) = in_memory();
+    for n in 0..600 {
+        assert_eq!(nx.append_record(&at, n.to_string()).unwrap(), n);
+    }
+    let (mut one, mut other) = (nx.stream_reader(&at, 0).unwrap(), nx.stream_reader(&at, 598).unwrap());
+    for n in 0..600 {
+        assert_eq!(one.position(), StreamStart::At(n));
+        let record = one.next(None).unwrap().expect("it is there");
+        assert_eq!((record.offset, &record.data[..]), (n, n.to_string().as_bytes()));
+    }
+    assert_eq!(one.next(None).unwrap(), None);
+    assert_eq!(one.next(Some(SHORT)).unwrap(), None);
+    assert_eq!(other.next(None).unwrap().unwrap().data, "598");
+    assert_eq!(nx.append_records(&at, vec!["x".into(), "y".into()]).unwrap(), 600);
+    assert_eq!(one.next(Some(LONG)).unwrap().unwrap().data, "x");
+    nx.write("/file", "x").unwrap();
+    refused(nx.append_record("/file", "y"), Errno::EOPNOTSUPP);
+    assert_eq!(nx.read("/file").unwrap(), "x");
+    nx.unlink(&at).unwrap();
+    assert_eq!(one.next(None).unwrap().unwrap().data, "y", "it was read already");
+    refused(one.next(Some(LONG)), Errno::ENOENT);
+}
+
+/// Refuses `secret`, and writes `loud` in capitals. No reader may read.
+#[derive(Debug)]
+struct Minds;
+
+impl Interceptor for Minds {
+    fn ops(&self) -> OpSet {
+        [Op::Write].into_iter().collect()
+    }
+
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        let mut verdict = Verdict::Continue;
+        if let Syscall::Write(call) = &mut cx.call {
+            match &*call.data[0] {
+                b"secret" => verdict = Verdict::refuse("it is one"),
+                b"loud" => call.data = vec!["LOUD".into()],
+                _ => {}
+            }
+        }
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+impl Permission for Minds {
+    fn check(&self, _: &Caller, right: Right, _: &VPath) -> Decision {
+        match right {
+            Right::Read => Decision::Deny("nobody reads".into()),
+            _ => Decision::Allow,
+        }
+    }
+}
+
+#[test]
+fn interceptors_and_the_gate_stand_before_a_stream() {
+    let (nx, at) = in_memory();
+    append(&nx, &at, &["warm"]).unwrap();
+    nx.register_hook(Registration::interceptor("minds", Arc::new(Minds))).unwrap();
+    refused(append(&nx, &at, &["secret"]), Errno::EACCES);
+    assert_eq!(append(&nx, &at, &["loud"]).unwrap(), 1);
+    assert_eq!(texts(&read(&nx, &at, 1).unwrap()), ["LOUD"]);
+    nx.set_permission(Some(Arc::new(Minds))).unwrap();
+    refused(read(&nx.agent("somebody").unwrap(), &at, 0), Errno::EACCES);
 }

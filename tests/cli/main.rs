@@ -23,6 +23,7 @@ mod round_trip;
 mod services;
 mod serving;
 mod statuses;
+mod streams;
 mod tours;
 mod transactions;
 mod watches;

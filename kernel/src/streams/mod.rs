@@ -99,7 +99,7 @@ async fn reap(kernel: &Kernel, table: &StreamTable) {
             match table.remove_records(id).await {
                 Ok(()) => table.is_reaped(id),
                 Err(error) => {
-                    tracing::warn!(%id, %error, "the records of a stream that is gone are still there")
+                    tracing::warn!(%id, %error, "the records of a stream that is gone are still there");
                 }
             }
         }

@@ -309,7 +309,7 @@ impl RowVolume<'_> {
                 };
                 if entry_type == EntryType::Stream {
                     let spec = call.stream.unwrap_or_default();
-                    let placed = self.kernel.place_stream(&self.mount, spec);
+                    let placed = self.kernel.place_stream(self.mount, spec);
                     row.placement = placed.map_err(|why| {
                         Error::new(intent.op, &site.path, ErrorKind::NotSupported).because(why)
                     })?;

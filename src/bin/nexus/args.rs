@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nexus::EventKind;
 use nexus::hal::MOUNT_OPTIONS;
 
@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Glob(GlobArgs),
     Grep(GrepArgs),
     Pipe(PipeArgs),
+    Stream(StreamArgs),
     Mount(MountArgs),
     Umount(UmountArgs),
     Mounts(MountsArgs),
@@ -619,6 +620,93 @@ pub(crate) struct PipeWriteArgs {
     /// Wait for room, at most for so long, such as 500ms or 2m
     #[arg(long, value_name = "DURATION")]
     pub(crate) wait: Option<humantime::Duration>,
+}
+
+/// Keep records that any number of readers read, from any offset
+///
+/// A record has an offset: the first one 0, each next one the next number. Reading takes nothing away. Records are on disk where those of files are that outlive the
+/// process. `rm` removes a stream, and tells those who wait; `mv` moves it with its records.
+#[derive(Debug, Args)]
+pub(crate) struct StreamArgs {
+    #[command(subcommand)]
+    pub(crate) command: StreamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StreamCommand {
+    Make(StreamMakeArgs),
+    Append(StreamAppendArgs),
+    Read(StreamReadArgs),
+    Tail(StreamTailArgs),
+}
+
+/// Where the records of a stream are.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum StreamKind {
+    /// In the process that owns the data folder; they end with it.
+    Memory,
+    /// On disk.
+    Durable,
+}
+
+/// Make a stream; nothing happens when there is one
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, created}.")]
+pub(crate) struct StreamMakeArgs {
+    /// Its path; missing parents are made
+    pub(crate) path: String,
+    /// How many bytes it keeps, by the records' content and four bytes each; then the oldest go
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes_max: Option<u64>,
+    /// For how long it keeps a record, such as 500ms or 7d; what is too old goes with the next append
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) age_max: Option<humantime::Duration>,
+    /// Where its records are [default: as the mount keeps files]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<StreamKind>,
+}
+
+/// Append records to a stream, side by side and all or none
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, first, count}; first is the offset of the first one.")]
+pub(crate) struct StreamAppendArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The records; all of standard input as one when none is given
+    pub(crate) records: Vec<String>,
+}
+
+/// Print records of a stream, each with a line end
+///
+/// Ends with status 1 when there are fewer than were asked for, or they did not come in time.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json, for each record: {offset, at_ms, text} or {offset, at_ms, base64}.")]
+pub(crate) struct StreamReadArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The offset of the first one [default: the oldest that is kept]
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// How many [default: all that are there]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<u64>,
+    /// Wait for each record, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+}
+
+/// Print the last records of a stream, each with a line end
+#[derive(Debug, Args)]
+#[command(after_help = "With --json, for each record: {offset, at_ms, text} or {offset, at_ms, base64}.")]
+pub(crate) struct StreamTailArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// How many
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    pub(crate) number: u64,
+    /// Print what comes, until the command is stopped
+    #[arg(short, long)]
+    pub(crate) follow: bool,
 }
 
 /// Hurt an actor, to see what becomes of it

@@ -21,6 +21,7 @@ mod search;
 mod serve;
 mod services;
 mod shell;
+mod stream;
 mod top;
 mod tour;
 mod transfer;

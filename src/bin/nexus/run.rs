@@ -14,7 +14,7 @@ use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
     change, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, pipe, ps, search, serve,
-    services, shell, top, tour, transfer, tx, watch,
+    services, shell, stream, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -95,6 +95,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Glob(args) => Box::pin(search::glob(session, args)).await,
         Command::Grep(args) => Box::pin(search::grep(session, args)).await,
         Command::Pipe(args) => Box::pin(pipe::pipe(session, args)).await,
+        Command::Stream(args) => Box::pin(stream::stream(session, args)).await,
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
         Command::Mounts(_) => mounts::mounts(session).await,

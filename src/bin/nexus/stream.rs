@@ -1,0 +1,109 @@
+//! `stream make`, `stream append`, `stream read`, `stream tail`.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nexus::syscall::{IoProfile, Record, RecordRange, StreamSpec, StreamStart};
+use nexus::{Op, StreamReader};
+use serde_json::json;
+
+use crate::args::{StreamAppendArgs, StreamArgs, StreamCommand, StreamKind, StreamMakeArgs};
+use crate::args::{StreamReadArgs, StreamTailArgs};
+use crate::failure::{Failure, Outcome, Status};
+use crate::session::{Session, path};
+
+/// How long one call of `tail -f` waits; then the next one does.
+const FOLLOW_WAIT: Duration = Duration::from_secs(60);
+
+pub(crate) async fn stream(session: &Session, args: StreamArgs) -> Outcome {
+    match args.command {
+        StreamCommand::Make(args) => make(session, args).await,
+        StreamCommand::Append(args) => append(session, args).await,
+        StreamCommand::Read(args) => read(session, args).await,
+        StreamCommand::Tail(args) => tail(session, args).await,
+    }
+}
+
+async fn make(session: &Session, args: StreamMakeArgs) -> Outcome {
+    let at = path(Op::Setattr, &args.path)?;
+    let mut spec = StreamSpec::new();
+    spec.bytes_max = args.bytes_max;
+    spec.age_max = args.age_max.map(Into::into);
+    spec.io_profile = args.kind.map(|kind| match kind {
+        StreamKind::Memory => IoProfile::Memory,
+        StreamKind::Durable => IoProfile::Durable,
+    });
+    let done = session.nx.make_stream(&at, spec).await?;
+    session.out.quiet(&json!({ "path": at, "created": done.created }))
+}
+
+async fn append(session: &Session, args: StreamAppendArgs) -> Outcome {
+    let at = path(Op::Write, &args.path)?;
+    let mut records: Vec<_> = args.records.into_iter().map(|record| record.into_bytes().into()).collect();
+    if records.is_empty() {
+        let mut record = Vec::new();
+        let read = io::stdin().lock().read_to_end(&mut record);
+        read.map_err(|error| Failure::host("write", Path::new("standard input"), error))?;
+        records.push(record.into());
+    }
+    let count = records.len();
+    let first = session.nx.append_records(&at, records).await?;
+    session.out.quiet(&json!({ "path": at, "first": first, "count": count }))
+}
+
+async fn read(session: &Session, args: StreamReadArgs) -> Outcome {
+    let at = path(Op::Read, &args.path)?;
+    let from = args.from.map_or(StreamStart::Oldest, StreamStart::At);
+    let mut reader = session.nx.stream_reader(&at, from)?;
+    let wait: Option<Duration> = args.wait.map(Into::into);
+    let mut left = args.number;
+    while left != Some(0) {
+        let Some(record) = reader.next(wait).await? else { break };
+        left = left.map(|left| left - 1);
+        show(session, &record)?;
+    }
+    if left.is_some_and(|left| left > 0) {
+        session.out.ends_with(Status::Failed);
+    }
+    Ok(())
+}
+
+async fn tail(session: &Session, args: StreamTailArgs) -> Outcome {
+    let at = path(Op::Read, &args.path)?;
+    // Where the stream ends: the last records are counted back from there, and what follows comes behind them.
+    let look = nexus::syscall::SysRead::at(&at).records(RecordRange::from(StreamStart::Tail));
+    let tail = session.nx.send(look).await?.records.map_or(0, |records| records.tail);
+    let look =
+        nexus::syscall::SysRead::at(&at).records(RecordRange::from(StreamStart::Oldest).records_max(1));
+    let oldest = session.nx.send(look).await?.records;
+    let oldest = oldest.and_then(|read| read.records.first().map(|record| record.offset)).unwrap_or(tail);
+    let from = tail.saturating_sub(args.number).max(oldest);
+    let mut reader: StreamReader = session.nx.stream_reader(&at, from)?;
+    loop {
+        let wait = args.follow.then_some(FOLLOW_WAIT);
+        match reader.next(wait).await? {
+            Some(record) => show(session, &record)?,
+            None if args.follow => {}
+            None => return Ok(()),
+        }
+    }
+}
+
+fn show(session: &Session, record: &Record) -> Outcome {
+    if session.out.is_json() {
+        let mut object = json!({ "offset": record.offset, "at_ms": record.at.0 / 1_000_000 });
+        match std::str::from_utf8(&record.data) {
+            Ok(text) => object["text"] = text.into(),
+            Err(_) => object["base64"] = STANDARD.encode(&record.data).into(),
+        }
+        session.out.json(&object)?;
+    } else {
+        session.out.bytes(&record.data)?;
+        session.out.bytes(b"\n")?;
+    }
+    // Who waits for the next one is to see this one.
+    session.out.flush()
+}

@@ -1,0 +1,51 @@
+//! `stream`: records that stay, read from anywhere.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::fixture::Nexus;
+use crate::serving::Serving;
+
+#[test]
+fn records_stay_from_command_to_command() {
+    let nexus = Nexus::new();
+    let made: Value = serde_json::from_str(&nexus.good("--json stream make /s --bytes-max 1000")).unwrap();
+    assert_eq!(made, json!({ "path": "/s", "created": true }));
+    nexus.good("stream make /s");
+    let first: Value = serde_json::from_str(&nexus.good("--json stream append /s one two")).unwrap();
+    assert_eq!(first, json!({ "path": "/s", "first": 0, "count": 2 }));
+    assert_eq!(nexus.feed("stream append /s", "three\nlines").status, 0);
+    assert_eq!(nexus.good("stream read /s"), "one\ntwo\nthree\nlines\n");
+    assert_eq!(nexus.good("stream read /s --from 1 -n 1"), "two\n");
+    assert_eq!(nexus.good("stream tail /s -n 1"), "three\nlines\n");
+    let record: Value = serde_json::from_str(&nexus.good("--json stream read /s --from 1 -n 1")).unwrap();
+    assert_eq!((&record["offset"], &record["text"]), (&json!(1), &json!("two")));
+    let told = nexus.run("stream read /s --from 3 -n 1");
+    assert_eq!((told.status, &*told.out, &*told.err), (1, "", ""), "there is none yet");
+    assert!(nexus.run("stream read /s --from 4").err.ends_with("(EINVAL)\n"));
+    assert!(nexus.run("stream make /q --bytes-max 0").err.ends_with("(EINVAL)\n"));
+    nexus.good("mkdir /d");
+    assert!(nexus.run("stream append /d x").err.ends_with("(EOPNOTSUPP)\n"));
+    nexus.good("mv /s /t");
+    assert_eq!(nexus.good("stream tail /t -n 2"), "two\nthree\nlines\n");
+    nexus.good("rm /t");
+    assert!(nexus.run("stream read /t").err.ends_with("(ENOENT)\n"));
+}
+
+#[test]
+fn a_follower_sees_what_is_appended_elsewhere() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    nexus.good("stream make /s");
+    nexus.good("stream append /s before");
+    let mut following = nexus.command(["stream", "tail", "-f", "/s"]);
+    let mut following = following.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(following.stdout.take().expect("it is piped")).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "before");
+    nexus.good("stream append /s after");
+    assert_eq!(lines.next().unwrap().unwrap(), "after");
+    following.kill().expect("it runs");
+    following.wait().expect("it ends");
+}
