@@ -147,6 +147,8 @@ targets! {
     Advisory 8 0 true "nexus/kernel/advisory";
     Dispatch 14 7 true "nexus/kernel/dispatch";
     Watcher 8 0 true "nexus/kernel/watcher";
+    Pipes 6 0 true "nexus/kernel/pipes";
+    Streams 6 0 true "nexus/kernel/streams";
     Registry 10 7 true "nexus/registry/services";
     Lifecycle 10 7 true "nexus/registry/lifecycle";
     Driver 8 5 true "nexus/drivers/*";
