@@ -80,7 +80,6 @@ fn a_file_is_made_once_and_its_type_stays() {
          touch /d ! EEXIST
          make /d 0 ! EEXIST
          make /f 1 ! EEXIST
-         make /x 4 ! EOPNOTSUPP
          make /x 5 ! EOPNOTSUPP",
     );
 }

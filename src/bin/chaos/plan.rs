@@ -345,7 +345,7 @@ mod tests {
             // Some escape, such as those of a version that is replaced meanwhile.
             assert!(faults.len() > 1_300, "{}", faults.len());
             let wedges = faults.iter().filter(|fault| is_wedge(fault.how)).count();
-            assert!(wedges > 15, "{wedges} under {seed}");
+            assert!(wedges > 12, "{wedges} under {seed}");
             for target in Target::ALL {
                 assert!(faults.iter().any(|fault| fault.target == *target), "{target:?} under {seed}");
             }
@@ -367,8 +367,8 @@ mod tests {
         assert_eq!(Target::at("nexus/services"), Some(Target::Services));
         assert_eq!(Target::at("nexus/registry/services"), Some(Target::Registry));
         assert_eq!(
-            (Target::at("nexus/kernel/pipes"), kind_of("nexus/kernel/pipes")),
-            (None, "nexus/kernel/pipes")
+            (Target::at("nexus/kernel/federation"), kind_of("nexus/kernel/federation")),
+            (None, "nexus/kernel/federation")
         );
     }
 

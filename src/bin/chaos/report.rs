@@ -293,8 +293,8 @@ mod tests {
             assert_eq!(broken(minute(&others, true)), [expected]);
         }
         let mut report = minute(Target::ALL, true);
-        report.hear(0, &Record::There { kind: "nexus/kernel/pipes".into() });
-        assert_eq!(broken(report), ["no nexus/kernel/pipes was killed, and there was one"]);
+        report.hear(0, &Record::There { kind: "nexus/kernel/federation".into() });
+        assert_eq!(broken(report), ["no nexus/kernel/federation was killed, and there was one"]);
     }
 
     #[test]
