@@ -182,6 +182,11 @@ impl Watch {
 
     /// Has what is committed from now on queued, and reads the log up to there. Without a place to begin at, it begins now.
     pub(crate) async fn publish(&mut self) -> Result<()> {
+        if !self.is_asked && self.one.since.is_none() && self.cursor == Lsn::default() {
+            // Now, and not when the answer comes: others see it in the table before that, and may count on it.
+            let now = self.end()?;
+            (self.cursor, self.raw_to) = (now, now);
+        }
         if !self.is_published {
             // From here on it is taken back: whether the actor has it is not known when the answer does not come. It is asked again then, which does nothing
             // to one that it has.
@@ -196,9 +201,6 @@ impl Watch {
             }
         }
         let end = self.end()?;
-        if self.one.since.is_none() && self.cursor == Lsn::default() {
-            (self.cursor, self.raw_to) = (end, end);
-        }
         self.from = From::Log(Some(end));
         Ok(())
     }
