@@ -1,85 +1,23 @@
 //! `lock`, `unlock` and `locks`: advisory locks on paths.
 
-use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
 use futures_util::future::{Either, select};
 use nexus::advisory::AdvisoryLock;
 use nexus::{LockGuard, LockId, LockKind, Locked, Op, SysLock, SysUnlock};
 use serde_json::json;
 
+use crate::args::{LockArgs, LocksArgs, UnlockArgs};
 use crate::failure::{Failure, Outcome, Status};
 use crate::session::{Session, path};
 use crate::sys;
-use crate::when::duration;
 
 /// How long a lock is held for a command at most: what runs longer is not waited for by anybody.
 const HOLD_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
-///
-/// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a. It binds those who ask for one. With a command it is extended until the
-/// command ends, and released then; it goes with this process, whatever becomes of that. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
-/// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
-/// `unlock`, or until its time is over, also over restarts of the kernel.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Exit status: the command's, and 128 more than the signal that ended it; 1 when the lock was not free, or was lost meanwhile.
-Without a command it prints the lock's identity, which `unlock` wants.
-With --json and no command: {path, id, token, ttl_ms}.")]
-pub(crate) struct LockArgs {
-    /// What is locked; it need not exist
-    pub(crate) path: String,
-    /// Others may hold it, too, if they say the same
-    #[arg(short, long, group = "kind")]
-    pub(crate) shared: bool,
-    /// So many may hold it at once, if they say the same number
-    #[arg(long, value_name = "N", group = "kind")]
-    pub(crate) places: Option<u32>,
-    /// Fail at once when it is not free
-    #[arg(short, long, conflicts_with = "wait")]
-    pub(crate) nonblock: bool,
-    /// Wait so long at most, such as 30s or 5m [default: a day]
-    #[arg(short, long, value_name = "TIME", value_parser = duration)]
-    pub(crate) wait: Option<Duration>,
-    /// How long it lasts when nobody extends it
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
-    pub(crate) ttl: Duration,
-    /// Extend the lock with this identity to the time of --ttl from now on
-    #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "nonblock", "wait", "command"])]
-    pub(crate) extend: Option<String>,
-    /// The command to run, after `--`
-    #[arg(last = true)]
-    pub(crate) command: Vec<OsString>,
-}
-
-/// Release a lock
-#[derive(Debug, Args)]
-#[command(after_help = "With --json: {path, released}.")]
-pub(crate) struct UnlockArgs {
-    pub(crate) path: String,
-    /// The lock's identity, as `lock` prints it
-    #[arg(required_unless_present = "force")]
-    pub(crate) id: Option<String>,
-    /// Release all locks on just this path, whoever holds them
-    #[arg(long, conflicts_with = "id")]
-    pub(crate) force: bool,
-}
-
-/// Show the locks, who holds them and who waits
-#[derive(Debug, Args)]
-#[command(after_help = "\
-With --json: one line a path: {zone, path, holders: [{agent, kind, token, age, left}], waiting: [{agent, kind, age}]}; times are {secs, nanos}.")]
-pub(crate) struct LocksArgs {
-    /// Only those on this path and below it
-    #[arg(default_value = "/")]
-    pub(crate) path: String,
-}
 
 pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
     let at = path(Op::Lock, &args.path)?;

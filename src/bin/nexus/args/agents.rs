@@ -1,0 +1,249 @@
+//! What agents wait for: locks, pipes, streams, watches.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use nexus::EventKind;
+
+use crate::when::duration;
+
+/// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
+///
+/// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a. It binds those who ask for one. With a command it is extended until the
+/// command ends, and released then; it goes with this process, whatever becomes of that. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
+/// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
+/// `unlock`, or until its time is over, also over restarts of the kernel.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: the command's, and 128 more than the signal that ended it; 1 when the lock was not free, or was lost meanwhile.
+Without a command it prints the lock's identity, which `unlock` wants.
+With --json and no command: {path, id, token, ttl_ms}.")]
+pub(crate) struct LockArgs {
+    /// What is locked; it need not exist
+    pub(crate) path: String,
+    /// Others may hold it, too, if they say the same
+    #[arg(short, long, group = "kind")]
+    pub(crate) shared: bool,
+    /// So many may hold it at once, if they say the same number
+    #[arg(long, value_name = "N", group = "kind")]
+    pub(crate) places: Option<u32>,
+    /// Fail at once when it is not free
+    #[arg(short, long, conflicts_with = "wait")]
+    pub(crate) nonblock: bool,
+    /// Wait so long at most, such as 30s or 5m [default: a day]
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// How long it lasts when nobody extends it
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub(crate) ttl: Duration,
+    /// Extend the lock with this identity to the time of --ttl from now on
+    #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "nonblock", "wait", "command"])]
+    pub(crate) extend: Option<String>,
+    /// The command to run, after `--`
+    #[arg(last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Release a lock
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, released}.")]
+pub(crate) struct UnlockArgs {
+    pub(crate) path: String,
+    /// The lock's identity, as `lock` prints it
+    #[arg(required_unless_present = "force")]
+    pub(crate) id: Option<String>,
+    /// Release all locks on just this path, whoever holds them
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) force: bool,
+}
+
+/// Show the locks, who holds them and who waits
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a path: {zone, path, holders: [{agent, kind, token, age, left}], waiting: [{agent, kind, age}]}; times are {secs, nanos}.")]
+pub(crate) struct LocksArgs {
+    /// Only those on this path and below it
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+}
+
+/// Hand messages from agent to agent through a path
+///
+/// A message is read once, whole. It is in the memory of the process that owns the data folder, `nexus serve` say, and ends with it; the pipe's entry stays.
+/// `rm` removes a pipe, and tells those who wait.
+#[derive(Debug, Args)]
+pub(crate) struct PipeArgs {
+    #[command(subcommand)]
+    pub(crate) command: PipeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PipeCommand {
+    Make(PipeMakeArgs),
+    Read(PipeReadArgs),
+    Write(PipeWriteArgs),
+}
+
+/// Make a pipe; nothing happens when there is one
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, created, capacity}.")]
+pub(crate) struct PipeMakeArgs {
+    /// Its path; missing parents are made
+    pub(crate) path: String,
+    /// How many bytes of messages it holds [default: 65536]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) capacity: Option<u32>,
+}
+
+/// Take messages out of a pipe, and print each with a line end
+///
+/// Ends with status 1 when there is no message, or none came in time, and with 0 at the end of the pipe: when writers had opened it and the last is gone.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --json, for each message: {count, text} or {count, base64}; count is its bytes."
+)]
+pub(crate) struct PipeReadArgs {
+    /// A pipe
+    pub(crate) path: String,
+    /// Wait for each message, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+    /// How many messages
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub(crate) number: u64,
+}
+
+/// Put one message into a pipe
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, written}.")]
+pub(crate) struct PipeWriteArgs {
+    /// A pipe
+    pub(crate) path: String,
+    /// The message; all of standard input when it is - or not given
+    pub(crate) text: Option<String>,
+    /// Wait for room, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+}
+
+/// Keep records that any number of readers read, from any offset
+///
+/// A record has an offset: the first one 0, each next one the next number. Reading takes nothing away. Records are on disk where those of files are that outlive the
+/// process. `rm` removes a stream, and tells those who wait; `mv` moves it with its records.
+#[derive(Debug, Args)]
+pub(crate) struct StreamArgs {
+    #[command(subcommand)]
+    pub(crate) command: StreamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StreamCommand {
+    Make(StreamMakeArgs),
+    Append(StreamAppendArgs),
+    Read(StreamReadArgs),
+    Tail(StreamTailArgs),
+}
+
+/// Where the records of a stream are.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum StreamKind {
+    /// In the process that owns the data folder; they end with it.
+    Memory,
+    /// On disk.
+    Durable,
+}
+
+/// Make a stream; nothing happens when there is one
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, created}.")]
+pub(crate) struct StreamMakeArgs {
+    /// Its path; missing parents are made
+    pub(crate) path: String,
+    /// How many bytes it keeps, by the records' content and four bytes each; then the oldest go
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes_max: Option<u64>,
+    /// For how long it keeps a record, such as 500ms or 7d; what is too old goes with the next append
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) age_max: Option<humantime::Duration>,
+    /// Where its records are [default: as the mount keeps files]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<StreamKind>,
+}
+
+/// Append records to a stream, side by side and all or none
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, first, count}; first is the offset of the first one.")]
+pub(crate) struct StreamAppendArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The records; all of standard input as one when none is given
+    pub(crate) records: Vec<String>,
+}
+
+/// Print records of a stream, each with a line end
+///
+/// Ends with status 1 when there are fewer than were asked for, or they did not come in time.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json, for each record: {offset, at_ms, text} or {offset, at_ms, base64}.")]
+pub(crate) struct StreamReadArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The offset of the first one [default: the oldest that is kept]
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// How many [default: all that are there]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) number: Option<u64>,
+    /// Wait for each record, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+}
+
+/// Print the last records of a stream, each with a line end
+#[derive(Debug, Args)]
+#[command(after_help = "With --json, for each record: {offset, at_ms, text} or {offset, at_ms, base64}.")]
+pub(crate) struct StreamTailArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// How many
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    pub(crate) number: u64,
+    /// Print what comes, until the command is stopped
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// Tell what changes at a path and below it, as it happens
+///
+/// Prints each change once it is on disk, in the order of the log of the zone, until interrupted. While another process serves the folder its changes are told, as
+/// `serve` does; else nobody changes anything, and --since tells what was. A place in the log to go on from is the number that a line begins with. A rename is
+/// told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints: LSN TIME KIND AGENT PATH, and behind it -> where a rename leads or <- where a copy comes from.
+Kinds: file_write, file_delete, file_rename, file_copy, dir_create, dir_delete, metadata_change, create, mount, unmount, lock, unlock.
+With --json: {lsn, kind, path, other, type, size, content_id, version, generation, is_new, agent, zone, op, at} for each, {overflow} when they came faster than
+they were taken and the log tells the rest from that place, and {next} at the end: where to go on.")]
+pub(crate) struct WatchArgs {
+    /// A path, which need not exist; with --glob a pattern
+    pub(crate) path: String,
+    /// Also what was since this place in the log
+    #[arg(long, value_name = "LSN")]
+    pub(crate) since: Option<u64>,
+    /// The path is a pattern: * and ? stand for parts of a name, ** for any number of directories
+    #[arg(long, conflicts_with = "alone")]
+    pub(crate) glob: bool,
+    /// Nothing below the path
+    #[arg(long)]
+    pub(crate) alone: bool,
+    /// Only these kinds, with commas between them
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    pub(crate) mask: Vec<EventKind>,
+    /// End after so many
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End after this time, such as 30s; with 0s what was is told
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+}

@@ -1,0 +1,288 @@
+//! The kernel itself: mounts, services, actors, upkeep, and how it is run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nexus::hal::MOUNT_OPTIONS;
+use nexus::offline::GiveUpAfter;
+
+/// Attach a driver's tree at a path; it is remembered over restarts
+#[derive(Debug, Args)]
+#[command(after_help = mount_help())]
+pub(crate) struct MountArgs {
+    pub(crate) path: String,
+    /// The driver, such as cas-local, path-local or memory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) driver: String,
+    /// An option of the driver, or of every mount: see below
+    #[arg(long = "opt", value_name = "K=V", value_parser = key_value)]
+    pub(crate) options: Vec<(String, String)>,
+    /// Refuse changes below it
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Put the driver in the place of the one that is mounted there, while calls go on
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+/// Detach a mount; what it holds stays where it is
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path}.")]
+pub(crate) struct UmountArgs {
+    pub(crate) path: String,
+}
+
+/// List the mounts and how they are
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight, calls,
+last_failure}.")]
+pub(crate) struct MountsArgs {}
+
+/// List the services and how they are
+///
+/// One line each: name, state, factory, version, number, and how many swaps succeeded, failed, and were taken back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: one line a service, as in /__sys__/services/NAME: {name, state, factory, config, serving, startup, needs, exports, hooks, path,
+actor, in_flight, missed, swaps, failed_swaps, swap_backs, trial_agreed, last_swap, last_failure}.")]
+pub(crate) struct ServicesArgs {}
+
+/// Register a service and start it; it is remembered over restarts
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {service, created}.")]
+pub(crate) struct RegisterArgs {
+    /// Its name
+    pub(crate) name: String,
+    /// What makes it, such as audit or quota
+    pub(crate) factory: String,
+    /// Its configuration
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub(crate) config: String,
+}
+
+/// Remove a service that no other needs
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {service}.")]
+pub(crate) struct UnregisterArgs {
+    /// Its name
+    pub(crate) name: String,
+}
+
+/// Put another version, or configuration, of a service in its place while it serves
+///
+/// The new one is started and probed beside the old, takes over its state, and is published at once; should it crash while it is on
+/// probation, the old one comes back. Whatever fails before leaves the old one serving.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Says from which version to which, and from which factory to which when that changes; how many calls were drained and waited, how many are still inside
+the old version, if any, and the longest pause. With --shadow it waits for real calls, 10 minutes at most, and fails when too few have come by then; how
+many have agreed is shown on a terminal, and meanwhile in trial_agreed of `services --json`. Interrupted, the old version goes on.
+With --json: {service, from, to, mode, drained, left, waited, pause, took, agreed}; from and to are {number, factory, version}.")]
+pub(crate) struct SwapArgs {
+    /// The service
+    pub(crate) name: String,
+    /// What makes the new version [default: what made the old one]
+    pub(crate) factory: Option<String>,
+    /// Its configuration [default: the one that serves; with another factory, that factory's own]
+    #[arg(long, value_name = "JSON")]
+    pub(crate) config: Option<String>,
+    /// Both may be called at once
+    #[arg(long, conflicts_with = "exclusive")]
+    pub(crate) overlap: bool,
+    /// Calls wait while the old one ends and hands its state over
+    #[arg(long)]
+    pub(crate) exclusive: bool,
+    /// Try it in shadow first, until so many answers to copies of real calls agree, within 10 minutes
+    #[arg(long, value_name = "CALLS")]
+    pub(crate) shadow: Option<u32>,
+    /// How many seconds calls inside the old one may take
+    #[arg(long, value_name = "S")]
+    pub(crate) limit: Option<u64>,
+    /// For how many seconds a crash brings the old one back
+    #[arg(long, value_name = "S")]
+    pub(crate) probation: Option<u64>,
+}
+
+/// Draw the supervision tree: each actor, its state, incarnation, restarts and mailbox
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: the root as one object: {path, id, kind, restart, state, generation, restarts, queued, bound, callers_waiting,
+in_flight, served, running, armed, last_exit, up_ms, children}. With --watch, one line each second.")]
+pub(crate) struct PsArgs {
+    /// Draw it again each second, until interrupted
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// Watch the kernel at work: actors, syscalls with their rates and latencies, mounts
+///
+/// Redrawn each second. Arrows select an actor, k hurts it after asking how, q ends. What is not a terminal is given one look, with
+/// totals in the place of rates.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Calls that are answered from memory are counted, and not timed: latencies are those of all others.
+With --json: one look as one object: {actors, syscalls, mounts, committer, caches}, each as its file below /__sys__/ shows it.")]
+pub(crate) struct TopArgs {}
+
+/// Hurt an actor, to see what becomes of it
+///
+/// Prints how it ended and after how long it was back. It is in a kernel of the command's own, unless another process serves the folder. A version of a
+/// service that is on probation does not come back: then the version that serves in its place is told. Nor does the root, `nexus`: the kernel ends with it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status 1 when there is no such actor, or it is not back within 15 seconds.
+With --json: {actor, how, outcome, last_exit?, generation?, back_after_seconds?, serves?}, where outcome is restarted, swapped_back, gone or kernel_ended;
+with --handling {actor, how, armed}.")]
+pub(crate) struct KillArgs {
+    /// The actor's path in the tree that `ps` draws, such as nexus/kernel/router
+    pub(crate) actor: String,
+    /// What goes wrong: a panic, an exit with an error, a kill without a word, or a handler that never returns
+    #[arg(long, value_name = "HOW", default_value = "panic", value_parser = ["panic", "error", "brutal", "wedge"])]
+    pub(crate) how: String,
+    /// Not now, but when it handles its next message: before or after the handler has run
+    #[arg(long, value_name = "WHEN", value_parser = ["before", "after"])]
+    pub(crate) handling: Option<String>,
+}
+
+/// Take away what nothing names any more
+///
+/// Content goes that no file names, when collections have found it so for the grace period, and rows of mounts that are gone. What a file, an open
+/// stream or a call that is under way needs stays. Calls go on meanwhile. What is interrupted loses nothing, and goes on in the kernel if that is
+/// another process.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints what went, and what stays for now.
+With --json: {number, dry_run, grace_ms, began, ended, state, rows, reachable, freed, kept_by_grace, kept_by_pins, reclaimed_bytes, left_out, failed,
+left_alone};
+freed and kept are {objects, bytes}.")]
+pub(crate) struct GcArgs {
+    /// Only count what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long content must have been unreachable, in seconds [default: the setting garbage_grace_s]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace: Option<u64>,
+}
+
+/// Bring to the disk what was acknowledged before it was there
+///
+/// With `write --eventual` and on mounts of the classes cache and scratch changes are acknowledged when they can be seen, and are on disk soon after. Returns
+/// when all that was acknowledged before is there.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {lsn}, the place in the log up to which all is on disk.")]
+pub(crate) struct SyncArgs {
+    /// A path in the zone that is meant
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+}
+
+/// Tell what became of an operation
+///
+/// Asks for it by its identity: the one that was given with it, or that is told with an error when a change may have been executed. Each zone remembers its
+/// last 65,536 operations, also after a crash. Of an older store, --since tells what was not executed from what is forgotten. Exit status: 0 when it was
+/// committed, 1 when it was not executed, 3 when it is under way, in doubt, or may be forgotten.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: {outcome, kept, ..}; outcome is committed, under_way, not_executed, in_doubt or forgotten, and kept says how many operations are remembered.
+Of a committed one also {lsn, durability, op, path, to?, at}, of one that is under way {op, path}, of a forgotten one {through}.")]
+pub(crate) struct OutcomeArgs {
+    /// The identity of the operation, in hexadecimal
+    pub(crate) operation: String,
+    /// It was not sent before the log had come to this place
+    #[arg(long, value_name = "LSN")]
+    pub(crate) since: Option<u64>,
+}
+
+/// Check all that is stored, and repair what loses nothing
+///
+/// Names are matched with metadata, metadata with content, each content with its hash, and each log with itself, while calls go on. What is told is wrong,
+/// and was looked at twice. With --repair a name that leads to nothing goes, what has no name is named in lost+found of its mount, what the rows say twice
+/// is made to agree, and damaged content is written again from another copy with the same hash; each repair is in the log. All else is left as it is.
+///
+/// A data folder that cannot be opened because its log is damaged is told of: in which file and where, up to which LSN all can be kept, and what would be lost.
+/// With --repair --give-up-after and what was told, all behind that is cut off, and the folder opens. What is cut off is kept in files beside the log.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line for each finding, and then what was looked at.
+Exit status 1 when something is left that is wrong, or could not be looked at to the end.
+With --json: {number, repair, began, ended, state, resumed, entries, names, files, versions, blobs, bytes, records, garbage, findings, untold, left_out};
+each finding is {zone, path, file_id, fault, cause, remedy}.
+Of a damaged log: {damaged, repaired, segment, offset, frame, proof, kept, give_up_after, lost, aside}; kept is {tree, lsn} of each tree, the root zone's being 0,
+lost is {through, unreadable, operations, bytes, places, listed}, places are {tree, first, last}, listed are {tree, lsn, op, path, to, by, at}, and at most 1024.")]
+pub(crate) struct FsckArgs {
+    /// Repair what can be repaired without a loss
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Cut the damaged log of a folder that cannot be opened: all after this place is given up
+    #[arg(long, value_name = "LSN", requires = "repair")]
+    pub(crate) give_up_after: Option<GiveUpAfter>,
+}
+
+/// Own the data folder, and let other processes attach to it
+///
+/// Serves the socket `nexus.sock` in the data folder until it is interrupted or terminated, then ends the kernel in order. Meanwhile
+/// every other `nexus` command on that folder attaches to it. Only processes of the same user, and of root, can attach.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line once it serves. With --json: {data, socket, process, agent}; agent is null for an administrator.
+Exit status 1 when the kernel ends by itself.")]
+pub(crate) struct ServeArgs {
+    /// Who attaches is this agent, and no administrator
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Clients at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) clients: u32,
+}
+
+/// Type commands, with history and completion of paths
+///
+/// Every command works inside, without `nexus` and its options. Words are split as in sh. A command that fails does not end it; `exit`
+/// or the end of the input does. The exit status is that of the last command.
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {}
+
+/// One minute through the kernel on real input, each claim checked
+///
+/// Boots, imports SRC (what .gitignore ignores and .git left out), reads, greps, lets two agents commit to the same files, shows the tree of actors, kills each kernel primitive
+/// while readers go on, puts broken permission policies in the place of a good one while agents try what is forbidden, kills -9 a writing
+/// child process and reopens its store. The data is in a temporary folder unless --data is given; then the tour works below /tour there.
+/// Ends with status 1 at the first claim that does not hold.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: one line a step: {step, seconds, says, ...what was measured}.")]
+pub(crate) struct TourArgs {
+    /// A directory of the host [default: the current one]
+    pub(crate) source: Option<PathBuf>,
+}
+
+/// Writes files and prints each name once it is acknowledged, until it is killed. A part of the tour.
+#[derive(Debug, Args)]
+pub(crate) struct TourWriterArgs {
+    /// The directory to write below
+    pub(crate) path: String,
+    /// Writers at once
+    #[arg(long, default_value_t = 64)]
+    pub(crate) writers: u32,
+    /// Tells one run's files from another's
+    #[arg(long, default_value_t = 0)]
+    pub(crate) round: u32,
+}
+
+/// The options of every mount, in the kernel's own words.
+fn mount_help() -> String {
+    let mut help = String::from("Options of every mount:\n");
+    let longest = MOUNT_OPTIONS.iter().map(|option| option.key.len()).max().unwrap_or_default();
+    for option in MOUNT_OPTIONS {
+        help += &format!("  {:<longest$}  {}\n", option.key, option.help);
+    }
+    help += "Those of a driver are told when one is missing or unknown.\n";
+    help + "With --json: {path, driver, created}, and with --replace {path, driver, swapped}."
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("expected K=V".into()),
+    }
+}
