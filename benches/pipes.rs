@@ -31,6 +31,19 @@ fn message() -> Bytes {
     Bytes::from(vec![7; SIZE])
 }
 
+/// As [`best`], of what is done `count` times on one task.
+async fn best_of(count: u64, exchange: impl AsyncFn()) -> f64 {
+    let mut took = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        for _ in 0..count {
+            exchange().await;
+        }
+        took = took.min(began.elapsed());
+    }
+    took.as_nanos() as f64 / count as f64
+}
+
 /// The shortest that one of `count` took in one of the rounds, in nanoseconds.
 fn best(count: u64, mut round: impl FnMut(u64)) -> f64 {
     let mut best = Duration::MAX;
@@ -73,33 +86,23 @@ fn one_thread() {
             nx.as_async().pipe_reader(&opened).await.expect("it opens"),
             nx.as_async().pipe_writer(&opened).await.expect("it opens"),
         );
-        let mut took = Duration::MAX;
-        for _ in 0..ROUNDS {
-            let began = Instant::now();
-            for _ in 0..count {
-                writer.write(black_box(sent.clone()), None).await.expect("there is room");
-                let read = reader.read(None).await.expect("it is there").expect("it is no end");
-                assert!(read.len() == SIZE && read[SIZE - 1] == 7);
-            }
-            took = took.min(began.elapsed());
-        }
-        took.as_nanos() as f64 / count as f64
+        let exchange = async || {
+            writer.write(black_box(sent.clone()), None).await.expect("there is room");
+            let read = reader.read(None).await.expect("it is there").expect("it is no end");
+            assert!(read.len() == SIZE && read[SIZE - 1] == 7);
+        };
+        best_of(count, exchange).await
     });
     println!("  {took:7.1} ns  ends of a pipe");
 
     let took = block_on(async {
         let nx = nx.as_async();
-        let mut took = Duration::MAX;
-        for _ in 0..ROUNDS {
-            let began = Instant::now();
-            for _ in 0..count {
-                nx.send(SysWrite::at(&at, black_box(sent.clone()))).await.expect("there is room");
-                let read = nx.send(SysRead::at(&at)).await.expect("it is there");
-                assert!(read.data.len() == SIZE && read.data[SIZE - 1] == 7);
-            }
-            took = took.min(began.elapsed());
-        }
-        took.as_nanos() as f64 / count as f64
+        let exchange = async || {
+            nx.send(SysWrite::at(&at, black_box(sent.clone()))).await.expect("there is room");
+            let read = nx.send(SysRead::at(&at)).await.expect("it is there");
+            assert!(read.data.len() == SIZE && read.data[SIZE - 1] == 7);
+        };
+        best_of(count, exchange).await
     });
     println!("  {took:7.1} ns  SysWrite and SysRead by the path");
 

@@ -6,25 +6,17 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod waking;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus::{
     Config, EntryType, Event, EventKind, EventMask, MountSpec, OpId, SysWrite, VPath, WatchItem, blocking,
 };
-use rustix::thread::futex;
 
-/// Wakes of each kind, alternately.
-const WAKES: usize = 2_000;
-
-/// How long the one who is to be woken is left alone, so that it sleeps.
-const ASLEEP_AFTER: Duration = Duration::from_micros(150);
-
-/// What waking a watcher may cost of a raw wake.
-const RATIO_MAX: f64 = 1.5;
+use waking::{RATIO_MAX, median, raw, wakes};
 
 /// Who watches other paths.
 const WATCHES: usize = 10_000;
@@ -41,80 +33,12 @@ fn path(text: &str) -> VPath {
     VPath::parse(text).expect("written as one")
 }
 
-fn median<T: Copy + Ord>(mut of: Vec<T>) -> T {
-    of.sort_unstable();
-    of[of.len() / 2]
-}
-
-/// How a waker and a sleeper in another thread take turns.
-#[derive(Default)]
-struct Turns {
-    /// The sleeper is about to sleep.
-    ready: AtomicBool,
-}
-
-impl Turns {
-    fn about_to_sleep(&self) {
-        self.ready.store(true, Ordering::Release);
-    }
-
-    /// Returns when the other one sleeps.
-    fn asleep(&self) {
-        while !self.ready.swap(false, Ordering::Acquire) {
-            thread::yield_now();
-        }
-        thread::sleep(ASLEEP_AFTER);
-    }
-}
-
-/// How long it takes from before `wake` until the other thread is back from `sleep`, which tells when that was.
-fn wakes(
-    mut wake: impl FnMut(usize),
-    mut sleep: impl FnMut(usize) -> Instant + Send + 'static,
-) -> impl FnMut() -> Vec<Duration> {
-    move || {
-        let turns = Arc::new(Turns::default());
-        let (told, awake) = std::sync::mpsc::channel();
-        thread::scope(|scope| {
-            let (its, sleep) = (turns.clone(), &mut sleep);
-            scope.spawn(move || {
-                for n in 0..WAKES / 10 {
-                    its.about_to_sleep();
-                    told.send(sleep(n)).expect("it is waited for");
-                }
-            });
-            let mut took = Vec::new();
-            for n in 0..WAKES / 10 {
-                turns.asleep();
-                let began = Instant::now();
-                wake(n);
-                took.push(awake.recv().expect("it was woken").duration_since(began));
-            }
-            took
-        })
-    }
-}
-
 fn waking() {
     let nx = blocking::connect(Config::in_memory().root(MountSpec::new("memory"))).expect("it boots");
     let kernel = nx.kernel().expect("it is here").clone();
-    let word = Arc::new(AtomicU32::new(0));
-    let private = futex::Flags::PRIVATE;
-    let waits = word.clone();
-    let mut raw = wakes(
-        move |_| {
-            word.store(1, Ordering::Release);
-            assert_eq!(futex::wake(&word, private, 1).expect("it is one"), 1, "it slept");
-        },
-        move |_| {
-            while waits.swap(0, Ordering::Acquire) == 0 {
-                let _ = futex::wait(&waits, private, 0, None);
-            }
-            Instant::now()
-        },
-    );
+    let mut raw = raw();
     let next = |mut stream: blocking::EventStream, kind: EventKind| {
-        move |_| {
+        move || {
             let told = stream.next().expect("it goes on").expect("it is told");
             let now = Instant::now();
             assert!(matches!(told, WatchItem::Event(event) if event.kind == kind && event.path == "/w/a"));
@@ -124,14 +48,16 @@ fn waking() {
     let caller = Arc::new(nx.caller().clone());
     let locked = Event::new(EventKind::Locked, path("/w/a"), EntryType::Reg, caller, OpId(1));
     let stream = nx.watch("/w").mask(EventKind::Locked).stream().expect("it begins");
-    let mut announced = wakes(move |_| kernel.announce(locked.clone()), next(stream, EventKind::Locked));
+    let mut announced =
+        wakes(move || kernel.announce(locked.clone()), next(stream, EventKind::Locked), || ());
     let stream = nx.watch("/w").mask(EventKind::FileWritten).stream().expect("it begins");
     let mut written = wakes(
         {
             let nx = nx.clone();
-            move |_| drop(nx.write("/w/a", "x").expect("it writes"))
+            move || drop(nx.write("/w/a", "x").expect("it writes"))
         },
         next(stream, EventKind::FileWritten),
+        || (),
     );
     let (mut of_raw, mut of_announced, mut of_written) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10 {
@@ -139,9 +65,10 @@ fn waking() {
         of_announced.extend(announced());
         of_written.extend(written());
     }
+    let count = of_raw.len();
     let (raw, announced, written) = (median(of_raw), median(of_announced), median(of_written));
     let ratio = |of: Duration| of.as_secs_f64() / raw.as_secs_f64();
-    println!("median of {WAKES} wakes of a thread that sleeps, from before the wake until it is back:");
+    println!("median of {count} wakes of a thread that sleeps, from before the wake until it is back:");
     println!("  raw futex                         {raw:>10.2?}");
     println!(
         "  watcher, by an event without disk {announced:>10.2?}  {:.2} x, asked {RATIO_MAX}",

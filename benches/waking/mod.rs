@@ -11,7 +11,7 @@ use rustix::thread::futex;
 pub(crate) const RATIO_MAX: f64 = 1.5;
 
 /// Wakes in one round.
-pub(crate) const WAKES: usize = 200;
+const WAKES: usize = 200;
 
 /// How long the one who is to be woken is left alone, so that it sleeps.
 const ASLEEP_AFTER: Duration = Duration::from_micros(150);

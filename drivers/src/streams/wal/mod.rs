@@ -15,11 +15,13 @@
 //! the streams are read-only until they are opened again. What is damaged is told by reads of it, and by opening when it is in the last segment.
 
 mod config;
+mod draft;
 mod driver;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "redb"))]
 pub(crate) mod fuzzing;
 mod index;
 mod proof;
+mod reading;
 mod record;
 mod recovery;
 mod salt;

@@ -1,10 +1,8 @@
 //! The store: what is asked becomes frames, which become durable together; and what is read.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use nexus_kernel::hal::{
     Append, Appended, ReadBounds, StoreError, StreamError, StreamLimits, StreamRead, StreamRecord,
     StreamState, cost_of,
@@ -15,16 +13,16 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::config::WalStreamsConfig;
+use super::draft::Draft;
 use super::index::{self, Extent, Part};
 use super::proof;
-use super::record::{self, Appending, Entry};
+use super::reading::Opened;
+use super::record::Entry;
 use super::recovery;
-use super::table::{Change, Extents, Found, Table};
-use crate::disk::{DiskFile, Folder};
-use crate::frames::frame::{self, HEADER_BYTES, Seed};
-use crate::frames::segment::{Last, Segment, Unwritten, failed, name_of};
-use crate::streams::memory::own;
-use crate::streams::rules::{self, Executed, Kept};
+use super::table::{Extents, Found, Table};
+use crate::disk::Folder;
+use crate::frames::frame::Seed;
+use crate::frames::segment::{Last, Segment, Unwritten, failed};
 
 /// How much of a segment is read at once, when more than one append is wanted, in bytes.
 const WINDOW_BYTES: u64 = 128 << 10;
@@ -68,11 +66,11 @@ pub(super) enum Told {
 pub(super) struct Store {
     folder: Arc<dyn Folder>,
     salt: u64,
-    config: WalStreamsConfig,
+    pub(super) config: WalStreamsConfig,
     /// Held for the length of a batch.
     writer: Mutex<Writer>,
     // Invariant: only what is on disk is in it; changed with the writer's lock held.
-    table: RwLock<Table>,
+    pub(super) table: RwLock<Table>,
     /// Appends by the segment and the part of its index.
     parts: Cache<(u64, u64), Arc<[Extent]>, PartWeight>,
     /// How many appends were moved.
@@ -92,10 +90,10 @@ impl Weighter<(u64, u64), Arc<[Extent]>> for PartWeight {
 /// About how long a part of an index is, in bytes: only to make the cache's table large enough.
 const PART_BYTES: u64 = 4 << 10;
 
-struct Writer {
-    current: Segment,
+pub(super) struct Writer {
+    pub(super) current: Segment,
     /// The last frame. All are on disk between two batches.
-    last: Last,
+    pub(super) last: Last,
     /// The number of the segment's first frame, and how long it is.
     start: u64,
     start_bytes: u64,
@@ -104,7 +102,7 @@ struct Writer {
     /// Why nothing is written any more.
     closed: Option<String>,
     /// Memory of the last batch.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Segments whose records could not be read when they were to be moved.
     stuck: Vec<u64>,
     /// How many bytes were written since somebody looked for a segment that is mostly dead.
@@ -441,7 +439,11 @@ impl Store {
 
     /// The appends of a stream from the one that holds the record at `offset` on, as far as they are in one segment: the segment, where that ends, and
     /// they. Blocks.
-    fn extents_from(&self, stream: FileId, offset: u64) -> Result<Option<(u64, u64, Tail)>, StoreError> {
+    pub(super) fn extents_from(
+        &self,
+        stream: FileId,
+        offset: u64,
+    ) -> Result<Option<(u64, u64, Tail)>, StoreError> {
         let Some(Found { segment, end, extents }) = self.table.read().find(stream, offset) else {
             return Ok(None);
         };
@@ -494,7 +496,7 @@ impl Store {
 
     /// The operations that each stream knows.
     #[cfg(test)]
-    pub(super) fn ops(&self) -> BTreeMap<FileId, Vec<Executed>> {
+    pub(super) fn ops(&self) -> std::collections::BTreeMap<FileId, Vec<crate::streams::rules::Executed>> {
         let table = self.table.read();
         table.streams.iter().map(|(stream, known)| (*stream, known.ops.iter().copied().collect())).collect()
     }
@@ -546,13 +548,13 @@ impl Writer {
 }
 
 /// Appends, from one of them on.
-struct Tail {
+pub(super) struct Tail {
     extents: Arc<[Extent]>,
     from: usize,
 }
 
 impl Tail {
-    fn iter(&self) -> std::slice::Iter<'_, Extent> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Extent> {
         self.extents[self.from..].iter()
     }
 }
@@ -560,284 +562,4 @@ impl Tail {
 fn lost(stream: FileId, offset: u64) -> StreamError {
     let what = format!("the record {offset} of stream {stream}");
     StoreError::Corrupt { what, found: "nothing whole in the log".into() }.into()
-}
-
-/// A segment that is read.
-struct Opened {
-    number: u64,
-    seed: Seed,
-    file: Arc<dyn DiskFile>,
-    length: u64,
-    /// What was read last, and where it begins.
-    window: (u64, Bytes),
-}
-
-impl Opened {
-    fn new(folder: &dyn Folder, salt: u64, number: u64) -> Result<Self, StoreError> {
-        let failed = failed("opening a segment of the streams' log");
-        let file = folder.open(&name_of(number), false).map_err(&failed)?;
-        let length = file.len().map_err(&failed)?;
-        Ok(Self { number, seed: Seed::of(salt, number), file, length, window: (0, Bytes::new()) })
-    }
-
-    /// The append of a stream at its place.
-    fn item(&self, extent: &Extent, stream: FileId) -> Result<record::Item, StoreError> {
-        let bytes =
-            self.read(extent.place, extent.length).map_err(|found| self.corrupt(extent, stream, found))?;
-        self.decode(&bytes, extent, stream)
-    }
-
-    /// As [`item`](Self::item), and reads up to so many bytes along with it, for the next ones.
-    fn item_ahead(
-        &mut self,
-        extent: &Extent,
-        stream: FileId,
-        ahead: u64,
-    ) -> Result<record::Item, StoreError> {
-        let (begin, window) = &self.window;
-        let until = extent.place.saturating_add(extent.length);
-        if extent.place < *begin || until > begin + window.len() as u64 {
-            let length = extent.length.max(ahead.min(self.length.saturating_sub(extent.place)));
-            let read = self.read(extent.place, length);
-            self.window = (extent.place, read.map_err(|found| self.corrupt(extent, stream, found))?);
-        }
-        let (begin, window) = &self.window;
-        let from = usize::try_from(extent.place - begin).unwrap_or(usize::MAX).min(window.len());
-        self.decode(&window.slice(from..), extent, stream)
-    }
-
-    fn read(&self, at: u64, length: u64) -> Result<Bytes, String> {
-        if at.checked_add(length).is_none_or(|until| until > self.length) {
-            return Err("the segment ends before it".into());
-        }
-        let mut bytes = vec![0; usize::try_from(length).map_err(|error| error.to_string())?];
-        match self.file.read_at(at, &mut bytes) {
-            Ok(()) => Ok(bytes.into()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn decode(&self, bytes: &Bytes, extent: &Extent, stream: FileId) -> Result<record::Item, StoreError> {
-        let found = frame::read(self.seed, bytes).map(|(header, _)| header.payload_bytes());
-        let length = found.ok_or_else(|| self.corrupt(extent, stream, "no whole frame".into()))?;
-        let items = record::decode(&bytes.slice(HEADER_BYTES..HEADER_BYTES + length));
-        let items = items.map_err(|found| self.corrupt(extent, stream, found))?;
-        let is_it = |item: &record::Item| {
-            item.entry.records().is_some_and(|(of, first, _)| of == stream && first == extent.first)
-                && item.entry.lengths().len() == extent.count as usize
-        };
-        let found = items.into_iter().find(is_it);
-        found.ok_or_else(|| self.corrupt(extent, stream, "a frame of other records".into()))
-    }
-
-    fn corrupt(&self, extent: &Extent, stream: FileId, found: String) -> StoreError {
-        let Extent { first, place, .. } = extent;
-        let what = format!("the append at {first} of stream {stream} (segment {}, at {place})", self.number);
-        StoreError::Corrupt { what, found }
-    }
-}
-
-/// What a batch is going to write, and what the streams are after it.
-struct Draft<'s> {
-    store: &'s Store,
-    changes: BTreeMap<FileId, Change>,
-    buffer: Vec<u8>,
-    seed: Seed,
-    last: Last,
-    durable: u64,
-    /// Where the frames go.
-    begin: u64,
-    /// How many streams there are after it.
-    streams: usize,
-}
-
-impl<'s> Draft<'s> {
-    fn new(store: &'s Store, writer: &mut Writer) -> Self {
-        Self {
-            store,
-            changes: BTreeMap::new(),
-            buffer: std::mem::take(&mut writer.buffer),
-            seed: writer.current.seed,
-            last: writer.last,
-            durable: writer.last.seq,
-            begin: writer.current.end,
-            streams: store.table.read().streams.len(),
-        }
-    }
-
-    fn ask(&mut self, stream: FileId, ask: Ask) -> Result<Told, StreamError> {
-        match ask {
-            Ask::Create(limits) => self.create(stream, limits).map(Told::State),
-            Ask::Append(append) => self.append(stream, &append).map(Told::Appended),
-            Ask::Trim(before) => {
-                let state = self.state(stream)?;
-                let after = rules::trim(&state, before, |at| self.oldest(stream, at))?;
-                self.head(stream, &state, after).map(Told::State)
-            }
-            Ask::Retain(now) => {
-                let state = self.state(stream)?;
-                let after = rules::let_go(&state, now, 0, |at| self.oldest(stream, at))?;
-                self.head(stream, &state, after).map(Told::State)
-            }
-            Ask::Close => self.close(stream).map(Told::State),
-            Ask::Remove => self.remove(stream).map(Told::Removed),
-        }
-    }
-
-    fn known(&self, stream: FileId) -> Option<StreamState> {
-        match self.changes.get(&stream) {
-            Some(change) => change.state,
-            None => self.store.table.read().state(stream).ok(),
-        }
-    }
-
-    fn state(&self, stream: FileId) -> Result<StreamState, StreamError> {
-        self.known(stream).ok_or(StreamError::NoStream { stream })
-    }
-
-    fn change(&mut self, stream: FileId) -> &mut Change {
-        let state = self.known(stream);
-        self.changes.entry(stream).or_insert_with(|| Change { state, ..Change::default() })
-    }
-
-    /// A frame with this entry. Gives where it is going to be, and its length.
-    fn frame(&mut self, entry: &Entry, data: &[Bytes]) -> Result<(u64, u64), StreamError> {
-        let at = self.buffer.len();
-        let write = |out: &mut Vec<u8>| record::encode(out, &[entry], data);
-        let (seq, previous) = (self.last.seq + 1, self.last.checksum);
-        match frame::encode(&mut self.buffer, self.seed, seq, self.durable, previous, write) {
-            Some(header) => {
-                self.last = Last { seq, checksum: header.checksum };
-                Ok((self.begin + at as u64, header.frame_bytes()))
-            }
-            None => {
-                self.buffer.truncate(at);
-                let (what, cause) = ("appending to a stream".into(), "it is too large for a frame".into());
-                Err(StoreError::Backend { what, cause }.into())
-            }
-        }
-    }
-
-    fn create(&mut self, stream: FileId, limits: StreamLimits) -> Result<StreamState, StreamError> {
-        let before = self.known(stream);
-        if let Some(state) = before.filter(|state| state.limits == limits) {
-            return Ok(state);
-        }
-        let most = self.store.config.streams_max;
-        if before.is_none() && self.streams >= most {
-            return Err(StreamError::TooMany { most });
-        }
-        self.frame(&Entry::Create { stream, limits }, &[])?;
-        let state = before.map_or(StreamState::new(limits), |state| state.limited(limits));
-        self.streams += usize::from(before.is_none());
-        self.change(stream).state = Some(state);
-        Ok(state)
-    }
-
-    fn append(&mut self, stream: FileId, append: &Append) -> Result<Appended, StreamError> {
-        let wanted = append.check()?;
-        let state = self.state(stream)?;
-        if let Some(executed) = append.op.and_then(|op| self.executed(stream, op)) {
-            return Ok(executed.again(state.tail));
-        }
-        let after = rules::admit(&state, append, wanted, |at| self.oldest(stream, at))?;
-        let short = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let entry = Entry::Append(Appending {
-            stream,
-            first: state.tail,
-            op: append.op,
-            at: append.at,
-            head: after.head,
-            bytes: after.bytes,
-            lengths: append.records.iter().map(|record| short(record.len())).collect(),
-        });
-        let (place, length) = self.frame(&entry, &append.records)?;
-        let count = short(append.records.len());
-        let extent = Extent {
-            first: state.tail,
-            count,
-            bytes: u32::try_from(wanted).unwrap_or(u32::MAX),
-            at: append.at,
-            place,
-            length,
-        };
-        let change = self.change(stream);
-        change.state = Some(after);
-        change.ops.extend(append.op.map(|op| Executed { op, first: state.tail, count }));
-        change.appends.push((extent, own(&append.records)));
-        Ok(Appended::new(state.tail, u64::from(count), after.tail, false))
-    }
-
-    fn executed(&self, stream: FileId, op: nexus_messages::OpId) -> Option<Executed> {
-        let change = self.changes.get(&stream);
-        if let Some(executed) =
-            change.and_then(|change| change.ops.iter().rev().find(|executed| executed.op == op))
-        {
-            return Some(*executed);
-        }
-        if change.is_some_and(|change| change.anew) {
-            return None;
-        }
-        let table = self.store.table.read();
-        table.streams.get(&stream).and_then(|known| known.ops.find(op).copied())
-    }
-
-    /// The append that holds the record at `offset`, as far as limits are about it. Of what is nowhere nothing is kept.
-    fn oldest(&self, stream: FileId, offset: u64) -> Result<Option<Kept>, StreamError> {
-        let change = self.changes.get(&stream);
-        let fresh = change.into_iter().flat_map(|change| &change.appends);
-        let mut fresh = fresh.map(|(extent, _)| extent).filter(|extent| extent.end() > offset);
-        if let Some(extent) = fresh.next().filter(|extent| extent.first <= offset) {
-            return Ok(Some(extent.kept()));
-        }
-        if let Some(extent) = self.store.table.read().extent_here(stream, offset) {
-            return Ok(Some(extent.kept()));
-        }
-        let Some((_, end, there)) = self.store.extents_from(stream, offset)? else {
-            let next = self.store.table.read().next_found(stream, offset + 1);
-            return Ok((next > offset).then_some(Kept { end: next, bytes: 0, at: Timestamp(0) }));
-        };
-        let first = there.iter().next().filter(|extent| extent.first < end);
-        // What is damaged is let go of with what is before it.
-        let damaged = |until| Kept { end: until, bytes: 0, at: Timestamp(0) };
-        Ok(Some(match first {
-            Some(extent) if extent.first <= offset => extent.kept(),
-            Some(extent) => damaged(extent.first),
-            None => damaged(end),
-        }))
-    }
-
-    fn head(
-        &mut self,
-        stream: FileId,
-        before: &StreamState,
-        after: StreamState,
-    ) -> Result<StreamState, StreamError> {
-        if after.head != before.head {
-            self.frame(&Entry::Head { stream, head: after.head, bytes: after.bytes }, &[])?;
-            self.change(stream).state = Some(after);
-        }
-        Ok(after)
-    }
-
-    fn close(&mut self, stream: FileId) -> Result<StreamState, StreamError> {
-        let state = self.state(stream)?;
-        if state.closed {
-            return Ok(state);
-        }
-        self.frame(&Entry::Close { stream }, &[])?;
-        let state = state.closed();
-        self.change(stream).state = Some(state);
-        Ok(state)
-    }
-
-    fn remove(&mut self, stream: FileId) -> Result<bool, StreamError> {
-        if self.known(stream).is_none() {
-            return Ok(false);
-        }
-        self.frame(&Entry::Remove { stream }, &[])?;
-        self.streams -= 1;
-        self.changes.insert(stream, Change { anew: true, ..Change::default() });
-        Ok(true)
-    }
 }
