@@ -36,6 +36,7 @@ pub use self::worker::{Closed, Worker, WorkerBounds};
 
 use self::host::Host;
 use self::random::Random;
+pub use self::random::Secret;
 pub(crate) use self::seat::{Seat, Tenant};
 use self::sim::SimShared;
 pub(crate) use self::timers::TimerKey;
@@ -104,6 +105,14 @@ impl Env {
     /// A random number. Not a secret: whoever sees some of them can tell the next.
     pub fn random(&self) -> u64 {
         self.0.random.next()
+    }
+
+    /// A secret of its own, for what nobody may guess: identities by which something is released, say.
+    pub fn secret(&self) -> Secret {
+        match &self.0.kind {
+            Kind::Host(_) => Secret::from_system(),
+            Kind::Sim(_) => Secret::seeded(self.random()),
+        }
     }
 
     /// Ends after `duration`; never for one that is too long to be counted. Can be polled by any executor.

@@ -1,5 +1,6 @@
-//! Random numbers: SplitMix64, by Steele, Lea and Flood (2014). One atomic addition a number, no lock.
+//! Random numbers: SplitMix64, by Steele, Lea and Flood (2014). One atomic addition a number, no lock. And secrets, which are slower and cannot be guessed.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,9 +33,55 @@ impl Random {
     }
 }
 
+/// Gives each number another one that nobody can tell who knows the others that it gave.
+pub struct Secret(Key);
+
+enum Key {
+    /// SipHash-1-3, under a key of the operating system's.
+    System(RandomState),
+    /// Replayed from its seed, so it hides nothing.
+    Seeded(u64),
+}
+
+impl Secret {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(Key::Seeded(seed))
+    }
+
+    pub(crate) fn from_system() -> Self {
+        Self(Key::System(RandomState::new()))
+    }
+
+    /// The number that belongs to `n`: always the same of this secret. Shares nothing that changes, so tasks that use it do not disturb each other.
+    #[inline]
+    pub fn of(&self, n: u64) -> u64 {
+        match &self.0 {
+            Key::System(key) => key.hash_one(n),
+            Key::Seeded(seed) => Random::seeded(seed ^ n.wrapping_mul(GOLDEN)).next(),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_gives_one_number_the_same_and_others_others() {
+        for secret in [Secret::seeded(1), Secret::from_system()] {
+            let given: std::collections::BTreeSet<u64> = (0..1000).map(|n| secret.of(n)).collect();
+            assert_eq!(given.len(), 1000);
+            assert_eq!(secret.of(7), secret.of(7));
+        }
+        assert_ne!(Secret::seeded(1).of(7), Secret::seeded(2).of(7));
+        assert_ne!(Secret::from_system().of(7), Secret::from_system().of(7));
+    }
 
     #[test]
     fn one_seed_gives_one_sequence() {

@@ -66,8 +66,8 @@ impl AdvisoryLocks {
         let bell = Arc::new(Bell { actor, rung: AtomicBool::new(false), comes: AtomicBool::new(false) });
         let begun = env.now();
         let tokens = |range: std::ops::Range<u64>| {
-            let env = env.clone();
-            Tokens::new(range.start, range.end, move || env.random())
+            let secret = env.secret();
+            Tokens::new(range.start, range.end, move |token| secret.of(token))
         };
         let clock = || {
             let env = env.clone();
@@ -104,6 +104,22 @@ impl AdvisoryLocks {
             self.attend();
         }
         held
+    }
+
+    /// As [`Table::take`].
+    #[inline]
+    pub(crate) fn take(&self, key: LockKey, request: Request) -> Option<(LockId, u64)> {
+        let taken = self.locks.take(key, request);
+        if taken.is_some() {
+            self.attend();
+        }
+        taken
+    }
+
+    /// As [`Table::give_back`].
+    #[inline]
+    pub(crate) fn give_back(&self, key: LockKey, id: LockId) -> bool {
+        self.locks.give_back(key, id)
     }
 
     /// Holds a lock now, or lines up for it.

@@ -26,7 +26,7 @@ impl World {
     fn new() -> Arc<Self> {
         let bounds = Bounds { held: 8, waiting: 8 };
         let table = Table::new(
-            Tokens::new(1, u64::MAX, || 0),
+            Tokens::new(1, u64::MAX, |_| 0),
             bounds,
             || Duration::ZERO,
             || (),

@@ -6,6 +6,7 @@
 //! The order is fair: whoever asks waits for all that is held, and for all who asked before, as far as those stand in the way. So no stream of
 //! readers starves a writer, and who only tries does not overtake.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -316,6 +317,48 @@ impl<K: Key, W> Places<K, W> {
             blockers.extend(held.chain(last).map(|other| other.owner.clone()));
         }
         blockers
+    }
+
+    /// Whether nothing is held, waited for or left at `key`, and nothing that it reaches keeps one of this kind from being held there.
+    #[inline]
+    pub(crate) fn is_alone(&self, key: &K, kind: LockKind, now: Moment) -> bool {
+        self.places.is_empty()
+            || !self.places.contains_key(key) && self.obstacle(key, kind, u64::MAX, now).is_none()
+    }
+
+    /// Puts `holder` at `key`, which [is alone](Self::is_alone).
+    #[inline]
+    pub(crate) fn put(&mut self, key: K, holder: Holder) {
+        let mut place = self.spare.pop().unwrap_or_else(|| Box::new(Place::new()));
+        place.holders.push(holder);
+        self.holders += 1;
+        let before = self.places.insert(key, place);
+        debug_assert!(before.is_none(), "nothing was there");
+    }
+
+    /// Takes the place back that `id` holds at `key`, when it alone is there, its time is not over, it is in memory alone, and no write is under way that
+    /// it let pass. None, and nothing is done, otherwise.
+    #[inline]
+    pub(crate) fn take_alone(&mut self, key: K, id: LockId, now: Moment) -> Option<(K, Holder)> {
+        let Entry::Occupied(entry) = self.places.entry(key) else { return None };
+        let place = entry.get();
+        let [holder] = &*place.holders else { return None };
+        if holder.id != id
+            || holder.until <= now
+            || holder.request.durable
+            || holder.pins > 0
+            || place.leaving > 0
+            || !place.waiting.is_empty()
+        {
+            return None;
+        }
+        let (key, mut place) = entry.remove_entry();
+        let holder = place.holders.pop()?;
+        self.holders -= 1;
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(place);
+        }
+        Some((key, holder))
     }
 
     /// Holds a place at `key`. That nothing stands in the way is to be looked at first.

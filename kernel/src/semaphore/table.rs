@@ -50,16 +50,18 @@ pub(crate) trait Filed: Key + Send + Sync + fmt::Debug + 'static {
 
 /// Gives identities and tokens.
 pub(crate) struct Tokens {
-    next: AtomicU64,
+    /// By itself in its line of the cache: each grant of any part changes it.
+    next: CachePadded<AtomicU64>,
     /// What may be given ends here: from there on nothing is known to be reserved.
     end: AtomicU64,
-    salt: Box<dyn Fn() -> u64 + Send + Sync>,
+    salt: Box<dyn Fn(u64) -> u64 + Send + Sync>,
 }
 
 impl Tokens {
-    /// Tokens from `next` on, below `end`. `salt` is asked for numbers that nobody can guess.
-    pub(crate) fn new(next: u64, end: u64, salt: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { next: AtomicU64::new(next), end: AtomicU64::new(end), salt: Box::new(salt) }
+    /// Tokens from `next` on, below `end`. `salt` gives each token a number that nobody can guess.
+    pub(crate) fn new(next: u64, end: u64, salt: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
+        let next = CachePadded::new(AtomicU64::new(next));
+        Self { next, end: AtomicU64::new(end), salt: Box::new(salt) }
     }
 
     /// Whether at least so many can be given.
@@ -79,7 +81,7 @@ impl Issue for Tokens {
     fn issue(&self) -> (LockId, u64) {
         // Relaxed: each addition gives another number, and of two grants at one key the mutex tells which is the later.
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        (LockId(u128::from((self.salt)()) << 64 | u128::from(token)), token)
+        (LockId(u128::from((self.salt)(token)) << 64 | u128::from(token)), token)
     }
 }
 
@@ -95,10 +97,11 @@ struct Inner<K> {
     bell: Box<dyn Fn() + Send + Sync>,
     /// Told under the mutex of the part what changed there.
     ear: Ear<K>,
-    numbers: AtomicU64,
-    woken: AtomicU64,
+    /// Apart from what is only read.
+    numbers: CachePadded<AtomicU64>,
+    woken: CachePadded<AtomicU64>,
     /// What goes with a life, by its token. Locked after a part, never before one.
-    ties: Mutex<HashMap<LifeId, Tied<K>>>,
+    ties: CachePadded<Mutex<HashMap<LifeId, Tied<K>>>>,
 }
 
 /// What goes with one life, by its token.
@@ -172,9 +175,9 @@ impl<K: Filed> Table<K> {
             clock: Box::new(clock),
             bell: Box::new(bell),
             ear: Box::new(ear),
-            numbers: AtomicU64::new(0),
-            woken: AtomicU64::new(0),
-            ties: Mutex::new(HashMap::new()),
+            numbers: CachePadded::new(AtomicU64::new(0)),
+            woken: CachePadded::new(AtomicU64::new(0)),
+            ties: CachePadded::new(Mutex::new(HashMap::new())),
         }))
     }
 
@@ -204,6 +207,42 @@ impl<K: Filed> Table<K> {
             (self.0.bell)();
         }
         held
+    }
+
+    /// Holds a place at `key` in the simplest case: nobody is at the key, and nobody waits in its part. None, and nothing is done, in any other; [`acquire`](Self::acquire)
+    /// is for those.
+    pub(crate) fn take(&self, key: K, request: Request) -> Option<(LockId, u64)> {
+        let part = key.part()?;
+        self.0.at(index(part), |inner, part, woken| {
+            if part.places.holders() >= inner.bounds.held || part.places.is_awaited() {
+                return None;
+            }
+            let now = (inner.clock)();
+            if !part.places.is_alone(&key, request.kind, now) {
+                return None;
+            }
+            let (id, token) = inner.tokens.issue();
+            let until = now.saturating_add(request.ttl);
+            let holder = Holder::new(id, token, request, now, until);
+            inner.granted(part, &key, &holder, woken);
+            part.places.put(key, holder);
+            Some((id, token))
+        })
+    }
+
+    /// Takes the place at `key` back that `id` holds in memory alone, in the simplest case: nobody else is at the key, and nobody waits in its part. False, and nothing is
+    /// done, in any other; [`release_plain`](Self::release_plain) is for those.
+    pub(crate) fn give_back(&self, key: K, id: LockId) -> bool {
+        let Some(part) = key.part() else { return false };
+        self.0.at(index(part), |inner, part, woken| {
+            if part.places.is_awaited() {
+                return false;
+            }
+            let now = (inner.clock)();
+            let Some((key, holder)) = part.places.take_alone(key, id, now) else { return false };
+            inner.gone(&key, &holder, woken);
+            true
+        })
     }
 
     /// Holds a place now, or lines up for it.

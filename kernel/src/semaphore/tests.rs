@@ -20,8 +20,8 @@ const BOUNDS: Bounds = Bounds { held: 1_000, waiting: 1_000 };
 /// A table, and its clock in milliseconds.
 fn table() -> (Table<LockKey>, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(0));
-    let (told, salt) = (clock.clone(), AtomicU64::new(0));
-    let tokens = Tokens::new(1, u64::MAX, move || salt.fetch_add(7, Ordering::Relaxed));
+    let told = clock.clone();
+    let tokens = Tokens::new(1, u64::MAX, |token| token.wrapping_mul(7));
     (
         Table::new(
             tokens,
@@ -294,10 +294,10 @@ struct Real {
 }
 
 impl Real {
-    fn hold(&mut self, number: usize, key: LockKey, holder: &Holder) {
-        assert!(holder.token > self.last_token, "tokens grow");
-        self.last_token = holder.token;
-        self.held.push((number, key, holder.id, holder.token));
+    fn hold(&mut self, number: usize, key: LockKey, (id, token): (LockId, u64)) {
+        assert!(token > self.last_token, "tokens grow");
+        self.last_token = token;
+        self.held.push((number, key, id, token));
     }
 
     /// Takes up what was given to those who wait.
@@ -312,7 +312,7 @@ impl Real {
         });
         given.sort_by_key(|(_, _, holder)| holder.token);
         for (number, key, holder) in given {
-            self.hold(number, key, &holder);
+            self.hold(number, key, (holder.id, holder.token));
         }
     }
 }
@@ -330,17 +330,21 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let free = model.is_free(&call, &model.waiting);
                 let (asked, wanted) = (key(at), request(kind, ttl, life));
                 if matches!(step, Step::Try(..)) {
-                    let got = real.table.acquire(&asked, wanted);
-                    prop_assert_eq!(got.is_ok(), free);
-                    if let Ok(holder) = got {
-                        real.hold(number, asked, &holder);
+                    // In the simplest way first, as calls do.
+                    let taken = real.table.take(asked.clone(), wanted.clone());
+                    let got = taken.or_else(|| {
+                        real.table.acquire(&asked, wanted).ok().map(|holder| (holder.id, holder.token))
+                    });
+                    prop_assert_eq!(got.is_some(), free);
+                    if let Some(given) = got {
+                        real.hold(number, asked, given);
                         model.hold(call);
                     }
                 } else {
                     match real.table.line_up(&asked, wanted) {
                         Lined::Held(holder) => {
                             prop_assert!(free);
-                            real.hold(number, asked, &holder);
+                            real.hold(number, asked, (holder.id, holder.token));
                             model.hold(call);
                         }
                         Lined::Waiting(waiting) => {
@@ -355,7 +359,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Release(which) if !real.held.is_empty() => {
                 let (gone, key, id, _) = real.held.swap_remove(which % real.held.len());
                 let lived = model.living().contains(&gone);
-                prop_assert_eq!(real.table.release(&key, id).is_some(), lived);
+                let released =
+                    real.table.give_back(key.clone(), id) || real.table.release(&key, id).is_some();
+                prop_assert_eq!(released, lived);
                 model.drop_held(|call| call.number == gone);
             }
             Step::Extend(which, ttl) if !real.held.is_empty() => {

@@ -87,8 +87,8 @@ impl Serve for SysLock {
         }
         let key = warm_key(kernel, caller, &self.path)?;
         let request = request(caller, self.kind, self.ttl, (self.tied, false), self.session);
-        let holder = kernel.advisory().acquire(&key, request).ok()?;
-        Some(locked(self.path.clone(), &holder))
+        let (id, token) = kernel.advisory().take(key, request)?;
+        Some(Locked::new(id, self.path.clone(), token, self.ttl))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Locked> {
@@ -107,7 +107,8 @@ impl Serve for SysUnlock {
         let key = kernel.routes().read(|routes| {
             routes.route(&caller.zone, &self.path).map(|routed| LockKey::new(&routed.mount.zone, &self.path))
         })?;
-        kernel.advisory().release_plain(&key, id).then(|| Unlocked::new(1))
+        let locks = kernel.advisory();
+        (locks.give_back(key.clone(), id) || locks.release_plain(&key, id)).then(|| Unlocked::new(1))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlocked> {
