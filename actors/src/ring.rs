@@ -16,6 +16,9 @@
 //! reader that came first, and nobody else. Whoever leaves the line, served or given up, looks at what is left and wakes the next if that is for it: so
 //! a reader that was woken and then cancelled takes no message along, and one that was woken for a message behind one that is still being written
 //! costs nobody theirs. Waking is not handing over: somebody who comes just then may be quicker, and who was woken has its old place again.
+//!
+//! Before somebody stands in line for the first time it looks a while longer, where that has paid lately: what comes within the time of a sleep and a wake
+//! is cheaper waited for on the spot. Where it does not pay, as between tasks of one thread, it is soon left alone.
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Lock, UnsafeCell};
@@ -147,8 +150,7 @@ impl<T: Send> Ring<T> {
     /// The message.
     #[inline]
     pub fn try_push(&self, message: T, weight: u32) -> Result<(), T> {
-        // Orders nothing: it is for the sake of fairness alone.
-        if self.writers.queued.load(Ordering::Relaxed) != 0 {
+        if !self.writers.is_empty() {
             return Err(message);
         }
         self.put(message, weight)
@@ -374,9 +376,53 @@ impl<T: Send> fmt::Debug for Ring<T> {
 
 /// Who waits, in the order in which they came.
 struct Line {
+    patience: Patience,
     /// How many stand in line, those that were called and have not come yet left out. Changed under the lock.
     queued: AtomicUsize,
     waiting: Lock<Waiting>,
+}
+
+/// Whether it pays to look again before one stands in line.
+struct Patience {
+    /// How much it has paid lately. Of what others add meanwhile some may be lost: it is a guess.
+    credit: AtomicU32,
+}
+
+impl Patience {
+    /// How often one looks again, about as long as a sleep and a wake take.
+    #[cfg(not(nexus_loom))]
+    const LOOKS: u32 = 48;
+    /// To look again changes nothing but the time, which a model has none of.
+    #[cfg(nexus_loom)]
+    const LOOKS: u32 = 0;
+
+    /// What is taken off when it did not pay; it is tried again once in so many times when nothing is left.
+    const COST: u32 = 64;
+    /// What is added when it paid.
+    const GAIN: u32 = 128;
+    const CREDIT_MAX: u32 = 8 * Self::GAIN;
+
+    fn new() -> Self {
+        Self { credit: AtomicU32::new(Self::GAIN) }
+    }
+
+    /// Looks again for a while, if that is worth it.
+    fn look<R>(&self, mut look: impl FnMut() -> Option<R>) -> Option<R> {
+        let credit = self.credit.load(Ordering::Relaxed);
+        if credit < Self::COST {
+            self.credit.store(credit + 1, Ordering::Relaxed);
+            return None;
+        }
+        for _ in 0..Self::LOOKS {
+            std::hint::spin_loop();
+            if let Some(seen) = look() {
+                self.credit.store((credit + Self::GAIN).min(Self::CREDIT_MAX), Ordering::Relaxed);
+                return Some(seen);
+            }
+        }
+        self.credit.store(credit - Self::COST, Ordering::Relaxed);
+        None
+    }
 }
 
 struct Waiting {
@@ -398,7 +444,13 @@ enum Standing {
 impl Line {
     fn new() -> Self {
         let waiting = Lock::new(Waiting { next: 0, called_by: BTreeMap::new() });
-        Self { queued: AtomicUsize::new(0), waiting }
+        Self { patience: Patience::new(), queued: AtomicUsize::new(0), waiting }
+    }
+
+    /// Whether nobody stands in line. Orders nothing: it is for the sake of fairness alone.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) == 0
     }
 
     /// Stands in line; at the place that it had, if it had one.
@@ -505,9 +557,13 @@ impl<T: Send, F: Fn() -> bool> Future for Push<'_, T, F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let may_try = match self.place {
             Some(place) => self.ring.writers.standing(place) == Standing::First,
-            None => self.ring.writers.queued.load(Ordering::Relaxed) == 0,
+            None => self.ring.writers.is_empty(),
         };
         let mut done = if may_try { self.attempt() } else { None };
+        if done.is_none() && may_try && self.place.is_none() {
+            let line = &self.ring.writers;
+            done = line.patience.look(|| if line.is_empty() { self.attempt() } else { None });
+        }
         if done.is_none() {
             let (ring, weight) = (self.ring, self.weight);
             let standing = ring.writers.join(&mut self.place, weight, cx.waker());
@@ -571,6 +627,10 @@ impl<T: Send, F: Fn() -> bool> Future for Pop<'_, T, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut done = self.attempt();
+        if done.is_none() && self.place.is_none() {
+            let line = &self.ring.readers;
+            done = line.patience.look(|| if line.is_empty() { self.attempt() } else { None });
+        }
         if done.is_none() {
             let ring = self.ring;
             ring.readers.join(&mut self.place, 0, cx.waker());

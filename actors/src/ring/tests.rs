@@ -35,6 +35,29 @@ fn poll_with<T>(work: Pin<&mut impl Future<Output = T>>, counted: &Arc<Counted>)
     work.poll(&mut Context::from_waker(&Waker::from(counted.clone())))
 }
 
+#[test]
+fn looking_again_is_given_up_where_it_does_not_pay_and_taken_up_where_it_does() {
+    let patience = Patience::new();
+    let mut looks = 0;
+    let mut in_vain = |times: u32| {
+        looks = 0;
+        for _ in 0..times {
+            let seen: Option<()> = patience.look(|| {
+                looks += 1;
+                None
+            });
+            assert!(seen.is_none());
+        }
+        looks / Patience::LOOKS
+    };
+    assert_eq!(in_vain(3), 2, "at first it is tried");
+    assert_eq!(in_vain(640), 9, "then now and then");
+    // It pays again, at the time at which it is tried.
+    assert!((0..=Patience::COST).any(|_| patience.look(|| Some(())).is_some()));
+    assert!((0..20).all(|_| patience.look(|| Some(())).is_some()));
+    assert_eq!(in_vain(20), 16, "and is tried for longer where it has paid");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Push(u32),
