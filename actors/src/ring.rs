@@ -17,8 +17,8 @@
 //! a reader that was woken and then cancelled takes no message along, and one that was woken for a message behind one that is still being written
 //! costs nobody theirs. Waking is not handing over: somebody who comes just then may be quicker, and who was woken has its old place again.
 //!
-//! Before somebody stands in line for the first time it looks a while longer, where that has paid lately: what comes within the time of a sleep and a wake
-//! is cheaper waited for on the spot. Where it does not pay, as between tasks of one thread, it is soon left alone.
+//! Who is about to stand in line can look a while longer before ([`Ring::look_for_message`]), where that has paid lately: what comes within the time of a sleep and a
+//! wake is cheaper waited for on the spot. Where it does not pay, as between tasks of one thread, it is soon left alone.
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Lock, UnsafeCell};
@@ -187,6 +187,32 @@ impl<T: Send> Ring<T> {
                     return Some(message);
                 }
             }
+        }
+    }
+
+    /// As [`try_pop`](Self::try_pop) of a ring that was found empty: looks for a message for a moment longer, if that has paid lately and nobody stands in line for
+    /// one. Takes no longer than a sleep and a wake would.
+    pub fn look_for_message(&self) -> Option<T> {
+        self.readers.patience.look(|| if self.readers.is_empty() { self.try_pop() } else { None })
+    }
+
+    /// As [`try_push`](Self::try_push) to a ring that was found full: looks for room for a moment longer, if that has paid lately and nobody stands in line for
+    /// some. Takes no longer than a sleep and a wake would.
+    ///
+    /// # Errors
+    /// The message.
+    pub fn look_for_room(&self, message: T, weight: u32) -> Result<(), T> {
+        let mut message = Some(message);
+        let written = self.writers.patience.look(|| match self.try_push(message.take()?, weight) {
+            Ok(()) => Some(()),
+            Err(back) => {
+                message = Some(back);
+                None
+            }
+        });
+        match message {
+            Some(back) if written.is_none() => Err(back),
+            _ => Ok(()),
         }
     }
 
@@ -560,10 +586,6 @@ impl<T: Send, F: Fn() -> bool> Future for Push<'_, T, F> {
             None => self.ring.writers.is_empty(),
         };
         let mut done = if may_try { self.attempt() } else { None };
-        if done.is_none() && may_try && self.place.is_none() {
-            let line = &self.ring.writers;
-            done = line.patience.look(|| if line.is_empty() { self.attempt() } else { None });
-        }
         if done.is_none() {
             let (ring, weight) = (self.ring, self.weight);
             let standing = ring.writers.join(&mut self.place, weight, cx.waker());
@@ -627,10 +649,6 @@ impl<T: Send, F: Fn() -> bool> Future for Pop<'_, T, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut done = self.attempt();
-        if done.is_none() && self.place.is_none() {
-            let line = &self.ring.readers;
-            done = line.patience.look(|| if line.is_empty() { self.attempt() } else { None });
-        }
         if done.is_none() {
             let ring = self.ring;
             ring.readers.join(&mut self.place, 0, cx.waker());

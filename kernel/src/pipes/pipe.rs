@@ -212,6 +212,18 @@ impl Pipe {
         Self::ended(state).unwrap_or(Err(Refusal::Empty))
     }
 
+    /// As [`try_read`](Self::try_read), of a pipe that was found empty, for who is ready to wait: looks a moment longer.
+    #[cold]
+    pub(crate) fn look_for_message(&self) -> Result<Bytes, Refusal> {
+        let state = self.state.load(Ordering::Acquire);
+        if let Some(ended) = Self::ended(state) {
+            return ended;
+        }
+        let message = self.ring.look_for_message().ok_or(Refusal::Empty)?;
+        self.totals.raise(|[_, read]| read);
+        Ok(message)
+    }
+
     /// As [`try_read`](Self::try_read), and waits for a message for so long. Dropping the future takes no message along.
     pub(crate) async fn read(&self, env: &Env, wait: Duration) -> Result<Bytes, Refusal> {
         let read = async {
@@ -256,6 +268,19 @@ impl Pipe {
             }
             Err(message) => Err((Refusal::Full, message)),
         }
+    }
+
+    /// As [`try_write`](Self::try_write), to a pipe that was found full, for who is ready to wait: looks a moment longer.
+    #[cold]
+    pub(crate) fn look_for_room(&self, message: Bytes) -> Result<(), (Refusal, Bytes)> {
+        let weight = match self.weigh(&message) {
+            Ok(Some(weight)) => weight,
+            Ok(None) => return Ok(()),
+            Err(refusal) => return Err((refusal, message)),
+        };
+        self.ring.look_for_room(message, weight).map_err(|message| (Refusal::Full, message))?;
+        self.totals.raise(|[written, _]| written);
+        Ok(())
     }
 
     /// As [`try_write`](Self::try_write), and waits for room for so long, behind those who came before. Dropping the future writes nothing, unless it was written.

@@ -72,11 +72,22 @@ pub(super) fn at_hand(kernel: &Kernel, caller: &Caller, op: Op, path: &VPath) ->
 /// Reads the next message of a pipe that is at hand. None: there is none, or it is another call.
 #[inline]
 pub(super) fn read_warm(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Option<ReadData> {
-    known(kernel, caller, SysRead::OP, &call.path, |known| {
-        let whole = matches!(call.extent, Extent::One(ByteRange::ALL));
-        let message = if whole { known.pipe.try_read().ok() } else { None };
-        message.map(|message| ReadData::new(message, known.metadata.clone()))
-    })?
+    if !matches!(call.extent, Extent::One(ByteRange::ALL)) {
+        return None;
+    }
+    let read = known(kernel, caller, SysRead::OP, &call.path, |known| match known.pipe.try_read() {
+        Ok(message) => Ok(ReadData::new(message, known.metadata.clone())),
+        Err(refusal) => Err((refusal, call.wait.is_some().then(|| known.clone()))),
+    })?;
+    match read {
+        Ok(read) => Some(read),
+        // By itself: what was looked up under a pin is not looked at for long there.
+        Err((Refusal::Empty, Some(known))) => {
+            let message = known.pipe.look_for_message().ok()?;
+            Some(ReadData::new(message, known.metadata.clone()))
+        }
+        Err(_) => None,
+    }
 }
 
 /// Writes a message to a pipe that is at hand. None: there is no room, or it is another call, which is as it was.
@@ -89,20 +100,32 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
     let length = place.len();
     let message = std::mem::take(place);
     let mut message = Some(message);
-    let done = known(kernel, caller, SysWrite::OP, &call.path, |known| {
+    let mut full = None;
+    let mut done = known(kernel, caller, SysWrite::OP, &call.path, |known| {
         check_write(&call.path, call).ok()?;
         match known.pipe.try_write(message.take()?) {
-            Ok(()) => Some(written(call.op_id, length as u64, known.metadata.clone())),
-            Err((_, back)) => {
+            Ok(()) => Some(known.metadata.clone()),
+            Err((refusal, back)) => {
                 message = Some(back);
+                full = (refusal == Refusal::Full && call.wait.is_some()).then(|| known.clone());
                 None
             }
         }
-    });
+    })
+    .flatten();
+    // By itself: what was looked up under a pin is not looked at for long there.
+    if let Some(known) = full
+        && let Some(waiting) = message.take()
+    {
+        match known.pipe.look_for_room(waiting) {
+            Ok(()) => done = Some(known.metadata.clone()),
+            Err((_, back)) => message = Some(back),
+        }
+    }
     if let (Some(back), Some(place)) = (message, call.data.first_mut()) {
         *place = back;
     }
-    done?
+    done.map(|metadata| written(call.op_id, length as u64, metadata))
 }
 
 fn written(op_id: Option<OpId>, length: u64, metadata: Arc<FileMetadata>) -> Written {
@@ -320,7 +343,10 @@ impl PipeReader {
             Box::pin(kernel.send(caller, call)).await?.data
         } else {
             let read = match (pipe.try_read(), wait) {
-                (Err(Refusal::Empty), Some(wait)) => pipe.read(kernel.env(), wait).await,
+                (Err(Refusal::Empty), Some(wait)) => match pipe.look_for_message() {
+                    Err(Refusal::Empty) => pipe.read(kernel.env(), wait).await,
+                    read => read,
+                },
                 (read, _) => read,
             };
             kernel.syscalls().warm(Op::Read);
@@ -351,7 +377,10 @@ impl PipeWriter {
             return Box::pin(kernel.send(caller, call)).await.map(drop);
         }
         let done = match (pipe.try_write(message), wait) {
-            (Err((Refusal::Full, message)), Some(wait)) => pipe.write(kernel.env(), message, wait).await,
+            (Err((Refusal::Full, message)), Some(wait)) => match pipe.look_for_room(message) {
+                Err((Refusal::Full, message)) => pipe.write(kernel.env(), message, wait).await,
+                done => done.map_err(|(refusal, _)| refusal),
+            },
             (done, _) => done.map_err(|(refusal, _)| refusal),
         };
         kernel.syscalls().warm(Op::Write);
