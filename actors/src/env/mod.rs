@@ -3,6 +3,7 @@
 //! There are two: [`Env::host`] is the real world, and [`Env::seeded`] a single-thread simulation that replays a run
 //! from its seed. Code that takes all of this from its `Env` runs the same in both.
 
+mod coarse;
 mod host;
 mod pool;
 mod random;
@@ -91,6 +92,13 @@ impl Env {
     /// The monotonic clock.
     pub fn now(&self) -> Instant {
         self.0.timers.now()
+    }
+
+    /// A moment that is not before now, and behind it by no more than a tick of the system, some milliseconds. Cheaper than [`now`](Self::now): for whoever
+    /// wants to know whether something is surely yet to come.
+    #[inline]
+    pub fn not_before_now(&self) -> Instant {
+        self.0.timers.not_before_now()
     }
 
     /// Nanoseconds since the Unix epoch. It can jump when the machine's clock is set; measure with

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::coarse::Coarse;
 use crate::panics;
 
 /// Names one entry of the table.
@@ -32,7 +33,7 @@ struct State {
 }
 
 enum Clock {
-    Real,
+    Real(Coarse),
     /// Nanoseconds since `base`; only the simulation moves it.
     Virtual {
         base: Instant,
@@ -42,7 +43,7 @@ enum Clock {
 
 impl Timers {
     pub(crate) fn real() -> Arc<Self> {
-        Self::with(Clock::Real)
+        Self::with(Clock::Real(Coarse::new(real_now)))
     }
 
     pub(crate) fn simulated() -> Arc<Self> {
@@ -56,9 +57,18 @@ impl Timers {
 
     pub(crate) fn now(&self) -> Instant {
         match &self.clock {
-            Clock::Real => real_now(),
+            Clock::Real(_) => real_now(),
             // Relaxed: the one thread that moves the clock is the one that reads it.
             Clock::Virtual { base, elapsed } => *base + Duration::from_nanos(elapsed.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// As [`now`](Self::now), and up to a tick of the system later.
+    #[inline]
+    pub(crate) fn not_before_now(&self) -> Instant {
+        match &self.clock {
+            Clock::Real(coarse) => coarse.not_before_now(real_now),
+            Clock::Virtual { .. } => self.now(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexus_actors::{Env, Ref};
 use nexus_messages::syscall::{LockHolder, LockKind, LockState, LockWaiter};
@@ -15,7 +15,7 @@ use super::messages::Look;
 use super::view::{AdvisoryLock, AdvisoryStatistics};
 use super::{Advisory, HELD_MAX, WAITING_MAX};
 use crate::semaphore::places::{self, Holder, Moment, Owner, Place, Request};
-use crate::semaphore::table::{self, Bounds, Table, Tokens, Wait};
+use crate::semaphore::table::{self, Bounds, Clock, Table, Tokens, Wait};
 use crate::semaphore::{Name, Semaphore};
 
 pub(crate) type Obstacle = places::Obstacle<LockKey>;
@@ -60,6 +60,24 @@ impl Bell {
     }
 }
 
+/// The time since the tables were made.
+struct Since {
+    env: Env,
+    begun: Instant,
+}
+
+impl Clock for Since {
+    #[inline]
+    fn now(&self) -> Moment {
+        self.env.now().duration_since(self.begun)
+    }
+
+    #[inline]
+    fn not_before_now(&self) -> Moment {
+        self.env.not_before_now().duration_since(self.begun)
+    }
+}
+
 impl AdvisoryLocks {
     /// Nothing is locked. `actor` is told when something is to be done in time.
     pub(crate) fn new(env: &Env, actor: Ref<Advisory>, hearing: Arc<Hearing>) -> Self {
@@ -69,10 +87,7 @@ impl AdvisoryLocks {
             let secret = env.secret();
             Tokens::new(range.start, range.end, move |token| secret.of(token))
         };
-        let clock = || {
-            let env = env.clone();
-            move || env.now().duration_since(begun)
-        };
+        let clock = || Since { env: env.clone(), begun };
         let ring = || {
             let bell = bell.clone();
             move || bell.ring()

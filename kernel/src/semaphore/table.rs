@@ -48,6 +48,22 @@ pub(crate) trait Filed: Key + Send + Sync + fmt::Debug + 'static {
     fn part(&self) -> Option<u64>;
 }
 
+/// Tells how long a table has been there.
+pub(crate) trait Clock: Send + Sync + 'static {
+    fn now(&self) -> Moment;
+
+    /// A moment that is not before now, and soon: cheaper than `now`.
+    fn not_before_now(&self) -> Moment {
+        self.now()
+    }
+}
+
+impl<F: Fn() -> Moment + Send + Sync + 'static> Clock for F {
+    fn now(&self) -> Moment {
+        self()
+    }
+}
+
 /// Gives identities and tokens.
 pub(crate) struct Tokens {
     /// By itself in its line of the cache: each grant of any part changes it.
@@ -92,7 +108,7 @@ struct Inner<K> {
     parts: Box<[CachePadded<Mutex<Part<K>>>]>,
     tokens: Tokens,
     bounds: Bounds,
-    clock: Box<dyn Fn() -> Moment + Send + Sync>,
+    clock: Box<dyn Clock>,
     /// Rung when somebody lines up: what is to be seen to in time is somebody else's.
     bell: Box<dyn Fn() + Send + Sync>,
     /// Told under the mutex of the part what changed there.
@@ -163,7 +179,7 @@ impl<K: Filed> Table<K> {
     pub(crate) fn new(
         tokens: Tokens,
         bounds: Bounds,
-        clock: impl Fn() -> Moment + Send + Sync + 'static,
+        clock: impl Clock,
         bell: impl Fn() + Send + Sync + 'static,
         ear: impl Fn(&K, &Holder, Change) -> Vec<Waker> + Send + Sync + 'static,
     ) -> Self {
@@ -186,7 +202,7 @@ impl<K: Filed> Table<K> {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        (self.0.clock)()
+        self.0.clock.now()
     }
 
     /// Holds a place now, if nothing stands in the way.
@@ -195,7 +211,7 @@ impl<K: Filed> Table<K> {
             if part.places.holders() >= inner.bounds.held {
                 return (Err(Obstacle::Full), part.places.is_awaited());
             }
-            let now = (inner.clock)();
+            let now = inner.clock.now();
             if let Some(obstacle) = part.places.obstacle(key, request.kind, u64::MAX, now) {
                 return (Err(obstacle), part.places.is_awaited());
             }
@@ -217,7 +233,7 @@ impl<K: Filed> Table<K> {
             if part.places.holders() >= inner.bounds.held || part.places.is_awaited() {
                 return None;
             }
-            let now = (inner.clock)();
+            let now = inner.clock.now();
             if !part.places.is_alone(&key, request.kind, now) {
                 return None;
             }
@@ -238,7 +254,8 @@ impl<K: Filed> Table<K> {
             if part.places.is_awaited() {
                 return false;
             }
-            let now = (inner.clock)();
+            // Who is not surely in time goes the long way.
+            let now = inner.clock.not_before_now();
             let Some((key, holder)) = part.places.take_alone(key, id, now) else { return false };
             inner.gone(&key, &holder, woken);
             true
@@ -252,7 +269,7 @@ impl<K: Filed> Table<K> {
             if part.places.holders() >= inner.bounds.held || part.places.waiters() >= inner.bounds.waiting {
                 return Lined::Full;
             }
-            let now = (inner.clock)();
+            let now = inner.clock.now();
             if part.places.obstacle(key, request.kind, u64::MAX, now).is_none() {
                 return Lined::Held(inner.hold(part, key, request, now, woken));
             }
@@ -276,7 +293,7 @@ impl<K: Filed> Table<K> {
     /// Lets `id` hold its place for `ttl` from now on; none when it does not hold it any more.
     pub(crate) fn extend(&self, key: &K, id: LockId, ttl: Duration) -> Option<Holder> {
         let (holder, awaited) = self.0.with(key, |inner, part, _| {
-            (part.places.extend(key, id, ttl, (inner.clock)()), part.places.is_awaited())
+            (part.places.extend(key, id, ttl, inner.clock.now()), part.places.is_awaited())
         });
         if awaited {
             (self.0.bell)();
@@ -303,7 +320,7 @@ impl<K: Filed> Table<K> {
     pub(crate) fn force(&self, key: &K) -> Vec<Holder> {
         self.0.with(key, |inner, part, woken| {
             let mut moved = Moved::default();
-            let now = (inner.clock)();
+            let now = inner.clock.now();
             let mut gone = part.places.force(key, &inner.tokens, now, &mut moved);
             for holder in &gone {
                 inner.gone(key, holder, woken);
@@ -317,7 +334,7 @@ impl<K: Filed> Table<K> {
     /// Puts a holder back that outlived the process; false when another one stands in its way.
     pub(crate) fn restore(&self, key: &K, id: LockId, token: u64, request: Request) -> bool {
         self.0.with(key, |inner, part, _| {
-            let now = (inner.clock)();
+            let now = inner.clock.now();
             inner.tokens.next.fetch_max(token.saturating_add(1), Ordering::Relaxed);
             if part.places.obstacle(key, request.kind, u64::MAX, now).is_some() {
                 return false;
@@ -330,12 +347,12 @@ impl<K: Filed> Table<K> {
 
     /// What keeps one of this kind at `key` from being held now.
     pub(crate) fn obstacle(&self, key: &K, kind: LockKind) -> Option<Obstacle<K>> {
-        self.0.with(key, |inner, part, _| part.places.obstacle(key, kind, u64::MAX, (inner.clock)()))
+        self.0.with(key, |inner, part, _| part.places.obstacle(key, kind, u64::MAX, inner.clock.now()))
     }
 
     /// As [`Places::pin`].
     pub(crate) fn pin(&self, key: &K, token: u64) -> Option<Pinned<K>> {
-        let pinned = self.0.with(key, |inner, part, _| part.places.pin(key, token, (inner.clock)()));
+        let pinned = self.0.with(key, |inner, part, _| part.places.pin(key, token, inner.clock.now()));
         pinned.then(|| Pinned { table: self.0.clone(), key: key.clone(), token })
     }
 
@@ -353,7 +370,7 @@ impl<K: Filed> Table<K> {
         for at in 0..PARTS {
             let (until, mut over) = self.0.at(at, |inner, part, woken| {
                 let mut moved = Moved::default();
-                let until = part.places.expire(all, &inner.tokens, (inner.clock)(), &mut moved);
+                let until = part.places.expire(all, &inner.tokens, inner.clock.now(), &mut moved);
                 let over = moved.lapsed.clone();
                 inner.settle(part, moved, woken);
                 (until, over)
@@ -369,7 +386,7 @@ impl<K: Filed> Table<K> {
     pub(crate) fn refuse(&self, find: impl FnOnce(&[Wait<K>]) -> Vec<(u64, Vec<Owner>)>) -> usize {
         let mut woken = Woken::default();
         let mut parts: Vec<_> = self.0.parts.iter().map(|part| part.lock()).collect();
-        let now = (self.0.clock)();
+        let now = self.0.clock.now();
         let waits: Vec<Wait<K>> = parts.iter().flat_map(|part| part.places.waits(now)).collect();
         let refused = if waits.len() > 1 { find(&waits) } else { Vec::new() };
         for (number, circle) in &refused {
@@ -505,7 +522,7 @@ impl<K: Filed> Inner<K> {
 
     fn release_in(&self, part: &mut Part<K>, key: &K, id: LockId, woken: &mut Woken) -> Option<Holder> {
         let mut moved = Moved::default();
-        let now = (self.clock)();
+        let now = self.clock.now();
         let holder = part.places.release(key, id, &self.tokens, now, &mut moved)?;
         self.gone(key, &holder, woken);
         self.settle(part, moved, woken);
@@ -559,7 +576,11 @@ impl<K: Filed> Inner<K> {
         }
     }
 
+    #[inline]
     fn wake(&self, woken: Woken) {
+        if woken.served.is_empty() && woken.hearing.is_empty() {
+            return;
+        }
         if !woken.served.is_empty() {
             self.woken.fetch_add(woken.served.len() as u64, Ordering::Relaxed);
         }
@@ -627,7 +648,8 @@ impl<K: Filed> Drop for Waiting<K> {
         }
         let left = self.table.with(&self.key, |inner, part, woken| {
             let mut moved = Moved::default();
-            let left = part.places.leave(&self.key, self.number, &inner.tokens, (inner.clock)(), &mut moved);
+            let left =
+                part.places.leave(&self.key, self.number, &inner.tokens, inner.clock.now(), &mut moved);
             inner.settle(part, moved, woken);
             left.is_some()
         });
@@ -649,7 +671,7 @@ impl<K: Filed> Drop for Pinned<K> {
     fn drop(&mut self) {
         self.table.with(&self.key, |inner, part, woken| {
             let mut moved = Moved::default();
-            part.places.unpin(&self.key, self.token, &inner.tokens, (inner.clock)(), &mut moved);
+            part.places.unpin(&self.key, self.token, &inner.tokens, inner.clock.now(), &mut moved);
             inner.settle(part, moved, woken);
         });
     }
