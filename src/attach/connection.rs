@@ -226,7 +226,9 @@ impl Drop for UnderWay<'_> {
             return;
         }
         let mut lines = self.connection.lines.lock();
-        if lines.waiting.remove(&self.number).is_some() && lines.lost.is_none() {
+        // Also when the reply has come and nobody took it up: what it gives goes back then.
+        lines.waiting.remove(&self.number);
+        if lines.lost.is_none() {
             lines.outbox.take_back(self.number);
             lines.outbox.push_frame(Kind::Cancel, self.number, &[]);
             self.connection.push_out(&mut lines);

@@ -3,7 +3,7 @@
 //! All of it is one task. A call that ends at once, as warm reads do, is executed where it was read; the others wait side by side. The
 //! client's calls end with the task: what has not come to the path lock is dropped, what has is finished by the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::panic::AssertUnwindSafe;
@@ -18,8 +18,8 @@ use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures_util::stream::{FuturesUnordered, Stream};
 use nexus_actors::Sleep;
 use nexus_kernel::{Kernel, Life, Serve};
-use nexus_messages::syscall::Syscall;
-use nexus_messages::{Caller, Error, ErrorKind, Op, Result};
+use nexus_messages::syscall::{Answer, Syscall};
+use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -54,6 +54,10 @@ const UNREAD_MAX: u64 = 4 << 20;
 /// soon, and these wait for as long as nothing happens.
 pub(super) const WAITS_MAX: usize = 1_024;
 
+/// Locks that were given last and are remembered, to be taken back when the call for one is called off while its reply is on the way. There are no more replies on the way
+/// than calls under way.
+const GIVEN_MAX: usize = 4_096;
+
 /// What `Bye` says: all calls that were begun were answered, so that the others were not executed; or not all were.
 pub(super) const ALL_ANSWERED: u8 = 1;
 pub(super) const SOME_DROPPED: u8 = 0;
@@ -83,6 +87,8 @@ pub(super) struct Session {
     last: Option<Arc<Caller>>,
     /// What it reads and writes in pieces.
     streams: Streams,
+    /// The locks that were given last, by the numbers of the calls for them.
+    given: VecDeque<(u64, Lock)>,
     ending: BoxFuture<'static, ()>,
     /// Wakes the task when the client is to be looked at.
     look: Option<Sleep>,
@@ -106,9 +112,18 @@ enum State {
     Over,
 }
 
+/// A lock that was given.
+struct Lock {
+    caller: Arc<Caller>,
+    path: VPath,
+    id: LockId,
+}
+
 struct UnderWay {
     abort: AbortHandle,
     held: u64,
+    /// Who takes a lock with it.
+    locks: Option<Arc<Caller>>,
     /// The operation, when it may wait for what others do.
     waits: Option<Op>,
 }
@@ -148,6 +163,7 @@ impl Session {
             held: 0,
             last: None,
             streams: Streams::default(),
+            given: VecDeque::new(),
             ending: Box::pin(async move { ending.wait().await }),
             look: None,
             blocked_since: None,
@@ -183,8 +199,10 @@ impl Session {
         let mut moved = false;
         while let Poll::Ready(Some((number, ended))) = Pin::new(&mut self.running).poll_next(cx) {
             moved = true;
+            let locks = self.under_way.get_mut(&number).and_then(|call| call.locks.take());
             self.forget(number);
             if let Ok(result) = ended {
+                self.note_given(number, locks, &result);
                 self.reply(number, result);
             }
         }
@@ -292,14 +310,16 @@ impl Session {
             return Ok(());
         }
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
+        let locks = takes_lock(&call.request).then(|| caller.clone());
         let mut future = serve(self.shared.kernel.clone(), caller, call.request, self.streams.clone());
         if let Poll::Ready(result) = future.poll_unpin(cx) {
+            self.note_given(number, locks, &result);
             self.reply(number, result);
             return Ok(());
         }
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Tagged { number, call: Abortable::new(future, registration) });
-        self.under_way.insert(number, UnderWay { abort, held, waits });
+        self.under_way.insert(number, UnderWay { abort, held, locks, waits });
         self.held += held;
         self.waiting += usize::from(waits.is_some());
         self.shared.counts.calls.fetch_add(1, Ordering::Relaxed);
@@ -324,9 +344,22 @@ impl Session {
     fn cancel(&mut self, number: u64) {
         if let Some(call) = self.under_way.get(&number) {
             call.abort.abort();
+        } else if let Some(at) = self.given.iter().rposition(|(given_by, _)| *given_by == number)
+            && let Some((_, Lock { caller, path, id })) = self.given.remove(at)
+        {
+            self.shared.kernel.release_lock(&caller, &path, id);
         }
         self.inbox.forget(number);
         self.outbox.take_back(number);
+    }
+
+    /// Notes the lock that a call gave, if it did.
+    fn note_given(&mut self, number: u64, locks: Option<Arc<Caller>>, result: &Result<Given>) {
+        let (Some(caller), Ok(Given::Answer(Answer::Lock(locked)))) = (locks, result) else { return };
+        if self.given.len() >= GIVEN_MAX {
+            self.given.pop_front();
+        }
+        self.given.push_back((number, Lock { caller, path: locked.path.clone(), id: locked.id }));
     }
 
     fn reply(&mut self, number: u64, result: Result<Given>) {
@@ -494,6 +527,11 @@ impl Future for Tagged {
         let ended = ready!(self.call.poll_unpin(cx));
         Poll::Ready((self.number, ended))
     }
+}
+
+/// Whether it takes a lock, and does not extend one, or take one that outlives whoever took it.
+fn takes_lock(request: &Request) -> bool {
+    matches!(request, Request::Syscall(Syscall::Lock(call)) if call.id.is_none() && !call.durable)
 }
 
 /// Executes a request for `caller`.

@@ -212,6 +212,27 @@ fn a_lock_goes_with_the_connection_that_it_is_tied_to() {
 }
 
 #[test]
+fn a_lock_whose_taker_goes_away_before_it_hears_of_it_is_taken_back() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    let there = nx.as_async();
+    let locks = bench.owner.kernel().expect("it is the administrator's").advisory().clone();
+    let at = path("/a");
+    for round in 0..400 {
+        let call = SysLock::exclusive(&at).ttl(SysLock::TTL_MAX);
+        {
+            // Dropped before it is sent, while it is served, while the reply is on its way, or when that has come.
+            let mut taking = pin!(there.send(call));
+            assert!(taking.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            (0..round * 20).for_each(|_| std::hint::spin_loop());
+        }
+        until(&bench.owner, "the lock to be free", || locks.statistics().held == 0);
+        let lock = nx.lock("/a", Duration::from_secs(60)).expect("nobody holds it");
+        nx.unlock("/a", lock.id).expect("it is held");
+    }
+}
+
+#[test]
 fn a_call_whose_caller_goes_away_is_called_off() {
     let bench = Bench::new(Serving::administrator().in_flight_max(4));
     let nx = bench.attach();
