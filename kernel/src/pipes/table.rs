@@ -73,8 +73,10 @@ pub(crate) struct Known {
     zone: ZoneId,
     path: VPath,
     pub(crate) pipe: Arc<Pipe>,
-    /// The entry, as a reply tells of it.
+    /// The entry, as a reply to a reader tells of it.
     pub(crate) metadata: Arc<FileMetadata>,
+    /// The same for writers: so that the two sides of a pipe do not count their references in one place.
+    pub(crate) for_writers: Arc<FileMetadata>,
     /// The namespace generation of the mount, and which it was.
     generation: (Arc<AtomicU64>, u64),
     /// The version of the routes.
@@ -92,7 +94,8 @@ impl Known {
         generation: (Arc<AtomicU64>, u64),
         routes: u64,
     ) -> Self {
-        Self { zone, path, pipe, metadata, generation, routes }
+        let for_writers = Arc::new((*metadata).clone());
+        Self { zone, path, pipe, metadata, for_writers, generation, routes }
     }
 
     #[inline]

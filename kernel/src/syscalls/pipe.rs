@@ -104,7 +104,7 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
     let mut done = known(kernel, caller, SysWrite::OP, &call.path, |known| {
         check_write(&call.path, call).ok()?;
         match known.pipe.try_write(message.take()?) {
-            Ok(()) => Some(known.metadata.clone()),
+            Ok(()) => Some(known.for_writers.clone()),
             Err((refusal, back)) => {
                 message = Some(back);
                 full = (refusal == Refusal::Full && call.wait.is_some()).then(|| known.clone());
@@ -118,7 +118,7 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
         && let Some(waiting) = message.take()
     {
         match known.pipe.look_for_room(waiting) {
-            Ok(()) => done = Some(known.metadata.clone()),
+            Ok(()) => done = Some(known.for_writers.clone()),
             Err((_, back)) => message = Some(back),
         }
     }
