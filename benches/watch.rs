@@ -134,7 +134,9 @@ fn writing() {
     println!("  nobody watches                    {alone:>10.2?}");
     let limit = ADDED_MAX.as_nanos().cast_signed();
     let verdict = if added < limit { "kept" } else { "OVER" };
-    println!("  {WATCHES} watch other paths         {added:>8} ns more, asked under {ADDED_MAX:?}: {verdict}");
+    println!(
+        "  {WATCHES} watch other paths         {added:>8} ns more, asked under {ADDED_MAX:?}: {verdict}"
+    );
     println!("  to begin one of these watches     {begun:>10.2?}");
 }
 

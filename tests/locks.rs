@@ -209,6 +209,20 @@ fn what_is_tied_goes_with_its_owner_and_wakes_who_waits() {
 }
 
 #[test]
+fn nothing_is_tied_to_a_life_that_has_ended() {
+    simulated(31, |_, nx| async move {
+        let agent = nx.agent("a").unwrap();
+        let (kernel, caller) = (nx.kernel().unwrap(), Arc::new(agent.caller().clone()));
+        let lock = |at| kernel.send(&caller, SysLock::exclusive(path(at)).ttl(SysLock::TTL_MAX).tied());
+        lock("/a").await.unwrap();
+        drop(agent);
+        let error = lock("/b").await.unwrap_err();
+        assert_eq!(error.errno(), Errno::EPERM, "{error}");
+        nx.lock("/", NOW).await.unwrap();
+    });
+}
+
+#[test]
 fn a_guard_extends_its_lock_releases_it_and_tells_when_it_is_lost() {
     simulated(9, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
@@ -490,4 +504,60 @@ fn what_was_to_outlive_the_process_and_did_not_last_leaves_nothing_behind() {
     nx.lock("/short", NOW).unwrap();
     nx.lock("/given-up", NOW).unwrap();
     nx.shutdown().unwrap();
+}
+
+#[test]
+fn two_kernels_that_share_a_table_of_locks_keep_each_other_out() {
+    simulated(30, |env, here| async move {
+        let there = nexus::connect(Config::in_memory().env(env.clone())).await.expect("it boots");
+        let zone = nexus::ZoneId::root();
+        let (kernel, other) = (here.kernel().unwrap(), there.kernel().unwrap());
+        let lock = there.lock("/busy", NOW).await.unwrap();
+        assert_eq!(other.use_locks(&zone, kernel.share_locks()).unwrap_err().kind(), ErrorKind::Busy);
+        there.unlock("/busy", lock.id).await.unwrap();
+        other.use_locks(&zone, kernel.share_locks()).unwrap();
+
+        // The same names, and the same numbers of lives, are others there.
+        let (a, b) = (here.agent("a").unwrap(), there.agent("a").unwrap());
+        let first = a.lock("/p", NOW).await.unwrap();
+        let error = b.lock("/p/q", NOW).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::WouldBlock && error.to_string().contains("a holds"), "{error}");
+        let mut waiting = Box::pin(b.lock("/p", SOON));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        a.unlock("/p", first.id).await.unwrap();
+        let second = waiting.await.unwrap();
+        assert!(second.token > first.token);
+        assert_eq!(a.lock("/p", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+
+        // What is written there under a lock that is kept here.
+        there.write("/f", "0").await.unwrap();
+        let write = SysWrite::at(path("/f"), "1").fence(second.fence());
+        b.send(write.clone()).await.unwrap();
+        let stat = b.send(SysStat::at(path("/f")).include_lock()).await.unwrap();
+        assert!(stat.lock.is_none());
+        b.extend("/p", second.id, Duration::from_secs(60)).await.unwrap();
+        b.unlock("/p", second.id).await.unwrap();
+        assert_eq!(b.send(write).await.unwrap_err().kind(), ErrorKind::Fenced);
+
+        // Who waits across both in a circle is told.
+        let (on_x, on_y) = (a.lock("/x", NOW).await.unwrap(), b.lock("/y", NOW).await.unwrap());
+        let (mut of_a, mut of_b) = (Box::pin(a.lock("/y", SOON)), Box::pin(b.lock("/x", SOON)));
+        assert!(futures_util::poll!(&mut of_a).is_pending() && futures_util::poll!(&mut of_b).is_pending());
+        assert_eq!(of_b.await.unwrap_err().errno(), Errno::EDEADLK);
+        b.unlock("/y", on_y.id).await.unwrap();
+        let on_y = of_a.await.unwrap();
+        a.unlock("/x", on_x.id).await.unwrap();
+        a.unlock("/y", on_y.id).await.unwrap();
+
+        // What is tied goes with a life of the other kernel, and what waits there is taken back.
+        b.send(SysLock::exclusive(path("/tied")).tied()).await.unwrap();
+        assert_eq!(a.lock("/tied", NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(b);
+        a.lock("/tied", NOW).await.unwrap();
+        let mut given_up = Box::pin(there.lock("/tied", SOON));
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+        drop(given_up);
+        assert!(held(&here).await.to_string().contains("/tied"));
+        there.shutdown().await.unwrap();
+    });
 }

@@ -16,7 +16,7 @@ use nexus_messages::{
 use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
 
-use crate::advisory::{Advisory, AdvisoryLocks, Hearing};
+use crate::advisory::{Advisory, AdvisoryLocks, Hearing, OtherTables};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage, GarbageConfig};
@@ -132,6 +132,7 @@ pub struct Kernel {
     lives: Lives,
     advisory: Arc<AdvisoryLocks>,
     advisory_actor: Ref<Advisory>,
+    other_locks: OtherTables,
     pipes: PipeTable,
     pipes_actor: Ref<Pipes>,
     streams: StreamTable,
@@ -197,6 +198,7 @@ impl Kernel {
             lives: Lives::default(),
             advisory: Arc::new(AdvisoryLocks::new(env, advisory_actor.clone(), hearing.clone())),
             advisory_actor,
+            other_locks: OtherTables::default(),
             pipes: PipeTable::new(),
             pipes_actor: mailbox(env, "pipes"),
             streams: StreamTable::default(),
@@ -350,10 +352,11 @@ impl Kernel {
         Life::begin(self)
     }
 
-    /// Lets go of what is tied to a life that has ended. Does not wait; may be repeated.
+    /// Lets go of what is tied to a life that has ended, or begins anew. Does not wait; may be repeated.
     pub(crate) fn end_life(&self, life: LifeId) {
         debug_assert_ne!(life, LifeId::KERNEL, "the kernel's own life ends with the kernel");
         self.advisory.end(life);
+        self.other_locks.end(life);
         self.pipes.end_life(life);
     }
 
@@ -539,6 +542,10 @@ impl Kernel {
     /// The advisory locks that are held and waited for, and the semaphores. Sends no mail.
     pub fn advisory(&self) -> &Arc<AdvisoryLocks> {
         &self.advisory
+    }
+
+    pub(crate) fn other_locks(&self) -> &OtherTables {
+        &self.other_locks
     }
 
     pub(crate) fn lives(&self) -> &Lives {

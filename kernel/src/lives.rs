@@ -1,28 +1,40 @@
 //! The lives of those who call: what is tied to one goes when it ends.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use nexus_messages::LifeId;
+use parking_lot::Mutex;
 
 use crate::kernel::Kernel;
 
-/// Gives lives their identities, none of them twice.
+/// Gives lives their identities, none of them twice, and knows which of them go on.
 #[derive(Debug)]
-pub(crate) struct Lives(AtomicU64);
+pub(crate) struct Lives {
+    next: AtomicU64,
+    going_on: Mutex<HashSet<LifeId>>,
+}
 
 impl Default for Lives {
     fn default() -> Self {
-        Self(AtomicU64::new(LifeId::KERNEL.0 + 1))
+        Self { next: AtomicU64::new(LifeId::KERNEL.0 + 1), going_on: Mutex::default() }
     }
 }
 
 impl Lives {
-    /// A life that somebody else ends.
+    /// A life that goes on until [`Kernel::finish_life`].
     pub(crate) fn begin(&self) -> LifeId {
         // Relaxed: nothing but the number itself is told by it.
-        LifeId(self.0.fetch_add(1, Ordering::Relaxed))
+        let id = LifeId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.going_on.lock().insert(id);
+        id
+    }
+
+    /// Whether this life goes on; the kernel's own does. Who ties something to it looks afterwards: either this says that it has ended, or its end finds what is tied.
+    pub(crate) fn goes_on(&self, id: LifeId) -> bool {
+        id == LifeId::KERNEL || self.going_on.lock().contains(&id)
     }
 }
 
@@ -46,8 +58,16 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         if let Some(kernel) = self.kernel.upgrade() {
-            kernel.end_life(self.id);
+            kernel.finish_life(self.id);
         }
+    }
+}
+
+impl Kernel {
+    /// A life has ended: what is tied to it is let go of, and nothing is tied to it any more. Does not wait; may be repeated.
+    pub(crate) fn finish_life(&self, id: LifeId) {
+        self.lives().going_on.lock().remove(&id);
+        self.end_life(id);
     }
 }
 

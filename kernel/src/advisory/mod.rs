@@ -8,7 +8,9 @@
 mod deadlock;
 mod durable;
 mod hearing;
+mod keeper;
 mod key;
+mod local;
 mod messages;
 mod table;
 mod view;
@@ -20,10 +22,12 @@ use futures_util::future::{AbortHandle, abortable};
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 
 pub(crate) use hearing::Hearing;
+pub(crate) use keeper::OtherTables;
+pub use keeper::{Hold, LockTable};
 pub(crate) use key::LockKey;
 pub(crate) use messages::Look;
 pub use table::AdvisoryLocks;
-pub(crate) use table::{Granted, Lined, Obstacle, Pinned, request};
+pub(crate) use table::request;
 pub use view::{AdvisoryLock, AdvisoryStatistics};
 
 /// The most locks that are held at once in one part of the table: all below one top-level directory are in one.

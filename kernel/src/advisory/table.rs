@@ -361,10 +361,6 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
-    pub(crate) fn holder(&self) -> Option<&Holder> {
-        self.held.as_ref().map(|(_, holder)| holder)
-    }
-
     /// It is handed over: who has it releases it.
     pub(crate) fn keep(mut self) {
         self.held = None;

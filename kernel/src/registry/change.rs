@@ -252,7 +252,7 @@ pub(super) async fn stop(kernel: &Kernel, generation: &Generation) {
     generation.set_started(false);
     stop_child(kernel, &generation.child_id).await;
     // What it is made of may be looked at for a while yet, so its life does not wait for that.
-    kernel.end_life(generation.life);
+    kernel.finish_life(generation.life);
 }
 
 async fn stop_child(kernel: &Kernel, id: &str) {

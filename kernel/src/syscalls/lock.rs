@@ -1,19 +1,15 @@
 //! `SysLock` and `SysUnlock`: advisory locks.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nexus_messages::syscall::{LockKind, Locked, SysLock, SysUnlock, Unlocked};
-use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit, one_path};
-use crate::advisory::{Granted, Lined, LockKey, Obstacle, request};
+use super::admit::{Admissible, Which, admit, one_path};
+use crate::advisory::{LockKey, LockTable, request};
 use crate::gate::Right;
 use crate::kernel::Kernel;
-use crate::semaphore::places::{Holder, Owner};
-use crate::semaphore::ticket::Verdict;
 use crate::sys;
 
 impl Admissible for SysLock {
@@ -85,9 +81,17 @@ impl Serve for SysLock {
         if self.durable || self.id.is_some() || !kernel.has_lock_tokens() || self.validate().is_err() {
             return None;
         }
+        if kernel.other_locks().any() {
+            return None;
+        }
         let key = warm_key(kernel, caller, &self.path)?;
         let request = request(caller, self.kind, self.ttl, (self.tied, false), self.session);
         let (id, token) = kernel.advisory().take(key, request)?;
+        if self.tied && !kernel.lives().goes_on(caller.life) {
+            // What the long way says then is the same for all.
+            kernel.release_lock(caller, &self.path, id);
+            return None;
+        }
         Some(Locked::new(id, self.path.clone(), token, self.ttl))
     }
 
@@ -100,7 +104,7 @@ impl Serve for SysUnlock {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Unlocked> {
         let id = self.id?;
-        if kernel.is_asked() {
+        if kernel.is_asked() || kernel.other_locks().any() {
             return None;
         }
         // Where the path leads does not matter: nobody finds a lock there by an identity that is not its own.
@@ -123,87 +127,50 @@ fn warm_key(kernel: &Kernel, caller: &Caller, path: &VPath) -> Option<LockKey> {
     Some(LockKey::new(&node.metadata.zone, path))
 }
 
-fn locked(path: VPath, holder: &Holder) -> Locked {
-    Locked::new(holder.id, path, holder.token, holder.request.ttl)
-}
-
 async fn lock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysLock) -> Result<Locked> {
     call.validate()?;
     let mut admitted = admit(kernel, caller, call, None).await?;
-    let done = acquire_or_extend(kernel, caller, &mut admitted).await;
-    let (done, granted) = match done {
-        Ok((locked, granted)) => (Ok(locked), granted),
-        Err(error) => (Err(error), None),
-    };
+    let site = &admitted.first.site;
+    let (zone, path) = (site.mount.zone.clone(), site.path.clone());
+    not_the_kernels(Op::Lock, &path)?;
+    let keeper = kernel.keeper(&zone);
+    let mut call = admitted.call.clone();
+    call.path = path;
+    if call.wait.is_some() {
+        // Whoever swaps a service that saw the call must not wait for as long as the call does.
+        admitted.step_aside();
+    }
+    let done = keeper.lock(caller, &zone, &call).await;
+    if call.wait.is_some() {
+        admitted.step_back();
+    }
+    let given = done.as_ref().ok().filter(|_| call.id.is_none());
+    let given = given.map(|locked| {
+        let (path, id) = (locked.path.clone(), locked.id);
+        Given { keeper, zone, path, id, is_told: false }
+    });
     admitted.after(&done).await;
-    if let Some(granted) = granted {
-        granted.keep();
+    if let Some(mut given) = given {
+        given.is_told = true;
     }
     done
 }
 
-/// Acquires or extends; what was acquired is given back if the caller goes away before it hears of it.
-async fn acquire_or_extend(
-    kernel: &Arc<Kernel>,
-    caller: &Arc<Caller>,
-    admitted: &mut Admitted<SysLock>,
-) -> Result<(Locked, Option<Granted>)> {
-    let path = admitted.first.site.path.clone();
-    not_the_kernels(Op::Lock, &path)?;
-    let key = LockKey::new(&admitted.first.site.mount.zone, &path);
-    if let Some(id) = admitted.call.id {
-        let locked = extend(kernel, caller, &admitted.call, key, id).await?;
-        return Ok((locked, None));
-    }
-    kernel.reserve_lock_tokens(&path).await?;
-    let call = &admitted.call;
-    let asked = request(caller, call.kind, call.ttl, (call.tied, call.durable), call.session);
-    let holder = match call.wait {
-        None => {
-            kernel.advisory().acquire(&key, asked).map_err(|obstacle| in_the_way(kernel, &path, &obstacle))?
-        }
-        Some(wait) => match kernel.advisory().line_up(&key, asked) {
-            Lined::Held(holder) => holder,
-            Lined::Full => return Err(too_many(&path)),
-            Lined::Waiting(waiting) => {
-                // Whoever swaps a service that saw the call must not wait for as long as the call does.
-                admitted.step_aside();
-                let verdict = kernel.env().timeout(wait, waiting).await;
-                admitted.step_back();
-                match verdict {
-                    Ok(Verdict::Held(holder)) => holder,
-                    Ok(Verdict::Deadlock(circle)) => return Err(deadlock(&path, &circle)),
-                    Err(_) => return Err(late(kernel, &key, &path, wait)),
-                }
-            }
-        },
-    };
-    let granted = kernel.advisory().granted(key.clone(), holder);
-    let Some(holder) = granted.holder().cloned() else { return Err(too_many(&path)) };
-    if holder.request.durable {
-        kernel.keep_lock(caller, &key, &holder).await?;
-    }
-    Ok((locked(path, &holder), Some(granted)))
+/// A lock that was given, taken back when its taker goes away before it hears of it.
+struct Given {
+    keeper: Arc<dyn LockTable>,
+    zone: ZoneId,
+    path: VPath,
+    id: LockId,
+    is_told: bool,
 }
 
-async fn extend(
-    kernel: &Arc<Kernel>,
-    caller: &Arc<Caller>,
-    call: &SysLock,
-    key: LockKey,
-    id: LockId,
-) -> Result<Locked> {
-    let locks = kernel.advisory();
-    // A link on the way may lead elsewhere than it did when the lock was taken.
-    let extended = locks.extend(&key, id, call.ttl).map(|holder| (key, holder)).or_else(|| {
-        let key = locks.find(id)?;
-        locks.extend(&key, id, call.ttl).map(|holder| (key, holder))
-    });
-    let (key, holder) = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
-    if holder.request.durable {
-        kernel.keep_lock(caller, &key, &holder).await?;
+impl Drop for Given {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.keeper.give_back(&self.zone, &self.path, self.id);
+        }
     }
-    Ok(locked(key.parts().1, &holder))
 }
 
 async fn unlock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysUnlock) -> Result<Unlocked> {
@@ -213,32 +180,12 @@ async fn unlock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysUnlock) -> 
         return Err(error.because("taking locks back by force needs the administrator's handle"));
     }
     let admitted = admit(kernel, caller, call, None).await?;
-    let done = release(kernel, caller, &admitted).await;
+    let site = &admitted.first.site;
+    let mut call = admitted.call.clone();
+    call.path = site.path.clone();
+    let done = kernel.keeper(&site.mount.zone).unlock(caller, &site.mount.zone, &call).await;
     admitted.after(&done).await;
     done
-}
-
-async fn release(
-    kernel: &Arc<Kernel>,
-    caller: &Arc<Caller>,
-    admitted: &Admitted<SysUnlock>,
-) -> Result<Unlocked> {
-    let site = &admitted.first.site;
-    let (locks, key) = (kernel.advisory(), LockKey::new(&site.mount.zone, &site.path));
-    let Some(id) = admitted.call.id else {
-        let gone = kernel.release_kept(caller, &key, None).await?;
-        return Ok(Unlocked::new(u32::try_from(gone.len()).unwrap_or(u32::MAX)));
-    };
-    // A link on the way may lead elsewhere than it did when the lock was taken.
-    let key = if locks.is_held(&key, id) { Some(key) } else { locks.find(id) };
-    let key = key.ok_or_else(|| not_held(Op::Unlock, &site.path, id))?;
-    if locks.release_plain(&key, id) {
-        return Ok(Unlocked::new(1));
-    }
-    match kernel.release_kept(caller, &key, Some(id)).await?.len() {
-        0 => Err(not_held(Op::Unlock, &site.path, id)),
-        _ => Ok(Unlocked::new(1)),
-    }
 }
 
 impl Kernel {
@@ -248,56 +195,13 @@ impl Kernel {
         let routed = self
             .routes()
             .read(|routes| routes.route(&caller.zone, path).map(|routed| routed.mount.zone.clone()));
-        let key = LockKey::new(routed.as_ref().unwrap_or(&caller.zone), path);
-        let released = self.advisory().release_plain(&key, id);
-        released || self.advisory().find(id).is_some_and(|key| self.advisory().release_plain(&key, id))
-    }
-}
-
-fn in_the_way(kernel: &Kernel, path: &VPath, obstacle: &Obstacle) -> Error {
-    let error = Error::new(Op::Lock, path, ErrorKind::WouldBlock);
-    let at = |key: &LockKey| {
-        let at = key.parts().1;
-        if at == *path { String::new() } else { format!(" {at}") }
-    };
-    match obstacle {
-        Obstacle::Held { key, by, until } => {
-            let left = until.saturating_sub(kernel.advisory().now());
-            error.because(format!("{} holds{} for another {left:.1?}", by.agent, or_it(&at(key))))
+        let zone = routed.as_ref().unwrap_or(&caller.zone);
+        if let Some(other) = self.other_locks().of(zone) {
+            other.give_back(zone, path, id);
+            return true;
         }
-        Obstacle::Awaited { key, by } => error.because(format!("{} waits for{}", by.agent, or_it(&at(key)))),
-        Obstacle::Leaving { .. } => error.because("a write under a lock that is lost is under way"),
-        Obstacle::Full => too_many(path),
+        let (locks, key) = (self.advisory(), LockKey::new(zone, path));
+        let released = locks.release_plain(&key, id);
+        released || locks.find(id).is_some_and(|key| locks.release_plain(&key, id))
     }
-}
-
-fn or_it(at: &str) -> &str {
-    if at.is_empty() { " it" } else { at }
-}
-
-fn late(kernel: &Kernel, key: &LockKey, path: &VPath, wait: Duration) -> Error {
-    let error = Error::new(Op::Lock, path, ErrorKind::TimedOut);
-    match kernel.advisory().obstacle(key) {
-        Some(Obstacle::Held { by, .. }) => {
-            error.because(format!("it was not free within {wait:?}: {} holds it", by.agent))
-        }
-        _ => error.because(format!("it was not free within {wait:?}")),
-    }
-}
-
-fn deadlock(path: &VPath, circle: &[Owner]) -> Error {
-    let mut told = String::new();
-    for owner in circle {
-        let _ = write!(told, "{} waits for ", owner.agent);
-    }
-    let first = circle.first().map_or("itself", |owner| &*owner.agent);
-    Error::new(Op::Lock, path, ErrorKind::Deadlock).because(format!("{told}{first}"))
-}
-
-fn not_held(op: Op, path: &VPath, id: LockId) -> Error {
-    Error::new(op, path, ErrorKind::NotHeld).because(format!("the lock {id} is not held, or not any more"))
-}
-
-fn too_many(path: &VPath) -> Error {
-    Error::new(Op::Lock, path, ErrorKind::NoLocks)
 }

@@ -13,7 +13,7 @@ use nexus_messages::{
 
 use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, allow, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
-use crate::advisory::{LockKey, Pinned};
+use crate::advisory::Hold;
 use crate::hal::StoreError;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuards, Scope};
@@ -337,7 +337,7 @@ async fn attempt<M: Mutation>(
             return done.map(Done::Before);
         }
         // Kept until it is committed: whoever gets that lock next finds it done.
-        let _fence = fenced(kernel, intent, &admitted.first.site, admitted.call.fence())?;
+        let _fence = fenced(kernel, intent, &admitted.first.site, admitted.call.fence()).await?;
         let stopped = if are_served(kernel, intent, admitted) {
             let run = async {
                 if kernel.gate().is_guarded() {
@@ -376,19 +376,21 @@ async fn attempt<M: Mutation>(
 }
 
 /// Lets a change of `site` pass that is made under a lock, when that is held.
-pub(super) fn fenced(
-    kernel: &Kernel,
+pub(super) async fn fenced(
+    kernel: &Arc<Kernel>,
     intent: &Intent,
     site: &Site,
     fence: Option<&Fence>,
-) -> Result<Option<Pinned>> {
-    let Some(Fence { path, token, .. }) = fence else { return Ok(None) };
+) -> Result<Option<Hold>> {
+    let Some(fence) = fence else { return Ok(None) };
     let zone = &intent.caller.zone;
     // A lock is filed in the zone of the mount at its path.
-    let routed =
-        kernel.routes().read(|routes| routes.route(zone, path).map(|routed| routed.mount.zone.clone()));
-    let pinned = kernel.advisory().pin(&LockKey::new(routed.as_ref().unwrap_or(zone), path), *token);
-    pinned.map(Some).ok_or_else(|| {
+    let routed = kernel
+        .routes()
+        .read(|routes| routes.route(zone, &fence.path).map(|routed| routed.mount.zone.clone()));
+    let held = kernel.hold_lock(routed.as_ref().unwrap_or(zone), fence).await?;
+    held.map(Some).ok_or_else(|| {
+        let Fence { path, token, .. } = fence;
         let error = Error::new(intent.op, &site.path, ErrorKind::Fenced);
         error.because(format!("the lock on {path} with the token {token} is not held, or not any more"))
     })

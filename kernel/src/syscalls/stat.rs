@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::SysStat;
+use nexus_messages::syscall::{LockState, SysStat};
 use nexus_messages::{Caller, FileMetadata, Result, VPath};
 
 use super::Serve;
@@ -41,24 +41,27 @@ impl Serve for SysStat {
     }
 }
 
+fn with_lock(metadata: Arc<FileMetadata>, lock: Option<LockState>) -> Arc<FileMetadata> {
+    let Some(lock) = lock else { return metadata };
+    let mut metadata = (*metadata).clone();
+    metadata.lock = Some(Arc::new(lock));
+    Arc::new(metadata)
+}
+
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysStat) -> Result<Arc<FileMetadata>> {
     let admitted = admit(kernel, caller, call, None).await?;
     let located = match admitted.call.as_of {
         None => Ok(admitted.first.clone()),
         Some(as_of) => then(kernel, caller, &admitted.call, &admitted.first, as_of).await,
     };
-    let include_lock = admitted.call.include_lock;
-    let found = located.and_then(|located| located.existing(SysStat::OP)).map(|(site, node)| {
-        let lock = include_lock.then(|| kernel.advisory().state(&site.mount.zone, &site.path)).flatten();
-        match lock {
-            Some(lock) => {
-                let mut metadata = (*node.metadata).clone();
-                metadata.lock = Some(Arc::new(lock));
-                Arc::new(metadata)
-            }
-            None => node.metadata,
+    let found = match located.and_then(|located| located.existing(SysStat::OP)) {
+        Ok((site, node)) if admitted.call.include_lock => {
+            let zone = &site.mount.zone;
+            let lock = kernel.keeper(zone).state(zone, &site.path).await;
+            lock.map(|lock| with_lock(node.metadata, lock))
         }
-    });
+        found => found.map(|(_, node)| node.metadata),
+    };
     admitted.after(&found).await;
     found
 }

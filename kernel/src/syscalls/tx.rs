@@ -21,7 +21,7 @@ use super::admit::{
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served, route};
 use super::mutate::{LOCK_WAIT_MAX, Mutation, before, fenced, look_again, writable};
-use crate::advisory::Pinned;
+use crate::advisory::Hold;
 use crate::hal::{LogItem, Told, ToldEvent};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
@@ -258,10 +258,10 @@ async fn attempt(
         if let Some(receipt) = before(kernel, intent, &together).await? {
             return Ok(Done::Before(Transacted::before(receipt)));
         }
-        let fence = fenced(kernel, intent, &together, admission.fence.as_ref())?;
-        let mut fences: Vec<Pinned> = fence.into_iter().collect();
+        let fence = fenced(kernel, intent, &together, admission.fence.as_ref()).await?;
+        let mut fences: Vec<Hold> = fence.into_iter().collect();
         for (index, item) in items.iter().enumerate() {
-            let fence = fenced(kernel, intent, &item.first().site, item.fence());
+            let fence = fenced(kernel, intent, &item.first().site, item.fence()).await;
             fences.extend(fence.map_err(|error| error.at_item(index))?);
         }
         let zone = &intent.caller.zone;

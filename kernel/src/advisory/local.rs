@@ -1,0 +1,152 @@
+//! The locks that this kernel keeps itself: what is asked for by paths that were followed, and what is said when it cannot be had.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_messages::syscall::{Locked, SysLock, SysUnlock, Unlocked};
+use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId};
+
+use super::key::LockKey;
+use super::table::{Lined, Obstacle, request};
+use crate::kernel::Kernel;
+use crate::semaphore::places::{Holder, Owner};
+use crate::semaphore::ticket::Verdict;
+
+/// Acquires or extends; what was acquired is given back if the caller goes away before it hears of it.
+pub(super) async fn lock(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    zone: &ZoneId,
+    call: &SysLock,
+) -> Result<Locked> {
+    let path = &call.path;
+    let key = LockKey::new(zone, path);
+    if let Some(id) = call.id {
+        return extend(kernel, caller, call, key, id).await;
+    }
+    kernel.reserve_lock_tokens(path).await?;
+    let asked = request(caller, call.kind, call.ttl, (call.tied, call.durable), call.session);
+    let holder = match call.wait {
+        None => {
+            kernel.advisory().acquire(&key, asked).map_err(|obstacle| in_the_way(kernel, path, &obstacle))?
+        }
+        Some(wait) => match kernel.advisory().line_up(&key, asked) {
+            Lined::Held(holder) => holder,
+            Lined::Full => return Err(too_many(path)),
+            Lined::Waiting(waiting) => match kernel.env().timeout(wait, waiting).await {
+                Ok(Verdict::Held(holder)) => holder,
+                Ok(Verdict::Deadlock(circle)) => return Err(deadlock(path, &circle)),
+                Err(_) => return Err(late(kernel, &key, path, wait)),
+            },
+        },
+    };
+    let locked = locked(path.clone(), &holder);
+    if call.tied && !kernel.lives().goes_on(caller.life) {
+        kernel.advisory().release(&key, holder.id);
+        let error = Error::new(Op::Lock, path, ErrorKind::NotHeld);
+        return Err(error.because("its owner's life has ended, and the lock with it"));
+    }
+    if holder.request.durable {
+        let granted = kernel.advisory().granted(key.clone(), holder.clone());
+        kernel.keep_lock(caller, &key, &holder).await?;
+        granted.keep();
+    }
+    Ok(locked)
+}
+
+fn locked(path: VPath, holder: &Holder) -> Locked {
+    Locked::new(holder.id, path, holder.token, holder.request.ttl)
+}
+
+async fn extend(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &SysLock,
+    key: LockKey,
+    id: LockId,
+) -> Result<Locked> {
+    let locks = kernel.advisory();
+    // A link on the way may lead elsewhere than it did when the lock was taken.
+    let extended = locks.extend(&key, id, call.ttl).map(|holder| (key, holder)).or_else(|| {
+        let key = locks.find(id)?;
+        locks.extend(&key, id, call.ttl).map(|holder| (key, holder))
+    });
+    let (key, holder) = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
+    if holder.request.durable {
+        kernel.keep_lock(caller, &key, &holder).await?;
+    }
+    Ok(locked(key.parts().1, &holder))
+}
+
+/// Releases one lock, or all of them at a path.
+pub(super) async fn unlock(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    zone: &ZoneId,
+    call: &SysUnlock,
+) -> Result<Unlocked> {
+    let (locks, key) = (kernel.advisory(), LockKey::new(zone, &call.path));
+    let Some(id) = call.id else {
+        let gone = kernel.release_kept(caller, &key, None).await?;
+        return Ok(Unlocked::new(u32::try_from(gone.len()).unwrap_or(u32::MAX)));
+    };
+    // A link on the way may lead elsewhere than it did when the lock was taken.
+    let key = if locks.is_held(&key, id) { Some(key) } else { locks.find(id) };
+    let key = key.ok_or_else(|| not_held(Op::Unlock, &call.path, id))?;
+    if locks.release_plain(&key, id) {
+        return Ok(Unlocked::new(1));
+    }
+    match kernel.release_kept(caller, &key, Some(id)).await?.len() {
+        0 => Err(not_held(Op::Unlock, &call.path, id)),
+        _ => Ok(Unlocked::new(1)),
+    }
+}
+
+fn in_the_way(kernel: &Kernel, path: &VPath, obstacle: &Obstacle) -> Error {
+    let error = Error::new(Op::Lock, path, ErrorKind::WouldBlock);
+    let at = |key: &LockKey| {
+        let at = key.parts().1;
+        if at == *path { String::new() } else { format!(" {at}") }
+    };
+    match obstacle {
+        Obstacle::Held { key, by, until } => {
+            let left = until.saturating_sub(kernel.advisory().now());
+            error.because(format!("{} holds{} for another {left:.1?}", by.agent, or_it(&at(key))))
+        }
+        Obstacle::Awaited { key, by } => error.because(format!("{} waits for{}", by.agent, or_it(&at(key)))),
+        Obstacle::Leaving { .. } => error.because("a write under a lock that is lost is under way"),
+        Obstacle::Full => too_many(path),
+    }
+}
+
+fn or_it(at: &str) -> &str {
+    if at.is_empty() { " it" } else { at }
+}
+
+fn late(kernel: &Kernel, key: &LockKey, path: &VPath, wait: Duration) -> Error {
+    let error = Error::new(Op::Lock, path, ErrorKind::TimedOut);
+    match kernel.advisory().obstacle(key) {
+        Some(Obstacle::Held { by, .. }) => {
+            error.because(format!("it was not free within {wait:?}: {} holds it", by.agent))
+        }
+        _ => error.because(format!("it was not free within {wait:?}")),
+    }
+}
+
+fn deadlock(path: &VPath, circle: &[Owner]) -> Error {
+    let mut told = String::new();
+    for owner in circle {
+        let _ = write!(told, "{} waits for ", owner.agent);
+    }
+    let first = circle.first().map_or("itself", |owner| &*owner.agent);
+    Error::new(Op::Lock, path, ErrorKind::Deadlock).because(format!("{told}{first}"))
+}
+
+fn not_held(op: Op, path: &VPath, id: LockId) -> Error {
+    Error::new(op, path, ErrorKind::NotHeld).because(format!("the lock {id} is not held, or not any more"))
+}
+
+fn too_many(path: &VPath) -> Error {
+    Error::new(Op::Lock, path, ErrorKind::NoLocks)
+}
