@@ -355,6 +355,7 @@ impl Kernel {
         debug_assert_ne!(life, LifeId::KERNEL, "the kernel's own life ends with the kernel");
         self.advisory.end(life);
         self.pipes.end_life(life);
+        self.streams.end_life(life);
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.

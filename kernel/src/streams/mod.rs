@@ -15,17 +15,18 @@ mod stream;
 mod table;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 use nexus_messages::syscall::{IoProfile, StreamSpec};
 use nexus_messages::{FileId, FileMetadata};
 
+use groups::stream_of;
 pub(crate) use messages::{Reap, Sweep};
 pub(crate) use stream::{Refusal, Stream};
 pub(crate) use table::StreamTable;
-pub use view::{StreamEntry, StreamStatistics};
+pub use view::{GroupEntry, StreamEntry, StreamStatistics};
 
 use crate::hal::{RowKey, StoreError, StreamError, StreamLimits, StreamStore, Table, TreeId};
 use crate::kernel::Kernel;
@@ -113,15 +114,15 @@ async fn sweep(kernel: &Kernel, table: &StreamTable) -> Result<(), StreamError> 
     let mut after = None;
     loop {
         let page = store.list(after, PAGE).await?;
-        for id in &page {
+        for id in page.iter().map(|id| stream_of(*id)).collect::<BTreeSet<_>>() {
             let mut is_there = false;
             for tree in &trees {
-                let row = kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, *id))?;
+                let row = kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, id))?;
                 is_there |= row.is_some();
             }
             // Opened meanwhile, its entry is newer than the look at the trees.
-            if !is_there && table.get(*id).is_none() {
-                table.note_dropped(TreeId::ROOT, *id);
+            if !is_there && table.get(id).is_none() {
+                table.note_dropped(TreeId::ROOT, id);
             }
         }
         match page.last() {

@@ -34,6 +34,12 @@ pub(super) struct Ready {
     metadata: Arc<FileMetadata>,
 }
 
+impl Ready {
+    pub(super) fn into_stream(self) -> Arc<Stream> {
+        self.stream
+    }
+}
+
 /// The stream at `located`, opened if it is not.
 pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<Ready> {
     let (site, node) = located.clone().existing(op)?;
@@ -42,7 +48,7 @@ pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<
     Ok(Ready { stream, metadata: node.metadata })
 }
 
-fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
+pub(super) fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
     let error = Error::new(op, path, refusal.kind()).because(refusal);
     if refusal.is_unknown() { error.outcome_unknown() } else { error }
 }
