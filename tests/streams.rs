@@ -333,6 +333,59 @@ fn what_was_acknowledged_is_there_when_the_folder_is_opened_again() {
 }
 
 #[test]
+fn who_has_no_streams_on_disk_has_no_log_of_them() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = on_disk(folder.path());
+    let brief = StreamSpec::new().io_profile(IoProfile::Memory);
+    nx.send(SysSetattr::stream_with(path("/brief"), brief)).unwrap();
+    append(&nx, &path("/brief"), &["x"]).unwrap();
+    nx.unlink("/brief").unwrap();
+    while counted(&nx).dropped > 0 {
+        thread::yield_now();
+    }
+    let log = folder.path().join("streams");
+    assert!(!log.exists());
+    nx.send(SysSetattr::stream(path("/s"))).unwrap();
+    append(&nx, &path("/s"), &["x"]).unwrap();
+    assert!(log.exists());
+    nx.shutdown().unwrap();
+    let nx = on_disk(folder.path());
+    assert_eq!(texts(&read(&nx, &path("/s"), 0).unwrap()), ["x"]);
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn what_is_too_old_goes_by_itself_also_from_a_stream_that_nobody_uses() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = on_disk(folder.path());
+    let for_a_while = StreamSpec::new().age_max(Duration::from_millis(300));
+    let brief = for_a_while.io_profile(IoProfile::Memory);
+    for (at, spec) in [("/kept", for_a_while), ("/brief", brief)] {
+        nx.send(SysSetattr::stream_with(path(at), spec)).unwrap();
+        append(&nx, &path(at), &["a", "b"]).unwrap();
+    }
+    let heads =
+        |nx: &blocking::Nexus| listed(nx).iter().map(|one| one.state.unwrap().head).collect::<Vec<_>>();
+    nx.kill("nexus/kernel/streams", Kill::Panic).unwrap();
+    while heads(&nx) != [2, 2] {
+        thread::yield_now();
+    }
+    append(&nx, &path("/kept"), &["c"]).unwrap();
+    nx.shutdown().unwrap();
+    // Nobody asks for it in this process: what is below is looked at when it is too old.
+    let nx = on_disk(folder.path());
+    let log_has_head = || {
+        let streams: StreamStatistics = counted(&nx);
+        (streams.open, streams.aged)
+    };
+    while log_has_head() != (0, 1) {
+        thread::yield_now();
+    }
+    assert_eq!(read(&nx, &path("/kept"), StreamStart::Oldest).unwrap().next, 3);
+    nx.shutdown().unwrap();
+}
+
+#[test]
 fn a_mount_whose_content_ends_with_the_process_keeps_streams_in_memory() {
     let folder = tempfile::tempdir().expect("there is room");
     let nx = on_disk(folder.path());

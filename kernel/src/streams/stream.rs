@@ -1,13 +1,13 @@
 //! One stream: its place in a store, and who waits at its tail.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nexus_actors::Env;
 use nexus_messages::syscall::{IoProfile, StreamStart};
-use nexus_messages::{ErrorKind, FileId, FileMetadata};
+use nexus_messages::{ErrorKind, FileId, FileMetadata, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -107,6 +107,9 @@ pub(crate) struct Stream {
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
     pub(super) totals: Arc<Totals>,
+    /// For how long it keeps records; and whether it is looked at when the oldest is older.
+    age_max: Option<Duration>,
+    is_looked_at: AtomicBool,
     /// Where its groups are asked, once somebody did.
     pub(super) desk: OnceLock<Arc<Desk>>,
 }
@@ -145,6 +148,8 @@ impl Stream {
             waiting: AtomicUsize::new(0),
             seen: Mutex::new(metadata),
             totals: Arc::default(),
+            age_max: state.limits.age_max,
+            is_looked_at: AtomicBool::new(false),
             desk: OnceLock::new(),
         }
     }
@@ -272,6 +277,18 @@ impl Stream {
             // Its other end is in this value.
             let _ = heard.changed().await;
         }
+    }
+
+    /// When records that were appended at this time are too old, if nobody looks at the stream by then.
+    pub(super) fn first_due(&self, at: Timestamp) -> Option<Timestamp> {
+        let age_max = self.age_max?;
+        // SeqCst, here and where it is taken back: who finds it set has appended before the look that will follow.
+        (!self.is_looked_at.swap(true, Ordering::SeqCst)).then(|| at.after(age_max))
+    }
+
+    /// Whoever appends next has it looked at.
+    pub(super) fn is_looked_at_no_more(&self) {
+        self.is_looked_at.store(false, Ordering::SeqCst);
     }
 
     /// Lets nobody append or read any more, and wakes who waits.

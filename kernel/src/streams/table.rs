@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use nexus_actors::Env;
 use nexus_messages::syscall::{GroupInfo, IoProfile};
-use nexus_messages::{FileId, FileMetadata, LifeId};
+use nexus_messages::{FileId, FileMetadata, LifeId, Timestamp};
 use parking_lot::Mutex;
 
 use super::STREAMS_MAX;
+use super::ages::Ages;
 use super::groups::{Desk, GroupTotals, Groups, log_of};
 use super::stream::{Refusal, Stream, Totals};
 use super::view::{GroupEntry, StreamEntry, StreamStatistics};
@@ -35,6 +36,7 @@ struct Inner {
     /// Of which streams a life may have records. Of those lives alone that have not ended.
     holders: Mutex<HashMap<LifeId, BTreeSet<FileId>>>,
     group_totals: Arc<GroupTotals>,
+    ages: Ages,
     ended: AtomicBool,
 }
 
@@ -57,6 +59,20 @@ impl StreamTable {
             IoProfile::Durable => stores.durable.clone(),
             _ => None,
         }
+    }
+
+    /// When records are too old.
+    pub(super) fn ages(&self) -> &Ages {
+        &self.0.ages
+    }
+
+    /// Records were appended at this time; says whether the actor has to hear of it, because they are the first of their stream that will be too old.
+    pub(crate) fn note_age(&self, stream: &Stream, at: Timestamp) -> bool {
+        let due = stream.first_due(at);
+        if let Some(due) = due {
+            self.0.ages.note(stream.id, due);
+        }
+        due.is_some()
     }
 
     /// The open stream with this identity.
@@ -246,6 +262,7 @@ impl StreamTable {
             appends,
             appended,
             read,
+            aged: self.0.ages.gone(),
             taken,
             taken_again,
             acknowledged,

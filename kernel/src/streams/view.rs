@@ -42,6 +42,8 @@ pub struct StreamStatistics {
     pub appended: u64,
     /// Records read since the start.
     pub read: u64,
+    /// Records that were let go of since the start because they were too old, beside those that went with an append.
+    pub aged: u64,
     /// Consumer groups of open streams that were asked since the start.
     pub groups: usize,
     /// Records given to members of groups since the start.

@@ -20,6 +20,7 @@ mod driver;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "redb"))]
 pub(crate) mod fuzzing;
 mod index;
+mod late;
 mod proof;
 mod reading;
 mod record;
@@ -37,3 +38,4 @@ mod model;
 
 pub use config::WalStreamsConfig;
 pub use driver::WalStreams;
+pub use late::LateStreams;
