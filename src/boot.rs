@@ -33,7 +33,7 @@ use crate::folder::DataFolder;
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// The folder of the streams on disk, in the data folder.
-const STREAMS: &str = "streams";
+pub(crate) const STREAMS: &str = "streams";
 
 /// Threads that open streams on disk, and read what is not in memory.
 const STREAM_THREADS: usize = 2;
