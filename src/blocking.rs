@@ -16,6 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod group;
+
 use std::num::NonZeroU32;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ use nexus_messages::{
     Caller, ContentId, Event, EventMask, FileMetadata, IntoPath, LockId, Lsn, OpId, Receipt, Result, VPath,
 };
 use nexus_supervisors::Kill;
+
+pub use group::Consumer;
 
 use crate::attach::ServingStats;
 use crate::config::Config;

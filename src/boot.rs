@@ -16,7 +16,7 @@ use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::RedbConfig;
 use nexus_drivers::streams::MemoryStreams;
-use nexus_drivers::streams::wal::{WalStreams, WalStreamsConfig};
+use nexus_drivers::streams::wal::{LateStreams, WalStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore, StreamStore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
@@ -33,7 +33,7 @@ use crate::folder::DataFolder;
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// The folder of the streams on disk, in the data folder.
-const STREAMS: &str = "streams";
+pub(crate) const STREAMS: &str = "streams";
 
 /// Threads that open streams on disk, and read what is not in memory.
 const STREAM_THREADS: usize = 2;
@@ -215,14 +215,14 @@ async fn open_metastore(
     Ok((Arc::new(metastore), Some(folder)))
 }
 
-/// The streams on disk, if there is a folder for them. It belongs to who holds the data folder.
-async fn open_streams(env: &Env, settings: &Settings) -> Result<Option<Arc<WalStreams>>> {
+/// The streams on disk, if there can be a folder for them, which belongs to who holds the data folder. It is made with the first of them.
+async fn open_streams(env: &Env, settings: &Settings) -> Result<Option<Arc<LateStreams>>> {
     let Some(folder) = settings.data_folder.as_ref().map(|folder| folder.join(STREAMS)) else {
         return Ok(None);
     };
     let step = format!("opening {}", folder.display());
     let pool = env.pool("streams.read", STREAM_THREADS, STREAM_QUEUE);
-    let opened = WalStreams::open(&folder, env, pool, WalStreamsConfig::default()).await;
+    let opened = LateStreams::new(folder, env, pool, WalStreamsConfig::default()).await;
     let opened = opened.map_err(|error| failed(settings, error.kind(), &step, &error))?;
     Ok(Some(Arc::new(opened)))
 }
@@ -297,7 +297,7 @@ struct Started {
     /// Whether the environment was made for this kernel, and ends with it.
     owns_env: bool,
     store: Option<Arc<Closing>>,
-    streams: Option<Arc<WalStreams>>,
+    streams: Option<Arc<LateStreams>>,
     kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
     server: Option<Arc<Server>>,
@@ -371,7 +371,7 @@ impl Started {
 struct LastWord {
     why: ExitReason,
     kernel: Option<Arc<Kernel>>,
-    streams: Option<Arc<WalStreams>>,
+    streams: Option<Arc<LateStreams>>,
     store: Option<Arc<Closing>>,
     ended: Latch<ExitReason>,
 }

@@ -176,8 +176,8 @@ pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{
-    ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard,
-    PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
+    Consumer, ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line,
+    LockGuard, PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
 };
 
 /// The examples of the readme, which compile and run as all others do.

@@ -26,11 +26,14 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use nexus_drivers::streams::wal::DamagedStreams;
+pub use nexus_drivers::streams::wal::{LostRecords, StreamsCut, StreamsDamage, StreamsPlace};
 use nexus_drivers::wal::DamagedLog;
 pub use nexus_drivers::wal::{Cut, LogDamage, Lost};
 use nexus_kernel::hal::{StoreError, TreeId};
 use nexus_messages::{Error, ErrorKind, Lsn, Op, Result};
 
+use crate::boot::STREAMS;
 use crate::folder::DataFolder;
 
 /// After which place, of each tree, the rest of the log is given up. As text it is the place in the root zone, and `TREE:LSN` for each
@@ -124,6 +127,47 @@ pub fn repair(folder: impl AsRef<Path>, after: &GiveUpAfter) -> Result<Cut> {
             _ => log.cut(&after.0),
         }
     })
+}
+
+/// What of the streams' log in the data folder `folder` is damaged; none when that is not what keeps the folder from being opened. Damage in the middle of the log does not: to
+/// read what was there is an error, and all else goes on. The folder is locked meanwhile, and nothing in it is changed. Blocks on disk, for as long as it takes to read the end of
+/// the log.
+///
+/// # Errors
+/// `ENOENT` when there is no folder, `EBUSY` when somebody has it open.
+pub fn streams_damage(folder: impl AsRef<Path>) -> Result<Option<StreamsDamage>> {
+    in_streams(folder.as_ref(), Op::Check, |streams| match streams {
+        Some(streams) => streams.damage(),
+        None => Ok(None),
+    })
+}
+
+/// Cuts the streams' log in the data folder `folder` at `place`, up to which [`streams_damage`] told that it is whole, so that the folder can be opened again. What is cut off is
+/// copied into files in the folder of the streams before, and nothing removes those. On disk when it returns; after a crash or a failure it may be repeated. Blocks on disk.
+///
+/// The offsets of records that were lost are given anew; what a consumer group was done with is told as of the same place.
+///
+/// # Errors
+/// As [`streams_damage`]; `EINVAL` when nothing is damaged, or in another place: then nothing is changed.
+pub fn repair_streams(folder: impl AsRef<Path>, place: StreamsPlace) -> Result<StreamsCut> {
+    in_streams(folder.as_ref(), Op::Repair, |streams| match streams {
+        Some(streams) => streams.cut(place),
+        None => Err(StoreError::BadOption { why: "there are no streams: nothing is to be given up".into() }),
+    })
+}
+
+fn in_streams<T>(
+    path: &Path,
+    op: Op,
+    run: impl FnOnce(Option<&DamagedStreams>) -> std::result::Result<T, StoreError>,
+) -> Result<T> {
+    let failed = |error: &StoreError| Error::on_host(op, path, error.kind()).because(error);
+    if !path.is_dir() {
+        return Err(Error::on_host(op, path, ErrorKind::NotFound));
+    }
+    let _folder = DataFolder::take(path, false).map_err(|error| error.during(op))?;
+    let streams = DamagedStreams::open(path.join(STREAMS)).map_err(|error| failed(&error))?;
+    run(streams.as_ref()).map_err(|error| failed(&error))
 }
 
 fn in_log<T>(

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use nexus::hal::TreeId;
-use nexus::offline::{self, GiveUpAfter};
-use nexus::{ErrorKind, Lsn, MountSpec, Receipt, SysReceipt, blocking};
+use nexus::offline::{self, GiveUpAfter, StreamsPlace};
+use nexus::{
+    ErrorKind, GroupSettings, Lsn, MountSpec, Receipt, StreamSpec, StreamStart, SysReceipt, blocking,
+};
 
 /// The data folder as a loss of power would leave it, of a kernel that is at rest.
 fn copy(from: &Path, to: &Path) {
@@ -98,5 +100,52 @@ fn what_is_given_up_is_named_for_each_zone_and_its_receipts_are_told_as_lost() {
         assert_eq!(zone.read(gone).expect_err("it was given up").kind(), ErrorKind::NotFound, "{gone}");
     }
     assert!(!nx.exists("/c").expect("it is looked at"));
+    nx.shutdown().expect("it ends");
+}
+
+#[test]
+fn a_streams_log_that_is_damaged_at_its_end_is_told_cut_where_it_was_told_and_opens() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let nx = blocking::connect(&whole).expect("it boots");
+    assert_eq!(offline::streams_damage(&whole).expect_err("it is open").kind(), ErrorKind::Busy);
+    nx.make_stream("/s", StreamSpec::new()).expect("it is made");
+    let group = nx.consumer("/s", "g", StreamStart::Oldest, GroupSettings::default()).expect("it is made");
+    for record in ["one", "two", "broken-here", "four", "five"] {
+        nx.append_record("/s", record).expect("it is appended");
+    }
+    assert_eq!(group.take(1, None).expect("there is one").len(), 1);
+    nx.shutdown().expect("it ends");
+    assert_eq!(offline::streams_damage(&whole).expect("it is read"), None);
+    copy(&whole, &broken);
+    let segment = fs::read_dir(broken.join("streams")).expect("it is there");
+    let segment = segment
+        .map(|entry| entry.expect("it is read").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "wal"));
+    let segment = segment.expect("there is a log");
+    let mut content = fs::read(&segment).expect("it is read");
+    let at = content.windows(11).position(|text| text == b"broken-here").expect("it is there");
+    content[at] ^= 1;
+    fs::write(&segment, content).expect("it is written");
+
+    let refused = blocking::connect(&broken).expect_err("it is damaged");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    assert_eq!(offline::damage(&broken).expect("it is read"), None, "the other log is whole");
+    let told = offline::streams_damage(&broken).expect("it is read").expect("it is damaged");
+    assert!(told.to_string().contains("lost: 3 records that can be read"), "{told}");
+    let wrong = StreamsPlace { segment: told.place.segment + 1, ..told.place };
+    let refused = offline::repair_streams(&broken, wrong).expect_err("it is another place");
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+    let place = told.place.to_string().parse().expect("it is a place");
+    let cut = offline::repair_streams(&broken, place).expect("it is cut");
+    assert_eq!(cut.damage, told);
+    assert!(cut.aside.iter().all(|name| broken.join("streams").join(name).exists()), "{cut:?}");
+
+    let nx = blocking::connect(&broken).expect("it opens");
+    let group = nx.consumer("/s", "g", StreamStart::Oldest, GroupSettings::default()).expect("it is there");
+    let taken = group.take(9, None).expect("there are some");
+    let texts: Vec<_> = taken.iter().map(|given| (&given.record.data[..], given.deliveries)).collect();
+    assert_eq!(texts, [(&b"one"[..], 1), (b"two", 1)], "what was taken later is lost, too");
+    assert_eq!(nx.append_record("/s", "new").expect("it is appended"), 2);
     nx.shutdown().expect("it ends");
 }

@@ -358,6 +358,7 @@ impl Kernel {
         self.advisory.end(life);
         self.other_locks.end(life);
         self.pipes.end_life(life);
+        self.streams.end_life(life);
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.

@@ -51,6 +51,8 @@ pub enum Op {
     Repair,
     Restore,
     Outcome,
+    Take,
+    Group,
 }
 
 impl Op {
@@ -89,6 +91,8 @@ impl Op {
             Self::Repair => "repair",
             Self::Restore => "restore",
             Self::Outcome => "outcome",
+            Self::Take => "take",
+            Self::Group => "group",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

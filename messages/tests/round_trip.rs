@@ -319,6 +319,43 @@ fn outcome() -> impl Strategy<Value = Syscall> {
     })
 }
 
+fn chosen() -> impl Strategy<Value = Chosen> {
+    prop_oneof![
+        vec(any::<u64>(), 0..4).prop_map(Chosen::Records),
+        any::<u64>().prop_map(Chosen::UpTo),
+        Just(Chosen::All),
+    ]
+}
+
+fn take() -> impl Strategy<Value = Syscall> {
+    let bounds = (any::<u32>(), any::<u64>(), option::of(any::<Duration>()), option::of(any::<Duration>()));
+    (path(), bounds, any::<bool>(), any::<u64>()).prop_map(
+        |(path, (records, bytes, wait, hold), tied, number)| {
+            let mut call = SysTake::new(path, "g").records_max(records).bytes_max(bytes);
+            (call.wait, call.hold, call.tied, call.number) = (wait, hold, tied, number);
+            call.into()
+        },
+    )
+}
+
+fn group() -> impl Strategy<Value = Syscall> {
+    let settings = (any::<Duration>(), any::<u32>())
+        .prop_map(|(time, count)| GroupSettings::default().deadline(time).deliveries_max(count));
+    let start = prop_oneof![Just(StreamStart::Tail), any::<u64>().prop_map(StreamStart::At)];
+    let offsets = vec(any::<u64>(), 0..4);
+    let action = prop_oneof![
+        (start, settings).prop_map(|(start, settings)| GroupAction::Join { start, settings }),
+        chosen().prop_map(GroupAction::Acknowledge),
+        (chosen(), any::<Duration>()).prop_map(|(which, delay)| GroupAction::GiveBack { which, delay }),
+        (chosen(), option::of(any::<Duration>()))
+            .prop_map(|(which, hold)| GroupAction::Extend { which, hold }),
+        offsets.prop_map(GroupAction::Bury),
+        any::<u64>().prop_map(GroupAction::Untake),
+        prop_oneof![Just(GroupAction::Inspect), Just(GroupAction::List), Just(GroupAction::Remove)],
+    ];
+    (path(), action).prop_map(|(path, action)| SysGroup::new(path, "g", action).into())
+}
+
 fn op_outcome() -> impl Strategy<Value = OpOutcome> {
     let committed = (receipt(), path(), option::of(path()), time());
     let committed = committed.prop_map(|(receipt, path, other, at)| {
@@ -334,7 +371,7 @@ fn op_outcome() -> impl Strategy<Value = OpOutcome> {
 }
 
 fn syscall() -> BoxedStrategy<Syscall> {
-    let others = prop_oneof![stat(), readdir(), read(), lock(), watch(), outcome()];
+    let others = prop_oneof![stat(), readdir(), read(), lock(), watch(), outcome(), take(), group()];
     prop_oneof![others, setattr(), two_paths(), unlink(), write(), tx()].boxed()
 }
 
@@ -383,6 +420,20 @@ proptest! {
         check(&outcome);
         check(&Answer::from(outcome.clone()));
         prop_assert_eq!(SysOutcome::from_answer(outcome.clone().into()), Some(outcome));
+    }
+
+    #[test]
+    fn what_groups_tell_arrives(offset in any::<u64>(), deliveries in any::<u32>(), at in time(), data in data()) {
+        let taken = Taken::new(vec![Delivered::new(Record::new(offset, at, data), deliveries)], offset);
+        check(&taken);
+        prop_assert_eq!(SysTake::from_answer(taken.clone().into()), Some(taken));
+        let mut detail = GroupDetail::new(GroupInfo::default());
+        detail.held = vec![HeldRecord::new(offset, "a".into(), at, at, deliveries)];
+        detail.dead = vec![LooseRecord::new(offset, deliveries)];
+        for done in [GroupDone::Inspected(detail), GroupDone::Settled(offset), GroupDone::Joined(true)] {
+            check(&done);
+            prop_assert_eq!(SysGroup::from_answer(done.clone().into()), Some(done));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_actors::{Env, Pool};
 use nexus_kernel::gate::Right;
-use nexus_messages::syscall::{Extent, Syscall, SyscallMessage};
+use nexus_messages::syscall::{Extent, GroupAction, SysGroup, Syscall, SyscallMessage};
 use nexus_messages::{Caller, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 
@@ -71,7 +71,11 @@ impl Remote {
         self.connection.lock().lose(Lost::Closed);
     }
 
-    pub(crate) async fn send<S: SyscallMessage>(&self, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
+    pub(crate) async fn send<S: SyscallMessage>(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        call: S,
+    ) -> Result<S::Done> {
         let mut call: Syscall = call.into();
         if let Syscall::Tx(call) = &call {
             // What the owner would refuse may be too much to be sent.
@@ -79,8 +83,12 @@ impl Remote {
         }
         let op_id = self.identify(&mut call);
         let about = About { op: call.op(), path: Some(call.path().clone()), changes: changes(&call) };
-        let given =
-            self.request(caller, Request::Syscall(call), &about).await.map_err(|error| of(error, op_id))?;
+        let mut taking = self.taking(caller, &mut call);
+        let given = self.request(caller, Request::Syscall(call), &about).await;
+        if let Some(taking) = &mut taking {
+            taking.is_answered = true;
+        }
+        let given = given.map_err(|error| of(error, op_id))?;
         let answer = match given {
             Given::Answer(answer) => S::from_answer(answer),
             _ => None,
@@ -100,6 +108,16 @@ impl Remote {
             _ => return None,
         };
         Some(*op_id.get_or_insert_with(|| self.new_op_id()))
+    }
+
+    /// Has what a take was given go back when its answer is never heard, and may be on its way: it is given a number to name it by.
+    fn taking(self: &Arc<Self>, caller: &Arc<Caller>, call: &mut Syscall) -> Option<Taking> {
+        let Syscall::Take(call) = call else { return None };
+        while call.number == 0 {
+            call.number = self.env.random();
+        }
+        let untake = SysGroup::new(&call.path, call.group.clone(), GroupAction::Untake(call.number));
+        Some(Taking { remote: self.clone(), caller: caller.clone(), untake, is_answered: false })
     }
 
     pub(super) fn new_op_id(&self) -> OpId {
@@ -201,6 +219,28 @@ impl fmt::Debug for Remote {
     }
 }
 
+/// A take whose answer was not heard yet.
+struct Taking {
+    remote: Arc<Remote>,
+    caller: Arc<Caller>,
+    untake: SysGroup,
+    is_answered: bool,
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let (remote, caller, untake) = (self.remote.clone(), self.caller.clone(), self.untake.clone());
+        self.remote.env.spawn("take.called_off", async move {
+            let about = About { op: Op::Group, path: Some(untake.path.clone()), changes: true };
+            // When it cannot be sent, the connection is lost, and what was given goes back with that.
+            let _ = remote.request(&caller, Request::Syscall(untake.into()), &about).await;
+        });
+    }
+}
+
 /// The error of the operation `op_id`; it says so when the operation may have been executed.
 pub(super) fn of(error: Error, op_id: Option<OpId>) -> Error {
     match op_id {
@@ -219,6 +259,9 @@ fn changes(call: &Syscall) -> bool {
     // Who waits for something takes it away, but of a stream.
     if let Syscall::Read(call) = call {
         return call.wait.is_some() && !matches!(call.extent, Extent::Records(_));
+    }
+    if let Syscall::Group(call) = call {
+        return !matches!(call.action, GroupAction::Inspect | GroupAction::List);
     }
     !matches!(
         call,

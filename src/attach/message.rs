@@ -16,7 +16,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 11;
+pub(crate) const PROTOCOL: u32 = 12;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -192,6 +192,7 @@ impl Request {
             Self::Syscall(Syscall::Watch(_)) => true,
             Self::Syscall(Syscall::Lock(call)) => call.wait.is_some(),
             Self::Syscall(Syscall::Read(call)) => call.wait.is_some(),
+            Self::Syscall(Syscall::Take(call)) => call.wait.is_some(),
             Self::Syscall(Syscall::Write(call)) => call.wait.is_some(),
             Self::Stream(Streaming::Take(_, wait) | Streaming::Put(_, _, wait)) => wait.is_some(),
             _ => false,

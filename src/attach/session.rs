@@ -576,6 +576,8 @@ async fn execute(
             Syscall::Receipt(call) => answer(kernel, caller, call).await,
             Syscall::Outcome(call) => answer(kernel, caller, call).await,
             Syscall::Watch(call) => answer(kernel, caller, call).await,
+            Syscall::Take(call) => answer(kernel, caller, call).await,
+            Syscall::Group(call) => answer(kernel, caller, call).await,
             other => Err(Error::new(other.op(), other.path(), ErrorKind::NotSupported)),
         },
     }

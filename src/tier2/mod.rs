@@ -7,6 +7,7 @@ mod content;
 mod entries;
 mod glob;
 mod grep;
+mod group;
 mod locks;
 mod mounts;
 mod pipe;
@@ -18,6 +19,7 @@ mod walk;
 mod watch;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
+pub use group::Consumer;
 pub use locks::LockGuard;
 pub use pipe::{PipeReader, PipeWriter};
 pub use records::StreamReader;

@@ -49,3 +49,35 @@ fn a_follower_sees_what_is_appended_elsewhere() {
     following.kill().expect("it runs");
     following.wait().expect("it ends");
 }
+
+#[test]
+fn a_group_gives_each_record_to_one_agent_until_it_is_acknowledged() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    nexus.good("stream append /s one two three");
+    assert_eq!(nexus.good("stream take /s g -n 2"), "one\ntwo\n");
+    assert_eq!(nexus.good("stream groups /s"), "g next 2 lag 3 held 2 waiting 0 dead 0 lost 0\n");
+    let held = nexus.good("stream groups /s g");
+    assert!(held.lines().all(|line| line.starts_with("held ")) && held.lines().count() == 2, "{held}");
+    // The command that took them has ended, and they are this agent's still.
+    let done: Value = serde_json::from_str(&nexus.good("--json stream ack /s g 0")).unwrap();
+    assert_eq!(done, json!({ "path": "/s", "group": "g", "count": 1 }));
+    assert!(nexus.run("stream ack /s g 0").err.ends_with("(EPERM)\n"));
+    nexus.good("stream giveback /s g");
+    let again: Value = serde_json::from_str(&nexus.good("--json stream take /s g --ack")).unwrap();
+    assert_eq!(
+        (&again["offset"], &again["deliveries"], &again["text"]),
+        (&json!(1), &json!(2), &json!("two"))
+    );
+    // A command that fails gives its record back, and one that does not acknowledges it.
+    assert_eq!(nexus.run("stream take /s g -- false").status, 1);
+    assert_eq!(nexus.good("stream take /s g -- cat"), "three");
+    let none = nexus.run("stream take /s g --wait 10ms");
+    assert_eq!((none.status, &*none.out, &*none.err), (1, "", ""));
+    let group: Value = serde_json::from_str(&nexus.good("--json stream groups /s g")).unwrap();
+    assert_eq!((&group["info"]["lag"], &group["info"]["finished"]), (&json!(0), &json!(3)));
+    nexus.good("stream rmgroup /s g");
+    assert_eq!(nexus.good("stream groups /s"), "");
+    assert!(nexus.run("stream take /s .g").err.ends_with("(EINVAL)\n"));
+    assert!(nexus.run("stream ack /s g 0").err.ends_with("(ENOENT)\n"));
+}

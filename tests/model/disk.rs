@@ -8,6 +8,8 @@ use nexus_drivers::cas::Cas;
 use nexus_drivers::disk::sim::SimDisk;
 use nexus_drivers::packs::{Limits, Packs};
 use nexus_drivers::redb::RedbConfig;
+use nexus_drivers::streams::MemoryStreams;
+use nexus_drivers::streams::wal::{WalStreams, WalStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{
     Addressing, Catalogue, ContentStore, DriverContext, DriverFactory, DriverOption, Metastore, ObjectStore,
@@ -37,6 +39,12 @@ const BLOBS: Limits = Limits {
 /// The folder of the blobs. Rows are beside it.
 const BLOBS_FOLDER: &str = "blobs";
 
+/// The folder of the streams.
+const STREAMS_FOLDER: &str = "streams";
+
+/// So short that segments of the streams' log are begun in the middle of a workload.
+const SEGMENT_BYTES: u64 = 900;
+
 /// What is done in another order than the kernel does it, for tests of the test.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Late(Arc<Mutex<Option<Vec<Blob>>>>);
@@ -55,6 +63,7 @@ impl Late {
 pub(crate) struct Machine {
     pub(crate) client: Client,
     metastore: Arc<WalMetastore>,
+    streams: Option<Arc<WalStreams>>,
     blobs: Arc<OnDisk>,
     supervision: Supervision,
     env: Env,
@@ -64,6 +73,15 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots a kernel on what is on `disk`, which may be nothing. Each life of a disk has a seed of its own.
     pub(crate) fn boot(disk: &SimDisk, seed: u64, late: Late) -> Result<Self, String> {
+        Self::boot_with(disk, seed, late, false)
+    }
+
+    /// As [`boot`](Self::boot), of a kernel that keeps streams, on the same disk.
+    pub(crate) fn with_streams(disk: &SimDisk, seed: u64) -> Result<Self, String> {
+        Self::boot_with(disk, seed, Late::default(), true)
+    }
+
+    fn boot_with(disk: &SimDisk, seed: u64, late: Late, with_streams: bool) -> Result<Self, String> {
         let (env, simulation) = Env::seeded(seed);
         simulation.quiet();
         let database = RedbConfig::default().cache_bytes(1 << 20).salt(env.random());
@@ -71,10 +89,17 @@ impl Machine {
         let metastore = WalMetastore::open_in(&disk.folder(), config).map_err(told("the metastore"))?;
         let metastore = Arc::new(metastore);
         let blobs = Arc::new(OnDisk { disk: disk.clone(), opened: Mutex::default(), late });
-        let booting = boot(&env, metastore.clone(), blobs.clone());
+        let streams = with_streams.then(|| {
+            let folder = disk.folder().folder(STREAMS_FOLDER).map_err(told("the folder of streams"))?;
+            let config = WalStreamsConfig::default().segment_bytes(SEGMENT_BYTES).ahead_bytes(512);
+            let streams = WalStreams::open_in(folder, &env, env.pool("streams", 1, 64), config);
+            streams.map(Arc::new).map_err(told("the streams"))
+        });
+        let streams = streams.transpose()?;
+        let booting = boot(&env, metastore.clone(), blobs.clone(), streams.clone());
         let (client, supervision) =
             simulation.try_block_on(booting).map_err(|deadlock| deadlock.to_string())??;
-        Ok(Self { client, metastore, blobs, supervision, env, simulation })
+        Ok(Self { client, metastore, streams, blobs, supervision, env, simulation })
     }
 
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
@@ -119,6 +144,9 @@ impl Machine {
         self.wait(self.supervision.stop());
         self.client.kernel.release_drivers();
         self.client.kernel.close_store();
+        if let Some(streams) = &self.streams {
+            streams.shut();
+        }
         self.simulation.run_until_idle();
     }
 }
@@ -127,6 +155,7 @@ async fn boot(
     env: &Env,
     metastore: Arc<dyn Metastore>,
     blobs: Arc<OnDisk>,
+    streams: Option<Arc<WalStreams>>,
 ) -> Result<(Client, Supervision), String> {
     let mut config = KernelConfig::default();
     // So small that entries leave them.
@@ -135,6 +164,9 @@ async fn boot(
     catalogue.add(blobs).expect("it is the only one");
     let (kernel, spec) =
         Kernel::new(env, config, metastore, Arc::new(catalogue)).map_err(told("the kernel"))?;
+    if let Some(streams) = streams {
+        kernel.set_stream_stores(Arc::new(MemoryStreams::default()), Some(streams));
+    }
     let supervision = Supervision::start(env, spec).await.map_err(|why| why.to_string())?;
     let remounted = kernel.remount().await.map_err(told("mounting again"))?;
     if remounted == 0 {

@@ -18,7 +18,8 @@ use nexus_messages::Lsn;
 use super::frame;
 use super::segment::{Gap, Segment, name_of, read_all};
 use super::store::{DATABASE, LOG};
-use crate::disk::{DiskFile, Folder, LocalFolder};
+use crate::disk::{Folder, LocalFolder};
+use crate::frames::aside::{end_of, set_aside};
 use crate::redb::{Disk, FileDisk, RedbConfig, RedbMetastore};
 
 /// How many of the operations that would be lost are told one by one.
@@ -26,12 +27,6 @@ pub const LOST_MAX: usize = 1_024;
 
 /// What is damaged, and the segments of which something is to be cut off, in their order: each from where on.
 type Looked = (LogDamage, Vec<(Segment, u64)>);
-
-/// How much is copied at once, in bytes.
-const PIECE_BYTES: usize = 1 << 20;
-
-/// How many copies of one part of a segment there may be, each of another attempt that found something else there.
-const COPIES_MAX: usize = 100;
 
 /// The log of a store that is not open, held so that nobody opens it meanwhile. The database beside it is opened, as the store itself does it: should the
 /// database have been left in the middle of something, that is brought to its end.
@@ -165,7 +160,7 @@ impl DamagedLog {
         }
         let mut aside = Vec::new();
         for (segment, from) in &segments {
-            aside.extend(self.set_aside(segment, *from)?);
+            aside.extend(set_aside(&self.folder, &*segment.file, &name_of(segment.number), *from)?);
         }
         self.sync()?;
         // All of it is on disk a second time. The last one first: what is left is damaged as before, or is a log that ends here.
@@ -225,45 +220,6 @@ impl DamagedLog {
         let segment = name_of(segment);
         Ok(Some((LogDamage { segment, offset: at, frame: missing, proof, kept, lost }, segments)))
     }
-
-    /// Copies what stands in `segment` from `from` on into a file of its own, unless that is there already, and gives the name of that file; none when
-    /// there is nothing but zeros.
-    fn set_aside(&self, segment: &Segment, from: u64) -> Result<Option<String>, StoreError> {
-        let name = name_of(segment.number);
-        let what = format!("setting aside what follows {from} in {name}");
-        let failed = |e| StoreError::io(what.clone(), e);
-        let end = end_of(&*segment.file, from, &name)?;
-        if end == from {
-            return Ok(None);
-        }
-        let names = self.folder.list().map_err(failed)?;
-        for nth in 1..=COPIES_MAX {
-            let again = if nth == 1 { String::new() } else { format!(".{nth}") };
-            let aside = format!("{name}.cut-{from}{again}");
-            if names.contains(&aside) {
-                let there = self.folder.open(&aside, false).map_err(failed)?;
-                if is_copy(&*segment.file, from..end, &*there).map_err(failed)? {
-                    return Ok(Some(aside));
-                }
-                continue;
-            }
-            // Under another name until it is whole.
-            let making = format!("{aside}.making");
-            let file = self.folder.open(&making, true).map_err(failed)?;
-            file.set_len(0).map_err(failed)?;
-            let mut piece = Vec::new();
-            for at in (from..end).step_by(PIECE_BYTES) {
-                piece.resize(length(at, end), 0);
-                segment.file.read_at(at, &mut piece).map_err(failed)?;
-                file.write_at(at - from, &piece).map_err(failed)?;
-            }
-            file.sync().map_err(failed)?;
-            self.folder.rename(&making, &aside).map_err(failed)?;
-            return Ok(Some(aside));
-        }
-        let cause = format!("{COPIES_MAX} copies of it are there, and each is another");
-        Err(StoreError::Backend { what, cause })
-    }
 }
 
 impl Lost {
@@ -275,45 +231,6 @@ impl Lost {
             self.listed.push((tree, record));
         }
     }
-}
-
-/// How much of what lies between the two is one piece.
-fn length(at: u64, end: u64) -> usize {
-    usize::try_from(end - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)
-}
-
-/// Where what stands in `file` from `from` on ends: before the zeros at its end.
-fn end_of(file: &dyn DiskFile, from: u64, name: &str) -> Result<u64, StoreError> {
-    let failed = |e| StoreError::io(format!("reading {name}"), e);
-    let len = file.len().map_err(failed)?;
-    let mut end = from;
-    let mut piece = Vec::new();
-    for at in (from..len).step_by(PIECE_BYTES) {
-        piece.resize(length(at, len), 0);
-        file.read_at(at, &mut piece).map_err(failed)?;
-        if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
-            end = at + last as u64 + 1;
-        }
-    }
-    Ok(end)
-}
-
-/// Whether `copy` has just what stands in this part of `file`.
-fn is_copy(file: &dyn DiskFile, part: std::ops::Range<u64>, copy: &dyn DiskFile) -> std::io::Result<bool> {
-    if copy.len()? != part.end - part.start {
-        return Ok(false);
-    }
-    let (mut one, mut other) = (Vec::new(), Vec::new());
-    for at in part.clone().step_by(PIECE_BYTES) {
-        one.resize(length(at, part.end), 0);
-        other.resize(one.len(), 0);
-        file.read_at(at, &mut one)?;
-        copy.read_at(at - part.start, &mut other)?;
-        if one != other {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 impl fmt::Display for LogDamage {

@@ -10,11 +10,30 @@ use nexus_drivers::disk::sim::{Outcome, SimDisk};
 use nexus_drivers::streams::MemoryStreams;
 use nexus_drivers::streams::wal::{WalStreams, WalStreamsConfig};
 use nexus_kernel::hal::{Append, StreamLimits, StreamStore};
-use nexus_kernel::streams::groups::{Group, GroupLog, GroupLogError, GroupSettings, SNAPSHOT_EVERY};
-use nexus_messages::{FileId, Timestamp};
+use nexus_kernel::streams::groups::{
+    Group, GroupChange, GroupLog, GroupLogError, GroupRecord, Groups, Member, SNAPSHOT_EVERY, Wish, apply,
+    log_of,
+};
+use nexus_messages::syscall::{Chosen, GroupSettings};
+use nexus_messages::{FileId, LifeId, Timestamp};
 
 const STREAM: FileId = FileId(1);
-const GROUP: FileId = FileId(2);
+
+fn name() -> Arc<str> {
+    Arc::from("g")
+}
+
+fn changes(records: impl IntoIterator<Item = GroupRecord>) -> Vec<GroupChange> {
+    records.into_iter().map(|record| (name(), record)).collect()
+}
+
+fn first() -> Vec<GroupChange> {
+    changes([GroupRecord::Snapshot(Group::new(settings(), 0).state())])
+}
+
+fn wish(member: &Member, most: usize) -> Wish {
+    Wish { member: member.clone(), take: 1, most, hold: None }
+}
 
 fn settings() -> GroupSettings {
     GroupSettings::default().deadline(Duration::from_nanos(5)).deliveries_max(3)
@@ -38,22 +57,23 @@ struct Known {
 async fn work(store: Arc<dyn StreamStore>, known: &mut Known) -> Result<(), GroupLogError> {
     let at = Timestamp;
     store.create(STREAM, StreamLimits::NONE).await?;
-    let mut log = GroupLog::open(store.clone(), GROUP, settings(), 0, at(0)).await?;
-    known.acknowledged = Some(log.group().clone());
-    let members = ["a", "b", "c"].map(Arc::<str>::from);
+    let mut log = GroupLog::new(store.clone(), STREAM);
+    let mut groups = log.read().await?;
+    log.append(&first(), at(0)).await?;
+    first().iter().for_each(|change| apply(&mut groups, change));
+    known.acknowledged = groups.get("g").cloned();
+    let members = ["a", "b", "c"].map(|agent| Member::new(agent, Some(LifeId(1))));
     for round in 0..30_u64 {
         if round % 3 == 0 {
             let records = (0..2).map(|n| Bytes::from(format!("{round}.{n}")));
             known.tail = store.append(STREAM, Append::new(records, at(round))).await?.tail;
         }
-        let group = log.group();
+        let group = &groups["g"];
         let member = &members[usize::try_from(round % 3).unwrap_or_default()];
-        let theirs: Vec<u64> =
-            group.state().held.iter().filter(|held| held.member == *member).map(|held| held.offset).collect();
         let records = match round % 5 {
-            0 | 1 => group.take(member, 2, known.tail, at(round)).ok().flatten().into_iter().collect(),
-            2 => group.done(member, &theirs).ok().flatten().into_iter().collect(),
-            3 => group.give_back(member, &theirs).unwrap_or_default(),
+            0 | 1 => group.take(&wish(member, 2), known.tail, at(round)).ok().flatten().into_iter().collect(),
+            2 => group.done(member, &Chosen::All).unwrap_or_default(),
+            3 => group.give_back(member, &Chosen::All, at(round)).unwrap_or_default(),
             _ => group.expire(at(round)),
         };
         if records.is_empty() {
@@ -62,9 +82,11 @@ async fn work(store: Arc<dyn StreamStore>, known: &mut Known) -> Result<(), Grou
         let mut after = group.clone();
         records.iter().for_each(|record| after.apply(record));
         known.begun = vec![after];
-        log.commit(&records, at(round)).await?;
+        let changes = changes(records);
+        log.append(&changes, at(round)).await?;
+        changes.iter().for_each(|change| apply(&mut groups, change));
         known.begun.clear();
-        known.acknowledged = Some(log.group().clone());
+        known.acknowledged = groups.get("g").cloned();
     }
     Ok(())
 }
@@ -92,11 +114,16 @@ fn a_crash_anywhere_leaves_a_group_that_was_acknowledged_or_begun() {
             states += 1;
             let (env, simulation) = Env::seeded(1);
             let store = open(&disk, &env).expect("it opens after a crash");
-            let opened = simulation.block_on(GroupLog::open(store, GROUP, settings(), 0, Timestamp(0)));
-            let group = opened.expect("it is read after a crash").group().clone();
-            let possible = known.acknowledged.iter().chain(&known.begun);
-            let is_possible = possible.clone().any(|possible| *possible == group)
-                || (known.acknowledged.is_none() && group == Group::new(settings(), 0));
+            let read = simulation.block_on(async { GroupLog::new(store, STREAM).read().await });
+            let group = read.expect("they are read after a crash").remove("g");
+            let mut possible = known.acknowledged.iter().chain(&known.begun);
+            let is_possible = match &group {
+                Some(group) => {
+                    possible.any(|possible| possible == group)
+                        || (known.acknowledged.is_none() && *group == Group::new(settings(), 0))
+                }
+                None => known.acknowledged.is_none(),
+            };
             assert!(is_possible, "crash at {change}, {outcome:?}: {group:?} is none of {known:?}");
         }
     }
@@ -108,18 +135,41 @@ fn the_records_of_a_group_do_not_pile_up() {
     drop(env);
     simulation.block_on(async {
         let store: Arc<dyn StreamStore> = Arc::new(MemoryStreams::default());
-        let open = || GroupLog::open(store.clone(), GROUP, settings(), 0, Timestamp(0));
-        let mut log = open().await.unwrap();
-        let member = Arc::from("a");
+        let mut log = GroupLog::new(store.clone(), STREAM);
+        let mut groups: Groups = log.read().await.unwrap();
+        log.append(&first(), Timestamp(0)).await.unwrap();
+        first().iter().for_each(|change| apply(&mut groups, change));
+        let member = Member::new("a", None);
         for n in 0..2 * SNAPSHOT_EVERY {
-            let taken = log.group().take(&member, 1, n + 1, Timestamp(n)).unwrap();
-            log.commit(&Vec::from_iter(taken), Timestamp(n)).await.unwrap();
-            let done = log.group().done(&member, &[n]).unwrap();
-            log.commit(&Vec::from_iter(done), Timestamp(n)).await.unwrap();
-            let state = store.state(GROUP).await.unwrap();
+            let taken = groups["g"].take(&wish(&member, 1), n + 1, Timestamp(n)).unwrap();
+            for records in [Vec::from_iter(taken), vec![GroupRecord::Done { offsets: vec![n] }]] {
+                let changes = changes(records);
+                log.append(&changes, Timestamp(n)).await.unwrap();
+                changes.iter().for_each(|change| apply(&mut groups, change));
+                if log.is_long() {
+                    log.shorten(&groups, Timestamp(n)).await.unwrap();
+                }
+            }
+            let state = store.state(log_of(STREAM)).await.unwrap();
             assert!(state.tail - state.head <= SNAPSHOT_EVERY + 1, "{state:?}");
         }
-        assert_eq!(open().await.unwrap().group(), log.group());
-        assert_eq!(log.group().finished(), 2 * SNAPSHOT_EVERY);
+        assert_eq!(GroupLog::new(store.clone(), STREAM).read().await.unwrap(), groups);
+        assert_eq!(groups["g"].finished(), 2 * SNAPSHOT_EVERY);
+    });
+}
+
+#[test]
+fn what_another_owner_wrote_is_noticed() {
+    let (env, simulation) = Env::seeded(1);
+    drop(env);
+    simulation.block_on(async {
+        let store: Arc<dyn StreamStore> = Arc::new(MemoryStreams::default());
+        let [mut one, mut other] = [(), ()].map(|()| GroupLog::new(store.clone(), STREAM));
+        one.read().await.unwrap();
+        other.read().await.unwrap();
+        one.append(&first(), Timestamp(0)).await.unwrap();
+        assert!(other.append(&first(), Timestamp(0)).await.unwrap_err().is_unknown());
+        assert!(matches!(other.append(&first(), Timestamp(0)).await, Err(GroupLogError::InDoubt)));
+        assert_eq!(other.read().await.unwrap().len(), 1);
     });
 }

@@ -14,7 +14,7 @@ use super::histogram::{Bucket, DURATIONS, Histogram};
 use super::shard::{Lines, SHARDS, shard};
 
 /// The syscalls: first those with the lowest numbers, in their order.
-pub(crate) const OPS: [Op; 16] = [
+pub(crate) const OPS: [Op; 18] = [
     Op::Stat,
     Op::Setattr,
     Op::Rename,
@@ -31,6 +31,8 @@ pub(crate) const OPS: [Op; 16] = [
     Op::Sync,
     Op::Receipt,
     Op::Outcome,
+    Op::Take,
+    Op::Group,
 ];
 
 const _: () = {
@@ -44,11 +46,13 @@ const _: () = {
 /// The place of a syscall among [`OPS`]: its number but for the last ones, which came later than operations that are no syscalls.
 const fn place_of(op: Op) -> usize {
     match op {
-        Op::Tx => OPS.len() - 5,
-        Op::Versions => OPS.len() - 4,
-        Op::Sync => OPS.len() - 3,
-        Op::Receipt => OPS.len() - 2,
-        Op::Outcome => OPS.len() - 1,
+        Op::Tx => OPS.len() - 7,
+        Op::Versions => OPS.len() - 6,
+        Op::Sync => OPS.len() - 5,
+        Op::Receipt => OPS.len() - 4,
+        Op::Outcome => OPS.len() - 3,
+        Op::Take => OPS.len() - 2,
+        Op::Group => OPS.len() - 1,
         op => op as usize % OPS.len(),
     }
 }

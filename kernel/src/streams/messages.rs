@@ -19,3 +19,12 @@ impl Message for Sweep {
     type Reply = ();
     const NAME: &'static str = "streams.sweep";
 }
+
+/// Lets go of what is too old, and comes again in time.
+#[derive(Debug, Clone)]
+pub(crate) struct Age;
+
+impl Message for Age {
+    type Reply = ();
+    const NAME: &'static str = "streams.age";
+}

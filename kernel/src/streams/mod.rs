@@ -4,28 +4,32 @@
 //! found by the identity of the entry, so a stream goes along when its entry is renamed. `stream.rs` is one stream: its place in the store, and who waits at
 //! its tail. Appending and reading happen on the callers' tasks, in the shared table, `table.rs`. What stands on streams, whatever keeps their records, is in [`groups`].
 //!
-//! Owns:       the records of entries that are gone, until they are removed from the stores.
+//! Owns:       the records of entries that are gone, until they are removed from the stores; when records are too old, `ages.rs`.
 //! Asks:       nobody; looks at rows, and calls the stores.
-//! On restart: the table goes on, and so do those who append and read; what was to be removed is taken up with the next one, or at boot.
+//! On restart: the table goes on, and so do those who append and read; what was to be removed is taken up with the next one, or at boot. What came due meanwhile is done first.
 //! Bounds:     `STREAMS_MAX` open streams, `LIST_MAX` in a listing, the messages of any primitive.
 
+mod ages;
 pub mod groups;
 mod messages;
 mod stream;
 mod table;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
+use ages::age;
+use futures_util::future::{AbortHandle, abortable};
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 use nexus_messages::syscall::{IoProfile, StreamSpec};
-use nexus_messages::{FileId, FileMetadata};
+use nexus_messages::{FileId, FileMetadata, Timestamp};
 
-pub(crate) use messages::{Reap, Sweep};
+use groups::stream_of;
+pub(crate) use messages::{Age, Reap, Sweep};
 pub(crate) use stream::{Refusal, Stream};
 pub(crate) use table::StreamTable;
-pub use view::{StreamEntry, StreamStatistics};
+pub use view::{GroupEntry, StreamEntry, StreamStatistics};
 
 use crate::hal::{RowKey, StoreError, StreamError, StreamLimits, StreamStore, Table, TreeId};
 use crate::kernel::Kernel;
@@ -45,6 +49,10 @@ const PAGE: usize = 1_024;
 pub(crate) struct Streams {
     table: StreamTable,
     kernel: Weak<Kernel>,
+    /// What wakes it when records are too old.
+    timer: Option<AbortHandle>,
+    /// Whether it looks for those now, and whether it is to do so once more.
+    ageing: Option<bool>,
 }
 
 impl Behaviour for Streams {
@@ -53,9 +61,46 @@ impl Behaviour for Streams {
 
     fn init(
         (table, kernel): Self::Args,
-        _: Start<Self>,
+        start: Start<Self>,
     ) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
-        Box::pin(std::future::ready(Ok(Self { table, kernel })))
+        let begun = start.me().signal(Age).map_err(ExitReason::error);
+        let made = begun.map(|()| Self { table, kernel, timer: None, ageing: None });
+        Box::pin(std::future::ready(made))
+    }
+}
+
+impl Streams {
+    fn age(&mut self, cx: &mut Cx<'_, Self>) {
+        if let Some(again) = &mut self.ageing {
+            *again = true;
+            return;
+        }
+        self.ageing = Some(false);
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+        let (table, kernel) = (self.table.clone(), self.kernel.clone());
+        let aged = async move { age(&*kernel.upgrade()?, &table).await };
+        cx.spawn(aged, |me: &mut Self, cx, after| {
+            if me.ageing.take() == Some(true) {
+                return me.age(cx);
+            }
+            let Some(after) = after else { return };
+            let (sleep, timer) = abortable(cx.env().sleep(after));
+            me.timer = Some(timer);
+            cx.spawn(sleep, |me: &mut Self, cx, slept| {
+                if slept.is_ok() {
+                    me.age(cx);
+                }
+            });
+        });
+    }
+}
+
+impl Handle<Age> for Streams {
+    fn handle(&mut self, _: Age, cx: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        self.age(cx);
+        Reply::Now(())
     }
 }
 
@@ -79,6 +124,7 @@ impl Handle<Sweep> for Streams {
                 tracing::warn!(%error, "streams whose entries are gone could not be looked for");
             }
             reap(&kernel, &table).await;
+            let _ = kernel.streams_actor().signal(Age);
         })
     }
 }
@@ -106,22 +152,25 @@ async fn reap(kernel: &Kernel, table: &StreamTable) {
     }
 }
 
-/// Drops the streams on disk whose entries no tree has: what a crash left between the removal of the two.
+/// Drops the streams on disk whose entries no tree has: what a crash left between the removal of the two. Has the others looked at that keep records for a time.
 async fn sweep(kernel: &Kernel, table: &StreamTable) -> Result<(), StreamError> {
     let Some(store) = table.store(IoProfile::Durable) else { return Ok(()) };
     let trees = trees(kernel)?;
     let mut after = None;
     loop {
         let page = store.list(after, PAGE).await?;
-        for id in &page {
+        for id in page.iter().map(|id| stream_of(*id)).collect::<BTreeSet<_>>() {
             let mut is_there = false;
             for tree in &trees {
-                let row = kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, *id))?;
+                let row = kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, id))?;
                 is_there |= row.is_some();
             }
+            if is_there && store.state(id).await.is_ok_and(|state| state.limits.age_max.is_some()) {
+                table.ages().note(id, Timestamp(kernel.env().wall()));
+            }
             // Opened meanwhile, its entry is newer than the look at the trees.
-            if !is_there && table.get(*id).is_none() {
-                table.note_dropped(TreeId::ROOT, *id);
+            if !is_there && table.get(id).is_none() {
+                table.note_dropped(TreeId::ROOT, id);
             }
         }
         match page.last() {

@@ -1,18 +1,21 @@
 //! One stream: its place in a store, and who waits at its tail.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nexus_actors::Env;
 use nexus_messages::syscall::{IoProfile, StreamStart};
-use nexus_messages::{ErrorKind, FileId, FileMetadata};
+use nexus_messages::{ErrorKind, FileId, FileMetadata, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::groups::{Desk, GroupError, GroupLogError};
 use super::view::StreamEntry;
-use crate::hal::{Append, Appended, ReadBounds, StreamError, StreamRead, StreamState, StreamStore};
+use crate::hal::{
+    Append, Appended, ReadBounds, StreamError, StreamRead, StreamRecord, StreamState, StreamStore,
+};
 
 /// Why nothing was appended, or read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,6 +34,14 @@ pub(crate) enum Refusal {
     NotSettled,
     #[error("it is made in a way that this kernel does not know")]
     Unknown,
+    #[error("the stream has no group {0}")]
+    NoGroup(Arc<str>),
+    #[error("the stream has as many groups as may be, {}", super::groups::GROUPS_MAX)]
+    TooManyGroups,
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error(transparent)]
+    GroupLog(#[from] GroupLogError),
     #[error(transparent)]
     Store(#[from] StreamError),
 }
@@ -44,19 +55,30 @@ impl Refusal {
             Self::TooManyStreams => ErrorKind::Busy,
             Self::NoStore | Self::Unknown => ErrorKind::NotSupported,
             Self::NotSettled => ErrorKind::Io,
+            Self::NoGroup(_) => ErrorKind::NotFound,
+            Self::TooManyGroups => ErrorKind::StoreFull,
+            Self::Group(GroupError::NotYours { .. }) => ErrorKind::NotHeld,
+            Self::Group(GroupError::Outstanding { .. }) => ErrorKind::WouldBlock,
+            Self::Group(GroupError::TooMany { .. }) => ErrorKind::InvalidArgument,
+            Self::GroupLog(GroupLogError::Stream(error) | GroupLogError::Partly(error)) => error.kind(),
+            Self::GroupLog(GroupLogError::InDoubt) => ErrorKind::Io,
             Self::Store(error) => error.kind(),
         }
     }
 
     /// Whether records may have been appended all the same.
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_unknown())
+        match self {
+            Self::Store(error) => error.is_unknown(),
+            Self::GroupLog(error) => error.is_unknown(),
+            _ => false,
+        }
     }
 }
 
 /// What those who wait look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Now {
+pub(super) struct Now {
     /// The tail, as far as this process has heard.
     tail: u64,
     life: Life,
@@ -85,10 +107,15 @@ pub(crate) struct Stream {
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
     pub(super) totals: Arc<Totals>,
+    /// For how long it keeps records; and whether it is looked at when the oldest is older.
+    age_max: Option<Duration>,
+    is_looked_at: AtomicBool,
+    /// Where its groups are asked, once somebody did.
+    pub(super) desk: OnceLock<Arc<Desk>>,
 }
 
 /// A read that waits, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn among(waiting: &'a AtomicUsize) -> Self {
@@ -121,6 +148,9 @@ impl Stream {
             waiting: AtomicUsize::new(0),
             seen: Mutex::new(metadata),
             totals: Arc::default(),
+            age_max: state.limits.age_max,
+            is_looked_at: AtomicBool::new(false),
+            desk: OnceLock::new(),
         }
     }
 
@@ -130,12 +160,44 @@ impl Stream {
         drop(before);
     }
 
+    /// The identity of its entry.
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
     /// What is acknowledged is there after a crash.
     pub(crate) fn is_durable(&self) -> bool {
         self.store.is_durable()
     }
 
-    fn check(&self) -> Result<(), Refusal> {
+    pub(super) fn store(&self) -> &Arc<dyn StreamStore> {
+        &self.store
+    }
+
+    /// Hears of what is appended, and of the end.
+    pub(super) fn heard(&self) -> watch::Receiver<Now> {
+        self.now.subscribe()
+    }
+
+    /// Counts among those who wait, as long as it lives.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        Waiting::among(&self.waiting)
+    }
+
+    /// What it keeps, if it is there still.
+    pub(crate) async fn state_now(&self) -> Result<StreamState, Refusal> {
+        self.check()?;
+        self.store.state(self.id).await.map_err(|error| self.failed(error))
+    }
+
+    /// The records from `from` on, of which there is one at least.
+    pub(super) async fn read_at(&self, from: u64, most: ReadBounds) -> Result<Vec<StreamRecord>, Refusal> {
+        self.check()?;
+        let read = self.store.read(self.id, from, most).await.map_err(|error| self.failed(error))?;
+        Ok(read.records)
+    }
+
+    pub(super) fn check(&self) -> Result<(), Refusal> {
         match self.now.borrow().life {
             Life::Open => Ok(()),
             Life::Removed => Err(Refusal::Removed),
@@ -215,6 +277,18 @@ impl Stream {
             // Its other end is in this value.
             let _ = heard.changed().await;
         }
+    }
+
+    /// When records that were appended at this time are too old, if nobody looks at the stream by then.
+    pub(super) fn first_due(&self, at: Timestamp) -> Option<Timestamp> {
+        let age_max = self.age_max?;
+        // SeqCst, here and where it is taken back: who finds it set has appended before the look that will follow.
+        (!self.is_looked_at.swap(true, Ordering::SeqCst)).then(|| at.after(age_max))
+    }
+
+    /// Whoever appends next has it looked at.
+    pub(super) fn is_looked_at_no_more(&self) {
+        self.is_looked_at.store(false, Ordering::SeqCst);
     }
 
     /// Lets nobody append or read any more, and wakes who waits.

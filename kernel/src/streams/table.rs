@@ -1,19 +1,22 @@
 //! The streams that are open, by the identity of their entries; the stores that keep their records; and what is to be removed there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nexus_actors::Env;
-use nexus_messages::syscall::IoProfile;
-use nexus_messages::{FileId, FileMetadata};
+use nexus_messages::syscall::{GroupInfo, IoProfile};
+use nexus_messages::{FileId, FileMetadata, LifeId, Timestamp};
 use parking_lot::Mutex;
 
 use super::STREAMS_MAX;
+use super::ages::Ages;
+use super::groups::{Desk, GroupTotals, Groups, log_of};
 use super::stream::{Refusal, Stream, Totals};
-use super::view::{StreamEntry, StreamStatistics};
+use super::view::{GroupEntry, StreamEntry, StreamStatistics};
 use crate::hal::{StreamError, StreamStore, TreeId};
+use crate::syscalls::group::info;
 
 /// The open streams. Cloning gives another handle on the same table.
 ///
@@ -28,6 +31,12 @@ struct Inner {
     /// Streams whose entries are gone, and in which tree these were. No more than the stores have streams.
     dropped: Mutex<BTreeMap<FileId, TreeId>>,
     totals: Arc<Totals>,
+    /// Where the groups of open streams are asked, by the streams.
+    desks: Mutex<HashMap<FileId, Arc<Desk>>>,
+    /// Of which streams a life may have records. Of those lives alone that have not ended.
+    holders: Mutex<HashMap<LifeId, BTreeSet<FileId>>>,
+    group_totals: Arc<GroupTotals>,
+    ages: Ages,
     ended: AtomicBool,
 }
 
@@ -50,6 +59,20 @@ impl StreamTable {
             IoProfile::Durable => stores.durable.clone(),
             _ => None,
         }
+    }
+
+    /// When records are too old.
+    pub(super) fn ages(&self) -> &Ages {
+        &self.0.ages
+    }
+
+    /// Records were appended at this time; says whether the actor has to hear of it, because they are the first of their stream that will be too old.
+    pub(crate) fn note_age(&self, stream: &Stream, at: Timestamp) -> bool {
+        let due = stream.first_due(at);
+        if let Some(due) = due {
+            self.0.ages.note(stream.id, due);
+        }
+        due.is_some()
     }
 
     /// The open stream with this identity.
@@ -83,10 +106,56 @@ impl StreamTable {
         }
     }
 
+    /// Where the groups of this stream are asked.
+    pub(crate) fn desk(&self, env: &Env, stream: &Stream) -> Result<Arc<Desk>, Refusal> {
+        let desk = stream.desk.get_or_init(|| {
+            let desk = Desk::new(env, stream.store().clone(), stream.id, self.0.group_totals.clone());
+            self.0.desks.lock().insert(stream.id, desk.clone());
+            desk
+        });
+        // It may have been closed meanwhile, and nobody would take it out of the list again.
+        stream.check().inspect_err(|_| self.forget_desk(stream.id, desk))?;
+        Ok(desk.clone())
+    }
+
+    fn forget_desk(&self, id: FileId, desk: &Arc<Desk>) {
+        let mut desks = self.0.desks.lock();
+        if desks.get(&id).is_some_and(|there| Arc::ptr_eq(there, desk)) {
+            desks.remove(&id);
+        }
+    }
+
+    /// From now on this life may have records of the stream.
+    pub(crate) fn note_holder(&self, life: LifeId, id: FileId) {
+        // The kernel's own life ends with the kernel, and with that all.
+        if life != LifeId::KERNEL {
+            self.0.holders.lock().entry(life).or_default().insert(id);
+        }
+    }
+
+    /// A life is over: the records that are tied to it are given to others. Does not wait.
+    pub(crate) fn end_life(&self, life: LifeId) {
+        let held = self.0.holders.lock().remove(&life);
+        for id in held.into_iter().flatten() {
+            let desk = self.0.desks.lock().get(&id).cloned();
+            if let Some(desk) = desk {
+                desk.leave(life);
+            }
+        }
+    }
+
+    /// The streams whose groups were asked since the start, with their desks.
+    pub(crate) fn shared(&self) -> Vec<(FileId, Arc<Desk>)> {
+        let mut desks: Vec<_> = self.0.desks.lock().iter().map(|(id, desk)| (*id, desk.clone())).collect();
+        desks.sort_by_key(|(id, _)| *id);
+        desks
+    }
+
     /// The entry of this stream is gone. Who waits is told by a task of its own, because the caller may hold what a waker needs.
     pub(super) fn drop_stream(&self, env: &Env, tree: TreeId, id: FileId) {
         self.note_dropped(tree, id);
         let open = self.0.open.lock().remove(&id);
+        self.0.desks.lock().remove(&id);
         if let Some(stream) = open {
             env.spawn("streams.removed", async move { stream.remove() });
         }
@@ -108,6 +177,9 @@ impl StreamTable {
         if closed.is_empty() {
             return;
         }
+        for stream in &closed {
+            self.0.desks.lock().remove(&stream.id);
+        }
         for stream in closed.iter().filter(|stream| !stream.is_durable()) {
             self.note_dropped(TreeId::ROOT, stream.id);
         }
@@ -119,11 +191,12 @@ impl StreamTable {
         self.0.dropped.lock().iter().map(|(id, tree)| (*id, *tree)).collect()
     }
 
-    /// Removes the records of a stream, wherever they are. May be repeated.
+    /// Removes the records of a stream, wherever they are, and its groups. May be repeated.
     pub(super) async fn remove_records(&self, id: FileId) -> Result<(), StreamError> {
         for io_profile in [IoProfile::Memory, IoProfile::Durable] {
             if let Some(store) = self.store(io_profile) {
                 store.remove(id).await?;
+                store.remove(log_of(id)).await?;
             }
         }
         Ok(())
@@ -157,12 +230,48 @@ impl StreamTable {
         self.get(id).map(|stream| stream.entry())
     }
 
+    /// The groups of open streams that were asked since the start, at most `limit`.
+    pub(crate) fn groups(&self, limit: usize) -> Vec<GroupEntry> {
+        let mut found = Vec::new();
+        for (id, desk) in self.shared() {
+            let Some(entry) = self.entry(id) else { continue };
+            let state = entry.state.unwrap_or_default();
+            let infos = |groups: &Groups| -> Vec<GroupInfo> {
+                groups.iter().map(|(name, group)| info(name, group, &state)).collect()
+            };
+            for group in desk.peek(infos).unwrap_or_default() {
+                let (zone, path) = (entry.zone.clone(), entry.path.clone());
+                found.push(GroupEntry { stream: id, zone, path, group });
+            }
+            if found.len() >= limit {
+                found.truncate(limit);
+                break;
+            }
+        }
+        found
+    }
+
     /// What was counted. Visits each stream.
     pub(crate) fn statistics(&self) -> StreamStatistics {
         let [appends, appended, read] = [0, 1, 2].map(|n: usize| self.0.totals[n].load(Ordering::Relaxed));
         let dropped = self.0.dropped.lock().len();
-        let mut counted =
-            StreamStatistics { dropped, appends, appended, read, ..StreamStatistics::default() };
+        let [taken, taken_again, acknowledged, dead] =
+            [0, 1, 2, 3].map(|n: usize| self.0.group_totals[n].load(Ordering::Relaxed));
+        let mut counted = StreamStatistics {
+            dropped,
+            appends,
+            appended,
+            read,
+            aged: self.0.ages.gone(),
+            taken,
+            taken_again,
+            acknowledged,
+            dead,
+            ..StreamStatistics::default()
+        };
+        for (_, desk) in self.shared() {
+            counted.groups += desk.peek(Groups::len).unwrap_or_default();
+        }
         for stream in self.all() {
             counted.open += 1;
             counted.bytes += stream.state().map_or(0, |state| state.bytes);

@@ -1,6 +1,6 @@
 //! What can be seen of the streams.
 
-use nexus_messages::syscall::IoProfile;
+use nexus_messages::syscall::{GroupInfo, IoProfile};
 use nexus_messages::{FileId, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
 
@@ -42,4 +42,30 @@ pub struct StreamStatistics {
     pub appended: u64,
     /// Records read since the start.
     pub read: u64,
+    /// Records that were let go of since the start because they were too old, beside those that went with an append.
+    pub aged: u64,
+    /// Consumer groups of open streams that were asked since the start.
+    pub groups: usize,
+    /// Records given to members of groups since the start.
+    pub taken: u64,
+    /// Those of them that were given before.
+    pub taken_again: u64,
+    /// Records that members were done with since the start.
+    pub acknowledged: u64,
+    /// Records that were given too often since the start.
+    pub dead: u64,
+}
+
+/// A consumer group whose stream is open and was asked about its groups since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct GroupEntry {
+    /// The identity of the stream's entry.
+    pub stream: FileId,
+    /// The zone of the entry.
+    pub zone: ZoneId,
+    /// Where it was when it was looked up last.
+    pub path: VPath,
+    /// How far the group is.
+    pub group: GroupInfo,
 }

@@ -186,6 +186,18 @@ fn streams(text: &mut Exposition, kernel: &Kernel) {
         "Records appended to streams, and read.",
         passed,
     );
+    let help = "Records that went by themselves because they were too old.";
+    text.single("nexus_stream_records_aged_total", Kind::Counter, help, counted.aged);
+    text.single("nexus_stream_groups", Kind::Gauge, "Consumer groups that were asked.", counted.groups);
+    let shared = [
+        ("taken", counted.taken),
+        ("taken_again", counted.taken_again),
+        ("acknowledged", counted.acknowledged),
+        ("dead", counted.dead),
+    ];
+    let shared = shared.map(|(what, count)| (vec![("what", what)], count));
+    let help = "Records given to members of groups, given again, acknowledged, and given too often.";
+    text.family("nexus_stream_group_records_total", Kind::Counter, help, shared);
 }
 
 fn actors(text: &mut Exposition, kernel: &Kernel) {

@@ -18,7 +18,7 @@
 //! | `locks/advisory`, `locks/held`, `locks/statistics` | the advisory locks with who holds them and who waits, the paths that calls hold locked, and what was counted of both |
 //! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
-//! | `streams/ID`, `streams/statistics` | a stream that was used since the start, by the identity of its entry: its path, what it keeps, who waits; what was counted of all |
+//! | `streams/ID`, `streams/groups`, `streams/statistics` | a stream that was used since the start, by the identity of its entry: its path, what it keeps, who waits; how far its consumer groups are; what was counted of all |
 //! | `pipes/ID`, `pipes/statistics` | a pipe that is open, by the identity of its entry: its path, what is in it, who waits, who has opened it; what was counted of all |
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
 //! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |

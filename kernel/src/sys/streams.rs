@@ -1,4 +1,4 @@
-//! `streams/`: the streams that were used since the start, by the identity of their entries, and what was counted of all.
+//! `streams/`: the streams that were used since the start, by the identity of their entries; their consumer groups; and what was counted of all.
 
 use nexus_messages::FileId;
 
@@ -11,6 +11,9 @@ pub(super) struct Streams;
 /// What was counted.
 const STATISTICS: &str = "statistics";
 
+/// The consumer groups.
+const GROUPS: &str = "groups";
+
 impl Provider for Streams {
     fn name(&self) -> &'static str {
         "streams"
@@ -20,10 +23,13 @@ impl Provider for Streams {
         match at {
             [] => {
                 let ids = kernel.streams().list(LIST_MAX).into_iter().map(|stream| stream.id.to_string());
-                Some(Entry::directory(ids.chain([ALL, STATISTICS].map(Into::into)).map(|name| (name, false))))
+                Some(Entry::directory(
+                    ids.chain([ALL, STATISTICS, GROUPS].map(Into::into)).map(|name| (name, false)),
+                ))
             }
             [ALL] => Some(Entry::json(&kernel.streams().list(LIST_MAX))),
             [STATISTICS] => Some(Entry::json(&kernel.streams().statistics())),
+            [GROUPS] => Some(Entry::json(&kernel.streams().groups(LIST_MAX))),
             [id] => kernel.streams().entry(FileId(id.parse().ok()?)).map(|stream| Entry::json(&stream)),
             _ => None,
         }

@@ -11,6 +11,7 @@
 mod access;
 mod admit;
 mod copy;
+pub(crate) mod group;
 mod locate;
 mod lock;
 mod mutate;

@@ -105,7 +105,15 @@ async fn fetch(
     }
     if records::is_there(&admitted.first) {
         let ready = records::ready(kernel, SysRead::OP, &admitted.first).await?;
-        return records::read(kernel, ready, &admitted.call).await;
+        let waits = admitted.call.wait.is_some();
+        if waits {
+            admitted.step_aside();
+        }
+        let read = records::read(kernel, ready, &admitted.call).await;
+        if waits {
+            admitted.step_back();
+        }
+        return read;
     }
     if let Some(as_of) = admitted.call.as_of {
         let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;

@@ -17,7 +17,7 @@ use crate::content;
 use crate::hal::{Append, ReadBounds};
 use crate::kernel::Kernel;
 use crate::owned::Owned;
-use crate::streams::{Refusal, Stream};
+use crate::streams::{Age, Refusal, Stream};
 use crate::sys;
 
 /// Whether what was located is a stream of ours: one on a path-addressed mount would be the host's.
@@ -34,6 +34,12 @@ pub(super) struct Ready {
     metadata: Arc<FileMetadata>,
 }
 
+impl Ready {
+    pub(super) fn into_stream(self) -> Arc<Stream> {
+        self.stream
+    }
+}
+
 /// The stream at `located`, opened if it is not.
 pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<Ready> {
     let (site, node) = located.clone().existing(op)?;
@@ -42,7 +48,7 @@ pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<
     Ok(Ready { stream, metadata: node.metadata })
 }
 
-fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
+pub(super) fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
     let error = Error::new(op, path, refusal.kind()).because(refusal);
     if refusal.is_unknown() { error.outcome_unknown() } else { error }
 }
@@ -101,8 +107,16 @@ pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Res
     }
     let (records, length) = (call.data.len() as u64, content::length(&call.data));
     // Also when the caller goes away meanwhile: who waits has to hear of what is there.
-    let appended =
-        Owned::from_start(kernel.env(), "streams.append", async move { stream.append(append).await });
+    let (table, actor) = (kernel.streams().clone(), kernel.streams_actor().clone());
+    let appended = Owned::from_start(kernel.env(), "streams.append", async move {
+        let at = append.at;
+        let appended = stream.append(append).await?;
+        if table.note_age(&stream, at) {
+            // One that has ended is followed by one that looks before all else.
+            let _ = actor.signal(Age);
+        }
+        Ok::<_, Refusal>(appended)
+    });
     let appended = appended.await.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
     let durability = if is_durable { Durability::Strong } else { Durability::Volatile };
     let receipt = Receipt::unchanged(call.op_id.unwrap_or(OpId(0)), Lsn(0), durability);

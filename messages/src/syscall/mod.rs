@@ -4,6 +4,7 @@
 //! points in time, so that every message can travel.
 
 mod copy;
+mod group;
 mod lock;
 mod outcome;
 mod pipe;
@@ -28,6 +29,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use copy::{Copied, SysCopy};
+pub use group::{
+    Chosen, Delivered, GROUP_NAME_MAX, GROUP_RECORDS_MAX, GroupAction, GroupDetail, GroupDone, GroupInfo,
+    GroupSettings, HeldRecord, LooseRecord, SysGroup, SysTake, Taken,
+};
 pub use lock::{Fence, LockHolder, LockKind, LockState, LockWaiter, Locked, SysLock, SysUnlock, Unlocked};
 pub use outcome::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
 pub use pipe::{IoProfile, PIPE_CAPACITY_DEFAULT, PIPE_CAPACITY_MAX, PipeSpec};
@@ -125,6 +130,8 @@ pub enum Syscall {
     Sync(SysSync),
     Receipt(SysReceipt),
     Outcome(SysOutcome),
+    Take(SysTake),
+    Group(SysGroup),
 }
 
 impl Syscall {
@@ -147,6 +154,8 @@ impl Syscall {
             Self::Sync(_) => SysSync::OP,
             Self::Receipt(_) => SysReceipt::OP,
             Self::Outcome(_) => SysOutcome::OP,
+            Self::Take(_) => SysTake::OP,
+            Self::Group(_) => SysGroup::OP,
         }
     }
 
@@ -167,6 +176,8 @@ impl Syscall {
             Self::Tx(call) => call.ops.first().map_or(&ROOT, TxOp::path),
             Self::Versions(call) => &call.path,
             Self::Sync(call) => &call.path,
+            Self::Take(call) => &call.path,
+            Self::Group(call) => &call.path,
             Self::Receipt(_) | Self::Outcome(_) => &ROOT,
         }
     }
@@ -202,6 +213,8 @@ pub enum Answer {
     Sync(Synced),
     Receipt(Kept),
     Outcome(OpOutcome),
+    Take(Taken),
+    Group(GroupDone),
 }
 
 /// A message that is a syscall.
@@ -284,6 +297,8 @@ syscalls! {
     Sync(SysSync) -> Synced, Sync, "sys.sync";
     Receipt(SysReceipt) -> Kept, Receipt, "sys.receipt";
     Outcome(SysOutcome) -> OpOutcome, Outcome, "sys.outcome";
+    Take(SysTake) -> Taken, Take, "sys.take";
+    Group(SysGroup) -> GroupDone, Group, "sys.group";
 }
 
 /// The builder methods that everything has that is acknowledged.

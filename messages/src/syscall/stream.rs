@@ -19,7 +19,7 @@ pub struct StreamSpec {
     pub io_profile: Option<IoProfile>,
     /// How many bytes it keeps at most, by the records' content and four bytes each; none for as many as there is room for.
     pub bytes_max: Option<u64>,
-    /// For how long it keeps a record at most, in whole milliseconds. What is too old goes with the next append. None for ever.
+    /// For how long it keeps a record at most, in whole milliseconds. What is too old goes by itself, at most about a second late. None for ever.
     pub age_max: Option<Duration>,
 }
 

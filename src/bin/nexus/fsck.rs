@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::{HumanBytes, HumanCount};
 use nexus::hal::{LogRecord, TreeId};
-use nexus::offline::{self, GiveUpAfter, LogDamage};
+use nexus::offline::{self, GiveUpAfter, LogDamage, StreamsDamage, StreamsPlace};
 use nexus::{Check, CheckState, Error, Lsn};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::sys;
 use crate::when::When;
 
 pub(crate) async fn fsck(session: &Session, args: FsckArgs) -> Outcome {
-    if args.give_up_after.is_some() {
+    if args.give_up_after.is_some() || args.give_up_streams_after.is_some() {
         let why =
             "fsck: --give-up-after is for a data folder that cannot be opened, and this kernel has it open";
         return Err(Failure::Usage(why.into()));
@@ -48,7 +48,7 @@ pub(crate) async fn fsck(session: &Session, args: FsckArgs) -> Outcome {
 /// Tells what is damaged in the log of a folder that was `refused` to be opened; that it was, when it is not for that.
 pub(crate) fn damaged(out: &Output, data: &Path, refused: Error) -> Outcome {
     // That somebody has it open, or that it is none, says more of it than we could.
-    let Ok(Some(damage)) = offline::damage(data) else { return Err(refused.into()) };
+    let Ok(Some(damage)) = offline::damage(data) else { return damaged_streams(out, data, refused) };
     let after = GiveUpAfter::of(&damage);
     if out.is_json() {
         out.json(&told_of(&damage, None))?;
@@ -59,6 +59,56 @@ pub(crate) fn damaged(out: &Output, data: &Path, refused: Error) -> Outcome {
         ))?;
     }
     Err(Failure::claim("fsck", "the log is damaged, and the folder cannot be opened"))
+}
+
+/// As [`damaged`], of the streams' log.
+fn damaged_streams(out: &Output, data: &Path, refused: Error) -> Outcome {
+    let Ok(Some(damage)) = offline::streams_damage(data) else { return Err(refused.into()) };
+    if out.is_json() {
+        out.json(&told_of_streams(&damage, None))?;
+    } else {
+        damage.to_string().lines().try_for_each(|line| out.line(one_line(line)))?;
+        out.line(format_args!(
+            "nothing was changed; to give that up: fsck --repair --give-up-streams-after {}",
+            damage.place
+        ))?;
+    }
+    Err(Failure::claim("fsck", "the streams' log is damaged, and the folder cannot be opened"))
+}
+
+/// Cuts the damaged streams' log of a folder that nobody has open.
+pub(crate) fn give_up_streams(out: &Output, data: &Path, place: StreamsPlace) -> Outcome {
+    let cut = offline::repair_streams(data, place)?;
+    if out.is_json() {
+        return out.json(&told_of_streams(&cut.damage, Some(&cut.aside)));
+    }
+    cut.damage.to_string().lines().try_for_each(|line| out.line(one_line(line)))?;
+    for name in &cut.aside {
+        out.line(format_args!("set aside: streams/{name}"))?;
+    }
+    out.line(format_args!("all after {place} was given up"))
+}
+
+fn told_of_streams(damage: &StreamsDamage, aside: Option<&[String]>) -> Value {
+    let kept: Vec<Value> =
+        damage.kept.iter().map(|(stream, next)| json!({ "stream": stream.0, "next": next })).collect();
+    let lost: Vec<Value> = damage
+        .lost
+        .streams
+        .iter()
+        .map(|(stream, (first, last))| json!({ "stream": stream.0, "first": first, "last": last }))
+        .collect();
+    json!({
+        "damaged": true,
+        "repaired": aside.is_some(),
+        "segment": damage.segment,
+        "offset": damage.place.offset,
+        "proof": damage.proof,
+        "kept": kept,
+        "give_up_streams_after": damage.place.to_string(),
+        "lost": { "records": damage.lost.records, "bytes": damage.lost.bytes, "streams": lost },
+        "aside": aside,
+    })
 }
 
 /// Cuts the damaged log of a folder that nobody has open.

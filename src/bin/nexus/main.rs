@@ -8,6 +8,7 @@ mod change;
 mod content;
 mod fsck;
 mod gc;
+mod group;
 mod kill;
 mod list;
 mod locks;

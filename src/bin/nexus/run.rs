@@ -48,6 +48,9 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
     if let Command::Fsck(FsckArgs { give_up_after: Some(after), .. }) = &command {
         return fsck::give_up(out, &data, after).and_then(|()| out.flush());
     }
+    if let Command::Fsck(FsckArgs { give_up_streams_after: Some(place), .. }) = &command {
+        return fsck::give_up_streams(out, &data, *place).and_then(|()| out.flush());
+    }
     let mut config = config(&data, profile)?;
     if matches!(&command, Command::Lock(_)) {
         // What waits for others is of use only to who can be reached: by them, and by the command that it runs.

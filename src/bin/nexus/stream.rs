@@ -1,4 +1,4 @@
-//! `stream make`, `stream append`, `stream read`, `stream tail`.
+//! `stream make`, `stream append`, `stream read`, `stream tail`; its consumer groups are in `group.rs`.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,11 +8,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nexus::syscall::{IoProfile, Record, RecordRange, StreamSpec, StreamStart};
 use nexus::{Op, StreamReader};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{StreamAppendArgs, StreamArgs, StreamCommand, StreamKind, StreamMakeArgs};
 use crate::args::{StreamReadArgs, StreamTailArgs};
 use crate::failure::{Failure, Outcome, Status};
+use crate::group;
 use crate::session::{Session, path};
 
 /// How long one call of `tail -f` waits; then the next one does.
@@ -24,6 +25,11 @@ pub(crate) async fn stream(session: &Session, args: StreamArgs) -> Outcome {
         StreamCommand::Append(args) => append(session, args).await,
         StreamCommand::Read(args) => read(session, args).await,
         StreamCommand::Tail(args) => tail(session, args).await,
+        StreamCommand::Groups(args) => group::groups(session, args).await,
+        StreamCommand::Take(args) => group::take(session, args).await,
+        StreamCommand::Ack(args) => group::ack(session, args).await,
+        StreamCommand::GiveBack(args) => group::give_back(session, args).await,
+        StreamCommand::RemoveGroup(args) => group::remove(session, args).await,
     }
 }
 
@@ -93,8 +99,12 @@ async fn tail(session: &Session, args: StreamTailArgs) -> Outcome {
 }
 
 fn show(session: &Session, record: &Record) -> Outcome {
+    show_with(session, record, json!({ "offset": record.offset, "at_ms": record.at.0 / 1_000_000 }))
+}
+
+/// Prints a record, and with --json what is to be said of it.
+pub(crate) fn show_with(session: &Session, record: &Record, mut object: Value) -> Outcome {
     if session.out.is_json() {
-        let mut object = json!({ "offset": record.offset, "at_ms": record.at.0 / 1_000_000 });
         match std::str::from_utf8(&record.data) {
             Ok(text) => object["text"] = text.into(),
             Err(_) => object["base64"] = STANDARD.encode(&record.data).into(),

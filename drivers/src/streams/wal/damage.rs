@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use nexus_kernel::hal::{ReadBounds, StoreError, StreamError};
 
 use super::crash::{Client, begin, life, step};
-use super::model::{open, seen_of};
+use super::cut::{DamagedStreams, StreamsCut, StreamsPlace};
+use super::model::{SALT, open, seen_of};
 use super::store::Store;
 use crate::disk::sim::SimDisk;
 use crate::streams::model::Seen;
@@ -129,6 +130,108 @@ fn what_is_damaged_anywhere_is_told_and_never_skipped_over() {
         "{records} records, {wounds} wounds: {opened} opened, {told} of them with damage that is told (of up to {most} records), {refused} refused"
     );
     assert!(refused > 20 && told > 100 && kinds.contains(&(true, false)), "{kinds:?}");
+}
+
+/// Whether the streams are what they were, up to some record of each: or what is wrong.
+fn is_beginning(store: &Store, want: &Seen) -> Result<(), String> {
+    for stream in store.list(None, usize::MAX) {
+        let Some((_, records)) = want.get(&stream) else { continue };
+        let state = store.state(stream).map_err(|error| error.to_string())?;
+        let mut next = state.head;
+        while next < state.tail {
+            let read = match store.read(stream, next, ReadBounds::new(1, 0)) {
+                Ok(read) => read,
+                Err(StreamError::Store(StoreError::Corrupt { .. })) => {
+                    next += 1;
+                    continue;
+                }
+                Err(error) => return Err(format!("record {next} of stream {stream}: {error}")),
+            };
+            let record = &read.records[0];
+            let is_right = |(offset, at, data): &(u64, _, _)| {
+                *offset != record.offset || (record.at, &record.data) == (*at, data)
+            };
+            if !records.iter().all(is_right) {
+                return Err(format!("record {next} of stream {stream} is another one"));
+            }
+            next = read.next;
+        }
+    }
+    Ok(())
+}
+
+/// What there is at a disk, but for what was set aside.
+fn is_cut_off(disk: &SimDisk, before: &SimDisk, cut: &StreamsCut) -> Result<(), String> {
+    for name in before.paths() {
+        let (was, is) = (before.content(&name).unwrap_or_default(), disk.content(&name).unwrap_or_default());
+        let trimmed = was.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let gone = &was[is.len().min(trimmed)..trimmed];
+        let kept_aside = |name: &String| disk.content(name).is_some_and(|aside| aside.ends_with(gone));
+        if !gone.is_empty() && !cut.aside.iter().any(kept_aside) {
+            return Err(format!("{} bytes of {name} are gone, and not in {:?}", gone.len(), cut.aside));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_keeps_a_log_from_being_opened_is_told_and_cut_off_and_set_aside() {
+    let (disk, _, want) = closed(60);
+    let (mut cuts, mut crashes) = (0, 0);
+    for name in disk.paths() {
+        let length = disk.content(&name).unwrap().len() as u64;
+        for wound in Wound::all(length) {
+            let disk = disk.copy();
+            wound.inflict(&disk, &name, length);
+            let case = format!("{name}, {wound:?}");
+            let open_damaged = |disk: &SimDisk| DamagedStreams::of(disk.folder(), SALT);
+            let opens = open(disk.copy().folder()).is_ok();
+            let before = disk.copy();
+            let Some(damage) = open_damaged(&disk).damage().unwrap() else {
+                assert!(opens, "{case}: it is not opened, and nothing is told");
+                continue;
+            };
+            assert!(!opens, "{case}: {damage}");
+            cuts += 1;
+            let place = damage.place;
+            let wrong = StreamsPlace { offset: place.offset + 8, ..place };
+            let refused = open_damaged(&disk).cut(wrong).unwrap_err();
+            assert!(matches!(refused, StoreError::BadOption { .. }), "{case}: {refused}");
+            assert_eq!(disk.fingerprint(), before.fingerprint(), "{case}: nothing was changed");
+            // Whenever the power goes off, it is cut in the end.
+            for change in (1..).take_while(|change| cuts % 7 == 0 || *change == 1) {
+                let disk = before.copy();
+                let seed = change;
+                if cuts % 7 == 0 {
+                    disk.power_off_at(change);
+                }
+                let done = open_damaged(&disk).cut(place);
+                if !disk.is_off() {
+                    disk.power_off_at(u64::MAX);
+                    let cut = done.unwrap();
+                    assert_eq!(cut.damage, damage, "{case}");
+                    is_cut_off(&disk, &before, &cut).unwrap_or_else(|why| panic!("{case}: {why}"));
+                    let store = open(disk.folder()).unwrap_or_else(|error| panic!("{case}: {error}"));
+                    for (stream, tail) in &damage.kept {
+                        assert_eq!(store.state(*stream).unwrap().tail, *tail, "{case}: {stream}");
+                    }
+                    is_beginning(&store, &want).unwrap_or_else(|why| panic!("{case}: {why}"));
+                    break;
+                }
+                crashes += 1;
+                disk.crash_by(seed);
+                if let Some(again) = open_damaged(&disk).damage().unwrap() {
+                    assert_eq!(again.place, place, "{case}, crash at {change}");
+                    open_damaged(&disk).cut(place).unwrap();
+                }
+                let store =
+                    open(disk.folder()).unwrap_or_else(|error| panic!("{case}, crash at {change}: {error}"));
+                is_beginning(&store, &want).unwrap_or_else(|why| panic!("{case}, crash at {change}: {why}"));
+            }
+        }
+    }
+    println!("{cuts} logs were cut, {crashes} times the power went off meanwhile");
+    assert!(cuts > 20 && crashes > 20, "{cuts}, {crashes}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::disk::{FileLock, Folder, LocalFolder};
 use crate::pooled;
 
 /// Held as long as the streams are open, so that no other process opens them.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Streams in a folder that belongs to them: one log for all. See the [module](super) for what it promises when the disk fails.
 ///

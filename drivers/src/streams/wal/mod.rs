@@ -15,11 +15,13 @@
 //! the streams are read-only until they are opened again. What is damaged is told by reads of it, and by opening when it is in the last segment.
 
 mod config;
+mod cut;
 mod draft;
 mod driver;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "redb"))]
 pub(crate) mod fuzzing;
 mod index;
+mod late;
 mod proof;
 mod reading;
 mod record;
@@ -36,4 +38,6 @@ mod damage;
 mod model;
 
 pub use config::WalStreamsConfig;
+pub use cut::{DamagedStreams, LostRecords, StreamsCut, StreamsDamage, StreamsPlace};
 pub use driver::WalStreams;
+pub use late::LateStreams;

@@ -136,7 +136,7 @@ pub(super) fn open(
 }
 
 /// What is only written when there is a segment, and stays when that is gone.
-fn left_alone(folder: &Arc<dyn Folder>) -> Result<Option<String>, StoreError> {
+pub(super) fn left_alone(folder: &Arc<dyn Folder>) -> Result<Option<String>, StoreError> {
     let names = folder.list().map_err(failed("listing the streams' log"))?;
     Ok(names.into_iter().find(|name| index::number_of(name).is_some() || name == proof::NAME))
 }
@@ -308,7 +308,7 @@ fn write_index(
 }
 
 /// The index of a segment, when it is there and whole.
-fn read_index(folder: &Arc<dyn Folder>, segment: &Segment) -> Option<Index> {
+pub(super) fn read_index(folder: &Arc<dyn Folder>, segment: &Segment) -> Option<Index> {
     let file = folder.open(&index::name_of(segment.number), false).ok()?;
     let mut head = [0; index::HEAD];
     file.read_at(0, &mut head).ok()?;

@@ -18,6 +18,15 @@ const BYTES: usize = 24;
 /// Where it stands: twice, in sectors far from each other, because without it nothing can be read.
 const PLACES: [u64; 2] = [0, 4_096];
 
+/// The salt of the store in `folder`, if there is one. Changes nothing. Blocks.
+pub(super) fn there(folder: &Arc<dyn Folder>) -> Result<Option<u64>, StoreError> {
+    match folder.open(NAME, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && numbers(folder)?.is_empty() => Ok(None),
+        // It is there, or told as lost: none is made.
+        _ => of(folder, 0).map(Some),
+    }
+}
+
 /// The salt of the store in `folder`; `seed` becomes it when there is no store yet. Blocks.
 pub(super) fn of(folder: &Arc<dyn Folder>, seed: u64) -> Result<u64, StoreError> {
     let failed = failed("opening the streams' log");

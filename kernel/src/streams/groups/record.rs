@@ -1,44 +1,33 @@
 //! What a group is, and what changes it: as it is stored.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_messages::Timestamp;
+use nexus_messages::syscall::GroupSettings;
+use nexus_messages::{LifeId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The version of the format that every stored record begins with.
 const FORMAT: u8 = 1;
 
-/// How a group shares its stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct GroupSettings {
-    /// For how long a record is a member's before it is given to another.
-    pub deadline: Duration,
-    /// How often a record is given before it is set aside as dead; at least once.
-    pub deliveries_max: u32,
+/// Who takes records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The agent.
+    pub agent: Arc<str>,
+    /// With whose life its records go back; none for those that stay the agent's until their time is over.
+    pub life: Option<LifeId>,
 }
 
-impl Default for GroupSettings {
-    fn default() -> Self {
-        Self { deadline: Duration::from_secs(60), deliveries_max: 5 }
-    }
-}
-
-impl GroupSettings {
-    /// Sets for how long a record is a member's.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
+impl Member {
+    /// `agent`, in this life.
+    pub fn new(agent: impl Into<Arc<str>>, life: Option<LifeId>) -> Self {
+        Self { agent: agent.into(), life }
     }
 
-    /// Sets how often a record is given.
-    #[must_use]
-    pub fn deliveries_max(mut self, deliveries: u32) -> Self {
-        self.deliveries_max = deliveries.max(1);
-        self
+    /// Whether what this one took is `who`'s.
+    pub fn is(&self, who: &Self) -> bool {
+        self.agent == who.agent && (self.life.is_none() || self.life == who.life)
     }
 }
 
@@ -48,20 +37,26 @@ pub struct Held {
     /// Its offset.
     pub offset: u64,
     /// Who has it.
-    pub member: Arc<str>,
+    pub member: Member,
+    /// By which take.
+    pub take: u64,
+    /// Since when.
+    pub since: Timestamp,
     /// Until when.
     pub until: Timestamp,
     /// How often it was given, this time included.
     pub deliveries: u32,
 }
 
-/// A record that was given, and that nobody has.
+/// A record that nobody has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loose {
     /// Its offset.
     pub offset: u64,
     /// How often it was given.
     pub deliveries: u32,
+    /// From when on it may be given again.
+    pub from: Timestamp,
 }
 
 /// All that a group is.
@@ -94,9 +89,13 @@ pub enum GroupRecord {
     /// A member has these records.
     Taken {
         /// Who.
-        member: Arc<str>,
+        member: Member,
+        /// By which take.
+        take: u64,
         /// Which, in the order of their offsets.
         offsets: Vec<u64>,
+        /// Since when.
+        since: Timestamp,
         /// Until when.
         until: Timestamp,
     },
@@ -107,6 +106,13 @@ pub enum GroupRecord {
     },
     /// These are to be given again.
     Freed {
+        /// Which.
+        offsets: Vec<u64>,
+        /// Not before.
+        from: Timestamp,
+    },
+    /// These were not given after all.
+    Untaken {
         /// Which.
         offsets: Vec<u64>,
     },
@@ -127,27 +133,34 @@ pub enum GroupRecord {
         /// Which.
         offsets: Vec<u64>,
     },
+    /// Dead records are to be given again.
+    Revived {
+        /// Which.
+        offsets: Vec<u64>,
+    },
     /// The stream begins here now.
     Head {
         /// The oldest record that is there.
         head: u64,
     },
+    /// The group is gone.
+    Removed,
 }
 
 impl GroupRecord {
-    /// As it is stored.
-    pub fn encode(&self) -> Bytes {
-        let stored = postcard::to_extend(self, vec![FORMAT]);
+    /// As it is stored, of the group called `name`.
+    pub fn encode(&self, name: &str) -> Bytes {
+        let stored = postcard::to_extend(&(name, self), vec![FORMAT]);
         // Into memory, and all of it can be written.
         stored.unwrap_or_default().into()
     }
 
-    /// What was stored.
+    /// What was stored, and of which group.
     ///
     /// # Errors
     ///
     /// What is wrong with the bytes, in words.
-    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+    pub fn decode(bytes: &[u8]) -> Result<(Arc<str>, Self), String> {
         match bytes.split_first() {
             Some((&FORMAT, rest)) => match postcard::take_from_bytes(rest) {
                 Ok((record, [])) => Ok(record),

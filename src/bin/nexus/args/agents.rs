@@ -143,6 +143,13 @@ pub(crate) enum StreamCommand {
     Append(StreamAppendArgs),
     Read(StreamReadArgs),
     Tail(StreamTailArgs),
+    Groups(StreamGroupsArgs),
+    Take(StreamTakeArgs),
+    Ack(StreamAckArgs),
+    #[command(name = "giveback")]
+    GiveBack(StreamGiveBackArgs),
+    #[command(name = "rmgroup")]
+    RemoveGroup(StreamRemoveGroupArgs),
 }
 
 /// Where the records of a stream are.
@@ -163,7 +170,7 @@ pub(crate) struct StreamMakeArgs {
     /// How many bytes it keeps, by the records' content and four bytes each; then the oldest go
     #[arg(long, value_name = "BYTES")]
     pub(crate) bytes_max: Option<u64>,
-    /// For how long it keeps a record, such as 500ms or 7d; what is too old goes with the next append
+    /// For how long it keeps a record, such as 500ms or 7d; what is too old goes by itself
     #[arg(long, value_name = "DURATION")]
     pub(crate) age_max: Option<humantime::Duration>,
     /// Where its records are [default: as the mount keeps files]
@@ -212,6 +219,100 @@ pub(crate) struct StreamTailArgs {
     /// Print what comes, until the command is stopped
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+/// List the consumer groups of a stream, or who has which records of one
+///
+/// With a group: its records that somebody has, that are to be given again, and that are dead because they were given too often.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints for each group: NAME next NEXT lag LAG held HELD waiting WAITING dead DEAD lost LOST.
+Prints with a group: held OFFSET DELIVERIES AGENT UNTIL, waiting OFFSET DELIVERIES, dead OFFSET DELIVERIES.
+With --json the same as objects, as the kernel has them.")]
+pub(crate) struct StreamGroupsArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// A group
+    pub(crate) group: Option<String>,
+}
+
+/// Take records of a stream for a consumer group, which is made when there is none, and print each with a line end
+///
+/// A record is given to one agent at a time: when it does not acknowledge it in time, it is another's. What is printed stays this agent's when `take` has ended. With a command, that is
+/// run for each record instead, with the record on its standard input: a record whose command ends with 0 is acknowledged, others are given back; it is extended while the command runs, and
+/// is another's at once when this process is killed. The command is told of the record by $NEXUS_RECORD_OFFSET and $NEXUS_RECORD_DELIVERIES. Ends with status 1 when there was nothing,
+/// nothing came in time, or a command failed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json and no command, for each record: {offset, deliveries, at_ms, text} or {offset, deliveries, at_ms, base64}; `stream ack` wants the offset.")]
+pub(crate) struct StreamTakeArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The group
+    pub(crate) group: String,
+    /// How many at most
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub(crate) number: u32,
+    /// Wait for the first one, at most for so long, such as 500ms or 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) wait: Option<humantime::Duration>,
+    /// Keep them for so long before they are another's [default: as the group says]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) hold: Option<humantime::Duration>,
+    /// Acknowledge them once they are printed
+    #[arg(long, conflicts_with = "command")]
+    pub(crate) ack: bool,
+    /// Where a group begins that is made: an offset [default: the oldest that is kept]
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// For how long a group that is made lets an agent have a record
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(crate) deadline: humantime::Duration,
+    /// How often a group that is made gives a record before it is dead
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) deliveries: u32,
+    /// The command to run for each record, after `--`
+    #[arg(last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Say that records which were taken are done with: they are not given again
+///
+/// All of them or none. A record that is not this agent's, or not any more, is an error.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, group, count}.")]
+pub(crate) struct StreamAckArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The group
+    pub(crate) group: String,
+    /// The offsets of the records; all that this agent has when none is given
+    pub(crate) offsets: Vec<u64>,
+}
+
+/// Give records back that were taken: they are given again, or are dead when they were given too often
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, group, count}.")]
+pub(crate) struct StreamGiveBackArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The group
+    pub(crate) group: String,
+    /// The offsets of the records; all that this agent has when none is given
+    pub(crate) offsets: Vec<u64>,
+    /// Nobody is given them for so long
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) delay: Option<humantime::Duration>,
+}
+
+/// Remove a consumer group of a stream; the records stay
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: {path, group, removed}.")]
+pub(crate) struct StreamRemoveGroupArgs {
+    /// A stream
+    pub(crate) path: String,
+    /// The group
+    pub(crate) group: String,
 }
 
 /// Tell what changes at a path and below it, as it happens

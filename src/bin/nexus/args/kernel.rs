@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nexus::hal::MOUNT_OPTIONS;
-use nexus::offline::GiveUpAfter;
+use nexus::offline::{GiveUpAfter, StreamsPlace};
 
 /// Attach a driver's tree at a path; it is remembered over restarts
 #[derive(Debug, Args)]
@@ -201,7 +201,8 @@ pub(crate) struct OutcomeArgs {
 /// is made to agree, and damaged content is written again from another copy with the same hash; each repair is in the log. All else is left as it is.
 ///
 /// A data folder that cannot be opened because its log is damaged is told of: in which file and where, up to which LSN all can be kept, and what would be lost.
-/// With --repair --give-up-after and what was told, all behind that is cut off, and the folder opens. What is cut off is kept in files beside the log.
+/// With --repair --give-up-after and what was told, all behind that is cut off, and the folder opens. What is cut off is kept in files beside the log. The streams' log is told of, and
+/// cut with --give-up-streams-after, in the same way.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line for each finding, and then what was looked at.
@@ -209,7 +210,9 @@ Exit status 1 when something is left that is wrong, or could not be looked at to
 With --json: {number, repair, began, ended, state, resumed, entries, names, files, versions, blobs, bytes, records, garbage, findings, untold, left_out};
 each finding is {zone, path, file_id, fault, cause, remedy}.
 Of a damaged log: {damaged, repaired, segment, offset, frame, proof, kept, give_up_after, lost, aside}; kept is {tree, lsn} of each tree, the root zone's being 0,
-lost is {through, unreadable, operations, bytes, places, listed}, places are {tree, first, last}, listed are {tree, lsn, op, path, to, by, at}, and at most 1024.")]
+lost is {through, unreadable, operations, bytes, places, listed}, places are {tree, first, last}, listed are {tree, lsn, op, path, to, by, at}, and at most 1024.
+Of a damaged streams' log: {damaged, repaired, segment, offset, proof, kept, give_up_streams_after, lost, aside}; kept is {stream, next}, lost is {records, bytes, streams}, streams are
+{stream, first, last}.")]
 pub(crate) struct FsckArgs {
     /// Repair what can be repaired without a loss
     #[arg(long)]
@@ -217,6 +220,9 @@ pub(crate) struct FsckArgs {
     /// Cut the damaged log of a folder that cannot be opened: all after this place is given up
     #[arg(long, value_name = "LSN", requires = "repair")]
     pub(crate) give_up_after: Option<GiveUpAfter>,
+    /// Cut the damaged streams' log of a folder that cannot be opened: all after this place is given up
+    #[arg(long, value_name = "SEGMENT:OFFSET", requires = "repair", conflicts_with = "give_up_after")]
+    pub(crate) give_up_streams_after: Option<StreamsPlace>,
 }
 
 /// Own the data folder, and let other processes attach to it

@@ -1,0 +1,147 @@
+//! Streams on disk that are opened when the first of them is made: who has none has no log of them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nexus_actors::{Env, Pool};
+use nexus_kernel::hal::{
+    Append, Appended, ReadBounds, StoreError, StreamError, StreamFuture, StreamLimits, StreamRead,
+    StreamState, StreamStore,
+};
+use nexus_messages::{FileId, Timestamp};
+
+use super::config::WalStreamsConfig;
+use super::driver::WalStreams;
+
+/// Streams in a folder, which is made, with its log, when the first stream is. Until then there are none.
+pub struct LateStreams {
+    folder: PathBuf,
+    env: Env,
+    pool: Pool,
+    config: WalStreamsConfig,
+    opened: OnceLock<Arc<WalStreams>>,
+    /// Held by who opens them, so that one does it for all.
+    opening: tokio::sync::Mutex<()>,
+    is_shut: AtomicBool,
+}
+
+impl LateStreams {
+    /// The streams in `folder`. Nothing is opened yet, but when the folder is there: what is in it is known to all from the first call on.
+    ///
+    /// # Errors
+    ///
+    /// As [`WalStreams::open`].
+    pub async fn new(
+        folder: impl Into<PathBuf>,
+        env: &Env,
+        pool: Pool,
+        config: WalStreamsConfig,
+    ) -> Result<Self, StoreError> {
+        let (opened, opening, is_shut) =
+            (OnceLock::new(), tokio::sync::Mutex::new(()), AtomicBool::new(false));
+        let late = Self { folder: folder.into(), env: env.clone(), pool, config, opened, opening, is_shut };
+        if late.folder.exists() {
+            late.open().await?;
+        }
+        Ok(late)
+    }
+
+    async fn open(&self) -> Result<&Arc<WalStreams>, StoreError> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let _one = self.opening.lock().await;
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        if self.is_shut.load(Ordering::SeqCst) {
+            return Err(StoreError::Closed);
+        }
+        let opened =
+            WalStreams::open(&self.folder, &self.env, self.pool.clone(), self.config.clone()).await?;
+        let opened = self.opened.get_or_init(|| Arc::new(opened));
+        // SeqCst, here and where it is set: either who shuts finds them opened, or this finds that they are to be shut.
+        if self.is_shut.load(Ordering::SeqCst) {
+            opened.shut();
+        }
+        Ok(opened)
+    }
+
+    /// As [`WalStreams::shut`]; those that were not opened stay so.
+    pub fn shut(&self) {
+        self.is_shut.store(true, Ordering::SeqCst);
+        if let Some(opened) = self.opened.get() {
+            opened.shut();
+        }
+    }
+
+    fn there(&self, stream: FileId) -> Result<&Arc<WalStreams>, StreamError> {
+        self.opened.get().ok_or(StreamError::NoStream { stream })
+    }
+}
+
+/// Asks the streams if they are opened; none of them is there if not.
+macro_rules! ask {
+    ($self:ident, $stream:ident, $call:ident($($arg:expr),*)) => {
+        match $self.there($stream) {
+            Ok(opened) => opened.$call($stream, $($arg),*),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    };
+}
+
+impl StreamStore for LateStreams {
+    fn is_durable(&self) -> bool {
+        true
+    }
+
+    fn create(&self, stream: FileId, limits: StreamLimits) -> StreamFuture<'_, StreamState> {
+        Box::pin(async move { self.open().await?.create(stream, limits).await })
+    }
+
+    fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended> {
+        ask!(self, stream, append(append))
+    }
+
+    fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
+        ask!(self, stream, read(from, most))
+    }
+
+    fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
+        ask!(self, stream, state())
+    }
+
+    fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
+        ask!(self, stream, trim(before))
+    }
+
+    fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {
+        ask!(self, stream, retain(now))
+    }
+
+    fn close(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
+        ask!(self, stream, close())
+    }
+
+    fn remove(&self, stream: FileId) -> StreamFuture<'_, bool> {
+        match self.opened.get() {
+            Some(opened) => opened.remove(stream),
+            None => Box::pin(std::future::ready(Ok(false))),
+        }
+    }
+
+    fn list(&self, after: Option<FileId>, limit: usize) -> StreamFuture<'_, Vec<FileId>> {
+        match self.opened.get() {
+            Some(opened) => opened.list(after, limit),
+            None => Box::pin(std::future::ready(Ok(Vec::new()))),
+        }
+    }
+}
+
+impl fmt::Debug for LateStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LateStreams").field("opened", &self.opened.get()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,536 @@
+//! Where the groups of one open stream are asked: decided on the caller's task, made durable together with what came meanwhile.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::select;
+use nexus_actors::Env;
+use nexus_messages::syscall::{Delivered, Record};
+use nexus_messages::{FileId, LifeId, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, watch};
+
+use super::log::{GroupChange, GroupLog, GroupLogError, Groups, apply};
+use super::record::{GroupRecord, Member};
+use super::table::{Delivery, Group, GroupError, Wish};
+use crate::hal::{READ_BYTES_MAX, ReadBounds, StoreError, StreamError, StreamStore, cost_of};
+use crate::owned::Owned;
+use crate::streams::stream::{Refusal, Stream};
+
+/// What was counted of all groups: records given, given again, acknowledged, dead.
+pub(in crate::streams) type GroupTotals = [AtomicU64; 4];
+
+/// The groups of a stream that is open.
+pub(crate) struct Desk {
+    env: Env,
+    log: tokio::sync::Mutex<GroupLog>,
+    state: Mutex<State>,
+    /// Told when there may be something to take that was not there before.
+    changed: watch::Sender<u64>,
+    totals: Arc<GroupTotals>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The groups, with all that was decided. None: not known, to be read.
+    groups: Option<Groups>,
+    /// Whether they were read before: then those who have records may be there still.
+    was_read: bool,
+    /// What was decided and is not written yet.
+    pending: Vec<GroupChange>,
+    /// What becomes of it.
+    batch: Arc<Batch>,
+    /// Those who wait for records of a group stand in a line, and the first one looks for them: so one record wakes one.
+    turns: BTreeMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// Changes that are made durable together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    outcome: OnceLock<Result<(), GroupLogError>>,
+}
+
+/// The groups, to decide about.
+pub(crate) struct Deciding<'a> {
+    pub(crate) groups: &'a mut Groups,
+    pending: &'a mut Vec<GroupChange>,
+    totals: &'a GroupTotals,
+    wakes: bool,
+}
+
+impl Deciding<'_> {
+    /// The group of this name.
+    pub(crate) fn group(&self, name: &str) -> Result<&Group, Refusal> {
+        self.groups.get(name).ok_or_else(|| Refusal::NoGroup(name.into()))
+    }
+
+    /// Takes in what was decided.
+    pub(crate) fn put(&mut self, name: &Arc<str>, records: impl IntoIterator<Item = GroupRecord>) {
+        for record in records {
+            let was_full = self.groups.get(name).is_some_and(Group::is_full);
+            let (total, count) = match &record {
+                GroupRecord::Done { offsets } => (2, offsets.len()),
+                GroupRecord::Died { offsets } => (3, offsets.len()),
+                _ => (0, 0),
+            };
+            // Statistics: nothing is ordered by them.
+            self.totals[total].fetch_add(count as u64, Ordering::Relaxed);
+            let takes_away = matches!(
+                record,
+                GroupRecord::Taken { .. } | GroupRecord::Extended { .. } | GroupRecord::Buried { .. }
+            );
+            let frees = !matches!(record, GroupRecord::Done { .. }) || was_full;
+            self.wakes |= !takes_away && frees;
+            let change = (name.clone(), record);
+            apply(self.groups, &change);
+            self.pending.push(change);
+        }
+    }
+
+    /// Frees what is overdue of a group, and passes over what its stream, which begins at `head`, let go of.
+    pub(crate) fn freshen(&mut self, name: &Arc<str>, head: u64, now: Timestamp) -> Result<(), Refusal> {
+        let overdue = self.group(name)?.expire(now);
+        self.put(name, overdue);
+        let trimmed = self.group(name)?.trimmed(head);
+        self.put(name, trimmed);
+        Ok(())
+    }
+}
+
+/// A take.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) group: Arc<str>,
+    pub(crate) wish: Wish,
+    pub(crate) bytes_max: u64,
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Records that were given and not handed over yet: they go back when this is dropped before it is [kept](Self::keep).
+pub(crate) struct Given {
+    desk: Arc<Desk>,
+    group: Arc<str>,
+    member: Member,
+    take: u64,
+    is_kept: bool,
+}
+
+impl Given {
+    /// They are handed over.
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.desk.untake(&self.group, &self.member, self.take);
+        }
+    }
+}
+
+/// What a look for records found.
+enum Found {
+    Records(Vec<Delivery>, Arc<Batch>),
+    /// None; something is to be looked at again at this time.
+    Nothing(Option<Timestamp>),
+    /// No more may be given.
+    Full(GroupError),
+}
+
+impl Desk {
+    pub(in crate::streams) fn new(
+        env: &Env,
+        store: Arc<dyn StreamStore>,
+        stream: FileId,
+        totals: Arc<GroupTotals>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            env: env.clone(),
+            log: tokio::sync::Mutex::new(GroupLog::new(store, stream)),
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            totals,
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.env.wall())
+    }
+
+    /// Decides, when the groups are known, and tells what has to be durable before anybody is told.
+    fn decide<T>(&self, act: impl FnOnce(&mut Deciding<'_>) -> T) -> Option<(T, Arc<Batch>)> {
+        let (done, batch, wakes) = {
+            let mut state = self.state.lock();
+            let State { groups, pending, batch, .. } = &mut *state;
+            let groups = groups.as_mut()?;
+            let mut deciding = Deciding { groups, pending, totals: &self.totals, wakes: false };
+            let done = act(&mut deciding);
+            (done, batch.clone(), deciding.wakes)
+        };
+        if wakes {
+            self.wake();
+        }
+        Some((done, batch))
+    }
+
+    /// With no lock held.
+    fn wake(&self) {
+        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    /// Reads the groups, if they are not known.
+    async fn ready(&self) -> Result<(), Refusal> {
+        if self.state.lock().groups.is_some() {
+            return Ok(());
+        }
+        let mut log = self.log.lock().await;
+        if self.state.lock().groups.is_some() {
+            return Ok(());
+        }
+        let groups = log.read().await?;
+        {
+            let mut state = self.state.lock();
+            let is_first = !std::mem::replace(&mut state.was_read, true);
+            state.groups = Some(groups);
+            if is_first {
+                // The lives that records were tied to ended with the process, or with what kept the stream.
+                let State { groups: Some(groups), pending, .. } = &mut *state else { return Ok(()) };
+                let left: Vec<GroupChange> = groups
+                    .iter()
+                    .flat_map(|(name, group)| {
+                        group.leave(None).into_iter().map(|record| (name.clone(), record))
+                    })
+                    .collect();
+                left.iter().for_each(|change| apply(groups, change));
+                pending.extend(left);
+            }
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// Decides, and gives what was decided when it is durable.
+    pub(crate) async fn change<T: Send>(
+        self: &Arc<Self>,
+        act: impl Fn(&mut Deciding<'_>) -> Result<T, Refusal> + Send,
+    ) -> Result<T, Refusal> {
+        let (done, batch) = loop {
+            self.ready().await?;
+            if let Some((done, batch)) = self.decide(&act) {
+                break (done?, batch);
+            }
+        };
+        self.settle(batch).await?;
+        Ok(done)
+    }
+
+    /// As [`change`](Self::change), of what need not be durable: a look.
+    pub(crate) async fn look<T>(
+        &self,
+        act: impl Fn(&mut Deciding<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        loop {
+            self.ready().await?;
+            if let Some((done, _)) = self.decide(&act) {
+                return done;
+            }
+        }
+    }
+
+    /// Looks at the groups if they are known.
+    pub(crate) fn peek<T>(&self, act: impl FnOnce(&Groups) -> T) -> Option<T> {
+        self.state.lock().groups.as_ref().map(act)
+    }
+
+    /// Returns when the batch is durable. It is written also when the caller goes away.
+    async fn settle(self: &Arc<Self>, batch: Arc<Batch>) -> Result<(), GroupLogError> {
+        let (desk, now) = (self.clone(), self.now());
+        Owned::from_start(&self.env, "groups.write", async move { desk.write(batch, now).await }).await
+    }
+
+    async fn write(&self, batch: Arc<Batch>, now: Timestamp) -> Result<(), GroupLogError> {
+        let mut log = self.log.lock().await;
+        if let Some(outcome) = batch.outcome.get() {
+            return outcome.clone();
+        }
+        let (changes, whole) = {
+            let mut state = self.state.lock();
+            if !Arc::ptr_eq(&state.batch, &batch) {
+                // Whoever wrote it went away in the middle of it, with what he runs on.
+                return Err(GroupLogError::Partly(StreamError::Store(StoreError::Closed)));
+            }
+            state.batch = Arc::default();
+            let whole = if log.is_long() { state.groups.clone() } else { None };
+            (std::mem::take(&mut state.pending), whole)
+        };
+        let written = log.append(&changes, now).await;
+        // Nobody else sets it: it was taken out of the state.
+        let _ = batch.outcome.set(written.clone());
+        match (&written, whole) {
+            (Err(_), _) => self.doubt(),
+            (Ok(()), Some(whole)) => {
+                if let Err(error) = log.shorten(&whole, now).await {
+                    tracing::warn!(%error, "the records of consumer groups were not shortened");
+                    if !matches!(error, GroupLogError::Stream(_)) || error.is_unknown() {
+                        self.doubt();
+                    }
+                }
+            }
+            (Ok(()), None) => {}
+        }
+        written
+    }
+
+    /// What the groups are is not known any more: what was decided and not written is none.
+    fn doubt(&self) {
+        let batch = {
+            let mut state = self.state.lock();
+            state.groups = None;
+            state.pending.clear();
+            std::mem::take(&mut state.batch)
+        };
+        let _ = batch.outcome.set(Err(GroupLogError::InDoubt));
+        self.wake();
+    }
+
+    /// Takes records, and gives them with how many the group has lost. None when there are none and the call does not wait.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        stream: &Stream,
+        ask: &Ask,
+    ) -> Result<(Vec<Delivered>, u64, Option<Given>), Refusal> {
+        let began = self.env.now();
+        let _waiting = ask.wait.map(|_| stream.wait());
+        let mut turn = None;
+        loop {
+            let left = ask.wait.map(|wait| wait.saturating_sub(self.env.now().duration_since(began)));
+            let late = || Refusal::NothingCame(ask.wait.unwrap_or_default());
+            // Before the look: what changes after it is heard of.
+            let (mut records, mut changes) = (stream.heard(), self.changed.subscribe());
+            let look = self.look_for(stream, ask);
+            let found = match left {
+                Some(left) => {
+                    let in_line = async {
+                        if turn.is_none() {
+                            turn = Some(self.turn(&ask.group).await);
+                        }
+                        look.await
+                    };
+                    self.env.timeout(left, in_line).await.map_err(|_| late())?
+                }
+                None => look.await,
+            };
+            let until = match found? {
+                (Found::Records(deliveries, batch), lost) => {
+                    // The next one may look.
+                    turn = None;
+                    if let Some(done) = self.hand_over(stream, ask, deliveries, batch, lost).await? {
+                        return Ok(done);
+                    }
+                    continue;
+                }
+                (Found::Nothing(until), lost) if left.is_none() => {
+                    let _ = until;
+                    return Ok((Vec::new(), lost, None));
+                }
+                (Found::Nothing(until), _) => until,
+                (Found::Full(error), _) if left.is_none() => return Err(Refusal::Group(error)),
+                (Found::Full(_), _) => None,
+            };
+            let left = left.unwrap_or_default();
+            let due = until.map(|until| Duration::from_nanos(until.nanos().saturating_sub(self.env.wall())));
+            let wait = due.map_or(left, |due| due.min(left));
+            let change = async {
+                // Their other ends are in these values.
+                let _ = select(pin!(records.changed()), pin!(changes.changed())).await;
+            };
+            let came = self.env.timeout(wait, change).await.is_ok();
+            if !came && self.env.now().duration_since(began) >= ask.wait.unwrap_or_default() {
+                return Err(late());
+            }
+        }
+    }
+
+    /// The place at the head of the line of those who wait for records of this group.
+    async fn turn(&self, group: &Arc<str>) -> OwnedMutexGuard<()> {
+        let line = {
+            let mut state = self.state.lock();
+            // No more lines than groups, and those for which somebody waits.
+            state.turns.retain(|_, line| Arc::strong_count(line) > 1);
+            state.turns.entry(group.clone()).or_default().clone()
+        };
+        line.lock_owned().await
+    }
+
+    async fn look_for(self: &Arc<Self>, stream: &Stream, ask: &Ask) -> Result<(Found, u64), Refusal> {
+        let name = &ask.group;
+        loop {
+            self.ready().await?;
+            let there = stream.state_now().await?;
+            let now = self.now();
+            let decided = self.decide(|deciding| {
+                deciding.freshen(name, there.head, now)?;
+                let group = deciding.group(name)?;
+                let lost = group.lost();
+                let record = match group.take(&ask.wish, there.tail, now) {
+                    Ok(Some(record)) => record,
+                    Ok(None) => return Ok((Err(Found::Nothing(group.next_due(now))), lost)),
+                    Err(full) => return Ok((Err(Found::Full(full)), lost)),
+                };
+                deciding.put(name, [record.clone()]);
+                Ok::<_, Refusal>((Ok(deciding.group(name)?.deliveries(&record)), lost))
+            });
+            let Some((decided, batch)) = decided else { continue };
+            let (given, lost) = decided?;
+            return Ok((given.map_or_else(|found| found, |given| Found::Records(given, batch)), lost));
+        }
+    }
+
+    /// Reads what was given, and waits until it is durable that it was. None when nothing of it is there any more.
+    async fn hand_over(
+        self: &Arc<Self>,
+        stream: &Stream,
+        ask: &Ask,
+        deliveries: Vec<Delivery>,
+        batch: Arc<Batch>,
+        lost: u64,
+    ) -> Result<Option<(Vec<Delivered>, u64, Option<Given>)>, Refusal> {
+        let (group, member, take) = (ask.group.clone(), ask.wish.member.clone(), ask.wish.take);
+        let given = Given { desk: self.clone(), group, member, take, is_kept: false };
+        let records = match self.read(stream, ask, &deliveries).await {
+            Ok(records) => records,
+            Err(error) => {
+                // Counted as given: what cannot be read is dead after some time, and holds nobody up.
+                self.give_back(&ask.group, &ask.wish);
+                return Err(error);
+            }
+        };
+        if records.len() < deliveries.len() {
+            let kept: Vec<u64> = records.iter().map(|given| given.record.offset).collect();
+            let head = stream.state_now().await?.head;
+            let now = self.now();
+            // It may have become another's meanwhile, whose it is then.
+            let _ = self.decide(|deciding| {
+                deciding.freshen(&ask.group, head, now)?;
+                let rest = deciding.group(&ask.group)?.untake(&ask.wish.member, take, &kept);
+                deciding.put(&ask.group, rest);
+                Ok::<_, Refusal>(())
+            });
+        }
+        self.settle(batch).await?;
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let again = records.iter().filter(|given| given.deliveries > 1).count();
+        self.totals[0].fetch_add(records.len() as u64, Ordering::Relaxed);
+        self.totals[1].fetch_add(again as u64, Ordering::Relaxed);
+        Ok(Some((records, lost, Some(given))))
+    }
+
+    /// The first of these records: as many as may be given at once, without those that are gone.
+    async fn read(
+        &self,
+        stream: &Stream,
+        ask: &Ask,
+        deliveries: &[Delivery],
+    ) -> Result<Vec<Delivered>, Refusal> {
+        let most = ask.bytes_max.min(READ_BYTES_MAX);
+        let (mut records, mut bytes): (Vec<Delivered>, u64) = (Vec::new(), 0);
+        let mut rest = deliveries;
+        while let Some(first) = rest.first() {
+            let side_by_side =
+                rest.iter().zip(first.offset..).take_while(|(given, offset)| given.offset == *offset);
+            let (run, behind) = rest.split_at(side_by_side.count());
+            let bounds = ReadBounds::new(run.len(), most.saturating_sub(bytes));
+            let read = match stream.read_at(first.offset, bounds).await {
+                Err(Refusal::Store(StreamError::Trimmed { .. })) => {
+                    rest = rest.get(1..).unwrap_or_default();
+                    continue;
+                }
+                Err(_) if !records.is_empty() => break,
+                read => read?,
+            };
+            let count = read.len();
+            for (record, given) in read.into_iter().zip(run) {
+                let cost = cost_of([record.data.len()]);
+                if !records.is_empty() && bytes + cost > most {
+                    return Ok(records);
+                }
+                bytes += cost;
+                let record = Record::new(record.offset, record.at, record.data);
+                records.push(Delivered::new(record, given.deliveries));
+            }
+            if count == 0 || bytes >= most {
+                break;
+            }
+            rest = if count < run.len() { rest.get(count..).unwrap_or_default() } else { behind };
+        }
+        Ok(records)
+    }
+
+    /// What was given by a take was not given after all. Does not wait.
+    fn untake(self: &Arc<Self>, group: &Arc<str>, member: &Member, take: u64) {
+        let untaken = self.decide(|deciding| {
+            let Ok(given) = deciding.group(group) else { return false };
+            let records = given.untake(member, take, &[]);
+            let is_any = !records.is_empty();
+            deciding.put(group, records);
+            is_any
+        });
+        self.settle_alone(untaken);
+    }
+
+    /// Gives back what was given by a take, which counts. Does not wait.
+    fn give_back(self: &Arc<Self>, group: &Arc<str>, wish: &Wish) {
+        let returned = self.decide(|deciding| {
+            let Ok(given) = deciding.group(group) else { return false };
+            let offsets: Vec<u64> = given.taken_by(&wish.member, wish.take);
+            let records =
+                given.give_back(&wish.member, &offsets.into(), Timestamp::default()).unwrap_or_default();
+            let is_any = !records.is_empty();
+            deciding.put(group, records);
+            is_any
+        });
+        self.settle_alone(returned);
+    }
+
+    /// Frees what is tied to this life. Does not wait.
+    pub(crate) fn leave(self: &Arc<Self>, life: LifeId) {
+        let left = self.decide(|deciding| {
+            let names: Vec<Arc<str>> = deciding.groups.keys().cloned().collect();
+            let mut is_any = false;
+            for name in names {
+                let records =
+                    deciding.groups.get(&name).map(|group| group.leave(Some(life))).unwrap_or_default();
+                is_any |= !records.is_empty();
+                deciding.put(&name, records);
+            }
+            is_any
+        });
+        self.settle_alone(left);
+    }
+
+    /// Has a batch written that nobody waits for. What is not is so when its time is over.
+    fn settle_alone(self: &Arc<Self>, decided: Option<(bool, Arc<Batch>)>) {
+        if let Some((true, batch)) = decided {
+            let (desk, now) = (self.clone(), self.now());
+            self.env.spawn("groups.write", async move {
+                if let Err(error) = desk.write(batch, now).await {
+                    tracing::debug!(%error, "records that a consumer has no more are given when their time is over");
+                }
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("groups", &self.peek(Groups::len)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! `stream groups`, `stream take`, `stream ack`, `stream giveback`, `stream rmgroup`.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{self, Stdio};
+use std::time::Duration;
+
+use nexus::syscall::{
+    Chosen, Delivered, GroupAction, GroupDone, GroupInfo, GroupSettings, StreamStart, SysGroup, SysTake,
+};
+use nexus::{ErrorKind, Op, VPath};
+use serde_json::json;
+
+use crate::args::{
+    StreamAckArgs, StreamGiveBackArgs, StreamGroupsArgs, StreamRemoveGroupArgs, StreamTakeArgs,
+};
+use crate::failure::{Failure, Outcome, Status};
+use crate::session::{Session, path};
+use crate::stream::show_with;
+
+/// After which part of its time a record is extended while its command runs.
+const EXTEND_AFTER: u32 = 3;
+
+pub(crate) async fn groups(session: &Session, args: StreamGroupsArgs) -> Outcome {
+    let at = path(Op::Group, &args.path)?;
+    let Some(group) = args.group else {
+        for info in session.nx.groups(&at).await? {
+            if session.out.is_json() {
+                session.out.json(&json!(info))?;
+            } else {
+                session.out.line(&line(&info))?;
+            }
+        }
+        return Ok(());
+    };
+    let group = session.nx.group(&at, group).await?;
+    if session.out.is_json() {
+        return session.out.json(&json!(group));
+    }
+    for held in group.held {
+        let (offset, deliveries, agent, until) = (held.offset, held.deliveries, held.agent, held.until);
+        session.out.line(&format!("held {offset} {deliveries} {agent} {until}"))?;
+    }
+    for waiting in group.waiting {
+        session.out.line(&format!("waiting {} {}", waiting.offset, waiting.deliveries))?;
+    }
+    for dead in group.dead {
+        session.out.line(&format!("dead {} {}", dead.offset, dead.deliveries))?;
+    }
+    Ok(())
+}
+
+fn line(info: &GroupInfo) -> String {
+    let GroupInfo { name, next, lag, held, waiting, dead, lost, .. } = info;
+    format!("{name} next {next} lag {lag} held {held} waiting {waiting} dead {dead} lost {lost}")
+}
+
+pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
+    let at = path(Op::Take, &args.path)?;
+    let start = args.from.map_or(StreamStart::Oldest, StreamStart::At);
+    let settings = GroupSettings::default().deadline(args.deadline.into()).deliveries_max(args.deliveries);
+    session.nx.send(SysGroup::join(&at, &*args.group, start, settings)).await?;
+    let mut call = SysTake::new(&at, &*args.group).records_max(args.number);
+    if args.command.is_empty() {
+        // It ends before they are worked on, and they are to stay the agent's.
+        call = call.untied();
+    }
+    (call.wait, call.hold) = (args.wait.map(Into::into), args.hold.map(Into::into));
+    let taken = match session.nx.send(call).await {
+        Err(error) if args.wait.is_some() && error.kind() == ErrorKind::TimedOut => Vec::new(),
+        taken => taken?.records,
+    };
+    if let Some((program, arguments)) = args.command.split_first() {
+        for given in &taken {
+            work(session, &at, &args, given, (program, arguments)).await?;
+        }
+    }
+    for given in taken.iter().filter(|_| args.command.is_empty()) {
+        let (record, deliveries) = (&given.record, given.deliveries);
+        let at_ms = record.at.0 / 1_000_000;
+        show_with(
+            session,
+            record,
+            json!({ "offset": record.offset, "deliveries": deliveries, "at_ms": at_ms }),
+        )?;
+    }
+    if taken.is_empty() {
+        session.out.ends_with(Status::Failed);
+    } else if args.ack {
+        let offsets: Vec<u64> = taken.iter().map(|given| given.record.offset).collect();
+        let done = GroupAction::Acknowledge(offsets.into());
+        session.nx.send(SysGroup::new(&at, &*args.group, done)).await?;
+    }
+    Ok(())
+}
+
+/// Runs the command for a record, and settles it by how that ends.
+async fn work(
+    session: &Session,
+    at: &VPath,
+    args: &StreamTakeArgs,
+    given: &Delivered,
+    (program, arguments): (&OsString, &[OsString]),
+) -> Outcome {
+    let offset = given.record.offset;
+    let settle = |action| session.nx.send(SysGroup::new(at, &*args.group, action));
+    let failed = |error: io::Error| Failure::host("take", Path::new(program), error);
+    let mut command = process::Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .env("NEXUS_DATA_DIR", &session.data)
+        .env("NEXUS_RECORD_OFFSET", offset.to_string())
+        .env("NEXUS_RECORD_DELIVERIES", given.deliveries.to_string());
+    session.out.flush()?;
+    // When it cannot be run, the record goes back with this process.
+    let mut child = command.spawn().map_err(failed)?;
+    let (input, data) = (child.stdin.take(), given.record.data.clone());
+    let pool = session.env().pool("command", 1, 1);
+    let mut ended = Box::pin(pool.run(move || {
+        // One that does not read it all need not.
+        let _ = input.map(|mut input| input.write_all(&data));
+        child.wait()
+    }));
+    let every = args.hold.map_or(args.deadline.into(), Into::<Duration>::into) / EXTEND_AFTER;
+    let status = loop {
+        match session.env().timeout(every, &mut ended).await {
+            Ok(ended) => break ended.map_err(io::Error::other).and_then(|status| status).map_err(failed)?,
+            Err(_) => {
+                let hold = args.hold.map(Into::into);
+                settle(GroupAction::Extend { which: offset.into(), hold }).await?;
+            }
+        }
+    };
+    if status.success() {
+        settle(GroupAction::Acknowledge(offset.into())).await?;
+    } else {
+        session.out.ends_with(Status::Failed);
+        settle(GroupAction::GiveBack { which: offset.into(), delay: Duration::ZERO }).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn ack(session: &Session, args: StreamAckArgs) -> Outcome {
+    let done = GroupAction::Acknowledge(chosen(args.offsets));
+    settle(session, &args.path, &args.group, done).await
+}
+
+pub(crate) async fn give_back(session: &Session, args: StreamGiveBackArgs) -> Outcome {
+    let delay = args.delay.map_or(Duration::ZERO, Into::into);
+    let back = GroupAction::GiveBack { which: chosen(args.offsets), delay };
+    settle(session, &args.path, &args.group, back).await
+}
+
+fn chosen(offsets: Vec<u64>) -> Chosen {
+    if offsets.is_empty() { Chosen::All } else { offsets.into() }
+}
+
+async fn settle(session: &Session, at: &str, group: &str, action: GroupAction) -> Outcome {
+    let at = path(Op::Group, at)?;
+    let count = match session.nx.send(SysGroup::new(&at, group, action)).await? {
+        GroupDone::Settled(count) => count,
+        _ => 0,
+    };
+    session.out.quiet(&json!({ "path": at, "group": group, "count": count }))
+}
+
+pub(crate) async fn remove(session: &Session, args: StreamRemoveGroupArgs) -> Outcome {
+    let at = path(Op::Group, &args.path)?;
+    let removed = session.nx.remove_group(&at, &args.group).await?;
+    session.out.quiet(&json!({ "path": at, "group": args.group, "removed": removed }))
+}
