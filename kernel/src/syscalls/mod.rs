@@ -11,6 +11,7 @@
 mod access;
 mod admit;
 mod copy;
+mod limits;
 mod locate;
 mod lock;
 mod mutate;
