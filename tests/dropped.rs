@@ -119,7 +119,7 @@ async fn boot(config: Config) -> (Nexus, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
     let hook = Registration::interceptor("waits", Arc::new(Waits(counts.clone())));
     nx.register_hook(hook).await.expect("there is room");
-    let observer = Registration::observer("hears", Arc::new(Waits(counts.clone())));
+    let observer = Registration::observer("hears", Arc::new(Waits(counts.clone()))).inline();
     nx.register_hook(observer).await.expect("there is room");
     (nx, counts)
 }

@@ -411,7 +411,7 @@ fn observers_hear_of_what_is_on_disk_in_the_order_of_the_log() {
         let ground = Ground::new();
         let life = ground.boot(NEVER, MUCH).await;
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-        let observer = dispatch::Registration::observer("hears", Arc::new(Hears(heard.clone())));
+        let observer = dispatch::Registration::observer("hears", Arc::new(Hears(heard.clone()))).inline();
         let registering =
             life.kernel.dispatch_actor().call(dispatch::Register(observer), Duration::from_secs(5));
         registering.await.expect("it serves").expect("there is room");

@@ -198,7 +198,7 @@ fn a_repeat_of_what_was_done_is_told_to_no_observer() {
     for root in ROOTS {
         let nx = boot(root);
         let hears = Arc::new(Hears::default());
-        nx.register_hook(Registration::observer("hears", hears.clone())).expect("there is room");
+        nx.register_hook(Registration::observer("hears", hears.clone()).inline()).expect("there is room");
         let call = SysWrite::at(path("/f"), "x").create().append().op_id(OpId(7));
         let first = nx.send(call.clone()).expect("it writes");
         let again = nx.send(call).expect("it was written");

@@ -85,7 +85,8 @@ fn it_is_reached_by_name_and_listed_nowhere() {
 fn each_file_is_indented_json_of_the_size_that_is_told() {
     let nx = boot();
     nx.mount("/m", MountSpec::new("memory")).expect("it mounts");
-    nx.register_hook(Registration::observer("o", Arc::new(Hears::default()))).expect("there is room");
+    nx.register_hook(Registration::observer("o", Arc::new(Hears::default())).inline())
+        .expect("there is room");
     let files = files(&nx);
     assert!(files.len() > 15, "{files:?}");
     for file in files {
@@ -367,7 +368,7 @@ fn hooks_and_the_gate_stand_before_it_as_before_other_paths() {
 fn observers_hear_only_of_what_is_committed() {
     let nx = boot();
     let hears = Arc::new(Hears::default());
-    nx.register_hook(Registration::observer("hears", hears.clone())).expect("there is room");
+    nx.register_hook(Registration::observer("hears", hears.clone()).inline()).expect("there is room");
     nx.write("/__sys__/actors/nexus/kernel/locks", "error").expect("it is told");
     nx.copy("/__sys__/version", "/v").expect("it is copied");
     assert_eq!(*hears.0.lock(), ["FileCopied /v"]);

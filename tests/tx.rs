@@ -535,7 +535,7 @@ fn hooks_see_each_operation_as_the_syscall_that_it_is() {
     nx.write("/old", "x").expect("it writes");
     let told = told(&nx, |_| Verdict::Continue);
     let heard = Arc::new(Hears::default());
-    nx.register_hook(Registration::observer("hears", heard.clone())).expect("there is room");
+    nx.register_hook(Registration::observer("hears", heard.clone()).inline()).expect("there is room");
     let tx = nx.tx().write("/a", "x").mkdir("/d").rename("/a", "/d/a").unlink("/old");
     let done = tx.commit().expect("it is in order");
     assert_eq!(
@@ -575,7 +575,7 @@ fn a_hook_that_refuses_one_operation_refuses_all_of_them() {
         _ => Verdict::Continue,
     });
     let heard = Arc::new(Hears::default());
-    nx.register_hook(Registration::observer("hears", heard.clone())).expect("there is room");
+    nx.register_hook(Registration::observer("hears", heard.clone()).inline()).expect("there is room");
     let tx = nx.tx().write("/a", "x").write("/never", "x").write("/b", "x");
     refused(tx.commit(), ErrorKind::Refused, 1);
     assert!(all(&nx).is_empty() && heard.0.lock().is_empty());

@@ -248,7 +248,7 @@ fn everything(nx: &blocking::Nexus, is_plain: bool) {
 #[track_caller]
 fn tells_the_same(nx: &blocking::Nexus, is_plain: bool) {
     let heard: Arc<Mutex<Vec<Event>>> = Arc::default();
-    let observer = Registration::observer("keeps", Arc::new(Keeps(heard.clone())));
+    let observer = Registration::observer("keeps", Arc::new(Keeps(heard.clone()))).inline();
     nx.register_hook(observer).expect("there is room");
     let mut stream = nx.watch("/").stream().expect("it begins");
     let begun = stream.cursor();

@@ -265,6 +265,9 @@ impl Kernel {
                 mailbox::<Upkeep>(&self.env, "upkeep"),
                 self.store.clone(),
             )));
+        // An observer harms only itself: it is somebody else's code, and goes on with the next event, later each time.
+        let observers =
+            SupSpec::new("observers", Strategy::OneForOne).restarts(u32::MAX, self.config.restarts_within);
         let kernel = SupSpec::new("kernel", Strategy::OneForOne)
             .child(primitive(ChildSpec::new("router", self.router.clone(), router)))
             .child(primitive(ChildSpec::new(
@@ -277,7 +280,11 @@ impl Kernel {
                 self.advisory_actor.clone(),
                 Arc::downgrade(&self.advisory),
             )))
-            .child(primitive(ChildSpec::new("dispatch", self.dispatch.clone(), self.hooks.clone())))
+            .child(primitive(ChildSpec::new(
+                "dispatch",
+                self.dispatch.clone(),
+                (self.hooks.clone(), observers.handle(&self.env), watchdog),
+            )))
             .child(primitive(ChildSpec::new("watcher", self.watcher.clone(), self.watches().clone())))
             .child(primitive(ChildSpec::new(
                 "pipes",
@@ -288,7 +295,9 @@ impl Kernel {
                 "streams",
                 self.streams_actor.clone(),
                 (self.streams.clone(), Arc::downgrade(self)),
-            )));
+            )))
+            // Last, and so the first of these to be stopped: what was queued for them is told while all the others live.
+            .child(observers.into_child().place(Place::Supervisors));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
             .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
             .child(primitive(ChildSpec::new("lifecycle", self.lifecycle.clone(), Arc::downgrade(self))));

@@ -89,7 +89,7 @@ impl Observer for Hears {
 fn observers_hear_of_the_entry_and_not_of_messages() {
     let (nx, at) = piped(100);
     let told = Told::default();
-    nx.register_hook(Registration::observer("hears", Arc::new(Hears(told.clone())))).unwrap();
+    nx.register_hook(Registration::observer("hears", Arc::new(Hears(told.clone()))).inline()).unwrap();
     write(&nx, &at, "x").unwrap();
     read(&nx, &at).unwrap();
     nx.make_pipe("/q", 10).unwrap();

@@ -2,12 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nexus_actors::Env;
 use nexus_messages::{Caller, Event, EventMask, HookContext, MountContext, Op, Outcome, VPath, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::counts::{Manner, Running};
+use super::observing::{Line, QUEUE, QUEUE_LIMIT};
 use super::pattern::{Pattern, PatternError};
+use crate::service::OnLate;
+
+/// How long an interceptor may take, before a call and after it, unless its registration says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Answers where a path really is, before it is routed.
 pub trait Resolver: Send + Sync + 'static {
@@ -15,6 +23,16 @@ pub trait Resolver: Send + Sync + 'static {
     ///
     /// Runs on the caller's task, in every call that names such a path: it must neither block nor wait. A panic refuses the call.
     fn resolve(&self, caller: &Caller, path: &VPath) -> Resolution;
+
+    /// Whether `caller` may name `path` at all in a call of `op`: the resolver's own permission for the paths that it answers for. An error is the reason
+    /// why not, and the call ends as one that the gate denies. Asked before [`resolve`](Self::resolve), of the path as it was written, and before the gate, which
+    /// is asked all the same: it can only take away. Everything is allowed unless a resolver says otherwise.
+    ///
+    /// Runs as `resolve` does. A panic denies.
+    fn permits(&self, caller: &Caller, op: Op, path: &VPath) -> Result<(), String> {
+        let _ = (caller, op, path);
+        Ok(())
+    }
 }
 
 /// What a [`Resolver`] decides.
@@ -33,10 +51,13 @@ pub trait Interceptor: Send + Sync + 'static {
     /// The operations that it wants to see. Asked once, at registration. An append and an edit are writes here.
     fn ops(&self) -> OpSet;
 
-    /// May change the call or refuse it. Runs on the caller's task before any lock is taken; may wait. A panic refuses the call.
+    /// May change the call (its paths, its content, and its limits, as far as it makes them narrower) or refuse it, with any kind of error.
+    /// Runs on the caller's task before any lock is taken; may wait, up to the deadline of its registration. A panic and a missed deadline are what
+    /// [`Registration::fails`] says.
     fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict>;
 
-    /// Is told what came of the call. Runs after every lock is gone; may wait. Cannot change the outcome; a panic is logged.
+    /// Is told what came of the call. Runs after every lock is gone, and the caller waits for it unless it runs [aside](Registration::aside); may wait, up to
+    /// the deadline of its registration. Cannot change the outcome; a panic and a missed deadline are logged and counted.
     fn after<'a>(&'a self, cx: &'a HookContext, outcome: &'a Outcome) -> BoxFuture<'a, ()> {
         let _ = (cx, outcome);
         Box::pin(std::future::ready(()))
@@ -48,10 +69,27 @@ pub trait Observer: Send + Sync + 'static {
     /// The events that it wants to see. Asked once, at registration.
     fn mask(&self) -> EventMask;
 
-    /// Is told of `event`. Runs on the task that made the change, after every lock is gone, or on another once the change is on disk, when it was
-    /// acknowledged before: it must neither block nor wait.
-    /// A panic is logged.
+    /// Is told of `event`. Runs in a supervised child of its own, one event after the other, in the order in which they were told: what it takes, and a panic, is
+    /// nobody else's. After a panic, and when one event holds it for too long, which writes it off, it goes on with the next event.
+    ///
+    /// [Inline](Registration::inline) it runs on the task that made the change instead, after every lock is gone, or on another once the change is on disk, when it
+    /// was acknowledged before: then it must neither block nor wait, and a panic is logged.
     fn observe(&self, event: &Event);
+
+    /// Its queue was full. Runs as `observe` does, after all that was queued before and before all that comes later: so it is known where something is missing.
+    fn overflowed(&self, missed: &Missed) {
+        let _ = missed;
+    }
+}
+
+/// What an observer could not be told, since its queue was full.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Missed {
+    /// How many events.
+    pub events: u64,
+    /// The first of them: its place in the log is where to read on.
+    pub first: Event,
 }
 
 /// Is told of mounts that come and go.
@@ -166,13 +204,29 @@ pub struct Registration {
     pub(super) name: Arc<str>,
     pub(super) owner: Option<Arc<str>>,
     pub(super) hook: Hook,
+    /// What it has beside itself once it is registered.
+    pub(super) running: Option<Arc<Running>>,
 }
 
 #[derive(Clone)]
 pub(super) enum Hook {
-    Resolver { pattern: Pattern, resolver: Arc<dyn Resolver> },
-    Interceptor { ops: OpSet, order: i32, below: Option<VPath>, interceptor: Arc<dyn Interceptor> },
-    Observer { mask: EventMask, observer: Arc<dyn Observer> },
+    Resolver {
+        pattern: Pattern,
+        resolver: Arc<dyn Resolver>,
+    },
+    Interceptor {
+        ops: OpSet,
+        order: i32,
+        below: Option<VPath>,
+        interceptor: Arc<dyn Interceptor>,
+        manner: Manner,
+    },
+    /// With room for so many events in its queue; without, it is told inline.
+    Observer {
+        mask: EventMask,
+        observer: Arc<dyn Observer>,
+        queue: Option<usize>,
+    },
     Mount(Arc<dyn MountHook>),
 }
 
@@ -187,17 +241,18 @@ impl Registration {
         Ok(Self::new(name, Hook::Resolver { pattern: Pattern::parse(pattern)?, resolver }))
     }
 
-    /// An interceptor of order 0 for all paths.
+    /// An interceptor of order 0 for all paths, that has [`DEADLINE`] and fails closed.
     pub fn interceptor(name: impl Into<Arc<str>>, interceptor: Arc<dyn Interceptor>) -> Self {
         // Asked here, so that a panic is the one's who registers, and not the actor's.
         let ops = interceptor.ops();
-        Self::new(name, Hook::Interceptor { ops, order: 0, below: None, interceptor })
+        let manner = Manner { deadline: DEADLINE, on_late: OnLate::Refuse, aside: false };
+        Self::new(name, Hook::Interceptor { ops, order: 0, below: None, interceptor, manner })
     }
 
-    /// An observer.
+    /// An observer with a queue of [`QUEUE`] events and a supervised child of its own.
     pub fn observer(name: impl Into<Arc<str>>, observer: Arc<dyn Observer>) -> Self {
         let mask = observer.mask();
-        Self::new(name, Hook::Observer { mask, observer })
+        Self::new(name, Hook::Observer { mask, observer, queue: Some(QUEUE) })
     }
 
     /// A hook for mounts.
@@ -206,7 +261,7 @@ impl Registration {
     }
 
     fn new(name: impl Into<Arc<str>>, hook: Hook) -> Self {
-        Self { name: name.into(), owner: None, hook }
+        Self { name: name.into(), owner: None, hook, running: None }
     }
 
     /// An interceptor's place among the others: smaller ones run earlier before a call, and later after it. Those of the same order
@@ -226,6 +281,72 @@ impl Registration {
             *below = Some(base);
         }
         self
+    }
+
+    /// How long an interceptor may take, before a call and after it. Other hooks have no deadline.
+    #[must_use]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        if let Hook::Interceptor { manner, .. } = &mut self.hook {
+            manner.deadline = limit;
+        }
+        self
+    }
+
+    /// What becomes of a call before which an interceptor panics or misses its deadline. When the call goes on, it does as if the hook were not there: what it
+    /// changed is undone, and it is not told what came of the call. Other hooks are not asked whether a call goes on, but resolvers, which fail closed.
+    #[must_use]
+    pub fn fails(mut self, how: OnLate) -> Self {
+        if let Hook::Interceptor { manner, .. } = &mut self.hook {
+            manner.on_late = how;
+        }
+        self
+    }
+
+    /// Has an interceptor told what came of a call on a task of the kernel: the caller does not wait for it, and the order of what it is told is nobody's promise.
+    /// At most [`ASIDE_MAX`](super::ASIDE_MAX) such runs are under way for one hook; it is not told of a call that finds no room, which is counted as
+    /// overflow.
+    #[must_use]
+    pub fn aside(mut self) -> Self {
+        if let Hook::Interceptor { manner, .. } = &mut self.hook {
+            manner.aside = true;
+        }
+        self
+    }
+
+    /// How many events may wait for an observer: from 1 to [`QUEUE_LIMIT`], and what is beyond is taken for the bound. Other hooks have no queue.
+    #[must_use]
+    pub fn queue(mut self, events: usize) -> Self {
+        if let Hook::Observer { queue, .. } = &mut self.hook {
+            *queue = Some(events.clamp(1, QUEUE_LIMIT));
+        }
+        self
+    }
+
+    /// Tells an observer on the task that made the change, before its caller is answered, or the next thing is told: without a queue, so it never misses anything, and
+    /// everybody waits for it.
+    #[must_use]
+    pub fn inline(mut self) -> Self {
+        if let Hook::Observer { queue, .. } = &mut self.hook {
+            *queue = None;
+        }
+        self
+    }
+
+    /// Gives it what a registered hook has beside itself. A registration that is used twice is two hooks, each with its own.
+    pub(super) fn run_in(mut self, env: &Env) -> Self {
+        let line = match self.hook {
+            Hook::Observer { queue: Some(queue), .. } => Some(Arc::new(Line::new(env, queue))),
+            _ => None,
+        };
+        self.running = Some(Arc::new(Running::new(env, line)));
+        self
+    }
+
+    /// The observer, when it is told in a child of its own.
+    pub(super) fn listens(&self) -> Option<(&Arc<dyn Observer>, &Arc<Running>)> {
+        let Hook::Observer { observer, .. } = &self.hook else { return None };
+        let running = self.running.as_ref().filter(|running| running.line.is_some())?;
+        Some((observer, running))
     }
 
     /// Says whose hook it is: calls made by this agent pass it by.

@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_actors::{CallError, Lease, Panicked};
-use nexus_messages::{Caller, Effect, ErrorKind, Event, HookContext, Lsn, Outcome, VPath, Verdict, Weighed};
+use nexus_messages::{
+    Caller, Effect, ErrorKind, Event, HookContext, Lsn, Op, Outcome, VPath, Verdict, Weighed,
+};
 use parking_lot::Mutex;
 
+use super::counts::Count;
 use super::hook::{Interceptor, OpSet, Resolution};
 use super::services::Covered;
+use super::trial::try_on;
 use super::view::{DispatchView, HookRefusal, Of, Place, Placed, PublishedHooks, Ready};
-use crate::caught::{catch, catch_async};
+use crate::caught::catch;
 use crate::registry::{Active, Enlisted};
 use crate::service::{After, Before, Generation, OnLate, Run, Weigh};
 
@@ -68,12 +72,19 @@ pub(crate) struct Shown {
     pub(crate) context: HookContext,
     /// How many interceptors let it pass.
     passed: usize,
+    /// Those of them that broke and fail open, by their numbers.
+    without: Vec<usize>,
 }
 
 impl Shown {
     /// A call that no interceptor has seen yet.
     pub(crate) fn new(context: HookContext) -> Self {
-        Self { context, passed: 0 }
+        Self { context, passed: 0, without: Vec::new() }
+    }
+
+    /// Whether the interceptor of this number let it pass.
+    fn was_passed_by(&self, number: usize) -> bool {
+        number < self.passed && !self.without.contains(&number)
     }
 }
 
@@ -198,10 +209,12 @@ impl Passage {
         self.pins = self.view.covered().zip(left).map(again).collect();
     }
 
-    /// Where `path` really is, when a resolver says that it is elsewhere. The resolver with the best pattern decides alone.
+    /// Where `path` really is, when a resolver says that it is elsewhere. The resolver with the best pattern decides alone, also whether the caller may
+    /// name it in a call of `op`.
     pub(crate) async fn resolve(
         &mut self,
         caller: &Caller,
+        op: Op,
         path: &VPath,
     ) -> Result<Option<VPath>, HookRefusal> {
         loop {
@@ -216,8 +229,23 @@ impl Passage {
             };
             let Some(best) = view.patterns.find(path, decides) else { return Ok(None) };
             let resolver = &view.resolvers[best];
+            let began = resolver.begin();
             let resolved = match &resolver.hook {
-                Of::Module(module) => catch(|| module.resolve(caller, path)).map_err(Broken::Panicked),
+                Of::Module(module) => {
+                    let decided = catch(|| match module.permits(caller, op, path) {
+                        Ok(()) => Ok(module.resolve(caller, path)),
+                        Err(reason) => Err(reason),
+                    });
+                    match decided {
+                        Ok(Ok(resolution)) => Ok(resolution),
+                        Ok(Err(reason)) => {
+                            resolver.ended(began);
+                            resolver.count(Count::Refusal);
+                            return Err(resolver.refused(ErrorKind::PermissionDenied, reason));
+                        }
+                        Err(panicked) => Err(Broken::Panicked(panicked)),
+                    }
+                }
                 Of::Service(place) => match self.run(place) {
                     Some((version, Run::Resolve(run))) => {
                         ran_inline(version, "hook.resolve", || run(caller, path))
@@ -225,10 +253,14 @@ impl Passage {
                     _ => Ok(Resolution::Unchanged),
                 },
             };
+            resolver.ended(began);
             return match resolved {
                 Ok(Resolution::Unchanged) => Ok(None),
                 Ok(Resolution::Rewrite(to)) => Ok((to != *path).then_some(to)),
-                Ok(Resolution::Refuse(reason)) => Err(resolver.refused(ErrorKind::Refused, reason)),
+                Ok(Resolution::Refuse(reason)) => {
+                    resolver.count(Count::Refusal);
+                    Err(resolver.refused(ErrorKind::Refused, reason))
+                }
                 Err(broken) => match &resolver.hook {
                     Of::Service(place) if self.comes_back(place).await => continue,
                     _ => broken.refuses(resolver),
@@ -240,21 +272,31 @@ impl Passage {
     /// Runs the interceptors before the call, in their order, until one refuses. Each sees the call as the one before it left it.
     pub(crate) async fn before(&mut self, shown: &mut Shown) -> Result<(), HookRefusal> {
         let view = self.view.clone();
-        let Shown { context: cx, passed } = shown;
+        let Shown { context: cx, passed, without } = shown;
+        // Who calls, and of what, is not for a hook to say: those behind it decide by that.
+        let (caller, op_id, stream) = (cx.caller.clone(), cx.op_id, cx.stream);
         for (number, placed) in view.interceptors.iter().enumerate() {
             *passed = number;
             if !placed.wants(cx) {
                 continue;
             }
             let hook = &placed.interceptor;
-            let verdict = match &hook.hook {
-                Of::Module(module) => {
-                    let ran = catch_async(|| module.before(cx)).await;
-                    ran.map_err(|panicked| hook.panicked(&panicked))?
-                }
-                Of::Service(place) => self.before_of_service(hook, place, cx).await?,
+            let began = hook.begin();
+            let decided = match &hook.hook {
+                Of::Module(module) => placed.before_of_module(module, cx).await,
+                Of::Service(place) => self.before_of_service(hook, place, cx).await.map(Some),
+            };
+            hook.ended(began);
+            if !Arc::ptr_eq(&cx.caller, &caller) {
+                cx.caller = caller.clone();
+            }
+            (cx.op_id, cx.stream) = (op_id, stream);
+            let Some(verdict) = decided? else {
+                without.push(number);
+                continue;
             };
             if let Verdict::Refuse { kind, reason } = verdict {
+                hook.count(Count::Refusal);
                 return Err(hook.refused(kind, reason));
             }
         }
@@ -289,7 +331,10 @@ impl Passage {
             };
             let decided = ran_inline(version, "hook.weigh", || weigh(cx, before.as_deref(), &effect));
             match decided {
-                Ok(Verdict::Refuse { kind, reason }) => return Err(hook.refused(kind, reason)),
+                Ok(Verdict::Refuse { kind, reason }) => {
+                    hook.count(Count::Refusal);
+                    return Err(hook.refused(kind, reason));
+                }
                 Ok(_) => self.weighed.lock().effects.push((number, effect.clone())),
                 Err(broken) => return broken.refuses(hook),
             }
@@ -369,6 +414,8 @@ impl Passage {
         match broken {
             Broken::Late(error, OnLate::Pass) => {
                 self.count_missed(place);
+                hook.count(Count::PassedBy);
+                hook.count(broken.counts_as());
                 tracing::warn!(hook = &*hook.name, %error, "a call went on without a hook");
                 Ok(Verdict::Continue)
             }
@@ -382,8 +429,8 @@ impl Passage {
         for (call, number, placed) in self.listening(shown) {
             let (hook, cx) = (&placed.interceptor, &shown[call].context);
             match &hook.hook {
-                Of::Module(module) if number < shown[call].passed => {
-                    hook.log(catch_async(|| module.after(cx, outcome)).await);
+                Of::Module(module) if shown[call].was_passed_by(number) => {
+                    placed.after_of_module(module, cx, outcome).await;
                 }
                 Of::Module(_) => {}
                 Of::Service(place) => self.after_of_service(place, number, shown, call, outcome, true),
@@ -419,7 +466,7 @@ impl Passage {
         outcome: &Outcome,
         mail: bool,
     ) {
-        let Shown { context: cx, passed } = &all[call];
+        let Shown { context: cx, passed, .. } = &all[call];
         let inside = self.run(place).map(|(version, run)| (Some(version), run));
         let met = inside.or_else(|| Some((None, self.shut_out(place)?)));
         let Some((version, Run::Intercept { before, after: Some(after), .. })) = met else { return };
@@ -446,6 +493,7 @@ impl Passage {
         match after {
             After::Inline(run) => {
                 if let Err(panicked) = catch(|| run(cx, outcome)) {
+                    self.view.interceptors[number].interceptor.count(Count::Error);
                     version.report(&panicked, "hook.after");
                 }
             }
@@ -465,19 +513,36 @@ impl Passage {
             if !mask.contains(event.kind) || observer.is_own(&event.caller) {
                 continue;
             }
+            if let Some(line) = observer.running.as_ref().and_then(|running| running.line.as_ref()) {
+                if !line.offer(event) {
+                    observer.count(Count::Overflow);
+                }
+                continue;
+            }
+            let began = observer.begin();
             match &observer.hook {
                 Of::Module(module) => observer.log(catch(|| module.observe(event))),
-                Of::Service(place) if self.shut_out(place).is_some() => self.count_missed(place),
+                Of::Service(place) if self.shut_out(place).is_some() => {
+                    self.count_missed(place);
+                    observer.count(Count::Overflow);
+                }
                 Of::Service(place) => {
                     let Some((version, Run::Observe(run))) = self.run(place) else { continue };
                     self.wake(place, version);
                     match catch(|| run(event)) {
                         Ok(true) => {}
-                        Ok(false) => self.count_missed(place),
-                        Err(panicked) => version.report(&panicked, "hook.observe"),
+                        Ok(false) => {
+                            self.count_missed(place);
+                            observer.count(Count::Overflow);
+                        }
+                        Err(panicked) => {
+                            observer.count(Count::Error);
+                            version.report(&panicked, "hook.observe");
+                        }
                     }
                 }
             }
+            observer.ended(began);
         }
     }
 
@@ -575,56 +640,6 @@ fn ran_inline<T>(
     }
 }
 
-/// Shows the version on trial what the caller's version was shown, and compares.
-fn try_on(
-    trial: &Arc<crate::service::Trial>,
-    key: &crate::service::HookKey,
-    mut shown: HookContext,
-    (verdict, cx): (&Verdict, &HookContext),
-) {
-    let tried = trial.generation.clone();
-    let Some(Run::Intercept { before: Some(before), .. }) =
-        tried.find_hook(key).and_then(|index| tried.hook(index))
-    else {
-        return trial.differs(format!("it has no hook {:?}", key.name));
-    };
-    let expected = (verdict.clone(), cx.call.clone());
-    let path = shown.call.path().clone();
-    match before {
-        Before::Inline(run) => match catch(|| run(&mut shown)) {
-            Ok(Some(verdict)) => {
-                let equal = agree(&(verdict, shown.call), &expected);
-                trial.compare(equal, format!("its hook {:?} decided otherwise on {path}", key.name));
-            }
-            Ok(None) => trial.differs(format!("its hook {:?} has nothing to decide by", key.name)),
-            Err(panicked) => trial.differs(format!("its hook {:?} {panicked}", key.name)),
-        },
-        Before::Mailed { ask, deadline, .. } => {
-            let (asked, trial, name): (_, _, &'static str) =
-                (ask(&shown, *deadline), trial.clone(), key.name);
-            let env = tried.env().clone();
-            env.spawn("service.shadow", async move {
-                match asked.await {
-                    Ok(answer) => {
-                        let equal = agree(&(answer.verdict, answer.call), &expected);
-                        trial.compare(equal, format!("its hook {name:?} decided otherwise on {path}"));
-                    }
-                    Err(error) => trial.differs(format!("its hook {name:?} gave no answer: {error}")),
-                }
-            });
-        }
-    }
-}
-
-/// Whether two decisions are the same to a caller: the words of a refusal may differ.
-fn agree<C: PartialEq>(a: &(Verdict, C), b: &(Verdict, C)) -> bool {
-    let verdict = |verdict: &Verdict| match verdict {
-        Verdict::Refuse { kind, .. } => Some(*kind),
-        _ => None,
-    };
-    verdict(&a.0) == verdict(&b.0) && a.1 == b.1
-}
-
 impl Broken {
     /// Whether the version broke, rather than being slow.
     fn means_down(&self) -> bool {
@@ -634,8 +649,16 @@ impl Broken {
         }
     }
 
+    fn counts_as(&self) -> Count {
+        match self {
+            Self::Late(CallError::Timeout | CallError::Busy, _) => Count::Timeout,
+            _ => Count::Error,
+        }
+    }
+
     /// The refusal of the call.
     fn refuses<T, H: ?Sized>(self, hook: &Ready<H>) -> Result<T, HookRefusal> {
+        hook.count(self.counts_as());
         Err(match self {
             Self::Panicked(panicked) => hook.panicked(&panicked),
             Self::Blank => {

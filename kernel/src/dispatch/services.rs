@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nexus_messages::EventMask;
 
+use super::counts::Running;
 use super::hook::OpSet;
 use crate::registry::Enlisted;
 use crate::service::{Generation, HookKey, agent_of};
@@ -21,19 +22,23 @@ pub(crate) struct Covered {
     pub(crate) keys: Vec<HookKey>,
     /// For each hook, where it is in each version that has it.
     pub(crate) indices: Vec<Vec<(u64, usize)>>,
+    /// For each hook what it has beside itself, over all versions.
+    pub(crate) running: Vec<Arc<Running>>,
     ops: OpSet,
     events: EventMask,
     resolves: bool,
 }
 
 impl Covered {
-    pub(crate) fn new(enlisted: Arc<Enlisted>, versions: &[Arc<Generation>]) -> Self {
+    /// What stays of `before`, which is the same service, goes on counting.
+    pub(crate) fn new(enlisted: Arc<Enlisted>, versions: &[Arc<Generation>], before: Option<&Self>) -> Self {
         let mut covered = Self {
             owner: agent_of(&enlisted.name).into(),
             enlisted,
             versions: versions.iter().map(|version| version.number).collect(),
             keys: Vec::new(),
             indices: Vec::new(),
+            running: Vec::new(),
             ops: OpSet::NONE,
             events: EventMask::NONE,
             resolves: false,
@@ -54,6 +59,14 @@ impl Covered {
             versions.iter().filter_map(place).collect()
         };
         covered.indices = covered.keys.iter().map(places).collect();
+        let counted = |key: &HookKey| {
+            let before = before.and_then(|before| {
+                let place = before.keys.iter().position(|other| other.is(key))?;
+                before.running.get(place).cloned()
+            });
+            before.unwrap_or_else(|| Arc::new(Running::new(&covered.enlisted.env, None)))
+        };
+        covered.running = covered.keys.iter().map(counted).collect();
         covered
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nexus_messages::VPath;
 use serde::{Deserialize, Serialize};
 
+use super::counts::{HookCounts, Running};
 use super::hook::{Hook, HookId, HookKind, Registration};
 use super::services::Covered;
 use super::view::DispatchView;
@@ -61,6 +62,18 @@ pub struct HookInfo {
     pub owner: Option<Arc<str>>,
     /// A resolver's pattern, or the path to which an interceptor is limited.
     pub at: Option<String>,
+}
+
+/// A hook and what it did so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HookStatus {
+    /// What it is.
+    #[serde(flatten)]
+    pub info: HookInfo,
+    /// What it did.
+    #[serde(flatten)]
+    pub counts: HookCounts,
 }
 
 /// The hooks as their owner changes them. [`freeze`](Self::freeze) makes of it what calls look at.
@@ -136,8 +149,9 @@ impl HookTable {
             self.services.retain(|_, covered| !Arc::ptr_eq(&covered.enlisted, &enlisted));
             return Ok(());
         }
-        let covered = Covered::new(enlisted, &versions);
-        let place = self.place_of(covered.name());
+        let place = self.place_of(&enlisted.name);
+        let before = place.and_then(|place| self.services.get(&place));
+        let covered = Covered::new(enlisted, &versions, before);
         let others = self.len() - place.map_or(0, |place| self.services[&place].keys.len());
         if others + covered.keys.len() > self.max {
             return Err(HookError::TooMany { max: self.max });
@@ -174,6 +188,20 @@ impl HookTable {
         }
         all.sort_by_key(|hook| hook.id);
         all
+    }
+
+    /// All hooks with what they did so far, in the order of registration.
+    pub fn statuses(&self) -> Vec<HookStatus> {
+        let counts = |running: Option<&Arc<Running>>| running.map(|one| one.counts()).unwrap_or_default();
+        let status = |info: HookInfo| {
+            let of_service = |nth: usize| self.services.get(&info.id)?.running.get(nth.checked_sub(1)?);
+            let running = match info.nth {
+                Some(nth) => of_service(nth),
+                None => self.hooks.get(&info.id).and_then(|hook| hook.running.as_ref()),
+            };
+            HookStatus { counts: counts(running), info }
+        };
+        self.list().into_iter().map(status).collect()
     }
 
     /// The table that calls look at. Costs one pass over the hooks.

@@ -126,7 +126,7 @@ fn hooks_are_passed_by_the_calls_of_their_owner() {
         block_on(mounts.mounted(&MountContext::new(path("/m"), "memory", Some(caller(agent)))));
         assert_eq!(log.take().len(), seen, "{agent}");
     }
-    let mut to = |agent| block_on(passage.resolve(&caller(agent), &path("/a"))).unwrap().unwrap();
+    let mut to = |agent| block_on(passage.resolve(&caller(agent), Op::Read, &path("/a"))).unwrap().unwrap();
     assert_eq!(to("other"), "/best");
     assert_eq!(to("svc"), "/rest", "the next best takes its place");
 }
@@ -159,7 +159,7 @@ fn mount_hooks_hear_of_mounts_and_a_panic_stops_nobody() {
 fn a_resolver_rewrites_leaves_or_refuses() {
     let check = |resolution: Resolution, expected: Result<Option<&str>, &str>| {
         let mut passage = passage(vec![resolver_that("r", "/a/{}", resolution.clone())]);
-        let got = block_on(passage.resolve(&caller("a"), &path("/a/b")));
+        let got = block_on(passage.resolve(&caller("a"), Op::Read, &path("/a/b")));
         let got = got.map(|to| to.map(|to| to.to_string())).map_err(|refused| refused.to_string());
         let expected = expected.map(|to| to.map(str::to_owned)).map_err(str::to_owned);
         assert_eq!(got, expected, "{resolution:?}");
@@ -170,7 +170,7 @@ fn a_resolver_rewrites_leaves_or_refuses() {
     check(Resolution::Refuse("closed".into()), Err("r: closed"));
     check(Resolution::Refuse(String::new()), Err("the hook r panicked: the resolver is broken"));
     let mut none = passage(vec![]);
-    assert_eq!(block_on(none.resolve(&caller("a"), &path("/a/b"))), Ok(None));
+    assert_eq!(block_on(none.resolve(&caller("a"), Op::Read, &path("/a/b"))), Ok(None));
 }
 
 #[test]
@@ -212,8 +212,10 @@ fn hooks_survive_crashes_of_their_actor_and_are_never_absent_while_they_are_repl
     let log = Recorder::new();
     let hooks = Arc::new(PublishedHooks::new());
     let dispatch: Ref<Dispatch> = Ref::new(&env, Dispatch::NAME, MailboxBounds { messages: MAILBOX_MAX });
-    let child = ChildSpec::new("dispatch", dispatch.clone(), hooks.clone());
-    let spec = SupSpec::new("kernel", Strategy::OneForOne).restarts(5, SOON).child(child);
+    let observers = SupSpec::new("observers", Strategy::OneForOne);
+    let child = ChildSpec::new("dispatch", dispatch.clone(), (hooks.clone(), observers.handle(&env), SOON));
+    let spec =
+        SupSpec::new("kernel", Strategy::OneForOne).restarts(5, SOON).child(child).supervisor(observers);
     simulation.block_on(async {
         let tree = Tree::start(&env, spec).await.unwrap();
         let pattern = |name: &str| resolver(name, "/a", "/b");

@@ -1,7 +1,9 @@
 //! What calls look at: the hooks, ready to run, and one word that says which kinds there are.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use nexus_actors::{Panicked, Snap, Superseded};
 use nexus_messages::{
@@ -9,6 +11,7 @@ use nexus_messages::{
 };
 use parking_lot::Mutex;
 
+use super::counts::{Count, Manner, Running};
 use super::hook::{Hook, HookId, Interceptor, MountHook, OPS_MAX, Observer, OpSet, Registration, Resolver};
 use super::pattern::{Pattern, PatternTrie};
 use super::services::Covered;
@@ -125,6 +128,8 @@ pub(super) struct Ready<H: ?Sized> {
     pub(super) name: Arc<str>,
     pub(super) owner: Option<Arc<str>>,
     pub(super) hook: Of<H>,
+    /// None in a table that nobody runs.
+    pub(super) running: Option<Arc<Running>>,
 }
 
 /// Whose hook it is.
@@ -149,6 +154,8 @@ pub(super) struct Placed {
     ops: OpSet,
     below: Option<VPath>,
     pub(super) interceptor: Ready<dyn Interceptor>,
+    /// Of a module's.
+    pub(super) manner: Option<Manner>,
 }
 
 impl DispatchView {
@@ -159,24 +166,26 @@ impl DispatchView {
     ) -> Self {
         let mut view = Self { next, ..Self::default() };
         let mut services = covered.iter().enumerate().peekable();
-        for (id, Registration { name, owner, hook }) in &registered {
+        for (id, Registration { name, owner, hook, running }) in &registered {
             while let Some((number, (_, service))) = services.next_if(|(_, (place, _))| place < id) {
                 view.add_service(number, service);
             }
-            let (name, owner) = (name.clone(), owner.clone());
+            let (name, owner, running) = (name.clone(), owner.clone(), running.clone());
             match hook.clone() {
                 Hook::Resolver { pattern, resolver } => {
-                    view.add_resolver(&pattern, Ready { name, owner, hook: Of::Module(resolver) });
+                    let hook = Of::Module(resolver);
+                    view.add_resolver(&pattern, Ready { name, owner, hook, running });
                 }
-                Hook::Interceptor { ops, order, below, interceptor } => {
-                    let interceptor = Ready { name, owner, hook: Of::Module(interceptor) };
-                    view.add_interceptor(Placed { order, ops, below, interceptor });
+                Hook::Interceptor { ops, order, below, interceptor, manner } => {
+                    let interceptor = Ready { name, owner, hook: Of::Module(interceptor), running };
+                    let manner = Some(manner);
+                    view.add_interceptor(Placed { order, ops, below, interceptor, manner });
                 }
-                Hook::Observer { mask, observer } => {
-                    view.add_observer(mask, Ready { name, owner, hook: Of::Module(observer) });
+                Hook::Observer { mask, observer, .. } => {
+                    view.add_observer(mask, Ready { name, owner, hook: Of::Module(observer), running });
                 }
                 Hook::Mount(hook) => {
-                    view.mount_hooks.push(Ready { name, owner, hook: Of::Module(hook) });
+                    view.mount_hooks.push(Ready { name, owner, hook: Of::Module(hook), running });
                     view.summary.0 |= MOUNTS;
                 }
             }
@@ -190,20 +199,22 @@ impl DispatchView {
     }
 
     fn add_service(&mut self, service: usize, covered: &Covered) {
-        for (key, indices) in covered.keys.iter().zip(&covered.indices) {
+        let hooks = covered.keys.iter().zip(&covered.indices).zip(&covered.running);
+        for ((key, indices), running) in hooks {
+            let running = Some(running.clone());
             let (name, owner) = (Arc::from(key.name), Some(covered.owner.clone()));
             let place = Place { service, indices: indices.clone() };
             match &key.shape {
                 Shape::Resolver { pattern } => {
-                    self.add_resolver(pattern, Ready { name, owner, hook: Of::Service(place) });
+                    self.add_resolver(pattern, Ready { name, owner, hook: Of::Service(place), running });
                 }
                 Shape::Interceptor { ops, order, below } => {
-                    let interceptor = Ready { name, owner, hook: Of::Service(place) };
-                    let placed = Placed { order: *order, ops: *ops, below: below.clone(), interceptor };
-                    self.add_interceptor(placed);
+                    let interceptor = Ready { name, owner, hook: Of::Service(place), running };
+                    let (order, ops, below) = (*order, *ops, below.clone());
+                    self.add_interceptor(Placed { order, ops, below, interceptor, manner: None });
                 }
                 Shape::Observer { mask } => {
-                    self.add_observer(*mask, Ready { name, owner, hook: Of::Service(place) });
+                    self.add_observer(*mask, Ready { name, owner, hook: Of::Service(place), running });
                 }
             }
         }
@@ -256,14 +267,14 @@ impl DispatchView {
     /// Tells the mount hooks of a mount that serves now.
     pub async fn mounted(&self, cx: &MountContext) {
         for (hook, mount_hook) in self.mount_hooks_for(cx) {
-            hook.log(catch_async(|| mount_hook.on_mount(cx)).await);
+            hook.counted(catch_async(|| mount_hook.on_mount(cx))).await;
         }
     }
 
     /// Tells the mount hooks of a mount that has served its last call.
     pub async fn unmounted(&self, cx: &MountContext) {
         for (hook, mount_hook) in self.mount_hooks_for(cx) {
-            hook.log(catch_async(|| mount_hook.on_unmount(cx)).await);
+            hook.counted(catch_async(|| mount_hook.on_unmount(cx))).await;
         }
     }
 
@@ -311,8 +322,35 @@ impl<H: ?Sized> Ready<H> {
         HookRefusal::Panicked { hook: self.name.clone(), message: panicked.message.to_string() }
     }
 
+    /// Counts how long it takes, and a panic, which is logged.
+    async fn counted(&self, run: impl Future<Output = Result<(), Panicked>>) {
+        let began = self.begin();
+        let ran = run.await;
+        self.ended(began);
+        self.log(ran);
+    }
+
+    /// When the hook is called; none when nobody counts.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.running.as_ref().map(|running| running.begin())
+    }
+
+    /// Counts a call that began then.
+    pub(super) fn ended(&self, began: Option<Instant>) {
+        if let (Some(running), Some(began)) = (&self.running, began) {
+            running.ended(began);
+        }
+    }
+
+    pub(super) fn count(&self, what: Count) {
+        if let Some(running) = &self.running {
+            running.count(what);
+        }
+    }
+
     pub(super) fn log(&self, ran: Result<(), Panicked>) {
         if let Err(panicked) = ran {
+            self.count(Count::Error);
             tracing::error!(hook = &*self.name, %panicked, "a hook panicked after the call");
         }
     }

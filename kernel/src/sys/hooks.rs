@@ -1,4 +1,4 @@
-//! `hooks/`: what is registered, by its identity; each hook of a service by that of its service and its number there.
+//! `hooks/`: what is registered and what it did so far, by its identity; each hook of a service by that of its service and its number there.
 
 use crate::dispatch::{HookInfo, HookTable};
 use crate::kernel::Kernel;
@@ -13,21 +13,21 @@ impl Provider for Hooks {
     }
 
     fn look(&self, kernel: &Kernel, at: &[&str]) -> Option<Entry> {
-        let hooks = HookTable::thaw(&kernel.dispatch().view()).list();
+        let hooks = HookTable::thaw(&kernel.dispatch().view()).statuses();
         match at {
             [] => {
-                let names = hooks.iter().map(name_of);
+                let names = hooks.iter().map(|hook| name_of(&hook.info));
                 Some(Entry::directory(names.chain([ALL.into()]).map(|name| (name, false))))
             }
             [ALL] => Some(Entry::json(&hooks)),
-            [name] => hooks.iter().find(|hook| name_of(hook) == **name).map(Entry::json),
+            [name] => hooks.iter().find(|hook| name_of(&hook.info) == **name).map(Entry::json),
             _ => None,
         }
     }
 }
 
 /// `7`, and `8.1` for the first hook of a service whose place is 8.
-fn name_of(hook: &HookInfo) -> String {
+pub(super) fn name_of(hook: &HookInfo) -> String {
     match hook.nth {
         Some(nth) => format!("{}.{nth}", hook.id.0),
         None => hook.id.0.to_string(),

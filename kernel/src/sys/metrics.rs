@@ -4,7 +4,7 @@ use nexus_actors::ActorState;
 use nexus_supervisors::TreeStatus;
 
 use super::{Entry, Provider, store};
-use crate::dispatch::{HookKind, HookTable};
+use crate::dispatch::{HookCounts, HookKind, HookTable};
 use crate::kernel::Kernel;
 use crate::metrics::{Exposition, Kind, MIME, Measured};
 use crate::mounts::{MountState, MountStatus};
@@ -288,14 +288,35 @@ fn services(text: &mut Exposition, kernel: &Kernel) {
 }
 
 fn hooks(text: &mut Exposition, kernel: &Kernel) {
-    let hooks = HookTable::thaw(&kernel.dispatch().view()).list();
+    let hooks = HookTable::thaw(&kernel.dispatch().view()).statuses();
     let kinds = [
         ("resolver", HookKind::Resolver),
         ("interceptor", HookKind::Interceptor),
         ("observer", HookKind::Observer),
         ("mount", HookKind::Mount),
     ];
-    let samples = kinds
-        .map(|(name, kind)| (vec![("kind", name)], hooks.iter().filter(|hook| hook.kind == kind).count()));
+    let samples = kinds.map(|(name, kind)| {
+        (vec![("kind", name)], hooks.iter().filter(|hook| hook.info.kind == kind).count())
+    });
     text.family("nexus_hooks", Kind::Gauge, "Registered hooks.", samples);
+
+    let ids: Vec<_> = hooks.iter().map(|hook| super::hooks::name_of(&hook.info)).collect();
+    let mut family = |name: &str, kind, help: &str, value: fn(&HookCounts) -> u64| {
+        let samples = hooks
+            .iter()
+            .zip(&ids)
+            .map(|(hook, id)| (vec![("hook", &*hook.info.name), ("id", id.as_str())], value(&hook.counts)));
+        text.family(name, kind, help, samples);
+    };
+    family("nexus_hook_queued", Kind::Gauge, "Events in an observer's queue.", |hook| hook.queued);
+    let mut counts = |name: &str, help: &str, value| family(name, Kind::Counter, help, value);
+    counts("nexus_hook_calls_total", "Calls of the hook; before and after a call are two.", |hook| {
+        hook.calls
+    });
+    counts("nexus_hook_refusals_total", "Calls that the hook refused.", |hook| hook.refusals);
+    counts("nexus_hook_errors_total", "Times that the hook panicked, or was down.", |hook| hook.errors);
+    counts("nexus_hook_timeouts_total", "Times that the hook was late.", |hook| hook.timeouts);
+    counts("nexus_hook_overflow_total", "What the hook was not told for want of room.", |hook| hook.overflow);
+    let help = "Nanoseconds that the hook took, all its calls together.";
+    counts("nexus_hook_nanoseconds_total", help, |hook| hook.total_ns);
 }

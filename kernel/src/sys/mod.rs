@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
 //! | `config/kernel` | the settings that the kernel runs with |
-//! | `hooks/ID`, `hooks/ID.N` | a registered hook; the N-th hook of a service |
+//! | `hooks/ID`, `hooks/ID.N` | a registered hook, and what it did so far; the N-th hook of a service |
 //! | `locks/advisory`, `locks/held`, `locks/statistics` | the advisory locks with who holds them and who waits, the paths that calls hold locked, and what was counted of both |
 //! | `metrics` | all that is counted, as Prometheus reads it |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |

@@ -11,6 +11,7 @@ use nexus_messages::{
     Result, VPath,
 };
 
+use super::limits::widened;
 use super::locate::{Located, beyond_a_file, locate, route, straight};
 use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
@@ -251,6 +252,9 @@ pub(super) async fn intercept<S: Admissible>(
     let changed = S::from_syscall(context.call.clone());
     let mut changed = changed.ok_or_else(|| refuse("a hook made it another call".into()))?;
     changed.validate()?;
+    if let Some(limit) = widened(&shown, &context.call) {
+        return Err(refuse(format!("a hook widened what bounds the call: its {limit}")));
+    }
     if (changed.path(), changed.other()) != (call.path(), call.other()) {
         if rewritten {
             return Err(twice(S::OP, changed.path()));
@@ -499,7 +503,7 @@ pub(super) async fn resolve_by<S: Admissible>(
                 Which::Second => call.other(),
             };
             let Some(path) = path else { continue };
-            let resolved = passage.resolve(caller, path).await;
+            let resolved = passage.resolve(caller, S::OP, path).await;
             let resolved = resolved.map_err(|refusal| refused(S::OP, path, refusal))?;
             if let Some(new) = resolved {
                 call.rewrite(which, new);

@@ -12,6 +12,7 @@ mod access;
 mod admit;
 mod copy;
 pub(crate) mod group;
+mod limits;
 mod locate;
 mod lock;
 mod mutate;

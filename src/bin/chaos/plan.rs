@@ -149,6 +149,8 @@ targets! {
     Watcher 8 0 true "nexus/kernel/watcher";
     Pipes 6 0 true "nexus/kernel/pipes";
     Streams 6 0 true "nexus/kernel/streams";
+    Observers 2 0 false "nexus/kernel/observers";
+    Observer 6 5 true "nexus/kernel/observers/*";
     Registry 10 7 true "nexus/registry/services";
     Lifecycle 10 7 true "nexus/registry/lifecycle";
     Driver 8 5 true "nexus/drivers/*";
@@ -160,10 +162,13 @@ targets! {
     Scrub 5 5 true "nexus/scrub";
 }
 
-/// The kind of the actor at `path` of the tree: the drivers of all mounts are of one, and the versions of a service.
+/// The kind of the actor at `path` of the tree: the drivers of all mounts are of one, so are the observers, and the versions of a service.
 pub(crate) fn kind_of(path: &str) -> &str {
     if path.starts_with("nexus/drivers/") {
         return Target::Driver.kind();
+    }
+    if path.starts_with("nexus/kernel/observers/") {
+        return Target::Observer.kind();
     }
     path.split('@').next().unwrap_or(path)
 }
@@ -365,6 +370,7 @@ mod tests {
         assert_eq!(Target::at("nexus/drivers/root-1"), Some(Target::Driver));
         assert_eq!(Target::at("nexus/services/audit@17"), Some(Target::Audit));
         assert_eq!(Target::at("nexus/services"), Some(Target::Services));
+        assert_eq!(Target::at("nexus/kernel/observers/deaf@7"), Some(Target::Observer));
         assert_eq!(Target::at("nexus/registry/services"), Some(Target::Registry));
         assert_eq!(
             (Target::at("nexus/kernel/federation"), kind_of("nexus/kernel/federation")),

@@ -191,17 +191,34 @@ impl Observer for Deaf {
     fn observe(&self, _: &Event) {}
 }
 
+/// An observer that hears everything, for as long as the kernel lives.
+struct Hears;
+
+impl Observer for Hears {
+    fn mask(&self) -> EventMask {
+        EventMask::ALL
+    }
+
+    fn observe(&self, _: &Event) {}
+}
+
 /// Attaches and detaches a mount, registers and removes a hook, over and over: so that those whom this is asked of are at work when they are struck.
 pub(crate) async fn mounts_and_hooks(scene: Arc<Scene>) {
+    let mut hears = false;
     while scene.goes_on().await {
         scene.env.sleep(MOUNT_EVERY).await;
         if scene.is_dying() {
             continue;
         }
+        if !hears {
+            // Twice does no harm, when the answer is lost.
+            hears = scene.nx.register_hook(Registration::observer("hears", Arc::new(Hears))).await.is_ok();
+        }
         // Those who are killed meanwhile answer with an error, and what they did or not is put right by the next round.
         let _ = scene.nx.mount(SCRATCH, MountSpec::new("memory")).await;
         let _ = scene.nx.write(format!("{SCRATCH}/x"), "x").await;
-        if let Ok(id) = scene.nx.register_hook(Registration::observer("deaf", Arc::new(Deaf))).await {
+        if let Ok(id) = scene.nx.register_hook(Registration::observer("deaf", Arc::new(Deaf)).inline()).await
+        {
             let _ = scene.nx.unregister_hook(id).await;
         }
         let _ = scene.nx.unmount(SCRATCH).await;

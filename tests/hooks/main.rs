@@ -1,5 +1,8 @@
 //! Hooks and the permission gate, through the front door: what they may do, in which order, and what they may not.
 
+mod breaking;
+mod observers;
+
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -189,8 +192,9 @@ impl Observer for Hears {
 #[test]
 fn observers_hear_what_their_mask_lets_through() {
     let (nx, all, some) = (boot(), Told::default(), Told::default());
-    let observer =
-        |mask, told: &Told| Registration::observer("hears", Arc::new(Hears { mask, told: told.clone() }));
+    let observer = |mask, told: &Told| {
+        Registration::observer("hears", Arc::new(Hears { mask, told: told.clone() })).inline()
+    };
     nx.register_hook(observer(EventMask::ALL, &all)).expect("there is room");
     nx.register_hook(observer(EventKind::Renamed | EventKind::DirCreated, &some)).expect("there is room");
     let agent = nx.agent("coder-7").expect("a name");

@@ -1,0 +1,143 @@
+//! What bounds a call for its caller: how long it waits, how much it is given, when it is acknowledged, under which lock it is made.
+//!
+//! A hook may make each of these narrower, and none of them wider: it would spend what the caller did not grant, or promise less than it asked for. Who calls
+//! is nothing that a hook can change at all.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use nexus_messages::Consistency;
+use nexus_messages::syscall::{Extent, Fence, SysRead, Syscall};
+
+/// What `after`, which a hook made of `before`, bounds less than that; none when there is nothing.
+pub(super) fn widened(before: &Syscall, after: &Syscall) -> Option<&'static str> {
+    let (was, is) = (Limits::of(before), Limits::of(after));
+    [
+        (is.wait > was.wait, "wait"),
+        (is.lasts > was.lasts, "ttl"),
+        (is.bytes > was.bytes, "bytes"),
+        (is.entries > was.entries, "limit"),
+        (is.consistency < was.consistency, "consistency"),
+        (was.fence.is_some() && is.fence != was.fence, "fence"),
+    ]
+    .into_iter()
+    .find_map(|(wider, what)| wider.then_some(what))
+}
+
+struct Limits<'a> {
+    wait: Duration,
+    lasts: Duration,
+    bytes: u64,
+    entries: u64,
+    consistency: Acknowledged,
+    fence: Option<&'a Fence>,
+}
+
+/// From what promises least to what promises most. What a mount does by itself is either.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Acknowledged {
+    Eventual,
+    AsTheMountDoes,
+    Strong,
+}
+
+impl From<Option<Consistency>> for Acknowledged {
+    fn from(asked: Option<Consistency>) -> Self {
+        match asked {
+            Some(Consistency::Strong) => Self::Strong,
+            Some(_) => Self::Eventual,
+            None => Self::AsTheMountDoes,
+        }
+    }
+}
+
+impl<'a> Limits<'a> {
+    fn of(call: &'a Syscall) -> Self {
+        let none = Self {
+            wait: Duration::ZERO,
+            lasts: Duration::ZERO,
+            bytes: 0,
+            entries: 0,
+            consistency: Acknowledged::AsTheMountDoes,
+            fence: None,
+        };
+        match call {
+            Syscall::Read(call) => {
+                let (bytes, entries) = amount(call);
+                Self { wait: call.wait.unwrap_or_default(), bytes, entries, ..none }
+            }
+            Syscall::Write(call) => Self {
+                wait: call.wait.unwrap_or_default(),
+                consistency: call.consistency.into(),
+                fence: call.fence.as_ref(),
+                ..none
+            },
+            Syscall::Lock(call) => Self { wait: call.wait.unwrap_or_default(), lasts: call.ttl, ..none },
+            Syscall::Watch(call) => Self { wait: call.wait, entries: page(call.limit), ..none },
+            Syscall::Readdir(call) => Self { entries: page(call.limit), ..none },
+            Syscall::Versions(call) => Self { entries: page(call.limit), ..none },
+            Syscall::Copy(call) => Self { consistency: call.consistency.into(), ..none },
+            Syscall::Rename(call) => Self { consistency: call.consistency.into(), ..none },
+            Syscall::Setattr(call) => Self { consistency: call.consistency.into(), ..none },
+            Syscall::Unlink(call) => Self { consistency: call.consistency.into(), ..none },
+            _ => none,
+        }
+    }
+}
+
+fn page(limit: Option<NonZeroU32>) -> u64 {
+    limit.map_or(u64::MAX, |limit| limit.get().into())
+}
+
+/// How many bytes a read may give, and how many records.
+fn amount(call: &SysRead) -> (u64, u64) {
+    match &call.extent {
+        Extent::One(range) => (range.count.unwrap_or(u64::MAX), 0),
+        Extent::Vector(ranges) => {
+            let bytes = ranges.iter().map(|range| range.count.unwrap_or(u64::MAX));
+            (bytes.fold(0, u64::saturating_add), 0)
+        }
+        Extent::Records(range) => (range.bytes_max, range.records_max),
+        _ => (u64::MAX, u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_messages::VPath;
+    use nexus_messages::syscall::{SysReaddir, SysWrite};
+
+    use super::*;
+
+    fn path() -> VPath {
+        VPath::parse("/a").unwrap()
+    }
+
+    #[track_caller]
+    fn check(before: impl Into<Syscall>, after: impl Into<Syscall>, expected: Option<&str>) {
+        assert_eq!(widened(&before.into(), &after.into()), expected);
+    }
+
+    #[test]
+    fn a_limit_may_become_narrower_and_not_wider() {
+        let second = Duration::from_secs(1);
+        let waits = |wait| SysRead::at(path()).wait(wait);
+        check(waits(second * 2), waits(second), None);
+        check(waits(second), waits(second * 2), Some("wait"));
+        let page = |limit| SysReaddir::at(&path()).limit(limit);
+        check(SysReaddir::at(&path()), page(3), None);
+        check(page(3), SysReaddir::at(&path()), Some("limit"));
+        let reads = |count| {
+            let mut call = SysRead::at(path());
+            call.extent = Extent::One(nexus_messages::syscall::ByteRange { offset: 0, count });
+            call
+        };
+        check(reads(None), reads(Some(10)), None);
+        check(reads(Some(10)), reads(Some(11)), Some("bytes"));
+        check(reads(Some(10)), reads(None), Some("bytes"));
+        let acknowledged = |how| SysWrite::at(path(), "x").consistency(how);
+        check(acknowledged(Consistency::Eventual), acknowledged(Consistency::Strong), None);
+        check(acknowledged(Consistency::Strong), acknowledged(Consistency::Eventual), Some("consistency"));
+        check(acknowledged(Consistency::Strong), SysWrite::at(path(), "x"), Some("consistency"));
+    }
+}
