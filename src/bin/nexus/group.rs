@@ -29,7 +29,7 @@ pub(crate) async fn groups(session: &Session, args: StreamGroupsArgs) -> Outcome
             if session.out.is_json() {
                 session.out.json(&json!(info))?;
             } else {
-                session.out.line(&line(&info))?;
+                session.out.line(line(&info))?;
             }
         }
         return Ok(());
@@ -40,13 +40,13 @@ pub(crate) async fn groups(session: &Session, args: StreamGroupsArgs) -> Outcome
     }
     for held in group.held {
         let (offset, deliveries, agent, until) = (held.offset, held.deliveries, held.agent, held.until);
-        session.out.line(&format!("held {offset} {deliveries} {agent} {until}"))?;
+        session.out.line(format_args!("held {offset} {deliveries} {agent} {until}"))?;
     }
     for waiting in group.waiting {
-        session.out.line(&format!("waiting {} {}", waiting.offset, waiting.deliveries))?;
+        session.out.line(format_args!("waiting {} {}", waiting.offset, waiting.deliveries))?;
     }
     for dead in group.dead {
-        session.out.line(&format!("dead {} {}", dead.offset, dead.deliveries))?;
+        session.out.line(format_args!("dead {} {}", dead.offset, dead.deliveries))?;
     }
     Ok(())
 }
