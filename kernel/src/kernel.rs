@@ -17,6 +17,7 @@ use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, Supervi
 use parking_lot::Mutex;
 
 use crate::advisory::{Advisory, AdvisoryLocks, Hearing};
+use crate::children::{ChildTable, Children, Hosting};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage, GarbageConfig};
@@ -136,6 +137,9 @@ pub struct Kernel {
     pipes_actor: Ref<Pipes>,
     streams: StreamTable,
     streams_actor: Ref<Streams>,
+    hosting: Hosting,
+    children: ChildTable,
+    children_actor: Ref<Children>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
     watcher: Ref<Watcher>,
@@ -201,6 +205,9 @@ impl Kernel {
             pipes_actor: mailbox(env, "pipes"),
             streams: StreamTable::default(),
             streams_actor: mailbox(env, "streams"),
+            hosting: Hosting::default(),
+            children: ChildTable::default(),
+            children_actor: mailbox(env, "children"),
             hooks,
             dispatch: mailbox(env, "dispatch"),
             watcher: mailbox(env, "watcher"),
@@ -286,6 +293,11 @@ impl Kernel {
                 "streams",
                 self.streams_actor.clone(),
                 (self.streams.clone(), Arc::downgrade(self)),
+            )))
+            .child(primitive(ChildSpec::new(
+                "children",
+                self.children_actor.clone(),
+                (self.children.clone(), Arc::downgrade(self)),
             )));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
             .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
@@ -355,6 +367,7 @@ impl Kernel {
         debug_assert_ne!(life, LifeId::KERNEL, "the kernel's own life ends with the kernel");
         self.advisory.end(life);
         self.pipes.end_life(life);
+        self.children.end_life(life);
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
@@ -387,6 +400,7 @@ impl Kernel {
         self.watches().close();
         self.pipes.end();
         self.streams.end();
+        self.end_children();
     }
 
     /// The mounts and how they are. Sends no mail.
@@ -561,6 +575,20 @@ impl Kernel {
 
     pub(crate) fn streams_actor(&self) -> &Ref<Streams> {
         &self.streams_actor
+    }
+
+    /// What starts programs.
+    pub(crate) fn hosting(&self) -> &Hosting {
+        &self.hosting
+    }
+
+    /// The child processes.
+    pub(crate) fn children_table(&self) -> &ChildTable {
+        &self.children
+    }
+
+    pub(crate) fn children_actor(&self) -> &Ref<Children> {
+        &self.children_actor
     }
 
     pub(crate) fn locks(&self) -> &PathLocks {

@@ -51,6 +51,7 @@ pub enum Op {
     Repair,
     Restore,
     Outcome,
+    Spawn,
 }
 
 impl Op {
@@ -89,6 +90,7 @@ impl Op {
             Self::Repair => "repair",
             Self::Restore => "restore",
             Self::Outcome => "outcome",
+            Self::Spawn => "spawn",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

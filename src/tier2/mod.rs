@@ -3,6 +3,7 @@
 //! Every method takes a path as a [`VPath`](crate::VPath) or as text, and names itself in its errors.
 
 mod batch;
+mod children;
 mod content;
 mod entries;
 mod glob;
@@ -17,6 +18,7 @@ mod tx;
 mod walk;
 mod watch;
 
+pub use children::ChildHandle;
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
 pub use locks::LockGuard;
 pub use pipe::{PipeReader, PipeWriter};
