@@ -3,7 +3,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -131,6 +132,12 @@ fn find(spec: &ChildSpec) -> Result<PathBuf, ProcessError> {
     } else {
         env::split_paths(&path_of(spec)).map(|folder| folder.join(named)).find(|program| is_it(program))
     };
+    if let Some(program) = &found
+        && !says_what_runs_it(program)
+    {
+        let why = format!("{} is neither a program nor a script that begins with #!", program.display());
+        return Err(ProcessError::new(ErrorKind::InvalidArgument, why));
+    }
     let found = found.map(|program| std::path::absolute(&program).unwrap_or(program));
     found.ok_or_else(|| match denied {
         Some(program) => {
@@ -145,6 +152,15 @@ fn find(spec: &ChildSpec) -> Result<PathBuf, ProcessError> {
             ProcessError::new(ErrorKind::NotFound, why)
         }
     })
+}
+
+/// Whether the host can run it: it would hand anything else to a shell. What cannot be read it may know better.
+fn says_what_runs_it(program: &Path) -> bool {
+    let mut begin = [0; 4];
+    match File::open(program).and_then(|mut file| file.read(&mut begin)) {
+        Ok(_) => begin.starts_with(b"#!") || begin == *b"\x7fELF",
+        Err(_) => true,
+    }
 }
 
 fn spawn(program: &Path, spec: &ChildSpec) -> Result<Child, ProcessError> {

@@ -190,9 +190,10 @@ impl Pumping {
         work: impl Future<Output = T>,
     ) -> Option<T> {
         let (work, before) = (std::pin::pin!(work), std::pin::pin!(self.child.reached(is)));
-        match select(work, before).await {
-            Either::Left((done, _)) => Some(done),
-            Either::Right(((), _)) => None,
+        // The stage first: there may be no end of the work.
+        match select(before, work).await {
+            Either::Left(((), _)) => None,
+            Either::Right((done, _)) => Some(done),
         }
     }
 }
