@@ -80,7 +80,7 @@ pub struct ChildSpec {
 pub struct ChildOutput {
     /// Each message is written to this pipe. The child waits while it is full.
     pub pipe: Option<VPath>,
-    /// Each message is appended to this stream, before it is written to the pipe.
+    /// Each message is appended to this stream, before it is written to the pipe. One that is removed, or moved away, is made anew; what cannot be appended is counted.
     pub stream: Option<VPath>,
 }
 
@@ -390,6 +390,8 @@ pub struct ChildEntry {
     pub lines_dropped: u64,
     /// Messages that were taken out of the pipe of its standard input when it did not read any more.
     pub messages_unread: u64,
+    /// Records that could not be appended to its streams.
+    pub records_lost: u64,
     /// What went wrong last between it and its paths.
     pub trouble: Option<Arc<str>>,
 }
@@ -421,6 +423,7 @@ impl ChildEntry {
             bytes_err: 0,
             lines_dropped: 0,
             messages_unread: 0,
+            records_lost: 0,
             trouble: None,
         }
     }

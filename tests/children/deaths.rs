@@ -27,6 +27,30 @@ fn all_that_a_killed_child_said_is_read_and_then_the_end() {
 }
 
 #[test]
+fn who_waits_to_write_to_a_child_hears_of_its_death() {
+    let nx = in_memory();
+    let child = nx.spawn(ChildSpec::new("sleep", ["1000"]).stdin(path("/i"))).expect("it starts");
+    std::thread::scope(|scope| {
+        let writer = nx.pipe_writer("/i").unwrap();
+        let writes = scope.spawn(move || {
+            loop {
+                if let Err(error) = writer.write(vec![b'x'; 10_000], Some(LONG)) {
+                    return error;
+                }
+            }
+        });
+        let is_full = || {
+            let pipes: Vec<nexus_kernel::pipes::PipeEntry> =
+                serde_json::from_slice(&nx.read("/__sys__/pipes/.all").unwrap()).expect("it is JSON");
+            pipes[0].writers_waiting == 1
+        };
+        until(&nx, "the pipe is full", is_full);
+        child.kill(nexus::ChildSignal::Kill).unwrap();
+        assert_eq!(writes.join().unwrap().errno(), Errno::EPIPE);
+    });
+}
+
+#[test]
 fn what_a_child_said_last_waits_for_who_reads_it() {
     let nx = in_memory();
     let child = nx.spawn(ChildSpec::new("seq", ["5000"]).stdout(path("/o"))).expect("it starts");
@@ -55,8 +79,12 @@ fn who_left_the_group_of_a_child_does_not_hold_up_its_end() {
     let nx = in_memory();
     let folder = tempfile::tempdir().unwrap();
     // The one that went away says something within the grace, and is there when it is over.
-    let text = "setsid sh -c 'echo also; exec sleep 20' &\nsleep 0.2\necho said\n";
-    let spec = script(folder.path(), text).stdout(path("/o")).grace(Duration::from_millis(500));
+    let there = folder.path().join("there");
+    let text = "setsid sh -c 'echo also; : > $THERE; exec sleep 20' &\nwhile [ ! -e $THERE ]; do sleep 0.01; done\necho said\n";
+    let spec = script(folder.path(), text)
+        .env("THERE", there.to_str().unwrap())
+        .stdout(path("/o"))
+        .grace(Duration::from_millis(500));
     let child = nx.spawn(spec).expect("it starts");
     let begun = nx.env().now();
     let mut lines = rest(&nx, "/o");
@@ -70,10 +98,14 @@ fn who_left_the_group_of_a_child_does_not_hold_up_its_end() {
 fn a_flood_of_who_holds_the_output_ends_with_the_grace() {
     let nx = in_memory();
     let folder = tempfile::tempdir().unwrap();
-    let text = "setsid yes flood &\necho $!\nsleep 0.2\n";
-    let spec = script(folder.path(), text).stdout(path("/o")).grace(Duration::from_millis(100));
+    let there = folder.path().join("there");
+    let text = "setsid sh -c 'echo flood; : > $THERE; exec yes flood' &\nwhile [ ! -e $THERE ]; do sleep 0.01; done\n";
+    let spec = script(folder.path(), text)
+        .env("THERE", there.to_str().unwrap())
+        .stdout(path("/o"))
+        .grace(Duration::from_millis(100));
     let child = nx.spawn(spec).expect("it starts");
-    assert!(rest(&nx, "/o").len() > 1, "there is a flood, and an end of it");
+    assert!(!rest(&nx, "/o").is_empty(), "there is a flood, and an end of it");
     assert_eq!(child.wait().unwrap(), ChildExit::Code(0));
 }
 

@@ -48,6 +48,47 @@ fn what_a_child_says_when_it_is_told_to_end_is_in_its_stream() {
 }
 
 #[test]
+fn a_stream_that_is_moved_away_is_followed_by_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = on_disk(&folder.path().join("data"));
+    let child = nx
+        .spawn(ChildSpec::new("cat", ["-"]).stdin(path("/i")).stdout(path("/o")).stdout_stream(path("/log")))
+        .expect("it starts");
+    let say = |line: &str| {
+        nx.send(SysWrite::at(path("/i"), line.to_owned())).unwrap();
+        assert_eq!(next(&nx, "/o"), line);
+    };
+    say("one");
+    nx.rename("/log", "/log.1").unwrap();
+    say("two");
+    assert_eq!((records(&nx, "/log.1"), records(&nx, "/log")), (vec!["one".into()], vec!["two".into()]));
+    nx.unlink("/log").unwrap();
+    say("three");
+    assert_eq!(records(&nx, "/log"), ["three"]);
+    // What cannot be appended is counted, and the child goes on.
+    nx.unlink("/log").unwrap();
+    nx.write("/log/in/the/way", "x").unwrap();
+    say("four");
+    nx.remove_all("/log").unwrap();
+    say("five");
+    assert_eq!(records(&nx, "/log"), ["five"]);
+    let entry = child.status().unwrap();
+    assert_eq!(entry.records_lost, 1, "{entry:?}");
+}
+
+#[test]
+fn a_record_that_a_stream_does_not_keep_takes_no_other_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let nx = on_disk(&folder.path().join("data"));
+    nx.make_stream("/log", nexus::StreamSpec::new().bytes_max(100)).unwrap();
+    let text = "echo one\nprintf '%0200d\n' 7\necho two\n";
+    let child = nx.spawn(script(folder.path(), text).stdout_stream(path("/log"))).expect("it starts");
+    assert!(child.wait().unwrap().is_success());
+    assert_eq!(records(&nx, "/log"), ["one", "two"]);
+    assert_eq!(child.status().unwrap().records_lost, 1);
+}
+
+#[test]
 fn a_pipe_of_a_child_says_that_there_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let nx = on_disk(folder.path());

@@ -41,8 +41,8 @@ pub(crate) struct Child {
     born: ChildEntry,
     state: watch::Sender<ChildState>,
     stage: watch::Sender<Stage>,
-    /// Bytes in, out and err; lines dropped; messages unread. Statistics: nothing is ordered by them.
-    counts: [AtomicU64; 5],
+    /// Bytes in, out and err; lines dropped; messages unread; records lost. Statistics: nothing is ordered by them.
+    counts: [AtomicU64; 6],
     trouble: Mutex<Option<Arc<str>>>,
 }
 
@@ -54,6 +54,7 @@ pub(super) enum Count {
     Err,
     Dropped,
     Unread,
+    Lost,
 }
 
 impl Child {
@@ -118,12 +119,13 @@ impl Child {
     }
 
     pub(super) fn entry(&self) -> ChildEntry {
-        let [bytes_in, bytes_out, bytes_err, lines_dropped, messages_unread] =
-            [0, 1, 2, 3, 4].map(|at: usize| self.counts[at].load(Ordering::Relaxed));
+        let [bytes_in, bytes_out, bytes_err, lines_dropped, messages_unread, records_lost] =
+            [0, 1, 2, 3, 4, 5].map(|at: usize| self.counts[at].load(Ordering::Relaxed));
         let mut entry = self.born.clone();
         entry.state = self.state();
         (entry.bytes_in, entry.bytes_out, entry.bytes_err) = (bytes_in, bytes_out, bytes_err);
         (entry.lines_dropped, entry.messages_unread) = (lines_dropped, messages_unread);
+        entry.records_lost = records_lost;
         entry.trouble.clone_from(&self.trouble.lock());
         entry
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use nexus_messages::syscall::SysWrite;
+use nexus_messages::syscall::{IoProfile, StreamSpec, SysSetattr, SysWrite};
 use nexus_messages::{Caller, Error, ErrorKind, Framing, VPath};
 
 use super::child::{Count, Pumping};
@@ -139,9 +139,8 @@ impl OutPump {
     /// Hands the messages over; false when nobody wants any more.
     async fn deliver(&mut self, pumping: &Pumping, messages: &mut Vec<Bytes>) -> bool {
         if let Some(stream) = self.stream.clone()
-            && let Err(error) = self.append(&stream, messages).await
+            && !self.append(pumping, &stream, messages).await
         {
-            told(pumping, &error);
             self.stream = None;
         }
         for message in messages.drain(..) {
@@ -160,27 +159,61 @@ impl OutPump {
         self.pipe.is_some() || self.stream.is_some()
     }
 
-    async fn append(&self, stream: &VPath, messages: &[Bytes]) -> nexus_messages::Result<()> {
+    /// Appends all, as many at once as may be; false when the kernel ends.
+    async fn append(&self, pumping: &Pumping, stream: &VPath, messages: &[Bytes]) -> bool {
         let (mut batch, mut cost) = (Vec::new(), 0);
         for message in messages {
             let costs = message.len() as u64 + RECORD_COST;
             if !batch.is_empty() && (cost + costs > APPEND_BYTES_MAX || batch.len() >= APPEND_RECORDS_MAX) {
-                self.append_batch(stream, std::mem::take(&mut batch)).await?;
+                if !self.append_batch(pumping, stream, std::mem::take(&mut batch)).await {
+                    return false;
+                }
                 cost = 0;
             }
             batch.push(message.clone());
             cost += costs;
         }
-        if batch.is_empty() { Ok(()) } else { self.append_batch(stream, batch).await }
+        batch.is_empty() || self.append_batch(pumping, stream, batch).await
     }
 
-    async fn append_batch(&self, stream: &VPath, batch: Vec<Bytes>) -> nexus_messages::Result<()> {
-        let call = SysWrite::vectored(stream, batch).append();
+    /// Appends a batch; what cannot be appended is counted, and the child goes on. False when the kernel ends.
+    async fn append_batch(&self, pumping: &Pumping, stream: &VPath, batch: Vec<Bytes>) -> bool {
+        let Err(error) = self.append_records(stream, batch.clone()).await else { return true };
+        if error.kind() != ErrorKind::TooLarge {
+            return self.without(pumping, &error, batch.len());
+        }
+        // All or none: one is larger than the stream keeps, and the others are not to go with it.
+        for one in batch {
+            if let Err(error) = self.append_records(stream, vec![one]).await
+                && !self.without(pumping, &error, 1)
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Goes on without so many records; false when the kernel ends.
+    fn without(&self, pumping: &Pumping, error: &Error, records: usize) -> bool {
+        pumping.child().count(Count::Lost, records as u64);
+        told(pumping, error);
+        error.kind() != ErrorKind::Down
+    }
+
+    async fn append_records(&self, stream: &VPath, records: Vec<Bytes>) -> nexus_messages::Result<()> {
+        let call = SysWrite::vectored(stream, records).append();
+        let done = Box::pin(self.kernel.send(&self.caller, call.clone())).await;
+        if !done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return done.map(drop);
+        }
+        // It was removed, or moved out of the way as logs are: what comes next has a new one.
+        let made = SysSetattr::stream_with(stream, StreamSpec::new().io_profile(IoProfile::Stdio));
+        Box::pin(self.kernel.send(&self.caller, made)).await?;
         Box::pin(self.kernel.send(&self.caller, call)).await.map(drop)
     }
 }
 
-/// Notes why a pump gives a path up, if it is more than that nobody is there any more.
+/// Notes what went wrong at a path, if it is more than that nobody is there any more.
 fn told(pumping: &Pumping, error: &Error) {
     if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::Down) {
         pumping.child().trouble(error);

@@ -149,6 +149,7 @@ targets! {
     Watcher 8 0 true "nexus/kernel/watcher";
     Pipes 6 0 true "nexus/kernel/pipes";
     Streams 6 0 true "nexus/kernel/streams";
+    Children 4 0 true "nexus/kernel/children";
     Registry 10 7 true "nexus/registry/services";
     Lifecycle 10 7 true "nexus/registry/lifecycle";
     Driver 8 5 true "nexus/drivers/*";

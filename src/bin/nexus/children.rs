@@ -23,7 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
     let spec = spec(&args)?;
     let child = session.nx.spawn(spec).await?;
-    let exit = child.wait().await?;
+    // It was started: when its kernel goes away, nobody knows how far it came.
+    let exit = child.wait().await.map_err(Error::outcome_unknown)?;
     if let (true, Some(pipe)) = (session.nx.kernel().is_ok(), &args.stdout) {
         linger(session, &path(Op::Read, pipe)?).await?;
     }

@@ -12,8 +12,8 @@ use nexus::{ChildId, ChildSignal};
 /// Its environment is PATH and what --env names. No shell is asked. While the pipe of --out is full the command waits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: the command's, and 128 more than the signal that ended it; 1 when it could not be started.
-With --json, at its end: {id, pid, program, args, state, bytes_in, bytes_out, bytes_err, lines_dropped, messages_unread, trouble, ..}.")]
+Exit status: the command's, and 128 more than the signal that ended it; 1 when it could not be started, 3 when its kernel went away.
+With --json, at its end: {id, pid, program, args, state, bytes_in, bytes_out, bytes_err, lines_dropped, messages_unread, records_lost, trouble, ..}.")]
 pub(crate) struct RunArgs {
     /// The pipe of its standard input
     #[arg(long = "in", value_name = "PIPE")]
@@ -61,7 +61,7 @@ pub(crate) enum FramingKind {
 #[command(after_help = "\
 Prints: ID PID STATE BYTES-IN BYTES-OUT BYTES-ERR PROGRAM ARGUMENTS.
 With --json: one line a child: {id, pid, program, args, agent, zone, started, state, stdin, stdout, stderr, bytes_in, bytes_out, bytes_err, lines_dropped,
-messages_unread, trouble}.")]
+messages_unread, records_lost, trouble}.")]
 pub(crate) struct ChildrenArgs {
     /// Only this one
     pub(crate) id: Option<ChildId>,
