@@ -5,7 +5,7 @@ use nexus::{ChildExit, ChildSignal, ChildSpec, Config, Errno, Serving, SysWrite,
 use crate::bench::{is_known, next, path, refused, until};
 
 fn served(serving: Serving) -> (tempfile::TempDir, blocking::Nexus, blocking::Nexus) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("there is room");
     let owner = blocking::connect(Config::new(folder.path()).serve(serving)).expect("it boots");
     let nx = blocking::attach(folder.path()).expect("it attaches");
     (folder, owner, nx)

@@ -95,6 +95,27 @@ fn who_left_the_group_of_a_child_does_not_hold_up_its_end() {
 }
 
 #[test]
+fn what_a_child_said_is_read_also_when_others_held_its_output_for_longer_than_the_grace() {
+    let nx = in_memory();
+    nx.make_pipe("/o", 1_000).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // Less than the descriptor of the host holds, and much more than the pipe.
+    let text = "setsid sleep 20 &\nseq 10000\n";
+    let spec = script(folder.path(), text).stdout(path("/o")).grace(Duration::from_millis(50));
+    let child = nx.spawn(spec).expect("it starts");
+    let is_over =
+        || child.status().unwrap().trouble.is_some_and(|told| told.contains("held its output open"));
+    until(&nx, "the grace is over", is_over);
+    until(&nx, "nobody remembers the child but us", || !is_known(child.pid()));
+    let reader = nx.pipe_reader("/o").unwrap();
+    for line in numbers(1..=10_000) {
+        assert_eq!(reader.read(Some(LONG)).unwrap(), Some(line));
+    }
+    assert_eq!(reader.read(Some(LONG)).unwrap(), None);
+    assert_eq!(child.wait().unwrap(), ChildExit::Code(0));
+}
+
+#[test]
 fn a_flood_of_who_holds_the_output_ends_with_the_grace() {
     let nx = in_memory();
     let folder = tempfile::tempdir().unwrap();

@@ -101,7 +101,7 @@ fn a_child_works_in_its_folder_and_has_nothing_open_that_the_kernel_opened() {
     // What this process was itself started with goes on to its children.
     let data = data.path().to_str().unwrap();
     let ours = |line: &&str| line.contains(data) || line.starts_with("anon_inode:");
-    assert!(!lines.iter().any(|line| ours(line)), "{lines:?}");
+    assert!(!lines.iter().any(ours), "{lines:?}");
 }
 
 #[test]
