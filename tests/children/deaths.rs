@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use nexus::{ChildExit, ChildSpec, ChildState, Errno, Kill, SysWrite};
+use nexus::actors::{Inject, Moment};
+use nexus::{ChildExit, ChildSpec, ChildState, Errno, ErrorKind, Executed, Kill, SysWrite};
 
 use crate::bench::{
     LONG, in_memory, is_known, next, numbers, path, records, refused, rest, runs, script, until,
@@ -174,6 +175,21 @@ fn the_drop_of_the_last_handle_ends_children_too() {
     });
     env.blocking_wait(gone).expect("the child is gone");
     env.stop();
+}
+
+/// The process runs by then, and nobody has heard of it.
+#[test]
+fn a_start_that_its_actor_dies_of_leaves_nothing_running_and_nothing_made() {
+    for moment in [Moment::Before, Moment::After] {
+        let nx = in_memory();
+        assert!(nx.kill("nexus/kernel/children", Kill::Handling(Inject::Panic, moment)).unwrap());
+        let error = nx.spawn(ChildSpec::new("sleep", ["1000"]).stdout(path("/o"))).unwrap_err();
+        assert_eq!((error.kind(), error.executed()), (ErrorKind::Crashed, Executed::Unknown), "{error}");
+        assert!(!nx.exists("/o").unwrap(), "{moment:?}");
+        until(&nx, "nothing runs", || nx.children().unwrap().iter().all(|child| child.state.is_done()));
+        assert!(nx.children().unwrap().iter().all(|child| !is_known(child.pid)), "{moment:?}");
+        assert!(nx.spawn(ChildSpec::new("true", [""; 0])).unwrap().wait().unwrap().is_success());
+    }
 }
 
 #[test]

@@ -71,8 +71,8 @@ fn a_command_is_talked_to_through_its_paths_and_goes_with_the_one_that_runs_it()
     assert!(late.status == 1 && late.err.contains("ended"), "{late:?}");
     assert_eq!(nexus.good("pipe read /t/out"), "", "its output is at its end");
 
-    // And with the kernel, however that ends.
-    let mut run = nexus.command(["run", "--in", "/t/in", "--", "cat"]);
+    // And with the kernel, however that ends: this one does not read, and so does not see that nobody writes any more.
+    let mut run = nexus.command(["run", "--in", "/t/in", "--", "sleep", "1000"]);
     let mut run = run.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     until("the child is there", || {
         nexus.good("--json children").lines().any(|line| line.contains("\"running\""))
