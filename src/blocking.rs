@@ -35,7 +35,8 @@ use nexus_messages::syscall::{
     Version, Watched, Written,
 };
 use nexus_messages::{
-    Caller, ContentId, Event, EventMask, FileMetadata, IntoPath, LockId, Lsn, OpId, Receipt, Result, VPath,
+    Caller, ChildEntry, ChildExit, ChildId, ChildSignal, ChildSpec, ContentId, Event, EventMask,
+    FileMetadata, IntoPath, LockId, Lsn, OpId, Receipt, Result, VPath,
 };
 use nexus_supervisors::Kill;
 
@@ -155,6 +156,7 @@ twins! {
     tree() -> Result<ActorEntry>;
     kill(path: &str, how: Kill) -> Result<bool>;
     mounts() -> Result<Vec<MountStatus>>;
+    children() -> Result<Vec<ChildEntry>>;
     shutdown() -> Result<()>;
 }
 
@@ -321,6 +323,15 @@ impl Nexus {
         Ok(StreamReader { env: self.env().clone(), reader: self.0.stream_reader(at, from)? })
     }
 
+    /// As [`crate::Nexus::spawn`], and blocks; so does waiting for the child.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::spawn`].
+    pub fn spawn(&self, spec: ChildSpec) -> Result<ChildHandle> {
+        let child = self.env().blocking_wait(self.0.spawn(spec))?;
+        Ok(ChildHandle { env: self.env().clone(), child })
+    }
+
     /// As [`crate::Nexus::tx`]; committing blocks.
     pub fn tx(&self) -> Tx {
         Tx(self.0.tx())
@@ -384,6 +395,46 @@ impl Tx {
         let env = self.0.nexus().env().clone();
         env.blocking_wait(self.0.commit())
     }
+}
+
+/// A child process whose methods block; see [`crate::ChildHandle`].
+#[derive(Debug, Clone)]
+pub struct ChildHandle {
+    env: Env,
+    child: crate::ChildHandle,
+}
+
+impl ChildHandle {
+    /// As [`crate::ChildHandle::id`].
+    pub fn id(&self) -> ChildId {
+        self.child.id()
+    }
+
+    /// As [`crate::ChildHandle::pid`].
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+}
+
+macro_rules! child_twins {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $done:ty;)*) => {
+        impl ChildHandle {$(
+            #[doc = concat!("As [`crate::ChildHandle::", stringify!($name), "`], and blocks.")]
+            ///
+            /// # Errors
+            #[doc = concat!("As [`crate::ChildHandle::", stringify!($name), "`].")]
+            pub fn $name(&self, $($arg: $type),*) -> $done {
+                self.env.blocking_wait(self.child.$name($($arg),*))
+            }
+        )*}
+    };
+}
+
+child_twins! {
+    wait() -> Result<ChildExit>;
+    exited() -> Result<ChildExit>;
+    kill(signal: ChildSignal) -> Result<bool>;
+    status() -> Result<ChildEntry>;
 }
 
 /// A walk that blocks; see [`crate::Walk`].

@@ -18,7 +18,7 @@ use nexus_drivers::redb::RedbConfig;
 use nexus_drivers::streams::MemoryStreams;
 use nexus_drivers::streams::wal::{LateStreams, WalStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
-use nexus_kernel::hal::{Catalogue, Metastore, StreamStore};
+use nexus_kernel::hal::{Catalogue, Metastore, ProcessHost, StreamStore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
 use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
@@ -99,6 +99,9 @@ async fn bring_up(
     let (kernel, spec) = opened.map_err(|error| failed(settings, error.kind(), "the metastore", &error))?;
     let durable = started.streams.clone().map(|streams| streams as Arc<dyn StreamStore>);
     kernel.set_stream_stores(Arc::new(MemoryStreams::default()), durable);
+    if let Some(host) = process_host(&env) {
+        kernel.set_process_host(host);
+    }
     let tree = Tree::start(&env, spec).await;
     let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
     let tree = Arc::new(tree);
@@ -132,6 +135,18 @@ async fn bring_up(
         started.server = Some(Arc::new(serve(&env, &kernel, settings, folder, serving)?));
     }
     Ok((kernel, tree))
+}
+
+/// What starts child processes; none in a simulation, and where it is not known how.
+#[cfg(target_os = "linux")]
+fn process_host(env: &Env) -> Option<Arc<dyn ProcessHost>> {
+    (!env.is_simulated())
+        .then(|| Arc::new(nexus_drivers::processes::HostProcesses::new(env)) as Arc<dyn ProcessHost>)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn process_host(_: &Env) -> Option<Arc<dyn ProcessHost>> {
+    None
 }
 
 /// From here on others can attach.
@@ -345,6 +360,8 @@ impl Started {
                 server.stop().await;
             }
             if let Some(kernel) = &kernel {
+                // What they said last is on its way into streams, which need all that is below.
+                kernel.stop_children().await;
                 kernel.stop_services(SERVICES_STOP_MAX).await;
             }
             if let Some(tree) = tree {

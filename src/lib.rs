@@ -72,6 +72,7 @@
 //! | who works where | [`locked`](Nexus::locked) [`lock`](Nexus::lock) [`extend`](Nexus::extend) [`unlock`](Nexus::unlock) [`semaphore`](Nexus::semaphore) |
 //! | messages | [`make_pipe`](Nexus::make_pipe) [`pipe_reader`](Nexus::pipe_reader) [`pipe_writer`](Nexus::pipe_writer) |
 //! | records | [`make_stream`](Nexus::make_stream) [`append_record`](Nexus::append_record) [`append_records`](Nexus::append_records) [`stream_reader`](Nexus::stream_reader) |
+//! | child processes | [`spawn`](Nexus::spawn) [`children`](Nexus::children) |
 //! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
 //!
 //! ```
@@ -176,8 +177,8 @@ pub use nexus_messages::*;
 pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{
-    Consumer, ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line,
-    LockGuard, PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
+    ChildHandle, Consumer, ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream,
+    Line, LockGuard, PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
 };
 
 /// The examples of the readme, which compile and run as all others do.

@@ -96,7 +96,7 @@ fn actix_is_named_in_one_crate_only() {
 
 #[test]
 fn a_primitive_is_a_folder_of_one_shape() {
-    for primitive in ["router", "locks", "dispatch", "watcher", "pipes", "mounts", "registry"] {
+    for primitive in ["router", "locks", "dispatch", "watcher", "pipes", "children", "mounts", "registry"] {
         let folder = root().join("kernel/src").join(primitive);
         for file in ["messages.rs", "table.rs", "view.rs"] {
             assert!(folder.join(file).is_file(), "{primitive} has no {file}");

@@ -17,6 +17,7 @@ use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, Supervi
 use parking_lot::Mutex;
 
 use crate::advisory::{Advisory, AdvisoryLocks, Hearing, OtherTables};
+use crate::children::{ChildTable, Children, Hosting};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage, GarbageConfig};
@@ -137,6 +138,9 @@ pub struct Kernel {
     pipes_actor: Ref<Pipes>,
     streams: StreamTable,
     streams_actor: Ref<Streams>,
+    hosting: Hosting,
+    children: ChildTable,
+    children_actor: Ref<Children>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
     watcher: Ref<Watcher>,
@@ -203,6 +207,9 @@ impl Kernel {
             pipes_actor: mailbox(env, "pipes"),
             streams: StreamTable::default(),
             streams_actor: mailbox(env, "streams"),
+            hosting: Hosting::default(),
+            children: ChildTable::default(),
+            children_actor: mailbox(env, "children"),
             hooks,
             dispatch: mailbox(env, "dispatch"),
             watcher: mailbox(env, "watcher"),
@@ -296,6 +303,11 @@ impl Kernel {
                 self.streams_actor.clone(),
                 (self.streams.clone(), Arc::downgrade(self)),
             )))
+            .child(primitive(ChildSpec::new(
+                "children",
+                self.children_actor.clone(),
+                (self.children.clone(), Arc::downgrade(self)),
+            )))
             // Last, and so the first of these to be stopped: what was queued for them is told while all the others live.
             .child(observers.into_child().place(Place::Supervisors));
         let registry = SupSpec::new("registry", Strategy::RestForOne)
@@ -368,6 +380,7 @@ impl Kernel {
         self.other_locks.end(life);
         self.pipes.end_life(life);
         self.streams.end_life(life);
+        self.children.end_life(life);
     }
 
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
@@ -400,6 +413,7 @@ impl Kernel {
         self.watches().close();
         self.pipes.end();
         self.streams.end();
+        self.end_children();
     }
 
     /// The mounts and how they are. Sends no mail.
@@ -578,6 +592,20 @@ impl Kernel {
 
     pub(crate) fn streams_actor(&self) -> &Ref<Streams> {
         &self.streams_actor
+    }
+
+    /// What starts programs.
+    pub(crate) fn hosting(&self) -> &Hosting {
+        &self.hosting
+    }
+
+    /// The child processes.
+    pub(crate) fn children_table(&self) -> &ChildTable {
+        &self.children
+    }
+
+    pub(crate) fn children_actor(&self) -> &Ref<Children> {
+        &self.children_actor
     }
 
     pub(crate) fn locks(&self) -> &PathLocks {

@@ -2,6 +2,7 @@
 
 pub mod advisory;
 mod caught;
+pub mod children;
 mod content;
 pub mod dispatch;
 #[cfg(any(test, feature = "fuzzing"))]

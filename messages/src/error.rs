@@ -53,6 +53,7 @@ pub enum Op {
     Outcome,
     Take,
     Group,
+    Spawn,
 }
 
 impl Op {
@@ -93,6 +94,7 @@ impl Op {
             Self::Outcome => "outcome",
             Self::Take => "take",
             Self::Group => "group",
+            Self::Spawn => "spawn",
             Self::Connect => "connect",
             Self::Import => "import",
             Self::Export => "export",

@@ -3,6 +3,7 @@
 //! Everything here is data: it can be compared, printed and sent. The only behaviour is validation. Structs are made by their
 //! constructors and builders, so that a new field breaks nobody.
 
+mod child;
 mod conflict;
 mod content;
 mod effect;
@@ -17,6 +18,10 @@ mod receipt;
 pub mod syscall;
 mod time;
 
+pub use child::{
+    CHILD_PIPE_CAPACITY, ChildEntry, ChildExit, ChildId, ChildOutput, ChildSignal, ChildSpec, ChildState,
+    Framing, GRACE_DEFAULT, GRACE_MAX, LINE_MAX, LINE_MAX_DEFAULT, LongLines, UnknownSignal,
+};
 pub use conflict::{Conflict, Found};
 pub use content::ContentId;
 pub use effect::{Effect, Holding, Weighed};

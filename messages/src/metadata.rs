@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ContentId;
 use crate::ident::{FileId, ZoneId};
 use crate::path::VPath;
-use crate::syscall::{LockState, PipeSpec};
+use crate::syscall::{IoProfile, LockState, PipeSpec};
 use crate::time::Timestamp;
 
 /// What an entry is. It never changes once the entry is made. The numbers are part of the interface.
@@ -134,6 +134,8 @@ pub struct FileMetadata {
     pub implicit: bool,
     /// Who holds and who waits for the advisory lock on it, when it was asked for and anybody does.
     pub lock: Option<Arc<LockState>>,
+    /// Of a pipe or a stream the kind that it is of; none for what is neither.
+    pub io_profile: Option<IoProfile>,
 }
 
 impl FileMetadata {
@@ -169,6 +171,7 @@ impl FileMetadata {
             link_target: None,
             implicit: false,
             lock: None,
+            io_profile: None,
         }
     }
 
@@ -185,7 +188,8 @@ impl FileMetadata {
     /// How much a pipe holds, and where; none for what is no pipe.
     pub fn pipe(&self) -> Option<PipeSpec> {
         let capacity = u32::try_from(self.size).unwrap_or(u32::MAX);
-        (self.entry_type == EntryType::Pipe).then(|| PipeSpec::new(capacity))
+        let io_profile = self.io_profile.unwrap_or_default();
+        (self.entry_type == EntryType::Pipe).then(|| PipeSpec::new(capacity).io_profile(io_profile))
     }
 
     /// The media type, or the default of its entry type.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nexus_actors::{Env, Pool};
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Extent, GroupAction, SysGroup, Syscall, SyscallMessage};
-use nexus_messages::{Caller, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
+use nexus_messages::{Caller, ChildEntry, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
 use parking_lot::Mutex;
 
 use super::connection::{Connection, Line, Lost, NoConnection, connect};
@@ -138,6 +138,15 @@ impl Remote {
         let about = About { op: Op::Unlock, path: Some(path.clone()), changes: true };
         match self.request(caller, Request::Release { path: path.clone(), id }, &about).await? {
             Given::Released(released) => Ok(released),
+            _ => Err(about.unreadable(&"it is that of another call")),
+        }
+    }
+
+    /// Starts a child process, or waits for one.
+    pub(crate) async fn child(&self, caller: &Arc<Caller>, request: Request) -> Result<ChildEntry> {
+        let about = About { op: Op::Spawn, path: None, changes: matches!(request, Request::Spawn(_)) };
+        match self.request(caller, request, &about).await? {
+            Given::Child(child) => Ok(*child),
             _ => Err(about.unreadable(&"it is that of another call")),
         }
     }

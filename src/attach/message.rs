@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
-use nexus_messages::{Caller, Error, FileMetadata, LockId, Op, VPath};
+use nexus_messages::{Caller, ChildEntry, ChildId, ChildSpec, Error, FileMetadata, LockId, Op, VPath};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +183,13 @@ pub(crate) enum Request {
         id: LockId,
     },
     Stream(Streaming),
+    /// Starts a child process; gives [`Given::Child`].
+    Spawn(ChildSpec),
+    /// Waits for the end of a child, or until all that it wrote is where it belongs; gives [`Given::Child`].
+    Await {
+        id: ChildId,
+        done: bool,
+    },
 }
 
 impl Request {
@@ -194,6 +201,7 @@ impl Request {
             Self::Syscall(Syscall::Read(call)) => call.wait.is_some(),
             Self::Syscall(Syscall::Take(call)) => call.wait.is_some(),
             Self::Syscall(Syscall::Write(call)) => call.wait.is_some(),
+            Self::Await { .. } => true,
             Self::Stream(Streaming::Take(_, wait) | Streaming::Put(_, _, wait)) => wait.is_some(),
             _ => false,
         };
@@ -206,6 +214,7 @@ impl Request {
             Self::Syscall(call) => call.op(),
             Self::Access { .. } => Op::Access,
             Self::Release { .. } => Op::Unlock,
+            Self::Spawn(_) | Self::Await { .. } => Op::Spawn,
             Self::Stream(
                 Streaming::Open(..)
                 | Streaming::Next(..)
@@ -261,6 +270,8 @@ pub(crate) enum Given {
     Opened(Option<Arc<FileMetadata>>),
     /// Bytes, which travel in the body, and whether they are the last.
     Piece(Bytes, bool),
+    /// A child process, as it is now.
+    Child(Box<ChildEntry>),
 }
 
 /// A message ready to leave.

@@ -37,6 +37,7 @@ use nexus_messages::{Error, ErrorKind, Op, Result};
 pub(crate) use client::Remote;
 pub use grant::{Grant, Serving};
 pub(crate) use grant::{as_agent, lessened};
+pub(crate) use message::Request;
 pub(crate) use server::Server;
 pub use server::ServingStats;
 pub(crate) use socket::SOCKET;

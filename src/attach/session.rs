@@ -558,6 +558,12 @@ async fn execute(
     match request {
         Request::Stream(call) => streams.serve(kernel, caller, call).await,
         Request::Release { path, id } => Ok(Given::Released(kernel.release_lock(caller, &path, id))),
+        Request::Spawn(spec) => {
+            kernel.spawn_child(caller, spec).await.map(|child| Given::Child(Box::new(child)))
+        }
+        Request::Await { id, done } => {
+            kernel.wait_child(caller, id, done).await.map(|child| Given::Child(Box::new(child)))
+        }
         Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
         Request::Syscall(call) => match call {
             Syscall::Stat(call) => answer(kernel, caller, call).await,

@@ -3,6 +3,7 @@
 //! Every method takes a path as a [`VPath`](crate::VPath) or as text, and names itself in its errors.
 
 mod batch;
+mod children;
 mod content;
 mod entries;
 mod glob;
@@ -18,6 +19,7 @@ mod tx;
 mod walk;
 mod watch;
 
+pub use children::ChildHandle;
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
 pub use group::Consumer;
 pub use locks::LockGuard;

@@ -49,7 +49,7 @@ impl Nexus {
     }
 
     /// All that a directory of `/__sys__/` shows, as one.
-    async fn shown<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+    pub(super) async fn shown<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let file = path(Op::Read, format!("{ROOT}/{name}/{ALL}"))?;
         let read = self.send(SysRead::at(&file)).await?;
         serde_json::from_slice(&read.data)

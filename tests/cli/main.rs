@@ -9,6 +9,7 @@ mod rows;
 
 mod agreement;
 mod checks;
+mod children;
 mod commands;
 mod damaged;
 mod imports;

@@ -114,7 +114,7 @@ pub struct OpSet(u64);
 /// How many operations an [`OpSet`] has room for.
 pub(super) const OPS_MAX: u32 = 40;
 
-const _: () = assert!((Op::Group as u32) < OPS_MAX);
+const _: () = assert!((Op::Spawn as u32) < OPS_MAX);
 
 impl OpSet {
     /// No operation.

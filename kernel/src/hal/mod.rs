@@ -11,6 +11,7 @@ mod error;
 mod factory;
 mod metastore;
 mod object_store;
+mod process;
 mod stream_store;
 mod transport;
 
@@ -24,6 +25,9 @@ pub use metastore::{
 };
 pub use object_store::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+};
+pub use process::{
+    Process, ProcessError, ProcessFuture, ProcessHost, ProcessInput, ProcessOutput, StartedProcess,
 };
 pub use stream_store::{
     APPEND_BYTES_MAX, APPEND_RECORDS_MAX, Append, Appended, READ_BYTES_MAX, READ_RECORDS_MAX,

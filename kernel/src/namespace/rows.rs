@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use nexus_messages::syscall::MountSpec;
+use nexus_messages::syscall::{IoProfile, MountSpec};
 use nexus_messages::{ContentId, EntryType, FileId, FileMetadata, Timestamp, VPath, ZoneId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,8 +28,7 @@ pub(crate) struct DentryRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeRow {
     pub(crate) entry_type: EntryType,
-    /// Of a file the length of its content, of a link that of its target; of a pipe, which is in memory, how many bytes it holds; of a stream how many it keeps, 0 for no bound. Pipes of other kinds will need
-    /// rows of another format.
+    /// Of a file the length of its content, of a link that of its target; of a pipe how many bytes it holds; of a stream how many it keeps, 0 for no bound.
     pub(crate) size: u64,
     pub(crate) content_id: Option<ContentId>,
     pub(crate) placement: Placement,
@@ -63,6 +62,34 @@ pub(crate) enum Placement {
         /// For how many milliseconds they are kept; 0 for ever.
         age_max_ms: u64,
     },
+    /// Of a pipe or a stream on whose other side a child process is: as of one in memory, or as [`Records`](Self::Records).
+    Stdio {
+        /// Whether the records are on disk.
+        durable: bool,
+        /// For how many milliseconds they are kept; 0 for ever.
+        age_max_ms: u64,
+    },
+}
+
+impl Placement {
+    /// Of a stream whether its records are on disk, and for how many milliseconds they are kept.
+    pub(crate) fn records(self) -> Option<(bool, u64)> {
+        match self {
+            Self::Records { durable, age_max_ms } | Self::Stdio { durable, age_max_ms } => {
+                Some((durable, age_max_ms))
+            }
+            _ => None,
+        }
+    }
+
+    /// The kind of a pipe or a stream that is placed so.
+    fn io_profile(self) -> IoProfile {
+        match self {
+            Self::Stdio { .. } => IoProfile::Stdio,
+            Self::Records { durable: true, .. } => IoProfile::Durable,
+            _ => IoProfile::Memory,
+        }
+    }
 }
 
 /// What the kernel remembers of a mount.
@@ -110,6 +137,8 @@ impl InodeRow {
         metadata.mime_type.clone_from(&self.mime_type);
         metadata.link_target.clone_from(&self.link_target);
         metadata.implicit = self.implicit;
+        metadata.io_profile = matches!(self.entry_type, EntryType::Pipe | EntryType::Stream)
+            .then(|| self.placement.io_profile());
         metadata
     }
 }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 
 pub(crate) use messages::OpenPipe;
-pub(crate) use pipe::{OpenEnd, Pipe, Refusal, Side};
+pub(crate) use pipe::{Holder, OpenEnd, Pipe, Refusal, Side};
 pub(crate) use table::{Known, PipeTable};
 pub use view::{PipeEnd, PipeEntry, PipeStatistics};
 

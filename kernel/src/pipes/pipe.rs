@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_actors::{Env, Ring};
-use nexus_messages::syscall::{PIPE_CAPACITY_MAX, PipeSpec};
+use nexus_messages::syscall::{IoProfile, PIPE_CAPACITY_MAX, PipeSpec};
 use nexus_messages::{ErrorKind, FileId, FileMetadata, LifeId};
 use parking_lot::Mutex;
 
@@ -32,6 +32,9 @@ const NO_WRITERS: u8 = 4;
 /// Readers had opened it, and the last of them is gone.
 const NO_READERS: u8 = 8;
 
+/// It is for a child process, and none has an end of it.
+const NO_CHILD: u8 = 16;
+
 /// Why nothing was read, or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -47,6 +50,8 @@ pub(crate) enum Refusal {
     TooLarge { length: usize, capacity: u32 },
     #[error("the last of its readers is gone")]
     NoReaders,
+    #[error("no child process is on the other side")]
+    NoChild,
     #[error("the pipe was removed")]
     Removed,
     #[error("the kernel has ended")]
@@ -71,7 +76,7 @@ impl Refusal {
             Self::Empty | Self::Full => ErrorKind::WouldBlock,
             Self::NothingCame(_) | Self::StayedFull(_) => ErrorKind::TimedOut,
             Self::TooLarge { .. } => ErrorKind::MessageTooLarge,
-            Self::NoReaders => ErrorKind::BrokenPipe,
+            Self::NoReaders | Self::NoChild => ErrorKind::BrokenPipe,
             Self::Removed => ErrorKind::NotFound,
             Self::Down => ErrorKind::Down,
             Self::EndClosed => ErrorKind::NotHeld,
@@ -116,7 +121,7 @@ pub(crate) struct Pipe {
     ring: Ring<Bytes>,
     /// What has become of it: some of the flags above.
     state: AtomicU8,
-    /// Invariant: `NO_WRITERS` and `NO_READERS` in `state` are changed under this lock alone.
+    /// Invariant: `NO_WRITERS`, `NO_READERS` and `NO_CHILD` in `state` are changed under this lock alone.
     ends: Mutex<Ends>,
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
@@ -133,6 +138,16 @@ struct End {
     side: Side,
     agent: Arc<str>,
     closed: Arc<AtomicBool>,
+    of_child: bool,
+}
+
+/// Who opens an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// Somebody who calls.
+    Caller,
+    /// A child process, by what carries its messages.
+    Child,
 }
 
 /// An end that somebody has opened. It is closed by [`Pipe::close_end`].
@@ -168,7 +183,7 @@ impl Pipe {
             mount,
             spec,
             ring: Ring::new(messages, spec.capacity),
-            state: AtomicU8::new(0),
+            state: AtomicU8::new(if spec.io_profile == IoProfile::Stdio { NO_CHILD } else { 0 }),
             ends: Mutex::default(),
             seen: Mutex::new(metadata),
             totals,
@@ -249,7 +264,7 @@ impl Pipe {
         } else if state & DOWN != 0 {
             Some(Err(Refusal::Down))
         } else {
-            (state & NO_WRITERS != 0).then(|| Ok(Bytes::new()))
+            (state & (NO_WRITERS | NO_CHILD) != 0).then(|| Ok(Bytes::new()))
         }
     }
 
@@ -317,19 +332,27 @@ impl Pipe {
 
     #[inline]
     fn refused(state: u8) -> Option<Refusal> {
-        if state & (REMOVED | DOWN | NO_READERS) == 0 {
+        if state & (REMOVED | DOWN | NO_READERS | NO_CHILD) == 0 {
             None
         } else if state & REMOVED != 0 {
             Some(Refusal::Removed)
         } else if state & DOWN != 0 {
             Some(Refusal::Down)
+        } else if state & NO_CHILD != 0 {
+            Some(Refusal::NoChild)
         } else {
             Some(Refusal::NoReaders)
         }
     }
 
-    /// Opens an end.
-    pub(super) fn open_end(&self, side: Side, agent: &Arc<str>, life: LifeId) -> Result<OpenEnd, Refusal> {
+    /// Opens an end. With a new child a pipe for children begins anew: who went away before it came does not count.
+    pub(super) fn open_end(
+        &self,
+        side: Side,
+        holder: Holder,
+        agent: &Arc<str>,
+        life: LifeId,
+    ) -> Result<OpenEnd, Refusal> {
         let mut ends = self.ends.lock();
         if !self.is_open() {
             return Err(Refusal::Removed);
@@ -339,8 +362,10 @@ impl Pipe {
         }
         ends.next += 1;
         let (number, closed) = (ends.next, Arc::new(AtomicBool::new(false)));
-        ends.open.insert(number, End { side, agent: agent.clone(), closed: closed.clone() });
-        self.state.fetch_and(!side.gone(), Ordering::AcqRel);
+        let of_child = holder == Holder::Child && self.spec.io_profile == IoProfile::Stdio;
+        ends.open.insert(number, End { side, agent: agent.clone(), closed: closed.clone(), of_child });
+        let begins = if of_child { NO_CHILD | NO_READERS | NO_WRITERS } else { side.gone() };
+        self.state.fetch_and(!begins, Ordering::AcqRel);
         Ok(OpenEnd { number, closed, life })
     }
 
@@ -351,12 +376,16 @@ impl Pipe {
             let Some(end) = ends.open.remove(&number) else { return };
             // Orders nothing: whoever uses the end meanwhile may do so for the last time.
             end.closed.store(true, Ordering::Relaxed);
-            let last = !ends.open.values().any(|other| other.side == end.side);
-            if last {
-                // Releases what the last writer wrote to whoever finds the flag.
-                self.state.fetch_or(end.side.gone(), Ordering::AcqRel);
+            let mut over = 0;
+            if !ends.open.values().any(|other| other.side == end.side) {
+                over |= end.side.gone();
             }
-            last
+            if end.of_child && !ends.open.values().any(|other| other.of_child) {
+                over |= NO_CHILD;
+            }
+            // Releases what the last writer wrote to whoever finds the flag.
+            self.state.fetch_or(over, Ordering::AcqRel);
+            over != 0
         };
         if last {
             self.ring.wake_all();

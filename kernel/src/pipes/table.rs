@@ -15,7 +15,7 @@ use nexus_messages::{FileId, FileMetadata, LifeId, VPath, ZoneId};
 use parking_lot::Mutex;
 
 use super::messages::OpenPipe;
-use super::pipe::{OpenEnd, Pipe, Refusal, Side, Totals};
+use super::pipe::{Holder, OpenEnd, Pipe, Refusal, Side, Totals};
 use super::view::{PipeEntry, PipeStatistics};
 use super::{PIPES_BYTES_MAX, PIPES_MAX};
 use crate::metrics::Lines;
@@ -257,10 +257,11 @@ impl PipeTable {
         &self,
         pipe: &Arc<Pipe>,
         side: Side,
+        holder: Holder,
         agent: &Arc<str>,
         life: LifeId,
     ) -> Result<OpenEnd, Refusal> {
-        let end = pipe.open_end(side, agent, life)?;
+        let end = pipe.open_end(side, holder, agent, life)?;
         // The kernel's own life ends with all pipes.
         if life != LifeId::KERNEL {
             self.0.lives.lock().entry(life).or_default().push((pipe.clone(), end.number));

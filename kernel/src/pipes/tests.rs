@@ -111,7 +111,7 @@ proptest! {
                 Step::Open(side) => {
                     // Some are tied to a life, and go with it.
                     let life = LifeId(ends.len() as u64 % 3);
-                    ends.push((table.open_end(&pipe, side, &"agent".into(), life).unwrap(), side));
+                    ends.push((table.open_end(&pipe, side, Holder::Caller, &"agent".into(), life).unwrap(), side));
                     let (open, ever) = model.ends(side);
                     (*open, *ever) = (*open + 1, true);
                 }
@@ -158,7 +158,7 @@ fn a_pipe_is_opened_once_and_no_more_than_may_be() {
     assert_eq!(pipe.try_read().unwrap_err(), Refusal::Removed);
     assert_eq!(pipe.try_write("y".into()).unwrap_err().0, Refusal::Removed);
     assert_eq!(
-        table.open_end(&pipe, Side::Reader, &"a".into(), LifeId::KERNEL).unwrap_err(),
+        table.open_end(&pipe, Side::Reader, Holder::Caller, &"a".into(), LifeId::KERNEL).unwrap_err(),
         Refusal::Removed
     );
     table.close_mount(&env, FileId(1));
@@ -171,7 +171,7 @@ fn a_pipe_is_opened_once_and_no_more_than_may_be() {
 fn no_more_ends_are_open_than_may_be() {
     let table = PipeTable::new();
     let (pipe, _) = open(&table, 7, 10).unwrap();
-    let end = || table.open_end(&pipe, Side::Writer, &"a".into(), LifeId(5));
+    let end = || table.open_end(&pipe, Side::Writer, Holder::Caller, &"a".into(), LifeId(5));
     for _ in 0..ENDS_MAX {
         end().unwrap();
     }

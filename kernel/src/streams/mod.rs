@@ -211,7 +211,7 @@ impl Kernel {
         let lives_on = !mount.ends_with_process();
         let has_disk = self.streams().store(IoProfile::Durable).is_some();
         let durable = match spec.io_profile {
-            None => lives_on && has_disk,
+            None | Some(IoProfile::Stdio) => lives_on && has_disk,
             Some(IoProfile::Durable) if !has_disk => return Err("this kernel keeps no streams on disk"),
             Some(IoProfile::Durable) if !lives_on => return Err("the entry would not outlive the process"),
             Some(IoProfile::Durable) => true,
@@ -222,7 +222,10 @@ impl Kernel {
             return Err("this kernel keeps no streams");
         }
         let age_max_ms = spec.age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        Ok(Placement::Records { durable, age_max_ms })
+        Ok(match spec.io_profile {
+            Some(IoProfile::Stdio) => Placement::Stdio { durable, age_max_ms },
+            _ => Placement::Records { durable, age_max_ms },
+        })
     }
 
     /// The stream whose entry this is, opened if it is not; made if it was never used.
@@ -236,7 +239,7 @@ impl Kernel {
         if let Some(open) = table.get(id) {
             return Ok(open);
         }
-        let Placement::Records { durable, age_max_ms } = placement else { return Err(Refusal::Unknown) };
+        let Some((durable, age_max_ms)) = placement.records() else { return Err(Refusal::Unknown) };
         let io_profile = if durable { IoProfile::Durable } else { IoProfile::Memory };
         let store = table.store(io_profile).ok_or(Refusal::NoStore)?;
         if durable {

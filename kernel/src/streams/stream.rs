@@ -328,6 +328,7 @@ impl Stream {
             zone: seen.zone.clone(),
             path: seen.path.clone(),
             io_profile: self.io_profile,
+            stdio: seen.io_profile == Some(IoProfile::Stdio),
             state: self.state(),
             readers_waiting: self.readers_waiting(),
         }

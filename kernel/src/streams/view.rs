@@ -18,6 +18,8 @@ pub struct StreamEntry {
     pub path: VPath,
     /// Where its records are.
     pub io_profile: IoProfile,
+    /// Whether it was made for what a child process says.
+    pub stdio: bool,
     /// What it keeps: its oldest record, its tail, its bytes, and its limits. None when its store does not say.
     pub state: Option<StreamState>,
     /// How many reads wait at its tail.

@@ -44,6 +44,7 @@ fn text(kernel: &Kernel) -> String {
     watches(&mut text, kernel);
     pipes(&mut text, kernel);
     streams(&mut text, kernel);
+    children(&mut text, kernel);
     actors(&mut text, kernel);
     mounts(&mut text, kernel);
     services(&mut text, kernel);
@@ -198,6 +199,13 @@ fn streams(text: &mut Exposition, kernel: &Kernel) {
     let shared = shared.map(|(what, count)| (vec![("what", what)], count));
     let help = "Records given to members of groups, given again, acknowledged, and given too often.";
     text.family("nexus_stream_group_records_total", Kind::Counter, help, shared);
+}
+
+fn children(text: &mut Exposition, kernel: &Kernel) {
+    let counted = kernel.children_table().statistics();
+    text.single("nexus_children", Kind::Gauge, "Child processes that run.", counted.running);
+    let help = "Child processes that were started.";
+    text.single("nexus_children_started_total", Kind::Counter, help, counted.started);
 }
 
 fn actors(text: &mut Exposition, kernel: &Kernel) {

@@ -13,6 +13,7 @@
 //! | path | what it is |
 //! |---|---|
 //! | `actors/PATH` | an actor of the tree: its state, incarnation, restarts, mailbox, last exit; for a supervisor `actors/PATH/.self`. Takes writes: the words of a [`Kill`](nexus_supervisors::Kill) hurt it |
+//! | `children/ID`, `children/statistics` | a child process that runs, or one of the last that ended: its program, how it ended, what it said; what was counted of all. Takes writes: the name of a signal, such as TERM |
 //! | `config/kernel` | the settings that the kernel runs with |
 //! | `hooks/ID`, `hooks/ID.N` | a registered hook, and what it did so far; the N-th hook of a service |
 //! | `locks/advisory`, `locks/held`, `locks/statistics` | the advisory locks with who holds them and who waits, the paths that calls hold locked, and what was counted of both |
@@ -32,6 +33,7 @@
 //! A directory is one `Provider`, and they stand in one list.
 
 mod actors;
+mod children;
 mod config;
 mod hooks;
 mod locks;
@@ -82,6 +84,7 @@ pub const SELF: &str = ".self";
 /// What there is, in the order of the names.
 const PROVIDERS: &[&dyn Provider] = &[
     &actors::Actors,
+    &children::Children,
     &config::Config,
     &hooks::Hooks,
     &locks::Locks,

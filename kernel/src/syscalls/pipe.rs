@@ -20,7 +20,7 @@ use super::admit::{Admissible, pass, resolve};
 use super::locate::Located;
 use crate::kernel::{Kernel, call_kind};
 use crate::namespace::Node;
-use crate::pipes::{Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
+use crate::pipes::{Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
 use crate::sys;
 use crate::volume::Site;
 
@@ -255,8 +255,29 @@ impl Kernel {
         path: &VPath,
     ) -> Result<PipeReader> {
         let call = SysRead::at(path);
-        let end = Box::pin(End::open(self, caller, call, Side::Reader));
+        let end = Box::pin(End::open(self, caller, call, Side::Reader, Holder::Caller));
         end.await.map(PipeReader)
+    }
+
+    /// As [`open_pipe_reader`](Self::open_pipe_reader), for a child process.
+    pub(crate) async fn open_child_reader(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        path: &VPath,
+    ) -> Result<PipeReader> {
+        let end = Box::pin(End::open(self, caller, SysRead::at(path), Side::Reader, Holder::Child));
+        end.await.map(PipeReader)
+    }
+
+    /// As [`open_pipe_writer`](Self::open_pipe_writer), for a child process.
+    pub(crate) async fn open_child_writer(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        path: &VPath,
+    ) -> Result<PipeWriter> {
+        let call = SysWrite::vectored(path, Vec::new());
+        let end = Box::pin(End::open(self, caller, call, Side::Writer, Holder::Child));
+        end.await.map(PipeWriter)
     }
 
     /// Opens the writing end of the pipe at `path`.
@@ -269,7 +290,7 @@ impl Kernel {
         path: &VPath,
     ) -> Result<PipeWriter> {
         let call = SysWrite::vectored(path, Vec::new());
-        let end = Box::pin(End::open(self, caller, call, Side::Writer));
+        let end = Box::pin(End::open(self, caller, call, Side::Writer, Holder::Caller));
         end.await.map(PipeWriter)
     }
 }
@@ -296,6 +317,7 @@ impl End {
         caller: &Arc<Caller>,
         mut call: S,
         side: Side,
+        holder: Holder,
     ) -> Result<Self> {
         let path = call.path().clone();
         resolve(kernel, caller, &mut call).await?;
@@ -310,7 +332,7 @@ impl End {
             return Err(error.because(format!("it is a {}, and no pipe", node.metadata.entry_type)));
         }
         let Ready { pipe, metadata } = ready(kernel, caller, S::OP, &asked, &located).await?;
-        let end = kernel.pipes().open_end(&pipe, side, &caller.agent, caller.life);
+        let end = kernel.pipes().open_end(&pipe, side, holder, &caller.agent, caller.life);
         let end = end.map_err(|refusal| refused(S::OP, &site.path, refusal))?;
         Ok(Self { kernel: kernel.clone(), caller: caller.clone(), path, pipe, metadata, end })
     }

@@ -210,7 +210,7 @@ impl<'a> RowVolume<'a> {
         }
         let content = match placement {
             // The records of a stream are no content.
-            Placement::None | Placement::Records { .. } => Bytes::new(),
+            Placement::None | Placement::Records { .. } | Placement::Stdio { .. } => Bytes::new(),
             Placement::Inline => self.inline(id)?,
             Placement::Store | Placement::Chunked => {
                 self.stored(id, nexus_messages::syscall::ByteRange::ALL).await?

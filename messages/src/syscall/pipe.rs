@@ -17,6 +17,9 @@ pub enum IoProfile {
     Memory,
     /// On disk, in the kernel's data folder. What was acknowledged is there after a crash. For streams.
     Durable,
+    /// In memory, or of a stream where its mount keeps records; a child process is, or was, on the other side. While none is, a pipe of this kind is at its end for who
+    /// reads once it is empty, and broken for who writes.
+    Stdio,
 }
 
 impl IoProfile {
@@ -25,6 +28,7 @@ impl IoProfile {
         match self {
             Self::Memory => "memory",
             Self::Durable => "durable",
+            Self::Stdio => "stdio",
         }
     }
 }
@@ -55,6 +59,13 @@ impl PipeSpec {
     /// A pipe in memory for `capacity` bytes.
     pub fn new(capacity: u32) -> Self {
         Self { capacity, io_profile: IoProfile::Memory }
+    }
+
+    /// Says of which kind it is.
+    #[must_use]
+    pub fn io_profile(mut self, io_profile: IoProfile) -> Self {
+        self.io_profile = io_profile;
+        self
     }
 
     /// How many messages may be written and not read, however short they are: one for each 64 bytes of the capacity, rounded up to a power of two,

@@ -149,6 +149,7 @@ targets! {
     Watcher 8 0 true "nexus/kernel/watcher";
     Pipes 6 0 true "nexus/kernel/pipes";
     Streams 6 0 true "nexus/kernel/streams";
+    Children 4 0 true "nexus/kernel/children";
     Observers 2 0 false "nexus/kernel/observers";
     Observer 6 5 true "nexus/kernel/observers/*";
     Registry 10 7 true "nexus/registry/services";

@@ -5,6 +5,7 @@ mod logs;
 mod run;
 
 mod change;
+mod children;
 mod content;
 mod fsck;
 mod gc;

@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, pipe, ps, search, serve,
-    services, shell, stream, top, tour, transfer, tx, watch,
+    change, children, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, pipe, ps, search,
+    serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -52,7 +52,7 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         return fsck::give_up_streams(out, &data, *place).and_then(|()| out.flush());
     }
     let mut config = config(&data, profile)?;
-    if matches!(&command, Command::Lock(_)) {
+    if matches!(&command, Command::Lock(_) | Command::Run(_)) {
         // What waits for others is of use only to who can be reached: by them, and by the command that it runs.
         config = config.serve(Serving::administrator());
     }
@@ -99,6 +99,8 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Grep(args) => Box::pin(search::grep(session, args)).await,
         Command::Pipe(args) => Box::pin(pipe::pipe(session, args)).await,
         Command::Stream(args) => Box::pin(stream::stream(session, args)).await,
+        Command::Run(args) => Box::pin(children::run(session, args)).await,
+        Command::Children(args) => Box::pin(children::children(session, args)).await,
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
         Command::Mounts(_) => mounts::mounts(session).await,

@@ -1,6 +1,7 @@
 //! The grammar of the command line, in clap's terms. Reading this folder is reading `nexus --help`.
 
 mod agents;
+mod children;
 mod files;
 mod kernel;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub(crate) use agents::*;
+pub(crate) use children::*;
 pub(crate) use files::*;
 pub(crate) use kernel::*;
 
@@ -77,6 +79,8 @@ pub(crate) enum Command {
     Grep(GrepArgs),
     Pipe(PipeArgs),
     Stream(StreamArgs),
+    Run(RunArgs),
+    Children(ChildrenArgs),
     Mount(MountArgs),
     Umount(UmountArgs),
     Mounts(MountsArgs),
@@ -181,6 +185,15 @@ mod tests {
         check("nexus watch / --mask written", false);
         check("nexus fsck --repair --json", true);
         check("nexus fsck /a", false);
+        check("nexus run --in /in --out /out --err /log -- server --stdio -v", true);
+        check("nexus run --framing raw --env A=b --env HOME -- cat", true);
+        check("nexus run --framing words -- cat", false);
+        check("nexus run --err /log --merge -- cat", false);
+        check("nexus run cat", false);
+        check("nexus children --json", true);
+        check("nexus children 3 --signal KILL", true);
+        check("nexus children --signal KILL", false);
+        check("nexus children 3 --signal SEGV", false);
         check("nexus", false);
     }
 }

@@ -1,0 +1,13 @@
+//! What can be seen of the children, beside each [`ChildEntry`](nexus_messages::ChildEntry).
+
+use serde::{Deserialize, Serialize};
+
+/// What was counted of all children together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChildStatistics {
+    /// Children that run, or whose output is on its way.
+    pub running: usize,
+    /// Children that were started.
+    pub started: u64,
+}

@@ -1,0 +1,122 @@
+//! `run` and `children`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::fixture::Nexus;
+
+/// Longer than anything takes here.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A command that runs, and not for longer than its test.
+struct Running(Child);
+
+impl Running {
+    fn kill(&mut self) {
+        self.0.kill().expect("it runs");
+        self.wait();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("it ends")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended, as it should.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until it is so.
+#[expect(clippy::disallowed_methods, reason = "this process has no kernel whose clock could be asked")]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LONG, "not within {LONG:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_command_is_run_whose_output_is_a_stream() {
+    let nexus = Nexus::new();
+    let ended = nexus.run("run --tee /log --err /err -- sh -c nothing-7");
+    assert_eq!(ended.status, 127, "{ended:?}");
+    assert!(nexus.good("stream read /err").contains("nothing-7"));
+    let ended = nexus.run("--json run --tee /log -- seq 3");
+    assert_eq!((ended.status, &*ended.err), (0, ""));
+    let told: serde_json::Value = serde_json::from_str(&ended.out).expect("it is JSON");
+    assert_eq!(
+        (&told["program"], &told["bytes_out"], &told["state"]["done"]["Code"]),
+        (&"seq".into(), &6.into(), &0.into())
+    );
+    assert_eq!(nexus.good("stream read /log"), "1\n2\n3\n");
+    // As shells tell the signal that ended it.
+    std::fs::write(nexus.host("die.sh"), "kill -9 $$\n").expect("there is room");
+    assert_eq!(nexus.run("run -- sh die.sh").status, 128 + 9, "it works where the command does");
+    let missing = nexus.run("run --out /o -- no-such-program-7");
+    assert_eq!(missing.status, 1);
+    assert!(missing.err.starts_with("nexus: spawn no-such-program-7: "), "{}", missing.err);
+    assert_eq!(nexus.run("stat /o").status, 1, "nothing was made");
+}
+
+#[test]
+fn a_command_is_talked_to_through_its_paths_and_goes_with_the_one_that_runs_it() {
+    let nexus = Nexus::new();
+    let mut serving = nexus.command(["serve"]);
+    let mut serving = Running(serving.stdout(Stdio::piped()).spawn().expect("it starts"));
+    let mut line = String::new();
+    BufReader::new(serving.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("it serves");
+    let mut run = nexus.command(["run", "--in", "/t/in", "--out", "/t/out", "--", "cat"]);
+    let mut run = Running(run.stdin(Stdio::null()).spawn().expect("it starts"));
+    let written = || nexus.run("pipe write /t/in hello").status == 0;
+    until("the child is there", written);
+    assert_eq!(nexus.good("pipe read /t/out --wait 60s"), "hello\n");
+    let listed = nexus.good("--json children");
+    let child: serde_json::Value = serde_json::from_str(listed.trim()).expect("one child");
+    let (id, pid) = (child["id"].to_string(), child["pid"].to_string());
+    let shown = nexus.good(&format!("children {id}"));
+    assert_eq!(shown, format!("{id}\t{pid}\trunning\t5\t6\t0\tcat\n"));
+    // Its attachment ends, and with that the child.
+    run.kill();
+    let is_there = || Path::new(&format!("/proc/{pid}")).exists();
+    until("the child is gone", || !is_there());
+    let ended = nexus.good(&format!("children {id}"));
+    assert!(ended.contains("ended with signal 9"), "{ended}");
+    let late = nexus.run(&format!("children {id} --signal TERM"));
+    assert!(late.status == 1 && late.err.contains("ended"), "{late:?}");
+    assert_eq!(nexus.good("pipe read /t/out"), "", "its output is at its end");
+
+    // And with the kernel, however that ends: this one does not read, and so does not see that nobody writes any more.
+    let mut run = nexus.command(["run", "--in", "/t/in", "--", "sleep", "1000"]);
+    let mut run = Running(run.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    until("the child is there", || {
+        nexus.good("--json children").lines().any(|line| line.contains("\"running\""))
+    });
+    let listed = nexus.good("--json children");
+    let child: serde_json::Value =
+        serde_json::from_str(listed.lines().last().expect("one")).expect("it is JSON");
+    let pid = child["pid"].to_string();
+    serving.kill();
+    until("the child is gone", || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"))
+    });
+    assert_eq!(run.wait().code(), Some(3), "what became of it is not known");
+}
+
+#[test]
+fn a_command_without_a_server_serves_its_paths_itself() {
+    let nexus = Nexus::new();
+    let mut run = nexus.command(["run", "--in", "/t/in", "--out", "/t/out", "--", "head", "-n", "1"]);
+    let mut run = Running(run.spawn().expect("it starts"));
+    // Who looks before would have the folder itself.
+    until("the folder is served", || nexus.data().join("nexus.sock").exists());
+    until("the child is there", || nexus.run("pipe write /t/in hello").status == 0);
+    assert_eq!(nexus.good("pipe read /t/out --wait 60s"), "hello\n", "what is not read yet keeps it");
+    assert_eq!(run.wait().code(), Some(0));
+}
