@@ -124,9 +124,9 @@ mod tests {
         let waits = |wait| SysRead::at(path()).wait(wait);
         check(waits(second * 2), waits(second), None);
         check(waits(second), waits(second * 2), Some("wait"));
-        let page = |limit| SysReaddir::at(&path()).limit(limit);
-        check(SysReaddir::at(&path()), page(3), None);
-        check(page(3), SysReaddir::at(&path()), Some("limit"));
+        let page = |limit| SysReaddir::at(path()).limit(limit);
+        check(SysReaddir::at(path()), page(3), None);
+        check(page(3), SysReaddir::at(path()), Some("limit"));
         let reads = |count| {
             let mut call = SysRead::at(path());
             call.extent = Extent::One(nexus_messages::syscall::ByteRange { offset: 0, count });
