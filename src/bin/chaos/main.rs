@@ -1,4 +1,4 @@
-//! `chaos`: kills the actors of a kernel, its process, and swaps its services and drivers, under eight clients; an oracle in another process checks
+//! `chaos`: kills the actors of a kernel, its process, and swaps its services and drivers, under clients of every kind; an oracle in another process checks
 //! that nothing of it can be seen.
 //!
 //!     cargo run --release --bin chaos -- --seed 1 --seconds 60
@@ -13,15 +13,20 @@ mod hurting;
 mod kernel;
 mod life;
 mod limits;
+mod locks;
 mod model;
 mod oracle;
+mod order;
+mod pipes;
 mod plan;
 mod record;
 mod report;
 mod run;
 mod scene;
 mod services;
+mod streams;
 mod swaps;
+mod watches;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

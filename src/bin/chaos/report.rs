@@ -93,7 +93,7 @@ impl Report {
             Record::Quiet => self.pauses += 1,
             Record::Did(counts) => self.counts.add(*counts),
             Record::Broken { claim } => self.broken.push(format!("life {life}, {claim}")),
-            Record::Ready { .. } | Record::Begun { .. } | Record::Ended { .. } | Record::Over => {}
+            _ => {}
         }
     }
 
