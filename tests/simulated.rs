@@ -214,6 +214,16 @@ fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
         sum.counts.audited >= seeds && sum.counts.verified * 4 >= seeds && sum.counts.usages >= seeds,
         "{sum:?}"
     );
+    let Counts { locked, lost, deadlocks, kept, fenced, stale, given_up, messages, messages_read, .. } =
+        sum.counts;
+    assert!(locked >= 20 * seeds && lost >= seeds && deadlocks > 0 && kept * 4 >= seeds, "{sum:?}");
+    assert!(fenced >= seeds && stale >= seeds && given_up >= 4 * seeds, "{sum:?}");
+    assert!(messages >= 20 * seeds && messages_read >= 20 * seeds, "{sum:?}");
+    let Counts { pipes_full, pipes_removed, appended, records_read, events, resumed, overflows, .. } =
+        sum.counts;
+    assert!(pipes_full >= seeds && pipes_removed * 4 >= seeds, "{sum:?}");
+    assert!(appended >= 20 * seeds && records_read >= 20 * seeds, "{sum:?}");
+    assert!(events >= 100 * seeds && resumed >= 4 * seeds && overflows * 8 >= seeds, "{sum:?}");
     let passes = [sum.counts.collections, sum.counts.checks, sum.counts.scrubs];
     assert!(passes.iter().all(|passes| *passes >= seeds), "{sum:?}");
 }

@@ -34,6 +34,9 @@ const PLACES: u32 = 3;
 const LONG: Duration = Duration::from_secs(10);
 const SHORT_PACES: u32 = 20;
 
+/// How long a client waits for a second lock, on average: longer than it takes until a circle is looked for.
+const CIRCLE_WAIT: Duration = Duration::from_millis(40);
+
 /// Within what all locks are free when nobody asks for one: all whose time is long are given back by then.
 const FREE_MAX: Duration = Duration::from_secs(8);
 
@@ -92,7 +95,7 @@ fn guarded(path: usize) -> VPath {
 impl Locker {
     /// Takes a lock, does something with it, and gives it back or lets its time pass.
     async fn step(&mut self) {
-        let Some(mut taken) = self.take().await else { return };
+        let Some(mut taken) = self.take(true).await else { return };
         let paces = self.scene.setting.pace;
         let is_exclusive = self.scene.locks.lock().holds[taken.at].kind == LockKind::Exclusive;
         if is_exclusive && self.dice.below(3) > 0 {
@@ -103,8 +106,8 @@ impl Locker {
         if self.dice.below(4) == 0 {
             self.extend(&mut taken).await;
         }
-        if self.dice.below(8) == 0
-            && let Some(second) = self.take().await
+        if self.dice.below(3) == 0
+            && let Some(second) = self.take(false).await
         {
             self.give_back(second).await;
         }
@@ -116,12 +119,15 @@ impl Locker {
             if is_exclusive {
                 self.write(taken.path, taken.locked.fence()).await;
             }
-            return;
+            if self.dice.below(2) == 0 {
+                return;
+            }
         }
         self.give_back(taken).await;
     }
 
-    async fn take(&mut self) -> Option<Taken> {
+    /// Asks for a lock. When it has no other, its life may end with it, if that is tied to it.
+    async fn take(&mut self, is_first: bool) -> Option<Taken> {
         let scene = self.scene.clone();
         let at = usize::try_from(self.dice.below(PATHS.len() as u64)).unwrap_or(0);
         let counted = at == PATHS.len() - 1;
@@ -132,7 +138,9 @@ impl Locker {
         };
         let is_short = self.dice.below(3) == 0;
         let ttl = if is_short { scene.setting.pace * SHORT_PACES } else { LONG };
-        let wait = (self.dice.below(3) > 0).then(|| self.dice.around(scene.setting.wait));
+        // Who has one already waits so long for another that a circle is found.
+        let around = if is_first { scene.setting.wait } else { CIRCLE_WAIT };
+        let wait = (self.dice.below(3) > 0).then(|| self.dice.around(around));
         let mut call = SysLock::exclusive(path(PATHS[at])).ttl(ttl);
         (call.kind, call.wait, call.tied) = (kind, wait, self.dice.below(5) == 0);
         let is_tied = call.tied;
@@ -161,7 +169,7 @@ impl Locker {
                     // It may have been given just now: how much of its time has passed is known with the next answer.
                     self.extend(&mut taken).await;
                 }
-                if is_tied && self.dice.below(2) == 0 {
+                if is_tied && is_first && self.dice.below(2) == 0 {
                     self.live_anew(&taken).await;
                     return None;
                 }

@@ -151,13 +151,22 @@ mod tests {
     #[test]
     fn each_wound_of_a_history_is_seen() {
         check(|_| {}, None);
-        check(|history| drop(history.read.remove(1)), Some("message 2 of writer 1 is lost"));
+        let lost = |history: &mut History| {
+            history.read.remove(1);
+        };
+        check(lost, Some("message 2 of writer 1 is lost"));
         check(
             |history| history.read.push((message(2), Span { sent: 50, back: 51 }, PIPE)),
             Some("read twice"),
         );
-        check(|history| drop(history.written.remove(&message(2))), Some("nobody wrote it"));
-        check(|history| drop(history.written.insert(message(2), Became::Not)), Some("not written"));
+        let foreign = |history: &mut History| {
+            history.written.remove(&message(2));
+        };
+        check(foreign, Some("nobody wrote it"));
+        let not = |history: &mut History| {
+            history.written.insert(message(2), Became::Not);
+        };
+        check(not, Some("not written"));
         check(|history| history.read[1].2 = OTHER, Some("came out of"));
         check(
             |history| (history.read[0].1, history.read[1].1) = (history.read[1].1, history.read[0].1),
@@ -167,7 +176,9 @@ mod tests {
 
     #[test]
     fn what_is_in_doubt_is_read_once_or_never_and_what_was_removed_may_be_gone() {
-        let doubtful = |history: &mut History| drop(history.written.insert(message(2), Became::Doubtful));
+        let doubtful = |history: &mut History| {
+            history.written.insert(message(2), Became::Doubtful);
+        };
         check(doubtful, None);
         let never = |history: &mut History| {
             doubtful(history);

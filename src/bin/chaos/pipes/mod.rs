@@ -28,7 +28,10 @@ const WITH_ENDS: u64 = 1;
 const REMOVED: u64 = 2;
 
 /// So few bytes that a pipe is full now and then.
-const CAPACITY: u32 = 300;
+const CAPACITY: u32 = 120;
+
+/// Messages that are written or read without a pause, at most.
+const TOGETHER_MAX: u64 = 6;
 
 /// How often a pipe is looked into when nobody else reads it, and something strikes whoever does.
 const LOOKS_MAX: u32 = 200;
@@ -68,7 +71,11 @@ pub(crate) async fn write(scene: Arc<Scene>, number: usize) {
             match writer.dice.below(60) {
                 0 if number == 0 => writer.replace().await,
                 1..4 => writer.turn_end().await,
-                _ => writer.step().await,
+                _ => {
+                    for _ in 0..=writer.dice.below(TOGETHER_MAX) {
+                        writer.step().await;
+                    }
+                }
             }
         }
         let pause = writer.dice.around(scene.setting.pace * 3);
@@ -84,10 +91,14 @@ pub(crate) async fn read(scene: Arc<Scene>, number: usize) {
         if !scene.is_dying() {
             match reader.dice.below(60) {
                 0..3 => reader.turn_end().await,
-                _ => reader.step().await,
+                _ => {
+                    for _ in 0..=reader.dice.below(TOGETHER_MAX) {
+                        reader.step().await;
+                    }
+                }
             }
         }
-        let pause = reader.dice.around(scene.setting.pace * 2);
+        let pause = reader.dice.around(scene.setting.pace * 3);
         scene.env.sleep(pause).await;
     }
 }
