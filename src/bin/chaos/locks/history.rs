@@ -36,6 +36,8 @@ pub(crate) struct Hold {
     pub(crate) until: Duration,
     /// When its caller had heard that it was not held any more.
     pub(crate) missed: Option<At>,
+    /// The client whose life it is tied to.
+    pub(crate) tied: Option<usize>,
 }
 
 /// A write under a lock that is to be held.
@@ -83,6 +85,13 @@ impl History {
     pub(crate) fn begin(&mut self, hold: Hold) -> usize {
         self.holds.push(hold);
         self.holds.len() - 1
+    }
+
+    /// The life of a client is about to end, and with it all that is tied to it, what it has forgotten, too.
+    pub(crate) fn life_ends(&mut self, client: usize, ends: u64) {
+        for hold in self.holds.iter_mut().filter(|hold| hold.tied == Some(client)) {
+            hold.ends.get_or_insert(ends);
+        }
     }
 
     /// What is wrong.
@@ -254,6 +263,7 @@ mod tests {
             ends: Some(ends),
             until,
             missed: None,
+            tied: None,
         }
     }
 
@@ -304,6 +314,16 @@ mod tests {
         check(&holds, |history| history.forced.push((0, Span { sent: 12, back: 13 })), None);
         check(&holds, |history| history.forced.push((0, Span { sent: 16, back: 17 })), Some("held at once"));
         check(&holds, |history| history.forced.push((1, Span { sent: 12, back: 13 })), Some("held at once"));
+        // Forgotten, and tied to a life that ended.
+        let forgotten = |history: &mut History| {
+            (history.holds[0].ends, history.holds[0].tied) = (None, Some(7));
+        };
+        check(&holds, forgotten, Some("held at once"));
+        let ended = |history: &mut History| {
+            forgotten(history);
+            history.life_ends(7, 12);
+        };
+        check(&holds, ended, None);
     }
 
     #[test]

@@ -163,14 +163,15 @@ impl Locker {
                 scene.count(|counts| counts.locked += 1);
                 let until = asked + ttl;
                 let token = locked.token;
-                let hold = Hold { path: at, kind, token, sent, from, ends: None, until, missed: None };
+                let tied = is_tied.then_some(self.number);
+                let hold = Hold { path: at, kind, token, sent, from, ends: None, until, missed: None, tied };
                 let mut taken = Taken { at: scene.locks.lock().begin(hold), path: at, locked, ttl };
                 if wait.is_some() && self.dice.below(2) == 0 {
                     // It may have been given just now: how much of its time has passed is known with the next answer.
                     self.extend(&mut taken).await;
                 }
                 if is_tied && is_first && self.dice.below(2) == 0 {
-                    self.live_anew(&taken).await;
+                    self.live_anew().await;
                     return None;
                 }
                 Some(taken)
@@ -189,9 +190,9 @@ impl Locker {
     }
 
     /// Ends this client's life, and with it what is tied to it.
-    async fn live_anew(&mut self, taken: &Taken) {
+    async fn live_anew(&mut self) {
         let tick = self.scene.tick();
-        self.scene.locks.lock().holds[taken.at].ends = Some(tick);
+        self.scene.locks.lock().life_ends(self.number, tick);
         match agent(&self.scene, self.number) {
             Ok(agent) => self.agent = agent,
             Err(error) => self.failed("there can be no agent", &error),

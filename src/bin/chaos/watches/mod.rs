@@ -233,13 +233,17 @@ impl Watcher {
             None => return,
         };
         scene.count(|counts| counts.resumed += 1);
+        // Looks after which there was nothing more: behind two of them all that comes is queued.
+        let mut caught_up = 0;
         for _ in 0..self.dice.below(LOOKS_MAX) {
             if !scene.goes_on().await || scene.is_dying() {
                 return;
             }
             let wait = self.dice.around(scene.setting.wait);
-            if take(&scene, self.number, &mut events, wait).await.is_none() {
-                return;
+            match take(&scene, self.number, &mut events, wait).await {
+                Some(TELL_MAX) => caught_up = 0,
+                Some(_) => caught_up += 1,
+                None => return,
             }
             self.cursor = events.cursor();
             if self.dice.below(3) == 0 {
@@ -255,7 +259,7 @@ impl Watcher {
                     }
                 }
             }
-            if *bursts > 0 && self.cursor >= Lsn(1) {
+            if *bursts > 0 && caught_up > 1 {
                 *bursts -= 1;
                 burst(&scene).await;
             }
