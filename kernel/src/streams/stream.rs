@@ -8,8 +8,8 @@ use std::time::Duration;
 use nexus_actors::Env;
 use nexus_messages::syscall::{IoProfile, StreamStart};
 use nexus_messages::{ErrorKind, FileId, FileMetadata};
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use super::view::StreamEntry;
 use crate::hal::{Append, Appended, ReadBounds, StreamError, StreamRead, StreamState, StreamStore};
@@ -80,7 +80,9 @@ pub(crate) struct Stream {
     pub(super) mount: FileId,
     pub(super) io_profile: IoProfile,
     store: Arc<dyn StreamStore>,
-    now: watch::Sender<Now>,
+    now: RwLock<Now>,
+    /// Wakes all who wait, in the order in which they came, when that has changed.
+    changed: Notify,
     waiting: AtomicUsize,
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
@@ -117,7 +119,8 @@ impl Stream {
             mount,
             io_profile,
             store,
-            now: watch::Sender::new(Now { tail: state.tail, life: Life::Open }),
+            now: RwLock::new(Now { tail: state.tail, life: Life::Open }),
+            changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             seen: Mutex::new(metadata),
             totals: Arc::default(),
@@ -136,7 +139,8 @@ impl Stream {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        match self.now.borrow().life {
+        let life = self.now.read().life;
+        match life {
             Life::Open => Ok(()),
             Life::Removed => Err(Refusal::Removed),
             Life::Down => Err(Refusal::Down),
@@ -161,7 +165,7 @@ impl Stream {
             self.totals[0].fetch_add(1, Ordering::Relaxed);
             self.totals[1].fetch_add(appended.count, Ordering::Relaxed);
         }
-        self.now.send_if_modified(|now| {
+        self.change(|now| {
             let is_new = appended.tail > now.tail;
             now.tail = now.tail.max(appended.tail);
             is_new
@@ -187,8 +191,6 @@ impl Stream {
     }
 
     async fn read_on(&self, from: StreamStart, most: ReadBounds, waits: bool) -> Result<StreamRead, Refusal> {
-        // Before the look: what is appended after it is heard of.
-        let mut heard = self.now.subscribe();
         let is_oldest = from == StreamStart::Oldest;
         let mut from = match from {
             StreamStart::At(offset) => offset,
@@ -200,7 +202,8 @@ impl Stream {
         };
         let mut waiting = None;
         loop {
-            heard.mark_unchanged();
+            // Before the look: what is appended after it is heard of.
+            let changed = self.changed.notified();
             self.check()?;
             match self.store.read(self.id, from, most).await {
                 Ok(read) if read.records.is_empty() && !read.closed && waits => {}
@@ -212,8 +215,15 @@ impl Stream {
                 read => return read.map_err(|error| self.failed(error)),
             }
             waiting.get_or_insert_with(|| Waiting::among(&self.waiting));
-            // Its other end is in this value.
-            let _ = heard.changed().await;
+            changed.await;
+        }
+    }
+
+    /// Changes what those who wait look at, and wakes them when that says that it did.
+    fn change(&self, change: impl FnOnce(&mut Now) -> bool) {
+        let is_changed = change(&mut self.now.write());
+        if is_changed {
+            self.changed.notify_waiters();
         }
     }
 
@@ -228,7 +238,7 @@ impl Stream {
     }
 
     fn end_as(&self, life: Life) {
-        self.now.send_if_modified(|now| {
+        self.change(|now| {
             let was_open = now.life == Life::Open;
             if was_open {
                 now.life = life;
@@ -262,9 +272,6 @@ impl Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("id", &self.id)
-            .field("now", &*self.now.borrow())
-            .finish_non_exhaustive()
+        f.debug_struct("Stream").field("id", &self.id).field("now", &*self.now.read()).finish_non_exhaustive()
     }
 }
