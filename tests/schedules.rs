@@ -22,10 +22,12 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{AbortHandle, Abortable, Aborted, Either, select};
 use nexus::{
     Config, Env, ErrorKind, EventKind, IoProfile, Kill, LockKind, Lsn, Nexus, OpId, StreamSpec, StreamStart,
     SysLock, SysUnlock, SysWrite, VPath, WatchItem,
@@ -41,11 +43,18 @@ use crate::streams::{Appended, Seen};
 /// Seeds of an ordinary test run, for each family.
 const SEEDS: u64 = 24;
 
-/// Around so many microseconds everything takes here: a wake, and the moment when who waits gives up.
-const AROUND: Duration = Duration::from_micros(60);
+/// So many of them are run twice.
+const REPLAYS: u64 = 4;
+
+/// How long everything takes here, and who waits before he gives up: a few of these, so that much happens at the same moment.
+const MOMENT: Duration = Duration::from_micros(10);
+const MOMENTS_MAX: u64 = 12;
 
 /// Longer than a run.
 const LONG: Duration = Duration::from_secs(60);
+
+/// An actor is killed so often in a run, at most.
+const KILLS_MAX: usize = 200;
 
 const TASKS: usize = 5;
 const ROUNDS: usize = 25;
@@ -61,6 +70,8 @@ struct Run {
     /// Waits that were given up, and actors killed.
     given_up: AtomicUsize,
     killed: AtomicUsize,
+    /// Waits that may be made to give up, in the order in which they began.
+    waits: Mutex<Vec<AbortHandle>>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -91,23 +102,48 @@ impl Run {
     }
 
     async fn nap(&self, dice: &mut Dice) {
-        self.env.sleep(dice.around(AROUND)).await;
+        self.env.sleep(moment(dice)).await;
     }
 
-    /// Waits for something, or gives up in the middle of it: at the very moment of a wake, under some seeds.
+    /// Waits for something, or gives up in the middle of it: after a while, or when somebody has it [give up](Self::have_one_give_up). It is not looked at again then, so it may
+    /// be served already and not know.
     async fn given_up<T>(&self, dice: &mut Dice, wait: impl Future<Output = T>) -> Option<T> {
-        let done = self.env.timeout(dice.around(AROUND), wait).await.ok();
-        self.given_up.fetch_add(usize::from(done.is_none()), Ordering::Relaxed);
-        done
+        let (handle, registration) = AbortHandle::new_pair();
+        self.waits.lock().push(handle);
+        let wait = Abortable::new(wait, registration);
+        let after = if dice.below(2) == 0 { moment(dice) } else { LONG };
+        match select(pin!(self.env.sleep(after)), pin!(wait)).await {
+            Either::Right((Ok(done), _)) => Some(done),
+            Either::Left(_) | Either::Right((Err(Aborted), _)) => {
+                self.given_up.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Has one of those that began to wait last give up. To be called by who has just done what they wait for: who was woken by that has not been looked at since.
+    fn have_one_give_up(&self, dice: &mut Dice) {
+        let mut waits = self.waits.lock();
+        let behind = usize::try_from(dice.below(TASKS as u64)).unwrap_or(0) + 1;
+        if let Some(at) = waits.len().checked_sub(behind) {
+            let wait = waits.remove(at);
+            drop(waits);
+            wait.abort();
+        }
     }
 
     /// Kills an actor, over and over, until all tasks have ended.
     async fn kill_until_all_end(&self, actor: &str, dice: &mut Dice) {
         while self.working.load(Ordering::SeqCst) > 0 {
+            if self.killed.load(Ordering::Relaxed) > KILLS_MAX {
+                // So that those who wait in vain come to the end of their time.
+                self.env.sleep(LONG).await;
+                continue;
+            }
             let how = if dice.below(2) == 0 { Kill::Panic } else { Kill::Brutal };
             let killed = self.nx.kill(actor, how).await.expect("an administrator may");
             self.killed.fetch_add(usize::from(killed), Ordering::Relaxed);
-            self.env.sleep(dice.around(AROUND * 5)).await;
+            self.env.sleep(moment(dice) * 3).await;
         }
     }
 }
@@ -132,6 +168,7 @@ where
             working: AtomicUsize::new(0),
             given_up: AtomicUsize::new(0),
             killed: AtomicUsize::new(0),
+            waits: Mutex::default(),
             wrong: Mutex::default(),
         });
         family(run.clone(), Dice::new(seed)).await;
@@ -154,7 +191,8 @@ fn under_all_seeds<F: Future<Output = ()>>(family: impl Fn(Arc<Run>, Dice) -> F)
     let mut broken = BTreeMap::new();
     for seed in first..first + number("NEXUS_SEEDS", SEEDS) {
         let outcome = run(seed, &family);
-        if seed == first {
+        // Whoever is woken, is woken in an order that the seed says.
+        if seed < first + REPLAYS {
             assert_eq!(outcome, run(seed, &family), "seed {seed}");
         }
         given_up += outcome.0;
@@ -167,6 +205,10 @@ fn under_all_seeds<F: Future<Output = ()>>(family: impl Fn(Arc<Run>, Dice) -> F)
     assert!(broken.is_empty(), "{:?} break a claim", broken.keys());
     assert!(given_up > 0 && killed > 0, "{given_up} waits were given up, {killed} actors killed");
     println!("{given_up} waits given up, {killed} actors killed");
+}
+
+fn moment(dice: &mut Dice) -> Duration {
+    MOMENT * u32::try_from(1 + dice.below(MOMENTS_MAX)).unwrap_or(1)
 }
 
 fn path(text: &str) -> VPath {
@@ -216,6 +258,7 @@ async fn lock(run: Arc<Run>, mut dice: Dice, seen: Arc<Mutex<History>>) {
                 if let Err(error) = agent.send(SysUnlock::new(path(PATHS[at]), locked.id)).await {
                     run.wrong(error);
                 }
+                run.have_one_give_up(&mut dice);
             }
             Some(Err(error)) => run.wrong(error),
             None => {}
@@ -276,6 +319,7 @@ async fn append(
         let span = Span { sent, back: run.tick() };
         told.lock().0.push(Appended { first, count: 1, offset: Some(offset), times_max: 1 });
         told.lock().1.push((span, offset));
+        run.have_one_give_up(&mut dice);
         run.nap(&mut dice).await;
     }
 }
@@ -366,7 +410,7 @@ fn every_watcher_is_told_every_commit_once() {
             run.task(|run| watch(run, dice, number % 2 == 0, ready, told));
         }
         while ready.load(Ordering::SeqCst) < TASKS {
-            run.env.sleep(AROUND).await;
+            run.env.sleep(MOMENT).await;
         }
         for number in 0..TASKS {
             let (written, mut dice) = (written.clone(), Dice::new(dice.roll()));
@@ -376,6 +420,7 @@ fn every_watcher_is_told_every_commit_once() {
                         Ok(done) => written.lock().push(done.receipt.lsn),
                         Err(error) => run.wrong(error),
                     }
+                    run.have_one_give_up(&mut dice);
                     run.nap(&mut dice).await;
                 }
             });

@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use nexus::{Env, Error, Executed, Lsn, MountSpec, Nexus, OpId, TreeStatus};
 use nexus_drivers::faults::Faults;
 use parking_lot::Mutex;
@@ -309,6 +311,17 @@ impl Scene {
             self.broken(format_args!("{what} {on} {ended} {late:?} after its deadline of {deadline:?}"));
         }
         done.ok()
+    }
+
+    /// Makes a call, and gives it up after a while: also when it is served already and does not know, for it is not looked at again. None when it was given up.
+    pub(crate) async fn give_up<T>(&self, after: Duration, call: impl Future<Output = T>) -> Option<T> {
+        match select(pin!(self.env.sleep(after)), pin!(call)).await {
+            Either::Left(_) => {
+                self.count(|counts| counts.given_up += 1);
+                None
+            }
+            Either::Right((done, _)) => Some(done),
+        }
     }
 
     /// What may be read of a file now, before the read begins.

@@ -148,13 +148,7 @@ impl Locker {
         let (asked, sent) = (scene.age(), scene.tick());
         let asking = self.agent.send(call);
         let answer = match gives_up {
-            Some(after) => match scene.env.timeout(after, asking).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    scene.count(|counts| counts.given_up += 1);
-                    return None;
-                }
-            },
+            Some(after) => scene.give_up(after, asking).await?,
             None => scene.call("lock", PATHS[at], SYSCALL_MAX + wait.unwrap_or_default(), asking).await?,
         };
         match answer {

@@ -126,7 +126,7 @@ impl Writer {
             }
         };
         let answer = match gives_up {
-            Some(after) => scene.env.timeout(after, writing).await.ok(),
+            Some(after) => scene.give_up(after, writing).await,
             None => {
                 scene.call("write", pipe(at).as_str(), SYSCALL_MAX + wait.unwrap_or_default(), writing).await
             }
@@ -209,10 +209,10 @@ impl Reader {
             }
         };
         let answer = match gives_up {
-            Some(after) => match scene.env.timeout(after, reading).await {
-                Ok(answer) => answer,
-                Err(_) => return scene.count(|counts| counts.given_up += 1),
-            },
+            Some(after) => {
+                let Some(answer) = scene.give_up(after, reading).await else { return };
+                answer
+            }
             None => {
                 let (on, deadline) = (pipe(at), SYSCALL_MAX + wait.unwrap_or_default());
                 let Some(answer) = scene.call("read", on.as_str(), deadline, reading).await else { return };

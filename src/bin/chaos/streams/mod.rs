@@ -134,7 +134,7 @@ impl Appender {
             let gives_up = repeats == 0 && self.dice.below(5) == 0;
             let answer = if gives_up {
                 let after = self.dice.around(scene.setting.pace);
-                scene.env.timeout(after, appending).await.ok()
+                scene.give_up(after, appending).await
             } else {
                 match scene.call("append", PATHS[at], SYSCALL_MAX, appending).await {
                     None => return false,
@@ -204,7 +204,7 @@ pub(crate) async fn follow(scene: Arc<Scene>, at: usize, number: usize) {
         let reading = reader.next(wait);
         let read = if dice.below(4) == 0 {
             let after = dice.around(scene.setting.wait);
-            let Ok(read) = scene.env.timeout(after, reading).await else { continue };
+            let Some(read) = scene.give_up(after, reading).await else { continue };
             read
         } else {
             let Some(read) =

@@ -249,7 +249,7 @@ impl Watcher {
             if self.dice.below(3) == 0 {
                 // Given up while it waits: nothing is passed over.
                 let after = self.dice.around(scene.setting.wait);
-                if let Ok(Some(Ok(item))) = scene.env.timeout(after, events.next()).await {
+                if let Some(Some(Ok(item))) = scene.give_up(after, events.next()).await {
                     match item {
                         WatchItem::Event(event) => {
                             self.cursor = events.cursor();
