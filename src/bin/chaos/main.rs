@@ -4,7 +4,9 @@
 //!     cargo run --release --bin chaos -- --seed 1 --seconds 60
 //!
 //! This process is the oracle. It starts another one, which runs the kernel with its clients and tells it what each was told; kills that one, more than
-//! once; and holds what is on disk against what it heard. The same seed gives the same plan of faults; what they meet is up to the threads.
+//! once; and holds what is on disk against what it heard: files, the stream and the locks that outlive the process, and what watchers were told with
+//! cursors that go on from one process to the next. What ends with a kernel's process, such as messages in pipes, is held against what callers saw at
+//! each pause, in that process. The same seed gives the same plan of faults; what they meet is up to the threads.
 
 mod auditing;
 mod cleaning;

@@ -82,7 +82,7 @@ pub(crate) async fn append(scene: Arc<Scene>, number: usize) {
     let mut appender = Appender { scene: scene.clone(), number, dice, next };
     // What a kernel that was killed may have done is sent again.
     if let Some(begun) = stream.pending.get(number).copied().flatten()
-        && !appender.send(DURABLE, begun).await
+        && !appender.send(DURABLE, begun, false).await
     {
         return idle(&scene).await;
     }
@@ -109,10 +109,11 @@ impl Appender {
         let op_id = OpId((u128::from(self.dice.roll()) << 64) | u128::from(self.dice.roll()));
         let first = Message { writer: self.number, number: self.next[at] };
         self.next[at] += count;
-        self.send(at, Begun { first, count, op_id }).await
+        self.send(at, Begun { first, count, op_id }, true).await
     }
 
-    async fn send(&mut self, at: usize, begun: Begun) -> bool {
+    /// Appends it; of one that is not new, an earlier life may have done so, and its place is as old.
+    async fn send(&mut self, at: usize, begun: Begun, is_new: bool) -> bool {
         let scene = self.scene.clone();
         let Begun { first, count, op_id } = begun;
         if at == DURABLE {
@@ -151,7 +152,9 @@ impl Appender {
                     let times_max =
                         if repeats > 0 && others() - before > OTHERS_MAX { repeats + 1 } else { 1 };
                     append(Some(offset), times_max);
-                    scene.streams[at].lock().order.push((span, offset));
+                    if is_new {
+                        scene.streams[at].lock().order.push((span, offset));
+                    }
                     if at == DURABLE {
                         let became = Became::Acknowledged { offset, times_max };
                         scene.tell(Record::Appended { appender: self.number, became });
