@@ -139,11 +139,11 @@ impl Interceptor for Makes {
         let at = cx.call.path().clone();
         Box::pin(async move {
             if at == "/pipe" {
-                self.0.send(SysSetattr::pipe(&at, 100)).await.unwrap();
-                self.0.send(SysWrite::at(&at, "made")).await.unwrap();
+                self.0.send(SysSetattr::pipe(&at, 100)).await.expect("it is made");
+                self.0.send(SysWrite::at(&at, "made")).await.expect("it is made");
             } else {
-                self.0.make_stream(&at, StreamSpec::new()).await.unwrap();
-                self.0.append_record(&at, "made").await.unwrap();
+                self.0.make_stream(&at, StreamSpec::new()).await.expect("it is made");
+                self.0.append_record(&at, "made").await.expect("it is made");
             }
             Verdict::Continue
         })
