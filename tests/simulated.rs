@@ -14,10 +14,16 @@ mod hurting;
 mod life;
 #[path = "../src/bin/chaos/limits.rs"]
 mod limits;
+#[path = "../src/bin/chaos/locks/mod.rs"]
+mod locks;
 #[path = "../src/bin/chaos/model.rs"]
 mod model;
 #[path = "../src/bin/chaos/oracle.rs"]
 mod oracle;
+#[path = "../src/bin/chaos/order.rs"]
+mod order;
+#[path = "../src/bin/chaos/pipes/mod.rs"]
+mod pipes;
 #[path = "../src/bin/chaos/plan.rs"]
 #[allow(dead_code, reason = "a simulated run has one life, and no process to kill")]
 mod plan;
@@ -27,8 +33,12 @@ mod record;
 mod scene;
 #[path = "../src/bin/chaos/services.rs"]
 mod services;
+#[path = "../src/bin/chaos/streams/mod.rs"]
+mod streams;
 #[path = "../src/bin/chaos/swaps.rs"]
 mod swaps;
+#[path = "../src/bin/chaos/watches/mod.rs"]
+mod watches;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,6 +96,7 @@ fn setting() -> Setting {
         bad: MountSpec::new("faulty").option("deadline_ms", BAD_MAX.as_millis().to_string()),
         swaps_drivers: false,
         pace: Duration::from_millis(4),
+        wait: Duration::from_millis(10),
         quiet_every: Duration::from_millis(150),
     }
 }
@@ -135,8 +146,8 @@ fn traced(seed: u64) -> (Outcome, Trace) {
         let nx = nexus::connect(config).await.expect("it boots");
         life::prepare(&nx, &setting()).await.expect("the homes are made");
         swaps::register(&nx, &env).await.expect("the services start");
-        let homes = Ledger::new().homes().to_vec();
-        let scene = Scene::new(nx.clone(), env.clone(), life, setting(), faults, &homes, tell);
+        life::begin(&nx).await.expect("what all begin with is made");
+        let scene = Scene::new(nx.clone(), env.clone(), life, setting(), faults, Ledger::new(), tell);
         let looking = async || {
             if end == End::RootDies {
                 // What was in memory went with it.
@@ -203,6 +214,16 @@ fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
         sum.counts.audited >= seeds && sum.counts.verified * 4 >= seeds && sum.counts.usages >= seeds,
         "{sum:?}"
     );
+    let Counts { locked, lost, deadlocks, kept, fenced, stale, given_up, messages, messages_read, .. } =
+        sum.counts;
+    assert!(locked >= 20 * seeds && lost >= seeds && deadlocks > 0 && kept * 4 >= seeds, "{sum:?}");
+    assert!(fenced >= seeds && stale >= seeds && given_up >= 4 * seeds, "{sum:?}");
+    assert!(messages >= 20 * seeds && messages_read >= 20 * seeds, "{sum:?}");
+    let Counts { pipes_full, pipes_removed, appended, records_read, events, resumed, overflows, .. } =
+        sum.counts;
+    assert!(pipes_full >= seeds && pipes_removed * 4 >= seeds, "{sum:?}");
+    assert!(appended >= 20 * seeds && records_read >= 20 * seeds, "{sum:?}");
+    assert!(events >= 100 * seeds && resumed >= 4 * seeds && overflows * 8 >= seeds, "{sum:?}");
     let passes = [sum.counts.collections, sum.counts.checks, sum.counts.scrubs];
     assert!(passes.iter().all(|passes| *passes >= seeds), "{sum:?}");
 }

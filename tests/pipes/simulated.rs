@@ -103,7 +103,7 @@ fn run(seed: u64, kills: bool) -> (Vec<usize>, usize) {
 fn nothing_is_lost_or_doubled_when_readers_and_writers_are_cancelled() {
     let mut cancelled = 0;
     for seed in seeds() {
-        let (mut read, given_up) = run(seed, seed % 8 == 0);
+        let (mut read, given_up) = run(seed, seed % 2 == 0);
         cancelled += given_up;
         read.sort_unstable();
         assert!(read == (0..WRITERS * EACH).collect::<Vec<_>>(), "seed {seed}: {read:?}");

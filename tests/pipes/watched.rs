@@ -6,11 +6,12 @@ use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::{
-    Bytes, Caller, Errno, Event, EventMask, HookContext, Op, Outcome, Right, Syscall, VPath, Verdict,
+    Bytes, Caller, Errno, Event, EventMask, HookContext, Nexus, Op, Outcome, Right, StreamSpec, SysRead,
+    SysSetattr, SysWrite, Syscall, VPath, Verdict,
 };
 use parking_lot::Mutex;
 
-use crate::bench::{LONG, piped, read, refused, write};
+use crate::bench::{LONG, path, piped, read, refused, write};
 
 type Told = Arc<Mutex<Vec<String>>>;
 
@@ -124,4 +125,39 @@ fn the_gate_is_asked_for_each_call() {
     write(&nx, &at, "x").unwrap();
     let reader = quiet.pipe_reader(&at).unwrap();
     assert_eq!(reader.read(None).unwrap().unwrap(), "x");
+}
+
+/// Makes a pipe and a stream where somebody reads who found nothing there.
+struct Makes(Nexus);
+
+impl Interceptor for Makes {
+    fn ops(&self) -> OpSet {
+        [Op::Read].into_iter().collect()
+    }
+
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        let at = cx.call.path().clone();
+        Box::pin(async move {
+            if at == "/pipe" {
+                self.0.send(SysSetattr::pipe(&at, 100)).await.expect("it is made");
+                self.0.send(SysWrite::at(&at, "made")).await.expect("it is made");
+            } else {
+                self.0.make_stream(&at, StreamSpec::new()).await.expect("it is made");
+                self.0.append_record(&at, "made").await.expect("it is made");
+            }
+            Verdict::Continue
+        })
+    }
+}
+
+/// Found by the chaos run, under seed 3: a read that found nothing looked again, found the pipe that had been made meanwhile, and said that it cannot be read.
+#[test]
+fn a_pipe_that_is_made_while_it_is_read_is_a_pipe() {
+    let (nx, _) = piped(100);
+    let makes = Arc::new(Makes(nx.as_async().clone()));
+    let hook = nx.register_hook(Registration::interceptor("makes", makes)).unwrap();
+    assert_eq!(read(&nx, &path("/pipe")).unwrap(), "made");
+    let read = nx.send(SysRead::at(path("/stream")).records_from(0)).unwrap();
+    assert_eq!(read.records.unwrap().records[0].data, "made");
+    nx.unregister_hook(hook).unwrap();
 }

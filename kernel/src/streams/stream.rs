@@ -8,8 +8,9 @@ use std::time::Duration;
 use nexus_actors::Env;
 use nexus_messages::syscall::{IoProfile, StreamStart};
 use nexus_messages::{ErrorKind, FileId, FileMetadata, Timestamp};
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::groups::{Desk, GroupError, GroupLogError};
 use super::view::StreamEntry;
@@ -78,7 +79,7 @@ impl Refusal {
 
 /// What those who wait look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Now {
+struct Now {
     /// The tail, as far as this process has heard.
     tail: u64,
     life: Life,
@@ -102,7 +103,9 @@ pub(crate) struct Stream {
     pub(super) mount: FileId,
     pub(super) io_profile: IoProfile,
     store: Arc<dyn StreamStore>,
-    now: watch::Sender<Now>,
+    now: RwLock<Now>,
+    /// Wakes all who wait, in the order in which they came, when that has changed.
+    changed: Notify,
     waiting: AtomicUsize,
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
@@ -144,7 +147,8 @@ impl Stream {
             mount,
             io_profile,
             store,
-            now: watch::Sender::new(Now { tail: state.tail, life: Life::Open }),
+            now: RwLock::new(Now { tail: state.tail, life: Life::Open }),
+            changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             seen: Mutex::new(metadata),
             totals: Arc::default(),
@@ -174,9 +178,9 @@ impl Stream {
         &self.store
     }
 
-    /// Hears of what is appended, and of the end.
-    pub(super) fn heard(&self) -> watch::Receiver<Now> {
-        self.now.subscribe()
+    /// Hears of what is appended from now on, and of the end.
+    pub(super) fn heard(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Counts among those who wait, as long as it lives.
@@ -198,7 +202,8 @@ impl Stream {
     }
 
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        match self.now.borrow().life {
+        let life = self.now.read().life;
+        match life {
             Life::Open => Ok(()),
             Life::Removed => Err(Refusal::Removed),
             Life::Down => Err(Refusal::Down),
@@ -223,7 +228,7 @@ impl Stream {
             self.totals[0].fetch_add(1, Ordering::Relaxed);
             self.totals[1].fetch_add(appended.count, Ordering::Relaxed);
         }
-        self.now.send_if_modified(|now| {
+        self.change(|now| {
             let is_new = appended.tail > now.tail;
             now.tail = now.tail.max(appended.tail);
             is_new
@@ -249,8 +254,6 @@ impl Stream {
     }
 
     async fn read_on(&self, from: StreamStart, most: ReadBounds, waits: bool) -> Result<StreamRead, Refusal> {
-        // Before the look: what is appended after it is heard of.
-        let mut heard = self.now.subscribe();
         let is_oldest = from == StreamStart::Oldest;
         let mut from = match from {
             StreamStart::At(offset) => offset,
@@ -262,7 +265,8 @@ impl Stream {
         };
         let mut waiting = None;
         loop {
-            heard.mark_unchanged();
+            // Before the look: what is appended after it is heard of.
+            let changed = self.changed.notified();
             self.check()?;
             match self.store.read(self.id, from, most).await {
                 Ok(read) if read.records.is_empty() && !read.closed && waits => {}
@@ -274,8 +278,15 @@ impl Stream {
                 read => return read.map_err(|error| self.failed(error)),
             }
             waiting.get_or_insert_with(|| Waiting::among(&self.waiting));
-            // Its other end is in this value.
-            let _ = heard.changed().await;
+            changed.await;
+        }
+    }
+
+    /// Changes what those who wait look at, and wakes them when that says that it did.
+    fn change(&self, change: impl FnOnce(&mut Now) -> bool) {
+        let is_changed = change(&mut self.now.write());
+        if is_changed {
+            self.changed.notify_waiters();
         }
     }
 
@@ -302,7 +313,7 @@ impl Stream {
     }
 
     fn end_as(&self, life: Life) {
-        self.now.send_if_modified(|now| {
+        self.change(|now| {
             let was_open = now.life == Life::Open;
             if was_open {
                 now.life = life;
@@ -337,9 +348,6 @@ impl Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("id", &self.id)
-            .field("now", &*self.now.borrow())
-            .finish_non_exhaustive()
+        f.debug_struct("Stream").field("id", &self.id).field("now", &*self.now.read()).finish_non_exhaustive()
     }
 }

@@ -89,38 +89,16 @@ async fn fetch(
     caller: &Arc<Caller>,
     admitted: &mut Admitted<SysRead>,
 ) -> Result<ReadData> {
-    if pipe::is_there(&admitted.first) {
-        let asked = admitted.call.path.clone();
-        let ready = pipe::ready(kernel, caller, SysRead::OP, &asked, &admitted.first).await?;
-        let waits = admitted.call.wait.is_some();
-        if waits {
-            // Whoever swaps a service that saw the call must not wait for as long as the call does.
-            admitted.step_aside();
-        }
-        let read = pipe::read(kernel, ready, &admitted.call).await;
-        if waits {
-            admitted.step_back();
-        }
-        return read;
-    }
-    if records::is_there(&admitted.first) {
-        let ready = records::ready(kernel, SysRead::OP, &admitted.first).await?;
-        let waits = admitted.call.wait.is_some();
-        if waits {
-            admitted.step_aside();
-        }
-        let read = records::read(kernel, ready, &admitted.call).await;
-        if waits {
-            admitted.step_back();
-        }
-        return read;
-    }
-    if let Some(as_of) = admitted.call.as_of {
-        let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
-        return read_at(kernel, caller, &then, &admitted.call).await;
-    }
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
+        // Each time: where nothing was, a pipe may have been made meanwhile.
+        if let Some(read) = next_of(kernel, caller, admitted).await {
+            return read;
+        }
+        if let Some(as_of) = admitted.call.as_of {
+            let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
+            return read_at(kernel, caller, &then, &admitted.call).await;
+        }
         let read = read_at(kernel, caller, &admitted.first, &admitted.call).await;
         if read.is_ok() || attempts.next().is_none() {
             return read;
@@ -135,6 +113,38 @@ async fn fetch(
         }
         admitted.first = now;
     }
+}
+
+/// The next message of a pipe, or records of a stream; none when neither is there.
+async fn next_of(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    admitted: &mut Admitted<SysRead>,
+) -> Option<Result<ReadData>> {
+    let (is_pipe, is_stream) = (pipe::is_there(&admitted.first), records::is_there(&admitted.first));
+    if !is_pipe && !is_stream {
+        return None;
+    }
+    let waits = admitted.call.wait.is_some();
+    if waits {
+        // Whoever swaps a service that saw the call must not wait for as long as the call does.
+        admitted.step_aside();
+    }
+    let (first, call) = (&admitted.first, &admitted.call);
+    let read = async {
+        if is_pipe {
+            let ready = pipe::ready(kernel, caller, SysRead::OP, &call.path, first).await?;
+            pipe::read(kernel, ready, call).await
+        } else {
+            let ready = records::ready(kernel, SysRead::OP, first).await?;
+            records::read(kernel, ready, call).await
+        }
+    };
+    let read = read.await;
+    if waits {
+        admitted.step_back();
+    }
+    Some(read)
 }
 
 async fn read_at(

@@ -26,7 +26,7 @@ pub(crate) const SERVICE_MAX: Duration = Duration::from_secs(10);
 pub(crate) const BAD_MAX: Duration = Duration::from_millis(300);
 
 /// How often a change of unknown outcome is sent again, with the same identity, until one says what became of it.
-const REPEATS_MAX: u32 = 50;
+pub(crate) const REPEATS_MAX: u32 = 50;
 
 /// Files that the driver fails at will with.
 const BAD_FILES: u64 = 4;
@@ -132,6 +132,7 @@ impl Client {
             match sent {
                 Ok(lsn) => {
                     self.newest = lsn;
+                    scene.acknowledged(lsn);
                     break Became::Acknowledged;
                 }
                 Err(error) if error.executed() == Executed::Unknown => {

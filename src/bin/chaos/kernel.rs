@@ -30,6 +30,9 @@ const WATCHDOG: Duration = Duration::from_millis(500);
 /// How long a client waits between two calls, on average.
 const PACE: Duration = Duration::from_micros(300);
 
+/// How long a call waits that waits for others, on average.
+const WAIT: Duration = Duration::from_millis(6);
+
 /// How long clients work from one pause to the next.
 const QUIET_EVERY: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,7 @@ pub(crate) fn setting(folder: &Path) -> Setting {
         bad: files(FAULTY, "bad").option("deadline_ms", deadline).option("open_ms", "500"),
         swaps_drivers: true,
         pace: PACE,
+        wait: WAIT,
         quiet_every: QUIET_EVERY,
     }
 }
@@ -77,7 +81,7 @@ pub(crate) fn live(args: &Args, number: usize, folder: &Path) -> Result<(), Box<
     // The panics of the plan are told by exit reasons; thousands of them on standard error would hide what is not of the plan.
     let quiet = HostConfig { quiet: true, io_threads: 2, ..HostConfig::default() };
     let env = Env::host(quiet)?;
-    let done = env.blocking_wait(Box::pin(serve(&env, Env::host(quiet)?, life, &ledger, folder)));
+    let done = env.blocking_wait(Box::pin(serve(&env, Env::host(quiet)?, life, ledger, folder)));
     env.stop();
     done
 }
@@ -86,7 +90,7 @@ async fn serve(
     env: &Env,
     kernels_own: Env,
     life: Life,
-    ledger: &Ledger,
+    ledger: Ledger,
     folder: &Path,
 ) -> Result<(), Box<dyn Error>> {
     let tell = teller()?;
@@ -102,9 +106,10 @@ async fn serve(
     let began = env.now();
     let nx = nexus::connect(config).await?;
     swaps::register(&nx, env).await?;
+    life::begin(&nx).await?;
     let boot_us = u64::try_from(env.now().duration_since(began).as_micros()).unwrap_or(u64::MAX);
     tell(Record::Ready { boot_us });
-    let scene = Scene::new(nx, env.clone(), life, setting(folder), faults, ledger.homes(), tell);
+    let scene = Scene::new(nx, env.clone(), life, setting(folder), faults, ledger, tell);
     // The oracle looks afterwards, from outside.
     life::run(&scene, async || {}).await;
     kernels_own.stop();

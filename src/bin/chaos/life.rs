@@ -6,11 +6,15 @@ use std::time::Duration;
 use nexus::{ActorState, Kill, Nexus, TreeStatus};
 
 use crate::cleaning::Pass;
+use crate::locks::{self, LOCKERS};
 use crate::model::{BAD, CLIENTS, PLAIN, THRIFT, TIGHT, base};
+use crate::pipes::{self, READERS, WRITERS};
 use crate::plan::{End, Which};
 use crate::record::Record;
 use crate::scene::{MOMENT, Scene, Setting};
 use crate::services::{COUNTER, Counter1, Sum};
+use crate::streams::{self, APPENDERS, FOLLOWERS};
+use crate::watches::{self, CURSORS};
 use crate::{auditing, cleaning, clients, hurting, limits, swaps};
 
 /// How long restarts may take that are under way when all pause; a driver waits five seconds at most.
@@ -29,7 +33,9 @@ const COUNT_EVERY: Duration = Duration::from_millis(100);
 pub(crate) async fn prepare(nx: &Nexus, setting: &Setting) -> nexus::Result<()> {
     nx.mount(PLAIN, setting.plain.clone()).await?;
     nx.mount(BAD, setting.bad.clone()).await?;
-    for place in [TIGHT, THRIFT] {
+    for place in
+        [TIGHT, THRIFT, locks::GUARDED, locks::KEPT, pipes::PIPES, streams::STREAMS, watches::BURST_AT]
+    {
         nx.mkdir(place).await?;
     }
     for client in 0..CLIENTS {
@@ -37,6 +43,12 @@ pub(crate) async fn prepare(nx: &Nexus, setting: &Setting) -> nexus::Result<()> 
         nx.mkdir(format!("{}/d", base(client))).await?;
     }
     Ok(())
+}
+
+/// Makes what each life begins with.
+pub(crate) async fn begin(nx: &Nexus) -> nexus::Result<()> {
+    pipes::prepare(nx).await?;
+    streams::prepare(nx).await
 }
 
 /// Lives through `scene`; `looking` is done when all tasks have ended, before the kernel does. A kernel whose process is to be killed works until then.
@@ -47,6 +59,26 @@ pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
     for which in [Which::Counter, Which::Policy, Which::Audit, Which::Quota] {
         scene.task("swapping", move |scene| swaps::services(scene, which));
     }
+    for locker in 0..LOCKERS {
+        scene.task("locking", move |scene| locks::run(scene, locker));
+    }
+    for writer in 0..WRITERS {
+        scene.task("writing to pipes", move |scene| pipes::write(scene, writer));
+    }
+    for reader in 0..READERS {
+        scene.task("reading pipes", move |scene| pipes::read(scene, reader));
+    }
+    for appender in 0..APPENDERS {
+        scene.task("appending", move |scene| streams::append(scene, appender));
+    }
+    for number in 0..FOLLOWERS {
+        scene.task("following a stream", move |scene| streams::follow(scene, streams::MEMORY, number));
+        scene.task("following a stream", move |scene| streams::follow(scene, streams::DURABLE, number));
+    }
+    for watcher in 0..CURSORS {
+        scene.task("watching", move |scene| watches::resume(scene, watcher));
+    }
+    scene.task("watching", watches::live);
     scene.task("swapping drivers", swaps::driver);
     scene.task("mounting", swaps::mounts_and_hooks);
     for pass in Pass::ALL {
@@ -106,6 +138,9 @@ async fn quiet(scene: &Arc<Scene>, is_last: bool) {
         }
     }
     count(scene).await;
+    locks::check(scene).await;
+    pipes::check(scene).await;
+    streams::check(scene).await;
     for wrong in limits::check(&scene.nx, &scene.env, true).await {
         scene.broken(wrong);
     }

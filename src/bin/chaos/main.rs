@@ -1,10 +1,12 @@
-//! `chaos`: kills the actors of a kernel, its process, and swaps its services and drivers, under eight clients; an oracle in another process checks
+//! `chaos`: kills the actors of a kernel, its process, and swaps its services and drivers, under clients of every kind; an oracle in another process checks
 //! that nothing of it can be seen.
 //!
 //!     cargo run --release --bin chaos -- --seed 1 --seconds 60
 //!
 //! This process is the oracle. It starts another one, which runs the kernel with its clients and tells it what each was told; kills that one, more than
-//! once; and holds what is on disk against what it heard. The same seed gives the same plan of faults; what they meet is up to the threads.
+//! once; and holds what is on disk against what it heard: files, the stream and the locks that outlive the process, and what watchers were told with
+//! cursors that go on from one process to the next. What ends with a kernel's process, such as messages in pipes, is held against what callers saw at
+//! each pause, in that process. The same seed gives the same plan of faults; what they meet is up to the threads.
 
 mod auditing;
 mod cleaning;
@@ -13,15 +15,20 @@ mod hurting;
 mod kernel;
 mod life;
 mod limits;
+mod locks;
 mod model;
 mod oracle;
+mod order;
+mod pipes;
 mod plan;
 mod record;
 mod report;
 mod run;
 mod scene;
 mod services;
+mod streams;
 mod swaps;
+mod watches;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

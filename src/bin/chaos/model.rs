@@ -9,7 +9,11 @@ use bytes::Bytes;
 use nexus::OpId;
 use serde::{Deserialize, Serialize};
 
+use crate::locks::{LOCKERS, kept::Kept};
 use crate::plan::Dice;
+use crate::streams::{APPENDERS, durable::Durable};
+use crate::watches::history::{Live, Watching};
+use crate::watches::{self, AllMade, CURSORS};
 
 /// Clients of the run.
 pub(crate) const CLIENTS: usize = 8;
@@ -151,14 +155,28 @@ impl Mark {
     /// The content with this mark: a line that says it, and a filling that no other has.
     pub(crate) fn content(self) -> Bytes {
         let Self { client, file, version } = self;
-        let mut dice = Dice::new(version ^ (client as u64) << 56 ^ (file as u64) << 48);
-        let most = if version.is_multiple_of(LARGE_EVERY) { LARGE } else { SMALL };
-        let length = usize::try_from(most / 2 + dice.below(most / 2)).unwrap_or(0);
+        let (mut dice, length) = self.begin();
         let mut content = format!("{client} {file} {version}\n").into_bytes();
-        while content.len() < length {
+        while (content.len() as u64) < length {
             content.extend_from_slice(&dice.roll().to_le_bytes());
         }
         content.into()
+    }
+
+    /// Where its filling comes from, and how many bytes it has at least.
+    fn begin(self) -> (Dice, u64) {
+        let Self { client, file, version } = self;
+        let mut dice = Dice::new(version ^ (client as u64) << 56 ^ (file as u64) << 48);
+        let most = if version.is_multiple_of(LARGE_EVERY) { LARGE } else { SMALL };
+        let least = most / 2 + dice.below(most / 2);
+        (dice, least)
+    }
+
+    /// How long the content with this mark is.
+    pub(crate) fn length(self) -> u64 {
+        let Self { client, file, version } = self;
+        let line = format!("{client} {file} {version}\n").len() as u64;
+        line + self.begin().1.saturating_sub(line).next_multiple_of(8)
     }
 
     /// The mark of a content that is whole; none for any other.
@@ -181,6 +199,16 @@ pub(crate) struct Ledger {
     /// What became of every change, by its identity: the audit log must say the same. For the oracle alone.
     #[serde(skip)]
     became: BTreeMap<OpId, Became>,
+    /// As what every change is to be told, by its identity. For the oracle alone, as what the live watcher was told.
+    #[serde(skip)]
+    made: AllMade,
+    #[serde(skip)]
+    pub(crate) live: Live,
+    pub(crate) watches: Vec<Watching>,
+    pub(crate) kept: Vec<Kept>,
+    /// Above this one are all tokens of locks that are given from now on.
+    pub(crate) token: u64,
+    pub(crate) stream: Durable,
 }
 
 /// What became of a change.
@@ -197,7 +225,17 @@ pub(crate) enum Became {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { homes: vec![Home::new(); CLIENTS], pending: vec![None; CLIENTS], became: BTreeMap::new() }
+        Self {
+            homes: vec![Home::new(); CLIENTS],
+            pending: vec![None; CLIENTS],
+            became: BTreeMap::new(),
+            made: AllMade::new(),
+            live: Live::default(),
+            watches: vec![Watching::default(); CURSORS],
+            kept: vec![Kept::Free; LOCKERS],
+            token: 0,
+            stream: Durable::new(APPENDERS),
+        }
     }
 
     pub(crate) fn homes(&self) -> &[Home] {
@@ -207,6 +245,7 @@ impl Ledger {
     pub(crate) fn begun(&mut self, client: usize, change: Change, op_id: OpId) {
         self.pending[client] = Some(change);
         self.became.insert(op_id, Became::Unknown);
+        self.made.insert(op_id, watches::made(&self.homes[client], client, change));
     }
 
     /// The change that began has ended, and was made or not.
@@ -217,6 +256,25 @@ impl Ledger {
         {
             self.homes[client] = self.homes[client].after(change);
         }
+    }
+
+    /// What is wrong with what watchers were told, when all with cursors were told everything.
+    pub(crate) fn check_watches(&mut self) -> Vec<String> {
+        let Self { watches, live, made, became, .. } = self;
+        let mut wrong = Vec::new();
+        for (number, watching) in watches.iter_mut().enumerate() {
+            let became = |op_id| became.get(&op_id).copied().unwrap_or(Became::Unknown);
+            let found = watching.check(|client| watches::is_watched(number, client), made, became);
+            wrong.extend(found.into_iter().map(|wrong| format!("watcher {number}: {wrong}")));
+        }
+        let all = watches.last().map(|all| live.check(all)).unwrap_or_default();
+        wrong.extend(all.into_iter().map(|wrong| format!("the live watcher: {wrong}")));
+        wrong
+    }
+
+    /// What is known of the lock of a client that outlives the process.
+    pub(crate) fn kept(&self, locker: usize) -> Kept {
+        self.kept.get(locker).copied().unwrap_or_default()
     }
 
     /// What is wrong with how often a log tells of each change: just once of what was acknowledged, at most once of what may have been done, and never of what was not.
@@ -278,6 +336,7 @@ mod tests {
             let mark = Mark { client: 3, file: 2, version };
             let content = mark.content();
             assert_eq!(Mark::of(&content), Some(mark));
+            assert_eq!(mark.length(), content.len() as u64);
             assert_eq!(Mark::of(&content[..content.len() - 1]), None);
             let mut torn = content.to_vec();
             torn[content.len() / 2] ^= 1;

@@ -4,12 +4,26 @@ use std::collections::BTreeMap;
 
 use nexus::{EntryType, Env, Nexus};
 
+use crate::locks::kept::{self, Kept};
 use crate::model::{AUDITED, BAD, CLIENTS, Ledger, Mark, PLAIN, SCRATCH, THRIFT, TIGHT, base};
 use crate::record::Record;
-use crate::{auditing, cleaning, limits};
+use crate::{auditing, cleaning, limits, locks, pipes, streams, watches};
 
 /// What is in no home and may be there.
-const OTHERS: [&str; 7] = ["/__sys__", AUDITED, BAD, SCRATCH, THRIFT, TIGHT, PLAIN];
+const OTHERS: [&str; 12] = [
+    "/__sys__",
+    AUDITED,
+    BAD,
+    SCRATCH,
+    THRIFT,
+    TIGHT,
+    PLAIN,
+    locks::GUARDED,
+    locks::KEPT,
+    pipes::PIPES,
+    streams::STREAMS,
+    watches::BURST_AT,
+];
 
 impl Ledger {
     /// Takes note of what a client did or was told.
@@ -17,6 +31,20 @@ impl Ledger {
         match record {
             Record::Begun { client, change, op_id } => self.begun(*client, *change, *op_id),
             Record::Ended { client, op_id, became } => self.ended(*client, *op_id, *became),
+            Record::Kept { locker, kept } => {
+                if let Kept::Held { token, .. } = kept {
+                    self.token = self.token.max(*token);
+                }
+                self.kept[*locker] = *kept;
+            }
+            Record::Token { newest } => self.token = self.token.max(*newest),
+            Record::Appending { begun } => self.stream.begun(*begun),
+            Record::Appended { appender, became } => self.stream.ended(*appender, *became),
+            Record::Watching { from } => self.live.begin(*from),
+            Record::Watched { watcher, events, cursor } => match self.watches.get_mut(*watcher) {
+                Some(watching) => watching.hear(events, *cursor),
+                None => self.live.hear(events, *cursor),
+            },
             _ => {}
         }
     }
@@ -32,6 +60,9 @@ pub(crate) async fn verify(
     let mut wrong = limits::check(nx, env, has_run_time_limits).await;
     wrong.extend(auditing::check(nx, env, ledger).await);
     wrong.extend(cleaning::check(nx, env).await);
+    wrong.extend(kept::check(nx, env, &ledger.kept));
+    wrong.extend(streams::check_durable(nx, &mut ledger.stream).await);
+    wrong.extend(watches::check(nx, ledger).await);
     let mut found: Vec<BTreeMap<String, Option<Mark>>> = vec![BTreeMap::new(); CLIENTS];
     let mut walk = nx.walk("/");
     while let Some(entry) = walk.next().await {

@@ -133,7 +133,8 @@ macro_rules! targets {
     };
 }
 
-// The committer, the upkeep and the locks serve their callers without a message, so there is none to strike; nobody in the run watches.
+// The committer, the upkeep and the locks serve their callers without a message, so there is none to strike; pipes are opened, watches taken up and streams removed too
+// seldom for a fault to wait for it.
 targets! {
     Store 1 0 false "nexus/store";
     Kernel 2 0 false "nexus/kernel";

@@ -3,8 +3,11 @@
 use nexus::OpId;
 use serde::{Deserialize, Serialize};
 
+use crate::locks::kept::Kept;
 use crate::model::{Became, Change};
 use crate::plan::{Flaw, Target, Which};
+use crate::streams::durable;
+use crate::watches::history::Told;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +18,18 @@ pub(crate) enum Record {
     Begun { client: usize, change: Change, op_id: OpId },
     /// It was made, or was not. Of one that may have been, nothing is told.
     Ended { client: usize, op_id: OpId, became: Became },
+    /// What a client knows from now on of its lock that outlives the process.
+    Kept { locker: usize, kept: Kept },
+    /// The newest token of a lock that was given.
+    Token { newest: u64 },
+    /// A client is about to append to the stream on disk.
+    Appending { begun: durable::Begun },
+    /// It did so, or not.
+    Appended { appender: usize, became: durable::Became },
+    /// The live watcher is told what comes after this place in the log.
+    Watching { from: u64 },
+    /// A watcher was told this, and goes on after the cursor.
+    Watched { watcher: usize, events: Vec<Told>, cursor: u64 },
     /// The kernel's tree has actors of this kind.
     There { kind: String },
     /// An actor was killed, and serves again.
@@ -96,4 +111,29 @@ counts! {
     /// Calls of the driver that fails at will, and those that failed.
     driver_calls,
     driver_errors,
+    /// Advisory locks that were given, refused in time, and refused because of a circle; lost before they were given back; taken by force; kept on disk.
+    locked,
+    lock_refused,
+    deadlocks,
+    lost,
+    forced,
+    kept,
+    /// Writes under a lock, and those that were refused because it was not held any more.
+    fenced,
+    stale,
+    /// Calls that waited and were given up.
+    given_up,
+    /// Messages written to pipes, and those read; writes that found no room; pipes removed.
+    messages,
+    messages_read,
+    pipes_full,
+    pipes_removed,
+    /// Records appended to streams, appends that were sent again, and records read.
+    appended,
+    appends_repeated,
+    records_read,
+    /// Events told of the clients' homes; watches taken up at a cursor; events that overflowed.
+    events,
+    resumed,
+    overflows,
 }

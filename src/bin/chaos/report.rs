@@ -18,6 +18,8 @@ const WITHSTOOD_A_MINUTE: u64 = 20;
 const WEDGES_A_MINUTE: u64 = 1;
 const PASSES_A_MINUTE: u64 = 1;
 const LOOKS_A_MINUTE: u64 = 10;
+const WAITS_A_MINUTE: u64 = 1_000;
+const OVERFLOWS_A_MINUTE: u64 = 1;
 
 /// What came of a run.
 #[derive(Debug, Default, Serialize)]
@@ -93,7 +95,7 @@ impl Report {
             Record::Quiet => self.pauses += 1,
             Record::Did(counts) => self.counts.add(*counts),
             Record::Broken { claim } => self.broken.push(format!("life {life}, {claim}")),
-            Record::Ready { .. } | Record::Begun { .. } | Record::Ended { .. } | Record::Over => {}
+            _ => {}
         }
     }
 
@@ -140,6 +142,21 @@ impl Report {
             ("verifications of the audit log", self.counts.verified, share(PASSES_A_MINUTE)),
             ("looks at what is used", self.counts.usages, share(LOOKS_A_MINUTE)),
             ("changes over a limit", self.counts.over_quota, share(LOOKS_A_MINUTE)),
+            ("locks given", self.counts.locked, share(WAITS_A_MINUTE)),
+            ("locks lost to time or force", self.counts.lost, share(LOOKS_A_MINUTE)),
+            ("locks kept on disk", self.counts.kept, share(LOOKS_A_MINUTE)),
+            ("writes under a lock", self.counts.fenced, share(LOOKS_A_MINUTE)),
+            ("writes refused under a lock that was lost", self.counts.stale, share(LOOKS_A_MINUTE)),
+            ("messages written", self.counts.messages, share(WAITS_A_MINUTE)),
+            ("messages read", self.counts.messages_read, share(WAITS_A_MINUTE)),
+            ("writes to a full pipe", self.counts.pipes_full, share(LOOKS_A_MINUTE)),
+            ("pipes removed", self.counts.pipes_removed, share(LOOKS_A_MINUTE)),
+            ("records appended", self.counts.appended, share(WAITS_A_MINUTE)),
+            ("records read", self.counts.records_read, share(WAITS_A_MINUTE)),
+            ("calls given up while they waited", self.counts.given_up, share(LOOKS_A_MINUTE)),
+            ("events told", self.counts.events, share(WAITS_A_MINUTE)),
+            ("watches taken up at a cursor", self.counts.resumed, share(LOOKS_A_MINUTE)),
+            ("events that overflowed", self.counts.overflows, share(OVERFLOWS_A_MINUTE)),
         ];
         for (what, reached, least) in reached {
             if reached < least {
@@ -220,6 +237,24 @@ impl fmt::Display for Report {
             "collections: {}; checks: {}; scrubs: {}; cut short by a kill: {}",
             self.counts.collections, self.counts.checks, self.counts.scrubs, self.counts.passes_cut_short
         )?;
+        let Counts { locked, lock_refused, deadlocks, lost, forced, kept, fenced, stale, given_up, .. } =
+            self.counts;
+        writeln!(
+            f,
+            "locks: {locked} given, {lock_refused} refused in time and {deadlocks} for a circle, {forced} taken by force, {lost} found lost, \
+             {kept} kept on disk; {fenced} writes under one, {stale} refused; {given_up} calls given up while they waited"
+        )?;
+        let Counts { messages, messages_read, pipes_full, pipes_removed, .. } = self.counts;
+        writeln!(
+            f,
+            "pipes: {messages} messages written, {messages_read} read, {pipes_full} without room, {pipes_removed} pipes removed"
+        )?;
+        let Counts { appended, appends_repeated, records_read, events, resumed, overflows, .. } = self.counts;
+        writeln!(
+            f,
+            "streams: {appended} records appended, {appends_repeated} appends sent again, {records_read} records read; watches: {events} events \
+             told, {resumed} times taken up at a cursor, {overflows} overflows"
+        )?;
         writeln!(
             f,
             "pauses without a lock held: {}; everything verified through a fresh kernel: {} times; longest call beyond its deadline: \
@@ -274,8 +309,26 @@ mod tests {
             scrubs: few,
             ..Counts::default()
         };
-        report.hear(0, &Record::Did(counts));
-        report.hear(0, &Record::Did(passes));
+        let many = WAITS_A_MINUTE;
+        let waits = Counts {
+            locked: many,
+            lost: few,
+            kept: few,
+            fenced: few,
+            stale: few,
+            messages: many,
+            messages_read: many,
+            pipes_full: few,
+            pipes_removed: few,
+            appended: many,
+            records_read: many,
+            given_up: few,
+            events: many,
+            resumed: few,
+            overflows: few,
+            ..Counts::default()
+        };
+        [counts, passes, waits].into_iter().for_each(|counts| report.hear(0, &Record::Did(counts)));
         report
     }
 

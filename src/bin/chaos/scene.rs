@@ -2,17 +2,22 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus::{Env, MountSpec, Nexus, OpId, TreeStatus};
+use futures_util::future::{Either, select};
+use nexus::{Env, Error, Executed, Lsn, MountSpec, Nexus, OpId, TreeStatus};
 use nexus_drivers::faults::Faults;
 use parking_lot::Mutex;
 
-use crate::model::{Became, Change, Home, Mark};
+use crate::locks::history::{self as locks, At};
+use crate::model::{Became, Change, Home, Ledger, Mark};
+use crate::pipes::history as pipes;
 use crate::plan::Life;
 use crate::record::{Counts, Record};
+use crate::streams::Streams;
 
 /// How much later than its deadline a call may end: the threads of the run have few processors.
 pub(crate) const SLACK: Duration = Duration::from_secs(5);
@@ -36,6 +41,8 @@ pub(crate) struct Setting {
     pub(crate) swaps_drivers: bool,
     /// How long a client waits between two calls, on average.
     pub(crate) pace: Duration,
+    /// How long a call waits that waits for others, on average.
+    pub(crate) wait: Duration,
     /// How long clients work from one pause to the next.
     pub(crate) quiet_every: Duration,
 }
@@ -50,6 +57,15 @@ pub(crate) struct Scene {
     pub(crate) faults: Faults,
     pub(crate) homes: Vec<Mutex<Shown>>,
     pub(crate) counter: Mutex<Counted>,
+    /// What was known when this life began.
+    pub(crate) ledger: Ledger,
+    pub(crate) locks: Mutex<locks::History>,
+    pub(crate) pipes: Mutex<pipes::History>,
+    pub(crate) streams: Streams,
+    /// Orders what is sent and answered.
+    ticks: AtomicU64,
+    /// The newest change of a home that was acknowledged.
+    newest: AtomicU64,
     tell: Tell,
     counts: Mutex<Counts>,
     began: Instant,
@@ -96,13 +112,19 @@ impl Scene {
         life: Life,
         setting: Setting,
         faults: Faults,
-        homes: &[Home],
+        ledger: Ledger,
         tell: Tell,
     ) -> Arc<Self> {
         let shown = |home: &Home| Mutex::new(Shown { home: home.clone(), under_way: None, moves: 0 });
         Arc::new(Self {
-            homes: homes.iter().map(shown).collect(),
+            homes: ledger.homes().iter().map(shown).collect(),
             counter: Mutex::default(),
+            locks: Mutex::new(locks::History { token_before: ledger.token, ..locks::History::default() }),
+            pipes: Mutex::default(),
+            streams: Streams::default(),
+            ticks: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            ledger,
             counts: Mutex::default(),
             began: env.now(),
             tasks: AtomicUsize::new(0),
@@ -131,6 +153,34 @@ impl Scene {
             let at = self.age().as_secs_f64();
             self.tell(Record::Broken { claim: format!("{at:.3} s: {claim}") });
         }
+    }
+
+    /// A call failed: that is no defect when it may have been executed, for somebody was killed then, or when the kernel dies.
+    pub(crate) fn failed(&self, what: &str, error: &Error) {
+        if error.executed() != Executed::Unknown && !self.is_dying() {
+            self.broken(format_args!("{what}: {error}"));
+        }
+    }
+
+    /// The next number of a count that orders what is sent and answered: whoever was answered before another one was sent has the lower one.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Such a number, and the time after it was drawn.
+    pub(crate) fn at(&self) -> At {
+        let number = self.tick();
+        At { number, time: self.age() }
+    }
+
+    /// A change at this place in the log was acknowledged.
+    pub(crate) fn acknowledged(&self, lsn: Lsn) {
+        self.newest.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// The newest place in the log that was acknowledged.
+    pub(crate) fn newest(&self) -> Lsn {
+        Lsn(self.newest.load(Ordering::Acquire))
     }
 
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counts)) {
@@ -261,6 +311,17 @@ impl Scene {
             self.broken(format_args!("{what} {on} {ended} {late:?} after its deadline of {deadline:?}"));
         }
         done.ok()
+    }
+
+    /// Makes a call, and gives it up after a while: also when it is served already and does not know, for it is not looked at again. None when it was given up.
+    pub(crate) async fn give_up<T>(&self, after: Duration, call: impl Future<Output = T>) -> Option<T> {
+        match select(pin!(self.env.sleep(after)), pin!(call)).await {
+            Either::Left(_) => {
+                self.count(|counts| counts.given_up += 1);
+                None
+            }
+            Either::Right((done, _)) => Some(done),
+        }
     }
 
     /// What may be read of a file now, before the read begins.

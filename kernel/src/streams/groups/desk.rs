@@ -12,7 +12,7 @@ use nexus_actors::Env;
 use nexus_messages::syscall::{Delivered, Record};
 use nexus_messages::{FileId, LifeId, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::log::{GroupChange, GroupLog, GroupLogError, Groups, apply};
 use super::record::{GroupRecord, Member};
@@ -30,7 +30,7 @@ pub(crate) struct Desk {
     log: tokio::sync::Mutex<GroupLog>,
     state: Mutex<State>,
     /// Told when there may be something to take that was not there before.
-    changed: watch::Sender<u64>,
+    changed: Notify,
     totals: Arc<GroupTotals>,
 }
 
@@ -154,7 +154,7 @@ impl Desk {
             env: env.clone(),
             log: tokio::sync::Mutex::new(GroupLog::new(store, stream)),
             state: Mutex::default(),
-            changed: watch::Sender::new(0),
+            changed: Notify::new(),
             totals,
         })
     }
@@ -181,7 +181,7 @@ impl Desk {
 
     /// With no lock held.
     fn wake(&self) {
-        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
+        self.changed.notify_waiters();
     }
 
     /// Reads the groups, if they are not known.
@@ -312,7 +312,7 @@ impl Desk {
             let left = ask.wait.map(|wait| wait.saturating_sub(self.env.now().duration_since(began)));
             let late = || Refusal::NothingCame(ask.wait.unwrap_or_default());
             // Before the look: what changes after it is heard of.
-            let (mut records, mut changes) = (stream.heard(), self.changed.subscribe());
+            let (records, changes) = (stream.heard(), self.changed.notified());
             let look = self.look_for(stream, ask);
             let found = match left {
                 Some(left) => {
@@ -347,8 +347,7 @@ impl Desk {
             let due = until.map(|until| Duration::from_nanos(until.nanos().saturating_sub(self.env.wall())));
             let wait = due.map_or(left, |due| due.min(left));
             let change = async {
-                // Their other ends are in these values.
-                let _ = select(pin!(records.changed()), pin!(changes.changed())).await;
+                select(pin!(records), pin!(changes)).await;
             };
             let came = self.env.timeout(wait, change).await.is_ok();
             if !came && self.env.now().duration_since(began) >= ask.wait.unwrap_or_default() {
