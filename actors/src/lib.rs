@@ -57,7 +57,7 @@ pub use reference::Ref;
 pub use ring::{Pop, Push, Ring};
 #[cfg(target_os = "linux")]
 pub use shared::{
-    SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedKind, SharedLog, SharedPipe,
+    SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedHome, SharedKind, SharedLog, SharedPipe,
     SharedRead, SharedState, SharedTrouble, SharedWriting, Sleepers,
 };
 pub use slot::{

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::ContentId;
 use crate::ident::{FileId, ZoneId};
 use crate::path::VPath;
-use crate::syscall::{LockState, PipeSpec};
+use crate::syscall::{IoProfile, LockState, PipeSpec};
 use crate::time::Timestamp;
 
 /// What an entry is. It never changes once the entry is made. The numbers are part of the interface.
@@ -132,6 +132,8 @@ pub struct FileMetadata {
     pub link_target: Option<Arc<str>>,
     /// Whether it exists only because something lies below it: a directory that nobody made.
     pub implicit: bool,
+    /// Where the messages of a pipe, or the records of a stream, are; of other entries, and where it does not matter, in memory.
+    pub io_profile: IoProfile,
     /// Who holds and who waits for the advisory lock on it, when it was asked for and anybody does.
     pub lock: Option<Arc<LockState>>,
 }
@@ -168,6 +170,7 @@ impl FileMetadata {
             mime_type: None,
             link_target: None,
             implicit: false,
+            io_profile: IoProfile::Memory,
             lock: None,
         }
     }
@@ -185,7 +188,8 @@ impl FileMetadata {
     /// How much a pipe holds, and where; none for what is no pipe.
     pub fn pipe(&self) -> Option<PipeSpec> {
         let capacity = u32::try_from(self.size).unwrap_or(u32::MAX);
-        (self.entry_type == EntryType::Pipe).then(|| PipeSpec::new(capacity))
+        let spec = || PipeSpec { io_profile: self.io_profile, ..PipeSpec::new(capacity) };
+        (self.entry_type == EntryType::Pipe).then(spec)
     }
 
     /// The media type, or the default of its entry type.

@@ -101,7 +101,7 @@ impl Memory for Mapped {
     }
 
     fn is_dead(&self, process: u64) -> bool {
-        process != self.me && began(pid_of(process)).is_some_and(|began| began != Some(process >> PID_BITS))
+        process != self.me && is_dead(process)
     }
 
     fn sleep(&self, at: usize, expected: u32, most: Duration) {
@@ -124,7 +124,7 @@ impl Memory for Mapped {
 }
 
 /// This process.
-fn myself() -> io::Result<u64> {
+pub(super) fn myself() -> io::Result<u64> {
     static MYSELF: OnceLock<u64> = OnceLock::new();
     if let Some(me) = MYSELF.get() {
         return Ok(*me);
@@ -136,6 +136,11 @@ fn myself() -> io::Result<u64> {
         }
         _ => Err(io::Error::new(io::ErrorKind::Unsupported, "/proc does not tell when this process began")),
     }
+}
+
+/// Whether the process that this is, or was, is gone, with all of its threads.
+pub(super) fn is_dead(process: u64) -> bool {
+    began(pid_of(process)).is_some_and(|began| began != Some(process >> PID_BITS))
 }
 
 /// When the process with this number began, in ticks since the system did; nothing when there is none that runs. None when that cannot be told.

@@ -55,3 +55,10 @@ pub enum SharedTrouble {
     #[error("what is in the shared memory is damaged")]
     Damaged,
 }
+
+impl SharedTrouble {
+    /// Whether it may be otherwise later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Held { .. })
+    }
+}

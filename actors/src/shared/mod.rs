@@ -39,7 +39,7 @@ use bytes::Bytes;
 pub use bell::PATROL as SHARED_PATROL;
 pub use log::{SHARED_OPS_KEPT, SharedFrame, SharedRead, SharedState};
 pub use memory::SharedTrouble;
-pub use region::{SharedFolder, SharedKind, Sleepers};
+pub use region::{SharedFolder, SharedHome, SharedKind, Sleepers};
 
 use self::bell::Bell;
 use self::layout::{COMES, GOES};
@@ -252,6 +252,11 @@ impl SharedLog {
     /// [`SharedTrouble`].
     pub fn state(&self) -> Result<SharedState, SharedTrouble> {
         self.0.of.state()
+    }
+
+    /// How many bytes of appends it has room for, by what they fill.
+    pub fn room_bytes(&self) -> u64 {
+        self.0.of.room as u64 * 8
     }
 
     /// A number that is another when anything has changed.

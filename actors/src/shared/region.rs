@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::layout::{
     STORE_AT, WRITERS,
 };
 use super::log::Log;
-use super::mapped::{Mapped, namespace};
+use super::mapped::{self, Mapped, namespace};
 use super::memory::Memory;
 use super::ring::Ring;
 use crate::{Env, Pool};
@@ -60,53 +60,111 @@ impl SharedKind {
     }
 }
 
-/// Where the regions of one store are. Only its owner makes and removes them; others of the same user map what is there.
+/// Where the regions of one store are. Only its owner makes and removes them; others of the same user map what is there. Clones are the same folder.
 #[derive(Debug, Clone)]
-pub struct SharedFolder {
+pub struct SharedFolder(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
     path: PathBuf,
     store: u64,
+    home: SharedHome,
+    made: OnceLock<()>,
 }
 
+/// What a folder of regions belongs to: with that gone, it is left over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SharedHome {
+    /// This process.
+    Process,
+    /// The store whose identity is in this file, in sixteen hexadecimal digits.
+    File(PathBuf),
+}
+
+/// The file in the folder that says what it belongs to.
+const HOME: &str = "home";
+
+/// The most entries that are looked at for folders that are left over.
+const LOOKED_AT_MAX: usize = 10_000;
+
 impl SharedFolder {
-    /// The folder for the regions of this store, made if it is not there, for this user alone; what was never finished in it is removed. To be called by the one
-    /// owner of the store. Blocks.
+    /// The folder for the regions of this store, in `root`, for this user alone. It is made when the first region is. To be called by the one owner of the store.
+    pub fn new(root: impl AsRef<Path>, store: u64, home: SharedHome) -> Self {
+        let path = root.as_ref().join(format!("{}{store:016x}", prefix()));
+        Self(Arc::new(Place { path, store, home, made: OnceLock::new() }))
+    }
+
+    /// Removes the folders in `root` that are left over: what they belong to is gone. Returns how many. Blocks.
     ///
     /// # Errors
-    /// `PermissionDenied` when it is another user's, or no folder; what the system says.
-    pub fn open(path: impl Into<PathBuf>, store: u64) -> io::Result<Self> {
-        let path = path.into();
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
+    /// What the system says of `root`; what cannot be removed stays.
+    pub fn remove_left_over(root: impl AsRef<Path>) -> io::Result<usize> {
+        let (prefix, mut removed) = (prefix(), 0);
+        for entry in fs::read_dir(root)?.take(LOOKED_AT_MAX) {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(store) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
+            let Ok(home) = fs::read_to_string(entry.path().join(HOME)) else { continue };
+            let is_left = match home.split_once(' ') {
+                Some(("process", process)) => process.parse().is_ok_and(mapped::is_dead),
+                Some(("file", file)) => fs::read_to_string(file).map_or_else(
+                    |error| error.kind() == io::ErrorKind::NotFound,
+                    |told| told.trim() != store,
+                ),
+                _ => false,
+            };
+            if is_left && fs::remove_dir_all(entry.path()).is_ok() {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Makes the folder if it is not there; what was never finished in it is removed.
+    fn ready(&self) -> io::Result<()> {
+        let Place { path, home, made, .. } = &*self.0;
+        if made.get().is_some() {
+            return Ok(());
+        }
+        match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let found = fs::symlink_metadata(&path)?;
+        let found = fs::symlink_metadata(path)?;
         if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
             let why = "it is another user's, or no folder";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&path)? {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(path)? {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { path, store })
+        let home = match home {
+            SharedHome::Process => format!("process {}", mapped::myself()?),
+            SharedHome::File(file) => format!("file {}", file.display()),
+        };
+        fs::write(path.join(HOME), home)?;
+        made.get_or_init(|| ());
+        Ok(())
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// The identity of the store.
     pub fn store(&self) -> u64 {
-        self.store
+        self.0.store
     }
 
     /// The file of a region.
     pub fn file(&self, kind: SharedKind, id: u64) -> PathBuf {
-        self.path.join(format!("{id:016x}.{}", kind.extension()))
+        self.0.path.join(format!("{id:016x}.{}", kind.extension()))
     }
 
     /// The identities of all regions of this kind, in their order. Blocks.
@@ -115,7 +173,11 @@ impl SharedFolder {
     /// What the system says.
     pub fn ids(&self, kind: SharedKind) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        let entries = match fs::read_dir(&self.0.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+            entries => entries?,
+        };
+        for entry in entries {
             let name = entry?.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(kind.extension())?.strip_suffix('.'));
             ids.extend(id.and_then(|id| u64::from_str_radix(id, 16).ok()));
@@ -141,11 +203,16 @@ impl SharedFolder {
     /// # Errors
     /// What the system says.
     pub fn remove_all(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        match fs::remove_dir_all(&self.0.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
+}
+
+/// How the names of this user's folders begin.
+fn prefix() -> String {
+    format!("nexus-{}-", rustix::process::geteuid().as_raw())
 }
 
 /// What stands on words.
@@ -229,8 +296,9 @@ pub(super) fn create<T: OnMemory>(
     words: usize,
     of: impl FnOnce(Mapped) -> T,
 ) -> io::Result<Region<T>> {
+    folder.ready()?;
     let whole = folder.file(kind, id);
-    let coming = folder.path.join(format!(".{id:016x}.{}", kind.extension()));
+    let coming = folder.path().join(format!(".{id:016x}.{}", kind.extension()));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true).mode(0o600);
     let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&coming)?;
@@ -239,7 +307,7 @@ pub(super) fn create<T: OnMemory>(
             (MAGIC_AT, MAGIC),
             (KIND_AT, kind.number()),
             (ID_AT, id),
-            (STORE_AT, folder.store),
+            (STORE_AT, folder.store()),
             (PROCESSES_AT, namespace()?),
             (SHAPE_AT[0], shape[0]),
             (SHAPE_AT[1], shape[1]),

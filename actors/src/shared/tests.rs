@@ -13,7 +13,7 @@ use crate::HostConfig;
 
 fn folder() -> (TempDir, SharedFolder) {
     let host = tempfile::tempdir().unwrap();
-    let folder = SharedFolder::open(host.path().join("shared"), 42).unwrap();
+    let folder = SharedFolder::new(host.path(), 42, SharedHome::Process);
     (host, folder)
 }
 
@@ -102,6 +102,31 @@ fn what_is_in_a_pipe_is_there_when_it_is_opened_again_and_not_when_it_is_made_an
     assert_eq!(folder.ids(SharedKind::Pipe).unwrap(), [7]);
     assert!(folder.remove(SharedKind::Pipe, 7).unwrap() && !folder.remove(SharedKind::Pipe, 7).unwrap());
     assert!(folder.ids(SharedKind::Pipe).unwrap().is_empty());
+}
+
+#[test]
+fn what_belongs_to_nobody_is_removed_and_nothing_else() {
+    let host = tempfile::tempdir().unwrap();
+    let identity = host.path().join("identity");
+    let made = |store, home| {
+        let folder = SharedFolder::new(host.path(), store, home);
+        assert!(folder.ids(SharedKind::Pipe).unwrap().is_empty() && !folder.path().exists());
+        drop(pipe(&folder, 10));
+        folder
+    };
+    let (mine, dead) = (made(1, SharedHome::Process), made(2, SharedHome::Process));
+    let kept = made(3, SharedHome::File(identity.clone()));
+    let removed = || SharedFolder::remove_left_over(host.path()).unwrap();
+    std::fs::write(&identity, format!("{:016x}\n", 3)).unwrap();
+    // No process has this number.
+    std::fs::write(dead.path().join("home"), format!("process {}", (1u64 << 22) - 1)).unwrap();
+    assert_eq!(removed(), 1);
+    assert!(mine.path().exists() && kept.path().exists() && !dead.path().exists());
+    std::fs::write(&identity, format!("{:016x}", 4)).unwrap();
+    assert_eq!((removed(), kept.path().exists()), (1, false));
+    mine.remove_all().unwrap();
+    mine.remove_all().unwrap();
+    assert_eq!(removed(), 0);
 }
 
 #[test]

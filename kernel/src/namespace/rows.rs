@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use nexus_messages::syscall::MountSpec;
+use nexus_messages::syscall::{IoProfile, MountSpec};
 use nexus_messages::{ContentId, EntryType, FileId, FileMetadata, Timestamp, VPath, ZoneId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,8 +28,7 @@ pub(crate) struct DentryRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeRow {
     pub(crate) entry_type: EntryType,
-    /// Of a file the length of its content, of a link that of its target; of a pipe, which is in memory, how many bytes it holds; of a stream how many it keeps, 0 for no bound. Pipes of other kinds will need
-    /// rows of another format.
+    /// Of a file the length of its content, of a link that of its target; of a pipe how many bytes it holds; of a stream how many it keeps, 0 for no bound.
     pub(crate) size: u64,
     pub(crate) content_id: Option<ContentId>,
     pub(crate) placement: Placement,
@@ -63,6 +62,22 @@ pub(crate) enum Placement {
         /// For how many milliseconds they are kept; 0 for ever.
         age_max_ms: u64,
     },
+    /// Of a pipe or a stream: in memory that processes share, in a file by the identity of the entry. Otherwise as [`Records`](Self::Records).
+    Shared {
+        /// Of a stream, for how many milliseconds records are kept; 0 for ever.
+        age_max_ms: u64,
+    },
+}
+
+impl Placement {
+    /// Where the messages of a pipe, or the records of a stream, are that are placed so.
+    pub(crate) fn io_profile(self) -> IoProfile {
+        match self {
+            Self::Shared { .. } => IoProfile::Shared,
+            Self::Records { durable: true, .. } => IoProfile::Durable,
+            _ => IoProfile::Memory,
+        }
+    }
 }
 
 /// What the kernel remembers of a mount.
@@ -110,6 +125,7 @@ impl InodeRow {
         metadata.mime_type.clone_from(&self.mime_type);
         metadata.link_target.clone_from(&self.link_target);
         metadata.implicit = self.implicit;
+        metadata.io_profile = self.placement.io_profile();
         metadata
     }
 }

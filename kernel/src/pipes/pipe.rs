@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_actors::{Env, Ring};
+use nexus_actors::{Env, Ring, SharedPipe, SharedTrouble, Sleepers};
 use nexus_messages::syscall::{PIPE_CAPACITY_MAX, PipeSpec};
 use nexus_messages::{ErrorKind, FileId, FileMetadata, LifeId};
 use parking_lot::Mutex;
 
 use super::ENDS_MAX;
+use super::body::Body;
 use super::view::{PipeEnd, PipeEntry};
 use crate::metrics::Lines;
 
@@ -33,7 +34,7 @@ const NO_WRITERS: u8 = 4;
 const NO_READERS: u8 = 8;
 
 /// Why nothing was read, or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("there is no message in the pipe")]
     Empty,
@@ -63,10 +64,23 @@ pub(crate) enum Refusal {
     TooManyPipes,
     #[error("it is made in a way that this kernel does not know")]
     Unknown,
+    #[error("its memory cannot be had: {0}")]
+    NotMade(Arc<std::io::Error>),
+    #[error(transparent)]
+    Shared(#[from] SharedTrouble),
 }
 
 impl Refusal {
-    pub(crate) fn kind(self) -> ErrorKind {
+    /// Whether it may be otherwise a moment later.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Empty | Self::Full => true,
+            Self::Shared(trouble) => trouble.may_pass(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Empty | Self::Full => ErrorKind::WouldBlock,
             Self::NothingCame(_) | Self::StayedFull(_) => ErrorKind::TimedOut,
@@ -77,6 +91,9 @@ impl Refusal {
             Self::EndClosed => ErrorKind::NotHeld,
             Self::TooManyEnds | Self::TooManyPipes => ErrorKind::Busy,
             Self::Unknown => ErrorKind::NotSupported,
+            Self::NotMade(error) if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::StoreFull,
+            Self::Shared(trouble) if trouble.may_pass() => ErrorKind::Busy,
+            Self::NotMade(_) | Self::Shared(_) => ErrorKind::Io,
         }
     }
 }
@@ -113,7 +130,7 @@ pub(crate) struct Pipe {
     pub(super) id: FileId,
     pub(super) mount: FileId,
     spec: PipeSpec,
-    ring: Ring<Bytes>,
+    body: Body,
     /// What has become of it: some of the flags above.
     state: AtomicU8,
     /// Invariant: `NO_WRITERS` and `NO_READERS` in `state` are changed under this lock alone.
@@ -152,10 +169,11 @@ impl OpenEnd {
 }
 
 impl Pipe {
-    /// The pipe whose entry `metadata` is, empty.
+    /// The pipe whose entry `metadata` is: empty, or `shared` with what is in it.
     pub(super) fn new(
         mount: FileId,
         metadata: Arc<FileMetadata>,
+        shared: Option<(SharedPipe, Sleepers)>,
         totals: Arc<Totals>,
     ) -> Result<Self, Refusal> {
         let spec = metadata.pipe().ok_or(Refusal::Unknown)?;
@@ -167,7 +185,10 @@ impl Pipe {
             id: metadata.file_id,
             mount,
             spec,
-            ring: Ring::new(messages, spec.capacity),
+            body: match shared {
+                None => Body::Memory(Ring::new(messages, spec.capacity)),
+                Some((pipe, sleepers)) => Body::Shared { pipe, sleepers },
+            },
             state: AtomicU8::new(0),
             ends: Mutex::default(),
             seen: Mutex::new(metadata),
@@ -181,8 +202,8 @@ impl Pipe {
 
     /// Messages and bytes that are written and not read, and how many reads and writes wait.
     pub(super) fn load(&self) -> ((usize, u64), (usize, usize)) {
-        let (messages, bytes) = self.ring.held();
-        ((messages, u64::from(bytes)), self.ring.waiting())
+        let (messages, bytes) = self.body.held();
+        ((messages, u64::from(bytes)), self.body.waiting())
     }
 
     /// Notes what its entry is now.
@@ -204,7 +225,7 @@ impl Pipe {
         // Before the look: what the last writer wrote before it went away is read first.
         let state = self.state.load(Ordering::Acquire);
         if state & (REMOVED | DOWN) == 0
-            && let Some(message) = self.ring.try_pop()
+            && let Some(message) = self.body.try_pop()?
         {
             self.totals.raise(|[_, read]| read);
             return Ok(message);
@@ -217,7 +238,7 @@ impl Pipe {
         let read = async {
             loop {
                 let over = || Self::ended(self.state.load(Ordering::Acquire)).is_some();
-                if let Some(message) = self.ring.pop(over).await {
+                if let Some(message) = self.body.pop(env, over).await? {
                     self.totals.raise(|[_, read]| read);
                     return Ok(message);
                 }
@@ -231,7 +252,7 @@ impl Pipe {
     }
 
     /// What a read of an empty pipe comes to in this state, if it need not wait.
-    fn ended(state: u8) -> Option<Result<Bytes, Refusal>> {
+    pub(super) fn ended(state: u8) -> Option<Result<Bytes, Refusal>> {
         if state & REMOVED != 0 {
             Some(Err(Refusal::Removed))
         } else if state & DOWN != 0 {
@@ -249,13 +270,9 @@ impl Pipe {
             Ok(None) => return Ok(()),
             Err(refusal) => return Err((refusal, message)),
         };
-        match self.ring.try_push(message, weight) {
-            Ok(()) => {
-                self.totals.raise(|[written, _]| written);
-                Ok(())
-            }
-            Err(message) => Err((Refusal::Full, message)),
-        }
+        self.body.try_push(message, weight)?;
+        self.totals.raise(|[written, _]| written);
+        Ok(())
     }
 
     /// As [`try_write`](Self::try_write), and waits for room for so long, behind those who came before. Dropping the future writes nothing, unless it was written.
@@ -264,7 +281,7 @@ impl Pipe {
             loop {
                 let Some(weight) = self.weigh(&message)? else { return Ok(()) };
                 let over = || Self::refused(self.state.load(Ordering::Acquire)).is_some();
-                match self.ring.push(message, weight, over).await {
+                match self.body.push(env, message, weight, over).await? {
                     Ok(()) => {
                         self.totals.raise(|[written, _]| written);
                         return Ok(());
@@ -283,7 +300,7 @@ impl Pipe {
         if let Some(refusal) = Self::refused(self.state.load(Ordering::Acquire)) {
             return Err(refusal);
         }
-        let (length, capacity) = (message.len(), self.ring.capacity());
+        let (length, capacity) = (message.len(), self.body.capacity());
         match u32::try_from(length) {
             Ok(weight) if weight <= capacity => Ok((weight > 0).then_some(weight)),
             _ => Err(Refusal::TooLarge { length, capacity }),
@@ -291,7 +308,7 @@ impl Pipe {
     }
 
     #[inline]
-    fn refused(state: u8) -> Option<Refusal> {
+    pub(super) fn refused(state: u8) -> Option<Refusal> {
         if state & (REMOVED | DOWN | NO_READERS) == 0 {
             None
         } else if state & REMOVED != 0 {
@@ -316,6 +333,7 @@ impl Pipe {
         let (number, closed) = (ends.next, Arc::new(AtomicBool::new(false)));
         ends.open.insert(number, End { side, agent: agent.clone(), closed: closed.clone() });
         self.state.fetch_and(!side.gone(), Ordering::AcqRel);
+        self.body.tell(0, side.gone());
         Ok(OpenEnd { number, closed, life })
     }
 
@@ -330,30 +348,33 @@ impl Pipe {
             if last {
                 // Releases what the last writer wrote to whoever finds the flag.
                 self.state.fetch_or(end.side.gone(), Ordering::AcqRel);
+                self.body.tell(end.side.gone(), 0);
             }
             last
         };
         if last {
-            self.ring.wake_all();
+            self.body.wake_all();
         }
     }
 
     /// Lets nobody read or write any more. Who waits is told by [`wake_all`](Self::wake_all).
     pub(super) fn remove(&self) {
         self.state.fetch_or(REMOVED, Ordering::AcqRel);
+        self.body.tell(REMOVED, 0);
     }
 
     /// The kernel has ended.
     pub(super) fn end(&self) {
+        // For this process: others go on without the kernel.
         self.state.fetch_or(DOWN, Ordering::AcqRel);
-        self.ring.wake_all();
+        self.body.wake_all();
     }
 
     /// Tells all who wait, and lets go of what is left in it when it is removed.
     pub(super) fn wake_all(&self) {
-        self.ring.wake_all();
+        self.body.wake_all();
         if !self.is_open() {
-            self.ring.clear();
+            self.body.clear();
         }
     }
 
@@ -382,6 +403,6 @@ impl Pipe {
 
 impl fmt::Debug for Pipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipe").field("id", &self.id).field("ring", &self.ring).finish_non_exhaustive()
+        f.debug_struct("Pipe").field("id", &self.id).field("body", &self.body).finish_non_exhaustive()
     }
 }

@@ -83,7 +83,7 @@ impl Admissible for SysSetattr {
             return invalid("a service has neither a type nor attributes");
         }
         match self.entry_type {
-            Some(EntryType::Pipe) if self.pipe.is_some_and(|pipe| pipe.io_profile != IoProfile::Memory) => {
+            Some(EntryType::Pipe) if self.pipe.is_some_and(|pipe| pipe.io_profile == IoProfile::Durable) => {
                 let error = Error::new(Self::OP, &self.path, ErrorKind::NotSupported);
                 Err(error.because("a pipe is in memory"))
             }

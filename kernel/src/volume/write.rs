@@ -307,6 +307,12 @@ impl RowVolume<'_> {
                     (_, Some(target)) => target.len() as u64,
                     (_, None) => 0,
                 };
+                if entry_type == EntryType::Pipe {
+                    let placed = self.kernel.place_pipe(call.pipe.unwrap_or_default());
+                    row.placement = placed.map_err(|why| {
+                        Error::new(intent.op, &site.path, ErrorKind::NotSupported).because(why)
+                    })?;
+                }
                 if entry_type == EntryType::Stream {
                     let spec = call.stream.unwrap_or_default();
                     let placed = self.kernel.place_stream(self.mount, spec);

@@ -17,6 +17,9 @@ pub enum IoProfile {
     Memory,
     /// On disk, in the kernel's data folder. What was acknowledged is there after a crash. For streams.
     Durable,
+    /// In memory that processes share: those that are attached read and write with no message to the one that owns the kernel. What was acknowledged is there after the
+    /// death of any of them, the owner, too, but not when the machine was started anew.
+    Shared,
 }
 
 impl IoProfile {
@@ -25,6 +28,7 @@ impl IoProfile {
         match self {
             Self::Memory => "memory",
             Self::Durable => "durable",
+            Self::Shared => "shared",
         }
     }
 }
@@ -55,6 +59,11 @@ impl PipeSpec {
     /// A pipe in memory for `capacity` bytes.
     pub fn new(capacity: u32) -> Self {
         Self { capacity, io_profile: IoProfile::Memory }
+    }
+
+    /// As [`new`](Self::new), in memory that processes share.
+    pub fn shared(capacity: u32) -> Self {
+        Self { io_profile: IoProfile::Shared, ..Self::new(capacity) }
     }
 
     /// How many messages may be written and not read, however short they are: one for each 64 bytes of the capacity, rounded up to a power of two,

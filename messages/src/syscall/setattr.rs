@@ -274,8 +274,12 @@ impl SysSetattr {
     /// Makes a pipe in memory that holds `capacity` bytes, 1 to [`PIPE_CAPACITY_MAX`](super::PIPE_CAPACITY_MAX); nothing happens when there is a pipe, of whatever
     /// capacity. Its entry is kept as others are; what is in it ends with the process, and with [`SysUnlink`](super::SysUnlink) of the path.
     pub fn pipe(path: impl Into<VPath>, capacity: u32) -> Self {
-        let pipe = Some(PipeSpec::new(capacity));
-        Self { pipe, ..Self::new(path.into(), Some(EntryType::Pipe), Create::IfMissing) }
+        Self::pipe_with(path, PipeSpec::new(capacity))
+    }
+
+    /// As [`pipe`](Self::pipe), made so.
+    pub fn pipe_with(path: impl Into<VPath>, spec: PipeSpec) -> Self {
+        Self { pipe: Some(spec), ..Self::new(path.into(), Some(EntryType::Pipe), Create::IfMissing) }
     }
 
     /// Makes a stream without limits; nothing happens when there is a stream, however it was made. Its records are on disk where those of files are that outlive
