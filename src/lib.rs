@@ -150,6 +150,7 @@ mod hooks;
 pub mod offline;
 mod profile;
 mod registering;
+mod shared;
 mod tier2;
 
 /// The actor runtime that the kernel is made of, for actors of one's own.
@@ -177,7 +178,7 @@ pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{
     ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line, LockGuard,
-    PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
+    MappedStream, PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
 };
 
 /// The examples of the readme, which compile and run as all others do.

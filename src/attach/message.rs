@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
 use nexus_messages::{Caller, Error, FileMetadata, LockId, Op, VPath};
@@ -16,7 +17,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 11;
+pub(crate) const PROTOCOL: u32 = 12;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -183,6 +184,11 @@ pub(crate) enum Request {
         id: LockId,
     },
     Stream(Streaming),
+    /// Where the pipe or stream at the path is in shared memory, to be read or to be written to; gives [`Given::Region`].
+    Region {
+        path: VPath,
+        writes: bool,
+    },
 }
 
 impl Request {
@@ -205,6 +211,8 @@ impl Request {
             Self::Syscall(call) => call.op(),
             Self::Access { .. } => Op::Access,
             Self::Release { .. } => Op::Unlock,
+            Self::Region { writes: false, .. } => Op::Read,
+            Self::Region { writes: true, .. } => Op::Write,
             Self::Stream(
                 Streaming::Open(..)
                 | Streaming::Next(..)
@@ -260,6 +268,8 @@ pub(crate) enum Given {
     Opened(Option<Arc<FileMetadata>>),
     /// Bytes, which travel in the body, and whether they are the last.
     Piece(Bytes, bool),
+    /// Where it is in shared memory, if it is there.
+    Region(Option<SharedRegion>),
 }
 
 /// A message ready to leave.

@@ -520,6 +520,10 @@ async fn execute(
     match request {
         Request::Stream(call) => streams.serve(kernel, caller, call).await,
         Request::Release { path, id } => Ok(Given::Released(kernel.release_lock(caller, &path, id))),
+        Request::Region { path, writes } => {
+            let op = if writes { Op::Write } else { Op::Read };
+            kernel.shared_region(caller, &path, op).await.map(Given::Region)
+        }
         Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
         Request::Syscall(call) => match call {
             Syscall::Stat(call) => answer(kernel, caller, call).await,

@@ -8,6 +8,7 @@ mod entries;
 mod glob;
 mod grep;
 mod locks;
+mod mapped;
 mod mounts;
 mod pipe;
 mod records;
@@ -19,6 +20,7 @@ mod watch;
 
 pub use grep::{FileMatches, Grep, GrepReport, GrepStats, GrepStream, Line};
 pub use locks::LockGuard;
+pub use mapped::MappedStream;
 pub use pipe::{PipeReader, PipeWriter};
 pub use records::StreamReader;
 pub use stream::ContentStream;
