@@ -15,8 +15,8 @@ use std::time::Duration;
 use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool, SharedFolder, Sleepers};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::RedbConfig;
-use nexus_drivers::streams::{MemoryStreams, SharedStreams, SharedStreamsConfig};
 use nexus_drivers::streams::wal::{WalStreams, WalStreamsConfig};
+use nexus_drivers::streams::{MemoryStreams, SharedStreams, SharedStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore, StreamStore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
@@ -347,7 +347,18 @@ struct Started {
 impl Started {
     fn new(env: Env, owns_env: bool) -> Self {
         let (why, ended) = (Arc::default(), Latch::new());
-        Self { env, owns_env, store: None, streams: None, shared: None, kernel: None, tree: None, server: None, why, ended }
+        Self {
+            env,
+            owns_env,
+            store: None,
+            streams: None,
+            shared: None,
+            kernel: None,
+            tree: None,
+            server: None,
+            why,
+            ended,
+        }
     }
 
     /// Ends all of it when the root of the tree has ended by itself.

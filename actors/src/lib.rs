@@ -57,8 +57,8 @@ pub use reference::Ref;
 pub use ring::{Pop, Push, Ring};
 #[cfg(target_os = "linux")]
 pub use shared::{
-    SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedHome, SharedKind, SharedLog, SharedPipe,
-    SharedRead, SharedState, SharedTrouble, SharedWriting, Sleepers,
+    SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedHome, SharedKind,
+    SharedLog, SharedPipe, SharedRead, SharedState, SharedTrouble, SharedWords, SharedWriting, Sleepers,
 };
 pub use slot::{
     Lease, Retired, Slot, SwapError as SlotSwapError, SwapReport as SlotSwapReport, Swapped, Timer,

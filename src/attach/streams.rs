@@ -363,7 +363,8 @@ impl RemoteEnd {
             return Ok(None);
         };
         let mapped = MappedPipe::map(&region, path, remote.sleepers());
-        let warned = |error| tracing::warn!(%path, %error, "a pipe in shared memory is used through its owner");
+        let warned =
+            |error| tracing::warn!(%path, %error, "a pipe in shared memory is used through its owner");
         Ok(mapped.map_err(warned).ok())
     }
 

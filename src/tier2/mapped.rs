@@ -144,7 +144,8 @@ impl MappedStream {
 
     fn read_from(&self, from: u64, most: ReadBounds) -> Result<Records> {
         let read = self.stream.read(from, most).map_err(|error| self.fail(Op::Read, &error))?;
-        let records = read.records.into_iter().map(|record| Record::new(record.offset, record.at, record.data));
+        let records =
+            read.records.into_iter().map(|record| Record::new(record.offset, record.at, record.data));
         Ok(Records::new(records.collect(), read.next, read.tail))
     }
 }

@@ -186,7 +186,9 @@ impl PipeWriter {
     pub fn write_here(&self, message: impl Into<Bytes>, wait: Duration) -> Result<()> {
         let message = message.into();
         match &self.0 {
-            Writer::Remote(end) if let Some((mapped, env)) = end.mapped() => mapped.write_here(env, &message, wait),
+            Writer::Remote(end) if let Some((mapped, env)) = end.mapped() => {
+                mapped.write_here(env, &message, wait)
+            }
             _ => nexus_actors::block_on(self.write(message, Some(wait))),
         }
     }

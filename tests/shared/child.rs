@@ -151,7 +151,9 @@ pub(crate) fn run(role: &[String]) {
             let stream = block_on(nx.map_stream(STREAM)).expect("it is there");
             say("ready");
             // Pairs, so that half of one would be seen.
-            let mut n = block_on(stream.read(RecordRange::from(nexus::StreamStart::Tail), None)).expect("it can").tail;
+            let mut n = block_on(stream.read(RecordRange::from(nexus::StreamStart::Tail), None))
+                .expect("it can")
+                .tail;
             loop {
                 let first = stream.append(vec![message(n).into(), message(n + 1).into()]).expect("it can");
                 assert_eq!(first, n);

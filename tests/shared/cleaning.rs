@@ -13,7 +13,11 @@ use crate::child::{LONG, PIPE, Role, STREAM, furnish, own};
 fn regions(data: &Path) -> PathBuf {
     let identity = fs::read_to_string(data.join("shared")).expect("it has one");
     let name = format!("nexus-{}-{}", rustix::process::geteuid().as_raw(), identity.trim());
-    [Path::new("/dev/shm"), data].iter().map(|root| root.join(&name)).find(|folder| folder.is_dir()).expect("it is there")
+    [Path::new("/dev/shm"), data]
+        .iter()
+        .map(|root| root.join(&name))
+        .find(|folder| folder.is_dir())
+        .expect("it is there")
 }
 
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
@@ -66,9 +70,12 @@ pub(crate) fn memory_goes_with_its_entry_and_with_its_kernel() {
     // A kernel without a data folder ends with all of it, also when it is killed: then the next kernel finds it.
     let beside = || {
         let prefix = format!("nexus-{}-", rustix::process::geteuid().as_raw());
-        let all = fs::read_dir("/dev/shm").expect("it is there").map(|entry| entry.expect("it is there").path());
+        let all =
+            fs::read_dir("/dev/shm").expect("it is there").map(|entry| entry.expect("it is there").path());
         all.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-            .filter(|path| fs::read_to_string(path.join("home")).is_ok_and(|home| home.starts_with("process ")))
+            .filter(|path| {
+                fs::read_to_string(path.join("home")).is_ok_and(|home| home.starts_with("process "))
+            })
             .collect::<Vec<_>>()
     };
     let of = |role: &Role| {

@@ -22,15 +22,39 @@ fn main() {
         return child::run(role);
     }
     let tests: [(&str, fn()); 9] = [
-        ("a_writer_that_is_killed_loses_doubles_and_tears_nothing", pipes::a_writer_that_is_killed_loses_doubles_and_tears_nothing),
-        ("a_reader_that_is_killed_takes_along_one_message_at_most", pipes::a_reader_that_is_killed_takes_along_one_message_at_most),
-        ("others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_is_left", pipes::others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_is_left),
+        (
+            "a_writer_that_is_killed_loses_doubles_and_tears_nothing",
+            pipes::a_writer_that_is_killed_loses_doubles_and_tears_nothing,
+        ),
+        (
+            "a_reader_that_is_killed_takes_along_one_message_at_most",
+            pipes::a_reader_that_is_killed_takes_along_one_message_at_most,
+        ),
+        (
+            "others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_is_left",
+            pipes::others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_is_left,
+        ),
         ("ends_in_other_processes_are_the_pipes_ends", pipes::ends_in_other_processes_are_the_pipes_ends),
-        ("an_appender_that_is_killed_leaves_each_append_whole", streams::an_appender_that_is_killed_leaves_each_append_whole),
-        ("records_outlive_their_owner_and_who_waits_hears_of_them", streams::records_outlive_their_owner_and_who_waits_hears_of_them),
-        ("a_reader_that_is_overtaken_is_told_the_oldest", streams::a_reader_that_is_overtaken_is_told_the_oldest),
-        ("memory_goes_with_its_entry_and_with_its_kernel", cleaning::memory_goes_with_its_entry_and_with_its_kernel),
-        ("garbage_in_the_memory_is_an_error_and_harms_nothing_else", cleaning::garbage_in_the_memory_is_an_error_and_harms_nothing_else),
+        (
+            "an_appender_that_is_killed_leaves_each_append_whole",
+            streams::an_appender_that_is_killed_leaves_each_append_whole,
+        ),
+        (
+            "records_outlive_their_owner_and_who_waits_hears_of_them",
+            streams::records_outlive_their_owner_and_who_waits_hears_of_them,
+        ),
+        (
+            "a_reader_that_is_overtaken_is_told_the_oldest",
+            streams::a_reader_that_is_overtaken_is_told_the_oldest,
+        ),
+        (
+            "memory_goes_with_its_entry_and_with_its_kernel",
+            cleaning::memory_goes_with_its_entry_and_with_its_kernel,
+        ),
+        (
+            "garbage_in_the_memory_is_an_error_and_harms_nothing_else",
+            cleaning::garbage_in_the_memory_is_an_error_and_harms_nothing_else,
+        ),
     ];
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));

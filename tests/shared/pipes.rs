@@ -126,10 +126,9 @@ pub(crate) fn others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_
         // What is left is there for the next owner.
         let nx = own(folder.path());
         let own = block_on(nx.pipe_reader(PIPE)).expect("it is there");
-        let left: Vec<u64> = std::iter::from_fn(|| {
-            block_on(own.read(None)).ok().flatten().map(|found| number_of(&found))
-        })
-        .collect();
+        let left: Vec<u64> =
+            std::iter::from_fn(|| block_on(own.read(None)).ok().flatten().map(|found| number_of(&found)))
+                .collect();
         let first = left.first().copied().expect("something is left");
         assert!(first == read || first == read + 1, "{first} after {read}");
         assert!(left.windows(2).all(|two| two[1] == two[0] + 1), "each once, in order");

@@ -321,11 +321,25 @@ impl<M: Memory> Writing<'_, M> {
     }
 
     /// Appends records behind the tail, for which there is room once what is before `head` is gone. `state` says what the log's user makes of it, and the costs.
-    pub(super) fn append(&mut self, records: &[Bytes], at: u64, cost: u64, op: Option<u128>, state: SharedState) {
+    pub(super) fn append(
+        &mut self,
+        records: &[Bytes],
+        at: u64,
+        cost: u64,
+        op: Option<u128>,
+        state: SharedState,
+    ) {
         if state.head != self.state.head {
             let SharedState { tail, tail_at, ops, user, .. } = self.state;
             // Before anything is written over it: who reads it hears that it is gone.
-            self.publish(SharedState { tail, tail_at, ops, user, bytes: state.bytes.saturating_sub(cost), ..state });
+            self.publish(SharedState {
+                tail,
+                tail_at,
+                ops,
+                user,
+                bytes: state.bytes.saturating_sub(cost),
+                ..state
+            });
         }
         let (memory, log) = (&self.log.memory, self.log);
         memory.fence();

@@ -19,6 +19,7 @@ mod mapped;
 mod memory;
 mod region;
 mod ring;
+mod word;
 
 #[cfg(test)]
 #[cfg(not(nexus_loom))]
@@ -40,6 +41,7 @@ pub use bell::PATROL as SHARED_PATROL;
 pub use log::{SHARED_OPS_KEPT, SharedFrame, SharedRead, SharedState};
 pub use memory::SharedTrouble;
 pub use region::{SharedFolder, SharedHome, SharedKind, Sleepers};
+pub use word::SharedWords;
 
 use self::bell::Bell;
 use self::layout::{COMES, GOES};
@@ -77,7 +79,13 @@ impl SharedPipe {
     ///
     /// # Errors
     /// `InvalidInput` for bounds that no pipe has, and what the system says: no room is an error here, and never later.
-    pub fn make(folder: &SharedFolder, id: u64, capacity: u32, messages: u32, is_new: bool) -> io::Result<Self> {
+    pub fn make(
+        folder: &SharedFolder,
+        id: u64,
+        capacity: u32,
+        messages: u32,
+        is_new: bool,
+    ) -> io::Result<Self> {
         let shape = RingShape::new(capacity, messages).ok_or(io::ErrorKind::InvalidInput)?;
         let (shape_of_it, words) = ([capacity.into(), shape.slots.into()], shape.region_words());
         if !is_new {
@@ -200,7 +208,13 @@ impl SharedLog {
     ///
     /// # Errors
     /// What the system says: no room is an error here, and never later.
-    pub fn make(folder: &SharedFolder, id: u64, room: usize, user: [u64; 6], is_new: bool) -> io::Result<Self> {
+    pub fn make(
+        folder: &SharedFolder,
+        id: u64,
+        room: usize,
+        user: [u64; 6],
+        is_new: bool,
+    ) -> io::Result<Self> {
         let room = layout::words(room);
         if room == 0 {
             return Err(io::ErrorKind::InvalidInput.into());

@@ -224,7 +224,9 @@ fn many_threads_share_a_pipe_and_a_log() {
                     let mut next = [[0u32; 3]; 1][0];
                     let mut count = 0;
                     while let Some(message) =
-                        pipe.wait_here(&env, false, Duration::from_millis(500), 10, || pipe.try_pop().unwrap())
+                        pipe.wait_here(&env, false, Duration::from_millis(500), 10, || {
+                            pipe.try_pop().unwrap()
+                        })
                     {
                         let n = u32::from_le_bytes(message[1..].try_into().unwrap());
                         let seen = &mut next[usize::from(message[0])];

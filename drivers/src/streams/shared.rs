@@ -327,7 +327,9 @@ impl SharedStreams {
         job: impl FnOnce() -> Result<T, StreamError> + Send + 'static,
     ) -> Result<T, StreamError> {
         let done = self.0.pool.0.run(job).await;
-        done.unwrap_or_else(|error| Err(StoreError::io("the shared memory of a stream", io::Error::other(error)).into()))
+        done.unwrap_or_else(|error| {
+            Err(StoreError::io("the shared memory of a stream", io::Error::other(error)).into())
+        })
     }
 }
 

@@ -15,7 +15,9 @@ fn with(test: impl FnOnce(&dyn Fn() -> SharedStreams, &SharedFolder)) {
     let host = tempfile::tempdir().unwrap();
     let folder = SharedFolder::new(host.path(), 7, SharedHome::Process);
     test(
-        &|| SharedStreams::new(folder.clone(), sleepers.clone(), pool.clone(), SharedStreamsConfig::default()),
+        &|| {
+            SharedStreams::new(folder.clone(), sleepers.clone(), pool.clone(), SharedStreamsConfig::default())
+        },
         &folder,
     );
     env.stop();

@@ -129,7 +129,9 @@ pub(super) async fn wait_for<T>(
 ) -> Result<T, Refusal> {
     loop {
         match pipe.wait(sleepers, room, &mut look).await {
-            Err(Refusal::Shared(trouble)) if trouble.may_pass() => env.sleep(nexus_actors::SHARED_PATROL).await,
+            Err(Refusal::Shared(trouble)) if trouble.may_pass() => {
+                env.sleep(nexus_actors::SHARED_PATROL).await
+            }
             done => return done,
         }
     }

@@ -56,7 +56,10 @@ impl Kernel {
     }
 
     /// Why no pipe can be made so; else its placement.
-    pub(crate) fn place_pipe(&self, spec: PipeSpec) -> std::result::Result<crate::namespace::Placement, &'static str> {
+    pub(crate) fn place_pipe(
+        &self,
+        spec: PipeSpec,
+    ) -> std::result::Result<crate::namespace::Placement, &'static str> {
         match spec.io_profile {
             IoProfile::Memory => Ok(crate::namespace::Placement::None),
             IoProfile::Shared if self.pipes().shared().is_some() => {
@@ -181,7 +184,8 @@ impl MappedPipe {
     pub async fn write(&self, env: &Env, message: &[u8], wait: Option<Duration>) -> Result<()> {
         let done = match (self.try_write(message), wait) {
             (Err(refusal), Some(wait)) if refusal.passes() => {
-                let write = wait_for(env, &self.pipe, &self.sleepers, true, || found(self.try_write(message)));
+                let write =
+                    wait_for(env, &self.pipe, &self.sleepers, true, || found(self.try_write(message)));
                 env.timeout(wait, write).await.unwrap_or(Err(Refusal::StayedFull(wait)))
             }
             (done, _) => done,
@@ -234,9 +238,11 @@ impl Kernel {
             Some(found) => found,
             None => return Ok(None),
         };
-        let region = self.pipes().shared().and_then(|place| SharedRegion::new(&place.folder, kind, &metadata));
+        let region =
+            self.pipes().shared().and_then(|place| SharedRegion::new(&place.folder, kind, &metadata));
         region.map(Some).ok_or_else(|| {
-            Error::new(op, path, ErrorKind::NotSupported).because("the folder of its memory has no name in UTF-8")
+            Error::new(op, path, ErrorKind::NotSupported)
+                .because("the folder of its memory has no name in UTF-8")
         })
     }
 }

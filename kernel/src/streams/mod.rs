@@ -119,7 +119,9 @@ async fn sweep(kernel: &Kernel, table: &StreamTable) -> Result<(), StreamError> 
     }
     if let Some(place) = kernel.pipes().shared() {
         let mut gone = Vec::new();
-        for id in place.folder.ids(SharedKind::Pipe).map_err(|error| StoreError::io("the shared memory", error))? {
+        for id in
+            place.folder.ids(SharedKind::Pipe).map_err(|error| StoreError::io("the shared memory", error))?
+        {
             let id = FileId(id);
             if !has_row(kernel, &trees, id)? && kernel.pipes().get(id).is_none() {
                 gone.push(id);
@@ -235,7 +237,8 @@ impl Kernel {
         };
         let io_profile = placement.io_profile();
         let store = table.store(io_profile).ok_or(Refusal::NoStore)?;
-        if io_profile == IoProfile::Durable || (io_profile == IoProfile::Shared && !mount.ends_with_process()) {
+        if io_profile == IoProfile::Durable || (io_profile == IoProfile::Shared && !mount.ends_with_process())
+        {
             // What is appended is there after a crash: so must be its entry.
             let lsn = self.store().last_lsn(mount.tree).map_err(StreamError::from)?;
             self.store().make_durable(mount.tree, lsn).await.map_err(|_| Refusal::NotSettled)?;

@@ -45,7 +45,11 @@ impl StreamTable {
 
     pub(super) fn set_shared_store(&self, shared: Arc<dyn StreamStore>) {
         let set = self.0.stores.get().map(|stores| stores.shared.set(shared).is_ok());
-        debug_assert_eq!(set, Some(true), "a kernel gets its stores of streams once, and this one after the others");
+        debug_assert_eq!(
+            set,
+            Some(true),
+            "a kernel gets its stores of streams once, and this one after the others"
+        );
     }
 
     /// The store for streams of this kind, if there is one.
