@@ -28,15 +28,16 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
-    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, Precondition, Record, Renamed,
-    SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked,
-    Version, Watched, Written,
+    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, PipeSpec, Precondition,
+    Record, Renamed, SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp,
+    Unlinked, Unlocked, Version, Watched, Written,
 };
 use nexus_messages::{
     Caller, ContentId, Event, EventMask, FileMetadata, IntoPath, LockId, Lsn, OpId, Receipt, Result, VPath,
 };
 use nexus_supervisors::Kill;
 
+use crate::MappedStream;
 use crate::attach::ServingStats;
 use crate::config::Config;
 use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats, LockGuard, WatchItem};
@@ -118,6 +119,8 @@ twins! {
     copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
     mkdir(at: impl IntoPath) -> Result<SetattrDone>;
     make_pipe(at: impl IntoPath, capacity: u32) -> Result<SetattrDone>;
+    make_pipe_with(at: impl IntoPath, spec: PipeSpec) -> Result<SetattrDone>;
+    map_stream(at: impl IntoPath) -> Result<MappedStream>;
     make_stream(at: impl IntoPath, spec: StreamSpec) -> Result<SetattrDone>;
     append_record(at: impl IntoPath, record: impl Into<Bytes>) -> Result<u64>;
     append_records(at: impl IntoPath, records: Vec<Bytes>) -> Result<u64>;

@@ -26,7 +26,7 @@ mod panics;
 mod parked;
 mod reference;
 mod ring;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod shared;
 mod slot;
 mod snap;
@@ -55,7 +55,7 @@ pub use nexus_messages::Message;
 pub use panics::{Panicked, guard};
 pub use reference::Ref;
 pub use ring::{Pop, Push, Ring};
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub use shared::{
     SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedHome, SharedKind,
     SharedLog, SharedPipe, SharedRead, SharedState, SharedTrouble, SharedWords, SharedWriting, Sleepers,

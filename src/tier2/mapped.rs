@@ -14,6 +14,9 @@ use nexus_messages::{Error, ErrorKind, FileMetadata, IntoPath, Op, Result, Times
 
 use crate::handle::{Link, Nexus, path};
 
+/// How often the oldest record is looked for anew that goes before it was read.
+const OLDEST_ATTEMPTS_MAX: usize = 100;
+
 /// A stream in shared memory; see [`Nexus::map_stream`].
 pub struct MappedStream {
     stream: SharedStream,
@@ -92,8 +95,7 @@ impl MappedStream {
     /// # Errors
     /// As of a read through the path: `ENODATA` for what is not kept any more, `ETIMEDOUT` when nothing came.
     pub async fn read(&self, range: RecordRange, wait: Option<Duration>) -> Result<Records> {
-        let (from, most) = self.begin(range)?;
-        let read = self.read_from(from, most)?;
+        let (from, most, read) = self.begin(range)?;
         let Some(wait) = wait.filter(|_| read.records.is_empty()) else { return Ok(read) };
         // Its end is an answer of the next read.
         let grown = self.stream.grown(&self.sleepers, from);
@@ -114,8 +116,7 @@ impl MappedStream {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_after(&self, range: RecordRange, wait: Duration, looks: u32) -> Result<Records> {
-        let (from, most) = self.begin(range)?;
-        let read = self.read_from(from, most)?;
+        let (from, most, read) = self.begin(range)?;
         if !read.records.is_empty() {
             return Ok(read);
         }
@@ -130,16 +131,27 @@ impl MappedStream {
         error.because(format!("no record came within {wait:?}"))
     }
 
-    /// Where the read begins, and how much it gives at most.
-    fn begin(&self, range: RecordRange) -> Result<(u64, ReadBounds)> {
+    /// Where the read begins, how much it gives at most, and what is there.
+    fn begin(&self, range: RecordRange) -> Result<(u64, ReadBounds, Records)> {
         let state = || self.stream.state().map_err(|error| self.fail(Op::Read, &error));
-        let from = match range.from {
-            StreamStart::At(offset) => offset,
-            StreamStart::Tail => state()?.tail,
-            _ => state()?.head,
-        };
         let records = usize::try_from(range.records_max).unwrap_or(usize::MAX);
-        Ok((from, ReadBounds::new(records, range.bytes_max)))
+        let most = ReadBounds::new(records, range.bytes_max);
+        let mut attempts = 0..OLDEST_ATTEMPTS_MAX;
+        loop {
+            let from = match range.from {
+                StreamStart::At(offset) => offset,
+                StreamStart::Tail => state()?.tail,
+                _ => state()?.head,
+            };
+            match self.read_from(from, most) {
+                // The oldest has gone meanwhile: there is another one.
+                Err(error)
+                    if range.from == StreamStart::Oldest
+                        && error.kind() == ErrorKind::NotKept
+                        && attempts.next().is_some() => {}
+                read => return Ok((from, most, read?)),
+            }
+        }
     }
 
     fn read_from(&self, from: u64, most: ReadBounds) -> Result<Records> {

@@ -29,7 +29,13 @@ struct Words {
 impl Words {
     fn new(count: usize, at: fn(usize) -> usize) -> Self {
         let words = (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { words: Arc::new(words), at, bed: Arc::new((Mutex::new(()), Condvar::new())), me: 1, patrols: false }
+        Self {
+            words: Arc::new(words),
+            at,
+            bed: Arc::new((Mutex::new(()), Condvar::new())),
+            me: 1,
+            patrols: false,
+        }
     }
 
     fn of(&self, me: u64) -> Self {
@@ -174,7 +180,10 @@ fn ring_at(at: usize) -> usize {
 #[test]
 fn loom_each_message_comes_whole_and_once() {
     bounded(2, || {
-        let words = Words { patrols: true, ..Words::new(8 + SHAPE.region_words() - super::layout::HEADER_WORDS, ring_at) };
+        let words = Words {
+            patrols: true,
+            ..Words::new(8 + SHAPE.region_words() - super::layout::HEADER_WORDS, ring_at)
+        };
         let ring = |me| Ring { memory: words.of(me), shape: SHAPE };
         let writer = ring(2);
         let writer = thread::spawn(move || {
@@ -216,7 +225,10 @@ fn log_at(at: usize) -> usize {
 #[test]
 fn loom_a_reader_that_is_overtaken_never_believes_what_it_copied() {
     bounded(2, || {
-        let words = Words { patrols: true, ..Words::new(4 + region_words(ROOM) - super::layout::HEADER_WORDS + 32, log_at) };
+        let words = Words {
+            patrols: true,
+            ..Words::new(4 + region_words(ROOM) - super::layout::HEADER_WORDS + 32, log_at)
+        };
         let log = |me| Log { memory: words.of(me), room: ROOM };
         let writer = log(2);
         writer.begin([0; 6]);

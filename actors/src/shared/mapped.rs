@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::Timespec;
 use rustix::io::Errno;
-use rustix::thread::futex;
 
 use super::lock::{PID_BITS, pid_of};
 use super::memory::Memory;
@@ -27,7 +25,9 @@ pub(super) struct Mapped {
 /// The mapping is touched here alone.
 #[expect(unsafe_code, reason = "a mapping is a pointer and a length")]
 mod words {
-    use std::sync::atomic::{AtomicU32, AtomicU64};
+    #[cfg(target_os = "linux")]
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::AtomicU64;
 
     use memmap2::MmapRaw;
 
@@ -41,6 +41,7 @@ mod words {
     }
 
     /// The lower half of a word, for the system, which looks there whether it has changed.
+    #[cfg(target_os = "linux")]
     #[inline]
     pub(super) fn lower(word: &AtomicU64) -> &AtomicU32 {
         let half = usize::from(cfg!(target_endian = "big"));
@@ -104,8 +105,10 @@ impl Memory for Mapped {
         process != self.me && is_dead(process)
     }
 
+    #[cfg(target_os = "linux")]
     fn sleep(&self, at: usize, expected: u32, most: Duration) {
-        let most = Timespec {
+        use rustix::thread::futex;
+        let most = rustix::fs::Timespec {
             tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: most.subsec_nanos().into(),
         };
@@ -113,10 +116,19 @@ impl Memory for Mapped {
         let _ = futex::wait(words::lower(self.word(at)), futex::Flags::empty(), expected, Some(&most));
     }
 
+    #[cfg(target_os = "linux")]
     fn wake(&self, at: usize) {
+        use rustix::thread::futex;
         // Nobody sleeps at an address that is mapped and yet cannot be waked: there is no other error.
         let _ = futex::wake(words::lower(self.word(at)), futex::Flags::empty(), i32::MAX.unsigned_abs());
     }
+
+    // Elsewhere there is no identity of a process, and so no mapping.
+    #[cfg(not(target_os = "linux"))]
+    fn sleep(&self, _: usize, _: u32, _: Duration) {}
+
+    #[cfg(not(target_os = "linux"))]
+    fn wake(&self, _: usize) {}
 
     fn pause(&self, looks: u32) {
         if looks < LOOKS_AT_FULL_SPEED { std::hint::spin_loop() } else { std::thread::yield_now() }
@@ -145,7 +157,7 @@ pub(super) fn is_dead(process: u64) -> bool {
 
 /// When the process with this number began, in ticks since the system did; nothing when there is none that runs. None when that cannot be told.
 #[expect(clippy::option_option, reason = "three answers")]
-fn began(pid: u32) -> Option<Option<u64>> {
+pub(super) fn began(pid: u32) -> Option<Option<u64>> {
     match std::fs::read(format!("/proc/{pid}/stat")) {
         Ok(stat) => Some(running_since(&String::from_utf8_lossy(&stat))),
         // One that ends while it is looked at is told so.

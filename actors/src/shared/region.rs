@@ -458,6 +458,10 @@ impl<T: OnMemory + Send + Sync + 'static> Region<T> {
         nothing: impl Fn(&T) -> bool,
         mut look: impl FnMut() -> Option<R>,
     ) -> Option<R> {
+        // What came before the caller knew what to look for.
+        if let Some(found) = look() {
+            return Some(found);
+        }
         for _ in 0..looks {
             if !nothing(&self.of)
                 && let Some(found) = look()

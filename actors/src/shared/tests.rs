@@ -150,6 +150,37 @@ fn a_file_that_is_no_such_region_is_refused() {
 }
 
 #[test]
+fn a_process_that_stands_still_within_its_turn_is_told_and_a_dead_one_is_taken_over_from() {
+    let (_host, folder) = folder();
+    let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 4_096, [0; 6], false).unwrap());
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = child.id();
+    let holder = mapped::began(pid).unwrap().unwrap() << lock::PID_BITS | u64::from(pid);
+    let held = |kind, id, at: usize| {
+        let file = std::fs::OpenOptions::new().write(true).open(folder.file(kind, id)).unwrap();
+        file.write_all_at(&holder.to_le_bytes(), at as u64 * 8).unwrap();
+    };
+    assert_eq!(pipe.try_push(b"before"), Ok(true));
+    held(SharedKind::Pipe, 7, layout::WRITERS.holder);
+    held(SharedKind::Pipe, 7, layout::READERS.holder);
+    held(SharedKind::Log, 8, layout::WRITERS.holder);
+    let stands_still = SharedTrouble::Held { pid };
+    assert_eq!(pipe.try_push(b"x"), Err(stands_still));
+    assert_eq!(pipe.try_pop(), Err(stands_still));
+    assert_eq!(log.write().err(), Some(stands_still));
+    assert!(log.state().is_ok(), "readers of a log wait for nobody");
+    child.kill().unwrap();
+    // Dead, and not buried yet.
+    let dead = rustix::process::Pid::from_child(&child);
+    let how = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+    rustix::process::waitid(rustix::process::WaitId::Pid(dead), how).unwrap();
+    assert_eq!(pipe.try_push(b"after"), Ok(true));
+    assert_eq!(pipe.try_pop().unwrap().unwrap(), "before");
+    assert!(log.write().is_ok());
+    child.wait().unwrap();
+}
+
+#[test]
 fn who_waits_is_told_in_this_process_and_by_others() {
     let env = Env::host(HostConfig::default()).unwrap();
     let sleepers = Sleepers::new(&env);

@@ -4,7 +4,7 @@ mod memory;
 #[cfg(test)]
 mod model;
 mod rules;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod shared;
 #[cfg(all(test, target_os = "linux"))]
 mod shared_tests;
@@ -12,5 +12,5 @@ mod shared_tests;
 pub mod wal;
 
 pub use memory::{MemoryStreams, MemoryStreamsConfig};
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub use shared::{SharedStream, SharedStreams, SharedStreamsConfig};

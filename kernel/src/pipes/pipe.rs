@@ -93,6 +93,9 @@ impl Refusal {
             Self::Unknown => ErrorKind::NotSupported,
             Self::NotMade(error) if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::StoreFull,
             Self::Shared(trouble) if trouble.may_pass() => ErrorKind::Busy,
+            Self::NotMade(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                ErrorKind::NotSupported
+            }
             Self::NotMade(_) | Self::Shared(_) => ErrorKind::Io,
         }
     }

@@ -208,7 +208,7 @@ impl MappedPipe {
 /// What need not be waited for.
 fn found<T>(done: std::result::Result<T, Refusal>) -> Option<std::result::Result<T, Refusal>> {
     match done {
-        Err(Refusal::Empty | Refusal::Full) => None,
+        Err(refusal) if refusal.passes() => None,
         done => Some(done),
     }
 }
