@@ -72,9 +72,7 @@ pub(super) const PID_BITS: u32 = 22;
 
 /// The number of a process.
 pub(super) fn pid_of(process: u64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "only those bits are left")]
-    let pid = (process & ((1 << PID_BITS) - 1)) as u32;
-    pid
+    (process & ((1 << PID_BITS) - 1)) as u32
 }
 
 impl<M: Memory> Drop for Locked<'_, M> {

@@ -283,7 +283,6 @@ impl SharedLog {
     ///
     /// # Errors
     /// [`SharedTrouble`].
-    #[expect(clippy::type_complexity, reason = "what was read, and a hint")]
     pub fn read(
         &self,
         from: u64,
