@@ -30,9 +30,9 @@ use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
 use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
-    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, Precondition, Record, Renamed,
-    SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp, Unlinked, Unlocked,
-    Version, Watched, Written,
+    AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, PipeSpec, Precondition,
+    Record, Renamed, SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp,
+    Unlinked, Unlocked, Version, Watched, Written,
 };
 use nexus_messages::{
     Caller, ChildEntry, ChildExit, ChildId, ChildSignal, ChildSpec, ContentId, Event, EventMask,
@@ -40,6 +40,7 @@ use nexus_messages::{
 };
 use nexus_supervisors::Kill;
 
+use crate::MappedStream;
 pub use group::Consumer;
 
 use crate::attach::ServingStats;
@@ -123,6 +124,8 @@ twins! {
     copy(from: impl IntoPath, to: impl IntoPath) -> Result<Copied>;
     mkdir(at: impl IntoPath) -> Result<SetattrDone>;
     make_pipe(at: impl IntoPath, capacity: u32) -> Result<SetattrDone>;
+    make_pipe_with(at: impl IntoPath, spec: PipeSpec) -> Result<SetattrDone>;
+    map_stream(at: impl IntoPath) -> Result<MappedStream>;
     make_stream(at: impl IntoPath, spec: StreamSpec) -> Result<SetattrDone>;
     append_record(at: impl IntoPath, record: impl Into<Bytes>) -> Result<u64>;
     append_records(at: impl IntoPath, records: Vec<Bytes>) -> Result<u64>;

@@ -12,11 +12,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool};
+use nexus_actors::{Env, ExitReason, HostConfig, Latch, Pool, SharedFolder, Sleepers};
 use nexus_drivers::memory::MemoryMetastore;
 use nexus_drivers::redb::RedbConfig;
-use nexus_drivers::streams::MemoryStreams;
 use nexus_drivers::streams::wal::{LateStreams, WalStreamsConfig};
+use nexus_drivers::streams::{MemoryStreams, SharedStreams, SharedStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::{Catalogue, Metastore, ProcessHost, StreamStore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
@@ -28,6 +28,7 @@ use crate::attach::{SOCKET, Server, Serving, ServingStats};
 use crate::closing::Closing;
 use crate::config::{Config, Settings};
 use crate::folder::DataFolder;
+use crate::shared;
 
 /// How long the drop of the last handle waits for the kernel to end. It goes on ending in the background.
 const DROP_WAIT_MAX: Duration = Duration::from_millis(250);
@@ -40,6 +41,12 @@ const STREAM_THREADS: usize = 2;
 
 /// Reads of streams that may wait for such a thread.
 const STREAM_QUEUE: usize = 1_024;
+
+/// Threads that make and open files of shared memory.
+const SHARED_THREADS: usize = 2;
+
+/// How many may wait for them.
+const SHARED_QUEUE: usize = 1_024;
 
 /// How long the services may take to stop in the order of their needs; what is late is stopped with the tree.
 const SERVICES_STOP_MAX: Duration = Duration::from_secs(30);
@@ -102,6 +109,7 @@ async fn bring_up(
     if let Some(host) = process_host(&env) {
         kernel.set_process_host(host);
     }
+    started.shared = share(&env, settings, &kernel);
     let tree = Tree::start(&env, spec).await;
     let tree = tree.map_err(|why| failed(settings, ErrorKind::Crashed, "the supervision tree", &why))?;
     let tree = Arc::new(tree);
@@ -147,6 +155,33 @@ fn process_host(env: &Env) -> Option<Arc<dyn ProcessHost>> {
 #[cfg(not(target_os = "linux"))]
 fn process_host(_: &Env) -> Option<Arc<dyn ProcessHost>> {
     None
+}
+
+/// Gives the kernel memory that processes share. Without it, it makes no such pipes and streams. What is returned ends with the kernel.
+fn share(env: &Env, settings: &Settings, kernel: &Arc<Kernel>) -> Option<SharedFolder> {
+    if env.is_simulated() {
+        return None;
+    }
+    let data = settings.data_folder.as_deref();
+    let folder = match shared::folder(env, data) {
+        Ok(folder) => folder,
+        Err(error) => {
+            tracing::warn!(%error, "there is no memory that processes share");
+            return None;
+        }
+    };
+    let (pool, sleepers) = (env.pool("shared.files", SHARED_THREADS, SHARED_QUEUE), Sleepers::new(env));
+    let streams =
+        SharedStreams::new(folder.clone(), sleepers.clone(), pool.clone(), SharedStreamsConfig::default());
+    kernel.set_shared_memory(folder.clone(), sleepers);
+    kernel.set_shared_streams(Arc::new(streams));
+    let root = shared::root(data);
+    env.spawn("shared.left", async move {
+        if let Ok(Err(error)) = pool.run(move || SharedFolder::remove_left_over(root)).await {
+            tracing::warn!(%error, "shared memory that is left over could not be looked for");
+        }
+    });
+    data.is_none().then_some(folder)
 }
 
 /// From here on others can attach.
@@ -313,6 +348,8 @@ struct Started {
     owns_env: bool,
     store: Option<Arc<Closing>>,
     streams: Option<Arc<LateStreams>>,
+    /// Shared memory that is of no use without this kernel.
+    shared: Option<SharedFolder>,
     kernel: Option<Arc<Kernel>>,
     tree: Option<Arc<Tree>>,
     server: Option<Arc<Server>>,
@@ -325,7 +362,18 @@ struct Started {
 impl Started {
     fn new(env: Env, owns_env: bool) -> Self {
         let (why, ended) = (Arc::default(), Latch::new());
-        Self { env, owns_env, store: None, streams: None, kernel: None, tree: None, server: None, why, ended }
+        Self {
+            env,
+            owns_env,
+            store: None,
+            streams: None,
+            shared: None,
+            kernel: None,
+            tree: None,
+            server: None,
+            why,
+            ended,
+        }
     }
 
     /// Ends all of it when the root of the tree has ended by itself.
@@ -351,6 +399,7 @@ impl Started {
             why,
             kernel: kernel.clone(),
             streams: self.streams.clone(),
+            shared: self.shared.clone(),
             store: self.store.clone(),
             ended: self.ended.clone(),
         };
@@ -389,6 +438,7 @@ struct LastWord {
     why: ExitReason,
     kernel: Option<Arc<Kernel>>,
     streams: Option<Arc<LateStreams>>,
+    shared: Option<SharedFolder>,
     store: Option<Arc<Closing>>,
     ended: Latch<ExitReason>,
 }
@@ -401,6 +451,9 @@ impl Drop for LastWord {
         // Before the data folder is given up.
         if let Some(streams) = &self.streams {
             streams.shut();
+        }
+        if let Some(Err(error)) = self.shared.as_ref().map(SharedFolder::remove_all) {
+            tracing::warn!(%error, "shared memory is left over");
         }
         if let Some(store) = &self.store {
             store.close();

@@ -70,7 +70,7 @@
 //! | many at once | [`write_batch`](Nexus::write_batch) [`read_batch`](Nexus::read_batch) [`stat_batch`](Nexus::stat_batch) [`unlink_batch`](Nexus::unlink_batch) |
 //! | all or nothing | [`tx`](Nexus::tx) |
 //! | who works where | [`locked`](Nexus::locked) [`lock`](Nexus::lock) [`extend`](Nexus::extend) [`unlock`](Nexus::unlock) [`semaphore`](Nexus::semaphore) |
-//! | messages | [`make_pipe`](Nexus::make_pipe) [`pipe_reader`](Nexus::pipe_reader) [`pipe_writer`](Nexus::pipe_writer) |
+//! | messages | [`make_pipe`](Nexus::make_pipe) [`make_pipe_with`](Nexus::make_pipe_with) [`map_stream`](Nexus::map_stream) [`pipe_reader`](Nexus::pipe_reader) [`pipe_writer`](Nexus::pipe_writer) |
 //! | records | [`make_stream`](Nexus::make_stream) [`append_record`](Nexus::append_record) [`append_records`](Nexus::append_records) [`stream_reader`](Nexus::stream_reader) |
 //! | child processes | [`spawn`](Nexus::spawn) [`children`](Nexus::children) |
 //! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
@@ -151,6 +151,7 @@ mod hooks;
 pub mod offline;
 mod profile;
 mod registering;
+mod shared;
 mod tier2;
 
 /// The actor runtime that the kernel is made of, for actors of one's own.
@@ -178,7 +179,7 @@ pub use nexus_supervisors::{Kill, TreeStatus};
 pub use profile::{Profile, UnknownProfile};
 pub use tier2::{
     ChildHandle, Consumer, ContentStream, EventStream, FileMatches, Grep, GrepReport, GrepStats, GrepStream,
-    Line, LockGuard, PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
+    Line, LockGuard, MappedStream, PipeReader, PipeWriter, StreamReader, Tx, Walk, WatchBuilder, WatchItem,
 };
 
 /// The examples of the readme, which compile and run as all others do.

@@ -26,6 +26,8 @@ mod panics;
 mod parked;
 mod reference;
 mod ring;
+#[cfg(unix)]
+mod shared;
 mod slot;
 mod snap;
 mod spans;
@@ -53,6 +55,11 @@ pub use nexus_messages::Message;
 pub use panics::{Panicked, guard};
 pub use reference::Ref;
 pub use ring::{Pop, Push, Ring};
+#[cfg(unix)]
+pub use shared::{
+    SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedHome, SharedKind,
+    SharedLog, SharedPipe, SharedRead, SharedState, SharedTrouble, SharedWords, SharedWriting, Sleepers,
+};
 pub use slot::{
     Lease, Retired, Slot, SwapError as SlotSwapError, SwapReport as SlotSwapReport, Swapped, Timer,
 };

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use nexus_actors::{Env, Pool};
+use nexus_actors::{Env, Pool, Sleepers};
+use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Extent, GroupAction, SysGroup, Syscall, SyscallMessage};
 use nexus_messages::{Caller, ChildEntry, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
@@ -30,6 +31,7 @@ pub(crate) struct Remote {
     /// Held by who connects anew, so that one does it for all.
     connecting: tokio::sync::Mutex<()>,
     closed: AtomicBool,
+    sleepers: OnceLock<Sleepers>,
 }
 
 impl Remote {
@@ -48,6 +50,7 @@ impl Remote {
             connection: Mutex::new(connection),
             connecting: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),
+            sleepers: OnceLock::new(),
             env: env.clone(),
         })
     }
@@ -149,6 +152,26 @@ impl Remote {
             Given::Child(child) => Ok(*child),
             _ => Err(about.unreadable(&"it is that of another call")),
         }
+    }
+
+    /// Where the pipe or stream at `path` is in shared memory, if it is there, and its owner lets this process map it.
+    pub(crate) async fn region(
+        &self,
+        caller: &Arc<Caller>,
+        path: &VPath,
+        op: Op,
+    ) -> Result<Option<SharedRegion>> {
+        let about = About { op, path: Some(path.clone()), changes: false };
+        let request = Request::Region { path: path.clone(), writes: op == Op::Write };
+        match self.request(caller, request, &about).await? {
+            Given::Region(region) => Ok(region),
+            _ => Err(about.unreadable(&"it is that of another call")),
+        }
+    }
+
+    /// The threads that sleep for those who wait at shared memory.
+    pub(crate) fn sleepers(&self) -> &Sleepers {
+        self.sleepers.get_or_init(|| Sleepers::new(&self.env))
     }
 
     /// Asks about a stream of content at `path`.

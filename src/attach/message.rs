@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
 use nexus_messages::{Caller, ChildEntry, ChildId, ChildSpec, Error, FileMetadata, LockId, Op, VPath};
@@ -190,6 +191,11 @@ pub(crate) enum Request {
         id: ChildId,
         done: bool,
     },
+    /// Where the pipe or stream at the path is in shared memory, to be read or to be written to; gives [`Given::Region`].
+    Region {
+        path: VPath,
+        writes: bool,
+    },
 }
 
 impl Request {
@@ -215,6 +221,8 @@ impl Request {
             Self::Access { .. } => Op::Access,
             Self::Release { .. } => Op::Unlock,
             Self::Spawn(_) | Self::Await { .. } => Op::Spawn,
+            Self::Region { writes: false, .. } => Op::Read,
+            Self::Region { writes: true, .. } => Op::Write,
             Self::Stream(
                 Streaming::Open(..)
                 | Streaming::Next(..)
@@ -272,6 +280,8 @@ pub(crate) enum Given {
     Piece(Bytes, bool),
     /// A child process, as it is now.
     Child(Box<ChildEntry>),
+    /// Where it is in shared memory, if it is there.
+    Region(Option<SharedRegion>),
 }
 
 /// A message ready to leave.

@@ -564,6 +564,10 @@ async fn execute(
         Request::Await { id, done } => {
             kernel.wait_child(caller, id, done).await.map(|child| Given::Child(Box::new(child)))
         }
+        Request::Region { path, writes } => {
+            let op = if writes { Op::Write } else { Op::Read };
+            kernel.shared_region(caller, &path, op).await.map(Given::Region)
+        }
         Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
         Request::Syscall(call) => match call {
             Syscall::Stat(call) => answer(kernel, caller, call).await,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
-use nexus_kernel::{ContentReader, Kernel, PipeReader, PipeWriter};
-use nexus_messages::syscall::{SysRead, SysWrite, Written};
+use nexus_actors::Env;
+use nexus_kernel::{ContentReader, Kernel, MappedPipe, PipeReader, PipeWriter};
+use nexus_messages::syscall::{IoProfile, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result, VPath};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -320,6 +321,8 @@ impl RemoteReader {
 pub(crate) struct RemoteEnd {
     end: Numbered,
     metadata: Arc<FileMetadata>,
+    /// Its memory, when the pipe is one that processes share: then messages go through that, and nothing is asked of the owner.
+    mapped: Option<MappedPipe>,
 }
 
 impl RemoteEnd {
@@ -336,9 +339,38 @@ impl RemoteEnd {
             _ => Streaming::Writer(number, path.clone()),
         };
         match end.ask(open, false).await? {
-            Given::Opened(Some(metadata)) => Ok(Self { end, metadata }),
+            Given::Opened(Some(metadata)) => {
+                let mapped = Self::map(remote, caller, op, path, &metadata).await?;
+                Ok(Self { end, metadata, mapped })
+            }
             _ => Err(end.unexpected()),
         }
+    }
+
+    /// Maps the pipe, if it is in shared memory and may be mapped. What cannot be is used through the owner.
+    async fn map(
+        remote: &Arc<Remote>,
+        caller: &Arc<Caller>,
+        op: Op,
+        path: &VPath,
+        metadata: &FileMetadata,
+    ) -> Result<Option<MappedPipe>> {
+        if metadata.io_profile != IoProfile::Shared {
+            return Ok(None);
+        }
+        let region = remote.region(caller, path, op).await?;
+        let Some(region) = region.filter(|region| region.metadata.file_id == metadata.file_id) else {
+            return Ok(None);
+        };
+        let mapped = MappedPipe::map(&region, path, remote.sleepers());
+        let warned =
+            |error| tracing::warn!(%path, %error, "a pipe in shared memory is used through its owner");
+        Ok(mapped.map_err(warned).ok())
+    }
+
+    /// The pipe's memory, when messages go through that.
+    pub(crate) fn mapped(&self) -> Option<(&MappedPipe, &Env)> {
+        self.mapped.as_ref().map(|mapped| (mapped, self.end.remote.env()))
     }
 
     pub(crate) fn metadata(&self) -> &Arc<FileMetadata> {
@@ -346,6 +378,9 @@ impl RemoteEnd {
     }
 
     pub(crate) async fn read(&self, wait: Option<Duration>) -> Result<Option<Bytes>> {
+        if let Some((mapped, env)) = self.mapped() {
+            return mapped.read(env, wait).await;
+        }
         match self.end.ask(|number| Streaming::Take(number, wait), true).await? {
             Given::Piece(message, is_last) => Ok((!is_last).then_some(message)),
             _ => Err(self.end.unexpected()),
@@ -353,6 +388,9 @@ impl RemoteEnd {
     }
 
     pub(crate) async fn write(&self, message: Bytes, wait: Option<Duration>) -> Result<()> {
+        if let Some((mapped, env)) = self.mapped() {
+            return mapped.write(env, &message, wait).await;
+        }
         match self.end.ask(|number| Streaming::Put(number, message, wait), true).await? {
             Given::Piece(..) => Ok(()),
             _ => Err(self.end.unexpected()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_messages::syscall::{SetattrDone, SysSetattr};
+use nexus_messages::syscall::{PipeSpec, SetattrDone, SysSetattr};
 use nexus_messages::{FileMetadata, IntoPath, Op, Result};
 
 use crate::attach::RemoteEnd;
@@ -51,7 +51,16 @@ impl Nexus {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn make_pipe(&self, at: impl IntoPath, capacity: u32) -> Result<SetattrDone> {
-        self.send(SysSetattr::pipe(path(Op::Setattr, at)?, capacity)).await
+        self.make_pipe_with(at, PipeSpec::new(capacity)).await
+    }
+
+    /// As [`make_pipe`](Self::make_pipe), made so: [`PipeSpec::shared`] is a pipe in memory that processes share. Its ends that others have open who are
+    /// [attached](crate::attach()) write and read with no message to the owner of the kernel, and go on when it dies. What was written is there when it comes back.
+    ///
+    /// # Errors
+    /// As [`make_pipe`](Self::make_pipe); `EOPNOTSUPP` where there is no such memory.
+    pub async fn make_pipe_with(&self, at: impl IntoPath, spec: PipeSpec) -> Result<SetattrDone> {
+        self.send(SysSetattr::pipe_with(path(Op::Setattr, at)?, spec)).await
     }
 
     /// Opens the reading end of the pipe. When the last one that was opened is closed, writes fail with `EPIPE`, until one is opened anew. It is closed when it
@@ -147,6 +156,46 @@ impl PipeWriter {
             Writer::Local(writer) => writer.write(message, wait).await,
             Writer::Remote(end) => end.write(message.into(), wait).await,
         }
+    }
+}
+
+impl PipeReader {
+    /// As [`read`](Self::read), in this thread. At an [attached](crate::attach()) end of a pipe in shared memory it looks for some tens of microseconds before it sleeps,
+    /// and is woken without a detour; elsewhere it does what `read` does.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_here(&self, wait: Duration) -> Result<Option<Bytes>> {
+        match &self.0 {
+            Reader::Remote(end) if let Some((mapped, env)) = end.mapped() => mapped.read_here(env, wait),
+            _ => nexus_actors::block_on(self.read(Some(wait))),
+        }
+    }
+
+    /// Whether messages come through memory that this process shares, with no message to the one that owns the kernel. So they do also when that is dead.
+    pub fn is_mapped(&self) -> bool {
+        matches!(&self.0, Reader::Remote(end) if end.mapped().is_some())
+    }
+}
+
+impl PipeWriter {
+    /// As [`write`](Self::write), in this thread; see [`PipeReader::read_here`].
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_here(&self, message: impl Into<Bytes>, wait: Duration) -> Result<()> {
+        let message = message.into();
+        match &self.0 {
+            Writer::Remote(end) if let Some((mapped, env)) = end.mapped() => {
+                mapped.write_here(env, &message, wait)
+            }
+            _ => nexus_actors::block_on(self.write(message, Some(wait))),
+        }
+    }
+
+    /// See [`PipeReader::is_mapped`].
+    pub fn is_mapped(&self) -> bool {
+        matches!(&self.0, Writer::Remote(end) if end.mapped().is_some())
     }
 }
 

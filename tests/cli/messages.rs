@@ -57,3 +57,20 @@ fn a_shell_has_its_pipes_for_as_long_as_it_runs() {
     let told = nexus.run("pipe read /p");
     assert!(told.status == 1 && told.err.ends_with("(EAGAIN)\n"), "the entry is there: {}", told.err);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_and_records_in_shared_memory_outlive_the_command_that_brought_them() {
+    // Nobody serves: each command owns the kernel, and ends.
+    let nexus = Nexus::new();
+    nexus.good("pipe make /p --kind shared");
+    nexus.good("pipe write /p one");
+    nexus.good("pipe write /p two");
+    assert_eq!(nexus.good("pipe read /p -n 2"), "one\ntwo\n");
+    nexus.good("stream make /s --kind shared --bytes-max 10000");
+    nexus.good("stream append /s one two");
+    assert_eq!(nexus.good("stream read /s"), "one\ntwo\n");
+    nexus.good("rm /p");
+    nexus.good("rm /s");
+    assert!(nexus.run("pipe read /p").err.ends_with("(ENOENT)\n"));
+}

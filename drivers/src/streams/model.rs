@@ -211,6 +211,19 @@ pub(super) fn operations(most: usize) -> impl Strategy<Value = Vec<(FileId, Aske
     })
 }
 
+/// Asks a store for it.
+pub(super) fn ask(store: &dyn StreamStore, stream: FileId, asked: &Asked) -> Answer {
+    let got = match asked {
+        Asked::Create(limits) => block_on(store.create(stream, *limits)).map(Reply::State),
+        Asked::Append(append) => block_on(store.append(stream, append.clone())).map(Reply::Appended),
+        Asked::Trim(before) => block_on(store.trim(stream, *before)).map(Reply::State),
+        Asked::Retain(now) => block_on(store.retain(stream, *now)).map(Reply::State),
+        Asked::Close => block_on(store.close(stream)).map(Reply::State),
+        Asked::Remove => block_on(store.remove(stream)).map(Reply::Removed),
+    };
+    got.map_err(|error| named(&error))
+}
+
 /// What the streams of a store are.
 pub(super) fn seen_in(store: &dyn StreamStore) -> Result<Seen, StreamError> {
     let mut seen = Seen::new();
@@ -234,15 +247,7 @@ proptest! {
         let (store, mut model) = (MemoryStreams::default(), Model::default());
         for (stream, asked) in operations {
             let want = model.ask(stream, &asked);
-            let got = match asked {
-                Asked::Create(limits) => block_on(store.create(stream, limits)).map(Reply::State),
-                Asked::Append(append) => block_on(store.append(stream, append)).map(Reply::Appended),
-                Asked::Trim(before) => block_on(store.trim(stream, before)).map(Reply::State),
-                Asked::Retain(now) => block_on(store.retain(stream, now)).map(Reply::State),
-                Asked::Close => block_on(store.close(stream)).map(Reply::State),
-                Asked::Remove => block_on(store.remove(stream)).map(Reply::Removed),
-            };
-            prop_assert_eq!(got.map_err(|error| named(&error)), want);
+            prop_assert_eq!(ask(&store, stream, &asked), want);
             prop_assert_eq!(seen_in(&store).unwrap(), model.seen());
             let held: u64 = model.seen().values().map(|(state, _)| state.bytes).sum();
             prop_assert_eq!(store.held_bytes(), held);

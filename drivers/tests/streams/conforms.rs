@@ -8,6 +8,27 @@ fn streams_in_memory_conform() {
     check(&|| Subject::new(MemoryStreams::default())).assert_passed();
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn streams_in_shared_memory_conform() {
+    use nexus_actors::{Env, HostConfig, SharedFolder, SharedHome, Sleepers};
+    use nexus_drivers::streams::{SharedStreams, SharedStreamsConfig};
+
+    let env = Env::host(HostConfig::default()).unwrap();
+    let (pool, sleepers) = (env.pool("test", 2, 64), Sleepers::new(&env));
+    let host = tempfile::tempdir().unwrap();
+    let stores = std::sync::atomic::AtomicU64::new(0);
+    let make = || {
+        let store = stores.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let folder = SharedFolder::new(host.path(), store, SharedHome::Process);
+        let config = SharedStreamsConfig::default();
+        Subject::new(SharedStreams::new(folder, sleepers.clone(), pool.clone(), config))
+    };
+    let report = check(&make);
+    env.stop();
+    report.assert_passed();
+}
+
 #[cfg(all(feature = "local", unix))]
 mod on_disk {
     use std::sync::Arc;

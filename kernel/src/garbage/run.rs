@@ -66,7 +66,7 @@ fn past_names(key: &RowKey, value: &[u8]) -> Result<Option<ContentId>, StoreErro
 fn named(key: &RowKey, id: Option<ContentId>, placement: Placement) -> Result<Option<ContentId>, StoreError> {
     let fits = match placement {
         Placement::None => true,
-        Placement::Records { .. } | Placement::Stdio { .. } => id.is_none(),
+        Placement::Records { .. } | Placement::Stdio { .. } | Placement::Shared { .. } => id.is_none(),
         Placement::Inline | Placement::Store => matches!(id, Some(ContentId::Blake3(_))),
         Placement::Chunked => matches!(id, Some(ContentId::Chunks(_))),
     };

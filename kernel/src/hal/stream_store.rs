@@ -88,6 +88,13 @@ pub trait StreamStore: fmt::Debug + Send + Sync + 'static {
     /// Forgets the stream, and says whether there was one. Durable on return. Its identity must not be used again. Repeat: safe.
     fn remove(&self, stream: FileId) -> StreamFuture<'_, bool>;
 
+    /// Waits until the stream has another tail than this, or is closed or gone, by what somebody does who is not asked here: another process. What is appended here tells
+    /// its new tail itself. May end early. Where nobody else can, it never ends.
+    fn grown(&self, stream: FileId, tail: u64) -> StreamFuture<'_, ()> {
+        let _ = (stream, tail);
+        Box::pin(std::future::pending())
+    }
+
     /// The streams whose identities are above `after`, in their order, at most `limit`. Repeat: safe.
     fn list(&self, after: Option<FileId>, limit: usize) -> StreamFuture<'_, Vec<FileId>>;
 }

@@ -69,23 +69,38 @@ pub(crate) enum Placement {
         /// For how many milliseconds they are kept; 0 for ever.
         age_max_ms: u64,
     },
+    /// Of a pipe or a stream: in memory that processes share, in a file by the identity of the entry. Otherwise as [`Records`](Self::Records).
+    Shared {
+        /// Of a stream, for how many milliseconds records are kept; 0 for ever.
+        age_max_ms: u64,
+    },
 }
 
 impl Placement {
-    /// Of a stream whether its records are on disk, and for how many milliseconds they are kept.
-    pub(crate) fn records(self) -> Option<(bool, u64)> {
+    /// Of a stream for how many milliseconds its records are kept.
+    pub(crate) fn age_max_ms(self) -> Option<u64> {
         match self {
-            Self::Records { durable, age_max_ms } | Self::Stdio { durable, age_max_ms } => {
-                Some((durable, age_max_ms))
-            }
+            Self::Records { age_max_ms, .. }
+            | Self::Stdio { age_max_ms, .. }
+            | Self::Shared { age_max_ms } => Some(age_max_ms),
             _ => None,
         }
     }
 
+    /// Where the records of a stream are that is placed so.
+    pub(crate) fn kept(self) -> IoProfile {
+        match self {
+            Self::Stdio { durable: true, .. } => IoProfile::Durable,
+            Self::Stdio { durable: false, .. } => IoProfile::Memory,
+            other => other.io_profile(),
+        }
+    }
+
     /// The kind of a pipe or a stream that is placed so.
-    fn io_profile(self) -> IoProfile {
+    pub(crate) fn io_profile(self) -> IoProfile {
         match self {
             Self::Stdio { .. } => IoProfile::Stdio,
+            Self::Shared { .. } => IoProfile::Shared,
             Self::Records { durable: true, .. } => IoProfile::Durable,
             _ => IoProfile::Memory,
         }

@@ -16,6 +16,8 @@ pub(crate) struct OpenPipe {
     pub(crate) tree: TreeId,
     /// What the entry is.
     pub(crate) metadata: Arc<FileMetadata>,
+    /// Its memory, when it is one that processes share; it is taken by who opens the pipe.
+    pub(crate) shared: Option<Arc<parking_lot::Mutex<Option<nexus_actors::SharedPipe>>>>,
 }
 
 impl Message for OpenPipe {

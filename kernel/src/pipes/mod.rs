@@ -8,8 +8,10 @@
 //! On restart: the table goes on, and so do those who read and write in it; what waits to be opened is opened then.
 //! Bounds:     `PIPES_MAX` open pipes, `PIPES_BYTES_MAX` bytes in all of them, `ENDS_MAX` ends of each, `LIST_MAX` pipes in a listing, the messages of any primitive.
 
+mod body;
 mod messages;
 mod pipe;
+mod shared;
 mod table;
 mod view;
 
@@ -23,6 +25,7 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Sta
 
 pub(crate) use messages::OpenPipe;
 pub(crate) use pipe::{Holder, OpenEnd, Pipe, Refusal, Side};
+pub use shared::{MappedPipe, SharedRegion};
 pub(crate) use table::{Known, PipeTable};
 pub use view::{PipeEnd, PipeEntry, PipeStatistics};
 

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_actors::{Env, Ring};
+use nexus_actors::{Env, Ring, SharedPipe, SharedTrouble, Sleepers};
 use nexus_messages::syscall::{IoProfile, PIPE_CAPACITY_MAX, PipeSpec};
 use nexus_messages::{ErrorKind, FileId, FileMetadata, LifeId};
 use parking_lot::Mutex;
 
 use super::ENDS_MAX;
+use super::body::Body;
 use super::view::{PipeEnd, PipeEntry};
 use crate::metrics::Lines;
 
@@ -36,7 +37,7 @@ const NO_READERS: u8 = 8;
 const NO_CHILD: u8 = 16;
 
 /// Why nothing was read, or written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("there is no message in the pipe")]
     Empty,
@@ -68,10 +69,23 @@ pub(crate) enum Refusal {
     TooManyPipes,
     #[error("it is made in a way that this kernel does not know")]
     Unknown,
+    #[error("its memory cannot be had: {0}")]
+    NotMade(Arc<std::io::Error>),
+    #[error(transparent)]
+    Shared(#[from] SharedTrouble),
 }
 
 impl Refusal {
-    pub(crate) fn kind(self) -> ErrorKind {
+    /// Whether it may be otherwise a moment later.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Empty | Self::Full => true,
+            Self::Shared(trouble) => trouble.may_pass(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Empty | Self::Full => ErrorKind::WouldBlock,
             Self::NothingCame(_) | Self::StayedFull(_) => ErrorKind::TimedOut,
@@ -82,6 +96,12 @@ impl Refusal {
             Self::EndClosed => ErrorKind::NotHeld,
             Self::TooManyEnds | Self::TooManyPipes => ErrorKind::Busy,
             Self::Unknown => ErrorKind::NotSupported,
+            Self::NotMade(error) if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::StoreFull,
+            Self::Shared(trouble) if trouble.may_pass() => ErrorKind::Busy,
+            Self::NotMade(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                ErrorKind::NotSupported
+            }
+            Self::NotMade(_) | Self::Shared(_) => ErrorKind::Io,
         }
     }
 }
@@ -118,7 +138,7 @@ pub(crate) struct Pipe {
     pub(super) id: FileId,
     pub(super) mount: FileId,
     spec: PipeSpec,
-    ring: Ring<Bytes>,
+    body: Body,
     /// What has become of it: some of the flags above.
     state: AtomicU8,
     /// Invariant: `NO_WRITERS`, `NO_READERS` and `NO_CHILD` in `state` are changed under this lock alone.
@@ -167,10 +187,11 @@ impl OpenEnd {
 }
 
 impl Pipe {
-    /// The pipe whose entry `metadata` is, empty.
+    /// The pipe whose entry `metadata` is: empty, or `shared` with what is in it.
     pub(super) fn new(
         mount: FileId,
         metadata: Arc<FileMetadata>,
+        shared: Option<(SharedPipe, Sleepers)>,
         totals: Arc<Totals>,
     ) -> Result<Self, Refusal> {
         let spec = metadata.pipe().ok_or(Refusal::Unknown)?;
@@ -182,7 +203,10 @@ impl Pipe {
             id: metadata.file_id,
             mount,
             spec,
-            ring: Ring::new(messages, spec.capacity),
+            body: match shared {
+                None => Body::Memory(Ring::new(messages, spec.capacity)),
+                Some((pipe, sleepers)) => Body::Shared { pipe, sleepers },
+            },
             state: AtomicU8::new(if spec.io_profile == IoProfile::Stdio { NO_CHILD } else { 0 }),
             ends: Mutex::default(),
             seen: Mutex::new(metadata),
@@ -196,8 +220,8 @@ impl Pipe {
 
     /// Messages and bytes that are written and not read, and how many reads and writes wait.
     pub(super) fn load(&self) -> ((usize, u64), (usize, usize)) {
-        let (messages, bytes) = self.ring.held();
-        ((messages, u64::from(bytes)), self.ring.waiting())
+        let (messages, bytes) = self.body.held();
+        ((messages, u64::from(bytes)), self.body.waiting())
     }
 
     /// Notes what its entry is now.
@@ -219,7 +243,7 @@ impl Pipe {
         // Before the look: what the last writer wrote before it went away is read first.
         let state = self.state.load(Ordering::Acquire);
         if state & (REMOVED | DOWN) == 0
-            && let Some(message) = self.ring.try_pop()
+            && let Some(message) = self.body.try_pop()?
         {
             self.totals.raise(|[_, read]| read);
             return Ok(message);
@@ -234,7 +258,7 @@ impl Pipe {
         if let Some(ended) = Self::ended(state) {
             return ended;
         }
-        let message = self.ring.look_for_message().ok_or(Refusal::Empty)?;
+        let message = self.body.look_for_message()?.ok_or(Refusal::Empty)?;
         self.totals.raise(|[_, read]| read);
         Ok(message)
     }
@@ -244,7 +268,7 @@ impl Pipe {
         let read = async {
             loop {
                 let over = || Self::ended(self.state.load(Ordering::Acquire)).is_some();
-                if let Some(message) = self.ring.pop(over).await {
+                if let Some(message) = self.body.pop(env, over).await? {
                     self.totals.raise(|[_, read]| read);
                     return Ok(message);
                 }
@@ -258,7 +282,7 @@ impl Pipe {
     }
 
     /// What a read of an empty pipe comes to in this state, if it need not wait.
-    fn ended(state: u8) -> Option<Result<Bytes, Refusal>> {
+    pub(super) fn ended(state: u8) -> Option<Result<Bytes, Refusal>> {
         if state & REMOVED != 0 {
             Some(Err(Refusal::Removed))
         } else if state & DOWN != 0 {
@@ -276,13 +300,9 @@ impl Pipe {
             Ok(None) => return Ok(()),
             Err(refusal) => return Err((refusal, message)),
         };
-        match self.ring.try_push(message, weight) {
-            Ok(()) => {
-                self.totals.raise(|[written, _]| written);
-                Ok(())
-            }
-            Err(message) => Err((Refusal::Full, message)),
-        }
+        self.body.try_push(message, weight)?;
+        self.totals.raise(|[written, _]| written);
+        Ok(())
     }
 
     /// As [`try_write`](Self::try_write), to a pipe that was found full, for who is ready to wait: looks a moment longer.
@@ -293,7 +313,7 @@ impl Pipe {
             Ok(None) => return Ok(()),
             Err(refusal) => return Err((refusal, message)),
         };
-        self.ring.look_for_room(message, weight).map_err(|message| (Refusal::Full, message))?;
+        self.body.look_for_room(message, weight)?;
         self.totals.raise(|[written, _]| written);
         Ok(())
     }
@@ -304,7 +324,7 @@ impl Pipe {
             loop {
                 let Some(weight) = self.weigh(&message)? else { return Ok(()) };
                 let over = || Self::refused(self.state.load(Ordering::Acquire)).is_some();
-                match self.ring.push(message, weight, over).await {
+                match self.body.push(env, message, weight, over).await? {
                     Ok(()) => {
                         self.totals.raise(|[written, _]| written);
                         return Ok(());
@@ -323,7 +343,7 @@ impl Pipe {
         if let Some(refusal) = Self::refused(self.state.load(Ordering::Acquire)) {
             return Err(refusal);
         }
-        let (length, capacity) = (message.len(), self.ring.capacity());
+        let (length, capacity) = (message.len(), self.body.capacity());
         match u32::try_from(length) {
             Ok(weight) if weight <= capacity => Ok((weight > 0).then_some(weight)),
             _ => Err(Refusal::TooLarge { length, capacity }),
@@ -331,7 +351,7 @@ impl Pipe {
     }
 
     #[inline]
-    fn refused(state: u8) -> Option<Refusal> {
+    pub(super) fn refused(state: u8) -> Option<Refusal> {
         if state & (REMOVED | DOWN | NO_READERS | NO_CHILD) == 0 {
             None
         } else if state & REMOVED != 0 {
@@ -366,6 +386,7 @@ impl Pipe {
         ends.open.insert(number, End { side, agent: agent.clone(), closed: closed.clone(), of_child });
         let begins = if of_child { NO_CHILD | NO_READERS | NO_WRITERS } else { side.gone() };
         self.state.fetch_and(!begins, Ordering::AcqRel);
+        self.body.tell(0, side.gone());
         Ok(OpenEnd { number, closed, life })
     }
 
@@ -379,6 +400,7 @@ impl Pipe {
             let mut over = 0;
             if !ends.open.values().any(|other| other.side == end.side) {
                 over |= end.side.gone();
+                self.body.tell(end.side.gone(), 0);
             }
             if end.of_child && !ends.open.values().any(|other| other.of_child) {
                 over |= NO_CHILD;
@@ -388,26 +410,28 @@ impl Pipe {
             over != 0
         };
         if last {
-            self.ring.wake_all();
+            self.body.wake_all();
         }
     }
 
     /// Lets nobody read or write any more. Who waits is told by [`wake_all`](Self::wake_all).
     pub(super) fn remove(&self) {
         self.state.fetch_or(REMOVED, Ordering::AcqRel);
+        self.body.tell(REMOVED, 0);
     }
 
     /// The kernel has ended.
     pub(super) fn end(&self) {
+        // For this process: others go on without the kernel.
         self.state.fetch_or(DOWN, Ordering::AcqRel);
-        self.ring.wake_all();
+        self.body.wake_all();
     }
 
     /// Tells all who wait, and lets go of what is left in it when it is removed.
     pub(super) fn wake_all(&self) {
-        self.ring.wake_all();
+        self.body.wake_all();
         if !self.is_open() {
-            self.ring.clear();
+            self.body.clear();
         }
     }
 
@@ -436,6 +460,6 @@ impl Pipe {
 
 impl fmt::Debug for Pipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipe").field("id", &self.id).field("ring", &self.ring).finish_non_exhaustive()
+        f.debug_struct("Pipe").field("id", &self.id).field("body", &self.body).finish_non_exhaustive()
     }
 }

@@ -6,16 +6,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashTable;
 use nexus_actors::{Env, Snap};
+use nexus_messages::syscall::IoProfile;
 use nexus_messages::{FileId, FileMetadata, LifeId, VPath, ZoneId};
 use parking_lot::Mutex;
 
 use super::messages::OpenPipe;
 use super::pipe::{Holder, OpenEnd, Pipe, Refusal, Side, Totals};
+use super::shared::SharedPlace;
 use super::view::{PipeEntry, PipeStatistics};
 use super::{PIPES_BYTES_MAX, PIPES_MAX};
 use crate::metrics::Lines;
@@ -55,6 +57,8 @@ struct Inner {
     /// How often something that was noted was forgotten because it changed. Changed under the lock of `noted`.
     changes: AtomicU64,
     ended: AtomicBool,
+    /// Where those are that processes share.
+    shared: OnceLock<SharedPlace>,
 }
 
 /// Ends of pipes, by their numbers.
@@ -119,7 +123,18 @@ impl PipeTable {
             totals,
             changes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            shared: OnceLock::new(),
         }))
+    }
+
+    pub(super) fn set_shared(&self, place: SharedPlace) {
+        let set = self.0.shared.set(place);
+        debug_assert!(set.is_ok(), "a kernel gets its shared memory once");
+    }
+
+    /// Where pipes are that processes share, if there is a place for them.
+    pub(crate) fn shared(&self) -> Option<&SharedPlace> {
+        self.0.shared.get()
     }
 
     /// Whether `path` may be one that is noted. One load.
@@ -205,11 +220,22 @@ impl PipeTable {
         if self.0.ended.load(Ordering::Relaxed) {
             return Err(Refusal::Down);
         }
-        let capacity = u64::from(m.metadata.pipe().ok_or(Refusal::Unknown)?.capacity);
+        let spec = m.metadata.pipe().ok_or(Refusal::Unknown)?;
+        let capacity = u64::from(spec.capacity);
         if pipes.open.len() >= PIPES_MAX || pipes.capacity.saturating_add(capacity) > PIPES_BYTES_MAX {
             return Err(Refusal::TooManyPipes);
         }
-        let pipe = Arc::new(Pipe::new(m.mount, m.metadata, self.0.totals.clone())?);
+        let shared = match spec.io_profile {
+            IoProfile::Memory => None,
+            IoProfile::Shared => {
+                let pipe = m.shared.and_then(|shared| shared.lock().take()).ok_or(Refusal::Unknown)?;
+                // Who had opened it before, and what had become of it then, is no more.
+                pipe.change_flags(0, u64::MAX);
+                Some((pipe, self.shared().ok_or(Refusal::Unknown)?.sleepers.clone()))
+            }
+            _ => return Err(Refusal::Unknown),
+        };
+        let pipe = Arc::new(Pipe::new(m.mount, m.metadata, shared, self.0.totals.clone())?);
         pipes.capacity += capacity;
         pipes.open.insert(id, pipe.clone());
         Ok((pipe, true))
@@ -217,11 +243,14 @@ impl PipeTable {
 
     /// The entries of these pipes are removed: who waits for one is told, by a task of its own, because the caller may hold what a waker needs.
     pub(crate) fn remove(&self, env: &Env, ids: impl IntoIterator<Item = FileId>) {
+        let ids: Vec<FileId> = ids.into_iter().collect();
         let removed: Vec<Arc<Pipe>> = {
             let mut pipes = self.0.pipes.lock();
-            ids.into_iter().filter_map(|id| pipes.take(id)).collect()
+            ids.iter().filter_map(|id| pipes.take(*id)).collect()
         };
-        if removed.is_empty() {
+        // Of one that was not opened since the start there may be memory, too.
+        let shared = self.shared().filter(|_| !ids.is_empty()).cloned();
+        if removed.is_empty() && shared.is_none() {
             return;
         }
         for pipe in &removed {
@@ -230,6 +259,9 @@ impl PipeTable {
         }
         env.spawn("pipes.removed", async move {
             removed.iter().for_each(|pipe| pipe.wake_all());
+            if let Some(shared) = shared {
+                shared.remove(&ids);
+            }
         });
     }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 
 use ages::age;
 use futures_util::future::{AbortHandle, abortable};
-use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
+use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, SharedKind, Start};
 use nexus_messages::syscall::{IoProfile, StreamSpec};
 use nexus_messages::{FileId, FileMetadata, Timestamp};
 
@@ -38,6 +38,9 @@ use crate::namespace::{MountRow, Placement, decode, inode_key};
 
 /// The most streams that may be open at once. A stream is opened by its first use, and closed when it is removed, or its mount is detached.
 pub const STREAMS_MAX: usize = 1 << 17;
+
+/// The most bytes that a stream in shared memory can be asked to keep: the room for them is taken at once.
+pub const SHARED_BYTES_MAX: u64 = 256 << 20;
 
 /// The most streams that one listing shows.
 pub const LIST_MAX: usize = 10_000;
@@ -152,19 +155,51 @@ async fn reap(kernel: &Kernel, table: &StreamTable) {
     }
 }
 
-/// Drops the streams on disk whose entries no tree has: what a crash left between the removal of the two. Has the others looked at that keep records for a time.
+/// Drops the streams, and the pipes in shared memory, whose entries no tree has: what a crash left between the removal of the two. Has the others looked at that keep
+/// records for a time.
 async fn sweep(kernel: &Kernel, table: &StreamTable) -> Result<(), StreamError> {
-    let Some(store) = table.store(IoProfile::Durable) else { return Ok(()) };
     let trees = trees(kernel)?;
+    for io_profile in [IoProfile::Durable, IoProfile::Shared] {
+        if let Some(store) = table.store(io_profile) {
+            sweep_store(kernel, table, &trees, &*store).await?;
+        }
+    }
+    if let Some(place) = kernel.pipes().shared() {
+        let mut gone = Vec::new();
+        for id in
+            place.folder.ids(SharedKind::Pipe).map_err(|error| StoreError::io("the shared memory", error))?
+        {
+            let id = FileId(id);
+            if !has_row(kernel, &trees, id)? && kernel.pipes().get(id).is_none() {
+                gone.push(id);
+            }
+        }
+        kernel.pipes().remove(kernel.env(), gone);
+    }
+    Ok(())
+}
+
+/// Whether any of the trees has this entry.
+fn has_row(kernel: &Kernel, trees: &[TreeId], id: FileId) -> Result<bool, StoreError> {
+    for tree in trees {
+        if kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, id))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn sweep_store(
+    kernel: &Kernel,
+    table: &StreamTable,
+    trees: &[TreeId],
+    store: &dyn StreamStore,
+) -> Result<(), StreamError> {
     let mut after = None;
     loop {
         let page = store.list(after, PAGE).await?;
         for id in page.iter().map(|id| stream_of(*id)).collect::<BTreeSet<_>>() {
-            let mut is_there = false;
-            for tree in &trees {
-                let row = kernel.store().rows(*tree)?.reader.get(&inode_key(*tree, id))?;
-                is_there |= row.is_some();
-            }
+            let is_there = has_row(kernel, trees, id)?;
             if is_there && store.state(id).await.is_ok_and(|state| state.limits.age_max.is_some()) {
                 table.ages().note(id, Timestamp(kernel.env().wall()));
             }
@@ -206,11 +241,24 @@ impl Kernel {
         self.streams().set_stores(memory, durable);
     }
 
+    /// Gives the kernel the store of streams in memory that processes share. To be called once, after the others were given.
+    pub fn set_shared_streams(&self, shared: Arc<dyn StreamStore>) {
+        self.streams().set_shared_store(shared);
+    }
+
     /// Where a new stream on `mount` has its records, and why it cannot be made so.
     pub(crate) fn place_stream(&self, mount: &Mount, spec: StreamSpec) -> Result<Placement, &'static str> {
         let lives_on = !mount.ends_with_process();
         let has_disk = self.streams().store(IoProfile::Durable).is_some();
+        let age_max_ms = spec.age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let durable = match spec.io_profile {
+            Some(IoProfile::Shared) if self.streams().store(IoProfile::Shared).is_none() => {
+                return Err("this kernel has no memory that processes share");
+            }
+            Some(IoProfile::Shared) if spec.bytes_max.is_some_and(|bytes| bytes > SHARED_BYTES_MAX) => {
+                return Err("a stream in shared memory keeps 256 MiB at most");
+            }
+            Some(IoProfile::Shared) => return Ok(Placement::Shared { age_max_ms }),
             None | Some(IoProfile::Stdio) => lives_on && has_disk,
             Some(IoProfile::Durable) if !has_disk => return Err("this kernel keeps no streams on disk"),
             Some(IoProfile::Durable) if !lives_on => return Err("the entry would not outlive the process"),
@@ -221,7 +269,6 @@ impl Kernel {
         if self.streams().store(IoProfile::Memory).is_none() {
             return Err("this kernel keeps no streams");
         }
-        let age_max_ms = spec.age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         Ok(match spec.io_profile {
             Some(IoProfile::Stdio) => Placement::Stdio { durable, age_max_ms },
             _ => Placement::Records { durable, age_max_ms },
@@ -239,10 +286,11 @@ impl Kernel {
         if let Some(open) = table.get(id) {
             return Ok(open);
         }
-        let Some((durable, age_max_ms)) = placement.records() else { return Err(Refusal::Unknown) };
-        let io_profile = if durable { IoProfile::Durable } else { IoProfile::Memory };
+        let age_max_ms = placement.age_max_ms().ok_or(Refusal::Unknown)?;
+        let io_profile = placement.kept();
         let store = table.store(io_profile).ok_or(Refusal::NoStore)?;
-        if durable {
+        if io_profile == IoProfile::Durable || (io_profile == IoProfile::Shared && !mount.ends_with_process())
+        {
             // What is appended is there after a crash: so must be its entry.
             let lsn = self.store().last_lsn(mount.tree).map_err(StreamError::from)?;
             self.store().make_durable(mount.tree, lsn).await.map_err(|_| Refusal::NotSettled)?;

@@ -268,17 +268,19 @@ impl Stream {
             // Before the look: what is appended after it is heard of.
             let changed = self.changed.notified();
             self.check()?;
-            match self.store.read(self.id, from, most).await {
-                Ok(read) if read.records.is_empty() && !read.closed && waits => {}
+            let tail = match self.store.read(self.id, from, most).await {
+                Ok(read) if read.records.is_empty() && !read.closed && waits => read.tail,
                 // The oldest has gone meanwhile: there is another one.
                 Err(StreamError::Trimmed { head, .. }) if is_oldest => {
                     from = head;
                     continue;
                 }
                 read => return read.map_err(|error| self.failed(error)),
-            }
+            };
             waiting.get_or_insert_with(|| Waiting::among(&self.waiting));
-            changed.await;
+            // Of what fails there the next read tells.
+            let (heard, grown) = (std::pin::pin!(changed), self.store.grown(self.id, tail));
+            futures_util::future::select(heard, grown).await;
         }
     }
 

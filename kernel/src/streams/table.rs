@@ -43,12 +43,22 @@ struct Inner {
 struct Stores {
     memory: Arc<dyn StreamStore>,
     durable: Option<Arc<dyn StreamStore>>,
+    shared: OnceLock<Arc<dyn StreamStore>>,
 }
 
 impl StreamTable {
     pub(super) fn set_stores(&self, memory: Arc<dyn StreamStore>, durable: Option<Arc<dyn StreamStore>>) {
-        let set = self.0.stores.set(Stores { memory, durable });
+        let set = self.0.stores.set(Stores { memory, durable, shared: OnceLock::new() });
         debug_assert!(set.is_ok(), "a kernel gets its stores of streams once");
+    }
+
+    pub(super) fn set_shared_store(&self, shared: Arc<dyn StreamStore>) {
+        let set = self.0.stores.get().map(|stores| stores.shared.set(shared).is_ok());
+        debug_assert_eq!(
+            set,
+            Some(true),
+            "a kernel gets its stores of streams once, and this one after the others"
+        );
     }
 
     /// The store for streams of this kind, if there is one.
@@ -57,6 +67,7 @@ impl StreamTable {
         match io_profile {
             IoProfile::Memory => Some(stores.memory.clone()),
             IoProfile::Durable => stores.durable.clone(),
+            IoProfile::Shared => stores.shared.get().cloned(),
             _ => None,
         }
     }
@@ -193,7 +204,7 @@ impl StreamTable {
 
     /// Removes the records of a stream, wherever they are, and its groups. May be repeated.
     pub(super) async fn remove_records(&self, id: FileId) -> Result<(), StreamError> {
-        for io_profile in [IoProfile::Memory, IoProfile::Durable] {
+        for io_profile in [IoProfile::Memory, IoProfile::Shared, IoProfile::Durable] {
             if let Some(store) = self.store(io_profile) {
                 store.remove(id).await?;
                 store.remove(log_of(id)).await?;

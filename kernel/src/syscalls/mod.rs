@@ -34,6 +34,7 @@ mod versions;
 mod watch;
 mod write;
 
+pub(crate) use pipe::shared_at;
 pub use pipe::{PipeReader, PipeWriter};
 pub use stream::ContentReader;
 

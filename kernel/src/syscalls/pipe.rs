@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    ByteRange, Create, Extent, Place, Precondition, ReadData, SysRead, SysWrite, Written,
+    ByteRange, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite, Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
     Result, VPath,
 };
+
+use nexus_actors::SharedKind;
 
 use super::admit::{Admissible, pass, resolve};
 use super::locate::Located;
@@ -167,15 +169,23 @@ pub(super) async fn ready(
 async fn open(kernel: &Kernel, op: Op, site: &Site, node: &Node) -> Result<Arc<Pipe>> {
     let fail = |kind| Error::new(op, &site.path, kind);
     let mount = &site.mount;
-    let message = OpenPipe { mount: mount.root, tree: mount.tree, metadata: node.metadata.clone() };
+    let shared = match (node.metadata.io_profile, kernel.pipes().shared(), node.metadata.pipe()) {
+        (Some(IoProfile::Shared), Some(place), Some(spec)) => {
+            let made = Box::pin(place.make(node.metadata.file_id, spec)).await;
+            Some(made.map_err(|refusal| refused(op, &site.path, &refusal))?)
+        }
+        _ => None,
+    };
+    let shared = shared.map(|pipe| Arc::new(parking_lot::Mutex::new(Some(pipe))));
+    let message = OpenPipe { mount: mount.root, tree: mount.tree, metadata: node.metadata.clone(), shared };
     match kernel.pipes_actor().call(message, OPEN_WAIT_MAX).await {
-        Ok(opened) => opened.map_err(|refusal| refused(op, &site.path, refusal)),
+        Ok(opened) => opened.map_err(|refusal| refused(op, &site.path, &refusal)),
         // Nothing was read or written, whatever became of it.
         Err(error) => Err(fail(call_kind(error)).because(error)),
     }
 }
 
-fn refused(op: Op, path: &VPath, refusal: Refusal) -> Error {
+fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
     Error::new(op, path, refusal.kind()).because(refusal)
 }
 
@@ -222,7 +232,7 @@ pub(super) async fn read(kernel: &Kernel, ready: Ready, call: &SysRead) -> Resul
         None => pipe.try_read(),
         Some(wait) => pipe.read(kernel.env(), wait).await,
     };
-    let message = message.map_err(|refusal| refused(SysRead::OP, &call.path, refusal))?;
+    let message = message.map_err(|refusal| refused(SysRead::OP, &call.path, &refusal))?;
     Ok(ReadData::new(message, metadata))
 }
 
@@ -240,8 +250,42 @@ pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Res
         None => pipe.try_write(message).map_err(|(refusal, _)| refusal),
         Some(wait) => pipe.write(kernel.env(), message, wait).await,
     };
-    done.map_err(|refusal| refused(SysWrite::OP, &call.path, refusal))?;
+    done.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
     Ok(written(call.op_id, length, metadata))
+}
+
+/// What is at `path`, opened, when it is in memory that processes share, and the caller may read it, or write to it.
+pub(crate) async fn shared_at(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    path: &VPath,
+    op: Op,
+) -> Result<Option<(Arc<FileMetadata>, SharedKind)>> {
+    match op {
+        Op::Read => shared_to(kernel, caller, SysRead::at(path)).await,
+        _ => shared_to(kernel, caller, SysWrite::vectored(path, Vec::new())).await,
+    }
+}
+
+async fn shared_to<S: Admissible>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    mut call: S,
+) -> Result<Option<(Arc<FileMetadata>, SharedKind)>> {
+    resolve(kernel, caller, &mut call).await?;
+    let (located, _) = pass(kernel, caller, &call).await?;
+    let asked = call.path().clone();
+    let is_shared = |node: &Node| node.metadata.io_profile == Some(IoProfile::Shared);
+    if !located.node.as_ref().is_some_and(is_shared) {
+        located.existing(S::OP)?;
+        return Ok(None);
+    }
+    if is_there(&located) {
+        let ready = ready(kernel, caller, S::OP, &asked, &located).await?;
+        return Ok(Some((ready.metadata, SharedKind::Pipe)));
+    }
+    let metadata = super::records::opened(kernel, S::OP, &located).await?;
+    Ok(metadata.map(|metadata| (metadata, SharedKind::Log)))
 }
 
 impl Kernel {
@@ -333,14 +377,14 @@ impl End {
         }
         let Ready { pipe, metadata } = ready(kernel, caller, S::OP, &asked, &located).await?;
         let end = kernel.pipes().open_end(&pipe, side, holder, &caller.agent, caller.life);
-        let end = end.map_err(|refusal| refused(S::OP, &site.path, refusal))?;
+        let end = end.map_err(|refusal| refused(S::OP, &site.path, &refusal))?;
         Ok(Self { kernel: kernel.clone(), caller: caller.clone(), path, pipe, metadata, end })
     }
 
     fn is_open(&self, op: Op) -> Result<()> {
         match self.end.is_closed() {
             false => Ok(()),
-            true => Err(refused(op, &self.path, Refusal::EndClosed)),
+            true => Err(refused(op, &self.path, &Refusal::EndClosed)),
         }
     }
 }
@@ -372,7 +416,7 @@ impl PipeReader {
                 (read, _) => read,
             };
             kernel.syscalls().warm(Op::Read);
-            read.map_err(|refusal| refused(Op::Read, path, refusal))?
+            read.map_err(|refusal| refused(Op::Read, path, &refusal))?
         };
         Ok(Some(message).filter(|message| !message.is_empty()))
     }
@@ -406,7 +450,7 @@ impl PipeWriter {
             (done, _) => done.map_err(|(refusal, _)| refusal),
         };
         kernel.syscalls().warm(Op::Write);
-        done.map_err(|refusal| refused(Op::Write, path, refusal))
+        done.map_err(|refusal| refused(Op::Write, path, &refusal))
     }
 }
 

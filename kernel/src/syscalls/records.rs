@@ -48,6 +48,14 @@ pub(super) async fn ready(kernel: &Kernel, op: Op, located: &Located) -> Result<
     Ok(Ready { stream, metadata: node.metadata })
 }
 
+/// The entry of the stream at `located`, which is open now; none for what is no stream.
+pub(super) async fn opened(kernel: &Kernel, op: Op, located: &Located) -> Result<Option<Arc<FileMetadata>>> {
+    if !is_there(located) {
+        return Ok(None);
+    }
+    Ok(Some(ready(kernel, op, located).await?.metadata))
+}
+
 pub(super) fn refused(op: Op, path: &VPath, refusal: &Refusal) -> Error {
     let error = Error::new(op, path, refusal.kind()).because(refusal);
     if refusal.is_unknown() { error.outcome_unknown() } else { error }

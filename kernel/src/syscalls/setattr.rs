@@ -83,7 +83,7 @@ impl Admissible for SysSetattr {
             return invalid("a service has neither a type nor attributes");
         }
         match self.entry_type {
-            Some(EntryType::Pipe) if self.pipe.is_some_and(|pipe| !is_of_a_pipe(pipe.io_profile)) => {
+            Some(EntryType::Pipe) if self.pipe.is_some_and(|pipe| pipe.io_profile == IoProfile::Durable) => {
                 let error = Error::new(Self::OP, &self.path, ErrorKind::NotSupported);
                 Err(error.because("a pipe is in memory"))
             }
@@ -102,11 +102,6 @@ impl Admissible for SysSetattr {
             }
         }
     }
-}
-
-/// Whether there are pipes of this kind.
-fn is_of_a_pipe(io_profile: IoProfile) -> bool {
-    matches!(io_profile, IoProfile::Memory | IoProfile::Stdio)
 }
 
 /// Why a stream that is made so could never have a record, or its limits cannot be kept; none when it can.

@@ -209,8 +209,11 @@ impl<'a> RowVolume<'a> {
             return Ok(content);
         }
         let content = match placement {
-            // The records of a stream are no content.
-            Placement::None | Placement::Records { .. } | Placement::Stdio { .. } => Bytes::new(),
+            // The records of a stream are no content, and neither are messages.
+            Placement::None
+            | Placement::Records { .. }
+            | Placement::Stdio { .. }
+            | Placement::Shared { .. } => Bytes::new(),
             Placement::Inline => self.inline(id)?,
             Placement::Store | Placement::Chunked => {
                 self.stored(id, nexus_messages::syscall::ByteRange::ALL).await?

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    Attribute, Copied, Create, IoProfile, Place as Where, SetattrDone, SysCopy, SysSetattr, SysWrite, Written,
+    Attribute, Copied, Create, Place as Where, SetattrDone, SysCopy, SysSetattr, SysWrite, Written,
 };
 use nexus_messages::{
     Attributes, ContentId, EntryType, Error, ErrorKind, EventKind, FileId, FileMetadata, VPath,
@@ -307,8 +307,11 @@ impl RowVolume<'_> {
                     (_, Some(target)) => target.len() as u64,
                     (_, None) => 0,
                 };
-                if call.pipe.is_some_and(|pipe| pipe.io_profile == IoProfile::Stdio) {
-                    row.placement = Placement::Stdio { durable: false, age_max_ms: 0 };
+                if entry_type == EntryType::Pipe {
+                    let placed = self.kernel.place_pipe(call.pipe.unwrap_or_default());
+                    row.placement = placed.map_err(|why| {
+                        Error::new(intent.op, &site.path, ErrorKind::NotSupported).because(why)
+                    })?;
                 }
                 if entry_type == EntryType::Stream {
                     let spec = call.stream.unwrap_or_default();

@@ -20,6 +20,9 @@ pub enum IoProfile {
     /// In memory, or of a stream where its mount keeps records; a child process is, or was, on the other side. While none is, a pipe of this kind is at its end for who
     /// reads once it is empty, and broken for who writes.
     Stdio,
+    /// In memory that processes share: those that are attached read and write with no message to the one that owns the kernel. What was acknowledged is there after the
+    /// death of any of them, the owner, too, but not when the machine was started anew.
+    Shared,
 }
 
 impl IoProfile {
@@ -29,6 +32,7 @@ impl IoProfile {
             Self::Memory => "memory",
             Self::Durable => "durable",
             Self::Stdio => "stdio",
+            Self::Shared => "shared",
         }
     }
 }
@@ -66,6 +70,11 @@ impl PipeSpec {
     pub fn io_profile(mut self, io_profile: IoProfile) -> Self {
         self.io_profile = io_profile;
         self
+    }
+
+    /// As [`new`](Self::new), in memory that processes share.
+    pub fn shared(capacity: u32) -> Self {
+        Self { io_profile: IoProfile::Shared, ..Self::new(capacity) }
     }
 
     /// How many messages may be written and not read, however short they are: one for each 64 bytes of the capacity, rounded up to a power of two,

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nexus::syscall::{SysRead, SysSetattr, SysWrite};
+use nexus::syscall::{IoProfile, PipeSpec, SysRead, SysSetattr, SysWrite};
 use nexus::{Op, PIPE_CAPACITY_DEFAULT};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{PipeArgs, PipeCommand, PipeMakeArgs, PipeReadArgs, PipeWriteArgs};
+use crate::args::{PipeArgs, PipeCommand, PipeKind, PipeMakeArgs, PipeReadArgs, PipeWriteArgs};
 use crate::failure::{Failure, Outcome};
 use crate::session::{Session, path};
 
@@ -24,7 +24,12 @@ pub(crate) async fn pipe(session: &Session, args: PipeArgs) -> Outcome {
 
 async fn make(session: &Session, args: PipeMakeArgs) -> Outcome {
     let at = path(Op::Setattr, &args.path)?;
-    let call = SysSetattr::pipe(&at, args.capacity.unwrap_or(PIPE_CAPACITY_DEFAULT));
+    let mut spec = PipeSpec::new(args.capacity.unwrap_or(PIPE_CAPACITY_DEFAULT));
+    spec.io_profile = match args.kind {
+        PipeKind::Memory => IoProfile::Memory,
+        PipeKind::Shared => IoProfile::Shared,
+    };
+    let call = SysSetattr::pipe_with(&at, spec);
     let done = session.nx.send(call).await?;
     let capacity = done.metadata.pipe().map(|pipe| pipe.capacity);
     session.out.quiet(&json!({ "path": at, "created": done.created, "capacity": capacity }))

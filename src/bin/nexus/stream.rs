@@ -41,6 +41,7 @@ async fn make(session: &Session, args: StreamMakeArgs) -> Outcome {
     spec.io_profile = args.kind.map(|kind| match kind {
         StreamKind::Memory => IoProfile::Memory,
         StreamKind::Durable => IoProfile::Durable,
+        StreamKind::Shared => IoProfile::Shared,
     });
     let done = session.nx.make_stream(&at, spec).await?;
     session.out.quiet(&json!({ "path": at, "created": done.created }))

@@ -85,6 +85,15 @@ pub(crate) enum PipeCommand {
     Write(PipeWriteArgs),
 }
 
+/// Where the messages of a pipe are.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PipeKind {
+    /// In the process that owns the data folder; they end with it.
+    Memory,
+    /// In memory that processes share; they outlive each of them.
+    Shared,
+}
+
 /// Make a pipe; nothing happens when there is one
 #[derive(Debug, Args)]
 #[command(after_help = "With --json: {path, created, capacity}.")]
@@ -94,6 +103,9 @@ pub(crate) struct PipeMakeArgs {
     /// How many bytes of messages it holds [default: 65536]
     #[arg(long, value_name = "BYTES")]
     pub(crate) capacity: Option<u32>,
+    /// Where its messages are
+    #[arg(long, value_name = "KIND", default_value = "memory")]
+    pub(crate) kind: PipeKind,
 }
 
 /// Take messages out of a pipe, and print each with a line end
@@ -159,6 +171,8 @@ pub(crate) enum StreamKind {
     Memory,
     /// On disk.
     Durable,
+    /// In memory that processes share; they outlive each of them, and not the machine.
+    Shared,
 }
 
 /// Make a stream; nothing happens when there is one

@@ -1,0 +1,166 @@
+//! What carries a pipe's messages: a ring in memory, or one that processes share.
+
+use bytes::Bytes;
+use nexus_actors::{Env, Ring, SharedPipe, Sleepers};
+
+use super::pipe::Refusal;
+
+/// Where the messages are on their way.
+pub(super) enum Body {
+    Memory(Ring<Bytes>),
+    Shared { pipe: SharedPipe, sleepers: Sleepers },
+}
+
+impl Body {
+    pub(super) fn capacity(&self) -> u32 {
+        match self {
+            Self::Memory(ring) => ring.capacity(),
+            Self::Shared { pipe, .. } => pipe.capacity(),
+        }
+    }
+
+    /// Messages and bytes that are written and not read.
+    pub(super) fn held(&self) -> (usize, u32) {
+        match self {
+            Self::Memory(ring) => ring.held(),
+            Self::Shared { pipe, .. } => pipe.held(),
+        }
+    }
+
+    /// How many reads wait, and how many writes; of a shared one those of this process.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        match self {
+            Self::Memory(ring) => ring.waiting(),
+            Self::Shared { pipe, .. } => pipe.waiting(),
+        }
+    }
+
+    /// The next message, if there is one.
+    #[inline]
+    pub(super) fn try_pop(&self) -> Result<Option<Bytes>, Refusal> {
+        match self {
+            Self::Memory(ring) => Ok(ring.try_pop()),
+            Self::Shared { pipe, .. } => Ok(pipe.try_pop()?),
+        }
+    }
+
+    /// As [`try_pop`](Self::try_pop) of one that was found empty: looks a moment longer.
+    pub(super) fn look_for_message(&self) -> Result<Option<Bytes>, Refusal> {
+        match self {
+            Self::Memory(ring) => Ok(ring.look_for_message()),
+            // Who waits there looks for a while by itself.
+            Self::Shared { .. } => Ok(None),
+        }
+    }
+
+    /// As [`try_push`](Self::try_push) to one that was found full: looks a moment longer.
+    pub(super) fn look_for_room(&self, message: Bytes, weight: u32) -> Result<(), (Refusal, Bytes)> {
+        match self {
+            Self::Memory(ring) => {
+                ring.look_for_room(message, weight).map_err(|message| (Refusal::Full, message))
+            }
+            Self::Shared { .. } => Err((Refusal::Full, message)),
+        }
+    }
+
+    /// Writes a message that weighs something; what is not written comes back.
+    #[inline]
+    pub(super) fn try_push(&self, message: Bytes, weight: u32) -> Result<(), (Refusal, Bytes)> {
+        match self {
+            Self::Memory(ring) => ring.try_push(message, weight).map_err(|message| (Refusal::Full, message)),
+            Self::Shared { pipe, .. } => match pipe.try_push(&message) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err((Refusal::Full, message)),
+                Err(trouble) => Err((trouble.into(), message)),
+            },
+        }
+    }
+
+    /// The next message, as soon as there is one; none when it is `over`.
+    pub(super) async fn pop(&self, env: &Env, over: impl Fn() -> bool) -> Result<Option<Bytes>, Refusal> {
+        match self {
+            Self::Memory(ring) => Ok(ring.pop(over).await),
+            Self::Shared { pipe, sleepers } => {
+                wait_for(env, pipe, sleepers, false, || match pipe.try_pop() {
+                    Ok(None) => over().then_some(Ok(None)),
+                    done => Some(done.map_err(Refusal::from)),
+                })
+                .await
+            }
+        }
+    }
+
+    /// Writes a message as soon as there is room for it; it comes back when it is `over`.
+    pub(super) async fn push(
+        &self,
+        env: &Env,
+        message: Bytes,
+        weight: u32,
+        over: impl Fn() -> bool,
+    ) -> Result<Result<(), Bytes>, Refusal> {
+        match self {
+            Self::Memory(ring) => Ok(ring.push(message, weight, over).await),
+            Self::Shared { pipe, sleepers } => {
+                let is_written = wait_for(env, pipe, sleepers, true, || {
+                    if over() {
+                        return Some(Ok(false));
+                    }
+                    match pipe.try_push(&message) {
+                        Ok(false) => None,
+                        done => Some(done.map_err(Refusal::from)),
+                    }
+                });
+                Ok(if is_written.await? { Ok(()) } else { Err(message) })
+            }
+        }
+    }
+
+    /// Has everybody look anew who waits.
+    pub(super) fn wake_all(&self) {
+        match self {
+            Self::Memory(ring) => ring.wake_all(),
+            Self::Shared { pipe, .. } => pipe.wake_all(),
+        }
+    }
+
+    /// Lets go of what is in it.
+    pub(super) fn clear(&self) {
+        if let Self::Memory(ring) = self {
+            ring.clear();
+        }
+    }
+
+    /// Tells other processes that some flags are set, and some no more.
+    pub(super) fn tell(&self, set: u8, clear: u8) {
+        if let Self::Shared { pipe, .. } = self {
+            pipe.change_flags(set.into(), clear.into());
+        }
+    }
+}
+
+/// Waits until `look` finds something. While somebody else keeps this process out of the pipe it looks anew, now and then.
+pub(super) async fn wait_for<T>(
+    env: &Env,
+    pipe: &SharedPipe,
+    sleepers: &Sleepers,
+    room: bool,
+    mut look: impl FnMut() -> Option<Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    loop {
+        match pipe.wait(sleepers, room, &mut look).await {
+            Err(Refusal::Shared(trouble)) if trouble.may_pass() => {
+                env.sleep(nexus_actors::SHARED_PATROL).await
+            }
+            done => return done,
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory(ring) => ring.fmt(f),
+            Self::Shared { pipe, .. } => pipe.fmt(f),
+        }
+    }
+}

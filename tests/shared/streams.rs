@@ -1,0 +1,94 @@
+//! Streams: what was acknowledged is there, in order, each once, whoever is killed.
+
+use nexus::{ErrorKind, IoProfile, RecordRange, StreamSpec, StreamStart, SysRead, VPath};
+use nexus_actors::block_on;
+
+use crate::child::{LONG, Role, STREAM, furnish, number_of, own};
+
+/// All records that a kernel on this folder knows, from the oldest on; they are dense and whole. Gives the tail.
+fn check_all(nx: &nexus::Nexus) -> u64 {
+    let mut reader = nx.stream_reader(STREAM, StreamStart::Oldest).expect("it is a path");
+    let mut next = None;
+    while let Some(record) = block_on(reader.next(None)).expect("it can be read") {
+        assert_eq!(record.offset, next.unwrap_or(record.offset), "no gap");
+        assert_eq!(number_of(&record.data), record.offset, "each stands where it was told to be");
+        next = Some(record.offset + 1);
+    }
+    next.unwrap_or(0)
+}
+
+pub(crate) fn an_appender_that_is_killed_leaves_each_append_whole() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    furnish(&nx);
+    for kill in 0..15 {
+        let mut appender = Role::start("appender", folder.path());
+        let mut acknowledged = 0;
+        for _ in 0..1 + kill * 17 % 90 {
+            acknowledged = appender.number().expect("it goes on");
+        }
+        acknowledged = appender.kill().last().copied().unwrap_or(acknowledged);
+        let tail = check_all(&nx);
+        assert!(tail == acknowledged || tail == acknowledged + 2, "{tail} of {acknowledged}");
+    }
+    drop(block_on(nx.shutdown()));
+}
+
+pub(crate) fn records_outlive_their_owner_and_who_waits_hears_of_them() {
+    let folder = tempfile::tempdir().expect("there is room");
+    for _ in 0..4 {
+        let owner = Role::start("owner", folder.path());
+        let nx = block_on(nexus::attach(folder.path())).expect("it is served");
+        let stream = block_on(nx.map_stream(STREAM)).expect("it is there");
+        let mut appender = Role::start("appender", folder.path());
+        // Through the path, and through the memory: both hear of what another process appends.
+        let mut tail = nx.stream_reader(STREAM, StreamStart::Tail).expect("it is a path");
+        let heard = block_on(tail.next(Some(LONG))).expect("it can be read").expect("it comes");
+        let mut next = heard.offset + 1;
+        owner.kill();
+        for _ in 0..200 {
+            let read = stream.read_here(RecordRange::from(next).records_max(1), LONG).expect("they go on");
+            assert_eq!(number_of(&read.records[0].data), next);
+            next += 1;
+        }
+        let read = block_on(stream.read(RecordRange::from(next), Some(LONG))).expect("they go on");
+        assert_eq!(read.records[0].offset, next);
+        let mut acknowledged = appender.number().expect("it goes on");
+        acknowledged = appender.kill().last().copied().unwrap_or(acknowledged);
+        let nx = own(folder.path());
+        let tail = check_all(&nx);
+        assert!(tail == acknowledged || tail == acknowledged + 2, "{tail} of {acknowledged}");
+        drop(block_on(nx.shutdown()));
+    }
+}
+
+pub(crate) fn a_reader_that_is_overtaken_is_told_the_oldest() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    let spec = StreamSpec::new().io_profile(IoProfile::Shared).bytes_max(20_000);
+    block_on(nx.make_stream(STREAM, spec)).expect("it is made");
+    let mut appender = Role::start("appender", folder.path());
+    while appender.number().expect("it goes on") < 1_000 {}
+    let mut call = SysRead::at(VPath::parse(STREAM).expect("it is one"));
+    call = call.records(RecordRange::from(0));
+    let refused = block_on(nx.send(call)).expect_err("it is not kept");
+    assert_eq!(refused.kind(), ErrorKind::NotKept, "{refused}");
+    // One that is overtaken all the time sees nothing that is torn.
+    let stream = block_on(nx.map_stream(STREAM)).expect("it is there");
+    let (mut records, mut from) = (0, StreamStart::Oldest);
+    while records < 20_000 {
+        match stream.read_here(RecordRange::from(from), LONG) {
+            Ok(read) => {
+                read.records.iter().for_each(|record| assert_eq!(number_of(&record.data), record.offset));
+                records += read.records.len();
+                from = StreamStart::At(read.next);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+                from = StreamStart::Oldest;
+            }
+        }
+    }
+    appender.kill();
+    drop(block_on(nx.shutdown()));
+}
