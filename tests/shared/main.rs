@@ -3,6 +3,12 @@
 //! This target is its own children: started with a role, it owns a kernel, writes or reads until it is killed, and says on its standard output what was acknowledged.
 //! A child may die between an acknowledgement and its word of it, so of each one that was killed one message, or append, may be there of which it did not tell.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "this target has no harness but its own, and looks at other processes in real time"
+)]
+
 #[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]

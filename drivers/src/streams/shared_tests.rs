@@ -10,9 +10,9 @@ use super::model::{Model, ask, operations, seen_in};
 use super::shared::{SharedStream, SharedStreams, SharedStreamsConfig};
 
 fn with(test: impl FnOnce(&dyn Fn() -> SharedStreams, &SharedFolder)) {
-    let env = Env::host(HostConfig::default()).unwrap();
+    let env = Env::host(HostConfig::default()).expect("it starts");
     let (pool, sleepers) = (env.pool("test", 1, 64), Sleepers::new(&env));
-    let host = tempfile::tempdir().unwrap();
+    let host = tempfile::tempdir().expect("there is room");
     let folder = SharedFolder::new(host.path(), 7, SharedHome::Process);
     test(
         &|| {

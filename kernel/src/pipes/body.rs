@@ -6,6 +6,10 @@ use nexus_actors::{Env, Ring, SharedPipe, Sleepers};
 use super::pipe::Refusal;
 
 /// Where the messages are on their way.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a pipe is on the heap, and its ring is not to be one look further"
+)]
 pub(super) enum Body {
     Memory(Ring<Bytes>),
     Shared { pipe: SharedPipe, sleepers: Sleepers },
@@ -149,7 +153,7 @@ pub(super) async fn wait_for<T>(
     loop {
         match pipe.wait(sleepers, room, &mut look).await {
             Err(Refusal::Shared(trouble)) if trouble.may_pass() => {
-                env.sleep(nexus_actors::SHARED_PATROL).await
+                env.sleep(nexus_actors::SHARED_PATROL).await;
             }
             done => return done,
         }

@@ -37,7 +37,7 @@ const NO_READERS: u8 = 8;
 const NO_CHILD: u8 = 16;
 
 /// Why nothing was read, or written.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("there is no message in the pipe")]
     Empty,
@@ -69,8 +69,8 @@ pub(crate) enum Refusal {
     TooManyPipes,
     #[error("it is made in a way that this kernel does not know")]
     Unknown,
-    #[error("its memory cannot be had: {0}")]
-    NotMade(Arc<std::io::Error>),
+    #[error("its memory cannot be had: {1}")]
+    NotMade(std::io::ErrorKind, Arc<str>),
     #[error(transparent)]
     Shared(#[from] SharedTrouble),
 }
@@ -96,12 +96,10 @@ impl Refusal {
             Self::EndClosed => ErrorKind::NotHeld,
             Self::TooManyEnds | Self::TooManyPipes => ErrorKind::Busy,
             Self::Unknown => ErrorKind::NotSupported,
-            Self::NotMade(error) if error.kind() == std::io::ErrorKind::StorageFull => ErrorKind::StoreFull,
+            Self::NotMade(std::io::ErrorKind::StorageFull, _) => ErrorKind::StoreFull,
             Self::Shared(trouble) if trouble.may_pass() => ErrorKind::Busy,
-            Self::NotMade(error) if error.kind() == std::io::ErrorKind::Unsupported => {
-                ErrorKind::NotSupported
-            }
-            Self::NotMade(_) | Self::Shared(_) => ErrorKind::Io,
+            Self::NotMade(std::io::ErrorKind::Unsupported, _) => ErrorKind::NotSupported,
+            Self::NotMade(..) | Self::Shared(_) => ErrorKind::Io,
         }
     }
 }

@@ -79,8 +79,8 @@ impl SharedPlace {
         let make = move || SharedPipe::make(&folder, id.0, spec.capacity, spec.messages_max(), false);
         match self.makers.run(make).await {
             Ok(Ok(pipe)) => Ok(pipe),
-            Ok(Err(error)) => Err(Refusal::NotMade(Arc::new(error))),
-            Err(error) => Err(Refusal::NotMade(Arc::new(std::io::Error::other(error)))),
+            Ok(Err(error)) => Err(Refusal::NotMade(error.kind(), error.to_string().into())),
+            Err(error) => Err(Refusal::NotMade(std::io::ErrorKind::Other, error.to_string().into())),
         }
     }
 

@@ -24,7 +24,12 @@ fn metadata(id: u64, capacity: u32) -> Arc<FileMetadata> {
 }
 
 fn open(table: &PipeTable, id: u64, capacity: u32) -> Result<(Arc<Pipe>, bool), Refusal> {
-    table.open(OpenPipe { mount: FileId(1), tree: TreeId::ROOT, metadata: metadata(id, capacity) })
+    table.open(OpenPipe {
+        mount: FileId(1),
+        tree: TreeId::ROOT,
+        metadata: metadata(id, capacity),
+        shared: None,
+    })
 }
 
 /// What a pipe is, said as simply as possible.
