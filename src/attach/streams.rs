@@ -355,7 +355,7 @@ impl RemoteEnd {
         path: &VPath,
         metadata: &FileMetadata,
     ) -> Result<Option<MappedPipe>> {
-        if metadata.io_profile != IoProfile::Shared {
+        if metadata.io_profile != Some(IoProfile::Shared) {
             return Ok(None);
         }
         let region = remote.region(caller, path, op).await?;
