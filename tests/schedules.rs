@@ -198,13 +198,11 @@ fn under_all_seeds<F: Future<Output = ()>>(family: impl Fn(Arc<Run>, Dice) -> F)
         given_up += outcome.0;
         killed += outcome.1;
         if !outcome.2.is_empty() {
-            println!("seed {seed}: {:#?}", outcome.2);
             broken.insert(seed, outcome.2);
         }
     }
-    assert!(broken.is_empty(), "{:?} break a claim", broken.keys());
+    assert!(broken.is_empty(), "by seed: {broken:#?}");
     assert!(given_up > 0 && killed > 0, "{given_up} waits were given up, {killed} actors killed");
-    println!("{given_up} waits given up, {killed} actors killed");
 }
 
 fn moment(dice: &mut Dice) -> Duration {
@@ -271,12 +269,15 @@ async fn lock(run: Arc<Run>, mut dice: Dice, seen: Arc<Mutex<History>>) {
 
 const LOG: &str = "/log";
 
+/// What was appended, and in which order.
+type Records = (Vec<Appended>, Vec<(Span, u64)>);
+
 #[test]
 fn no_reader_sleeps_beside_a_record_or_passes_one_over() {
     under_all_seeds(async |run: Arc<Run>, mut dice: Dice| {
         let spec = StreamSpec::new().io_profile(IoProfile::Memory);
         run.nx.make_stream(LOG, spec).await.expect("it is made");
-        let told: Arc<Mutex<(Vec<Appended>, Vec<(Span, u64)>)>> = Arc::default();
+        let told: Arc<Mutex<Records>> = Arc::default();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         for writer in 0..TASKS {
             let (told, seen) = (told.clone(), seen.clone());
@@ -292,12 +293,7 @@ fn no_reader_sleeps_beside_a_record_or_passes_one_over() {
     });
 }
 
-async fn append(
-    run: Arc<Run>,
-    writer: usize,
-    mut dice: Dice,
-    told: Arc<Mutex<(Vec<Appended>, Vec<(Span, u64)>)>>,
-) {
+async fn append(run: Arc<Run>, writer: usize, mut dice: Dice, told: Arc<Mutex<Records>>) {
     for number in 0..ROUNDS {
         let first = Message { writer, number: number as u64 };
         let op_id = OpId(dice.roll().into());
@@ -403,7 +399,8 @@ async fn watch(
 fn every_watcher_is_told_every_commit_once() {
     under_all_seeds(async |run: Arc<Run>, mut dice: Dice| {
         run.nx.mkdir("/watched").await.expect("it is made");
-        let (ready, told): (Arc<AtomicUsize>, Arc<Mutex<Vec<Vec<Lsn>>>>) = Default::default();
+        let ready: Arc<AtomicUsize> = Arc::default();
+        let told: Arc<Mutex<Vec<Vec<Lsn>>>> = Arc::default();
         let written: Arc<Mutex<Vec<Lsn>>> = Arc::default();
         for number in 0..TASKS {
             let (ready, told, dice) = (ready.clone(), told.clone(), Dice::new(dice.roll()));

@@ -122,7 +122,7 @@ fn traced(seed: u64) -> (Outcome, Trace) {
             Record::Swapped { .. } => outcome.swapped += 1,
             Record::Withstood { .. } => outcome.withstood += 1,
             Record::Quiet => outcome.pauses += 1,
-            Record::Did(counts) => outcome.counts.add(counts),
+            Record::Did(counts) => outcome.counts.add(*counts),
             Record::Broken { claim } => outcome.broken.push(claim),
             _ => {}
         }

@@ -91,7 +91,7 @@ pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
     let mut quiet_at = scene.setting.quiet_every;
     while scene.age() < scene.life.lasts || scene.life.end == End::Killed {
         scene.env.sleep(COUNT_EVERY).await;
-        scene.tell(Record::Did(scene.take_counts()));
+        scene.tell(Record::Did(Box::new(scene.take_counts())));
         if scene.age() >= quiet_at {
             quiet(scene, false).await;
             quiet_at = scene.age() + scene.setting.quiet_every;
@@ -109,7 +109,7 @@ pub(crate) async fn run(scene: &Arc<Scene>, looking: impl AsyncFnOnce()) {
     if !scene.stop().await {
         scene.broken("a task of the run does not end: a call hangs");
     }
-    scene.tell(Record::Did(scene.take_counts()));
+    scene.tell(Record::Did(Box::new(scene.take_counts())));
     looking().await;
     match scene.env.timeout(END_MAX, scene.nx.shutdown()).await {
         Ok(Ok(())) => {}

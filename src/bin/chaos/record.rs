@@ -51,7 +51,7 @@ pub(crate) enum Record {
     /// All clients paused: no lock was held, every actor served, and the counter was exact.
     Quiet,
     /// What was done since the last time.
-    Did(Counts),
+    Did(Box<Counts>),
     /// A claim does not hold.
     Broken { claim: String },
     /// The kernel has ended by itself.

@@ -93,7 +93,7 @@ impl Report {
                 *self.reasons.entry(why.clone()).or_default() += 1;
             }
             Record::Quiet => self.pauses += 1,
-            Record::Did(counts) => self.counts.add(*counts),
+            Record::Did(counts) => self.counts.add(**counts),
             Record::Broken { claim } => self.broken.push(format!("life {life}, {claim}")),
             _ => {}
         }
@@ -328,7 +328,7 @@ mod tests {
             overflows: few,
             ..Counts::default()
         };
-        [counts, passes, waits].into_iter().for_each(|counts| report.hear(0, &Record::Did(counts)));
+        [counts, passes, waits].into_iter().for_each(|counts| report.hear(0, &Record::Did(Box::new(counts))));
         report
     }
 

@@ -172,7 +172,7 @@ impl History {
     /// Writes under a lock that a newer one had followed.
     fn fences(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        for path in 0..PATHS.len() {
+        for (path, name) in PATHS.iter().enumerate() {
             let mut written: Vec<_> = self.fenced.iter().filter(|write| write.path == path).collect();
             written.sort_by_key(|write| write.lsn);
             for two in written.windows(2).filter(|two| two[0].token > two[1].token) {
@@ -192,7 +192,7 @@ impl History {
             let read =
                 self.read.iter().filter(|(at, ..)| *at == path).map(|(_, span, token)| (*span, *token));
             if let Some(why) = overtaken(&read.collect::<Vec<_>>(), true) {
-                wrong.push(format!("what {} guards went back: {why}", PATHS[path]));
+                wrong.push(format!("what {name} guards went back: {why}"));
             }
         }
         wrong

@@ -117,7 +117,8 @@ impl Keeper {
         match scene.call("unlock", at.as_str(), SYSCALL_MAX, agent.send(SysUnlock::new(&at, id))).await {
             Some(Ok(_)) => self.know(scene, Kept::Free),
             Some(Err(error)) if error.kind() == ErrorKind::NotHeld => {
-                if scene.env.wall() < until && !scene.is_dying() {
+                let is_early = scene.env.wall() < until && !scene.is_dying();
+                if is_early {
                     scene.broken(format_args!("not held any more, before its time: {kept:?}: {error}"));
                 }
             }

@@ -165,7 +165,7 @@ impl Locker {
                     self.extend(&mut taken).await;
                 }
                 if is_tied && is_first && self.dice.below(2) == 0 {
-                    self.live_anew().await;
+                    self.live_anew();
                     return None;
                 }
                 Some(taken)
@@ -173,7 +173,7 @@ impl Locker {
             Err(error) => {
                 match error.kind() {
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        scene.count(|counts| counts.lock_refused += 1)
+                        scene.count(|counts| counts.lock_refused += 1);
                     }
                     ErrorKind::Deadlock => scene.count(|counts| counts.deadlocks += 1),
                     _ => self.failed("a lock was refused for no fault", &error),
@@ -184,7 +184,7 @@ impl Locker {
     }
 
     /// Ends this client's life, and with it what is tied to it.
-    async fn live_anew(&mut self) {
+    fn live_anew(&mut self) {
         let tick = self.scene.tick();
         self.scene.locks.lock().life_ends(self.number, tick);
         match agent(&self.scene, self.number) {

@@ -81,7 +81,8 @@ impl History {
             match self.written.get(message) {
                 None => wrong.push(format!("{message} was read, and nobody wrote it")),
                 Some(Became::Not) => {
-                    wrong.push(format!("{message} was read, and its writer was told that it was not written"))
+                    wrong
+                        .push(format!("{message} was read, and its writer was told that it was not written"));
                 }
                 Some(Became::Written(to)) if to != pipe => {
                     wrong.push(format!("{message} was written to the pipe {to:?}, and came out of {pipe:?}"));

@@ -69,7 +69,7 @@ pub(crate) async fn write(scene: Arc<Scene>, number: usize) {
     while scene.goes_on().await {
         if !scene.is_dying() {
             match writer.dice.below(60) {
-                0 if number == 0 => writer.replace().await,
+                0 if number == 0 => Box::pin(writer.replace()).await,
                 1..4 => writer.turn_end().await,
                 _ => {
                     for _ in 0..=writer.dice.below(TOGETHER_MAX) {
@@ -140,7 +140,7 @@ impl Writer {
             Some(Err(error)) => {
                 match error.kind() {
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        scene.count(|counts| counts.pipes_full += 1)
+                        scene.count(|counts| counts.pipes_full += 1);
                     }
                     ErrorKind::BrokenPipe if at == WITH_ENDS => {}
                     ErrorKind::NotFound if at == REMOVED => {}
@@ -180,7 +180,7 @@ impl Writer {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => scene.failed("a pipe cannot be looked at", &error),
         }
-        let making = scene.nx.send(SysSetattr::pipe(&at, CAPACITY));
+        let making = Box::pin(scene.nx.send(SysSetattr::pipe(&at, CAPACITY)));
         if let Some(Err(error)) = scene.call("make", at.as_str(), SYSCALL_MAX, making).await {
             scene.failed("a pipe was not made", &error);
         }

@@ -277,7 +277,7 @@ async fn burst(scene: &Scene) {
         let write = SysWrite::at(at, number.to_string()).create().consistency(Consistency::Eventual);
         match scene.call("write", BURST_AT, SYSCALL_MAX, scene.nx.send(write)).await {
             Some(Err(error)) if error.executed() != Executed::Unknown => {
-                scene.failed("a change failed", &error)
+                scene.failed("a change failed", &error);
             }
             _ => {}
         }
