@@ -1,118 +1,58 @@
-//! The kernel: what the primitives publish, put together, and the supervision tree that owns them.
+//! The kernel: what the primitives publish, put together. `tree.rs` is the supervision tree that owns them, `config.rs` the settings, `mounting.rs` what is asked about
+//! mounts.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+mod config;
+mod mounting;
+mod tree;
+
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use nexus_actors::{CallError, Env, MailboxBounds, Place, Pool, Ref};
-use nexus_messages::syscall::{SetattrDone, SysSetattr, Unlinked};
+use nexus_actors::{CallError, Env, MailboxBounds, Pool, Ref};
 use nexus_messages::{
-    Caller, ContentId, EntryType, Error, ErrorKind, Event, FileMetadata, LifeId, Op, OpId, Result, Timestamp,
-    VPath, ZoneId,
+    Caller, ContentId, EntryType, Error, ErrorKind, Event, LifeId, Op, OpId, Result, Timestamp, VPath,
 };
-use nexus_supervisors::{ChildSpec, Restart, Shutdown, Strategy, SupSpec, SupervisorRef, Tree};
+use nexus_supervisors::{Strategy, SupSpec, SupervisorRef, Tree};
 use parking_lot::Mutex;
+
+pub use config::{CacheStats, KernelConfig};
 
 use crate::advisory::{Advisory, AdvisoryLocks, Hearing, OtherTables};
 use crate::children::{ChildTable, Children, Hosting};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
-use crate::garbage::{Collector, Garbage, GarbageConfig};
+use crate::garbage::{Collector, Garbage};
 use crate::gate::PermissionGate;
 use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::lives::{Life, Lives};
-use crate::locks::{Locks, PathLocks};
+use crate::locks::PathLocks;
 use crate::metrics::Syscalls;
-use crate::mounts::{self, Attach, Detach, Lifecycle, Mount, MountStatus, Mounts, Remount, Zones};
+use crate::mounts::{Lifecycle, Mount, MountStatus, Mounts, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::pipes::{PipeTable, Pipes};
 use crate::pruning::Pruning;
 use crate::registry::{Registry, Services};
-use crate::router::{MountSource, Router, RouterArgs, RouterView};
-use crate::scrub::{ScrubConfig, Scrubber, Scrubbing};
+use crate::router::{Router, RouterView};
+use crate::scrub::{Scrubber, Scrubbing};
 use crate::service::ServiceCatalogue;
-use crate::store::{Committer, PutOff, Store, StoreStats, Upkeep};
-use crate::streams::{StreamTable, Streams, Sweep};
+use crate::store::{PutOff, Store, StoreStats};
+use crate::streams::{StreamTable, Streams};
 use crate::sys;
 use crate::syscalls::{Serve, span};
 use crate::underway::Underway;
-use crate::volume::store_error;
 use crate::watcher::{Heard, Wakers, Watcher, Watches};
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
-
-/// How long attaching or detaching a mount may take: it waits for calls to end and for a driver to start.
-const LIFECYCLE_MAX: Duration = Duration::from_secs(60);
-
-/// How long attaching all mounts at boot may take.
-const REMOUNT_MAX: Duration = Duration::from_secs(120);
-
-/// How long one message may hold a primitive before it is written off, unless something else is said.
-const WATCHDOG: Duration = Duration::from_secs(5);
 
 /// Threads that hash large content.
 const HASH_THREADS: usize = 2;
 
 /// Large contents that may wait to be hashed.
 const HASH_QUEUE: usize = 64;
-
-/// Settings of a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KernelConfig {
-    /// The folder that drivers put their data into when their options name none.
-    pub data_folder: Option<PathBuf>,
-    /// How many bytes the metadata cache holds, with what it costs to keep them; 0 for none. About two entries in a KiB.
-    pub metadata_cache_bytes: u64,
-    /// How many bytes the content cache holds.
-    pub content_cache_bytes: u64,
-    /// How many restarts each supervisor allows within [`restarts_within`](Self::restarts_within).
-    pub restarts_max: u32,
-    /// The period in which restarts are counted.
-    pub restarts_within: Duration,
-    /// How long one message may hold an actor of the kernel, or its thread, before it is written off. Services declare their own.
-    pub watchdog: Duration,
-    /// How and when content goes that nothing names any more.
-    pub garbage: GarbageConfig,
-    /// How long after a change that is acknowledged before it is on disk a flush is begun at the latest.
-    pub flush_within: Duration,
-    /// With how many bytes of such changes in memory alone the next one waits for a flush.
-    pub unflushed_max_bytes: u64,
-    /// How and when content is read that nobody asks for.
-    pub scrub: ScrubConfig,
-}
-
-impl Default for KernelConfig {
-    fn default() -> Self {
-        Self {
-            data_folder: None,
-            metadata_cache_bytes: 64 << 20,
-            content_cache_bytes: 64 << 20,
-            restarts_max: 10,
-            restarts_within: Duration::from_secs(30),
-            watchdog: WATCHDOG,
-            garbage: GarbageConfig::default(),
-            flush_within: Duration::from_millis(50),
-            unflushed_max_bytes: 8 << 20,
-            scrub: ScrubConfig::default(),
-        }
-    }
-}
-
-/// What the caches hold now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct CacheStats {
-    /// Paths whose metadata is at hand.
-    pub metadata_entries: usize,
-    /// Bytes of such metadata and its paths, with what it costs to keep them.
-    pub metadata_bytes: u64,
-    /// Bytes of content, with what it costs to keep them.
-    pub content_bytes: u64,
-}
 
 /// What is remembered of content and metadata.
 #[derive(Debug)]
@@ -242,88 +182,6 @@ impl Kernel {
         Ok((kernel, tree))
     }
 
-    /// Started top to bottom, stopped bottom to top. A crash of a branch also restarts everything below it.
-    fn tree(
-        self: &Arc<Self>,
-        restarts: impl Fn(SupSpec) -> SupSpec,
-        drivers: SupSpec,
-        services: SupSpec,
-    ) -> SupSpec {
-        let watchdog = self.config.watchdog;
-        let primitive = move |child: ChildSpec| child.restart(Restart::Permanent).watchdog(watchdog);
-        let source = Arc::downgrade(self);
-        let mounted: MountSource<Arc<Mount>> = Arc::new(move || {
-            let mounts = source.upgrade().map(|kernel| kernel.mounts.all()).unwrap_or_default();
-            std::future::ready(Ok(mounts)).boxed()
-        });
-        let router = RouterArgs { view: self.routes.clone(), source: mounted };
-
-        // What they have taken is finished before they end.
-        let finishes =
-            |child: ChildSpec| primitive(child).shutdown(Shutdown::Timeout(Duration::from_secs(30)));
-        let store = SupSpec::new("store", Strategy::OneForAll)
-            .child(finishes(ChildSpec::new(
-                "committer",
-                mailbox::<Committer>(&self.env, "committer"),
-                self.store.clone(),
-            )))
-            .child(finishes(ChildSpec::new(
-                "upkeep",
-                mailbox::<Upkeep>(&self.env, "upkeep"),
-                self.store.clone(),
-            )));
-        // An observer harms only itself: it is somebody else's code, and goes on with the next event, later each time.
-        let observers =
-            SupSpec::new("observers", Strategy::OneForOne).restarts(u32::MAX, self.config.restarts_within);
-        let kernel = SupSpec::new("kernel", Strategy::OneForOne)
-            .child(primitive(ChildSpec::new("router", self.router.clone(), router)))
-            .child(primitive(ChildSpec::new(
-                "locks",
-                mailbox::<Locks>(&self.env, "locks"),
-                self.locks.clone(),
-            )))
-            .child(primitive(ChildSpec::new(
-                "advisory",
-                self.advisory_actor.clone(),
-                Arc::downgrade(&self.advisory),
-            )))
-            .child(primitive(ChildSpec::new(
-                "dispatch",
-                self.dispatch.clone(),
-                (self.hooks.clone(), observers.handle(&self.env), watchdog),
-            )))
-            .child(primitive(ChildSpec::new("watcher", self.watcher.clone(), self.watches().clone())))
-            .child(primitive(ChildSpec::new(
-                "pipes",
-                self.pipes_actor.clone(),
-                (self.pipes.clone(), Arc::downgrade(self)),
-            )))
-            .child(primitive(ChildSpec::new(
-                "streams",
-                self.streams_actor.clone(),
-                (self.streams.clone(), Arc::downgrade(self)),
-            )))
-            .child(primitive(ChildSpec::new(
-                "children",
-                self.children_actor.clone(),
-                (self.children.clone(), Arc::downgrade(self)),
-            )))
-            // Last, and so the first of these to be stopped: what was queued for them is told while all the others live.
-            .child(observers.into_child().place(Place::Supervisors));
-        let registry = SupSpec::new("registry", Strategy::RestForOne)
-            .child(primitive(ChildSpec::new("services", self.registry.clone(), Arc::downgrade(self))))
-            .child(primitive(ChildSpec::new("lifecycle", self.lifecycle.clone(), Arc::downgrade(self))));
-        restarts(SupSpec::new("nexus", Strategy::RestForOne))
-            .supervisor(restarts(store))
-            .supervisor(restarts(kernel))
-            .supervisor(restarts(registry))
-            .child(drivers.into_child().place(Place::Supervisors))
-            .child(services.into_child().place(Place::Supervisors))
-            // Last: what it does is for nobody, and is begun again.
-            .child(primitive(ChildSpec::new("garbage", self.collector.clone(), Arc::downgrade(self))))
-            .child(primitive(ChildSpec::new("scrub", self.scrubber.clone(), Arc::downgrade(self))))
-    }
-
     /// Executes a syscall for `caller`, on the task that polls.
     ///
     /// # Errors
@@ -352,22 +210,6 @@ impl Kernel {
         done
     }
 
-    /// Attaches what the metastore remembers, and holds the locks again that outlived the last process; says how many mounts that were. To be called once, when the tree runs.
-    ///
-    /// # Errors
-    /// What the metastore says. A driver that does not start is no error: its mount answers with the cause.
-    pub async fn remount(&self) -> Result<usize> {
-        match self.lifecycle.call(Remount, REMOUNT_MAX).await {
-            Ok(done) => {
-                self.restore_locks().map_err(|error| store_error(Op::Lock, &VPath::root(), &error))?;
-                // Nobody waits for it: without it, records take room that nobody reads.
-                let _ = self.streams_actor.tell(Sweep);
-                done
-            }
-            Err(error) => Err(down(Error::global(Op::Mount, call_kind(error)), error)),
-        }
-    }
-
     /// A new life, for somebody who will call. Does not wait.
     pub fn begin_life(self: &Arc<Self>) -> Life {
         Life::begin(self)
@@ -386,15 +228,6 @@ impl Kernel {
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
     pub fn set_tree(&self, tree: &Arc<Tree>) {
         *self.tree.lock() = Arc::downgrade(tree);
-    }
-
-    /// Asks the driver of the mount at just this point whether its backend answers. One that does not is opened anew, again and again, with
-    /// back-off. May be repeated.
-    ///
-    /// # Errors
-    /// What the driver says, `ENOENT` when nothing is mounted there, `ETIMEDOUT` when it does not answer in time.
-    pub async fn probe_mount(&self, zone: &ZoneId, point: &VPath) -> Result<()> {
-        mounts::probe(self, zone, point).await
     }
 
     /// Takes the drivers out of their mounts: each ends with the last call in it, and with it what it holds. To be called when the tree has stopped,
@@ -715,80 +548,6 @@ impl Kernel {
         let done = self.hashing.run(job).await;
         done.map_err(|error| StoreError::Backend { what: "hashing".into(), cause: error.to_string() })
     }
-
-    /// The mount that is attached at just this point.
-    pub(crate) fn mount_at(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
-        self.routes.read(|routes| routes.at(zone, point).cloned())
-    }
-
-    /// The mount at just this point, when its driver is in trouble.
-    pub(crate) fn failed_mount(&self, zone: &ZoneId, point: &VPath) -> Option<Arc<Mount>> {
-        self.routes.read(|routes| {
-            let mount = routes.route(zone, point)?.mount;
-            (mount.point == *point && mount.is_in_trouble()).then(|| mount.clone())
-        })
-    }
-
-    /// Whether a mount is attached below `path`.
-    pub(crate) fn has_mounts_below(&self, zone: &ZoneId, path: &VPath) -> bool {
-        self.routes.read(|routes| {
-            // Most kernels have few mounts, and most paths none below them.
-            routes.len() > 1 && routes.iter().any(|mount| below(mount, zone, path).is_some())
-        })
-    }
-
-    /// The names of the children of `path` that are mount points or lead to one, in order.
-    pub(crate) fn mounted_children(&self, zone: &ZoneId, path: &VPath) -> Vec<String> {
-        self.routes.read(|routes| {
-            if routes.len() <= 1 {
-                return Vec::new();
-            }
-            let names = routes.iter().filter_map(|mount| below(mount, zone, path));
-            let first = names.filter_map(|relative| relative.split('/').next());
-            first.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
-        })
-    }
-
-    pub(crate) async fn mount(&self, caller: &Arc<Caller>, call: &SysSetattr) -> Result<SetattrDone> {
-        let fail = |kind| Error::new(Op::Mount, &call.path, kind);
-        let Some(spec) = call.mount.clone() else { return Err(fail(ErrorKind::InvalidArgument)) };
-        let attach = Attach {
-            zone: caller.zone.clone(),
-            point: call.path.clone(),
-            spec,
-            create: call.create,
-            replace: call.replace,
-            caller: caller.clone(),
-        };
-        let attached = match self.lifecycle.call(attach, LIFECYCLE_MAX).await {
-            Ok(done) => done?,
-            Err(error) => return Err(down(fail(call_kind(error)), error)),
-        };
-        if call.create == nexus_messages::syscall::Create::Exclusive && !attached.created {
-            return Err(fail(ErrorKind::AlreadyExists));
-        }
-        let mount = &attached.mount;
-        let at = Timestamp(self.env.wall());
-        let metadata =
-            FileMetadata::new(call.path.clone(), mount.zone.clone(), mount.root, EntryType::Mount, at);
-        let mut done = SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt);
-        done.swapped = attached.swapped;
-        Ok(done)
-    }
-
-    pub(crate) async fn unmount(&self, caller: &Arc<Caller>, mount: &Mount) -> Result<Unlinked> {
-        let detach = Detach { zone: mount.zone.clone(), point: mount.point.clone(), caller: caller.clone() };
-        match self.lifecycle.call(detach, LIFECYCLE_MAX).await {
-            Ok(done) => done.map(|detached| Unlinked::new(EntryType::Mount, 1, detached.receipt)),
-            Err(error) => Err(down(Error::new(Op::Unmount, &mount.point, call_kind(error)), error)),
-        }
-    }
-}
-
-/// The path of `mount` relative to `path`, when it lies below it in `zone`.
-fn below<'m>(mount: &'m Arc<Mount>, zone: &ZoneId, path: &VPath) -> Option<&'m str> {
-    let seen = mount.zone == *zone || mount.zone.is_root();
-    mount.point.relative_to(path).filter(|relative| seen && !relative.is_empty())
 }
 
 fn mailbox<B: nexus_actors::Behaviour>(env: &Env, name: &'static str) -> Ref<B> {
