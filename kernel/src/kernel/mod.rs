@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use nexus_actors::{CallError, Env, MailboxBounds, Pool, Ref};
 use nexus_messages::{
     Caller, ContentId, EntryType, Error, ErrorKind, Event, LifeId, Op, OpId, Result, Timestamp, VPath,
