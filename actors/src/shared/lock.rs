@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::bell::Bell;
 use super::memory::{Memory, SharedTrouble};
 
-/// Looks before anybody sleeps, or asks whether the holder lives.
-const LOOKS: u32 = 200;
+/// Looks before anybody sleeps, or asks whether the holder lives. In a model each is one more branch of all that may happen.
+const LOOKS: u32 = if cfg!(nexus_loom) { 1 } else { 200 };
 
 /// How long it sleeps between two looks.
 const NAP: Duration = Duration::from_millis(1);
 
 /// How often it sleeps before it gives up.
-const NAPS: u32 = 40;
+const NAPS: u32 = if cfg!(nexus_loom) { 2 } else { 40 };
 
 /// A lock: the word of its holder, and the bell of those who wait for it.
 #[derive(Debug, Clone, Copy)]

@@ -226,7 +226,7 @@ impl PipeTable {
             return Err(Refusal::TooManyPipes);
         }
         let shared = match spec.io_profile {
-            IoProfile::Memory => None,
+            IoProfile::Memory | IoProfile::Stdio => None,
             IoProfile::Shared => {
                 let pipe = m.shared.and_then(|shared| shared.lock().take()).ok_or(Refusal::Unknown)?;
                 // Who had opened it before, and what had become of it then, is no more.
