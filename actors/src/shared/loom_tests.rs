@@ -47,23 +47,17 @@ impl Words {
     }
 }
 
-// As in `gate.rs`: loom takes `SeqCst` accesses for weaker ones, and orders fences alone. So one follows each access.
 impl Memory for Words {
     fn load(&self, at: usize) -> u64 {
-        let value = self.word(at).load(Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        value
+        self.word(at).load(Ordering::SeqCst)
     }
 
     fn store(&self, at: usize, value: u64) {
         self.word(at).swap(value, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
     }
 
     fn exchange(&self, at: usize, old: u64, new: u64) -> Result<(), u64> {
-        let done = self.word(at).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop);
-        fence(Ordering::SeqCst);
-        done
+        self.word(at).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
     fn peek(&self, at: usize) -> u64 {
@@ -185,7 +179,7 @@ fn ring_at(at: usize) -> usize {
 /// Mutations: a tail that is published before the message or its slot is written, or without order; a head that is before the message was copied.
 #[test]
 fn loom_each_message_comes_whole_and_once() {
-    bounded(2, || {
+    bounded(3, || {
         let words = Words {
             patrols: true,
             ..Words::new(8 + SHAPE.region_words() - super::layout::HEADER_WORDS, ring_at)
