@@ -21,7 +21,7 @@ fn the_tour_of_an_empty_folder_makes_a_tree_and_holds() {
     let names: Vec<&str> = steps.iter().filter_map(|step| step["step"].as_str()).collect();
     assert_eq!(names[..6], ["source", "boot", "import", "compare", "read", "grep"]);
     assert!(steps[0]["says"].as_str().is_some_and(|says| says.contains("empty")), "{}", steps[0]);
-    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 12);
+    assert_eq!(names.iter().filter(|name| **name == "kill").count(), 13);
     let kills = steps.iter().find(|step| step["step"] == "kills").expect("primitives are killed");
     assert_eq!(kills["failed"], 0);
     let together = steps.iter().find(|step| step["step"] == "tx").expect("two agents commit");

@@ -45,6 +45,17 @@ impl Role {
         self.line().map(|line| line.parse().expect("it says numbers"))
     }
 
+    /// Runs `test` while all that it says from now on is read and forgotten, and then kills it.
+    pub(crate) fn unheard<T>(mut self, test: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let says = &mut self.says;
+            scope.spawn(move || std::io::copy(says, &mut std::io::sink()).expect("it can be read"));
+            let done = test();
+            self.child.kill().expect("it can be killed");
+            done
+        })
+    }
+
     /// `kill -9`. Gives the numbers that it said and nobody has heard.
     pub(crate) fn kill(mut self) -> Vec<u64> {
         self.child.kill().expect("it can be killed");

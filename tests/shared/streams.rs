@@ -76,20 +76,20 @@ pub(crate) fn a_reader_that_is_overtaken_is_told_the_oldest() {
     // One that is overtaken all the time sees nothing that is torn.
     let stream = block_on(nx.map_stream(STREAM)).expect("it is there");
     let (mut records, mut from) = (0, StreamStart::Oldest);
-    // No more than it appends before nobody having heard of it stops it.
-    while records < 3_000 {
-        match stream.read_here(RecordRange::from(from), LONG) {
-            Ok(read) => {
-                read.records.iter().for_each(|record| assert_eq!(number_of(&record.data), record.offset));
-                records += read.records.len();
-                from = StreamStart::At(read.next);
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
-                from = StreamStart::Oldest;
+    appender.unheard(|| {
+        while records < 20_000 {
+            match stream.read_here(RecordRange::from(from), LONG) {
+                Ok(read) => {
+                    read.records.iter().for_each(|record| assert_eq!(number_of(&record.data), record.offset));
+                    records += read.records.len();
+                    from = StreamStart::At(read.next);
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::NotKept, "{error}");
+                    from = StreamStart::Oldest;
+                }
             }
         }
-    }
-    appender.kill();
+    });
     drop(block_on(nx.shutdown()));
 }

@@ -197,9 +197,13 @@ fn loom_each_message_comes_whole_and_once() {
             }
             written
         });
+        let reads = ring(1);
+        let reads = thread::spawn(move || {
+            let read = (0..2).filter_map(|_| reads.try_pop().unwrap());
+            read.collect::<Vec<Bytes>>()
+        });
+        let (written, mut read) = (writer.join().unwrap(), reads.join().unwrap());
         let reader = ring(1);
-        let mut read: Vec<Bytes> = (0..2).filter_map(|_| reader.try_pop().unwrap()).collect();
-        let written = writer.join().unwrap();
         read.extend(std::iter::from_fn(|| reader.try_pop().unwrap()));
         assert_eq!(read.len(), written);
         for (message, n) in read.iter().zip(1..) {
@@ -241,16 +245,20 @@ fn loom_a_reader_that_is_overtaken_never_believes_what_it_copied() {
         };
         append(&writer, 1);
         let writes = thread::spawn(move || append(&writer, 2));
-        let reader = log(1);
-        match reader.read(0, None, |_, _| true).unwrap().0 {
+        let reads = log(1);
+        let reads = thread::spawn(move || match reads.read(0, None, |_, _| true).unwrap().0 {
             SharedRead::Records(records, _) => {
                 assert_eq!(records.first(), Some(&(1, Bytes::from(vec![1; 9]))));
             }
             // The oldest goes before the next one comes.
-            SharedRead::Missing(state) => assert!(state.head == 1 && matches!(state.tail, 1 | 2), "{state:?}"),
-        }
+            SharedRead::Missing(state) => {
+                assert!(state.head == 1 && matches!(state.tail, 1 | 2), "{state:?}")
+            }
+        });
         writes.join().unwrap();
+        reads.join().unwrap();
         assert!(COMES.0 > 0);
+        let reader = log(1);
         let SharedRead::Records(records, _) = reader.read(1, None, |_, _| true).unwrap().0 else {
             panic!("it is there")
         };
