@@ -412,6 +412,7 @@ impl Started {
                 // What they said last is on its way into streams, which need all that is below.
                 kernel.stop_children().await;
                 kernel.stop_services(SERVICES_STOP_MAX).await;
+                kernel.end_observers();
             }
             if let Some(tree) = tree {
                 tree.stop().await;

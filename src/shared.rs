@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nexus_actors::{Env, SharedFolder, SharedHome};
@@ -35,18 +35,24 @@ pub(crate) fn folder(env: &Env, data: Option<&Path>) -> io::Result<SharedFolder>
     let (store, home) = match data {
         None => (env.random(), SharedHome::Process),
         Some(data) => {
-            let file = fs::canonicalize(data)?.join(IDENTITY);
-            (identity(env, &file)?, SharedHome::File(file))
+            let data = fs::canonicalize(data)?;
+            let file = data.join(IDENTITY);
+            (identity(env, &data, &file)?, SharedHome::File(file))
         }
     };
     Ok(SharedFolder::new(root(data), store, home))
 }
 
-/// The identity in this file; another one when there is none that makes sense.
-fn identity(env: &Env, file: &Path) -> io::Result<u64> {
+/// The identity in this file of the data folder `data`; another one when there is none that makes sense, and in a copy of the folder: it is not the one whose memory
+/// that is.
+fn identity(env: &Env, data: &Path, file: &Path) -> io::Result<u64> {
+    let found = fs::metadata(data)?;
+    let place = format!("{:x}:{:x}", found.dev(), found.ino());
     match fs::read_to_string(file) {
         Ok(text) => {
-            if let Ok(identity) = u64::from_str_radix(text.trim(), 16) {
+            let mut words = text.split_whitespace();
+            let identity = words.next().and_then(|identity| u64::from_str_radix(identity, 16).ok());
+            if let Some(identity) = identity.filter(|_| words.next() == Some(&place)) {
                 return Ok(identity);
             }
         }
@@ -54,6 +60,6 @@ fn identity(env: &Env, file: &Path) -> io::Result<u64> {
         Err(error) => return Err(error),
     }
     let identity = env.random();
-    fs::write(file, format!("{identity:016x}\n"))?;
+    fs::write(file, format!("{identity:016x} {place}\n"))?;
     Ok(identity)
 }

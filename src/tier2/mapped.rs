@@ -49,20 +49,25 @@ impl Nexus {
     pub async fn map_stream(&self, at: impl IntoPath) -> Result<MappedStream> {
         let path = path(Op::Read, at)?;
         let caller = self.shared_caller();
-        let (region, env, sleepers) = match &self.link {
+        let ((writes, reads), env, sleepers) = match &self.link {
             Link::Local(machine) => {
                 machine.serving_for(Op::Read)?;
                 let (kernel, env) = (&machine.kernel, machine.env().clone());
-                kernel.shared_region(caller, &path, Op::Write).await?;
-                (kernel.shared_region(caller, &path, Op::Read).await?, env.clone(), Sleepers::new(&env))
+                let writes = kernel.shared_region(caller, &path, Op::Write).await?;
+                let reads = kernel.shared_region(caller, &path, Op::Read).await?;
+                ((writes, reads), env.clone(), Sleepers::new(&env))
             }
             Link::Remote(remote) => {
-                remote.region(caller, &path, Op::Write).await?;
-                let region = remote.region(caller, &path, Op::Read).await?;
-                (region, remote.env().clone(), remote.sleepers().clone())
+                let writes = remote.region(caller, &path, Op::Write).await?;
+                let reads = remote.region(caller, &path, Op::Read).await?;
+                ((writes, reads), remote.env().clone(), remote.sleepers().clone())
             }
         };
         let not_one = |why: &str| Error::new(Op::Read, &path, ErrorKind::NotSupported).because(why);
+        // What may be read and not appended to, or the other way round, goes through its owner; so does what became another stream between the two.
+        let region =
+            writes.zip(reads).filter(|(writes, reads)| writes.metadata.file_id == reads.metadata.file_id);
+        let region = region.map(|(_, reads)| reads);
         let region = region.ok_or_else(|| not_one("it is no stream in shared memory that may be mapped"))?;
         let mapped = SharedStream::map(Path::new(&region.file), region.store, region.metadata.file_id);
         let stream = mapped.map_err(|error| not_one(&format!("it cannot be mapped: {error}")))?;

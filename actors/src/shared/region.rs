@@ -100,20 +100,24 @@ impl SharedFolder {
     /// # Errors
     /// What the system says of `root`; what cannot be removed stays.
     pub fn remove_left_over(root: impl AsRef<Path>) -> io::Result<usize> {
-        let (prefix, mut removed) = (prefix(), 0);
+        let (prefix, view, mut removed) = (prefix(), mapped::view()?, 0);
         for entry in fs::read_dir(root)?.take(LOOKED_AT_MAX) {
             let entry = entry?;
             let name = entry.file_name();
             let Some(store) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
             let Ok(home) = fs::read_to_string(entry.path().join(HOME)) else { continue };
+            // What is not there, or not alive, for this process may be for who made the folder.
+            let Some((of, home)) = home.split_once(' ') else { continue };
+            let is_ours = u64::from_str_radix(of, 16).is_ok_and(|of| of == view);
             let is_left = match home.split_once(' ') {
                 Some(("process", process)) => process.parse().is_ok_and(mapped::is_dead),
                 Some(("file", file)) => fs::read_to_string(file).map_or_else(
                     |error| error.kind() == io::ErrorKind::NotFound,
-                    |told| told.trim() != store,
+                    |told| told.split_whitespace().next() != Some(store),
                 ),
                 _ => false,
             };
+            let is_left = is_ours && is_left;
             if is_left && fs::remove_dir_all(entry.path()).is_ok() {
                 removed += 1;
             }
@@ -147,7 +151,7 @@ impl SharedFolder {
             SharedHome::Process => format!("process {}", mapped::myself()?),
             SharedHome::File(file) => format!("file {}", file.display()),
         };
-        fs::write(path.join(HOME), home)?;
+        fs::write(path.join(HOME), format!("{:016x} {home}", mapped::view()?))?;
         made.get_or_init(|| ());
         Ok(())
     }

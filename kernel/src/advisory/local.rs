@@ -42,11 +42,6 @@ pub(super) async fn lock(
         },
     };
     let locked = locked(path.clone(), &holder);
-    if call.tied && !kernel.lives().goes_on(caller.life) {
-        kernel.advisory().release(&key, holder.id);
-        let error = Error::new(Op::Lock, path, ErrorKind::NotHeld);
-        return Err(error.because("its owner's life has ended, and the lock with it"));
-    }
     if holder.request.durable {
         let granted = kernel.advisory().granted(key.clone(), holder.clone());
         kernel.keep_lock(caller, &key, &holder).await?;

@@ -257,6 +257,10 @@ impl Kernel {
         let child = Arc::new(Child::new(entry, started.process, life, spec.grace));
         // Nothing is waited for from here to the end: a child in the table has all that minds it.
         self.children_table().admit(&child).map_err(|why| untaken(&spec, why))?;
+        if spec.tied && !self.lives().goes_on(caller.life) {
+            // Whoever ended it may not have found the child yet.
+            self.children_table().end_life(caller.life);
+        }
         let env = self.env();
         if let (Some(pipe), Some(to)) = (stdin, started.stdin) {
             let pump = InPump { pipe, to, framing: spec.framing };

@@ -119,7 +119,7 @@ impl Line {
     /// Where the observer runs now; none while it hangs in too many threads.
     fn pool(&self) -> Option<(Pool, u64)> {
         let state = self.state.lock();
-        (state.begun <= HUNG_MAX).then(|| (state.pool.clone(), state.epoch))
+        (state.begun < HUNG_MAX).then(|| (state.pool.clone(), state.epoch))
     }
 
     /// Gives up the thread of this pool, in which the observer hangs.
@@ -194,6 +194,7 @@ pub(super) struct ListenerArgs {
     line: Arc<Line>,
     /// How long one event may take.
     limit: Duration,
+    hooks: Weak<PublishedHooks>,
 }
 
 /// The actor that tells one observer.
@@ -258,14 +259,23 @@ impl Behaviour for Listener {
             if !in_order {
                 return;
             }
-            loop {
-                match args.clone().tell().await {
-                    Told::Nothing | Told::Hung => return,
-                    Told::Well => {}
-                    Told::Panicked(panicked) => {
-                        tracing::error!(hook = &*args.name, %panicked, "an observer panicked");
+            let rest = async {
+                loop {
+                    match args.clone().tell().await {
+                        Told::Nothing | Told::Hung => return,
+                        Told::Well => {}
+                        Told::Panicked(panicked) => {
+                            tracing::error!(hook = &*args.name, %panicked, "an observer panicked");
+                        }
                     }
                 }
+            };
+            let env = &args.running.env;
+            // They end one after the other, and at the end of the kernel all of them together have so long.
+            let ends_by = args.hooks.upgrade().and_then(|hooks| hooks.ends_by.get().copied());
+            let most = ends_by.map_or(STOP_MAX, |by| by.saturating_duration_since(env.now()).min(STOP_MAX));
+            if env.timeout(most, rest).await.is_err() {
+                tracing::warn!(hook = &*args.name, "an observer was not told all that was queued for it");
             }
         }
         .boxed_local()
@@ -297,18 +307,24 @@ fn child_name(name: &str, id: HookId) -> String {
     format!("{plain}@{}", id.0)
 }
 
-fn child(id: HookId, hook: &Registration, limit: Duration) -> Option<ChildSpec> {
+fn child(
+    id: HookId,
+    hook: &Registration,
+    limit: Duration,
+    hooks: &Weak<PublishedHooks>,
+) -> Option<ChildSpec> {
     let (observer, running) = hook.listens()?;
     let line = running.line.clone()?;
     let actor = line.actor.clone();
     let (observer, running, name) = (observer.clone(), running.clone(), hook.name.clone());
-    let args = ListenerArgs { observer, name, running, line, limit };
+    let hooks = hooks.clone();
+    let args = ListenerArgs { observer, name, running, line, limit, hooks };
     let spec = ChildSpec::new(child_name(&hook.name, id), actor, args)
         .restart(Restart::Permanent)
         .place(Place::Users)
         // No code of the observer runs there; what it is given for an event is over before.
         .watchdog(limit.saturating_mul(2))
-        .shutdown(Shutdown::Timeout(STOP_MAX))
+        .shutdown(Shutdown::Timeout(STOP_MAX.saturating_mul(2)))
         .backoff(Backoff::default());
     Some(spec)
 }
@@ -332,7 +348,7 @@ pub(super) async fn align(hooks: Weak<PublishedHooks>, observers: SupervisorRef,
         let mut changed = !surplus.is_empty();
         for (name, id, hook) in missing {
             changed = true;
-            let Some(spec) = child(*id, hook, limit) else { continue };
+            let Some(spec) = child(*id, hook, limit, &hooks) else { continue };
             if let Err(why) = observers.start_child(spec).await
                 && !matches!(why, OrderError::Exists(_))
             {
@@ -347,5 +363,13 @@ pub(super) async fn align(hooks: Weak<PublishedHooks>, observers: SupervisorRef,
         if !changed {
             return;
         }
+    }
+}
+
+impl PublishedHooks {
+    /// The kernel is about to end: from now on all observers together have as long as one has otherwise. May be repeated.
+    pub(crate) fn end_observers(&self, env: &Env) {
+        // The first one has said so.
+        let _ = self.ends_by.set(env.now() + STOP_MAX);
     }
 }

@@ -1,8 +1,8 @@
 //! What calls look at: the hooks, ready to run, and one word that says which kinds there are.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use nexus_actors::{Panicked, Snap, Superseded};
@@ -364,6 +364,8 @@ pub struct PublishedHooks {
     view: Snap<DispatchView>,
     /// Held while both change, so that of two writers the newer one has the last word in both.
     publishing: Mutex<()>,
+    /// When observers are to have ended, once the kernel ends.
+    pub(super) ends_by: OnceLock<Instant>,
 }
 
 impl PublishedHooks {

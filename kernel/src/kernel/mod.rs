@@ -229,6 +229,12 @@ impl Kernel {
         *self.tree.lock() = Arc::downgrade(tree);
     }
 
+    /// Has observers, who are told one after the other when the tree stops, be done with what was queued for them within some seconds in all. To be called before the tree is
+    /// stopped. Does not wait; may be repeated.
+    pub fn end_observers(&self) {
+        self.hooks.end_observers(&self.env);
+    }
+
     /// Takes the drivers out of their mounts: each ends with the last call in it, and with it what it holds. To be called when the tree has stopped,
     /// which leaves them where they are. Does not wait; may be repeated.
     pub fn release_drivers(&self) {

@@ -77,7 +77,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Whether it may be otherwise a moment later.
-    pub(super) fn passes(&self) -> bool {
+    pub(crate) fn passes(&self) -> bool {
         match self {
             Self::Empty | Self::Full => true,
             Self::Shared(trouble) => trouble.may_pass(),
@@ -210,6 +210,12 @@ impl Pipe {
             seen: Mutex::new(metadata),
             totals,
         })
+    }
+
+    /// Whether it is in memory that processes share: another one can keep this one from it for some tens of milliseconds.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.body, Body::Shared { .. })
     }
 
     pub(super) fn capacity(&self) -> u64 {

@@ -243,13 +243,17 @@ impl PipeTable {
 
     /// The entries of these pipes are removed: who waits for one is told, by a task of its own, because the caller may hold what a waker needs.
     pub(crate) fn remove(&self, env: &Env, ids: impl IntoIterator<Item = FileId>) {
-        let ids: Vec<FileId> = ids.into_iter().collect();
+        self.close(env, ids.into_iter().collect(), true);
+    }
+
+    /// Closes pipes, and lets go of what is in memory that processes share, if that is to be.
+    fn close(&self, env: &Env, ids: Vec<FileId>, lets_go: bool) {
         let removed: Vec<Arc<Pipe>> = {
             let mut pipes = self.0.pipes.lock();
             ids.iter().filter_map(|id| pipes.take(*id)).collect()
         };
         // Of one that was not opened since the start there may be memory, too.
-        let shared = self.shared().filter(|_| !ids.is_empty()).cloned();
+        let shared = self.shared().filter(|_| lets_go && !ids.is_empty()).cloned();
         if removed.is_empty() && shared.is_none() {
             return;
         }
@@ -271,7 +275,8 @@ impl PipeTable {
             let pipes = self.0.pipes.lock();
             pipes.open.values().filter(|pipe| pipe.mount == mount).map(|pipe| pipe.id).collect()
         };
-        self.remove(env, ids);
+        // The mount may come again, and with it what they hold there.
+        self.close(env, ids, false);
     }
 
     /// The kernel has ended: nobody waits any longer, and nothing is opened. May be repeated.

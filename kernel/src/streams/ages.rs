@@ -94,7 +94,7 @@ async fn age_one(
     stream: FileId,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StreamError> {
-    for io_profile in [IoProfile::Memory, IoProfile::Durable] {
+    for io_profile in [IoProfile::Memory, IoProfile::Shared, IoProfile::Durable] {
         let Some(store) = table.store(io_profile) else { continue };
         let mut state = match store.state(stream).await {
             Err(StreamError::NoStream { .. }) => continue,

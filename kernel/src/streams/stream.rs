@@ -15,7 +15,8 @@ use tokio::sync::futures::Notified;
 use super::groups::{Desk, GroupError, GroupLogError};
 use super::view::StreamEntry;
 use crate::hal::{
-    Append, Appended, ReadBounds, StreamError, StreamRead, StreamRecord, StreamState, StreamStore,
+    Append, Appended, ReadBounds, StreamError, StreamFuture, StreamRead, StreamRecord, StreamState,
+    StreamStore,
 };
 
 /// Why nothing was appended, or read.
@@ -181,6 +182,11 @@ impl Stream {
     /// Hears of what is appended from now on, and of the end.
     pub(super) fn heard(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Returns when there is more than up to `tail`, where others than this process may append; never elsewhere.
+    pub(super) fn grown(&self, tail: u64) -> StreamFuture<'_, ()> {
+        self.store.grown(self.id, tail)
     }
 
     /// Counts among those who wait, as long as it lives.

@@ -191,7 +191,8 @@ impl StreamTable {
         for stream in &closed {
             self.0.desks.lock().remove(&stream.id);
         }
-        for stream in closed.iter().filter(|stream| !stream.is_durable()) {
+        // Those in memory alone: others wait for the mount to come again.
+        for stream in closed.iter().filter(|stream| stream.io_profile == IoProfile::Memory) {
             self.note_dropped(TreeId::ROOT, stream.id);
         }
         env.spawn("streams.removed", async move { closed.iter().for_each(|stream| stream.remove()) });

@@ -162,6 +162,11 @@ async fn fetch(
     if let Some(life) = life {
         // Before they are given: whoever ends the life then finds them.
         kernel.streams().note_holder(life, stream.id());
+        if !kernel.lives().goes_on(life) {
+            kernel.streams().end_life(life);
+            let error = Error::new(SysTake::OP, &admitted.first.site.path, ErrorKind::NotHeld);
+            return Err(error.because("its owner's life has ended"));
+        }
     }
     let wish = Wish {
         member: Member::new(caller.agent.clone(), life),

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nexus_messages::Consistency;
-use nexus_messages::syscall::{Extent, Fence, SysRead, Syscall};
+use nexus_messages::syscall::{Extent, Fence, GroupAction, GroupSettings, SysRead, Syscall};
 
 /// What `after`, which a hook made of `before`, bounds less than that; none when there is nothing.
 pub(super) fn widened(before: &Syscall, after: &Syscall) -> Option<&'static str> {
@@ -52,6 +52,10 @@ impl From<Option<Consistency>> for Acknowledged {
 }
 
 impl<'a> Limits<'a> {
+    fn change(self, consistency: Option<Consistency>, fence: Option<&'a Fence>) -> Self {
+        Self { consistency: consistency.into(), fence, ..self }
+    }
+
     fn of(call: &'a Syscall) -> Self {
         let none = Self {
             wait: Duration::ZERO,
@@ -76,10 +80,23 @@ impl<'a> Limits<'a> {
             Syscall::Watch(call) => Self { wait: call.wait, entries: page(call.limit), ..none },
             Syscall::Readdir(call) => Self { entries: page(call.limit), ..none },
             Syscall::Versions(call) => Self { entries: page(call.limit), ..none },
-            Syscall::Copy(call) => Self { consistency: call.consistency.into(), ..none },
-            Syscall::Rename(call) => Self { consistency: call.consistency.into(), ..none },
-            Syscall::Setattr(call) => Self { consistency: call.consistency.into(), ..none },
-            Syscall::Unlink(call) => Self { consistency: call.consistency.into(), ..none },
+            Syscall::Copy(call) => none.change(call.consistency, call.fence.as_ref()),
+            Syscall::Rename(call) => none.change(call.consistency, call.fence.as_ref()),
+            Syscall::Setattr(call) => none.change(call.consistency, call.fence.as_ref()),
+            Syscall::Unlink(call) => none.change(call.consistency, call.fence.as_ref()),
+            Syscall::Take(call) => Self {
+                wait: call.wait.unwrap_or_default(),
+                lasts: call.hold.unwrap_or(GroupSettings::DEADLINE_MAX),
+                bytes: call.bytes_max,
+                entries: call.records_max.max(1).into(),
+                ..none
+            },
+            Syscall::Group(call) => match &call.action {
+                GroupAction::Extend { hold, .. } => {
+                    Self { lasts: hold.unwrap_or(GroupSettings::DEADLINE_MAX), ..none }
+                }
+                _ => none,
+            },
             _ => none,
         }
     }

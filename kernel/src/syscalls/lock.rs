@@ -141,6 +141,16 @@ async fn lock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysLock) -> Resu
         admitted.step_aside();
     }
     let done = keeper.lock(caller, &zone, &call).await;
+    let done = done.and_then(|locked| {
+        if !call.tied || kernel.lives().goes_on(caller.life) {
+            return Ok(locked);
+        }
+        // Who ended it did not find the lock, or not all of it.
+        keeper.give_back(&zone, &locked.path, locked.id);
+        keeper.end(caller.life);
+        let error = Error::new(Op::Lock, &call.path, ErrorKind::NotHeld);
+        Err(error.because("its owner's life has ended, and the lock with it"))
+    });
     if call.wait.is_some() {
         admitted.step_back();
     }

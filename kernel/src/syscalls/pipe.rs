@@ -77,18 +77,25 @@ pub(super) fn read_warm(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Opt
     if !matches!(call.extent, Extent::One(ByteRange::ALL)) {
         return None;
     }
-    let read = known(kernel, caller, SysRead::OP, &call.path, |known| match known.pipe.try_read() {
-        Ok(message) => Ok(ReadData::new(message, known.metadata.clone())),
-        Err(refusal) => Err((refusal, call.wait.is_some().then(|| known.clone()))),
+    let read = known(kernel, caller, SysRead::OP, &call.path, |known| {
+        if known.pipe.is_shared() {
+            return Err(Some(known.clone()));
+        }
+        match known.pipe.try_read() {
+            Ok(message) => Ok(ReadData::new(message, known.metadata.clone())),
+            Err(Refusal::Empty) if call.wait.is_some() => Err(Some(known.clone())),
+            Err(_) => Err(None),
+        }
     })?;
     match read {
         Ok(read) => Some(read),
         // By itself: what was looked up under a pin is not looked at for long there.
-        Err((Refusal::Empty, Some(known))) => {
-            let message = known.pipe.look_for_message().ok()?;
-            Some(ReadData::new(message, known.metadata.clone()))
+        Err(known) => {
+            let known = known?;
+            let found =
+                if known.pipe.is_shared() { known.pipe.try_read() } else { known.pipe.look_for_message() };
+            Some(ReadData::new(found.ok()?, known.metadata.clone()))
         }
-        Err(_) => None,
     }
 }
 
@@ -105,6 +112,10 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
     let mut full = None;
     let mut done = known(kernel, caller, SysWrite::OP, &call.path, |known| {
         check_write(&call.path, call).ok()?;
+        if known.pipe.is_shared() {
+            full = Some(known.clone());
+            return None;
+        }
         match known.pipe.try_write(message.take()?) {
             Ok(()) => Some(known.for_writers.clone()),
             Err((refusal, back)) => {
@@ -119,7 +130,12 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
     if let Some(known) = full
         && let Some(waiting) = message.take()
     {
-        match known.pipe.look_for_room(waiting) {
+        let written = if known.pipe.is_shared() {
+            known.pipe.try_write(waiting)
+        } else {
+            known.pipe.look_for_room(waiting)
+        };
+        match written {
             Ok(()) => done = Some(known.for_writers.clone()),
             Err((_, back)) => message = Some(back),
         }
@@ -409,8 +425,8 @@ impl PipeReader {
             Box::pin(kernel.send(caller, call)).await?.data
         } else {
             let read = match (pipe.try_read(), wait) {
-                (Err(Refusal::Empty), Some(wait)) => match pipe.look_for_message() {
-                    Err(Refusal::Empty) => pipe.read(kernel.env(), wait).await,
+                (Err(refusal), Some(wait)) if refusal.passes() => match pipe.look_for_message() {
+                    Err(refusal) if refusal.passes() => pipe.read(kernel.env(), wait).await,
                     read => read,
                 },
                 (read, _) => read,
@@ -443,8 +459,8 @@ impl PipeWriter {
             return Box::pin(kernel.send(caller, call)).await.map(drop);
         }
         let done = match (pipe.try_write(message), wait) {
-            (Err((Refusal::Full, message)), Some(wait)) => match pipe.look_for_room(message) {
-                Err((Refusal::Full, message)) => pipe.write(kernel.env(), message, wait).await,
+            (Err((refusal, message)), Some(wait)) if refusal.passes() => match pipe.look_for_room(message) {
+                Err((refusal, message)) if refusal.passes() => pipe.write(kernel.env(), message, wait).await,
                 done => done.map_err(|(refusal, _)| refusal),
             },
             (done, _) => done.map_err(|(refusal, _)| refusal),

@@ -67,13 +67,21 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
         call = call.untied();
     }
     (call.wait, call.hold) = (args.wait.map(Into::into), args.hold.map(Into::into));
-    let taken = match session.nx.send(call).await {
-        Err(error) if args.wait.is_some() && error.kind() == ErrorKind::TimedOut => Vec::new(),
-        taken => taken?.records,
+    let next = async |call: &SysTake| match session.nx.send(call.clone()).await {
+        Err(error) if args.wait.is_some() && error.kind() == ErrorKind::TimedOut => Ok(Vec::new()),
+        taken => taken.map(|taken| taken.records),
     };
-    if let Some((program, arguments)) = args.command.split_first() {
-        for given in &taken {
-            work(session, &at, &args, given, (program, arguments)).await?;
+    let mut taken = Vec::new();
+    match args.command.split_first() {
+        None => taken = next(&call).await?,
+        // One at a time: the time of those that wait for their turn would pass.
+        Some((program, arguments)) => {
+            call = call.records_max(1);
+            for _ in 0..args.number.max(1) {
+                let Some(given) = next(&call).await?.pop() else { break };
+                work(session, &at, &args, &given, (program, arguments)).await?;
+                taken.push(given);
+            }
         }
     }
     for given in taken.iter().filter(|_| args.command.is_empty()) {

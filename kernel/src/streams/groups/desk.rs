@@ -139,8 +139,8 @@ enum Found {
     Records(Vec<Delivery>, Arc<Batch>),
     /// None; something is to be looked at again at this time.
     Nothing(Option<Timestamp>),
-    /// No more may be given.
-    Full(GroupError),
+    /// No more may be given; something is to be looked at again at this time.
+    Full(GroupError, Option<Timestamp>),
 }
 
 impl Desk {
@@ -326,8 +326,9 @@ impl Desk {
                 }
                 None => look.await,
             };
-            let until = match found? {
-                (Found::Records(deliveries, batch), lost) => {
+            let (found, lost, tail) = found?;
+            let until = match found {
+                Found::Records(deliveries, batch) => {
                     // The next one may look.
                     turn = None;
                     if let Some(done) = self.hand_over(stream, ask, deliveries, batch, lost).await? {
@@ -335,19 +336,17 @@ impl Desk {
                     }
                     continue;
                 }
-                (Found::Nothing(until), lost) if left.is_none() => {
-                    let _ = until;
-                    return Ok((Vec::new(), lost, None));
-                }
-                (Found::Nothing(until), _) => until,
-                (Found::Full(error), _) if left.is_none() => return Err(Refusal::Group(error)),
-                (Found::Full(_), _) => None,
+                Found::Nothing(_) if left.is_none() => return Ok((Vec::new(), lost, None)),
+                Found::Full(error, _) if left.is_none() => return Err(Refusal::Group(error)),
+                Found::Nothing(until) | Found::Full(_, until) => until,
             };
             let left = left.unwrap_or_default();
             let due = until.map(|until| Duration::from_nanos(until.nanos().saturating_sub(self.env.wall())));
             let wait = due.map_or(left, |due| due.min(left));
             let change = async {
-                select(pin!(records), pin!(changes)).await;
+                // Other processes may append, where the memory is theirs, too.
+                let grown = stream.grown(tail);
+                select(grown, select(pin!(records), pin!(changes))).await;
             };
             let came = self.env.timeout(wait, change).await.is_ok();
             if !came && self.env.now().duration_since(began) >= ask.wait.unwrap_or_default() {
@@ -367,7 +366,7 @@ impl Desk {
         line.lock_owned().await
     }
 
-    async fn look_for(self: &Arc<Self>, stream: &Stream, ask: &Ask) -> Result<(Found, u64), Refusal> {
+    async fn look_for(self: &Arc<Self>, stream: &Stream, ask: &Ask) -> Result<(Found, u64, u64), Refusal> {
         let name = &ask.group;
         loop {
             self.ready().await?;
@@ -380,14 +379,15 @@ impl Desk {
                 let record = match group.take(&ask.wish, there.tail, now) {
                     Ok(Some(record)) => record,
                     Ok(None) => return Ok((Err(Found::Nothing(group.next_due(now))), lost)),
-                    Err(full) => return Ok((Err(Found::Full(full)), lost)),
+                    Err(full) => return Ok((Err(Found::Full(full, group.next_due(now))), lost)),
                 };
                 deciding.put(name, [record.clone()]);
                 Ok::<_, Refusal>((Ok(deciding.group(name)?.deliveries(&record)), lost))
             });
             let Some((decided, batch)) = decided else { continue };
             let (given, lost) = decided?;
-            return Ok((given.map_or_else(|found| found, |given| Found::Records(given, batch)), lost));
+            let found = given.map_or_else(|found| found, |given| Found::Records(given, batch));
+            return Ok((found, lost, there.tail));
         }
     }
 
