@@ -12,7 +12,8 @@ use crate::child::{LONG, PIPE, Role, STREAM, furnish, own};
 /// The folder of the regions of the kernel on this data folder.
 fn regions(data: &Path) -> PathBuf {
     let identity = fs::read_to_string(data.join("shared")).expect("it has one");
-    let name = format!("nexus-{}-{}", rustix::process::geteuid().as_raw(), identity.trim());
+    let identity = identity.split_whitespace().next().expect("it has one");
+    let name = format!("nexus-{}-{identity}", rustix::process::geteuid().as_raw());
     [Path::new("/dev/shm"), data]
         .iter()
         .map(|root| root.join(&name))
@@ -73,15 +74,13 @@ pub(crate) fn memory_goes_with_its_entry_and_with_its_kernel() {
         let all =
             fs::read_dir("/dev/shm").expect("it is there").map(|entry| entry.expect("it is there").path());
         all.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-            .filter(|path| {
-                fs::read_to_string(path.join("home")).is_ok_and(|home| home.starts_with("process "))
-            })
+            .filter(|path| fs::read_to_string(path.join("home")).is_ok_and(|home| home.contains(" process ")))
             .collect::<Vec<_>>()
     };
     let of = |role: &Role| {
         let found = beside().into_iter().filter(|path| {
             let home = fs::read_to_string(path.join("home")).unwrap_or_default();
-            let process: u64 = home.trim_start_matches("process ").parse().unwrap_or(0);
+            let process: u64 = home.split(" process ").last().and_then(|id| id.parse().ok()).unwrap_or(0);
             process & ((1 << 22) - 1) == u64::from(role.id())
         });
         found.collect::<Vec<_>>()
@@ -98,7 +97,7 @@ pub(crate) fn memory_goes_with_its_entry_and_with_its_kernel() {
     let mine = || {
         beside().into_iter().any(|path| {
             let home = fs::read_to_string(path.join("home")).unwrap_or_default();
-            let process: u64 = home.trim_start_matches("process ").parse().unwrap_or(0);
+            let process: u64 = home.split(" process ").last().and_then(|id| id.parse().ok()).unwrap_or(0);
             process & ((1 << 22) - 1) == u64::from(std::process::id())
         })
     };
@@ -153,5 +152,26 @@ pub(crate) fn garbage_in_the_memory_is_an_error_and_harms_nothing_else() {
     }
     block_on(nx.write(PIPE, "whole")).expect("it was made anew");
     assert_eq!(block_on(nx.read(PIPE)).expect("it is there"), "whole");
+    drop(block_on(nx.shutdown()));
+}
+
+pub(crate) fn a_copy_of_a_data_folder_has_memory_of_its_own() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let (first, copy) = (folder.path().join("first"), folder.path().join("copy"));
+    let nx = own(&first);
+    furnish(&nx);
+    block_on(nx.write(PIPE, "of the first")).expect("there is room");
+    drop(block_on(nx.shutdown()));
+    let copied = std::process::Command::new("cp").arg("-r").args([&first, &copy]).status();
+    assert!(copied.expect("it runs").success());
+    let (nx, other) = (own(&first), own(&copy));
+    block_on(other.write(PIPE, "of the copy")).expect("there is room");
+    block_on(other.append_record(STREAM, "x")).expect("it is there");
+    assert_eq!(block_on(nx.read(PIPE)).expect("it is there"), "of the first");
+    assert_eq!(block_on(other.read(PIPE)).expect("it is there"), "of the copy");
+    assert_eq!(block_on(nx.append_record(STREAM, "x")).expect("it is there"), 0);
+    block_on(other.unlink(STREAM)).expect("it is there");
+    assert_eq!(block_on(nx.append_record(STREAM, "x")).expect("it is there"), 1);
+    drop(block_on(other.shutdown()));
     drop(block_on(nx.shutdown()));
 }

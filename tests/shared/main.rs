@@ -27,7 +27,7 @@ fn main() {
     if let Some(("child", role)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return child::run(role);
     }
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 12] = [
         (
             "a_writer_that_is_killed_loses_doubles_and_tears_nothing",
             pipes::a_writer_that_is_killed_loses_doubles_and_tears_nothing,
@@ -52,6 +52,18 @@ fn main() {
         (
             "a_reader_that_is_overtaken_is_told_the_oldest",
             streams::a_reader_that_is_overtaken_is_told_the_oldest,
+        ),
+        (
+            "members_of_a_group_hear_of_what_other_processes_append",
+            streams::members_of_a_group_hear_of_what_other_processes_append,
+        ),
+        (
+            "nothing_is_mapped_past_who_is_to_see_what_is_written",
+            streams::nothing_is_mapped_past_who_is_to_see_what_is_written,
+        ),
+        (
+            "a_copy_of_a_data_folder_has_memory_of_its_own",
+            cleaning::a_copy_of_a_data_folder_has_memory_of_its_own,
         ),
         (
             "memory_goes_with_its_entry_and_with_its_kernel",

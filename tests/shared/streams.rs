@@ -1,9 +1,16 @@
 //! Streams: what was acknowledged is there, in order, each once, whoever is killed.
 
-use nexus::{ErrorKind, IoProfile, RecordRange, StreamSpec, StreamStart, SysRead, VPath};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::{
+    ErrorKind, GroupSettings, HookContext, IoProfile, Op, RecordRange, StreamSpec, StreamStart, SysRead,
+    VPath, Verdict,
+};
 use nexus_actors::block_on;
 
-use crate::child::{LONG, Role, STREAM, furnish, number_of, own};
+use crate::child::{LONG, Role, STREAM, furnish, message, number_of, own};
 
 /// All records that a kernel on this folder knows, from the oldest on; they are dense and whole. Gives the tail.
 fn check_all(nx: &nexus::Nexus) -> u64 {
@@ -91,5 +98,49 @@ pub(crate) fn a_reader_that_is_overtaken_is_told_the_oldest() {
             }
         }
     });
+    drop(block_on(nx.shutdown()));
+}
+
+pub(crate) fn members_of_a_group_hear_of_what_other_processes_append() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    furnish(&nx);
+    block_on(async {
+        let group = nx.consumer(STREAM, "workers", StreamStart::Oldest, GroupSettings::default());
+        let member = group.await.expect("it is made");
+        // As from another process: the kernel is told nothing of it.
+        let mapped = nx.map_stream(STREAM).await.expect("it is there");
+        let mut taking = Box::pin(member.take(1, Some(LONG * 10)));
+        assert!(futures_util::poll!(&mut taking).is_pending());
+        mapped.append(vec![message(0).into()]).expect("there is room");
+        let taken = nx.env().timeout(LONG, taking).await.expect("it is woken").expect("it goes on");
+        assert_eq!(number_of(&taken[0].record.data), 0);
+    });
+    drop(block_on(nx.shutdown()));
+}
+
+/// Sees writes, and lets them pass.
+struct Seeing;
+
+impl Interceptor for Seeing {
+    fn ops(&self) -> OpSet {
+        OpSet::from(Op::Write)
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::Continue))
+    }
+}
+
+pub(crate) fn nothing_is_mapped_past_who_is_to_see_what_is_written() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    furnish(&nx);
+    let hook =
+        block_on(nx.register_hook(Registration::interceptor("seeing", Arc::new(Seeing)))).expect("it is let");
+    let refused = block_on(nx.map_stream(STREAM)).expect_err("it would not be seen");
+    assert_eq!(refused.kind(), ErrorKind::NotSupported, "{refused}");
+    block_on(nx.unregister_hook(hook)).expect("it is there");
+    block_on(nx.map_stream(STREAM)).expect("nobody looks");
     drop(block_on(nx.shutdown()));
 }

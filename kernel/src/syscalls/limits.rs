@@ -122,7 +122,7 @@ fn amount(call: &SysRead) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use nexus_messages::VPath;
-    use nexus_messages::syscall::{SysReaddir, SysWrite};
+    use nexus_messages::syscall::{SysReaddir, SysTake, SysUnlink, SysWrite};
 
     use super::*;
 
@@ -156,5 +156,11 @@ mod tests {
         check(acknowledged(Consistency::Eventual), acknowledged(Consistency::Strong), None);
         check(acknowledged(Consistency::Strong), acknowledged(Consistency::Eventual), Some("consistency"));
         check(acknowledged(Consistency::Strong), SysWrite::at(path(), "x"), Some("consistency"));
+        let fenced = || SysUnlink::at(path()).fence(Fence::new(path(), 1));
+        check(SysUnlink::at(path()), fenced(), None);
+        check(fenced(), SysUnlink::at(path()), Some("fence"));
+        let takes = |most| SysTake::new(path(), "group").records_max(most);
+        check(takes(2), takes(1), None);
+        check(takes(1), takes(2), Some("limit"));
     }
 }
