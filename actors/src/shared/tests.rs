@@ -119,7 +119,10 @@ fn what_belongs_to_nobody_is_removed_and_nothing_else() {
     let removed = || SharedFolder::remove_left_over(host.path()).unwrap();
     std::fs::write(&identity, format!("{:016x}\n", 3)).unwrap();
     // No process has this number.
-    std::fs::write(dead.path().join("home"), format!("process {}", (1u64 << 22) - 1)).unwrap();
+    let home = |of: u64| format!("{of:016x} process {}", (1u64 << 22) - 1);
+    std::fs::write(dead.path().join("home"), home(!mapped::view().unwrap())).unwrap();
+    assert_eq!(removed(), 0, "where it was made, it may have");
+    std::fs::write(dead.path().join("home"), home(mapped::view().unwrap())).unwrap();
     assert_eq!(removed(), 1);
     assert!(mine.path().exists() && kept.path().exists() && !dead.path().exists());
     std::fs::write(&identity, format!("{:016x}", 4)).unwrap();

@@ -137,6 +137,13 @@ impl PipeTable {
         self.0.shared.get()
     }
 
+    /// Whether another pipe of this capacity may be opened, as things are.
+    pub(crate) fn has_room(&self, capacity: u32) -> bool {
+        let pipes = self.0.pipes.lock();
+        let capacity = pipes.capacity.saturating_add(capacity.into());
+        pipes.open.len() < PIPES_MAX && capacity <= PIPES_BYTES_MAX
+    }
+
     /// Whether `path` may be one that is noted. One load.
     #[inline]
     pub(crate) fn may_know(&self, path: &VPath) -> bool {
