@@ -153,18 +153,24 @@ impl Kernel {
     /// The locks that this kernel keeps, for others to [use](Self::use_locks). Each of them is to be given one of its own: the lives of its agents are told apart by
     /// it.
     pub fn share_locks(self: &Arc<Self>) -> Arc<dyn LockTable> {
-        Arc::new(Shared { kernel: Arc::downgrade(self), lives: Mutex::default() })
+        Arc::new(Kept { kernel: Arc::downgrade(self), lives: Some(Mutex::default()) })
     }
 
     /// Who keeps the locks of `zone`.
     pub(crate) fn keeper(self: &Arc<Self>, zone: &ZoneId) -> Arc<dyn LockTable> {
-        self.other_locks().of(zone).unwrap_or_else(|| Arc::new(Own(Arc::downgrade(self))))
+        let own = || Arc::new(Kept { kernel: Arc::downgrade(self), lives: None });
+        self.other_locks().of(zone).unwrap_or_else(|| own())
+    }
+
+    /// As [`LockTable::hold`], of the locks that this kernel keeps.
+    fn pin_lock(&self, zone: &ZoneId, fence: &Fence) -> Option<Hold> {
+        self.advisory().pin(&LockKey::new(zone, &fence.path), fence.token).map(Hold::own)
     }
 
     /// As [`LockTable::hold`], by who keeps the locks of `zone`.
     pub(crate) async fn hold_lock(self: &Arc<Self>, zone: &ZoneId, fence: &Fence) -> Result<Option<Hold>> {
         match self.other_locks().of(zone) {
-            None => Ok(self.advisory().pin(&LockKey::new(zone, &fence.path), fence.token).map(Hold::own)),
+            None => Ok(self.pin_lock(zone, fence)),
             Some(other) => {
                 let held = self.env().timeout(HOLD_WAIT_MAX, other.hold(zone, fence)).await;
                 held.unwrap_or_else(|_| {
@@ -181,27 +187,48 @@ fn gone(op: Op, path: &VPath) -> Error {
     Error::new(op, path, ErrorKind::Down).because("the kernel that keeps its locks has ended")
 }
 
-/// A kernel's own locks, for itself.
-struct Own(Weak<Kernel>);
+/// A kernel's own locks, for itself or for another one.
+struct Kept {
+    kernel: Weak<Kernel>,
+    /// The lives of the other kernel, each with one of ours; none when it is the same kernel. Invariant: at most `LIVES_MAX`.
+    lives: Option<Mutex<HashMap<LifeId, Life>>>,
+}
 
-impl Own {
+impl Kept {
     fn kernel(&self, op: Op, path: &VPath) -> Result<Arc<Kernel>> {
-        self.0.upgrade().ok_or_else(|| gone(op, path))
+        self.kernel.upgrade().ok_or_else(|| gone(op, path))
+    }
+
+    /// The kernel, and the caller as it knows him.
+    fn ours(&self, op: Op, path: &VPath, caller: &Arc<Caller>) -> Result<(Arc<Kernel>, Arc<Caller>)> {
+        let kernel = self.kernel(op, path)?;
+        let Some(lives) = &self.lives else { return Ok((kernel, caller.clone())) };
+        let mut lives = lives.lock();
+        if lives.len() >= LIVES_MAX && !lives.contains_key(&caller.life) {
+            let error = Error::new(op, path, ErrorKind::NoLocks);
+            return Err(error.because(format!("{LIVES_MAX} agents of the other kernel have locks")));
+        }
+        let life = lives.entry(caller.life).or_insert_with(|| kernel.begin_life()).id();
+        drop(lives);
+        Ok((kernel, Arc::new((**caller).clone().living(life))))
     }
 }
 
-impl LockTable for Own {
+impl LockTable for Kept {
     fn lock<'a>(
         &'a self,
         caller: &'a Arc<Caller>,
         zone: &'a ZoneId,
         call: &'a SysLock,
     ) -> BoxFuture<'a, Result<Locked>> {
-        Box::pin(async move { local::lock(&self.kernel(Op::Lock, &call.path)?, caller, zone, call).await })
+        Box::pin(async move {
+            let (kernel, caller) = self.ours(Op::Lock, &call.path, caller)?;
+            local::lock(&kernel, &caller, zone, call).await
+        })
     }
 
     fn give_back(&self, zone: &ZoneId, path: &VPath, id: LockId) {
-        if let Some(kernel) = self.0.upgrade() {
+        if let Some(kernel) = self.kernel.upgrade() {
             kernel.advisory().release(&LockKey::new(zone, path), id);
         }
     }
@@ -212,16 +239,14 @@ impl LockTable for Own {
         zone: &'a ZoneId,
         call: &'a SysUnlock,
     ) -> BoxFuture<'a, Result<Unlocked>> {
-        Box::pin(
-            async move { local::unlock(&self.kernel(Op::Unlock, &call.path)?, caller, zone, call).await },
-        )
+        Box::pin(async move {
+            let (kernel, caller) = self.ours(Op::Unlock, &call.path, caller)?;
+            local::unlock(&kernel, &caller, zone, call).await
+        })
     }
 
     fn hold<'a>(&'a self, zone: &'a ZoneId, fence: &'a Fence) -> BoxFuture<'a, Result<Option<Hold>>> {
-        Box::pin(async move {
-            let kernel = self.kernel(Op::Lock, &fence.path)?;
-            Ok(kernel.advisory().pin(&LockKey::new(zone, &fence.path), fence.token).map(Hold::own))
-        })
+        Box::pin(async move { Ok(self.kernel(Op::Lock, &fence.path)?.pin_lock(zone, fence)) })
     }
 
     fn state<'a>(&'a self, zone: &'a ZoneId, path: &'a VPath) -> BoxFuture<'a, Result<Option<LockState>>> {
@@ -229,73 +254,13 @@ impl LockTable for Own {
     }
 
     fn end(&self, life: LifeId) {
-        if let Some(kernel) = self.0.upgrade() {
-            kernel.advisory().end(life);
+        match &self.lives {
+            None => drop(self.kernel.upgrade().map(|kernel| kernel.advisory().end(life))),
+            Some(lives) => {
+                // Dropped without the mutex: it ends what is tied to it.
+                let ended = lives.lock().remove(&life);
+                drop(ended);
+            }
         }
-    }
-}
-
-/// A kernel's locks, for another one.
-struct Shared {
-    kernel: Weak<Kernel>,
-    /// The lives of the other kernel, each with one of ours. Invariant: at most `LIVES_MAX`.
-    lives: Mutex<HashMap<LifeId, Life>>,
-}
-
-impl Shared {
-    /// The caller as our kernel knows it.
-    fn ours(&self, op: Op, path: &VPath, caller: &Arc<Caller>) -> Result<(Own, Arc<Caller>)> {
-        let kernel = self.kernel.upgrade().ok_or_else(|| gone(op, path))?;
-        let mut lives = self.lives.lock();
-        if lives.len() >= LIVES_MAX && !lives.contains_key(&caller.life) {
-            let error = Error::new(op, path, ErrorKind::NoLocks);
-            return Err(error.because(format!("{LIVES_MAX} agents of the other kernel have locks")));
-        }
-        let life = lives.entry(caller.life).or_insert_with(|| kernel.begin_life()).id();
-        Ok((Own(self.kernel.clone()), Arc::new((**caller).clone().living(life))))
-    }
-}
-
-impl LockTable for Shared {
-    fn lock<'a>(
-        &'a self,
-        caller: &'a Arc<Caller>,
-        zone: &'a ZoneId,
-        call: &'a SysLock,
-    ) -> BoxFuture<'a, Result<Locked>> {
-        Box::pin(async move {
-            let (own, caller) = self.ours(Op::Lock, &call.path, caller)?;
-            own.lock(&caller, zone, call).await
-        })
-    }
-
-    fn give_back(&self, zone: &ZoneId, path: &VPath, id: LockId) {
-        Own(self.kernel.clone()).give_back(zone, path, id);
-    }
-
-    fn unlock<'a>(
-        &'a self,
-        caller: &'a Arc<Caller>,
-        zone: &'a ZoneId,
-        call: &'a SysUnlock,
-    ) -> BoxFuture<'a, Result<Unlocked>> {
-        Box::pin(async move {
-            let (own, caller) = self.ours(Op::Unlock, &call.path, caller)?;
-            own.unlock(&caller, zone, call).await
-        })
-    }
-
-    fn hold<'a>(&'a self, zone: &'a ZoneId, fence: &'a Fence) -> BoxFuture<'a, Result<Option<Hold>>> {
-        Box::pin(async move { Own(self.kernel.clone()).hold(zone, fence).await })
-    }
-
-    fn state<'a>(&'a self, zone: &'a ZoneId, path: &'a VPath) -> BoxFuture<'a, Result<Option<LockState>>> {
-        Box::pin(async move { Own(self.kernel.clone()).state(zone, path).await })
-    }
-
-    fn end(&self, life: LifeId) {
-        // Dropped without the mutex: it ends what is tied to it.
-        let ended = self.lives.lock().remove(&life);
-        drop(ended);
     }
 }
