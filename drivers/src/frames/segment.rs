@@ -112,6 +112,16 @@ impl Segment {
         Ok(proof)
     }
 
+    /// The number of the first whole frame in it, whatever it follows.
+    pub(crate) fn any_frame(&self) -> Result<Option<u64>, StoreError> {
+        let mut first = None;
+        self.search(0, &mut |_, header, _| {
+            first = Some(header.seq);
+            false
+        })?;
+        Ok(first)
+    }
+
     /// Looks at each whole frame from `at` on, whatever it follows, for as long as it is asked to go on.
     pub(crate) fn search(
         &self,

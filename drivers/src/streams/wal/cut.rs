@@ -265,12 +265,7 @@ impl DamagedStreams {
                 let said = |seq| format!("frame {seq} was written when frame {missing} was on disk");
                 return Ok(proof.map(|proof| (at(number, end), said(proof.seq))));
             }
-            let mut proof = None;
-            segment.search(0, &mut |_, header, _| {
-                proof = Some(header.seq);
-                false
-            })?;
-            if let Some(proof) = proof {
+            if let Some(proof) = segment.any_frame()? {
                 let said =
                     format!("frame {proof} was written when the beginning of segment {number} was on disk");
                 return Ok(Some((at(number, 0), said)));

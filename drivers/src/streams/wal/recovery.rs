@@ -61,12 +61,7 @@ pub(super) fn open(
             break;
         }
         // A segment is written to only when its first frame is on disk.
-        let mut proof = None;
-        segment.search(0, &mut |_, header, _| {
-            proof = Some(header.seq);
-            false
-        })?;
-        if let Some(proof) = proof {
+        if let Some(proof) = segment.any_frame()? {
             return Err(StoreError::Corrupt {
                 what: format!("the beginning of segment {number} of the log"),
                 found: format!("nothing whole, and frame {proof} was written after it was on disk"),
