@@ -84,12 +84,19 @@ impl SharedPlace {
         }
     }
 
-    /// Removes what is left of these pipes. Blocks for a moment.
-    pub(super) fn remove(&self, ids: &[FileId]) {
-        for id in ids {
-            if let Err(error) = self.folder.remove(SharedKind::Pipe, id.0) {
-                tracing::warn!(%id, %error, "the memory of a pipe that is gone is still there");
+    /// Removes what is left of these pipes.
+    pub(super) async fn remove(&self, ids: Vec<FileId>) {
+        let folder = self.folder.clone();
+        let remove = move || {
+            for id in ids {
+                if let Err(error) = folder.remove(SharedKind::Pipe, id.0) {
+                    tracing::warn!(%id, %error, "the memory of a pipe that is gone is still there");
+                }
             }
+        };
+        if let Err(error) = self.makers.run(remove).await {
+            // The next boot finds what has no entry.
+            tracing::debug!(%error, "the memory of pipes that are gone stays for now");
         }
     }
 }

@@ -254,11 +254,13 @@ impl PipeTable {
     }
 
     /// Closes pipes, and lets go of what is in memory that processes share, if that is to be.
-    fn close(&self, env: &Env, ids: Vec<FileId>, lets_go: bool) {
+    fn close(&self, env: &Env, mut ids: Vec<FileId>, lets_go: bool) {
         let removed: Vec<Arc<Pipe>> = {
             let mut pipes = self.0.pipes.lock();
             ids.iter().filter_map(|id| pipes.take(*id)).collect()
         };
+        // Most are in memory alone, and nothing is left of them.
+        ids.retain(|id| !removed.iter().any(|pipe| pipe.id == *id && !pipe.is_shared()));
         // Of one that was not opened since the start there may be memory, too.
         let shared = self.shared().filter(|_| lets_go && !ids.is_empty()).cloned();
         if removed.is_empty() && shared.is_none() {
@@ -271,7 +273,7 @@ impl PipeTable {
         env.spawn("pipes.removed", async move {
             removed.iter().for_each(|pipe| pipe.wake_all());
             if let Some(shared) = shared {
-                shared.remove(&ids);
+                shared.remove(ids).await;
             }
         });
     }
