@@ -31,9 +31,8 @@ const OUTCOMES_MAX: usize = 27;
 /// Outcomes that are looked at when there are more, by the seeds that choose them. 0 keeps nothing, 1 keeps all.
 const SEEDS: std::ops::Range<u64> = 0..10;
 
-/// One in so many workloads of three steps is looked at unless all are asked for, and one in so many of two.
-const SAMPLE: usize = 170;
-const SAMPLE_OF_PAIRS: usize = 5;
+/// One in so many workloads of two steps is looked at unless all are asked for, and one in so many of three.
+const SAMPLES: [usize; 2] = [5, 170];
 
 /// How many states there are when each workload is looked at, at least.
 const STATES_MIN: usize = 100_000;
@@ -507,23 +506,23 @@ pub(crate) fn everything() -> bool {
     std::env::var("NEXUS_CRASHES").is_ok_and(|which| which == "all")
 }
 
-/// All sequences of up to three of the `steps`, or some of those.
-fn workloads(steps: &[Step], all: bool) -> Vec<Vec<Step>> {
-    let longer = |shorter: &[Vec<Step>]| -> Vec<Vec<Step>> {
-        let after = |before: &Vec<Step>| {
+/// All sequences of up to three of the `steps`; of those of two and of three one in so many, unless all are asked for.
+pub(crate) fn sequences<S: Clone>(steps: &[S], all: bool, [of_two, of_three]: [usize; 2]) -> Vec<Vec<S>> {
+    let longer = |shorter: &[Vec<S>]| -> Vec<Vec<S>> {
+        let after = |before: &Vec<S>| {
             let before = before.clone();
-            steps.iter().map(move |step| [before.clone(), vec![step.clone()]].concat())
+            steps.iter().map(move |step| [&before[..], std::slice::from_ref(step)].concat())
         };
         shorter.iter().flat_map(after).collect()
     };
-    let sampled = |all_of_them: &[Vec<Step>], one_in: usize| -> Vec<Vec<Step>> {
+    let sampled = |all_of_them: &[Vec<S>], one_in: usize| -> Vec<Vec<S>> {
         let chosen = all_of_them.iter().enumerate().filter(|(n, _)| all || n % one_in == 3 % one_in);
         chosen.map(|(_, steps)| steps.clone()).collect()
     };
     let one = longer(&[vec![]]);
     let two = longer(&one);
     let three = longer(&two);
-    [one, sampled(&two, SAMPLE_OF_PAIRS), sampled(&three, SAMPLE)].concat()
+    [one, sampled(&two, of_two), sampled(&three, of_three)].concat()
 }
 
 #[test]
@@ -533,7 +532,7 @@ fn a_crash_anywhere_leaves_a_prefix_whose_content_reads_back() {
     // Also while the store is made.
     found.crash_everywhere(&Base::nothing(), &[Step::Reopen], Orders::Right, true);
     let files = Base::files();
-    for steps in workloads(&steps(), all) {
+    for steps in sequences(&steps(), all, SAMPLES) {
         found.crash_everywhere(&files, &steps, Orders::Right, false);
         if all && found.workloads.is_multiple_of(200) {
             println!("{}", found.told());
@@ -566,7 +565,7 @@ fn steps_put_off() -> Vec<Step> {
 fn a_crash_leaves_a_prefix_of_what_was_put_off_and_all_that_was_promised() {
     let all = everything();
     let (mut found, files) = (Found::default(), Base::files());
-    for steps in workloads(&steps_put_off(), all) {
+    for steps in sequences(&steps_put_off(), all, SAMPLES) {
         found.crash_everywhere(&files, &steps, Orders::Right, false);
     }
     println!("{}", found.told());

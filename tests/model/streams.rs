@@ -23,7 +23,7 @@ use nexus_drivers::disk::sim::{Omission, Outcome, SimDisk};
 use parking_lot::Mutex;
 
 use crate::client::{Client, path};
-use crate::crashes::everything;
+use crate::crashes::{everything, sequences};
 use crate::disk::Machine;
 
 /// Above this many outcomes not all of them are looked at.
@@ -32,9 +32,8 @@ const OUTCOMES_MAX: usize = 9;
 /// Outcomes that are looked at when there are more, by the seeds that choose them. 0 keeps nothing, 1 keeps all.
 const SEEDS: std::ops::Range<u64> = 0..6;
 
-/// One in so many workloads of three steps is looked at unless all are asked for, and one in so many of two.
-const SAMPLE: usize = 19;
-const SAMPLE_OF_PAIRS: usize = 2;
+/// One in so many workloads of two steps is looked at unless all are asked for, and one in so many of three.
+const SAMPLES: [usize; 2] = [2, 19];
 
 /// One in so many states is crashed again after the kernel went on from it.
 const CRASHED_AGAIN: usize = 8;
@@ -452,30 +451,12 @@ fn recover(base: &Base, disk: &SimDisk, again: bool) -> Result<View, String> {
     Ok(there)
 }
 
-/// All sequences of up to three steps, or some of those.
-fn workloads(all: bool) -> Vec<Vec<Step>> {
-    let longer = |shorter: &[Vec<Step>]| -> Vec<Vec<Step>> {
-        let after = |before: &Vec<Step>| {
-            let before = before.clone();
-            STEPS.into_iter().chain([Step::Fold]).map(move |step| [before.clone(), vec![step]].concat())
-        };
-        shorter.iter().flat_map(after).collect()
-    };
-    let sampled = |all_of_them: &[Vec<Step>], one_in: usize| -> Vec<Vec<Step>> {
-        let chosen = all_of_them.iter().enumerate().filter(|(n, _)| all || n % one_in == 1);
-        chosen.map(|(_, steps)| steps.clone()).collect()
-    };
-    let one = longer(&[vec![]]);
-    let two = longer(&one);
-    let three = longer(&two);
-    [one, sampled(&two, SAMPLE_OF_PAIRS), sampled(&three, SAMPLE)].concat()
-}
-
 #[test]
 fn a_crash_anywhere_leaves_what_was_acknowledged_of_streams_and_their_groups() {
     let (base, all) = (Base::new(), everything());
     let mut found = Found::default();
-    for steps in workloads(all) {
+    let steps: Vec<Step> = STEPS.into_iter().chain([Step::Fold]).collect();
+    for steps in sequences(&steps, all, SAMPLES) {
         found.crash_everywhere(&base, &steps, None);
     }
     println!("{}", found.told());
