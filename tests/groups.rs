@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexus::blocking::{self, Consumer};
 use nexus::gate::{Decision, Permission};
@@ -25,6 +25,9 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// Long enough to be told apart from nothing.
 const SHORT: Duration = Duration::from_millis(20);
+
+/// Longer than anything takes that comes at all.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const AT: &str = "/jobs";
 
@@ -84,8 +87,11 @@ fn counted(nx: &blocking::Nexus) -> StreamStatistics {
 }
 
 /// Waits until it is so: the text says what for.
-fn until(_what: &str, is_so: impl Fn() -> bool) {
+#[expect(clippy::disallowed_methods, reason = "what does not come is told by the clock of the machine")]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
     while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         thread::yield_now();
     }
 }

@@ -69,7 +69,9 @@ fn counted(nx: &blocking::Nexus) -> StreamStatistics {
 
 /// Waits until somebody waits at the tail of a stream.
 fn until_waited_for(nx: &blocking::Nexus, readers: usize) {
+    let latest = nx.env().now() + Duration::from_secs(60);
     while counted(nx).readers_waiting < readers {
+        assert!(nx.env().now() < latest, "{readers} readers do not come to wait");
         thread::yield_now();
     }
 }
