@@ -41,6 +41,9 @@ const ASLEEP_AFTER: Duration = Duration::from_micros(150);
 /// What one way may cost while the other looks, in nanoseconds.
 const SPINNING_MAX_NS: u64 = 1_000;
 
+/// Appends by each of those who append beside each other, in each of the rounds.
+const APPENDED: u64 = 20_000;
+
 /// What a record is: when it was sent, and bytes up to eighty.
 const LENGTH: usize = 80;
 
@@ -135,6 +138,26 @@ fn peer(folder: &Path) {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
+/// What an append takes in nanoseconds, of each of so many threads that append to streams of their own.
+fn appended(owner: &Nexus, threads: usize) -> u64 {
+    let streams: Vec<_> = ["/there", "/back"][..threads]
+        .iter()
+        .map(|path| block_on(owner.map_stream(path)).expect("it is there"))
+        .collect();
+    let append = |stream: &MappedStream| {
+        let (data, began) = (Bytes::from_static(&[7; LENGTH]), now());
+        let first = stream.append(vec![data.clone()]).expect("there is room");
+        for n in 1..APPENDED {
+            assert_eq!(stream.append(vec![data.clone()]).expect("there is room"), first + n);
+        }
+        (now() - began) / APPENDED
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = streams.iter().map(|stream| scope.spawn(|| append(stream))).collect();
+        all.into_iter().map(|one| one.join().expect("it ends")).max().expect("there is one")
+    })
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "peer") {
@@ -220,6 +243,12 @@ fn main() {
     );
     drop(child.stdin.take());
     assert!(child.wait().expect("it ends").success());
+    let one = median((0..ROUNDS).map(|_| appended(&owner, 1)).collect());
+    let two = median((0..ROUNDS).map(|_| appended(&owner, 2)).collect());
+    println!(
+        "appended by one thread: {one} ns; by two, to two streams: {two} ns each, {} % of the rate of one",
+        200 * one / two
+    );
     drop(block_on(owner.shutdown()));
     if spun > SPINNING_MAX_NS || ratio > RATIO_MAX {
         println!("NOT REACHED: {SPINNING_MAX_NS} ns, and {:.1} times a raw wake", RATIO_MAX);

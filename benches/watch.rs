@@ -9,6 +9,7 @@
 mod waking;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus::{
@@ -80,7 +81,11 @@ fn waking() {
 
 /// What a write of one file takes, the receipt of each of which is looked at.
 fn writes(nx: &blocking::Nexus) -> Duration {
-    let call = SysWrite::at(path("/project/module/file"), vec![7u8; 1_024]).create();
+    writes_at(nx, "/project/module/file")
+}
+
+fn writes_at(nx: &blocking::Nexus, at: &str) -> Duration {
+    let call = SysWrite::at(path(at), vec![7u8; 1_024]).create();
     let mut last = nx.send(call.clone()).expect("it writes").receipt.lsn;
     let began = Instant::now();
     for _ in 0..WRITES {
@@ -138,6 +143,18 @@ fn writing() {
         "  {WATCHES} watch other paths         {added:>8} ns more, asked under {ADDED_MAX:?}: {verdict}"
     );
     println!("  to begin one of these watches     {begun:>10.2?}");
+    let nx = &kernels[1];
+    let mut rates = Vec::with_capacity(PAIRS);
+    for _ in 0..PAIRS {
+        let one = writes(nx);
+        let two = thread::scope(|scope| {
+            let both =
+                ["/project/module/file", "/area/part/file"].map(|at| scope.spawn(move || writes_at(nx, at)));
+            both.map(|writer| writer.join().expect("it ends")).into_iter().max().expect("there are two")
+        });
+        rates.push((200.0 * one.as_secs_f64() / two.as_secs_f64()) as u64);
+    }
+    println!("  two threads, {WATCHES} watches     {:>9} % of the rate of one", median(rates));
 }
 
 fn main() {

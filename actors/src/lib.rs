@@ -43,7 +43,7 @@ pub use cell::{ChildExit, ExitPort};
 pub use child::{Child, child};
 pub use env::{
     Closed, Deadlock, Elapsed, Env, Event, HostConfig, Place, Pool, PoolError, Secret, Simulation, Sleep,
-    Trace, TraceEntry, Worker, WorkerBounds, block_on,
+    Stopwatch, Trace, TraceEntry, Worker, WorkerBounds, block_on,
 };
 pub use exit::ExitReason;
 pub use fault::{Inject, Moment, Strike};

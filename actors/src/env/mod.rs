@@ -3,12 +3,12 @@
 //! There are two: [`Env::host`] is the real world, and [`Env::seeded`] a single-thread simulation that replays a run
 //! from its seed. Code that takes all of this from its `Env` runs the same in both.
 
-mod coarse;
 mod host;
 mod pool;
 mod random;
 mod seat;
 mod sim;
+mod stopwatch;
 mod timers;
 mod trace;
 mod wait;
@@ -30,6 +30,7 @@ pub use self::host::HostConfig;
 pub use self::pool::{Pool, PoolError};
 pub use self::seat::Place;
 pub use self::sim::{Deadlock, Simulation};
+pub use self::stopwatch::Stopwatch;
 pub use self::timers::Sleep;
 pub use self::trace::{Event, Trace, TraceEntry};
 pub use self::wait::block_on;
@@ -94,11 +95,9 @@ impl Env {
         self.0.timers.now()
     }
 
-    /// A moment that is not before now, and behind it by no more than a tick of the system, some milliseconds. Cheaper than [`now`](Self::now): for whoever
-    /// wants to know whether something is surely yet to come.
-    #[inline]
-    pub fn not_before_now(&self) -> Instant {
-        self.0.timers.not_before_now()
+    /// Counts the time from now on.
+    pub fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(&self.0.timers)
     }
 
     /// Nanoseconds since the Unix epoch. It can jump when the machine's clock is set; measure with

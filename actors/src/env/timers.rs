@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::coarse::Coarse;
 use crate::panics;
 
 /// Names one entry of the table.
@@ -33,7 +32,7 @@ struct State {
 }
 
 enum Clock {
-    Real(Coarse),
+    Real,
     /// Nanoseconds since `base`; only the simulation moves it.
     Virtual {
         base: Instant,
@@ -43,7 +42,7 @@ enum Clock {
 
 impl Timers {
     pub(crate) fn real() -> Arc<Self> {
-        Self::with(Clock::Real(Coarse::new(real_now)))
+        Self::with(Clock::Real)
     }
 
     pub(crate) fn simulated() -> Arc<Self> {
@@ -57,19 +56,15 @@ impl Timers {
 
     pub(crate) fn now(&self) -> Instant {
         match &self.clock {
-            Clock::Real(_) => real_now(),
+            Clock::Real => real_now(),
             // Relaxed: the one thread that moves the clock is the one that reads it.
             Clock::Virtual { base, elapsed } => *base + Duration::from_nanos(elapsed.load(Ordering::Relaxed)),
         }
     }
 
-    /// As [`now`](Self::now), and up to a tick of the system later.
-    #[inline]
-    pub(crate) fn not_before_now(&self) -> Instant {
-        match &self.clock {
-            Clock::Real(coarse) => coarse.not_before_now(real_now),
-            Clock::Virtual { .. } => self.now(),
-        }
+    /// Whether the time that passes here is everybody's.
+    pub(super) fn is_real(&self) -> bool {
+        matches!(self.clock, Clock::Real)
     }
 
     /// Wakes `waker` at `at`, unless it is removed before. None once the table is closed.

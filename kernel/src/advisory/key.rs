@@ -83,7 +83,8 @@ impl Filed for LockKey {
         if name.is_empty() {
             return None;
         }
-        let end = name.find('/').unwrap_or(name.len());
+        // Byte by byte: names at the top are short.
+        let end = name.bytes().position(|byte| byte == b'/').unwrap_or(name.len());
         Some(hash_of(&text[..=base + end]))
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nexus_actors::{Env, Ref};
+use nexus_actors::{Env, Ref, Stopwatch};
 use nexus_messages::syscall::{LockHolder, LockKind, LockState, LockWaiter};
 use nexus_messages::{Caller, LifeId, LockId, Result, VPath, ZoneId};
 
@@ -60,21 +60,15 @@ impl Bell {
     }
 }
 
-/// The time since the tables were made.
-struct Since {
-    env: Env,
-    begun: Instant,
-}
-
-impl Clock for Since {
+impl Clock for Arc<Stopwatch> {
     #[inline]
     fn now(&self) -> Moment {
-        self.env.now().duration_since(self.begun)
+        self.elapsed()
     }
 
     #[inline]
-    fn not_before_now(&self) -> Moment {
-        self.env.not_before_now().duration_since(self.begun)
+    fn around_now(&self) -> (Moment, Moment) {
+        self.bounds()
     }
 }
 
@@ -82,12 +76,11 @@ impl AdvisoryLocks {
     /// Nothing is locked. `actor` is told when something is to be done in time.
     pub(crate) fn new(env: &Env, actor: Ref<Advisory>, hearing: Arc<Hearing>) -> Self {
         let bell = Arc::new(Bell { actor, rung: AtomicBool::new(false), comes: AtomicBool::new(false) });
-        let begun = env.now();
         let tokens = |range: std::ops::Range<u64>| {
             let secret = env.secret();
             Tokens::new(range.start, range.end, move |token| secret.of(token))
         };
-        let clock = || Since { env: env.clone(), begun };
+        let clock = Arc::new(env.stopwatch());
         let ring = || {
             let bell = bell.clone();
             move || bell.ring()
@@ -96,8 +89,10 @@ impl AdvisoryLocks {
         let hears = move |key: &LockKey, holder: &Holder, change| heard.hear(key, holder, change);
         Self {
             // Before any were reserved none may be given.
-            locks: Table::new(tokens(0..0), BOUNDS, clock(), ring(), hears),
-            semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock(), ring(), |_, _, _| Vec::new()),
+            locks: Table::new(tokens(0..0), BOUNDS, clock.clone(), ring(), hears),
+            semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock.clone(), ring(), |_, _, _| {
+                Vec::new()
+            }),
             bell: bell.clone(),
             hearing,
             expired: AtomicU64::new(0),
@@ -133,7 +128,7 @@ impl AdvisoryLocks {
 
     /// As [`Table::give_back`].
     #[inline]
-    pub(crate) fn give_back(&self, key: LockKey, id: LockId) -> bool {
+    pub(crate) fn give_back(&self, key: LockKey, id: LockId) -> std::result::Result<(), LockKey> {
         self.locks.give_back(key, id)
     }
 

@@ -138,6 +138,11 @@ impl Holder {
     pub(crate) fn new(id: LockId, token: u64, request: Request, since: Moment, until: Moment) -> Self {
         Self { id, token, request, since, until, pins: 0 }
     }
+
+    /// Whether it is `id`, its time is not over, it is in memory alone, and no write is under way that it let pass.
+    fn is_plain(&self, id: LockId, now: Moment) -> bool {
+        self.id == id && self.until > now && !self.request.durable && self.pins == 0
+    }
 }
 
 impl<W> Place<W> {
@@ -337,28 +342,32 @@ impl<K: Key, W> Places<K, W> {
     }
 
     /// Takes the place back that `id` holds at `key`, when it alone is there, its time is not over, it is in memory alone, and no write is under way that
-    /// it let pass. None, and nothing is done, otherwise.
+    /// it let pass; `gone` is shown it. The key again, and nothing is done, otherwise.
     #[inline]
-    pub(crate) fn take_alone(&mut self, key: K, id: LockId, now: Moment) -> Option<(K, Holder)> {
-        let Entry::Occupied(entry) = self.places.entry(key) else { return None };
+    pub(crate) fn take_alone(
+        &mut self,
+        key: K,
+        id: LockId,
+        now: Moment,
+        gone: impl FnOnce(&K, &Holder),
+    ) -> Result<(), K> {
+        let entry = match self.places.entry(key) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => return Err(entry.into_key()),
+        };
         let place = entry.get();
-        let [holder] = &*place.holders else { return None };
-        if holder.id != id
-            || holder.until <= now
-            || holder.request.durable
-            || holder.pins > 0
-            || place.leaving > 0
-            || !place.waiting.is_empty()
-        {
-            return None;
-        }
-        let (key, mut place) = entry.remove_entry();
-        let holder = place.holders.pop()?;
+        let holder = match &*place.holders {
+            [holder] if holder.is_plain(id, now) && place.leaving == 0 && place.waiting.is_empty() => holder,
+            _ => return Err(entry.key().clone()),
+        };
+        gone(entry.key(), holder);
+        let mut place = entry.remove();
+        place.holders.clear();
         self.holders -= 1;
         if self.spare.len() < SPARE_MAX {
             self.spare.push(place);
         }
-        Some((key, holder))
+        Ok(())
     }
 
     /// Holds a place at `key`. That nothing stands in the way is to be looked at first.

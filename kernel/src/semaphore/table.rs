@@ -27,6 +27,9 @@ const PARTS: usize = 2;
 
 const _: () = assert!(PARTS.is_power_of_two());
 
+/// What lasts for so long or longer may last for some milliseconds more.
+const EXACT_BELOW: Duration = Duration::from_secs(1);
+
 /// How much one part of a table holds at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -52,9 +55,10 @@ pub(crate) trait Filed: Key + Send + Sync + fmt::Debug + 'static {
 pub(crate) trait Clock: Send + Sync + 'static {
     fn now(&self) -> Moment;
 
-    /// A moment that is not before now, and soon: cheaper than `now`.
-    fn not_before_now(&self) -> Moment {
-        self.now()
+    /// A moment that is not after now, and one that is not before it, some milliseconds apart at most: cheaper than `now`.
+    fn around_now(&self) -> (Moment, Moment) {
+        let now = self.now();
+        (now, now)
     }
 }
 
@@ -233,32 +237,36 @@ impl<K: Filed> Table<K> {
             if part.places.holders() >= inner.bounds.held || part.places.is_awaited() {
                 return None;
             }
-            let now = inner.clock.now();
-            if !part.places.is_alone(&key, request.kind, now) {
+            // Whose time is not surely over is in the way, and the new one lasts for no less than it is to.
+            let (earliest, latest) = if request.ttl < EXACT_BELOW {
+                let now = inner.clock.now();
+                (now, now)
+            } else {
+                inner.clock.around_now()
+            };
+            if !part.places.is_alone(&key, request.kind, earliest) {
                 return None;
             }
             let (id, token) = inner.tokens.issue();
-            let until = now.saturating_add(request.ttl);
-            let holder = Holder::new(id, token, request, now, until);
+            let until = latest.saturating_add(request.ttl);
+            let holder = Holder::new(id, token, request, latest, until);
             inner.granted(part, &key, &holder, woken);
             part.places.put(key, holder);
             Some((id, token))
         })
     }
 
-    /// Takes the place at `key` back that `id` holds in memory alone, in the simplest case: nobody else is at the key, and nobody waits in its part. False, and nothing is
-    /// done, in any other; [`release_plain`](Self::release_plain) is for those.
-    pub(crate) fn give_back(&self, key: K, id: LockId) -> bool {
-        let Some(part) = key.part() else { return false };
+    /// Takes the place at `key` back that `id` holds in memory alone, in the simplest case: nobody else is at the key, and nobody waits in its part. The key again, and
+    /// nothing is done, in any other; [`release_plain`](Self::release_plain) is for those.
+    pub(crate) fn give_back(&self, key: K, id: LockId) -> Result<(), K> {
+        let Some(part) = key.part() else { return Err(key) };
         self.0.at(index(part), |inner, part, woken| {
             if part.places.is_awaited() {
-                return false;
+                return Err(key);
             }
             // Who is not surely in time goes the long way.
-            let now = inner.clock.not_before_now();
-            let Some((key, holder)) = part.places.take_alone(key, id, now) else { return false };
-            inner.gone(&key, &holder, woken);
-            true
+            let (_, latest) = inner.clock.around_now();
+            part.places.take_alone(key, id, latest, |key, holder| inner.gone(key, holder, woken))
         })
     }
 

@@ -112,7 +112,8 @@ impl Serve for SysUnlock {
             routes.route(&caller.zone, &self.path).map(|routed| LockKey::new(&routed.mount.zone, &self.path))
         })?;
         let locks = kernel.advisory();
-        (locks.give_back(key.clone(), id) || locks.release_plain(&key, id)).then(|| Unlocked::new(1))
+        let is_back = locks.give_back(key, id).map_or_else(|key| locks.release_plain(&key, id), |()| true);
+        is_back.then(|| Unlocked::new(1))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Unlocked> {

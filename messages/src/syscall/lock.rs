@@ -29,7 +29,7 @@ pub struct SysLock {
     pub id: Option<LockId>,
     /// How it is shared.
     pub kind: LockKind,
-    /// How long it lasts when nobody extends it.
+    /// How long it lasts at least when nobody extends it; one of a second or more may last for some milliseconds longer.
     pub ttl: Duration,
     /// How long to wait for it; none to try once.
     pub wait: Option<Duration>,
