@@ -54,7 +54,7 @@ pub use mailbox::MailboxBounds;
 pub use nexus_messages::Message;
 pub use panics::{Panicked, guard};
 pub use reference::Ref;
-pub use ring::{Pop, Push, Ring};
+pub use ring::{Pop, Push, Ring, Take, Taken};
 #[cfg(unix)]
 pub use shared::{
     SHARED_LOOKS, SHARED_OPS_KEPT, SHARED_PATROL, SharedFolder, SharedFrame, SharedHome, SharedKind,

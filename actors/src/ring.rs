@@ -17,18 +17,30 @@
 //! a reader that was woken and then cancelled takes no message along, and one that was woken for a message behind one that is still being written
 //! costs nobody theirs. Waking is not handing over: somebody who comes just then may be quicker, and who was woken has its old place again.
 //!
+//! A message that was read can be put back ([`Ring::put_back`]), by a reader whose own caller went away before it heard of it. It comes before all in the slots, and among
+//! those that came back it has the place in which it was written. It weighs as one that was never read: what was written into its room meanwhile stays, and nothing
+//! more is until there is room again.
+//!
 //! Who is about to stand in line can look a while longer before ([`Ring::look_for_message`]), where that has paid lately: what comes within the time of a sleep and a
 //! wake is cheaper waited for on the spot. Where it does not pay, as between tasks of one thread, it is soon left alone.
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Lock, UnsafeCell};
+mod line;
+mod returned;
+
+use crate::sync::UnsafeCell;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
+
+#[cfg(test)]
+use line::Patience;
+use line::{Line, Standing};
+use returned::Returned;
+pub use returned::Taken;
 
 /// The fewest slots. With one, a slot that is written would look as one that is free for the next.
 const SLOTS_MIN: usize = 2;
@@ -50,6 +62,7 @@ pub struct Ring<T> {
     head: CachePadded<AtomicU64>,
     slots: Box<[Slot<T>]>,
     capacity: u32,
+    returned: CachePadded<Returned<T>>,
     readers: CachePadded<Line>,
     writers: CachePadded<Line>,
 }
@@ -116,6 +129,7 @@ impl<T: Send> Ring<T> {
             head: CachePadded::new(AtomicU64::new(0)),
             slots: (0..u32::try_from(slots).unwrap_or_default()).map(slot).collect(),
             capacity,
+            returned: CachePadded::new(Returned::new()),
             readers: CachePadded::new(Line::new()),
             writers: CachePadded::new(Line::new()),
         }
@@ -136,7 +150,8 @@ impl<T: Send> Ring<T> {
         let (head, tail) = (Mark(self.head.load(Ordering::Acquire)), Mark(self.tail.load(Ordering::Acquire)));
         let messages = usize::try_from(ahead(tail.position(), head.position())).unwrap_or(0);
         let weight = u32::try_from(ahead(tail.weight(), head.weight())).unwrap_or(0);
-        (messages.min(self.slots.len()), weight.min(self.capacity))
+        let (back, weight_back) = self.returned.sum();
+        (messages.min(self.slots.len()) + back, weight.min(self.capacity).saturating_add(weight_back))
     }
 
     /// How many readers, and how many writers, stand in line.
@@ -159,6 +174,17 @@ impl<T: Send> Ring<T> {
     /// Reads the next message, if there is one. Never waits. One that is being written is not there yet, and neither are those behind it.
     #[inline]
     pub fn try_pop(&self) -> Option<T> {
+        self.try_take().map(Taken::into_message)
+    }
+
+    /// As [`try_pop`](Self::try_pop), for who may [put it back](Self::put_back).
+    #[inline]
+    pub fn try_take(&self) -> Option<Taken<T>> {
+        if !self.returned.is_empty()
+            && let Some(taken) = self.take_returned()
+        {
+            return Some(taken);
+        }
         let mut head = Mark(self.head.load(Ordering::SeqCst));
         loop {
             let slot = self.slot(head);
@@ -173,7 +199,8 @@ impl<T: Send> Ring<T> {
                 continue;
             }
             // Relaxed: written before the sequence number that we have seen. If the slot is used again by now, the head has moved.
-            let next = head.past(slot.weight.load(Ordering::Relaxed));
+            let weight = slot.weight.load(Ordering::Relaxed);
+            let next = head.past(weight);
             match self.head.compare_exchange_weak(head.0, next.0, Ordering::SeqCst, Ordering::SeqCst) {
                 Err(moved) => head = Mark(moved),
                 Ok(_) => {
@@ -184,9 +211,32 @@ impl<T: Send> Ring<T> {
                     if self.writers.queued.load(Ordering::SeqCst) != 0 {
                         self.wake_writer();
                     }
-                    return Some(message);
+                    return Some(Taken { message, place: head.position(), weight });
                 }
             }
+        }
+    }
+
+    /// Takes the first of those that came back.
+    #[cold]
+    fn take_returned(&self) -> Option<Taken<T>> {
+        let taken = self.returned.take()?;
+        // As behind the freeing of a slot.
+        loom_fence();
+        if self.writers.queued.load(Ordering::SeqCst) != 0 {
+            self.wake_writer();
+        }
+        Some(taken)
+    }
+
+    /// Puts a message back that was taken from this ring: it is read next, but for those that were written before it and came back, too. Never waits. There is room for it,
+    /// also when others have written meanwhile. Places are told apart as long as fewer than 2^31 messages are written while one is away.
+    pub fn put_back(&self, taken: Taken<T>) {
+        // As the publishing of a message: before the look at the line.
+        self.returned.put(taken);
+        loom_fence();
+        if self.readers.queued.load(Ordering::SeqCst) != 0 {
+            self.wake_reader();
         }
     }
 
@@ -234,7 +284,12 @@ impl<T: Send> Ring<T> {
     ///
     /// The result is none when it was given up.
     pub fn pop<F: Fn() -> bool>(&self, over: F) -> Pop<'_, T, F> {
-        Pop { ring: self, over, place: None }
+        Pop(self.take(over))
+    }
+
+    /// As [`pop`](Self::pop), for who may [put it back](Self::put_back).
+    pub fn take<F: Fn() -> bool>(&self, over: F) -> Take<'_, T, F> {
+        Take { ring: self, over, place: None }
     }
 
     /// Has everybody who stands in line look anew whether it is to give up. What changed for them has to be changed before.
@@ -268,7 +323,7 @@ impl<T: Send> Ring<T> {
                 tail = Mark(self.tail.load(Ordering::SeqCst));
                 continue;
             }
-            let left = i64::from(self.capacity) - i64::from(held);
+            let left = i64::from(self.capacity) - i64::from(held) - i64::from(self.returned.weight());
             if i64::from(weight) > left {
                 return Err(message);
             }
@@ -305,6 +360,9 @@ impl<T: Send> Ring<T> {
 
     /// Whether a message can be read.
     fn is_readable(&self) -> bool {
+        if !self.returned.is_empty() {
+            return true;
+        }
         loop {
             let head = Mark(self.head.load(Ordering::SeqCst));
             match ahead(self.slot(head).sequence.load(Ordering::SeqCst), head.position().wrapping_add(1)) {
@@ -326,7 +384,8 @@ impl<T: Send> Ring<T> {
                 return false;
             }
             if lead == 0 && held >= 0 {
-                return i64::from(held) + i64::from(weight) <= i64::from(self.capacity);
+                let held = i64::from(held) + i64::from(self.returned.weight());
+                return held + i64::from(weight) <= i64::from(self.capacity);
             }
         }
     }
@@ -397,147 +456,6 @@ impl<T: Send> fmt::Debug for Ring<T> {
             .field("readers_waiting", &readers)
             .field("writers_waiting", &writers)
             .finish_non_exhaustive()
-    }
-}
-
-/// Who waits, in the order in which they came.
-struct Line {
-    patience: Patience,
-    /// How many stand in line, those that were called and have not come yet left out. Changed under the lock.
-    queued: AtomicUsize,
-    waiting: Lock<Waiting>,
-}
-
-/// Whether it pays to look again before one stands in line.
-struct Patience {
-    /// How much it has paid lately. Of what others add meanwhile some may be lost: it is a guess.
-    credit: AtomicU32,
-}
-
-impl Patience {
-    /// How often one looks again, about as long as a sleep and a wake take.
-    #[cfg(not(nexus_loom))]
-    const LOOKS: u32 = 48;
-    /// To look again changes nothing but the time, which a model has none of.
-    #[cfg(nexus_loom)]
-    const LOOKS: u32 = 0;
-
-    /// What is taken off when it did not pay; it is tried again once in so many times when nothing is left.
-    const COST: u32 = 64;
-    /// What is added when it paid.
-    const GAIN: u32 = 128;
-    const CREDIT_MAX: u32 = 8 * Self::GAIN;
-
-    fn new() -> Self {
-        Self { credit: AtomicU32::new(Self::GAIN) }
-    }
-
-    /// Looks again for a while, if that is worth it.
-    fn look<R>(&self, mut look: impl FnMut() -> Option<R>) -> Option<R> {
-        let credit = self.credit.load(Ordering::Relaxed);
-        if credit < Self::COST {
-            self.credit.store(credit + 1, Ordering::Relaxed);
-            return None;
-        }
-        for _ in 0..Self::LOOKS {
-            std::hint::spin_loop();
-            if let Some(seen) = look() {
-                self.credit.store((credit + Self::GAIN).min(Self::CREDIT_MAX), Ordering::Relaxed);
-                return Some(seen);
-            }
-        }
-        self.credit.store(credit - Self::COST, Ordering::Relaxed);
-        None
-    }
-}
-
-struct Waiting {
-    /// The place of who comes next.
-    next: u64,
-    /// Invariant: one entry for each living future that stands in line and was not called. So there are no more than callers hold.
-    called_by: BTreeMap<u64, (u32, Waker)>,
-}
-
-/// Where somebody stands who came to a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It was called, or is the first: it may try.
-    First,
-    /// Others stand before it.
-    Behind,
-}
-
-impl Line {
-    fn new() -> Self {
-        let waiting = Lock::new(Waiting { next: 0, called_by: BTreeMap::new() });
-        Self { patience: Patience::new(), queued: AtomicUsize::new(0), waiting }
-    }
-
-    /// Whether nobody stands in line. Orders nothing: it is for the sake of fairness alone.
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.queued.load(Ordering::Relaxed) == 0
-    }
-
-    /// Stands in line; at the place that it had, if it had one.
-    fn join(&self, place: &mut Option<u64>, weight: u32, waker: &Waker) -> Standing {
-        let waker = waker.clone(); // Without the lock, as all that others may have written.
-        let mut waiting = self.waiting.lock();
-        let place = *place.get_or_insert_with(|| {
-            waiting.next += 1;
-            waiting.next
-        });
-        let replaced = waiting.called_by.insert(place, (weight, waker));
-        self.count(&waiting);
-        let first = waiting.called_by.first_key_value().map(|(first, _)| *first);
-        drop(waiting);
-        drop(replaced);
-        if first == Some(place) { Standing::First } else { Standing::Behind }
-    }
-
-    /// Where one stands that came before.
-    fn standing(&self, place: u64) -> Standing {
-        let waiting = self.waiting.lock();
-        match waiting.called_by.first_key_value() {
-            Some((first, _)) if *first != place && waiting.called_by.contains_key(&place) => Standing::Behind,
-            _ => Standing::First,
-        }
-    }
-
-    fn leave(&self, place: u64) {
-        let mut waiting = self.waiting.lock();
-        let left = waiting.called_by.remove(&place);
-        self.count(&waiting);
-        drop(waiting);
-        drop(left);
-    }
-
-    /// Calls the first in line if `may` says so of its weight.
-    fn call_first(&self, may: impl FnOnce(u32) -> bool) {
-        let mut waiting = self.waiting.lock();
-        let called = match waiting.called_by.first_entry() {
-            Some(first) if may(first.get().0) => Some(first.remove().1),
-            _ => None,
-        };
-        self.count(&waiting);
-        drop(waiting);
-        if let Some(waker) = called {
-            waker.wake();
-        }
-    }
-
-    fn call_all(&self) {
-        let mut waiting = self.waiting.lock();
-        let called = std::mem::take(&mut waiting.called_by);
-        self.count(&waiting);
-        drop(waiting);
-        called.into_values().for_each(|(_, waker)| waker.wake());
-    }
-
-    /// Tells the other side how many stand in line: one of the four steps of the pair.
-    fn count(&self, waiting: &Waiting) {
-        self.queued.store(waiting.called_by.len(), Ordering::SeqCst);
-        loom_fence();
     }
 }
 
@@ -615,19 +533,31 @@ impl<T: Send, F: Fn() -> bool> Drop for Push<'_, T, F> {
 
 /// The future of [`Ring::pop`].
 #[must_use = "nothing is read before it is polled"]
-pub struct Pop<'a, T: Send, F: Fn() -> bool> {
+pub struct Pop<'a, T: Send, F: Fn() -> bool>(Take<'a, T, F>);
+
+impl<T: Send, F: Fn() -> bool> Future for Pop<'_, T, F> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|taken| taken.map(Taken::into_message))
+    }
+}
+
+/// The future of [`Ring::take`].
+#[must_use = "nothing is read before it is polled"]
+pub struct Take<'a, T: Send, F: Fn() -> bool> {
     ring: &'a Ring<T>,
     over: F,
     place: Option<u64>,
 }
 
-impl<T: Send, F: Fn() -> bool> Pop<'_, T, F> {
+impl<T: Send, F: Fn() -> bool> Take<'_, T, F> {
     /// Tries once; none when there is no message yet.
     #[expect(clippy::option_option, reason = "whether it has ended, and whether with a message")]
-    fn attempt(&self) -> Option<Option<T>> {
+    fn attempt(&self) -> Option<Option<Taken<T>>> {
         // Before the look: what was written before it was over is there then.
         let over = (self.over)();
-        match self.ring.try_pop() {
+        match self.ring.try_take() {
             None if !over => None,
             read => Some(read),
         }
@@ -644,8 +574,8 @@ impl<T: Send, F: Fn() -> bool> Pop<'_, T, F> {
     }
 }
 
-impl<T: Send, F: Fn() -> bool> Future for Pop<'_, T, F> {
-    type Output = Option<T>;
+impl<T: Send, F: Fn() -> bool> Future for Take<'_, T, F> {
+    type Output = Option<Taken<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut done = self.attempt();
@@ -666,9 +596,9 @@ impl<T: Send, F: Fn() -> bool> Future for Pop<'_, T, F> {
 }
 
 // Nothing in it is pinned.
-impl<T: Send, F: Fn() -> bool> Unpin for Pop<'_, T, F> {}
+impl<T: Send, F: Fn() -> bool> Unpin for Take<'_, T, F> {}
 
-impl<T: Send, F: Fn() -> bool> Drop for Pop<'_, T, F> {
+impl<T: Send, F: Fn() -> bool> Drop for Take<'_, T, F> {
     fn drop(&mut self) {
         self.leave();
     }

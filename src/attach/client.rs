@@ -189,7 +189,7 @@ impl Remote {
 
     async fn request(&self, caller: &Arc<Caller>, request: Request, about: &About) -> Result<Given> {
         let mut again = true;
-        let message = loop {
+        let (message, connection) = loop {
             let lost = |lost| about.lost(&self.folder, lost);
             let connection = self.connection().await.map_err(lost)?;
             // After a restart the owner may grant another than before: then it is asked for the one that the handle is.
@@ -202,10 +202,16 @@ impl Remote {
             match connection.call(parcel, about.changes, line_of(&request)).await {
                 // The owner may have been restarted since the last call. What was not sent can be sent again.
                 Err(Lost::Before) if std::mem::take(&mut again) => {}
-                done => break done.map_err(lost)?,
+                done => break (done.map_err(lost)?, connection),
             }
         };
-        Reply::unpack(message).map_err(|why| about.unreadable(&why))?
+        let number = message.number;
+        let given = Reply::unpack(message).map_err(|why| about.unreadable(&why))?;
+        if given.as_ref().is_ok_and(|given| given.is_taken(&request)) {
+            // From here on nobody drops what asked for it.
+            connection.took(number);
+        }
+        given
     }
 
     /// The connection; a new one when it was lost.

@@ -143,6 +143,14 @@ impl Connection {
         }
     }
 
+    /// The message of a pipe that the reply of this number brought is with who asked for it. That leaves with the next call: until then the other end remembers the message.
+    pub(super) fn took(&self, number: u64) {
+        let mut lines = self.lines.lock();
+        if lines.lost.is_none() {
+            lines.outbox.push_frame(Kind::Took, number, &[]);
+        }
+    }
+
     /// Writes what the socket takes now; what it does not take is for the driver.
     fn push_out(&self, lines: &mut Lines) {
         match lines.write() {

@@ -7,7 +7,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
-use nexus_messages::{Caller, ChildEntry, ChildId, ChildSpec, Error, FileMetadata, LockId, Op, VPath};
+use nexus_messages::{
+    Caller, ChildEntry, ChildId, ChildSpec, EntryType, Error, FileMetadata, LockId, Op, VPath,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 12;
+pub(crate) const PROTOCOL: u32 = 13;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -284,6 +286,19 @@ pub(crate) enum Given {
     Region(Option<SharedRegion>),
 }
 
+impl Given {
+    /// Whether it is a message that was taken from a pipe, as what `request` comes to.
+    pub(crate) fn is_taken(&self, request: &Request) -> bool {
+        match (self, request) {
+            (Self::Answer(Answer::Read(read)), _) => {
+                read.metadata.entry_type == EntryType::Pipe && !read.data.is_empty()
+            }
+            (Self::Piece(message, _), Request::Stream(Streaming::Take(..))) => !message.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// A message ready to leave.
 #[derive(Debug)]
 pub(crate) struct Parcel {
@@ -453,7 +468,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
 #[cfg(test)]
 mod tests {
     use nexus_messages::syscall::{ReadData, SysStat, SysUnlink};
-    use nexus_messages::{EntryType, ErrorKind, FileId, Op, Timestamp, ZoneId};
+    use nexus_messages::{ErrorKind, FileId, Op, Timestamp, ZoneId};
     use proptest::collection::vec;
     use proptest::prelude::*;
 

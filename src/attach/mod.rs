@@ -18,6 +18,7 @@ mod connection;
 pub(crate) mod fuzzing;
 mod grant;
 mod message;
+mod sent;
 mod server;
 mod session;
 mod socket;

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures_util::stream::{FuturesUnordered, Stream};
 use nexus_actors::Sleep;
-use nexus_kernel::{Kernel, Life, Serve};
+use nexus_kernel::{GivenMessage, Kernel, Life, Serve};
 use nexus_messages::syscall::{Answer, Syscall};
 use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath};
 use tokio::io::Interest;
@@ -28,6 +28,7 @@ use super::grant::lessened;
 use super::message::{
     Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
 };
+use super::sent::Sent;
 use super::server::Shared;
 use super::streams::Streams;
 use super::wire::{BODY_MAX, Inbox, Incoming, Kind, Message, Outbox, REPLY_HEAD_MAX, SLICES_MAX, WireError};
@@ -62,7 +63,10 @@ const GIVEN_MAX: usize = 4_096;
 pub(super) const ALL_ANSWERED: u8 = 1;
 pub(super) const SOME_DROPPED: u8 = 0;
 
-type Running = Abortable<BoxFuture<'static, Result<Given>>>;
+type Running = Abortable<BoxFuture<'static, Served>>;
+
+/// What came of a call, and the message that it took from a pipe: that goes back when it is not kept.
+type Served = (Result<Given>, Option<GivenMessage>);
 
 /// A client's task.
 pub(super) struct Session {
@@ -89,6 +93,8 @@ pub(super) struct Session {
     streams: Streams,
     /// The locks that were given last, by the numbers of the calls for them.
     given: VecDeque<(u64, Lock)>,
+    /// The messages that were read and are on their way.
+    sent: Sent,
     ending: BoxFuture<'static, ()>,
     /// Wakes the task when the client is to be looked at.
     look: Option<Sleep>,
@@ -164,6 +170,7 @@ impl Session {
             last: None,
             streams: Streams::default(),
             given: VecDeque::new(),
+            sent: Sent::default(),
             ending: Box::pin(async move { ending.wait().await }),
             look: None,
             blocked_since: None,
@@ -201,8 +208,9 @@ impl Session {
             moved = true;
             let locks = self.under_way.get_mut(&number).and_then(|call| call.locks.take());
             self.forget(number);
-            if let Ok(result) = ended {
+            if let Ok((result, taken)) = ended {
                 self.note_given(number, locks, &result);
+                self.sent.note(number, taken);
                 self.reply(number, result);
             }
         }
@@ -244,6 +252,9 @@ impl Session {
                     }
                     Incoming::Frame { kind: Kind::Cancel, number, .. } if self.state == State::Open => {
                         self.cancel(number);
+                    }
+                    Incoming::Frame { kind: Kind::Took, number, .. } if self.state == State::Open => {
+                        self.sent.took(number);
                     }
                     other => return Err(unexpected(&other).into()),
                 }
@@ -312,8 +323,9 @@ impl Session {
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
         let locks = takes_lock(&call.request).then(|| caller.clone());
         let mut future = serve(self.shared.kernel.clone(), caller, call.request, self.streams.clone());
-        if let Poll::Ready(result) = future.poll_unpin(cx) {
+        if let Poll::Ready((result, taken)) = future.poll_unpin(cx) {
             self.note_given(number, locks, &result);
+            self.sent.note(number, taken);
             self.reply(number, result);
             return Ok(());
         }
@@ -348,6 +360,8 @@ impl Session {
             && let Some((_, Lock { caller, path, id })) = self.given.remove(at)
         {
             self.shared.kernel.release_lock(&caller, &path, id);
+        } else {
+            self.sent.called_off(number);
         }
         self.inbox.forget(number);
         self.outbox.take_back(number);
@@ -390,7 +404,8 @@ impl Session {
                 Ok(count) => {
                     moved = true;
                     self.blocked_since = None;
-                    self.outbox.left(count, |_| {});
+                    let sent = &mut self.sent;
+                    self.outbox.left(count, |number| sent.left(number));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.stream.poll_write_ready(cx)?.is_pending() {
@@ -521,7 +536,7 @@ struct Tagged {
 }
 
 impl Future for Tagged {
-    type Output = (u64, std::result::Result<Result<Given>, Aborted>);
+    type Output = (u64, std::result::Result<Served, Aborted>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(self.call.poll_unpin(cx));
@@ -540,11 +555,15 @@ fn serve(
     caller: Arc<Caller>,
     request: Request,
     streams: Streams,
-) -> BoxFuture<'static, Result<Given>> {
+) -> BoxFuture<'static, Served> {
     let op = request.op();
-    let serving = AssertUnwindSafe(execute(kernel, caller, request, streams)).catch_unwind();
-    Box::pin(serving.map(move |done| {
-        done.unwrap_or_else(|_| Err(Error::global(op, ErrorKind::Crashed).outcome_unknown()))
+    let serving = AssertUnwindSafe(async move {
+        let mut taken = None;
+        let done = execute(kernel, caller, request, streams, &mut taken).await;
+        (done, taken)
+    });
+    Box::pin(serving.catch_unwind().map(move |done| {
+        done.unwrap_or_else(|_| (Err(Error::global(op, ErrorKind::Crashed).outcome_unknown()), None))
     }))
 }
 
@@ -553,10 +572,11 @@ async fn execute(
     caller: Arc<Caller>,
     request: Request,
     streams: Streams,
+    taken: &mut Option<GivenMessage>,
 ) -> Result<Given> {
     let (kernel, caller) = (&kernel, &caller);
     match request {
-        Request::Stream(call) => streams.serve(kernel, caller, call).await,
+        Request::Stream(call) => streams.serve(kernel, caller, call, taken).await,
         Request::Release { path, id } => Ok(Given::Released(kernel.release_lock(caller, &path, id))),
         Request::Spawn(spec) => {
             kernel.spawn_child(caller, spec).await.map(|child| Given::Child(Box::new(child)))
@@ -571,7 +591,11 @@ async fn execute(
         Request::Access { path, right } => kernel.access(caller, &path, right).await.map(Given::Access),
         Request::Syscall(call) => match call {
             Syscall::Stat(call) => answer(kernel, caller, call).await,
-            Syscall::Read(call) => answer(kernel, caller, call).await,
+            Syscall::Read(call) => {
+                let (read, message) = kernel.take_message(caller, call).await?;
+                *taken = message;
+                Ok(Given::Answer(read.into()))
+            }
             Syscall::Readdir(call) => answer(kernel, caller, call).await,
             Syscall::Write(call) => answer(kernel, caller, call).await,
             Syscall::Setattr(call) => answer(kernel, caller, call).await,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
 use nexus_actors::Env;
-use nexus_kernel::{ContentReader, Kernel, MappedPipe, PipeReader, PipeWriter};
+use nexus_kernel::{ContentReader, GivenMessage, Kernel, MappedPipe, PipeReader, PipeWriter};
 use nexus_messages::syscall::{IoProfile, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result, VPath};
 use parking_lot::Mutex;
@@ -100,11 +100,13 @@ enum Piece {
 }
 
 impl Streams {
+    /// What is taken from a pipe is kept by who gets `taken`, or goes back.
     pub(super) async fn serve(
         &self,
         kernel: &Arc<Kernel>,
         caller: &Arc<Caller>,
         call: Streaming,
+        taken: &mut Option<GivenMessage>,
     ) -> Result<Given> {
         match call {
             Streaming::Open(number, call) => {
@@ -175,7 +177,8 @@ impl Streams {
                     Some(Open::PipeReader(end)) => end.clone(),
                     _ => return Err(gone(Op::Read)),
                 };
-                let message = end.read(wait).await?;
+                let message;
+                (message, *taken) = end.take(wait).await?;
                 let is_last = message.is_none();
                 Ok(Given::Piece(message.unwrap_or_default(), is_last))
             }

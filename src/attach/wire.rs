@@ -75,6 +75,8 @@ kinds! {
     Cancel = 6,
     /// The server ends, and has answered all that it will.
     Bye = 7,
+    /// The message of a pipe that the reply to the call of this number brought is with who asked for it.
+    Took = 8,
 }
 
 /// A peer does not keep to the protocol.

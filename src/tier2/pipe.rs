@@ -123,8 +123,8 @@ impl PipeReader {
         }
     }
 
-    /// The next message, which it waits for so long, or not at all for `None`; none at the end of the pipe. Dropping the future takes no message along, unless
-    /// the handle is [attached](crate::attach()) and the message is on its way already.
+    /// The next message, which it waits for so long, or not at all for `None`; none at the end of the pipe. Dropping the future takes no message along: one
+    /// that was taken for it goes back, before all others.
     ///
     /// # Errors
     /// `EAGAIN` without a message, `ETIMEDOUT` when it has waited for one; `ENOENT` when the pipe is removed, also meanwhile; `EPERM` when the life of the

@@ -2,13 +2,16 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::{
-    ByteRange, Bytes, ErrorKind, Grep, MountSpec, OpId, OpOutcome, Serving, SysLock, SysRead, SysWrite,
-    VPath, blocking,
+    ByteRange, Bytes, ErrorKind, Executed, Grep, HookContext, MountSpec, OpId, OpOutcome, Serving, SysLock,
+    SysRead, SysWrite, VPath, Verdict, blocking,
 };
 
 use crate::bench::{Bench, until};
@@ -254,4 +257,52 @@ fn a_call_whose_caller_goes_away_is_called_off() {
     });
     let other = bench.owner.read("/other");
     assert!(other.is_err() || other.is_ok_and(|other| other == content), "all of it or nothing");
+}
+
+/// Aborts calls, each with the error that its path names.
+struct Aborts;
+
+impl Interceptor for Aborts {
+    fn ops(&self) -> OpSet {
+        OpSet::ALL
+    }
+
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        let kind = match cx.call.path().as_str() {
+            "/busy" => Some(ErrorKind::Busy),
+            "/full" => Some(ErrorKind::StoreFull),
+            "/denied" => Some(ErrorKind::PermissionDenied),
+            _ => None,
+        };
+        let verdict =
+            kind.map_or(Verdict::Continue, |kind| Verdict::refuse_as(kind, format!("for {kind:?}")));
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+#[test]
+fn a_call_that_a_hook_aborts_arrives_with_the_error_of_its_choice() {
+    let bench = Bench::new(Serving::administrator());
+    let hook = Registration::interceptor("aborts", Arc::new(Aborts));
+    bench.owner.register_hook(hook).expect("there is room");
+    let nx = bench.attach();
+    for (at, kind) in [
+        ("/busy", ErrorKind::Busy),
+        ("/full", ErrorKind::StoreFull),
+        ("/denied", ErrorKind::PermissionDenied),
+    ] {
+        for error in [
+            nx.write(at, "x").map(drop).expect_err("it is aborted"),
+            nx.read(at).map(drop).expect_err("it is aborted"),
+            nx.stat(at).map(drop).expect_err("it is aborted"),
+        ] {
+            assert_eq!((error.kind(), error.errno()), (kind, kind.errno()), "{error}");
+            assert_eq!((error.executed(), error.path()), (Executed::No, Some(at)));
+            assert_eq!(error.cause(), Some(&*format!("aborts: for {kind:?}")), "{error}");
+        }
+        let own = bench.owner.write(at, "x").map(drop).expect_err("it is aborted");
+        let other = nx.write(at, "x").map(drop).expect_err("it is aborted");
+        assert_eq!(own.to_string(), other.to_string());
+    }
+    nx.write("/fine", "x").expect("it passes");
 }

@@ -1,5 +1,6 @@
 //! Interceptors and resolvers that break, decide, or want more than they may.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nexus::dispatch::{Interceptor, OnLate, OpSet, Registration, Resolution, Resolver};
+use nexus::dispatch::{ASIDE_MAX, Interceptor, OnLate, OpSet, Registration, Resolution, Resolver};
 use nexus::{Caller, ErrorKind, HookContext, Op, Outcome, Syscall, VPath, Verdict, ZoneId};
 use nexus_messages::syscall::SysReaddir;
 use parking_lot::Mutex;
@@ -102,12 +103,15 @@ fn a_call_is_refused_with_the_error_of_the_hooks_choice() {
         "/io" => Verdict::refuse_as(ErrorKind::Io, "the disk"),
         _ => Verdict::Continue,
     });
-    nx.register_hook(refuses).expect("there is room");
+    let id = nx.register_hook(refuses).expect("there is room");
     for (at, kind) in [("/nothing", ErrorKind::NotFound), ("/busy", ErrorKind::Busy), ("/io", ErrorKind::Io)]
     {
         let error = nx.write(at, "x").expect_err("it is refused");
         assert_eq!((error.kind(), error.errno()), (kind, kind.errno()), "{error}");
     }
+    let shown = nx.read(format!("/__sys__/hooks/{}", id.0)).expect("it is shown");
+    let shown: serde_json::Value = serde_json::from_slice(&shown).expect("it is JSON");
+    assert_eq!(shown["refusals"], 3, "{shown}");
 }
 
 #[test]
@@ -208,4 +212,68 @@ fn a_resolver_has_a_permission_of_its_own_for_what_it_answers_for() {
     assert!(error.to_string().contains("it is coder-7's"), "{error}");
     mine.write("/g/breaks", "x").expect_err("it fails closed");
     assert_eq!(mine.read("/real/g/a").expect("it is there"), "x");
+}
+
+/// Is told of calls aside, one at a time for each that it is let go on, and of those that it missed.
+struct Crowded {
+    go_on: Mutex<Receiver<()>>,
+    told: Mutex<Sender<String>>,
+}
+
+impl Interceptor for Crowded {
+    fn ops(&self) -> OpSet {
+        OpSet::MUTATIONS
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        std::future::ready(Verdict::Continue).boxed()
+    }
+
+    fn after<'a>(&'a self, cx: &'a HookContext, _: &'a Outcome) -> BoxFuture<'a, ()> {
+        poll_fn(move |task| {
+            if self.go_on.lock().try_recv() == Err(TryRecvError::Empty) {
+                task.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let _ = self.told.lock().send(cx.call.path().to_string());
+            Poll::Ready(())
+        })
+        .boxed()
+    }
+
+    fn overflowed(&self, missed: u64) {
+        let _ = self.told.lock().send(format!("missed {missed}"));
+    }
+}
+
+#[test]
+fn what_finds_no_room_aside_is_counted_and_told_before_what_comes_later() {
+    const BEYOND: usize = 3;
+    let ((told, hear), (go, go_on)) = (channel(), channel());
+    let nx = boot();
+    let hook = Arc::new(Crowded { go_on: Mutex::new(go_on), told: Mutex::new(told) });
+    let id = nx.register_hook(Registration::interceptor("crowded", hook).aside()).expect("there is room");
+    let count = |what: &str| {
+        let shown = nx.read(format!("/__sys__/hooks/{}", id.0)).expect("it is shown");
+        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("it is JSON");
+        shown[what].as_u64().expect("it is a number") as usize
+    };
+    for number in 0..ASIDE_MAX + BEYOND {
+        nx.write(format!("/{number}"), "x").expect("it does not wait for what is told aside");
+    }
+    assert_eq!((count("overflow"), count("queued")), (BEYOND, ASIDE_MAX));
+    let mut heard = HashSet::new();
+    for _ in 0..ASIDE_MAX {
+        go.send(()).expect("it listens");
+        heard.insert(hear.recv_timeout(Duration::from_secs(30)).expect("it was told"));
+    }
+    assert_eq!(heard, (0..ASIDE_MAX).map(|number| format!("/{number}")).collect::<HashSet<_>>());
+    // The room of the last is free a moment after it was told.
+    while count("queued") > 0 {
+        std::thread::yield_now();
+    }
+    nx.write("/later", "x").expect("it does not wait for what is told aside");
+    assert_eq!(hear.recv_timeout(Duration::from_secs(30)).expect("it was told"), format!("missed {BEYOND}"));
+    go.send(()).expect("it listens");
+    assert_eq!(hear.recv_timeout(Duration::from_secs(30)).expect("it was told"), "/later");
 }

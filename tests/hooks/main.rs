@@ -2,6 +2,7 @@
 
 mod breaking;
 mod observers;
+mod order;
 
 use std::sync::Arc;
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use nexus::dispatch::{HookId, Missed, Observer, Registration};
-use nexus::{Config, Event, EventKind, EventMask, blocking};
+use nexus::{Config, Event, EventKind, EventMask, Kill, blocking};
 use parking_lot::Mutex;
 
 use crate::boot;
@@ -95,6 +96,25 @@ fn one_that_hangs_holds_up_nobody_and_is_told_what_it_missed() {
 }
 
 #[test]
+fn nothing_is_queued_behind_what_was_missed_before_that_was_told() {
+    let nx = boot();
+    let (observer, ends) = hears();
+    nx.register_hook(Registration::observer("hears", observer).queue(2)).expect("there is room");
+    nx.write("/hangs", "x").expect("it writes");
+    ends.expect("/hangs");
+    for at in ["/hangs", "/a", "/missed"] {
+        nx.write(at, "x").expect("it writes");
+    }
+    ends.go_on.send(()).expect("it listens");
+    ends.expect("/hangs");
+    // There is room, and the marker comes first.
+    nx.write("/missed-too", "x").expect("it writes");
+    ends.go_on.send(()).expect("it listens");
+    ends.expect("/a");
+    ends.expect("missed 2 from /missed");
+}
+
+#[test]
 fn one_that_panics_is_started_anew_and_hears_the_next() {
     let nx = boot();
     let (observer, ends) = hears();
@@ -135,4 +155,37 @@ fn what_was_queued_is_told_before_an_observer_ends() {
     (0..20).for_each(|number| ends.expect(format!("/{number}")));
     nx.shutdown().expect("it ends");
     assert!(ends.told.try_recv().is_err(), "it was removed before");
+}
+
+#[test]
+fn what_was_queued_is_told_before_the_kernel_has_ended() {
+    let nx = boot();
+    let (observer, ends) = hears();
+    nx.register_hook(Registration::observer("hears", observer)).expect("there is room");
+    nx.write("/hangs", "x").expect("it writes");
+    ends.expect("/hangs");
+    (0..20).for_each(|number| nx.write(format!("/{number}"), "x").map(drop).expect("it writes"));
+    thread::scope(|scope| {
+        let ended = scope.spawn(|| nx.shutdown());
+        ends.go_on.send(()).expect("it listens");
+        (0..20).for_each(|number| ends.expect(format!("/{number}")));
+        ended.join().expect("it ends").expect("in order");
+    });
+    assert!(ends.told.try_recv().is_err(), "there was no more");
+}
+
+#[test]
+fn one_that_is_killed_with_a_queue_goes_on_with_it() {
+    let nx = boot();
+    let (observer, ends) = hears();
+    let id = nx.register_hook(Registration::observer("hears", observer)).expect("there is room");
+    nx.write("/hangs", "x").expect("it writes");
+    ends.expect("/hangs");
+    (0..20).for_each(|number| nx.write(format!("/{number}"), "x").map(drop).expect("it writes"));
+    let child = format!("nexus/kernel/observers/hears@{}", id.0);
+    assert!(nx.kill(&child, Kill::Error).expect("it is the administrator's handle"), "there is no {child}");
+    ends.go_on.send(()).expect("it listens");
+    (0..20).for_each(|number| ends.expect(format!("/{number}")));
+    nx.write("/later", "x").expect("it writes");
+    ends.expect("/later");
 }

@@ -7,6 +7,7 @@ mod bench;
 mod crowds;
 mod ends;
 mod entries;
+mod given_up;
 mod messages;
 mod simulated;
 mod watched;

@@ -4,6 +4,7 @@
 
 mod counter;
 mod deaths;
+mod declared;
 mod gate;
 mod hooks;
 mod kept;

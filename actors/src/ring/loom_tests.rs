@@ -5,6 +5,7 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
 use loom::thread;
+use std::task::Waker;
 
 fn never() -> bool {
     false
@@ -88,6 +89,34 @@ fn loom_a_reader_is_woken_by_a_message() {
         let writer = thread::spawn(move || assert!(other.try_push(7, 1).is_ok()));
         assert_eq!(block_on(ring.pop(never)), Some(7));
         writer.join().unwrap();
+    });
+}
+
+/// Mutations: one that puts back and looks at the line before what it puts back is there, or does not look; no fence behind it.
+#[test]
+fn loom_a_reader_is_woken_by_what_is_put_back() {
+    bounded(4, || {
+        let ring = Arc::new(Ring::new(2, 10));
+        assert!(ring.try_push(7, 1).is_ok());
+        let (other, taken) = (ring.clone(), ring.try_take().unwrap());
+        let reader = thread::spawn(move || other.put_back(taken));
+        assert_eq!(block_on(ring.pop(never)), Some(7));
+        reader.join().unwrap();
+    });
+}
+
+/// Mutation: one that takes what came back and does not look whether a writer waits for its room.
+#[test]
+fn loom_a_writer_is_woken_by_the_room_of_what_came_back() {
+    bounded(4, || {
+        let ring = Arc::new(Ring::new(2, 10));
+        assert!(ring.try_push(1, 10).is_ok());
+        ring.put_back(ring.try_take().unwrap());
+        let other = ring.clone();
+        let reader = thread::spawn(move || assert_eq!(other.try_pop(), Some(1)));
+        assert!(block_on(ring.push(2, 10, never)).is_ok());
+        reader.join().unwrap();
+        assert_eq!(ring.try_pop(), Some(2));
     });
 }
 

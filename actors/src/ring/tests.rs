@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::task::Wake;
+use std::task::{Wake, Waker};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -266,4 +266,62 @@ fn many_threads_lose_nothing_and_read_nothing_twice() {
     all.sort_unstable();
     let sent: Vec<u64> = (0..WRITERS).flat_map(|writer| (0..EACH).map(move |n| writer << 32 | n)).collect();
     assert!(all == sent, "{} of {} came", all.len(), sent.len());
+}
+
+fn took(ring: &Ring<usize>) -> Taken<usize> {
+    ring.try_take().unwrap()
+}
+
+#[test]
+fn what_is_put_back_is_read_first_and_in_the_order_in_which_it_was_written() {
+    let ring = Ring::new(8, 100);
+    for n in 0..5 {
+        assert!(ring.try_push(n, 10).is_ok());
+    }
+    let [zero, one, two] = [(); 3].map(|()| took(&ring));
+    ring.put_back(one);
+    assert_eq!(ring.held(), (3, 30));
+    ring.put_back(zero);
+    // What came back and is taken once more keeps its place.
+    let zero = took(&ring);
+    assert_eq!(zero.message, 0);
+    ring.put_back(two);
+    ring.put_back(zero);
+    assert_eq!(ring.held(), (5, 50));
+    assert_eq!(std::iter::from_fn(|| ring.try_pop()).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(ring.held(), (0, 0));
+}
+
+#[test]
+fn what_is_put_back_has_room_and_others_wait_until_there_is_some_again() {
+    let ring = Ring::new(8, 10);
+    assert!(ring.try_push(1, 6).is_ok());
+    let taken = took(&ring);
+    assert!(ring.try_push(2, 6).is_ok(), "its room is free");
+    ring.put_back(taken);
+    assert_eq!((ring.held(), ring.try_push(3, 1)), ((2, 12), Err(3)));
+    let counted = Arc::new(Counted::default());
+    let mut writer = Box::pin(ring.push(4, 4, never));
+    assert!(poll_with(writer.as_mut(), &counted).is_pending());
+    assert_eq!(ring.try_pop(), Some(1));
+    assert_eq!(counted.times(), 1, "there is room for four");
+    assert_eq!(poll_with(writer.as_mut(), &counted), Poll::Ready(Ok(())));
+    drop(writer);
+    assert_eq!(std::iter::from_fn(|| ring.try_pop()).collect::<Vec<_>>(), [2, 4]);
+}
+
+#[test]
+fn what_is_put_back_wakes_the_reader_that_came_first() {
+    let ring = Ring::new(8, 100);
+    assert!(ring.try_push(1, 1).is_ok());
+    let taken = took(&ring);
+    let [first, second] = [(); 2].map(|()| Arc::new(Counted::default()));
+    let (mut one, mut two) = (Box::pin(ring.pop(never)), Box::pin(ring.pop(never)));
+    assert!(poll_with(one.as_mut(), &first).is_pending() && poll_with(two.as_mut(), &second).is_pending());
+    ring.put_back(taken);
+    assert_eq!((first.times(), second.times()), (1, 0));
+    // It goes away, and passes that on.
+    drop(one);
+    assert_eq!(poll_with(two.as_mut(), &second), Poll::Ready(Some(1)));
+    assert_eq!(second.times(), 1);
 }

@@ -183,6 +183,72 @@ fn a_process_that_dies_at_any_step_tears_no_message_loses_none_and_doubles_none(
     });
 }
 
+/// What comes back is the first then, or is gone with who had it; nothing else is touched.
+#[test]
+fn a_process_that_dies_while_it_puts_a_message_back_leaves_the_others() {
+    let shape = RingShape::new(60, 4).unwrap();
+    let lengths = [5, 17, 8, 20, 1, 9, 33, 16];
+    // In each place of the ring, with and without others behind it.
+    for (before, behind) in (0..8).flat_map(|before| (0..3).map(move |behind| (before, behind))) {
+        let length = |n: u64| lengths[usize::try_from(n).unwrap() % lengths.len()] % 20 + 1;
+        at_each_step(|steps| {
+            let all = words(shape.region_words());
+            let ring = at(Process::survivor(&all), shape);
+            for n in 0..before {
+                assert!(ring.try_push(&message(n, length(n))).unwrap());
+                assert!(ring.try_pop().unwrap().is_some());
+            }
+            for n in before..=before + behind {
+                assert!(ring.try_push(&message(n, length(n))).unwrap());
+            }
+            let taken = ring.try_pop().unwrap().unwrap();
+            let is_back = Cell::new(false);
+            let died = dies(&Process::new(&all, 1, steps), |_| {
+                let ring = at(Process::new(&all, 1, steps), shape);
+                for round in 0..3 {
+                    if round > 0 {
+                        is_back.set(false);
+                        assert_eq!(ring.try_pop().unwrap().unwrap(), taken);
+                    }
+                    assert!(ring.try_put_back(&taken).unwrap());
+                    is_back.set(true);
+                }
+            });
+            let mut left: Vec<Bytes> = std::iter::from_fn(|| ring.try_pop().unwrap()).collect();
+            let first = left.first() == Some(&taken);
+            assert!(first || !is_back.get(), "at {steps}: it is not there, before {before}");
+            if first {
+                left.remove(0);
+            }
+            let expected: Vec<Bytes> =
+                (before + 1..=before + behind).map(|n| message(n, length(n)).into()).collect();
+            assert_eq!(left, expected, "at {steps}, before {before}");
+            for n in 200..212 {
+                assert!(ring.try_push(&message(n, 30)).unwrap(), "at {steps}");
+                assert_eq!(ring.try_pop().unwrap().unwrap(), message(n, 30), "at {steps}");
+            }
+            died
+        });
+    }
+}
+
+#[test]
+fn what_comes_back_to_a_ring_without_room_is_not_written() {
+    let shape = RingShape::new(40, 4).unwrap();
+    let all = words(shape.region_words());
+    let ring = at(Process::survivor(&all), shape);
+    for n in 0..3 {
+        assert!(ring.try_push(&message(n, 10)).unwrap());
+    }
+    let taken = ring.try_pop().unwrap().unwrap();
+    assert!(ring.try_push(&message(3, 11)).unwrap());
+    assert_eq!(ring.try_put_back(&taken), Ok(false), "there are 31 bytes");
+    assert!(ring.try_pop().unwrap().is_some());
+    assert_eq!(ring.try_put_back(&taken), Ok(true));
+    let left: Vec<Bytes> = std::iter::from_fn(|| ring.try_pop().unwrap()).collect();
+    assert_eq!(left, [message(0, 10), message(2, 10), message(3, 11)]);
+}
+
 const ROOM: usize = 40;
 
 fn record(n: u64) -> Bytes {

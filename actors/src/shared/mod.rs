@@ -142,6 +142,18 @@ impl SharedPipe {
         Ok(message)
     }
 
+    /// Writes a message before all others, if there is room for it: one that was read and comes back. One without bytes is none.
+    ///
+    /// # Errors
+    /// [`SharedTrouble`]: nothing was written.
+    pub fn try_put_back(&self, message: &[u8]) -> Result<bool, SharedTrouble> {
+        let done = message.is_empty() || self.0.of.try_put_back(message)?;
+        if done {
+            self.0.told(COMES);
+        }
+        Ok(done)
+    }
+
     /// How many messages are written and not read, and how many bytes they have; roughly, while others write and read.
     pub fn held(&self) -> (usize, u32) {
         self.0.of.held()

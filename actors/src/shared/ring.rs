@@ -65,6 +65,11 @@ impl Mark {
     fn past(self, weight: u32) -> Self {
         join(self.weight().wrapping_add(weight), self.position().wrapping_add(1))
     }
+
+    /// Before a message of this weight that ends here.
+    fn before(self, weight: u32) -> Self {
+        join(self.weight().wrapping_sub(weight), self.position().wrapping_sub(1))
+    }
 }
 
 fn join(upper: u32, lower: u32) -> Mark {
@@ -87,13 +92,7 @@ impl<M: Memory> Ring<M> {
             let before = Mark(memory.peek(self.slot(tail.position().wrapping_sub(1))));
             let room = self.shape.content_words();
             let place = (before.position() as usize % room + words(before.weight() as usize) % room) % room;
-            let mut at = place;
-            for chunk in message.chunks(8) {
-                let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                memory.poke(self.content(at), u64::from_le_bytes(word));
-                at = if at + 1 == room { 0 } else { at + 1 };
-            }
+            self.write(place, message);
             let place = u32::try_from(place).map_err(|_| SharedTrouble::Damaged)?;
             memory.poke(self.slot(tail.position()), join(length, place).0);
             // The message is there from here on.
@@ -134,6 +133,45 @@ impl<M: Memory> Ring<M> {
         };
         GOES.ring(memory);
         Ok(Some(message.into()))
+    }
+
+    /// Writes a message before all others, if there is room: one that was read and comes back. It has one byte at least.
+    pub(super) fn try_put_back(&self, message: &[u8]) -> Result<bool, SharedTrouble> {
+        let memory = &self.memory;
+        let Ok(length) = u32::try_from(message.len()) else { return Ok(false) };
+        {
+            // Both: what is free before the head is what writers write into. Nobody else has both at once.
+            let _writers = WRITERS.lock(memory)?;
+            let _readers = READERS.lock(memory)?;
+            let head = Mark(memory.load(HEAD_AT));
+            let (messages, bytes) = self.between(head, Mark(memory.load(TAIL_AT)))?;
+            if messages == self.shape.slots || length > self.shape.capacity - bytes {
+                return Ok(false);
+            }
+            // What is there is in one piece: right before the first of it, or of an empty ring before where the next would have been.
+            let room = self.shape.content_words();
+            let first = Mark(memory.peek(self.slot(head.position()))).position() as usize % room;
+            let place = (first + room - words(length as usize) % room) % room;
+            self.write(place, message);
+            let at = u32::try_from(place).map_err(|_| SharedTrouble::Damaged)?;
+            let before = head.before(length);
+            memory.poke(self.slot(before.position()), join(length, at).0);
+            // The message is there from here on.
+            memory.store(HEAD_AT, before.0);
+        }
+        COMES.ring(memory);
+        Ok(true)
+    }
+
+    /// Writes content from a word on.
+    fn write(&self, mut at: usize, message: &[u8]) {
+        let room = self.shape.content_words();
+        for chunk in message.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.memory.poke(self.content(at), u64::from_le_bytes(word));
+            at = if at + 1 == room { 0 } else { at + 1 };
+        }
     }
 
     /// How many messages are written and not read, and how many bytes; roughly, while others write and read.

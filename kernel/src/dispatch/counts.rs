@@ -57,6 +57,8 @@ struct Counters {
     overflow: AtomicU64,
     max_ns: AtomicU64,
     aside: AtomicUsize,
+    /// Runs that found no room, and of which it was not told yet.
+    untold: AtomicU64,
     latency: Histogram<{ DURATIONS.len() }>,
 }
 
@@ -81,6 +83,7 @@ impl Running {
             overflow: zero(),
             max_ns: zero(),
             aside: AtomicUsize::new(0),
+            untold: zero(),
             latency: Histogram::new(&DURATIONS),
         };
         Self { env: env.clone(), counters: CachePadded::new(counters), line }
@@ -120,8 +123,14 @@ impl Running {
         let taken = self.counters.aside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
         if taken.is_err() {
             self.count(Count::Overflow);
+            self.counters.untold.fetch_add(1, Ordering::Relaxed);
         }
         taken.ok().map(|_| Aside(self.clone()))
+    }
+
+    /// How many runs found no room since this was asked last.
+    pub(super) fn missed_aside(&self) -> u64 {
+        self.counters.untold.swap(0, Ordering::Relaxed)
     }
 
     pub(crate) fn counts(&self) -> HookCounts {

@@ -62,18 +62,28 @@ pub trait Interceptor: Send + Sync + 'static {
         let _ = (cx, outcome);
         Box::pin(std::future::ready(()))
     }
+
+    /// So many calls were not told, since as many runs [aside](Registration::aside) were under way as may be. Told aside, before the next call that is: so it is
+    /// known that something is missing. A panic is logged and counted.
+    fn overflowed(&self, missed: u64) {
+        let _ = missed;
+    }
 }
 
 /// Is told of changes that were committed.
+///
+/// Of two changes of one path, or of paths of which one is within the other, the one that was committed first is told first, whoever made them; and so are the changes of one
+/// caller. A change waits for that no longer than for five seconds: one whose hooks take longer after the call is told when they are done, and out of its order.
+/// [`Event::lsn`] says where in the log of its zone each is.
 pub trait Observer: Send + Sync + 'static {
     /// The events that it wants to see. Asked once, at registration.
     fn mask(&self) -> EventMask;
 
-    /// Is told of `event`. Runs in a supervised child of its own, one event after the other, in the order in which they were told: what it takes, and a panic, is
+    /// Is told of `event`. Runs in a supervised child of its own, one event after the other: what it takes, and a panic, is
     /// nobody else's. After a panic, and when one event holds it for too long, which writes it off, it goes on with the next event.
     ///
-    /// [Inline](Registration::inline) it runs on the task that made the change instead, after every lock is gone, or on another once the change is on disk, when it
-    /// was acknowledged before: then it must neither block nor wait, and a panic is logged.
+    /// [Inline](Registration::inline) it runs on the task that made the change instead, after every lock is gone; or on another, when the change was acknowledged before it
+    /// was on disk, or comes after one that was not told yet. Then it must neither block nor wait, and a panic is logged.
     fn observe(&self, event: &Event);
 
     /// Its queue was full. Runs as `observe` does, after all that was queued before and before all that comes later: so it is known where something is missing.
@@ -304,7 +314,7 @@ impl Registration {
 
     /// Has an interceptor told what came of a call on a task of the kernel: the caller does not wait for it, and the order of what it is told is nobody's promise.
     /// At most [`ASIDE_MAX`](super::ASIDE_MAX) such runs are under way for one hook; it is not told of a call that finds no room, which is counted as
-    /// overflow.
+    /// overflow, and told by [`overflowed`](Interceptor::overflowed).
     #[must_use]
     pub fn aside(mut self) -> Self {
         if let Hook::Interceptor { manner, .. } = &mut self.hook {

@@ -15,6 +15,7 @@ mod observing;
 mod passage;
 mod pattern;
 mod services;
+mod serving;
 mod table;
 mod trial;
 mod view;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use nexus_actors::{
     Behaviour, Cx, Env, ExitReason, Handle, LocalBoxFuture, MailboxBounds, Message, Panicked, Place, Pool,
-    Ref, Reply, Start,
+    PoolError, Ref, Reply, Start,
 };
 use nexus_messages::Event;
 use nexus_supervisors::{Backoff, ChildSpec, OrderError, Restart, Shutdown, SupervisorRef};
@@ -208,6 +208,8 @@ enum Told {
     Panicked(Panicked),
     /// It has not come back in time, and its thread was given up.
     Hung,
+    /// There is no thread for it.
+    NotBegun(PoolError),
 }
 
 impl ListenerArgs {
@@ -218,8 +220,11 @@ impl ListenerArgs {
         let run = pool.run(move || self.tell_here(epoch));
         match running.env.timeout(limit, run).await {
             Ok(Ok(told)) => told,
-            // The environment has ended.
-            Ok(Err(_)) => Told::Nothing,
+            Ok(Err(why)) => {
+                // What was to run there may run yet, and then finds that it is not to.
+                line.give_up(epoch);
+                Told::NotBegun(why)
+            }
             Err(_) => {
                 running.count(Count::Timeout);
                 line.give_up(epoch);
@@ -262,7 +267,7 @@ impl Behaviour for Listener {
             let rest = async {
                 loop {
                     match args.clone().tell().await {
-                        Told::Nothing | Told::Hung => return,
+                        Told::Nothing | Told::Hung | Told::NotBegun(_) => return,
                         Told::Well => {}
                         Told::Panicked(panicked) => {
                             tracing::error!(hook = &*args.name, %panicked, "an observer panicked");
@@ -294,6 +299,8 @@ impl Handle<Hear> for Listener {
                 }
                 Told::Panicked(panicked) => ExitReason::error(panicked),
                 Told::Hung => ExitReason::error(format!("one event held it for {:?}", me.0.limit)),
+                // The next incarnation looks into the queue, after the wait that comes before a restart.
+                Told::NotBegun(why) => ExitReason::error(why),
             };
             tracing::error!(hook = &*me.0.name, %broke, "an observer broke, and goes on with the next event");
             cx.me().fail(cx.generation(), broke);
@@ -371,5 +378,52 @@ impl PublishedHooks {
     pub(crate) fn end_observers(&self, env: &Env) {
         // The first one has said so.
         let _ = self.ends_by.set(env.now() + STOP_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_messages::EventKind;
+    use nexus_supervisors::{Strategy, SupSpec, Tree};
+
+    use super::super::fixture::{Recorder, event};
+    use super::super::messages::Register;
+    use super::super::{Dispatch, MAILBOX_MAX};
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+    const MOMENT: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn an_observer_for_which_there_was_no_thread_is_told_when_there_is_one() {
+        let (env, simulation) = Env::seeded(7);
+        let (log, hooks) = (Recorder::new(), Arc::new(PublishedHooks::new()));
+        let dispatch: Ref<Dispatch> = Ref::new(&env, Dispatch::NAME, MailboxBounds { messages: MAILBOX_MAX });
+        let observers = SupSpec::new("observers", Strategy::OneForOne);
+        let child =
+            ChildSpec::new("dispatch", dispatch.clone(), (hooks.clone(), observers.handle(&env), SOON));
+        let spec =
+            SupSpec::new("kernel", Strategy::OneForOne).restarts(5, SOON).child(child).supervisor(observers);
+        simulation.block_on(async {
+            let tree = Tree::start(&env, spec).await.unwrap();
+            dispatch.call(Register(log.observer("o")), SOON).await.unwrap().unwrap();
+            let view = hooks.view();
+            let line =
+                view.registered()[0].1.listens().and_then(|(_, running)| running.line.clone()).unwrap();
+            env.sleep(SOON).await;
+            // What it is to run in ends before it does.
+            let (ends, ending) = Env::seeded(8);
+            line.state.lock().pool = pool(&ends);
+            assert!(line.offer(&event(EventKind::FileWritten, "a")));
+            env.sleep(MOMENT).await;
+            drop(ending);
+            // In less than the time after which it would be taken for one that hangs.
+            env.sleep(SOON / 2).await;
+            assert_eq!(log.take(), ["file_write o"], "it was told without another event");
+            assert!(line.offer(&event(EventKind::Renamed, "a")));
+            env.sleep(SOON).await;
+            assert_eq!((log.take(), line.queued()), (vec!["file_rename o".to_owned()], 0));
+            tree.stop().await;
+        });
     }
 }

@@ -7,20 +7,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_actors::{CallError, Lease, Panicked};
-use nexus_messages::{
-    Caller, Effect, ErrorKind, Event, HookContext, Lsn, Op, Outcome, VPath, Verdict, Weighed,
-};
+use nexus_actors::Lease;
+use nexus_messages::{Caller, Effect, ErrorKind, Event, HookContext, Lsn, Op, Outcome, VPath, Verdict};
 use parking_lot::Mutex;
 
 use super::counts::Count;
 use super::hook::{Interceptor, OpSet, Resolution};
 use super::services::Covered;
-use super::trial::try_on;
+use super::serving::{Broken, ran_inline};
 use super::view::{DispatchView, HookRefusal, Of, Place, Placed, PublishedHooks, Ready};
 use crate::caught::catch;
-use crate::registry::{Active, Enlisted};
-use crate::service::{After, Before, Generation, OnLate, Run, Weigh};
+use crate::registry::Active;
+use crate::service::{Generation, OnLate, Run, Weigh};
 
 /// How long a call that a version on probation failed waits for the one before to come back.
 const SWAP_BACK_MAX: Duration = Duration::from_secs(1);
@@ -48,12 +46,12 @@ impl Wants {
 
 /// A call's way through the hooks.
 pub(crate) struct Passage {
-    view: Arc<DispatchView>,
+    pub(super) view: Arc<DispatchView>,
     /// For each service of the view, the version whose hooks the call meets.
     pins: Vec<Pin>,
     /// The numbers of the versions that the call has left for a while, in the places of their leases.
     aside: Vec<Option<u64>>,
-    weighed: Mutex<WeighedBy>,
+    pub(super) weighed: Mutex<WeighedBy>,
 }
 
 /// A version of a service, as a call meets its hooks.
@@ -83,17 +81,17 @@ impl Shown {
     }
 
     /// Whether the interceptor of this number let it pass.
-    fn was_passed_by(&self, number: usize) -> bool {
+    pub(super) fn was_passed_by(&self, number: usize) -> bool {
         number < self.passed && !self.without.contains(&number)
     }
 }
 
 /// What the interceptors let pass when they weighed the call.
 #[derive(Default)]
-struct WeighedBy {
+pub(super) struct WeighedBy {
     /// By the interceptors' numbers.
-    effects: Vec<(usize, Arc<Effect>)>,
-    lsn: Option<Lsn>,
+    pub(super) effects: Vec<(usize, Arc<Effect>)>,
+    pub(super) lsn: Option<Lsn>,
 }
 
 /// One that weighs, and the call that it is shown.
@@ -102,15 +100,8 @@ struct Weighing<'a> {
     hook: &'a Ready<dyn Interceptor>,
     version: &'a Generation,
     weigh: &'a Weigh,
+    fails: OnLate,
     cx: &'a HookContext,
-}
-
-/// Why the hook of a service gave no verdict.
-enum Broken {
-    Panicked(Panicked),
-    /// It has published nothing to decide by.
-    Blank,
-    Late(CallError, OnLate),
 }
 
 impl PublishedHooks {
@@ -284,7 +275,7 @@ impl Passage {
             let began = hook.begin();
             let decided = match &hook.hook {
                 Of::Module(module) => placed.before_of_module(module, cx).await,
-                Of::Service(place) => self.before_of_service(hook, place, cx).await.map(Some),
+                Of::Service(place) => self.before_of_service(hook, place, cx).await,
             };
             hook.ended(began);
             if !Arc::ptr_eq(&cx.caller, &caller) {
@@ -313,16 +304,17 @@ impl Passage {
     fn weighing<'a>(&'a self, shown: &'a [Shown]) -> impl Iterator<Item = Weighing<'a>> {
         self.view.interceptors.iter().enumerate().filter_map(move |(number, placed)| {
             let Of::Service(place) = &placed.interceptor.hook else { return None };
-            let (version, Run::Intercept { weigh: Some(weigh), .. }) = self.run(place)? else { return None };
+            let (version, Run::Intercept(run)) = self.run(place)? else { return None };
             let cx = &shown.iter().find(|shown| placed.wants(&shown.context))?.context;
-            Some(Weighing { number, hook: &placed.interceptor, version, weigh: &**weigh, cx })
+            let (weigh, fails) = (run.weigh.as_deref()?, run.fails);
+            Some(Weighing { number, hook: &placed.interceptor, version, weigh, fails, cx })
         })
     }
 
     /// Lets the interceptors weigh what the calls are about to do together. May be called again, when that came to nothing.
     pub(crate) fn weigh(&self, shown: &[Shown], effect: Effect) -> Result<(), HookRefusal> {
         let effect = Arc::new(effect);
-        for Weighing { number, hook, version, weigh, cx } in self.weighing(shown) {
+        for Weighing { number, hook, version, weigh, fails, cx } in self.weighing(shown) {
             // Out of the list while it is weighed: what is refused, or broke, has nothing reserved.
             let before = {
                 let mut weighed = self.weighed.lock();
@@ -336,6 +328,11 @@ impl Passage {
                     return Err(hook.refused(kind, reason));
                 }
                 Ok(_) => self.weighed.lock().effects.push((number, effect.clone())),
+                Err(broken) if fails == OnLate::Pass => {
+                    hook.count(Count::PassedBy);
+                    hook.count(broken.counts_as());
+                    tracing::warn!(hook = &*hook.name, %broken, "a change was not weighed by a hook");
+                }
                 Err(broken) => return broken.refuses(hook),
             }
         }
@@ -345,82 +342,6 @@ impl Passage {
     /// Says where the call was committed.
     pub(crate) fn committed(&self, lsn: Lsn) {
         self.weighed.lock().lsn = Some(lsn);
-    }
-
-    async fn before_of_service<H: ?Sized>(
-        &mut self,
-        hook: &Ready<H>,
-        place: &Place,
-        cx: &mut HookContext,
-    ) -> Result<Verdict, HookRefusal> {
-        if let Some(Run::Intercept { before: Some(Before::Mailed { on_late, .. }), .. }) =
-            self.shut_out(place)
-        {
-            return self.without(hook, place, Broken::Late(CallError::Timeout, *on_late));
-        }
-        loop {
-            let Some((version, Run::Intercept { before: Some(before), .. })) = self.run(place) else {
-                return Ok(Verdict::Continue);
-            };
-            let trial = self.view.service(place.service).enlisted.trial();
-            let shown = (trial.is_some() || version.is_on_probation()).then(|| cx.clone());
-            let decided = match before {
-                Before::Inline(run) => ran_inline(version, "hook.before", || run(cx)),
-                Before::Mailed { ask, deadline, on_late } => {
-                    let enlisted = &self.view.service(place.service).enlisted;
-                    let left = deadline.saturating_sub(self.waited(place));
-                    let asked = match begun(enlisted, version, left).await {
-                        Ok(left) => ask(cx, left).await,
-                        Err(error) => Err(error),
-                    };
-                    match asked {
-                        Ok(answer) => {
-                            cx.call = answer.call;
-                            Ok(answer.verdict)
-                        }
-                        Err(error) => Err(Broken::Late(error, *on_late)),
-                    }
-                }
-            };
-            match decided {
-                Ok(verdict) => {
-                    if let (Some(trial), Some(shown)) = (trial, shown) {
-                        let key = &version.facts.hooks[place.within(version.number).unwrap_or_default()];
-                        try_on(&trial, key, shown, (&verdict, cx));
-                    }
-                    return Ok(verdict);
-                }
-                Err(broken) => {
-                    let went_down = broken.means_down();
-                    if went_down && self.comes_back(place).await {
-                        if let Some(shown) = shown {
-                            *cx = shown;
-                        }
-                        continue;
-                    }
-                    return self.without(hook, place, broken);
-                }
-            }
-        }
-    }
-
-    /// What becomes of the call without a verdict of the hook.
-    fn without<H: ?Sized>(
-        &self,
-        hook: &Ready<H>,
-        place: &Place,
-        broken: Broken,
-    ) -> Result<Verdict, HookRefusal> {
-        match broken {
-            Broken::Late(error, OnLate::Pass) => {
-                self.count_missed(place);
-                hook.count(Count::PassedBy);
-                hook.count(broken.counts_as());
-                tracing::warn!(hook = &*hook.name, %error, "a call went on without a hook");
-                Ok(Verdict::Continue)
-            }
-            broken => broken.refuses(hook),
-        }
     }
 
     /// Runs the interceptors after the calls, in the opposite order: those that let one pass, and those that only listen. None of them can change
@@ -455,56 +376,6 @@ impl Passage {
                 .filter(|(_, placed)| placed.wants(&shown.context))
                 .map(move |(number, placed)| (call, number, placed))
         })
-    }
-
-    fn after_of_service(
-        &self,
-        place: &Place,
-        number: usize,
-        all: &[Shown],
-        call: usize,
-        outcome: &Outcome,
-        mail: bool,
-    ) {
-        let Shown { context: cx, passed, .. } = &all[call];
-        let inside = self.run(place).map(|(version, run)| (Some(version), run));
-        let met = inside.or_else(|| Some((None, self.shut_out(place)?)));
-        let Some((version, Run::Intercept { before, after: Some(after), .. })) = met else { return };
-        if before.is_some() && number >= *passed {
-            return;
-        }
-        let Some(version) = version else {
-            if mail {
-                self.count_missed(place);
-            }
-            return;
-        };
-        // What was weighed was all together, and is settled once: with the call with which it was weighed.
-        let wants = |shown: &Shown| self.view.interceptors[number].wants(&shown.context);
-        let weighed = if all[..call].iter().any(wants) {
-            None
-        } else {
-            let by = self.weighed.lock();
-            let effect = by.effects.iter().find(|(other, _)| *other == number);
-            effect.map(|(_, effect)| Weighed { effect: effect.clone(), lsn: by.lsn })
-        };
-        let with_weighed = weighed.map(|weighed| outcome.clone().with(weighed));
-        let outcome = with_weighed.as_ref().unwrap_or(outcome);
-        match after {
-            After::Inline(run) => {
-                if let Err(panicked) = catch(|| run(cx, outcome)) {
-                    self.view.interceptors[number].interceptor.count(Count::Error);
-                    version.report(&panicked, "hook.after");
-                }
-            }
-            After::Mailed(run) if mail => {
-                self.wake(place, version);
-                if !run(cx, outcome) {
-                    self.count_missed(place);
-                }
-            }
-            After::Mailed(_) => {}
-        }
     }
 
     /// Tells the observers of `event`.
@@ -547,40 +418,46 @@ impl Passage {
     }
 
     /// Has a version started that is about to be told something, when it waits for its first use.
-    fn wake(&self, place: &Place, version: &Generation) {
+    pub(super) fn wake(&self, place: &Place, version: &Generation) {
         if !version.is_started() {
             self.view.service(place.service).enlisted.wake();
         }
     }
 
     /// The hook of a service in the version that this call meets; none when that version has no such hook.
-    fn run(&self, place: &Place) -> Option<(&Generation, &Run)> {
+    pub(super) fn run(&self, place: &Place) -> Option<(&Generation, &Run)> {
         let Pin::Inside(lease, _) = self.pins.get(place.service)? else { return None };
         let version: &Generation = &lease.generation;
         Some((version, version.hook(place.within(version.number)?)?))
     }
 
+    /// Another lease of the version of a service that this call meets.
+    pub(super) fn inside(&self, place: &Place) -> Option<Lease<Active>> {
+        let Pin::Inside(lease, _) = self.pins.get(place.service)? else { return None };
+        Some(lease.nested())
+    }
+
     /// The hook of a service behind whose gate the call did not come in time.
-    fn shut_out(&self, place: &Place) -> Option<&Run> {
+    pub(super) fn shut_out(&self, place: &Place) -> Option<&Run> {
         let Pin::ShutOut(version) = self.pins.get(place.service)? else { return None };
         version.hook(place.within(version.number)?)
     }
 
     /// How long the call was before the gate of the service: time that its hooks have no more.
-    fn waited(&self, place: &Place) -> Duration {
+    pub(super) fn waited(&self, place: &Place) -> Duration {
         match self.pins.get(place.service) {
             Some(Pin::Inside(_, waited)) => *waited,
             _ => Duration::ZERO,
         }
     }
 
-    fn count_missed(&self, place: &Place) {
+    pub(super) fn count_missed(&self, place: &Place) {
         self.view.service(place.service).enlisted.count_missed(1);
     }
 
     /// Waits for the version before, when the one that this call meets is on probation and broke: then the call meets that one. Another call may
     /// have brought it back already.
-    async fn comes_back(&mut self, place: &Place) -> bool {
+    pub(super) async fn comes_back(&mut self, place: &Place) -> bool {
         let service = self.view.service(place.service);
         let Some(Pin::Inside(lease, _)) = self.pins.get(place.service) else { return false };
         let (slot, broken) = (&service.enlisted.slot, &lease.generation);
@@ -604,73 +481,5 @@ impl Passage {
         let waited = self.waited(place);
         self.pins[place.service] = Pin::Inside(now, waited);
         true
-    }
-}
-
-/// Sees to it that the version runs: a service that is started at its first use is started by its hook, too. Says how much is left of `deadline`.
-async fn begun(enlisted: &Enlisted, version: &Generation, deadline: Duration) -> Result<Duration, CallError> {
-    if version.is_started() {
-        return Ok(deadline);
-    }
-    let env = &enlisted.env;
-    let began = env.now();
-    match env.timeout(deadline, enlisted.start()).await {
-        Ok(Ok(())) => Ok(deadline.saturating_sub(env.now().saturating_duration_since(began))),
-        Ok(Err(why)) => {
-            tracing::warn!(service = %enlisted.name, %why, "a service whose hook is to decide does not start");
-            Err(CallError::Down)
-        }
-        Err(_) => Err(CallError::Timeout),
-    }
-}
-
-/// Runs a function of a service on the caller's task. What it throws is its service's: the supervisor hears of it.
-fn ran_inline<T>(
-    version: &Generation,
-    doing: &'static str,
-    run: impl FnOnce() -> Option<T>,
-) -> Result<T, Broken> {
-    match catch(run) {
-        Ok(Some(done)) => Ok(done),
-        Ok(None) => Err(Broken::Blank),
-        Err(panicked) => {
-            version.report(&panicked, doing);
-            Err(Broken::Panicked(panicked))
-        }
-    }
-}
-
-impl Broken {
-    /// Whether the version broke, rather than being slow.
-    fn means_down(&self) -> bool {
-        match self {
-            Self::Panicked(_) | Self::Blank => true,
-            Self::Late(error, _) => matches!(error, CallError::Crashed { .. } | CallError::Down),
-        }
-    }
-
-    fn counts_as(&self) -> Count {
-        match self {
-            Self::Late(CallError::Timeout | CallError::Busy, _) => Count::Timeout,
-            _ => Count::Error,
-        }
-    }
-
-    /// The refusal of the call.
-    fn refuses<T, H: ?Sized>(self, hook: &Ready<H>) -> Result<T, HookRefusal> {
-        hook.count(self.counts_as());
-        Err(match self {
-            Self::Panicked(panicked) => hook.panicked(&panicked),
-            Self::Blank => {
-                hook.refused(ErrorKind::Down, "its service has published nothing to decide by".into())
-            }
-            Self::Late(error, _) => {
-                let kind = match error {
-                    CallError::Timeout | CallError::Busy => ErrorKind::TimedOut,
-                    _ => ErrorKind::Down,
-                };
-                hook.refused(kind, format!("its service gave no answer: {error}"))
-            }
-        })
     }
 }

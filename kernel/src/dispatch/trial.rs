@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexus_messages::{HookContext, Verdict};
 
 use crate::caught::catch;
-use crate::service::{Before, HookKey, Run, Trial};
+use crate::service::{Before, HookKey, Intercepting, Run, Trial};
 
 /// Shows the version on trial what the caller's version was shown, and compares.
 pub(super) fn try_on(
@@ -15,7 +15,7 @@ pub(super) fn try_on(
     (verdict, cx): (&Verdict, &HookContext),
 ) {
     let tried = trial.generation.clone();
-    let Some(Run::Intercept { before: Some(before), .. }) =
+    let Some(Run::Intercept(Intercepting { before: Some(before), .. })) =
         tried.find_hook(key).and_then(|index| tried.hook(index))
     else {
         return trial.differs(format!("it has no hook {:?}", key.name));

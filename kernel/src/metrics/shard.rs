@@ -97,9 +97,22 @@ impl<T> Lines<T> {
         }
     }
 
+    /// Takes one off again that was raised here or in another line.
+    #[inline]
+    pub(crate) fn lower(&self, pick: impl FnOnce(&T) -> &AtomicU64) {
+        let Place(place) = Place::here();
+        let number = pick(&self.0[place]);
+        // As when it is raised. One line may go below zero: all together do not.
+        if place == SHARED {
+            number.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            number.store(number.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+        }
+    }
+
     /// The numbers of all lines together. What is counted meanwhile may be in it or not.
     pub(crate) fn sum(&self, pick: impl Fn(&T) -> &AtomicU64) -> u64 {
-        self.0.iter().map(|line| pick(line).load(Ordering::Relaxed)).sum()
+        self.0.iter().map(|line| pick(line).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use nexus_actors::{Env, Ring, SharedPipe, Sleepers};
 
+use super::given::{Away, Taken};
 use super::pipe::Refusal;
 
 /// Where the messages are on their way.
@@ -12,7 +13,7 @@ use super::pipe::Refusal;
 )]
 pub(super) enum Body {
     Memory(Ring<Bytes>),
-    Shared { pipe: SharedPipe, sleepers: Sleepers },
+    Shared { pipe: SharedPipe, sleepers: Sleepers, away: Away },
 }
 
 impl Body {
@@ -27,7 +28,10 @@ impl Body {
     pub(super) fn held(&self) -> (usize, u32) {
         match self {
             Self::Memory(ring) => ring.held(),
-            Self::Shared { pipe, .. } => pipe.held(),
+            Self::Shared { pipe, away, .. } => {
+                let ((messages, bytes), (back, bytes_back)) = (pipe.held(), away.held());
+                (messages + back, bytes.saturating_add(u32::try_from(bytes_back).unwrap_or(u32::MAX)))
+            }
         }
     }
 
@@ -44,7 +48,48 @@ impl Body {
     pub(super) fn try_pop(&self) -> Result<Option<Bytes>, Refusal> {
         match self {
             Self::Memory(ring) => Ok(ring.try_pop()),
-            Self::Shared { pipe, .. } => Ok(pipe.try_pop()?),
+            Self::Shared { pipe, away, .. } => Ok(away.pop(pipe)?),
+        }
+    }
+
+    /// As [`try_pop`](Self::try_pop), for who may [put it back](Self::put_back).
+    pub(super) fn try_take(&self) -> Result<Option<Taken>, Refusal> {
+        match self {
+            Self::Memory(ring) => Ok(ring.try_take().map(Taken::Memory)),
+            Self::Shared { pipe, away, .. } => Ok(away.take(pipe)?),
+        }
+    }
+
+    /// Puts back what was taken. Readers find it before all others.
+    pub(super) fn put_back(&self, taken: Taken) {
+        match (self, taken) {
+            (Self::Memory(ring), Taken::Memory(taken)) => ring.put_back(taken),
+            (Self::Shared { pipe, away, .. }, Taken::Shared(number, message)) => {
+                away.put_back(number, message);
+                pipe.wake_all();
+            }
+            _ => debug_assert!(false, "a pipe stays where it is"),
+        }
+    }
+
+    /// What was taken is not waited for any longer.
+    pub(super) fn settled(&self) {
+        if let Self::Shared { away, .. } = self {
+            away.settled();
+        }
+    }
+
+    /// Has other processes see what came back. Says whether to come [again](Self::carried_back), when there is room for it.
+    pub(super) fn carry_back(&self) -> bool {
+        matches!(self, Self::Shared { pipe, away, .. } if away.carry(pipe, false))
+    }
+
+    /// Waits for room for what came back, until it is where other processes see it, or it is `over`.
+    pub(super) async fn carried_back(&self, env: &Env, over: impl Fn() -> bool) {
+        if let Self::Shared { pipe, sleepers, away } = self {
+            let carried = || (over() || !away.carry(pipe, true)).then_some(Ok(()));
+            // What keeps it from being looked at passes, or it is looked at again with the next that comes back.
+            let _: Result<(), Refusal> = wait_for(env, pipe, sleepers, true, carried).await;
         }
     }
 
@@ -84,8 +129,22 @@ impl Body {
     pub(super) async fn pop(&self, env: &Env, over: impl Fn() -> bool) -> Result<Option<Bytes>, Refusal> {
         match self {
             Self::Memory(ring) => Ok(ring.pop(over).await),
-            Self::Shared { pipe, sleepers } => {
-                wait_for(env, pipe, sleepers, false, || match pipe.try_pop() {
+            Self::Shared { pipe, sleepers, away } => {
+                wait_for(env, pipe, sleepers, false, || match away.pop(pipe) {
+                    Ok(None) => over().then_some(Ok(None)),
+                    done => Some(done.map_err(Refusal::from)),
+                })
+                .await
+            }
+        }
+    }
+
+    /// As [`pop`](Self::pop), for who may [put it back](Self::put_back).
+    pub(super) async fn take(&self, env: &Env, over: impl Fn() -> bool) -> Result<Option<Taken>, Refusal> {
+        match self {
+            Self::Memory(ring) => Ok(ring.take(over).await.map(Taken::Memory)),
+            Self::Shared { pipe, sleepers, away } => {
+                wait_for(env, pipe, sleepers, false, || match away.take(pipe) {
                     Ok(None) => over().then_some(Ok(None)),
                     done => Some(done.map_err(Refusal::from)),
                 })
@@ -104,7 +163,7 @@ impl Body {
     ) -> Result<Result<(), Bytes>, Refusal> {
         match self {
             Self::Memory(ring) => Ok(ring.push(message, weight, over).await),
-            Self::Shared { pipe, sleepers } => {
+            Self::Shared { pipe, sleepers, .. } => {
                 let is_written = wait_for(env, pipe, sleepers, true, || {
                     if over() {
                         return Some(Ok(false));
@@ -129,8 +188,9 @@ impl Body {
 
     /// Lets go of what is in it.
     pub(super) fn clear(&self) {
-        if let Self::Memory(ring) = self {
-            ring.clear();
+        match self {
+            Self::Memory(ring) => drop(ring.clear()),
+            Self::Shared { away, .. } => away.clear(),
         }
     }
 

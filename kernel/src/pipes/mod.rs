@@ -9,7 +9,9 @@
 //! Bounds:     `PIPES_MAX` open pipes, `PIPES_BYTES_MAX` bytes in all of them, `ENDS_MAX` ends of each, `LIST_MAX` pipes in a listing, the messages of any primitive.
 
 mod body;
+mod given;
 mod messages;
+mod once;
 mod pipe;
 mod shared;
 mod table;
@@ -23,7 +25,9 @@ use std::sync::{Arc, Weak};
 
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, LocalBoxFuture, Reply, Start};
 
+pub use given::GivenMessage;
 pub(crate) use messages::OpenPipe;
+pub use once::OPS_KEPT;
 pub(crate) use pipe::{Holder, OpenEnd, Pipe, Refusal, Side};
 pub use shared::{MappedPipe, SharedRegion};
 pub(crate) use table::{Known, PipeTable};

@@ -13,11 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use nexus_actors::{Env, Ring, SharedPipe, SharedTrouble, Sleepers};
 use nexus_messages::syscall::{IoProfile, PIPE_CAPACITY_MAX, PipeSpec};
-use nexus_messages::{ErrorKind, FileId, FileMetadata, LifeId};
+use nexus_messages::{ErrorKind, FileId, FileMetadata, LifeId, OpId};
 use parking_lot::Mutex;
 
 use super::ENDS_MAX;
 use super::body::Body;
+use super::given::{Away, GivenMessage, Taken};
+use super::once::{Begun, Once};
 use super::view::{PipeEnd, PipeEntry};
 use crate::metrics::Lines;
 
@@ -51,6 +53,8 @@ pub(crate) enum Refusal {
     TooLarge { length: usize, capacity: u32 },
     #[error("the last of its readers is gone")]
     NoReaders,
+    #[error("a write of the same identity is under way")]
+    UnderWay,
     #[error("no child process is on the other side")]
     NoChild,
     #[error("the pipe was removed")]
@@ -94,7 +98,7 @@ impl Refusal {
             Self::Removed => ErrorKind::NotFound,
             Self::Down => ErrorKind::Down,
             Self::EndClosed => ErrorKind::NotHeld,
-            Self::TooManyEnds | Self::TooManyPipes => ErrorKind::Busy,
+            Self::TooManyEnds | Self::TooManyPipes | Self::UnderWay => ErrorKind::Busy,
             Self::Unknown => ErrorKind::NotSupported,
             Self::NotMade(std::io::ErrorKind::StorageFull, _) => ErrorKind::StoreFull,
             Self::Shared(trouble) if trouble.may_pass() => ErrorKind::Busy,
@@ -144,6 +148,7 @@ pub(crate) struct Pipe {
     /// What its entry was when it was looked up last.
     seen: Mutex<Arc<FileMetadata>>,
     totals: Arc<Totals>,
+    once: Once,
 }
 
 #[derive(Default)]
@@ -203,12 +208,13 @@ impl Pipe {
             spec,
             body: match shared {
                 None => Body::Memory(Ring::new(messages, spec.capacity)),
-                Some((pipe, sleepers)) => Body::Shared { pipe, sleepers },
+                Some((pipe, sleepers)) => Body::Shared { pipe, sleepers, away: Away::default() },
             },
             state: AtomicU8::new(if spec.io_profile == IoProfile::Stdio { NO_CHILD } else { 0 }),
             ends: Mutex::default(),
             seen: Mutex::new(metadata),
             totals,
+            once: Once::default(),
         })
     }
 
@@ -285,6 +291,69 @@ impl Pipe {
         env.timeout(wait, read).await.unwrap_or(Err(Refusal::NothingCame(wait)))
     }
 
+    /// As [`try_read`](Self::try_read), for who hands the message on: it goes back when that does not happen. None at the end.
+    pub(crate) fn try_take(self: &Arc<Self>, env: &Env) -> Result<Option<GivenMessage>, Refusal> {
+        let state = self.state.load(Ordering::Acquire);
+        if state & (REMOVED | DOWN) == 0
+            && let Some(taken) = self.body.try_take()?
+        {
+            return Ok(Some(self.given(env, taken)));
+        }
+        Self::ended(state).unwrap_or(Err(Refusal::Empty)).map(|_| None)
+    }
+
+    /// As [`try_take`](Self::try_take), and waits for a message for so long.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        env: &Env,
+        wait: Duration,
+    ) -> Result<Option<GivenMessage>, Refusal> {
+        let take = async {
+            loop {
+                let over = || Self::ended(self.state.load(Ordering::Acquire)).is_some();
+                if let Some(taken) = self.body.take(env, over).await? {
+                    return Ok(Some(self.given(env, taken)));
+                }
+                if let Some(ended) = Self::ended(self.state.load(Ordering::Acquire)) {
+                    return ended.map(|_| None);
+                }
+                // A writer has come since.
+            }
+        };
+        env.timeout(wait, take).await.unwrap_or(Err(Refusal::NothingCame(wait)))
+    }
+
+    fn given(self: &Arc<Self>, env: &Env, taken: Taken) -> GivenMessage {
+        self.totals.raise(|[_, read]| read);
+        GivenMessage::new(env, self, taken)
+    }
+
+    /// Puts a message back that was taken: whoever reads next gets it.
+    pub(super) fn put_back(&self, taken: Taken) {
+        self.totals.lower(|[_, read]| read);
+        self.body.put_back(taken);
+        if self.state.load(Ordering::Acquire) & REMOVED != 0 {
+            // What was left in it was let go of meanwhile.
+            self.body.clear();
+        }
+    }
+
+    /// A message that was taken is not waited for any longer.
+    pub(super) fn is_settled(self: &Arc<Self>, env: &Env) {
+        self.body.settled();
+        self.carry_back(env);
+    }
+
+    /// Has other processes see what came back, as soon as there is room for it.
+    pub(super) fn carry_back(self: &Arc<Self>, env: &Env) {
+        if self.body.carry_back() {
+            let (pipe, own) = (self.clone(), env.clone());
+            env.spawn("pipes.carry_back", async move {
+                pipe.body.carried_back(&own, || !pipe.is_open()).await;
+            });
+        }
+    }
+
     /// What a read of an empty pipe comes to in this state, if it need not wait.
     pub(super) fn ended(state: u8) -> Option<Result<Bytes, Refusal>> {
         if state & REMOVED != 0 {
@@ -339,6 +408,44 @@ impl Pipe {
             }
         };
         env.timeout(wait, write).await.unwrap_or(Err(Refusal::StayedFull(wait)))
+    }
+
+    /// Writes one message once, whoever repeats the write: says how many bytes the first of this identity wrote, when that is among the last that had one. One under way
+    /// is waited for, as long as this one may wait.
+    pub(crate) async fn write_once(
+        &self,
+        env: &Env,
+        op: OpId,
+        message: Bytes,
+        wait: Option<Duration>,
+    ) -> Result<u64, Refusal> {
+        let deadline = wait.map(|wait| (env.now() + wait, wait));
+        let left = || deadline.map(|(until, _)| until.saturating_duration_since(env.now()));
+        let writing = loop {
+            match self.once.begin(op) {
+                Begun::First(writing) => break writing,
+                Begun::Before(length) => return Ok(length),
+                Begun::UnderWay(ended) => {
+                    let Some(left) = left().filter(|left| !left.is_zero()) else {
+                        return Err(Refusal::UnderWay);
+                    };
+                    if env.timeout(left, ended).await.is_err() {
+                        return Err(Refusal::UnderWay);
+                    }
+                }
+            }
+        };
+        let length = message.len() as u64;
+        match left() {
+            None => self.try_write(message).map_err(|(refusal, _)| refusal)?,
+            Some(left) => self.write(env, message, left).await.map_err(|refusal| match (refusal, wait) {
+                (Refusal::StayedFull(_), Some(wait)) => Refusal::StayedFull(wait),
+                (refusal, _) => refusal,
+            })?,
+        }
+        // With the write: there is nothing to wait for in between.
+        writing.executed(length);
+        Ok(length)
     }
 
     /// What a message weighs, if it may be written at all; nothing for one that is empty.

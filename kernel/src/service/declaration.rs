@@ -278,7 +278,7 @@ impl<S: Service> Declaration<S> {
         }
         let mut keys: Vec<HookKey> = Vec::new();
         for hook in &self.hooks {
-            let shape = hook.shape.clone().map_err(|why| format!("the hook {:?}: {why}", hook.name))?;
+            let shape = hook.check()?;
             if keys.iter().any(|key| key.name == hook.name) {
                 return Err(format!("two hooks are called {:?}", hook.name));
             }
@@ -330,7 +330,7 @@ impl<S: Service> Declaration<S> {
                 whole.place(Place::Supervisors).restart(self.restart).backoff(self.backoff)
             }
         };
-        let hooks = self.hooks.iter().map(|hook| (hook.make)(&actor, setup.view())).collect();
+        let hooks = self.hooks.iter().map(|hook| hook.run(&actor, setup.view())).collect();
         Made::new(making, facts, actor, setup, self.exports, hooks, self.start_max, child)
     }
 }

@@ -17,7 +17,7 @@ use nexus_messages::syscall::ServiceSpec;
 use nexus_supervisors::ChildSpec;
 use parking_lot::Mutex;
 
-use super::hooks::{Before, HookKey, Run, Shape};
+use super::hooks::{Before, HookKey, Intercepting, Run, Shape};
 use super::{Carry, Facts, Making, Published, Service, Setup};
 use crate::caught::catch_async;
 use crate::dispatch::Wants;
@@ -135,7 +135,7 @@ impl Generation {
 
     /// Whether anything that it does can be compared with what another version does.
     pub(crate) fn is_compared(&self) -> bool {
-        let decides = |run: &Run| matches!(run, Run::Intercept { before: Some(_), .. });
+        let decides = |run: &Run| matches!(run, Run::Intercept(hook) if hook.before.is_some());
         self.exports.values().any(|export| export.comparison.is_some()) || self.hooks.iter().any(decides)
     }
 
@@ -144,7 +144,7 @@ impl Generation {
         let deadline = |(key, run): (&HookKey, &Run)| match (&key.shape, run) {
             (
                 Shape::Interceptor { ops, .. },
-                Run::Intercept { before: Some(Before::Mailed { deadline, .. }), .. },
+                Run::Intercept(Intercepting { before: Some(Before::Mailed { deadline, .. }), .. }),
             ) if ops.meets(wants.ops) => Some(*deadline),
             _ => None,
         };

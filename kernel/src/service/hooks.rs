@@ -83,7 +83,10 @@ pub struct ServiceHook<S: Service> {
     pub(super) name: &'static str,
     pub(super) shape: Result<Shape, PatternError>,
     pub(super) inline: bool,
-    pub(super) make: Arc<Make<S>>,
+    make: Arc<Make<S>>,
+    fails: Option<OnLate>,
+    pub(super) deadline: Option<Duration>,
+    aside: bool,
 }
 
 type Make<S> = dyn Fn(&Ref<S>, &Arc<Published<<S as Service>::View>>) -> Run + Send + Sync;
@@ -112,8 +115,29 @@ pub(crate) enum Shape {
 /// A hook of one running version, ready to run.
 pub(crate) enum Run {
     Resolve(Box<Resolve>),
-    Intercept { before: Option<Before>, weigh: Option<Box<Weigh>>, after: Option<After> },
+    Intercept(Intercepting),
     Observe(Box<Observe>),
+}
+
+/// An interceptor, ready to run.
+pub(crate) struct Intercepting {
+    pub(crate) before: Option<Before>,
+    pub(crate) weigh: Option<Box<Weigh>>,
+    pub(crate) after: Option<After>,
+    /// What becomes of a call before which it breaks.
+    pub(crate) fails: OnLate,
+    /// Whether nobody waits for what it does inline after the call.
+    pub(crate) aside: bool,
+}
+
+impl Intercepting {
+    fn new(before: Option<Before>, after: Option<After>) -> Self {
+        let fails = match before {
+            Some(Before::Mailed { on_late, .. }) => on_late,
+            _ => OnLate::Refuse,
+        };
+        Self { before, weigh: None, after, fails, aside: false }
+    }
 }
 
 pub(crate) enum Before {
@@ -122,7 +146,7 @@ pub(crate) enum Before {
 }
 
 pub(crate) enum After {
-    Inline(Box<Hear>),
+    Inline(Arc<Hear>),
     Mailed(Box<Tell>),
 }
 
@@ -134,7 +158,7 @@ type Decide = dyn Fn(&mut HookContext) -> Option<Verdict> + Send + Sync;
 type Ask = dyn Fn(&HookContext, Duration) -> BoxFuture<'static, Result<Intercepted, CallError>> + Send + Sync;
 /// As [`Resolve`].
 pub(crate) type Weigh = dyn Fn(&HookContext, Option<&Effect>, &Effect) -> Option<Verdict> + Send + Sync;
-type Hear = dyn Fn(&HookContext, &Outcome) + Send + Sync;
+pub(crate) type Hear = dyn Fn(&HookContext, &Outcome) + Send + Sync;
 /// True when it was told.
 type Tell = dyn Fn(&HookContext, &Outcome) -> bool + Send + Sync;
 /// As [`Tell`].
@@ -147,7 +171,21 @@ impl<S: Service> ServiceHook<S> {
         inline: bool,
         make: impl Fn(&Ref<S>, &Arc<Published<S::View>>) -> Run + Send + Sync + 'static,
     ) -> Self {
-        Self { name, shape, inline, make: Arc::new(make) }
+        Self { name, shape, inline, make: Arc::new(make), fails: None, deadline: None, aside: false }
+    }
+
+    /// Ready to run in one version.
+    pub(super) fn run(&self, actor: &Ref<S>, view: &Arc<Published<S::View>>) -> Run {
+        let mut run = (self.make)(actor, view);
+        if let Run::Intercept(hook) = &mut run {
+            hook.fails = self.fails.unwrap_or(hook.fails);
+            hook.aside = self.aside;
+            if let Some(Before::Mailed { deadline, on_late, .. }) = &mut hook.before {
+                *on_late = hook.fails;
+                *deadline = self.deadline.unwrap_or(*deadline);
+            }
+        }
+        run
     }
 
     /// Says where a path really is: a function over the view, for paths that match `pattern` (see
@@ -176,7 +214,7 @@ impl<S: Service> ServiceHook<S> {
         Self::new(name, Ok(interceptor(ops)), true, move |_, view| {
             let (decide, view) = (decide.clone(), view.clone());
             let inline = Before::Inline(Box::new(move |context| Some(decide(&*view.get()?, context))));
-            Run::Intercept { before: Some(inline), weigh: None, after: None }
+            Run::Intercept(Intercepting::new(Some(inline), None))
         })
     }
 
@@ -192,17 +230,13 @@ impl<S: Service> ServiceHook<S> {
         Self::new(name, Ok(interceptor(ops)), true, move |_, view| {
             let (decide, decided_on) = (decide.clone(), view.clone());
             let (hear, heard_by) = (hear.clone(), view.clone());
-            Run::Intercept {
-                before: Some(Before::Inline(Box::new(move |context| {
-                    Some(decide(&*decided_on.get()?, context))
-                }))),
-                weigh: None,
-                after: Some(After::Inline(Box::new(move |context, outcome| {
-                    if let Some(view) = heard_by.get() {
-                        hear(&view, context, outcome);
-                    }
-                }))),
-            }
+            let before = Before::Inline(Box::new(move |context| Some(decide(&*decided_on.get()?, context))));
+            let after = After::Inline(Arc::new(move |context, outcome| {
+                if let Some(view) = heard_by.get() {
+                    hear(&view, context, outcome);
+                }
+            }));
+            Run::Intercept(Intercepting::new(Some(before), Some(after)))
         })
     }
 
@@ -225,7 +259,7 @@ impl<S: Service> ServiceHook<S> {
                 Some(weigh(&*weighed_by.get()?, context, before, effect))
             });
             match make(actor, view) {
-                Run::Intercept { before, after, .. } => Run::Intercept { before, weigh: Some(weigh), after },
+                Run::Intercept(around) => Run::Intercept(Intercepting { weigh: Some(weigh), ..around }),
                 other => other,
             }
         })
@@ -239,7 +273,7 @@ impl<S: Service> ServiceHook<S> {
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
             let before = Before::Mailed { ask: ask(actor.clone()), deadline, on_late };
-            Run::Intercept { before: Some(before), weigh: None, after: None }
+            Run::Intercept(Intercepting::new(Some(before), None))
         })
     }
 
@@ -251,7 +285,7 @@ impl<S: Service> ServiceHook<S> {
     {
         Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
             let before = Before::Mailed { ask: ask(actor.clone()), deadline, on_late };
-            Run::Intercept { before: Some(before), weigh: None, after: Some(hear(actor.clone())) }
+            Run::Intercept(Intercepting::new(Some(before), Some(hear(actor.clone()))))
         })
     }
 
@@ -260,10 +294,8 @@ impl<S: Service> ServiceHook<S> {
     where
         S: Handle<Completed>,
     {
-        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| Run::Intercept {
-            before: None,
-            weigh: None,
-            after: Some(hear(actor.clone())),
+        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
+            Run::Intercept(Intercepting::new(None, Some(hear(actor.clone()))))
         })
     }
 
@@ -299,6 +331,45 @@ impl<S: Service> ServiceHook<S> {
             *order = place;
         }
         self
+    }
+
+    /// What becomes of a call before which an interceptor breaks: it panics, has nothing published to decide by, or is mailed and does not answer in time. Refused, unless
+    /// something else is said here or where it is mailed. When the call goes on, what an inline one changed of it is undone, and that one is not told what came of it; a
+    /// mailed one is, since it may have decided all the same. Other hooks are not asked whether a call goes on, but resolvers, which fail closed.
+    #[must_use]
+    pub fn fails(mut self, how: OnLate) -> Self {
+        self.fails = Some(how);
+        self
+    }
+
+    /// How long a mailed interceptor may take to answer. An inline one runs on its caller's task, where nothing can end it: with a deadline it is refused when its service is
+    /// registered, as every other hook is.
+    #[must_use]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Has an inline interceptor told what came of a call on a task of the kernel: the caller does not wait for it, and the order of what it is told is nobody's promise. At
+    /// most [`ASIDE_MAX`](crate::dispatch::ASIDE_MAX) such runs are under way for one hook; it is not told of a call that finds no room, which is counted as overflow. For a
+    /// mailed one nobody waits anyway.
+    #[must_use]
+    pub fn aside(mut self) -> Self {
+        self.aside = true;
+        self
+    }
+
+    /// Why it cannot be as it was declared.
+    pub(super) fn check(&self) -> Result<Shape, String> {
+        let shape = self.shape.clone().map_err(|why| format!("the hook {:?}: {why}", self.name))?;
+        let is_asked = !self.inline && matches!(shape, Shape::Interceptor { .. });
+        if self.deadline.is_some() && !is_asked {
+            return Err(format!(
+                "the hook {:?} has a deadline, and is not mailed what it decides",
+                self.name
+            ));
+        }
+        Ok(shape)
     }
 
     /// Limits an interceptor to calls with a path at `base` or below it.

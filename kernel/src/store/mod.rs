@@ -22,6 +22,7 @@ use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start, Wor
 
 use job::{Answer, Begun, Job, Work};
 pub(crate) use job::{CommitError, Publication, Show};
+pub(crate) use observers::Announced;
 use thread::{ThreadEnded, employ};
 pub(crate) use upkeep::Upkeep;
 pub use view::StoreStats;

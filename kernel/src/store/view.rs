@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::job::{Answer, Back, CommitError, Job, Publication, Show, Work};
-use super::observers::{Tell, Untold};
+use super::observers::Untold;
 use super::upkeep::UpkeepLine;
 use super::{answer_of, commit_error};
 use crate::caught::catch;
@@ -42,8 +42,8 @@ pub(crate) struct PutOff {
 
 /// The metastore, and the way to change it.
 pub(crate) struct Store {
-    env: Env,
-    metastore: Arc<dyn Metastore>,
+    pub(super) env: Env,
+    pub(super) metastore: Arc<dyn Metastore>,
     watches: Arc<Watches>,
     /// The last places in the logs when the kernel booted.
     begun_at: Mutex<BTreeMap<TreeId, Lsn>>,
@@ -55,7 +55,7 @@ pub(crate) struct Store {
     unflushed: AtomicBool,
     /// Told when that becomes so.
     put_off_first: Notify,
-    untold: Mutex<Untold>,
+    pub(super) untold: Mutex<Untold>,
     /// How often something became durable.
     progress: AtomicU64,
     /// Entries that were acknowledged before they were durable.
@@ -409,47 +409,6 @@ impl Store {
         self.tell_durable();
     }
 
-    /// Whether observers may be told of the commit at `lsn` at once: it is durable, and they wait for nothing before it.
-    pub(crate) fn may_tell(&self, tree: TreeId, lsn: Lsn) -> bool {
-        let untold = self.untold.lock();
-        untold.is_empty() && !untold.telling && self.is_durable(tree, lsn)
-    }
-
-    /// Has observers told of the commit at `lsn` when it is durable, and they were told of those before it that waited, too.
-    pub(crate) fn tell_when_durable(self: &Arc<Self>, tree: TreeId, lsn: Lsn, tell: Tell) {
-        self.untold.lock().add(tree, lsn, tell);
-        self.tell_durable();
-    }
-
-    fn is_durable(&self, tree: TreeId, lsn: Lsn) -> bool {
-        self.metastore.durable_lsn(tree).is_ok_and(|durable| durable >= lsn)
-    }
-
-    /// Has told what is durable and was not told yet, on a task of its own.
-    fn tell_durable(self: &Arc<Self>) {
-        let durable = |tree| self.metastore.durable_lsn(tree).unwrap_or_default();
-        let mut untold = self.untold.lock();
-        if untold.telling {
-            return;
-        }
-        let Some(mut tell) = untold.next(durable) else { return };
-        untold.telling = true;
-        drop(untold);
-        let store = self.clone();
-        self.env.spawn("store.tell", async move {
-            let _telling = Telling(store.clone());
-            loop {
-                tell().await;
-                let durable = |tree| store.metastore.durable_lsn(tree).unwrap_or_default();
-                let mut untold = store.untold.lock();
-                match untold.next(durable) {
-                    Some(next) => tell = next,
-                    None => return,
-                }
-            }
-        });
-    }
-
     /// The worker to submit to; waits while there is none, and gives none when there will be none.
     async fn worker(&self) -> Option<(u64, Arc<Worker<Job>>)> {
         loop {
@@ -482,16 +441,5 @@ impl Store {
     /// The last committed place in the log of `tree`.
     pub(crate) fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
         self.metastore.last_lsn(tree)
-    }
-}
-
-/// Somebody tells observers. When that ends, by a panic of theirs too, the next one may.
-struct Telling(Arc<Store>);
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.0.untold.lock().telling = false;
-        // What became durable in between.
-        self.0.tell_durable();
     }
 }

@@ -17,6 +17,7 @@ use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
+use crate::store::Announced;
 use crate::sys;
 use crate::volume::{Scales, Site};
 
@@ -346,14 +347,8 @@ impl<S> Admitted<S> {
     }
 
     /// As [`Hooked::observe`].
-    pub(crate) async fn observe(
-        &self,
-        kernel: &Arc<Kernel>,
-        mount: &Mount,
-        durability: Durability,
-        events: Vec<Event>,
-    ) {
-        self.hooked.observe(kernel, mount, durability, events).await;
+    pub(crate) async fn observe(&self, kernel: &Arc<Kernel>, told: Announced) {
+        self.hooked.observe(kernel, told).await;
     }
 
     /// Apart, for a call that goes another way.
@@ -404,28 +399,22 @@ impl Hooked {
         seen.passage.weighs(&seen.shown).then(|| seen.clone() as Arc<dyn Scales>)
     }
 
-    /// Tells the observers of the `events` of one commit on `mount`: those that the call met from its beginning; or, when the commit is on disk later
-    /// only, those that are there then.
-    pub(super) async fn observe(
-        &self,
-        kernel: &Arc<Kernel>,
-        mount: &Mount,
-        durability: Durability,
-        events: Vec<Event>,
-    ) {
-        let Some(lsn) = events.first().map(|event| event.lsn) else { return };
-        // What ends with the process waits for no disk.
-        if durability != Durability::Volatile && !kernel.store().may_tell(mount.tree, lsn) {
+    /// Tells the observers of one commit: those that the call met from its beginning; or, when it is told later only, since it is not on disk yet or
+    /// another one of its path comes before it, those that are there then.
+    pub(super) async fn observe(&self, kernel: &Arc<Kernel>, told: Announced) {
+        if !told.begin() {
             let telling = kernel.clone();
-            let tell = async move {
-                for event in &events {
-                    telling.dispatch().tell(event).await;
+            told.put_off(move |events| {
+                async move {
+                    for event in &events {
+                        telling.dispatch().tell(event).await;
+                    }
                 }
-            };
-            kernel.store().tell_when_durable(mount.tree, lsn, Box::new(|| tell.boxed()));
+                .boxed()
+            });
             return;
         }
-        for event in &events {
+        for event in told.events() {
             match &self.0 {
                 Some(seen) => seen.passage.observe(event),
                 None => kernel.dispatch().tell(event).await,
@@ -516,6 +505,17 @@ pub(super) async fn resolve_by<S: Admissible>(
             (true, false) => rewritten = true,
         }
     }
+}
+
+/// Gives events of a commit on `mount` their place among what observers are told, under its locks: none when nobody is to be told.
+pub(super) fn announce(
+    kernel: &Kernel,
+    mount: &Mount,
+    durability: Durability,
+    events: Vec<Event>,
+) -> Option<Announced> {
+    // What ends with the process waits for no disk.
+    kernel.store().announce(mount.tree, durability == Durability::Volatile, events)
 }
 
 fn twice(op: Op, path: &VPath) -> Error {

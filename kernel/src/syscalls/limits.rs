@@ -122,7 +122,7 @@ fn amount(call: &SysRead) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use nexus_messages::VPath;
-    use nexus_messages::syscall::{SysReaddir, SysTake, SysUnlink, SysWrite};
+    use nexus_messages::syscall::{Chosen, SysGroup, SysLock, SysReaddir, SysTake, SysUnlink, SysWrite};
 
     use super::*;
 
@@ -159,6 +159,14 @@ mod tests {
         let fenced = || SysUnlink::at(path()).fence(Fence::new(path(), 1));
         check(SysUnlink::at(path()), fenced(), None);
         check(fenced(), SysUnlink::at(path()), Some("fence"));
+        let lasts = |ttl| SysLock::exclusive(path()).ttl(ttl);
+        check(lasts(second * 2), lasts(second), None);
+        check(lasts(second), lasts(second * 2), Some("ttl"));
+        let holds = |hold| SysTake::new(path(), "group").hold(hold);
+        check(SysTake::new(path(), "group"), holds(second), None);
+        check(holds(second), SysTake::new(path(), "group"), Some("ttl"));
+        let extends = |hold| SysGroup::new(path(), "group", GroupAction::Extend { which: Chosen::All, hold });
+        check(extends(Some(second)), extends(None), Some("ttl"));
         let takes = |most| SysTake::new(path(), "group").records_max(most);
         check(takes(2), takes(1), None);
         check(takes(1), takes(2), Some("limit"));

@@ -11,7 +11,7 @@ use nexus_messages::{
     Caller, Consistency, Durability, Error, ErrorKind, Event, Message, OpId, Receipt, Result, Timestamp,
 };
 
-use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, allow, pass};
+use super::admit::{Admissible, Admitted, Which, admit_straight, admit_streamed, allow, announce, pass};
 use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use crate::advisory::Hold;
 use crate::hal::StoreError;
@@ -19,6 +19,7 @@ use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuards, Scope};
 use crate::owned::{Owned, Ownership};
 use crate::registry::is_service_path;
+use crate::store::Announced;
 use crate::sys;
 use crate::underway::Passing;
 use crate::volume::{Intent, Site, Staged, Stop, Volume, commit_error, store_error};
@@ -130,7 +131,7 @@ enum Begun<M: Mutation> {
     /// To its end.
     Done(Result<M::Done>),
     /// It is done, and observers are to be told who came meanwhile.
-    Untold(Box<(Intent, Admitted<M>, M::Done)>),
+    Untold(Box<(Admitted<M>, M::Done, Announced)>),
     /// To the path lock.
     Straight(Intent, Admitted<M>),
     Not(M),
@@ -146,10 +147,8 @@ fn begin_straight<M: Mutation>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call:
     let mut intent = intent(kernel, caller, &admitted.call);
     let done = at_once(kernel, &mut intent, &mut admitted);
     Ok(match done {
-        Some(Ok(done)) if kernel.dispatch().summary().has_any_observers() => {
-            Begun::Untold(Box::new((intent, admitted, done)))
-        }
-        Some(done) => Begun::Done(done),
+        Some(Ok((done, Some(told)))) => Begun::Untold(Box::new((admitted, done, told))),
+        Some(done) => Begun::Done(done.map(|(done, _)| done)),
         None => Begun::Straight(intent, admitted),
     })
 }
@@ -157,12 +156,12 @@ fn begin_straight<M: Mutation>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call:
 /// Tells observers of a mutation that was done on the spot, whoever waits for it.
 async fn tell_of<M: Mutation>(
     kernel: &Arc<Kernel>,
-    untold: Box<(Intent, Admitted<M>, M::Done)>,
+    untold: Box<(Admitted<M>, M::Done, Announced)>,
 ) -> Result<M::Done> {
     let (env, kernel) = (kernel.env().clone(), kernel.clone());
     let told = async move {
-        let (intent, admitted, done) = *untold;
-        tell(&kernel, &intent, &admitted, &done).await;
+        let (admitted, done, told) = *untold;
+        admitted.observe(&kernel, told).await;
         Ok(done)
     };
     Owned::from_start(&env, <M as Message>::NAME, told).await
@@ -174,7 +173,7 @@ fn at_once<M: Mutation>(
     kernel: &Arc<Kernel>,
     intent: &mut Intent,
     admitted: &mut Admitted<M>,
-) -> Option<Result<M::Done>> {
+) -> Option<Result<Now<M::Done>>> {
     // Nobody knows the id of the operation before it has ended: it need not be found under way.
     let is_known = intent.repeatable;
     let site = &admitted.first.site;
@@ -240,10 +239,13 @@ pub(crate) async fn carry_out<M: Mutation>(
     Owned::new(&env, <M as Message>::NAME, executed).await
 }
 
+/// What was done by this very call, and what observers are to be told of it.
+type Now<T> = (T, Option<Announced>);
+
 /// What became of a mutation.
 enum Done<T> {
     /// It was done by this very call.
-    Now(T),
+    Now(Now<T>),
     /// It was done before, by a call with the same operation id.
     Before(T),
     /// It was to be at once, and cannot be.
@@ -264,9 +266,9 @@ async fn execute<M: Mutation>(
         intent.scales = None;
         admitted.step_aside();
     }
-    let (done, is_new) = match attempt(kernel, intent, admitted, ownership).await {
-        Ok(Done::Now(done)) => (Ok(done), true),
-        Ok(Done::Before(done)) => (Ok(done), false),
+    let (done, told) = match attempt(kernel, intent, admitted, ownership).await {
+        Ok(Done::Now((done, told))) => (Ok(done), told),
+        Ok(Done::Before(done)) => (Ok(done), None),
         Ok(Done::NotYet) => unreachable!("it was to wait"),
         Ok(Done::Elsewhere) => {
             ownership.give_back();
@@ -274,30 +276,34 @@ async fn execute<M: Mutation>(
             admitted.step_aside();
             let done = Box::pin(M::elsewhere(kernel, intent, admitted)).await;
             admitted.step_back();
-            (done, false)
+            (done, None)
         }
-        Err(error) => (Err(error), false),
+        Err(error) => (Err(error), None),
     };
     if ends_hooks {
         admitted.step_back();
     }
     admitted.after(&done).await;
-    if let (true, Ok(done)) = (is_new, &done) {
-        tell(kernel, intent, admitted, done).await;
+    if let Some(told) = told {
+        admitted.observe(kernel, told).await;
     }
     done
 }
 
-/// Tells observers of what was done.
-async fn tell<M: Mutation>(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<M>, done: &M::Done) {
+/// What observers are to be told of what was done, while its locks are held; none when nobody is to be told.
+fn announced<M: Mutation>(
+    kernel: &Kernel,
+    intent: &Intent,
+    admitted: &Admitted<M>,
+    done: &M::Done,
+) -> Option<Announced> {
     let changed = &admitted.second.as_ref().unwrap_or(&admitted.first).site;
     // What the kernel is told there is committed nowhere.
-    if !sys::serves(&changed.path)
-        && kernel.dispatch().summary().has_any_observers()
-        && let Some(event) = M::event(intent, admitted, done)
-    {
-        admitted.observe(kernel, &changed.mount, intent.durability(&changed.mount), vec![event]).await;
+    if sys::serves(&changed.path) || !kernel.dispatch().summary().has_any_observers() {
+        return None;
     }
+    let event = M::event(intent, admitted, done)?;
+    announce(kernel, &changed.mount, intent.durability(&changed.mount), vec![event])
 }
 
 async fn attempt<M: Mutation>(
@@ -346,7 +352,10 @@ async fn attempt<M: Mutation>(
                 M::run(kernel, intent, admitted).await
             };
             match run.await {
-                Ok(done) => return Ok(Done::Now(done)),
+                Ok(done) => {
+                    let told = announced(kernel, intent, admitted, &done);
+                    return Ok(Done::Now((done, told)));
+                }
                 Err(stopped) => stopped,
             }
         } else {

@@ -20,9 +20,11 @@ use nexus_actors::SharedKind;
 
 use super::admit::{Admissible, pass, resolve};
 use super::locate::Located;
+use super::read::take;
+use super::{Serve, span};
 use crate::kernel::{Kernel, call_kind};
 use crate::namespace::Node;
-use crate::pipes::{Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
+use crate::pipes::{GivenMessage, Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
 use crate::sys;
 use crate::volume::Site;
 
@@ -102,7 +104,7 @@ pub(super) fn read_warm(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Opt
 /// Writes a message to a pipe that is at hand. None: there is no room, or it is another call, which is as it was.
 #[inline]
 pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) -> Option<Written> {
-    if !kernel.pipes().may_know(&call.path) {
+    if !kernel.pipes().may_know(&call.path) || call.op_id.is_some() {
         return None;
     }
     let [place] = &mut call.data[..] else { return None };
@@ -244,16 +246,21 @@ fn check_write(path: &VPath, call: &SysWrite) -> Result<()> {
     Ok(())
 }
 
-/// Reads the next message.
-pub(super) async fn read(kernel: &Kernel, ready: Ready, call: &SysRead) -> Result<ReadData> {
+/// Reads the next message, which goes back when it is not handed over.
+pub(super) async fn read(
+    kernel: &Kernel,
+    ready: Ready,
+    call: &SysRead,
+) -> Result<(ReadData, Option<GivenMessage>)> {
     check_read(call)?;
     let Ready { pipe, metadata } = ready;
-    let message = match call.wait {
-        None => pipe.try_read(),
-        Some(wait) => pipe.read(kernel.env(), wait).await,
+    let given = match call.wait {
+        None => pipe.try_take(kernel.env()),
+        Some(wait) => pipe.take(kernel.env(), wait).await,
     };
-    let message = message.map_err(|refusal| refused(SysRead::OP, &call.path, &refusal))?;
-    Ok(ReadData::new(message, metadata))
+    let given = given.map_err(|refusal| refused(SysRead::OP, &call.path, &refusal))?;
+    let message = given.as_ref().map(GivenMessage::message).unwrap_or_default();
+    Ok((ReadData::new(message, metadata), given))
 }
 
 /// Writes one message.
@@ -266,11 +273,12 @@ pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Res
         several => several.concat().into(),
     };
     let length = message.len() as u64;
-    let done = match call.wait {
-        None => pipe.try_write(message).map_err(|(refusal, _)| refusal),
-        Some(wait) => pipe.write(kernel.env(), message, wait).await,
+    let done = match (call.op_id, call.wait) {
+        (Some(op), wait) => pipe.write_once(kernel.env(), op, message, wait).await,
+        (None, None) => pipe.try_write(message).map_err(|(refusal, _)| refusal).map(|()| length),
+        (None, Some(wait)) => pipe.write(kernel.env(), message, wait).await.map(|()| length),
     };
-    done.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
+    let length = done.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
     Ok(written(call.op_id, length, metadata))
 }
 
@@ -309,6 +317,33 @@ async fn shared_to<S: Admissible>(
 }
 
 impl Kernel {
+    /// As [`send`](Self::send) of a read, for who hands a message of a pipe on: it goes back, before all others, when the other result is dropped before it is kept.
+    ///
+    /// # Errors
+    /// As [`SysRead`].
+    pub async fn take_message(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        call: SysRead,
+    ) -> Result<(ReadData, Option<GivenMessage>)> {
+        if !self.pipes().may_know(&call.path) && !span::is_wanted() {
+            let mut call = call.clone();
+            if let Some(read) = call.warm(self, caller) {
+                self.syscalls().warm(Op::Read);
+                return Ok((read, None));
+            }
+        }
+        let counted = self.syscalls().begin(Op::Read, self.env());
+        let taken = if span::is_wanted() {
+            let span = span::of(caller, &call.clone().into());
+            Box::pin(span::within(span, take(self, caller, call))).await
+        } else {
+            Box::pin(take(self, caller, call)).await
+        };
+        counted.with(taken.as_ref().err().map(Error::errno));
+        taken
+    }
+
     /// Opens the reading end of the pipe at `path`.
     ///
     /// # Errors
@@ -439,6 +474,30 @@ impl PipeReader {
             read.map_err(|refusal| refused(Op::Read, path, &refusal))?
         };
         Ok(Some(message).filter(|message| !message.is_empty()))
+    }
+}
+
+impl PipeReader {
+    /// As [`read`](Self::read), for who hands the message on: it goes back, before all others, when the other result is dropped before it is kept.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn take(&self, wait: Option<Duration>) -> Result<(Option<Bytes>, Option<GivenMessage>)> {
+        let End { kernel, caller, path, pipe, .. } = &self.0;
+        self.0.is_open(Op::Read)?;
+        let given = if kernel.is_watched(Op::Read) {
+            let mut call = SysRead::at(path);
+            call.wait = wait;
+            Box::pin(kernel.take_message(caller, call)).await?.1
+        } else {
+            let taken = match wait {
+                None => pipe.try_take(kernel.env()),
+                Some(wait) => pipe.take(kernel.env(), wait).await,
+            };
+            kernel.syscalls().warm(Op::Read);
+            taken.map_err(|refusal| refused(Op::Read, path, &refusal))?
+        };
+        Ok((given.as_ref().map(GivenMessage::message), given))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::gate::Right;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::namespace::{Node, Placement};
+use crate::pipes::GivenMessage;
 use crate::volume::{Volume, store_error};
 
 impl Admissible for SysRead {
@@ -75,20 +76,37 @@ fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
 }
 
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ReadData> {
+    let (read, given) = take(kernel, caller, call).await?;
+    if let Some(given) = given {
+        given.keep();
+    }
+    Ok(read)
+}
+
+/// As a read; a message of a pipe goes back when it is not handed over.
+pub(super) async fn take(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: SysRead,
+) -> Result<(ReadData, Option<GivenMessage>)> {
     if let Some(ready) = pipe::at_hand(kernel, caller, SysRead::OP, &call.path) {
         return pipe::read(kernel, ready, &call).await;
     }
     let mut admitted = admit(kernel, caller, call, None).await?;
-    let read = fetch(kernel, caller, &mut admitted).await;
+    let (read, given) = match fetch(kernel, caller, &mut admitted).await {
+        Ok((read, given)) => (Ok(read), given),
+        Err(error) => (Err(error), None),
+    };
+    // Whoever goes away before this has heard of nothing: the message goes back.
     admitted.after(&read).await;
-    read
+    read.map(|read| (read, given))
 }
 
 async fn fetch(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     admitted: &mut Admitted<SysRead>,
-) -> Result<ReadData> {
+) -> Result<(ReadData, Option<GivenMessage>)> {
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
         // Each time: where nothing was, a pipe may have been made meanwhile.
@@ -97,9 +115,9 @@ async fn fetch(
         }
         if let Some(as_of) = admitted.call.as_of {
             let (then, _held) = then_held(kernel, caller, &admitted.call, &admitted.first, as_of).await?;
-            return read_at(kernel, caller, &then, &admitted.call).await;
+            return Ok((read_at(kernel, caller, &then, &admitted.call).await?, None));
         }
-        let read = read_at(kernel, caller, &admitted.first, &admitted.call).await;
+        let read = read_at(kernel, caller, &admitted.first, &admitted.call).await.map(|read| (read, None));
         if read.is_ok() || attempts.next().is_none() {
             return read;
         }
@@ -120,7 +138,7 @@ async fn next_of(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     admitted: &mut Admitted<SysRead>,
-) -> Option<Result<ReadData>> {
+) -> Option<Result<(ReadData, Option<GivenMessage>)>> {
     let (is_pipe, is_stream) = (pipe::is_there(&admitted.first), records::is_there(&admitted.first));
     if !is_pipe && !is_stream {
         return None;
@@ -137,7 +155,7 @@ async fn next_of(
             pipe::read(kernel, ready, call).await
         } else {
             let ready = records::ready(kernel, SysRead::OP, first).await?;
-            records::read(kernel, ready, call).await
+            records::read(kernel, ready, call).await.map(|read| (read, None))
         }
     };
     let read = read.await;

@@ -2,6 +2,7 @@
 //!
 //! A listener asks for the target [`TARGET`] at the level of debugging. While none does, a call pays one load for it.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use nexus_messages::syscall::Syscall;
@@ -23,13 +24,18 @@ pub(crate) fn is_wanted() -> bool {
 
 /// Executes the call in a span of its own, which is the parent of whatever happens for it.
 pub(crate) async fn around<S: Serve>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
-    let span = of(caller, &call.clone().into());
-    let done = kernel.execute(caller, call).instrument(span.clone()).await;
+    within(of(caller, &call.clone().into()), kernel.execute(caller, call)).await
+}
+
+/// Does `work` in the span of its call.
+pub(super) async fn within<T>(span: Span, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = work.instrument(span.clone()).await;
     span.record("outcome", done.as_ref().map_or_else(|error| error.errno().name(), |_| "ok"));
     done
 }
 
-fn of(caller: &Caller, call: &Syscall) -> Span {
+/// The span of a call.
+pub(super) fn of(caller: &Caller, call: &Syscall) -> Span {
     // As texts, which listeners quote: a name can hold whatever its maker likes.
     let span = tracing::debug_span!(
         target: TARGET,

@@ -17,7 +17,7 @@ use nexus_messages::{
 
 use super::Serve;
 use super::admit::{
-    Admissible, Admitted, Hooked, When, Which, intercept, pass_when, refused, resolve_by, wants_of,
+    Admissible, Admitted, Hooked, When, Which, announce, intercept, pass_when, refused, resolve_by, wants_of,
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served, route};
 use super::mutate::{LOCK_WAIT_MAX, Mutation, before, fenced, look_again, writable};
@@ -27,6 +27,7 @@ use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::mounts::Mount;
 use crate::owned::{Owned, Ownership};
+use crate::store::Announced;
 use crate::sys;
 use crate::volume::{Intent, Site, Stop, Transaction, Volume, commit_error, logged, store_error};
 
@@ -63,7 +64,7 @@ struct Admission {
 /// What became of a transaction.
 enum Done {
     /// It was done by this very call, and that is what to tell of it.
-    Now(Transacted, Vec<Event>),
+    Now(Transacted, Option<Announced>),
     /// It was done before, by a call with the same operation id.
     Before(Transacted),
 }
@@ -221,14 +222,14 @@ async fn execute(
     ownership: Ownership,
 ) -> Result<Transacted> {
     let done = attempt(&kernel, &mut intent, &mut admission, &ownership).await;
-    let (done, events) = match done {
-        Ok(Done::Now(done, events)) => (Ok(done), events),
-        Ok(Done::Before(done)) => (Ok(done), Vec::new()),
-        Err(error) => (Err(error), Vec::new()),
+    let (done, told) = match done {
+        Ok(Done::Now(done, told)) => (Ok(done), told),
+        Ok(Done::Before(done)) => (Ok(done), None),
+        Err(error) => (Err(error), None),
     };
     admission.hooked.after(&done).await;
-    if let Some(mount) = admission.strictest(intent.consistency) {
-        admission.hooked.observe(&kernel, &mount, mount.durability(intent.consistency), events).await;
+    if let Some(told) = told {
+        admission.hooked.observe(&kernel, told).await;
     }
     done
 }
@@ -270,9 +271,15 @@ async fn attempt(
             true => run(kernel, intent, items, &together).await,
             false => Err(Stop::Again),
         };
+        let stopped = stopped.map(|(done, events)| {
+            let mount = admission.strictest(intent.consistency);
+            let told = mount
+                .and_then(|mount| announce(kernel, &mount, mount.durability(intent.consistency), events));
+            (done, told)
+        });
         drop(guards);
         match stopped {
-            Ok((done, events)) => return Ok(Done::Now(done, events)),
+            Ok((done, told)) => return Ok(Done::Now(done, told)),
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Again) => {
                 ownership.give_back();

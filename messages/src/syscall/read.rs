@@ -16,7 +16,8 @@ use crate::path::VPath;
 ///
 /// Of a pipe it takes the next message, whole, and repeating it takes another: see [`wait`](Self::wait). Without a message it is
 /// [`WouldBlock`](crate::ErrorKind::WouldBlock), or [`TimedOut`](crate::ErrorKind::TimedOut) when it has waited; nothing was taken then. No bytes are the
-/// end of the pipe: writers had opened it, and the last of them is gone. `ENOENT` when the pipe is removed meanwhile. A pipe has neither ranges nor a
+/// end of the pipe: writers had opened it, and the last of them is gone. Who goes away before it hears of the message has not taken it: others read it then, before all others
+/// that were written later, as far as those were not read meanwhile. `ENOENT` when the pipe is removed meanwhile. A pipe has neither ranges nor a
 /// past: `EINVAL`.
 ///
 /// Of a stream it gives [`records`](Self::records), which it takes from nobody, in [`ReadData::records`]. At the tail it gives none, or waits for the next one when

@@ -18,7 +18,8 @@ use crate::receipt::{Consistency, Receipt};
 /// implication. Repeating it is safe for [`Place::Whole`] and [`Place::At`], and for all places with the same `op_id`.
 ///
 /// To a pipe it is one message, which is read once, whole; with no bytes it does nothing. Nothing is committed: the receipt is that of no place in the
-/// log, an `op_id` is not remembered, and repeating it writes another message. Without room for the message it is [`WouldBlock`](crate::ErrorKind::WouldBlock), or
+/// log. Repeating it writes another message, unless it has an `op_id`: then it is executed once, as long as that is among the last 128 of the pipe and the kernel has not ended
+/// since; while the first one waits for room, so does the repeat, or is [`Busy`](crate::ErrorKind::Busy). Without room for the message it is [`WouldBlock`](crate::ErrorKind::WouldBlock), or
 /// [`TimedOut`](crate::ErrorKind::TimedOut) when it has waited; nothing was written then. `EMSGSIZE` for a message larger than the pipe, `EPIPE` when readers had opened it
 /// and the last of them is gone, `ENOENT` when the pipe is removed meanwhile; `EINVAL` for an offset, an edit, attributes or a precondition.
 ///
