@@ -142,7 +142,7 @@ fn peer(folder: &Path) {
 fn appended(owner: &Nexus, threads: usize) -> u64 {
     let streams: Vec<_> = ["/there", "/back"][..threads]
         .iter()
-        .map(|path| block_on(owner.map_stream(path)).expect("it is there"))
+        .map(|path| block_on(owner.map_stream(*path)).expect("it is there"))
         .collect();
     let append = |stream: &MappedStream| {
         let (data, began) = (Bytes::from_static(&[7; LENGTH]), now());

@@ -52,23 +52,24 @@ impl Nexus {
         let ((writes, reads), env, sleepers) = match &self.link {
             Link::Local(machine) => {
                 machine.serving_for(Op::Read)?;
-                let (kernel, env) = (&machine.kernel, machine.env().clone());
+                let kernel = &machine.kernel;
                 let writes = kernel.shared_region(caller, &path, Op::Write).await?;
                 let reads = kernel.shared_region(caller, &path, Op::Read).await?;
-                ((writes, reads), env.clone(), Sleepers::new(&env))
+                ((writes, reads), machine.env().clone(), kernel.sleepers().cloned())
             }
             Link::Remote(remote) => {
                 let writes = remote.region(caller, &path, Op::Write).await?;
                 let reads = remote.region(caller, &path, Op::Read).await?;
-                ((writes, reads), remote.env().clone(), remote.sleepers().clone())
+                ((writes, reads), remote.env().clone(), Some(remote.sleepers().clone()))
             }
         };
         let not_one = |why: &str| Error::new(Op::Read, &path, ErrorKind::NotSupported).because(why);
         // What may be read and not appended to, or the other way round, goes through its owner; so does what became another stream between the two.
         let region =
             writes.zip(reads).filter(|(writes, reads)| writes.metadata.file_id == reads.metadata.file_id);
-        let region = region.map(|(_, reads)| reads);
-        let region = region.ok_or_else(|| not_one("it is no stream in shared memory that may be mapped"))?;
+        let region = region.map(|(_, reads)| reads).zip(sleepers);
+        let (region, sleepers) =
+            region.ok_or_else(|| not_one("it is no stream in shared memory that may be mapped"))?;
         let mapped = SharedStream::map(Path::new(&region.file), region.store, region.metadata.file_id);
         let stream = mapped.map_err(|error| not_one(&format!("it cannot be mapped: {error}")))?;
         Ok(MappedStream { stream, path, metadata: region.metadata, env, sleepers })

@@ -1,12 +1,17 @@
 //! Other processes: how they are started and killed, and what they do.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nexus::{Config, IoProfile, Nexus, PipeSpec, RecordRange, Serving, StreamSpec};
 use nexus_actors::block_on;
+
+use crate::cleaning::{files, regions};
 
 /// Longer than anything takes here.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -24,13 +29,31 @@ pub(crate) struct Role {
 impl Role {
     /// Starts a child that does this in the kernel of `folder`, and waits until it says that it is ready.
     pub(crate) fn start(role: &str, folder: &Path) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("it is known"));
+        let mut role = Self::begin(Command::new(std::env::current_exe().expect("it is known")), role, folder);
+        assert_eq!(role.line().as_deref(), Some("ready"));
+        role
+    }
+
+    /// As [`start`](Self::start), where processes have other numbers; none where this is not allowed.
+    pub(crate) fn start_elsewhere(role: &str, folder: &Path) -> Option<Self> {
+        let mut elsewhere = Command::new("unshare");
+        elsewhere
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(std::env::current_exe().expect("it is known"));
+        let mut role = Self::begin(elsewhere, role, folder);
+        (role.line()? == "ready").then_some(role)
+    }
+
+    fn begin(mut command: Command, role: &str, folder: &Path) -> Self {
         command.args(["child", role]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let says = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut role = Self { child, says };
-        assert_eq!(role.line().as_deref(), Some("ready"));
-        role
+        Self { child, says }
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_there(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_none()
     }
 
     /// The next whole line that it says.
@@ -103,6 +126,34 @@ pub(crate) fn furnish(nx: &Nexus) {
     block_on(nx.make_stream(STREAM, spec)).expect("it is made");
 }
 
+/// The place of the word in a pipe's file that says who writes.
+const WRITER_AT: u64 = 16 * 8;
+
+/// Holds the lock of those who write to the pipe, and does not go on.
+fn hold(nx: &Nexus, folder: &Path) {
+    let end = block_on(nx.pipe_writer(PIPE)).expect("it is there");
+    assert!(end.is_mapped());
+    let file = files(&regions(folder), "pipe").pop().expect("it is there");
+    let file = std::fs::File::options().read(true).write(true).open(file).expect("it is ours");
+    let (mut word, is_seen) = ([0; 8], AtomicBool::new(false));
+    // Who it is stands there while it writes.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_seen.load(Ordering::SeqCst) {
+                // The pipe is full soon.
+                let _ = block_on(end.write(message(0), None));
+            }
+        });
+        while word == [0; 8] {
+            file.read_exact_at(&mut word, WRITER_AT).expect("it is ours");
+        }
+        is_seen.store(true, Ordering::SeqCst);
+    });
+    file.write_all_at(&word, WRITER_AT).expect("it is ours");
+    // It is never dropped: its process does not go on.
+    std::mem::forget(end);
+}
+
 /// What a child does.
 pub(crate) fn run(role: &[String]) {
     let [role, folder, ..] = role else { panic!("a role, and a folder") };
@@ -171,6 +222,20 @@ pub(crate) fn run(role: &[String]) {
                 n += 2;
                 say(&n.to_string());
             }
+        }
+        "holder" => {
+            let nx = attached();
+            hold(&nx, folder);
+            say("ready");
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        }
+        "changer" => {
+            let nx = attached();
+            hold(&nx, folder);
+            say("ready");
+            // The same process, with the same number and the same beginning.
+            let failed = Command::new("sh").args(["-c", "echo changed; exec cat"]).exec();
+            panic!("it is no other program: {failed}");
         }
         other => panic!("no role {other}"),
     }

@@ -10,7 +10,7 @@ use nexus_actors::block_on;
 use crate::child::{LONG, PIPE, Role, STREAM, furnish, own};
 
 /// The folder of the regions of the kernel on this data folder.
-fn regions(data: &Path) -> PathBuf {
+pub(crate) fn regions(data: &Path) -> PathBuf {
     let identity = fs::read_to_string(data.join("shared")).expect("it has one");
     let identity = identity.split_whitespace().next().expect("it has one");
     let name = format!("nexus-{}-{identity}", rustix::process::geteuid().as_raw());
@@ -21,12 +21,12 @@ fn regions(data: &Path) -> PathBuf {
         .expect("it is there")
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").path());
     files.filter(|file| file.extension().is_some_and(|found| found == extension)).collect()
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !is_so() {
         assert!(began.elapsed() < LONG, "{what}");
@@ -173,5 +173,25 @@ pub(crate) fn a_copy_of_a_data_folder_has_memory_of_its_own() {
     block_on(other.unlink(STREAM)).expect("it is there");
     assert_eq!(block_on(nx.append_record(STREAM, "x")).expect("it is there"), 1);
     drop(block_on(other.shutdown()));
+    drop(block_on(nx.shutdown()));
+}
+
+pub(crate) fn pipes_from_before_the_start_take_room_until_they_go() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    furnish(&nx);
+    block_on(nx.write(PIPE, "x")).expect("there is room");
+    let file = files(&regions(folder.path()), "pipe").pop().expect("it is there");
+    drop(block_on(nx.shutdown()));
+    // As if it had all that pipes may have together, of which nothing is filled.
+    let grown = fs::OpenOptions::new().write(true).open(file).expect("it is ours");
+    grown.set_len(nexus_kernel::pipes::PIPES_BYTES_MAX).expect("nothing is filled");
+    let nx = own(folder.path());
+    block_on(nx.make_pipe_with("/another", PipeSpec::shared(100))).expect("it is a row");
+    let refused = block_on(nx.write("/another", "x")).expect_err("there is no room for it");
+    assert_eq!(refused.kind(), ErrorKind::StoreFull, "{refused}");
+    assert_eq!(block_on(nx.read(PIPE)).expect("it is opened all the same"), "x");
+    block_on(nx.unlink(PIPE)).expect("it is there");
+    until("what went gives its room back", || block_on(nx.write("/another", "x")).is_ok());
     drop(block_on(nx.shutdown()));
 }

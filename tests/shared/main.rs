@@ -27,7 +27,7 @@ fn main() {
     if let Some(("child", role)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return child::run(role);
     }
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 15] = [
         (
             "a_writer_that_is_killed_loses_doubles_and_tears_nothing",
             pipes::a_writer_that_is_killed_loses_doubles_and_tears_nothing,
@@ -39,6 +39,18 @@ fn main() {
         (
             "others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_is_left",
             pipes::others_go_on_when_the_owner_is_killed_and_the_next_one_finds_what_is_left,
+        ),
+        (
+            "whoever_holds_the_lock_and_is_gone_is_taken_over_from_and_nobody_else",
+            pipes::whoever_holds_the_lock_and_is_gone_is_taken_over_from_and_nobody_else,
+        ),
+        (
+            "all_who_wait_in_a_process_have_the_same_threads",
+            streams::all_who_wait_in_a_process_have_the_same_threads,
+        ),
+        (
+            "pipes_from_before_the_start_take_room_until_they_go",
+            cleaning::pipes_from_before_the_start_take_room_until_they_go,
         ),
         ("ends_in_other_processes_are_the_pipes_ends", pipes::ends_in_other_processes_are_the_pipes_ends),
         (

@@ -4,6 +4,7 @@ use nexus::{ErrorKind, SysRead, VPath};
 use nexus_actors::block_on;
 
 use crate::child::{LONG, PIPE, Role, furnish, message, number_of, own};
+use crate::cleaning::until;
 
 /// How often it is killed.
 const KILLS: u64 = 15;
@@ -167,5 +168,38 @@ pub(crate) fn ends_in_other_processes_are_the_pipes_ends() {
     let mut reader = Role::start("waiter", folder.path());
     block_on(nx.unlink(PIPE)).expect("it is there");
     assert_eq!(reader.line().as_deref(), Some("gone"));
+    drop(block_on(nx.shutdown()));
+}
+
+/// Nobody keeps others out who does not write any more: neither one that is dead nor one that became another program; and who lives is not taken for dead, wherever it lives.
+pub(crate) fn whoever_holds_the_lock_and_is_gone_is_taken_over_from_and_nobody_else() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    furnish(&nx);
+    let empty = || while block_on(nx.read(PIPE)).is_ok_and(|found| !found.is_empty()) {};
+    let write = || {
+        empty();
+        block_on(nx.write(PIPE, "x"))
+    };
+    let lives = |what: &str| assert_eq!(write().expect_err(what).kind(), ErrorKind::Busy);
+    let holder = Role::start("holder", folder.path());
+    lives("it is there");
+    holder.kill();
+    write().expect("it is dead");
+
+    let mut changer = Role::start("changer", folder.path());
+    assert_eq!(changer.line().as_deref(), Some("changed"));
+    write().expect("it is another program");
+    assert!(changer.is_there());
+    drop(changer);
+
+    match Role::start_elsewhere("holder", folder.path()) {
+        Some(elsewhere) => {
+            lives("it is there, where it has another number");
+            elsewhere.kill();
+            until("it ends with who started it", || write().is_ok());
+        }
+        None => println!("no process may be started here that has other numbers"),
+    }
     drop(block_on(nx.shutdown()));
 }

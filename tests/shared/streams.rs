@@ -11,6 +11,7 @@ use nexus::{
 use nexus_actors::block_on;
 
 use crate::child::{LONG, Role, STREAM, furnish, message, number_of, own};
+use crate::cleaning::until;
 
 /// All records that a kernel on this folder knows, from the oldest on; they are dense and whole. Gives the tail.
 fn check_all(nx: &nexus::Nexus) -> u64 {
@@ -142,5 +143,42 @@ pub(crate) fn nothing_is_mapped_past_who_is_to_see_what_is_written() {
     assert_eq!(refused.kind(), ErrorKind::NotSupported, "{refused}");
     block_on(nx.unregister_hook(hook)).expect("it is there");
     block_on(nx.map_stream(STREAM)).expect("nobody looks");
+    drop(block_on(nx.shutdown()));
+}
+
+/// Threads of this process that sleep at shared memory.
+fn sleeping() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").expect("it is there").filter_map(|thread| {
+        let name = thread.ok()?.path().join("comm");
+        std::fs::read_to_string(name).ok()
+    });
+    threads.filter(|name| name.trim_end() == "nexus-shared").count()
+}
+
+pub(crate) fn all_who_wait_in_a_process_have_the_same_threads() {
+    /// As many as a process has; see `Sleepers`.
+    const THREADS_MAX: usize = 64;
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    block_on(async {
+        let mut streams = Vec::new();
+        for n in 0..2 * THREADS_MAX {
+            let path = format!("/stream/{n}");
+            let spec = StreamSpec::new().io_profile(IoProfile::Shared).bytes_max(100);
+            nx.make_stream(&path, spec).await.expect("it is made");
+            streams.push((nx.map_stream(&path).await.expect("it is there"), path));
+        }
+        let reads = streams.iter().map(|(stream, _)| stream.read(RecordRange::from(0), Some(LONG)));
+        let mut all = Box::pin(futures_util::future::join_all(reads));
+        assert!(futures_util::poll!(&mut all).is_pending());
+        until("as many sleep as may", || sleeping() >= THREADS_MAX);
+        // Also those are told for whom no thread sleeps.
+        for (_, path) in &streams {
+            nx.append_record(path, "x").await.expect("there is room");
+        }
+        let read = all.await;
+        assert!(read.iter().all(|read| read.as_ref().is_ok_and(|read| read.records.len() == 1)));
+        assert!(sleeping() <= THREADS_MAX, "{} threads sleep", sleeping());
+    });
     drop(block_on(nx.shutdown()));
 }

@@ -41,7 +41,7 @@ impl Bell {
                 Err(now) => word = now,
             }
         }
-        loom_fence();
+        memory.model_fence();
         #[expect(clippy::cast_possible_truncation, reason = "it is the half that counts")]
         Heard(word as u32)
     }
@@ -49,7 +49,7 @@ impl Bell {
     /// To be called after what is waited for was published. One load when nobody listens.
     #[inline]
     pub(super) fn ring(self, memory: &impl Memory) {
-        loom_fence();
+        memory.model_fence();
         let word = memory.load(self.0);
         if word & LISTENS != 0 {
             self.ring_for(memory, word);
@@ -71,11 +71,4 @@ impl Bell {
     pub(super) fn sleep(self, memory: &impl Memory, heard: Heard, most: Duration) {
         memory.sleep(self.0, heard.0, most.min(PATROL));
     }
-}
-
-/// As in `gate.rs`: loom takes `SeqCst` accesses for weaker ones, and orders fences alone.
-#[inline]
-fn loom_fence() {
-    #[cfg(nexus_loom)]
-    crate::sync::atomic::fence(crate::sync::atomic::Ordering::SeqCst);
 }

@@ -1,4 +1,4 @@
-//! A process that dies after each of its steps, one after the other, and others that go on with what it leaves.
+//! A process that dies after each of its steps, one after the other, and others that go on with what it leaves; and one that others overtake after each of its steps.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -263,7 +263,7 @@ fn append<M: Memory>(log: &Log<M>, records: &[Bytes], op: u128) -> Result<u64, S
     }
     let mut state = writing.state();
     while usize::try_from(state.tail_at - state.head_at).unwrap() + append_words(records) > ROOM {
-        let (frame, next) = writing.frame(state.head_at)?;
+        let (frame, next) = writing.frame(state.head_at, state.head)?;
         (state.head, state.head_at, state.bytes) = (frame.end(), next, state.bytes - frame.cost);
     }
     let cost = records.iter().map(|record| record.len() as u64).sum();
@@ -318,4 +318,105 @@ fn a_process_that_dies_at_any_step_leaves_of_each_append_all_or_nothing() {
         }
         died
     });
+}
+
+/// A process that reads, and stands still after some steps while another one does something: each look at a word is a step.
+struct Overtaken<'a> {
+    process: Process,
+    left: Cell<u64>,
+    meanwhile: &'a dyn Fn(),
+}
+
+impl Overtaken<'_> {
+    fn step(&self) {
+        if self.left.get() == 0 {
+            (self.meanwhile)();
+        }
+        self.left.set(self.left.get().wrapping_sub(1));
+    }
+}
+
+impl Memory for Overtaken<'_> {
+    fn load(&self, at: usize) -> u64 {
+        self.step();
+        self.process.load(at)
+    }
+
+    fn peek(&self, at: usize) -> u64 {
+        self.step();
+        self.process.peek(at)
+    }
+
+    fn store(&self, at: usize, value: u64) {
+        self.process.store(at, value);
+    }
+
+    fn exchange(&self, at: usize, old: u64, new: u64) -> Result<(), u64> {
+        self.process.exchange(at, old, new)
+    }
+
+    fn poke(&self, at: usize, value: u64) {
+        self.process.poke(at, value);
+    }
+
+    fn fence(&self) {}
+
+    fn me(&self) -> u64 {
+        self.process.me
+    }
+
+    fn is_dead(&self, process: u64) -> bool {
+        self.process.is_dead(process)
+    }
+
+    fn sleep(&self, _: usize, _: u32, _: Duration) {}
+
+    fn wake(&self, _: usize) {}
+
+    fn pause(&self, _: u32) {}
+}
+
+fn of_words(words: &[u64]) -> Bytes {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>().into()
+}
+
+/// What a record holds is never taken for an append, also when it looks like one, and the way to what is read was written over meanwhile.
+#[test]
+fn a_reader_that_is_overtaken_at_any_step_is_not_led_into_what_records_hold() {
+    const ALL: usize = 8 + 11 + 6;
+    let one_record = 1 << 32;
+    // Behind the next append, which has fewer words and takes the place of this one, stand its last two: as the head of one that leads into the second one.
+    let first = of_words(&[0, 1, one_record | 7]);
+    // A whole append, of what is nobody's record.
+    let second = of_words(&[2, one_record | 6, 0, 0, 8, 666]);
+    let third = of_words(&[3]);
+    let mut overtaken = 0;
+    at_each_step(|steps| {
+        let shared = words(super::log::region_words(ALL));
+        let log = Log { memory: Process::survivor(&shared), room: ALL };
+        log.begin([0; 6]);
+        for record in [&first, &second, &third] {
+            let mut writing = log.write().unwrap();
+            let state = writing.state();
+            writing.append(&[record.clone()], 0, 1, None, SharedState { bytes: state.bytes + 1, ..state });
+        }
+        assert_eq!(log.state().unwrap().tail_at, ALL as u64);
+        let meanwhile = || {
+            let mut writing = log.write().unwrap();
+            let state = writing.state();
+            let (frame, next) = writing.frame(state.head_at, state.head).unwrap();
+            let state = SharedState { head: frame.end(), head_at: next, ..state };
+            writing.append(&[of_words(&[4])], 0, 1, None, state);
+        };
+        let reader =
+            Overtaken { process: Process::survivor(&shared), left: Cell::new(steps), meanwhile: &meanwhile };
+        let reader = Log { memory: reader, room: ALL };
+        let (read, _) = reader.read(2, None, |count, _| count == 0).unwrap();
+        let SharedRead::Records(records, _) = read else { panic!("at {steps}: it is kept") };
+        assert_eq!(records, [(0, third.clone())], "at {steps}");
+        let is_overtaken = log.state().unwrap().head == 1;
+        overtaken += u64::from(is_overtaken);
+        is_overtaken
+    });
+    assert!(overtaken > 20, "it was overtaken {overtaken} times");
 }

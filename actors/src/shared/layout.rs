@@ -6,8 +6,8 @@ use super::lock::Lock;
 /// The first word: what it is, and the version of this layout.
 pub(super) const MAGIC_AT: usize = 0;
 
-/// "nexushm" and the version of the layout, 1.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"nexushm\x01");
+/// "nexushm" and the version of the layout, 2.
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"nexushm\x02");
 
 /// What kind of region.
 pub(super) const KIND_AT: usize = 1;
@@ -18,11 +18,11 @@ pub(super) const ID_AT: usize = 2;
 /// The identity of the store that the entry is in.
 pub(super) const STORE_AT: usize = 3;
 
-/// In which namespace of process numbers holders of locks are known.
-pub(super) const PROCESSES_AT: usize = 4;
-
 /// Two numbers that say how the region is divided.
-pub(super) const SHAPE_AT: [usize; 2] = [5, 6];
+pub(super) const SHAPE_AT: [usize; 2] = [4, 5];
+
+/// Words that say what the region is, the first ones. They never change.
+pub(super) const TOLD_WORDS: usize = 6;
 
 /// What has become of it, for all to see.
 pub(super) const FLAGS_AT: usize = 8;

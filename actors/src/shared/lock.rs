@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::bell::Bell;
+use super::lives::pid_of;
 use super::memory::{Memory, SharedTrouble};
 
 /// Looks before anybody sleeps, or asks whether the holder lives. In a model each is one more branch of all that may happen.
@@ -65,14 +66,6 @@ impl Lock {
         }
         Err(SharedTrouble::Held { pid: pid_of(last) })
     }
-}
-
-/// Bits of a process's identity that are its number: no system has larger ones. The others are when it started.
-pub(super) const PID_BITS: u32 = 22;
-
-/// The number of a process.
-pub(super) fn pid_of(process: u64) -> u32 {
-    (process & ((1 << PID_BITS) - 1)) as u32
 }
 
 impl<M: Memory> Drop for Locked<'_, M> {

@@ -24,8 +24,11 @@ const FRAME_WORDS: usize = 4;
 /// What no log ever counts up to: sums of such numbers do not wrap.
 const COUNT_MAX: u64 = 1 << 60;
 
-/// How often a state is read anew that others change meanwhile.
-const READS_MAX: usize = 100_000;
+/// How often a state is read anew that others change meanwhile: to read it takes less time than to change it twice.
+const STATE_READS_MAX: usize = 1_000;
+
+/// How often a read begins anew whose way was written over meanwhile. Each time may take as long as a copy of all that is read at once.
+const READS_MAX: usize = 100;
 
 const _: () = assert!(SHARED_OPS_KEPT < OPS_ROOM);
 
@@ -112,7 +115,10 @@ pub(super) fn append_words(records: &[Bytes]) -> usize {
 impl<M: Memory> Log<M> {
     /// Makes what is all zeros an empty log; to be called before anybody else sees it.
     pub(super) fn begin(&self, user: [u64; 6]) {
-        let state = SharedState { user, ..SharedState::default() };
+        self.begin_as(SharedState { user, ..SharedState::default() });
+    }
+
+    fn begin_as(&self, state: SharedState) {
         for (n, word) in state.words().into_iter().enumerate() {
             self.memory.poke(state_at(0) + n, word);
         }
@@ -120,16 +126,21 @@ impl<M: Memory> Log<M> {
 
     /// What the log is.
     pub(super) fn state(&self) -> Result<SharedState, SharedTrouble> {
+        self.versioned().map(|(_, state)| state)
+    }
+
+    /// What the log is, and the version of that.
+    fn versioned(&self) -> Result<(u64, SharedState), SharedTrouble> {
         let memory = &self.memory;
-        for _ in 0..READS_MAX {
+        for _ in 0..STATE_READS_MAX {
             let version = memory.load(TAIL_AT);
             let state = self.read_state(version);
             memory.fence();
             if memory.load(TAIL_AT) == version {
-                return self.checked(state);
+                return Ok((version, self.checked(state)?));
             }
         }
-        Err(SharedTrouble::Damaged)
+        Err(SharedTrouble::Overtaken)
     }
 
     /// The version of the state: another one means that something has changed.
@@ -147,9 +158,9 @@ impl<M: Memory> Log<M> {
     }
 
     fn checked(&self, state: SharedState) -> Result<SharedState, SharedTrouble> {
-        let SharedState { head, head_at, tail, tail_at, ops, .. } = state;
+        let SharedState { head, head_at, tail, tail_at, bytes, ops, .. } = state;
         let filled = tail_at.checked_sub(head_at).and_then(|filled| usize::try_from(filled).ok());
-        let counts = [tail, tail_at, ops].into_iter().all(|count| count <= COUNT_MAX);
+        let counts = [tail, tail_at, bytes, ops].into_iter().all(|count| count <= COUNT_MAX);
         let makes_sense = counts && head <= tail && filled.is_some_and(|filled| filled <= self.room);
         if makes_sense { Ok(state) } else { Err(SharedTrouble::Damaged) }
     }
@@ -158,8 +169,9 @@ impl<M: Memory> Log<M> {
         HEADER_WORDS + usize::try_from(at % self.room as u64).unwrap_or_default()
     }
 
-    /// The frame at this place, if it may be one: who holds no lock looks afterwards whether it was kept until then.
-    fn frame(&self, at: u64, state: &SharedState) -> Result<SharedFrame, SharedTrouble> {
+    /// The frame at this place, which begins with the record `offset`, if it may be one: who holds no lock looks afterwards whether it was kept until then. It has records
+    /// and words, and ends where the log does or before: so whoever goes from one to the next comes to an end, whatever is there.
+    fn frame(&self, at: u64, offset: u64, state: &SharedState) -> Result<SharedFrame, SharedTrouble> {
         let [first, counts, time, cost] = [0, 1, 2, 3].map(|n| self.memory.peek(self.content(at + n)));
         #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
         let (count, words) = ((counts >> 32) as u32, counts as u32);
@@ -167,7 +179,7 @@ impl<M: Memory> Log<M> {
         let fits = words as usize > FRAME_WORDS
             && at.checked_add(words.into()).is_some_and(|end| end <= state.tail_at)
             && count < words;
-        if count > 0 && end && fits && first >= state.head {
+        if count > 0 && end && fits && first == offset {
             Ok(SharedFrame { first, count, at: time, cost, words })
         } else {
             Err(SharedTrouble::Damaged)
@@ -183,7 +195,7 @@ impl<M: Memory> Log<M> {
         mut allow: impl FnMut(usize, usize) -> bool,
     ) -> Result<(SharedRead, Option<(u64, u64)>), SharedTrouble> {
         for _ in 0..READS_MAX {
-            let state = self.state()?;
+            let (version, state) = self.versioned()?;
             if from < state.head || from > state.tail {
                 return Ok((SharedRead::Missing(state), None));
             }
@@ -193,9 +205,9 @@ impl<M: Memory> Log<M> {
             let hint = hint.filter(|(offset, at)| {
                 (state.head..=from).contains(offset) && (state.head_at..state.tail_at).contains(at)
             });
-            let copied = self.copy(from, hint.unwrap_or((state.head, state.head_at)), &state, &mut allow);
-            // What was copied was kept until now, or it may be anything.
-            self.memory.fence();
+            let begin = hint.unwrap_or((state.head, state.head_at));
+            let copied = self.copy(from, begin, (version, &state), &mut allow);
+            // What was copied was kept until now, or it may be anything: the version is looked at behind a fence there, and so behind the copy.
             let now = self.state()?;
             if now.head > from {
                 return Ok((SharedRead::Missing(now), None));
@@ -207,7 +219,7 @@ impl<M: Memory> Log<M> {
                 Err(trouble) => return Err(trouble),
             }
         }
-        Err(SharedTrouble::Damaged)
+        Err(SharedTrouble::Overtaken)
     }
 
     #[expect(clippy::type_complexity, reason = "records, and where to go on")]
@@ -215,14 +227,20 @@ impl<M: Memory> Log<M> {
         &self,
         from: u64,
         (mut offset, mut at): (u64, u64),
-        state: &SharedState,
+        (mut version, state): (u64, &SharedState),
         allow: &mut impl FnMut(usize, usize) -> bool,
     ) -> Result<(Vec<(u64, Bytes)>, Option<(u64, u64)>), SharedTrouble> {
         let mut records = Vec::new();
         while offset < state.tail {
-            let frame = self.frame(at, state)?;
-            if frame.first != offset {
-                return Err(SharedTrouble::Damaged);
+            let frame = self.frame(at, offset, state)?;
+            // Before it shows the way: one that was written over meanwhile leads to where no frame is, and what stands there may look like one.
+            self.memory.fence();
+            if self.version() != version {
+                let now;
+                (version, now) = self.versioned()?;
+                if now.head > offset {
+                    return Err(SharedTrouble::Overtaken);
+                }
             }
             let frame_end = at + u64::from(frame.words);
             if frame.end() > from {
@@ -260,6 +278,8 @@ impl<M: Memory> Log<M> {
     pub(super) fn write(&self) -> Result<Writing<'_, M>, SharedTrouble> {
         let locked = WRITERS.lock(&self.memory)?;
         let state = self.checked(self.read_state(self.memory.load(TAIL_AT)))?;
+        // Whatever is poked from here on is seen after what was published before, by whomever.
+        self.memory.fence();
         Ok(Writing { log: self, state, locked: Some(locked), changed: false })
     }
 }
@@ -287,12 +307,12 @@ impl<M: Memory> Writing<'_, M> {
         self.log.room
     }
 
-    /// The append at this place, and the place behind it. The place is the head's, or one that this gave.
-    pub(super) fn frame(&self, at: u64) -> Result<(SharedFrame, u64), SharedTrouble> {
+    /// The append at this place, which begins with the record `first`, and the place behind it. The place is the head's, or one that this gave.
+    pub(super) fn frame(&self, at: u64, first: u64) -> Result<(SharedFrame, u64), SharedTrouble> {
         if !(self.state.head_at..self.state.tail_at).contains(&at) {
             return Err(SharedTrouble::Damaged);
         }
-        let frame = self.log.frame(at, &self.state)?;
+        let frame = self.log.frame(at, first, &self.state)?;
         Ok((frame, at + u64::from(frame.words)))
     }
 
@@ -301,21 +321,38 @@ impl<M: Memory> Writing<'_, M> {
         let kept = self.state.ops.min(SHARED_OPS_KEPT as u64);
         let memory = &self.log.memory;
         // A repeat mostly comes soon.
-        (0..kept).map(|back| op_at(self.state.ops - 1 - back)).find_map(|at| {
-            let found = u128::from(memory.peek(at)) << 64 | u128::from(memory.peek(at + 1));
-            (found == op).then(|| (memory.peek(at + 2), memory.peek(at + 3)))
-        })
+        (0..kept)
+            .map(|back| op_at(self.state.ops - 1 - back))
+            .find_map(|at| {
+                let found = u128::from(memory.peek(at)) << 64 | u128::from(memory.peek(at + 1));
+                (found == op).then(|| (memory.peek(at + 2), memory.peek(at + 3)))
+            })
+            // What was never appended is not known.
+            .filter(|(first, count)| {
+                *count > 0 && first.checked_add(*count).is_some_and(|end| end <= self.state.tail)
+            })
+    }
+
+    /// Makes what is all zeros a log with all that is in this one, for which it has room; before anybody else sees it.
+    pub(super) fn copy_to(&self, other: &Log<M>) {
+        let (from, to) = (&self.log.memory, &other.memory);
+        other.begin_as(self.state);
+        (OPS_AT..HEADER_WORDS).for_each(|at| to.poke(at, from.peek(at)));
+        for at in self.state.head_at..self.state.tail_at {
+            to.poke(other.content(at), from.peek(self.log.content(at)));
+        }
     }
 
     /// Makes this the state: all at once.
     pub(super) fn publish(&mut self, state: SharedState) {
         let memory = &self.log.memory;
         let version = memory.load(TAIL_AT).wrapping_add(1);
-        memory.fence();
         for (n, word) in state.words().into_iter().enumerate() {
             memory.poke(state_at(version) + n, word);
         }
         memory.store(TAIL_AT, version);
+        // As in `write`.
+        memory.fence();
         self.state = state;
         self.changed = true;
     }
@@ -342,7 +379,6 @@ impl<M: Memory> Writing<'_, M> {
             });
         }
         let (memory, log) = (&self.log.memory, self.log);
-        memory.fence();
         let count = records.len() as u64;
         let total = append_words(records) as u64;
         let first = self.state.tail;

@@ -22,9 +22,12 @@ struct Words {
     /// Where all sleep.
     bed: Arc<(Mutex<()>, Condvar)>,
     me: u64,
-    /// Whether a sleeper looks by itself after a while: then no wake can be missed.
+    /// Whether a sleeper looks by itself after a while: then no wake can be missed, and bells order nothing: their fences would hide what others are missing.
     patrols: bool,
 }
+
+/// Where a word is that a model leaves out: it is always 0.
+const LEFT_OUT: usize = usize::MAX;
 
 impl Words {
     fn new(count: usize, at: fn(usize) -> usize) -> Self {
@@ -61,11 +64,13 @@ impl Memory for Words {
     }
 
     fn peek(&self, at: usize) -> u64 {
-        self.word(at).load(Ordering::Relaxed)
+        if (self.at)(at) == LEFT_OUT { 0 } else { self.word(at).load(Ordering::Relaxed) }
     }
 
     fn poke(&self, at: usize, value: u64) {
-        self.word(at).store(value, Ordering::Relaxed);
+        if (self.at)(at) != LEFT_OUT {
+            self.word(at).store(value, Ordering::Relaxed);
+        }
     }
 
     fn fence(&self) {
@@ -100,6 +105,12 @@ impl Memory for Words {
 
     fn pause(&self, _: u32) {
         thread::yield_now();
+    }
+
+    fn model_fence(&self) {
+        if !self.patrols {
+            fence(Ordering::SeqCst);
+        }
     }
 }
 
@@ -176,7 +187,7 @@ fn ring_at(at: usize) -> usize {
     KNOWN.iter().position(|known| *known == at).unwrap_or_else(|| 8 + at - super::layout::HEADER_WORDS)
 }
 
-/// Mutations: a tail that is published before the message or its slot is written, or without order; a head that is before the message was copied.
+/// Mutations: a tail that is published before the message or its slot is written, or without order.
 #[test]
 fn loom_each_message_comes_whole_and_once() {
     bounded(3, || {
@@ -212,6 +223,28 @@ fn loom_each_message_comes_whole_and_once() {
     });
 }
 
+/// Mutations: a head that is published before the message was copied.
+#[test]
+fn loom_nobody_writes_over_a_message_that_is_being_read() {
+    bounded(3, || {
+        let words = Words {
+            patrols: true,
+            ..Words::new(8 + SHAPE.region_words() - super::layout::HEADER_WORDS, ring_at)
+        };
+        let ring = |me| Ring { memory: words.of(me), shape: SHAPE };
+        // In words 0 and 1, and in word 2, of four: all slots are taken.
+        assert!(ring(1).try_push(&[1; 9]) == Ok(true) && ring(1).try_push(&[2; 7]) == Ok(true));
+        let (writer, reader) = (ring(2), ring(3));
+        // In words 3 and 0, as soon as the first one is gone.
+        let writes = thread::spawn(move || writer.try_push(&[3; 9]).unwrap());
+        let reads = thread::spawn(move || reader.try_pop().unwrap().unwrap());
+        let (written, read) = (writes.join().unwrap(), reads.join().unwrap());
+        assert_eq!(read[..], [1; 9]);
+        assert_eq!(ring(1).try_pop().unwrap().unwrap()[..], [2; 7]);
+        assert_eq!(ring(1).try_pop().unwrap(), written.then(|| Bytes::from(vec![3; 9])));
+    });
+}
+
 const ROOM: usize = 7;
 
 fn log_at(at: usize) -> usize {
@@ -224,8 +257,61 @@ fn log_at(at: usize) -> usize {
     }
 }
 
-/// Mutations: an append that writes over the oldest before it published that they are gone; a reader that does not look whether what it copied is still kept; a state that
-/// is published before it is written, or written without a fence behind the one before.
+/// Words of a state that a model has: what the log is, and one of its user.
+const STATE: usize = 7;
+
+/// The words of a log that a model has: the lock, the version, and what of both states there is.
+fn state_at(at: usize) -> usize {
+    use super::layout::{STATE_WORDS, STATES_AT};
+    match at.checked_sub(STATES_AT).map(|at| (at / STATE_WORDS, at % STATE_WORDS)) {
+        Some((state @ (0 | 1), word)) if word < STATE => 4 + state * STATE + word,
+        Some((0 | 1, _)) => LEFT_OUT,
+        _ => log_at(at),
+    }
+}
+
+/// Mutations: a reader that does not look whether the version is still the one, or looks without a fence before; a writer without a fence behind what was published before it, or
+/// behind what it published itself; a state that is published before it is written.
+#[test]
+fn loom_a_state_is_read_whole_while_it_changes() {
+    // By one writer, and by two.
+    for writers in [1, 2] {
+        bounded(2, move || {
+            let words = Words { patrols: true, ..Words::new(4 + 2 * STATE, state_at) };
+            let log = |me| Log { memory: words.of(me), room: ROOM };
+            // All of it is one number, which makes sense.
+            let state = |n: u64| {
+                let user = [n, 0, 0, 0, 0, 0];
+                SharedState { head: n, head_at: n, tail: n, tail_at: n, bytes: n, ops: n, user }
+            };
+            log(1).begin([0; 6]);
+            let change = move |log: &Log<Words>, times: u64| {
+                // Or the other one is in it for longer than this one waits.
+                let Ok(mut writing) = log.write() else { return };
+                // The second one is where the first was.
+                (0..times).for_each(|_| writing.publish(state(writing.state().head + 1)));
+            };
+            let writes: Vec<_> = (0..writers)
+                .map(|n| {
+                    let log = log(2 + n);
+                    thread::spawn(move || change(&log, 2 / writers))
+                })
+                .collect();
+            let reader = log(1);
+            let reads = thread::spawn(move || {
+                let found = reader.state().unwrap();
+                assert_eq!(found, state(found.head));
+            });
+            writes.into_iter().for_each(|writer| writer.join().unwrap());
+            reads.join().unwrap();
+            let found = log(1).state().unwrap();
+            assert!(found == state(found.head) && found.head > 0);
+        });
+    }
+}
+
+/// Mutations: an append that writes over the oldest before it published that they are gone, or without a fence behind that; a reader that does not look whether what it copied is
+/// still kept.
 #[test]
 fn loom_a_reader_that_is_overtaken_never_believes_what_it_copied() {
     bounded(2, || {

@@ -39,6 +39,10 @@ pub(super) trait Memory {
 
     /// Lets others go on, after so many looks in vain.
     fn pause(&self, looks: u32);
+
+    /// Nothing, but in models: loom takes loads and stores in one order for weaker ones, and orders fences alone, as in `gate.rs`.
+    #[inline]
+    fn model_fence(&self) {}
 }
 
 /// Why nothing was done, but for there being nothing or no room.
@@ -48,9 +52,12 @@ pub enum SharedTrouble {
     /// A process that lives has kept others out for longer than any of its steps takes: it is stopped, or starved.
     #[error("the process {pid}, which does not go on, keeps others out")]
     Held {
-        /// Its number.
+        /// Its number, as it knows it itself.
         pid: u32,
     },
+    /// Others change what is there faster than it can be read.
+    #[error("other processes change it faster than it can be read")]
+    Overtaken,
     /// What is there makes no sense: it was overwritten by something that does not keep to the layout.
     #[error("what is in the shared memory is damaged")]
     Damaged,
@@ -59,6 +66,6 @@ pub enum SharedTrouble {
 impl SharedTrouble {
     /// Whether it may be otherwise later.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Held { .. })
+        matches!(self, Self::Held { .. } | Self::Overtaken)
     }
 }

@@ -1,18 +1,25 @@
 //! Pipes and logs in memory that several processes map: each reads and writes with no message to any other, and may die at any instruction.
 //!
 //! ```text
+//! folder.rs   the files of one store: which there are, how much room they take
 //! region.rs   a file, mapped: made, found again, checked; who sleeps at it
 //! ring.rs     messages, each read once        log.rs   records, read from any place
-//! lock.rs     one process at a time           bell.rs  waking who sleeps, in any process
+//! lock.rs     one process at a time           lives.rs  which processes are dead
+//! bell.rs     waking who sleeps, in any process
 //! memory.rs   words that others see           layout.rs  where what is
 //! mapped.rs   the mapping itself
 //! ```
 //!
 //! What is read of the memory is checked before it is used: another process may have written anything there. It can make up messages so, or take them away, and
-//! it can keep others out for some tens of milliseconds each time; it has no other effect on them.
+//! it can keep others out for some tens of milliseconds each time; it has no other effect on them, as long as it does not make the file shorter: that ends those who
+//! have it mapped, as a signal to them would, which it may send as well, being of the same user.
+//!
+//! Who forks goes on as if it had not, and the child must not use what its parent had mapped before it becomes another program.
 
 mod bell;
+mod folder;
 mod layout;
+mod lives;
 mod lock;
 mod log;
 mod mapped;
@@ -38,9 +45,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use bell::PATROL as SHARED_PATROL;
+pub use folder::{SharedFolder, SharedHome, SharedKind};
 pub use log::{SHARED_OPS_KEPT, SharedFrame, SharedRead, SharedState};
 pub use memory::SharedTrouble;
-pub use region::{SharedFolder, SharedHome, SharedKind, Sleepers};
+pub use region::Sleepers;
 pub use word::SharedWords;
 
 use self::bell::Bell;
@@ -53,6 +61,9 @@ use crate::Env;
 
 /// Looks before who waits in its thread sleeps, when nothing else is said: some tens of microseconds.
 pub const SHARED_LOOKS: u32 = 10_000;
+
+/// Words of appends that no log has: its region would be larger than memory.
+const ROOM_MAX: usize = usize::MAX / 16;
 
 /// A pipe in memory that processes share. Messages of one writer are read in its order, each once and whole.
 ///
@@ -74,40 +85,34 @@ pub struct SharedWriting<'a> {
 }
 
 impl SharedPipe {
-    /// The pipe with this identity in `folder`: the one that is there, with what is in it, if it is made so; else an empty one. `is_new` says that whatever is there
-    /// is of another. To be called by the owner of the folder. Blocks: it makes a file.
+    /// The pipe with this identity in `folder`: the one that is there, with what is in it, if it is made so; else an empty one, when all pipes there have no more than
+    /// `bytes_max` with it. To be called by the owner of the folder. Blocks: it makes a file.
     ///
     /// # Errors
-    /// `InvalidInput` for bounds that no pipe has, and what the system says: no room is an error here, and never later.
+    /// `InvalidInput` for bounds that no pipe has, `StorageFull`, and what the system says: no room is an error here, and never later.
     pub fn make(
         folder: &SharedFolder,
         id: u64,
         capacity: u32,
         messages: u32,
-        is_new: bool,
+        bytes_max: u64,
     ) -> io::Result<Self> {
         let shape = RingShape::new(capacity, messages).ok_or(io::ErrorKind::InvalidInput)?;
-        let (shape_of_it, words) = ([capacity.into(), shape.slots.into()], shape.region_words());
-        if !is_new {
-            let found = Self::find(&folder.file(SharedKind::Pipe, id), (folder.store(), id), true);
-            if let Some(found) = there(found)?.filter(|found| found.0.of.shape == shape) {
-                return Ok(found);
-            }
+        let made = ([capacity.into(), shape.slots.into()], shape.region_words());
+        let found = Self::attach(&folder.file(SharedKind::Pipe, id), folder.store(), id);
+        if let Some(found) = there(found)?.filter(|found| found.0.of.shape == shape) {
+            return Ok(found);
         }
         let ring = |memory| Ring { memory, shape };
-        region::create(folder, SharedKind::Pipe, id, shape_of_it, words, ring).map(Self)
+        region::create(folder, SharedKind::Pipe, id, made, bytes_max, ring).map(Self)
     }
 
     /// The pipe in this file, which another process has made. Blocks: it opens a file.
     ///
     /// # Errors
-    /// `InvalidData` for what is none, or another; `Unsupported` for one whose processes this one cannot tell alive from dead; what the system says.
+    /// `InvalidData` for what is none, or another; `Unsupported` where the system does not tell which processes live; what it says otherwise.
     pub fn attach(file: &Path, store: u64, id: u64) -> io::Result<Self> {
-        Self::find(file, (store, id), false)
-    }
-
-    fn find(file: &Path, whose: (u64, u64), owns: bool) -> io::Result<Self> {
-        region::attach(file, SharedKind::Pipe, whose, owns, |[capacity, slots]| {
+        region::attach(file, SharedKind::Pipe, (store, id), |[capacity, slots]| {
             let (capacity, slots) = (u32::try_from(capacity).ok()?, u32::try_from(slots).ok()?);
             let shape = RingShape::new(capacity, slots).filter(|shape| shape.slots == slots)?;
             Some((shape.region_words(), move |memory| Ring { memory, shape }))
@@ -216,41 +221,54 @@ fn side(room: bool) -> Bell {
 
 impl SharedLog {
     /// The log with this identity in `folder`: the one that is there, with what is in it; else an empty one, with room for so many bytes of appends, whose state
-    /// has these `user` numbers. `is_new` says that whatever is there is of another. To be called by the owner of the folder. Blocks: it makes a file.
+    /// has these `user` numbers, when all logs there have no more than `bytes_max` with it. To be called by the owner of the folder. Blocks: it makes a file.
     ///
     /// # Errors
-    /// What the system says: no room is an error here, and never later.
+    /// `StorageFull`, and what the system says: no room is an error here, and never later.
     pub fn make(
         folder: &SharedFolder,
         id: u64,
         room: usize,
         user: [u64; 6],
-        is_new: bool,
+        bytes_max: u64,
+    ) -> io::Result<Self> {
+        let found = Self::attach(&folder.file(SharedKind::Log, id), folder.store(), id);
+        if let Some(found) = there(found)? {
+            return Ok(found);
+        }
+        Self::create(folder, id, room, bytes_max, |log| log.begin(user))
+    }
+
+    fn create(
+        folder: &SharedFolder,
+        id: u64,
+        room: usize,
+        bytes_max: u64,
+        begin: impl FnOnce(&Log<Mapped>),
     ) -> io::Result<Self> {
         let room = layout::words(room);
-        if room == 0 {
+        if !(1..ROOM_MAX).contains(&room) {
             return Err(io::ErrorKind::InvalidInput.into());
-        }
-        if !is_new {
-            let found = Self::find(&folder.file(SharedKind::Log, id), (folder.store(), id), true);
-            if let Some(found) = there(found)? {
-                return Ok(found);
-            }
         }
         let log = |memory| {
             let log = Log { memory, room };
-            log.begin(user);
+            begin(&log);
             log
         };
-        region::create(folder, SharedKind::Log, id, [room as u64, 0], region_words(room), log).map(Self)
+        let made = ([room as u64, 0], region_words(room));
+        region::create(folder, SharedKind::Log, id, made, bytes_max, log).map(Self)
     }
 
     /// The log in this file, which is there already. Blocks: it opens a file.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidData` for what is none, or another; `Unsupported` for one whose processes this one cannot tell alive from dead; what the system says.
+    /// `NotFound`; `InvalidData` for what is none, or another; `Unsupported` where the system does not tell which processes live; what it says otherwise.
     pub fn attach(file: &Path, store: u64, id: u64) -> io::Result<Self> {
-        Self::find(file, (store, id), false)
+        region::attach(file, SharedKind::Log, (store, id), |[room, _]| {
+            let room = usize::try_from(room).ok().filter(|room| (1..ROOM_MAX).contains(room))?;
+            Some((region_words(room), move |memory| Log { memory, room }))
+        })
+        .map(Self)
     }
 
     /// The log in `folder`, of which the caller is the owner, if it is there.
@@ -258,18 +276,10 @@ impl SharedLog {
     /// # Errors
     /// As [`attach`](Self::attach), but for `NotFound`.
     pub fn open(folder: &SharedFolder, id: u64) -> io::Result<Option<Self>> {
-        match Self::find(&folder.file(SharedKind::Log, id), (folder.store(), id), true) {
+        match Self::attach(&folder.file(SharedKind::Log, id), folder.store(), id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             found => found.map(Some),
         }
-    }
-
-    fn find(file: &Path, whose: (u64, u64), owns: bool) -> io::Result<Self> {
-        region::attach(file, SharedKind::Log, whose, owns, |[room, _]| {
-            let room = usize::try_from(room).ok().filter(|room| *room > 0 && *room < usize::MAX / 16)?;
-            Some((region_words(room), move |memory| Log { memory, room }))
-        })
-        .map(Self)
     }
 
     /// What it is.
@@ -351,17 +361,35 @@ impl SharedWriting<'_> {
         self.writing.room()
     }
 
+    /// A log with room for so many bytes of appends, and with all that is in this one, which takes the place of its file. To be called by the owner of the folder, for a log that
+    /// only it has mapped, and which has less room: nothing may be done with that one any more once this is dropped. Blocks: it makes a file.
+    ///
+    /// # Errors
+    /// As [`SharedLog::make`]; then nothing has changed.
+    pub fn moved(
+        &self,
+        folder: &SharedFolder,
+        id: u64,
+        room: usize,
+        bytes_max: u64,
+    ) -> io::Result<SharedLog> {
+        if layout::words(room) < self.room() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        SharedLog::create(folder, id, room, bytes_max, |log| self.writing.copy_to(log))
+    }
+
     /// How many words an append of these records fills.
     pub fn words_of(records: &[Bytes]) -> usize {
         append_words(records)
     }
 
-    /// The append at this place, and the place behind it: the head's place, or one that this gave.
+    /// The append at this place, which begins with the record `first`, and the place behind it: the head's place, or one that this gave.
     ///
     /// # Errors
     /// [`SharedTrouble::Damaged`].
-    pub fn frame(&self, at: u64) -> Result<(SharedFrame, u64), SharedTrouble> {
-        self.writing.frame(at)
+    pub fn frame(&self, at: u64, first: u64) -> Result<(SharedFrame, u64), SharedTrouble> {
+        self.writing.frame(at, first)
     }
 
     /// Where the records of the append with this identity are or were, and how many; of the last [`SHARED_OPS_KEPT`] that had one.

@@ -5,22 +5,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use tokio::sync::watch;
 
 use super::bell::{Bell, Heard, PATROL};
-use super::layout::{
-    COMES, FLAGS_AT, GOES, HEADER_WORDS, ID_AT, KIND_AT, MAGIC, MAGIC_AT, PROCESSES_AT, READERS, SHAPE_AT,
-    STORE_AT, WRITERS,
-};
+use super::folder::{SharedFolder, SharedKind};
+use super::layout::{COMES, FLAGS_AT, GOES, ID_AT, KIND_AT, MAGIC, MAGIC_AT, SHAPE_AT, STORE_AT, TOLD_WORDS};
 use super::log::Log;
-use super::mapped::{self, Mapped, namespace};
+use super::mapped::Mapped;
 use super::memory::Memory;
 use super::ring::Ring;
 use crate::{Env, Pool};
@@ -33,191 +31,6 @@ const QUEUE_MAX: usize = 1_024;
 
 /// How often a thread that sleeps for nobody does so once more.
 const IDLE_SLEEPS: u32 = 2;
-
-/// What a region holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SharedKind {
-    /// Messages, each read once.
-    Pipe,
-    /// Records, read from any place.
-    Log,
-}
-
-impl SharedKind {
-    fn number(self) -> u64 {
-        match self {
-            Self::Pipe => 1,
-            Self::Log => 2,
-        }
-    }
-
-    fn extension(self) -> &'static str {
-        match self {
-            Self::Pipe => "pipe",
-            Self::Log => "stream",
-        }
-    }
-}
-
-/// Where the regions of one store are. Only its owner makes and removes them; others of the same user map what is there. Clones are the same folder.
-#[derive(Debug, Clone)]
-pub struct SharedFolder(Arc<Place>);
-
-#[derive(Debug)]
-struct Place {
-    path: PathBuf,
-    store: u64,
-    home: SharedHome,
-    made: OnceLock<()>,
-}
-
-/// What a folder of regions belongs to: with that gone, it is left over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SharedHome {
-    /// This process.
-    Process,
-    /// The store whose identity is in this file, in sixteen hexadecimal digits.
-    File(PathBuf),
-}
-
-/// The file in the folder that says what it belongs to.
-const HOME: &str = "home";
-
-/// The most entries that are looked at for folders that are left over.
-const LOOKED_AT_MAX: usize = 10_000;
-
-impl SharedFolder {
-    /// The folder for the regions of this store, in `root`, for this user alone. It is made when the first region is. To be called by the one owner of the store.
-    pub fn new(root: impl AsRef<Path>, store: u64, home: SharedHome) -> Self {
-        let path = root.as_ref().join(format!("{}{store:016x}", prefix()));
-        Self(Arc::new(Place { path, store, home, made: OnceLock::new() }))
-    }
-
-    /// Removes the folders in `root` that are left over: what they belong to is gone. Returns how many. Blocks.
-    ///
-    /// # Errors
-    /// What the system says of `root`; what cannot be removed stays.
-    pub fn remove_left_over(root: impl AsRef<Path>) -> io::Result<usize> {
-        let (prefix, view, mut removed) = (prefix(), mapped::view()?, 0);
-        for entry in fs::read_dir(root)?.take(LOOKED_AT_MAX) {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(store) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
-            let Ok(home) = fs::read_to_string(entry.path().join(HOME)) else { continue };
-            // What is not there, or not alive, for this process may be for who made the folder.
-            let Some((of, home)) = home.split_once(' ') else { continue };
-            let is_ours = u64::from_str_radix(of, 16).is_ok_and(|of| of == view);
-            let is_left = match home.split_once(' ') {
-                Some(("process", process)) => process.parse().is_ok_and(mapped::is_dead),
-                Some(("file", file)) => fs::read_to_string(file).map_or_else(
-                    |error| error.kind() == io::ErrorKind::NotFound,
-                    |told| told.split_whitespace().next() != Some(store),
-                ),
-                _ => false,
-            };
-            let is_left = is_ours && is_left;
-            if is_left && fs::remove_dir_all(entry.path()).is_ok() {
-                removed += 1;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Makes the folder if it is not there; what was never finished in it is removed.
-    fn ready(&self) -> io::Result<()> {
-        let Place { path, home, made, .. } = &*self.0;
-        if made.get().is_some() {
-            return Ok(());
-        }
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let found = fs::symlink_metadata(path)?;
-        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-            let why = "it is another user's, or no folder";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        let home = match home {
-            SharedHome::Process => format!("process {}", mapped::myself()?),
-            SharedHome::File(file) => format!("file {}", file.display()),
-        };
-        fs::write(path.join(HOME), format!("{:016x} {home}", mapped::view()?))?;
-        made.get_or_init(|| ());
-        Ok(())
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.0.path
-    }
-
-    /// The identity of the store.
-    pub fn store(&self) -> u64 {
-        self.0.store
-    }
-
-    /// The file of a region.
-    pub fn file(&self, kind: SharedKind, id: u64) -> PathBuf {
-        self.0.path.join(format!("{id:016x}.{}", kind.extension()))
-    }
-
-    /// The identities of all regions of this kind, in their order. Blocks.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn ids(&self, kind: SharedKind) -> io::Result<Vec<u64>> {
-        let mut ids = Vec::new();
-        let entries = match fs::read_dir(&self.0.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
-            entries => entries?,
-        };
-        for entry in entries {
-            let name = entry?.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(kind.extension())?.strip_suffix('.'));
-            ids.extend(id.and_then(|id| u64::from_str_radix(id, 16).ok()));
-        }
-        ids.sort_unstable();
-        Ok(ids)
-    }
-
-    /// Removes a region's file, and says whether there was one. Who has it mapped keeps it. Blocks. Repeat: safe.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn remove(&self, kind: SharedKind, id: u64) -> io::Result<bool> {
-        match fs::remove_file(self.file(kind, id)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Removes the folder with all that is in it. Blocks. Repeat: safe.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn remove_all(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.0.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// How the names of this user's folders begin.
-fn prefix() -> String {
-    format!("nexus-{}-", rustix::process::geteuid().as_raw())
-}
 
 /// What stands on words.
 pub(super) trait OnMemory {
@@ -291,28 +104,30 @@ impl std::fmt::Debug for Sleepers {
     }
 }
 
-/// Makes the region `id` anew, whatever is there; `of` makes what stands on it, before anybody else sees it.
+/// Makes the region `id` anew, whatever is there; `of` makes what stands on it, before anybody else sees it. All of its kind together may have `bytes_max`.
 pub(super) fn create<T: OnMemory>(
     folder: &SharedFolder,
     kind: SharedKind,
     id: u64,
-    shape: [u64; 2],
-    words: usize,
+    (shape, words): ([u64; 2], usize),
+    bytes_max: u64,
     of: impl FnOnce(Mapped) -> T,
 ) -> io::Result<Region<T>> {
-    folder.ready()?;
+    let lives = folder.ready()?;
+    let before = folder.reserve(kind, id, words as u64 * 8, bytes_max)?;
     let whole = folder.file(kind, id);
     let coming = folder.path().join(format!(".{id:016x}.{}", kind.extension()));
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&coming)?;
-    let made = take_room(&file, words).and_then(|()| Mapped::new(&file, words)).and_then(|memory| {
+    let make = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&coming)?;
+        take_room(&file, words)?;
+        let memory = Mapped::new(&file, words, lives)?;
         let header = [
             (MAGIC_AT, MAGIC),
             (KIND_AT, kind.number()),
             (ID_AT, id),
             (STORE_AT, folder.store()),
-            (PROCESSES_AT, namespace()?),
             (SHAPE_AT[0], shape[0]),
             (SHAPE_AT[1], shape[1]),
         ];
@@ -320,8 +135,10 @@ pub(super) fn create<T: OnMemory>(
         let region = Region::new(of(memory));
         fs::rename(&coming, &whole)?;
         Ok(region)
-    });
+    };
+    let made = make();
     if made.is_err() {
+        folder.unreserve(kind, id, before);
         // What cannot be removed now goes when the folder is opened.
         let _ = fs::remove_file(&coming);
     }
@@ -339,40 +156,32 @@ fn take_room(file: &File, words: usize) -> io::Result<()> {
     }
 }
 
-/// Maps the region in `file`, which is there. `shaped` says how many words a region of such a shape has, and makes what stands on it. `owns` is whether the caller
-/// owns the folder: then nobody else lives who knew its processes by other numbers.
+/// Maps the region in `file`, which is there. `shaped` says how many words a region of such a shape has, and makes what stands on it.
 pub(super) fn attach<T: OnMemory, F: FnOnce(Mapped) -> T>(
     file: &Path,
     kind: SharedKind,
     (store, id): (u64, u64),
-    owns: bool,
     shaped: impl FnOnce([u64; 2]) -> Option<(usize, F)>,
 ) -> io::Result<Region<T>> {
     let other = || io::Error::new(io::ErrorKind::InvalidData, "it is no such region, or another");
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    let file = options.open(file)?;
-    let found = file.metadata()?;
+    // What is no file, and would keep who opens it waiting, does not.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = options.read(true).write(true).custom_flags(flags.bits().cast_signed()).open(file)?;
+    let found = opened.metadata()?;
     if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's, or no file"));
     }
-    let header = Mapped::new(&file, HEADER_WORDS)?;
-    let told = [MAGIC_AT, KIND_AT, STORE_AT, ID_AT].map(|at| header.load(at));
-    if told != [MAGIC, kind.number(), store, id] {
+    // What it was made as, once: whoever has it mapped may write there, too.
+    let mut told = [0; TOLD_WORDS * 8];
+    opened.read_exact_at(&mut told, 0)?;
+    let (told, _) = told.as_chunks();
+    let told = |at: usize| told.get(at).map_or(0, |word| u64::from_ne_bytes(*word));
+    if [MAGIC_AT, KIND_AT, STORE_AT, ID_AT].map(told) != [MAGIC, kind.number(), store, id] {
         return Err(other());
     }
-    let (words, of) = shaped(SHAPE_AT.map(|at| header.load(at))).ok_or_else(other)?;
-    let memory = Mapped::new(&file, words)?;
-    let here = namespace()?;
-    if memory.load(PROCESSES_AT) != here {
-        if !owns {
-            let why = "it is shared by processes that cannot see each other";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-        }
-        // The machine was started since, or all of them were elsewhere: who held a lock then is gone.
-        [WRITERS, READERS].into_iter().for_each(|lock| memory.store(lock.holder, 0));
-        memory.store(PROCESSES_AT, here);
-    }
+    let (words, of) = shaped(SHAPE_AT.map(told)).ok_or_else(other)?;
+    let memory = Mapped::new(&opened, words, SharedFolder::lives_beside(file)?)?;
     Ok(Region::new(of(memory)))
 }
 

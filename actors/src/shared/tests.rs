@@ -18,7 +18,7 @@ fn folder() -> (TempDir, SharedFolder) {
 }
 
 fn pipe(folder: &SharedFolder, capacity: u32) -> SharedPipe {
-    SharedPipe::make(folder, 7, capacity, 4, false).unwrap()
+    SharedPipe::make(folder, 7, capacity, 4, u64::MAX).unwrap()
 }
 
 proptest! {
@@ -49,7 +49,7 @@ proptest! {
     #[test]
     fn garbage_in_the_memory_is_an_error_or_a_message(words in vec((0usize..2_400, any::<u64>()), 1..60), small in any::<bool>()) {
         let (_host, folder) = folder();
-        let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 4_096, [0; 6], false).unwrap());
+        let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 4_096, [0; 6], u64::MAX).unwrap());
         let mut writing = log.write().unwrap();
         let state = writing.state();
         writing.append(&["abc".into(), "".into()], 1, 3, Some(5), SharedState { bytes: 3, ..state });
@@ -61,7 +61,7 @@ proptest! {
             let length = file.metadata().unwrap().len();
             for (at, word) in &words {
                 let word = if small { word % 50 } else { *word };
-                if (*at as u64 + 1) * 8 <= length && *at > 6 {
+                if (*at as u64 + 1) * 8 <= length && *at >= layout::TOLD_WORDS {
                     file.write_all_at(&word.to_le_bytes(), *at as u64 * 8).unwrap();
                 }
             }
@@ -82,7 +82,7 @@ proptest! {
         }
         if let Ok(mut writing) = log.write() {
             let state = writing.state();
-            let _ = (writing.frame(state.head_at), writing.find_op(5));
+            let _ = (writing.frame(state.head_at, state.head), writing.find_op(5));
             writing.append(&["x".into()], 1, 1, None, state);
         }
     }
@@ -98,7 +98,6 @@ fn what_is_in_a_pipe_is_there_when_it_is_opened_again_and_not_when_it_is_made_an
     assert_eq!(again.try_push(b"of another shape"), Ok(true));
     assert_eq!(pipe(&folder, 99).held(), (0, 0));
     assert_eq!(again.held(), (1, 16), "who has the old one mapped keeps it");
-    assert_eq!(SharedPipe::make(&folder, 7, 99, 4, true).unwrap().held(), (0, 0));
     assert_eq!(folder.ids(SharedKind::Pipe).unwrap(), [7]);
     assert!(folder.remove(SharedKind::Pipe, 7).unwrap() && !folder.remove(SharedKind::Pipe, 7).unwrap());
     assert!(folder.ids(SharedKind::Pipe).unwrap().is_empty());
@@ -118,14 +117,21 @@ fn what_belongs_to_nobody_is_removed_and_nothing_else() {
     let kept = made(3, SharedHome::File(identity.clone()));
     let removed = || SharedFolder::remove_left_over(host.path()).unwrap();
     std::fs::write(&identity, format!("{:016x}\n", 3)).unwrap();
-    // No process has this number.
-    let home = |of: u64| format!("{of:016x} process {}", (1u64 << 22) - 1);
-    std::fs::write(dead.path().join("home"), home(!mapped::view().unwrap())).unwrap();
-    assert_eq!(removed(), 0, "where it was made, it may have");
-    std::fs::write(dead.path().join("home"), home(mapped::view().unwrap())).unwrap();
+    // Another process, by what it has open.
+    let it = std::fs::File::options().read(true).write(true).open(dead.path().join("lives")).unwrap();
+    let home = format!("{:016x} process {}", 0, lives::enter(&it).unwrap());
+    std::fs::write(dead.path().join("home"), home).unwrap();
+    assert_eq!(removed(), 0, "it lives, wherever that is");
+    drop(it);
     assert_eq!(removed(), 1);
     assert!(mine.path().exists() && kept.path().exists() && !dead.path().exists());
+    // Where its home is not to be seen it may be.
+    let told = std::fs::read_to_string(kept.path().join("home")).unwrap();
     std::fs::write(&identity, format!("{:016x}", 4)).unwrap();
+    std::fs::write(kept.path().join("home"), format!("{:016x}{}", !folder::view().unwrap(), &told[16..]))
+        .unwrap();
+    assert_eq!(removed(), 0);
+    std::fs::write(kept.path().join("home"), told).unwrap();
     assert_eq!((removed(), kept.path().exists()), (1, false));
     mine.remove_all().unwrap();
     mine.remove_all().unwrap();
@@ -155,10 +161,11 @@ fn a_file_that_is_no_such_region_is_refused() {
 #[test]
 fn a_process_that_stands_still_within_its_turn_is_told_and_a_dead_one_is_taken_over_from() {
     let (_host, folder) = folder();
-    let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 4_096, [0; 6], false).unwrap());
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let pid = child.id();
-    let holder = mapped::began(pid).unwrap().unwrap() << lock::PID_BITS | u64::from(pid);
+    let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 4_096, [0; 6], u64::MAX).unwrap());
+    // Another process, by what it has open.
+    let it = std::fs::File::options().read(true).write(true).open(folder.path().join("lives")).unwrap();
+    let holder = lives::enter(&it).unwrap();
+    let pid = lives::pid_of(holder);
     let held = |kind, id, at: usize| {
         let file = std::fs::OpenOptions::new().write(true).open(folder.file(kind, id)).unwrap();
         file.write_all_at(&holder.to_le_bytes(), at as u64 * 8).unwrap();
@@ -172,15 +179,101 @@ fn a_process_that_stands_still_within_its_turn_is_told_and_a_dead_one_is_taken_o
     assert_eq!(pipe.try_pop(), Err(stands_still));
     assert_eq!(log.write().err(), Some(stands_still));
     assert!(log.state().is_ok(), "readers of a log wait for nobody");
-    child.kill().unwrap();
-    // Dead, and not buried yet.
-    let dead = rustix::process::Pid::from_child(&child);
-    let how = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-    rustix::process::waitid(rustix::process::WaitId::Pid(dead), how).unwrap();
+    drop(it);
     assert_eq!(pipe.try_push(b"after"), Ok(true));
     assert_eq!(pipe.try_pop().unwrap().unwrap(), "before");
     assert!(log.write().is_ok());
-    child.wait().unwrap();
+    // No process is this one, or will be.
+    let nobody = u64::MAX;
+    let file = std::fs::OpenOptions::new().write(true).open(folder.file(SharedKind::Log, 8)).unwrap();
+    file.write_all_at(&nobody.to_le_bytes(), layout::WRITERS.holder as u64 * 8).unwrap();
+    assert!(log.write().is_ok());
+}
+
+/// What is in the memory folder counts, whoever made it and when, until it goes.
+#[test]
+fn the_room_of_all_regions_of_a_kind_is_bounded_by_what_is_there() {
+    let (host, folder) = folder();
+    let make = |folder: &SharedFolder, id, most| SharedPipe::make(folder, id, 1_000, 4, most);
+    drop(make(&folder, 1, u64::MAX).unwrap());
+    let (_, one) = folder.held(SharedKind::Pipe).unwrap();
+    assert!(one > 1_000 && one == folder.file(SharedKind::Pipe, 1).metadata().unwrap().len());
+    drop(make(&folder, 2, 2 * one).unwrap());
+    assert_eq!(make(&folder, 3, 3 * one - 1).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(folder.held(SharedKind::Pipe).unwrap(), (2, 2 * one), "what was refused takes nothing");
+    assert_eq!(folder.held(SharedKind::Log).unwrap(), (0, 0));
+    // Its owner starts again, and has opened none.
+    let folder = SharedFolder::new(host.path(), 42, SharedHome::Process);
+    assert_eq!(make(&folder, 3, 3 * one - 1).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert!(make(&folder, 2, 0).is_ok(), "what is there is opened, however much it is");
+    // One that is made otherwise takes the place of its former self.
+    drop(SharedPipe::make(&folder, 2, 900, 4, 2 * one).unwrap());
+    assert!(folder.remove(SharedKind::Pipe, 1).unwrap());
+    assert!(folder.held(SharedKind::Pipe).unwrap().1 < one);
+    drop(make(&folder, 3, 2 * one).unwrap());
+    folder.remove_all().unwrap();
+    assert_eq!(folder.held(SharedKind::Pipe).unwrap(), (0, 0));
+}
+
+/// A frame that leads back, or nowhere, keeps nobody going round.
+#[test]
+fn appends_that_do_not_stand_behind_each_other_are_damage() {
+    let (_host, folder) = folder();
+    let log = SharedLog::make(&folder, 8, 4_096, [0; 6], u64::MAX).unwrap();
+    let mut writing = log.write().unwrap();
+    for _ in 0..3 {
+        let state = writing.state();
+        writing.append(&["abc".into()], 1, 3, Some(5), state);
+    }
+    let state = writing.state();
+    let (first, second) = writing.frame(state.head_at, 0).unwrap();
+    assert_eq!((first.first, writing.frame(second, 1).unwrap().0.first), (0, 1));
+    assert_eq!(writing.frame(second, 0), Err(SharedTrouble::Damaged), "it begins with another record");
+    assert_eq!(writing.find_op(5), Some((2, 1)));
+    drop(writing);
+    // The second one says that it is the first, as does what is known of the last with an identity.
+    let file = std::fs::OpenOptions::new().write(true).open(folder.file(SharedKind::Log, 8)).unwrap();
+    let put = |at: usize, word: u64| file.write_all_at(&word.to_le_bytes(), at as u64 * 8).unwrap();
+    put(layout::HEADER_WORDS + usize::try_from(second).unwrap(), 0);
+    put(layout::OPS_AT + 2 * layout::OP_WORDS + 3, u64::MAX);
+    assert_eq!(log.read(0, None, |_, _| true).unwrap_err(), SharedTrouble::Damaged);
+    let writing = log.write().unwrap();
+    assert_eq!(writing.frame(second, 1), Err(SharedTrouble::Damaged));
+    assert_eq!(writing.find_op(5), None, "what was never appended is not known");
+    drop(writing);
+    // Costs that nothing can have.
+    for state in [0, 1] {
+        put(layout::STATES_AT + state * layout::STATE_WORDS + 4, u64::MAX);
+    }
+    assert_eq!(log.state(), Err(SharedTrouble::Damaged));
+}
+
+#[test]
+fn a_log_that_moves_takes_all_along() {
+    let (_host, folder) = folder();
+    let log = SharedLog::make(&folder, 8, 800, [9; 6], u64::MAX).unwrap();
+    let mut writing = log.write().unwrap();
+    // So that it begins in the middle, and goes round.
+    for n in 0..20u8 {
+        let mut state = writing.state();
+        let records = [Bytes::from(vec![n; 40])];
+        while state.tail_at - state.head_at + SharedWriting::words_of(&records) as u64 > 100 {
+            let (frame, next) = writing.frame(state.head_at, state.head).unwrap();
+            (state.head, state.head_at) = (frame.end(), next);
+        }
+        writing.append(&records, n.into(), 1, Some(n.into()), state);
+    }
+    let before = writing.state();
+    assert!(before.head > 5 && before.tail == 20);
+    assert_eq!(writing.moved(&folder, 8, 790, u64::MAX).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(writing.moved(&folder, 8, 4_000, 4_000).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    let moved = writing.moved(&folder, 8, 4_000, u64::MAX).unwrap();
+    drop(writing);
+    let read = |log: &SharedLog| log.read(before.head, None, |_, _| true).unwrap().0;
+    assert_eq!((moved.state(), read(&moved)), (Ok(before), read(&log)));
+    assert_eq!(moved.room_bytes(), 4_000);
+    assert_eq!(moved.write().unwrap().find_op(19), Some((19, 1)));
+    assert_eq!(SharedLog::open(&folder, 8).unwrap().unwrap().room_bytes(), 4_000, "it has its file");
 }
 
 #[test]
@@ -228,7 +321,7 @@ fn who_waits_is_told_in_this_process_and_by_others() {
 fn many_threads_share_a_pipe_and_a_log() {
     let env = Env::host(HostConfig::default()).unwrap();
     let (_host, folder) = folder();
-    let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 8_192, [0; 6], false).unwrap());
+    let (pipe, log) = (pipe(&folder, 100), SharedLog::make(&folder, 8, 8_192, [0; 6], u64::MAX).unwrap());
     let within = Duration::from_secs(60);
     std::thread::scope(|scope| {
         for writer in 0..3u8 {
@@ -245,7 +338,7 @@ fn many_threads_share_a_pipe_and_a_log() {
                         + SharedWriting::words_of(&records)
                         > writing.room()
                     {
-                        let (frame, next) = writing.frame(state.head_at).unwrap();
+                        let (frame, next) = writing.frame(state.head_at, state.head).unwrap();
                         (state.head, state.head_at) = (frame.end(), next);
                     }
                     writing.append(&records, n.into(), 5, None, state);

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::lives::Lives;
 use super::mapped::Mapped;
 use super::memory::Memory;
 
@@ -23,7 +24,8 @@ impl SharedWords {
     pub fn open(file: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file)?;
         file.set_len(WORDS as u64 * 8)?;
-        Mapped::new(&file, WORDS).map(Self)
+        let lives = Lives::of(file.try_clone()?)?;
+        Mapped::new(&file, WORDS, lives).map(Self)
     }
 
     /// What a word is.

@@ -1,7 +1,8 @@
 //! Streams in memory that processes share: a file for each, mapped by whoever appends or reads.
 //!
 //! What was acknowledged outlives every process, this one, too, and not the machine. The room is taken when a stream is made. When it is used up the oldest records
-//! go, also those that the limits would keep: short ones fill more of it than they cost.
+//! go, also those that the limits would keep: short ones fill more of it than they cost. But what the kernel keeps there itself, beside a stream (its consumer groups), is
+//! mapped by nobody else: it begins small, and is given more room when it has none, so nothing of it goes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,9 +15,10 @@ use nexus_actors::{
     SharedWriting, Sleepers,
 };
 use nexus_kernel::hal::{
-    Append, Appended, ReadBounds, StoreError, StreamError, StreamFuture, StreamLimits, StreamRead,
-    StreamRecord, StreamState, StreamStore, WhenFull, cost_of,
+    Append, Appended, RECORD_BYTES_MAX, ReadBounds, StoreError, StreamError, StreamFuture, StreamLimits,
+    StreamRead, StreamRecord, StreamState, StreamStore, WhenFull, cost_of,
 };
+use nexus_kernel::streams::groups::stream_of;
 use nexus_messages::{FileId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
@@ -37,6 +39,15 @@ const REFUSES: u64 = 2;
 /// What has become of a log, for all who have it mapped: it was removed.
 const REMOVED: u64 = 1;
 
+/// What has become of a log: it has more room, in another file.
+const MOVED: u64 = 2;
+
+/// How often a stream is looked for anew that has moved. Each time it has twice the room.
+const MOVES_MAX: usize = 64;
+
+/// Bytes of a word of the memory.
+const WORD_BYTES: usize = 8;
+
 /// How many places to go on from are kept of each stream.
 const HINTS_MAX: usize = 64;
 
@@ -44,9 +55,9 @@ const HINTS_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharedStreamsConfig {
-    /// How much room all streams have together, in bytes, as far as this process has opened them.
+    /// How much memory all streams have together, in bytes, whether this process has opened them or not.
     pub bytes_max: u64,
-    /// How many streams may be open.
+    /// How many streams there can be.
     pub streams_max: usize,
 }
 
@@ -66,7 +77,7 @@ struct Inner {
     sleepers: Sleepers,
     config: SharedStreamsConfig,
     open: RwLock<BTreeMap<FileId, Arc<SharedStream>>>,
-    /// Held by who makes, opens or removes a file.
+    /// Held by who makes, opens, moves or removes a file.
     files: Mutex<()>,
     pool: NoDebug<Pool>,
 }
@@ -113,13 +124,25 @@ fn state_of(shared: &SharedState) -> StreamState {
 fn troubled(trouble: SharedTrouble) -> StreamError {
     let what = "the shared memory of a stream".to_owned();
     match trouble {
-        SharedTrouble::Held { .. } => StoreError::Locked { what: format!("{what} ({trouble})") }.into(),
+        trouble if trouble.may_pass() => StoreError::Locked { what: format!("{what} ({trouble})") }.into(),
         _ => StoreError::Corrupt { what, found: trouble.to_string() }.into(),
     }
 }
 
+fn failed(error: io::Error) -> StreamError {
+    StoreError::io("the shared memory of a stream", error).into()
+}
+
+/// Whether the kernel keeps a stream for itself, beside another one: nobody else has it mapped.
+fn is_private(stream: FileId) -> bool {
+    stream_of(stream) != stream
+}
+
 /// How much room a stream with these limits is made with.
-fn room_for(limits: StreamLimits) -> usize {
+fn room_for(stream: FileId, limits: StreamLimits) -> usize {
+    if is_private(stream) {
+        return usize::try_from(ROOM_MIN).unwrap_or(usize::MAX);
+    }
     let room = limits.bytes_max.map_or(ROOM_DEFAULT, |bytes| bytes.saturating_add(bytes / 2 + ROOM_MIN));
     usize::try_from(room.max(ROOM_MIN)).unwrap_or(usize::MAX)
 }
@@ -141,7 +164,7 @@ impl<'a, 'b> Walk<'a, 'b> {
     /// Goes to the append that begins at `offset`.
     fn to(&mut self, offset: u64) -> Result<u64, StreamError> {
         while self.offset < offset {
-            let (frame, next) = self.writing.frame(self.at).map_err(troubled)?;
+            let (frame, next) = self.writing.frame(self.at, self.offset).map_err(troubled)?;
             (self.offset, self.at) = (frame.end(), next);
         }
         Ok(self.at)
@@ -153,7 +176,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         if self.offset >= self.tail {
             return Ok(None);
         }
-        let (frame, _) = self.writing.frame(self.at).map_err(troubled)?;
+        let (frame, _) = self.writing.frame(self.at, self.offset).map_err(troubled)?;
         Ok(Some(Kept { end: frame.end(), bytes: frame.cost, at: Timestamp(frame.at) }))
     }
 }
@@ -172,8 +195,20 @@ impl SharedStream {
     }
 
     fn check(&self) -> Result<(), StreamError> {
-        let removed = self.log.flags() & REMOVED != 0;
-        if removed { Err(StreamError::NoStream { stream: self.id }) } else { Ok(()) }
+        let is_gone = self.log.flags() & (REMOVED | MOVED) != 0;
+        if is_gone { Err(StreamError::NoStream { stream: self.id }) } else { Ok(()) }
+    }
+
+    /// Whether it is to be looked for anew.
+    fn has_moved(&self) -> bool {
+        self.log.flags() & MOVED != 0
+    }
+
+    fn write(&self) -> Result<SharedWriting<'_>, StreamError> {
+        self.check()?;
+        let writing = self.log.write().map_err(troubled)?;
+        // Whoever moves or removes it may have had it until now.
+        self.check().map(|()| writing)
     }
 
     /// As [`StreamStore::append`]. Does not wait, but for the moment that another one appends.
@@ -181,30 +216,41 @@ impl SharedStream {
     /// # Errors
     /// As there; `EBUSY` when another process has stopped while it appended.
     pub fn append(&self, append: &Append) -> Result<Appended, StreamError> {
+        let full = || {
+            let (held, most) = (self.state().map_or(0, |state| state.bytes), self.log.room_bytes());
+            Err(StreamError::Full { held, most, wanted: append.check().unwrap_or(0) })
+        };
+        self.append_if_room(append)?.map_or_else(full, Ok)
+    }
+
+    /// As [`append`](Self::append); none when there is no room and it is to be given more.
+    fn append_if_room(&self, append: &Append) -> Result<Option<Appended>, StreamError> {
         let wanted = append.check()?;
-        self.check()?;
-        let mut writing = self.log.write().map_err(troubled)?;
+        let mut writing = self.write()?;
         let before = writing.state();
         let state = state_of(&before);
         if let Some((first, count)) = append.op.and_then(|op| writing.find_op(op.0)) {
-            return Ok(Appended::new(first, count, state.tail, true));
+            return Ok(Some(Appended::new(first, count, state.tail, true)));
         }
         let mut walk = Walk::new(&writing);
         let mut after = rules::admit(&state, append, wanted, |at| walk.kept(at))?;
         let mut head_at = walk.to(after.head)?;
         let words = SharedWriting::words_of(&append.records);
-        let room = writing.room();
-        if words > room {
+        let (room, grows) = (writing.room(), is_private(self.id));
+        if words > room && !grows {
             let (found, most) = (words as u64 * 8, room as u64 * 8);
             return Err(StreamError::TooLarge { what: "bytes of memory for an append", found, most });
         }
         // Where the limits would keep more than there is room for.
         while before.tail_at.saturating_sub(head_at) + words as u64 > room as u64 {
+            if grows {
+                return Ok(None);
+            }
             if state.limits.when_full == WhenFull::Refuse {
                 let (held, most) = (after.bytes.saturating_sub(wanted), room as u64 * 8);
                 return Err(StreamError::Full { held, most, wanted });
             }
-            let (frame, next) = writing.frame(head_at).map_err(troubled)?;
+            let (frame, next) = writing.frame(head_at, after.head).map_err(troubled)?;
             after.head = frame.end();
             after.bytes = after.bytes.saturating_sub(frame.cost).max(wanted);
             head_at = next;
@@ -212,7 +258,7 @@ impl SharedStream {
         let shared = SharedState { head: after.head, head_at, bytes: after.bytes, ..before };
         let (at, op) = (append.at.0, append.op.map(|op| op.0));
         writing.append(&append.records, at, wanted, op, shared);
-        Ok(Appended::new(state.tail, append.records.len() as u64, after.tail, false))
+        Ok(Some(Appended::new(state.tail, append.records.len() as u64, after.tail, false)))
     }
 
     /// As [`StreamStore::read`]. Never waits.
@@ -239,6 +285,10 @@ impl SharedStream {
             }
             SharedRead::Missing(SharedState { head, .. }) => return Err(StreamError::Trimmed { from, head }),
         };
+        // Whatever another process wrote there is no record.
+        if records.iter().any(|(_, data)| data.len() > RECORD_BYTES_MAX) {
+            return Err(troubled(SharedTrouble::Damaged));
+        }
         if let Some((offset, at)) = next {
             let mut hints = self.hints.lock();
             hints.insert(offset, at);
@@ -265,8 +315,7 @@ impl SharedStream {
         &self,
         change: impl FnOnce(&StreamState, &mut Walk<'_, '_>) -> Result<StreamState, StreamError>,
     ) -> Result<StreamState, StreamError> {
-        self.check()?;
-        let mut writing = self.log.write().map_err(troubled)?;
+        let mut writing = self.write()?;
         let before = writing.state();
         let mut walk = Walk::new(&writing);
         let after = change(&state_of(&before), &mut walk)?;
@@ -321,6 +370,22 @@ impl SharedStreams {
         self.aside(move || inner.open(stream, None)).await
     }
 
+    /// Does it with the stream, and again when that has moved meanwhile.
+    async fn with<T>(
+        &self,
+        stream: FileId,
+        job: impl Fn(&SharedStream) -> Result<T, StreamError>,
+    ) -> Result<T, StreamError> {
+        for _ in 0..MOVES_MAX {
+            let open = self.find(stream).await?;
+            match job(&open) {
+                Err(_) if open.has_moved() => {}
+                done => return done,
+            }
+        }
+        Err(StoreError::Full.into())
+    }
+
     /// Runs what blocks.
     async fn aside<T: Send + 'static>(
         &self,
@@ -340,28 +405,41 @@ impl Inner {
         if let Some(known) = self.open.read().get(&stream) {
             return Ok(known.clone());
         }
-        let most = self.config.streams_max;
-        if self.open.read().len() >= most {
-            return Err(StreamError::TooMany { most });
-        }
-        let failed = |error| StreamError::from(StoreError::io("the shared memory of a stream", error));
         let log = match (SharedLog::open(&self.folder, stream.0), make) {
             (Ok(Some(log)), _) => log,
             (Ok(None), None) => return Err(StreamError::NoStream { stream }),
             (Err(error), None) => return Err(failed(error)),
             (_, Some(limits)) => {
-                let room = room_for(limits);
-                let held: u64 = self.open.read().values().map(|open| open.log.room_bytes()).sum();
-                if held.saturating_add(room as u64) > self.config.bytes_max {
-                    return Err(StoreError::Full.into());
+                let (most, (there, _)) =
+                    (self.config.streams_max, self.folder.held(SharedKind::Log).map_err(failed)?);
+                if there >= most {
+                    return Err(StreamError::TooMany { most });
                 }
-                let user = user_of(false, limits);
-                SharedLog::make(&self.folder, stream.0, room, user, false).map_err(failed)?
+                let (room, user) = (room_for(stream, limits), user_of(false, limits));
+                SharedLog::make(&self.folder, stream.0, room, user, self.config.bytes_max).map_err(failed)?
             }
         };
         let opened = Arc::new(SharedStream::new(stream, log));
         self.open.write().insert(stream, opened.clone());
         Ok(opened)
+    }
+
+    /// Gives the stream more room, so that an append has some that fills so many words.
+    fn make_room(&self, stream: &Arc<SharedStream>, words: usize) -> Result<(), StreamError> {
+        let _one = self.files.lock();
+        let writing = match stream.write() {
+            Err(_) if stream.has_moved() => return Ok(()),
+            writing => writing?,
+        };
+        let state = writing.state();
+        let held = usize::try_from(state.tail_at.saturating_sub(state.head_at)).unwrap_or(usize::MAX);
+        let room = writing.room().max(held.saturating_add(words)).saturating_mul(2 * WORD_BYTES);
+        let moved = writing.moved(&self.folder, stream.id.0, room, self.config.bytes_max).map_err(failed)?;
+        let moved = Arc::new(SharedStream::new(stream.id, moved));
+        self.open.write().insert(stream.id, moved);
+        // Before anybody else may write to it; and who is told so finds the other one.
+        stream.log.change_flags(MOVED, 0);
+        Ok(())
     }
 
     fn remove(&self, stream: FileId) -> Result<bool, StreamError> {
@@ -372,8 +450,7 @@ impl Inner {
         } else if let Ok(Some(log)) = SharedLog::open(&self.folder, stream.0) {
             log.change_flags(REMOVED, 0);
         }
-        let removed = self.folder.remove(SharedKind::Log, stream.0);
-        removed.map_err(|error| StoreError::io("the shared memory of a stream", error).into())
+        self.folder.remove(SharedKind::Log, stream.0).map_err(failed)
     }
 }
 
@@ -385,37 +462,47 @@ impl StreamStore for SharedStreams {
     fn create(&self, stream: FileId, limits: StreamLimits) -> StreamFuture<'_, StreamState> {
         Box::pin(async move {
             let inner = self.0.clone();
-            let open = self.aside(move || inner.open(stream, Some(limits))).await?;
-            open.change(|state, _| Ok(state.limited(limits)))
+            self.aside(move || inner.open(stream, Some(limits))).await?;
+            self.with(stream, |open| open.change(|state, _| Ok(state.limited(limits)))).await
         })
     }
 
     fn append(&self, stream: FileId, append: Append) -> StreamFuture<'_, Appended> {
-        Box::pin(async move { self.find(stream).await?.append(&append) })
+        Box::pin(async move {
+            for _ in 0..MOVES_MAX {
+                if let Some(appended) = self.with(stream, |open| open.append_if_room(&append)).await? {
+                    return Ok(appended);
+                }
+                let (inner, open) = (self.0.clone(), self.find(stream).await?);
+                let words = SharedWriting::words_of(&append.records);
+                self.aside(move || inner.make_room(&open, words)).await?;
+            }
+            Err(StoreError::Full.into())
+        })
     }
 
     fn read(&self, stream: FileId, from: u64, most: ReadBounds) -> StreamFuture<'_, StreamRead> {
-        Box::pin(async move { self.find(stream).await?.read(from, most) })
+        Box::pin(self.with(stream, move |open| open.read(from, most)))
     }
 
     fn state(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
-        Box::pin(async move { self.find(stream).await?.state() })
+        Box::pin(self.with(stream, SharedStream::state))
     }
 
     fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
-        Box::pin(async move {
-            self.find(stream).await?.change(|state, walk| rules::trim(state, before, |at| walk.kept(at)))
-        })
+        Box::pin(self.with(stream, move |open| {
+            open.change(|state, walk| rules::trim(state, before, |at| walk.kept(at)))
+        }))
     }
 
     fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {
-        Box::pin(async move {
-            self.find(stream).await?.change(|state, walk| rules::let_go(state, now, 0, |at| walk.kept(at)))
-        })
+        Box::pin(self.with(stream, move |open| {
+            open.change(|state, walk| rules::let_go(state, now, 0, |at| walk.kept(at)))
+        }))
     }
 
     fn close(&self, stream: FileId) -> StreamFuture<'_, StreamState> {
-        Box::pin(async move { self.find(stream).await?.change(|state, _| Ok(state.closed())) })
+        Box::pin(self.with(stream, |open| open.change(|state, _| Ok(state.closed()))))
     }
 
     fn remove(&self, stream: FileId) -> StreamFuture<'_, bool> {

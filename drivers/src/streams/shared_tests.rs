@@ -1,8 +1,16 @@
 //! Streams in shared memory do what the model does, are there when they are opened again, and give way when their room is used up.
 
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
 use bytes::Bytes;
-use nexus_actors::{Env, HostConfig, SharedFolder, SharedHome, Sleepers, block_on};
-use nexus_kernel::hal::{Append, ReadBounds, StreamError, StreamLimits, StreamStore, WhenFull};
+use nexus_actors::{
+    Env, HostConfig, SharedFolder, SharedHome, SharedKind, SharedLog, SharedState, Sleepers, block_on,
+};
+use nexus_kernel::hal::{
+    Append, RECORD_BYTES_MAX, ReadBounds, StoreError, StreamError, StreamLimits, StreamStore, WhenFull,
+};
+use nexus_kernel::streams::groups::log_of;
 use nexus_messages::{FileId, OpId, Timestamp};
 use proptest::prelude::*;
 
@@ -10,16 +18,15 @@ use super::model::{Model, ask, operations, seen_in};
 use super::shared::{SharedStream, SharedStreams, SharedStreamsConfig};
 
 fn with(test: impl FnOnce(&dyn Fn() -> SharedStreams, &SharedFolder)) {
+    with_config(SharedStreamsConfig::default(), test);
+}
+
+fn with_config(config: SharedStreamsConfig, test: impl FnOnce(&dyn Fn() -> SharedStreams, &SharedFolder)) {
     let env = Env::host(HostConfig::default()).expect("it starts");
     let (pool, sleepers) = (env.pool("test", 1, 64), Sleepers::new(&env));
     let host = tempfile::tempdir().expect("there is room");
     let folder = SharedFolder::new(host.path(), 7, SharedHome::Process);
-    test(
-        &|| {
-            SharedStreams::new(folder.clone(), sleepers.clone(), pool.clone(), SharedStreamsConfig::default())
-        },
-        &folder,
-    );
+    test(&|| SharedStreams::new(folder.clone(), sleepers.clone(), pool.clone(), config.clone()), &folder);
     env.stop();
 }
 
@@ -55,7 +62,7 @@ fn what_was_appended_is_there_when_it_is_opened_again_and_a_repeat_is_known() {
         drop(store);
         let store = open();
         assert!(block_on(store.append(FileId(5), append(1, 10).op(OpId(9)))).unwrap().repeated);
-        let other = SharedStream::map(&folder.file(nexus_actors::SharedKind::Log, 5), 7, FileId(5)).unwrap();
+        let other = SharedStream::map(&folder.file(SharedKind::Log, 5), 7, FileId(5)).unwrap();
         assert_eq!(other.append(&append(2, 3)).unwrap().first, 1);
         let read = block_on(store.read(FileId(5), 0, ReadBounds::ALL)).unwrap();
         assert_eq!(read.records.iter().map(|record| record.data.len()).collect::<Vec<_>>(), [10, 3]);
@@ -90,5 +97,98 @@ fn when_the_room_is_used_up_the_oldest_go_or_the_append_is_refused() {
         ));
         let read = block_on(store.read(FileId(1), state.head, ReadBounds::ALL)).unwrap();
         assert_eq!(read.next, 10_000);
+    });
+}
+
+#[test]
+fn what_is_there_counts_before_it_is_opened_and_until_it_goes() {
+    let config = SharedStreamsConfig { bytes_max: 400_000, streams_max: 3 };
+    with_config(config, |open, _| {
+        let limits = StreamLimits::NONE.bytes_max(60_000);
+        let create = |store: &SharedStreams, id, limits| block_on(store.create(FileId(id), limits));
+        let store = open();
+        create(&store, 1, limits).unwrap();
+        create(&store, 2, limits).unwrap();
+        assert!(matches!(create(&store, 3, limits), Err(StreamError::Store(StoreError::Full))));
+        // It starts again, and has opened none.
+        let store = open();
+        assert!(matches!(create(&store, 3, limits), Err(StreamError::Store(StoreError::Full))));
+        create(&store, 1, StreamLimits::NONE).expect("it is there");
+        assert!(block_on(store.remove(FileId(2))).unwrap());
+        create(&store, 3, limits).expect("what went gave its room back");
+        // As many as may be.
+        let small = StreamLimits::NONE.bytes_max(1);
+        block_on(store.remove(FileId(1))).unwrap();
+        create(&store, 4, small).unwrap();
+        create(&store, 5, small).unwrap();
+        assert!(matches!(create(&open(), 6, small), Err(StreamError::TooMany { most: 3 })));
+        block_on(store.remove(FileId(4))).unwrap();
+        create(&store, 6, small).unwrap();
+    });
+}
+
+#[test]
+fn what_the_kernel_keeps_for_itself_is_given_more_room_under_whoever_uses_it() {
+    with(|open, folder| {
+        let (store, id) = (open(), log_of(FileId(1)));
+        block_on(store.create(id, StreamLimits::NONE)).unwrap();
+        let (_, before) = folder.held(SharedKind::Log).unwrap();
+        // Several at once, while it moves.
+        std::thread::scope(|scope| {
+            for writer in 0..3u8 {
+                let store = &store;
+                scope.spawn(move || {
+                    for n in 0..400u16 {
+                        let append = append(writer, 1_000).op(OpId(u128::from(n) << 8 | u128::from(writer)));
+                        block_on(store.append(id, append)).unwrap();
+                        block_on(store.trim(id, 5)).unwrap();
+                    }
+                });
+            }
+        });
+        let last = append(9, 1_000).op(OpId(9 << 32));
+        assert!(!block_on(store.append(id, last.clone())).unwrap().repeated);
+        let (_, after) = folder.held(SharedKind::Log).unwrap();
+        assert!(after > 1_200_000 && after > 10 * before, "{before}, {after}");
+        for store in [store, open()] {
+            let state = block_on(store.state(id)).unwrap();
+            assert_eq!((state.head, state.tail), (5, 1_201));
+            let read = block_on(store.read(id, 5, ReadBounds::ALL)).unwrap();
+            assert_eq!(read.next, 1_201);
+            assert!(block_on(store.append(id, last.clone())).unwrap().repeated);
+        }
+    });
+}
+
+#[test]
+fn what_another_process_wrote_there_is_damage_and_nobody_goes_round() {
+    with(|open, folder| {
+        let store = open();
+        let limits = StreamLimits::NONE.age_max(Duration::from_nanos(10));
+        block_on(store.create(FileId(5), limits)).unwrap();
+        for _ in 0..3 {
+            block_on(store.append(FileId(5), append(0, 8))).unwrap();
+        }
+        let other = SharedLog::attach(&folder.file(SharedKind::Log, 5), 7, 5).unwrap();
+        let writing = other.write().unwrap();
+        let (_, second) = writing.frame(writing.state().head_at, 0).unwrap();
+        // The second append says that it is the first one: the oldest never comes to an end.
+        let file =
+            std::fs::File::options().read(true).write(true).open(folder.file(SharedKind::Log, 5)).unwrap();
+        let length = file.metadata().unwrap().len();
+        let content = length - other.room_bytes();
+        file.write_all_at(&0u64.to_le_bytes(), content + second * 8).unwrap();
+        drop(writing);
+        let damaged = block_on(store.retain(FileId(5), Timestamp(1_000))).unwrap_err();
+        assert!(matches!(damaged, StreamError::Store(StoreError::Corrupt { .. })), "{damaged}");
+        // A record that is larger than any.
+        block_on(store.create(FileId(6), StreamLimits::NONE)).unwrap();
+        let other = SharedLog::attach(&folder.file(SharedKind::Log, 6), 7, 6).unwrap();
+        let mut writing = other.write().unwrap();
+        let state = SharedState { bytes: 1, ..writing.state() };
+        writing.append(&[vec![0; RECORD_BYTES_MAX + 1].into()], 0, 1, None, state);
+        drop(writing);
+        let damaged = block_on(store.read(FileId(6), 0, ReadBounds::ALL)).unwrap_err();
+        assert!(matches!(damaged, StreamError::Store(StoreError::Corrupt { .. })), "{damaged}");
     });
 }

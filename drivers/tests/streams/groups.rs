@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use nexus_actors::Env;
 use nexus_drivers::disk::sim::{Outcome, SimDisk};
-use nexus_drivers::streams::MemoryStreams;
 use nexus_drivers::streams::wal::{WalStreams, WalStreamsConfig};
-use nexus_kernel::hal::{Append, StreamLimits, StreamStore};
+use nexus_drivers::streams::{MemoryStreams, MemoryStreamsConfig};
+use nexus_kernel::hal::{Append, StreamError, StreamLimits, StreamStore};
 use nexus_kernel::streams::groups::{
-    Group, GroupChange, GroupLog, GroupLogError, GroupRecord, Groups, Member, SNAPSHOT_EVERY, Wish, apply,
-    log_of,
+    Group, GroupChange, GroupLog, GroupLogError, GroupRecord, Groups, Member, OUTSTANDING_MAX,
+    SNAPSHOT_EVERY, Wish, apply, log_of,
 };
 use nexus_messages::syscall::{Chosen, GroupSettings};
 use nexus_messages::{FileId, LifeId, Timestamp};
@@ -171,5 +171,94 @@ fn what_another_owner_wrote_is_noticed() {
         assert!(other.append(&first(), Timestamp(0)).await.unwrap_err().is_unknown());
         assert!(matches!(other.append(&first(), Timestamp(0)).await, Err(GroupLogError::InDoubt)));
         assert_eq!(other.read().await.unwrap().len(), 1);
+    });
+}
+
+/// Groups of so many members with long names that all of them, written down as a whole, are some hundreds of kilobytes each.
+fn large_groups(count: usize) -> Vec<GroupChange> {
+    let member = Member::new("m".repeat(250), None);
+    let mut group = Group::new(settings(), 0);
+    while !group.is_full() {
+        let taken = group.take(&wish(&member, usize::MAX), OUTSTANDING_MAX as u64, Timestamp(0));
+        group.apply(&taken.expect("there is room").expect("there is something"));
+    }
+    let of = |n: usize| (format!("group {n}").into(), GroupRecord::Snapshot(group.state()));
+    (0..count).map(of).collect()
+}
+
+/// Acknowledges all records of all groups, one after the other, as long as there is room, as their desk does. Gives the groups as they were acknowledged, and how it ended.
+async fn acknowledge_all(
+    store: &Arc<dyn StreamStore>,
+    first: &[GroupChange],
+) -> (Groups, Result<(), GroupLogError>) {
+    let mut log = GroupLog::new(store.clone(), STREAM);
+    let mut groups = log.read().await.unwrap();
+    let begins = first.iter().map(|change| vec![change.clone()]);
+    let done = |offset| {
+        let done = |(name, _): &GroupChange| (name.clone(), GroupRecord::Done { offsets: vec![offset] });
+        first.iter().map(done).collect()
+    };
+    for changes in begins.chain((0..OUTSTANDING_MAX as u64).map(done)) {
+        if let Err(error) = log.append(&changes, Timestamp(0)).await {
+            return (groups, Err(error));
+        }
+        changes.iter().for_each(|change| apply(&mut groups, change));
+        if log.is_long()
+            && let Err(error) = log.shorten(&groups, Timestamp(0)).await
+        {
+            return (groups, Err(error));
+        }
+    }
+    (groups, Ok(()))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn groups_in_shared_memory_have_room_for_all_that_they_are() {
+    use nexus_actors::{HostConfig, SharedFolder, SharedHome, SharedKind, Sleepers, block_on};
+    use nexus_drivers::streams::{SharedStreams, SharedStreamsConfig};
+
+    let env = Env::host(HostConfig::default()).unwrap();
+    let host = tempfile::tempdir().unwrap();
+    let folder = SharedFolder::new(host.path(), 1, SharedHome::Process);
+    let open = |bytes_max| -> Arc<dyn StreamStore> {
+        let (pool, sleepers) = (env.pool("test", 1, 8), Sleepers::new(&env));
+        let mut config = SharedStreamsConfig::default();
+        config.bytes_max = bytes_max;
+        Arc::new(SharedStreams::new(folder.clone(), sleepers, pool, config))
+    };
+    let first = large_groups(32);
+    block_on(async {
+        let (groups, done) = acknowledge_all(&open(u64::MAX), &first).await;
+        done.unwrap();
+        // More than any stream has room for that says nothing.
+        assert!(folder.held(SharedKind::Log).unwrap().1 > 10 << 20);
+        assert!(
+            groups.len() == 32 && groups.values().all(|group| group.finished() == OUTSTANDING_MAX as u64)
+        );
+        assert_eq!(GroupLog::new(open(u64::MAX), STREAM).read().await.unwrap(), groups);
+        // Where there is no memory for it, that is told, and nothing is forgotten.
+        assert!(open(u64::MAX).remove(log_of(STREAM)).await.unwrap());
+        let (groups, done) = acknowledge_all(&open(8 << 20), &first).await;
+        let full = done.unwrap_err();
+        assert!(matches!(full, GroupLogError::Stream(StreamError::Store(_))), "{full:?}");
+        assert!(groups.len() > 5, "{} groups", groups.len());
+        assert_eq!(GroupLog::new(open(8 << 20), STREAM).read().await.unwrap(), groups);
+    });
+    env.stop();
+}
+
+#[test]
+fn groups_in_memory_are_told_that_there_is_no_room_and_forget_nothing() {
+    let (env, simulation) = Env::seeded(1);
+    drop(env);
+    simulation.block_on(async {
+        let config = MemoryStreamsConfig::default().bytes_max(8 << 20);
+        let store: Arc<dyn StreamStore> = Arc::new(MemoryStreams::new(config));
+        let (groups, done) = acknowledge_all(&store, &large_groups(32)).await;
+        let full = done.unwrap_err();
+        assert!(matches!(full, GroupLogError::Stream(StreamError::Store(_))), "{full:?}");
+        assert!(groups.len() > 5, "{} groups", groups.len());
+        assert_eq!(GroupLog::new(store, STREAM).read().await.unwrap(), groups);
     });
 }

@@ -131,7 +131,7 @@ impl StreamLimits {
 
     /// Says what is done with an append for which there is no room.
     #[must_use]
-    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+    pub const fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
         self
     }

@@ -6,7 +6,7 @@
 //! Owns:       which pipes are open, and how many may be.
 //! Asks:       nobody; looks at rows and routes.
 //! On restart: the table goes on, and so do those who read and write in it; what waits to be opened is opened then.
-//! Bounds:     `PIPES_MAX` open pipes, `PIPES_BYTES_MAX` bytes in all of them, `ENDS_MAX` ends of each, `LIST_MAX` pipes in a listing, the messages of any primitive.
+//! Bounds:     `PIPES_MAX` open pipes, `PIPES_BYTES_MAX` bytes in all of them and in all that are shared, `ENDS_MAX` ends of each, `LIST_MAX` pipes in a listing, the messages of any primitive.
 
 mod body;
 mod given;
@@ -39,7 +39,8 @@ use crate::namespace::inode_key;
 /// The most pipes that may be open at once. A pipe is opened by its first use, and closed when it is removed, or its mount is detached.
 pub const PIPES_MAX: usize = 1 << 16;
 
-/// The most bytes that all open pipes together may have room for.
+/// The most bytes that all open pipes in memory of this process together may have room for; and the most that the files of all pipes together have which are in memory that
+/// processes share, open or not.
 pub const PIPES_BYTES_MAX: u64 = 4 << 30;
 
 /// The most ends of one pipe that may be open at once.

@@ -13,6 +13,7 @@ use nexus_messages::syscall::{IoProfile, PipeSpec};
 use nexus_messages::{Error, ErrorKind, FileId, FileMetadata, Op, Result, VPath};
 use serde::{Deserialize, Serialize};
 
+use super::PIPES_BYTES_MAX;
 use super::body::wait_for;
 use super::pipe::{Pipe, Refusal};
 use crate::kernel::Kernel;
@@ -55,6 +56,11 @@ impl Kernel {
         self.pipes().set_shared(SharedPlace { folder, sleepers, makers });
     }
 
+    /// The threads that sleep at memory that processes share, for all tasks of this kernel.
+    pub fn sleepers(&self) -> Option<&Sleepers> {
+        self.pipes().shared().map(|place| &place.sleepers)
+    }
+
     /// Why no pipe can be made so; else its placement.
     pub(crate) fn place_pipe(
         &self,
@@ -76,7 +82,8 @@ impl SharedPlace {
     /// The pipe `id`, with what is in it.
     pub(crate) async fn make(&self, id: FileId, spec: PipeSpec) -> std::result::Result<SharedPipe, Refusal> {
         let folder = self.folder.clone();
-        let make = move || SharedPipe::make(&folder, id.0, spec.capacity, spec.messages_max(), false);
+        let make =
+            move || SharedPipe::make(&folder, id.0, spec.capacity, spec.messages_max(), PIPES_BYTES_MAX);
         match self.makers.run(make).await {
             Ok(Ok(pipe)) => Ok(pipe),
             Ok(Err(error)) => Err(Refusal::NotMade(error.kind(), error.to_string().into())),

@@ -67,7 +67,7 @@ type Ends = Vec<(Arc<Pipe>, u64)>;
 #[derive(Default)]
 struct Pipes {
     open: HashMap<FileId, Arc<Pipe>>,
-    /// What they hold together.
+    /// What those hold together that are in memory of this process.
     capacity: u64,
 }
 
@@ -137,11 +137,9 @@ impl PipeTable {
         self.0.shared.get()
     }
 
-    /// Whether another pipe of this capacity may be opened, as things are.
-    pub(crate) fn has_room(&self, capacity: u32) -> bool {
-        let pipes = self.0.pipes.lock();
-        let capacity = pipes.capacity.saturating_add(capacity.into());
-        pipes.open.len() < PIPES_MAX && capacity <= PIPES_BYTES_MAX
+    /// Whether another pipe may be opened, as things are, if there is memory for it.
+    pub(crate) fn has_place(&self) -> bool {
+        self.0.pipes.lock().open.len() < PIPES_MAX
     }
 
     /// Whether `path` may be one that is noted. One load.
@@ -228,7 +226,7 @@ impl PipeTable {
             return Err(Refusal::Down);
         }
         let spec = m.metadata.pipe().ok_or(Refusal::Unknown)?;
-        let capacity = u64::from(spec.capacity);
+        let capacity = if spec.io_profile == IoProfile::Shared { 0 } else { u64::from(spec.capacity) };
         if pipes.open.len() >= PIPES_MAX || pipes.capacity.saturating_add(capacity) > PIPES_BYTES_MAX {
             return Err(Refusal::TooManyPipes);
         }
@@ -377,7 +375,7 @@ impl PipeTable {
 impl Pipes {
     fn take(&mut self, id: FileId) -> Option<Arc<Pipe>> {
         let pipe = self.open.remove(&id)?;
-        self.capacity -= pipe.capacity();
+        self.capacity -= if pipe.is_shared() { 0 } else { pipe.capacity() };
         Some(pipe)
     }
 }

@@ -190,7 +190,7 @@ async fn open(kernel: &Kernel, op: Op, site: &Site, node: &Node) -> Result<Arc<P
     let shared = match (node.metadata.io_profile, kernel.pipes().shared(), node.metadata.pipe()) {
         (Some(IoProfile::Shared), Some(place), Some(spec)) => {
             // Before there is memory for it, and once more by who opens it.
-            if !kernel.pipes().has_room(spec.capacity) {
+            if !kernel.pipes().has_place() {
                 return Err(refused(op, &site.path, &Refusal::TooManyPipes));
             }
             let made = Box::pin(place.make(node.metadata.file_id, spec)).await;

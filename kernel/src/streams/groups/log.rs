@@ -10,11 +10,14 @@ use super::record::GroupRecord;
 use super::table::Group;
 use crate::hal::{
     APPEND_BYTES_MAX, APPEND_RECORDS_MAX, Append, RECORD_COST, ReadBounds, StoreError, StreamError,
-    StreamLimits, StreamStore,
+    StreamLimits, StreamStore, WhenFull,
 };
 
 /// After how many records all groups are written down as a whole, and what was before is let go of: when those are as many bytes as the whole was.
 pub const SNAPSHOT_EVERY: u64 = 1_024;
+
+/// What is kept: all of it, until it stands in what stands for it. When there is no room for more, nothing more is decided, and nothing goes.
+const LIMITS: StreamLimits = StreamLimits::NONE.when_full(WhenFull::Refuse);
 
 /// Sets what keeps groups apart from what keeps records. No entry has an identity with it.
 const GROUPS: u64 = 1 << 63;
@@ -138,7 +141,7 @@ impl GroupLog {
         // Also when this future is dropped.
         let mut tail = self.tail.take().ok_or(GroupLogError::InDoubt)?;
         if !self.is_made && !changes.is_empty() {
-            self.store.create(self.id, StreamLimits::NONE).await?;
+            self.store.create(self.id, LIMITS).await?;
             self.is_made = true;
         }
         let (mut records, mut bytes, mut written) = (Vec::new(), 0, false);
