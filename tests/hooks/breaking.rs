@@ -256,7 +256,7 @@ fn what_finds_no_room_aside_is_counted_and_told_before_what_comes_later() {
     let count = |what: &str| {
         let shown = nx.read(format!("/__sys__/hooks/{}", id.0)).expect("it is shown");
         let shown: serde_json::Value = serde_json::from_slice(&shown).expect("it is JSON");
-        shown[what].as_u64().expect("it is a number") as usize
+        usize::try_from(shown[what].as_u64().expect("it is a number")).expect("it is small")
     };
     for number in 0..ASIDE_MAX + BEYOND {
         nx.write(format!("/{number}"), "x").expect("it does not wait for what is told aside");

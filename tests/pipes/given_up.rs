@@ -38,7 +38,7 @@ impl Interceptor for Holds {
         Box::pin(async move {
             if outcome.is_ok() && !self.is_open.load(Ordering::Relaxed) {
                 self.held.fetch_add(1, Ordering::Relaxed);
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     }
