@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{join_all, select};
+use futures_util::future::{Either, join_all, select};
 use nexus_actors::{
     ActorState, Behaviour, Child, Cx, Env, ExitPort, ExitReason, Handle, LocalBoxFuture, MailboxBounds, Ref,
     Reply, Start, child,
@@ -131,22 +131,7 @@ impl Behaviour for Supervisor {
                     me.forget(at);
                 }
             }
-            for at in 0..me.kids.len() {
-                let kid = me.kids[at].kid.clone();
-                match start_kid(&me.me, &kid, start.warm()).await {
-                    Ok(generation) => me.kids[at].is_up(generation, me.me.env().now()),
-                    Err(reason) if kid.dynamic => {
-                        // One bad mount must not take the others with it: it is tried again.
-                        let generation = kid.child.status().generation;
-                        me.kids[at].up = true;
-                        me.work.push_back(Work::Exit(Exited { id: kid.spec.id.clone(), generation, reason }));
-                    }
-                    Err(reason) => {
-                        me.stop_all().await;
-                        return Err(reason);
-                    }
-                }
-            }
+            me.start_all(start.warm()).await?;
             // Its own mailbox, ahead of everything.
             me.me.signal(Begin).map_err(ExitReason::error)?;
             Ok(me)
@@ -469,6 +454,49 @@ impl Supervisor {
         }
     }
 
+    /// Starts every child, first to last. The watchdog goes on meanwhile: one that is up already may wedge the thread on which another one is to start.
+    ///
+    /// # Errors
+    /// Why one of the spec's own did not start; then the others are stopped.
+    async fn start_all(&mut self, warm: bool) -> Result<(), ExitReason> {
+        let env = self.me.env().clone();
+        let kids: Vec<_> = self.kids.iter().map(|charge| charge.kid.clone()).collect();
+        let started = beside_the_watchdog(&env, &kids, async {
+            for at in 0..kids.len() {
+                self.start_first(at, warm).await?;
+            }
+            Ok(())
+        });
+        let started = started.await;
+        if started.is_err() {
+            self.stop_all().await;
+        }
+        started
+    }
+
+    /// Starts a child for the first time in this incarnation of the supervisor.
+    async fn start_first(&mut self, at: usize, warm: bool) -> Result<(), ExitReason> {
+        let kid = self.kids[at].kid.clone();
+        loop {
+            match start_kid(&self.me, &kid, warm).await {
+                Ok(generation) => {
+                    self.kids[at].is_up(generation, self.me.env().now());
+                    return Ok(());
+                }
+                // Somebody else wedged its thread, for longer than a watchdog allows.
+                Err(ExitReason::Displaced { .. }) => {}
+                Err(reason) if kid.dynamic => {
+                    // One bad mount must not take the others with it: it is tried again.
+                    let generation = kid.child.status().generation;
+                    self.kids[at].up = true;
+                    self.work.push_back(Work::Exit(Exited { id: kid.spec.id.clone(), generation, reason }));
+                    return Ok(());
+                }
+                Err(reason) => return Err(reason),
+            }
+        }
+    }
+
     /// Stops every child, last to first. The watchdog goes on meanwhile: who shares a thread with a wedged one must not
     /// use up its own limit for that.
     fn stop_all(&mut self) -> impl Future<Output = ()> + 'static {
@@ -476,19 +504,12 @@ impl Supervisor {
         let env = self.me.env().clone();
         let kids: Vec<_> = self.kids.iter().rev().map(|charge| charge.kid.clone()).collect();
         async move {
-            let stopping = pin!(async {
+            let stopping = async {
                 for kid in &kids {
                     kid.child.stop(ExitReason::Shutdown, kid.spec.shutdown.limit()).await;
                 }
-            });
-            let watching = pin!(async {
-                while let Some(tick) = tick(kids.iter().map(|kid| &**kid)) {
-                    env.sleep(tick).await;
-                    kids.iter().for_each(|kid| look_after(kid));
-                }
-                std::future::pending::<()>().await;
-            });
-            select(stopping, watching).await;
+            };
+            beside_the_watchdog(&env, &kids, stopping).await;
         }
     }
 }
@@ -508,6 +529,21 @@ impl Charge {
 fn tick<'a>(kids: impl Iterator<Item = &'a Kid>) -> Option<Duration> {
     let shortest = kids.filter_map(|kid| kid.spec.watchdog).min()?;
     Some((shortest / WATCHDOG_LOOKS).clamp(WATCHDOG_TICK.0, WATCHDOG_TICK.1))
+}
+
+/// Does something with children, and looks after them from time to time until it is done.
+async fn beside_the_watchdog<T>(env: &Env, kids: &[Arc<Kid>], doing: impl Future<Output = T>) -> T {
+    let watching = pin!(async {
+        while let Some(tick) = tick(kids.iter().map(|kid| &**kid)) {
+            env.sleep(tick).await;
+            kids.iter().for_each(|kid| look_after(kid));
+        }
+    });
+    match select(pin!(doing), watching).await {
+        Either::Left((done, _)) => done,
+        // None has a watchdog.
+        Either::Right(((), doing)) => doing.await,
+    }
 }
 
 /// Writes a child off that one message has held for too long.

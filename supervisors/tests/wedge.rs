@@ -88,6 +88,28 @@ fn an_injected_wedge_is_seen_by_the_watchdog() {
 }
 
 #[test]
+fn one_that_wedges_its_thread_while_others_are_to_start_there_is_written_off() {
+    let env = quiet_host();
+    block_on(async {
+        let (stuck, child) = worker(&env, "stuck", &Log::default());
+        let (late, second) = worker(&env, "late", &Log::default());
+        // It is there when the first one has started, and is handled before the second one starts on the same thread.
+        let (_release, until_released) = mpsc::channel();
+        stuck.tell(Block(until_released)).unwrap();
+        let spec = SupSpec::new("sup", Strategy::OneForOne)
+            .child(child.watchdog(LIMIT))
+            .child(second.start_within(LIMIT * 4));
+        let tree = env.timeout(SOON, Tree::start(&env, spec)).await.unwrap().unwrap();
+        assert_eq!(late.call(Add(1), SOON).await, Ok(1));
+        assert_eq!(stuck.call(Add(2), SOON).await, Ok(2));
+        let last_exit = tree.find("sup/stuck").unwrap().actor.last_exit;
+        assert!(matches!(last_exit, Some(ExitReason::Wedged { .. })), "{last_exit:?}");
+        tree.stop().await;
+    });
+    env.stop();
+}
+
+#[test]
 fn a_stop_that_meets_a_wedged_handler_comes_to_its_end() {
     let env = quiet_host();
     block_on(async {

@@ -70,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "one task uses it: there is nothing for miri to see that the others do not show")]
     fn a_ring_does_what_a_queue_with_two_bounds_does(steps in vec(step(), 0..200), slots in 1usize..9, capacity in 11u32..40) {
         let ring = Ring::new(slots, capacity);
         let mut model: VecDeque<(usize, u32)> = VecDeque::new();
@@ -125,15 +126,16 @@ fn what_is_left_in_a_ring_is_dropped_with_it() {
 
 #[test]
 fn a_message_wakes_the_reader_that_came_first_and_nobody_else() {
+    const READERS: usize = if cfg!(miri) { 20 } else { 1_000 };
     let ring = Ring::new(8, 100);
     let mut readers: Vec<_> =
-        (0..1_000).map(|_| (Box::pin(ring.pop(never)), Arc::new(Counted::default()))).collect();
+        (0..READERS).map(|_| (Box::pin(ring.pop(never)), Arc::new(Counted::default()))).collect();
     for (reader, counted) in &mut readers {
         assert!(poll_with(reader.as_mut(), counted).is_pending());
     }
-    for n in 0..1_000 {
+    for n in 0..READERS {
         assert!(ring.try_push(n, 1).is_ok());
-        let woken: Vec<usize> = (0..1_000).filter(|at| readers[*at].1.times() > 0).collect();
+        let woken: Vec<usize> = (0..READERS).filter(|at| readers[*at].1.times() > 0).collect();
         assert_eq!(woken, (0..=n).collect::<Vec<_>>());
         let (reader, counted) = &mut readers[n];
         assert_eq!(poll_with(reader.as_mut(), counted), Poll::Ready(Some(n)));

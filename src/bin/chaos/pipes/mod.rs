@@ -144,6 +144,8 @@ impl Writer {
                     }
                     ErrorKind::BrokenPipe if at == WITH_ENDS => {}
                     ErrorKind::NotFound if at == REMOVED => {}
+                    // Who opens pipes was killed while this one was to be opened: nothing is in it.
+                    ErrorKind::Crashed => {}
                     _ => scene.failed("a message was not written for no fault", &error),
                 }
                 Became::Not
@@ -158,6 +160,7 @@ impl Writer {
         if self.end.take().is_none() {
             match self.scene.nx.pipe_writer(pipe(WITH_ENDS)).await {
                 Ok(end) => self.end = Some(end),
+                Err(error) if error.kind() == ErrorKind::Crashed => {}
                 Err(error) => self.scene.failed("an end was not opened", &error),
             }
         }
@@ -224,6 +227,8 @@ impl Reader {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
                 ErrorKind::NotFound if at == REMOVED => {}
+                // As for who writes: the pipe was not opened.
+                ErrorKind::Crashed => {}
                 _ => scene.failed("a message was not read for no fault", &error),
             },
         }
@@ -233,6 +238,7 @@ impl Reader {
         if self.end.take().is_none() {
             match self.scene.nx.pipe_reader(pipe(WITH_ENDS)).await {
                 Ok(end) => self.end = Some(end),
+                Err(error) if error.kind() == ErrorKind::Crashed => {}
                 Err(error) => self.scene.failed("an end was not opened", &error),
             }
         }
