@@ -19,7 +19,7 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use nexus_actors::Sleep;
 use nexus_kernel::{GivenMessage, Kernel, Life, Serve};
 use nexus_messages::syscall::{Answer, Syscall};
-use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath};
+use nexus_messages::{Caller, ChildId, ChildSignal, Error, ErrorKind, LockId, Op, Result, VPath};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -55,8 +55,8 @@ const UNREAD_MAX: u64 = 4 << 20;
 /// soon, and these wait for as long as nothing happens.
 pub(super) const WAITS_MAX: usize = 1_024;
 
-/// Locks that were given last and are remembered, to be taken back when the call for one is called off while its reply is on the way. There are no more replies on the way
-/// than calls under way.
+/// Locks and children that were given last and are remembered, to be taken back when the call for one is called off while its reply is on the way. There are no more replies
+/// on the way than calls under way.
 const GIVEN_MAX: usize = 4_096;
 
 /// What `Bye` says: all calls that were begun were answered, so that the others were not executed; or not all were.
@@ -91,8 +91,8 @@ pub(super) struct Session {
     last: Option<Arc<Caller>>,
     /// What it reads and writes in pieces.
     streams: Streams,
-    /// The locks that were given last, by the numbers of the calls for them.
-    given: VecDeque<(u64, Lock)>,
+    /// What was given last and can be taken back, by the numbers of the calls for it.
+    given: VecDeque<(u64, Arc<Caller>, Gift)>,
     /// The messages that were read and are on their way.
     sent: Sent,
     ending: BoxFuture<'static, ()>,
@@ -118,18 +118,17 @@ enum State {
     Over,
 }
 
-/// A lock that was given.
-struct Lock {
-    caller: Arc<Caller>,
-    path: VPath,
-    id: LockId,
+/// What was given, and goes back when nobody takes it up.
+enum Gift {
+    Lock(VPath, LockId),
+    Child(ChildId),
 }
 
 struct UnderWay {
     abort: AbortHandle,
     held: u64,
-    /// Who takes a lock with it.
-    locks: Option<Arc<Caller>>,
+    /// Who is given something with it that can be taken back.
+    takes: Option<Arc<Caller>>,
     /// The operation, when it may wait for what others do.
     waits: Option<Op>,
 }
@@ -206,10 +205,10 @@ impl Session {
         let mut moved = false;
         while let Poll::Ready(Some((number, ended))) = Pin::new(&mut self.running).poll_next(cx) {
             moved = true;
-            let locks = self.under_way.get_mut(&number).and_then(|call| call.locks.take());
+            let takes = self.under_way.get_mut(&number).and_then(|call| call.takes.take());
             self.forget(number);
             if let Ok((result, taken)) = ended {
-                self.note_given(number, locks, &result);
+                self.note_given(number, takes, &result);
                 self.sent.note(number, taken);
                 self.reply(number, result);
             }
@@ -321,17 +320,17 @@ impl Session {
             return Ok(());
         }
         self.shared.counts.served.fetch_add(1, Ordering::Relaxed);
-        let locks = takes_lock(&call.request).then(|| caller.clone());
+        let takes = can_be_taken_back(&call.request).then(|| caller.clone());
         let mut future = serve(self.shared.kernel.clone(), caller, call.request, self.streams.clone());
         if let Poll::Ready((result, taken)) = future.poll_unpin(cx) {
-            self.note_given(number, locks, &result);
+            self.note_given(number, takes, &result);
             self.sent.note(number, taken);
             self.reply(number, result);
             return Ok(());
         }
         let (abort, registration) = AbortHandle::new_pair();
         self.running.push(Tagged { number, call: Abortable::new(future, registration) });
-        self.under_way.insert(number, UnderWay { abort, held, locks, waits });
+        self.under_way.insert(number, UnderWay { abort, held, takes, waits });
         self.held += held;
         self.waiting += usize::from(waits.is_some());
         self.shared.counts.calls.fetch_add(1, Ordering::Relaxed);
@@ -356,10 +355,18 @@ impl Session {
     fn cancel(&mut self, number: u64) {
         if let Some(call) = self.under_way.get(&number) {
             call.abort.abort();
-        } else if let Some(at) = self.given.iter().rposition(|(given_by, _)| *given_by == number)
-            && let Some((_, Lock { caller, path, id })) = self.given.remove(at)
+        } else if let Some(at) = self.given.iter().rposition(|(given_by, ..)| *given_by == number)
+            && let Some((_, caller, gift)) = self.given.remove(at)
         {
-            self.shared.kernel.release_lock(&caller, &path, id);
+            let kernel = &self.shared.kernel;
+            match gift {
+                Gift::Lock(path, id) => drop(kernel.release_lock(&caller, &path, id)),
+                Gift::Child(id) => {
+                    if let Err(error) = kernel.signal_child(&caller, id, ChildSignal::Kill) {
+                        tracing::warn!(child = %id, %error, "a child that nobody heard of cannot be killed");
+                    }
+                }
+            }
         } else {
             self.sent.called_off(number);
         }
@@ -367,13 +374,18 @@ impl Session {
         self.outbox.take_back(number);
     }
 
-    /// Notes the lock that a call gave, if it did.
-    fn note_given(&mut self, number: u64, locks: Option<Arc<Caller>>, result: &Result<Given>) {
-        let (Some(caller), Ok(Given::Answer(Answer::Lock(locked)))) = (locks, result) else { return };
+    /// Notes what a call gave that can be taken back, if it did.
+    fn note_given(&mut self, number: u64, takes: Option<Arc<Caller>>, result: &Result<Given>) {
+        let gift = match result {
+            Ok(Given::Answer(Answer::Lock(locked))) => Gift::Lock(locked.path.clone(), locked.id),
+            Ok(Given::Child(child)) => Gift::Child(child.id),
+            _ => return,
+        };
+        let Some(caller) = takes else { return };
         if self.given.len() >= GIVEN_MAX {
             self.given.pop_front();
         }
-        self.given.push_back((number, Lock { caller, path: locked.path.clone(), id: locked.id }));
+        self.given.push_back((number, caller, gift));
     }
 
     fn reply(&mut self, number: u64, result: Result<Given>) {
@@ -544,9 +556,13 @@ impl Future for Tagged {
     }
 }
 
-/// Whether it takes a lock, and does not extend one, or take one that outlives whoever took it.
-fn takes_lock(request: &Request) -> bool {
-    matches!(request, Request::Syscall(Syscall::Lock(call)) if call.id.is_none() && !call.durable)
+/// Whether it starts a child; or takes a lock, and does not extend one, or take one that outlives whoever took it.
+fn can_be_taken_back(request: &Request) -> bool {
+    match request {
+        Request::Syscall(Syscall::Lock(call)) => call.id.is_none() && !call.durable,
+        Request::Spawn(_) => true,
+        _ => false,
+    }
 }
 
 /// Executes a request for `caller`.

@@ -133,7 +133,11 @@ fn frame(kind: Kind, number: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 fn call(number: u64, call: impl Into<Syscall>) -> Vec<u8> {
-    let parcel = Call::pack(None, Request::Syscall(call.into())).expect("it can be written");
+    request(number, Request::Syscall(call.into()))
+}
+
+fn request(number: u64, request: Request) -> Vec<u8> {
+    let parcel = Call::pack(None, request).expect("it can be written");
     let mut out = Outbox::default();
     out.push_message(Kind::Call, number, &parcel.head, parcel.body);
     drained(out)
@@ -400,6 +404,28 @@ fn a_call_that_is_called_off_gets_no_reply_and_gives_its_place_back() {
     drop(held);
     assert_eq!(owner.nx.read("/f").expect("it is there"), "x");
     owner.until("no call", || owner.calls() == 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_child_whose_start_is_called_off_when_its_reply_is_on_the_way_is_killed() {
+    let owner = Owner::new(Serving::administrator());
+    let mut raw = Raw::greeted(owner.folder.path());
+    let spec = || nexus_messages::ChildSpec::new("sleep", ["1000"]);
+    raw.send(&[request(1, Request::Spawn(spec())), request(2, Request::Spawn(spec()))].concat());
+    let replies = [raw.reply(), raw.reply()];
+    assert!(replies.iter().all(|(_, reply)| matches!(reply, Ok(Given::Child(_)))), "{replies:?}");
+    raw.send(&frame(Kind::Cancel, 1, b""));
+    let state = |number: u64| {
+        let child = replies.iter().find_map(|(replied, reply)| match reply {
+            Ok(Given::Child(child)) if *replied == number => Some(child.id),
+            _ => None,
+        });
+        let children = owner.nx.children().expect("it is the administrator's");
+        children.iter().find(|there| Some(there.id) == child).map(|there| there.state)
+    };
+    owner.until("its end", || state(1).is_some_and(nexus_messages::ChildState::is_done));
+    assert_eq!(state(2), Some(nexus_messages::ChildState::Running), "the other one goes on");
 }
 
 #[test]

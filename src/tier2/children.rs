@@ -24,13 +24,17 @@ impl Nexus {
     /// of its output a line of it, and a stream keeps all that it says for anybody to read. Pipes and streams that are missing are made. No shell is asked, and its
     /// environment is what `spec` names.
     ///
-    /// It is killed when the kernel ends, and with it the processes that it started and left in its process group. Dropping the future kills what was started by then.
+    /// It is killed when the kernel ends, and with it the processes that it started and left in its process group; those go on when the kernel's process is killed by SIGKILL.
+    /// It has no terminal.
+    ///
+    /// Dropping the future gives the start up: what was started by then is killed, nothing was carried to it or from it, and what was made for it is removed, unless somebody
+    /// else has used it since. Through an [attached](crate::attach()) handle it may be too late for that: then it is killed, and its paths stay.
     ///
     /// When it has ended, the pipe of its input is broken for who writes, and that of its output is at its end once all is read, until another child has them.
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle, `ENOENT` when there is no such program, `EINVAL` for what makes no sense, `EBUSY` when as many run as may,
-    /// `EEXIST` when something else is at one of the paths; `EOPNOTSUPP` where the kernel starts no programs. Nothing was made then.
+    /// or as many have ended as may and nobody has read what they wrote; `EEXIST` when something else is at one of the paths; `EOPNOTSUPP` where the kernel starts no programs. Nothing was made then.
     ///
     /// ```
     /// # smol::block_on(async {
@@ -79,8 +83,8 @@ impl ChildHandle {
         self.pid
     }
 
-    /// Waits until it has ended, and all that it wrote is in its pipes and streams: also when a pipe is full, and nobody reads it. Says how it ended. May be repeated, and
-    /// asked for by several; dropping the future changes nothing.
+    /// Waits until it has ended, and all that it wrote is in its pipes and streams: so for as long as a pipe is full and nobody reads it, for which [`exited`](Self::exited)
+    /// does not wait. Says how it ended. May be repeated, and asked for by several; dropping the future changes nothing.
     ///
     /// # Errors
     /// `ENOENT` when it ended so long ago that nobody knows of it any more; `ESHUTDOWN` when the kernel has ended.

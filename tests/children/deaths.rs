@@ -117,6 +117,42 @@ fn what_a_child_said_is_read_also_when_others_held_its_output_for_longer_than_th
 }
 
 #[test]
+fn nobody_is_said_to_hold_an_output_that_waits_for_its_reader() {
+    let nx = in_memory();
+    nx.make_pipe("/o", 1_000).unwrap();
+    // Less than the descriptor of the host holds, and much more than the pipe.
+    let spec = ChildSpec::new("seq", ["10000"]).stdout(path("/o")).grace(Duration::from_millis(50));
+    let child = nx.spawn(spec).expect("it starts");
+    until(&nx, "nobody is waited for any more", || !is_known(child.pid()));
+    assert_eq!(child.status().unwrap().trouble, None);
+    let reader = nx.pipe_reader("/o").unwrap();
+    for line in numbers(1..=10_000) {
+        assert_eq!(reader.read(Some(LONG)).unwrap(), Some(line));
+    }
+    assert_eq!(reader.read(Some(LONG)).unwrap(), None);
+    assert_eq!(child.wait().unwrap(), ChildExit::Code(0));
+    assert_eq!(child.status().unwrap().trouble, None);
+}
+
+#[test]
+fn a_child_that_has_ended_runs_no_more_though_nobody_reads_what_it_said() {
+    let nx = in_memory();
+    nx.make_pipe("/o", 1_000).unwrap();
+    let child = nx.spawn(ChildSpec::new("seq", ["10000"]).stdout(path("/o"))).expect("it starts");
+    assert_eq!(child.exited().unwrap(), ChildExit::Code(0), "it is told at once");
+    assert_eq!(child.status().unwrap().state, ChildState::Ended(ChildExit::Code(0)));
+    let counted = || -> serde_json::Value {
+        serde_json::from_slice(&nx.read("/__sys__/children/statistics").unwrap()).expect("it is JSON")
+    };
+    let told = counted();
+    assert_eq!((&told["running"], &told["ended"], &told["started"]), (&0.into(), &1.into(), &1.into()));
+    assert_eq!(rest(&nx, "/o"), numbers(1..=10_000), "what it said is there to be read");
+    assert_eq!(child.wait().unwrap(), ChildExit::Code(0));
+    until(&nx, "it is done", || counted()["ended"] == 0);
+    assert!(nx.children().unwrap()[0].state.is_done());
+}
+
+#[test]
 fn a_flood_of_who_holds_the_output_ends_with_the_grace() {
     let nx = in_memory();
     let folder = tempfile::tempdir().unwrap();

@@ -7,5 +7,6 @@ mod deaths;
 mod ends;
 mod entries;
 mod framing;
+mod given_up;
 mod restarts;
 mod starting;

@@ -1,9 +1,8 @@
 //! What is started, and what is not.
 
-use futures_util::FutureExt;
 use nexus::{ChildExit, ChildSpec, Errno, ErrorKind, Kill, SysWrite};
 
-use crate::bench::{in_memory, is_known, path, refused, rest, script, until};
+use crate::bench::{in_memory, path, refused, rest, script, until};
 
 /// With a path for each of its inputs and outputs.
 fn connected(spec: ChildSpec) -> ChildSpec {
@@ -105,19 +104,31 @@ fn a_child_works_in_its_folder_and_has_nothing_open_that_the_kernel_opened() {
 }
 
 #[test]
-fn a_start_that_is_given_up_leaves_nothing_running() {
+fn a_child_is_the_first_of_a_session_and_of_a_group_of_its_own() {
     let nx = in_memory();
-    for _ in 0..20 {
-        let spec = ChildSpec::new("sleep", ["1000"]).stdout(path("/o"));
-        assert!(nx.as_async().spawn(spec).now_or_never().is_none(), "it takes a while");
-    }
-    let running = || nx.children().unwrap().iter().any(|child| !child.state.is_done());
-    // One that was being started is not listed: it comes first.
-    let last = nx.spawn(ChildSpec::new("true", [""; 0])).expect("it starts");
-    assert_eq!(last.wait().unwrap(), ChildExit::Code(0));
-    until(&nx, "all have ended", || !running());
-    for child in nx.children().unwrap() {
-        assert!(!is_known(child.pid), "{child:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let text = "read -r pid name state parent group session rest < /proc/$$/stat\necho $$ $group $session\n";
+    let child = nx.spawn(script(folder.path(), text).stdout(path("/o"))).expect("it starts");
+    let pid = child.pid();
+    // A terminal of this process would halt it when it asks there.
+    assert_eq!(rest(&nx, "/o"), [format!("{pid} {pid} {pid}")]);
+}
+
+#[test]
+fn a_child_that_is_tied_to_a_life_that_has_ended_is_killed() {
+    let nx = in_memory();
+    let kernel = nx.kernel().unwrap();
+    let ended = kernel.begin_life().id();
+    let caller = std::sync::Arc::new(nexus::Caller::administrator().living(ended));
+    let spec = ChildSpec::new("sleep", ["1000"]);
+    for (spec, is_killed) in [(spec.clone().tied(), true), (spec, false)] {
+        let child = nx.env().blocking_wait(kernel.spawn_child(&caller, spec)).expect("it starts");
+        let state = || kernel.children().iter().find(|there| there.id == child.id).map(|there| there.state);
+        if is_killed {
+            until(&nx, "the child is killed", || state().is_some_and(nexus::ChildState::is_done));
+        } else {
+            assert_eq!(state(), Some(nexus::ChildState::Running));
+        }
     }
 }
 

@@ -120,3 +120,43 @@ fn a_command_without_a_server_serves_its_paths_itself() {
     assert_eq!(nexus.good("pipe read /t/out --wait 60s"), "hello\n", "what is not read yet keeps it");
     assert_eq!(run.wait().code(), Some(0));
 }
+
+#[test]
+fn signals_are_handed_on_to_the_command() {
+    let check = |signal: &str, text: &str, status: i32, says: &str| {
+        let nexus = Nexus::new();
+        std::fs::write(nexus.host("it.sh"), format!("{text}\n: > there\nwhile :; do sleep 1000; done\n"))
+            .expect("there is room");
+        let mut run = nexus.command(["run", "--tee", "/log", "--", "sh", "it.sh"]);
+        let mut run = Running(run.spawn().expect("it starts"));
+        until("the command runs", || nexus.host("there").exists());
+        let mut kill = std::process::Command::new("kill");
+        kill.arg(format!("-{signal}")).arg(run.0.id().to_string());
+        assert!(kill.status().expect("kill is there").success());
+        assert_eq!(run.wait().code(), Some(status), "{signal} {text}");
+        assert_eq!(nexus.good("stream read /log"), says);
+    };
+    check("TERM", "trap 'echo bye; exit 7' TERM", 7, "bye\n");
+    check("INT", "trap 'echo never mind; exit 0' INT", 0, "never mind\n");
+    // As shells tell it of who does not care.
+    check("HUP", "", 128 + 1, "");
+}
+
+#[test]
+fn what_nobody_reads_does_not_hold_up_who_wants_the_end() {
+    let nexus = Nexus::new();
+    let mut run = nexus.command(["run", "--out", "/out", "--", "seq", "300000"]);
+    let mut run = Running(run.stderr(Stdio::piped()).spawn().expect("it starts"));
+    until("the folder is served", || nexus.data().join("nexus.sock").exists());
+    // Its output is larger than the pipe, and nobody will read it: first it is the command that hears of the signal, and then nobody.
+    until("it ends", || {
+        let mut kill = std::process::Command::new("kill");
+        let _ = kill.arg("-TERM").arg(run.0.id().to_string()).stderr(Stdio::null()).status();
+        run.0.try_wait().expect("it can be asked").is_some()
+    });
+    let mut told = String::new();
+    let mut err = run.0.stderr.take().expect("it is piped");
+    std::io::Read::read_to_string(&mut err, &mut told).expect("it can be read");
+    assert_eq!(run.wait().code(), Some(128 + 15), "{told}");
+    assert!(told.contains("was read by nobody"), "{told}");
+}

@@ -271,7 +271,7 @@ fn many_threads_lose_nothing_and_read_nothing_twice() {
 }
 
 fn took(ring: &Ring<usize>) -> Taken<usize> {
-    ring.try_take().unwrap()
+    ring.try_take().expect("there is one")
 }
 
 #[test]

@@ -7,12 +7,16 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
-/// Has the host kill the process when the thread that starts it ends, and with it this whole process, however that ends.
-pub(super) fn dies_with_this_thread(command: &mut Command) {
+/// Has the process be the first of a session, and so of a group, of its own, and has the host kill it when the thread that starts it ends, and with it this whole process,
+/// however that ends.
+///
+/// A session of its own has no terminal: who would ask there for a password is told so, and not halted in the background for ever; and no process leaves its group
+/// for one of ours.
+pub(super) fn apart_and_dies_with_this_thread(command: &mut Command) {
     let parent = rustix::process::getpid();
-    // SAFETY: the closure makes two system calls, and builds errors from their numbers: it allocates nothing, takes no lock, and touches no memory but its own
+    // SAFETY: the closure makes three system calls, and builds errors from their numbers: it allocates nothing, takes no lock, and touches no memory but its own
     // copy of `parent`, so it is sound in a process that was forked from one with many threads.
     unsafe {
         command.pre_exec(move || bind(parent));
@@ -20,6 +24,7 @@ pub(super) fn dies_with_this_thread(command: &mut Command) {
 }
 
 fn bind(parent: Pid) -> io::Result<()> {
+    setsid()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // Before the order was given it may have been too late: then somebody else is its parent by now.
     if getppid() == Some(parent) {

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::{Bytes, BytesMut};
 use nexus_kernel::hal::{ProcessFuture, ProcessInput, ProcessOutput};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
@@ -57,7 +58,7 @@ impl ProcessInput for Input {
 }
 
 impl ProcessOutput for Output {
-    fn read(&mut self, max: usize) -> ProcessFuture<'_, io::Result<Bytes>> {
+    fn read(&self, max: usize) -> ProcessFuture<'_, io::Result<Bytes>> {
         Box::pin(async move {
             loop {
                 self.0.readable().await?;
@@ -71,6 +72,19 @@ impl ProcessOutput for Output {
                 }
             }
         })
+    }
+
+    fn closed(&self) -> ProcessFuture<'_, ()> {
+        Box::pin(async move {
+            // Nothing urgent ever comes through a pipe: what is waited for is that no writing end is left. A runtime that has ended is no news.
+            let _ = self.0.ready(Interest::PRIORITY).await;
+        })
+    }
+
+    fn is_open(&self) -> io::Result<bool> {
+        let mut looked_at = [PollFd::new(&self.0, PollFlags::empty())];
+        rustix::io::retry_on_intr(|| poll(&mut looked_at, Some(&Timespec::default())))?;
+        Ok(!looked_at[0].revents().contains(PollFlags::HUP))
     }
 
     fn ready(&self) -> io::Result<usize> {

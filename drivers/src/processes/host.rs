@@ -174,12 +174,11 @@ fn spawn(program: &Path, spec: &ChildSpec) -> Result<Child, ProcessError> {
         .envs(&spec.env)
         .stdin(to(spec.stdin.is_none()))
         .stdout(to(spec.stdout.is_null()))
-        .stderr(to(spec.stderr.is_null()))
-        .process_group(0);
+        .stderr(to(spec.stderr.is_null()));
     if let Some(folder) = folder_of(spec) {
         command.current_dir(folder);
     }
-    birth::dies_with_this_thread(&mut command);
+    birth::apart_and_dies_with_this_thread(&mut command);
     command.spawn().map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
 use nexus_kernel::hal::{Process, ProcessFuture};
@@ -34,8 +35,9 @@ impl Born {
 
 impl Drop for Born {
     fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            end(self.number, child);
+        if let Some(mut child) = self.child.take() {
+            kill(self.number);
+            reap(self.number, &mut child);
         }
     }
 }
@@ -46,8 +48,16 @@ pub(super) struct HostProcess {
     number: u32,
     /// Ready when the process has ended.
     end: Watched,
-    /// The process until it is finished. Invariant: while it is here the host gives its number to no other, because nobody has waited for it.
-    child: Mutex<Option<Child>>,
+    /// Invariant: while it is not forgotten the host gives its number to no other, because nobody has waited for it but so that it is remembered.
+    body: Mutex<Body>,
+}
+
+/// What there is of a process.
+enum Body {
+    /// It runs, or has ended and the host remembers it.
+    Known(Child),
+    /// The host has forgotten it. How it ended, if that was heard.
+    Forgotten(Option<ChildExit>),
 }
 
 impl HostProcess {
@@ -57,15 +67,46 @@ impl HostProcess {
         let pid = group_of(number)
             .ok_or_else(|| io::Error::other(format!("no process has the number {number}")))?;
         let end = Watched::new(pidfd_open(pid, PidfdFlags::empty())?)?;
-        Ok(Self { pid, number, end, child: Mutex::new(born.child.take()) })
+        let child = born.child.take().ok_or_else(|| io::Error::other("it was ended before"))?;
+        Ok(Self { pid, number, end, body: Mutex::new(Body::Known(child)) })
     }
 
     /// How it ended, if it has. It is not forgotten by that.
     fn ended(&self) -> io::Result<Option<ChildExit>> {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let Some(status) = waitid(WaitId::PidFd(self.end.as_fd()), look)? else { return Ok(None) };
-        let exit = status.exit_status().map(ChildExit::Code);
-        Ok(exit.or_else(|| status.terminating_signal().map(ChildExit::Signal)))
+        match self.look(WaitIdOptions::NOHANG) {
+            // Somebody had it forgotten before this look.
+            Err(Errno::CHILD) => match *self.body.lock() {
+                Body::Forgotten(Some(exit)) => Ok(Some(exit)),
+                _ => Err(Errno::CHILD.into()),
+            },
+            looked => Ok(looked?),
+        }
+    }
+
+    fn look(&self, how: WaitIdOptions) -> rustix::io::Result<Option<ChildExit>> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | how;
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.end.as_fd()), look))?;
+        Ok(status.and_then(|status| {
+            let code = status.exit_status().map(ChildExit::Code);
+            code.or_else(|| status.terminating_signal().map(ChildExit::Signal))
+        }))
+    }
+
+    /// Waits for its end, and has the host forget it.
+    fn forget(&self) {
+        // Without the lock, for as long as the host takes: it is remembered meanwhile, so that whoever signals it meets it and no other.
+        match self.look(WaitIdOptions::empty()) {
+            // Somebody else had it forgotten.
+            Ok(_) | Err(Errno::CHILD) => {}
+            Err(error) => {
+                tracing::warn!(pid = self.number, %error, "the end of a process could not be waited for");
+            }
+        }
+        let mut body = self.body.lock();
+        if let Body::Known(child) = &mut *body {
+            // It has ended: this does not wait.
+            *body = Body::Forgotten(reap(self.number, child));
+        }
     }
 }
 
@@ -87,8 +128,8 @@ impl Process for HostProcess {
     }
 
     fn signal(&self, signal: ChildSignal) -> io::Result<bool> {
-        let child = self.child.lock();
-        if child.is_none() {
+        let body = self.body.lock();
+        if matches!(*body, Body::Forgotten(_)) {
             return Ok(false);
         }
         match kill_process_group(self.pid, number_of(signal)?) {
@@ -99,24 +140,34 @@ impl Process for HostProcess {
     }
 
     fn finish(&self) {
-        let mut here = self.child.lock();
-        if let Some(child) = here.take() {
-            end(self.number, child);
+        {
+            let body = self.body.lock();
+            if matches!(*body, Body::Forgotten(_)) {
+                return;
+            }
+            kill(self.number);
         }
+        self.forget();
     }
 }
 
-/// Kills the group, and has the host forget its first process.
-fn end(number: u32, mut child: Child) {
+/// Kills the group. The host must not have forgotten its first process.
+fn kill(number: u32) {
     if let Some(pid) = group_of(number)
         && let Err(error) = kill_process_group(pid, Signal::KILL)
         && error != Errno::SRCH
     {
         tracing::warn!(pid = number, %error, "a process group could not be killed");
     }
-    if let Err(error) = child.wait() {
-        tracing::warn!(pid = number, %error, "a process could not be waited for");
-    }
+}
+
+/// Has the host forget the process, and waits for its end before. How it ended, if that is heard.
+fn reap(number: u32, child: &mut Child) -> Option<ChildExit> {
+    let status = child.wait();
+    let status = status
+        .inspect_err(|error| tracing::warn!(pid = number, %error, "a process could not be waited for"))
+        .ok()?;
+    status.code().map(ChildExit::Code).or_else(|| status.signal().map(ChildExit::Signal))
 }
 
 fn group_of(number: u32) -> Option<Pid> {
@@ -147,5 +198,68 @@ impl Drop for HostProcess {
 impl fmt::Debug for HostProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostProcess").field("pid", &self.number).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use nexus_actors::{Env, HostConfig};
+
+    use super::*;
+
+    /// Longer than anything takes here.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Whether the thread of this number sleeps.
+    fn sleeps(thread: &Path) -> bool {
+        let stat = std::fs::read_to_string(Path::new("/proc").join(thread).join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
+    }
+
+    #[test]
+    fn who_waits_for_the_end_keeps_nobody_from_a_signal() {
+        let env = Env::host(HostConfig::default()).expect("it starts");
+        let child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("it starts");
+        let number = child.id();
+        let (made, process) = mpsc::channel();
+        env.spawn("test", async move {
+            let _ = made.send(HostProcess::new(Born::new(child)));
+        });
+        let process = process.recv_timeout(LONG).expect("it is made").expect("it is watched");
+        let (told, sent) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let (waits, who) = mpsc::channel();
+            let process = &process;
+            // As of a process that is killed, and that the host does not let go.
+            scope.spawn(move || {
+                let _ = waits.send(std::fs::read_link("/proc/thread-self"));
+                process.forget();
+            });
+            let waiting = who.recv_timeout(LONG).expect("it begins").expect("it has a number");
+            let begun = env.now();
+            while !sleeps(&waiting) {
+                assert!(env.now() - begun < LONG, "not within {LONG:?}: somebody waits for the end");
+                std::thread::yield_now();
+            }
+            scope.spawn(move || {
+                let _ = told.send(process.signal(ChildSignal::Terminate));
+            });
+            let sent = sent.recv_timeout(Duration::from_secs(10));
+            if sent.is_err() {
+                kill(number);
+            }
+            assert!(matches!(sent, Ok(Ok(true))), "a signal waits for who waits for the end: {sent:?}");
+        });
+        assert!(!process.signal(ChildSignal::Terminate).unwrap(), "it is forgotten");
+        let exit = env.blocking_wait(process.exited()).expect("it has ended");
+        assert_eq!(exit, ChildExit::Signal(15), "how it ended is known all the same");
+        drop(process);
+        env.stop();
     }
 }

@@ -13,18 +13,22 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::table::ChildTable;
-use crate::hal::Process;
+use crate::hal::{Process, ProcessOutput};
 
 /// What a child is told to its pumps, and they to who minds it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stage {
+    /// Who asked for it has heard of it, and it is to live; before that nothing is carried.
+    pub(super) kept: bool,
+    /// Who asked for it went away before, and it is killed.
+    pub(super) given_up: bool,
     /// It has ended.
     pub(super) exited: bool,
     /// What was not written by now is not waited for.
     pub(super) over: bool,
     /// The kernel ends: nobody reads its pipes any more.
     pub(super) stopping: bool,
-    /// Outputs that somebody may still write to.
+    /// Outputs that are waited for: somebody may still write to them.
     pub(super) open: usize,
     /// Pumps that have not ended.
     pub(super) pumping: usize,
@@ -98,6 +102,32 @@ impl Child {
         self.process.signal(signal)
     }
 
+    /// Lets it live.
+    pub(super) fn keep(&self) {
+        self.stage.send_modify(|stage| stage.kept = true);
+    }
+
+    /// Kills it, and has nothing carried from it or to it, if it is not kept.
+    pub(super) fn give_up(&self) {
+        self.kill();
+        self.stage.send_modify(|stage| stage.given_up = true);
+    }
+
+    /// Kills it, and says so when that cannot be done.
+    pub(super) fn kill(&self) {
+        if let Err(error) = self.signal(ChildSignal::Kill) {
+            self.trouble(format_args!("it could not be killed: {error}"));
+        }
+    }
+
+    /// Kills it, and waits until the host has forgotten it: of one that nobody minds.
+    pub(super) async fn end_unheard(&self) {
+        self.kill();
+        // What cannot be waited for is waited for below, for as long as the host takes.
+        let _ = self.process.exited().await;
+        self.process.finish();
+    }
+
     /// Ends it now, if it runs. Blocks for as long as the host takes.
     pub(super) fn finish(&self) {
         self.process.finish();
@@ -130,17 +160,20 @@ impl Child {
         entry
     }
 
-    /// Counts a pump until the value is dropped, of an output as one that may be written to until [`Pumping::at_end`].
-    pub(super) fn pumping(self: &Arc<Self>, of_output: bool) -> Pumping {
-        self.stage.send_modify(|stage| {
-            stage.pumping += 1;
-            stage.open += usize::from(of_output);
-        });
-        Pumping { child: self.clone(), is_open: of_output }
+    /// Counts a pump until the value is dropped.
+    pub(super) fn pumping(self: &Arc<Self>) -> Pumping {
+        self.stage.send_modify(|stage| stage.pumping += 1);
+        Pumping { child: self.clone() }
+    }
+
+    /// Counts an output as one that is waited for until the value is dropped.
+    pub(super) fn output(self: &Arc<Self>, env: &Env) -> OpenOutput {
+        self.stage.send_modify(|stage| stage.open += 1);
+        OpenOutput { child: self.clone(), env: env.clone() }
     }
 
     /// Sees to it that it is known when the child ends, that what it leaves behind ends, too, and that the host forgets it.
-    pub(super) async fn mind(self: Arc<Self>, env: Env, table: ChildTable) {
+    pub(super) async fn mind(self: Arc<Self>, table: ChildTable) {
         let exit = match self.process.exited().await {
             Ok(exit) => exit,
             Err(error) => {
@@ -149,13 +182,12 @@ impl Child {
                 ChildExit::Signal(KILLED)
             }
         };
+        // Before it is told: who hears of it may start another one.
+        table.has_ended(&self);
         self.state.send_replace(ChildState::Ended(exit));
         self.stage.send_modify(|stage| stage.exited = true);
         // Who was handed its descriptors may write to them for a while.
-        let at_end = self.reached(|stage| stage.open == 0 || stage.stopping);
-        if env.timeout(self.grace, at_end).await.is_err() {
-            self.trouble(format_args!("others held its output open for {:?} after its end", self.grace));
-        }
+        self.reached(|stage| stage.open == 0 || stage.stopping).await;
         self.process.finish();
         self.stage.send_modify(|stage| stage.over = true);
         self.reached(|stage| stage.pumping == 0).await;
@@ -170,7 +202,6 @@ const KILLED: i32 = 9;
 /// A pump that runs.
 pub(super) struct Pumping {
     child: Arc<Child>,
-    is_open: bool,
 }
 
 impl Pumping {
@@ -178,11 +209,10 @@ impl Pumping {
         &self.child
     }
 
-    /// Nobody can write to the output any more.
-    pub(super) fn at_end(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            self.child.stage.send_modify(|stage| stage.open -= 1);
-        }
+    /// Waits until it is known whether the child lives, and whether it does. Nothing is to be carried before: of a start that is given up nothing is in any path.
+    pub(super) async fn is_kept(&self) -> bool {
+        self.child.reached(|stage| stage.kept || stage.given_up || stage.stopping).await;
+        self.child.stage.borrow().kept
     }
 
     /// What `work` gives, unless the child's stage is one before; `work` is dropped then.
@@ -202,13 +232,90 @@ impl Pumping {
 
 impl Drop for Pumping {
     fn drop(&mut self) {
-        self.at_end();
         self.child.stage.send_modify(|stage| stage.pumping -= 1);
+    }
+}
+
+/// An output that is waited for.
+pub(super) struct OpenOutput {
+    child: Arc<Child>,
+    env: Env,
+}
+
+impl OpenOutput {
+    /// Waits until nobody can write to it any more, or the child's end is longer ago than the grace; also while what was written is not taken by anybody.
+    pub(super) async fn until_closed(self, output: &dyn ProcessOutput) {
+        let (child, closed) = (&self.child, output.closed());
+        let exited = std::pin::pin!(child.reached(|stage| stage.exited));
+        let Either::Right(((), closed)) = select(closed, exited).await else { return };
+        let stopping = std::pin::pin!(child.reached(|stage| stage.stopping));
+        let is_late = self.env.timeout(child.grace, select(closed, stopping)).await.is_err();
+        // Whoever was to hear of its end may have been late himself. What cannot be looked at is not said of anybody.
+        if is_late && output.is_open().unwrap_or(false) {
+            child.trouble(format_args!("others held its output open for {:?} after its end", child.grace));
+        }
+    }
+}
+
+impl Drop for OpenOutput {
+    fn drop(&mut self) {
+        self.child.stage.send_modify(|stage| stage.open -= 1);
     }
 }
 
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child").field("id", &self.id).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use bytes::Bytes;
+    use nexus_messages::{ChildSpec, Timestamp, ZoneId};
+
+    use super::super::table::tests::Endless;
+    use super::*;
+    use crate::hal::ProcessFuture;
+
+    /// An output of whose end nobody is told; and whether somebody could write to it.
+    #[derive(Debug)]
+    struct Unheard(bool);
+
+    impl ProcessOutput for Unheard {
+        fn read(&self, _: usize) -> ProcessFuture<'_, io::Result<Bytes>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn closed(&self) -> ProcessFuture<'_, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn is_open(&self) -> io::Result<bool> {
+            Ok(self.0)
+        }
+
+        fn ready(&self) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn that_others_hold_an_output_is_said_when_it_is_so() {
+        for is_held in [true, false] {
+            let (env, _simulation) = Env::seeded(7);
+            let spec = ChildSpec::new("endless", [""; 0]);
+            let born = ChildEntry::new(ChildId(1), 1, &spec, "test".into(), ZoneId::root(), Timestamp(0));
+            let child = Arc::new(Child::new(born, Box::new(Endless), None, spec.grace));
+            let (open, output) = (child.output(&env), Unheard(is_held));
+            child.stage.send_modify(|stage| stage.exited = true);
+            let begun = env.now();
+            env.blocking_wait(open.until_closed(&output));
+            assert_eq!((env.now() - begun, child.stage.borrow().open), (spec.grace, 0));
+            let told = child.entry().trouble;
+            assert_eq!(told.is_some_and(|told| told.contains("held its output open")), is_held);
+        }
     }
 }

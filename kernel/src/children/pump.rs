@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
 use nexus_messages::syscall::{IoProfile, StreamSpec, SysSetattr, SysWrite};
 use nexus_messages::{Caller, Error, ErrorKind, Framing, VPath};
 
-use super::child::{Count, Pumping};
+use super::child::{Count, OpenOutput, Pumping};
 use super::framing::Framer;
 use crate::hal::{APPEND_BYTES_MAX, APPEND_RECORDS_MAX, ProcessInput, ProcessOutput, RECORD_COST};
 use crate::kernel::Kernel;
@@ -27,22 +28,30 @@ pub(super) struct InPump {
 }
 
 impl InPump {
-    /// The pipe is broken, and the input closed, when this returns.
     pub(super) async fn run(mut self, pumping: Pumping) {
+        if pumping.is_kept().await {
+            self.carry(&pumping).await;
+        }
+        // The pipe is broken, and the input closed, before the pump counts as ended.
+        drop(self);
+        drop(pumping);
+    }
+
+    async fn carry(&mut self, pumping: &Pumping) {
         loop {
             let message = {
                 let (next, closed) = (self.pipe.read(FOR_EVER), self.to.closed());
                 let next = std::pin::pin!(next);
-                let next = futures_util::future::select(next, closed);
+                let next = select(next, closed);
                 match pumping.unless(|stage| stage.exited, next).await {
-                    Some(futures_util::future::Either::Left((next, _))) => next,
+                    Some(Either::Left((next, _))) => next,
                     _ => return,
                 }
             };
             let message = match message {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
-                Err(error) => return told(&pumping, &error),
+                Err(error) => return told(pumping, &error),
             };
             let (length, data) = (message.len() as u64, self.framed(message));
             let sent = pumping.unless(|stage| stage.exited, self.to.write(data)).await;
@@ -67,9 +76,15 @@ impl InPump {
 
 /// Carries what a child says to where it is wanted, until nobody can say anything, or nobody wants it any more.
 pub(super) struct OutPump {
+    pub(super) from: Box<dyn ProcessOutput>,
+    pub(super) open: OpenOutput,
+    pub(super) to: Outlet,
+}
+
+/// Where what a child says is wanted.
+pub(super) struct Outlet {
     pub(super) kernel: Arc<Kernel>,
     pub(super) caller: Arc<Caller>,
-    pub(super) from: Box<dyn ProcessOutput>,
     pub(super) framer: Framer,
     pub(super) pipe: Option<PipeWriter>,
     pub(super) stream: Option<VPath>,
@@ -78,34 +93,52 @@ pub(super) struct OutPump {
 }
 
 impl OutPump {
-    pub(super) async fn run(mut self, mut pumping: Pumping) {
+    pub(super) async fn run(self, pumping: Pumping) {
+        let Self { from, open, to } = self;
+        {
+            let carried = std::pin::pin!(to.carry(&*from, &pumping));
+            // Who writes may be gone while what was written waits for who reads.
+            let closed = std::pin::pin!(open.until_closed(&*from));
+            if let Either::Right(((), carried)) = select(carried, closed).await {
+                carried.await;
+            }
+        }
+        // The output is closed, as its end of the pipe is, before the pump counts as ended.
+        drop(from);
+        drop(pumping);
+    }
+}
+
+impl Outlet {
+    async fn carry(mut self, from: &dyn ProcessOutput, pumping: &Pumping) {
+        if !pumping.is_kept().await {
+            return;
+        }
         let mut messages = Vec::new();
         loop {
-            let chunk = pumping.unless(|stage| stage.over, self.from.read(CHUNK_MAX)).await;
+            let chunk = pumping.unless(|stage| stage.over, from.read(CHUNK_MAX)).await;
             let is_read = chunk.is_some();
             match chunk {
                 Some(Ok(chunk)) if chunk.is_empty() => break,
-                Some(Ok(chunk)) => self.take(&pumping, chunk, &mut messages),
+                Some(Ok(chunk)) => self.take(pumping, chunk, &mut messages),
                 Some(Err(error)) => {
                     pumping.child().trouble(format_args!("its output cannot be read: {error}"));
                     break;
                 }
-                // Somebody holds it open still. What the child itself wrote is in the buffer by now.
-                None => self.take_rest(&pumping, &mut messages).await,
+                // Nobody is waited for any more. What the child itself wrote is in the buffer by now.
+                None => self.take_rest(from, pumping, &mut messages).await,
             }
             if !is_read {
                 break;
             }
-            if !self.deliver(&pumping, &mut messages).await {
+            if !self.deliver(pumping, &mut messages).await {
                 // The child is told with its next write.
                 return;
             }
         }
-        // Before what is left is on its way, which may take long.
-        pumping.at_end();
         self.framer.end(&mut messages);
-        self.left_out(&pumping);
-        self.deliver(&pumping, &mut messages).await;
+        self.left_out(pumping);
+        self.deliver(pumping, &mut messages).await;
     }
 
     fn take(&mut self, pumping: &Pumping, chunk: Bytes, messages: &mut Vec<Bytes>) {
@@ -123,10 +156,10 @@ impl OutPump {
     }
 
     /// Takes what is in the buffer of the descriptor, and no more.
-    async fn take_rest(&mut self, pumping: &Pumping, messages: &mut Vec<Bytes>) {
-        let mut left = self.from.ready().unwrap_or_default();
+    async fn take_rest(&mut self, from: &dyn ProcessOutput, pumping: &Pumping, messages: &mut Vec<Bytes>) {
+        let mut left = from.ready().unwrap_or_default();
         while left > 0 {
-            match self.from.read(left.min(CHUNK_MAX)).await {
+            match from.read(left.min(CHUNK_MAX)).await {
                 Ok(chunk) if !chunk.is_empty() => {
                     left = left.saturating_sub(chunk.len());
                     self.take(pumping, chunk, messages);

@@ -5,23 +5,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nexus_messages::syscall::{IoProfile, PipeSpec, Precondition, StreamSpec, SysSetattr, SysUnlink};
 use nexus_messages::{
-    CHILD_PIPE_CAPACITY, Caller, ChildEntry, ChildId, ChildOutput, ChildSignal, ChildSpec, Error, ErrorKind,
-    FileMetadata, LifeId, Op, Result, Timestamp, VPath,
+    Caller, ChildEntry, ChildId, ChildSignal, ChildSpec, Error, ErrorKind, LifeId, Op, Result, Timestamp,
+    VPath,
 };
 
-use super::StartChild;
 use super::child::{Child, Count};
 use super::framing::Framer;
-use super::pump::{InPump, OutPump};
-use super::table::{Untaken, kill};
+use super::pump::{InPump, OutPump, Outlet};
+use super::start::Start;
+use super::table::Untaken;
 use crate::hal::{ProcessError, ProcessHost, RECORD_BYTES_MAX};
-use crate::kernel::{Kernel, call_kind, down};
+use crate::kernel::Kernel;
+use crate::owned::Owned;
 use crate::syscalls::{PipeReader, PipeWriter};
-
-/// How long to wait for the actor that starts children, which may be restarting, and for the host.
-const START_MAX: Duration = Duration::from_secs(60);
 
 /// How long children may take to end when they are asked to, before they are killed.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -35,22 +32,22 @@ pub(crate) struct Hosting(OnceLock<Arc<dyn ProcessHost>>);
 
 /// A child to be started, with its ends of its pipes.
 pub(super) struct Order {
-    id: ChildId,
-    spec: Arc<ChildSpec>,
-    program: PathBuf,
+    pub(super) id: ChildId,
+    pub(super) spec: Arc<ChildSpec>,
+    pub(super) program: PathBuf,
     /// Who asked for it, and for whom its pumps read and write: with the kernel's own life.
-    caller: Arc<Caller>,
-    life: Option<LifeId>,
-    stdin: Option<PipeReader>,
-    stdout: Ends,
-    stderr: Ends,
+    pub(super) caller: Arc<Caller>,
+    pub(super) life: Option<LifeId>,
+    pub(super) stdin: Option<PipeReader>,
+    pub(super) stdout: Ends,
+    pub(super) stderr: Ends,
 }
 
 /// Where an output leads.
 #[derive(Default)]
-struct Ends {
-    pipe: Option<PipeWriter>,
-    stream: Option<VPath>,
+pub(super) struct Ends {
+    pub(super) pipe: Option<PipeWriter>,
+    pub(super) stream: Option<VPath>,
 }
 
 impl Ends {
@@ -63,9 +60,6 @@ impl Ends {
     }
 }
 
-/// Entries that were made for a child.
-type Made = Vec<Arc<FileMetadata>>;
-
 impl Kernel {
     /// Gives the kernel what starts programs. To be called once, before the tree runs; a kernel without it has no children.
     pub fn set_process_host(&self, host: Arc<dyn ProcessHost>) {
@@ -73,12 +67,12 @@ impl Kernel {
         debug_assert!(set.is_ok(), "a kernel gets its host of processes once");
     }
 
-    /// Starts a child whose input and output are paths; see [`ChildSpec`]. Pipes and streams that are missing are made, and stay. Dropping the future kills what was
-    /// started.
+    /// Starts a child whose input and output are paths; see [`ChildSpec`]. Pipes and streams that are missing are made, and stay. Dropping the future gives all of that up:
+    /// what was started is killed, and what was made is removed, unless somebody has used it meanwhile.
     ///
     /// # Errors
     /// `EACCES` unless the caller is an administrator, or when the gate refuses a path; `EOPNOTSUPP` when this kernel has no children; `EINVAL` for what makes no sense;
-    /// `ENOENT` when there is no such program; `EBUSY` when as many run as may; what is wrong with a path; what the host says. Nothing was made then.
+    /// `ENOENT` when there is no such program; `EBUSY` when as many run as may, or have ended unread; what is wrong with a path; what the host says. Nothing was made then.
     pub async fn spawn_child(self: &Arc<Self>, caller: &Arc<Caller>, spec: ChildSpec) -> Result<ChildEntry> {
         let spec = Arc::new(spec);
         let fail = |kind| Error::on_host(Op::Spawn, &spec.program, kind);
@@ -91,31 +85,22 @@ impl Kernel {
         }
         let found = host.find(spec.clone()).await;
         let program = found.map_err(|error| unstarted(&spec, &error))?;
-        let place = self.children_table().reserve().map_err(|why| untaken(&spec, why))?;
-        let mut made = Made::new();
-        let id = place.id;
-        let started = match Box::pin(self.prepare(caller, id, spec.clone(), program, &mut made)).await {
-            Ok(order) => {
-                self.children_table().order(id, Box::new(order));
-                match self.children_actor().call(StartChild(id), START_MAX).await {
-                    Ok(started) => started,
-                    Err(error) => Err(down(fail(call_kind(error)), error)),
-                }
-            }
-            Err(error) => Err(error),
+        let reserved = self.children_table().reserve().map_err(|why| untaken(&spec, why))?;
+        let start = Start {
+            kernel: self.clone(),
+            caller: caller.clone(),
+            id: reserved.id,
+            spec,
+            program,
+            given_up: reserved.given_up(),
         };
-        match started {
-            Ok(entry) => {
-                place.keep();
-                Ok(entry)
-            }
-            Err(error) => {
-                // First what was started, if anything: it has ends of what is removed.
-                drop(place);
-                Box::pin(self.unmake(caller, made)).await;
-                Err(error)
-            }
-        }
+        // When this future is dropped it goes on, and takes back what it made: so no step of it is left half-way.
+        let mut start = Owned::from_start(self.env(), "children.start", start.run());
+        // Declared after it, and so dropped before it: what goes on finds that it is given up.
+        let place = reserved;
+        let entry = (&mut start).await?;
+        place.keep();
+        Ok(entry)
     }
 
     /// Waits until a child has ended, or, when `done` says so, until all that it wrote is in its pipes and streams, too. Dropping the future changes nothing.
@@ -147,7 +132,7 @@ impl Kernel {
     /// Ends all children, and waits until what they wrote is in their streams: they are asked to end, and killed when they are late. Nothing is started any more. To be
     /// called before the tree stops; may be repeated.
     pub async fn stop_children(&self) {
-        let children = self.children_table().end();
+        let children = self.children_table().close();
         for child in &children {
             child.stop();
             // What cannot be asked is killed below.
@@ -158,7 +143,7 @@ impl Kernel {
             let all = futures_util::future::join_all(children.iter().map(|child| child.wait(done)));
             let late = self.env().timeout(limit, all).await.is_err();
             if late && !done {
-                children.iter().filter(|child| child.state().exit().is_none()).for_each(|child| kill(child));
+                children.iter().filter(|child| child.state().exit().is_none()).for_each(|child| child.kill());
             } else if late {
                 tracing::warn!("what children wrote is not all where it belongs, and the kernel ends");
             }
@@ -167,81 +152,13 @@ impl Kernel {
 
     /// Ends the children that are still there: when nobody stopped them. Blocks for as long as the host takes. May be repeated.
     pub(crate) fn end_children(&self) {
-        self.children_table().end().iter().for_each(|child| child.finish());
+        self.children_table().close().iter().for_each(|child| child.finish());
     }
 
     fn child(&self, caller: &Caller, id: ChildId) -> Result<Result<Arc<Child>, ChildEntry>> {
         let fail = |kind| Error::global(Op::Kill, kind).because(format!("child {id}"));
         administrator(caller, || fail(ErrorKind::PermissionDenied))?;
         self.children_table().get(id).ok_or_else(|| fail(ErrorKind::NotFound))
-    }
-
-    /// Makes what is missing of a child's paths, and opens its ends.
-    async fn prepare(
-        self: &Arc<Self>,
-        caller: &Arc<Caller>,
-        id: ChildId,
-        spec: Arc<ChildSpec>,
-        program: PathBuf,
-        made: &mut Made,
-    ) -> Result<Order> {
-        // Its pumps outlive who asked, unless the child itself is tied.
-        let life = spec.tied.then_some(caller.life).filter(|life| *life != LifeId::KERNEL);
-        let caller = Arc::new((**caller).clone().living(LifeId::KERNEL));
-        let stdin = match &spec.stdin {
-            Some(path) => {
-                self.make_pipe(&caller, path, made).await?;
-                let opened = self.open_child_reader(&caller, path).await;
-                Some(opened.map_err(|error| error.during(Op::Spawn))?)
-            }
-            None => None,
-        };
-        let stdout = self.open_output(&caller, &spec.stdout, made).await?;
-        let stderr = self.open_output(&caller, &spec.stderr, made).await?;
-        Ok(Order { id, spec, program, caller, life, stdin, stdout, stderr })
-    }
-
-    async fn open_output(
-        self: &Arc<Self>,
-        caller: &Arc<Caller>,
-        output: &ChildOutput,
-        made: &mut Made,
-    ) -> Result<Ends> {
-        let mut ends = Ends::default();
-        if let Some(path) = &output.stream {
-            let spec = StreamSpec::new().io_profile(IoProfile::Stdio);
-            self.make(caller, SysSetattr::stream_with(path, spec), made).await?;
-            ends.stream = Some(path.clone());
-        }
-        if let Some(path) = &output.pipe {
-            self.make_pipe(caller, path, made).await?;
-            let opened = self.open_child_writer(caller, path).await;
-            ends.pipe = Some(opened.map_err(|error| error.during(Op::Spawn))?);
-        }
-        Ok(ends)
-    }
-
-    async fn make_pipe(self: &Arc<Self>, caller: &Arc<Caller>, path: &VPath, made: &mut Made) -> Result<()> {
-        let spec = PipeSpec::new(CHILD_PIPE_CAPACITY).io_profile(IoProfile::Stdio);
-        self.make(caller, SysSetattr::pipe_with(path, spec), made).await
-    }
-
-    async fn make(self: &Arc<Self>, caller: &Arc<Caller>, call: SysSetattr, made: &mut Made) -> Result<()> {
-        let done = self.send(caller, call).await.map_err(|error| error.during(Op::Spawn))?;
-        if done.created {
-            made.push(done.metadata);
-        }
-        Ok(())
-    }
-
-    /// Removes what was made for a child that was not started.
-    async fn unmake(self: &Arc<Self>, caller: &Arc<Caller>, made: Made) {
-        for entry in made.into_iter().rev() {
-            let call = SysUnlink::at(&entry.path).when(Precondition::unchanged(&entry));
-            if let Err(error) = self.send(caller, call).await {
-                tracing::warn!(path = %entry.path, %error, "what was made for a child that did not start is still there");
-            }
-        }
     }
 
     /// Starts what was ordered, on the actor: from here on the child is minded, whatever becomes of the actor.
@@ -255,16 +172,21 @@ impl Kernel {
         let entry =
             ChildEntry::new(id, started.process.pid(), &spec, caller.agent.clone(), caller.zone.clone(), at);
         let child = Arc::new(Child::new(entry, started.process, life, spec.grace));
-        // Nothing is waited for from here to the end: a child in the table has all that minds it.
-        self.children_table().admit(&child).map_err(|why| untaken(&spec, why))?;
-        if spec.tied && !self.lives().goes_on(caller.life) {
+        // Nothing is waited for from here to the end, if it is taken: a child in the table has all that minds it.
+        if let Err(why) = self.children_table().admit(&child) {
+            // Its ends first: whoever takes back what was made looks who has it.
+            drop((stdin, stdout, stderr));
+            child.end_unheard().await;
+            return Err(untaken(&spec, why));
+        }
+        if let Some(life) = life.filter(|life| !self.lives().goes_on(*life)) {
             // Whoever ended it may not have found the child yet.
-            self.children_table().end_life(caller.life);
+            self.children_table().end_life(life);
         }
         let env = self.env();
         if let (Some(pipe), Some(to)) = (stdin, started.stdin) {
             let pump = InPump { pipe, to, framing: spec.framing };
-            env.spawn("children.stdin", pump.run(child.pumping(false)));
+            env.spawn("children.stdin", pump.run(child.pumping()));
         }
         let outputs = [
             ("children.stdout", stdout, started.stdout, Count::Out),
@@ -275,10 +197,11 @@ impl Kernel {
             let framer = Framer::new(spec.framing, ends.message_max());
             let (kernel, caller) = (self.clone(), caller.clone());
             let Ends { pipe, stream } = ends;
-            let pump = OutPump { kernel, caller, from, framer, pipe, stream, count };
-            env.spawn(name, pump.run(child.pumping(true)));
+            let to = Outlet { kernel, caller, framer, pipe, stream, count };
+            let pump = OutPump { from, open: child.output(env), to };
+            env.spawn(name, pump.run(child.pumping()));
         }
-        env.spawn("children.mind", child.clone().mind(env.clone(), self.children_table().clone()));
+        env.spawn("children.mind", child.clone().mind(self.children_table().clone()));
         Ok(child.entry())
     }
 }
@@ -294,9 +217,9 @@ fn unstarted(spec: &ChildSpec, error: &ProcessError) -> Error {
     Error::on_host(Op::Spawn, &spec.program, error.kind).because(error)
 }
 
-fn untaken(spec: &ChildSpec, why: Untaken) -> Error {
+pub(super) fn untaken(spec: &ChildSpec, why: Untaken) -> Error {
     let kind = match why {
-        Untaken::TooMany => ErrorKind::Busy,
+        Untaken::TooMany | Untaken::TooManyUnread => ErrorKind::Busy,
         Untaken::Down | Untaken::GivenUp => ErrorKind::Down,
     };
     Error::on_host(Op::Spawn, &spec.program, kind).because(why)

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChildStatistics {
-    /// Children that run, or whose output is on its way.
+    /// Children that run.
     pub running: usize,
+    /// Children that have ended, and whose output is on its way to who reads it.
+    pub ended: usize,
     /// Children that were started.
     pub started: u64,
 }

@@ -35,8 +35,8 @@ pub trait ProcessHost: fmt::Debug + Send + Sync + 'static {
     /// The program that `spec` names, as a path of the host that can be executed. Starts nothing; may be repeated.
     fn find(&self, spec: Arc<ChildSpec>) -> ProcessFuture<'_, Result<PathBuf, ProcessError>>;
 
-    /// Starts `program` as `spec` says, as the first of a process group of its own, with a descriptor for each of its inputs and outputs that leads somewhere, and
-    /// nothing else that this process opened. No shell is asked. It ends at the latest with this process. On an error nothing runs.
+    /// Starts `program` as `spec` says, as the first of a process group of its own that no terminal controls, with a descriptor for each of its inputs and outputs that
+    /// leads somewhere, and nothing else that this process opened. No shell is asked. It ends at the latest with this process. On an error nothing runs.
     fn start(
         &self,
         program: PathBuf,
@@ -65,7 +65,8 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// Waits for its end. May be repeated, and asked for by several; dropping the future changes nothing.
     fn exited(&self) -> ProcessFuture<'_, io::Result<ChildExit>>;
 
-    /// Sends a signal to its group; false when it is [finished](Self::finish). Never to another process that was given its number since. Blocks: no.
+    /// Sends a signal to its group; false when it is [finished](Self::finish). Never to another process that was given its number since. Blocks: no, also while others
+    /// wait for its end.
     ///
     /// # Errors
     /// What the host says.
@@ -86,8 +87,18 @@ pub trait ProcessInput: fmt::Debug + Send + Sync + 'static {
 
 /// The kernel's end of an output of a process. It is closed when it is dropped.
 pub trait ProcessOutput: fmt::Debug + Send + Sync + 'static {
-    /// What there is to be read, at most `max` bytes; waits for it. No bytes at the end, when nobody can write it any more. Dropping the future takes nothing along.
-    fn read(&mut self, max: usize) -> ProcessFuture<'_, io::Result<Bytes>>;
+    /// What there is to be read, at most `max` bytes; waits for it. No bytes at the end, when nobody can write it any more. For one at a time. Dropping the future
+    /// takes nothing along.
+    fn read(&self, max: usize) -> ProcessFuture<'_, io::Result<Bytes>>;
+
+    /// Waits until nobody can write it any more, whether what was written is read or not. Dropping the future changes nothing.
+    fn closed(&self) -> ProcessFuture<'_, ()>;
+
+    /// Whether somebody can write it now. Blocks: no.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn is_open(&self) -> io::Result<bool>;
 
     /// How many bytes could be read now without waiting.
     ///

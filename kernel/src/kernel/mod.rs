@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 pub use config::{CacheStats, KernelConfig};
 
 use crate::advisory::{Advisory, AdvisoryLocks, Hearing, OtherTables};
-use crate::children::{ChildTable, Children, Hosting};
+use crate::children::{ChildTable, Children, Claims, Hosting};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
 use crate::garbage::{Collector, Garbage};
@@ -79,6 +79,7 @@ pub struct Kernel {
     streams_actor: Ref<Streams>,
     hosting: Hosting,
     children: ChildTable,
+    claims: Claims,
     children_actor: Ref<Children>,
     hooks: Arc<PublishedHooks>,
     dispatch: Ref<Dispatch>,
@@ -148,6 +149,7 @@ impl Kernel {
             streams_actor: mailbox(env, "streams"),
             hosting: Hosting::default(),
             children: ChildTable::default(),
+            claims: Claims::default(),
             children_actor: mailbox(env, "children"),
             hooks,
             dispatch: mailbox(env, "dispatch"),
@@ -440,6 +442,11 @@ impl Kernel {
     /// The child processes.
     pub(crate) fn children_table(&self) -> &ChildTable {
         &self.children
+    }
+
+    /// The paths of children that are being started.
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     pub(crate) fn children_actor(&self) -> &Ref<Children> {

@@ -234,6 +234,11 @@ impl Pipe {
         ((messages, u64::from(bytes)), self.body.waiting())
     }
 
+    /// Whether nobody has opened it, nothing is in it, and nobody waits at it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.ends.lock().open.is_empty() && self.load() == ((0, 0), (0, 0))
+    }
+
     /// Notes what its entry is now.
     pub(super) fn see(&self, metadata: &Arc<FileMetadata>) {
         let before = std::mem::replace(&mut *self.seen.lock(), metadata.clone());

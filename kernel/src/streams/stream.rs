@@ -200,6 +200,12 @@ impl Stream {
         self.store.state(self.id).await.map_err(|error| self.failed(error))
     }
 
+    /// Whether nothing was ever appended to it, nobody waits for a record, and nobody has asked about groups of it. Not, when that cannot be told.
+    pub(crate) async fn is_unused(&self) -> bool {
+        let was_asked = self.desk.get().is_some() || self.readers_waiting() > 0;
+        !was_asked && self.state_now().await.is_ok_and(|state| state.tail == 0)
+    }
+
     /// The records from `from` on, of which there is one at least.
     pub(super) async fn read_at(&self, from: u64, most: ReadBounds) -> Result<Vec<StreamRecord>, Refusal> {
         self.check()?;

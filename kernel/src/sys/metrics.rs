@@ -204,6 +204,8 @@ fn streams(text: &mut Exposition, kernel: &Kernel) {
 fn children(text: &mut Exposition, kernel: &Kernel) {
     let counted = kernel.children_table().statistics();
     text.single("nexus_children", Kind::Gauge, "Child processes that run.", counted.running);
+    let help = "Child processes that have ended, and whose output is on its way to who reads it.";
+    text.single("nexus_children_ended", Kind::Gauge, help, counted.ended);
     let help = "Child processes that were started.";
     text.single("nexus_children_started_total", Kind::Counter, help, counted.started);
 }

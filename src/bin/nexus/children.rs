@@ -3,16 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use nexus::sys::{ALL, ROOT};
 use nexus::syscall::{SysRead, SysWrite};
 use nexus::{
-    ChildEntry, ChildSpec, ChildState, Error, ErrorKind, Framing, LINE_MAX_DEFAULT, LongLines, Op, VPath,
+    ChildEntry, ChildExit, ChildHandle, ChildSignal, ChildSpec, ChildState, Error, ErrorKind, Framing,
+    LINE_MAX_DEFAULT, LongLines, Op, VPath,
 };
 
 use crate::args::{ChildrenArgs, FramingKind, RunArgs};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::one_line;
 use crate::session::{Session, path};
+use crate::signals::Signals;
 
 /// How long messages that nobody has read keep the kernel of this process, which they end with.
 const LINGER_MAX: Duration = Duration::from_secs(10);
@@ -20,13 +23,36 @@ const LINGER_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// What is sent to this process is for the command that it runs, as if that were in its place.
+const HANDED_ON: [ChildSignal; 6] = [
+    ChildSignal::Hangup,
+    ChildSignal::Interrupt,
+    ChildSignal::Quit,
+    ChildSignal::User1,
+    ChildSignal::User2,
+    ChildSignal::Terminate,
+];
+
+/// `run` of a command line of its own: the signals of this process are handed on.
+pub(crate) async fn run_alone(session: &Session, args: RunArgs) -> Outcome {
+    // Before it is started: then one that comes meanwhile waits for it.
+    let signals = Signals::listen(session.env(), "run", &HANDED_ON).await?;
+    run_with(session, args, Some(signals)).await
+}
+
+/// `run` in a shell, which goes on, and whose signals are its own.
 pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
+    run_with(session, args, None).await
+}
+
+async fn run_with(session: &Session, args: RunArgs, mut signals: Option<Signals>) -> Outcome {
     let spec = spec(&args)?;
     let child = session.nx.spawn(spec).await?;
-    // It was started: when its kernel goes away, nobody knows how far it came.
-    let exit = child.wait().await.map_err(Error::outcome_unknown)?;
+    let (exit, is_left) = ended(session, &child, &mut signals).await?;
     if let (true, Some(pipe)) = (session.nx.kernel().is_ok(), &args.stdout) {
-        linger(session, &path(Op::Read, pipe)?).await?;
+        // What is left is told, and not waited for, when somebody wants this process to end.
+        let wait = if is_left { Duration::ZERO } else { LINGER_MAX };
+        linger(session, &path(Op::Read, pipe)?, wait, signals).await?;
     }
     let entry = child.status().await?;
     if let Some(trouble) = &entry.trouble {
@@ -34,6 +60,34 @@ pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
     }
     session.out.ends_with(Status::Command(exit.status()));
     session.out.quiet(&entry)
+}
+
+/// Waits for the end of the command, and until all that it wrote is where it belongs; or no longer, when a signal comes after its end: says so.
+async fn ended(
+    session: &Session,
+    child: &ChildHandle,
+    signals: &mut Option<Signals>,
+) -> Outcome<(ChildExit, bool)> {
+    let mut done = Box::pin(child.wait());
+    // It was started: when its kernel goes away, nobody knows how far it came.
+    let lost = Error::outcome_unknown;
+    while let Some(heard) = signals {
+        match select(Box::pin(heard.next()), &mut done).await {
+            Either::Left((Some(signal), _)) => {
+                // Before it is handed on: what it ends by that has all it says carried.
+                if let Some(exit) = child.status().await.map_err(lost)?.state.exit() {
+                    return Ok((exit, true));
+                }
+                if let Err(error) = child.kill(signal).await {
+                    session.out.warn(format_args!("run: {signal} cannot be handed on: {error}"));
+                }
+            }
+            // Who listens has ended with the kernel.
+            Either::Left((None, _)) => break,
+            Either::Right((exit, _)) => return Ok((exit.map_err(lost)?, false)),
+        }
+    }
+    Ok((done.await.map_err(lost)?, false))
 }
 
 fn spec(args: &RunArgs) -> Outcome<ChildSpec> {
@@ -77,8 +131,8 @@ fn spec(args: &RunArgs) -> Outcome<ChildSpec> {
     Ok(spec.folder(here))
 }
 
-/// Waits until all in the pipe is read, for a while.
-async fn linger(session: &Session, pipe: &VPath) -> Outcome {
+/// Waits for so long until all in the pipe is read, or until this process is sent a signal.
+async fn linger(session: &Session, pipe: &VPath, wait: Duration, mut signals: Option<Signals>) -> Outcome {
     let unread = async {
         loop {
             let listing = format!("{ROOT}/pipes/{ALL}");
@@ -91,15 +145,19 @@ async fn linger(session: &Session, pipe: &VPath) -> Outcome {
             session.env().sleep(LOOK_EVERY).await;
         }
     };
-    match session.env().timeout(LINGER_MAX, unread).await {
-        Ok(read) => read,
-        Err(_) => {
-            session.out.warn(format_args!(
-                "run: what is left in {pipe} was read by nobody, and ends with this process"
-            ));
-            Ok(())
+    let interrupted = async {
+        match &mut signals {
+            Some(signals) => drop(signals.next().await),
+            None => std::future::pending().await,
         }
+    };
+    let read = session.env().timeout(wait, select(Box::pin(unread), Box::pin(interrupted))).await;
+    if let Ok(Either::Left((read, _))) = read {
+        return read;
     }
+    let left = format_args!("run: what is left in {pipe} was read by nobody, and ends with this process");
+    session.out.warn(left);
+    Ok(())
 }
 
 pub(crate) async fn children(session: &Session, args: ChildrenArgs) -> Outcome {

@@ -36,6 +36,7 @@ mod feed;
 mod listing;
 mod output;
 mod session;
+mod signals;
 mod sys;
 mod when;
 

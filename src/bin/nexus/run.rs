@@ -64,7 +64,11 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         opened => opened?,
     };
     let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
-    let done = Box::pin(execute(&session, command)).await.and_then(|()| session.out.flush());
+    let executed = match command {
+        Command::Run(args) => Box::pin(children::run_alone(&session, args)).await,
+        command => Box::pin(execute(&session, command)).await,
+    };
+    let done = executed.and_then(|()| session.out.flush());
     if let Err(failure) = &done {
         // What was printed before comes before.
         let _ = session.out.flush();
