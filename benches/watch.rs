@@ -152,7 +152,7 @@ fn writing() {
                 ["/project/module/file", "/area/part/file"].map(|at| scope.spawn(move || writes_at(nx, at)));
             both.map(|writer| writer.join().expect("it ends")).into_iter().max().expect("there are two")
         });
-        rates.push((200.0 * one.as_secs_f64() / two.as_secs_f64()) as u64);
+        rates.push(200 * one.as_nanos() / two.as_nanos());
     }
     println!("  two threads, {WATCHES} watches     {:>9} % of the rate of one", median(rates));
 }
