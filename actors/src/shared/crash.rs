@@ -332,7 +332,13 @@ fn a_reader_that_is_overtaken_at_any_step_is_not_led_into_what_records_hold() {
         for record in [&first, &second, &third] {
             let mut writing = log.write().unwrap();
             let state = writing.state();
-            writing.append(&[record.clone()], 0, 1, None, SharedState { bytes: state.bytes + 1, ..state });
+            writing.append(
+                std::slice::from_ref(record),
+                0,
+                1,
+                None,
+                SharedState { bytes: state.bytes + 1, ..state },
+            );
         }
         assert_eq!(log.state().unwrap().tail_at, ALL as u64);
         let meanwhile = || {
