@@ -36,7 +36,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-#[cfg(test)]
+#[cfg(all(test, not(nexus_loom)))]
 use line::Patience;
 use line::{Line, Standing};
 use returned::Returned;

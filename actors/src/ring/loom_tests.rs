@@ -172,7 +172,9 @@ fn loom_two_readers_get_the_messages_of_two_writers() {
         let writers = [write(1), write(2)];
         let mine = block_on(ring.pop(never)).unwrap_or_default();
         assert_eq!(mine + read.join().unwrap(), 3);
-        writers.map(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
     });
 }
 
