@@ -85,7 +85,9 @@ fn a_start_that_is_given_up_at_any_time_leaves_nothing() {
                 if let Poll::Ready(started) = start.as_mut().poll(&mut cx) {
                     // It was quicker. What it says comes to a new stream when its own is taken away, so it ends first.
                     nx.env().blocking_wait(started.expect("it starts").wait()).unwrap();
-                    ["/c/in", "/c/out", "/c/log", "/c/err"].iter().for_each(|at| nx.unlink(*at).unwrap());
+                    for at in ["/c/in", "/c/out", "/c/log", "/c/err"] {
+                        nx.unlink(at).unwrap();
+                    }
                     break;
                 }
                 (0..round * 200).for_each(|_| std::hint::spin_loop());
