@@ -51,6 +51,8 @@ pub struct Watch {
     limit: usize,
     /// All up to here was told.
     cursor: Lsn,
+    /// Where it was said to go on: never before that.
+    told: Lsn,
     from: From,
     /// What is to be told next, before it is known whether its owner may hear of it.
     raw: VecDeque<Arc<Heard>>,
@@ -88,6 +90,7 @@ impl Watch {
             is_published: false,
             limit,
             cursor,
+            told: cursor,
             from: From::Log(None),
             raw: VecDeque::new(),
             raw_to: cursor,
@@ -97,9 +100,23 @@ impl Watch {
 
     /// Where to go on: all before it was told.
     pub fn cursor(&self) -> Lsn {
-        let durable = self.kernel.store().metastore().durable_lsn(self.one.tree);
         // What is not on disk may never have been.
-        self.cursor.min(durable.unwrap_or_default()).max(self.one.since.unwrap_or_default())
+        self.cursor.min(self.durable()).max(self.told)
+    }
+
+    fn durable(&self) -> Lsn {
+        self.kernel.store().metastore().durable_lsn(self.one.tree).unwrap_or_default()
+    }
+
+    /// What is told next, and where to go on behind it.
+    fn watched(&mut self, events: Vec<Event>) -> Watched {
+        if self.durable() < self.told {
+            // The log is closed, and does not say any more what is on disk. What is told now waited for that.
+            let logged = events.iter().filter(|event| event.kind.is_logged()).map(|event| event.lsn);
+            self.told = self.told.max(logged.max().unwrap_or_default());
+        }
+        self.told = self.cursor();
+        Watched::new(events, self.told)
     }
 
     /// As [`EventSource::next`].
@@ -136,7 +153,7 @@ impl Watch {
                 self.cursor = self.cursor.max(through);
             }
         }
-        Watched::new(Vec::new(), self.cursor())
+        self.watched(Vec::new())
     }
 
     async fn look(&mut self, may_wait: bool) -> Result<Option<Watched>> {
@@ -149,7 +166,8 @@ impl Watch {
             }
             self.cursor = self.cursor.max(self.raw_to);
             if !self.shown.is_empty() {
-                return Ok(Some(Watched::new(std::mem::take(&mut self.shown), self.cursor())));
+                let shown = std::mem::take(&mut self.shown);
+                return Ok(Some(self.watched(shown)));
             }
             if self.kernel.watches().is_closed() {
                 return Err(self.error(ErrorKind::Down));
@@ -162,7 +180,7 @@ impl Watch {
             match step {
                 Step::Done => {}
                 Step::Overflow(from) => {
-                    let mut watched = Watched::new(Vec::new(), self.cursor());
+                    let mut watched = self.watched(Vec::new());
                     watched.overflow = Some(from);
                     return Ok(Some(watched));
                 }
@@ -186,6 +204,7 @@ impl Watch {
             // Now, and not when the answer comes: others see it in the table before that, and may count on it.
             let now = self.end()?;
             (self.cursor, self.raw_to) = (now, now);
+            self.told = self.cursor();
         }
         if !self.is_published {
             // From here on it is taken back: whether the actor has it is not known when the answer does not come. It is asked again then, which does nothing
