@@ -141,14 +141,19 @@ fn one_that_hangs_for_too_long_is_written_off_and_hears_the_next() {
     ends.go_on.send(()).expect("it listens");
 }
 
+/// The observer hangs, and has twenty more to be told of.
+fn queues(nx: &blocking::Nexus, ends: &Ends) {
+    nx.write("/hangs", "x").expect("it writes");
+    ends.expect("/hangs");
+    (0..20).for_each(|number| nx.write(format!("/{number}"), "x").map(drop).expect("it writes"));
+}
+
 #[test]
 fn what_was_queued_is_told_before_an_observer_ends() {
     let nx = boot();
     let (observer, ends) = hears();
     let id = nx.register_hook(Registration::observer("hears", observer)).expect("there is room");
-    nx.write("/hangs", "x").expect("it writes");
-    ends.expect("/hangs");
-    (0..20).for_each(|number| nx.write(format!("/{number}"), "x").map(drop).expect("it writes"));
+    queues(&nx, &ends);
     nx.unregister_hook(id).expect("it is there");
     nx.write("/not", "told").expect("it writes");
     ends.go_on.send(()).expect("it listens");
@@ -162,9 +167,7 @@ fn what_was_queued_is_told_before_the_kernel_has_ended() {
     let nx = boot();
     let (observer, ends) = hears();
     nx.register_hook(Registration::observer("hears", observer)).expect("there is room");
-    nx.write("/hangs", "x").expect("it writes");
-    ends.expect("/hangs");
-    (0..20).for_each(|number| nx.write(format!("/{number}"), "x").map(drop).expect("it writes"));
+    queues(&nx, &ends);
     thread::scope(|scope| {
         let ended = scope.spawn(|| nx.shutdown());
         ends.go_on.send(()).expect("it listens");
@@ -179,9 +182,7 @@ fn one_that_is_killed_with_a_queue_goes_on_with_it() {
     let nx = boot();
     let (observer, ends) = hears();
     let id = nx.register_hook(Registration::observer("hears", observer)).expect("there is room");
-    nx.write("/hangs", "x").expect("it writes");
-    ends.expect("/hangs");
-    (0..20).for_each(|number| nx.write(format!("/{number}"), "x").map(drop).expect("it writes"));
+    queues(&nx, &ends);
     let child = format!("nexus/kernel/observers/hears@{}", id.0);
     assert!(nx.kill(&child, Kill::Error).expect("it is the administrator's handle"), "there is no {child}");
     ends.go_on.send(()).expect("it listens");
