@@ -548,8 +548,11 @@ async fn beside_the_watchdog<T>(env: &Env, kids: &[Arc<Kid>], doing: impl Future
 
 /// Writes a child off that one message has held for too long.
 fn look_after(kid: &Kid) {
+    let status = kid.child.status();
+    // One that starts has a limit of its own for that.
     if let Some(limit) = kid.spec.watchdog
-        && let Some(busy) = kid.child.status().running
+        && status.state != ActorState::Starting
+        && let Some(busy) = status.running
         && busy.held > limit
     {
         let (message, held) = (busy.message, busy.held);

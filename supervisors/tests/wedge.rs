@@ -110,6 +110,30 @@ fn one_that_wedges_its_thread_while_others_are_to_start_there_is_written_off() {
 }
 
 #[test]
+fn one_that_takes_its_time_to_start_is_not_taken_for_wedged() {
+    let env = quiet_host();
+    block_on(async {
+        let (release, until_released) = mpsc::channel();
+        let args =
+            Args { id: "slow", init_blocks: Some(Arc::new(Mutex::new(until_released))), ..Args::default() };
+        let (slow, child) = worker_with(&env, args);
+        let spec = SupSpec::new("sup", Strategy::OneForOne).child(child.watchdog(LIMIT).start_within(SOON));
+        let starting = Tree::start(&env, spec);
+        let releasing = async {
+            // For as long as the watchdog would need to see it, and to see it again.
+            env.sleep(LIMIT * 3).await;
+            drop(release);
+        };
+        let (tree, ()) = futures_util::future::join(starting, releasing).await;
+        let tree = tree.unwrap();
+        assert_eq!(slow.call(Add(1), SOON).await, Ok(1));
+        assert_eq!(tree.find("sup/slow").unwrap().actor.generation, 1);
+        tree.stop().await;
+    });
+    env.stop();
+}
+
+#[test]
 fn a_stop_that_meets_a_wedged_handler_comes_to_its_end() {
     let env = quiet_host();
     block_on(async {
