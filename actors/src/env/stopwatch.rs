@@ -26,8 +26,9 @@ impl Stopwatch {
         self.timers.now().saturating_duration_since(self.begun)
     }
 
-    /// At least how long ago that was, and at most: a few ticks of the system apart, some milliseconds. Cheaper than [`elapsed`](Self::elapsed): for whoever wants to
-    /// know whether something is surely past, or surely yet to come.
+    /// At least how long ago that was, and at most: two ticks of the system apart, some milliseconds. Cheaper than [`elapsed`](Self::elapsed): for whoever wants to
+    /// know whether something is surely past. That it is surely yet to come holds as long as the system's ticks come in time, which a machine that is halted
+    /// misses.
     #[inline]
     pub fn bounds(&self) -> (Duration, Duration) {
         if let Some(coarse) = &self.coarse {
@@ -44,14 +45,12 @@ impl fmt::Debug for Stopwatch {
     }
 }
 
-/// The system's coarse clock, which runs at the rate of the exact one, and is behind it.
+/// The system's coarse clock, which shows what the exact one showed at the last tick.
 #[cfg(target_os = "linux")]
 struct Coarse {
-    /// What it showed at the beginning.
+    /// What an exact one showed, just after the beginning.
     shown: Duration,
-    /// How far it can be behind.
-    behind: Duration,
-    /// How far it can be behind, and how long after the beginning that was.
+    /// How far it can be behind while the system runs, which is a tick and what that one is late, and how long after the beginning that was.
     ahead: Duration,
 }
 
@@ -59,10 +58,11 @@ struct Coarse {
 impl Coarse {
     /// None when the system has no such clock.
     fn begin(begun: Instant, now: impl FnOnce() -> Instant) -> Option<Self> {
-        use rustix::time::{ClockId, clock_getres};
+        use rustix::time::{ClockId, clock_getres, clock_gettime};
         let behind = duration(clock_getres(ClockId::MonotonicCoarse));
-        let shown = Self::shown();
-        Some(Self { shown, behind, ahead: behind + now().saturating_duration_since(begun) })
+        // By the exact clock, which has the same beginning: that one may be behind by anything while the system is kept from running.
+        let shown = duration(clock_gettime(ClockId::Monotonic));
+        Some(Self { shown, ahead: 2 * behind + now().saturating_duration_since(begun) })
     }
 
     fn shown() -> Duration {
@@ -73,8 +73,7 @@ impl Coarse {
     #[inline]
     fn bounds(&self) -> (Duration, Duration) {
         let since = Self::shown().saturating_sub(self.shown);
-        // It was behind by anything at the beginning, and is now.
-        (since.saturating_sub(self.behind), since + self.ahead)
+        (since, since + self.ahead)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 
 use super::lives::{self, Lives};
 
@@ -48,6 +49,8 @@ struct Place {
     home: SharedHome,
     /// Who lives, of those who share it, once the folder is made.
     made: OnceLock<Arc<Lives>>,
+    /// Held while it is made: what is begun in it is not yet there for one who sweeps.
+    making: Mutex<()>,
     /// How many bytes each region has whose file is there; none until somebody wants to know.
     sizes: Mutex<Option<Sizes>>,
 }
@@ -70,6 +73,9 @@ const HOME: &str = "home";
 /// The file in the folder that tells who lives, of those who share what is in it.
 const LIVES: &str = "lives";
 
+/// The most bytes that are read of what says what a folder belongs to: a path, and some words.
+const SMALL_MAX: u64 = 8_192;
+
 /// The most entries that are looked at for folders that are left over.
 const LOOKED_AT_MAX: usize = 10_000;
 
@@ -77,7 +83,14 @@ impl SharedFolder {
     /// The folder for the regions of this store, in `root`, for this user alone. It is made when the first region is. To be called by the one owner of the store.
     pub fn new(root: impl AsRef<Path>, store: u64, home: SharedHome) -> Self {
         let path = root.as_ref().join(format!("{}{store:016x}", prefix()));
-        Self(Arc::new(Place { path, store, home, made: OnceLock::new(), sizes: Mutex::default() }))
+        Self(Arc::new(Place {
+            path,
+            store,
+            home,
+            made: OnceLock::new(),
+            making: Mutex::default(),
+            sizes: Mutex::default(),
+        }))
     }
 
     /// Removes the folders in `root` that are left over: what they belong to is gone. Returns how many. Blocks.
@@ -94,7 +107,7 @@ impl SharedFolder {
             if !is_ours(&path).unwrap_or(false) {
                 continue;
             }
-            let Ok(home) = fs::read_to_string(path.join(HOME)) else { continue };
+            let Ok(home) = read_small(&path.join(HOME)) else { continue };
             let Some((of, home)) = home.split_once(' ') else { continue };
             let is_left = match home.split_once(' ') {
                 Some(("process", process)) => process
@@ -102,7 +115,7 @@ impl SharedFolder {
                     .is_ok_and(|process| lives::is_dead(&path.join(LIVES), process).unwrap_or(false)),
                 // What is not there for this process may be for who made the folder.
                 Some(("file", _)) if u64::from_str_radix(of, 16).is_ok_and(|of| of != view) => false,
-                Some(("file", file)) => fs::read_to_string(file).map_or_else(
+                Some(("file", file)) => read_small(Path::new(file)).map_or_else(
                     |error| error.kind() == io::ErrorKind::NotFound,
                     |told| told.split_whitespace().next() != Some(store),
                 ),
@@ -117,7 +130,11 @@ impl SharedFolder {
 
     /// Makes the folder if it is not there; what was never finished in it is removed. Gives who lives, of those who share it.
     pub(super) fn ready(&self) -> io::Result<Arc<Lives>> {
-        let Place { path, home, made, .. } = &*self.0;
+        let Place { path, home, made, making, .. } = &*self.0;
+        if let Some(lives) = made.get() {
+            return Ok(lives.clone());
+        }
+        let _making = making.lock();
         if let Some(lives) = made.get() {
             return Ok(lives.clone());
         }
@@ -290,6 +307,18 @@ fn prefix() -> String {
 fn is_ours(path: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     Ok(found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// What a small file holds, at most [`SMALL_MAX`] bytes of it. Anything else is an error, and not waited for or followed.
+fn read_small(path: &Path) -> io::Result<String> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = fs::File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    }
+    let mut text = String::new();
+    file.take(SMALL_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// What tells whether another process that told this sees the same files. After a start of the machine it is another.

@@ -12,11 +12,18 @@ use super::memory::{Memory, SharedTrouble};
 /// Looks before anybody sleeps, or asks whether the holder lives. In a model each is one more branch of all that may happen.
 const LOOKS: u32 = if cfg!(nexus_loom) { 1 } else { 200 };
 
+/// Looks of one who was woken so often and found the lock taken again: some hundred microseconds.
+const LONG_LOOKS: u32 = 20_000;
+const PATIENCE: u32 = 8;
+
 /// How long it sleeps between two looks.
 const NAP: Duration = Duration::from_millis(1);
 
-/// How often it sleeps before it gives up.
+/// How often it sleeps beside a holder that does not let go before it gives up.
 const NAPS: u32 = if cfg!(nexus_loom) { 2 } else { 40 };
+
+/// How often it looks in all: far more often than others can be quicker, but not for ever, whatever another process writes.
+const ROUNDS_MAX: u32 = if cfg!(nexus_loom) { 2 } else { 100_000 };
 
 /// A lock: the word of its holder, and the bell of those who wait for it.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +39,8 @@ pub(super) struct Locked<'a, M: Memory> {
 }
 
 impl Lock {
-    /// Takes the lock. Blocks: for as long as others hold it, which is a copy of a message, and some tens of milliseconds at most.
+    /// Takes the lock. Blocks: while others hold it one after the other, each for a copy of a message. An error only when one of them holds it for some tens of
+    /// milliseconds and does not go on, or when the bell is rung for nothing.
     #[inline]
     pub(super) fn lock<M: Memory>(self, memory: &M) -> Result<Locked<'_, M>, SharedTrouble> {
         match memory.exchange(self.holder, 0, memory.me()) {
@@ -45,14 +53,26 @@ impl Lock {
     fn lock_behind<M: Memory>(self, memory: &M) -> Result<Locked<'_, M>, SharedTrouble> {
         let me = memory.me();
         let take = |from| memory.exchange(self.holder, from, me);
-        for looks in 0..LOOKS {
-            if memory.load(self.holder) == 0 && take(0).is_ok() {
+        let look = |most| {
+            (0..most).any(|looks| {
+                let is_taken = memory.load(self.holder) == 0 && take(0).is_ok();
+                if !is_taken {
+                    memory.pause(looks);
+                }
+                is_taken
+            })
+        };
+        let (mut last, mut before, mut naps) = (0, None, 0);
+        for round in 0..ROUNDS_MAX {
+            let looks = match round {
+                0 => LOOKS,
+                // Whoever is woken comes too late when others take it again at once.
+                _ if round % PATIENCE == 0 => LONG_LOOKS,
+                _ => 0,
+            };
+            if look(looks) {
                 return Ok(Locked { memory, lock: self });
             }
-            memory.pause(looks);
-        }
-        let mut last = 0;
-        for _ in 0..NAPS {
             let heard = self.bell.listen(memory);
             last = memory.load(self.holder);
             if last == 0 || memory.is_dead(last) {
@@ -61,6 +81,11 @@ impl Lock {
                     return Ok(Locked { memory, lock: self });
                 }
                 continue;
+            }
+            // Only while nobody lets go.
+            naps = if before.replace(heard) == Some(heard) { naps + 1 } else { 1 };
+            if naps > NAPS {
+                break;
             }
             self.bell.sleep(memory, heard, NAP);
         }

@@ -362,7 +362,7 @@ impl SharedWriting<'_> {
     }
 
     /// A log with room for so many bytes of appends, and with all that is in this one, which takes the place of its file. To be called by the owner of the folder, for a log that
-    /// only it has mapped, and which has less room: nothing may be done with that one any more once this is dropped. Blocks: it makes a file.
+    /// only it has mapped, and which has no more room: nothing may be done with that one any more once this is dropped. Blocks: it makes a file.
     ///
     /// # Errors
     /// As [`SharedLog::make`]; then nothing has changed.

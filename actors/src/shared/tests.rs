@@ -133,6 +133,12 @@ fn what_belongs_to_nobody_is_removed_and_nothing_else() {
     assert_eq!(removed(), 0);
     std::fs::write(kept.path().join("home"), told).unwrap();
     assert_eq!((removed(), kept.path().exists()), (1, false));
+    // Whatever says so has to be a file.
+    let odd = made(5, SharedHome::Process).path().join("home");
+    std::fs::remove_file(&odd).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &odd, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert_eq!((removed(), odd.exists()), (0, true));
     mine.remove_all().unwrap();
     mine.remove_all().unwrap();
     assert_eq!(removed(), 0);
@@ -188,6 +194,27 @@ fn a_process_that_stands_still_within_its_turn_is_told_and_a_dead_one_is_taken_o
     let file = std::fs::OpenOptions::new().write(true).open(folder.file(SharedKind::Log, 8)).unwrap();
     file.write_all_at(&nobody.to_le_bytes(), layout::WRITERS.holder as u64 * 8).unwrap();
     assert!(log.write().is_ok());
+}
+
+#[test]
+fn who_waits_among_many_that_go_on_gets_its_turn() {
+    let (_host, folder) = folder();
+    let log = SharedLog::make(&folder, 8, 4_096, [0; 6], u64::MAX).unwrap();
+    std::thread::scope(|scope| {
+        let takes_turns = || {
+            for _ in 0..10 {
+                let held = log.write()?;
+                // As one that copies much: for longer than anybody looks before it sleeps.
+                std::thread::sleep(std::time::Duration::from_micros(300));
+                drop(held);
+            }
+            Ok::<_, SharedTrouble>(())
+        };
+        let all: Vec<_> = (0..24).map(|_| scope.spawn(takes_turns)).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap(), Ok(()));
+        }
+    });
 }
 
 /// What is in the memory folder counts, whoever made it and when, until it goes.
