@@ -27,7 +27,7 @@ fn main() {
     if let Some(("child", role)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return child::run(role);
     }
-    let tests: [(&str, fn()); 15] = [
+    let tests: [(&str, fn()); 16] = [
         (
             "a_writer_that_is_killed_loses_doubles_and_tears_nothing",
             pipes::a_writer_that_is_killed_loses_doubles_and_tears_nothing,
@@ -68,6 +68,10 @@ fn main() {
         (
             "members_of_a_group_hear_of_what_other_processes_append",
             streams::members_of_a_group_hear_of_what_other_processes_append,
+        ),
+        (
+            "a_take_of_a_group_that_is_full_ends_in_time_while_another_process_appends",
+            streams::a_take_of_a_group_that_is_full_ends_in_time_while_another_process_appends,
         ),
         (
             "nothing_is_mapped_past_who_is_to_see_what_is_written",

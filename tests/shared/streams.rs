@@ -1,6 +1,8 @@
 //! Streams: what was acknowledged is there, in order, each once, whoever is killed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
@@ -116,6 +118,47 @@ pub(crate) fn members_of_a_group_hear_of_what_other_processes_append() {
         mapped.append(vec![message(0).into()]).expect("there is room");
         let taken = nx.env().timeout(LONG, taking).await.expect("it is woken").expect("it goes on");
         assert_eq!(number_of(&taken[0].record.data), 0);
+    });
+    drop(block_on(nx.shutdown()));
+}
+
+pub(crate) fn a_take_of_a_group_that_is_full_ends_in_time_while_another_process_appends() {
+    const LARGE: &str = "/large";
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = own(folder.path());
+    // With room for all that comes meanwhile.
+    let spec = StreamSpec::new().io_profile(IoProfile::Shared).bytes_max(64 << 20);
+    block_on(nx.make_stream(LARGE, spec)).expect("it is made");
+    let is_over = AtomicBool::new(false);
+    block_on(async {
+        let group = nx.consumer(LARGE, "workers", StreamStart::Oldest, GroupSettings::default());
+        let member = group.await.expect("it is made");
+        // As from another process: the kernel is told nothing of it.
+        let mapped = nx.map_stream(LARGE).await.expect("it is there");
+        let append = || mapped.append(vec![message(0).into()]);
+        append().expect("there is room");
+        let full = loop {
+            for _ in 0..1_024 {
+                append().expect("there is room");
+            }
+            match member.take(1_024, None).await {
+                Ok(taken) => assert!(!taken.is_empty()),
+                Err(full) => break full,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock, "{full}");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    append().expect("there is room");
+                }
+            });
+            let taking = nx.env().timeout(LONG, member.take(1, Some(Duration::from_millis(50))));
+            let taken = block_on(taking);
+            is_over.store(true, Ordering::Relaxed);
+            let taken = taken.expect("it has a deadline").expect("it is told that there is none");
+            assert!(taken.is_empty(), "it is full: {taken:?}");
+        });
     });
     drop(block_on(nx.shutdown()));
 }

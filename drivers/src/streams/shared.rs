@@ -57,7 +57,7 @@ const HINTS_MAX: usize = 64;
 pub struct SharedStreamsConfig {
     /// How much memory all streams have together, in bytes, whether this process has opened them or not.
     pub bytes_max: u64,
-    /// How many streams there can be.
+    /// How many streams there can be. One whose groups have taken something counts twice: what they are is a log of its own.
     pub streams_max: usize,
 }
 

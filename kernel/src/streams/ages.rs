@@ -8,6 +8,7 @@ use nexus_messages::syscall::IoProfile;
 use nexus_messages::{FileId, Timestamp};
 use parking_lot::Mutex;
 
+use super::stream::OLDEST_ATTEMPTS_MAX;
 use super::table::StreamTable;
 use crate::hal::{ReadBounds, StreamError};
 use crate::kernel::Kernel;
@@ -101,11 +102,11 @@ async fn age_one(
             state => state?,
         };
         let Some(age_max) = state.limits.age_max else { return Ok(None) };
-        let mut has_let_go = false;
+        let (mut has_let_go, mut attempts) = (false, 0..OLDEST_ATTEMPTS_MAX);
         while state.head < state.tail {
             let read = match store.read(stream, state.head, ReadBounds::new(1, 0)).await {
                 // An append let go of it meanwhile.
-                Err(StreamError::Trimmed { .. }) => {
+                Err(StreamError::Trimmed { .. }) if attempts.next().is_some() => {
                     state = store.state(stream).await?;
                     continue;
                 }

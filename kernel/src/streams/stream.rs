@@ -19,6 +19,9 @@ use crate::hal::{
     StreamStore,
 };
 
+/// How often a read of the oldest record looks for the next one when that went meanwhile: whoever has a stream mapped may write anything into it.
+pub(super) const OLDEST_ATTEMPTS_MAX: usize = 100;
+
 /// Why nothing was appended, or read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -275,7 +278,7 @@ impl Stream {
                 if start == StreamStart::Oldest { state.head } else { state.tail }
             }
         };
-        let mut waiting = None;
+        let (mut waiting, mut attempts) = (None, 0..OLDEST_ATTEMPTS_MAX);
         loop {
             // Before the look: what is appended after it is heard of.
             let changed = self.changed.notified();
@@ -283,7 +286,7 @@ impl Stream {
             let tail = match self.store.read(self.id, from, most).await {
                 Ok(read) if read.records.is_empty() && !read.closed && waits => read.tail,
                 // The oldest has gone meanwhile: there is another one.
-                Err(StreamError::Trimmed { head, .. }) if is_oldest => {
+                Err(StreamError::Trimmed { head, .. }) if is_oldest && attempts.next().is_some() => {
                     from = head;
                     continue;
                 }

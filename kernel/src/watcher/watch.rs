@@ -100,22 +100,24 @@ impl Watch {
 
     /// Where to go on: all before it was told.
     pub fn cursor(&self) -> Lsn {
-        // What is not on disk may never have been.
-        self.cursor.min(self.durable()).max(self.told)
+        self.cursor_for(self.durable())
     }
 
-    fn durable(&self) -> Lsn {
-        self.kernel.store().metastore().durable_lsn(self.one.tree).unwrap_or_default()
+    fn cursor_for(&self, durable: Option<Lsn>) -> Lsn {
+        // What is not on disk may never have been.
+        durable.map_or(self.told, |durable| self.cursor.min(durable).max(self.told))
+    }
+
+    /// Up to where all is on disk; none when the log is closed, and does not say any more.
+    fn durable(&self) -> Option<Lsn> {
+        self.kernel.store().metastore().durable_lsn(self.one.tree).ok()
     }
 
     /// What is told next, and where to go on behind it.
     fn watched(&mut self, events: Vec<Event>) -> Watched {
-        if self.durable() < self.told {
-            // The log is closed, and does not say any more what is on disk. What is told now waited for that.
-            let logged = events.iter().filter(|event| event.kind.is_logged()).map(|event| event.lsn);
-            self.told = self.told.max(logged.max().unwrap_or_default());
-        }
-        self.told = self.cursor();
+        // What is told waited for that it is on disk, whatever the log says by now.
+        let logged = events.iter().filter(|event| event.kind.is_logged()).map(|event| event.lsn);
+        self.told = self.cursor().max(logged.max().unwrap_or_default());
         Watched::new(events, self.told)
     }
 
@@ -228,6 +230,7 @@ impl Watch {
     pub(crate) fn begin_at_end(&mut self) -> Result<()> {
         let end = self.end()?;
         (self.cursor, self.raw_to) = (end, end);
+        self.told = self.cursor();
         Ok(())
     }
 

@@ -327,7 +327,7 @@ impl Desk {
                 None => look.await,
             };
             let (found, lost, tail) = found?;
-            let until = match found {
+            let (is_full, until) = match found {
                 Found::Records(deliveries, batch) => {
                     // The next one may look.
                     turn = None;
@@ -338,20 +338,27 @@ impl Desk {
                 }
                 Found::Nothing(_) if left.is_none() => return Ok((Vec::new(), lost, None)),
                 Found::Full(error, _) if left.is_none() => return Err(Refusal::Group(error)),
-                Found::Nothing(until) | Found::Full(_, until) => until,
+                Found::Nothing(until) => (false, until),
+                Found::Full(_, until) => (true, until),
             };
             let left = left.unwrap_or_default();
+            // Looked at once more when the time is over, and then no more, whatever else comes meanwhile.
+            if left.is_zero() {
+                return Err(late());
+            }
             let due = until.map(|until| Duration::from_nanos(until.nanos().saturating_sub(self.env.wall())));
             let wait = due.map_or(left, |due| due.min(left));
             let change = async {
+                if is_full {
+                    // More records are no help to it.
+                    return changes.await;
+                }
                 // Other processes may append, where the memory is theirs, too.
                 let grown = stream.grown(tail);
                 select(grown, select(pin!(records), pin!(changes))).await;
             };
-            let came = self.env.timeout(wait, change).await.is_ok();
-            if !came && self.env.now().duration_since(began) >= ask.wait.unwrap_or_default() {
-                return Err(late());
-            }
+            // Whether it came or not: the next look tells.
+            let _ = self.env.timeout(wait, change).await;
         }
     }
 
