@@ -424,8 +424,9 @@ impl Pipe {
         message: Bytes,
         wait: Option<Duration>,
     ) -> Result<u64, Refusal> {
-        let deadline = wait.map(|wait| (env.now() + wait, wait));
-        let left = || deadline.map(|(until, _)| until.saturating_duration_since(env.now()));
+        // No deadline: one may wait for longer than there are times.
+        let began = env.now();
+        let left = || wait.map(|wait| wait.saturating_sub(env.now().saturating_duration_since(began)));
         let writing = loop {
             match self.once.begin(op) {
                 Begun::First(writing) => break writing,
