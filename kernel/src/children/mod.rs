@@ -8,7 +8,7 @@
 //! Owns:       the start of children, and how many may run.
 //! Asks:       nobody; starts processes by [`ProcessHost`](crate::hal::ProcessHost).
 //! On restart: the table goes on, and so do the children and their pumps; one that was just being started is killed, and who asked is told that it is not known.
-//! Bounds:     `CHILDREN_MAX` children that run, `ENDED_MAX` and as many more whose output is on its way, `DONE_KEPT` of those that are done, a line and a chunk in memory for each output, the messages of any primitive.
+//! Bounds:     `CHILDREN_MAX` children that run, are being started, or whose start is taken back, `ENDED_MAX` and as many more whose output is on its way, `DONE_KEPT` of those that are done, a line and a chunk in memory for each output, the messages of any primitive.
 
 mod child;
 mod claims;

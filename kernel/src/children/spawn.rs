@@ -85,21 +85,21 @@ impl Kernel {
         }
         let found = host.find(spec.clone()).await;
         let program = found.map_err(|error| unstarted(&spec, &error))?;
-        let reserved = self.children_table().reserve().map_err(|why| untaken(&spec, why))?;
+        let (reserved, place) = self.children_table().reserve().map_err(|why| untaken(&spec, why))?;
         let start = Start {
             kernel: self.clone(),
             caller: caller.clone(),
-            id: reserved.id,
             spec,
             program,
             given_up: reserved.given_up(),
+            place,
         };
         // When this future is dropped it goes on, and takes back what it made: so no step of it is left half-way.
         let mut start = Owned::from_start(self.env(), "children.start", start.run());
         // Declared after it, and so dropped before it: what goes on finds that it is given up.
-        let place = reserved;
+        let reserved = reserved;
         let entry = (&mut start).await?;
-        place.keep();
+        reserved.keep();
         Ok(entry)
     }
 
