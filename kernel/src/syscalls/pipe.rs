@@ -20,8 +20,8 @@ use nexus_actors::SharedKind;
 
 use super::admit::{Admissible, pass, resolve};
 use super::locate::Located;
-use super::read::take;
-use super::{Serve, span};
+use super::read::{content_at_hand, take};
+use super::span;
 use crate::kernel::{Kernel, call_kind};
 use crate::namespace::Node;
 use crate::pipes::{GivenMessage, Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
@@ -326,12 +326,13 @@ impl Kernel {
         caller: &Arc<Caller>,
         call: SysRead,
     ) -> Result<(ReadData, Option<GivenMessage>)> {
-        if !self.pipes().may_know(&call.path) && !span::is_wanted() {
-            let mut call = call.clone();
-            if let Some(read) = call.warm(self, caller) {
-                self.syscalls().warm(Op::Read);
-                return Ok((read, None));
-            }
+        // Of files alone: what is read so from a pipe does not come back.
+        if !self.pipes().may_know(&call.path)
+            && !span::is_wanted()
+            && let Some(read) = content_at_hand(self, caller, &call)
+        {
+            self.syscalls().warm(Op::Read);
+            return Ok((read, None));
         }
         let counted = self.syscalls().begin(Op::Read, self.env());
         let taken = if span::is_wanted() {
@@ -461,7 +462,8 @@ impl PipeReader {
         let message = if kernel.is_watched(Op::Read) {
             let mut call = SysRead::at(path);
             call.wait = wait;
-            Box::pin(kernel.send(caller, call)).await?.data
+            let read = Box::pin(kernel.send(caller, call)).await?;
+            message_of(path, &read)?
         } else {
             let read = match (pipe.try_read(), wait) {
                 (Err(refusal), Some(wait)) if refusal.passes() => match pipe.look_for_message() {
@@ -477,6 +479,14 @@ impl PipeReader {
     }
 }
 
+/// The message that came of a read at the path of an end, where there may be something else by now.
+fn message_of(path: &VPath, read: &ReadData) -> Result<Bytes> {
+    match read.metadata.entry_type {
+        EntryType::Pipe => Ok(read.data.clone()),
+        _ => Err(refused(Op::Read, path, &Refusal::Removed)),
+    }
+}
+
 impl PipeReader {
     /// As [`read`](Self::read), for who hands the message on: it goes back, before all others, when the other result is dropped before it is kept.
     ///
@@ -488,7 +498,9 @@ impl PipeReader {
         let given = if kernel.is_watched(Op::Read) {
             let mut call = SysRead::at(path);
             call.wait = wait;
-            Box::pin(kernel.take_message(caller, call)).await?.1
+            let (read, given) = Box::pin(kernel.take_message(caller, call)).await?;
+            message_of(path, &read)?;
+            given
         } else {
             let taken = match wait {
                 None => pipe.try_take(kernel.env()),
