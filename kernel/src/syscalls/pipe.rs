@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    ByteRange, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite, Written,
+    ByteRange, CommittedOp, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite,
+    Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
-    Result, VPath,
+    Result, Timestamp, VPath,
 };
 
 use nexus_actors::SharedKind;
@@ -149,8 +150,11 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
 }
 
 fn written(op_id: Option<OpId>, length: u64, metadata: Arc<FileMetadata>) -> Written {
-    let receipt = Receipt::unchanged(op_id.unwrap_or(OpId(0)), Lsn(0), Durability::Volatile);
-    Written::new(length, Some(0), metadata, receipt)
+    Written::new(length, Some(0), metadata, receipt(op_id))
+}
+
+fn receipt(op_id: Option<OpId>) -> Receipt {
+    Receipt::unchanged(op_id.unwrap_or(OpId(0)), Lsn(0), Durability::Volatile)
 }
 
 /// The pipe at `located`, opened if it is not; and notes the path, so that the next call finds it at hand.
@@ -264,7 +268,12 @@ pub(super) async fn read(
 }
 
 /// Writes one message.
-pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Result<Written> {
+pub(super) async fn write(
+    kernel: &Kernel,
+    caller: &Arc<Caller>,
+    ready: Ready,
+    call: &SysWrite,
+) -> Result<Written> {
     check_write(&call.path, call)?;
     let Ready { pipe, metadata } = ready;
     let message = match &call.data[..] {
@@ -274,7 +283,18 @@ pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Res
     };
     let length = message.len() as u64;
     let done = match (call.op_id, call.wait) {
-        (Some(op), wait) => pipe.write_once(kernel.env(), op, message, wait).await,
+        (Some(op), wait) => {
+            // Until it is noted: who asks what became of it finds it there, or here.
+            let _passing = kernel.underway().begin(op, caller, SysWrite::OP, &call.path);
+            let done = pipe.write_once(kernel.env(), op, message, wait).await;
+            if done.is_ok() {
+                let at = Timestamp(kernel.env().wall());
+                let receipt = receipt(Some(op));
+                let executed = CommittedOp::new(receipt, SysWrite::OP, call.path.clone(), None, at);
+                kernel.underway().executed(caller, executed);
+            }
+            done
+        }
         (None, None) => pipe.try_write(message).map_err(|(refusal, _)| refusal).map(|()| length),
         (None, Some(wait)) => pipe.write(kernel.env(), message, wait).await.map(|()| length),
     };
@@ -445,6 +465,14 @@ impl End {
     }
 }
 
+/// The message that came of a read at the path of an end, where there may be something else by now.
+fn message_of(path: &VPath, read: &ReadData) -> Result<Bytes> {
+    match read.metadata.entry_type {
+        EntryType::Pipe => Ok(read.data.clone()),
+        _ => Err(refused(Op::Read, path, &Refusal::Removed)),
+    }
+}
+
 impl PipeReader {
     /// What the entry was when the end was opened.
     pub fn metadata(&self) -> &Arc<FileMetadata> {
@@ -476,14 +504,6 @@ impl PipeReader {
             read.map_err(|refusal| refused(Op::Read, path, &refusal))?
         };
         Ok(Some(message).filter(|message| !message.is_empty()))
-    }
-}
-
-/// The message that came of a read at the path of an end, where there may be something else by now.
-fn message_of(path: &VPath, read: &ReadData) -> Result<Bytes> {
-    match read.metadata.entry_type {
-        EntryType::Pipe => Ok(read.data.clone()),
-        _ => Err(refused(Op::Read, path, &Refusal::Removed)),
     }
 }
 
