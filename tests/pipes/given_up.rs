@@ -84,6 +84,20 @@ async fn read(nx: &Nexus, at: &VPath) -> Bytes {
     nx.send(SysRead::at(at).wait(LONG)).await.expect("there is a message").data
 }
 
+/// Waits until it is so of the one pipe, as it is listed.
+async fn until(nx: &Nexus, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
+    let began = Instant::now();
+    loop {
+        let listed = nx.read("/__sys__/pipes/.all").await.expect("it is listed");
+        let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed).expect("it is JSON");
+        if listed.first().is_some_and(&is_so) {
+            return;
+        }
+        assert!(began.elapsed() < LONG, "waited in vain until {what}: {listed:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Takes a message with each of these calls, gives them up in this order, and expects all as they were written.
 async fn check(spec: PipeSpec, order: &[usize]) {
     let (nx, holds, _folder) = held().await;
@@ -122,16 +136,34 @@ async fn so_are_those_of_a_pipe_in_shared_memory() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_comes_back_to_shared_memory_without_room_is_there_when_there_is_some() {
-    let (nx, holds, _folder) = held().await;
-    let at = make(&nx, PipeSpec::shared(8)).await;
-    write(&nx, &at, &["first"]).await;
-    let mut call: Call<'_, _> = Box::pin(nx.send(SysRead::at(&at)));
-    poll_until(&mut call, "a hook holds it", || holds.held.load(Ordering::Relaxed) == 1);
-    write(&nx, &at, &["second"]).await;
-    drop(call);
-    holds.is_open.store(true, Ordering::Relaxed);
-    assert_eq!((read(&nx, &at).await, read(&nx, &at).await), ("first".into(), "second".into()));
-    nx.shutdown().await.expect("it stops");
+    for is_mapped in [false, true] {
+        let (nx, holds, folder) = held().await;
+        let at = make(&nx, PipeSpec::shared(8)).await;
+        write(&nx, &at, &["first"]).await;
+        let mut call: Call<'_, _> = Box::pin(nx.send(SysRead::at(&at)));
+        poll_until(&mut call, "a hook holds it", || holds.held.load(Ordering::Relaxed) == 1);
+        write(&nx, &at, &["second"]).await;
+        drop(call);
+        if is_mapped {
+            for hook in nx.hooks().await.expect("they are listed") {
+                nx.unregister_hook(hook.id).await.expect("it is there");
+            }
+            let client = nexus::attach(folder.path()).await.expect("it is served");
+            let end = client.pipe_reader(&at).await.expect("it is opened");
+            // What came back is in the owner alone, until there is room.
+            for message in ["second", "first"] {
+                assert_eq!(
+                    end.read(Some(LONG)).await.expect("it comes").as_deref(),
+                    Some(message.as_bytes())
+                );
+            }
+            client.shutdown().await.expect("it lets go");
+        } else {
+            holds.is_open.store(true, Ordering::Relaxed);
+            assert_eq!((read(&nx, &at).await, read(&nx, &at).await), ("first".into(), "second".into()));
+        }
+        nx.shutdown().await.expect("it stops");
+    }
 }
 
 #[tokio::test]
@@ -144,9 +176,53 @@ async fn a_waiting_reader_gets_what_another_gave_up() {
     holds.is_open.store(true, Ordering::Relaxed);
     let (other, there) = (nx.clone(), at.clone());
     let waiting = tokio::spawn(async move { read(&other, &there).await });
+    until(&nx, "it stands in line", |pipe| pipe["readers_waiting"] == 1).await;
     drop(first);
     assert_eq!(waiting.await.expect("it reads"), "one");
     nx.shutdown().await.expect("it stops");
+}
+
+/// The end of a pipe is told when nothing can come back any more.
+async fn check_end(spec: PipeSpec) {
+    let (nx, holds, _folder) = held().await;
+    let at = make(&nx, spec).await;
+    let writer = nx.pipe_writer(&at).await.expect("it is opened");
+    let end = nx.pipe_reader(&at).await.expect("it is opened");
+    write(&nx, &at, &["one", "two"]).await;
+    let mut calls: [Call<'_, _>; 2] = [(); 2].map(|()| Box::pin(nx.send(SysRead::at(&at))) as Call<'_, _>);
+    for (number, call) in calls.iter_mut().enumerate() {
+        poll_until(call, "a hook holds it", || holds.held.load(Ordering::Relaxed) > number);
+    }
+    holds.is_open.store(true, Ordering::Relaxed);
+    drop(writer);
+    for wait in [None, Some(SHORT)] {
+        let none = end.read(wait).await.map_err(|error| error.errno());
+        let errno = if wait.is_some() { Errno::ETIMEDOUT } else { Errno::EAGAIN };
+        assert_eq!(none, Err(errno), "what was taken may come back");
+    }
+    let (other, there) = (nx.clone(), at.clone());
+    let waiting = tokio::spawn(async move {
+        [read(&other, &there).await, read(&other, &there).await, read(&other, &there).await]
+    });
+    until(&nx, "it stands in line", |pipe| pipe["readers_waiting"] == 1).await;
+    let [first, second] = calls;
+    drop(first);
+    until(&nx, "it stands in line again", |pipe| pipe["readers_waiting"] == 1).await;
+    drop(second);
+    assert_eq!(waiting.await.expect("it reads"), ["one", "two", ""]);
+    assert_eq!(end.read(None).await, Ok(None), "it is at its end");
+    nx.shutdown().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn the_end_is_not_told_while_a_message_may_come_back() {
+    check_end(PipeSpec::new(100)).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nor_is_that_of_a_pipe_in_shared_memory() {
+    check_end(PipeSpec::shared(100)).await;
 }
 
 #[tokio::test]
