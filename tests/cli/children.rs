@@ -175,6 +175,8 @@ fn what_nobody_reads_does_not_hold_up_who_wants_the_end() {
     let mut run = nexus.command(["run", "--out", "/out", "--", "seq", "300000"]);
     let mut run = Running(run.stderr(Stdio::piped()).spawn().expect("it starts"));
     let has_written = |child: &serde_json::Value| child["bytes_out"].as_u64().is_some_and(|bytes| bytes > 0);
+    // Not before: who lists them would have the folder.
+    until("the folder is served", || nexus.data().join("nexus.sock").exists());
     until("it has said something", || listed(&nexus).iter().any(has_written));
     // Its output is larger than the pipe, and nobody will read it: first it is the command that hears of the signal, and then nobody.
     until("it ends", || {
