@@ -134,6 +134,24 @@ fn what_went_to_a_pipe_or_a_stream_is_told_as_long_as_the_kernel_runs() {
 }
 
 #[test]
+fn of_those_that_are_in_no_log_as_many_are_remembered_and_others_may_be_forgotten() {
+    let nx = boot();
+    nx.make_pipe("/p", 4).expect("it is made");
+    let before = nx.write("/f", "x").expect("it writes").receipt.lsn;
+    for op_id in 0..=u128::from(OPS_KEPT) {
+        nx.send(SysWrite::at(path("/p"), "full").op_id(OpId(op_id))).expect("there is room");
+        nx.read("/p").expect("there is a message");
+    }
+    let after = nx.write("/f", "y").expect("it writes").receipt.lsn;
+    assert!(outcome(&nx, 1).receipt().is_some() && outcome(&nx, OPS_KEPT.into()).receipt().is_some());
+    assert_eq!(outcome(&nx, 0), OpOutcome::Forgotten { through: before });
+    // Who knows when it was sent at the earliest is told more.
+    let since = |lsn| nx.send(SysOutcome::of(OpId(1 << 100)).since(lsn)).expect("it can be told");
+    assert_eq!(since(before), OpOutcome::Forgotten { through: before });
+    assert_eq!(since(after), OpOutcome::NotExecuted);
+}
+
+#[test]
 fn an_agent_is_told_of_its_own_operations_alone_and_the_administrator_of_all() {
     let nx = boot();
     let (one, other) = (nx.agent("one").expect("a name"), nx.agent("other").expect("a name"));

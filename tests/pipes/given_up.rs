@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -223,6 +223,71 @@ async fn the_end_is_not_told_while_a_message_may_come_back() {
 #[tokio::test]
 async fn nor_is_that_of_a_pipe_in_shared_memory() {
     check_end(PipeSpec::shared(100)).await;
+}
+
+/// Has each read meet others after it took its message.
+struct Yields;
+
+impl Interceptor for Yields {
+    fn ops(&self) -> OpSet {
+        [Op::Read].into_iter().collect()
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::Continue))
+    }
+
+    fn after<'a>(&'a self, _: &'a HookContext, _: &'a Outcome) -> BoxFuture<'a, ()> {
+        Box::pin(tokio::task::yield_now())
+    }
+}
+
+/// Reads to the end of the pipe, and gives up every other read after some looks at it; says how many messages there were.
+async fn read_to_the_end(nx: Nexus, at: VPath, patience: usize) -> usize {
+    let mut messages = 0;
+    for turn in 0.. {
+        let mut call = Box::pin(nx.send(SysRead::at(&at).wait(LONG)));
+        let mut looks = if turn % 2 == 0 { usize::MAX } else { patience };
+        let looked = std::future::poll_fn(|cx| {
+            looks -= 1;
+            match call.as_mut().poll(cx) {
+                Poll::Pending if looks == 0 => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+            }
+        });
+        match looked.await {
+            None => {}
+            Some(read) if read.as_ref().is_ok_and(|read| read.data.is_empty()) => break,
+            Some(read) => messages += usize::from(!read.expect("it is there").data.is_empty()),
+        }
+    }
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_readers_come_to_the_end_and_nothing_is_left_behind_it() {
+    const MESSAGES: usize = 300;
+    let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
+    nx.register_hook(Registration::interceptor("yields", Arc::new(Yields))).await.expect("there is room");
+    for round in 0..20 {
+        let at = path(&format!("/p{round}"));
+        nx.make_pipe(&at, 64).await.expect("it is made");
+        let writer = nx.pipe_writer(&at).await.expect("it is opened");
+        let readers: Vec<_> = (0..6)
+            .map(|reader| tokio::spawn(read_to_the_end(nx.clone(), at.clone(), 1 + reader % 3)))
+            .collect();
+        for _ in 0..MESSAGES {
+            writer.write("message", Some(LONG)).await.expect("there is room");
+        }
+        drop(writer);
+        let mut read = 0;
+        for reader in readers {
+            read += reader.await.expect("it comes to the end");
+        }
+        assert_eq!(read, MESSAGES);
+    }
+    nx.shutdown().await.expect("it stops");
 }
 
 #[tokio::test]
