@@ -33,7 +33,7 @@ pub use view::ChildStatistics;
 
 use crate::kernel::Kernel;
 
-/// The most children that may run at once.
+/// The most children that may run at once, with those that are being started, or whose start is being taken back.
 pub const CHILDREN_MAX: usize = 1_024;
 
 /// How many children may have ended with what they wrote still on its way, because nobody reads it, before no more are started.

@@ -72,7 +72,7 @@ impl Kernel {
     ///
     /// # Errors
     /// `EACCES` unless the caller is an administrator, or when the gate refuses a path; `EOPNOTSUPP` when this kernel has no children; `EINVAL` for what makes no sense;
-    /// `ENOENT` when there is no such program; `EBUSY` when as many run as may, or have ended unread; what is wrong with a path; what the host says. Nothing was made then.
+    /// `ENOENT` when there is no such program; `EBUSY` when as many run, or are being started, as may, or have ended unread; what is wrong with a path; what the host says. Nothing was made then.
     pub async fn spawn_child(self: &Arc<Self>, caller: &Arc<Caller>, spec: ChildSpec) -> Result<ChildEntry> {
         let spec = Arc::new(spec);
         let fail = |kind| Error::on_host(Op::Spawn, &spec.program, kind);
