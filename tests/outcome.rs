@@ -4,13 +4,14 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::hal::{Batch, Entry, Metastore, TreeId};
 use nexus::{
-    Config, Durability, ErrorKind, HookContext, Lsn, MountSpec, OPS_KEPT, Op, OpId, OpOutcome, SysOutcome,
-    SysRename, SysWrite, Timestamp, VPath, Verdict, blocking,
+    Config, Durability, ErrorKind, HookContext, Lsn, MountSpec, OPS_KEPT, Op, OpId, OpOutcome, StreamSpec,
+    SysOutcome, SysRename, SysWrite, Timestamp, VPath, Verdict, blocking,
 };
 use nexus_actors::block_on;
 use nexus_drivers::memory::MemoryMetastore;
@@ -103,6 +104,51 @@ fn a_call_that_is_held_up_is_under_way_and_one_that_is_given_up_was_not_executed
         assert_eq!(outcome(&nx, 2), OpOutcome::UnderWay { op: Op::Tx, path: path("/b") });
     }
     assert_eq!(outcome(&nx, 2), OpOutcome::NotExecuted);
+}
+
+#[test]
+fn what_went_to_a_pipe_or_a_stream_is_told_as_long_as_the_kernel_runs() {
+    let nx = boot();
+    nx.make_pipe("/p", 4).expect("it is made");
+    nx.make_stream("/s", StreamSpec::new()).expect("it is made");
+    let agent = nx.agent("one").expect("a name");
+    let to = |at: &str, op_id: u128| SysWrite::at(path(at), "full").append().op_id(OpId(op_id));
+    for (at, op_id) in [("/p", 1), ("/s", 2)] {
+        let written = agent.send(to(at, op_id)).expect("there is room");
+        for nx in [&nx, &agent] {
+            let OpOutcome::Committed(told) = outcome(nx, op_id) else { panic!("it was executed") };
+            assert_eq!((told.receipt, told.op, told.path), (written.receipt, Op::Write, path(at)));
+        }
+        let other = nx.agent("other").expect("a name").outcome(OpId(op_id)).expect_err("it is another's");
+        assert_eq!(other.kind(), ErrorKind::PermissionDenied);
+    }
+    let handle = nx.as_async();
+    {
+        let mut call = pin!(handle.send(to("/p", 3).wait(Duration::MAX)));
+        assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(outcome(&nx, 3), OpOutcome::UnderWay { op: Op::Write, path: path("/p") });
+    }
+    assert_eq!(outcome(&nx, 3), OpOutcome::NotExecuted);
+    nx.send(to("/p", 4)).expect_err("there is no room");
+    assert_eq!(outcome(&nx, 4), OpOutcome::NotExecuted);
+}
+
+#[test]
+fn of_those_that_are_in_no_log_as_many_are_remembered_and_others_may_be_forgotten() {
+    let nx = boot();
+    nx.make_pipe("/p", 4).expect("it is made");
+    let before = nx.write("/f", "x").expect("it writes").receipt.lsn;
+    for op_id in 0..=u128::from(OPS_KEPT) {
+        nx.send(SysWrite::at(path("/p"), "full").op_id(OpId(op_id))).expect("there is room");
+        nx.read("/p").expect("there is a message");
+    }
+    let after = nx.write("/f", "y").expect("it writes").receipt.lsn;
+    assert!(outcome(&nx, 1).receipt().is_some() && outcome(&nx, OPS_KEPT.into()).receipt().is_some());
+    assert_eq!(outcome(&nx, 0), OpOutcome::Forgotten { through: before });
+    // Who knows when it was sent at the earliest is told more.
+    let since = |lsn| nx.send(SysOutcome::of(OpId(1 << 100)).since(lsn)).expect("it can be told");
+    assert_eq!(since(before), OpOutcome::Forgotten { through: before });
+    assert_eq!(since(after), OpOutcome::NotExecuted);
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! Operations whose calls are under way, and those whose calls ended without knowing: what the store cannot tell of an operation.
+//! Operations whose calls are under way, those whose calls ended without knowing, and writes to pipes and streams, which are in no log: what the store cannot tell of an operation.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::{DashMap, Entry};
 use foldhash::fast::RandomState;
-use nexus_messages::{Caller, Executed, Op, OpId, Result, VPath};
+use nexus_messages::syscall::CommittedOp;
+use nexus_messages::{Caller, Executed, Op, OpId, Timestamp, VPath};
 use parking_lot::Mutex;
 
 /// Calls that are kept track of at once. While there are more, it is not told of an operation that it is not under way.
@@ -14,6 +15,9 @@ pub(crate) const UNDER_WAY_MAX: usize = 16_384;
 
 /// Operations in doubt that are remembered, the last ones. Where the disk or a driver fails that often, more is known than that one of them is in doubt.
 pub(crate) const IN_DOUBT_MAX: usize = 4_096;
+
+/// Writes to pipes and streams that are remembered, the last ones that have an identity.
+pub(crate) const ELSEWHERE_MAX: usize = 1 << 16;
 
 /// A call that is under way.
 #[derive(Debug, Clone)]
@@ -34,6 +38,17 @@ pub(crate) struct Underway {
     /// How many of them are not in `calls`.
     untracked: AtomicUsize,
     doubtful: Mutex<VecDeque<(OpId, Arc<Caller>)>>,
+    elsewhere: Mutex<Elsewhere>,
+}
+
+/// Operations that were executed, and are in no log.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    known: HashMap<OpId, (Arc<Caller>, CommittedOp), RandomState>,
+    /// Their identities, the oldest first.
+    order: VecDeque<OpId>,
+    /// When the last of those was executed that are forgotten.
+    forgotten: Option<Timestamp>,
 }
 
 /// What is known of an operation.
@@ -84,6 +99,30 @@ impl Underway {
         }
     }
 
+    /// Notes a write that is in no log. Before its call is under way no longer.
+    pub(crate) fn executed(&self, caller: &Arc<Caller>, op: CommittedOp) {
+        let op_id = op.receipt.op_id;
+        let mut elsewhere = self.elsewhere.lock();
+        if elsewhere.known.insert(op_id, (caller.clone(), op)).is_some() {
+            // It was repeated, and is as old as it was.
+            return;
+        }
+        elsewhere.order.push_back(op_id);
+        if elsewhere.order.len() > ELSEWHERE_MAX
+            && let Some(oldest) = elsewhere.order.pop_front()
+            && let Some((_, oldest)) = elsewhere.known.remove(&oldest)
+        {
+            elsewhere.forgotten = elsewhere.forgotten.max(Some(oldest.at));
+        }
+    }
+
+    /// What is known of an operation that is in no log, and whose it was; if nothing, when the last of those was executed that are forgotten. To be asked after
+    /// [`look`](Self::look).
+    pub(crate) fn elsewhere(&self, op_id: OpId) -> Result<(Arc<Caller>, CommittedOp), Option<Timestamp>> {
+        let elsewhere = self.elsewhere.lock();
+        elsewhere.known.get(&op_id).cloned().ok_or(elsewhere.forgotten)
+    }
+
     fn doubt(&self, op_id: OpId, caller: &Arc<Caller>) {
         let mut doubtful = self.doubtful.lock();
         if doubtful.len() == IN_DOUBT_MAX {
@@ -104,7 +143,7 @@ pub(crate) struct Passing {
 
 impl Passing {
     /// The operation ended so. One that may have been executed is remembered as in doubt, and its error says which it was.
-    pub(crate) fn ends<T>(self, done: Result<T>) -> Result<T> {
+    pub(crate) fn ends<T>(self, done: nexus_messages::Result<T>) -> nexus_messages::Result<T> {
         done.map_err(|error| match error.executed() {
             Executed::No => error,
             Executed::Unknown => {
@@ -133,7 +172,7 @@ impl Drop for Passing {
 
 #[cfg(test)]
 mod tests {
-    use nexus_messages::{Error, ErrorKind};
+    use nexus_messages::{Durability, Error, ErrorKind, Lsn, Receipt};
 
     use super::*;
 
@@ -168,6 +207,25 @@ mod tests {
         }
         assert!(matches!(underway.look(OpId(2)), Known::Nothing));
         assert_eq!(underway.doubtful.lock().len(), IN_DOUBT_MAX);
+    }
+
+    #[test]
+    fn so_many_writes_are_remembered_that_are_in_no_log() {
+        let underway = Underway::default();
+        let caller = Arc::new(Caller::administrator());
+        let executed = |op_id: u128| {
+            let receipt = Receipt::unchanged(OpId(op_id), Lsn(0), Durability::Volatile);
+            let at = Timestamp(u64::try_from(op_id).expect("it is small"));
+            underway.executed(&caller, CommittedOp::new(receipt, Op::Write, VPath::root(), None, at));
+        };
+        let known = |op_id| underway.elsewhere(OpId(op_id)).map(|(_, op)| op.at);
+        let most = ELSEWHERE_MAX as u128;
+        (1..=most).chain([1]).for_each(executed);
+        assert_eq!((known(1), known(most + 1)), (Ok(Timestamp(1)), Err(None)));
+        executed(most + 1);
+        executed(most + 2);
+        assert_eq!((known(2), known(3)), (Err(Some(Timestamp(2))), Ok(Timestamp(3))));
+        assert_eq!(underway.elsewhere.lock().known.len(), ELSEWHERE_MAX);
     }
 
     #[test]

@@ -7,17 +7,21 @@ use std::collections::VecDeque;
 
 use nexus_kernel::GivenMessage;
 
-/// Messages that one client may have on their way, and be remembered; the oldest is taken to have come when there are more. There are no more than calls under way.
-const MESSAGES_MAX: usize = 8_192;
+/// Messages that have left for one client and are remembered: the oldest is taken to have come when there are more. Each is until the client says that it has it, with its
+/// next call.
+const LEFT_MAX: usize = 8_192;
 
-/// Bytes of them.
-const BYTES_MAX: usize = 16 << 20;
+/// Bytes of them. Those that have not left are in the replies that wait, which are bounded.
+const LEFT_BYTES_MAX: usize = 16 << 20;
 
 /// The messages of one client, by the numbers of the calls that took them.
 #[derive(Default)]
 pub(super) struct Sent {
     messages: VecDeque<OnItsWay>,
-    bytes: usize,
+    /// How many of them have left, and their bytes.
+    left: usize,
+    left_bytes: usize,
+    called_off: Vec<GivenMessage>,
 }
 
 struct OnItsWay {
@@ -33,49 +37,68 @@ impl Sent {
         let Some(mut message) = taken else { return };
         message.is_sent();
         let length = message.message().len();
-        self.bytes += length;
         self.messages.push_back(OnItsWay { number, message, length, has_left: false });
-        while self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX && self.messages.len() > 1 {
-            let Some(oldest) = self.messages.pop_front() else { return };
-            self.bytes -= oldest.length;
-            oldest.message.keep();
-        }
     }
 
     /// The reply to this call has left.
     pub(super) fn left(&mut self, number: u64) {
-        if let Some(one) = self.messages.iter_mut().rfind(|one| one.number == number) {
-            one.has_left = true;
+        let Some(one) = self.messages.iter_mut().rfind(|one| one.number == number) else { return };
+        one.has_left = true;
+        self.left += 1;
+        self.left_bytes += one.length;
+        while self.left > LEFT_MAX || self.left_bytes > LEFT_BYTES_MAX && self.left > 1 {
+            let oldest = self.messages.iter().position(|one| one.has_left);
+            let Some(oldest) = oldest.and_then(|at| self.remove_at(at)) else { return };
+            oldest.message.keep();
         }
     }
 
     /// The client has what this call took.
     pub(super) fn took(&mut self, number: u64) {
-        if let Some(message) = self.remove(number) {
-            message.keep();
+        if let Some(one) = self.remove(number) {
+            one.message.keep();
         }
     }
 
-    /// The client does not wait for the reply to this call any more, and never will have had it.
+    /// The client does not wait for the reply to this call any more, and never will have had it: what it took goes back [together](Self::give_back) with what else is called off.
     pub(super) fn called_off(&mut self, number: u64) {
-        drop(self.remove(number));
+        if let Some(one) = self.remove(number) {
+            self.called_off.push(one.message);
+        }
     }
 
-    fn remove(&mut self, number: u64) -> Option<GivenMessage> {
+    /// What was called off goes back.
+    pub(super) fn give_back(&mut self) {
+        // Each goes before those that went before it: so what was taken last comes first.
+        self.called_off.sort_by_key(GivenMessage::turn);
+        while let Some(last) = self.called_off.pop() {
+            drop(last);
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<OnItsWay> {
         let at = self.messages.iter().position(|one| one.number == number)?;
+        self.remove_at(at)
+    }
+
+    fn remove_at(&mut self, at: usize) -> Option<OnItsWay> {
         let one = self.messages.remove(at)?;
-        self.bytes -= one.length;
-        Some(one.message)
+        if one.has_left {
+            self.left -= 1;
+            self.left_bytes -= one.length;
+        }
+        Some(one)
     }
 }
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        // Of those that go back the last first: each goes before those that went before it.
-        while let Some(one) = self.messages.pop_back() {
-            if one.has_left {
-                one.message.keep();
+        for one in std::mem::take(&mut self.messages) {
+            match one.has_left {
+                true => one.message.keep(),
+                false => self.called_off.push(one.message),
             }
         }
+        self.give_back();
     }
 }

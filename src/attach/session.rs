@@ -235,8 +235,14 @@ impl Session {
         !self.has_room() && self.inbox.is_call_next()
     }
 
-    /// Reads, and begins what arrived.
+    /// Reads, and begins what arrived. What is called off goes back together, so that it is in its order.
     fn receive(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Closed> {
+        let moved = self.take_in(cx);
+        self.sent.give_back();
+        moved
+    }
+
+    fn take_in(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Closed> {
         let mut moved = false;
         while matches!(self.state, State::New | State::Open) && !self.is_parked() {
             if let Some(incoming) = self.inbox.next()? {
@@ -247,6 +253,8 @@ impl Session {
                         self.greet(payload)?;
                     }
                     Incoming::Message(message) if self.state == State::Open && message.kind == Kind::Call => {
+                        // It may read what was called off before it.
+                        self.sent.give_back();
                         self.begin(cx, message)?;
                     }
                     Incoming::Frame { kind: Kind::Cancel, number, .. } if self.state == State::Open => {

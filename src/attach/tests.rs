@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_messages::syscall::{SysRead, SysWrite, Syscall};
+use nexus_messages::syscall::{PipeSpec, SysRead, SysWrite, Syscall};
 use nexus_messages::{ErrorKind, VPath};
 use proptest::prelude::*;
 
@@ -404,6 +404,60 @@ fn a_call_that_is_called_off_gets_no_reply_and_gives_its_place_back() {
     drop(held);
     assert_eq!(owner.nx.read("/f").expect("it is there"), "x");
     owner.until("no call", || owner.calls() == 0);
+}
+
+/// Has a client take these messages from a pipe, each by a read that waits.
+fn taken_by(owner: &Owner, raw: &mut Raw, spec: PipeSpec, messages: &[Bytes]) {
+    owner.nx.make_pipe_with("/p", spec).expect("it is made");
+    let reads = (1..).take(messages.len()).map(|number| call(number, SysRead::at(path("/p")).wait(PATIENCE)));
+    raw.send(&reads.collect::<Vec<_>>().concat());
+    let is = |key: &str, count: usize| {
+        let counted = owner.nx.read("/__sys__/pipes/statistics").expect("it is counted");
+        serde_json::from_slice::<serde_json::Value>(&counted).expect("it is JSON")[key] == count
+    };
+    owner.until("all to wait", || is("readers_waiting", messages.len()));
+    for message in messages {
+        owner.nx.send(SysWrite::at(path("/p"), message.clone())).expect("there is room");
+    }
+    owner.until("all to be taken", || is("messages", 0));
+}
+
+#[test]
+fn messages_that_have_not_left_go_back_when_their_client_is_gone_however_many() {
+    let owner = Owner::new(Serving::administrator());
+    let mut raw = Raw::greeted(owner.folder.path());
+    // Each is more than a socket holds, so none leaves whole.
+    let messages: Vec<Bytes> = (0..24).map(|number| vec![number; 1 << 20].into()).collect();
+    taken_by(&owner, &mut raw, PipeSpec::new(32 << 20), &messages);
+    drop(raw);
+    owner.until("its end", || owner.connections() == 0);
+    for message in messages {
+        assert!(owner.nx.read("/p").expect("it came back") == message, "not in their order");
+    }
+}
+
+fn check_called_off(spec: PipeSpec) {
+    let owner = Owner::new(Serving::administrator());
+    let mut raw = Raw::greeted(owner.folder.path());
+    taken_by(&owner, &mut raw, spec, &["one".into(), "two".into(), "three".into()]);
+    (0..3).for_each(|_| drop(raw.reply().1.expect("it was taken")));
+    let cancels = (1..4).map(|number| frame(Kind::Cancel, number, b""));
+    raw.send(&[cancels.collect::<Vec<_>>().concat(), call(4, SysRead::at(path("/p")))].concat());
+    let Ok(Given::Answer(nexus_messages::syscall::Answer::Read(read))) = raw.reply().1 else {
+        panic!("nothing came back")
+    };
+    assert_eq!(read.data, "one");
+    for message in ["two", "three"] {
+        let read = owner.nx.send(SysRead::at(path("/p")).wait(PATIENCE));
+        assert_eq!(read.expect("it came back").data, message);
+    }
+}
+
+#[test]
+fn messages_that_are_called_off_together_are_read_in_their_order() {
+    check_called_off(PipeSpec::new(100));
+    #[cfg(target_os = "linux")]
+    check_called_off(PipeSpec::shared(100));
 }
 
 #[cfg(target_os = "linux")]

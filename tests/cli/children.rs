@@ -3,7 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
+use nexus::{Config, HookContext, Op, Serving, Verdict, blocking};
 
 use crate::fixture::Nexus;
 
@@ -17,6 +23,17 @@ impl Running {
     fn kill(&mut self) {
         self.0.kill().expect("it runs");
         self.wait();
+    }
+
+    /// Sends a signal; says whether it was there to have it.
+    fn signal(&self, signal: &str) -> bool {
+        let mut kill = std::process::Command::new("kill");
+        kill.arg(format!("-{signal}")).arg(self.0.id().to_string()).stderr(Stdio::null());
+        kill.status().expect("kill is there").success()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("it can be asked").is_some()
     }
 
     fn wait(&mut self) -> ExitStatus {
@@ -40,6 +57,21 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begun.elapsed() < LONG, "not within {LONG:?}: {what}");
         std::thread::yield_now();
     }
+}
+
+/// The children, as they are listed; none while nobody serves.
+fn listed(nexus: &Nexus) -> Vec<serde_json::Value> {
+    let listed = nexus.run("--json children");
+    listed.out.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
+}
+
+/// Serves the folder.
+fn serve(nexus: &Nexus) -> Running {
+    let mut serving = nexus.command(["serve"]);
+    let mut serving = Running(serving.stdout(Stdio::piped()).spawn().expect("it starts"));
+    let mut line = String::new();
+    BufReader::new(serving.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("it serves");
+    serving
 }
 
 #[test]
@@ -68,10 +100,7 @@ fn a_command_is_run_whose_output_is_a_stream() {
 #[test]
 fn a_command_is_talked_to_through_its_paths_and_goes_with_the_one_that_runs_it() {
     let nexus = Nexus::new();
-    let mut serving = nexus.command(["serve"]);
-    let mut serving = Running(serving.stdout(Stdio::piped()).spawn().expect("it starts"));
-    let mut line = String::new();
-    BufReader::new(serving.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("it serves");
+    let mut serving = serve(&nexus);
     let mut run = nexus.command(["run", "--in", "/t/in", "--out", "/t/out", "--", "cat"]);
     let mut run = Running(run.stdin(Stdio::null()).spawn().expect("it starts"));
     let written = || nexus.run("pipe write /t/in hello").status == 0;
@@ -130,9 +159,7 @@ fn signals_are_handed_on_to_the_command() {
         let mut run = nexus.command(["run", "--tee", "/log", "--", "sh", "it.sh"]);
         let mut run = Running(run.spawn().expect("it starts"));
         until("the command runs", || nexus.host("there").exists());
-        let mut kill = std::process::Command::new("kill");
-        kill.arg(format!("-{signal}")).arg(run.0.id().to_string());
-        assert!(kill.status().expect("kill is there").success());
+        assert!(run.signal(signal));
         assert_eq!(run.wait().code(), Some(status), "{signal} {text}");
         assert_eq!(nexus.good("stream read /log"), says);
     };
@@ -147,16 +174,68 @@ fn what_nobody_reads_does_not_hold_up_who_wants_the_end() {
     let nexus = Nexus::new();
     let mut run = nexus.command(["run", "--out", "/out", "--", "seq", "300000"]);
     let mut run = Running(run.stderr(Stdio::piped()).spawn().expect("it starts"));
+    let has_written = |child: &serde_json::Value| child["bytes_out"].as_u64().is_some_and(|bytes| bytes > 0);
+    // Not before: who lists them would have the folder.
     until("the folder is served", || nexus.data().join("nexus.sock").exists());
+    until("it has said something", || listed(&nexus).iter().any(has_written));
     // Its output is larger than the pipe, and nobody will read it: first it is the command that hears of the signal, and then nobody.
     until("it ends", || {
-        let mut kill = std::process::Command::new("kill");
-        let _ = kill.arg("-TERM").arg(run.0.id().to_string()).stderr(Stdio::null()).status();
-        run.0.try_wait().expect("it can be asked").is_some()
+        // It may have ended just now.
+        run.signal("TERM");
+        run.has_ended()
     });
     let mut told = String::new();
     let mut err = run.0.stderr.take().expect("it is piped");
     std::io::Read::read_to_string(&mut err, &mut told).expect("it can be read");
     assert_eq!(run.wait().code(), Some(128 + 15), "{told}");
     assert!(told.contains("was read by nobody"), "{told}");
+}
+
+#[test]
+fn a_signal_ends_it_when_whoever_runs_the_command_does_not_answer() {
+    let nexus = Nexus::new();
+    let serving = serve(&nexus);
+    for signal in [("INT", 2), ("TERM", 15)] {
+        let mut run = nexus.command(["run", "--", "sleep", "1000"]);
+        let mut run = Running(run.stderr(Stdio::piped()).spawn().expect("it starts"));
+        until("the command runs", || listed(&nexus).iter().any(|child| child["state"] == "running"));
+        assert!(serving.signal("STOP") && run.signal(signal.0));
+        until("it ends", || run.has_ended());
+        assert_eq!(run.wait().code(), Some(128 + signal.1));
+        assert!(serving.signal("CONT"));
+        until("the command goes with it", || listed(&nexus).iter().all(|child| child["state"] != "running"));
+    }
+}
+
+/// Holds up whoever makes something.
+#[derive(Default)]
+struct Holds(AtomicUsize);
+
+impl Interceptor for Holds {
+    fn ops(&self) -> OpSet {
+        [Op::Setattr].into_iter().collect()
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_the_command_is_not_started() {
+    let nexus = Nexus::new();
+    let nx = blocking::connect(Config::new(nexus.data()).serve(Serving::administrator())).expect("it boots");
+    let holds = Arc::new(Holds::default());
+    nx.register_hook(Registration::interceptor("holds", holds.clone())).expect("there is room");
+    for (turn, signal) in [("HUP", 1), ("INT", 2), ("QUIT", 3), ("TERM", 15)].into_iter().enumerate() {
+        let mut run = nexus.command(["run", "--out", "/out", "--", "echo", "here"]);
+        let mut run = Running(run.stderr(Stdio::piped()).spawn().expect("it starts"));
+        until("a hook holds it", || holds.0.load(Ordering::Relaxed) > turn);
+        assert!(run.signal(signal.0));
+        until("it ends", || run.has_ended());
+        assert_eq!(run.wait().code(), Some(128 + signal.1));
+    }
+    assert!(!nx.exists("/out").expect("it looks") && nx.children().expect("it is told").is_empty());
+    nx.shutdown().expect("it stops");
 }

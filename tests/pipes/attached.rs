@@ -1,5 +1,7 @@
 //! Pipes of a kernel in another process, as an attached handle sees them.
 
+use std::time::Duration;
+
 use nexus::{Config, Errno, Serving, SysRead, SysWrite, blocking};
 
 use crate::bench::{LONG, SHORT, path, read, refused, write};
@@ -28,6 +30,8 @@ fn messages_go_both_ways_over_a_connection() {
         nx.send(SysWrite::at(&at, "late")).unwrap();
         assert_eq!(waiting.join().unwrap().unwrap().data, "late");
     });
+    nx.send(SysWrite::at(&at, "patient").wait(Duration::MAX)).unwrap();
+    assert_eq!(nx.send(SysRead::at(&at).wait(Duration::MAX)).unwrap().data, "patient");
     owner.shutdown().expect("it stops");
 }
 

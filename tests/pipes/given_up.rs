@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -84,6 +84,20 @@ async fn read(nx: &Nexus, at: &VPath) -> Bytes {
     nx.send(SysRead::at(at).wait(LONG)).await.expect("there is a message").data
 }
 
+/// Waits until it is so of the one pipe, as it is listed.
+async fn until(nx: &Nexus, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) {
+    let began = Instant::now();
+    loop {
+        let listed = nx.read("/__sys__/pipes/.all").await.expect("it is listed");
+        let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed).expect("it is JSON");
+        if listed.first().is_some_and(&is_so) {
+            return;
+        }
+        assert!(began.elapsed() < LONG, "waited in vain until {what}: {listed:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Takes a message with each of these calls, gives them up in this order, and expects all as they were written.
 async fn check(spec: PipeSpec, order: &[usize]) {
     let (nx, holds, _folder) = held().await;
@@ -122,16 +136,34 @@ async fn so_are_those_of_a_pipe_in_shared_memory() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_comes_back_to_shared_memory_without_room_is_there_when_there_is_some() {
-    let (nx, holds, _folder) = held().await;
-    let at = make(&nx, PipeSpec::shared(8)).await;
-    write(&nx, &at, &["first"]).await;
-    let mut call: Call<'_, _> = Box::pin(nx.send(SysRead::at(&at)));
-    poll_until(&mut call, "a hook holds it", || holds.held.load(Ordering::Relaxed) == 1);
-    write(&nx, &at, &["second"]).await;
-    drop(call);
-    holds.is_open.store(true, Ordering::Relaxed);
-    assert_eq!((read(&nx, &at).await, read(&nx, &at).await), ("first".into(), "second".into()));
-    nx.shutdown().await.expect("it stops");
+    for is_mapped in [false, true] {
+        let (nx, holds, folder) = held().await;
+        let at = make(&nx, PipeSpec::shared(8)).await;
+        write(&nx, &at, &["first"]).await;
+        let mut call: Call<'_, _> = Box::pin(nx.send(SysRead::at(&at)));
+        poll_until(&mut call, "a hook holds it", || holds.held.load(Ordering::Relaxed) == 1);
+        write(&nx, &at, &["second"]).await;
+        drop(call);
+        if is_mapped {
+            for hook in nx.hooks().await.expect("they are listed") {
+                nx.unregister_hook(hook.id).await.expect("it is there");
+            }
+            let client = nexus::attach(folder.path()).await.expect("it is served");
+            let end = client.pipe_reader(&at).await.expect("it is opened");
+            // What came back is in the owner alone, until there is room.
+            for message in ["second", "first"] {
+                assert_eq!(
+                    end.read(Some(LONG)).await.expect("it comes").as_deref(),
+                    Some(message.as_bytes())
+                );
+            }
+            client.shutdown().await.expect("it lets go");
+        } else {
+            holds.is_open.store(true, Ordering::Relaxed);
+            assert_eq!((read(&nx, &at).await, read(&nx, &at).await), ("first".into(), "second".into()));
+        }
+        nx.shutdown().await.expect("it stops");
+    }
 }
 
 #[tokio::test]
@@ -144,8 +176,117 @@ async fn a_waiting_reader_gets_what_another_gave_up() {
     holds.is_open.store(true, Ordering::Relaxed);
     let (other, there) = (nx.clone(), at.clone());
     let waiting = tokio::spawn(async move { read(&other, &there).await });
+    until(&nx, "it stands in line", |pipe| pipe["readers_waiting"] == 1).await;
     drop(first);
     assert_eq!(waiting.await.expect("it reads"), "one");
+    nx.shutdown().await.expect("it stops");
+}
+
+/// The end of a pipe is told when nothing can come back any more.
+async fn check_end(spec: PipeSpec) {
+    let (nx, holds, _folder) = held().await;
+    let at = make(&nx, spec).await;
+    let writer = nx.pipe_writer(&at).await.expect("it is opened");
+    let end = nx.pipe_reader(&at).await.expect("it is opened");
+    write(&nx, &at, &["one", "two"]).await;
+    let mut calls: [Call<'_, _>; 2] = [(); 2].map(|()| Box::pin(nx.send(SysRead::at(&at))) as Call<'_, _>);
+    for (number, call) in calls.iter_mut().enumerate() {
+        poll_until(call, "a hook holds it", || holds.held.load(Ordering::Relaxed) > number);
+    }
+    holds.is_open.store(true, Ordering::Relaxed);
+    drop(writer);
+    for wait in [None, Some(SHORT)] {
+        let none = end.read(wait).await.map_err(|error| error.errno());
+        let errno = if wait.is_some() { Errno::ETIMEDOUT } else { Errno::EAGAIN };
+        assert_eq!(none, Err(errno), "what was taken may come back");
+    }
+    let (other, there) = (nx.clone(), at.clone());
+    let waiting = tokio::spawn(async move {
+        [read(&other, &there).await, read(&other, &there).await, read(&other, &there).await]
+    });
+    until(&nx, "it stands in line", |pipe| pipe["readers_waiting"] == 1).await;
+    let [first, second] = calls;
+    drop(first);
+    until(&nx, "it stands in line again", |pipe| pipe["readers_waiting"] == 1).await;
+    drop(second);
+    assert_eq!(waiting.await.expect("it reads"), ["one", "two", ""]);
+    assert_eq!(end.read(None).await, Ok(None), "it is at its end");
+    nx.shutdown().await.expect("it stops");
+}
+
+#[tokio::test]
+async fn the_end_is_not_told_while_a_message_may_come_back() {
+    check_end(PipeSpec::new(100)).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nor_is_that_of_a_pipe_in_shared_memory() {
+    check_end(PipeSpec::shared(100)).await;
+}
+
+/// Has each read meet others after it took its message.
+struct Yields;
+
+impl Interceptor for Yields {
+    fn ops(&self) -> OpSet {
+        [Op::Read].into_iter().collect()
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::Continue))
+    }
+
+    fn after<'a>(&'a self, _: &'a HookContext, _: &'a Outcome) -> BoxFuture<'a, ()> {
+        Box::pin(tokio::task::yield_now())
+    }
+}
+
+/// Reads to the end of the pipe, and gives up every other read after some looks at it; says how many messages there were.
+async fn read_to_the_end(nx: Nexus, at: VPath, patience: usize) -> usize {
+    let mut messages = 0;
+    for turn in 0.. {
+        let mut call = Box::pin(nx.send(SysRead::at(&at).wait(LONG)));
+        let mut looks = if turn % 2 == 0 { usize::MAX } else { patience };
+        let looked = std::future::poll_fn(|cx| {
+            looks -= 1;
+            match call.as_mut().poll(cx) {
+                Poll::Pending if looks == 0 => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+            }
+        });
+        match looked.await {
+            None => {}
+            Some(read) if read.as_ref().is_ok_and(|read| read.data.is_empty()) => break,
+            Some(read) => messages += usize::from(!read.expect("it is there").data.is_empty()),
+        }
+    }
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_readers_come_to_the_end_and_nothing_is_left_behind_it() {
+    const MESSAGES: usize = 300;
+    let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
+    nx.register_hook(Registration::interceptor("yields", Arc::new(Yields))).await.expect("there is room");
+    for round in 0..20 {
+        let at = path(&format!("/p{round}"));
+        nx.make_pipe(&at, 64).await.expect("it is made");
+        let writer = nx.pipe_writer(&at).await.expect("it is opened");
+        let readers: Vec<_> = (0..6)
+            .map(|reader| tokio::spawn(read_to_the_end(nx.clone(), at.clone(), 1 + reader % 3)))
+            .collect();
+        for _ in 0..MESSAGES {
+            writer.write("message", Some(LONG)).await.expect("there is room");
+        }
+        drop(writer);
+        let mut read = 0;
+        for reader in readers {
+            read += reader.await.expect("it comes to the end");
+        }
+        assert_eq!(read, MESSAGES);
+    }
     nx.shutdown().await.expect("it stops");
 }
 

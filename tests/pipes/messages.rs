@@ -1,7 +1,11 @@
 //! Messages: whole, in order, each once, within the capacity; waiting and not waiting.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
-use nexus::{ByteRange, Bytes, Durability, Errno, ErrorKind, Executed, Precondition, SysRead, SysWrite};
+use nexus::{
+    ByteRange, Bytes, Durability, Errno, ErrorKind, Executed, OpId, Precondition, SysRead, SysWrite,
+};
 
 use crate::bench::{LONG, SHORT, path, piped, read, refused, write};
 
@@ -101,7 +105,7 @@ fn what_makes_no_sense_for_a_pipe_is_refused_and_takes_nothing() {
 #[test]
 fn a_read_that_waits_says_when_nothing_came() {
     let (nx, at) = piped(100);
-    for wait in [SHORT, std::time::Duration::ZERO] {
+    for wait in [SHORT, Duration::ZERO] {
         let began = nx.env().now();
         let none = refused(nx.send(SysRead::at(&at).wait(wait)), Errno::ETIMEDOUT);
         assert_eq!((none.kind(), none.executed()), (ErrorKind::TimedOut, Executed::No));
@@ -177,4 +181,17 @@ fn a_link_leads_to_a_pipe() {
     assert_eq!(read(&nx, &at).unwrap(), "x");
     write(&nx, &at, "y").unwrap();
     assert_eq!(read(&nx, &path("/l")).unwrap(), "y");
+}
+
+#[test]
+fn a_write_with_an_identity_may_wait_for_ever() {
+    let (nx, at) = piped(4);
+    let call =
+        |message: &'static str, op: u128| SysWrite::at(&at, message).op_id(OpId(op)).wait(Duration::MAX);
+    nx.send(call("one", 1)).unwrap();
+    let mut waiting = Box::pin(nx.as_async().send(call("two", 2)));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    assert_eq!(read(&nx, &at).unwrap(), "one");
+    nx.env().blocking_wait(waiting).unwrap();
+    assert_eq!(read(&nx, &at).unwrap(), "two");
 }

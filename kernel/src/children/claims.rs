@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 /// The paths of starts. Cloning gives another handle on the same.
 ///
-/// Bounds: the paths of as many starts as may be under way, and of those that are given up and not done with that.
+/// Bounds: the paths of as many starts as may be under way, `CHILDREN_MAX` with the children that run: one that is given up has its place until it is done with that.
 #[derive(Clone, Default)]
 pub(crate) struct Claims(Arc<Inner>);
 

@@ -8,7 +8,7 @@
 //! Owns:       the start of children, and how many may run.
 //! Asks:       nobody; starts processes by [`ProcessHost`](crate::hal::ProcessHost).
 //! On restart: the table goes on, and so do the children and their pumps; one that was just being started is killed, and who asked is told that it is not known.
-//! Bounds:     `CHILDREN_MAX` children that run, `ENDED_MAX` and as many more whose output is on its way, `DONE_KEPT` of those that are done, a line and a chunk in memory for each output, the messages of any primitive.
+//! Bounds:     `CHILDREN_MAX` children that run, are being started, or whose start is taken back, `ENDED_MAX` and as many more whose output is on its way, `DONE_KEPT` of those that are done, a line and a chunk in memory for each output, the messages of any primitive.
 
 mod child;
 mod claims;
@@ -33,7 +33,7 @@ pub use view::ChildStatistics;
 
 use crate::kernel::Kernel;
 
-/// The most children that may run at once.
+/// The most children that may run at once, with those that are being started, or whose start is being taken back.
 pub const CHILDREN_MAX: usize = 1_024;
 
 /// How many children may have ended with what they wrote still on its way, because nobody reads it, before no more are started.

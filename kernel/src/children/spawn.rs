@@ -72,7 +72,7 @@ impl Kernel {
     ///
     /// # Errors
     /// `EACCES` unless the caller is an administrator, or when the gate refuses a path; `EOPNOTSUPP` when this kernel has no children; `EINVAL` for what makes no sense;
-    /// `ENOENT` when there is no such program; `EBUSY` when as many run as may, or have ended unread; what is wrong with a path; what the host says. Nothing was made then.
+    /// `ENOENT` when there is no such program; `EBUSY` when as many run, or are being started, as may, or have ended unread; what is wrong with a path; what the host says. Nothing was made then.
     pub async fn spawn_child(self: &Arc<Self>, caller: &Arc<Caller>, spec: ChildSpec) -> Result<ChildEntry> {
         let spec = Arc::new(spec);
         let fail = |kind| Error::on_host(Op::Spawn, &spec.program, kind);
@@ -85,21 +85,21 @@ impl Kernel {
         }
         let found = host.find(spec.clone()).await;
         let program = found.map_err(|error| unstarted(&spec, &error))?;
-        let reserved = self.children_table().reserve().map_err(|why| untaken(&spec, why))?;
+        let (reserved, place) = self.children_table().reserve().map_err(|why| untaken(&spec, why))?;
         let start = Start {
             kernel: self.clone(),
             caller: caller.clone(),
-            id: reserved.id,
             spec,
             program,
             given_up: reserved.given_up(),
+            place,
         };
         // When this future is dropped it goes on, and takes back what it made: so no step of it is left half-way.
         let mut start = Owned::from_start(self.env(), "children.start", start.run());
         // Declared after it, and so dropped before it: what goes on finds that it is given up.
-        let place = reserved;
+        let reserved = reserved;
         let entry = (&mut start).await?;
-        place.keep();
+        reserved.keep();
         Ok(entry)
     }
 

@@ -10,14 +10,14 @@ use nexus_messages::syscall::{
     IoProfile, PipeSpec, Precondition, StreamSpec, SysSetattr, SysStat, SysUnlink,
 };
 use nexus_messages::{
-    CHILD_PIPE_CAPACITY, Caller, ChildEntry, ChildId, ChildOutput, ChildSpec, EntryType, Error, ErrorKind,
+    CHILD_PIPE_CAPACITY, Caller, ChildEntry, ChildOutput, ChildSpec, EntryType, Error, ErrorKind,
     FileMetadata, LifeId, Op, Result, VPath,
 };
 
 use super::StartChild;
 use super::claims::Claim;
 use super::spawn::{Ends, Order, untaken};
-use super::table::{GivenUp, Untaken};
+use super::table::{GivenUp, Place, Untaken};
 use crate::kernel::{Kernel, call_kind, down};
 
 /// How long to wait for the actor that starts children, which may be restarting, and for the host.
@@ -30,10 +30,11 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Start {
     pub(super) kernel: Arc<Kernel>,
     pub(super) caller: Arc<Caller>,
-    pub(super) id: ChildId,
     pub(super) spec: Arc<ChildSpec>,
     pub(super) program: PathBuf,
     pub(super) given_up: GivenUp,
+    /// Its own until its end, also when it is given up: so no more are under way than may be.
+    pub(super) place: Place,
 }
 
 impl Start {
@@ -53,8 +54,8 @@ impl Start {
 
     async fn start(&self, claim: &Claim) -> Result<ChildEntry> {
         let order = Box::pin(self.prepare(claim)).await?;
-        self.kernel.children_table().order(self.id, Box::new(order));
-        match self.kernel.children_actor().call(StartChild(self.id), START_MAX).await {
+        self.kernel.children_table().order(self.place.id, Box::new(order));
+        match self.kernel.children_actor().call(StartChild(self.place.id), START_MAX).await {
             Ok(started) => started,
             Err(error) => {
                 let kind = call_kind(error);
@@ -79,7 +80,7 @@ impl Start {
         };
         let stdout = self.open_output(claim, &caller, &spec.stdout).await?;
         let stderr = self.open_output(claim, &caller, &spec.stderr).await?;
-        let (id, spec, program) = (self.id, spec.clone(), self.program.clone());
+        let (id, spec, program) = (self.place.id, spec.clone(), self.program.clone());
         Ok(Order { id, spec, program, caller, life, stdin, stdout, stderr })
     }
 
@@ -117,7 +118,7 @@ impl Start {
     /// There will be no child: kills the one that is there, and removes what was made for it and is of use to nobody else.
     async fn take_back(&self, claim: Claim) {
         let (kernel, caller) = (&self.kernel, &self.caller);
-        if let Some(child) = kernel.children_table().give_up(self.id) {
+        if let Some(child) = kernel.children_table().give_up(self.place.id) {
             // It has ends of what is removed.
             let closed = child.reached(|stage| stage.pumping == 0);
             if kernel.env().timeout(CLOSE_MAX, closed).await.is_err() {

@@ -34,13 +34,15 @@ struct Inner {
 enum Running {
     /// A place, and what is to be started there; none when it is being started.
     Coming(Option<Box<Order>>),
+    /// Nothing comes there any more, and what had begun is taken back.
+    GivenUp,
     Here(Arc<Child>),
 }
 
 /// Why a child was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Untaken {
-    #[error("{CHILDREN_MAX} children run, and no more may at once")]
+    #[error("{CHILDREN_MAX} children run, or are being started, and no more may at once")]
     TooMany,
     #[error(
         "{ENDED_MAX} children have ended, and nobody reads what they wrote: read their pipes, or remove them"
@@ -52,11 +54,24 @@ pub(crate) enum Untaken {
     GivenUp,
 }
 
-/// A place for a child. Dropped before it is [kept](Self::keep), the child that is there by then is killed, and none comes later.
+/// A place for a child, for who starts it: another one's when this is dropped, and no child is there.
+#[derive(Debug)]
+pub(super) struct Place {
+    table: ChildTable,
+    pub(super) id: ChildId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.table.free(self.id);
+    }
+}
+
+/// A place for a child, for who asked for it. Dropped before it is [kept](Self::keep), the child that is there by then is killed, and none comes later.
 #[derive(Debug)]
 pub(super) struct Reservation {
     table: ChildTable,
-    pub(super) id: ChildId,
+    id: ChildId,
     given_up: Arc<AtomicBool>,
     is_kept: bool,
 }
@@ -99,7 +114,7 @@ impl Drop for Reservation {
 
 impl ChildTable {
     /// A place for what is to be started.
-    pub(super) fn reserve(&self) -> Result<Reservation, Untaken> {
+    pub(super) fn reserve(&self) -> Result<(Reservation, Place), Untaken> {
         let mut inner = self.0.lock();
         if inner.is_closed {
             return Err(Untaken::Down);
@@ -113,7 +128,20 @@ impl ChildTable {
         inner.last += 1;
         let id = ChildId(inner.last);
         inner.running.insert(id, Running::Coming(None));
-        Ok(Reservation { table: self.clone(), id, given_up: Arc::default(), is_kept: false })
+        let reservation = Reservation { table: self.clone(), id, given_up: Arc::default(), is_kept: false };
+        Ok((reservation, Place { table: self.clone(), id }))
+    }
+
+    /// Nobody starts anything at this place any more. May be repeated.
+    fn free(&self, id: ChildId) {
+        // What was ordered goes without the lock.
+        let _order = {
+            let mut inner = self.0.lock();
+            match inner.running.get(&id) {
+                Some(Running::Here(_)) | None => None,
+                Some(Running::Coming(_) | Running::GivenUp) => inner.running.remove(&id),
+            }
+        };
     }
 
     /// Nothing comes to this place any more; the child that is there is killed, and given. May be repeated.
@@ -123,7 +151,10 @@ impl ChildTable {
             match inner.there(id) {
                 // It is minded until its end.
                 Some(child) => (Some(child), None),
-                None => (None, inner.running.remove(&id)),
+                None => {
+                    let place = inner.running.get_mut(&id);
+                    (None, place.map(|place| std::mem::replace(place, Running::GivenUp)))
+                }
             }
         };
         // What was ordered goes without the lock.
@@ -131,16 +162,15 @@ impl ChildTable {
         child.inspect(|child| child.give_up())
     }
 
-    /// Lays down what is to be started at this place.
+    /// Lays down what is to be started at this place, if something may be.
     pub(super) fn order(&self, id: ChildId, order: Box<Order>) {
-        // What was there before goes without the lock.
-        let before = self
-            .0
-            .lock()
-            .running
-            .get_mut(&id)
-            .map(|place| std::mem::replace(place, Running::Coming(Some(order))));
-        drop(before);
+        // Goes without the lock when nothing comes there any more: its ends wake who waits at their pipes.
+        let mut order = Some(order);
+        let mut inner = self.0.lock();
+        if let Some(Running::Coming(place)) = inner.running.get_mut(&id) {
+            std::mem::swap(place, &mut order);
+        }
+        drop(inner);
     }
 
     /// Takes what is to be started, once.
@@ -157,8 +187,10 @@ impl ChildTable {
         if inner.is_closed {
             return Err(Untaken::Down);
         }
-        let place = inner.running.get_mut(&child.id).ok_or(Untaken::GivenUp)?;
-        *place = Running::Here(child.clone());
+        match inner.running.get_mut(&child.id) {
+            Some(place @ Running::Coming(_)) => *place = Running::Here(child.clone()),
+            _ => return Err(Untaken::GivenUp),
+        }
         inner.started += 1;
         Ok(())
     }
@@ -236,7 +268,7 @@ impl Inner {
     fn there(&self, id: ChildId) -> Option<Arc<Child>> {
         match self.running.get(&id) {
             Some(Running::Here(child)) => Some(child.clone()),
-            Some(Running::Coming(_)) => None,
+            Some(Running::Coming(_) | Running::GivenUp) => None,
             None => self.ended.get(&id).cloned(),
         }
     }
@@ -244,7 +276,7 @@ impl Inner {
     fn here(&self) -> impl Iterator<Item = &Arc<Child>> {
         self.running.values().filter_map(|running| match running {
             Running::Here(child) => Some(child),
-            Running::Coming(_) => None,
+            Running::Coming(_) | Running::GivenUp => None,
         })
     }
 
@@ -289,13 +321,29 @@ pub(super) mod tests {
     }
 
     fn started(table: &ChildTable) -> Result<Arc<Child>, Untaken> {
-        let place = table.reserve()?;
+        let (reservation, place) = table.reserve()?;
         let spec = ChildSpec::new("endless", [""; 0]);
         let entry = ChildEntry::new(place.id, 1, &spec, "test".into(), ZoneId::root(), Timestamp(0));
         let child = Arc::new(Child::new(entry, Box::new(Endless), None, spec.grace));
         table.admit(&child)?;
-        place.keep();
+        reservation.keep();
         Ok(child)
+    }
+
+    #[test]
+    fn a_start_that_is_given_up_has_its_place_until_it_ends() {
+        let table = ChildTable::default();
+        let mut starts: Vec<_> =
+            std::iter::repeat_with(|| table.reserve().expect("there is room").1).take(CHILDREN_MAX).collect();
+        assert_eq!(table.reserve().map(drop), Err(Untaken::TooMany));
+        let start = starts.pop().expect("so many were begun");
+        let spec = ChildSpec::new("endless", [""; 0]);
+        let entry = ChildEntry::new(start.id, 1, &spec, "test".into(), ZoneId::root(), Timestamp(0));
+        let late = Arc::new(Child::new(entry, Box::new(Endless), None, spec.grace));
+        assert_eq!(table.admit(&late), Err(Untaken::GivenUp), "none comes later");
+        drop(start);
+        started(&table).expect("there is room again");
+        assert_eq!(table.reserve().map(drop), Err(Untaken::TooMany));
     }
 
     #[test]

@@ -130,11 +130,15 @@ impl Body {
         match self {
             Self::Memory(ring) => Ok(ring.pop(over).await),
             Self::Shared { pipe, sleepers, away } => {
-                wait_for(env, pipe, sleepers, false, || match away.pop(pipe) {
-                    Ok(None) => over().then_some(Ok(None)),
-                    done => Some(done.map_err(Refusal::from)),
-                })
-                .await
+                let look = || {
+                    // Before the look, as in a ring.
+                    let is_over = over();
+                    match away.pop(pipe) {
+                        Ok(None) => is_over.then_some(Ok(None)),
+                        done => Some(done.map_err(Refusal::from)),
+                    }
+                };
+                wait_for(env, pipe, sleepers, false, look).await
             }
         }
     }
@@ -144,11 +148,14 @@ impl Body {
         match self {
             Self::Memory(ring) => Ok(ring.take(over).await.map(Taken::Memory)),
             Self::Shared { pipe, sleepers, away } => {
-                wait_for(env, pipe, sleepers, false, || match away.take(pipe) {
-                    Ok(None) => over().then_some(Ok(None)),
-                    done => Some(done.map_err(Refusal::from)),
-                })
-                .await
+                let look = || {
+                    let is_over = over();
+                    match away.take(pipe) {
+                        Ok(None) => is_over.then_some(Ok(None)),
+                        done => Some(done.map_err(Refusal::from)),
+                    }
+                };
+                wait_for(env, pipe, sleepers, false, look).await
             }
         }
     }

@@ -51,6 +51,14 @@ impl GivenMessage {
         self.taken.as_ref().map(|taken| taken.message().clone()).unwrap_or_default()
     }
 
+    /// When it was taken, among those from its pipe that have to go back in this order: the last first. All others find their places by themselves.
+    pub fn turn(&self) -> u64 {
+        match &self.taken {
+            Some(Taken::Shared(number, _)) => *number,
+            _ => 0,
+        }
+    }
+
     /// It is handed over.
     pub fn keep(mut self) {
         self.taken = None;

@@ -6,7 +6,8 @@
 //! Owns:       which pipes are open, and how many may be.
 //! Asks:       nobody; looks at rows and routes.
 //! On restart: the table goes on, and so do those who read and write in it; what waits to be opened is opened then.
-//! Bounds:     `PIPES_MAX` open pipes, `PIPES_BYTES_MAX` bytes in all of them and in all that are shared, `ENDS_MAX` ends of each, `LIST_MAX` pipes in a listing, the messages of any primitive.
+//! Bounds:     `PIPES_MAX` open pipes, `PIPES_BYTES_MAX` bytes in all of them and in all that are shared, `ENDS_MAX` ends of each, `LIST_MAX` pipes in a listing, `OPS_KEPT`
+//!             writes with an identity of each, and 2^20 of all, or 128 of each when that is more; a message that is away for each read under way, the messages of any primitive.
 
 mod body;
 mod given;
@@ -15,6 +16,7 @@ mod once;
 mod pipe;
 mod shared;
 mod table;
+mod unsettled;
 mod view;
 
 #[cfg(test)]

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +22,8 @@ use parking_lot::Mutex;
 use super::ENDS_MAX;
 use super::body::Body;
 use super::given::{Away, GivenMessage, Taken};
-use super::once::{Begun, Once};
+use super::once::{Begun, Once, Remembered};
+use super::unsettled::{Looking, Unsettled};
 use super::view::{PipeEnd, PipeEntry};
 use crate::metrics::Lines;
 
@@ -37,6 +41,9 @@ const NO_READERS: u8 = 8;
 
 /// It is for a child process, and none has an end of it.
 const NO_CHILD: u8 = 16;
+
+/// No end was found: so often no read was counted.
+const NO_END: u64 = u64::MAX;
 
 /// Why nothing was read, or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,6 +156,7 @@ pub(crate) struct Pipe {
     seen: Mutex<Arc<FileMetadata>>,
     totals: Arc<Totals>,
     once: Once,
+    pub(super) unsettled: Unsettled,
 }
 
 #[derive(Default)]
@@ -196,6 +204,7 @@ impl Pipe {
         metadata: Arc<FileMetadata>,
         shared: Option<(SharedPipe, Sleepers)>,
         totals: Arc<Totals>,
+        remembered: Remembered,
     ) -> Result<Self, Refusal> {
         let spec = metadata.pipe().ok_or(Refusal::Unknown)?;
         if !(1..=PIPE_CAPACITY_MAX).contains(&spec.capacity) {
@@ -214,7 +223,8 @@ impl Pipe {
             ends: Mutex::default(),
             seen: Mutex::new(metadata),
             totals,
-            once: Once::default(),
+            once: Once::new(remembered),
+            unsettled: Unsettled::default(),
         })
     }
 
@@ -256,22 +266,21 @@ impl Pipe {
     #[inline]
     pub(crate) fn try_read(&self) -> Result<Bytes, Refusal> {
         // Before the look: what the last writer wrote before it went away is read first.
-        let state = self.state.load(Ordering::Acquire);
-        if state & (REMOVED | DOWN) == 0
+        let end = self.end_of_all(0);
+        if self.is_open()
             && let Some(message) = self.body.try_pop()?
         {
             self.totals.raise(|[_, read]| read);
             return Ok(message);
         }
-        Self::ended(state).unwrap_or(Err(Refusal::Empty))
+        if self.is_at(end)? { Ok(Bytes::new()) } else { Err(Refusal::Empty) }
     }
 
     /// As [`try_read`](Self::try_read), of a pipe that was found empty, for who is ready to wait: looks a moment longer.
     #[cold]
     pub(crate) fn look_for_message(&self) -> Result<Bytes, Refusal> {
-        let state = self.state.load(Ordering::Acquire);
-        if let Some(ended) = Self::ended(state) {
-            return ended;
+        if Self::ended(self.state.load(Ordering::Acquire)).is_some() {
+            return self.try_read();
         }
         let message = self.body.look_for_message()?.ok_or(Refusal::Empty)?;
         self.totals.raise(|[_, read]| read);
@@ -281,16 +290,16 @@ impl Pipe {
     /// As [`try_read`](Self::try_read), and waits for a message for so long. Dropping the future takes no message along.
     pub(crate) async fn read(&self, env: &Env, wait: Duration) -> Result<Bytes, Refusal> {
         let read = async {
+            let end = AtomicU64::new(NO_END);
             loop {
-                let over = || Self::ended(self.state.load(Ordering::Acquire)).is_some();
-                if let Some(message) = self.body.pop(env, over).await? {
+                if let Some(message) = self.body.pop(env, || self.is_over(0, &end)).await? {
                     self.totals.raise(|[_, read]| read);
                     return Ok(message);
                 }
-                if let Some(ended) = Self::ended(self.state.load(Ordering::Acquire)) {
-                    return ended;
+                if self.is_at(Some(end.load(Ordering::Relaxed)))? {
+                    return Ok(Bytes::new());
                 }
-                // A writer has come since.
+                // A writer has come since, or a message may have come back.
             }
         };
         env.timeout(wait, read).await.unwrap_or(Err(Refusal::NothingCame(wait)))
@@ -298,13 +307,15 @@ impl Pipe {
 
     /// As [`try_read`](Self::try_read), for who hands the message on: it goes back when that does not happen. None at the end.
     pub(crate) fn try_take(self: &Arc<Self>, env: &Env) -> Result<Option<GivenMessage>, Refusal> {
-        let state = self.state.load(Ordering::Acquire);
-        if state & (REMOVED | DOWN) == 0
+        let looking = Looking::begin(self);
+        let end = self.end_of_all(1);
+        if self.is_open()
             && let Some(taken) = self.body.try_take()?
         {
+            looking.has_taken();
             return Ok(Some(self.given(env, taken)));
         }
-        Self::ended(state).unwrap_or(Err(Refusal::Empty)).map(|_| None)
+        if self.is_at(end)? { Ok(None) } else { Err(Refusal::Empty) }
     }
 
     /// As [`try_take`](Self::try_take), and waits for a message for so long.
@@ -313,19 +324,63 @@ impl Pipe {
         env: &Env,
         wait: Duration,
     ) -> Result<Option<GivenMessage>, Refusal> {
-        let take = async {
+        let mut take = pin!(async {
+            let end = AtomicU64::new(NO_END);
             loop {
-                let over = || Self::ended(self.state.load(Ordering::Acquire)).is_some();
-                if let Some(taken) = self.body.take(env, over).await? {
+                if let Some(taken) = self.body.take(env, || self.is_over(1, &end)).await? {
                     return Ok(Some(self.given(env, taken)));
                 }
-                if let Some(ended) = Self::ended(self.state.load(Ordering::Acquire)) {
-                    return ended.map(|_| None);
+                if self.is_at(Some(end.load(Ordering::Relaxed)))? {
+                    return Ok(None);
                 }
-                // A writer has come since.
+                // A writer has come since, or a message may have come back.
             }
-        };
+        });
+        let take = poll_fn(|cx| {
+            // While it waits there is nothing that could come back.
+            let looking = Looking::begin(self);
+            let taken = take.as_mut().poll(cx);
+            if matches!(taken, Poll::Ready(Ok(Some(_)))) {
+                looking.has_taken();
+            }
+            taken
+        });
         env.timeout(wait, take).await.unwrap_or(Err(Refusal::NothingCame(wait)))
+    }
+
+    /// That nothing is written any more and nothing comes back, as far as can be told before the look: for [`is_at`](Self::is_at) behind it. `own` says how many of the reads
+    /// that are counted are of who asks.
+    #[inline]
+    fn end_of_all(&self, own: u64) -> Option<u64> {
+        match Self::ended(self.state.load(Ordering::Acquire)) {
+            Some(Ok(_)) => self.unsettled.none_but(own),
+            _ => None,
+        }
+    }
+
+    /// Whether who waits for a message is to wait no longer when there is none. To be asked before each look.
+    fn is_over(&self, own: u64, end: &AtomicU64) -> bool {
+        let found = self.end_of_all(own);
+        // Both are of one task.
+        end.store(found.unwrap_or(NO_END), Ordering::Relaxed);
+        found.is_some() || !self.is_open()
+    }
+
+    /// Whether a pipe that was found empty is at its end; not when something may come.
+    fn is_at(&self, end: Option<u64>) -> Result<bool, Refusal> {
+        match Self::ended(self.state.load(Ordering::Acquire)) {
+            None => Ok(false),
+            Some(Err(gone)) => Err(gone),
+            Some(Ok(_)) => Ok(end.is_some_and(|end| self.unsettled.is_still(end))),
+        }
+    }
+
+    /// A read that may give back what it takes has taken nothing, or what it took is with who asked for it, or in the pipe again.
+    pub(super) fn settle(&self) {
+        if self.unsettled.settle() {
+            // Who found the pipe empty waits for its end.
+            self.body.wake_all();
+        }
     }
 
     fn given(self: &Arc<Self>, env: &Env, taken: Taken) -> GivenMessage {
@@ -347,6 +402,7 @@ impl Pipe {
     pub(super) fn is_settled(self: &Arc<Self>, env: &Env) {
         self.body.settled();
         self.carry_back(env);
+        self.settle();
     }
 
     /// Has other processes see what came back, as soon as there is room for it.
@@ -424,8 +480,9 @@ impl Pipe {
         message: Bytes,
         wait: Option<Duration>,
     ) -> Result<u64, Refusal> {
-        let deadline = wait.map(|wait| (env.now() + wait, wait));
-        let left = || deadline.map(|(until, _)| until.saturating_duration_since(env.now()));
+        // No deadline: one may wait for longer than there are times.
+        let began = env.now();
+        let left = || wait.map(|wait| wait.saturating_sub(env.now().saturating_duration_since(began)));
         let writing = loop {
             match self.once.begin(op) {
                 Begun::First(writing) => break writing,

@@ -16,6 +16,7 @@ use nexus_messages::{FileId, FileMetadata, LifeId, VPath, ZoneId};
 use parking_lot::Mutex;
 
 use super::messages::OpenPipe;
+use super::once::Remembered;
 use super::pipe::{Holder, OpenEnd, Pipe, Refusal, Side, Totals};
 use super::shared::SharedPlace;
 use super::view::{PipeEntry, PipeStatistics};
@@ -54,6 +55,7 @@ struct Inner {
     /// The ends that go with a life.
     lives: Mutex<HashMap<LifeId, Ends>>,
     totals: Arc<Totals>,
+    remembered: Remembered,
     /// How often something that was noted was forgotten because it changed. Changed under the lock of `noted`.
     changes: AtomicU64,
     ended: AtomicBool,
@@ -121,6 +123,7 @@ impl PipeTable {
             filter,
             lives: Mutex::default(),
             totals,
+            remembered: Remembered::default(),
             changes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             shared: OnceLock::new(),
@@ -240,7 +243,13 @@ impl PipeTable {
             }
             _ => return Err(Refusal::Unknown),
         };
-        let pipe = Arc::new(Pipe::new(m.mount, m.metadata, shared, self.0.totals.clone())?);
+        let pipe = Arc::new(Pipe::new(
+            m.mount,
+            m.metadata,
+            shared,
+            self.0.totals.clone(),
+            self.0.remembered.clone(),
+        )?);
         pipes.capacity += capacity;
         pipes.open.insert(id, pipe.clone());
         Ok((pipe, true))

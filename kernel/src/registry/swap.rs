@@ -67,7 +67,7 @@ pub(super) async fn swap(
     if !policy.probation.is_zero() {
         new.begin_probation();
     }
-    enlisted.reserve(&old, new.number, kernel.env().now() + policy.probation, policy.limit);
+    enlisted.reserve(&old, new.number, kernel.env().now(), &policy);
     let swapped = match policy.mode {
         SwapMode::Overlap => {
             let prepare = or_gone(&m.gone, &m.name, async {
@@ -249,12 +249,14 @@ fn refused(name: &str, why: SlotSwapError<Error>) -> Error {
 pub(super) fn end_probation_later(kernel: &Arc<Kernel>, enlisted: Arc<Enlisted>, number: u64) {
     let kernel = kernel.clone();
     kernel.env().clone().spawn("registry.probation", async move {
-        let until = {
+        let lasts = {
             let standing = enlisted.standing.lock();
-            standing.reserve.as_ref().filter(|reserve| reserve.of == number).map(|reserve| reserve.until)
+            let reserve = standing.reserve.as_ref().filter(|reserve| reserve.of == number);
+            reserve.map(|reserve| (reserve.since, reserve.probation))
         };
-        let Some(until) = until else { return };
-        kernel.env().sleep(until.saturating_duration_since(kernel.env().now())).await;
+        let Some((since, probation)) = lasts else { return };
+        let passed = kernel.env().now().saturating_duration_since(since);
+        kernel.env().sleep(probation.saturating_sub(passed)).await;
         if let Err(why) = conclude(&kernel, &enlisted, Some(number)).await {
             tracing::warn!(service = %enlisted.name, %why, "the version before is kept for longer");
         }

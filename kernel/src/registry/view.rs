@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::Registry;
 use super::messages::StartOnDemand;
-use crate::service::{Generation, Trial};
+use crate::service::{Generation, SwapPolicy, Trial};
 
 /// Where services are in the namespace.
 const FOLDER: &str = "/__sys__/services";
@@ -155,7 +155,9 @@ pub(super) struct Reserve {
     pub(super) of: u64,
     /// Its place in the slot, once it was replaced.
     pub(super) retired: Option<Retired<Active>>,
-    pub(super) until: Instant,
+    /// Since when it is in reserve, and for how long: that may be longer than there are times.
+    pub(super) since: Instant,
+    pub(super) probation: Duration,
     /// How long it may take to do what it was told, once it is needed no more.
     pub(super) limit: Duration,
     /// Whether it is on its way back.
@@ -330,8 +332,10 @@ impl Enlisted {
     }
 
     /// Keeps `old` in reserve for version `of`, which is about to take its place: from the publish on, a crash brings `old` back.
-    pub(super) fn reserve(&self, old: &Arc<Generation>, of: u64, until: Instant, limit: Duration) {
-        let reserve = Reserve { generation: old.clone(), of, retired: None, until, limit, returns: false };
+    pub(super) fn reserve(&self, old: &Arc<Generation>, of: u64, since: Instant, policy: &SwapPolicy) {
+        let (probation, limit) = (policy.probation, policy.limit);
+        let generation = old.clone();
+        let reserve = Reserve { generation, of, retired: None, since, probation, limit, returns: false };
         self.standing.lock().reserve = Some(reserve);
     }
 

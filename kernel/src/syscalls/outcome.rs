@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
-use nexus_messages::{Caller, Durability, Error, ErrorKind, Lsn, OpId, Receipt, Result, VPath};
+use nexus_messages::{Caller, Durability, Error, ErrorKind, Lsn, OpId, Receipt, Result, Timestamp, VPath};
 
 use super::Serve;
 use super::locate::route;
 use crate::hal::{LogRecord, Metastore, StoreError, TreeId};
 use crate::kernel::Kernel;
+use crate::namespace::{LogTimes, place_at};
 use crate::underway::Known;
 use crate::volume::store_error;
 
@@ -33,6 +34,13 @@ impl Serve for SysOutcome {
             Err(error) if error.is_unknown() => true,
             Err(error) => return Err(failed(error)),
         };
+        let forgotten = match kernel.underway().elsewhere(self.op_id) {
+            Ok((whose, executed)) => {
+                own(caller, caller.zone == whose.zone, &whose.agent)?;
+                return Ok(OpOutcome::Committed(executed));
+            }
+            Err(forgotten) => forgotten,
+        };
         match known {
             Known::UnderWay(call) => {
                 own(caller, caller.zone == call.caller.zone, &call.caller.agent)?;
@@ -46,7 +54,7 @@ impl Serve for SysOutcome {
                 let error = Error::global(Self::OP, ErrorKind::Busy);
                 Err(error.because("more calls are under way than are kept track of: ask again"))
             }
-            Known::Nothing => absent(kernel, &trees, self.since).map_err(failed),
+            Known::Nothing => absent(kernel, &trees, self.since, forgotten).map_err(failed),
         }
     }
 }
@@ -131,23 +139,38 @@ fn committed(
     Ok(CommittedOp::new(Receipt::new(op_id, lsn, durability), op, path, other, at))
 }
 
-/// What can be said of an operation that is nowhere: was it not executed, or may it be forgotten?
+/// What can be said of an operation that is nowhere: was it not executed, or may it be forgotten? `elsewhere` is when the last one was executed that is forgotten and in no log.
 fn absent(
     kernel: &Kernel,
     trees: &[TreeId],
     since: Option<Lsn>,
+    elsewhere: Option<Timestamp>,
 ) -> std::result::Result<OpOutcome, StoreError> {
-    let mut forgotten = Lsn(0);
+    let mut forgotten = None;
     for (place, tree) in trees.iter().enumerate() {
         let through = kernel.store().metastore().last_lsn(*tree)?.0.saturating_sub(OPS_KEPT);
         // What the caller knows of the log of its own zone says nothing of another one.
         let since = since.filter(|_| place == 0).map_or(0, |since| since.0);
-        if through > since && forgotten == Lsn(0) {
-            forgotten = Lsn(through);
+        if through > since && forgotten.is_none() {
+            forgotten = Some(Lsn(through));
         }
     }
-    match forgotten {
-        Lsn(0) => Ok(OpOutcome::NotExecuted),
-        through => Ok(OpOutcome::Forgotten { through }),
+    if let (Some(time), Some(tree)) = (elsewhere, trees.first()) {
+        // It was sent before that time, or its sender knew a later place.
+        let through = by_then(kernel, *tree, time)?;
+        if since.is_none_or(|since| through >= since) {
+            forgotten = forgotten.max(Some(through));
+        }
     }
+    Ok(forgotten.map_or(OpOutcome::NotExecuted, |through| OpOutcome::Forgotten { through }))
+}
+
+/// The last place in the log of `tree` that was made by `time`, as far as the log tells.
+fn by_then(kernel: &Kernel, tree: TreeId, time: Timestamp) -> std::result::Result<Lsn, StoreError> {
+    let store = kernel.store().metastore();
+    let last = store.last_lsn(tree)?;
+    let kept = Lsn(last.0.saturating_sub(OPS_KEPT));
+    let Some(first) = store.changes(tree, kept, 1)?.pop() else { return Ok(last) };
+    let place = place_at(&LogTimes { store, tree }, first.lsn, last, time)?;
+    Ok(place.unwrap_or(Lsn(first.lsn.0.saturating_sub(1))))
 }

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_messages::syscall::{
-    ByteRange, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite, Written,
+    ByteRange, CommittedOp, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite,
+    Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
-    Result, VPath,
+    Result, Timestamp, VPath,
 };
 
 use nexus_actors::SharedKind;
 
 use super::admit::{Admissible, pass, resolve};
 use super::locate::Located;
-use super::read::take;
-use super::{Serve, span};
+use super::read::{content_at_hand, take};
+use super::span;
 use crate::kernel::{Kernel, call_kind};
 use crate::namespace::Node;
 use crate::pipes::{GivenMessage, Holder, Known, OpenEnd, OpenPipe, Pipe, Refusal, Side};
@@ -149,8 +150,11 @@ pub(super) fn write_warm(kernel: &Kernel, caller: &Caller, call: &mut SysWrite) 
 }
 
 fn written(op_id: Option<OpId>, length: u64, metadata: Arc<FileMetadata>) -> Written {
-    let receipt = Receipt::unchanged(op_id.unwrap_or(OpId(0)), Lsn(0), Durability::Volatile);
-    Written::new(length, Some(0), metadata, receipt)
+    Written::new(length, Some(0), metadata, receipt(op_id))
+}
+
+fn receipt(op_id: Option<OpId>) -> Receipt {
+    Receipt::unchanged(op_id.unwrap_or(OpId(0)), Lsn(0), Durability::Volatile)
 }
 
 /// The pipe at `located`, opened if it is not; and notes the path, so that the next call finds it at hand.
@@ -264,7 +268,12 @@ pub(super) async fn read(
 }
 
 /// Writes one message.
-pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Result<Written> {
+pub(super) async fn write(
+    kernel: &Kernel,
+    caller: &Arc<Caller>,
+    ready: Ready,
+    call: &SysWrite,
+) -> Result<Written> {
     check_write(&call.path, call)?;
     let Ready { pipe, metadata } = ready;
     let message = match &call.data[..] {
@@ -274,7 +283,18 @@ pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Res
     };
     let length = message.len() as u64;
     let done = match (call.op_id, call.wait) {
-        (Some(op), wait) => pipe.write_once(kernel.env(), op, message, wait).await,
+        (Some(op), wait) => {
+            // Until it is noted: who asks what became of it finds it there, or here.
+            let _passing = kernel.underway().begin(op, caller, SysWrite::OP, &call.path);
+            let done = pipe.write_once(kernel.env(), op, message, wait).await;
+            if done.is_ok() {
+                let at = Timestamp(kernel.env().wall());
+                let receipt = receipt(Some(op));
+                let executed = CommittedOp::new(receipt, SysWrite::OP, call.path.clone(), None, at);
+                kernel.underway().executed(caller, executed);
+            }
+            done
+        }
         (None, None) => pipe.try_write(message).map_err(|(refusal, _)| refusal).map(|()| length),
         (None, Some(wait)) => pipe.write(kernel.env(), message, wait).await.map(|()| length),
     };
@@ -326,12 +346,13 @@ impl Kernel {
         caller: &Arc<Caller>,
         call: SysRead,
     ) -> Result<(ReadData, Option<GivenMessage>)> {
-        if !self.pipes().may_know(&call.path) && !span::is_wanted() {
-            let mut call = call.clone();
-            if let Some(read) = call.warm(self, caller) {
-                self.syscalls().warm(Op::Read);
-                return Ok((read, None));
-            }
+        // Of files alone: what is read so from a pipe does not come back.
+        if !self.pipes().may_know(&call.path)
+            && !span::is_wanted()
+            && let Some(read) = content_at_hand(self, caller, &call)
+        {
+            self.syscalls().warm(Op::Read);
+            return Ok((read, None));
         }
         let counted = self.syscalls().begin(Op::Read, self.env());
         let taken = if span::is_wanted() {
@@ -444,6 +465,14 @@ impl End {
     }
 }
 
+/// The message that came of a read at the path of an end, where there may be something else by now.
+fn message_of(path: &VPath, read: &ReadData) -> Result<Bytes> {
+    match read.metadata.entry_type {
+        EntryType::Pipe => Ok(read.data.clone()),
+        _ => Err(refused(Op::Read, path, &Refusal::Removed)),
+    }
+}
+
 impl PipeReader {
     /// What the entry was when the end was opened.
     pub fn metadata(&self) -> &Arc<FileMetadata> {
@@ -461,7 +490,8 @@ impl PipeReader {
         let message = if kernel.is_watched(Op::Read) {
             let mut call = SysRead::at(path);
             call.wait = wait;
-            Box::pin(kernel.send(caller, call)).await?.data
+            let read = Box::pin(kernel.send(caller, call)).await?;
+            message_of(path, &read)?
         } else {
             let read = match (pipe.try_read(), wait) {
                 (Err(refusal), Some(wait)) if refusal.passes() => match pipe.look_for_message() {
@@ -488,7 +518,9 @@ impl PipeReader {
         let given = if kernel.is_watched(Op::Read) {
             let mut call = SysRead::at(path);
             call.wait = wait;
-            Box::pin(kernel.take_message(caller, call)).await?.1
+            let (read, given) = Box::pin(kernel.take_message(caller, call)).await?;
+            message_of(path, &read)?;
+            given
         } else {
             let taken = match wait {
                 None => pipe.try_take(kernel.env()),

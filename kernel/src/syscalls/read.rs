@@ -38,19 +38,24 @@ impl Admissible for SysRead {
 impl Serve for SysRead {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
-        if self.as_of.is_some() || matches!(self.extent, Extent::Records(_)) {
-            return None;
-        }
-        if let Some(read) = pipe::read_warm(kernel, caller, self) {
-            return Some(read);
-        }
-        let node = kernel.warm(caller, &self.path, true)?;
-        warm(kernel, &node, &self.extent)
+        let is_plain = self.as_of.is_none() && !matches!(self.extent, Extent::Records(_));
+        let read = if is_plain { pipe::read_warm(kernel, caller, self) } else { None };
+        read.or_else(|| content_at_hand(kernel, caller, self))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<ReadData> {
         Box::pin(cold(kernel, caller, self)).await
     }
+}
+
+/// The content of what is a file, when all of it is at hand.
+#[inline]
+pub(super) fn content_at_hand(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Option<ReadData> {
+    if call.as_of.is_some() || matches!(call.extent, Extent::Records(_)) {
+        return None;
+    }
+    let node = kernel.warm(caller, &call.path, true)?;
+    warm(kernel, &node, &call.extent)
 }
 
 /// The content, when all of it is in memory.

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use nexus_messages::syscall::{
-    Create, Extent, Place, Precondition, ReadData, Record, Records, SysRead, SysWrite, Written,
+    CommittedOp, Create, Extent, Place, Precondition, ReadData, Record, Records, SysRead, SysWrite, Written,
 };
 use nexus_messages::{
-    Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt, Result,
-    Timestamp, VPath,
+    Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
+    Result, Timestamp, VPath,
 };
 
 use super::locate::Located;
@@ -105,7 +105,12 @@ fn check_write(call: &SysWrite, is_durable: bool) -> Result<()> {
 }
 
 /// Appends the buffers as records.
-pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Result<Written> {
+pub(super) async fn write(
+    kernel: &Kernel,
+    caller: &Arc<Caller>,
+    ready: Ready,
+    call: &SysWrite,
+) -> Result<Written> {
     let Ready { stream, metadata } = ready;
     let is_durable = stream.is_durable();
     check_write(call, is_durable)?;
@@ -114,20 +119,26 @@ pub(super) async fn write(kernel: &Kernel, ready: Ready, call: &SysWrite) -> Res
         append = append.op(op_id);
     }
     let (records, length) = (call.data.len() as u64, content::length(&call.data));
-    // Also when the caller goes away meanwhile: who waits has to hear of what is there.
+    let durability = if is_durable { Durability::Strong } else { Durability::Volatile };
+    let receipt = Receipt::unchanged(call.op_id.unwrap_or(OpId(0)), Lsn(0), durability);
     let (table, actor) = (kernel.streams().clone(), kernel.streams_actor().clone());
+    let (underway, caller, path) = (kernel.underway().clone(), caller.clone(), call.path.clone());
+    let passing = call.op_id.map(|op_id| underway.begin(op_id, &caller, SysWrite::OP, &path));
+    // Also when the caller goes away meanwhile: who waits has to hear of what is there, and who asks what became of it, too.
     let appended = Owned::from_start(kernel.env(), "streams.append", async move {
         let at = append.at;
-        let appended = stream.append(append).await?;
-        if table.note_age(&stream, at) {
+        let appended = stream.append(append).await.map_err(|refusal| refused(SysWrite::OP, &path, &refusal));
+        if appended.is_ok() && table.note_age(&stream, at) {
             // One that has ended is followed by one that looks before all else.
             let _ = actor.signal(Age);
         }
-        Ok::<_, Refusal>(appended)
+        let Some(passing) = passing else { return appended };
+        if appended.is_ok() {
+            underway.executed(&caller, CommittedOp::new(receipt, SysWrite::OP, path, None, at));
+        }
+        passing.ends(appended)
     });
-    let appended = appended.await.map_err(|refusal| refused(SysWrite::OP, &call.path, &refusal))?;
-    let durability = if is_durable { Durability::Strong } else { Durability::Volatile };
-    let receipt = Receipt::unchanged(call.op_id.unwrap_or(OpId(0)), Lsn(0), durability);
+    let appended = appended.await?;
     let mut written = Written::new(length, Some(metadata.size), metadata, receipt);
     (written.places, written.first_record) = (records, Some(appended.first));
     Ok(written)

@@ -79,11 +79,11 @@ impl Mutation for SysWrite {
     async fn elsewhere(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written> {
         if records::is_there(&admitted.first) {
             let ready = records::ready(kernel, Self::OP, &admitted.first).await?;
-            return records::write(kernel, ready, &admitted.call).await;
+            return records::write(kernel, &intent.caller, ready, &admitted.call).await;
         }
         let (asked, caller) = (admitted.call.path.clone(), &intent.caller);
         let ready = pipe::ready(kernel, caller, Self::OP, &asked, &admitted.first).await?;
-        pipe::write(kernel, ready, &admitted.call).await
+        pipe::write(kernel, caller, ready, &admitted.call).await
     }
 
     async fn run(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written, Stop> {
@@ -112,7 +112,7 @@ impl Serve for SysWrite {
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Written> {
         if let Some(ready) = pipe::at_hand(kernel, caller, Self::OP, &self.path) {
-            return Box::pin(pipe::write(kernel, ready, &self)).await;
+            return Box::pin(pipe::write(kernel, caller, ready, &self)).await;
         }
         mutate(kernel, caller, self).await
     }

@@ -31,7 +31,7 @@ pub struct SysOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum OpOutcome {
-    /// It was committed.
+    /// It was committed; or it was written to a pipe or a stream, and is in no log: then the receipt is the one that its caller was given, and the place 0.
     Committed(CommittedOp),
     /// Its call has not ended.
     UnderWay {
@@ -40,11 +40,13 @@ pub enum OpOutcome {
         /// Where.
         path: VPath,
     },
-    /// It was not executed, and is not under way.
+    /// It was not executed, and is not under way. Of what went to a pipe or a stream that is known for as long as its kernel runs: it is in no log. Sending it again with
+    /// the same identity executes it once where the stream, or the pipe, has not forgotten it.
     NotExecuted,
     /// Its call ended without knowing whether it was executed, and there is nothing of it by now. A kernel that is booted anew knows.
     InDoubt,
-    /// It is not under way, and not among the [`OPS_KEPT`] operations that are remembered: it was not executed, or is one of those up to `through`.
+    /// It is not under way, and not among the [`OPS_KEPT`] operations that are remembered, or as many that went to pipes and streams: it was not executed, or is one of those
+    /// up to `through`.
     Forgotten {
         /// The last place in the log whose operation is forgotten.
         through: Lsn,

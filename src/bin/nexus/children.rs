@@ -20,6 +20,9 @@ use crate::signals::Signals;
 /// How long messages that nobody has read keep the kernel of this process, which they end with.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
+/// How long a kernel is waited for when this process is to end.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
 /// How often it is looked whether somebody has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -32,6 +35,10 @@ const HANDED_ON: [ChildSignal; 6] = [
     ChildSignal::User2,
     ChildSignal::Terminate,
 ];
+
+/// Those of them that end this process when there is nobody to hand them on to.
+const ENDING: [ChildSignal; 4] =
+    [ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Quit, ChildSignal::Terminate];
 
 /// `run` of a command line of its own: the signals of this process are handed on.
 pub(crate) async fn run_alone(session: &Session, args: RunArgs) -> Outcome {
@@ -47,47 +54,131 @@ pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
 
 async fn run_with(session: &Session, args: RunArgs, mut signals: Option<Signals>) -> Outcome {
     let spec = spec(&args)?;
-    let child = session.nx.spawn(spec).await?;
-    let (exit, is_left) = ended(session, &child, &mut signals).await?;
+    let child = match started(session, spec, &mut signals).await? {
+        Started::Here(child) => child,
+        Started::GivenUp(signal) => return ended_by(session, signal),
+    };
+    let (exit, is_left) = match ended(session, &child, &mut signals).await? {
+        Ended::Whole(exit) => (exit, false),
+        Ended::Left(exit) => (exit, true),
+        Ended::GivenUp(signal) => return ended_by(session, signal),
+    };
+    session.out.ends_with(Status::Command(exit.status()));
     if let (true, Some(pipe)) = (session.nx.kernel().is_ok(), &args.stdout) {
-        // What is left is told, and not waited for, when somebody wants this process to end.
-        let wait = if is_left { Duration::ZERO } else { LINGER_MAX };
-        linger(session, &path(Op::Read, pipe)?, wait, signals).await?;
+        let pipe = path(Op::Read, pipe)?;
+        if is_left {
+            // It is told, and not waited for: somebody wants this process to end.
+            left_in(session, &pipe).await?;
+        } else {
+            linger(session, &pipe, signals).await?;
+        }
     }
-    let entry = child.status().await?;
+    let Ok(entry) = session.env().timeout(ANSWER_MAX, child.status()).await else {
+        session.out.warn(format_args!("run: what became of its output is not told in time"));
+        return Ok(());
+    };
+    let entry = entry?;
     if let Some(trouble) = &entry.trouble {
         session.out.warn(format_args!("run {}: {}", entry.program, one_line(trouble)));
     }
-    session.out.ends_with(Status::Command(exit.status()));
     session.out.quiet(&entry)
 }
 
-/// Waits for the end of the command, and until all that it wrote is where it belongs; or no longer, when a signal comes after its end: says so.
-async fn ended(
-    session: &Session,
-    child: &ChildHandle,
-    signals: &mut Option<Signals>,
-) -> Outcome<(ChildExit, bool)> {
+/// This process ends as if the signal had ended it. What it started is tied to it, and goes with it.
+fn ended_by(session: &Session, signal: ChildSignal) -> Outcome {
+    session.out.ends_with(Status::Command(Signals::ended_by(signal)?.status()));
+    Ok(())
+}
+
+/// What came of a start.
+enum Started {
+    Here(ChildHandle),
+    /// This signal came first.
+    GivenUp(ChildSignal),
+}
+
+/// Starts the command. A signal that would end this process gives that up; the others are handed on once the command is there.
+async fn started(session: &Session, spec: ChildSpec, signals: &mut Option<Signals>) -> Outcome<Started> {
+    let mut starting = Box::pin(session.nx.spawn(spec));
+    let mut early: Vec<ChildSignal> = Vec::new();
+    let child = loop {
+        let Some(heard) = signals else { break starting.await? };
+        match select(&mut starting, Box::pin(heard.next())).await {
+            Either::Left((child, _)) => break child?,
+            Either::Right((Some(signal), _)) if ENDING.contains(&signal) => {
+                return Ok(Started::GivenUp(signal));
+            }
+            // As with those of the host, one that waits is not counted.
+            Either::Right((Some(signal), _)) if early.contains(&signal) => {}
+            Either::Right((Some(signal), _)) => early.push(signal),
+            // Who listens has ended with the kernel.
+            Either::Right((None, _)) => break starting.await?,
+        }
+    };
+    for signal in early {
+        hand_on(session, &child, signal).await?;
+    }
+    Ok(Started::Here(child))
+}
+
+/// How a command ended.
+enum Ended {
+    /// All that it wrote is where it belongs.
+    Whole(ChildExit),
+    /// A signal came after its end, and before all was.
+    Left(ChildExit),
+    /// This signal came, and it is not known whether the command heard of it.
+    GivenUp(ChildSignal),
+}
+
+/// Waits for the end of the command, and until all that it wrote is where it belongs; or no longer, when a signal comes that it does not hear of any more.
+async fn ended(session: &Session, child: &ChildHandle, signals: &mut Option<Signals>) -> Outcome<Ended> {
     let mut done = Box::pin(child.wait());
-    // It was started: when its kernel goes away, nobody knows how far it came.
-    let lost = Error::outcome_unknown;
     while let Some(heard) = signals {
         match select(Box::pin(heard.next()), &mut done).await {
-            Either::Left((Some(signal), _)) => {
-                // Before it is handed on: what it ends by that has all it says carried.
-                if let Some(exit) = child.status().await.map_err(lost)?.state.exit() {
-                    return Ok((exit, true));
-                }
-                if let Err(error) = child.kill(signal).await {
-                    session.out.warn(format_args!("run: {signal} cannot be handed on: {error}"));
-                }
-            }
+            Either::Left((Some(signal), _)) => match hand_on(session, child, signal).await? {
+                HandedOn::Yes => {}
+                HandedOn::TooLate(exit) => return Ok(Ended::Left(exit)),
+                HandedOn::NotKnown if ENDING.contains(&signal) => return Ok(Ended::GivenUp(signal)),
+                HandedOn::NotKnown => {}
+            },
             // Who listens has ended with the kernel.
             Either::Left((None, _)) => break,
-            Either::Right((exit, _)) => return Ok((exit.map_err(lost)?, false)),
+            Either::Right((exit, _)) => return exit.map(Ended::Whole).map_err(|error| lost(error).into()),
         }
     }
-    Ok((done.await.map_err(lost)?, false))
+    Ok(Ended::Whole(done.await.map_err(lost)?))
+}
+
+/// It was started: when its kernel goes away, nobody knows how far it came.
+fn lost(error: Error) -> Error {
+    error.outcome_unknown()
+}
+
+/// Whether a command was sent a signal.
+enum HandedOn {
+    Yes,
+    /// It had ended so.
+    TooLate(ChildExit),
+    /// Its kernel does not answer.
+    NotKnown,
+}
+
+async fn hand_on(session: &Session, child: &ChildHandle, signal: ChildSignal) -> Outcome<HandedOn> {
+    let handing = async {
+        // Before it is handed on: what it ends by that has all it says carried.
+        if let Some(exit) = child.status().await.map_err(lost)?.state.exit() {
+            return Ok(HandedOn::TooLate(exit));
+        }
+        if let Err(error) = child.kill(signal).await {
+            session.out.warn(format_args!("run: {signal} cannot be handed on: {error}"));
+        }
+        Ok(HandedOn::Yes)
+    };
+    session.env().timeout(ANSWER_MAX, handing).await.unwrap_or_else(|_| {
+        session.out.warn(format_args!("run: {signal} is not handed on within {ANSWER_MAX:?}"));
+        Ok(HandedOn::NotKnown)
+    })
 }
 
 fn spec(args: &RunArgs) -> Outcome<ChildSpec> {
@@ -131,19 +222,13 @@ fn spec(args: &RunArgs) -> Outcome<ChildSpec> {
     Ok(spec.folder(here))
 }
 
-/// Waits for so long until all in the pipe is read, or until this process is sent a signal.
-async fn linger(session: &Session, pipe: &VPath, wait: Duration, mut signals: Option<Signals>) -> Outcome {
+/// Waits until all in the pipe is read, or until this process is sent a signal, and not for longer than it may.
+async fn linger(session: &Session, pipe: &VPath, mut signals: Option<Signals>) -> Outcome {
     let unread = async {
-        loop {
-            let listing = format!("{ROOT}/pipes/{ALL}");
-            let pipes: Vec<serde_json::Value> = shown(session, &listing).await?;
-            let there = pipes.iter().find(|there| there["path"] == pipe.as_str());
-            let unread = there.and_then(|there| there["messages"].as_u64()).unwrap_or(0);
-            if unread == 0 {
-                return Ok::<_, Failure>(());
-            }
+        while is_unread(session, pipe).await? {
             session.env().sleep(LOOK_EVERY).await;
         }
+        Ok::<_, Failure>(())
     };
     let interrupted = async {
         match &mut signals {
@@ -151,13 +236,29 @@ async fn linger(session: &Session, pipe: &VPath, wait: Duration, mut signals: Op
             None => std::future::pending().await,
         }
     };
-    let read = session.env().timeout(wait, select(Box::pin(unread), Box::pin(interrupted))).await;
-    if let Ok(Either::Left((read, _))) = read {
-        return read;
+    let read = session.env().timeout(LINGER_MAX, select(Box::pin(unread), Box::pin(interrupted))).await;
+    match read {
+        Ok(Either::Left((read, _))) => read,
+        _ => left_in(session, pipe).await,
     }
-    let left = format_args!("run: what is left in {pipe} was read by nobody, and ends with this process");
-    session.out.warn(left);
+}
+
+/// Tells what is left in the pipe, if something is.
+async fn left_in(session: &Session, pipe: &VPath) -> Outcome {
+    let looked = session.env().timeout(ANSWER_MAX, is_unread(session, pipe)).await;
+    // What cannot be seen in time may be left.
+    if looked.unwrap_or(Ok(true))? {
+        let left = format_args!("run: what is left in {pipe} was read by nobody, and ends with this process");
+        session.out.warn(left);
+    }
     Ok(())
+}
+
+async fn is_unread(session: &Session, pipe: &VPath) -> Outcome<bool> {
+    let listing = format!("{ROOT}/pipes/{ALL}");
+    let pipes: Vec<serde_json::Value> = shown(session, &listing).await?;
+    let there = pipes.iter().find(|there| there["path"] == pipe.as_str());
+    Ok(there.and_then(|there| there["messages"].as_u64()).unwrap_or(0) > 0)
 }
 
 pub(crate) async fn children(session: &Session, args: ChildrenArgs) -> Outcome {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use nexus::ChildSignal;
+use nexus::{ChildExit, ChildSignal};
 use nexus_actors::Env;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +35,12 @@ impl Signals {
         let listened = listens.await.unwrap_or_else(|_| Err(io::Error::other("the kernel ended")));
         listened.map_err(|error| Failure::host(op, Path::new("signals"), error))?;
         Ok(Self(signals))
+    }
+
+    /// How a process ends that such a signal has ended.
+    pub(crate) fn ended_by(signal: ChildSignal) -> Outcome<ChildExit> {
+        let kind = kind(signal).map_err(|error| Failure::host("run", Path::new("signals"), error))?;
+        Ok(ChildExit::Signal(kind.as_raw_value()))
     }
 
     /// The next one; none when the kernel has ended. Dropping the future takes none along.

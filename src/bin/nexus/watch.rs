@@ -24,11 +24,15 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     }
     let mut events = watch.stream().await?;
     let env = session.nx.env().clone();
-    let until = args.wait.map(|wait| env.now() + wait);
+    let began = env.now();
     let mut left = args.count;
     while left != Some(0) {
-        let item = match until {
-            Some(until) => events.next_for(until.saturating_duration_since(env.now())).await,
+        let item = match args.wait {
+            // No deadline: one may wait for longer than there are times.
+            Some(wait) => {
+                let waited = env.now().saturating_duration_since(began);
+                events.next_for(wait.saturating_sub(waited)).await
+            }
             None => events.next().await,
         };
         match item {

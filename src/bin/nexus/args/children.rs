@@ -13,7 +13,7 @@ use nexus::{ChildId, ChildSignal};
 /// Its environment is PATH and what --env names. No shell is asked. While the pipe of --out is full the command waits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: the command's, and 128 more than the signal that ended it; 1 when it could not be started, 3 when its kernel went away.
+Exit status: the command's, and 128 more than the signal that ended it, or that came before it was there; 1 when it could not be started, 3 when its kernel went away.
 With --json, at its end: {id, pid, program, args, state, bytes_in, bytes_out, bytes_err, lines_dropped, messages_unread, records_lost, trouble, ..}.")]
 pub(crate) struct RunArgs {
     /// The pipe of its standard input
