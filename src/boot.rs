@@ -395,6 +395,8 @@ impl Started {
             tracing::error!(%why, "the kernel ends");
         }
         let (kernel, tree, server) = (self.kernel.clone(), self.tree.clone(), self.server.clone());
+        // Otherwise nobody is there who could flush.
+        let in_order = why == ExitReason::Shutdown;
         let last_word = LastWord {
             why,
             kernel: kernel.clone(),
@@ -409,9 +411,16 @@ impl Started {
                 server.stop().await;
             }
             if let Some(kernel) = &kernel {
+                if in_order {
+                    // While the services live, which may observe.
+                    kernel.tell_observers().await;
+                }
                 // What they said last is on its way into streams, which need all that is below.
                 kernel.stop_children().await;
                 kernel.stop_services(SERVICES_STOP_MAX).await;
+                if in_order {
+                    kernel.tell_observers().await;
+                }
                 kernel.end_observers();
             }
             if let Some(tree) = tree {

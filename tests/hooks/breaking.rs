@@ -269,7 +269,10 @@ fn what_finds_no_room_aside_is_counted_and_told_before_what_comes_later() {
     }
     assert_eq!(heard, (0..ASIDE_MAX).map(|number| format!("/{number}")).collect::<HashSet<_>>());
     // The room of the last is free a moment after it was told.
+    let env = nx.env();
+    let until = env.now() + Duration::from_secs(30);
     while count("queued") > 0 {
+        assert!(env.now() < until, "a place aside is not given back");
         std::thread::yield_now();
     }
     nx.write("/later", "x").expect("it does not wait for what is told aside");

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, poll_fn};
 use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
 use nexus::{
-    Config, Consistency, Event, EventKind, EventMask, HookContext, Lsn, Outcome, SysTx, SysWrite, VPath,
-    Verdict, blocking,
+    Config, Consistency, Event, EventKind, EventMask, HookContext, Lsn, MountSpec, Outcome, SysTx, SysWrite,
+    VPath, Verdict, blocking,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -131,6 +131,53 @@ fn a_change_whose_call_ends_late_is_told_before_the_next_one_of_its_path() {
             let first = first.join().expect("it writes");
             assert_eq!(hears.heard(3)[1..], [(path("/a"), first), (path("/a"), second)]);
         });
+    }
+}
+
+/// Nothing is flushed here but by who asks for it.
+fn unflushed(folder: &tempfile::TempDir) -> Config {
+    Config::new(folder.path()).flush(PATIENCE, 1 << 30)
+}
+
+/// A change that is acknowledged before it is on disk.
+fn put_off(at: &str) -> SysWrite {
+    SysWrite::at(path(at), "x").create().consistency(Consistency::Eventual)
+}
+
+#[test]
+fn what_waits_for_the_disk_is_told_before_what_does_not_and_changed_the_same_path_later() {
+    for inline in [false, true] {
+        let folder = tempfile::tempdir().expect("there is room");
+        let (nx, hears) = observed(unflushed(&folder), inline, &late(false));
+        let scratch = MountSpec::new("cas-local").option("class", "scratch");
+        nx.mount("/scratch", scratch).expect("it mounts");
+        let lsn = |write: SysWrite| nx.send(write).expect("it writes").receipt.lsn;
+        let both = ["/scratch/a", "/d"].map(|at| SysWrite::at(path(at), "x").create());
+        let both = both.into_iter().fold(SysTx::new(), SysTx::with);
+        nx.send(both.consistency(Consistency::Eventual)).expect("both");
+        let other = lsn(put_off("/scratch/b"));
+        assert_eq!(hears.heard(1), [(path("/scratch/b"), other)], "it waits for no disk");
+        let second = lsn(put_off("/scratch/a"));
+        let last = lsn(strong(SysWrite::at(path("/e"), "x").create()));
+        let heard = hears.heard(5);
+        in_order(&heard);
+        let second_at = heard.iter().position(|heard| *heard == (path("/scratch/a"), second));
+        assert!(second_at.is_some() && heard.contains(&(path("/e"), last)), "{heard:?}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_it_was_on_disk_is_told_before_the_kernel_has_ended() {
+    for inline in [false, true] {
+        let folder = tempfile::tempdir().expect("there is room");
+        let (nx, hears) = observed(unflushed(&folder), inline, &late(false));
+        let written: Vec<_> = ["/a", "/b", "/a"]
+            .into_iter()
+            .map(|at| (path(at), nx.send(put_off(at)).expect("it writes").receipt.lsn))
+            .collect();
+        assert_eq!(hears.heard(0), [], "it is not on disk");
+        nx.shutdown().expect("it ends");
+        assert_eq!(hears.heard(0), written);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Reply, Start};
 use nexus::dispatch::OpSet;
-use nexus::service::{Declaration, Intercept, Intercepted, OnLate, Service, ServiceHook, Setup};
+use nexus::service::{Completed, Declaration, Intercept, Intercepted, OnLate, Service, ServiceHook, Setup};
 use nexus::{
     Config, ErrorKind, Event, EventKind, ExitReason, HookContext, Lsn, Nexus, Op, Outcome, SwapOptions,
     Syscall, VPath, Verdict,
@@ -136,14 +136,27 @@ async fn nobody_waits_for_what_an_inline_hook_hears_aside() {
 #[tokio::test]
 async fn what_nothing_can_keep_is_refused_when_it_is_declared() {
     let nx = booted().await;
-    let refused = nx.register::<Inline>("inline", Way::Timed).await.expect_err("nothing ends it");
-    assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
-    assert!(refused.to_string().contains("the hook \"inline\" has a deadline"), "{refused}");
+    let inline = nx.register::<Inline>("inline", Way::Timed).await.map(drop);
+    let mailed = nx.register::<Silent>("silent", Asked::Afterwards).await.map(drop);
+    for (refused, name) in [(inline, "inline"), (mailed, "silent")] {
+        let refused = refused.expect_err("nothing ends it");
+        assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.to_string().contains(&format!("the hook {name:?} has a deadline")), "{refused}");
+    }
     nx.shutdown().await.expect("it stops");
 }
 
 /// Is mailed what it decides, and never answers.
 struct Silent;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Asked {
+    /// And fails closed.
+    Closed,
+    Open,
+    /// It decides nothing.
+    Afterwards,
+}
 
 impl Behaviour for Silent {
     type Args = Setup<Self>;
@@ -160,23 +173,33 @@ impl Handle<Intercept> for Silent {
     }
 }
 
+impl Handle<Completed> for Silent {
+    fn handle(&mut self, _: Completed, _: &mut Cx<'_, Self>) -> Reply<Self, ()> {
+        Reply::Now(())
+    }
+}
+
 impl Service for Silent {
     const VERSION: &'static str = "1.0.0";
-    type Config = bool;
+    type Config = Asked;
     type View = ();
 
-    fn declare(is_open: &bool) -> Declaration<Self> {
-        let hook = ServiceHook::mailed_before("silent", Op::Write.into(), 10 * PATIENCE, OnLate::Refuse);
-        let hook = hook.deadline(BRIEF);
-        Declaration::new().hook(if *is_open { hook.fails(OnLate::Pass) } else { hook })
+    fn declare(asked: &Asked) -> Declaration<Self> {
+        let before = || ServiceHook::mailed_before("silent", Op::Write.into(), 10 * PATIENCE, OnLate::Refuse);
+        let hook = match asked {
+            Asked::Closed => before(),
+            Asked::Open => before().fails(OnLate::Pass),
+            Asked::Afterwards => ServiceHook::mailed_after("silent", Op::Write.into()),
+        };
+        Declaration::new().hook(hook.deadline(BRIEF))
     }
 }
 
 #[tokio::test]
 async fn a_mailed_hook_has_the_deadline_and_the_failure_that_it_declares() {
-    for (is_open, kind) in [(false, Some(ErrorKind::TimedOut)), (true, None)] {
+    for (asked, kind) in [(Asked::Closed, Some(ErrorKind::TimedOut)), (Asked::Open, None)] {
         let nx = booted().await;
-        nx.register::<Silent>("silent", is_open).await.expect("it starts");
+        nx.register::<Silent>("silent", asked).await.expect("it starts");
         let began = Instant::now();
         let written = nx.write("/a", "x").await;
         assert_eq!(written.err().map(|error| error.kind()), kind);

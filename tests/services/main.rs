@@ -17,3 +17,4 @@ mod shadow;
 mod subtree;
 mod swaps;
 mod told;
+mod weighed;

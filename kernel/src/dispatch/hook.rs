@@ -72,9 +72,13 @@ pub trait Interceptor: Send + Sync + 'static {
 
 /// Is told of changes that were committed.
 ///
-/// Of two changes of one path, or of paths of which one is within the other, the one that was committed first is told first, whoever made them; and so are the changes of one
-/// caller. A change waits for that no longer than for five seconds: one whose hooks take longer after the call is told when they are done, and out of its order.
-/// [`Event::lsn`] says where in the log of its zone each is.
+/// Of two changes of one path the one that was committed first is told first, whoever made them; and so is a removal or a renaming of a directory and a change below it. The changes
+/// of one caller in one zone are told in their order, those that wait for the disk and those that end with the process each among themselves. A change waits for that no longer
+/// than for five seconds: one whose hooks take longer after the call is told when they are done, and out of its order. Of a directory that was made, or whose attributes were
+/// set, and of what another caller changes below it the later may be told first. Mounts that come and go, and what becomes of advisory locks, are told as they come: in no
+/// order with changes, nor among each other. [`Event::lsn`] says where in the log of its zone each change is.
+///
+/// At an ordered end of the kernel what was acknowledged before is told, for some seconds at most.
 pub trait Observer: Send + Sync + 'static {
     /// The events that it wants to see. Asked once, at registration.
     fn mask(&self) -> EventMask;
@@ -332,8 +336,9 @@ impl Registration {
         self
     }
 
-    /// Tells an observer on the task that made the change, before its caller is answered, or the next thing is told: without a queue, so it never misses anything, and
-    /// everybody waits for it.
+    /// Tells an observer without a queue, so it never misses anything, and everybody waits for it: its caller, who is not answered before; or, where the change is told
+    /// later than its caller is answered (see [`Observer::observe`]), whoever else is to be told something. So who reads what it cached right after a change may find it as
+    /// it was.
     #[must_use]
     pub fn inline(mut self) -> Self {
         if let Hook::Observer { queue, .. } = &mut self.hook {

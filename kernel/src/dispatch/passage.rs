@@ -300,12 +300,14 @@ impl Passage {
         self.weighing(shown).next().is_some()
     }
 
-    /// Who weighs the calls, each with the first of them that it wants: it is shown all that they do together with that one.
+    /// Who weighs the calls, each with the first of them that it wants and let pass: it is shown all that they do together with that one. Calls that
+    /// went on without it are not its to weigh, since it does not hear what came of them.
     fn weighing<'a>(&'a self, shown: &'a [Shown]) -> impl Iterator<Item = Weighing<'a>> {
         self.view.interceptors.iter().enumerate().filter_map(move |(number, placed)| {
             let Of::Service(place) = &placed.interceptor.hook else { return None };
             let (version, Run::Intercept(run)) = self.run(place)? else { return None };
-            let cx = &shown.iter().find(|shown| placed.wants(&shown.context))?.context;
+            let weighs = |shown: &&Shown| placed.wants(&shown.context) && shown.was_passed_by(number);
+            let cx = &shown.iter().find(weighs)?.context;
             let (weigh, fails) = (run.weigh.as_deref()?, run.fails);
             Some(Weighing { number, hook: &placed.interceptor, version, weigh, fails, cx })
         })

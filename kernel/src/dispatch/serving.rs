@@ -143,8 +143,9 @@ impl Passage {
             return;
         };
         // What was weighed was all together, and is settled once: with the call with which it was weighed.
-        let wants = |shown: &Shown| self.view.interceptors[number].wants(&shown.context);
-        let weighed = if all[..call].iter().any(wants) {
+        let interceptor = &self.view.interceptors[number];
+        let weighs = |shown: &Shown| interceptor.wants(&shown.context) && shown.was_passed_by(number);
+        let weighed = if all[..call].iter().any(weighs) {
             None
         } else {
             let by = self.weighed.lock();
@@ -153,7 +154,7 @@ impl Passage {
         };
         let with_weighed = weighed.map(|weighed| outcome.clone().with(weighed));
         let outcome = with_weighed.as_ref().unwrap_or(outcome);
-        let hook = &self.view.interceptors[number].interceptor;
+        let hook = &interceptor.interceptor;
         match after {
             After::Inline(run) if *aside && mail => self.hear_aside(place, hook, run, cx, outcome),
             After::Inline(run) => {

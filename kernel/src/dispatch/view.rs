@@ -318,7 +318,7 @@ impl<H: ?Sized> Ready<H> {
     }
 
     pub(super) fn panicked(&self, panicked: &Panicked) -> HookRefusal {
-        tracing::error!(hook = &*self.name, %panicked, "a hook panicked, and its call is refused");
+        tracing::error!(hook = &*self.name, %panicked, "a hook panicked before the call");
         HookRefusal::Panicked { hook: self.name.clone(), message: panicked.message.to_string() }
     }
 

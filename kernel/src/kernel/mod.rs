@@ -53,6 +53,9 @@ const HASH_THREADS: usize = 2;
 /// Large contents that may wait to be hashed.
 const HASH_QUEUE: usize = 64;
 
+/// How long the end of the kernel waits until observers are told what was committed.
+const TELL_MAX: Duration = Duration::from_secs(5);
+
 /// What is remembered of content and metadata.
 #[derive(Debug)]
 pub(crate) struct Caches {
@@ -229,6 +232,14 @@ impl Kernel {
     /// Tells the kernel which tree its actors run in, for [`sys`](crate::sys) to show. To be called when the tree runs; may be repeated.
     pub fn set_tree(&self, tree: &Arc<Tree>) {
         *self.tree.lock() = Arc::downgrade(tree);
+    }
+
+    /// Tells observers, and queues for them, what was committed so far; what was acknowledged before it was on disk is flushed for that. Waits no longer than some seconds for calls whose
+    /// changes come first, and for the disk. Of what is acknowledged later nothing is said. To be called before the tree is stopped; may be repeated.
+    pub async fn tell_observers(&self) {
+        if self.env.timeout(TELL_MAX, self.store.all_told()).await.is_err() {
+            tracing::warn!("observers were not told all that was committed");
+        }
     }
 
     /// Has observers, who are told one after the other when the tree stops, be done with what was queued for them within some seconds in all. To be called before the tree is

@@ -86,6 +86,8 @@ pub struct ServiceHook<S: Service> {
     make: Arc<Make<S>>,
     fails: Option<OnLate>,
     pub(super) deadline: Option<Duration>,
+    /// Whether it is mailed what it decides.
+    asks: bool,
     aside: bool,
 }
 
@@ -171,7 +173,17 @@ impl<S: Service> ServiceHook<S> {
         inline: bool,
         make: impl Fn(&Ref<S>, &Arc<Published<S::View>>) -> Run + Send + Sync + 'static,
     ) -> Self {
-        Self { name, shape, inline, make: Arc::new(make), fails: None, deadline: None, aside: false }
+        let make = Arc::new(make);
+        Self { name, shape, inline, make, fails: None, deadline: None, asks: false, aside: false }
+    }
+
+    /// A hook that is mailed what it decides.
+    fn mailed(
+        name: &'static str,
+        ops: OpSet,
+        make: impl Fn(&Ref<S>, &Arc<Published<S::View>>) -> Run + Send + Sync + 'static,
+    ) -> Self {
+        Self { asks: true, ..Self::new(name, Ok(interceptor(ops)), false, make) }
     }
 
     /// Ready to run in one version.
@@ -204,7 +216,7 @@ impl<S: Service> ServiceHook<S> {
     }
 
     /// Sees calls of `ops` before they are executed, and may change or refuse them: a function over the view. Must neither block nor wait; a
-    /// panic refuses the call, and is told to the service's supervisor as the service's own.
+    /// panic refuses the call, unless [`fails`](Self::fails) says otherwise, and is told to the service's supervisor as the service's own.
     pub fn before(
         name: &'static str,
         ops: OpSet,
@@ -243,7 +255,7 @@ impl<S: Service> ServiceHook<S> {
     /// As [`around`](Self::around), and asked once more when it is known exactly what the call does: under the locks of its paths, before anything is
     /// done. `weigh` is given what it does, and what this same call was to do when it was weighed before and then came to nothing, since the rows had
     /// changed under it. `hear` finds in the outcome what `weigh` let pass, and where it was committed. Only changes on content-addressed mounts are
-    /// weighed.
+    /// weighed, and not those that go on without the hook, since it broke.
     pub fn weighing(
         name: &'static str,
         ops: OpSet,
@@ -271,7 +283,7 @@ impl<S: Service> ServiceHook<S> {
     where
         S: Handle<Intercept>,
     {
-        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
+        Self::mailed(name, ops, move |actor, _| {
             let before = Before::Mailed { ask: ask(actor.clone()), deadline, on_late };
             Run::Intercept(Intercepting::new(Some(before), None))
         })
@@ -283,7 +295,7 @@ impl<S: Service> ServiceHook<S> {
     where
         S: Handle<Intercept> + Handle<Completed>,
     {
-        Self::new(name, Ok(interceptor(ops)), false, move |actor, _| {
+        Self::mailed(name, ops, move |actor, _| {
             let before = Before::Mailed { ask: ask(actor.clone()), deadline, on_late };
             Run::Intercept(Intercepting::new(Some(before), Some(hear(actor.clone()))))
         })
@@ -342,7 +354,7 @@ impl<S: Service> ServiceHook<S> {
         self
     }
 
-    /// How long a mailed interceptor may take to answer. An inline one runs on its caller's task, where nothing can end it: with a deadline it is refused when its service is
+    /// How long an interceptor that is mailed what it decides may take to answer. An inline one runs on its caller's task, where nothing can end it: with a deadline it is refused when its service is
     /// registered, as every other hook is.
     #[must_use]
     pub fn deadline(mut self, limit: Duration) -> Self {
@@ -362,8 +374,7 @@ impl<S: Service> ServiceHook<S> {
     /// Why it cannot be as it was declared.
     pub(super) fn check(&self) -> Result<Shape, String> {
         let shape = self.shape.clone().map_err(|why| format!("the hook {:?}: {why}", self.name))?;
-        let is_asked = !self.inline && matches!(shape, Shape::Interceptor { .. });
-        if self.deadline.is_some() && !is_asked {
+        if self.deadline.is_some() && !self.asks {
             return Err(format!(
                 "the hook {:?} has a deadline, and is not mailed what it decides",
                 self.name

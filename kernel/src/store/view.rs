@@ -56,6 +56,8 @@ pub(crate) struct Store {
     /// Told when that becomes so.
     put_off_first: Notify,
     pub(super) untold: Mutex<Untold>,
+    /// Told when somebody is done with telling what was put off.
+    pub(super) told: Notify,
     /// How often something became durable.
     progress: AtomicU64,
     /// Entries that were acknowledged before they were durable.
@@ -106,6 +108,7 @@ impl Store {
             unflushed: AtomicBool::new(false),
             put_off_first: Notify::new(),
             untold: Mutex::default(),
+            told: Notify::new(),
             progress: AtomicU64::new(0),
             put_off_entries: AtomicU64::new(0),
             line: Mutex::default(),

@@ -127,13 +127,13 @@ impl Client {
         let op_id = OpId((u128::from(self.dice.roll()) << 64) | u128::from(self.dice.roll()));
         let before = scene.begin(self.number, change, op_id);
         let mut repeats = 0;
-        let became = loop {
+        let (became, lsn) = loop {
             let Some(sent) = self.send(&before, change, op_id).await else { return false };
             match sent {
                 Ok(lsn) => {
                     self.newest = lsn;
                     scene.acknowledged(lsn);
-                    break Became::Acknowledged;
+                    break (Became::Acknowledged, Some(lsn));
                 }
                 Err(error) if error.executed() == Executed::Unknown => {
                     scene.count(|counts| counts.unknown += 1);
@@ -150,8 +150,8 @@ impl Client {
                 }
                 Err(_) if repeats > 0 && scene.is_dying() => return false,
                 Err(error) if repeats > 0 => match self.find_out(&before, change).await {
-                    Some(true) => break Became::Found,
-                    Some(false) => break Became::NotMade,
+                    Some(true) => break (Became::Found, None),
+                    Some(false) => break (Became::NotMade, None),
                     None => {
                         scene.broken(format_args!(
                             "{change:?} of {before:?} is neither done nor not: {error}"
@@ -165,12 +165,12 @@ impl Client {
                     if !scene.is_dying() {
                         scene.broken(format_args!("a change failed: {error}"));
                     }
-                    break Became::NotMade;
+                    break (Became::NotMade, None);
                 }
             }
         };
         scene.count(|counts| counts.changes += u64::from(became != Became::NotMade));
-        scene.end(self.number, change, op_id, became);
+        scene.end(self.number, change, op_id, (became, lsn));
         true
     }
 

@@ -195,10 +195,13 @@ impl Mark {
 pub(crate) struct Ledger {
     homes: Vec<Home>,
     /// The change of each client that began, and of whose end nothing was heard.
-    pending: Vec<Option<Change>>,
+    pending: Vec<Option<(Change, OpId)>>,
     /// What became of every change, by its identity: the audit log must say the same. For the oracle alone.
     #[serde(skip)]
     became: BTreeMap<OpId, Became>,
+    /// Where in the log those are whose callers were told. For the oracle alone.
+    #[serde(skip)]
+    pub(crate) lsns: BTreeMap<OpId, u64>,
     /// As what every change is to be told, by its identity. For the oracle alone, as what the live watcher was told.
     #[serde(skip)]
     made: AllMade,
@@ -216,11 +219,23 @@ pub(crate) struct Ledger {
 pub(crate) enum Became {
     /// It was acknowledged.
     Acknowledged,
-    /// It is there, and nobody said so: a driver may have done it whose caller was killed before the commit.
+    /// It is there, and nobody said so.
     Found,
     NotMade,
     /// Nothing was heard.
     Unknown,
+}
+
+impl Became {
+    /// What is known when it is there or not, and by that committed or not. In files of others nothing is: a driver may have done it whose caller was killed before the commit.
+    fn of(client: usize, is_there: bool) -> Self {
+        match (client, is_there) {
+            (ON_PLAIN, true) => Self::Found,
+            (ON_PLAIN, false) => Self::Unknown,
+            (_, true) => Self::Acknowledged,
+            (_, false) => Self::NotMade,
+        }
+    }
 }
 
 impl Ledger {
@@ -229,6 +244,7 @@ impl Ledger {
             homes: vec![Home::new(); CLIENTS],
             pending: vec![None; CLIENTS],
             became: BTreeMap::new(),
+            lsns: BTreeMap::new(),
             made: AllMade::new(),
             live: Live::default(),
             watches: vec![Watching::default(); CURSORS],
@@ -243,15 +259,16 @@ impl Ledger {
     }
 
     pub(crate) fn begun(&mut self, client: usize, change: Change, op_id: OpId) {
-        self.pending[client] = Some(change);
+        self.pending[client] = Some((change, op_id));
         self.became.insert(op_id, Became::Unknown);
         self.made.insert(op_id, watches::made(&self.homes[client], client, change));
     }
 
     /// The change that began has ended, and was made or not.
     pub(crate) fn ended(&mut self, client: usize, op_id: OpId, became: Became) {
-        self.became.insert(op_id, became);
-        if let Some(change) = self.pending[client].take()
+        let known = if became == Became::Found { Became::of(client, true) } else { became };
+        self.became.insert(op_id, known);
+        if let Some((change, _)) = self.pending[client].take()
             && became != Became::NotMade
         {
             self.homes[client] = self.homes[client].after(change);
@@ -260,11 +277,11 @@ impl Ledger {
 
     /// What is wrong with what watchers were told, when all with cursors were told everything.
     pub(crate) fn check_watches(&mut self) -> Vec<String> {
-        let Self { watches, live, made, became, .. } = self;
+        let Self { watches, live, made, became, lsns, .. } = self;
         let mut wrong = Vec::new();
         for (number, watching) in watches.iter_mut().enumerate() {
             let became = |op_id| became.get(&op_id).copied().unwrap_or(Became::Unknown);
-            let found = watching.check(|client| watches::is_watched(number, client), made, became);
+            let found = watching.check(|client| watches::is_watched(number, client), made, became, lsns);
             wrong.extend(found.into_iter().map(|wrong| format!("watcher {number}: {wrong}")));
         }
         let all = watches.last().map(|all| live.check(all)).unwrap_or_default();
@@ -301,16 +318,20 @@ impl Ledger {
         found: &BTreeMap<String, Option<Mark>>,
     ) -> Result<(), String> {
         let before = self.homes[client].clone();
-        let after = self.pending[client].map(|change| before.after(change));
+        let after = self.pending[client].map(|(change, _)| before.after(change));
         let mut why = String::new();
-        for may_be in [Some(before), after].into_iter().flatten() {
+        // No change leaves a home as it was.
+        for (may_be, is_made) in [(Some(before), false), (after, true)] {
+            let Some(may_be) = may_be else { continue };
             let mut expected: BTreeMap<String, Option<Mark>> =
                 may_be.listing(client).into_iter().map(|(path, mark)| (path, Some(mark))).collect();
             expected.insert(base(client), None);
             expected.insert(may_be.folder(client), None);
             if expected == *found {
                 self.homes[client] = may_be;
-                self.pending[client] = None;
+                if let Some((_, op_id)) = self.pending[client].take() {
+                    self.became.insert(op_id, Became::of(client, is_made));
+                }
                 return Ok(());
             }
             let missing = expected.iter().filter(|(path, mark)| found.get(*path) != Some(mark));
@@ -344,9 +365,13 @@ mod tests {
         }
     }
 
+    fn found_of(client: usize, home: &Home) -> BTreeMap<String, Option<Mark>> {
+        let files = home.listing(client).into_iter().map(|(path, mark)| (path, Some(mark)));
+        files.chain([(base(client), None), (home.folder(client), None)]).collect()
+    }
+
     fn found(home: &Home) -> BTreeMap<String, Option<Mark>> {
-        let files = home.listing(1).into_iter().map(|(path, mark)| (path, Some(mark)));
-        files.chain([(base(1), None), (home.folder(1), None)]).collect()
+        found_of(1, home)
     }
 
     #[test]
@@ -377,9 +402,9 @@ mod tests {
     fn a_hole_a_double_and_what_was_not_made_are_seen_in_a_log() {
         let check = |became, times: u64, is_right: bool| {
             let mut ledger = Ledger::new();
-            ledger.begun(1, Change::Turn, OpId(7));
+            ledger.begun(ON_PLAIN, Change::Turn, OpId(7));
             if became != Became::Unknown {
-                ledger.ended(1, OpId(7), became);
+                ledger.ended(ON_PLAIN, OpId(7), became);
             }
             let told = if times == 0 { BTreeMap::new() } else { BTreeMap::from([(OpId(7), times)]) };
             assert_eq!(ledger.disagrees(&told).is_empty(), is_right, "{became:?}, {times} times");
@@ -389,6 +414,29 @@ mod tests {
             check(became, 1, became != Became::NotMade);
             check(became, 2, false);
         }
+    }
+
+    #[test]
+    fn what_was_under_way_is_to_be_in_a_log_when_it_is_there_and_not_when_it_is_not() {
+        let check = |client: usize, is_there: bool, times: u64, is_right: bool| {
+            let mut ledger = Ledger::new();
+            let before = ledger.homes[client].clone();
+            ledger.begun(client, Change::Turn, OpId(7));
+            let now = if is_there { before.after(Change::Turn) } else { before };
+            ledger.settle(client, &found_of(client, &now)).expect("it may be so");
+            let told = if times == 0 { BTreeMap::new() } else { BTreeMap::from([(OpId(7), times)]) };
+            assert_eq!(ledger.disagrees(&told).is_empty(), is_right, "{client} {is_there} {times}");
+        };
+        for is_there in [false, true] {
+            check(1, is_there, 0, !is_there);
+            check(1, is_there, 1, is_there);
+            check(ON_PLAIN, is_there, 0, true);
+            check(ON_PLAIN, is_there, 1, true);
+        }
+        let mut ledger = Ledger::new();
+        ledger.begun(1, Change::Turn, OpId(7));
+        ledger.ended(1, OpId(7), Became::Found);
+        assert!(!ledger.disagrees(&BTreeMap::new()).is_empty(), "it was found, and so committed");
     }
 
     #[test]

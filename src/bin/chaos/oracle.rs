@@ -30,7 +30,10 @@ impl Ledger {
     pub(crate) fn hear(&mut self, record: &Record) {
         match record {
             Record::Begun { client, change, op_id } => self.begun(*client, *change, *op_id),
-            Record::Ended { client, op_id, became } => self.ended(*client, *op_id, *became),
+            Record::Ended { client, op_id, became, lsn } => {
+                self.ended(*client, *op_id, *became);
+                self.lsns.extend(lsn.map(|lsn| (*op_id, lsn)));
+            }
             Record::Kept { locker, kept } => {
                 if let Kept::Held { token, .. } = kept {
                     self.token = self.token.max(*token);
@@ -58,11 +61,19 @@ pub(crate) async fn verify(
     has_run_time_limits: bool,
 ) -> Vec<String> {
     let mut wrong = limits::check(nx, env, has_run_time_limits).await;
+    // First: what was under way when the kernel ended is known then, and the logs must say the same.
+    wrong.extend(settle(nx, ledger).await);
     wrong.extend(auditing::check(nx, env, ledger).await);
     wrong.extend(cleaning::check(nx, env).await);
     wrong.extend(kept::check(nx, env, &ledger.kept));
     wrong.extend(streams::check_durable(nx, &mut ledger.stream).await);
     wrong.extend(watches::check(nx, ledger).await);
+    wrong
+}
+
+/// Reads all that is there, and holds it against what may be.
+async fn settle(nx: &Nexus, ledger: &mut Ledger) -> Vec<String> {
+    let mut wrong = Vec::new();
     let mut found: Vec<BTreeMap<String, Option<Mark>>> = vec![BTreeMap::new(); CLIENTS];
     let mut walk = nx.walk("/");
     while let Some(entry) = walk.next().await {

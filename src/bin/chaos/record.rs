@@ -16,11 +16,11 @@ pub(crate) enum Record {
     Ready { boot_us: u64 },
     /// A client is about to make a change.
     Begun { client: usize, change: Change, op_id: OpId },
-    /// It was made, or was not. Of one that may have been, nothing is told.
-    Ended { client: usize, op_id: OpId, became: Became },
+    /// It was made, or was not; and where its place in the log is, when its caller was told. Of one that may have been made, nothing is told.
+    Ended { client: usize, op_id: OpId, became: Became, lsn: Option<u64> },
     /// What a client knows from now on of its lock that outlives the process.
     Kept { locker: usize, kept: Kept },
-    /// The newest token of a lock that was given.
+    /// The token of a lock that was given just now, the newest that its caller knows.
     Token { newest: u64 },
     /// A client is about to append to the stream on disk.
     Appending { begun: durable::Begun },

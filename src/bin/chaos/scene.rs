@@ -368,8 +368,14 @@ impl Scene {
     }
 
     /// It has ended: readers that begin now must see it, or must not.
-    pub(crate) fn end(&self, client: usize, change: Change, op_id: OpId, became: Became) {
-        self.tell(Record::Ended { client, op_id, became });
+    pub(crate) fn end(
+        &self,
+        client: usize,
+        change: Change,
+        op_id: OpId,
+        (became, lsn): (Became, Option<Lsn>),
+    ) {
+        self.tell(Record::Ended { client, op_id, became, lsn: lsn.map(|lsn| lsn.0) });
         let mut shown = self.homes[client].lock();
         shown.moves += u64::from(shown.home.is_moved_by(change));
         if became != Became::NotMade {

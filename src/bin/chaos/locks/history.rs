@@ -198,11 +198,6 @@ impl History {
         wrong
     }
 
-    /// The newest token.
-    pub(crate) fn newest(&self) -> u64 {
-        self.holds.iter().map(|hold| hold.token).max().unwrap_or(0).max(self.token_before)
-    }
-
     /// Lets go of what was looked through, but for what says something of what comes.
     pub(crate) fn trim(&mut self) {
         let mut newest: BTreeMap<usize, Hold> = BTreeMap::new();
@@ -378,7 +373,7 @@ mod tests {
         history.fenced = vec![Fenced { path: 0, token: 15, sent: 16, lsn: 7 }];
         history.trim();
         assert!(history.check().is_empty());
-        assert_eq!((history.holds.len(), history.newest()), (1, 15));
+        assert_eq!((history.holds.len(), history.holds[0].token), (1, 15));
         history.fenced.push(Fenced { path: 0, token: 10, sent: 22, lsn: 8 });
         assert_eq!(history.check().len(), 2);
         history.holds.push(hold(1, SHARED, 25, 30));

@@ -105,7 +105,7 @@ impl Keeper {
             Ok(other) if scene.env.wall() < until => {
                 scene.broken(format_args!("held twice: {:?} and {other:?}", self.kept));
             }
-            Ok(_) => {}
+            Ok(other) => scene.tell(Record::Token { newest: other.token }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => scene.failed("a lock was refused for no fault", &error),
         }

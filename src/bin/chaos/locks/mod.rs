@@ -157,6 +157,8 @@ impl Locker {
                 scene.count(|counts| counts.locked += 1);
                 let until = asked + ttl;
                 let token = locked.token;
+                // At once: after a kill the next life gives no older one.
+                scene.tell(Record::Token { newest: token });
                 let tied = is_tied.then_some(self.number);
                 let hold = Hold { path: at, kind, token, sent, from, ends: None, until, missed: None, tied };
                 let mut taken = Taken { at: scene.locks.lock().begin(hold), path: at, locked, ttl };
@@ -317,8 +319,6 @@ pub(crate) async fn check(scene: &Scene) {
         wrong
     };
     wrong.iter().for_each(|wrong| scene.broken(wrong));
-    let newest = scene.locks.lock().newest();
-    scene.tell(Record::Token { newest });
     let Ok(kernel) = scene.nx.kernel() else { return };
     let root = path(LOCKED);
     let held = || {

@@ -60,12 +60,14 @@ impl Watching {
         self.cursor = cursor;
     }
 
-    /// Holds all that was told up to the end of the log against the changes that were made where it watches. Says what is wrong.
+    /// Holds all that was told up to the end of the log against the changes that were made where it watches, and the places in the log that their callers were told. Says what
+    /// is wrong.
     pub(crate) fn check(
         &mut self,
         is_watched: impl Fn(usize) -> bool,
         made: &BTreeMap<OpId, Made>,
         became: impl Fn(OpId) -> Became,
+        lsns: &BTreeMap<OpId, u64>,
     ) -> Vec<String> {
         let mut wrong = std::mem::take(&mut self.wrong);
         for (op_id, made) in made.iter().filter(|(_, made)| is_watched(made.client)) {
@@ -74,6 +76,9 @@ impl Watching {
                 (Some(event), Became::NotMade) => wrong.push(format!("told, and it was not made: {event:?}")),
                 (Some(event), _) if event.what != made.what => {
                     wrong.push(format!("told as {event:?}, and it was {made:?}"));
+                }
+                (Some(event), _) if lsns.get(op_id).is_some_and(|lsn| *lsn != event.lsn) => {
+                    wrong.push(format!("told as {event:?}, and its caller as {:?}", lsns.get(op_id)));
                 }
                 _ => {}
             }
@@ -125,6 +130,9 @@ impl Live {
 mod tests {
     use super::*;
 
+    /// Of one change nobody was told where it is.
+    const LSNS: [(OpId, u64); 2] = [(OpId(1), 1), (OpId(3), 3)];
+
     fn told(lsn: u64) -> Told {
         Told { lsn, op_id: OpId(lsn.into()), what: format!("write {lsn}") }
     }
@@ -140,7 +148,7 @@ mod tests {
         for event in events {
             watching.hear(std::slice::from_ref(event), event.lsn);
         }
-        let wrong = watching.check(|client| client == 1, &made(&[1, 2, 3]), became);
+        let wrong = watching.check(|client| client == 1, &made(&[1, 2, 3]), became, &LSNS.into());
         match says {
             None => assert!(wrong.is_empty(), "{wrong:?}"),
             Some(says) => assert!(wrong.iter().any(|wrong| wrong.contains(says)), "{says}: {wrong:?}"),
@@ -155,6 +163,7 @@ mod tests {
         check(&[told(1), told(2), told(2), told(3)], all, Some("told twice"));
         check(&[told(1), told(3), told(2)], all, Some("came after the commit"));
         check(&[told(1), told(2), told(3), told(4)], all, Some("nobody did this"));
+        check(&[told(1), Told { lsn: 3, ..told(2) }, Told { lsn: 4, ..told(3) }], all, Some("its caller"));
         let other = Told { what: "write 9".into(), ..told(2) };
         check(&[told(1), other, told(3)], all, Some("told as"));
         let not = |op_id| if op_id == OpId(2) { Became::NotMade } else { Became::Acknowledged };
@@ -173,7 +182,7 @@ mod tests {
             let mut watching = Watching::default();
             watching.hear(&[told(1)], 1);
             cursors.iter().for_each(|cursor| watching.hear(&[], *cursor));
-            watching.check(|_| true, &made(&[1]), |_| Became::Acknowledged).is_empty()
+            watching.check(|_| true, &made(&[1]), |_| Became::Acknowledged, &BTreeMap::new()).is_empty()
         };
         assert!(hear(&[1, 5, 5]));
         assert!(!hear(&[5, 4]));
