@@ -197,6 +197,7 @@ fn a_process_that_stands_still_within_its_turn_is_told_and_a_dead_one_is_taken_o
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "who copies much does so in real time")]
 fn who_waits_among_many_that_go_on_gets_its_turn() {
     let (_host, folder) = folder();
     let log = SharedLog::make(&folder, 8, 4_096, [0; 6], u64::MAX).unwrap();
@@ -205,7 +206,7 @@ fn who_waits_among_many_that_go_on_gets_its_turn() {
             for _ in 0..10 {
                 let held = log.write()?;
                 // As one that copies much: for longer than anybody looks before it sleeps.
-                std::thread::sleep(std::time::Duration::from_micros(300));
+                std::thread::sleep(Duration::from_micros(300));
                 drop(held);
             }
             Ok::<_, SharedTrouble>(())

@@ -22,8 +22,8 @@ pub struct LateStreams {
     pool: Pool,
     config: WalStreamsConfig,
     opened: OnceLock<Arc<WalStreams>>,
-    /// Held by who opens them, so that one does it for all.
-    opening: tokio::sync::Mutex<()>,
+    /// Held by who opens them, so that one does it for all; and until the folder is free again when that one is gone meanwhile.
+    opening: Arc<tokio::sync::Mutex<()>>,
     is_shut: AtomicBool,
 }
 
@@ -39,8 +39,7 @@ impl LateStreams {
         pool: Pool,
         config: WalStreamsConfig,
     ) -> Result<Self, StoreError> {
-        let (opened, opening, is_shut) =
-            (OnceLock::new(), tokio::sync::Mutex::new(()), AtomicBool::new(false));
+        let (opened, opening, is_shut) = (OnceLock::new(), Arc::default(), AtomicBool::new(false));
         let late = Self { folder: folder.into(), env: env.clone(), pool, config, opened, opening, is_shut };
         if late.folder.exists() {
             late.open().await?;
@@ -52,15 +51,15 @@ impl LateStreams {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let _one = self.opening.lock().await;
+        let one = self.opening.clone().lock_owned().await;
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
         if self.is_shut.load(Ordering::SeqCst) {
             return Err(StoreError::Closed);
         }
-        let opened =
-            WalStreams::open(&self.folder, &self.env, self.pool.clone(), self.config.clone()).await?;
+        let (pool, config) = (self.pool.clone(), self.config.clone());
+        let (opened, _one) = WalStreams::open_beside(&self.folder, &self.env, pool, config, one).await?;
         let opened = self.opened.get_or_init(|| Arc::new(opened));
         // SeqCst, here and where it is set: either who shuts finds them opened, or this finds that they are to be shut.
         if self.is_shut.load(Ordering::SeqCst) {
@@ -143,5 +142,35 @@ impl StreamStore for LateStreams {
 impl fmt::Debug for LateStreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LateStreams").field("opened", &self.opened.get()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nexus_actors::{HostConfig, block_on};
+
+    use super::*;
+
+    #[test]
+    fn streams_whose_opening_is_given_up_are_opened_by_the_next_one() {
+        let host = tempfile::tempdir().expect("there is room");
+        let env = Env::host(HostConfig::default()).expect("it starts");
+        for n in 0..20 {
+            let folder = host.path().join(n.to_string());
+            let pool = env.pool("streams.read", 2, 8);
+            block_on(async {
+                let late = LateStreams::new(folder, &env, pool, WalStreamsConfig::default()).await;
+                let late = late.expect("there is nothing");
+                let create = |n| late.create(FileId(n), StreamLimits::default());
+                // Given up once it is under way.
+                let begun = env.timeout(Duration::from_micros(100 * n), create(1)).await;
+                drop(begun);
+                create(2).await.expect("nobody else has it");
+                late.shut();
+            });
+        }
+        env.stop();
     }
 }
