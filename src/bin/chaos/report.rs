@@ -19,7 +19,8 @@ const WEDGES_A_MINUTE: u64 = 1;
 const PASSES_A_MINUTE: u64 = 1;
 const LOOKS_A_MINUTE: u64 = 10;
 const WAITS_A_MINUTE: u64 = 1_000;
-const OVERFLOWS_A_MINUTE: u64 = 1;
+/// Within so many seconds an event overflows somewhere. A run of a minute may see none.
+const OVERFLOW_SECONDS: u64 = 300;
 
 /// What came of a run.
 #[derive(Debug, Default, Serialize)]
@@ -156,7 +157,7 @@ impl Report {
             ("calls given up while they waited", self.counts.given_up, share(LOOKS_A_MINUTE)),
             ("events told", self.counts.events, share(WAITS_A_MINUTE)),
             ("watches taken up at a cursor", self.counts.resumed, share(LOOKS_A_MINUTE)),
-            ("events that overflowed", self.counts.overflows, share(OVERFLOWS_A_MINUTE)),
+            ("events that overflowed", self.counts.overflows, self.seconds / OVERFLOW_SECONDS),
         ];
         for (what, reached, least) in reached {
             if reached < least {
