@@ -1,7 +1,7 @@
 //! What carries a pipe's messages: a ring in memory, or one that processes share.
 
 use bytes::Bytes;
-use nexus_actors::{Env, Ring, SharedPipe, Sleepers};
+use nexus_actors::{Env, Ring, SharedPipe, SharedTrouble, Sleepers};
 
 use super::given::{Away, Taken};
 use super::pipe::Refusal;
@@ -130,15 +130,7 @@ impl Body {
         match self {
             Self::Memory(ring) => Ok(ring.pop(over).await),
             Self::Shared { pipe, sleepers, away } => {
-                let look = || {
-                    // Before the look, as in a ring.
-                    let is_over = over();
-                    match away.pop(pipe) {
-                        Ok(None) => is_over.then_some(Ok(None)),
-                        done => Some(done.map_err(Refusal::from)),
-                    }
-                };
-                wait_for(env, pipe, sleepers, false, look).await
+                wait_for(env, pipe, sleepers, false, || found(&over, || away.pop(pipe))).await
             }
         }
     }
@@ -148,14 +140,7 @@ impl Body {
         match self {
             Self::Memory(ring) => Ok(ring.take(over).await.map(Taken::Memory)),
             Self::Shared { pipe, sleepers, away } => {
-                let look = || {
-                    let is_over = over();
-                    match away.take(pipe) {
-                        Ok(None) => is_over.then_some(Ok(None)),
-                        done => Some(done.map_err(Refusal::from)),
-                    }
-                };
-                wait_for(env, pipe, sleepers, false, look).await
+                wait_for(env, pipe, sleepers, false, || found(&over, || away.take(pipe))).await
             }
         }
     }
@@ -224,6 +209,19 @@ pub(super) async fn wait_for<T>(
             }
             done => return done,
         }
+    }
+}
+
+/// What who waits for a message finds; none when it is to wait on.
+fn found<T>(
+    over: impl Fn() -> bool,
+    look: impl FnOnce() -> Result<Option<T>, SharedTrouble>,
+) -> Option<Result<Option<T>, Refusal>> {
+    // Before the look, as in a ring.
+    let is_over = over();
+    match look() {
+        Ok(None) => is_over.then_some(Ok(None)),
+        done => Some(done.map_err(Refusal::from)),
     }
 }
 
