@@ -12,9 +12,11 @@ use super::memory::{Memory, SharedTrouble};
 /// Looks before anybody sleeps, or asks whether the holder lives. In a model each is one more branch of all that may happen.
 const LOOKS: u32 = if cfg!(nexus_loom) { 1 } else { 200 };
 
-/// Looks of one who was woken so often and found the lock taken again: some hundred microseconds.
-const LONG_LOOKS: u32 = 20_000;
+/// Who was woken so often, and found the lock taken again each time, looks for longer.
 const PATIENCE: u32 = 8;
+
+/// So often, and lets others run between two looks.
+const LONG_LOOKS: u32 = 2_000;
 
 /// How long it sleeps between two looks.
 const NAP: Duration = Duration::from_millis(1);
@@ -22,8 +24,8 @@ const NAP: Duration = Duration::from_millis(1);
 /// How often it sleeps beside a holder that does not let go before it gives up.
 const NAPS: u32 = if cfg!(nexus_loom) { 2 } else { 40 };
 
-/// How often it looks in all: far more often than others can be quicker, but not for ever, whatever another process writes.
-const ROUNDS_MAX: u32 = if cfg!(nexus_loom) { 2 } else { 100_000 };
+/// How often it sleeps or is woken in all: more often than others are quicker, and not for ever, whatever another process writes.
+const ROUNDS_MAX: u32 = if cfg!(nexus_loom) { 2 } else { 2_000 };
 
 /// A lock: the word of its holder, and the bell of those who wait for it.
 #[derive(Debug, Clone, Copy)]
