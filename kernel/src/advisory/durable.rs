@@ -12,7 +12,7 @@ use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{decode, encode};
 use crate::owned::Owned;
-use crate::semaphore::places::{Holder, Owner, Request};
+use crate::semaphore::places::{Grant, Holder, Owner, Request};
 use crate::volume::{Stop, commit_error, store_error};
 
 /// How many tokens are reserved at once: with one commit, at the first lock after a boot.
@@ -86,14 +86,14 @@ impl Kernel {
         self: &Arc<Self>,
         caller: &Arc<Caller>,
         key: &LockKey,
-        holder: &Holder,
+        grant: Grant,
+        request: &Request,
     ) -> Result<()> {
         let (zone, path) = key.parts();
-        let request = &holder.request;
         let until = Timestamp(self.env().wall()).after(request.ttl);
         let (kind, agent, session) = (request.kind, request.owner.agent.clone(), request.owner.session);
-        let row = LockRow { zone, path: path.clone(), kind, agent, session, token: holder.token, until };
-        let (kernel, caller, key, id) = (self.clone(), caller.clone(), key.clone(), holder.id);
+        let row = LockRow { zone, path: path.clone(), kind, agent, session, token: grant.token, until };
+        let (kernel, caller, key, id) = (self.clone(), caller.clone(), key.clone(), grant.id);
         let kept = async move {
             // One at a time, so that the rows agree with the table when each has ended.
             let _one = kernel.advisory().keeping.clone().lock_owned().await;

@@ -10,7 +10,7 @@ use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId
 use super::key::LockKey;
 use super::table::{Lined, Obstacle, request};
 use crate::kernel::Kernel;
-use crate::semaphore::places::{Holder, Owner};
+use crate::semaphore::places::{Grant, Owner, Request};
 use crate::semaphore::ticket::Verdict;
 
 /// Acquires or extends; what was acquired is given back if the caller goes away before it hears of it.
@@ -27,31 +27,38 @@ pub(super) async fn lock(
     }
     kernel.reserve_lock_tokens(path).await?;
     let asked = request(caller, call.kind, call.ttl, (call.tied, call.durable), call.session);
-    let holder = match call.wait {
+    let kept = call.durable.then(|| asked.clone());
+    let grant = match call.wait {
         None => {
             kernel.advisory().acquire(&key, asked).map_err(|obstacle| in_the_way(kernel, path, &obstacle))?
         }
-        Some(wait) => match kernel.advisory().line_up(&key, asked) {
-            Lined::Held(holder) => holder,
-            Lined::Full => return Err(too_many(path)),
-            Lined::Waiting(waiting) => match kernel.env().timeout(wait, waiting).await {
-                Ok(Verdict::Held(holder)) => holder,
-                Ok(Verdict::Deadlock(circle)) => return Err(deadlock(path, &circle)),
-                Err(_) => return Err(late(kernel, &key, path, wait)),
-            },
-        },
+        Some(wait) => line_up(kernel, &key, path, asked, wait).await?,
     };
-    let locked = locked(path.clone(), &holder);
-    if holder.request.durable {
-        let granted = kernel.advisory().granted(key.clone(), holder.clone());
-        kernel.keep_lock(caller, &key, &holder).await?;
+    if let Some(asked) = kept {
+        let granted = kernel.advisory().granted(key.clone(), grant.id);
+        kernel.keep_lock(caller, &key, grant, &asked).await?;
         granted.keep();
     }
-    Ok(locked)
+    Ok(Locked::new(grant.id, path.clone(), grant.token, call.ttl))
 }
 
-fn locked(path: VPath, holder: &Holder) -> Locked {
-    Locked::new(holder.id, path, holder.token, holder.request.ttl)
+/// Holds a lock in memory alone, or waits for it in line. Dropping the future leaves the line, and gives back what was given.
+pub(crate) async fn line_up(
+    kernel: &Kernel,
+    key: &LockKey,
+    path: &VPath,
+    asked: Request,
+    wait: Duration,
+) -> Result<Grant> {
+    match kernel.advisory().line_up(key, asked) {
+        Lined::Held(grant) => Ok(grant),
+        Lined::Full => Err(too_many(path)),
+        Lined::Waiting(waiting) => match kernel.env().timeout(wait, waiting).await {
+            Ok(Verdict::Held(grant)) => Ok(grant),
+            Ok(Verdict::Deadlock(circle)) => Err(deadlock(path, &circle)),
+            Err(_) => Err(late(kernel, key, path, wait)),
+        },
+    }
 }
 
 async fn extend(
@@ -69,9 +76,9 @@ async fn extend(
     });
     let (key, holder) = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
     if holder.request.durable {
-        kernel.keep_lock(caller, &key, &holder).await?;
+        kernel.keep_lock(caller, &key, holder.grant(), &holder.request).await?;
     }
-    Ok(locked(key.parts().1, &holder))
+    Ok(Locked::new(holder.id, key.parts().1, holder.token, call.ttl))
 }
 
 /// Releases one lock, or all of them at a path.

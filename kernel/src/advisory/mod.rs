@@ -25,6 +25,7 @@ pub(crate) use hearing::Hearing;
 pub(crate) use keeper::OtherTables;
 pub use keeper::{Hold, LockTable};
 pub(crate) use key::LockKey;
+pub(crate) use local::line_up;
 pub(crate) use messages::Look;
 pub use table::AdvisoryLocks;
 pub(crate) use table::request;

@@ -14,12 +14,12 @@ use super::key::LockKey;
 use super::messages::Look;
 use super::view::{AdvisoryLock, AdvisoryStatistics};
 use super::{Advisory, HELD_MAX, WAITING_MAX};
-use crate::semaphore::places::{self, Holder, Moment, Owner, Place, Request};
+use crate::semaphore::places::{self, Grant, Holder, Moment, Owner, Place, Request};
 use crate::semaphore::table::{self, Bounds, Clock, Table, Tokens, Wait};
 use crate::semaphore::{Name, Semaphore};
 
 pub(crate) type Obstacle = places::Obstacle<LockKey>;
-pub(crate) type Lined = table::Lined<LockKey>;
+pub(crate) type Lined<'t> = table::Lined<'t, LockKey>;
 pub(crate) type Pinned = table::Pinned<LockKey>;
 
 /// Tokens of semaphores are good for one process alone.
@@ -108,7 +108,7 @@ impl AdvisoryLocks {
     }
 
     /// Holds a lock now, if nothing stands in the way.
-    pub(crate) fn acquire(&self, key: &LockKey, request: Request) -> std::result::Result<Holder, Obstacle> {
+    pub(crate) fn acquire(&self, key: &LockKey, request: Request) -> std::result::Result<Grant, Obstacle> {
         let held = self.locks.acquire(key, request);
         if held.is_ok() {
             self.attend();
@@ -118,7 +118,7 @@ impl AdvisoryLocks {
 
     /// As [`Table::take`].
     #[inline]
-    pub(crate) fn take(&self, key: LockKey, request: Request) -> Option<(LockId, u64)> {
+    pub(crate) fn take(&self, key: LockKey, request: Request) -> Option<Grant> {
         let taken = self.locks.take(key, request);
         if taken.is_some() {
             self.attend();
@@ -133,7 +133,7 @@ impl AdvisoryLocks {
     }
 
     /// Holds a lock now, or lines up for it.
-    pub(crate) fn line_up(&self, key: &LockKey, request: Request) -> Lined {
+    pub(crate) fn line_up(&self, key: &LockKey, request: Request) -> Lined<'_> {
         let lined = self.locks.line_up(key, request);
         if matches!(lined, Lined::Held(_)) {
             self.attend();
@@ -215,9 +215,9 @@ impl AdvisoryLocks {
         self.locks.end(life)
     }
 
-    /// A holder of the lock, taken back when this is dropped before it is kept.
-    pub(crate) fn granted(self: &Arc<Self>, key: LockKey, holder: Holder) -> Granted {
-        Granted { locks: self.clone(), held: Some((key, holder)) }
+    /// The lock `id` at `key`, taken back when this is dropped before it is kept.
+    pub(crate) fn granted(self: &Arc<Self>, key: LockKey, id: LockId) -> Granted {
+        Granted { locks: self.clone(), held: Some((key, id)) }
     }
 
     /// Has the actor look, unless it comes by itself.
@@ -352,7 +352,7 @@ pub(crate) fn request(
 /// A lock that was given and not handed over yet.
 pub(crate) struct Granted {
     locks: Arc<AdvisoryLocks>,
-    held: Option<(LockKey, Holder)>,
+    held: Option<(LockKey, LockId)>,
 }
 
 impl Granted {
@@ -364,8 +364,8 @@ impl Granted {
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if let Some((key, holder)) = self.held.take() {
-            self.locks.release(&key, holder.id);
+        if let Some((key, id)) = self.held.take() {
+            self.locks.release(&key, id);
         }
     }
 }

@@ -24,7 +24,7 @@ use nexus_messages::syscall::{LockKind, SysLock};
 use nexus_messages::{Caller, Error, ErrorKind, LockId, NAME_MAX, Op, Result};
 use serde::{Deserialize, Serialize};
 
-use places::{Holder, Key, Obstacle, Owner, Request};
+use places::{Grant, Holder, Key, Obstacle, Owner, Request};
 use table::{Filed, Lined, Table};
 use ticket::Verdict;
 
@@ -133,7 +133,7 @@ impl Semaphore {
         if held.is_ok() {
             (self.attend)();
         }
-        held.map(|holder| permit(&holder)).map_err(|obstacle| {
+        held.map(|grant| permit(grant, ttl)).map_err(|obstacle| {
             let (kind, why) = match obstacle {
                 Obstacle::Held { by, .. } => (ErrorKind::WouldBlock, format!("{} holds it", by.agent)),
                 Obstacle::Awaited { by, .. } => (ErrorKind::WouldBlock, format!("{} waits for it", by.agent)),
@@ -151,15 +151,15 @@ impl Semaphore {
     pub async fn acquire(&self, ttl: Duration, wait: Duration) -> Result<Permit> {
         let request = self.request(ttl)?;
         let waiting = match self.table.line_up(&self.name, request) {
-            Lined::Held(holder) => {
+            Lined::Held(grant) => {
                 (self.attend)();
-                return Ok(permit(&holder));
+                return Ok(permit(grant, ttl));
             }
             Lined::Waiting(waiting) => waiting,
             Lined::Full => return Err(self.error(ErrorKind::NoLocks)),
         };
         match self.env.timeout(wait, waiting).await {
-            Ok(Verdict::Held(holder)) => Ok(permit(&holder)),
+            Ok(Verdict::Held(grant)) => Ok(permit(grant, ttl)),
             // A place may be given back by whoever knows its id: who waits for it can say for nobody that it never will be.
             Ok(Verdict::Deadlock(_)) => Err(self.error(ErrorKind::Deadlock)),
             Err(_) => Err(self.error(ErrorKind::TimedOut)),
@@ -173,7 +173,7 @@ impl Semaphore {
     pub fn extend(&self, id: LockId, ttl: Duration) -> Result<Permit> {
         self.request(ttl)?;
         let extended = self.table.extend(&self.name, id, ttl);
-        extended.map(|holder| permit(&holder)).ok_or_else(|| self.error(ErrorKind::NotHeld))
+        extended.map(|holder| permit(holder.grant(), ttl)).ok_or_else(|| self.error(ErrorKind::NotHeld))
     }
 
     /// Gives the place `id` back. Not to be repeated: it is an error then.
@@ -240,8 +240,8 @@ impl Semaphore {
     }
 }
 
-fn permit(holder: &Holder) -> Permit {
-    Permit { id: holder.id, token: holder.token, ttl: holder.request.ttl }
+fn permit(grant: Grant, ttl: Duration) -> Permit {
+    Permit { id: grant.id, token: grant.token, ttl }
 }
 
 impl fmt::Debug for Semaphore {

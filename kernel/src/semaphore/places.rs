@@ -8,6 +8,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,13 @@ pub(crate) struct Holder {
     pins: u32,
 }
 
+/// What whoever asked for a place is told: who names it extends or releases the place, and which it is in the order of all that were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) id: LockId,
+    pub(crate) token: u64,
+}
+
 /// Who waits for a place.
 #[derive(Debug)]
 pub(crate) struct Waiter<W> {
@@ -86,7 +94,7 @@ pub(crate) struct Places<K, W> {
     places: BTreeMap<K, Box<Place<W>>>,
     #[expect(clippy::vec_box, reason = "it goes back into the map as it is")]
     spare: Vec<Box<Place<W>>>,
-    /// The keys at which somebody waits.
+    /// The keys at which somebody waits. With them up to `STALE_MAX` at which nobody does any more: who hands a place over has more urgent things to do.
     awaited: BTreeSet<K>,
     holders: usize,
     waiters: usize,
@@ -94,6 +102,9 @@ pub(crate) struct Places<K, W> {
 
 /// How many places are kept that nobody is at.
 const SPARE_MAX: usize = 64;
+
+/// How many keys may be taken for such at which somebody waits, until somebody looks for those.
+const STALE_MAX: usize = 64;
 
 /// Gives what is granted its identity.
 pub(crate) trait Issue {
@@ -137,6 +148,10 @@ fn agree(one: LockKind, other: LockKind) -> bool {
 impl Holder {
     pub(crate) fn new(id: LockId, token: u64, request: Request, since: Moment, until: Moment) -> Self {
         Self { id, token, request, since, until, pins: 0 }
+    }
+
+    pub(crate) fn grant(&self) -> Grant {
+        Grant { id: self.id, token: self.token }
     }
 
     /// Whether it is `id`, its time is not over, it is in memory alone, and no write is under way that it let pass.
@@ -205,12 +220,18 @@ impl<K: Key, W> Places<K, W> {
     }
 
     pub(crate) fn is_awaited(&self) -> bool {
-        !self.awaited.is_empty()
+        self.waiters > 0
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// How many keys are taken for such at which somebody waits.
+    #[cfg(test)]
+    pub(crate) fn awaited(&self) -> usize {
+        self.awaited.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &Place<W>)> {
@@ -225,15 +246,15 @@ impl<K: Key, W> Places<K, W> {
     pub(crate) fn absorb(&mut self, other: &mut Self) {
         self.places.append(&mut other.places);
         self.awaited.append(&mut other.awaited);
-        self.holders += std::mem::take(&mut other.holders);
-        self.waiters += std::mem::take(&mut other.waiters);
+        self.holders += mem::take(&mut other.holders);
+        self.waiters += mem::take(&mut other.waiters);
     }
 
     /// Takes all out, for it to be filed elsewhere.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Self> + use<K, W> {
         self.awaited.clear();
         (self.holders, self.waiters) = (0, 0);
-        std::mem::take(&mut self.places).into_iter().map(|(key, place)| {
+        mem::take(&mut self.places).into_iter().map(|(key, place)| {
             let (holders, waiters) = (place.holders.len(), place.waiting.len());
             let awaited =
                 if place.waiting.is_empty() { BTreeSet::new() } else { BTreeSet::from([key.clone()]) };
@@ -368,6 +389,41 @@ impl<K: Key, W> Places<K, W> {
             self.spare.push(place);
         }
         Ok(())
+    }
+
+    /// Gives the place that `id` holds at `key` to who is first in line there, in the simplest case: it alone is held, its time is not over, it is in memory alone, no write is under way
+    /// that it let pass, nothing is held or waited for that the key reaches, and nobody behind the first can be served with it. `from` tells from when on that one's time
+    /// counts, which is how long. Gives who held it, and the first; none, and nothing is done, otherwise.
+    #[inline]
+    pub(crate) fn hand_over(
+        &mut self,
+        key: &K,
+        id: LockId,
+        now: Moment,
+        from: impl FnOnce(Duration) -> Moment,
+        issue: &impl Issue,
+    ) -> Option<(Holder, W)> {
+        if self.places.len() > 1 && key.related(&self.places).next().is_some() {
+            return None;
+        }
+        let place = self.places.get_mut(key)?;
+        let [holder] = &*place.holders else { return None };
+        let first = place.waiting.front()?;
+        let first_alone = first.request.kind == LockKind::Exclusive || place.waiting.len() == 1;
+        if !holder.is_plain(id, now) || place.leaving > 0 || !first_alone {
+            return None;
+        }
+        let since = from(first.request.ttl);
+        let first = place.waiting.pop_front()?;
+        let until = since.saturating_add(first.request.ttl);
+        let (id, token) = issue.issue();
+        let holder = Holder::new(id, token, first.request, since, until);
+        let gone = mem::replace(&mut place.holders[0], holder);
+        self.waiters -= 1;
+        if self.awaited.len() > self.waiters + STALE_MAX {
+            self.forget_stale();
+        }
+        Some((gone, first.who))
     }
 
     /// Holds a place at `key`. That nothing stands in the way is to be looked at first.
@@ -512,6 +568,7 @@ impl<K: Key, W> Places<K, W> {
         now: Moment,
         moved: &mut Moved<K, W>,
     ) -> Option<Moment> {
+        self.forget_stale();
         let mut keys: BTreeSet<K> = BTreeSet::new();
         let over = |place: &Place<W>| place.holders.iter().any(|holder| holder.until <= now);
         if all {
@@ -536,6 +593,12 @@ impl<K: Key, W> Places<K, W> {
         next.min()
     }
 
+    /// Forgets the keys at which nobody waits any more.
+    fn forget_stale(&mut self) {
+        let Self { places, awaited, .. } = self;
+        awaited.retain(|key| places.get(key).is_some_and(|place| !place.waiting.is_empty()));
+    }
+
     /// Takes out who holds something at `key` although its time is over.
     fn evict(&mut self, key: &K, now: Moment, moved: &mut Moved<K, W>) {
         let Some(place) = self.places.get_mut(key) else { return };
@@ -555,7 +618,7 @@ impl<K: Key, W> Places<K, W> {
 
     /// Serves whoever can be served after something changed at `key`, and forgets the key when nothing is left there.
     fn settle(&mut self, key: &K, issue: &impl Issue, now: Moment, moved: &mut Moved<K, W>) {
-        if !self.awaited.is_empty() {
+        if self.is_awaited() {
             self.serve(key, issue, now, moved);
         }
         if self.places.get(key).is_some_and(|place| place.is_empty())

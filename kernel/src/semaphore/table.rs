@@ -15,8 +15,11 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use nexus_messages::syscall::LockKind;
 use nexus_messages::{LifeId, LockId};
+use smallvec::SmallVec;
 
-use super::places::{Holder, Issue, Key, Moment, Moved, Obstacle, Owner, Place, Places, Request, Waiter};
+use super::places::{
+    Grant, Holder, Issue, Key, Moment, Moved, Obstacle, Owner, Place, Places, Request, Waiter,
+};
 use super::ticket::{Ticket, Verdict};
 use crate::locks::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
@@ -38,9 +41,9 @@ pub(crate) struct Bounds {
 }
 
 /// What came of asking for a place.
-pub(crate) enum Lined<K: Filed> {
-    Held(Holder),
-    Waiting(Waiting<K>),
+pub(crate) enum Lined<'t, K: Filed> {
+    Held(Grant),
+    Waiting(Waiting<'t, K>),
     /// There are as many as may be.
     Full,
 }
@@ -166,7 +169,7 @@ pub(crate) enum Change {
 /// Who was served or told in one operation, woken when the part is let go of.
 #[derive(Default)]
 struct Woken {
-    served: Vec<Waker>,
+    served: SmallVec<[Waker; 1]>,
     /// Who only hears of what happened.
     hearing: Vec<Waker>,
 }
@@ -210,7 +213,7 @@ impl<K: Filed> Table<K> {
     }
 
     /// Holds a place now, if nothing stands in the way.
-    pub(crate) fn acquire(&self, key: &K, request: Request) -> Result<Holder, Obstacle<K>> {
+    pub(crate) fn acquire(&self, key: &K, request: Request) -> Result<Grant, Obstacle<K>> {
         let (held, awaited) = self.0.with(key, |inner, part, woken| {
             if part.places.holders() >= inner.bounds.held {
                 return (Err(Obstacle::Full), part.places.is_awaited());
@@ -219,8 +222,8 @@ impl<K: Filed> Table<K> {
             if let Some(obstacle) = part.places.obstacle(key, request.kind, u64::MAX, now) {
                 return (Err(obstacle), part.places.is_awaited());
             }
-            let holder = inner.hold(part, key, request, now, woken);
-            (Ok(holder), part.places.is_awaited())
+            let grant = inner.hold(part, key, request, now, woken);
+            (Ok(grant), part.places.is_awaited())
         });
         if awaited {
             // Its time may be over before those are of whom was known.
@@ -231,7 +234,7 @@ impl<K: Filed> Table<K> {
 
     /// Holds a place at `key` in the simplest case: nobody is at the key, and nobody waits in its part. None, and nothing is done, in any other; [`acquire`](Self::acquire)
     /// is for those.
-    pub(crate) fn take(&self, key: K, request: Request) -> Option<(LockId, u64)> {
+    pub(crate) fn take(&self, key: K, request: Request) -> Option<Grant> {
         let part = key.part()?;
         self.0.at(index(part), |inner, part, woken| {
             if part.places.holders() >= inner.bounds.held || part.places.is_awaited() {
@@ -250,28 +253,28 @@ impl<K: Filed> Table<K> {
             let (id, token) = inner.tokens.issue();
             let until = latest.saturating_add(request.ttl);
             let holder = Holder::new(id, token, request, latest, until);
-            inner.granted(part, &key, &holder, woken);
+            inner.granted(&mut part.granted, &key, &holder, woken);
             part.places.put(key, holder);
-            Some((id, token))
+            Some(Grant { id, token })
         })
     }
 
-    /// Takes the place at `key` back that `id` holds in memory alone, in the simplest case: nobody else is at the key, and nobody waits in its part. The key again, and
-    /// nothing is done, in any other; [`release_plain`](Self::release_plain) is for those.
+    /// Takes the place at `key` back that `id` holds in memory alone, in the simplest cases: nobody else is at the key, and nobody waits in its part; or [it can be handed
+    /// over](Places::hand_over). The key again, and nothing is done, in any other; [`release_plain`](Self::release_plain) is for those.
     pub(crate) fn give_back(&self, key: K, id: LockId) -> Result<(), K> {
         let Some(part) = key.part() else { return Err(key) };
         self.0.at(index(part), |inner, part, woken| {
-            if part.places.is_awaited() {
-                return Err(key);
-            }
             // Who is not surely in time goes the long way.
             let (_, latest) = inner.clock.around_now();
+            if part.places.is_awaited() {
+                return if inner.hand_over(part, &key, id, latest, woken) { Ok(()) } else { Err(key) };
+            }
             part.places.take_alone(key, id, latest, |key, holder| inner.gone(key, holder, woken))
         })
     }
 
     /// Holds a place now, or lines up for it.
-    pub(crate) fn line_up(&self, key: &K, request: Request) -> Lined<K> {
+    pub(crate) fn line_up(&self, key: &K, request: Request) -> Lined<'_, K> {
         let ticket = Arc::new(Ticket::new());
         let lined = self.0.with(key, |inner, part, woken| {
             if part.places.holders() >= inner.bounds.held || part.places.waiters() >= inner.bounds.waiting {
@@ -284,13 +287,7 @@ impl<K: Filed> Table<K> {
             // Relaxed: only that later ones are higher is asked of it, and the mutex of the part sees to that where it matters.
             let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
             part.places.line_up(key, Waiter { number, request, since: now, who: ticket.clone() });
-            Lined::Waiting(Waiting {
-                table: self.0.clone(),
-                key: key.clone(),
-                number,
-                ticket,
-                is_over: false,
-            })
+            Lined::Waiting(Waiting { table: &self.0, key: key.clone(), number, ticket, is_over: false })
         });
         if matches!(lined, Lined::Waiting(_)) {
             (self.0.bell)();
@@ -537,18 +534,33 @@ impl<K: Filed> Inner<K> {
         (holder.until > now).then_some(holder)
     }
 
+    /// As [`Places::hand_over`], and says so to whom it is of interest.
+    fn hand_over(&self, part: &mut Part<K>, key: &K, id: LockId, now: Moment, woken: &mut Woken) -> bool {
+        let from = |ttl| if ttl < EXACT_BELOW { self.clock.now() } else { now };
+        let Some((gone, first)) = part.places.hand_over(key, id, now, from, &self.tokens) else {
+            return false;
+        };
+        self.gone(key, &gone, woken);
+        let Some(holder) = part.places.get(key).and_then(|place| place.holders().first()) else {
+            unreachable!("it was just given")
+        };
+        self.granted(&mut part.granted, key, holder, woken);
+        woken.served.extend(first.say(Verdict::Held(holder.grant())));
+        true
+    }
+
     /// Holds a place for which nothing stands in the way.
-    fn hold(&self, part: &mut Part<K>, key: &K, request: Request, now: Moment, woken: &mut Woken) -> Holder {
+    fn hold(&self, part: &mut Part<K>, key: &K, request: Request, now: Moment, woken: &mut Woken) -> Grant {
         let mut moved = Moved::default();
         let holder = part.places.hold(key, request, &self.tokens, now, &mut moved);
         self.settle(part, moved, woken);
-        self.granted(part, key, &holder, woken);
-        holder
+        self.granted(&mut part.granted, key, &holder, woken);
+        holder.grant()
     }
 
     /// Notes what was granted.
-    fn granted(&self, part: &mut Part<K>, key: &K, holder: &Holder, woken: &mut Woken) {
-        part.granted += 1;
+    fn granted(&self, count: &mut u64, key: &K, holder: &Holder, woken: &mut Woken) {
+        *count += 1;
         woken.hearing.append(&mut (self.ear)(key, holder, Change::Given));
         if holder.request.tied {
             let mut ties = self.ties.lock();
@@ -578,9 +590,9 @@ impl<K: Filed> Inner<K> {
             self.gone(key, holder, woken);
         }
         for (key, waiter, holder) in moved.served {
-            self.granted(part, &key, &holder, woken);
+            self.granted(&mut part.granted, &key, &holder, woken);
             // Under the mutex, so that a wait that is given up finds itself in the line or served, and nothing between.
-            woken.served.extend(waiter.who.say(Verdict::Held(holder)));
+            woken.served.extend(waiter.who.say(Verdict::Held(holder.grant())));
         }
     }
 
@@ -628,28 +640,29 @@ impl<K: Filed> Places<K, Arc<Ticket>> {
 
 /// A wait for a place. Dropping it leaves the line, and gives back what was just given.
 #[must_use = "nothing is waited for unless it is polled"]
-pub(crate) struct Waiting<K: Filed> {
-    table: Arc<Inner<K>>,
+pub(crate) struct Waiting<'t, K: Filed> {
+    /// Borrowed: who shares in the table changes a count beside what each of its operations reads.
+    table: &'t Inner<K>,
     key: K,
     number: u64,
     ticket: Arc<Ticket>,
     is_over: bool,
 }
 
-impl<K: Filed> Future for Waiting<K> {
+impl<K: Filed> Future for Waiting<'_, K> {
     type Output = Verdict;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
-        let polled = self.ticket.poll(cx.waker().clone());
+        let polled = self.ticket.poll(cx.waker());
         self.is_over |= polled.is_ready();
         polled
     }
 }
 
 // Nothing in it is pinned.
-impl<K: Filed> Unpin for Waiting<K> {}
+impl<K: Filed> Unpin for Waiting<'_, K> {}
 
-impl<K: Filed> Drop for Waiting<K> {
+impl<K: Filed> Drop for Waiting<'_, K> {
     fn drop(&mut self) {
         if mem::replace(&mut self.is_over, true) {
             return;
@@ -662,8 +675,8 @@ impl<K: Filed> Drop for Waiting<K> {
             left.is_some()
         });
         // Who is gone from the line was told, and nobody has heard it.
-        if !left && let Some(Verdict::Held(holder)) = self.ticket.take() {
-            self.table.release(&self.key, holder.id);
+        if !left && let Some(Verdict::Held(grant)) = self.ticket.take() {
+            self.table.release(&self.key, grant.id);
         }
     }
 }

@@ -10,7 +10,7 @@ use nexus_messages::syscall::LockKind::{self, Exclusive, Semaphore, Shared};
 use nexus_messages::{LifeId, LockId, VPath, ZoneId};
 use proptest::prelude::*;
 
-use super::places::{Holder, Owner, Request};
+use super::places::{Grant, Moved, Owner, Places, Request, Waiter};
 use super::table::{Bounds, Lined, Pinned, Table, Tokens, Waiting};
 use super::ticket::Verdict;
 use crate::advisory::LockKey;
@@ -43,21 +43,21 @@ fn request(kind: LockKind, ttl_ms: u64, life: u64) -> Request {
     Request { kind, ttl: Duration::from_millis(ttl_ms), owner, tied: life > 1, durable: false }
 }
 
-fn poll(waiting: &mut Waiting<LockKey>) -> Option<Verdict> {
+fn poll(waiting: &mut Waiting<'_, LockKey>) -> Option<Verdict> {
     match Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(verdict) => Some(verdict),
         Poll::Pending => None,
     }
 }
 
-fn held(verdict: Option<Verdict>) -> Option<Holder> {
+fn held(verdict: Option<Verdict>) -> Option<Grant> {
     match verdict? {
-        Verdict::Held(holder) => Some(holder),
+        Verdict::Held(grant) => Some(grant),
         Verdict::Deadlock(circle) => panic!("nobody looks for circles: {circle:?}"),
     }
 }
 
-fn lined(table: &Table<LockKey>, path: &str, kind: LockKind) -> Waiting<LockKey> {
+fn lined<'t>(table: &'t Table<LockKey>, path: &str, kind: LockKind) -> Waiting<'t, LockKey> {
     match table.line_up(&key(path), request(kind, 1_000, 1)) {
         Lined::Waiting(waiting) => waiting,
         Lined::Held(holder) => panic!("{path} was free: {holder:?}"),
@@ -65,7 +65,7 @@ fn lined(table: &Table<LockKey>, path: &str, kind: LockKind) -> Waiting<LockKey>
     }
 }
 
-fn taken(table: &Table<LockKey>, path: &str, kind: LockKind) -> Holder {
+fn taken(table: &Table<LockKey>, path: &str, kind: LockKind) -> Grant {
     table.acquire(&key(path), request(kind, 1_000, 1)).unwrap()
 }
 
@@ -100,6 +100,58 @@ fn a_thousand_who_wait_are_served_in_order_and_one_is_woken_at_a_time() {
     }
     assert!(table.release(&key("/a"), holder.id).is_some());
     assert!(table.is_idle());
+}
+
+#[test]
+fn a_place_is_handed_over_to_who_is_first_in_line() {
+    let (table, _) = table();
+    let mut grant = taken(&table, "/a", Exclusive);
+    let mut waiting: Vec<_> = (0..100).map(|_| lined(&table, "/a", Exclusive)).collect();
+    let beside = taken(&table, "/b", Exclusive);
+    for (at, waiting) in waiting.iter_mut().enumerate() {
+        assert!(poll(waiting).is_none());
+        assert!(table.give_back(key("/a"), grant.id).is_ok(), "nothing else is in the way");
+        assert!(table.give_back(key("/a"), grant.id).is_err(), "it is another's now");
+        let next = held(poll(waiting)).unwrap();
+        assert!(next.token > grant.token);
+        assert_eq!((table.counted().woken, table.counted().waiting), (at as u64 + 1, 99 - at));
+        grant = next;
+    }
+    assert!(table.give_back(key("/a"), grant.id).is_ok());
+    assert!(table.give_back(key("/b"), beside.id).is_ok());
+    assert!(table.is_idle());
+}
+
+#[test]
+fn what_more_than_one_change_follows_from_is_not_handed_over() {
+    let check = |held: &[(&str, LockKind)], waiting: &[(&str, LockKind)]| {
+        let (table, _) = table();
+        let first = taken(&table, held[0].0, held[0].1);
+        let others: Vec<_> = held[1..].iter().map(|(path, kind)| taken(&table, path, *kind)).collect();
+        let waiting: Vec<_> = waiting.iter().map(|(path, kind)| lined(&table, path, *kind)).collect();
+        assert!(table.give_back(key(held[0].0), first.id).is_err(), "{held:?}");
+        assert!(table.release_plain(&key(held[0].0), first.id));
+        drop((waiting, others));
+    };
+    // Those who share go in together; of two who hold one alone is gone; who waits above may be first.
+    check(&[("/a", Exclusive)], &[("/a", Shared), ("/a", Shared)]);
+    check(&[("/a", Shared), ("/a", Shared)], &[("/a", Exclusive)]);
+    check(&[("/a/b", Exclusive)], &[("/a", Exclusive), ("/a/b", Exclusive)]);
+}
+
+#[test]
+fn keys_that_were_handed_over_are_not_kept_as_awaited() {
+    let mut places: Places<LockKey, ()> = Places::new();
+    let tokens = Tokens::new(1, u64::MAX, |_| 0);
+    let (mut moved, now) = (Moved::default(), Duration::ZERO);
+    for number in 0..1_000 {
+        let key = key(&format!("/{number}"));
+        let grant = places.hold(&key, request(Exclusive, 1_000, 1), &tokens, now, &mut moved).grant();
+        places.line_up(&key, Waiter { number, request: request(Exclusive, 1_000, 1), since: now, who: () });
+        assert!(places.hand_over(&key, grant.id, now, |_| now, &tokens).is_some());
+        assert!(!places.is_awaited());
+    }
+    assert!(places.awaited() < 100, "{} keys", places.awaited());
 }
 
 #[test]
@@ -284,17 +336,17 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// The table, and what its callers have.
-struct Real {
-    table: Table<LockKey>,
+struct Real<'t> {
+    table: &'t Table<LockKey>,
     clock: Arc<AtomicU64>,
     held: Vec<(usize, LockKey, LockId, u64)>,
-    waiting: Vec<(usize, LockKey, Waiting<LockKey>)>,
+    waiting: Vec<(usize, LockKey, Waiting<'t, LockKey>)>,
     pinned: Vec<(usize, VPath, Pinned<LockKey>)>,
     last_token: u64,
 }
 
-impl Real {
-    fn hold(&mut self, number: usize, key: LockKey, (id, token): (LockId, u64)) {
+impl Real<'_> {
+    fn hold(&mut self, number: usize, key: LockKey, Grant { id, token }: Grant) {
         assert!(token > self.last_token, "tokens grow");
         self.last_token = token;
         self.held.push((number, key, id, token));
@@ -304,23 +356,29 @@ impl Real {
     fn hear(&mut self) {
         let mut given = Vec::new();
         self.waiting.retain_mut(|(number, key, waiting)| match held(poll(waiting)) {
-            Some(holder) => {
-                given.push((*number, key.clone(), holder));
+            Some(grant) => {
+                given.push((*number, key.clone(), grant));
                 false
             }
             None => true,
         });
-        given.sort_by_key(|(_, _, holder)| holder.token);
-        for (number, key, holder) in given {
-            self.hold(number, key, (holder.id, holder.token));
+        given.sort_by_key(|(_, _, grant)| grant.token);
+        for (number, key, grant) in given {
+            self.hold(number, key, grant);
         }
     }
 }
 
 fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let (table, clock) = table();
-    let mut real =
-        Real { table, clock, held: Vec::new(), waiting: Vec::new(), pinned: Vec::new(), last_token: 0 };
+    let mut real = Real {
+        table: &table,
+        clock,
+        held: Vec::new(),
+        waiting: Vec::new(),
+        pinned: Vec::new(),
+        last_token: 0,
+    };
     let mut model = Naive::default();
     let path = |text: &str| VPath::parse(text).unwrap();
     for (number, step) in steps.into_iter().enumerate() {
@@ -332,9 +390,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 if matches!(step, Step::Try(..)) {
                     // In the simplest way first, as calls do.
                     let taken = real.table.take(asked.clone(), wanted.clone());
-                    let got = taken.or_else(|| {
-                        real.table.acquire(&asked, wanted).ok().map(|holder| (holder.id, holder.token))
-                    });
+                    let got = taken.or_else(|| real.table.acquire(&asked, wanted).ok());
                     prop_assert_eq!(got.is_some(), free);
                     if let Some(given) = got {
                         real.hold(number, asked, given);
@@ -342,9 +398,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     }
                 } else {
                     match real.table.line_up(&asked, wanted) {
-                        Lined::Held(holder) => {
+                        Lined::Held(grant) => {
                             prop_assert!(free);
-                            real.hold(number, asked, (holder.id, holder.token));
+                            real.hold(number, asked, grant);
                             model.hold(call);
                         }
                         Lined::Waiting(waiting) => {

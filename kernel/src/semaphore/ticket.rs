@@ -3,7 +3,7 @@
 use std::mem;
 use std::task::{Poll, Waker};
 
-use super::places::{Holder, Owner};
+use super::places::{Grant, Owner};
 use crate::locks::sync::Mutex;
 
 /// Shared by the line and by the future that waits.
@@ -22,7 +22,7 @@ enum Word {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// The place is held.
-    Held(Holder),
+    Held(Grant),
     /// Those who wait, this one among them, wait for each other: each of these for the next, and the last for the first.
     Deadlock(Vec<Owner>),
 }
@@ -41,7 +41,12 @@ impl Ticket {
     }
 
     /// What was said; else `waker` is the one to wake.
-    pub(crate) fn poll(&self, waker: Waker) -> Poll<Verdict> {
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Verdict> {
+        if let Some(verdict) = self.take() {
+            return Poll::Ready(verdict);
+        }
+        // Cloned, and the one before it dropped, without the mutex: dropping a waker may drop a whole task.
+        let waker = waker.clone();
         let mut word = self.0.lock();
         let before = match &*word {
             Word::Said(_) => mem::replace(&mut *word, Word::Taken),
@@ -50,16 +55,19 @@ impl Ticket {
         drop(word);
         match before {
             Word::Said(verdict) => Poll::Ready(verdict),
-            // Dropped here, without the mutex: dropping a waker may drop a whole task.
             Word::Wait(_) | Word::Taken => Poll::Pending,
         }
     }
 
     /// What was said and nobody has heard.
     pub(crate) fn take(&self) -> Option<Verdict> {
-        match mem::replace(&mut *self.0.lock(), Word::Taken) {
+        let mut word = self.0.lock();
+        match mem::replace(&mut *word, Word::Taken) {
             Word::Said(verdict) => Some(verdict),
-            Word::Wait(_) | Word::Taken => None,
+            other => {
+                *word = other;
+                None
+            }
         }
     }
 }

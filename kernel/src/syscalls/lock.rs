@@ -1,15 +1,17 @@
 //! `SysLock` and `SysUnlock`: advisory locks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexus_messages::syscall::{LockKind, Locked, SysLock, SysUnlock, Unlocked};
 use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId};
 
 use super::Serve;
 use super::admit::{Admissible, Which, admit, one_path};
-use crate::advisory::{LockKey, LockTable, request};
+use crate::advisory::{LockKey, LockTable, line_up, request};
 use crate::gate::Right;
 use crate::kernel::Kernel;
+use crate::semaphore::places::Grant;
 use crate::sys;
 
 impl Admissible for SysLock {
@@ -78,15 +80,9 @@ fn not_the_kernels(op: Op, path: &VPath) -> Result<()> {
 impl Serve for SysLock {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Locked> {
-        if self.durable || self.id.is_some() || !kernel.has_lock_tokens() || self.validate().is_err() {
-            return None;
-        }
-        if kernel.other_locks().any() {
-            return None;
-        }
-        let key = warm_key(kernel, caller, &self.path)?;
+        let key = warm_key(kernel, caller, self)?;
         let request = request(caller, self.kind, self.ttl, (self.tied, false), self.session);
-        let (id, token) = kernel.advisory().take(key, request)?;
+        let Grant { id, token } = kernel.advisory().take(key, request)?;
         if self.tied && !kernel.lives().goes_on(caller.life) {
             // What the long way says then is the same for all.
             kernel.release_lock(caller, &self.path, id);
@@ -96,6 +92,12 @@ impl Serve for SysLock {
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Locked> {
+        // Whoever is woken has come here with cold caches: nothing is done then but what must be.
+        if let Some(wait) = self.wait
+            && let Some(key) = warm_key(kernel, caller, &self)
+        {
+            return in_line(kernel, caller, self, key, wait).await;
+        }
         Box::pin(lock(kernel, caller, self)).await
     }
 }
@@ -121,11 +123,41 @@ impl Serve for SysUnlock {
     }
 }
 
-/// The key of `path`, when nobody is to be asked about it and no link leads elsewhere.
+/// The key of what `call` locks, when it is to be held in the memory of this kernel alone, nobody is to be asked about it, and no link leads elsewhere.
 #[inline]
-fn warm_key(kernel: &Kernel, caller: &Caller, path: &VPath) -> Option<LockKey> {
-    let node = kernel.warm(caller, path, true)?;
-    Some(LockKey::new(&node.metadata.zone, path))
+fn warm_key(kernel: &Kernel, caller: &Caller, call: &SysLock) -> Option<LockKey> {
+    if call.durable || call.id.is_some() || !kernel.has_lock_tokens() || call.validate().is_err() {
+        return None;
+    }
+    if kernel.other_locks().any() {
+        return None;
+    }
+    let node = kernel.warm(caller, &call.path, true)?;
+    Some(LockKey::new(&node.metadata.zone, &call.path))
+}
+
+/// Waits in line for a lock that [`warm_key`] has a key of.
+async fn in_line(
+    kernel: &Kernel,
+    caller: &Caller,
+    call: SysLock,
+    key: LockKey,
+    wait: Duration,
+) -> Result<Locked> {
+    let asked = request(caller, call.kind, call.ttl, (call.tied, false), call.session);
+    let Grant { id, token } = line_up(kernel, &key, &call.path, asked, wait).await?;
+    if call.tied && !kernel.lives().goes_on(caller.life) {
+        kernel.advisory().release(&key, id);
+        kernel.advisory().end(caller.life);
+        return Err(ended(&call.path));
+    }
+    Ok(Locked::new(id, call.path, token, call.ttl))
+}
+
+/// Whoever ended the life of the lock's owner did not find the lock, or not all of it.
+fn ended(path: &VPath) -> Error {
+    let error = Error::new(Op::Lock, path, ErrorKind::NotHeld);
+    error.because("its owner's life has ended, and the lock with it")
 }
 
 async fn lock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysLock) -> Result<Locked> {
@@ -146,11 +178,9 @@ async fn lock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysLock) -> Resu
         if !call.tied || kernel.lives().goes_on(caller.life) {
             return Ok(locked);
         }
-        // Who ended it did not find the lock, or not all of it.
         keeper.give_back(&zone, &locked.path, locked.id);
         keeper.end(caller.life);
-        let error = Error::new(Op::Lock, &call.path, ErrorKind::NotHeld);
-        Err(error.because("its owner's life has ended, and the lock with it"))
+        Err(ended(&call.path))
     });
     if call.wait.is_some() {
         admitted.step_back();
