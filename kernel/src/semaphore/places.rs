@@ -229,7 +229,7 @@ impl<K: Key, W> Places<K, W> {
     }
 
     /// How many keys are taken for such at which somebody waits.
-    #[cfg(test)]
+    #[cfg(all(test, not(nexus_loom)))]
     pub(crate) fn awaited(&self) -> usize {
         self.awaited.len()
     }
