@@ -91,9 +91,12 @@ impl Watching {
     }
 }
 
-/// What a watcher was told that began at a place of the log and went on to another, in one life.
+/// What a watcher was told that began at some places of the log, and each time went on to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Live {
+pub(crate) struct Live(Vec<Span>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Span {
     from: u64,
     watching: Watching,
 }
@@ -102,16 +105,24 @@ impl Live {
     /// It begins after this commit.
     pub(crate) fn begin(&mut self, from: u64) {
         let watching = Watching { cursor: from, last: from, ..Watching::default() };
-        *self = Self { from, watching };
+        self.0.push(Span { from, watching });
     }
 
     pub(crate) fn hear(&mut self, events: &[Told], cursor: u64) {
-        self.watching.hear(events, cursor);
+        if let Some(last) = self.0.last_mut() {
+            last.watching.hear(events, cursor);
+        }
     }
 
-    /// Holds it against one that was told everything. What comes after its cursor it was not told yet. Says what is wrong.
+    /// Holds it against one that was told everything, and forgets it. What comes after a cursor it was not told yet. Says what is wrong.
     pub(crate) fn check(&mut self, all: &Watching) -> Vec<String> {
-        let mut wrong = std::mem::take(&mut self.watching.wrong);
+        std::mem::take(&mut self.0).into_iter().flat_map(|span| span.check(all)).collect()
+    }
+}
+
+impl Span {
+    fn check(self, all: &Watching) -> Vec<String> {
+        let mut wrong = self.watching.wrong;
         let told = &self.watching.told;
         for event in
             all.told.values().filter(|event| event.lsn > self.from && event.lsn <= self.watching.cursor)
@@ -197,6 +208,9 @@ mod tests {
             let mut live = Live::default();
             live.begin(2);
             live.hear(&events.iter().map(|lsn| told(*lsn)).collect::<Vec<_>>(), cursor);
+            // Once more, from further on.
+            live.begin(4);
+            live.hear(&[told(5)], 5);
             let wrong = live.check(&all);
             assert_eq!(wrong.is_empty(), is_right, "{wrong:?}");
         };

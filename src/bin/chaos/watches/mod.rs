@@ -130,27 +130,28 @@ pub(crate) async fn resume(scene: Arc<Scene>, number: usize) {
     }
 }
 
-/// Watches without a cursor until the scene ends, and is told all that is committed from when it began.
+/// Watches without a cursor until the scene ends, and is told all that is committed from when it began; anew when a watch is over because of what is done to the kernel.
 pub(crate) async fn live(scene: Arc<Scene>) {
-    let mut events = loop {
-        if !scene.goes_on().await || scene.is_dying() {
-            return idle(&scene).await;
-        }
+    while scene.goes_on().await && !scene.is_dying() {
         match scene.call("watch", "/", SYSCALL_MAX, builder(&scene.nx, LIVE).stream()).await {
-            Some(Ok(events)) => break events,
+            Some(Ok(events)) => follow(&scene, events).await,
             Some(Err(error)) => failed(&scene, &error),
-            None => return idle(&scene).await,
+            None => {}
         }
         scene.env.sleep(MOMENT).await;
-    };
+    }
+    while scene.goes_on().await {
+        scene.env.sleep(MOMENT * 20).await;
+    }
+}
+
+/// Takes what one watch tells until it, or the scene, is over.
+async fn follow(scene: &Scene, mut events: EventStream) {
     scene.tell(Record::Watching { from: events.cursor().0 });
     let mut behind_since = None;
     while scene.goes_on().await {
         let newest = scene.newest();
-        let seen = match take(&scene, LIVE, &mut events, scene.setting.wait * 4).await {
-            Some(seen) => seen,
-            None => return idle(&scene).await,
-        };
+        let Some(seen) = take(scene, LIVE, &mut events, scene.setting.wait * 4).await else { return };
         // What was acknowledged before it looked is to be told soon.
         if seen > 0 || events.cursor() >= newest {
             behind_since = None;
@@ -161,12 +162,6 @@ pub(crate) async fn live(scene: Arc<Scene>) {
             ));
             behind_since = None;
         }
-    }
-}
-
-async fn idle(scene: &Scene) {
-    while scene.goes_on().await {
-        scene.env.sleep(MOMENT * 20).await;
     }
 }
 
