@@ -66,3 +66,53 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Is woken by itself, `times` often, and hands out its waker.
+    async fn woken(times: usize, wakers: &Mutex<Vec<Waker>>) -> usize {
+        let mut polls = 0;
+        poll_fn(|cx| {
+            wakers.lock().unwrap().push(cx.waker().clone());
+            polls += 1;
+            if polls > times {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        polls
+    }
+
+    #[test]
+    fn whoever_is_driven_within_another_does_not_take_its_wakes() {
+        let wakers = Mutex::new(Vec::new());
+        let mut inner = None;
+        let outer = poll_fn(|cx| {
+            if inner.is_some() {
+                return Poll::Ready(());
+            }
+            // Its wake comes before the inner one waits, and is still there behind it.
+            cx.waker().wake_by_ref();
+            inner = Some(block_on(woken(3, &wakers)));
+            Poll::Pending
+        });
+        block_on(outer);
+        assert_eq!(inner, Some(4));
+    }
+
+    #[test]
+    fn a_waker_that_comes_late_wakes_the_next_one_for_nothing_at_most() {
+        let wakers = Mutex::new(Vec::new());
+        assert_eq!(block_on(woken(1, &wakers)), 2);
+        let late: Vec<Waker> = wakers.lock().unwrap().drain(..).collect();
+        late.into_iter().for_each(Waker::wake);
+        assert_eq!(block_on(woken(2, &wakers)), 3);
+    }
+}

@@ -392,8 +392,8 @@ impl<K: Key, W> Places<K, W> {
     }
 
     /// Gives the place that `id` holds at `key` to who is first in line there, in the simplest case: it alone is held, its time is not over, it is in memory alone, no write is under way
-    /// that it let pass, nothing is held or waited for that the key reaches, and nobody behind the first can be served with it. `from` tells from when on that one's time
-    /// counts, which is how long. Gives who held it, and the first; none, and nothing is done, otherwise.
+    /// that it let pass, nothing is held or waited for that the key reaches, and nobody behind the first can be served with it. `from` is told how long that one is to
+    /// hold it, and tells from when on. Gives who held it, the first, and what that holds now; none, and nothing is done, otherwise.
     #[inline]
     pub(crate) fn hand_over(
         &mut self,
@@ -402,7 +402,7 @@ impl<K: Key, W> Places<K, W> {
         now: Moment,
         from: impl FnOnce(Duration) -> Moment,
         issue: &impl Issue,
-    ) -> Option<(Holder, W)> {
+    ) -> Option<(Holder, W, &Holder)> {
         if self.places.len() > 1 && key.related(&self.places).next().is_some() {
             return None;
         }
@@ -420,10 +420,7 @@ impl<K: Key, W> Places<K, W> {
         let holder = Holder::new(id, token, first.request, since, until);
         let gone = mem::replace(&mut place.holders[0], holder);
         self.waiters -= 1;
-        if self.awaited.len() > self.waiters + STALE_MAX {
-            self.forget_stale();
-        }
-        Some((gone, first.who))
+        Some((gone, first.who, &place.holders[0]))
     }
 
     /// Holds a place at `key`. That nothing stands in the way is to be looked at first.
@@ -453,6 +450,9 @@ impl<K: Key, W> Places<K, W> {
 
     /// Lines up for a place at `key`. What stands in the way is to be looked at first.
     pub(crate) fn line_up(&mut self, key: &K, waiter: Waiter<W>) {
+        if self.awaited.len() > self.waiters + STALE_MAX {
+            self.forget_stale();
+        }
         self.waiters += 1;
         self.awaited.insert(key.clone());
         self.place(key).waiting.push_back(waiter);

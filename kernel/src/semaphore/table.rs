@@ -3,13 +3,12 @@
 //! Keys of which one can exclude the other are in one part, so each part is by itself. A key that reaches all others, as the root of a namespace does,
 //! has all parts put together while something is held or waited for at it.
 
+mod waiting;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::future::Future;
-use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -21,6 +20,8 @@ use super::places::{
     Grant, Holder, Issue, Key, Moment, Moved, Obstacle, Owner, Place, Places, Request, Waiter,
 };
 use super::ticket::{Ticket, Verdict};
+pub(crate) use waiting::Waiting;
+
 use crate::locks::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 #[cfg(not(nexus_loom))]
@@ -537,13 +538,10 @@ impl<K: Filed> Inner<K> {
     /// As [`Places::hand_over`], and says so to whom it is of interest.
     fn hand_over(&self, part: &mut Part<K>, key: &K, id: LockId, now: Moment, woken: &mut Woken) -> bool {
         let from = |ttl| if ttl < EXACT_BELOW { self.clock.now() } else { now };
-        let Some((gone, first)) = part.places.hand_over(key, id, now, from, &self.tokens) else {
+        let Some((gone, first, holder)) = part.places.hand_over(key, id, now, from, &self.tokens) else {
             return false;
         };
         self.gone(key, &gone, woken);
-        let Some(holder) = part.places.get(key).and_then(|place| place.holders().first()) else {
-            unreachable!("it was just given")
-        };
         self.granted(&mut part.granted, key, holder, woken);
         woken.served.extend(first.say(Verdict::Held(holder.grant())));
         true
@@ -635,49 +633,6 @@ impl<K: Filed> Places<K, Arc<Ticket>> {
             });
         }
         waits
-    }
-}
-
-/// A wait for a place. Dropping it leaves the line, and gives back what was just given.
-#[must_use = "nothing is waited for unless it is polled"]
-pub(crate) struct Waiting<'t, K: Filed> {
-    /// Borrowed: who shares in the table changes a count beside what each of its operations reads.
-    table: &'t Inner<K>,
-    key: K,
-    number: u64,
-    ticket: Arc<Ticket>,
-    is_over: bool,
-}
-
-impl<K: Filed> Future for Waiting<'_, K> {
-    type Output = Verdict;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
-        let polled = self.ticket.poll(cx.waker());
-        self.is_over |= polled.is_ready();
-        polled
-    }
-}
-
-// Nothing in it is pinned.
-impl<K: Filed> Unpin for Waiting<'_, K> {}
-
-impl<K: Filed> Drop for Waiting<'_, K> {
-    fn drop(&mut self) {
-        if mem::replace(&mut self.is_over, true) {
-            return;
-        }
-        let left = self.table.with(&self.key, |inner, part, woken| {
-            let mut moved = Moved::default();
-            let left =
-                part.places.leave(&self.key, self.number, &inner.tokens, inner.clock.now(), &mut moved);
-            inner.settle(part, moved, woken);
-            left.is_some()
-        });
-        // Who is gone from the line was told, and nobody has heard it.
-        if !left && let Some(Verdict::Held(grant)) = self.ticket.take() {
-            self.table.release(&self.key, grant.id);
-        }
     }
 }
 
