@@ -104,13 +104,33 @@ impl Nexus {
     /// assert_eq!((&*read.data, read.metadata.version), (&b"3456"[..], 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub async fn send<S: Serve>(&self, call: S) -> Result<S::Done> {
+    #[expect(clippy::manual_async_fn, reason = "an async function would copy the call before it looks at it")]
+    pub fn send<S: Serve>(&self, mut call: S) -> impl Future<Output = Result<S::Done>> + Send {
+        async move {
+            match self.at_hand(&mut call) {
+                Some(done) => Ok(done),
+                None => self.ask(call).await,
+            }
+        }
+    }
+
+    /// The answer to a call, when it is at hand; none, and nothing is done, when [`send`](Self::send) is to be asked.
+    #[inline]
+    pub(crate) fn at_hand<S: Serve>(&self, call: &mut S) -> Option<S::Done> {
+        match &self.link {
+            Link::Local(machine) if !machine.is_stopping() => machine.kernel.at_hand(&self.caller, call),
+            _ => None,
+        }
+    }
+
+    /// As [`send`](Self::send), of a call whose answer is not at hand.
+    async fn ask<S: Serve>(&self, call: S) -> Result<S::Done> {
         match &self.link {
             Link::Local(machine) if machine.is_stopping() => {
                 Err(machine.told(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down)))
             }
             Link::Local(machine) => {
-                machine.kernel.send(&self.caller, call).await.map_err(|error| machine.told(error))
+                machine.kernel.ask(&self.caller, call).await.map_err(|error| machine.told(error))
             }
             // Apart, so that the way of a call to the kernel of this process stays short.
             Link::Remote(remote) => Box::pin(remote.send(&self.caller, call)).await,

@@ -190,7 +190,36 @@ impl Kernel {
     ///
     /// # Errors
     /// What the syscall's documentation says.
-    pub async fn send<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
+    #[expect(clippy::manual_async_fn, reason = "an async function would copy the call before it looks at it")]
+    pub fn send<S: Serve>(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        mut call: S,
+    ) -> impl Future<Output = Result<S::Done>> + Send {
+        async move {
+            match self.at_hand(caller, &mut call) {
+                Some(done) => Ok(done),
+                None => self.ask(caller, call).await,
+            }
+        }
+    }
+
+    /// The answer to a call, when it is at hand, and the call was executed then; none, and nothing is done, when [`send`](Self::send) is to be asked. Does not wait.
+    #[inline]
+    pub fn at_hand<S: Serve>(&self, caller: &Caller, call: &mut S) -> Option<S::Done> {
+        if span::is_wanted() { None } else { self.warm_answer(caller, call) }
+    }
+
+    /// As [`at_hand`](Self::at_hand), whoever wants to trace it.
+    #[inline]
+    pub(crate) fn warm_answer<S: Serve>(&self, caller: &Caller, call: &mut S) -> Option<S::Done> {
+        let done = call.warm(self, caller)?;
+        self.syscalls.warm(S::OP);
+        Some(done)
+    }
+
+    /// As [`send`](Self::send), of a call whose answer is not at hand.
+    pub async fn ask<S: Serve>(self: &Arc<Self>, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
         if span::is_wanted() {
             return Box::pin(span::around(self, caller, call)).await;
         }
@@ -198,16 +227,11 @@ impl Kernel {
     }
 
     /// Executes a syscall and counts it.
-    #[inline]
     pub(crate) async fn execute<S: Serve>(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
-        mut call: S,
+        call: S,
     ) -> Result<S::Done> {
-        if let Some(done) = call.warm(self, caller) {
-            self.syscalls.warm(S::OP);
-            return Ok(done);
-        }
         let counted = self.syscalls.begin(S::OP, &self.env);
         let done = call.serve(self, caller).await;
         counted.with(done.as_ref().err().map(Error::errno));

@@ -23,8 +23,19 @@ pub(crate) fn is_wanted() -> bool {
 }
 
 /// Executes the call in a span of its own, which is the parent of whatever happens for it.
-pub(crate) async fn around<S: Serve>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: S) -> Result<S::Done> {
-    within(of(caller, &call.clone().into()), kernel.execute(caller, call)).await
+pub(crate) async fn around<S: Serve>(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    mut call: S,
+) -> Result<S::Done> {
+    let wanted = of(caller, &call.clone().into());
+    let executed = async move {
+        match kernel.warm_answer(caller, &mut call) {
+            Some(done) => Ok(done),
+            None => kernel.execute(caller, call).await,
+        }
+    };
+    within(wanted, executed).await
 }
 
 /// Does `work` in the span of its call.
