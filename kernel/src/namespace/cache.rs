@@ -257,11 +257,17 @@ impl MetadataCache {
         Self { entries, entry_max, gone, hits: Counter::default(), misses: Counter::default() }
     }
 
-    /// What is known to be at `path`. Allocates nothing on a hit, and counts nothing: a hit is counted as a call.
+    /// What `take` makes of what is known to be at `path`. Allocates nothing on a hit, and counts nothing: a hit is counted as a call.
     #[inline]
-    pub(crate) fn get(&self, mount: FileId, generation: u64, path: &VPath) -> Option<Node> {
+    pub(crate) fn get<R>(
+        &self,
+        mount: FileId,
+        generation: u64,
+        path: &VPath,
+        take: impl FnOnce(Node) -> Option<R>,
+    ) -> Option<R> {
         match self.entries.get(&KeyRef { mount, generation, path })? {
-            Known::There(node) => Some(node),
+            Known::There(node) => take(node),
             Known::Nothing(_) => None,
         }
     }
@@ -381,7 +387,7 @@ mod tests {
     }
 
     fn found(cache: &MetadataCache) -> Option<u64> {
-        cache.get(MOUNT, 0, &path("/a")).map(|node| node.metadata.file_id.0)
+        cache.get(MOUNT, 0, &path("/a"), |node| Some(node.metadata.file_id.0))
     }
 
     #[test]
@@ -407,7 +413,7 @@ mod tests {
             panic!("nothing was filed yet")
         };
         fill.keep_nothing();
-        assert!(cache.get(MOUNT, 0, &path("/d/a")).is_none());
+        assert!(cache.get(MOUNT, 0, &path("/d/a"), Some).is_none());
         change(&cache);
         matches!(cache.lookup(MOUNT, 0, &path("/d/a")), Lookup::Hit(None))
     }
@@ -445,7 +451,7 @@ mod tests {
         assert_eq!(found(&cache), None, "the first reader files");
         fill.keep(node(1));
         assert_eq!(found(&cache), Some(1));
-        assert!(cache.get(MOUNT, 1, &path("/a")).is_none(), "another generation knows nothing of it");
+        assert!(cache.get(MOUNT, 1, &path("/a"), Some).is_none(), "another generation knows nothing of it");
     }
 
     /// A path of `length` bytes for each number.

@@ -132,8 +132,7 @@ fn warm_key(kernel: &Kernel, caller: &Caller, call: &SysLock) -> Option<LockKey>
     if kernel.other_locks().any() {
         return None;
     }
-    let node = kernel.warm(caller, &call.path, true)?;
-    Some(LockKey::new(&node.metadata.zone, &call.path))
+    kernel.warm(caller, &call.path, true, |node| Some(LockKey::new(&node.metadata.zone, &call.path)))
 }
 
 /// Waits in line for a lock that [`warm_key`] has a key of.

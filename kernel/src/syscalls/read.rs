@@ -54,12 +54,12 @@ pub(super) fn content_at_hand(kernel: &Kernel, caller: &Caller, call: &SysRead) 
     if call.as_of.is_some() || matches!(call.extent, Extent::Records(_)) {
         return None;
     }
-    let node = kernel.warm(caller, &call.path, true)?;
-    warm(kernel, &node, &call.extent)
+    kernel.warm(caller, &call.path, true, |node| warm(kernel, node, &call.extent))
 }
 
 /// The content, when all of it is in memory.
-fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
+#[inline]
+fn warm(kernel: &Kernel, node: Node, extent: &Extent) -> Option<ReadData> {
     if node.metadata.entry_type != EntryType::Reg {
         return None;
     }
@@ -70,12 +70,12 @@ fn warm(kernel: &Kernel, node: &Node, extent: &Extent) -> Option<ReadData> {
             let Extent::One(range) = extent else { return None };
             let (start, end) = range.within(node.metadata.size);
             let data = content::at_hand(cache, id.chunks()?, start..end)?;
-            return Some(ReadData::new(data, node.metadata.clone()));
+            return Some(ReadData::new(data, node.metadata));
         }
         (Some(id), _) => cache.get(id)?,
     };
     let (data, more) = content::runs(&whole, extent);
-    let mut read = ReadData::new(data, node.metadata.clone());
+    let mut read = ReadData::new(data, node.metadata);
     read.more = more;
     Some(read)
 }

@@ -33,7 +33,7 @@ impl Serve for SysStat {
         if self.as_of.is_some() || self.include_lock {
             return None;
         }
-        kernel.warm(caller, &self.path, self.follow).map(|node| node.metadata)
+        kernel.warm(caller, &self.path, self.follow, |node| Some(node.metadata))
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Arc<FileMetadata>> {
