@@ -45,7 +45,9 @@ pub(crate) struct InodeRow {
 }
 
 /// Where content is kept.
+// What tells the variants fills a word: beside a byte the rest would be moved in pieces that lie across words, which stalls each warm call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u64)]
 pub(crate) enum Placement {
     /// There is none, or it is empty.
     None,
