@@ -170,12 +170,13 @@ impl Nexus {
     /// As [`crate::Nexus::send`].
     pub fn send<S: Serve>(&self, mut call: S) -> Result<S::Done> {
         // A simulation runs its tasks whenever somebody waits.
-        if !self.env().is_simulated()
-            && let Some(done) = self.0.at_hand(&mut call)
-        {
-            return Ok(done);
+        if self.env().is_simulated() {
+            return self.env().blocking_wait(self.0.send(call));
         }
-        self.env().blocking_wait(self.0.send(call))
+        match self.0.at_hand(&mut call) {
+            Some(done) => Ok(done),
+            None => self.env().blocking_wait(self.0.ask(call)),
+        }
     }
 
     /// As [`crate::Nexus::set_permission`].

@@ -124,7 +124,7 @@ impl Nexus {
     }
 
     /// As [`send`](Self::send), of a call whose answer is not at hand.
-    async fn ask<S: Serve>(&self, call: S) -> Result<S::Done> {
+    pub(crate) async fn ask<S: Serve>(&self, call: S) -> Result<S::Done> {
         match &self.link {
             Link::Local(machine) if machine.is_stopping() => {
                 Err(machine.told(Error::global(<S as SyscallMessage>::OP, ErrorKind::Down)))
