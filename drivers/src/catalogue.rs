@@ -101,7 +101,14 @@ mod disk {
         }
 
         fn options(&self) -> &[DriverOption] {
-            &[DriverOption { key: "folder", required: true, help: "the existing folder to serve" }]
+            &[
+                DriverOption { key: "folder", required: true, help: "the existing folder to serve" },
+                DriverOption {
+                    key: "notice",
+                    required: false,
+                    help: "whether watchers hear of what others change in it: yes, when not given, or no, for trees with more folders than the system tells of",
+                },
+            ]
         }
 
         fn open(
@@ -110,8 +117,20 @@ mod disk {
             context: DriverContext,
         ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
             let folder = spec.options.get("folder").map(PathBuf::from).unwrap_or_default();
+            let notice = match spec.options.get("notice").map(String::as_str) {
+                None | Some("yes") => Ok(true),
+                Some("no") => Ok(false),
+                Some(other) => {
+                    Err(StoreError::BadOption { why: format!("notice is {other:?}, not yes or no") })
+                }
+            };
             Box::pin(async move {
-                let store = PathLocal::open(folder, context.pool).await?;
+                // The system's threads do not wait for a simulation's time.
+                let store = if notice? && !context.env.is_simulated() {
+                    PathLocal::open_noticing(folder, context.pool, context.env).await?
+                } else {
+                    PathLocal::open(folder, context.pool).await?
+                };
                 Ok(Arc::new(store) as Arc<dyn ObjectStore>)
             })
         }

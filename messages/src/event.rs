@@ -25,6 +25,9 @@ macro_rules! kinds {
             /// Every kind, in the order of their bits.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
+            /// The bits of all of them.
+            const BITS: u32 = 0 $(| (1 << $bit))*;
+
             /// The kind's bit in an [`EventMask`].
             pub fn bit(self) -> u32 {
                 match self { $(Self::$name => 1 << $bit),* }
@@ -63,6 +66,11 @@ kinds! {
     Locked = 10, "lock";
     /// An advisory lock was released, or taken away.
     Unlocked = 11, "unlock";
+    /// Somebody beside the kernel made, changed or moved what is here: with an editor, in a folder that is mounted by its paths. At a mount point: more was changed than
+    /// could be told.
+    ChangedOutside = 20, "outside_change";
+    /// Somebody beside the kernel removed what was here, or moved it away.
+    GoneOutside = 21, "outside_delete";
 }
 
 /// The bits that are kept for kinds about the synchronisation of replicas, `SYNC_*`.
@@ -72,12 +80,15 @@ pub const SYNC_BITS: Range<u32> = 12..16;
 pub const CONFLICT_BITS: Range<u32> = 16..20;
 
 // A kind that comes gets a bit of its own: those that are kept are taken by whom they are kept for.
-const _: () = assert!(EventMask::ALL.0 < 1 << SYNC_BITS.start);
+const _: () = assert!(EventKind::BITS & ((1 << CONFLICT_BITS.end) - (1 << SYNC_BITS.start)) == 0);
+
+/// The bit of no kind, and above that of each.
+pub const EVENT_BITS: u32 = EventKind::BITS.next_power_of_two().trailing_zeros();
 
 impl EventKind {
     /// Whether what happens so stands in the log of its zone. What does not is told when it happens, and never again.
     pub fn is_logged(self) -> bool {
-        !matches!(self, Self::Locked | Self::Unlocked)
+        !matches!(self, Self::Locked | Self::Unlocked | Self::ChangedOutside | Self::GoneOutside)
     }
 }
 
@@ -112,7 +123,7 @@ impl EventMask {
     /// No event.
     pub const NONE: Self = Self(0);
     /// Every event.
-    pub const ALL: Self = Self((1 << EventKind::ALL.len()) - 1);
+    pub const ALL: Self = Self(EventKind::BITS);
 
     /// The set with these bits; bits that no event has are dropped.
     pub fn from_bits(bits: u32) -> Self {
@@ -245,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_bits_and_names_are_those_of_the_interface() {
-        assert_eq!(EventMask::ALL.bits(), 0xfff);
+        assert_eq!(EventMask::ALL.bits(), 0x30_0fff);
         assert_eq!(EventKind::FileWritten.bit(), 1);
         assert_eq!(EventKind::Unmounted.bit(), 1 << 9);
         assert_eq!((EventKind::Locked | EventKind::Unlocked).bits(), 0xc00);

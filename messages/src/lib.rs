@@ -26,7 +26,9 @@ pub use conflict::{Conflict, Found};
 pub use content::ContentId;
 pub use effect::{Effect, Holding, Weighed};
 pub use error::{Errno, Error, ErrorKind, Executed, Op, Result};
-pub use event::{CONFLICT_BITS, Event, EventKind, EventMask, SYNC_BITS, UnknownEvent, VectorClock};
+pub use event::{
+    CONFLICT_BITS, EVENT_BITS, Event, EventKind, EventMask, SYNC_BITS, UnknownEvent, VectorClock,
+};
 pub use hook::{HookContext, MountContext, Outcome, Resolved, Verdict};
 pub use ident::{Caller, FileId, LifeId, LockId, Lsn, OpId, ZoneError, ZoneId};
 pub use message::Message;

@@ -9,6 +9,7 @@ mod calls;
 mod dying;
 mod gate;
 mod mounting;
+mod outside;
 mod restarts;
 mod simulated;
 mod swaps;

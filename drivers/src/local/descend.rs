@@ -1,7 +1,7 @@
 //! Walking down from the mounted folder without ever leaving it.
 //!
-//! Each component is opened from the folder before it and must not be a link, so nothing that others do to the tree meanwhile leads
-//! elsewhere: what was opened is what is used, whatever its path is by then.
+//! No component may be a link, so nothing that others do to the tree meanwhile leads elsewhere: what was opened is what is used, whatever its path is by
+//! then. Where the system has `openat2` it sees to that in one call; else each component is opened from the folder before it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -19,6 +19,13 @@ pub(super) const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(O
 
 /// Opens the folder below `root` that `names` lead to.
 pub(super) fn folder(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, StoreError> {
+    // One component is one call in either way.
+    if names.len() > 1
+        && let Some(folder) = beneath(root, &names.join("/"))
+    {
+        return Ok(folder);
+    }
+    // What fails is looked for step by step: the error names the component then.
     names.iter().enumerate().try_fold(dup(root)?, |folder, (depth, name)| {
         open_folder(&folder, name).map_err(|e| failed(&names[..=depth].join("/"), not_a_link(e)))
     })
@@ -41,6 +48,20 @@ pub(super) fn folder_made(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, Sto
             opened => opened.map_err(failed),
         }
     })
+}
+
+/// The folder at `path`, if the system opens it in one call.
+#[cfg(target_os = "linux")]
+fn beneath(root: &OwnedFd, path: &str) -> Option<OwnedFd> {
+    use rustix::fs::ResolveFlags;
+
+    let stay = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, FOLDER, Mode::empty(), stay).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn beneath(_: &OwnedFd, _: &str) -> Option<OwnedFd> {
+    None
 }
 
 pub(super) fn dup(folder: &OwnedFd) -> Result<OwnedFd, StoreError> {

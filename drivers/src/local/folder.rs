@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::path::{components, split_last};
 use crate::pooled::Wanted;
 
 /// What the names of files in the making begin with. Listings leave them out, and no path may name them.
-const HIDDEN: &str = ".nexus-part-";
+pub(super) const HIDDEN: &str = ".nexus-part-";
 
 /// How often a read is tried again because the file was written to meanwhile, before it is given as it is.
 const READS_MAX: usize = 4;
@@ -32,7 +32,7 @@ const READS_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) struct Folder {
     root: OwnedFd,
-    name: String,
+    path: PathBuf,
     /// Which of this process's folders it is.
     number: u64,
     next_part: AtomicU64,
@@ -44,14 +44,21 @@ static FOLDERS: AtomicU64 = AtomicU64::new(0);
 impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let name = path.display().to_string();
+        // As the system tells of what is in it.
+        let path = path.canonicalize().map_err(|e| StoreError::io(&name, e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(&name, e))?;
+        let root = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(&name, e))?;
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { root, name, number, next_part: AtomicU64::new(0) })
+        Ok(Self { root, path, number, next_part: AtomicU64::new(0) })
     }
 
     pub(super) fn probe(&self) -> Result<(), StoreError> {
-        rustix::fs::fstat(&self.root).map(drop).map_err(|e| failed(&self.name, e))
+        rustix::fs::fstat(&self.root).map(drop).map_err(|e| failed(&self.path.display().to_string(), e))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn stat(&self, path: &str) -> Result<ObjectInfo, StoreError> {

@@ -6,6 +6,7 @@ mod blobs;
 mod descend;
 mod folder;
 mod info;
+mod outside;
 mod paths;
 mod staging;
 mod transport;

@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_actors::Pool;
+use nexus_actors::{Env, Pool};
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
-    StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathWrite,
+    StoreError, StoreFuture,
 };
 use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
+use parking_lot::Mutex;
 
 use super::folder::Folder;
+use super::outside::{Heard, Told, Watching};
 use crate::pooled::{self, Wanted};
 
 /// A folder of the user's, as it is. Whatever it contains, nothing outside of it is read or written: no component of a path is followed
@@ -25,6 +27,10 @@ use crate::pooled::{self, Wanted};
 pub struct PathLocal {
     folder: Arc<Folder>,
     pool: Pool,
+    /// What is heard of others who change it, when somebody is to be told.
+    heard: Option<Arc<Heard>>,
+    /// From when on they are told.
+    watching: Mutex<Option<Watching>>,
 }
 
 impl PathLocal {
@@ -32,7 +38,14 @@ impl PathLocal {
     pub async fn open(folder: impl AsRef<Path>, pool: Pool) -> Result<Self, StoreError> {
         let folder: PathBuf = folder.as_ref().into();
         let folder = pooled::look(&pool, "opening a folder", move || Folder::open(&folder)).await?;
-        Ok(Self { folder: Arc::new(folder), pool })
+        Ok(Self { folder: Arc::new(folder), pool, heard: None, watching: Mutex::default() })
+    }
+
+    /// As [`open`](Self::open), and tells [what others change](PathStore::outside). For that the system is asked to tell of each folder in it, one by one:
+    /// it has bounds on how many those are, and a large tree takes it a while.
+    pub async fn open_noticing(folder: impl AsRef<Path>, pool: Pool, env: Env) -> Result<Self, StoreError> {
+        let opened = Self::open(folder, pool).await?;
+        Ok(Self { heard: Some(Heard::new(env)), ..opened })
     }
 
     fn look<T: Send + 'static>(
@@ -44,13 +57,40 @@ impl PathLocal {
         Box::pin(pooled::look(&self.pool, what, move || job(&folder)))
     }
 
-    fn change<T: Send + 'static>(
+    /// Changes what is at `path`.
+    fn change<T: Left + Send + 'static>(
         &self,
         what: &'static str,
-        job: impl FnOnce(&Folder, &Wanted) -> Result<T, StoreError> + Send + 'static,
+        path: &str,
+        job: impl FnOnce(&Folder, &str, &Wanted) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'_, T> {
-        let folder = self.folder.clone();
-        Box::pin(pooled::change(&self.pool, what, move |wanted| job(&folder, wanted)))
+        let (folder, heard, path) = (self.folder.clone(), self.heard.clone(), path.to_owned());
+        Box::pin(pooled::change(&self.pool, what, move |wanted| {
+            let mut own = heard.map(|heard| heard.own(&path));
+            let done = job(&folder, &path, wanted);
+            if let (Some(own), Ok(done)) = (&mut own, &done) {
+                own.made(done.at_path());
+            }
+            done
+        }))
+    }
+}
+
+/// What a change leaves at its path.
+trait Left {
+    fn at_path(&self) -> Option<&ObjectInfo>;
+}
+
+impl Left for ObjectInfo {
+    fn at_path(&self) -> Option<&ObjectInfo> {
+        Some(self)
+    }
+}
+
+/// A deletion.
+impl Left for () {
+    fn at_path(&self) -> Option<&ObjectInfo> {
+        None
     }
 }
 
@@ -86,15 +126,14 @@ impl PathStore for PathLocal {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        let (path, data, attributes) = (path.to_owned(), data.to_vec(), attributes.clone());
-        self.change("writing a file", move |folder, wanted| {
-            folder.write(&path, &data, how, &attributes, wanted)
+        let (data, attributes) = (data.to_vec(), attributes.clone());
+        self.change("writing a file", path, move |folder, path, wanted| {
+            folder.write(path, &data, how, &attributes, wanted)
         })
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
-        let path = path.to_owned();
-        self.change("deleting a file", move |folder, _| folder.delete(&path))
+        self.change("deleting a file", path, |folder, path, _| folder.delete(path))
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
@@ -107,18 +146,41 @@ impl PathStore for PathLocal {
         path: &'a str,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        let (path, attributes) = (path.to_owned(), attributes.clone());
-        self.change("making a folder", move |folder, _| folder.make_directory(&path, &attributes))
+        let attributes = attributes.clone();
+        self.change("making a folder", path, move |folder, path, _| folder.make_directory(path, &attributes))
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        self.change("renaming a file", move |folder, _| folder.rename(&from, &to))
+        let (heard, left) = (self.heard.clone(), from.to_owned());
+        self.change("renaming a file", to, move |folder, to, _| {
+            let mut own = heard.map(|heard| heard.own(&left));
+            let moved = folder.rename(&left, to);
+            if let (Some(own), Ok(_)) = (&mut own, &moved) {
+                own.made(None);
+            }
+            moved
+        })
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        let (path, target) = (path.to_owned(), target.to_owned());
-        self.change("making a link", move |folder, _| folder.make_link(&path, &target))
+        let target = target.to_owned();
+        self.change("making a link", path, move |folder, path, _| folder.make_link(path, &target))
+    }
+
+    fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
+        Box::pin(async move {
+            let Some(heard) = self.heard.clone().filter(|_| self.watching.lock().is_none()) else {
+                return Ok(None);
+            };
+            let told =
+                Told { heard: heard.clone(), folder: Arc::downgrade(&self.folder), pool: self.pool.clone() };
+            let root = self.folder.path().to_owned();
+            let watching = pooled::look(&self.pool, "asking the system for changes", move || {
+                Watching::begin(root, heard)
+            });
+            *self.watching.lock() = Some(watching.await?);
+            Ok(Some(Box::new(told) as Box<dyn OutsideChanges>))
+        })
     }
 
     fn set_attributes<'a>(
@@ -126,7 +188,9 @@ impl PathStore for PathLocal {
         path: &'a str,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        let (path, attributes) = (path.to_owned(), attributes.clone());
-        self.change("setting attributes", move |folder, _| folder.set_attributes(&path, &attributes))
+        let attributes = attributes.clone();
+        self.change("setting attributes", path, move |folder, path, _| {
+            folder.set_attributes(path, &attributes)
+        })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use nexus_actors::{Panicked, Snap, Superseded};
 use nexus_messages::{
-    CONFLICT_BITS, Caller, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath,
+    CONFLICT_BITS, Caller, EVENT_BITS, ErrorKind, EventKind, EventMask, HookContext, MountContext, Op, VPath,
 };
 use parking_lot::Mutex;
 
@@ -60,7 +60,7 @@ const EVENTS_FROM: u32 = OPS_MAX;
 const RESOLVERS: u64 = 1 << 62;
 const MOUNTS: u64 = 1 << 63;
 
-const _: () = assert!(EVENTS_FROM as usize + EventKind::ALL.len() <= 62);
+const _: () = assert!(EVENTS_FROM + EVENT_BITS <= 62);
 // Also with the kinds that there is room for.
 const _: () = assert!(EVENTS_FROM + CONFLICT_BITS.end <= 62);
 

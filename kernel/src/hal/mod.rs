@@ -11,6 +11,7 @@ mod error;
 mod factory;
 mod metastore;
 mod object_store;
+mod outside;
 mod process;
 mod stream_store;
 mod transport;
@@ -26,6 +27,7 @@ pub use metastore::{
 pub use object_store::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
 };
+pub use outside::{OutsideChange, OutsideChanges};
 pub use process::{
     Process, ProcessError, ProcessFuture, ProcessHost, ProcessInput, ProcessOutput, StartedProcess,
 };

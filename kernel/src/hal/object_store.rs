@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
-use super::StoreFuture;
+use super::{OutsideChanges, StoreFuture};
 
 /// A store of content, mounted at a path. Whether content is found by its hash or by its path is the store's addressing.
 ///
@@ -138,6 +138,11 @@ pub trait PathStore: fmt::Debug + Send + Sync {
 
     /// Makes a symbolic link whose target is `target`, verbatim. Needs `links`.
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo>;
+
+    /// What others change here from now on; none when the driver cannot tell, or was told not to look. Asked once of a driver, by the kernel, which tells its watchers.
+    fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Sets the attributes that the backend has. Needs `attributes`.
     fn set_attributes<'a>(&'a self, path: &'a str, attributes: &'a Attributes)

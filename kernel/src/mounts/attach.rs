@@ -16,7 +16,7 @@ use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
 use super::options::{MountOptions, for_driver};
-use super::{history, swap};
+use super::{history, outside, swap};
 use crate::hal::{Change, Entry, StoreError, Table, Told, TreeId};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
@@ -355,6 +355,7 @@ pub(super) async fn start(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<()
         mount: Arc::downgrade(mount),
         catalogue: kernel.catalogue().clone(),
         data_folder: kernel.data_folder().map(Into::into),
+        announce: outside::announce(kernel),
     };
     let spec = ChildSpec::new(actor_name(mount), actor, args)
         .restart(Restart::Permanent)

@@ -19,8 +19,8 @@ use super::health::{Failing, Health};
 use super::options::MountOptions;
 use crate::content;
 use crate::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore,
+    PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -339,6 +339,10 @@ impl PathStore for Guarded {
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.call(Call::change("making a link"), move |me| Ok(me.paths()?.make_link(path, target)))
+    }
+
+    fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
+        self.call(Call::look("looking for changes of others"), |me| Ok(me.paths()?.outside()))
     }
 
     fn set_attributes<'a>(

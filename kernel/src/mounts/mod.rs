@@ -19,6 +19,7 @@ mod history;
 mod messages;
 mod mount;
 mod options;
+mod outside;
 mod placeholder;
 mod probe;
 mod swap;

@@ -27,6 +27,7 @@ pub(super) use opening::{Opened, Threads};
 use super::guarded::{Guarded, Watch};
 use super::health::Standing;
 use super::mount::Mount;
+use super::outside::{self, Announce};
 use crate::hal::{Catalogue, StoreError};
 
 /// How long the calls inside an old driver may take before it is left to end by itself.
@@ -45,6 +46,8 @@ pub(super) struct DriverArgs {
     pub(super) mount: Weak<Mount>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) data_folder: Option<std::path::PathBuf>,
+    /// Told of what others change in what the driver serves.
+    pub(super) announce: Announce,
 }
 
 /// The actor of one mount's driver.
@@ -187,7 +190,8 @@ impl Driver {
             opener: (!opened.volatile).then_some(self.generation),
         };
         self.mount.fits(opened.path_addressed)?;
-        let volatile = opened.volatile;
+        let (volatile, listened) =
+            (opened.volatile, opened.path_addressed.then(|| Arc::downgrade(&opened.driver)));
         let door = Guarded::new(opened.driver, opened.path_addressed, watch);
         let put = self.mount.put(cx.env(), self.generation, door, volatile);
         // A ghost: its successor has opened a driver, or will.
@@ -197,6 +201,9 @@ impl Driver {
         })?;
         self.mount.health().renewed();
         self.look_after(cx);
+        if let Some(driver) = listened {
+            outside::listen(cx.env(), driver, &self.args.mount, &self.args.announce);
+        }
         Ok(retired)
     }
 
