@@ -1,0 +1,55 @@
+//! What the server says, in our words. Details are left out: they have the values in them.
+
+use std::time::Duration;
+
+use nexus_kernel::hal::RecordError;
+use tokio_postgres::Error;
+use tokio_postgres::error::DbError;
+
+/// The errors of what ran for `limit` at most. `commits` says that it was a commit, whose end may be unknown.
+pub(super) fn translate(error: &Error, limit: Duration, commits: bool) -> RecordError {
+    match error.as_db_error() {
+        Some(said) => of_server(said, limit, commits),
+        // Before it was sent, it was encoded.
+        None if error.to_string().contains("serializing parameter") => {
+            RecordError::BadValue { why: "a value cannot be sent".into() }
+        }
+        None => RecordError::ConnectionLost { cause: cause_of(error), unknown: commits },
+    }
+}
+
+/// An error with what it came from; none of them has more of the settings in it than the server's address.
+fn cause_of(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn of_server(said: &DbError, limit: Duration, commits: bool) -> RecordError {
+    let message = said.message().to_owned();
+    let named = |name: Option<&str>| name.unwrap_or(said.message()).to_owned();
+    let lost = |unknown| RecordError::ConnectionLost { cause: said.message().to_owned(), unknown };
+    match said.code().code() {
+        "23505" => RecordError::UniqueViolation { constraint: named(said.constraint()) },
+        "23503" => RecordError::ForeignKeyViolation { constraint: named(said.constraint()) },
+        "23514" => RecordError::CheckViolation { constraint: named(said.constraint()) },
+        "23502" => RecordError::NotNullViolation { column: named(said.column()) },
+        "40001" | "40P01" | "55P03" => RecordError::Conflict { cause: message },
+        "57014" => RecordError::TimedOut { what: "the statement", limit, unknown: false },
+        "25P03" => RecordError::TimedOut { what: "the session, which did nothing,", limit, unknown: false },
+        "25006" => RecordError::ReadOnly,
+        "25P02" => RecordError::Aborted,
+        "42P01" => RecordError::NoSuchTable { cause: message },
+        // It is not known at which moment of a commit the server went.
+        "57P01" | "57P02" => lost(commits),
+        "57P03" | "53300" => lost(false),
+        "28000" | "28P01" | "3D000" => RecordError::BadOption { why: format!("the server refuses: {message}") },
+        code => match code.get(..2) {
+            Some("08") => lost(commits),
+            Some("22") => RecordError::BadValue { why: message },
+            Some("42" | "0A") => RecordError::Syntax { cause: message },
+            _ => RecordError::Backend { cause: message, unknown: false },
+        },
+    }
+}
