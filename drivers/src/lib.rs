@@ -40,9 +40,9 @@ mod path;
 mod pooled;
 #[cfg(all(feature = "processes", target_os = "linux"))]
 pub mod processes;
+pub mod records;
 #[cfg(feature = "redb")]
 pub mod redb;
-pub mod records;
 pub mod streams;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;

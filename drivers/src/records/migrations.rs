@@ -73,7 +73,10 @@ fn next_of<'a>(
                 return Err(history(format!("{id} ({name}) was carried out, and is another one now")));
             }
             Some(is) if i64::from(is.id()) < id => {
-                return Err(history(format!("{} is new, and {id} ({name}) after it was carried out", is.id())));
+                return Err(history(format!(
+                    "{} is new, and {id} ({name}) after it was carried out",
+                    is.id()
+                )));
             }
             _ => return Err(history(format!("{id} ({name}) was carried out, and is not among them"))),
         }

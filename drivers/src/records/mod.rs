@@ -64,7 +64,11 @@ pub const SQLITE_OPTIONS: &[DriverOption] = &[
         required: false,
         help: "the file, in the data folder unless it is absolute; records.sqlite when not given",
     },
-    DriverOption { key: "readers", required: false, help: "how many sessions read at once; 4 when not given" },
+    DriverOption {
+        key: "readers",
+        required: false,
+        help: "how many sessions read at once; 4 when not given",
+    },
     WAIT_MS,
     STATEMENT_MS,
     MIGRATION_MS,
@@ -83,7 +87,11 @@ pub const POSTGRES_OPTIONS: &[DriverOption] = &[
         required: false,
         help: "how many sessions there are at once, at each url; 8 when not given",
     },
-    DriverOption { key: "connect_ms", required: false, help: "how long one try to connect may take; 5000 when not given" },
+    DriverOption {
+        key: "connect_ms",
+        required: false,
+        help: "how long one try to connect may take; 5000 when not given",
+    },
     DriverOption {
         key: "idle_ms",
         required: false,
@@ -104,8 +112,11 @@ const WAIT_MS: DriverOption = DriverOption {
     required: false,
     help: "how long a session waits for its turn, and for a store that is away; 30000 when not given",
 };
-const STATEMENT_MS: DriverOption =
-    DriverOption { key: "statement_ms", required: false, help: "how long a statement may take; 30000 when not given" };
+const STATEMENT_MS: DriverOption = DriverOption {
+    key: "statement_ms",
+    required: false,
+    help: "how long a statement may take; 30000 when not given",
+};
 const MIGRATION_MS: DriverOption = DriverOption {
     key: "migration_ms",
     required: false,
@@ -137,12 +148,20 @@ pub fn open(
     }
     match driver {
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(Arc::new(sqlite::SqliteRecords::new(sqlite::SqliteConfig::from_options(options, context)?, context))),
+        "sqlite" => Ok(Arc::new(sqlite::SqliteRecords::new(
+            sqlite::SqliteConfig::from_options(options, context)?,
+            context,
+        ))),
         #[cfg(feature = "postgres")]
-        "postgres" => Ok(Arc::new(postgres::PostgresRecords::new(postgres::PostgresConfig::from_options(options)?, context))),
+        "postgres" => Ok(Arc::new(postgres::PostgresRecords::new(
+            postgres::PostgresConfig::from_options(options)?,
+            context,
+        ))),
         left_out => {
             let _ = context;
-            Err(bad(format!("this build leaves the driver {left_out:?} out; the feature {left_out:?} brings it")))
+            Err(bad(format!(
+                "this build leaves the driver {left_out:?} out; the feature {left_out:?} brings it"
+            )))
         }
     }
 }
@@ -165,7 +184,10 @@ fn bad(why: String) -> RecordError {
 }
 
 /// The number that an option says, within bounds.
-#[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "no driver in this build"))]
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "no driver in this build")
+)]
 fn number<T>(options: &BTreeMap<String, String>, key: &str, most: T) -> Result<Option<T>, RecordError>
 where
     T: FromStr + PartialOrd + From<u8> + std::fmt::Display,
@@ -181,7 +203,14 @@ where
 const MS_MAX: u32 = 86_400_000;
 
 /// The time that an option says in milliseconds.
-#[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "no driver in this build"))]
-fn millis(options: &BTreeMap<String, String>, key: &str, otherwise: Duration) -> Result<Duration, RecordError> {
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "no driver in this build")
+)]
+fn millis(
+    options: &BTreeMap<String, String>,
+    key: &str,
+    otherwise: Duration,
+) -> Result<Duration, RecordError> {
     Ok(number::<u32>(options, key, MS_MAX)?.map_or(otherwise, |ms| Duration::from_millis(ms.into())))
 }

@@ -5,8 +5,7 @@
 use nexus_kernel::hal::{PLACEHOLDERS_MAX, RecordError, RecordValue, SQL_MAX, Statement};
 
 /// With what a statement may begin.
-const VERBS: &[&str] =
-    &["select", "with", "values", "insert", "update", "delete", "create", "alter", "drop"];
+const VERBS: &[&str] = &["select", "with", "values", "insert", "update", "delete", "create", "alter", "drop"];
 
 /// Whether a statement and its values are what every store takes.
 pub(super) fn check(statement: &Statement) -> Result<(), RecordError> {
@@ -21,7 +20,9 @@ pub(super) fn check(statement: &Statement) -> Result<(), RecordError> {
 fn check_value(number: usize, value: &RecordValue) -> Result<(), RecordError> {
     let bad = |why: &str| Err(RecordError::BadValue { why: format!("the value of ${number} {why}") });
     match value {
-        RecordValue::Float(float) if float.is_nan() => bad("is not a number, which is not kept by every store"),
+        RecordValue::Float(float) if float.is_nan() => {
+            bad("is not a number, which is not kept by every store")
+        }
         RecordValue::Text(text) if text.contains('\0') => bad("has the character NUL in it"),
         _ => Ok(()),
     }
@@ -154,10 +155,31 @@ mod tests {
     #[test]
     fn what_one_store_alone_takes_is_refused() {
         for sql in [
-            "", "  ;", "-- nothing", "BEGIN", "COMMIT", "PRAGMA foreign_keys = 0", "SET x = 1", "SELECT ?",
-            "SELECT :a", "SELECT 1::bigint", "SELECT @a", "SELECT $0", "SELECT $a$x$a$", "SELECT 1; SELECT 2",
-            "SELECT E'\\''", "SELECT X'00'", "SELECT 'open", "SELECT \"open", "SELECT /* open", "SELECT /* /* */ */ 1",
-            "CREATE TEMP TABLE t (a BIGINT)", "SELECT [a] FROM t", "SELECT `a`", "SELECT $99999", "SELECT $99999999999999999999",
+            "",
+            "  ;",
+            "-- nothing",
+            "BEGIN",
+            "COMMIT",
+            "PRAGMA foreign_keys = 0",
+            "SET x = 1",
+            "SELECT ?",
+            "SELECT :a",
+            "SELECT 1::bigint",
+            "SELECT @a",
+            "SELECT $0",
+            "SELECT $a$x$a$",
+            "SELECT 1; SELECT 2",
+            "SELECT E'\\''",
+            "SELECT X'00'",
+            "SELECT 'open",
+            "SELECT \"open",
+            "SELECT /* open",
+            "SELECT /* /* */ */ 1",
+            "CREATE TEMP TABLE t (a BIGINT)",
+            "SELECT [a] FROM t",
+            "SELECT `a`",
+            "SELECT $99999",
+            "SELECT $99999999999999999999",
         ] {
             refuses(sql);
         }

@@ -144,7 +144,10 @@ impl FromRecord for i64 {
 }
 
 impl FromRecord for f64 {
-    #[expect(clippy::cast_precision_loss, reason = "SQLite may compute a whole number where PostgreSQL gives a float")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "SQLite may compute a whole number where PostgreSQL gives a float"
+    )]
     fn from_record(value: &RecordValue) -> Option<Self> {
         match value {
             RecordValue::Float(value) => Some(*value),
@@ -274,9 +277,10 @@ impl Row {
     /// [`RecordError::BadValue`] when there is no such column, or its value is of another kind.
     pub fn get<T: FromRecord>(&self, index: usize) -> Result<T, RecordError> {
         let bad = |why: String| RecordError::BadValue { why };
-        let value = self.values.get(index).ok_or_else(|| {
-            bad(format!("there is no column {index}, but {} of them", self.values.len()))
-        })?;
+        let value = self
+            .values
+            .get(index)
+            .ok_or_else(|| bad(format!("there is no column {index}, but {} of them", self.values.len())))?;
         T::from_record(value).ok_or_else(|| {
             bad(format!("{:?} is {}, not {}", self.columns[index], value.kind(), std::any::type_name::<T>()))
         })
@@ -288,7 +292,8 @@ impl Row {
     /// As [`get`](Self::get).
     pub fn named<T: FromRecord>(&self, name: &str) -> Result<T, RecordError> {
         let index = self.columns.iter().position(|column| column == name);
-        let index = index.ok_or_else(|| RecordError::BadValue { why: format!("there is no column {name:?}") })?;
+        let index =
+            index.ok_or_else(|| RecordError::BadValue { why: format!("there is no column {name:?}") })?;
         self.get(index)
     }
 }

@@ -35,12 +35,15 @@ impl Server {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(bad("names no host"));
         }
-        let is_here = config.get_hosts().iter().all(is_here) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
+        let is_here =
+            config.get_hosts().iter().all(is_here) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
         match config.get_ssl_mode() {
             SslMode::Disable => {}
             SslMode::Prefer if is_here => {}
             SslMode::Prefer => {
-                return Err(bad("is on another machine, and this build speaks no TLS: sslmode=disable says that the network is trusted"));
+                return Err(bad(
+                    "is on another machine, and this build speaks no TLS: sslmode=disable says that the network is trusted",
+                ));
             }
             _ => return Err(bad("asks for TLS, which this build does not speak")),
         }
@@ -57,7 +60,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 fn is_here(host: &Host) -> bool {
     match host {
-        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
         #[cfg(unix)]
         Host::Unix(_) => true,
     }

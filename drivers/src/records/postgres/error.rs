@@ -44,7 +44,9 @@ fn of_server(said: &DbError, limit: Duration, commits: bool) -> RecordError {
         // It is not known at which moment of a commit the server went.
         "57P01" | "57P02" => lost(commits),
         "57P03" | "53300" => lost(false),
-        "28000" | "28P01" | "3D000" => RecordError::BadOption { why: format!("the server refuses: {message}") },
+        "28000" | "28P01" | "3D000" => {
+            RecordError::BadOption { why: format!("the server refuses: {message}") }
+        }
         code => match code.get(..2) {
             Some("08") => lost(commits),
             Some("22") => RecordError::BadValue { why: message },

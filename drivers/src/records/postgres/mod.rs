@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use nexus_actors::Env;
 use nexus_kernel::hal::{
-    DriverContext, Migrated, Migration, ReadFrom, ReadSession, RecordError, RecordFuture, RecordStore, WriteSession,
+    DriverContext, Migrated, Migration, ReadFrom, ReadSession, RecordError, RecordFuture, RecordStore,
+    WriteSession,
 };
 use parking_lot::Mutex;
 
@@ -68,7 +69,12 @@ impl PostgresRecords {
         )
     }
 
-    async fn session(&self, mode: &str, pool: &Arc<Pool>, wait: Duration) -> Result<PostgresSession, RecordError> {
+    async fn session(
+        &self,
+        mode: &str,
+        pool: &Arc<Pool>,
+        wait: Duration,
+    ) -> Result<PostgresSession, RecordError> {
         let limit = self.config.statement;
         let lease = pool.begin(&self.begin_sql(mode, limit), wait, limit).await?;
         Ok(PostgresSession::new(lease, limit))

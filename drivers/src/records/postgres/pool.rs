@@ -254,7 +254,8 @@ impl Drop for Lease {
             }),
             State::Running => env.clone().spawn("postgres-cancel", async move {
                 // What the cancel meets would be anything that comes next: so nothing does.
-                let cancelled = env.timeout(CLEAN_MAX, opened.client.cancel_token().cancel_query(NoTls)).await;
+                let cancelled =
+                    env.timeout(CLEAN_MAX, opened.client.cancel_token().cancel_query(NoTls)).await;
                 tracing::debug!(cancelled = matches!(cancelled, Ok(Ok(()))), "a statement was given up");
                 drop(opened);
                 drop(permit);

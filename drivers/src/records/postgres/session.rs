@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use nexus_kernel::hal::{
-    ROWS_BYTES_MAX, ROWS_MAX, ReadSession, RecordError, RecordFuture, RecordValue, Row, Statement, WriteSession,
+    ROWS_BYTES_MAX, ROWS_MAX, ReadSession, RecordError, RecordFuture, RecordValue, Row, Statement,
+    WriteSession,
 };
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -60,7 +61,11 @@ pub(super) fn millis(time: Duration) -> u128 {
     time.as_millis().clamp(1, i32::MAX as u128)
 }
 
-async fn query(client: &Client, statement: &Statement, limit: Duration) -> Result<(Vec<Row>, u64), RecordError> {
+async fn query(
+    client: &Client,
+    statement: &Statement,
+    limit: Duration,
+) -> Result<(Vec<Row>, u64), RecordError> {
     let failed = |error: tokio_postgres::Error| translate(&error, limit, false);
     let values: Vec<(Bound<'_>, Type)> = statement
         .values()

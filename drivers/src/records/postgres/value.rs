@@ -47,7 +47,11 @@ impl ToSql for Bound<'_> {
         true
     }
 
-    fn to_sql_checked(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+    fn to_sql_checked(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         self.to_sql(kind, out)
     }
 }
@@ -67,7 +71,8 @@ impl<'a> FromSql<'a> for Found {
             Type::BYTEA => RecordValue::Bytes(Bytes::copy_from_slice(raw)),
             Type::TIMESTAMPTZ => {
                 let micros = i64::from_be_bytes(raw.try_into()?).checked_add(Y2K_MICROS);
-                let time = micros.and_then(timestamp_of_micros).ok_or("a time is before 1970 or after 2554")?;
+                let time =
+                    micros.and_then(timestamp_of_micros).ok_or("a time is before 1970 or after 2554")?;
                 RecordValue::Timestamp(time)
             }
             Type::VOID => RecordValue::Null,
@@ -82,8 +87,20 @@ impl<'a> FromSql<'a> for Found {
 
     fn accepts(kind: &Type) -> bool {
         const KINDS: &[Type] = &[
-            Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::FLOAT4, Type::FLOAT8, Type::BYTEA,
-            Type::TIMESTAMPTZ, Type::VOID, Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME, Type::UNKNOWN,
+            Type::BOOL,
+            Type::INT2,
+            Type::INT4,
+            Type::INT8,
+            Type::FLOAT4,
+            Type::FLOAT8,
+            Type::BYTEA,
+            Type::TIMESTAMPTZ,
+            Type::VOID,
+            Type::TEXT,
+            Type::VARCHAR,
+            Type::BPCHAR,
+            Type::NAME,
+            Type::UNKNOWN,
         ];
         KINDS.contains(kind)
     }
@@ -94,9 +111,11 @@ pub(super) fn row_of(row: &tokio_postgres::Row, columns: &Arc<[String]>) -> Resu
     let value = |index: usize| {
         let column = &row.columns()[index];
         row.try_get::<_, Found>(index).map(|found| found.0).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let source = Error::source(&error).map(ToString::to_string).unwrap_or_default();
             let (name, kind) = (column.name(), column.type_());
-            RecordError::BadValue { why: format!("the column {name:?} of type {kind} is to be cast to a portable type: {source}") }
+            RecordError::BadValue {
+                why: format!("the column {name:?} of type {kind} is to be cast to a portable type: {source}"),
+            }
         })
     };
     let values = (0..row.len()).map(value).collect::<Result<_, _>>()?;

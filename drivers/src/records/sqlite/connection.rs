@@ -39,7 +39,9 @@ struct Running {
 impl Opened {
     /// Opens the file, which is made when it is not there.
     pub(super) fn open(path: &Path, reads_only: bool, env: Env) -> Result<Self, RecordError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(translate)?;
         let running: Arc<Mutex<Option<Running>>> = Arc::default();
         set_up(&connection, reads_only).map_err(translate)?;
@@ -77,7 +79,8 @@ impl Opened {
             // `$2` is a name to SQLite, and the first one that it meets has the index 1.
             let number = prepared.parameter_name(index).and_then(|name| name.get(1..)?.parse::<usize>().ok());
             let value = number.and_then(|number| statement.values().get(number.checked_sub(1)?));
-            let value = value.ok_or_else(|| RecordError::Syntax { cause: "a placeholder has no value".into() })?;
+            let value =
+                value.ok_or_else(|| RecordError::Syntax { cause: "a placeholder has no value".into() })?;
             prepared.raw_bind_parameter(index, bound(value)).map_err(translate)?;
         }
         let changes = !prepared.readonly();
@@ -86,9 +89,7 @@ impl Opened {
         let (mut rows, mut cost) = (Vec::new(), 0_usize);
         let mut found = prepared.raw_query();
         while let Some(row) = found.next().map_err(translate)? {
-            let value = |(index, kind): (usize, &Kind)| {
-                read(row.get_ref(index).map_err(translate)?, *kind)
-            };
+            let value = |(index, kind): (usize, &Kind)| read(row.get_ref(index).map_err(translate)?, *kind);
             let values: Vec<RecordValue> = kinds.iter().enumerate().map(value).collect::<Result<_, _>>()?;
             cost += values.iter().map(RecordValue::cost).sum::<usize>();
             if rows.len() == ROWS_MAX {
@@ -157,9 +158,9 @@ fn read(value: ValueRef<'_>, kind: Kind) -> Result<RecordValue, RecordError> {
         ),
         (ValueRef::Integer(value), _) => RecordValue::Int(value),
         (ValueRef::Real(value), _) => RecordValue::Float(value),
-        (ValueRef::Text(text), _) => RecordValue::Text(
-            std::str::from_utf8(text).map_err(|_| bad("a text is not UTF-8"))?.to_owned(),
-        ),
+        (ValueRef::Text(text), _) => {
+            RecordValue::Text(std::str::from_utf8(text).map_err(|_| bad("a text is not UTF-8"))?.to_owned())
+        }
         (ValueRef::Blob(bytes), _) => RecordValue::Bytes(Bytes::copy_from_slice(bytes)),
     })
 }

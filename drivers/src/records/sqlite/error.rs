@@ -28,17 +28,22 @@ pub(super) fn of_commit(error: Error) -> RecordError {
 fn of_code(code: ffi::Error, message: String) -> RecordError {
     let constraint = message.rsplit(": ").next().unwrap_or_default().to_owned();
     match (code.extended_code, code.code) {
-        (ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID, _) => {
-            RecordError::UniqueViolation { constraint }
-        }
+        (
+            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID,
+            _,
+        ) => RecordError::UniqueViolation { constraint },
         (ffi::SQLITE_CONSTRAINT_FOREIGNKEY, _) => RecordError::ForeignKeyViolation { constraint: message },
         (ffi::SQLITE_CONSTRAINT_CHECK, _) => RecordError::CheckViolation { constraint },
         (ffi::SQLITE_CONSTRAINT_NOTNULL, _) => RecordError::NotNullViolation { column: constraint },
         (_, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => RecordError::Conflict { cause: message },
         (_, ErrorCode::ReadOnly) => RecordError::ReadOnly,
         (_, ErrorCode::TypeMismatch) => RecordError::BadValue { why: message },
-        (ffi::SQLITE_ERROR, _) if message.contains("no such table") => RecordError::NoSuchTable { cause: message },
-        (ffi::SQLITE_ERROR, _) if message.contains("integer overflow") => RecordError::BadValue { why: message },
+        (ffi::SQLITE_ERROR, _) if message.contains("no such table") => {
+            RecordError::NoSuchTable { cause: message }
+        }
+        (ffi::SQLITE_ERROR, _) if message.contains("integer overflow") => {
+            RecordError::BadValue { why: message }
+        }
         (ffi::SQLITE_ERROR, _) => RecordError::Syntax { cause: message },
         _ => RecordError::Backend { cause: message, unknown: false },
     }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use nexus_actors::{Env, Pool};
 use nexus_kernel::hal::{
-    DriverContext, Migrated, Migration, ReadFrom, ReadSession, RecordError, RecordFuture, RecordStore, WriteSession,
+    DriverContext, Migrated, Migration, ReadFrom, ReadSession, RecordError, RecordFuture, RecordStore,
+    WriteSession,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -74,7 +75,9 @@ impl SqliteConfig {
         let bad = |why: &str| Err(RecordError::BadOption { why: why.into() });
         let named = options.get("path").map_or(FILE, String::as_str);
         if named.is_empty() || named.starts_with(':') || named.starts_with("file:") {
-            return bad("\"path\" is that of a file: sessions have connections of their own, and would not share one in memory");
+            return bad(
+                "\"path\" is that of a file: sessions have connections of their own, and would not share one in memory",
+            );
         }
         let path = match &context.data_folder {
             Some(folder) => folder.join(named),
@@ -129,7 +132,12 @@ impl SqliteRecords {
         }))
     }
 
-    async fn begin(&self, writes: bool, wait: Duration, limit: Duration) -> Result<SqliteSession, RecordError> {
+    async fn begin(
+        &self,
+        writes: bool,
+        wait: Duration,
+        limit: Duration,
+    ) -> Result<SqliteSession, RecordError> {
         let shared = &self.0;
         let until = shared.env.now() + wait;
         let (seats, what) = match writes {
@@ -144,7 +152,9 @@ impl SqliteRecords {
             let permit = permit.map_err(|_| shut())?;
             let begun = shared.begin(writes, permit, limit).await;
             match begun {
-                Err(RecordError::Conflict { .. }) if shared.env.now() < until => shared.env.sleep(shared.pause()).await,
+                Err(RecordError::Conflict { .. }) if shared.env.now() < until => {
+                    shared.env.sleep(shared.pause()).await
+                }
                 Err(RecordError::Conflict { .. }) => return Err(busy()),
                 begun => return Ok(SqliteSession::new(begun?, limit)),
             }
@@ -179,8 +189,10 @@ impl Shared {
                 let (path, env) = (self.config.path.clone(), self.env.clone());
                 let opening = self.pool.run(move || Opened::open(&path, !writes, env));
                 let opened = self.env.timeout(limit, opening).await;
-                let opened = opened.map_err(|_| RecordError::TimedOut { what: "opening", limit, unknown: false })?;
-                opened.map_err(|error| RecordError::Backend { cause: error.to_string(), unknown: false })??
+                let opened =
+                    opened.map_err(|_| RecordError::TimedOut { what: "opening", limit, unknown: false })?;
+                opened
+                    .map_err(|error| RecordError::Backend { cause: error.to_string(), unknown: false })??
             }
         };
         let lease = Lease::new(opened, writes, permit, self.clone());
@@ -216,12 +228,16 @@ impl RecordStore for SqliteRecords {
 
     fn write(&self) -> RecordFuture<'_, Box<dyn WriteSession>> {
         let SqliteConfig { wait, statement, .. } = self.0.config;
-        Box::pin(async move { Ok(Box::new(self.begin(true, wait, statement).await?) as Box<dyn WriteSession>) })
+        Box::pin(
+            async move { Ok(Box::new(self.begin(true, wait, statement).await?) as Box<dyn WriteSession>) },
+        )
     }
 
     fn read(&self, _: ReadFrom) -> RecordFuture<'_, Box<dyn ReadSession>> {
         let SqliteConfig { wait, statement, .. } = self.0.config;
-        Box::pin(async move { Ok(Box::new(self.begin(false, wait, statement).await?) as Box<dyn ReadSession>) })
+        Box::pin(
+            async move { Ok(Box::new(self.begin(false, wait, statement).await?) as Box<dyn ReadSession>) },
+        )
     }
 
     fn migrate<'a>(&'a self, migrations: &'a [Migration]) -> RecordFuture<'a, Migrated> {

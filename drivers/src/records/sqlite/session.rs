@@ -26,7 +26,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(opened: Opened, writes: bool, permit: OwnedSemaphorePermit, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        opened: Opened,
+        writes: bool,
+        permit: OwnedSemaphorePermit,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self { opened: Some(opened), writes, permit: Some(permit), shared }
     }
 }
@@ -67,7 +72,8 @@ pub(super) async fn run<T: Send + 'static>(
     let wanted = Arc::downgrade(&waiting);
     let (env, until) = (shared.env.clone(), shared.env.now() + limit);
     let done = shared.pool.run(move || {
-        let opened = lease.opened.as_mut().filter(|_| wanted.strong_count() > 0).ok_or(RecordError::Aborted)?;
+        let opened =
+            lease.opened.as_mut().filter(|_| wanted.strong_count() > 0).ok_or(RecordError::Aborted)?;
         if env.now() >= until {
             return Err(RecordError::TimedOut { what: "the statement", limit, unknown: false });
         }
@@ -79,7 +85,7 @@ pub(super) async fn run<T: Send + 'static>(
             Err(error) => {
                 // The next session gets a file that is opened anew, which may be there again.
                 if matches!(error, RecordError::Backend { .. }) {
-                    lease.opened = None;
+                    drop(lease.opened.take());
                 }
                 Err(error)
             }
@@ -89,9 +95,10 @@ pub(super) async fn run<T: Send + 'static>(
     drop(waiting);
     match done {
         Ok(Ok(done)) => done,
-        Ok(Err(PoolError::Panicked(panicked))) => {
-            Err(RecordError::Backend { cause: format!("a statement panicked: {panicked}"), unknown: changing })
-        }
+        Ok(Err(PoolError::Panicked(panicked))) => Err(RecordError::Backend {
+            cause: format!("a statement panicked: {panicked}"),
+            unknown: changing,
+        }),
         Ok(Err(PoolError::Closed)) => {
             Err(RecordError::ConnectionLost { cause: "the environment is stopped".into(), unknown: false })
         }
