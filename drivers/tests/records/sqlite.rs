@@ -1,11 +1,9 @@
 //! SQLite: the suite, and what is its own.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use nexus_actors::{Env, HostConfig};
-use nexus_drivers::records::{self, sqlite::SqliteConfig, sqlite::SqliteRecords};
+use nexus_drivers::records::sqlite::{SqliteConfig, SqliteRecords};
 use nexus_kernel::hal::conformance::record_store::{Subject, check};
 use nexus_kernel::hal::{DriverContext, RecordStore};
 
@@ -27,7 +25,17 @@ pub(crate) fn subject<S: RecordStore>(make: impl Fn(SqliteRecords) -> S + Send +
     let path = folder.path().join("records.sqlite");
     let mine = env.clone();
     let another = move || Box::new(make(store(&mine, &path))) as Box<dyn RecordStore>;
-    Subject { store: another(), another: Box::new(another), env, keeps: Box::new(folder) }
+    let stops = Stops(env.clone());
+    Subject { store: another(), another: Box::new(another), env, keeps: Box::new((stops, folder)) }
+}
+
+/// Ends an environment's threads with what it goes with.
+pub(crate) struct Stops(pub(crate) Env);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! What starts one belongs to a test target that asks for the feature `servers`: so `cargo test --workspace` needs none, and a test that
 //! needs one fails when it is not installed, in words that say how it is.
 
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::TcpListener;
 use std::path::Path;
@@ -53,6 +56,12 @@ impl Server {
     /// The port on 127.0.0.1 at which it listens, also after it was killed and started again.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its process, while it runs.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Kills it as a crash would, and waits for its end. Nothing happens when it does not run.

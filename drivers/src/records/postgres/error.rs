@@ -49,9 +49,33 @@ fn of_server(said: &DbError, limit: Duration, commits: bool) -> RecordError {
         }
         code => match code.get(..2) {
             Some("08") => lost(commits),
-            Some("22") => RecordError::BadValue { why: message },
+            Some("22") => RecordError::BadValue { why: without_values(&message) },
             Some("42" | "0A") => RecordError::Syntax { cause: message },
             _ => RecordError::Backend { cause: message, unknown: false },
         },
+    }
+}
+
+/// What is said of a value has it in it, in quotes.
+fn without_values(message: &str) -> String {
+    // A quote in the value ends nothing: all from the first to the last of them is the value's.
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}..{}", &message[..first], &message[last + 1..])
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_not_told() {
+        let check = |message: &str, want: &str| assert_eq!(without_values(message), want);
+        check("invalid input syntax for type bigint: \"a\"b\"", "invalid input syntax for type bigint: ..");
+        check("value \"9\" is out of range for type bigint", "value .. is out of range for type bigint");
+        check("division by zero", "division by zero");
     }
 }
