@@ -4,4 +4,6 @@
 mod postgres;
 #[path = "records/proxy.rs"]
 mod proxy;
+#[path = "servers/postgres.rs"]
+mod server;
 mod servers;

@@ -59,16 +59,8 @@ pub mod sqlite;
 
 /// The options of the driver `sqlite`.
 pub const SQLITE_OPTIONS: &[DriverOption] = &[
-    DriverOption {
-        key: "path",
-        required: false,
-        help: "the file, in the data folder unless it is absolute; records.sqlite when not given",
-    },
-    DriverOption {
-        key: "readers",
-        required: false,
-        help: "how many sessions read at once; 4 when not given",
-    },
+    option("path", "the file, in the data folder unless it is absolute; records.sqlite when not given"),
+    option("readers", "how many sessions read at once; 4 when not given"),
     WAIT_MS,
     STATEMENT_MS,
     MIGRATION_MS,
@@ -76,52 +68,34 @@ pub const SQLITE_OPTIONS: &[DriverOption] = &[
 
 /// The options of the driver `postgres`.
 pub const POSTGRES_OPTIONS: &[DriverOption] = &[
-    DriverOption { key: "url", required: true, help: "postgres://user:password@host:port/database" },
-    DriverOption {
-        key: "replica_url",
-        required: false,
-        help: "where sessions read that may see what is older; at url when not given, and while it is not reached",
-    },
-    DriverOption {
-        key: "sessions",
-        required: false,
-        help: "how many sessions there are at once, at each url; 8 when not given",
-    },
-    DriverOption {
-        key: "connect_ms",
-        required: false,
-        help: "how long one try to connect may take; 5000 when not given",
-    },
-    DriverOption {
-        key: "idle_ms",
-        required: false,
-        help: "for how long a connection that nobody uses is used again; 600000 when not given",
-    },
-    DriverOption {
-        key: "hold_ms",
-        required: false,
-        help: "how long a session may do nothing until the server ends it; 60000 when not given",
-    },
+    DriverOption { required: true, ..option("url", "postgres://user:password@host:port/database") },
+    option(
+        "replica_url",
+        "where sessions read that may see what is older; at url when not given, and while it is not reached",
+    ),
+    option("sessions", "how many sessions there are at once, at each url; 8 when not given"),
+    option("connect_ms", "how long one try to connect may take; 5000 when not given"),
+    option("idle_ms", "for how long a connection that nobody uses is used again; 600000 when not given"),
+    option("hold_ms", "how long a session may do nothing until the server ends it; 60000 when not given"),
     WAIT_MS,
     STATEMENT_MS,
     MIGRATION_MS,
 ];
 
-const WAIT_MS: DriverOption = DriverOption {
-    key: "wait_ms",
-    required: false,
-    help: "how long a session waits for its turn, and for a store that is away; 30000 when not given",
-};
-const STATEMENT_MS: DriverOption = DriverOption {
-    key: "statement_ms",
-    required: false,
-    help: "how long a statement may take; 30000 when not given",
-};
-const MIGRATION_MS: DriverOption = DriverOption {
-    key: "migration_ms",
-    required: false,
-    help: "how long a statement of a migration may take, and waiting for another process that migrates; 600000 when not given",
-};
+const WAIT_MS: DriverOption = option(
+    "wait_ms",
+    "how long a session waits for its turn, and for a store that is away; 30000 when not given",
+);
+const STATEMENT_MS: DriverOption =
+    option("statement_ms", "how long a statement may take; 30000 when not given");
+const MIGRATION_MS: DriverOption = option(
+    "migration_ms",
+    "how long a statement of a migration may take, and waiting for another process that migrates; 600000 when not given",
+);
+
+const fn option(key: &'static str, help: &'static str) -> DriverOption {
+    DriverOption { key, required: false, help }
+}
 
 /// The drivers of records by their names, with their options, also those that this build leaves out.
 pub const DRIVERS: &[(&str, &[DriverOption])] = &[("sqlite", SQLITE_OPTIONS), ("postgres", POSTGRES_OPTIONS)];

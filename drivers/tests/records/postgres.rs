@@ -15,8 +15,8 @@ use nexus_kernel::hal::{
 };
 
 use crate::proxy::{OnCommit, Proxy};
+use crate::server::{PASSWORD, Postgres, url};
 use crate::servers::free_port;
-use crate::servers::postgres::{PASSWORD, Postgres, url};
 
 fn env() -> Env {
     Env::host(HostConfig::default()).expect("threads can be started")

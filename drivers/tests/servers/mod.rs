@@ -3,9 +3,6 @@
 //! What starts one belongs to a test target that asks for the feature `servers`: so `cargo test --workspace` needs none, and a test that
 //! needs one fails when it is not installed, in words that say how it is.
 
-#[cfg(feature = "postgres")]
-pub(crate) mod postgres;
-
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::TcpListener;
 use std::path::Path;
@@ -42,6 +39,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one, and waits until it serves.
+    #[allow(dead_code, reason = "not every target has servers without preparation")]
     pub(crate) fn start(recipe: Recipe) -> Self {
         Self::start_in(recipe, tempfile::tempdir().expect("a folder for the server"))
     }
@@ -59,7 +57,7 @@ impl Server {
     }
 
     /// Its process, while it runs.
-    #[cfg(feature = "postgres")]
+    #[allow(dead_code, reason = "not every target looks for its children")]
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use super::{Recipe, Server};
+use crate::servers::{Recipe, Server};
 
 /// The password of its user `nexus`: what must be seen nowhere.
 pub(crate) const PASSWORD: &str = "s3cr3t-of-the-server";
