@@ -42,14 +42,14 @@
 //! bounded for all. `deadpool` would bring one more clock and one more runtime for a hundred lines.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nexus_kernel::hal::{DriverContext, DriverOption, RecordError, RecordStore};
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod migrations;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod options;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod portable;
 #[cfg(feature = "postgres")]
@@ -155,36 +155,4 @@ pub fn open_url(url: &str, context: &DriverContext) -> Result<Arc<dyn RecordStor
 
 fn bad(why: String) -> RecordError {
     RecordError::BadOption { why }
-}
-
-/// The number that an option says, within bounds.
-#[cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres")),
-    expect(dead_code, reason = "no driver in this build")
-)]
-fn number<T>(options: &BTreeMap<String, String>, key: &str, most: T) -> Result<Option<T>, RecordError>
-where
-    T: FromStr + PartialOrd + From<u8> + std::fmt::Display,
-{
-    let Some(text) = options.get(key) else { return Ok(None) };
-    match text.parse::<T>() {
-        Ok(number) if number >= T::from(1) && number <= most => Ok(Some(number)),
-        _ => Err(bad(format!("{key:?} is a whole number from 1 to {most}"))),
-    }
-}
-
-/// The longest time that an option says: a day.
-const MS_MAX: u32 = 86_400_000;
-
-/// The time that an option says in milliseconds.
-#[cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres")),
-    expect(dead_code, reason = "no driver in this build")
-)]
-fn millis(
-    options: &BTreeMap<String, String>,
-    key: &str,
-    otherwise: Duration,
-) -> Result<Duration, RecordError> {
-    Ok(number::<u32>(options, key, MS_MAX)?.map_or(otherwise, |ms| Duration::from_millis(ms.into())))
 }

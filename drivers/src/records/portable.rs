@@ -72,6 +72,9 @@ fn check_word(at: usize, word: &str, sql: &str) -> Result<(), RecordError> {
         2 if word == "temp" || word == "temporary" => {
             Err(wrong("what is temporary would stay with a connection that others use next"))
         }
+        2 if word == "or" => {
+            Err(wrong("OR is not portable here: ON CONFLICT says what becomes of a key that is there"))
+        }
         _ => Ok(()),
     }
 }
@@ -177,6 +180,7 @@ mod tests {
             "SELECT /* /* */ */ 1",
             "CREATE TEMP TABLE t (a BIGINT)",
             "SELECT [a] FROM t",
+            "INSERT OR REPLACE INTO t VALUES (1)",
             "SELECT `a`",
             "SELECT $99999",
             "SELECT $99999999999999999999",

@@ -346,7 +346,9 @@ pub async fn transact<T: Send>(
 ) -> Result<T, RecordError> {
     let mut attempt = 0;
     loop {
-        match once(store, &mut work).await {
+        // The store itself waits until it is reached: what it gives up is not tried again.
+        let session = store.write().await?;
+        match once(session, &mut work).await {
             Err(error) if error.is_retryable() && attempt + 1 < policy.attempts => {
                 tracing::debug!(store = store.kind(), attempt, %error, "a session is repeated");
                 env.sleep(policy.wait_after(attempt, env)).await;
@@ -358,10 +360,9 @@ pub async fn transact<T: Send>(
 }
 
 async fn once<T: Send>(
-    store: &dyn RecordStore,
+    mut session: Box<dyn WriteSession>,
     work: &mut (impl for<'s> FnMut(&'s mut dyn WriteSession) -> RecordFuture<'s, T> + Send),
 ) -> Result<T, RecordError> {
-    let mut session = store.write().await?;
     let done = work(&mut *session).await?;
     session.commit().await?;
     Ok(done)

@@ -9,7 +9,7 @@ use nexus_kernel::hal::RecordError;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::records::{millis, number};
+use crate::records::options::{millis, number};
 
 /// The most sessions at once.
 const SESSIONS_MAX: u32 = 1_024;

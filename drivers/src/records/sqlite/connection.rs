@@ -85,7 +85,7 @@ impl Opened {
         }
         let changes = !prepared.readonly();
         let kinds: Vec<Kind> = prepared.columns().map(|column| Kind::of(column.decl_type())).collect();
-        let columns: Arc<[String]> = prepared.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Arc<[String]> = prepared.column_names().map(str::to_owned).collect();
         let (mut rows, mut cost) = (Vec::new(), 0_usize);
         let mut found = prepared.raw_query();
         while let Some(row) = found.next().map_err(translate)? {

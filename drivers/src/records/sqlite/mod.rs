@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use self::connection::Opened;
 use self::error::translate;
 use self::session::{Lease, SqliteSession, run};
-use super::{millis, number};
+use super::options::{millis, number};
 
 /// The file within the data folder, when none is named.
 const FILE: &str = "records.sqlite";
@@ -153,7 +153,7 @@ impl SqliteRecords {
             let begun = shared.begin(writes, permit, limit).await;
             match begun {
                 Err(RecordError::Conflict { .. }) if shared.env.now() < until => {
-                    shared.env.sleep(shared.pause()).await
+                    shared.env.sleep(shared.pause()).await;
                 }
                 Err(RecordError::Conflict { .. }) => return Err(busy()),
                 begun => return Ok(SqliteSession::new(begun?, limit)),

@@ -461,7 +461,7 @@ fn of_two_that_write_one_key_one_wins(Subject { store, keeps: _keeps, env, .. }:
         };
         let won = thread::scope(|scope| {
             let (one, two) = (scope.spawn(|| claim(1)), scope.spawn(|| claim(2)));
-            [one, two].map(|thread| thread.join().unwrap_or_else(|_| Err(RecordError::Aborted)))
+            [one, two].map(|thread| thread.join().unwrap_or(Err(RecordError::Aborted)))
         });
         same("winners", won.iter().filter(|result| result.is_ok()).count(), 1)?;
         let loser = won.iter().position(Result::is_err).map(|at| won[at].clone());
