@@ -73,6 +73,10 @@ pub const POSTGRES_OPTIONS: &[DriverOption] = &[
         "replica_url",
         "where sessions read that may see what is older; at url when not given, and while it is not reached",
     ),
+    option(
+        "ca_file",
+        "the certificates (PEM) of the authorities by which servers are trusted; the system's when not given",
+    ),
     option("sessions", "how many sessions there are at once, at each url; 8 when not given"),
     option("connect_ms", "how long one try to connect may take; 5000 when not given"),
     option("idle_ms", "for how long a connection that nobody uses is used again; 600000 when not given"),

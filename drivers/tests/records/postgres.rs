@@ -292,6 +292,43 @@ fn a_server_that_is_away_is_waited_for_until_the_deadline() {
     env.stop();
 }
 
+#[test]
+fn the_way_to_another_machine_is_encrypted_and_its_name_is_checked() {
+    let (server, env) = (Postgres::start_encrypted(), env());
+    let context = context(&env);
+    let authority = server.authority();
+    let at = |host: &str, mode: &str, authority: Option<&std::path::Path>| {
+        let url = format!("postgres://nexus:{PASSWORD}@{host}:{}/postgres{mode}", server.port());
+        let mut options = BTreeMap::from([("url".to_owned(), url)]);
+        options.extend(authority.map(|path| ("ca_file".to_owned(), path.to_string_lossy().into_owned())));
+        let store = records::open("postgres", &options, &context).expect("the options are right");
+        env.blocking_wait(async move {
+            let own = "SELECT CASE WHEN ssl THEN 1 ELSE 0 END FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+            let row = store.read(ReadFrom::Latest).await?.query(&own.into()).await?.remove(0);
+            // One that is given up is cancelled by the same way.
+            let mut session = store.read(ReadFrom::Latest).await?;
+            let asleep = Statement::new("SELECT pg_sleep(60)").within(Duration::from_millis(20));
+            assert!(session.query(&asleep).await.is_err());
+            row.get::<i64>(0)
+        })
+    };
+    assert_eq!(at("localhost", "", None), Ok(0));
+    assert_eq!(at("localhost", "?sslmode=require", Some(&authority)), Ok(1));
+    for (host, authority) in [("127.0.0.1", Some(&*authority)), ("localhost", None)] {
+        let error = at(host, "?sslmode=require", authority).expect_err("it is not to be trusted");
+        assert!(matches!(error, RecordError::BadOption { .. }), "{error:?}");
+        hides(&error);
+    }
+    // A server that does not encrypt is refused, and not talked to in the clear.
+    let plain = Postgres::start();
+    let url = format!("{}?sslmode=require", plain.url("postgres"));
+    let server = Server::new(&url).expect("the address is right").trusted_by(&authority);
+    let store = PostgresRecords::new(PostgresConfig::new(server), &context);
+    let error = env.blocking_wait(store.write()).map(drop).expect_err("it does not encrypt");
+    assert!(matches!(error, RecordError::BadOption { .. }), "{error:?}");
+    env.stop();
+}
+
 /// Nothing that is printed of it has the password in it.
 fn hides(it: &(impl std::fmt::Debug + ?Sized)) {
     let shown = format!("{it:?} {it:#?}");
@@ -310,8 +347,7 @@ fn the_password_is_shown_nowhere() {
     for bad in [
         format!("postgres://nexus:{PASSWORD}"),
         format!("postgres://nexus:{PASSWORD}@127.0.0.1:{PASSWORD}/x"),
-        format!("postgres://nexus:{PASSWORD}@db.example.com/x"),
-        format!("postgres://nexus:{PASSWORD}@127.0.0.1/x?sslmode=require"),
+        format!("postgres://nexus:{PASSWORD}@127.0.0.1/x?sslmode={PASSWORD}"),
         format!("postgres://nexus:{PASSWORD}@127.0.0.1/x?{PASSWORD}={PASSWORD}"),
         format!("host=127.0.0.1 password='{PASSWORD}"),
     ] {

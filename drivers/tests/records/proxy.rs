@@ -51,7 +51,7 @@ fn serve(client: TcpStream, server: TcpStream, mode: Arc<AtomicU8>) {
     let back_mode = mode.clone();
     // Once a commit is on its way, nothing of the server comes back but the end.
     let back = move || {
-        copy(from_server, to_client, |_| back_mode.load(Ordering::SeqCst) != OnCommit::CutAfter as u8)
+        copy(from_server, to_client, |_| back_mode.load(Ordering::SeqCst) != OnCommit::CutAfter as u8);
     };
     let forth = move || {
         let cuts = |bytes: &[u8]| {

@@ -56,6 +56,12 @@ impl Server {
         self.port
     }
 
+    /// Where all of it is.
+    #[allow(dead_code, reason = "not every target looks into it")]
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its process, while it runs.
     #[allow(dead_code, reason = "not every target looks for its children")]
     pub(crate) fn id(&self) -> Option<u32> {

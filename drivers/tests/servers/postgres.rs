@@ -32,6 +32,18 @@ impl Postgres {
         Self(Server::start_in(RECIPE, folder))
     }
 
+    /// As [`start`](Self::start), with a certificate for `localhost`, by an authority of its own whose certificate is in the file [`authority`](Self::authority).
+    pub(crate) fn start_encrypted() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the server");
+        init(&folder);
+        certify(folder.path());
+        Self(Server::start_in(RECIPE, folder))
+    }
+
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.0.folder().join("authority.pem")
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.0.port()
     }
@@ -123,6 +135,29 @@ fn init(folder: &TempDir) {
         RECIPE.install,
         String::from_utf8_lossy(&done.stderr)
     );
+}
+
+/// Makes an authority and a certificate, and has the server use it.
+fn certify(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
+        let done = done.expect("openssl comes with PostgreSQL: apt-get install openssl");
+        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+    openssl(&format!("req -x509 {KEY} -keyout authority.key -out authority.pem -subj /CN=tests"));
+    openssl(&format!(
+        "req {KEY} -keyout data/server.key -out server.csr -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    ));
+    openssl(
+        "x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -copy_extensions copy -out data/server.crt",
+    );
+    let settings = folder.join("data/postgresql.auto.conf");
+    fs::write(&settings, "ssl = on\n").expect("the folder is there");
+    if is_root() {
+        let owned = Command::new("chown").args(["-R", USER]).arg(folder.join("data")).status();
+        assert!(owned.is_ok_and(|status| status.success()), "its folder cannot be given to {USER}");
+    }
 }
 
 /// The words after the name of a process: its state, its parent, and so on.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nexus_kernel::hal::RecordError;
@@ -16,16 +17,34 @@ const SESSIONS_MAX: u32 = 1_024;
 
 /// A server's address with its secrets, of which it shows nothing.
 #[derive(Clone)]
-pub struct Server(pub(super) Config);
+pub struct Server {
+    pub(super) config: Config,
+    /// Whom its certificate is trusted by; the system's authorities when none are named.
+    pub(super) authorities: Option<PathBuf>,
+}
 
 impl Server {
     /// The server at `postgres://user:password@host:port/database?option=value`.
     ///
+    /// The way to it is encrypted, and its certificate and name are checked, unless it is on this machine and does not ask for that (`sslmode=require`), or its
+    /// address says `sslmode=disable`: for a network that is trusted.
+    ///
     /// # Errors
-    /// [`RecordError::BadOption`], without the address: also when the way to it would not be encrypted. This build speaks no TLS, so it takes a server on
-    /// this machine, or one whose address says `sslmode=disable`: for a network that is trusted.
+    /// [`RecordError::BadOption`], without the address.
     pub fn new(url: &str) -> Result<Self, RecordError> {
         Self::named("url", url)
+    }
+
+    /// Trusts its certificate by the authorities in a file (PEM), and not by the system's.
+    #[must_use]
+    pub fn trusted_by(mut self, authorities: impl Into<PathBuf>) -> Self {
+        self.authorities = Some(authorities.into());
+        self
+    }
+
+    /// Whether the way to it is encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.config.get_ssl_mode() == SslMode::Require
     }
 
     fn named(key: &str, url: &str) -> Result<Self, RecordError> {
@@ -38,20 +57,16 @@ impl Server {
         let is_here =
             config.get_hosts().iter().all(is_here) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
         match config.get_ssl_mode() {
-            SslMode::Disable => {}
-            SslMode::Prefer if is_here => {}
-            SslMode::Prefer => {
-                return Err(bad(
-                    "is on another machine, and this build speaks no TLS: sslmode=disable says that the network is trusted",
-                ));
-            }
-            _ => return Err(bad("asks for TLS, which this build does not speak")),
-        }
+            SslMode::Prefer if is_here => config.ssl_mode(SslMode::Disable),
+            // What is preferred can be talked out of by whoever is in between.
+            SslMode::Prefer => config.ssl_mode(SslMode::Require),
+            _ => &mut config,
+        };
         if config.get_application_name().is_none() {
             config.application_name("nexus");
         }
-        config.ssl_mode(SslMode::Disable).keepalives_idle(KEEPALIVE).tcp_user_timeout(KEEPALIVE);
-        Ok(Self(config))
+        config.keepalives_idle(KEEPALIVE).tcp_user_timeout(KEEPALIVE);
+        Ok(Self { config, authorities: None })
     }
 }
 
@@ -116,8 +131,12 @@ impl PostgresConfig {
 
     /// The settings that options say.
     pub(in crate::records) fn from_options(options: &BTreeMap<String, String>) -> Result<Self, RecordError> {
-        let usual = Self::new(Server::new(options.get("url").map_or("", String::as_str))?);
-        let replica = options.get("replica_url").map(|url| Server::named("replica_url", url));
+        let trusted = |server: Server| match options.get("ca_file") {
+            Some(path) => server.trusted_by(path),
+            None => server,
+        };
+        let usual = Self::new(trusted(Server::new(options.get("url").map_or("", String::as_str))?));
+        let replica = options.get("replica_url").map(|url| Server::named("replica_url", url).map(trusted));
         Ok(Self {
             replica: replica.transpose()?,
             sessions: number(options, "sessions", SESSIONS_MAX)?.unwrap_or(usual.sessions),

@@ -1,5 +1,6 @@
 //! What the server says, in our words. Details are left out: they have the values in them.
 
+use std::io;
 use std::time::Duration;
 
 use nexus_kernel::hal::RecordError;
@@ -14,8 +15,18 @@ pub(super) fn translate(error: &Error, limit: Duration, commits: bool) -> Record
         None if error.to_string().contains("serializing parameter") => {
             RecordError::BadValue { why: "a value cannot be sent".into() }
         }
+        None if is_no_way(error) => RecordError::BadOption { why: cause_of(error) },
         None => RecordError::ConnectionLost { cause: cause_of(error), unknown: commits },
     }
+}
+
+/// Whether the two will never agree on how to encrypt, or the certificate is not to be trusted: no other try helps.
+fn is_no_way(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    error.to_string().starts_with("error performing TLS handshake")
+        && source.is_some_and(|source| {
+            source.downcast_ref::<io::Error>().is_none_or(|error| error.kind() == io::ErrorKind::InvalidData)
+        })
 }
 
 /// An error with what it came from; none of them has more of the settings in it than the server's address.

@@ -9,12 +9,13 @@
 //!
 //! tokio's I/O runs on the tasks of the [`Env`]: each connection is one. Futures of sessions may be polled anywhere.
 //!
-//! This build speaks no TLS: see [`Server::new`] for what it refuses for that.
+//! The way to a server on another machine is encrypted unless its address says otherwise: see [`Server::new`].
 
 mod config;
 mod error;
 mod pool;
 mod session;
+mod tls;
 mod value;
 
 use std::sync::Arc;
@@ -54,7 +55,11 @@ impl PostgresRecords {
         let env = context.env.clone();
         let pool = |server: &Server| {
             let PostgresConfig { sessions, connect, idle, .. } = config;
-            Pool::new(Settings { server: server.clone(), sessions, connect, idle }, env.clone())
+            Pool::new(
+                Settings { server: server.clone(), sessions, connect, idle },
+                env.clone(),
+                context.pool.clone(),
+            )
         };
         let (server, replica) = (pool(&config.server), config.replica.as_ref().map(pool));
         Self { server, replica, rests_until: Mutex::default(), env, config }

@@ -1,8 +1,8 @@
 //! Connections to one server: a bounded number, made when they are needed, used again while they are good.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
@@ -10,10 +10,11 @@ use nexus_actors::Env;
 use nexus_kernel::hal::{RecordError, RetryPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::config::Server;
 use super::error::translate;
+use super::tls::Tls;
 
 /// How long taking back a transaction, or cancelling a statement, may take: what takes longer is cut off.
 const CLEAN_MAX: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ pub(super) struct Settings {
 /// A connection. Dropping it closes it at once.
 pub(super) struct Opened {
     pub(super) client: Client,
+    /// How it is encrypted, for the connection that cancels.
+    tls: Tls,
     /// The task that moves its bytes ends when this is dropped.
     _alive: oneshot::Sender<()>,
 }
@@ -48,6 +51,9 @@ pub(super) struct Pool {
     seats: Arc<Semaphore>,
     idle: Mutex<Vec<(Opened, Instant)>>,
     closed: AtomicBool,
+    /// Where files are read.
+    files: nexus_actors::Pool,
+    tls: OnceLock<Tls>,
 }
 
 impl fmt::Debug for Pool {
@@ -78,9 +84,17 @@ pub(super) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(settings: Settings, env: Env) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, env: Env, files: nexus_actors::Pool) -> Arc<Self> {
         let seats = Arc::new(Semaphore::new(settings.sessions.max(1) as usize));
-        Arc::new(Self { settings, env, seats, idle: Mutex::default(), closed: AtomicBool::new(false) })
+        Arc::new(Self {
+            settings,
+            env,
+            seats,
+            idle: Mutex::default(),
+            closed: AtomicBool::new(false),
+            files,
+            tls: OnceLock::new(),
+        })
     }
 
     /// A connection on which `begin` was carried out. Waits for its turn, and for a server that is away, until the time is over.
@@ -119,13 +133,31 @@ impl Pool {
         }
     }
 
+    /// How the way is encrypted: the authorities are read once.
+    async fn tls(&self) -> Result<Tls, RecordError> {
+        if !self.settings.server.is_encrypted() {
+            return Ok(Tls::default());
+        }
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let authorities = self.settings.server.authorities.clone();
+        let loaded = self.files.run(move || Tls::load(authorities.as_deref())).await;
+        let loaded =
+            loaded.map_err(|error| RecordError::Backend { cause: error.to_string(), unknown: false })??;
+        Ok(self.tls.get_or_init(|| loaded).clone())
+    }
+
     async fn connect(&self) -> Result<Opened, RecordError> {
+        let tls = self.tls().await?;
         let (tell, told) = oneshot::channel();
         let (alive, gone) = oneshot::channel::<()>();
-        let (config, env, limit) = (self.settings.server.0.clone(), self.env.clone(), self.settings.connect);
+        let (config, env, limit) =
+            (self.settings.server.config.clone(), self.env.clone(), self.settings.connect);
         // tokio's I/O works on the Env's tasks only.
+        let way = tls.clone();
         self.env.spawn("postgres-connection", async move {
-            let connection = match env.timeout(limit, config.connect(NoTls)).await {
+            let connection = match env.timeout(limit, config.connect(way)).await {
                 Ok(Ok((client, connection))) => match tell.send(Ok(client)) {
                     Ok(()) => connection,
                     Err(_) => return,
@@ -144,7 +176,7 @@ impl Pool {
             }
         });
         let client = told.await.unwrap_or_else(|_| Err(lost("the environment is stopped")))?;
-        Ok(Opened { client, _alive: alive })
+        Ok(Opened { client, tls, _alive: alive })
     }
 
     fn give_back(&self, opened: Opened) {
@@ -254,8 +286,9 @@ impl Drop for Lease {
             }),
             State::Running => env.clone().spawn("postgres-cancel", async move {
                 // What the cancel meets would be anything that comes next: so nothing does.
-                let cancelled =
-                    env.timeout(CLEAN_MAX, opened.client.cancel_token().cancel_query(NoTls)).await;
+                let cancelled = env
+                    .timeout(CLEAN_MAX, opened.client.cancel_token().cancel_query(opened.tls.clone()))
+                    .await;
                 tracing::debug!(cancelled = matches!(cancelled, Ok(Ok(()))), "a statement was given up");
                 drop(opened);
                 drop(permit);
