@@ -10,6 +10,7 @@
 //! | `local` | blobs on disk, a file each, and an existing folder by its paths | `local` |
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
 //! | [`cache`] | ephemeral keys and topics, in memory | |
+//! | [`records`] | tables in SQL, for services: SQLite built in, and PostgreSQL | `sqlite`, `postgres` |
 //! | `processes` | child processes, on Linux | `processes` |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
@@ -39,6 +40,7 @@ mod path;
 mod pooled;
 #[cfg(all(feature = "processes", target_os = "linux"))]
 pub mod processes;
+pub mod records;
 #[cfg(feature = "redb")]
 pub mod redb;
 pub mod streams;

@@ -39,6 +39,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one, and waits until it serves.
+    #[allow(dead_code, reason = "not every target has servers without preparation")]
     pub(crate) fn start(recipe: Recipe) -> Self {
         Self::start_in(recipe, tempfile::tempdir().expect("a folder for the server"))
     }
@@ -53,6 +54,18 @@ impl Server {
     /// The port on 127.0.0.1 at which it listens, also after it was killed and started again.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where all of it is.
+    #[allow(dead_code, reason = "not every target looks into it")]
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its process, while it runs.
+    #[allow(dead_code, reason = "not every target looks for its children")]
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Kills it as a crash would, and waits for its end. Nothing happens when it does not run.

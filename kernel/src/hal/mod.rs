@@ -1,7 +1,8 @@
 //! What storage drivers implement.
 //!
 //! Three pillars, orthogonal: [`Metastore`] for rows (the only one that a kernel needs to boot), [`ObjectStore`] for content,
-//! [`CacheStore`] for what may be lost. Beside them [`StreamStore`] for what is appended and read by many. A driver is done when the conformance suite of its trait passes
+//! [`CacheStore`] for what may be lost. Beside them [`StreamStore`] for what is appended and read by many,
+//! and [`RecordStore`] for services that want SQL. A driver is done when the conformance suite of its trait passes
 //! (`conformance`, behind the feature of that name).
 
 mod cache_store;
@@ -13,6 +14,8 @@ mod metastore;
 mod object_store;
 mod outside;
 mod process;
+mod record_store;
+mod record_value;
 mod stream_store;
 mod transport;
 
@@ -31,6 +34,11 @@ pub use outside::{OutsideChange, OutsideChanges};
 pub use process::{
     Process, ProcessError, ProcessFuture, ProcessHost, ProcessInput, ProcessOutput, StartedProcess,
 };
+pub use record_store::{
+    Migrated, Migration, PLACEHOLDERS_MAX, ROWS_BYTES_MAX, ROWS_MAX, ReadFrom, ReadSession, RecordError,
+    RecordFuture, RecordStore, RetryPolicy, SQL_MAX, WriteSession, transact,
+};
+pub use record_value::{FromRecord, RecordValue, Row, Statement, micros_of, timestamp_of_micros};
 pub use stream_store::{
     APPEND_BYTES_MAX, APPEND_RECORDS_MAX, Append, Appended, READ_BYTES_MAX, READ_RECORDS_MAX,
     RECORD_BYTES_MAX, RECORD_COST, ReadBounds, STREAM_OPS_KEPT, StreamError, StreamFuture, StreamLimits,

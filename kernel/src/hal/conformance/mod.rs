@@ -10,6 +10,7 @@
 pub mod cache_store;
 pub mod metastore;
 pub mod object_store;
+pub mod record_store;
 pub mod stream_store;
 
 use std::fmt;
