@@ -69,6 +69,7 @@ mod disk {
             &[DriverOption {
                 key: "folder",
                 required: false,
+                secret: false,
                 help: "where the blobs are kept; `blobs` in the data folder when it is not given",
             }]
         }
@@ -101,7 +102,12 @@ mod disk {
         }
 
         fn options(&self) -> &[DriverOption] {
-            &[DriverOption { key: "folder", required: true, help: "the existing folder to serve" }]
+            &[DriverOption {
+                key: "folder",
+                required: true,
+                secret: false,
+                help: "the existing folder to serve",
+            }]
         }
 
         fn open(
