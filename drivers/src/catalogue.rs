@@ -9,18 +9,27 @@ use nexus_messages::syscall::MountSpec;
 use crate::cas::Cas;
 use crate::memory::{MemoryPaths, MemoryTransport};
 
-/// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory.
+/// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory; and,
+/// with the features of these names, `s3`.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     let built_in: [Option<Arc<dyn DriverFactory>>; 4] =
         [cas_local(), path_local(), Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
-    for factory in built_in.into_iter().flatten() {
+    for factory in built_in.into_iter().flatten().chain(elsewhere()) {
         let name = factory.name().to_owned();
         if catalogue.add(factory).is_err() {
             unreachable!("the name {name} is given twice");
         }
     }
     catalogue
+}
+
+/// Object stores on other machines.
+fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
+    vec![
+        #[cfg(feature = "s3")]
+        Arc::new(crate::remote::S3),
+    ]
 }
 
 #[cfg(all(feature = "local", unix))]

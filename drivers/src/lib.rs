@@ -10,6 +10,7 @@
 //! | `local` | blobs on disk, a file each, and an existing folder by its paths | `local` |
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
 //! | [`cache`] | ephemeral keys and topics, in memory | |
+//! | `remote` | object stores elsewhere | `s3`, `azure`, `gcs`, `http` |
 //! | `processes` | child processes, on Linux | `processes` |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
@@ -41,6 +42,8 @@ mod pooled;
 pub mod processes;
 #[cfg(feature = "redb")]
 pub mod redb;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod streams;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;

@@ -1,0 +1,19 @@
+//! Object stores on other machines, against real servers that the tests start.
+
+#[cfg(test)]
+#[path = "remote/conforms.rs"]
+mod conforms;
+#[cfg(test)]
+#[path = "remote/large.rs"]
+mod large;
+#[cfg(test)]
+#[path = "remote/opening.rs"]
+mod opening;
+#[cfg(test)]
+#[path = "remote/races.rs"]
+mod races;
+#[cfg(test)]
+mod servers;
+#[cfg(test)]
+#[path = "remote/subjects.rs"]
+mod subjects;
