@@ -10,7 +10,7 @@ use crate::cas::Cas;
 use crate::memory::{MemoryPaths, MemoryTransport};
 
 /// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory; and,
-/// with the features of these names, `s3`.
+/// with the features of these names, `s3`, `azure`, `gcs` and `http`.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     let built_in: [Option<Arc<dyn DriverFactory>>; 4] =
@@ -21,6 +21,11 @@ pub fn catalogue() -> Catalogue {
             unreachable!("the name {name} is given twice");
         }
     }
+    for name in ["s3", "azure", "gcs", "http"] {
+        if catalogue.get(name).is_none() {
+            catalogue.leave_out(name, name);
+        }
+    }
     catalogue
 }
 
@@ -29,6 +34,12 @@ fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
     vec![
         #[cfg(feature = "s3")]
         Arc::new(crate::remote::S3),
+        #[cfg(feature = "azure")]
+        Arc::new(crate::remote::Azure),
+        #[cfg(feature = "gcs")]
+        Arc::new(crate::remote::Gcs),
+        #[cfg(feature = "http")]
+        Arc::new(crate::remote::Http),
     ]
 }
 

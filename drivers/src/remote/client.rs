@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
 use futures_util::future::{Either, select};
 use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
@@ -19,7 +20,7 @@ use object_store::{
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use super::errors::{Call, status, translated};
+use super::errors::{Call, is_of_the_answer, status, translated};
 use super::multipart;
 use super::options::Settings;
 use super::secret::Secret;
@@ -169,6 +170,8 @@ impl Client {
                 Err(error) if status(&error) == Some(416) => {
                     return Ok((Bytes::new(), store.head(&at).await?));
                 }
+                // It answered with another part.
+                Err(error) if !head && is_of_the_answer(&error) => return cut_out(&*store, &at, range).await,
                 Err(error) => return Err(error),
             };
             if head {
@@ -264,6 +267,31 @@ impl Client {
         let call = Call::look("listing", key.as_ref().map_or("", |key| key.as_ref()), 0);
         self.run(call, Box::pin(async move { store.list_with_delimiter(key.as_ref()).await })).await
     }
+}
+
+/// The part `range` of what is at `at`, from a server that does not give parts, or other ones than it was asked for. No more than the part is held.
+async fn cut_out(
+    store: &dyn ObjectStore,
+    at: &Path,
+    range: ByteRange,
+) -> Result<(Bytes, ObjectMeta), object_store::Error> {
+    let found = store.get_opts(at, GetOptions::default()).await?;
+    let meta = found.meta.clone();
+    let (from, to) = range.within(meta.size);
+    let (mut part, mut offset, mut pieces) = (BytesMut::new(), 0, found.into_stream());
+    while offset < to {
+        let Some(piece) = pieces.try_next().await? else {
+            let source = format!("{offset} bytes came instead of {}", meta.size).into();
+            return Err(object_store::Error::Generic { store: "remote", source });
+        };
+        let end = offset + piece.len() as u64;
+        let (start, stop) = (from.clamp(offset, end) - offset, to.clamp(offset, end) - offset);
+        // Both are at most the piece's length.
+        #[expect(clippy::cast_possible_truncation)]
+        part.extend_from_slice(&piece[start as usize..stop as usize]);
+        offset = end;
+    }
+    Ok((part.freeze(), meta))
 }
 
 fn payload(data: Vec<Bytes>) -> PutPayload {

@@ -47,6 +47,8 @@ pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> 
             tracing::warn!(%error, "whether the server honours conditional writes cannot be tried: nothing is promised");
             Ok(Conditions::Untried)
         }
+        // There is no other way to miss something.
+        StoreError::NotFound { .. } => Err(StoreError::NotFound { what: "the bucket".into() }),
         error => Err(error),
     })
 }

@@ -60,6 +60,13 @@ fn transport(error: &Error) -> Option<HttpErrorKind> {
     None
 }
 
+/// Whether the server answered, and with success, and the library did not like what it said.
+pub(super) fn is_of_the_answer(error: &Error) -> bool {
+    matches!(error, Error::Generic { .. } | Error::NotSupported { .. })
+        && status(error).is_none()
+        && transport(error).is_none()
+}
+
 /// Whether an attempt went before the one that this tells of. What became of that is not known.
 fn was_repeated(error: &Error) -> bool {
     error.to_string().contains(" retries, max_retries")
@@ -118,7 +125,7 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (Some(401), _) => return denied("401"),
         (Some(403), _) => return denied("403"),
         (Some(507), _) => return StoreError::Full,
-        (Some(501), _) => return StoreError::NotSupported { what: call.what },
+        (Some(405 | 501), _) => return StoreError::NotSupported { what: call.what },
         (Some(status @ (408 | 429 | 500..)), _) => (format!("the server answers {status}: {}", said()), false),
         (Some(status), _) => (format!("the server answers {status}: {}", said()), true),
         (None, Some(HttpErrorKind::Timeout)) => {

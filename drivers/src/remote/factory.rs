@@ -10,7 +10,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use super::client::{Client, Handles};
 use super::conditions::{Conditions, find_out};
 use super::options::{Addressed, Settings};
-use super::paths::{RemotePaths, Writes};
+use super::paths::RemotePaths;
 use super::secret::Secret;
 use super::transport::RemoteTransport;
 use crate::cas::Cas;
@@ -25,6 +25,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 pub(super) struct Told {
     pub(super) handles: Handles,
     pub(super) secrets: Vec<Secret>,
+    /// Whether the driver changes nothing on such a server, whatever the options say.
+    pub(super) read_only: bool,
 }
 
 /// Checks the options, makes clients by `told`, and finds out what the server can do.
@@ -35,7 +37,7 @@ pub(super) fn open_with(
 ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
     let spec = spec.clone();
     Box::pin(async move {
-        let settings = Settings::of(&spec)?;
+        let mut settings = Settings::of(&spec)?;
         // Credentials may lie in files.
         let asked = settings.clone();
         let made = context.pool.run(move || told(&spec, &asked)).await;
@@ -43,7 +45,8 @@ pub(super) fn open_with(
             what: "making a client".into(),
             cause: error.to_string(),
         })?;
-        let Told { handles, secrets } = made?;
+        let Told { handles, secrets, read_only } = made?;
+        settings.read_only |= read_only;
         let addressed = settings.addressed;
         let client = Client::new(context.env, handles, settings, secrets)?;
         match addressed {
@@ -55,10 +58,23 @@ pub(super) fn open_with(
                         "the server does not honour conditional writes: an exclusive write may replace what another writer makes at the same moment"
                     );
                 }
-                Ok(Arc::new(RemotePaths::new(client, conditions, Writes::All)) as Arc<dyn ObjectStore>)
+                Ok(Arc::new(RemotePaths::new(client, conditions)) as Arc<dyn ObjectStore>)
             }
         }
     })
+}
+
+/// A client of each kind. What the library says of options that make none may repeat them.
+pub(super) fn both<T>(
+    kind: &str,
+    build: impl Fn(bool) -> Result<object_store::Result<T>, StoreError>,
+) -> Result<(Arc<T>, Arc<T>), StoreError> {
+    let one = |repeating| {
+        build(repeating)?.map(Arc::new).map_err(|_| StoreError::BadOption {
+            why: format!("the options, with what the environment has, do not make a client of {kind}: look at the names of the bucket and the server, and at the credentials"),
+        })
+    };
+    Ok((one(true)?, one(false)?))
 }
 
 /// How patient a client is: one that repeats what may be repeated, or one that makes each request once.

@@ -40,23 +40,34 @@ pub(super) const fn secret(key: &'static str, help: &'static str) -> DriverOptio
     DriverOption { key, required: false, secret: true, help }
 }
 
-/// The options of one driver, and with them those that all object stores have.
-macro_rules! with_common {
+/// The options of one driver, and with them those that have to do with any server.
+macro_rules! with_any {
     ($($own:expr),* $(,)?) => {
         &[
             $($own,)*
-            $crate::remote::options::option("prefix", false, "what all keys begin with: a folder of the bucket, without a slash at its ends; all of the bucket when not given"),
-            $crate::remote::options::option("addressing", false, "path, when not given, for keys as they are, which other tools see; content for content by its hash, with names in the metastore"),
-            $crate::remote::options::option("read_only", false, "true for a mount that refuses changes, and does not try whether conditional writes are honoured"),
-            $crate::remote::options::option("rename", false, "copy for renaming by copying and deleting, which is not atomic; when not given, renaming is not supported"),
+            $crate::remote::options::option("prefix", false, "what all keys begin with: a folder, without a slash at its ends; all that there is when not given"),
             $crate::remote::options::option("timeout_ms", false, "how long one operation may take, and a second more for each 4 MiB that it moves; a request that hears nothing for a third of it is repeated; 30000 when not given"),
             $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024; 32 when not given"),
             $crate::remote::options::option("retries", false, "how often a request that may be repeated is, 0 to 20; 3 when not given"),
+        ]
+    };
+}
+pub(super) use with_any;
+
+/// The options of one driver, and with them those that all object stores have that can be written to.
+macro_rules! with_common {
+    ($($own:expr),* $(,)?) => {
+        $crate::remote::options::with_any![
+            $($own,)*
+            $crate::remote::options::option("addressing", false, "path, when not given, for keys as they are, which other tools see; content for content by its hash, with names in the metastore"),
+            $crate::remote::options::option("read_only", false, "true for a mount that refuses changes, and does not try whether conditional writes are honoured"),
+            $crate::remote::options::option("rename", false, "copy for renaming by copying and deleting, which is not atomic; when not given, renaming is not supported"),
             $crate::remote::options::option("multipart_bytes", false, "from which size on content goes in parts; 16777216 when not given"),
             $crate::remote::options::option("part_bytes", false, "how large a part is, at least 5242880; 8388608 when not given"),
         ]
     };
 }
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 pub(super) use with_common;
 
 /// How content is found.

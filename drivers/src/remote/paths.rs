@@ -35,25 +35,15 @@ const CONFLICTS_MAX: usize = 3;
 pub struct RemotePaths {
     pub(super) client: Client,
     conditions: Conditions,
-    writes: Writes,
-}
-
-/// What of changing the server takes at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writes {
-    /// None, or none that the driver makes.
-    Nothing,
-    /// All.
-    All,
 }
 
 impl RemotePaths {
-    pub(super) fn new(client: Client, conditions: Conditions, writes: Writes) -> Self {
-        Self { client, conditions, writes }
+    pub(super) fn new(client: Client, conditions: Conditions) -> Self {
+        Self { client, conditions }
     }
 
     fn is_read_only(&self) -> bool {
-        self.client.settings.read_only || self.writes == Writes::Nothing
+        self.client.settings.read_only
     }
 
     fn writable(&self) -> Result<(), StoreError> {

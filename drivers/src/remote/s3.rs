@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
 use nexus_messages::syscall::MountSpec;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3Builder;
 
 use super::client::Handles;
-use super::factory::{Told, open_with, patience};
+use super::factory::{Told, both, open_with, patience};
 use super::options::{Settings, credential, flag, option, secret, server, with_common};
 use super::secret::Secret;
 
@@ -45,7 +45,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
     let keys = Keys::of(spec)?;
     let path_style = !spec.options.contains_key("path_style") || flag(spec, "path_style")?;
     let endpoint = server(spec, "endpoint")?;
-    let built = |repeating: bool| -> Result<AmazonS3, StoreError> {
+    let (repeating, once) = both("S3", |repeating| {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         // The environment's keys must not mix with those that are given.
         let from = if keys.are_given() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
@@ -71,15 +71,10 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         if let Some(token) = &keys.session_token {
             builder = builder.with_token(token.expose());
         }
-        // What the library says of it may repeat what it was given.
-        builder.build().map_err(|_| StoreError::BadOption {
-            why: "the options and the environment do not make a client of S3: look at bucket, endpoint and region".into(),
-        })
-    };
-    let repeating = Arc::new(built(true)?);
-    let handles =
-        Handles { repeating: repeating.clone(), once: Arc::new(built(false)?), pages: Some(repeating) };
-    Ok(Told { handles, secrets: keys.into_secrets() })
+        Ok(builder.build())
+    })?;
+    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
 }
 
 fn region(spec: &MountSpec) -> Option<String> {

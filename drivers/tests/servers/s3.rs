@@ -28,14 +28,18 @@ pub(crate) fn moto() -> Server {
 /// One that ignores the conditions of writes, and keeps all on disk.
 pub(crate) fn s3rver() -> Server {
     Server::start(Recipe {
-        program: "s3rver",
+        program: "env",
         install: "npm install -g s3rver@3.7.1",
         ready: "listening",
         arguments: |folder: &Path, port| {
             let (folder, port) = (folder.display().to_string(), port.to_string());
-            ["--directory", &folder, "--address", "127.0.0.1", "--port", &port, "--configure-bucket", BUCKET]
+            // Its continuation tokens are of a cipher that is no longer usual.
+            let legacy = "NODE_OPTIONS=--openssl-legacy-provider";
+            [legacy, "s3rver", "--directory", &folder, "--address", "127.0.0.1", "--port", &port]
+                .into_iter()
+                .chain(["--configure-bucket", BUCKET])
                 .map(String::from)
-                .to_vec()
+                .collect()
         },
     })
 }

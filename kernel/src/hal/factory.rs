@@ -110,6 +110,8 @@ impl DriverContext {
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     factories: BTreeMap<String, Arc<dyn DriverFactory>>,
+    /// Drivers that this build has not, and the features that bring them.
+    left_out: BTreeMap<&'static str, &'static str>,
 }
 
 impl Catalogue {
@@ -135,6 +137,11 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Says that this build leaves out the driver `name`, and which cargo feature brings it.
+    pub fn leave_out(&mut self, name: &'static str, feature: &'static str) {
+        self.left_out.insert(name, feature);
+    }
+
     /// The kind of driver of this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn DriverFactory>> {
         self.factories.get(name).cloned()
@@ -152,6 +159,10 @@ impl Catalogue {
     pub fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
         let bad = |why: String| Err(StoreError::BadOption { why });
         let Some(factory) = self.factories.get(&spec.driver) else {
+            if let Some(feature) = self.left_out.get(&*spec.driver) {
+                let why = format!("this build leaves out the driver {:?}: the cargo feature {feature:?} brings it", spec.driver);
+                return bad(why);
+            }
             let names: Vec<&str> = self.names().collect();
             return bad(format!("there is no driver {:?}, but {}", spec.driver, names.join(", ")));
         };
