@@ -4,6 +4,9 @@
 #[path = "remote/conforms.rs"]
 mod conforms;
 #[cfg(test)]
+#[path = "remote/faults.rs"]
+mod faults;
+#[cfg(test)]
 #[path = "remote/large.rs"]
 mod large;
 #[cfg(test)]
@@ -13,7 +16,16 @@ mod opening;
 #[path = "remote/races.rs"]
 mod races;
 #[cfg(test)]
+#[path = "remote/restart.rs"]
+mod restart;
+#[cfg(test)]
+#[path = "remote/secrets.rs"]
+mod secrets;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 #[path = "remote/subjects.rs"]
 mod subjects;
+#[cfg(all(test, feature = "http"))]
+#[path = "remote/web.rs"]
+mod web;

@@ -14,7 +14,10 @@ const OPTIONS: &[DriverOption] = with_common![
     option("container", true, "the container"),
     option("account", false, "the storage account; from AZURE_STORAGE_ACCOUNT_NAME when not given"),
     option("endpoint", false, "the server, as a URL; Azure's own for the account when not given"),
-    secret("access_key", "the account's key, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, a workload identity, or the machine's own"),
+    secret(
+        "access_key",
+        "the account's key, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, a workload identity, or the machine's own"
+    ),
     secret("sas_token", "a shared access signature, or env:NAME or file:PATH for where it is"),
     secret("bearer_token", "a token, or env:NAME or file:PATH for where it is"),
     option("tenant_id", false, "the tenant of a service principal"),

@@ -16,7 +16,8 @@ use nexus_messages::syscall::ByteRange;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    PutResult,
 };
 use tokio::sync::{Semaphore, oneshot};
 
@@ -98,7 +99,8 @@ impl Client {
         let key = [&self.settings.prefix, relative].concat();
         // What the library would change of it, it must not: the key is what other tools see.
         let parsed = Path::parse(&key).ok().filter(|parsed| parsed.as_ref() == key);
-        parsed.ok_or_else(|| StoreError::BadOption { why: format!("{relative:?} cannot be a key of a store") })
+        parsed
+            .ok_or_else(|| StoreError::BadOption { why: format!("{relative:?} cannot be a key of a store") })
     }
 
     /// Runs one operation.
@@ -251,7 +253,9 @@ impl Client {
         };
         self.run(call, Box::pin(work)).await.map_err(|error| match error {
             // No key can be missing here.
-            StoreError::NotFound { .. } => StoreError::Backend { what, cause: "there is no such bucket".into() },
+            StoreError::NotFound { .. } => {
+                StoreError::Backend { what, cause: "there is no such bucket".into() }
+            }
             error => error,
         })
     }

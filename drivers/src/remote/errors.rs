@@ -115,7 +115,8 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
             return StoreError::NotSupported { what: call.what };
         }
         Error::InvalidPath { .. } => {
-            let cause = "a key there is no path: it has an empty name, `.`, `..` or a control character in it";
+            let cause =
+                "a key there is no path: it has an empty name, `.`, `..` or a control character in it";
             let source = Arc::new(io::Error::new(io::ErrorKind::InvalidFilename, cause));
             return StoreError::Io { what, source };
         }
@@ -126,7 +127,9 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (Some(403), _) => return denied("403"),
         (Some(507), _) => return StoreError::Full,
         (Some(405 | 501), _) => return StoreError::NotSupported { what: call.what },
-        (Some(status @ (408 | 429 | 500..)), _) => (format!("the server answers {status}: {}", said()), false),
+        (Some(status @ (408 | 429 | 500..)), _) => {
+            (format!("the server answers {status}: {}", said()), false)
+        }
         (Some(status), _) => (format!("the server answers {status}: {}", said()), true),
         (None, Some(HttpErrorKind::Timeout)) => {
             return StoreError::TimedOut { what, limit, changing: call.changing };
@@ -157,7 +160,8 @@ mod tests {
             let call = Call { what: "writing", key: "k".into(), changing, bytes: 0 };
             translated(error, &call, Duration::from_secs(1), &[])
         };
-        let broken = answered("Server returned non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>");
+        let broken =
+            answered("Server returned non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>");
         assert!(matches!(check(&broken, true), StoreError::Unknown { .. }));
         assert!(matches!(check(&broken, false), StoreError::Backend { .. }));
         let refused = answered("Server returned non-2xx status code: 400 Bad Request: ");

@@ -50,7 +50,9 @@ pub(super) fn open_with(
         let addressed = settings.addressed;
         let client = Client::new(context.env, handles, settings, secrets)?;
         match addressed {
-            Addressed::Content => Ok(Arc::new(Cas::new(RemoteTransport::new(client))) as Arc<dyn ObjectStore>),
+            Addressed::Content => {
+                Ok(Arc::new(Cas::new(RemoteTransport::new(client))) as Arc<dyn ObjectStore>)
+            }
             Addressed::Path => {
                 let conditions = find_out(&client).await?;
                 if conditions == Conditions::Ignored {
@@ -78,7 +80,11 @@ pub(super) fn both<T>(
 }
 
 /// How patient a client is: one that repeats what may be repeated, or one that makes each request once.
-pub(super) fn patience(settings: &Settings, repeating: bool, allow_http: bool) -> (ClientOptions, RetryConfig) {
+pub(super) fn patience(
+    settings: &Settings,
+    repeating: bool,
+    allow_http: bool,
+) -> (ClientOptions, RetryConfig) {
     use_ring();
     let client = ClientOptions::new()
         .with_allow_http(allow_http)

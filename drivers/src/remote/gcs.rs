@@ -15,7 +15,10 @@ use super::options::{Settings, credential, flag, option, secret, server, with_co
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),
     option("endpoint", false, "the server, as a URL; Google's own when not given"),
-    secret("service_account_key", "a service account's key, as JSON, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, the application's defaults, or the machine's own"),
+    secret(
+        "service_account_key",
+        "a service account's key, as JSON, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, the application's defaults, or the machine's own"
+    ),
     secret("bearer_token", "a token, or env:NAME or file:PATH for where it is"),
     option("anonymous", false, "true for requests that are not signed"),
     option("allow_http", false, "true to allow an endpoint with http://, which anybody on the way can read"),

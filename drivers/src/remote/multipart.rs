@@ -70,7 +70,9 @@ impl Drop for Begun {
             match env.timeout(limit, upload.abort()).await {
                 Ok(Ok(())) => {}
                 // Its text may repeat a request.
-                Ok(Err(_)) | Err(_) => tracing::warn!("parts of an upload that was given up may stay on the server"),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!("parts of an upload that was given up may stay on the server")
+                }
             }
         });
     }

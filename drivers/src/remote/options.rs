@@ -104,8 +104,12 @@ impl Settings {
         };
         let settings = Self {
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
-            addressed: choice(spec, "addressing", &[("path", Addressed::Path), ("content", Addressed::Content)])?
-                .unwrap_or(Addressed::Path),
+            addressed: choice(
+                spec,
+                "addressing",
+                &[("path", Addressed::Path), ("content", Addressed::Content)],
+            )?
+            .unwrap_or(Addressed::Path),
             read_only: flag(spec, "read_only")? || spec.read_only,
             rename_by_copy: choice(spec, "rename", &[("copy", true)])?.unwrap_or(false),
             timeout: Duration::from_millis(number(spec, "timeout_ms", 100..=86_400_000, TIMEOUT_MS)?),
@@ -151,7 +155,9 @@ pub(super) fn server<'a>(spec: &'a MountSpec, key: &str) -> Result<Option<&'a st
         _ if host.is_empty() => must_be("a URL with a host"),
         "https" => Ok(Some(text)),
         "http" if flag(spec, "allow_http")? => Ok(Some(text)),
-        "http" => must_be("a URL with https://, unless allow_http is true: anybody on the way can read http://"),
+        "http" => {
+            must_be("a URL with https://, unless allow_http is true: anybody on the way can read http://")
+        }
         _ => must_be("a URL with http:// or https:// before it"),
     }
 }

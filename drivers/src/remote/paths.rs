@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError, StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
+    StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
@@ -48,7 +49,9 @@ impl RemotePaths {
 
     fn writable(&self) -> Result<(), StoreError> {
         match self.is_read_only() {
-            true => Err(StoreError::ReadOnly { cause: "it is mounted so, or its server takes no changes".into() }),
+            true => {
+                Err(StoreError::ReadOnly { cause: "it is mounted so, or its server takes no changes".into() })
+            }
             false => Ok(()),
         }
     }
@@ -233,7 +236,8 @@ impl RemotePaths {
             }
         }
         let more = found.more || found.names.len() > limit;
-        let described = |(name, meta): (String, Option<ObjectMeta>)| (name, meta.as_ref().map_or_else(directory, file));
+        let described =
+            |(name, meta): (String, Option<ObjectMeta>)| (name, meta.as_ref().map_or_else(directory, file));
         let entries: Vec<_> = found.names.into_iter().take(limit).map(described).collect();
         let more = more && !entries.is_empty();
         Ok(ListPage::new(entries, more, 0))

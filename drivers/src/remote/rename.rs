@@ -4,11 +4,11 @@
 //! to where and how far it came, and the same renaming, asked for again, goes on from there. Nothing is deleted before all is copied.
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nexus_kernel::hal::{ObjectInfo, StoreError};
 use nexus_messages::EntryType;
 use nexus_messages::syscall::ByteRange;
 use object_store::path::Path;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::client::PAGE_MAX;
 use super::paths::RemotePaths;

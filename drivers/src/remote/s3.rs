@@ -14,8 +14,15 @@ use super::secret::Secret;
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),
     option("endpoint", false, "the server, as a URL; Amazon's own for the region when not given"),
-    option("region", false, "the region; from AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, when not given"),
-    secret("access_key", "the access key's id, or env:NAME or file:PATH for where it is; when not given, all credentials come from the environment, a web identity, or the machine's own"),
+    option(
+        "region",
+        false,
+        "the region; from AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, when not given"
+    ),
+    secret(
+        "access_key",
+        "the access key's id, or env:NAME or file:PATH for where it is; when not given, all credentials come from the environment, a web identity, or the machine's own"
+    ),
     secret("secret_key", "the access key's secret, or env:NAME or file:PATH for where it is"),
     secret("session_token", "the token of a temporary access key, or env:NAME or file:PATH for where it is"),
     option("anonymous", false, "true for requests that are not signed"),

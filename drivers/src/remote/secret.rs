@@ -22,7 +22,8 @@ impl Secret {
     pub(super) fn given(key: &str, text: &str) -> Result<Self, StoreError> {
         let bad = |why: String| StoreError::BadOption { why: format!("{key}: {why}") };
         let found = if let Some(name) = text.strip_prefix("env:") {
-            std::env::var(name).map_err(|_| bad(format!("there is no variable {name:?} in the environment")))?
+            std::env::var(name)
+                .map_err(|_| bad(format!("there is no variable {name:?} in the environment")))?
         } else if let Some(path) = text.strip_prefix("file:") {
             let mut found = String::new();
             let read = fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_string(&mut found));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::MemoryTransport;
+use nexus_kernel::hal::conformance::Report;
 use nexus_kernel::hal::conformance::object_store::content::Damage;
 use nexus_kernel::hal::conformance::object_store::{content, path};
 use nexus_kernel::hal::{ObjectStore, PathWrite};
@@ -32,6 +33,10 @@ impl ObjectStore for Held {
 }
 
 fn paths_conform(spec: &MountSpec) {
+    paths_report(spec).assert_passed();
+}
+
+fn paths_report(spec: &MountSpec) -> Report {
     let make = || {
         let spec = apart(spec.clone());
         path::Subject::new(Held(open(&spec))).reopen(move |store| {
@@ -39,7 +44,7 @@ fn paths_conform(spec: &MountSpec) {
             open(&spec)
         })
     };
-    path::check(&make).assert_passed();
+    path::check(&make)
 }
 
 /// Damages content as another tool would that writes to the bucket.
@@ -78,7 +83,9 @@ fn keys_as_they_are_conform_on_a_server_that_honours_conditions() {
 #[test]
 fn keys_as_they_are_conform_on_a_server_that_ignores_conditions() {
     let server = s3rver();
-    paths_conform(&s3(server.port()));
+    let report = paths_report(&s3(server.port()));
+    // It lists in the order of its files' names, which end otherwise than the keys: page by page is not to be had from it.
+    assert_eq!(report.failed(), ["listings_stop_at_their_limit_and_go_on_after_it"], "{report}");
 }
 
 #[test]
@@ -93,4 +100,30 @@ fn content_by_its_hash_conforms_on_both() {
     contents_conform(&s3(server.port()));
     let server = s3rver();
     contents_conform(&s3(server.port()));
+}
+
+#[cfg(feature = "azure")]
+#[test]
+fn azure_conforms_both_ways() {
+    let server = crate::servers::azure::azurite();
+    let spec = crate::subjects::azure(server.port());
+    let store = open(&spec);
+    assert!(crate::subjects::paths(&*store).capabilities().exclusive, "it honours conditions");
+    paths_conform(&spec);
+    paths_conform(&spec.clone().option("rename", "copy"));
+    contents_conform(&spec);
+}
+
+/// The stub is a server of S3, whose lists, reads and writes are those of Google's XML interface; it knows neither its conditions nor its copies.
+#[cfg(feature = "gcs")]
+#[test]
+fn google_s_client_conforms_on_a_stub() {
+    let server = moto();
+    let spec = MountSpec::new("gcs")
+        .option("bucket", crate::servers::s3::BUCKET)
+        .option("endpoint", format!("http://127.0.0.1:{}", server.port()))
+        .option("allow_http", "true")
+        .option("bearer_token", "stub");
+    let report = paths_report(&spec);
+    assert_eq!(report.failed(), ["a_copy_has_the_content_and_leaves_the_file"], "{report}");
 }

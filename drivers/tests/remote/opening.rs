@@ -4,8 +4,8 @@ use nexus_actors::block_on;
 use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::syscall::MountSpec;
 
-use crate::servers::s3::{moto, s3rver};
 use crate::servers::free_port;
+use crate::servers::s3::{moto, s3rver};
 use crate::subjects::{apart, names, open, paths, read, s3, try_open, write};
 
 #[test]

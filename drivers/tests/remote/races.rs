@@ -21,7 +21,8 @@ fn of_those_that_make_one_file_at_once_one_wins() {
             move || {
                 let one = |round: usize| {
                     barrier.wait();
-                    match write(&**store, &format!("race/{round}"), format!("{writer}"), PathWrite::Exclusive) {
+                    match write(&**store, &format!("race/{round}"), format!("{writer}"), PathWrite::Exclusive)
+                    {
                         Ok(_) => true,
                         Err(StoreError::Exists { .. } | StoreError::Locked { .. }) => false,
                         Err(error) => panic!("{error}"),

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use nexus_actors::{Env, HostConfig, block_on};
 use nexus_drivers::catalogue;
-use nexus_kernel::hal::{Addressing, DriverContext, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
+use nexus_kernel::hal::{
+    Addressing, DriverContext, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError,
+};
 use nexus_messages::Attributes;
 use nexus_messages::syscall::{ByteRange, MountSpec};
 
@@ -42,6 +44,18 @@ pub(crate) fn s3(port: u16) -> MountSpec {
         .option("allow_http", "true")
         .option("access_key", KEY)
         .option("secret_key", KEY)
+}
+
+/// A mount of Azure's emulator at `port`.
+#[cfg(feature = "azure")]
+pub(crate) fn azure(port: u16) -> MountSpec {
+    use crate::servers::azure::{ACCOUNT, CONTAINER, KEY};
+    MountSpec::new("azure")
+        .option("container", CONTAINER)
+        .option("account", ACCOUNT)
+        .option("endpoint", format!("http://127.0.0.1:{port}/{ACCOUNT}"))
+        .option("allow_http", "true")
+        .option("access_key", KEY)
 }
 
 /// `spec` with a prefix of its own.

@@ -3,6 +3,10 @@
 //! What starts one belongs to a test target that asks for the feature `servers`: so `cargo test --workspace` needs none, and a test that
 //! needs one fails when it is not installed, in words that say how it is.
 
+#[cfg(feature = "azure")]
+pub(crate) mod azure;
+#[cfg(feature = "s3")]
+pub(crate) mod proxy;
 #[cfg(feature = "s3")]
 pub(crate) mod s3;
 

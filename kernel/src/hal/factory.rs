@@ -160,7 +160,10 @@ impl Catalogue {
         let bad = |why: String| Err(StoreError::BadOption { why });
         let Some(factory) = self.factories.get(&spec.driver) else {
             if let Some(feature) = self.left_out.get(&*spec.driver) {
-                let why = format!("this build leaves out the driver {:?}: the cargo feature {feature:?} brings it", spec.driver);
+                let why = format!(
+                    "this build leaves out the driver {:?}: the cargo feature {feature:?} brings it",
+                    spec.driver
+                );
                 return bad(why);
             }
             let names: Vec<&str> = self.names().collect();
