@@ -2,6 +2,7 @@
 
 #[path = "../drivers/tests/servers/mod.rs"]
 #[cfg(test)]
+#[allow(dead_code, reason = "each target uses a part of it")]
 mod servers;
 
 use std::fs;

@@ -16,6 +16,9 @@ mod opening;
 #[path = "remote/races.rs"]
 mod races;
 #[cfg(test)]
+#[path = "remote/renaming.rs"]
+mod renaming;
+#[cfg(test)]
 #[path = "remote/restart.rs"]
 mod restart;
 #[cfg(test)]

@@ -212,11 +212,14 @@ impl Client {
         self.run(Call::change("making", key.as_ref(), size), Box::pin(work)).await
     }
 
-    /// Takes away what is at `key`. What is not there is no error on most servers.
+    /// Takes away what is at `key`. What is not there is no error: the request may be a repetition, and the first one may have done it.
     pub(super) async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         let (store, at) = (self.handles.repeating.clone(), key.clone());
         let work = async move { store.delete(&at).await };
-        self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
+        match self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            deleted => deleted,
+        }
     }
 
     /// Has the server copy.

@@ -37,7 +37,7 @@ pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> 
     match found {
         Err(StoreError::Io { .. } | StoreError::ReadOnly { .. }) => {}
         _ => match client.delete(&key).await {
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Ok(()) => {}
             Err(error) => tracing::warn!(%error, "what is left of trying conditional writes stays"),
         },
     }

@@ -47,7 +47,7 @@ macro_rules! with_any {
             $($own,)*
             $crate::remote::options::option("prefix", false, "what all keys begin with: a folder, without a slash at its ends; all that there is when not given"),
             $crate::remote::options::option("timeout_ms", false, "how long one operation may take, and a second more for each 4 MiB that it moves; a request that hears nothing for a third of it is repeated; 30000 when not given"),
-            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024; 32 when not given"),
+            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024, of which one that moves large content has up to 4 requests; 32 when not given"),
             $crate::remote::options::option("retries", false, "how often a request that may be repeated is, 0 to 20; 3 when not given"),
         ]
     };

@@ -1,13 +1,15 @@
 //! Renaming by copying and deleting, for mounts that allow it.
 //!
 //! It is not atomic: until it has ended, others see both places, each with a part. It can be taken up again: a key of the driver's own says what is renamed
-//! to where and how far it came, and the same renaming, asked for again, goes on from there. Nothing is deleted before all is copied.
+//! to where and how far it came, and the same renaming, asked for again, goes on from there. Nothing is deleted before all is copied, and nothing whose copy is
+//! not newer.
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nexus_kernel::hal::{ObjectInfo, StoreError};
 use nexus_messages::EntryType;
 use nexus_messages::syscall::ByteRange;
+use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::client::PAGE_MAX;
@@ -80,54 +82,75 @@ async fn move_folder(
     of: &str,
     into: &str,
 ) -> Result<(), StoreError> {
-    let mut state = begun.unwrap_or_else(|| COPYING.to_owned());
-    if let Some(copied) = state.strip_prefix(COPYING) {
-        let mut last = copied.strip_prefix('\n').map(str::to_owned);
+    let state = begun.unwrap_or_default();
+    if state != DELETING {
+        // A mark that says nothing of it is of one that has copied nothing.
+        let copied = state.strip_prefix(COPYING).and_then(|copied| copied.strip_prefix('\n'));
+        let mut last = copied.map(str::to_owned);
         mark.write(paths, COPYING, last.as_deref()).await?;
         loop {
             let (keys, more) = page(paths, of, last.clone()).await?;
-            let copies: Vec<_> = keys.iter().map(|key| copy_into(paths, key.clone(), of, into)).collect();
+            last = keys.last().map(|meta| meta.location.as_ref().to_owned()).or(last);
+            let copies: Vec<_> = keys.into_iter().map(|meta| copy_into(paths, meta, of, into)).collect();
             stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-            last = keys.last().map(|key| key.as_ref().to_owned()).or(last);
             if !more {
                 break;
             }
             mark.write(paths, COPYING, last.as_deref()).await?;
         }
-        state = DELETING.to_owned();
-        mark.write(paths, &state, None).await?;
+        mark.write(paths, DELETING, None).await?;
     }
     loop {
         let (keys, _) = page(paths, of, None).await?;
         if keys.is_empty() {
             break;
         }
-        let deletions: Vec<_> = keys.iter().map(|key| paths.client.delete(key)).collect();
+        let deletions: Vec<_> = keys.into_iter().map(|meta| settle(paths, meta, of, into)).collect();
         stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
     }
     paths.client.delete(&mark.key).await
 }
 
-async fn copy_into(paths: &RemotePaths, key: Path, of: &str, into: &str) -> Result<(), StoreError> {
+/// The key that becomes that of `key`.
+fn target(key: &Path, of: &str, into: &str) -> Result<Path, StoreError> {
     let rest = key.as_ref().strip_prefix(of).unwrap_or_default();
-    let target = Path::parse([into, rest].concat());
-    let target = target.map_err(|_| StoreError::BadOption { why: format!("{rest:?} is no key") })?;
-    paths.client.copy(&key, &target).await
+    Path::parse([into, rest].concat())
+        .map_err(|_| StoreError::BadOption { why: format!("{rest:?} is no key") })
+}
+
+async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
+    paths.client.copy(&meta.location, &target(&meta.location, of, into)?).await
+}
+
+/// Deletes a key whose copy is newer than it, and of its size. What came, or was written, since it was copied is copied first: the renaming may have been cut
+/// short long ago.
+async fn settle(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
+    let copy = paths.client.head(&target(&meta.location, of, into)?).await?;
+    let is_newer = |copy: &ObjectMeta| copy.size == meta.size && copy.last_modified > meta.last_modified;
+    let key = meta.location.clone();
+    if !copy.as_ref().is_some_and(is_newer) {
+        copy_into(paths, meta, of, into).await?;
+    }
+    paths.client.delete(&key).await
 }
 
 /// The next keys below `of`, in order, and whether there are more.
-async fn page(paths: &RemotePaths, of: &str, after: Option<String>) -> Result<(Vec<Path>, bool), StoreError> {
+async fn page(
+    paths: &RemotePaths,
+    of: &str,
+    after: Option<String>,
+) -> Result<(Vec<ObjectMeta>, bool), StoreError> {
     let (mut keys, mut token) = (Vec::new(), None);
     loop {
         let page = paths.client.page(of.to_owned(), after.clone(), PAGE_MAX, false, token).await?;
         token = page.page_token;
-        let found = page.result.objects.into_iter().map(|meta| meta.location);
         // What has a slash at its end loses it on the way here, and cannot be copied: it is a folder's mark, and empty.
-        keys.extend(found.filter(|key| {
-            key.as_ref().starts_with(of) && after.as_deref().is_none_or(|after| key.as_ref() > after)
+        keys.extend(page.result.objects.into_iter().filter(|meta| {
+            let key = meta.location.as_ref();
+            key.starts_with(of) && after.as_deref().is_none_or(|after| key > after)
         }));
         if !keys.is_empty() || token.is_none() {
-            keys.sort_unstable();
+            keys.sort_unstable_by(|one, other| one.location.cmp(&other.location));
             return Ok((keys, token.is_some()));
         }
     }

@@ -54,6 +54,10 @@ impl RemoteTransport {
 }
 
 impl Transport for RemoteTransport {
+    fn read_only(&self) -> bool {
+        self.client.settings.read_only
+    }
+
     fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.writable()?;

@@ -46,8 +46,20 @@ pub(crate) fn s3rver() -> Server {
 
 /// Sends a request without a body, and gives the answer.
 pub(crate) fn request(port: u16, line: &str) -> String {
+    exchange(port, line, "")
+}
+
+/// Writes to the bucket, past any driver.
+pub(crate) fn put(port: u16, key: &str, content: &str) {
+    let made = exchange(port, &format!("PUT /{BUCKET}/{key} HTTP/1.1"), content);
+    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
+}
+
+fn exchange(port: u16, line: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("it serves");
-    let head = format!("{line}\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let head =
+        format!("{line}\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
     connection.write_all(head.as_bytes()).expect("it listens");
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).expect("it answers");
