@@ -495,8 +495,11 @@ fn scrub(bytes_per_s: Option<u64>, interval_s: Option<u64>) -> ScrubConfig {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut settings = self.layer.clone();
+        // Which of them are secret only their driver knows.
+        settings.root_options.iter_mut().flat_map(|all| all.values_mut()).for_each(String::clear);
         f.debug_struct("Config")
-            .field("settings", &self.layer)
+            .field("settings", &settings)
             .field("in_memory", &self.in_memory)
             .finish_non_exhaustive()
     }

@@ -9,18 +9,38 @@ use nexus_messages::syscall::MountSpec;
 use crate::cas::Cas;
 use crate::memory::{MemoryPaths, MemoryTransport};
 
-/// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory.
+/// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory; and,
+/// with the features of these names, `s3`, `azure`, `gcs` and `http`.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     let built_in: [Option<Arc<dyn DriverFactory>>; 4] =
         [cas_local(), path_local(), Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
-    for factory in built_in.into_iter().flatten() {
+    for factory in built_in.into_iter().flatten().chain(elsewhere()) {
         let name = factory.name().to_owned();
         if catalogue.add(factory).is_err() {
             unreachable!("the name {name} is given twice");
         }
     }
+    for name in ["s3", "azure", "gcs", "http"] {
+        if catalogue.get(name).is_none() {
+            catalogue.leave_out(name, name);
+        }
+    }
     catalogue
+}
+
+/// Object stores on other machines.
+fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
+    vec![
+        #[cfg(feature = "s3")]
+        Arc::new(crate::remote::S3),
+        #[cfg(feature = "azure")]
+        Arc::new(crate::remote::Azure),
+        #[cfg(feature = "gcs")]
+        Arc::new(crate::remote::Gcs),
+        #[cfg(feature = "http")]
+        Arc::new(crate::remote::Http),
+    ]
 }
 
 #[cfg(all(feature = "local", unix))]
@@ -69,6 +89,7 @@ mod disk {
             &[DriverOption {
                 key: "folder",
                 required: false,
+                secret: false,
                 help: "where the blobs are kept; `blobs` in the data folder when it is not given",
             }]
         }
@@ -102,10 +123,16 @@ mod disk {
 
         fn options(&self) -> &[DriverOption] {
             &[
-                DriverOption { key: "folder", required: true, help: "the existing folder to serve" },
+                DriverOption {
+                    key: "folder",
+                    required: true,
+                    secret: false,
+                    help: "the existing folder to serve",
+                },
                 DriverOption {
                     key: "notice",
                     required: false,
+                    secret: false,
                     help: "whether watchers hear of what others change in it: yes, when not given, or no, for trees with more folders than the system tells of",
                 },
             ]

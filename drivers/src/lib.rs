@@ -11,6 +11,7 @@
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
 //! | [`cache`] | ephemeral keys and topics, in memory | |
 //! | [`records`] | tables in SQL, for services: SQLite built in, and PostgreSQL | `sqlite`, `postgres` |
+//! | `remote` | object stores elsewhere | `s3`, `azure`, `gcs`, `http` |
 //! | `processes` | child processes, on Linux | `processes` |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
@@ -43,6 +44,8 @@ pub mod processes;
 pub mod records;
 #[cfg(feature = "redb")]
 pub mod redb;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod streams;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;

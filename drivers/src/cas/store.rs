@@ -222,6 +222,10 @@ impl<T: Transport> ObjectStore for Cas<T> {
         Addressing::Content(self)
     }
 
+    fn read_only(&self) -> bool {
+        self.transport.read_only()
+    }
+
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { self.transport.list(PREFIX, None, 1).await.map(drop) })
     }

@@ -68,7 +68,7 @@ pub const SQLITE_OPTIONS: &[DriverOption] = &[
 
 /// The options of the driver `postgres`.
 pub const POSTGRES_OPTIONS: &[DriverOption] = &[
-    DriverOption { required: true, ..option("url", "postgres://user:password@host:port/database") },
+    DriverOption { required: true, secret: true, ..option("url", "postgres://user:password@host:port/database") },
     option(
         "replica_url",
         "where sessions read that may see what is older; at url when not given, and while it is not reached",
@@ -98,7 +98,7 @@ const MIGRATION_MS: DriverOption = option(
 );
 
 const fn option(key: &'static str, help: &'static str) -> DriverOption {
-    DriverOption { key, required: false, help }
+    DriverOption { key, required: false, secret: false, help }
 }
 
 /// The drivers of records by their names, with their options, also those that this build leaves out.

@@ -3,6 +3,16 @@
 //! What starts one belongs to a test target that asks for the feature `servers`: so `cargo test --workspace` needs none, and a test that
 //! needs one fails when it is not installed, in words that say how it is.
 
+#[cfg(feature = "azure")]
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod azure;
+#[cfg(feature = "s3")]
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod proxy;
+#[cfg(feature = "s3")]
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod s3;
+
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::TcpListener;
 use std::path::Path;

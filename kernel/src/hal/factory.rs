@@ -35,6 +35,8 @@ pub struct DriverOption {
     pub key: &'static str,
     /// Whether it must be given.
     pub required: bool,
+    /// Whether what is given for it is shown to nobody: a password, a key.
+    pub secret: bool,
     /// What it means, for help texts.
     pub help: &'static str,
 }
@@ -44,36 +46,43 @@ pub const MOUNT_OPTIONS: &[DriverOption] = &[
     DriverOption {
         key: "deadline_ms",
         required: false,
+        secret: false,
         help: "how long one call of the driver may take, and a second more for each 16 MiB that it is known to move; 60000 when not given",
     },
     DriverOption {
         key: "open_ms",
         required: false,
+        secret: false,
         help: "how long opening the driver may take; 15000 when not given",
     },
     DriverOption {
         key: "probe_ms",
         required: false,
+        secret: false,
         help: "how often a mount that nobody uses is asked whether its backend answers, 0 for never; 30000 when not given",
     },
     DriverOption {
         key: "class",
         required: false,
+        secret: false,
         help: "what the mount is for: durable, when not given; cache for what can be had again, with changes on disk soon after they are acknowledged; scratch for what ends with the process",
     },
     DriverOption {
         key: "consistency",
         required: false,
+        secret: false,
         help: "when a change is acknowledged unless the call says: strong for when it is on disk, as durable does, or eventual for when all can see it",
     },
     DriverOption {
         key: "history_count",
         required: false,
+        secret: false,
         help: "how many states of an entry are kept once they are superseded, at most 1000, 0 for none; when not given 32, and none but on durable mounts",
     },
     DriverOption {
         key: "history_age_s",
         required: false,
+        secret: false,
         help: "for how many seconds they are kept; 604800 when not given, which is a week",
     },
 ];
@@ -101,6 +110,8 @@ impl DriverContext {
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     factories: BTreeMap<String, Arc<dyn DriverFactory>>,
+    /// Drivers that this build has not, and the features that bring them.
+    left_out: BTreeMap<&'static str, &'static str>,
 }
 
 impl Catalogue {
@@ -126,6 +137,11 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Says that this build leaves out the driver `name`, and which cargo feature brings it.
+    pub fn leave_out(&mut self, name: &'static str, feature: &'static str) {
+        self.left_out.insert(name, feature);
+    }
+
     /// The kind of driver of this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn DriverFactory>> {
         self.factories.get(name).cloned()
@@ -143,6 +159,13 @@ impl Catalogue {
     pub fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
         let bad = |why: String| Err(StoreError::BadOption { why });
         let Some(factory) = self.factories.get(&spec.driver) else {
+            if let Some(feature) = self.left_out.get(&*spec.driver) {
+                let why = format!(
+                    "this build leaves out the driver {:?}: the cargo feature {feature:?} brings it",
+                    spec.driver
+                );
+                return bad(why);
+            }
             let names: Vec<&str> = self.names().collect();
             return bad(format!("there is no driver {:?}, but {}", spec.driver, names.join(", ")));
         };
@@ -159,9 +182,70 @@ impl Catalogue {
             None => Ok(()),
         }
     }
+
+    /// The options of `spec` as anybody may see them: what its driver declares secret is [`HIDDEN`]. So is all that the kernel itself does not go by, when
+    /// there is no such driver that could say.
+    pub fn shown(&self, spec: &MountSpec) -> BTreeMap<String, String> {
+        let factory = self.factories.get(&spec.driver);
+        let options = factory.map_or(&[][..], |factory| factory.options());
+        let is_open = |key: &str| {
+            is_of_every_mount(key) || options.iter().any(|option| option.key == key && !option.secret)
+        };
+        let show = |(key, value): (&String, &String)| {
+            (key.clone(), if is_open(key) { value.clone() } else { HIDDEN.to_owned() })
+        };
+        spec.options.iter().map(show).collect()
+    }
 }
+
+/// What stands in a listing instead of what is secret.
+pub const HIDDEN: &str = "(hidden)";
 
 /// Whether the kernel itself goes by the option of this key.
 pub(crate) fn is_of_every_mount(key: &str) -> bool {
     MOUNT_OPTIONS.iter().any(|option| option.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Locked;
+
+    impl DriverFactory for Locked {
+        fn name(&self) -> &str {
+            "locked"
+        }
+
+        fn options(&self) -> &[DriverOption] {
+            &[
+                DriverOption { key: "bucket", required: false, secret: false, help: "" },
+                DriverOption { key: "password", required: false, secret: true, help: "" },
+            ]
+        }
+
+        fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+            Box::pin(std::future::ready(Err(StoreError::NotSupported { what: "being opened" })))
+        }
+    }
+
+    #[test]
+    fn what_a_driver_declares_secret_is_shown_to_nobody() {
+        let mut catalogue = Catalogue::new();
+        catalogue.add(Arc::new(Locked)).unwrap();
+        let check = |driver: &str, key: &str, shown: bool| {
+            let spec = MountSpec::new(driver).option(key, "value");
+            let expected = if shown { "value" } else { HIDDEN };
+            assert_eq!(catalogue.shown(&spec)[key], expected, "{driver} {key}");
+            assert!(!format!("{spec:?}").contains("value"), "{spec:?}");
+        };
+        check("locked", "bucket", true);
+        check("locked", "deadline_ms", true);
+        check("locked", "password", false);
+        check("locked", "unknown", false);
+        // A driver that this build leaves out cannot say.
+        check("elsewhere", "bucket", false);
+        check("elsewhere", "deadline_ms", true);
+    }
 }

@@ -22,7 +22,7 @@ mod transport;
 pub use cache_store::{CacheStore, NullCache, Subscription};
 pub use error::StoreError;
 pub(crate) use factory::is_of_every_mount;
-pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, MOUNT_OPTIONS};
+pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS};
 pub use metastore::{
     Applied, Batch, Change, DAMAGE_MAX, Damage, Entry, EntryOutcome, KEY_INLINE, LogItem, LogRecord,
     Metastore, Precondition, Reader, RowKey, Table, Told, ToldEvent, TreeId,

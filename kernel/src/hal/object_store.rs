@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
-use super::{OutsideChanges, StoreFuture};
+use super::{OutsideChanges, StoreError, StoreFuture};
 
 /// A store of content, mounted at a path. Whether content is found by its hash or by its path is the store's addressing.
 ///
@@ -48,7 +48,7 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()>;
 
     /// The part `range` of the content `id`, with whole and unchanged content behind it: what does not match its hash is told as
-    /// [`Corrupt`](super::StoreError::Corrupt), never returned. What lies beyond the end is left out. Repeat: safe.
+    /// [`Corrupt`](StoreError::Corrupt), never returned. What lies beyond the end is left out. Repeat: safe.
     ///
     /// A driver whose content nobody else changes may count what it has verified once as whole for as long as it is open, and read no more than the range then.
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes>;
@@ -75,7 +75,7 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
     /// How long the content is, when it is there and known to be durable; none when it is not. Does not verify it. Repeat: safe.
     fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>>;
 
-    /// Forgets the content. What is not there is told as [`NotFound`](super::StoreError::NotFound).
+    /// Forgets the content. What is not there is told as [`NotFound`](StoreError::NotFound).
     ///
     /// Calls about one content take effect one after the other: a write that is asked for when a deletion has returned, or was given up, is not
     /// undone by it, and does not count what the deletion took away as there.
@@ -101,7 +101,7 @@ pub trait ContentStore: fmt::Debug + Send + Sync {
 /// Content by its path below the mount point. Paths are relative, without leading slash; `""` is the mount point itself.
 /// Nothing ever leads out of the folder, symbolic links included.
 ///
-/// What a driver does not declare in its capabilities it answers with [`NotSupported`](super::StoreError::NotSupported).
+/// What a driver does not declare in its capabilities it answers with [`NotSupported`](StoreError::NotSupported).
 pub trait PathStore: fmt::Debug + Send + Sync {
     /// What the driver can do beside reading, writing, deleting and listing.
     fn capabilities(&self) -> PathCapabilities;
@@ -129,12 +129,19 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     /// Names that are not UTF-8 are left out and counted. Repeat: safe.
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage>;
 
-    /// Makes a directory, with its parents. What is there is told as [`Exists`](super::StoreError::Exists). Needs `directories`.
+    /// Makes a directory, with its parents. What is there is told as [`Exists`](StoreError::Exists). Needs `directories`.
     fn make_directory<'a>(&'a self, path: &'a str, attributes: &'a Attributes)
     -> StoreFuture<'a, ObjectInfo>;
 
     /// Moves what is at `from` to `to`, atomically, replacing what POSIX would replace. Durable on return. Needs `rename`.
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo>;
+
+    /// Makes the file at `to` a copy of that at `from`, which stays; attributes that the backend has go with it. Atomic for who reads `to`, and durable on
+    /// return; what was at `to` is replaced. Needs `copy`.
+    fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let _ = (from, to);
+        Box::pin(std::future::ready(Err(StoreError::NotSupported { what: "copying within the store" })))
+    }
 
     /// Makes a symbolic link whose target is `target`, verbatim. Needs `links`.
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo>;
@@ -163,12 +170,24 @@ pub struct PathCapabilities {
     pub links: bool,
     /// It keeps permission bits and times.
     pub attributes: bool,
+    /// An exclusive write has one winner also among those that do not come through this kernel: the backend itself decides. Without it, something that
+    /// another writer makes at the same moment may be replaced.
+    pub exclusive: bool,
+    /// It copies a file without its content passing through the kernel.
+    pub copy: bool,
 }
 
 impl PathCapabilities {
     /// All of them: a POSIX file system.
-    pub const POSIX: Self =
-        Self { directories: true, rename: true, write_at: true, links: true, attributes: true };
+    pub const POSIX: Self = Self {
+        directories: true,
+        rename: true,
+        write_at: true,
+        links: true,
+        attributes: true,
+        exclusive: true,
+        copy: false,
+    };
 }
 
 /// How a file is written.
@@ -177,7 +196,7 @@ impl PathCapabilities {
 pub enum PathWrite {
     /// The bytes become the whole content, atomically.
     Whole,
-    /// As `Whole`, and refused with [`Exists`](super::StoreError::Exists) when there is something.
+    /// As `Whole`, and refused with [`Exists`](StoreError::Exists) when there is something.
     Exclusive,
     /// The bytes go to this offset; a gap is filled with zeros; the content ends after them when `truncate`. Needs `write_at`.
     At {

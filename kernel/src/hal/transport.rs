@@ -11,6 +11,11 @@ use super::{StoreError, StoreFuture};
 ///
 /// Nothing here blocks the thread that polls. Keys are relative paths without `.` and `..`; a `/` in them may become a directory.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Whether changes are refused.
+    fn read_only(&self) -> bool {
+        false
+    }
+
     /// Makes the buffers, one after the other, the blob at `key`. Atomic and durable on return: a reader and a crash see the old blob, or none,
     /// or the new one, and what this returned for is never lost. Repeat: safe.
     fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()>;

@@ -293,7 +293,7 @@ impl Kernel {
 
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
-        self.mounts.statuses(&self.env)
+        self.mounts.statuses(&self.env, &self.catalogue)
     }
 
     /// What the committer has done so far.

@@ -121,6 +121,10 @@ impl PathStore for Placeholder {
         self.refuse()
     }
 
+    fn copy<'a>(&'a self, _: &'a str, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
     fn make_link<'a>(&'a self, _: &'a str, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.refuse()
     }

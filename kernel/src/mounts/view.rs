@@ -11,11 +11,13 @@ use super::driver::actor_name;
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 use super::table::Mounts;
+use crate::hal::Catalogue;
 
 impl Mounts {
     /// The state of each mount, in the order of their points.
-    pub(crate) fn statuses(&self, env: &Env) -> Vec<MountStatus> {
-        let mut statuses: Vec<_> = self.all().iter().map(|mount| MountStatus::of(mount, env)).collect();
+    pub(crate) fn statuses(&self, env: &Env, catalogue: &Catalogue) -> Vec<MountStatus> {
+        let mut statuses: Vec<_> =
+            self.all().iter().map(|mount| MountStatus::of(mount, env, catalogue)).collect();
         statuses.sort_by(|a: &MountStatus, b| (&a.zone, &a.point).cmp(&(&b.zone, &b.point)));
         statuses
     }
@@ -31,7 +33,7 @@ pub struct MountStatus {
     pub point: VPath,
     /// The driver's name in the catalogue.
     pub driver: String,
-    /// The options of the mount and of its driver.
+    /// The options of the mount and of its driver, without what is secret.
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
     pub read_only: bool,
@@ -98,13 +100,13 @@ impl MountState {
 }
 
 impl MountStatus {
-    fn of(mount: &Mount, env: &Env) -> Self {
+    fn of(mount: &Mount, env: &Env, catalogue: &Catalogue) -> Self {
         let spec = mount.spec();
         Self {
             zone: mount.zone.clone(),
             point: mount.point.clone(),
             driver: spec.driver.clone(),
-            options: spec.options.clone(),
+            options: catalogue.shown(&spec),
             read_only: mount.is_read_only(),
             state: MountState::of(mount, env),
             generation: mount.driver_generation(),

@@ -375,14 +375,19 @@ impl PathVolume<'_> {
         if found.is_none() {
             no_mount_below(self.kernel, to, intent)?;
         }
-        let mut content = Source::open(self.kernel, intent.op, from, source, ByteRange::ALL).await?;
-        let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
-        while let Some(piece) = content.next().await? {
-            intake.take(piece).await?;
-        }
-        let staged = intake.finish(intent).await?;
-        let attributes = Attributes::none().mode(source.metadata.mode);
-        let info = self.put(store, to, intent, &staged, &attributes, found.is_none()).await?;
+        let within = Arc::ptr_eq(&from.mount, self.mount) && source.metadata.entry_type == EntryType::Reg;
+        let info = if within && store.capabilities().copy {
+            store.copy(from.relative(), to.relative()).await.map_err(failed)?
+        } else {
+            let mut content = Source::open(self.kernel, intent.op, from, source, ByteRange::ALL).await?;
+            let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
+            while let Some(piece) = content.next().await? {
+                intake.take(piece).await?;
+            }
+            let staged = intake.finish(intent).await?;
+            let attributes = Attributes::none().mode(source.metadata.mode);
+            self.put(store, to, intent, &staged, &attributes, found.is_none()).await?
+        };
         let metadata = self.node(&to.path, &info).metadata;
         let told = intent.told(EventKind::FileCopied, &metadata, found.is_none());
         let receipt = self.log(from, Some(&to.path), intent, told).await?;

@@ -1,6 +1,7 @@
 //! Makes and manages entries of every type.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,9 @@ pub enum Parents {
 }
 
 /// What is mounted: a driver of the catalogue and its options.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Options may be secret, and only their driver knows which: `Debug` prints their keys alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MountSpec {
     /// The driver's name in the process's catalogue.
@@ -85,6 +88,17 @@ pub struct MountSpec {
     pub options: BTreeMap<String, String>,
     /// Whether the mount refuses changes.
     pub read_only: bool,
+}
+
+impl fmt::Debug for MountSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("MountSpec")
+            .field("driver", &self.driver)
+            .field("options", &keys)
+            .field("read_only", &self.read_only)
+            .finish()
+    }
 }
 
 impl MountSpec {

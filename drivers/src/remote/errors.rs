@@ -1,0 +1,199 @@
+//! What went wrong on the way to a server, in the kernel's words.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_kernel::hal::StoreError;
+use object_store::Error;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::secret::{Secret, scrubbed};
+
+/// How much of what a library says is told on.
+const SAID_MAX: usize = 200;
+
+/// One operation, as errors tell of it.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// What is being done.
+    pub(super) what: &'static str,
+    /// To which key.
+    pub(super) key: String,
+    /// Whether something may be changed by it.
+    pub(super) changing: bool,
+    /// How much it moves.
+    pub(super) bytes: u64,
+}
+
+impl Call {
+    pub(super) fn look(what: &'static str, key: &str, bytes: u64) -> Self {
+        Self { what, key: key.into(), changing: false, bytes }
+    }
+
+    pub(super) fn change(what: &'static str, key: &str, bytes: u64) -> Self {
+        Self { what, key: key.into(), changing: true, bytes }
+    }
+
+    pub(super) fn in_words(&self) -> String {
+        format!("{} {:?}", self.what, self.key)
+    }
+}
+
+/// The status of an answer that was an error, if there was an answer. The library's own type for it is private: it says so in its text.
+pub(super) fn status(error: &Error) -> Option<u16> {
+    let text = error.to_string();
+    let (_, after) = text.split_once("status code: ")?;
+    after.get(..3)?.parse().ok()
+}
+
+/// What became of the connection, when that is what failed.
+fn transport(error: &Error) -> Option<HttpErrorKind> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return Some(error.kind());
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Whether the server answered, and with success, and the library did not like what it said.
+pub(super) fn is_of_the_answer(error: &Error) -> bool {
+    matches!(error, Error::Generic { .. } | Error::NotSupported { .. })
+        && status(error).is_none()
+        && transport(error).is_none()
+}
+
+/// Whether an attempt went before the one that this tells of. What became of that is not known.
+fn was_repeated(error: &Error) -> bool {
+    error.to_string().contains(" retries, max_retries")
+}
+
+/// The innermost cause, short, and without secrets: what stands around it names requests in full.
+fn said(error: &Error, secrets: &[Secret]) -> String {
+    let text = error.to_string();
+    // The error code of S3 and Azure, and nothing else of what they answer: that may repeat what was signed.
+    let code = text.split_once("<Code>").and_then(|(_, after)| after.split_once("</Code>"));
+    if let Some((code, _)) = code {
+        return format!("the server says {}", cut(code, secrets));
+    }
+    if status(error).is_some() {
+        return "the server says nothing of it".into();
+    }
+    let (mut innermost, mut source) = (text, error.source());
+    while let Some(error) = source {
+        innermost = error.to_string();
+        source = error.source();
+    }
+    cut(&innermost, secrets)
+}
+
+fn cut(text: &str, secrets: &[Secret]) -> String {
+    scrubbed(text, secrets).chars().take(SAID_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What the kernel is told.
+pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) -> StoreError {
+    let what = call.in_words();
+    let said = || said(error, secrets);
+    let denied = |why: &str| {
+        let cause = format!("the server refuses it ({why}): {}", said());
+        let source = Arc::new(io::Error::new(io::ErrorKind::PermissionDenied, cause));
+        StoreError::Io { what: call.in_words(), source }
+    };
+    match error {
+        Error::NotFound { .. } => return StoreError::NotFound { what: call.key.clone() },
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => {
+            return StoreError::Exists { what: call.key.clone() };
+        }
+        Error::PermissionDenied { .. } => return denied("403"),
+        Error::Unauthenticated { .. } => return denied("401"),
+        Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            return StoreError::NotSupported { what: call.what };
+        }
+        Error::InvalidPath { .. } => {
+            let cause =
+                "a key there is no path: it has an empty name, `.`, `..` or a control character in it";
+            let source = Arc::new(io::Error::new(io::ErrorKind::InvalidFilename, cause));
+            return StoreError::Io { what, source };
+        }
+        _ => {}
+    }
+    let (cause, is_certain) = match (status(error), transport(error)) {
+        (Some(401), _) => return denied("401"),
+        (Some(403), _) => return denied("403"),
+        (Some(507), _) => return StoreError::Full,
+        (Some(405 | 501), _) => return StoreError::NotSupported { what: call.what },
+        (Some(status @ (408 | 429 | 500..)), _) => {
+            (format!("the server answers {status}: {}", said()), false)
+        }
+        (Some(status), _) => (format!("the server answers {status}: {}", said()), true),
+        (None, Some(HttpErrorKind::Timeout)) => {
+            return StoreError::TimedOut { what, limit, changing: call.changing };
+        }
+        (None, Some(HttpErrorKind::Connect)) => {
+            (format!("the server cannot be reached: {}", said()), !was_repeated(error))
+        }
+        (None, _) => (said(), false),
+    };
+    if call.changing && !is_certain {
+        StoreError::Unknown { what, cause }
+    } else {
+        StoreError::Backend { what, cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(text: &str) -> Error {
+        Error::Generic { store: "S3", source: text.into() }
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_told_so_when_something_was_to_be_changed() {
+        let check = |error: &Error, changing: bool| {
+            let call = Call { what: "writing", key: "k".into(), changing, bytes: 0 };
+            translated(error, &call, Duration::from_secs(1), &[])
+        };
+        let broken =
+            answered("Server returned non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>");
+        assert!(matches!(check(&broken, true), StoreError::Unknown { .. }));
+        assert!(matches!(check(&broken, false), StoreError::Backend { .. }));
+        let refused = answered("Server returned non-2xx status code: 400 Bad Request: ");
+        assert!(matches!(check(&refused, true), StoreError::Backend { .. }));
+        let connect = |repeated: &str| Error::Generic {
+            store: "S3",
+            source: Box::new(Repeated(
+                repeated.into(),
+                HttpError::new(HttpErrorKind::Connect, io::Error::from(io::ErrorKind::ConnectionRefused)),
+            )),
+        };
+        assert!(matches!(check(&connect(""), true), StoreError::Backend { .. }));
+        let repeated = connect("after 2 retries, max_retries: 3");
+        assert!(matches!(check(&repeated, true), StoreError::Unknown { .. }));
+        assert!(matches!(check(&repeated, false), StoreError::Backend { .. }));
+        assert!(matches!(check(&answered("x"), true), StoreError::Unknown { .. }));
+        let denied = check(&answered("status code: 403 Forbidden"), true);
+        assert!(!denied.is_backend_failure() && !denied.is_unknown(), "{denied:?}");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Repeated(String, #[source] HttpError);
+
+    #[test]
+    fn nothing_is_told_of_what_was_signed() {
+        let text = "non-2xx status code: 400 Bad Request: <Error><Code>SignatureDoesNotMatch</Code><StringToSign>hunter22</StringToSign></Error>";
+        let call = Call::look("reading", "k", 0);
+        let secrets = [Secret::given("secret_key", "hunter22").unwrap()];
+        for text in [text, "status code: 400: hunter22", "https://host/k?sig=hunter22"] {
+            let error = translated(&answered(text), &call, Duration::from_secs(1), &secrets);
+            assert!(!format!("{error} {error:?}").contains("hunter22"), "{error}");
+        }
+    }
+}

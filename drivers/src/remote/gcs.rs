@@ -1,0 +1,77 @@
+//! Google Cloud Storage.
+//!
+//! There is no emulator of it that the library's client works with: what is tested is its way to a stub that speaks a part of the protocol, and not the service.
+
+use std::sync::Arc;
+
+use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
+use nexus_messages::syscall::MountSpec;
+use object_store::gcp::GoogleCloudStorageBuilder;
+
+use super::client::Handles;
+use super::factory::{Told, both, open_with, patience};
+use super::options::{Settings, credential, flag, option, secret, server, with_common};
+
+const OPTIONS: &[DriverOption] = with_common![
+    option("bucket", true, "the bucket"),
+    option("endpoint", false, "the server, as a URL; Google's own when not given"),
+    secret(
+        "service_account_key",
+        "a service account's key, as JSON, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, the application's defaults, or the machine's own"
+    ),
+    secret("bearer_token", "a token, or env:NAME or file:PATH for where it is"),
+    option("anonymous", false, "true for requests that are not signed"),
+    option("allow_http", false, "true to allow an endpoint with http://, which anybody on the way can read"),
+];
+
+/// Makes mounts of Google's buckets.
+#[derive(Debug)]
+pub(crate) struct Gcs;
+
+impl DriverFactory for Gcs {
+    fn name(&self) -> &str {
+        "gcs"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        OPTIONS
+    }
+
+    fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        open_with(spec, context, told)
+    }
+}
+
+fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
+    let (key, token) = (credential(spec, "service_account_key")?, credential(spec, "bearer_token")?);
+    let anonymous = flag(spec, "anonymous")?;
+    if [key.is_some(), token.is_some(), anonymous].into_iter().filter(|given| *given).count() > 1 {
+        let why = "of service_account_key, bearer_token and anonymous, one is meant".into();
+        return Err(StoreError::BadOption { why });
+    }
+    let endpoint = server(spec, "endpoint")?;
+    let (repeating, once) = both("Google Cloud Storage", |repeating| {
+        let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
+        // The environment's credentials must not mix with those that are given.
+        let given = key.is_some() || token.is_some() || anonymous;
+        let from =
+            if given { GoogleCloudStorageBuilder::new() } else { GoogleCloudStorageBuilder::from_env() };
+        let mut builder = from
+            .with_client_options(client)
+            .with_retry(retry)
+            .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
+            .with_skip_signature(anonymous);
+        if let Some(key) = &key {
+            builder = builder.with_service_account_key(key.expose());
+        }
+        if let Some(token) = &token {
+            builder = builder.with_bearer_token(token.expose());
+        }
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_base_url(endpoint);
+        }
+        Ok(builder.build())
+    })?;
+    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    Ok(Told { handles, secrets: [key, token].into_iter().flatten().collect(), read_only: false })
+}

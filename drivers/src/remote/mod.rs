@@ -1,0 +1,48 @@
+//! Object stores elsewhere: S3 and what speaks like it, Azure Blob Storage, Google Cloud Storage, and, to be read, what a web server has.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `options`, `secret` | what a mount may say, and its credentials |
+//! | `factory`, `s3`, `azure`, `gcs`, `http` | from options to a mount that is open |
+//! | `conditions` | whether the server honours conditional writes: found out at each opening |
+//! | `client`, `errors`, `multipart` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
+//! | `transport` | blobs under flat keys, for content by its hash |
+//! | `paths`, `listing`, `rename` | keys as they are, which other tools share |
+//!
+//! Relied on: the crate `object_store`, which speaks the protocols, signs, and repeats requests that may be repeated; and that tasks of
+//! [`Env::spawn`](nexus_actors::Env::spawn) run on a tokio runtime, where all that this crate does is done. Who calls a mount may be polled by any executor.
+//!
+//! Credentials come from options, from the environment, or from where the provider has them (a web identity, a container's or a machine's own). An option may
+//! name where the credential is instead of giving it, `env:NAME` or `file:PATH`: then the metastore, which remembers the options of each mount for the next
+//! boot, holds the name alone. What is given itself is stored there as it is, in the clear. Neither is ever shown.
+
+#[cfg(feature = "azure")]
+mod azure;
+mod client;
+mod conditions;
+mod errors;
+mod factory;
+#[cfg(feature = "gcs")]
+mod gcs;
+#[cfg(feature = "http")]
+mod http;
+mod listing;
+mod multipart;
+mod options;
+mod paths;
+mod rename;
+#[cfg(feature = "s3")]
+mod s3;
+mod secret;
+mod transport;
+
+#[cfg(feature = "azure")]
+pub(crate) use azure::Azure;
+#[cfg(feature = "gcs")]
+pub(crate) use gcs::Gcs;
+#[cfg(feature = "http")]
+pub(crate) use http::Http;
+pub use paths::RemotePaths;
+#[cfg(feature = "s3")]
+pub(crate) use s3::S3;
+pub use transport::RemoteTransport;

@@ -1,0 +1,387 @@
+//! Keys as they are: a mount that other tools share.
+
+use bytes::Bytes;
+use futures_util::future::{join, join_all};
+use nexus_kernel::hal::{
+    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
+    StoreFuture,
+};
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+use object_store::path::Path;
+use object_store::{ObjectMeta, PutResult};
+
+use super::client::Client;
+use super::conditions::Conditions;
+use super::listing::{self, RESERVED};
+use super::rename;
+use crate::path::{components, split_last};
+
+/// How often something new is asked for again that met another writer, and found nothing of it.
+const CONFLICTS_MAX: usize = 3;
+
+/// Files under their own keys, below the mount's prefix.
+///
+/// A folder is there for as long as a key lies below it. Where a name is a file and a folder too, which only other tools can bring about, the file is shown, and
+/// what lies in the folder is reached by its path. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: the listing of
+/// the folder that has one says so.
+///
+/// What keeps a file and a folder from having one name, and a deletion from missing what it names, is looked at before the change, in a request of its own:
+/// the kernel's locks make that one step for all who come through it, and for others it is not one. The content of a file is replaced in one step for all.
+///
+/// A file's tag is its ETag: what other tools change is seen by the next look, without any notice of theirs.
+///
+/// The kernel hands content over whole, so a write holds all of it in memory, and goes in parts from there. Reads hold what they are asked for.
+#[derive(Debug)]
+pub struct RemotePaths {
+    pub(super) client: Client,
+    conditions: Conditions,
+}
+
+impl RemotePaths {
+    pub(super) fn new(client: Client, conditions: Conditions) -> Self {
+        Self { client, conditions }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.client.settings.read_only
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        match self.is_read_only() {
+            true => {
+                Err(StoreError::ReadOnly { cause: "it is mounted so, or its server takes no changes".into() })
+            }
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn key(&self, path: &str) -> Result<Path, StoreError> {
+        components(path)?;
+        self.client.key(path)
+    }
+
+    /// What the keys in the folder at `path` begin with.
+    pub(super) fn folder(&self, path: &str) -> String {
+        let slash = if path.is_empty() { "" } else { "/" };
+        [&self.client.settings.prefix, path, slash].concat()
+    }
+
+    /// Whether a key lies below `path`.
+    async fn has_below(&self, path: &str) -> Result<bool, StoreError> {
+        if self.client.has_pages() {
+            return listing::has_below(&self.client, &self.folder(path)).await;
+        }
+        match self.client.folder(Some(self.client.key(path)?)).await {
+            Ok(found) => Ok(!found.objects.is_empty() || !found.common_prefixes.is_empty()),
+            Err(StoreError::NotFound { .. } | StoreError::NotSupported { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses when something on the way to `path` is a file.
+    async fn no_file_above(&self, path: &str) -> Result<(), StoreError> {
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let heads = join_all(above.map(async |above| {
+            let found = self.client.head(&self.client.key(above)?).await?;
+            Ok::<_, StoreError>((above, found.is_some()))
+        }));
+        for head in heads.await {
+            if let (above, true) = head? {
+                return Err(StoreError::NotADirectory { what: above.into() });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is at `path`, at which there is no file.
+    async fn no_file(&self, path: &str) -> Result<ObjectInfo, StoreError> {
+        let (below, above) = join(self.has_below(path), self.no_file_above(path)).await;
+        if below? {
+            return Ok(directory());
+        }
+        above?;
+        Err(StoreError::NotFound { what: path.into() })
+    }
+
+    pub(super) async fn look(&self, path: &str) -> Result<ObjectInfo, StoreError> {
+        if path.is_empty() {
+            return Ok(directory());
+        }
+        match self.client.head(&self.key(path)?).await? {
+            Some(meta) => Ok(file(&meta)),
+            None => self.no_file(path).await,
+        }
+    }
+
+    async fn read_at(&self, path: &str, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {
+        if path.is_empty() {
+            return Err(StoreError::IsADirectory { what: path.into() });
+        }
+        match self.client.get(&self.key(path)?, range).await {
+            Ok((bytes, meta)) => Ok((bytes, file(&meta))),
+            Err(StoreError::NotFound { .. }) => match self.no_file(path).await {
+                Ok(_) => Err(StoreError::IsADirectory { what: path.into() }),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses to make a file where one cannot be, or where a folder is. Gives the key.
+    pub(super) async fn place_for(&self, path: &str) -> Result<Path, StoreError> {
+        split_last(path)?;
+        let key = self.key(path)?;
+        if path.starts_with(RESERVED) {
+            return Err(StoreError::BadOption { why: format!("{path:?}: such names are the driver's own") });
+        }
+        let (below, above) = join(self.has_below(path), self.no_file_above(path)).await;
+        above?;
+        // Both, and the file is what is shown.
+        if below? && self.client.head(&key).await?.is_none() {
+            return Err(StoreError::IsADirectory { what: path.into() });
+        }
+        Ok(key)
+    }
+
+    async fn write_at(&self, path: &str, data: &[Bytes], how: PathWrite) -> Result<ObjectInfo, StoreError> {
+        self.writable()?;
+        let exclusive = match how {
+            PathWrite::Whole => false,
+            PathWrite::Exclusive => true,
+            _ => return Err(StoreError::NotSupported { what: "writing in the middle of a file" }),
+        };
+        let key = self.place_for(path).await.map_err(|error| match error {
+            StoreError::IsADirectory { what } if exclusive => StoreError::Exists { what },
+            error => error,
+        })?;
+        let put =
+            if exclusive { self.make(path, &key, data).await? } else { self.client.put(&key, data).await? };
+        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        Ok(self.written(&key, size, put).await)
+    }
+
+    /// Writes what is not there yet: by the server's own condition, when it has one.
+    async fn make(&self, path: &str, key: &Path, data: &[Bytes]) -> Result<PutResult, StoreError> {
+        let exists = || StoreError::Exists { what: path.into() };
+        if self.conditions != Conditions::Honoured {
+            return match self.client.head(key).await? {
+                Some(_) => Err(exists()),
+                None => self.client.put(key, data).await,
+            };
+        }
+        for _ in 0..CONFLICTS_MAX {
+            match self.client.create(key, data).await {
+                Err(StoreError::Exists { .. }) => {}
+                made => return made,
+            }
+            // Some servers say so when two ask at once, and neither may have come through.
+            if self.client.head(key).await?.is_some() {
+                return Err(exists());
+            }
+        }
+        Err(StoreError::Locked { what: path.into() })
+    }
+
+    /// What was just written. When it was, only a look tells.
+    async fn written(&self, key: &Path, size: u64, put: PutResult) -> ObjectInfo {
+        // It is written, whatever becomes of this.
+        let found = self.client.head(key).await.ok().flatten();
+        let mut info = match &found {
+            Some(meta) => file(meta),
+            None => {
+                let seconds = self.client.env().wall() / NANOS * NANOS;
+                ObjectInfo::new(EntryType::Reg, size, tag(put.e_tag.as_deref(), size, 0), Timestamp(seconds))
+            }
+        };
+        if put.e_tag.is_some() {
+            (info.size, info.tag) = (size, tag(put.e_tag.as_deref(), size, 0));
+        }
+        info
+    }
+
+    async fn delete_at(&self, path: &str) -> Result<(), StoreError> {
+        split_last(path)?;
+        self.writable()?;
+        let key = self.key(path)?;
+        if self.client.head(&key).await?.is_some() {
+            return self.client.delete(&key).await;
+        }
+        self.no_file(path).await?;
+        let found = listing::of(&self.client, &self.folder(path), None, 1).await?;
+        if found.names.is_empty() && found.marked {
+            return Err(StoreError::NotSupported { what: "removing a folder that has a key of its own" });
+        }
+        Err(StoreError::NotEmpty { what: path.into() })
+    }
+
+    async fn list_at(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
+        components(path)?;
+        if limit == 0 {
+            return Ok(ListPage::new(Vec::new(), true, 0));
+        }
+        let mut found = if self.client.has_pages() {
+            listing::of(&self.client, &self.folder(path), after, limit).await?
+        } else {
+            self.whole_folder(path, after).await?
+        };
+        if path.is_empty() {
+            found.names.retain(|name, _| !name.starts_with(RESERVED));
+        }
+        if found.names.is_empty() && !found.marked && after.is_none() && !path.is_empty() {
+            let is_file = self.look(path).await?.entry_type == EntryType::Reg;
+            // It may have come into being since.
+            if is_file {
+                return Err(StoreError::NotADirectory { what: path.into() });
+            }
+        }
+        let more = found.more || found.names.len() > limit;
+        let described =
+            |(name, meta): (String, Option<ObjectMeta>)| (name, meta.as_ref().map_or_else(directory, file));
+        let entries: Vec<_> = found.names.into_iter().take(limit).map(described).collect();
+        let more = more && !entries.is_empty();
+        Ok(ListPage::new(entries, more, 0))
+    }
+
+    /// All of a folder on a server that lists at once, or not at all.
+    async fn whole_folder(&self, path: &str, after: Option<&str>) -> Result<listing::Found, StoreError> {
+        let folder = self.folder(path);
+        let key = if folder.is_empty() { None } else { Some(self.client.key(path)?) };
+        let listed = self.client.folder(key).await?;
+        let mut found = listing::Found { marked: true, ..listing::Found::default() };
+        let name = |key: &Path| {
+            let name = key.as_ref().strip_prefix(&folder)?;
+            (!name.is_empty() && after.is_none_or(|after| name > after)).then(|| name.to_owned())
+        };
+        for prefix in &listed.common_prefixes {
+            found.names.extend(name(prefix).map(|name| (name, None)));
+        }
+        for meta in listed.objects {
+            found.names.extend(name(&meta.location).map(|name| (name, Some(meta.clone()))));
+        }
+        Ok(found)
+    }
+
+    async fn copy_at(&self, from: &str, to: &str) -> Result<ObjectInfo, StoreError> {
+        self.writable()?;
+        split_last(from)?;
+        if self.look(from).await?.entry_type != EntryType::Reg {
+            return Err(StoreError::IsADirectory { what: from.into() });
+        }
+        let key = self.place_for(to).await?;
+        self.client.copy(&self.key(from)?, &key).await?;
+        self.look(to).await
+    }
+}
+
+/// Nanoseconds of a second: as exact as all answers of a server are.
+const NANOS: u64 = 1_000_000_000;
+
+/// When an object was last changed, in whole seconds: some answers have no more.
+pub(super) fn modified(meta: &ObjectMeta) -> Timestamp {
+    Timestamp(u64::try_from(meta.last_modified.timestamp()).unwrap_or(0).saturating_mul(NANOS))
+}
+
+/// What changes when the content does.
+fn tag(e_tag: Option<&str>, size: u64, modified: u64) -> ContentId {
+    match e_tag {
+        // Not all answers of a server have it in quotes.
+        Some(e_tag) => ContentId::Tag(e_tag.trim_start_matches("W/").trim_matches('"').into()),
+        None => ContentId::Tag(format!("{size}-{modified}").into()),
+    }
+}
+
+pub(super) fn file(meta: &ObjectMeta) -> ObjectInfo {
+    let modified = modified(meta);
+    let tag = tag(meta.e_tag.as_deref(), meta.size, modified.nanos());
+    ObjectInfo::new(EntryType::Reg, meta.size, tag, modified)
+}
+
+fn directory() -> ObjectInfo {
+    ObjectInfo::new(EntryType::Dir, 0, ContentId::Tag("directory".into()), Timestamp(0))
+}
+
+impl ObjectStore for RemotePaths {
+    fn addressing(&self) -> Addressing<'_> {
+        Addressing::Path(self)
+    }
+
+    fn read_only(&self) -> bool {
+        self.is_read_only()
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            if self.client.has_pages() {
+                return self.client.page(self.folder(""), None, 1, true, None).await.map(drop);
+            }
+            // Whatever it says of a name: it answers.
+            self.client.head(&self.client.key("nexus-probe")?).await.map(drop)
+        })
+    }
+}
+
+impl PathStore for RemotePaths {
+    fn capabilities(&self) -> PathCapabilities {
+        let mut can = PathCapabilities::default();
+        can.exclusive = self.conditions == Conditions::Honoured;
+        can.copy = !self.is_read_only();
+        can.rename = self.client.settings.rename_by_copy && !self.is_read_only();
+        can
+    }
+
+    fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(self.look(path))
+    }
+
+    fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
+        Box::pin(self.read_at(path, range))
+    }
+
+    fn write<'a>(
+        &'a self,
+        path: &'a str,
+        data: &'a [Bytes],
+        how: PathWrite,
+        _: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(self.write_at(path, data, how))
+    }
+
+    fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
+        Box::pin(self.delete_at(path))
+    }
+
+    fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
+        Box::pin(self.list_at(path, after, limit))
+    }
+
+    fn make_directory<'a>(&'a self, path: &'a str, _: &'a Attributes) -> StoreFuture<'a, ObjectInfo> {
+        let refused = components(path).and(Err(StoreError::NotSupported { what: "folders of their own" }));
+        Box::pin(std::future::ready(refused))
+    }
+
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(async move {
+            if !self.client.settings.rename_by_copy {
+                return Err(StoreError::NotSupported { what: "renaming: the option rename is not \"copy\"" });
+            }
+            self.writable()?;
+            rename::rename(self, from, to).await
+        })
+    }
+
+    fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(self.copy_at(from, to))
+    }
+
+    fn make_link<'a>(&'a self, path: &'a str, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let refused = components(path).and(Err(StoreError::NotSupported { what: "symbolic links" }));
+        Box::pin(std::future::ready(refused))
+    }
+
+    fn set_attributes<'a>(&'a self, path: &'a str, _: &'a Attributes) -> StoreFuture<'a, ObjectInfo> {
+        let refused = components(path).and(Err(StoreError::NotSupported { what: "attributes of files" }));
+        Box::pin(std::future::ready(refused))
+    }
+}

@@ -1,0 +1,182 @@
+//! Renaming by copying and deleting, for mounts that allow it.
+//!
+//! It is not atomic: until it has ended, others see both places, each with a part. It can be taken up again: a key of the driver's own says what is renamed
+//! to where and how far it came, and the same renaming, asked for again, goes on from there. Nothing is deleted before all is copied, and nothing whose copy is
+//! not newer.
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use nexus_kernel::hal::{ObjectInfo, StoreError};
+use nexus_messages::EntryType;
+use nexus_messages::syscall::ByteRange;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+
+use super::client::PAGE_MAX;
+use super::paths::RemotePaths;
+use crate::path::split_last;
+
+/// What the names of the keys begin with that say how far a renaming came.
+const MARK: &str = ".nexus-rename-";
+
+/// How many keys are copied, or deleted, at once.
+const AT_ONCE: usize = 16;
+
+/// The first line of a mark: what is being done.
+const COPYING: &str = "copying";
+const DELETING: &str = "deleting";
+
+/// Moves what is at `from` to `to`.
+pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<ObjectInfo, StoreError> {
+    split_last(from)?;
+    split_last(to)?;
+    let mark = Mark::of(paths, from, to)?;
+    let begun = mark.read(paths).await?;
+    let source = match (paths.look(from).await, &begun) {
+        // All but the mark is done.
+        (Err(StoreError::NotFound { .. }), Some(state)) if state.starts_with(DELETING) => {
+            paths.client.delete(&mark.key).await?;
+            return paths.look(to).await;
+        }
+        (source, _) => source?,
+    };
+    if from == to {
+        return Ok(source);
+    }
+    if source.entry_type == EntryType::Reg {
+        let key = paths.place_for(to).await?;
+        let of = paths.key(from)?;
+        paths.client.copy(&of, &key).await?;
+        paths.client.delete(&of).await.map_err(|error| unfinished(from, to, &error))?;
+        return paths.look(to).await;
+    }
+    if to.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
+        return Err(StoreError::BadOption { why: format!("{from:?} cannot be moved into itself") });
+    }
+    if begun.is_none() {
+        match paths.place_for(to).await {
+            Ok(key) if paths.client.head(&key).await?.is_some() => {
+                return Err(StoreError::NotADirectory { what: to.into() });
+            }
+            Ok(_) => {}
+            // A folder that is there has something in it.
+            Err(StoreError::IsADirectory { what }) => return Err(StoreError::NotEmpty { what }),
+            Err(error) => return Err(error),
+        }
+    }
+    let (of, into) = (paths.folder(from), paths.folder(to));
+    let moved = move_folder(paths, &mark, begun, &of, &into).await;
+    moved.map_err(|error| unfinished(from, to, &error))?;
+    paths.look(to).await
+}
+
+fn unfinished(from: &str, to: &str, error: &StoreError) -> StoreError {
+    let cause = format!("{error}; it is done in part, and goes on when it is asked for again");
+    StoreError::Unknown { what: format!("moving {from:?} to {to:?} by copying and deleting"), cause }
+}
+
+async fn move_folder(
+    paths: &RemotePaths,
+    mark: &Mark,
+    begun: Option<String>,
+    of: &str,
+    into: &str,
+) -> Result<(), StoreError> {
+    let state = begun.unwrap_or_default();
+    if state != DELETING {
+        // A mark that says nothing of it is of one that has copied nothing.
+        let copied = state.strip_prefix(COPYING).and_then(|copied| copied.strip_prefix('\n'));
+        let mut last = copied.map(str::to_owned);
+        mark.write(paths, COPYING, last.as_deref()).await?;
+        loop {
+            let (keys, more) = page(paths, of, last.clone()).await?;
+            last = keys.last().map(|meta| meta.location.as_ref().to_owned()).or(last);
+            let copies: Vec<_> = keys.into_iter().map(|meta| copy_into(paths, meta, of, into)).collect();
+            stream::iter(copies).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+            if !more {
+                break;
+            }
+            mark.write(paths, COPYING, last.as_deref()).await?;
+        }
+        mark.write(paths, DELETING, None).await?;
+    }
+    loop {
+        let (keys, _) = page(paths, of, None).await?;
+        if keys.is_empty() {
+            break;
+        }
+        let deletions: Vec<_> = keys.into_iter().map(|meta| settle(paths, meta, of, into)).collect();
+        stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+    }
+    paths.client.delete(&mark.key).await
+}
+
+/// The key that becomes that of `key`.
+fn target(key: &Path, of: &str, into: &str) -> Result<Path, StoreError> {
+    let rest = key.as_ref().strip_prefix(of).unwrap_or_default();
+    Path::parse([into, rest].concat())
+        .map_err(|_| StoreError::BadOption { why: format!("{rest:?} is no key") })
+}
+
+async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
+    paths.client.copy(&meta.location, &target(&meta.location, of, into)?).await
+}
+
+/// Deletes a key whose copy is newer than it, and of its size. What came, or was written, since it was copied is copied first: the renaming may have been cut
+/// short long ago.
+async fn settle(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
+    let copy = paths.client.head(&target(&meta.location, of, into)?).await?;
+    let is_newer = |copy: &ObjectMeta| copy.size == meta.size && copy.last_modified > meta.last_modified;
+    let key = meta.location.clone();
+    if !copy.as_ref().is_some_and(is_newer) {
+        copy_into(paths, meta, of, into).await?;
+    }
+    paths.client.delete(&key).await
+}
+
+/// The next keys below `of`, in order, and whether there are more.
+async fn page(
+    paths: &RemotePaths,
+    of: &str,
+    after: Option<String>,
+) -> Result<(Vec<ObjectMeta>, bool), StoreError> {
+    let (mut keys, mut token) = (Vec::new(), None);
+    loop {
+        let page = paths.client.page(of.to_owned(), after.clone(), PAGE_MAX, false, token).await?;
+        token = page.page_token;
+        // What has a slash at its end loses it on the way here, and cannot be copied: it is a folder's mark, and empty.
+        keys.extend(page.result.objects.into_iter().filter(|meta| {
+            let key = meta.location.as_ref();
+            key.starts_with(of) && after.as_deref().is_none_or(|after| key > after)
+        }));
+        if !keys.is_empty() || token.is_none() {
+            keys.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+            return Ok((keys, token.is_some()));
+        }
+    }
+}
+
+/// The key that says how far the renaming came.
+struct Mark {
+    key: Path,
+}
+
+impl Mark {
+    fn of(paths: &RemotePaths, from: &str, to: &str) -> Result<Self, StoreError> {
+        let name = blake3::hash([from, "\0", to].concat().as_bytes()).to_hex();
+        Ok(Self { key: paths.client.key(&format!("{MARK}{}", &name[..32]))? })
+    }
+
+    async fn read(&self, paths: &RemotePaths) -> Result<Option<String>, StoreError> {
+        match paths.client.get(&self.key, ByteRange::ALL).await {
+            Ok((bytes, _)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, paths: &RemotePaths, state: &str, last: Option<&str>) -> Result<(), StoreError> {
+        let text = last.map_or_else(|| state.to_owned(), |last| format!("{state}\n{last}"));
+        paths.client.put(&self.key, &[Bytes::from(text)]).await.map(drop)
+    }
+}

@@ -1,0 +1,126 @@
+//! S3, and what speaks like it.
+
+use std::sync::Arc;
+
+use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
+use nexus_messages::syscall::MountSpec;
+use object_store::aws::AmazonS3Builder;
+
+use super::client::Handles;
+use super::factory::{Told, both, open_with, patience};
+use super::options::{Settings, credential, flag, option, secret, server, with_common};
+use super::secret::Secret;
+
+const OPTIONS: &[DriverOption] = with_common![
+    option("bucket", true, "the bucket"),
+    option("endpoint", false, "the server, as a URL; Amazon's own for the region when not given"),
+    option(
+        "region",
+        false,
+        "the region; from AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, when not given"
+    ),
+    secret(
+        "access_key",
+        "the access key's id, or env:NAME or file:PATH for where it is; when not given, all credentials come from the environment, a web identity, or the machine's own"
+    ),
+    secret("secret_key", "the access key's secret, or env:NAME or file:PATH for where it is"),
+    secret("session_token", "the token of a temporary access key, or env:NAME or file:PATH for where it is"),
+    option("anonymous", false, "true for requests that are not signed"),
+    option("path_style", false, "false for the bucket's name in the host's name; true when not given"),
+    option("allow_http", false, "true to allow an endpoint with http://, which anybody on the way can read"),
+];
+
+/// Makes mounts of S3 buckets.
+#[derive(Debug)]
+pub(crate) struct S3;
+
+impl DriverFactory for S3 {
+    fn name(&self) -> &str {
+        "s3"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        OPTIONS
+    }
+
+    fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        open_with(spec, context, told)
+    }
+}
+
+fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
+    let keys = Keys::of(spec)?;
+    let path_style = !spec.options.contains_key("path_style") || flag(spec, "path_style")?;
+    let endpoint = server(spec, "endpoint")?;
+    let (repeating, once) = both("S3", |repeating| {
+        let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
+        // The environment's keys must not mix with those that are given.
+        let from = if keys.are_given() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
+        let mut builder = from
+            .with_client_options(client)
+            .with_retry(retry)
+            .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
+            .with_virtual_hosted_style_request(!path_style)
+            .with_disable_bulk_delete(true)
+            .with_skip_signature(flag(spec, "anonymous")?);
+        if let Some(region) = region(spec) {
+            builder = builder.with_region(region);
+        }
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        if let Some(key) = &keys.access_key {
+            builder = builder.with_access_key_id(key.expose());
+        }
+        if let Some(key) = &keys.secret_key {
+            builder = builder.with_secret_access_key(key.expose());
+        }
+        if let Some(token) = &keys.session_token {
+            builder = builder.with_token(token.expose());
+        }
+        Ok(builder.build())
+    })?;
+    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
+}
+
+fn region(spec: &MountSpec) -> Option<String> {
+    let from_env = || std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION")).ok();
+    spec.options.get("region").cloned().or_else(from_env)
+}
+
+struct Keys {
+    access_key: Option<Secret>,
+    secret_key: Option<Secret>,
+    session_token: Option<Secret>,
+}
+
+impl Keys {
+    fn of(spec: &MountSpec) -> Result<Self, StoreError> {
+        let keys = Self {
+            access_key: credential(spec, "access_key")?,
+            secret_key: credential(spec, "secret_key")?,
+            session_token: credential(spec, "session_token")?,
+        };
+        let needs = |key: &str, other: &str| {
+            Err(StoreError::BadOption { why: format!("{key} is given, and {other} is not: both are needed") })
+        };
+        match (&keys.access_key, &keys.secret_key, &keys.session_token) {
+            (Some(_), None, _) => needs("access_key", "secret_key"),
+            (None, Some(_), _) => needs("secret_key", "access_key"),
+            (None, None, Some(_)) => needs("session_token", "access_key"),
+            _ if keys.are_given() && flag(spec, "anonymous")? => Err(StoreError::BadOption {
+                why: "anonymous is true, and access_key is given: one of them is meant".into(),
+            }),
+            _ => Ok(keys),
+        }
+    }
+
+    fn are_given(&self) -> bool {
+        self.access_key.is_some()
+    }
+
+    fn into_secrets(self) -> Vec<Secret> {
+        [self.access_key, self.secret_key, self.session_token].into_iter().flatten().collect()
+    }
+}

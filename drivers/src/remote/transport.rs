@@ -1,0 +1,106 @@
+//! Blobs under flat keys: what content-addressed mounts stand on.
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+use nexus_kernel::hal::{BlobInfo, StoreError, StoreFuture, Transport};
+use nexus_messages::syscall::ByteRange;
+
+use super::client::{Client, PAGE_MAX};
+
+/// How many blobs are asked for at once.
+const BLOBS_AT_ONCE: usize = 8;
+
+/// Blobs in a bucket, one an object, below the prefix. Their names are hashes, so that writing one again changes nothing: no condition is needed.
+#[derive(Debug)]
+pub struct RemoteTransport {
+    client: Client,
+}
+
+impl RemoteTransport {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        match self.client.settings.read_only {
+            true => Err(StoreError::ReadOnly { cause: "it is mounted so".into() }),
+            false => Ok(()),
+        }
+    }
+
+    async fn keys(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        let own = self.client.settings.prefix.as_str();
+        let (mut keys, mut token, mut last) = (Vec::new(), None, after.map(|after| [own, after].concat()));
+        while keys.len() < limit {
+            let wanted = (limit - keys.len()).min(PAGE_MAX);
+            let page = self.client.page([own, prefix].concat(), last.clone(), wanted, false, token);
+            let page = page.await?;
+            token = page.page_token;
+            let mut found: Vec<_> =
+                page.result.objects.iter().map(|meta| meta.location.as_ref().to_owned()).collect();
+            found.sort_unstable();
+            // A server that knows no offset begins from the start.
+            found.retain(|key| last.as_ref().is_none_or(|last| key > last));
+            last = found.last().cloned().or(last);
+            keys.extend(found.into_iter().filter_map(|key| key.strip_prefix(own).map(str::to_owned)));
+            if token.is_none() {
+                break;
+            }
+        }
+        keys.truncate(limit);
+        Ok(keys)
+    }
+}
+
+impl Transport for RemoteTransport {
+    fn read_only(&self) -> bool {
+        self.client.settings.read_only
+    }
+
+    fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.writable()?;
+            self.client.put(&self.client.key(key)?, data).await.map(drop)
+        })
+    }
+
+    fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move { Ok(self.client.get(&self.client.key(key)?, range).await?.0) })
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Result<Bytes, StoreError>>> {
+        Box::pin(async move {
+            let blobs: Vec<_> = keys.iter().map(|key| self.get(key, ByteRange::ALL)).collect();
+            Ok(stream::iter(blobs).buffered(BLOBS_AT_ONCE).collect().await)
+        })
+    }
+
+    fn head<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<BlobInfo>> {
+        Box::pin(async move {
+            let found = self.client.head(&self.client.key(key)?).await?;
+            Ok(found.map(|meta| BlobInfo { size: meta.size }))
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.writable()?;
+            let at = self.client.key(key)?;
+            // Most servers do not say whether there was anything.
+            if self.client.head(&at).await?.is_none() {
+                return Err(StoreError::NotFound { what: key.into() });
+            }
+            self.client.delete(&at).await
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<String>> {
+        Box::pin(self.keys(prefix, after, limit))
+    }
+}

@@ -1,0 +1,99 @@
+//! Renaming a folder by copying and deleting: cut short, and taken up again.
+
+use std::time::Duration;
+
+use nexus_actors::block_on;
+use nexus_kernel::hal::{PathWrite, StoreError};
+
+use crate::servers::proxy::{Fault, Proxy};
+use crate::servers::s3::{moto, put, request};
+use crate::subjects::{env, names, open, paths, read, s3, write};
+
+const FILES: usize = 200;
+
+/// When it is given up: before anything, in the middle, and late.
+const GIVEN_UP_AFTER_MS: [u64; 5] = [1, 50, 100, 200, 400];
+
+#[test]
+fn a_renaming_that_is_cut_short_loses_nothing_and_goes_on_when_asked_again() {
+    let server = moto();
+    let store = open(&s3(server.port()).option("rename", "copy"));
+    assert!(paths(&*store).capabilities().rename);
+    let mut expected = Vec::new();
+    for file in 0..FILES {
+        let name = format!("f{file:03}");
+        write(&*store, &format!("from/{name}"), name.clone(), PathWrite::Whole).expect("it is written");
+        expected.push(name);
+    }
+    let env = env();
+    for after in GIVEN_UP_AFTER_MS {
+        let renaming = env.timeout(Duration::from_millis(after), paths(&*store).rename("from", "to"));
+        match block_on(renaming) {
+            Err(_) | Ok(Ok(_)) => {}
+            Ok(Err(StoreError::NotFound { .. })) => break,
+            Ok(Err(error)) => panic!("{error}"),
+        }
+        // Each is in one of both places.
+        for name in &expected {
+            let there =
+                ["to", "from"].iter().find_map(|folder| read(&*store, &format!("{folder}/{name}")).ok());
+            assert_eq!(there.expect("it is somewhere")[..], *name.as_bytes(), "{name} after {after} ms");
+        }
+    }
+    match block_on(paths(&*store).rename("from", "to")) {
+        Ok(_) | Err(StoreError::NotFound { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(names(&*store, "to"), expected);
+    let gone = block_on(paths(&*store).stat("from")).expect_err("it is gone");
+    assert!(matches!(gone, StoreError::NotFound { .. }), "{gone:?}");
+    let keys = request(server.port(), "GET /bkt?list-type=2 HTTP/1.1");
+    assert!(!keys.contains(".nexus-rename-"), "a mark is left");
+}
+
+#[test]
+fn a_renaming_that_fails_says_that_it_is_done_in_part() {
+    let server = moto();
+    let proxy = Proxy::start(server.port());
+    let spec = s3(proxy.port()).option("rename", "copy").option("timeout_ms", "2000").option("retries", "0");
+    let store = open(&spec);
+    write(&*store, "from/f", "1", PathWrite::Whole).expect("it is written");
+    // A mark that says nothing.
+    let hash = blake3::hash(b"from\0to").to_hex();
+    let mark = format!("PUT /bkt/.nexus-rename-{} HTTP/1.1", &hash[..32]);
+    assert!(request(server.port(), &mark).starts_with("HTTP/1.1 200"));
+    proxy.set(Fault::Unavailable);
+    let error = block_on(paths(&*store).rename("from", "to")).expect_err("nothing is served");
+    assert!(error.is_backend_failure(), "{error:?}");
+    proxy.set(Fault::None);
+    // It is taken for one that had copied nothing, and not for one that had copied all.
+    block_on(paths(&*store).rename("from", "to")).expect("it is renamed");
+    assert_eq!(&read(&*store, "to/f").expect("it is there")[..], b"1");
+}
+
+/// A renaming that had copied all was cut short, and before it goes on the folder is written to.
+#[test]
+fn what_was_written_since_it_was_cut_short_is_moved_too() {
+    let server = moto();
+    let store = open(&s3(server.port()).option("rename", "copy"));
+    let whole = open(&s3(server.port()));
+    for (path, content) in [
+        ("from/old", "1"),
+        ("to/old", "1"),
+        ("from/changed", "new"),
+        ("to/changed", "old"),
+        ("from/new", "2"),
+    ] {
+        write(&*whole, path, content, PathWrite::Whole).expect("it is written");
+    }
+    let mark = format!(".nexus-rename-{}", &blake3::hash(b"from\0to").to_hex()[..32]);
+    // Names of the driver's own are refused at the top of a mount.
+    let refused = write(&*whole, &mark, "deleting", PathWrite::Whole).expect_err("it is refused");
+    assert!(matches!(refused, StoreError::BadOption { .. }), "{refused:?}");
+    put(server.port(), &mark, "deleting");
+    block_on(paths(&*store).rename("from", "to")).expect("it goes on");
+    for (path, content) in [("to/old", "1"), ("to/changed", "new"), ("to/new", "2")] {
+        assert_eq!(read(&*store, path).expect("it is there")[..], *content.as_bytes(), "{path}");
+    }
+    assert_eq!(names(&*store, ""), ["to"]);
+}

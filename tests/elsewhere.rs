@@ -1,0 +1,137 @@
+//! A bucket mounted in a kernel, with a server that the test starts.
+
+#[path = "../drivers/tests/servers/mod.rs"]
+#[cfg(test)]
+#[allow(dead_code, reason = "each target uses a part of it")]
+mod servers;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nexus::blocking::{self, Nexus};
+use nexus::{Config, ErrorKind, MountSpec, MountState};
+
+use servers::s3::{BUCKET, moto};
+use tracing_subscriber::fmt::MakeWriter;
+
+const ACCESS: &str = "HUNTER22ACCESS";
+const SECRET: &str = "hunter22-secret";
+
+fn bucket(port: u16, secret: &str) -> MountSpec {
+    MountSpec::new("s3")
+        .option("bucket", BUCKET)
+        .option("endpoint", format!("http://127.0.0.1:{port}"))
+        .option("allow_http", "true")
+        .option("access_key", ACCESS)
+        .option("secret_key", secret)
+}
+
+/// All that is logged, of whatever kind, also by libraries.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Logged {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// All that can be listed of mounts.
+fn listed(nx: &Nexus) -> String {
+    let mounts = format!("{:?}", nx.mounts().expect("they are listed"));
+    let names = nx.readdir("/__sys__/mounts").expect("they are listed");
+    names.iter().fold(mounts, |all, entry| {
+        let file = nx.read(format!("/__sys__/mounts/{}", entry.name)).map(|file| file.to_vec());
+        all + &String::from_utf8_lossy(&file.unwrap_or_default())
+    })
+}
+
+fn holds(folder: &Path, text: &str) -> bool {
+    fs::read_dir(folder).expect("it is there").map_while(Result::ok).any(|entry| {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => holds(&path, text),
+            Ok(kind) if kind.is_file() => fs::read(&path)
+                .is_ok_and(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes())),
+            _ => false,
+        }
+    })
+}
+
+#[test]
+fn a_bucket_is_worked_with_as_with_any_folder() {
+    let logged = Logged::default();
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+    log.with_writer(logged.clone()).init();
+    let server = moto();
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/b", bucket(server.port(), SECRET)).expect("it mounts");
+    nx.write("/b/d/f.txt", "hello").expect("it is written");
+    nx.append("/b/d/f.txt", " world").expect("it is appended");
+    assert_eq!(&nx.read("/b/d/f.txt").expect("it is read")[..], b"hello world");
+    nx.copy("/b/d/f.txt", "/b/d/g.txt").expect("it is copied");
+    let names: Vec<_> =
+        nx.readdir("/b/d").expect("it is listed").into_iter().map(|e| e.name.to_string()).collect();
+    assert_eq!(names, ["f.txt", "g.txt"]);
+    let refused = nx.rename("/b/d", "/b/e").expect_err("it is refused");
+    assert_eq!(refused.kind, ErrorKind::NotSupported, "{refused}");
+    nx.remove_all("/b/d").expect("it is removed");
+    assert!(nx.read("/b/d/f.txt").is_err_and(|error| error.kind == ErrorKind::NotFound));
+    let all = listed(&nx);
+    assert!(all.contains(BUCKET) && all.contains("(hidden)"), "{all}");
+    assert!(!all.contains(SECRET) && !all.contains(ACCESS), "{all}");
+    let wrong = nx.mount("/w", bucket(1, SECRET).option("open_ms", "2000")).expect_err("nobody is there");
+    assert!(!format!("{wrong} {wrong:?}").contains(SECRET), "{wrong:?}");
+    nx.shutdown().expect("it ends");
+    let said = logged.said();
+    assert!(
+        !said.is_empty() && !said.contains(SECRET) && !said.contains(ACCESS),
+        "a credential is in the log"
+    );
+}
+
+#[test]
+fn a_mount_whose_credential_lies_in_a_file_is_back_after_a_restart_and_the_credential_is_stored_nowhere() {
+    let mut server = moto();
+    let (data, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let file = elsewhere.path().join("secret");
+    fs::write(&file, SECRET).expect("it is written");
+    let nx = blocking::connect(data.path()).expect("it boots");
+    nx.mount("/b", bucket(server.port(), &format!("file:{}", file.display()))).expect("it mounts");
+    nx.write("/b/f", "1").expect("it is written");
+    nx.shutdown().expect("it ends");
+    assert!(!holds(data.path(), SECRET), "it is in the data folder");
+    let nx = blocking::connect(data.path()).expect("it boots");
+    assert_eq!(&nx.read("/b/f").expect("it is read")[..], b"1");
+    nx.shutdown().expect("it ends");
+    // A server that is not there hinders no other mount, and is told.
+    server.kill();
+    let nx = blocking::connect(data.path()).expect("it boots");
+    nx.write("/other", "2").expect("it is written");
+    let mounts = nx.mounts().expect("they are listed");
+    let there = mounts.iter().find(|mount| mount.point.as_str() == "/b").expect("it is there");
+    assert!(!matches!(there.state, MountState::Serving), "{:?}", there.state);
+    assert!(!listed(&nx).contains(SECRET));
+    nx.shutdown().expect("it ends");
+}
