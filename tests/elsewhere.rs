@@ -62,7 +62,7 @@ fn listed(nx: &Nexus) -> String {
     let mounts = format!("{:?}", nx.mounts().expect("they are listed"));
     let names = nx.readdir("/__sys__/mounts").expect("they are listed");
     names.iter().fold(mounts, |all, entry| {
-        let file = nx.read(format!("/__sys__/mounts/{}", entry.name)).map(|file| file.to_vec());
+        let file = nx.read(format!("/__sys__/mounts/{}", entry.name())).map(|file| file.to_vec());
         all + &String::from_utf8_lossy(&file.unwrap_or_default())
     })
 }
@@ -92,12 +92,12 @@ fn a_bucket_is_worked_with_as_with_any_folder() {
     assert_eq!(&nx.read("/b/d/f.txt").expect("it is read")[..], b"hello world");
     nx.copy("/b/d/f.txt", "/b/d/g.txt").expect("it is copied");
     let names: Vec<_> =
-        nx.readdir("/b/d").expect("it is listed").into_iter().map(|e| e.name.to_string()).collect();
+        nx.readdir("/b/d").expect("it is listed").into_iter().map(|e| e.name().to_string()).collect();
     assert_eq!(names, ["f.txt", "g.txt"]);
     let refused = nx.rename("/b/d", "/b/e").expect_err("it is refused");
-    assert_eq!(refused.kind, ErrorKind::NotSupported, "{refused}");
+    assert_eq!(refused.kind(), ErrorKind::NotSupported, "{refused}");
     nx.remove_all("/b/d").expect("it is removed");
-    assert!(nx.read("/b/d/f.txt").is_err_and(|error| error.kind == ErrorKind::NotFound));
+    assert!(nx.read("/b/d/f.txt").is_err_and(|error| error.kind() == ErrorKind::NotFound));
     let all = listed(&nx);
     assert!(all.contains(BUCKET) && all.contains("(hidden)"), "{all}");
     assert!(!all.contains(SECRET) && !all.contains(ACCESS), "{all}");

@@ -2,9 +2,11 @@
 
 use nexus_actors::block_on;
 use nexus_kernel::hal::{PathWrite, StoreError};
+use nexus_messages::ErrorKind;
 use nexus_messages::syscall::MountSpec;
 
 use crate::servers::free_port;
+use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::{moto, s3rver};
 use crate::subjects::{apart, names, open, paths, read, s3, try_open, write};
 
@@ -51,6 +53,22 @@ fn a_mount_that_is_read_only_writes_nothing_and_promises_nothing() {
     let refused = block_on(paths(&*store).delete("a/b")).expect_err("it is refused");
     assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused:?}");
     assert_eq!(names(&*writer, ""), ["a"]);
+}
+
+#[test]
+fn a_mount_that_must_not_write_opens_and_promises_nothing() {
+    let server = moto();
+    write(&*open(&s3(server.port())), "a", "1", PathWrite::Whole).expect("it is written");
+    let proxy = Proxy::start(server.port());
+    proxy.set(Fault::Denied);
+    let store = open(&s3(proxy.port()));
+    assert!(!paths(&*store).capabilities().exclusive);
+    assert_eq!(&read(&*store, "a").expect("it is read")[..], b"1");
+    for how in [PathWrite::Whole, PathWrite::Exclusive] {
+        let denied = write(&*store, "b", "2", how).expect_err("it is refused");
+        assert_eq!(denied.kind(), ErrorKind::PermissionDenied, "{denied:?}");
+        assert!(!denied.is_backend_failure() && !denied.is_unknown(), "{denied:?}");
+    }
 }
 
 #[test]

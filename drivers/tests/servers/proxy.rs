@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Unavailable,
     /// The answer breaks off in the middle.
     Half,
+    /// A server that lets nothing be written answers what would write.
+    Denied,
 }
 
 /// How long each byte of a slow answer takes.
@@ -96,6 +98,11 @@ fn carry(client: &TcpStream, server: &TcpStream, fault: &Arc<Mutex<Fault>>) {
                 Fault::Unavailable => {
                     let answer =
                         b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                    let _ = asked.write_all(answer);
+                    break;
+                }
+                Fault::Denied if piece.starts_with(b"PUT ") => {
+                    let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
                     let _ = asked.write_all(answer);
                     break;
                 }
