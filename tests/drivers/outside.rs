@@ -26,7 +26,8 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("there is room");
         let nx = blocking::connect(Config::in_memory()).expect("it boots");
-        nx.mount("/m", MountSpec::new("path-local").option("folder", shown(folder.path()))).expect("it mounts");
+        nx.mount("/m", MountSpec::new("path-local").option("folder", shown(folder.path())))
+            .expect("it mounts");
         let heard = nx.watch("/").mask(EventKind::ChangedOutside | EventKind::GoneOutside).stream();
         let heard = heard.expect("it watches");
         let mut bench = Self { nx, folder, heard, marks: 0 };

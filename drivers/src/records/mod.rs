@@ -68,11 +68,18 @@ pub const SQLITE_OPTIONS: &[DriverOption] = &[
 
 /// The options of the driver `postgres`.
 pub const POSTGRES_OPTIONS: &[DriverOption] = &[
-    DriverOption { required: true, secret: true, ..option("url", "postgres://user:password@host:port/database") },
-    option(
-        "replica_url",
-        "where sessions read that may see what is older; at url when not given, and while it is not reached",
-    ),
+    DriverOption {
+        required: true,
+        secret: true,
+        ..option("url", "postgres://user:password@host:port/database")
+    },
+    DriverOption {
+        secret: true,
+        ..option(
+            "replica_url",
+            "where sessions read that may see what is older; at url when not given, and while it is not reached",
+        )
+    },
     option(
         "ca_file",
         "the certificates (PEM) of the authorities by which servers are trusted; the system's when not given",
