@@ -1,5 +1,7 @@
 //! Records on PostgreSQL, against real servers.
 
+#[path = "records/log.rs"]
+mod log;
 #[path = "records/postgres.rs"]
 mod postgres;
 #[path = "records/proxy.rs"]

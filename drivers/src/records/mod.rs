@@ -36,10 +36,10 @@
 //!
 //! # Why these libraries
 //!
-//! `rusqlite` and `tokio-postgres`, not `sqlx` 0.9, which does both. On the machine where this was decided (2 cores, debug, by `cargo build`) sqlx with the two took 81 s of processor time and 143 s in
-//! all, these took 48 s and 84 s. sqlx binds `libsqlite3-sys` below 0.38 and the `rusqlite` that the metastore is measured against 0.40; only one SQLite can be linked, so the
-//! benchmarks would have to go back. And sqlx takes clock, tasks and threads by itself: its pool waits by tokio's clock, and each SQLite connection has a thread, where we have the `Env`'s pools, which are
-//! bounded for all. `deadpool` would bring one more clock and one more runtime for a hundred lines.
+//! `rusqlite` and `tokio-postgres`, not `sqlx` 0.9, which does both. In an empty crate, both without TLS (2 cores, `cargo build`), sqlx with SQLite and PostgreSQL took 81 s of processor time and 143 s in all,
+//! and these took 48 s and 84 s. sqlx 0.9 wants `libsqlite3-sys` below 0.38, and the `rusqlite` that the metastore is measured against 0.40: only one SQLite can be linked, so
+//! cargo refuses the two together. And sqlx takes clock, tasks and threads by itself, where all of ours come from the [`Env`](nexus_actors::Env): its pool waits by tokio's clock, and each connection to SQLite
+//! has a thread of its own. The pool that this leaves to us (`postgres/pool.rs`) has to know more than `deadpool` does anyway: whether what a dropped session was doing is to be cancelled, taken back or let be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

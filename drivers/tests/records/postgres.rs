@@ -14,6 +14,7 @@ use nexus_kernel::hal::{
     DriverContext, ReadFrom, RecordError, RecordStore, RetryPolicy, Statement, transact,
 };
 
+use crate::log;
 use crate::proxy::{OnCommit, Proxy};
 use crate::server::{PASSWORD, Postgres, url};
 use crate::servers::free_port;
@@ -337,7 +338,8 @@ fn hides(it: &(impl std::fmt::Debug + ?Sized)) {
 
 #[test]
 fn the_password_is_shown_nowhere() {
-    let (server, env) = (Postgres::start(), env());
+    log::keep();
+    let (mut server, env) = (Postgres::start(), env());
     let context = context(&env);
     let open = |key: &str, url: &str| {
         let options =
@@ -379,5 +381,15 @@ fn the_password_is_shown_nowhere() {
     })
     .expect("the server is there");
     hides(&store);
+    // Lines that break, and a server that is away, are logged.
+    server.kill();
+    let mut config = config(&server.url("postgres"));
+    config.replica = Some(config.server.clone());
+    config.wait = Duration::from_millis(100);
+    let store = PostgresRecords::new(config, &context);
+    assert!(env.blocking_wait(store.read(ReadFrom::Replica)).is_err());
+    let logged = log::kept();
+    assert!(logged.contains("the replica is not reached"), "{logged}");
+    assert!(!logged.contains(PASSWORD), "{logged}");
     env.stop();
 }
