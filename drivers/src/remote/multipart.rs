@@ -71,7 +71,7 @@ impl Drop for Begun {
                 Ok(Ok(())) => {}
                 // Its text may repeat a request.
                 Ok(Err(_)) | Err(_) => {
-                    tracing::warn!("parts of an upload that was given up may stay on the server")
+                    tracing::warn!("parts of an upload that was given up may stay on the server");
                 }
             }
         });
