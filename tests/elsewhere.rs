@@ -96,6 +96,7 @@ fn a_bucket_is_worked_with_as_with_any_folder() {
     assert_eq!(names, ["f.txt", "g.txt"]);
     let refused = nx.rename("/b/d", "/b/e").expect_err("it is refused");
     assert_eq!(refused.kind(), ErrorKind::NotSupported, "{refused}");
+    nx.write("/b/d/e/f/h.txt", "deep").expect("it is written");
     nx.remove_all("/b/d").expect("it is removed");
     assert!(nx.read("/b/d/f.txt").is_err_and(|error| error.kind() == ErrorKind::NotFound));
     let all = listed(&nx);

@@ -34,9 +34,9 @@ fn of_those_that_make_one_file_at_once_one_wins() {
         let racing: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(race(writer))).collect();
         racing.into_iter().map(|racing| racing.join().expect("it does not panic")).collect()
     });
-    let rounds: Vec<Vec<usize>> =
-        (0..ROUNDS).map(|round| (0..WRITERS).filter(|writer| won[*writer][round]).collect()).collect();
-    for (round, winners) in rounds.iter().enumerate() {
+    for round in 0..ROUNDS {
+        let winners: Vec<_> =
+            won.iter().enumerate().filter(|(_, rounds)| rounds[round]).map(|(writer, _)| writer).collect();
         assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
         let content = read(&*stores[0], &format!("race/{round}")).expect("it is there");
         assert_eq!(&content[..], winners[0].to_string().as_bytes(), "round {round}");

@@ -348,6 +348,7 @@ impl PathVolume<'_> {
             }
             deleted => deleted,
         };
+        let deleted = if removed > 0 { gone_with_its_children(store, deleted) } else { deleted };
         deleted.map_err(|error| part_of(removed, failed(error)))?;
         let told = intent.told(kind_of_removal(entry_type), &node.metadata, false);
         let receipt = self.log(site, None, intent, told).await?;
@@ -564,7 +565,7 @@ async fn remove_below(store: &dyn PathStore, root: &str, removed: &mut u64) -> R
     // A directory is left on the stack until it is empty: what is removed is gone from its next listing.
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.last().cloned() {
-        let page = store.list(&directory, None, PAGE).await?;
+        let page = gone_with_its_children(store, store.list(&directory, None, PAGE).await)?;
         let before = directories.len();
         for (name, info) in &page.entries {
             let path = format!("{directory}/{name}");
@@ -578,10 +579,21 @@ async fn remove_below(store: &dyn PathStore, root: &str, removed: &mut u64) -> R
         if directories.len() == before && !page.more {
             directories.pop();
             if directory != root {
-                store.delete(&directory).await?;
+                gone_with_its_children(store, store.delete(&directory).await)?;
                 *removed += 1;
             }
         }
     }
     Ok(())
+}
+
+/// Where directories are only implied, one that was emptied is not there any more: that is no error.
+fn gone_with_its_children<T: Default>(
+    store: &dyn PathStore,
+    done: Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match done {
+        Err(StoreError::NotFound { .. }) if !store.capabilities().directories => Ok(T::default()),
+        done => done,
+    }
 }
