@@ -101,13 +101,13 @@ impl KernelCache {
     }
 
     /// Makes a call, within its time; none when there is no answer.
-    async fn ask<T>(&self, limit: Duration, call: impl FnOnce(&dyn CacheStore) -> StoreFuture<'_, T>) -> Option<T> {
+    async fn ask<'f, T>(&self, limit: Duration, call: impl FnOnce() -> StoreFuture<'f, T>) -> Option<T> {
         if !self.bypass.lock().may_ask(self.env.now()) {
             self.bypassed.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let start = self.env.now();
-        let answered = self.env.timeout(limit, call(self.store())).await;
+        let answered = self.env.timeout(limit, call()).await;
         let now = self.env.now();
         self.bypass.lock().answered(answered.is_ok(), now);
         match answered {
@@ -181,7 +181,7 @@ impl Cache {
     /// The value at `key`, or an older one; none when there is none, or no answer in time.
     pub async fn get(&self, key: &str) -> Option<Bytes> {
         let (cache, key) = (self.cache.as_ref()?, self.name(key));
-        let answer = cache.ask(ANSWER_MAX, |store| store.get(&key)).await?;
+        let answer = cache.ask(ANSWER_MAX, || cache.store().get(&key)).await?;
         let counter = if answer.is_some() { &cache.hits } else { &cache.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         answer
@@ -191,21 +191,21 @@ impl Cache {
     pub async fn put(&self, key: &str, value: impl Into<Bytes>, ttl: Option<Duration>) -> bool {
         let Some(cache) = &self.cache else { return false };
         let (key, value) = (self.name(key), value.into());
-        self.changed(cache.ask(ANSWER_MAX, |store| store.put(&key, value, ttl)).await.is_some())
+        self.changed(cache.ask(ANSWER_MAX, || cache.store().put(&key, value, ttl)).await.is_some())
     }
 
     /// Forgets `key`, if it can. Says whether the store did so; when it did not, a value may still be there.
     pub async fn delete(&self, key: &str) -> bool {
         let Some(cache) = &self.cache else { return false };
         let key = self.name(key);
-        self.changed(cache.ask(ANSWER_MAX, |store| store.delete(&key)).await.is_some())
+        self.changed(cache.ask(ANSWER_MAX, || cache.store().delete(&key)).await.is_some())
     }
 
     /// Hands `message` to all who listen to `topic`; says to how many the store did, which is nobody when there is no answer in time.
     pub async fn publish(&self, topic: &str, message: impl Into<Bytes>) -> usize {
         let Some(cache) = &self.cache else { return 0 };
         let (topic, message) = (self.name(topic), message.into());
-        let heard = cache.ask(ANSWER_MAX, |store| store.publish(&topic, message)).await;
+        let heard = cache.ask(ANSWER_MAX, || cache.store().publish(&topic, message)).await;
         self.changed(heard.is_some());
         heard.unwrap_or(0)
     }
@@ -213,7 +213,8 @@ impl Cache {
     /// Listens to `topic`, with room for `bound` messages; none when there is no answer in time. What may be missing comes in its place.
     pub async fn subscribe(&self, topic: &str, bound: usize) -> Option<Box<dyn Subscription>> {
         let topic = self.name(topic);
-        self.cache.as_ref()?.ask(SUBSCRIBE_MAX, |store| store.subscribe(&topic, bound)).await
+        let cache = self.cache.as_ref()?;
+        cache.ask(SUBSCRIBE_MAX, || cache.store().subscribe(&topic, bound)).await
     }
 
     fn changed(&self, done: bool) -> bool {

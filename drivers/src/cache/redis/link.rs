@@ -11,7 +11,7 @@ use nexus_actors::{Env, Latch};
 use nexus_kernel::hal::{CacheState, StoreError};
 use parking_lot::Mutex;
 use redis::aio::{AsyncStream, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, from_redis_value};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -91,6 +91,7 @@ impl Link {
             let _place = self.places.acquire().await.map_err(|_| StoreError::Closed)?;
             let answer = connection.send_packed_command(command).await;
             answer
+                .and_then(Value::extract_error)
                 .and_then(|value| from_redis_value(value).map_err(RedisError::from))
                 .map_err(|error| Failure::of(&error, &self.config).after(what, changing, &self.config))
         };
@@ -210,21 +211,21 @@ impl Link {
 
     /// Ends when the server is held for dead.
     async fn watch(&self, mut connection: MultiplexedConnection) -> Failure {
-        // One from before belongs to the connection before.
-        let mut dead = pin!(self.dead.notified());
-        loop {
-            let ping = redis::cmd("PING");
-            if let Either::Left(_) = select(dead.as_mut(), pin!(self.env.sleep(PING_EVERY))).await {
-                if self.timeouts.load(Ordering::Relaxed) >= TIMEOUTS_MAX {
-                    return Failure::Unreachable("calls run into their deadline".into());
+        let late = async {
+            // A notice may be of the connection before.
+            while self.timeouts.load(Ordering::Relaxed) < TIMEOUTS_MAX {
+                self.dead.notified().await;
+            }
+            Failure::Unreachable("calls run into their deadline".into())
+        };
+        let silent = async {
+            loop {
+                self.env.sleep(PING_EVERY).await;
+                if let Err(why) = self.in_time(connection.send_packed_command(&redis::cmd("PING"))).await {
+                    break why;
                 }
-                dead.set(self.dead.notified());
-                continue;
             }
-            let asked = connection.send_packed_command(&ping);
-            if let Err(why) = self.in_time(asked).await {
-                return why;
-            }
-        }
+        };
+        select(pin!(late), pin!(silent)).await.factor_first().0
     }
 }
