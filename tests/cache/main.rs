@@ -18,7 +18,7 @@ const SLACK: Duration = Duration::from_secs(5);
 
 async fn shown(nx: &Nexus) -> ServiceCacheEntry {
     let read = nx.read("/__sys__/store/cache").await.expect("it is shown");
-    serde_json::from_slice(&read.to_vec()).expect("it is JSON")
+    serde_json::from_slice(&read).expect("it is JSON")
 }
 
 /// Everything that a kernel and a service do, with this cache.
@@ -31,11 +31,11 @@ async fn nothing_is_lost(config: Config) -> ServiceCacheEntry {
         assert_eq!(nx.read("/f").await.expect("it is there"), content);
         let want = u64::from(round) * 1_000;
         for _ in 0..2 {
-            let got = service.call(Digest("/f".into())).await.expect("it answers").expect("it is there");
+            let got = service.call(Digest("/f".into()), SLACK).await.expect("it answers").expect("it is there");
             assert_eq!(got, want, "of what is there now");
         }
         nx.rename("/f", "/g").await.expect("it renames");
-        let got = service.call(Digest("/g".into())).await.expect("it answers").expect("it is there");
+        let got = service.call(Digest("/g".into()), SLACK).await.expect("it answers").expect("it is there");
         assert_eq!(got, want);
     }
     let entry = shown(&nx).await;
