@@ -3,7 +3,12 @@
 //! Both use one connection on which as many calls are under way at once; a round of the one follows a round of the other, so that both meet the same machine. The better
 //! half of the rounds counts. Starts a `redis-server` of its own.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, reason = "a benchmark prints, and takes the time")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and takes the time"
+)]
 
 #[path = "../tests/servers/redis.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -61,7 +66,8 @@ async fn round_of_the_library(connection: &redis::aio::MultiplexedConnection, pr
         let mut connection = connection.clone();
         async move {
             let name = [prefix, &key(number)].concat();
-            let got: Option<Bytes> = cmd("GET").arg(name).query_async(&mut connection).await.expect("it serves");
+            let got: Option<Bytes> =
+                cmd("GET").arg(name).query_async(&mut connection).await.expect("it serves");
             assert_eq!(got.expect("it was put"), value(number));
         }
     });

@@ -9,7 +9,7 @@
 //! | `packs` | blobs on disk, many to a file and to a flush | `local` |
 //! | `local` | blobs on disk, a file each, and an existing folder by its paths | `local` |
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
-//! | [`cache`] | ephemeral keys and topics, in memory | |
+//! | [`cache`] | ephemeral keys and topics: in memory, and in a server that speaks the Redis protocol | the latter `redis` |
 //! | `processes` | child processes, on Linux | `processes` |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |

@@ -43,6 +43,7 @@ enum Fault {
     PutKeepsTheOldTime,
     HearsEveryTopic,
     CountsTheDeaf,
+    KeepsTheDeleted,
 }
 
 #[derive(Debug)]
@@ -92,6 +93,11 @@ fn a_cache_that_counts_who_did_not_hear_is_rejected() {
     reject(Fault::CountsTheDeaf, "a_publication_tells_how_many_heard");
 }
 
+#[test]
+fn a_cache_that_keeps_what_is_deleted_is_rejected() {
+    reject(Fault::KeepsTheDeleted, "a_deleted_key_is_gone");
+}
+
 #[derive(Debug)]
 struct Silent(Box<dyn Subscription>);
 
@@ -130,7 +136,10 @@ impl CacheStore for Broken {
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, bool> {
-        self.cache.delete(key)
+        match self.fault {
+            Fault::KeepsTheDeleted => Box::pin(async { Ok(self.cache.get(key).await?.is_some()) }),
+            _ => self.cache.delete(key),
+        }
     }
 
     fn publish<'a>(&'a self, topic: &'a str, message: Bytes) -> StoreFuture<'a, usize> {

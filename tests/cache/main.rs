@@ -31,7 +31,8 @@ async fn nothing_is_lost(config: Config) -> ServiceCacheEntry {
         assert_eq!(nx.read("/f").await.expect("it is there"), content);
         let want = u64::from(round) * 1_000;
         for _ in 0..2 {
-            let got = service.call(Digest("/f".into()), SLACK).await.expect("it answers").expect("it is there");
+            let got =
+                service.call(Digest("/f".into()), SLACK).await.expect("it answers").expect("it is there");
             assert_eq!(got, want, "of what is there now");
         }
         nx.rename("/f", "/g").await.expect("it renames");
@@ -80,9 +81,13 @@ async fn with_a_cache_that_gives_what_is_old() {
 #[tokio::test]
 async fn a_setting_that_makes_no_sense_is_refused_and_not_repeated() {
     for setting in ["nonsense", "redis://user:hush@host:port"] {
-        let error = nexus::connect(Config::in_memory().cache(setting)).await.map(drop).expect_err("it is refused");
+        let error =
+            nexus::connect(Config::in_memory().cache(setting)).await.map(drop).expect_err("it is refused");
         let text = format!("{error:?} {error} {:?}", Config::in_memory().cache(setting));
-        assert!(text.contains("the setting cache") && !text.contains("hush") && !text.contains("nonsense"), "{text}");
+        assert!(
+            text.contains("the setting cache") && !text.contains("hush") && !text.contains("nonsense"),
+            "{text}"
+        );
     }
 }
 

@@ -52,7 +52,8 @@ fn a_server_that_repeats_the_password_does_not_get_it_printed() {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 if line.contains(PASSWORD) {
                     // The client may be gone.
-                    let _ = write!(answers, "-ERR unknown command, with args beginning with: '{PASSWORD}'\r\n");
+                    let _ =
+                        write!(answers, "-ERR unknown command, with args beginning with: '{PASSWORD}'\r\n");
                     break;
                 }
             }

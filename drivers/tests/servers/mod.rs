@@ -81,7 +81,10 @@ impl Server {
     fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it runs");
         let mut kill = Command::new("kill");
-        let sent = kill.args(["-s", name, &child.id().to_string()]).status().expect("kill is a part of every Debian");
+        let sent = kill
+            .args(["-s", name, &child.id().to_string()])
+            .status()
+            .expect("kill is a part of every Debian");
         assert!(sent.success(), "the server cannot be sent {name}");
     }
 

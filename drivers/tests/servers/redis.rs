@@ -19,12 +19,26 @@ pub(crate) fn redis() -> Recipe {
 
 /// The same, which asks for [`PASSWORD`].
 pub(crate) fn redis_with_password() -> Recipe {
-    Recipe { arguments: |folder, port| [arguments(folder, port), words(&["--requirepass", PASSWORD])].concat(), ..redis() }
+    Recipe {
+        arguments: |folder, port| [arguments(folder, port), words(&["--requirepass", PASSWORD])].concat(),
+        ..redis()
+    }
 }
 
 fn arguments(folder: &Path, port: u16) -> Vec<String> {
     let (folder, port) = (folder.display().to_string(), port.to_string());
-    let mut all = words(&["--bind", "127.0.0.1", "--port", &port, "--dir", &folder, "--save", "", "--appendonly", "no"]);
+    let mut all = words(&[
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--dir",
+        &folder,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]);
     all.extend(["--unixsocket".into(), format!("{folder}/{SOCKET}")]);
     all
 }

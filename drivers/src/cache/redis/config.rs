@@ -94,9 +94,9 @@ impl RedisConfig {
         if ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(bad("url: this build speaks no TLS to a cache; a unix socket or a tunnel does"));
         }
-        let info = url
-            .into_connection_info()
-            .map_err(|_| bad("url: it is to be redis://[user[:password]@]host[:port][/db] or unix:///path"))?;
+        let info = url.into_connection_info().map_err(|_| {
+            bad("url: it is to be redis://[user[:password]@]host[:port][/db] or unix:///path")
+        })?;
         let server = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Server::Tcp { host: host.clone(), port: *port },
             ConnectionAddr::Unix(path) => Server::Unix(path.clone()),
@@ -232,7 +232,8 @@ mod tests {
     #[test]
     fn a_url_and_options_say_the_same() {
         let url = options(&[("url", "redis://me:hush@there:7000/3")]).unwrap();
-        let named = [("host", "there"), ("port", "7000"), ("db", "3"), ("username", "me"), ("password", "hush")];
+        let named =
+            [("host", "there"), ("port", "7000"), ("db", "3"), ("username", "me"), ("password", "hush")];
         assert_eq!(url, options(&named).unwrap());
         assert_eq!(options(&[("url", "unix:///s")]).unwrap(), options(&[("socket", "/s")]).unwrap());
     }
@@ -259,6 +260,9 @@ mod tests {
         assert!(!format!("{config:?} {}", config.address()).contains("hush"));
         let error = options(&[("url", "redis://me:hush@there:port")]).unwrap_err();
         assert!(!format!("{error:?} {error}").contains("hush"));
-        assert_eq!(config.hide("unknown command HELLO, with args 3 AUTH me hush"), "unknown command HELLO, with args 3 AUTH me ***");
+        assert_eq!(
+            config.hide("unknown command HELLO, with args 3 AUTH me hush"),
+            "unknown command HELLO, with args 3 AUTH me ***"
+        );
     }
 }

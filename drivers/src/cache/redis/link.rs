@@ -163,8 +163,7 @@ impl Link {
             // Deadlines are ours, and so is the bound on calls.
             let config = AsyncConnectionConfig::new().set_response_timeout(None);
             let login = self.config.login();
-            let (connection, driver) =
-                MultiplexedConnection::new_with_config(&login, socket, config).await?;
+            let (connection, driver) = MultiplexedConnection::new_with_config(&login, socket, config).await?;
             Ok((connection, Box::pin(driver) as Driver))
         };
         self.in_time(connecting).await
