@@ -114,7 +114,7 @@ mod tests {
         (0..100).for_each(|_| inbox.miss(Missed::Unknown));
         assert!(!inbox.hear(large.clone()));
         assert_eq!(inbox.queue.lock().heard.len(), 2);
-        let mut next = || block_on(inbox.next()).expect("it does not fail");
+        let next = || block_on(inbox.next()).expect("it does not fail");
         assert_eq!(next(), Some(Heard::Message(large)));
         assert_eq!(next(), Some(Heard::Missed(Missed::Unknown)));
         assert!(inbox.hear(Bytes::from_static(b"2")));
