@@ -11,7 +11,12 @@ use serde::Deserialize;
 /// What the key `cache` says. There may be a password in it, so it is not printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct CacheSpec(String);
+pub(crate) struct CacheSpec {
+    said: String,
+    /// Whether the environment is asked for a password.
+    #[serde(skip)]
+    loaded: bool,
+}
 
 /// A cache and its kind.
 pub(crate) type Opened = (&'static str, Arc<dyn CacheStore>);
@@ -21,48 +26,56 @@ const REDIS: [&str; 7] = ["redis:", "rediss:", "valkey:", "valkeys:", "redis+uni
 
 impl CacheSpec {
     pub(crate) fn new(spec: impl Into<String>) -> Self {
-        Self(spec.into())
+        Self { said: spec.into(), loaded: false }
+    }
+
+    /// It was loaded, from a place where one would rather not write the password.
+    pub(crate) fn loaded(&mut self) {
+        self.loaded = true;
     }
 
     /// None for one that keeps nothing. Does not wait for a server.
     pub(crate) fn open(&self, env: &Env) -> Result<Option<Opened>, StoreError> {
-        match self.0.as_str() {
+        match self.said.as_str() {
             "null" => Ok(None),
             "memory" => {
                 let clock = env.clone();
                 let cache = MemoryCache::new(&CacheConfig::default(), Arc::new(move || clock.now()));
                 Ok(Some(("memory", Arc::new(cache))))
             }
-            url if REDIS.iter().any(|scheme| url.starts_with(scheme)) => redis(env, url).map(Some),
+            url if REDIS.iter().any(|scheme| url.starts_with(scheme)) => {
+                redis(env, url, self.loaded).map(Some)
+            }
             _ => Err(StoreError::BadOption { why: "it is to be null, memory, or a URL of a cache".into() }),
         }
     }
 }
 
 #[cfg(feature = "redis")]
-fn redis(env: &Env, url: &str) -> Result<Opened, StoreError> {
+fn redis(env: &Env, url: &str, loaded: bool) -> Result<Opened, StoreError> {
     use nexus_drivers::cache::redis::{RedisCache, RedisConfig};
     if env.is_simulated() {
         return Err(StoreError::NotSupported { what: "a cache in a server, in a simulation" });
     }
-    let config = RedisConfig::from_url(url)?.password_from_environment();
+    let config = RedisConfig::from_url(url)?;
+    let config = if loaded { config.password_from_environment() } else { config };
     Ok(("redis", Arc::new(RedisCache::start(env, config))))
 }
 
 #[cfg(not(feature = "redis"))]
-fn redis(_: &Env, _: &str) -> Result<Opened, StoreError> {
+fn redis(_: &Env, _: &str, _: bool) -> Result<Opened, StoreError> {
     Err(StoreError::BadOption { why: "a cache in Redis is in builds with the feature redis".into() })
 }
 
 impl Default for CacheSpec {
     fn default() -> Self {
-        Self("null".into())
+        Self::new("null")
     }
 }
 
 impl fmt::Debug for CacheSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0.as_str() {
+        f.write_str(match self.said.as_str() {
             "null" => "null",
             "memory" => "memory",
             _ => "a URL",

@@ -104,7 +104,7 @@ const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 /// | `scrub_bytes_per_s` | how many bytes of content are read in a second, at most, in the background, to find out whether they are what was written; 0 for never |
 /// | `scrub_interval_s` | how many seconds after the beginning of such a reading the next one begins |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
-/// | `cache` | the cache that services are handed: `null` (the usual), `memory`, or `redis://[user[:password]@]host[:port][/db]` or `unix:///path` with the feature `redis`; a password may stand in the environment alone, as `NEXUS_REDIS_PASSWORD` |
+/// | `cache` | the cache that services are handed: `null` (the usual), `memory`, or `redis://[user[:password]@]host[:port][/db]` or `unix:///path` with the feature `redis`; of what is said in a file or the environment, the password may stand in `NEXUS_REDIS_PASSWORD` alone |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
 ///
@@ -256,6 +256,9 @@ impl Config {
             let why = why.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why)
         })?;
+        if let Some(cache) = &mut layer.cache {
+            cache.loaded();
+        }
         layer.data_folder = said.or(layer.data_folder).or(Some(place));
         Ok(Self::of(layer, false))
     }
