@@ -6,7 +6,7 @@ use nexus::{ExitReason, SysRead, SysStat, VPath};
 
 /// The sum of the bytes at a path.
 #[derive(Debug, Clone)]
-pub(crate) struct Digest(pub(crate) String);
+pub(crate) struct Digest(pub(crate) VPath);
 
 impl Message for Digest {
     type Reply = nexus::Result<u64>;
@@ -39,13 +39,13 @@ impl Service for Digests {
 impl Handle<Digest> for Digests {
     fn handle(&mut self, Digest(path): Digest, _: &mut Cx<'_, Self>) -> Reply<Self, nexus::Result<u64>> {
         let setup = self.setup.clone();
-        Reply::later(async move { digest(&setup, &VPath::parse(&path)?).await })
+        Reply::later(async move { digest(&setup, &path).await })
     }
 }
 
 async fn digest(setup: &Setup<Digests>, path: &VPath) -> nexus::Result<u64> {
     let (calls, cache) = (setup.calls(), setup.cache());
-    let content = calls.send(SysStat::at(path)).await?.content_id;
+    let content = calls.send(SysStat::at(path)).await?.content_id.clone();
     // What a content sums up to never changes, so what is old is as good as what is new.
     let key = format!("sum/{content:?}");
     let kept = cache.get(&key).await.and_then(|sum| sum[..].try_into().ok()).map(u64::from_le_bytes);
@@ -53,7 +53,7 @@ async fn digest(setup: &Setup<Digests>, path: &VPath) -> nexus::Result<u64> {
         return Ok(kept);
     }
     let read = calls.send(SysRead::at(path)).await?;
-    let sum = read.content.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    let sum = read.data.iter().map(|byte| u64::from(*byte)).sum::<u64>();
     // Somebody may have written in between: then it is another content's.
     if calls.send(SysStat::at(path)).await?.content_id == content {
         cache.put(&key, sum.to_le_bytes().to_vec(), None).await;

@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 
 use nexus::service_cache::{ANSWER_MAX, LATE_MAX};
 use nexus::sys::ServiceCacheEntry;
-use nexus::{Config, Nexus};
+use nexus::{Config, Nexus, VPath};
 
 use crate::digests::{Digest, Digests};
 use crate::stores::{Gone, Hung, Old};
 
 /// What a loaded machine may add.
 const SLACK: Duration = Duration::from_secs(5);
+
+fn path(text: &str) -> VPath {
+    VPath::parse(text).expect("written as one")
+}
 
 async fn shown(nx: &Nexus) -> ServiceCacheEntry {
     let read = nx.read("/__sys__/store/cache").await.expect("it is shown");
@@ -32,11 +36,11 @@ async fn nothing_is_lost(config: Config) -> ServiceCacheEntry {
         let want = u64::from(round) * 1_000;
         for _ in 0..2 {
             let got =
-                service.call(Digest("/f".into()), SLACK).await.expect("it answers").expect("it is there");
+                service.call(Digest(path("/f")), SLACK).await.expect("it answers").expect("it is there");
             assert_eq!(got, want, "of what is there now");
         }
         nx.rename("/f", "/g").await.expect("it renames");
-        let got = service.call(Digest("/g".into()), SLACK).await.expect("it answers").expect("it is there");
+        let got = service.call(Digest(path("/g")), SLACK).await.expect("it answers").expect("it is there");
         assert_eq!(got, want);
     }
     let entry = shown(&nx).await;
