@@ -69,6 +69,7 @@ async fn with_a_cache_that_is_gone() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test itself is outside of the kernel")]
 async fn with_a_cache_that_never_answers() {
     let start = Instant::now();
     let entry = nothing_is_lost(Config::in_memory().cache_store(Arc::new(Hung))).await;
