@@ -18,7 +18,7 @@ use nexus_drivers::redb::RedbConfig;
 use nexus_drivers::streams::wal::{LateStreams, WalStreamsConfig};
 use nexus_drivers::streams::{MemoryStreams, SharedStreams, SharedStreamsConfig};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
-use nexus_kernel::hal::{Catalogue, Metastore, ProcessHost, StreamStore};
+use nexus_kernel::hal::{CacheStore, Catalogue, Metastore, ProcessHost, StreamStore};
 use nexus_kernel::{Kernel, KernelConfig, ServiceState};
 use nexus_messages::syscall::SysSetattr;
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result, VPath};
@@ -106,6 +106,9 @@ async fn bring_up(
     let (kernel, spec) = opened.map_err(|error| failed(settings, error.kind(), "the metastore", &error))?;
     let durable = started.streams.clone().map(|streams| streams as Arc<dyn StreamStore>);
     kernel.set_stream_stores(Arc::new(MemoryStreams::default()), durable);
+    if let Some((kind, cache)) = cache(&env, config, settings)? {
+        kernel.set_cache(kind, cache);
+    }
     if let Some(host) = process_host(&env) {
         kernel.set_process_host(host);
     }
@@ -143,6 +146,19 @@ async fn bring_up(
         started.server = Some(Arc::new(serve(&env, &kernel, settings, folder, serving)?));
     }
     Ok((kernel, tree))
+}
+
+/// The cache that services are handed; none for one that keeps nothing.
+fn cache(
+    env: &Env,
+    config: &Config,
+    settings: &Settings,
+) -> Result<Option<(&'static str, Arc<dyn CacheStore>)>> {
+    if let Some(given) = &config.cache {
+        return Ok(Some(("given", given.clone())));
+    }
+    let opened = settings.cache.open(env);
+    opened.map_err(|error| failed(settings, error.kind(), "the setting cache", &error))
 }
 
 /// What starts child processes; none in a simulation, and where it is not known how.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env as Environment, Format, Toml};
 use nexus_actors::Env;
-use nexus_kernel::hal::{DriverFactory, Metastore};
+use nexus_kernel::hal::{CacheStore, DriverFactory, Metastore};
 use nexus_kernel::service::{Service, ServiceCatalogue};
 use nexus_kernel::{GarbageConfig, ScrubConfig};
 use nexus_messages::syscall::MountSpec;
@@ -17,6 +17,7 @@ use nexus_messages::{Error, ErrorKind, Op, Result};
 use serde::Deserialize;
 
 use crate::attach::Serving;
+use crate::cache::CacheSpec;
 use crate::profile::{Limits, Profile};
 
 /// The data folder when nothing else is said.
@@ -29,7 +30,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "profile",
     "data_folder",
     "metadata_cache_bytes",
@@ -49,13 +50,14 @@ const KEYS: [&str; 22] = [
     "scrub_bytes_per_s",
     "scrub_interval_s",
     "services_must_start",
+    "cache",
     "root_driver",
     "root_options",
     "serve",
 ];
 
 /// Names in the environment that begin so and are no settings of the kernel.
-const NOT_SETTINGS: [&str; 3] = ["data_dir", "config", "log"];
+const NOT_SETTINGS: [&str; 4] = ["data_dir", "config", "log", "redis_password"];
 
 /// The driver of `/` on a kernel with a data folder, and on one in memory.
 const ROOT_DRIVER: &str = "cas-local";
@@ -102,6 +104,7 @@ const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 /// | `scrub_bytes_per_s` | how many bytes of content are read in a second, at most, in the background, to find out whether they are what was written; 0 for never |
 /// | `scrub_interval_s` | how many seconds after the beginning of such a reading the next one begins |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
+/// | `cache` | the cache that services are handed: `null` (the usual), `memory`, or `redis://[user[:password]@]host[:port][/db]` or `unix:///path` with the feature `redis`; of what is said in a file or the environment, the password may stand in `NEXUS_REDIS_PASSWORD` alone |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
 ///
@@ -120,6 +123,7 @@ pub struct Config {
     pub(crate) drivers: Vec<Arc<dyn DriverFactory>>,
     pub(crate) services: Vec<AddService>,
     pub(crate) metastore: Option<Arc<dyn Metastore>>,
+    pub(crate) cache: Option<Arc<dyn CacheStore>>,
     pub(crate) env: Option<Env>,
 }
 
@@ -149,6 +153,7 @@ struct Layer {
     scrub_bytes_per_s: Option<u64>,
     scrub_interval_s: Option<u64>,
     services_must_start: Option<bool>,
+    cache: Option<CacheSpec>,
     root_driver: Option<String>,
     root_options: Option<BTreeMap<String, String>>,
     serve: Option<bool>,
@@ -169,6 +174,7 @@ pub(crate) struct Settings {
     pub(crate) unflushed_max_bytes: u64,
     pub(crate) scrub: ScrubConfig,
     pub(crate) services_must_start: bool,
+    pub(crate) cache: CacheSpec,
     pub(crate) root: MountSpec,
     /// How the socket in the data folder is served, if it is.
     pub(crate) serving: Option<Serving>,
@@ -183,6 +189,7 @@ impl Config {
             drivers: Vec::new(),
             services: Vec::new(),
             metastore: None,
+            cache: None,
             env: None,
         }
     }
@@ -249,6 +256,9 @@ impl Config {
             let why = why.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             Error::on_host(Op::Connect, &place, ErrorKind::InvalidArgument).because(why)
         })?;
+        if let Some(cache) = &mut layer.cache {
+            cache.loaded();
+        }
         layer.data_folder = said.or(layer.data_folder).or(Some(place));
         Ok(Self::of(layer, false))
     }
@@ -369,6 +379,20 @@ impl Config {
         self
     }
 
+    /// The cache that services are handed, as the key `cache` says it: `null`, `memory`, or a URL.
+    #[must_use]
+    pub fn cache(mut self, cache: impl Into<String>) -> Self {
+        self.layer.cache = Some(CacheSpec::new(cache));
+        self
+    }
+
+    /// Hands this cache to services, in the place of what [`cache`](Self::cache) says.
+    #[must_use]
+    pub fn cache_store(mut self, cache: Arc<dyn CacheStore>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
     /// What is mounted at `/` when the kernel boots for the first time. Later boots attach what was mounted last.
     #[must_use]
     pub fn root(mut self, spec: MountSpec) -> Self {
@@ -471,6 +495,7 @@ impl Config {
             unflushed_max_bytes: said.unflushed_max_bytes.unwrap_or(UNFLUSHED_MAX_BYTES),
             scrub: scrub(said.scrub_bytes_per_s, said.scrub_interval_s),
             services_must_start: said.services_must_start.unwrap_or(false),
+            cache: said.cache.clone().unwrap_or_default(),
             root,
             serving,
         })

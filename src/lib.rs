@@ -139,6 +139,7 @@
 mod attach;
 pub mod blocking;
 mod boot;
+mod cache;
 mod child;
 mod closing;
 mod config;
@@ -171,7 +172,8 @@ pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
     Check, CheckState, Collection, CollectionState, DriverCalls, DriverFailure, Fault, Finding, Freed,
     Kernel, MountState, MountStatus, Permit, PermitInfo, Remedy, Semaphore, SemaphoreInfo, Serve,
-    ServiceState, ServiceStatus, StoreStats, advisory, dispatch, gate, hal, service, sys, watcher,
+    ServiceState, ServiceStatus, StoreStats, advisory, cache as service_cache, dispatch, gate, hal, service,
+    sys, watcher,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;

@@ -121,3 +121,15 @@ fn what_is_unknown_or_wrong_is_named_with_its_source() {
     check_refused(&[("NEXUS_PROFILE", "fat")], &[], &["fat", "slim", "NEXUS_"]);
     check_refused(&[], &file("io_threads ="), &["nexus.toml"]);
 }
+
+#[test]
+fn the_cache_is_set_like_the_rest_and_its_password_is_not_shown() {
+    jailed(&[("NEXUS_CACHE", "memory")], &[], || {
+        check_shows(&Config::load().unwrap(), &["cache: Some(memory)"]);
+    });
+    let file = ("nexus-data/nexus.toml", "cache = \"redis://:hush-4711@there\"\n");
+    jailed(&[("NEXUS_REDIS_PASSWORD", "hush-4712")], &[file], || {
+        let shown = format!("{:?}", Config::load().unwrap());
+        assert!(shown.contains("cache: Some(a URL)") && !shown.contains("hush"), "{shown}");
+    });
+}

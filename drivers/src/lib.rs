@@ -9,7 +9,7 @@
 //! | `packs` | blobs on disk, many to a file and to a flush | `local` |
 //! | `local` | blobs on disk, a file each, and an existing folder by its paths | `local` |
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
-//! | [`cache`] | ephemeral keys and topics, in memory | |
+//! | [`cache`] | ephemeral keys and topics: in memory, and in a server that speaks the Redis protocol | the latter `redis` |
 //! | [`records`] | tables in SQL, for services: SQLite built in, and PostgreSQL | `sqlite`, `postgres` |
 //! | `remote` | object stores elsewhere | `s3`, `azure`, `gcs`, `http` |
 //! | `processes` | child processes, on Linux | `processes` |

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nexus_drivers::cache::{CacheConfig, Clock, MemoryCache};
 use nexus_kernel::hal::conformance::cache_store::{Subject, check};
-use nexus_kernel::hal::{CacheStore, NullCache, StoreFuture, Subscription};
+use nexus_kernel::hal::{CacheStore, Heard, NullCache, StoreFuture, Subscription};
 
 /// A clock that stands still until it is told otherwise, and what tells it.
 #[expect(clippy::disallowed_methods, reason = "some instant is needed to count from")]
@@ -43,6 +43,7 @@ enum Fault {
     PutKeepsTheOldTime,
     HearsEveryTopic,
     CountsTheDeaf,
+    KeepsTheDeleted,
 }
 
 #[derive(Debug)]
@@ -56,7 +57,8 @@ fn reject(fault: Fault, claim: &str) {
     let make = || {
         let (clock, pass) = clock();
         let cache = MemoryCache::new(&CacheConfig::default(), clock);
-        Subject::new(Broken { cache, fault, subscribed: AtomicU64::new(0) }, pass)
+        // Whoever is cut off loses nothing here, and is told nothing.
+        Subject::new(Broken { cache, fault, subscribed: AtomicU64::new(0) }, pass).severed_by(|| ())
     };
     check(&make).assert_rejected_by(claim);
 }
@@ -69,6 +71,11 @@ fn a_cache_that_ignores_time_is_rejected() {
 #[test]
 fn a_cache_that_loses_silently_is_rejected() {
     reject(Fault::LosesSilently, "a_full_listener_loses_and_is_told");
+}
+
+#[test]
+fn a_cache_that_hides_a_gap_is_rejected() {
+    reject(Fault::LosesSilently, "a_listener_that_was_cut_off_is_told_and_hears_on");
 }
 
 #[test]
@@ -86,16 +93,24 @@ fn a_cache_that_counts_who_did_not_hear_is_rejected() {
     reject(Fault::CountsTheDeaf, "a_publication_tells_how_many_heard");
 }
 
+#[test]
+fn a_cache_that_keeps_what_is_deleted_is_rejected() {
+    reject(Fault::KeepsTheDeleted, "a_deleted_key_is_gone");
+}
+
 #[derive(Debug)]
 struct Silent(Box<dyn Subscription>);
 
 impl Subscription for Silent {
-    fn next(&mut self) -> StoreFuture<'_, Option<Bytes>> {
-        self.0.next()
-    }
-
-    fn take_lost(&mut self) -> u64 {
-        0
+    fn next(&mut self) -> StoreFuture<'_, Option<Heard>> {
+        Box::pin(async move {
+            loop {
+                match self.0.next().await? {
+                    Some(Heard::Missed(_)) => {}
+                    heard => return Ok(heard),
+                }
+            }
+        })
     }
 }
 
@@ -121,7 +136,10 @@ impl CacheStore for Broken {
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, bool> {
-        self.cache.delete(key)
+        match self.fault {
+            Fault::KeepsTheDeleted => Box::pin(async { Ok(self.cache.get(key).await?.is_some()) }),
+            _ => self.cache.delete(key),
+        }
     }
 
     fn publish<'a>(&'a self, topic: &'a str, message: Bytes) -> StoreFuture<'a, usize> {

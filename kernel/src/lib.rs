@@ -1,6 +1,7 @@
 //! The kernel of Nexus: its primitives as actors, the syscalls, and the traits that drivers implement.
 
 pub mod advisory;
+pub mod cache;
 mod caught;
 pub mod children;
 mod content;

@@ -1,7 +1,10 @@
-//! An ephemeral store in memory.
+//! Ephemeral stores: in memory, and in a server that speaks the Redis protocol.
 
 mod config;
 mod entries;
+mod inbox;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod store;
 mod topics;
 

@@ -86,6 +86,26 @@ impl Server {
         }
     }
 
+    /// Stops it in the middle of what it does: it keeps its connections, and answers nothing until it is [resumed](Self::resume).
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("it runs");
+        let mut kill = Command::new("kill");
+        let sent = kill
+            .args(["-s", name, &child.id().to_string()])
+            .status()
+            .expect("kill is a part of every Debian");
+        assert!(sent.success(), "the server cannot be sent {name}");
+    }
+
     /// Starts it with the folder and the port that it had, and waits until it serves.
     pub(crate) fn start_again(&mut self) {
         self.kill();

@@ -20,20 +20,67 @@ pub trait CacheStore: fmt::Debug + Send + Sync + 'static {
     /// Forgets `key`; says whether there was a value. Repeat: safe.
     fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, bool>;
 
-    /// Hands `message` to all who listen to `topic` now, and says to how many. A listener that is full loses it, and is told so.
+    /// Hands `message` to all who listen to `topic` now, and says to how many; a store that does not know which of them are full, or gone a moment ago,
+    /// counts those too. A listener that is full loses it, and is told so.
     fn publish<'a>(&'a self, topic: &'a str, message: Bytes) -> StoreFuture<'a, usize>;
 
-    /// Listens to `topic` from now on, with room for `bound` messages.
+    /// Listens to `topic` from now on, with room for `bound` messages, at least one.
     fn subscribe<'a>(&'a self, topic: &'a str, bound: usize) -> StoreFuture<'a, Box<dyn Subscription>>;
+
+    /// Whether it does its work. Neither waits nor blocks.
+    fn state(&self) -> CacheState {
+        CacheState::Serving
+    }
 }
 
 /// One listener to a topic. Dropping it ends it.
 pub trait Subscription: fmt::Debug + Send {
-    /// The next message, in the order of publication; none when the store is gone. Dropping the future loses no message.
-    fn next(&mut self) -> StoreFuture<'_, Option<Bytes>>;
+    /// What comes next, in the order of publication; none when the store is gone. Dropping the future loses nothing.
+    ///
+    /// That something is missing comes in its place between the messages, so nobody overlooks it: whoever keeps something because no message told
+    /// otherwise lets go of it then.
+    fn next(&mut self) -> StoreFuture<'_, Option<Heard>>;
+}
 
-    /// How many messages were lost since the last time this was asked, because the listener was full.
-    fn take_lost(&mut self) -> u64;
+/// What a listener hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A message.
+    Message(Bytes),
+    /// Here messages are missing, or may be.
+    Missed(Missed),
+}
+
+/// How many messages a listener did not hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// So many: there was no room for them.
+    Counted(u64),
+    /// Any number, none as well: for a while the store was not reached.
+    Unknown,
+}
+
+impl Missed {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Counted(one), Self::Counted(other)) => Self::Counted(one.saturating_add(other)),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// How a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheState {
+    /// It serves.
+    Serving,
+    /// It is not reached, and tried again by itself: calls fail at once.
+    Down {
+        /// Why.
+        cause: String,
+    },
 }
 
 /// Keeps nothing and hears nobody: what a kernel has when no cache is configured.
@@ -44,12 +91,8 @@ pub struct NullCache;
 struct Silence;
 
 impl Subscription for Silence {
-    fn next(&mut self) -> StoreFuture<'_, Option<Bytes>> {
+    fn next(&mut self) -> StoreFuture<'_, Option<Heard>> {
         Box::pin(std::future::ready(Ok(None)))
-    }
-
-    fn take_lost(&mut self) -> u64 {
-        0
     }
 }
 

@@ -19,7 +19,7 @@ mod record_value;
 mod stream_store;
 mod transport;
 
-pub use cache_store::{CacheStore, NullCache, Subscription};
+pub use cache_store::{CacheState, CacheStore, Heard, Missed, NullCache, Subscription};
 pub use error::StoreError;
 pub(crate) use factory::is_of_every_mount;
 pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS};

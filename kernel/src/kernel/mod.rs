@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 pub use config::{CacheStats, KernelConfig};
 
 use crate::advisory::{Advisory, AdvisoryLocks, Hearing, OtherTables};
+use crate::cache::KernelCache;
 use crate::children::{ChildTable, Children, Claims, Hosting};
 use crate::content::{self, ContentCache, HASH_HERE_MAX};
 use crate::dispatch::{Dispatch, PublishedHooks};
@@ -69,6 +70,7 @@ pub struct Kernel {
     config: KernelConfig,
     store: Arc<Store>,
     caches: Caches,
+    cache: Arc<KernelCache>,
     routes: RouterView<Arc<Mount>>,
     router: Ref<Router<Arc<Mount>>>,
     locks: PathLocks,
@@ -139,6 +141,7 @@ impl Kernel {
                 metadata: MetadataCache::new(config.metadata_cache_bytes),
                 content: ContentCache::new(config.content_cache_bytes),
             },
+            cache: Arc::new(KernelCache::new(env)),
             routes: RouterView::new(),
             router: mailbox(env, "router"),
             locks: PathLocks::new(move || Timestamp(clock.wall())),
@@ -470,6 +473,10 @@ impl Kernel {
     }
 
     /// What starts programs.
+    pub(crate) fn kernel_cache(&self) -> &Arc<KernelCache> {
+        &self.cache
+    }
+
     pub(crate) fn hosting(&self) -> &Hosting {
         &self.hosting
     }

@@ -8,6 +8,7 @@ use nexus_actors::Superseded;
 use nexus_messages::{Caller, Error, ErrorKind, Holding, Lsn, Result, VPath, ZoneId};
 
 use super::{Making, Published, Service, ServiceRef, agent_of};
+use crate::cache::Cache;
 use crate::dispatch::OpSet;
 use crate::hal::LogRecord;
 use crate::kernel::Kernel;
@@ -24,6 +25,7 @@ struct Inner<S: Service> {
     view: Arc<Published<S::View>>,
     before: Option<Arc<dyn Any + Send + Sync>>,
     calls: Syscalls,
+    cache: Cache,
 }
 
 impl<S: Service> Setup<S> {
@@ -32,6 +34,8 @@ impl<S: Service> Setup<S> {
         caller.agent = agent_of(&making.name).into();
         // What is tied to the version goes when the registry has stopped it.
         caller.life = making.life;
+        let kernel = making.kernel.upgrade().filter(|_| !making.read_only);
+        let cache = Cache::new(kernel.map(|kernel| kernel.kernel_cache().clone()), &making.name);
         Self(Arc::new(Inner {
             name: making.name.clone(),
             number: making.number,
@@ -43,6 +47,7 @@ impl<S: Service> Setup<S> {
                 caller: Arc::new(caller),
                 read_only: making.read_only,
             },
+            cache,
         }))
     }
 
@@ -93,6 +98,12 @@ impl<S: Service> Setup<S> {
     /// The kernel, called as this service. Such calls pass the service's own hooks by.
     pub fn calls(&self) -> &Syscalls {
         &self.0.calls
+    }
+
+    /// The kernel's cache, for what may be lost at any time and may be old; all versions of the service have the same keys.
+    /// [On trial](Self::is_on_trial) it keeps nothing.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
     }
 
     /// Another service, or this one. A handle to itself is inside already: it never waits for a swap. [On trial](Self::is_on_trial) another one is

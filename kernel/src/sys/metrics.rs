@@ -82,6 +82,18 @@ fn caches(text: &mut Exposition, kernel: &Kernel) {
     text.family("nexus_cache_hits_total", Kind::Counter, help, of(|(hits, _)| hits));
     let help = "Looks into a cache that did not find what they looked for.";
     text.family("nexus_cache_misses_total", Kind::Counter, help, of(|(_, misses)| misses));
+    let services = kernel.kernel_cache().entry();
+    let calls = [
+        ("hit", services.hits),
+        ("miss", services.misses),
+        ("change", services.changes),
+        ("error", services.errors),
+        ("late", services.late),
+        ("bypassed", services.bypassed),
+    ];
+    let calls = calls.map(|(outcome, count)| (vec![("outcome", outcome)], count));
+    let help = "Calls of the cache that services are handed.";
+    text.family("nexus_service_cache_calls_total", Kind::Counter, help, calls);
     let held = kernel.cache_stats();
     let help = "Paths whose metadata is at hand.";
     text.single("nexus_cache_metadata_entries", Kind::Gauge, help, held.metadata_entries);

@@ -22,6 +22,7 @@
 //! | `streams/ID`, `streams/groups`, `streams/statistics` | a stream that was used since the start, by the identity of its entry: its path, what it keeps, who waits; how far its consumer groups are; what was counted of all |
 //! | `pipes/ID`, `pipes/statistics` | a pipe that is open, by the identity of its entry: its path, what is in it, who waits, who has opened it; what was counted of all |
 //! | `services/NAME` | a service and how it is. Setting it with a [`ServiceSpec`](nexus_messages::syscall::ServiceSpec) registers or swaps it, unlinking it unregisters it |
+//! | `store/cache` | the cache that services are handed: whether it serves, how often it helped, failed or was late, and how long it took |
 //! | `store/caches`, `store/committer`, `store/log` | what is kept in memory and how often that helped; the commits; how far the log of each zone is |
 //! | `store/garbage` | the collections of what nothing names any more. Takes writes: an order as JSON begins one |
 //! | `store/fsck` | the checks of all that is stored: what is wrong, and what was done about it. Takes writes: an order as JSON begins one |
@@ -57,6 +58,7 @@ use nexus_messages::syscall::{SetattrDone, SysSetattr, SysUnlink, SysWrite, Unli
 use nexus_messages::{Caller, Durability, EntryType, Error, ErrorKind, Lsn, Receipt, Result, VPath};
 use serde::Serialize;
 
+pub use crate::cache::ServiceCacheEntry;
 pub use crate::metrics::{Bucket, SyscallEntry};
 pub use actors::{ActorEntry, LastExit, Running};
 pub use store::{

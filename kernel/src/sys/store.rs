@@ -178,8 +178,9 @@ impl Provider for Store {
     fn look(&self, kernel: &Kernel, at: &[&str]) -> Option<Entry> {
         match at {
             [] => Some(Entry::directory(
-                ["caches", "committer", "fsck", "garbage", "log", "scrub"].map(|name| (name, false)),
+                ["cache", "caches", "committer", "fsck", "garbage", "log", "scrub"].map(|name| (name, false)),
             )),
+            ["cache"] => Some(Entry::json(&kernel.kernel_cache().entry())),
             ["caches"] => {
                 let [metadata, content] = kernel.cache_hits_and_misses();
                 let held = kernel.cache_stats();
