@@ -47,9 +47,9 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
+#[allow(dead_code, reason = "each target of tests uses its part of it")]
 impl Server {
     /// Starts one, and waits until it serves.
-    #[allow(dead_code, reason = "not every target has servers without preparation")]
     pub(crate) fn start(recipe: Recipe) -> Self {
         Self::start_in(recipe, tempfile::tempdir().expect("a folder for the server"))
     }
@@ -67,13 +67,11 @@ impl Server {
     }
 
     /// Where all of it is.
-    #[allow(dead_code, reason = "not every target looks into it")]
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Its process, while it runs.
-    #[allow(dead_code, reason = "not every target looks for its children")]
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
