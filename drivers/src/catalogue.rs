@@ -9,12 +9,13 @@ use nexus_messages::syscall::MountSpec;
 use crate::cas::Cas;
 use crate::memory::{MemoryPaths, MemoryTransport};
 
-/// All drivers of this build: `cas-local` and `path-local` on the local disk, `memory` and `memory-path` in memory; and,
+/// All drivers of this build: `cas-local` and `local` (which `path-local` is, too) on the local disk, `memory` and `memory-path` in memory; and,
 /// with the features of these names, `s3`, `azure`, `gcs` and `http`.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
-    let built_in: [Option<Arc<dyn DriverFactory>>; 4] =
-        [cas_local(), path_local(), Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
+    let [local, older] = path_local();
+    let built_in: [Option<Arc<dyn DriverFactory>>; 5] =
+        [cas_local(), local, older, Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
     for factory in built_in.into_iter().flatten().chain(elsewhere()) {
         let name = factory.name().to_owned();
         if catalogue.add(factory).is_err() {
@@ -49,8 +50,8 @@ fn cas_local() -> Option<Arc<dyn DriverFactory>> {
 }
 
 #[cfg(all(feature = "local", unix))]
-fn path_local() -> Option<Arc<dyn DriverFactory>> {
-    Some(Arc::new(disk::PathLocalFactory))
+fn path_local() -> [Option<Arc<dyn DriverFactory>>; 2] {
+    ["local", "path-local"].map(|name| Some(Arc::new(disk::Local(name)) as Arc<dyn DriverFactory>))
 }
 
 #[cfg(not(all(feature = "local", unix)))]
@@ -59,8 +60,8 @@ fn cas_local() -> Option<Arc<dyn DriverFactory>> {
 }
 
 #[cfg(not(all(feature = "local", unix)))]
-fn path_local() -> Option<Arc<dyn DriverFactory>> {
-    None
+fn path_local() -> [Option<Arc<dyn DriverFactory>>; 2] {
+    [None, None]
 }
 
 #[cfg(all(feature = "local", unix))]
@@ -112,13 +113,13 @@ mod disk {
         }
     }
 
-    /// An existing folder, whose files stay plain files.
+    /// An existing folder, whose files stay plain files; under this name.
     #[derive(Debug)]
-    pub(super) struct PathLocalFactory;
+    pub(super) struct Local(pub(super) &'static str);
 
-    impl DriverFactory for PathLocalFactory {
+    impl DriverFactory for Local {
         fn name(&self) -> &str {
-            "path-local"
+            self.0
         }
 
         fn options(&self) -> &[DriverOption] {

@@ -20,7 +20,7 @@ impl Nexus {
     /// # let nx = nexus::connect(nexus::Config::in_memory()).await?;
     /// use nexus::MountSpec;
     ///
-    /// let project = MountSpec::new("path-local").option("folder", folder.path().display().to_string());
+    /// let project = MountSpec::new("local").option("folder", folder.path().display().to_string());
     /// nx.mount("/project", project).await?;
     /// nx.write("/project/a.txt", "a plain file on disk").await?;
     /// assert_eq!(std::fs::read_to_string(folder.path().join("a.txt"))?, "a plain file on disk");

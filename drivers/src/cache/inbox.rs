@@ -50,6 +50,7 @@ impl Inbox {
         room
     }
 
+    #[cfg(any(test, feature = "redis"))]
     pub(super) fn miss(&self, missed: Missed) {
         let mut queue = self.queue.lock();
         queue.miss(missed);

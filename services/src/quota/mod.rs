@@ -9,7 +9,7 @@
 //! | files | entries that are no directories. Directories cost nothing: the kernel makes and removes many by implication |
 //! | calls | changes, and with [`reads`](QuotaConfig::reads) reads and listings; as many at once as a second brings |
 //!
-//! Counted is the root zone on content-addressed mounts; what lies on others, such as `path-local`, is their backends' business: a limit of bytes or
+//! Counted is the root zone on content-addressed mounts; what lies on others, such as `local`, is their backends' business: a limit of bytes or
 //! files for a subtree there holds nobody up, and a warning in the log says so when it is set. Only an agent's calls are counted in all
 //! zones. A limit may be set below what is used
 //! already: then nothing may be added. Calls of services are counted, but for the quota service's own.

@@ -11,7 +11,7 @@ use nexus::offline::{GiveUpAfter, StreamsPlace};
 #[command(after_help = mount_help())]
 pub(crate) struct MountArgs {
     pub(crate) path: String,
-    /// The driver, such as cas-local, path-local or memory
+    /// The driver, such as cas-local, local or memory
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: String,
     /// An option of the driver, or of every mount: see below
