@@ -159,6 +159,8 @@ fn signals_are_handed_on_to_the_command() {
         let mut run = nexus.command(["run", "--tee", "/log", "--", "sh", "it.sh"]);
         let mut run = Running(run.spawn().expect("it starts"));
         until("the command runs", || nexus.host("there").exists());
+        // It runs a moment before its start is told of; a signal that comes in between ends both.
+        until("its start is told", || nexus.run("stat /log").status == 0);
         assert!(run.signal(signal));
         assert_eq!(run.wait().code(), Some(status), "{signal} {text}");
         assert_eq!(nexus.good("stream read /log"), says);

@@ -55,6 +55,7 @@ macro_rules! with_any {
 pub(super) use with_any;
 
 /// The options of one driver, and with them those that all object stores have that can be written to.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 macro_rules! with_common {
     ($($own:expr),* $(,)?) => {
         $crate::remote::options::with_any![
@@ -67,6 +68,7 @@ macro_rules! with_common {
         ]
     };
 }
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 #[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
 pub(super) use with_common;
 
