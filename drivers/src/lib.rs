@@ -46,8 +46,12 @@ pub mod records;
 pub mod redb;
 #[cfg(feature = "remote")]
 pub mod remote;
+#[cfg(any(feature = "remote", feature = "redis"))]
+mod secret;
 pub mod streams;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;
 
 pub use catalogue::catalogue;
+#[cfg(any(feature = "remote", feature = "redis"))]
+pub use secret::Secret;

@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::errors::{Call, is_of_the_answer, status, translated};
 use super::multipart;
 use super::options::Settings;
-use super::secret::Secret;
+use crate::secret::Secret;
 
 /// An operation may take a second longer for each of so many bytes that it moves.
 const BYTES_PER_SECOND: u64 = 4 << 20;

@@ -9,7 +9,7 @@ use nexus_kernel::hal::StoreError;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::secret::{Secret, scrubbed};
+use crate::secret::{Secret, scrubbed};
 
 /// How much of what a library says is told on.
 const SAID_MAX: usize = 200;

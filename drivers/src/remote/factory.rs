@@ -11,9 +11,9 @@ use super::client::{Client, Handles};
 use super::conditions::{Conditions, find_out};
 use super::options::{Addressed, Settings};
 use super::paths::RemotePaths;
-use super::secret::Secret;
 use super::transport::RemoteTransport;
 use crate::cas::Cas;
+use crate::secret::Secret;
 
 /// How long connecting may take at most.
 const CONNECT_MAX: Duration = Duration::from_secs(5);

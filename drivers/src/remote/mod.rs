@@ -33,7 +33,6 @@ mod paths;
 mod rename;
 #[cfg(feature = "s3")]
 mod s3;
-mod secret;
 mod transport;
 
 #[cfg(feature = "azure")]

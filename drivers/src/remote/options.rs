@@ -5,8 +5,8 @@ use std::time::Duration;
 use nexus_kernel::hal::{DriverOption, StoreError};
 use nexus_messages::syscall::MountSpec;
 
-use super::secret::Secret;
 use crate::path;
+use crate::secret::Secret;
 
 /// How long one operation may take, when nothing is said.
 const TIMEOUT_MS: u64 = 30_000;

@@ -9,7 +9,7 @@ use object_store::aws::AmazonS3Builder;
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{Settings, credential, flag, option, secret, server, with_common};
-use super::secret::Secret;
+use crate::secret::Secret;
 
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),

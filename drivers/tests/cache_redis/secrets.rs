@@ -5,7 +5,8 @@ use std::net::TcpListener;
 
 use bytes::Bytes;
 use nexus_actors::block_on;
-use nexus_drivers::cache::redis::{RedisConfig, Secret};
+use nexus_drivers::Secret;
+use nexus_drivers::cache::redis::RedisConfig;
 use nexus_kernel::hal::CacheStore;
 use nexus_messages::ErrorKind;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nexus_kernel::hal::StoreError;
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
-use super::secret::Secret;
+use crate::secret::{Secret, scrubbed};
 
 /// The variable of the environment with the password.
 const PASSWORD: &str = "NEXUS_REDIS_PASSWORD";
@@ -182,7 +182,7 @@ impl RedisConfig {
     }
 
     pub(super) fn hide(&self, text: &str) -> String {
-        self.password.as_ref().map_or_else(|| text.into(), |password| password.hide(text))
+        scrubbed(text, self.password.as_slice())
     }
 
     /// How to log in.
@@ -262,7 +262,7 @@ mod tests {
         assert!(!format!("{error:?} {error}").contains("hush"));
         assert_eq!(
             config.hide("unknown command HELLO, with args 3 AUTH me hush"),
-            "unknown command HELLO, with args 3 AUTH me ***"
+            "unknown command HELLO, with args 3 AUTH me (hidden)"
         );
     }
 }

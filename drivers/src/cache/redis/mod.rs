@@ -25,10 +25,8 @@ mod config;
 mod failure;
 mod link;
 mod listening;
-mod secret;
 mod store;
 
 pub use breaker::TIMEOUTS_MAX;
 pub use config::RedisConfig;
-pub use secret::Secret;
 pub use store::RedisCache;

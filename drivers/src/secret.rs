@@ -1,12 +1,9 @@
 //! Credentials: where they come from, and that nobody sees them.
 
 use std::fmt;
-use std::fs;
-use std::io::Read;
-
-use nexus_kernel::hal::StoreError;
 
 /// What is read of a file that holds a credential.
+#[cfg(feature = "remote")]
 const FILE_MAX: u64 = 64 << 10;
 
 /// Shorter ones are not looked for in texts: they would be found everywhere.
@@ -14,19 +11,28 @@ const SCRUBBED_MIN: usize = 4;
 
 /// A credential. `Debug` and `Display` print nothing of it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(Box<str>);
+pub struct Secret(Box<str>);
 
 impl Secret {
+    /// Wraps it.
+    pub fn new(secret: impl Into<Box<str>>) -> Self {
+        Self(secret.into())
+    }
+
     /// What the option `key` gives: the credential itself, or where it is: `env:NAME`, a variable of the environment, or `file:PATH`, a file whose last line
     /// may have an end. Errors tell the key and the place alone. Blocks for the file.
-    pub(super) fn given(key: &str, text: &str) -> Result<Self, StoreError> {
-        let bad = |why: String| StoreError::BadOption { why: format!("{key}: {why}") };
+    #[cfg(feature = "remote")]
+    pub(crate) fn given(key: &str, text: &str) -> Result<Self, nexus_kernel::hal::StoreError> {
+        use std::io::Read;
+
+        let bad = |why: String| nexus_kernel::hal::StoreError::BadOption { why: format!("{key}: {why}") };
         let found = if let Some(name) = text.strip_prefix("env:") {
             std::env::var(name)
                 .map_err(|_| bad(format!("there is no variable {name:?} in the environment")))?
         } else if let Some(path) = text.strip_prefix("file:") {
             let mut found = String::new();
-            let read = fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_string(&mut found));
+            let read =
+                std::fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_string(&mut found));
             read.map_err(|error| bad(format!("the file {path:?} cannot be read: {}", error.kind())))?;
             found.trim_end_matches(['\r', '\n']).to_owned()
         } else {
@@ -36,7 +42,7 @@ impl Secret {
     }
 
     /// The credential, for who signs with it.
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -54,7 +60,7 @@ impl fmt::Display for Secret {
 }
 
 /// `text` without any of `secrets`: libraries and servers repeat what they were told.
-pub(super) fn scrubbed(text: &str, secrets: &[Secret]) -> String {
+pub(crate) fn scrubbed(text: &str, secrets: &[Secret]) -> String {
     let looked_for = secrets.iter().filter(|secret| secret.0.len() >= SCRUBBED_MIN);
     looked_for.fold(text.to_owned(), |text, secret| text.replace(&*secret.0, "(hidden)"))
 }
@@ -65,17 +71,18 @@ mod tests {
 
     #[test]
     fn a_secret_is_printed_by_nothing() {
-        let secret = Secret::given("secret_key", "hunter22").unwrap();
+        let secret = Secret::new("hunter22");
         assert_eq!(secret.expose(), "hunter22");
         assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "(hidden) (hidden) Some((hidden))");
         assert_eq!(scrubbed("key=hunter22&x", &[secret]), "key=(hidden)&x");
     }
 
+    #[cfg(feature = "remote")]
     #[test]
     fn a_secret_may_lie_in_a_file_or_in_the_environment() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
-        fs::write(&file, "hunter22\n").unwrap();
+        std::fs::write(&file, "hunter22\n").unwrap();
         let given = |text: &str| Secret::given("secret_key", text);
         assert_eq!(given(&format!("file:{}", file.display())).unwrap().expose(), "hunter22");
         assert!(!given("env:PATH").unwrap().expose().is_empty());
