@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -149,12 +149,9 @@ fn another_process_that_writes_is_waited_for_until_the_deadline() {
 const CHILD: &str = "NEXUS_TEST_RECORDS";
 
 /// The child of the next test: writes row after row, each in a session of its own, and prints each that is acknowledged.
-#[test]
-#[ignore = "the next test starts it, and kills it"]
-fn writes_until_it_is_killed() {
-    let Some(path) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
+fn write_until_killed(path: &Path) {
     let env = env();
-    let store = store(&env, &path, WAIT);
+    let store = store(&env, path, WAIT);
     let count = |name: String| {
         let counted = transact(&store, &env, RetryPolicy::default(), |session| {
             let name = name.clone();
@@ -181,6 +178,10 @@ fn writes_until_it_is_killed() {
 #[test]
 fn a_killed_process_keeps_every_acknowledged_row() {
     const ROUNDS: usize = 3;
+    // It starts itself.
+    if let Some(path) = std::env::var_os(CHILD) {
+        return write_until_killed(Path::new(&path));
+    }
     let (env, folder) = (env(), tempfile::tempdir().expect("a folder"));
     for round in 0..ROUNDS {
         let path = folder.path().join(format!("records-{round}.sqlite"));
@@ -190,8 +191,7 @@ fn a_killed_process_keeps_every_acknowledged_row() {
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args([
             "--exact",
-            "sqlite::writes_until_it_is_killed",
-            "--ignored",
+            "sqlite::a_killed_process_keeps_every_acknowledged_row",
             "--nocapture",
             "--test-threads=1",
         ]);
@@ -199,7 +199,9 @@ fn a_killed_process_keeps_every_acknowledged_row() {
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
         let mut acknowledged = Vec::new();
         let mut names = lines.filter_map(|line| Some(line.split_once("acknowledged ")?.1.to_owned()));
-        acknowledged.extend(names.by_ref().take(20 + 30 * round));
+        let enough = 20 + 30 * round;
+        acknowledged.extend(names.by_ref().take(enough));
+        assert_eq!(acknowledged.len(), enough, "it writes");
         child.kill().expect("it runs");
         // What it printed before its end counts, too; the last line may be cut off.
         acknowledged.extend(names);
