@@ -16,7 +16,7 @@ pub fn catalogue() -> Catalogue {
     let [local, older] = path_local();
     let built_in: [Option<Arc<dyn DriverFactory>>; 5] =
         [cas_local(), local, older, Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
-    for factory in built_in.into_iter().flatten().chain(elsewhere()) {
+    for factory in built_in.into_iter().flatten().chain(elsewhere().into_iter().map(with_cache)) {
         let name = factory.name().to_owned();
         if catalogue.add(factory).is_err() {
             unreachable!("the name {name} is given twice");
@@ -42,6 +42,17 @@ fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
         #[cfg(feature = "http")]
         Arc::new(crate::remote::Http),
     ]
+}
+
+/// A driver of what is far away, whose mounts may have a cache here.
+#[cfg(all(feature = "cached", unix))]
+fn with_cache(factory: Arc<dyn DriverFactory>) -> Arc<dyn DriverFactory> {
+    Arc::new(crate::cached::Cached::new(factory))
+}
+
+#[cfg(not(all(feature = "cached", unix)))]
+fn with_cache(factory: Arc<dyn DriverFactory>) -> Arc<dyn DriverFactory> {
+    factory
 }
 
 #[cfg(all(feature = "local", unix))]

@@ -11,6 +11,7 @@
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
 //! | [`cache`] | ephemeral keys and topics: in memory, and in a server that speaks the Redis protocol | the latter `redis` |
 //! | [`records`] | tables in SQL, for services: SQLite built in, and PostgreSQL | `sqlite`, `postgres` |
+//! | `cached` | a cache on the local disk in front of a slow store, and writes that reach it later | `cached` |
 //! | `remote` | object stores elsewhere | `s3`, `azure`, `gcs`, `http` |
 //! | `processes` | child processes, on Linux | `processes` |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
@@ -19,6 +20,8 @@
 //! [`catalogue`] has those that can be mounted, by name.
 
 pub mod cache;
+#[cfg(all(feature = "cached", unix))]
+pub mod cached;
 pub mod cas;
 mod catalogue;
 #[cfg(any(feature = "redb", feature = "local"))]
