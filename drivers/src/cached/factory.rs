@@ -63,7 +63,7 @@ impl DriverFactory for Cached {
             let Some(vault) = vault.filter(|vault| caching.is_wanted() || vault.has_pending(place)) else {
                 return Ok(store);
             };
-            Ok(Arc::new(CachedPaths::new(store, vault, place, caching)?) as Arc<dyn ObjectStore>)
+            Ok(Arc::new(CachedPaths::of_place(store, vault, place, caching)?) as Arc<dyn ObjectStore>)
         })
     }
 }

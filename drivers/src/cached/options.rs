@@ -44,7 +44,7 @@ const CACHE_MAX: u64 = 1 << 40;
 const AGE_MAX_MS: u64 = 86_400_000;
 
 /// What a mount says of its cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Caching {
     /// How many bytes of content that was read are kept; 0 for none.
     pub bytes_max: u64,

@@ -13,8 +13,8 @@ use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::options::Caching;
-use super::rows::PlaceId;
-use super::table::{Held, Known, Piece, Place, parent};
+use super::rows::{PlaceId, short};
+use super::table::{Asking, Held, Known, Piece, Place, parent};
 use super::upload;
 use super::vault::Vault;
 use super::{INLINE_MAX, KEEPING_MAX, NAMES_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
@@ -36,11 +36,20 @@ pub struct CachedPaths {
 }
 
 impl CachedPaths {
-    /// A cache in `vault` in front of `inner`, which is the store `id`. What is pending there goes to `inner` from now on.
+    /// A cache in `vault` in front of `inner`, which is the store of this name: what is pending for that goes to `inner` from now on.
     ///
     /// # Errors
     /// [`StoreError::BadOption`] when something is asked for that cannot be.
-    pub(super) fn new(
+    pub fn new(
+        inner: Arc<dyn ObjectStore>,
+        vault: Arc<Vault>,
+        name: &str,
+        caching: Caching,
+    ) -> Result<Self, StoreError> {
+        Self::of_place(inner, vault, short(&blake3::hash(name.as_bytes())), caching)
+    }
+
+    pub(super) fn of_place(
         inner: Arc<dyn ObjectStore>,
         vault: Arc<Vault>,
         id: PlaceId,
@@ -126,7 +135,7 @@ impl CachedPaths {
     }
 
     /// Takes a page that begins a folder.
-    fn learn_page(&self, asking: &super::table::Asking, folder: &str, page: &ListPage, now: u64) {
+    fn learn_page(&self, asking: &Asking, folder: &str, page: &ListPage, now: u64) {
         let mut table = self.place.table();
         if !asking.holds(&table) {
             return;
@@ -221,7 +230,7 @@ impl CachedPaths {
         if let [bytes] = &parts[..] {
             return Ok(Some(bytes.clone()));
         }
-        let mut whole = BytesMut::with_capacity(usize::try_from(end - start).unwrap_or(0));
+        let mut whole = BytesMut::with_capacity(count(end - start));
         parts.iter().for_each(|part| whole.extend_from_slice(part));
         Ok(Some(whole.freeze()))
     }
@@ -240,8 +249,7 @@ impl CachedPaths {
         let read = match piece.filter(|piece| piece.len() == length) {
             Some(Piece::Inline(bytes)) => {
                 let (start, end) = within.within(length);
-                // Both are within a piece.
-                Ok(bytes.slice(start as usize..end as usize))
+                Ok(bytes.slice(count(start)..count(end)))
             }
             Some(Piece::Blob(blob, _)) => self.vault.read(blob, within).await,
             None => Err(StoreError::NotFound { what: format!("piece {index} of {path}") }),
@@ -309,7 +317,7 @@ impl CachedPaths {
                 return;
             }
             let Ok(number) = u32::try_from(index) else { return };
-            let piece = bytes.slice((start - from) as usize..(stop - from) as usize);
+            let piece = bytes.slice(count(start - from)..count(stop - from));
             // It does not hold what it is a part of in memory.
             let piece = if piece.len() < bytes.len() { Bytes::copy_from_slice(&piece) } else { piece };
             if piece.len() <= INLINE_MAX {
@@ -582,8 +590,12 @@ fn cut(bytes: &Bytes, from: u64, start: u64, end: u64) -> Bytes {
     let length = bytes.len() as u64;
     let first = start.saturating_sub(from).min(length);
     let last = end.saturating_sub(from).clamp(first, length);
-    // Both are at most the length.
-    bytes.slice(first as usize..last as usize)
+    bytes.slice(count(first)..count(last))
+}
+
+/// A length of bytes that are in memory.
+fn count(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// The pieces of a content that is given in buffers.
@@ -591,12 +603,12 @@ fn pieces_of(data: &[Bytes], size: u64) -> Vec<Bytes> {
     let whole = match data {
         [bytes] => bytes.clone(),
         buffers => {
-            let mut whole = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
+            let mut whole = BytesMut::with_capacity(count(size));
             buffers.iter().for_each(|buffer| whole.extend_from_slice(buffer));
             whole.freeze()
         }
     };
-    let piece = PIECE_BYTES as usize;
+    let piece = count(PIECE_BYTES);
     let starts = (0..whole.len()).step_by(piece);
     starts.map(|start| whole.slice(start..(start + piece).min(whole.len()))).collect()
 }

@@ -1,10 +1,12 @@
 //! What brings what is pending to its store.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::select;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use nexus_kernel::hal::{Addressing, ObjectStore, PathWrite, StoreError};
@@ -79,8 +81,14 @@ impl Uploads {
     async fn upload(&self, upload: Upload) {
         let settle = Settle { place: &self.place, path: &upload.path };
         let env = self.vault.env();
-        let sent = match env.timeout(UPLOAD_MAX, self.send(&upload)).await {
-            Ok(sent) => sent,
+        // The kernel around it is not asked here: what panics is caught as it would be there.
+        let sending = AssertUnwindSafe(self.send(&upload)).catch_unwind();
+        let sent = match env.timeout(UPLOAD_MAX, sending).await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(_)) => Err(StoreError::Backend {
+                what: format!("writing {} back", upload.path),
+                cause: "the driver panicked".into(),
+            }),
             Err(_) => Err(StoreError::Backend {
                 what: format!("writing {} back", upload.path),
                 cause: format!("it took longer than {UPLOAD_MAX:?}"),
