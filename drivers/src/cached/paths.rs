@@ -625,6 +625,13 @@ impl ObjectStore for CachedPaths {
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.inner.probe()
     }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.place.drain("").await;
+            Ok(())
+        })
+    }
 }
 
 impl PathStore for CachedPaths {

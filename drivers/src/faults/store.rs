@@ -63,6 +63,10 @@ impl ObjectStore for Faulty {
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.faults.over(Where::Probe, "probing", || self.inner.probe())
     }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        self.faults.over(Where::Change, "flushing", || self.inner.flush())
+    }
 }
 
 impl ContentStore for Faulty {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 /// Opens the one store that there is.
 #[derive(Debug)]
-struct TheStore(Arc<MemoryPaths>);
+pub(crate) struct TheStore(pub(crate) Arc<MemoryPaths>);
 
 /// The store, which outlives whoever opens it.
 #[derive(Debug)]

@@ -28,6 +28,12 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
 
     /// Says whether the backend answers. Cheap; repeat: safe.
     fn probe(&self) -> StoreFuture<'_, ()>;
+
+    /// Waits until all that was acknowledged is at the backend, for a driver that acknowledges what lies on this machine alone. The caller sets the limit: what
+    /// is not there by then stays where it is, and goes there later. Repeat: safe.
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// How a store finds content.

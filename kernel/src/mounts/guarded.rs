@@ -244,6 +244,20 @@ impl ObjectStore for Guarded {
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.call(Call::look("probing"), |me| Ok(me.driver().probe()))
     }
+
+    /// Neither late nor a failure of the backend, however long it takes: who asks for it sets the limit.
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let what = "flushing";
+            let flushed = match guard(|| self.driver().flush()) {
+                Ok(future) => Caught::new(future).await,
+                Err(panicked) => Err(panicked),
+            };
+            flushed.unwrap_or_else(|panicked| {
+                Err(StoreError::Panicked { what: what.into(), panicked, changing: false })
+            })
+        })
+    }
 }
 
 impl ContentStore for Guarded {

@@ -20,6 +20,7 @@ use super::health::Health;
 use super::options::{Class, HistoryPolicy, MountOptions, for_driver};
 use super::placeholder::Placeholder;
 use crate::hal::{ObjectStore, StoreError, TreeId};
+use crate::kernel::Kernel;
 use crate::router::{AsMount, MountId};
 
 /// Whose pen nobody takes any more: a mount that was detached gets no driver again.
@@ -234,6 +235,16 @@ impl Mount {
     /// As [`vacate`](Self::vacate), and leaves the driver to its last caller.
     pub(crate) fn release(&self, env: &Env) {
         drop(self.vacate(env));
+    }
+
+    /// Has the driver bring to its backend what lies here alone, for at most `limit`.
+    pub(crate) async fn flush(&self, kernel: &Kernel, limit: Duration) -> Result<(), StoreError> {
+        if !self.has_driver() {
+            return Ok(());
+        }
+        let driver = self.lease().await;
+        let flushed = kernel.env().timeout(limit, driver.flush()).await;
+        flushed.unwrap_or_else(|_| Err(StoreError::TimedOut { what: "flushing".into(), limit, changing: false }))
     }
 
     /// With the pen in hand.
