@@ -13,17 +13,20 @@
 //! it reaches the store wins, as with plain writes, so a mount that writes back does not declare `exclusive`: two kernels that make one file at the same moment
 //! may both be told that they made it.
 //!
-//! [`vault`] is the folder: an index, which is the log of the metastore, and packed blobs. [`table`] is what is known of one store, and decides; [`paths`] is
-//! the store in front; [`upload`] brings what is pending to the store behind it. Rows and table change in the same order: an entry is put in the queue under the table's lock,
+//! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs. `table` is what is known of one store, and decides; `paths` is
+//! the store in front; `upload` brings what is pending to the store behind it. Rows and table change in the same order: an entry is put in the queue under the table's lock,
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
 mod factory;
 mod options;
 mod paths;
+mod place;
+mod reading;
 mod rows;
 mod table;
 mod upload;
 mod vault;
+mod writing;
 
 pub use factory::Cached;
 pub use options::Caching;

@@ -114,7 +114,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_no_choice_is_named() {
-        for (key, value) in [("cache_bytes", "1k"), ("cache_age_ms", "-1"), ("write_back", "true"), ("write_back_bytes", "")] {
+        for (key, value) in
+            [("cache_bytes", "1k"), ("cache_age_ms", "-1"), ("write_back", "true"), ("write_back_bytes", "")]
+        {
             let error = Caching::of(&MountSpec::new("s3").option(key, value)).unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");
         }
@@ -124,7 +126,10 @@ mod tests {
     #[test]
     fn a_store_is_the_same_as_long_as_it_is_where_it_was() {
         let spec = MountSpec::new("s3").option("bucket", "a");
-        assert_eq!(place_of(&spec), place_of(&spec.clone().option("concurrency", "3").option("write_back", "yes")));
+        assert_eq!(
+            place_of(&spec),
+            place_of(&spec.clone().option("concurrency", "3").option("write_back", "yes"))
+        );
         assert_ne!(place_of(&spec), place_of(&spec.clone().option("prefix", "b")));
         assert_ne!(place_of(&spec), place_of(&MountSpec::new("azure").option("bucket", "a")));
     }

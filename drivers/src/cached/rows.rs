@@ -16,6 +16,7 @@ pub(super) type PlaceId = [u8; 16];
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileRow {
     pub(super) size: u64,
+    pub(super) inode: u64,
     /// The tag that callers see.
     pub(super) tag: ContentId,
     /// The tag that the store has given it; none as long as nothing of it has reached the store.
@@ -32,13 +33,19 @@ pub(super) struct FileRow {
 impl FileRow {
     pub(super) fn info(&self) -> ObjectInfo {
         let mut info = ObjectInfo::new(EntryType::Reg, self.size, self.tag.clone(), self.modified);
-        (info.mode, info.created) = (self.mode, self.created);
+        (info.mode, info.created, info.inode) = (self.mode, self.created, self.inode);
         info
     }
 
-    pub(super) fn of(info: &ObjectInfo, remote: Option<ContentId>, seen: u64, pending: Option<Attributes>) -> Self {
+    pub(super) fn of(
+        info: &ObjectInfo,
+        remote: Option<ContentId>,
+        seen: u64,
+        pending: Option<Attributes>,
+    ) -> Self {
         Self {
             size: info.size,
+            inode: info.inode,
             tag: info.tag.clone(),
             remote,
             mode: info.mode,
@@ -68,7 +75,8 @@ pub(super) fn encode<T: Serialize>(row: &T) -> Result<Bytes, StoreError> {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(key: &RowKey, row: &[u8]) -> Result<T, StoreError> {
-    let corrupt = |found: String| StoreError::Corrupt { what: format!("the row {key:?} of the cache"), found };
+    let corrupt =
+        |found: String| StoreError::Corrupt { what: format!("the row {key:?} of the cache"), found };
     match row.split_first() {
         Some((&VERSION, row)) => postcard::from_bytes(row).map_err(|error| corrupt(error.to_string())),
         Some((version, _)) => Err(corrupt(format!("version {version}"))),

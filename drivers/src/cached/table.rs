@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nexus_kernel::hal::{Change, ListPage, ObjectInfo, Precondition, StoreError};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 
 use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key};
 use super::vault::{Blob, Vault};
@@ -17,120 +14,6 @@ use super::{FILES_MAX, FOLDERS_MAX, PIECE_BYTES};
 
 /// What is let go at once when there is too much: an eighth. One by one, each look would search for the oldest.
 const SHARE: usize = 8;
-
-/// One store, shared by all that have it mounted.
-#[derive(Debug)]
-pub(super) struct Place {
-    id: PlaceId,
-    table: Mutex<Table>,
-    /// Something is pending that was not, or may go on.
-    pub(super) due: Notify,
-    /// A path is not busy any more, or not pending.
-    pub(super) settled: Notify,
-    pub(super) hits: AtomicU64,
-    pub(super) misses: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) last_failure: Mutex<Option<String>>,
-}
-
-impl Place {
-    pub(super) fn new(id: PlaceId) -> Self {
-        Self {
-            id,
-            table: Mutex::new(Table { id, ..Table::default() }),
-            due: Notify::new(),
-            settled: Notify::new(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            last_failure: Mutex::default(),
-        }
-    }
-
-    pub(super) fn id(&self) -> &PlaceId {
-        &self.id
-    }
-
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
-    }
-
-    /// Waits until nothing is on its way to the store at `path`, and keeps it so.
-    pub(super) async fn hold(self: &Arc<Self>, path: &str) -> Hold {
-        loop {
-            let settled = self.settled.notified();
-            if self.table().busy.insert(path.to_owned()) {
-                return Hold { place: self.clone(), path: path.to_owned() };
-            }
-            settled.await;
-        }
-    }
-
-    /// Waits until nothing is pending at `path` and below.
-    pub(super) async fn drain(&self, path: &str) {
-        loop {
-            let settled = self.settled.notified();
-            if !self.table().is_pending_within(path) {
-                return;
-            }
-            settled.await;
-        }
-    }
-
-    /// Begins to ask the store about what is in `folder`.
-    pub(super) fn ask(self: &Arc<Self>, folder: &str) -> Asking {
-        let mut table = self.table();
-        let asked = table.asked.entry(folder.to_owned()).or_default();
-        asked.0 += 1;
-        Asking { place: self.clone(), folder: folder.to_owned(), changes: asked.1 }
-    }
-
-    pub(super) fn count(&self, is_hit: bool) {
-        if is_hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A path to which nothing goes but what its holder sends.
-#[derive(Debug)]
-pub(super) struct Hold {
-    place: Arc<Place>,
-    path: String,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.place.table().busy.remove(&self.path);
-        self.place.settled.notify_waiters();
-        self.place.due.notify_one();
-    }
-}
-
-/// A question to the store that is under way. What it says is not to be believed for long when something changed here meanwhile.
-#[derive(Debug)]
-pub(super) struct Asking {
-    place: Arc<Place>,
-    folder: String,
-    changes: u64,
-}
-
-impl Asking {
-    /// Whether nothing changed here in the folder since.
-    pub(super) fn holds(&self, table: &Table) -> bool {
-        table.asked.get(&self.folder).is_none_or(|asked| asked.1 == self.changes)
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        let mut table = self.place.table();
-        if let Some(asked) = table.asked.get_mut(&self.folder) {
-            asked.0 -= 1;
-            if asked.0 == 0 {
-                table.asked.remove(&self.folder);
-            }
-        }
-    }
-}
 
 /// A piece of a file's content, and how long it is.
 #[derive(Debug, Clone)]
@@ -203,15 +86,28 @@ pub(super) struct Table {
     /// When each of them is to go to the store.
     due: BTreeMap<(u64, u64), String>,
     /// What is on its way to the store, or held back.
-    busy: HashSet<String>,
+    pub(super) busy: HashSet<String>,
     /// About which folders the store is being asked, by how many, and how often something changed in them since.
-    asked: HashMap<String, (usize, u64)>,
+    pub(super) asked: HashMap<String, (usize, u64)>,
     /// How many bytes of files that are not pending are here.
     bytes: u64,
     pending_bytes: u64,
     /// How many bytes were let go since their space was given back.
     let_go: u64,
     number: u64,
+}
+
+/// When something must have been seen to count as true: later than the first, and not in the future, which is what a clock that was set back makes of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Age {
+    pub(super) since: u64,
+    pub(super) now: u64,
+}
+
+impl Age {
+    fn covers(self, seen: u64) -> bool {
+        seen > self.since && seen <= self.now
+    }
 }
 
 /// What is known of a path.
@@ -263,8 +159,19 @@ fn directory() -> ObjectInfo {
 }
 
 impl Table {
+    /// Of the store `id`, of which nothing is known.
+    pub(super) fn new(id: PlaceId) -> Self {
+        Self { id, ..Self::default() }
+    }
+
     /// Takes up a file that was in the index.
-    pub(super) fn restore(&mut self, path: &str, row: &FileRow, encoded: Bytes, pieces: BTreeMap<u32, Piece>) {
+    pub(super) fn restore(
+        &mut self,
+        path: &str,
+        row: &FileRow,
+        encoded: Bytes,
+        pieces: BTreeMap<u32, Piece>,
+    ) {
         self.number += 1;
         let pending = row.pending.clone().map(|attributes| {
             let due = (0, self.number);
@@ -300,14 +207,14 @@ impl Table {
         self.pending.len()
     }
 
-    /// What is known of `path` without asking the store: what is pending, and what the store said after `since`.
-    pub(super) fn known(&mut self, path: &str, since: u64) -> Known {
+    /// What is known of `path` without asking the store: what is pending, and what the store said within `age`.
+    pub(super) fn known(&mut self, path: &str, age: Age) -> Known {
         if path.is_empty() {
             return Known::Unknown;
         }
         self.number += 1;
         if let Some(file) = self.files.get_mut(path)
-            && (file.pending.is_some() || file.seen > since)
+            && (file.pending.is_some() || age.covers(file.seen))
         {
             file.used = self.number;
             return Known::Is(file.info.clone());
@@ -322,7 +229,7 @@ impl Table {
             }
             above = parent(above);
         }
-        match self.folders.get(parent(path)).filter(|folder| folder.seen > since) {
+        match self.folders.get(parent(path)).filter(|folder| age.covers(folder.seen)) {
             Some(Folder { children: Some(children), .. }) => match children.get(name(path)) {
                 Some(info) => Known::Is(self.shown(path, info)),
                 None => Known::Absent,
@@ -331,13 +238,13 @@ impl Table {
         }
     }
 
-    /// Whether the folder was seen after `since`, and has more than a page.
-    pub(super) fn is_large(&self, folder: &str, since: u64) -> bool {
-        self.folders.get(folder).is_some_and(|folder| folder.seen > since && folder.children.is_none())
+    /// Whether the folder was seen within `age`, and has more than a page.
+    pub(super) fn is_large(&self, folder: &str, age: Age) -> bool {
+        self.folders.get(folder).is_some_and(|folder| age.covers(folder.seen) && folder.children.is_none())
     }
 
     /// What is here of the file at `path`.
-    pub(super) fn held(&mut self, path: &str, since: u64) -> Option<Held> {
+    pub(super) fn held(&mut self, path: &str, age: Age) -> Option<Held> {
         self.number += 1;
         let file = self.files.get_mut(path)?;
         file.used = self.number;
@@ -345,7 +252,7 @@ impl Table {
             info: file.info.clone(),
             remote: file.remote.clone(),
             is_pending: file.pending.is_some(),
-            is_current: file.pending.is_some() || file.seen > since,
+            is_current: file.pending.is_some() || age.covers(file.seen),
             pieces: file.pieces.clone(),
         })
     }
@@ -366,7 +273,7 @@ impl Table {
         self.pending.range::<str, _>(from).next().is_some_and(|path| path.starts_with(&prefix))
     }
 
-    fn is_pending_within(&self, path: &str) -> bool {
+    pub(super) fn is_pending_within(&self, path: &str) -> bool {
         self.is_pending(path) || self.is_pending_below(path)
     }
 
@@ -480,11 +387,13 @@ impl Table {
         piece: &Piece,
     ) -> Result<(), StoreError> {
         let Some(file) = self.files.get_mut(path) else { return Ok(()) };
-        if file.pending.is_some() || file.remote.as_ref() != Some(remote) || file.pieces.contains_key(&index) {
+        if file.pending.is_some() || file.remote.as_ref() != Some(remote) || file.pieces.contains_key(&index)
+        {
             return Ok(());
         }
         let key = file_key(&self.id, path);
-        let mut changes = vec![Change::Put(piece_key(&self.id, path, &file.info.tag, index), encode(&piece.row())?)];
+        let mut changes =
+            vec![Change::Put(piece_key(&self.id, path, &file.info.tag, index), encode(&piece.row())?)];
         let holds = if let Some(row) = &file.row {
             Precondition::Equals(key, row.clone())
         } else {
@@ -517,13 +426,20 @@ impl Table {
         self.folders.insert(folder.to_owned(), Folder { seen: now, children });
     }
 
-    /// A page of a folder that was seen after `since`; none when it was not.
-    pub(super) fn listing(&self, folder: &str, after: Option<&str>, limit: usize, since: u64) -> Option<ListPage> {
-        let seen = self.folders.get(folder).filter(|folder| folder.seen > since)?;
+    /// A page of a folder that was seen within `age`; none when it was not.
+    pub(super) fn listing(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+        limit: usize,
+        age: Age,
+    ) -> Option<ListPage> {
+        let seen = self.folders.get(folder).filter(|folder| age.covers(folder.seen))?;
         let children = seen.children.as_ref()?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = children.range::<str, _>((from, Bound::Unbounded));
-        let page: Vec<_> = rest.by_ref().take(limit).map(|(name, info)| (name.clone(), info.clone())).collect();
+        let page: Vec<_> =
+            rest.by_ref().take(limit).map(|(name, info)| (name.clone(), info.clone())).collect();
         Some(ListPage::new(page, rest.next().is_some(), 0))
     }
 
@@ -600,8 +516,7 @@ impl Table {
         let prefix = below(path);
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
         let within = self.files.range::<str, _>(from).map(|(path, _)| path);
-        let mut within: Vec<String> =
-            within.take_while(|path| path.starts_with(&prefix)).cloned().collect();
+        let mut within: Vec<String> = within.take_while(|path| path.starts_with(&prefix)).cloned().collect();
         within.push(path.to_owned());
         for path in within {
             if !self.is_pending(&path) {
@@ -765,7 +680,14 @@ impl Table {
     }
 
     /// Notes that the store itself was written to at `path`.
-    pub(super) fn note_written(&mut self, vault: &Arc<Vault>, path: &str, info: &ObjectInfo, now: u64, keep: bool) {
+    pub(super) fn note_written(
+        &mut self,
+        vault: &Arc<Vault>,
+        path: &str,
+        info: &ObjectInfo,
+        now: u64,
+        keep: bool,
+    ) {
         self.note(path, info);
         if keep {
             self.number += 1;

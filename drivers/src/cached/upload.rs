@@ -14,7 +14,8 @@ use nexus_messages::syscall::ByteRange;
 
 use super::UPLOADS_MAX;
 use super::options::Caching;
-use super::table::{Piece, Place, Upload};
+use super::place::Place;
+use super::table::{Piece, Upload};
 use super::vault::Vault;
 
 /// How long a file waits after its first failure, and at most.
@@ -66,7 +67,11 @@ impl Uploads {
             }
             let next = self.place.table().next_due().map_or(PATROL, |at| {
                 // When all hands are full, the first that is free looks.
-                if running.len() < UPLOADS_MAX { Duration::from_nanos(at.saturating_sub(env.wall())) } else { PATROL }
+                if running.len() < UPLOADS_MAX {
+                    Duration::from_nanos(at.saturating_sub(env.wall()))
+                } else {
+                    PATROL
+                }
             });
             let waited = pin!(env.timeout(next.min(PATROL), due));
             if running.is_empty() {
@@ -134,7 +139,8 @@ impl Uploads {
         let written = {
             let now = self.vault.env().wall();
             let table = self.place.table();
-            let Some((holds, changes, row)) = table.uploaded(path, tag, &remote.tag, now, with_content)? else {
+            let Some((holds, changes, row)) = table.uploaded(path, tag, &remote.tag, now, with_content)?
+            else {
                 // It is another one by now, which goes there, too.
                 return Ok(());
             };

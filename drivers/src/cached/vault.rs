@@ -10,16 +10,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use nexus_actors::{Env, Pool, PoolError};
 use nexus_kernel::hal::{
-    Batch, Change, ContentStore, Entry, EntryOutcome, Metastore, Precondition, RowKey, StoreError, Table as Rows,
-    TreeId,
+    Batch, Change, ContentStore, Entry, EntryOutcome, Metastore, Precondition, RowKey, StoreError,
+    Table as Rows, TreeId,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{ContentId, Op, OpId, Timestamp, VPath};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::place::Place;
 use super::rows::{FileRow, PieceRow, PlaceId, decode, of_file_key, of_piece_key, state_of};
-use super::table::{Piece, Place};
+use super::table::Piece;
 use crate::cas::Cas;
 use crate::memory::{MemoryMetastore, MemoryTransport};
 use crate::packs::Packs;
@@ -125,11 +126,10 @@ impl Vault {
         let pool = env.pool("cached", THREADS, JOBS_MAX);
         let failed = |e| StoreError::io(format!("opening {}", folder.display()), e);
         let made = folder.to_owned();
-        let folder = in_pool(&pool, move || {
-            std::fs::create_dir_all(&made).and_then(|()| made.canonicalize())
-        })
-        .await?
-        .map_err(failed)?;
+        let folder =
+            in_pool(&pool, move || std::fs::create_dir_all(&made).and_then(|()| made.canonicalize()))
+                .await?
+                .map_err(failed)?;
         let mut waited = Duration::ZERO;
         loop {
             let open = OPEN.lock().get(&folder).and_then(Weak::upgrade);
@@ -319,12 +319,12 @@ impl Vault {
     }
 
     /// As [`enter`](Self::enter), and gives what to wait for.
-    pub(super) fn enter_and_wait(
+    pub(super) fn enter_and_wait<F: FnOnce(bool) + Send + 'static>(
         self: &Arc<Self>,
         preconditions: Vec<Precondition>,
         changes: Vec<Change>,
-        then: impl FnOnce(bool) + Send + 'static,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send + use<> {
+        then: F,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + use<F> {
         let (done, wait) = oneshot::channel();
         self.enter(preconditions, changes, false, move |applied| {
             if let Ok(held) = &applied {

@@ -13,9 +13,7 @@ use nexus_drivers::faults::{Fault, Faults, FaultyFactory, Where};
 use nexus_drivers::memory::MemoryPaths;
 use nexus_drivers::packs::{Limits, Packs};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
-use nexus_kernel::hal::{
-    Addressing, DriverContext, DriverFactory, ObjectStore, PathStore, PathWrite, StoreError,
-};
+use nexus_kernel::hal::{DriverContext, DriverFactory, PathStore, PathWrite, StoreError};
 use nexus_messages::syscall::{ByteRange, MountSpec};
 use nexus_messages::{Attributes, Timestamp};
 
@@ -39,7 +37,6 @@ type Expected = BTreeMap<&'static str, Vec<Option<Bytes>>>;
 
 /// A machine with a disk, and a store elsewhere that outlives it.
 struct Machine {
-    env: Env,
     simulation: Simulation,
     near: CachedPaths,
     faults: Faults,
@@ -66,7 +63,7 @@ impl Machine {
             CachedPaths::new(inner, vault, "far", caching)
         };
         let near = simulation.block_on(opening)?;
-        Ok(Self { env, simulation, near, faults })
+        Ok(Self { simulation, near, faults })
     }
 
     fn read(&self, path: &str) -> Result<Option<Bytes>, StoreError> {
@@ -92,10 +89,13 @@ impl Machine {
             let states = expected.entry(path).or_insert_with(|| vec![None]);
             let (done, state) = match draw(10) {
                 0..6 => {
-                    let length = [5, 300, 20_000, (1 << 20) + 9][usize::try_from(draw(4)).expect("it is small")];
+                    let length =
+                        [5, 300, 20_000, (1 << 20) + 9][usize::try_from(draw(4)).expect("it is small")];
                     let bytes = content(length, step);
                     let write = async {
-                        self.near.write(path, std::slice::from_ref(&bytes), PathWrite::Whole, &Attributes::none()).await
+                        self.near
+                            .write(path, std::slice::from_ref(&bytes), PathWrite::Whole, &Attributes::none())
+                            .await
                     };
                     (self.simulation.block_on(write).map(drop), Some(bytes))
                 }
@@ -137,13 +137,11 @@ fn crash(seed: u64, off_at: u64, kept: u64) -> Result<(), String> {
     }
     disk.crash_by(kept);
     let machine = Machine::boot(&disk, &far, seed + 1).map_err(|error| format!("opening again: {error}"))?;
-    for (path, states) in &mut expected {
+    for (path, states) in &expected {
         let found = machine.read(path).map_err(|error| format!("{path} here: {error}"))?;
         if !states.contains(&found) {
             return Err(format!("{path} has {:?} here", found.map(|bytes| bytes.len())));
         }
-        // From now on it is that.
-        *states = vec![found];
     }
     machine.simulation.run_for(Duration::from_secs(300));
     for (path, states) in &expected {
@@ -152,18 +150,19 @@ fn crash(seed: u64, off_at: u64, kept: u64) -> Result<(), String> {
             return Err(format!("{path} has {:?} at the store", theirs.map(|bytes| bytes.len())));
         }
         let here = machine.read(path).map_err(|error| format!("{path} here, later: {error}"))?;
-        if !states.contains(&here) {
+        if here != theirs {
             return Err(format!("{path} has {:?} here, later", here.map(|bytes| bytes.len())));
         }
     }
-    let _ = &machine.env;
     Ok(())
 }
 
 #[test]
 fn a_crash_anywhere_loses_nothing_that_was_acknowledged() {
+    // More of them: NEXUS_CRASHES=50
+    let seeds = std::env::var("NEXUS_CRASHES").ok().and_then(|seeds| seeds.parse().ok());
     let mut points = 0;
-    for seed in 1..=10 {
+    for seed in 1..=seeds.unwrap_or(3) {
         let disk = SimDisk::new(seed);
         let machine = Machine::boot(&disk, &elsewhere(), seed).unwrap();
         machine.work(&disk, seed, &mut Expected::new());
@@ -177,5 +176,5 @@ fn a_crash_anywhere_loses_nothing_that_was_acknowledged() {
             points += 1;
         }
     }
-    assert!(points > 500, "{points} crashes are few");
+    assert!(points > 100, "{points} crashes are few");
 }

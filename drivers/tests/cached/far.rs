@@ -10,8 +10,8 @@ use nexus_drivers::cached::Cached;
 use nexus_drivers::faults::{Faults, FaultyFactory, Where};
 use nexus_drivers::memory::MemoryPaths;
 use nexus_kernel::hal::{
-    Addressing, DriverContext, DriverFactory, DriverOption, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError,
-    StoreFuture,
+    Addressing, DriverContext, DriverFactory, DriverOption, ObjectInfo, ObjectStore, PathStore, PathWrite,
+    StoreError, StoreFuture,
 };
 use nexus_messages::syscall::{ByteRange, MountSpec};
 use nexus_messages::{Attributes, Timestamp};
@@ -92,7 +92,11 @@ impl Far {
         self.folder.path()
     }
 
-    pub(crate) fn try_open(&self, options: &[(&str, &str)], folder: bool) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    pub(crate) fn try_open(
+        &self,
+        options: &[(&str, &str)],
+        folder: bool,
+    ) -> Result<Arc<dyn ObjectStore>, StoreError> {
         let spec = options.iter().fold(MountSpec::new("far"), |spec, (key, value)| spec.option(*key, *value));
         let data = folder.then(|| self.folder.path().to_owned());
         let context = DriverContext::new(self.env.clone(), self.env.pool("far", 2, 16), data);

@@ -1,5 +1,6 @@
 //! What is read again.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nexus_kernel::hal::{PathWrite, StoreError};
@@ -13,14 +14,20 @@ const NO_AGE: &[(&str, &str)] = &[("cache_bytes", "8388608")];
 #[test]
 fn what_was_read_is_read_again_without_its_content_coming_again() {
     let far = Far::new();
-    for (name, length) in [("small", 100), ("inline", 16 << 10), ("piece", 1 << 20), ("large", (3 << 20) + 77), ("none", 0)] {
+    for (name, length) in
+        [("small", 100), ("inline", 16 << 10), ("piece", 1 << 20), ("large", (3 << 20) + 77), ("none", 0)]
+    {
         far.they_write(name, content(length, 1));
         let near = far.open(NO_AGE);
         assert_eq!(near.read(name).unwrap(), content(length, 1), "{name}");
         far.pass(Duration::from_secs(1));
         let before = far.calls();
         assert_eq!(near.read(name).unwrap(), content(length, 1), "{name}");
-        assert_eq!(far.calls().0 - before.0, 1, "{name}: it is asked whether it is still the same, and no more");
+        assert_eq!(
+            far.calls().0 - before.0,
+            1,
+            "{name}: it is asked whether it is still the same, and no more"
+        );
         drop(near);
         // Also after a restart.
         let near = far.open(AGE);
@@ -136,29 +143,31 @@ fn a_write_through_is_what_is_read_from_then_on() {
 
 #[test]
 fn it_keeps_no_more_than_it_may() {
+    const FILES: u8 = 180;
     let far = Far::new();
-    let near = far.open(&[("cache_bytes", "4194304")]);
-    for n in 0..20_u8 {
+    let near = far.open(&[("cache_bytes", "8388608")]);
+    for n in 0..FILES {
         let name = format!("f{n}");
         far.they_write(&name, content(1 << 20, n));
-        assert_eq!(near.read(&name).unwrap(), content(1 << 20, n));
+        assert!(near.read(&name).unwrap() == content(1 << 20, n));
         far.pass(Duration::from_secs(1));
     }
-    let kept = |folder: &std::path::Path| -> u64 {
+    let of_files = |folder: &Path| -> u64 {
         let entries = std::fs::read_dir(folder).unwrap();
         entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
     };
     far.pass(Duration::from_secs(10));
-    let packs = walk(&far.folder().join("cached").join("blobs"), &kept);
-    assert!(packs < 12 << 20, "{packs} bytes are there of at most 4 MiB");
+    let there = walk(&far.folder().join("cached").join("blobs"), &of_files) >> 20;
+    // Twice that, and a segment of 64 MiB that is being written and one that was.
+    assert!(there < 16 + 128, "{there} MiB are there of at most 8, and {FILES} were read");
     // The last ones are here, and the first are not.
     let before = far.calls();
-    assert_eq!(near.read("f19").unwrap(), content(1 << 20, 19));
+    assert!(near.read(&format!("f{}", FILES - 1)).unwrap() == content(1 << 20, FILES - 1));
     assert_eq!(far.calls().0 - before.0, 1);
-    assert_eq!(near.read("f0").unwrap(), content(1 << 20, 0));
+    assert!(near.read("f0").unwrap() == content(1 << 20, 0));
 }
 
-fn walk(folder: &std::path::Path, kept: &dyn Fn(&std::path::Path) -> u64) -> u64 {
+fn walk(folder: &Path, kept: &dyn Fn(&Path) -> u64) -> u64 {
     let below = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     below.filter(|path| path.is_dir()).map(|path| walk(&path, kept)).sum::<u64>() + kept(folder)
 }
@@ -181,7 +190,7 @@ fn what_is_damaged_here_is_read_again() {
 }
 
 /// Changes a byte in the middle of each large file.
-fn damage(folder: &std::path::Path) {
+fn damage(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

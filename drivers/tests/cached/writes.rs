@@ -51,7 +51,11 @@ fn a_write_is_acknowledged_before_the_store_has_it_and_is_there_later() {
             assert!(far.theirs(name).unwrap() == content(length, n as u8), "{name}");
         }
         check(&far);
-        assert_eq!(files.map(|(name, _)| near.stat(name).unwrap().tag), tags, "a tag is of the content, wherever it is");
+        assert_eq!(
+            files.map(|(name, _)| near.stat(name).unwrap().tag),
+            tags,
+            "a tag is of the content, wherever it is"
+        );
     }
 }
 
