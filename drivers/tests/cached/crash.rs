@@ -1,7 +1,9 @@
 //! The machine crashes at every change of the disk: what was acknowledged is there, and comes to the store.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +15,14 @@ use nexus_drivers::faults::{Fault, Faults, FaultyFactory, Where};
 use nexus_drivers::memory::MemoryPaths;
 use nexus_drivers::packs::{Limits, Packs};
 use nexus_drivers::wal::{WalConfig, WalMetastore};
-use nexus_kernel::hal::{DriverContext, DriverFactory, PathStore, PathWrite, StoreError};
+use nexus_kernel::hal::{
+    Addressing, DriverContext, DriverFactory, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore,
+    PathWrite, StoreError, StoreFuture,
+};
 use nexus_messages::syscall::{ByteRange, MountSpec};
 use nexus_messages::{Attributes, Timestamp};
+
+use tokio::sync::Notify;
 
 use super::far::{TheStore, content};
 
@@ -37,15 +44,138 @@ type Expected = BTreeMap<&'static str, Vec<Option<Bytes>>>;
 
 /// A machine with a disk, and a store elsewhere that outlives it.
 struct Machine {
+    env: Env,
+    sent: Arc<Notify>,
     simulation: Simulation,
     near: CachedPaths,
     faults: Faults,
 }
 
+/// A store that takes its time for what is written.
+#[derive(Debug)]
+struct Slow {
+    inner: Arc<dyn ObjectStore>,
+    env: Env,
+    slow: Duration,
+    /// Told of each write.
+    sent: Arc<Notify>,
+}
+
+impl Slow {
+    fn paths(&self) -> &dyn PathStore {
+        match self.inner.addressing() {
+            Addressing::Path(paths) => paths,
+            Addressing::Content(_) => unreachable!("it is addressed by path"),
+        }
+    }
+}
+
+/// Lets others go first.
+async fn pending_once() {
+    let mut is_first = true;
+    poll_fn(|cx| {
+        if std::mem::take(&mut is_first) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+impl ObjectStore for Slow {
+    fn addressing(&self) -> Addressing<'_> {
+        Addressing::Path(self)
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.inner.probe()
+    }
+}
+
+impl PathStore for Slow {
+    fn capabilities(&self) -> PathCapabilities {
+        self.paths().capabilities()
+    }
+
+    fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.paths().stat(path)
+    }
+
+    fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
+        self.paths().read(path, range)
+    }
+
+    fn write<'a>(
+        &'a self,
+        path: &'a str,
+        data: &'a [Bytes],
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(async move {
+            if !self.slow.is_zero() {
+                self.env.sleep(self.slow).await;
+            }
+            let written = self.paths().write(path, data, how, attributes).await;
+            self.sent.notify_one();
+            // The answer takes its time, too.
+            for _ in 0..self.env.random() % 12 {
+                pending_once().await;
+            }
+            written
+        })
+    }
+
+    fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
+        self.paths().delete(path)
+    }
+
+    fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
+        self.paths().list(path, after, limit)
+    }
+
+    fn make_directory<'a>(
+        &'a self,
+        path: &'a str,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        self.paths().make_directory(path, attributes)
+    }
+
+    fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.paths().rename(from, to)
+    }
+
+    fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.paths().make_link(path, target)
+    }
+
+    fn set_attributes<'a>(
+        &'a self,
+        path: &'a str,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        self.paths().set_attributes(path, attributes)
+    }
+}
+
 impl Machine {
     fn boot(disk: &SimDisk, elsewhere: &Arc<MemoryPaths>, seed: u64) -> Result<Self, StoreError> {
+        Self::boot_slow(disk, elsewhere, seed, Duration::ZERO)
+    }
+
+    /// With a store that takes so long for each change.
+    fn boot_slow(
+        disk: &SimDisk,
+        elsewhere: &Arc<MemoryPaths>,
+        seed: u64,
+        slow: Duration,
+    ) -> Result<Self, StoreError> {
         let (env, simulation) = Env::seeded(seed);
         simulation.quiet();
+        let sent = Arc::new(Notify::new());
+        let told = &sent;
         let faults = Faults::new();
         let far = FaultyFactory::new("far", Arc::new(TheStore(elsewhere.clone())), faults.clone());
         let pool = env.pool("cached", 2, 64);
@@ -59,11 +189,12 @@ impl Machine {
         let opening = async {
             let context = DriverContext::new(env.clone(), env.pool("far", 1, 8), None);
             let inner = far.open(&MountSpec::new("far"), context).await?;
+            let inner = Arc::new(Slow { inner, env: env.clone(), slow, sent: told.clone() });
             let vault = Vault::on(&env, pool, Arc::new(index), Arc::new(Cas::new(blobs)), false).await?;
             CachedPaths::new(inner, vault, "far", caching)
         };
         let near = simulation.block_on(opening)?;
-        Ok(Self { simulation, near, faults })
+        Ok(Self { env, sent, simulation, near, faults })
     }
 
     fn read(&self, path: &str) -> Result<Option<Bytes>, StoreError> {
@@ -177,4 +308,29 @@ fn a_crash_anywhere_loses_nothing_that_was_acknowledged() {
         }
     }
     assert!(points > 100, "{points} crashes are few");
+}
+
+#[test]
+fn what_is_written_while_the_state_before_it_goes_to_the_store_is_not_taken_for_that() {
+    const SLOW: Duration = Duration::from_millis(5);
+    for seed in 1..=150 {
+        let (disk, far) = (SimDisk::new(seed), elsewhere());
+        let machine = Machine::boot_slow(&disk, &far, seed, SLOW).unwrap();
+        let write = async |content: &'static str| {
+            machine.near.write("f", &[content.into()], PathWrite::Whole, &Attributes::none()).await
+        };
+        machine.simulation.block_on(write("first")).unwrap();
+        machine.simulation.block_on(async {
+            // The first has just come to the store; what is known of that first, the seed decides.
+            machine.sent.notified().await;
+            write("second").await.unwrap();
+            machine.env.sleep(Duration::from_micros(seed % 3)).await;
+        });
+        disk.crash_by(0);
+        let machine = Machine::boot(&disk, &far, seed + 1).unwrap();
+        assert_eq!(machine.read("f").unwrap().unwrap(), "second", "seed {seed}");
+        machine.simulation.run_for(Duration::from_secs(60));
+        let (theirs, _) = machine.simulation.block_on(far.read("f", ByteRange::ALL)).unwrap();
+        assert_eq!(theirs, "second", "seed {seed}");
+    }
 }
