@@ -47,7 +47,7 @@ impl CachedPaths {
                     continue;
                 }
             }
-            if let Some(bytes) = self.from_pieces(path, &held, range).await? {
+            if let Some(bytes) = self.gather(path, &held, range).await? {
                 return Ok((bytes, held.info));
             }
         }
@@ -58,7 +58,7 @@ impl CachedPaths {
     }
 
     /// The bytes of `range`, from what is here and what the store gives for the rest; none when the store has another state by now.
-    async fn from_pieces(
+    async fn gather(
         &self,
         path: &str,
         held: &Held,

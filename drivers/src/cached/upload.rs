@@ -78,7 +78,8 @@ impl Uploads {
                 // Whichever it was.
                 let _ = waited.await;
             } else {
-                drop(select(running.next(), waited).await);
+                // Whichever it was.
+                let _ = select(running.next(), waited).await;
             }
         }
     }

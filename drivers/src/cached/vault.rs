@@ -418,10 +418,13 @@ impl Vault {
     }
 }
 
+/// What the state of a file is known by among pieces.
+type State = [u8; 16];
+
 /// Rows as they were found.
 struct Found {
     files: Vec<(PlaceId, String, FileRow, Bytes)>,
-    pieces: BTreeMap<(PlaceId, [u8; 16]), Vec<(u32, PieceRow)>>,
+    pieces: BTreeMap<(PlaceId, State), Vec<(u32, PieceRow)>>,
 }
 
 fn read_rows(index: &dyn Metastore) -> Result<Found, StoreError> {

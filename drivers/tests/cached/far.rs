@@ -173,6 +173,6 @@ impl Near<'_> {
 
 /// Bytes that are not the same everywhere.
 pub(crate) fn content(length: usize, seed: u8) -> Bytes {
-    let byte = |at: usize| (at.wrapping_mul(31) >> 3) as u8 ^ seed;
+    let byte = |at: usize| (at.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ seed;
     (0..length).map(byte).collect::<Vec<u8>>().into()
 }

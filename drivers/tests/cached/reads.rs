@@ -64,7 +64,8 @@ fn parts_are_exact_whatever_is_here() {
         let range = ByteRange { offset, count };
         let (bytes, info) = near.read_part("f", range).unwrap();
         let (start, end) = range.within(size);
-        assert!(bytes == whole.slice(start as usize..end as usize), "{range:?}");
+        let at = |byte| usize::try_from(byte).unwrap();
+        assert!(bytes == whole.slice(at(start)..at(end)), "{range:?}");
         assert_eq!(info.size, size);
         far.pass(Duration::from_millis(10));
     }
@@ -167,9 +168,9 @@ fn it_keeps_no_more_than_it_may() {
     assert!(near.read("f0").unwrap() == content(1 << 20, 0));
 }
 
-fn walk(folder: &Path, kept: &dyn Fn(&Path) -> u64) -> u64 {
-    let below = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    below.filter(|path| path.is_dir()).map(|path| walk(&path, kept)).sum::<u64>() + kept(folder)
+fn walk(folder: &Path, of_files: &dyn Fn(&Path) -> u64) -> u64 {
+    let below = std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").path());
+    below.filter(|path| path.is_dir()).map(|path| walk(&path, of_files)).sum::<u64>() + of_files(folder)
 }
 
 #[test]
@@ -191,15 +192,15 @@ fn what_is_damaged_here_is_read_again() {
 
 /// Changes a byte in the middle of each large file.
 fn damage(folder: &Path) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(folder).expect("it is there") {
+        let path = entry.expect("it is there").path();
         if path.is_dir() {
             damage(&path);
-        } else if path.metadata().unwrap().len() > 1 << 20 {
-            let mut bytes = std::fs::read(&path).unwrap();
+        } else if path.metadata().expect("it is there").len() > 1 << 20 {
+            let mut bytes = std::fs::read(&path).expect("it is there");
             let middle = bytes.len() / 3;
             bytes[middle] ^= 0x55;
-            std::fs::write(&path, bytes).unwrap();
+            std::fs::write(&path, bytes).expect("it is ours");
         }
     }
 }
