@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, CacheFigures, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore,
+    PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId};
@@ -62,6 +62,10 @@ impl ObjectStore for Faulty {
 
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.faults.over(Where::Probe, "probing", || self.inner.probe())
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        self.inner.cache()
     }
 }
 

@@ -19,8 +19,8 @@ use super::health::{Failing, Health};
 use super::options::MountOptions;
 use crate::content;
 use crate::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore,
-    PathWrite, StoreError, StoreFuture,
+    Addressing, CacheFigures, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges,
+    PathCapabilities, PathStore, PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -243,6 +243,11 @@ impl ObjectStore for Guarded {
 
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.call(Call::look("probing"), |me| Ok(me.driver().probe()))
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        // Who looks at a listing is not to hear of one that panics.
+        guard(|| self.driver().cache()).unwrap_or_default()
     }
 }
 
