@@ -121,7 +121,8 @@ mod disk {
         if components(prefix).is_err() {
             return Err(bad("must be a relative path of names, without a slash at its ends"));
         }
-        let real = |path: &Path| path.canonicalize().map_err(|error| StoreError::io("finding a folder", error));
+        let real =
+            |path: &Path| path.canonicalize().map_err(|error| StoreError::io("finding a folder", error));
         let (whole, part) = (real(folder)?, real(&folder.join(prefix)));
         match part {
             Ok(part) if part.starts_with(&whole) => Ok(part),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus::hal::{
-    Addressing, CacheFigures, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture,
+    Addressing, CacheFigures, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError,
+    StoreFuture,
 };
 use nexus::{Config, ErrorKind, Executed, MountSpec, MountState, MountStatus, blocking};
 use nexus_drivers::faults::{Fault, Where};

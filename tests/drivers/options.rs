@@ -44,7 +44,10 @@ fn what_is_bad_or_unknown_is_refused_by_its_name_and_nothing_is_mounted() {
         // What the kernel finds out once the driver is open, too.
         let volatile = spec.driver.starts_with("memory");
         if volatile {
-            refused_by_name(bench.nx.mount("/m", spec.clone().option("consistency", "strong")), "consistency");
+            refused_by_name(
+                bench.nx.mount("/m", spec.clone().option("consistency", "strong")),
+                "consistency",
+            );
         }
         if spec.driver == "memory-path" || spec.driver == "local" {
             refused_by_name(bench.nx.mount("/m", spec.clone().option("history_count", "5")), "history_count");

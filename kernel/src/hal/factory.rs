@@ -206,7 +206,8 @@ impl Catalogue {
         let options = factory.options();
         let is_known = |key: &str| is_of_every_mount(key) || options.iter().any(|option| option.key == key);
         if let Some(unknown) = spec.options.keys().find(|key| !is_known(key)) {
-            let kernels = MOUNT_OPTIONS.iter().filter(|of_all| options.iter().all(|own| own.key != of_all.key));
+            let kernels =
+                MOUNT_OPTIONS.iter().filter(|of_all| options.iter().all(|own| own.key != of_all.key));
             let keys: Vec<&str> = options.iter().chain(kernels).map(|option| option.key).collect();
             return bad(format!("{} has no option {unknown:?}; it takes: {}", spec.driver, keys.join(", ")));
         }

@@ -176,7 +176,8 @@ async fn open_all(kernel: &Kernel, mounts: &[Arc<Mount>]) {
         kernel.catalogue().get(&mount.spec().driver).is_some_and(|factory| factory.elsewhere())
     };
     let (elsewhere, here): (Vec<_>, Vec<_>) = mounts.iter().partition(is_elsewhere);
-    join(open_within(kernel, &here, OPENING_MAX), open_within(kernel, &elsewhere, OPENING_ELSEWHERE_MAX)).await;
+    join(open_within(kernel, &here, OPENING_MAX), open_within(kernel, &elsewhere, OPENING_ELSEWHERE_MAX))
+        .await;
 }
 
 async fn open_within(kernel: &Kernel, mounts: &[&Arc<Mount>], limit: Duration) {

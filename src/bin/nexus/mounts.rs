@@ -46,7 +46,8 @@ pub(crate) async fn mounts(session: &Session) -> Outcome {
 
 /// The titles of the columns; what comes after them has no bound: why a mount does not serve, and its options.
 const TITLES: [&str; COLUMNS] = [
-    "MOUNT", "DRIVER", "ACCESS", "STATE", "CALLS", "FAILED", "LOOK", "READ", "WRITE", "LIST", "IN", "OUT", "CACHE",
+    "MOUNT", "DRIVER", "ACCESS", "STATE", "CALLS", "FAILED", "LOOK", "READ", "WRITE", "LIST", "IN", "OUT",
+    "CACHE",
 ];
 
 const COLUMNS: usize = 13;
@@ -142,8 +143,10 @@ mod tests {
     #[test]
     fn what_an_older_kernel_does_not_tell_is_not_made_up() {
         let (cells, rest) = cells(&status(|_| {}));
-        assert_eq!(cells.map(|cell| cell.replace(' ', "_")).join(" "),
-            "/home s3 read-write serving 7 2 - - - - 0B 0B -");
+        assert_eq!(
+            cells.map(|cell| cell.replace(' ', "_")).join(" "),
+            "/home s3 read-write serving 7 2 - - - - 0B 0B -"
+        );
         assert_eq!(rest, "bucket=b");
     }
 
@@ -151,7 +154,8 @@ mod tests {
     fn all_that_was_asked_for_is_in_the_line() {
         let (cells, rest) = cells(&status(|status| {
             status["state"] = json!({ "failed": { "cause": "nobody\nis there", "retry_at": 5 } });
-            let none = json!({ "calls": 0, "total_ns": 0, "median_ns": null, "p99_ns": null, "longest_ns": 0 });
+            let none =
+                json!({ "calls": 0, "total_ns": 0, "median_ns": null, "p99_ns": null, "longest_ns": 0 });
             let some = json!({
                 "calls": 9, "total_ns": 9, "median_ns": 250_000, "p99_ns": 1_000_000_000, "longest_ns": 9,
             });

@@ -43,11 +43,7 @@ pub(in crate::mounts) struct Opened {
 impl Opened {
     /// What the driver turned out to be.
     pub(in crate::mounts) fn nature(&self) -> Nature {
-        Nature {
-            path_addressed: self.path_addressed,
-            volatile: self.volatile,
-            read_only: self.read_only,
-        }
+        Nature { path_addressed: self.path_addressed, volatile: self.volatile, read_only: self.read_only }
     }
 }
 

@@ -100,7 +100,10 @@ mod tests {
         assert_eq!([percent(None), percent(Some(1.0)), percent(Some(0.999_99))], ["-", "100.0%", "99.9%"]);
         let ns = |ns| time(Some(Duration::from_nanos(ns)));
         assert_eq!([ns(999), ns(1_000), ns(25_400), ns(2_500_000)], ["999ns", "1.0µs", "25µs", "2.5ms"]);
-        assert_eq!([bytes(0), bytes(1_023), bytes(1_536), bytes(20 << 20)], ["0B", "1023B", "1.5KiB", "20MiB"]);
+        assert_eq!(
+            [bytes(0), bytes(1_023), bytes(1_536), bytes(20 << 20)],
+            ["0B", "1023B", "1.5KiB", "20MiB"]
+        );
         assert_eq!([bytes(1 << 30), bytes(5_000 << 30)], ["1.0GiB", "5000GiB"]);
         let old = |seconds: u64| age(Some(seconds * 1_000));
         assert_eq!([old(59), old(61), old(3_720), old(90_000)], ["59s", "1m 01s", "1h 02m", "1d 01h"]);
