@@ -60,6 +60,17 @@ fn what_is_bad_or_unknown_is_refused_by_its_name_and_nothing_is_mounted() {
 }
 
 #[test]
+fn the_readme_tells_of_every_option() {
+    let readme = include_str!("../../README.md");
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for option in MOUNT_OPTIONS {
+        let name = format!("`{}`", option.key);
+        let is_told = |row: &&str| row.split('|').nth(1).is_some_and(|first| first.contains(&name));
+        assert!(rows.iter().any(|row| is_told(&row)), "no row of {name}");
+    }
+}
+
+#[test]
 fn every_mount_can_be_read_only() {
     let bench = Bench::new();
     for spec in specs(&bench) {
