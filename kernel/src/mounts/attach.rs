@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
-use nexus_messages::syscall::{Create, MountSpec};
+use nexus_messages::syscall::Create;
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
     Timestamp, VPath, ZoneId,

@@ -34,7 +34,6 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start};
 
-pub(crate) use figures::CallKind;
 pub use figures::{CallTimes, DriverTimes};
 pub(crate) use guarded::Guarded;
 pub use health::{DriverCalls, DriverFailure};

@@ -292,7 +292,7 @@ fn mounts(text: &mut Exposition, kernel: &Kernel) {
     });
     let help = "Calls of the driver that answered with this error, ordinary ones included.";
     text.family("nexus_mount_errors_total", Kind::Counter, help, errors);
-    caches(text, &mounts);
+    kept_of_mounts(text, &mounts);
     let all = kernel.mount_times();
     let times = all.iter().flat_map(|mount| {
         mount.kinds.iter().filter(|(_, measured)| measured.count > 0).map(|(kind, measured)| {
@@ -306,7 +306,7 @@ fn mounts(text: &mut Exposition, kernel: &Kernel) {
 }
 
 /// What is kept here of stores that are slow or elsewhere.
-fn caches(text: &mut Exposition, mounts: &[MountStatus]) {
+fn kept_of_mounts(text: &mut Exposition, mounts: &[MountStatus]) {
     let mut family = |name: &str, kind, help: &str, value: fn(&CacheFigures) -> u64| {
         let cached = mounts.iter().filter_map(|mount| Some((mount, mount.cache.as_ref()?)));
         text.family(name, kind, help, cached.map(|(mount, cache)| (labels_of(mount), value(cache))));
