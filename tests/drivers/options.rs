@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus::hal::MOUNT_OPTIONS;
-use nexus::{Error, ErrorKind, Executed, MountSpec, SysWrite, VPath};
+use nexus::{Attributes, Error, ErrorKind, Executed, MountSpec, SysWrite, VPath};
 use nexus_drivers::faults::{Fault, Where};
 
 use crate::bench::{Bench, FAULTY_PATH, refused, until};
@@ -111,7 +111,10 @@ fn what_is_made_without_saying_has_the_modes_of_the_mount() {
         }
         // Who says what it is to be has the last word, and what is there keeps what it has.
         let path = VPath::parse("/m/said").expect("it is one");
-        bench.nx.send(SysWrite::at(&path, "x").mode(0o640)).expect("it writes");
+        bench
+            .nx
+            .send(SysWrite::at(&path, "x").attributes(Attributes::none().mode(0o640)))
+            .expect("it writes");
         bench.nx.write("/m/said", "y").expect("it writes");
         assert_eq!(mode(&bench, "/m/said"), 0o640, "{spec:?}");
         bench.nx.unmount("/m").expect("it goes");
