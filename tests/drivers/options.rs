@@ -113,7 +113,7 @@ fn what_is_made_without_saying_has_the_modes_of_the_mount() {
         let path = VPath::parse("/m/said").expect("it is one");
         bench
             .nx
-            .send(SysWrite::at(&path, "x").attributes(Attributes::none().mode(0o640)))
+            .send(SysWrite::at(&path, "x").create().attributes(Attributes::none().mode(0o640)))
             .expect("it writes");
         bench.nx.write("/m/said", "y").expect("it writes");
         assert_eq!(mode(&bench, "/m/said"), 0o640, "{spec:?}");

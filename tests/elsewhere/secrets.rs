@@ -173,7 +173,7 @@ fn a_run_with_a_mount_of_each_kind_says_no_credential() {
     said.0 += &format!("{:?} {specs:?}", settings());
     let nx = blocking::connect(settings()).expect("it boots");
     for (point, spec) in &specs {
-        nx.mount(point, spec.clone()).expect("it mounts");
+        nx.mount(*point, spec.clone()).expect("it mounts");
     }
     let env = nx.env().clone();
     let (records, cache) =

@@ -16,7 +16,7 @@ use crate::{CALL_WITHIN, World, config, redis};
 const SLACK: Duration = Duration::from_secs(2);
 
 /// How often each call is made under each fault: the first finds the wire whole, and later ones that it is broken.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 3;
 
 fn get(cache: &RedisCache) -> Result<Option<Bytes>, StoreError> {
     block_on(cache.get("key"))

@@ -16,8 +16,8 @@ const WITHIN: Duration = Duration::from_millis(300);
 /// A session waits for a connection, which is made anew after a dead one, and has three statements.
 const STEPS: u32 = 6;
 
-/// What a loaded machine may add.
-const SLACK: Duration = Duration::from_secs(3);
+/// What a loaded machine may add, and how long the server's own deadline is given to be told.
+const SLACK: Duration = Duration::from_secs(5);
 
 /// Within this time all is well again.
 const WELL_WITHIN: Duration = Duration::from_secs(30);
@@ -100,7 +100,8 @@ fn every_session_ends_in_time_and_its_end_is_told_truly() {
             }
             write(fault, "before", false);
             proxy.set_after(words, fault);
-            write(fault, when, true);
+            // The answer to a commit is short: a slow wire carries it while the client still waits.
+            write(fault, when, !(fault == Fault::Slow && words == b"COMMIT"));
             if words.is_empty() {
                 let read = in_time(&env, &format!("a look under {fault:?}"), marks(&store));
                 assert!(read.is_err(), "{read:?} under {fault:?}");

@@ -64,6 +64,9 @@ impl Speaks {
 /// How long each byte of a slow answer takes.
 const BYTE_EVERY: Duration = Duration::from_millis(100);
 
+/// How often a stalled connection looks whether it may go on.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// What goes wrong from now on.
 #[derive(Debug, Clone, Copy)]
 struct Turned {
@@ -102,7 +105,7 @@ impl Proxy {
                 }
                 // Without a server, who comes finds nobody.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-                carry(&connection, &server, &turned, speaks);
+                carry(&connection, &server, &turned, &ended, speaks);
             }
         });
         proxy
@@ -136,7 +139,13 @@ fn aside(work: impl FnOnce() + Send + 'static) {
     thread::Builder::new().name("proxy".into()).spawn(work).expect("a thread can be started");
 }
 
-fn carry(client: &TcpStream, server: &TcpStream, turned: &Arc<Mutex<Turned>>, speaks: Speaks) {
+fn carry(
+    client: &TcpStream,
+    server: &TcpStream,
+    turned: &Arc<Mutex<Turned>>,
+    ended: &Arc<AtomicBool>,
+    speaks: Speaks,
+) {
     for stream in [client, server] {
         // What is small must not wait for more.
         let _ = stream.set_nodelay(true);
@@ -152,7 +161,7 @@ fn carry(client: &TcpStream, server: &TcpStream, turned: &Arc<Mutex<Turned>>, sp
             if after.is_empty() || heard.load(Ordering::Acquire) == turn { fault } else { Fault::None }
         }
     };
-    let looked = now.clone();
+    let (looked, ended) = (now.clone(), ended.clone());
     aside(move || {
         while let Some(piece) = piece(&mut asked) {
             let Turned { after, turn, .. } = *turned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,21 +202,29 @@ fn carry(client: &TcpStream, server: &TcpStream, turned: &Arc<Mutex<Turned>>, sp
                 break;
             }
         }
+        // Nor does the end come of what has stalled, also when the server ends it.
+        while now() == Fault::Stall && !ended.load(Ordering::Acquire) {
+            pause(LOOK_EVERY);
+        }
         end(&back, &answered);
     });
 }
 
 /// Byte by byte, for as long as the wire is slow.
 fn slowly(to: &mut TcpStream, piece: &[u8], now: &impl Fn() -> Fault) -> std::io::Result<()> {
-    // Nothing ever comes: it is a clock.
-    let (_held, clock) = mpsc::channel::<()>();
     for byte in piece {
         if now() == Fault::Slow {
-            let _ = clock.recv_timeout(BYTE_EVERY);
+            pause(BYTE_EVERY);
         }
         to.write_all(&[*byte])?;
     }
     Ok(())
+}
+
+fn pause(time: Duration) {
+    // Nothing ever comes: it is a clock.
+    let (_held, clock) = mpsc::channel::<()>();
+    let _ = clock.recv_timeout(time);
 }
 
 fn piece(from: &mut TcpStream) -> Option<Vec<u8>> {
