@@ -190,13 +190,17 @@ fn a_run_with_a_mount_of_each_kind_says_no_credential() {
             wire.set(fault);
         }
         for (point, _) in &specs {
+            println!("TIME {fault:?} {point} {:?}", std::time::SystemTime::now());
             work(&nx, point, &mut said);
         }
+        println!("TIME {fault:?} rest {:?}", std::time::SystemTime::now());
         said.hear(env.blocking_wait(rows(&*records)));
         said.hear(env.blocking_wait(keep(&cache)));
         said.0 += &format!("{records:?} {cache:?} {:?}", cache.state());
+        println!("TIME {fault:?} look {:?}", std::time::SystemTime::now());
         said.look(&nx);
     }
+    println!("TIME bad {:?}", std::time::SystemTime::now());
     for wire in &wires {
         wire.set(Fault::None);
     }
