@@ -1,5 +1,15 @@
-//! A bucket mounted in a kernel, with a server that the test starts.
+//! A bucket mounted in a kernel, with a server that the test starts; and that nobody sees a credential of any kind of store.
 
+#[cfg(all(
+    test,
+    feature = "azure",
+    feature = "gcs",
+    feature = "http",
+    feature = "redis",
+    feature = "postgres"
+))]
+#[path = "elsewhere/secrets.rs"]
+mod secrets;
 #[path = "../drivers/tests/servers/mod.rs"]
 #[cfg(test)]
 #[allow(dead_code, reason = "each target uses a part of it")]
@@ -8,7 +18,7 @@ mod servers;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nexus::blocking::{self, Nexus};
 use nexus::{Config, ErrorKind, MountSpec, MountState};
@@ -33,6 +43,18 @@ fn bucket(port: u16, secret: &str) -> MountSpec {
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Logged {
+    /// What is logged from the first call of this on: there is one log of the process.
+    fn begin() -> Self {
+        static LOGGED: OnceLock<Logged> = OnceLock::new();
+        let begun = LOGGED.get_or_init(|| {
+            let logged = Self::default();
+            let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+            log.with_writer(logged.clone()).init();
+            logged
+        });
+        begun.clone()
+    }
+
     fn said(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
@@ -81,9 +103,7 @@ fn holds(folder: &Path, text: &str) -> bool {
 
 #[test]
 fn a_bucket_is_worked_with_as_with_any_folder() {
-    let logged = Logged::default();
-    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    log.with_writer(logged.clone()).init();
+    let logged = Logged::begin();
     let server = moto();
     let nx = blocking::connect(Config::in_memory()).expect("it boots");
     nx.mount("/b", bucket(server.port(), SECRET)).expect("it mounts");

@@ -77,13 +77,15 @@ fn path_local() -> [Option<Arc<dyn DriverFactory>>; 2] {
 
 #[cfg(all(feature = "local", unix))]
 mod disk {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use nexus_kernel::hal::StoreError;
 
     use super::{Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, StoreFuture};
     use crate::local::PathLocal;
     use crate::packs::Packs;
+    use crate::path::components;
+    use crate::pooled;
 
     /// Where blobs go within the data folder, when no folder is named.
     const BLOBS: &str = "blobs";
@@ -124,6 +126,23 @@ mod disk {
         }
     }
 
+    /// The folder `prefix` in `folder`, which leads nowhere else.
+    fn beneath(folder: &Path, prefix: &str) -> Result<PathBuf, StoreError> {
+        let bad = |why: &str| StoreError::BadOption { why: format!("prefix is {prefix:?}, and {why}") };
+        if components(prefix).is_err() {
+            return Err(bad("must be a relative path of names, without a slash at its ends"));
+        }
+        let real =
+            |path: &Path| path.canonicalize().map_err(|error| StoreError::io("finding a folder", error));
+        let (whole, part) = (real(folder)?, real(&folder.join(prefix)));
+        match part {
+            Ok(part) if part.starts_with(&whole) => Ok(part),
+            Ok(_) => Err(bad("leads out of the folder")),
+            Err(StoreError::NotFound { .. }) => Err(bad("there is no such folder")),
+            Err(error) => Err(error),
+        }
+    }
+
     /// An existing folder, whose files stay plain files; under this name.
     #[derive(Debug)]
     pub(super) struct Local(pub(super) &'static str);
@@ -142,6 +161,12 @@ mod disk {
                     help: "the existing folder to serve",
                 },
                 DriverOption {
+                    key: "prefix",
+                    required: false,
+                    secret: false,
+                    help: "the existing folder in it that is served instead of all of it, without a slash at its ends",
+                },
+                DriverOption {
                     key: "notice",
                     required: false,
                     secret: false,
@@ -156,6 +181,7 @@ mod disk {
             context: DriverContext,
         ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
             let folder = spec.options.get("folder").map(PathBuf::from).unwrap_or_default();
+            let prefix = spec.options.get("prefix").cloned();
             let notice = match spec.options.get("notice").map(String::as_str) {
                 None | Some("yes") => Ok(true),
                 Some("no") => Ok(false),
@@ -164,6 +190,13 @@ mod disk {
                 }
             };
             Box::pin(async move {
+                let folder = match prefix {
+                    None => folder,
+                    Some(prefix) => {
+                        let beneath = move || beneath(&folder, &prefix);
+                        pooled::look(&context.pool, "looking for the prefix", beneath).await?
+                    }
+                };
                 // The system's threads do not wait for a simulation's time.
                 let store = if notice? && !context.env.is_simulated() {
                     PathLocal::open_noticing(folder, context.pool, context.env).await?

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
+    Addressing, CacheFigures, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
     StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
@@ -240,6 +240,12 @@ impl ObjectStore for CachedPaths {
 
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.inner.probe()
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        let mut figures = self.place.figures();
+        figures.bytes_max = self.caching.bytes_max;
+        Some(figures)
     }
 
     fn flush(&self) -> StoreFuture<'_, ()> {

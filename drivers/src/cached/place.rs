@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nexus_kernel::hal::CacheFigures;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -68,6 +69,20 @@ impl Place {
         let asked = table.asked.entry(folder.to_owned()).or_default();
         asked.0 += 1;
         Asking { place: self.clone(), folder: folder.to_owned(), changes: asked.1 }
+    }
+
+    /// How it is doing, without a bound, which is its mount's.
+    pub(super) fn figures(&self) -> CacheFigures {
+        let mut figures = CacheFigures::default();
+        figures.hits = self.hits.load(Ordering::Relaxed);
+        figures.misses = self.misses.load(Ordering::Relaxed);
+        figures.failed = self.failed.load(Ordering::Relaxed);
+        figures.last_failure.clone_from(&self.last_failure.lock());
+        let table = self.table();
+        figures.bytes = table.bytes();
+        figures.pending_files = table.pending_files() as u64;
+        figures.pending_bytes = table.pending_bytes();
+        figures
     }
 
     pub(super) fn count(&self, is_hit: bool) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, CacheFigures, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore,
+    PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId};
@@ -66,6 +66,10 @@ impl ObjectStore for Faulty {
 
     fn flush(&self) -> StoreFuture<'_, ()> {
         self.faults.over(Where::Change, "flushing", || self.inner.flush())
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        self.inner.cache()
     }
 }
 

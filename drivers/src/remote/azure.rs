@@ -40,6 +40,10 @@ impl DriverFactory for Azure {
         OPTIONS
     }
 
+    fn elsewhere(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         open_with(spec, context, told)
     }

@@ -61,7 +61,6 @@ macro_rules! with_common {
         $crate::remote::options::with_any![
             $($own,)*
             $crate::remote::options::option("addressing", false, "path, when not given, for keys as they are, which other tools see; content for content by its hash, with names in the metastore"),
-            $crate::remote::options::option("read_only", false, "true for a mount that refuses changes, and does not try whether conditional writes are honoured"),
             $crate::remote::options::option("rename", false, "copy for renaming by copying and deleting, which is not atomic; when not given, renaming is not supported"),
             $crate::remote::options::option("multipart_bytes", false, "from which size on content goes in parts; 16777216 when not given"),
             $crate::remote::options::option("part_bytes", false, "how large a part is, at least 5242880; 8388608 when not given"),
@@ -112,7 +111,7 @@ impl Settings {
                 &[("path", Addressed::Path), ("content", Addressed::Content)],
             )?
             .unwrap_or(Addressed::Path),
-            read_only: flag(spec, "read_only")? || spec.read_only,
+            read_only: spec.read_only,
             rename_by_copy: choice(spec, "rename", &[("copy", true)])?.unwrap_or(false),
             timeout: Duration::from_millis(number(spec, "timeout_ms", 100..=86_400_000, TIMEOUT_MS)?),
             concurrency: small("concurrency", 1..=1_024, CONCURRENCY)?,
@@ -203,7 +202,6 @@ mod tests {
             ("prefix", "a/../b"),
             ("prefix", "a/"),
             ("addressing", "both"),
-            ("read_only", "yes"),
             ("rename", "atomic"),
             ("timeout_ms", "0"),
             ("concurrency", "0"),

@@ -43,6 +43,10 @@ impl DriverFactory for S3 {
         OPTIONS
     }
 
+    fn elsewhere(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         open_with(spec, context, told)
     }

@@ -6,7 +6,6 @@
 #[cfg(feature = "azure")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod azure;
-#[cfg(feature = "s3")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod proxy;
 #[cfg(feature = "s3")]

@@ -23,6 +23,11 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether what it asks is another machine's, which may be down while this one is well: then a boot waits for it a moment only.
+    fn elsewhere(&self) -> bool {
+        false
+    }
+
     /// Opens a driver with these options, which were checked against [`options`](Self::options). What blocks runs on the pool of the context.
     /// Called again at every restart of the driver, beside the one that serves: both may be in use for a while.
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>>;
@@ -41,8 +46,33 @@ pub struct DriverOption {
     pub help: &'static str,
 }
 
-/// The options that every mount takes, whatever its driver: the kernel itself goes by them, and drivers do not see them.
+/// The options that every mount takes, whatever its driver: the kernel itself goes by them, and drivers see none of them but
+/// [`SHARED_OPTIONS`]. What [`read_only`](DriverOption) says they see as [`MountSpec::read_only`].
 pub const MOUNT_OPTIONS: &[DriverOption] = &[
+    DriverOption {
+        key: "read_only",
+        required: false,
+        secret: false,
+        help: "true for a mount that refuses changes",
+    },
+    DriverOption {
+        key: "mode_files",
+        required: false,
+        secret: false,
+        help: "the permission bits of files that are made without saying, and of all files where the backend keeps none, in octal; 644 when not given",
+    },
+    DriverOption {
+        key: "mode_dirs",
+        required: false,
+        secret: false,
+        help: "the same of directories; 755 when not given",
+    },
+    DriverOption {
+        key: "concurrency",
+        required: false,
+        secret: false,
+        help: "how many calls of the driver are made at once, 1 to 1024: others wait for their turn within their deadline; not limited by the kernel when not given",
+    },
     DriverOption {
         key: "deadline_ms",
         required: false,
@@ -87,6 +117,9 @@ pub const MOUNT_OPTIONS: &[DriverOption] = &[
     },
 ];
 
+/// Those of [`MOUNT_OPTIONS`] that a driver may declare, too: then it sees what is given for them, beside the kernel that goes by it.
+pub const SHARED_OPTIONS: &[&str] = &["concurrency"];
+
 /// What a driver is given of the kernel around it.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -126,7 +159,8 @@ impl Catalogue {
     /// [`StoreError::Exists`] when there is one of this name, [`StoreError::BadOption`] when it has an option that is the kernel's own.
     pub fn add(&mut self, factory: Arc<dyn DriverFactory>) -> Result<(), StoreError> {
         let name = factory.name().to_owned();
-        if let Some(taken) = factory.options().iter().find(|option| is_of_every_mount(option.key)) {
+        let is_taken = |key: &str| is_of_every_mount(key) && !SHARED_OPTIONS.contains(&key);
+        if let Some(taken) = factory.options().iter().find(|option| is_taken(option.key)) {
             let why = format!("{name} has the option {:?}, which is the kernel's own", taken.key);
             return Err(StoreError::BadOption { why });
         }
@@ -172,7 +206,9 @@ impl Catalogue {
         let options = factory.options();
         let is_known = |key: &str| is_of_every_mount(key) || options.iter().any(|option| option.key == key);
         if let Some(unknown) = spec.options.keys().find(|key| !is_known(key)) {
-            let keys: Vec<&str> = options.iter().chain(MOUNT_OPTIONS).map(|option| option.key).collect();
+            let kernels =
+                MOUNT_OPTIONS.iter().filter(|of_all| options.iter().all(|own| own.key != of_all.key));
+            let keys: Vec<&str> = options.iter().chain(kernels).map(|option| option.key).collect();
             return bad(format!("{} has no option {unknown:?}; it takes: {}", spec.driver, keys.join(", ")));
         }
         match options.iter().find(|option| option.required && !spec.options.contains_key(option.key)) {

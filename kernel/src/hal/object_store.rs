@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
-use super::{OutsideChanges, StoreError, StoreFuture};
+use super::{CacheFigures, OutsideChanges, StoreError, StoreFuture};
 
 /// A store of content, mounted at a path. Whether content is found by its hash or by its path is the store's addressing.
 ///
@@ -33,6 +33,12 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     /// is not there by then stays where it is, and goes there later. Repeat: safe.
     fn flush(&self) -> StoreFuture<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// How what is kept of it on this machine is doing; none when the driver keeps nothing. Neither blocks nor asks the backend: it is called for listings of
+    /// mounts, also while the backend is down.
+    fn cache(&self) -> Option<CacheFigures> {
+        None
     }
 }
 

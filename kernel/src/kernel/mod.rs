@@ -31,7 +31,7 @@ use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::lives::{Life, Lives};
 use crate::locks::PathLocks;
 use crate::metrics::Syscalls;
-use crate::mounts::{Lifecycle, Mount, MountStatus, Mounts, Zones};
+use crate::mounts::{Lifecycle, Mount, MountStatus, MountTimes, Mounts, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::pipes::{PipeTable, Pipes};
 use crate::pruning::Pruning;
@@ -310,6 +310,11 @@ impl Kernel {
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
         self.mounts.statuses(&self.env, &self.catalogue)
+    }
+
+    /// How long the calls of the mounts' drivers took.
+    pub(crate) fn mount_times(&self) -> Vec<MountTimes> {
+        self.mounts.measured()
     }
 
     /// What the committer has done so far.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
-use nexus_messages::syscall::{Create, MountSpec};
+use nexus_messages::syscall::Create;
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
     Timestamp, VPath, ZoneId,
@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
-use super::options::{MountOptions, for_driver};
+use super::options::{MountOptions, check_honoured, stores_the_same};
 use super::{history, outside, swap};
 use crate::hal::{Change, Entry, StoreError, Table, Told, TreeId};
 use crate::kernel::Kernel;
@@ -103,7 +103,8 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
     let unfinished = Unfinished::new(&kernel, &mount, guard);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
-    if let Err((kind, why)) = open(&mount).await {
+    let honoured = |()| check_honoured(&m.spec, mount.nature()).map_err(|error| not_opened(&error));
+    if let Err((kind, why)) = open(&mount).await.and_then(honoured) {
         stop(&kernel, &mount).await;
         unfinished.finish();
         return Err(fail(kind).because(why));
@@ -214,12 +215,6 @@ fn settled(
     }
 }
 
-/// Whether the drivers of both find the same content. How the kernel treats them is another matter.
-fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
-    let (one, other) = (for_driver(one), for_driver(other));
-    (one.driver, one.options) == (other.driver, other.options)
-}
-
 /// All mounts that the metastore knows of, attached or not.
 pub(super) fn remembered(rows: &Rows) -> Result<Vec<(FileId, MountRow)>, StoreError> {
     let prefix = crate::hal::RowKey::new(Table::Mounts, Vec::new());
@@ -259,7 +254,8 @@ async fn remember_and_route(
     };
     entry.changes.extend(leftovers);
     entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
-    let root = InodeRow::new(EntryType::Mount, m.caller.agent.clone(), at);
+    let mut root = InodeRow::new(EntryType::Mount, m.caller.agent.clone(), at);
+    root.mode = mount.first_mode(EntryType::Mount);
     entry.changes.push(Change::PutIfAbsent(inode_key(mount.tree, mount.root), encode(&root)));
     if !m.zone.is_root() {
         entry.changes.push(Change::PutIfAbsent(zone_key(&m.zone), encode(&mount.tree)));

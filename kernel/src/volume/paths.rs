@@ -66,7 +66,7 @@ impl PathVolume<'_> {
             (false, inode) => (FileId(inode), info.entry_type),
         };
         let mut metadata = FileMetadata::new(path, self.mount.zone.clone(), id, entry_type, info.created);
-        metadata.mode = info.mode;
+        metadata.mode = self.mount.shown_mode(entry_type, info.mode);
         metadata.modified = info.modified;
         metadata.changed = info.modified;
         metadata.size = if entry_type.is_directory() { 0 } else { info.size };
@@ -160,19 +160,22 @@ impl PathVolume<'_> {
             no_mount_below(self.kernel, site, intent)?;
         }
         check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
+        if found.is_none() {
+            self.make_parent_as_said(store, site).await.map_err(failed)?;
+        }
         let capabilities = store.capabilities();
         let relative = site.relative();
 
         let staged = intent.staged.as_ref();
         let (info, written, places) = match &call.place {
             Where::Whole if let Some(staged) = staged => {
-                let attributes = kept_mode(&call.attributes, found.as_ref());
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
                 let info = self.put(store, site, intent, staged, &attributes, found.is_none()).await?;
                 (info, staged.size(), 1)
             }
             Where::Whole => {
                 let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
-                let attributes = kept_mode(&call.attributes, found.as_ref());
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
                 let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
                 (info, content::length(&call.data), 1)
             }
@@ -185,7 +188,11 @@ impl PathVolume<'_> {
                 }
                 let truncate = call.truncate && !matches!(place, Where::End);
                 let how = PathWrite::At { offset, truncate };
-                let info = store.write(relative, &call.data, how, &call.attributes).await.map_err(failed)?;
+                let attributes = match &found {
+                    Some(_) => call.attributes.clone(),
+                    None => self.made_with(&call.attributes, EntryType::Reg),
+                };
+                let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
                 (info, content::length(&call.data), 1)
             }
             place => {
@@ -195,7 +202,7 @@ impl PathVolume<'_> {
                 };
                 let spliced = content::splice(&old, &call.data, place, call.truncate)
                     .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why))?;
-                let attributes = kept_mode(&call.attributes, found.as_ref());
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
                 let how = PathWrite::Whole;
                 let info = store.write(relative, &spliced.content, how, &attributes).await.map_err(failed)?;
                 (info, spliced.written, spliced.places)
@@ -252,16 +259,20 @@ impl PathVolume<'_> {
         if entry_type != EntryType::Dir {
             no_mount_below(self.kernel, site, intent)?;
         }
+        self.make_parent_as_said(store, site).await.map_err(failed)?;
         let made = match entry_type {
             EntryType::Dir => {
                 self.require(intent, site, store, "directories", |can| can.directories)?;
-                store.make_directory(relative, &call.attributes).await
+                store.make_directory(relative, &self.made_with(&call.attributes, entry_type)).await
             }
             EntryType::Link => {
                 self.require(intent, site, store, "links", |can| can.links)?;
                 store.make_link(relative, call.link_target.as_deref().unwrap_or_default()).await
             }
-            EntryType::Reg => store.write(relative, &[], PathWrite::Exclusive, &call.attributes).await,
+            EntryType::Reg => {
+                let attributes = self.made_with(&call.attributes, entry_type);
+                store.write(relative, &[], PathWrite::Exclusive, &attributes).await
+            }
             _ => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
         };
         let info = made.map_err(|error| match error {
@@ -448,14 +459,34 @@ impl PathVolume<'_> {
     /// Makes the parent that a new name needs: to callers, parents exist by implication.
     async fn make_parent(&self, store: &dyn PathStore, site: &Site) -> Result<(), StoreError> {
         let Some((parent, _)) = site.relative().rsplit_once('/') else { return Ok(()) };
-        match store.stat(parent).await {
-            Err(StoreError::NotFound { .. }) if store.capabilities().directories => {}
-            // What else is wrong with it, the operation itself says.
-            _ => return Ok(()),
+        // With a mode of the mount's own, each of them; else the driver makes those above.
+        let each = self.mount.given_mode(EntryType::Dir).is_some();
+        let mut missing = Vec::new();
+        let mut above = Some(parent);
+        while let Some(directory) = above {
+            match store.stat(directory).await {
+                Err(StoreError::NotFound { .. }) if store.capabilities().directories => {}
+                // What else is wrong with it, the operation itself says.
+                _ => break,
+            }
+            missing.push(directory);
+            above = directory.rsplit_once('/').map(|(above, _)| above).filter(|_| each);
         }
-        match store.make_directory(parent, &Attributes::none()).await {
-            Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let attributes = self.made_with(&Attributes::none(), EntryType::Dir);
+        for directory in missing.into_iter().rev() {
+            match store.make_directory(directory, &attributes).await {
+                Ok(_) | Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`make_parent`](Self::make_parent), for what makes its parents itself: with a mode of the mount's own they are made before it.
+    async fn make_parent_as_said(&self, store: &dyn PathStore, site: &Site) -> Result<(), StoreError> {
+        match self.mount.given_mode(EntryType::Dir) {
+            Some(_) => self.make_parent(store, site).await,
+            None => Ok(()),
         }
     }
 
@@ -515,13 +546,25 @@ impl PathVolume<'_> {
     async fn unchanged(&self, site: &Site, intent: &Intent) -> Result<Receipt, Stop> {
         intent.unchanged(self.kernel.store(), self.mount, &site.path).await
     }
-}
 
-/// A file that is replaced keeps its mode, unless another is asked for.
-fn kept_mode(wanted: &Attributes, found: Option<&Node>) -> Attributes {
-    let mut attributes = wanted.clone();
-    attributes.mode = wanted.mode.or_else(|| found.map(|node| node.metadata.mode));
-    attributes
+    /// A file that is replaced keeps its mode, and one that is made has the mount's, unless another is asked for.
+    fn kept_mode(&self, wanted: &Attributes, found: Option<&Node>) -> Attributes {
+        match found {
+            Some(node) => {
+                let mut attributes = wanted.clone();
+                attributes.mode = wanted.mode.or(Some(node.metadata.mode));
+                attributes
+            }
+            None => self.made_with(wanted, EntryType::Reg),
+        }
+    }
+
+    /// What an entry is made with: the mode that the mount gives such, if it does, unless another is asked for.
+    fn made_with(&self, wanted: &Attributes, entry_type: EntryType) -> Attributes {
+        let mut attributes = wanted.clone();
+        attributes.mode = wanted.mode.or_else(|| self.mount.given_mode(entry_type));
+        attributes
+    }
 }
 
 fn changes(metadata: &FileMetadata, wanted: &Attributes) -> Vec<Attribute> {
