@@ -5,6 +5,7 @@ use std::time::Duration;
 use nexus_kernel::hal::{DriverOption, StoreError};
 use nexus_messages::syscall::MountSpec;
 
+use super::multipart::PARTS_MAX;
 use crate::path;
 use crate::secret::Secret;
 
@@ -28,9 +29,6 @@ const MULTIPART_FROM: u64 = 16 << 20;
 
 /// The most that one part, or content that goes at once, may be asked to have.
 const AT_ONCE_MAX: u64 = 1 << 30;
-
-/// The most parts that any of the stores takes.
-const PARTS_MAX: u64 = 10_000;
 
 pub(super) const fn option(key: &'static str, required: bool, help: &'static str) -> DriverOption {
     DriverOption { key, required, secret: false, help }
@@ -129,7 +127,7 @@ impl Settings {
 
     /// How large the parts are of content of `size` bytes: as asked, or larger, so that there are not too many.
     pub(super) fn part_of(&self, size: u64) -> u64 {
-        self.part_bytes.max(size.div_ceil(PARTS_MAX))
+        self.part_bytes.max(size.div_ceil(PARTS_MAX as u64))
     }
 }
 
@@ -253,6 +251,6 @@ mod tests {
         let settings = Settings::of(&MountSpec::new("s3")).unwrap();
         assert_eq!(settings.part_of(100 << 20), PART_BYTES);
         let size = 1_u64 << 40;
-        assert!(size.div_ceil(settings.part_of(size)) <= PARTS_MAX);
+        assert!(size.div_ceil(settings.part_of(size)) <= PARTS_MAX as u64);
     }
 }

@@ -247,11 +247,11 @@ struct BrokenUpload {
 impl BrokenUpload {
     /// Writes what has come so far past the upload.
     fn write_through(&self) -> StoreFuture<'_, ObjectInfo> {
-        self.paths.write(&self.path, &self.pushed, PathWrite::Whole, &NONE)
+        Box::pin(async move {
+            self.paths.write(&self.path, &self.pushed, PathWrite::Whole, &Attributes::none()).await
+        })
     }
 }
-
-static NONE: Attributes = Attributes::none();
 
 impl PathUpload for BrokenUpload {
     fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
