@@ -272,7 +272,7 @@ fn a_write_in_the_middle_keeps_the_rest(Subject { store, .. }: Subject) -> Verdi
         ("", at(2, true), "Je"),
         ("", at(4, true), "Je\0\0"),
     ] {
-        let info = put_as(&*store, "f", data, how)?;
+        let info = put_as(&*store, "f", data, how.clone())?;
         same(&format!("{data:?} {how:?}"), read(&*store, "f")?, expected.to_owned())?;
         same("size", info.size, expected.len() as u64)?;
     }
@@ -511,13 +511,13 @@ fn links_are_never_followed(Subject { store, .. }: Subject) -> Verdict {
     fails("attributes through a link", wait(paths.set_attributes("to-dir/f", &none.mode(0o600))), any)?;
     fails("read of a link", wait(paths.read("to-file", ByteRange::ALL)), any)?;
     for how in [PathWrite::Whole, PathWrite::Exclusive] {
-        fails("write through a link", try_put(&*store, "to-dir/new", how)?, any)?;
-        fails("write of a link", try_put(&*store, "to-file", how)?, any)?;
+        fails("write through a link", try_put(&*store, "to-dir/new", how.clone())?, any)?;
+        fails("write of a link", try_put(&*store, "to-file", how.clone())?, any)?;
         fails("write of a dangling link", try_put(&*store, "dangling", how)?, any)?;
     }
     if paths.capabilities().write_at {
         let at = PathWrite::At { offset: 0, truncate: false };
-        fails("write at, of a link", try_put(&*store, "to-file", at)?, any)?;
+        fails("write at, of a link", try_put(&*store, "to-file", at.clone())?, any)?;
         fails("write at, of a dangling link", try_put(&*store, "dangling", at)?, any)?;
     }
     done("delete of a link", wait(paths.delete("to-dir")))?;
