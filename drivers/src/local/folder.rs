@@ -117,13 +117,10 @@ impl Folder {
         checked(path)?;
         let (parents, _) = split_last(path)?;
         let folder = folder_there(&self.root, &parents)?;
-        let part = Part::create(dup(&folder)?, self.hidden_name(), path)?;
-        // It was made just now.
-        let now = info::of_open(part.file(), path)?.modified;
-        if let Err(error) = remove_left(&folder, now) {
-            tracing::warn!(%path, %error, "what killed processes left of uploads stays");
+        if let Err(error) = remove_left(&folder) {
+            tracing::warn!(%path, %error, "what killed processes left of their files in the making stays");
         }
-        Ok(part)
+        Part::create(folder, self.hidden_name(), path)
     }
 
     /// Makes the hidden file the one at `path`.

@@ -1,12 +1,13 @@
 //! A file in the making: hidden in a folder until it takes its place, and gone when it does not.
 
-use std::fs::File;
+use std::ffi::CStr;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
 use nexus_kernel::hal::{ObjectInfo, PathWrite, StoreError};
-use nexus_messages::{Attributes, EntryType, Timestamp};
+use nexus_messages::{Attributes, EntryType};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -17,10 +18,9 @@ use crate::pooled::Wanted;
 /// What the names of files in the making begin with. Listings leave them out, and no path may name them.
 pub(super) const HIDDEN: &str = ".nexus-part-";
 
-/// What was not written to for so long is in the making no more: its process was killed.
-const LEFT_NANOS: u64 = 24 * 60 * 60 * 1_000_000_000;
-
 /// A file in the making. Dropping it removes it, unless it took its place.
+///
+/// Its lock says that it is in the making: what has none was left by a process that was killed.
 #[derive(Debug)]
 pub(super) struct Part {
     folder: OwnedFd,
@@ -33,13 +33,17 @@ impl Part {
     /// Makes one in `folder`, under a name that no other has.
     pub(super) fn create(folder: OwnedFd, name: String, path: &str) -> Result<Self, StoreError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
-        let file = rustix::fs::openat(&folder, &*name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| failed(path, e))?;
-        Ok(Self { folder, name, file: file.into(), is_placed: false })
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.file
+        loop {
+            let file = rustix::fs::openat(&folder, &*name, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|e| failed(path, e))?;
+            let file = File::from(file);
+            // Where there are no locks, what is left stays until somebody removes it.
+            let _ = file.try_lock();
+            // Before it had its lock, it looked like one that was left.
+            if rustix::fs::fstat(&file).map_err(|e| failed(path, e))?.st_nlink > 0 {
+                return Ok(Self { folder, name, file, is_placed: false });
+            }
+        }
     }
 
     /// Writes `data` behind what was written before.
@@ -99,7 +103,7 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.is_placed {
-            // Hidden, and removed with its folder or when it is old, if it cannot be removed now.
+            // Hidden, and taken for left from here on, if it cannot be removed now.
             let _ = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty());
         }
     }
@@ -150,31 +154,29 @@ pub(super) fn sync(file: impl AsFd, path: &str) -> Result<(), StoreError> {
     rustix::fs::fsync(file).map_err(|e| failed(path, e))
 }
 
-/// Removes from `folder` what processes that were killed left in the making, as of `now`.
-pub(super) fn remove_left(folder: &OwnedFd, now: Timestamp) -> Result<(), Errno> {
+/// Removes from `folder` what processes that were killed left in the making.
+pub(super) fn remove_left(folder: &OwnedFd) -> Result<(), Errno> {
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
-        let Ok(name) = entry.file_name().to_str() else { continue };
-        if !name.starts_with(HIDDEN) {
-            continue;
-        }
-        let Ok(info) = info::of_name(folder, name, name) else { continue };
-        if now.nanos().saturating_sub(info.modified.nanos()) > LEFT_NANOS {
+        let name = entry.file_name();
+        if name.to_bytes().starts_with(HIDDEN.as_bytes()) && is_left(folder, name) {
             rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
         }
     }
     Ok(())
 }
 
-/// Removes what a crash left in the folder `name`, if there is nothing else in it.
+/// Removes what is left in the folder `name`, if there is nothing else in it.
 pub(super) fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
     let folder = open_folder(parent, name)?;
     let mut hidden = Vec::new();
     for entry in Dir::read_from(&folder)? {
         let entry = entry?;
-        match entry.file_name().to_bytes() {
-            b"." | b".." => {}
-            name if name.starts_with(HIDDEN.as_bytes()) => hidden.push(entry.file_name().to_owned()),
+        match entry.file_name() {
+            name if matches!(name.to_bytes(), b"." | b"..") => {}
+            name if name.to_bytes().starts_with(HIDDEN.as_bytes()) && is_left(&folder, name) => {
+                hidden.push(name.to_owned());
+            }
             _ => return Ok(false),
         }
     }
@@ -182,4 +184,10 @@ pub(super) fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno>
         rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
     }
     Ok(!hidden.is_empty())
+}
+
+/// Whether nobody makes the file `name` any more.
+fn is_left(folder: &OwnedFd, name: &CStr) -> bool {
+    let opened = rustix::fs::openat(folder, name, OFlags::RDONLY | FILE, Mode::empty());
+    opened.is_ok_and(|file| !matches!(File::from(file).try_lock(), Err(TryLockError::WouldBlock)))
 }
