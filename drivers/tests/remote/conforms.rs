@@ -84,8 +84,10 @@ fn keys_as_they_are_conform_on_a_server_that_honours_conditions() {
 fn keys_as_they_are_conform_on_a_server_that_ignores_conditions() {
     let server = s3rver();
     let report = paths_report(&s3(server.port()));
-    // It lists in the order of its files' names, which end otherwise than the keys: page by page is not to be had from it.
-    assert_eq!(report.failed(), ["listings_stop_at_their_limit_and_go_on_after_it"], "{report}");
+    // It lists in the order of its files' names, which end otherwise than the keys: page by page is not to be had from it. Nor does it list folders once there
+    // was an upload in parts: what it keeps of those stands in its way.
+    let known = ["an_upload_is_seen_when_it_is_finished", "listings_stop_at_their_limit_and_go_on_after_it"];
+    assert_eq!(report.failed(), known, "{report}");
 }
 
 #[test]
