@@ -14,6 +14,8 @@
 #[path = "../storage/report.rs"]
 #[allow(dead_code, reason = "the other benchmark uses the rest")]
 mod report;
+#[path = "../../drivers/tests/servers/small.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
 mod server;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,6 +44,9 @@ const PIECE: u64 = MIB;
 const PART: u64 = 8 * MIB;
 const AT_ONCE: usize = 4;
 
+/// How much later than its work each answer of the server comes.
+const LATENCY: Duration = Duration::from_millis(20);
+
 /// The budgets: the rate beside that of the library, the memory above an idle process, and requests for a folder of so many keys.
 const RATE_MIN: f64 = 0.8;
 const MEMORY_MAX_MIB: f64 = 64.0;
@@ -52,10 +57,17 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["serve"] => server::main(),
+        ["serve"] => serve(),
         [who, port] => in_and_out(who, port),
         _ => compare(),
     }
+}
+
+/// In a process of its own, until the parent is gone or closes what it speaks through.
+fn serve() {
+    let server = server::Small::start(LATENCY);
+    println!("{}", server.port());
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 fn asked(name: &str, otherwise: u64) -> u64 {

@@ -27,8 +27,10 @@ pub(super) struct Conditions {
     pub(super) absent: Verdict,
     /// That what is there is in one state.
     pub(super) state: Verdict,
-    /// Both, when content that came in parts is put together.
-    pub(super) parts: Verdict,
+    /// The first, when content that came in parts is put together.
+    pub(super) parts_absent: Verdict,
+    /// The second then.
+    pub(super) parts_state: Verdict,
 }
 
 impl Conditions {
@@ -36,7 +38,7 @@ impl Conditions {
     const IGNORED: Self = Self::all(Verdict::Ignored);
 
     const fn all(verdict: Verdict) -> Self {
-        Self { absent: verdict, state: verdict, parts: verdict }
+        Self { absent: verdict, state: verdict, parts_absent: verdict, parts_state: verdict }
     }
 }
 
@@ -111,8 +113,11 @@ async fn tried(client: &Client, key: &Path) -> Result<Conditions, StoreError> {
     };
     let first = UpdateVersion { e_tag: put.e_tag, version: put.version };
     let state = state(client, key, first.clone()).await;
-    let parts = if state.is_honoured() { parts(client, key, first).await } else { state };
-    Ok(Conditions { absent, state, parts })
+    let parts_absent = parts(client, key, Condition::Absent).await;
+    // That is no state any more, if the one before is honoured.
+    let parts_state =
+        if state.is_honoured() { parts(client, key, Condition::State(first)).await } else { state };
+    Ok(Conditions { absent, state, parts_absent, parts_state })
 }
 
 /// Replaces the state `first` by another one, and then tries to replace it again.
@@ -125,22 +130,16 @@ async fn state(client: &Client, key: &Path, first: UpdateVersion) -> Verdict {
     }
 }
 
-/// Tries to put parts together where something is, and where the state `gone` is no more.
-async fn parts(client: &Client, key: &Path, gone: UpdateVersion) -> Verdict {
+/// Tries to put parts together under a condition that does not hold.
+async fn parts(client: &Client, key: &Path, condition: Condition) -> Verdict {
     if !client.completes_under_conditions() {
         return Verdict::Ignored;
     }
-    for condition in [Condition::Absent, Condition::State(gone)] {
-        let mut upload = Upload::new(client.clone(), key.clone(), 1);
-        let pushed = upload.push(Bytes::from_static(b"x")).await;
-        let put = if pushed.is_ok() { upload.complete(Some(condition)).await.map(drop) } else { pushed };
-        let verdict = Verdict::of(put);
-        upload.abort().await;
-        if !verdict.is_honoured() {
-            return verdict;
-        }
-    }
-    Verdict::Honoured
+    let mut upload = Upload::new(client.clone(), key.clone(), 1);
+    let pushed = upload.push(Bytes::from_static(b"x")).await;
+    let put = if pushed.is_ok() { upload.complete(Some(condition)).await.map(drop) } else { pushed };
+    upload.abort().await;
+    Verdict::of(put)
 }
 
 /// Removes what processes left that were killed while they tried.

@@ -223,7 +223,10 @@ impl RemotePaths {
             PathWrite::IfMatch(tag) => Some(Condition::State(self.in_state(path, &key, tag).await?)),
             _ => return Err(in_the_middle()),
         };
-        let condition = condition.filter(|_| self.conditions.parts.is_honoured());
+        let condition = condition.filter(|condition| match condition {
+            Condition::Absent => self.conditions.parts_absent.is_honoured(),
+            Condition::State(_) => self.conditions.parts_state.is_honoured(),
+        });
         let put = match upload.complete(condition).await {
             // Somebody was quicker, or just as quick: a server may refuse both of these.
             Err(StoreError::Exists { .. } | StoreError::NotFound { .. }) => {
@@ -442,7 +445,8 @@ impl PathStore for RemotePaths {
         can.exclusive = self.conditions.absent.is_honoured();
         can.if_match = self.conditions.state.is_honoured();
         can.upload = !self.is_read_only() && self.client.takes_parts();
-        can.conditional_upload = can.upload && self.conditions.parts.is_honoured();
+        let parts = [self.conditions.parts_absent, self.conditions.parts_state];
+        can.conditional_upload = can.upload && parts.iter().all(|verdict| verdict.is_honoured());
         can.reads_at_once = u8::try_from(PARTS_AT_ONCE.min(self.client.settings.concurrency)).unwrap_or(1);
         can.copy = !self.is_read_only();
         can.rename = self.client.settings.rename_by_copy && !self.is_read_only();

@@ -1,6 +1,7 @@
 //! Each way to mount a bucket passes its suite, on a server that honours conditions and on one that does not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexus_drivers::cas::Cas;
 use nexus_drivers::memory::MemoryTransport;
@@ -12,6 +13,7 @@ use nexus_messages::ContentId;
 use nexus_messages::syscall::MountSpec;
 
 use crate::servers::s3::{moto, s3rver};
+use crate::servers::small::Small;
 use crate::subjects::{apart, open, read, s3, write};
 
 /// A store whose owner keeps it elsewhere too.
@@ -78,6 +80,15 @@ fn contents_conform(spec: &MountSpec) {
 fn keys_as_they_are_conform_on_a_server_that_honours_conditions() {
     let server = moto();
     paths_conform(&s3(server.port()));
+}
+
+/// Also when parts are put together.
+#[test]
+fn keys_as_they_are_conform_on_a_server_that_honours_all_conditions() {
+    let server = Small::start(Duration::ZERO);
+    let report = paths_report(&s3(server.port()));
+    // It does not copy.
+    assert_eq!(report.failed(), ["a_copy_has_the_content_and_leaves_the_file"], "{report}");
 }
 
 #[test]

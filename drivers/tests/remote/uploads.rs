@@ -14,6 +14,7 @@ use nexus_messages::{Attributes, ErrorKind};
 
 use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::{moto, put, request, s3rver};
+use crate::servers::small::Small;
 use crate::subjects::{PART, env, names, open, paths, read, s3, write};
 
 /// How long the server may take to hear that an upload is no more.
@@ -86,7 +87,6 @@ fn an_upload_that_is_given_up_leaves_nothing_on_the_server() {
 fn an_upload_whose_condition_does_not_hold_leaves_nothing_on_the_server() {
     let server = moto();
     let store = open(&s3(server.port()));
-    assert!(paths(&*store).capabilities().conditional_upload);
     let tag = write(&*store, "f", "1", PathWrite::Whole).expect("it is written").tag;
     let first = pushed(&*store, "f", &content()).expect("it is taken");
     let second = pushed(&*store, "f", &content()).expect("it is taken");
@@ -191,14 +191,35 @@ fn of_those_that_replace_one_state_at_once_one_wins() {
         assert_eq!(&read(stores[0], "f").expect("it is there")[..], bytes[winner], "round {round}");
         tag = block_on(paths(stores[0]).stat("f")).expect("it is there").tag;
     }
-    // The same in parts, where the server decides that too.
+    // In parts it decides one of both, and that is not promised.
+    assert!(!paths(stores[0]).capabilities().conditional_upload);
     let (one, mut other) = (content(), content());
     other[7] ^= 1;
-    for (path, how) in [("f", PathWrite::IfMatch(tag)), ("new", PathWrite::Exclusive)] {
-        let winner = race(stores, path, &how, [&one, &other], true);
-        assert!(read(stores[0], path).expect("it is there") == [&one, &other][winner], "{path}");
-    }
+    let winner = race(stores, "new", &PathWrite::Exclusive, [&one, &other], true);
+    assert!(read(stores[0], "new").expect("it is there") == [&one, &other][winner], "another content");
     assert_eq!(held(server.port()), 0);
+}
+
+/// As Amazon's does.
+#[test]
+fn a_server_that_decides_when_parts_are_put_together_is_believed() {
+    const ROUNDS: usize = 10;
+    let server = Small::start(Duration::ZERO);
+    let stores = [open(&s3(server.port())), open(&s3(server.port()))];
+    let can = paths(&*stores[0]).capabilities();
+    assert!(can.exclusive && can.if_match && can.conditional_upload);
+    assert_eq!(server.uploads(), 0, "nothing is left of trying");
+    let stores = [&*stores[0], &*stores[1]];
+    let (one, mut other) = (content(), content());
+    other[7] ^= 1;
+    race(stores, "f", &PathWrite::Exclusive, [&one, &other], true);
+    for round in 0..ROUNDS {
+        let tag = block_on(paths(stores[0]).stat("f")).expect("it is there").tag;
+        let winner = race(stores, "f", &PathWrite::IfMatch(tag), [&one, &other], true);
+        let content = [&one, &other][winner];
+        assert!(read(stores[0], "f").expect("it is there") == content, "round {round}");
+    }
+    assert_eq!(server.uploads(), 0);
 }
 
 #[test]

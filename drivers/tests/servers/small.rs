@@ -1,16 +1,16 @@
-//! A small S3 server in a process of its own: all in memory, and each answer as late as a server is that is elsewhere.
+//! A small server of S3, in this process: all in memory, each answer as late as is asked for, and conditions honoured wherever Amazon's own honours them, also when parts are
+//! put together, which no other server does that tests can start.
 //!
-//! It does what the benchmark asks for, with conditions, and nothing more. Nothing is signed or hashed: what is measured is who asks.
+//! It does what tests and benchmarks ask for and nothing more. Nothing is verified or hashed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
-
-/// How much later than its work each answer comes.
-const LATENCY: Duration = Duration::from_millis(20);
 
 /// The most keys of a page.
 const PAGE: usize = 1_000;
@@ -37,10 +37,59 @@ struct State {
     next: u64,
 }
 
-#[derive(Default)]
 struct Server {
     state: Mutex<State>,
     requests: AtomicU64,
+    ended: AtomicBool,
+    latency: Duration,
+}
+
+/// A server that runs. It takes no connection more when it is dropped.
+pub(crate) struct Small {
+    server: Arc<Server>,
+    port: u16,
+}
+
+impl Small {
+    /// Starts one whose answers come so much later than its work is done.
+    pub(crate) fn start(latency: Duration) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback is there");
+        let port = listener.local_addr().expect("it is bound").port();
+        let (state, requests) = (Mutex::default(), AtomicU64::default());
+        let server = Arc::new(Server { state, requests, ended: AtomicBool::default(), latency });
+        let serving = server.clone();
+        aside(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                if serving.ended.load(Ordering::Acquire) {
+                    break;
+                }
+                let server = serving.clone();
+                aside(move || serve(&server, &connection));
+            }
+        });
+        Self { server, port }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many uploads it holds parts of.
+    pub(crate) fn uploads(&self) -> usize {
+        self.server.state.lock().unwrap_or_else(PoisonError::into_inner).uploads.len()
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        self.server.ended.store(true, Ordering::Release);
+        // It looks when somebody comes.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn aside(work: impl FnOnce() + Send + 'static) {
+    thread::Builder::new().name("small-server".into()).spawn(work).expect("a thread can be started");
 }
 
 struct Request {
@@ -66,21 +115,9 @@ impl Answer {
     }
 }
 
-/// Serves until the parent is gone, or closes what it speaks through.
-pub(crate) fn main() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback is there");
-    println!("{}", listener.local_addr().expect("it is bound").port());
-    let server = Arc::new(Server::default());
-    std::thread::spawn(move || {
-        for connection in listener.incoming().map_while(Result::ok) {
-            let server = server.clone();
-            std::thread::spawn(move || serve(&server, &connection));
-        }
-    });
-    let _ = std::io::stdin().read(&mut [0]);
-}
-
 fn serve(server: &Server, connection: &TcpStream) {
+    // Nothing ever comes: it is a clock.
+    let (_held, clock) = mpsc::channel::<()>();
     connection.set_nodelay(true).expect("it is TCP");
     let mut reader = BufReader::with_capacity(256 << 10, connection);
     while let Some(request) = heard(&mut reader) {
@@ -88,8 +125,8 @@ fn serve(server: &Server, connection: &TcpStream) {
         server.requests.fetch_add(u64::from(is_counted), Ordering::Relaxed);
         let is_head = request.method == "HEAD";
         let answer = answered(server, request);
-        if is_counted {
-            std::thread::sleep(LATENCY);
+        if is_counted && !server.latency.is_zero() {
+            let _ = clock.recv_timeout(server.latency);
         }
         if told(connection, &answer, is_head).is_err() {
             break;
@@ -156,7 +193,7 @@ fn told(mut connection: &TcpStream, answer: &Answer, is_head: bool) -> std::io::
 }
 
 fn answered(server: &Server, request: Request) -> Answer {
-    let mut state = server.state.lock().expect("nobody panics");
+    let mut state = server.state.lock().unwrap_or_else(PoisonError::into_inner);
     let state = &mut *state;
     let key = request.path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key).to_owned();
     let upload = request.query.get("uploadId").cloned();
