@@ -18,6 +18,9 @@ const PAGE: usize = 1_000;
 /// The path at which it tells how many requests there were.
 pub(crate) const COUNT: &str = "/requests";
 
+/// When all was made.
+const MODIFIED: &str = "2026-11-29T06:00:00.000Z";
+
 #[derive(Clone)]
 struct Object {
     e_tag: String,
@@ -247,6 +250,16 @@ fn answered(server: &Server, request: Request) -> Answer {
             state.uploads.remove(&id);
             Answer::empty("204 No Content")
         }
+        ("PUT", _, None) if request.headers.contains_key("x-amz-copy-source") => {
+            let source = decoded(&request.headers["x-amz-copy-source"]);
+            let source = source.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
+            let Some(object) = state.objects.get(source).cloned() else { return Answer::empty("404 Not Found") };
+            let e_tag = object.e_tag.clone();
+            state.objects.insert(key, object);
+            Answer::text(format!(
+                "<CopyObjectResult><LastModified>{MODIFIED}</LastModified><ETag>{e_tag}</ETag></CopyObjectResult>"
+            ))
+        }
         ("PUT", _, None) => {
             if is_refused(state) {
                 return Answer::empty("412 Precondition Failed");
@@ -330,7 +343,7 @@ fn listed(state: &State, query: &BTreeMap<String, String>) -> Answer {
             }
             None => {
                 let (e_tag, size) = (&object.e_tag, object.size());
-                entries.push_str(&format!("<Contents><Key>{key}</Key><LastModified>2026-11-29T06:00:00.000Z</LastModified><ETag>{e_tag}</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"));
+                entries.push_str(&format!("<Contents><Key>{key}</Key><LastModified>{MODIFIED}</LastModified><ETag>{e_tag}</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"));
                 last.clone_from(key);
             }
         }
