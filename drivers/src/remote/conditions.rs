@@ -113,8 +113,9 @@ async fn tried(client: &Client, key: &Path) -> Result<Conditions, StoreError> {
     };
     let first = UpdateVersion { e_tag: put.e_tag, version: put.version };
     let state = state(client, key, first.clone()).await;
-    let parts_absent = parts(client, key, Condition::Absent).await;
-    // That is no state any more, if the one before is honoured.
+    // What is ignored where it is easy is not honoured where it is not. Where it is, `first` is no state any more.
+    let parts_absent =
+        if absent.is_honoured() { parts(client, key, Condition::Absent).await } else { absent };
     let parts_state =
         if state.is_honoured() { parts(client, key, Condition::State(first)).await } else { state };
     Ok(Conditions { absent, state, parts_absent, parts_state })
