@@ -79,11 +79,13 @@ impl Folder {
         loop {
             attempts += 1;
             let bytes = read_range(&mut file, range, before.size).map_err(|e| StoreError::io(path, e))?;
-            let after = info::of_open(&file, path)?;
+            let mut after = info::of_open_now(&file, path)?;
+            after.created = before.created;
             if after.tag == before.tag || attempts == READS_MAX {
                 return Ok((bytes, after));
             }
             before = after;
+            file.rewind().map_err(|e| StoreError::io(path, e))?;
         }
     }
 
@@ -381,7 +383,9 @@ fn content_info(file: &File, path: &str) -> Result<ObjectInfo, StoreError> {
 
 fn read_range(file: &mut File, range: ByteRange, size: u64) -> std::io::Result<Bytes> {
     let (start, end) = range.within(size);
-    file.seek(SeekFrom::Start(start))?;
+    if start > 0 {
+        file.seek(SeekFrom::Start(start))?;
+    }
     let mut bytes = Vec::with_capacity(usize::try_from(end - start).unwrap_or_default());
     file.take(end - start).read_to_end(&mut bytes)?;
     Ok(bytes.into())

@@ -148,6 +148,17 @@ impl PathVolume<'_> {
         Err(StoreError::Locked { what: site.relative().into() })
     }
 
+    /// A part of the file at `site`, and what it is, without a look at it first.
+    pub(crate) async fn read_file(
+        &self,
+        site: &Site,
+        range: ByteRange,
+    ) -> Result<(Bytes, Arc<FileMetadata>), StoreError> {
+        let driver = self.driver().await;
+        let (data, info) = driver.store()?.read(site.relative(), range).await?;
+        Ok((data, self.node(&site.path, &info).metadata))
+    }
+
     pub(crate) async fn write(&self, site: &Site, intent: &Intent, call: &SysWrite) -> Result<Written, Stop> {
         let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
         let driver = self.driver().await;

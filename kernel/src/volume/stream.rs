@@ -83,20 +83,23 @@ impl Plain {
         Ok(Self { kernel: kernel.clone(), range, tag, at_once, ahead: VecDeque::new(), come: Bytes::new() })
     }
 
-    /// The next piece; none when the file is another one by now.
+    /// The next piece; none when the file is another one by now. When its future is dropped it comes with the next one.
     async fn next(&mut self, site: &Site) -> Result<Option<Bytes>, StoreError> {
         if self.at_once == 1 {
             let wanted = PIECE.min(self.range.end - self.range.start);
+            let read = read(site.clone(), ByteRange::new(self.range.start, wanted)).await?;
             self.range.start += wanted;
-            let read = read(site.clone(), ByteRange::new(self.range.start - wanted, wanted)).await?;
             return Ok(self.of_this_state(wanted, read));
         }
         if self.come.is_empty() {
             self.ask(site);
-            let Some((wanted, coming)) = self.ahead.pop_front() else { return Ok(None) };
-            let ended = || StoreError::Backend { what: "reading a file".into(), cause: "its task has ended".into() };
-            let read = coming.await.unwrap_or_else(|_| Err(ended()))?;
-            let Some(come) = self.of_this_state(wanted, read) else { return Ok(None) };
+            let Some((wanted, coming)) = self.ahead.front_mut() else { return Ok(None) };
+            let (wanted, read) = (*wanted, coming.await);
+            self.ahead.pop_front();
+            let read = read.unwrap_or_else(|_| {
+                Err(StoreError::Backend { what: "reading a file".into(), cause: "its task has ended".into() })
+            });
+            let Some(come) = self.of_this_state(wanted, read?) else { return Ok(None) };
             self.come = come;
             self.ask(site);
         }
