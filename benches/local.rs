@@ -37,7 +37,8 @@ fn content(number: usize) -> Vec<u8> {
 }
 
 fn main() {
-    let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the folder can be written");
+    let folder =
+        tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the folder can be written");
     let mut large = Vec::new();
     for number in 0..READS {
         std::fs::write(folder.path().join(number.to_string()), content(number)).expect("it is written");

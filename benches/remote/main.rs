@@ -105,12 +105,16 @@ fn compare() {
     let mut server = Part::start(&["serve"]);
     let port = server.hear();
     let (mib, turns) = (asked("MIB", SIZE_MIB), asked("TURNS", TURNS));
-    println!("{mib} MiB up and down, {turns} times, parts of {} MiB, {AT_ONCE} at once, answers 20 ms late", PART / MIB);
+    println!(
+        "{mib} MiB up and down, {turns} times, parts of {} MiB, {AT_ONCE} at once, answers 20 ms late",
+        PART / MIB
+    );
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..turns {
         for (who, told) in [("object_store", &mut theirs), ("nexus", &mut ours)] {
             let line = Part::start(&[who, &port]).hear();
-            let figures: Vec<f64> = line.split(' ').map(|word| word.parse().expect("it is a number")).collect();
+            let figures: Vec<f64> =
+                line.split(' ').map(|word| word.parse().expect("it is a number")).collect();
             told.push([figures[0], figures[1], figures[2]]);
         }
     }
@@ -224,7 +228,8 @@ impl Mover {
                 }
             }
             Self::Library(store) => {
-                let ranges = (0..size.div_ceil(PART)).map(|number| number * PART..size.min((number + 1) * PART));
+                let ranges =
+                    (0..size.div_ceil(PART)).map(|number| number * PART..size.min((number + 1) * PART));
                 let key = "large".into();
                 let parts = ranges.map(|range| store.get_range(&key, range));
                 let mut parts = std::pin::pin!(stream::iter(parts).buffered(AT_ONCE));

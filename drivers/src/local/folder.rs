@@ -137,7 +137,9 @@ impl Folder {
         checked(path)?;
         let (parents, name) = split_last(path)?;
         match how {
-            PathWrite::At { .. } => Err(StoreError::NotSupported { what: "an upload to the middle of a file" }),
+            PathWrite::At { .. } => {
+                Err(StoreError::NotSupported { what: "an upload to the middle of a file" })
+            }
             PathWrite::IfMatch(_) => {
                 let parent = folder(&self.root, &parents).map_err(|error| nothing_there(error, path))?;
                 part.place(&parent, name, path, how, attributes, wanted)

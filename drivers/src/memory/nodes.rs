@@ -122,7 +122,8 @@ impl Nodes {
         now: Timestamp,
     ) -> Result<ObjectInfo, StoreError> {
         let (parents, name) = split_last(path)?;
-        if matches!(how, PathWrite::IfMatch(_)) && matches!(self.find(path), Err(StoreError::NotFound { .. })) {
+        if matches!(how, PathWrite::IfMatch(_)) && matches!(self.find(path), Err(StoreError::NotFound { .. }))
+        {
             return Err(StoreError::Changed { what: path.into() });
         }
         let parent = self.make_parents(&parents, now)?;

@@ -111,7 +111,14 @@ impl Client {
             return Err(StoreError::NotSupported { what: "a server in a simulation" });
         }
         let places = Arc::new(Semaphore::new(settings.concurrency));
-        Ok(Self { env, handles, settings: Arc::new(settings), secrets: secrets.into(), places, gives_no_parts: Arc::default() })
+        Ok(Self {
+            env,
+            handles,
+            settings: Arc::new(settings),
+            secrets: secrets.into(),
+            places,
+            gives_no_parts: Arc::default(),
+        })
     }
 
     pub(super) fn env(&self) -> &Env {
@@ -185,7 +192,8 @@ impl Client {
     /// The part `range` of what is at `key`, and what it was. No other state of it is in the bytes. A large one comes in parts, a few at once.
     pub(super) async fn get(&self, key: &Path, range: ByteRange) -> Result<(Bytes, ObjectMeta), StoreError> {
         let part = self.settings.part_bytes;
-        let is_one = range.count.is_some_and(|count| count <= part) || self.gives_no_parts.load(Ordering::Relaxed);
+        let is_one =
+            range.count.is_some_and(|count| count <= part) || self.gives_no_parts.load(Ordering::Relaxed);
         if is_one {
             return self.get_at_once(key, range).await;
         }
@@ -197,7 +205,8 @@ impl Client {
         let what = || Call::look("reading", key.as_ref(), to - from);
         let limit = self.limit(to - from);
         let rest = self.env.timeout(limit, self.rest(key, from..to, first, &meta)).await;
-        let rest = rest.map_err(|_| StoreError::TimedOut { what: what().in_words(), limit, changing: false })?;
+        let rest =
+            rest.map_err(|_| StoreError::TimedOut { what: what().in_words(), limit, changing: false })?;
         match rest? {
             Some(bytes) => Ok((bytes, meta)),
             // One request gives one state.
@@ -363,8 +372,7 @@ impl Client {
         let store = if is_repeated { handles.repeating } else { handles.once };
         let call = Call::change("writing", key.as_ref(), size);
         let what = call.in_words();
-        let work =
-            async move { under(condition.as_ref(), store.complete_multipart(&at, &id, parts)).await };
+        let work = async move { under(condition.as_ref(), store.complete_multipart(&at, &id, parts)).await };
         self.run(call, Box::pin(work)).await.map_err(|error| match error {
             // It may have been put together by a request whose answer was lost.
             StoreError::NotFound { .. } if is_repeated => {

@@ -80,7 +80,8 @@ impl HttpService for Through {
         // Of a completion without parts, which first makes an empty one, only the completion.
         if request.method() == Method::POST {
             // A task that has none asks for nothing.
-            let _ = HEADER.try_with(|(name, value)| request.headers_mut().insert(name.clone(), value.clone()));
+            let _ =
+                HEADER.try_with(|(name, value)| request.headers_mut().insert(name.clone(), value.clone()));
         }
         Box::pin(self.0.execute(request))
     }

@@ -38,7 +38,10 @@ const PART_MAX: u64 = 1 << 30;
 /// The size of the part `index`, when the first one has `first` bytes.
 fn size_of(first: u64, index: usize) -> u64 {
     let doubled = u32::try_from(index / PARTS_OF_ONE_SIZE).unwrap_or(u32::MAX);
-    1_u64.checked_shl(doubled).map_or(PART_MAX, |times| first.saturating_mul(times)).clamp(first, PART_MAX.max(first))
+    1_u64
+        .checked_shl(doubled)
+        .map_or(PART_MAX, |times| first.saturating_mul(times))
+        .clamp(first, PART_MAX.max(first))
 }
 
 /// A part that has come to an end: which, and how.
@@ -143,7 +146,8 @@ impl Upload {
     async fn start(&mut self) -> Result<(), StoreError> {
         let index = self.parts.len();
         if index == PARTS_MAX {
-            let why = format!("{:?} has more parts than stores take: larger ones are needed", self.key.as_ref());
+            let why =
+                format!("{:?} has more parts than stores take: larger ones are needed", self.key.as_ref());
             return Err(StoreError::BadOption { why });
         }
         let id = match &self.begun {

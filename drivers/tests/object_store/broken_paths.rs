@@ -189,7 +189,8 @@ impl PathStore for Broken {
             let path = self.resolved(path).await;
             let inner = Some(self.paths.upload(&path).await?);
             let (paths, fault) = (self.paths.clone(), self.fault);
-            Ok(Box::new(BrokenUpload { inner, paths, path, pushed: Vec::new(), fault }) as Box<dyn PathUpload>)
+            Ok(Box::new(BrokenUpload { inner, paths, path, pushed: Vec::new(), fault })
+                as Box<dyn PathUpload>)
         })
     }
 

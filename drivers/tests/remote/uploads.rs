@@ -150,7 +150,13 @@ fn parts_that_are_lost_are_sent_again_and_an_upload_that_cannot_go_on_says_so() 
 }
 
 /// What a write of one state, by each of two at the same moment, comes to.
-fn race(stores: [&dyn ObjectStore; 2], path: &str, how: &PathWrite, contents: [&[u8]; 2], large: bool) -> usize {
+fn race(
+    stores: [&dyn ObjectStore; 2],
+    path: &str,
+    how: &PathWrite,
+    contents: [&[u8]; 2],
+    large: bool,
+) -> usize {
     let barrier = Barrier::new(2);
     let won: Vec<bool> = thread::scope(|scope| {
         let one = |number: usize| {
@@ -164,7 +170,9 @@ fn race(stores: [&dyn ObjectStore; 2], path: &str, how: &PathWrite, contents: [&
                 };
                 match written {
                     Ok(_) => true,
-                    Err(StoreError::Changed { .. } | StoreError::Exists { .. } | StoreError::Locked { .. }) => false,
+                    Err(
+                        StoreError::Changed { .. } | StoreError::Exists { .. } | StoreError::Locked { .. },
+                    ) => false,
                     Err(error) => panic!("{error}"),
                 }
             }

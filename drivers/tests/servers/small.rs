@@ -203,8 +203,7 @@ fn answered(server: &Server, request: Request) -> Answer {
     let is_refused = |state: &State| {
         let there = state.objects.get(&key);
         let (none, of) = (request.headers.get("if-none-match"), request.headers.get("if-match"));
-        none.is_some() && there.is_some()
-            || of.is_some_and(|of| there.is_none_or(|there| there.e_tag != *of))
+        none.is_some() && there.is_some() || of.is_some_and(|of| there.is_none_or(|there| there.e_tag != *of))
     };
     match (&*request.method, &*key, upload) {
         ("GET", "", _) if request.path == COUNT => {
@@ -253,7 +252,9 @@ fn answered(server: &Server, request: Request) -> Answer {
         ("PUT", _, None) if request.headers.contains_key("x-amz-copy-source") => {
             let source = decoded(&request.headers["x-amz-copy-source"]);
             let source = source.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key);
-            let Some(object) = state.objects.get(source).cloned() else { return Answer::empty("404 Not Found") };
+            let Some(object) = state.objects.get(source).cloned() else {
+                return Answer::empty("404 Not Found");
+            };
             let e_tag = object.e_tag.clone();
             state.objects.insert(key, object);
             Answer::text(format!(
@@ -322,7 +323,8 @@ fn listed(state: &State, query: &BTreeMap<String, String>) -> Answer {
     let limit = given("max-keys").parse().unwrap_or(PAGE).min(PAGE);
     let (mut entries, mut last, mut count, mut more) = (String::new(), String::new(), 0, false);
     let mut folder = String::new();
-    for (key, object) in state.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)) {
+    for (key, object) in state.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix))
+    {
         let is_in_folder = !folder.is_empty() && key.starts_with(&folder);
         if *key <= after || is_in_folder {
             continue;
@@ -349,7 +351,8 @@ fn listed(state: &State, query: &BTreeMap<String, String>) -> Answer {
         }
         count += 1;
     }
-    let next = if more { format!("<NextContinuationToken>{last}</NextContinuationToken>") } else { String::new() };
+    let next =
+        if more { format!("<NextContinuationToken>{last}</NextContinuationToken>") } else { String::new() };
     Answer::text(format!(
         "<ListBucketResult><Name>bkt</Name><Prefix>{prefix}</Prefix><KeyCount>{count}</KeyCount><MaxKeys>{limit}</MaxKeys><IsTruncated>{more}</IsTruncated>{next}{entries}</ListBucketResult>"
     ))

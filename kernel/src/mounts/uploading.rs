@@ -81,7 +81,10 @@ impl PathUpload for Uploading {
 
 /// What is asked of an upload that is there no more.
 fn over() -> StoreError {
-    StoreError::Backend { what: "uploading a file".into(), cause: "a call before failed, or was given up".into() }
+    StoreError::Backend {
+        what: "uploading a file".into(),
+        cause: "a call before failed, or was given up".into(),
+    }
 }
 
 /// An upload, whose end is watched.

@@ -455,9 +455,8 @@ impl PathVolume<'_> {
     ) -> Stop {
         if let StoreError::Changed { .. } = &error {
             let now = self.here(store, site, intent).await;
-            let met = now.and_then(|now| {
-                expect(intent, &site.path, now.as_ref(), call.create, &call.precondition)
-            });
+            let met =
+                now.and_then(|now| expect(intent, &site.path, now.as_ref(), call.create, &call.precondition));
             if let Err(stop) = met {
                 return stop;
             }

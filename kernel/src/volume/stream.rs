@@ -76,7 +76,12 @@ struct Plain {
 }
 
 impl Plain {
-    async fn of(kernel: &Arc<Kernel>, site: &Site, range: Range<u64>, tag: Option<ContentId>) -> Result<Self, StoreError> {
+    async fn of(
+        kernel: &Arc<Kernel>,
+        site: &Site,
+        range: Range<u64>,
+        tag: Option<ContentId>,
+    ) -> Result<Self, StoreError> {
         let driver = site.mount.lease().await;
         let wanted = usize::from(plain(&driver)?.capabilities().reads_at_once);
         let at_once = wanted.clamp(1, content::index(AHEAD_MAX / AHEAD_PIECE));

@@ -79,7 +79,12 @@ pub(super) fn paths(store: &dyn ObjectStore) -> Result<&dyn PathStore, String> {
     }
 }
 
-pub(super) fn put_as(store: &dyn ObjectStore, path: &str, content: &str, how: PathWrite) -> Result<ObjectInfo, String> {
+pub(super) fn put_as(
+    store: &dyn ObjectStore,
+    path: &str,
+    content: &str,
+    how: PathWrite,
+) -> Result<ObjectInfo, String> {
     let data = [Bytes::copy_from_slice(content.as_bytes())];
     done(&format!("write {path}"), wait(paths(store)?.write(path, &data, how, &Attributes::none())))
 }

@@ -6,8 +6,8 @@ use nexus_messages::syscall::ByteRange;
 
 use super::super::{Verdict, done, ensure, same};
 use super::path::{
-    Subject, any, changed, exists, is_a_directory, is_not_a_directory, is_there, names, not_supported, paths, put,
-    read, stat,
+    Subject, any, changed, exists, is_a_directory, is_not_a_directory, is_there, names, not_supported, paths,
+    put, read, stat,
 };
 use super::{fails, wait};
 use crate::hal::{ObjectInfo, ObjectStore, PathWrite, StoreError};
