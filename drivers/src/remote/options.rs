@@ -45,7 +45,7 @@ macro_rules! with_any {
             $($own,)*
             $crate::remote::options::option("prefix", false, "what all keys begin with: a folder, without a slash at its ends; all that there is when not given"),
             $crate::remote::options::option("timeout_ms", false, "how long one operation may take, and a second more for each 4 MiB that it moves; a request that hears nothing for a third of it is repeated; 30000 when not given"),
-            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024, of which one that moves large content has up to 4 requests; 32 when not given"),
+            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024; a part of large content is one, and such content has up to 4; 32 when not given"),
             $crate::remote::options::option("retries", false, "how often a request that may be repeated is, 0 to 20; 3 when not given"),
         ]
     };
@@ -62,7 +62,7 @@ macro_rules! with_common {
             $crate::remote::options::option("read_only", false, "true for a mount that refuses changes, and does not try whether conditional writes are honoured"),
             $crate::remote::options::option("rename", false, "copy for renaming by copying and deleting, which is not atomic; when not given, renaming is not supported"),
             $crate::remote::options::option("multipart_bytes", false, "from which size on content goes in parts; 16777216 when not given"),
-            $crate::remote::options::option("part_bytes", false, "how large a part is, at least 5242880; 8388608 when not given"),
+            $crate::remote::options::option("part_bytes", false, "how large a part is, at least 5242880; parts of content that comes piece by piece grow when there are many; 8388608 when not given"),
         ]
     };
 }
