@@ -13,8 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::syscall::SysWrite;
-use nexus::{Bytes, Config, ErrorKind, MountSpec, MountState};
+use nexus::{Bytes, Config, ErrorKind, MountSpec, MountState, SysWrite};
 
 use servers::s3::{BUCKET, moto};
 use servers::small::Small;
