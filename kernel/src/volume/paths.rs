@@ -175,6 +175,9 @@ impl PathVolume<'_> {
         check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
         let capabilities = store.capabilities();
         let relative = site.relative();
+        // Whatever is there is replaced or grows, also what came since it was looked for.
+        let takes_anything =
+            call.precondition == Precondition::None && call.create != Create::Exclusive;
 
         let staged = intent.staged.as_ref();
         let (info, written, places) = match &call.place {
@@ -191,6 +194,8 @@ impl PathVolume<'_> {
                 let attributes = kept_mode(&call.attributes, found.as_ref());
                 match store.write(relative, &call.data, how, &attributes).await {
                     Ok(info) => (info, content::length(&call.data), 1),
+                    // It came since it was looked for.
+                    Err(StoreError::Exists { .. }) if takes_anything => return Err(Stop::Again),
                     Err(error) => return Err(self.refused(store, site, intent, call, error).await),
                 }
             }
@@ -223,9 +228,7 @@ impl PathVolume<'_> {
                 let info = match store.write(relative, &spliced.content, how, &attributes).await {
                     Ok(info) => info,
                     // Somebody was quicker: once more, with what they wrote.
-                    Err(StoreError::Exists { .. } | StoreError::Changed { .. })
-                        if call.precondition == Precondition::None && call.create != Create::Exclusive =>
-                    {
+                    Err(StoreError::Exists { .. } | StoreError::Changed { .. }) if takes_anything => {
                         return Err(Stop::Again);
                     }
                     Err(error) => return Err(self.refused(store, site, intent, call, error).await),
