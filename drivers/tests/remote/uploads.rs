@@ -1,6 +1,6 @@
 //! Content that comes piece by piece: parts that are lost on the way, uploads that are given up, and two that race.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::Barrier;
 use std::task::Poll;
 use std::thread;
