@@ -20,10 +20,11 @@ use super::driver::{Driver, Recover};
 use super::figures::CallKind;
 use super::health::{Came, Failing, Health};
 use super::options::MountOptions;
+use super::uploading::Uploading;
 use crate::content;
 use crate::hal::{
     Addressing, CacheFigures, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges,
-    PathCapabilities, PathStore, PathWrite, StoreError, StoreFuture,
+    PathCapabilities, PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -36,7 +37,7 @@ pub(crate) struct Guarded {
     driver: Option<Arc<dyn ObjectStore>>,
     path_addressed: bool,
     /// None for what stands in for a driver: there is nothing to watch.
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
 }
 
 /// What the door goes by.
@@ -56,15 +57,15 @@ pub(super) struct Watch {
 
 /// One call of a driver.
 #[derive(Clone, Copy)]
-struct Call {
-    what: &'static str,
-    changing: bool,
+pub(super) struct Call {
+    pub(super) what: &'static str,
+    pub(super) changing: bool,
     /// How many bytes it moves, as far as is known.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// How many of them the driver is given.
-    given: u64,
+    pub(super) given: u64,
     /// What it is for; none for what is not timed.
-    kind: Option<CallKind>,
+    pub(super) kind: Option<CallKind>,
 }
 
 impl Call {
@@ -73,7 +74,7 @@ impl Call {
         Self { what, changing: false, bytes: 0, given: 0, kind: None }
     }
 
-    fn look(what: &'static str) -> Self {
+    pub(super) fn look(what: &'static str) -> Self {
         Self { kind: Some(CallKind::Look), ..Self::aside(what) }
     }
 
@@ -86,7 +87,7 @@ impl Call {
         Self { kind: Some(CallKind::List), ..Self::aside(what) }
     }
 
-    fn change(what: &'static str) -> Self {
+    pub(super) fn change(what: &'static str) -> Self {
         Self { changing: true, kind: Some(CallKind::Write), ..Self::aside(what) }
     }
 
@@ -99,7 +100,7 @@ impl Call {
 impl Guarded {
     /// A driver, watched.
     pub(super) fn new(driver: Arc<dyn ObjectStore>, path_addressed: bool, watch: Watch) -> Self {
-        Self { driver: Some(driver), path_addressed, watch: Some(watch) }
+        Self { driver: Some(driver), path_addressed, watch: Some(Arc::new(watch)) }
     }
 
     /// What stands in for a driver.
@@ -153,7 +154,8 @@ impl Guarded {
 }
 
 impl Watch {
-    async fn over<'a, T: Send + 'a>(
+    /// Makes a call of the driver, or of what it has begun.
+    pub(super) async fn over<'a, T: Send + 'a>(
         &self,
         call: Call,
         weigh: fn(&T) -> u64,
@@ -395,6 +397,13 @@ impl PathStore for Guarded {
     ) -> StoreFuture<'a, ObjectInfo> {
         self.call(Call::write("writing a file", data), move |me| {
             Ok(me.paths()?.write(path, data, how, attributes))
+        })
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        let begun = self.call(Call::look("beginning an upload"), move |me| Ok(me.paths()?.upload(path)));
+        Box::pin(async move {
+            Ok(Box::new(Uploading::new(begun.await?, self.watch.clone())) as Box<dyn PathUpload>)
         })
     }
 
