@@ -243,6 +243,10 @@ fn a_run_with_a_mount_of_each_kind_says_no_credential() {
             "nobody says {words}: little can have been looked at"
         );
     }
+    // What libraries say is among it: through `tracing`, and through `log`.
+    for library in ["hyper_util", "tokio_postgres"] {
+        assert!(log.contains(library), "{library} says nothing: little can have been looked at");
+    }
     check("the log", &log);
     check("an answer or a listing", &said.0);
 }
