@@ -95,9 +95,7 @@ fn meet_each_fault(env: &Env, server: u16, first: i64, (when, words): (&str, &'s
             Err(_) => {}
         }
     };
-    let t0 = env.now();
     for fault in Fault::ALL {
-        println!("TIME {when} {fault:?} {:?}", env.now() - t0);
         // A connection is there, so that the fault comes in the middle of its life.
         let began = env.now();
         while in_time(env, "a look", marks(&store)).is_err() {
@@ -113,7 +111,6 @@ fn meet_each_fault(env: &Env, server: u16, first: i64, (when, words): (&str, &'s
         }
         proxy.set(Fault::None);
     }
-    println!("TIME {when} end {:?}", env.now() - t0);
     told
 }
 
