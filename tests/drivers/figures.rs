@@ -90,7 +90,7 @@ fn failures_are_counted_by_their_kind_and_the_latest_is_told() {
     assert_eq!((more("EIO"), more("ETIMEDOUT"), more("ENOENT")), (3, 1, 0), "{:?}", now.errors);
     assert_eq!((now.calls.failed, now.calls.timed_out, now.calls.panicked), (4, 1, 1));
     let looks = now.times.looks;
-    assert!(looks.longest_ns >= Duration::from_millis(SHORT_MS).as_nanos() as u64, "{looks:?}");
+    assert!(Duration::from_nanos(looks.longest_ns) >= Duration::from_millis(SHORT_MS), "{looks:?}");
     let last = now.last_failure.expect("it failed");
     assert!(&*last.error == "EIO" && last.what.contains("an injected panic"), "{last:?}");
     assert!(last.at >= began.created, "{last:?}");

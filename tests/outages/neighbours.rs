@@ -22,10 +22,10 @@ const STEPS: u32 = 4;
 const SLACK: Duration = Duration::from_secs(3);
 
 /// Callers of the failing mount.
-const CALLERS: usize = 3;
+const CALLERS: usize = 2;
 
 /// How often each of the others is used under each fault.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 
 /// The mounts that do not fail: the kernel's own, a folder, and another part of the same bucket over a wire that is whole.
 const OTHERS: [&str; 3] = ["", "/plain", "/near"];
