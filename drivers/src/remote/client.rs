@@ -14,14 +14,14 @@ use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
-use object_store::path::Path;
+use object_store::path::{self, Path};
 use object_store::{
     CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
     PutResult,
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use super::errors::{Call, is_of_the_answer, status, translated};
+use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::multipart;
 use super::options::Settings;
 use crate::secret::Secret;
@@ -38,6 +38,13 @@ pub(super) const PAGE_MAX: usize = 1_000;
 /// What a library's operation gives.
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = Result<T, object_store::Error>> + Send>>;
 
+/// What a server lists at once.
+pub(super) enum Page {
+    Keys(PaginatedListResult),
+    /// One of its keys, or of the folders in it, is no path, and this is it: then the library gives none of them.
+    NoPath(String),
+}
+
 /// How the library speaks to one server.
 #[derive(Clone)]
 pub(super) struct Handles {
@@ -48,6 +55,8 @@ pub(super) struct Handles {
     pub(super) once: Arc<dyn ObjectStore>,
     /// Listings by pages, where the server has them.
     pub(super) pages: Option<Arc<dyn PaginatedListStore>>,
+    /// Whether the library can ask for a key that ends with a slash.
+    pub(super) marks: bool,
 }
 
 /// The operations of one mount.
@@ -96,28 +105,31 @@ impl Client {
 
     /// The key of what is at `relative` below the prefix.
     pub(super) fn key(&self, relative: &str) -> Result<Path, StoreError> {
-        let key = [&self.settings.prefix, relative].concat();
+        self.whole_key(&[&self.settings.prefix, relative].concat())
+    }
+
+    /// `key` as it is.
+    pub(super) fn whole_key(&self, key: &str) -> Result<Path, StoreError> {
         // What the library would change of it, it must not: the key is what other tools see.
-        let parsed = Path::parse(&key).ok().filter(|parsed| parsed.as_ref() == key);
-        parsed
-            .ok_or_else(|| StoreError::BadOption { why: format!("{relative:?} cannot be a key of a store") })
+        let parsed = Path::parse(key).ok().filter(|parsed| parsed.as_ref() == key);
+        parsed.ok_or_else(|| StoreError::BadOption { why: format!("{key:?} cannot be a key of a store") })
     }
 
     /// Runs one operation.
     pub(super) async fn run<T: Send + 'static>(&self, call: Call, work: Work<T>) -> Result<T, StoreError> {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
-        let (places, began) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
-        let begins = began.clone();
+        let (places, settled) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
+        let begins = settled.clone();
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            begins.store(true, Ordering::Release);
-            work.await
+            // Whoever waits may have given up a moment ago, and says that nothing was sent. Of the two, the first to set it has its way; it guards no other memory.
+            if begins.swap(true, Ordering::Relaxed) { None } else { Some(work.await) }
         };
         self.env.spawn("remote.operation", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
-                Either::Left((ended, _)) => Some(ended),
+                Either::Left((ended, _)) => ended,
                 Either::Right(_) => None,
             };
             if let Some(ended) = ended {
@@ -126,19 +138,22 @@ impl Client {
             }
         });
         let answered = self.env.timeout(limit, answer).await;
-        // What waited for its place until then was not sent.
-        let changing = call.changing && began.load(Ordering::Acquire);
+        // What waited for its place until then was not sent, and is not any more.
+        let was_sent = || settled.swap(true, Ordering::Relaxed);
         match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets)),
             Ok(Err(_)) => {
                 let (what, cause) = (call.in_words(), "its task has ended".into());
-                Err(match changing {
+                Err(match call.changing && was_sent() {
                     true => StoreError::Unknown { what, cause },
                     false => StoreError::Backend { what, cause },
                 })
             }
-            Err(_) => Err(StoreError::TimedOut { what: call.in_words(), limit, changing }),
+            Err(_) => {
+                let changing = call.changing && was_sent();
+                Err(StoreError::TimedOut { what: call.in_words(), limit, changing })
+            }
         }
     }
 
@@ -215,11 +230,13 @@ impl Client {
     /// Takes away what is at `key`. What is not there is no error: the request may be a repetition, and the first one may have done it.
     pub(super) async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         let (store, at) = (self.handles.repeating.clone(), key.clone());
-        let work = async move { store.delete(&at).await };
-        match self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            deleted => deleted,
-        }
+        let work = async move {
+            match store.delete(&at).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                deleted => deleted,
+            }
+        };
+        self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
     }
 
     /// Has the server copy.
@@ -239,6 +256,22 @@ impl Client {
         folded: bool,
         token: Option<String>,
     ) -> Result<PaginatedListResult, StoreError> {
+        let what = Call::look("listing", &prefix, 0).in_words();
+        match self.page_or_key(prefix, after, limit, folded, token).await? {
+            Page::Keys(page) => Ok(page),
+            Page::NoPath(_) => Err(no_path(what)),
+        }
+    }
+
+    /// As [`page`](Self::page), and tells which key is no path.
+    pub(super) async fn page_or_key(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        folded: bool,
+        token: Option<String>,
+    ) -> Result<Page, StoreError> {
         let call = Call::look("listing", &prefix, 0);
         let what = call.in_words();
         let Some(pages) = self.handles.pages.clone() else {
@@ -252,7 +285,13 @@ impl Client {
                 page_token: token,
                 ..PaginatedListOptions::default()
             };
-            pages.list_paginated((!prefix.is_empty()).then_some(&*prefix), options).await
+            match pages.list_paginated((!prefix.is_empty()).then_some(&*prefix), options).await {
+                Ok(page) => Ok(Page::Keys(page)),
+                Err(object_store::Error::InvalidPath {
+                    source: path::Error::EmptySegment { path } | path::Error::BadSegment { path, .. },
+                }) => Ok(Page::NoPath(path)),
+                Err(error) => Err(error),
+            }
         };
         self.run(call, Box::pin(work)).await.map_err(|error| match error {
             // No key can be missing here.
@@ -261,6 +300,14 @@ impl Client {
             }
             error => error,
         })
+    }
+
+    /// The key that some tools make for a folder: its own, with a slash at the end. `folder` ends with one. None when the library cannot ask for it.
+    pub(super) fn mark(&self, folder: &str) -> Option<Path> {
+        let name = folder.strip_suffix('/').filter(|_| self.handles.marks)?;
+        // What is joined is an empty name.
+        let mark = Path::parse(name).ok()?.join("");
+        (mark.as_ref() == folder).then_some(mark)
     }
 
     /// Whether the server lists by pages.

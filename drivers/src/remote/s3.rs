@@ -80,7 +80,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating), marks: true };
     Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
 }
 

@@ -114,7 +114,7 @@ impl PathVolume<'_> {
             page = driver.store()?.list(site.relative(), Some(&last), limit).await?;
         }
         if page.unnameable > 0 {
-            tracing::warn!(path = %site.path, count = page.unnameable, "names that are not UTF-8 are not shown");
+            tracing::warn!(path = %site.path, count = page.unnameable, "names that no path can hold are not shown");
         }
         let child = |(name, info): (String, ObjectInfo)| {
             let described = site.path.join(&name).ok().map(|path| Arc::new(self.metadata(path, &info)));
