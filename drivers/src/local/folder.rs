@@ -18,6 +18,7 @@ use nexus_messages::{Attributes, EntryType};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::copying::fill;
 use super::descend::{FILE, dup, folder, folder_made, is_there, open_folder};
 use super::info::{self, failed, mode_of};
 use crate::path::{components, split_last};
@@ -106,9 +107,41 @@ impl Folder {
             }
             _ => {
                 let exclusive = how == PathWrite::Exclusive;
-                self.write_whole(&parent, name, path, data, exclusive, attributes, wanted)
+                let fill = |part: &File| written(part, data).map_err(|e| StoreError::io(path, e));
+                self.write_whole(&parent, name, path, fill, exclusive, attributes, wanted)
             }
         }
+    }
+
+    /// Makes the file at `to` a copy of that at `from`. `exclusive` says that nothing may be there.
+    pub(super) fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        exclusive: bool,
+        wanted: &Wanted,
+    ) -> Result<ObjectInfo, StoreError> {
+        checked(from)?;
+        checked(to)?;
+        let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
+        let source =
+            self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
+        let mut before = content_info(&source, from)?;
+        let attributes = Attributes::none().mode(before.mode);
+        let parent = folder_made(&self.root, &to_parents)?;
+        let fill = |part: &File| {
+            for _ in 1..READS_MAX {
+                fill(&source, before.size, part, from, wanted)?;
+                // As with a read: what is written to meanwhile is copied again.
+                let after = info::of_open(&source, from)?;
+                if after.tag == before.tag {
+                    return Ok(());
+                }
+                before = after;
+            }
+            fill(&source, before.size, part, from, wanted)
+        };
+        self.write_whole(&parent, to_name, to, fill, exclusive, &attributes, wanted)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the arguments of a write, and where it was found to go")]
@@ -117,7 +150,7 @@ impl Folder {
         parent: &OwnedFd,
         name: &str,
         path: &str,
-        data: &[Bytes],
+        fill: impl FnOnce(&File) -> Result<(), StoreError>,
         exclusive: bool,
         attributes: &Attributes,
         wanted: &Wanted,
@@ -134,7 +167,10 @@ impl Folder {
             .map_err(|e| failed(path, e))?;
         let mode = attributes.mode.or(old.map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
         let attributes = attributes.clone().mode(mode);
-        let placed = write_part(&part, data, &attributes, path)
+        let part = File::from(part);
+        let placed = fill(&part)
+            .and_then(|()| info::set_open(&part, &attributes, path))
+            .and_then(|()| sync(&part, path))
             // Writing took its time; what was written since to the same path must not be undone.
             .and_then(|()| wanted.check())
             .and_then(|()| place(parent, &hidden, name, exclusive).map_err(|e| failed(path, e)));
@@ -392,12 +428,8 @@ fn read_range(file: &mut File, range: ByteRange, size: u64) -> std::io::Result<B
     Ok(bytes.into())
 }
 
-fn write_part(part: &OwnedFd, data: &[Bytes], attributes: &Attributes, path: &str) -> Result<(), StoreError> {
-    let failed = |e| StoreError::io(path, e);
-    let mut file = File::from(part.try_clone().map_err(failed)?);
-    data.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(failed)?;
-    info::set_open(part, attributes, path)?;
-    sync(part, path)
+fn written(mut part: &File, data: &[Bytes]) -> std::io::Result<()> {
+    data.iter().try_for_each(|bytes| part.write_all(bytes))
 }
 
 /// Moves the hidden file to its name.

@@ -9,7 +9,7 @@ use nexus_kernel::hal::{
     Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathWrite,
     StoreError, StoreFuture,
 };
-use nexus_messages::Attributes;
+use nexus_messages::{Attributes, EntryType};
 use nexus_messages::syscall::ByteRange;
 use parking_lot::Mutex;
 
@@ -106,7 +106,9 @@ impl ObjectStore for PathLocal {
 
 impl PathStore for PathLocal {
     fn capabilities(&self) -> PathCapabilities {
-        PathCapabilities::POSIX
+        let mut can = PathCapabilities::POSIX;
+        can.copy = true;
+        can
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
@@ -153,13 +155,27 @@ impl PathStore for PathLocal {
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let (heard, left) = (self.heard.clone(), from.to_owned());
         self.change("renaming a file", to, move |folder, to, _| {
-            let mut own = heard.map(|heard| heard.own(&left));
-            let moved = folder.rename(&left, to);
-            if let (Some(own), Ok(_)) = (&mut own, &moved) {
+            let mut own = heard.as_ref().map(|heard| heard.own(&left));
+            let moved = folder.rename(&left, to)?;
+            if let (Some(own), Some(heard)) = (&mut own, &heard) {
                 own.made(None);
+                if moved.entry_type == EntryType::Dir {
+                    heard.moved(&left);
+                    heard.moved(to);
+                }
             }
-            moved
+            Ok(moved)
         })
+    }
+
+    fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let from = from.to_owned();
+        self.change("copying a file", to, move |folder, to, wanted| folder.copy(&from, to, false, wanted))
+    }
+
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let from = from.to_owned();
+        self.change("copying a file", to, move |folder, to, wanted| folder.copy(&from, to, true, wanted))
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {

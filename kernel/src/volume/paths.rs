@@ -377,8 +377,13 @@ impl PathVolume<'_> {
             no_mount_below(self.kernel, to, intent)?;
         }
         let within = Arc::ptr_eq(&from.mount, self.mount) && source.metadata.entry_type == EntryType::Reg;
-        let info = if within && store.capabilities().copy {
-            store.copy(from.relative(), to.relative()).await.map_err(failed)?
+        let copied = match (within && store.capabilities().copy, found.is_none()) {
+            (false, _) => Err(StoreError::NotSupported { what: "copying within the store" }),
+            (true, true) => store.copy_new(from.relative(), to.relative()).await,
+            (true, false) => store.copy(from.relative(), to.relative()).await,
+        };
+        let info = if !matches!(copied, Err(StoreError::NotSupported { .. })) {
+            copied.map_err(failed)?
         } else {
             let mut content = Source::open(self.kernel, intent.op, from, source, ByteRange::ALL).await?;
             let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
