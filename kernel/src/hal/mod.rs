@@ -22,7 +22,9 @@ mod transport;
 pub use cache_store::{CacheState, CacheStore, Heard, Missed, NullCache, Subscription};
 pub use error::StoreError;
 pub(crate) use factory::is_of_every_mount;
-pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS};
+pub use factory::{
+    Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS, SECRET_PLACES,
+};
 pub use metastore::{
     Applied, Batch, Change, DAMAGE_MAX, Damage, Entry, EntryOutcome, KEY_INLINE, LogItem, LogRecord,
     Metastore, Precondition, Reader, RowKey, Table, Told, ToldEvent, TreeId,
