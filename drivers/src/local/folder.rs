@@ -124,8 +124,7 @@ impl Folder {
         checked(from)?;
         checked(to)?;
         let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
-        let source =
-            self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
+        let source = self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
         let mut before = content_info(&source, from)?;
         let attributes = Attributes::none().mode(before.mode);
         let parent = folder_made(&self.root, &to_parents)?;

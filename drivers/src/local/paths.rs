@@ -9,8 +9,8 @@ use nexus_kernel::hal::{
     Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathWrite,
     StoreError, StoreFuture,
 };
-use nexus_messages::{Attributes, EntryType};
 use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, EntryType};
 use parking_lot::Mutex;
 
 use super::folder::Folder;

@@ -139,9 +139,7 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (None, Some(HttpErrorKind::Timeout)) => {
             return StoreError::TimedOut { what, limit, changing: call.changing };
         }
-        (None, Some(HttpErrorKind::Connect)) => {
-            (format!("the server cannot be reached: {}", said()), true)
-        }
+        (None, Some(HttpErrorKind::Connect)) => (format!("the server cannot be reached: {}", said()), true),
         (None, _) => (said(), false),
     };
     if call.changing && !is_certain {
@@ -184,8 +182,7 @@ mod tests {
         assert!(matches!(check(&repeated, false), StoreError::Backend { .. }));
         // The answer to the first attempt was lost: it may have been what removed the upload, or the permission.
         for status in ["400 Bad Request", "404 Not Found", "403 Forbidden"] {
-            let text =
-                format!("after 1 retries, max_retries: 3, retry_timeout: 1s  - status code: {status}");
+            let text = format!("after 1 retries, max_retries: 3, retry_timeout: 1s  - status code: {status}");
             let gone = Error::NotFound { path: "k".into(), source: text.clone().into() };
             for error in [answered(&text), gone] {
                 assert!(matches!(check(&error, true), StoreError::Unknown { .. }), "{status}");

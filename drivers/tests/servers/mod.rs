@@ -6,6 +6,8 @@
 #[cfg(feature = "azure")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod azure;
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod certificates;
 #[cfg(feature = "s3")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod proxy;
