@@ -32,6 +32,9 @@ mod servers;
 #[cfg(test)]
 #[path = "remote/subjects.rs"]
 mod subjects;
+#[cfg(test)]
+#[path = "remote/uploads.rs"]
+mod uploads;
 #[cfg(all(test, feature = "http"))]
 #[path = "remote/web.rs"]
 mod web;

@@ -32,10 +32,14 @@ pub(super) fn of_name(parent: &OwnedFd, name: &str, path: &str) -> Result<Object
     Ok(info)
 }
 
+/// What `file` is by now, which is open, but for when it was made.
+pub(super) fn of_open_now(file: impl AsFd, path: &str) -> Result<ObjectInfo, StoreError> {
+    Ok(of_stat(&rustix::fs::fstat(&file).map_err(|e| failed(path, e))?))
+}
+
 /// What `file` is, which is open.
 pub(super) fn of_open(file: impl AsFd, path: &str) -> Result<ObjectInfo, StoreError> {
-    let stat = rustix::fs::fstat(&file).map_err(|e| failed(path, e))?;
-    let mut info = of_stat(&stat);
+    let mut info = of_open_now(&file, path)?;
     info.created = created(&file, "", AtFlags::EMPTY_PATH).unwrap_or(info.created);
     Ok(info)
 }

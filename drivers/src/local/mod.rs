@@ -8,9 +8,11 @@ mod descend;
 mod folder;
 mod info;
 mod outside;
+mod part;
 mod paths;
 mod staging;
 mod transport;
+mod upload;
 
 pub(crate) use blobs::{Blobs, PACKS_FOLDER, check_key};
 pub use paths::PathLocal;

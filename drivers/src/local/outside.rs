@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
 use tokio::sync::Notify;
 
-use super::folder::{Folder, HIDDEN};
+use super::folder::Folder;
+use super::part::HIDDEN;
 use crate::pooled;
 
 /// How long a path is let settle before it is told of: many changes in a row are one then.

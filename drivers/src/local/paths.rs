@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexus_actors::{Env, Pool};
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathUpload,
+    PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::folder::Folder;
 use super::outside::{Heard, Told, Watching};
+use super::upload::LocalUpload;
 use crate::pooled::{self, Wanted};
 
 /// A folder of the user's, as it is. Whatever it contains, nothing outside of it is read or written: no component of a path is followed
@@ -66,18 +67,27 @@ impl PathLocal {
     ) -> StoreFuture<'_, T> {
         let (folder, heard, path) = (self.folder.clone(), self.heard.clone(), path.to_owned());
         Box::pin(pooled::change(&self.pool, what, move |wanted| {
-            let mut own = heard.map(|heard| heard.own(&path));
-            let done = job(&folder, &path, wanted);
-            if let (Some(own), Ok(done)) = (&mut own, &done) {
-                own.made(done.at_path());
-            }
-            done
+            told_own(heard, &path, || job(&folder, &path, wanted))
         }))
     }
 }
 
+/// Makes a change at `path` that is not to be told as one of others.
+pub(super) fn told_own<T: Left>(
+    heard: Option<Arc<Heard>>,
+    path: &str,
+    job: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut own = heard.map(|heard| heard.own(path));
+    let done = job();
+    if let (Some(own), Ok(done)) = (&mut own, &done) {
+        own.made(done.at_path());
+    }
+    done
+}
+
 /// What a change leaves at its path.
-trait Left {
+pub(super) trait Left {
     fn at_path(&self) -> Option<&ObjectInfo>;
 }
 
@@ -108,6 +118,7 @@ impl PathStore for PathLocal {
     fn capabilities(&self) -> PathCapabilities {
         let mut can = PathCapabilities::POSIX;
         can.copy = true;
+        can.upload = true;
         can
     }
 
@@ -131,6 +142,15 @@ impl PathStore for PathLocal {
         let (data, attributes) = (data.to_vec(), attributes.clone());
         self.change("writing a file", path, move |folder, path, wanted| {
             folder.write(path, &data, how, &attributes, wanted)
+        })
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        Box::pin(async move {
+            let at = path.to_owned();
+            let part = self.look("beginning an upload", move |folder| folder.begin(&at)).await?;
+            let (folder, pool, heard) = (self.folder.clone(), self.pool.clone(), self.heard.clone());
+            Ok(Box::new(LocalUpload::new(folder, pool, heard, path, part)) as Box<dyn PathUpload>)
         })
     }
 

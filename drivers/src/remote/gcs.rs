@@ -72,6 +72,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating), marks: true };
+    let handles = Handles::of(repeating, once, false);
     Ok(Told { handles, secrets: [key, token].into_iter().flatten().collect(), read_only: false })
 }

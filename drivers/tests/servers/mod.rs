@@ -14,6 +14,9 @@ pub(crate) mod proxy;
 #[cfg(feature = "s3")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod s3;
+#[cfg(feature = "s3")]
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod small;
 
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::TcpListener;

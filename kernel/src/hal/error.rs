@@ -23,6 +23,12 @@ pub enum StoreError {
         /// The object, as the driver knows it.
         what: String,
     },
+    /// The object is not, or no longer, in the state that the call was to replace.
+    #[error("{what} is not what it was")]
+    Changed {
+        /// The object, as the driver knows it.
+        what: String,
+    },
     /// Something on the way is not a directory.
     #[error("{what} is not a directory")]
     NotADirectory {
@@ -183,6 +189,7 @@ impl StoreError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::AlreadyExists,
+            Self::Changed { .. } => ErrorKind::PreconditionFailed,
             Self::NotADirectory { .. } => ErrorKind::NotADirectory,
             Self::IsADirectory { .. } => ErrorKind::IsADirectory,
             Self::NotEmpty { .. } => ErrorKind::NotEmpty,

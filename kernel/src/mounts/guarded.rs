@@ -17,10 +17,11 @@ use super::breaker::Change;
 use super::driver::{Driver, Recover};
 use super::health::{Failing, Health};
 use super::options::MountOptions;
+use super::uploading::Uploading;
 use crate::content;
 use crate::hal::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore,
-    PathWrite, StoreError, StoreFuture,
+    PathUpload, PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -33,7 +34,7 @@ pub(crate) struct Guarded {
     driver: Option<Arc<dyn ObjectStore>>,
     path_addressed: bool,
     /// None for what stands in for a driver: there is nothing to watch.
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
 }
 
 /// What the door goes by.
@@ -51,15 +52,15 @@ pub(super) struct Watch {
 
 /// One call of a driver.
 #[derive(Clone, Copy)]
-struct Call {
-    what: &'static str,
-    changing: bool,
+pub(super) struct Call {
+    pub(super) what: &'static str,
+    pub(super) changing: bool,
     /// How many bytes it moves, as far as is known.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl Call {
-    fn look(what: &'static str) -> Self {
+    pub(super) fn look(what: &'static str) -> Self {
         Self { what, changing: false, bytes: 0 }
     }
 
@@ -67,7 +68,7 @@ impl Call {
         Self { bytes: range.count.unwrap_or(0).min(content::CALL_MAX), ..Self::look(what) }
     }
 
-    fn change(what: &'static str) -> Self {
+    pub(super) fn change(what: &'static str) -> Self {
         Self { changing: true, ..Self::look(what) }
     }
 
@@ -79,7 +80,7 @@ impl Call {
 impl Guarded {
     /// A driver, watched.
     pub(super) fn new(driver: Arc<dyn ObjectStore>, path_addressed: bool, watch: Watch) -> Self {
-        Self { driver: Some(driver), path_addressed, watch: Some(watch) }
+        Self { driver: Some(driver), path_addressed, watch: Some(Arc::new(watch)) }
     }
 
     /// What stands in for a driver.
@@ -124,7 +125,8 @@ impl Guarded {
 }
 
 impl Watch {
-    async fn over<'a, T: Send + 'a>(
+    /// Makes a call of the driver, or of what it has begun.
+    pub(super) async fn over<'a, T: Send + 'a>(
         &self,
         call: Call,
         make: impl FnOnce() -> Result<StoreFuture<'a, T>, StoreError> + Send,
@@ -312,6 +314,13 @@ impl PathStore for Guarded {
     ) -> StoreFuture<'a, ObjectInfo> {
         self.call(Call::write("writing a file", data), move |me| {
             Ok(me.paths()?.write(path, data, how, attributes))
+        })
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        let begun = self.call(Call::look("beginning an upload"), move |me| Ok(me.paths()?.upload(path)));
+        Box::pin(async move {
+            Ok(Box::new(Uploading::new(begun.await?, self.watch.clone())) as Box<dyn PathUpload>)
         })
     }
 

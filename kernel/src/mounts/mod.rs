@@ -24,6 +24,7 @@ mod placeholder;
 mod probe;
 mod swap;
 mod table;
+mod uploading;
 mod view;
 mod zones;
 

@@ -17,7 +17,7 @@ use nexus_messages::{
 };
 
 use super::remove::taken_for;
-use super::stream::{is_beside, remove_left};
+use super::stream::ForPlain;
 use super::write::{check_attributes, kind_of_removal, kind_of_set, must_be_file};
 use super::{
     Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
@@ -32,6 +32,9 @@ use crate::namespace::{Node, Placement};
 
 /// How many children are looked at in one step of a recursive removal.
 const PAGE: usize = 1_024;
+
+/// How often several runs of one file are read that changes while they are.
+const READS_MAX: usize = 4;
 
 /// A path-addressed mount, with the kernel around it.
 #[derive(Clone, Copy)]
@@ -85,9 +88,6 @@ impl PathVolume<'_> {
     }
 
     pub(crate) async fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
-        if is_beside(site.relative()) {
-            return Ok(None);
-        }
         let driver = self.driver().await;
         match driver.store()?.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
@@ -105,14 +105,7 @@ impl PathVolume<'_> {
         metadata: bool,
     ) -> Result<(Vec<Child>, bool), StoreError> {
         let driver = self.driver().await;
-        let mut page = driver.store()?.list(site.relative(), after, limit).await?;
-        loop {
-            let last = page.entries.last().map(|(name, _)| name.clone());
-            page.entries.retain(|(name, _)| !is_beside(name));
-            // A page of nothing but what is left out is no page.
-            let (true, true, Some(last)) = (page.entries.is_empty(), page.more, last) else { break };
-            page = driver.store()?.list(site.relative(), Some(&last), limit).await?;
-        }
+        let page = driver.store()?.list(site.relative(), after, limit).await?;
         if page.unnameable > 0 {
             tracing::warn!(path = %site.path, count = page.unnameable, "names that no path can hold are not shown");
         }
@@ -137,13 +130,33 @@ impl PathVolume<'_> {
             let info = store.stat(site.relative()).await?;
             return Ok(((Bytes::new(), Vec::new()), self.node(&site.path, &info).metadata));
         };
-        // The path's lock is held: nothing in the kernel changes the file between the runs.
-        let (data, info) = store.read(site.relative(), *first).await?;
-        let mut runs = Vec::with_capacity(more.len());
-        for range in more {
-            runs.push(store.read(site.relative(), *range).await?.0);
+        // The path's lock is held: nothing in the kernel changes the file between the runs, and others may.
+        for _ in 0..READS_MAX {
+            let (data, info) = store.read(site.relative(), *first).await?;
+            let mut runs = Vec::with_capacity(more.len());
+            for range in more {
+                let (run, then) = store.read(site.relative(), *range).await?;
+                if then.tag != info.tag {
+                    break;
+                }
+                runs.push(run);
+            }
+            if runs.len() == more.len() {
+                return Ok(((data, runs), self.node(&site.path, &info).metadata));
+            }
         }
-        Ok(((data, runs), self.node(&site.path, &info).metadata))
+        Err(StoreError::Locked { what: site.relative().into() })
+    }
+
+    /// A part of the file at `site`, and what it is, without a look at it first.
+    pub(crate) async fn read_file(
+        &self,
+        site: &Site,
+        range: ByteRange,
+    ) -> Result<(Bytes, Arc<FileMetadata>), StoreError> {
+        let driver = self.driver().await;
+        let (data, info) = driver.store()?.read(site.relative(), range).await?;
+        Ok((data, self.node(&site.path, &info).metadata))
     }
 
     pub(crate) async fn write(&self, site: &Site, intent: &Intent, call: &SysWrite) -> Result<Written, Stop> {
@@ -162,19 +175,28 @@ impl PathVolume<'_> {
         check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
         let capabilities = store.capabilities();
         let relative = site.relative();
+        // Whatever is there is replaced or grows, also what came since it was looked for.
+        let takes_anything = call.precondition == Precondition::None && call.create != Create::Exclusive;
 
         let staged = intent.staged.as_ref();
         let (info, written, places) = match &call.place {
             Where::Whole if let Some(staged) = staged => {
                 let attributes = kept_mode(&call.attributes, found.as_ref());
-                let info = self.put(store, site, intent, staged, &attributes, found.is_none()).await?;
-                (info, staged.size(), 1)
+                let expected = (found.as_ref(), &call.precondition);
+                match self.put(store, site, intent, staged, &attributes, expected).await? {
+                    Ok(info) => (info, staged.size(), 1),
+                    Err(error) => return Err(self.refused(store, site, intent, call, error).await),
+                }
             }
             Where::Whole => {
-                let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
+                let how = how(found.as_ref(), &call.precondition, capabilities.if_match);
                 let attributes = kept_mode(&call.attributes, found.as_ref());
-                let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
-                (info, content::length(&call.data), 1)
+                match store.write(relative, &call.data, how, &attributes).await {
+                    Ok(info) => (info, content::length(&call.data), 1),
+                    // It came since it was looked for.
+                    Err(StoreError::Exists { .. }) if takes_anything => return Err(Stop::Again),
+                    Err(error) => return Err(self.refused(store, site, intent, call, error).await),
+                }
             }
             place @ (Where::At(_) | Where::End) if capabilities.write_at => {
                 let size = found.as_ref().map_or(0, |node| node.metadata.size);
@@ -189,15 +211,27 @@ impl PathVolume<'_> {
                 (info, content::length(&call.data), 1)
             }
             place => {
-                let old = match &found {
-                    Some(_) => store.read(relative, ByteRange::ALL).await.map_err(failed)?.0,
-                    None => Bytes::new(),
+                let (old, how) = match &found {
+                    Some(_) => {
+                        let (old, info) = store.read(relative, ByteRange::ALL).await.map_err(failed)?;
+                        // What others write meanwhile is not to be replaced by what does not have it.
+                        let is_decided = capabilities.if_match;
+                        (old, if is_decided { PathWrite::IfMatch(info.tag) } else { PathWrite::Whole })
+                    }
+                    None => (Bytes::new(), PathWrite::Exclusive),
                 };
                 let spliced = content::splice(&old, &call.data, place, call.truncate)
                     .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why))?;
+                drop(old);
                 let attributes = kept_mode(&call.attributes, found.as_ref());
-                let how = PathWrite::Whole;
-                let info = store.write(relative, &spliced.content, how, &attributes).await.map_err(failed)?;
+                let info = match store.write(relative, &spliced.content, how, &attributes).await {
+                    Ok(info) => info,
+                    // Somebody was quicker: once more, with what they wrote.
+                    Err(StoreError::Exists { .. } | StoreError::Changed { .. }) if takes_anything => {
+                        return Err(Stop::Again);
+                    }
+                    Err(error) => return Err(self.refused(store, site, intent, call, error).await),
+                };
                 (info, spliced.written, spliced.places)
             }
         };
@@ -341,13 +375,7 @@ impl PathVolume<'_> {
             let below = remove_below(store, site.relative(), &mut removed).await;
             below.map_err(|error| part_of(removed, failed(error)))?;
         }
-        let deleted = match store.delete(site.relative()).await {
-            // What a killed process has left there nobody sees, and nobody else removes.
-            Err(StoreError::NotEmpty { .. }) if remove_left(self.kernel, store, site.relative()).await => {
-                store.delete(site.relative()).await
-            }
-            deleted => deleted,
-        };
+        let deleted = store.delete(site.relative()).await;
         let deleted = if removed > 0 { gone_with_its_children(store, deleted) } else { deleted };
         deleted.map_err(|error| part_of(removed, failed(error)))?;
         let told = intent.told(kind_of_removal(entry_type), &node.metadata, false);
@@ -392,7 +420,8 @@ impl PathVolume<'_> {
             }
             let staged = intake.finish(intent).await?;
             let attributes = Attributes::none().mode(source.metadata.mode);
-            self.put(store, to, intent, &staged, &attributes, found.is_none()).await?
+            let expected = (found.as_ref(), &call.precondition);
+            self.put(store, to, intent, &staged, &attributes, expected).await?.map_err(failed)?
         };
         let metadata = self.node(&to.path, &info).metadata;
         let told = intent.told(EventKind::FileCopied, &metadata, found.is_none());
@@ -400,7 +429,7 @@ impl PathVolume<'_> {
         Ok(Copied::new(found.is_none(), metadata, receipt))
     }
 
-    /// Makes staged content that of the file at `site`.
+    /// Makes staged content that of the file at `site`, where `found` is that is `expected`.
     async fn put(
         &self,
         store: &dyn PathStore,
@@ -408,30 +437,42 @@ impl PathVolume<'_> {
         intent: &Intent,
         staged: &Staged,
         attributes: &Attributes,
-        is_new: bool,
-    ) -> Result<ObjectInfo, Stop> {
-        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
-        let beside = match staged.plain(self.mount, intent, site)? {
-            Ok(data) => {
-                let how = if is_new { PathWrite::Exclusive } else { PathWrite::Whole };
-                return store.write(site.relative(), data, how, attributes).await.map_err(failed);
+        (found, expected): (Option<&Node>, &Precondition),
+    ) -> Result<Result<ObjectInfo, StoreError>, Stop> {
+        let can = store.capabilities();
+        Ok(match staged.plain(self.mount, intent, site)? {
+            ForPlain::Held(data) => {
+                store.write(site.relative(), data, how(found, expected, can.if_match), attributes).await
             }
-            Err(beside) => beside,
-        };
-        if *attributes != Attributes::none() && store.capabilities().attributes {
-            store.set_attributes(beside, attributes).await.map_err(failed)?;
+            ForPlain::Upload(upload) => {
+                let how = how(found, expected, can.conditional_upload);
+                upload.finish(site.relative(), how, attributes).await
+            }
+        })
+    }
+
+    /// The failure of a write. Of one that met another state than it was to replace, with that state.
+    async fn refused(
+        &self,
+        store: &dyn PathStore,
+        site: &Site,
+        intent: &Intent,
+        call: &SysWrite,
+        error: StoreError,
+    ) -> Stop {
+        if let StoreError::Changed { .. } = &error {
+            let now = self.here(store, site, intent).await;
+            let met =
+                now.and_then(|now| expect(intent, &site.path, now.as_ref(), call.create, &call.precondition));
+            if let Err(stop) = met {
+                return stop;
+            }
         }
-        let info = store.rename(beside, site.relative()).await.map_err(failed)?;
-        staged.renamed();
-        Ok(info)
+        store_error(intent.op, &site.path, &error).into()
     }
 
     /// What is at `site` now. `Again` when it is no longer resolved.
     async fn here(&self, store: &dyn PathStore, site: &Site, intent: &Intent) -> Result<Option<Node>, Stop> {
-        if is_beside(site.relative()) {
-            let error = Error::new(intent.op, &site.path, ErrorKind::InvalidArgument);
-            return Err(error.because("such names are the kernel's own").into());
-        }
         match store.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
             Err(StoreError::NotFound { .. }) => Ok(None),
@@ -519,6 +560,16 @@ impl PathVolume<'_> {
 
     async fn unchanged(&self, site: &Site, intent: &Intent) -> Result<Receipt, Stop> {
         intent.unchanged(self.kernel.store(), self.mount, &site.path).await
+    }
+}
+
+/// How content becomes that of what was `found`, which was as `expected`. Where the backend decides whether that is so, it is asked to.
+fn how(found: Option<&Node>, expected: &Precondition, is_decided: bool) -> PathWrite {
+    let Some(found) = found else { return PathWrite::Exclusive };
+    match (&found.metadata.content_id, expected) {
+        (_, Precondition::None | Precondition::Absent) => PathWrite::Whole,
+        (Some(tag), _) if is_decided => PathWrite::IfMatch(tag.clone()),
+        _ => PathWrite::Whole,
     }
 }
 
