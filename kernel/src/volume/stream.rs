@@ -60,6 +60,9 @@ enum From {
     Plain(Plain),
 }
 
+/// What a read of a plain file gives.
+type Come = Result<(Bytes, ObjectInfo), StoreError>;
+
 /// A part of a plain file. What is read may come from several reads at once, and all of it is of one state of the file.
 struct Plain {
     kernel: Arc<Kernel>,
@@ -70,7 +73,7 @@ struct Plain {
     /// How many reads may be under way.
     at_once: usize,
     /// Those that are, in order, each with how much it is to bring.
-    ahead: VecDeque<(u64, oneshot::Receiver<Result<(Bytes, ObjectInfo), StoreError>>)>,
+    ahead: VecDeque<(u64, oneshot::Receiver<Come>)>,
     /// What has come and is not given yet.
     come: Bytes,
 }
@@ -141,7 +144,7 @@ impl Plain {
 }
 
 /// Reads a part of the file at `site`. The driver is held only while it does.
-async fn read(site: Site, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {
+async fn read(site: Site, range: ByteRange) -> Come {
     let driver = site.mount.lease().await;
     plain(&driver)?.read(site.relative(), range).await
 }
