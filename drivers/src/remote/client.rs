@@ -18,8 +18,8 @@ use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedLis
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::{self, Path};
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
-    PutResult, UpdateVersion,
+    CopyOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutPayload, PutResult, UpdateVersion,
 };
 use tokio::sync::{Semaphore, oneshot};
 
@@ -294,7 +294,7 @@ impl Client {
             }
             let (meta, part) = (found.meta.clone(), found.range.clone());
             let (from, to) = range.within(meta.size);
-            let bytes = found.bytes().await?;
+            let bytes = collected(found, to - from).await?;
             if part.start != from || part.end != to || bytes.len() as u64 != to - from {
                 let source = format!("{} bytes came instead of {}", bytes.len(), to - from).into();
                 return Err(object_store::Error::Generic { store: "remote", source });
@@ -522,6 +522,26 @@ impl Client {
         let call = Call::look("listing", key.as_ref().map_or("", |key| key.as_ref()), 0);
         self.run(call, Box::pin(async move { store.list_with_delimiter(key.as_ref()).await })).await
     }
+}
+
+/// All that comes of `found`, which is to be so much. It is held once: the library's own way holds what came beside what it makes of it.
+async fn collected(found: GetResult, expected: u64) -> Result<Bytes, object_store::Error> {
+    let (mut all, mut pieces) = (BytesMut::new(), found.into_stream());
+    while let Some(piece) = pieces.try_next().await? {
+        if all.is_empty() && piece.len() as u64 >= expected {
+            // It came at once. What is too much is told by who looks at the length.
+            all = match piece.try_into_mut() {
+                Ok(piece) => piece,
+                Err(piece) => BytesMut::from(piece),
+            };
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(usize::try_from(expected).unwrap_or_default());
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.freeze())
 }
 
 /// The part `range` of what is at `at`, from a server that does not give parts, or other ones than it was asked for. No more than the part is held.
