@@ -52,6 +52,8 @@ pub mod remote;
 #[cfg(any(feature = "remote", feature = "redis"))]
 mod secret;
 pub mod streams;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod tls;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;
 

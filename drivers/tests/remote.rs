@@ -10,6 +10,9 @@ mod faults;
 #[path = "remote/large.rs"]
 mod large;
 #[cfg(test)]
+#[path = "remote/listings.rs"]
+mod listings;
+#[cfg(test)]
 #[path = "remote/opening.rs"]
 mod opening;
 #[cfg(test)]

@@ -173,6 +173,10 @@ impl PathStore for Faulty {
         self.path(Where::Change, "copying a file", move |store| store.copy(from, to))
     }
 
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.path(Where::Change, "copying a file", move |store| store.copy_new(from, to))
+    }
+
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.path(Where::Change, "making a link", move |store| store.make_link(path, target))
     }

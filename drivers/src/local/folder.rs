@@ -18,6 +18,7 @@ use nexus_messages::{Attributes, EntryType};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::copying::fill;
 use super::descend::{FILE, dup, folder, folder_made, folder_there, is_there, open_folder};
 use super::info::{self, failed, mode_of};
 use super::part::{HIDDEN, Part, remove_hidden, remove_left, sync, what_may_be_replaced, writable};
@@ -112,6 +113,36 @@ impl Folder {
         let part = Part::create(dup(&parent)?, self.hidden_name(), path)?;
         part.write(data, path)?;
         part.place(&parent, name, path, &how, attributes, wanted)
+    }
+
+    /// Makes the file at `to` a copy of that at `from`. `exclusive` says that nothing may be there.
+    pub(super) fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        exclusive: bool,
+        wanted: &Wanted,
+    ) -> Result<ObjectInfo, StoreError> {
+        checked(from)?;
+        checked(to)?;
+        let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
+        let source = self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
+        let mut before = content_info(&source, from)?;
+        let attributes = Attributes::none().mode(before.mode);
+        let parent = folder_made(&self.root, &to_parents)?;
+        let how = if exclusive { PathWrite::Exclusive } else { PathWrite::Whole };
+        what_may_be_replaced(&parent, to_name, to, &how)?;
+        let part = Part::create(dup(&parent)?, self.hidden_name(), to)?;
+        for _ in 0..READS_MAX {
+            fill(&source, before.size, part.file(), from, wanted)?;
+            // As with a read: what is written to meanwhile is copied again.
+            let after = info::of_open(&source, from)?;
+            if after.tag == before.tag {
+                break;
+            }
+            before = after;
+        }
+        part.place(&parent, to_name, to, &how, &attributes, wanted)
     }
 
     /// A hidden file for content that comes piece by piece, in the deepest folder on the way to `path` that is there.

@@ -107,12 +107,12 @@ pub(super) fn times(modified: Timestamp) -> Timestamps {
 }
 
 /// Gives `file` the attributes that the disk keeps.
-pub(super) fn set_open(file: &OwnedFd, attributes: &Attributes, path: &str) -> Result<(), StoreError> {
+pub(super) fn set_open(file: impl AsFd, attributes: &Attributes, path: &str) -> Result<(), StoreError> {
     if let Some(mode) = attributes.mode {
-        rustix::fs::fchmod(file, mode_of(mode)).map_err(|e| failed(path, e))?;
+        rustix::fs::fchmod(&file, mode_of(mode)).map_err(|e| failed(path, e))?;
     }
     if let Some(modified) = attributes.modified {
-        rustix::fs::futimens(file, &times(modified)).map_err(|e| failed(path, e))?;
+        rustix::fs::futimens(&file, &times(modified)).map_err(|e| failed(path, e))?;
     }
     Ok(())
 }

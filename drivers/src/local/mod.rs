@@ -3,6 +3,7 @@
 //! Both have a blocking core that knows nothing of tasks (`blobs`, `folder`) and an asynchronous face that runs it on the mount's pool.
 
 mod blobs;
+mod copying;
 mod descend;
 mod folder;
 mod info;

@@ -46,6 +46,10 @@ impl Part {
         }
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes `data` behind what was written before.
     pub(super) fn write(&self, data: &[Bytes], path: &str) -> Result<(), StoreError> {
         let mut file = &self.file;

@@ -9,8 +9,8 @@ use nexus_kernel::hal::{
     Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathUpload,
     PathWrite, StoreError, StoreFuture,
 };
-use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, EntryType};
 use parking_lot::Mutex;
 
 use super::folder::Folder;
@@ -117,6 +117,7 @@ impl ObjectStore for PathLocal {
 impl PathStore for PathLocal {
     fn capabilities(&self) -> PathCapabilities {
         let mut can = PathCapabilities::POSIX;
+        can.copy = true;
         can.upload = true;
         can
     }
@@ -174,13 +175,27 @@ impl PathStore for PathLocal {
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let (heard, left) = (self.heard.clone(), from.to_owned());
         self.change("renaming a file", to, move |folder, to, _| {
-            let mut own = heard.map(|heard| heard.own(&left));
-            let moved = folder.rename(&left, to);
-            if let (Some(own), Ok(_)) = (&mut own, &moved) {
+            let mut own = heard.as_ref().map(|heard| heard.own(&left));
+            let moved = folder.rename(&left, to)?;
+            if let (Some(own), Some(heard)) = (&mut own, &heard) {
                 own.made(None);
+                if moved.entry_type == EntryType::Dir {
+                    heard.moved(&left);
+                    heard.moved(to);
+                }
             }
-            moved
+            Ok(moved)
         })
+    }
+
+    fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let from = from.to_owned();
+        self.change("copying a file", to, move |folder, to, wanted| folder.copy(&from, to, false, wanted))
+    }
+
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let from = from.to_owned();
+        self.change("copying a file", to, move |folder, to, wanted| folder.copy(&from, to, true, wanted))
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {

@@ -92,6 +92,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles::of(repeating, once, false);
+    let handles = Handles { marks: false, ..Handles::of(repeating, once, false) };
     Ok(Told { handles, secrets: given.into_iter().map(|(_, _, secret)| secret).collect(), read_only: false })
 }

@@ -16,15 +16,15 @@ use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::multipart::{MultipartStore, PartId};
-use object_store::path::Path;
+use object_store::path::{self, Path};
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
-    PutResult, UpdateVersion,
+    CopyOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutPayload, PutResult, UpdateVersion,
 };
 use tokio::sync::{Semaphore, oneshot};
 
 use super::completing::{Condition, under};
-use super::errors::{Call, is_of_the_answer, status, translated};
+use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
 use crate::secret::Secret;
@@ -44,6 +44,13 @@ pub(super) const PAGE_MAX: usize = 1_000;
 /// What a library's operation gives.
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = Result<T, object_store::Error>> + Send>>;
 
+/// What a server lists at once.
+pub(super) enum Page {
+    Keys(PaginatedListResult),
+    /// One of its keys, or of the folders in it, is no path, and this is it: then the library gives none of them.
+    NoPath(String),
+}
+
 /// How the library speaks to one server.
 #[derive(Clone)]
 pub(super) struct Handles {
@@ -54,6 +61,8 @@ pub(super) struct Handles {
     pub(super) once: Arc<dyn ObjectStore>,
     /// Listings by pages, where the server has them.
     pub(super) pages: Option<Arc<dyn PaginatedListStore>>,
+    /// Whether the library can ask for a key that ends with a slash.
+    pub(super) marks: bool,
     /// Content in parts, where the server takes any.
     pub(super) parts: Option<Parts>,
 }
@@ -65,7 +74,7 @@ impl Handles {
         T: ObjectStore + PaginatedListStore + MultipartStore,
     {
         let parts = Some(Parts { repeating: repeating.clone(), once: once.clone(), conditional });
-        Self { repeating: repeating.clone(), once, pages: Some(repeating), parts }
+        Self { repeating: repeating.clone(), once, pages: Some(repeating), parts, marks: true }
     }
 }
 
@@ -132,28 +141,31 @@ impl Client {
 
     /// The key of what is at `relative` below the prefix.
     pub(super) fn key(&self, relative: &str) -> Result<Path, StoreError> {
-        let key = [&self.settings.prefix, relative].concat();
+        self.whole_key(&[&self.settings.prefix, relative].concat())
+    }
+
+    /// `key` as it is.
+    pub(super) fn whole_key(&self, key: &str) -> Result<Path, StoreError> {
         // What the library would change of it, it must not: the key is what other tools see.
-        let parsed = Path::parse(&key).ok().filter(|parsed| parsed.as_ref() == key);
-        parsed
-            .ok_or_else(|| StoreError::BadOption { why: format!("{relative:?} cannot be a key of a store") })
+        let parsed = Path::parse(key).ok().filter(|parsed| parsed.as_ref() == key);
+        parsed.ok_or_else(|| StoreError::BadOption { why: format!("{key:?} cannot be a key of a store") })
     }
 
     /// Runs one operation.
     pub(super) async fn run<T: Send + 'static>(&self, call: Call, work: Work<T>) -> Result<T, StoreError> {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
-        let (places, began) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
-        let begins = began.clone();
+        let (places, settled) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
+        let begins = settled.clone();
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            begins.store(true, Ordering::Release);
-            work.await
+            // Whoever waits may have given up a moment ago, and says that nothing was sent. Of the two, the first to set it has its way; it guards no other memory.
+            if begins.swap(true, Ordering::Relaxed) { None } else { Some(work.await) }
         };
         self.env.spawn("remote.operation", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
-                Either::Left((ended, _)) => Some(ended),
+                Either::Left((ended, _)) => ended,
                 Either::Right(_) => None,
             };
             if let Some(ended) = ended {
@@ -162,19 +174,22 @@ impl Client {
             }
         });
         let answered = self.env.timeout(limit, answer).await;
-        // What waited for its place until then was not sent.
-        let changing = call.changing && began.load(Ordering::Acquire);
+        // What waited for its place until then was not sent, and is not any more.
+        let was_sent = || settled.swap(true, Ordering::Relaxed);
         match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets)),
             Ok(Err(_)) => {
                 let (what, cause) = (call.in_words(), "its task has ended".into());
-                Err(match changing {
+                Err(match call.changing && was_sent() {
                     true => StoreError::Unknown { what, cause },
                     false => StoreError::Backend { what, cause },
                 })
             }
-            Err(_) => Err(StoreError::TimedOut { what: call.in_words(), limit, changing }),
+            Err(_) => {
+                let changing = call.changing && was_sent();
+                Err(StoreError::TimedOut { what: call.in_words(), limit, changing })
+            }
         }
     }
 
@@ -279,7 +294,7 @@ impl Client {
             }
             let (meta, part) = (found.meta.clone(), found.range.clone());
             let (from, to) = range.within(meta.size);
-            let bytes = found.bytes().await?;
+            let bytes = collected(found, to - from).await?;
             if part.start != from || part.end != to || bytes.len() as u64 != to - from {
                 let source = format!("{} bytes came instead of {}", bytes.len(), to - from).into();
                 return Err(object_store::Error::Generic { store: "remote", source });
@@ -416,11 +431,13 @@ impl Client {
     /// Takes away what is at `key`. What is not there is no error: the request may be a repetition, and the first one may have done it.
     pub(super) async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         let (store, at) = (self.handles.repeating.clone(), key.clone());
-        let work = async move { store.delete(&at).await };
-        match self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            deleted => deleted,
-        }
+        let work = async move {
+            match store.delete(&at).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                deleted => deleted,
+            }
+        };
+        self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
     }
 
     /// Has the server copy.
@@ -440,6 +457,22 @@ impl Client {
         folded: bool,
         token: Option<String>,
     ) -> Result<PaginatedListResult, StoreError> {
+        let what = Call::look("listing", &prefix, 0).in_words();
+        match self.page_or_key(prefix, after, limit, folded, token).await? {
+            Page::Keys(page) => Ok(page),
+            Page::NoPath(_) => Err(no_path(what)),
+        }
+    }
+
+    /// As [`page`](Self::page), and tells which key is no path.
+    pub(super) async fn page_or_key(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        folded: bool,
+        token: Option<String>,
+    ) -> Result<Page, StoreError> {
         let call = Call::look("listing", &prefix, 0);
         let what = call.in_words();
         let Some(pages) = self.handles.pages.clone() else {
@@ -453,7 +486,13 @@ impl Client {
                 page_token: token,
                 ..PaginatedListOptions::default()
             };
-            pages.list_paginated((!prefix.is_empty()).then_some(&*prefix), options).await
+            match pages.list_paginated((!prefix.is_empty()).then_some(&*prefix), options).await {
+                Ok(page) => Ok(Page::Keys(page)),
+                Err(object_store::Error::InvalidPath {
+                    source: path::Error::EmptySegment { path } | path::Error::BadSegment { path, .. },
+                }) => Ok(Page::NoPath(path)),
+                Err(error) => Err(error),
+            }
         };
         self.run(call, Box::pin(work)).await.map_err(|error| match error {
             // No key can be missing here.
@@ -462,6 +501,14 @@ impl Client {
             }
             error => error,
         })
+    }
+
+    /// The key that some tools make for a folder: its own, with a slash at the end. `folder` ends with one. None when the library cannot ask for it.
+    pub(super) fn mark(&self, folder: &str) -> Option<Path> {
+        let name = folder.strip_suffix('/').filter(|_| self.handles.marks)?;
+        // What is joined is an empty name.
+        let mark = Path::parse(name).ok()?.join("");
+        (mark.as_ref() == folder).then_some(mark)
     }
 
     /// Whether the server lists by pages.
@@ -475,6 +522,26 @@ impl Client {
         let call = Call::look("listing", key.as_ref().map_or("", |key| key.as_ref()), 0);
         self.run(call, Box::pin(async move { store.list_with_delimiter(key.as_ref()).await })).await
     }
+}
+
+/// All that comes of `found`, which is to be so much. It is held once: the library's own way holds what came beside what it makes of it.
+async fn collected(found: GetResult, expected: u64) -> Result<Bytes, object_store::Error> {
+    let (mut all, mut pieces) = (BytesMut::new(), found.into_stream());
+    while let Some(piece) = pieces.try_next().await? {
+        if all.is_empty() && piece.len() as u64 >= expected {
+            // It came at once. What is too much is told by who looks at the length.
+            all = match piece.try_into_mut() {
+                Ok(piece) => piece,
+                Err(piece) => BytesMut::from(piece),
+            };
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(usize::try_from(expected).unwrap_or_default());
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.freeze())
 }
 
 /// The part `range` of what is at `at`, from a server that does not give parts, or other ones than it was asked for. No more than the part is held.

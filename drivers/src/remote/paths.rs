@@ -14,7 +14,7 @@ use object_store::{ObjectMeta, PutResult, UpdateVersion};
 use super::client::Client;
 use super::completing::Condition;
 use super::conditions::Conditions;
-use super::listing::{self, RESERVED};
+use super::listing::{self, At, RESERVED};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::rename;
 use super::upload::RemoteUpload;
@@ -26,8 +26,11 @@ const CONFLICTS_MAX: usize = 3;
 /// Files under their own keys, below the mount's prefix.
 ///
 /// A folder is there for as long as a key lies below it. Where a name is a file and a folder too, which only other tools can bring about, the file is shown, and
-/// what lies in the folder is reached by its path. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: the listing of
-/// the folder that has one says so.
+/// what lies in the folder is reached by its path. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: listings leave them out,
+/// and count them.
+///
+/// Some tools make a key for a folder itself, with a slash at its end. Such a folder is there when nothing else is in it, and can be removed then; not on Azure, where
+/// those keys cannot be named.
 ///
 /// What keeps a file and a folder from having one name, and a deletion from missing what it names, is looked at before the change, in a request of its own:
 /// the kernel's locks make that one step for all who come through it, and for others it is not one. The content of a file is replaced in one step for all.
@@ -322,11 +325,14 @@ impl RemotePaths {
             return self.client.delete(&key).await;
         }
         self.no_file(path).await?;
-        let found = listing::of(&self.client, &self.folder(path), None, 1).await?;
-        if found.names.is_empty() && found.marked {
-            return Err(StoreError::NotSupported { what: "removing a folder that has a key of its own" });
+        let folder = self.folder(path);
+        let at = At { folder: &folder, after: None, hides: false };
+        let found = listing::of(&self.client, at, 1).await?;
+        let is_empty = found.names.is_empty() && found.no_paths.is_empty();
+        match self.client.mark(&folder).filter(|_| is_empty && found.marked) {
+            Some(mark) => self.client.delete(&mark).await,
+            None => Err(StoreError::NotEmpty { what: path.into() }),
         }
-        Err(StoreError::NotEmpty { what: path.into() })
     }
 
     async fn list_at(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
@@ -334,15 +340,14 @@ impl RemotePaths {
         if limit == 0 {
             return Ok(ListPage::new(Vec::new(), true, 0));
         }
-        let mut found = if self.client.has_pages() {
-            listing::of(&self.client, &self.folder(path), after, limit).await?
+        let found = if self.client.has_pages() {
+            let at = At { folder: &self.folder(path), after, hides: path.is_empty() };
+            listing::of(&self.client, at, limit).await?
         } else {
             self.whole_folder(path, after).await?
         };
-        if path.is_empty() {
-            found.names.retain(|name, _| !name.starts_with(RESERVED));
-        }
-        if found.names.is_empty() && !found.marked && after.is_none() && !path.is_empty() {
+        let is_empty = found.names.is_empty() && found.no_paths.is_empty();
+        if is_empty && !found.marked && after.is_none() && !path.is_empty() {
             let is_file = self.look(path).await?.entry_type == EntryType::Reg;
             // It may have come into being since.
             if is_file {
@@ -354,13 +359,17 @@ impl RemotePaths {
             |(name, meta): (String, Option<ObjectMeta>)| (name, meta.as_ref().map_or_else(directory, file));
         let entries: Vec<_> = found.names.into_iter().take(limit).map(described).collect();
         let more = more && !entries.is_empty();
-        Ok(ListPage::new(entries, more, 0))
+        // Those beyond this page are counted on theirs.
+        let last = entries.last().filter(|_| more).map(|(name, _)| name.as_str());
+        let unnameable = found.no_paths.iter().filter(|key| last.is_none_or(|last| key.as_str() <= last));
+        let unnameable = unnameable.count();
+        Ok(ListPage::new(entries, more, unnameable))
     }
 
     /// All of a folder on a server that lists at once, or not at all.
     async fn whole_folder(&self, path: &str, after: Option<&str>) -> Result<listing::Found, StoreError> {
         let folder = self.folder(path);
-        let key = if folder.is_empty() { None } else { Some(self.client.key(path)?) };
+        let key = folder.strip_suffix('/').map(|key| self.client.whole_key(key)).transpose()?;
         let listed = self.client.folder(key).await?;
         let mut found = listing::Found { marked: true, ..listing::Found::default() };
         let name = |key: &Path| {
@@ -431,7 +440,7 @@ impl ObjectStore for RemotePaths {
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             if self.client.has_pages() {
-                return self.client.page(self.folder(""), None, 1, true, None).await.map(drop);
+                return self.client.page_or_key(self.folder(""), None, 1, true, None).await.map(drop);
             }
             // Whatever it says of a name: it answers.
             self.client.head(&self.client.key("nexus-probe")?).await.map(drop)

@@ -45,6 +45,12 @@ fn files_are_read_and_nothing_is_changed() {
     assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
     let listed = block_on(paths(&*store).list("", None, 9)).expect_err("it lists nothing");
     assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
+    // The same of one folder of it.
+    let spec = MountSpec::new("http").option("url", format!("http://127.0.0.1:{}", server.port()));
+    let below = open(&spec.option("allow_http", "true").option("prefix", "docs"));
+    assert_eq!(&read(&*below, "a b.txt").expect("it is read")[..], b"0123456789");
+    let listed = block_on(paths(&*below).list("", None, 9)).expect_err("it lists nothing");
+    assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
     let written = write(&*store, "new", "1", PathWrite::Whole).expect_err("it is refused");
     assert!(matches!(written, StoreError::ReadOnly { .. }), "{written:?}");
 }

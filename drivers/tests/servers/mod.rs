@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod azure;
 #[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod certificates;
+#[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod proxy;
 #[cfg(feature = "s3")]
 #[allow(dead_code, reason = "each target uses a part of it")]

@@ -232,7 +232,19 @@ impl Catalogue {
         };
         spec.options.iter().map(show).collect()
     }
+
+    /// The options of `spec` that are secret and given themselves: the metastore remembers them in the clear. Where they are, `env:NAME` or `file:PATH`, may be known.
+    pub fn in_the_clear<'a>(&self, spec: &'a MountSpec) -> Vec<&'a str> {
+        let shown = self.shown(spec);
+        let is_told = |text: &str| SECRET_PLACES.iter().any(|place| text.starts_with(place));
+        let is_hidden = |key: &str| shown.get(key).is_some_and(|shown| shown == HIDDEN);
+        let given = spec.options.iter().filter(|(key, text)| is_hidden(key) && !is_told(text));
+        given.map(|(key, _)| key.as_str()).collect()
+    }
 }
+
+/// With what an option begins that says where a secret is.
+pub const SECRET_PLACES: [&str; 2] = ["env:", "file:"];
 
 /// What stands in a listing instead of what is secret.
 pub const HIDDEN: &str = "(hidden)";
@@ -283,5 +295,19 @@ mod tests {
         // A driver that this build leaves out cannot say.
         check("elsewhere", "bucket", false);
         check("elsewhere", "deadline_ms", true);
+    }
+
+    #[test]
+    fn a_secret_that_is_given_itself_is_told_from_where_it_is() {
+        let mut catalogue = Catalogue::new();
+        catalogue.add(Arc::new(Locked)).unwrap();
+        let check = |password: &str, expected: &[&str]| {
+            let spec = MountSpec::new("locked").option("bucket", "b").option("password", password);
+            assert_eq!(catalogue.in_the_clear(&spec), expected, "{password}");
+        };
+        check("hunter22", &["password"]);
+        check("env:PASSWORD", &[]);
+        check("file:/run/password", &[]);
+        assert!(catalogue.in_the_clear(&MountSpec::new("locked").option("bucket", "b")).is_empty());
     }
 }

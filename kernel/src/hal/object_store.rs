@@ -156,10 +156,17 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo>;
 
     /// Makes the file at `to` a copy of that at `from`, which stays; attributes that the backend has go with it. Atomic for who reads `to`, and durable on
-    /// return; what was at `to` is replaced. Needs `copy`.
+    /// return; what was at `to` is replaced. Needs `copy`; a driver that would have to move the content itself may say [`NotSupported`](StoreError::NotSupported)
+    /// to one that is large all the same.
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let _ = (from, to);
         Box::pin(std::future::ready(Err(StoreError::NotSupported { what: "copying within the store" })))
+    }
+
+    /// As [`copy`](Self::copy), to where nothing is: a driver that can say so in the same step tells what is there as [`Exists`](StoreError::Exists), others
+    /// replace it.
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.copy(from, to)
     }
 
     /// Makes a symbolic link whose target is `target`, verbatim. Needs `links`.

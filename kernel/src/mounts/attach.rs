@@ -55,6 +55,9 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let stored = |error: StoreError| fail(error.kind()).because(error);
     let checked = kernel.catalogue().check(&m.spec).and_then(|()| MountOptions::of(&m.spec).map(drop));
     checked.map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
+    for option in kernel.catalogue().in_the_clear(&m.spec) {
+        tracing::warn!(point = %m.point, option, "the metastore keeps this secret as it is: env:NAME or file:PATH in its place keeps it out");
+    }
     if let Some(there) = kernel.mount_at(&m.zone, &m.point).filter(|_| m.replace) {
         // Without the lock of the point: calls below it go on.
         return swap::swap(kernel, m, there).await;

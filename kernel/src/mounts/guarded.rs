@@ -433,6 +433,10 @@ impl PathStore for Guarded {
         self.call(Call::change("copying a file"), move |me| Ok(me.paths()?.copy(from, to)))
     }
 
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.call(Call::change("copying a file"), move |me| Ok(me.paths()?.copy_new(from, to)))
+    }
+
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.call(Call::change("making a link"), move |me| Ok(me.paths()?.make_link(path, target)))
     }

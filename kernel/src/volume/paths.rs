@@ -107,7 +107,7 @@ impl PathVolume<'_> {
         let driver = self.driver().await;
         let page = driver.store()?.list(site.relative(), after, limit).await?;
         if page.unnameable > 0 {
-            tracing::warn!(path = %site.path, count = page.unnameable, "names that are not UTF-8 are not shown");
+            tracing::warn!(path = %site.path, count = page.unnameable, "names that no path can hold are not shown");
         }
         let child = |(name, info): (String, ObjectInfo)| {
             let described = site.path.join(&name).ok().map(|path| Arc::new(self.metadata(path, &info)));
@@ -179,8 +179,7 @@ impl PathVolume<'_> {
         let capabilities = store.capabilities();
         let relative = site.relative();
         // Whatever is there is replaced or grows, also what came since it was looked for.
-        let takes_anything =
-            call.precondition == Precondition::None && call.create != Create::Exclusive;
+        let takes_anything = call.precondition == Precondition::None && call.create != Create::Exclusive;
 
         let staged = intent.staged.as_ref();
         let (info, written, places) = match &call.place {
@@ -417,8 +416,13 @@ impl PathVolume<'_> {
             no_mount_below(self.kernel, to, intent)?;
         }
         let within = Arc::ptr_eq(&from.mount, self.mount) && source.metadata.entry_type == EntryType::Reg;
-        let info = if within && store.capabilities().copy {
-            store.copy(from.relative(), to.relative()).await.map_err(failed)?
+        let copied = match (within && store.capabilities().copy, found.is_none()) {
+            (false, _) => Err(StoreError::NotSupported { what: "copying within the store" }),
+            (true, true) => store.copy_new(from.relative(), to.relative()).await,
+            (true, false) => store.copy(from.relative(), to.relative()).await,
+        };
+        let info = if !matches!(copied, Err(StoreError::NotSupported { .. })) {
+            copied.map_err(failed)?
         } else {
             let mut content = Source::open(self.kernel, intent.op, from, source, ByteRange::ALL).await?;
             let mut intake = Intake::begin(self.kernel, intent.op, to).await?;

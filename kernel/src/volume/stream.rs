@@ -32,8 +32,8 @@ const PIECE: u64 = 1 << 20;
 /// How much of a plain file is asked for in one read, where several are under way at once: each waits longer than it works.
 const AHEAD_PIECE: u64 = 8 << 20;
 
-/// How much of a plain file is on its way at once, or has come and is not given yet, at most, beside a piece that is being given.
-const AHEAD_MAX: u64 = 32 << 20;
+/// How much of a plain file is on its way at once, or has come and is not given yet, at most.
+const AHEAD_MAX: u64 = 40 << 20;
 
 /// Content that goes to a plain file is held up to so many bytes, and written at once, without an upload.
 const PLAIN_HELD_MAX: u64 = 4 << 20;
@@ -60,6 +60,9 @@ enum From {
     Plain(Plain),
 }
 
+/// What a read of a plain file gives.
+type Come = Result<(Bytes, ObjectInfo), StoreError>;
+
 /// A part of a plain file. What is read may come from several reads at once, and all of it is of one state of the file.
 struct Plain {
     kernel: Arc<Kernel>,
@@ -70,7 +73,7 @@ struct Plain {
     /// How many reads may be under way.
     at_once: usize,
     /// Those that are, in order, each with how much it is to bring.
-    ahead: VecDeque<(u64, oneshot::Receiver<Result<(Bytes, ObjectInfo), StoreError>>)>,
+    ahead: VecDeque<(u64, oneshot::Receiver<Come>)>,
     /// What has come and is not given yet.
     come: Bytes,
 }
@@ -84,7 +87,7 @@ impl Plain {
     ) -> Result<Self, StoreError> {
         let driver = site.mount.lease().await;
         let wanted = usize::from(plain(&driver)?.capabilities().reads_at_once);
-        let at_once = wanted.clamp(1, content::index(AHEAD_MAX / AHEAD_PIECE));
+        let at_once = wanted.max(1);
         Ok(Self { kernel: kernel.clone(), range, tag, at_once, ahead: VecDeque::new(), come: Bytes::new() })
     }
 
@@ -119,9 +122,11 @@ impl Plain {
         (self.tag.as_ref() == Some(&info.tag) && data.len() as u64 == wanted).then_some(data)
     }
 
-    /// Begins as many reads as may be under way.
+    /// Begins as many reads as may be under way, beside what has come.
     fn ask(&mut self, site: &Site) {
-        while self.ahead.len() < self.at_once && !self.range.is_empty() {
+        let held = usize::from(!self.come.is_empty());
+        let room = self.at_once.min(content::index(AHEAD_MAX / AHEAD_PIECE) - held);
+        while self.ahead.len() < room && !self.range.is_empty() {
             let wanted = AHEAD_PIECE.min(self.range.end - self.range.start);
             let (mut tell, coming) = oneshot::channel();
             let reading = read(site.clone(), ByteRange::new(self.range.start, wanted));
@@ -141,7 +146,7 @@ impl Plain {
 }
 
 /// Reads a part of the file at `site`. The driver is held only while it does.
-async fn read(site: Site, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {
+async fn read(site: Site, range: ByteRange) -> Come {
     let driver = site.mount.lease().await;
     plain(&driver)?.read(site.relative(), range).await
 }

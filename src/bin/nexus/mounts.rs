@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nexus::hal::CacheFigures;
+use nexus::hal::{CacheFigures, HIDDEN, SECRET_PLACES};
 use nexus::{CallTimes, MountSpec, MountState, MountStatus, Op};
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use crate::top::words::{bytes, count, percent, time};
 pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     let at = path(Op::Mount, &args.path)?;
     let mut spec = MountSpec::new(&*args.driver);
+    let given = args.options.clone();
     for (key, value) in args.options {
         spec = spec.option(key, value);
     }
@@ -24,10 +25,29 @@ pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     }
     if args.replace {
         let swapped = session.nx.swap_driver(&at, spec).await?;
+        warn_of_secrets(session, at.as_str(), &given).await;
         return session.out.quiet(&json!({ "path": at, "driver": args.driver, "swapped": swapped }));
     }
     let done = session.nx.mount(&at, spec).await?;
+    warn_of_secrets(session, at.as_str(), &given).await;
     session.out.quiet(&json!({ "path": at, "driver": args.driver, "created": done.created }))
+}
+
+/// Says which of the options of the mount at `point` are secrets that are remembered as they were given. The kernel knows which are secret.
+async fn warn_of_secrets(session: &Session, point: &str, given: &[(String, String)]) {
+    let is_place = |text: &str| SECRET_PLACES.iter().any(|place| text.starts_with(place));
+    let given: Vec<_> = given.iter().filter(|(_, text)| !is_place(text)).map(|(key, _)| key).collect();
+    if given.is_empty() {
+        return;
+    }
+    // Who may mount and not look is told nothing.
+    let Ok(mounts) = sys::mounts(session).await else { return };
+    let Some(mount) = mounts.iter().find(|mount| mount.point.as_str() == point) else { return };
+    for key in given.into_iter().filter(|key| mount.options.get(*key).is_some_and(|shown| shown == HIDDEN)) {
+        session.out.warn(format_args!(
+            "mount: {key} is kept in the data folder as it was given; {key}=env:NAME or {key}=file:PATH keeps it out"
+        ));
+    }
 }
 
 pub(crate) async fn umount(session: &Session, args: UmountArgs) -> Outcome {
