@@ -28,7 +28,8 @@ pub use metastore::{
     Metastore, Precondition, Reader, RowKey, Table, Told, ToldEvent, TreeId,
 };
 pub use object_store::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+    Addressing, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities,
+    PathStore, PathWrite,
 };
 pub use outside::{OutsideChange, OutsideChanges};
 pub use process::{

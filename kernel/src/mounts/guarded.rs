@@ -19,8 +19,8 @@ use super::health::{Failing, Health};
 use super::options::MountOptions;
 use crate::content;
 use crate::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore,
-    PathWrite, StoreError, StoreFuture,
+    Addressing, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges,
+    PathCapabilities, PathStore, PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -239,6 +239,10 @@ impl ObjectStore for Guarded {
     fn read_only(&self) -> bool {
         // One that panics is asked to do what it is to do, and says then what is wrong.
         guard(|| self.driver().read_only()).unwrap_or(false)
+    }
+
+    fn connector(&self) -> Option<ConnectorCategory> {
+        self.driver().connector()
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {

@@ -19,7 +19,7 @@ use super::guarded::Guarded;
 use super::health::Health;
 use super::options::{Class, HistoryPolicy, MountOptions, for_driver};
 use super::placeholder::Placeholder;
-use crate::hal::{ObjectStore, StoreError, TreeId};
+use crate::hal::{ConnectorCategory, ObjectStore, StoreError, TreeId};
 use crate::router::{AsMount, MountId};
 
 /// Whose pen nobody takes any more: a mount that was detached gets no driver again.
@@ -295,6 +295,11 @@ impl Mount {
     pub(crate) fn shares_store_with(&self, other: &Self) -> bool {
         let (one, other) = (for_driver(&self.spec()), for_driver(&other.spec()));
         !self.outlives_its_actor() && (one.driver, one.options) == (other.driver, other.options)
+    }
+
+    /// Of a connector that serves what kind of one it is.
+    pub(super) fn connector(&self) -> Option<ConnectorCategory> {
+        self.driver.with(|driver| driver.connector()).flatten()
     }
 
     /// Whether changes are refused.

@@ -11,7 +11,7 @@ use super::driver::actor_name;
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 use super::table::Mounts;
-use crate::hal::Catalogue;
+use crate::hal::{Catalogue, ConnectorCategory};
 
 impl Mounts {
     /// The state of each mount, in the order of their points.
@@ -33,6 +33,9 @@ pub struct MountStatus {
     pub point: VPath,
     /// The driver's name in the catalogue.
     pub driver: String,
+    /// Of a connector that serves what kind of one it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorCategory>,
     /// The options of the mount and of its driver, without what is secret.
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
@@ -106,6 +109,7 @@ impl MountStatus {
             zone: mount.zone.clone(),
             point: mount.point.clone(),
             driver: spec.driver.clone(),
+            connector: mount.connector(),
             options: catalogue.shown(&spec),
             read_only: mount.is_read_only(),
             state: MountState::of(mount, env),

@@ -52,8 +52,9 @@ pub(crate) fn list(out: &Output, mounts: &[MountStatus]) -> Outcome {
         };
         let access = if mount.read_only { "read-only" } else { "read-write" };
         let options: String = mount.options.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        let kind = mount.connector.map_or_else(String::new, |category| format!(" ({})", category.name()));
         let (point, driver) = (&mount.point, &mount.driver);
-        out.line(format_args!("{point} {driver} {access} {}{options}", one_line(&state)))?;
+        out.line(format_args!("{point} {driver}{kind} {access} {}{options}", one_line(&state)))?;
     }
     Ok(())
 }
