@@ -5,6 +5,11 @@
 #[allow(dead_code, reason = "each target uses a part of it")]
 mod server;
 
+#[path = "../drivers/tests/external/api.rs"]
+#[cfg(test)]
+#[allow(dead_code, reason = "each target uses a part of it")]
+mod api;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -133,6 +138,33 @@ fn it_is_back_after_a_restart_and_external_also_when_it_cannot_be_reached() {
     let there = root.iter().find(|entry| entry.name() == "git").expect("it is listed all the same");
     assert_eq!(there.entry_type, EntryType::ExternalStorage);
     nx.write("/other", "1").expect("no other mount notices");
+    nx.shutdown().expect("it ends");
+}
+
+#[test]
+fn what_an_api_has_is_changed_as_files_are() {
+    let (server, held) = api::start();
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/api", files(&server, api::TOKEN)).expect("it mounts");
+    nx.write("/api/d/e/f.txt", "hello").expect("it is written");
+    nx.append("/api/d/e/f.txt", " world").expect("it is appended");
+    nx.write("/api/d/g", "2").expect("it is written");
+    api::locked(&held).put("d/others", b"of somebody else");
+    let names: Vec<_> = nx
+        .readdir("/api/d")
+        .expect("it is listed")
+        .into_iter()
+        .map(|entry| entry.name().to_owned())
+        .collect();
+    assert_eq!(names, ["e", "g", "others"]);
+    assert_eq!(&nx.read("/api/d/e/f.txt").expect("it is read")[..], b"hello world");
+    assert_eq!(&nx.read("/api/d/others").expect("it is read")[..], b"of somebody else");
+    nx.copy("/api/d/others", "/api/copy").expect("it is copied");
+    assert_eq!(&nx.read("/api/copy").expect("it is read")[..], b"of somebody else");
+    let refused = nx.rename("/api/copy", "/api/other").expect_err("it is refused");
+    assert_eq!(refused.kind(), ErrorKind::NotSupported, "{refused}");
+    nx.remove_all("/api/d").expect("it is removed");
+    assert!(nx.read("/api/d/g").is_err_and(|error| error.kind() == ErrorKind::NotFound));
     nx.shutdown().expect("it ends");
 }
 

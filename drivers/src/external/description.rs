@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 
 use super::failure::bad;
 use super::pattern::{Pattern, is_variable};
-use super::routes::ROUTES_MAX;
+use super::routes::{ROUTES_MAX, Route, Routes};
 use super::template::Template;
+use super::tree::Asks;
 use crate::secret::Secret;
 
 /// The most bytes that a description has.
@@ -232,14 +233,25 @@ impl Reading {
         }
     }
 
-    /// That there are not too many routes, and some.
-    pub(super) fn count(&self, routes: usize) -> Result<(), StoreError> {
-        match routes {
-            1..=ROUTES_MAX => Ok(()),
-            other => {
-                Err(self.wrong("route", format!("there are {other}, and must be from 1 to {ROUTES_MAX}")))
-            }
+    /// The routes: not too many, and some, and none reads what is a directory, because another names something below it.
+    pub(super) fn routes<T: Asks>(&self, routes: Vec<Route<T>>) -> Result<Routes<T>, StoreError> {
+        let count = routes.len();
+        if !(1..=ROUTES_MAX).contains(&count) {
+            return Err(self.wrong("route", format!("there are {count}, and must be from 1 to {ROUTES_MAX}")));
         }
+        let samples: Vec<_> =
+            routes.iter().filter(|route| route.asks.can().read).map(|route| route.pattern.sample()).collect();
+        let routes = Routes::new(routes);
+        let leads_on = |names: &&Vec<String>| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            routes.leads_on(&names)
+        };
+        if let Some(hidden) = samples.iter().find(leads_on) {
+            let path = hidden.join("/").replace('\u{1}', "{..}");
+            let why = "it is a directory, because another route names something below it: what is read needs a name of its own";
+            return Err(self.wrong(&format!("route {path:?}: read"), why));
+        }
+        Ok(routes)
     }
 }
 

@@ -61,6 +61,16 @@ impl Pattern {
         self.parts.iter().filter_map(Part::variable)
     }
 
+    /// The names of a path that it fits, and that nothing else fits by what is written there.
+    pub(super) fn sample(&self) -> Vec<String> {
+        let name = |part: &Part| match part {
+            Part::Literal(name) => name.clone(),
+            Part::Name { before, after, .. } => format!("{before}\u{1}{after}"),
+            Part::Rest(_) => "\u{1}".to_owned(),
+        };
+        self.parts.iter().map(name).collect()
+    }
+
     /// Whether the path of these names, which it fits, is that of its end that is any number of names, with none of them: the top of what lies there.
     pub(super) fn is_top(&self, names: &[&str]) -> bool {
         matches!(self.parts.last(), Some(Part::Rest(_))) && names.len() + 1 == self.parts.len()

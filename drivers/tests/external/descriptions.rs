@@ -27,6 +27,8 @@ fn what_makes_no_sense_is_refused_by_name() {
     let read = "[[route]]\npath = \"a\"\nread = { url = \"/a\" }\n";
     refused("route = []", "route: there are 0");
     refused("[[route]]\npath = \"a\"", "route \"a\": it needs read");
+    let below = "[[route]]\npath = \"{id}.x\"\nread = { url = \"/{id}\" }\n[[route]]\npath = \"{id}.x/y\"\nread = { url = \"/y\" }";
+    refused(below, "route \"{..}.x\": read: it is a directory");
     refused(
         "[[route]]\npath = \"a/../b\"\nread = { url = \"/a\" }",
         "route \"a/../b\": path: \"..\" is no name",

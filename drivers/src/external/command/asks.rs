@@ -68,7 +68,6 @@ pub(super) fn routes(
     reading: &Reading,
     described: Vec<description::Route>,
 ) -> Result<Routes<CommandAsks>, StoreError> {
-    reading.count(described.len())?;
     let routes = described.into_iter().map(|route| {
         let field = format!("route {:?}", route.path);
         let pattern = reading.pattern(&format!("{field}: path"), &route.path)?;
@@ -89,7 +88,7 @@ pub(super) fn routes(
         };
         Ok(Route { pattern, asks })
     });
-    Ok(Routes::new(routes.collect::<Result<_, StoreError>>()?))
+    reading.routes(routes.collect::<Result<_, StoreError>>()?)
 }
 
 fn listing(reading: &Reading, field: &str, pattern: &Pattern, list: List) -> Result<ListAsks, StoreError> {

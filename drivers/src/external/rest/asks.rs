@@ -71,7 +71,6 @@ pub(super) fn routes(
     base: &Url,
     described: Vec<description::Route>,
 ) -> Result<Routes<RestAsks>, StoreError> {
-    reading.count(described.len())?;
     let maker = Maker { reading, base };
     let routes = described.into_iter().map(|route| {
         let field = format!("route {:?}", route.path);
@@ -79,7 +78,7 @@ pub(super) fn routes(
         let asks = maker.asks(&field, &pattern, route)?;
         Ok(Route { pattern, asks })
     });
-    Ok(Routes::new(routes.collect::<Result<_, StoreError>>()?))
+    reading.routes(routes.collect::<Result<_, StoreError>>()?)
 }
 
 struct Maker<'a> {
