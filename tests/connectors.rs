@@ -81,7 +81,7 @@ fn a_mount_point_of_a_connector_is_external_storage_and_a_directory() {
     let repository = repository();
     let nx = blocking::connect(Config::in_memory()).expect("it boots");
     let done =
-        nx.send(SysSetattr::mount(&nexus::VPath::parse("/git").expect("a path"), git(repository.path())));
+        nx.send(SysSetattr::mount(nexus::VPath::parse("/git").expect("a path"), git(repository.path())));
     assert_eq!(done.expect("it mounts").metadata.entry_type, EntryType::ExternalStorage);
     assert_eq!(
         (kind(&nx, "/git"), kind(&nx, "/git/main"), kind(&nx, "/")),
