@@ -10,7 +10,7 @@ use crate::cas::Cas;
 use crate::memory::{MemoryPaths, MemoryTransport};
 
 /// All drivers of this build: `cas-local` and `local` (which `path-local` is, too) on the local disk, `memory` and `memory-path` in memory; and,
-/// with the features of these names, `s3`, `azure`, `gcs` and `http`.
+/// with the features of these names, `s3`, `azure`, `gcs` and `http`, and with `connectors` `rest` and `command`.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     let [local, older] = path_local();
@@ -22,17 +22,21 @@ pub fn catalogue() -> Catalogue {
             unreachable!("the name {name} is given twice");
         }
     }
-    for name in ["s3", "azure", "gcs", "http"] {
+    let left_out = ["s3", "azure", "gcs", "http"].map(|name| (name, name));
+    for (name, feature) in left_out.into_iter().chain(["rest", "command"].map(|name| (name, "connectors"))) {
         if catalogue.get(name).is_none() {
-            catalogue.leave_out(name, name);
+            catalogue.leave_out(name, feature);
         }
     }
     catalogue
 }
 
-/// Object stores on other machines.
+/// Object stores on other machines, and connectors.
 fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
-    vec![
+    #[cfg(feature = "connectors")]
+    let connectors = crate::external::Connectors::built_in();
+    #[allow(unused_mut, reason = "without connectors nothing is added")]
+    let mut all: Vec<Arc<dyn DriverFactory>> = vec![
         #[cfg(feature = "s3")]
         Arc::new(crate::remote::S3),
         #[cfg(feature = "azure")]
@@ -41,7 +45,10 @@ fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
         Arc::new(crate::remote::Gcs),
         #[cfg(feature = "http")]
         Arc::new(crate::remote::Http),
-    ]
+    ];
+    #[cfg(feature = "connectors")]
+    all.extend(connectors.drivers());
+    all
 }
 
 /// A driver of what is far away, whose mounts may have a cache here.

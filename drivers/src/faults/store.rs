@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, CacheFigures, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload,
-    PathWrite, StoreError, StoreFuture,
+    Addressing, CacheFigures, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities,
+    PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId};
@@ -58,6 +58,10 @@ impl ObjectStore for Faulty {
 
     fn read_only(&self) -> bool {
         self.inner.read_only()
+    }
+
+    fn connector(&self) -> Option<ConnectorCategory> {
+        self.inner.connector()
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {

@@ -69,8 +69,8 @@ fn of_stat(stat: &Stat) -> ObjectInfo {
         FileType::RegularFile => EntryType::Reg,
         FileType::Directory => EntryType::Dir,
         FileType::Symlink => EntryType::Link,
-        // Devices, sockets and pipes are of no use here, but they are there.
-        _ => EntryType::ExternalStorage,
+        // Pipes, and sockets and devices with them, are of no use here, but they are there.
+        _ => EntryType::Pipe,
     };
     let size = match entry_type {
         EntryType::Reg | EntryType::Link => u64::try_from(stat.st_size).unwrap_or_default(),

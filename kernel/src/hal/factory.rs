@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nexus_actors::{Env, Pool};
+use nexus_messages::EntryType;
 use nexus_messages::syscall::MountSpec;
 
 use super::{ObjectStore, StoreError, StoreFuture};
@@ -25,6 +26,12 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
 
     /// Whether what it asks is another machine's, which may be down while this one is well: then a boot waits for it a moment only.
     fn elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Whether it makes connectors: then a mount point of it is told as [`ExternalStorage`](nexus_messages::EntryType::ExternalStorage), and is one for all else
+    /// a mount point as any.
+    fn is_connector(&self) -> bool {
         false
     }
 
@@ -179,6 +186,14 @@ impl Catalogue {
     /// The kind of driver of this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn DriverFactory>> {
         self.factories.get(name).cloned()
+    }
+
+    /// What the root of a mount of `driver` is told to be.
+    pub fn mount_type(&self, driver: &str) -> EntryType {
+        match self.factories.get(driver) {
+            Some(factory) if factory.is_connector() => EntryType::ExternalStorage,
+            _ => EntryType::Mount,
+        }
     }
 
     /// The names, in order.

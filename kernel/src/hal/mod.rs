@@ -32,8 +32,8 @@ pub use metastore::{
     Metastore, Precondition, Reader, RowKey, Table, Told, ToldEvent, TreeId,
 };
 pub use object_store::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload,
-    PathWrite,
+    Addressing, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities,
+    PathStore, PathUpload, PathWrite,
 };
 pub use outside::{OutsideChange, OutsideChanges};
 pub use process::{

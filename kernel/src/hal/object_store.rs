@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::{CacheFigures, OutsideChanges, StoreError, StoreFuture};
 
@@ -26,6 +27,11 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Of a connector what kind of one it is; none for a store of content.
+    fn connector(&self) -> Option<ConnectorCategory> {
+        None
+    }
+
     /// Says whether the backend answers. Cheap; repeat: safe.
     fn probe(&self) -> StoreFuture<'_, ()>;
 
@@ -39,6 +45,31 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     /// mounts, also while the backend is down.
     fn cache(&self) -> Option<CacheFigures> {
         None
+    }
+}
+
+/// What a connector speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConnectorCategory {
+    /// An API, with a key or without any.
+    Api,
+    /// An API in the name of a user who has allowed it, by tokens that are renewed.
+    #[serde(rename = "oauth")]
+    OAuth,
+    /// A program.
+    Cli,
+}
+
+impl ConnectorCategory {
+    /// The name in listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::OAuth => "oauth",
+            Self::Cli => "cli",
+        }
     }
 }
 

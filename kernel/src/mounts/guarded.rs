@@ -23,8 +23,8 @@ use super::options::MountOptions;
 use super::uploading::Uploading;
 use crate::content;
 use crate::hal::{
-    Addressing, CacheFigures, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges,
-    PathCapabilities, PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
+    Addressing, CacheFigures, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore,
+    OutsideChanges, PathCapabilities, PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -302,6 +302,10 @@ impl ObjectStore for Guarded {
     fn read_only(&self) -> bool {
         // One that panics is asked to do what it is to do, and says then what is wrong.
         guard(|| self.driver().read_only()).unwrap_or(false)
+    }
+
+    fn connector(&self) -> Option<ConnectorCategory> {
+        self.driver().connector()
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {

@@ -19,7 +19,7 @@ use super::guarded::Guarded;
 use super::health::Health;
 use super::options::{Class, HistoryPolicy, MountOptions, Nature, stores_the_same};
 use super::placeholder::Placeholder;
-use crate::hal::{CacheFigures, ObjectStore, StoreError, TreeId};
+use crate::hal::{CacheFigures, ConnectorCategory, ObjectStore, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::router::{AsMount, MountId};
 
@@ -308,6 +308,11 @@ impl Mount {
     /// Whether both find the same content behind their drivers.
     pub(crate) fn shares_store_with(&self, other: &Self) -> bool {
         !self.outlives_its_actor() && stores_the_same(&self.spec(), &other.spec())
+    }
+
+    /// Of a connector that serves what kind of one it is.
+    pub(super) fn connector(&self) -> Option<ConnectorCategory> {
+        self.driver.with(|driver| driver.connector()).flatten()
     }
 
     /// Whether changes are refused.

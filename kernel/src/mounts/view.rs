@@ -12,7 +12,7 @@ use super::figures::{CallKind, DriverTimes};
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 use super::table::Mounts;
-use crate::hal::{CacheFigures, Catalogue};
+use crate::hal::{CacheFigures, Catalogue, ConnectorCategory};
 use crate::metrics::Measured;
 
 impl Mounts {
@@ -55,6 +55,9 @@ pub struct MountStatus {
     pub point: VPath,
     /// The driver's name in the catalogue.
     pub driver: String,
+    /// Of a connector that serves what kind of one it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorCategory>,
     /// The options of the mount and of its driver, without what is secret.
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
@@ -144,6 +147,7 @@ impl MountStatus {
             zone: mount.zone.clone(),
             point: mount.point.clone(),
             driver: spec.driver.clone(),
+            connector: mount.connector(),
             options: catalogue.shown(&spec),
             read_only: mount.is_read_only(),
             state: MountState::of(mount, env),

@@ -63,7 +63,7 @@ impl PathVolume<'_> {
     fn metadata(&self, path: VPath, info: &ObjectInfo) -> FileMetadata {
         let is_root = path == self.mount.point;
         let (id, entry_type) = match (is_root, info.inode) {
-            (true, _) => (self.mount.root, EntryType::Mount),
+            (true, _) => (self.mount.root, self.kernel.catalogue().mount_type(&self.mount.spec().driver)),
             // A backend without identities: the path is the identity, as long as nothing is renamed.
             (false, 0) => (FileId(hash_of(path.as_str())), info.entry_type),
             (false, inode) => (FileId(inode), info.entry_type),

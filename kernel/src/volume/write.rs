@@ -434,7 +434,7 @@ fn guess_mime(path: &VPath) -> Option<Arc<str>> {
 pub(super) fn must_be_file(intent: &Intent, path: &VPath, entry_type: EntryType) -> Result<(), Stop> {
     match entry_type {
         EntryType::Reg => Ok(()),
-        EntryType::Dir | EntryType::Mount => Err(intent.fail(path, ErrorKind::IsADirectory)),
+        directory if directory.is_directory() => Err(intent.fail(path, ErrorKind::IsADirectory)),
         // A link has come to where a file or nothing was: resolve again.
         EntryType::Link => Err(Stop::Again),
         other => {

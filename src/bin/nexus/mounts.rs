@@ -103,10 +103,11 @@ fn cells(mount: &MountStatus) -> ([String; COLUMNS], String) {
         _ => ("unknown", None),
     };
     let zone = if mount.zone.is_root() { String::new() } else { format!("{}:", mount.zone) };
+    let kind = mount.connector.map_or_else(String::new, |category| format!(" ({})", category.name()));
     let times = &mount.times;
     let cells = [
         format!("{zone}{}", mount.point),
-        mount.driver.clone(),
+        format!("{}{kind}", mount.driver),
         if mount.read_only { "read-only" } else { "read-write" }.into(),
         state.into(),
         count(mount.calls.made),
