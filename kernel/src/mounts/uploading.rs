@@ -40,7 +40,7 @@ impl Uploading {
             let mut held = self.held.take().ok_or_else(over)?;
             let upload = held.0.as_deref_mut().ok_or_else(over)?;
             match self.watch.clone() {
-                Some(watch) => watch.over(call, move || Ok(make(upload))).await?,
+                Some(watch) => watch.over(call, |()| 0, move || Ok(make(upload))).await?,
                 None => make(upload).await?,
             }
             self.held = Some(held);
@@ -72,7 +72,7 @@ impl PathUpload for Uploading {
             let mut held = self.held.take().ok_or_else(over)?;
             let upload = held.0.take().ok_or_else(over)?;
             match self.watch.clone() {
-                Some(watch) => watch.over(call, move || Ok(upload.finish(path, how, attributes))).await,
+                Some(watch) => watch.over(call, |_| 0, move || Ok(upload.finish(path, how, attributes))).await,
                 None => upload.finish(path, how, attributes).await,
             }
         })
