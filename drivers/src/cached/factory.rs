@@ -41,6 +41,14 @@ impl DriverFactory for Cached {
         self.inner.volatile()
     }
 
+    fn elsewhere(&self) -> bool {
+        self.inner.elsewhere()
+    }
+
+    fn is_connector(&self) -> bool {
+        self.inner.is_connector()
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let caching = Caching::of(spec);
         let place = place_of(spec);

@@ -32,7 +32,8 @@ pub(super) const OPTIONS: &[DriverOption] = &[
 ];
 
 /// What says where a store is. Another value of one of these is another store; of any other option, it is not.
-const WHERE: &[&str] = &["account", "bucket", "container", "description", "endpoint", "prefix", "url"];
+const WHERE: &[&str] =
+    &["account", "bucket", "container", "description", "endpoint", "parameters", "prefix", "url"];
 
 /// How many bytes may be pending, when nothing is said.
 const PENDING_BYTES: u64 = 256 << 20;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, CacheFigures, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
-    StoreFuture,
+    Addressing, CacheFigures, ConnectorCategory, ListPage, ObjectInfo, ObjectStore, PathCapabilities,
+    PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
@@ -18,11 +18,12 @@ use super::rows::{PlaceId, short};
 use super::table::{Age, Known, parent};
 use super::upload;
 use super::vault::Vault;
+use super::writing::Through;
 use super::{KEEPING_MAX, NAMES_MAX};
 use crate::path::components;
 
 /// A path-addressed store with a cache in front of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CachedPaths {
     inner: Arc<dyn ObjectStore>,
     pub(super) vault: Arc<Vault>,
@@ -99,7 +100,7 @@ impl CachedPaths {
     }
 
     /// What callers are told: an identity only where each file has one from its first moment on.
-    fn plain(&self, mut info: ObjectInfo) -> ObjectInfo {
+    pub(super) fn plain(&self, mut info: ObjectInfo) -> ObjectInfo {
         if self.caching.write_back {
             info.inode = 0;
         }
@@ -242,6 +243,10 @@ impl ObjectStore for CachedPaths {
         self.inner.probe()
     }
 
+    fn connector(&self) -> Option<ConnectorCategory> {
+        self.inner.connector()
+    }
+
     fn cache(&self) -> Option<CacheFigures> {
         let mut figures = self.place.figures();
         figures.bytes_max = self.caching.bytes_max;
@@ -284,6 +289,14 @@ impl PathStore for CachedPaths {
         Box::pin(async move { self.write_at(path, data, how, attributes).await.map(|info| self.plain(info)) })
     }
 
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        Box::pin(async move {
+            components(path)?;
+            let inner = self.store()?.upload(path).await?;
+            Ok(Box::new(Through { near: self.clone(), inner }) as Box<dyn PathUpload>)
+        })
+    }
+
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         Box::pin(self.delete_at(path))
     }
@@ -321,6 +334,12 @@ impl PathStore for CachedPaths {
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         Box::pin(self.beside([from, to], async move {
             self.store()?.copy(from, to).await.map(|info| self.plain(info))
+        }))
+    }
+
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(self.beside([from, to], async move {
+            self.store()?.copy_new(from, to).await.map(|info| self.plain(info))
         }))
     }
 

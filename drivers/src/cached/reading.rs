@@ -58,12 +58,7 @@ impl CachedPaths {
     }
 
     /// The bytes of `range`, from what is here and what the store gives for the rest; none when the store has another state by now.
-    async fn gather(
-        &self,
-        path: &str,
-        held: &Held,
-        range: ByteRange,
-    ) -> Result<Option<Bytes>, StoreError> {
+    async fn gather(&self, path: &str, held: &Held, range: ByteRange) -> Result<Option<Bytes>, StoreError> {
         let (start, end) = range.within(held.info.size);
         if start == end {
             return Ok(Some(Bytes::new()));

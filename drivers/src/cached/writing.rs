@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
-use nexus_kernel::hal::{ObjectInfo, PathWrite, StoreError};
+use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::paths::{CachedPaths, count};
+use super::place::Hold;
 use super::table::Piece;
 use super::{INLINE_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
 use crate::path::components;
@@ -93,24 +94,44 @@ impl CachedPaths {
         how: PathWrite,
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
+        let (how, held) = self.before_through(path, how).await?;
+        let info = self.store()?.write(path, data, how, attributes).await?;
+        self.after_through(path, &info).await?;
+        drop(held);
+        Ok(info)
+    }
+
+    /// What must be before the store itself is written to at `path`, and how it is told to: tags as it knows them.
+    async fn before_through(&self, path: &str, how: PathWrite) -> Result<(PathWrite, Hold), StoreError> {
         match how {
             PathWrite::Whole => {}
             PathWrite::Exclusive if self.place.table().is_pending(path) => {
                 return Err(StoreError::Exists { what: path.into() });
             }
-            // What is pending is a part of what comes out.
+            // What is pending is a part of what comes out, or of what must be there.
             _ => self.place.drain(path).await,
         }
         if self.place.table().is_pending_below(path) {
             return Err(StoreError::IsADirectory { what: path.into() });
         }
         let held = self.place.hold(path).await;
-        let info = self.store()?.write(path, data, how, attributes).await?;
+        let how = match how {
+            PathWrite::IfMatch(tag) => {
+                let known = self.place.table().held(path, self.age());
+                let remote = known.filter(|known| known.info.tag == tag).and_then(|known| known.remote);
+                PathWrite::IfMatch(remote.unwrap_or(tag))
+            }
+            how => how,
+        };
+        Ok((how, held))
+    }
+
+    /// Takes what the store itself was written at `path`.
+    async fn after_through(&self, path: &str, info: &ObjectInfo) -> Result<(), StoreError> {
         self.gone(path).await?;
         let keep = self.remembers();
-        self.place.table().note_written(&self.vault, path, &info, self.now(), keep);
-        drop(held);
-        Ok(info)
+        self.place.table().note_written(&self.vault, path, info, self.now(), keep);
+        Ok(())
     }
 
     /// Takes the file at `path` out of the index, and waits until that is on disk if it may be pending there.
@@ -169,6 +190,39 @@ impl CachedPaths {
             table.forget_within(&self.vault, path);
         }
         done
+    }
+}
+
+/// Content on its way to the store itself, piece by piece.
+#[derive(Debug)]
+pub(super) struct Through {
+    pub(super) near: CachedPaths,
+    pub(super) inner: Box<dyn PathUpload>,
+}
+
+impl PathUpload for Through {
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
+        self.inner.push(data)
+    }
+
+    fn settle(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.settle()
+    }
+
+    fn finish<'a>(
+        self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(async move {
+            let Self { near, inner } = *self;
+            let (how, held) = near.before_through(path, how).await?;
+            let info = inner.finish(path, how, attributes).await?;
+            near.after_through(path, &info).await?;
+            drop(held);
+            Ok(near.plain(info))
+        })
     }
 }
 

@@ -169,7 +169,8 @@ fn it_keeps_no_more_than_it_may() {
 }
 
 fn walk(folder: &Path, of_files: &dyn Fn(&Path) -> u64) -> u64 {
-    let below = std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").path());
+    let below =
+        std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").path());
     below.filter(|path| path.is_dir()).map(|path| walk(&path, of_files)).sum::<u64>() + of_files(folder)
 }
 

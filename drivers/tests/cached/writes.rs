@@ -23,13 +23,13 @@ fn a_write_is_acknowledged_before_the_store_has_it_and_is_there_later() {
         let near = far.open(options);
         stuck(&far);
         let files = [("a", 0), ("d/b", 10), ("d/e/c", 20_000), ("d/large", (3 << 20) + 5)];
-        for (n, (name, length)) in files.into_iter().enumerate() {
-            let info = near.write(name, content(length, n as u8)).unwrap();
+        for (n, (name, length)) in (0..).zip(files) {
+            let info = near.write(name, content(length, n)).unwrap();
             assert_eq!(info.size, length as u64);
         }
         let check = |far: &Far| {
-            for (n, (name, length)) in files.into_iter().enumerate() {
-                assert!(near.read(name).unwrap() == content(length, n as u8), "{name}");
+            for (n, (name, length)) in (0..).zip(files) {
+                assert!(near.read(name).unwrap() == content(length, n), "{name}");
                 assert_eq!(near.stat(name).unwrap().size, length as u64, "{name}");
             }
             assert_eq!(near.names("").unwrap(), ["a", "d"]);
@@ -47,8 +47,8 @@ fn a_write_is_acknowledged_before_the_store_has_it_and_is_there_later() {
         let tags = files.map(|(name, _)| near.stat(name).unwrap().tag);
         far.faults.clear();
         far.pass(Duration::from_secs(120));
-        for (n, (name, length)) in files.into_iter().enumerate() {
-            assert!(far.theirs(name).unwrap() == content(length, n as u8), "{name}");
+        for (n, (name, length)) in (0..).zip(files) {
+            assert!(far.theirs(name).unwrap() == content(length, n), "{name}");
         }
         check(&far);
         assert_eq!(

@@ -25,7 +25,8 @@ pub use cache_store::{CacheState, CacheStore, Heard, Missed, NullCache, Subscrip
 pub use error::StoreError;
 pub(crate) use factory::is_of_every_mount;
 pub use factory::{
-    Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS, SECRET_PLACES, SHARED_OPTIONS,
+    Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS, SECRET_PLACES,
+    SHARED_OPTIONS,
 };
 pub use metastore::{
     Applied, Batch, Change, DAMAGE_MAX, Damage, Entry, EntryOutcome, KEY_INLINE, LogItem, LogRecord,

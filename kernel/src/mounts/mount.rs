@@ -247,7 +247,8 @@ impl Mount {
         }
         let driver = self.lease().await;
         let flushed = kernel.env().timeout(limit, driver.flush()).await;
-        flushed.unwrap_or_else(|_| Err(StoreError::TimedOut { what: "flushing".into(), limit, changing: false }))
+        flushed
+            .unwrap_or_else(|_| Err(StoreError::TimedOut { what: "flushing".into(), limit, changing: false }))
     }
 
     /// With the pen in hand.

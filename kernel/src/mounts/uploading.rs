@@ -72,7 +72,9 @@ impl PathUpload for Uploading {
             let mut held = self.held.take().ok_or_else(over)?;
             let upload = held.0.take().ok_or_else(over)?;
             match self.watch.clone() {
-                Some(watch) => watch.over(call, |_| 0, move || Ok(upload.finish(path, how, attributes))).await,
+                Some(watch) => {
+                    watch.over(call, |_| 0, move || Ok(upload.finish(path, how, attributes))).await
+                }
                 None => upload.finish(path, how, attributes).await,
             }
         })
