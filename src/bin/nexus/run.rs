@@ -118,7 +118,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Ps(args) => Box::pin(ps::ps(session, args)).await,
         Command::Top(args) => Box::pin(top::top(session, args)).await,
         Command::Gc(args) => Box::pin(gc::gc(session, args)).await,
-        Command::Sync(args) => Box::pin(content::sync(session, args)).await,
+        Command::Sync(args) => Box::pin(transfer::sync::sync(session, args)).await,
         Command::Outcome(args) => Box::pin(outcome::outcome(session, args)).await,
         Command::Fsck(args) => Box::pin(fsck::fsck(session, args)).await,
         Command::Kill(args) => Box::pin(kill::kill(session, args)).await,

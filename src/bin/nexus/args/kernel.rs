@@ -172,16 +172,34 @@ pub(crate) struct GcArgs {
     pub(crate) grace: Option<u64>,
 }
 
-/// Bring to the disk what was acknowledged before it was there
+/// Make a tree the same as another one; or, with one path or none, bring to the disk what was acknowledged before it was there
 ///
-/// With `write --eventual` and on mounts of the classes cache and scratch changes are acknowledged when they can be seen, and are on disk soon after. Returns
-/// when all that was acknowledged before is there.
+/// With SRC and DST: copies what differs, in one direction. Either is a path of the namespace, or a folder of the host, written as host:FOLDER. Files are the
+/// same when they have the same content id, or the same size and time of change; where these differ, their contents are compared. Each file is
+/// replaced whole and then verified by its hash. Symbolic links are copied as links. What is of another type is replaced; a folder with something in it
+/// only with --delete. What fails is told, and the rest goes on; the same command does the rest later.
+///
+/// With one path: `write --eventual` and mounts of the classes cache and scratch acknowledge changes when they can be seen, and have them on disk soon after.
+/// Returns when all that was acknowledged before is there.
 #[derive(Debug, Args)]
-#[command(after_help = "With --json: {lsn}, the place in the log up to which all is on disk.")]
+#[command(after_help = "\
+Last line: N copied, N bytes, S seconds; then the other counts. Exit status 1 when something failed.
+With --json: {copied, bytes, seconds, directories, links, unchanged, described, deleted, skipped, failed, failures, dry_run}; failures are texts, at most 1000.
+With --dry-run, before it: one line for what would be done; with --json {action, path}, where action is copy, link, directory, describe or delete.
+With one path and --json: {lsn}, the place in the log up to which all is on disk.")]
 pub(crate) struct SyncArgs {
-    /// A path in the zone that is meant
-    #[arg(default_value = "/")]
+    /// What is copied; or, alone, a path in the zone that is meant
+    #[arg(value_name = "SRC", default_value = "/")]
     pub(crate) path: String,
+    /// What is to be like it
+    #[arg(value_name = "DST")]
+    pub(crate) destination: Option<String>,
+    /// Remove what DST has and SRC has not
+    #[arg(long, requires = "destination")]
+    pub(crate) delete: bool,
+    /// Only tell what would be done
+    #[arg(long, requires = "destination")]
+    pub(crate) dry_run: bool,
 }
 
 /// Tell what became of an operation

@@ -157,6 +157,10 @@ mod tests {
         check("nexus mount /m --driver path-local --opt folder=/x --opt a=b=c", true);
         check("nexus mount /m --driver path-local --opt root", false);
         check("nexus mount /m", false);
+        check("nexus sync", true);
+        check("nexus sync /a", true);
+        check("nexus sync host:x /a --delete --dry-run --json", true);
+        check("nexus sync /a --delete", false);
         check("nexus edit /a --old -x --new --y", true);
         check("nexus grep -l -foo", false);
         check("nexus ls --as-of lsn:3 /a", true);
