@@ -290,8 +290,8 @@ fn crash(seed: u64, off_at: u64, kept: u64) -> Result<(), String> {
 
 #[test]
 fn a_crash_anywhere_loses_nothing_that_was_acknowledged() {
-    // More of them: NEXUS_CRASHES=50
-    let seeds = std::env::var("NEXUS_CRASHES").ok().and_then(|seeds| seeds.parse().ok());
+    // More of them: NEXUS_CACHED_SEEDS=50
+    let seeds = std::env::var("NEXUS_CACHED_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let mut points = 0;
     for seed in 1..=seeds.unwrap_or(3) {
         let disk = SimDisk::new(seed);
