@@ -89,8 +89,8 @@ fn failures_are_counted_by_their_kind_and_the_latest_is_told() {
     // A crash is an input/output error to who knows of nothing else.
     assert_eq!((more("EIO"), more("ETIMEDOUT"), more("ENOENT")), (3, 1, 0), "{:?}", now.errors);
     assert_eq!((now.calls.failed, now.calls.timed_out, now.calls.panicked), (4, 1, 1));
-    let looks = now.times.looks;
-    assert!(Duration::from_nanos(looks.longest_ns) >= Duration::from_millis(SHORT_MS), "{looks:?}");
+    let reads = now.times.reads;
+    assert!(Duration::from_nanos(reads.longest_ns) >= Duration::from_millis(SHORT_MS), "{reads:?}");
     let last = now.last_failure.expect("it failed");
     assert!(&*last.error == "EIO" && last.what.contains("an injected panic"), "{last:?}");
     assert!(last.at >= began.created, "{last:?}");
