@@ -87,7 +87,7 @@ list = {{ args = ["ok"], json = {{ name = "" }} }}
 }
 
 const HASTY: &str =
-    "limits = { timeout_ms = 400, output_bytes = 1000, input_bytes = 100000, concurrency = 2 }";
+    "limits = { timeout_ms = 2000, output_bytes = 1000, input_bytes = 100000, concurrency = 2 }";
 
 /// Whether the process whose number is in `file` has ended: waits until it has.
 fn has_ended(file: &Path) -> bool {

@@ -31,22 +31,25 @@ path = "list"
 list = { url = "/list", fields = { name = "" }, details = "listing" }
 "#;
 
+/// Enough patience for all repetitions, on a machine that has much to do.
+const PATIENT: &str = "limits = { timeout_ms = 10000, retries = 2, body_bytes = 1000 }\n";
+
 /// Little patience.
 const HASTY: &str = "limits = { timeout_ms = 900, retries = 2, body_bytes = 1000 }\n";
 
 fn serving(
     answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
 ) -> (TempDir, Server, Arc<dyn ObjectStore>) {
-    serving_with("", answers)
+    serving_with(PATIENT, answers)
 }
 
 fn serving_with(
-    more: &str,
+    limits: &str,
     answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
 ) -> (TempDir, Server, Arc<dyn ObjectStore>) {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(answers);
-    let store = open(&described(&server, folder.path(), &format!("{HASTY}{more}{ROUTES}")));
+    let store = open(&described(&server, folder.path(), &format!("{limits}{ROUTES}")));
     (folder, server, store)
 }
 
@@ -175,7 +178,7 @@ fn a_length_that_is_a_lie_holds_nobody() {
 
 #[test]
 fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
-    let (_folder, _server, store) = serving(|_| Answer::silent());
+    let (_folder, _server, store) = serving_with(HASTY, |_| Answer::silent());
     let begun = env().now();
     let error = read(&*store, "f").unwrap_err();
     assert!(matches!(error, StoreError::TimedOut { changing: false, .. }), "{error:?}");
@@ -186,7 +189,7 @@ fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
 
 #[test]
 fn who_gives_up_takes_the_request_along() {
-    let (_folder, _server, store) = serving_with("", |_| Answer::silent());
+    let (_folder, _server, store) = serving_with(PATIENT, |_| Answer::silent());
     let looked = nexus_actors::block_on(
         env().timeout(Duration::from_millis(50), crate::subjects::paths(&*store).stat("f")),
     );
@@ -197,7 +200,7 @@ fn who_gives_up_takes_the_request_along() {
 fn nobody_there_is_told_and_nothing_was_done() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(|_| Answer::of(200, ""));
-    let spec = described(&server, folder.path(), &format!("{HASTY}{ROUTES}"));
+    let spec = described(&server, folder.path(), &format!("{PATIENT}{ROUTES}"));
     drop(server);
     let store = open(&spec);
     let error = write(&*store, "post/f", "x", PathWrite::Whole).unwrap_err();
@@ -231,7 +234,7 @@ fn what_passes_is_passed_over() {
 fn the_server_says_when_to_come_again() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
-    let (_folder, _server, store) = serving_with("", move |request| {
+    let (_folder, _server, store) = serving_with(PATIENT, move |request| {
         match (request.target.as_str(), counted.fetch_add(1, Ordering::Relaxed)) {
             ("/f/soon", 0) => Answer::of(429, "").header("Retry-After", "0"),
             ("/f/late", _) => Answer::of(429, "").header("Retry-After", "3600"),
@@ -251,7 +254,9 @@ fn the_server_says_when_to_come_again() {
 #[test]
 fn the_rate_is_kept() {
     let (_folder, server, store) =
-        serving_with("rate = { requests = 1, per_ms = 60000, burst = 3 }\n", |_| Answer::of(200, "x"));
+        serving_with(&format!("rate = {{ requests = 1, per_ms = 60000, burst = 3 }}\n{PATIENT}"), |_| {
+            Answer::of(200, "x")
+        });
     for _ in 0..3 {
         read(&*store, "f").unwrap();
     }
@@ -291,7 +296,9 @@ fn a_listing_that_makes_no_sense_is_no_listing() {
     let store = open(&described(
         &server,
         folder.path(),
-        &format!("{HASTY}{ROUTES}\n[[route]]\npath = \"list/{{name}}\"\nread = {{ url = \"/x/{{name}}\" }}"),
+        &format!(
+            "{PATIENT}{ROUTES}\n[[route]]\npath = \"list/{{name}}\"\nread = {{ url = \"/x/{{name}}\" }}"
+        ),
     ));
     let say = |text: &str| text.clone_into(&mut body.lock().expect("nobody panics"));
     for garbage in ["", "no json", "{", "[1, {}]", "[null]", "\"text\"", "3", &"[".repeat(900)] {
