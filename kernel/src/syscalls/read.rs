@@ -7,7 +7,7 @@ use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, Timestamp, VPa
 
 use super::Serve;
 use super::admit::{Admissible, Admitted, Which, admit, one_path, pass, straight_to_read};
-use super::locate::{ATTEMPTS_MAX, Located};
+use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use super::mutate::LOCK_WAIT_MAX;
 use super::past::then_held;
 use super::{pipe, records};
@@ -111,6 +111,10 @@ async fn straight_read(
         Ok(guard) => guard,
         Err(error) => return Some(Err(error)),
     };
+    // It may have come or gone while nobody held the path.
+    if !is_served(kernel, &caller.zone, &site) {
+        return None;
+    }
     let wanted = ByteRange::new(range.offset, range.count.unwrap_or(STRAIGHT_MAX));
     let volume = PathVolume { kernel, mount: &site.mount };
     match volume.read_file(&site, wanted).await {
