@@ -26,8 +26,8 @@ pub(super) const PARTS_AT_ONCE: usize = 4;
 const UNDER_WAY_MAX: u64 = 32 << 20;
 
 /// After so many parts they are twice as large, and again: nobody says how long content will be that comes piece by piece, and no store takes more than 10,000 parts. With
-/// parts of 5 MiB at the beginning these have a TiB.
-const PARTS_OF_ONE_SIZE: usize = 1_400;
+/// parts of 5 MiB at the beginning these have more than a TiB.
+const PARTS_OF_ONE_SIZE: usize = 1_300;
 
 /// The most parts that any of the stores takes.
 pub(super) const PARTS_MAX: usize = 10_000;
