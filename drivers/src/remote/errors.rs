@@ -110,7 +110,8 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         let source = Arc::new(io::Error::new(io::ErrorKind::PermissionDenied, cause));
         StoreError::Io { what: call.in_words(), source }
     };
-    if call.changing && was_repeated(error) {
+    let is_late = matches!((status(error), transport(error)), (None, Some(HttpErrorKind::Timeout)));
+    if call.changing && was_repeated(error) && !is_late {
         // Whatever it is told now: the attempt before may have been carried out, and this one may have met what that one did.
         return StoreError::Unknown { what, cause: said() };
     }
