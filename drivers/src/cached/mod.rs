@@ -1,6 +1,6 @@
 //! A cache on the local disk in front of a slow path-addressed store, and writes that reach it later.
 //!
-//! [`Cached`] wraps the factory of a driver, whose mounts take a few options more ([`options`]). A mount that gives none of them is the driver itself.
+//! [`Cached`] wraps the factory of a driver, whose mounts take a few options more. A mount that gives none of them is the driver itself.
 //!
 //! - **Reading.** Content that was read is kept in pieces, by its hash, in the data folder: bounded, verified, there after a restart, and shared by all mounts
 //!   of the folder. Before it is given, the store is asked whether the file has still the same tag, unless it was asked less than `cache_age_ms` ago.
