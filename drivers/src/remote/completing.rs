@@ -56,6 +56,7 @@ pub(super) async fn under<T>(
 
 /// Makes clients whose requests take the header of their task.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "s3"), allow(dead_code, reason = "S3 alone has such conditions"))]
 pub(super) struct Conditional;
 
 impl HttpConnector for Conditional {
