@@ -9,7 +9,7 @@ use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::paths::{CachedPaths, count};
 use super::place::Hold;
-use super::table::Piece;
+use super::table::{Piece, parent};
 use super::{INLINE_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
 use crate::path::components;
 
@@ -151,6 +151,18 @@ impl CachedPaths {
         removed.await.map(drop)
     }
 
+    /// Makes a folder at a store that has such, if it is not there.
+    async fn make_folder(&self, folder: &str) -> Result<(), StoreError> {
+        let store = self.store()?;
+        if folder.is_empty() || !store.capabilities().directories {
+            return Ok(());
+        }
+        match store.make_directory(folder, &Attributes::none()).await {
+            Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn delete_at(&self, path: &str) -> Result<(), StoreError> {
         components(path)?;
         let held = self.place.hold(path).await;
@@ -163,8 +175,8 @@ impl CachedPaths {
         }
         match self.store()?.delete(path).await {
             Ok(()) => {}
-            // Nothing of it has come there.
-            Err(StoreError::NotFound { .. }) if is_pending => {}
+            // Nothing of it has come there, and with it its folder would have, which stays where folders do.
+            Err(StoreError::NotFound { .. }) if is_pending => self.make_folder(parent(path)).await?,
             Err(error) => return Err(error),
         }
         self.gone(path).await?;
