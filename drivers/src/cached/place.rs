@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::rows::PlaceId;
 use super::table::Table;
+use super::vault::Vault;
 
 /// One store, shared by all that have it mounted.
 #[derive(Debug)]
@@ -69,6 +70,14 @@ impl Place {
         let asked = table.asked.entry(folder.to_owned()).or_default();
         asked.0 += 1;
         Asking { place: self.clone(), folder: folder.to_owned(), changes: asked.1 }
+    }
+
+    /// Lets go what is too much, and gives its space back when that is worth the work.
+    pub(super) fn make_room(&self, vault: &Arc<Vault>, bytes_max: u64) {
+        if self.table().make_room(vault, bytes_max) {
+            let reclaimed = vault.clone();
+            vault.env().spawn("cached.reclaim", async move { reclaimed.reclaim().await });
+        }
     }
 
     /// How it is doing, without a bound, which is its mount's.

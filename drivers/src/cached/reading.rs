@@ -220,14 +220,10 @@ struct Keeper {
 
 impl Keeper {
     fn kept(&self, path: &str, tag: &ContentId, index: u32, piece: &Piece) {
-        let mut table = self.place.table();
-        if let Err(error) = table.keep(&self.vault, path, tag, index, piece) {
+        if let Err(error) = self.place.table().keep(&self.vault, path, tag, index, piece) {
             tracing::warn!(%error, "the cache keeps nothing");
         }
-        if table.make_room(&self.vault, self.bytes_max) {
-            let vault = self.vault.clone();
-            self.vault.env().spawn("cached.reclaim", async move { vault.reclaim().await });
-        }
+        self.place.make_room(&self.vault, self.bytes_max);
     }
 }
 

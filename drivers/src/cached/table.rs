@@ -322,6 +322,11 @@ impl Table {
             used: self.number,
         };
         self.files.insert(path.to_owned(), file);
+        self.bound_files(vault);
+    }
+
+    /// Lets go some of the files that are not pending when there are too many.
+    fn bound_files(&mut self, vault: &Arc<Vault>) {
         if self.files.len() - self.pending.len() > FILES_MAX {
             let oldest = self.oldest(|_| true);
             for path in oldest.into_iter().take(FILES_MAX / SHARE) {
@@ -359,8 +364,9 @@ impl Table {
         file.pieces.keys().map(piece).collect()
     }
 
-    /// Lets go content until there are at most `bytes_max` bytes. Says whether so much went that its space is worth the work.
+    /// Lets go files and content until there are not too many, and at most `bytes_max` bytes. Says whether so much went that its space is worth the work.
     pub(super) fn make_room(&mut self, vault: &Arc<Vault>, bytes_max: u64) -> bool {
+        self.bound_files(vault);
         if self.bytes > bytes_max {
             let enough = bytes_max - bytes_max / SHARE as u64;
             for path in self.oldest(|file| !file.pieces.is_empty()) {
@@ -604,6 +610,7 @@ impl Table {
             self.pending_bytes -= file.info.size;
             (file.remote, file.row, file.seen) = (Some(remote), Some(row), now);
             if !with_content {
+                self.let_go += file.bytes();
                 file.pieces.clear();
             }
             self.bytes += file.bytes();
@@ -669,6 +676,7 @@ impl Table {
     /// Takes out whatever is known of the file at `path`.
     pub(super) fn take(&mut self, path: &str) {
         let Some(file) = self.files.remove(path) else { return };
+        self.let_go += file.bytes();
         match file.pending {
             Some(pending) => {
                 self.due.remove(&pending.due);

@@ -42,7 +42,7 @@ pub(super) fn begin(
         vault: vault.clone(),
         place: place.clone(),
         inner: inner.clone(),
-        with_content: caching.bytes_max > 0,
+        bytes_max: caching.bytes_max,
     };
     vault.env().spawn("cached.upload", async move { uploads.go_on(&alive).await });
 }
@@ -51,8 +51,8 @@ struct Uploads {
     vault: Arc<Vault>,
     place: Arc<Place>,
     inner: Arc<dyn ObjectStore>,
-    /// Whether content stays when it has come to the store.
-    with_content: bool,
+    /// How much content stays when it has come to the store.
+    bytes_max: u64,
 }
 
 impl Uploads {
@@ -136,7 +136,7 @@ impl Uploads {
         }
         let remote = store.write(&upload.path, &data, PathWrite::Whole, &upload.attributes).await?;
         let (path, tag) = (&upload.path, &upload.info.tag);
-        let with_content = self.with_content;
+        let with_content = self.bytes_max > 0;
         let written = {
             let now = self.vault.env().wall();
             let table = self.place.table();
@@ -152,7 +152,9 @@ impl Uploads {
                 }
             })
         };
-        written.await.map(drop)
+        written.await?;
+        self.place.make_room(&self.vault, self.bytes_max);
+        Ok(())
     }
 }
 

@@ -10,8 +10,8 @@ use nexus_drivers::cached::Cached;
 use nexus_drivers::faults::{Faults, FaultyFactory, Where};
 use nexus_drivers::memory::MemoryPaths;
 use nexus_kernel::hal::{
-    Addressing, DriverContext, DriverFactory, DriverOption, ObjectInfo, ObjectStore, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, CacheFigures, DriverContext, DriverFactory, DriverOption, ObjectInfo, ObjectStore, PathStore,
+    PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::{ByteRange, MountSpec};
 use nexus_messages::{Attributes, Timestamp};
@@ -134,6 +134,10 @@ impl Near<'_> {
             Addressing::Path(store) => store,
             Addressing::Content(_) => unreachable!("it is addressed by path"),
         }
+    }
+
+    pub(crate) fn figures(&self) -> CacheFigures {
+        self.store.cache().expect("it has a cache")
     }
 
     pub(crate) fn read(&self, path: &str) -> Result<Bytes, StoreError> {

@@ -183,3 +183,19 @@ fn many_files_take_few_flushes_and_no_question() {
         assert_eq!(far.theirs(&format!("d/{n}")).unwrap(), format!("{n}"));
     }
 }
+
+#[test]
+fn what_has_come_to_the_store_is_kept_within_the_bound() {
+    let far = Far::new();
+    let near = far.open(&[("write_back", "yes"), ("cache_age_ms", "60000"), ("cache_bytes", "4194304")]);
+    for n in 0..20 {
+        near.write(&format!("f{n}"), content(1 << 20, n)).unwrap();
+    }
+    far.pass(Duration::from_secs(120));
+    let figures = near.figures();
+    assert_eq!((figures.pending_files, figures.pending_bytes), (0, 0));
+    assert!(figures.bytes <= figures.bytes_max && figures.bytes > 0, "{figures:?}");
+    for n in 0..20 {
+        assert!(near.read(&format!("f{n}")).unwrap() == content(1 << 20, n));
+    }
+}
