@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use crate::calls::{Call, Expected, Given, Place};
 use crate::client::path;
-use crate::disk::{Late, Machine};
+use crate::disk::{Blobs, Machine};
 use crate::tree::{Answer, Seen, Tree};
 
 /// Above this many outcomes not all of them are looked at.
@@ -33,6 +33,9 @@ const SEEDS: std::ops::Range<u64> = 0..10;
 
 /// One in so many workloads of two steps is looked at unless all are asked for, and one in so many of three.
 const SAMPLES: [usize; 2] = [5, 170];
+
+/// So it is with a mount that writes back.
+const BACK_SAMPLES: [usize; 2] = [40, 1_500];
 
 /// How many states there are when each workload is looked at, at least.
 const STATES_MIN: usize = 100_000;
@@ -248,6 +251,8 @@ struct Looking {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Orders {
     Right,
+    /// Right, too; the blobs are brought to a store elsewhere when they were acknowledged.
+    WrittenBack,
     /// The reply comes before the flush: the disk leaves flushes out, and what readers saw is not held against it.
     ReplyFirst,
     /// Readers see the change before the flush, after which the reply comes: the disk leaves out the same flushes, and makes up for them before the reply
@@ -264,12 +269,21 @@ impl Orders {
         match self {
             Self::ReplyFirst | Self::PublishFirst => disk.leave_out(Omission::PromptFileSyncs),
             Self::NoFolderSyncs => disk.leave_out(Omission::FolderSyncs),
-            Self::Right | Self::RowFirst => {}
+            Self::Right | Self::WrittenBack | Self::RowFirst => {}
         }
     }
 
-    fn late(self) -> Late {
-        if self == Self::RowFirst { Late::blobs() } else { Late::default() }
+    fn blobs(self) -> Blobs {
+        match self {
+            Self::RowFirst => Blobs::late(),
+            Self::WrittenBack => Blobs::WrittenBack,
+            _ => Blobs::Here,
+        }
+    }
+
+    /// Where the kernel that comes after the crash has its blobs.
+    fn blobs_after(self) -> Blobs {
+        if self == Self::WrittenBack { Blobs::WrittenBack } else { Blobs::Here }
     }
 }
 
@@ -335,7 +349,7 @@ fn run(base: &Base, steps: &[Step], orders: Orders, all_points: bool) -> Known {
 /// Boots a kernel, and has each point from there on watched. What the disk does while it boots is watched, too, but by nobody who reads.
 fn boot(disk: &SimDisk, life: u64, orders: Orders, known: &Arc<Mutex<Known>>) -> Machine {
     keep_only(disk, orders, known);
-    let machine = Machine::boot(disk, life, orders.late()).expect("the disk is well");
+    let machine = Machine::boot(disk, life, orders.blobs()).expect("the disk is well");
     known.lock().looks = true;
     let looking = Looking { client: machine.client.clone(), paths: LOOKED_AT.map(path).into() };
     let keeping = known.clone();
@@ -368,8 +382,13 @@ impl Base {
 
     /// A disk with some files.
     fn files() -> Self {
+        Self::with(Blobs::Here)
+    }
+
+    /// The same, with blobs that are kept so.
+    fn with(blobs: Blobs) -> Self {
         let Self { disk, state: State { mut tree, .. } } = Self::nothing();
-        let machine = Machine::boot(&disk, 9, Late::default()).expect("the disk is well");
+        let machine = Machine::boot(&disk, 9, blobs).expect("the disk is well");
         for call in beginning() {
             let due = tree.call(&call);
             assert_eq!(machine.wait(machine.client.call(&call)), due, "{call:?}");
@@ -403,7 +422,7 @@ impl Found {
                 let disk = point.disk.copy();
                 outcome.crash(&disk);
                 self.states += 1;
-                let there = self.there(disk);
+                let there = self.there(disk, orders);
                 if let Err(why) = known.allows(point, &there) {
                     let case = format!("{}, crash at point {number}, {outcome:?}", told(steps));
                     self.wrong.push(format!("{case}: {why}"));
@@ -413,14 +432,15 @@ impl Found {
     }
 
     /// What is there on a disk that crashed.
-    fn there(&mut self, disk: SimDisk) -> Rc<Result<Seen, String>> {
+    fn there(&mut self, disk: SimDisk, orders: Orders) -> Rc<Result<Seen, String>> {
         let image = disk.fingerprint();
         if let Some(there) = self.images.get(&image) {
             return there.clone();
         }
         let again = self.images.len().is_multiple_of(CRASHED_AGAIN);
         // The database below may panic at a file that lies, as it does when flushes are left out.
-        let there = std::panic::catch_unwind(AssertUnwindSafe(|| recover(&disk, again)));
+        let there =
+            std::panic::catch_unwind(AssertUnwindSafe(|| recover(&disk, again, &orders.blobs_after())));
         let there = Rc::new(there.unwrap_or_else(|_| Err("it panics".into())));
         self.images.insert(image, there.clone());
         there
@@ -456,9 +476,9 @@ impl Known {
 const AFTER: &str = "/after";
 
 /// What is there after a crash, or what is wrong. The kernel must go on, and `again` says whether it is crashed once more after that.
-fn recover(disk: &SimDisk, again: bool) -> Result<Seen, String> {
+fn recover(disk: &SimDisk, again: bool, blobs: &Blobs) -> Result<Seen, String> {
     let wrong = |what: &'static str| move |error: nexus::Error| format!("{what}: {error}");
-    let machine = Machine::boot(disk, 100, Late::default())?;
+    let machine = Machine::boot(disk, 100, blobs.clone())?;
     let there = machine.wait(machine.client.seen()).map_err(wrong("reading"))?;
     let damage = machine.damage();
     if !damage.is_empty() {
@@ -478,7 +498,7 @@ fn recover(disk: &SimDisk, again: bool) -> Result<Seen, String> {
         return Err(format!("after going on there is {after:#?}"));
     }
     if again {
-        let machine = Machine::boot(disk, 101, Late::default())?;
+        let machine = Machine::boot(disk, 101, blobs.clone())?;
         let then = machine.wait(machine.client.seen()).map_err(wrong("reading after another crash"))?;
         disk.crash_by(0);
         if then != after {
@@ -541,6 +561,20 @@ fn a_crash_anywhere_leaves_a_prefix_whose_content_reads_back() {
     println!("{}", found.told());
     assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
     assert!(found.states > if all { STATES_MIN } else { 1_000 }, "{}", found.told());
+}
+
+#[test]
+fn a_crash_anywhere_of_a_mount_that_writes_back_leaves_a_prefix_whose_content_reads_back() {
+    let all = everything();
+    let mut found = Found::default();
+    found.crash_everywhere(&Base::nothing(), &[Step::Reopen], Orders::WrittenBack, true);
+    let files = Base::with(Blobs::WrittenBack);
+    for steps in sequences(&steps(), all, BACK_SAMPLES) {
+        found.crash_everywhere(&files, &steps, Orders::WrittenBack, false);
+    }
+    println!("{}", found.told());
+    assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
+    assert!(found.states > 500, "{}", found.told());
 }
 
 /// What is acknowledged before it is on disk, among what is not.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus::{Caller, Env, MountSpec, Simulation, SysSetattr, VPath};
+use nexus_drivers::cached::{CachedContents, Caching, Vault};
 use nexus_drivers::cas::Cas;
 use nexus_drivers::disk::sim::SimDisk;
 use nexus_drivers::packs::{Limits, Packs};
@@ -45,17 +46,33 @@ const STREAMS_FOLDER: &str = "streams";
 /// So short that segments of the streams' log are begun in the middle of a workload.
 const SEGMENT_BYTES: u64 = 900;
 
-/// What is done in another order than the kernel does it, for tests of the test.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Late(Arc<Mutex<Option<Vec<Blob>>>>);
+/// The folder of what is written back, and the store where it goes, which for once is on the same disk: a crash is one of both.
+const CACHED_FOLDER: &str = "cached";
+const ELSEWHERE_FOLDER: &str = "elsewhere";
+
+/// How much content stays here that has come to the store elsewhere: so little that it goes again in the middle of a workload.
+const CACHED_BYTES: u64 = 256 << 10;
+
+/// How many bytes may be here alone.
+const PENDING_BYTES: u64 = 64 << 20;
+
+/// Where blobs are written.
+#[derive(Debug, Clone)]
+pub(crate) enum Blobs {
+    /// On the disk, before the row.
+    Here,
+    /// When [`Machine::write_late`] is called, and not before the row: in another order than the kernel does it, for tests of the test.
+    Late(Arc<Mutex<Vec<Blob>>>),
+    /// On the disk, from where they go to a store elsewhere.
+    WrittenBack,
+}
 
 /// A blob that is not written yet.
 type Blob = (ContentId, Vec<Bytes>);
 
-impl Late {
-    /// Blobs are written when [`Machine::write_late`] is called, and not before the row.
-    pub(crate) fn blobs() -> Self {
-        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+impl Blobs {
+    pub(crate) fn late() -> Self {
+        Self::Late(Arc::default())
     }
 }
 
@@ -72,23 +89,24 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Boots a kernel on what is on `disk`, which may be nothing. Each life of a disk has a seed of its own.
-    pub(crate) fn boot(disk: &SimDisk, seed: u64, late: Late) -> Result<Self, String> {
-        Self::boot_with(disk, seed, late, false)
+    pub(crate) fn boot(disk: &SimDisk, seed: u64, blobs: Blobs) -> Result<Self, String> {
+        Self::boot_with(disk, seed, blobs, false)
     }
 
     /// As [`boot`](Self::boot), of a kernel that keeps streams, on the same disk.
     pub(crate) fn with_streams(disk: &SimDisk, seed: u64) -> Result<Self, String> {
-        Self::boot_with(disk, seed, Late::default(), true)
+        Self::boot_with(disk, seed, Blobs::Here, true)
     }
 
-    fn boot_with(disk: &SimDisk, seed: u64, late: Late, with_streams: bool) -> Result<Self, String> {
+    fn boot_with(disk: &SimDisk, seed: u64, kept: Blobs, with_streams: bool) -> Result<Self, String> {
         let (env, simulation) = Env::seeded(seed);
         simulation.quiet();
         let database = RedbConfig::default().cache_bytes(1 << 20).salt(env.random());
         let config = WalConfig::default().ahead_bytes(AHEAD_BYTES).database(database);
         let metastore = WalMetastore::open_in(&disk.folder(), config).map_err(told("the metastore"))?;
         let metastore = Arc::new(metastore);
-        let blobs = Arc::new(OnDisk { disk: disk.clone(), opened: Mutex::default(), late });
+        let blobs =
+            Arc::new(OnDisk { disk: disk.clone(), opened: Mutex::default(), vault: Arc::default(), kept });
         let streams = with_streams.then(|| {
             let folder = disk.folder().folder(STREAMS_FOLDER).map_err(told("the folder of streams"))?;
             let config = WalStreamsConfig::default().segment_bytes(SEGMENT_BYTES).ahead_bytes(512);
@@ -123,7 +141,8 @@ impl Machine {
 
     /// Writes the blobs that were held back.
     pub(crate) fn write_late(&self) {
-        let held = self.blobs.late.0.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        let Blobs::Late(held) = &self.blobs.kept else { return };
+        let held = std::mem::take(&mut *held.lock());
         let opened = self.blobs.opened.lock().clone();
         if let Some(packs) = opened {
             let cas = Cas::new(packs);
@@ -187,7 +206,9 @@ struct OnDisk {
     disk: SimDisk,
     /// A folder is open once in each life.
     opened: Mutex<Option<Packs>>,
-    late: Late,
+    /// So is the one of what is written back.
+    vault: Arc<Mutex<Option<Arc<Vault>>>>,
+    kept: Blobs,
 }
 
 impl OnDisk {
@@ -196,11 +217,21 @@ impl OnDisk {
         if let Some(packs) = &*opened {
             return Ok(packs.clone());
         }
-        let folder =
-            self.disk.folder().folder(BLOBS_FOLDER).map_err(|e| StoreError::io("opening blobs", e))?;
-        let packs = Packs::open_in(folder, context.pool.clone(), context.env.random(), BLOBS)?;
-        Ok(opened.insert(packs).clone())
+        Ok(opened.insert(blobs_in(&self.disk, BLOBS_FOLDER, context)?).clone())
     }
+}
+
+fn blobs_in(disk: &SimDisk, folder: &str, context: &DriverContext) -> Result<Packs, StoreError> {
+    let folder = disk.folder().folder(folder).map_err(|e| StoreError::io("opening blobs", e))?;
+    Packs::open_in(folder, context.pool.clone(), context.env.random(), BLOBS)
+}
+
+/// What is written back, with its content in `packs`.
+async fn vault(disk: &SimDisk, packs: Packs, context: &DriverContext) -> Result<Arc<Vault>, StoreError> {
+    let index = disk.folder().folder(CACHED_FOLDER).map_err(|e| StoreError::io("opening the cache", e))?;
+    let index = WalMetastore::open_in(&index, WalConfig::default().ahead_bytes(AHEAD_BYTES))?;
+    let (pool, blobs) = (context.pool.clone(), Arc::new(Cas::new(packs)));
+    Vault::on(&context.env, pool, Arc::new(index), blobs, false).await
 }
 
 impl DriverFactory for OnDisk {
@@ -213,16 +244,39 @@ impl DriverFactory for OnDisk {
     }
 
     fn open(&self, _: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        let opened = self.opened(&context);
-        let late = self.late.clone();
-        Box::pin(async move {
-            let store = Cas::new(opened?);
-            let is_late = late.0.lock().is_some();
-            if is_late {
-                return Ok(Arc::new(LateBlobs { store, late }) as Arc<dyn ObjectStore>);
+        match &self.kept {
+            Blobs::Here => {
+                let opened = self.opened(&context);
+                Box::pin(async move { Ok(Arc::new(Cas::new(opened?)) as Arc<dyn ObjectStore>) })
             }
-            Ok(Arc::new(store) as Arc<dyn ObjectStore>)
-        })
+            Blobs::Late(held) => {
+                let (opened, held) = (self.opened(&context), held.clone());
+                Box::pin(async move {
+                    let late = LateBlobs { store: Cas::new(opened?), held };
+                    Ok(Arc::new(late) as Arc<dyn ObjectStore>)
+                })
+            }
+            Blobs::WrittenBack => {
+                let (opened, disk, known) = (self.opened(&context), self.disk.clone(), self.vault.clone());
+                Box::pin(async move {
+                    let elsewhere = blobs_in(&disk, ELSEWHERE_FOLDER, &context)?;
+                    let there = known.lock().clone();
+                    let vault = match there {
+                        Some(vault) => vault,
+                        None => {
+                            let vault = vault(&disk, opened?, &context).await?;
+                            known.lock().insert(vault).clone()
+                        }
+                    };
+                    let mut caching = Caching::default();
+                    (caching.write_back, caching.pending_max) = (true, PENDING_BYTES);
+                    caching.bytes_max = CACHED_BYTES;
+                    let elsewhere = Arc::new(Cas::new(elsewhere));
+                    let cached = CachedContents::new(elsewhere, vault, "elsewhere", caching)?;
+                    Ok(Arc::new(cached) as Arc<dyn ObjectStore>)
+                })
+            }
+        }
     }
 }
 
@@ -230,7 +284,7 @@ impl DriverFactory for OnDisk {
 #[derive(Debug)]
 struct LateBlobs {
     store: Cas<Packs>,
-    late: Late,
+    held: Arc<Mutex<Vec<Blob>>>,
 }
 
 impl ObjectStore for LateBlobs {
@@ -245,9 +299,7 @@ impl ObjectStore for LateBlobs {
 
 impl ContentStore for LateBlobs {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
-        if let Some(held) = &mut *self.late.0.lock() {
-            held.push((id.clone(), data.to_vec()));
-        }
+        self.held.lock().push((id.clone(), data.to_vec()));
         Box::pin(std::future::ready(Ok(())))
     }
 

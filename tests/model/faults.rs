@@ -14,7 +14,7 @@ use nexus_drivers::disk::sim::{Fault, SimDisk};
 
 use crate::calls::{Call, Place};
 use crate::crashes::{Step, beginning, copy, everything, large, link, middle, rename, set, unlink, write};
-use crate::disk::{Late, Machine};
+use crate::disk::{Blobs, Machine};
 use crate::tree::Tree;
 
 /// One in so many operations is struck unless all are asked for.
@@ -157,7 +157,7 @@ struct Files {
 
 fn files() -> Files {
     let (disk, mut tree) = (SimDisk::new(3), Tree::new(true));
-    let machine = Machine::boot(&disk, 9, Late::default()).expect("the disk is well");
+    let machine = Machine::boot(&disk, 9, Blobs::Here).expect("the disk is well");
     for call in beginning() {
         assert_eq!(machine.wait(machine.client.call(&call)), tree.call(&call));
     }
@@ -170,7 +170,7 @@ fn files() -> Files {
 fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
     let mut possible = Possible::only(files.tree.clone());
     let mut life = 1;
-    let mut machine = Machine::boot(disk, life, Late::default()).ok();
+    let mut machine = Machine::boot(disk, life, Blobs::Here).ok();
     for (number, step) in steps.iter().enumerate() {
         let Some(running) = &machine else { break };
         match step {
@@ -193,7 +193,7 @@ fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
                 machine.take().expect("it runs").end();
                 possible.opened_again();
                 life += 1;
-                machine = Machine::boot(disk, life, Late::default()).ok();
+                machine = Machine::boot(disk, life, Blobs::Here).ok();
             }
         }
     }
@@ -222,7 +222,7 @@ fn strike(files: &Files, disk: &SimDisk, steps: &[Step]) -> Result<(), String> {
         let disk = disk.copy();
         disk.crash_by(seed);
         let opened = |why: String| format!("opened again after a crash ({seed}): {why}");
-        let machine = Machine::boot(&disk, 50, Late::default()).map_err(opened)?;
+        let machine = Machine::boot(&disk, 50, Blobs::Here).map_err(opened)?;
         possible.check(&machine, true).map_err(opened)?;
         let call = write("/later", middle(8), Place::Whole);
         let got = machine.wait(machine.client.try_call(&call));

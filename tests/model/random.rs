@@ -21,7 +21,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::calls::{Call, Calls, call};
 use crate::client::{Client, METADATA_CACHE_BYTES};
-use crate::disk::{Late, Machine};
+use crate::disk::{Blobs, Machine};
 use crate::tree::{Answer, Tree};
 
 /// How many calls one case has at most.
@@ -92,7 +92,7 @@ async fn boot(env: &Env, folder: &Path, kind: Kind, metastore: Arc<dyn Metastore
 }
 
 fn power_on(disk: &SimDisk, life: u64) -> Machine {
-    Machine::boot(disk, life, Late::default()).unwrap_or_else(|why| panic!("it does not boot: {why}"))
+    Machine::boot(disk, life, Blobs::Here).unwrap_or_else(|why| panic!("it does not boot: {why}"))
 }
 
 impl System {

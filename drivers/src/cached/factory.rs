@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
+use nexus_kernel::hal::{
+    Addressing, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture,
+};
 use nexus_messages::syscall::MountSpec;
 
+use super::contents::CachedContents;
 use super::options::{Caching, OPTIONS, place_of};
 use super::paths::CachedPaths;
 use super::vault::Vault;
@@ -71,7 +74,13 @@ impl DriverFactory for Cached {
             let Some(vault) = vault.filter(|vault| caching.is_wanted() || vault.has_pending(place)) else {
                 return Ok(store);
             };
-            Ok(Arc::new(CachedPaths::of_place(store, vault, place, caching)?) as Arc<dyn ObjectStore>)
+            let is_by_content = matches!(store.addressing(), Addressing::Content(_));
+            let cached: Arc<dyn ObjectStore> = if is_by_content {
+                Arc::new(CachedContents::of_place(store, vault, place, caching)?)
+            } else {
+                Arc::new(CachedPaths::of_place(store, vault, place, caching)?)
+            };
+            Ok(cached)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A cache on the local disk in front of a slow path-addressed store, and writes that reach it later.
+//! A cache on the local disk in front of a slow store, and writes that reach it later.
 //!
 //! [`Cached`] wraps the factory of a driver, whose mounts take a few options more. A mount that gives none of them is the driver itself.
 //!
@@ -13,10 +13,13 @@
 //! it reaches the store wins, as with plain writes, so a mount that writes back does not declare `exclusive`: two kernels that make one file at the same moment
 //! may both be told that they made it.
 //!
+//! A store that is addressed by content has the same in front of it: its contents are files of one folder, which never change.
+//!
 //! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs. `table` is what is known of one store, and decides; `paths` is
-//! the store in front; `upload` brings what is pending to the store behind it. Rows and table change in the same order: an entry is put in the queue under the table's lock,
+//! the store in front, `contents` the one by hashes; `upload` brings what is pending to the store behind it. Rows and table change in the same order: an entry is put in the queue under the table's lock,
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
+mod contents;
 mod factory;
 mod options;
 mod paths;
@@ -28,6 +31,7 @@ mod upload;
 mod vault;
 mod writing;
 
+pub use contents::CachedContents;
 pub use factory::Cached;
 pub use options::Caching;
 pub use paths::CachedPaths;

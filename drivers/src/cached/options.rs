@@ -19,7 +19,7 @@ pub(super) const OPTIONS: &[DriverOption] = &[
     ),
     option(
         "cache_age_ms",
-        "for how long what the store said of a file or a folder counts as true, up to 86400000; 0, when not given, for asking it each time",
+        "for how long what the store said of a file or a folder counts as true, up to 86400000; 0, when not given, for asking it each time; not with addressing=content, whose content never changes",
     ),
     option(
         "write_back",
@@ -98,12 +98,13 @@ impl Caching {
 pub(super) fn place_of(spec: &MountSpec) -> PlaceId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(spec.driver.as_bytes());
-    for key in WHERE {
-        if let Some(value) = spec.options.get(*key) {
-            // Keys and values with their lengths: no two lists read the same.
-            for part in [*key, value.as_str()] {
-                hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-            }
+    // Paths and hashes are different names also in one bucket.
+    let addressing = spec.options.get("addressing").filter(|addressing| *addressing == "content");
+    let said = WHERE.iter().filter_map(|key| Some((*key, spec.options.get(*key)?)));
+    for (key, value) in said.chain(addressing.map(|content| ("addressing", content))) {
+        // Keys and values with their lengths: no two lists read the same.
+        for part in [key, value.as_str()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
     }
     short(&hasher.finalize())
@@ -131,6 +132,8 @@ mod tests {
             place_of(&spec),
             place_of(&spec.clone().option("concurrency", "3").option("write_back", "yes"))
         );
+        assert_eq!(place_of(&spec), place_of(&spec.clone().option("addressing", "path")));
+        assert_ne!(place_of(&spec), place_of(&spec.clone().option("addressing", "content")));
         assert_ne!(place_of(&spec), place_of(&spec.clone().option("prefix", "b")));
         assert_ne!(place_of(&spec), place_of(&MountSpec::new("azure").option("bucket", "a")));
     }

@@ -30,6 +30,8 @@ pub struct CachedPaths {
     pub(super) place: Arc<Place>,
     pub(super) caching: Caching,
     pub(super) keeping: Arc<Semaphore>,
+    /// Whether a file has one content for ever, so that what is here of it need not be asked about.
+    pub(super) never_changes: bool,
     /// Uploads end with it.
     _alive: Arc<()>,
 }
@@ -55,11 +57,6 @@ impl CachedPaths {
         caching: Caching,
     ) -> Result<Self, StoreError> {
         let bad = |why: &str| Err(StoreError::BadOption { why: why.into() });
-        if let Addressing::Content(_) = inner.addressing() {
-            return bad(
-                "cache_bytes, cache_age_ms and write_back are for content by its path, and addressing is \"content\"",
-            );
-        }
         if caching.write_back && inner.read_only() {
             return bad("write_back is \"yes\", and the mount takes no changes");
         }
@@ -72,7 +69,13 @@ impl CachedPaths {
         let alive = Arc::new(());
         upload::begin(&vault, &place, &inner, Arc::downgrade(&alive), caching);
         let keeping = Arc::new(Semaphore::new(KEEPING_MAX));
-        Ok(Self { inner, vault, place, caching, keeping, _alive: alive })
+        Ok(Self { inner, vault, place, caching, keeping, never_changes: false, _alive: alive })
+    }
+
+    /// The same, of files of which each has one content for ever.
+    pub(super) fn never_changing(mut self) -> Self {
+        self.never_changes = true;
+        self
     }
 
     pub(super) fn store(&self) -> Result<&dyn PathStore, StoreError> {
@@ -176,7 +179,12 @@ impl CachedPaths {
         }
     }
 
-    async fn list_at(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
+    pub(super) async fn list_at(
+        &self,
+        path: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
         components(path)?;
         let before = {
             let table = self.place.table();

@@ -38,7 +38,7 @@ impl CachedPaths {
             if held.pieces.is_empty() && !held.is_pending && held.info.size > 0 {
                 return self.read_new(path, range).await;
             }
-            if !held.is_current {
+            if !held.is_current && !self.never_changes {
                 let info = self.ask(path).await?;
                 if info.entry_type == EntryType::Dir {
                     return Err(StoreError::IsADirectory { what: path.into() });
@@ -55,6 +55,23 @@ impl CachedPaths {
         let (bytes, info) = self.store()?.read(path, range).await?;
         let shown = self.place.table().shown(path, &info);
         Ok((bytes, shown))
+    }
+
+    /// All of the file at `path`, if it is here, whatever the store has by now. What is pending must be.
+    pub(super) async fn read_here(&self, path: &str) -> Result<Option<Bytes>, StoreError> {
+        let Some(held) = self.place.table().held(path, self.age()) else { return Ok(None) };
+        let mut whole = BytesMut::with_capacity(count(held.info.size));
+        for index in 0..held.info.size.div_ceil(PIECE_BYTES) {
+            let length = (held.info.size - index * PIECE_BYTES).min(PIECE_BYTES);
+            let Some(bytes) = self.piece(path, &held, index, length, ByteRange::ALL).await? else {
+                return Ok(None);
+            };
+            if length == held.info.size {
+                return Ok(Some(bytes));
+            }
+            whole.extend_from_slice(&bytes);
+        }
+        Ok(Some(whole.freeze()))
     }
 
     /// The bytes of `range`, from what is here and what the store gives for the rest; none when the store has another state by now.
@@ -144,7 +161,12 @@ impl CachedPaths {
     /// What the store has, of which nothing is here: whole pieces, if they are to be kept.
     async fn read_new(&self, path: &str, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {
         self.place.count(false);
-        let wide = if self.caching.bytes_max > 0 { widened(range) } else { range };
+        let wide = match self.caching.bytes_max {
+            0 => range,
+            // It takes all of it to verify a part.
+            _ if self.never_changes => ByteRange::ALL,
+            _ => widened(range),
+        };
         let asking = self.place.ask(parent(path));
         let (bytes, info) = self.store()?.read(path, wide).await?;
         if !asking.holds(&self.place.table()) {

@@ -105,6 +105,9 @@ pub(super) struct Age {
 }
 
 impl Age {
+    /// Nothing that was seen counts.
+    pub(super) const NONE: Self = Self { since: u64::MAX, now: 0 };
+
     fn covers(self, seen: u64) -> bool {
         seen > self.since && seen <= self.now
     }

@@ -24,10 +24,9 @@ impl CachedPaths {
         components(path)?;
         let size: u64 = data.iter().map(|buffer| buffer.len() as u64).sum();
         let is_whole = matches!(how, PathWrite::Whole | PathWrite::Exclusive);
-        let fits = self.place.table().pending_bytes() + size <= self.caching.pending_max;
         // Names of its own a driver may refuse, and must be asked.
         let is_plain = !path.split('/').any(|name| name.starts_with(".nexus"));
-        if !self.caching.write_back || !is_whole || size > WRITTEN_BACK_MAX || !fits || !is_plain {
+        if !is_whole || !is_plain || !self.is_written_back(size) {
             return self.write_through(path, data, how, attributes).await;
         }
         let found = match self.look(path).await {
@@ -44,8 +43,14 @@ impl CachedPaths {
         self.write_back(path, data, size, attributes, found.as_ref()).await
     }
 
+    /// Whether a file of `size` bytes goes to the local disk first.
+    pub(super) fn is_written_back(&self, size: u64) -> bool {
+        let fits = || self.place.table().pending_bytes() + size <= self.caching.pending_max;
+        self.caching.write_back && size <= WRITTEN_BACK_MAX && fits()
+    }
+
     /// Puts content on the local disk, from where it goes to the store.
-    async fn write_back(
+    pub(super) async fn write_back(
         &self,
         path: &str,
         data: &[Bytes],
@@ -87,7 +92,7 @@ impl CachedPaths {
         Ok(info)
     }
 
-    async fn write_through(
+    pub(super) async fn write_through(
         &self,
         path: &str,
         data: &[Bytes],
@@ -177,7 +182,13 @@ impl CachedPaths {
             Ok(()) => {}
             // Nothing of it has come there, and with it its folder would have, which stays where folders do.
             Err(StoreError::NotFound { .. }) if is_pending => self.make_folder(parent(path)).await?,
-            Err(error) => return Err(error),
+            Err(error) => {
+                if matches!(error, StoreError::NotFound { .. }) {
+                    // Somebody else has taken it away.
+                    self.gone(path).await?;
+                }
+                return Err(error);
+            }
         }
         self.gone(path).await?;
         self.place.table().note_gone(path);

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::far::{TheStore, content};
 
 /// So small that a short run fills some.
-const BLOBS: Limits = Limits {
+pub(crate) const BLOBS: Limits = Limits {
     segment_bytes: 4 << 20,
     batch_bytes: 2 << 20,
     batch_count: 8,

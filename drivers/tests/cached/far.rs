@@ -19,11 +19,11 @@ use tempfile::TempDir;
 
 /// Opens the one store that there is.
 #[derive(Debug)]
-pub(crate) struct TheStore(pub(crate) Arc<MemoryPaths>);
+pub(crate) struct TheStore(pub(crate) Arc<dyn ObjectStore>);
 
 /// The store, which outlives whoever opens it.
 #[derive(Debug)]
-struct Opened(Arc<MemoryPaths>);
+struct Opened(Arc<dyn ObjectStore>);
 
 impl ObjectStore for Opened {
     fn addressing(&self) -> Addressing<'_> {

@@ -1,5 +1,6 @@
 //! A cache in front of a slow store, and what is written back to it.
 
+mod contents;
 mod crash;
 mod far;
 mod reads;
