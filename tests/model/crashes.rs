@@ -35,7 +35,7 @@ const SEEDS: std::ops::Range<u64> = 0..10;
 const SAMPLES: [usize; 2] = [5, 170];
 
 /// So it is with a mount that writes back.
-const BACK_SAMPLES: [usize; 2] = [40, 1_500];
+const BACK_SAMPLES: [usize; 2] = [80, 3_000];
 
 /// How many states there are when each workload is looked at, at least.
 const STATES_MIN: usize = 100_000;
