@@ -253,3 +253,36 @@ fn what_two_kernels_append_to_one_file_is_all_there_and_of_two_that_replace_one_
         nx.shutdown().expect("it ends");
     }
 }
+
+#[test]
+fn content_in_a_bucket_is_cached_and_written_back_by_its_hash_and_outlives_its_server_here() {
+    let mut server = moto();
+    let data = tempfile::tempdir().expect("a folder");
+    let by_hash = |options: &[(&str, &str)]| {
+        let spec = bucket(server.port(), SECRET).option("addressing", "content");
+        options.iter().fold(spec, |spec, (key, value)| spec.option(*key, *value))
+    };
+    let nx = blocking::connect(data.path()).expect("it boots");
+    let refused = nx.mount("/b", by_hash(&[("cache_age_ms", "1000")])).expect_err("content never changes");
+    assert!(refused.to_string().contains("cache_age_ms"), "{refused}");
+    let both = by_hash(&[("write_back", "yes"), ("cache_bytes", "100000000")]);
+    nx.mount("/b", both).expect("it mounts");
+    let content = |n: u8| Bytes::from(vec![n; 20_000 + usize::from(n)]);
+    for n in 0..20 {
+        nx.write(format!("/b/d/{n}"), content(n)).expect("it is written");
+    }
+    // The end waits for what is pending.
+    nx.shutdown().expect("it ends");
+    let nx = blocking::connect(data.path()).expect("it boots");
+    let mounts = nx.mounts().expect("they are listed");
+    let mount = mounts.iter().find(|mount| mount.point.as_str() == "/b").expect("it is there");
+    let cache = mount.cache.clone().expect("it has one");
+    assert_eq!((cache.pending_files, cache.pending_bytes), (0, 0), "{cache:?}");
+    server.kill();
+    for n in 0..20 {
+        assert_eq!(nx.read(format!("/b/d/{n}")).expect("it is here"), content(n));
+    }
+    nx.write("/b/d/new", content(99)).expect("it is on the local disk");
+    assert_eq!(nx.read("/b/d/new").expect("it is here"), content(99));
+    nx.shutdown().expect("it ends");
+}
