@@ -28,6 +28,7 @@ use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
 use crate::secret::Secret;
+use crate::turn::Turn;
 
 /// An operation may take a second longer for each of so many bytes that it moves.
 const BYTES_PER_SECOND: u64 = 4 << 20;
@@ -159,13 +160,12 @@ impl Client {
     pub(super) async fn run<T: Send + 'static>(&self, call: Call, work: Work<T>) -> Result<T, StoreError> {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
-        let (places, settled) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
-        let begins = settled.clone();
+        let (places, turn) = (self.places.clone(), Turn::default());
+        let begins = turn.clone();
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            // Whoever waits may have given up a moment ago, and says that nothing was sent. Of the two, the first to set it has its way; it guards no other memory.
-            if begins.swap(true, Ordering::Relaxed) { None } else { Some(work.await) }
+            if begins.take() { Some(work.await) } else { None }
         };
         self.env.spawn("remote.operation", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
@@ -179,7 +179,7 @@ impl Client {
         });
         let answered = self.env.timeout(limit, answer).await;
         // What waited for its place until then was not sent, and is not any more.
-        let was_sent = || settled.swap(true, Ordering::Relaxed);
+        let was_sent = || !turn.take();
         match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets)),
