@@ -57,6 +57,8 @@ mod secret;
 pub mod streams;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod tls;
+#[cfg(any(feature = "remote", feature = "connectors"))]
+mod turn;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;
 

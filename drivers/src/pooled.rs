@@ -22,6 +22,11 @@ impl Wanted {
 
 #[cfg(test)]
 impl Wanted {
+    /// Somebody waits, as long as it is there.
+    pub(crate) fn by(waiting: &Arc<()>) -> Self {
+        Self(Arc::downgrade(waiting))
+    }
+
     /// Nobody waits.
     pub(crate) fn by_nobody() -> Self {
         Self(Weak::new())

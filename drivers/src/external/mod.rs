@@ -13,6 +13,8 @@
 //! A description is data. It names each thing that may be asked, and what an agent says in a path fills in single places of that: one name of a path becomes one
 //! name of a URL, or one argument of a program, and never more. The administrator who mounts it answers for what the description lets be asked.
 //!
+//! Whether a file is replaced in one step, and what a crash leaves of it, is up to who is asked.
+//!
 //! A mount point of a connector is told as [`ExternalStorage`](nexus_messages::EntryType::ExternalStorage), and its category with the mounts.
 
 #[cfg(target_os = "linux")]

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::copying::fill;
 use super::descend::{FILE, dup, folder, folder_made, folder_there, is_there, open_folder};
-use super::info::{self, failed, mode_of};
+use super::info::{self, done, failed, mode_of};
 use super::part::{HIDDEN, Part, remove_hidden, remove_left, sync, what_may_be_replaced, writable};
 use crate::path::{components, split_last};
 use crate::pooled::Wanted;
@@ -51,8 +51,17 @@ impl Folder {
         Ok(Self { root, path, number, next_part: AtomicU64::new(0) })
     }
 
+    /// Fails also when the folder was removed, and perhaps another made in its place: that one is served by who opens it anew.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
-        rustix::fs::fstat(&self.root).map(drop).map_err(|e| failed(&self.path.display().to_string(), e))
+        let name = || self.path.display().to_string();
+        let stat = rustix::fs::fstat(&self.root).map_err(|e| failed(&name(), e))?;
+        match stat.st_nlink {
+            0 => {
+                let cause = "the folder was removed".into();
+                Err(StoreError::Backend { what: format!("looking at {}", name()), cause })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where it is.
@@ -110,7 +119,7 @@ impl Folder {
             return self.write_at(&parent, name, path, data, offset, truncate, attributes);
         }
         what_may_be_replaced(&parent, name, path, &how)?;
-        let part = Part::create(dup(&parent)?, self.hidden_name(), path)?;
+        let part = Part::create(dup(&parent)?, || self.hidden_name(), path)?;
         part.write(data, path)?;
         part.place(&parent, name, path, &how, attributes, wanted)
     }
@@ -132,7 +141,7 @@ impl Folder {
         let parent = folder_made(&self.root, &to_parents)?;
         let how = if exclusive { PathWrite::Exclusive } else { PathWrite::Whole };
         what_may_be_replaced(&parent, to_name, to, &how)?;
-        let part = Part::create(dup(&parent)?, self.hidden_name(), to)?;
+        let part = Part::create(dup(&parent)?, || self.hidden_name(), to)?;
         for _ in 0..READS_MAX {
             fill(&source, before.size, part.file(), from, wanted)?;
             // As with a read: what is written to meanwhile is copied again.
@@ -153,7 +162,7 @@ impl Folder {
         if let Err(error) = remove_left(&folder) {
             tracing::warn!(%path, %error, "what killed processes left of their files in the making stays");
         }
-        Part::create(folder, self.hidden_name(), path)
+        Part::create(folder, || self.hidden_name(), path)
     }
 
     /// Makes the hidden file the one at `path`.
@@ -198,21 +207,30 @@ impl Folder {
         let file = self.open_file(parent, name, path, flags)?;
         writable(content_info(&file, path)?, path)?;
         let failed = |e| StoreError::io(path, e);
-        let mut at = offset;
-        for part in data {
-            file.write_all_at(part, at).map_err(failed)?;
-            at += part.len() as u64;
-        }
-        if truncate {
-            file.set_len(end).map_err(failed)?;
-        }
-        let file = OwnedFd::from(file);
-        info::set_open(&file, attributes, path)?;
-        sync(&file, path)?;
-        if is_new {
-            sync(parent, path)?;
-        }
-        info::of_open(&file, path)
+        let (mut at, mut rest) = (offset, data.iter().filter(|part| !part.is_empty()));
+        let begun = match rest.next() {
+            Some(first) => file.write_at(first, at).map_err(failed)?,
+            None => 0,
+        };
+        let mut settle = || {
+            let mut skipped = begun;
+            for part in data {
+                let from = skipped.min(part.len());
+                file.write_all_at(&part[from..], at + from as u64).map_err(failed)?;
+                (at, skipped) = (at + part.len() as u64, skipped - from);
+            }
+            if truncate {
+                file.set_len(end).map_err(failed)?;
+            }
+            info::set_open(&file, attributes, path)?;
+            sync(&file, path)?;
+            if is_new {
+                sync(parent, path)?;
+            }
+            info::of_open(&file, path)
+        };
+        // From its first byte on it is changed.
+        settle().map_err(|error| done(path, &error))
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<(), StoreError> {
@@ -232,7 +250,7 @@ impl Folder {
             Errno::NOTEMPTY | Errno::EXIST => StoreError::NotEmpty { what: path.into() },
             _ => failed(path, e),
         })?;
-        sync(&parent, path)
+        sync(&parent, path).map_err(|error| done(path, &error))
     }
 
     pub(super) fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
@@ -290,12 +308,15 @@ impl Folder {
         let parent = folder_made(&self.root, &parents)?;
         let mode = attributes.mode.unwrap_or(EntryType::Dir.default_mode());
         rustix::fs::mkdirat(&parent, name, mode_of(mode)).map_err(|e| failed(path, e))?;
-        let made = open_folder(&parent, name).map_err(|e| failed(path, e))?;
-        // Once more: making it left out what the process masks.
-        info::set_open(&made, &attributes.clone().mode(mode), path)?;
-        sync(&made, path)?;
-        sync(&parent, path)?;
-        info::of_open(&made, path)
+        let settle = || {
+            let made = open_folder(&parent, name).map_err(|e| failed(path, e))?;
+            // Once more: making it left out what the process masks.
+            info::set_open(&made, &attributes.clone().mode(mode), path)?;
+            sync(&made, path)?;
+            sync(&parent, path)?;
+            info::of_open(&made, path)
+        };
+        settle().map_err(|error| done(path, &error))
     }
 
     pub(super) fn make_link(&self, path: &str, target: &str) -> Result<ObjectInfo, StoreError> {
@@ -308,8 +329,8 @@ impl Folder {
         let (parents, name) = split_last(path)?;
         let parent = folder_made(&self.root, &parents)?;
         rustix::fs::symlinkat(target, &parent, name).map_err(|e| failed(path, e))?;
-        sync(&parent, path)?;
-        info::of_name(&parent, name, path)
+        let made = sync(&parent, path).and_then(|()| info::of_name(&parent, name, path));
+        made.map_err(|error| done(path, &error))
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<ObjectInfo, StoreError> {
@@ -326,9 +347,8 @@ impl Folder {
             }
             _ => failed(to, e),
         })?;
-        sync(&to_parent, to)?;
-        sync(&from_parent, from)?;
-        info::of_name(&to_parent, to_name, to)
+        let synced = sync(&to_parent, to).and_then(|()| sync(&from_parent, from));
+        synced.and_then(|()| info::of_name(&to_parent, to_name, to)).map_err(|error| done(to, &error))
     }
 
     pub(super) fn set_attributes(
@@ -427,6 +447,63 @@ fn read_range(file: &mut File, range: ByteRange, size: u64) -> std::io::Result<B
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_process_of_the_same_number_left_is_in_nobodys_way() {
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::open(there.path()).unwrap();
+        let next = folder.next_part.load(Ordering::Relaxed);
+        let left = format!("{HIDDEN}{:x}-{:x}-{next:x}", std::process::id(), folder.number);
+        std::fs::write(there.path().join(left), "left").unwrap();
+        let waiting = std::sync::Arc::new(());
+        let wanted = Wanted::by(&waiting);
+        folder.write("g", &["new".into()], PathWrite::Exclusive, &Attributes::none(), &wanted).unwrap();
+        assert_eq!(std::fs::read(there.path().join("g")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_does_not_answer() {
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::open(there.path()).unwrap();
+        folder.probe().unwrap();
+        std::fs::remove_dir(there.path()).unwrap();
+        std::fs::create_dir(there.path()).unwrap();
+        let error = folder.probe().unwrap_err();
+        assert!(error.is_backend_failure() && error.to_string().contains("removed"), "{error}");
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_owner() {
+        use std::os::unix::fs::{MetadataExt, chown};
+
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::open(there.path()).unwrap();
+        let file = there.path().join("f");
+        std::fs::write(&file, "old").unwrap();
+        // Others than the system's administrator can give nothing away, and keep what they had.
+        let _ = chown(&file, Some(12_345), Some(54_321));
+        let owner = |file: &Path| std::fs::metadata(file).map(|it| (it.uid(), it.gid())).unwrap();
+        let before = owner(&file);
+        let waiting = std::sync::Arc::new(());
+        let wanted = Wanted::by(&waiting);
+        folder.write("f", &["new".into()], PathWrite::Whole, &Attributes::none(), &wanted).unwrap();
+        assert_eq!((owner(&file), std::fs::read(&file).unwrap()), (before, b"new".to_vec()));
+    }
+
+    #[test]
+    fn a_write_in_the_middle_is_of_all_its_buffers() {
+        let there = tempfile::tempdir().unwrap();
+        let folder = Folder::open(there.path()).unwrap();
+        let waiting = std::sync::Arc::new(());
+        let wanted = Wanted::by(&waiting);
+        let data = ["", "ab", "", "cde"].map(Bytes::from);
+        let how = PathWrite::At { offset: 3, truncate: false };
+        folder.write("f", &data, how, &Attributes::none(), &wanted).unwrap();
+        assert_eq!(std::fs::read(there.path().join("f")).unwrap(), b"\0\0\0abcde");
+        let how = PathWrite::At { offset: 1, truncate: true };
+        folder.write("f", &[], how, &Attributes::none(), &wanted).unwrap();
+        assert_eq!(std::fs::read(there.path().join("f")).unwrap(), b"\0");
+    }
 
     #[test]
     fn a_whole_write_that_was_given_up_meanwhile_does_not_take_the_files_place() {

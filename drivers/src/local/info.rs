@@ -19,6 +19,11 @@ pub(super) fn failed(path: &str, error: Errno) -> StoreError {
     }
 }
 
+/// Of what failed when the change at `path` was made already: nobody knows what a crash leaves of it.
+pub(super) fn done(path: &str, error: &StoreError) -> StoreError {
+    StoreError::Unknown { what: format!("changing {path:?}"), cause: error.to_string() }
+}
+
 /// What is called `name` in `parent`, and is at `path`.
 pub(super) fn of_name(parent: &OwnedFd, name: &str, path: &str) -> Result<ObjectInfo, StoreError> {
     let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(path, e))?;

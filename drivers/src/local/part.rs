@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::descend::{FILE, open_folder};
-use super::info::{self, failed};
+use super::info::{self, done, failed};
 use crate::pooled::Wanted;
 
 /// What the names of files in the making begin with. Listings leave them out, and no path may name them.
@@ -30,13 +30,19 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Makes one in `folder`, under a name that no other has.
-    pub(super) fn create(folder: OwnedFd, name: String, path: &str) -> Result<Self, StoreError> {
+    /// Makes one in `folder`, under the first of `names` that is free: a process of the same number, as containers have them, may have left others.
+    pub(super) fn create(
+        folder: OwnedFd,
+        names: impl Fn() -> String,
+        path: &str,
+    ) -> Result<Self, StoreError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
         loop {
-            let file = rustix::fs::openat(&folder, &*name, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|e| failed(path, e))?;
-            let file = File::from(file);
+            let name = names();
+            let file = match rustix::fs::openat(&folder, &*name, flags, Mode::RUSR | Mode::WUSR) {
+                Err(Errno::EXIST) => continue,
+                opened => File::from(opened.map_err(|e| failed(path, e))?),
+            };
             // Where there are no locks, what is left stays until somebody removes it.
             let _ = file.try_lock();
             // Before it had its lock, it looked like one that was left.
@@ -72,8 +78,11 @@ impl Part {
         wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
         let old = what_may_be_replaced(parent, name, path, how)?;
-        let mode = attributes.mode.or(old.map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
+        let mode = attributes.mode.or(old.as_ref().map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
         let part = self.file.as_fd().try_clone_to_owned().map_err(|e| StoreError::io(path, e))?;
+        if old.is_some() {
+            keep_owner(&part, parent, name);
+        }
         info::set_open(&part, &attributes.clone().mode(mode), path)?;
         self.sync(path)?;
         // Writing took its time; what was written since to the same path must not be undone.
@@ -84,8 +93,8 @@ impl Part {
         }
         self.rename(parent, name, *how == PathWrite::Exclusive).map_err(|e| failed(path, e))?;
         self.is_placed = true;
-        sync(parent, path)?;
-        info::of_open(&part, path)
+        let placed = sync(parent, path).and_then(|()| info::of_open(&part, path));
+        placed.map_err(|error| done(path, &error))
     }
 
     /// Moves the hidden file to its name.
@@ -97,7 +106,9 @@ impl Part {
             // A file system without such renames: a second name is refused when it is taken, too.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 rustix::fs::linkat(&self.folder, &*self.name, parent, name, AtFlags::empty())?;
-                rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty())
+                // It has its place, whatever becomes of the hidden name.
+                let _ = rustix::fs::unlinkat(&self.folder, &*self.name, AtFlags::empty());
+                Ok(())
             }
             placed => placed,
         }
@@ -131,6 +142,17 @@ pub(super) fn what_may_be_replaced(
         (Err(StoreError::NotFound { .. }), PathWrite::IfMatch(_)) => Err(changed()),
         (Err(StoreError::NotFound { .. }), _) => Ok(None),
         (Err(error), _) => Err(error),
+    }
+}
+
+/// Gives `part` the owner and the group of the file `name`, whose place it is to take, as far as the system lets this process.
+fn keep_owner(part: &OwnedFd, parent: &OwnedFd, name: &str) {
+    let old = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    let (Ok(old), Ok(new)) = (old, rustix::fs::fstat(part)) else { return };
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {
+        let (owner, group) = (rustix::fs::Uid::from_raw(old.st_uid), rustix::fs::Gid::from_raw(old.st_gid));
+        // Who may not give it away keeps it.
+        let _ = rustix::fs::fchown(part, Some(owner), Some(group));
     }
 }
 

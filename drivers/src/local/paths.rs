@@ -23,7 +23,7 @@ use crate::pooled::{self, Wanted};
 ///
 /// A link on the way to a path is told as `NotADirectory`, and one at its end cannot be read or written (`NotSupported`): the kernel follows
 /// links. Entries that are neither file, directory nor link (pipes, sockets, devices) are told as `Pipe`. A whole write keeps the permissions of the
-/// file that it replaces; extended attributes and further hard links stay with the old one.
+/// file that it replaces, and its owner and group where this process may give files away; extended attributes and further hard links stay with the old one.
 #[derive(Debug)]
 pub struct PathLocal {
     folder: Arc<Folder>,

@@ -28,12 +28,16 @@ use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
 use crate::secret::Secret;
+use crate::turn::Turn;
 
 /// An operation may take a second longer for each of so many bytes that it moves.
 const BYTES_PER_SECOND: u64 = 4 << 20;
 
 /// A range that ends behind this asks for all the rest: no store has objects of that size, and not every server counts so far.
 const END_MAX: u64 = 1 << 50;
+
+/// No more room is made for content before it comes: how long it is, the server says.
+const ROOM_MAX: u64 = 64 << 20;
 
 /// What a server says of an upload that it has no parts of.
 const UNKNOWN_UPLOAD: &str = "the server knows nothing of the upload, or no more";
@@ -159,13 +163,12 @@ impl Client {
     pub(super) async fn run<T: Send + 'static>(&self, call: Call, work: Work<T>) -> Result<T, StoreError> {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
-        let (places, settled) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
-        let begins = settled.clone();
+        let (places, turn) = (self.places.clone(), Turn::default());
+        let begins = turn.clone();
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            // Whoever waits may have given up a moment ago, and says that nothing was sent. Of the two, the first to set it has its way; it guards no other memory.
-            if begins.swap(true, Ordering::Relaxed) { None } else { Some(work.await) }
+            if begins.take() { Some(work.await) } else { None }
         };
         self.env.spawn("remote.operation", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
@@ -179,7 +182,7 @@ impl Client {
         });
         let answered = self.env.timeout(limit, answer).await;
         // What waited for its place until then was not sent, and is not any more.
-        let was_sent = || settled.swap(true, Ordering::Relaxed);
+        let was_sent = || !turn.take();
         match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets)),
@@ -211,12 +214,15 @@ impl Client {
     /// The part `range` of what is at `key`, and what it was. No other state of it is in the bytes. A large one comes in parts, a few at once.
     pub(super) async fn get(&self, key: &Path, range: ByteRange) -> Result<(Bytes, ObjectMeta), StoreError> {
         let part = self.settings.part_bytes;
-        let is_one =
-            range.count.is_some_and(|count| count <= part) || self.gives_no_parts.load(Ordering::Relaxed);
-        if is_one {
-            return self.get_at_once(key, range).await;
+        if let Some(count) = range.count.filter(|count| *count <= part) {
+            return self.get_at_once(key, range, count).await;
         }
-        let (first, meta) = self.get_at_once(key, ByteRange::new(range.offset, part)).await?;
+        if self.gives_no_parts.load(Ordering::Relaxed) {
+            // How long it may take depends on how much there is.
+            let size = self.head(key).await?.map_or(0, |meta| meta.size);
+            return self.get_at_once(key, range, range.within(size).1).await;
+        }
+        let (first, meta) = self.get_at_once(key, ByteRange::new(range.offset, part), part).await?;
         let (from, to) = range.within(meta.size);
         if first.len() as u64 == to - from {
             return Ok((first, meta));
@@ -229,7 +235,7 @@ impl Client {
         match rest? {
             Some(bytes) => Ok((bytes, meta)),
             // One request gives one state.
-            None => self.get_at_once(key, range).await,
+            None => self.get_at_once(key, range, to - from).await,
         }
     }
 
@@ -249,13 +255,13 @@ impl Client {
         });
         let at_once = PARTS_AT_ONCE.min(self.settings.concurrency);
         let gets = ranges.map(|range| async move {
-            let (bytes, found) = self.get_at_once(key, range).await?;
+            let (bytes, found) = self.get_at_once(key, range, step).await?;
             let is_same = (&found.e_tag, found.size, found.last_modified)
                 == (&meta.e_tag, meta.size, meta.last_modified);
             Ok((is_same && Some(bytes.len() as u64) == range.count).then_some(bytes))
         });
         let mut gets = pin!(iter(gets).buffered(at_once));
-        let mut all = BytesMut::with_capacity(usize::try_from(part.end - part.start).unwrap_or_default());
+        let mut all = BytesMut::with_capacity(room(part.end - part.start));
         all.extend_from_slice(&first);
         drop(first);
         while let Some(bytes) = gets.try_next().await? {
@@ -265,8 +271,13 @@ impl Client {
         Ok(Some(all.freeze()))
     }
 
-    /// As [`get`](Self::get), in one request.
-    async fn get_at_once(&self, key: &Path, range: ByteRange) -> Result<(Bytes, ObjectMeta), StoreError> {
+    /// As [`get`](Self::get), in one request, with time for as many bytes as are expected.
+    async fn get_at_once(
+        &self,
+        key: &Path,
+        range: ByteRange,
+        expected: u64,
+    ) -> Result<(Bytes, ObjectMeta), StoreError> {
         let gives_no_parts = self.gives_no_parts.clone();
         let (store, at) = (self.handles.repeating.clone(), key.clone());
         let end = range.count.map(|count| range.offset.saturating_add(count)).filter(|end| *end < END_MAX);
@@ -276,7 +287,7 @@ impl Client {
             None => (range.offset > 0).then_some(GetRange::Offset(range.offset)),
         };
         let head = end.is_some_and(|end| end <= range.offset);
-        let call = Call::look("reading", key.as_ref(), end.map_or(0, |end| end - range.offset));
+        let call = Call::look("reading", key.as_ref(), expected);
         let work = async move {
             let options = GetOptions { range: wanted, head, ..GetOptions::default() };
             let found = match store.get_opts(&at, options).await {
@@ -444,11 +455,11 @@ impl Client {
         self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
     }
 
-    /// Has the server copy.
-    pub(super) async fn copy(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    /// Has the server copy what has so many bytes.
+    pub(super) async fn copy(&self, from: &Path, to: &Path, bytes: u64) -> Result<(), StoreError> {
         let (store, of, at) = (self.handles.repeating.clone(), from.clone(), to.clone());
         let work = async move { store.copy_opts(&of, &at, CopyOptions::new()).await };
-        self.run(Call::change("copying to", to.as_ref(), 0), Box::pin(work)).await
+        self.run(Call::change("copying to", to.as_ref(), bytes), Box::pin(work)).await
     }
 
     /// One page of the keys that start with `prefix` and are greater than `after`, at most `limit`; those with a slash behind the prefix are put together when
@@ -541,7 +552,7 @@ async fn collected(found: GetResult, expected: u64) -> Result<Bytes, object_stor
             continue;
         }
         if all.is_empty() {
-            all.reserve(usize::try_from(expected).unwrap_or_default());
+            all.reserve(room(expected));
         }
         all.extend_from_slice(&piece);
     }
@@ -571,6 +582,11 @@ async fn cut_out(
         offset = end;
     }
     Ok((part.freeze(), meta))
+}
+
+/// How much room is made for content that is said to have so many bytes.
+fn room(bytes: u64) -> usize {
+    usize::try_from(bytes.min(ROOM_MAX)).unwrap_or_default()
 }
 
 fn payload(data: Vec<Bytes>) -> PutPayload {

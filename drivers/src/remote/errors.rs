@@ -101,6 +101,20 @@ pub(super) fn no_path(what: String) -> StoreError {
     StoreError::Io { what, source: Arc::new(io::Error::new(io::ErrorKind::InvalidFilename, cause)) }
 }
 
+/// Of what the server refuses with a status from 400 to 499, for what this one call is: the server is well.
+fn of_the_call(what: String, status: u16, said: &str) -> StoreError {
+    let kind = match status {
+        413 => io::ErrorKind::FileTooLarge,
+        414 => io::ErrorKind::InvalidFilename,
+        409 | 423 => io::ErrorKind::ResourceBusy,
+        _ if said.contains("EntityTooLarge") => io::ErrorKind::FileTooLarge,
+        _ if said.contains("KeyTooLong") => io::ErrorKind::InvalidFilename,
+        _ => io::ErrorKind::InvalidInput,
+    };
+    let cause = format!("the server answers {status}: {said}");
+    StoreError::Io { what, source: Arc::new(io::Error::new(kind, cause)) }
+}
+
 /// What the kernel is told.
 pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) -> StoreError {
     let what = call.in_words();
@@ -136,6 +150,7 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (Some(status @ (408 | 429 | 500..)), _) => {
             (format!("the server answers {status}: {}", said()), false)
         }
+        (Some(status @ 400..=499), _) => return of_the_call(what, status, &said()),
         (Some(status), _) => (format!("the server answers {status}: {}", said()), true),
         (None, Some(HttpErrorKind::Timeout)) => {
             return StoreError::TimedOut { what, limit, changing: call.changing };
@@ -169,7 +184,7 @@ mod tests {
         assert!(matches!(check(&broken, true), StoreError::Unknown { .. }));
         assert!(matches!(check(&broken, false), StoreError::Backend { .. }));
         let refused = answered("Server returned non-2xx status code: 400 Bad Request: ");
-        assert!(matches!(check(&refused, true), StoreError::Backend { .. }));
+        assert!(matches!(check(&refused, true), StoreError::Io { .. }));
         let connect = |repeated: &str| Error::Generic {
             store: "S3",
             source: Box::new(Repeated(
@@ -193,6 +208,25 @@ mod tests {
         assert!(matches!(check(&answered("x"), true), StoreError::Unknown { .. }));
         let denied = check(&answered("status code: 403 Forbidden"), true);
         assert!(!denied.is_backend_failure() && !denied.is_unknown(), "{denied:?}");
+    }
+
+    #[test]
+    fn who_asks_for_what_the_server_refuses_takes_the_mount_from_nobody() {
+        let check = |answer: &str, kind: io::ErrorKind| {
+            let error = answered(&format!("Server returned non-2xx status code: {answer}"));
+            let call = Call::change("writing", "k", 0);
+            let error = translated(&error, &call, Duration::from_secs(1), &[]);
+            assert!(!error.is_backend_failure() && !error.is_unknown(), "{answer}: {error:?}");
+            assert!(
+                matches!(&error, StoreError::Io { source, .. } if source.kind() == kind),
+                "{answer}: {error:?}"
+            );
+        };
+        check("400 Bad Request: <Code>KeyTooLongError</Code>", io::ErrorKind::InvalidFilename);
+        check("400 Bad Request: <Code>EntityTooLarge</Code>", io::ErrorKind::FileTooLarge);
+        check("400 Bad Request: ", io::ErrorKind::InvalidInput);
+        check("409 Conflict: <Code>OperationAborted</Code>", io::ErrorKind::ResourceBusy);
+        check("414 URI Too Long: ", io::ErrorKind::InvalidFilename);
     }
 
     #[derive(Debug, thiserror::Error)]

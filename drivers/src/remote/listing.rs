@@ -19,7 +19,7 @@ use super::errors::no_path;
 pub(super) const RESERVED: &str = ".nexus-";
 
 /// The most pages that are asked for one listing which finds nothing new: a server that knows no offset begins each time from the start.
-const PAGES_MAX: usize = 10_000;
+pub(super) const PAGES_MAX: usize = 10_000;
 
 /// A part of a folder.
 #[derive(Debug, Default)]

@@ -20,6 +20,9 @@ use super::rename;
 use super::upload::RemoteUpload;
 use crate::path::{components, split_last};
 
+/// No more is copied by the server: S3 copies no more in one request. What is larger is for whoever can copy it piece by piece.
+const COPY_MAX: u64 = 5 << 30;
+
 /// How often something new is asked for again that met another writer, and found nothing of it.
 const CONFLICTS_MAX: usize = 3;
 
@@ -388,11 +391,15 @@ impl RemotePaths {
     async fn copy_at(&self, from: &str, to: &str) -> Result<ObjectInfo, StoreError> {
         self.writable()?;
         split_last(from)?;
-        if self.look(from).await?.entry_type != EntryType::Reg {
+        let source = self.look(from).await?;
+        if source.entry_type != EntryType::Reg {
             return Err(StoreError::IsADirectory { what: from.into() });
         }
+        if source.size > COPY_MAX {
+            return Err(StoreError::NotSupported { what: "copying so much at once" });
+        }
         let key = self.place_for(to).await?;
-        self.client.copy(&self.key(from)?, &key).await?;
+        self.client.copy(&self.key(from)?, &key, source.size).await?;
         self.look(to).await
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
     if source.entry_type == EntryType::Reg {
         let key = paths.place_for(to).await?;
         let of = paths.key(from)?;
-        paths.client.copy(&of, &key).await?;
+        paths.client.copy(&of, &key, source.size).await?;
         paths.client.delete(&of).await.map_err(|error| unfinished(from, to, &error))?;
         return paths.look(to).await;
     }
@@ -105,7 +105,7 @@ async fn move_folder(
     if let Some((from, to)) = &own
         && paths.client.head(from).await?.is_some()
     {
-        paths.client.copy(from, to).await?;
+        paths.client.copy(from, to, 0).await?;
     }
     loop {
         let (keys, _) = page(paths, of, None).await?;
@@ -139,7 +139,7 @@ fn target(paths: &RemotePaths, key: &Path, of: &str, into: &str) -> Result<Path,
 
 async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
     let key = key_of(paths, &meta).await?;
-    paths.client.copy(&key, &target(paths, &key, of, into)?).await
+    paths.client.copy(&key, &target(paths, &key, of, into)?, meta.size).await
 }
 
 /// Deletes a key whose copy is newer than it, and of its size. What came, or was written, since it was copied is copied first: the renaming may have been cut
@@ -150,7 +150,7 @@ async fn settle(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> 
     let copy = paths.client.head(&target).await?;
     let is_newer = |copy: &ObjectMeta| copy.size == meta.size && copy.last_modified > meta.last_modified;
     if !copy.as_ref().is_some_and(is_newer) {
-        paths.client.copy(&key, &target).await?;
+        paths.client.copy(&key, &target, meta.size).await?;
     }
     paths.client.delete(&key).await
 }

@@ -7,6 +7,7 @@ use nexus_kernel::hal::{BlobInfo, StoreError, StoreFuture, Transport};
 use nexus_messages::syscall::ByteRange;
 
 use super::client::{Client, PAGE_MAX};
+use super::listing::PAGES_MAX;
 
 /// How many blobs are asked for at once.
 const BLOBS_AT_ONCE: usize = 8;
@@ -32,7 +33,7 @@ impl RemoteTransport {
     async fn keys(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
         let own = self.client.settings.prefix.as_str();
         let (mut keys, mut token, mut last) = (Vec::new(), None, after.map(|after| [own, after].concat()));
-        while keys.len() < limit {
+        for _ in 0..PAGES_MAX {
             let wanted = (limit - keys.len()).min(PAGE_MAX);
             let page = self.client.page([own, prefix].concat(), last.clone(), wanted, false, token);
             let page = page.await?;
@@ -44,12 +45,12 @@ impl RemoteTransport {
             found.retain(|key| last.as_ref().is_none_or(|last| key > last));
             last = found.last().cloned().or(last);
             keys.extend(found.into_iter().filter_map(|key| key.strip_prefix(own).map(str::to_owned)));
-            if token.is_none() {
-                break;
+            if token.is_none() || keys.len() >= limit {
+                keys.truncate(limit);
+                return Ok(keys);
             }
         }
-        keys.truncate(limit);
-        Ok(keys)
+        Err(StoreError::Backend { what: format!("listing {prefix:?}"), cause: "it does not end".into() })
     }
 }
 

@@ -1,12 +1,17 @@
 //! Servers that do not do what they should, and names that are meant to be misunderstood.
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
+use nexus_actors::block_on;
 use nexus_kernel::hal::{ObjectStore, PathWrite, StoreError};
-use nexus_messages::EntryType;
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, EntryType};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use crate::api;
 use crate::server::{Answer, Asked, Server};
@@ -190,7 +195,7 @@ fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
 #[test]
 fn who_gives_up_takes_the_request_along() {
     let (_folder, _server, store) = serving_with(PATIENT, |_| Answer::silent());
-    let looked = nexus_actors::block_on(
+    let looked = block_on(
         env().timeout(Duration::from_millis(50), crate::subjects::paths(&*store).stat("f")),
     );
     assert!(looked.is_err(), "it is dropped in the middle");
@@ -205,7 +210,7 @@ fn nobody_there_is_told_and_nothing_was_done() {
     let store = open(&spec);
     let error = write(&*store, "post/f", "x", PathWrite::Whole).unwrap_err();
     assert!(matches!(error, StoreError::Backend { .. }) && !error.is_unknown(), "{error:?}");
-    assert!(nexus_actors::block_on(store.probe()).is_err());
+    assert!(block_on(store.probe()).is_err());
 }
 
 #[test]
@@ -228,6 +233,62 @@ fn what_passes_is_passed_over() {
         })
     };
     delete(&*store, "f").unwrap();
+}
+
+#[test]
+fn what_may_have_been_done_is_told_so_whatever_comes_then() {
+    let failing_then = |status: u16| {
+        let asked = AtomicUsize::new(0);
+        move |request: &Asked| match (request.method.as_str(), asked.load(Ordering::Relaxed)) {
+            ("PUT" | "DELETE", 0) => {
+                asked.store(1, Ordering::Relaxed);
+                Answer::of(503, "")
+            }
+            ("PUT" | "DELETE", _) => Answer::of(status, ""),
+            _ => Answer::of(200, "there"),
+        }
+    };
+    for status in [400, 403, 404, 409, 412] {
+        let (_folder, server, store) = serving(failing_then(status));
+        let error = write(&*store, "f", "x", PathWrite::Whole).unwrap_err();
+        assert!(error.is_unknown(), "{status}: {error:?}");
+        assert_eq!(server.asked().iter().filter(|asked| asked.method == "PUT").count(), 2);
+    }
+    let (_folder, _server, store) = serving(failing_then(403));
+    let error = delete(&*store, "f").unwrap_err();
+    assert!(error.is_unknown(), "{error:?}");
+    // Nothing comes, since it must not be asked again.
+    let rate = format!("rate = {{ requests = 1, per_ms = 60000 }}\n{PATIENT}");
+    let (_folder, server, store) = serving_with(&rate, |_| Answer::of(503, ""));
+    let error = write(&*store, "f", "x", PathWrite::Whole).unwrap_err();
+    assert!(error.is_unknown(), "{error:?}");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn who_finds_no_place_in_time_says_nothing_against_the_server() {
+    let limits = "limits = { timeout_ms = 3000, retries = 0, concurrency = 1 }\n";
+    let (tell, told) = oneshot::channel();
+    let tell = Mutex::new(Some(tell));
+    let (_folder, server, store) = serving_with(limits, move |_| {
+        let tell = tell.lock().expect("nobody panics").take();
+        let _ = tell.map(|tell| tell.send(()));
+        Answer::silent()
+    });
+    let paths = crate::subjects::paths(&*store);
+    let data = ["x".into()];
+    let attributes = Attributes::none();
+    let holds = paths.write("post/f", &data, PathWrite::Whole, &attributes);
+    let waits = async {
+        told.await.expect("it is asked");
+        paths.read("f", ByteRange::ALL).await
+    };
+    let error = match block_on(select(holds, pin!(waits))) {
+        Either::Right((waited, _)) => waited.unwrap_err(),
+        Either::Left((held, _)) => panic!("it is held longer: {held:?}"),
+    };
+    assert!(!error.is_backend_failure() && !error.is_unknown(), "{error:?}");
+    assert_eq!(server.asked().len(), 1);
 }
 
 #[test]
@@ -290,7 +351,7 @@ fn what_is_still_so_is_not_sent_again_and_what_is_not_is() {
 #[test]
 fn a_listing_that_makes_no_sense_is_no_listing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let body = Arc::new(std::sync::Mutex::new(String::new()));
+    let body = Arc::new(Mutex::new(String::new()));
     let said = body.clone();
     let server = Server::start(move |_| Answer::of(200, said.lock().expect("nobody panics").clone()));
     let store = open(&described(

@@ -12,6 +12,7 @@ mod rename;
 mod rows;
 mod stream;
 mod tx;
+mod whole;
 mod write;
 
 use std::future::{Future, ready};

@@ -18,6 +18,7 @@ use nexus_messages::{
 
 use super::remove::taken_for;
 use super::stream::ForPlain;
+use super::whole::{read_as_known, to_be_changed};
 use super::write::{check_attributes, kind_of_removal, kind_of_set, must_be_file};
 use super::{
     Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
@@ -121,7 +122,7 @@ impl PathVolume<'_> {
     pub(crate) async fn read(
         &self,
         site: &Site,
-        _: &Node,
+        node: &Node,
         extent: &Extent,
     ) -> Result<(Runs, Arc<FileMetadata>), StoreError> {
         let driver = self.driver().await;
@@ -132,7 +133,7 @@ impl PathVolume<'_> {
         };
         // The path's lock is held: nothing in the kernel changes the file between the runs, and others may.
         for _ in 0..READS_MAX {
-            let (data, info) = store.read(site.relative(), *first).await?;
+            let (data, info) = read_as_known(store, site, *first, node.metadata.size).await?;
             let mut runs = Vec::with_capacity(more.len());
             for range in more {
                 let (run, then) = store.read(site.relative(), *range).await?;
@@ -219,8 +220,8 @@ impl PathVolume<'_> {
             }
             place => {
                 let (old, how) = match &found {
-                    Some(_) => {
-                        let (old, info) = store.read(relative, ByteRange::ALL).await.map_err(failed)?;
+                    Some(node) => {
+                        let (old, info) = to_be_changed(store, site, intent, node.metadata.size).await?;
                         // What others write meanwhile is not to be replaced by what does not have it.
                         let is_decided = capabilities.if_match;
                         (old, if is_decided { PathWrite::IfMatch(info.tag) } else { PathWrite::Whole })

@@ -7,13 +7,11 @@
 //! Relied on: the `redis` crate speaks the protocol, and nothing more. Its sockets, and its tasks for listeners, live on the I/O runtime of
 //! [`Env`](nexus_actors::Env), which is tokio's; its deadlines, reconnection and retries are not used. Calls themselves can be polled by any executor.
 //!
-//! Not there: TLS, whose libraries would cost more time to build than everything else here (a tunnel or a unix socket does it), and clusters. A value's size is bounded when
-//! it is put; what others put under the same prefix is read whole.
+//! Not there: clusters. A value's size is bounded when it is put, and of one that others put under the same prefix no more is read than that.
 //!
 //! | file | what |
 //! |---|---|
 //! | `config.rs` | the settings, from a URL or by name |
-//! | `secret.rs` | a password that nobody prints |
 //! | `failure.rs` | what goes wrong, in our kinds |
 //! | `breaker.rs` | when a server is held for dead, and how long it is left alone: pure |
 //! | `link.rs` | the connection that calls share |

@@ -198,6 +198,11 @@ impl Program {
         };
         let args = args.filled(&call.vars, &self.parameters)?;
         let left = call.deadline.saturating_duration_since(self.runner.env.now());
+        if left.is_zero() {
+            // Those that ran before have used it up.
+            let what = doing.in_words();
+            return Err(StoreError::TimedOut { what, limit: self.timeout, changing: false });
+        }
         match self.runner.run(args, input, left).await {
             Ok(ended) => self.meant(doing, ended),
             Err(stopped) => Err(self.stopped(doing, &stopped)),

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::processes::HostProcesses;
 use crate::secret::Secret;
+use crate::turn::Turn;
 
 /// How much is kept of what it says of its troubles.
 const STDERR_MAX: usize = 4 << 10;
@@ -94,15 +94,17 @@ impl Runner {
         limit: Duration,
     ) -> Result<Ended, Stopped> {
         let (mut done, ended) = oneshot::channel();
-        let began = Arc::new(AtomicBool::new(false));
+        let turn = Turn::default();
         let spec = self.spec(args, input.is_some());
         let (env, pool, processes) = (self.env.clone(), self.pool.clone(), self.processes.clone());
-        let (places, begins, output_max) = (self.places.clone(), began.clone(), self.output_max);
+        let (places, begins, output_max) = (self.places.clone(), turn.clone(), self.output_max);
         self.env.spawn("external.command", async move {
             let work = async {
                 // It is never closed.
                 let place = places.acquire_owned().await.ok();
-                begins.store(true, Ordering::Release);
+                if !begins.take() {
+                    return Err(Stopped::NoPlace);
+                }
                 let program = processes.find(spec.clone()).await.map_err(Stopped::NotStarted)?;
                 let started = processes.start(program, spec).await.map_err(Stopped::NotStarted)?;
                 Ok((place, started))
@@ -139,8 +141,8 @@ impl Runner {
         match self.env.timeout(limit, ended).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Err(Stopped::Lost("its task has ended".into())),
-            Err(_) if began.load(Ordering::Acquire) => Err(Stopped::Late),
-            Err(_) => Err(Stopped::NoPlace),
+            Err(_) if turn.take() => Err(Stopped::NoPlace),
+            Err(_) => Err(Stopped::Late),
         }
     }
 

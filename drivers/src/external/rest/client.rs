@@ -20,7 +20,7 @@ use super::errors::refused;
 use super::limiter::Limiter;
 use super::oauth::{OAuth, Token};
 use super::validated::{Page, Validated};
-use super::wire::{Answer, Lost, Wire};
+use super::wire::{Answer, Lost, NO_PLACE, Wire};
 
 /// The first wait before a repetition, and the longest one. Each is somewhere between half and one and a half of three times the one before.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
@@ -67,6 +67,17 @@ pub(super) struct Ask<'a> {
 pub(super) struct Answered {
     pub(super) answer: Answer,
     pub(super) repeated: bool,
+}
+
+impl Answered {
+    /// What it means that the server refuses `ask`. After an answer that was lost it may do so because of what it did then.
+    pub(super) fn refused(&self, ask: &Ask<'_>) -> StoreError {
+        let (status, what) = (self.answer.status, ask.in_words());
+        match self.repeated {
+            true => of_the_backend(true, what, format!("the server answers {status}, and was asked before")),
+            false => refused(status, &what, ask.path, ask.changing()),
+        }
+    }
 }
 
 impl<'a> Ask<'a> {
@@ -124,16 +135,33 @@ impl Client {
         }
     }
 
+    /// In whose name is asked, where that takes a token.
+    async fn token(
+        &self,
+        ask: &Ask<'_>,
+        deadline: Instant,
+    ) -> Result<Option<(&Arc<OAuth>, Arc<Token>)>, StoreError> {
+        let Identity::OAuth(oauth) = &self.identity else { return Ok(None) };
+        let token = self.env().timeout(self.left(deadline), oauth.token()).await;
+        let token = token.unwrap_or_else(|_| Err(self.late(ask, false)))?;
+        Ok(Some((oauth, token)))
+    }
+
     /// Asks, and gives any answer that is not to be asked for again.
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answered, StoreError> {
         let (mut tries, mut renewed, mut maybe_done) = (0, false, false);
+        // Whatever keeps it from being asked again, what was asked before may have been done.
+        let not_again = |error: StoreError, maybe_done: bool| match maybe_done {
+            true => of_the_backend(true, ask.in_words(), format!("an answer was lost, and then: {error}")),
+            false => error,
+        };
         loop {
-            self.admitted(ask, deadline).await?;
-            let token = match &self.identity {
-                Identity::OAuth(oauth) => Some((oauth, oauth.token().await?)),
-                _ => None,
-            };
+            self.admitted(ask, deadline).await.map_err(|error| not_again(error, maybe_done))?;
+            let token = self.token(ask, deadline).await.map_err(|error| not_again(error, maybe_done))?;
             let left = self.left(deadline);
+            if left.is_zero() {
+                return Err(self.late(ask, maybe_done));
+            }
             // One that is not answered is asked again while there is time.
             let limit = if ask.repeatable { left.min(self.timeout / 3) } else { left };
             let request = ask.request(self, token.as_ref().map(|(_, token)| &**token));
@@ -166,7 +194,7 @@ impl Client {
     fn wait_after(&self, ended: &Result<Answer, Lost>, ask: &Ask<'_>, tries: u32) -> Option<Duration> {
         let backoff = self.backoff(tries);
         match ended {
-            Err(Lost::NotSent(_)) => Some(backoff),
+            Err(Lost::NotSent(_) | Lost::NoPlace) => Some(backoff),
             Err(Lost::Cut(_) | Lost::Late) => ask.repeatable.then_some(backoff),
             Err(Lost::TooLarge) => None,
             Ok(answer) => {
@@ -203,6 +231,10 @@ impl Client {
         Some(Duration::from_nanos(at.nanos().saturating_sub(self.env().wall())))
     }
 
+    fn late(&self, ask: &Ask<'_>, maybe_done: bool) -> StoreError {
+        StoreError::TimedOut { what: ask.in_words(), limit: self.timeout, changing: maybe_done }
+    }
+
     fn lost(&self, lost: Lost, ask: &Ask<'_>, maybe_done: bool) -> StoreError {
         let what = ask.in_words();
         match lost {
@@ -210,7 +242,10 @@ impl Client {
                 of_the_backend(maybe_done, what, format!("the server cannot be reached: {cause}"))
             }
             Lost::Cut(cause) => of_the_backend(maybe_done, what, format!("no whole answer came: {cause}")),
-            Lost::Late => StoreError::TimedOut { what, limit: self.timeout, changing: maybe_done },
+            Lost::Late => self.late(ask, maybe_done),
+            Lost::NoPlace if maybe_done => of_the_backend(true, what, NO_PLACE),
+            // A mount that is used too much is well.
+            Lost::NoPlace => of_the_call(ErrorKind::ResourceBusy, what, NO_PLACE),
             // Of a change the answer is of no interest: it was done.
             Lost::TooLarge if ask.changing() => {
                 of_the_backend(true, what, "the answer has more bytes than the description lets it have")

@@ -367,15 +367,15 @@ impl Api {
         };
         let answered = self.client.ask(&ask, call.deadline).await;
         self.forget(call);
-        let Answered { answer, .. } = answered?;
-        match answer.status {
+        let answered = answered?;
+        match answered.answer.status {
             200..=299 => {
                 let same_place = self.url(call.asks.read.as_ref().unwrap_or(&write.place), call)? == ask.url;
-                let etag = answer.headers.get(ETAG).and_then(|value| value.to_str().ok());
+                let etag = answered.answer.headers.get(ETAG).and_then(|value| value.to_str().ok());
                 Ok(etag.filter(|_| is_put && same_place).map(tree::tag_of))
             }
             409 if exclusive => Err(StoreError::Exists { what: call.path.into() }),
-            status => Err(refused(status, &ask.in_words(), call.path, true)),
+            _ => Err(answered.refused(&ask)),
         }
     }
 
@@ -389,12 +389,12 @@ impl Api {
         };
         let answered = self.client.ask(&ask, call.deadline).await;
         self.forget(call);
-        let Answered { answer, repeated } = answered?;
-        match answer.status {
+        let answered = answered?;
+        match answered.answer.status {
             200..=299 => Ok(()),
             // The first one may have done it.
-            404 | 410 if repeated => Ok(()),
-            status => Err(refused(status, &ask.in_words(), call.path, true)),
+            404 | 410 if answered.repeated => Ok(()),
+            _ => Err(answered.refused(&ask)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tokens that are asked for by a refresh token (RFC 6749, section 6), and kept in memory.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::super::failure::{of_the_backend, of_the_call};
 use super::asks::encoded;
-use super::wire::Wire;
+use super::wire::{Lost, NO_PLACE, Wire};
 use crate::secret::Secret;
 
 /// How long before its end a token is not used any more, at most: a request that is on its way must be there in time.
@@ -143,11 +144,12 @@ impl OAuth {
         let answer = self.wire.exchange(self.request(), self.timeout).await;
         let answer = answer.map_err(|lost| {
             let cause = match lost {
-                super::wire::Lost::Late => {
+                Lost::Late => {
                     return StoreError::TimedOut { what: WHAT.into(), limit: self.timeout, changing: false };
                 }
-                super::wire::Lost::NotSent(cause) | super::wire::Lost::Cut(cause) => cause,
-                super::wire::Lost::TooLarge => "the answer is too large".into(),
+                Lost::NoPlace => return of_the_call(ErrorKind::ResourceBusy, WHAT, NO_PLACE),
+                Lost::NotSent(cause) | Lost::Cut(cause) => cause,
+                Lost::TooLarge => "the answer is too large".into(),
             };
             of_the_backend(false, WHAT, cause)
         })?;
@@ -158,7 +160,7 @@ impl OAuth {
                 let reason = REASONS.iter().find(|reason| said.as_deref().is_ok_and(|said| said == **reason));
                 let reason = reason.copied().unwrap_or("it does not say why in words that are known");
                 let cause = format!("the authorization server refuses ({}): {reason}", answer.status);
-                return Err(of_the_call(std::io::ErrorKind::PermissionDenied, WHAT, cause));
+                return Err(of_the_call(ErrorKind::PermissionDenied, WHAT, cause));
             }
             status => {
                 let cause = format!("the authorization server answers {status}");

@@ -10,7 +10,7 @@ use reqwest::header::HeaderMap;
 /// The most answers that are remembered.
 const ANSWERS_MAX: usize = 1_024;
 
-/// What an answer that is remembered uses beside its body.
+/// What an answer that is remembered uses beside its body and its headers.
 const EACH: u64 = 512;
 
 /// An answer with all that matters of it.
@@ -82,7 +82,8 @@ impl Kept {
 }
 
 fn size(url: &str, page: &Page) -> u64 {
-    (url.len() + page.body.len()) as u64 + EACH
+    let headers: usize = page.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    (url.len() + headers + page.body.len()) as u64 + EACH
 }
 
 #[cfg(test)]

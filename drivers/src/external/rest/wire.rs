@@ -3,7 +3,6 @@
 use std::error::Error as _;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +15,7 @@ use reqwest::{Method, Request};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::super::failure::shortened;
+use crate::turn::Turn;
 
 /// How long connecting may take at most.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -28,6 +28,9 @@ pub(super) struct Wire {
     places: Arc<Semaphore>,
     body_max: u64,
 }
+
+/// What is said of a request that did not come to its turn.
+pub(super) const NO_PLACE: &str = "as many requests of this mount as may be are under way";
 
 /// What a server answers.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(super) struct Answer {
 pub(super) enum Lost {
     /// The request did not go out.
     NotSent(String),
+    /// It did not come to its turn in time, and does not go out any more.
+    NoPlace,
     /// It may have gone out.
     Cut(String),
     /// The time was up, with the request on its way.
@@ -75,18 +80,17 @@ impl Wire {
     /// Sends it, and waits for all of the answer.
     pub(super) async fn exchange(&self, request: Request, limit: Duration) -> Result<Answer, Lost> {
         let (mut done, answer) = oneshot::channel();
-        let began = Arc::new(AtomicBool::new(false));
+        let turn = Turn::default();
         let (http, places, begins, body_max) =
-            (self.http.clone(), self.places.clone(), began.clone(), self.body_max);
+            (self.http.clone(), self.places.clone(), turn.clone(), self.body_max);
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            begins.store(true, Ordering::Release);
-            exchange(&http, request, body_max).await
+            if begins.take() { Some(exchange(&http, request, body_max).await) } else { None }
         };
         self.env.spawn("external.request", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
-                Either::Left((ended, _)) => Some(ended),
+                Either::Left((ended, _)) => ended,
                 Either::Right(_) => None,
             };
             if let Some(ended) = ended {
@@ -97,8 +101,8 @@ impl Wire {
         match self.env.timeout(limit, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Lost::Cut("its task has ended".into())),
-            Err(_) if began.load(Ordering::Acquire) => Err(Lost::Late),
-            Err(_) => Err(Lost::NotSent("other requests of this mount are under way".into())),
+            Err(_) if turn.take() => Err(Lost::NoPlace),
+            Err(_) => Err(Lost::Late),
         }
     }
 }
