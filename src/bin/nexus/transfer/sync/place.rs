@@ -26,6 +26,9 @@ const BESIDE: &str = ".nexus-sync-";
 /// What a file of the host may be used for until it is whole.
 const OPEN_FILE: u32 = 0o600;
 
+/// What a folder of the host may be used for until all is in it.
+const OPEN_FOLDER: u32 = 0o700;
+
 /// The permission bits of a mode of the host.
 const PERMISSIONS: u32 = 0o7777;
 
@@ -241,6 +244,12 @@ impl Place {
         Ok((items, failures))
     }
 
+    /// Whether nothing could be written to a folder here that has the mode of `like`.
+    pub(super) fn closes(&self, like: &Item) -> bool {
+        matches!(self, Self::Host(_)) && like.mode & OPEN_FOLDER != OPEN_FOLDER
+    }
+
+    /// Makes a folder that can be filled, whatever its mode is to be in the end.
     pub(super) async fn make_folder(&self, session: &Session, like: &Item) -> Outcome {
         match self {
             Self::Space(path) => {
@@ -249,8 +258,7 @@ impl Place {
             }
             Self::Host(host) => {
                 let made = fs::create_dir(host);
-                // What comes into it does so before nobody may write there any more, if that is so.
-                let mode = Permissions::from_mode(like.mode | 0o700);
+                let mode = Permissions::from_mode(like.mode | OPEN_FOLDER);
                 made.and_then(|()| fs::set_permissions(host, mode)).map_err(told(host))
             }
         }
@@ -296,7 +304,7 @@ impl Place {
                 }
             }
             Self::Host(host) => {
-                let file = File::open(host).map_err(told(host))?;
+                let file = open_there(host).map_err(told(host))?;
                 describe_host(&file, like, folder).map_err(told(host))?;
                 Ok(true)
             }
@@ -337,11 +345,16 @@ fn describe_host(file: &File, like: &Item, folder: bool) -> io::Result<()> {
     if folder { Ok(()) } else { file.set_modified(like.modified.into()) }
 }
 
-/// Opens a file of the host; should it have become a pipe or a link, it is neither waited for nor followed.
-fn open(host: &Path) -> io::Result<File> {
+/// Opens what is at a place of the host; should it have become a pipe or a link, it is neither waited for nor followed.
+fn open_there(host: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     #[expect(clippy::cast_possible_wrap, reason = "flags are bits")]
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(host)?;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(host)
+}
+
+/// As [`open_there`], and it is a file.
+fn open(host: &Path) -> io::Result<File> {
+    let file = open_there(host)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
 }
 
