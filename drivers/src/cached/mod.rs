@@ -18,7 +18,9 @@
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
 mod factory;
+mod folders;
 mod options;
+mod pace;
 mod paths;
 mod place;
 mod reading;
@@ -39,10 +41,17 @@ pub const WRITTEN_BACK_MAX: u64 = 4 << 20;
 /// How large the pieces are in which content is kept.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Up to this length a piece is part of its row in the index, so that one flush covers both.
+/// Up to this length a piece is part of its row in the index, so that one flush covers both, and in memory with it.
 const INLINE_MAX: usize = 16 << 10;
 
-/// How many files are known at most beside those that are pending.
+/// When so many bytes of one store are in memory, further pieces are blobs, however small.
+const IN_MEMORY_MAX: u64 = 64 << 20;
+
+/// A longer path, or one with a control character, is not written back: no key of a store has more than 1,024 bytes or one of those, and what is acknowledged
+/// must be one that the store takes. A mount's prefix comes before it.
+const PATH_MAX: usize = 512;
+
+/// How many files are pending at most, and how many are known beside them.
 const FILES_MAX: usize = 65_536;
 
 /// How many folders are known at most.

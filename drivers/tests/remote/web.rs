@@ -32,6 +32,12 @@ fn files_are_read_and_nothing_is_changed() {
     assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
     let listed = block_on(paths(&*store).list("", None, 9)).expect_err("it lists nothing");
     assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
+    // Also with a cache in front of it, which would list a folder once for all names in it.
+    let near = open(&mount(server.port()).option("cache_age_ms", "60000").option("cache_bytes", "100000"));
+    assert_eq!(block_on(paths(&*near).stat("docs/a b.txt")).expect("it is there").size, 10);
+    assert_eq!(&read(&*near, "docs/a b.txt").expect("it is read")[..], b"0123456789");
+    let missing = block_on(paths(&*near).stat("none")).expect_err("it is not there");
+    assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
     // The same of one folder of it.
     let spec = MountSpec::new("http").option("url", format!("http://127.0.0.1:{}", server.port()));
     let below = open(&spec.option("allow_http", "true").option("prefix", "docs"));
