@@ -422,10 +422,15 @@ pub(super) async fn copy(session: &Session, from: &Place, item: &Item, to: &Plac
     ))
 }
 
+/// What a file is until it takes the place of `target`. The same however one came to that folder, so that who copies it again finds what was left.
+fn beside(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default();
+    target.with_file_name(format!("{BESIDE}{:016x}", nexus::hash_of(&name.to_string_lossy())))
+}
+
 /// Copies a file to the host, through one beside it.
 async fn out_of(session: &Session, source: &VPath, item: &Item, target: &Path) -> Outcome<(Hash, u64)> {
-    let name = nexus::hash_of(&target.to_string_lossy());
-    let beside = target.with_file_name(format!("{BESIDE}{name:016x}"));
+    let beside = beside(target);
     let told = told(&beside);
     let mut stream = session.nx.open_stream(SysRead::at(source)).await.map_err(during)?;
     // What a process left there that was killed is removed, so that no link leads the bytes elsewhere.
@@ -454,4 +459,17 @@ async fn out_of(session: &Session, source: &VPath, item: &Item, target: &Path) -
     }
     copied?;
     Ok((hasher.finalize(), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_of_a_file_is_found_again_by_whatever_path() {
+        let name = |target: &str| beside(Path::new(target)).file_name().map(ToOwned::to_owned);
+        assert_eq!(name("target/f"), name("/home/user/target/f"));
+        assert_ne!(name("target/f"), name("target/g"));
+        assert_eq!(beside(Path::new("a/b/f")).parent(), Some(Path::new("a/b")));
+    }
 }
