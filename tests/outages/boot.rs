@@ -57,6 +57,7 @@ fn servers_that_do_not_answer_hinder_neither_the_boot_nor_other_mounts_and_are_f
         assert!(why(&mount).is_some(), "{mount:?}");
         let error = nx.read(format!("{point}/f")).expect_err("it does not serve");
         assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Io), "{error}");
+        assert!(!error.to_string().contains("nothing is known"), "it says why: {error}");
     }
     // Its opening is given up, and the reason is told; and where administrators look, too.
     let reason = until("the reason is told", || {
