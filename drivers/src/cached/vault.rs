@@ -135,9 +135,10 @@ impl Vault {
         loop {
             let open = OPEN.lock().get(&folder).and_then(Weak::upgrade);
             // One whose kernel has ended serves nobody: it is waited for as one of another process.
-            match open {
-                Some(open) if in_pool(&open.pool, || ()).await.is_ok() => return Ok(open),
-                _ => {}
+            if let Some(open) = open
+                && in_pool(&open.pool, || ()).await.is_ok()
+            {
+                return Ok(open);
             }
             let index = folder.join(INDEX);
             let opened = in_pool(&pool, move || WalMetastore::open(index, WalConfig::default())).await?;
