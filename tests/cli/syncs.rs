@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -137,6 +138,23 @@ fn what_is_of_another_type_is_replaced_and_no_link_leads_elsewhere() {
     sync(&nexus, "--delete /t host:target");
     assert_eq!(described(&target), described(&source));
     assert_eq!(fs::read_to_string(nexus.host("victim")).expect("it is there"), "victim");
+}
+
+#[test]
+fn a_folder_that_nobody_may_write_to_is_filled_and_closed() {
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("source"), nexus.host("target"));
+    fs::create_dir_all(source.join("d/e")).expect("there is room");
+    file(&source.join("d/e/f"), b"x", 0o644, 1);
+    let close = |folder: &Path| fs::set_permissions(folder, fs::Permissions::from_mode(0o500));
+    for folder in ["d/e", "d"] {
+        close(&source.join(folder)).expect("it is ours");
+    }
+    sync(&nexus, "host:source /t");
+    sync(&nexus, "/t host:target");
+    assert_eq!(described(&target), described(&source));
+    let again = sync(&nexus, "/t host:target");
+    assert_eq!((&again["described"], &again["unchanged"]), (&json!(0), &json!(1)), "{again}");
 }
 
 #[test]

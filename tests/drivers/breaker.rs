@@ -97,6 +97,23 @@ fn a_mount_that_nobody_uses_is_asked_how_it_is() {
 }
 
 #[test]
+fn a_mount_that_answers_again_is_well_also_when_nobody_calls_it() {
+    let bench = Bench::new();
+    let spec = bench.spec(crate::bench::FAULTY_PATH, "files").option("probe_ms", "20");
+    bench.nx.mount("/bad", spec).expect("it mounts");
+    bench.nx.write("/bad/f", "one").expect("it writes");
+    bench.faults.always(Where::Look, Fault::Error);
+    until("it was refused", || {
+        let error = bench.nx.read("/bad/f").expect_err("it fails");
+        (error.kind() == ErrorKind::Unavailable).then_some(())
+    });
+    bench.faults.clear();
+    let looks = bench.faults.calls(Where::Look);
+    until("it is well", || (bench.status("/bad").state == MountState::Serving).then_some(()));
+    assert_eq!(bench.faults.calls(Where::Look), looks, "nobody called it");
+}
+
+#[test]
 fn a_probe_on_demand_tells_what_is_wrong_and_has_it_mended() {
     let bench = Bench::new();
     bench.mount_files(30_000);

@@ -7,7 +7,7 @@ use nexus::hal::{
     Addressing, CacheFigures, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError,
     StoreFuture,
 };
-use nexus::{Config, ErrorKind, Executed, MountSpec, MountState, MountStatus, blocking};
+use nexus::{Bytes, Config, ErrorKind, Executed, MountSpec, MountState, MountStatus, blocking};
 use nexus_drivers::faults::{Fault, Where};
 
 use crate::bench::{Bench, refused, until};
@@ -57,6 +57,21 @@ fn calls_and_bytes_are_those_that_the_driver_saw() {
     // That nothing is there is an answer as any other, and no failure.
     assert!(now.errors.keys().eq(["ENOENT"]), "{:?}", now.errors);
     assert_eq!((now.calls.failed, now.last_failure), (0, None));
+}
+
+#[test]
+fn content_that_comes_piece_by_piece_is_counted_when_the_driver_has_it() {
+    const PIECES: u64 = 9;
+    let bench = Bench::new();
+    bench.mount_files(30_000);
+    let (before, changes) = (settled(&bench), bench.faults.calls(Where::Change));
+    let pieces = (0..PIECES).map(|_| Ok(Bytes::from(vec![7; 1 << 20])));
+    bench.nx.write_stream("/bad/f", pieces).expect("it writes");
+    let now = settled(&bench);
+    assert_eq!(now.bytes_written, PIECES << 20);
+    let seen = bench.faults.calls(Where::Change) - changes;
+    assert!(seen > PIECES, "it was no upload");
+    assert_eq!(timed(&now).0 - timed(&before).0, seen, "each piece is a part of a write: {now:?}");
 }
 
 #[test]

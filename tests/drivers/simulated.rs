@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use nexus::hal::{
     Addressing, ContentStore, DriverContext, DriverFactory, DriverOption, ObjectStore, StoreFuture,
@@ -226,6 +227,31 @@ fn whose_other_end_is_silent_for_long_is_no_failure_of_the_driver() {
             }
         }
         assert!(come == unlike(9).collect::<Vec<_>>().concat());
+        nx.shutdown().await.expect("it stops");
+    });
+}
+
+#[test]
+fn callers_who_wait_for_their_turn_do_not_make_the_driver_one_that_fails() {
+    const CALLERS: usize = 40;
+    let (env, simulation) = Env::seeded(6);
+    let world = env.clone();
+    simulation.block_on(async move {
+        let slow = Slow { content: Arc::new(Cas::new(MemoryTransport::new())), env: world.clone() };
+        let config = Config::in_memory().env(world.clone()).driver(Arc::new(slow)).content_cache_bytes(0);
+        let nx = nexus::connect(config).await.expect("it boots");
+        let spec = MountSpec::new("slow").option("concurrency", "8").option("deadline_ms", "700");
+        nx.mount("/slow", spec).await.expect("it mounts");
+        nx.write("/slow/f", vec![7; 100_000]).await.expect("it writes");
+        let reads = join_all((0..CALLERS).map(|_| nx.read("/slow/f"))).await;
+        // Three turns of 200 ms are within the deadline, and the fourth is late.
+        let read = reads.iter().filter(|read| read.is_ok()).count();
+        assert_eq!(read, 24, "{reads:?}");
+        let mount =
+            nx.mounts().await.expect("it answers").into_iter().find(|mount| mount.point.as_str() == "/slow");
+        let mount = mount.expect("it is mounted");
+        assert_eq!((mount.state, mount.calls.failed, mount.calls.refused), (MountState::Serving, 0, 0));
+        nx.read("/slow/f").await.expect("it serves");
         nx.shutdown().await.expect("it stops");
     });
 }

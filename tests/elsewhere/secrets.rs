@@ -20,10 +20,11 @@ use nexus_drivers::records;
 use self::postgres_server::{PASSWORD as POSTGRES, Postgres, url};
 use self::redis_server::{PASSWORD as REDIS, redis_with_password};
 use crate::Logged;
+use crate::servers::Server;
 use crate::servers::azure::{ACCOUNT, CONTAINER, KEY as AZURE, azurite};
 use crate::servers::proxy::{Fault, Proxy, Speaks};
 use crate::servers::s3::{BUCKET, moto};
-use crate::servers::{Recipe, Server};
+use crate::servers::web::web_with;
 
 const ACCESS: &str = "HUNTER23ACCESS";
 const SECRET: &str = "hunter23-s3-secret";
@@ -79,20 +80,6 @@ fn check(what: &str, said: &str) {
             }
         }
     }
-}
-
-fn web() -> Server {
-    let folder = tempfile::tempdir().expect("there is room");
-    std::fs::write(folder.path().join("f"), "1").expect("there is room");
-    let recipe = Recipe {
-        program: "python3",
-        install: "apt-get install python3",
-        ready: "Serving HTTP",
-        arguments: |_, port| {
-            ["-u", "-m", "http.server", "--bind", "127.0.0.1", &port.to_string()].map(String::from).to_vec()
-        },
-    };
-    Server::start_in(recipe, folder)
 }
 
 /// A mount of each kind, over these wires. Google's server is a stub that speaks S3.
@@ -159,7 +146,7 @@ fn cache_at(env: &Env, port: u16, password: &str) -> RedisCache {
 #[test]
 fn a_run_with_a_mount_of_each_kind_says_no_credential() {
     let logged = Logged::begin();
-    let (s3, azure, web) = (moto(), azurite(), web());
+    let (s3, azure, web) = (moto(), azurite(), web_with("f", "1"));
     let (redis, postgres) = (Server::start(redis_with_password()), Postgres::start());
     let of_mounts = [s3.port(), azure.port(), s3.port(), web.port()].map(Proxy::start);
     let of_cache = Proxy::of(redis.port(), Speaks::Redis);

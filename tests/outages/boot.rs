@@ -5,27 +5,14 @@ use std::time::{Duration, Instant};
 use nexus::blocking::{self, Nexus};
 use nexus::{ErrorKind, MountSpec, MountState, MountStatus};
 
+use crate::servers::free_port;
 use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::moto;
-use crate::servers::{Recipe, Server, free_port};
+use crate::servers::web::web_with;
 use crate::{bucket, status, until};
 
 /// How long a boot takes at most when servers do not answer. Opening one mount alone may take longer.
 const BOOT_WITHIN: Duration = Duration::from_secs(10);
-
-fn web() -> Server {
-    let folder = tempfile::tempdir().expect("there is room");
-    std::fs::write(folder.path().join("f"), "on the web").expect("there is room");
-    let recipe = Recipe {
-        program: "python3",
-        install: "apt-get install python3",
-        ready: "Serving HTTP",
-        arguments: |_, port| {
-            ["-u", "-m", "http.server", "--bind", "127.0.0.1", &port.to_string()].map(String::from).to_vec()
-        },
-    };
-    Server::start_in(recipe, folder)
-}
 
 /// Why the mount does not serve; none when it does.
 fn why(status: &MountStatus) -> Option<&str> {
@@ -41,7 +28,7 @@ fn read(nx: &Nexus, path: &str) -> Option<String> {
 
 #[test]
 fn servers_that_do_not_answer_hinder_neither_the_boot_nor_other_mounts_and_are_found_when_they_do() {
-    let (s3, web, data) = (moto(), web(), tempfile::tempdir().expect("there is room"));
+    let (s3, web, data) = (moto(), web_with("f", "on the web"), tempfile::tempdir().expect("there is room"));
     let wires = [s3.port(), web.port()].map(Proxy::start);
     let far = bucket(wires[0].port(), "far");
     let page = MountSpec::new("http")
@@ -70,6 +57,7 @@ fn servers_that_do_not_answer_hinder_neither_the_boot_nor_other_mounts_and_are_f
         assert!(why(&mount).is_some(), "{mount:?}");
         let error = nx.read(format!("{point}/f")).expect_err("it does not serve");
         assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Io), "{error}");
+        assert!(!error.to_string().contains("nothing is known"), "it says why: {error}");
     }
     // Its opening is given up, and the reason is told; and where administrators look, too.
     let reason = until("the reason is told", || {

@@ -67,12 +67,11 @@ impl CachedContents {
         let name = name_of(id)?;
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         let attributes = Attributes::none();
-        if self.files.is_written_back(size) {
+        match self.files.room(size) {
             // Whether it is there already, who brings it there finds out.
-            self.files.write_back(&name, data, size, &attributes, None).await?;
-        } else {
-            self.files.write_through(&name, data, PathWrite::Whole, &attributes).await?;
-        }
+            Some(room) => self.files.write_back(&name, data, room, &attributes, None).await?,
+            None => self.files.write_through(&name, data, PathWrite::Whole, &attributes).await?,
+        };
         Ok(())
     }
 

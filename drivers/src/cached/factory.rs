@@ -11,6 +11,7 @@ use nexus_messages::syscall::MountSpec;
 use super::contents::CachedContents;
 use super::options::{Caching, OPTIONS, place_of};
 use super::paths::CachedPaths;
+use super::rows::PlaceId;
 use super::vault::Vault;
 
 /// Where the cache lies in the data folder.
@@ -28,6 +29,12 @@ impl Cached {
     pub fn new(inner: Arc<dyn DriverFactory>) -> Self {
         let options = inner.options().iter().chain(OPTIONS).copied().collect();
         Self { inner, options }
+    }
+
+    /// Which store a mount is of. A bucket is the same whoever asks; what an API or a program shows depends on that.
+    fn place(&self, spec: &MountSpec) -> PlaceId {
+        let is_of_who = |option: &&DriverOption| self.inner.is_connector() && option.secret;
+        place_of(spec, self.inner.options().iter().filter(is_of_who).map(|option| option.key))
     }
 }
 
@@ -54,7 +61,7 @@ impl DriverFactory for Cached {
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let caching = Caching::of(spec);
-        let place = place_of(spec);
+        let place = self.place(spec);
         let mut plain = spec.clone();
         plain.options.retain(|key, _| !OPTIONS.iter().any(|option| option.key == *key));
         let inner = self.inner.clone();

@@ -9,19 +9,23 @@
 //!   of an index with its content, and goes to the store afterwards, several at once, the latest state of each path alone. What fails is tried again, with
 //!   growing waits, for as long as it takes; a restart goes on with what is left. All other changes wait for what is pending at their paths, and go through.
 //!
+//! A connector takes no `write_back`: what becomes of a write is known when it has answered.
+//!
 //! Who comes through this mount sees what was acknowledged. Others see it when it is at the store, and different paths in any order. Who writes last by the time
 //! it reaches the store wins, as with plain writes, so a mount that writes back does not declare `exclusive`: two kernels that make one file at the same moment
 //! may both be told that they made it.
 //!
 //! A store that is addressed by content has the same in front of it: its contents are files of one folder, which never change.
 //!
-//! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs. `table` is what is known of one store, and decides; `paths` is
-//! the store in front, `contents` the one by hashes; `upload` brings what is pending to the store behind it. Rows and table change in the same order: an entry is put in the queue under the table's lock,
+//! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs. `table` and `folders` are what is known of one store, and decide;
+//! `paths` is the store in front, `contents` the one by hashes; `upload` brings what is pending to the store behind it, as fast as `pace` says. Rows and table change in the same order: an entry is put in the queue under the table's lock,
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
 mod contents;
 mod factory;
+mod folders;
 mod options;
+mod pace;
 mod paths;
 mod place;
 mod reading;
@@ -43,10 +47,17 @@ pub const WRITTEN_BACK_MAX: u64 = 4 << 20;
 /// How large the pieces are in which content is kept.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Up to this length a piece is part of its row in the index, so that one flush covers both.
+/// Up to this length a piece is part of its row in the index, so that one flush covers both, and in memory with it.
 const INLINE_MAX: usize = 16 << 10;
 
-/// How many files are known at most beside those that are pending.
+/// When so many bytes of one store are in memory, further pieces are blobs, however small.
+const IN_MEMORY_MAX: u64 = 64 << 20;
+
+/// A longer path, or one with a control character, is not written back: no key of a store has more than 1,024 bytes or one of those, and what is acknowledged
+/// must be one that the store takes. A mount's prefix comes before it.
+const PATH_MAX: usize = 512;
+
+/// How many files are pending at most, and how many are known beside them.
 const FILES_MAX: usize = 65_536;
 
 /// How many folders are known at most.

@@ -94,13 +94,13 @@ impl Caching {
     }
 }
 
-/// Which store a mount is of.
-pub(super) fn place_of(spec: &MountSpec) -> PlaceId {
+/// Which store a mount is of. `who` are the options that say in whose name it is asked, where what it shows depends on that.
+pub(super) fn place_of<'a>(spec: &MountSpec, who: impl IntoIterator<Item = &'a str>) -> PlaceId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(spec.driver.as_bytes());
     // Paths and hashes are different names also in one bucket.
     let addressing = spec.options.get("addressing").filter(|addressing| *addressing == "content");
-    let said = WHERE.iter().filter_map(|key| Some((*key, spec.options.get(*key)?)));
+    let said = WHERE.iter().copied().chain(who).filter_map(|key| Some((key, spec.options.get(key)?)));
     for (key, value) in said.chain(addressing.map(|content| ("addressing", content))) {
         // Keys and values with their lengths: no two lists read the same.
         for part in [key, value.as_str()] {
@@ -128,13 +128,15 @@ mod tests {
     #[test]
     fn a_store_is_the_same_as_long_as_it_is_where_it_was() {
         let spec = MountSpec::new("s3").option("bucket", "a");
-        assert_eq!(
-            place_of(&spec),
-            place_of(&spec.clone().option("concurrency", "3").option("write_back", "yes"))
-        );
-        assert_eq!(place_of(&spec), place_of(&spec.clone().option("addressing", "path")));
-        assert_ne!(place_of(&spec), place_of(&spec.clone().option("addressing", "content")));
-        assert_ne!(place_of(&spec), place_of(&spec.clone().option("prefix", "b")));
-        assert_ne!(place_of(&spec), place_of(&MountSpec::new("azure").option("bucket", "a")));
+        let place = |spec: &MountSpec| place_of(spec, []);
+        assert_eq!(place(&spec), place(&spec.clone().option("concurrency", "3").option("write_back", "yes")));
+        assert_eq!(place(&spec), place(&spec.clone().option("addressing", "path")));
+        assert_ne!(place(&spec), place(&spec.clone().option("addressing", "content")));
+        assert_ne!(place(&spec), place(&spec.clone().option("prefix", "b")));
+        assert_ne!(place(&spec), place(&MountSpec::new("azure").option("bucket", "a")));
+        // Another key to the same bucket opens the same one; what an API shows depends on who asks.
+        let (one, other) = (spec.clone().option("token", "one"), spec.option("token", "other"));
+        assert_eq!(place(&one), place(&other));
+        assert_ne!(place_of(&one, ["token"]), place_of(&other, ["token"]));
     }
 }

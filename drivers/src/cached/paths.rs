@@ -57,6 +57,10 @@ impl CachedPaths {
         caching: Caching,
     ) -> Result<Self, StoreError> {
         let bad = |why: &str| Err(StoreError::BadOption { why: why.into() });
+        if caching.write_back && inner.connector().is_some() {
+            // What it takes, and what becomes of it, is known when it has answered, and not before.
+            return bad("write_back is \"yes\", and a connector takes what its description has a route for");
+        }
         if caching.write_back && inner.read_only() {
             return bad("write_back is \"yes\", and the mount takes no changes");
         }
@@ -66,6 +70,8 @@ impl CachedPaths {
             );
         }
         let place = vault.place(id);
+        // It may have been allowed more before.
+        place.make_room(&vault, caching.bytes_max);
         let alive = Arc::new(());
         upload::begin(&vault, &place, &inner, Arc::downgrade(&alive), caching);
         let keeping = Arc::new(Semaphore::new(KEEPING_MAX));
@@ -144,7 +150,14 @@ impl CachedPaths {
         let page = match self.store()?.list(folder, None, NAMES_MAX).await {
             Ok(page) => page,
             Err(StoreError::NotFound { .. }) => ListPage::default(),
-            Err(error) => return Err(error),
+            Err(error) if error.is_backend_failure() || matches!(error, StoreError::Unavailable { .. }) => {
+                return Err(error);
+            }
+            // It cannot be listed, by us or by anybody: what is in it is asked for by its path, as if it were too much.
+            Err(_) => {
+                self.place.table().learn_folder(folder, None, now);
+                return Ok(());
+            }
         };
         self.learn_page(&asking, folder, &page, now);
         Ok(())

@@ -7,6 +7,8 @@ use nexus_kernel::hal::CacheFigures;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::FILES_MAX;
+use super::pace::Pace;
 use super::rows::PlaceId;
 use super::table::Table;
 use super::vault::Vault;
@@ -15,6 +17,9 @@ use super::vault::Vault;
 #[derive(Debug)]
 pub(super) struct Place {
     table: Mutex<Table>,
+    pub(super) pace: Mutex<Pace>,
+    /// How many bytes are about to be pending.
+    coming: AtomicU64,
     /// Something is pending that was not, or may go on.
     pub(super) due: Notify,
     /// A path is not busy any more, or not pending.
@@ -29,6 +34,8 @@ impl Place {
     pub(super) fn new(id: PlaceId) -> Self {
         Self {
             table: Mutex::new(Table::new(id)),
+            pace: Mutex::default(),
+            coming: AtomicU64::new(0),
             due: Notify::new(),
             settled: Notify::new(),
             hits: AtomicU64::new(0),
@@ -40,6 +47,18 @@ impl Place {
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock()
+    }
+
+    /// Room for `size` bytes that are to be pending, if there is some within `pending_max`.
+    pub(super) fn room(self: &Arc<Self>, size: u64, pending_max: u64) -> Option<Room> {
+        // Under its lock: of two that come at once, one sees the other.
+        let table = self.table();
+        let coming = self.coming.load(Ordering::Relaxed);
+        let fits = table.pending_bytes() + coming + size <= pending_max && table.pending_files() < FILES_MAX;
+        fits.then(|| {
+            self.coming.store(coming + size, Ordering::Relaxed);
+            Room { place: self.clone(), size }
+        })
     }
 
     /// Waits until nothing is on its way to the store at `path`, and keeps it so.
@@ -96,6 +115,27 @@ impl Place {
 
     pub(super) fn count(&self, is_hit: bool) {
         if is_hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Room for what is about to be pending, until it is.
+#[derive(Debug)]
+pub(super) struct Room {
+    place: Arc<Place>,
+    size: u64,
+}
+
+impl Room {
+    /// For how many bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let _table = self.place.table();
+        self.place.coming.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 

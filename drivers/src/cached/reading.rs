@@ -7,11 +7,11 @@ use nexus_kernel::hal::{ObjectInfo, StoreError};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{ContentId, EntryType};
 
+use super::PIECE_BYTES;
 use super::paths::{CachedPaths, count};
 use super::place::Place;
-use super::table::{Held, Piece, parent};
+use super::table::{Held, Piece, Table, parent};
 use super::vault::Vault;
-use super::{INLINE_MAX, PIECE_BYTES};
 use crate::path::components;
 
 /// How often content is asked for again that changed while it was read.
@@ -149,9 +149,10 @@ impl CachedPaths {
 
     /// The bytes between `from` and `to`, from the store; none when it has another state by now.
     async fn fetch(&self, path: &str, held: &Held, from: u64, to: u64) -> Result<Option<Bytes>, StoreError> {
+        let now = self.now();
         let (bytes, info) = self.store()?.read(path, ByteRange::new(from, to - from)).await?;
         if held.remote.as_ref() != Some(&info.tag) || bytes.len() as u64 != to - from {
-            self.learn_read(path, &info);
+            self.learn_read(&mut self.place.table(), path, &info, now);
             return Ok(None);
         }
         self.keep(path, &info, from, &bytes);
@@ -168,22 +169,25 @@ impl CachedPaths {
             _ => widened(range),
         };
         let asking = self.place.ask(parent(path));
+        let now = self.now();
         let (bytes, info) = self.store()?.read(path, wide).await?;
-        if !asking.holds(&self.place.table()) {
-            let shown = self.place.table().shown(path, &info);
-            return Ok((within(&bytes, wide, range, info.size), shown));
-        }
-        let shown = self.learn_read(path, &info);
-        if shown.tag == info.tag {
+        let (shown, is_true) = {
+            let mut table = self.place.table();
+            match asking.holds(&table) {
+                true => (self.learn_read(&mut table, path, &info, now), true),
+                false => (table.shown(path, &info), false),
+            }
+        };
+        if is_true {
             self.keep(path, &info, wide.offset, &bytes);
         }
         Ok((within(&bytes, wide, range, info.size), shown))
     }
 
-    /// Takes what the store said with content.
-    pub(super) fn learn_read(&self, path: &str, info: &ObjectInfo) -> ObjectInfo {
+    /// Takes what the store said with content that it was asked for at `now`.
+    fn learn_read(&self, table: &mut Table, path: &str, info: &ObjectInfo, now: u64) -> ObjectInfo {
         let keep = self.caching.bytes_max > 0 || self.remembers();
-        self.place.table().learn(&self.vault, path, info, self.now(), keep)
+        table.learn(&self.vault, path, info, now, keep)
     }
 
     /// Keeps what of `bytes`, which begin at `from`, is whole pieces. Small ones at once, the others beside what else happens, or not at all.
@@ -201,7 +205,7 @@ impl CachedPaths {
             let piece = bytes.slice(count(start - from)..count(stop - from));
             // It does not hold what it is a part of in memory.
             let piece = if piece.len() < bytes.len() { Bytes::copy_from_slice(&piece) } else { piece };
-            if piece.len() <= INLINE_MAX {
+            if piece.len() <= self.place.table().inline_max() {
                 self.kept(path, &info.tag, number, &Piece::Inline(piece));
                 continue;
             }

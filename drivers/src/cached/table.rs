@@ -5,12 +5,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexus_kernel::hal::{Change, ListPage, ObjectInfo, Precondition, StoreError};
+use nexus_kernel::hal::{Change, ObjectInfo, Precondition, StoreError};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
+use super::folders::Folder;
 use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key};
 use super::vault::{Blob, Vault};
-use super::{FILES_MAX, FOLDERS_MAX, PIECE_BYTES};
+use super::{FILES_MAX, IN_MEMORY_MAX, INLINE_MAX, PIECE_BYTES};
 
 /// What is let go at once when there is too much: an eighth. One by one, each look would search for the oldest.
 const SHARE: usize = 8;
@@ -30,6 +31,10 @@ impl Piece {
         }
     }
 
+    fn in_memory(&self) -> u64 {
+        if let Self::Inline(bytes) = self { bytes.len() as u64 } else { 0 }
+    }
+
     fn row(&self) -> PieceRow {
         match self {
             Self::Inline(bytes) => PieceRow::Inline(bytes.clone()),
@@ -40,7 +45,7 @@ impl Piece {
 
 /// A file that is known.
 #[derive(Debug)]
-struct File {
+pub(super) struct File {
     /// What callers see.
     info: ObjectInfo,
     /// The tag that the store has given it.
@@ -58,6 +63,10 @@ impl File {
     fn bytes(&self) -> u64 {
         self.pieces.values().map(Piece::len).sum()
     }
+
+    fn in_memory(&self) -> u64 {
+        self.pieces.values().map(Piece::in_memory).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -67,20 +76,12 @@ struct Pending {
     due: (u64, u64),
 }
 
-/// What a folder was seen to hold.
-#[derive(Debug)]
-struct Folder {
-    seen: u64,
-    /// All of it; none when there was more than a page.
-    children: Option<BTreeMap<String, ObjectInfo>>,
-}
-
 /// What is known of one store. Times are nanoseconds of the wall's clock.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     id: PlaceId,
-    files: BTreeMap<String, File>,
-    folders: HashMap<String, Folder>,
+    pub(super) files: BTreeMap<String, File>,
+    pub(super) folders: HashMap<String, Folder>,
     /// The paths of what is pending.
     pending: BTreeSet<String>,
     /// When each of them is to go to the store.
@@ -92,6 +93,8 @@ pub(super) struct Table {
     /// How many bytes of files that are not pending are here.
     bytes: u64,
     pending_bytes: u64,
+    /// How many bytes of content are in memory, pending or not.
+    in_memory: u64,
     /// How many bytes were let go since their space was given back.
     let_go: u64,
     number: u64,
@@ -108,7 +111,7 @@ impl Age {
     /// Nothing that was seen counts.
     pub(super) const NONE: Self = Self { since: u64::MAX, now: 0 };
 
-    fn covers(self, seen: u64) -> bool {
+    pub(super) fn covers(self, seen: u64) -> bool {
         seen > self.since && seen <= self.now
     }
 }
@@ -148,16 +151,16 @@ pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-fn name(path: &str) -> &str {
+pub(super) fn name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// What lies below `path` begins with.
-fn below(path: &str) -> String {
+pub(super) fn below(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!("{path}/") }
 }
 
-fn directory() -> ObjectInfo {
+pub(super) fn directory() -> ObjectInfo {
     ObjectInfo::new(EntryType::Dir, 0, ContentId::Tag("directory".into()), Timestamp(0))
 }
 
@@ -195,6 +198,7 @@ impl Table {
         if file.pending.is_none() {
             self.bytes += file.bytes();
         }
+        self.in_memory += file.in_memory();
         self.files.insert(path.to_owned(), file);
     }
 
@@ -204,6 +208,11 @@ impl Table {
 
     pub(super) fn pending_bytes(&self) -> u64 {
         self.pending_bytes
+    }
+
+    /// How long a piece may be that becomes a part of its row, and is in memory with that.
+    pub(super) fn inline_max(&self) -> usize {
+        if self.in_memory < IN_MEMORY_MAX { INLINE_MAX } else { 0 }
     }
 
     pub(super) fn pending_files(&self) -> usize {
@@ -239,11 +248,6 @@ impl Table {
             },
             _ => Known::Unknown,
         }
-    }
-
-    /// Whether the folder was seen within `age`, and has more than a page.
-    pub(super) fn is_large(&self, folder: &str, age: Age) -> bool {
-        self.folders.get(folder).is_some_and(|folder| age.covers(folder.seen) && folder.children.is_none())
     }
 
     /// What is here of the file at `path`.
@@ -351,6 +355,7 @@ impl Table {
         let Some(file) = self.files.remove(path) else { return };
         debug_assert!(file.pending.is_none(), "what is pending is not forgotten");
         self.bytes -= file.bytes();
+        self.in_memory -= file.in_memory();
         self.let_go += file.bytes();
         if let Some(row) = &file.row {
             // Unless it became another one, whose write is in the queue.
@@ -413,43 +418,9 @@ impl Table {
         };
         file.pieces.insert(index, piece.clone());
         self.bytes += piece.len();
+        self.in_memory += piece.in_memory();
         vault.enter(vec![holds], changes, true, |_| {});
         Ok(())
-    }
-
-    /// Takes what was seen of a whole folder, if nothing changed in it meanwhile; `children` is none when it has more than a page.
-    pub(super) fn learn_folder(
-        &mut self,
-        folder: &str,
-        children: Option<BTreeMap<String, ObjectInfo>>,
-        now: u64,
-    ) {
-        if self.folders.len() >= FOLDERS_MAX && !self.folders.contains_key(folder) {
-            let mut seen: Vec<(u64, String)> =
-                self.folders.iter().map(|(path, folder)| (folder.seen, path.clone())).collect();
-            seen.sort_unstable();
-            for (_, path) in seen.into_iter().take(FOLDERS_MAX / SHARE) {
-                self.folders.remove(&path);
-            }
-        }
-        self.folders.insert(folder.to_owned(), Folder { seen: now, children });
-    }
-
-    /// A page of a folder that was seen within `age`; none when it was not.
-    pub(super) fn listing(
-        &self,
-        folder: &str,
-        after: Option<&str>,
-        limit: usize,
-        age: Age,
-    ) -> Option<ListPage> {
-        let seen = self.folders.get(folder).filter(|folder| age.covers(folder.seen))?;
-        let children = seen.children.as_ref()?;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = children.range::<str, _>((from, Bound::Unbounded));
-        let page: Vec<_> =
-            rest.by_ref().take(limit).map(|(name, info)| (name.clone(), info.clone())).collect();
-        Some(ListPage::new(page, rest.next().is_some(), 0))
     }
 
     /// What is pending in `folder`, by name: files, and folders that have such below them.
@@ -469,69 +440,6 @@ impl Table {
             };
         }
         found
-    }
-
-    /// Notes that something changed at `path`: what is being asked about its folders is not to be believed.
-    fn touch(&mut self, path: &str) {
-        let mut folder = path;
-        while !folder.is_empty() {
-            folder = parent(folder);
-            if let Some(asked) = self.asked.get_mut(folder) {
-                asked.1 += 1;
-            }
-        }
-    }
-
-    /// Notes that there is a file at `path` now.
-    fn note(&mut self, path: &str, info: &ObjectInfo) {
-        self.touch(path);
-        let (mut path, mut info) = (path, info.clone());
-        loop {
-            let folder = parent(path);
-            if let Some(Folder { children: Some(children), .. }) = self.folders.get_mut(folder) {
-                children.insert(name(path).to_owned(), info);
-            }
-            if folder.is_empty() {
-                return;
-            }
-            (path, info) = (folder, directory());
-        }
-    }
-
-    /// Notes that nothing is at `path` any more.
-    pub(super) fn note_gone(&mut self, path: &str) {
-        self.touch(path);
-        let mut folder = parent(path);
-        if let Some(Folder { children: Some(children), .. }) = self.folders.get_mut(folder) {
-            children.remove(name(path));
-            if !children.is_empty() {
-                return;
-            }
-        }
-        // Whether folders stay that are empty, the store knows.
-        loop {
-            self.folders.remove(folder);
-            if folder.is_empty() {
-                return;
-            }
-            folder = parent(folder);
-        }
-    }
-
-    /// Forgets all that was seen at `path` and below, where nothing is pending; and what folders hold.
-    pub(super) fn forget_within(&mut self, vault: &Arc<Vault>, path: &str) {
-        self.touch(path);
-        self.folders.clear();
-        let prefix = below(path);
-        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        let within = self.files.range::<str, _>(from).map(|(path, _)| path);
-        let mut within: Vec<String> = within.take_while(|path| path.starts_with(&prefix)).cloned().collect();
-        within.push(path.to_owned());
-        for path in within {
-            if !self.is_pending(&path) {
-                self.forget(vault, &path);
-            }
-        }
     }
 
     /// The next file that is to go to the store, which is on its way from now on.
@@ -614,6 +522,7 @@ impl Table {
             (file.remote, file.row, file.seen) = (Some(remote), Some(row), now);
             if !with_content {
                 self.let_go += file.bytes();
+                self.in_memory -= file.in_memory();
                 file.pieces.clear();
             }
             self.bytes += file.bytes();
@@ -664,6 +573,7 @@ impl Table {
             pending: Some(Pending { attributes, failures: 0, due }),
             used: self.number,
         };
+        self.in_memory += file.in_memory();
         self.files.insert(path.to_owned(), file);
         self.note(path, info);
     }
@@ -680,6 +590,7 @@ impl Table {
     pub(super) fn take(&mut self, path: &str) {
         let Some(file) = self.files.remove(path) else { return };
         self.let_go += file.bytes();
+        self.in_memory -= file.in_memory();
         match file.pending {
             Some(pending) => {
                 self.due.remove(&pending.due);
@@ -700,9 +611,37 @@ impl Table {
         keep: bool,
     ) {
         self.note(path, info);
-        if keep {
+        if keep && !self.is_pending(path) {
             self.number += 1;
+            self.forget(vault, path);
             self.add(vault, path, info, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_is_bounded_and_counted_whatever_becomes_of_it() {
+        let mut table = Table::new([0; 16]);
+        let piece = Piece::Inline(vec![7; INLINE_MAX].into());
+        let info =
+            ObjectInfo::new(EntryType::Reg, INLINE_MAX as u64, ContentId::Tag("t".into()), Timestamp(1));
+        let files = IN_MEMORY_MAX / INLINE_MAX as u64;
+        for n in 0..files {
+            assert_eq!(table.inline_max(), INLINE_MAX);
+            let pending = n.is_multiple_of(2).then(Attributes::none);
+            let row = FileRow::of(&info, None, 0, pending);
+            table.restore(&n.to_string(), &row, Bytes::new(), [(0, piece.clone())].into());
+        }
+        assert_eq!(table.inline_max(), 0);
+        table.settle_upload("0", &info.tag, info.tag.clone(), Bytes::new(), 0, false);
+        assert_eq!(table.inline_max(), INLINE_MAX);
+        for n in 0..files {
+            table.take(&n.to_string());
+        }
+        assert_eq!((table.in_memory, table.bytes(), table.pending_bytes()), (0, 0, 0));
     }
 }

@@ -12,7 +12,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use nexus_kernel::hal::{Addressing, ObjectStore, PathWrite, StoreError};
 use nexus_messages::syscall::ByteRange;
 
-use super::UPLOADS_MAX;
 use super::options::Caching;
 use super::place::Place;
 use super::table::{Piece, Upload};
@@ -61,18 +60,20 @@ impl Uploads {
         let mut running = FuturesUnordered::new();
         while alive.strong_count() > 0 {
             let due = self.place.due.notified();
-            while running.len() < UPLOADS_MAX {
-                let Some(upload) = self.place.table().take_due(env.wall()) else { break };
+            let now = self.vault.uptime();
+            let hands = self.place.pace.lock().hands(now);
+            while running.len() < hands {
+                let Some(upload) = self.place.table().take_due(now) else { break };
                 running.push(self.upload(upload));
             }
-            let next = self.place.table().next_due().map_or(PATROL, |at| {
+            let pause = self.place.pace.lock().waits_until(now);
+            let next = match pause {
+                Some(until) => Some(until),
                 // When all hands are full, the first that is free looks.
-                if running.len() < UPLOADS_MAX {
-                    Duration::from_nanos(at.saturating_sub(env.wall()))
-                } else {
-                    PATROL
-                }
-            });
+                None if running.len() >= hands => None,
+                None => self.place.table().next_due(),
+            };
+            let next = next.map_or(PATROL, |at| Duration::from_nanos(at.saturating_sub(now)));
             let waited = pin!(env.timeout(next.min(PATROL), due));
             if running.is_empty() {
                 // Whichever it was.
@@ -100,12 +101,17 @@ impl Uploads {
                 cause: format!("it took longer than {UPLOAD_MAX:?}"),
             }),
         };
+        match &sent {
+            Ok(()) => self.place.pace.lock().came_through(),
+            Err(error) if error.is_backend_failure() => self.place.pace.lock().failed(self.vault.uptime()),
+            Err(_) => {}
+        }
         if let Err(error) = sent {
             let failures = self.place.table().put_off(&upload.path, &upload.info.tag, |failures| {
                 let wait = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
                 // Between a half and all of it, so that not all come at once.
                 let half = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) / 2;
-                env.wall() + half + env.random() % half.max(1)
+                self.vault.uptime() + half + env.random() % half.max(1)
             });
             self.place.failed.fetch_add(1, Ordering::Relaxed);
             *self.place.last_failure.lock() = Some(format!("{}: {error}", upload.path));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nexus_actors::{Env, Pool, PoolError};
@@ -48,6 +48,7 @@ const CLOSING_STEP: Duration = Duration::from_millis(10);
 /// The index and the blobs, opened once in a process for each folder.
 pub struct Vault {
     env: Env,
+    opened: Instant,
     pool: Pool,
     index: Arc<dyn Metastore>,
     blobs: Arc<dyn ContentStore>,
@@ -133,7 +134,10 @@ impl Vault {
         let mut waited = Duration::ZERO;
         loop {
             let open = OPEN.lock().get(&folder).and_then(Weak::upgrade);
-            if let Some(open) = open {
+            // One whose kernel has ended serves nobody: it is waited for as one of another process.
+            if let Some(open) = open
+                && in_pool(&open.pool, || ()).await.is_ok()
+            {
                 return Ok(open);
             }
             let index = folder.join(INDEX);
@@ -183,6 +187,7 @@ impl Vault {
         let rows = in_pool(&pool, move || read_rows(&*rows)).await??;
         let vault = Arc::new(Self {
             env: env.clone(),
+            opened: env.now(),
             pool,
             index,
             blobs,
@@ -206,6 +211,12 @@ impl Vault {
 
     pub(super) fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// For how long it is open, in nanoseconds: a clock that nobody sets.
+    pub(super) fn uptime(&self) -> u64 {
+        let open = self.env.now().saturating_duration_since(self.opened);
+        u64::try_from(open.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// What is known of the store `id`.

@@ -8,9 +8,9 @@ use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFutu
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::paths::{CachedPaths, count};
-use super::place::Hold;
+use super::place::{Hold, Room};
 use super::table::{Piece, parent};
-use super::{INLINE_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
+use super::{PATH_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
 use crate::path::components;
 
 impl CachedPaths {
@@ -24,11 +24,14 @@ impl CachedPaths {
         components(path)?;
         let size: u64 = data.iter().map(|buffer| buffer.len() as u64).sum();
         let is_whole = matches!(how, PathWrite::Whole | PathWrite::Exclusive);
-        // Names of its own a driver may refuse, and must be asked.
-        let is_plain = !path.split('/').any(|name| name.starts_with(".nexus"));
-        if !is_whole || !is_plain || !self.is_written_back(size) {
+        // Other names a driver may refuse, and must be asked.
+        let is_plain = path.len() <= PATH_MAX
+            && !path.contains(char::is_control)
+            && !path.split('/').any(|name| name.starts_with(".nexus"));
+        let room = if is_whole && is_plain { self.room(size) } else { None };
+        let Some(room) = room else {
             return self.write_through(path, data, how, attributes).await;
-        }
+        };
         let found = match self.look(path).await {
             Ok(_) if how == PathWrite::Exclusive => return Err(StoreError::Exists { what: path.into() }),
             Ok(info) if info.entry_type == EntryType::Dir => {
@@ -40,13 +43,13 @@ impl CachedPaths {
             Err(StoreError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        self.write_back(path, data, size, attributes, found.as_ref()).await
+        self.write_back(path, data, room, attributes, found.as_ref()).await
     }
 
-    /// Whether a file of `size` bytes goes to the local disk first.
-    pub(super) fn is_written_back(&self, size: u64) -> bool {
-        let fits = || self.place.table().pending_bytes() + size <= self.caching.pending_max;
-        self.caching.write_back && size <= WRITTEN_BACK_MAX && fits()
+    /// Room for a file of `size` bytes that goes to the local disk first; none when it does not.
+    pub(super) fn room(&self, size: u64) -> Option<Room> {
+        let goes_here = self.caching.write_back && size <= WRITTEN_BACK_MAX;
+        goes_here.then(|| self.place.room(size, self.caching.pending_max)).flatten()
     }
 
     /// Puts content on the local disk, from where it goes to the store.
@@ -54,10 +57,12 @@ impl CachedPaths {
         &self,
         path: &str,
         data: &[Bytes],
-        size: u64,
+        room: Room,
         attributes: &Attributes,
         found: Option<&ObjectInfo>,
     ) -> Result<ObjectInfo, StoreError> {
+        let size = room.size();
+        let inline_max = self.place.table().inline_max();
         let env = self.vault.env();
         let now = self.now();
         let tag = ContentId::Tag(format!("local-{now:016x}{:016x}", env.random()).into());
@@ -72,7 +77,7 @@ impl CachedPaths {
         }
         let pieces = pieces_of(data, size).into_iter().zip(0_u32..).map(async |(piece, index)| {
             let piece = match u32::try_from(piece.len()) {
-                Ok(length) if piece.len() > INLINE_MAX => Piece::Blob(self.vault.keep(piece).await?, length),
+                Ok(length) if piece.len() > inline_max => Piece::Blob(self.vault.keep(piece).await?, length),
                 _ => Piece::Inline(piece),
             };
             Ok::<_, StoreError>((index, piece))
@@ -85,6 +90,7 @@ impl CachedPaths {
             let (info, attributes) = (info.clone(), attributes.clone());
             self.vault.enter_and_wait(Vec::new(), changes, move |_| {
                 place.table().settle_write(&path, &info, attributes, pieces, row);
+                drop(room);
                 place.due.notify_one();
             })
         };

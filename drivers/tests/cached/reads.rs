@@ -168,6 +168,25 @@ fn it_keeps_no_more_than_it_may() {
     assert!(near.read("f0").unwrap() == content(1 << 20, 0));
 }
 
+#[test]
+fn a_mount_that_may_keep_less_lets_the_rest_go() {
+    let far = Far::new();
+    for n in 0..6 {
+        far.they_write(&format!("f{n}"), content(1 << 20, n));
+    }
+    let near = far.open(&[("cache_bytes", "8388608")]);
+    for n in 0..6 {
+        assert!(near.read(&format!("f{n}")).unwrap() == content(1 << 20, n));
+        far.pass(Duration::from_secs(1));
+    }
+    assert_eq!(near.figures().bytes, 6 << 20);
+    drop(near);
+    far.pass(Duration::from_secs(2));
+    let near = far.open(&[("cache_bytes", "2097152")]);
+    let figures = near.figures();
+    assert!(figures.bytes <= 2 << 20 && figures.bytes > 0, "{figures:?}");
+}
+
 fn walk(folder: &Path, of_files: &dyn Fn(&Path) -> u64) -> u64 {
     let below =
         std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").path());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nexus_drivers::faults::{Fault, Where};
 use nexus_kernel::hal::{PathWrite, StoreError};
+use nexus_messages::Attributes;
 
 use super::far::{Far, content};
 
@@ -198,4 +199,53 @@ fn what_has_come_to_the_store_is_kept_within_the_bound() {
     for n in 0..20 {
         assert!(near.read(&format!("f{n}")).unwrap() == content(1 << 20, n));
     }
+}
+
+#[test]
+fn a_store_that_is_down_is_left_alone_however_much_is_pending() {
+    const FILES: u64 = 60;
+    let far = Far::new();
+    let near = far.open(BACK);
+    stuck(&far);
+    for n in 0..FILES {
+        near.write(&format!("f{n}"), format!("{n}")).unwrap();
+    }
+    let before = far.calls().1;
+    far.pass(Duration::from_secs(60));
+    let asked = far.calls().1 - before;
+    assert!((5..50).contains(&asked), "it was asked {asked} times within a minute");
+    far.faults.clear();
+    far.pass(Duration::from_secs(60));
+    for n in 0..FILES {
+        assert_eq!(far.theirs(&format!("f{n}")).unwrap(), format!("{n}"));
+    }
+}
+
+#[test]
+fn what_no_store_may_have_a_key_for_is_not_acknowledged_before_it_is_there() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    stuck(&far);
+    let long = "x".repeat(600);
+    for path in [&*long, "a\nb", "d/\u{7f}"] {
+        assert!(near.write(path, "1").is_err(), "{path:?}: the store itself takes no changes");
+    }
+    near.write(&long[..200], "1").unwrap();
+    far.faults.clear();
+    near.write(&long, "1").unwrap();
+    assert_eq!(far.theirs(&long).unwrap(), "1");
+}
+
+#[test]
+fn writes_at_the_same_moment_stay_within_the_bound_together() {
+    let far = Far::new();
+    let near = far.open(&[("write_back", "yes"), ("write_back_bytes", "3145728"), ("cache_age_ms", "60000")]);
+    stuck(&far);
+    let bytes = [content(1 << 20, 1)];
+    let names: Vec<String> = (0..10).map(|n| format!("f{n}")).collect();
+    let none = Attributes::none();
+    let writes = names.iter().map(|name| near.paths().write(name, &bytes, PathWrite::Whole, &none));
+    let done = far.wait(futures_util::future::join_all(writes));
+    assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 3, "the store itself takes no changes");
+    assert_eq!(near.figures().pending_bytes, 3 << 20);
 }

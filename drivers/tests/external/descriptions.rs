@@ -108,6 +108,17 @@ fn every_example_is_a_good_one() {
 }
 
 #[test]
+fn what_a_connector_has_not_answered_yet_is_not_acknowledged() {
+    let spec = MountSpec::new("rest")
+        .option("description", example("files.toml"))
+        .option("parameters", "base=https://files.example")
+        .option("token", "x")
+        .option("write_back", "yes");
+    let refused = try_open(&spec).expect_err("refused").to_string();
+    assert!(refused.contains("write_back") && refused.contains("connector"), "{refused}");
+}
+
+#[test]
 fn the_description_in_the_readme_is_a_good_one() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
     let readme = std::fs::read_to_string(readme).expect("it is there");

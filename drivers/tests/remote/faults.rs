@@ -180,7 +180,7 @@ fn every_call_of_a_web_server_ends_in_time_and_says_what_it_is() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("d")).expect("it is made");
     std::fs::write(folder.path().join("d/f"), content()).expect("it is written");
-    let server = crate::web::plain(folder);
+    let server = crate::servers::web::web(folder);
     let case = Case { port: server.port(), writable: false, spec: &crate::web::mount };
     case.every_call_ends_in_time(&content());
 }

@@ -4,21 +4,8 @@ use nexus_actors::block_on;
 use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::syscall::{ByteRange, MountSpec};
 
-use crate::servers::{Recipe, Server};
+use crate::servers::web::web;
 use crate::subjects::{open, paths, read, write};
-
-/// One that knows neither ranges nor WebDAV.
-pub(crate) fn plain(folder: tempfile::TempDir) -> Server {
-    let recipe = Recipe {
-        program: "python3",
-        install: "apt-get install python3",
-        ready: "Serving HTTP",
-        arguments: |_, port| {
-            ["-u", "-m", "http.server", "--bind", "127.0.0.1", &port.to_string()].map(String::from).to_vec()
-        },
-    };
-    Server::start_in(recipe, folder)
-}
 
 pub(crate) fn mount(port: u16) -> MountSpec {
     MountSpec::new("http").option("url", format!("http://127.0.0.1:{port}")).option("allow_http", "true")
@@ -30,7 +17,7 @@ fn files_are_read_and_nothing_is_changed() {
     std::fs::create_dir(folder.path().join("docs")).expect("it is made");
     std::fs::write(folder.path().join("docs/a b.txt"), "0123456789").expect("it is written");
     std::fs::write(folder.path().join("empty"), "").expect("it is written");
-    let server = plain(folder);
+    let server = web(folder);
     let store = open(&mount(server.port()));
     assert!(store.read_only());
     assert_eq!(&read(&*store, "docs/a b.txt").expect("it is read")[..], b"0123456789");
@@ -45,6 +32,12 @@ fn files_are_read_and_nothing_is_changed() {
     assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
     let listed = block_on(paths(&*store).list("", None, 9)).expect_err("it lists nothing");
     assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
+    // Also with a cache in front of it, which would list a folder once for all names in it.
+    let near = open(&mount(server.port()).option("cache_age_ms", "60000").option("cache_bytes", "100000"));
+    assert_eq!(block_on(paths(&*near).stat("docs/a b.txt")).expect("it is there").size, 10);
+    assert_eq!(&read(&*near, "docs/a b.txt").expect("it is read")[..], b"0123456789");
+    let missing = block_on(paths(&*near).stat("none")).expect_err("it is not there");
+    assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
     // The same of one folder of it.
     let spec = MountSpec::new("http").option("url", format!("http://127.0.0.1:{}", server.port()));
     let below = open(&spec.option("allow_http", "true").option("prefix", "docs"));

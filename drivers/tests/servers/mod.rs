@@ -16,6 +16,8 @@ pub(crate) mod s3;
 #[cfg(feature = "s3")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod small;
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod web;
 
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::TcpListener;

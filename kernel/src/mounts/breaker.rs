@@ -2,7 +2,7 @@
 //!
 //! Closed, it lets calls pass and counts the failures in a row that tell of the backend's health. At [`FAILURES_MAX`] it opens, and calls are refused
 //! at once, so that a backend that is down holds nobody up and is left alone. After a wait, which grows with each opening in a row, it is half open: one
-//! call passes, and its result opens it again or closes it. After M. Nygard, "Release It!".
+//! call passes, and its result opens it again or closes it. When none comes, a probe that is answered closes it. After M. Nygard, "Release It!".
 
 use std::time::{Duration, Instant};
 
@@ -62,14 +62,22 @@ impl Breaker {
 
     /// Whether a call may be made at `now`.
     pub(super) fn admit(&mut self, now: Instant) -> Result<Pass, Refused> {
+        self.look(now)?;
         match self.state {
             State::Closed { .. } => {}
-            State::Open { until } if now < until => return Err(Refused { until }),
             State::Open { .. } => self.turn(State::HalfOpen { trying: true }),
-            State::HalfOpen { trying: true } => return Err(Refused { until: now }),
-            State::HalfOpen { trying: false } => self.state = State::HalfOpen { trying: true },
+            State::HalfOpen { .. } => self.state = State::HalfOpen { trying: true },
         }
         Ok(Pass { era: self.era })
+    }
+
+    /// As [`admit`](Self::admit), for who does not make a call yet.
+    pub(super) fn look(&self, now: Instant) -> Result<(), Refused> {
+        match self.state {
+            State::Open { until } if now < until => Err(Refused { until }),
+            State::HalfOpen { trying: true } => Err(Refused { until: now }),
+            _ => Ok(()),
+        }
     }
 
     /// What became of a call: whether it tells of a healthy backend.
@@ -113,6 +121,20 @@ impl Breaker {
         if !matches!(self.state, State::Closed { .. }) {
             self.turn(State::HalfOpen { trying: false });
         }
+    }
+
+    /// The backend answers, and nobody calls it: what was half open is closed without a call, and what was open is half open.
+    pub(super) fn confirm(&mut self) -> Option<Change> {
+        match self.state {
+            State::HalfOpen { trying: false } => {
+                self.opens = 0;
+                self.turn(State::Closed { failures: 0 });
+                return Some(Change::Closed);
+            }
+            State::Open { .. } => self.turn(State::HalfOpen { trying: false }),
+            State::Closed { .. } | State::HalfOpen { trying: true } => {}
+        }
+        None
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -269,6 +291,7 @@ mod tests {
         Settle(usize, bool),
         Abandon(usize),
         Renew,
+        Confirm,
         Pass(u64),
     }
 
@@ -278,6 +301,7 @@ mod tests {
             6 => (any::<prop::sample::Index>(), prop::bool::weighted(0.2)).prop_map(|(n, healthy)| Step::Settle(n.index(64), healthy)),
             1 => any::<prop::sample::Index>().prop_map(|n| Step::Abandon(n.index(64))),
             1 => Just(Step::Renew),
+            1 => Just(Step::Confirm),
             2 => prop_oneof![0_u64..600, 0_u64..40_000].prop_map(Step::Pass),
         ]
     }
@@ -293,7 +317,9 @@ mod tests {
             for (call, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Begin => {
+                        let looked = breaker.look(now);
                         let admitted = breaker.admit(now);
+                        prop_assert_eq!(looked, admitted.as_ref().map(drop).map_err(|refused| *refused));
                         prop_assert_eq!(admitted.is_ok(), naive.admit(call, now), "{:?}", naive.mode);
                         match admitted {
                             Ok(pass) => under_way.push((call, pass)),
@@ -321,6 +347,19 @@ mod tests {
                             naive.enter(Mode::HalfOpen);
                         }
                         breaker.renew();
+                    }
+                    Step::Confirm => {
+                        let before = naive.mode;
+                        match before {
+                            Mode::HalfOpen if naive.counting.is_empty() => {
+                                naive.openings = 0;
+                                naive.enter(Mode::Closed);
+                            }
+                            Mode::Open(_) => naive.enter(Mode::HalfOpen),
+                            _ => {}
+                        }
+                        let closes = before == Mode::HalfOpen && naive.mode == Mode::Closed;
+                        prop_assert_eq!(breaker.confirm(), closes.then_some(Change::Closed));
                     }
                     Step::Pass(millis) => now += Duration::from_millis(millis),
                     _ => {}

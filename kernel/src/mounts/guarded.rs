@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::breaker::Change;
 use super::driver::{Driver, Recover};
 use super::figures::CallKind;
-use super::health::{Came, Failing, Health};
+use super::health::{Came, Failing, Health, NotNow};
 use super::options::MountOptions;
 use super::uploading::Uploading;
 use crate::content;
@@ -162,17 +162,21 @@ impl Watch {
         make: impl FnOnce() -> Result<StoreFuture<'a, T>, StoreError> + Send,
     ) -> Result<T, StoreError> {
         let limit = self.options.deadline(call.bytes);
-        let asked = self.places.is_some().then(|| self.env.now());
-        let _place = match &self.places {
-            Some(places) => Some(self.place(places, &call, limit).await?),
-            None => None,
-        };
-        let waited = asked.map_or(Duration::ZERO, |asked| self.env.now().saturating_duration_since(asked));
-        let under_way = self.health.begin(&self.env).map_err(|not_now| StoreError::Unavailable {
+        let refused = |not_now: NotNow| StoreError::Unavailable {
             mount: self.point.to_string(),
             cause: not_now.cause.to_string(),
             retry_in: not_now.retry_in,
-        })?;
+        };
+        let asked = self.places.is_some().then(|| self.env.now());
+        let _place = match &self.places {
+            Some(places) => {
+                self.health.look(&self.env).map_err(refused)?;
+                Some(self.place(places, &call, limit).await?)
+            }
+            None => None,
+        };
+        let waited = asked.map_or(Duration::ZERO, |asked| self.env.now().saturating_duration_since(asked));
+        let under_way = self.health.begin(&self.env).map_err(refused)?;
         let answer = match guard(make) {
             Ok(Ok(future)) => self.env.timeout(limit.saturating_sub(waited), Caught::new(future)).await,
             Ok(Err(error)) => Ok(Ok(Err(error))),
@@ -182,6 +186,10 @@ impl Watch {
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => Err(StoreError::Panicked { what: what.into(), panicked, changing }),
+            // It had little of its time left when its turn came: that this was not enough says nothing of the backend.
+            Err(_) if waited > limit / 2 => {
+                return Err(StoreError::TimedOut { what: what.into(), limit, changing });
+            }
             Err(_) => Err(StoreError::TimedOut { what: what.into(), limit, changing }),
         };
         let failed = answer.as_ref().err().filter(|error| error.is_backend_failure());

@@ -9,7 +9,7 @@ use nexus_messages::{ErrorKind, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::breaker::{Breaker, Change, Pass};
+use super::breaker::{Breaker, Change, Pass, Refused};
 use super::figures::{CallKind, Ended, Figures};
 use crate::hal::StoreError;
 
@@ -112,12 +112,20 @@ impl Health {
                 self.in_flight.fetch_add(1, Ordering::Relaxed);
                 Ok(UnderWay { health: self, pass: Some(pass), began: now })
             }
-            Err(refused) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                let retry_in = refused.until.saturating_duration_since(now);
-                Err(NotNow { cause: self.cause(), retry_in })
-            }
+            Err(refused) => Err(self.refuse(refused, now)),
         }
+    }
+
+    /// Whether a call could begin now: who would be refused need not wait for its turn.
+    pub(super) fn look(&self, env: &Env) -> Result<(), NotNow> {
+        let now = env.now();
+        let looked = self.breaker.lock().look(now);
+        looked.map_err(|refused| self.refuse(refused, now))
+    }
+
+    fn refuse(&self, refused: Refused, now: Instant) -> NotNow {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        NotNow { cause: self.cause(), retry_in: refused.until.saturating_duration_since(now) }
     }
 
     /// Takes note of a failure.
@@ -152,9 +160,9 @@ impl Health {
         self.set_standing(Standing::Good);
     }
 
-    /// The driver that is there answers.
-    pub(super) fn answers(&self) {
-        self.breaker.lock().renew();
+    /// The driver that is there answers a probe.
+    pub(super) fn answers(&self) -> Option<Change> {
+        self.breaker.lock().confirm()
     }
 
     /// Until when calls are refused, when they are.

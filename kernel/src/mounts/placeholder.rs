@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, VPath};
 
-use super::health::Health;
+use super::health::{Health, Standing};
 use crate::hal::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload,
     PathWrite, StoreError, StoreFuture,
@@ -24,9 +24,13 @@ pub(super) struct Placeholder {
 
 impl Placeholder {
     fn refuse<'a, T: Send + 'a>(&self) -> StoreFuture<'a, T> {
+        let cause = match self.health.standing() {
+            Standing::Opening { cause } | Standing::Failed { cause, .. } => cause,
+            Standing::Good => self.health.cause(),
+        };
         let error = StoreError::Unavailable {
             mount: self.point.to_string(),
-            cause: format!("its driver is not open; {}", self.health.cause()),
+            cause: format!("its driver is not open: {cause}"),
             retry_in: Duration::ZERO,
         };
         Box::pin(std::future::ready(Err(error)))

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use nexus_actors::guard;
 use nexus_messages::Attributes;
 
+use super::figures::CallKind;
 use super::guarded::{Call, Watch};
 use crate::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
 
@@ -35,8 +36,8 @@ impl Uploading {
         make: impl for<'u> FnOnce(&'u mut dyn PathUpload) -> StoreFuture<'u, ()> + Send + 'a,
     ) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            // Nobody sees a change before it is finished.
-            let call = Call { bytes, ..Call::look(what) };
+            // Nobody sees a change before it is finished: none is counted, and the time is that of a write all the same.
+            let call = Call { bytes, kind: Some(CallKind::Write), ..Call::look(what) };
             let mut held = self.held.take().ok_or_else(over)?;
             let upload = held.0.as_deref_mut().ok_or_else(over)?;
             match self.watch.clone() {
@@ -68,7 +69,7 @@ impl PathUpload for Uploading {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         Box::pin(async move {
-            let call = Call { bytes: self.size, ..Call::change("finishing an upload") };
+            let call = Call { bytes: self.size, given: self.size, ..Call::change("finishing an upload") };
             let mut held = self.held.take().ok_or_else(over)?;
             let upload = held.0.take().ok_or_else(over)?;
             match self.watch.clone() {

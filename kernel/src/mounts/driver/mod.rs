@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 pub(super) use messages::{Adopt, Open, Prepare, Probe, Recover};
 pub(super) use opening::{Opened, Threads};
 
+use super::breaker::Change;
 use super::guarded::{Guarded, Watch};
 use super::health::Standing;
 use super::mount::Mount;
@@ -223,7 +224,8 @@ impl Driver {
         cx.spawn(cx.env().sleep(every), move |me: &mut Self, cx, ()| {
             me.watching = false;
             let idle = me.mount.health().calls().made == me.made;
-            if idle && !me.recovering && me.mount.health().is_closed() {
+            // Also one that failed too often: when nobody calls it, nothing else tells that it is well again.
+            if idle && !me.recovering {
                 me.probe(cx);
             }
             me.look_after(cx);
@@ -238,7 +240,11 @@ impl Driver {
 
     fn probed(&mut self, answer: &Result<(), StoreError>, cx: &mut Cx<'_, Self>) {
         match answer {
-            Ok(()) => self.mount.health().answers(),
+            Ok(()) => {
+                if self.mount.health().answers() == Some(Change::Closed) {
+                    tracing::info!(mount = %self.mount.point, "a driver serves again");
+                }
+            }
             Err(error) => {
                 self.mount.health().note(cx.env(), error);
                 self.recover(error.to_string().into(), cx);

@@ -38,11 +38,15 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         dry_run: args.dry_run,
         described: AtomicU64::new(0),
         deleted: AtomicU64::new(0),
+        closed: Mutex::default(),
         failures: Mutex::default(),
     });
     let done = Box::pin(work.clone().run(from, to)).await;
     let counts = transfer.end(&session.out);
     done?;
+    if transfer.is_hopeless() {
+        session.out.warn("sync: given up; what is left was not tried");
+    }
     let (described, deleted) = (work.described.load(Ordering::Relaxed), work.deleted.load(Ordering::Relaxed));
     let told = json!({
         "copied": counts.files,
@@ -93,6 +97,8 @@ struct Work {
     dry_run: bool,
     described: AtomicU64,
     deleted: AtomicU64,
+    /// Folders of the host that are to be closed to their owner when all is in them, each before what it holds.
+    closed: Mutex<Vec<(Place, Item)>>,
     failures: Mutex<Vec<String>>,
 }
 
@@ -117,10 +123,22 @@ impl Work {
         let (send, jobs) = flume::bounded(FOUND_MAX);
         let worker = self.clone();
         let lanes = lanes(session.env(), jobs, move |job| worker.clone().take(job));
-        let find = async move { self.find(from, item, to, there, send).await };
+        let finder = self.clone();
+        let find = async move { finder.find(from, item, to, there, send).await };
         let (found, taken) = futures_util::future::join(find, lanes).await;
+        self.close().await;
         found?;
         taken.map_err(broken("sync"))
+    }
+
+    /// Gives folders their modes that could not be filled with them.
+    async fn close(&self) {
+        let closed = std::mem::take(&mut *self.closed.lock());
+        for (at, like) in closed.iter().rev() {
+            if let Err(failure) = at.describe(&self.session, like, like).await {
+                self.fail(&failure);
+            }
+        }
     }
 
     /// Walks both trees: makes folders and links, removes what is too much, and sends files to the lanes.
@@ -231,6 +249,9 @@ impl Work {
                         made => {
                             made?;
                             Transfer::count(&self.transfer.directories);
+                            if to.closes(&item) && !self.dry_run {
+                                self.closed.lock().push((to.clone(), item));
+                            }
                         }
                     }
                 } else if let Some(there) =

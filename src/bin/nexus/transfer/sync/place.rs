@@ -26,6 +26,9 @@ const BESIDE: &str = ".nexus-sync-";
 /// What a file of the host may be used for until it is whole.
 const OPEN_FILE: u32 = 0o600;
 
+/// What a folder of the host may be used for until all is in it.
+const OPEN_FOLDER: u32 = 0o700;
+
 /// The permission bits of a mode of the host.
 const PERMISSIONS: u32 = 0o7777;
 
@@ -241,6 +244,12 @@ impl Place {
         Ok((items, failures))
     }
 
+    /// Whether nothing could be written to a folder here that has the mode of `like`.
+    pub(super) fn closes(&self, like: &Item) -> bool {
+        matches!(self, Self::Host(_)) && like.mode & OPEN_FOLDER != OPEN_FOLDER
+    }
+
+    /// Makes a folder that can be filled, whatever its mode is to be in the end.
     pub(super) async fn make_folder(&self, session: &Session, like: &Item) -> Outcome {
         match self {
             Self::Space(path) => {
@@ -249,8 +258,7 @@ impl Place {
             }
             Self::Host(host) => {
                 let made = fs::create_dir(host);
-                // What comes into it does so before nobody may write there any more, if that is so.
-                let mode = Permissions::from_mode(like.mode | 0o700);
+                let mode = Permissions::from_mode(like.mode | OPEN_FOLDER);
                 made.and_then(|()| fs::set_permissions(host, mode)).map_err(told(host))
             }
         }
@@ -296,7 +304,7 @@ impl Place {
                 }
             }
             Self::Host(host) => {
-                let file = File::open(host).map_err(told(host))?;
+                let file = open_there(host).map_err(told(host))?;
                 describe_host(&file, like, folder).map_err(told(host))?;
                 Ok(true)
             }
@@ -337,11 +345,16 @@ fn describe_host(file: &File, like: &Item, folder: bool) -> io::Result<()> {
     if folder { Ok(()) } else { file.set_modified(like.modified.into()) }
 }
 
-/// Opens a file of the host; should it have become a pipe or a link, it is neither waited for nor followed.
-fn open(host: &Path) -> io::Result<File> {
+/// Opens what is at a place of the host; should it have become a pipe or a link, it is neither waited for nor followed.
+fn open_there(host: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     #[expect(clippy::cast_possible_wrap, reason = "flags are bits")]
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(host)?;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(host)
+}
+
+/// As [`open_there`], and it is a file.
+fn open(host: &Path) -> io::Result<File> {
+    let file = open_there(host)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
 }
 
@@ -409,10 +422,15 @@ pub(super) async fn copy(session: &Session, from: &Place, item: &Item, to: &Plac
     ))
 }
 
+/// What a file is until it takes the place of `target`. The same however one came to that folder, so that who copies it again finds what was left.
+fn beside(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default();
+    target.with_file_name(format!("{BESIDE}{:016x}", nexus::hash_of(&name.to_string_lossy())))
+}
+
 /// Copies a file to the host, through one beside it.
 async fn out_of(session: &Session, source: &VPath, item: &Item, target: &Path) -> Outcome<(Hash, u64)> {
-    let name = nexus::hash_of(&target.to_string_lossy());
-    let beside = target.with_file_name(format!("{BESIDE}{name:016x}"));
+    let beside = beside(target);
     let told = told(&beside);
     let mut stream = session.nx.open_stream(SysRead::at(source)).await.map_err(during)?;
     // What a process left there that was killed is removed, so that no link leads the bytes elsewhere.
@@ -441,4 +459,17 @@ async fn out_of(session: &Session, source: &VPath, item: &Item, target: &Path) -
     }
     copied?;
     Ok((hasher.finalize(), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_of_a_file_is_found_again_by_whatever_path() {
+        let name = |target: &str| beside(Path::new(target)).file_name().map(ToOwned::to_owned);
+        assert_eq!(name("target/f"), name("/home/user/target/f"));
+        assert_ne!(name("target/f"), name("target/g"));
+        assert_eq!(beside(Path::new("a/b/f")).parent(), Some(Path::new("a/b")));
+    }
 }
