@@ -13,9 +13,13 @@ use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::options::Caching;
 use super::paths::{CachedPaths, count};
+use super::place::Asking;
 use super::rows::{PlaceId, short};
 use super::table::{Age, Piece};
 use super::vault::Vault;
+
+/// The one folder that contents are files of.
+const FOLDER: &str = "";
 
 /// A content-addressed store with a cache in front of it.
 #[derive(Debug)]
@@ -98,6 +102,7 @@ impl CachedContents {
         if missing.is_empty() {
             return Ok(found.into_iter().flatten().collect());
         }
+        let asking = self.files.place.ask(FOLDER);
         let mut came = self.store()?.read_many(&missing).await?.into_iter();
         let mut all = Vec::with_capacity(ids.len());
         for (id, here) in ids.iter().zip(found) {
@@ -107,7 +112,7 @@ impl CachedContents {
                     let short =
                         || StoreError::Corrupt { what: format!("content {id}"), found: "nothing".into() };
                     let bytes = came.next().ok_or_else(short)?;
-                    self.take(id, &bytes)?;
+                    self.take(id, &bytes, &asking)?;
                     bytes
                 }
             });
@@ -115,11 +120,21 @@ impl CachedContents {
         Ok(all)
     }
 
-    /// Keeps what the store gave.
-    fn take(&self, id: &ContentId, bytes: &Bytes) -> Result<(), StoreError> {
+    /// Keeps what the store gave, unless something went meanwhile: it may be that.
+    fn take(&self, id: &ContentId, bytes: &Bytes, asking: &Asking) -> Result<(), StoreError> {
         let (name, info) = (name_of(id)?, info_of(id, bytes.len() as u64));
-        self.files.learn_read(&name, &info);
-        self.files.keep(&name, &info, 0, bytes);
+        let now = self.files.now();
+        let is_true = {
+            let mut table = self.files.place.table();
+            let is_true = asking.holds(&table);
+            if is_true {
+                self.files.learn_read(&mut table, &name, &info, now);
+            }
+            is_true
+        };
+        if is_true {
+            self.files.keep(&name, &info, 0, bytes);
+        }
         Ok(())
     }
 
@@ -209,7 +224,7 @@ impl ContentStore for CachedContents {
     fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
         Box::pin(async move {
             let after = after.map(name_of).transpose()?;
-            let page = self.files.list_at("", after.as_deref(), limit).await?;
+            let page = self.files.list_at(FOLDER, after.as_deref(), limit).await?;
             Ok(page.entries.iter().filter_map(|(name, _)| ContentId::parse_hex(name)).collect())
         })
     }

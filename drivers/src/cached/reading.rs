@@ -185,7 +185,13 @@ impl CachedPaths {
     }
 
     /// Takes what the store said with content that it was asked for at `now`.
-    fn learn_read(&self, table: &mut Table, path: &str, info: &ObjectInfo, now: u64) -> ObjectInfo {
+    pub(super) fn learn_read(
+        &self,
+        table: &mut Table,
+        path: &str,
+        info: &ObjectInfo,
+        now: u64,
+    ) -> ObjectInfo {
         let keep = self.caching.bytes_max > 0 || self.remembers();
         table.learn(&self.vault, path, info, now, keep)
     }
