@@ -1,7 +1,8 @@
 //! The one door to a driver: every call of one passes here.
 //!
 //! A call runs on its caller's task, under the mount's deadline. Its panic is a value. What becomes of it is told to the mount's circuit breaker, and
-//! trouble to the driver's actor: that one opens the driver anew.
+//! trouble to the driver's actor: that one opens the driver anew. What changes something goes through the mount's gate, `passage.rs`. Who still holds the
+//! door to a store that the mount's files have left is led on to the one that they are in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use super::breaker::Change;
 use super::driver::{Driver, Recover};
 use super::health::{Failing, Health};
 use super::options::MountOptions;
+use super::passage::{Era, Passage, Touched};
 use crate::content;
 use crate::hal::{
     Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore,
@@ -43,8 +45,10 @@ pub(super) struct Watch {
     pub(super) point: VPath,
     pub(super) options: MountOptions,
     pub(super) health: Arc<Health>,
-    /// The driver's actor.
-    pub(super) actor: Ref<Driver>,
+    /// The driver's actor; none for a driver that serves no mount yet.
+    pub(super) actor: Option<Ref<Driver>>,
+    pub(super) passage: Arc<Passage>,
+    pub(super) era: Era,
     /// The incarnation that opened the driver and answers for it; none for a driver that outlives them, for which the one that lives answers.
     pub(super) opener: Option<u64>,
 }
@@ -110,8 +114,35 @@ impl Guarded {
         }
     }
 
-    /// Makes one call.
-    fn call<'a, T, F>(&'a self, call: Call, make: F) -> StoreFuture<'a, T>
+    /// The door that has taken the place of this one, or this one.
+    fn latest(&self) -> &Self {
+        let mut door = self;
+        while let Some(next) = door.watch.as_ref().and_then(|watch| watch.era.get()) {
+            door = next;
+        }
+        door
+    }
+
+    /// Whether it is a door of `era`.
+    pub(super) fn era(&self) -> Option<&Era> {
+        self.watch.as_ref().map(|watch| &watch.era)
+    }
+
+    /// Makes one call that changes nothing.
+    fn look<'a, T, F>(&'a self, call: Call, make: F) -> StoreFuture<'a, T>
+    where
+        T: Send + 'a,
+        F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
+    {
+        let me = self.latest();
+        let Some(watch) = &me.watch else {
+            return make(me).unwrap_or_else(|error| Box::pin(std::future::ready(Err(error))));
+        };
+        Box::pin(watch.over(call, move || make(me)))
+    }
+
+    /// Makes one call that changes what is `touched`.
+    fn change<'a, T, F>(&'a self, call: Call, touched: Touched<'a>, make: F) -> StoreFuture<'a, T>
     where
         T: Send + 'a,
         F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
@@ -119,7 +150,15 @@ impl Guarded {
         let Some(watch) = &self.watch else {
             return make(self).unwrap_or_else(|error| Box::pin(std::future::ready(Err(error))));
         };
-        Box::pin(watch.over(call, move || make(self)))
+        Box::pin(async move {
+            // Until the call has ended. Whoever took the store's place did so while nobody was inside.
+            let _pass = watch.passage.pass(&watch.env, &watch.point, touched).await?;
+            let me = self.latest();
+            match &me.watch {
+                Some(watch) => watch.over(call, move || make(me)).await,
+                None => make(me)?.await,
+            }
+        })
     }
 }
 
@@ -160,7 +199,7 @@ impl Watch {
                 let cause = self.health.cause();
                 tracing::warn!(mount = %self.point, %cause, "a driver failed too often: calls are refused for a while");
                 // An actor that is closed belongs to a mount that is gone.
-                let _ = self.actor.signal(Recover);
+                let _ = self.actor.as_ref().map(|actor| actor.signal(Recover));
             }
             Some(Change::Closed) => tracing::info!(mount = %self.point, "a driver serves again"),
             None => {}
@@ -173,9 +212,10 @@ impl Watch {
 
     /// Tells the driver's supervisor of a panic: the driver's actor ends with it, and its next incarnation opens the driver anew.
     fn report(&self, panicked: &Panicked, what: &'static str) {
-        let answers = self.opener.unwrap_or_else(|| self.actor.generation());
+        let Some(actor) = &self.actor else { return };
+        let answers = self.opener.unwrap_or_else(|| actor.generation());
         // The second panic of an instance finds its opener gone.
-        self.actor.fail(answers, panicked.clone().into_exit(Some(what)));
+        actor.fail(answers, panicked.clone().into_exit(Some(what)));
     }
 }
 
@@ -238,69 +278,69 @@ impl ObjectStore for Guarded {
 
     fn read_only(&self) -> bool {
         // One that panics is asked to do what it is to do, and says then what is wrong.
-        guard(|| self.driver().read_only()).unwrap_or(false)
+        guard(|| self.latest().driver().read_only()).unwrap_or(false)
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {
-        self.call(Call::look("probing"), |me| Ok(me.driver().probe()))
+        self.look(Call::look("probing"), |me| Ok(me.driver().probe()))
     }
 }
 
 impl ContentStore for Guarded {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
-        self.call(Call::write("writing content", data), move |me| Ok(me.contents()?.write(id, data)))
+        self.change(Call::write("writing content", data), Touched::Content(id), move |me| Ok(me.contents()?.write(id, data)))
     }
 
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
-        self.call(Call::read("reading content", range), move |me| Ok(me.contents()?.read(id, range)))
+        self.look(Call::read("reading content", range), move |me| Ok(me.contents()?.read(id, range)))
     }
 
     fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
         let call = Call { bytes: content::CALL_MAX, ..Call::look("reading contents") };
-        self.call(call, move |me| Ok(me.contents()?.read_many(ids)))
+        self.look(call, move |me| Ok(me.contents()?.read_many(ids)))
     }
 
     fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
-        self.call(Call::read("examining content", range), move |me| Ok(me.contents()?.examine(id, range)))
+        self.look(Call::read("examining content", range), move |me| Ok(me.contents()?.examine(id, range)))
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
-        self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.contains(id)))
+        self.look(Call::look("looking for content"), move |me| Ok(me.contents()?.contains(id)))
     }
 
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
-        self.call(Call::change("deleting content"), move |me| Ok(me.contents()?.delete(id)))
+        self.change(Call::change("deleting content"), Touched::Nothing, move |me| Ok(me.contents()?.delete(id)))
     }
 
     fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
-        self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.length(id)))
+        self.look(Call::look("looking for content"), move |me| Ok(me.contents()?.length(id)))
     }
 
     fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
-        self.call(Call::look("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
+        self.look(Call::look("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
     }
 
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         let call = Call { bytes: RECLAIMED_MAX, ..Call::change("reclaiming space") };
-        self.call(call, |me| Ok(me.contents()?.reclaim()))
+        self.change(call, Touched::Nothing, |me| Ok(me.contents()?.reclaim()))
     }
 
     fn damage(&self) -> StoreFuture<'_, Vec<String>> {
-        self.call(Call::look("asking for damage"), |me| Ok(me.contents()?.damage()))
+        self.look(Call::look("asking for damage"), |me| Ok(me.contents()?.damage()))
     }
 }
 
 impl PathStore for Guarded {
     fn capabilities(&self) -> PathCapabilities {
-        guard(|| self.paths().map(PathStore::capabilities)).ok().and_then(Result::ok).unwrap_or_default()
+        guard(|| self.latest().paths().map(PathStore::capabilities)).ok().and_then(Result::ok).unwrap_or_default()
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::look("looking at a file"), move |me| Ok(me.paths()?.stat(path)))
+        self.look(Call::look("looking at a file"), move |me| Ok(me.paths()?.stat(path)))
     }
 
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
-        self.call(Call::read("reading a file", range), move |me| Ok(me.paths()?.read(path, range)))
+        self.look(Call::read("reading a file", range), move |me| Ok(me.paths()?.read(path, range)))
     }
 
     fn write<'a>(
@@ -310,17 +350,17 @@ impl PathStore for Guarded {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::write("writing a file", data), move |me| {
+        self.change(Call::write("writing a file", data), Touched::Path(path), move |me| {
             Ok(me.paths()?.write(path, data, how, attributes))
         })
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
-        self.call(Call::change("deleting a file"), move |me| Ok(me.paths()?.delete(path)))
+        self.change(Call::change("deleting a file"), Touched::Path(path), move |me| Ok(me.paths()?.delete(path)))
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
-        self.call(Call::look("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
+        self.look(Call::look("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
     }
 
     fn make_directory<'a>(
@@ -328,25 +368,25 @@ impl PathStore for Guarded {
         path: &'a str,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("making a directory"), move |me| {
+        self.change(Call::change("making a directory"), Touched::Path(path), move |me| {
             Ok(me.paths()?.make_directory(path, attributes))
         })
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("renaming"), move |me| Ok(me.paths()?.rename(from, to)))
+        self.change(Call::change("renaming"), Touched::Moved(from, to), move |me| Ok(me.paths()?.rename(from, to)))
     }
 
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("copying a file"), move |me| Ok(me.paths()?.copy(from, to)))
+        self.change(Call::change("copying a file"), Touched::Path(to), move |me| Ok(me.paths()?.copy(from, to)))
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("making a link"), move |me| Ok(me.paths()?.make_link(path, target)))
+        self.change(Call::change("making a link"), Touched::Path(path), move |me| Ok(me.paths()?.make_link(path, target)))
     }
 
     fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
-        self.call(Call::look("looking for changes of others"), |me| Ok(me.paths()?.outside()))
+        self.look(Call::look("looking for changes of others"), |me| Ok(me.paths()?.outside()))
     }
 
     fn set_attributes<'a>(
@@ -354,7 +394,7 @@ impl PathStore for Guarded {
         path: &'a str,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("setting attributes"), move |me| {
+        self.change(Call::change("setting attributes"), Touched::Path(path), move |me| {
             Ok(me.paths()?.set_attributes(path, attributes))
         })
     }

@@ -22,12 +22,13 @@ use nexus_messages::syscall::DriverSwapped;
 use nexus_supervisors::Backoff;
 
 pub(super) use messages::{Adopt, Open, Prepare, Probe, Recover};
-pub(super) use opening::{Opened, Threads};
+pub(super) use opening::{Opened, Threads, open};
 
 use super::guarded::{Guarded, Watch};
 use super::health::Standing;
 use super::mount::Mount;
 use super::outside::{self, Announce};
+use super::passage::Era;
 use crate::hal::{Catalogue, StoreError};
 
 /// How long the calls inside an old driver may take before it is left to end by itself.
@@ -165,28 +166,35 @@ impl Driver {
 
     /// Puts a driver in the place of the one that is there, which drains.
     fn publish(&mut self, opened: Opened, cx: &mut Cx<'_, Self>) -> Result<(), StoreError> {
-        if !Arc::ptr_eq(&opened.spec, &self.mount.spec()) {
+        let Some(era) = self.mount.era_of(&opened.spec) else {
             // It was replaced meanwhile by what is not to be replaced by this.
             self.retire(opened, cx);
             if !self.mount.has_driver() {
                 self.recover("its options were changed".into(), cx);
             }
             return Ok(());
-        }
-        let retired = self.put(opened, cx)?;
+        };
+        let retired = self.put(opened, era, cx)?;
         let (env, threads) = (cx.env().clone(), self.mount.threads().clone());
         cx.spawn(async move { drain(&env, &threads, retired).await }, |_: &mut Self, _, _| {});
         Ok(())
     }
 
     /// Publishes a driver, behind its door.
-    fn put(&mut self, opened: Opened, cx: &mut Cx<'_, Self>) -> Result<Retired<Arc<Guarded>>, StoreError> {
+    fn put(
+        &mut self,
+        opened: Opened,
+        era: Era,
+        cx: &mut Cx<'_, Self>,
+    ) -> Result<Retired<Arc<Guarded>>, StoreError> {
         let watch = Watch {
             env: cx.env().clone(),
             point: self.mount.point.clone(),
             options: opened.options,
             health: self.mount.health().clone(),
-            actor: cx.me().clone(),
+            actor: Some(cx.me().clone()),
+            passage: self.mount.passage().clone(),
+            era,
             opener: (!opened.volatile).then_some(self.generation),
         };
         self.mount.fits(opened.path_addressed)?;
@@ -285,7 +293,11 @@ impl Handle<Adopt> for Driver {
         Adopt(opened): Adopt,
         cx: &mut Cx<'_, Self>,
     ) -> Reply<Self, <Adopt as Message>::Reply> {
-        let retired = match self.put(opened, cx) {
+        let Some(era) = self.mount.era_of(&opened.spec) else {
+            let what = "publishing the driver".into();
+            return Reply::Now(Err(StoreError::Backend { what, cause: "another one is mounted".into() }));
+        };
+        let retired = match self.put(opened, era, cx) {
             Ok(retired) => retired,
             Err(error) => return Reply::Now(Err(error)),
         };
