@@ -30,7 +30,7 @@ use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::lives::{Life, Lives};
 use crate::locks::PathLocks;
 use crate::metrics::Syscalls;
-use crate::mounts::{Lifecycle, Mount, MountStatus, Mounts, Zones};
+use crate::mounts::{Lifecycle, Migrations, Mount, MountStatus, Mounts, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::pipes::{PipeTable, Pipes};
 use crate::pruning::Pruning;
@@ -92,6 +92,7 @@ pub struct Kernel {
     gate: PermissionGate,
     catalogue: Arc<Catalogue>,
     mounts: Mounts,
+    migrations: Migrations,
     zones: Zones,
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
@@ -163,6 +164,7 @@ impl Kernel {
             gate: PermissionGate::new(),
             catalogue,
             mounts: Mounts::default(),
+            migrations: Migrations::default(),
             zones: Zones::default(),
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),

@@ -215,7 +215,7 @@ fn settled(
 }
 
 /// Whether the drivers of both find the same content. How the kernel treats them is another matter.
-fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
+pub(super) fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
     let (one, other) = (for_driver(one), for_driver(other));
     (one.driver, one.options) == (other.driver, other.options)
 }

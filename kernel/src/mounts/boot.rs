@@ -8,7 +8,7 @@ use nexus_messages::{Caller, EntryType, Error, FileId, MountContext, Op, Timesta
 
 use super::attach::{commit, open, remembered, route, start};
 use super::driver::Recover;
-use super::history;
+use super::{history, migration};
 use super::mount::Mount;
 use super::options::{Class, MountOptions};
 use crate::hal::{Change, Entry, StoreError, TreeId};
@@ -142,6 +142,7 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
             None => mount,
         });
         begin_history(&kernel, &mount, volatile).await?;
+        migration::found(&kernel, &mount).map_err(failed)?;
         start(&kernel, &mount)
             .await
             .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;

@@ -39,6 +39,8 @@ pub(crate) use guarded::Guarded;
 pub use health::{DriverCalls, DriverFailure};
 pub(crate) use history::kept_of;
 pub(crate) use messages::{Attach, Detach, Remount};
+pub(crate) use migration::{Migrations, ordered};
+pub use migration::{MigrateOrder, MigrationState, MigrationStatus};
 pub(crate) use mount::Mount;
 pub(crate) use options::HISTORY_COUNT_MAX;
 pub(crate) use probe::probe;

@@ -188,6 +188,11 @@ impl Passage {
         self.notes.lock().len()
     }
 
+    /// Whether nothing is noted.
+    pub(super) fn is_clear(&self) -> bool {
+        self.notes.lock().is_empty()
+    }
+
     /// What was noted; it is so no more.
     pub(super) fn take_notes(&self) -> Notes {
         std::mem::take(&mut *self.notes.lock())

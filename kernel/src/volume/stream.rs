@@ -29,7 +29,7 @@ const PIECE: u64 = 1 << 20;
 const PLAIN_HELD_MAX: u64 = 4 << 20;
 
 /// What the names of files begin with that are on their way to become others. Listings leave them out, and no call may name them.
-const BESIDE: &str = ".nexus-stream-";
+pub(crate) const BESIDE: &str = ".nexus-stream-";
 
 /// What was not written to for so long is on its way no more: its process was killed.
 const BESIDE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,7 +44,7 @@ const SMALL_PIECE: usize = 4 << 10;
 const TOGETHER: usize = 64 << 10;
 
 /// Whether a path on a mount of plain files leads to, or through, a file that is on its way to become another.
-pub(super) fn is_beside(relative: &str) -> bool {
+pub(crate) fn is_beside(relative: &str) -> bool {
     relative.split('/').any(|name| name.starts_with(BESIDE))
 }
 
