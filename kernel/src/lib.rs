@@ -38,7 +38,9 @@ pub use content::{CALL_MAX, CONTENT_MAX};
 pub use garbage::{Collection, CollectionState, Freed, GarbageConfig};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use lives::Life;
-pub use mounts::{DriverCalls, DriverFailure, MountState, MountStatus};
+pub use mounts::{
+    DriverCalls, DriverFailure, MigrateOrder, MigrationState, MigrationStatus, MountState, MountStatus,
+};
 pub use pipes::{GivenMessage, MappedPipe, SharedRegion};
 pub use registry::{ServiceState, ServiceStatus};
 pub use scrub::{Check, CheckState, Fault, Finding, Remedy, ScrubConfig};

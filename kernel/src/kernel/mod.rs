@@ -527,6 +527,10 @@ impl Kernel {
         &self.mounts
     }
 
+    pub(crate) fn migrations(&self) -> &Migrations {
+        &self.migrations
+    }
+
     pub(crate) fn zones(&self) -> &Zones {
         &self.zones
     }

@@ -10,7 +10,7 @@ use nexus::syscall::{SysRead, SysWrite, Written};
 use nexus::{Op, VPath};
 use serde::Serialize;
 
-use crate::args::{CatArgs, EditArgs, SyncArgs, WriteArgs};
+use crate::args::{CatArgs, EditArgs, WriteArgs};
 use crate::failure::{Failure, Outcome};
 use crate::feed;
 use crate::session::{Session, path};
@@ -112,11 +112,6 @@ pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
     }
     let done = session.nx.send(call).await;
     report(session, &done.map_err(|error| error.during(Op::Append))?)
-}
-
-pub(crate) async fn sync(session: &Session, args: SyncArgs) -> Outcome {
-    let synced = session.nx.sync(args.path.as_str()).await?;
-    session.out.quiet(&synced)
 }
 
 pub(crate) async fn edit(session: &Session, args: EditArgs) -> Outcome {

@@ -23,6 +23,16 @@ fn contents(store: &dyn ObjectStore) -> Result<&dyn ContentStore, StoreError> {
     }
 }
 
+/// What the journal calls a content.
+fn name_of(id: &ContentId) -> Option<String> {
+    id.blake3().map(|hash| blake3::Hash::from_bytes(*hash).to_hex().to_string())
+}
+
+/// The content that the journal calls so.
+pub(super) fn id_of(name: &str) -> Option<ContentId> {
+    blake3::Hash::from_hex(name).ok().map(|hash| ContentId::Blake3(*hash.as_bytes()))
+}
+
 impl Run {
     /// Copies all contents that were not copied before.
     pub(super) async fn copy_contents(&self, first: bool) -> Result<(), Failed> {
@@ -44,7 +54,8 @@ impl Run {
 
     /// Copies these contents, unless they were copied before.
     pub(super) async fn copy_these(&self, ids: &[ContentId]) -> Result<(), Failed> {
-        let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = ids.iter().filter_map(name_of).collect();
+        debug_assert_eq!(names.len(), ids.len(), "a store of contents knows hashes alone");
         let known = self.journal.copies(&names)?;
         let is_known = |row: &Option<CopyRow>| row.as_ref().is_some_and(|row| row.of.is_some());
         Progress::count(&self.progress.kept, known.iter().filter(|row| is_known(row)).count() as u64);

@@ -608,7 +608,7 @@ impl Run {
             }
             return self.delete(name).await;
         }
-        let id = name.parse().map_err(|_| StoreError::Corrupt {
+        let id = contents::id_of(name).ok_or_else(|| StoreError::Corrupt {
             what: "the journal of a migration".into(),
             found: format!("a content called {name:?}"),
         })?;

@@ -32,6 +32,42 @@ pub(crate) struct UmountArgs {
     pub(crate) path: String,
 }
 
+/// Move all files of a mount to another driver while they are used
+///
+/// All is copied and verified by its hash, what changes meanwhile is copied again, and in one step the new driver takes the place of the old one. Calls go
+/// on; for the last round changes wait, a few seconds at most. Until that step the old driver serves, whatever happens. Interrupted, also by a kill, the
+/// same command goes on where it was; --abort removes what it has copied. The old driver's store is left as it was, for you to remove.
+///
+/// Files that are found by their paths (local, s3, ..) go to another driver of that kind, content that is found by its hash (cas-local, s3 with
+/// addressing=content, ..) to one of that kind; from the one to the other `nexus sync` copies between two mounts. A store of files must be empty. What it cannot
+/// hold (links, empty folders, modes) is told before anything is copied. The numbers of files change with the store, and on one without times
+/// of its own their times of change.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["to", "abort", "status"]))]
+#[command(after_help = "\
+Exit status 1 when it came to an end before the new driver serves.
+With --json: {zone, path, from, to, options, state, began, ended, found, copied, kept, removed, bytes, noted, rounds, closings, closed_us}; state is checking,
+copying, switching, done, aborting, aborted, interrupted or {failed: {cause, error}}.")]
+pub(crate) struct MigrateArgs {
+    /// The mount point
+    pub(crate) path: String,
+    /// The new driver
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to: Option<String>,
+    /// An option of the new driver, or of every mount: as for `mount`
+    #[arg(long = "opt", value_name = "K=V", value_parser = key_value, requires = "to")]
+    pub(crate) options: Vec<(String, String)>,
+    /// Give up permission bits, where the new driver keeps none
+    #[arg(long, requires = "to")]
+    pub(crate) without_modes: bool,
+    /// End it, and remove what it has copied
+    #[arg(long)]
+    pub(crate) abort: bool,
+    /// Tell how far it is
+    #[arg(long)]
+    pub(crate) status: bool,
+}
+
 /// List the mounts and how they are
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -165,16 +201,34 @@ pub(crate) struct GcArgs {
     pub(crate) grace: Option<u64>,
 }
 
-/// Bring to the disk what was acknowledged before it was there
+/// Make a tree the same as another one; or, with one path or none, bring to the disk what was acknowledged before it was there
 ///
-/// With `write --eventual` and on mounts of the classes cache and scratch changes are acknowledged when they can be seen, and are on disk soon after. Returns
-/// when all that was acknowledged before is there.
+/// With SRC and DST: copies what differs, in one direction. Either is a path of the namespace, or a folder of the host, written as host:FOLDER. Files are the
+/// same when they have the same content id, or the same size and time of change; where these differ, their contents are compared. Each file is
+/// replaced whole and then verified by its hash. Symbolic links are copied as links. What is of another type is replaced; a folder with something in it
+/// only with --delete. What fails is told, and the rest goes on; the same command does the rest later.
+///
+/// With one path: `write --eventual` and mounts of the classes cache and scratch acknowledge changes when they can be seen, and have them on disk soon after.
+/// Returns when all that was acknowledged before is there.
 #[derive(Debug, Args)]
-#[command(after_help = "With --json: {lsn}, the place in the log up to which all is on disk.")]
+#[command(after_help = "\
+Last line: N copied, N bytes, S seconds; then the other counts. Exit status 1 when something failed.
+With --json: {copied, bytes, seconds, directories, links, unchanged, described, deleted, skipped, failed, failures, dry_run}; failures are texts, at most 1000.
+With --dry-run, before it: one line for what would be done; with --json {action, path}, where action is copy, link, directory, describe or delete.
+With one path and --json: {lsn}, the place in the log up to which all is on disk.")]
 pub(crate) struct SyncArgs {
-    /// A path in the zone that is meant
-    #[arg(default_value = "/")]
+    /// What is copied; or, alone, a path in the zone that is meant
+    #[arg(value_name = "SRC", default_value = "/")]
     pub(crate) path: String,
+    /// What is to be like it
+    #[arg(value_name = "DST")]
+    pub(crate) destination: Option<String>,
+    /// Remove what DST has and SRC has not
+    #[arg(long, requires = "destination")]
+    pub(crate) delete: bool,
+    /// Only tell what would be done
+    #[arg(long, requires = "destination")]
+    pub(crate) dry_run: bool,
 }
 
 /// Tell what became of an operation
