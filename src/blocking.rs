@@ -28,7 +28,7 @@ use nexus_actors::{Env, ExitReason, block_on};
 use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
-use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
+use nexus_kernel::{Kernel, MigrationStatus, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
     AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, PipeSpec, Precondition,
     Record, Renamed, SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp,

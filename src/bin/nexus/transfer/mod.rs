@@ -1,8 +1,9 @@
-//! What import, export and `cp -r` share: many entries on their way at once, counted, within a bounded memory.
+//! What import, export, `cp -r` and `sync` share: many entries on their way at once, counted, within a bounded memory.
 
 pub(crate) mod copy;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod sync;
 mod walk;
 
 use std::future::Future;

@@ -1,0 +1,342 @@
+//! `sync`: one tree becomes the same as another one, in one direction.
+//!
+//! Both are walked folder by folder, and only what differs is copied. So what was interrupted is completed by the same command.
+
+mod place;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nexus::{Error, ErrorKind, Op};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::{FOUND_MAX, Transfer, broken, lanes};
+use crate::args::SyncArgs;
+use crate::failure::{Failure, Outcome};
+use crate::session::Session;
+use place::{Item, Kind, Place, comparable};
+
+/// How many failures are listed; all are counted, and told when they happen.
+const LISTED_MAX: usize = 1_000;
+
+pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
+    let Some(destination) = &args.destination else {
+        let synced = session.nx.sync(args.path.as_str()).await?;
+        return session.out.quiet(&synced);
+    };
+    let (from, to) = (Place::parse(&args.path)?, Place::parse(destination)?);
+    if let (Place::Host(_), Place::Host(_)) = (&from, &to) {
+        return Err(Failure::Usage("sync: one of the two is a path of the namespace".into()));
+    }
+    let transfer = Arc::new(Transfer::begin("sync", session.env(), &session.out));
+    let work = Arc::new(Work {
+        session: session.clone(),
+        transfer: transfer.clone(),
+        delete: args.delete,
+        dry_run: args.dry_run,
+        described: AtomicU64::new(0),
+        deleted: AtomicU64::new(0),
+        failures: Mutex::default(),
+    });
+    let done = Box::pin(work.clone().run(from, to)).await;
+    let counts = transfer.end(&session.out);
+    done?;
+    let (described, deleted) = (work.described.load(Ordering::Relaxed), work.deleted.load(Ordering::Relaxed));
+    let told = json!({
+        "copied": counts.files,
+        "bytes": counts.bytes,
+        "seconds": counts.seconds,
+        "directories": counts.directories,
+        "links": counts.links,
+        "unchanged": counts.unchanged,
+        "described": described,
+        "deleted": deleted,
+        "skipped": counts.skipped,
+        "failed": counts.failed,
+        "failures": *work.failures.lock(),
+        "dry_run": args.dry_run,
+    });
+    let mut text = format!("{} copied, {} bytes, {:.3} seconds", counts.files, counts.bytes, counts.seconds);
+    for (count, what) in [
+        (counts.unchanged, "unchanged"),
+        (counts.directories, "directories made"),
+        (counts.links, "links made"),
+        (described, "described anew"),
+        (deleted, "deleted"),
+        (counts.skipped, "skipped"),
+        (counts.failed, "failed"),
+    ] {
+        if count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    if args.dry_run {
+        text += " (nothing was done)";
+    }
+    session.out.either(&told, text)
+}
+
+/// A file, and what is in its place.
+struct Job {
+    from: Place,
+    item: Item,
+    to: Place,
+    there: Option<Item>,
+}
+
+struct Work {
+    session: Arc<Session>,
+    transfer: Arc<Transfer>,
+    delete: bool,
+    dry_run: bool,
+    described: AtomicU64,
+    deleted: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Work {
+    /// All of it. What fails is told and counted; only what concerns the whole is the result.
+    async fn run(self: Arc<Self>, from: Place, to: Place) -> Outcome {
+        let session = self.session.clone();
+        let Some((from, item)) = from.resolved(&session).await? else { return Err(from.missing()) };
+        let (to, there) = match to.resolved(&session).await? {
+            Some((to, there)) => (to, Some(there)),
+            None => (to, None),
+        };
+        if let (Place::Space(from), Place::Space(to)) = (&from, &to) {
+            if from == to {
+                return Ok(());
+            }
+            if to.is_within(from) || from.is_within(to) {
+                let error = Error::new(Op::Copy, to, ErrorKind::InvalidArgument);
+                return Err(error.because(format!("{from} and it lie in each other")).into());
+            }
+        }
+        let (send, jobs) = flume::bounded(FOUND_MAX);
+        let worker = self.clone();
+        let lanes = lanes(session.env(), jobs, move |job| worker.clone().take(job));
+        let find = async move { self.find(from, item, to, there, send).await };
+        let (found, taken) = futures_util::future::join(find, lanes).await;
+        found?;
+        taken.map_err(broken("sync"))
+    }
+
+    /// Walks both trees: makes folders and links, removes what is too much, and sends files to the lanes.
+    async fn find(
+        &self,
+        from: Place,
+        item: Item,
+        to: Place,
+        there: Option<Item>,
+        send: flume::Sender<Job>,
+    ) -> Outcome {
+        let mut folders = Vec::new();
+        match self.one(from, item, to, there, &send).await {
+            Ok(Some(folder)) => folders.push(folder),
+            Ok(None) => {}
+            Err(failure) => self.fail(&failure),
+        }
+        while let Some((from, to, is_new)) = folders.pop() {
+            if self.transfer.is_hopeless() {
+                break;
+            }
+            match self.folder(&from, &to, is_new, &send).await {
+                Ok(below) => folders.extend(below),
+                // Where it cannot be listed nothing is known to be too much.
+                Err(failure) => self.fail(&failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to what is in one folder, and gives the folders in it.
+    async fn folder(
+        &self,
+        from: &Place,
+        to: &Place,
+        is_new: bool,
+        send: &flume::Sender<Job>,
+    ) -> Outcome<Vec<(Place, Place, bool)>> {
+        let (wanted, unnameable) = from.list(&self.session).await?;
+        for failure in &unnameable {
+            self.fail(failure);
+        }
+        let mut there = match is_new {
+            true => BTreeMap::new(),
+            false => to.list(&self.session).await?.0,
+        };
+        let mut folders = Vec::new();
+        for (name, item) in wanted {
+            let done = async {
+                let (from, to) = (from.join(&name)?, to.join(&name)?);
+                self.one(from, item, to, there.remove(&name), send).await
+            };
+            match done.await {
+                Ok(folder) => folders.extend(folder),
+                Err(failure) => self.fail(&failure),
+            }
+        }
+        // Of a name that cannot be told nobody knows that it is too much.
+        if self.delete && unnameable.is_empty() {
+            for (name, item) in there {
+                let done = async {
+                    let at = to.join(&name)?;
+                    self.remove(&at, &item).await
+                };
+                if let Err(failure) = done.await {
+                    self.fail(&failure);
+                }
+            }
+        }
+        Ok(folders)
+    }
+
+    /// Sees to one entry. Of a folder, gives the two that are to be compared, and whether the second is new.
+    async fn one(
+        &self,
+        from: Place,
+        item: Item,
+        to: Place,
+        there: Option<Item>,
+        send: &flume::Sender<Job>,
+    ) -> Outcome<Option<(Place, Place, bool)>> {
+        if let Kind::Other(what) = &item.kind {
+            self.transfer.skip(&self.session.out, format_args!("sync {from}: skipped: {what} has no content to copy"));
+            return Ok(None);
+        }
+        let there = match there {
+            Some(there) if !there.kind.is_like(&item.kind) => {
+                self.make_way(&to, &there).await?;
+                None
+            }
+            there => there,
+        };
+        match &item.kind {
+            Kind::Folder { .. } => {
+                let is_new = there.is_none();
+                if is_new {
+                    self.tell("directory", &to)?;
+                    Transfer::count(&self.transfer.directories);
+                    if !self.dry_run {
+                        to.make_folder(&self.session, &item).await?;
+                    }
+                } else if let Some(there) = there.filter(|there| there.mode != item.mode && there.kind.is_plain()) {
+                    self.describe(&to, &item, &there).await?;
+                }
+                Ok(Some((from, to, is_new)))
+            }
+            Kind::Link(target) => {
+                if there.is_some_and(|there| there.kind == item.kind) {
+                    Transfer::count(&self.transfer.unchanged);
+                    return Ok(None);
+                }
+                self.tell("link", &to)?;
+                if !self.dry_run {
+                    to.make_link(&self.session, target).await?;
+                }
+                Transfer::count(&self.transfer.links);
+                Ok(None)
+            }
+            _ => {
+                self.transfer.expect_file();
+                // The lanes are gone only when one of them broke, which is told by itself.
+                let _ = send.send_async(Job { from, item, to, there }).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes what is of another type than what is to be there.
+    async fn make_way(&self, at: &Place, there: &Item) -> Outcome {
+        if there.kind.is_folder() && !self.delete && !at.list(&self.session).await?.0.is_empty() {
+            let why = format!("{at}: a folder with something in it is in the way, which --delete removes");
+            return Err(Failure::claim("sync", why));
+        }
+        self.remove(at, there).await
+    }
+
+    async fn remove(&self, at: &Place, there: &Item) -> Outcome {
+        self.tell("delete", at)?;
+        if !self.dry_run {
+            at.remove(&self.session, there).await?;
+        }
+        Transfer::count(&self.deleted);
+        Ok(())
+    }
+
+    async fn take(self: Arc<Self>, job: Job) {
+        if self.transfer.is_hopeless() {
+            return;
+        }
+        if let Err(failure) = Box::pin(self.file(&job)).await {
+            self.fail(&failure);
+        }
+    }
+
+    async fn file(&self, job: &Job) -> Outcome {
+        let Job { from, item, to, there } = job;
+        let _room = self.transfer.room(item.size.min(super::STREAM_BYTES)).await;
+        if let Some(there) = there
+            && self.is_same(from, item, to, there).await?
+        {
+            Transfer::count(&self.transfer.unchanged);
+            self.transfer.bar.inc(1);
+            let is_older = !comparable(item, there) && item.modified != there.modified;
+            if item.mode != there.mode || is_older {
+                self.describe(to, item, there).await?;
+            }
+            return Ok(());
+        }
+        self.tell("copy", to)?;
+        if self.dry_run {
+            self.transfer.file(item.size);
+            return Ok(());
+        }
+        let size = place::copy(&self.session, from, item, to).await?;
+        self.transfer.file(size);
+        Ok(())
+    }
+
+    /// Whether both have the same content.
+    async fn is_same(&self, from: &Place, item: &Item, to: &Place, there: &Item) -> Outcome<bool> {
+        if item.size != there.size {
+            return Ok(false);
+        }
+        if comparable(item, there) {
+            return Ok(item.content == there.content);
+        }
+        if item.modified == there.modified {
+            return Ok(true);
+        }
+        Ok(from.hash(&self.session).await? == to.hash(&self.session).await?)
+    }
+
+    /// Gives what is at `at` the mode and the time of change of `like`, as far as they are kept there.
+    async fn describe(&self, at: &Place, like: &Item, there: &Item) -> Outcome {
+        if self.dry_run {
+            return self.tell("describe", at);
+        }
+        if at.describe(&self.session, like, there).await? {
+            Transfer::count(&self.described);
+        }
+        Ok(())
+    }
+
+    /// Tells what would be done.
+    fn tell(&self, action: &str, at: &Place) -> Outcome {
+        if !self.dry_run {
+            return Ok(());
+        }
+        self.session.out.either(&json!({ "action": action, "path": at.to_string() }), format_args!("{action} {at}"))
+    }
+
+    fn fail(&self, failure: &Failure) {
+        self.transfer.fail(&self.session.out, failure);
+        let mut failures = self.failures.lock();
+        if failures.len() < LISTED_MAX {
+            failures.push(failure.to_string());
+        }
+    }
+}

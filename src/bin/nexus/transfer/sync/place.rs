@@ -1,0 +1,430 @@
+//! The two kinds of trees that are synchronised: of the namespace and of the host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use blake3::{Hash, Hasher};
+use nexus::syscall::{SysCopy, SysRead, SysReaddir, SysSetattr, SysStat, SysUnlink, SysWrite};
+use nexus::{Attributes, ContentId, EntryType, Error, ErrorKind, FileMetadata, Op, Timestamp, VPath};
+use rustix::fs::OFlags;
+
+use crate::failure::{Failure, Outcome, shown};
+use crate::feed;
+use crate::listing::Pages;
+use crate::session::{Session, path};
+
+/// How a folder of the host is written.
+const HOST: &str = "host:";
+
+/// What the names of files of the host begin with that are on their way to become others.
+const BESIDE: &str = ".nexus-sync-";
+
+/// What a file of the host may be used for until it is whole.
+const OPEN_FILE: u32 = 0o600;
+
+/// The permission bits of a mode of the host.
+const PERMISSIONS: u32 = 0o7777;
+
+/// How much of a file of the host is read at once.
+const PIECE: usize = 1 << 20;
+
+/// A place in one of the trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Space(VPath),
+    Host(PathBuf),
+}
+
+/// What is at a place, links not followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    pub(super) size: u64,
+    pub(super) mode: u32,
+    pub(super) modified: Timestamp,
+    pub(super) content: Option<ContentId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    /// And whether something is mounted there.
+    Folder {
+        mount: bool,
+    },
+    Link(String),
+    Other(String),
+}
+
+impl Kind {
+    pub(super) fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder { .. })
+    }
+
+    /// Whether nothing is mounted there.
+    pub(super) fn is_plain(&self) -> bool {
+        *self != Self::Folder { mount: true }
+    }
+
+    /// Whether the one can become the other without being removed.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File, Self::File) | (Self::Folder { .. }, Self::Folder { .. }) => true,
+            (Self::Link(one), Self::Link(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// Whether the identities of both contents tell whether they are the same.
+pub(super) fn comparable(one: &Item, other: &Item) -> bool {
+    matches!(
+        (&one.content, &other.content),
+        (Some(ContentId::Blake3(_)), Some(ContentId::Blake3(_)))
+            | (Some(ContentId::Chunks(_)), Some(ContentId::Chunks(_)))
+    )
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Space(path) => path.fmt(f),
+            Self::Host(path) => write!(f, "{HOST}{}", shown(path)),
+        }
+    }
+}
+
+fn of_space(entry: &FileMetadata) -> Item {
+    let kind = match entry.entry_type {
+        EntryType::Reg => Kind::File,
+        EntryType::Link => Kind::Link(entry.link_target.as_deref().unwrap_or_default().to_owned()),
+        EntryType::Mount => Kind::Folder { mount: true },
+        other if other.is_directory() => Kind::Folder { mount: false },
+        other => Kind::Other(format!("a {other}")),
+    };
+    Item {
+        kind,
+        size: entry.size,
+        mode: entry.mode,
+        modified: entry.modified,
+        content: entry.content_id.clone(),
+    }
+}
+
+fn of_host(host: &Path, metadata: &fs::Metadata) -> io::Result<Item> {
+    let file_type = metadata.file_type();
+    let kind = if file_type.is_file() {
+        Kind::File
+    } else if file_type.is_dir() {
+        Kind::Folder { mount: false }
+    } else if file_type.is_symlink() {
+        let target = fs::read_link(host)?;
+        let target = target.into_os_string().into_string();
+        Kind::Link(target.map_err(|_| io::Error::other("the link's target is not UTF-8 (EILSEQ)"))?)
+    } else {
+        Kind::Other("a device, a socket or a pipe".into())
+    };
+    Ok(Item {
+        kind,
+        size: metadata.len(),
+        mode: metadata.mode() & PERMISSIONS,
+        modified: metadata.modified().map(Timestamp::from).unwrap_or_default(),
+        content: None,
+    })
+}
+
+fn told(host: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::host("sync", host, error)
+}
+
+fn during(error: Error) -> Failure {
+    error.during(Op::Copy).into()
+}
+
+impl Place {
+    pub(super) fn parse(text: &str) -> Outcome<Self> {
+        match text.strip_prefix(HOST) {
+            Some(host) => Ok(Self::Host(host.into())),
+            None => Ok(Self::Space(path(Op::Copy, text)?)),
+        }
+    }
+
+    pub(super) fn join(&self, name: &str) -> Outcome<Self> {
+        match self {
+            Self::Space(path) => {
+                let joined = path.join(name);
+                let joined = joined.map_err(|why| Error::bad_path(Op::Copy, &format!("{path}/{name}"), &why))?;
+                Ok(Self::Space(joined))
+            }
+            Self::Host(path) => Ok(Self::Host(path.join(name))),
+        }
+    }
+
+    /// That nothing is there.
+    pub(super) fn missing(&self) -> Failure {
+        match self {
+            Self::Space(path) => Error::new(Op::Copy, path, ErrorKind::NotFound).into(),
+            Self::Host(host) => told(host)(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Where it leads, links followed, and what is there; none when nothing is.
+    pub(super) async fn resolved(&self, session: &Session) -> Outcome<Option<(Self, Item)>> {
+        match self {
+            Self::Space(path) => match session.nx.send(SysStat::at(path)).await {
+                Ok(entry) => Ok(Some((Self::Space(entry.path.clone()), of_space(&entry)))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(during(error)),
+            },
+            Self::Host(host) => match fs::canonicalize(host).and_then(|real| Ok((fs::metadata(&real)?, real))) {
+                Ok((metadata, real)) => {
+                    let item = of_host(&real, &metadata).map_err(told(&real))?;
+                    Ok(Some((Self::Host(real), item)))
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(told(host)(error)),
+            },
+        }
+    }
+
+    /// What is in a folder, and what is there and cannot be told.
+    pub(super) async fn list(&self, session: &Session) -> Outcome<(BTreeMap<String, Item>, Vec<Failure>)> {
+        let (mut items, mut failures) = (BTreeMap::new(), Vec::new());
+        match self {
+            Self::Space(path) => {
+                let mut pages = Pages::new(&session.nx, SysReaddir::at(path).with_metadata());
+                while let Some(page) = pages.next().await.map_err(during)? {
+                    for entry in page {
+                        let Some(name) = entry.path.name().map(str::to_owned) else { continue };
+                        let metadata = match entry.metadata {
+                            Some(metadata) => metadata,
+                            None => session.nx.send(SysStat::at(&entry.path).no_follow()).await.map_err(during)?,
+                        };
+                        items.insert(name, of_space(&metadata));
+                    }
+                }
+            }
+            Self::Host(host) => {
+                let data = fs::canonicalize(&session.data).ok();
+                for entry in fs::read_dir(host).map_err(told(host))? {
+                    let at = entry.map_err(told(host))?.path();
+                    // The data folder is never copied into itself.
+                    if data.as_ref() == Some(&at) {
+                        continue;
+                    }
+                    let name = at.file_name().and_then(|name| name.to_str());
+                    let Some(name) = name.map(str::to_owned) else {
+                        let why = io::Error::other("the name is not UTF-8, which a path must be (EILSEQ)");
+                        failures.push(told(&at)(why));
+                        continue;
+                    };
+                    if name.starts_with(BESIDE) {
+                        continue;
+                    }
+                    match fs::symlink_metadata(&at).and_then(|metadata| of_host(&at, &metadata)) {
+                        Ok(item) => drop(items.insert(name, item)),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => failures.push(told(&at)(error)),
+                    }
+                }
+            }
+        }
+        Ok((items, failures))
+    }
+
+    pub(super) async fn make_folder(&self, session: &Session, like: &Item) -> Outcome {
+        match self {
+            Self::Space(path) => {
+                let call = SysSetattr::directory(path).attributes(Attributes::none().mode(like.mode));
+                session.nx.send(call).await.map(drop).map_err(during)
+            }
+            Self::Host(host) => {
+                let made = fs::create_dir(host);
+                // What comes into it does so before nobody may write there any more, if that is so.
+                let mode = Permissions::from_mode(like.mode | 0o700);
+                made.and_then(|()| fs::set_permissions(host, mode)).map_err(told(host))
+            }
+        }
+    }
+
+    pub(super) async fn make_link(&self, session: &Session, target: &str) -> Outcome {
+        match self {
+            Self::Space(path) => session.nx.send(SysSetattr::link(path, target)).await.map(drop).map_err(during),
+            Self::Host(host) => symlink(target, host).map_err(told(host)),
+        }
+    }
+
+    /// Removes what is there, with all below it.
+    pub(super) async fn remove(&self, session: &Session, there: &Item) -> Outcome {
+        match self {
+            Self::Space(path) => {
+                if !there.kind.is_plain() {
+                    let error = Error::new(Op::Unlink, path, ErrorKind::Busy);
+                    return Err(error.because("a mount point, which umount detaches").into());
+                }
+                let call = SysUnlink::at(path);
+                let call = if there.kind.is_folder() { call.recursive() } else { call };
+                session.nx.send(call).await.map(drop).map_err(during)
+            }
+            Self::Host(host) if there.kind.is_folder() => fs::remove_dir_all(host).map_err(told(host)),
+            Self::Host(host) => fs::remove_file(host).map_err(told(host)),
+        }
+    }
+
+    /// Gives what is there mode and time of another one; says whether they are kept there.
+    pub(super) async fn describe(&self, session: &Session, like: &Item, there: &Item) -> Outcome<bool> {
+        let folder = there.kind.is_folder();
+        match self {
+            Self::Space(path) => {
+                let attributes = Attributes::none().mode(like.mode);
+                let attributes = if folder { attributes } else { attributes.modified(like.modified) };
+                match session.nx.send(SysSetattr::attributes_of(path, attributes)).await {
+                    Ok(done) => Ok(!done.changed.is_empty()),
+                    Err(error) if error.kind() == ErrorKind::NotSupported => Ok(false),
+                    Err(error) => Err(during(error)),
+                }
+            }
+            Self::Host(host) => {
+                let file = File::open(host).map_err(told(host))?;
+                describe_host(&file, like, folder).map_err(told(host))?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The hash of the file that is there.
+    pub(super) async fn hash(&self, session: &Session) -> Outcome<Hash> {
+        match self {
+            Self::Space(path) => {
+                let mut hasher = Hasher::new();
+                let mut stream = session.nx.open_stream(SysRead::at(path)).await.map_err(during)?;
+                while let Some(piece) = stream.next().await {
+                    hasher.update(&piece.map_err(during)?);
+                }
+                Ok(hasher.finalize())
+            }
+            Self::Host(host) => {
+                let mut reader = Hashing::new(open(host).map_err(told(host))?);
+                let mut piece = vec![0; PIECE];
+                while reader.read(&mut piece).map_err(told(host))? > 0 {}
+                Ok(reader.hasher.finalize())
+            }
+        }
+    }
+
+    /// The hash that the file there is known by, if it is.
+    async fn known_hash(&self, session: &Session) -> Outcome<Option<Hash>> {
+        let Self::Space(path) = self else { return Ok(None) };
+        let entry = session.nx.send(SysStat::at(path).no_follow()).await.map_err(during)?;
+        let hash = entry.content_id.as_ref().and_then(|id| id.blake3().copied());
+        Ok(hash.map(Hash::from_bytes))
+    }
+}
+
+fn describe_host(file: &File, like: &Item, folder: bool) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(like.mode))?;
+    if folder { Ok(()) } else { file.set_modified(like.modified.into()) }
+}
+
+/// Opens a file of the host; should it have become a pipe or a link, it is neither waited for nor followed.
+fn open(host: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    #[expect(clippy::cast_possible_wrap, reason = "flags are bits")]
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(host)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file any more")) }
+}
+
+/// Hashes what is read.
+struct Hashing {
+    file: File,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Hashing {
+    fn new(file: File) -> Self {
+        Self { file, hasher: Hasher::new(), size: 0 }
+    }
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.size += read as u64;
+        Ok(read)
+    }
+}
+
+/// Makes the file at `to` the same as that at `from`, which `item` describes, and verifies it. Gives its size.
+pub(super) async fn copy(session: &Session, from: &Place, item: &Item, to: &Place) -> Outcome<u64> {
+    let (hash, size) = match (from, to) {
+        (Place::Space(source), Place::Space(target)) => {
+            let done = session.nx.send(SysCopy::new(source, target)).await.map_err(during)?;
+            let copy = of_space(&done.metadata);
+            if comparable(item, &copy) && item.content == copy.content {
+                return Ok(copy.size);
+            }
+            // Where no identity of content tells, the time of change does the next time.
+            to.describe(session, item, &copy).await?;
+            (from.hash(session).await?, copy.size)
+        }
+        (Place::Host(source), Place::Space(target)) => {
+            let mut reader = Hashing::new(open(source).map_err(told(source))?);
+            let attributes = Attributes::none().mode(item.mode).modified(item.modified);
+            let call = SysWrite::vectored(target, Vec::new()).create().attributes(attributes);
+            let written = feed::write(&session.nx, call, &mut reader).await.map_err(told(source))?;
+            written.map_err(during)?;
+            (reader.hasher.finalize(), reader.size)
+        }
+        (Place::Space(source), Place::Host(target)) => out_of(session, source, item, target).await?,
+        (Place::Host(_), Place::Host(_)) => return Err(Failure::Usage("sync: neither is of the namespace".into())),
+    };
+    // What is found by its hash is verified when it is read.
+    let found = match to.known_hash(session).await? {
+        Some(known) => known,
+        None => to.hash(session).await?,
+    };
+    if found == hash {
+        return Ok(size);
+    }
+    Err(Failure::claim("sync", format_args!("{to}: what is there is not what was read of {from}; one of them changed meanwhile, or is damaged")))
+}
+
+/// Copies a file to the host, through one beside it.
+async fn out_of(session: &Session, source: &VPath, item: &Item, target: &Path) -> Outcome<(Hash, u64)> {
+    let name = nexus::hash_of(&target.to_string_lossy());
+    let beside = target.with_file_name(format!("{BESIDE}{name:016x}"));
+    let told = told(&beside);
+    let mut stream = session.nx.open_stream(SysRead::at(source)).await.map_err(during)?;
+    // What a process left there that was killed is removed, so that no link leads the bytes elsewhere.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(told(error)),
+        _ => {}
+    }
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(OPEN_FILE).open(&beside).map_err(&told)?;
+    let (mut hasher, mut size) = (Hasher::new(), 0);
+    let copied = async {
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(during)?;
+            hasher.update(&piece);
+            size += piece.len() as u64;
+            file.write_all(&piece).map_err(&told)?;
+        }
+        describe_host(&file, item, false).map_err(&told)?;
+        file.sync_data().map_err(&told)?;
+        fs::rename(&beside, target).map_err(&told)
+    };
+    let copied: Outcome = copied.await;
+    if copied.is_err() {
+        // That it cannot be removed says nothing more.
+        let _ = fs::remove_file(&beside);
+    }
+    copied?;
+    Ok((hasher.finalize(), size))
+}
