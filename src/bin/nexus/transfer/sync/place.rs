@@ -282,7 +282,7 @@ impl Place {
             Self::Space(path) => {
                 let attributes = Attributes::none().mode(like.mode);
                 let attributes = if folder { attributes } else { attributes.modified(like.modified) };
-                match session.nx.send(SysSetattr::attributes_of(path, attributes)).await {
+                match session.nx.send(SysSetattr::at(path).attributes(attributes)).await {
                     Ok(done) => Ok(!done.changed.is_empty()),
                     Err(error) if error.kind() == ErrorKind::NotSupported => Ok(false),
                     Err(error) => Err(during(error)),

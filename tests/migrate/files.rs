@@ -1,0 +1,126 @@
+//! Files by their paths move to another store of files.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::Duration;
+
+use nexus::{Bytes, MigrationState};
+
+use crate::bench::{AT, Bench, ODD_FILES, content, read_host};
+use crate::load::{Files, Load};
+
+#[test]
+fn all_that_is_there_is_there_afterwards_and_the_old_store_is_as_it_was() {
+    let bench = Bench::of_files();
+    let old = bench.host("old");
+    fs::create_dir_all(old.join("a/b/empty")).expect("there is room");
+    fs::write(old.join("a/one"), "one").expect("there is room");
+    fs::write(old.join("a/none"), "").expect("there is room");
+    fs::write(old.join("a/b/large"), content(1, 9 << 20)).expect("there is room");
+    fs::set_permissions(old.join("a/one"), fs::Permissions::from_mode(0o640)).expect("it is ours");
+    fs::set_permissions(old.join("a/b"), fs::Permissions::from_mode(0o750)).expect("it is ours");
+    symlink("../one", old.join("a/b/link")).expect("there is room");
+    let before = read_host(&old);
+    let modified = bench.nx.stat(format!("{AT}/a/one")).expect("it is there").modified;
+
+    bench.begin(bench.spec("path-local", "new")).expect("it begins");
+    let status = bench.done();
+    assert_eq!(bench.driver(), bench.spec("path-local", "new"));
+    assert!(status.copied >= 4 && status.bytes > 9 << 20, "{status:?}");
+
+    let new = bench.host("new");
+    assert_eq!(read_host(&new), before);
+    assert_eq!(read_host(&old), before);
+    assert!(fs::metadata(new.join("a/b/empty")).expect("it is there").is_dir());
+    assert_eq!(fs::read_link(new.join("a/b/link")).expect("it is a link").to_str(), Some("../one"));
+    let mode = |name: &str| fs::metadata(new.join(name)).expect("it is there").mode() & 0o7777;
+    assert_eq!((mode("a/one"), mode("a/b")), (0o640, 0o750));
+    assert_eq!(bench.nx.stat(format!("{AT}/a/one")).expect("it is there").modified, modified);
+
+    // What is written now goes to the new store.
+    bench.nx.write(format!("{AT}/a/one"), "two").expect("it writes");
+    assert_eq!(fs::read_to_string(new.join("a/one")).expect("it is there"), "two");
+    assert_eq!(fs::read_to_string(old.join("a/one")).expect("it is there"), "one");
+
+    let bench = bench.again();
+    assert_eq!(bench.driver(), bench.spec("path-local", "new"));
+    assert_eq!(bench.nx.read(format!("{AT}/a/one")).expect("it is there"), "two");
+    assert!(bench.status().is_none(), "nothing is left of it");
+}
+
+/// Migrates under load, and gives what must be there.
+fn under_load(bench: &Bench, files: u64) -> Files {
+    let mut expected = Files::new();
+    for number in 0..files {
+        let (name, content) = (format!("/still/{}/{number}", number % 5), content(number, 300));
+        bench.nx.write(format!("{AT}{name}"), content.clone()).expect("it writes");
+        expected.insert(name, content);
+    }
+    let load = Load::on(&bench.nx);
+    load.go_on(50);
+    bench.odd.slow(Duration::from_micros(500));
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    let status = bench.done();
+    bench.odd.slow(Duration::ZERO);
+    assert!(status.closings >= 1, "{status:?}");
+    load.go_on(100);
+    expected.extend(load.end());
+    expected
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_removed_comes_back_under_load() {
+    let bench = Bench::of_files();
+    let expected = under_load(&bench, 200);
+    assert_same(&bench.tree(), &expected);
+    assert_same(&read_host(&bench.host("new")), &expected);
+    // And back: a folder that is not empty is not taken, another one is.
+    fs::remove_dir_all(bench.host("old")).expect("it is ours");
+    fs::create_dir(bench.host("old")).expect("there is room");
+    let load = Load::on(&bench.nx);
+    bench.begin(bench.spec("path-local", "old")).expect("it begins");
+    bench.done();
+    drop(load.end());
+    let bench = bench.again();
+    assert_same(&bench.tree(), &read_host(&bench.host("old")));
+}
+
+#[track_caller]
+fn assert_same(found: &Files, expected: &Files) {
+    let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(found), names(expected));
+    for (name, content) in expected {
+        assert!(found[name] == *content, "{name} has another content");
+    }
+}
+
+#[test]
+fn an_upload_that_began_before_ends_well() {
+    let bench = Bench::of_files();
+    let (begun, goes_on) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+    let whole: Vec<Bytes> = (0..12).map(|number| content(number, 1 << 20).into()).collect();
+    let pieces = whole.clone();
+    std::thread::scope(|scope| {
+        let nx = &bench.nx;
+        let (tell, wait) = (begun.0, goes_on.1);
+        let upload = scope.spawn(move || {
+            let pieces = pieces.into_iter().enumerate().map(move |(number, piece)| {
+                if number == 7 {
+                    tell.send(()).expect("somebody waits");
+                    wait.recv().expect("somebody tells");
+                }
+                Ok(piece)
+            });
+            nx.write_stream(format!("{AT}/large"), pieces)
+        });
+        begun.1.recv().expect("it has begun");
+        bench.begin(bench.spec("path-local", "new")).expect("it begins");
+        bench.done();
+        goes_on.0.send(()).expect("it waits");
+        upload.join().expect("it ends").expect("it is written");
+    });
+    let expected: Vec<u8> = whole.concat();
+    assert!(bench.nx.read(format!("{AT}/large")).expect("it is there") == expected);
+    assert!(fs::read(bench.host("new").join("large")).expect("it is there") == expected);
+    assert_eq!(bench.status().expect("it is told").state, MigrationState::Done);
+}
