@@ -51,12 +51,12 @@ impl Notes {
     }
 
     fn path(&mut self, path: &str, deep: bool) {
-        match self.paths.get_mut(path) {
-            Some(noted) => *noted |= deep,
-            None if self.len() < NOTED_MAX => {
-                self.paths.insert(path.to_owned(), deep);
-            }
-            None => self.all = true,
+        if let Some(noted) = self.paths.get_mut(path) {
+            *noted |= deep;
+        } else if self.len() < NOTED_MAX {
+            self.paths.insert(path.to_owned(), deep);
+        } else {
+            self.all = true;
         }
     }
 

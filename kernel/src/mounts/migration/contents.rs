@@ -63,15 +63,15 @@ impl Run {
         let mut wanted = Vec::new();
         for ((id, name), row) in ids.iter().zip(names).zip(known).filter(|(_, row)| !is_known(row)) {
             let there = tried!(self, async { contents(&*self.target)?.contains(id).await })?;
-            wanted.push((id, name, there, row.is_some() || !there));
+            wanted.push((id.clone(), name, there, row.is_some() || !there));
         }
         let new = wanted.iter().filter(|(_, _, there, _)| !there).map(|(_, name, _, _)| (name.clone(), false));
         self.journal.begin(new).await?;
         let copies = stream::iter(wanted).map(|(id, name, there, ours)| async move {
-            let copied = tried!(self, self.copy_content(id, there))?;
+            let copied = tried!(self, self.copy_content(&id, there))?;
             if let Some(size) = copied {
                 let at = Timestamp(self.kernel.env().wall());
-                let of = Of { tag: id.clone(), size, mode: 0, at };
+                let of = Of { tag: id, size, mode: 0, at };
                 self.journal.confirm(&name, CopyRow { ours, folder: false, of: Some(of) });
             }
             Ok::<_, Failed>(())

@@ -36,7 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use nexus_messages::syscall::{Create, MountSpec};
-use nexus_messages::{Attributes, Caller, Error, ErrorKind, EventKind, Op, VPath, ZoneId};
+use nexus_messages::{Attributes, Caller, Error, ErrorKind, Op, VPath, ZoneId};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
