@@ -25,6 +25,7 @@ mod services;
 mod serving;
 mod statuses;
 mod streams;
+mod syncs;
 mod tours;
 mod transactions;
 mod watches;

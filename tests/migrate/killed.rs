@@ -53,7 +53,7 @@ impl Place {
         for number in 0..FILES {
             let below = old.join(format!("d{}", number % 9));
             fs::create_dir_all(&below).expect("there is room");
-            let length = if number % 50 == 0 { 5 << 20 } else { 700 };
+            let length = if number % 120 == 0 { 5 << 20 } else { 700 };
             fs::write(below.join(number.to_string()), content(number, length)).expect("there is room");
         }
         let nx = blocking::connect(Config::new(folder.path().join("data"))).expect("it boots");

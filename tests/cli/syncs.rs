@@ -1,0 +1,198 @@
+//! `sync SRC DST` and `migrate`, as their users see them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::fixture::Nexus;
+use crate::host::{file, tree};
+
+/// `sync` with these words, which is to succeed; what it counts.
+fn sync(nexus: &Nexus, line: &str) -> Value {
+    let out = nexus.good(&format!("--json sync {line}"));
+    serde_json::from_str(out.lines().last().expect("it prints")).expect("it prints an object")
+}
+
+/// What of two trees of the host must be the same: types, modes and contents; of links the target.
+fn described(top: &Path) -> Vec<String> {
+    let all = crate::host::describe(top).into_iter();
+    let described = all.filter(|(path, _)| !path.as_os_str().is_empty()).map(|(path, what)| match what {
+        crate::host::Described::Directory { mode, .. } => format!("{} {mode:o}", path.display()),
+        crate::host::Described::File { mode, content, modified } => {
+            format!("{} {mode:o} {modified:?} {}", path.display(), blake3::hash(&content))
+        }
+        crate::host::Described::Link { target, .. } => format!("{} -> {}", path.display(), target.display()),
+    });
+    described.collect()
+}
+
+#[test]
+fn a_tree_goes_in_and_over_and_out_and_is_the_same() {
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("source"), nexus.host("target"));
+    fs::create_dir(&source).expect("there is room");
+    tree(&source);
+    fs::create_dir(source.join("nothing")).expect("there is room");
+    fs::create_dir(nexus.host("plain")).expect("there is room");
+    nexus.good("mount /plain --driver local --opt folder=plain");
+    let first = sync(&nexus, "host:source /t");
+    assert!(first["copied"].as_u64() > Some(0) && first["links"].as_u64() > Some(0), "{first}");
+    let over = sync(&nexus, "/t /plain/t");
+    assert_eq!((&over["copied"], &over["links"]), (&first["copied"], &first["links"]));
+    sync(&nexus, "/plain/t host:target");
+    assert_eq!(described(&target), described(&source));
+    // And nothing is left to be done, in any direction.
+    for line in ["host:source /t", "/t /plain/t", "/plain/t host:target", "/t host:source", "host:target /plain/t"] {
+        let again = sync(&nexus, line);
+        let done = ["copied", "links", "directories", "deleted", "failed"].map(|what| again[what].clone());
+        assert!(done.iter().all(|count| *count == 0), "{line}: {again}");
+        assert!(again["unchanged"].as_u64() > Some(0), "{again}");
+    }
+}
+
+#[test]
+fn what_differs_is_copied_and_what_is_too_much_goes_only_when_asked() {
+    let nexus = Nexus::new();
+    let source = nexus.host("source");
+    fs::create_dir_all(source.join("d")).expect("there is room");
+    for name in ["same", "grown", "changed", "d/below"] {
+        file(&source.join(name), name.as_bytes(), 0o644, 1);
+    }
+    sync(&nexus, "host:source /t");
+    file(&source.join("grown"), b"grown and more", 0o644, 2);
+    // The same size, and another time of change.
+    file(&source.join("changed"), b"CHANGED", 0o644, 3);
+    file(&source.join("same"), b"same", 0o600, 1);
+    fs::remove_file(source.join("d/below")).expect("it is there");
+    nexus.feed("write /t/extra/too/much", "x");
+
+    let dry: Vec<Value> = nexus
+        .good("--json sync --dry-run --delete host:source /t")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("it is an object"))
+        .collect();
+    let (counts, mut told) = dry.split_last().map(|(last, rest)| (last, rest.to_vec())).expect("it prints");
+    told.sort_by_key(|line| line["path"].to_string());
+    let would = |action: &str, path: &str| json!({ "action": action, "path": path });
+    let expected = [
+        would("copy", "/t/changed"),
+        would("delete", "/t/d/below"),
+        would("delete", "/t/extra"),
+        would("copy", "/t/grown"),
+        would("describe", "/t/same"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(counts["dry_run"], true);
+    assert_eq!(nexus.good("cat /t/changed"), "changed", "nothing was done");
+
+    let counts = sync(&nexus, "host:source /t");
+    assert_eq!((&counts["copied"], &counts["deleted"]), (&json!(2), &json!(0)));
+    assert_eq!(nexus.good("cat /t/extra/too/much"), "x");
+    assert_eq!(nexus.good("cat /t/changed"), "CHANGED");
+    let counts = sync(&nexus, "--delete host:source /t");
+    assert_eq!((&counts["copied"], &counts["deleted"]), (&json!(0), &json!(2)));
+    assert_eq!(nexus.good("ls -R /t"), "/t/changed\n/t/d\n/t/grown\n/t/same\n");
+    // What has the same content is not copied, however old it is.
+    nexus.good("cp /t/changed /t/grown");
+    file(&source.join("grown"), b"CHANGED", 0o644, 9);
+    assert_eq!(sync(&nexus, "host:source /t")["copied"], 0);
+}
+
+#[test]
+fn what_is_of_another_type_is_replaced_and_no_link_leads_elsewhere() {
+    let nexus = Nexus::new();
+    let source = nexus.host("source");
+    fs::create_dir_all(source.join("was-file")).expect("there is room");
+    file(&source.join("was-file/in"), b"in", 0o644, 1);
+    file(&source.join("was-folder"), b"file", 0o644, 1);
+    file(&source.join("was-link"), b"file", 0o644, 1);
+    std::os::unix::fs::symlink("was-link", source.join("other")).expect("there is room");
+    nexus.feed("write /t/was-file", "x");
+    nexus.feed("write /t/was-folder/in", "x");
+    nexus.feed("write /victim", "victim");
+    nexus.good("ln -s /victim /t/was-link");
+    nexus.good("ln -s /victim /t/other");
+    let ended = nexus.run("--json sync host:source /t");
+    assert_eq!(ended.status, 1, "a folder with something in it stays: {}", ended.err);
+    assert!(ended.err.contains("/t/was-folder") && ended.err.contains("--delete"), "{}", ended.err);
+    let counts: Value = serde_json::from_str(&ended.out).expect("it is an object");
+    assert_eq!(counts["failed"], 1);
+    assert!(counts["failures"][0].as_str().is_some_and(|text| text.contains("/t/was-folder")), "{counts}");
+    assert_eq!(nexus.good("cat /t/was-file/in"), "in", "the rest went on");
+    sync(&nexus, "--delete host:source /t");
+    assert_eq!(nexus.good("cat /t/was-folder"), "file");
+    assert_eq!(nexus.good("cat /t/was-link"), "file");
+    assert_eq!(nexus.good("cat /victim"), "victim");
+    // And out again, over what is there.
+    let target = nexus.host("target");
+    fs::create_dir_all(target.join("was-link/in")).expect("there is room");
+    file(&target.join("was-file"), b"x", 0o644, 1);
+    std::os::unix::fs::symlink(nexus.host("victim"), target.join("was-folder")).expect("there is room");
+    fs::write(nexus.host("victim"), "victim").expect("there is room");
+    sync(&nexus, "--delete /t host:target");
+    assert_eq!(described(&target), described(&source));
+    assert_eq!(fs::read_to_string(nexus.host("victim")).expect("it is there"), "victim");
+}
+
+#[test]
+fn what_fails_is_told_and_the_rest_goes_on() {
+    let nexus = Nexus::new();
+    let source = nexus.host("source");
+    fs::create_dir(&source).expect("there is room");
+    file(&source.join("good"), b"good", 0o644, 1);
+    fs::write(source.join(OsStr::from_bytes(b"bad\xff")), "bad").expect("there is room");
+    nexus.feed("write /t/there", "x");
+    let ended = nexus.run("sync --delete host:source /t");
+    assert_eq!((ended.status, ended.err.lines().count()), (1, 1), "{}", ended.err);
+    assert!(ended.err.contains("bad\\xff"), "{}", ended.err);
+    assert!(ended.out.starts_with("1 copied, 4 bytes, ") && ended.out.contains("1 failed"), "{}", ended.out);
+    assert_eq!(nexus.good("ls /t"), "good\nthere\n", "where something cannot be told nothing is deleted");
+    for (line, status) in [
+        ("sync host:source host:target", 2),
+        ("sync /nowhere /t", 1),
+        ("sync host:nowhere /t", 1),
+        ("sync /t /t/below", 1),
+        ("sync /t --delete", 2),
+    ] {
+        assert_eq!(nexus.run(line).status, status, "{line}");
+    }
+}
+
+#[test]
+fn alone_it_still_brings_to_the_disk_what_was_acknowledged() {
+    let nexus = Nexus::new();
+    nexus.feed("write --eventual /a", "x");
+    assert_eq!(nexus.good("sync"), "");
+    assert!(nexus.good("--json sync /a").starts_with("{\"lsn\":"));
+}
+
+#[test]
+fn a_mount_is_migrated_by_a_command() {
+    let nexus = Nexus::new();
+    for name in ["old", "new", "third"] {
+        fs::create_dir(nexus.host(name)).expect("there is room");
+    }
+    file(&nexus.host("old/a"), b"one", 0o640, 1);
+    nexus.good("mount /m --driver local --opt folder=old");
+    let none = nexus.run("migrate /m --status");
+    assert_eq!(none.status, 1, "{}", none.err);
+    let done: Value = serde_json::from_str(&nexus.good("--json migrate /m --to local --opt folder=new")).expect("it is one");
+    assert_eq!((&done["state"], &done["to"], &done["copied"]), (&json!("done"), &json!("local"), &json!(1)));
+    assert_eq!(nexus.good("cat /m/a"), "one");
+    assert_eq!(fs::read_to_string(nexus.host("new/a")).expect("it is there"), "one");
+    assert!(nexus.good("mounts").contains("folder=new"));
+    let told = nexus.good("migrate /m --to path-local --opt folder=third");
+    assert!(told.starts_with("/m from local to path-local is done; 1 copied"), "{told}");
+    // What is refused is told, with the status of a failure.
+    let refused = nexus.run("migrate /m --to cas-local --opt folder=cas");
+    assert_eq!(refused.status, 1);
+    assert!(refused.err.contains("nexus sync") && refused.err.contains("EOPNOTSUPP"), "{}", refused.err);
+    let taken = nexus.run("migrate /m --to local --opt folder=old");
+    assert_eq!(taken.status, 1, "it is not empty");
+    assert!(taken.err.contains("not empty"), "{}", taken.err);
+    assert_eq!(nexus.run("migrate /m --abort").status, 1, "there is nothing to abort");
+    assert_eq!(nexus.run("migrate /m").status, 2);
+}
