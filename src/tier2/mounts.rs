@@ -121,7 +121,8 @@ impl Nexus {
 
     async fn order_migration(&self, order: &MigrateOrder) -> Result<()> {
         let file = path(Op::Mount, MIGRATIONS)?;
-        let told = |why: serde_json::Error| Error::new(Op::Mount, &file, ErrorKind::InvalidArgument).because(why);
+        let told =
+            |why: serde_json::Error| Error::new(Op::Mount, &file, ErrorKind::InvalidArgument).because(why);
         let order = serde_json::to_vec(order).map_err(told)?;
         self.send(SysWrite::at(&file, order)).await.map(drop).map_err(|error| error.during(Op::Mount))
     }

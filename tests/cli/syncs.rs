@@ -45,7 +45,9 @@ fn a_tree_goes_in_and_over_and_out_and_is_the_same() {
     sync(&nexus, "/plain/t host:target");
     assert_eq!(described(&target), described(&source));
     // And nothing is left to be done, in any direction.
-    for line in ["host:source /t", "/t /plain/t", "/plain/t host:target", "/t host:source", "host:target /plain/t"] {
+    for line in
+        ["host:source /t", "/t /plain/t", "/plain/t host:target", "/t host:source", "host:target /plain/t"]
+    {
         let again = sync(&nexus, line);
         let done = ["copied", "links", "directories", "deleted", "failed"].map(|what| again[what].clone());
         assert!(done.iter().all(|count| *count == 0), "{line}: {again}");
@@ -179,7 +181,8 @@ fn a_mount_is_migrated_by_a_command() {
     nexus.good("mount /m --driver local --opt folder=old");
     let none = nexus.run("migrate /m --status");
     assert_eq!(none.status, 1, "{}", none.err);
-    let done: Value = serde_json::from_str(&nexus.good("--json migrate /m --to local --opt folder=new")).expect("it is one");
+    let done: Value = serde_json::from_str(&nexus.good("--json migrate /m --to local --opt folder=new"))
+        .expect("it is one");
     assert_eq!((&done["state"], &done["to"], &done["copied"]), (&json!("done"), &json!("local"), &json!(1)));
     assert_eq!(nexus.good("cat /m/a"), "one");
     assert_eq!(fs::read_to_string(nexus.host("new/a")).expect("it is there"), "one");

@@ -95,7 +95,11 @@ fn a_killed_migration_goes_on_where_it_was() {
     }
     let ended = child.wait().expect("it ends").success();
     // One that was not killed in time is done already, and so the same order is refused.
-    assert!(ended || read_host(&place.new) == before, "{}", fs::read_to_string(place.path().join("log")).unwrap_or_default());
+    assert!(
+        ended || read_host(&place.new) == before,
+        "{}",
+        fs::read_to_string(place.path().join("log")).unwrap_or_default()
+    );
     assert!(read_host(&place.new) == before);
     assert!(!ended || kept > 0, "something was copied before");
     let nx = blocking::connect(Config::new(place.path().join("data"))).expect("it boots");

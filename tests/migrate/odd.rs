@@ -225,7 +225,11 @@ impl PathStore for OddStore {
         self.paths().list(path, after, limit)
     }
 
-    fn make_directory<'a>(&'a self, path: &'a str, attributes: &'a Attributes) -> StoreFuture<'a, ObjectInfo> {
+    fn make_directory<'a>(
+        &'a self,
+        path: &'a str,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
         if self.odd.is_plain() {
             return no("directories");
         }
@@ -246,7 +250,11 @@ impl PathStore for OddStore {
         self.change(move || self.paths().make_link(path, target))
     }
 
-    fn set_attributes<'a>(&'a self, path: &'a str, attributes: &'a Attributes) -> StoreFuture<'a, ObjectInfo> {
+    fn set_attributes<'a>(
+        &'a self,
+        path: &'a str,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
         if self.odd.is_plain() {
             return no("attributes");
         }

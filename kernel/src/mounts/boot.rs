@@ -8,9 +8,9 @@ use nexus_messages::{Caller, EntryType, Error, FileId, MountContext, Op, Timesta
 
 use super::attach::{commit, open, remembered, route, start};
 use super::driver::Recover;
-use super::{history, migration};
 use super::mount::Mount;
 use super::options::{Class, MountOptions};
+use super::{history, migration};
 use crate::hal::{Change, Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key};

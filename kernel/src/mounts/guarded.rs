@@ -288,7 +288,9 @@ impl ObjectStore for Guarded {
 
 impl ContentStore for Guarded {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
-        self.change(Call::write("writing content", data), Touched::Content(id), move |me| Ok(me.contents()?.write(id, data)))
+        self.change(Call::write("writing content", data), Touched::Content(id), move |me| {
+            Ok(me.contents()?.write(id, data))
+        })
     }
 
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
@@ -309,7 +311,9 @@ impl ContentStore for Guarded {
     }
 
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
-        self.change(Call::change("deleting content"), Touched::Nothing, move |me| Ok(me.contents()?.delete(id)))
+        self.change(Call::change("deleting content"), Touched::Nothing, move |me| {
+            Ok(me.contents()?.delete(id))
+        })
     }
 
     fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
@@ -332,7 +336,10 @@ impl ContentStore for Guarded {
 
 impl PathStore for Guarded {
     fn capabilities(&self) -> PathCapabilities {
-        guard(|| self.latest().paths().map(PathStore::capabilities)).ok().and_then(Result::ok).unwrap_or_default()
+        guard(|| self.latest().paths().map(PathStore::capabilities))
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
@@ -356,7 +363,9 @@ impl PathStore for Guarded {
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
-        self.change(Call::change("deleting a file"), Touched::Path(path), move |me| Ok(me.paths()?.delete(path)))
+        self.change(Call::change("deleting a file"), Touched::Path(path), move |me| {
+            Ok(me.paths()?.delete(path))
+        })
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
@@ -374,15 +383,21 @@ impl PathStore for Guarded {
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.change(Call::change("renaming"), Touched::Moved(from, to), move |me| Ok(me.paths()?.rename(from, to)))
+        self.change(Call::change("renaming"), Touched::Moved(from, to), move |me| {
+            Ok(me.paths()?.rename(from, to))
+        })
     }
 
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.change(Call::change("copying a file"), Touched::Path(to), move |me| Ok(me.paths()?.copy(from, to)))
+        self.change(Call::change("copying a file"), Touched::Path(to), move |me| {
+            Ok(me.paths()?.copy(from, to))
+        })
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.change(Call::change("making a link"), Touched::Path(path), move |me| Ok(me.paths()?.make_link(path, target)))
+        self.change(Call::change("making a link"), Touched::Path(path), move |me| {
+            Ok(me.paths()?.make_link(path, target))
+        })
     }
 
     fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {

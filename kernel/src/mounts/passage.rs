@@ -145,7 +145,11 @@ impl Passage {
     ) -> Result<Pass<'a>, StoreError> {
         let permit = match self.gate.try_acquire() {
             Ok(permit) => Ok(permit),
-            Err(_) => env.timeout(WAIT_MAX, self.gate.acquire()).await.map_err(drop).and_then(|got| got.map_err(drop)),
+            Err(_) => env
+                .timeout(WAIT_MAX, self.gate.acquire())
+                .await
+                .map_err(drop)
+                .and_then(|got| got.map_err(drop)),
         };
         let permit = permit.map_err(|()| StoreError::Unavailable {
             mount: point.to_string(),

@@ -63,7 +63,9 @@ async fn until_over(session: &Session, at: &VPath) -> Outcome<MigrationStatus> {
                 bar.set_message(step(&status));
                 bar.tick();
             }
-            Ok(None) => break Err(Failure::claim("migrate", format_args!("{at}: the kernel knows nothing of it"))),
+            Ok(None) => {
+                break Err(Failure::claim("migrate", format_args!("{at}: the kernel knows nothing of it")));
+            }
             Err(failure) => break Err(failure),
         }
         session.env().sleep(LOOK_EVERY).await;

@@ -65,7 +65,8 @@ impl Run {
             let there = tried!(self, async { contents(&*self.target)?.contains(id).await })?;
             wanted.push((id.clone(), name, there, row.is_some() || !there));
         }
-        let new = wanted.iter().filter(|(_, _, there, _)| !there).map(|(_, name, _, _)| (name.clone(), false));
+        let new =
+            wanted.iter().filter(|(_, _, there, _)| !there).map(|(_, name, _, _)| (name.clone(), false));
         self.journal.begin(new).await?;
         let copies = stream::iter(wanted).map(|(id, name, there, ours)| async move {
             let copied = tried!(self, self.copy_content(&id, there))?;

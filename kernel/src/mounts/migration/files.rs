@@ -24,7 +24,7 @@ const HELD_MAX: u64 = 4 << 20;
 const PIECE: u64 = 1 << 20;
 
 /// A file that was read so soon after it was changed may have been changed again without a sign: the clocks of disks are coarse.
-const SOON_NANOS: u64 = 2_000_000_000;
+const SOON_NANOS: u64 = 100_000_000;
 
 /// The permission bit without which nothing can be put into a folder.
 const OWNER_WRITES: u32 = 0o200;
@@ -96,7 +96,8 @@ impl Run {
                         folders.push(path);
                     }
                 }
-                Progress::count(&self.progress.found, page.entries.len() as u64);
+                let files = page.entries.iter().filter(|(_, info)| info.entry_type != EntryType::Dir);
+                Progress::count(&self.progress.found, files.count() as u64);
                 after = page.entries.into_iter().next_back().map(|(name, _)| name);
                 if !page.more {
                     break;
@@ -123,7 +124,10 @@ impl Run {
         let (driver, shown) = (&self.spec.driver, self.shown(path));
         match info.entry_type {
             EntryType::Reg if !self.in_pieces() && info.size > CALL_MAX => {
-                return Some(format!("{shown} has {} bytes, and {driver} writes at most {CALL_MAX}", info.size));
+                return Some(format!(
+                    "{shown} has {} bytes, and {driver} writes at most {CALL_MAX}",
+                    info.size
+                ));
             }
             EntryType::Reg | EntryType::Dir => {}
             EntryType::Link if !self.can.links => {
@@ -213,7 +217,7 @@ impl Run {
                 }
             }
             if names.is_empty() && !folder.is_empty() && !self.can.directories {
-                self.cannot_be_copied(&folder, self.no_empty_folder(&folder), closed).await?;
+                self.cannot_be_copied(&folder, self.no_empty_folder(&folder), closed)?;
             }
             if compare {
                 self.remove_others(&folder, &names).await?;
@@ -300,16 +304,12 @@ impl Run {
         }
         match self.cannot_hold(path, info) {
             None => Ok(true),
-            Some(why) if closed => Err(Failed::refused(why)),
-            Some(_) => {
-                self.note_again(path);
-                Ok(false)
-            }
+            Some(why) => self.cannot_be_copied(path, why, closed).map(|()| false),
         }
     }
 
-    #[expect(clippy::unused_async, reason = "as its like")]
-    async fn cannot_be_copied(&self, path: &str, why: String, closed: bool) -> Result<(), Failed> {
+    /// What the new store cannot hold, unless it changes still.
+    fn cannot_be_copied(&self, path: &str, why: String, closed: bool) -> Result<(), Failed> {
         if closed {
             return Err(Failed::refused(why));
         }
@@ -394,7 +394,8 @@ impl Run {
             }
         }
         self.journal.begin(wanted.iter().map(|(path, _)| (path.clone(), false))).await?;
-        let copies = stream::iter(wanted).map(|(path, info)| async move { self.copy_file(&path, &info).await });
+        let copies =
+            stream::iter(wanted).map(|(path, info)| async move { self.copy_file(&path, &info).await });
         copies.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         self.journal.flush(false).await
     }
@@ -437,7 +438,10 @@ impl Run {
                 Err(Missed::Store(error)) => {
                     if !self.again(&error, &mut attempt).await {
                         let failed = Failed::from(error);
-                        return Err(Failed { why: format!("{}: {}", self.shown(path), failed.why), ..failed });
+                        return Err(Failed {
+                            why: format!("{}: {}", self.shown(path), failed.why),
+                            ..failed
+                        });
                     }
                 }
             }
@@ -597,5 +601,8 @@ fn there<T>(found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
 }
 
 fn unlike(path: &str, found: &str) -> StoreError {
-    StoreError::Corrupt { what: format!("the copy of {path}"), found: format!("content with the hash {found}") }
+    StoreError::Corrupt {
+        what: format!("the copy of {path}"),
+        found: format!("content with the hash {found}"),
+    }
 }

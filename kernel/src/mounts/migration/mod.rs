@@ -43,8 +43,8 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 use files::files;
 use journal::{Journal, StateRow};
 pub(crate) use view::Migrations;
-pub use view::{MigrateOrder, MigrationState, MigrationStatus};
 use view::Progress;
+pub use view::{MigrateOrder, MigrationState, MigrationStatus};
 
 use super::attach::{LOCK_WAIT_MAX, not_opened, remembered, stores_the_same};
 use super::driver::{DriverArgs, Opened, open};
@@ -161,7 +161,12 @@ fn mount_at(kernel: &Kernel, zone: &ZoneId, point: &VPath) -> Result<Arc<Mount>,
     kernel.mount_at(zone, point).ok_or_else(none)
 }
 
-async fn begin(kernel: &Arc<Kernel>, caller: &Arc<Caller>, point: &VPath, row: StateRow) -> Result<(), Error> {
+async fn begin(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    point: &VPath,
+    row: StateRow,
+) -> Result<(), Error> {
     let fail = |kind| Error::new(Op::Mount, point, kind);
     let failed = |error: Failed| fail(error.kind).because(error.why);
     let stored = |error: StoreError| fail(error.kind()).because(error);
@@ -184,7 +189,8 @@ async fn begin(kernel: &Arc<Kernel>, caller: &Arc<Caller>, point: &VPath, row: S
     let old = mount.spec();
     for spec in [&old, &spec] {
         if kernel.catalogue().get(&spec.driver).is_some_and(|factory| factory.volatile()) {
-            let why = format!("what {} stores is gone with the process, and no migration outlives it", spec.driver);
+            let why =
+                format!("what {} stores is gone with the process, and no migration outlives it", spec.driver);
             return Err(fail(ErrorKind::NotSupported).because(why));
         }
     }
@@ -215,10 +221,10 @@ async fn begin(kernel: &Arc<Kernel>, caller: &Arc<Caller>, point: &VPath, row: S
         mount.threads().end(kernel.env(), opened).await;
         return Err(fail(ErrorKind::NotSupported).because(why));
     }
-    let progress =
-        Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Checking);
+    let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Checking);
     let progress = Arc::new(progress);
-    let run = Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, known.is_some()), turn).await;
+    let run =
+        Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, known.is_some()), turn).await;
     kernel.migrations().list(&mount, progress);
     start(kernel, "migration.run", run, Run::migrate);
     Ok(())
@@ -243,8 +249,7 @@ async fn abort(kernel: &Arc<Kernel>, caller: &Arc<Caller>, point: &VPath) -> Res
     };
     let spec = Arc::new(row.spec.clone());
     let opened = open_new(kernel, &mount, &spec).await.map_err(failed)?;
-    let progress =
-        Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Aborting);
+    let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Aborting);
     let progress = Arc::new(progress);
     let journal = Journal::new(kernel, &mount, order_of(&mount, caller, &spec));
     let run = Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, true), turn).await;
@@ -271,7 +276,8 @@ fn start<F: Future<Output = ()> + Send + 'static>(
     kernel.env().spawn("migration.watch", async move {
         if over.await.is_err() {
             progress.mount().passage().end_notes();
-            progress.fail(&Failed { kind: ErrorKind::Crashed, why: "it panicked, or the kernel ended".into() });
+            progress
+                .fail(&Failed { kind: ErrorKind::Crashed, why: "it panicked, or the kernel ended".into() });
         }
     });
 }
@@ -284,7 +290,9 @@ fn not_taken(kernel: &Kernel, mount: &Mount, spec: &MountSpec) -> Result<(), Fai
             continue;
         }
         let why = match (root == mount.root, row.attached) {
-            (true, true) => "it is there already: options of every mount are changed by `mount --replace`".into(),
+            (true, true) => {
+                "it is there already: options of every mount are changed by `mount --replace`".into()
+            }
             (true, false) => continue,
             (false, _) => format!("it is the store of the mount {}", row.point),
         };
@@ -350,7 +358,8 @@ impl Run {
             opener: None,
         };
         let target = Arc::new(Guarded::new(opened.driver.clone(), opened.path_addressed, watch));
-        let can = |store: &dyn ObjectStore| files(store).map(|store| store.capabilities()).unwrap_or_default();
+        let can =
+            |store: &dyn ObjectStore| files(store).map(|store| store.capabilities()).unwrap_or_default();
         let old = mount.lease().await;
         Self {
             kernel: kernel.clone(),
@@ -455,7 +464,9 @@ impl Run {
             let notes = passage.take_notes();
             self.settle(&notes, false).await?;
         }
-        let why = format!("after {ROUNDS_MAX} rounds there is more that changed than can be copied in {CLOSED_MAX:?}");
+        let why = format!(
+            "after {ROUNDS_MAX} rounds there is more that changed than can be copied in {CLOSED_MAX:?}"
+        );
         Err(Failed { kind: ErrorKind::TimedOut, why })
     }
 
@@ -496,8 +507,11 @@ impl Run {
 
     /// Whether it can be done, as far as can be told before. Nothing is left in the new store.
     async fn check(&self) -> Result<(), Failed> {
-        if self.target.read_only() || self.spec.read_only {
-            return Err(Failed { kind: ErrorKind::ReadOnly, why: "what is to be mounted takes no changes".into() });
+        if self.target.read_only() {
+            return Err(Failed {
+                kind: ErrorKind::ReadOnly,
+                why: "what is to be mounted takes no changes".into(),
+            });
         }
         if !self.is_by_path() {
             return Ok(());

@@ -203,7 +203,8 @@ impl Work {
         send: &flume::Sender<Job>,
     ) -> Outcome<Option<(Place, Place, bool)>> {
         if let Kind::Other(what) = &item.kind {
-            self.transfer.skip(&self.session.out, format_args!("sync {from}: skipped: {what} has no content to copy"));
+            self.transfer
+                .skip(&self.session.out, format_args!("sync {from}: skipped: {what} has no content to copy"));
             return Ok(None);
         }
         let there = match there {
@@ -222,7 +223,9 @@ impl Work {
                     if !self.dry_run {
                         to.make_folder(&self.session, &item).await?;
                     }
-                } else if let Some(there) = there.filter(|there| there.mode != item.mode && there.kind.is_plain()) {
+                } else if let Some(there) =
+                    there.filter(|there| there.mode != item.mode && there.kind.is_plain())
+                {
                     self.describe(&to, &item, &there).await?;
                 }
                 Ok(Some((from, to, is_new)))
@@ -329,7 +332,9 @@ impl Work {
         if !self.dry_run {
             return Ok(());
         }
-        self.session.out.either(&json!({ "action": action, "path": at.to_string() }), format_args!("{action} {at}"))
+        self.session
+            .out
+            .either(&json!({ "action": action, "path": at.to_string() }), format_args!("{action} {at}"))
     }
 
     fn fail(&self, failure: &Failure) {

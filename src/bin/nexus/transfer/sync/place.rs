@@ -157,7 +157,8 @@ impl Place {
         match self {
             Self::Space(path) => {
                 let joined = path.join(name);
-                let joined = joined.map_err(|why| Error::bad_path(Op::Copy, &format!("{path}/{name}"), &why))?;
+                let joined =
+                    joined.map_err(|why| Error::bad_path(Op::Copy, &format!("{path}/{name}"), &why))?;
                 Ok(Self::Space(joined))
             }
             Self::Host(path) => Ok(Self::Host(path.join(name))),
@@ -180,14 +181,16 @@ impl Place {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(during(error)),
             },
-            Self::Host(host) => match fs::canonicalize(host).and_then(|real| Ok((fs::metadata(&real)?, real))) {
-                Ok((metadata, real)) => {
-                    let item = of_host(&real, &metadata).map_err(told(&real))?;
-                    Ok(Some((Self::Host(real), item)))
+            Self::Host(host) => {
+                match fs::canonicalize(host).and_then(|real| Ok((fs::metadata(&real)?, real))) {
+                    Ok((metadata, real)) => {
+                        let item = of_host(&real, &metadata).map_err(told(&real))?;
+                        Ok(Some((Self::Host(real), item)))
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(told(host)(error)),
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(told(host)(error)),
-            },
+            }
         }
     }
 
@@ -202,7 +205,9 @@ impl Place {
                         let Some(name) = entry.path.name().map(str::to_owned) else { continue };
                         let metadata = match entry.metadata {
                             Some(metadata) => metadata,
-                            None => session.nx.send(SysStat::at(&entry.path).no_follow()).await.map_err(during)?,
+                            None => {
+                                session.nx.send(SysStat::at(&entry.path).no_follow()).await.map_err(during)?
+                            }
                         };
                         items.insert(name, of_space(&metadata));
                     }
@@ -253,7 +258,9 @@ impl Place {
 
     pub(super) async fn make_link(&self, session: &Session, target: &str) -> Outcome {
         match self {
-            Self::Space(path) => session.nx.send(SysSetattr::link(path, target)).await.map(drop).map_err(during),
+            Self::Space(path) => {
+                session.nx.send(SysSetattr::link(path, target)).await.map(drop).map_err(during)
+            }
             Self::Host(host) => symlink(target, host).map_err(told(host)),
         }
     }
@@ -382,7 +389,9 @@ pub(super) async fn copy(session: &Session, from: &Place, item: &Item, to: &Plac
             (reader.hasher.finalize(), reader.size)
         }
         (Place::Space(source), Place::Host(target)) => out_of(session, source, item, target).await?,
-        (Place::Host(_), Place::Host(_)) => return Err(Failure::Usage("sync: neither is of the namespace".into())),
+        (Place::Host(_), Place::Host(_)) => {
+            return Err(Failure::Usage("sync: neither is of the namespace".into()));
+        }
     };
     // What is found by its hash is verified when it is read.
     let found = match to.known_hash(session).await? {
@@ -392,7 +401,12 @@ pub(super) async fn copy(session: &Session, from: &Place, item: &Item, to: &Plac
     if found == hash {
         return Ok(size);
     }
-    Err(Failure::claim("sync", format_args!("{to}: what is there is not what was read of {from}; one of them changed meanwhile, or is damaged")))
+    Err(Failure::claim(
+        "sync",
+        format_args!(
+            "{to}: what is there is not what was read of {from}; one of them changed meanwhile, or is damaged"
+        ),
+    ))
 }
 
 /// Copies a file to the host, through one beside it.
