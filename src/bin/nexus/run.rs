@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, children, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, pipe, ps, search,
+    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, past, pipe, ps, search,
     serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
