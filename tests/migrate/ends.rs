@@ -74,14 +74,9 @@ fn meanwhile_the_mount_is_neither_detached_nor_given_another_driver() {
     let other = bench.spec("path-local", "other");
     refused(bench.begin(other.clone()), ErrorKind::Busy);
     bench.begin(bench.spec(ODD_FILES, "new")).expect("it is the one that runs");
-    std::thread::scope(|scope| {
-        let unmount = scope.spawn(|| bench.nx.unmount(AT));
-        let swap = scope.spawn(|| bench.nx.swap_driver(AT, other));
-        let ended = [unmount.join().expect("it ends").map(drop), swap.join().expect("it ends").map(drop)];
-        for ended in ended {
-            refused(ended, ErrorKind::Busy);
-        }
-    });
+    refused(bench.nx.unmount(AT), ErrorKind::Busy);
+    refused(bench.nx.swap_driver(AT, other), ErrorKind::Busy);
+    bench.nx.write(format!("{AT}/d/1"), "x").expect("calls go on");
     bench.nx.abort_migration(AT).expect("it is told");
     bench.over();
 }

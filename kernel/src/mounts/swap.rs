@@ -21,6 +21,7 @@ use super::attach::{ANSWER_GRACE, LOCK_WAIT_MAX, commit, mount_entry, not_opened
 use super::driver::{Adopt, DRAIN_MAX, Opened, Prepare};
 use super::history;
 use super::messages::{Attach, Attached};
+use super::migration::not_migrating;
 use super::mount::Mount;
 use super::options::{HistoryPolicy, MountOptions};
 use super::passage::Closed;
@@ -42,6 +43,7 @@ type Turn = OwnedMutexGuard<()>;
 
 pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> Result<Attached, Error> {
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
+    not_migrating(&kernel, Op::Mount, &mount)?;
     let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().clone().lock_owned()).await;
     let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("the mount is being changed"))?;
     if !kernel.mount_at(&m.zone, &m.point).is_some_and(|there| Arc::ptr_eq(&there, &mount)) {

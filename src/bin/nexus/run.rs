@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, past, pipe, ps, search,
-    serve, services, shell, stream, top, tour, transfer, tx, watch,
+    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, past, pipe, ps,
+    search, serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.

@@ -145,6 +145,17 @@ pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), Stor
     Ok(())
 }
 
+/// Whether files of `mount` are on their way to another driver: then it is neither detached nor changed, and nobody waits for that.
+pub(super) fn not_migrating(kernel: &Kernel, op: Op, mount: &Mount) -> Result<(), Error> {
+    match kernel.migrations().of(mount).filter(|progress| !progress.state().is_over()) {
+        None => Ok(()),
+        Some(running) => {
+            let why = format!("it is being migrated to {}", running.to.driver);
+            Err(Error::new(op, &mount.point, ErrorKind::Busy).because(why))
+        }
+    }
+}
+
 fn order_of(mount: &Mount, caller: &Arc<Caller>, spec: &MountSpec) -> Attach {
     Attach {
         zone: mount.zone.clone(),
