@@ -8,10 +8,10 @@ use crate::bench::{AT, Bench, ODD_FILES, content, refused, until};
 use crate::load::Load;
 
 fn slowly(bench: &Bench) {
-    for number in 0..300 {
+    for number in 0..120 {
         bench.nx.write(format!("{AT}/d/{number}"), content(number, 100)).expect("it writes");
     }
-    bench.odd.slow(Duration::from_millis(4));
+    bench.odd.slow(Duration::from_millis(10));
     bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
     until("copied", || bench.status().filter(|status| status.copied > 10));
 }
@@ -29,7 +29,7 @@ fn the_kernel_ends_in_order_and_the_next_goes_on() {
     bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
     bench.done();
     let tree = bench.tree();
-    assert_eq!(tree.len(), 299);
+    assert_eq!(tree.len(), 119);
     assert_eq!(tree["/d/7"], b"changed meanwhile");
     assert!(!bench.host("new").join("d/8").exists());
 }
@@ -43,7 +43,7 @@ fn the_kernel_ends_in_order_and_the_next_undoes_it() {
     bench.nx.abort_migration(AT).expect("it is told");
     assert_eq!(bench.over().state, MigrationState::Aborted);
     assert!(crate::bench::is_empty(&bench.host("new")));
-    assert_eq!(bench.tree().len(), 300);
+    assert_eq!(bench.tree().len(), 120);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_drivers_actor_dies_meanwhile_and_nothing_is_lost() {
     bench.odd.slow(Duration::ZERO);
     bench.done();
     let mut expected = load.end();
-    for number in 0..300 {
+    for number in 0..120 {
         expected.insert(format!("/d/{number}"), content(number, 100));
     }
     assert!(bench.tree() == expected);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nexus::{Bytes, MigrationState};
 
-use crate::bench::{AT, Bench, ODD_FILES, content, read_host};
+use crate::bench::{AT, Bench, ODD_FILES, content, read_host, until};
 use crate::load::{Files, Load};
 
 #[test]
@@ -63,7 +63,7 @@ fn under_load(bench: &Bench, files: u64) -> Files {
     let status = bench.done();
     bench.odd.slow(Duration::ZERO);
     assert!(status.closings >= 1, "{status:?}");
-    load.go_on(100);
+    load.go_on(50);
     expected.extend(load.end());
     expected
 }
@@ -71,7 +71,7 @@ fn under_load(bench: &Bench, files: u64) -> Files {
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_removed_comes_back_under_load() {
     let bench = Bench::of_files();
-    let expected = under_load(&bench, 200);
+    let expected = under_load(&bench, 80);
     assert_same(&bench.tree(), &expected);
     assert_same(&read_host(&bench.host("new")), &expected);
     // And back: a folder that is not empty is not taken, another one is.
@@ -123,4 +123,23 @@ fn an_upload_that_began_before_ends_well() {
     assert!(bench.nx.read(format!("{AT}/large")).expect("it is there") == expected);
     assert!(fs::read(bench.host("new").join("large")).expect("it is there") == expected);
     assert_eq!(bench.status().expect("it is told").state, MigrationState::Done);
+}
+
+#[test]
+fn a_call_that_is_inside_over_the_switch_goes_on_in_the_new_store() {
+    let bench = Bench::new();
+    bench.nx.mount(AT, bench.spec(ODD_FILES, "old")).expect("it mounts");
+    for number in 0..60 {
+        bench.nx.write(format!("{AT}/d/{number}"), content(number, 100)).expect("it writes");
+    }
+    bench.odd.slow(Duration::from_millis(25));
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| bench.nx.remove_all(format!("{AT}/d")));
+        until("removed", || (read_host(&bench.host("old")).len() < 58).then_some(()));
+        bench.begin(bench.spec("path-local", "new")).expect("it begins");
+        bench.done();
+        assert!(!read_host(&bench.host("old")).is_empty(), "it switched while files were removed");
+        removal.join().expect("it ends").expect("all is removed");
+    });
+    assert!(bench.tree().is_empty() && !bench.host("new").join("d").exists());
 }

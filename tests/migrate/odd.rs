@@ -218,7 +218,7 @@ impl PathStore for OddStore {
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
-        Box::pin(async move { self.paths().delete(path).await })
+        self.change(move || self.paths().delete(path))
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {

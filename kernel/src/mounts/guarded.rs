@@ -123,7 +123,7 @@ impl Guarded {
         door
     }
 
-    /// Whether it is a door of `era`.
+    /// Of which store it is a door; none of what stands in for a driver.
     pub(super) fn era(&self) -> Option<&Era> {
         self.watch.as_ref().map(|watch| &watch.era)
     }

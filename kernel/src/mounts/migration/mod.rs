@@ -139,9 +139,21 @@ pub(crate) async fn ordered(
 /// Lists what the last process left of migrations of `mount`, which is about to serve.
 pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), StoreError> {
     let Some(row) = Journal::state(kernel, mount)? else { return Ok(()) };
-    let state = if row.switched { MigrationState::Done } else { MigrationState::Interrupted };
-    let progress = Progress::new(kernel.env(), kernel.catalogue(), mount, &row.spec, state);
-    kernel.migrations().list(mount, Arc::new(progress));
+    if !row.switched {
+        let state = MigrationState::Interrupted;
+        let progress = Progress::new(kernel.env(), kernel.catalogue(), mount, &row.spec, state);
+        kernel.migrations().list(mount, Arc::new(progress));
+        return Ok(());
+    }
+    // It is done, but for the rows that nobody needs any more.
+    let caller = Arc::new(Caller::agent(Caller::KERNEL, mount.zone.clone()));
+    let journal = Journal::new(kernel, mount, order_of(mount, &caller, &row.spec));
+    let point = mount.point.clone();
+    kernel.env().spawn("migration.clear", async move {
+        if let Err(failed) = journal.clear().await {
+            tracing::warn!(%point, why = %failed.why, "rows of a migration are left");
+        }
+    });
     Ok(())
 }
 
