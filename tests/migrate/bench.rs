@@ -162,6 +162,13 @@ pub(crate) fn read_host(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
+/// How many files are in a folder of the host just now.
+pub(crate) fn count(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let of = |entry: fs::DirEntry| if entry.path().is_dir() { count(&entry.path()) } else { 1 };
+    entries.filter_map(Result::ok).map(of).sum()
+}
+
 /// Whether nothing at all is in a folder of the host.
 pub(crate) fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).expect("it is there").next().is_none()

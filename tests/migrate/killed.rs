@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nexus::{Config, MountSpec, blocking};
 
-use crate::bench::{AT, content, read_host, read_tree};
+use crate::bench::{AT, content, count, read_host, read_tree};
 
 /// Files of the mount.
 const FILES: u64 = 600;
@@ -35,13 +35,6 @@ fn migrate(folder: &Path, to: &Path) -> Child {
 
 fn spec(folder: &Path) -> MountSpec {
     MountSpec::new("path-local").option("folder", folder.display().to_string())
-}
-
-/// How many files are in a folder of the host just now.
-fn count(folder: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let of = |entry: fs::DirEntry| if entry.path().is_dir() { count(&entry.path()) } else { 1 };
-    entries.filter_map(Result::ok).map(of).sum()
 }
 
 struct Place {

@@ -148,8 +148,10 @@ pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), Stor
     // It is done, but for the rows that nobody needs any more.
     let caller = Arc::new(Caller::agent(Caller::KERNEL, mount.zone.clone()));
     let journal = Journal::new(kernel, mount, order_of(mount, &caller, &row.spec));
-    let point = mount.point.clone();
+    let (point, changing) = (mount.point.clone(), mount.changing().clone());
     kernel.env().spawn("migration.clear", async move {
+        // Another one does not begin meanwhile.
+        let _turn = changing.lock().await;
         if let Err(failed) = journal.clear().await {
             tracing::warn!(%point, why = %failed.why, "rows of a migration are left");
         }
