@@ -8,6 +8,7 @@ mod load;
 mod odd;
 
 mod contents;
+mod crashes;
 mod ends;
 mod failing;
 mod files;
