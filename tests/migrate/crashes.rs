@@ -253,7 +253,7 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
             }
         }
         let left = new.names(&life.simulation);
-        let is_marker = |name: &String| name.starts_with(".nexus-stream-");
+        let is_marker = |name: &String| name.starts_with("nexus-migration-marker-");
         assert!(left.iter().all(is_marker), "{case}: {left:?} is left");
     }
     if !is_new {

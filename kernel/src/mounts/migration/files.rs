@@ -26,6 +26,12 @@ const PIECE: u64 = 1 << 20;
 /// A file that was read so soon after it was changed may have been changed again without a sign: the clocks of disks are coarse.
 const SOON_NANOS: u64 = 100_000_000;
 
+/// What the name of the file begins with that tells whether the new store lies within the old one. Some drivers take no names with a dot before them.
+pub(super) const MARKER: &str = "nexus-migration-marker-";
+
+/// What is in it.
+pub(super) const MARKED: &[u8] = b"a migration looks whether its stores are two";
+
 /// The permission bit without which nothing can be put into a folder.
 const OWNER_WRITES: u32 = 0o200;
 
@@ -580,10 +586,17 @@ impl Run {
         tried!(self, async { there(files(&*self.target)?.delete(path).await) }).map(drop)
     }
 
-    /// Whether nothing is in the new store but what processes left there that were killed.
+    /// Whether nothing is in the new store but what processes left there that were killed. Markers are removed.
     pub(super) async fn is_empty(&self) -> Result<bool, Failed> {
         let page = self.list_new("", None).await?;
-        Ok(!page.more && page.entries.iter().all(|(name, _)| is_beside(name)))
+        for (name, info) in &page.entries {
+            if name.starts_with(MARKER) && info.size == MARKED.len() as u64 {
+                self.delete(name).await?;
+            } else if !is_beside(name) {
+                return Ok(false);
+            }
+        }
+        Ok(!page.more)
     }
 }
 

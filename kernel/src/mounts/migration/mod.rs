@@ -57,7 +57,6 @@ use super::passage::{Closed, Era, Notes, Passage};
 use super::{outside, swap};
 use crate::hal::{Addressing, ObjectStore, PathCapabilities, PathWrite, StoreError};
 use crate::kernel::Kernel;
-use crate::volume::BESIDE;
 
 /// How long the gate may be closed for the last round, at most.
 const CLOSED_MAX: Duration = Duration::from_secs(5);
@@ -545,9 +544,9 @@ impl Run {
             let why = "the new store is not empty: what is there would be files of the mount".into();
             return Err(Failed { kind: ErrorKind::NotEmpty, why });
         }
-        let marker = format!("{BESIDE}{}", self.kernel.new_op_id());
+        let marker = format!("{}{}", files::MARKER, self.kernel.new_op_id());
         tried!(self, async {
-            let data = [Bytes::from_static(b"a migration looks whether its stores are two")];
+            let data = [Bytes::from_static(files::MARKED)];
             files(&*self.target)?.write(&marker, &data, PathWrite::Whole, &Attributes::none()).await
         })?;
         let checked = self.check_files(&marker).await;
