@@ -219,9 +219,19 @@ impl Work {
                 let is_new = there.is_none();
                 if is_new {
                     self.tell("directory", &to)?;
-                    Transfer::count(&self.transfer.directories);
-                    if !self.dry_run {
-                        to.make_folder(&self.session, &item).await?;
+                    let made = if self.dry_run { Ok(()) } else { to.make_folder(&self.session, &item).await };
+                    match made {
+                        // Where folders are only implied, files bring theirs along.
+                        Err(failure) if failure.is(ErrorKind::NotSupported) => {
+                            if from.list(&self.session).await?.0.is_empty() {
+                                let what = format!("sync {from}: skipped: no empty folder can be at {to}");
+                                self.transfer.skip(&self.session.out, what);
+                            }
+                        }
+                        made => {
+                            made?;
+                            Transfer::count(&self.transfer.directories);
+                        }
                     }
                 } else if let Some(there) =
                     there.filter(|there| there.mode != item.mode && there.kind.is_plain())
