@@ -51,6 +51,9 @@ const SHARED_QUEUE: usize = 1_024;
 /// How long the services may take to stop in the order of their needs; what is late is stopped with the tree.
 const SERVICES_STOP_MAX: Duration = Duration::from_secs(30);
 
+/// How long drivers have to bring to their backends what lies on this machine alone; what does not get there goes with the next boot.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
+
 /// Searches that may wait for a thread, for each thread.
 const SEARCHES_PER_THREAD: usize = 4;
 
@@ -438,6 +441,9 @@ impl Started {
                     kernel.tell_observers().await;
                 }
                 kernel.end_observers();
+                if in_order {
+                    kernel.flush_drivers(FLUSH_MAX).await;
+                }
             }
             if let Some(tree) = tree {
                 tree.stop().await;

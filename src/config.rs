@@ -104,7 +104,7 @@ const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 /// | `scrub_bytes_per_s` | how many bytes of content are read in a second, at most, in the background, to find out whether they are what was written; 0 for never |
 /// | `scrub_interval_s` | how many seconds after the beginning of such a reading the next one begins |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
-/// | `cache` | the cache that services are handed: `null` (the usual), `memory`, or `redis://[user[:password]@]host[:port][/db]` or `unix:///path` with the feature `redis`; of what is said in a file or the environment, the password may stand in `NEXUS_REDIS_PASSWORD` alone |
+/// | `cache` | the cache that services are handed: `null` (the usual), `memory`, or with the feature `redis` `redis://[user[:password]@]host[:port][/db]`, `rediss://..` for an encrypted way, `unix:///path`, or a table of options: `url`, or `host`, `port` and `tls`, or `socket`; `ca_file`, `db`, `username`, `password`, `prefix`, `call_within_ms`, `connect_within_ms`, `calls_max`, `queue_max`, `listeners_max`, `value_bytes_max`; of what is said in a file or the environment, the password may stand in `NEXUS_REDIS_PASSWORD` alone |
 /// | `root_driver`, `root_options` | what is mounted at `/` when the kernel boots for the first time |
 /// | `serve` | whether the kernel serves `nexus.sock` in the data folder, to administrators |
 ///
@@ -383,6 +383,17 @@ impl Config {
     #[must_use]
     pub fn cache(mut self, cache: impl Into<String>) -> Self {
         self.layer.cache = Some(CacheSpec::new(cache));
+        self
+    }
+
+    /// The cache that services are handed is in a server that speaks the Redis protocol, with these options, as those of the key `cache`.
+    #[must_use]
+    pub fn cache_options<K: Into<String>, V: Into<String>>(
+        mut self,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let options = options.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self.layer.cache = Some(CacheSpec::options(options));
         self
     }
 

@@ -170,10 +170,10 @@ pub use handle::{Nexus, connect};
 pub use nexus_actors::{ActorState, ActorStatus, Env, ExitReason, HostConfig, Simulation};
 pub use nexus_kernel::gate::Right;
 pub use nexus_kernel::{
-    Check, CheckState, Collection, CollectionState, DriverCalls, DriverFailure, Fault, Finding, Freed,
-    Kernel, MigrateOrder, MigrationState, MigrationStatus, MountState, MountStatus, Permit, PermitInfo,
-    Remedy, Semaphore, SemaphoreInfo, Serve, ServiceState, ServiceStatus, StoreStats, advisory,
-    cache as service_cache, dispatch, gate, hal, service, sys, watcher,
+    CallTimes, Check, CheckState, Collection, CollectionState, DriverCalls, DriverFailure, DriverTimes,
+    Fault, Finding, Freed, Kernel, MigrateOrder, MigrationState, MigrationStatus, MountState, MountStatus,
+    Permit, PermitInfo, Remedy, Semaphore, SemaphoreInfo, Serve, ServiceState, ServiceStatus, StoreStats,
+    advisory, cache as service_cache, dispatch, gate, hal, service, sys, watcher,
 };
 pub use nexus_messages::syscall::*;
 pub use nexus_messages::*;

@@ -1,5 +1,15 @@
-//! A bucket mounted in a kernel, with a server that the test starts.
+//! A bucket mounted in a kernel, with a server that the test starts; and that nobody sees a credential of any kind of store.
 
+#[cfg(all(
+    test,
+    feature = "azure",
+    feature = "gcs",
+    feature = "http",
+    feature = "redis",
+    feature = "postgres"
+))]
+#[path = "elsewhere/secrets.rs"]
+mod secrets;
 #[path = "../drivers/tests/servers/mod.rs"]
 #[cfg(test)]
 #[allow(dead_code, reason = "each target uses a part of it")]
@@ -8,12 +18,15 @@ mod servers;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::{Config, ErrorKind, MountSpec, MountState};
+use nexus::{Bytes, Config, ErrorKind, MountSpec, MountState, SysWrite};
 
 use servers::s3::{BUCKET, moto};
+use servers::small::Small;
 use tracing_subscriber::fmt::MakeWriter;
 
 const ACCESS: &str = "HUNTER22ACCESS";
@@ -33,6 +46,18 @@ fn bucket(port: u16, secret: &str) -> MountSpec {
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Logged {
+    /// What is logged from the first call of this on: there is one log of the process.
+    fn begin() -> Self {
+        static LOGGED: OnceLock<Logged> = OnceLock::new();
+        let begun = LOGGED.get_or_init(|| {
+            let logged = Self::default();
+            let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+            log.with_writer(logged.clone()).init();
+            logged
+        });
+        begun.clone()
+    }
+
     fn said(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
@@ -81,9 +106,7 @@ fn holds(folder: &Path, text: &str) -> bool {
 
 #[test]
 fn a_bucket_is_worked_with_as_with_any_folder() {
-    let logged = Logged::default();
-    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    log.with_writer(logged.clone()).init();
+    let logged = Logged::begin();
     let server = moto();
     let nx = blocking::connect(Config::in_memory()).expect("it boots");
     nx.mount("/b", bucket(server.port(), SECRET)).expect("it mounts");
@@ -221,4 +244,98 @@ fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_wi
     fs::remove_file(folder.path().join("back/d3/55")).expect("it is there");
     let again = sync();
     assert_eq!((&again["copied"], &again["deleted"]), (&1.into(), &1.into()), "{again}");
+}
+
+/// The smallest parts that there are.
+const PART: usize = 5 << 20;
+
+/// Content of three parts, in pieces of a MiB and a bit.
+fn pieces() -> Vec<Bytes> {
+    let numbers: Vec<u8> = (0..=250).collect();
+    let bytes = Bytes::from(numbers.repeat(5_000));
+    vec![bytes; 2 * PART / (251 * 5_000) + 2]
+}
+
+fn in_small_parts(port: u16) -> MountSpec {
+    bucket(port, SECRET).option("part_bytes", PART.to_string())
+}
+
+#[test]
+fn large_content_goes_up_and_comes_down_as_a_stream() {
+    let server = Small::start(Duration::ZERO);
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/b", in_small_parts(server.port())).expect("it mounts");
+    let all = pieces().concat();
+    let written = nx.write_stream("/b/d/f", pieces().into_iter().map(Ok)).expect("it goes up");
+    assert_eq!(written.metadata.size, all.len() as u64);
+    assert!(written.metadata.content_id.as_ref().is_some_and(|tag| tag.to_string().ends_with("-3")));
+    let down: Vec<Bytes> =
+        nx.stream("/b/d/f").expect("it is there").map(|piece| piece.expect("it comes")).collect();
+    assert!(down.concat() == all, "another content");
+    let range = nx.stream_range("/b/d/f", 7..PART as u64 + 9).expect("it is there");
+    let range: Vec<Bytes> = range.map(|piece| piece.expect("it comes")).collect();
+    assert!(range.concat() == all[7..PART + 9], "another part");
+
+    // One that breaks off, and one that expects what is there no more, change nothing.
+    let broken = Err(nexus::Error::new(nexus::Op::Write, &nexus::VPath::root(), ErrorKind::Io));
+    nx.write_stream("/b/d/f", pieces().into_iter().map(Ok).chain([broken])).expect_err("it breaks off");
+    let before = nx.stat("/b/d/f").expect("it is there").content_id.clone().expect("it has a tag");
+    nx.write("/b/d/f", "another").expect("it is written");
+    let call = SysWrite::vectored(nexus::VPath::parse("/b/d/f").expect("it is a path"), Vec::new());
+    let refused = nx.send_stream(call.if_match(before.clone()), pieces().into_iter().map(Ok));
+    assert_eq!(refused.expect_err("it is another one").kind(), ErrorKind::PreconditionFailed);
+    assert_eq!(&nx.read("/b/d/f").expect("it is read")[..], b"another");
+    nx.shutdown().expect("it ends");
+}
+
+/// Two kernels know nothing of each other's locks: the server decides.
+#[test]
+fn what_two_kernels_append_to_one_file_is_all_there_and_of_two_that_replace_one_state_one_wins() {
+    const LINES: usize = 25;
+    let server = Small::start(Duration::ZERO);
+    let kernels = [0, 1].map(|_| {
+        let nx = blocking::connect(Config::in_memory()).expect("it boots");
+        nx.mount("/b", in_small_parts(server.port())).expect("it mounts");
+        nx
+    });
+    thread::scope(|scope| {
+        for (number, nx) in kernels.iter().enumerate() {
+            scope.spawn(move || {
+                for line in 0..LINES {
+                    nx.append("/b/log", format!("{number} {line}\n")).expect("it is appended");
+                }
+            });
+        }
+    });
+    let log = kernels[0].read("/b/log").expect("it is read");
+    let mut lines: Vec<String> = String::from_utf8_lossy(&log).lines().map(str::to_owned).collect();
+    lines.sort();
+    let mut expected: Vec<String> =
+        (0..2 * LINES).map(|line| format!("{} {}", line / LINES, line % LINES)).collect();
+    expected.sort();
+    assert_eq!(lines, expected);
+
+    let at = nexus::VPath::parse("/b/log").expect("it is a path");
+    for round in 0..LINES {
+        let tag = kernels[0].stat("/b/log").expect("it is there").content_id.clone().expect("it has a tag");
+        let won = thread::scope(|scope| {
+            let writing = kernels.iter().enumerate().map(|(number, nx)| {
+                let call = SysWrite::at(at.clone(), format!("{number} of {round}")).if_match(tag.clone());
+                scope.spawn(move || match nx.send(call) {
+                    Ok(_) => true,
+                    Err(error) if error.kind() == ErrorKind::PreconditionFailed => false,
+                    Err(error) => panic!("{error}"),
+                })
+            });
+            let writing: Vec<_> = writing.collect();
+            writing.into_iter().map(|writing| writing.join().expect("it does not panic")).collect::<Vec<_>>()
+        });
+        assert_eq!(won.iter().filter(|won| **won).count(), 1, "round {round}: {won:?}");
+        let content = kernels[0].read("/b/log").expect("it is read");
+        let winner = won.iter().position(|won| *won).expect("there is one");
+        assert_eq!(&content[..], format!("{winner} of {round}").as_bytes());
+    }
+    for nx in kernels {
+        nx.shutdown().expect("it ends");
+    }
 }

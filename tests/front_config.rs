@@ -132,4 +132,13 @@ fn the_cache_is_set_like_the_rest_and_its_password_is_not_shown() {
         let shown = format!("{:?}", Config::load().unwrap());
         assert!(shown.contains("cache: Some(a URL)") && !shown.contains("hush"), "{shown}");
     });
+    let table = "[cache]\nhost = \"there\"\nport = 7000\ntls = true\npassword = \"hush-4713\"\n";
+    jailed(&[], &[("nexus-data/nexus.toml", table)], || {
+        let shown = format!("{:?}", Config::load().unwrap());
+        assert!(shown.contains("cache: Some(options)") && !shown.contains("hush"), "{shown}");
+    });
+    jailed(&[("NEXUS_CACHE", "{socket=\"/s\",password=\"hush-4714\",calls_max=[1]}")], &[], || {
+        let error = format!("{:?}", Config::load().expect_err("that is no option"));
+        assert!(!error.contains("hush"), "{error}");
+    });
 }

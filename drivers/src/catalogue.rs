@@ -10,29 +10,33 @@ use crate::cas::Cas;
 use crate::memory::{MemoryPaths, MemoryTransport};
 
 /// All drivers of this build: `cas-local` and `local` (which `path-local` is, too) on the local disk, `memory` and `memory-path` in memory; and,
-/// with the features of these names, `s3`, `azure`, `gcs` and `http`.
+/// with the features of these names, `s3`, `azure`, `gcs` and `http`, and with `connectors` `rest` and `command`.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     let [local, older] = path_local();
     let built_in: [Option<Arc<dyn DriverFactory>>; 5] =
         [cas_local(), local, older, Some(Arc::new(Memory)), Some(Arc::new(MemoryPath))];
-    for factory in built_in.into_iter().flatten().chain(elsewhere()) {
+    for factory in built_in.into_iter().flatten().chain(elsewhere().into_iter().map(with_cache)) {
         let name = factory.name().to_owned();
         if catalogue.add(factory).is_err() {
             unreachable!("the name {name} is given twice");
         }
     }
-    for name in ["s3", "azure", "gcs", "http"] {
+    let left_out = ["s3", "azure", "gcs", "http"].map(|name| (name, name));
+    for (name, feature) in left_out.into_iter().chain(["rest", "command"].map(|name| (name, "connectors"))) {
         if catalogue.get(name).is_none() {
-            catalogue.leave_out(name, name);
+            catalogue.leave_out(name, feature);
         }
     }
     catalogue
 }
 
-/// Object stores on other machines.
+/// Object stores on other machines, and connectors.
 fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
-    vec![
+    #[cfg(feature = "connectors")]
+    let connectors = crate::external::Connectors::built_in();
+    #[allow(unused_mut, reason = "without connectors nothing is added")]
+    let mut all: Vec<Arc<dyn DriverFactory>> = vec![
         #[cfg(feature = "s3")]
         Arc::new(crate::remote::S3),
         #[cfg(feature = "azure")]
@@ -41,7 +45,21 @@ fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
         Arc::new(crate::remote::Gcs),
         #[cfg(feature = "http")]
         Arc::new(crate::remote::Http),
-    ]
+    ];
+    #[cfg(feature = "connectors")]
+    all.extend(connectors.drivers());
+    all
+}
+
+/// A driver of what is far away, whose mounts may have a cache here.
+#[cfg(all(feature = "cached", unix))]
+fn with_cache(factory: Arc<dyn DriverFactory>) -> Arc<dyn DriverFactory> {
+    Arc::new(crate::cached::Cached::new(factory))
+}
+
+#[cfg(not(all(feature = "cached", unix)))]
+fn with_cache(factory: Arc<dyn DriverFactory>) -> Arc<dyn DriverFactory> {
+    factory
 }
 
 #[cfg(all(feature = "local", unix))]
@@ -66,13 +84,15 @@ fn path_local() -> [Option<Arc<dyn DriverFactory>>; 2] {
 
 #[cfg(all(feature = "local", unix))]
 mod disk {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use nexus_kernel::hal::StoreError;
 
     use super::{Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, StoreFuture};
     use crate::local::PathLocal;
     use crate::packs::Packs;
+    use crate::path::components;
+    use crate::pooled;
 
     /// Where blobs go within the data folder, when no folder is named.
     const BLOBS: &str = "blobs";
@@ -113,6 +133,23 @@ mod disk {
         }
     }
 
+    /// The folder `prefix` in `folder`, which leads nowhere else.
+    fn beneath(folder: &Path, prefix: &str) -> Result<PathBuf, StoreError> {
+        let bad = |why: &str| StoreError::BadOption { why: format!("prefix is {prefix:?}, and {why}") };
+        if components(prefix).is_err() {
+            return Err(bad("must be a relative path of names, without a slash at its ends"));
+        }
+        let real =
+            |path: &Path| path.canonicalize().map_err(|error| StoreError::io("finding a folder", error));
+        let (whole, part) = (real(folder)?, real(&folder.join(prefix)));
+        match part {
+            Ok(part) if part.starts_with(&whole) => Ok(part),
+            Ok(_) => Err(bad("leads out of the folder")),
+            Err(StoreError::NotFound { .. }) => Err(bad("there is no such folder")),
+            Err(error) => Err(error),
+        }
+    }
+
     /// An existing folder, whose files stay plain files; under this name.
     #[derive(Debug)]
     pub(super) struct Local(pub(super) &'static str);
@@ -131,6 +168,12 @@ mod disk {
                     help: "the existing folder to serve",
                 },
                 DriverOption {
+                    key: "prefix",
+                    required: false,
+                    secret: false,
+                    help: "the existing folder in it that is served instead of all of it, without a slash at its ends",
+                },
+                DriverOption {
                     key: "notice",
                     required: false,
                     secret: false,
@@ -145,6 +188,7 @@ mod disk {
             context: DriverContext,
         ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
             let folder = spec.options.get("folder").map(PathBuf::from).unwrap_or_default();
+            let prefix = spec.options.get("prefix").cloned();
             let notice = match spec.options.get("notice").map(String::as_str) {
                 None | Some("yes") => Ok(true),
                 Some("no") => Ok(false),
@@ -153,6 +197,13 @@ mod disk {
                 }
             };
             Box::pin(async move {
+                let folder = match prefix {
+                    None => folder,
+                    Some(prefix) => {
+                        let beneath = move || beneath(&folder, &prefix);
+                        pooled::look(&context.pool, "looking for the prefix", beneath).await?
+                    }
+                };
                 // The system's threads do not wait for a simulation's time.
                 let store = if notice? && !context.env.is_simulated() {
                     PathLocal::open_noticing(folder, context.pool, context.env).await?

@@ -11,7 +11,9 @@
 //! | [`streams`] | streams of records: in memory, and as a log on disk | the latter `local` |
 //! | [`cache`] | ephemeral keys and topics: in memory, and in a server that speaks the Redis protocol | the latter `redis` |
 //! | [`records`] | tables in SQL, for services: SQLite built in, and PostgreSQL | `sqlite`, `postgres` |
+//! | `cached` | a cache on the local disk in front of a slow store, and writes that reach it later | `cached` |
 //! | `remote` | object stores elsewhere | `s3`, `azure`, `gcs`, `http` |
+//! | `external` | what lies behind an API or a program: connectors | `connectors` |
 //! | `processes` | child processes, on Linux | `processes` |
 //! | `disk` | what drivers with files of their own stand on | `redb` or `local` |
 //! | `faults` | any other, with faults: for tests | `faults` |
@@ -19,11 +21,15 @@
 //! [`catalogue`] has those that can be mounted, by name.
 
 pub mod cache;
+#[cfg(all(feature = "cached", unix))]
+pub mod cached;
 pub mod cas;
 mod catalogue;
 #[cfg(any(feature = "redb", feature = "local"))]
 pub mod disk;
 mod entries;
+#[cfg(feature = "connectors")]
+pub mod external;
 #[cfg(feature = "faults")]
 pub mod faults;
 #[cfg(any(feature = "redb", feature = "local"))]
@@ -46,12 +52,14 @@ pub mod records;
 pub mod redb;
 #[cfg(feature = "remote")]
 pub mod remote;
-#[cfg(any(feature = "remote", feature = "redis"))]
+#[cfg(any(feature = "remote", feature = "redis", feature = "connectors"))]
 mod secret;
 pub mod streams;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod tls;
 #[cfg(all(feature = "redb", unix))]
 pub mod wal;
 
 pub use catalogue::catalogue;
-#[cfg(any(feature = "remote", feature = "redis"))]
+#[cfg(any(feature = "remote", feature = "redis", feature = "connectors"))]
 pub use secret::Secret;

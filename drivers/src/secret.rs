@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What is read of a file that holds a credential.
-#[cfg(feature = "remote")]
+#[cfg(any(feature = "remote", feature = "connectors"))]
 const FILE_MAX: u64 = 64 << 10;
 
 /// Shorter ones are not looked for in texts: they would be found everywhere.
@@ -21,7 +21,7 @@ impl Secret {
 
     /// What the option `key` gives: the credential itself, or where it is: `env:NAME`, a variable of the environment, or `file:PATH`, a file whose last line
     /// may have an end. Errors tell the key and the place alone. Blocks for the file.
-    #[cfg(feature = "remote")]
+    #[cfg(any(feature = "remote", feature = "connectors"))]
     pub(crate) fn given(key: &str, text: &str) -> Result<Self, nexus_kernel::hal::StoreError> {
         use std::io::Read;
 
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(scrubbed("key=hunter22&x", &[secret]), "key=(hidden)&x");
     }
 
-    #[cfg(feature = "remote")]
+    #[cfg(any(feature = "remote", feature = "connectors"))]
     #[test]
     fn a_secret_may_lie_in_a_file_or_in_the_environment() {
         let folder = tempfile::tempdir().unwrap();

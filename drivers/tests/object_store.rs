@@ -13,6 +13,9 @@ mod cas;
 #[path = "object_store/conforms.rs"]
 mod conforms;
 #[cfg(test)]
+#[path = "object_store/copies.rs"]
+mod copies;
+#[cfg(test)]
 #[path = "object_store/disk.rs"]
 mod disk;
 #[cfg(test)]

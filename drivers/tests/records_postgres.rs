@@ -4,8 +4,8 @@
 mod log;
 #[path = "records/postgres.rs"]
 mod postgres;
-#[path = "records/proxy.rs"]
-mod proxy;
+#[path = "records/postgres_faults.rs"]
+mod postgres_faults;
 #[path = "servers/postgres.rs"]
 mod server;
 mod servers;

@@ -10,6 +10,9 @@ mod faults;
 #[path = "remote/large.rs"]
 mod large;
 #[cfg(test)]
+#[path = "remote/listings.rs"]
+mod listings;
+#[cfg(test)]
 #[path = "remote/opening.rs"]
 mod opening;
 #[cfg(test)]
@@ -29,6 +32,9 @@ mod servers;
 #[cfg(test)]
 #[path = "remote/subjects.rs"]
 mod subjects;
+#[cfg(test)]
+#[path = "remote/uploads.rs"]
+mod uploads;
 #[cfg(all(test, feature = "http"))]
 #[path = "remote/web.rs"]
 mod web;

@@ -39,7 +39,8 @@ pub use garbage::{Collection, CollectionState, Freed, GarbageConfig};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use lives::Life;
 pub use mounts::{
-    DriverCalls, DriverFailure, MigrateOrder, MigrationState, MigrationStatus, MountState, MountStatus,
+    CallTimes, DriverCalls, DriverFailure, DriverTimes, MigrateOrder, MigrationState, MigrationStatus,
+    MountState, MountStatus,
 };
 pub use pipes::{GivenMessage, MappedPipe, SharedRegion};
 pub use registry::{ServiceState, ServiceStatus};

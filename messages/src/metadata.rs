@@ -26,7 +26,7 @@ pub enum EntryType {
     Pipe = 3,
     /// A stream.
     Stream = 4,
-    /// Storage that lives outside and is described here.
+    /// A mount point of a connector: the root of what lies behind an API or a program.
     ExternalStorage = 5,
     /// A symbolic link.
     Link = 6,
@@ -54,7 +54,12 @@ impl EntryType {
 
     /// Whether entries of this type have children: directories and mount points.
     pub fn is_directory(self) -> bool {
-        matches!(self, Self::Dir | Self::Mount)
+        matches!(self, Self::Dir | Self::Mount | Self::ExternalStorage)
+    }
+
+    /// Whether it is a mount point, of any driver.
+    pub fn is_mount_point(self) -> bool {
+        matches!(self, Self::Mount | Self::ExternalStorage)
     }
 
     /// The name in the interface, such as `DT_REG`.
@@ -73,7 +78,7 @@ impl EntryType {
     /// The permission bits that a new entry of this type has when none are asked for.
     pub fn default_mode(self) -> u32 {
         match self {
-            Self::Dir | Self::Mount => 0o755,
+            Self::Dir | Self::Mount | Self::ExternalStorage => 0o755,
             Self::Link => 0o777,
             _ => 0o644,
         }
@@ -82,7 +87,7 @@ impl EntryType {
     /// The mime type that an entry of this type has when none is known.
     pub fn default_mime(self) -> &'static str {
         match self {
-            Self::Dir | Self::Mount => "inode/directory",
+            Self::Dir | Self::Mount | Self::ExternalStorage => "inode/directory",
             Self::Link => "inode/symlink",
             Self::Pipe => "inode/fifo",
             _ => "application/octet-stream",

@@ -73,7 +73,7 @@ fn every_command_attaches_to_a_folder_that_is_served() {
     nexus.feed("append /f", "two\n");
     assert_eq!(nexus.good("cat /f"), "one\ntwo\n");
     nexus.good("mount /m --driver memory");
-    assert_eq!(nexus.good("mounts").lines().count(), 2);
+    assert_eq!(nexus.good("mounts").lines().count(), 3);
     let refused = nexus.run("rm /m");
     assert_eq!(refused.err, "nexus: unlink /m: busy: a mount point, which umount detaches (EBUSY)\n");
     nexus.good("umount /m");

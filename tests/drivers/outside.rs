@@ -154,3 +154,17 @@ fn a_mount_that_is_not_to_notice_says_nothing_and_one_that_is_gone_neither() {
     fs::write(bench.there("c"), "c").unwrap();
     assert_eq!(bench.told(), [changed("/m/c")]);
 }
+
+/// More than the driver itself copies where the file system does not share content.
+const LARGE: u64 = 80 << 20;
+
+#[test]
+fn a_large_file_is_copied_also_where_the_file_system_does_not_help() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/m", MountSpec::new("path-local").option("folder", shown(folder.path()))).expect("it mounts");
+    let file = fs::File::create(folder.path().join("f")).expect("it is ours");
+    file.set_len(LARGE).expect("there is room");
+    nx.copy("/m/f", "/m/g").expect("it is copied");
+    assert_eq!(fs::metadata(folder.path().join("g")).expect("it is there").len(), LARGE);
+}

@@ -173,9 +173,7 @@ fn a_client_that_goes_away_commits_nothing() {
     assert!(!nx.exists("/f").unwrap());
 }
 
-/// Two days ago: no stream takes so long.
-const LONG_AGO: std::time::Duration = std::time::Duration::from_secs(2 * 24 * 60 * 60);
-
+/// A file in the making has a lock for as long as somebody makes it.
 #[test]
 fn what_a_killed_process_left_of_a_stream_is_seen_by_nobody_and_removed() {
     let folder = tempfile::tempdir().unwrap();
@@ -184,23 +182,18 @@ fn what_a_killed_process_left_of_a_stream_is_seen_by_nobody_and_removed() {
         .unwrap();
     let below = folder.path().join("d");
     std::fs::create_dir(&below).unwrap();
-    let leave = |name: &str, age| {
-        let file = std::fs::File::create(below.join(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - age).unwrap();
-    };
-    leave(".nexus-stream-dead", LONG_AGO);
-    leave(".nexus-stream-alive", std::time::Duration::ZERO);
+    let leave = |name: &str| std::fs::File::create(below.join(name)).unwrap();
+    leave(".nexus-part-dead");
+    let alive = leave(".nexus-part-alive");
+    alive.lock().unwrap();
     assert!(nx.readdir("/files/d").unwrap().is_empty());
-    assert!(!nx.exists("/files/d/.nexus-stream-dead").unwrap());
     for refused in [
-        nx.write("/files/d/.nexus-stream-mine", "x").unwrap_err(),
-        nx.unlink("/files/d/.nexus-stream-dead").unwrap_err(),
-        nx.rename("/files/d", "/files/.nexus-stream-d").unwrap_err(),
+        nx.write("/files/d/.nexus-part-mine", "x").unwrap_err(),
+        nx.unlink("/files/d/.nexus-part-dead").unwrap_err(),
+        nx.rename("/files/d", "/files/.nexus-part-d").unwrap_err(),
     ] {
         assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
     }
-    // One that is on its way is in the way; one that is not goes.
-    assert_eq!(nx.rmdir("/files/d").unwrap_err().kind(), ErrorKind::NotEmpty);
     let names = || {
         let entries = std::fs::read_dir(&below).unwrap();
         let mut names: Vec<_> =
@@ -208,10 +201,15 @@ fn what_a_killed_process_left_of_a_stream_is_seen_by_nobody_and_removed() {
         names.sort();
         names
     };
-    assert_eq!(names(), [".nexus-stream-alive"]);
-    leave(".nexus-stream-dead", LONG_AGO);
+    // One that is on its way is in the way; one that is not goes.
+    assert_eq!(nx.rmdir("/files/d").unwrap_err().kind(), ErrorKind::NotEmpty);
     nx.write_stream("/files/d/f", pieces(&noise(2, 9 * MIB), MIB)).unwrap();
-    assert_eq!(names(), [".nexus-stream-alive", "f"]);
+    assert_eq!(names(), [".nexus-part-alive", "f"]);
+    nx.unlink("/files/d/f").unwrap();
+    leave(".nexus-part-dead");
+    drop(alive);
+    nx.rmdir("/files/d").unwrap();
+    assert!(!below.exists());
 }
 
 #[test]

@@ -57,6 +57,10 @@ impl DriverFactory for FaultyFactory {
         self.inner.volatile()
     }
 
+    fn elsewhere(&self) -> bool {
+        self.inner.elsewhere()
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let (inner, spec, faults) = (self.inner.clone(), spec.clone(), self.faults.clone());
         let opening = move || inner.open(&spec, context);

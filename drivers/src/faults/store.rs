@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, CacheFigures, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore,
+    PathCapabilities, PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId};
@@ -60,8 +60,20 @@ impl ObjectStore for Faulty {
         self.inner.read_only()
     }
 
+    fn connector(&self) -> Option<ConnectorCategory> {
+        self.inner.connector()
+    }
+
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.faults.over(Where::Probe, "probing", || self.inner.probe())
+    }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        self.faults.over(Where::Change, "flushing", || self.inner.flush())
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        self.inner.cache()
     }
 }
 
@@ -133,6 +145,14 @@ impl PathStore for Faulty {
         self.path(Where::Change, "writing a file", move |store| store.write(path, data, how, attributes))
     }
 
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        let begun = self.path(Where::Look, "beginning an upload", move |store| store.upload(path));
+        Box::pin(async move {
+            let inner = begun.await?;
+            Ok(Box::new(FaultyUpload { inner, faults: self.faults.clone() }) as Box<dyn PathUpload>)
+        })
+    }
+
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         self.path(Where::Change, "deleting a file", move |store| store.delete(path))
     }
@@ -157,6 +177,10 @@ impl PathStore for Faulty {
         self.path(Where::Change, "copying a file", move |store| store.copy(from, to))
     }
 
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.path(Where::Change, "copying a file", move |store| store.copy_new(from, to))
+    }
+
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.path(Where::Change, "making a link", move |store| store.make_link(path, target))
     }
@@ -167,5 +191,33 @@ impl PathStore for Faulty {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         self.path(Where::Change, "setting attributes", move |store| store.set_attributes(path, attributes))
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn PathUpload>,
+    faults: Faults,
+}
+
+impl PathUpload for FaultyUpload {
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
+        let Self { inner, faults } = self;
+        faults.over(Where::Change, "uploading a part of a file", move || inner.push(data))
+    }
+
+    fn settle(&mut self) -> StoreFuture<'_, ()> {
+        let Self { inner, faults } = self;
+        faults.over(Where::Change, "uploading the rest of a file", move || inner.settle())
+    }
+
+    fn finish<'a>(
+        self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        let Self { inner, faults } = *self;
+        faults.over(Where::Change, "finishing an upload", move || inner.finish(path, how, attributes))
     }
 }

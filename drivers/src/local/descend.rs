@@ -50,6 +50,18 @@ pub(super) fn folder_made(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, Sto
     })
 }
 
+/// The deepest folder that is there of those on the way that `names` lead.
+pub(super) fn folder_there(root: &OwnedFd, names: &[&str]) -> Result<OwnedFd, StoreError> {
+    let mut folder = dup(root)?;
+    for (depth, name) in names.iter().enumerate() {
+        folder = match open_folder(&folder, name) {
+            Err(Errno::NOENT) => return Ok(folder),
+            opened => opened.map_err(|e| failed(&names[..=depth].join("/"), not_a_link(e)))?,
+        };
+    }
+    Ok(folder)
+}
+
 /// The folder at `path`, if the system opens it in one call.
 #[cfg(target_os = "linux")]
 fn beneath(root: &OwnedFd, path: &str) -> Option<OwnedFd> {

@@ -5,8 +5,8 @@
 
 use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +18,12 @@ use nexus_messages::{Attributes, EntryType};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::descend::{FILE, dup, folder, folder_made, is_there, open_folder};
+use super::copying::fill;
+use super::descend::{FILE, dup, folder, folder_made, folder_there, is_there, open_folder};
 use super::info::{self, failed, mode_of};
+use super::part::{HIDDEN, Part, remove_hidden, remove_left, sync, what_may_be_replaced, writable};
 use crate::path::{components, split_last};
 use crate::pooled::Wanted;
-
-/// What the names of files in the making begin with. Listings leave them out, and no path may name them.
-pub(super) const HIDDEN: &str = ".nexus-part-";
 
 /// How often a read is tried again because the file was written to meanwhile, before it is given as it is.
 const READS_MAX: usize = 4;
@@ -81,11 +80,13 @@ impl Folder {
         loop {
             attempts += 1;
             let bytes = read_range(&mut file, range, before.size).map_err(|e| StoreError::io(path, e))?;
-            let after = info::of_open(&file, path)?;
+            let mut after = info::of_open_now(&file, path)?;
+            after.created = before.created;
             if after.tag == before.tag || attempts == READS_MAX {
                 return Ok((bytes, after));
             }
             before = after;
+            file.rewind().map_err(|e| StoreError::io(path, e))?;
         }
     }
 
@@ -99,52 +100,83 @@ impl Folder {
     ) -> Result<ObjectInfo, StoreError> {
         checked(path)?;
         let (parents, name) = split_last(path)?;
-        let parent = folder_made(&self.root, &parents)?;
-        match how {
-            PathWrite::At { offset, truncate } => {
-                self.write_at(&parent, name, path, data, offset, truncate, attributes)
+        let parent = match how {
+            PathWrite::IfMatch(_) => {
+                folder(&self.root, &parents).map_err(|error| nothing_there(error, path))?
             }
-            _ => {
-                let exclusive = how == PathWrite::Exclusive;
-                self.write_whole(&parent, name, path, data, exclusive, attributes, wanted)
-            }
+            _ => folder_made(&self.root, &parents)?,
+        };
+        if let PathWrite::At { offset, truncate } = how {
+            return self.write_at(&parent, name, path, data, offset, truncate, attributes);
         }
+        what_may_be_replaced(&parent, name, path, &how)?;
+        let part = Part::create(dup(&parent)?, self.hidden_name(), path)?;
+        part.write(data, path)?;
+        part.place(&parent, name, path, &how, attributes, wanted)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the arguments of a write, and where it was found to go")]
-    fn write_whole(
+    /// Makes the file at `to` a copy of that at `from`. `exclusive` says that nothing may be there.
+    pub(super) fn copy(
         &self,
-        parent: &OwnedFd,
-        name: &str,
-        path: &str,
-        data: &[Bytes],
+        from: &str,
+        to: &str,
         exclusive: bool,
+        wanted: &Wanted,
+    ) -> Result<ObjectInfo, StoreError> {
+        checked(from)?;
+        checked(to)?;
+        let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
+        let source = self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
+        let mut before = content_info(&source, from)?;
+        let attributes = Attributes::none().mode(before.mode);
+        let parent = folder_made(&self.root, &to_parents)?;
+        let how = if exclusive { PathWrite::Exclusive } else { PathWrite::Whole };
+        what_may_be_replaced(&parent, to_name, to, &how)?;
+        let part = Part::create(dup(&parent)?, self.hidden_name(), to)?;
+        for _ in 0..READS_MAX {
+            fill(&source, before.size, part.file(), from, wanted)?;
+            // As with a read: what is written to meanwhile is copied again.
+            let after = info::of_open(&source, from)?;
+            if after.tag == before.tag {
+                break;
+            }
+            before = after;
+        }
+        part.place(&parent, to_name, to, &how, &attributes, wanted)
+    }
+
+    /// A hidden file for content that comes piece by piece, in the deepest folder on the way to `path` that is there.
+    pub(super) fn begin(&self, path: &str) -> Result<Part, StoreError> {
+        checked(path)?;
+        let (parents, _) = split_last(path)?;
+        let folder = folder_there(&self.root, &parents)?;
+        if let Err(error) = remove_left(&folder) {
+            tracing::warn!(%path, %error, "what killed processes left of their files in the making stays");
+        }
+        Part::create(folder, self.hidden_name(), path)
+    }
+
+    /// Makes the hidden file the one at `path`.
+    pub(super) fn finish(
+        &self,
+        part: Part,
+        path: &str,
+        how: &PathWrite,
         attributes: &Attributes,
         wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
-        let old = match info::of_name(parent, name, path) {
-            Ok(_) if exclusive => return Err(StoreError::Exists { what: path.into() }),
-            Ok(old) => Some(writable(old, path)?),
-            Err(StoreError::NotFound { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let hidden = self.hidden_name();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
-        let part = rustix::fs::openat(parent, &*hidden, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| failed(path, e))?;
-        let mode = attributes.mode.or(old.map(|old| old.mode)).unwrap_or(EntryType::Reg.default_mode());
-        let attributes = attributes.clone().mode(mode);
-        let placed = write_part(&part, data, &attributes, path)
-            // Writing took its time; what was written since to the same path must not be undone.
-            .and_then(|()| wanted.check())
-            .and_then(|()| place(parent, &hidden, name, exclusive).map_err(|e| failed(path, e)));
-        if let Err(error) = placed {
-            // Hidden, and removed with its folder, if it cannot be removed now.
-            let _ = rustix::fs::unlinkat(parent, &*hidden, AtFlags::empty());
-            return Err(error);
+        checked(path)?;
+        let (parents, name) = split_last(path)?;
+        match how {
+            PathWrite::At { .. } => {
+                Err(StoreError::NotSupported { what: "an upload to the middle of a file" })
+            }
+            PathWrite::IfMatch(_) => {
+                let parent = folder(&self.root, &parents).map_err(|error| nothing_there(error, path))?;
+                part.place(&parent, name, path, how, attributes, wanted)
+            }
+            _ => part.place(&folder_made(&self.root, &parents)?, name, path, how, attributes, wanted),
         }
-        sync(parent, path)?;
-        info::of_open(&part, path)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the arguments of a write, and where it was found to go")]
@@ -360,18 +392,16 @@ fn checked(path: &str) -> Result<Vec<&str>, StoreError> {
     }
 }
 
-fn is_a_directory(path: &str) -> StoreError {
-    StoreError::IsADirectory { what: path.into() }
+/// A file that cannot be there, since its folder is not, is none that is in some state.
+fn nothing_there(error: StoreError, path: &str) -> StoreError {
+    match error {
+        StoreError::NotFound { .. } => StoreError::Changed { what: path.into() },
+        error => error,
+    }
 }
 
-/// `there`, if it is a file whose content may be written.
-fn writable(there: ObjectInfo, path: &str) -> Result<ObjectInfo, StoreError> {
-    match there.entry_type {
-        EntryType::Reg => Ok(there),
-        EntryType::Dir => Err(is_a_directory(path)),
-        EntryType::Link => Err(StoreError::NotSupported { what: "writing through a link" }),
-        _ => Err(StoreError::NotSupported { what: "writing to what is not a file" }),
-    }
+fn is_a_directory(path: &str) -> StoreError {
+    StoreError::IsADirectory { what: path.into() }
 }
 
 /// What the open `file` is; refuses what has no content.
@@ -386,65 +416,12 @@ fn content_info(file: &File, path: &str) -> Result<ObjectInfo, StoreError> {
 
 fn read_range(file: &mut File, range: ByteRange, size: u64) -> std::io::Result<Bytes> {
     let (start, end) = range.within(size);
-    file.seek(SeekFrom::Start(start))?;
+    if start > 0 {
+        file.seek(SeekFrom::Start(start))?;
+    }
     let mut bytes = Vec::with_capacity(usize::try_from(end - start).unwrap_or_default());
     file.take(end - start).read_to_end(&mut bytes)?;
     Ok(bytes.into())
-}
-
-fn write_part(part: &OwnedFd, data: &[Bytes], attributes: &Attributes, path: &str) -> Result<(), StoreError> {
-    let failed = |e| StoreError::io(path, e);
-    let mut file = File::from(part.try_clone().map_err(failed)?);
-    data.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(failed)?;
-    info::set_open(part, attributes, path)?;
-    sync(part, path)
-}
-
-/// Moves the hidden file to its name.
-fn place(parent: &OwnedFd, hidden: &str, name: &str, exclusive: bool) -> Result<(), Errno> {
-    if !exclusive {
-        return rustix::fs::renameat(parent, hidden, parent, name);
-    }
-    match rename_new(parent, hidden, name) {
-        // A file system without such renames: a second name is refused when it is taken, too.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            rustix::fs::linkat(parent, hidden, parent, name, AtFlags::empty())?;
-            rustix::fs::unlinkat(parent, hidden, AtFlags::empty())
-        }
-        placed => placed,
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn rename_new(parent: &OwnedFd, hidden: &str, name: &str) -> Result<(), Errno> {
-    rustix::fs::renameat_with(parent, hidden, parent, name, rustix::fs::RenameFlags::NOREPLACE)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn rename_new(_: &OwnedFd, _: &str, _: &str) -> Result<(), Errno> {
-    Err(Errno::NOSYS)
-}
-
-fn sync(file: impl AsFd, path: &str) -> Result<(), StoreError> {
-    rustix::fs::fsync(file).map_err(|e| failed(path, e))
-}
-
-/// Removes what a crash left in the folder `name`, if there is nothing else in it.
-fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno> {
-    let folder = open_folder(parent, name)?;
-    let mut hidden = Vec::new();
-    for entry in Dir::read_from(&folder)? {
-        let entry = entry?;
-        match entry.file_name().to_bytes() {
-            b"." | b".." => {}
-            name if name.starts_with(HIDDEN.as_bytes()) => hidden.push(entry.file_name().to_owned()),
-            _ => return Ok(false),
-        }
-    }
-    for name in &hidden {
-        rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
-    }
-    Ok(!hidden.is_empty())
 }
 
 #[cfg(test)]

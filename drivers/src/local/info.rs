@@ -32,10 +32,14 @@ pub(super) fn of_name(parent: &OwnedFd, name: &str, path: &str) -> Result<Object
     Ok(info)
 }
 
+/// What `file` is by now, which is open, but for when it was made.
+pub(super) fn of_open_now(file: impl AsFd, path: &str) -> Result<ObjectInfo, StoreError> {
+    Ok(of_stat(&rustix::fs::fstat(&file).map_err(|e| failed(path, e))?))
+}
+
 /// What `file` is, which is open.
 pub(super) fn of_open(file: impl AsFd, path: &str) -> Result<ObjectInfo, StoreError> {
-    let stat = rustix::fs::fstat(&file).map_err(|e| failed(path, e))?;
-    let mut info = of_stat(&stat);
+    let mut info = of_open_now(&file, path)?;
     info.created = created(&file, "", AtFlags::EMPTY_PATH).unwrap_or(info.created);
     Ok(info)
 }
@@ -65,8 +69,8 @@ fn of_stat(stat: &Stat) -> ObjectInfo {
         FileType::RegularFile => EntryType::Reg,
         FileType::Directory => EntryType::Dir,
         FileType::Symlink => EntryType::Link,
-        // Devices, sockets and pipes are of no use here, but they are there.
-        _ => EntryType::ExternalStorage,
+        // Pipes, and sockets and devices with them, are of no use here, but they are there.
+        _ => EntryType::Pipe,
     };
     let size = match entry_type {
         EntryType::Reg | EntryType::Link => u64::try_from(stat.st_size).unwrap_or_default(),
@@ -103,12 +107,12 @@ pub(super) fn times(modified: Timestamp) -> Timestamps {
 }
 
 /// Gives `file` the attributes that the disk keeps.
-pub(super) fn set_open(file: &OwnedFd, attributes: &Attributes, path: &str) -> Result<(), StoreError> {
+pub(super) fn set_open(file: impl AsFd, attributes: &Attributes, path: &str) -> Result<(), StoreError> {
     if let Some(mode) = attributes.mode {
-        rustix::fs::fchmod(file, mode_of(mode)).map_err(|e| failed(path, e))?;
+        rustix::fs::fchmod(&file, mode_of(mode)).map_err(|e| failed(path, e))?;
     }
     if let Some(modified) = attributes.modified {
-        rustix::fs::futimens(file, &times(modified)).map_err(|e| failed(path, e))?;
+        rustix::fs::futimens(&file, &times(modified)).map_err(|e| failed(path, e))?;
     }
     Ok(())
 }

@@ -3,13 +3,16 @@
 //! Both have a blocking core that knows nothing of tasks (`blobs`, `folder`) and an asynchronous face that runs it on the mount's pool.
 
 mod blobs;
+mod copying;
 mod descend;
 mod folder;
 mod info;
 mod outside;
+mod part;
 mod paths;
 mod staging;
 mod transport;
+mod upload;
 
 pub(crate) use blobs::{Blobs, PACKS_FOLDER, check_key};
 pub use paths::PathLocal;

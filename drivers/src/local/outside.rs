@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
 use tokio::sync::Notify;
 
-use super::folder::{Folder, HIDDEN};
+use super::folder::Folder;
+use super::part::HIDDEN;
 use crate::pooled;
 
 /// How long a path is let settle before it is told of: many changes in a row are one then.
@@ -122,6 +123,11 @@ impl Heard {
         Own { heard: self.clone(), path: path.into(), now: None }
     }
 
+    /// What was known of paths below `path` is of other entries: all that is there came, or went, with it.
+    pub(super) fn moved(&self, path: &str) {
+        self.state.lock().forget_below(path);
+    }
+
     /// Directories that the driver makes on its way stand there by its doing.
     fn made_above(state: &mut State, path: &str) {
         let ends = path.match_indices('/').map(|(end, _)| &path[..end]);
@@ -150,6 +156,10 @@ impl State {
         }
         self.waiting.insert(path.clone());
         self.pending.push_back((due, path));
+    }
+
+    fn forget_below(&mut self, path: &str) {
+        self.known.retain(|known, _| known.strip_prefix(path).is_none_or(|rest| !rest.starts_with('/')));
     }
 
     fn pop(&mut self) {
@@ -300,6 +310,10 @@ impl Told {
         if state.looking.take().is_none() || state.known.get(path) == Some(&known) {
             return Ok(None);
         }
+        if known == Known::Directory {
+            // It may have been moved here, with all that is in it.
+            state.forget_below(path);
+        }
         state.known.insert(path.into(), known);
         Ok(Some(OutsideChange::At { path: path.into(), now }))
     }
@@ -355,6 +369,38 @@ mod tests {
         assert_eq!(block_on(told.next()).unwrap(), Some(OutsideChange::Missed));
         heard.close();
         assert_eq!(block_on(told.next()).unwrap(), None);
+        env.stop();
+    }
+
+    #[test]
+    fn what_was_known_below_a_folder_does_not_hide_what_becomes_of_another_one_in_its_place() {
+        let env = Env::host(HostConfig::default()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (heard, folder) = (Heard::new(env.clone()), Arc::new(Folder::open(root.path()).unwrap()));
+        let mut told =
+            Told { heard: heard.clone(), folder: Arc::downgrade(&folder), pool: env.pool("test", 1, 8) };
+        let mut told_of = |path: &str| {
+            let event = notify::Event::new(EventKind::Any).add_path(folder.path().join(path));
+            heard.hear(folder.path(), Ok(event));
+            match block_on(env.timeout(SETTLE * 20, told.next())) {
+                Ok(Ok(Some(OutsideChange::At { path: at, now }))) if at == path => now.is_some(),
+                other => panic!("{path}: {other:?}"),
+            }
+        };
+        // The driver removed it, and moves another folder here that has one of that name; then others remove that.
+        heard.own("d/x").made(None);
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        heard.own("d").made(Some(&folder.stat("d").unwrap()));
+        heard.moved("d");
+        assert!(!told_of("d/x"));
+        std::fs::remove_dir(root.path().join("d")).unwrap();
+        assert!(!told_of("d"));
+        // So it is when others move it here.
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        heard.own("d/x").made(None);
+        heard.own("d").made(None);
+        assert!(told_of("d"));
+        assert!(!told_of("d/x"));
         env.stop();
     }
 

@@ -6,22 +6,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexus_actors::{Env, Pool};
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore, PathUpload,
+    PathWrite, StoreError, StoreFuture,
 };
-use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, EntryType};
 use parking_lot::Mutex;
 
 use super::folder::Folder;
 use super::outside::{Heard, Told, Watching};
+use super::upload::LocalUpload;
 use crate::pooled::{self, Wanted};
 
 /// A folder of the user's, as it is. Whatever it contains, nothing outside of it is read or written: no component of a path is followed
 /// when it is a link, also when it becomes one meanwhile.
 ///
 /// A link on the way to a path is told as `NotADirectory`, and one at its end cannot be read or written (`NotSupported`): the kernel follows
-/// links. Entries that are neither file, directory nor link are told as `ExternalStorage`. A whole write keeps the permissions of the
+/// links. Entries that are neither file, directory nor link (pipes, sockets, devices) are told as `Pipe`. A whole write keeps the permissions of the
 /// file that it replaces; extended attributes and further hard links stay with the old one.
 #[derive(Debug)]
 pub struct PathLocal {
@@ -66,18 +67,27 @@ impl PathLocal {
     ) -> StoreFuture<'_, T> {
         let (folder, heard, path) = (self.folder.clone(), self.heard.clone(), path.to_owned());
         Box::pin(pooled::change(&self.pool, what, move |wanted| {
-            let mut own = heard.map(|heard| heard.own(&path));
-            let done = job(&folder, &path, wanted);
-            if let (Some(own), Ok(done)) = (&mut own, &done) {
-                own.made(done.at_path());
-            }
-            done
+            told_own(heard, &path, || job(&folder, &path, wanted))
         }))
     }
 }
 
+/// Makes a change at `path` that is not to be told as one of others.
+pub(super) fn told_own<T: Left>(
+    heard: Option<Arc<Heard>>,
+    path: &str,
+    job: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut own = heard.map(|heard| heard.own(path));
+    let done = job();
+    if let (Some(own), Ok(done)) = (&mut own, &done) {
+        own.made(done.at_path());
+    }
+    done
+}
+
 /// What a change leaves at its path.
-trait Left {
+pub(super) trait Left {
     fn at_path(&self) -> Option<&ObjectInfo>;
 }
 
@@ -106,7 +116,10 @@ impl ObjectStore for PathLocal {
 
 impl PathStore for PathLocal {
     fn capabilities(&self) -> PathCapabilities {
-        PathCapabilities::POSIX
+        let mut can = PathCapabilities::POSIX;
+        can.copy = true;
+        can.upload = true;
+        can
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
@@ -132,6 +145,15 @@ impl PathStore for PathLocal {
         })
     }
 
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        Box::pin(async move {
+            let at = path.to_owned();
+            let part = self.look("beginning an upload", move |folder| folder.begin(&at)).await?;
+            let (folder, pool, heard) = (self.folder.clone(), self.pool.clone(), self.heard.clone());
+            Ok(Box::new(LocalUpload::new(folder, pool, heard, path, part)) as Box<dyn PathUpload>)
+        })
+    }
+
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         self.change("deleting a file", path, |folder, path, _| folder.delete(path))
     }
@@ -153,13 +175,27 @@ impl PathStore for PathLocal {
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let (heard, left) = (self.heard.clone(), from.to_owned());
         self.change("renaming a file", to, move |folder, to, _| {
-            let mut own = heard.map(|heard| heard.own(&left));
-            let moved = folder.rename(&left, to);
-            if let (Some(own), Ok(_)) = (&mut own, &moved) {
+            let mut own = heard.as_ref().map(|heard| heard.own(&left));
+            let moved = folder.rename(&left, to)?;
+            if let (Some(own), Some(heard)) = (&mut own, &heard) {
                 own.made(None);
+                if moved.entry_type == EntryType::Dir {
+                    heard.moved(&left);
+                    heard.moved(to);
+                }
             }
-            moved
+            Ok(moved)
         })
+    }
+
+    fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let from = from.to_owned();
+        self.change("copying a file", to, move |folder, to, wanted| folder.copy(&from, to, false, wanted))
+    }
+
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        let from = from.to_owned();
+        self.change("copying a file", to, move |folder, to, wanted| folder.copy(&from, to, true, wanted))
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {

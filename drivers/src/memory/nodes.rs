@@ -59,14 +59,17 @@ impl Node {
         }
     }
 
+    fn tag(&self) -> ContentId {
+        ContentId::Tag(format!("{:x}-{:x}", self.inode, self.changes).into())
+    }
+
     fn info(&self) -> ObjectInfo {
         let size = match &self.kind {
             Kind::File(content) => content.len() as u64,
             Kind::Directory(_) => 0,
             Kind::Link(target) => target.len() as u64,
         };
-        let tag = ContentId::Tag(format!("{:x}-{:x}", self.inode, self.changes).into());
-        let mut info = ObjectInfo::new(self.entry_type(), size, tag, self.modified);
+        let mut info = ObjectInfo::new(self.entry_type(), size, self.tag(), self.modified);
         info.inode = self.inode;
         info.mode = self.mode;
         info.created = self.created;
@@ -119,9 +122,14 @@ impl Nodes {
         now: Timestamp,
     ) -> Result<ObjectInfo, StoreError> {
         let (parents, name) = split_last(path)?;
+        if matches!(how, PathWrite::IfMatch(_)) && matches!(self.find(path), Err(StoreError::NotFound { .. }))
+        {
+            return Err(StoreError::Changed { what: path.into() });
+        }
         let parent = self.make_parents(&parents, now)?;
         let there = self.children(parent, path)?.get(name).copied();
-        let old = match there.map(|inode| self.node(inode)).transpose()?.map(|node| &node.kind) {
+        let there_now = there.map(|inode| self.node(inode)).transpose()?;
+        let old = match there_now.map(|node| &node.kind) {
             Some(_) if how == PathWrite::Exclusive => return Err(exists(path)),
             Some(Kind::Directory(_)) => return Err(StoreError::IsADirectory { what: path.into() }),
             Some(Kind::Link(_)) => return Err(StoreError::NotSupported { what: "writing through a link" }),
@@ -130,6 +138,9 @@ impl Nodes {
         };
         let content = match how {
             PathWrite::At { offset, truncate } => splice(&old, offset, &joined(data), truncate)?,
+            PathWrite::IfMatch(tag) if there_now.is_none_or(|node| node.tag() != tag) => {
+                return Err(StoreError::Changed { what: path.into() });
+            }
             _ => joined(data),
         };
         let inode = match there {

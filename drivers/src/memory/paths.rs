@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
-    StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload, PathWrite,
+    StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, Timestamp};
@@ -14,20 +14,21 @@ use parking_lot::RwLock;
 
 use super::nodes::Nodes;
 use super::transport::part_of;
+use crate::path::split_last;
 
 /// Tells the time of day.
 pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A file system in memory, with all that POSIX has. Nothing of it survives its process; "durable" means "visible".
 pub struct MemoryPaths {
-    nodes: RwLock<Nodes>,
+    nodes: Arc<RwLock<Nodes>>,
     clock: WallClock,
 }
 
 impl MemoryPaths {
     /// An empty one, whose files are as old as `clock` says.
     pub fn new(clock: WallClock) -> Self {
-        Self { nodes: RwLock::default(), clock }
+        Self { nodes: Arc::default(), clock }
     }
 }
 
@@ -53,7 +54,9 @@ impl ObjectStore for MemoryPaths {
 
 impl PathStore for MemoryPaths {
     fn capabilities(&self) -> PathCapabilities {
-        PathCapabilities::POSIX
+        let mut can = PathCapabilities::POSIX;
+        (can.if_match, can.upload, can.conditional_upload) = (true, true, true);
+        can
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
@@ -73,6 +76,14 @@ impl PathStore for MemoryPaths {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         ready(self.nodes.write().write(path, data, how, attributes, (self.clock)()))
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        let begun = split_last(path).map(|_| {
+            let (nodes, clock) = (self.nodes.clone(), self.clock.clone());
+            Box::new(MemoryUpload { nodes, clock, data: Vec::new() }) as Box<dyn PathUpload>
+        });
+        ready(begun)
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
@@ -105,5 +116,37 @@ impl PathStore for MemoryPaths {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         ready(self.nodes.write().set_attributes(path, attributes))
+    }
+}
+
+/// Content on its way, in memory as all of it.
+struct MemoryUpload {
+    nodes: Arc<RwLock<Nodes>>,
+    clock: WallClock,
+    data: Vec<Bytes>,
+}
+
+impl fmt::Debug for MemoryUpload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryUpload").field("pieces", &self.data.len()).finish_non_exhaustive()
+    }
+}
+
+impl PathUpload for MemoryUpload {
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
+        self.data.push(data);
+        ready(Ok(()))
+    }
+
+    fn finish<'a>(
+        self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        if let PathWrite::At { .. } = how {
+            return ready(Err(StoreError::NotSupported { what: "an upload to the middle of a file" }));
+        }
+        ready(self.nodes.write().write(path, &self.data, how, attributes, (self.clock)()))
     }
 }

@@ -61,6 +61,7 @@ pub mod sqlite;
 pub const SQLITE_OPTIONS: &[DriverOption] = &[
     option("path", "the file, in the data folder unless it is absolute; records.sqlite when not given"),
     option("readers", "how many sessions read at once; 4 when not given"),
+    HOLD_MS,
     WAIT_MS,
     STATEMENT_MS,
     MIGRATION_MS,
@@ -87,12 +88,14 @@ pub const POSTGRES_OPTIONS: &[DriverOption] = &[
     option("sessions", "how many sessions there are at once, at each url; 8 when not given"),
     option("connect_ms", "how long one try to connect may take; 5000 when not given"),
     option("idle_ms", "for how long a connection that nobody uses is used again; 600000 when not given"),
-    option("hold_ms", "how long a session may do nothing until the server ends it; 60000 when not given"),
+    HOLD_MS,
     WAIT_MS,
     STATEMENT_MS,
     MIGRATION_MS,
 ];
 
+const HOLD_MS: DriverOption =
+    option("hold_ms", "how long a session may do nothing until it is ended; 60000 when not given");
 const WAIT_MS: DriverOption = option(
     "wait_ms",
     "how long a session waits for its turn, and for a store that is away; 30000 when not given",

@@ -40,6 +40,10 @@ impl DriverFactory for Azure {
         OPTIONS
     }
 
+    fn elsewhere(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         open_with(spec, context, told)
     }
@@ -88,6 +92,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    let handles = Handles { marks: false, ..Handles::of(repeating, once, false) };
     Ok(Told { handles, secrets: given.into_iter().map(|(_, _, secret)| secret).collect(), read_only: false })
 }

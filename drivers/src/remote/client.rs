@@ -2,27 +2,30 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt;
 use futures_util::future::{Either, select};
+use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
 use nexus_messages::syscall::ByteRange;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
-use object_store::path::Path;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::{self, Path};
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
-    PutResult,
+    CopyOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutPayload, PutResult, UpdateVersion,
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use super::errors::{Call, is_of_the_answer, status, translated};
-use super::multipart;
+use super::completing::{Condition, under};
+use super::errors::{Call, is_of_the_answer, no_path, status, translated};
+use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
 use crate::secret::Secret;
 
@@ -32,11 +35,21 @@ const BYTES_PER_SECOND: u64 = 4 << 20;
 /// A range that ends behind this asks for all the rest: no store has objects of that size, and not every server counts so far.
 const END_MAX: u64 = 1 << 50;
 
+/// What a server says of an upload that it has no parts of.
+const UNKNOWN_UPLOAD: &str = "the server knows nothing of the upload, or no more";
+
 /// The most keys that a server lists at once.
 pub(super) const PAGE_MAX: usize = 1_000;
 
 /// What a library's operation gives.
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = Result<T, object_store::Error>> + Send>>;
+
+/// What a server lists at once.
+pub(super) enum Page {
+    Keys(PaginatedListResult),
+    /// One of its keys, or of the folders in it, is no path, and this is it: then the library gives none of them.
+    NoPath(String),
+}
 
 /// How the library speaks to one server.
 #[derive(Clone)]
@@ -48,6 +61,33 @@ pub(super) struct Handles {
     pub(super) once: Arc<dyn ObjectStore>,
     /// Listings by pages, where the server has them.
     pub(super) pages: Option<Arc<dyn PaginatedListStore>>,
+    /// Whether the library can ask for a key that ends with a slash.
+    pub(super) marks: bool,
+    /// Content in parts, where the server takes any.
+    pub(super) parts: Option<Parts>,
+}
+
+impl Handles {
+    /// Those of a server that takes changes, of a client of each kind. `conditional` says whether the clients can put parts together under a condition.
+    #[cfg_attr(
+        not(any(feature = "s3", feature = "azure", feature = "gcs")),
+        allow(dead_code, reason = "web servers take no changes")
+    )]
+    pub(super) fn of<T>(repeating: Arc<T>, once: Arc<T>, conditional: bool) -> Self
+    where
+        T: ObjectStore + PaginatedListStore + MultipartStore,
+    {
+        let parts = Some(Parts { repeating: repeating.clone(), once: once.clone(), conditional });
+        Self { repeating: repeating.clone(), once, pages: Some(repeating), parts, marks: true }
+    }
+}
+
+/// How the library speaks of content in parts, once and again as [`Handles`].
+#[derive(Clone)]
+pub(super) struct Parts {
+    repeating: Arc<dyn MultipartStore>,
+    once: Arc<dyn MultipartStore>,
+    conditional: bool,
 }
 
 /// The operations of one mount.
@@ -61,6 +101,8 @@ pub(super) struct Client {
     pub(super) settings: Arc<Settings>,
     secrets: Arc<[Secret]>,
     places: Arc<Semaphore>,
+    /// Whether the server was seen to give other parts than it was asked for: then it is asked for none but the whole.
+    gives_no_parts: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Client {
@@ -82,7 +124,14 @@ impl Client {
             return Err(StoreError::NotSupported { what: "a server in a simulation" });
         }
         let places = Arc::new(Semaphore::new(settings.concurrency));
-        Ok(Self { env, handles, settings: Arc::new(settings), secrets: secrets.into(), places })
+        Ok(Self {
+            env,
+            handles,
+            settings: Arc::new(settings),
+            secrets: secrets.into(),
+            places,
+            gives_no_parts: Arc::default(),
+        })
     }
 
     pub(super) fn env(&self) -> &Env {
@@ -96,28 +145,31 @@ impl Client {
 
     /// The key of what is at `relative` below the prefix.
     pub(super) fn key(&self, relative: &str) -> Result<Path, StoreError> {
-        let key = [&self.settings.prefix, relative].concat();
+        self.whole_key(&[&self.settings.prefix, relative].concat())
+    }
+
+    /// `key` as it is.
+    pub(super) fn whole_key(&self, key: &str) -> Result<Path, StoreError> {
         // What the library would change of it, it must not: the key is what other tools see.
-        let parsed = Path::parse(&key).ok().filter(|parsed| parsed.as_ref() == key);
-        parsed
-            .ok_or_else(|| StoreError::BadOption { why: format!("{relative:?} cannot be a key of a store") })
+        let parsed = Path::parse(key).ok().filter(|parsed| parsed.as_ref() == key);
+        parsed.ok_or_else(|| StoreError::BadOption { why: format!("{key:?} cannot be a key of a store") })
     }
 
     /// Runs one operation.
     pub(super) async fn run<T: Send + 'static>(&self, call: Call, work: Work<T>) -> Result<T, StoreError> {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
-        let (places, began) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
-        let begins = began.clone();
+        let (places, settled) = (self.places.clone(), Arc::new(AtomicBool::new(false)));
+        let begins = settled.clone();
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            begins.store(true, Ordering::Release);
-            work.await
+            // Whoever waits may have given up a moment ago, and says that nothing was sent. Of the two, the first to set it has its way; it guards no other memory.
+            if begins.swap(true, Ordering::Relaxed) { None } else { Some(work.await) }
         };
         self.env.spawn("remote.operation", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
-                Either::Left((ended, _)) => Some(ended),
+                Either::Left((ended, _)) => ended,
                 Either::Right(_) => None,
             };
             if let Some(ended) = ended {
@@ -126,19 +178,22 @@ impl Client {
             }
         });
         let answered = self.env.timeout(limit, answer).await;
-        // What waited for its place until then was not sent.
-        let changing = call.changing && began.load(Ordering::Acquire);
+        // What waited for its place until then was not sent, and is not any more.
+        let was_sent = || settled.swap(true, Ordering::Relaxed);
         match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets)),
             Ok(Err(_)) => {
                 let (what, cause) = (call.in_words(), "its task has ended".into());
-                Err(match changing {
+                Err(match call.changing && was_sent() {
                     true => StoreError::Unknown { what, cause },
                     false => StoreError::Backend { what, cause },
                 })
             }
-            Err(_) => Err(StoreError::TimedOut { what: call.in_words(), limit, changing }),
+            Err(_) => {
+                let changing = call.changing && was_sent();
+                Err(StoreError::TimedOut { what: call.in_words(), limit, changing })
+            }
         }
     }
 
@@ -153,8 +208,66 @@ impl Client {
         }
     }
 
-    /// The part `range` of what is at `key`, and what it was. No other state of it is in the bytes.
+    /// The part `range` of what is at `key`, and what it was. No other state of it is in the bytes. A large one comes in parts, a few at once.
     pub(super) async fn get(&self, key: &Path, range: ByteRange) -> Result<(Bytes, ObjectMeta), StoreError> {
+        let part = self.settings.part_bytes;
+        let is_one =
+            range.count.is_some_and(|count| count <= part) || self.gives_no_parts.load(Ordering::Relaxed);
+        if is_one {
+            return self.get_at_once(key, range).await;
+        }
+        let (first, meta) = self.get_at_once(key, ByteRange::new(range.offset, part)).await?;
+        let (from, to) = range.within(meta.size);
+        if first.len() as u64 == to - from {
+            return Ok((first, meta));
+        }
+        let what = || Call::look("reading", key.as_ref(), to - from);
+        let limit = self.limit(to - from);
+        let rest = self.env.timeout(limit, self.rest(key, from..to, first, &meta)).await;
+        let rest =
+            rest.map_err(|_| StoreError::TimedOut { what: what().in_words(), limit, changing: false })?;
+        match rest? {
+            Some(bytes) => Ok((bytes, meta)),
+            // One request gives one state.
+            None => self.get_at_once(key, range).await,
+        }
+    }
+
+    /// The bytes of `part`, which begins with `first`, of what `meta` describes; none when it has become something else meanwhile.
+    async fn rest(
+        &self,
+        key: &Path,
+        part: Range<u64>,
+        first: Bytes,
+        meta: &ObjectMeta,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let step = self.settings.part_bytes;
+        let begins = part.start + first.len() as u64;
+        let ranges = (0..(part.end - begins).div_ceil(step)).map(|number| {
+            let begins = begins + number * step;
+            ByteRange::new(begins, step.min(part.end - begins))
+        });
+        let at_once = PARTS_AT_ONCE.min(self.settings.concurrency);
+        let gets = ranges.map(|range| async move {
+            let (bytes, found) = self.get_at_once(key, range).await?;
+            let is_same = (&found.e_tag, found.size, found.last_modified)
+                == (&meta.e_tag, meta.size, meta.last_modified);
+            Ok((is_same && Some(bytes.len() as u64) == range.count).then_some(bytes))
+        });
+        let mut gets = pin!(iter(gets).buffered(at_once));
+        let mut all = BytesMut::with_capacity(usize::try_from(part.end - part.start).unwrap_or_default());
+        all.extend_from_slice(&first);
+        drop(first);
+        while let Some(bytes) = gets.try_next().await? {
+            let Some(bytes) = bytes else { return Ok(None) };
+            all.extend_from_slice(&bytes);
+        }
+        Ok(Some(all.freeze()))
+    }
+
+    /// As [`get`](Self::get), in one request.
+    async fn get_at_once(&self, key: &Path, range: ByteRange) -> Result<(Bytes, ObjectMeta), StoreError> {
+        let gives_no_parts = self.gives_no_parts.clone();
         let (store, at) = (self.handles.repeating.clone(), key.clone());
         let end = range.count.map(|count| range.offset.saturating_add(count)).filter(|end| *end < END_MAX);
         let wanted = match end {
@@ -173,7 +286,11 @@ impl Client {
                     return Ok((Bytes::new(), store.head(&at).await?));
                 }
                 // It answered with another part.
-                Err(error) if !head && is_of_the_answer(&error) => return cut_out(&*store, &at, range).await,
+                Err(error) if !head && is_of_the_answer(&error) => {
+                    // It is only to spare requests.
+                    gives_no_parts.store(true, Ordering::Relaxed);
+                    return cut_out(&*store, &at, range).await;
+                }
                 Err(error) => return Err(error),
             };
             if head {
@@ -181,7 +298,7 @@ impl Client {
             }
             let (meta, part) = (found.meta.clone(), found.range.clone());
             let (from, to) = range.within(meta.size);
-            let bytes = found.bytes().await?;
+            let bytes = collected(found, to - from).await?;
             if part.start != from || part.end != to || bytes.len() as u64 != to - from {
                 let source = format!("{} bytes came instead of {}", bytes.len(), to - from).into();
                 return Err(object_store::Error::Generic { store: "remote", source });
@@ -193,15 +310,105 @@ impl Client {
 
     /// Makes the buffers what is at `key`, in parts when they are large. May be repeated, and is.
     pub(super) async fn put(&self, key: &Path, data: &[Bytes]) -> Result<PutResult, StoreError> {
-        let (store, at, data) = (self.handles.repeating.clone(), key.clone(), data.to_vec());
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
-        let call = Call::change("writing", key.as_ref(), size);
-        if size < self.settings.multipart_bytes {
-            let work = async move { store.put(&at, payload(data)).await };
-            return self.run(call, Box::pin(work)).await;
+        if size < self.settings.multipart_bytes || self.handles.parts.is_none() {
+            return self.put_once(key, data.to_vec()).await;
         }
-        let (env, part, limit) = (self.env.clone(), self.settings.part_of(size), self.limit(0));
-        self.run(call, Box::pin(multipart::put(env, store, at, data, part, limit))).await
+        let putting = async {
+            let mut upload = Upload::new(self.clone(), key.clone(), self.settings.part_of(size));
+            for buffer in data {
+                upload.push(buffer.clone()).await?;
+            }
+            upload.complete(None).await
+        };
+        let limit = self.limit(size);
+        let put = self.env.timeout(limit, Box::pin(putting)).await;
+        put.unwrap_or_else(|_| {
+            let what = Call::change("writing", key.as_ref(), size).in_words();
+            Err(StoreError::TimedOut { what, limit, changing: true })
+        })
+    }
+
+    /// As [`put`](Self::put), in one request.
+    pub(super) async fn put_once(&self, key: &Path, data: Vec<Bytes>) -> Result<PutResult, StoreError> {
+        let (store, at) = (self.handles.repeating.clone(), key.clone());
+        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let work = async move { store.put(&at, payload(data)).await };
+        self.run(Call::change("writing", key.as_ref(), size), Box::pin(work)).await
+    }
+
+    /// Whether the server takes content in parts.
+    pub(super) fn takes_parts(&self) -> bool {
+        self.handles.parts.is_some()
+    }
+
+    /// Whether parts can be put together under a condition, as far as the client is concerned.
+    pub(super) fn completes_under_conditions(&self) -> bool {
+        self.handles.parts.as_ref().is_some_and(|parts| parts.conditional)
+    }
+
+    fn parts(&self) -> Result<Parts, StoreError> {
+        self.handles.parts.clone().ok_or(StoreError::NotSupported { what: "content in parts" })
+    }
+
+    /// Tells the server that content for `key` comes in parts.
+    pub(super) async fn begin_parts(&self, key: &Path) -> Result<String, StoreError> {
+        let (store, at) = (self.parts()?.repeating, key.clone());
+        let call = Call::look("beginning to write", key.as_ref(), 0);
+        self.run(call, Box::pin(async move { store.create_multipart(&at).await })).await
+    }
+
+    /// Sends a part of the upload `id`. May be repeated, and is.
+    pub(super) async fn part(
+        &self,
+        key: &Path,
+        id: &str,
+        index: usize,
+        payload: PutPayload,
+    ) -> Result<PartId, StoreError> {
+        let (store, at, id) = (self.parts()?.repeating, key.clone(), id.to_owned());
+        // Nobody sees a change.
+        let call = Call::look("writing a part of", key.as_ref(), payload.content_length() as u64);
+        let what = call.in_words();
+        let work = async move { store.put_part(&at, &id, index, payload).await };
+        self.run(call, Box::pin(work)).await.map_err(|error| match error {
+            StoreError::NotFound { .. } => StoreError::Backend { what, cause: UNKNOWN_UPLOAD.into() },
+            error => error,
+        })
+    }
+
+    /// Makes the parts of the upload `id` what is at `key`. Under a condition the server is asked once, and says `Exists` when it does not hold.
+    pub(super) async fn complete(
+        &self,
+        key: &Path,
+        id: &str,
+        parts: Vec<PartId>,
+        size: u64,
+        condition: Option<Condition>,
+    ) -> Result<PutResult, StoreError> {
+        let (handles, at, id) = (self.parts()?, key.clone(), id.to_owned());
+        let is_repeated = condition.is_none();
+        let store = if is_repeated { handles.repeating } else { handles.once };
+        let call = Call::change("writing", key.as_ref(), size);
+        let what = call.in_words();
+        let work = async move { under(condition.as_ref(), store.complete_multipart(&at, &id, parts)).await };
+        self.run(call, Box::pin(work)).await.map_err(|error| match error {
+            // It may have been put together by a request whose answer was lost.
+            StoreError::NotFound { .. } if is_repeated => {
+                StoreError::Unknown { what, cause: UNKNOWN_UPLOAD.into() }
+            }
+            error => error,
+        })
+    }
+
+    /// Has the server forget the upload `id`.
+    pub(super) async fn abort_parts(&self, key: &Path, id: &str) -> Result<(), StoreError> {
+        let (store, at, id) = (self.parts()?.repeating, key.clone(), id.to_owned());
+        let call = Call::look("giving up writing", key.as_ref(), 0);
+        match self.run(call, Box::pin(async move { store.abort_multipart(&at, &id).await })).await {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            aborted => aborted,
+        }
     }
 
     /// As [`put`](Self::put), at once and in one request, refused by the server with `Exists` when there is something.
@@ -212,14 +419,29 @@ impl Client {
         self.run(Call::change("making", key.as_ref(), size), Box::pin(work)).await
     }
 
+    /// As [`create`](Self::create), refused by the server with `Exists` unless what is there is in the state `of`.
+    pub(super) async fn update(
+        &self,
+        key: &Path,
+        data: &[Bytes],
+        of: UpdateVersion,
+    ) -> Result<PutResult, StoreError> {
+        let (store, at, data) = (self.handles.once.clone(), key.clone(), data.to_vec());
+        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let work = async move { store.put_opts(&at, payload(data), PutMode::Update(of).into()).await };
+        self.run(Call::change("replacing", key.as_ref(), size), Box::pin(work)).await
+    }
+
     /// Takes away what is at `key`. What is not there is no error: the request may be a repetition, and the first one may have done it.
     pub(super) async fn delete(&self, key: &Path) -> Result<(), StoreError> {
         let (store, at) = (self.handles.repeating.clone(), key.clone());
-        let work = async move { store.delete(&at).await };
-        match self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            deleted => deleted,
-        }
+        let work = async move {
+            match store.delete(&at).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                deleted => deleted,
+            }
+        };
+        self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
     }
 
     /// Has the server copy.
@@ -239,6 +461,22 @@ impl Client {
         folded: bool,
         token: Option<String>,
     ) -> Result<PaginatedListResult, StoreError> {
+        let what = Call::look("listing", &prefix, 0).in_words();
+        match self.page_or_key(prefix, after, limit, folded, token).await? {
+            Page::Keys(page) => Ok(page),
+            Page::NoPath(_) => Err(no_path(what)),
+        }
+    }
+
+    /// As [`page`](Self::page), and tells which key is no path.
+    pub(super) async fn page_or_key(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        folded: bool,
+        token: Option<String>,
+    ) -> Result<Page, StoreError> {
         let call = Call::look("listing", &prefix, 0);
         let what = call.in_words();
         let Some(pages) = self.handles.pages.clone() else {
@@ -252,7 +490,13 @@ impl Client {
                 page_token: token,
                 ..PaginatedListOptions::default()
             };
-            pages.list_paginated((!prefix.is_empty()).then_some(&*prefix), options).await
+            match pages.list_paginated((!prefix.is_empty()).then_some(&*prefix), options).await {
+                Ok(page) => Ok(Page::Keys(page)),
+                Err(object_store::Error::InvalidPath {
+                    source: path::Error::EmptySegment { path } | path::Error::BadSegment { path, .. },
+                }) => Ok(Page::NoPath(path)),
+                Err(error) => Err(error),
+            }
         };
         self.run(call, Box::pin(work)).await.map_err(|error| match error {
             // No key can be missing here.
@@ -261,6 +505,14 @@ impl Client {
             }
             error => error,
         })
+    }
+
+    /// The key that some tools make for a folder: its own, with a slash at the end. `folder` ends with one. None when the library cannot ask for it.
+    pub(super) fn mark(&self, folder: &str) -> Option<Path> {
+        let name = folder.strip_suffix('/').filter(|_| self.handles.marks)?;
+        // What is joined is an empty name.
+        let mark = Path::parse(name).ok()?.join("");
+        (mark.as_ref() == folder).then_some(mark)
     }
 
     /// Whether the server lists by pages.
@@ -274,6 +526,26 @@ impl Client {
         let call = Call::look("listing", key.as_ref().map_or("", |key| key.as_ref()), 0);
         self.run(call, Box::pin(async move { store.list_with_delimiter(key.as_ref()).await })).await
     }
+}
+
+/// All that comes of `found`, which is to be so much. It is held once: the library's own way holds what came beside what it makes of it.
+async fn collected(found: GetResult, expected: u64) -> Result<Bytes, object_store::Error> {
+    let (mut all, mut pieces) = (BytesMut::new(), found.into_stream());
+    while let Some(piece) = pieces.try_next().await? {
+        if all.is_empty() && piece.len() as u64 >= expected {
+            // It came at once. What is too much is told by who looks at the length.
+            all = match piece.try_into_mut() {
+                Ok(piece) => piece,
+                Err(piece) => BytesMut::from(piece),
+            };
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(usize::try_from(expected).unwrap_or_default());
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.freeze())
 }
 
 /// The part `range` of what is at `at`, from a server that does not give parts, or other ones than it was asked for. No more than the part is held.

@@ -4,8 +4,12 @@ use nexus_kernel::hal::StoreError;
 use nexus_messages::Timestamp;
 
 use bytes::Bytes;
+use object_store::UpdateVersion;
+use object_store::path::Path;
 
 use super::client::Client;
+use super::completing::Condition;
+use super::multipart::Upload;
 
 /// What the names of the keys begin with at which it is tried.
 const PROBE: &str = ".nexus-probe-";
@@ -16,21 +20,59 @@ const LEFT_NANOS: u64 = 60 * 60 * 1_000_000_000;
 /// How many such are looked at, at each opening.
 const LEFT_LOOK: usize = 100;
 
-/// What was found.
+/// What was found, of each kind of condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Conditions {
-    /// What is there is not replaced by what asks for something new.
+pub(super) struct Conditions {
+    /// That nothing is there.
+    pub(super) absent: Verdict,
+    /// That what is there is in one state.
+    pub(super) state: Verdict,
+    /// The first, when content that came in parts is put together.
+    pub(super) parts_absent: Verdict,
+    /// The second then.
+    pub(super) parts_state: Verdict,
+}
+
+impl Conditions {
+    const UNTRIED: Self = Self::all(Verdict::Untried);
+    const IGNORED: Self = Self::all(Verdict::Ignored);
+
+    const fn all(verdict: Verdict) -> Self {
+        Self { absent: verdict, state: verdict, parts_absent: verdict, parts_state: verdict }
+    }
+}
+
+/// What was found of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// What does not meet it is not replaced.
     Honoured,
     /// It is, or the server refuses to be asked.
     Ignored,
-    /// Not known: the mount is read-only, or must not write there. Nothing is promised.
+    /// Not known: the mount is read-only, or must not write there, or what the server said makes no sense. Nothing is promised.
     Untried,
+}
+
+impl Verdict {
+    /// Whether the server decides.
+    pub(super) fn is_honoured(self) -> bool {
+        self == Self::Honoured
+    }
+
+    /// Of an answer to what was to be refused.
+    fn of<T>(answer: Result<T, StoreError>) -> Self {
+        match answer {
+            Err(StoreError::Exists { .. }) => Self::Honoured,
+            Ok(_) | Err(StoreError::NotSupported { .. }) => Self::Ignored,
+            Err(_) => Self::Untried,
+        }
+    }
 }
 
 /// Tries it, below the mount's prefix.
 pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> {
     if client.settings.read_only {
-        return Ok(Conditions::Untried);
+        return Ok(Conditions::UNTRIED);
     }
     let key = client.key(&format!("{PROBE}{:016x}", client.env().random()))?;
     let found = tried(client, &key).await;
@@ -45,7 +87,7 @@ pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> 
     found.or_else(|error| match error {
         StoreError::Io { .. } => {
             tracing::warn!(%error, "whether the server honours conditional writes cannot be tried: nothing is promised");
-            Ok(Conditions::Untried)
+            Ok(Conditions::UNTRIED)
         }
         // There is no other way to miss something.
         StoreError::NotFound { .. } => Err(StoreError::NotFound { what: "the bucket".into() }),
@@ -53,19 +95,52 @@ pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> 
     })
 }
 
-async fn tried(client: &Client, key: &object_store::path::Path) -> Result<Conditions, StoreError> {
-    let content = [Bytes::from_static(b"nexus tries whether conditional writes are honoured")];
-    match client.create(key, &content).await {
-        Ok(_) => {}
+fn content() -> [Bytes; 1] {
+    [Bytes::from_static(b"nexus tries whether conditional writes are honoured")]
+}
+
+async fn tried(client: &Client, key: &Path) -> Result<Conditions, StoreError> {
+    let put = match client.create(key, &content()).await {
+        Ok(put) => put,
         // The server, or the library for it, has no such thing.
-        Err(StoreError::NotSupported { .. }) => return Ok(Conditions::Ignored),
+        Err(StoreError::NotSupported { .. }) => return Ok(Conditions::IGNORED),
         Err(error) => return Err(error),
+    };
+    let absent = match client.create(key, &content()).await {
+        Err(StoreError::Exists { .. }) => Verdict::Honoured,
+        Ok(_) | Err(StoreError::NotSupported { .. }) => Verdict::Ignored,
+        Err(error) => return Err(error),
+    };
+    let first = UpdateVersion { e_tag: put.e_tag, version: put.version };
+    let state = state(client, key, first.clone()).await;
+    // What is ignored where it is easy is not honoured where it is not. Where it is, `first` is no state any more.
+    let parts_absent =
+        if absent.is_honoured() { parts(client, key, Condition::Absent).await } else { absent };
+    let parts_state =
+        if state.is_honoured() { parts(client, key, Condition::State(first)).await } else { state };
+    Ok(Conditions { absent, state, parts_absent, parts_state })
+}
+
+/// Replaces the state `first` by another one, and then tries to replace it again.
+async fn state(client: &Client, key: &Path, first: UpdateVersion) -> Verdict {
+    let other = [Bytes::from_static(b"nexus tries it once more")];
+    match client.update(key, &other, first.clone()).await {
+        Ok(_) => Verdict::of(client.update(key, &content(), first).await),
+        Err(StoreError::NotSupported { .. }) => Verdict::Ignored,
+        Err(_) => Verdict::Untried,
     }
-    match client.create(key, &content).await {
-        Err(StoreError::Exists { .. }) => Ok(Conditions::Honoured),
-        Ok(_) | Err(StoreError::NotSupported { .. }) => Ok(Conditions::Ignored),
-        Err(error) => Err(error),
+}
+
+/// Tries to put parts together under a condition that does not hold.
+async fn parts(client: &Client, key: &Path, condition: Condition) -> Verdict {
+    if !client.completes_under_conditions() {
+        return Verdict::Ignored;
     }
+    let mut upload = Upload::new(client.clone(), key.clone(), 1);
+    let pushed = upload.push(Bytes::from_static(b"x")).await;
+    let put = if pushed.is_ok() { upload.complete(Some(condition)).await.map(drop) } else { pushed };
+    upload.abort().await;
+    Verdict::of(put)
 }
 
 /// Removes what processes left that were killed while they tried.

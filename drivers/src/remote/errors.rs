@@ -95,6 +95,12 @@ fn cut(text: &str, secrets: &[Secret]) -> String {
     scrubbed(text, secrets).chars().take(SAID_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Of a listing that one of its keys keeps from being given.
+pub(super) fn no_path(what: String) -> StoreError {
+    let cause = "a key there is no path: it has an empty name, `.`, `..` or a control character in it";
+    StoreError::Io { what, source: Arc::new(io::Error::new(io::ErrorKind::InvalidFilename, cause)) }
+}
+
 /// What the kernel is told.
 pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) -> StoreError {
     let what = call.in_words();
@@ -104,6 +110,11 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         let source = Arc::new(io::Error::new(io::ErrorKind::PermissionDenied, cause));
         StoreError::Io { what: call.in_words(), source }
     };
+    let is_late = matches!((status(error), transport(error)), (None, Some(HttpErrorKind::Timeout)));
+    if call.changing && was_repeated(error) && !is_late {
+        // Whatever it is told now: the attempt before may have been carried out, and this one may have met what that one did.
+        return StoreError::Unknown { what, cause: said() };
+    }
     match error {
         Error::NotFound { .. } => return StoreError::NotFound { what: call.key.clone() },
         Error::AlreadyExists { .. } | Error::Precondition { .. } => {
@@ -114,12 +125,7 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         Error::NotSupported { .. } | Error::NotImplemented { .. } => {
             return StoreError::NotSupported { what: call.what };
         }
-        Error::InvalidPath { .. } => {
-            let cause =
-                "a key there is no path: it has an empty name, `.`, `..` or a control character in it";
-            let source = Arc::new(io::Error::new(io::ErrorKind::InvalidFilename, cause));
-            return StoreError::Io { what, source };
-        }
+        Error::InvalidPath { .. } => return no_path(what),
         _ => {}
     }
     let (cause, is_certain) = match (status(error), transport(error)) {
@@ -134,9 +140,7 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (None, Some(HttpErrorKind::Timeout)) => {
             return StoreError::TimedOut { what, limit, changing: call.changing };
         }
-        (None, Some(HttpErrorKind::Connect)) => {
-            (format!("the server cannot be reached: {}", said()), !was_repeated(error))
-        }
+        (None, Some(HttpErrorKind::Connect)) => (format!("the server cannot be reached: {}", said()), true),
         (None, _) => (said(), false),
     };
     if call.changing && !is_certain {
@@ -177,6 +181,15 @@ mod tests {
         let repeated = connect("after 2 retries, max_retries: 3");
         assert!(matches!(check(&repeated, true), StoreError::Unknown { .. }));
         assert!(matches!(check(&repeated, false), StoreError::Backend { .. }));
+        // The answer to the first attempt was lost: it may have been what removed the upload, or the permission.
+        for status in ["400 Bad Request", "404 Not Found", "403 Forbidden"] {
+            let text = format!("after 1 retries, max_retries: 3, retry_timeout: 1s  - status code: {status}");
+            let gone = Error::NotFound { path: "k".into(), source: text.clone().into() };
+            for error in [answered(&text), gone] {
+                assert!(matches!(check(&error, true), StoreError::Unknown { .. }), "{status}");
+                assert!(!check(&error, false).is_unknown(), "{status}");
+            }
+        }
         assert!(matches!(check(&answered("x"), true), StoreError::Unknown { .. }));
         let denied = check(&answered("status code: 403 Forbidden"), true);
         assert!(!denied.is_backend_failure() && !denied.is_unknown(), "{denied:?}");

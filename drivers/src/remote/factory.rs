@@ -8,7 +8,7 @@ use nexus_messages::syscall::MountSpec;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::client::{Client, Handles};
-use super::conditions::{Conditions, find_out};
+use super::conditions::{Verdict, find_out};
 use super::options::{Addressed, Settings};
 use super::paths::RemotePaths;
 use super::transport::RemoteTransport;
@@ -55,9 +55,9 @@ pub(super) fn open_with(
             }
             Addressed::Path => {
                 let conditions = find_out(&client).await?;
-                if conditions == Conditions::Ignored {
+                if conditions.absent == Verdict::Ignored || conditions.state == Verdict::Ignored {
                     tracing::warn!(
-                        "the server does not honour conditional writes: an exclusive write may replace what another writer makes at the same moment"
+                        "the server does not honour all conditional writes: a write may replace what another writer makes at the same moment"
                     );
                 }
                 Ok(Arc::new(RemotePaths::new(client, conditions)) as Arc<dyn ObjectStore>)

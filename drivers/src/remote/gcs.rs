@@ -37,6 +37,10 @@ impl DriverFactory for Gcs {
         OPTIONS
     }
 
+    fn elsewhere(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         open_with(spec, context, told)
     }
@@ -72,6 +76,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    let handles = Handles::of(repeating, once, false);
     Ok(Told { handles, secrets: [key, token].into_iter().flatten().collect(), read_only: false })
 }

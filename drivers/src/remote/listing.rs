@@ -2,6 +2,9 @@
 //!
 //! Servers list by the bytes of keys, and a folder's key ends with a slash: `a.txt` comes before `a/`. By name, which callers go by, `a` comes before `a.txt`.
 //! What a page leaves open is only whether beginnings of its last key are folders too, which come later; those few are looked for by themselves.
+//!
+//! A page with a key in it that is no path, the library does not give. Then fewer keys are asked for, until that one comes by itself: it is counted, and the
+//! listing goes on behind it. A server that knows no offset has no way there.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +12,8 @@ use nexus_kernel::hal::StoreError;
 use object_store::ObjectMeta;
 use object_store::list::PaginatedListResult;
 
-use super::client::{Client, PAGE_MAX};
+use super::client::{Client, PAGE_MAX, Page};
+use super::errors::no_path;
 
 /// What the names begin with that drivers use themselves, below a mount's prefix. Listings leave them out.
 pub(super) const RESERVED: &str = ".nexus-";
@@ -26,14 +30,20 @@ pub(super) struct Found {
     pub(super) more: bool,
     /// Whether the folder itself has a key, with a slash at its end, as some tools make them.
     pub(super) marked: bool,
+    /// Keys and folders that are no paths, below the folder.
+    pub(super) no_paths: Vec<String>,
 }
 
 impl Found {
     /// Takes a page of what is below `folder`, and gives the last key of it, below the folder.
-    fn take(&mut self, folder: &str, after: Option<&str>, page: PaginatedListResult) -> Option<String> {
+    fn take(&mut self, at: At<'_>, page: PaginatedListResult) -> Option<String> {
+        let At { folder, after, hides } = at;
         let mut last = None::<String>;
         let mut note = |key: String| last = last.take().max(Some(key));
-        let is_wanted = |name: &str| after.is_none_or(|after| name > after) && !name.is_empty();
+        let is_wanted = |name: &str| {
+            let is_own = hides && name.starts_with(RESERVED);
+            after.is_none_or(|after| name > after) && !name.is_empty() && !is_own
+        };
         for meta in page.result.objects {
             let Some(name) = meta.location.as_ref().strip_prefix(folder).map(str::to_owned) else {
                 self.marked = true;
@@ -63,20 +73,46 @@ fn open_names(last: &str) -> impl Iterator<Item = &str> {
     before.map(|(at, _)| &name[..at])
 }
 
-/// What is in the folder whose keys begin with `folder`, which is empty or ends with a slash: the names greater than `after`, in order. At least `limit` of
-/// them, if there are so many.
-pub(super) async fn of(
-    client: &Client,
-    folder: &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Found, StoreError> {
-    let (mut found, mut token) = (Found::default(), None);
-    let offset = after.map(|after| [folder, after].concat());
+/// Where is looked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'a> {
+    /// What the keys in the folder begin with: nothing, or with a slash at the end.
+    pub(super) folder: &'a str,
+    /// Greater names than this one are wanted.
+    pub(super) after: Option<&'a str>,
+    /// Whether names of the driver's own are left out.
+    pub(super) hides: bool,
+}
+
+/// What is in a folder, in order. At least `limit` names, if there are so many.
+pub(super) async fn of(client: &Client, at: At<'_>, limit: usize) -> Result<Found, StoreError> {
+    let At { folder, after, .. } = at;
+    let mut found = Found::default();
+    let (most, mut token) = (limit.min(PAGE_MAX), None::<String>);
+    let (mut step, mut offset) = (most, after.map(|after| [folder, after].concat()));
     for _ in 0..PAGES_MAX {
-        let page = client.page(folder.to_owned(), offset.clone(), limit.min(PAGE_MAX), true, token).await?;
+        let page = client.page_or_key(folder.to_owned(), offset.clone(), step, true, token.clone()).await?;
+        let page = match page {
+            Page::Keys(page) => page,
+            Page::NoPath(_) if step > 1 => {
+                step /= 2;
+                continue;
+            }
+            Page::NoPath(key) => {
+                let below = key.strip_prefix(folder).unwrap_or(&key).to_owned();
+                // All that is in a folder comes with it.
+                let end = if key.ends_with('/') { "\u{10ffff}" } else { "" };
+                let behind = Some([&key, end].concat());
+                if behind <= offset || found.no_paths.contains(&below) {
+                    return Err(no_path(format!("listing {folder:?}")));
+                }
+                found.no_paths.push(below);
+                (step, offset, token) = (most, behind, None);
+                continue;
+            }
+        };
         token = page.page_token.clone();
-        let last = found.take(folder, after, page);
+        let last = found.take(at, page);
         found.more = token.is_some();
         if !found.more {
             return Ok(found);
@@ -97,8 +133,10 @@ pub(super) async fn of(
 
 /// Whether any key begins with `folder`.
 pub(super) async fn has_below(client: &Client, folder: &str) -> Result<bool, StoreError> {
-    let page = client.page(folder.to_owned(), None, 1, false, None).await?;
-    Ok(!page.result.objects.is_empty() || !page.result.common_prefixes.is_empty())
+    Ok(match client.page_or_key(folder.to_owned(), None, 1, false, None).await? {
+        Page::Keys(page) => !page.result.objects.is_empty() || !page.result.common_prefixes.is_empty(),
+        Page::NoPath(_) => true,
+    })
 }
 
 #[cfg(test)]

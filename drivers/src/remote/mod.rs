@@ -5,7 +5,8 @@
 //! | `options`, `secret` | what a mount may say, and its credentials |
 //! | `factory`, `s3`, `azure`, `gcs`, `http` | from options to a mount that is open |
 //! | `conditions` | whether the server honours conditional writes: found out at each opening |
-//! | `client`, `errors`, `multipart` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
+//! | `client`, `errors` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
+//! | `multipart`, `completing`, `upload` | large content in parts, as it comes, and under which condition it takes its place |
 //! | `transport` | blobs under flat keys, for content by its hash |
 //! | `paths`, `listing`, `rename` | keys as they are, which other tools share |
 //!
@@ -19,6 +20,7 @@
 #[cfg(feature = "azure")]
 mod azure;
 mod client;
+mod completing;
 mod conditions;
 mod errors;
 mod factory;
@@ -34,6 +36,7 @@ mod rename;
 #[cfg(feature = "s3")]
 mod s3;
 mod transport;
+mod upload;
 
 #[cfg(feature = "azure")]
 pub(crate) use azure::Azure;

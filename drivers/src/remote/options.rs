@@ -5,6 +5,7 @@ use std::time::Duration;
 use nexus_kernel::hal::{DriverOption, StoreError};
 use nexus_messages::syscall::MountSpec;
 
+use super::multipart::PARTS_MAX;
 use crate::path;
 use crate::secret::Secret;
 
@@ -29,9 +30,6 @@ const MULTIPART_FROM: u64 = 16 << 20;
 /// The most that one part, or content that goes at once, may be asked to have.
 const AT_ONCE_MAX: u64 = 1 << 30;
 
-/// The most parts that any of the stores takes.
-const PARTS_MAX: u64 = 10_000;
-
 pub(super) const fn option(key: &'static str, required: bool, help: &'static str) -> DriverOption {
     DriverOption { key, required, secret: false, help }
 }
@@ -47,7 +45,7 @@ macro_rules! with_any {
             $($own,)*
             $crate::remote::options::option("prefix", false, "what all keys begin with: a folder, without a slash at its ends; all that there is when not given"),
             $crate::remote::options::option("timeout_ms", false, "how long one operation may take, and a second more for each 4 MiB that it moves; a request that hears nothing for a third of it is repeated; 30000 when not given"),
-            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024, of which one that moves large content has up to 4 requests; 32 when not given"),
+            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024; a part of large content is one, and such content has up to 4; 32 when not given"),
             $crate::remote::options::option("retries", false, "how often a request that may be repeated is, 0 to 20; 3 when not given"),
         ]
     };
@@ -61,10 +59,9 @@ macro_rules! with_common {
         $crate::remote::options::with_any![
             $($own,)*
             $crate::remote::options::option("addressing", false, "path, when not given, for keys as they are, which other tools see; content for content by its hash, with names in the metastore"),
-            $crate::remote::options::option("read_only", false, "true for a mount that refuses changes, and does not try whether conditional writes are honoured"),
             $crate::remote::options::option("rename", false, "copy for renaming by copying and deleting, which is not atomic; when not given, renaming is not supported"),
             $crate::remote::options::option("multipart_bytes", false, "from which size on content goes in parts; 16777216 when not given"),
-            $crate::remote::options::option("part_bytes", false, "how large a part is, at least 5242880; 8388608 when not given"),
+            $crate::remote::options::option("part_bytes", false, "how large a part is, at least 5242880; parts of content that comes piece by piece grow when there are many; 8388608 when not given"),
         ]
     };
 }
@@ -112,7 +109,7 @@ impl Settings {
                 &[("path", Addressed::Path), ("content", Addressed::Content)],
             )?
             .unwrap_or(Addressed::Path),
-            read_only: flag(spec, "read_only")? || spec.read_only,
+            read_only: spec.read_only,
             rename_by_copy: choice(spec, "rename", &[("copy", true)])?.unwrap_or(false),
             timeout: Duration::from_millis(number(spec, "timeout_ms", 100..=86_400_000, TIMEOUT_MS)?),
             concurrency: small("concurrency", 1..=1_024, CONCURRENCY)?,
@@ -129,7 +126,7 @@ impl Settings {
 
     /// How large the parts are of content of `size` bytes: as asked, or larger, so that there are not too many.
     pub(super) fn part_of(&self, size: u64) -> u64 {
-        self.part_bytes.max(size.div_ceil(PARTS_MAX))
+        self.part_bytes.max(size.div_ceil(PARTS_MAX as u64))
     }
 }
 
@@ -203,7 +200,6 @@ mod tests {
             ("prefix", "a/../b"),
             ("prefix", "a/"),
             ("addressing", "both"),
-            ("read_only", "yes"),
             ("rename", "atomic"),
             ("timeout_ms", "0"),
             ("concurrency", "0"),
@@ -253,6 +249,6 @@ mod tests {
         let settings = Settings::of(&MountSpec::new("s3")).unwrap();
         assert_eq!(settings.part_of(100 << 20), PART_BYTES);
         let size = 1_u64 << 40;
-        assert!(size.div_ceil(settings.part_of(size)) <= PARTS_MAX);
+        assert!(size.div_ceil(settings.part_of(size)) <= PARTS_MAX as u64);
     }
 }

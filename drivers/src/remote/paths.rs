@@ -3,18 +3,21 @@
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreError,
-    StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload, PathWrite,
+    StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 use object_store::path::Path;
-use object_store::{ObjectMeta, PutResult};
+use object_store::{ObjectMeta, PutResult, UpdateVersion};
 
 use super::client::Client;
+use super::completing::Condition;
 use super::conditions::Conditions;
-use super::listing::{self, RESERVED};
+use super::listing::{self, At, RESERVED};
+use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::rename;
+use super::upload::RemoteUpload;
 use crate::path::{components, split_last};
 
 /// How often something new is asked for again that met another writer, and found nothing of it.
@@ -23,16 +26,20 @@ const CONFLICTS_MAX: usize = 3;
 /// Files under their own keys, below the mount's prefix.
 ///
 /// A folder is there for as long as a key lies below it. Where a name is a file and a folder too, which only other tools can bring about, the file is shown, and
-/// what lies in the folder is reached by its path. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: the listing of
-/// the folder that has one says so.
+/// what lies in the folder is reached by its path. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: listings leave them out,
+/// and count them.
+///
+/// Some tools make a key for a folder itself, with a slash at its end. Such a folder is there when nothing else is in it, and can be removed then; not on Azure, where
+/// those keys cannot be named.
 ///
 /// What keeps a file and a folder from having one name, and a deletion from missing what it names, is looked at before the change, in a request of its own:
 /// the kernel's locks make that one step for all who come through it, and for others it is not one. The content of a file is replaced in one step for all.
 ///
 /// A file's tag is its ETag: what other tools change is seen by the next look, without any notice of theirs.
 ///
-/// The kernel hands content over whole, so a write holds all of it in memory, and goes in parts from there. Reads hold what they are asked for.
-#[derive(Debug)]
+/// A write holds all of its content in memory, and goes in parts from there when that is large; an upload holds a few parts. Reads hold what they are asked for, and
+/// ask for a few parts of it at once.
+#[derive(Debug, Clone)]
 pub struct RemotePaths {
     pub(super) client: Client,
     conditions: Conditions,
@@ -128,13 +135,19 @@ impl RemotePaths {
         }
     }
 
-    /// Refuses to make a file where one cannot be, or where a folder is. Gives the key.
-    pub(super) async fn place_for(&self, path: &str) -> Result<Path, StoreError> {
-        split_last(path)?;
+    /// The key of what is to be made at `path`.
+    fn own_key(&self, path: &str) -> Result<Path, StoreError> {
         let key = self.key(path)?;
         if path.starts_with(RESERVED) {
             return Err(StoreError::BadOption { why: format!("{path:?}: such names are the driver's own") });
         }
+        Ok(key)
+    }
+
+    /// Refuses to make a file where one cannot be, or where a folder is. Gives the key.
+    pub(super) async fn place_for(&self, path: &str) -> Result<Path, StoreError> {
+        split_last(path)?;
+        let key = self.own_key(path)?;
         let (below, above) = join(self.has_below(path), self.no_file_above(path)).await;
         above?;
         // Both, and the file is what is shown.
@@ -146,25 +159,129 @@ impl RemotePaths {
 
     async fn write_at(&self, path: &str, data: &[Bytes], how: PathWrite) -> Result<ObjectInfo, StoreError> {
         self.writable()?;
-        let exclusive = match how {
-            PathWrite::Whole => false,
-            PathWrite::Exclusive => true,
-            _ => return Err(StoreError::NotSupported { what: "writing in the middle of a file" }),
+        let key = self.place_as(path, &how).await?;
+        let put = match how {
+            PathWrite::Whole => self.client.put(&key, data).await?,
+            PathWrite::Exclusive => self.make(path, &key, data).await?,
+            PathWrite::IfMatch(tag) => self.replace(path, &key, data, &tag).await?,
+            _ => return Err(in_the_middle()),
         };
-        let key = self.place_for(path).await.map_err(|error| match error {
-            StoreError::IsADirectory { what } if exclusive => StoreError::Exists { what },
-            error => error,
-        })?;
-        let put =
-            if exclusive { self.make(path, &key, data).await? } else { self.client.put(&key, data).await? };
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         Ok(self.written(&key, size, put).await)
+    }
+
+    /// The place for what is written `how`.
+    async fn place_as(&self, path: &str, how: &PathWrite) -> Result<Path, StoreError> {
+        self.place_for(path).await.map_err(|error| match (error, how) {
+            (StoreError::IsADirectory { what }, PathWrite::Exclusive) => StoreError::Exists { what },
+            (error, _) => error,
+        })
+    }
+
+    /// Begins an upload: nothing is asked of the server yet.
+    fn begin(&self, path: &str) -> Result<Upload, StoreError> {
+        self.writable()?;
+        split_last(path)?;
+        let key = self.own_key(path)?;
+        if !self.client.takes_parts() {
+            return Err(StoreError::NotSupported { what: "content piece by piece" });
+        }
+        Ok(Upload::new(self.client.clone(), key, self.client.settings.part_bytes))
+    }
+
+    /// Makes what was uploaded the file at `path`.
+    pub(super) async fn finish(
+        &self,
+        mut upload: Upload,
+        path: &str,
+        how: PathWrite,
+    ) -> Result<ObjectInfo, StoreError> {
+        if let Some(data) = upload.all_held() {
+            return self.write_at(path, data, how).await;
+        }
+        let finished = self.put_together(&mut upload, path, how).await;
+        if finished.as_ref().is_err_and(|error| !error.is_unknown()) {
+            upload.abort().await;
+        }
+        finished
+    }
+
+    async fn put_together(
+        &self,
+        upload: &mut Upload,
+        path: &str,
+        how: PathWrite,
+    ) -> Result<ObjectInfo, StoreError> {
+        upload.settle().await?;
+        let key = self.place_as(path, &how).await?;
+        if key != *upload.key() {
+            return Err(StoreError::NotSupported { what: "an upload that ends at another path" });
+        }
+        let condition = match &how {
+            PathWrite::Whole => None,
+            PathWrite::Exclusive if self.client.head(&key).await?.is_some() => {
+                return Err(StoreError::Exists { what: path.into() });
+            }
+            PathWrite::Exclusive => Some(Condition::Absent),
+            PathWrite::IfMatch(tag) => Some(Condition::State(self.in_state(path, &key, tag).await?)),
+            _ => return Err(in_the_middle()),
+        };
+        let condition = condition.filter(|condition| match condition {
+            Condition::Absent => self.conditions.parts_absent.is_honoured(),
+            Condition::State(_) => self.conditions.parts_state.is_honoured(),
+        });
+        let put = match upload.complete(condition).await {
+            // Somebody was quicker, or just as quick: a server may refuse both of these.
+            Err(StoreError::Exists { .. } | StoreError::NotFound { .. }) => {
+                let is_there = self.client.head(&key).await?;
+                let is = |tag: &ContentId| is_there.as_ref().is_some_and(|meta| file(meta).tag == *tag);
+                return Err(match how {
+                    PathWrite::Exclusive if is_there.is_some() => StoreError::Exists { what: path.into() },
+                    PathWrite::IfMatch(tag) if !is(&tag) => StoreError::Changed { what: path.into() },
+                    _ => StoreError::Locked { what: path.into() },
+                });
+            }
+            put => put?,
+        };
+        Ok(self.written(&key, upload.size(), put).await)
+    }
+
+    /// What the server calls the state of the file at `path`, if that has this tag.
+    async fn in_state(&self, path: &str, key: &Path, tag: &ContentId) -> Result<UpdateVersion, StoreError> {
+        match self.client.head(key).await? {
+            Some(meta) if file(&meta).tag == *tag => {
+                Ok(UpdateVersion { e_tag: meta.e_tag, version: meta.version })
+            }
+            _ => Err(StoreError::Changed { what: path.into() }),
+        }
+    }
+
+    /// Replaces one state: by the server's own condition, when it has one.
+    async fn replace(
+        &self,
+        path: &str,
+        key: &Path,
+        data: &[Bytes],
+        tag: &ContentId,
+    ) -> Result<PutResult, StoreError> {
+        for _ in 0..CONFLICTS_MAX {
+            let state = self.in_state(path, key, tag).await?;
+            if !self.conditions.state.is_honoured() {
+                return self.client.put(key, data).await;
+            }
+            match self.client.update(key, data, state).await {
+                // The next look tells whether it is another state, or another writer was only just as quick.
+                Err(StoreError::Exists { .. } | StoreError::NotFound { .. }) => {}
+                replaced => return replaced,
+            }
+        }
+        Err(StoreError::Locked { what: path.into() })
     }
 
     /// Writes what is not there yet: by the server's own condition, when it has one.
     async fn make(&self, path: &str, key: &Path, data: &[Bytes]) -> Result<PutResult, StoreError> {
         let exists = || StoreError::Exists { what: path.into() };
-        if self.conditions != Conditions::Honoured {
+        if !self.conditions.absent.is_honoured() {
             return match self.client.head(key).await? {
                 Some(_) => Err(exists()),
                 None => self.client.put(key, data).await,
@@ -208,11 +325,14 @@ impl RemotePaths {
             return self.client.delete(&key).await;
         }
         self.no_file(path).await?;
-        let found = listing::of(&self.client, &self.folder(path), None, 1).await?;
-        if found.names.is_empty() && found.marked {
-            return Err(StoreError::NotSupported { what: "removing a folder that has a key of its own" });
+        let folder = self.folder(path);
+        let at = At { folder: &folder, after: None, hides: false };
+        let found = listing::of(&self.client, at, 1).await?;
+        let is_empty = found.names.is_empty() && found.no_paths.is_empty();
+        match self.client.mark(&folder).filter(|_| is_empty && found.marked) {
+            Some(mark) => self.client.delete(&mark).await,
+            None => Err(StoreError::NotEmpty { what: path.into() }),
         }
-        Err(StoreError::NotEmpty { what: path.into() })
     }
 
     async fn list_at(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
@@ -220,15 +340,14 @@ impl RemotePaths {
         if limit == 0 {
             return Ok(ListPage::new(Vec::new(), true, 0));
         }
-        let mut found = if self.client.has_pages() {
-            listing::of(&self.client, &self.folder(path), after, limit).await?
+        let found = if self.client.has_pages() {
+            let at = At { folder: &self.folder(path), after, hides: path.is_empty() };
+            listing::of(&self.client, at, limit).await?
         } else {
             self.whole_folder(path, after).await?
         };
-        if path.is_empty() {
-            found.names.retain(|name, _| !name.starts_with(RESERVED));
-        }
-        if found.names.is_empty() && !found.marked && after.is_none() && !path.is_empty() {
+        let is_empty = found.names.is_empty() && found.no_paths.is_empty();
+        if is_empty && !found.marked && after.is_none() && !path.is_empty() {
             let is_file = self.look(path).await?.entry_type == EntryType::Reg;
             // It may have come into being since.
             if is_file {
@@ -240,13 +359,17 @@ impl RemotePaths {
             |(name, meta): (String, Option<ObjectMeta>)| (name, meta.as_ref().map_or_else(directory, file));
         let entries: Vec<_> = found.names.into_iter().take(limit).map(described).collect();
         let more = more && !entries.is_empty();
-        Ok(ListPage::new(entries, more, 0))
+        // Those beyond this page are counted on theirs.
+        let last = entries.last().filter(|_| more).map(|(name, _)| name.as_str());
+        let unnameable = found.no_paths.iter().filter(|key| last.is_none_or(|last| key.as_str() <= last));
+        let unnameable = unnameable.count();
+        Ok(ListPage::new(entries, more, unnameable))
     }
 
     /// All of a folder on a server that lists at once, or not at all.
     async fn whole_folder(&self, path: &str, after: Option<&str>) -> Result<listing::Found, StoreError> {
         let folder = self.folder(path);
-        let key = if folder.is_empty() { None } else { Some(self.client.key(path)?) };
+        let key = folder.strip_suffix('/').map(|key| self.client.whole_key(key)).transpose()?;
         let listed = self.client.folder(key).await?;
         let mut found = listing::Found { marked: true, ..listing::Found::default() };
         let name = |key: &Path| {
@@ -297,6 +420,10 @@ pub(super) fn file(meta: &ObjectMeta) -> ObjectInfo {
     ObjectInfo::new(EntryType::Reg, meta.size, tag, modified)
 }
 
+fn in_the_middle() -> StoreError {
+    StoreError::NotSupported { what: "writing in the middle of a file" }
+}
+
 fn directory() -> ObjectInfo {
     ObjectInfo::new(EntryType::Dir, 0, ContentId::Tag("directory".into()), Timestamp(0))
 }
@@ -313,7 +440,7 @@ impl ObjectStore for RemotePaths {
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             if self.client.has_pages() {
-                return self.client.page(self.folder(""), None, 1, true, None).await.map(drop);
+                return self.client.page_or_key(self.folder(""), None, 1, true, None).await.map(drop);
             }
             // Whatever it says of a name: it answers.
             self.client.head(&self.client.key("nexus-probe")?).await.map(drop)
@@ -324,7 +451,12 @@ impl ObjectStore for RemotePaths {
 impl PathStore for RemotePaths {
     fn capabilities(&self) -> PathCapabilities {
         let mut can = PathCapabilities::default();
-        can.exclusive = self.conditions == Conditions::Honoured;
+        can.exclusive = self.conditions.absent.is_honoured();
+        can.if_match = self.conditions.state.is_honoured();
+        can.upload = !self.is_read_only() && self.client.takes_parts();
+        let parts = [self.conditions.parts_absent, self.conditions.parts_state];
+        can.conditional_upload = can.upload && parts.iter().all(|verdict| verdict.is_honoured());
+        can.reads_at_once = u8::try_from(PARTS_AT_ONCE.min(self.client.settings.concurrency)).unwrap_or(1);
         can.copy = !self.is_read_only();
         can.rename = self.client.settings.rename_by_copy && !self.is_read_only();
         can
@@ -346,6 +478,11 @@ impl PathStore for RemotePaths {
         _: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         Box::pin(self.write_at(path, data, how))
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        let begun = self.begin(path).map(|upload| RemoteUpload::new(self.clone(), upload));
+        Box::pin(std::future::ready(begun.map(|upload| Box::new(upload) as Box<dyn PathUpload>)))
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {

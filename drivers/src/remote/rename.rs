@@ -100,6 +100,13 @@ async fn move_folder(
         }
         mark.write(paths, DELETING, None).await?;
     }
+    // A folder may have a key of its own, which is not below it.
+    let own = paths.client.mark(of).zip(paths.client.mark(into));
+    if let Some((from, to)) = &own
+        && paths.client.head(from).await?.is_some()
+    {
+        paths.client.copy(from, to).await?;
+    }
     loop {
         let (keys, _) = page(paths, of, None).await?;
         if keys.is_empty() {
@@ -108,28 +115,42 @@ async fn move_folder(
         let deletions: Vec<_> = keys.into_iter().map(|meta| settle(paths, meta, of, into)).collect();
         stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
     }
+    if let Some((from, _)) = &own {
+        paths.client.delete(from).await?;
+    }
     paths.client.delete(&mark.key).await
 }
 
+/// The key that `meta` is of. That of a folder itself, which is empty, has lost its slash on the way here; where there is a file of that name too, it comes up again
+/// when that is gone.
+async fn key_of(paths: &RemotePaths, meta: &ObjectMeta) -> Result<Path, StoreError> {
+    if meta.size > 0 || paths.client.head(&meta.location).await?.is_some() {
+        return Ok(meta.location.clone());
+    }
+    let mark = paths.client.mark(&format!("{}/", meta.location));
+    mark.ok_or(StoreError::NotSupported { what: "moving a folder that has a key of its own" })
+}
+
 /// The key that becomes that of `key`.
-fn target(key: &Path, of: &str, into: &str) -> Result<Path, StoreError> {
-    let rest = key.as_ref().strip_prefix(of).unwrap_or_default();
-    Path::parse([into, rest].concat())
-        .map_err(|_| StoreError::BadOption { why: format!("{rest:?} is no key") })
+fn target(paths: &RemotePaths, key: &Path, of: &str, into: &str) -> Result<Path, StoreError> {
+    let key = [into, key.as_ref().strip_prefix(of).unwrap_or_default()].concat();
+    paths.client.mark(&key).map_or_else(|| paths.client.whole_key(&key), Ok)
 }
 
 async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
-    paths.client.copy(&meta.location, &target(&meta.location, of, into)?).await
+    let key = key_of(paths, &meta).await?;
+    paths.client.copy(&key, &target(paths, &key, of, into)?).await
 }
 
 /// Deletes a key whose copy is newer than it, and of its size. What came, or was written, since it was copied is copied first: the renaming may have been cut
 /// short long ago.
 async fn settle(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
-    let copy = paths.client.head(&target(&meta.location, of, into)?).await?;
+    let key = key_of(paths, &meta).await?;
+    let target = target(paths, &key, of, into)?;
+    let copy = paths.client.head(&target).await?;
     let is_newer = |copy: &ObjectMeta| copy.size == meta.size && copy.last_modified > meta.last_modified;
-    let key = meta.location.clone();
     if !copy.as_ref().is_some_and(is_newer) {
-        copy_into(paths, meta, of, into).await?;
+        paths.client.copy(&key, &target).await?;
     }
     paths.client.delete(&key).await
 }
@@ -144,7 +165,7 @@ async fn page(
     loop {
         let page = paths.client.page(of.to_owned(), after.clone(), PAGE_MAX, false, token).await?;
         token = page.page_token;
-        // What has a slash at its end loses it on the way here, and cannot be copied: it is a folder's mark, and empty.
+        // The folder's own key has lost its slash, and is not below it any more.
         keys.extend(page.result.objects.into_iter().filter(|meta| {
             let key = meta.location.as_ref();
             key.starts_with(of) && after.as_deref().is_none_or(|after| key > after)

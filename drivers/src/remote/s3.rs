@@ -7,6 +7,7 @@ use nexus_messages::syscall::MountSpec;
 use object_store::aws::AmazonS3Builder;
 
 use super::client::Handles;
+use super::completing::Conditional;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{Settings, credential, flag, option, secret, server, with_common};
 use crate::secret::Secret;
@@ -43,6 +44,10 @@ impl DriverFactory for S3 {
         OPTIONS
     }
 
+    fn elsewhere(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         open_with(spec, context, told)
     }
@@ -59,6 +64,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let mut builder = from
             .with_client_options(client)
             .with_retry(retry)
+            .with_http_connector(Conditional)
             .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
             .with_virtual_hosted_style_request(!path_style)
             .with_disable_bulk_delete(true)
@@ -80,7 +86,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles { repeating: repeating.clone(), once, pages: Some(repeating) };
+    let handles = Handles::of(repeating, once, true);
     Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
 }
 

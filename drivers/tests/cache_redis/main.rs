@@ -1,6 +1,7 @@
 //! The cache in a server that speaks the Redis protocol, against a real one.
 
 mod conforms;
+mod faults;
 mod outages;
 #[path = "../servers/redis.rs"]
 mod redis;

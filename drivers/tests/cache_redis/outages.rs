@@ -1,5 +1,7 @@
 //! A server that is not there, dies, stands still, and comes back.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -190,4 +192,43 @@ fn no_more_calls_are_under_way_than_may_be() {
     assert_eq!(block_on(cache.subscribe("topic", 1)).expect_err("for one only").kind(), ErrorKind::StoreFull);
     drop(listener);
     world.until("its place is free", || block_on(cache.subscribe("topic", 1)).ok());
+}
+
+/// It answers, and nothing that can be read.
+#[test]
+fn what_a_change_came_to_is_not_known_when_the_answer_is_none() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback is there");
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (stream, _) = listener.accept().expect("somebody comes");
+            let mut answers = stream.try_clone().expect("a socket");
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if line == "SET" {
+                    // The client may be gone.
+                    let _ = write!(answers, "what?\r\n");
+                    break;
+                }
+            }
+        });
+        let world = World::new();
+        let cache = world.cache(config(port));
+        let error = put(&cache, "1").expect_err("it is no Redis");
+        assert!(error.is_unknown(), "{error:?}");
+    });
+}
+
+#[test]
+fn a_value_that_others_made_too_large_is_not_held() {
+    let world = World::new();
+    let server = Server::start(redis::redis());
+    let mut small = config(server.port());
+    small.value_bytes_max = 100;
+    let (large, small) = (world.cache(config(server.port())), world.cache(small));
+    for (bytes, is_held) in [(0, true), (97, true), (98, false), (1 << 20, false)] {
+        // With its key.
+        let value = Bytes::from(vec![0; bytes]);
+        block_on(large.put("key", value.clone(), None)).expect("it serves");
+        assert_eq!(get(&small).expect("it serves"), is_held.then_some(value), "{bytes}");
+    }
 }

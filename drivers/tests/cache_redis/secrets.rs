@@ -10,8 +10,8 @@ use nexus_drivers::cache::redis::RedisConfig;
 use nexus_kernel::hal::CacheStore;
 use nexus_messages::ErrorKind;
 
-use crate::redis::{PASSWORD, redis_with_password};
-use crate::servers::Server;
+use crate::redis::{PASSWORD, redis_encrypted, redis_with_password};
+use crate::servers::{Server, certificates};
 use crate::{CALL_WITHIN, World, config};
 
 #[test]
@@ -67,4 +67,31 @@ fn a_server_that_repeats_the_password_does_not_get_it_printed() {
         let error = block_on(cache.get("key")).expect_err("it is no Redis");
         assert!(!format!("{error:?} {error} {:?}", cache.state()).contains(PASSWORD), "{error:?}");
     });
+}
+
+#[test]
+fn an_encrypted_way_is_taken_to_a_server_that_is_trusted_and_to_no_other() {
+    let folder = tempfile::tempdir().expect("a folder for the server");
+    certificates::certify(folder.path(), "server.key", "server.crt");
+    let (world, server) = (World::new(), Server::start_in(redis_encrypted(), folder));
+    let settings = |host: &str, is_trusted: bool| {
+        let url = format!("rediss://{host}:{}", server.port());
+        let mut settings = RedisConfig::from_url(&url).expect("it is a URL");
+        settings.ca_file = is_trusted.then(|| server.folder().join(certificates::AUTHORITY));
+        (settings.call_within, settings.connect_within) = (CALL_WITHIN * 10, CALL_WITHIN * 10);
+        settings
+    };
+    let cache = world.cache(settings("localhost", true));
+    block_on(cache.put("key", Bytes::from_static(b"1"), None)).expect("it is trusted");
+    let mut listener = block_on(cache.subscribe("topic", 1)).expect("it is trusted");
+    block_on(cache.publish("topic", Bytes::from_static(b"1"))).expect("it is trusted");
+    block_on(listener.next()).expect("it hears");
+    // An authority that nobody knows, a name that is not its own, and a way that is not encrypted.
+    let mut plain = settings("localhost", true);
+    plain.tls = false;
+    for settings in [settings("localhost", false), settings("127.0.0.1", true), plain] {
+        let cache = world.cache(settings);
+        let error = block_on(cache.get("key")).expect_err("nothing is said to it");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
 }

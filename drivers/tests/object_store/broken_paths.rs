@@ -1,10 +1,13 @@
 //! The suite of path-addressed stores rejects those that are wrong in one way each.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nexus_drivers::memory::MemoryPaths;
 use nexus_kernel::hal::conformance::object_store::path::{Subject, check};
 use nexus_kernel::hal::{
-    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite, StoreFuture,
+    Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload, PathWrite,
+    StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType};
@@ -28,16 +31,24 @@ enum Fault {
     TagOfThePath,
     /// Permissions are told as set, and are not.
     ForgetsMode,
+    /// A write of one state replaces any.
+    MatchesAnything,
+    /// An upload is seen as far as it has come.
+    UploadIsSeenEarly,
+    /// An upload that is dropped is finished.
+    UploadEndsWhenDropped,
+    /// An upload finishes whatever its condition says.
+    UploadReplacesAnything,
 }
 
 #[derive(Debug)]
 struct Broken {
-    paths: MemoryPaths,
+    paths: Arc<MemoryPaths>,
     fault: Fault,
 }
 
 fn reject(fault: Fault, claim: &str) {
-    check(&|| Subject::new(Broken { paths: memory_paths(), fault })).assert_rejected_by(claim);
+    check(&|| Subject::new(Broken { paths: Arc::new(memory_paths()), fault })).assert_rejected_by(claim);
 }
 
 #[test]
@@ -73,6 +84,26 @@ fn a_store_whose_tag_stays_is_rejected() {
 #[test]
 fn a_store_that_forgets_permissions_is_rejected() {
     reject(Fault::ForgetsMode, "attributes_are_kept");
+}
+
+#[test]
+fn a_store_whose_write_of_one_state_replaces_any_is_rejected() {
+    reject(Fault::MatchesAnything, "a_write_of_one_state_replaces_no_other");
+}
+
+#[test]
+fn a_store_that_shows_an_upload_early_is_rejected() {
+    reject(Fault::UploadIsSeenEarly, "an_upload_is_seen_when_it_is_finished");
+}
+
+#[test]
+fn a_store_that_finishes_an_upload_that_is_dropped_is_rejected() {
+    reject(Fault::UploadEndsWhenDropped, "an_upload_that_is_dropped_changes_nothing");
+}
+
+#[test]
+fn a_store_whose_uploads_replace_anything_is_rejected() {
+    reject(Fault::UploadReplacesAnything, "an_upload_keeps_to_its_condition");
 }
 
 impl Broken {
@@ -141,7 +172,8 @@ impl PathStore for Broken {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         let how = match (self.fault, how) {
-            (Fault::ExclusiveReplaces, PathWrite::Exclusive) => PathWrite::Whole,
+            (Fault::ExclusiveReplaces, PathWrite::Exclusive)
+            | (Fault::MatchesAnything, PathWrite::IfMatch(_)) => PathWrite::Whole,
             (Fault::WriteAtTruncates, PathWrite::At { offset, .. }) => {
                 PathWrite::At { offset, truncate: true }
             }
@@ -149,6 +181,16 @@ impl PathStore for Broken {
         };
         Box::pin(async move {
             Ok(self.told(path, self.paths.write(&self.resolved(path).await, data, how, attributes).await?))
+        })
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        Box::pin(async move {
+            let path = self.resolved(path).await;
+            let inner = Some(self.paths.upload(&path).await?);
+            let (paths, fault) = (self.paths.clone(), self.fault);
+            Ok(Box::new(BrokenUpload { inner, paths, path, pushed: Vec::new(), fault })
+                as Box<dyn PathUpload>)
         })
     }
 
@@ -191,5 +233,54 @@ impl PathStore for Broken {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         self.paths.set_attributes(path, attributes)
+    }
+}
+
+#[derive(Debug)]
+struct BrokenUpload {
+    inner: Option<Box<dyn PathUpload>>,
+    paths: Arc<MemoryPaths>,
+    path: String,
+    pushed: Vec<Bytes>,
+    fault: Fault,
+}
+
+impl BrokenUpload {
+    /// Writes what has come so far past the upload.
+    fn write_through(&self) -> StoreFuture<'_, ObjectInfo> {
+        Box::pin(async move {
+            self.paths.write(&self.path, &self.pushed, PathWrite::Whole, &Attributes::none()).await
+        })
+    }
+}
+
+impl PathUpload for BrokenUpload {
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.pushed.push(data.clone());
+            if self.fault == Fault::UploadIsSeenEarly {
+                self.write_through().await?;
+            }
+            self.inner.as_mut().expect("it is not finished").push(data).await
+        })
+    }
+
+    fn finish<'a>(
+        mut self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        let how = if self.fault == Fault::UploadReplacesAnything { PathWrite::Whole } else { how };
+        let inner = self.inner.take().expect("it is not finished");
+        Box::pin(async move { inner.finish(path, how, attributes).await })
+    }
+}
+
+impl Drop for BrokenUpload {
+    fn drop(&mut self) {
+        if self.fault == Fault::UploadEndsWhenDropped && self.inner.is_some() {
+            nexus_actors::block_on(self.write_through()).expect("it is in memory");
+        }
     }
 }

@@ -177,7 +177,7 @@ fn a_pipe_in_the_folder_holds_nobody() {
     let status = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(status.success() && fs::metadata(&pipe).unwrap().file_type().is_fifo());
     let paths = path_local(folder.path());
-    assert_eq!(wait(paths.stat("pipe")).unwrap().entry_type, EntryType::ExternalStorage);
+    assert_eq!(wait(paths.stat("pipe")).unwrap().entry_type, EntryType::Pipe);
     for how in [PathWrite::Whole, PathWrite::At { offset: 0, truncate: false }] {
         let written = wait(paths.write("pipe", &bytes("x"), how, &Attributes::none()));
         assert!(matches!(written, Err(StoreError::NotSupported { .. })), "{written:?}");

@@ -47,6 +47,7 @@ fn try_everything(paths: &PathLocal, link: &str, file: &str) -> Vec<Result<(), S
     ];
     for path in [&*secret, file] {
         results.push(wait(paths.read(path, ByteRange::ALL)).map(drop));
+        results.push(wait(paths.copy(path, "stolen")).map(drop));
     }
     for (path, how) in [&*secret, &*new, file].iter().flat_map(|path| HOWS.map(|how| (path, how))) {
         results.push(wait(paths.write(path, &data, how, &none)).map(drop));

@@ -15,28 +15,28 @@ use nexus_kernel::hal::{
 };
 
 use crate::log;
-use crate::proxy::{OnCommit, Proxy};
 use crate::server::{PASSWORD, Postgres, url};
 use crate::servers::free_port;
+use crate::servers::proxy::{Fault, Proxy, Speaks};
 
-fn env() -> Env {
+pub(crate) fn env() -> Env {
     Env::host(HostConfig::default()).expect("threads can be started")
 }
 
-fn context(env: &Env) -> DriverContext {
+pub(crate) fn context(env: &Env) -> DriverContext {
     DriverContext::new(env.clone(), env.pool("records", 1, 1), None)
 }
 
-fn config(url: &str) -> PostgresConfig {
+pub(crate) fn config(url: &str) -> PostgresConfig {
     PostgresConfig::new(Server::new(url).expect("the address is right"))
 }
 
-fn store(env: &Env, url: &str) -> PostgresRecords {
+pub(crate) fn store(env: &Env, url: &str) -> PostgresRecords {
     PostgresRecords::new(config(url), &context(env))
 }
 
 /// Carries statements out, in a session of their own.
-async fn commit(store: &dyn RecordStore, statements: &[&'static str]) -> Result<(), RecordError> {
+pub(crate) async fn commit(store: &dyn RecordStore, statements: &[&'static str]) -> Result<(), RecordError> {
     let mut session = store.write().await?;
     for sql in statements {
         session.execute(&(*sql).into()).await?;
@@ -44,7 +44,11 @@ async fn commit(store: &dyn RecordStore, statements: &[&'static str]) -> Result<
     session.commit().await
 }
 
-async fn number(store: &dyn RecordStore, from: ReadFrom, sql: &'static str) -> Result<i64, RecordError> {
+pub(crate) async fn number(
+    store: &dyn RecordStore,
+    from: ReadFrom,
+    sql: &'static str,
+) -> Result<i64, RecordError> {
     store.read(from).await?.query(&sql.into()).await?[0].get(0)
 }
 
@@ -168,28 +172,28 @@ fn a_killed_server_loses_nothing_and_what_is_repeated_is_there_once() {
 #[test]
 fn a_commit_whose_answer_is_lost_is_told_as_such_and_not_repeated() {
     let (server, env) = (Postgres::start(), env());
-    let proxy = Arc::new(Proxy::to(server.port()));
-    let store = store(&env, &url(proxy.port, "postgres"));
+    let proxy = Arc::new(Proxy::of(server.port(), Speaks::Postgres));
+    let store = store(&env, &url(proxy.port(), "postgres"));
     env.blocking_wait(commit(&store, &["CREATE TABLE marks (number BIGINT NOT NULL)"]))
         .expect("the server is there");
     let mut want = 0;
-    for mode in [OnCommit::CutBefore, OnCommit::CutAfter] {
+    for fault in [Fault::Cut, Fault::Lost] {
         let tries = Arc::new(AtomicU32::new(0));
         let marked = env.blocking_wait(transact(&store, &env, RetryPolicy::default(), |session| {
             let (tries, proxy) = (tries.clone(), proxy.clone());
             Box::pin(async move {
                 tries.fetch_add(1, Ordering::SeqCst);
                 let done = session.execute(&"INSERT INTO marks (number) VALUES (1)".into()).await;
-                proxy.on_commit(mode);
+                proxy.set_after(b"COMMIT", fault);
                 done
             })
         }));
-        proxy.on_commit(OnCommit::Pass);
+        proxy.set(Fault::None);
         let error = marked.expect_err("its answer was cut off");
         assert!(matches!(error, RecordError::ConnectionLost { unknown: true, .. }), "{error:?}");
         assert!(error.to_string().contains("may have been carried out"), "{error}");
         assert_eq!(tries.load(Ordering::SeqCst), 1, "it was repeated");
-        want += i64::from(mode == OnCommit::CutAfter);
+        want += i64::from(fault == Fault::Lost);
         // The server may still be at it.
         let there = || env.blocking_wait(number(&store, ReadFrom::Latest, "SELECT count(*) FROM marks"));
         while there().expect("the line is there again") < want {

@@ -93,6 +93,63 @@ fn nothing_is_opened_until_it_is_used_and_what_was_not_there_may_come() {
 }
 
 #[test]
+fn a_column_that_came_since_is_in_what_the_same_statement_reads() {
+    let (env, folder) = (env(), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("records.sqlite");
+    let mut config = SqliteConfig::new(&path);
+    // One connection reads, and keeps its statements.
+    config.readers = 1;
+    let store = SqliteRecords::new(config, &context(&env));
+    env.blocking_wait(async {
+        begun(&store, TABLE.into()).await?.commit().await?;
+        begun(&store, Statement::new(COUNT).bind("a")).await?.commit().await?;
+        let all = Statement::new("SELECT * FROM counts");
+        let rows = store.read(ReadFrom::Latest).await?.query(&all).await?;
+        assert_eq!(rows[0].values().len(), 2);
+        let add = "ALTER TABLE counts ADD COLUMN seen BOOLEAN NOT NULL DEFAULT TRUE";
+        begun(&store, add.into()).await?.commit().await?;
+        let rows = store.read(ReadFrom::Latest).await?.query(&all).await?;
+        assert!(rows[0].named::<bool>("seen")?);
+        assert_eq!(rows[0].named::<i64>("n")?, 1);
+        Ok::<_, RecordError>(())
+    })
+    .expect("nothing is wrong");
+    env.stop();
+}
+
+#[test]
+fn a_session_that_does_nothing_for_too_long_is_taken_back_and_another_one_writes() {
+    let (env, folder) = (env(), tempfile::tempdir().expect("a folder"));
+    let mut config = SqliteConfig::new(folder.path().join("records.sqlite"));
+    (config.hold, config.readers) = (Duration::from_millis(100), 1);
+    let store = SqliteRecords::new(config, &context(&env));
+    env.blocking_wait(async {
+        begun(&store, TABLE.into()).await?.commit().await?;
+        let mut idle = begun(&store, Statement::new(COUNT).bind("lost")).await?;
+        let reading = store.read(ReadFrom::Latest).await?;
+        // Each of them has the only place there is.
+        begun(&store, Statement::new(COUNT).bind("a")).await?.commit().await?;
+        assert_eq!(count(&store, "a").await?, 1);
+        let error = idle.execute(&Statement::new(COUNT).bind("lost")).await.expect_err("it is over");
+        assert!(matches!(error, RecordError::TimedOut { unknown: false, .. }), "{error:?}");
+        assert_eq!(idle.commit().await, Err(RecordError::Aborted));
+        drop(reading);
+        assert_eq!(count(&store, "lost").await?, 0);
+        // One that does something is let be.
+        let mut busy = store.write().await?;
+        for _ in 0..6 {
+            env.sleep(Duration::from_millis(30)).await;
+            busy.execute(&Statement::new(COUNT).bind("b")).await?;
+        }
+        busy.commit().await?;
+        assert_eq!(count(&store, "b").await?, 6);
+        Ok::<_, RecordError>(())
+    })
+    .expect("nothing is wrong");
+    env.stop();
+}
+
+#[test]
 fn who_gives_up_waiting_to_write_is_in_nobodys_way() {
     let (env, folder) = (env(), tempfile::tempdir().expect("a folder"));
     let store = store(&env, &folder.path().join("records.sqlite"), WAIT);

@@ -7,12 +7,12 @@ use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
 
 use crate::servers::s3::{moto, request};
-use crate::subjects::{open, paths, s3, write};
+use crate::subjects::{PART, open, paths, s3, write};
 
 #[test]
 fn large_content_goes_in_parts_and_comes_back_whole() {
     let server = moto();
-    let store = open(&s3(server.port()).option("multipart_bytes", "5242880").option("part_bytes", "5242880"));
+    let store = open(&s3(server.port()).option("multipart_bytes", PART.to_string()));
     let buffers: Vec<Bytes> = (0..13_u8).map(|byte| Bytes::from(vec![byte; 1_000_003])).collect();
     let size = buffers.iter().map(Bytes::len).sum::<usize>();
     let written = block_on(paths(&*store).write("large", &buffers, PathWrite::Whole, &Attributes::none()));

@@ -45,7 +45,7 @@ fn a_mount_that_is_read_only_writes_nothing_and_promises_nothing() {
     let server = moto();
     let writer = open(&s3(server.port()));
     write(&*writer, "a/b", "1", PathWrite::Whole).expect("it is written");
-    let store = open(&s3(server.port()).option("read_only", "true"));
+    let store = open(&s3(server.port()).read_only());
     assert!(store.read_only() && !paths(&*store).capabilities().exclusive);
     assert_eq!(&read(&*store, "a/b").expect("it is read")[..], b"1");
     let refused = write(&*store, "c", "2", PathWrite::Whole).expect_err("it is refused");

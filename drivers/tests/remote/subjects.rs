@@ -36,6 +36,9 @@ pub(crate) fn open(spec: &MountSpec) -> Arc<dyn ObjectStore> {
     try_open(spec).unwrap_or_else(|error| panic!("{spec:?}: {error}"))
 }
 
+/// The smallest parts that there are: so little content is large.
+pub(crate) const PART: usize = 5 << 20;
+
 /// A mount of the server at `port`.
 pub(crate) fn s3(port: u16) -> MountSpec {
     MountSpec::new("s3")
@@ -44,6 +47,7 @@ pub(crate) fn s3(port: u16) -> MountSpec {
         .option("allow_http", "true")
         .option("access_key", KEY)
         .option("secret_key", KEY)
+        .option("part_bytes", PART.to_string())
 }
 
 /// A mount of Azure's emulator at `port`.
@@ -56,6 +60,7 @@ pub(crate) fn azure(port: u16) -> MountSpec {
         .option("endpoint", format!("http://127.0.0.1:{port}/{ACCOUNT}"))
         .option("allow_http", "true")
         .option("access_key", KEY)
+        .option("part_bytes", PART.to_string())
 }
 
 /// `spec` with a prefix of its own.

@@ -8,7 +8,7 @@ use crate::servers::{Recipe, Server};
 use crate::subjects::{open, paths, read, write};
 
 /// One that knows neither ranges nor WebDAV.
-fn plain(folder: tempfile::TempDir) -> Server {
+pub(crate) fn plain(folder: tempfile::TempDir) -> Server {
     let recipe = Recipe {
         program: "python3",
         install: "apt-get install python3",
@@ -20,6 +20,10 @@ fn plain(folder: tempfile::TempDir) -> Server {
     Server::start_in(recipe, folder)
 }
 
+pub(crate) fn mount(port: u16) -> MountSpec {
+    MountSpec::new("http").option("url", format!("http://127.0.0.1:{port}")).option("allow_http", "true")
+}
+
 #[test]
 fn files_are_read_and_nothing_is_changed() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -27,8 +31,7 @@ fn files_are_read_and_nothing_is_changed() {
     std::fs::write(folder.path().join("docs/a b.txt"), "0123456789").expect("it is written");
     std::fs::write(folder.path().join("empty"), "").expect("it is written");
     let server = plain(folder);
-    let url = format!("http://127.0.0.1:{}", server.port());
-    let store = open(&MountSpec::new("http").option("url", url).option("allow_http", "true"));
+    let store = open(&mount(server.port()));
     assert!(store.read_only());
     assert_eq!(&read(&*store, "docs/a b.txt").expect("it is read")[..], b"0123456789");
     assert_eq!(&read(&*store, "empty").expect("it is read")[..], b"");
@@ -41,6 +44,12 @@ fn files_are_read_and_nothing_is_changed() {
     let missing = block_on(paths(&*store).stat("none")).expect_err("it is not there");
     assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
     let listed = block_on(paths(&*store).list("", None, 9)).expect_err("it lists nothing");
+    assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
+    // The same of one folder of it.
+    let spec = MountSpec::new("http").option("url", format!("http://127.0.0.1:{}", server.port()));
+    let below = open(&spec.option("allow_http", "true").option("prefix", "docs"));
+    assert_eq!(&read(&*below, "a b.txt").expect("it is read")[..], b"0123456789");
+    let listed = block_on(paths(&*below).list("", None, 9)).expect_err("it lists nothing");
     assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
     let written = write(&*store, "new", "1", PathWrite::Whole).expect_err("it is refused");
     assert!(matches!(written, StoreError::ReadOnly { .. }), "{written:?}");

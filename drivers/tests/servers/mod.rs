@@ -6,12 +6,16 @@
 #[cfg(feature = "azure")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod azure;
-#[cfg(feature = "s3")]
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod certificates;
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod proxy;
 #[cfg(feature = "s3")]
 #[allow(dead_code, reason = "each target uses a part of it")]
 pub(crate) mod s3;
+#[cfg(feature = "s3")]
+#[allow(dead_code, reason = "each target uses a part of it")]
+pub(crate) mod small;
 
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::TcpListener;

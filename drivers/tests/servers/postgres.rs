@@ -7,7 +7,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::servers::{Recipe, Server};
+use crate::servers::{Recipe, Server, certificates};
 
 /// The password of its user `nexus`: what must be seen nowhere.
 pub(crate) const PASSWORD: &str = "s3cr3t-of-the-server";
@@ -41,7 +41,7 @@ impl Postgres {
     }
 
     pub(crate) fn authority(&self) -> PathBuf {
-        self.0.folder().join("authority.pem")
+        self.0.folder().join(certificates::AUTHORITY)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -139,19 +139,7 @@ fn init(folder: &TempDir) {
 
 /// Makes an authority and a certificate, and has the server use it.
 fn certify(folder: &Path) {
-    let openssl = |arguments: &str| {
-        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
-        let done = done.expect("openssl comes with PostgreSQL: apt-get install openssl");
-        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-    openssl(&format!("req -x509 {KEY} -keyout authority.key -out authority.pem -subj /CN=tests"));
-    openssl(&format!(
-        "req {KEY} -keyout data/server.key -out server.csr -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    ));
-    openssl(
-        "x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -copy_extensions copy -out data/server.crt",
-    );
+    certificates::certify(folder, "data/server.key", "data/server.crt");
     let settings = folder.join("data/postgresql.auto.conf");
     fs::write(&settings, "ssl = on\n").expect("the folder is there");
     if is_root() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::servers::Recipe;
+use crate::servers::certificates::AUTHORITY;
 
 /// The password of one that has one.
 pub(crate) const PASSWORD: &str = "open-sesame-7319";
@@ -21,6 +22,19 @@ pub(crate) fn redis() -> Recipe {
 pub(crate) fn redis_with_password() -> Recipe {
     Recipe {
         arguments: |folder, port| [arguments(folder, port), words(&["--requirepass", PASSWORD])].concat(),
+        ..redis()
+    }
+}
+
+/// The same, whose port is encrypted, with the certificates that are in its folder.
+pub(crate) fn redis_encrypted() -> Recipe {
+    Recipe {
+        arguments: |folder, port| {
+            let port = port.to_string();
+            let tls = ["--tls-port", &port, "--tls-auth-clients", "no", "--tls-cert-file", "server.crt"];
+            let keys = ["--tls-key-file", "server.key", "--tls-ca-cert-file", AUTHORITY];
+            [arguments(folder, 0), words(&tls), words(&keys)].concat()
+        },
         ..redis()
     }
 }

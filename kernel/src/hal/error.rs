@@ -23,6 +23,12 @@ pub enum StoreError {
         /// The object, as the driver knows it.
         what: String,
     },
+    /// The object is not, or no longer, in the state that the call was to replace.
+    #[error("{what} is not what it was")]
+    Changed {
+        /// The object, as the driver knows it.
+        what: String,
+    },
     /// Something on the way is not a directory.
     #[error("{what} is not a directory")]
     NotADirectory {
@@ -69,6 +75,12 @@ pub enum StoreError {
     ReadOnly {
         /// Why.
         cause: String,
+    },
+    /// The mount's files have moved to another store since the call began. What was given of it is not there: it may be made again.
+    #[error("the files moved to another driver while {what} was written: write it again")]
+    Moved {
+        /// The object, as the driver knows it.
+        what: String,
     },
     /// Another process, or another handle, has the store open.
     #[error("{what} is in use by another process")]
@@ -183,6 +195,7 @@ impl StoreError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::AlreadyExists,
+            Self::Changed { .. } => ErrorKind::PreconditionFailed,
             Self::NotADirectory { .. } => ErrorKind::NotADirectory,
             Self::IsADirectory { .. } => ErrorKind::IsADirectory,
             Self::NotEmpty { .. } => ErrorKind::NotEmpty,
@@ -191,7 +204,7 @@ impl StoreError {
             Self::NotKept { .. } => ErrorKind::NotKept,
             Self::Full => ErrorKind::StoreFull,
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
-            Self::Locked { .. } => ErrorKind::Busy,
+            Self::Moved { .. } | Self::Locked { .. } => ErrorKind::Busy,
             Self::Closed => ErrorKind::Down,
             Self::NotSupported { .. } => ErrorKind::NotSupported,
             Self::BadOption { .. } => ErrorKind::InvalidArgument,

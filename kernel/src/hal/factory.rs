@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nexus_actors::{Env, Pool};
+use nexus_messages::EntryType;
 use nexus_messages::syscall::MountSpec;
 
 use super::{ObjectStore, StoreError, StoreFuture};
@@ -20,6 +21,17 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
 
     /// Whether what it stores is gone with the process: then a mount is empty whenever it is attached.
     fn volatile(&self) -> bool {
+        false
+    }
+
+    /// Whether what it asks is another machine's, which may be down while this one is well: then a boot waits for it a moment only.
+    fn elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Whether it makes connectors: then a mount point of it is told as [`ExternalStorage`](nexus_messages::EntryType::ExternalStorage), and is one for all else
+    /// a mount point as any.
+    fn is_connector(&self) -> bool {
         false
     }
 
@@ -41,8 +53,33 @@ pub struct DriverOption {
     pub help: &'static str,
 }
 
-/// The options that every mount takes, whatever its driver: the kernel itself goes by them, and drivers do not see them.
+/// The options that every mount takes, whatever its driver: the kernel itself goes by them, and drivers see none of them but
+/// [`SHARED_OPTIONS`]. What [`read_only`](DriverOption) says they see as [`MountSpec::read_only`].
 pub const MOUNT_OPTIONS: &[DriverOption] = &[
+    DriverOption {
+        key: "read_only",
+        required: false,
+        secret: false,
+        help: "true for a mount that refuses changes",
+    },
+    DriverOption {
+        key: "mode_files",
+        required: false,
+        secret: false,
+        help: "the permission bits of files that are made without saying, and of all files where the backend keeps none, in octal; 644 when not given",
+    },
+    DriverOption {
+        key: "mode_dirs",
+        required: false,
+        secret: false,
+        help: "the same of directories; 755 when not given",
+    },
+    DriverOption {
+        key: "concurrency",
+        required: false,
+        secret: false,
+        help: "how many calls of the driver are made at once, 1 to 1024: others wait for their turn within their deadline; not limited by the kernel when not given",
+    },
     DriverOption {
         key: "deadline_ms",
         required: false,
@@ -87,6 +124,9 @@ pub const MOUNT_OPTIONS: &[DriverOption] = &[
     },
 ];
 
+/// Those of [`MOUNT_OPTIONS`] that a driver may declare, too: then it sees what is given for them, beside the kernel that goes by it.
+pub const SHARED_OPTIONS: &[&str] = &["concurrency"];
+
 /// What a driver is given of the kernel around it.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -126,7 +166,8 @@ impl Catalogue {
     /// [`StoreError::Exists`] when there is one of this name, [`StoreError::BadOption`] when it has an option that is the kernel's own.
     pub fn add(&mut self, factory: Arc<dyn DriverFactory>) -> Result<(), StoreError> {
         let name = factory.name().to_owned();
-        if let Some(taken) = factory.options().iter().find(|option| is_of_every_mount(option.key)) {
+        let is_taken = |key: &str| is_of_every_mount(key) && !SHARED_OPTIONS.contains(&key);
+        if let Some(taken) = factory.options().iter().find(|option| is_taken(option.key)) {
             let why = format!("{name} has the option {:?}, which is the kernel's own", taken.key);
             return Err(StoreError::BadOption { why });
         }
@@ -145,6 +186,14 @@ impl Catalogue {
     /// The kind of driver of this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn DriverFactory>> {
         self.factories.get(name).cloned()
+    }
+
+    /// What the root of a mount of `driver` is told to be.
+    pub fn mount_type(&self, driver: &str) -> EntryType {
+        match self.factories.get(driver) {
+            Some(factory) if factory.is_connector() => EntryType::ExternalStorage,
+            _ => EntryType::Mount,
+        }
     }
 
     /// The names, in order.
@@ -172,7 +221,9 @@ impl Catalogue {
         let options = factory.options();
         let is_known = |key: &str| is_of_every_mount(key) || options.iter().any(|option| option.key == key);
         if let Some(unknown) = spec.options.keys().find(|key| !is_known(key)) {
-            let keys: Vec<&str> = options.iter().chain(MOUNT_OPTIONS).map(|option| option.key).collect();
+            let kernels =
+                MOUNT_OPTIONS.iter().filter(|of_all| options.iter().all(|own| own.key != of_all.key));
+            let keys: Vec<&str> = options.iter().chain(kernels).map(|option| option.key).collect();
             return bad(format!("{} has no option {unknown:?}; it takes: {}", spec.driver, keys.join(", ")));
         }
         match options.iter().find(|option| option.required && !spec.options.contains_key(option.key)) {
@@ -196,7 +247,19 @@ impl Catalogue {
         };
         spec.options.iter().map(show).collect()
     }
+
+    /// The options of `spec` that are secret and given themselves: the metastore remembers them in the clear. Where they are, `env:NAME` or `file:PATH`, may be known.
+    pub fn in_the_clear<'a>(&self, spec: &'a MountSpec) -> Vec<&'a str> {
+        let shown = self.shown(spec);
+        let is_told = |text: &str| SECRET_PLACES.iter().any(|place| text.starts_with(place));
+        let is_hidden = |key: &str| shown.get(key).is_some_and(|shown| shown == HIDDEN);
+        let given = spec.options.iter().filter(|(key, text)| is_hidden(key) && !is_told(text));
+        given.map(|(key, _)| key.as_str()).collect()
+    }
 }
+
+/// With what an option begins that says where a secret is.
+pub const SECRET_PLACES: [&str; 2] = ["env:", "file:"];
 
 /// What stands in a listing instead of what is secret.
 pub const HIDDEN: &str = "(hidden)";
@@ -247,5 +310,19 @@ mod tests {
         // A driver that this build leaves out cannot say.
         check("elsewhere", "bucket", false);
         check("elsewhere", "deadline_ms", true);
+    }
+
+    #[test]
+    fn a_secret_that_is_given_itself_is_told_from_where_it_is() {
+        let mut catalogue = Catalogue::new();
+        catalogue.add(Arc::new(Locked)).unwrap();
+        let check = |password: &str, expected: &[&str]| {
+            let spec = MountSpec::new("locked").option("bucket", "b").option("password", password);
+            assert_eq!(catalogue.in_the_clear(&spec), expected, "{password}");
+        };
+        check("hunter22", &["password"]);
+        check("env:PASSWORD", &[]);
+        check("file:/run/password", &[]);
+        assert!(catalogue.in_the_clear(&MountSpec::new("locked").option("bucket", "b")).is_empty());
     }
 }

@@ -5,6 +5,7 @@
 //! and [`RecordStore`] for services that want SQL. A driver is done when the conformance suite of its trait passes
 //! (`conformance`, behind the feature of that name).
 
+mod cache_figures;
 mod cache_store;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -19,16 +20,21 @@ mod record_value;
 mod stream_store;
 mod transport;
 
+pub use cache_figures::CacheFigures;
 pub use cache_store::{CacheState, CacheStore, Heard, Missed, NullCache, Subscription};
 pub use error::StoreError;
 pub(crate) use factory::is_of_every_mount;
-pub use factory::{Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS};
+pub use factory::{
+    Catalogue, DriverContext, DriverFactory, DriverOption, HIDDEN, MOUNT_OPTIONS, SECRET_PLACES,
+    SHARED_OPTIONS,
+};
 pub use metastore::{
     Applied, Batch, Change, DAMAGE_MAX, Damage, Entry, EntryOutcome, KEY_INLINE, LogItem, LogRecord,
     Metastore, Precondition, Reader, RowKey, Table, Told, ToldEvent, TreeId,
 };
 pub use object_store::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
+    Addressing, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities,
+    PathStore, PathUpload, PathWrite,
 };
 pub use outside::{OutsideChange, OutsideChanges};
 pub use process::{

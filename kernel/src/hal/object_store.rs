@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use super::{OutsideChanges, StoreError, StoreFuture};
+use super::{CacheFigures, OutsideChanges, StoreError, StoreFuture};
 
 /// A store of content, mounted at a path. Whether content is found by its hash or by its path is the store's addressing.
 ///
@@ -26,8 +27,55 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Of a connector what kind of one it is; none for a store of content.
+    fn connector(&self) -> Option<ConnectorCategory> {
+        None
+    }
+
     /// Says whether the backend answers. Cheap; repeat: safe.
     fn probe(&self) -> StoreFuture<'_, ()>;
+
+    /// Waits until all that was acknowledged is at the backend, for a driver that acknowledges what lies on this machine alone. The caller sets the limit: what
+    /// is not there by then stays where it is, and goes there later. Repeat: safe.
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether some changes are acknowledged before they are at the backend: [`flush`](Self::flush) waits for those.
+    fn acknowledges_early(&self) -> bool {
+        false
+    }
+
+    /// How what is kept of it on this machine is doing; none when the driver keeps nothing. Neither blocks nor asks the backend: it is called for listings of
+    /// mounts, also while the backend is down.
+    fn cache(&self) -> Option<CacheFigures> {
+        None
+    }
+}
+
+/// What a connector speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConnectorCategory {
+    /// An API, with a key or without any.
+    Api,
+    /// An API in the name of a user who has allowed it, by tokens that are renewed.
+    #[serde(rename = "oauth")]
+    OAuth,
+    /// A program.
+    Cli,
+}
+
+impl ConnectorCategory {
+    /// The name in listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::OAuth => "oauth",
+            Self::Cli => "cli",
+        }
+    }
 }
 
 /// How a store finds content.
@@ -112,8 +160,8 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     /// The part `range` of the file at `path`, and what the file was when it was read. What lies beyond the end is left out. Repeat: safe.
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)>;
 
-    /// Writes the file at `path`, and makes it, with its parents, when it is missing. Durable on return. [`PathWrite::Whole`] is atomic: a
-    /// reader, and a crash, sees the old content or the new one.
+    /// Writes the file at `path`, and makes it, with its parents, when it is missing. Durable on return. All but [`PathWrite::At`] are atomic: a
+    /// reader, and a crash, sees the old content or the new one. All of `data` is in memory meanwhile; what is larger comes as an [`upload`](Self::upload).
     fn write<'a>(
         &'a self,
         path: &'a str,
@@ -121,6 +169,13 @@ pub trait PathStore: fmt::Debug + Send + Sync {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo>;
+
+    /// Begins to take content for the file at `path` piece by piece, in bounded memory. Nothing is to be seen of it before it is finished, and when it is dropped
+    /// nothing is left and nothing has changed. What is in the way is told now or when it finishes. Needs `upload`.
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        let _ = path;
+        Box::pin(std::future::ready(Err(StoreError::NotSupported { what: "content piece by piece" })))
+    }
 
     /// Removes a file, a link, or an empty directory. Durable on return.
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()>;
@@ -137,10 +192,17 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo>;
 
     /// Makes the file at `to` a copy of that at `from`, which stays; attributes that the backend has go with it. Atomic for who reads `to`, and durable on
-    /// return; what was at `to` is replaced. Needs `copy`.
+    /// return; what was at `to` is replaced. Needs `copy`; a driver that would have to move the content itself may say [`NotSupported`](StoreError::NotSupported)
+    /// to one that is large all the same.
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         let _ = (from, to);
         Box::pin(std::future::ready(Err(StoreError::NotSupported { what: "copying within the store" })))
+    }
+
+    /// As [`copy`](Self::copy), to where nothing is: a driver that can say so in the same step tells what is there as [`Exists`](StoreError::Exists), others
+    /// replace it.
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.copy(from, to)
     }
 
     /// Makes a symbolic link whose target is `target`, verbatim. Needs `links`.
@@ -154,6 +216,31 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     /// Sets the attributes that the backend has. Needs `attributes`.
     fn set_attributes<'a>(&'a self, path: &'a str, attributes: &'a Attributes)
     -> StoreFuture<'a, ObjectInfo>;
+}
+
+/// Content on its way to a file: see [`PathStore::upload`].
+///
+/// It stands by itself: it needs no reference to the store that began it, and goes on when that is opened anew. One of which a call failed, or was given up, is to be
+/// dropped; it may then take a moment until the backend has nothing of it any more. What is left of one whose process was killed is the driver's to remove, or the
+/// backend's.
+pub trait PathUpload: fmt::Debug + Send + Sync {
+    /// Takes the next bytes, and waits while more of them are on their way than may be held.
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()>;
+
+    /// All has been pushed: waits until as much of it is where it will be as can be before it is seen, so that finishing is short. Repeat: safe.
+    fn settle(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Makes all that was pushed the whole content of the file at `path`, as [`PathStore::write`] would, with its parents. Durable on return. `how` is any but
+    /// [`PathWrite::At`]. `path` is the one that it was begun for; a driver whose backend has bound what came so far to that one answers
+    /// [`NotSupported`](StoreError::NotSupported) for another.
+    fn finish<'a>(
+        self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo>;
 }
 
 /// What a path-addressed driver can do beside reading, writing, deleting and listing.
@@ -173,6 +260,15 @@ pub struct PathCapabilities {
     /// An exclusive write has one winner also among those that do not come through this kernel: the backend itself decides. Without it, something that
     /// another writer makes at the same moment may be replaced.
     pub exclusive: bool,
+    /// So it is with a write that replaces one state of a file only, [`PathWrite::IfMatch`]: nothing that another writer made in between is replaced. Without it the
+    /// state is looked at just before.
+    pub if_match: bool,
+    /// It takes content piece by piece.
+    pub upload: bool,
+    /// So it is, with both, also for content that came piece by piece.
+    pub conditional_upload: bool,
+    /// How many reads of one file are worth being under way at once, because each waits longer than it works. 0 and 1 both say that none is.
+    pub reads_at_once: u8,
     /// It copies a file without its content passing through the kernel.
     pub copy: bool,
 }
@@ -186,18 +282,25 @@ impl PathCapabilities {
         links: true,
         attributes: true,
         exclusive: true,
+        if_match: false,
+        upload: false,
+        conditional_upload: false,
+        reads_at_once: 1,
         copy: false,
     };
 }
 
 /// How a file is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathWrite {
     /// The bytes become the whole content, atomically.
     Whole,
     /// As `Whole`, and refused with [`Exists`](StoreError::Exists) when there is something.
     Exclusive,
+    /// As `Whole`, and refused with [`Changed`](StoreError::Changed) unless there is a file whose tag is this one. Who decides that says the capability `if_match`;
+    /// a driver that cannot even look answers with [`NotSupported`](StoreError::NotSupported).
+    IfMatch(ContentId),
     /// The bytes go to this offset; a gap is filled with zeros; the content ends after them when `truncate`. Needs `write_at`.
     At {
         /// The first byte.

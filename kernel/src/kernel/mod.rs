@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nexus_actors::{CallError, Env, MailboxBounds, Pool, Ref};
 use nexus_messages::{
     Caller, ContentId, EntryType, Error, ErrorKind, Event, LifeId, Op, OpId, Result, Timestamp, VPath,
@@ -30,7 +31,7 @@ use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::lives::{Life, Lives};
 use crate::locks::PathLocks;
 use crate::metrics::Syscalls;
-use crate::mounts::{Lifecycle, Migrations, Mount, MountStatus, Mounts, Zones};
+use crate::mounts::{Lifecycle, Migrations, Mount, MountStatus, MountTimes, Mounts, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::pipes::{PipeTable, Pipes};
 use crate::pruning::Pruning;
@@ -277,6 +278,18 @@ impl Kernel {
         self.hooks.end_observers(&self.env);
     }
 
+    /// Has all drivers bring to their backends what lies on this machine alone, for at most `limit`. What does not get there stays, and goes there when it is
+    /// mounted again. To be called before the tree is stopped; may be repeated.
+    pub async fn flush_drivers(&self, limit: Duration) {
+        let mounts = self.routes.read(|routes| routes.iter().cloned().collect::<Vec<_>>());
+        let flushes = mounts.iter().map(async |mount| {
+            if let Err(why) = mount.flush(self, limit).await {
+                tracing::warn!(point = %mount.point, %why, "what was written back is not at its store: it stays in the data folder");
+            }
+        });
+        join_all(flushes).await;
+    }
+
     /// Takes the drivers out of their mounts: each ends with the last call in it, and with it what it holds. To be called when the tree has stopped,
     /// which leaves them where they are. Does not wait; may be repeated.
     pub fn release_drivers(&self) {
@@ -299,6 +312,11 @@ impl Kernel {
     /// The mounts and how they are. Sends no mail.
     pub fn mount_statuses(&self) -> Vec<MountStatus> {
         self.mounts.statuses(&self.env, &self.catalogue)
+    }
+
+    /// How long the calls of the mounts' drivers took.
+    pub(crate) fn mount_times(&self) -> Vec<MountTimes> {
+        self.mounts.measured()
     }
 
     /// What the committer has done so far.

@@ -99,8 +99,8 @@ impl Kernel {
         }
         let mount = &attached.mount;
         let at = Timestamp(self.env.wall());
-        let metadata =
-            FileMetadata::new(call.path.clone(), mount.zone.clone(), mount.root, EntryType::Mount, at);
+        let entry_type = self.catalogue().mount_type(&mount.spec().driver);
+        let metadata = FileMetadata::new(call.path.clone(), mount.zone.clone(), mount.root, entry_type, at);
         let mut done = SetattrDone::new(attached.created, Vec::new(), Arc::new(metadata), attached.receipt);
         done.swapped = attached.swapped;
         Ok(done)

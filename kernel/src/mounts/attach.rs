@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
 use super::mount::Mount;
-use super::options::{MountOptions, for_driver};
+use super::options::{MountOptions, check_honoured, stores_the_same};
 use super::{history, outside, swap};
 use crate::hal::{Change, Entry, StoreError, Table, Told, TreeId};
 use crate::kernel::Kernel;
@@ -55,6 +55,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let stored = |error: StoreError| fail(error.kind()).because(error);
     let checked = kernel.catalogue().check(&m.spec).and_then(|()| MountOptions::of(&m.spec).map(drop));
     checked.map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
+    warn_of_secrets(&kernel, &m.point, &m.spec);
     if let Some(there) = kernel.mount_at(&m.zone, &m.point).filter(|_| m.replace) {
         // Without the lock of the point: calls below it go on.
         return swap::swap(kernel, m, there).await;
@@ -103,7 +104,8 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let mount = Arc::new(Mount::new(root, m.zone.clone(), tree, m.point.clone(), m.spec.clone()));
     let unfinished = Unfinished::new(&kernel, &mount, guard);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
-    if let Err((kind, why)) = open(&mount).await {
+    let honoured = |()| check_honoured(&m.spec, mount.nature()).map_err(|error| not_opened(&error));
+    if let Err((kind, why)) = open(&mount).await.and_then(honoured) {
         stop(&kernel, &mount).await;
         unfinished.finish();
         return Err(fail(kind).because(why));
@@ -214,12 +216,6 @@ fn settled(
     }
 }
 
-/// Whether the drivers of both find the same content. How the kernel treats them is another matter.
-pub(super) fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
-    let (one, other) = (for_driver(one), for_driver(other));
-    (one.driver, one.options) == (other.driver, other.options)
-}
-
 /// All mounts that the metastore knows of, attached or not.
 pub(super) fn remembered(rows: &Rows) -> Result<Vec<(FileId, MountRow)>, StoreError> {
     let prefix = crate::hal::RowKey::new(Table::Mounts, Vec::new());
@@ -259,7 +255,8 @@ async fn remember_and_route(
     };
     entry.changes.extend(leftovers);
     entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
-    let root = InodeRow::new(EntryType::Mount, m.caller.agent.clone(), at);
+    let mut root = InodeRow::new(EntryType::Mount, m.caller.agent.clone(), at);
+    root.mode = mount.first_mode(EntryType::Mount);
     entry.changes.push(Change::PutIfAbsent(inode_key(mount.tree, mount.root), encode(&root)));
     if !m.zone.is_root() {
         entry.changes.push(Change::PutIfAbsent(zone_key(&m.zone), encode(&mount.tree)));
@@ -392,6 +389,13 @@ pub(super) fn not_opened(error: &StoreError) -> (ErrorKind, String) {
         error => error.kind(),
     };
     (kind, error.to_string())
+}
+
+/// Tells the log of secrets that will be in the metastore, which options of what is to be mounted they are.
+pub(super) fn warn_of_secrets(kernel: &Kernel, point: &VPath, spec: &MountSpec) {
+    for option in kernel.catalogue().in_the_clear(spec) {
+        tracing::warn!(%point, option, "the metastore keeps this secret as it is: env:NAME or file:PATH in its place keeps it out");
+    }
 }
 
 /// What a caller is told of a driver's actor that did not answer.

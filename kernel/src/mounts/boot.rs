@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join;
 use nexus_messages::{Caller, EntryType, Error, FileId, MountContext, Op, Timestamp};
 
 use super::attach::{commit, open, remembered, route, start};
@@ -21,6 +22,11 @@ const OPENINGS_MAX: usize = 16;
 /// How long the boot waits for all drivers together. What is not open by then is attached all the same, and opened when it can be.
 const OPENING_MAX: Duration = Duration::from_secs(60);
 
+/// How long it waits for those whose backend is on another machine: one that is down hinders nobody.
+const OPENING_ELSEWHERE_MAX: Duration = Duration::from_secs(3);
+
+const _: () = assert!(OPENING_ELSEWHERE_MAX.as_secs() < OPENING_MAX.as_secs());
+
 /// Gives a mount whose content is gone with the last process a new, empty root.
 async fn begin_empty(
     kernel: &Kernel,
@@ -30,7 +36,9 @@ async fn begin_empty(
 ) -> Result<FileId, Error> {
     let root = kernel.store().new_file_id();
     let at = Timestamp(kernel.env().wall());
-    let inode = InodeRow::new(EntryType::Mount, Caller::KERNEL.into(), at);
+    let mut inode = InodeRow::new(EntryType::Mount, Caller::KERNEL.into(), at);
+    let options = MountOptions::of(&row.spec).unwrap_or_default();
+    inode.mode = options.mode(EntryType::Mount).unwrap_or(inode.mode);
     let mut changes = vec![
         Change::Delete(mount_key(old)),
         Change::Put(mount_key(root), encode(row)),
@@ -165,14 +173,24 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
 
 /// Opens the drivers of `mounts`, several at once. One that fails, or takes too long, is tried again by its actor.
 async fn open_all(kernel: &Kernel, mounts: &[Arc<Mount>]) {
+    let is_elsewhere = |mount: &&Arc<Mount>| {
+        kernel.catalogue().get(&mount.spec().driver).is_some_and(|factory| factory.elsewhere())
+    };
+    let (elsewhere, here): (Vec<_>, Vec<_>) = mounts.iter().partition(is_elsewhere);
+    join(open_within(kernel, &here, OPENING_MAX), open_within(kernel, &elsewhere, OPENING_ELSEWHERE_MAX))
+        .await;
+}
+
+async fn open_within(kernel: &Kernel, mounts: &[&Arc<Mount>], limit: Duration) {
     let openings = futures_util::stream::iter(mounts).for_each_concurrent(OPENINGS_MAX, async |mount| {
         if let Err((_, cause)) = open(mount).await {
             let driver = &mount.spec().driver;
             tracing::error!(point = %mount.point, driver, cause, "a mount could not be started");
         }
     });
-    if kernel.env().timeout(OPENING_MAX, openings).await.is_err() {
+    if kernel.env().timeout(limit, openings).await.is_err() {
         for mount in mounts.iter().filter(|mount| !mount.has_driver()) {
+            tracing::warn!(point = %mount.point, "a mount is not open yet, and the boot goes on without it");
             // Its actor may not have been told to open it. One that is closed belongs to a kernel that stops.
             let _ = mount.actor().map(|actor| actor.signal(Recover));
         }

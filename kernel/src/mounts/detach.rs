@@ -1,6 +1,7 @@
 //! Detaching: wait for the calls below, take the route away, stop the driver, remember.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexus_messages::syscall::Create;
 use nexus_messages::{Durability, Error, ErrorKind, EventKind, MountContext, Op, Receipt, Timestamp};
@@ -15,6 +16,9 @@ use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::owned::Owned;
 use crate::watcher::{told as told_of, told_mount};
+
+/// How long a driver has to bring to its backend what lies here alone, before its mount goes.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
     let fail = |kind| Error::new(Op::Unmount, &m.point, kind);
@@ -34,6 +38,10 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("its driver is being replaced"))?;
     if let Some(below) = kernel.mounted_children(&m.zone, &m.point).first() {
         return Err(fail(ErrorKind::Busy).because(format!("another mount lies below it, under {below:?}")));
+    }
+    // Its store is told what it has not been told, as long as somebody looks after that.
+    if let Err(why) = mount.flush(&kernel, FLUSH_MAX).await {
+        tracing::warn!(point = %m.point, %why, "what was written back is not at the store: it stays in the data folder, and goes there when the store is mounted again");
     }
     // Were it routed when the store has put it away, it would be taken for attached, and what is written there would be gone with the next boot. So it is
     // finished, whoever dies.

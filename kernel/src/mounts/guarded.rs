@@ -8,21 +8,25 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_actors::{Env, Panicked, Ref, guard};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, VPath};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::breaker::Change;
 use super::driver::{Driver, Recover};
-use super::health::{Failing, Health};
+use super::figures::CallKind;
+use super::health::{Came, Failing, Health};
 use super::options::MountOptions;
 use super::passage::{Era, Passage, Touched};
+use super::uploading::Uploading;
 use crate::content;
 use crate::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, OutsideChanges, PathCapabilities, PathStore,
-    PathWrite, StoreError, StoreFuture,
+    Addressing, CacheFigures, ConnectorCategory, ContentStore, ListPage, ObjectInfo, ObjectStore,
+    OutsideChanges, PathCapabilities, PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 
 /// How many bytes a driver may move to give back space, as far as its deadline is concerned.
@@ -35,7 +39,7 @@ pub(crate) struct Guarded {
     driver: Option<Arc<dyn ObjectStore>>,
     path_addressed: bool,
     /// None for what stands in for a driver: there is nothing to watch.
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
 }
 
 /// What the door goes by.
@@ -51,39 +55,56 @@ pub(super) struct Watch {
     pub(super) era: Era,
     /// The incarnation that opened the driver and answers for it; none for a driver that outlives them, for which the one that lives answers.
     pub(super) opener: Option<u64>,
+    /// The places of calls under way, when the mount bounds them.
+    pub(super) places: Option<Semaphore>,
 }
 
 /// One call of a driver.
 #[derive(Clone, Copy)]
-struct Call {
-    what: &'static str,
-    changing: bool,
+pub(super) struct Call {
+    pub(super) what: &'static str,
+    pub(super) changing: bool,
     /// How many bytes it moves, as far as is known.
-    bytes: u64,
+    pub(super) bytes: u64,
+    /// How many of them the driver is given.
+    pub(super) given: u64,
+    /// What it is for; none for what is not timed.
+    pub(super) kind: Option<CallKind>,
 }
 
 impl Call {
-    fn look(what: &'static str) -> Self {
-        Self { what, changing: false, bytes: 0 }
+    /// For the kernel's own ends: not timed.
+    fn aside(what: &'static str) -> Self {
+        Self { what, changing: false, bytes: 0, given: 0, kind: None }
+    }
+
+    pub(super) fn look(what: &'static str) -> Self {
+        Self { kind: Some(CallKind::Look), ..Self::aside(what) }
     }
 
     fn read(what: &'static str, range: ByteRange) -> Self {
-        Self { bytes: range.count.unwrap_or(0).min(content::CALL_MAX), ..Self::look(what) }
+        let bytes = range.count.unwrap_or(0).min(content::CALL_MAX);
+        Self { bytes, kind: Some(CallKind::Read), ..Self::aside(what) }
     }
 
-    fn change(what: &'static str) -> Self {
-        Self { changing: true, ..Self::look(what) }
+    fn list(what: &'static str) -> Self {
+        Self { kind: Some(CallKind::List), ..Self::aside(what) }
+    }
+
+    pub(super) fn change(what: &'static str) -> Self {
+        Self { changing: true, kind: Some(CallKind::Write), ..Self::aside(what) }
     }
 
     fn write(what: &'static str, data: &[Bytes]) -> Self {
-        Self { bytes: content::length(data), ..Self::change(what) }
+        let bytes = content::length(data);
+        Self { bytes, given: bytes, ..Self::change(what) }
     }
 }
 
 impl Guarded {
     /// A driver, watched.
     pub(super) fn new(driver: Arc<dyn ObjectStore>, path_addressed: bool, watch: Watch) -> Self {
-        Self { driver: Some(driver), path_addressed, watch: Some(watch) }
+        Self { driver: Some(driver), path_addressed, watch: Some(Arc::new(watch)) }
     }
 
     /// What stands in for a driver.
@@ -134,11 +155,20 @@ impl Guarded {
         T: Send + 'a,
         F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
     {
+        self.weighed(call, |_| 0, make)
+    }
+
+    /// As [`look`](Self::look), of whose answer `weigh` says how many bytes came with it.
+    fn weighed<'a, T, F>(&'a self, call: Call, weigh: fn(&T) -> u64, make: F) -> StoreFuture<'a, T>
+    where
+        T: Send + 'a,
+        F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
+    {
         let me = self.latest();
         let Some(watch) = &me.watch else {
             return make(me).unwrap_or_else(|error| Box::pin(std::future::ready(Err(error))));
         };
-        Box::pin(watch.over(call, move || make(me)))
+        Box::pin(watch.over(call, weigh, move || make(me)))
     }
 
     /// Makes one call that changes what is `touched`.
@@ -155,7 +185,7 @@ impl Guarded {
             let _pass = watch.passage.pass(&watch.env, &watch.point, touched).await?;
             let me = self.latest();
             match &me.watch {
-                Some(watch) => watch.over(call, move || make(me)).await,
+                Some(watch) => watch.over(call, |_| 0, move || make(me)).await,
                 None => make(me)?.await,
             }
         })
@@ -163,23 +193,31 @@ impl Guarded {
 }
 
 impl Watch {
-    async fn over<'a, T: Send + 'a>(
+    /// Makes a call of the driver, or of what it has begun.
+    pub(super) async fn over<'a, T: Send + 'a>(
         &self,
         call: Call,
+        weigh: fn(&T) -> u64,
         make: impl FnOnce() -> Result<StoreFuture<'a, T>, StoreError> + Send,
     ) -> Result<T, StoreError> {
+        let limit = self.options.deadline(call.bytes);
+        let asked = self.places.is_some().then(|| self.env.now());
+        let _place = match &self.places {
+            Some(places) => Some(self.place(places, &call, limit).await?),
+            None => None,
+        };
+        let waited = asked.map_or(Duration::ZERO, |asked| self.env.now().saturating_duration_since(asked));
         let under_way = self.health.begin(&self.env).map_err(|not_now| StoreError::Unavailable {
             mount: self.point.to_string(),
             cause: not_now.cause.to_string(),
             retry_in: not_now.retry_in,
         })?;
-        let limit = self.options.deadline(call.bytes);
         let answer = match guard(make) {
-            Ok(Ok(future)) => self.env.timeout(limit, Caught::new(future)).await,
+            Ok(Ok(future)) => self.env.timeout(limit.saturating_sub(waited), Caught::new(future)).await,
             Ok(Err(error)) => Ok(Ok(Err(error))),
             Err(panicked) => Ok(Err(panicked)),
         };
-        let Call { what, changing, .. } = call;
+        let Call { what, changing, kind, given, .. } = call;
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => Err(StoreError::Panicked { what: what.into(), panicked, changing }),
@@ -192,9 +230,13 @@ impl Watch {
             _ => Failing::Backend,
         });
         if let Some(error) = failed {
-            self.health.note(&self.env, &error.to_string());
+            self.health.note(&self.env, error);
         }
-        match under_way.ended(failing, self.env.now()) {
+        let (error, read, written) = match &answer {
+            Ok(answer) => (None, weigh(answer), given),
+            Err(error) => (Some(error.kind()), 0, 0),
+        };
+        match under_way.ended(Came { kind, failing, error, read, written }, self.env.now()) {
             Some(Change::Opened) => {
                 let cause = self.health.cause();
                 tracing::warn!(mount = %self.point, %cause, "a driver failed too often: calls are refused for a while");
@@ -210,6 +252,23 @@ impl Watch {
         answer
     }
 
+    /// Waits for a place among the calls under way. What finds none in time was not begun, and says nothing of the backend.
+    async fn place<'p>(
+        &self,
+        places: &'p Semaphore,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<SemaphorePermit<'p>, StoreError> {
+        match self.env.timeout(limit, places.acquire()).await {
+            // It is never closed.
+            Ok(place) => place.map_err(|_| StoreError::Closed),
+            Err(_) => {
+                let what = format!("waiting for its turn before {}", call.what);
+                Err(StoreError::TimedOut { what, limit, changing: false })
+            }
+        }
+    }
+
     /// Tells the driver's supervisor of a panic: the driver's actor ends with it, and its next incarnation opens the driver anew.
     fn report(&self, panicked: &Panicked, what: &'static str) {
         let Some(actor) = &self.actor else { return };
@@ -217,6 +276,10 @@ impl Watch {
         // The second panic of an instance finds its opener gone.
         actor.fail(answers, panicked.clone().into_exit(Some(what)));
     }
+}
+
+fn length_of(data: &Bytes) -> u64 {
+    data.len() as u64
 }
 
 /// The future of a driver's call. A panic in it, also one while it is dropped, goes no further.
@@ -281,8 +344,36 @@ impl ObjectStore for Guarded {
         guard(|| self.latest().driver().read_only()).unwrap_or(false)
     }
 
+    fn connector(&self) -> Option<ConnectorCategory> {
+        self.latest().driver().connector()
+    }
+
     fn probe(&self) -> StoreFuture<'_, ()> {
-        self.look(Call::look("probing"), |me| Ok(me.driver().probe()))
+        self.look(Call::aside("probing"), |me| Ok(me.driver().probe()))
+    }
+
+    fn cache(&self) -> Option<CacheFigures> {
+        // Who looks at a listing is not to hear of one that panics.
+        guard(|| self.latest().driver().cache()).unwrap_or_default()
+    }
+
+    fn acknowledges_early(&self) -> bool {
+        guard(|| self.latest().driver().acknowledges_early()).unwrap_or(false)
+    }
+
+    /// Neither late nor a failure of the backend, however long it takes: who asks for it sets the limit.
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        let me = self.latest();
+        Box::pin(async move {
+            let what = "flushing";
+            let flushed = match guard(|| me.driver().flush()) {
+                Ok(future) => Caught::new(future).await,
+                Err(panicked) => Err(panicked),
+            };
+            flushed.unwrap_or_else(|panicked| {
+                Err(StoreError::Panicked { what: what.into(), panicked, changing: false })
+            })
+        })
     }
 }
 
@@ -294,16 +385,18 @@ impl ContentStore for Guarded {
     }
 
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
-        self.look(Call::read("reading content", range), move |me| Ok(me.contents()?.read(id, range)))
+        let call = Call::read("reading content", range);
+        self.weighed(call, length_of, move |me| Ok(me.contents()?.read(id, range)))
     }
 
     fn read_many<'a>(&'a self, ids: &'a [ContentId]) -> StoreFuture<'a, Vec<Bytes>> {
-        let call = Call { bytes: content::CALL_MAX, ..Call::look("reading contents") };
-        self.look(call, move |me| Ok(me.contents()?.read_many(ids)))
+        let call = Call { bytes: content::CALL_MAX, ..Call::read("reading contents", ByteRange::ALL) };
+        self.weighed(call, |all| content::length(all), move |me| Ok(me.contents()?.read_many(ids)))
     }
 
     fn examine<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
-        self.look(Call::read("examining content", range), move |me| Ok(me.contents()?.examine(id, range)))
+        let call = Call::read("examining content", range);
+        self.weighed(call, length_of, move |me| Ok(me.contents()?.examine(id, range)))
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
@@ -321,16 +414,16 @@ impl ContentStore for Guarded {
     }
 
     fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
-        self.look(Call::look("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
+        self.look(Call::list("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
     }
 
     fn reclaim(&self) -> StoreFuture<'_, u64> {
-        let call = Call { bytes: RECLAIMED_MAX, ..Call::change("reclaiming space") };
+        let call = Call { bytes: RECLAIMED_MAX, changing: true, ..Call::aside("reclaiming space") };
         self.change(call, Touched::Nothing, |me| Ok(me.contents()?.reclaim()))
     }
 
     fn damage(&self) -> StoreFuture<'_, Vec<String>> {
-        self.look(Call::look("asking for damage"), |me| Ok(me.contents()?.damage()))
+        self.look(Call::aside("asking for damage"), |me| Ok(me.contents()?.damage()))
     }
 }
 
@@ -347,7 +440,8 @@ impl PathStore for Guarded {
     }
 
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
-        self.look(Call::read("reading a file", range), move |me| Ok(me.paths()?.read(path, range)))
+        let call = Call::read("reading a file", range);
+        self.weighed(call, |(data, _)| length_of(data), move |me| Ok(me.paths()?.read(path, range)))
     }
 
     fn write<'a>(
@@ -357,8 +451,20 @@ impl PathStore for Guarded {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.change(Call::write("writing a file", data), Touched::Path(path), move |me| {
-            Ok(me.paths()?.write(path, data, how, attributes))
+        let asked = self.latest();
+        self.change(Call::write("writing a file", data), Touched::Path(path), move |me| match how {
+            // It waited at the gate, and this is the tag of a state in the store that the files have left.
+            PathWrite::IfMatch(_) if !std::ptr::eq(me, asked) => Err(StoreError::Changed { what: path.into() }),
+            how => Ok(me.paths()?.write(path, data, how, attributes)),
+        })
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        // What it goes by from here on is the door at which it began.
+        let me = self.latest();
+        let begun = me.look(Call::look("beginning an upload"), move |_| Ok(me.paths()?.upload(path)));
+        Box::pin(async move {
+            Ok(Box::new(Uploading::new(begun.await?, me.watch.clone(), path)) as Box<dyn PathUpload>)
         })
     }
 
@@ -369,7 +475,7 @@ impl PathStore for Guarded {
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
-        self.look(Call::look("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
+        self.look(Call::list("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
     }
 
     fn make_directory<'a>(
@@ -394,6 +500,12 @@ impl PathStore for Guarded {
         })
     }
 
+    fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
+        self.change(Call::change("copying a file"), Touched::Path(to), move |me| {
+            Ok(me.paths()?.copy_new(from, to))
+        })
+    }
+
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.change(Call::change("making a link"), Touched::Path(path), move |me| {
             Ok(me.paths()?.make_link(path, target))
@@ -401,7 +513,7 @@ impl PathStore for Guarded {
     }
 
     fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
-        self.look(Call::look("looking for changes of others"), |me| Ok(me.paths()?.outside()))
+        self.look(Call::aside("looking for changes of others"), |me| Ok(me.paths()?.outside()))
     }
 
     fn set_attributes<'a>(

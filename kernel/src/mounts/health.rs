@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus_actors::Env;
-use nexus_messages::Timestamp;
+use nexus_messages::{ErrorKind, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::breaker::{Breaker, Change, Pass};
+use super::figures::{CallKind, Ended, Figures};
+use crate::hal::StoreError;
 
 /// How the calls of a mount's driver went, since the mount was attached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub struct DriverFailure {
     pub at: Timestamp,
     /// What was being done, and what became of it.
     pub what: Arc<str>,
+    /// The name of the error, such as EIO.
+    #[serde(default)]
+    pub error: String,
 }
 
 /// Whether there is a driver to call.
@@ -57,6 +62,7 @@ pub(super) struct Health {
     breaker: Mutex<Breaker>,
     standing: Mutex<Standing>,
     latest: Mutex<Option<DriverFailure>>,
+    figures: Figures,
     made: AtomicU64,
     in_flight: AtomicUsize,
     failed: AtomicU64,
@@ -86,6 +92,7 @@ impl Health {
             breaker: Mutex::new(Breaker::new()),
             standing: Mutex::new(Standing::Opening { cause: "it was not opened yet".into() }),
             latest: Mutex::new(None),
+            figures: Figures::new(),
             made: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             failed: AtomicU64::new(0),
@@ -103,7 +110,7 @@ impl Health {
             Ok(pass) => {
                 self.made.fetch_add(1, Ordering::Relaxed);
                 self.in_flight.fetch_add(1, Ordering::Relaxed);
-                Ok(UnderWay { health: self, pass: Some(pass) })
+                Ok(UnderWay { health: self, pass: Some(pass), began: now })
             }
             Err(refused) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
@@ -114,8 +121,9 @@ impl Health {
     }
 
     /// Takes note of a failure.
-    pub(super) fn note(&self, env: &Env, what: &str) {
-        *self.latest.lock() = Some(DriverFailure { at: Timestamp(env.wall()), what: what.into() });
+    pub(super) fn note(&self, env: &Env, error: &StoreError) {
+        let (what, name) = (error.to_string().into(), error.kind().errno().name().to_owned());
+        *self.latest.lock() = Some(DriverFailure { at: Timestamp(env.wall()), what, error: name });
     }
 
     /// The latest failure, in words.
@@ -159,6 +167,11 @@ impl Health {
         self.breaker.lock().is_closed()
     }
 
+    /// What the calls came to.
+    pub(super) fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     pub(super) fn calls(&self) -> DriverCalls {
         // Each number for itself: nothing hangs on how they fit together.
         DriverCalls {
@@ -177,12 +190,29 @@ impl Health {
 pub(super) struct UnderWay<'a> {
     health: &'a Health,
     pass: Option<Pass>,
+    began: Instant,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    /// None for what is not timed.
+    pub(super) kind: Option<CallKind>,
+    /// How it failed, if the backend did.
+    pub(super) failing: Option<Failing>,
+    /// What it answered with, if that was an error, whosever it was.
+    pub(super) error: Option<ErrorKind>,
+    pub(super) read: u64,
+    pub(super) written: u64,
 }
 
 impl UnderWay<'_> {
-    /// The call has ended: how it failed, if the backend did.
-    pub(super) fn ended(mut self, failing: Option<Failing>, now: Instant) -> Option<Change> {
+    /// The call has ended.
+    pub(super) fn ended(mut self, came: Came, now: Instant) -> Option<Change> {
         let health = self.health;
+        let Came { kind, failing, error, read, written } = came;
+        let took = now.saturating_duration_since(self.began);
+        health.figures.count(Ended { kind, took, error, read, written });
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         if let Some(failing) = failing {
             count(&health.failed);

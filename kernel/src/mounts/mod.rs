@@ -13,6 +13,7 @@ mod boot;
 mod breaker;
 mod detach;
 mod driver;
+mod figures;
 mod guarded;
 mod health;
 mod history;
@@ -26,6 +27,7 @@ mod placeholder;
 mod probe;
 mod swap;
 mod table;
+mod uploading;
 mod view;
 mod zones;
 
@@ -35,6 +37,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, ExitReason, Handle, Message, Reply, Start};
 
+pub use figures::{CallTimes, DriverTimes};
 pub(crate) use guarded::Guarded;
 pub use health::{DriverCalls, DriverFailure};
 pub(crate) use history::kept_of;
@@ -45,6 +48,7 @@ pub(crate) use mount::Mount;
 pub(crate) use options::HISTORY_COUNT_MAX;
 pub(crate) use probe::probe;
 pub(crate) use table::Mounts;
+pub(crate) use view::MountTimes;
 pub use view::{MountState, MountStatus};
 pub(crate) use zones::Zones;
 

@@ -5,22 +5,23 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use nexus_actors::{Env, Lease, Ref, Retired, Slot, Snap, Superseded, Timer};
 use nexus_messages::syscall::MountSpec;
-use nexus_messages::{Consistency, Durability, FileId, VPath, ZoneId};
+use nexus_messages::{Consistency, Durability, EntryType, FileId, VPath, ZoneId};
 use parking_lot::Mutex;
 
 use super::driver::{Driver, Threads};
 use super::guarded::Guarded;
 use super::health::Health;
-use super::options::{Class, HistoryPolicy, MountOptions, for_driver};
+use super::options::{Class, HistoryPolicy, MountOptions, Nature, stores_the_same};
 use super::passage::{Closed, Era, Passage};
 use super::placeholder::Placeholder;
-use crate::hal::{ObjectStore, StoreError, TreeId};
+use crate::hal::{CacheFigures, ConnectorCategory, ObjectStore, StoreError, TreeId};
+use crate::kernel::Kernel;
 use crate::router::{AsMount, MountId};
 
 /// Whose pen nobody takes any more: a mount that was detached gets no driver again.
@@ -64,6 +65,8 @@ pub struct Mount {
     path_addressed: OnceLock<bool>,
     /// Whether the driver's content would be gone with it. Set by the first driver, after `path_addressed`.
     volatile: OnceLock<bool>,
+    /// Whether the backend keeps permission bits of its own. Set by each driver that is published; looked at by itself.
+    keeps_modes: AtomicBool,
     // Raised when paths below some directory begin to mean something else. Only compared, and always read before what it guards.
     // Shared with those who note what a path led to, and must not keep the mount for that.
     generation: Arc<AtomicU64>,
@@ -89,6 +92,7 @@ impl Mount {
             changing: Arc::default(),
             path_addressed: OnceLock::new(),
             volatile: OnceLock::new(),
+            keeps_modes: AtomicBool::new(false),
             generation: Arc::default(),
         }
     }
@@ -266,6 +270,17 @@ impl Mount {
         drop(self.vacate(env));
     }
 
+    /// Has the driver bring to its backend what lies here alone, for at most `limit`.
+    pub(crate) async fn flush(&self, kernel: &Kernel, limit: Duration) -> Result<(), StoreError> {
+        if !self.has_driver() {
+            return Ok(());
+        }
+        let driver = self.lease().await;
+        let flushed = kernel.env().timeout(limit, driver.flush()).await;
+        flushed
+            .unwrap_or_else(|_| Err(StoreError::TimedOut { what: "flushing".into(), limit, changing: false }))
+    }
+
     /// With the pen in hand.
     fn replace(&self, env: &Env, driver: Arc<Guarded>) -> Retired<Arc<Guarded>> {
         let prepared = ready(Ok::<_, Infallible>(Box::new(driver)));
@@ -323,14 +338,53 @@ impl Mount {
 
     /// Whether both find the same content behind their drivers.
     pub(crate) fn shares_store_with(&self, other: &Self) -> bool {
-        let (one, other) = (for_driver(&self.spec()), for_driver(&other.spec()));
-        !self.outlives_its_actor() && (one.driver, one.options) == (other.driver, other.options)
+        !self.outlives_its_actor() && stores_the_same(&self.spec(), &other.spec())
+    }
+
+    /// Of a connector that serves what kind of one it is.
+    pub(super) fn connector(&self) -> Option<ConnectorCategory> {
+        self.driver.with(|driver| driver.connector()).flatten()
     }
 
     /// Whether changes are refused.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.said.read(|said| said.spec.read_only)
-            || self.driver.with(|driver| driver.read_only()).unwrap_or(false)
+        self.options().read_only || self.driver.with(|driver| driver.read_only()).unwrap_or(false)
+    }
+
+    /// What the driver turned out to be.
+    pub(super) fn nature(&self) -> Nature {
+        Nature {
+            path_addressed: self.is_path_addressed(),
+            volatile: self.outlives_its_actor(),
+            read_only: self.driver.with(|driver| driver.read_only()).unwrap_or(false),
+        }
+    }
+
+    /// How what is kept of the store on this machine is doing, if anything is.
+    pub(super) fn cache(&self) -> Option<CacheFigures> {
+        self.driver.with(|driver| driver.cache()).flatten()
+    }
+
+    /// The permission bits that an entry of this kind begins with that is made without saying.
+    pub(crate) fn first_mode(&self, entry_type: EntryType) -> u32 {
+        self.options().mode(entry_type).unwrap_or_else(|| entry_type.default_mode())
+    }
+
+    /// As [`first_mode`](Self::first_mode), when the mount says something of it.
+    pub(crate) fn given_mode(&self, entry_type: EntryType) -> Option<u32> {
+        self.options().mode(entry_type)
+    }
+
+    /// The permission bits of an entry of this kind of which the driver says `mode`: a backend that keeps none has those that the mount gives.
+    pub(crate) fn shown_mode(&self, entry_type: EntryType, mode: u32) -> u32 {
+        match self.options().mode(entry_type) {
+            Some(given) if !self.keeps_modes.load(Ordering::Relaxed) => given,
+            _ => mode,
+        }
+    }
+
+    pub(super) fn set_keeps_modes(&self, keeps: bool) {
+        self.keeps_modes.store(keeps, Ordering::Relaxed);
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use nexus_messages::Consistency;
 use nexus_messages::syscall::MountSpec;
+use nexus_messages::{Consistency, EntryType};
 
-use crate::hal::{StoreError, is_of_every_mount};
+use crate::hal::{DriverOption, StoreError, is_of_every_mount};
 
 /// How long one call of a driver may take, unless the mount says otherwise: enough for the largest content from a slow disk.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,6 +33,9 @@ const HISTORY_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The longest time that can be asked for: a hundred years.
 const HISTORY_AGE_MAX_S: u64 = 100 * 365 * 24 * 60 * 60;
+
+/// The most calls of one driver at once that can be asked for.
+const CONCURRENCY_MAX: u64 = 1_024;
 
 /// What of what is superseded on a mount is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,12 @@ pub(super) struct MountOptions {
     history_count: Option<u32>,
     history_age: Duration,
     deadline: Duration,
+    /// Whether changes are refused.
+    pub(super) read_only: bool,
+    mode_files: Option<u32>,
+    mode_dirs: Option<u32>,
+    /// How many calls of the driver are made at once, if that is bounded.
+    pub(super) concurrency: Option<usize>,
     /// How long opening may take.
     pub(super) open: Duration,
     /// How often an idle mount is probed, if at all.
@@ -83,9 +92,19 @@ impl MountOptions {
                 why: "consistency is \"strong\", and class \"scratch\" keeps nothing".into(),
             });
         }
+        let read_only = choice(spec, "read_only", &[("true", true), ("false", false)])?;
+        if spec.read_only && read_only == Some(false) {
+            let why = "read_only is \"false\", and the mount is asked to refuse changes".into();
+            return Err(StoreError::BadOption { why });
+        }
+        let concurrency = within(spec, "concurrency", 1, CONCURRENCY_MAX)?;
         Ok(Self {
             class,
             consistency,
+            read_only: spec.read_only || read_only == Some(true),
+            mode_files: mode(spec, "mode_files")?,
+            mode_dirs: mode(spec, "mode_dirs")?,
+            concurrency: concurrency.and_then(|calls| usize::try_from(calls).ok()),
             history_count: count.and_then(|count| u32::try_from(count).ok()),
             history_age: age.map_or(HISTORY_AGE, Duration::from_secs),
             deadline: millis(spec, "deadline_ms", 1)?.unwrap_or(unsaid.deadline),
@@ -114,17 +133,62 @@ impl MountOptions {
         (count > 0).then_some(HistoryPolicy { count, age: self.history_age })
     }
 
+    /// The permission bits that the mount gives an entry of this kind, if it says so.
+    pub(super) fn mode(&self, entry_type: EntryType) -> Option<u32> {
+        match entry_type {
+            EntryType::Reg => self.mode_files,
+            EntryType::Dir | EntryType::Mount => self.mode_dirs,
+            _ => None,
+        }
+    }
+
     /// How long a call may take that moves so many bytes, as far as is known.
     pub(super) fn deadline(&self, bytes: u64) -> Duration {
         self.deadline + Duration::from_secs(bytes / BYTES_PER_SECOND)
     }
 }
 
-/// `spec` as its driver sees it.
-pub(super) fn for_driver(spec: &MountSpec) -> MountSpec {
+/// `spec` as a driver sees it that declares the options `own`.
+pub(super) fn for_driver(spec: &MountSpec, own: &[DriverOption]) -> MountSpec {
     let mut spec = spec.clone();
-    spec.options.retain(|key, _| !is_of_every_mount(key));
+    spec.read_only |= spec.options.get("read_only").is_some_and(|text| text == "true");
+    spec.options.retain(|key, _| !is_of_every_mount(key) || own.iter().any(|option| option.key == key));
     spec
+}
+
+/// Whether the drivers of both find the same content. How they and the kernel treat it is another matter.
+pub(super) fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
+    let (one, other) = (for_driver(one, &[]), for_driver(other, &[]));
+    (one.driver, one.options) == (other.driver, other.options)
+}
+
+/// What a driver turned out to be, as far as options go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Nature {
+    pub(super) path_addressed: bool,
+    pub(super) volatile: bool,
+    pub(super) read_only: bool,
+}
+
+/// Whether a mount of a driver of this nature is what `spec` asks for. What is remembered is not asked again: a kernel that knows better than the one
+/// before it takes no mount away.
+pub(super) fn check_honoured(spec: &MountSpec, nature: Nature) -> Result<(), StoreError> {
+    let given = |key: &str| spec.options.get(key).map(String::as_str);
+    let driver = &spec.driver;
+    let why = match nature {
+        Nature { read_only: true, .. } if given("read_only") == Some("false") => {
+            format!("read_only is \"false\", and {driver} changes nothing here")
+        }
+        Nature { volatile: true, .. } if given("consistency") == Some("strong") => {
+            format!("consistency is \"strong\", and what {driver} stores ends with the process")
+        }
+        Nature { path_addressed: true, .. } if given("history_count").is_some_and(|count| count != "0") => {
+            let count = given("history_count").unwrap_or_default();
+            format!("history_count is {count:?}, and files that are found by their paths keep no history")
+        }
+        _ => return Ok(()),
+    };
+    Err(StoreError::BadOption { why })
 }
 
 impl Default for MountOptions {
@@ -135,6 +199,10 @@ impl Default for MountOptions {
             history_count: None,
             history_age: HISTORY_AGE,
             deadline: DEADLINE,
+            read_only: false,
+            mode_files: None,
+            mode_dirs: None,
+            concurrency: None,
             open: OPEN,
             probe_every: Some(PROBE_EVERY),
         }
@@ -158,12 +226,28 @@ fn choice<T: Copy>(spec: &MountSpec, key: &str, choices: &[(&str, T)]) -> Result
 }
 
 fn number(spec: &MountSpec, key: &str, max: u64) -> Result<Option<u64>, StoreError> {
+    within(spec, key, 0, max)
+}
+
+fn within(spec: &MountSpec, key: &str, min: u64, max: u64) -> Result<Option<u64>, StoreError> {
     let Some(text) = spec.options.get(key) else { return Ok(None) };
     match text.parse() {
-        Ok(number) if number <= max => Ok(Some(number)),
-        _ => {
-            Err(StoreError::BadOption { why: format!("{key} is {text:?}, and must be a number up to {max}") })
-        }
+        Ok(number) if (min..=max).contains(&number) => Ok(Some(number)),
+        _ => Err(StoreError::BadOption {
+            why: format!("{key} is {text:?}, and must be a number from {min} to {max}"),
+        }),
+    }
+}
+
+/// Permission bits, in octal.
+fn mode(spec: &MountSpec, key: &str) -> Result<Option<u32>, StoreError> {
+    let Some(text) = spec.options.get(key) else { return Ok(None) };
+    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => Ok(Some(mode)),
+        _ => Err(StoreError::BadOption {
+            why: format!("{key} is {text:?}, and must be permission bits in octal, from 000 to 777"),
+        }),
     }
 }
 
@@ -189,12 +273,18 @@ mod tests {
             let value = match option.key {
                 "class" => "cache",
                 "consistency" => "strong",
+                "read_only" => "true",
                 _ => "7",
             };
             spec = spec.option(option.key, value);
         }
-        assert_eq!(for_driver(&spec), MountSpec::new("d").option("folder", "/x"));
+        assert_eq!(for_driver(&spec, &[]), MountSpec::new("d").option("folder", "/x").read_only());
+        let own = [DriverOption { key: "concurrency", required: false, secret: false, help: "" }];
+        assert_eq!(for_driver(&spec, &own).options.keys().collect::<Vec<_>>(), ["concurrency", "folder"]);
         let options = MountOptions::of(&spec).unwrap();
+        assert_eq!((options.read_only, options.concurrency), (true, Some(7)));
+        assert_eq!((options.mode(EntryType::Reg), options.mode(EntryType::Mount)), (Some(7), Some(7)));
+        assert_eq!(options.mode(EntryType::Link), None);
         let kept = HistoryPolicy { count: 7, age: Duration::from_secs(7) };
         assert_eq!((options.history(true), options.history(false)), (Some(kept), Some(kept)));
         assert_eq!((options.class(), options.consistency()), (Class::Cache, Consistency::Strong));
@@ -203,15 +293,49 @@ mod tests {
     }
 
     #[test]
-    fn times_that_make_no_sense_are_refused_by_name() {
-        for (key, text) in
-            [("deadline_ms", "0"), ("deadline_ms", "soon"), ("open_ms", "-1"), ("probe_ms", "1e9")]
-        {
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (key, text) in [
+            ("deadline_ms", "0"),
+            ("deadline_ms", "soon"),
+            ("open_ms", "-1"),
+            ("probe_ms", "1e9"),
+            ("read_only", "yes"),
+            ("concurrency", "0"),
+            ("concurrency", "1025"),
+            ("mode_files", "rw-r--r--"),
+            ("mode_files", "+644"),
+            ("mode_files", "1777"),
+            ("mode_dirs", "798"),
+            ("mode_dirs", ""),
+        ] {
             let error = MountOptions::of(&MountSpec::new("d").option(key, text)).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(text), "{error}");
         }
         let never = MountOptions::of(&MountSpec::new("d").option("probe_ms", "0")).unwrap();
         assert_eq!(never.probe_every, None);
+        let both = MountSpec::new("d").option("read_only", "false").read_only();
+        assert!(MountOptions::of(&both).unwrap_err().to_string().contains("read_only"));
+    }
+
+    #[test]
+    fn what_a_driver_cannot_honour_is_refused_by_name() {
+        let nature = |path_addressed, volatile, read_only| Nature { path_addressed, volatile, read_only };
+        for (key, text, nature, is_refused) in [
+            ("read_only", "false", nature(true, false, true), true),
+            ("read_only", "false", nature(true, false, false), false),
+            ("read_only", "true", nature(true, false, true), false),
+            ("consistency", "strong", nature(false, true, false), true),
+            ("consistency", "strong", nature(true, false, false), false),
+            ("consistency", "eventual", nature(false, true, false), false),
+            ("history_count", "5", nature(true, false, false), true),
+            ("history_count", "0", nature(true, false, false), false),
+            ("history_count", "5", nature(false, true, false), false),
+        ] {
+            let spec = MountSpec::new("d").option(key, text);
+            let checked = check_honoured(&spec, nature);
+            assert_eq!(checked.is_err(), is_refused, "{key}={text} {nature:?}");
+            assert!(checked.err().is_none_or(|error| error.to_string().starts_with(&format!("{key} is"))));
+        }
     }
 
     #[test]

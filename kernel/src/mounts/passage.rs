@@ -4,7 +4,7 @@
 //! a note was taken. Looks pass without it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub(super) struct Passage {
     gate: Arc<Semaphore>,
     is_noting: AtomicBool,
     notes: Mutex<Notes>,
+    /// How many uploads are under way, at whichever of the doors.
+    uploads: AtomicUsize,
     /// What the next door of another era ends.
     handover: Mutex<Option<Handover>>,
 }
@@ -126,12 +128,23 @@ impl Drop for Pass<'_> {
     }
 }
 
+/// An upload, while it is under way.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Passage>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.uploads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Passage {
     pub(super) fn new() -> Self {
         Self {
             gate: Arc::new(Semaphore::new(PASSES as usize)),
             is_noting: AtomicBool::new(false),
             notes: Mutex::default(),
+            uploads: AtomicUsize::new(0),
             handover: Mutex::default(),
         }
     }
@@ -157,6 +170,17 @@ impl Passage {
             retry_in: RETRY_IN,
         })?;
         Ok(Pass { passage: self, touched, _permit: permit })
+    }
+
+    /// An upload is under way for as long as what this gives is there. It passes the gate when it finishes, and not before.
+    pub(super) fn upload(self: &Arc<Self>) -> UnderWay {
+        self.uploads.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    /// How many uploads are under way. It may be another number by now.
+    pub(super) fn uploads(&self) -> usize {
+        self.uploads.load(Ordering::Relaxed)
     }
 
     fn note(&self, touched: Touched<'_>) {

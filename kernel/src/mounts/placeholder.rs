@@ -9,8 +9,8 @@ use nexus_messages::{Attributes, ContentId, VPath};
 
 use super::health::Health;
 use crate::hal::{
-    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathWrite,
-    StoreError, StoreFuture,
+    Addressing, ContentStore, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload,
+    PathWrite, StoreError, StoreFuture,
 };
 
 /// Answers every call with the fact that there is no driver.
@@ -84,7 +84,7 @@ impl ContentStore for Placeholder {
 impl PathStore for Placeholder {
     fn capabilities(&self) -> PathCapabilities {
         // What would be refused for want of a capability is to be refused for want of a driver.
-        PathCapabilities::POSIX
+        PathCapabilities { upload: true, ..PathCapabilities::POSIX }
     }
 
     fn stat<'a>(&'a self, _: &'a str) -> StoreFuture<'a, ObjectInfo> {
@@ -102,6 +102,10 @@ impl PathStore for Placeholder {
         _: PathWrite,
         _: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
+        self.refuse()
+    }
+
+    fn upload<'a>(&'a self, _: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
         self.refuse()
     }
 

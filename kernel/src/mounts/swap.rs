@@ -23,7 +23,7 @@ use super::history;
 use super::messages::{Attach, Attached};
 use super::migration::not_migrating;
 use super::mount::Mount;
-use super::options::{HistoryPolicy, MountOptions};
+use super::options::{HistoryPolicy, MountOptions, check_honoured};
 use super::passage::Closed;
 use crate::hal::{Change, StoreError};
 use crate::kernel::Kernel;
@@ -65,6 +65,10 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
         // Nothing was published, however far it came.
         Err(error) => Err((silent(error), error.to_string())),
     };
+    let opened = opened.and_then(|opened| match check_honoured(&m.spec, opened.nature()) {
+        Ok(()) => Ok(opened),
+        Err(error) => Err(not_opened(&error)),
+    });
     let opened = opened.map_err(|(kind, why)| fail(kind).because(why))?;
 
     let env = kernel.env().clone();

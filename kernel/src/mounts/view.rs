@@ -8,10 +8,12 @@ use nexus_messages::{Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use super::driver::actor_name;
+use super::figures::{CallKind, DriverTimes};
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 use super::table::Mounts;
-use crate::hal::Catalogue;
+use crate::hal::{CacheFigures, Catalogue, ConnectorCategory};
+use crate::metrics::Measured;
 
 impl Mounts {
     /// The state of each mount, in the order of their points.
@@ -21,6 +23,26 @@ impl Mounts {
         statuses.sort_by(|a: &MountStatus, b| (&a.zone, &a.point).cmp(&(&b.zone, &b.point)));
         statuses
     }
+
+    /// How long the calls of each mount's driver took, range by range.
+    pub(crate) fn measured(&self) -> Vec<MountTimes> {
+        let all = self.all();
+        let of = |mount: &Mount| MountTimes {
+            zone: mount.zone.clone(),
+            point: mount.point.clone(),
+            driver: mount.spec().driver.clone(),
+            kinds: CallKind::ALL.map(|kind| (kind, mount.health().figures().measured(kind))),
+        };
+        all.iter().map(|mount| of(mount)).collect()
+    }
+}
+
+/// How long the calls of one mount's driver took.
+pub(crate) struct MountTimes {
+    pub(crate) zone: ZoneId,
+    pub(crate) point: VPath,
+    pub(crate) driver: String,
+    pub(crate) kinds: [(CallKind, Measured); CallKind::ALL.len()],
 }
 
 /// A mount, as administrators see it.
@@ -33,6 +55,9 @@ pub struct MountStatus {
     pub point: VPath,
     /// The driver's name in the catalogue.
     pub driver: String,
+    /// Of a connector that serves what kind of one it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorCategory>,
     /// The options of the mount and of its driver, without what is secret.
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
@@ -49,6 +74,21 @@ pub struct MountStatus {
     pub calls: DriverCalls,
     /// The latest failure, of a call or of an attempt to open the driver. It stays when all is well again.
     pub last_failure: Option<DriverFailure>,
+    /// How often calls answered with an error, by the names of the errors. Ordinary answers are among them, such as ENOENT for what is not there.
+    #[serde(default)]
+    pub errors: BTreeMap<String, u64>,
+    /// How long the calls took.
+    #[serde(default)]
+    pub times: DriverTimes,
+    /// Bytes of content that came from the driver.
+    #[serde(default)]
+    pub bytes_read: u64,
+    /// Bytes of content that the driver was given, and took.
+    #[serde(default)]
+    pub bytes_written: u64,
+    /// What is kept of the store on this machine, and how much it helped; none when the driver keeps nothing.
+    #[serde(default)]
+    pub cache: Option<CacheFigures>,
 }
 
 /// How a mount is.
@@ -102,10 +142,12 @@ impl MountState {
 impl MountStatus {
     fn of(mount: &Mount, env: &Env, catalogue: &Catalogue) -> Self {
         let spec = mount.spec();
+        let (bytes_read, bytes_written) = mount.health().figures().bytes();
         Self {
             zone: mount.zone.clone(),
             point: mount.point.clone(),
             driver: spec.driver.clone(),
+            connector: mount.connector(),
             options: catalogue.shown(&spec),
             read_only: mount.is_read_only(),
             state: MountState::of(mount, env),
@@ -114,6 +156,11 @@ impl MountStatus {
             in_flight: mount.in_flight(),
             calls: mount.health().calls(),
             last_failure: mount.health().latest(),
+            errors: mount.health().figures().errors(),
+            times: mount.health().figures().times(),
+            bytes_read,
+            bytes_written,
+            cache: mount.cache(),
         }
     }
 }

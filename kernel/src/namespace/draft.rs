@@ -54,6 +54,8 @@ pub(crate) struct Draft {
     at: Timestamp,
     /// None when what is superseded is not kept.
     keeping: Option<Keeping>,
+    /// The permission bits of directories that are made on the way.
+    mode_dirs: u32,
     /// The directories that the draft makes. Nobody could be in them before, so their children need no history of not being there.
     made: Vec<FileId>,
     pub(crate) preconditions: Vec<Precondition>,
@@ -76,6 +78,7 @@ impl Draft {
             zone,
             at,
             keeping: None,
+            mode_dirs: EntryType::Dir.default_mode(),
             made: Vec::new(),
             preconditions,
             changes,
@@ -89,6 +92,12 @@ impl Draft {
     /// Says whether somebody is to be told what it does to what files hold.
     pub(crate) fn weighed(mut self, is_weighed: bool) -> Self {
         self.is_weighed = is_weighed;
+        self
+    }
+
+    /// Gives the directories that it makes on the way these permission bits.
+    pub(crate) fn mode_dirs(mut self, mode: u32) -> Self {
+        self.mode_dirs = mode;
         self
     }
 
@@ -162,6 +171,7 @@ impl Draft {
         for name in names {
             let id = new_id();
             let mut row = InodeRow::new(EntryType::Dir, owner.clone(), self.at);
+            row.mode = self.mode_dirs;
             row.implicit = policy == Parents::Implied;
             self.insert(here, name, id, &row);
             self.made.push(id);

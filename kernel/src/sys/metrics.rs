@@ -5,6 +5,7 @@ use nexus_supervisors::TreeStatus;
 
 use super::{Entry, Provider, store};
 use crate::dispatch::{HookCounts, HookKind, HookTable};
+use crate::hal::CacheFigures;
 use crate::kernel::Kernel;
 use crate::metrics::{Exposition, Kind, MIME, Measured};
 use crate::mounts::{MountState, MountStatus};
@@ -261,14 +262,7 @@ fn flatten(mut status: TreeStatus, above: &str, all: &mut Vec<(String, TreeStatu
 fn mounts(text: &mut Exposition, kernel: &Kernel) {
     let mounts = kernel.mount_statuses();
     let mut family = |name: &str, kind, help: &str, value: fn(&MountStatus) -> u64| {
-        let samples = mounts.iter().map(|mount| {
-            let labels = vec![
-                ("zone", mount.zone.as_str()),
-                ("point", mount.point.as_str()),
-                ("driver", &*mount.driver),
-            ];
-            (labels, value(mount))
-        });
+        let samples = mounts.iter().map(|mount| (labels_of(mount), value(mount)));
         text.family(name, kind, help, samples);
     };
     let serving = |mount: &MountStatus| u64::from(mount.state == MountState::Serving);
@@ -287,6 +281,53 @@ fn mounts(text: &mut Exposition, kernel: &Kernel) {
     calls("nexus_mount_panicked_total", help, |mount| mount.calls.panicked);
     let help = "Calls that were not made because the driver had failed too often.";
     calls("nexus_mount_refused_total", help, |mount| mount.calls.refused);
+    calls("nexus_mount_read_bytes_total", "Bytes that came from the driver.", |mount| mount.bytes_read);
+    calls("nexus_mount_written_bytes_total", "Bytes that the driver took.", |mount| mount.bytes_written);
+    let errors = mounts.iter().flat_map(|mount| {
+        mount.errors.iter().map(|(error, count)| {
+            let mut labels = labels_of(mount);
+            labels.push(("error", error.as_str()));
+            (labels, *count)
+        })
+    });
+    let help = "Calls of the driver that answered with this error, ordinary ones included.";
+    text.family("nexus_mount_errors_total", Kind::Counter, help, errors);
+    kept_of_mounts(text, &mounts);
+    let all = kernel.mount_times();
+    let times = all.iter().flat_map(|mount| {
+        mount.kinds.iter().filter(|(_, measured)| measured.count > 0).map(|(kind, measured)| {
+            let place = [("zone", mount.zone.as_str()), ("point", mount.point.as_str())];
+            let labels = place.into_iter().chain([("driver", &*mount.driver), ("kind", kind.name())]);
+            (labels.collect(), measured.clone())
+        })
+    });
+    let help = "How long the calls of the driver took, by what they were for.";
+    text.histograms("nexus_mount_call_seconds", help, 1e9, times);
+}
+
+/// What is kept here of stores that are slow or elsewhere.
+fn kept_of_mounts(text: &mut Exposition, mounts: &[MountStatus]) {
+    let mut family = |name: &str, kind, help: &str, value: fn(&CacheFigures) -> u64| {
+        let cached = mounts.iter().filter_map(|mount| Some((mount, mount.cache.as_ref()?)));
+        text.family(name, kind, help, cached.map(|(mount, cache)| (labels_of(mount), value(cache))));
+    };
+    let help = "Reads that what is kept here answered.";
+    family("nexus_mount_cache_hits_total", Kind::Counter, help, |cache| cache.hits);
+    let help = "Reads that the backend had to be asked for.";
+    family("nexus_mount_cache_misses_total", Kind::Counter, help, |cache| cache.misses);
+    family("nexus_mount_cache_bytes", Kind::Gauge, "Bytes kept here.", |cache| cache.bytes);
+    let help = "Bytes that may be kept here.";
+    family("nexus_mount_cache_bound_bytes", Kind::Gauge, help, |cache| cache.bytes_max);
+    let help = "Files that are yet to be written to the backend.";
+    family("nexus_mount_pending_files", Kind::Gauge, help, |cache| cache.pending_files);
+    let help = "Bytes that are yet to be written to the backend.";
+    family("nexus_mount_pending_bytes", Kind::Gauge, help, |cache| cache.pending_bytes);
+    let help = "Attempts to write to the backend later that failed.";
+    family("nexus_mount_pending_failed_total", Kind::Counter, help, |cache| cache.failed);
+}
+
+fn labels_of(mount: &MountStatus) -> Vec<(&'static str, &str)> {
+    vec![("zone", mount.zone.as_str()), ("point", mount.point.as_str()), ("driver", &*mount.driver)]
 }
 
 fn services(text: &mut Exposition, kernel: &Kernel) {

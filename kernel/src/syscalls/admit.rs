@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
-use nexus_messages::syscall::{Syscall, SyscallMessage};
+use nexus_messages::syscall::{SysRead, Syscall, SyscallMessage};
 use nexus_messages::{
     Caller, Durability, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved,
     Result, VPath,
@@ -155,6 +155,15 @@ pub(super) fn admit_straight<S: Admissible>(
         Some(first) => Ok(Admitted { call, first, second: None, hooked: Hooked(None) }),
         None => Err(call),
     }
+}
+
+/// The place of a plain file that is read, when nobody is to be asked whether it may be, or to see that it is.
+pub(super) fn straight_to_read(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Option<Site> {
+    if kernel.gate().is_guarded() || wants::<SysRead>(kernel).any() || sys::serves(&call.path) {
+        return None;
+    }
+    let mount = route(kernel, SysRead::OP, &caller.zone, &call.path).ok()?;
+    mount.is_path_addressed().then(|| Site { mount, path: call.path.clone() })
 }
 
 /// As [`admit`], for a write that so many bytes have come for as a stream.

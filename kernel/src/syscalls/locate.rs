@@ -64,7 +64,7 @@ impl Located {
         let (site, node) = self.existing(op)?;
         match node.metadata.entry_type {
             EntryType::Reg => Ok((site, node)),
-            EntryType::Dir | EntryType::Mount => Err(Error::new(op, &site.path, ErrorKind::IsADirectory)),
+            directory if directory.is_directory() => Err(Error::new(op, &site.path, ErrorKind::IsADirectory)),
             _ => Err(Error::new(op, &site.path, ErrorKind::NotSupported)),
         }
     }

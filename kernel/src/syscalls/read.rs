@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
-use nexus_messages::syscall::{Extent, ReadData, SysRead};
+use nexus_messages::syscall::{ByteRange, Extent, ReadData, SysRead};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Result, Timestamp, VPath};
 
 use super::Serve;
-use super::admit::{Admissible, Admitted, Which, admit, one_path, pass};
-use super::locate::{ATTEMPTS_MAX, Located};
+use super::admit::{Admissible, Admitted, Which, admit, one_path, pass, straight_to_read};
+use super::locate::{ATTEMPTS_MAX, Located, is_served};
 use super::mutate::LOCK_WAIT_MAX;
 use super::past::then_held;
 use super::{pipe, records};
 use crate::content;
 use crate::gate::Right;
+use crate::hal::StoreError;
 use crate::kernel::Kernel;
-use crate::locks::{LockOwner, Mode, Scope};
+use crate::locks::{LockOwner, Mode, PathGuard, Scope};
 use crate::namespace::{Node, Placement};
 use crate::pipes::GivenMessage;
-use crate::volume::{Volume, store_error};
+use crate::volume::{PathVolume, Site, Volume, store_error};
 
 impl Admissible for SysRead {
     one_path!();
@@ -80,12 +81,54 @@ fn warm(kernel: &Kernel, node: Node, extent: &Extent) -> Option<ReadData> {
     Some(read)
 }
 
+/// How much of a plain file is read without a look at it first: what is more is not read twice.
+const STRAIGHT_MAX: u64 = 1 << 20;
+
 async fn cold(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ReadData> {
+    if let Some(read) = straight_read(kernel, caller, &call).await {
+        return read;
+    }
     let (read, given) = take(kernel, caller, call).await?;
     if let Some(given) = given {
         given.keep();
     }
     Ok(read)
+}
+
+/// A read of a plain file about which nobody is to be asked: the driver says what the file is with what is in it, and is not asked twice. None when it is not as simple as
+/// that: what the driver says then is no answer yet.
+async fn straight_read(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    call: &SysRead,
+) -> Option<Result<ReadData>> {
+    let Extent::One(range) = call.extent else { return None };
+    if call.as_of.is_some() || call.wait.is_some() || range.count.is_some_and(|count| count > STRAIGHT_MAX) {
+        return None;
+    }
+    let site = straight_to_read(kernel, caller, call)?;
+    let _guard = match read_lock(kernel, caller, &site).await {
+        Ok(guard) => guard,
+        Err(error) => return Some(Err(error)),
+    };
+    // It may have come or gone while nobody held the path.
+    if !is_served(kernel, &caller.zone, &site) {
+        return None;
+    }
+    let wanted = ByteRange::new(range.offset, range.count.unwrap_or(STRAIGHT_MAX));
+    let volume = PathVolume { kernel, mount: &site.mount };
+    match volume.read_file(&site, wanted).await {
+        Ok((data, metadata)) => {
+            let (start, end) = range.within(metadata.size);
+            let is_all = data.len() as u64 == end - start;
+            (is_all && metadata.entry_type == EntryType::Reg).then(|| Ok(ReadData::new(data, metadata)))
+        }
+        // To be told so once is enough.
+        Err(error) if error.is_backend_failure() || matches!(error, StoreError::Unavailable { .. }) => {
+            Some(Err(store_error(SysRead::OP, &site.path, &error)))
+        }
+        Err(_) => None,
+    }
 }
 
 /// As a read; a message of a pipe goes back when it is not handed over.
@@ -196,16 +239,18 @@ async fn read_at(
     // Content by its hash never changes; content that is overwritten in place must not change while it is read.
     let _guard = match volume {
         Volume::Rows(_) | Volume::Sys(_) => None,
-        Volume::Paths(_) => {
-            let owner = LockOwner { agent: caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
-            let lock = kernel.locks().lock(&site.path, Mode::Read, Scope::Entry, owner);
-            let locked = kernel.env().timeout(LOCK_WAIT_MAX, lock).await;
-            Some(locked.map_err(|_| Error::new(SysRead::OP, &site.path, ErrorKind::TimedOut))?)
-        }
+        Volume::Paths(_) => Some(read_lock(kernel, caller, &site).await?),
     };
     let read = volume.read(&site, &node, &call.extent).await;
     let ((data, more), metadata) = read.map_err(|error| store_error(SysRead::OP, &site.path, &error))?;
     let mut read = ReadData::new(data, metadata);
     read.more = more;
     Ok(read)
+}
+
+async fn read_lock(kernel: &Arc<Kernel>, caller: &Caller, site: &Site) -> Result<PathGuard> {
+    let owner = LockOwner { agent: caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
+    let lock = kernel.locks().lock(&site.path, Mode::Read, Scope::Entry, owner);
+    let locked = kernel.env().timeout(LOCK_WAIT_MAX, lock).await;
+    locked.map_err(|_| Error::new(SysRead::OP, &site.path, ErrorKind::TimedOut))
 }

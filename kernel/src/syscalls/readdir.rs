@@ -249,7 +249,13 @@ async fn children(
         let found = locate_as_of(kernel, SysReaddir::OP, &site.mount.zone, &path, false, as_of).await;
         // A mount that could not be started is listed all the same.
         let described = found.ok().and_then(|located| located.node).map(|node| node.metadata);
-        let entry_type = described.as_ref().map_or(EntryType::Mount, |metadata| metadata.entry_type);
+        let entry_type = described.as_ref().map_or_else(
+            || match kernel.mount_at(&site.mount.zone, &path) {
+                Some(mount) => kernel.catalogue().mount_type(&mount.spec().driver),
+                None => EntryType::Mount,
+            },
+            |metadata| metadata.entry_type,
+        );
         let file_id =
             described.as_ref().map_or(nexus_messages::FileId(path.hash64()), |metadata| metadata.file_id);
         let metadata = described.filter(|_| metadata);

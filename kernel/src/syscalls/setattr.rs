@@ -162,7 +162,8 @@ impl Mutation for SysSetattr {
 }
 
 impl Serve for SysSetattr {
-    async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<SetattrDone> {
+    async fn serve(mut self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<SetattrDone> {
+        mount_of_a_connector(kernel, &mut self)?;
         if self.service.is_some() {
             return set_service(kernel, caller, self).await;
         }
@@ -183,6 +184,21 @@ impl Serve for SysSetattr {
         };
         Owned::from_start(&env, <Self as Message>::NAME, attached).await
     }
+}
+
+/// A mount that is asked for as external storage is one like any other, of a driver that makes connectors.
+fn mount_of_a_connector(kernel: &Kernel, call: &mut SysSetattr) -> Result<()> {
+    let (Some(EntryType::ExternalStorage), Some(spec)) = (call.entry_type, &call.mount) else {
+        return Ok(());
+    };
+    let known = kernel.catalogue().get(&spec.driver);
+    if known.is_some_and(|factory| !factory.is_connector()) {
+        let error = Error::new(SysSetattr::OP, &call.path, ErrorKind::InvalidArgument);
+        return Err(error.because(format!("the driver {:?} is no connector", spec.driver)));
+    }
+    // What there is no driver of, mounting says.
+    call.entry_type = Some(EntryType::Mount);
+    Ok(())
 }
 
 /// Registers or swaps a service. The registry lets one change of it be made at a time, and says so at once to whoever wants another: no path is

@@ -68,7 +68,8 @@ impl Kernel {
     /// but a few chunks. The path is locked, and what the call expects to find is looked at, once all bytes are safe. A stream that ends with an
     /// error, or whose future is dropped before, changes nothing.
     ///
-    /// Hooks see the call when all has come, without its bytes but with their number. They may send it to another path of the same mount.
+    /// Hooks see the call when all has come, without its bytes but with their number. They may send it to another path of the same mount, unless its driver has bound
+    /// what came to the first one, as buckets do with large content: `EOPNOTSUPP`.
     ///
     /// # Errors
     /// As [`SysWrite`]; the error that comes from `data`; `EINVAL` for a call with bytes, `EOPNOTSUPP` for one that does not replace the whole content;

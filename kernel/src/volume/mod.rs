@@ -31,7 +31,7 @@ use nexus_messages::{
 pub(crate) use paths::PathVolume;
 pub(crate) use remove::taken_for;
 pub(crate) use rows::{Memory, RowVolume};
-pub(crate) use stream::{BESIDE, Intake, Source, Staged, is_beside};
+pub(crate) use stream::{Intake, Source, Staged};
 pub(crate) use tx::{Transaction, logged};
 pub(crate) use write::{kind_of_removal, kind_of_set};
 

@@ -17,7 +17,7 @@ use nexus_messages::{
 };
 
 use super::remove::taken_for;
-use super::stream::{is_beside, remove_left};
+use super::stream::ForPlain;
 use super::write::{check_attributes, kind_of_removal, kind_of_set, must_be_file};
 use super::{
     Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
@@ -32,6 +32,9 @@ use crate::namespace::{Node, Placement};
 
 /// How many children are looked at in one step of a recursive removal.
 const PAGE: usize = 1_024;
+
+/// How often several runs of one file are read that changes while they are.
+const READS_MAX: usize = 4;
 
 /// A path-addressed mount, with the kernel around it.
 #[derive(Clone, Copy)]
@@ -60,13 +63,13 @@ impl PathVolume<'_> {
     fn metadata(&self, path: VPath, info: &ObjectInfo) -> FileMetadata {
         let is_root = path == self.mount.point;
         let (id, entry_type) = match (is_root, info.inode) {
-            (true, _) => (self.mount.root, EntryType::Mount),
+            (true, _) => (self.mount.root, self.kernel.catalogue().mount_type(&self.mount.spec().driver)),
             // A backend without identities: the path is the identity, as long as nothing is renamed.
             (false, 0) => (FileId(hash_of(path.as_str())), info.entry_type),
             (false, inode) => (FileId(inode), info.entry_type),
         };
         let mut metadata = FileMetadata::new(path, self.mount.zone.clone(), id, entry_type, info.created);
-        metadata.mode = info.mode;
+        metadata.mode = self.mount.shown_mode(entry_type, info.mode);
         metadata.modified = info.modified;
         metadata.changed = info.modified;
         metadata.size = if entry_type.is_directory() { 0 } else { info.size };
@@ -85,9 +88,6 @@ impl PathVolume<'_> {
     }
 
     pub(crate) async fn find(&self, site: &Site) -> Result<Option<Node>, StoreError> {
-        if is_beside(site.relative()) {
-            return Ok(None);
-        }
         let driver = self.driver().await;
         match driver.store()?.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
@@ -105,16 +105,9 @@ impl PathVolume<'_> {
         metadata: bool,
     ) -> Result<(Vec<Child>, bool), StoreError> {
         let driver = self.driver().await;
-        let mut page = driver.store()?.list(site.relative(), after, limit).await?;
-        loop {
-            let last = page.entries.last().map(|(name, _)| name.clone());
-            page.entries.retain(|(name, _)| !is_beside(name));
-            // A page of nothing but what is left out is no page.
-            let (true, true, Some(last)) = (page.entries.is_empty(), page.more, last) else { break };
-            page = driver.store()?.list(site.relative(), Some(&last), limit).await?;
-        }
+        let page = driver.store()?.list(site.relative(), after, limit).await?;
         if page.unnameable > 0 {
-            tracing::warn!(path = %site.path, count = page.unnameable, "names that are not UTF-8 are not shown");
+            tracing::warn!(path = %site.path, count = page.unnameable, "names that no path can hold are not shown");
         }
         let child = |(name, info): (String, ObjectInfo)| {
             let described = site.path.join(&name).ok().map(|path| Arc::new(self.metadata(path, &info)));
@@ -137,13 +130,33 @@ impl PathVolume<'_> {
             let info = store.stat(site.relative()).await?;
             return Ok(((Bytes::new(), Vec::new()), self.node(&site.path, &info).metadata));
         };
-        // The path's lock is held: nothing in the kernel changes the file between the runs.
-        let (data, info) = store.read(site.relative(), *first).await?;
-        let mut runs = Vec::with_capacity(more.len());
-        for range in more {
-            runs.push(store.read(site.relative(), *range).await?.0);
+        // The path's lock is held: nothing in the kernel changes the file between the runs, and others may.
+        for _ in 0..READS_MAX {
+            let (data, info) = store.read(site.relative(), *first).await?;
+            let mut runs = Vec::with_capacity(more.len());
+            for range in more {
+                let (run, then) = store.read(site.relative(), *range).await?;
+                if then.tag != info.tag {
+                    break;
+                }
+                runs.push(run);
+            }
+            if runs.len() == more.len() {
+                return Ok(((data, runs), self.node(&site.path, &info).metadata));
+            }
         }
-        Ok(((data, runs), self.node(&site.path, &info).metadata))
+        Err(StoreError::Locked { what: site.relative().into() })
+    }
+
+    /// A part of the file at `site`, and what it is, without a look at it first.
+    pub(crate) async fn read_file(
+        &self,
+        site: &Site,
+        range: ByteRange,
+    ) -> Result<(Bytes, Arc<FileMetadata>), StoreError> {
+        let driver = self.driver().await;
+        let (data, info) = driver.store()?.read(site.relative(), range).await?;
+        Ok((data, self.node(&site.path, &info).metadata))
     }
 
     pub(crate) async fn write(&self, site: &Site, intent: &Intent, call: &SysWrite) -> Result<Written, Stop> {
@@ -160,21 +173,33 @@ impl PathVolume<'_> {
             no_mount_below(self.kernel, site, intent)?;
         }
         check_attributes(intent, &site.path, &Arc::from(""), &call.attributes)?;
+        if found.is_none() {
+            self.make_parent_as_said(store, site).await.map_err(failed)?;
+        }
         let capabilities = store.capabilities();
         let relative = site.relative();
+        // Whatever is there is replaced or grows, also what came since it was looked for.
+        let takes_anything = call.precondition == Precondition::None && call.create != Create::Exclusive;
 
         let staged = intent.staged.as_ref();
         let (info, written, places) = match &call.place {
             Where::Whole if let Some(staged) = staged => {
-                let attributes = kept_mode(&call.attributes, found.as_ref());
-                let info = self.put(store, site, intent, staged, &attributes, found.is_none()).await?;
-                (info, staged.size(), 1)
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
+                let expected = (found.as_ref(), &call.precondition);
+                match self.put(store, site, intent, staged, &attributes, expected).await? {
+                    Ok(info) => (info, staged.size(), 1),
+                    Err(error) => return Err(self.refused(store, site, intent, call, error).await),
+                }
             }
             Where::Whole => {
-                let how = if found.is_none() { PathWrite::Exclusive } else { PathWrite::Whole };
-                let attributes = kept_mode(&call.attributes, found.as_ref());
-                let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
-                (info, content::length(&call.data), 1)
+                let how = how(found.as_ref(), &call.precondition, capabilities.if_match);
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
+                match store.write(relative, &call.data, how, &attributes).await {
+                    Ok(info) => (info, content::length(&call.data), 1),
+                    // It came since it was looked for.
+                    Err(StoreError::Exists { .. }) if takes_anything => return Err(Stop::Again),
+                    Err(error) => return Err(self.refused(store, site, intent, call, error).await),
+                }
             }
             place @ (Where::At(_) | Where::End) if capabilities.write_at => {
                 let size = found.as_ref().map_or(0, |node| node.metadata.size);
@@ -185,19 +210,35 @@ impl PathVolume<'_> {
                 }
                 let truncate = call.truncate && !matches!(place, Where::End);
                 let how = PathWrite::At { offset, truncate };
-                let info = store.write(relative, &call.data, how, &call.attributes).await.map_err(failed)?;
+                let attributes = match &found {
+                    Some(_) => call.attributes.clone(),
+                    None => self.made_with(&call.attributes, EntryType::Reg),
+                };
+                let info = store.write(relative, &call.data, how, &attributes).await.map_err(failed)?;
                 (info, content::length(&call.data), 1)
             }
             place => {
-                let old = match &found {
-                    Some(_) => store.read(relative, ByteRange::ALL).await.map_err(failed)?.0,
-                    None => Bytes::new(),
+                let (old, how) = match &found {
+                    Some(_) => {
+                        let (old, info) = store.read(relative, ByteRange::ALL).await.map_err(failed)?;
+                        // What others write meanwhile is not to be replaced by what does not have it.
+                        let is_decided = capabilities.if_match;
+                        (old, if is_decided { PathWrite::IfMatch(info.tag) } else { PathWrite::Whole })
+                    }
+                    None => (Bytes::new(), PathWrite::Exclusive),
                 };
                 let spliced = content::splice(&old, &call.data, place, call.truncate)
                     .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why))?;
-                let attributes = kept_mode(&call.attributes, found.as_ref());
-                let how = PathWrite::Whole;
-                let info = store.write(relative, &spliced.content, how, &attributes).await.map_err(failed)?;
+                drop(old);
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
+                let info = match store.write(relative, &spliced.content, how, &attributes).await {
+                    Ok(info) => info,
+                    // Somebody was quicker: once more, with what they wrote.
+                    Err(StoreError::Exists { .. } | StoreError::Changed { .. }) if takes_anything => {
+                        return Err(Stop::Again);
+                    }
+                    Err(error) => return Err(self.refused(store, site, intent, call, error).await),
+                };
                 (info, spliced.written, spliced.places)
             }
         };
@@ -252,16 +293,20 @@ impl PathVolume<'_> {
         if entry_type != EntryType::Dir {
             no_mount_below(self.kernel, site, intent)?;
         }
+        self.make_parent_as_said(store, site).await.map_err(failed)?;
         let made = match entry_type {
             EntryType::Dir => {
                 self.require(intent, site, store, "directories", |can| can.directories)?;
-                store.make_directory(relative, &call.attributes).await
+                store.make_directory(relative, &self.made_with(&call.attributes, entry_type)).await
             }
             EntryType::Link => {
                 self.require(intent, site, store, "links", |can| can.links)?;
                 store.make_link(relative, call.link_target.as_deref().unwrap_or_default()).await
             }
-            EntryType::Reg => store.write(relative, &[], PathWrite::Exclusive, &call.attributes).await,
+            EntryType::Reg => {
+                let attributes = self.made_with(&call.attributes, entry_type);
+                store.write(relative, &[], PathWrite::Exclusive, &attributes).await
+            }
             _ => return Err(intent.fail(&site.path, ErrorKind::NotSupported)),
         };
         let info = made.map_err(|error| match error {
@@ -341,13 +386,7 @@ impl PathVolume<'_> {
             let below = remove_below(store, site.relative(), &mut removed).await;
             below.map_err(|error| part_of(removed, failed(error)))?;
         }
-        let deleted = match store.delete(site.relative()).await {
-            // What a killed process has left there nobody sees, and nobody else removes.
-            Err(StoreError::NotEmpty { .. }) if remove_left(self.kernel, store, site.relative()).await => {
-                store.delete(site.relative()).await
-            }
-            deleted => deleted,
-        };
+        let deleted = store.delete(site.relative()).await;
         let deleted = if removed > 0 { gone_with_its_children(store, deleted) } else { deleted };
         deleted.map_err(|error| part_of(removed, failed(error)))?;
         let told = intent.told(kind_of_removal(entry_type), &node.metadata, false);
@@ -377,8 +416,13 @@ impl PathVolume<'_> {
             no_mount_below(self.kernel, to, intent)?;
         }
         let within = Arc::ptr_eq(&from.mount, self.mount) && source.metadata.entry_type == EntryType::Reg;
-        let info = if within && store.capabilities().copy {
-            store.copy(from.relative(), to.relative()).await.map_err(failed)?
+        let copied = match (within && store.capabilities().copy, found.is_none()) {
+            (false, _) => Err(StoreError::NotSupported { what: "copying within the store" }),
+            (true, true) => store.copy_new(from.relative(), to.relative()).await,
+            (true, false) => store.copy(from.relative(), to.relative()).await,
+        };
+        let info = if !matches!(copied, Err(StoreError::NotSupported { .. })) {
+            copied.map_err(failed)?
         } else {
             let mut content = Source::open(self.kernel, intent.op, from, source, ByteRange::ALL).await?;
             let mut intake = Intake::begin(self.kernel, intent.op, to).await?;
@@ -387,7 +431,8 @@ impl PathVolume<'_> {
             }
             let staged = intake.finish(intent).await?;
             let attributes = Attributes::none().mode(source.metadata.mode);
-            self.put(store, to, intent, &staged, &attributes, found.is_none()).await?
+            let expected = (found.as_ref(), &call.precondition);
+            self.put(store, to, intent, &staged, &attributes, expected).await?.map_err(failed)?
         };
         let metadata = self.node(&to.path, &info).metadata;
         let told = intent.told(EventKind::FileCopied, &metadata, found.is_none());
@@ -395,7 +440,7 @@ impl PathVolume<'_> {
         Ok(Copied::new(found.is_none(), metadata, receipt))
     }
 
-    /// Makes staged content that of the file at `site`.
+    /// Makes staged content that of the file at `site`, where `found` is that is `expected`.
     async fn put(
         &self,
         store: &dyn PathStore,
@@ -403,30 +448,42 @@ impl PathVolume<'_> {
         intent: &Intent,
         staged: &Staged,
         attributes: &Attributes,
-        is_new: bool,
-    ) -> Result<ObjectInfo, Stop> {
-        let failed = |error: StoreError| Stop::from(store_error(intent.op, &site.path, &error));
-        let beside = match staged.plain(self.mount, intent, site)? {
-            Ok(data) => {
-                let how = if is_new { PathWrite::Exclusive } else { PathWrite::Whole };
-                return store.write(site.relative(), data, how, attributes).await.map_err(failed);
+        (found, expected): (Option<&Node>, &Precondition),
+    ) -> Result<Result<ObjectInfo, StoreError>, Stop> {
+        let can = store.capabilities();
+        Ok(match staged.plain(self.mount, intent, site)? {
+            ForPlain::Held(data) => {
+                store.write(site.relative(), data, how(found, expected, can.if_match), attributes).await
             }
-            Err(beside) => beside,
-        };
-        if *attributes != Attributes::none() && store.capabilities().attributes {
-            store.set_attributes(beside, attributes).await.map_err(failed)?;
+            ForPlain::Upload(upload) => {
+                let how = how(found, expected, can.conditional_upload);
+                upload.finish(site.relative(), how, attributes).await
+            }
+        })
+    }
+
+    /// The failure of a write. Of one that met another state than it was to replace, with that state.
+    async fn refused(
+        &self,
+        store: &dyn PathStore,
+        site: &Site,
+        intent: &Intent,
+        call: &SysWrite,
+        error: StoreError,
+    ) -> Stop {
+        if let StoreError::Changed { .. } = &error {
+            let now = self.here(store, site, intent).await;
+            let met =
+                now.and_then(|now| expect(intent, &site.path, now.as_ref(), call.create, &call.precondition));
+            if let Err(stop) = met {
+                return stop;
+            }
         }
-        let info = store.rename(beside, site.relative()).await.map_err(failed)?;
-        staged.renamed();
-        Ok(info)
+        store_error(intent.op, &site.path, &error).into()
     }
 
     /// What is at `site` now. `Again` when it is no longer resolved.
     async fn here(&self, store: &dyn PathStore, site: &Site, intent: &Intent) -> Result<Option<Node>, Stop> {
-        if is_beside(site.relative()) {
-            let error = Error::new(intent.op, &site.path, ErrorKind::InvalidArgument);
-            return Err(error.because("such names are the kernel's own").into());
-        }
         match store.stat(site.relative()).await {
             Ok(info) => Ok(Some(self.node(&site.path, &info))),
             Err(StoreError::NotFound { .. }) => Ok(None),
@@ -448,14 +505,34 @@ impl PathVolume<'_> {
     /// Makes the parent that a new name needs: to callers, parents exist by implication.
     async fn make_parent(&self, store: &dyn PathStore, site: &Site) -> Result<(), StoreError> {
         let Some((parent, _)) = site.relative().rsplit_once('/') else { return Ok(()) };
-        match store.stat(parent).await {
-            Err(StoreError::NotFound { .. }) if store.capabilities().directories => {}
-            // What else is wrong with it, the operation itself says.
-            _ => return Ok(()),
+        // With a mode of the mount's own, each of them; else the driver makes those above.
+        let each = self.mount.given_mode(EntryType::Dir).is_some();
+        let mut missing = Vec::new();
+        let mut above = Some(parent);
+        while let Some(directory) = above {
+            match store.stat(directory).await {
+                Err(StoreError::NotFound { .. }) if store.capabilities().directories => {}
+                // What else is wrong with it, the operation itself says.
+                _ => break,
+            }
+            missing.push(directory);
+            above = directory.rsplit_once('/').map(|(above, _)| above).filter(|_| each);
         }
-        match store.make_directory(parent, &Attributes::none()).await {
-            Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let attributes = self.made_with(&Attributes::none(), EntryType::Dir);
+        for directory in missing.into_iter().rev() {
+            match store.make_directory(directory, &attributes).await {
+                Ok(_) | Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`make_parent`](Self::make_parent), for what makes its parents itself: with a mode of the mount's own they are made before it.
+    async fn make_parent_as_said(&self, store: &dyn PathStore, site: &Site) -> Result<(), StoreError> {
+        match self.mount.given_mode(EntryType::Dir) {
+            Some(_) => self.make_parent(store, site).await,
+            None => Ok(()),
         }
     }
 
@@ -515,13 +592,35 @@ impl PathVolume<'_> {
     async fn unchanged(&self, site: &Site, intent: &Intent) -> Result<Receipt, Stop> {
         intent.unchanged(self.kernel.store(), self.mount, &site.path).await
     }
+
+    /// A file that is replaced keeps its mode, and one that is made has the mount's, unless another is asked for.
+    fn kept_mode(&self, wanted: &Attributes, found: Option<&Node>) -> Attributes {
+        match found {
+            Some(node) => {
+                let mut attributes = wanted.clone();
+                attributes.mode = wanted.mode.or(Some(node.metadata.mode));
+                attributes
+            }
+            None => self.made_with(wanted, EntryType::Reg),
+        }
+    }
+
+    /// What an entry is made with: the mode that the mount gives such, if it does, unless another is asked for.
+    fn made_with(&self, wanted: &Attributes, entry_type: EntryType) -> Attributes {
+        let mut attributes = wanted.clone();
+        attributes.mode = wanted.mode.or_else(|| self.mount.given_mode(entry_type));
+        attributes
+    }
 }
 
-/// A file that is replaced keeps its mode, unless another is asked for.
-fn kept_mode(wanted: &Attributes, found: Option<&Node>) -> Attributes {
-    let mut attributes = wanted.clone();
-    attributes.mode = wanted.mode.or_else(|| found.map(|node| node.metadata.mode));
-    attributes
+/// How content becomes that of what was `found`, which was as `expected`. Where the backend decides whether that is so, it is asked to.
+fn how(found: Option<&Node>, expected: &Precondition, is_decided: bool) -> PathWrite {
+    let Some(found) = found else { return PathWrite::Exclusive };
+    match (&found.metadata.content_id, expected) {
+        (_, Precondition::None | Precondition::Absent) => PathWrite::Whole,
+        (Some(tag), _) if is_decided => PathWrite::IfMatch(tag.clone()),
+        _ => PathWrite::Whole,
+    }
 }
 
 fn changes(metadata: &FileMetadata, wanted: &Attributes) -> Vec<Attribute> {

@@ -315,7 +315,8 @@ impl<'a> RowVolume<'a> {
             op: intent.op,
         });
         let is_weighed = intent.scales.is_some() || self.within.is_some();
-        Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at).keeping(keeping).weighed(is_weighed)
+        let draft = Draft::new(self.mount.tree, self.mount.zone.clone(), intent.at);
+        draft.mode_dirs(self.mount.first_mode(EntryType::Dir)).keeping(keeping).weighed(is_weighed)
     }
 
     /// Makes the draft durable and then visible, or leaves that to the transaction. Of a copy, `site` is the source, which may be on another mount. `told` is

@@ -1,15 +1,19 @@
 //! Content piece by piece: out of a file, and on its way into one.
 //!
 //! What comes in is made safe before the write that commits it takes its path's lock. Where content is found by its hash, it goes where it
-//! belongs, and nothing names it yet. Where files are plain files, it goes to a file beside the one that it is for, and that one is renamed.
+//! belongs, and nothing names it yet. Where files are plain files, the driver takes it as an upload, which nobody sees before it is finished.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, ContentId, Error, ErrorKind, FileId, Op, Timestamp};
+use nexus_messages::{ContentId, Error, ErrorKind, FileId, Op};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::large::MountBlobs;
 use super::rows::RowVolume;
@@ -17,7 +21,7 @@ use super::write::Kept;
 use super::{Intent, Site, Stop, Volume, blob_error, store_error};
 use crate::content::{self, CALL_MAX, CONTENT_MAX, Pieces, Shape, WHOLE_MAX, Writer};
 use crate::garbage::Hold;
-use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
+use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathUpload, StoreError};
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
 use crate::namespace::{Node, Placement};
@@ -25,48 +29,20 @@ use crate::namespace::{Node, Placement};
 /// The pieces in which plain files are read and written.
 const PIECE: u64 = 1 << 20;
 
-/// Content that goes to a plain file is held up to so many bytes, and written at once, without a file beside it.
+/// How much of a plain file is asked for in one read, where several are under way at once: each waits longer than it works.
+const AHEAD_PIECE: u64 = 8 << 20;
+
+/// How much of a plain file is on its way at once, or has come and is not given yet, at most.
+const AHEAD_MAX: u64 = 40 << 20;
+
+/// Content that goes to a plain file is held up to so many bytes, and written at once, without an upload.
 const PLAIN_HELD_MAX: u64 = 4 << 20;
-
-/// What the names of files begin with that are on their way to become others. Listings leave them out, and no call may name them.
-pub(crate) const BESIDE: &str = ".nexus-stream-";
-
-/// What was not written to for so long is on its way no more: its process was killed.
-const BESIDE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How many files that are on their way are looked at in one folder.
-const BESIDE_LOOK: usize = 256;
 
 /// Pieces up to this size are put together while they are held: each by itself would cost more than its bytes.
 const SMALL_PIECE: usize = 4 << 10;
 
 /// How long what is put together grows.
 const TOGETHER: usize = 64 << 10;
-
-/// Whether a path on a mount of plain files leads to, or through, a file that is on its way to become another.
-pub(crate) fn is_beside(relative: &str) -> bool {
-    relative.split('/').any(|name| name.starts_with(BESIDE))
-}
-
-/// Removes from a folder of plain files what processes that were killed have left of streams; says whether there was any.
-pub(super) async fn remove_left(kernel: &Kernel, store: &dyn PathStore, folder: &str) -> bool {
-    // In the order of names they come behind what they begin with.
-    let Ok(page) = store.list(folder, Some(BESIDE), BESIDE_LOOK).await else { return false };
-    let now = Timestamp(kernel.env().wall());
-    let is_left = |info: &ObjectInfo| {
-        u128::from(now.nanos().saturating_sub(info.modified.nanos())) > BESIDE_MAX.as_nanos()
-    };
-    let mut any = false;
-    for (name, info) in page.entries.iter().filter(|(name, info)| is_beside(name) && is_left(info)) {
-        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-        match store.delete(&path).await {
-            Ok(()) => any = true,
-            Err(error) => tracing::warn!(%path, %error, "what is left of a stream stays"),
-        }
-        tracing::debug!(%path, modified = ?info.modified, "what a process that was killed left of a stream");
-    }
-    any
-}
 
 /// A part of a file's content, piece by piece.
 pub(crate) struct Source {
@@ -80,8 +56,99 @@ enum From {
     Memory(Option<Bytes>),
     /// Chunks, some read ahead. They never change, and are held.
     Chunks { pieces: Box<Pieces<MountBlobs>>, _held: Hold },
-    /// What is left of a plain file, and which state of it that is.
-    Plain { range: Range<u64>, tag: Option<ContentId> },
+    /// What is left of a plain file.
+    Plain(Plain),
+}
+
+/// What a read of a plain file gives.
+type Come = Result<(Bytes, ObjectInfo), StoreError>;
+
+/// A part of a plain file. What is read may come from several reads at once, and all of it is of one state of the file.
+struct Plain {
+    kernel: Arc<Kernel>,
+    /// What is left to be asked for.
+    range: Range<u64>,
+    /// The state.
+    tag: Option<ContentId>,
+    /// How many reads may be under way.
+    at_once: usize,
+    /// Those that are, in order, each with how much it is to bring.
+    ahead: VecDeque<(u64, oneshot::Receiver<Come>)>,
+    /// What has come and is not given yet.
+    come: Bytes,
+}
+
+impl Plain {
+    async fn of(
+        kernel: &Arc<Kernel>,
+        site: &Site,
+        range: Range<u64>,
+        tag: Option<ContentId>,
+    ) -> Result<Self, StoreError> {
+        let driver = site.mount.lease().await;
+        let wanted = usize::from(plain(&driver)?.capabilities().reads_at_once);
+        let at_once = wanted.max(1);
+        Ok(Self { kernel: kernel.clone(), range, tag, at_once, ahead: VecDeque::new(), come: Bytes::new() })
+    }
+
+    /// The next piece; none when the file is another one by now. When its future is dropped it comes with the next one.
+    async fn next(&mut self, site: &Site) -> Result<Option<Bytes>, StoreError> {
+        if self.at_once == 1 {
+            let wanted = PIECE.min(self.range.end - self.range.start);
+            let read = read(site.clone(), ByteRange::new(self.range.start, wanted)).await?;
+            self.range.start += wanted;
+            return Ok(self.of_this_state(wanted, read));
+        }
+        if self.come.is_empty() {
+            self.ask(site);
+            let Some((wanted, coming)) = self.ahead.front_mut() else { return Ok(None) };
+            let (wanted, read) = (*wanted, coming.await);
+            self.ahead.pop_front();
+            let read = read.unwrap_or_else(|_| {
+                Err(StoreError::Backend { what: "reading a file".into(), cause: "its task has ended".into() })
+            });
+            let Some(come) = self.of_this_state(wanted, read?) else { return Ok(None) };
+            self.come = come;
+            self.ask(site);
+        }
+        Ok(Some(self.come.split_to(self.come.len().min(content::index(PIECE)))))
+    }
+
+    fn is_over(&self) -> bool {
+        self.range.is_empty() && self.ahead.is_empty() && self.come.is_empty()
+    }
+
+    fn of_this_state(&self, wanted: u64, (data, info): (Bytes, ObjectInfo)) -> Option<Bytes> {
+        (self.tag.as_ref() == Some(&info.tag) && data.len() as u64 == wanted).then_some(data)
+    }
+
+    /// Begins as many reads as may be under way, beside what has come.
+    fn ask(&mut self, site: &Site) {
+        let held = usize::from(!self.come.is_empty());
+        let room = self.at_once.min(content::index(AHEAD_MAX / AHEAD_PIECE) - held);
+        while self.ahead.len() < room && !self.range.is_empty() {
+            let wanted = AHEAD_PIECE.min(self.range.end - self.range.start);
+            let (mut tell, coming) = oneshot::channel();
+            let reading = read(site.clone(), ByteRange::new(self.range.start, wanted));
+            self.kernel.env().spawn("stream.read", async move {
+                let come = match select(pin!(reading), pin!(tell.closed())).await {
+                    Either::Left((come, _)) => come,
+                    // The stream was dropped.
+                    Either::Right(_) => return,
+                };
+                // It may be dropped just now.
+                let _ = tell.send(come);
+            });
+            self.range.start += wanted;
+            self.ahead.push_back((wanted, coming));
+        }
+    }
+}
+
+/// Reads a part of the file at `site`. The driver is held only while it does.
+async fn read(site: Site, range: ByteRange) -> Come {
+    let driver = site.mount.lease().await;
+    plain(&driver)?.read(site.relative(), range).await
 }
 
 impl Source {
@@ -98,7 +165,10 @@ impl Source {
         let metadata = &node.metadata;
         let (start, end) = range.within(metadata.size);
         let from = match Volume::of(kernel, site) {
-            Volume::Paths(_) => From::Plain { range: start..end, tag: metadata.content_id.clone() },
+            Volume::Paths(_) => {
+                let of = Plain::of(kernel, site, start..end, metadata.content_id.clone()).await;
+                From::Plain(of.map_err(failed)?)
+            }
             Volume::Rows(volume) => match (&metadata.content_id, node.placement) {
                 (Some(id), Placement::Chunked) => {
                     let keep = kernel.caches().content.holds_streams_of(end - start);
@@ -131,19 +201,14 @@ impl Source {
         match &mut self.from {
             From::Memory(data) => Ok(data.take().filter(|data| !data.is_empty())),
             From::Chunks { pieces, .. } => pieces.next().await.map_err(failed),
-            From::Plain { range, .. } if range.is_empty() => Ok(None),
-            From::Plain { range, tag } => {
-                let wanted = ByteRange::new(range.start, PIECE.min(range.end - range.start));
-                let driver = self.site.mount.lease().await;
-                let store = plain(&driver).map_err(failed)?;
-                let (data, info) = store.read(self.site.relative(), wanted).await.map_err(failed)?;
-                if tag.as_ref() != Some(&info.tag) || data.is_empty() {
+            From::Plain(plain) if plain.is_over() => Ok(None),
+            From::Plain(plain) => match plain.next(&self.site).await.map_err(failed)? {
+                Some(piece) => Ok(Some(piece)),
+                None => {
                     let error = Error::new(self.op, &self.site.path, ErrorKind::Busy);
-                    return Err(error.because("the file changed while it was read"));
+                    Err(error.because("the file changed while it was read"))
                 }
-                range.start += data.len() as u64;
-                Ok(Some(data))
-            }
+            },
         }
     }
 }
@@ -169,8 +234,14 @@ enum What {
     Kept(Kept),
     /// Not yet written: small, or of a driver that can write plain files only at once.
     Held(Vec<Bytes>),
-    /// In a plain file beside the one that it is for.
-    Beside(Arc<Beside>),
+    /// With the driver, and to be finished. Taken by who finishes it.
+    Upload(Arc<Mutex<Option<Box<dyn PathUpload>>>>),
+}
+
+/// Content for a plain file.
+pub(super) enum ForPlain<'a> {
+    Held(&'a [Bytes]),
+    Upload(Box<dyn PathUpload>),
 }
 
 impl Staged {
@@ -200,52 +271,16 @@ impl Staged {
         }
     }
 
-    /// The content on a mount of plain files: the buffers, or the path of the file that has it.
-    pub(super) fn plain(
-        &self,
-        mount: &Mount,
-        intent: &Intent,
-        site: &Site,
-    ) -> Result<Result<&[Bytes], &str>, Stop> {
+    /// The content on a mount of plain files. An upload is given once.
+    pub(super) fn plain(&self, mount: &Mount, intent: &Intent, site: &Site) -> Result<ForPlain<'_>, Stop> {
         match self.on(mount, intent, site)? {
-            What::Held(data) => Ok(Ok(data)),
-            What::Beside(beside) => Ok(Err(&beside.path)),
+            What::Held(data) => Ok(ForPlain::Held(data)),
+            What::Upload(upload) => match upload.lock().take() {
+                Some(upload) => Ok(ForPlain::Upload(upload)),
+                None => Err(intent.fail(&site.path, ErrorKind::Busy)),
+            },
             What::Kept(_) => Err(intent.fail(&site.path, ErrorKind::NotSupported)),
         }
-    }
-
-    /// Says that the file beside has become the one that it is for.
-    pub(super) fn renamed(&self) {
-        if let What::Beside(beside) = &self.what {
-            // Read when the last hold on it goes, which is handed from task to task.
-            beside.done.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-}
-
-/// A file that is on its way to become another. Removed when it does not.
-#[derive(Debug)]
-struct Beside {
-    kernel: Arc<Kernel>,
-    mount: Arc<Mount>,
-    path: String,
-    done: std::sync::atomic::AtomicBool,
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if *self.done.get_mut() {
-            return;
-        }
-        let (mount, path) = (self.mount.clone(), std::mem::take(&mut self.path));
-        self.kernel.env().spawn("stream.clean", async move {
-            let driver = mount.lease().await;
-            let Ok(store) = plain(&driver) else { return };
-            match store.delete(&path).await {
-                Ok(()) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => tracing::warn!(%path, %error, "what is left of a stream stays"),
-            }
-        });
     }
 }
 
@@ -267,11 +302,11 @@ enum Onto {
     /// Small so far.
     Rows,
     Chunks(Box<Writer<MountBlobs>>, Hold),
-    /// Plain files; whether they can be written in pieces.
+    /// Plain files; whether the driver takes them in pieces.
     Plain {
         in_pieces: bool,
     },
-    Beside(Arc<Beside>),
+    Upload(Box<dyn PathUpload>),
 }
 
 impl Intake {
@@ -282,8 +317,7 @@ impl Intake {
             Volume::Paths(_) => {
                 let driver = site.mount.lease().await;
                 let store = plain(&driver).map_err(|error| store_error(op, &site.path, &error))?;
-                let can = store.capabilities();
-                Onto::Plain { in_pieces: can.write_at && can.rename }
+                Onto::Plain { in_pieces: store.capabilities().upload }
             }
             Volume::Sys(_) => return Err(Error::new(op, &site.path, ErrorKind::NotSupported)),
         };
@@ -348,24 +382,18 @@ impl Intake {
                 self.onto = Onto::Chunks(Box::new(writer), hold);
             }
             Onto::Plain { in_pieces: true } if self.held_size > PLAIN_HELD_MAX => {
-                let relative = self.site.relative();
-                let folder = relative.rsplit_once('/').map_or("", |(folder, _)| folder);
-                {
+                let begun = {
                     let driver = self.site.mount.lease().await;
-                    remove_left(&self.kernel, plain(&driver).map_err(failed)?, folder).await;
-                }
-                let slash = if folder.is_empty() { "" } else { "/" };
-                let path = format!("{folder}{slash}{BESIDE}{}", self.kernel.new_op_id());
-                let beside = Beside {
-                    kernel: self.kernel.clone(),
-                    mount: self.site.mount.clone(),
-                    path,
-                    done: false.into(),
+                    plain(&driver).map_err(failed)?.upload(self.site.relative()).await
                 };
-                self.onto = Onto::Beside(Arc::new(beside));
-                self.write_beside().await?;
+                self.onto = match begun {
+                    // The driver that is there now takes none.
+                    Err(StoreError::NotSupported { .. }) => Onto::Plain { in_pieces: false },
+                    begun => Onto::Upload(begun.map_err(failed)?),
+                };
+                self.push().await?;
             }
-            Onto::Beside(_) if self.held_size > PLAIN_HELD_MAX => self.write_beside().await?,
+            Onto::Upload(_) if self.held_size > PIECE => self.push().await?,
             Onto::Plain { in_pieces: false } if self.held_size > CALL_MAX => {
                 let error = Error::new(self.op, &self.site.path, ErrorKind::TooLarge);
                 let why =
@@ -377,23 +405,23 @@ impl Intake {
         Ok(())
     }
 
-    async fn write_beside(&mut self) -> Result<(), Error> {
-        let data = self.held();
-        let Onto::Beside(beside) = &self.onto else { return Ok(()) };
-        let failed = |error: StoreError| blob_error(self.op, &self.site.path, &error);
-        let offset = self.size - std::mem::take(&mut self.held_size);
-        let driver = self.site.mount.lease().await;
-        let store = plain(&driver).map_err(failed)?;
-        let how = PathWrite::At { offset, truncate: false };
-        store.write(&beside.path, &data, how, &Attributes::none()).await.map_err(failed)?;
+    /// Gives what is held to the upload, if there is one.
+    async fn push(&mut self) -> Result<(), Error> {
+        if !matches!(self.onto, Onto::Upload(_)) {
+            return Ok(());
+        }
+        self.held_size = 0;
+        for piece in self.held() {
+            let Onto::Upload(upload) = &mut self.onto else { break };
+            let pushed = upload.push(piece).await;
+            pushed.map_err(|error| blob_error(self.op, &self.site.path, &error))?;
+        }
         Ok(())
     }
 
     /// All has come. It is durable on return, or goes to its place with the commit.
     pub(crate) async fn finish(mut self, intent: &Intent) -> Result<Staged, Stop> {
-        if matches!(self.onto, Onto::Beside(_)) && self.held_size > 0 {
-            self.write_beside().await?;
-        }
+        self.push().await?;
         let held = self.held();
         let (site, mount) = (&self.site, self.site.mount.root);
         let what = match self.onto {
@@ -407,7 +435,11 @@ impl Intake {
                 What::Kept(Kept::chunked(root, hold))
             }
             Onto::Plain { .. } => What::Held(held),
-            Onto::Beside(beside) => What::Beside(beside),
+            Onto::Upload(mut upload) => {
+                // What is left to be done under the path's lock is short.
+                upload.settle().await.map_err(|error| blob_error(self.op, &site.path, &error))?;
+                What::Upload(Arc::new(Mutex::new(Some(upload))))
+            }
         };
         Ok(Staged { mount, size: self.size, what })
     }

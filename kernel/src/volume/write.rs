@@ -76,6 +76,7 @@ impl RowVolume<'_> {
                 drop(rows);
                 let Renewed { kept, written, .. } = self.renewed(site, intent, call, None).await?;
                 let mut row = InodeRow::new(EntryType::Reg, intent.caller.agent.clone(), intent.at);
+                row.mode = self.mount.first_mode(EntryType::Reg);
                 hold(&mut row, &kept, intent);
                 row.mime_type = guess_mime(&site.path);
                 describe(intent, &site.path, &mut row, &call.attributes)?;
@@ -300,6 +301,7 @@ impl RowVolume<'_> {
                     no_mount_below(self.kernel, site, intent)?;
                 }
                 let mut row = InodeRow::new(entry_type, intent.caller.agent.clone(), intent.at);
+                row.mode = self.mount.first_mode(entry_type);
                 row.link_target.clone_from(&call.link_target);
                 row.size = match (entry_type, &call.link_target) {
                     (EntryType::Pipe, _) => u64::from(call.pipe.unwrap_or_default().capacity),
@@ -432,7 +434,7 @@ fn guess_mime(path: &VPath) -> Option<Arc<str>> {
 pub(super) fn must_be_file(intent: &Intent, path: &VPath, entry_type: EntryType) -> Result<(), Stop> {
     match entry_type {
         EntryType::Reg => Ok(()),
-        EntryType::Dir | EntryType::Mount => Err(intent.fail(path, ErrorKind::IsADirectory)),
+        directory if directory.is_directory() => Err(intent.fail(path, ErrorKind::IsADirectory)),
         // A link has come to where a file or nothing was: resolve again.
         EntryType::Link => Err(Stop::Again),
         other => {

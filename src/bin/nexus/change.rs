@@ -1,7 +1,7 @@
 //! `mkdir`, `rm`, `mv`, `ln`.
 
 use nexus::syscall::{Expect, Parents, SysRename, SysSetattr, SysUnlink};
-use nexus::{EntryType, Error, ErrorKind, Op};
+use nexus::{Error, ErrorKind, Op};
 use serde_json::json;
 
 use crate::args::{LnArgs, MkdirArgs, MvArgs, RmArgs};
@@ -30,7 +30,7 @@ pub(crate) async fn rm(session: &Session, args: RmArgs) -> Outcome {
             let at = path(Op::Unlink, text)?;
             // A mount point would be detached, also one that does not serve; that is what umount is for.
             match session.nx.lstat(&at).await {
-                Ok(found) if found.entry_type == EntryType::Mount => {
+                Ok(found) if found.entry_type.is_mount_point() => {
                     let error = Error::new(Op::Unlink, &at, ErrorKind::Busy);
                     return Err(error.because("a mount point, which umount detaches").into());
                 }

@@ -30,6 +30,10 @@ const VALUE_BYTES_MAX: usize = 1 << 20;
 #[non_exhaustive]
 pub struct RedisConfig {
     pub(super) server: Server,
+    /// Whether the way to it is encrypted; its certificate and name are always checked then. Not for unix sockets.
+    pub tls: bool,
+    /// The certificates (PEM) of the authorities by which it is trusted; the system's when none are named.
+    pub ca_file: Option<PathBuf>,
     /// The number of the database.
     pub db: i64,
     /// As whom to log in; none for the server's default user.
@@ -71,6 +75,8 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             server: Server::Tcp { host: HOST.into(), port: PORT },
+            tls: false,
+            ca_file: None,
             db: 0,
             username: None,
             password: None,
@@ -86,16 +92,16 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// From `redis://[user[:password]@]host[:port][/db]`, or `unix:///path/to/socket[?db=N&user=U&pass=P]`.
+    /// From `redis://[user[:password]@]host[:port][/db]`, `rediss://` for an encrypted way, or `unix:///path/to/socket[?db=N&user=U&pass=P]`.
     ///
     /// # Errors
     /// [`StoreError::BadOption`], which repeats nothing of the URL: there may be a password in it.
     pub fn from_url(url: &str) -> Result<Self, StoreError> {
-        if ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(bad("url: this build speaks no TLS to a cache; a unix socket or a tunnel does"));
-        }
-        let info = url.into_connection_info().map_err(|_| {
-            bad("url: it is to be redis://[user[:password]@]host[:port][/db] or unix:///path")
+        // The way is ours to encrypt: the client library knows nothing of it.
+        let encrypted = ["rediss:", "valkeys:"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let plain = encrypted.map(|rest| format!("redis:{rest}"));
+        let info = plain.as_deref().unwrap_or(url).into_connection_info().map_err(|_| {
+            bad("url: it is to be redis:// or rediss://[user[:password]@]host[:port][/db], or unix:///path")
         })?;
         let server = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Server::Tcp { host: host.clone(), port: *port },
@@ -105,6 +111,7 @@ impl RedisConfig {
         let login = info.redis_settings();
         Ok(Self {
             server,
+            tls: encrypted.is_some(),
             db: login.db(),
             username: login.username().map(Into::into),
             password: login.password().map(Secret::new),
@@ -112,7 +119,7 @@ impl RedisConfig {
         })
     }
 
-    /// From options by name: `url`, or `host`, `port`, or `socket`; and `db`, `username`, `password`, `prefix`, `call_within_ms`, `connect_within_ms`, `calls_max`,
+    /// From options by name: `url`, or `host`, `port`, `tls` (`true` or `false`), or `socket`; and `ca_file`, `db`, `username`, `password`, `prefix`, `call_within_ms`, `connect_within_ms`, `calls_max`,
     /// `queue_max`, `listeners_max`, `value_bytes_max`. What is said by name is stronger than the URL.
     ///
     /// # Errors
@@ -125,6 +132,8 @@ impl RedisConfig {
                 "host" => config = config.host(value.clone()),
                 "port" => config = config.port(number(name, value)?),
                 "socket" => config = config.socket(value),
+                "tls" => config.tls = flag(name, value)?,
+                "ca_file" => config.ca_file = Some(value.into()),
                 "db" => config.db = number(name, value)?,
                 "username" => config.username = Some(value.clone()),
                 "password" => config.password = Some(Secret::new(value.clone())),
@@ -140,6 +149,9 @@ impl RedisConfig {
         }
         if options.contains_key("socket") && (options.contains_key("host") || options.contains_key("port")) {
             return Err(bad("socket: it is given beside host or port"));
+        }
+        if config.tls && matches!(config.server, Server::Unix(_)) {
+            return Err(bad("tls: a unix socket is not encrypted"));
         }
         Ok(config)
     }
@@ -206,6 +218,10 @@ fn number<T: FromStr>(name: &str, value: &str) -> Result<T, StoreError> {
     value.parse().map_err(|_| bad(format!("{name}: {value} is no such number")))
 }
 
+fn flag(name: &str, value: &str) -> Result<bool, StoreError> {
+    value.parse().map_err(|_| bad(format!("{name}: it is to be true or false")))
+}
+
 fn at_least_one(name: &str, value: &str) -> Result<usize, StoreError> {
     match number(name, value)? {
         0 => Err(bad(format!("{name}: it is to be 1 or more"))),
@@ -235,17 +251,20 @@ mod tests {
         let named =
             [("host", "there"), ("port", "7000"), ("db", "3"), ("username", "me"), ("password", "hush")];
         assert_eq!(url, options(&named).unwrap());
+        let encrypted = options(&[("url", "rediss://there/3")]).unwrap();
+        assert_eq!(encrypted, options(&[("host", "there"), ("db", "3"), ("tls", "true")]).unwrap());
         assert_eq!(options(&[("url", "unix:///s")]).unwrap(), options(&[("socket", "/s")]).unwrap());
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let wrong: [(&[(&str, &str)], &str); 6] = [
+        let wrong: [(&[(&str, &str)], &str); 7] = [
             (&[("prot", "1")], "prot"),
             (&[("port", "70000")], "port"),
             (&[("calls_max", "0")], "calls_max"),
             (&[("socket", "/s"), ("port", "1")], "socket"),
-            (&[("url", "rediss://host")], "TLS"),
+            (&[("tls", "1")], "tls"),
+            (&[("url", "unix:///s"), ("tls", "true")], "tls"),
             (&[("url", "nonsense")], "url"),
         ];
         for (given, named) in wrong {

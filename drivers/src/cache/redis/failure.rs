@@ -11,7 +11,7 @@ use super::config::RedisConfig;
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// There is no connection, or it broke.
+    /// There is no connection, or it broke, or nothing sensible came by it.
     Unreachable(String),
     /// The server does not want us.
     Refused(String),
@@ -31,7 +31,8 @@ impl Failure {
         {
             return Self::Refused(said);
         }
-        if error.is_io_error() || error.is_connection_dropped() || error.is_connection_refusal() {
+        // What has no code of the server's does not say that it did nothing: the connection broke, or the answer was none.
+        if code.is_empty() {
             return Self::Unreachable(said);
         }
         if code == "OOM" { Self::Full } else { Self::Failed(said) }

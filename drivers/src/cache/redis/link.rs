@@ -1,25 +1,30 @@
 //! The connection that calls share, and the task that keeps it.
 
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
-use nexus_actors::{Env, Latch};
+use nexus_actors::{Env, Latch, Pool};
 use nexus_kernel::hal::{CacheState, StoreError};
 use parking_lot::Mutex;
 use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::TlsConnector;
 
 use super::breaker::{BackOff, TIMEOUTS_MAX};
 use super::config::{RedisConfig, Server};
 use super::failure::Failure;
+use crate::tls;
 
 /// How often a server that nobody asks is asked for a sign of life.
 pub(super) const PING_EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +42,10 @@ pub(super) struct Link {
     timeouts: AtomicU32,
     /// Too many calls have run into their deadline.
     dead: Notify,
+    /// Where files are read.
+    files: Pool,
+    /// How the way is encrypted, once its authorities were read.
+    tls: OnceLock<Arc<ClientConfig>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +74,8 @@ impl Link {
             places,
             timeouts: AtomicU32::new(0),
             dead: Notify::new(),
+            files: env.pool("cache.redis.files", 1, 8),
+            tls: OnceLock::new(),
         });
         env.spawn("cache.redis", link.clone().keep());
         link
@@ -189,13 +200,27 @@ impl Link {
             Server::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::pin(stream))
+                if !self.config.tls {
+                    return Ok(Box::pin(stream));
+                }
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Ok(Box::pin(TlsConnector::from(self.tls().await?).connect(name, stream).await?))
             }
             #[cfg(unix)]
             Server::Unix(path) => Ok(Box::pin(UnixStream::connect(path).await?)),
             #[cfg(not(unix))]
-            Server::Unix(_) => Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()),
+            Server::Unix(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         }
+    }
+
+    async fn tls(&self) -> io::Result<Arc<ClientConfig>> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let authorities = self.config.ca_file.clone();
+        let read = self.files.run(move || tls::client(authorities.as_deref())).await;
+        let read = read.map_err(|error| io::Error::other(error.to_string()))?.map_err(io::Error::other)?;
+        Ok(self.tls.get_or_init(|| read).clone())
     }
 
     /// Drives the connection to its end.

@@ -1,10 +1,11 @@
 //! The store.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use nexus_actors::Env;
 use nexus_kernel::hal::{CacheState, CacheStore, StoreError, StoreFuture, Subscription};
 use redis::cmd;
@@ -16,6 +17,25 @@ use super::listening::Listening;
 
 /// Longer than this is for ever: servers refuse times that they cannot count.
 const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+/// What stands in front of values that begin with it, and alone for the empty one. So no value is empty at the server, where a part of one that is not there is.
+const ESCAPE: u8 = 0;
+
+/// The value as the server has it.
+fn escaped(value: &[u8]) -> Cow<'_, [u8]> {
+    match value.first() {
+        None | Some(&ESCAPE) => Cow::Owned([&[ESCAPE], value].concat()),
+        Some(_) => Cow::Borrowed(value),
+    }
+}
+
+/// The value of what the server has; none when that is nothing, or more than `max` bytes.
+fn unescaped(mut found: Bytes, max: usize) -> Option<Bytes> {
+    if found.first()? == &ESCAPE {
+        found.advance(1);
+    }
+    (found.len() <= max).then_some(found)
+}
 
 /// A cache in a server that speaks the Redis protocol. Every call ends by its deadline, whatever the server does; none waits for the server when it is known to be
 /// out of reach. Dropping it ends its connections and its listeners.
@@ -54,9 +74,12 @@ impl fmt::Debug for RedisCache {
 impl CacheStore for RedisCache {
     fn get<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<Bytes>> {
         Box::pin(async move {
-            let mut command = cmd("GET");
-            command.arg(self.name(key));
-            self.link.call("getting a value", false, &command).await
+            let max = self.link.config.value_bytes_max.saturating_sub(key.len());
+            // Others may have put more there than is held here: one byte too many says so, beside the one in front.
+            let mut command = cmd("GETRANGE");
+            command.arg(self.name(key)).arg(0).arg(i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1));
+            let found = self.link.call("getting a value", false, &command).await?;
+            Ok(unescaped(found, max))
         })
     }
 
@@ -68,7 +91,7 @@ impl CacheStore for RedisCache {
                 return self.delete(key).await.map(drop);
             }
             let mut command = cmd("SET");
-            command.arg(self.name(key)).arg(&value[..]);
+            command.arg(self.name(key)).arg(&*escaped(&value));
             if let Some(ttl) = ttl.filter(|ttl| *ttl < TTL_MAX) {
                 command.arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
             }
@@ -103,5 +126,22 @@ impl CacheStore for RedisCache {
 
     fn state(&self) -> CacheState {
         self.link.state()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_were_and_none_is_nothing() {
+        for value in [&b""[..], b"a", b"\0", b"\0a", b"\0\0", b"a\0"] {
+            let kept = escaped(value);
+            assert!(!kept.is_empty());
+            assert_eq!(unescaped(Bytes::copy_from_slice(&kept), 2).as_deref(), Some(value));
+        }
+        assert_eq!(unescaped(Bytes::new(), 2), None);
+        assert_eq!(unescaped(Bytes::from_static(b"abc"), 2), None);
+        assert_eq!(unescaped(Bytes::from_static(b"\0abc"), 2), None);
     }
 }

@@ -1,6 +1,5 @@
-//! The encrypted way to a server: rustls with ring, as everything else here that speaks TLS. A server's certificate is always checked, its name too.
+//! The encrypted way to a server, as the client library wants it.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -9,9 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use nexus_kernel::hal::RecordError;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -24,30 +22,8 @@ pub(super) struct Tls(Option<Arc<ClientConfig>>);
 impl Tls {
     /// Trusts the authorities of a file, or else those of the system. Blocks.
     pub(super) fn load(authorities: Option<&Path>) -> Result<Self, RecordError> {
-        let bad = |why: String| RecordError::BadOption { why };
-        let mut roots = RootCertStore::empty();
-        match authorities {
-            Some(path) => {
-                let wrong =
-                    |error: &dyn fmt::Display| bad(format!("\"ca_file\" {}: {error}", path.display()));
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
-                    let certificate = certificate.map_err(|error| wrong(&error))?;
-                    roots.add(certificate).map_err(|error| wrong(&error))?;
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        if roots.is_empty() {
-            return Err(bad(
-                "there is no authority that a server could be trusted by: \"ca_file\" names some".into(),
-            ));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.map_err(|error| bad(error.to_string()))?;
-        Ok(Self(Some(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))))
+        let client = crate::tls::client(authorities).map_err(|why| RecordError::BadOption { why })?;
+        Ok(Self(Some(client)))
     }
 }
 

@@ -84,11 +84,16 @@ impl Opened {
             prepared.raw_bind_parameter(index, bound(value)).map_err(translate)?;
         }
         let changes = !prepared.readonly();
-        let kinds: Vec<Kind> = prepared.columns().map(|column| Kind::of(column.decl_type())).collect();
-        let columns: Arc<[String]> = prepared.column_names().map(str::to_owned).collect();
+        // Known once it runs: a statement that was kept has the columns of then, until it meets tables that were altered since.
+        let mut described: Option<(Vec<Kind>, Arc<[String]>)> = None;
         let (mut rows, mut cost) = (Vec::new(), 0_usize);
         let mut found = prepared.raw_query();
         while let Some(row) = found.next().map_err(translate)? {
+            let (kinds, columns) = described.get_or_insert_with(|| {
+                let now: &rusqlite::Statement<'_> = row.as_ref();
+                let kinds = now.columns().map(|column| Kind::of(column.decl_type())).collect();
+                (kinds, now.column_names().map(str::to_owned).collect())
+            });
             let value = |(index, kind): (usize, &Kind)| read(row.get_ref(index).map_err(translate)?, *kind);
             let values: Vec<RecordValue> = kinds.iter().enumerate().map(value).collect::<Result<_, _>>()?;
             cost += values.iter().map(RecordValue::cost).sum::<usize>();

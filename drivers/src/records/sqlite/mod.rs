@@ -2,7 +2,7 @@
 //!
 //! A file is opened when it is first used. Statements run on the context's pool, one of its threads each while it runs; a session that waits for the writer,
 //! or for another process, holds no thread. A statement that takes too long is interrupted, and so is one whose caller is gone. Whoever keeps a write session keeps
-//! all others waiting, each until its own deadline.
+//! all others waiting, each until its own deadline; one that does nothing for too long is taken back.
 //!
 //! A commit is on the disk when it is acknowledged (`synchronous = full`). Integers are `BIGINT`s whatever the column says, and a column takes values of other
 //! types: what PostgreSQL refuses there, SQLite keeps.
@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use self::connection::Opened;
 use self::error::translate;
-use self::session::{Lease, SqliteSession, run};
+use self::session::{Lease, Sessions, SqliteSession, run};
 use super::options::{millis, number};
 
 /// The file within the data folder, when none is named.
@@ -49,6 +49,8 @@ pub struct SqliteConfig {
     pub readers: u32,
     /// How long a session waits for its turn.
     pub wait: Duration,
+    /// How long a session may do nothing until it is taken back; up to a quarter longer.
+    pub hold: Duration,
     /// How long a statement may take.
     pub statement: Duration,
     /// How long a statement of a migration may take, and the wait for another process that migrates.
@@ -62,6 +64,7 @@ impl SqliteConfig {
             path: path.into(),
             readers: 4,
             wait: Duration::from_secs(30),
+            hold: Duration::from_secs(60),
             statement: Duration::from_secs(30),
             migration: Duration::from_secs(600),
         }
@@ -88,6 +91,7 @@ impl SqliteConfig {
         Ok(Self {
             readers: number(options, "readers", READERS_MAX)?.unwrap_or(usual.readers),
             wait: millis(options, "wait_ms", usual.wait)?,
+            hold: millis(options, "hold_ms", usual.hold)?,
             statement: millis(options, "statement_ms", usual.statement)?,
             migration: millis(options, "migration_ms", usual.migration)?,
             ..usual
@@ -109,6 +113,8 @@ struct Shared {
     /// What is open and not in use: no more than may be in use at once.
     idle: Mutex<Idle>,
     closed: AtomicBool,
+    /// Those that are under way.
+    sessions: Sessions,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +135,7 @@ impl SqliteRecords {
             readers: Arc::new(Semaphore::new(readers)),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
+            sessions: Sessions::default(),
         }))
     }
 

@@ -1,11 +1,14 @@
 //! A session: a connection that is lent, and comes back clean.
+//!
+//! While a session does nothing, its lease lies in a slot that the store knows, and is taken back from there when that lasts too long.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use nexus_actors::PoolError;
+use nexus_actors::{Env, PoolError};
 use nexus_kernel::hal::{ReadSession, RecordError, RecordFuture, Row, Statement, WriteSession};
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
@@ -111,31 +114,136 @@ fn is_interrupt(error: &RecordError) -> bool {
     matches!(error, RecordError::Backend { cause, .. } if cause == "interrupted")
 }
 
+/// Where a session's lease lies while it does nothing.
+#[derive(Default)]
+struct Slot(Mutex<Held>);
+
+#[derive(Default)]
+enum Held {
+    /// It runs a statement, or it is over: one failed, or was given up.
+    #[default]
+    Nothing,
+    Idle(Lease, Instant),
+    /// It did nothing for too long.
+    TakenBack,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("is_idle", &matches!(*self.0.lock(), Held::Idle(..))).finish()
+    }
+}
+
+impl Slot {
+    fn take(&self, hold: Duration) -> Result<Lease, RecordError> {
+        match std::mem::take(&mut *self.0.lock()) {
+            Held::Idle(lease, _) => Ok(lease),
+            Held::Nothing => Err(RecordError::Aborted),
+            Held::TakenBack => {
+                let what = "the session, which did nothing,";
+                Err(RecordError::TimedOut { what, limit: hold, unknown: false })
+            }
+        }
+    }
+
+    fn put(&self, lease: Lease, now: Instant) {
+        *self.0.lock() = Held::Idle(lease, now);
+    }
+
+    /// Takes back what lies there since before `since`.
+    fn take_back(&self, since: Instant) {
+        let mut held = self.0.lock();
+        if matches!(&*held, Held::Idle(_, idle) if *idle <= since) {
+            let idle = std::mem::replace(&mut *held, Held::TakenBack);
+            drop(held);
+            // Dropped here, and not under the lock.
+            drop(idle);
+        }
+    }
+}
+
+/// The sessions of a store, to take back those that do nothing.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    // Those that are gone are taken out before it would grow: it stays within a small multiple of what the store lends at once.
+    slots: Vec<Weak<Slot>>,
+    /// Whether a task looks after them.
+    watched: bool,
+}
+
+impl Sessions {
+    /// Looks after `slot`, for as long as it is there.
+    fn watch(shared: &Arc<Shared>, slot: &Arc<Slot>) {
+        let mut known = shared.sessions.0.lock();
+        if known.slots.len() == known.slots.capacity() {
+            known.slots.retain(|slot| slot.strong_count() > 0);
+        }
+        known.slots.push(Arc::downgrade(slot));
+        if std::mem::replace(&mut known.watched, true) {
+            return;
+        }
+        drop(known);
+        let (env, store, hold) = (shared.env.clone(), Arc::downgrade(shared), shared.config.hold);
+        shared.env.spawn("records-sessions", async move {
+            loop {
+                env.sleep(hold / LOOKS).await;
+                let Some(shared) = store.upgrade() else { return };
+                if !shared.sessions.look(&env, hold) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Whether there is still something to look after.
+    fn look(&self, env: &Env, hold: Duration) -> bool {
+        let slots: Vec<Arc<Slot>> = {
+            let mut known = self.0.lock();
+            known.slots.retain(|slot| slot.strong_count() > 0);
+            known.watched = !known.slots.is_empty();
+            known.slots.iter().filter_map(Weak::upgrade).collect()
+        };
+        if let Some(since) = env.now().checked_sub(hold) {
+            slots.iter().for_each(|slot| slot.take_back(since));
+        }
+        !slots.is_empty()
+    }
+}
+
+/// How often in the time that a session may do nothing it is looked at: that is how exact this time is.
+const LOOKS: u32 = 4;
+
 /// A session that reads or writes.
 pub(super) struct SqliteSession {
-    /// None once a statement failed or was given up.
-    lease: Option<Lease>,
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
     /// How long a statement may take.
     limit: Duration,
 }
 
 impl SqliteSession {
     pub(super) fn new(lease: Lease, limit: Duration) -> Self {
-        Self { lease: Some(lease), limit }
+        let (slot, shared) = (Arc::<Slot>::default(), lease.shared.clone());
+        slot.put(lease, shared.env.now());
+        Sessions::watch(&shared, &slot);
+        Self { slot, shared, limit }
     }
 
     async fn statement(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64), RecordError> {
-        let lease = self.lease.take().ok_or(RecordError::Aborted)?;
+        let lease = self.slot.take(self.shared.config.hold)?;
         portable::check(statement)?;
         let limit = statement.deadline().map_or(self.limit, |own| own.min(self.limit));
         let statement = statement.clone();
         let (done, lease) = run(lease, limit, false, move |opened| opened.query(&statement)).await?;
-        self.lease = Some(lease);
+        self.slot.put(lease, self.shared.env.now());
         Ok(done)
     }
 
-    async fn end(mut self, sql: &'static str) -> Result<(), RecordError> {
-        let lease = self.lease.take().ok_or(RecordError::Aborted)?;
+    async fn end(self, sql: &'static str) -> Result<(), RecordError> {
+        let lease = self.slot.take(self.shared.config.hold)?;
         let commits = sql == COMMIT;
         let job = move |opened: &mut Opened| {
             opened.control(sql).map_err(|error| if commits { of_commit(error) } else { translate(error) })
@@ -148,7 +256,7 @@ const COMMIT: &str = "COMMIT";
 
 impl fmt::Debug for SqliteSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteSession").field("is_over", &self.lease.is_none()).finish()
+        f.debug_struct("SqliteSession").field("slot", &self.slot).finish_non_exhaustive()
     }
 }
 
@@ -169,8 +277,11 @@ impl WriteSession for SqliteSession {
 
     fn rollback(self: Box<Self>) -> RecordFuture<'static, ()> {
         Box::pin(async move {
-            // One that is over is being taken back already.
-            if self.lease.is_none() { Ok(()) } else { self.end("ROLLBACK").await }
+            match self.end("ROLLBACK").await {
+                // One that is over is being taken back already.
+                Err(RecordError::Aborted) => Ok(()),
+                ended => ended,
+            }
         })
     }
 }

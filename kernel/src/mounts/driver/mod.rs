@@ -20,6 +20,7 @@ use futures_util::future::LocalBoxFuture;
 use nexus_actors::{Behaviour, Cx, Env, ExitReason, Handle, Message, Reply, Retired, Start};
 use nexus_messages::syscall::DriverSwapped;
 use nexus_supervisors::Backoff;
+use tokio::sync::Semaphore;
 
 pub(super) use messages::{Adopt, Open, Prepare, Probe, Recover};
 pub(super) use opening::{Opened, Threads, open};
@@ -159,9 +160,8 @@ impl Driver {
         } else {
             tracing::debug!(%mount, %error, attempt, "a driver cannot be opened");
         }
-        let cause: Arc<str> = error.to_string().into();
-        self.mount.health().note(cx.env(), &cause);
-        self.recover(cause, cx);
+        self.mount.health().note(cx.env(), error);
+        self.recover(error.to_string().into(), cx);
     }
 
     /// Puts a driver in the place of the one that is there, which drains.
@@ -196,11 +196,13 @@ impl Driver {
             passage: self.mount.passage().clone(),
             era,
             opener: (!opened.volatile).then_some(self.generation),
+            places: opened.options.concurrency.map(Semaphore::new),
         };
         self.mount.fits(opened.path_addressed)?;
         let (volatile, listened) =
             (opened.volatile, opened.path_addressed.then(|| Arc::downgrade(&opened.driver)));
         let door = Guarded::new(opened.driver, opened.path_addressed, watch);
+        self.mount.set_keeps_modes(opened.keeps_modes);
         let put = self.mount.put(cx.env(), self.generation, door, volatile);
         // A ghost: its successor has opened a driver, or will.
         let retired = put.map_err(|late| StoreError::Backend {
@@ -246,9 +248,8 @@ impl Driver {
         match answer {
             Ok(()) => self.mount.health().answers(),
             Err(error) => {
-                let cause: Arc<str> = error.to_string().into();
-                self.mount.health().note(cx.env(), &cause);
-                self.recover(cause, cx);
+                self.mount.health().note(cx.env(), error);
+                self.recover(error.to_string().into(), cx);
             }
         }
     }

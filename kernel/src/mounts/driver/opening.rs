@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::DriverArgs;
 use crate::hal::{Addressing, DriverContext, ObjectStore, StoreError};
 use crate::mounts::guarded::Caught;
-use crate::mounts::options::{MountOptions, for_driver};
+use crate::mounts::options::{MountOptions, Nature, for_driver};
 
 /// Threads of one driver for a backend that blocks.
 const THREADS_MAX: usize = 4;
@@ -34,6 +34,17 @@ pub(in crate::mounts) struct Opened {
     pub(in crate::mounts) path_addressed: bool,
     /// Whether what it stores is gone with it.
     pub(super) volatile: bool,
+    /// Whether its backend keeps permission bits.
+    pub(super) keeps_modes: bool,
+    /// Whether it changes nothing.
+    pub(in crate::mounts) read_only: bool,
+}
+
+impl Opened {
+    /// What the driver turned out to be.
+    pub(in crate::mounts) fn nature(&self) -> Nature {
+        Nature { path_addressed: self.path_addressed, volatile: self.volatile, read_only: self.read_only }
+    }
 }
 
 /// Opens a driver for `spec` and probes it.
@@ -49,13 +60,18 @@ pub(in crate::mounts) async fn open(
     })?;
     let pool = threads.of_instance(&env)?;
     let context = DriverContext::new(env.clone(), pool, args.data_folder);
-    let bare = for_driver(&spec);
+    let bare = for_driver(&spec, factory.options());
     let opening = async move {
         let volatile = factory.volatile();
         let driver = factory.open(&bare, context).await?;
         driver.probe().await?;
-        let path_addressed = matches!(driver.addressing(), Addressing::Path(_));
-        Ok(Opened { driver, spec, options, path_addressed, volatile })
+        let (path_addressed, keeps_modes) = match driver.addressing() {
+            Addressing::Path(store) => (true, store.capabilities().attributes),
+            // Rows do.
+            Addressing::Content(_) => (false, true),
+        };
+        let read_only = driver.read_only();
+        Ok(Opened { driver, spec, options, path_addressed, volatile, keeps_modes, read_only })
     };
     threads.aside(&env, options.open, "opening it", opening).await
 }

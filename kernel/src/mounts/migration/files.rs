@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp, hash_of};
+use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
 
 use super::journal::{CopyRow, Of, PAGE};
 use super::view::Progress;
@@ -12,16 +12,15 @@ use super::{Failed, Run, tried};
 use crate::content::CALL_MAX;
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::mounts::passage::Notes;
-use crate::volume::{BESIDE, is_beside};
 
 /// How many files are copied at once.
 const AT_ONCE: usize = 8;
 
-/// Files up to this size are in memory while they are copied; larger ones go piece by piece, where the new store can write in the middle of a file.
+/// Files up to this size are in memory while they are copied; larger ones go piece by piece, where the new store takes content so.
 const HELD_MAX: u64 = 4 << 20;
 
 /// The pieces.
-const PIECE: u64 = 1 << 20;
+const PIECE: u64 = 4 << 20;
 
 /// A file that was read so soon after it was changed may have been changed again without a sign: the clocks of disks are coarse.
 const SOON_NANOS: u64 = 100_000_000;
@@ -70,10 +69,6 @@ impl From<StoreError> for Missed {
 
 fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 impl Run {
@@ -129,7 +124,7 @@ impl Run {
     fn cannot_hold(&self, path: &str, info: &ObjectInfo) -> Option<String> {
         let (driver, shown) = (&self.spec.driver, self.shown(path));
         match info.entry_type {
-            EntryType::Reg if !self.in_pieces() && info.size > CALL_MAX => {
+            EntryType::Reg if !self.can.upload && info.size > CALL_MAX => {
                 return Some(format!(
                     "{shown} has {} bytes, and {driver} writes at most {CALL_MAX}",
                     info.size
@@ -151,11 +146,6 @@ impl Run {
             return Some(format!("{shown} has the mode {:o}, and {driver} keeps none, {why}", info.mode));
         }
         None
-    }
-
-    /// Whether the new store can have files written piece by piece, out of sight.
-    fn in_pieces(&self) -> bool {
-        self.can.write_at && self.can.rename
     }
 
     async fn list_old(&self, folder: &str, after: Option<&str>) -> Result<crate::hal::ListPage, Failed> {
@@ -302,12 +292,6 @@ impl Run {
 
     /// Whether the new store can hold it. If not, and it may change still, it is looked at again later.
     fn can_be_copied(&self, path: &str, info: &ObjectInfo, closed: bool) -> Result<bool, Failed> {
-        if is_beside(path) && !self.in_pieces() {
-            // An upload that began before: until it has ended there is nothing to hand over.
-            self.note_again(path);
-            self.uploads.lock().insert(path.to_owned());
-            return Ok(false);
-        }
         match self.cannot_hold(path, info) {
             None => Ok(true),
             Some(why) => self.cannot_be_copied(path, why, closed).map(|()| false),
@@ -327,18 +311,6 @@ impl Run {
         let mut notes = Notes::default();
         notes.paths.insert(path.to_owned(), false);
         self.mount.passage().give_back(notes);
-    }
-
-    /// Whether uploads are under way that the new store could not go on with.
-    pub(super) async fn has_uploads(&self) -> Result<bool, Failed> {
-        let uploads: Vec<_> = self.uploads.lock().iter().cloned().collect();
-        for path in uploads {
-            if self.look_old(&path).await?.is_some() {
-                return Ok(true);
-            }
-            self.uploads.lock().remove(&path);
-        }
-        Ok(false)
     }
 
     /// Makes a folder in the new store, in the place of whatever else is there.
@@ -419,7 +391,7 @@ impl Run {
         loop {
             let copied = match info.entry_type {
                 EntryType::Link => self.copy_link(path, info).await,
-                _ if info.size > HELD_MAX && self.in_pieces() => self.copy_pieces(path, info).await,
+                _ if info.size > HELD_MAX && self.can.upload => self.copy_pieces(path, info).await,
                 _ => self.copy_whole(path).await,
             };
             match copied {
@@ -489,10 +461,10 @@ impl Run {
         Ok(self.of(&info))
     }
 
-    /// Copies a large file through one beside it.
+    /// Copies a large file piece by piece: the new store shows it when all of it is there.
     async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
         let new = files(&*self.target)?;
-        let beside = beside(path);
+        let mut upload = new.upload(path).await.map_err(Missed::Store)?;
         let mut hasher = blake3::Hasher::new();
         let mut offset = 0;
         while offset < info.size {
@@ -502,19 +474,15 @@ impl Run {
                 files(&**driver)?.read(path, range).await?
             };
             if now.tag != info.tag || data.is_empty() {
-                let _ = new.delete(&beside).await;
                 return Err(Missed::Changed);
             }
             hasher.update(&data);
-            let how = PathWrite::At { offset, truncate: offset == 0 };
             offset += data.len() as u64;
-            new.write(&beside, &[data], how, &Attributes::none()).await.map_err(Missed::Store)?;
+            upload.push(data).await.map_err(Missed::Store)?;
         }
-        let attributes = self.attributes(info);
-        if attributes != Attributes::none() {
-            new.set_attributes(&beside, &attributes).await.map_err(Missed::Store)?;
-        }
-        new.rename(&beside, path).await.map_err(Missed::Store)?;
+        upload.settle().await.map_err(Missed::Store)?;
+        let finished = upload.finish(path, PathWrite::Whole, &self.attributes(info)).await;
+        finished.map_err(Missed::Store)?;
         let (mut back, mut offset) = (blake3::Hasher::new(), 0);
         while offset < info.size {
             let (data, _) = new.read(path, ByteRange::new(offset, PIECE)).await.map_err(Missed::Store)?;
@@ -586,23 +554,18 @@ impl Run {
         tried!(self, async { there(files(&*self.target)?.delete(path).await) }).map(drop)
     }
 
-    /// Whether nothing is in the new store but what processes left there that were killed. Markers are removed.
+    /// Whether nothing is in the new store. Markers are removed.
     pub(super) async fn is_empty(&self) -> Result<bool, Failed> {
         let page = self.list_new("", None).await?;
         for (name, info) in &page.entries {
             if name.starts_with(MARKER) && info.size == MARKED.len() as u64 {
                 self.delete(name).await?;
-            } else if !is_beside(name) {
+            } else {
                 return Ok(false);
             }
         }
         Ok(!page.more)
     }
-}
-
-/// Where a large file is while it is copied: always the same, so that what a killed process left is found.
-pub(super) fn beside(path: &str) -> String {
-    join(parent(path), &format!("{BESIDE}{:016x}", hash_of(path)))
 }
 
 fn there<T>(found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {

@@ -27,18 +27,18 @@
 mod contents;
 mod files;
 mod journal;
+mod undo;
 mod view;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use nexus_actors::guard;
 use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{Attributes, Caller, Error, ErrorKind, Op, VPath, ZoneId};
-use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 
 use files::files;
 use journal::{Journal, StateRow};
@@ -46,13 +46,13 @@ pub(crate) use view::Migrations;
 use view::Progress;
 pub use view::{MigrateOrder, MigrationState, MigrationStatus};
 
-use super::attach::{LOCK_WAIT_MAX, not_opened, remembered, stores_the_same};
+use super::attach::{LOCK_WAIT_MAX, not_opened, remembered, warn_of_secrets};
 use super::driver::{DriverArgs, Opened, open};
 use super::guarded::{Guarded, Watch};
 use super::health::Health;
 use super::messages::Attach;
 use super::mount::Mount;
-use super::options::MountOptions;
+use super::options::{MountOptions, check_honoured, stores_the_same};
 use super::passage::{Closed, Era, Notes, Passage};
 use super::{outside, swap};
 use crate::hal::{Addressing, ObjectStore, PathCapabilities, PathWrite, StoreError};
@@ -69,6 +69,17 @@ const ROUNDS_MAX: u64 = 1_000;
 
 /// How long it is from a gate that was closed in vain to the next attempt.
 const BETWEEN: Duration = Duration::from_millis(200);
+
+/// How long it is waited for uploads that are under way, which could not go on in the new store.
+const UPLOADS_MAX: Duration = Duration::from_secs(60);
+
+const _: () = assert!(UPLOADS_MAX.as_millis() < BETWEEN.as_millis() * ROUNDS_MAX as u128 / 2);
+
+/// How long a driver that acknowledges changes early may take to bring them to its store, before changes have to wait for that.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
+
+/// How often it may fail to do so while the gate is closed, before it is given up.
+const FLUSHES_MAX: u32 = 8;
 
 /// How often a call of a driver is repeated that fails.
 const ATTEMPTS_MAX: u32 = 4;
@@ -197,6 +208,7 @@ async fn begin(
     let spec = Arc::new(row.spec.clone());
     let checked = kernel.catalogue().check(&spec).and_then(|()| MountOptions::of(&spec).map(drop));
     checked.map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
+    warn_of_secrets(kernel, point, &spec);
     let mount = mount_at(kernel, &caller.zone, point)?;
     if let Some(running) = kernel.migrations().of(&mount).filter(|progress| !progress.state().is_over()) {
         if running.to == row.spec {
@@ -245,12 +257,31 @@ async fn begin(
         mount.threads().end(kernel.env(), opened).await;
         return Err(fail(ErrorKind::NotSupported).because(why));
     }
+    if let Err(refused) = can_be_handed_over(&spec, &opened) {
+        mount.threads().end(kernel.env(), opened).await;
+        return Err(failed(refused));
+    }
     let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Checking);
     let progress = Arc::new(progress);
     let run =
         Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, known.is_some()), turn).await;
     kernel.migrations().list(&mount, progress);
     start(kernel, "migration.run", run, Run::migrate);
+    Ok(())
+}
+
+/// Whether the new driver is what the order asks for, and says only what its store says.
+fn can_be_handed_over(spec: &MountSpec, opened: &Opened) -> Result<(), Failed> {
+    check_honoured(spec, opened.nature())?;
+    let early = guard(|| opened.driver.acknowledges_early()).unwrap_or(false);
+    if early {
+        let why = format!(
+            "write_back has {} acknowledge what is not at its store yet, and a migration verifies what the store gives back: leave it out, and \
+             ask for it by `mount --replace` when the migration is done",
+            spec.driver
+        );
+        return Err(Failed::refused(why));
+    }
     Ok(())
 }
 
@@ -339,6 +370,16 @@ async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec
     })
 }
 
+/// What came of a last round.
+enum Last {
+    /// It was the last, and the gate is closed.
+    Done(Closed),
+    /// There was not the time for it.
+    Late,
+    /// The old driver has something yet to bring to its store.
+    Unflushed,
+}
+
 /// A migration at work.
 struct Run {
     kernel: Arc<Kernel>,
@@ -355,8 +396,6 @@ struct Run {
     /// What the old driver can do, and the new one; of those that find files by their paths.
     had: PathCapabilities,
     can: PathCapabilities,
-    /// Files that are on their way to become others, and that the new store could not go on with.
-    uploads: Mutex<BTreeSet<String>>,
     turn: OwnedMutexGuard<()>,
 }
 
@@ -380,6 +419,7 @@ impl Run {
             passage: Arc::new(Passage::new()),
             era: Era::default(),
             opener: None,
+            places: opened.options.concurrency.map(Semaphore::new),
         };
         let target = Arc::new(Guarded::new(opened.driver.clone(), opened.path_addressed, watch));
         let can =
@@ -397,7 +437,6 @@ impl Run {
             progress,
             without_modes: row.without_modes,
             resumed,
-            uploads: Mutex::default(),
             turn,
         }
     }
@@ -469,6 +508,7 @@ impl Run {
         for look in 0..looks {
             self.look_at_all(look == 0, self.resumed || look > 0).await?;
         }
+        let (env, mut awaited, mut unflushed) = (self.kernel.env(), None, 0);
         for _ in 0..ROUNDS_MAX {
             let notes = passage.take_notes();
             if notes.all {
@@ -480,10 +520,20 @@ impl Run {
                 continue;
             }
             passage.give_back(notes);
-            if let Some(closed) = self.last_round().await? {
-                return Ok(closed);
+            if passage.uploads() > 0 {
+                let since = *awaited.get_or_insert_with(|| env.now());
+                if env.now().saturating_duration_since(since) < UPLOADS_MAX {
+                    env.sleep(BETWEEN).await;
+                    continue;
+                }
             }
-            self.kernel.env().sleep(BETWEEN).await;
+            match self.last_round().await? {
+                Last::Done(closed) => return Ok(closed),
+                Last::Late => {}
+                Last::Unflushed if unflushed < FLUSHES_MAX => unflushed += 1,
+                Last::Unflushed => return Err(self.not_flushed().await),
+            }
+            env.sleep(BETWEEN).await;
             Progress::count(&self.progress.rounds, 1);
             let notes = passage.take_notes();
             self.settle(&notes, false).await?;
@@ -494,39 +544,60 @@ impl Run {
         Err(Failed { kind: ErrorKind::TimedOut, why })
     }
 
-    /// With the gate closed: what is left. None when that takes too long; then the gate is open again.
-    async fn last_round(&self) -> Result<Option<Closed>, Failed> {
+    /// With the gate closed: what is left. It is open again when that takes too long.
+    async fn last_round(&self) -> Result<Last, Failed> {
         let (env, passage) = (self.kernel.env(), self.mount.passage());
+        // What cannot be done by then, or comes meanwhile, is left for when nothing comes.
+        self.flush_old(FLUSH_MAX).await?;
         let began = env.now();
         Progress::count(&self.progress.closings, 1);
         let closed = passage.close(env, CLOSED_MAX).await;
         let notes = passage.take_notes();
         let left = CLOSED_MAX.saturating_sub(env.now().saturating_duration_since(began));
-        let settled = match (&closed, notes.all) {
-            (Some(_), false) => {
-                let rest = async {
-                    self.settle(&notes, true).await?;
-                    Ok::<_, Failed>(!self.has_uploads().await? && passage.is_clear())
-                };
-                env.timeout(left, rest).await.unwrap_or(Ok(false))
-            }
-            _ => Ok(false),
+        let Some(closed) = closed.filter(|_| !notes.all) else {
+            passage.give_back(notes);
+            self.progress.closed_for(env.now().saturating_duration_since(began));
+            return Ok(Last::Late);
         };
-        let is_over = match settled {
-            Ok(true) => {
-                self.progress.closed_for(env.now().saturating_duration_since(began));
-                if self.progress.goes_on(MigrationState::Switching) {
-                    return Ok(closed);
-                }
-                Err(Failed { kind: ErrorKind::Busy, why: "it is aborted".into() })
+        let rest = async {
+            if !self.flush_old(left).await? {
+                return Ok(Some(Last::Unflushed));
             }
-            Ok(false) => Ok(None),
+            self.settle(&notes, true).await?;
+            Ok::<_, Failed>((!passage.is_clear()).then_some(Last::Late))
+        };
+        let settled = env.timeout(left, rest).await.unwrap_or(Ok(Some(Last::Late)));
+        self.progress.closed_for(env.now().saturating_duration_since(began));
+        let is_over = match settled {
+            Ok(None) if self.progress.goes_on(MigrationState::Switching) => return Ok(Last::Done(closed)),
+            Ok(None) => Err(Failed { kind: ErrorKind::Busy, why: "it is aborted".into() }),
+            Ok(Some(last)) => Ok(last),
             Err(failed) => Err(failed),
         };
         passage.give_back(notes);
         drop(closed);
-        self.progress.closed_for(env.now().saturating_duration_since(began));
         is_over
+    }
+
+    /// Has the old driver bring to its store what it has acknowledged early; says whether all of it is there.
+    async fn flush_old(&self, within: Duration) -> Result<bool, Failed> {
+        let flushing = async {
+            tried!(self, async {
+                let driver = self.mount.lease().await;
+                driver.flush().await
+            })
+        };
+        match self.kernel.env().timeout(within, flushing).await {
+            Ok(flushed) => flushed.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn not_flushed(&self) -> Failed {
+        let figures = self.mount.lease().await.cache().unwrap_or_default();
+        let said = figures.last_failure.map_or_else(String::new, |said| format!(": {said}"));
+        let why = format!("what is written back does not come to the store that is to be left{said}");
+        Failed { kind: ErrorKind::TimedOut, why }
     }
 
     /// Whether it can be done, as far as can be told before. Nothing is left in the new store.
@@ -592,72 +663,5 @@ impl Run {
             }
         }
         drop(self.turn);
-    }
-
-    /// Removes what was written.
-    async fn undo(self) {
-        let undone = self.remove_all().await;
-        match undone {
-            Ok(()) => self.progress.end(MigrationState::Aborted),
-            Err(failed) => {
-                tracing::warn!(point = %self.mount.point, why = %failed.why, "a migration was not undone");
-                self.progress.fail(&failed);
-            }
-        }
-        self.mount.threads().end(self.kernel.env(), (self.target, self.opened)).await;
-    }
-
-    async fn remove_all(&self) -> Result<(), Failed> {
-        if !self.is_by_path() {
-            // Another mount may count on what it found there.
-            not_taken(&self.kernel, &self.mount, &self.spec)?;
-        }
-        self.journal.flush(true).await?;
-        let (mut folders, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
-        loop {
-            let page = self.journal.page("", after.as_deref())?;
-            let last = page.len() < journal::PAGE;
-            for (name, row) in &page {
-                if row.folder {
-                    folders.push(name.clone());
-                } else if row.ours {
-                    self.remove_copy(name, row.of.is_some()).await?;
-                }
-            }
-            if last {
-                break;
-            }
-            after = page.into_iter().next_back().map(|(name, _)| name);
-        }
-        // Those below others first; what somebody else has put into one stays, and with it the folder.
-        for folder in folders.iter().rev().filter(|_| self.can.directories) {
-            match self.delete(folder).await {
-                Err(failed) if failed.kind == ErrorKind::NotEmpty => {}
-                deleted => deleted?,
-            }
-        }
-        self.journal.clear().await
-    }
-
-    async fn remove_copy(&self, name: &str, whole: bool) -> Result<(), Failed> {
-        if self.is_by_path() {
-            if !whole {
-                self.delete(&files::beside(name)).await?;
-            }
-            return self.delete(name).await;
-        }
-        let id = contents::id_of(name).ok_or_else(|| StoreError::Corrupt {
-            what: "the journal of a migration".into(),
-            found: format!("a content called {name:?}"),
-        })?;
-        tried!(self, async {
-            match self.target.addressing() {
-                Addressing::Content(store) => match store.delete(&id).await {
-                    Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                },
-                Addressing::Path(_) => Ok(()),
-            }
-        })
     }
 }

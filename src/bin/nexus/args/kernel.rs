@@ -69,10 +69,17 @@ pub(crate) struct MigrateArgs {
 }
 
 /// List the mounts and how they are
+///
+/// One line each: where, driver, access, state; calls of the driver, and those in which its backend failed; how long half of the looks, reads,
+/// writes and listings took at most, and 99 of 100; bytes in (written to it) and out (read from it); what is cached of it here: how often that
+/// helped, how much it is of how much it may be, and what is yet to be written. Then why it does not serve, and its options. All counted since it
+/// was attached, or the kernel began.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With --json: one line a mount: {zone, point, driver, options, read_only, state, generation, actor, in_flight, calls,
-last_failure}.")]
+last_failure: {at, what, error}, errors: {NAME: count}, times: {looks, reads, writes, listings}, bytes_read, bytes_written,
+cache: {hits, misses, bytes, bytes_max, pending_files, pending_bytes, failed, last_failure}}. Times are {calls, total_ns,
+median_ns, p99_ns, longest_ns}.")]
 pub(crate) struct MountsArgs {}
 
 /// List the services and how they are

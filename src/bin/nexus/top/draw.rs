@@ -1,7 +1,10 @@
 //! How the screen looks. Pure: the same looks give the same screen.
 
+use std::time::Duration;
+
+use nexus::hal::CacheFigures;
 use nexus::sys::{ActorEntry, SyscallEntry};
-use nexus::{ActorState, MountState, MountStatus};
+use nexus::{ActorState, DriverTimes, MountState, MountStatus};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -63,12 +66,14 @@ const SYSCALLS: [Column; 8] = [
     number("NOW", 5),
 ];
 
-const MOUNTS: [Column; 7] = [
+const MOUNTS: [Column; 9] = [
     text("MOUNT", Constraint::Fill(2)),
     text("DRIVER", Constraint::Length(11)),
     text("STATE", Constraint::Length(10)),
     number("CALLS/S", 8),
     number("FAILED", 7),
+    number("P99", 7),
+    number("CACHE", 6),
     number("NOW", 5),
     text("WHY", Constraint::Fill(3)),
 ];
@@ -214,6 +219,10 @@ fn mount_cells<'c>(mount: &MountStatus, between: &Between<'_>) -> Cells<'c> {
         _ => ("unknown", ODD, None),
     };
     let calls = between.driver_calls(mount);
+    let DriverTimes { looks, reads, writes, listings, .. } = mount.times;
+    let slowest = [looks, reads, writes, listings].into_iter().filter_map(|times| times.p99_ns).max();
+    let slowest = slowest.map(Duration::from_nanos);
+    let helped = mount.cache.as_ref().and_then(CacheFigures::hit_rate);
     let point = if mount.zone.is_root() { String::new() } else { format!("{}:", mount.zone) };
     let why = why.or_else(|| mount.last_failure.as_ref().map(|failure| failure.what.to_string()));
     vec![
@@ -222,6 +231,8 @@ fn mount_cells<'c>(mount: &MountStatus, between: &Between<'_>) -> Cells<'c> {
         Span::styled(state, style),
         Span::styled(rate(calls), if calls > 0.0 { PLAIN } else { DIM }),
         Span::styled(count(mount.calls.failed), if mount.calls.failed > 0 { ODD } else { DIM }),
+        Span::styled(time(slowest), if slowest.is_some() { PLAIN } else { DIM }),
+        Span::styled(percent(helped), if helped.is_some() { PLAIN } else { DIM }),
         Span::styled(count(mount.in_flight as u64), if mount.in_flight > 0 { PLAIN } else { DIM }),
         Span::styled(one_line(&why.unwrap_or_default()), DIM),
     ]

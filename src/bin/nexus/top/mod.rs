@@ -6,7 +6,7 @@ mod fixture;
 mod look;
 mod rates;
 mod screen;
-mod words;
+pub(crate) mod words;
 
 use std::io::{self, IsTerminal, Stdout};
 use std::path::Path;

@@ -16,7 +16,7 @@ pub(super) fn rate(rate: f64) -> String {
 }
 
 /// How many.
-pub(super) fn count(count: u64) -> String {
+pub(crate) fn count(count: u64) -> String {
     match count {
         0..10_000 => count.to_string(),
         10_000..1_000_000 => format!("{}k", count / 1_000),
@@ -25,8 +25,20 @@ pub(super) fn count(count: u64) -> String {
     }
 }
 
+/// How many bytes.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        0..1_024 => return format!("{bytes}B"),
+        1_024..0x10_0000 => (1_024, "KiB"),
+        0x10_0000..0x4000_0000 => (1 << 20, "MiB"),
+        _ => (1 << 30, "GiB"),
+    };
+    let (whole, tenths) = (bytes / unit, bytes % unit * 10 / unit);
+    if whole < 10 { format!("{whole}.{tenths}{name}") } else { format!("{whole}{name}") }
+}
+
 /// A part of a whole; nothing of nothing.
-pub(super) fn percent(part: Option<f64>) -> String {
+pub(crate) fn percent(part: Option<f64>) -> String {
     match part {
         None => "-".into(),
         // What is not all is never shown as all.
@@ -35,7 +47,7 @@ pub(super) fn percent(part: Option<f64>) -> String {
 }
 
 /// How long.
-pub(super) fn time(time: Option<Duration>) -> String {
+pub(crate) fn time(time: Option<Duration>) -> String {
     let Some(time) = time else { return "-".into() };
     let (value, unit) = match time.as_nanos() {
         0..1_000 => return format!("{}ns", time.as_nanos()),
@@ -88,6 +100,11 @@ mod tests {
         assert_eq!([percent(None), percent(Some(1.0)), percent(Some(0.999_99))], ["-", "100.0%", "99.9%"]);
         let ns = |ns| time(Some(Duration::from_nanos(ns)));
         assert_eq!([ns(999), ns(1_000), ns(25_400), ns(2_500_000)], ["999ns", "1.0µs", "25µs", "2.5ms"]);
+        assert_eq!(
+            [bytes(0), bytes(1_023), bytes(1_536), bytes(20 << 20)],
+            ["0B", "1023B", "1.5KiB", "20MiB"]
+        );
+        assert_eq!([bytes(1 << 30), bytes(5_000 << 30)], ["1.0GiB", "5000GiB"]);
         let old = |seconds: u64| age(Some(seconds * 1_000));
         assert_eq!([old(59), old(61), old(3_720), old(90_000)], ["59s", "1m 01s", "1h 02m", "1d 01h"]);
     }

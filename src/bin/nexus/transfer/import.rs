@@ -223,7 +223,7 @@ impl Work {
         let attributes = attributes(&host);
         // A mount point belongs to its mount; what is imported comes below it.
         let there = self.there(&found.path).await?;
-        if there.as_ref().is_none_or(|entry| entry.entry_type != EntryType::Mount) {
+        if there.as_ref().is_none_or(|entry| !entry.entry_type.is_mount_point()) {
             if !there.is_some_and(|entry| !entry.implicit && already(&entry, &attributes)) {
                 let call = SysSetattr::directory(&found.path).attributes(attributes.clone());
                 self.session.nx.send(call).await?;

@@ -2,6 +2,7 @@
 
 pub mod content;
 pub mod path;
+mod upload;
 
 use nexus_actors::block_on;
 

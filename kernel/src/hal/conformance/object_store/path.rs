@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, EntryType, Timestamp};
+use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::super::{Claim, Report, Verdict, check_claims, claims, done, ensure, same};
+use super::upload::{
+    an_upload_is_seen_when_it_is_finished, an_upload_keeps_to_its_condition,
+    an_upload_that_is_dropped_changes_nothing,
+};
 use super::{fails, not_found, wait};
 use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
 
@@ -47,6 +51,10 @@ const CLAIMS: &[Claim<Subject>] = claims![
     a_write_makes_the_parents,
     a_write_replaces_the_content_and_keeps_the_permissions,
     an_exclusive_write_replaces_nothing,
+    a_write_of_one_state_replaces_no_other,
+    an_upload_is_seen_when_it_is_finished,
+    an_upload_that_is_dropped_changes_nothing,
+    an_upload_keeps_to_its_condition,
     a_write_in_the_middle_keeps_the_rest,
     the_tag_changes_with_the_content,
     a_file_is_no_directory_and_a_directory_no_file,
@@ -64,19 +72,24 @@ const CLAIMS: &[Claim<Subject>] = claims![
     what_was_done_survives_reopening,
 ];
 
-fn paths(store: &dyn ObjectStore) -> Result<&dyn PathStore, String> {
+pub(super) fn paths(store: &dyn ObjectStore) -> Result<&dyn PathStore, String> {
     match store.addressing() {
         Addressing::Path(paths) => Ok(paths),
         Addressing::Content(_) => Err("the store is addressed by content".into()),
     }
 }
 
-fn put_as(store: &dyn ObjectStore, path: &str, content: &str, how: PathWrite) -> Result<ObjectInfo, String> {
+pub(super) fn put_as(
+    store: &dyn ObjectStore,
+    path: &str,
+    content: &str,
+    how: PathWrite,
+) -> Result<ObjectInfo, String> {
     let data = [Bytes::copy_from_slice(content.as_bytes())];
     done(&format!("write {path}"), wait(paths(store)?.write(path, &data, how, &Attributes::none())))
 }
 
-fn put(store: &dyn ObjectStore, path: &str, content: &str) -> Verdict {
+pub(super) fn put(store: &dyn ObjectStore, path: &str, content: &str) -> Verdict {
     put_as(store, path, content, PathWrite::Whole).map(drop)
 }
 
@@ -85,16 +98,16 @@ fn try_put(store: &dyn ObjectStore, path: &str, how: PathWrite) -> Result<Result
     Ok(wait(paths(store)?.write(path, &data, how, &Attributes::none())).map(drop))
 }
 
-fn read(store: &dyn ObjectStore, path: &str) -> Result<String, String> {
+pub(super) fn read(store: &dyn ObjectStore, path: &str) -> Result<String, String> {
     let (bytes, _) = done(&format!("read {path}"), wait(paths(store)?.read(path, ByteRange::ALL)))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn stat(store: &dyn ObjectStore, path: &str) -> Result<ObjectInfo, String> {
+pub(super) fn stat(store: &dyn ObjectStore, path: &str) -> Result<ObjectInfo, String> {
     done(&format!("stat {path}"), wait(paths(store)?.stat(path)))
 }
 
-fn is_there(store: &dyn ObjectStore, path: &str) -> Result<bool, String> {
+pub(super) fn is_there(store: &dyn ObjectStore, path: &str) -> Result<bool, String> {
     match wait(paths(store)?.stat(path)) {
         Ok(_) => Ok(true),
         Err(StoreError::NotFound { .. }) => Ok(false),
@@ -102,21 +115,21 @@ fn is_there(store: &dyn ObjectStore, path: &str) -> Result<bool, String> {
     }
 }
 
-fn names(store: &dyn ObjectStore, path: &str) -> Result<Vec<String>, String> {
+pub(super) fn names(store: &dyn ObjectStore, path: &str) -> Result<Vec<String>, String> {
     let page = done(&format!("list {path}"), wait(paths(store)?.list(path, None, usize::MAX)))?;
     same("more", page.more, false)?;
     Ok(page.entries.into_iter().map(|(name, _)| name).collect())
 }
 
-fn is_not_a_directory(error: &StoreError) -> bool {
+pub(super) fn is_not_a_directory(error: &StoreError) -> bool {
     matches!(error, StoreError::NotADirectory { .. })
 }
 
-fn is_a_directory(error: &StoreError) -> bool {
+pub(super) fn is_a_directory(error: &StoreError) -> bool {
     matches!(error, StoreError::IsADirectory { .. })
 }
 
-fn exists(error: &StoreError) -> bool {
+pub(super) fn exists(error: &StoreError) -> bool {
     matches!(error, StoreError::Exists { .. })
 }
 
@@ -124,11 +137,15 @@ fn not_empty(error: &StoreError) -> bool {
     matches!(error, StoreError::NotEmpty { .. })
 }
 
-fn not_supported(error: &StoreError) -> bool {
+pub(super) fn not_supported(error: &StoreError) -> bool {
     matches!(error, StoreError::NotSupported { .. })
 }
 
-fn any(_: &StoreError) -> bool {
+pub(super) fn changed(error: &StoreError) -> bool {
+    matches!(error, StoreError::Changed { .. })
+}
+
+pub(super) fn any(_: &StoreError) -> bool {
     true
 }
 
@@ -225,6 +242,25 @@ fn an_exclusive_write_replaces_nothing(Subject { store, .. }: Subject) -> Verdic
     same("children", names(&*store, "")?, vec!["d".to_owned(), "f".to_owned()])
 }
 
+fn a_write_of_one_state_replaces_no_other(Subject { store, .. }: Subject) -> Verdict {
+    let first = put_as(&*store, "f", "1111", PathWrite::Whole)?.tag;
+    let if_match = |tag: &ContentId| PathWrite::IfMatch(tag.clone());
+    if let Err(StoreError::NotSupported { .. }) = try_put(&*store, "f", if_match(&first))? {
+        return same("if_match", paths(&*store)?.capabilities().if_match, false);
+    }
+    let second = put_as(&*store, "f", "2222", PathWrite::Whole)?.tag;
+    fails("write of an earlier state", try_put(&*store, "f", if_match(&first))?, changed)?;
+    same("content", read(&*store, "f")?, "2222".to_owned())?;
+    let third = put_as(&*store, "f", "3333", if_match(&second))?;
+    same("stat", stat(&*store, "f")?, third)?;
+    fails("the same again", try_put(&*store, "f", if_match(&second))?, changed)?;
+    same("content", read(&*store, "f")?, "3333".to_owned())?;
+    fails("write of what is not there", try_put(&*store, "none", if_match(&second))?, changed)?;
+    put(&*store, "d/f", "")?;
+    fails("write of a directory", try_put(&*store, "d", if_match(&second))?, any)?;
+    same("children", names(&*store, "")?, vec!["d".to_owned(), "f".to_owned()])
+}
+
 fn a_write_in_the_middle_keeps_the_rest(Subject { store, .. }: Subject) -> Verdict {
     let at = |offset, truncate| PathWrite::At { offset, truncate };
     if !paths(&*store)?.capabilities().write_at {
@@ -241,7 +277,7 @@ fn a_write_in_the_middle_keeps_the_rest(Subject { store, .. }: Subject) -> Verdi
         ("", at(2, true), "Je"),
         ("", at(4, true), "Je\0\0"),
     ] {
-        let info = put_as(&*store, "f", data, how)?;
+        let info = put_as(&*store, "f", data, how.clone())?;
         same(&format!("{data:?} {how:?}"), read(&*store, "f")?, expected.to_owned())?;
         same("size", info.size, expected.len() as u64)?;
     }
@@ -480,13 +516,13 @@ fn links_are_never_followed(Subject { store, .. }: Subject) -> Verdict {
     fails("attributes through a link", wait(paths.set_attributes("to-dir/f", &none.mode(0o600))), any)?;
     fails("read of a link", wait(paths.read("to-file", ByteRange::ALL)), any)?;
     for how in [PathWrite::Whole, PathWrite::Exclusive] {
-        fails("write through a link", try_put(&*store, "to-dir/new", how)?, any)?;
-        fails("write of a link", try_put(&*store, "to-file", how)?, any)?;
+        fails("write through a link", try_put(&*store, "to-dir/new", how.clone())?, any)?;
+        fails("write of a link", try_put(&*store, "to-file", how.clone())?, any)?;
         fails("write of a dangling link", try_put(&*store, "dangling", how)?, any)?;
     }
     if paths.capabilities().write_at {
         let at = PathWrite::At { offset: 0, truncate: false };
-        fails("write at, of a link", try_put(&*store, "to-file", at)?, any)?;
+        fails("write at, of a link", try_put(&*store, "to-file", at.clone())?, any)?;
         fails("write at, of a dangling link", try_put(&*store, "dangling", at)?, any)?;
     }
     done("delete of a link", wait(paths.delete("to-dir")))?;

@@ -1,0 +1,87 @@
+//! A driver's factory, with a cache in front of what it opens.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
+use nexus_messages::syscall::MountSpec;
+
+use super::options::{Caching, OPTIONS, place_of};
+use super::paths::CachedPaths;
+use super::vault::Vault;
+
+/// Where the cache lies in the data folder.
+const FOLDER: &str = "cached";
+
+/// A driver whose mounts may have a cache in front of them.
+#[derive(Debug)]
+pub struct Cached {
+    inner: Arc<dyn DriverFactory>,
+    options: Vec<DriverOption>,
+}
+
+impl Cached {
+    /// The driver that `inner` opens, with a cache in front of each mount that asks for one.
+    pub fn new(inner: Arc<dyn DriverFactory>) -> Self {
+        let options = inner.options().iter().chain(OPTIONS).copied().collect();
+        Self { inner, options }
+    }
+}
+
+impl DriverFactory for Cached {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        &self.options
+    }
+
+    fn volatile(&self) -> bool {
+        self.inner.volatile()
+    }
+
+    fn elsewhere(&self) -> bool {
+        self.inner.elsewhere()
+    }
+
+    fn is_connector(&self) -> bool {
+        self.inner.is_connector()
+    }
+
+    fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        let caching = Caching::of(spec);
+        let place = place_of(spec);
+        let mut plain = spec.clone();
+        plain.options.retain(|key, _| !OPTIONS.iter().any(|option| option.key == *key));
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let caching = caching?;
+            let folder = context.data_folder.as_ref().map(|folder| folder.join(FOLDER));
+            let env = context.env.clone();
+            let vault = match folder {
+                // What is pending there goes to its store also when it is mounted without these options.
+                Some(folder) if caching.is_wanted() || exists(&context, folder.clone()).await? => {
+                    Some(Vault::open(&env, &folder).await?)
+                }
+                None if caching.is_wanted() => Some(Vault::in_memory(&env).await?),
+                _ => None,
+            };
+            let store = inner.open(&plain, context).await?;
+            let Some(vault) = vault.filter(|vault| caching.is_wanted() || vault.has_pending(place)) else {
+                return Ok(store);
+            };
+            Ok(Arc::new(CachedPaths::of_place(store, vault, place, caching)?) as Arc<dyn ObjectStore>)
+        })
+    }
+}
+
+async fn exists(context: &DriverContext, folder: PathBuf) -> Result<bool, StoreError> {
+    let failed = |e| StoreError::io("looking for the cache", e);
+    let looked = context.pool.run(move || folder.try_exists()).await;
+    let looked = looked.map_err(|error| StoreError::Backend {
+        what: "looking for the cache".into(),
+        cause: error.to_string(),
+    })?;
+    looked.map_err(failed)
+}

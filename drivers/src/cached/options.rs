@@ -1,0 +1,137 @@
+//! What a mount may say of its cache.
+
+use std::time::Duration;
+
+use nexus_kernel::hal::{DriverOption, StoreError};
+use nexus_messages::syscall::MountSpec;
+
+use super::rows::{PlaceId, short};
+
+const fn option(key: &'static str, help: &'static str) -> DriverOption {
+    DriverOption { key, required: false, secret: false, help }
+}
+
+/// The options that a mount takes beside those of its driver.
+pub(super) const OPTIONS: &[DriverOption] = &[
+    option(
+        "cache_bytes",
+        "how many bytes of content that was read are kept on the local disk, up to 1099511627776; none when not given",
+    ),
+    option(
+        "cache_age_ms",
+        "for how long what the store said of a file or a folder counts as true, up to 86400000; 0, when not given, for asking it each time",
+    ),
+    option(
+        "write_back",
+        "yes for acknowledging a small file when it is on the local disk, and bringing it to the store afterwards; no when not given",
+    ),
+    option(
+        "write_back_bytes",
+        "how many bytes may be on the local disk alone; what comes then goes to the store at once; 268435456 when not given",
+    ),
+];
+
+/// What says where a store is. Another value of one of these is another store; of any other option, it is not.
+const WHERE: &[&str] =
+    &["account", "bucket", "container", "description", "endpoint", "parameters", "prefix", "url"];
+
+/// How many bytes may be pending, when nothing is said.
+const PENDING_BYTES: u64 = 256 << 20;
+
+/// The most that a cache may be asked to keep.
+const CACHE_MAX: u64 = 1 << 40;
+
+/// The greatest age.
+const AGE_MAX_MS: u64 = 86_400_000;
+
+/// What a mount says of its cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Caching {
+    /// How many bytes of content that was read are kept; 0 for none.
+    pub bytes_max: u64,
+    /// For how long what the store said counts as true.
+    pub age: Duration,
+    /// Whether small files are written back.
+    pub write_back: bool,
+    /// How many bytes may be pending.
+    pub pending_max: u64,
+}
+
+impl Caching {
+    /// What the options of `spec` say.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOption`] that names the option.
+    pub fn of(spec: &MountSpec) -> Result<Self, StoreError> {
+        let number = |key: &str, most: u64, unsaid: u64| match spec.options.get(key) {
+            None => Ok(unsaid),
+            Some(text) => match text.parse::<u64>() {
+                Ok(number) if number <= most => Ok(number),
+                _ => Err(StoreError::BadOption {
+                    why: format!("{key} is {text:?}, and must be a number from 0 to {most}"),
+                }),
+            },
+        };
+        let write_back = match spec.options.get("write_back").map(String::as_str) {
+            None | Some("no") => false,
+            Some("yes") => true,
+            Some(other) => {
+                let why = format!("write_back is {other:?}, and must be yes or no");
+                return Err(StoreError::BadOption { why });
+            }
+        };
+        Ok(Self {
+            bytes_max: number("cache_bytes", CACHE_MAX, 0)?,
+            age: Duration::from_millis(number("cache_age_ms", AGE_MAX_MS, 0)?),
+            write_back,
+            pending_max: number("write_back_bytes", CACHE_MAX, PENDING_BYTES)?,
+        })
+    }
+
+    /// Whether anything is asked for.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.bytes_max > 0 || self.write_back || !self.age.is_zero()
+    }
+}
+
+/// Which store a mount is of.
+pub(super) fn place_of(spec: &MountSpec) -> PlaceId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(spec.driver.as_bytes());
+    for key in WHERE {
+        if let Some(value) = spec.options.get(*key) {
+            // Keys and values with their lengths: no two lists read the same.
+            for part in [*key, value.as_str()] {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            }
+        }
+    }
+    short(&hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_or_no_choice_is_named() {
+        for (key, value) in
+            [("cache_bytes", "1k"), ("cache_age_ms", "-1"), ("write_back", "true"), ("write_back_bytes", "")]
+        {
+            let error = Caching::of(&MountSpec::new("s3").option(key, value)).unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+        assert!(!Caching::of(&MountSpec::new("s3")).unwrap().is_wanted());
+    }
+
+    #[test]
+    fn a_store_is_the_same_as_long_as_it_is_where_it_was() {
+        let spec = MountSpec::new("s3").option("bucket", "a");
+        assert_eq!(
+            place_of(&spec),
+            place_of(&spec.clone().option("concurrency", "3").option("write_back", "yes"))
+        );
+        assert_ne!(place_of(&spec), place_of(&spec.clone().option("prefix", "b")));
+        assert_ne!(place_of(&spec), place_of(&MountSpec::new("azure").option("bucket", "a")));
+    }
+}

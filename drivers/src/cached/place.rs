@@ -1,0 +1,142 @@
+//! One store, and who waits for something about it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nexus_kernel::hal::CacheFigures;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use super::rows::PlaceId;
+use super::table::Table;
+use super::vault::Vault;
+
+/// One store, shared by all that have it mounted.
+#[derive(Debug)]
+pub(super) struct Place {
+    table: Mutex<Table>,
+    /// Something is pending that was not, or may go on.
+    pub(super) due: Notify,
+    /// A path is not busy any more, or not pending.
+    pub(super) settled: Notify,
+    pub(super) hits: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) last_failure: Mutex<Option<String>>,
+}
+
+impl Place {
+    pub(super) fn new(id: PlaceId) -> Self {
+        Self {
+            table: Mutex::new(Table::new(id)),
+            due: Notify::new(),
+            settled: Notify::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            last_failure: Mutex::default(),
+        }
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock()
+    }
+
+    /// Waits until nothing is on its way to the store at `path`, and keeps it so.
+    pub(super) async fn hold(self: &Arc<Self>, path: &str) -> Hold {
+        loop {
+            let settled = self.settled.notified();
+            if self.table().busy.insert(path.to_owned()) {
+                return Hold { place: self.clone(), path: path.to_owned() };
+            }
+            settled.await;
+        }
+    }
+
+    /// Waits until nothing is pending at `path` and below.
+    pub(super) async fn drain(&self, path: &str) {
+        loop {
+            let settled = self.settled.notified();
+            if !self.table().is_pending_within(path) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Begins to ask the store about what is in `folder`.
+    pub(super) fn ask(self: &Arc<Self>, folder: &str) -> Asking {
+        let mut table = self.table();
+        let asked = table.asked.entry(folder.to_owned()).or_default();
+        asked.0 += 1;
+        Asking { place: self.clone(), folder: folder.to_owned(), changes: asked.1 }
+    }
+
+    /// Lets go what is too much, and gives its space back when that is worth the work.
+    pub(super) fn make_room(&self, vault: &Arc<Vault>, bytes_max: u64) {
+        if self.table().make_room(vault, bytes_max) {
+            let reclaimed = vault.clone();
+            vault.env().spawn("cached.reclaim", async move { reclaimed.reclaim().await });
+        }
+    }
+
+    /// How it is doing, without a bound, which is its mount's.
+    pub(super) fn figures(&self) -> CacheFigures {
+        let mut figures = CacheFigures::default();
+        figures.hits = self.hits.load(Ordering::Relaxed);
+        figures.misses = self.misses.load(Ordering::Relaxed);
+        figures.failed = self.failed.load(Ordering::Relaxed);
+        figures.last_failure.clone_from(&self.last_failure.lock());
+        let table = self.table();
+        figures.bytes = table.bytes();
+        figures.pending_files = table.pending_files() as u64;
+        figures.pending_bytes = table.pending_bytes();
+        figures
+    }
+
+    pub(super) fn count(&self, is_hit: bool) {
+        if is_hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A path to which nothing goes but what its holder sends.
+#[derive(Debug)]
+pub(super) struct Hold {
+    place: Arc<Place>,
+    path: String,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.place.table().busy.remove(&self.path);
+        self.place.settled.notify_waiters();
+        self.place.due.notify_one();
+    }
+}
+
+/// A question to the store that is under way. What it says is not to be believed for long when something changed here meanwhile.
+#[derive(Debug)]
+pub(super) struct Asking {
+    place: Arc<Place>,
+    folder: String,
+    changes: u64,
+}
+
+impl Asking {
+    /// Whether nothing changed here in the folder since.
+    pub(super) fn holds(&self, table: &Table) -> bool {
+        table.asked.get(&self.folder).is_none_or(|asked| asked.1 == self.changes)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut table = self.place.table();
+        if let Some(asked) = table.asked.get_mut(&self.folder) {
+            asked.0 -= 1;
+            if asked.0 == 0 {
+                table.asked.remove(&self.folder);
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What brings what is pending to its store.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::select;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use nexus_kernel::hal::{Addressing, ObjectStore, PathWrite, StoreError};
+use nexus_messages::syscall::ByteRange;
+
+use super::UPLOADS_MAX;
+use super::options::Caching;
+use super::place::Place;
+use super::table::{Piece, Upload};
+use super::vault::Vault;
+
+/// How long a file waits after its first failure, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+
+/// How long one upload may take. The store behind has limits of its own; this one holds when they do not.
+const UPLOAD_MAX: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether anybody still has the store mounted, when nothing else happens.
+const PATROL: Duration = Duration::from_secs(1);
+
+/// Brings to `inner` what is pending, for as long as `alive` is.
+pub(super) fn begin(
+    vault: &Arc<Vault>,
+    place: &Arc<Place>,
+    inner: &Arc<dyn ObjectStore>,
+    alive: Weak<()>,
+    caching: Caching,
+) {
+    if !caching.write_back && place.table().pending_files() == 0 {
+        return;
+    }
+    let uploads = Uploads {
+        vault: vault.clone(),
+        place: place.clone(),
+        inner: inner.clone(),
+        bytes_max: caching.bytes_max,
+    };
+    vault.env().spawn("cached.upload", async move { uploads.go_on(&alive).await });
+}
+
+struct Uploads {
+    vault: Arc<Vault>,
+    place: Arc<Place>,
+    inner: Arc<dyn ObjectStore>,
+    /// How much content stays when it has come to the store.
+    bytes_max: u64,
+}
+
+impl Uploads {
+    async fn go_on(&self, alive: &Weak<()>) {
+        let env = self.vault.env();
+        let mut running = FuturesUnordered::new();
+        while alive.strong_count() > 0 {
+            let due = self.place.due.notified();
+            while running.len() < UPLOADS_MAX {
+                let Some(upload) = self.place.table().take_due(env.wall()) else { break };
+                running.push(self.upload(upload));
+            }
+            let next = self.place.table().next_due().map_or(PATROL, |at| {
+                // When all hands are full, the first that is free looks.
+                if running.len() < UPLOADS_MAX {
+                    Duration::from_nanos(at.saturating_sub(env.wall()))
+                } else {
+                    PATROL
+                }
+            });
+            let waited = pin!(env.timeout(next.min(PATROL), due));
+            if running.is_empty() {
+                // Whichever it was.
+                let _ = waited.await;
+            } else {
+                // Whichever it was.
+                let _ = select(running.next(), waited).await;
+            }
+        }
+    }
+
+    async fn upload(&self, upload: Upload) {
+        let settle = Settle { place: &self.place, path: &upload.path };
+        let env = self.vault.env();
+        // The kernel around it is not asked here: what panics is caught as it would be there.
+        let sending = AssertUnwindSafe(self.send(&upload)).catch_unwind();
+        let sent = match env.timeout(UPLOAD_MAX, sending).await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(_)) => Err(StoreError::Backend {
+                what: format!("writing {} back", upload.path),
+                cause: "the driver panicked".into(),
+            }),
+            Err(_) => Err(StoreError::Backend {
+                what: format!("writing {} back", upload.path),
+                cause: format!("it took longer than {UPLOAD_MAX:?}"),
+            }),
+        };
+        if let Err(error) = sent {
+            let failures = self.place.table().put_off(&upload.path, &upload.info.tag, |failures| {
+                let wait = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
+                // Between a half and all of it, so that not all come at once.
+                let half = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) / 2;
+                env.wall() + half + env.random() % half.max(1)
+            });
+            self.place.failed.fetch_add(1, Ordering::Relaxed);
+            *self.place.last_failure.lock() = Some(format!("{}: {error}", upload.path));
+            if failures == 1 {
+                tracing::warn!(path = upload.path, %error, "a file cannot be written back, and is tried again");
+            }
+        }
+        drop(settle);
+    }
+
+    async fn send(&self, upload: &Upload) -> Result<(), StoreError> {
+        let Addressing::Path(store) = self.inner.addressing() else {
+            return Err(StoreError::NotSupported { what: "content by its path" });
+        };
+        let mut data = Vec::with_capacity(upload.pieces.len());
+        for piece in &upload.pieces {
+            data.push(match piece {
+                Piece::Inline(bytes) => bytes.clone(),
+                Piece::Blob(blob, _) => self.vault.read(blob, ByteRange::ALL).await?,
+            });
+        }
+        let length: u64 = data.iter().map(|piece| piece.len() as u64).sum();
+        if length != upload.info.size {
+            return Err(StoreError::Corrupt {
+                what: upload.path.clone(),
+                found: format!("{length} bytes on the local disk instead of {}", upload.info.size),
+            });
+        }
+        let remote = store.write(&upload.path, &data, PathWrite::Whole, &upload.attributes).await?;
+        let (path, tag) = (&upload.path, &upload.info.tag);
+        let with_content = self.bytes_max > 0;
+        let written = {
+            let now = self.vault.env().wall();
+            let table = self.place.table();
+            let Some((holds, changes, row)) = table.uploaded(path, tag, &remote.tag, now, with_content)?
+            else {
+                // It is another one by now, which goes there, too.
+                return Ok(());
+            };
+            let (place, path, tag) = (self.place.clone(), path.clone(), tag.clone());
+            self.vault.enter_and_wait(vec![holds], changes, move |held| {
+                if held {
+                    place.table().settle_upload(&path, &tag, remote.tag, row, now, with_content);
+                }
+            })
+        };
+        written.await?;
+        self.place.make_room(&self.vault, self.bytes_max);
+        Ok(())
+    }
+}
+
+/// Says that nothing is on its way to the path any more.
+struct Settle<'a> {
+    place: &'a Place,
+    path: &'a str,
+}
+
+impl Drop for Settle<'_> {
+    fn drop(&mut self) {
+        self.place.table().settle(self.path);
+        self.place.settled.notify_waiters();
+        self.place.due.notify_one();
+    }
+}

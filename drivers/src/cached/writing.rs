@@ -1,0 +1,254 @@
+//! What is written: to the local disk first, or to the store itself.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
+use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
+use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+
+use super::paths::{CachedPaths, count};
+use super::place::Hold;
+use super::table::{Piece, parent};
+use super::{INLINE_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
+use crate::path::components;
+
+impl CachedPaths {
+    pub(super) async fn write_at(
+        &self,
+        path: &str,
+        data: &[Bytes],
+        how: PathWrite,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        components(path)?;
+        let size: u64 = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let is_whole = matches!(how, PathWrite::Whole | PathWrite::Exclusive);
+        let fits = self.place.table().pending_bytes() + size <= self.caching.pending_max;
+        // Names of its own a driver may refuse, and must be asked.
+        let is_plain = !path.split('/').any(|name| name.starts_with(".nexus"));
+        if !self.caching.write_back || !is_whole || size > WRITTEN_BACK_MAX || !fits || !is_plain {
+            return self.write_through(path, data, how, attributes).await;
+        }
+        let found = match self.look(path).await {
+            Ok(_) if how == PathWrite::Exclusive => return Err(StoreError::Exists { what: path.into() }),
+            Ok(info) if info.entry_type == EntryType::Dir => {
+                return Err(StoreError::IsADirectory { what: path.into() });
+            }
+            Ok(info) if info.entry_type == EntryType::Reg => Some(info),
+            // What becomes of a link, the store knows.
+            Ok(_) => return self.write_through(path, data, how, attributes).await,
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        self.write_back(path, data, size, attributes, found.as_ref()).await
+    }
+
+    /// Puts content on the local disk, from where it goes to the store.
+    async fn write_back(
+        &self,
+        path: &str,
+        data: &[Bytes],
+        size: u64,
+        attributes: &Attributes,
+        found: Option<&ObjectInfo>,
+    ) -> Result<ObjectInfo, StoreError> {
+        let env = self.vault.env();
+        let now = self.now();
+        let tag = ContentId::Tag(format!("local-{now:016x}{:016x}", env.random()).into());
+        let mut info =
+            ObjectInfo::new(EntryType::Reg, size, tag, attributes.modified.unwrap_or(Timestamp(now)));
+        if let Some(found) = found {
+            (info.mode, info.created, info.inode) = (found.mode, found.created, found.inode);
+        }
+        if self.store()?.capabilities().attributes {
+            info.mode = attributes.mode.unwrap_or(info.mode);
+            info.created = attributes.created.unwrap_or(info.created);
+        }
+        let pieces = pieces_of(data, size).into_iter().zip(0_u32..).map(async |(piece, index)| {
+            let piece = match u32::try_from(piece.len()) {
+                Ok(length) if piece.len() > INLINE_MAX => Piece::Blob(self.vault.keep(piece).await?, length),
+                _ => Piece::Inline(piece),
+            };
+            Ok::<_, StoreError>((index, piece))
+        });
+        let pieces: BTreeMap<u32, Piece> = try_join_all(pieces).await?.into_iter().collect();
+        let written = {
+            let table = self.place.table();
+            let (changes, row) = table.written(path, &info, attributes, &pieces)?;
+            let (place, path) = (self.place.clone(), path.to_owned());
+            let (info, attributes) = (info.clone(), attributes.clone());
+            self.vault.enter_and_wait(Vec::new(), changes, move |_| {
+                place.table().settle_write(&path, &info, attributes, pieces, row);
+                place.due.notify_one();
+            })
+        };
+        written.await?;
+        Ok(info)
+    }
+
+    async fn write_through(
+        &self,
+        path: &str,
+        data: &[Bytes],
+        how: PathWrite,
+        attributes: &Attributes,
+    ) -> Result<ObjectInfo, StoreError> {
+        let (how, held) = self.before_through(path, how).await?;
+        let info = self.store()?.write(path, data, how, attributes).await?;
+        self.after_through(path, &info).await?;
+        drop(held);
+        Ok(info)
+    }
+
+    /// What must be before the store itself is written to at `path`, and how it is told to: tags as it knows them.
+    async fn before_through(&self, path: &str, how: PathWrite) -> Result<(PathWrite, Hold), StoreError> {
+        match how {
+            PathWrite::Whole => {}
+            PathWrite::Exclusive if self.place.table().is_pending(path) => {
+                return Err(StoreError::Exists { what: path.into() });
+            }
+            // What is pending is a part of what comes out, or of what must be there.
+            _ => self.place.drain(path).await,
+        }
+        if self.place.table().is_pending_below(path) {
+            return Err(StoreError::IsADirectory { what: path.into() });
+        }
+        let held = self.place.hold(path).await;
+        let how = match how {
+            PathWrite::IfMatch(tag) => {
+                let known = self.place.table().held(path, self.age());
+                let remote = known.filter(|known| known.info.tag == tag).and_then(|known| known.remote);
+                PathWrite::IfMatch(remote.unwrap_or(tag))
+            }
+            how => how,
+        };
+        Ok((how, held))
+    }
+
+    /// Takes what the store itself was written at `path`.
+    async fn after_through(&self, path: &str, info: &ObjectInfo) -> Result<(), StoreError> {
+        self.gone(path).await?;
+        let keep = self.remembers();
+        self.place.table().note_written(&self.vault, path, info, self.now(), keep);
+        Ok(())
+    }
+
+    /// Takes the file at `path` out of the index, and waits until that is on disk if it may be pending there.
+    async fn gone(&self, path: &str) -> Result<(), StoreError> {
+        let removed = {
+            let mut table = self.place.table();
+            let Some(changes) = table.removed(path) else {
+                table.take(path);
+                return Ok(());
+            };
+            let (place, path) = (self.place.clone(), path.to_owned());
+            self.vault.enter_and_wait(Vec::new(), changes, move |_| {
+                place.table().take(&path);
+                place.settled.notify_waiters();
+            })
+        };
+        removed.await.map(drop)
+    }
+
+    /// Makes a folder at a store that has such, if it is not there.
+    async fn make_folder(&self, folder: &str) -> Result<(), StoreError> {
+        let store = self.store()?;
+        if folder.is_empty() || !store.capabilities().directories {
+            return Ok(());
+        }
+        match store.make_directory(folder, &Attributes::none()).await {
+            Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn delete_at(&self, path: &str) -> Result<(), StoreError> {
+        components(path)?;
+        let held = self.place.hold(path).await;
+        let (is_pending, has_below) = {
+            let table = self.place.table();
+            (table.is_pending(path), table.is_pending_below(path))
+        };
+        if has_below {
+            return Err(StoreError::NotEmpty { what: path.into() });
+        }
+        match self.store()?.delete(path).await {
+            Ok(()) => {}
+            // Nothing of it has come there, and with it its folder would have, which stays where folders do.
+            Err(StoreError::NotFound { .. }) if is_pending => self.make_folder(parent(path)).await?,
+            Err(error) => return Err(error),
+        }
+        self.gone(path).await?;
+        self.place.table().note_gone(path);
+        drop(held);
+        Ok(())
+    }
+
+    /// Has nothing pending at these paths and below, calls the store, and forgets what was known of them.
+    pub(super) async fn beside<T, const N: usize>(
+        &self,
+        paths: [&str; N],
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        for path in paths {
+            components(path)?;
+            self.place.drain(path).await;
+        }
+        let done = call.await;
+        // Also of a failed call some may be done.
+        let mut table = self.place.table();
+        for path in paths {
+            table.forget_within(&self.vault, path);
+        }
+        done
+    }
+}
+
+/// Content on its way to the store itself, piece by piece.
+#[derive(Debug)]
+pub(super) struct Through {
+    pub(super) near: CachedPaths,
+    pub(super) inner: Box<dyn PathUpload>,
+}
+
+impl PathUpload for Through {
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
+        self.inner.push(data)
+    }
+
+    fn settle(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.settle()
+    }
+
+    fn finish<'a>(
+        self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(async move {
+            let Self { near, inner } = *self;
+            let (how, held) = near.before_through(path, how).await?;
+            let info = inner.finish(path, how, attributes).await?;
+            near.after_through(path, &info).await?;
+            drop(held);
+            Ok(near.plain(info))
+        })
+    }
+}
+
+/// The pieces of a content that is given in buffers.
+fn pieces_of(data: &[Bytes], size: u64) -> Vec<Bytes> {
+    let whole = match data {
+        [bytes] => bytes.clone(),
+        buffers => {
+            let mut whole = BytesMut::with_capacity(count(size));
+            buffers.iter().for_each(|buffer| whole.extend_from_slice(buffer));
+            whole.freeze()
+        }
+    };
+    let piece = count(PIECE_BYTES);
+    let starts = (0..whole.len()).step_by(piece);
+    starts.map(|start| whole.slice(start..(start + piece).min(whole.len()))).collect()
+}

@@ -1,0 +1,277 @@
+//! Requests of one mount: within the rate, in somebody's name, repeated when they may be, and over by a deadline.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nexus_actors::Env;
+use nexus_kernel::hal::StoreError;
+use parking_lot::Mutex;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+};
+use reqwest::{Body, Method, Request, Url};
+
+use super::super::failure::{of_the_backend, of_the_call};
+use super::super::times;
+use super::errors::refused;
+use super::limiter::Limiter;
+use super::oauth::{OAuth, Token};
+use super::validated::{Page, Validated};
+use super::wire::{Answer, Lost, Wire};
+
+/// The first wait before a repetition, and the longest one. Each is somewhere between half and one and a half of three times the one before.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// How long a server may have all of a mount wait, whatever it says.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// In whose name is asked.
+#[derive(Debug)]
+pub(super) enum Identity {
+    Nobody,
+    Header(HeaderName, HeaderValue),
+    OAuth(Arc<OAuth>),
+}
+
+/// The requests of one mount.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) wire: Arc<Wire>,
+    pub(super) identity: Identity,
+    pub(super) headers: HeaderMap,
+    pub(super) limiter: Mutex<Limiter>,
+    pub(super) kept: Validated,
+    pub(super) timeout: Duration,
+    pub(super) retries: u32,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body: Option<Bytes>,
+    /// Whether doing it twice is doing it once.
+    pub(super) repeatable: bool,
+    /// What is being done, and to which path.
+    pub(super) what: &'static str,
+    pub(super) path: &'a str,
+}
+
+/// What an answer is, and whether one that was lost may have gone before it.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) answer: Answer,
+    pub(super) repeated: bool,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn look(method: Method, url: Url, what: &'static str, path: &'a str) -> Self {
+        Self { method, url, headers: Vec::new(), body: None, repeatable: true, what, path }
+    }
+
+    fn changing(&self) -> bool {
+        !matches!(self.method, Method::GET | Method::HEAD)
+    }
+
+    pub(super) fn in_words(&self) -> String {
+        format!("{} {:?}", self.what, self.path)
+    }
+
+    fn request(&self, client: &Client, token: Option<&Token>) -> Request {
+        let mut request = Request::new(self.method.clone(), self.url.clone());
+        let headers = request.headers_mut();
+        headers.clone_from(&client.headers);
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        match (&client.identity, token) {
+            (Identity::Header(name, value), _) => drop(headers.insert(name, value.clone())),
+            (_, Some(token)) => drop(headers.insert(AUTHORIZATION, token.header.clone())),
+            _ => {}
+        }
+        *request.body_mut() = self.body.clone().map(Body::from);
+        request
+    }
+}
+
+impl Client {
+    pub(super) fn env(&self) -> &Env {
+        &self.wire.env
+    }
+
+    fn left(&self, deadline: Instant) -> Duration {
+        deadline.saturating_duration_since(self.env().now())
+    }
+
+    /// Waits until the rate lets a request go.
+    async fn admitted(&self, ask: &Ask<'_>, deadline: Instant) -> Result<(), StoreError> {
+        let admitted = self.limiter.lock().admit(self.env().now(), self.left(deadline));
+        match admitted {
+            Ok(Duration::ZERO) => Ok(()),
+            Ok(wait) => {
+                self.env().sleep(wait).await;
+                Ok(())
+            }
+            Err(wait) => {
+                let why = format!("it would have to wait for {wait:?}, so that it is not asked too often");
+                Err(of_the_call(ErrorKind::ResourceBusy, ask.in_words(), why))
+            }
+        }
+    }
+
+    /// Asks, and gives any answer that is not to be asked for again.
+    pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answered, StoreError> {
+        let (mut tries, mut renewed, mut maybe_done) = (0, false, false);
+        loop {
+            self.admitted(ask, deadline).await?;
+            let token = match &self.identity {
+                Identity::OAuth(oauth) => Some((oauth, oauth.token().await?)),
+                _ => None,
+            };
+            let left = self.left(deadline);
+            // One that is not answered is asked again while there is time.
+            let limit = if ask.repeatable { left.min(self.timeout / 3) } else { left };
+            let request = ask.request(self, token.as_ref().map(|(_, token)| &**token));
+            let ended = self.wire.exchange(request, limit).await;
+            if let (Some((oauth, token)), Ok(Answer { status: 401, .. }), false) = (&token, &ended, renewed) {
+                // It may be over before its time. The server has done nothing.
+                oauth.expire(token);
+                renewed = true;
+                continue;
+            }
+            tries += 1;
+            let wait = self.wait_after(&ended, ask, tries);
+            let repeated = maybe_done;
+            maybe_done |= ask.changing()
+                && match &ended {
+                    Ok(answer) => answer.status == 408 || answer.status >= 500,
+                    Err(lost) => matches!(lost, Lost::Cut(_) | Lost::Late),
+                };
+            match wait.filter(|wait| tries <= self.retries && *wait < self.left(deadline)) {
+                Some(wait) => self.env().sleep(wait).await,
+                None => {
+                    let answer = ended.map_err(|lost| self.lost(lost, ask, maybe_done))?;
+                    return Ok(Answered { answer, repeated });
+                }
+            }
+        }
+    }
+
+    /// How long to wait before it is asked again; none when it is not to be.
+    fn wait_after(&self, ended: &Result<Answer, Lost>, ask: &Ask<'_>, tries: u32) -> Option<Duration> {
+        let backoff = self.backoff(tries);
+        match ended {
+            Err(Lost::NotSent(_)) => Some(backoff),
+            Err(Lost::Cut(_) | Lost::Late) => ask.repeatable.then_some(backoff),
+            Err(Lost::TooLarge) => None,
+            Ok(answer) => {
+                let asked_for = matches!(answer.status, 429 | 503).then(|| self.retry_after(&answer.headers));
+                if let Some(Some(wait)) = asked_for
+                    && let Some(until) = self.env().now().checked_add(wait.min(PAUSE_MAX))
+                {
+                    self.limiter.lock().pause(until);
+                    // Refused before it was done, says 429.
+                    return (ask.repeatable || answer.status == 429).then_some(wait);
+                }
+                match answer.status {
+                    429 => Some(backoff),
+                    408 | 500 | 502 | 503 | 504 => ask.repeatable.then_some(backoff),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    fn backoff(&self, tries: u32) -> Duration {
+        let (first, longest) = BACKOFF;
+        let wait = first.saturating_mul(3_u32.saturating_pow(tries.saturating_sub(1))).min(longest);
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(millis / 2 + self.env().random() % millis.max(1))
+    }
+
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let at = times::parsed(text)?;
+        Some(Duration::from_nanos(at.nanos().saturating_sub(self.env().wall())))
+    }
+
+    fn lost(&self, lost: Lost, ask: &Ask<'_>, maybe_done: bool) -> StoreError {
+        let what = ask.in_words();
+        match lost {
+            Lost::NotSent(cause) => {
+                of_the_backend(maybe_done, what, format!("the server cannot be reached: {cause}"))
+            }
+            Lost::Cut(cause) => of_the_backend(maybe_done, what, format!("no whole answer came: {cause}")),
+            Lost::Late => StoreError::TimedOut { what, limit: self.timeout, changing: maybe_done },
+            // Of a change the answer is of no interest: it was done.
+            Lost::TooLarge if ask.changing() => {
+                of_the_backend(true, what, "the answer has more bytes than the description lets it have")
+            }
+            Lost::TooLarge => {
+                let cause = "it has more bytes than the description lets it have";
+                of_the_call(ErrorKind::FileTooLarge, what, cause)
+            }
+        }
+    }
+
+    /// What is remembered of `url` is not so any more.
+    pub(super) fn forget(&self, url: &Url, accept: Option<&HeaderValue>) {
+        self.kept.forget(&key(url, accept));
+    }
+
+    /// What is at `url`: asked for, or, when the server says that it is still so, as it was before.
+    pub(super) async fn get(
+        &self,
+        url: Url,
+        accept: Option<&HeaderValue>,
+        what: &'static str,
+        path: &str,
+        deadline: Instant,
+    ) -> Result<Arc<Page>, StoreError> {
+        let key = key(&url, accept);
+        let known = self.kept.get(&key);
+        let mut ask = Ask::look(Method::GET, url, what, path);
+        ask.headers.extend(accept.map(|accept| (ACCEPT, accept.clone())));
+        if let Some(page) = &known {
+            let validator = |given: HeaderName, sent: HeaderName| {
+                page.headers.get(given).map(|value| (sent, value.clone()))
+            };
+            ask.headers.extend(
+                validator(ETAG, IF_NONE_MATCH).or_else(|| validator(LAST_MODIFIED, IF_MODIFIED_SINCE)),
+            );
+        }
+        let Answered { answer, .. } = self.ask(&ask, deadline).await?;
+        match (answer.status, known) {
+            (304, Some(page)) => Ok(page),
+            (200 | 203 | 204, _) => {
+                let may_be_kept = !answer.headers.get_all(CACHE_CONTROL).iter().any(|value| {
+                    value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("no-store"))
+                });
+                let has_validator =
+                    answer.headers.contains_key(ETAG) || answer.headers.contains_key(LAST_MODIFIED);
+                let page = Arc::new(Page { headers: answer.headers, body: answer.body });
+                if may_be_kept && has_validator {
+                    self.kept.put(&key, page.clone());
+                } else {
+                    self.kept.forget(&key);
+                }
+                Ok(page)
+            }
+            (status, _) => Err(refused(status, &ask.in_words(), path, false)),
+        }
+    }
+}
+
+/// Under what an answer is remembered: the same place has more than one, by what is asked for.
+fn key(url: &Url, accept: Option<&HeaderValue>) -> String {
+    let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    format!("{url}\n{accept}")
+}

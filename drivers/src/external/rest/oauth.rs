@@ -1,0 +1,208 @@
+//! Tokens that are asked for by a refresh token (RFC 6749, section 6), and kept in memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use nexus_kernel::hal::StoreError;
+use parking_lot::Mutex;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Body, Method, Request, Url};
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::super::failure::{of_the_backend, of_the_call};
+use super::asks::encoded;
+use super::wire::Wire;
+use crate::secret::Secret;
+
+/// How long before its end a token is not used any more, at most: a request that is on its way must be there in time.
+const MARGIN_MAX: Duration = Duration::from_secs(30);
+
+/// What a server may say of why it gives no token (RFC 6749, section 5.2). Nothing else that it says is told on: it may repeat what it was sent.
+const REASONS: [&str; 6] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
+
+const WHAT: &str = "asking for a token";
+
+/// The tokens of one mount.
+pub(super) struct OAuth {
+    pub(super) wire: Arc<Wire>,
+    pub(super) token_url: Url,
+    pub(super) client_id: String,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) scope: Option<String>,
+    pub(super) timeout: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    refresh_token: Secret,
+    held: Held,
+}
+
+/// What is there.
+enum Held {
+    Nothing,
+    /// Somebody asks: all others wait for the same answer.
+    Asking(Shared<BoxFuture<'static, Asked>>),
+    Token(Arc<Token>),
+}
+
+type Asked = Result<Arc<Token>, StoreError>;
+
+/// A token.
+pub(super) struct Token {
+    /// The value of the header.
+    pub(super) header: HeaderValue,
+    until: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: Option<serde_json::Value>,
+    refresh_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
+}
+
+impl OAuth {
+    pub(super) fn new(
+        wire: Arc<Wire>,
+        token_url: Url,
+        client: (String, Option<Secret>),
+        refresh_token: Secret,
+        scope: Option<String>,
+        timeout: Duration,
+    ) -> Self {
+        let (client_id, client_secret) = client;
+        let state = Mutex::new(State { refresh_token, held: Held::Nothing });
+        Self { wire, token_url, client_id, client_secret, scope, timeout, state }
+    }
+
+    /// A token. However many want one at once, one is asked for; who waits no longer takes nothing along.
+    pub(super) async fn token(self: &Arc<Self>) -> Asked {
+        let asking = {
+            let mut state = self.state.lock();
+            match &state.held {
+                Held::Token(token) if token.until.is_none_or(|until| self.wire.env.now() < until) => {
+                    return Ok(token.clone());
+                }
+                // One that has ended without saying so here was cut short.
+                Held::Asking(asking) if asking.peek().is_none() => asking.clone(),
+                _ => {
+                    let asking = self.ask();
+                    state.held = Held::Asking(asking.clone());
+                    asking
+                }
+            }
+        };
+        asking.await
+    }
+
+    /// The server does not take `token`: it is not used again.
+    pub(super) fn expire(&self, token: &Arc<Token>) {
+        let mut state = self.state.lock();
+        if matches!(&state.held, Held::Token(held) if Arc::ptr_eq(held, token)) {
+            state.held = Held::Nothing;
+        }
+    }
+
+    /// Asks in a task of its own, which ends by itself: it goes on for those who wait, whoever of them gives up.
+    fn ask(self: &Arc<Self>) -> Shared<BoxFuture<'static, Asked>> {
+        let (done, answer) = oneshot::channel();
+        let me = self.clone();
+        self.wire.env.spawn("external.token", async move {
+            let asked = me.granted().await;
+            me.state.lock().held = match &asked {
+                Ok(token) => Held::Token(token.clone()),
+                Err(_) => Held::Nothing,
+            };
+            // Nobody may be waiting any more.
+            let _ = done.send(asked);
+        });
+        let lost = |_| Err(of_the_backend(false, WHAT, "its task has ended"));
+        async move { answer.await.unwrap_or_else(lost) }.boxed().shared()
+    }
+
+    /// Asks once: a refresh token may be good for one request alone.
+    async fn granted(&self) -> Asked {
+        let began = self.wire.env.now();
+        let answer = self.wire.exchange(self.request(), self.timeout).await;
+        let answer = answer.map_err(|lost| {
+            let cause = match lost {
+                super::wire::Lost::Late => {
+                    return StoreError::TimedOut { what: WHAT.into(), limit: self.timeout, changing: false };
+                }
+                super::wire::Lost::NotSent(cause) | super::wire::Lost::Cut(cause) => cause,
+                super::wire::Lost::TooLarge => "the answer is too large".into(),
+            };
+            of_the_backend(false, WHAT, cause)
+        })?;
+        match answer.status {
+            200 => {}
+            400 | 401 | 403 => {
+                let said = serde_json::from_slice(&answer.body).map(|refused: Refused| refused.error);
+                let reason = REASONS.iter().find(|reason| said.as_deref().is_ok_and(|said| said == **reason));
+                let reason = reason.copied().unwrap_or("it does not say why in words that are known");
+                let cause = format!("the authorization server refuses ({}): {reason}", answer.status);
+                return Err(of_the_call(std::io::ErrorKind::PermissionDenied, WHAT, cause));
+            }
+            status => {
+                let cause = format!("the authorization server answers {status}");
+                return Err(of_the_backend(false, WHAT, cause));
+            }
+        }
+        let garbage = || of_the_backend(false, WHAT, "the authorization server answers what is no token");
+        let granted: Granted = serde_json::from_slice(&answer.body).map_err(|_| garbage())?;
+        let mut header =
+            HeaderValue::from_str(&format!("Bearer {}", granted.access_token)).map_err(|_| garbage())?;
+        header.set_sensitive(true);
+        let seconds = granted.expires_in.and_then(|it| it.as_u64().or_else(|| it.as_str()?.parse().ok()));
+        let until = seconds.and_then(|seconds| {
+            let life = Duration::from_secs(seconds);
+            began.checked_add(life.saturating_sub(MARGIN_MAX.min(life / 10)))
+        });
+        if let Some(rotated) = granted.refresh_token.filter(|rotated| !rotated.is_empty()) {
+            self.state.lock().refresh_token = Secret::new(rotated);
+        }
+        Ok(Arc::new(Token { header, until }))
+    }
+
+    fn request(&self) -> Request {
+        let refresh_token = self.state.lock().refresh_token.clone();
+        let mut form = vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.expose()),
+            ("client_id", &self.client_id),
+        ];
+        form.extend(self.client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
+        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        let pairs: Vec<String> =
+            form.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
+        let mut request = Request::new(Method::POST, self.token_url.clone());
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(Body::from(pairs.join("&")));
+        request
+    }
+}
+
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! What is read again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nexus_kernel::hal::{PathWrite, StoreError};
+use nexus_messages::syscall::ByteRange;
+
+use super::far::{Far, content};
+
+const AGE: &[(&str, &str)] = &[("cache_bytes", "8388608"), ("cache_age_ms", "10000")];
+const NO_AGE: &[(&str, &str)] = &[("cache_bytes", "8388608")];
+
+#[test]
+fn what_was_read_is_read_again_without_its_content_coming_again() {
+    let far = Far::new();
+    for (name, length) in
+        [("small", 100), ("inline", 16 << 10), ("piece", 1 << 20), ("large", (3 << 20) + 77), ("none", 0)]
+    {
+        far.they_write(name, content(length, 1));
+        let near = far.open(NO_AGE);
+        assert_eq!(near.read(name).unwrap(), content(length, 1), "{name}");
+        far.pass(Duration::from_secs(1));
+        let before = far.calls();
+        assert_eq!(near.read(name).unwrap(), content(length, 1), "{name}");
+        assert_eq!(
+            far.calls().0 - before.0,
+            1,
+            "{name}: it is asked whether it is still the same, and no more"
+        );
+        drop(near);
+        // Also after a restart.
+        let near = far.open(AGE);
+        let before = far.calls();
+        assert_eq!(near.read(name).unwrap(), content(length, 1), "{name}");
+        let asked = far.calls().0 - before.0;
+        assert_eq!(asked, u64::from(length == 0), "{name}: it was asked a second ago");
+    }
+}
+
+#[test]
+fn parts_are_exact_whatever_is_here() {
+    let far = Far::new();
+    let whole = content((4 << 20) + 13, 2);
+    far.they_write("f", whole.clone());
+    let (size, piece) = (whole.len() as u64, 1_u64 << 20);
+    let near = far.open(NO_AGE);
+    let mut seed = 1_u64;
+    for _ in 0..200 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let offset = match seed >> 60 {
+            0..4 => (seed >> 20) % 5 * piece,
+            4 => size,
+            5 => size + 1,
+            _ => (seed >> 8) % size,
+        };
+        let count = match (seed >> 56) & 7 {
+            0 => Some(0),
+            1 => Some(piece),
+            2 => None,
+            3 => Some(u64::MAX),
+            _ => Some((seed >> 16) % (2 * piece)),
+        };
+        let range = ByteRange { offset, count };
+        let (bytes, info) = near.read_part("f", range).unwrap();
+        let (start, end) = range.within(size);
+        let at = |byte| usize::try_from(byte).unwrap();
+        assert!(bytes == whole.slice(at(start)..at(end)), "{range:?}");
+        assert_eq!(info.size, size);
+        far.pass(Duration::from_millis(10));
+    }
+    let before = far.calls();
+    assert!(near.read("f").unwrap() == whole);
+    assert_eq!(far.calls().0 - before.0, 1, "all pieces are here by now");
+}
+
+#[test]
+fn what_others_change_is_seen_at_once_or_within_the_age() {
+    let far = Far::new();
+    far.they_write("d/f", "one");
+    let (asks, believes) = (far.open(NO_AGE), far.open(AGE));
+    assert_eq!(asks.read("d/f").unwrap(), "one");
+    assert_eq!(believes.read("d/f").unwrap(), "one");
+    assert_eq!(believes.names("d").unwrap(), ["f"]);
+    far.they_write("d/f", "two");
+    far.they_write("d/g", "new");
+    assert_eq!(asks.read("d/f").unwrap(), "two");
+    assert_eq!(asks.stat("d/g").unwrap().size, 3);
+    // These two share what they know; what was asked is known to both.
+    assert_eq!(believes.read("d/f").unwrap(), "two");
+    far.they_write("d/f", "three");
+    assert_eq!(believes.read("d/f").unwrap(), "two");
+    assert!(matches!(believes.stat("d/g"), Ok(_) | Err(StoreError::NotFound { .. })));
+    far.pass(Duration::from_secs(11));
+    assert_eq!(believes.read("d/f").unwrap(), "three");
+    assert_eq!(believes.stat("d/g").unwrap().size, 3);
+    assert_eq!(believes.names("d").unwrap(), ["f", "g"]);
+}
+
+#[test]
+fn a_folder_that_was_seen_answers_for_its_names() {
+    let far = Far::new();
+    for name in ["d/a", "d/b", "d/e/f"] {
+        far.they_write(name, name);
+    }
+    let near = far.open(AGE);
+    assert_eq!(near.stat("d/a").unwrap().size, 3);
+    let before = far.calls();
+    assert_eq!(near.stat("d/b").unwrap().size, 3);
+    assert!(matches!(near.stat("d/c"), Err(StoreError::NotFound { .. })));
+    assert!(near.stat("d/e").unwrap().entry_type.is_directory());
+    assert_eq!(near.names("d").unwrap(), ["a", "b", "e"]);
+    assert_eq!(far.calls(), before, "one listing told all of it");
+    // What is changed here is known here.
+    near.write("d/c", "new").unwrap();
+    near.delete("d/a").unwrap();
+    assert_eq!(near.stat("d/c").unwrap().size, 3);
+    assert!(matches!(near.stat("d/a"), Err(StoreError::NotFound { .. })));
+    assert_eq!(near.names("d").unwrap(), ["b", "c", "e"]);
+    // The last one may take its folder along.
+    near.delete("d/e/f").unwrap();
+    let _ = near.stat("d/e");
+    assert!(far.calls().0 > before.0);
+}
+
+#[test]
+fn a_write_through_is_what_is_read_from_then_on() {
+    let far = Far::new();
+    far.they_write("f", content(100, 1));
+    let near = far.open(AGE);
+    assert_eq!(near.read("f").unwrap(), content(100, 1));
+    near.write("f", content(50, 2)).unwrap();
+    assert_eq!(near.read("f").unwrap(), content(50, 2));
+    near.write_as("f", "xy", PathWrite::At { offset: 1, truncate: false }).unwrap();
+    let mut expected = content(50, 2).to_vec();
+    expected[1..3].copy_from_slice(b"xy");
+    assert_eq!(near.read("f").unwrap(), expected);
+    far.wait(near.paths().rename("f", "g")).unwrap();
+    assert!(matches!(near.read("f"), Err(StoreError::NotFound { .. })));
+    assert_eq!(near.read("g").unwrap(), expected);
+    near.delete("g").unwrap();
+    assert!(matches!(near.read("g"), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn it_keeps_no_more_than_it_may() {
+    const FILES: u8 = 180;
+    let far = Far::new();
+    let near = far.open(&[("cache_bytes", "8388608")]);
+    for n in 0..FILES {
+        let name = format!("f{n}");
+        far.they_write(&name, content(1 << 20, n));
+        assert!(near.read(&name).unwrap() == content(1 << 20, n));
+        far.pass(Duration::from_secs(1));
+    }
+    let of_files = |folder: &Path| -> u64 {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    };
+    far.pass(Duration::from_secs(10));
+    let there = walk(&far.folder().join("cached").join("blobs"), &of_files) >> 20;
+    // Twice that, and a segment of 64 MiB that is being written and one that was.
+    assert!(there < 16 + 128, "{there} MiB are there of at most 8, and {FILES} were read");
+    // The last ones are here, and the first are not.
+    let before = far.calls();
+    assert!(near.read(&format!("f{}", FILES - 1)).unwrap() == content(1 << 20, FILES - 1));
+    assert_eq!(far.calls().0 - before.0, 1);
+    assert!(near.read("f0").unwrap() == content(1 << 20, 0));
+}
+
+fn walk(folder: &Path, of_files: &dyn Fn(&Path) -> u64) -> u64 {
+    let below =
+        std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is there").path());
+    below.filter(|path| path.is_dir()).map(|path| walk(&path, of_files)).sum::<u64>() + of_files(folder)
+}
+
+#[test]
+fn what_is_damaged_here_is_read_again() {
+    let far = Far::new();
+    let whole = content(2 << 20, 3);
+    far.they_write("f", whole.clone());
+    let near = far.open(NO_AGE);
+    assert!(near.read("f").unwrap() == whole);
+    far.pass(Duration::from_secs(1));
+    drop(near);
+    far.pass(Duration::from_secs(2));
+    // Somebody writes over the blobs.
+    damage(&far.folder().join("cached").join("blobs"));
+    let near = far.open(NO_AGE);
+    assert!(near.read("f").unwrap() == whole, "no wrong byte is given");
+    assert!(near.read("f").unwrap() == whole);
+}
+
+/// Changes a byte in the middle of each large file.
+fn damage(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("it is there") {
+        let path = entry.expect("it is there").path();
+        if path.is_dir() {
+            damage(&path);
+        } else if path.metadata().expect("it is there").len() > 1 << 20 {
+            let mut bytes = std::fs::read(&path).expect("it is there");
+            let middle = bytes.len() / 3;
+            bytes[middle] ^= 0x55;
+            std::fs::write(&path, bytes).expect("it is ours");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is written back.
+
+use std::time::Duration;
+
+use nexus_drivers::faults::{Fault, Where};
+use nexus_kernel::hal::{PathWrite, StoreError};
+
+use super::far::{Far, content};
+
+const BACK: &[(&str, &str)] = &[("write_back", "yes"), ("cache_age_ms", "60000")];
+const BACK_AND_CACHE: &[(&str, &str)] =
+    &[("write_back", "yes"), ("cache_age_ms", "60000"), ("cache_bytes", "8388608")];
+
+/// The store cannot be changed.
+fn stuck(far: &Far) {
+    far.faults.always(Where::Change, Fault::Error);
+}
+
+#[test]
+fn a_write_is_acknowledged_before_the_store_has_it_and_is_there_later() {
+    for options in [BACK, BACK_AND_CACHE] {
+        let far = Far::new();
+        let near = far.open(options);
+        stuck(&far);
+        let files = [("a", 0), ("d/b", 10), ("d/e/c", 20_000), ("d/large", (3 << 20) + 5)];
+        for (n, (name, length)) in (0..).zip(files) {
+            let info = near.write(name, content(length, n)).unwrap();
+            assert_eq!(info.size, length as u64);
+        }
+        let check = |far: &Far| {
+            for (n, (name, length)) in (0..).zip(files) {
+                assert!(near.read(name).unwrap() == content(length, n), "{name}");
+                assert_eq!(near.stat(name).unwrap().size, length as u64, "{name}");
+            }
+            assert_eq!(near.names("").unwrap(), ["a", "d"]);
+            assert_eq!(near.names("d").unwrap(), ["b", "e", "large"]);
+            assert_eq!(near.names("d/e").unwrap(), ["c"]);
+            assert!(near.stat("d/e").unwrap().entry_type.is_directory());
+            assert!(matches!(near.stat("d/none"), Err(StoreError::NotFound { .. })));
+            assert!(matches!(near.stat("a/below"), Err(StoreError::NotADirectory { .. })));
+            far.calls()
+        };
+        check(&far);
+        far.pass(Duration::from_secs(5));
+        check(&far);
+        assert_eq!(far.theirs("a"), None);
+        let tags = files.map(|(name, _)| near.stat(name).unwrap().tag);
+        far.faults.clear();
+        far.pass(Duration::from_secs(120));
+        for (n, (name, length)) in (0..).zip(files) {
+            assert!(far.theirs(name).unwrap() == content(length, n), "{name}");
+        }
+        check(&far);
+        assert_eq!(
+            files.map(|(name, _)| near.stat(name).unwrap().tag),
+            tags,
+            "a tag is of the content, wherever it is"
+        );
+    }
+}
+
+#[test]
+fn what_was_acknowledged_outlives_a_restart_with_and_without_the_option() {
+    for again in [BACK, BACK_AND_CACHE, &[]] {
+        let far = Far::new();
+        let near = far.open(BACK);
+        stuck(&far);
+        near.write("small", "one").unwrap();
+        near.write("small", "two").unwrap();
+        near.write("large", content(2 << 20, 5)).unwrap();
+        far.pass(Duration::from_secs(3));
+        drop(near);
+        far.pass(Duration::from_secs(3));
+        let near = far.open(again);
+        assert_eq!(near.read("small").unwrap(), "two");
+        assert!(near.read("large").unwrap() == content(2 << 20, 5));
+        far.faults.clear();
+        far.pass(Duration::from_secs(120));
+        assert_eq!(far.theirs("small").unwrap(), "two");
+        assert!(far.theirs("large").unwrap() == content(2 << 20, 5));
+    }
+}
+
+#[test]
+fn the_latest_state_alone_goes_to_the_store() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    stuck(&far);
+    for n in 0..50 {
+        near.write("f", format!("state {n}")).unwrap();
+    }
+    far.faults.clear();
+    let before = far.calls().1;
+    far.pass(Duration::from_secs(120));
+    assert_eq!(far.theirs("f").unwrap(), "state 49");
+    assert!(far.calls().1 - before <= 2, "{} changes", far.calls().1 - before);
+}
+
+#[test]
+fn what_is_deleted_stays_away() {
+    let far = Far::new();
+    far.they_write("old", "theirs");
+    let near = far.open(BACK);
+    stuck(&far);
+    near.write("new", "1").unwrap();
+    near.write("old", "2").unwrap();
+    // A deletion is not acknowledged before the store has made it.
+    assert!(near.delete("new").is_err());
+    assert_eq!(near.read("new").unwrap(), "1");
+    far.faults.clear();
+    near.delete("new").unwrap();
+    near.delete("old").unwrap();
+    assert!(matches!(near.read("new"), Err(StoreError::NotFound { .. })));
+    drop(near);
+    far.pass(Duration::from_secs(120));
+    let near = far.open(BACK);
+    far.pass(Duration::from_secs(120));
+    assert_eq!((far.theirs("new"), far.theirs("old")), (None, None));
+    assert_eq!(near.names("").unwrap(), [""; 0]);
+}
+
+#[test]
+fn other_changes_wait_for_what_is_pending_there() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    near.write("d/f", "content").unwrap();
+    far.wait(near.paths().rename("d", "e")).unwrap();
+    assert_eq!(near.read("e/f").unwrap(), "content");
+    assert!(matches!(near.read("d/f"), Err(StoreError::NotFound { .. })));
+    near.write("e/f", "abc").unwrap();
+    near.write_as("e/f", "X", PathWrite::At { offset: 1, truncate: false }).unwrap();
+    assert_eq!(near.read("e/f").unwrap(), "aXc");
+    assert_eq!(far.theirs("e/f").unwrap(), "aXc");
+    assert!(matches!(near.write_as("e/f", "", PathWrite::Exclusive), Err(StoreError::Exists { .. })));
+    assert!(matches!(near.write("e", "a folder is there"), Err(StoreError::IsADirectory { .. })));
+    near.write("e/g", "").unwrap();
+    assert!(matches!(near.delete("e"), Err(StoreError::NotEmpty { .. })));
+    assert!(!near.paths().capabilities().exclusive, "another kernel may make the same file");
+}
+
+#[test]
+fn what_does_not_fit_goes_through() {
+    let far = Far::new();
+    let near = far.open(&[("write_back", "yes"), ("write_back_bytes", "1000")]);
+    stuck(&far);
+    near.write("fits", content(900, 1)).unwrap();
+    assert!(near.write("not", content(101, 2)).is_err(), "the store itself takes no changes");
+    assert!(near.write("huge", content(5 << 20, 2)).is_err());
+    far.faults.clear();
+    near.write("not", content(101, 3)).unwrap();
+    assert_eq!(far.theirs("not").unwrap(), content(101, 3));
+    near.write("huge", content(5 << 20, 4)).unwrap();
+    assert!(far.theirs("huge").unwrap() == content(5 << 20, 4));
+}
+
+#[test]
+fn a_store_that_panics_and_hangs_gets_it_in_the_end() {
+    for fault in [Fault::Panic, Fault::PanicAtOnce, Fault::Hang, Fault::DoneThenPanic, Fault::DoneThenHang] {
+        let far = Far::new();
+        let near = far.open(BACK);
+        far.faults.times(2, Where::Change, fault);
+        near.write("f", "content").unwrap();
+        far.pass(Duration::from_secs(600));
+        assert_eq!(far.theirs("f").unwrap(), "content", "{fault:?}");
+        assert_eq!(near.read("f").unwrap(), "content", "{fault:?}");
+    }
+}
+
+#[test]
+fn many_files_take_few_flushes_and_no_question() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    assert!(near.stat("d/0").is_err());
+    let before = far.calls();
+    stuck(&far);
+    for n in 0..200 {
+        near.write_as(&format!("d/{n}"), format!("{n}"), PathWrite::Exclusive).unwrap();
+    }
+    assert_eq!(far.calls().0, before.0, "what is in the folder is known");
+    far.faults.clear();
+    far.pass(Duration::from_secs(120));
+    for n in 0..200 {
+        assert_eq!(far.theirs(&format!("d/{n}")).unwrap(), format!("{n}"));
+    }
+}
+
+#[test]
+fn what_has_come_to_the_store_is_kept_within_the_bound() {
+    let far = Far::new();
+    let near = far.open(&[("write_back", "yes"), ("cache_age_ms", "60000"), ("cache_bytes", "4194304")]);
+    for n in 0..20 {
+        near.write(&format!("f{n}"), content(1 << 20, n)).unwrap();
+    }
+    far.pass(Duration::from_secs(120));
+    let figures = near.figures();
+    assert_eq!((figures.pending_files, figures.pending_bytes), (0, 0));
+    assert!(figures.bytes <= figures.bytes_max && figures.bytes > 0, "{figures:?}");
+    for n in 0..20 {
+        assert!(near.read(&format!("f{n}")).unwrap() == content(1 << 20, n));
+    }
+}

@@ -1,0 +1,318 @@
+//! Servers that do not do what they should, and names that are meant to be misunderstood.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nexus_kernel::hal::{ObjectStore, PathWrite, StoreError};
+use nexus_messages::EntryType;
+use tempfile::TempDir;
+
+use crate::api;
+use crate::server::{Answer, Asked, Server};
+use crate::subjects::{delete, described, env, files, list, open, read, stat, write};
+
+/// Files at their paths, by reading alone: what is not told is asked.
+const ROUTES: &str = r#"
+[[route]]
+path = "{name}"
+stat = "read"
+read = { url = "/f/{name}" }
+write = { if_none_match = true }
+delete = {}
+
+[[route]]
+path = "post/{name}"
+read = { url = "/f/{name}" }
+write = { method = "POST" }
+
+[[route]]
+path = "list"
+list = { url = "/list", fields = { name = "" }, details = "listing" }
+"#;
+
+/// Enough patience for all repetitions, on a machine that has much to do.
+const PATIENT: &str = "limits = { timeout_ms = 10000, retries = 2, body_bytes = 1000 }\n";
+
+/// Little patience.
+const HASTY: &str = "limits = { timeout_ms = 900, retries = 2, body_bytes = 1000 }\n";
+
+fn serving(
+    answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+) -> (TempDir, Server, Arc<dyn ObjectStore>) {
+    serving_with(PATIENT, answers)
+}
+
+fn serving_with(
+    limits: &str,
+    answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+) -> (TempDir, Server, Arc<dyn ObjectStore>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(answers);
+    let store = open(&described(&server, folder.path(), &format!("{limits}{ROUTES}")));
+    (folder, server, store)
+}
+
+#[test]
+fn names_are_names_whatever_is_in_them() {
+    let (server, _) = api::start();
+    let store = open(&files(&server));
+    for name in [
+        "a%2e%2e",
+        "a?b=c",
+        "a#b",
+        "a&b=c;d",
+        "new\nline",
+        "tab\tx",
+        "ü€😀",
+        "a b+c",
+        "..a",
+        "%",
+        "http:",
+        "a\\b",
+        "-x",
+        "'\"",
+    ] {
+        for path in [name.to_owned(), format!("folder/{name}")] {
+            write(&*store, &path, path.clone(), PathWrite::Whole)
+                .unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            assert_eq!(read(&*store, &path).unwrap(), path, "{path:?}");
+        }
+    }
+    let asked = server.asked();
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.target.starts_with("/v1/files/") || asked.target.starts_with("/v1/list?"))
+    );
+    let page = list(&*store, "folder").unwrap();
+    assert_eq!((page.entries.len(), page.unnameable), (14, 0));
+    for (name, info) in page.entries {
+        assert_eq!(stat(&*store, &format!("folder/{name}")).unwrap(), info, "{name:?}");
+        delete(&*store, &format!("folder/{name}")).unwrap();
+    }
+    for path in ["..", "a/../b", "/etc/passwd", "a//b", "."] {
+        assert!(
+            read(&*store, path).is_err() && write(&*store, path, "x", PathWrite::Whole).is_err(),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_status_has_its_kind() {
+    let (_folder, _server, store) = serving(|asked| {
+        let status = asked.target.trim_start_matches("/f/").parse().unwrap_or(200);
+        Answer::of(status, "s3cret words of the server")
+    });
+    let check = |status: u16, is: fn(&StoreError) -> bool| {
+        let error = read(&*store, &status.to_string()).unwrap_err();
+        assert!(is(&error), "{status}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+    };
+    let denied = |error: &StoreError| error.kind() == nexus_messages::ErrorKind::PermissionDenied;
+    check(404, |error| matches!(error, StoreError::NotFound { .. }));
+    check(410, |error| matches!(error, StoreError::NotFound { .. }));
+    check(401, denied);
+    check(403, denied);
+    check(405, |error| matches!(error, StoreError::NotSupported { .. }));
+    check(409, |error| matches!(error, StoreError::Locked { .. }));
+    check(400, |error| !error.is_backend_failure());
+    check(429, |error| !error.is_backend_failure());
+    check(507, |error| matches!(error, StoreError::Full));
+    check(302, |error| !error.is_backend_failure() && error.to_string().contains("not followed"));
+    check(500, |error| matches!(error, StoreError::Backend { .. }));
+    check(206, |error| matches!(error, StoreError::Backend { .. }));
+    // Nobody asked whether it is still so.
+    check(304, |error| error.to_string().contains("304"));
+    for change in [
+        write(&*store, "500", "x", PathWrite::Whole).map(drop),
+        write(&*store, "post/503", "x", PathWrite::Whole).map(drop),
+    ] {
+        assert!(matches!(change, Err(StoreError::Unknown { .. })), "{change:?}");
+    }
+    assert!(matches!(write(&*store, "412", "x", PathWrite::Exclusive), Err(StoreError::Exists { .. })));
+}
+
+#[test]
+fn garbage_half_answers_and_lies_are_failures_and_never_content() {
+    let (_folder, server, store) = serving(|asked| {
+        Answer::raw(match asked.target.as_str() {
+            "/f/garbage" => b"\x00\x01 what is this".to_vec(),
+            "/f/half" => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this".to_vec(),
+            "/f/chunks" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ".to_vec(),
+            "/f/headers" => b"HTTP/1.1 200 OK\r\nContent-Le".to_vec(),
+            _ => Vec::new(),
+        })
+    });
+    for name in ["garbage", "half", "chunks", "headers", "nothing"] {
+        let error = read(&*store, name).unwrap_err();
+        assert!(error.is_backend_failure() && !error.is_unknown(), "{name}: {error:?}");
+        assert_eq!(server.asked().len(), 3, "{name}: it is repeated, and not for ever");
+        // Whether it was written, nobody knows; a PUT may be repeated.
+        let error = write(&*store, name, "x", PathWrite::Whole).unwrap_err();
+        assert!(error.is_unknown(), "{name}: {error:?}");
+        server.asked();
+        // What must not be done twice is asked once.
+        let error = write(&*store, &format!("post/{name}"), "x", PathWrite::Whole).unwrap_err();
+        assert!(error.is_unknown(), "{name}: {error:?}");
+        assert_eq!(server.asked().iter().filter(|asked| asked.method == "POST").count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_length_that_is_a_lie_holds_nobody() {
+    let (_folder, _server, store) = serving(|asked| match asked.target.as_str() {
+        "/f/large" => Answer::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\nx".to_vec()),
+        "/f/longer" => Answer::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nxxxxxxxxx".to_vec()),
+        _ => Answer::of(200, vec![b'x'; 1_001]),
+    });
+    for name in ["large", "endless"] {
+        let error = read(&*store, name).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }) && !error.is_backend_failure(), "{name}: {error:?}");
+    }
+    assert_eq!(read(&*store, "longer").unwrap(), "xx");
+    let error = write(&*store, "f", vec![0; 1_001], PathWrite::Whole).unwrap_err();
+    assert!(!error.is_unknown() && error.to_string().contains("1000"), "{error}");
+}
+
+#[test]
+fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
+    let (_folder, _server, store) = serving_with(HASTY, |_| Answer::silent());
+    let begun = env().now();
+    let error = read(&*store, "f").unwrap_err();
+    assert!(matches!(error, StoreError::TimedOut { changing: false, .. }), "{error:?}");
+    let error = write(&*store, "post/f", "x", PathWrite::Whole).unwrap_err();
+    assert!(error.is_unknown(), "{error:?}");
+    assert!(env().now() - begun < Duration::from_secs(10));
+}
+
+#[test]
+fn who_gives_up_takes_the_request_along() {
+    let (_folder, _server, store) = serving_with(PATIENT, |_| Answer::silent());
+    let looked = nexus_actors::block_on(
+        env().timeout(Duration::from_millis(50), crate::subjects::paths(&*store).stat("f")),
+    );
+    assert!(looked.is_err(), "it is dropped in the middle");
+}
+
+#[test]
+fn nobody_there_is_told_and_nothing_was_done() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|_| Answer::of(200, ""));
+    let spec = described(&server, folder.path(), &format!("{PATIENT}{ROUTES}"));
+    drop(server);
+    let store = open(&spec);
+    let error = write(&*store, "post/f", "x", PathWrite::Whole).unwrap_err();
+    assert!(matches!(error, StoreError::Backend { .. }) && !error.is_unknown(), "{error:?}");
+    assert!(nexus_actors::block_on(store.probe()).is_err());
+}
+
+#[test]
+fn what_passes_is_passed_over() {
+    let asked = AtomicUsize::new(0);
+    let (_folder, _server, store) = serving(move |request| match asked.fetch_add(1, Ordering::Relaxed) % 3 {
+        0 => Answer::of(503, ""),
+        1 => Answer::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nha".to_vec()),
+        _ if request.method == "DELETE" => Answer::of(404, ""),
+        _ => Answer::of(200, "whole"),
+    });
+    assert_eq!(read(&*store, "f").unwrap(), "whole");
+    // The one before may have done it: then there is nothing any more.
+    let (_folder, _server, store) = {
+        let asked = AtomicUsize::new(0);
+        serving(move |request| match (request.method.as_str(), asked.fetch_add(1, Ordering::Relaxed)) {
+            ("DELETE", 1) => Answer::of(502, ""),
+            ("DELETE", _) => Answer::of(404, ""),
+            _ => Answer::of(200, "there"),
+        })
+    };
+    delete(&*store, "f").unwrap();
+}
+
+#[test]
+fn the_server_says_when_to_come_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let (_folder, _server, store) = serving_with(PATIENT, move |request| {
+        match (request.target.as_str(), counted.fetch_add(1, Ordering::Relaxed)) {
+            ("/f/soon", 0) => Answer::of(429, "").header("Retry-After", "0"),
+            ("/f/late", _) => Answer::of(429, "").header("Retry-After", "3600"),
+            _ => Answer::of(200, "now"),
+        }
+    });
+    assert_eq!(read(&*store, "soon").unwrap(), "now");
+    let before = asked.load(Ordering::Relaxed);
+    let error = read(&*store, "late").unwrap_err();
+    assert!(error.to_string().contains("too often") && !error.is_backend_failure(), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), before + 1, "it does not come before");
+    let error = read(&*store, "other").unwrap_err();
+    assert!(error.to_string().contains("too often"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), before + 1, "nor for another path");
+}
+
+#[test]
+fn the_rate_is_kept() {
+    let (_folder, server, store) =
+        serving_with(&format!("rate = {{ requests = 1, per_ms = 60000, burst = 3 }}\n{PATIENT}"), |_| {
+            Answer::of(200, "x")
+        });
+    for _ in 0..3 {
+        read(&*store, "f").unwrap();
+    }
+    let error = read(&*store, "f").unwrap_err();
+    assert!(!error.is_backend_failure() && error.to_string().contains("too often"), "{error}");
+    assert_eq!(server.asked().len(), 3);
+}
+
+#[test]
+fn what_is_still_so_is_not_sent_again_and_what_is_not_is() {
+    let (server, held) = api::start();
+    let store = open(&files(&server));
+    api::locked(&held).put("f", &vec![b'a'; 100_000]);
+    let sent = |server: &Server| {
+        server
+            .asked()
+            .iter()
+            .filter_map(|asked| asked.header("if-none-match").map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(read(&*store, "f").unwrap().len(), 100_000);
+    assert_eq!(sent(&server), [""; 0]);
+    assert_eq!(read(&*store, "f").unwrap().len(), 100_000);
+    assert_eq!(sent(&server), ["\"v1\""], "it is asked each time");
+    api::locked(&held).put("f", b"new");
+    assert_eq!(read(&*store, "f").unwrap(), "new");
+    write(&*store, "f", "ours", PathWrite::Whole).unwrap();
+    assert_eq!(read(&*store, "f").unwrap(), "ours");
+}
+
+#[test]
+fn a_listing_that_makes_no_sense_is_no_listing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let body = Arc::new(std::sync::Mutex::new(String::new()));
+    let said = body.clone();
+    let server = Server::start(move |_| Answer::of(200, said.lock().expect("nobody panics").clone()));
+    let store = open(&described(
+        &server,
+        folder.path(),
+        &format!(
+            "{PATIENT}{ROUTES}\n[[route]]\npath = \"list/{{name}}\"\nread = {{ url = \"/x/{{name}}\" }}"
+        ),
+    ));
+    let say = |text: &str| text.clone_into(&mut body.lock().expect("nobody panics"));
+    for garbage in ["", "no json", "{", "[1, {}]", "[null]", "\"text\"", "3", &"[".repeat(900)] {
+        say(garbage);
+        let listed = list(&*store, "list");
+        match garbage {
+            // Nothing is an empty listing.
+            "" => assert!(listed.unwrap().entries.is_empty()),
+            _ => assert!(matches!(listed, Err(StoreError::Backend { .. })), "{garbage}: {listed:?}"),
+        }
+    }
+    say(r#"["ok", "", ".", "..", "a/b", "../../etc", "nul\u0000", "dir/", "ok"]"#);
+    let page = list(&*store, "list").unwrap();
+    let found: Vec<_> = page.entries.iter().map(|(name, info)| (name.as_str(), info.entry_type)).collect();
+    assert_eq!(found, [("dir", EntryType::Dir), ("ok", EntryType::Reg)]);
+    assert_eq!(page.unnameable, 6);
+}

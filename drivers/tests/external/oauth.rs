@@ -1,0 +1,139 @@
+//! Tokens that are renewed: once for all who wait, and seen by nobody.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nexus_kernel::hal::{ConnectorCategory, ObjectStore, StoreError};
+use nexus_messages::ErrorKind;
+use nexus_messages::syscall::MountSpec;
+use serde_json::json;
+
+use crate::server::{Answer, Asked, Server};
+use crate::subjects::{example, names, open, read, stat};
+
+const REFRESH: &str = "refresh-of-the-user";
+const ROTATED: &str = "refresh-that-came-after";
+const CLIENT: &str = "secret-of-the-client";
+
+/// A server of tokens and of what they open.
+#[derive(Default)]
+struct Tokens {
+    granted: AtomicUsize,
+    /// Which token is good now; 0 for none.
+    good: AtomicUsize,
+    refuses: AtomicUsize,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Tokens {
+    fn answer(&self, asked: &Asked) -> Answer {
+        let good = format!("Bearer access-{}", self.good.load(Ordering::Acquire));
+        match asked.path().as_str() {
+            "/token" => self.token(asked),
+            _ if asked.header("authorization") != Some(&good) => Answer::of(401, good),
+            "/users/me/calendarList" => Answer::of(200, json!({"items": [{"id": "me@example"}]}).to_string()),
+            "/calendars/me@example/events" => {
+                let event = json!({"id": "e1", "updated": "2026-01-02T03:04:05.000Z", "etag": "\"1\""});
+                Answer::of(200, json!({"items": [event]}).to_string())
+            }
+            "/calendars/me@example/events/e1" => Answer::of(200, "{}").header("ETag", "\"1\""),
+            _ => Answer::of(404, ""),
+        }
+    }
+
+    fn token(&self, asked: &Asked) -> Answer {
+        self.seen.lock().expect("nobody panics").push(String::from_utf8_lossy(&asked.body).into_owned());
+        if self.refuses.load(Ordering::Acquire) > 0 {
+            // It repeats what it was sent, as some do.
+            let said =
+                json!({"error": "invalid_grant", "error_description": String::from_utf8_lossy(&asked.body)});
+            return Answer::of(400, said.to_string());
+        }
+        let nth = self.granted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.good.store(nth, Ordering::Release);
+        let token = json!({"access_token": format!("access-{nth}"), "token_type": "Bearer", "expires_in": 3600, "refresh_token": ROTATED});
+        Answer::of(200, token.to_string())
+    }
+}
+
+fn calendar() -> (Server, Arc<Tokens>, Arc<dyn ObjectStore>) {
+    let tokens = Arc::new(Tokens::default());
+    let answering = tokens.clone();
+    let server = Server::start(move |asked| answering.answer(asked));
+    let base = server.base();
+    let spec = MountSpec::new("rest")
+        .option("description", example("calendar.toml"))
+        .option("parameters", format!("client=me,api={base},tokens={base}/token"))
+        .option("refresh_token", REFRESH)
+        .option("client_secret", CLIENT);
+    let store = open(&spec);
+    (server, tokens, store)
+}
+
+#[test]
+fn a_token_is_asked_for_once_and_kept() {
+    let (_server, tokens, store) = calendar();
+    assert_eq!(store.connector(), Some(ConnectorCategory::OAuth));
+    assert_eq!(names(&*store, ""), ["me@example"]);
+    assert_eq!(names(&*store, "me@example"), ["e1.json"]);
+    assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}");
+    assert_eq!(tokens.granted.load(Ordering::Acquire), 1);
+    let seen = tokens.seen.lock().expect("nobody panics").join("");
+    assert_eq!(
+        seen,
+        format!("grant_type=refresh_token&refresh_token={REFRESH}&client_id=me&client_secret={CLIENT}")
+    );
+}
+
+#[test]
+fn many_who_want_a_token_ask_once() {
+    let (_server, tokens, store) = calendar();
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}"));
+        }
+    });
+    assert_eq!(tokens.granted.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn one_that_is_not_taken_any_more_is_renewed_with_what_came_last() {
+    let (_server, tokens, store) = calendar();
+    read(&*store, "me@example/e1.json").unwrap();
+    tokens.good.store(999, Ordering::Release);
+    assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}");
+    assert_eq!(tokens.granted.load(Ordering::Acquire), 2);
+    let seen = tokens.seen.lock().expect("nobody panics");
+    assert!(seen[1].contains(&format!("refresh_token={ROTATED}&")), "{seen:?}");
+}
+
+#[test]
+fn a_refusal_is_one_and_shows_nothing() {
+    let (_server, tokens, store) = calendar();
+    tokens.refuses.store(1, Ordering::Release);
+    let error = read(&*store, "me@example/e1.json").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(error.to_string().contains("invalid_grant"), "{error}");
+    let all = format!("{error} {error:?} {store:?}");
+    for secret in [REFRESH, ROTATED, CLIENT, "access-1"] {
+        assert!(!all.contains(secret), "{all}");
+    }
+    // It is tried again when it is wanted again.
+    tokens.refuses.store(0, Ordering::Release);
+    assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}");
+}
+
+#[test]
+fn nothing_that_is_told_has_a_token_in_it() {
+    let (server, _tokens, store) = calendar();
+    read(&*store, "me@example/e1.json").unwrap();
+    let missing = stat(&*store, "me@example/none.json").unwrap_err();
+    assert!(matches!(missing, StoreError::NotFound { .. }), "{missing:?}");
+    drop(server);
+    let gone = stat(&*store, "me@example/e1.json");
+    let all = format!("{missing} {missing:?} {gone:?} {store:?}");
+    for secret in [REFRESH, ROTATED, CLIENT, "access-1"] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
