@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nexus::blocking::{self, Nexus};
 use nexus::{Config, Error, ErrorKind, MigrationState, MigrationStatus, MountSpec, Result};
+use nexus_drivers::cached::Cached;
 
 use crate::odd::{Odd, OddFactory};
 
@@ -21,6 +22,9 @@ pub(crate) const LARGE: usize = 64 * 1024;
 /// The names of the odd drivers.
 pub(crate) const ODD_FILES: &str = "odd-files";
 pub(crate) const ODD_CONTENTS: &str = "odd-contents";
+
+/// An odd driver with a cache in front of it, for mounts that ask for one.
+pub(crate) const CACHED_FILES: &str = "cached-files";
 
 /// What the mount is whose files move.
 pub(crate) const AT: &str = "/m";
@@ -40,6 +44,7 @@ pub(crate) fn config(folder: &Path, odd: &Odd) -> Config {
     Config::new(folder.join("data"))
         .driver(odd_one(ODD_FILES, "path-local"))
         .driver(odd_one(ODD_CONTENTS, "cas-local"))
+        .driver(Arc::new(Cached::new(odd_one(CACHED_FILES, "path-local"))))
         .content_cache_bytes(0)
 }
 

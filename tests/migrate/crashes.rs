@@ -34,13 +34,13 @@ const OUTCOMES: [u64; 3] = [0, 1, 5];
 
 /// A store of files that outlives the kernel.
 #[derive(Debug, Clone)]
-struct Lasting {
+pub(crate) struct Lasting {
     name: &'static str,
     store: Arc<MemoryPaths>,
 }
 
 impl Lasting {
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         let ticks = AtomicU64::new(1);
         let clock = move || Timestamp(ticks.fetch_add(1_000_000, Ordering::Relaxed));
         Self { name, store: Arc::new(MemoryPaths::new(Arc::new(clock))) }
@@ -70,20 +70,20 @@ impl DriverFactory for Lasting {
 }
 
 /// A kernel, in one of its lives.
-struct Life {
-    kernel: Arc<Kernel>,
-    admin: Arc<Caller>,
+pub(crate) struct Life {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) admin: Arc<Caller>,
     tree: Tree,
-    env: Env,
-    simulation: Simulation,
+    pub(crate) env: Env,
+    pub(crate) simulation: Simulation,
 }
 
-fn path(text: &str) -> VPath {
+pub(crate) fn path(text: &str) -> VPath {
     VPath::parse(text).expect("written as one")
 }
 
 impl Life {
-    fn boot(disk: &SimDisk, stores: &[&Lasting; 2], seed: u64) -> Self {
+    pub(crate) fn boot(disk: &SimDisk, stores: &[&Lasting; 2], seed: u64) -> Self {
         let (env, simulation) = Env::seeded(seed);
         simulation.quiet();
         let database = RedbConfig::default().cache_bytes(1 << 20).salt(env.random());
@@ -108,12 +108,12 @@ impl Life {
         Self { kernel, admin, tree, env, simulation }
     }
 
-    async fn order(&self, order: &MigrateOrder) -> nexus::Result<()> {
+    pub(crate) async fn order(&self, order: &MigrateOrder) -> nexus::Result<()> {
         let order = serde_json::to_vec(order).expect("it is plain data");
         self.kernel.send(&self.admin, SysWrite::at(path("/__sys__/migrations"), order)).await.map(drop)
     }
 
-    fn begin() -> MigrateOrder {
+    pub(crate) fn begin() -> MigrateOrder {
         let order = serde_json::json!({ "begin": {
             "path": "/m", "to": { "driver": "new", "options": {}, "read_only": false }
         } });
@@ -124,7 +124,7 @@ impl Life {
         serde_json::from_value(serde_json::json!({ "abort": { "path": "/m" } })).expect("it is one")
     }
 
-    async fn status(&self) -> Option<MigrationStatus> {
+    pub(crate) async fn status(&self) -> Option<MigrationStatus> {
         let read = SysRead::at(path("/__sys__/migrations"));
         let read = self.kernel.send(&self.admin, read).await.expect("it is shown");
         let all: Vec<MigrationStatus> = serde_json::from_slice(&read.data).expect("they are told");
@@ -132,7 +132,7 @@ impl Life {
     }
 
     /// How it ends; none when it had not begun.
-    async fn over(&self) -> Option<MigrationStatus> {
+    pub(crate) async fn over(&self) -> Option<MigrationStatus> {
         loop {
             match self.status().await {
                 Some(status) if !status.is_over() => self.env.sleep(Duration::from_millis(5)).await,
@@ -141,9 +141,15 @@ impl Life {
         }
     }
 
-    fn driver(&self) -> String {
+    pub(crate) fn driver(&self) -> String {
         let mounts = self.kernel.mount_statuses();
         mounts.into_iter().find(|mount| mount.point.as_str() == "/m").expect("it is mounted").driver
+    }
+
+    pub(crate) fn end(self) {
+        self.simulation.block_on(self.tree.stop());
+        self.kernel.release_drivers();
+        self.kernel.close_store();
     }
 
     /// What is there.
@@ -265,9 +271,7 @@ fn run(off_at: Option<u64>, outcome: u64) -> (u64, bool) {
     }
     assert_eq!(life.driver(), "new");
     books.check(&life.simulation.block_on(life.files()), &case);
-    life.simulation.block_on(life.tree.stop());
-    life.kernel.release_drivers();
-    life.kernel.close_store();
+    life.end();
     (changes, is_new)
 }
 

@@ -4,8 +4,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
-use nexus::{Bytes, MigrationState};
-
 use crate::bench::{AT, Bench, ODD_FILES, content, count, read_host, until};
 use crate::load::{Files, Load};
 
@@ -92,37 +90,6 @@ fn assert_same(found: &Files, expected: &Files) {
     for (name, content) in expected {
         assert!(found[name] == *content, "{name} has another content");
     }
-}
-
-#[test]
-fn an_upload_that_began_before_ends_well() {
-    let bench = Bench::of_files();
-    let (begun, goes_on) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
-    let whole: Vec<Bytes> = (0..12).map(|number| content(number, 1 << 20).into()).collect();
-    let pieces = whole.clone();
-    std::thread::scope(|scope| {
-        let nx = &bench.nx;
-        let (tell, wait) = (begun.0, goes_on.1);
-        let upload = scope.spawn(move || {
-            let pieces = pieces.into_iter().enumerate().map(move |(number, piece)| {
-                if number == 7 {
-                    tell.send(()).expect("somebody waits");
-                    wait.recv().expect("somebody tells");
-                }
-                Ok(piece)
-            });
-            nx.write_stream(format!("{AT}/large"), pieces)
-        });
-        begun.1.recv().expect("it has begun");
-        bench.begin(bench.spec("path-local", "new")).expect("it begins");
-        bench.done();
-        goes_on.0.send(()).expect("it waits");
-        upload.join().expect("it ends").expect("it is written");
-    });
-    let expected: Vec<u8> = whole.concat();
-    assert!(bench.nx.read(format!("{AT}/large")).expect("it is there") == expected);
-    assert!(fs::read(bench.host("new").join("large")).expect("it is there") == expected);
-    assert_eq!(bench.status().expect("it is told").state, MigrationState::Done);
 }
 
 #[test]

@@ -9,8 +9,10 @@ mod odd;
 
 mod contents;
 mod crashes;
+mod early;
 mod ends;
 mod failing;
 mod files;
 mod killed;
 mod refused;
+mod uploads;

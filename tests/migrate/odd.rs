@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nexus::hal::{
     Addressing, ContentStore, DriverContext, DriverFactory, DriverOption, ListPage, ObjectInfo, ObjectStore,
-    PathCapabilities, PathStore, PathWrite, StoreError, StoreFuture,
+    PathCapabilities, PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
 };
 use nexus::{Attributes, ByteRange, Bytes, ContentId, Env, MountSpec};
 
@@ -217,6 +217,17 @@ impl PathStore for OddStore {
         })
     }
 
+    fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
+        if self.odd.is_plain() {
+            return no("uploads");
+        }
+        Box::pin(async move {
+            let inner = self.paths().upload(path).await?;
+            let (env, odd) = (self.env.clone(), self.odd.clone());
+            Ok(Box::new(OddUpload { inner, env, odd }) as Box<dyn PathUpload>)
+        })
+    }
+
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         self.change(move || self.paths().delete(path))
     }
@@ -259,5 +270,40 @@ impl PathStore for OddStore {
             return no("attributes");
         }
         self.change(move || self.paths().set_attributes(path, attributes))
+    }
+}
+
+#[derive(Debug)]
+struct OddUpload {
+    inner: Box<dyn PathUpload>,
+    env: Env,
+    odd: Odd,
+}
+
+impl PathUpload for OddUpload {
+    fn push(&mut self, data: Bytes) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            for piece in self.odd.written(&[data]) {
+                self.inner.push(piece).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn settle(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.settle()
+    }
+
+    fn finish<'a>(
+        self: Box<Self>,
+        path: &'a str,
+        how: PathWrite,
+        attributes: &'a Attributes,
+    ) -> StoreFuture<'a, ObjectInfo> {
+        Box::pin(async move {
+            let Self { inner, env, odd } = *self;
+            odd.change(&env).await?;
+            inner.finish(path, how, attributes).await
+        })
     }
 }

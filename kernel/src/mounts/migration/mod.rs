@@ -55,7 +55,7 @@ use super::mount::Mount;
 use super::options::{MountOptions, check_honoured, stores_the_same};
 use super::passage::{Closed, Era, Notes, Passage};
 use super::{outside, swap};
-use crate::hal::{Addressing, ObjectStore, PathCapabilities, PathWrite, StoreError};
+use crate::hal::{ObjectStore, PathCapabilities, PathWrite, StoreError};
 use crate::kernel::Kernel;
 
 /// How long the gate may be closed for the last round, at most.
