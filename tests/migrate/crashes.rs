@@ -37,13 +37,39 @@ const OUTCOMES: [u64; 3] = [0, 1, 5];
 pub(crate) struct Lasting {
     name: &'static str,
     store: Arc<MemoryPaths>,
+    /// Whether what it has acknowledged comes to its end.
+    flushes: bool,
+}
+
+/// A store that has always something to write back.
+#[derive(Debug)]
+struct Unflushed(Arc<MemoryPaths>);
+
+impl ObjectStore for Unflushed {
+    fn addressing(&self) -> Addressing<'_> {
+        self.0.addressing()
+    }
+
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.0.probe()
+    }
+
+    fn flush(&self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 impl Lasting {
     pub(crate) fn new(name: &'static str) -> Self {
         let ticks = AtomicU64::new(1);
         let clock = move || Timestamp(ticks.fetch_add(1_000_000, Ordering::Relaxed));
-        Self { name, store: Arc::new(MemoryPaths::new(Arc::new(clock))) }
+        Self { name, store: Arc::new(MemoryPaths::new(Arc::new(clock))), flushes: true }
+    }
+
+    /// One that never has all at its end.
+    pub(crate) fn unflushed(mut self) -> Self {
+        self.flushes = false;
+        self
     }
 
     /// The names at its top.
@@ -64,7 +90,8 @@ impl DriverFactory for Lasting {
     }
 
     fn open(&self, _: &MountSpec, _: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        let store: Arc<dyn ObjectStore> = self.store.clone();
+        let store: Arc<dyn ObjectStore> =
+            if self.flushes { self.store.clone() } else { Arc::new(Unflushed(self.store.clone())) };
         Box::pin(std::future::ready(Ok(store)))
     }
 }

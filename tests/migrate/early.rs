@@ -3,9 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use nexus::ErrorKind;
+use nexus::{ErrorKind, MigrationState, SysWrite};
+use nexus_drivers::disk::sim::SimDisk;
 
 use crate::bench::{AT, Bench, CACHED_FILES, content, is_empty, read_host, refused, until};
+use crate::crashes::{Lasting, Life, path};
 use crate::load::Load;
 
 /// A bench whose mount writes back.
@@ -65,4 +67,26 @@ fn to_a_mount_that_writes_back_none_goes_and_to_one_that_caches_it_does() {
     bench.done();
     bench.nx.swap_driver(AT, cached.option("write_back", "yes")).expect("it is replaced");
     assert_eq!(bench.nx.read(format!("{AT}/d/f")).expect("it is there"), "one");
+}
+
+#[test]
+fn a_store_that_takes_nothing_of_what_was_acknowledged_is_not_left() {
+    let (old, new, disk) = (Lasting::new("old").unflushed(), Lasting::new("new"), SimDisk::new(1));
+    let life = Life::boot(&disk, &[&old, &new], 7);
+    let status = life.simulation.block_on(async {
+        let write = SysWrite::at(path("/m/f"), "one").create();
+        life.kernel.send(&life.admin, write.clone()).await.expect("it is written");
+        life.order(&Life::begin()).await.expect("it begins");
+        let status = life.over().await.expect("it is told");
+        life.kernel.send(&life.admin, write).await.expect("the old one serves");
+        status
+    });
+    match status.state {
+        MigrationState::Failed { cause, error } => {
+            assert!(error == "ETIMEDOUT" && cause.contains("written back"), "{error}: {cause}");
+        }
+        other => panic!("it is {other:?}"),
+    }
+    assert_eq!(life.driver(), "old");
+    life.end();
 }

@@ -454,7 +454,9 @@ impl PathStore for Guarded {
         let asked = self.latest();
         self.change(Call::write("writing a file", data), Touched::Path(path), move |me| match how {
             // It waited at the gate, and this is the tag of a state in the store that the files have left.
-            PathWrite::IfMatch(_) if !std::ptr::eq(me, asked) => Err(StoreError::Changed { what: path.into() }),
+            PathWrite::IfMatch(_) if !std::ptr::eq(me, asked) => {
+                Err(StoreError::Changed { what: path.into() })
+            }
             how => Ok(me.paths()?.write(path, data, how, attributes)),
         })
     }

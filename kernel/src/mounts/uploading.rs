@@ -82,9 +82,7 @@ impl PathUpload for Uploading {
             let (mut held, watch) = (self.held.take().ok_or_else(over)?, self.watch.clone());
             // Until it is done. Whoever takes the store's place does so while nobody is inside.
             let _pass = match &watch {
-                Some(watch) => {
-                    Some(watch.passage.pass(&watch.env, &watch.point, Touched::Path(path)).await?)
-                }
+                Some(watch) => Some(watch.passage.pass(&watch.env, &watch.point, Touched::Path(path)).await?),
                 None => None,
             };
             if watch.as_ref().is_some_and(|watch| watch.era.get().is_some()) {

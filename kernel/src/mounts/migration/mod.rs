@@ -11,6 +11,10 @@
 //! driver, and after it with the new one. The gate opens in the same step in which the new driver is published, and whoever holds the door to the old one
 //! until then is led on to the new one. If the rest takes longer than [`CLOSED_MAX`], the gate opens again, and another round follows. Looks wait for nothing.
 //!
+//! What was given of an upload is with the old driver, and cannot be led on. So the gate is not closed while uploads are under way, for up to [`UPLOADS_MAX`]; those that
+//! take longer are refused when they go on. A driver that acknowledges changes early is flushed before the gate is closed and again when it is, so that the old store
+//! has all that was acknowledged; a new one that does so is refused.
+//!
 //! What was read is compared with what the new store gives back, by BLAKE3. A copy is announced in the metastore before it is begun, and confirmed with the
 //! state that it is of when it is verified (`journal.rs`). So the same order, given again after whatever end, looks at all of the old store, and copies only
 //! what is not confirmed or has changed since. An abort removes what was announced, and nothing else. Files that others change beside the kernel are
@@ -560,7 +564,8 @@ impl Run {
             return Ok(Last::Late);
         };
         let rest = async {
-            if !self.flush_old(left).await? {
+            // Half of it: what else is left is to be done, too.
+            if !self.flush_old(left / 2).await? {
                 return Ok(Some(Last::Unflushed));
             }
             self.settle(&notes, true).await?;
