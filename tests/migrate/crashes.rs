@@ -162,7 +162,7 @@ impl Life {
     pub(crate) async fn over(&self) -> Option<MigrationStatus> {
         loop {
             match self.status().await {
-                Some(status) if !status.is_over() => self.env.sleep(Duration::from_millis(5)).await,
+                Some(status) if !status.is_over() => self.env.sleep(Duration::from_millis(50)).await,
                 status => return status,
             }
         }

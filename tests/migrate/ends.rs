@@ -7,11 +7,14 @@ use nexus::{ErrorKind, Kill, MigrationState};
 use crate::bench::{AT, Bench, ODD_FILES, content, refused, until};
 use crate::load::Load;
 
+/// Files of the mount.
+const FILES: u64 = 60;
+
 fn slowly(bench: &Bench) {
-    for number in 0..120 {
+    for number in 0..FILES {
         bench.nx.write(format!("{AT}/d/{number}"), content(number, 100)).expect("it writes");
     }
-    bench.odd.slow(Duration::from_millis(10));
+    bench.odd.slow(Duration::from_millis(40));
     bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
     until("copied", || bench.status().filter(|status| status.copied > 10));
 }
@@ -29,7 +32,7 @@ fn the_kernel_ends_in_order_and_the_next_goes_on() {
     bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
     bench.done();
     let tree = bench.tree();
-    assert_eq!(tree.len(), 119);
+    assert_eq!(tree.len() as u64, FILES - 1);
     assert_eq!(tree["/d/7"], b"changed meanwhile");
     assert!(!bench.host("new").join("d/8").exists());
 }
@@ -43,7 +46,7 @@ fn the_kernel_ends_in_order_and_the_next_undoes_it() {
     bench.nx.abort_migration(AT).expect("it is told");
     assert_eq!(bench.over().state, MigrationState::Aborted);
     assert!(crate::bench::is_empty(&bench.host("new")));
-    assert_eq!(bench.tree().len(), 120);
+    assert_eq!(bench.tree().len() as u64, FILES);
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn the_drivers_actor_dies_meanwhile_and_nothing_is_lost() {
     bench.odd.slow(Duration::ZERO);
     bench.done();
     let mut expected = load.end();
-    for number in 0..120 {
+    for number in 0..FILES {
         expected.insert(format!("/d/{number}"), content(number, 100));
     }
     assert!(bench.tree() == expected);
@@ -77,6 +80,7 @@ fn meanwhile_the_mount_is_neither_detached_nor_given_another_driver() {
     refused(bench.nx.unmount(AT), ErrorKind::Busy);
     refused(bench.nx.swap_driver(AT, other), ErrorKind::Busy);
     bench.nx.write(format!("{AT}/d/1"), "x").expect("calls go on");
+    bench.odd.slow(Duration::ZERO);
     bench.nx.abort_migration(AT).expect("it is told");
     bench.over();
 }

@@ -14,7 +14,7 @@ fn all_that_is_there_is_there_afterwards_and_the_old_store_is_as_it_was() {
     fs::create_dir_all(old.join("a/b/empty")).expect("there is room");
     fs::write(old.join("a/one"), "one").expect("there is room");
     fs::write(old.join("a/none"), "").expect("there is room");
-    fs::write(old.join("a/b/large"), content(1, 9 << 20)).expect("there is room");
+    fs::write(old.join("a/b/large"), content(1, 9 << 10).repeat(1 << 10)).expect("there is room");
     fs::set_permissions(old.join("a/one"), fs::Permissions::from_mode(0o640)).expect("it is ours");
     fs::set_permissions(old.join("a/b"), fs::Permissions::from_mode(0o750)).expect("it is ours");
     symlink("../one", old.join("a/b/link")).expect("there is room");
@@ -55,13 +55,13 @@ fn under_load(bench: &Bench, files: u64) -> Files {
         expected.insert(name, content);
     }
     let load = Load::on(&bench.nx);
-    load.go_on(50);
+    load.go_on(30);
     bench.odd.slow(Duration::from_micros(500));
     bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
     let status = bench.done();
     bench.odd.slow(Duration::ZERO);
     assert!(status.closings >= 1, "{status:?}");
-    load.go_on(50);
+    load.go_on(30);
     expected.extend(load.end());
     expected
 }
@@ -69,7 +69,7 @@ fn under_load(bench: &Bench, files: u64) -> Files {
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_removed_comes_back_under_load() {
     let bench = Bench::of_files();
-    let expected = under_load(&bench, 80);
+    let expected = under_load(&bench, 40);
     assert_same(&bench.tree(), &expected);
     assert_same(&read_host(&bench.host("new")), &expected);
     // And back: a folder that is not empty is not taken, another one is.

@@ -11,7 +11,7 @@ use nexus::{Config, MountSpec, blocking};
 use crate::bench::{AT, content, count, read_host, read_tree};
 
 /// Files of the mount.
-const FILES: u64 = 600;
+const FILES: u64 = 300;
 
 /// Kills; each at another moment.
 const KILLS: u32 = 4;
@@ -53,8 +53,10 @@ impl Place {
         for number in 0..FILES {
             let below = old.join(format!("d{}", number % 9));
             fs::create_dir_all(&below).expect("there is room");
-            let length = if number % 120 == 0 { 5 << 20 } else { 700 };
-            fs::write(below.join(number.to_string()), content(number, length)).expect("there is room");
+            // Some are so large that they go piece by piece.
+            let times = if number % 100 == 0 { 7_500 } else { 1 };
+            fs::write(below.join(number.to_string()), content(number, 700).repeat(times))
+                .expect("there is room");
         }
         let nx = blocking::connect(Config::new(folder.path().join("data"))).expect("it boots");
         nx.mount(AT, spec(&old)).expect("it mounts");

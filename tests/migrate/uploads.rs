@@ -11,12 +11,12 @@ use nexus::{Bytes, ErrorKind, Executed, MigrationState, Result, SysRead, SysWrit
 use nexus_drivers::disk::sim::SimDisk;
 use tokio::sync::oneshot;
 
-use crate::bench::{AT, Bench, content, until};
+use crate::bench::{AT, Bench, until};
 use crate::crashes::{Lasting, Life, path};
 
 /// So large that the driver has some of it before all has come.
 fn pieces() -> Vec<Bytes> {
-    (0..9).map(|number| content(number, 1 << 20).into()).collect()
+    (0..9).map(|number| vec![number; 1 << 20].into()).collect()
 }
 
 /// How many pieces come before it is waited for the rest.
