@@ -28,7 +28,7 @@ use nexus_actors::{Env, ExitReason, block_on};
 use nexus_kernel::dispatch::{HookId, HookInfo, Registration};
 use nexus_kernel::gate::{Permission, Right};
 use nexus_kernel::sys::ActorEntry;
-use nexus_kernel::{Kernel, MountStatus, Semaphore, Serve};
+use nexus_kernel::{Kernel, MigrationStatus, MountStatus, Semaphore, Serve};
 use nexus_messages::syscall::{
     AsOf, Copied, DirEntry, DriverSwapped, Kept, Locked, MountSpec, OpOutcome, PipeSpec, Precondition,
     Record, Renamed, SetattrDone, StreamSpec, StreamStart, Synced, SysLock, SysWrite, Transacted, TxOp,
@@ -141,6 +141,9 @@ twins! {
     grep(grep: Grep) -> Result<GrepReport>;
     mount(at: impl IntoPath, spec: MountSpec) -> Result<SetattrDone>;
     swap_driver(at: impl IntoPath, spec: MountSpec) -> Result<DriverSwapped>;
+    migrate(at: impl IntoPath, to: MountSpec, modes: bool) -> Result<()>;
+    migrations() -> Result<Vec<MigrationStatus>>;
+    abort_migration(at: impl IntoPath) -> Result<()>;
     unmount(at: impl IntoPath) -> Result<Unlinked>;
     write_batch<P: IntoPath, D: Into<Bytes>>(files: impl IntoIterator<Item = (P, D)>) -> Vec<Result<Written>>;
     read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;

@@ -160,6 +160,92 @@ fn a_mount_whose_credential_lies_in_a_file_is_back_after_a_restart_and_the_crede
     nx.shutdown().expect("it ends");
 }
 
+fn waits_for(nx: &Nexus, at: &str) -> nexus::MigrationStatus {
+    let began = std::time::Instant::now();
+    loop {
+        let all = nx.migrations().expect("they are told");
+        let status = all.into_iter().find(|migration| migration.path.as_str() == at).expect("it is told");
+        if status.is_over() {
+            return status;
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{status:?}");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_with_another() {
+    let server = moto();
+    let folder = tempfile::tempdir().expect("a folder");
+    let local = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(&path).expect("there is room");
+        MountSpec::new("local").option("folder", path.display().to_string())
+    };
+    let nx = blocking::connect(folder.path().join("data")).expect("it boots");
+    nx.mount("/m", local("old")).expect("it mounts");
+    for number in 0..40 {
+        nx.write(format!("/m/d{}/{number}", number % 4), format!("content of {number}")).expect("it writes");
+    }
+    nx.write("/m/d0/large", vec![7; 6 << 20]).expect("it writes");
+    let in_bucket = bucket(server.port(), SECRET).option("prefix", "moved");
+    nx.migrate("/m", in_bucket, true).expect("it begins");
+    for number in 40..60 {
+        nx.write(format!("/m/d{}/{number}", number % 4), format!("content of {number}")).expect("it writes");
+        nx.unlink(format!("/m/d{}/{}", number % 4, number - 40)).expect("it is removed");
+    }
+    let status = waits_for(&nx, "/m");
+    assert_eq!(status.state, nexus::MigrationState::Done, "{status:?}");
+    let shown = format!("{status:?} {}", listed(&nx));
+    assert!(!shown.contains(SECRET) && !shown.contains(ACCESS), "{shown}");
+    let check = |nx: &Nexus| {
+        assert_eq!(nx.glob("/m/*/*").expect("it is listed").len(), 41);
+        assert_eq!(nx.read("/m/d3/59").expect("it is there"), "content of 59");
+        assert!(nx.read("/m/d0/large").expect("it is there") == vec![7; 6 << 20]);
+        assert!(nx.read("/m/d0/0").is_err_and(|error| error.kind() == ErrorKind::NotFound));
+    };
+    check(&nx);
+    nx.migrate("/m", local("back"), true).expect("it begins");
+    let status = waits_for(&nx, "/m");
+    assert_eq!(status.state, nexus::MigrationState::Done, "{status:?}");
+    check(&nx);
+    assert_eq!(fs::read_to_string(folder.path().join("back/d3/59")).expect("it is there"), "content of 59");
+
+    // And content by its hash.
+    let blobs = |name: &str| {
+        MountSpec::new("cas-local").option("folder", folder.path().join(name).display().to_string())
+    };
+    nx.mount("/c", blobs("blobs")).expect("it mounts");
+    nx.write("/c/large", vec![9; 3 << 20]).expect("it writes");
+    let in_bucket = bucket(server.port(), SECRET).option("prefix", "blobs").option("addressing", "content");
+    nx.migrate("/c", in_bucket, true).expect("it begins");
+    let status = waits_for(&nx, "/c");
+    assert_eq!(status.state, nexus::MigrationState::Done, "{status:?}");
+    fs::remove_dir_all(folder.path().join("blobs")).expect("nobody needs it");
+    assert!(nx.read("/c/large").expect("it is there") == vec![9; 3 << 20]);
+
+    nx.mount("/b", bucket(server.port(), SECRET).option("prefix", "synchronised")).expect("it mounts");
+    nx.shutdown().expect("it ends");
+    fs::create_dir(folder.path().join("back/empty")).expect("there is room");
+    let sync = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexus"));
+        command
+            .arg("--data")
+            .arg(folder.path().join("data"))
+            .args(["--json", "sync", "--delete", "/m", "/b"]);
+        let output = command.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.lines().count() == 1 && said.contains("/m/empty"), "{said}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("it is an object")
+    };
+    assert_eq!(sync()["copied"], 41);
+    fs::write(folder.path().join("back/d3/59"), "CONTENT of 59").expect("there is room");
+    fs::remove_file(folder.path().join("back/d3/55")).expect("it is there");
+    let again = sync();
+    assert_eq!((&again["copied"], &again["deleted"]), (&1.into(), &1.into()), "{again}");
+}
+
 /// The smallest parts that there are.
 const PART: usize = 5 << 20;
 

@@ -38,7 +38,10 @@ pub use content::{CALL_MAX, CONTENT_MAX};
 pub use garbage::{Collection, CollectionState, Freed, GarbageConfig};
 pub use kernel::{CacheStats, Kernel, KernelConfig};
 pub use lives::Life;
-pub use mounts::{CallTimes, DriverCalls, DriverFailure, DriverTimes, MountState, MountStatus};
+pub use mounts::{
+    CallTimes, DriverCalls, DriverFailure, DriverTimes, MigrateOrder, MigrationState, MigrationStatus,
+    MountState, MountStatus,
+};
 pub use pipes::{GivenMessage, MappedPipe, SharedRegion};
 pub use registry::{ServiceState, ServiceStatus};
 pub use scrub::{Check, CheckState, Fault, Finding, Remedy, ScrubConfig};

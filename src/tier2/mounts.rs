@@ -1,11 +1,15 @@
 //! Mounts.
 
+use nexus_kernel::{MigrateOrder, MigrationStatus};
 use nexus_messages::syscall::{
-    DriverSwapped, Expect, MountSpec, SetattrDone, SysSetattr, SysUnlink, Unlinked,
+    DriverSwapped, Expect, MountSpec, SetattrDone, SysRead, SysSetattr, SysUnlink, SysWrite, Unlinked,
 };
 use nexus_messages::{Error, ErrorKind, IntoPath, Op, Result};
 
 use crate::handle::{Nexus, path};
+
+/// Where migrations are ordered and shown.
+const MIGRATIONS: &str = "/__sys__/migrations";
 
 impl Nexus {
     /// Attaches what a driver stores at a path, and remembers it over restarts. Nothing happens when the same is mounted there.
@@ -58,6 +62,69 @@ impl Nexus {
         let done = self.send(SysSetattr::mount(&at, spec).replace()).await;
         let done = done.map_err(|error| error.during(Op::Mount))?;
         done.swapped.ok_or_else(|| Error::new(Op::Mount, &at, ErrorKind::NotSupported))
+    }
+
+    /// Begins to move all files of the mount at a path to another driver while calls go on, or goes on with what was begun. It is done in the background: see
+    /// [`migrations`](Self::migrations). All that is there is copied and verified, what changes meanwhile is copied again, and in one step the new
+    /// driver takes the place of the old one, which keeps what it has. Until then the old one serves, and what goes wrong leaves it so. Without
+    /// `modes`, permission bits are given up where the new driver keeps none.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle; `ENOENT` when nothing is mounted there; `EINVAL` for an unknown driver or option, and for a store
+    /// that a mount has already; `EOPNOTSUPP` for a driver that finds files in another way than the old one, and for one whose content is gone with
+    /// the process; `EBUSY` while the mount is changed otherwise; what opening the new driver says.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    /// # std::fs::create_dir(&old)?;
+    /// # std::fs::create_dir(&new)?;
+    /// # let (old, new) = (old.display().to_string(), new.display().to_string());
+    /// # let nx = nexus::blocking::connect(folder.path().join("data"))?;
+    /// use nexus::{MigrationState, MountSpec};
+    ///
+    /// nx.mount("/m", MountSpec::new("path-local").option("folder", old))?;
+    /// nx.write("/m/a.txt", "one")?;
+    /// nx.migrate("/m", MountSpec::new("path-local").option("folder", &new), true)?;
+    /// while !nx.migrations()?[0].is_over() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(nx.migrations()?[0].state, MigrationState::Done);
+    /// assert_eq!(std::fs::read_to_string(format!("{new}/a.txt"))?, "one");
+    /// # nx.shutdown()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn migrate(&self, at: impl IntoPath, to: MountSpec, modes: bool) -> Result<()> {
+        let path = path(Op::Mount, at)?;
+        self.order_migration(&MigrateOrder::Begin { path, to, without_modes: !modes }).await
+    }
+
+    /// Ends a migration that runs or was cut short, and removes what it has written. It is done in the background.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle; `ENOENT` when there is none; `EBUSY` when the new driver takes the place of the old one just
+    /// now; what opening the new driver says.
+    pub async fn abort_migration(&self, at: impl IntoPath) -> Result<()> {
+        self.order_migration(&MigrateOrder::Abort { path: path(Op::Mount, at)? }).await
+    }
+
+    /// The migrations that run, ended since the kernel began, or were cut short before.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle.
+    pub async fn migrations(&self) -> Result<Vec<MigrationStatus>> {
+        let file = path(Op::Read, MIGRATIONS)?;
+        let read = self.send(SysRead::at(&file)).await?;
+        serde_json::from_slice(&read.data)
+            .map_err(|why| Error::new(Op::Read, &file, ErrorKind::Io).because(why))
+    }
+
+    async fn order_migration(&self, order: &MigrateOrder) -> Result<()> {
+        let file = path(Op::Mount, MIGRATIONS)?;
+        let told =
+            |why: serde_json::Error| Error::new(Op::Mount, &file, ErrorKind::InvalidArgument).because(why);
+        let order = serde_json::to_vec(order).map_err(told)?;
+        self.send(SysWrite::at(&file, order)).await.map(drop).map_err(|error| error.during(Op::Mount))
     }
 
     /// Detaches a mount, once the calls in it have ended. What it stores is kept.

@@ -1,4 +1,4 @@
-//! `sync SRC DST`, as its users see it.
+//! `sync SRC DST` and `migrate`, as their users see them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -187,4 +187,33 @@ fn alone_it_still_brings_to_the_disk_what_was_acknowledged() {
     nexus.feed("write --eventual /a", "x");
     assert_eq!(nexus.good("sync"), "");
     assert!(nexus.good("--json sync /a").starts_with("{\"lsn\":"));
+}
+
+#[test]
+fn a_mount_is_migrated_by_a_command() {
+    let nexus = Nexus::new();
+    for name in ["old", "new", "third"] {
+        fs::create_dir(nexus.host(name)).expect("there is room");
+    }
+    file(&nexus.host("old/a"), b"one", 0o640, 1);
+    nexus.good("mount /m --driver local --opt folder=old");
+    let none = nexus.run("migrate /m --status");
+    assert_eq!(none.status, 1, "{}", none.err);
+    let done: Value = serde_json::from_str(&nexus.good("--json migrate /m --to local --opt folder=new"))
+        .expect("it is one");
+    assert_eq!((&done["state"], &done["to"], &done["copied"]), (&json!("done"), &json!("local"), &json!(1)));
+    assert_eq!(nexus.good("cat /m/a"), "one");
+    assert_eq!(fs::read_to_string(nexus.host("new/a")).expect("it is there"), "one");
+    assert!(nexus.good("mounts").contains("folder=new"));
+    let told = nexus.good("migrate /m --to path-local --opt folder=third");
+    assert!(told.starts_with("/m from local to path-local is done; 1 copied"), "{told}");
+    // What is refused is told, with the status of a failure.
+    let refused = nexus.run("migrate /m --to cas-local --opt folder=cas");
+    assert_eq!(refused.status, 1);
+    assert!(refused.err.contains("nexus sync") && refused.err.contains("EOPNOTSUPP"), "{}", refused.err);
+    let taken = nexus.run("migrate /m --to local --opt folder=old");
+    assert_eq!(taken.status, 1, "it is not empty");
+    assert!(taken.err.contains("not empty"), "{}", taken.err);
+    assert_eq!(nexus.run("migrate /m --abort").status, 1, "there is nothing to abort");
+    assert_eq!(nexus.run("migrate /m").status, 2);
 }

@@ -274,6 +274,10 @@ impl ObjectStore for CachedPaths {
         Some(figures)
     }
 
+    fn acknowledges_early(&self) -> bool {
+        self.caching.write_back
+    }
+
     fn flush(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.place.drain("").await;

@@ -68,6 +68,10 @@ impl ObjectStore for Faulty {
         self.faults.over(Where::Probe, "probing", || self.inner.probe())
     }
 
+    fn acknowledges_early(&self) -> bool {
+        self.inner.acknowledges_early()
+    }
+
     fn flush(&self) -> StoreFuture<'_, ()> {
         self.faults.over(Where::Change, "flushing", || self.inner.flush())
     }

@@ -76,6 +76,12 @@ pub enum StoreError {
         /// Why.
         cause: String,
     },
+    /// The mount's files have moved to another store since the call began. What was given of it is not there: it may be made again.
+    #[error("the files moved to another driver while {what} was written: write it again")]
+    Moved {
+        /// The object, as the driver knows it.
+        what: String,
+    },
     /// Another process, or another handle, has the store open.
     #[error("{what} is in use by another process")]
     Locked {
@@ -198,7 +204,7 @@ impl StoreError {
             Self::NotKept { .. } => ErrorKind::NotKept,
             Self::Full => ErrorKind::StoreFull,
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
-            Self::Locked { .. } => ErrorKind::Busy,
+            Self::Moved { .. } | Self::Locked { .. } => ErrorKind::Busy,
             Self::Closed => ErrorKind::Down,
             Self::NotSupported { .. } => ErrorKind::NotSupported,
             Self::BadOption { .. } => ErrorKind::InvalidArgument,

@@ -41,6 +41,11 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Whether some changes are acknowledged before they are at the backend: [`flush`](Self::flush) waits for those.
+    fn acknowledges_early(&self) -> bool {
+        false
+    }
+
     /// How what is kept of it on this machine is doing; none when the driver keeps nothing. Neither blocks nor asks the backend: it is called for listings of
     /// mounts, also while the backend is down.
     fn cache(&self) -> Option<CacheFigures> {

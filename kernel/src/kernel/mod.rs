@@ -31,7 +31,7 @@ use crate::hal::{Catalogue, Metastore, StoreError};
 use crate::lives::{Life, Lives};
 use crate::locks::PathLocks;
 use crate::metrics::Syscalls;
-use crate::mounts::{Lifecycle, Mount, MountStatus, MountTimes, Mounts, Zones};
+use crate::mounts::{Lifecycle, Migrations, Mount, MountStatus, MountTimes, Mounts, Zones};
 use crate::namespace::{MetadataCache, Node};
 use crate::pipes::{PipeTable, Pipes};
 use crate::pruning::Pruning;
@@ -93,6 +93,7 @@ pub struct Kernel {
     gate: PermissionGate,
     catalogue: Arc<Catalogue>,
     mounts: Mounts,
+    migrations: Migrations,
     zones: Zones,
     lifecycle: Ref<Lifecycle>,
     drivers: SupervisorRef,
@@ -164,6 +165,7 @@ impl Kernel {
             gate: PermissionGate::new(),
             catalogue,
             mounts: Mounts::default(),
+            migrations: Migrations::default(),
             zones: Zones::default(),
             lifecycle: mailbox(env, "lifecycle"),
             drivers: drivers.handle(env),
@@ -541,6 +543,10 @@ impl Kernel {
 
     pub(crate) fn mounts(&self) -> &Mounts {
         &self.mounts
+    }
+
+    pub(crate) fn migrations(&self) -> &Migrations {
+        &self.migrations
     }
 
     pub(crate) fn zones(&self) -> &Zones {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_actors::{CallError, ExitReason, MailboxBounds, Ref};
-use nexus_messages::syscall::Create;
+use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{
     Durability, EntryType, Error, ErrorKind, Event, EventKind, FileId, Lsn, MountContext, Op, OpId, Receipt,
     Timestamp, VPath, ZoneId,
@@ -55,9 +55,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let stored = |error: StoreError| fail(error.kind()).because(error);
     let checked = kernel.catalogue().check(&m.spec).and_then(|()| MountOptions::of(&m.spec).map(drop));
     checked.map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
-    for option in kernel.catalogue().in_the_clear(&m.spec) {
-        tracing::warn!(point = %m.point, option, "the metastore keeps this secret as it is: env:NAME or file:PATH in its place keeps it out");
-    }
+    warn_of_secrets(&kernel, &m.point, &m.spec);
     if let Some(there) = kernel.mount_at(&m.zone, &m.point).filter(|_| m.replace) {
         // Without the lock of the point: calls below it go on.
         return swap::swap(kernel, m, there).await;
@@ -391,6 +389,13 @@ pub(super) fn not_opened(error: &StoreError) -> (ErrorKind, String) {
         error => error.kind(),
     };
     (kind, error.to_string())
+}
+
+/// Tells the log of secrets that will be in the metastore, which options of what is to be mounted they are.
+pub(super) fn warn_of_secrets(kernel: &Kernel, point: &VPath, spec: &MountSpec) {
+    for option in kernel.catalogue().in_the_clear(spec) {
+        tracing::warn!(%point, option, "the metastore keeps this secret as it is: env:NAME or file:PATH in its place keeps it out");
+    }
 }
 
 /// What a caller is told of a driver's actor that did not answer.

@@ -9,9 +9,9 @@ use nexus_messages::{Caller, EntryType, Error, FileId, MountContext, Op, Timesta
 
 use super::attach::{commit, open, remembered, route, start};
 use super::driver::Recover;
-use super::history;
 use super::mount::Mount;
 use super::options::{Class, MountOptions};
+use super::{history, migration};
 use crate::hal::{Change, Entry, StoreError, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{InodeRow, MountRow, Rows, addressing_key, decode, encode, inode_key, mount_key};
@@ -150,6 +150,7 @@ pub(super) async fn remount(kernel: Arc<Kernel>) -> Result<usize, Error> {
             None => mount,
         });
         begin_history(&kernel, &mount, volatile).await?;
+        migration::found(&kernel, &mount).map_err(failed)?;
         start(&kernel, &mount)
             .await
             .map_err(|(kind, why)| Error::new(Op::Mount, &mount.point, kind).because(why))?;

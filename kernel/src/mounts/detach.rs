@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::attach::{LOCK_WAIT_MAX, commit, mount_entry, put_away, stop, told, unroute};
 use super::messages::{Attach, Detach, Detached};
+use super::migration::not_migrating;
 use super::mount::Mount;
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, PathGuard, Scope};
@@ -21,6 +22,9 @@ const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
     let fail = |kind| Error::new(Op::Unmount, &m.point, kind);
+    if let Some(mount) = kernel.mount_at(&m.zone, &m.point) {
+        not_migrating(&kernel, Op::Unmount, &mount)?;
+    }
     // Mutations below the point hold locks below it, and end before this one is given.
     let owner = LockOwner { agent: m.caller.agent.clone(), since: Timestamp(kernel.env().wall()) };
     let lock = kernel.locks().lock(&m.point, Mode::Write, Scope::Subtree, owner);

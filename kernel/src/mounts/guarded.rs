@@ -1,7 +1,8 @@
 //! The one door to a driver: every call of one passes here.
 //!
 //! A call runs on its caller's task, under the mount's deadline. Its panic is a value. What becomes of it is told to the mount's circuit breaker, and
-//! trouble to the driver's actor: that one opens the driver anew.
+//! trouble to the driver's actor: that one opens the driver anew. What changes something goes through the mount's gate, `passage.rs`. Who still holds the
+//! door to a store that the mount's files have left is led on to the one that they are in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +21,7 @@ use super::driver::{Driver, Recover};
 use super::figures::CallKind;
 use super::health::{Came, Failing, Health, NotNow};
 use super::options::MountOptions;
+use super::passage::{Era, Passage, Touched};
 use super::uploading::Uploading;
 use crate::content;
 use crate::hal::{
@@ -47,8 +49,10 @@ pub(super) struct Watch {
     pub(super) point: VPath,
     pub(super) options: MountOptions,
     pub(super) health: Arc<Health>,
-    /// The driver's actor.
-    pub(super) actor: Ref<Driver>,
+    /// The driver's actor; none for a driver that serves no mount yet.
+    pub(super) actor: Option<Ref<Driver>>,
+    pub(super) passage: Arc<Passage>,
+    pub(super) era: Era,
     /// The incarnation that opened the driver and answers for it; none for a driver that outlives them, for which the one that lives answers.
     pub(super) opener: Option<u64>,
     /// The places of calls under way, when the mount bounds them.
@@ -131,8 +135,22 @@ impl Guarded {
         }
     }
 
-    /// Makes one call.
-    fn call<'a, T, F>(&'a self, call: Call, make: F) -> StoreFuture<'a, T>
+    /// The door that has taken the place of this one, or this one.
+    fn latest(&self) -> &Self {
+        let mut door = self;
+        while let Some(next) = door.watch.as_ref().and_then(|watch| watch.era.get()) {
+            door = next;
+        }
+        door
+    }
+
+    /// Of which store it is a door; none of what stands in for a driver.
+    pub(super) fn era(&self) -> Option<&Era> {
+        self.watch.as_ref().map(|watch| &watch.era)
+    }
+
+    /// Makes one call that changes nothing.
+    fn look<'a, T, F>(&'a self, call: Call, make: F) -> StoreFuture<'a, T>
     where
         T: Send + 'a,
         F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
@@ -140,8 +158,21 @@ impl Guarded {
         self.weighed(call, |_| 0, make)
     }
 
-    /// As [`call`](Self::call), of whose answer `weigh` says how many bytes came with it.
+    /// As [`look`](Self::look), of whose answer `weigh` says how many bytes came with it.
     fn weighed<'a, T, F>(&'a self, call: Call, weigh: fn(&T) -> u64, make: F) -> StoreFuture<'a, T>
+    where
+        T: Send + 'a,
+        F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
+    {
+        let me = self.latest();
+        let Some(watch) = &me.watch else {
+            return make(me).unwrap_or_else(|error| Box::pin(std::future::ready(Err(error))));
+        };
+        Box::pin(watch.over(call, weigh, move || make(me)))
+    }
+
+    /// Makes one call that changes what is `touched`.
+    fn change<'a, T, F>(&'a self, call: Call, touched: Touched<'a>, make: F) -> StoreFuture<'a, T>
     where
         T: Send + 'a,
         F: FnOnce(&'a Self) -> Result<StoreFuture<'a, T>, StoreError> + Send + 'a,
@@ -149,7 +180,15 @@ impl Guarded {
         let Some(watch) = &self.watch else {
             return make(self).unwrap_or_else(|error| Box::pin(std::future::ready(Err(error))));
         };
-        Box::pin(watch.over(call, weigh, move || make(self)))
+        Box::pin(async move {
+            // Until the call has ended. Whoever took the store's place did so while nobody was inside.
+            let _pass = watch.passage.pass(&watch.env, &watch.point, touched).await?;
+            let me = self.latest();
+            match &me.watch {
+                Some(watch) => watch.over(call, |_| 0, move || make(me)).await,
+                None => make(me)?.await,
+            }
+        })
     }
 }
 
@@ -210,7 +249,7 @@ impl Watch {
                 let cause = self.health.cause();
                 tracing::warn!(mount = %self.point, %cause, "a driver failed too often: calls are refused for a while");
                 // An actor that is closed belongs to a mount that is gone.
-                let _ = self.actor.signal(Recover);
+                let _ = self.actor.as_ref().map(|actor| actor.signal(Recover));
             }
             Some(Change::Closed) => tracing::info!(mount = %self.point, "a driver serves again"),
             None => {}
@@ -240,9 +279,10 @@ impl Watch {
 
     /// Tells the driver's supervisor of a panic: the driver's actor ends with it, and its next incarnation opens the driver anew.
     fn report(&self, panicked: &Panicked, what: &'static str) {
-        let answers = self.opener.unwrap_or_else(|| self.actor.generation());
+        let Some(actor) = &self.actor else { return };
+        let answers = self.opener.unwrap_or_else(|| actor.generation());
         // The second panic of an instance finds its opener gone.
-        self.actor.fail(answers, panicked.clone().into_exit(Some(what)));
+        actor.fail(answers, panicked.clone().into_exit(Some(what)));
     }
 }
 
@@ -309,27 +349,32 @@ impl ObjectStore for Guarded {
 
     fn read_only(&self) -> bool {
         // One that panics is asked to do what it is to do, and says then what is wrong.
-        guard(|| self.driver().read_only()).unwrap_or(false)
+        guard(|| self.latest().driver().read_only()).unwrap_or(false)
     }
 
     fn connector(&self) -> Option<ConnectorCategory> {
-        self.driver().connector()
+        self.latest().driver().connector()
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {
-        self.call(Call::aside("probing"), |me| Ok(me.driver().probe()))
+        self.look(Call::aside("probing"), |me| Ok(me.driver().probe()))
     }
 
     fn cache(&self) -> Option<CacheFigures> {
         // Who looks at a listing is not to hear of one that panics.
-        guard(|| self.driver().cache()).unwrap_or_default()
+        guard(|| self.latest().driver().cache()).unwrap_or_default()
+    }
+
+    fn acknowledges_early(&self) -> bool {
+        guard(|| self.latest().driver().acknowledges_early()).unwrap_or(false)
     }
 
     /// Neither late nor a failure of the backend, however long it takes: who asks for it sets the limit.
     fn flush(&self) -> StoreFuture<'_, ()> {
+        let me = self.latest();
         Box::pin(async move {
             let what = "flushing";
-            let flushed = match guard(|| self.driver().flush()) {
+            let flushed = match guard(|| me.driver().flush()) {
                 Ok(future) => Caught::new(future).await,
                 Err(panicked) => Err(panicked),
             };
@@ -342,7 +387,9 @@ impl ObjectStore for Guarded {
 
 impl ContentStore for Guarded {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
-        self.call(Call::write("writing content", data), move |me| Ok(me.contents()?.write(id, data)))
+        self.change(Call::write("writing content", data), Touched::Content(id), move |me| {
+            Ok(me.contents()?.write(id, data))
+        })
     }
 
     fn read<'a>(&'a self, id: &'a ContentId, range: ByteRange) -> StoreFuture<'a, Bytes> {
@@ -361,38 +408,43 @@ impl ContentStore for Guarded {
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
-        self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.contains(id)))
+        self.look(Call::look("looking for content"), move |me| Ok(me.contents()?.contains(id)))
     }
 
     fn delete<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, ()> {
-        self.call(Call::change("deleting content"), move |me| Ok(me.contents()?.delete(id)))
+        self.change(Call::change("deleting content"), Touched::Nothing, move |me| {
+            Ok(me.contents()?.delete(id))
+        })
     }
 
     fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
-        self.call(Call::look("looking for content"), move |me| Ok(me.contents()?.length(id)))
+        self.look(Call::look("looking for content"), move |me| Ok(me.contents()?.length(id)))
     }
 
     fn list<'a>(&'a self, after: Option<&'a ContentId>, limit: usize) -> StoreFuture<'a, Vec<ContentId>> {
-        self.call(Call::list("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
+        self.look(Call::list("listing contents"), move |me| Ok(me.contents()?.list(after, limit)))
     }
 
     fn reclaim(&self) -> StoreFuture<'_, u64> {
         let call = Call { bytes: RECLAIMED_MAX, changing: true, ..Call::aside("reclaiming space") };
-        self.call(call, |me| Ok(me.contents()?.reclaim()))
+        self.change(call, Touched::Nothing, |me| Ok(me.contents()?.reclaim()))
     }
 
     fn damage(&self) -> StoreFuture<'_, Vec<String>> {
-        self.call(Call::aside("asking for damage"), |me| Ok(me.contents()?.damage()))
+        self.look(Call::aside("asking for damage"), |me| Ok(me.contents()?.damage()))
     }
 }
 
 impl PathStore for Guarded {
     fn capabilities(&self) -> PathCapabilities {
-        guard(|| self.paths().map(PathStore::capabilities)).ok().and_then(Result::ok).unwrap_or_default()
+        guard(|| self.latest().paths().map(PathStore::capabilities))
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
     }
 
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::look("looking at a file"), move |me| Ok(me.paths()?.stat(path)))
+        self.look(Call::look("looking at a file"), move |me| Ok(me.paths()?.stat(path)))
     }
 
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
@@ -407,24 +459,33 @@ impl PathStore for Guarded {
         how: PathWrite,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::write("writing a file", data), move |me| {
-            Ok(me.paths()?.write(path, data, how, attributes))
+        let asked = self.latest();
+        self.change(Call::write("writing a file", data), Touched::Path(path), move |me| match how {
+            // It waited at the gate, and this is the tag of a state in the store that the files have left.
+            PathWrite::IfMatch(_) if !std::ptr::eq(me, asked) => {
+                Err(StoreError::Changed { what: path.into() })
+            }
+            how => Ok(me.paths()?.write(path, data, how, attributes)),
         })
     }
 
     fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {
-        let begun = self.call(Call::look("beginning an upload"), move |me| Ok(me.paths()?.upload(path)));
+        // What it goes by from here on is the door at which it began.
+        let me = self.latest();
+        let begun = me.look(Call::look("beginning an upload"), move |_| Ok(me.paths()?.upload(path)));
         Box::pin(async move {
-            Ok(Box::new(Uploading::new(begun.await?, self.watch.clone())) as Box<dyn PathUpload>)
+            Ok(Box::new(Uploading::new(begun.await?, me.watch.clone(), path)) as Box<dyn PathUpload>)
         })
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
-        self.call(Call::change("deleting a file"), move |me| Ok(me.paths()?.delete(path)))
+        self.change(Call::change("deleting a file"), Touched::Path(path), move |me| {
+            Ok(me.paths()?.delete(path))
+        })
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
-        self.call(Call::list("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
+        self.look(Call::list("listing a directory"), move |me| Ok(me.paths()?.list(path, after, limit)))
     }
 
     fn make_directory<'a>(
@@ -432,29 +493,37 @@ impl PathStore for Guarded {
         path: &'a str,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("making a directory"), move |me| {
+        self.change(Call::change("making a directory"), Touched::Path(path), move |me| {
             Ok(me.paths()?.make_directory(path, attributes))
         })
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("renaming"), move |me| Ok(me.paths()?.rename(from, to)))
+        self.change(Call::change("renaming"), Touched::Moved(from, to), move |me| {
+            Ok(me.paths()?.rename(from, to))
+        })
     }
 
     fn copy<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("copying a file"), move |me| Ok(me.paths()?.copy(from, to)))
+        self.change(Call::change("copying a file"), Touched::Path(to), move |me| {
+            Ok(me.paths()?.copy(from, to))
+        })
     }
 
     fn copy_new<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("copying a file"), move |me| Ok(me.paths()?.copy_new(from, to)))
+        self.change(Call::change("copying a file"), Touched::Path(to), move |me| {
+            Ok(me.paths()?.copy_new(from, to))
+        })
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("making a link"), move |me| Ok(me.paths()?.make_link(path, target)))
+        self.change(Call::change("making a link"), Touched::Path(path), move |me| {
+            Ok(me.paths()?.make_link(path, target))
+        })
     }
 
     fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
-        self.call(Call::aside("looking for changes of others"), |me| Ok(me.paths()?.outside()))
+        self.look(Call::aside("looking for changes of others"), |me| Ok(me.paths()?.outside()))
     }
 
     fn set_attributes<'a>(
@@ -462,7 +531,7 @@ impl PathStore for Guarded {
         path: &'a str,
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
-        self.call(Call::change("setting attributes"), move |me| {
+        self.change(Call::change("setting attributes"), Touched::Path(path), move |me| {
             Ok(me.paths()?.set_attributes(path, attributes))
         })
     }

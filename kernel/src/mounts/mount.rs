@@ -18,6 +18,7 @@ use super::driver::{Driver, Threads};
 use super::guarded::Guarded;
 use super::health::Health;
 use super::options::{Class, HistoryPolicy, MountOptions, Nature, stores_the_same};
+use super::passage::{Closed, Era, Passage};
 use super::placeholder::Placeholder;
 use crate::hal::{CacheFigures, ConnectorCategory, ObjectStore, StoreError, TreeId};
 use crate::kernel::Kernel;
@@ -31,13 +32,15 @@ const DETACHED: u64 = u64::MAX;
 struct Said {
     spec: Arc<MountSpec>,
     options: MountOptions,
+    /// Of the store that it names.
+    era: Era,
 }
 
 impl Said {
-    fn by(spec: Arc<MountSpec>) -> Self {
+    fn by(spec: Arc<MountSpec>, era: Era) -> Self {
         // What is mounted was checked before.
         let options = MountOptions::of(&spec).unwrap_or_default();
-        Self { spec, options }
+        Self { spec, options, era }
     }
 }
 
@@ -53,6 +56,7 @@ pub struct Mount {
     /// The newest incarnation of the driver's actor. Invariant: `driver` is changed under this lock alone, and by no older one.
     pen: Mutex<u64>,
     health: Arc<Health>,
+    passage: Arc<Passage>,
     threads: Arc<Threads>,
     actor: OnceLock<Ref<Driver>>,
     /// Held while the mount's spec is changed, or the mount is detached.
@@ -78,10 +82,11 @@ impl Mount {
             zone,
             tree,
             point,
-            said: Snap::new(Said::by(Arc::new(spec))),
+            said: Snap::new(Said::by(Arc::new(spec), Era::default())),
             driver: Slot::new(Box::new(Arc::new(Guarded::unwatched(Arc::new(placeholder), false)))),
             pen: Mutex::new(0),
             health,
+            passage: Arc::new(Passage::new()),
             threads: Arc::default(),
             actor: OnceLock::new(),
             changing: Arc::default(),
@@ -111,8 +116,29 @@ impl Mount {
 
     /// Lets something else be mounted, from the next opening of the driver on. The caller is the one that changes the mount.
     pub(super) fn set_spec(&self, spec: Arc<MountSpec>) {
+        self.say(Said::by(spec, self.said.read(|said| said.era.clone())));
+    }
+
+    fn say(&self, said: Said) {
         // Any writer may: who holds `changing` is the only one.
-        let _ = self.said.publish(0, Said::by(spec));
+        let _ = self.said.publish(0, said);
+    }
+
+    /// As [`set_spec`](Self::set_spec), where the new driver finds the files in another store. The gate stays closed until that driver is published;
+    /// who holds the door to the old one is led on to it then.
+    pub(super) fn hand_over(&self, spec: Arc<MountSpec>, closed: Closed) {
+        self.passage.hand_over(self.said.read(|said| said.era.clone()), closed);
+        self.say(Said::by(spec, Era::default()));
+    }
+
+    /// The era of the store that `spec` names, while that is what is mounted.
+    pub(super) fn era_of(&self, spec: &Arc<MountSpec>) -> Option<Era> {
+        self.said.read(|said| Arc::ptr_eq(&said.spec, spec).then(|| said.era.clone()))
+    }
+
+    /// What changes of the driver pass.
+    pub(super) fn passage(&self) -> &Arc<Passage> {
+        &self.passage
     }
 
     /// How the kernel treats the driver.
@@ -219,9 +245,13 @@ impl Mount {
         volatile: bool,
     ) -> Result<Retired<Arc<Guarded>>, Superseded> {
         let path_addressed = driver.is_path_addressed();
+        let door = Arc::new(driver);
         let mut pen = self.pen.lock();
         take(&mut pen, writer)?;
-        let retired = self.replace(env, driver);
+        let retired = self.replace(env, door.clone());
+        if let Some(era) = door.era() {
+            self.passage.opened(era, &door);
+        }
         // After it: who finds these set finds the driver.
         let _ = self.path_addressed.set(path_addressed);
         let _ = self.volatile.set(volatile);
@@ -232,7 +262,7 @@ impl Mount {
     pub(super) fn vacate(&self, env: &Env) -> Retired<Arc<Guarded>> {
         let mut pen = self.pen.lock();
         *pen = DETACHED;
-        self.replace(env, self.placeholder(self.is_path_addressed()))
+        self.replace(env, Arc::new(self.placeholder(self.is_path_addressed())))
     }
 
     /// As [`vacate`](Self::vacate), and leaves the driver to its last caller.
@@ -252,8 +282,8 @@ impl Mount {
     }
 
     /// With the pen in hand.
-    fn replace(&self, env: &Env, driver: Guarded) -> Retired<Arc<Guarded>> {
-        let prepared = ready(Ok::<_, Infallible>(Box::new(Arc::new(driver))));
+    fn replace(&self, env: &Env, driver: Arc<Guarded>) -> Retired<Arc<Guarded>> {
+        let prepared = ready(Ok::<_, Infallible>(Box::new(driver)));
         // The old one is waited for elsewhere, or not at all.
         let at_once = AtOnce(env);
         match self.driver.swap_overlap(&at_once, Duration::ZERO, prepared).now_or_never() {

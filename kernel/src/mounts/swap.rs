@@ -14,21 +14,23 @@ use std::time::Duration;
 
 use nexus_actors::CallError;
 use nexus_messages::syscall::{DriverSwapped, MountSpec};
-use nexus_messages::{Durability, Error, ErrorKind, EventKind, Executed, Lsn, Op, Receipt, Timestamp};
+use nexus_messages::{Durability, Error, ErrorKind, EventKind, Executed, Lsn, Op, OpId, Receipt, Timestamp};
 use tokio::sync::OwnedMutexGuard;
 
 use super::attach::{ANSWER_GRACE, LOCK_WAIT_MAX, commit, mount_entry, not_opened, remembered, silent, told};
 use super::driver::{Adopt, DRAIN_MAX, Opened, Prepare};
 use super::history;
 use super::messages::{Attach, Attached};
+use super::migration::not_migrating;
 use super::mount::Mount;
 use super::options::{HistoryPolicy, MountOptions, check_honoured};
+use super::passage::Closed;
 use crate::hal::{Change, StoreError};
 use crate::kernel::Kernel;
 use crate::locks::{LockOwner, Mode, Scope};
 use crate::namespace::{MountRow, encode, mount_key};
 use crate::owned::Owned;
-use crate::watcher::{told as told_of, told_mount};
+use crate::watcher::{Held, told as told_of, told_mount};
 
 /// How long the new driver may take to be published, restarts of its actor included.
 const ADOPT_MAX: Duration = Duration::from_secs(20);
@@ -41,6 +43,7 @@ type Turn = OwnedMutexGuard<()>;
 
 pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> Result<Attached, Error> {
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
+    not_migrating(&kernel, Op::Mount, &mount)?;
     let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().clone().lock_owned()).await;
     let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("the mount is being changed"))?;
     if !kernel.mount_at(&m.zone, &m.point).is_some_and(|there| Arc::ptr_eq(&there, &mount)) {
@@ -81,46 +84,94 @@ async fn finish(
     opened: Opened,
     turn: Turn,
 ) -> Result<Attached, Error> {
-    let op_id = kernel.new_op_id();
+    let policy = history::policy(&mount, &spec);
     // Dropped at the end: watchers are told when the new driver serves.
     let holding = kernel.watches().hold();
-    let mut entry = mount_entry(&m, mount.tree, op_id, Timestamp(kernel.env().wall()));
+    let (op_id, lsn) = committed(&kernel, &m, &mount, &spec, policy, None, holding.held()).await?;
+    // An incarnation of the driver's actor that begins from here on opens the new one.
+    mount.set_spec(spec);
+    let swapped = published(&kernel, &m, &mount, opened, policy).await?;
+    drop(turn);
+    let receipt = Receipt::new(op_id, lsn, Durability::Strong);
+    told(&kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt).await;
+    Ok(Attached { mount, created: false, swapped: Some(swapped), receipt })
+}
+
+/// Puts a driver of another store, which has all that the old one has, in the place of the old one: the end of a migration, from the row on. `with` is committed with
+/// the row. The gate is `closed`, and opens when the new driver is published, or when the old one stays.
+pub(super) async fn hand_over(
+    kernel: &Arc<Kernel>,
+    m: Attach,
+    mount: &Arc<Mount>,
+    opened: Opened,
+    with: Change,
+    closed: Closed,
+) -> Result<(), Error> {
+    let spec = opened.spec.clone();
+    let policy = history::policy(mount, &spec);
+    let holding = kernel.watches().hold();
+    let (op_id, lsn) = committed(kernel, &m, mount, &spec, policy, Some(with), holding.held()).await?;
+    mount.hand_over(spec, closed);
+    let swapped = published(kernel, &m, mount, opened, policy).await;
+    let receipt = Receipt::new(op_id, lsn, Durability::Strong);
+    told(kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt).await;
+    swapped.map(drop)
+}
+
+/// Commits the row of the mount with its new spec.
+async fn committed(
+    kernel: &Arc<Kernel>,
+    m: &Attach,
+    mount: &Arc<Mount>,
+    spec: &MountSpec,
+    policy: Option<HistoryPolicy>,
+    with: Option<Change>,
+    held: Option<Held>,
+) -> Result<(OpId, Lsn), Error> {
+    let op_id = kernel.new_op_id();
+    let mut entry = mount_entry(m, mount.tree, op_id, Timestamp(kernel.env().wall()));
     entry.told = Some(told_of(&m.caller, told_mount(EventKind::MetadataChanged)));
     let row = MountRow {
         zone: mount.zone.clone(),
         tree: mount.tree,
         point: mount.point.clone(),
-        spec: (*spec).clone(),
+        spec: spec.clone(),
         attached: true,
     };
     entry.changes.push(Change::Put(mount_key(mount.root), encode(&row)));
+    entry.changes.extend(with);
     let stored = |error: StoreError| Error::new(Op::Mount, &m.point, error.kind()).because(error);
-    let policy = history::policy(&mount, &spec);
     {
         let rows = kernel.store().rows(mount.tree).map_err(stored)?;
-        entry.changes.extend(history::end(&rows, &mount, policy).map_err(stored)?);
+        entry.changes.extend(history::end(&rows, mount, policy).map_err(stored)?);
     }
-    let lsn = match commit(&kernel, entry, holding.held()).await {
-        Ok(lsn) => lsn,
+    match commit(kernel, entry, held).await {
+        Ok(lsn) => Ok((op_id, lsn)),
         Err(error) if error.executed() == Executed::Unknown => {
             // What the row says is what the next boot goes by.
-            kept(&kernel, &mount, &row).map_err(|_| error.clone())?.ok_or(error)?
+            let lsn = kept(kernel, mount, &row).map_err(|_| error.clone())?.ok_or(error)?;
+            Ok((op_id, lsn))
         }
-        Err(error) => return Err(error),
-    };
-    // An incarnation of the driver's actor that begins from here on opens the new one.
-    mount.set_spec(spec);
-    let swapped = adopt(&mount, opened).await.map_err(|error| {
+        Err(error) => Err(error),
+    }
+}
+
+/// Has the new driver published, of which the mount's row and spec speak already.
+async fn published(
+    kernel: &Arc<Kernel>,
+    m: &Attach,
+    mount: &Arc<Mount>,
+    opened: Opened,
+    policy: Option<HistoryPolicy>,
+) -> Result<DriverSwapped, Error> {
+    let swapped = adopt(mount, opened).await.map_err(|error| {
         let why = format!("{error}; the new driver takes over as soon as its actor serves");
         Error::new(Op::Mount, &m.point, silent(error)).because(why).outcome_unknown()
     })?;
-    if let Err(error) = begin_history(&kernel, &m, &mount, policy).await {
+    if let Err(error) = begin_history(kernel, m, mount, policy).await {
         tracing::warn!(point = %m.point, %error, "the mount keeps no history before it is attached again");
     }
-    drop(turn);
-    let receipt = Receipt::new(op_id, lsn, Durability::Strong);
-    told(&kernel, EventKind::MetadataChanged, &m.point, &m.caller, receipt).await;
-    Ok(Attached { mount, created: false, swapped: Some(swapped), receipt })
+    Ok(swapped)
 }
 
 /// Lets the history begin that the new spec asks for and the old one did not: once the calls have ended that do not know of it.

@@ -1,4 +1,7 @@
 //! Content on its way to a driver, piece by piece, behind the same door as the driver's calls.
+//!
+//! What was given of it is with the driver that it began at. It passes the mount's gate when it finishes, as any change. When the mount's files have moved to
+//! another store by then, that one has nothing of it: it is refused, and what is there stays.
 
 use std::sync::Arc;
 
@@ -8,6 +11,7 @@ use nexus_messages::Attributes;
 
 use super::figures::CallKind;
 use super::guarded::{Call, Watch};
+use super::passage::{Touched, UnderWay};
 use crate::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
 
 /// How many bytes a driver may have on their way when it is given more, as far as its deadline is concerned.
@@ -20,12 +24,16 @@ pub(super) struct Uploading {
     held: Option<Held>,
     /// None for what stands in for a driver.
     watch: Option<Arc<Watch>>,
+    /// What errors call it.
+    path: Arc<str>,
     size: u64,
 }
 
 impl Uploading {
-    pub(super) fn new(upload: Box<dyn PathUpload>, watch: Option<Arc<Watch>>) -> Self {
-        Self { held: Some(Held(Some(upload))), watch, size: 0 }
+    pub(super) fn new(upload: Box<dyn PathUpload>, watch: Option<Arc<Watch>>, path: &str) -> Self {
+        let under_way = watch.as_ref().map(|watch| watch.passage.upload());
+        let held = Some(Held { upload: Some(upload), _under_way: under_way });
+        Self { held, watch, path: path.into(), size: 0 }
     }
 
     /// Makes one call that may be made again.
@@ -39,8 +47,10 @@ impl Uploading {
             // Nobody sees a change before it is finished: none is counted, and the time is that of a write all the same.
             let call = Call { bytes, kind: Some(CallKind::Write), ..Call::look(what) };
             let mut held = self.held.take().ok_or_else(over)?;
-            let upload = held.0.as_deref_mut().ok_or_else(over)?;
+            let upload = held.upload.as_deref_mut().ok_or_else(over)?;
             match self.watch.clone() {
+                // Better now than when all of it was sent in vain.
+                Some(watch) if watch.era.get().is_some() => return Err(moved(&self.path)),
                 Some(watch) => watch.over(call, |()| 0, move || Ok(make(upload))).await?,
                 None => make(upload).await?,
             }
@@ -70,9 +80,17 @@ impl PathUpload for Uploading {
     ) -> StoreFuture<'a, ObjectInfo> {
         Box::pin(async move {
             let call = Call { bytes: self.size, given: self.size, ..Call::change("finishing an upload") };
-            let mut held = self.held.take().ok_or_else(over)?;
-            let upload = held.0.take().ok_or_else(over)?;
-            match self.watch.clone() {
+            let (mut held, watch) = (self.held.take().ok_or_else(over)?, self.watch.clone());
+            // Until it is done. Whoever takes the store's place does so while nobody is inside.
+            let _pass = match &watch {
+                Some(watch) => Some(watch.passage.pass(&watch.env, &watch.point, Touched::Path(path)).await?),
+                None => None,
+            };
+            if watch.as_ref().is_some_and(|watch| watch.era.get().is_some()) {
+                return Err(moved(path));
+            }
+            let upload = held.upload.take().ok_or_else(over)?;
+            match &watch {
                 Some(watch) => {
                     watch.over(call, |_| 0, move || Ok(upload.finish(path, how, attributes))).await
                 }
@@ -90,13 +108,21 @@ fn over() -> StoreError {
     }
 }
 
+fn moved(path: &str) -> StoreError {
+    StoreError::Moved { what: path.to_owned() }
+}
+
 /// An upload, whose end is watched.
 #[derive(Debug)]
-struct Held(Option<Box<dyn PathUpload>>);
+struct Held {
+    upload: Option<Box<dyn PathUpload>>,
+    /// None for what stands in for a driver.
+    _under_way: Option<UnderWay>,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let upload = self.0.take();
+        let upload = self.upload.take();
         if let Err(panicked) = guard(move || drop(upload)) {
             tracing::error!(%panicked, "a driver panicked while an upload was dropped");
         }

@@ -73,7 +73,7 @@ impl Kernel {
     ///
     /// # Errors
     /// As [`SysWrite`]; the error that comes from `data`; `EINVAL` for a call with bytes, `EOPNOTSUPP` for one that does not replace the whole content;
-    /// `EBUSY` when the path leads to another mount by then; `EACCES` when a hook gave the call bytes.
+    /// `EBUSY` when the path leads to another mount by then, or the mount's files have moved to another driver; `EACCES` when a hook gave the call bytes.
     pub async fn write_stream<S>(
         self: &Arc<Self>,
         caller: &Arc<Caller>,

@@ -13,6 +13,7 @@ mod group;
 mod kill;
 mod list;
 mod locks;
+mod migrate;
 mod mounts;
 mod outcome;
 mod pass;

@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, children, content, fsck, gc, kill, list, locks, logs, mounts, outcome, past, pipe, ps, search,
-    serve, services, shell, stream, top, tour, transfer, tx, watch,
+    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, past, pipe, ps,
+    search, serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -107,6 +107,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Children(args) => Box::pin(children::children(session, args)).await,
         Command::Mount(args) => Box::pin(mounts::mount(session, args)).await,
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
+        Command::Migrate(args) => Box::pin(migrate::migrate(session, args)).await,
         Command::Mounts(_) => mounts::mounts(session).await,
         Command::Services(_) => services::services(session).await,
         Command::Register(args) => Box::pin(services::register(session, args)).await,

@@ -23,13 +23,14 @@ use nexus_supervisors::Backoff;
 use tokio::sync::Semaphore;
 
 pub(super) use messages::{Adopt, Open, Prepare, Probe, Recover};
-pub(super) use opening::{Opened, Threads};
+pub(super) use opening::{Opened, Threads, open};
 
 use super::breaker::Change;
 use super::guarded::{Guarded, Watch};
 use super::health::Standing;
 use super::mount::Mount;
 use super::outside::{self, Announce};
+use super::passage::Era;
 use crate::hal::{Catalogue, StoreError};
 
 /// How long the calls inside an old driver may take before it is left to end by itself.
@@ -133,7 +134,7 @@ impl Driver {
                 let (driver, limit) = mount.for_probing();
                 return opening::probe(env, threads, driver, limit).await.map(|()| Attempt::Answers);
             }
-            opening::open(env, threads, args, mount.spec()).await.map(Attempt::Opened)
+            open(env, threads, args, mount.spec()).await.map(Attempt::Opened)
         };
         cx.spawn(attempt, |me: &mut Self, cx, outcome| {
             me.recovering = false;
@@ -166,28 +167,35 @@ impl Driver {
 
     /// Puts a driver in the place of the one that is there, which drains.
     fn publish(&mut self, opened: Opened, cx: &mut Cx<'_, Self>) -> Result<(), StoreError> {
-        if !Arc::ptr_eq(&opened.spec, &self.mount.spec()) {
+        let Some(era) = self.mount.era_of(&opened.spec) else {
             // It was replaced meanwhile by what is not to be replaced by this.
             self.retire(opened, cx);
             if !self.mount.has_driver() {
                 self.recover("its options were changed".into(), cx);
             }
             return Ok(());
-        }
-        let retired = self.put(opened, cx)?;
+        };
+        let retired = self.put(opened, era, cx)?;
         let (env, threads) = (cx.env().clone(), self.mount.threads().clone());
         cx.spawn(async move { drain(&env, &threads, retired).await }, |_: &mut Self, _, _| {});
         Ok(())
     }
 
     /// Publishes a driver, behind its door.
-    fn put(&mut self, opened: Opened, cx: &mut Cx<'_, Self>) -> Result<Retired<Arc<Guarded>>, StoreError> {
+    fn put(
+        &mut self,
+        opened: Opened,
+        era: Era,
+        cx: &mut Cx<'_, Self>,
+    ) -> Result<Retired<Arc<Guarded>>, StoreError> {
         let watch = Watch {
             env: cx.env().clone(),
             point: self.mount.point.clone(),
             options: opened.options,
             health: self.mount.health().clone(),
-            actor: cx.me().clone(),
+            actor: Some(cx.me().clone()),
+            passage: self.mount.passage().clone(),
+            era,
             opener: (!opened.volatile).then_some(self.generation),
             places: opened.options.concurrency.map(Semaphore::new),
         };
@@ -256,7 +264,7 @@ impl Driver {
 impl Handle<Open> for Driver {
     fn handle(&mut self, _: Open, cx: &mut Cx<'_, Self>) -> Reply<Self, <Open as Message>::Reply> {
         let threads = self.mount.threads().clone();
-        let opening = opening::open(cx.env().clone(), threads, self.args.clone(), self.mount.spec());
+        let opening = open(cx.env().clone(), threads, self.args.clone(), self.mount.spec());
         Reply::later_then(opening, |me: &mut Self, cx, opened| {
             let done = opened.and_then(|opened| me.publish(opened, cx));
             if let Err(error) = &done {
@@ -274,7 +282,7 @@ impl Handle<Prepare> for Driver {
         cx: &mut Cx<'_, Self>,
     ) -> Reply<Self, <Prepare as Message>::Reply> {
         let threads = self.mount.threads().clone();
-        let opening = opening::open(cx.env().clone(), threads, self.args.clone(), spec);
+        let opening = open(cx.env().clone(), threads, self.args.clone(), spec);
         Reply::later_then(opening, |me: &mut Self, cx, opened| {
             let opened = opened?;
             if let Err(error) = me.mount.fits(opened.path_addressed) {
@@ -292,7 +300,11 @@ impl Handle<Adopt> for Driver {
         Adopt(opened): Adopt,
         cx: &mut Cx<'_, Self>,
     ) -> Reply<Self, <Adopt as Message>::Reply> {
-        let retired = match self.put(opened, cx) {
+        let Some(era) = self.mount.era_of(&opened.spec) else {
+            let what = "publishing the driver".into();
+            return Reply::Now(Err(StoreError::Backend { what, cause: "another one is mounted".into() }));
+        };
+        let retired = match self.put(opened, era, cx) {
             Ok(retired) => retired,
             Err(error) => return Reply::Now(Err(error)),
         };

@@ -28,9 +28,9 @@ const BLOCKED_GRACE: Duration = Duration::from_millis(100);
 /// A driver that was opened, and answered.
 #[derive(Debug, Clone)]
 pub(in crate::mounts) struct Opened {
-    pub(super) driver: Arc<dyn ObjectStore>,
-    pub(super) spec: Arc<MountSpec>,
-    pub(super) options: MountOptions,
+    pub(in crate::mounts) driver: Arc<dyn ObjectStore>,
+    pub(in crate::mounts) spec: Arc<MountSpec>,
+    pub(in crate::mounts) options: MountOptions,
     pub(in crate::mounts) path_addressed: bool,
     /// Whether what it stores is gone with it.
     pub(super) volatile: bool,
@@ -48,7 +48,7 @@ impl Opened {
 }
 
 /// Opens a driver for `spec` and probes it.
-pub(super) async fn open(
+pub(in crate::mounts) async fn open(
     env: Env,
     threads: Arc<Threads>,
     args: DriverArgs,
@@ -144,7 +144,7 @@ impl Threads {
     }
 
     /// Drops `value`, whose destructor may block, on a thread of its own.
-    pub(super) async fn end<T: Send + 'static>(&self, env: &Env, value: T) {
+    pub(in crate::mounts) async fn end<T: Send + 'static>(&self, env: &Env, value: T) {
         let limit = super::DRAIN_MAX;
         let ended = self.aside(env, limit, "ending", async move {
             drop(value);

@@ -32,6 +32,43 @@ pub(crate) struct UmountArgs {
     pub(crate) path: String,
 }
 
+/// Move all files of a mount to another driver while they are used
+///
+/// All is copied and verified by its hash, what changes meanwhile is copied again, and in one step the new driver takes the place of the old one. Calls go
+/// on; for the last round changes wait, a few seconds at most. Until that step the old driver serves, whatever happens. Interrupted, also by a kill, the
+/// same command goes on where it was; --abort removes what it has copied. The old driver's store is left as it was, for you to remove.
+///
+/// Files that are found by their paths (local, s3, ..) go to another driver of that kind, content that is found by its hash (cas-local, s3 with
+/// addressing=content, ..) to one of that kind; from the one to the other `nexus sync` copies between two mounts. A store of files must be empty. What it cannot
+/// hold (links, empty folders, modes) is told before anything is copied. An upload that is under way holds up the last step, for a minute at most; one that takes
+/// longer is refused (EBUSY), and may be made again. Ask for write_back afterwards, by `mount --replace`. The numbers of files change with the store, and on one without times
+/// of its own their times of change.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["to", "abort", "status"]))]
+#[command(after_help = "\
+Exit status 1 when it came to an end before the new driver serves.
+With --json: {zone, path, from, to, options, state, began, ended, found, copied, kept, removed, bytes, noted, rounds, closings, closed_us}; state is checking,
+copying, switching, done, aborting, aborted, interrupted or {failed: {cause, error}}.")]
+pub(crate) struct MigrateArgs {
+    /// The mount point
+    pub(crate) path: String,
+    /// The new driver
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to: Option<String>,
+    /// An option of the new driver, or of every mount: as for `mount`
+    #[arg(long = "opt", value_name = "K=V", value_parser = key_value, requires = "to")]
+    pub(crate) options: Vec<(String, String)>,
+    /// Give up permission bits, where the new driver keeps none
+    #[arg(long, requires = "to")]
+    pub(crate) without_modes: bool,
+    /// End it, and remove what it has copied
+    #[arg(long)]
+    pub(crate) abort: bool,
+    /// Tell how far it is
+    #[arg(long)]
+    pub(crate) status: bool,
+}
+
 /// List the mounts and how they are
 ///
 /// One line each: where, driver, access, state; calls of the driver, and those in which its backend failed; how long half of the looks, reads,

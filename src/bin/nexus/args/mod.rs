@@ -83,6 +83,7 @@ pub(crate) enum Command {
     Children(ChildrenArgs),
     Mount(MountArgs),
     Umount(UmountArgs),
+    Migrate(MigrateArgs),
     Mounts(MountsArgs),
     Services(ServicesArgs),
     Register(RegisterArgs),
@@ -157,6 +158,12 @@ mod tests {
         check("nexus mount /m --driver path-local --opt folder=/x --opt a=b=c", true);
         check("nexus mount /m --driver path-local --opt root", false);
         check("nexus mount /m", false);
+        check("nexus migrate /m --to local --opt folder=/x --without-modes", true);
+        check("nexus migrate /m --abort", true);
+        check("nexus migrate /m --status --json", true);
+        check("nexus migrate /m", false);
+        check("nexus migrate /m --to local --abort", false);
+        check("nexus migrate /m --abort --opt a=b", false);
         check("nexus sync", true);
         check("nexus sync /a", true);
         check("nexus sync host:x /a --delete --dry-run --json", true);

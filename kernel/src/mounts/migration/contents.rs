@@ -1,0 +1,111 @@
+//! Content by its hash: the rows that name it stay, so only the contents themselves are copied.
+//!
+//! All that the store has is copied, whatever names it: history, chunks, lists, what is written and not named yet. A content never changes, and
+//! one that the collector takes from the old store meanwhile is collected from the new one later.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{ContentId, Timestamp};
+
+use super::journal::{CopyRow, Of, PAGE};
+use super::view::Progress;
+use super::{Failed, Run, tried};
+use crate::content::length;
+use crate::hal::{Addressing, ContentStore, ObjectStore, StoreError};
+
+/// How many contents are copied at once.
+const AT_ONCE: usize = 8;
+
+fn contents(store: &dyn ObjectStore) -> Result<&dyn ContentStore, StoreError> {
+    match store.addressing() {
+        Addressing::Content(store) => Ok(store),
+        Addressing::Path(_) => Err(StoreError::NotSupported { what: "content by its hash" }),
+    }
+}
+
+/// What the journal calls a content.
+fn name_of(id: &ContentId) -> Option<String> {
+    id.blake3().map(|hash| blake3::Hash::from_bytes(*hash).to_hex().to_string())
+}
+
+/// The content that the journal calls so.
+pub(super) fn id_of(name: &str) -> Option<ContentId> {
+    blake3::Hash::from_hex(name).ok().map(|hash| ContentId::Blake3(*hash.as_bytes()))
+}
+
+impl Run {
+    /// Copies all contents that were not copied before.
+    pub(super) async fn copy_contents(&self, first: bool) -> Result<(), Failed> {
+        let mut after: Option<ContentId> = None;
+        loop {
+            let page = tried!(self, async {
+                let driver = self.mount.lease().await;
+                contents(&**driver)?.list(after.as_ref(), PAGE).await
+            })?;
+            let Some(last) = page.last().cloned() else { break };
+            if first {
+                Progress::count(&self.progress.found, page.len() as u64);
+            }
+            self.copy_these(&page).await?;
+            after = Some(last);
+        }
+        self.journal.flush(true).await
+    }
+
+    /// Copies these contents, unless they were copied before.
+    pub(super) async fn copy_these(&self, ids: &[ContentId]) -> Result<(), Failed> {
+        let names: Vec<_> = ids.iter().filter_map(name_of).collect();
+        debug_assert_eq!(names.len(), ids.len(), "a store of contents knows hashes alone");
+        let known = self.journal.copies(&names)?;
+        let is_known = |row: &Option<CopyRow>| row.as_ref().is_some_and(|row| row.of.is_some());
+        Progress::count(&self.progress.kept, known.iter().filter(|row| is_known(row)).count() as u64);
+        // What the new store has already is not ours, unless it was announced.
+        let mut wanted = Vec::new();
+        for ((id, name), row) in ids.iter().zip(names).zip(known).filter(|(_, row)| !is_known(row)) {
+            let there = tried!(self, async { contents(&*self.target)?.contains(id).await })?;
+            wanted.push((id.clone(), name, there, row.is_some() || !there));
+        }
+        let new =
+            wanted.iter().filter(|(_, _, there, _)| !there).map(|(_, name, _, _)| (name.clone(), false));
+        self.journal.begin(new).await?;
+        let copies = stream::iter(wanted).map(|(id, name, there, ours)| async move {
+            let copied = tried!(self, self.copy_content(&id, there))?;
+            if let Some(size) = copied {
+                let at = Timestamp(self.kernel.env().wall());
+                let of = Of { tag: id, size, mode: 0, at };
+                self.journal.confirm(&name, CopyRow { ours, folder: false, of: Some(of) });
+            }
+            Ok::<_, Failed>(())
+        });
+        copies.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        self.journal.flush(false).await
+    }
+
+    /// Copies one content; none when it is gone meanwhile.
+    async fn copy_content(&self, id: &ContentId, there: bool) -> Result<Option<u64>, StoreError> {
+        let (old, new) = (self.mount.lease().await, contents(&*self.target)?);
+        if !there {
+            let data = match contents(&**old)?.read(id, ByteRange::ALL).await {
+                Ok(data) => [data],
+                Err(StoreError::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            self.is_content(id, &data, "the old store").await?;
+            new.write(id, &data).await?;
+            Progress::count(&self.progress.bytes, length(&data));
+        }
+        let back = [new.examine(id, ByteRange::ALL).await?];
+        self.is_content(id, &back, "the new store").await?;
+        Progress::count(&self.progress.copied, 1);
+        Ok(Some(length(&back)))
+    }
+
+    async fn is_content(&self, id: &ContentId, data: &[bytes::Bytes], of: &str) -> Result<(), StoreError> {
+        let found = self.kernel.address(data).await?;
+        if found == *id {
+            return Ok(());
+        }
+        let what = format!("content {id} of {of}");
+        Err(StoreError::Corrupt { what, found: format!("content with the hash {found}") })
+    }
+}

@@ -1,0 +1,210 @@
+//! What a migration remembers over the end of a process: rows of the metastore, by the mount's root.
+//!
+//! A copy is announced before it is begun, so that what was written is known whenever the process ends, and confirmed once it is verified.
+
+use std::sync::Arc;
+
+use nexus_messages::{ContentId, FileId, Timestamp};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::Failed;
+use crate::hal::{Change, RowKey, StoreError, Table};
+use crate::kernel::Kernel;
+use crate::mounts::attach::{commit, mount_entry};
+use crate::mounts::messages::Attach;
+use crate::mounts::mount::Mount;
+use crate::namespace::{decode, encode};
+
+/// How many rows are read or changed at once.
+pub(super) const PAGE: usize = 256;
+
+/// What is known of a migration as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StateRow {
+    pub(super) spec: nexus_messages::syscall::MountSpec,
+    pub(super) without_modes: bool,
+    /// The new driver serves; rows are left to be removed.
+    pub(super) switched: bool,
+}
+
+/// What is known of one copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CopyRow {
+    /// Whether it was written by the migration, and goes with it.
+    pub(super) ours: bool,
+    pub(super) folder: bool,
+    /// What it is a verified copy of; none while it is written.
+    pub(super) of: Option<Of>,
+}
+
+/// A state of what was copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Of {
+    pub(super) tag: ContentId,
+    pub(super) size: u64,
+    pub(super) mode: u32,
+    /// When it was read.
+    pub(super) at: Timestamp,
+}
+
+impl CopyRow {
+    /// A copy that is begun.
+    pub(super) fn begun(folder: bool) -> Self {
+        Self { ours: true, folder, of: None }
+    }
+}
+
+fn key(root: FileId, rest: &str) -> RowKey {
+    RowKey::new(Table::Settings, format!("migration/{root}/{rest}"))
+}
+
+/// The key of the migration of the mount with this root.
+fn state_key(root: FileId) -> RowKey {
+    key(root, "state")
+}
+
+/// The journal of one migration.
+pub(super) struct Journal {
+    kernel: Arc<Kernel>,
+    mount: Arc<Mount>,
+    attach: Attach,
+    /// Copies that are verified, and not yet confirmed in the rows.
+    confirmed: Mutex<Vec<(String, CopyRow)>>,
+}
+
+impl Journal {
+    pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, attach: Attach) -> Self {
+        Self { kernel: kernel.clone(), mount: mount.clone(), attach, confirmed: Mutex::default() }
+    }
+
+    /// What is known of the migration, if there is one.
+    pub(super) fn state(kernel: &Kernel, mount: &Mount) -> Result<Option<StateRow>, StoreError> {
+        let rows = kernel.store().rows(mount.tree)?;
+        let key = state_key(mount.root);
+        rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()
+    }
+
+    /// What is done at the mount, by whom.
+    pub(super) fn order(&self) -> Attach {
+        self.attach.clone()
+    }
+
+    /// What makes the rows say `state`.
+    pub(super) fn says(&self, state: &StateRow) -> Change {
+        Change::Put(state_key(self.mount.root), encode(state))
+    }
+
+    /// What is known of the copies with these names.
+    pub(super) fn copies(&self, names: &[String]) -> Result<Vec<Option<CopyRow>>, Failed> {
+        let rows = self.kernel.store().rows(self.mount.tree)?;
+        let mut copies = Vec::with_capacity(names.len());
+        for name in names {
+            let key = self.key(name);
+            copies.push(rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()?);
+        }
+        drop(rows);
+        // What is not in the rows yet is newer.
+        for (name, row) in &*self.confirmed.lock() {
+            if let Some(n) = names.iter().position(|known| known == name) {
+                copies[n] = Some(row.clone());
+            }
+        }
+        Ok(copies)
+    }
+
+    /// The copies whose names begin with `prefix` and come after `after`, one page.
+    pub(super) fn page(&self, prefix: &str, after: Option<&str>) -> Result<Vec<(String, CopyRow)>, Failed> {
+        let rows = self.kernel.store().rows(self.mount.tree)?;
+        let all = self.key(prefix);
+        let page = rows.reader.scan(&all, after.map(|name| self.key(name)).as_ref(), PAGE)?;
+        let skipped = self.key("").bytes.len();
+        let mut copies = Vec::with_capacity(page.len());
+        for (key, value) in page {
+            let name = String::from_utf8_lossy(&key.bytes[skipped..]).into_owned();
+            copies.push((name, decode(&key, &value)?));
+        }
+        Ok(copies)
+    }
+
+    /// Announces copies, on disk; with them all that was confirmed.
+    pub(super) async fn begin(&self, names: impl Iterator<Item = (String, bool)>) -> Result<(), Failed> {
+        let begun = names.map(|(name, folder)| self.put(&name, &CopyRow::begun(folder)));
+        let begun: Vec<_> = begun.collect();
+        if begun.is_empty() { Ok(()) } else { self.write(begun).await }
+    }
+
+    /// A copy is verified. It is in the rows soon.
+    pub(super) fn confirm(&self, name: &str, row: CopyRow) {
+        self.confirmed.lock().push((name.to_owned(), row));
+    }
+
+    /// Brings what was confirmed into the rows, once it is worth it.
+    pub(super) async fn flush(&self, all: bool) -> Result<(), Failed> {
+        let waiting = self.confirmed.lock().len();
+        if waiting == 0 || (!all && waiting < PAGE) {
+            return Ok(());
+        }
+        self.write(Vec::new()).await
+    }
+
+    /// Forgets the copy `name`, and all below it.
+    pub(super) async fn forget(&self, name: &str) -> Result<(), Failed> {
+        self.flush(true).await?;
+        let below = format!("{name}/");
+        let mut changes = vec![Change::Delete(self.key(name))];
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.page(&below, after.as_deref())?;
+            changes.extend(page.iter().map(|(name, _)| Change::Delete(self.key(name))));
+            let last = page.len() < PAGE;
+            self.write(std::mem::take(&mut changes)).await?;
+            if last {
+                return Ok(());
+            }
+            after = page.into_iter().next_back().map(|(name, _)| name);
+        }
+    }
+
+    /// Removes all rows; the one of the migration as a whole goes last.
+    pub(super) async fn clear(&self) -> Result<(), Failed> {
+        self.confirmed.lock().clear();
+        loop {
+            let page = self.page("", None)?;
+            if page.is_empty() {
+                break;
+            }
+            self.write(page.iter().map(|(name, _)| Change::Delete(self.key(name))).collect()).await?;
+        }
+        self.write(vec![Change::Delete(state_key(self.mount.root))]).await
+    }
+
+    fn key(&self, name: &str) -> RowKey {
+        key(self.mount.root, &format!("copy/{name}"))
+    }
+
+    fn put(&self, name: &str, row: &CopyRow) -> Change {
+        Change::Put(self.key(name), encode(row))
+    }
+
+    /// Commits `changes`, after what was confirmed.
+    pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), Failed> {
+        let confirmed = std::mem::take(&mut *self.confirmed.lock());
+        let mut entry = mount_entry(
+            &self.attach,
+            self.mount.tree,
+            self.kernel.new_op_id(),
+            Timestamp(self.kernel.env().wall()),
+        );
+        entry.changes = confirmed.iter().map(|(name, row)| self.put(name, row)).collect();
+        entry.changes.extend(changes);
+        match commit(&self.kernel, entry, None).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // They are copies still.
+                self.confirmed.lock().splice(0..0, confirmed);
+                Err(Failed { kind: error.kind(), why: format!("the metastore: {error}") })
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The process is killed while files move: the same order goes on, or an abort removes what was copied, and nothing is lost.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nexus::{Config, MountSpec, blocking};
+
+use crate::bench::{AT, content, count, read_host, read_tree};
+
+/// Files of the mount.
+const FILES: u64 = 300;
+
+/// Kills; each at another moment.
+const KILLS: u32 = 4;
+
+fn log(folder: &Path) -> File {
+    OpenOptions::new().create(true).append(true).open(folder.join("log")).expect("there is room")
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nexus"));
+    command.env_remove("NEXUS_DATA_DIR").arg("--data").arg(folder.join("data"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log(folder));
+    command
+}
+
+fn migrate(folder: &Path, to: &Path) -> Child {
+    let mut command = command(folder);
+    command.args(["--json", "migrate", AT, "--to", "path-local", "--opt"]);
+    command.arg(format!("folder={}", to.display())).spawn().expect("it starts")
+}
+
+fn spec(folder: &Path) -> MountSpec {
+    MountSpec::new("path-local").option("folder", folder.display().to_string())
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    old: PathBuf,
+    new: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room");
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        for folder in [&old, &new] {
+            fs::create_dir(folder).expect("there is room");
+        }
+        for number in 0..FILES {
+            let below = old.join(format!("d{}", number % 9));
+            fs::create_dir_all(&below).expect("there is room");
+            // Some are so large that they go piece by piece.
+            let times = if number % 100 == 0 { 7_500 } else { 1 };
+            fs::write(below.join(number.to_string()), content(number, 700).repeat(times))
+                .expect("there is room");
+        }
+        let nx = blocking::connect(Config::new(folder.path().join("data"))).expect("it boots");
+        nx.mount(AT, spec(&old)).expect("it mounts");
+        nx.shutdown().expect("it stops");
+        Self { folder, old, new }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+#[test]
+fn a_killed_migration_goes_on_where_it_was() {
+    let place = Place::new();
+    let before = read_host(&place.old);
+    let mut kept = 0;
+    for kill in 0..KILLS {
+        let began = Instant::now();
+        let mut child = migrate(place.path(), &place.new);
+        // By the clock of the host: how far it came by then is the chance that is tested.
+        while began.elapsed() < Duration::from_millis(120 + 160 * u64::from(kill)) {
+            if child.try_wait().expect("it can be asked").is_some() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        // It may have ended.
+        let _ = child.kill();
+        child.wait().expect("it ends");
+    }
+    assert_eq!(read_host(&place.old), before, "the old store is as it was");
+    let mut child = migrate(place.path(), &place.new);
+    let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    for line in said.map_while(Result::ok) {
+        let status: serde_json::Value = serde_json::from_str(&line).expect("it is an object");
+        kept += status["kept"].as_u64().expect("a number");
+    }
+    let ended = child.wait().expect("it ends").success();
+    // One that was not killed in time is done already, and so the same order is refused.
+    assert!(
+        ended || read_host(&place.new) == before,
+        "{}",
+        fs::read_to_string(place.path().join("log")).unwrap_or_default()
+    );
+    assert!(read_host(&place.new) == before);
+    assert!(!ended || kept > 0, "something was copied before");
+    let nx = blocking::connect(Config::new(place.path().join("data"))).expect("it boots");
+    let mounts = nx.mounts().expect("it answers");
+    let mount = mounts.iter().find(|mount| mount.point.as_str() == AT).expect("it is mounted");
+    assert_eq!(mount.options["folder"], place.new.display().to_string());
+    assert!(read_tree(&nx, AT) == before);
+    nx.shutdown().expect("it stops");
+}
+
+#[test]
+fn a_killed_migration_can_be_undone() {
+    let place = Place::new();
+    let mut child = migrate(place.path(), &place.new);
+    let began = Instant::now();
+    while count(&place.new) < 40 && began.elapsed() < Duration::from_secs(20) {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    child.kill().expect("it can be killed");
+    child.wait().expect("it ends");
+    let aborted = command(place.path()).args(["migrate", AT, "--abort"]).status().expect("it starts");
+    assert!(aborted.success());
+    assert!(crate::bench::is_empty(&place.new), "what was copied is gone");
+    let nx = blocking::connect(Config::new(place.path().join("data"))).expect("it boots");
+    assert!(read_tree(&nx, AT) == read_host(&place.old));
+    nx.shutdown().expect("it stops");
+}

@@ -1,0 +1,18 @@
+//! Mounts whose files move to another driver while they are used: what callers see of it, what is there in the end, and what is left when it does not come
+//! to its end.
+
+#![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
+
+mod bench;
+mod load;
+mod odd;
+
+mod contents;
+mod crashes;
+mod early;
+mod ends;
+mod failing;
+mod files;
+mod killed;
+mod refused;
+mod uploads;

@@ -1,0 +1,92 @@
+//! What cannot be is refused before anything is written.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use nexus::{ErrorKind, MountSpec};
+
+use crate::bench::{AT, Bench, ODD_FILES, is_empty, refused};
+
+#[test]
+fn wrong_orders_are_refused_and_change_nothing() {
+    let bench = Bench::of_files();
+    bench.nx.write(format!("{AT}/f"), "one").expect("it writes");
+    bench.nx.mount("/other", bench.spec("path-local", "other")).expect("it mounts");
+    let check = |to: MountSpec, kind: ErrorKind, says: &str| {
+        let error = refused(bench.begin(to), kind).to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(bench.status().is_none() && is_empty(&bench.host("new")));
+    };
+    check(MountSpec::new("no-such-driver"), ErrorKind::InvalidArgument, "no-such-driver");
+    check(bench.spec("path-local", "new").option("colour", "blue"), ErrorKind::InvalidArgument, "colour");
+    check(bench.spec("path-local", "new").option("open_ms", "soon"), ErrorKind::InvalidArgument, "open_ms");
+    check(bench.spec("path-local", "nowhere"), ErrorKind::InvalidArgument, "");
+    check(bench.spec("path-local", "old"), ErrorKind::InvalidArgument, "already");
+    check(bench.spec("path-local", "other"), ErrorKind::InvalidArgument, "/other");
+    check(MountSpec::new("memory-path"), ErrorKind::NotSupported, "memory-path");
+    check(bench.spec("cas-local", "cas"), ErrorKind::NotSupported, "nexus sync");
+    refused(bench.nx.migrate("/none", bench.spec("path-local", "new"), true), ErrorKind::NotFound);
+    refused(bench.nx.abort_migration(AT), ErrorKind::NotFound);
+    let agent = bench.nx.agent("coder-7").expect("a name");
+    refused(agent.migrate(AT, bench.spec("path-local", "new"), true), ErrorKind::PermissionDenied);
+    refused(agent.migrations(), ErrorKind::PermissionDenied);
+}
+
+/// A mount whose files are to go where only plain files go.
+fn to_plain(make: impl FnOnce(&Bench)) -> Bench {
+    let bench = Bench::of_files();
+    fs::create_dir(bench.host("old").join("d")).expect("there is room");
+    fs::write(bench.host("old").join("d/f"), "one").expect("there is room");
+    make(&bench);
+    bench.odd.plain();
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    bench
+}
+
+#[track_caller]
+fn check_refused(bench: &Bench, says: &[&str]) {
+    let cause = bench.failed("EOPNOTSUPP");
+    assert!(says.iter().all(|said| cause.contains(said)), "{cause}");
+    assert!(is_empty(&bench.host("new")), "nothing was written");
+    assert_eq!(bench.driver().driver, "path-local");
+    bench.nx.write(format!("{AT}/d/f"), "two").expect("the old one serves");
+}
+
+#[test]
+fn what_the_new_store_cannot_hold_is_told_before_anything_is_copied() {
+    let link = |bench: &Bench| symlink("f", bench.host("old").join("d/link")).expect("there is room");
+    check_refused(&to_plain(link), &["/m/d/link", "links"]);
+    let empty = |bench: &Bench| fs::create_dir(bench.host("old").join("empty")).expect("there is room");
+    check_refused(&to_plain(empty), &["/m/empty", "empty folder"]);
+    let mode = |bench: &Bench| {
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(bench.host("old").join("d/f"), mode).expect("it is ours");
+    };
+    check_refused(&to_plain(mode), &["/m/d/f", "755", "--without-modes"]);
+}
+
+#[test]
+fn modes_are_given_up_when_that_is_asked_for() {
+    let bench = to_plain(|bench| {
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(bench.host("old").join("d/f"), mode).expect("it is ours");
+    });
+    bench.failed("EOPNOTSUPP");
+    bench.nx.migrate(AT, bench.spec(ODD_FILES, "new"), false).expect("it begins");
+    bench.done();
+    assert_eq!(fs::read_to_string(bench.host("new").join("d/f")).expect("it is there"), "one");
+}
+
+#[test]
+fn a_store_that_has_files_or_lies_in_the_mount_is_not_taken() {
+    let bench = Bench::of_files();
+    fs::write(bench.host("new").join("theirs"), "x").expect("there is room");
+    bench.begin(bench.spec("path-local", "new")).expect("it begins");
+    bench.failed("ENOTEMPTY");
+    assert_eq!(fs::read_to_string(bench.host("new").join("theirs")).expect("it is there"), "x");
+    fs::create_dir(bench.host("old").join("inside")).expect("there is room");
+    bench.begin(bench.spec("path-local", "old/inside")).expect("it begins");
+    let cause = bench.failed("EINVAL");
+    assert!(cause.contains("itself"), "{cause}");
+    assert!(is_empty(&bench.host("old").join("inside")));
+}
