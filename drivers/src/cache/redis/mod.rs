@@ -7,8 +7,7 @@
 //! Relied on: the `redis` crate speaks the protocol, and nothing more. Its sockets, and its tasks for listeners, live on the I/O runtime of
 //! [`Env`](nexus_actors::Env), which is tokio's; its deadlines, reconnection and retries are not used. Calls themselves can be polled by any executor.
 //!
-//! Not there: TLS, whose libraries would cost more time to build than everything else here (a tunnel or a unix socket does it), and clusters. A value's size is bounded when
-//! it is put; what others put under the same prefix is read whole.
+//! Not there: clusters. A value's size is bounded when it is put; of what others put under the same prefix no more than that is read.
 //!
 //! | file | what |
 //! |---|---|
