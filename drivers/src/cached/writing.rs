@@ -79,7 +79,7 @@ impl CachedPaths {
             let (place, path) = (self.place.clone(), path.to_owned());
             let (info, attributes) = (info.clone(), attributes.clone());
             self.vault.enter_and_wait(Vec::new(), changes, move |_| {
-                place.table().settle_write(&path, &info, attributes, pieces, row);
+                place.table().settle_write(&path, &info, attributes, pieces, row, now);
                 place.due.notify_one();
             })
         };
