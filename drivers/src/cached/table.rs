@@ -547,7 +547,7 @@ impl Table {
             looked: pending.failures == 0 && now.saturating_sub(pending.looked) <= LOOKED_MAX,
         };
         self.busy.insert(path);
-        Due::Upload(upload)
+        Due::Upload(Box::new(upload))
     }
 
     /// When the next file is to go to the store that does not wait for something else.

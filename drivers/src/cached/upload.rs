@@ -37,7 +37,7 @@ pub(super) enum Due {
     Nothing,
     /// It has no room beside what is under way.
     TooLarge,
-    Upload(Upload),
+    Upload(Box<Upload>),
 }
 
 /// A file that is to go to the store.
@@ -98,7 +98,7 @@ impl Uploads {
                     Due::Upload(upload) => {
                         let size = upload.info.size;
                         under_way += size;
-                        running.push(self.upload(upload).map(move |()| size));
+                        running.push(self.upload(*upload).map(move |()| size));
                     }
                 }
             };
