@@ -1,8 +1,10 @@
-//! What a mounted bucket costs beside the library that it stands on, from a server that answers 20 ms late: large content up and down, with the memory that it takes, and a
-//! folder of ten thousand keys.
+//! What a mounted bucket costs beside the library that it stands on, from a server that answers 20 ms late: large content up and down, with the memory that it takes, a
+//! folder of ten thousand keys, and what a cache in front of it gives.
 //!
 //!     cargo bench --features versus --bench remote
-//!     MIB=64 TURNS=1 cargo bench --features versus --bench remote    # a short run
+//!     cargo bench --features versus --bench remote -- large            # large content, and the folder
+//!     cargo bench --features versus --bench remote -- cached           # the cache
+//!     MIB=64 TURNS=1 cargo bench --features versus --bench remote      # a short run
 //!
 //! Both send parts of the same size, as many at once, to the same server, by turns, each in a process of its own: so the memory of each is its own. All that comes back is
 //! looked at. OpenDAL is not beside them: it would be a dependency of every build with all features.
@@ -11,6 +13,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod cached;
 #[path = "../storage/report.rs"]
 #[allow(dead_code, reason = "the other benchmark uses the rest")]
 mod report;
@@ -60,7 +63,17 @@ fn main() {
     match arguments[..] {
         ["serve"] => serve(),
         [who, port] => in_and_out(who, port),
-        _ => compare(),
+        _ => {
+            let mut server = Part::start(&["serve"]);
+            let port = server.hear();
+            if arguments != ["cached"] {
+                compare(&port);
+                list(&port);
+            }
+            if arguments != ["large"] {
+                cached::compare(&port);
+            }
+        }
     }
 }
 
@@ -102,9 +115,7 @@ impl Drop for Part {
     }
 }
 
-fn compare() {
-    let mut server = Part::start(&["serve"]);
-    let port = server.hear();
+fn compare(port: &str) {
     let (mib, turns) = (asked("MIB", SIZE_MIB), asked("TURNS", TURNS));
     println!(
         "{mib} MiB up and down, {turns} times, parts of {} MiB, {AT_ONCE} at once, answers 20 ms late",
@@ -113,7 +124,7 @@ fn compare() {
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..turns {
         for (who, told) in [("object_store", &mut theirs), ("nexus", &mut ours)] {
-            let line = Part::start(&[who, &port]).hear();
+            let line = Part::start(&[who, port]).hear();
             let figures: Vec<f64> =
                 line.split(' ').map(|word| word.parse().expect("it is a number")).collect();
             told.push([figures[0], figures[1], figures[2]]);
@@ -139,7 +150,6 @@ fn compare() {
         most(&theirs),
         verdict(most(&ours) <= MEMORY_MAX_MIB)
     );
-    list(&port);
 }
 
 /// Asks the server itself.
@@ -186,18 +196,7 @@ impl Mover {
         if who == "nexus" {
             return Self::Nexus(mounted(port).await);
         }
-        // The process has chosen none yet.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let store = AmazonS3Builder::new()
-            .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout_disabled())
-            .with_bucket_name("bkt")
-            .with_endpoint(format!("http://127.0.0.1:{port}"))
-            .with_access_key_id("key")
-            .with_secret_access_key("secret")
-            .build();
-        let store = Arc::new(store.expect("the options are right"));
-        store.put(&"warm".into(), "x".into()).await.expect("it serves");
-        Self::Library(store)
+        Self::Library(library(port).await)
     }
 
     async fn up(&self, pieces: u64) {
@@ -292,16 +291,35 @@ fn resident_mib(line: &str) -> f64 {
     kib / 1_024.0
 }
 
+/// The library, with a connection.
+async fn library(port: &str) -> Arc<dyn ObjectStore> {
+    // Who was first has chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let store = AmazonS3Builder::new()
+        .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout_disabled())
+        .with_bucket_name("bkt")
+        .with_endpoint(format!("http://127.0.0.1:{port}"))
+        .with_access_key_id("key")
+        .with_secret_access_key("secret")
+        .build();
+    let store = Arc::new(store.expect("the options are right"));
+    store.put(&"warm".into(), "x".into()).await.expect("it serves");
+    store
+}
+
 async fn mounted(port: &str) -> Nexus {
     let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
-    let spec = MountSpec::new("s3")
+    nx.mount("/s3", spec(port)).await.expect("it is mounted");
+    nx
+}
+
+fn spec(port: &str) -> MountSpec {
+    MountSpec::new("s3")
         .option("bucket", "bkt")
         .option("endpoint", format!("http://127.0.0.1:{port}"))
         .option("allow_http", "true")
         .option("region", "us-east-1")
         .option("access_key", "key")
         .option("secret_key", "secret")
-        .option("part_bytes", PART.to_string());
-    nx.mount("/s3", spec).await.expect("it is mounted");
-    nx
+        .option("part_bytes", PART.to_string())
 }

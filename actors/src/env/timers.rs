@@ -29,6 +29,17 @@ struct State {
     due: BTreeMap<TimerKey, Waker>,
     next: u64,
     closed: bool,
+    thread: Thread,
+}
+
+/// What the thread that fires timers does.
+#[derive(Clone, Copy)]
+enum Thread {
+    /// It looks at the table before it sleeps.
+    Awake,
+    SleepsUntil(Instant),
+    /// Until it is woken.
+    Sleeps,
 }
 
 enum Clock {
@@ -50,7 +61,7 @@ impl Timers {
     }
 
     fn with(clock: Clock) -> Arc<Self> {
-        let state = State { due: BTreeMap::new(), next: 0, closed: false };
+        let state = State { due: BTreeMap::new(), next: 0, closed: false, thread: Thread::Awake };
         Arc::new(Timers { state: Mutex::new(state), earlier: Condvar::new(), clock })
     }
 
@@ -75,10 +86,15 @@ impl Timers {
         }
         state.next += 1;
         let key = (at, state.next);
-        let first = state.due.first_key_value().is_none_or(|(first, _)| key < *first);
+        // Most timers are deadlines that are taken away again long before. Whoever came first may be gone, and the thread still wakes for it: only who is earlier wakes it.
+        let is_earlier = match state.thread {
+            Thread::Awake => false,
+            Thread::SleepsUntil(wakes) => at < wakes,
+            Thread::Sleeps => true,
+        };
         state.due.insert(key, waker);
         drop(state);
-        if first {
+        if is_earlier {
             self.earlier.notify_one();
         }
         Some(key)
@@ -116,11 +132,15 @@ impl Timers {
         let mut state = self.state.lock();
         while !state.closed {
             let Some((&(at, _), _)) = state.due.first_key_value() else {
+                state.thread = Thread::Sleeps;
                 self.earlier.wait(&mut state);
+                state.thread = Thread::Awake;
                 continue;
             };
             if at > self.now() {
+                state.thread = Thread::SleepsUntil(at);
                 self.earlier.wait_until(&mut state, at);
+                state.thread = Thread::Awake;
                 continue;
             }
             if let Some((_, waker)) = state.due.pop_first() {

@@ -69,5 +69,7 @@ const NAMES_MAX: usize = 1_000;
 /// How many pieces that were read are being kept at once. One that comes then is read again another time.
 const KEEPING_MAX: usize = 8;
 
-/// How many files are on their way to one store at once.
-const UPLOADS_MAX: usize = 16;
+/// How many bytes of several files are on their way to one store at once, and with that in memory.
+const UPLOADING_MAX: u64 = 32 << 20;
+
+const _: () = assert!(WRITTEN_BACK_MAX <= UPLOADING_MAX);

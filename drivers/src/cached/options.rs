@@ -5,6 +5,7 @@ use std::time::Duration;
 use nexus_kernel::hal::{DriverOption, StoreError};
 use nexus_messages::syscall::MountSpec;
 
+use super::paths::count;
 use super::rows::{PlaceId, short};
 
 const fn option(key: &'static str, help: &'static str) -> DriverOption {
@@ -29,6 +30,10 @@ pub(super) const OPTIONS: &[DriverOption] = &[
         "write_back_bytes",
         "how many bytes may be on the local disk alone; what comes then goes to the store at once; 268435456 when not given",
     ),
+    option(
+        "write_back_at_once",
+        "how many files are on their way from the local disk to the store at once, 1 to 1024, within what concurrency allows; 64 when not given",
+    ),
 ];
 
 /// What says where a store is. Another value of one of these is another store; of any other option, it is not.
@@ -40,6 +45,10 @@ const PENDING_BYTES: u64 = 256 << 20;
 
 /// The most that a cache may be asked to keep.
 const CACHE_MAX: u64 = 1 << 40;
+
+/// How many files are on their way to the store at once, when nothing is said, and the most that may be asked for.
+const AT_ONCE: u64 = 64;
+const AT_ONCE_MAX: u64 = 1_024;
 
 /// The greatest age.
 const AGE_MAX_MS: u64 = 86_400_000;
@@ -55,6 +64,8 @@ pub struct Caching {
     pub write_back: bool,
     /// How many bytes may be pending.
     pub pending_max: u64,
+    /// How many files are on their way to the store at once; 0 for one.
+    pub uploads_max: usize,
 }
 
 impl Caching {
@@ -63,15 +74,16 @@ impl Caching {
     /// # Errors
     /// [`StoreError::BadOption`] that names the option.
     pub fn of(spec: &MountSpec) -> Result<Self, StoreError> {
-        let number = |key: &str, most: u64, unsaid: u64| match spec.options.get(key) {
+        let within = |key: &str, least: u64, most: u64, unsaid: u64| match spec.options.get(key) {
             None => Ok(unsaid),
             Some(text) => match text.parse::<u64>() {
-                Ok(number) if number <= most => Ok(number),
+                Ok(number) if (least..=most).contains(&number) => Ok(number),
                 _ => Err(StoreError::BadOption {
-                    why: format!("{key} is {text:?}, and must be a number from 0 to {most}"),
+                    why: format!("{key} is {text:?}, and must be a number from {least} to {most}"),
                 }),
             },
         };
+        let number = |key: &str, most: u64, unsaid: u64| within(key, 0, most, unsaid);
         let write_back = match spec.options.get("write_back").map(String::as_str) {
             None | Some("no") => false,
             Some("yes") => true,
@@ -85,6 +97,7 @@ impl Caching {
             age: Duration::from_millis(number("cache_age_ms", AGE_MAX_MS, 0)?),
             write_back,
             pending_max: number("write_back_bytes", CACHE_MAX, PENDING_BYTES)?,
+            uploads_max: count(within("write_back_at_once", 1, AT_ONCE_MAX, AT_ONCE)?),
         })
     }
 
@@ -116,9 +129,13 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_no_choice_is_named() {
-        for (key, value) in
-            [("cache_bytes", "1k"), ("cache_age_ms", "-1"), ("write_back", "true"), ("write_back_bytes", "")]
-        {
+        for (key, value) in [
+            ("cache_bytes", "1k"),
+            ("cache_age_ms", "-1"),
+            ("write_back", "true"),
+            ("write_back_bytes", ""),
+            ("write_back_at_once", "0"),
+        ] {
             let error = Caching::of(&MountSpec::new("s3").option(key, value)).unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");
         }

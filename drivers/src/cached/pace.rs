@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use super::UPLOADS_MAX;
-
 /// How long a store is left alone after its first failure, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -20,10 +18,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// How many files may be on their way.
-    pub(super) fn hands(&self, now: u64) -> usize {
+    /// How many files may be on their way, of `most` at a store that is well.
+    pub(super) fn hands(&self, now: u64, most: usize) -> usize {
         match self.pauses {
-            0 => UPLOADS_MAX,
+            0 => most,
             _ if now < self.until => 0,
             _ => 1,
         }
@@ -55,24 +53,25 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const MOST: usize = 16;
 
     #[test]
     fn a_store_that_fails_is_asked_once_after_each_wait_until_something_comes_through() {
         let mut pace = Pace::default();
         let (mut now, mut waits) = (SECOND, Vec::new());
-        assert_eq!((pace.hands(now), pace.waits_until(now)), (UPLOADS_MAX, None));
+        assert_eq!((pace.hands(now, MOST), pace.waits_until(now)), (MOST, None));
         for _ in 0..7 {
             // All that were on their way.
-            for _ in 0..UPLOADS_MAX {
+            for _ in 0..MOST {
                 pace.failed(now);
             }
             let until = pace.waits_until(now).expect("it waits");
-            assert_eq!((pace.hands(now), pace.hands(until)), (0, 1));
+            assert_eq!((pace.hands(now, MOST), pace.hands(until, MOST)), (0, 1));
             waits.push((until - now) / 1_000_000);
             now = until;
         }
         assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
         pace.came_through();
-        assert_eq!((pace.hands(now), pace.waits_until(now)), (UPLOADS_MAX, None));
+        assert_eq!((pace.hands(now, MOST), pace.waits_until(now)), (MOST, None));
     }
 }

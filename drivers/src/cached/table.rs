@@ -10,6 +10,7 @@ use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::folders::Folder;
 use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key};
+use super::upload::{Due, LOOKED_MAX, Upload};
 use super::vault::{Blob, Vault};
 use super::{FILES_MAX, IN_MEMORY_MAX, INLINE_MAX, PIECE_BYTES};
 
@@ -74,6 +75,8 @@ struct Pending {
     attributes: Attributes,
     failures: u32,
     due: (u64, u64),
+    /// When the store was last known to have room for it at its path.
+    looked: u64,
 }
 
 /// What is known of one store. Times are nanoseconds of the wall's clock.
@@ -137,15 +140,6 @@ pub(super) struct Held {
     pub(super) pieces: BTreeMap<u32, Piece>,
 }
 
-/// A file that is to go to the store.
-#[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) path: String,
-    pub(super) info: ObjectInfo,
-    pub(super) attributes: Attributes,
-    pub(super) pieces: Vec<Piece>,
-}
-
 /// The folder that `path` is in.
 pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
@@ -184,7 +178,7 @@ impl Table {
             self.pending.insert(path.to_owned());
             self.due.insert(due, path.to_owned());
             self.pending_bytes += row.size;
-            Pending { attributes, failures: 0, due }
+            Pending { attributes, failures: 0, due, looked: 0 }
         });
         let file = File {
             info: row.info(),
@@ -442,22 +436,29 @@ impl Table {
         found
     }
 
-    /// The next file that is to go to the store, which is on its way from now on.
-    pub(super) fn take_due(&mut self, now: u64) -> Option<Upload> {
+    /// The next file that is to go to the store, if it has at most `room` bytes: it is on its way from now on.
+    pub(super) fn take_due(&mut self, now: u64, room: u64) -> Due {
         let mut due = self.due.range(..=(now, u64::MAX));
-        let (key, path) = due.find(|(_, path)| !self.busy.contains(*path))?;
+        let Some((key, path)) = due.find(|(_, path)| !self.busy.contains(*path)) else { return Due::Nothing };
         let (key, path) = (*key, path.clone());
+        let found = self.files.get(&path).and_then(|file| Some((file, file.pending.as_ref()?)));
+        let Some((file, pending)) = found else {
+            self.due.remove(&key);
+            return Due::Nothing;
+        };
+        if file.info.size > room {
+            return Due::TooLarge;
+        }
         self.due.remove(&key);
-        let file = self.files.get(&path)?;
-        let pending = file.pending.as_ref()?;
         let upload = Upload {
             path: path.clone(),
             info: file.info.clone(),
             attributes: pending.attributes.clone(),
             pieces: file.pieces.values().cloned().collect(),
+            looked: pending.failures == 0 && now.saturating_sub(pending.looked) <= LOOKED_MAX,
         };
         self.busy.insert(path);
-        Some(upload)
+        Due::Upload(Box::new(upload))
     }
 
     /// When the next file is to go to the store that does not wait for something else.
@@ -557,8 +558,12 @@ impl Table {
         attributes: Attributes,
         pieces: BTreeMap<u32, Piece>,
         row: Bytes,
+        now: u64,
     ) {
         self.number += 1;
+        // Over what is pending, nobody asked the store.
+        let looked =
+            self.files.get(path).and_then(|file| file.pending.as_ref()).map_or(now, |old| old.looked);
         self.take(path);
         let due = (0, self.number);
         self.due.insert(due, path.to_owned());
@@ -570,7 +575,7 @@ impl Table {
             seen: 0,
             pieces,
             row: Some(row),
-            pending: Some(Pending { attributes, failures: 0, due }),
+            pending: Some(Pending { attributes, failures: 0, due, looked }),
             used: self.number,
         };
         self.in_memory += file.in_memory();

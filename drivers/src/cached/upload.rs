@@ -7,14 +7,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use nexus_kernel::hal::{Addressing, ObjectStore, PathWrite, StoreError};
+use nexus_kernel::hal::{Addressing, ObjectInfo, ObjectStore, StoreError};
+use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
 
+use super::UPLOADING_MAX;
 use super::options::Caching;
 use super::place::Place;
-use super::table::{Piece, Upload};
+use super::table::Piece;
 use super::vault::Vault;
 
 /// How long a file waits after its first failure, and at most.
@@ -23,8 +25,31 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// How long one upload may take. The store behind has limits of its own; this one holds when they do not.
 const UPLOAD_MAX: Duration = Duration::from_secs(120);
 
+/// For how long, in nanoseconds, it counts that the store was looked at before a file was acknowledged.
+pub(super) const LOOKED_MAX: u64 = 10_000_000_000;
+
 /// How often it is looked whether anybody still has the store mounted, when nothing else happens.
 const PATROL: Duration = Duration::from_secs(1);
+
+/// What is to go to the store next.
+#[derive(Debug)]
+pub(super) enum Due {
+    Nothing,
+    /// It has no room beside what is under way.
+    TooLarge,
+    Upload(Box<Upload>),
+}
+
+/// A file that is to go to the store.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) path: String,
+    pub(super) info: ObjectInfo,
+    pub(super) attributes: Attributes,
+    pub(super) pieces: Vec<Piece>,
+    /// Whether it was looked a moment ago what is at its path.
+    pub(super) looked: bool,
+}
 
 /// Brings to `inner` what is pending, for as long as `alive` is.
 pub(super) fn begin(
@@ -42,6 +67,7 @@ pub(super) fn begin(
         place: place.clone(),
         inner: inner.clone(),
         bytes_max: caching.bytes_max,
+        at_once: caching.uploads_max.max(1),
     };
     vault.env().spawn("cached.upload", async move { uploads.go_on(&alive).await });
 }
@@ -52,25 +78,37 @@ struct Uploads {
     inner: Arc<dyn ObjectStore>,
     /// How much content stays when it has come to the store.
     bytes_max: u64,
+    /// How many files are on their way at once.
+    at_once: usize,
 }
 
 impl Uploads {
     async fn go_on(&self, alive: &Weak<()>) {
         let env = self.vault.env();
-        let mut running = FuturesUnordered::new();
+        let (mut running, mut under_way) = (FuturesUnordered::new(), 0);
         while alive.strong_count() > 0 {
             let due = self.place.due.notified();
             let now = self.vault.uptime();
-            let hands = self.place.pace.lock().hands(now);
-            while running.len() < hands {
-                let Some(upload) = self.place.table().take_due(now) else { break };
-                running.push(self.upload(upload));
-            }
+            let hands = self.place.pace.lock().hands(now, self.at_once);
+            let has_room = loop {
+                if running.len() >= hands {
+                    break false;
+                }
+                match self.place.table().take_due(now, UPLOADING_MAX - under_way) {
+                    Due::Nothing => break true,
+                    Due::TooLarge => break false,
+                    Due::Upload(upload) => {
+                        let size = upload.info.size;
+                        under_way += size;
+                        running.push(self.upload(*upload).map(move |()| size));
+                    }
+                }
+            };
             let pause = self.place.pace.lock().waits_until(now);
             let next = match pause {
                 Some(until) => Some(until),
                 // When all hands are full, the first that is free looks.
-                None if running.len() >= hands => None,
+                None if !has_room => None,
                 None => self.place.table().next_due(),
             };
             let next = next.map_or(PATROL, |at| Duration::from_nanos(at.saturating_sub(now)));
@@ -79,8 +117,9 @@ impl Uploads {
                 // Whichever it was.
                 let _ = waited.await;
             } else {
-                // Whichever it was.
-                let _ = select(running.next(), waited).await;
+                if let Either::Left((Some(size), _)) = select(running.next(), waited).await {
+                    under_way -= size;
+                }
             }
         }
     }
@@ -140,21 +179,20 @@ impl Uploads {
                 found: format!("{length} bytes on the local disk instead of {}", upload.info.size),
             });
         }
-        let remote = store.write(&upload.path, &data, PathWrite::Whole, &upload.attributes).await?;
+        let remote = store.put(&upload.path, &data, &upload.attributes, upload.looked).await?;
         let (path, tag) = (&upload.path, &upload.info.tag);
         let with_content = self.bytes_max > 0;
         let written = {
             let now = self.vault.env().wall();
             let table = self.place.table();
-            let Some((holds, changes, row)) = table.uploaded(path, tag, &remote.tag, now, with_content)?
-            else {
+            let Some((holds, changes, row)) = table.uploaded(path, tag, &remote, now, with_content)? else {
                 // It is another one by now, which goes there, too.
                 return Ok(());
             };
             let (place, path, tag) = (self.place.clone(), path.clone(), tag.clone());
             self.vault.enter_and_wait(vec![holds], changes, move |held| {
                 if held {
-                    place.table().settle_upload(&path, &tag, remote.tag, row, now, with_content);
+                    place.table().settle_upload(&path, &tag, remote, row, now, with_content);
                 }
             })
         };

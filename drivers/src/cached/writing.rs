@@ -65,6 +65,8 @@ impl CachedPaths {
         let inline_max = self.place.table().inline_max();
         let env = self.vault.env();
         let now = self.now();
+        // Whoever comes here has just looked what is there, or has no need to.
+        let looked = self.vault.uptime();
         let tag = ContentId::Tag(format!("local-{now:016x}{:016x}", env.random()).into());
         let mut info =
             ObjectInfo::new(EntryType::Reg, size, tag, attributes.modified.unwrap_or(Timestamp(now)));
@@ -89,7 +91,7 @@ impl CachedPaths {
             let (place, path) = (self.place.clone(), path.to_owned());
             let (info, attributes) = (info.clone(), attributes.clone());
             self.vault.enter_and_wait(Vec::new(), changes, move |_| {
-                place.table().settle_write(&path, &info, attributes, pieces, row);
+                place.table().settle_write(&path, &info, attributes, pieces, row, looked);
                 drop(room);
                 place.due.notify_one();
             })

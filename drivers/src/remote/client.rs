@@ -23,6 +23,7 @@ use object_store::{
 };
 use tokio::sync::{Semaphore, oneshot};
 
+use super::buffers::Buffers;
 use super::completing::{Condition, under};
 use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::multipart::{PARTS_AT_ONCE, Upload};
@@ -38,6 +39,9 @@ const END_MAX: u64 = 1 << 50;
 
 /// No more room is made for content before it comes: how long it is, the server says.
 const ROOM_MAX: u64 = 64 << 20;
+
+/// What is at least so large is read to memory of its own.
+const MAPPED_MIN: u64 = 1 << 20;
 
 /// What a server says of an upload that it has no parts of.
 const UNKNOWN_UPLOAD: &str = "the server knows nothing of the upload, or no more";
@@ -105,6 +109,7 @@ pub(super) struct Client {
     pub(super) settings: Arc<Settings>,
     secrets: Arc<[Secret]>,
     places: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
     /// Whether the server was seen to give other parts than it was asked for: then it is asked for none but the whole.
     gives_no_parts: Arc<AtomicBool>,
 }
@@ -134,6 +139,7 @@ impl Client {
             settings: Arc::new(settings),
             secrets: secrets.into(),
             places,
+            buffers: Arc::default(),
             gives_no_parts: Arc::default(),
         })
     }
@@ -278,7 +284,7 @@ impl Client {
         range: ByteRange,
         expected: u64,
     ) -> Result<(Bytes, ObjectMeta), StoreError> {
-        let gives_no_parts = self.gives_no_parts.clone();
+        let (gives_no_parts, buffers) = (self.gives_no_parts.clone(), self.buffers.clone());
         let (store, at) = (self.handles.repeating.clone(), key.clone());
         let end = range.count.map(|count| range.offset.saturating_add(count)).filter(|end| *end < END_MAX);
         let wanted = match end {
@@ -309,7 +315,7 @@ impl Client {
             }
             let (meta, part) = (found.meta.clone(), found.range.clone());
             let (from, to) = range.within(meta.size);
-            let bytes = collected(found, to - from).await?;
+            let bytes = collected(found, to - from, &buffers).await?;
             if part.start != from || part.end != to || bytes.len() as u64 != to - from {
                 let source = format!("{} bytes came instead of {}", bytes.len(), to - from).into();
                 return Err(object_store::Error::Generic { store: "remote", source });
@@ -540,8 +546,24 @@ impl Client {
 }
 
 /// All that comes of `found`, which is to be so much. It is held once: the library's own way holds what came beside what it makes of it.
-async fn collected(found: GetResult, expected: u64) -> Result<Bytes, object_store::Error> {
-    let (mut all, mut pieces) = (BytesMut::new(), found.into_stream());
+async fn collected(
+    found: GetResult,
+    expected: u64,
+    buffers: &Arc<Buffers>,
+) -> Result<Bytes, object_store::Error> {
+    let mut pieces = found.into_stream();
+    if expected >= MAPPED_MIN {
+        let generic = |source| object_store::Error::Generic { store: "remote", source };
+        let size = usize::try_from(expected).map_err(|error| generic(error.into()))?;
+        let mut all = buffers.take(size).map_err(|error| generic(error.into()))?;
+        while let Some(piece) = pieces.try_next().await? {
+            if !all.fill(&piece).is_empty() {
+                return Err(generic(format!("more than {expected} bytes came").into()));
+            }
+        }
+        return Ok(all.freeze());
+    }
+    let mut all = BytesMut::new();
     while let Some(piece) = pieces.try_next().await? {
         if all.is_empty() && piece.len() as u64 >= expected {
             // It came at once. What is too much is told by who looks at the length.

@@ -6,6 +6,7 @@
 //! | `factory`, `s3`, `azure`, `gcs`, `http` | from options to a mount that is open |
 //! | `conditions` | whether the server honours conditional writes: found out at each opening |
 //! | `client`, `errors` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
+//! | `buffers` | memory for large content on its way |
 //! | `multipart`, `completing`, `upload` | large content in parts, as it comes, and under which condition it takes its place |
 //! | `transport` | blobs under flat keys, for content by its hash |
 //! | `paths`, `listing`, `rename` | keys as they are, which other tools share |
@@ -19,6 +20,7 @@
 
 #[cfg(feature = "azure")]
 mod azure;
+mod buffers;
 mod client;
 mod completing;
 mod conditions;

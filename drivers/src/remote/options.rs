@@ -13,7 +13,7 @@ use crate::secret::Secret;
 const TIMEOUT_MS: u64 = 30_000;
 
 /// How many operations of one mount are under way at once, when nothing is said.
-const CONCURRENCY: u64 = 32;
+const CONCURRENCY: u64 = 64;
 
 /// How often a request that may be repeated is, when nothing is said.
 const RETRIES: u64 = 3;
@@ -45,7 +45,7 @@ macro_rules! with_any {
             $($own,)*
             $crate::remote::options::option("prefix", false, "what all keys begin with: a folder, without a slash at its ends; all that there is when not given"),
             $crate::remote::options::option("timeout_ms", false, "how long one operation may take, and a second more for each 4 MiB that it moves; a request that hears nothing for a third of it is repeated; 30000 when not given"),
-            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024; a part of large content is one, and such content has up to 4; 32 when not given"),
+            $crate::remote::options::option("concurrency", false, "how many operations are under way at once, 1 to 1024; a part of large content is one, and such content has up to 4; 64 when not given"),
             $crate::remote::options::option("retries", false, "how often a request that may be repeated is, 0 to 20; 3 when not given"),
         ]
     };

@@ -36,7 +36,8 @@ const CONFLICTS_MAX: usize = 3;
 /// those keys cannot be named.
 ///
 /// What keeps a file and a folder from having one name, and a deletion from missing what it names, is looked at before the change, in a request of its own:
-/// the kernel's locks make that one step for all who come through it, and for others it is not one. The content of a file is replaced in one step for all.
+/// the kernel's locks make that one step for all who come through it, and for others it is not one. What is written back was looked at when it was acknowledged, and is not
+/// again when that was a moment ago. The content of a file is replaced in one step for all.
 ///
 /// A file's tag is its ETag: what other tools change is seen by the next look, without any notice of theirs.
 ///
@@ -171,6 +172,23 @@ impl RemotePaths {
         };
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         Ok(self.written(&key, size, put).await)
+    }
+
+    async fn put_at(&self, path: &str, data: &[Bytes], looked: bool) -> Result<ContentId, StoreError> {
+        self.writable()?;
+        let key = match looked {
+            true => {
+                split_last(path)?;
+                self.own_key(path)?
+            }
+            false => self.place_for(path).await?,
+        };
+        let put = self.client.put(&key, data).await?;
+        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        if let Some(e_tag) = &put.e_tag {
+            return Ok(tag(Some(e_tag), size, 0));
+        }
+        Ok(self.written(&key, size, put).await.tag)
     }
 
     /// The place for what is written `how`.
@@ -485,6 +503,16 @@ impl PathStore for RemotePaths {
         _: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo> {
         Box::pin(self.write_at(path, data, how))
+    }
+
+    fn put<'a>(
+        &'a self,
+        path: &'a str,
+        data: &'a [Bytes],
+        _: &'a Attributes,
+        looked: bool,
+    ) -> StoreFuture<'a, ContentId> {
+        Box::pin(self.put_at(path, data, looked))
     }
 
     fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {

@@ -155,6 +155,29 @@ fn what_does_not_fit_goes_through() {
 }
 
 #[test]
+fn no_more_is_on_its_way_at_once_than_may_be() {
+    let at_once = |options: &[(&str, &str)], files: u8, length: usize| {
+        let far = Far::new();
+        let near = far.open(options);
+        far.faults.always(Where::Change, Fault::Hang);
+        for n in 0..files {
+            near.write(&format!("d/{n}"), vec![n; length]).unwrap();
+        }
+        far.pass(Duration::from_secs(5));
+        let at_once = far.calls().1;
+        far.faults.clear();
+        far.pass(Duration::from_secs(600));
+        for n in 0..files {
+            assert!(far.theirs(&format!("d/{n}")).unwrap() == vec![n; length], "{n}");
+        }
+        at_once
+    };
+    assert_eq!(at_once(BACK, 70, 10), 64);
+    assert_eq!(at_once(&[BACK, &[("write_back_at_once", "3")]].concat(), 5, 10), 3);
+    assert_eq!(at_once(BACK, 10, 4 << 20), 8, "32 MiB of 4 MiB each");
+}
+
+#[test]
 fn a_store_that_panics_and_hangs_gets_it_in_the_end() {
     for fault in [Fault::Panic, Fault::PanicAtOnce, Fault::Hang, Fault::DoneThenPanic, Fault::DoneThenHang] {
         let far = Far::new();

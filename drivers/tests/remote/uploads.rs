@@ -222,6 +222,23 @@ fn a_server_that_decides_when_parts_are_put_together_is_believed() {
     assert_eq!(server.uploads(), 0);
 }
 
+#[test]
+fn what_is_put_after_a_look_takes_one_request() {
+    let server = Small::start(Duration::ZERO);
+    let store = open(&s3(server.port()));
+    let put = |path, looked| {
+        block_on(paths(&*store).put(path, &[Bytes::from_static(b"new")], &Attributes::none(), looked))
+    };
+    let before = server.requests();
+    let tag = put("a/b", true).expect("it is put");
+    assert_eq!(server.requests() - before, 1);
+    assert_eq!(block_on(paths(&*store).stat("a/b")).expect("it is there").tag, tag);
+    let (above, below) = (put("a/b/c", false), put("a", false));
+    assert!(matches!(above, Err(StoreError::NotADirectory { .. })), "{above:?}");
+    assert!(matches!(below, Err(StoreError::IsADirectory { .. })), "{below:?}");
+    assert_eq!(&read(&*store, "a/b").expect("it is there")[..], b"new");
+}
+
 /// This one looks at one of both conditions when parts are put together, and not in one step.
 #[test]
 fn a_server_that_decides_in_part_is_believed_in_part() {

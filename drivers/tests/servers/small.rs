@@ -77,6 +77,11 @@ impl Small {
         self.port
     }
 
+    /// How many requests there were.
+    pub(crate) fn requests(&self) -> u64 {
+        self.server.requests.load(Ordering::Relaxed)
+    }
+
     /// How many uploads it holds parts of.
     pub(crate) fn uploads(&self) -> usize {
         self.server.state.lock().unwrap_or_else(PoisonError::into_inner).uploads.len()

@@ -170,6 +170,19 @@ pub trait PathStore: fmt::Debug + Send + Sync {
         attributes: &'a Attributes,
     ) -> StoreFuture<'a, ObjectInfo>;
 
+    /// As [`write`](Self::write) of the whole content, for who needs nothing of the file but the tag that it has then. `looked` says that the caller looked at `path` a moment ago,
+    /// at a file or at nothing: a driver that would look in requests of its own spares them, and what came in between is as if it had come just after.
+    fn put<'a>(
+        &'a self,
+        path: &'a str,
+        data: &'a [Bytes],
+        attributes: &'a Attributes,
+        looked: bool,
+    ) -> StoreFuture<'a, ContentId> {
+        let _ = looked;
+        Box::pin(async move { Ok(self.write(path, data, PathWrite::Whole, attributes).await?.tag) })
+    }
+
     /// Begins to take content for the file at `path` piece by piece, in bounded memory. Nothing is to be seen of it before it is finished, and when it is dropped
     /// nothing is left and nothing has changed. What is in the way is told now or when it finishes. Needs `upload`.
     fn upload<'a>(&'a self, path: &'a str) -> StoreFuture<'a, Box<dyn PathUpload>> {

@@ -29,6 +29,9 @@ use crate::tls;
 /// How often a server that nobody asks is asked for a sign of life.
 pub(super) const PING_EVERY: Duration = Duration::from_secs(1);
 
+/// How many calls may wait to be sent, at most.
+const QUEUED_MAX: usize = 4_096;
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) env: Env,
@@ -96,16 +99,20 @@ impl Link {
         changing: bool,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        let asked = async {
+        // In its place from the beginning: as an argument it would be moved, and there twice.
+        let asked = pin!(async {
             let mut connection = self.connection(what).await?;
-            // Never closed.
-            let _place = self.places.acquire().await.map_err(|_| StoreError::Closed)?;
+            let _place = match self.places.try_acquire() {
+                Ok(place) => place,
+                // Never closed.
+                Err(_) => self.places.acquire().await.map_err(|_| StoreError::Closed)?,
+            };
             let answer = connection.send_packed_command(command).await;
             answer
                 .and_then(Value::extract_error)
                 .and_then(|value| from_redis_value(value).map_err(RedisError::from))
                 .map_err(|error| Failure::of(&error, &self.config).after(what, changing, &self.config))
-        };
+        });
         match self.env.timeout(self.config.call_within, asked).await {
             Ok(answered) => {
                 // It orders nothing: a count that is a little off holds the server for dead a little later.
@@ -171,8 +178,10 @@ impl Link {
     async fn connect(&self) -> Result<(MultiplexedConnection, Driver), Failure> {
         let connecting = async {
             let socket = self.socket().await?;
-            // Deadlines are ours, and so is the bound on calls.
-            let config = AsyncConnectionConfig::new().set_response_timeout(None);
+            // Deadlines are ours, and so is the bound on calls: none of them waits a second time.
+            let queued_max = self.config.calls_max.clamp(1, QUEUED_MAX);
+            let config =
+                AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(queued_max);
             let login = self.config.login();
             let (connection, driver) = MultiplexedConnection::new_with_config(&login, socket, config).await?;
             Ok((connection, Box::pin(driver) as Driver))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use nexus_actors::Env;
 use nexus_kernel::hal::{CacheState, CacheStore, StoreError, StoreFuture, Subscription};
-use redis::cmd;
+use redis::Cmd;
 use tokio::sync::Semaphore;
 
 use super::config::RedisConfig;
@@ -17,6 +17,10 @@ use super::listening::Listening;
 
 /// Longer than this is for ever: servers refuse times that they cannot count.
 const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+/// How many arguments a command has at most, its verb included, and how long two numbers and a word are together.
+const ARGUMENTS: usize = 5;
+const NUMBERS: usize = 24;
 
 /// What stands in front of values that begin with it, and alone for the empty one. So no value is empty at the server, where a part of one that is not there is.
 const ESCAPE: u8 = 0;
@@ -57,6 +61,14 @@ impl RedisCache {
     fn name(&self, name: &str) -> String {
         [self.link.config.prefix.as_str(), name].concat()
     }
+
+    /// The command `verb` about what has this name, with room for arguments of so many bytes.
+    fn about(&self, verb: &str, name: &str, more: usize) -> Cmd {
+        let mut command =
+            Cmd::with_capacity(ARGUMENTS, verb.len() + self.link.config.prefix.len() + name.len() + more);
+        command.arg(verb).arg(self.name(name));
+        command
+    }
 }
 
 impl Drop for RedisCache {
@@ -76,8 +88,8 @@ impl CacheStore for RedisCache {
         Box::pin(async move {
             let max = self.link.config.value_bytes_max.saturating_sub(key.len());
             // Others may have put more there than is held here: one byte too many says so, beside the one in front.
-            let mut command = cmd("GETRANGE");
-            command.arg(self.name(key)).arg(0).arg(i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1));
+            let mut command = self.about("GETRANGE", key, NUMBERS);
+            command.arg(0).arg(i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1));
             let found = self.link.call("getting a value", false, &command).await?;
             Ok(unescaped(found, max))
         })
@@ -90,8 +102,8 @@ impl CacheStore for RedisCache {
             if too_large || ttl.is_some_and(|ttl| ttl.is_zero()) {
                 return self.delete(key).await.map(drop);
             }
-            let mut command = cmd("SET");
-            command.arg(self.name(key)).arg(&*escaped(&value));
+            let mut command = self.about("SET", key, value.len() + NUMBERS);
+            command.arg(&*escaped(&value));
             if let Some(ttl) = ttl.filter(|ttl| *ttl < TTL_MAX) {
                 command.arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
             }
@@ -101,16 +113,15 @@ impl CacheStore for RedisCache {
 
     fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            let mut command = cmd("DEL");
-            command.arg(self.name(key));
+            let command = self.about("DEL", key, 0);
             self.link.call("deleting a value", true, &command).await
         })
     }
 
     fn publish<'a>(&'a self, topic: &'a str, message: Bytes) -> StoreFuture<'a, usize> {
         Box::pin(async move {
-            let mut command = cmd("PUBLISH");
-            command.arg(self.name(topic)).arg(&message[..]);
+            let mut command = self.about("PUBLISH", topic, message.len());
+            command.arg(&message[..]);
             self.link.call("publishing", true, &command).await
         })
     }

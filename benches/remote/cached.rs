@@ -1,0 +1,155 @@
+//! What a cache in front of a bucket gives: reads again of what was read, beside reads of the local disk, and small files that come to the bucket later, beside puts that wait.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use nexus::{Bytes, Config, MountSpec};
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::report::{beside, median, tell, verdict};
+use super::{asked, library, requests, runtime, spec};
+
+/// Of files that are read again: how large, and how many.
+const READ: [(usize, usize); 4] = [(4 << 10, 200), (64 << 10, 100), (1 << 20, 32), (16 << 20, 4)];
+const ROUNDS: usize = 21;
+
+/// Small files that are written back, and how large each is.
+const WRITTEN: usize = 1_000;
+const WRITTEN_BYTES: usize = 4 << 10;
+
+/// How often they are.
+const TURNS: u64 = 3;
+
+/// How many are looked at at once afterwards.
+const LOOKS: usize = 64;
+
+/// The budgets: a read beside the local one, and what is written back beside puts one after the other.
+const READ_TIMES_MAX: f64 = 2.0;
+const WRITTEN_SHARE_MAX: f64 = 0.05;
+
+/// All is kept by far before so many rounds, though some of it may be left out in each.
+const FILLING_MAX: usize = 100;
+
+pub(super) fn compare(port: &str) {
+    let folder =
+        tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the folder can be written");
+    let runtime = runtime();
+    runtime.block_on(read_again(port, folder.path()));
+    runtime.block_on(written_back(port, folder.path()));
+}
+
+/// A mount whose cache lies in the data folder.
+fn caching(port: &str) -> MountSpec {
+    spec(port).option("cache_bytes", (1_u64 << 30).to_string()).option("cache_age_ms", "3600000")
+}
+
+fn content(number: usize, size: usize) -> Bytes {
+    let mut content = vec![number.to_le_bytes()[0]; size];
+    content[..8].copy_from_slice(&number.to_le_bytes());
+    content.into()
+}
+
+async fn read_again(port: &str, folder: &Path) {
+    let (plain, data) = (folder.join("plain"), folder.join("read"));
+    std::fs::create_dir(&plain).expect("the folder can be written");
+    let store = library(port).await;
+    let nx = nexus::connect(Config::new(&data)).await.expect("it boots");
+    nx.mount("/s3", caching(port)).await.expect("it is mounted");
+    println!("files of a bucket read again, the median of {ROUNDS} rounds, each read");
+    for (size, count) in READ {
+        let name = |number: usize| format!("read-{size}-{number}");
+        for number in 0..count {
+            let content = content(number, size);
+            std::fs::write(plain.join(name(number)), &content).expect("it is written");
+            store.put(&name(number).into(), content.into()).await.expect("it goes up");
+        }
+        let cached = async |number| nx.read(format!("/s3/{}", name(number))).await.expect("it is there");
+        let local =
+            async |number| Bytes::from(tokio::fs::read(plain.join(name(number))).await.expect("it is there"));
+        let mut filling = 0;
+        loop {
+            let before = requests(port);
+            for number in 0..count {
+                assert!(cached(number).await == content(number, size), "what was written");
+            }
+            if requests(port) == before {
+                break;
+            }
+            filling += 1;
+            assert!(filling < FILLING_MAX, "all of it is kept");
+        }
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let before = requests(port);
+        for _ in 0..ROUNDS {
+            theirs.push(round(count, size, &local).await);
+            ours.push(round(count, size, &cached).await);
+        }
+        assert_eq!(requests(port), before, "none of it came from the bucket");
+        beside(&format!("{} KiB", size >> 10), median(ours), "tokio::fs", median(theirs), READ_TIMES_MAX);
+    }
+    nx.shutdown().await.expect("it stops in order");
+}
+
+/// The time of one read.
+async fn round(count: usize, size: usize, read: &impl AsyncFn(usize) -> Bytes) -> Duration {
+    let began = Instant::now();
+    for number in 0..count {
+        let bytes = read(number).await;
+        assert!(bytes.len() == size && bytes[..8] == number.to_le_bytes(), "what was written");
+    }
+    began.elapsed() / u32::try_from(count).expect("they are few")
+}
+
+async fn written_back(port: &str, folder: &Path) {
+    let turns = asked("TURNS", TURNS);
+    println!(
+        "{WRITTEN} files of {} KiB, one after the other, {turns} times; until all are in the bucket",
+        WRITTEN_BYTES >> 10
+    );
+    let store = library(port).await;
+    let nx = nexus::connect(Config::new(folder.join("written"))).await.expect("it boots");
+    let (mut put, mut acknowledged, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    for turn in 0..turns {
+        let began = Instant::now();
+        for number in 0..WRITTEN {
+            let content = content(number, WRITTEN_BYTES);
+            store.put(&format!("put-{turn}/{number}").into(), content.into()).await.expect("it goes up");
+        }
+        put.push(began.elapsed());
+        nx.mount("/s3", caching(port).option("write_back", "yes")).await.expect("it is mounted");
+        let began = Instant::now();
+        for number in 0..WRITTEN {
+            let content = content(number, WRITTEN_BYTES);
+            nx.write(format!("/s3/written-{turn}/{number}"), content).await.expect("it is written");
+        }
+        acknowledged.push(began.elapsed());
+        // It waits until all of them are there.
+        nx.unmount("/s3").await.expect("it is unmounted");
+        written.push(began.elapsed());
+        all_there(&store, turn).await;
+    }
+    let (put, written) = (median(put), median(written));
+    tell("put, each when the one before it is there", put);
+    tell("acknowledged", median(acknowledged));
+    let share = written.as_secs_f64() / put.as_secs_f64();
+    tell("written back", written);
+    println!(
+        "  {:.1} % of the time of the puts; at most {} % asked: {}",
+        share * 100.0,
+        WRITTEN_SHARE_MAX * 100.0,
+        verdict(share <= WRITTEN_SHARE_MAX)
+    );
+    nx.shutdown().await.expect("it stops in order");
+}
+
+/// Another tool finds each of them in the bucket.
+async fn all_there(store: &Arc<dyn ObjectStore>, turn: u64) {
+    let looks = (0..WRITTEN).map(async |number| {
+        let key = format!("written-{turn}/{number}").into();
+        let found = store.get(&key).await.expect("it is there").bytes().await.expect("all of it comes");
+        assert!(found == content(number, WRITTEN_BYTES), "what was written");
+    });
+    stream::iter(looks).buffer_unordered(LOOKS).collect::<Vec<()>>().await;
+}
