@@ -195,9 +195,8 @@ fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
 #[test]
 fn who_gives_up_takes_the_request_along() {
     let (_folder, _server, store) = serving_with(PATIENT, |_| Answer::silent());
-    let looked = block_on(
-        env().timeout(Duration::from_millis(50), crate::subjects::paths(&*store).stat("f")),
-    );
+    let looked =
+        block_on(env().timeout(Duration::from_millis(50), crate::subjects::paths(&*store).stat("f")));
     assert!(looked.is_err(), "it is dropped in the middle");
 }
 

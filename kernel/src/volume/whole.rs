@@ -16,7 +16,9 @@ pub(super) async fn to_be_changed(
     size: u64,
 ) -> Result<(Bytes, ObjectInfo), Stop> {
     if size > CALL_MAX {
-        let why = format!("its driver writes it as a whole, and {size} bytes are more than one call carries, {CALL_MAX}");
+        let why = format!(
+            "its driver writes it as a whole, and {size} bytes are more than one call carries, {CALL_MAX}"
+        );
         return Err(Error::new(intent.op, &site.path, ErrorKind::TooLarge).because(why).into());
     }
     let read = read_as_known(store, site, ByteRange::ALL, size).await;
