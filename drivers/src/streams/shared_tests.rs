@@ -169,7 +169,7 @@ fn what_the_kernel_keeps_for_itself_is_given_less_room_when_it_fills_little_and_
         for round in 0..2u64 {
             let from = round * 1_202;
             for n in 0..1_200u64 {
-                block_on(store.append(id, append(n as u8, 3_000).op(OpId(u128::from(from + n))))).unwrap();
+                block_on(store.append(id, append(3, 3_000).op(OpId(u128::from(from + n))))).unwrap();
             }
             let grown = held();
             assert!(grown > 3_600_000, "{grown}");
