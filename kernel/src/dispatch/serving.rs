@@ -158,7 +158,7 @@ impl Passage {
         let hook = &interceptor.interceptor;
         match after {
             After::Inline(run) if *aside && mail => {
-                self.hear_aside(place, hook, (run, lost.as_ref()), (cx, outcome))
+                self.hear_aside(place, hook, (run, lost.as_ref()), (cx, outcome));
             }
             After::Inline(run) => {
                 let began = hook.begin();
