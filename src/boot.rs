@@ -307,6 +307,7 @@ fn kernel_config(settings: &Settings) -> KernelConfig {
     config.garbage = settings.garbage;
     config.flush_within = settings.flush_within;
     config.unflushed_max_bytes = settings.unflushed_max_bytes;
+    config.locks_per_agent = settings.locks_per_agent;
     config.scrub = settings.scrub;
     config
 }

@@ -30,7 +30,7 @@ const FILE: &str = "nexus.toml";
 const PREFIX: &str = "NEXUS_";
 
 /// The keys of the environment and the file.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "profile",
     "data_folder",
     "metadata_cache_bytes",
@@ -47,6 +47,7 @@ const KEYS: [&str; 23] = [
     "garbage_grace_s",
     "flush_within_ms",
     "unflushed_max_bytes",
+    "locks_per_agent",
     "scrub_bytes_per_s",
     "scrub_interval_s",
     "services_must_start",
@@ -73,6 +74,9 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// How far the disk may be behind what is acknowledged, where that is allowed.
 const FLUSH_WITHIN: Duration = Duration::from_millis(50);
 const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
+
+/// How many advisory locks one agent may hold and wait for.
+const LOCKS_PER_AGENT: usize = 10_000;
 
 /// The settings of a kernel: what [`connect`](crate::connect) takes.
 ///
@@ -101,6 +105,7 @@ const UNFLUSHED_MAX_BYTES: u64 = 8 << 20;
 /// | `garbage_grace_s` | for how many seconds collections must have found content unreachable before it goes |
 /// | `flush_within_ms` | how long after a change that is acknowledged before it is on disk a flush is begun at the latest |
 /// | `unflushed_max_bytes` | with how many bytes of such changes in memory alone the next one waits for a flush; 0 to let none be put off |
+/// | `locks_per_agent` | how many advisory locks one agent may hold and wait for; what it asks for beyond that is refused with ENOLCK |
 /// | `scrub_bytes_per_s` | how many bytes of content are read in a second, at most, in the background, to find out whether they are what was written; 0 for never |
 /// | `scrub_interval_s` | how many seconds after the beginning of such a reading the next one begins |
 /// | `services_must_start` | whether a boot at which a registered service cannot be started is refused; else the service is listed with the cause |
@@ -150,6 +155,7 @@ struct Layer {
     garbage_grace_s: Option<u64>,
     flush_within_ms: Option<u64>,
     unflushed_max_bytes: Option<u64>,
+    locks_per_agent: Option<usize>,
     scrub_bytes_per_s: Option<u64>,
     scrub_interval_s: Option<u64>,
     services_must_start: Option<bool>,
@@ -172,6 +178,7 @@ pub(crate) struct Settings {
     pub(crate) garbage: GarbageConfig,
     pub(crate) flush_within: Duration,
     pub(crate) unflushed_max_bytes: u64,
+    pub(crate) locks_per_agent: usize,
     pub(crate) scrub: ScrubConfig,
     pub(crate) services_must_start: bool,
     pub(crate) cache: CacheSpec,
@@ -362,6 +369,13 @@ impl Config {
         self
     }
 
+    /// One agent may hold and wait for so many advisory locks; what it asks for beyond that is refused with `ENOLCK`.
+    #[must_use]
+    pub fn locks_per_agent(mut self, locks: usize) -> Self {
+        self.layer.locks_per_agent = Some(locks);
+        self
+    }
+
     /// All content is read in the background, at most `bytes_per_s` bytes in a second, to find out whether it is what was written; again `interval` after
     /// it began, and first so long after the start. 0 bytes for on demand only. Whole seconds count, at least 1.
     #[must_use]
@@ -504,6 +518,7 @@ impl Config {
             garbage: garbage(said.garbage_interval_s, said.garbage_grace_s),
             flush_within: said.flush_within_ms.map_or(FLUSH_WITHIN, Duration::from_millis),
             unflushed_max_bytes: said.unflushed_max_bytes.unwrap_or(UNFLUSHED_MAX_BYTES),
+            locks_per_agent: said.locks_per_agent.unwrap_or(LOCKS_PER_AGENT),
             scrub: scrub(said.scrub_bytes_per_s, said.scrub_interval_s),
             services_must_start: said.services_must_start.unwrap_or(false),
             cache: said.cache.clone().unwrap_or_default(),

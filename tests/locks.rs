@@ -138,6 +138,27 @@ fn who_waits_gets_the_lock_when_its_time_is_over_or_waits_no_longer_than_it_said
 }
 
 #[test]
+fn who_waits_behind_one_that_was_handed_the_lock_gets_it_when_that_ones_time_is_over() {
+    simulated(5, |env, nx| async move {
+        let [a, b, c] = ["a", "b", "c"].map(|name| nx.agent(name).unwrap());
+        let held = a.send(SysLock::exclusive(path("/a")).ttl(SysLock::TTL_MAX)).await.unwrap();
+        let wait = Duration::from_secs(60);
+        let brief = SysLock::exclusive(path("/a")).ttl(Duration::from_millis(100)).wait(wait);
+        let (mut second, mut third) = (Box::pin(b.send(brief)), Box::pin(c.lock("/a", wait)));
+        assert!(
+            futures_util::poll!(&mut second).is_pending() && futures_util::poll!(&mut third).is_pending()
+        );
+        env.sleep(Duration::from_millis(200)).await;
+        a.unlock("/a", held.id).await.unwrap();
+        let begun = env.now();
+        second.await.unwrap();
+        third.await.unwrap();
+        let took = env.now() - begun;
+        assert!((Duration::from_millis(100)..Duration::from_millis(150)).contains(&took), "{took:?}");
+    });
+}
+
+#[test]
 fn those_who_wait_for_each_other_are_told_and_the_youngest_gives_way() {
     simulated(6, |env, nx| async move {
         let agents: Vec<Nexus> = ["a", "b", "c"].iter().map(|name| nx.agent(name).unwrap()).collect();
@@ -339,6 +360,58 @@ fn a_durable_lock_outlives_the_process_until_its_time_is_over_and_tokens_go_on_g
     nx.shutdown().unwrap();
     let nx = boot();
     nx.lock("/kept", NOW).unwrap();
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn an_agent_holds_and_waits_for_no_more_locks_than_it_may_also_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let boot = |most: usize| {
+        let config = Config::new(folder.path()).locks_per_agent(most);
+        nexus::blocking::connect(config).unwrap()
+    };
+    let nx = boot(3);
+    let (a, again, b) = (nx.agent("a").unwrap(), nx.agent("a").unwrap(), nx.agent("b").unwrap());
+    let kept = a.send(SysLock::exclusive(path("/kept")).ttl(Duration::from_secs(600)).durable()).unwrap();
+    let second = again.lock("/2", NOW).unwrap();
+    let mut guard = Some(a.locked("/3", NOW).unwrap());
+    let refused = |wait: Option<Duration>| {
+        let mut call = SysLock::exclusive(path("/4/x"));
+        call.wait = wait;
+        let error = again.send(call).unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (ErrorKind::NoLocks, Errno::ENOLCK), "{error}");
+        let told = error.to_string();
+        assert!(told.contains("/4/x") && told.contains("a holds and waits for 3 locks"), "{told}");
+        assert!(told.contains("lock") && told.contains("locks_per_agent"), "{told}");
+    };
+    refused(None);
+    refused(Some(SOON));
+    a.extend("/2", second.id, SOON).expect("it has that one already");
+    b.lock("/4/b", NOW).expect("it is not b's bound");
+    assert!(nx.kill("nexus/kernel/advisory", Kill::Panic).unwrap());
+    refused(None);
+    nx.send(SysUnlock::force(path("/4/b"))).unwrap();
+    refused(None);
+    drop(guard.take());
+    let third = a.lock("/4/y", NOW).expect("its guard gave one back");
+    refused(None);
+    a.unlock("/4/y", third.id).unwrap();
+    a.send(SysLock::exclusive(path("/5")).ttl(SysLock::TTL_MIN)).unwrap();
+    // What its time has taken back is free for another one, when that was looked at.
+    let until = nx.env().now() + SOON;
+    while a.lock("/6", NOW).is_err() {
+        assert!(nx.env().now() < until, "what is over still counts");
+        std::thread::yield_now();
+    }
+    nx.shutdown().unwrap();
+
+    let nx = boot(2);
+    let a = nx.agent("a").unwrap();
+    a.lock("/1", NOW).expect("what was in memory alone is gone");
+    assert_eq!(a.lock("/2", NOW).unwrap_err().kind(), ErrorKind::NoLocks, "one outlived the process");
+    a.unlock("/kept", kept.id).unwrap();
+    a.lock("/2", NOW).unwrap();
+    assert_eq!(a.lock("/3", NOW).unwrap_err().kind(), ErrorKind::NoLocks);
     nx.shutdown().unwrap();
 }
 

@@ -216,7 +216,7 @@ fn whatever_is_killed_and_swapped_no_claim_is_broken_under_any_seed() {
     );
     let Counts { locked, lost, deadlocks, kept, fenced, stale, given_up, messages, messages_read, .. } =
         sum.counts;
-    assert!(locked >= 20 * seeds && lost >= seeds && deadlocks > 0 && kept * 4 >= seeds, "{sum:?}");
+    assert!(locked >= 20 * seeds && lost >= seeds && deadlocks * 12 >= seeds && kept * 4 >= seeds, "{sum:?}");
     assert!(fenced >= seeds && stale >= seeds && given_up >= 4 * seeds, "{sum:?}");
     assert!(messages >= 20 * seeds && messages_read >= 20 * seeds, "{sum:?}");
     let Counts { pipes_full, pipes_removed, appended, records_read, events, resumed, overflows, .. } =

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effect::Weighed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ident::{Caller, OpId, ZoneId};
+use crate::ident::{Caller, Lsn, OpId, ZoneId};
 use crate::path::VPath;
 use crate::syscall::Syscall;
 
@@ -99,12 +99,21 @@ pub struct Outcome {
     pub error: Option<Error>,
     /// What the hook that is told has let pass when it weighed the call; for hooks that weigh.
     pub weighed: Option<Weighed>,
+    /// Where it was committed, of a call that changed something: in the log of this zone, at this place.
+    pub committed: Option<(ZoneId, Lsn)>,
 }
 
 impl Outcome {
     /// The outcome of a call that gave `result`.
     pub fn of<T>(result: &Result<T>) -> Self {
-        Self { error: result.as_ref().err().cloned(), weighed: None }
+        Self { error: result.as_ref().err().cloned(), weighed: None, committed: None }
+    }
+
+    /// The same, of a call that was committed there.
+    #[must_use]
+    pub fn committed(mut self, at: Option<(ZoneId, Lsn)>) -> Self {
+        self.committed = at;
+        self
     }
 
     /// The same, as the hook is told it that let this pass when it weighed the call.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ident::{Lsn, OpId};
+use crate::ident::{Lsn, OpId, ZoneId};
 
 /// What a caller waits for before its change is acknowledged. Where nothing is said, the mount decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +64,11 @@ impl Receipt {
     /// The receipt of `op_id`, committed at `lsn`.
     pub fn new(op_id: OpId, lsn: Lsn, durability: Durability) -> Self {
         Self { op_id, lsn, durability, changed: true }
+    }
+
+    /// Where the call was committed that changed something in `zone`; none when it changed nothing.
+    pub fn place_in(&self, zone: &ZoneId) -> Option<(ZoneId, Lsn)> {
+        self.changed.then(|| (zone.clone(), self.lsn))
     }
 
     /// The receipt of `op_id`, which changed nothing and looked at all up to `lsn`.

@@ -1,6 +1,6 @@
 //! Interceptors and resolvers that break, decide, or want more than they may.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nexus::dispatch::{ASIDE_MAX, Interceptor, OnLate, OpSet, Registration, Resolution, Resolver};
-use nexus::{Caller, ErrorKind, HookContext, Op, Outcome, Syscall, VPath, Verdict, ZoneId};
+use nexus::dispatch::{
+    ASIDE_MAX, Interceptor, MissedCalls, OnLate, OpSet, Registration, Resolution, Resolver,
+};
+use nexus::{Caller, ErrorKind, HookContext, Lsn, Op, Outcome, Syscall, VPath, Verdict, ZoneId};
 use nexus_messages::syscall::SysReaddir;
 use parking_lot::Mutex;
 
@@ -241,13 +243,13 @@ impl Interceptor for Crowded {
         .boxed()
     }
 
-    fn overflowed(&self, missed: u64) {
-        let _ = self.told.lock().send(format!("missed {missed}"));
+    fn overflowed(&self, missed: &MissedCalls) {
+        let _ = self.told.lock().send(format!("missed {} from {:?}", missed.calls, missed.first));
     }
 }
 
 #[test]
-fn what_finds_no_room_aside_is_counted_and_told_before_what_comes_later() {
+fn what_finds_no_room_aside_is_counted_and_told_with_where_to_read_on_though_nothing_comes_later() {
     const BEYOND: usize = 3;
     let ((told, hear), (go, go_on)) = (channel(), channel());
     let nx = boot();
@@ -258,14 +260,21 @@ fn what_finds_no_room_aside_is_counted_and_told_before_what_comes_later() {
         let shown: serde_json::Value = serde_json::from_slice(&shown).expect("it is JSON");
         usize::try_from(shown[what].as_u64().expect("it is a number")).expect("it is small")
     };
-    for number in 0..ASIDE_MAX + BEYOND {
-        nx.write(format!("/{number}"), "x").expect("it does not wait for what is told aside");
-    }
+    let write = |number: usize| {
+        nx.write(format!("/{number}"), "x").expect("it does not wait for what is told aside").receipt.lsn
+    };
+    let lsns: Vec<Lsn> = (0..ASIDE_MAX + BEYOND).map(write).collect();
     assert_eq!((count("overflow"), count("queued")), (BEYOND, ASIDE_MAX));
-    let mut heard = HashSet::new();
-    for _ in 0..ASIDE_MAX {
+    let next = || hear.recv_timeout(Duration::from_secs(30)).expect("it was told");
+    let missed = |calls: usize, from: Lsn| {
+        format!("missed {calls} from {:?}", BTreeMap::from([(ZoneId::root(), from)]))
+    };
+    go.send(()).expect("it listens");
+    let mut heard = HashSet::from([next()]);
+    assert_eq!(next(), missed(BEYOND, lsns[ASIDE_MAX]), "told by who is over first");
+    for _ in 1..ASIDE_MAX {
         go.send(()).expect("it listens");
-        heard.insert(hear.recv_timeout(Duration::from_secs(30)).expect("it was told"));
+        heard.insert(next());
     }
     assert_eq!(heard, (0..ASIDE_MAX).map(|number| format!("/{number}")).collect::<HashSet<_>>());
     // The room of the last is free a moment after it was told.
@@ -276,7 +285,6 @@ fn what_finds_no_room_aside_is_counted_and_told_before_what_comes_later() {
         std::thread::yield_now();
     }
     nx.write("/later", "x").expect("it does not wait for what is told aside");
-    assert_eq!(hear.recv_timeout(Duration::from_secs(30)).expect("it was told"), format!("missed {BEYOND}"));
     go.send(()).expect("it listens");
-    assert_eq!(hear.recv_timeout(Duration::from_secs(30)).expect("it was told"), "/later");
+    assert_eq!(next(), "/later", "once");
 }

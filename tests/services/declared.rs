@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Reply, Start};
-use nexus::dispatch::OpSet;
+use nexus::dispatch::{ASIDE_MAX, MissedCalls, OpSet};
 use nexus::service::{Completed, Declaration, Intercept, Intercepted, OnLate, Service, ServiceHook, Setup};
 use nexus::{
     Config, ErrorKind, Event, EventKind, ExitReason, HookContext, Lsn, Nexus, Op, Outcome, SwapOptions,
-    Syscall, VPath, Verdict,
+    Syscall, VPath, Verdict, ZoneId,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ enum Way {
     Closed,
     Open,
     Aside,
+    /// As it hears nothing aside, it misses nothing.
+    Missing,
     /// With a deadline that nothing could keep.
     Timed,
 }
@@ -46,6 +48,7 @@ enum Way {
 struct View {
     heard: AtomicU64,
     is_let_go: AtomicBool,
+    missed: Mutex<Vec<MissedCalls>>,
 }
 
 /// Changes what is written, panics over `/breaks`, and hears of `/slow` when it is let go.
@@ -80,17 +83,19 @@ impl Service for Inline {
         };
         let hear = |view: &View, cx: &HookContext, _: &Outcome| {
             let began = Instant::now();
-            while cx.call.path() == "/slow" && !view.is_let_go.load(Ordering::Relaxed) {
+            while cx.call.path().as_str().starts_with("/slow") && !view.is_let_go.load(Ordering::Relaxed) {
                 assert!(began.elapsed() < PATIENCE, "its caller waits for it");
                 std::thread::yield_now();
             }
             view.heard.fetch_add(1, Ordering::Relaxed);
         };
+        let lose = |view: &View, missed: &MissedCalls| view.missed.lock().push(missed.clone());
         let hook = ServiceHook::around("inline", OpSet::MUTATIONS, decide, hear);
         Declaration::new().hook(match way {
             Way::Closed => hook,
             Way::Open => hook.fails(OnLate::Pass),
-            Way::Aside => hook.aside(),
+            Way::Aside => hook.aside().overflowed(lose),
+            Way::Missing => hook.overflowed(lose),
             Way::Timed => hook.deadline(BRIEF),
         })
     }
@@ -133,9 +138,41 @@ async fn nobody_waits_for_what_an_inline_hook_hears_aside() {
     nx.shutdown().await.expect("it stops");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_inline_hook_finds_no_room_for_aside_is_told_with_where_to_read_on() {
+    const BEYOND: usize = 3;
+    let nx = booted().await;
+    let service = nx.register::<Inline>("inline", Way::Aside).await.expect("it starts");
+    let mut lsns = Vec::new();
+    for number in 0..ASIDE_MAX + BEYOND {
+        let written = nx.write(format!("/slow-{number}"), "x").await;
+        lsns.push(written.expect("it does not wait for what is heard").receipt.lsn);
+    }
+    assert_eq!(count(&nx, "inline", "overflow").await, BEYOND as u64);
+    service.with(|view: &View| view.is_let_go.store(true, Ordering::Relaxed)).expect("it serves");
+    let began = Instant::now();
+    while count(&nx, "inline", "queued").await > 0 {
+        assert!(began.elapsed() < PATIENCE, "waited in vain for what is heard aside");
+        tokio::task::yield_now().await;
+    }
+    let (heard, missed) = service
+        .with(|view: &View| (view.heard.load(Ordering::Relaxed), view.missed.lock().clone()))
+        .expect("it serves");
+    assert_eq!(heard, ASIDE_MAX as u64);
+    let [missed] = &*missed else { panic!("told once: {missed:?}") };
+    assert_eq!(missed.calls, BEYOND as u64);
+    // Of which commits it missed, it reads itself.
+    assert_eq!(missed.first, [(ZoneId::root(), lsns[ASIDE_MAX])].into());
+    nx.shutdown().await.expect("it stops");
+}
+
 #[tokio::test]
 async fn what_nothing_can_keep_is_refused_when_it_is_declared() {
     let nx = booted().await;
+    let missing =
+        nx.register::<Inline>("inline", Way::Missing).await.map(drop).expect_err("it misses nothing");
+    assert_eq!(missing.kind(), ErrorKind::InvalidArgument, "{missing}");
+    assert!(missing.to_string().contains("told nothing aside"), "{missing}");
     let inline = nx.register::<Inline>("inline", Way::Timed).await.map(drop);
     let mailed = nx.register::<Silent>("silent", Asked::Afterwards).await.map(drop);
     for (refused, name) in [(inline, "inline"), (mailed, "silent")] {

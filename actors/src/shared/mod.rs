@@ -362,10 +362,11 @@ impl SharedWriting<'_> {
     }
 
     /// A log with room for so many bytes of appends, and with all that is in this one, which takes the place of its file. To be called by the owner of the folder, for a log that
-    /// only it has mapped, and which has no more room: nothing may be done with that one any more once this is dropped. Blocks: it makes a file.
+    /// only it has mapped, and which has no more room, or far more than it needs: nothing may be done with that one any more once this is dropped. Who dies before it comes back leaves
+    /// the one or the other file, each whole. Blocks: it makes a file.
     ///
     /// # Errors
-    /// As [`SharedLog::make`]; then nothing has changed.
+    /// As [`SharedLog::make`], and `InvalidInput` for less room than is filled; then nothing has changed.
     pub fn moved(
         &self,
         folder: &SharedFolder,
@@ -373,7 +374,8 @@ impl SharedWriting<'_> {
         room: usize,
         bytes_max: u64,
     ) -> io::Result<SharedLog> {
-        if layout::words(room) < self.room() {
+        let state = self.state();
+        if (layout::words(room) as u64) < state.tail_at.saturating_sub(state.head_at) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         SharedLog::create(folder, id, room, bytes_max, |log| self.writing.copy_to(log))

@@ -45,6 +45,13 @@ const MOVED: u64 = 2;
 /// How often a stream is looked for anew that has moved. Each time it has twice the room.
 const MOVES_MAX: usize = 64;
 
+/// How much room a log that only the kernel has mapped keeps at least, in bytes, when much of it is not needed any more: what is appended until the next time that it is shortened mostly has
+/// room then.
+const ROOM_KEPT: usize = 512 << 10;
+
+/// Of how many parts of its room such a log needs one, at most, when it is given less: and it is given four.
+const ROOM_SPARE: usize = 16;
+
 /// Bytes of a word of the memory.
 const WORD_BYTES: usize = 8;
 
@@ -147,6 +154,14 @@ fn room_for(stream: FileId, limits: StreamLimits) -> usize {
     usize::try_from(room.max(ROOM_MIN)).unwrap_or(usize::MAX)
 }
 
+/// How many bytes of room a log is to be given that has room for so many words and fills so many; none when it is to keep its room.
+fn spared(room: usize, filled: u64) -> Option<usize> {
+    let filled = usize::try_from(filled).unwrap_or(usize::MAX);
+    let less = filled.saturating_mul(4 * WORD_BYTES).max(ROOM_KEPT);
+    // What is given less is not given more again soon.
+    (filled <= room / ROOM_SPARE && less <= room * WORD_BYTES / 2).then_some(less)
+}
+
 /// A walk along the appends, from the oldest on.
 struct Walk<'a, 'b> {
     writing: &'a SharedWriting<'b>,
@@ -202,6 +217,15 @@ impl SharedStream {
     /// Whether it is to be looked for anew.
     fn has_moved(&self) -> bool {
         self.log.flags() & MOVED != 0
+    }
+
+    /// Whether it is to be given less room.
+    fn has_room_to_spare(&self) -> bool {
+        is_private(self.id)
+            && self.log.state().is_ok_and(|state| {
+                let room = usize::try_from(self.log.room_bytes()).unwrap_or(0) / WORD_BYTES;
+                spared(room, state.tail_at.saturating_sub(state.head_at)).is_some()
+            })
     }
 
     fn write(&self) -> Result<SharedWriting<'_>, StreamError> {
@@ -434,6 +458,30 @@ impl Inner {
         let state = writing.state();
         let held = usize::try_from(state.tail_at.saturating_sub(state.head_at)).unwrap_or(usize::MAX);
         let room = writing.room().max(held.saturating_add(words)).saturating_mul(2 * WORD_BYTES);
+        self.move_to(stream, &writing, room)
+    }
+
+    /// Gives the stream less room, when it fills little of what it has. Does nothing otherwise.
+    fn spare_room(&self, stream: &Arc<SharedStream>) -> Result<(), StreamError> {
+        let _one = self.files.lock();
+        let writing = match stream.write() {
+            Err(_) if stream.has_moved() => return Ok(()),
+            writing => writing?,
+        };
+        let state = writing.state();
+        match spared(writing.room(), state.tail_at.saturating_sub(state.head_at)) {
+            Some(room) => self.move_to(stream, &writing, room),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the stream go on in a file with room for so many bytes.
+    fn move_to(
+        &self,
+        stream: &Arc<SharedStream>,
+        writing: &SharedWriting<'_>,
+        room: usize,
+    ) -> Result<(), StreamError> {
         let moved = writing.moved(&self.folder, stream.id.0, room, self.config.bytes_max).map_err(failed)?;
         let moved = Arc::new(SharedStream::new(stream.id, moved));
         self.open.write().insert(stream.id, moved);
@@ -490,9 +538,20 @@ impl StreamStore for SharedStreams {
     }
 
     fn trim(&self, stream: FileId, before: u64) -> StreamFuture<'_, StreamState> {
-        Box::pin(self.with(stream, move |open| {
-            open.change(|state, walk| rules::trim(state, before, |at| walk.kept(at)))
-        }))
+        Box::pin(async move {
+            let trim = |open: &SharedStream| {
+                open.change(|state, walk| rules::trim(state, before, |at| walk.kept(at)))
+            };
+            let trimmed = self.with(stream, trim).await?;
+            if let Some(open) = self.known(stream).filter(|open| open.has_room_to_spare()) {
+                let inner = self.0.clone();
+                if let Err(error) = self.aside(move || inner.spare_room(&open)).await {
+                    // It is trimmed, and has the room that it had.
+                    tracing::debug!(%stream, %error, "a log in shared memory was not given less room");
+                }
+            }
+            Ok(trimmed)
+        })
     }
 
     fn retain(&self, stream: FileId, now: Timestamp) -> StreamFuture<'_, StreamState> {

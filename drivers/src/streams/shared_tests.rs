@@ -161,6 +161,42 @@ fn what_the_kernel_keeps_for_itself_is_given_more_room_under_whoever_uses_it() {
 }
 
 #[test]
+fn what_the_kernel_keeps_for_itself_is_given_less_room_when_it_fills_little_and_nothing_is_lost() {
+    with(|open, folder| {
+        let (store, id) = (open(), log_of(FileId(1)));
+        block_on(store.create(id, StreamLimits::NONE)).unwrap();
+        let held = || folder.held(SharedKind::Log).unwrap().1;
+        for round in 0..2u64 {
+            let from = round * 1_202;
+            for n in 0..1_200u64 {
+                block_on(store.append(id, append(3, 3_000).op(OpId(u128::from(from + n))))).unwrap();
+            }
+            let grown = held();
+            assert!(grown > 3_600_000, "{grown}");
+            // Others append and read, while it moves.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    block_on(store.append(id, append(7, 10).op(OpId(1 << 80 | u128::from(round))))).unwrap()
+                });
+                scope.spawn(|| block_on(store.trim(id, from + 1_195)).unwrap());
+                scope.spawn(|| block_on(store.append(id, append(8, 10))).unwrap());
+            });
+            let shrunk = held();
+            assert!(shrunk < grown / 4 && shrunk >= 512 << 10, "{grown}, {shrunk}");
+            for store in [&store, &open()] {
+                let state = block_on(store.state(id)).unwrap();
+                assert_eq!((state.head, state.tail), (from + 1_195, from + 1_202));
+                let read = block_on(store.read(id, from + 1_195, ReadBounds::ALL)).unwrap();
+                let lengths: Vec<usize> = read.records.iter().map(|record| record.data.len()).collect();
+                assert_eq!(lengths, [3_000, 3_000, 3_000, 3_000, 3_000, 10, 10]);
+                let again = append(7, 10).op(OpId(1 << 80 | u128::from(round)));
+                assert!(block_on(store.append(id, again)).unwrap().repeated);
+            }
+        }
+    });
+}
+
+#[test]
 fn what_another_process_wrote_there_is_damage_and_nobody_goes_round() {
     with(|open, folder| {
         let store = open();

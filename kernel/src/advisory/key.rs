@@ -87,6 +87,10 @@ impl Filed for LockKey {
         let end = name.bytes().position(|byte| byte == b'/').unwrap_or(name.len());
         Some(hash_of(&text[..=base + end]))
     }
+
+    fn is_below(&self, root: &Self) -> bool {
+        self.0.starts_with(&*root.0)
+    }
 }
 
 impl fmt::Debug for LockKey {

@@ -9,6 +9,7 @@ use nexus_messages::{Caller, Error, ErrorKind, LockId, Op, Result, VPath, ZoneId
 
 use super::key::LockKey;
 use super::table::{Lined, Obstacle, request};
+use super::{HELD_MAX, WAITING_MAX};
 use crate::kernel::Kernel;
 use crate::semaphore::places::{Grant, Owner, Request};
 use crate::semaphore::ticket::Verdict;
@@ -29,10 +30,11 @@ pub(super) async fn lock(
     let asked = request(caller, call.kind, call.ttl, (call.tied, call.durable), call.session);
     let kept = call.durable.then(|| asked.clone());
     let grant = match call.wait {
-        None => {
-            kernel.advisory().acquire(&key, asked).map_err(|obstacle| in_the_way(kernel, path, &obstacle))?
-        }
-        Some(wait) => line_up(kernel, &key, path, asked, wait).await?,
+        None => kernel
+            .advisory()
+            .acquire(&key, asked)
+            .map_err(|obstacle| in_the_way(kernel, caller, path, &obstacle))?,
+        Some(wait) => line_up(kernel, caller, (&key, path), asked, wait).await?,
     };
     if let Some(asked) = kept {
         let granted = kernel.advisory().granted(key.clone(), grant.id);
@@ -45,14 +47,15 @@ pub(super) async fn lock(
 /// Holds a lock in memory alone, or waits for it in line. Dropping the future leaves the line, and gives back what was given.
 pub(crate) async fn line_up(
     kernel: &Kernel,
-    key: &LockKey,
-    path: &VPath,
+    caller: &Caller,
+    (key, path): (&LockKey, &VPath),
     asked: Request,
     wait: Duration,
 ) -> Result<Grant> {
     match kernel.advisory().line_up(key, asked) {
         Lined::Held(grant) => Ok(grant),
         Lined::Full => Err(too_many(path)),
+        Lined::Enough => Err(too_many_of(kernel, caller, path)),
         Lined::Waiting(waiting) => match kernel.env().timeout(wait, waiting).await {
             Ok(Verdict::Held(grant)) => Ok(grant),
             Ok(Verdict::Deadlock(circle)) => Err(deadlock(path, &circle)),
@@ -105,7 +108,7 @@ pub(super) async fn unlock(
     }
 }
 
-fn in_the_way(kernel: &Kernel, path: &VPath, obstacle: &Obstacle) -> Error {
+fn in_the_way(kernel: &Kernel, caller: &Caller, path: &VPath, obstacle: &Obstacle) -> Error {
     let error = Error::new(Op::Lock, path, ErrorKind::WouldBlock);
     let at = |key: &LockKey| {
         let at = key.parts().1;
@@ -119,6 +122,7 @@ fn in_the_way(kernel: &Kernel, path: &VPath, obstacle: &Obstacle) -> Error {
         Obstacle::Awaited { key, by } => error.because(format!("{} waits for{}", by.agent, or_it(&at(key)))),
         Obstacle::Leaving { .. } => error.because("a write under a lock that is lost is under way"),
         Obstacle::Full => too_many(path),
+        Obstacle::Enough => too_many_of(kernel, caller, path),
     }
 }
 
@@ -150,5 +154,13 @@ fn not_held(op: Op, path: &VPath, id: LockId) -> Error {
 }
 
 fn too_many(path: &VPath) -> Error {
-    Error::new(Op::Lock, path, ErrorKind::NoLocks)
+    let error = Error::new(Op::Lock, path, ErrorKind::NoLocks);
+    error.because(format!("{HELD_MAX} are held below its top-level directory, or {WAITING_MAX} waited for"))
+}
+
+fn too_many_of(kernel: &Kernel, caller: &Caller, path: &VPath) -> Error {
+    let (agent, most) = (&caller.agent, kernel.advisory().each_max());
+    Error::new(Op::Lock, path, ErrorKind::NoLocks).because(format!(
+        "{agent} holds and waits for {most} locks, as many as one agent may (the setting `locks_per_agent`)"
+    ))
 }

@@ -3,7 +3,7 @@
 //! Owns:       what is to be done in time: whose time is over, who waits for ever. Callers acquire and release on their own tasks, in the shared table, `table.rs`.
 //! Asks:       nobody.
 //! On restart: the table goes on, and so do those who hold or wait for something in it. What came due meanwhile is done first.
-//! Bounds:     `HELD_MAX` locks held, `WAITING_MAX` calls that wait, `MAILBOX_MAX` messages.
+//! Bounds:     `HELD_MAX` locks held, `WAITING_MAX` calls that wait, `locks_per_agent` of both for each agent, `MAILBOX_MAX` messages.
 
 mod deadlock;
 mod durable;
@@ -41,9 +41,10 @@ pub const WAITING_MAX: usize = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 use crate::semaphore::places::Moment;
+use crate::semaphore::table::LOOKED_AFTER_WITHIN;
 
 /// How often those are looked for who wait for each other, at most.
-const SEARCH_EVERY: Duration = Duration::from_millis(20);
+const SEARCH_EVERY: Duration = LOOKED_AFTER_WITHIN;
 
 /// The actor that sees to advisory locks and semaphores in time.
 pub(crate) struct Advisory {
@@ -75,6 +76,7 @@ impl Behaviour for Advisory {
 
 impl Advisory {
     fn look(&mut self, cx: &mut Cx<'_, Self>) {
+        self.locks.begin_look();
         let now = self.locks.now();
         let sweep = self.swept.is_none_or(|swept| now.saturating_sub(swept) >= SWEEP_EVERY);
         if sweep {
@@ -94,6 +96,7 @@ impl Advisory {
             timer.abort();
         }
         let Some(after) = after else { return };
+        self.locks.end_look(after);
         let (sleep, timer) = abortable(cx.env().sleep(after));
         self.timer = Some(timer);
         cx.spawn(sleep, |me: &mut Self, cx, slept| {

@@ -25,12 +25,16 @@ pub(crate) type Pinned = table::Pinned<LockKey>;
 /// Tokens of semaphores are good for one process alone.
 const SEMAPHORE_TOKENS: std::ops::Range<u64> = 1..u64::MAX;
 
-const BOUNDS: Bounds = Bounds { held: HELD_MAX, waiting: WAITING_MAX };
+/// What a table holds at most, and each agent of it.
+fn bounds(each: usize) -> Bounds {
+    Bounds { held: HELD_MAX, waiting: WAITING_MAX, each }
+}
 
 /// The advisory locks of all zones, and the semaphores. Nothing here blocks longer than a few instructions under a mutex.
 pub struct AdvisoryLocks {
     env: Env,
     locks: Table<LockKey>,
+    each: usize,
     semaphores: Table<Name>,
     bell: Arc<Bell>,
     hearing: Arc<Hearing>,
@@ -48,9 +52,19 @@ struct Bell {
     rung: AtomicBool,
     /// Whether the actor comes again by itself while something is held.
     comes: AtomicBool,
+    /// When it comes by itself, in nanoseconds; `u64::MAX` while that is not known.
+    next: AtomicU64,
 }
 
 impl Bell {
+    /// Has the actor look at `by`, or before.
+    fn ring_by(&self, by: Moment) {
+        // Relaxed: whoever finds a time here that is taken back before the actor looks has changed the table before, under a mutex which the actor takes after it.
+        if self.next.load(Ordering::Relaxed) > nanos(by) {
+            self.ring();
+        }
+    }
+
     fn ring(&self) {
         // SeqCst, here and where it is taken back: who finds it rung has changed the table before the look that will follow.
         if !self.rung.swap(true, Ordering::SeqCst) && self.actor.signal(Look).is_err() {
@@ -73,9 +87,14 @@ impl Clock for Arc<Stopwatch> {
 }
 
 impl AdvisoryLocks {
-    /// Nothing is locked. `actor` is told when something is to be done in time.
-    pub(crate) fn new(env: &Env, actor: Ref<Advisory>, hearing: Arc<Hearing>) -> Self {
-        let bell = Arc::new(Bell { actor, rung: AtomicBool::new(false), comes: AtomicBool::new(false) });
+    /// Nothing is locked, and one agent may hold and wait for `each` locks. `actor` is told when something is to be done in time.
+    pub(crate) fn new(env: &Env, actor: Ref<Advisory>, hearing: Arc<Hearing>, each: usize) -> Self {
+        let bell = Arc::new(Bell {
+            actor,
+            rung: AtomicBool::new(false),
+            comes: AtomicBool::new(false),
+            next: AtomicU64::new(u64::MAX),
+        });
         let tokens = |range: std::ops::Range<u64>| {
             let secret = env.secret();
             Tokens::new(range.start, range.end, move |token| secret.of(token))
@@ -83,16 +102,21 @@ impl AdvisoryLocks {
         let clock = Arc::new(env.stopwatch());
         let ring = || {
             let bell = bell.clone();
-            move || bell.ring()
+            move |by| bell.ring_by(by)
         };
         let heard = hearing.clone();
         let hears = move |key: &LockKey, holder: &Holder, change| heard.hear(key, holder, change);
         Self {
             // Before any were reserved none may be given.
-            locks: Table::new(tokens(0..0), BOUNDS, clock.clone(), ring(), hears),
-            semaphores: Table::new(tokens(SEMAPHORE_TOKENS), BOUNDS, clock.clone(), ring(), |_, _, _| {
-                Vec::new()
-            }),
+            locks: Table::new(tokens(0..0), bounds(each), clock.clone(), ring(), hears),
+            each,
+            semaphores: Table::new(
+                tokens(SEMAPHORE_TOKENS),
+                bounds(usize::MAX),
+                clock.clone(),
+                ring(),
+                |_, _, _| Vec::new(),
+            ),
             bell: bell.clone(),
             hearing,
             expired: AtomicU64::new(0),
@@ -139,6 +163,11 @@ impl AdvisoryLocks {
             self.attend();
         }
         lined
+    }
+
+    /// How many locks one agent may hold and wait for.
+    pub(crate) fn each_max(&self) -> usize {
+        self.each
     }
 
     /// What keeps an exclusive lock from being held now.
@@ -283,6 +312,16 @@ impl AdvisoryLocks {
         self.locks.counted().waiting > 0
     }
 
+    /// The actor begins to look: whoever changes something from now on may come too late for that.
+    pub(super) fn begin_look(&self) {
+        self.bell.next.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// The actor comes again by itself after this time.
+    pub(super) fn end_look(&self, after: Duration) {
+        self.bell.next.store(nanos(self.now().saturating_add(after)), Ordering::Relaxed);
+    }
+
     /// Tells those who wait for each other.
     pub(super) fn search(&self, circles: impl FnOnce(&[Wait<LockKey>]) -> Vec<(u64, Vec<Owner>)>) {
         let refused = self.locks.refuse(circles);
@@ -313,6 +352,10 @@ impl AdvisoryLocks {
         let now = self.locks.now();
         Some(next.map_or(sweep_every, |next| next.saturating_sub(now).min(sweep_every)))
     }
+}
+
+fn nanos(moment: Moment) -> u64 {
+    u64::try_from(moment.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn is_any(state: &LockState) -> bool {

@@ -1,17 +1,22 @@
 //! What each hook did so far, counted by whoever calls it.
 
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use nexus_actors::Env;
+use nexus_actors::{Env, Panicked};
+use nexus_messages::{Lsn, ZoneId};
+use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::hook::MissedCalls;
 use super::observing::Line;
+use crate::caught::catch;
 use crate::metrics::{Bucket, DURATIONS, Histogram};
 
-/// How many runs of one hook that nobody waits for may be under way. What comes beyond is counted and not run.
+/// How many runs of one hook that nobody waits for may be under way. What comes beyond is counted and told as missed, and not run.
 pub const ASIDE_MAX: usize = 256;
 
 /// What a hook did so far. Statistics: they are read one after the other while calls go on.
@@ -44,6 +49,7 @@ pub struct HookCounts {
 pub(crate) struct Running {
     pub(super) env: Env,
     counters: CachePadded<Counters>,
+    aside: Mutex<Crowd>,
     /// Of an observer that is told on a task of its own.
     pub(super) line: Option<Arc<Line>>,
 }
@@ -56,10 +62,16 @@ struct Counters {
     passed_by: AtomicU64,
     overflow: AtomicU64,
     max_ns: AtomicU64,
-    aside: AtomicUsize,
-    /// Runs that found no room, and of which it was not told yet.
-    untold: AtomicU64,
     latency: Histogram<{ DURATIONS.len() }>,
+}
+
+/// The runs of a hook that nobody waits for.
+#[derive(Default)]
+struct Crowd {
+    /// Invariant: at most `ASIDE_MAX`.
+    under_way: usize,
+    /// Invariant: nothing, unless something is under way, whose end sees to it; or was dropped before its end.
+    missed: MissedCalls,
 }
 
 /// What may be counted beside a call's time.
@@ -82,11 +94,9 @@ impl Running {
             passed_by: zero(),
             overflow: zero(),
             max_ns: zero(),
-            aside: AtomicUsize::new(0),
-            untold: zero(),
             latency: Histogram::new(&DURATIONS),
         };
-        Self { env: env.clone(), counters: CachePadded::new(counters), line }
+        Self { env: env.clone(), counters: CachePadded::new(counters), aside: Mutex::default(), line }
     }
 
     pub(super) fn begin(&self) -> Instant {
@@ -117,20 +127,32 @@ impl Running {
         counter.fetch_add(times, Ordering::Relaxed);
     }
 
-    /// A place among the runs that nobody waits for, until it is dropped; none, and counted, when all are taken.
-    pub(super) fn aside(self: &Arc<Self>) -> Option<Aside> {
-        let room = |taken: usize| (taken < ASIDE_MAX).then_some(taken + 1);
-        let taken = self.counters.aside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
-        if taken.is_err() {
+    /// A place among the runs that nobody waits for, of a call that was committed there; none when all are taken. That is counted, and told when the next of them is over.
+    pub(super) fn aside(self: &Arc<Self>, committed: Option<&(ZoneId, Lsn)>) -> Option<Aside> {
+        let mut crowd = self.aside.lock();
+        if crowd.under_way >= ASIDE_MAX {
+            crowd.missed.add(committed);
+            drop(crowd);
             self.count(Count::Overflow);
-            self.counters.untold.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
-        taken.ok().map(|_| Aside(self.clone()))
+        crowd.under_way += 1;
+        Some(Aside { running: self.clone(), has_told: false, is_over: false })
     }
 
-    /// How many runs found no room since this was asked last.
-    pub(super) fn missed_aside(&self) -> u64 {
-        self.counters.untold.swap(0, Ordering::Relaxed)
+    /// Tells the hook of this name what it missed.
+    pub(super) fn tell_missed(
+        &self,
+        name: &str,
+        missed: &MissedCalls,
+        tell: impl FnOnce(),
+    ) -> Result<(), Panicked> {
+        tracing::warn!(hook = name, missed = missed.calls, "a hook was not told of calls, since it is slow");
+        let told = catch(tell);
+        if told.is_err() {
+            self.count(Count::Error);
+        }
+        told
     }
 
     pub(crate) fn counts(&self) -> HookCounts {
@@ -141,7 +163,7 @@ impl Running {
         // All behind the longest say the same.
         latency.dedup_by_key(|bucket| bucket.count);
         latency.retain(|bucket| bucket.count > 0);
-        let aside = counters.aside.load(Ordering::Relaxed);
+        let aside = self.aside.lock().under_way;
         HookCounts {
             calls: measured.count,
             refusals: get(&counters.refusals),
@@ -157,12 +179,34 @@ impl Running {
     }
 }
 
-/// One run that nobody waits for.
-pub(super) struct Aside(Arc<Running>);
+/// The place of one run that nobody waits for.
+pub(super) struct Aside {
+    running: Arc<Running>,
+    has_told: bool,
+    is_over: bool,
+}
+
+impl Aside {
+    /// What its hook missed meanwhile, to be told in this place; to be asked when the run is over, and again when that was told. With none the place is free.
+    pub(super) fn end(&mut self) -> Option<MissedCalls> {
+        let mut crowd = self.running.aside.lock();
+        // Who goes last tells all that is left: while it is alone nothing finds no room, so that ends. The others tell once, or a hook whose calls come without an end would have
+        // one run for ever.
+        if crowd.missed.calls > 0 && (!self.has_told || crowd.under_way == 1) {
+            self.has_told = true;
+            return Some(mem::take(&mut crowd.missed));
+        }
+        crowd.under_way -= 1;
+        self.is_over = true;
+        None
+    }
+}
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        self.0.counters.aside.fetch_sub(1, Ordering::Relaxed);
+        if !self.is_over {
+            self.running.aside.lock().under_way -= 1;
+        }
     }
 }
 

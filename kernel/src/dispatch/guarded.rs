@@ -8,7 +8,7 @@ use nexus_messages::{ErrorKind, HookContext, Outcome, Verdict};
 use super::counts::{Count, Manner, Running};
 use super::hook::Interceptor;
 use super::view::{HookRefusal, Placed};
-use crate::caught::{catch, catch_async};
+use crate::caught::catch_async;
 use crate::service::OnLate;
 
 /// The hook is late.
@@ -54,26 +54,19 @@ impl Placed {
         let hook = &self.interceptor;
         match (self.manner, &hook.running) {
             (Some(Manner { aside: true, .. }), Some(running)) => {
-                let Some(place) = running.aside() else { return };
+                let Some(mut place) = running.aside(outcome.committed.as_ref()) else { return };
                 let (name, module, manner) = (hook.name.clone(), module.clone(), self.manner);
                 let (running, cx, outcome) = (running.clone(), cx.clone(), outcome.clone());
                 let env = running.env.clone();
-                // Here, where its place is: those that have one and did not begin yet came before what was missed.
-                let missed = running.missed_aside();
                 env.spawn("hook.after", async move {
-                    let _place = place;
-                    if missed > 0 {
-                        tracing::warn!(
-                            hook = &*name,
-                            missed,
-                            "a hook was not told of calls, since it is slow"
-                        );
-                        if let Err(panicked) = catch(|| module.overflowed(missed)) {
-                            running.count(Count::Error);
+                    hear(&name, Some(&running), manner, &module, &cx, &outcome).await;
+                    while let Some(missed) = place.end() {
+                        if let Err(panicked) =
+                            running.tell_missed(&name, &missed, || module.overflowed(&missed))
+                        {
                             tracing::error!(hook = &*name, %panicked, "a hook panicked after the call");
                         }
                     }
-                    hear(&name, Some(&running), manner, &module, &cx, &outcome).await;
                 });
             }
             (manner, running) => hear(&hook.name, running.as_deref(), manner, module, cx, outcome).await,

@@ -1,12 +1,15 @@
 //! What hooks are: the traits that users and services implement, and how one is registered.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nexus_actors::Env;
-use nexus_messages::{Caller, Event, EventMask, HookContext, MountContext, Op, Outcome, VPath, Verdict};
+use nexus_messages::{
+    Caller, Event, EventMask, HookContext, Lsn, MountContext, Op, Outcome, VPath, Verdict, ZoneId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Manner, Running};
@@ -63,9 +66,9 @@ pub trait Interceptor: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// So many calls were not told, since as many runs [aside](Registration::aside) were under way as may be. Told aside, before the next call that is: so it is
-    /// known that something is missing. A panic is logged and counted.
-    fn overflowed(&self, missed: u64) {
+    /// Calls were not told, since as many runs [aside](Registration::aside) were under way as may be. Told aside, when the next of those runs is over, whether another call
+    /// comes or not: so it is known that something is missing, and from where on it can be read. A panic is logged and counted.
+    fn overflowed(&self, missed: &MissedCalls) {
         let _ = missed;
     }
 }
@@ -104,6 +107,27 @@ pub struct Missed {
     pub events: u64,
     /// The first of them: its place in the log is where to read on.
     pub first: Event,
+}
+
+/// What an interceptor could not be told [aside](Registration::aside), since there was no room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissedCalls {
+    /// How many calls.
+    pub calls: u64,
+    /// For each zone in whose log some of them were committed the first place of those: there is where to read on.
+    pub first: BTreeMap<ZoneId, Lsn>,
+}
+
+impl MissedCalls {
+    /// One more, which was committed there, if it was.
+    pub(super) fn add(&mut self, committed: Option<&(ZoneId, Lsn)>) {
+        self.calls += 1;
+        if let Some((zone, lsn)) = committed {
+            let first = self.first.entry(zone.clone()).or_insert(*lsn);
+            *first = (*first).min(*lsn);
+        }
+    }
 }
 
 /// Is told of mounts that come and go.

@@ -36,8 +36,8 @@ use observing::align;
 pub use crate::service::OnLate;
 pub use counts::{ASIDE_MAX, HookCounts};
 pub use hook::{
-    DEADLINE, HookId, HookKind, Interceptor, Missed, MountHook, Observer, OpSet, Registration, Resolution,
-    Resolver,
+    DEADLINE, HookId, HookKind, Interceptor, Missed, MissedCalls, MountHook, Observer, OpSet, Registration,
+    Resolution, Resolver,
 };
 pub(crate) use messages::Cover;
 pub use messages::{ListHooks, Register, ReplaceHooks, Unregister};

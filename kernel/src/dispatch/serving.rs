@@ -13,7 +13,7 @@ use super::trial::try_on;
 use super::view::{HookRefusal, Place, Ready};
 use crate::caught::catch;
 use crate::registry::Enlisted;
-use crate::service::{After, Before, Generation, Hear, Intercepting, OnLate, Run};
+use crate::service::{After, Before, Generation, Hear, Intercepting, Lose, OnLate, Run};
 
 /// Why the hook of a service gave no verdict.
 #[derive(thiserror::Error, Debug)]
@@ -129,7 +129,8 @@ impl Passage {
         let cx = &all[call].context;
         let inside = self.run(place).map(|(version, run)| (Some(version), run));
         let met = inside.or_else(|| Some((None, self.shut_out(place)?)));
-        let Some((version, Run::Intercept(Intercepting { before, after: Some(after), aside, .. }))) = met
+        let Some((version, Run::Intercept(Intercepting { before, after: Some(after), aside, lost, .. }))) =
+            met
         else {
             return;
         };
@@ -156,7 +157,9 @@ impl Passage {
         let outcome = with_weighed.as_ref().unwrap_or(outcome);
         let hook = &interceptor.interceptor;
         match after {
-            After::Inline(run) if *aside && mail => self.hear_aside(place, hook, run, cx, outcome),
+            After::Inline(run) if *aside && mail => {
+                self.hear_aside(place, hook, (run, lost.as_ref()), (cx, outcome));
+            }
             After::Inline(run) => {
                 let began = hook.begin();
                 if let Err(panicked) = catch(|| run(cx, outcome)) {
@@ -180,22 +183,31 @@ impl Passage {
         &self,
         place: &Place,
         hook: &Ready<dyn Interceptor>,
-        run: &Arc<Hear>,
-        cx: &HookContext,
-        outcome: &Outcome,
+        (run, lost): (&Arc<Hear>, Option<&Arc<Lose>>),
+        (cx, outcome): (&HookContext, &Outcome),
     ) {
         let (Some(lease), Some(running)) = (self.inside(place), &hook.running) else { return };
-        let Some(room) = running.aside() else { return };
-        let (running, run, cx, outcome) = (running.clone(), run.clone(), cx.clone(), outcome.clone());
+        let Some(mut room) = running.aside(outcome.committed.as_ref()) else { return };
+        let (running, name) = (running.clone(), hook.name.clone());
+        let (run, lost, cx, outcome) = (run.clone(), lost.cloned(), cx.clone(), outcome.clone());
         let env = running.env.clone();
         env.spawn("hook.after", async move {
-            let _room = room;
             let began = running.begin();
             if let Err(panicked) = catch(|| run(&cx, &outcome)) {
                 running.count(Count::Error);
                 lease.generation.report(&panicked, "hook.after");
             }
             running.ended(began);
+            while let Some(missed) = room.end() {
+                let told = running.tell_missed(&name, &missed, || {
+                    if let Some(lost) = &lost {
+                        lost(&missed);
+                    }
+                });
+                if let Err(panicked) = told {
+                    lease.generation.report(&panicked, "hook.overflowed");
+                }
+            }
         });
     }
 }

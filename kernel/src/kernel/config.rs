@@ -9,6 +9,9 @@ use crate::scrub::ScrubConfig;
 /// How long one message may hold a primitive before it is written off, unless something else is said.
 const WATCHDOG: Duration = Duration::from_secs(5);
 
+/// How many advisory locks one agent may hold and wait for, unless something else is said.
+const LOCKS_PER_AGENT: usize = 10_000;
+
 /// Settings of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +34,8 @@ pub struct KernelConfig {
     pub flush_within: Duration,
     /// With how many bytes of such changes in memory alone the next one waits for a flush.
     pub unflushed_max_bytes: u64,
+    /// How many advisory locks one agent may hold and wait for.
+    pub locks_per_agent: usize,
     /// How and when content is read that nobody asks for.
     pub scrub: ScrubConfig,
 }
@@ -47,6 +52,7 @@ impl Default for KernelConfig {
             garbage: GarbageConfig::default(),
             flush_within: Duration::from_millis(50),
             unflushed_max_bytes: 8 << 20,
+            locks_per_agent: LOCKS_PER_AGENT,
             scrub: ScrubConfig::default(),
         }
     }

@@ -148,7 +148,12 @@ impl Kernel {
             router: mailbox(env, "router"),
             locks: PathLocks::new(move || Timestamp(clock.wall())),
             lives: Lives::default(),
-            advisory: Arc::new(AdvisoryLocks::new(env, advisory_actor.clone(), hearing.clone())),
+            advisory: Arc::new(AdvisoryLocks::new(
+                env,
+                advisory_actor.clone(),
+                hearing.clone(),
+                config.locks_per_agent,
+            )),
             advisory_actor,
             other_locks: OtherTables::default(),
             pipes: PipeTable::new(),

@@ -138,7 +138,9 @@ impl Semaphore {
                 Obstacle::Held { by, .. } => (ErrorKind::WouldBlock, format!("{} holds it", by.agent)),
                 Obstacle::Awaited { by, .. } => (ErrorKind::WouldBlock, format!("{} waits for it", by.agent)),
                 Obstacle::Leaving { .. } => (ErrorKind::WouldBlock, "it is being left".into()),
-                Obstacle::Full => (ErrorKind::NoLocks, "there are as many as may be".into()),
+                Obstacle::Full | Obstacle::Enough => {
+                    (ErrorKind::NoLocks, "there are as many as may be".into())
+                }
             };
             Error::global(Op::Lock, kind).because(format!("the semaphore {:?}: {why}", self.name.0))
         })
@@ -156,7 +158,7 @@ impl Semaphore {
                 return Ok(permit(grant, ttl));
             }
             Lined::Waiting(waiting) => waiting,
-            Lined::Full => return Err(self.error(ErrorKind::NoLocks)),
+            Lined::Full | Lined::Enough => return Err(self.error(ErrorKind::NoLocks)),
         };
         match self.env.timeout(wait, waiting).await {
             Ok(Verdict::Held(grant)) => Ok(permit(grant, ttl)),

@@ -123,6 +123,8 @@ pub(crate) enum Obstacle<K> {
     Leaving { key: K },
     /// There are as many as may be.
     Full,
+    /// Who asks has as many as one agent may.
+    Enough,
 }
 
 /// What an operation did beside what it was asked for.
@@ -242,29 +244,38 @@ impl<K: Key, W> Places<K, W> {
         self.places.get(key).map(|place| &**place)
     }
 
-    /// Moves all of `other` here.
-    pub(crate) fn absorb(&mut self, other: &mut Self) {
-        self.places.append(&mut other.places);
-        self.awaited.append(&mut other.awaited);
-        self.holders += mem::take(&mut other.holders);
-        self.waiters += mem::take(&mut other.waiters);
+    /// Takes out all that `root` reaches, for it to be filed elsewhere.
+    pub(crate) fn split(&mut self, root: &K) -> Self {
+        let mut split = Self::new();
+        let keys: Vec<K> = root.related(&self.places).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let Some(place) = self.places.remove(&key) else { continue };
+            self.awaited.remove(&key);
+            self.holders -= place.holders.len();
+            self.waiters -= place.waiting.len();
+            split.file(key, place);
+        }
+        split
     }
 
-    /// Takes all out, for it to be filed elsewhere.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Self> + use<K, W> {
-        self.awaited.clear();
-        (self.holders, self.waiters) = (0, 0);
-        mem::take(&mut self.places).into_iter().map(|(key, place)| {
-            let (holders, waiters) = (place.holders.len(), place.waiting.len());
-            let awaited =
-                if place.waiting.is_empty() { BTreeSet::new() } else { BTreeSet::from([key.clone()]) };
-            Self { places: BTreeMap::from([(key, place)]), spare: Vec::new(), awaited, holders, waiters }
-        })
+    /// Files all of `other` here.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        // One by one: to append to a map goes through all of it.
+        other.into_places().for_each(|(key, place)| self.file(key, place));
     }
 
-    /// The only key, of what [`drain`](Self::drain) gives.
-    pub(crate) fn first_key(&self) -> Option<&K> {
-        self.places.keys().next()
+    pub(crate) fn into_places(self) -> impl Iterator<Item = (K, Box<Place<W>>)> {
+        self.places.into_iter()
+    }
+
+    /// Files a place that was elsewhere.
+    pub(crate) fn file(&mut self, key: K, place: Box<Place<W>>) {
+        self.holders += place.holders.len();
+        self.waiters += place.waiting.len();
+        if !place.waiting.is_empty() {
+            self.awaited.insert(key.clone());
+        }
+        self.places.insert(key, place);
     }
 
     /// What keeps one of this kind at `key` from being held, when those with a lower number than `before` came earlier.

@@ -1,9 +1,14 @@
 //! A table of places that is used by many tasks at once: each operation is a few instructions under the mutex of one part of it.
 //!
-//! Keys of which one can exclude the other are in one part, so each part is by itself. A key that reaches all others, as the root of a namespace does,
-//! has all parts put together while something is held or waited for at it.
+//! Keys of which one can exclude the other are in one part, so each part is by itself. A key that reaches others of all parts, as the root of a namespace does, has those gathered in
+//! the first part while something is held or waited for at it. Whatever it does not reach, as other zones are, stays where it is.
 
+mod accounts;
+mod pinned;
+mod tokens;
 mod waiting;
+mod waits;
+mod woken;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,13 +19,17 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use nexus_messages::syscall::LockKind;
 use nexus_messages::{LifeId, LockId};
-use smallvec::SmallVec;
 
 use super::places::{
     Grant, Holder, Issue, Key, Moment, Moved, Obstacle, Owner, Place, Places, Request, Waiter,
 };
 use super::ticket::{Ticket, Verdict};
+use accounts::{Accounts, Known};
+pub(crate) use pinned::Pinned;
+pub(crate) use tokens::Tokens;
 pub(crate) use waiting::Waiting;
+pub(crate) use waits::Wait;
+use woken::Woken;
 
 use crate::locks::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
@@ -31,14 +40,22 @@ const PARTS: usize = 2;
 
 const _: () = assert!(PARTS.is_power_of_two());
 
+/// Within what whoever lines up is looked after: it may be one of those who wait for each other.
+pub(crate) const LOOKED_AFTER_WITHIN: Duration = Duration::from_millis(20);
+
 /// What lasts for so long or longer may last for some milliseconds more.
 const EXACT_BELOW: Duration = Duration::from_secs(1);
+
+/// How often who has as many as it may is asked for what is counted and not in use: when others of its name give back meanwhile, there may be some again.
+const COLLECTIONS_MAX: usize = 4;
 
 /// How much one part of a table holds at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) held: usize,
     pub(crate) waiting: usize,
+    /// How much one agent holds and waits for at most, in all parts together; `usize::MAX` when that is not counted.
+    pub(crate) each: usize,
 }
 
 /// What came of asking for a place.
@@ -47,12 +64,20 @@ pub(crate) enum Lined<'t, K: Filed> {
     Waiting(Waiting<'t, K>),
     /// There are as many as may be.
     Full,
+    /// Who asks has as many as one agent may.
+    Enough,
 }
 
 /// Where a key is filed.
 pub(crate) trait Filed: Key + Send + Sync + fmt::Debug + 'static {
-    /// A number that keys share which can exclude each other; none for a key that reaches all others.
+    /// A number that keys share which can exclude each other; none for a root: a key that reaches others whose numbers differ.
     fn part(&self) -> Option<u64>;
+
+    /// Whether this key is below `root`, or is it.
+    fn is_below(&self, root: &Self) -> bool {
+        let _ = root;
+        true
+    }
 }
 
 /// Tells how long a table has been there.
@@ -72,43 +97,6 @@ impl<F: Fn() -> Moment + Send + Sync + 'static> Clock for F {
     }
 }
 
-/// Gives identities and tokens.
-pub(crate) struct Tokens {
-    /// By itself in its line of the cache: each grant of any part changes it.
-    next: CachePadded<AtomicU64>,
-    /// What may be given ends here: from there on nothing is known to be reserved.
-    end: AtomicU64,
-    salt: Box<dyn Fn(u64) -> u64 + Send + Sync>,
-}
-
-impl Tokens {
-    /// Tokens from `next` on, below `end`. `salt` gives each token a number that nobody can guess.
-    pub(crate) fn new(next: u64, end: u64, salt: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
-        let next = CachePadded::new(AtomicU64::new(next));
-        Self { next, end: AtomicU64::new(end), salt: Box::new(salt) }
-    }
-
-    /// Whether at least so many can be given.
-    pub(crate) fn has(&self, count: u64) -> bool {
-        // Relaxed: who has reserved more hands it to those who ask for it through the future that waited for it.
-        self.next.load(Ordering::Relaxed).saturating_add(count) <= self.end.load(Ordering::Relaxed)
-    }
-
-    /// Gives those from `from` to `end` next, unless it is beyond them already.
-    pub(crate) fn reserve(&self, from: u64, end: u64) {
-        self.next.fetch_max(from, Ordering::Relaxed);
-        self.end.fetch_max(end, Ordering::Relaxed);
-    }
-}
-
-impl Issue for Tokens {
-    fn issue(&self) -> (LockId, u64) {
-        // Relaxed: each addition gives another number, and of two grants at one key the mutex tells which is the later.
-        let token = self.next.fetch_add(1, Ordering::Relaxed);
-        (LockId(u128::from((self.salt)(token)) << 64 | u128::from(token)), token)
-    }
-}
-
 /// Places that are shared. Cloning gives another handle on the same table.
 pub(crate) struct Table<K: Filed>(Arc<Inner<K>>);
 
@@ -117,13 +105,14 @@ struct Inner<K> {
     tokens: Tokens,
     bounds: Bounds,
     clock: Box<dyn Clock>,
-    /// Rung when somebody lines up: what is to be seen to in time is somebody else's.
-    bell: Box<dyn Fn() + Send + Sync>,
+    /// Told by when something is to be seen to, which is somebody else's.
+    bell: Box<dyn Fn(Moment) + Send + Sync>,
     /// Told under the mutex of the part what changed there.
     ear: Ear<K>,
     /// Apart from what is only read.
     numbers: CachePadded<AtomicU64>,
     woken: CachePadded<AtomicU64>,
+    accounts: Accounts,
     /// What goes with a life, by its token. Locked after a part, never before one.
     ties: CachePadded<Mutex<HashMap<LifeId, Tied<K>>>>,
 }
@@ -133,9 +122,19 @@ type Tied<K> = BTreeMap<u64, (K, LockId)>;
 
 struct Part<K> {
     places: Places<K, Arc<Ticket>>,
-    /// Whether all is in the first part.
-    merged: bool,
+    /// The roots of which all that is below them is in the first part. The same in all parts, and changed with all of them locked.
+    ///
+    /// Invariant: something is held, waited for or left at each of them, or who took that away is about to look here.
+    gathered: Vec<K>,
+    /// The accounts of the agents that were here last.
+    known: Known,
     granted: u64,
+}
+
+impl<K: Filed> Part<K> {
+    fn has_gathered(&self, key: &K) -> bool {
+        self.gathered.iter().any(|root| key.is_below(root))
+    }
 }
 
 /// What a table counted.
@@ -148,15 +147,6 @@ pub(crate) struct Counted {
     pub(crate) woken: u64,
 }
 
-/// Somebody who waits, and for whom.
-#[derive(Debug, Clone)]
-pub(crate) struct Wait<K> {
-    pub(crate) key: K,
-    pub(crate) number: u64,
-    pub(crate) owner: Owner,
-    pub(crate) blockers: Vec<Owner>,
-}
-
 /// Hears what becomes of places; gives those who are to be woken for that.
 type Ear<K> = Box<dyn Fn(&K, &Holder, Change) -> Vec<Waker> + Send + Sync>;
 
@@ -167,14 +157,6 @@ pub(crate) enum Change {
     Gone,
 }
 
-/// Who was served or told in one operation, woken when the part is let go of.
-#[derive(Default)]
-struct Woken {
-    served: SmallVec<[Waker; 1]>,
-    /// Who only hears of what happened.
-    hearing: Vec<Waker>,
-}
-
 impl<K: Filed> Clone for Table<K> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -182,16 +164,23 @@ impl<K: Filed> Clone for Table<K> {
 }
 
 impl<K: Filed> Table<K> {
-    /// Nothing is held. `clock` tells how long the table has been there; `bell` is rung when somebody lines up, and `ear` told
+    /// Nothing is held. `clock` tells how long the table has been there; `bell` is told by when somebody is to look, and `ear`
     /// of each place that is given and that goes; neither may block, or ask the table for anything.
     pub(crate) fn new(
         tokens: Tokens,
         bounds: Bounds,
         clock: impl Clock,
-        bell: impl Fn() + Send + Sync + 'static,
+        bell: impl Fn(Moment) + Send + Sync + 'static,
         ear: impl Fn(&K, &Holder, Change) -> Vec<Waker> + Send + Sync + 'static,
     ) -> Self {
-        let part = || CachePadded::new(Mutex::new(Part { places: Places::new(), merged: false, granted: 0 }));
+        let part = || {
+            CachePadded::new(Mutex::new(Part {
+                places: Places::new(),
+                gathered: Vec::new(),
+                known: Known::default(),
+                granted: 0,
+            }))
+        };
         Self(Arc::new(Inner {
             parts: std::iter::repeat_with(part).take(PARTS).collect(),
             tokens,
@@ -201,6 +190,7 @@ impl<K: Filed> Table<K> {
             ear: Box::new(ear),
             numbers: CachePadded::new(AtomicU64::new(0)),
             woken: CachePadded::new(AtomicU64::new(0)),
+            accounts: Accounts::new(bounds.each),
             ties: CachePadded::new(Mutex::new(HashMap::new())),
         }))
     }
@@ -215,29 +205,39 @@ impl<K: Filed> Table<K> {
 
     /// Holds a place now, if nothing stands in the way.
     pub(crate) fn acquire(&self, key: &K, request: Request) -> Result<Grant, Obstacle<K>> {
-        let (held, awaited) = self.0.with(key, |inner, part, woken| {
-            if part.places.holders() >= inner.bounds.held {
-                return (Err(Obstacle::Full), part.places.is_awaited());
-            }
-            let now = inner.clock.now();
-            if let Some(obstacle) = part.places.obstacle(key, request.kind, u64::MAX, now) {
-                return (Err(obstacle), part.places.is_awaited());
-            }
-            let grant = inner.hold(part, key, request, now, woken);
-            (Ok(grant), part.places.is_awaited())
+        let kind = request.kind;
+        let held = self.0.counted(request, |request| {
+            let in_the_way = |inner: &Inner<K>, part: &Part<K>| {
+                part.places
+                    .obstacle(key, kind, u64::MAX, inner.clock.now())
+                    .map(|obstacle| Some(Err(obstacle)))
+            };
+            self.0.gathered(key, in_the_way, |inner, part, woken| {
+                if part.places.holders() >= inner.bounds.held {
+                    return Some(Err(Obstacle::Full));
+                }
+                let now = inner.clock.now();
+                if let Some(obstacle) = part.places.obstacle(key, kind, u64::MAX, now) {
+                    return Some(Err(obstacle));
+                }
+                let request = inner.enter(part, request)?;
+                let until = now.saturating_add(request.ttl);
+                let grant = inner.hold(part, key, request, now, woken);
+                if part.places.is_awaited() {
+                    // Its time may be over before those are of whom was known.
+                    woken.look_by(until);
+                }
+                Some(Ok(grant))
+            })
         });
-        if awaited {
-            // Its time may be over before those are of whom was known.
-            (self.0.bell)();
-        }
-        held
+        held.unwrap_or(Err(Obstacle::Enough))
     }
 
     /// Holds a place at `key` in the simplest case: nobody is at the key, and nobody waits in its part. None, and nothing is done, in any other; [`acquire`](Self::acquire)
     /// is for those.
     pub(crate) fn take(&self, key: K, request: Request) -> Option<Grant> {
-        let part = key.part()?;
-        self.0.at(index(part), |inner, part, woken| {
+        let at = index(key.part()?);
+        self.0.on(self.0.part_at(at, &key), |inner, part, woken| {
             if part.places.holders() >= inner.bounds.held || part.places.is_awaited() {
                 return None;
             }
@@ -248,7 +248,9 @@ impl<K: Filed> Table<K> {
             } else {
                 inner.clock.around_now()
             };
-            if !part.places.is_alone(&key, request.kind, earliest) {
+            if !part.places.is_alone(&key, request.kind, earliest)
+                || !inner.accounts.enter(&mut part.known, &request.owner.agent)
+            {
                 return None;
             }
             let (id, token) = inner.tokens.issue();
@@ -263,48 +265,60 @@ impl<K: Filed> Table<K> {
     /// Takes the place at `key` back that `id` holds in memory alone, in the simplest cases: nobody else is at the key, and nobody waits in its part; or [it can be handed
     /// over](Places::hand_over). The key again, and nothing is done, in any other; [`release_plain`](Self::release_plain) is for those.
     pub(crate) fn give_back(&self, key: K, id: LockId) -> Result<(), K> {
-        let Some(part) = key.part() else { return Err(key) };
-        self.0.at(index(part), |inner, part, woken| {
+        let Some(at) = key.part().map(index) else { return Err(key) };
+        self.0.on(self.0.part_at(at, &key), |inner, part, woken| {
             // Who is not surely in time goes the long way.
             let (_, latest) = inner.clock.around_now();
             if part.places.is_awaited() {
                 return if inner.hand_over(part, &key, id, latest, woken) { Ok(()) } else { Err(key) };
             }
-            part.places.take_alone(key, id, latest, |key, holder| inner.gone(key, holder, woken))
+            let Part { places, known, .. } = part;
+            places.take_alone(key, id, latest, |key, holder| inner.gone(known, key, holder, woken))
         })
     }
 
     /// Holds a place now, or lines up for it.
     pub(crate) fn line_up(&self, key: &K, request: Request) -> Lined<'_, K> {
         let ticket = Arc::new(Ticket::new());
-        let lined = self.0.with(key, |inner, part, woken| {
-            if part.places.holders() >= inner.bounds.held || part.places.waiters() >= inner.bounds.waiting {
-                return Lined::Full;
-            }
-            let now = inner.clock.now();
-            if part.places.obstacle(key, request.kind, u64::MAX, now).is_none() {
-                return Lined::Held(inner.hold(part, key, request, now, woken));
-            }
-            // Relaxed: only that later ones are higher is asked of it, and the mutex of the part sees to that where it matters.
-            let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
-            part.places.line_up(key, Waiter { number, request, since: now, who: ticket.clone() });
-            Lined::Waiting(Waiting { table: &self.0, key: key.clone(), number, ticket, is_over: false })
+        let lined = self.0.counted(request, |request| {
+            self.0.gathered(
+                key,
+                |_, _| None,
+                |inner, part, woken| {
+                    if part.places.holders() >= inner.bounds.held
+                        || part.places.waiters() >= inner.bounds.waiting
+                    {
+                        return Some(Lined::Full);
+                    }
+                    let request = inner.enter(part, request)?;
+                    let now = inner.clock.now();
+                    let Some(obstacle) = part.places.obstacle(key, request.kind, u64::MAX, now) else {
+                        return Some(Lined::Held(inner.hold(part, key, request, now, woken)));
+                    };
+                    woken.look_by(now.saturating_add(LOOKED_AFTER_WITHIN));
+                    if let Obstacle::Held { until, .. } = obstacle {
+                        woken.look_by(until);
+                    }
+                    // Relaxed: only that later ones are higher is asked of it, and the mutex of the part sees to that where it matters.
+                    let number = inner.numbers.fetch_add(1, Ordering::Relaxed);
+                    part.places.line_up(key, Waiter { number, request, since: now, who: ticket.clone() });
+                    let (key, ticket) = (key.clone(), ticket.clone());
+                    Some(Lined::Waiting(Waiting { table: &self.0, key, number, ticket, is_over: false }))
+                },
+            )
         });
-        if matches!(lined, Lined::Waiting(_)) {
-            (self.0.bell)();
-        }
-        lined
+        lined.unwrap_or(Lined::Enough)
     }
 
     /// Lets `id` hold its place for `ttl` from now on; none when it does not hold it any more.
     pub(crate) fn extend(&self, key: &K, id: LockId, ttl: Duration) -> Option<Holder> {
-        let (holder, awaited) = self.0.with(key, |inner, part, _| {
-            (part.places.extend(key, id, ttl, inner.clock.now()), part.places.is_awaited())
-        });
-        if awaited {
-            (self.0.bell)();
-        }
-        holder
+        self.0.with(key, |inner, part, woken| {
+            let holder = part.places.extend(key, id, ttl, inner.clock.now())?;
+            if part.places.is_awaited() {
+                woken.look_by(holder.until);
+            }
+            Some(holder)
+        })
     }
 
     /// Takes the place back that `id` holds; none when it does not hold it any more.
@@ -329,7 +343,7 @@ impl<K: Filed> Table<K> {
             let now = inner.clock.now();
             let mut gone = part.places.force(key, &inner.tokens, now, &mut moved);
             for holder in &gone {
-                inner.gone(key, holder, woken);
+                inner.gone(&mut part.known, key, holder, woken);
             }
             gone.retain(|holder| holder.until > now);
             inner.settle(part, moved, woken);
@@ -339,12 +353,17 @@ impl<K: Filed> Table<K> {
 
     /// Puts a holder back that outlived the process; false when another one stands in its way.
     pub(crate) fn restore(&self, key: &K, id: LockId, token: u64, request: Request) -> bool {
-        self.0.with(key, |inner, part, _| {
+        let kind = request.kind;
+        let in_the_way = |inner: &Inner<K>, part: &Part<K>| {
+            part.places.obstacle(key, kind, u64::MAX, inner.clock.now()).map(|_| false)
+        };
+        self.0.tokens.pass(token);
+        self.0.gathered(key, in_the_way, |inner, part, _| {
             let now = inner.clock.now();
-            inner.tokens.next.fetch_max(token.saturating_add(1), Ordering::Relaxed);
             if part.places.obstacle(key, request.kind, u64::MAX, now).is_some() {
                 return false;
             }
+            inner.accounts.restore(&mut part.known, &request.owner.agent);
             let until = now.saturating_add(request.ttl);
             part.places.restore(key, Holder::new(id, token, request, now, until));
             true
@@ -353,7 +372,11 @@ impl<K: Filed> Table<K> {
 
     /// What keeps one of this kind at `key` from being held now.
     pub(crate) fn obstacle(&self, key: &K, kind: LockKind) -> Option<Obstacle<K>> {
-        self.0.with(key, |inner, part, _| part.places.obstacle(key, kind, u64::MAX, inner.clock.now()))
+        let in_the_way = |part: &Part<K>| part.places.obstacle(key, kind, u64::MAX, self.0.clock.now());
+        if key.part().is_none() {
+            return self.0.all().iter().find_map(|part| in_the_way(part));
+        }
+        self.0.with(key, |_, part, _| in_the_way(part))
     }
 
     /// As [`Places::pin`].
@@ -374,7 +397,7 @@ impl<K: Filed> Table<K> {
     pub(crate) fn expire(&self, all: bool) -> (Option<Moment>, Vec<(K, Holder)>) {
         let (mut next, mut gone) = (None, Vec::new());
         for at in 0..PARTS {
-            let (until, mut over) = self.0.at(at, |inner, part, woken| {
+            let (until, mut over) = self.0.on((self.0.parts[at].lock(), at), |inner, part, woken| {
                 let mut moved = Moved::default();
                 let until = part.places.expire(all, &inner.tokens, inner.clock.now(), &mut moved);
                 let over = moved.lapsed.clone();
@@ -392,15 +415,19 @@ impl<K: Filed> Table<K> {
     pub(crate) fn refuse(&self, find: impl FnOnce(&[Wait<K>]) -> Vec<(u64, Vec<Owner>)>) -> usize {
         let mut woken = Woken::default();
         let mut parts: Vec<_> = self.0.parts.iter().map(|part| part.lock()).collect();
+        if parts.iter().map(|part| part.places.waiters()).sum::<usize>() < 2 {
+            return 0;
+        }
         let now = self.0.clock.now();
         let waits: Vec<Wait<K>> = parts.iter().flat_map(|part| part.places.waits(now)).collect();
-        let refused = if waits.len() > 1 { find(&waits) } else { Vec::new() };
+        let refused = find(&waits);
         for (number, circle) in &refused {
             let Some(wait) = waits.iter().find(|wait| wait.number == *number) else { continue };
             for part in &mut parts {
                 let mut moved = Moved::default();
                 let left = part.places.leave(&wait.key, *number, &self.0.tokens, now, &mut moved);
                 if let Some(waiter) = left {
+                    self.0.accounts.leave(&mut part.known, &waiter.request.owner.agent);
                     woken.served.extend(waiter.who.say(Verdict::Deadlock(circle.clone())));
                 }
                 self.0.settle(part, moved, &mut woken);
@@ -443,78 +470,113 @@ impl<K: Filed> Table<K> {
 }
 
 impl<K: Filed> Inner<K> {
-    /// Runs `f` on the part in which `key` is filed.
+    /// Runs `f` on the part in which `key` is. One that is a root is in the first, if anything is held or waited for at it.
     fn with<R>(&self, key: &K, f: impl FnOnce(&Self, &mut Part<K>, &mut Woken) -> R) -> R {
-        match key.part() {
-            Some(part) => self.at(index(part), f),
-            None => self.together(f),
-        }
+        self.on(self.part_at(key.part().map_or(0, index), key), f)
     }
 
-    /// Runs `f` on the part at `at`, or on the first when all is there.
-    fn at<R>(&self, at: usize, f: impl FnOnce(&Self, &mut Part<K>, &mut Woken) -> R) -> R {
+    /// Runs `f` on this part, which has this index.
+    fn on<R>(
+        &self,
+        (mut part, at): (MutexGuard<'_, Part<K>>, usize),
+        f: impl FnOnce(&Self, &mut Part<K>, &mut Woken) -> R,
+    ) -> R {
         let mut woken = Woken::default();
-        let (done, apart) = {
-            let mut part = self.part(at);
-            let done = f(self, &mut part, &mut woken);
-            (done, part.merged && !part.places.has_all_reaching())
-        };
-        if apart {
-            self.take_apart();
+        let done = f(self, &mut part, &mut woken);
+        let is_over = at == 0 && part.gathered.iter().any(|root| part.places.get(root).is_none());
+        drop(part);
+        if is_over {
+            self.scatter();
         }
         self.wake(woken);
         done
     }
 
-    fn part(&self, at: usize) -> MutexGuard<'_, Part<K>> {
+    /// The part in which `key` is, and its index: the one at `at`, unless it is gathered.
+    #[inline]
+    fn part_at(&self, at: usize, key: &K) -> (MutexGuard<'_, Part<K>>, usize) {
         loop {
             let own = self.parts[at].lock();
-            if !own.merged || at == 0 {
-                return own;
+            if at == 0 || !own.has_gathered(key) {
+                return (own, at);
             }
             drop(own);
             let first = self.parts[0].lock();
-            if first.merged {
-                return first;
+            if first.has_gathered(key) {
+                return (first, 0);
             }
-            // It was taken apart between the two.
+            // It was scattered between the two.
         }
     }
 
-    /// Runs `f` with all parts put together.
-    fn together<R>(&self, f: impl FnOnce(&Self, &mut Part<K>, &mut Woken) -> R) -> R {
+    /// Runs `f` on the part in which `key` is with all that it reaches. When that is not in one part yet, and `look` has an answer from one of them, that is it, and nothing moves.
+    fn gathered<R>(
+        &self,
+        key: &K,
+        look: impl Fn(&Self, &Part<K>) -> Option<R>,
+        f: impl FnOnce(&Self, &mut Part<K>, &mut Woken) -> R,
+    ) -> R {
+        if key.part().is_some() {
+            return self.with(key, f);
+        }
         let mut woken = Woken::default();
         let done = {
             let mut parts = self.all();
-            let (first, others) = parts.split_at_mut(1);
-            if !first[0].merged {
-                first[0].merged = true;
-                for other in others {
-                    other.merged = true;
-                    first[0].places.absorb(&mut other.places);
+            if !parts[0].has_gathered(key) {
+                if let Some(done) = parts.iter().find_map(|part| look(self, part)) {
+                    return done;
+                }
+                if let [first, others @ ..] = &mut *parts {
+                    for other in others {
+                        first.places.absorb(other.places.split(key));
+                    }
+                }
+                for part in &mut parts {
+                    part.gathered.push(key.clone());
                 }
             }
-            f(self, &mut first[0], &mut woken)
+            f(self, &mut parts[0], &mut woken)
         };
-        self.take_apart();
+        self.scatter();
         self.wake(woken);
         done
     }
 
-    /// Files each key in its own part again, when none is left that reaches all.
-    fn take_apart(&self) {
+    /// Files what is below roots at which there is nothing any more in its own part again.
+    fn scatter(&self) {
         let mut parts = self.all();
-        if !parts[0].merged || parts[0].places.has_all_reaching() {
-            return;
-        }
+        let Part { places, gathered, .. } = &mut *parts[0];
+        let (kept, over): (Vec<K>, Vec<K>) = gathered.drain(..).partition(|root| places.get(root).is_some());
+        let all: Vec<_> = over.iter().map(|root| places.split(root)).collect();
         for part in &mut parts {
-            part.merged = false;
+            part.gathered.clone_from(&kept);
         }
-        let all: Vec<_> = parts[0].places.drain().collect();
-        for mut places in all {
-            let at = places.first_key().and_then(Filed::part).map_or(0, index);
-            parts[at].places.absorb(&mut places);
+        for (key, place) in all.into_iter().flat_map(Places::into_places) {
+            parts[key.part().map_or(0, index)].places.file(key, place);
         }
+    }
+
+    /// Counts one more of who asks, and gives back what it asks for; none when it has as many as it may.
+    fn enter(&self, part: &mut Part<K>, request: &mut Option<Request>) -> Option<Request> {
+        let agent = &request.as_ref()?.owner.agent;
+        if self.accounts.enter(&mut part.known, agent) { request.take() } else { None }
+    }
+
+    /// Asks for what is counted, and once more when who asks has as many as it may, and some of them are not in use.
+    fn counted<R>(&self, request: Request, ask: impl Fn(&mut Option<Request>) -> Option<R>) -> Option<R> {
+        let mut request = Some(request);
+        for _ in 0..COLLECTIONS_MAX {
+            let done = ask(&mut request);
+            if done.is_some() {
+                return done;
+            }
+            let agent = request.as_ref()?.owner.agent.clone();
+            let mut parts = self.all();
+            if !self.accounts.collect(parts.iter_mut().map(|part| &mut part.known), &agent) {
+                return None;
+            }
+        }
+        None
     }
 
     /// All parts, locked in their order.
@@ -530,7 +592,7 @@ impl<K: Filed> Inner<K> {
         let mut moved = Moved::default();
         let now = self.clock.now();
         let holder = part.places.release(key, id, &self.tokens, now, &mut moved)?;
-        self.gone(key, &holder, woken);
+        self.gone(&mut part.known, key, &holder, woken);
         self.settle(part, moved, woken);
         (holder.until > now).then_some(holder)
     }
@@ -538,11 +600,15 @@ impl<K: Filed> Inner<K> {
     /// As [`Places::hand_over`], and says so to whom it is of interest.
     fn hand_over(&self, part: &mut Part<K>, key: &K, id: LockId, now: Moment, woken: &mut Woken) -> bool {
         let from = |ttl| if ttl < EXACT_BELOW { self.clock.now() } else { now };
+        let is_awaited = part.places.waiters() > 1;
         let Some((gone, first, holder)) = part.places.hand_over(key, id, now, from, &self.tokens) else {
             return false;
         };
-        self.gone(key, &gone, woken);
+        self.gone(&mut part.known, key, &gone, woken);
         self.granted(&mut part.granted, key, holder, woken);
+        if is_awaited {
+            woken.look_by(holder.until);
+        }
         woken.served.extend(first.say(Verdict::Held(holder.grant())));
         true
     }
@@ -568,7 +634,8 @@ impl<K: Filed> Inner<K> {
     }
 
     /// Notes that a place is not held any more.
-    fn gone(&self, key: &K, holder: &Holder, woken: &mut Woken) {
+    fn gone(&self, known: &mut Known, key: &K, holder: &Holder, woken: &mut Woken) {
+        self.accounts.leave(known, &holder.request.owner.agent);
         woken.hearing.append(&mut (self.ear)(key, holder, Change::Gone));
         if !holder.request.tied {
             return;
@@ -585,10 +652,13 @@ impl<K: Filed> Inner<K> {
     /// Says to whom it was what an operation did beside what it was asked for.
     fn settle(&self, part: &mut Part<K>, moved: Moved<K, Arc<Ticket>>, woken: &mut Woken) {
         for (key, holder) in &moved.lapsed {
-            self.gone(key, holder, woken);
+            self.gone(&mut part.known, key, holder, woken);
         }
         for (key, waiter, holder) in moved.served {
             self.granted(&mut part.granted, &key, &holder, woken);
+            if part.places.is_awaited() {
+                woken.look_by(holder.until);
+            }
             // Under the mutex, so that a wait that is given up finds itself in the line or served, and nothing between.
             woken.served.extend(waiter.who.say(Verdict::Held(holder.grant())));
         }
@@ -596,13 +666,16 @@ impl<K: Filed> Inner<K> {
 
     #[inline]
     fn wake(&self, woken: Woken) {
-        if woken.served.is_empty() && woken.hearing.is_empty() {
+        if woken.served.is_empty() && woken.hearing.is_empty() && woken.look_by.is_none() {
             return;
         }
         if !woken.served.is_empty() {
             self.woken.fetch_add(woken.served.len() as u64, Ordering::Relaxed);
         }
         woken.served.into_iter().chain(woken.hearing).for_each(Waker::wake);
+        if let Some(by) = woken.look_by {
+            (self.bell)(by);
+        }
     }
 }
 
@@ -610,47 +683,6 @@ impl<K: Filed> Inner<K> {
 fn index(part: u64) -> usize {
     // The highest bits: a hash has its best ones there, and hash tables do not use them for the choice of a bucket.
     usize::try_from(part >> (u64::BITS - PARTS.trailing_zeros())).unwrap_or_default()
-}
-
-impl<K: Filed> Places<K, Arc<Ticket>> {
-    /// Whether something is held or waited for at a key that reaches all others.
-    fn has_all_reaching(&self) -> bool {
-        // Such a key is before all that it reaches.
-        self.iter().any(|(key, _)| key.part().is_none())
-    }
-
-    /// Who waits, and for whom.
-    fn waits(&self, now: Moment) -> Vec<Wait<K>> {
-        let mut waits = Vec::new();
-        for (key, waiter, before) in self.lines() {
-            let mut blockers = self.blockers(key, waiter, before, now);
-            blockers.extend(before.map(|before| before.request.owner.clone()));
-            waits.push(Wait {
-                key: key.clone(),
-                number: waiter.number,
-                owner: waiter.request.owner.clone(),
-                blockers,
-            });
-        }
-        waits
-    }
-}
-
-/// A write that was let pass because of the lock under which it is made. Until this is dropped nobody else is given that lock.
-pub(crate) struct Pinned<K: Filed> {
-    table: Arc<Inner<K>>,
-    key: K,
-    token: u64,
-}
-
-impl<K: Filed> Drop for Pinned<K> {
-    fn drop(&mut self) {
-        self.table.with(&self.key, |inner, part, woken| {
-            let mut moved = Moved::default();
-            part.places.unpin(&self.key, self.token, &inner.tokens, inner.clock.now(), &mut moved);
-            inner.settle(part, moved, woken);
-        });
-    }
 }
 
 impl<K: Filed> fmt::Debug for Table<K> {

@@ -15,19 +15,23 @@ use super::table::{Bounds, Lined, Pinned, Table, Tokens, Waiting};
 use super::ticket::Verdict;
 use crate::advisory::LockKey;
 
-const BOUNDS: Bounds = Bounds { held: 1_000, waiting: 1_000 };
+const BOUNDS: Bounds = Bounds { held: 1_000, waiting: 1_000, each: 2_000 };
 
 /// A table, and its clock in milliseconds.
 fn table() -> (Table<LockKey>, Arc<AtomicU64>) {
+    bounded(BOUNDS)
+}
+
+fn bounded(bounds: Bounds) -> (Table<LockKey>, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(0));
     let told = clock.clone();
     let tokens = Tokens::new(1, u64::MAX, |token| token.wrapping_mul(7));
     (
         Table::new(
             tokens,
-            BOUNDS,
+            bounds,
             move || Duration::from_millis(told.load(Ordering::Relaxed)),
-            || (),
+            |_| (),
             |_, _, _| Vec::new(),
         ),
         clock,
@@ -61,7 +65,7 @@ fn lined<'t>(table: &'t Table<LockKey>, path: &str, kind: LockKind) -> Waiting<'
     match table.line_up(&key(path), request(kind, 1_000, 1)) {
         Lined::Waiting(waiting) => waiting,
         Lined::Held(holder) => panic!("{path} was free: {holder:?}"),
-        Lined::Full => panic!("there is room"),
+        Lined::Full | Lined::Enough => panic!("there is room"),
     }
 }
 
@@ -211,6 +215,109 @@ fn the_root_excludes_all_and_lets_all_go_again() {
     let late = held(poll(&mut late)).unwrap();
     assert!(table.release(&key("/z"), late.id).is_some());
     assert!(table.is_idle());
+}
+
+#[test]
+fn a_root_gathers_what_is_below_it_alone_and_one_that_is_refused_gathers_nothing() {
+    let (table, _) = table();
+    let team = ZoneId::parse("team").unwrap();
+    let at = |zone: &ZoneId, path: &str| LockKey::new(zone, &VPath::parse(path).unwrap());
+    let others: Vec<_> = (0..64).map(|n| at(&team, &format!("/{n}/x"))).collect();
+    for other in &others {
+        table.acquire(other, request(Exclusive, 1_000, 1)).unwrap();
+    }
+    let spread = table.parts_in_use();
+    assert!(spread > 8, "{spread}");
+    table.acquire(&at(&team, "/"), request(Exclusive, 1_000, 1)).unwrap_err();
+    assert!(table.obstacle(&at(&team, "/"), Exclusive).is_some());
+    assert!(table.look(&at(&team, "/"), |_| ()).is_none());
+    assert_eq!(table.parts_in_use(), spread);
+    // Of the other zone nothing moves.
+    let root = taken(&table, "/", Exclusive);
+    assert!(table.parts_in_use() >= spread);
+    assert!(table.acquire(&key("/a"), request(Shared, 1_000, 1)).is_err());
+    table.acquire(&at(&team, "/0/y"), request(Exclusive, 1_000, 1)).unwrap();
+    let mut all = match table.line_up(&at(&team, "/"), request(Exclusive, 1_000, 1)) {
+        Lined::Waiting(waiting) => waiting,
+        _ => panic!("the zone is in use"),
+    };
+    assert_eq!(table.parts_in_use(), 1, "what is waited for is in one part");
+    assert!(table.release(&key("/"), root.id).is_some());
+    assert!(table.acquire(&key("/a"), request(Shared, 1_000, 1)).is_ok());
+    for other in &others {
+        assert!(poll(&mut all).is_none());
+        table.force(other);
+    }
+    assert!(poll(&mut all).is_none());
+    table.force(&at(&team, "/0/y"));
+    assert!(held(poll(&mut all)).is_some());
+    table.force(&at(&team, "/"));
+    table.force(&key("/a"));
+    assert!(table.is_idle() && table.counts_right());
+}
+
+#[test]
+fn an_agent_holds_and_waits_for_no_more_than_its_bound_over_all_parts_and_for_as_many() {
+    const EACH: usize = 200;
+    let (table, clock) = bounded(Bounds { each: EACH, ..BOUNDS });
+    let place = |n: usize| key(&format!("/{n}/x"));
+    let mine = |ttl| request(Exclusive, ttl, 1);
+    let enough =
+        |n: usize| table.acquire(&place(n), mine(1_000)).unwrap_err() == super::places::Obstacle::Enough;
+    // Back and forth in all parts, so that each keeps one.
+    for n in 0..EACH {
+        let grant = table.take(place(n), mine(1_000)).unwrap();
+        assert!(table.give_back(place(n), grant.id).is_ok());
+    }
+    let held: Vec<Grant> = (0..EACH)
+        .map(|n| table.acquire(&place(n), mine(1_000)).unwrap_or_else(|why| panic!("{n}: {why:?}")))
+        .collect();
+    assert!(enough(EACH) && table.take(place(EACH), mine(1_000)).is_none());
+    assert!(matches!(table.line_up(&place(0), mine(1_000)), Lined::Enough));
+    table.acquire(&place(EACH), request(Exclusive, 1_000, 2)).expect("it is another's bound");
+    // Given back, in any way: one for one.
+    assert!(table.release(&place(0), held[0].id).is_some());
+    assert!(table.give_back(place(1), held[1].id).is_ok());
+    assert_eq!(table.force(&place(2)).len(), 1);
+    // What waits counts, and what is handed over counts once.
+    let mut waits: Vec<_> = (3..6).map(|n| lined(&table, &format!("/{n}/x"), Exclusive)).collect();
+    assert!(enough(0) && table.counts_right());
+    drop(waits.pop());
+    table.acquire(&place(0), mine(500)).unwrap();
+    assert!(enough(1));
+    assert!(table.give_back(place(3), held[3].id).is_ok());
+    assert!(self::held(poll(&mut waits[0])).is_some() && table.counts_right());
+    table.acquire(&place(1), mine(500)).unwrap();
+    assert!(enough(2));
+    // By time.
+    clock.store(600, Ordering::Relaxed);
+    assert_eq!(table.expire(true).1.len(), 2);
+    // One that outlived the process is held, and counted.
+    assert!(table.restore(&place(0), LockId(7), 1 << 20, mine(5_000)));
+    assert!(table.restore(&place(1), LockId(8), 1 << 21, mine(5_000)));
+    assert!(table.restore(&place(2), LockId(9), 1 << 22, mine(5_000)), "whatever the bound is now");
+    assert!(enough(EACH + 1) && table.counts_right());
+    drop(waits);
+    clock.store(10_000, Ordering::Relaxed);
+    table.expire(true);
+    assert!(table.is_idle() && table.counts_right());
+    for n in 0..EACH {
+        table.acquire(&place(n), mine(1_000)).unwrap();
+    }
+    assert!(enough(EACH));
+}
+
+#[test]
+fn agents_that_have_nothing_any_more_are_forgotten() {
+    let (table, _) = table();
+    for n in 0..2_000 {
+        let mut asked = request(Exclusive, 1_000, 1);
+        asked.owner.agent = format!("passing-{n}").into();
+        let grant = table.take(key("/a/b"), asked).unwrap();
+        assert!(table.give_back(key("/a/b"), grant.id).is_ok());
+    }
+    assert!(table.agents() < 1_100, "{}", table.agents());
+    assert!(table.counts_right());
 }
 
 #[derive(Debug, Clone)]
@@ -408,7 +515,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                             real.waiting.push((number, asked, waiting));
                             model.waiting.push(call);
                         }
-                        Lined::Full => panic!("there is room"),
+                        Lined::Full | Lined::Enough => panic!("there is room"),
                     }
                 }
             }
@@ -506,6 +613,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let counted = real.table.counted();
         prop_assert_eq!(counted.waiting, model.waiting.len());
     }
+    prop_assert!(real.table.counts_right());
     real.waiting.clear();
     real.pinned.clear();
     for (_, key, id, _) in real.held {
@@ -513,7 +621,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     real.clock.store(1_000_000, Ordering::Relaxed);
     real.table.expire(true);
-    prop_assert!(real.table.is_idle());
+    prop_assert!(real.table.is_idle() && real.table.counts_right());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use nexus_messages::syscall::Syscall;
 use nexus_messages::{Caller, Effect, Event, EventMask, HookContext, Outcome, VPath, Verdict};
 
 use super::{Published, Service};
-use crate::dispatch::{OpSet, Pattern, PatternError, Resolution};
+use crate::dispatch::{MissedCalls, OpSet, Pattern, PatternError, Resolution};
 
 /// A call that is about to be executed, mailed to a service that wants to see such calls.
 #[derive(Debug, Clone)]
@@ -89,8 +89,10 @@ pub struct ServiceHook<S: Service> {
     /// Whether it is mailed what it decides.
     asks: bool,
     aside: bool,
+    overflowed: Option<Arc<Overflowed<S>>>,
 }
 
+type Overflowed<S> = dyn Fn(&<S as Service>::View, &MissedCalls) + Send + Sync;
 type Make<S> = dyn Fn(&Ref<S>, &Arc<Published<<S as Service>::View>>) -> Run + Send + Sync;
 
 /// Where a hook stands in the way of calls.
@@ -130,6 +132,8 @@ pub(crate) struct Intercepting {
     pub(crate) fails: OnLate,
     /// Whether nobody waits for what it does inline after the call.
     pub(crate) aside: bool,
+    /// Is told what found no room aside.
+    pub(crate) lost: Option<Arc<Lose>>,
 }
 
 impl Intercepting {
@@ -138,7 +142,7 @@ impl Intercepting {
             Some(Before::Mailed { on_late, .. }) => on_late,
             _ => OnLate::Refuse,
         };
-        Self { before, weigh: None, after, fails, aside: false }
+        Self { before, weigh: None, after, fails, aside: false, lost: None }
     }
 }
 
@@ -161,6 +165,7 @@ type Ask = dyn Fn(&HookContext, Duration) -> BoxFuture<'static, Result<Intercept
 /// As [`Resolve`].
 pub(crate) type Weigh = dyn Fn(&HookContext, Option<&Effect>, &Effect) -> Option<Verdict> + Send + Sync;
 pub(crate) type Hear = dyn Fn(&HookContext, &Outcome) + Send + Sync;
+pub(crate) type Lose = dyn Fn(&MissedCalls) + Send + Sync;
 /// True when it was told.
 type Tell = dyn Fn(&HookContext, &Outcome) -> bool + Send + Sync;
 /// As [`Tell`].
@@ -174,7 +179,17 @@ impl<S: Service> ServiceHook<S> {
         make: impl Fn(&Ref<S>, &Arc<Published<S::View>>) -> Run + Send + Sync + 'static,
     ) -> Self {
         let make = Arc::new(make);
-        Self { name, shape, inline, make, fails: None, deadline: None, asks: false, aside: false }
+        Self {
+            name,
+            shape,
+            inline,
+            make,
+            fails: None,
+            deadline: None,
+            asks: false,
+            aside: false,
+            overflowed: None,
+        }
     }
 
     /// A hook that is mailed what it decides.
@@ -192,6 +207,15 @@ impl<S: Service> ServiceHook<S> {
         if let Run::Intercept(hook) = &mut run {
             hook.fails = self.fails.unwrap_or(hook.fails);
             hook.aside = self.aside;
+            hook.lost = self.overflowed.clone().map(|overflowed| {
+                let view = view.clone();
+                let lost = move |missed: &MissedCalls| {
+                    if let Some(view) = view.get() {
+                        overflowed(&view, missed);
+                    }
+                };
+                Arc::new(lost) as Arc<Lose>
+            });
             if let Some(Before::Mailed { deadline, on_late, .. }) = &mut hook.before {
                 *on_late = hook.fails;
                 *deadline = self.deadline.unwrap_or(*deadline);
@@ -363,11 +387,20 @@ impl<S: Service> ServiceHook<S> {
     }
 
     /// Has an inline interceptor told what came of a call on a task of the kernel: the caller does not wait for it, and the order of what it is told is nobody's promise. At
-    /// most [`ASIDE_MAX`](crate::dispatch::ASIDE_MAX) such runs are under way for one hook; it is not told of a call that finds no room, which is counted as overflow. For a
-    /// mailed one nobody waits anyway.
+    /// most [`ASIDE_MAX`](crate::dispatch::ASIDE_MAX) such runs are under way for one hook; it is not told of a call that finds no room, which is counted as overflow, and told by
+    /// [`overflowed`](Self::overflowed). For a mailed one nobody waits anyway.
     #[must_use]
     pub fn aside(mut self) -> Self {
         self.aside = true;
+        self
+    }
+
+    /// Has an interceptor that hears [aside](Self::aside) told that calls found no room, and from where on they can be read: a function over the view. Told aside, when the next of the
+    /// runs is over that are under way, whether another call comes or not. Must neither block nor wait; a panic is the service's. One that hears nothing aside is refused
+    /// with it when its service is registered.
+    #[must_use]
+    pub fn overflowed(mut self, told: impl Fn(&S::View, &MissedCalls) + Send + Sync + 'static) -> Self {
+        self.overflowed = Some(Arc::new(told));
         self
     }
 
@@ -377,6 +410,13 @@ impl<S: Service> ServiceHook<S> {
         if self.deadline.is_some() && !self.asks {
             return Err(format!(
                 "the hook {:?} has a deadline, and is not mailed what it decides",
+                self.name
+            ));
+        }
+        let misses = self.aside && self.inline && matches!(shape, Shape::Interceptor { .. });
+        if self.overflowed.is_some() && !misses {
+            return Err(format!(
+                "the hook {:?} is to be told what it missed, and is told nothing aside",
                 self.name
             ));
         }

@@ -33,7 +33,7 @@ pub(crate) use declaration::{Declared, Facts, SwapPolicy};
 pub use factory::ServiceCatalogue;
 pub(crate) use factory::{Making, ServiceFactory};
 pub(crate) use generation::{Begin, Generation, Made};
-pub(crate) use hooks::{After, Before, Hear, HookKey, Intercepting, Run, Shape, Weigh};
+pub(crate) use hooks::{After, Before, Hear, HookKey, Intercepting, Lose, Run, Shape, Weigh};
 pub use hooks::{Completed, Intercept, Intercepted, Observed, OnLate, ServiceHook};
 pub use published::Published;
 pub use setup::{Commits, Setup, Syscalls};

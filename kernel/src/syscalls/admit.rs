@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use nexus_messages::syscall::{SysRead, Syscall, SyscallMessage};
 use nexus_messages::{
     Caller, Durability, Effect, Error, ErrorKind, Event, HookContext, Lsn, Op, OpId, Outcome, Resolved,
-    Result, VPath,
+    Result, VPath, ZoneId,
 };
 
 use super::limits::widened;
@@ -355,6 +355,11 @@ impl<S> Admitted<S> {
         self.hooked.after(result).await;
     }
 
+    /// As [`after`](Self::after), of a call that was committed there.
+    pub(crate) async fn after_at<T>(&self, result: &Result<T>, committed: Option<(ZoneId, Lsn)>) {
+        self.hooked.after_at(result, committed).await;
+    }
+
     /// As [`Hooked::observe`].
     pub(crate) async fn observe(&self, kernel: &Arc<Kernel>, told: Announced) {
         self.hooked.observe(kernel, told).await;
@@ -433,10 +438,15 @@ impl Hooked {
 
     /// Tells the hooks that saw the call what came of it.
     pub(crate) async fn after<T>(&self, result: &Result<T>) {
+        self.after_at(result, None).await;
+    }
+
+    /// As [`after`](Self::after), of a call that was committed there.
+    pub(crate) async fn after_at<T>(&self, result: &Result<T>, committed: Option<(ZoneId, Lsn)>) {
         if let Some(Seen { passage, shown, told }) = self.0.as_deref() {
             // Orders nothing: read again by whoever drops it.
             told.store(true, Ordering::Relaxed);
-            passage.after(shown, &Outcome::of(result)).await;
+            passage.after(shown, &Outcome::of(result).committed(committed)).await;
         }
     }
 }

@@ -90,6 +90,10 @@ impl Mutation for SysCopy {
         Some(Copied::new(false, second?.node.as_ref()?.metadata.clone(), receipt))
     }
 
+    fn receipt(done: &Copied) -> Receipt {
+        done.receipt
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Copied) -> Option<Event> {
         let (from, to) = (&admitted.first.site.path, &admitted.second.as_ref()?.site.path);
         if from == to && admitted.call.as_of.is_none() {

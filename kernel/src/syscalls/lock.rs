@@ -144,7 +144,7 @@ async fn in_line(
     wait: Duration,
 ) -> Result<Locked> {
     let asked = request(caller, call.kind, call.ttl, (call.tied, false), call.session);
-    let Grant { id, token } = line_up(kernel, &key, &call.path, asked, wait).await?;
+    let Grant { id, token } = line_up(kernel, caller, (&key, &call.path), asked, wait).await?;
     if call.tied && !kernel.lives().goes_on(caller.life) {
         kernel.advisory().release(&key, id);
         kernel.advisory().end(caller.life);

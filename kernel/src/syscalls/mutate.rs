@@ -79,6 +79,9 @@ pub(crate) trait Mutation: Admissible + Sync {
     /// The answer to a repeat of what was committed before, from what is there now; none when that is gone.
     fn repeated(&self, first: &Located, second: Option<&Located>, receipt: Receipt) -> Option<Self::Done>;
 
+    /// The proof of its commit.
+    fn receipt(done: &Self::Done) -> Receipt;
+
     /// What observers are told of it; nothing when nothing changed.
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Self::Done) -> Option<Event>;
 }
@@ -266,8 +269,12 @@ async fn execute<M: Mutation>(
         intent.scales = None;
         admitted.step_aside();
     }
+    let mut committed = None;
     let (done, told) = match attempt(kernel, intent, admitted, ownership).await {
-        Ok(Done::Now((done, told))) => (Ok(done), told),
+        Ok(Done::Now((done, told))) => {
+            committed = M::receipt(&done).place_in(&admitted.first.site.mount.zone);
+            (Ok(done), told)
+        }
         Ok(Done::Before(done)) => (Ok(done), None),
         Ok(Done::NotYet) => unreachable!("it was to wait"),
         Ok(Done::Elsewhere) => {
@@ -283,7 +290,7 @@ async fn execute<M: Mutation>(
     if ends_hooks {
         admitted.step_back();
     }
-    admitted.after(&done).await;
+    admitted.after_at(&done, committed).await;
     if let Some(told) = told {
         admitted.observe(kernel, told).await;
     }

@@ -79,6 +79,10 @@ impl Mutation for SysRename {
         Some(Renamed::new(false, second?.node.as_ref()?.metadata.clone(), receipt))
     }
 
+    fn receipt(done: &Renamed) -> Receipt {
+        done.receipt
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Renamed) -> Option<Event> {
         let (from, to) = (&admitted.first.site.path, &admitted.second.as_ref()?.site.path);
         if from == to {

@@ -150,6 +150,10 @@ impl Mutation for SysSetattr {
         Some(SetattrDone::new(false, Vec::new(), first.node.as_ref()?.metadata.clone(), receipt))
     }
 
+    fn receipt(done: &SetattrDone) -> Receipt {
+        done.receipt
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &SetattrDone) -> Option<Event> {
         if !done.created && done.changed.is_empty() {
             return None;

@@ -222,12 +222,17 @@ async fn execute(
     ownership: Ownership,
 ) -> Result<Transacted> {
     let done = attempt(&kernel, &mut intent, &mut admission, &ownership).await;
+    let mut committed = None;
     let (done, told) = match done {
-        Ok(Done::Now(done, told)) => (Ok(done), told),
+        Ok(Done::Now(done, told)) => {
+            let zone = admission.items.first().map(|item| &item.first().site.mount.zone);
+            committed = zone.and_then(|zone| done.receipt.place_in(zone));
+            (Ok(done), told)
+        }
         Ok(Done::Before(done)) => (Ok(done), None),
         Err(error) => (Err(error), None),
     };
-    admission.hooked.after(&done).await;
+    admission.hooked.after_at(&done, committed).await;
     if let Some(told) = told {
         admission.hooked.observe(&kernel, told).await;
     }

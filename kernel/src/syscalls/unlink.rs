@@ -74,6 +74,10 @@ impl Mutation for SysUnlink {
         Some(Unlinked::new(entry_type, 0, receipt))
     }
 
+    fn receipt(done: &Unlinked) -> Receipt {
+        done.receipt
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Unlinked) -> Option<Event> {
         let kind = kind_of_removal(done.entry_type);
         let site = &admitted.first.site;

@@ -96,6 +96,10 @@ impl Mutation for SysWrite {
         Some(Written::new(content::length(&self.data), Some(metadata.size), metadata, receipt))
     }
 
+    fn receipt(done: &Written) -> Receipt {
+        done.receipt
+    }
+
     fn event(intent: &Intent, admitted: &Admitted<Self>, done: &Written) -> Option<Event> {
         let mut event =
             intent.event(EventKind::FileWritten, &admitted.first.site.path, &done.metadata, done.receipt);

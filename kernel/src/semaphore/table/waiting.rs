@@ -44,6 +44,9 @@ impl<K: Filed> Drop for Waiting<'_, K> {
             let left =
                 part.places.leave(&self.key, self.number, &inner.tokens, inner.clock.now(), &mut moved);
             inner.settle(part, moved, woken);
+            if let Some(waiter) = &left {
+                inner.accounts.leave(&mut part.known, &waiter.request.owner.agent);
+            }
             left.is_some()
         });
         // Who is gone from the line was told, and nobody has heard it.

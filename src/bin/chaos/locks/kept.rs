@@ -17,6 +17,9 @@ const TTLS: [Duration; 2] = [Duration::from_secs(120), Duration::from_millis(700
 /// How far the moment when its time is over is from what its caller knows of it.
 const NEAR: Duration = Duration::from_millis(50);
 
+/// How long a lock lasts that is asked for in vain, when nobody has it after all.
+const BRIEF: Duration = SysLock::TTL_MIN;
+
 /// What is known of a lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kept {
@@ -38,15 +41,19 @@ pub(crate) fn place(number: usize) -> VPath {
     path(&format!("{KEPT}/{number}"))
 }
 
+/// Whether a moment is surely before another one: the clock on the wall, by which both are told, and the one by which a lock ends, do not go alike.
+fn is_before(moment: u64, until: u64) -> bool {
+    moment.saturating_add(u64::try_from(NEAR.as_nanos()).unwrap_or(0)) < until
+}
+
 impl Kept {
     /// What is wrong with a lock whose holders have these tokens, as was seen between two moments.
     pub(crate) fn disagrees(self, holders: &[u64], (before, after): (u64, u64)) -> Option<String> {
-        let near = u64::try_from(NEAR.as_nanos()).unwrap_or(0);
         let is_right = match self {
             Self::Free => holders.is_empty(),
             Self::Doubtful => holders.len() <= 1,
-            Self::Held { token, until, .. } if after + near < until => holders == [token],
-            Self::Held { until_max, .. } if before > until_max + near => holders.is_empty(),
+            Self::Held { token, until, .. } if is_before(after, until) => holders == [token],
+            Self::Held { until_max, .. } if is_before(until_max, before) => holders.is_empty(),
             Self::Held { token, .. } => holders.is_empty() || holders == [token],
         };
         (!is_right).then(|| {
@@ -101,11 +108,17 @@ impl Keeper {
     /// Another one asks for it, in vain.
     async fn try_again(&self, scene: &Scene, agent: &Nexus, until: u64) {
         let at = place(self.number);
-        match agent.send(SysLock::exclusive(&at).ttl(Duration::from_millis(1))).await {
-            Ok(other) if scene.env.wall() < until => {
+        match agent.send(SysLock::exclusive(&at).ttl(BRIEF)).await {
+            Ok(other) if is_before(scene.env.wall(), until) && !scene.is_dying() => {
                 scene.broken(format_args!("held twice: {:?} and {other:?}", self.kept));
             }
-            Ok(other) => scene.tell(Record::Token { newest: other.token }),
+            Ok(other) => {
+                scene.tell(Record::Token { newest: other.token });
+                // Before this client comes to rest: whoever looks then takes what is held here for the lock that it kept.
+                if agent.send(SysUnlock::new(&at, other.id)).await.is_err() {
+                    scene.env.sleep(BRIEF * 4).await;
+                }
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => scene.failed("a lock was refused for no fault", &error),
         }
@@ -117,7 +130,7 @@ impl Keeper {
         match scene.call("unlock", at.as_str(), SYSCALL_MAX, agent.send(SysUnlock::new(&at, id))).await {
             Some(Ok(_)) => self.know(scene, Kept::Free),
             Some(Err(error)) if error.kind() == ErrorKind::NotHeld => {
-                let is_early = scene.env.wall() < until && !scene.is_dying();
+                let is_early = is_before(scene.env.wall(), until) && !scene.is_dying();
                 if is_early {
                     scene.broken(format_args!("not held any more, before its time: {kept:?}: {error}"));
                 }

@@ -140,11 +140,12 @@ impl Locker {
         let ttl = if is_short { scene.setting.pace * SHORT_PACES } else { LONG };
         // Who has one already waits so long for another that a circle is found.
         let around = if is_first { scene.setting.wait } else { CIRCLE_WAIT };
-        let wait = (self.dice.below(3) > 0).then(|| self.dice.around(around));
+        let wait = (!is_first || self.dice.below(3) > 0).then(|| self.dice.around(around));
         let mut call = SysLock::exclusive(path(PATHS[at])).ttl(ttl);
         (call.kind, call.wait, call.tied) = (kind, wait, self.dice.below(5) == 0);
         let is_tied = call.tied;
-        let gives_up = (self.dice.below(4) == 0).then(|| self.dice.around(scene.setting.wait));
+        let gives_up_one_of = if is_first { 4 } else { 8 };
+        let gives_up = (self.dice.below(gives_up_one_of) == 0).then(|| self.dice.around(scene.setting.wait));
         let (asked, sent) = (scene.age(), scene.tick());
         let asking = self.agent.send(call);
         let answer = match gives_up {

@@ -69,8 +69,8 @@ pub(crate) async fn write(scene: Arc<Scene>, number: usize) {
     while scene.goes_on().await {
         if !scene.is_dying() {
             match writer.dice.below(60) {
-                0 if number == 0 => Box::pin(writer.replace()).await,
-                1..4 => writer.turn_end().await,
+                0..3 if number == 0 => Box::pin(writer.replace()).await,
+                3..6 => writer.turn_end().await,
                 _ => {
                     for _ in 0..=writer.dice.below(TOGETHER_MAX) {
                         writer.step().await;

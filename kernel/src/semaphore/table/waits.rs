@@ -1,0 +1,34 @@
+//! Who waits for whom, as those are told apart who wait in a circle.
+
+use std::sync::Arc;
+
+use super::Filed;
+use crate::semaphore::places::{Moment, Owner, Places};
+use crate::semaphore::ticket::Ticket;
+
+/// Somebody who waits, and for whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Wait<K> {
+    pub(crate) key: K,
+    pub(crate) number: u64,
+    pub(crate) owner: Owner,
+    pub(crate) blockers: Vec<Owner>,
+}
+
+impl<K: Filed> Places<K, Arc<Ticket>> {
+    /// Who waits, and for whom.
+    pub(super) fn waits(&self, now: Moment) -> Vec<Wait<K>> {
+        let mut waits = Vec::new();
+        for (key, waiter, before) in self.lines() {
+            let mut blockers = self.blockers(key, waiter, before, now);
+            blockers.extend(before.map(|before| before.request.owner.clone()));
+            waits.push(Wait {
+                key: key.clone(),
+                number: waiter.number,
+                owner: waiter.request.owner.clone(),
+                blockers,
+            });
+        }
+        waits
+    }
+}
