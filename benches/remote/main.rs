@@ -6,14 +6,17 @@
 //!     cargo bench --features versus --bench remote -- cached           # the cache
 //!     MIB=64 TURNS=1 cargo bench --features versus --bench remote      # a short run
 //!
-//! Both send parts of the same size, as many at once, to the same server, by turns, each in a process of its own: so the memory of each is its own. All that comes back is
-//! looked at. OpenDAL is not beside them: it would be a dependency of every build with all features.
+//! All send parts of the same size, as many at once, to the same server, by turns, each in a process of its own: so the memory of each is its own. All that comes back is
+//! looked at. OpenDAL does the same beside them when it is built, by itself, so that nobody who builds Nexus builds it:
+//!
+//!     cargo build --release --manifest-path benches/opendal/Cargo.toml
 
 #![allow(missing_docs, reason = "a benchmark has no callers")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod cached;
+mod content;
 #[path = "../storage/report.rs"]
 #[allow(dead_code, reason = "the other benchmark uses the rest")]
 mod report;
@@ -28,24 +31,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use nexus::{Bytes, Config, MountSpec, Nexus};
+use nexus::{Config, MountSpec, Nexus};
 use object_store::aws::AmazonS3Builder;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, WriteMultipart};
 
+use content::{AT_ONCE, KEYS, MIB, PART, SIZE_MIB, asked, in_and_out, looked_at, piece, runtime};
 use report::{median, verdict};
 
-const MIB: u64 = 1 << 20;
-
-/// What goes up and down, and how often, unless something else is asked for.
-const SIZE_MIB: u64 = 1_024;
+/// How often content goes up and down, unless something else is asked for.
 const TURNS: u64 = 3;
-
-/// The pieces in which content is made and looked at.
-const PIECE: u64 = MIB;
-
-/// What both do: the size of a part, and how many are under way at once.
-const PART: u64 = 8 * MIB;
-const AT_ONCE: usize = 4;
 
 /// How much later than its work each answer of the server comes.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -53,7 +47,6 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// The budgets: the rate beside that of the library, the memory above an idle process, and requests for a folder of so many keys.
 const RATE_MIN: f64 = 0.8;
 const MEMORY_MAX_MIB: f64 = 64.0;
-const KEYS: u64 = 10_000;
 /// A page of a thousand, a look for a folder that it leaves open, and a few.
 const REQUESTS_MAX: u64 = 2 * (KEYS / 1_000) + 5;
 
@@ -62,7 +55,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["serve"] => serve(),
-        [who, port] => in_and_out(who, port),
+        [who, port] => move_content(who, port),
         _ => {
             let mut server = Part::start(&["serve"]);
             let port = server.hear();
@@ -84,8 +77,12 @@ fn serve() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-fn asked(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().expect("it is a number"))
+/// OpenDAL doing the same, when it is built.
+const OPENDAL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/benches/opendal/target/release/nexus-bench-opendal");
+
+fn opendal() -> Option<Command> {
+    std::fs::exists(OPENDAL).is_ok_and(|there| there).then(|| Command::new(OPENDAL))
 }
 
 /// A process of this benchmark.
@@ -93,7 +90,10 @@ struct Part(Child, BufReader<std::process::ChildStdout>);
 
 impl Part {
     fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("it runs"));
+        Self::of(Command::new(std::env::current_exe().expect("it runs")), arguments)
+    }
+
+    fn of(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -105,6 +105,13 @@ impl Part {
         self.1.read_line(&mut line).expect("it tells text");
         assert!(!line.is_empty(), "a part of the benchmark failed");
         line.trim_end().to_owned()
+    }
+
+    /// How long up and down took, and the memory.
+    fn figures(mut self) -> [f64; 3] {
+        let figures: Vec<f64> =
+            self.hear().split(' ').map(|word| word.parse().expect("it is a number")).collect();
+        figures.try_into().expect("they are three")
     }
 }
 
@@ -121,14 +128,11 @@ fn compare(port: &str) {
         "{mib} MiB up and down, {turns} times, parts of {} MiB, {AT_ONCE} at once, answers 20 ms late",
         PART / MIB
     );
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let (mut theirs, mut ours, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..turns {
-        for (who, told) in [("object_store", &mut theirs), ("nexus", &mut ours)] {
-            let line = Part::start(&[who, port]).hear();
-            let figures: Vec<f64> =
-                line.split(' ').map(|word| word.parse().expect("it is a number")).collect();
-            told.push([figures[0], figures[1], figures[2]]);
-        }
+        theirs.push(Part::start(&["object_store", port]).figures());
+        ours.push(Part::start(&["nexus", port]).figures());
+        others.extend(opendal().map(|command| Part::of(command, &["large", port]).figures()));
     }
     let median_of = |all: &[[f64; 3]], which: usize| {
         median(all.iter().map(|figures| Duration::from_secs_f64(figures[which])).collect()).as_secs_f64()
@@ -142,6 +146,14 @@ fn compare(port: &str) {
             mib as f64 / their,
             verdict(their / our >= RATE_MIN)
         );
+        if !others.is_empty() {
+            let other = median_of(&others, which);
+            println!(
+                "         {:>7.0} MiB/s   OpenDAL, {:.2} of object_store alone",
+                mib as f64 / other,
+                their / other
+            );
+        }
     }
     let most = |all: &[[f64; 3]]| all.iter().map(|figures| figures[2]).fold(0.0, f64::max);
     println!(
@@ -150,6 +162,11 @@ fn compare(port: &str) {
         most(&theirs),
         verdict(most(&ours) <= MEMORY_MAX_MIB)
     );
+    if others.is_empty() {
+        println!("  OpenDAL is not built: cargo build --release --manifest-path benches/opendal/Cargo.toml");
+    } else {
+        println!("         {:>7.1} MiB   OpenDAL", most(&others));
+    }
 }
 
 /// Asks the server itself.
@@ -179,10 +196,12 @@ fn list(port: &str) {
         verdict(asked <= REQUESTS_MAX)
     );
     runtime.block_on(nx.shutdown()).expect("it stops in order");
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("it starts")
+    if let Some(command) = opendal() {
+        let before = requests(port);
+        let seconds = Part::of(command, &["list", port]).hear();
+        let took = Duration::from_secs_f64(seconds.parse().expect("it is a number"));
+        println!("    OpenDAL in {took:.1?} by {} requests", requests(port) - before);
+    }
 }
 
 /// Who moves content up and down.
@@ -218,7 +237,7 @@ impl Mover {
         }
     }
 
-    async fn down(&self, size: u64) {
+    async fn down(&self, size: u64) -> u64 {
         let mut offset = 0;
         match self {
             Self::Nexus(nx) => {
@@ -238,57 +257,18 @@ impl Mover {
                 }
             }
         }
-        assert_eq!(offset, size, "all of it");
+        offset
     }
 }
 
-/// Content that says where it is.
-fn piece(number: u64) -> Bytes {
-    let mut bytes = vec![number.to_le_bytes()[0]; usize::try_from(PIECE).expect("it is small")];
-    bytes[..8].copy_from_slice(&number.to_le_bytes());
-    bytes.into()
-}
-
-/// Looks at what came from `offset` on, and gives where it ends.
-fn looked_at(mut offset: u64, mut bytes: &[u8]) -> u64 {
-    while !bytes.is_empty() {
-        let index = |at: u64| usize::try_from(at).expect("it is small");
-        let within = index(offset % PIECE);
-        let expected = piece(offset / PIECE);
-        let (now, rest) = bytes.split_at(bytes.len().min(expected.len() - within));
-        assert!(*now == expected[within..within + now.len()], "what comes down is what went up");
-        (offset, bytes) = (offset + now.len() as u64, rest);
-    }
-    offset
-}
-
-/// Moves content, and tells how long each way took and how much memory both.
-fn in_and_out(who: &str, port: &str) {
+/// Moves content, and tells what that took.
+fn move_content(who: &str, port: &str) {
     let runtime = runtime();
     let mover = runtime.block_on(Mover::of(who, port));
-    let size = asked("MIB", SIZE_MIB) * MIB;
-    let idle = resident_mib("VmRSS:");
-    // From here on the highest is counted.
-    std::fs::write("/proc/self/clear_refs", "5").expect("the system counts the memory of a process");
-    let began = Instant::now();
-    runtime.block_on(mover.up(size / PIECE));
-    let up = began.elapsed();
-    let began = Instant::now();
-    runtime.block_on(mover.down(size));
-    let down = began.elapsed();
-    let above = resident_mib("VmHWM:") - idle;
-    println!("{} {} {above}", up.as_secs_f64(), down.as_secs_f64());
+    in_and_out(|pieces| runtime.block_on(mover.up(pieces)), |size| runtime.block_on(mover.down(size)));
     if let Mover::Nexus(nx) = mover {
         runtime.block_on(nx.shutdown()).expect("it stops in order");
     }
-}
-
-/// A line of what Linux tells of this process's memory, in MiB.
-fn resident_mib(line: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the system tells");
-    let value = status.lines().find_map(|told| told.strip_prefix(line)).expect("it tells this, too");
-    let kib: f64 = value.trim().trim_end_matches("kB").trim().parse().expect("it is a number");
-    kib / 1_024.0
 }
 
 /// The library, with a connection.
