@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nexus_kernel::hal::{ObjectInfo, StoreError};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{ContentId, EntryType};
@@ -13,6 +14,9 @@ use super::place::Place;
 use super::table::{Held, Piece, Table, parent};
 use super::vault::Vault;
 use crate::path::components;
+
+/// How many pieces of one file are read at once.
+const PIECES_AT_ONCE: usize = 4;
 
 /// How often content is asked for again that changed while it was read.
 const CHANGES_MAX: usize = 3;
@@ -80,14 +84,19 @@ impl CachedPaths {
         if start == end {
             return Ok(Some(Bytes::new()));
         }
-        let pieces = start / PIECE_BYTES..=(end - 1) / PIECE_BYTES;
+        let bounds = |index: u64| (index * PIECE_BYTES, ((index + 1) * PIECE_BYTES).min(held.info.size));
+        let indices = start / PIECE_BYTES..=(end - 1) / PIECE_BYTES;
+        let looks = indices.clone().map(|index| {
+            let (from, to) = bounds(index);
+            let within = ByteRange::new(start.saturating_sub(from), end.min(to) - start.max(from));
+            self.piece(path, held, index, to - from, within)
+        });
+        let pieces: Vec<Option<Bytes>> = stream::iter(looks).buffered(PIECES_AT_ONCE).try_collect().await?;
         let mut is_hit = true;
         let mut parts = Vec::new();
         let mut missing: Option<(u64, u64)> = None;
-        for index in pieces {
-            let (from, to) = (index * PIECE_BYTES, ((index + 1) * PIECE_BYTES).min(held.info.size));
-            let within = ByteRange::new(start.saturating_sub(from), end.min(to) - start.max(from));
-            if let Some(bytes) = self.piece(path, held, index, to - from, within).await? {
+        for (index, piece) in indices.zip(pieces) {
+            if let Some(bytes) = piece {
                 if let Some((from, to)) = missing.take() {
                     let Some(bytes) = self.fetch(path, held, from, to).await? else { return Ok(None) };
                     parts.push(cut(&bytes, from, start, end));
@@ -95,6 +104,7 @@ impl CachedPaths {
                 parts.push(bytes);
             } else {
                 is_hit = false;
+                let (from, to) = bounds(index);
                 missing = Some((missing.map_or(from, |(from, _)| from), to));
             }
         }

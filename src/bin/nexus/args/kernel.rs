@@ -56,10 +56,10 @@ pub(crate) struct MigrateArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) to: Option<String>,
     /// An option of the new driver, or of every mount: as for `mount`
-    #[arg(long = "opt", value_name = "K=V", value_parser = key_value, requires = "to")]
+    #[arg(long = "opt", value_name = "K=V", value_parser = key_value, conflicts_with_all = ["abort", "status"])]
     pub(crate) options: Vec<(String, String)>,
     /// Give up permission bits, where the new driver keeps none
-    #[arg(long, requires = "to")]
+    #[arg(long, conflicts_with_all = ["abort", "status"])]
     pub(crate) without_modes: bool,
     /// End it, and remove what it has copied
     #[arg(long)]
