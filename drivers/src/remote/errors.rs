@@ -150,6 +150,8 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (Some(status @ (408 | 429 | 500..)), _) => {
             (format!("the server answers {status}: {}", said()), false)
         }
+        // A key that is not there is told otherwise: there is no such bucket.
+        (Some(404), _) => (format!("the server answers 404: {}", said()), true),
         (Some(status @ 400..=499), _) => return of_the_call(what, status, &said()),
         (Some(status), _) => (format!("the server answers {status}: {}", said()), true),
         (None, Some(HttpErrorKind::Timeout)) => {
@@ -227,6 +229,14 @@ mod tests {
         check("400 Bad Request: ", io::ErrorKind::InvalidInput);
         check("409 Conflict: <Code>OperationAborted</Code>", io::ErrorKind::ResourceBusy);
         check("414 URI Too Long: ", io::ErrorKind::InvalidFilename);
+    }
+
+    #[test]
+    fn a_bucket_that_is_not_there_is_no_fault_of_who_asks() {
+        let error =
+            answered("Server returned non-2xx status code: 404 Not Found: <Code>ContainerNotFound</Code>");
+        let told = translated(&error, &Call::change("writing", "k", 0), Duration::from_secs(1), &[]);
+        assert!(matches!(told, StoreError::Backend { .. }), "{told:?}");
     }
 
     #[derive(Debug, thiserror::Error)]
