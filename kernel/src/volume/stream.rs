@@ -30,10 +30,10 @@ use crate::namespace::{Node, Placement};
 const PIECE: u64 = 1 << 20;
 
 /// How much of a plain file is asked for in one read, where several are under way at once: each waits longer than it works.
-const AHEAD_PIECE: u64 = 8 << 20;
+const AHEAD_PIECE: u64 = 6 << 20;
 
 /// How much of a plain file is on its way at once, or has come and is not given yet, at most.
-const AHEAD_MAX: u64 = 40 << 20;
+const AHEAD_MAX: u64 = 30 << 20;
 
 /// Content that goes to a plain file is held up to so many bytes, and written at once, without an upload.
 const PLAIN_HELD_MAX: u64 = 4 << 20;
