@@ -1,6 +1,7 @@
 //! Files by their paths: names, attributes and content of one backend become those of another.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nexus_messages::syscall::ByteRange;
@@ -366,7 +367,10 @@ impl Run {
         let mut wanted = Vec::new();
         for ((path, info, forced), row) in found.into_iter().zip(known) {
             if !forced && row.is_some_and(|row| self.is_copied(&row, &info)) {
-                Progress::count(&self.progress.kept, 1);
+                // What a later look finds copied, this migration has copied.
+                if self.progress.looks.load(Ordering::Relaxed) == 0 {
+                    Progress::count(&self.progress.kept, 1);
+                }
             } else {
                 wanted.push((path, info));
             }

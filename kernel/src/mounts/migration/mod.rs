@@ -632,9 +632,12 @@ impl Run {
 
     async fn look_at_all(&self, first: bool, compare: bool) -> Result<(), Failed> {
         if self.is_by_path() {
-            return self.copy_tree("", compare, false).await;
+            self.copy_tree("", compare, false).await?;
+        } else {
+            self.copy_contents(first).await?;
         }
-        self.copy_contents(first).await
+        Progress::count(&self.progress.looks, 1);
+        Ok(())
     }
 
     async fn settle(&self, notes: &Notes, closed: bool) -> Result<(), Failed> {

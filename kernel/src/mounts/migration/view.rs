@@ -154,6 +154,8 @@ pub(crate) struct Progress {
     pub(super) found: AtomicU64,
     pub(super) copied: AtomicU64,
     pub(super) kept: AtomicU64,
+    /// Looks at all of the old store that are over.
+    pub(super) looks: AtomicU64,
     pub(super) removed: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) rounds: AtomicU64,
@@ -181,6 +183,7 @@ impl Progress {
             found: zero(),
             copied: zero(),
             kept: zero(),
+            looks: zero(),
             removed: zero(),
             bytes: zero(),
             rounds: zero(),
