@@ -65,7 +65,7 @@ impl CachedPaths {
         let inline_max = self.place.table().inline_max();
         let env = self.vault.env();
         let now = self.now();
-        // Whoever comes here has just looked what is there, or has no need to.
+        // Whoever comes here has just looked what is there, or knows it within the age that its mount believes, or has no need to.
         let looked = self.vault.uptime();
         let tag = ContentId::Tag(format!("local-{now:016x}{:016x}", env.random()).into());
         let mut info =

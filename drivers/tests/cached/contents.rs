@@ -11,8 +11,6 @@ use nexus_drivers::cas::Cas;
 use nexus_drivers::disk::sim::SimDisk;
 use nexus_drivers::faults::{Fault, Faults, FaultyFactory, Where};
 use nexus_drivers::memory::{MemoryMetastore, MemoryTransport};
-use nexus_drivers::packs::Packs;
-use nexus_drivers::wal::{WalConfig, WalMetastore};
 use nexus_kernel::hal::conformance::object_store::content::{Subject, check};
 use nexus_kernel::hal::{
     Addressing, ContentStore, DriverContext, DriverFactory, ObjectStore, StoreError, Transport,
@@ -21,7 +19,7 @@ use nexus_messages::ContentId;
 use nexus_messages::syscall::{ByteRange, MountSpec};
 use tempfile::TempDir;
 
-use super::crash::BLOBS;
+use super::crash::{at_each_change, draws, vault_on};
 use super::far::{TheStore, content};
 
 type Memory = Cas<MemoryTransport>;
@@ -257,17 +255,12 @@ impl Machine {
         simulation.quiet();
         let faults = Faults::new();
         let far = FaultyFactory::new("far", Arc::new(TheStore(elsewhere.clone())), faults.clone());
-        let pool = env.pool("cached", 2, 64);
-        let index = disk.folder().folder("index").map_err(|e| StoreError::io("the index", e))?;
-        let index = WalMetastore::open_in(&index, WalConfig::default().ahead_bytes(4 << 10))?;
-        let blobs = disk.folder().folder("blobs").map_err(|e| StoreError::io("the blobs", e))?;
-        let blobs = Packs::open_in(blobs, pool.clone(), env.random(), BLOBS)?;
         let mut caching = Caching::default();
         (caching.write_back, caching.pending_max, caching.bytes_max) = (true, 64 << 20, 3 << 20);
         let opening = async {
             let context = DriverContext::new(env.clone(), env.pool("far", 1, 8), None);
             let inner = far.open(&MountSpec::new("far"), context).await?;
-            let vault = Vault::on(&env, pool, Arc::new(index), Arc::new(Cas::new(blobs)), false).await?;
+            let vault = vault_on(disk, &env).await?;
             CachedContents::new(inner, vault, "far", caching)
         };
         let near = simulation.block_on(opening)?;
@@ -275,11 +268,8 @@ impl Machine {
     }
 
     fn work(&self, disk: &SimDisk, seed: u64, expected: &mut BTreeMap<usize, Vec<bool>>) {
-        let mut seed = seed;
-        let mut draw = move |below: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from((seed >> 33) % below).expect("it is small")
-        };
+        let mut draw = draws(seed);
+        let mut draw = |below| usize::try_from(draw(below)).expect("it is small");
         for _ in 0..12 {
             if disk.is_off() {
                 return;
@@ -362,22 +352,13 @@ fn crash(seed: u64, off_at: u64) -> Result<(), String> {
 
 #[test]
 fn a_crash_anywhere_loses_no_content_that_was_acknowledged() {
-    // More of them: NEXUS_CACHED_SEEDS=50
-    let seeds = std::env::var("NEXUS_CACHED_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    let mut points = 0;
-    for seed in 1..=seeds.unwrap_or(1) {
+    let changes = |seed| {
         let disk = SimDisk::new(seed);
         let machine = Machine::boot(&disk, &Arc::new(Memory::new(MemoryTransport::new())), seed).unwrap();
         machine.work(&disk, seed, &mut BTreeMap::new());
-        let changes = disk.counts().changes;
-        drop(machine);
-        for off_at in 1..=changes {
-            if let Err(wrong) = crash(seed, off_at) {
-                panic!("seed {seed}, power off at change {off_at} of {changes}: {wrong}");
-            }
-            points += 1;
-        }
-    }
+        disk.counts().changes
+    };
+    let points = at_each_change(1, changes, crash);
     assert!(points > 50, "{points} crashes are few");
 }
 

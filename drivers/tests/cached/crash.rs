@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::far::{TheStore, content};
 
 /// So small that a short run fills some.
-pub(crate) const BLOBS: Limits = Limits {
+const BLOBS: Limits = Limits {
     segment_bytes: 4 << 20,
     batch_bytes: 2 << 20,
     batch_count: 8,
@@ -35,6 +35,45 @@ pub(crate) const BLOBS: Limits = Limits {
     unwritten_max: 12,
     open_max: 3,
 };
+
+/// What is on the disk of a machine of what is written back.
+pub(crate) async fn vault_on(disk: &SimDisk, env: &Env) -> Result<Arc<Vault>, StoreError> {
+    let pool = env.pool("cached", 2, 64);
+    let index = disk.folder().folder("index").map_err(|e| StoreError::io("the index", e))?;
+    let index = WalMetastore::open_in(&index, WalConfig::default().ahead_bytes(4 << 10))?;
+    let blobs = disk.folder().folder("blobs").map_err(|e| StoreError::io("the blobs", e))?;
+    let blobs = Packs::open_in(blobs, pool.clone(), env.random(), BLOBS)?;
+    Vault::on(env, pool, Arc::new(index), Arc::new(Cas::new(blobs)), false).await
+}
+
+/// Numbers below what is asked for, the same for the same seed.
+pub(crate) fn draws(mut seed: u64) -> impl FnMut(u64) -> u64 {
+    move |below| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    }
+}
+
+/// Crashes the work of so many seeds, each at every change of the disk that `changes` counts. Gives how many crashes that were.
+pub(crate) fn at_each_change(
+    seeds: u64,
+    changes: impl Fn(u64) -> u64,
+    crash: impl Fn(u64, u64) -> Result<(), String>,
+) -> usize {
+    // More of them: NEXUS_CACHED_SEEDS=50
+    let asked = std::env::var("NEXUS_CACHED_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let mut points = 0;
+    for seed in 1..=asked.unwrap_or(seeds) {
+        let changes = changes(seed);
+        for off_at in 1..=changes {
+            if let Err(wrong) = crash(seed, off_at) {
+                panic!("seed {seed}, power off at change {off_at} of {changes}: {wrong}");
+            }
+            points += 1;
+        }
+    }
+    points
+}
 
 /// The names that are written to.
 const NAMES: [&str; 4] = ["a", "d/b", "d/c", "e/f/g"];
@@ -178,11 +217,6 @@ impl Machine {
         let told = &sent;
         let faults = Faults::new();
         let far = FaultyFactory::new("far", Arc::new(TheStore(elsewhere.clone())), faults.clone());
-        let pool = env.pool("cached", 2, 64);
-        let index = disk.folder().folder("index").map_err(|e| StoreError::io("the index", e))?;
-        let index = WalMetastore::open_in(&index, WalConfig::default().ahead_bytes(4 << 10))?;
-        let blobs = disk.folder().folder("blobs").map_err(|e| StoreError::io("the blobs", e))?;
-        let blobs = Packs::open_in(blobs, pool.clone(), env.random(), BLOBS)?;
         let mut caching = Caching::default();
         (caching.write_back, caching.pending_max) = (true, 64 << 20);
         (caching.bytes_max, caching.age) = (3 << 20, Duration::from_secs(5));
@@ -190,7 +224,7 @@ impl Machine {
             let context = DriverContext::new(env.clone(), env.pool("far", 1, 8), None);
             let inner = far.open(&MountSpec::new("far"), context).await?;
             let inner = Arc::new(Slow { inner, env: env.clone(), slow, sent: told.clone() });
-            let vault = Vault::on(&env, pool, Arc::new(index), Arc::new(Cas::new(blobs)), false).await?;
+            let vault = vault_on(disk, &env).await?;
             CachedPaths::new(inner, vault, "far", caching)
         };
         let near = simulation.block_on(opening)?;
@@ -207,11 +241,7 @@ impl Machine {
 
     /// Does some things, and notes what may be there.
     fn work(&self, disk: &SimDisk, seed: u64, expected: &mut Expected) {
-        let mut seed = seed;
-        let mut draw = move |below: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % below
-        };
+        let mut draw = draws(seed);
         for step in 0..10_u8 {
             if disk.is_off() {
                 return;
@@ -259,14 +289,14 @@ fn elsewhere() -> Arc<MemoryPaths> {
 }
 
 /// Works on a new disk whose power goes off at the change `off_at`, crashes, and says what is wrong then.
-fn crash(seed: u64, off_at: u64, kept: u64) -> Result<(), String> {
+fn crash(seed: u64, off_at: u64) -> Result<(), String> {
     let (disk, far) = (SimDisk::new(seed), elsewhere());
     let mut expected = Expected::new();
     disk.power_off_at(off_at);
     if let Ok(machine) = Machine::boot(&disk, &far, seed) {
         machine.work(&disk, seed, &mut expected);
     }
-    disk.crash_by(kept);
+    disk.crash_by(off_at % 4);
     let machine = Machine::boot(&disk, &far, seed + 1).map_err(|error| format!("opening again: {error}"))?;
     for (path, states) in &expected {
         let found = machine.read(path).map_err(|error| format!("{path} here: {error}"))?;
@@ -290,23 +320,13 @@ fn crash(seed: u64, off_at: u64, kept: u64) -> Result<(), String> {
 
 #[test]
 fn a_crash_anywhere_loses_nothing_that_was_acknowledged() {
-    // More of them: NEXUS_CACHED_SEEDS=50
-    let seeds = std::env::var("NEXUS_CACHED_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    let mut points = 0;
-    for seed in 1..=seeds.unwrap_or(3) {
+    let changes = |seed| {
         let disk = SimDisk::new(seed);
         let machine = Machine::boot(&disk, &elsewhere(), seed).unwrap();
         machine.work(&disk, seed, &mut Expected::new());
-        let changes = disk.counts().changes;
-        drop(machine);
-        for off_at in 1..=changes {
-            let kept = off_at % 4;
-            if let Err(wrong) = crash(seed, off_at, kept) {
-                panic!("seed {seed}, power off at change {off_at} of {changes}, {kept} kept: {wrong}");
-            }
-            points += 1;
-        }
-    }
+        disk.counts().changes
+    };
+    let points = at_each_change(3, changes, crash);
     assert!(points > 100, "{points} crashes are few");
 }
 
