@@ -358,7 +358,7 @@ fn a_crash_anywhere_loses_no_content_that_was_acknowledged() {
         machine.work(&disk, seed, &mut BTreeMap::new());
         disk.counts().changes
     };
-    let points = at_each_change(1, changes, crash);
+    let points = at_each_change(2, changes, crash);
     assert!(points > 50, "{points} crashes are few");
 }
 
