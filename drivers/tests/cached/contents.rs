@@ -267,6 +267,18 @@ impl Machine {
         Ok(Self { simulation, near, faults })
     }
 
+    /// All contents: a page may have fewer than it might, and only one that has none is the last.
+    fn all(&self) -> Result<Vec<ContentId>, StoreError> {
+        let mut all: Vec<ContentId> = Vec::new();
+        loop {
+            let page = self.simulation.block_on(self.near.list(all.last(), 10))?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
     fn work(&self, disk: &SimDisk, seed: u64, expected: &mut BTreeMap<usize, Vec<bool>>) {
         let mut draw = draws(seed);
         let mut draw = |below| usize::try_from(draw(below)).expect("it is small");
@@ -335,13 +347,12 @@ fn crash(seed: u64, off_at: u64) -> Result<(), String> {
                 Err(error) => return Err(format!("content {which} here: {error}")),
             };
             let there = machine.simulation.block_on(far.contains(&id)).map_err(|error| error.to_string())?;
-            let listed = machine.simulation.block_on(machine.near.list(None, 10));
-            let listed = listed.map_err(|error| error.to_string())?.contains(&id);
+            let listed = machine.all().map_err(|error| error.to_string())?.contains(&id);
             // What was deleted while the power went off may still be read here, until its space is needed.
             let right = states.contains(&here) && states.contains(&listed) && (here || !listed);
             if !right || later && there != listed {
                 return Err(format!(
-                    "content {which}: here {here}, listed {listed}, there {there}, later {later}"
+                    "content {which} of {states:?}: here {here}, listed {listed}, there {there}, later {later}"
                 ));
             }
         }
