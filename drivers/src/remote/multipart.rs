@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -31,6 +32,10 @@ const PARTS_OF_ONE_SIZE: usize = 1_300;
 
 /// The most parts that any of the stores takes.
 pub(super) const PARTS_MAX: usize = 10_000;
+
+/// How often the server is told to forget an upload that was given up, and how long the first pause in between is; each is four times as long as the one before.
+const ABORTS_MAX: u32 = 6;
+const ABORT_PAUSE: Duration = Duration::from_millis(50);
 
 /// No part grows beyond this.
 const PART_MAX: u64 = 1 << 30;
@@ -132,13 +137,12 @@ impl Upload {
         Ok(put)
     }
 
-    /// Has the server forget what was not completed, and waits for that. What cannot be forgotten is logged.
+    /// Has the server forget what was not completed, and waits for that. When the server does not hear it, it is told again, for which nobody waits.
     pub(super) async fn abort(mut self) {
         if let Some(mut begun) = self.begun.take().filter(|begun| !begun.is_over) {
             // Those that are under way would come after it.
             self.under_way.clear();
-            begun.is_over = true;
-            abort(&begun.client, &begun.key, &begun.id).await;
+            begun.is_over = begun.client.abort_parts(&begun.key, &begun.id).await.is_ok();
         }
     }
 
@@ -232,9 +236,20 @@ impl Drop for Begun {
     }
 }
 
+/// Tells the server to forget an upload until it has heard it, whatever the mount says of repeating: what is given up is mostly given up because the server, or the way to
+/// it, fails. What cannot be forgotten is logged.
 async fn abort(client: &Client, key: &Path, id: &str) {
-    if let Err(error) = client.abort_parts(key, id).await {
-        tracing::warn!(%error, "parts of an upload that was given up may stay on the server");
+    let mut pause = ABORT_PAUSE;
+    for is_last in (0..ABORTS_MAX).map(|tried| tried + 1 == ABORTS_MAX) {
+        match client.abort_parts(key, id).await {
+            Err(error) if is_last || !error.is_backend_failure() => {
+                tracing::warn!(%error, "parts of an upload that was given up may stay on the server");
+                return;
+            }
+            Err(_) => client.env().sleep(pause).await,
+            Ok(()) => return,
+        }
+        pause *= 4;
     }
 }
 

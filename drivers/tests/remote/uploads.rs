@@ -142,8 +142,10 @@ fn parts_that_are_lost_are_sent_again_and_an_upload_that_cannot_go_on_says_so() 
         });
         let error = error.expect_err("it is lost");
         assert!(error.is_backend_failure() && !error.is_unknown(), "{fault:?}: {error:?}");
-        proxy.set(Fault::None);
+        // Told while nothing reaches it, the server is told again.
         drop(upload);
+        block_on(env().sleep(Duration::from_millis(100)));
+        proxy.set(Fault::None);
         nothing_is_held(server.port());
     }
     assert_eq!(names(&*store, ""), ["f"]);
