@@ -30,7 +30,7 @@ fn large_content_goes_in_parts_and_comes_back_whole() {
 
 #[test]
 fn folders_come_in_pages_in_the_order_of_names() {
-    const FILES: usize = 2_500;
+    const FILES: usize = 1_100;
     let server = moto();
     let store = open(&s3(server.port()));
     for file in 0..FILES {
@@ -38,11 +38,11 @@ fn folders_come_in_pages_in_the_order_of_names() {
         assert!(made.starts_with("HTTP/1.1 200"), "{made}");
     }
     // Folders whose keys come behind those of all these files, or of some of them, and whose names come before.
-    for path in ["d/f/x", "d/f-00999/x", "d/f-02499/x", "d/g", "d/f-/x"] {
+    for path in ["d/f/x", "d/f-00999/x", "d/f-01099/x", "d/g", "d/f-/x"] {
         write(&*store, path, "1", PathWrite::Whole).expect("it is written");
     }
     let mut expected: Vec<String> = (0..FILES).map(|file| format!("f-{file:05}.txt")).collect();
-    expected.extend(["f", "f-00999", "f-02499", "g", "f-"].map(String::from));
+    expected.extend(["f", "f-00999", "f-01099", "g", "f-"].map(String::from));
     expected.sort_unstable();
     for limit in [usize::MAX, 1_000, 999, 700] {
         let (mut seen, mut after) = (Vec::new(), None::<String>);

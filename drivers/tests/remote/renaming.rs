@@ -9,7 +9,7 @@ use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::{moto, put, request};
 use crate::subjects::{env, names, open, paths, read, s3, write};
 
-const FILES: usize = 200;
+const FILES: usize = 100;
 
 /// When it is given up: before anything, in the middle, and late.
 const GIVEN_UP_AFTER_MS: [u64; 5] = [1, 50, 100, 200, 400];
