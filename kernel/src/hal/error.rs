@@ -128,6 +128,14 @@ pub enum StoreError {
         /// What the backend said.
         cause: String,
     },
+    /// As [`Unknown`](Self::Unknown), for what this one call is: the backend is well.
+    #[error("{what}: outcome unknown: {cause}")]
+    Doubtful {
+        /// What was being done.
+        what: String,
+        /// What the backend said.
+        cause: String,
+    },
     /// The driver panicked.
     #[error("the driver panicked while {what}: {}", said(.panicked))]
     Panicked {
@@ -211,7 +219,9 @@ impl StoreError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorKind::PermissionDenied
             }
-            Self::Io { .. } | Self::Backend { .. } | Self::Unknown { .. } => ErrorKind::Io,
+            Self::Io { .. } | Self::Backend { .. } | Self::Unknown { .. } | Self::Doubtful { .. } => {
+                ErrorKind::Io
+            }
             Self::Panicked { .. } => ErrorKind::Crashed,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
@@ -221,7 +231,7 @@ impl StoreError {
     /// Whether the operation may have been carried out all the same.
     pub fn is_unknown(&self) -> bool {
         match self {
-            Self::Unknown { .. } => true,
+            Self::Unknown { .. } | Self::Doubtful { .. } => true,
             Self::Panicked { changing, .. } | Self::TimedOut { changing, .. } => *changing,
             _ => false,
         }

@@ -33,8 +33,9 @@ pub(super) struct Description {
     /// How much, and how long.
     #[serde(default)]
     pub(super) limits: Limits,
-    /// What it means that it ends otherwise than with 0: the first that fits counts. What none fits is a failure; of a write or a deletion nobody knows
-    /// then what became of it.
+    /// What it means that it ends otherwise than with 0: the first that fits counts. What none fits is a failure of that one call; of a write or a deletion nobody
+    /// knows then what became of it. A failure of the mount, of which a few in a row close it for a while, is only that it cannot be started, that its time is up,
+    /// or what `broken` says.
     #[serde(default)]
     pub(super) exit: Vec<Exit>,
     /// Which paths there are.

@@ -215,8 +215,7 @@ impl Program {
             ChildExit::Code(0) => return Ok(ended.stdout),
             ChildExit::Code(code) => code,
             ChildExit::Signal(signal) => {
-                let cause = format!("the program was ended by the signal {signal}");
-                return Err(of_the_backend(doing.changing, doing.in_words(), cause));
+                return Err(broken_off(doing, format!("the program was ended by the signal {signal}")));
             }
         };
         let fits = |exit: &&Exit| {
@@ -237,9 +236,7 @@ impl Program {
             Some(Meaning::Unsupported) => of_the_call(IoKind::Unsupported, what, cause),
             Some(Meaning::Invalid) => of_the_call(IoKind::InvalidInput, what, cause),
             Some(Meaning::Broken) => of_the_backend(false, what, cause),
-            None if doing.changing => StoreError::Unknown { what, cause },
-            // Whoever asks for what is not there must not take the mount away from all others.
-            None => of_the_call(IoKind::InvalidInput, what, cause),
+            None => broken_off(doing, cause),
         })
     }
 
@@ -252,14 +249,12 @@ impl Program {
                 of_the_call(IoKind::ResourceBusy, what, cause)
             }
             Stopped::Late => StoreError::TimedOut { what, limit: self.timeout, changing: doing.changing },
-            Stopped::TooMuch if doing.changing => of_the_backend(
-                true,
-                what,
-                "the program says more than the description lets it say, and was killed",
-            ),
             Stopped::TooMuch => {
                 let cause = "the program says more than the description lets it say, and was killed";
-                of_the_call(IoKind::FileTooLarge, what, cause)
+                match doing.changing {
+                    true => broken_off(doing, cause.into()),
+                    false => of_the_call(IoKind::FileTooLarge, what, cause),
+                }
             }
             Stopped::LeftOpen => {
                 let cause = "the program ended, and what it started holds its outputs: that was killed";
@@ -275,6 +270,15 @@ impl Program {
         let tag = tree::tag_of_content(&bytes);
         let info = ObjectInfo::new(EntryType::Reg, bytes.len() as u64, tag, Timestamp(0));
         Ok((bytes, info))
+    }
+}
+
+/// What it means that a program ended in a way of which the description says nothing. It is about this one call: whoever asks for what makes it end so must not take
+/// the mount away from all others.
+fn broken_off(doing: Doing<'_>, cause: String) -> StoreError {
+    match doing.changing {
+        true => StoreError::Doubtful { what: doing.in_words(), cause },
+        false => of_the_call(IoKind::InvalidInput, doing.in_words(), cause),
     }
 }
 
