@@ -43,6 +43,9 @@ const ROOM_MAX: u64 = 64 << 20;
 /// What is at least so large is read to memory of its own.
 const MAPPED_MIN: u64 = 1 << 20;
 
+/// How long after a copy that is not made yet it is looked at again: at first, and at most.
+const COPY_LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
 /// What a server says of an upload that it has no parts of.
 const UNKNOWN_UPLOAD: &str = "the server knows nothing of the upload, or no more";
 
@@ -461,8 +464,35 @@ impl Client {
         self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
     }
 
-    /// Has the server copy what has so many bytes.
-    pub(super) async fn copy(&self, from: &Path, to: &Path, bytes: u64) -> Result<(), StoreError> {
+    /// Has the server copy what has so many bytes, and looks at what came of it: Azure may say so of a copy that is pending, and that is empty until it is made. It is
+    /// waited for.
+    pub(super) async fn copy(&self, from: &Path, to: &Path, bytes: u64) -> Result<ObjectMeta, StoreError> {
+        self.ask_for_copy(from, to, bytes).await?;
+        let (begun, limit, mut wait) = (self.env.now(), self.limit(bytes), COPY_LOOKS.0);
+        loop {
+            let copy = self.head(to).await?;
+            let size = copy.as_ref().map(|copy| copy.size);
+            // The source may have been another one already when it was copied.
+            let is_made =
+                size == Some(bytes) || self.head(from).await?.is_some_and(|now| Some(now.size) == size);
+            match copy.filter(|_| is_made) {
+                Some(copy) => return Ok(copy),
+                None if self.env.now() - begun + wait > limit => {
+                    let what = Call::change("copying to", to.as_ref(), bytes).in_words();
+                    let cause = format!(
+                        "the server says that it is done, and there are {} bytes instead of {bytes}: the copy is pending, or has failed",
+                        size.unwrap_or_default()
+                    );
+                    return Err(StoreError::Unknown { what, cause });
+                }
+                None => self.env.sleep(wait).await,
+            }
+            wait = (wait * 2).min(COPY_LOOKS.1);
+        }
+    }
+
+    /// As [`copy`](Self::copy), without a look at what came of it.
+    pub(super) async fn ask_for_copy(&self, from: &Path, to: &Path, bytes: u64) -> Result<(), StoreError> {
         let (store, of, at) = (self.handles.repeating.clone(), from.clone(), to.clone());
         let work = async move { store.copy_opts(&of, &at, CopyOptions::new()).await };
         self.run(Call::change("copying to", to.as_ref(), bytes), Box::pin(work)).await

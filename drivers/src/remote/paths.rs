@@ -417,8 +417,7 @@ impl RemotePaths {
             return Err(StoreError::NotSupported { what: "copying so much at once" });
         }
         let key = self.place_for(to).await?;
-        self.client.copy(&self.key(from)?, &key, source.size).await?;
-        self.look(to).await
+        Ok(file(&self.client.copy(&self.key(from)?, &key, source.size).await?))
     }
 }
 

@@ -2,18 +2,19 @@
 //!
 //! It is not atomic: until it has ended, others see both places, each with a part. It can be taken up again: a key of the driver's own says what is renamed
 //! to where and how far it came, and the same renaming, asked for again, goes on from there. Nothing is deleted before all is copied, and nothing whose copy is
-//! not newer.
+//! not of the state that a look right before finds: what others write meanwhile is copied, too. Only what they write between that look and the deletion is lost: no
+//! store that the library knows deletes under a condition.
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nexus_kernel::hal::{ObjectInfo, StoreError};
-use nexus_messages::EntryType;
+use nexus_messages::{ContentId, EntryType};
 use nexus_messages::syscall::ByteRange;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::client::PAGE_MAX;
-use super::paths::RemotePaths;
+use super::paths::{RemotePaths, file};
 use crate::path::split_last;
 
 /// What the names of the keys begin with that say how far a renaming came.
@@ -21,6 +22,9 @@ const MARK: &str = ".nexus-rename-";
 
 /// How many keys are copied, or deleted, at once.
 const AT_ONCE: usize = 16;
+
+/// How often a key is copied again because somebody wrote to it, before it stays for now.
+const COPIES_MAX: usize = 4;
 
 /// The first line of a mark: what is being done.
 const COPYING: &str = "copying";
@@ -47,7 +51,8 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
         let key = paths.place_for(to).await?;
         let of = paths.key(from)?;
         paths.client.copy(&of, &key, source.size).await?;
-        paths.client.delete(&of).await.map_err(|error| unfinished(from, to, &error))?;
+        let gone = take_away(paths, &of, &key, Some(source.tag)).await;
+        gone.map_err(|error| unfinished(from, to, &error))?;
         return paths.look(to).await;
     }
     if to.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
@@ -72,7 +77,11 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
 
 fn unfinished(from: &str, to: &str, error: &StoreError) -> StoreError {
     let cause = format!("{error}; it is done in part, and goes on when it is asked for again");
-    StoreError::Unknown { what: format!("moving {from:?} to {to:?} by copying and deleting"), cause }
+    let what = format!("moving {from:?} to {to:?} by copying and deleting");
+    match error.is_backend_failure() {
+        true => StoreError::Unknown { what, cause },
+        false => StoreError::Doubtful { what, cause },
+    }
 }
 
 async fn move_folder(
@@ -139,7 +148,8 @@ fn target(paths: &RemotePaths, key: &Path, of: &str, into: &str) -> Result<Path,
 
 async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
     let key = key_of(paths, &meta).await?;
-    paths.client.copy(&key, &target(paths, &key, of, into)?, meta.size).await
+    // Before it is deleted, what came of it is looked at.
+    paths.client.ask_for_copy(&key, &target(paths, &key, of, into)?, meta.size).await
 }
 
 /// Deletes a key whose copy is newer than it, and of its size. What came, or was written, since it was copied is copied first: the renaming may have been cut
@@ -149,10 +159,28 @@ async fn settle(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> 
     let target = target(paths, &key, of, into)?;
     let copy = paths.client.head(&target).await?;
     let is_newer = |copy: &ObjectMeta| copy.size == meta.size && copy.last_modified > meta.last_modified;
-    if !copy.as_ref().is_some_and(is_newer) {
-        paths.client.copy(&key, &target, meta.size).await?;
+    let copied = copy.as_ref().is_some_and(is_newer).then(|| file(&meta).tag);
+    take_away(paths, &key, &target, copied).await
+}
+
+/// Deletes `key`, of whose state `copied` there is a copy at `target`. While it is in another one, that is copied first.
+async fn take_away(
+    paths: &RemotePaths,
+    key: &Path,
+    target: &Path,
+    mut copied: Option<ContentId>,
+) -> Result<(), StoreError> {
+    for _ in 0..=COPIES_MAX {
+        // What is not there any more, somebody else has deleted.
+        let Some(now) = paths.client.head(key).await? else { return Ok(()) };
+        let state = file(&now).tag;
+        if copied.as_ref() == Some(&state) {
+            return paths.client.delete(key).await;
+        }
+        paths.client.copy(key, target, now.size).await?;
+        copied = Some(state);
     }
-    paths.client.delete(&key).await
+    Err(StoreError::Locked { what: key.to_string() })
 }
 
 /// The next keys below `of`, in order, and whether there are more.

@@ -1,4 +1,4 @@
-//! Renaming a folder by copying and deleting: cut short, and taken up again.
+//! Renaming by copying and deleting: cut short, and taken up again; and what others do meanwhile.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use nexus_kernel::hal::{PathWrite, StoreError};
 
 use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::{moto, put, request};
+use crate::servers::small::{AtCopies, Small};
 use crate::subjects::{env, names, open, paths, read, s3, write};
 
 const FILES: usize = 100;
@@ -96,4 +97,48 @@ fn what_was_written_since_it_was_cut_short_is_moved_too() {
         assert_eq!(read(&*store, path).expect("it is there")[..], *content.as_bytes(), "{path}");
     }
     assert_eq!(names(&*store, ""), ["to"]);
+}
+
+#[test]
+fn what_is_written_to_a_source_while_it_is_copied_is_moved_too() {
+    for (from, to, file) in [("f", "g", ""), ("from", "to", "/f")] {
+        let server = Small::start(Duration::ZERO);
+        let store = open(&s3(server.port()).option("rename", "copy"));
+        write(&*store, &format!("{from}{file}"), "as it was", PathWrite::Whole).expect("it is written");
+        server.at_copies(AtCopies::Rewritten(2));
+        block_on(paths(&*store).rename(from, to)).expect("it is renamed");
+        let moved = read(&*store, &format!("{to}{file}")).expect("it is there");
+        assert_eq!(&moved[..], b"rewritten, and 0 to come", "{from}");
+        assert_eq!(names(&*store, ""), [to]);
+    }
+    // One that is written to again and again stays, and that says so.
+    let server = Small::start(Duration::ZERO);
+    let store = open(&s3(server.port()).option("rename", "copy"));
+    write(&*store, "f", "as it was", PathWrite::Whole).expect("it is written");
+    server.at_copies(AtCopies::Rewritten(usize::MAX));
+    let error = block_on(paths(&*store).rename("f", "g")).expect_err("it is never the same");
+    assert!(error.is_unknown() && !error.is_backend_failure(), "{error:?}");
+    assert!(read(&*store, "f").expect("it is there").starts_with(b"rewritten"));
+}
+
+/// As Azure may answer, with x-ms-copy-status: pending.
+#[test]
+fn a_copy_that_is_said_to_be_made_and_is_pending_is_waited_for_and_nothing_goes_before() {
+    let server = Small::start(Duration::ZERO);
+    let store = open(&s3(server.port()).option("rename", "copy").option("timeout_ms", "400"));
+    write(&*store, "f", "content", PathWrite::Whole).expect("it is written");
+    server.at_copies(AtCopies::Pending(usize::MAX));
+    for moving in [true, false] {
+        let done = match moving {
+            true => block_on(paths(&*store).rename("f", "never")),
+            false => block_on(paths(&*store).copy("f", "never")),
+        };
+        let error = done.expect_err("it is never made");
+        assert!(error.is_unknown() && error.to_string().contains("0 bytes"), "{error:?}");
+        assert_eq!(&read(&*store, "f").expect("it is there")[..], b"content");
+    }
+    server.at_copies(AtCopies::Pending(6));
+    block_on(paths(&*store).rename("f", "g")).expect("it is made in the end");
+    assert_eq!(&read(&*store, "g").expect("it is there")[..], b"content");
+    assert!(matches!(read(&*store, "f"), Err(StoreError::NotFound { .. })));
 }

@@ -33,8 +33,23 @@ impl Object {
     }
 }
 
+/// What becomes of a copy, beside that it is said to be made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum AtCopies {
+    /// It is made.
+    #[default]
+    Made,
+    /// It is, and then its source is written to by somebody else, after so many copies.
+    Rewritten(usize),
+    /// It is empty until keys were looked at so many times: it is pending.
+    Pending(usize),
+}
+
 #[derive(Default)]
 struct State {
+    at_copies: AtCopies,
+    /// The copy that is to be made, and where.
+    pending: Option<(String, Object)>,
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, BTreeMap<usize, Arc<Vec<u8>>>>,
     next: u64,
@@ -75,6 +90,11 @@ impl Small {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What becomes of copies from now on.
+    pub(crate) fn at_copies(&self, at_copies: AtCopies) {
+        self.server.state.lock().unwrap_or_else(PoisonError::into_inner).at_copies = at_copies;
     }
 
     /// How many requests there were.
@@ -261,7 +281,22 @@ fn answered(server: &Server, request: Request) -> Answer {
                 return Answer::empty("404 Not Found");
             };
             let e_tag = object.e_tag.clone();
-            state.objects.insert(key, object);
+            match &mut state.at_copies {
+                AtCopies::Rewritten(left) if *left > 0 => {
+                    *left -= 1;
+                    state.next += 1;
+                    let (e_tag, content) =
+                        (format!("\"{:032x}\"", state.next), format!("rewritten, and {left} to come"));
+                    let parts = vec![Arc::new(content.into_bytes())];
+                    state.objects.insert(source.to_owned(), Object { e_tag, parts });
+                    state.objects.insert(key, object);
+                }
+                AtCopies::Pending(_) => {
+                    state.objects.insert(key.clone(), Object { e_tag: e_tag.clone(), parts: Vec::new() });
+                    state.pending = Some((key, object));
+                }
+                _ => drop(state.objects.insert(key, object)),
+            }
             Answer::text(format!(
                 "<CopyObjectResult><LastModified>{MODIFIED}</LastModified><ETag>{e_tag}</ETag></CopyObjectResult>"
             ))
@@ -279,10 +314,22 @@ fn answered(server: &Server, request: Request) -> Answer {
             state.objects.remove(&key);
             Answer::empty("204 No Content")
         }
-        _ => match state.objects.get(&key) {
-            Some(object) => read(object, request.headers.get("range").map(String::as_str)),
-            None => Answer::empty("404 Not Found"),
-        },
+        _ => {
+            if let AtCopies::Pending(left) = &mut state.at_copies {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    state.objects.extend(state.pending.take());
+                }
+            }
+            seen(state, &request, &key)
+        }
+    }
+}
+
+fn seen(state: &State, request: &Request, key: &str) -> Answer {
+    match state.objects.get(key) {
+        Some(object) => read(object, request.headers.get("range").map(String::as_str)),
+        None => Answer::empty("404 Not Found"),
     }
 }
 
