@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use nexus_kernel::hal::{ConnectorCategory, ObjectStore, StoreError};
 use nexus_messages::ErrorKind;
@@ -10,7 +11,7 @@ use nexus_messages::syscall::MountSpec;
 use serde_json::json;
 
 use crate::server::{Answer, Asked, Server};
-use crate::subjects::{example, names, open, read, stat};
+use crate::subjects::{env, example, names, open, read, stat};
 
 const REFRESH: &str = "refresh-of-the-user";
 const ROTATED: &str = "refresh-that-came-after";
@@ -119,9 +120,24 @@ fn a_refusal_is_one_and_shows_nothing() {
     for secret in [REFRESH, ROTATED, CLIENT, "access-1"] {
         assert!(!all.contains(secret), "{all}");
     }
-    // It is tried again when it is wanted again.
+    // However much it is wanted, it is asked for again only after a moment; what is told meanwhile says why.
+    for _ in 0..10 {
+        let error = read(&*store, "me@example/e1.json").unwrap_err();
+        assert!(error.to_string().contains("invalid_grant") && !error.is_backend_failure(), "{error}");
+        assert!(error.to_string().contains("asked again in"), "{error}");
+    }
     tokens.refuses.store(0, Ordering::Release);
-    assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}");
+    let begun = env().now();
+    let content = loop {
+        match read(&*store, "me@example/e1.json") {
+            Ok(content) => break content,
+            Err(error) => assert!(env().now() - begun < Duration::from_secs(10), "{error}"),
+        }
+        thread::yield_now();
+    };
+    assert_eq!(content, "{}");
+    let asked = tokens.seen.lock().expect("nobody panics").len();
+    assert!((2..5).contains(&asked), "it was asked {asked} times");
 }
 
 #[test]

@@ -32,6 +32,9 @@ const REASONS: [&str; 6] = [
     "invalid_scope",
 ];
 
+/// After how long a server that refused is asked again: the first time, and at most. Each refusal in a row doubles it.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
 const WHAT: &str = "asking for a token";
 
 /// The tokens of one mount.
@@ -48,6 +51,8 @@ pub(super) struct OAuth {
 struct State {
     refresh_token: Secret,
     held: Held,
+    /// How long the latest refusal counts; zero after anything else.
+    wait: Duration,
 }
 
 /// What is there.
@@ -56,9 +61,45 @@ enum Held {
     /// Somebody asks: all others wait for the same answer.
     Asking(Shared<BoxFuture<'static, Asked>>),
     Token(Arc<Token>),
+    /// Why, and from when on it is worth asking again: who refuses a moment later, too, may lock the user out for it.
+    Refused(String, Instant),
 }
 
 type Asked = Result<Arc<Token>, StoreError>;
+
+/// Why no token came.
+enum Failed {
+    /// The server does not give one, and says so.
+    Refused(String),
+    Otherwise(StoreError),
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Otherwise(error)
+    }
+}
+
+impl State {
+    /// Keeps what came, and says how long a refusal counts.
+    fn keep(&mut self, asked: &Result<Arc<Token>, Failed>, now: Instant) -> Duration {
+        self.wait = match asked {
+            Err(Failed::Refused(_)) => (self.wait * 2).clamp(REFUSED.0, REFUSED.1),
+            _ => Duration::ZERO,
+        };
+        self.held = match asked {
+            Ok(token) => Held::Token(token.clone()),
+            Err(Failed::Refused(why)) => Held::Refused(why.clone(), now + self.wait),
+            Err(Failed::Otherwise(_)) => Held::Nothing,
+        };
+        self.wait
+    }
+}
+
+fn refused(why: &str, wait: Duration) -> StoreError {
+    let cause = format!("{why}; it is asked again in {wait:.1?} at the earliest");
+    of_the_call(ErrorKind::PermissionDenied, WHAT, cause)
+}
 
 /// A token.
 pub(super) struct Token {
@@ -89,7 +130,7 @@ impl OAuth {
         timeout: Duration,
     ) -> Self {
         let (client_id, client_secret) = client;
-        let state = Mutex::new(State { refresh_token, held: Held::Nothing });
+        let state = Mutex::new(State { refresh_token, held: Held::Nothing, wait: Duration::ZERO });
         Self { wire, token_url, client_id, client_secret, scope, timeout, state }
     }
 
@@ -100,6 +141,9 @@ impl OAuth {
             match &state.held {
                 Held::Token(token) if token.until.is_none_or(|until| self.wire.env.now() < until) => {
                     return Ok(token.clone());
+                }
+                Held::Refused(why, until) if self.wire.env.now() < *until => {
+                    return Err(refused(why, until.saturating_duration_since(self.wire.env.now())));
                 }
                 // One that has ended without saying so here was cut short.
                 Held::Asking(asking) if asking.peek().is_none() => asking.clone(),
@@ -127,10 +171,11 @@ impl OAuth {
         let me = self.clone();
         self.wire.env.spawn("external.token", async move {
             let asked = me.granted().await;
-            me.state.lock().held = match &asked {
-                Ok(token) => Held::Token(token.clone()),
-                Err(_) => Held::Nothing,
-            };
+            let wait = me.state.lock().keep(&asked, me.wire.env.now());
+            let asked = asked.map_err(|failed| match failed {
+                Failed::Refused(why) => refused(&why, wait),
+                Failed::Otherwise(error) => error,
+            });
             // Nobody may be waiting any more.
             let _ = done.send(asked);
         });
@@ -139,7 +184,7 @@ impl OAuth {
     }
 
     /// Asks once: a refresh token may be good for one request alone.
-    async fn granted(&self) -> Asked {
+    async fn granted(&self) -> Result<Arc<Token>, Failed> {
         let began = self.wire.env.now();
         let answer = self.wire.exchange(self.request(), self.timeout).await;
         let answer = answer.map_err(|lost| {
@@ -160,11 +205,11 @@ impl OAuth {
                 let reason = REASONS.iter().find(|reason| said.as_deref().is_ok_and(|said| said == **reason));
                 let reason = reason.copied().unwrap_or("it does not say why in words that are known");
                 let cause = format!("the authorization server refuses ({}): {reason}", answer.status);
-                return Err(of_the_call(ErrorKind::PermissionDenied, WHAT, cause));
+                return Err(Failed::Refused(cause));
             }
             status => {
                 let cause = format!("the authorization server answers {status}");
-                return Err(of_the_backend(false, WHAT, cause));
+                return Err(of_the_backend(false, WHAT, cause).into());
             }
         }
         let garbage = || of_the_backend(false, WHAT, "the authorization server answers what is no token");
