@@ -101,6 +101,17 @@ mod disk {
     #[derive(Debug)]
     pub(super) struct CasLocal;
 
+    /// `spec` with its folder as an absolute path: another process may work elsewhere.
+    fn with_absolute_folder(mut spec: MountSpec) -> MountSpec {
+        if let Some(folder) = spec.options.get_mut("folder")
+            && let Ok(absolute) = std::path::absolute(&*folder)
+            && let Ok(absolute) = absolute.into_os_string().into_string()
+        {
+            *folder = absolute;
+        }
+        spec
+    }
+
     impl DriverFactory for CasLocal {
         fn name(&self) -> &str {
             "cas-local"
@@ -111,8 +122,12 @@ mod disk {
                 key: "folder",
                 required: false,
                 secret: false,
-                help: "where the blobs are kept; `blobs` in the data folder when it is not given",
+                help: "where the blobs are kept, from the working directory when it is no absolute path; `blobs` in the data folder when it is not given",
             }]
+        }
+
+        fn settled(&self, spec: MountSpec) -> MountSpec {
+            with_absolute_folder(spec)
         }
 
         fn open(
@@ -165,7 +180,7 @@ mod disk {
                     key: "folder",
                     required: true,
                     secret: false,
-                    help: "the existing folder to serve",
+                    help: "the existing folder to serve, from the working directory when it is no absolute path",
                 },
                 DriverOption {
                     key: "prefix",
@@ -180,6 +195,10 @@ mod disk {
                     help: "whether watchers hear of what others change in it: yes, when not given, or no, for trees with more folders than the system tells of",
                 },
             ]
+        }
+
+        fn settled(&self, spec: MountSpec) -> MountSpec {
+            with_absolute_folder(spec)
         }
 
         fn open(

@@ -59,6 +59,10 @@ impl DriverFactory for Cached {
         self.inner.is_connector()
     }
 
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        self.inner.settled(spec)
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let caching = Caching::of(spec);
         let place = self.place(spec);

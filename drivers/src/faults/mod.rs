@@ -61,6 +61,10 @@ impl DriverFactory for FaultyFactory {
         self.inner.elsewhere()
     }
 
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        self.inner.settled(spec)
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let (inner, spec, faults) = (self.inner.clone(), spec.clone(), self.faults.clone());
         let opening = move || inner.open(&spec, context);

@@ -35,6 +35,12 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// `spec` without what depends on where this process works: what is remembered must mean the same in another one. Called before a mount is made; what it
+    /// cannot tell it leaves as it is. Nothing is asked of a backend.
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        spec
+    }
+
     /// Opens a driver with these options, which were checked against [`options`](Self::options). What blocks runs on the pool of the context.
     /// Called again at every restart of the driver, beside the one that serves: both may be in use for a while.
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>>;
@@ -231,6 +237,14 @@ impl Catalogue {
                 bad(format!("{} needs the option {:?}: {}", spec.driver, missing.key, missing.help))
             }
             None => Ok(()),
+        }
+    }
+
+    /// `spec` as it is remembered: the same wherever the process works that opens it.
+    pub fn settled(&self, spec: MountSpec) -> MountSpec {
+        match self.factories.get(&spec.driver) {
+            Some(factory) => factory.settled(spec),
+            None => spec,
         }
     }
 

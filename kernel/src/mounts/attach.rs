@@ -50,7 +50,8 @@ const MAILBOX: usize = 64;
 /// How much longer than the opening itself its answer may take.
 pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
-pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, Error> {
+pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attached, Error> {
+    m.spec = kernel.catalogue().settled(m.spec);
     let fail = |kind| Error::new(Op::Mount, &m.point, kind);
     let stored = |error: StoreError| fail(error.kind()).because(error);
     let checked = kernel.catalogue().check(&m.spec).and_then(|()| MountOptions::of(&m.spec).map(drop));
@@ -69,7 +70,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
 
     if let Some(there) = kernel.mount_at(&m.zone, &m.point) {
         let spec = there.spec();
-        if *spec != m.spec || m.replace {
+        if kernel.catalogue().settled((*spec).clone()) != m.spec || m.replace {
             let why = format!("a {} is mounted there", spec.driver);
             return Err(fail(ErrorKind::AlreadyExists).because(why));
         }
@@ -91,7 +92,9 @@ pub(super) async fn attach(kernel: Arc<Kernel>, m: Attach) -> Result<Attached, E
     let volatile = kernel.catalogue().get(&m.spec.driver).is_some_and(|factory| factory.volatile());
     let here: Vec<_> =
         known.into_iter().filter(|(_, row)| row.zone == m.zone && row.point == m.point).collect();
-    let before = here.iter().find(|(_, row)| stores_the_same(&row.spec, &m.spec));
+    // What older kernels remember they did not settle.
+    let settled = |row: &MountRow| kernel.catalogue().settled(row.spec.clone());
+    let before = here.iter().find(|(_, row)| stores_the_same(&settled(row), &m.spec));
     let root = match before {
         Some((root, _)) if !volatile => *root,
         _ => kernel.store().new_file_id(),

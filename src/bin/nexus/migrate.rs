@@ -8,6 +8,7 @@ use nexus::{Error, ErrorKind, MigrationState, MigrationStatus, MountSpec, Op, VP
 
 use crate::args::MigrateArgs;
 use crate::failure::{Failure, Outcome};
+use crate::mounts::settled;
 use crate::output::one_line;
 use crate::session::{Session, path};
 
@@ -30,7 +31,7 @@ pub(crate) async fn migrate(session: &Session, args: MigrateArgs) -> Outcome {
         for (key, value) in args.options {
             to = to.option(key, value);
         }
-        session.nx.migrate(&at, to, !args.without_modes).await?;
+        session.nx.migrate(&at, settled(to), !args.without_modes).await?;
     }
     let status = until_over(session, &at).await?;
     session.out.either(&status, told(&status))?;

@@ -23,6 +23,7 @@ pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     if args.read_only {
         spec = spec.read_only();
     }
+    let spec = settled(spec);
     if args.replace {
         let swapped = session.nx.swap_driver(&at, spec).await?;
         warn_of_secrets(session, at.as_str(), &given).await;
@@ -31,6 +32,11 @@ pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     let done = session.nx.mount(&at, spec).await?;
     warn_of_secrets(session, at.as_str(), &given).await;
     session.out.quiet(&json!({ "path": at, "driver": args.driver, "created": done.created }))
+}
+
+/// `spec` with what depends on where this command works: the kernel may work elsewhere.
+pub(crate) fn settled(spec: MountSpec) -> MountSpec {
+    nexus_drivers::catalogue().settled(spec)
 }
 
 /// Says which of the options of the mount at `point` are secrets that are remembered as they were given. The kernel knows which are secret.

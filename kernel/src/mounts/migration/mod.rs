@@ -143,7 +143,8 @@ pub(crate) async fn ordered(
 ) -> Result<(), Error> {
     match order {
         MigrateOrder::Begin { path, to, without_modes } => {
-            let row = StateRow { spec: to, without_modes, switched: false };
+            let spec = kernel.catalogue().settled(to);
+            let row = StateRow { spec, without_modes, switched: false };
             begin(kernel, caller, &path, row).await
         }
         MigrateOrder::Abort { path } => abort(kernel, caller, &path).await,
@@ -345,7 +346,7 @@ fn start<F: Future<Output = ()> + Send + 'static>(
 fn not_taken(kernel: &Kernel, mount: &Mount, spec: &MountSpec) -> Result<(), Failed> {
     let rows = kernel.store().rows(mount.tree)?;
     for (root, row) in remembered(&rows)? {
-        if !stores_the_same(&row.spec, spec) {
+        if !stores_the_same(&kernel.catalogue().settled(row.spec.clone()), spec) {
             continue;
         }
         let why = match (root == mount.root, row.attached) {
