@@ -181,6 +181,105 @@ fn what_fails_is_told_and_the_rest_goes_on() {
     }
 }
 
+/// Each would copy what it has just made, for ever, or remove what it reads.
+#[test]
+fn what_lies_in_each_other_on_the_host_is_refused_before_anything_is_changed() {
+    let nexus = Nexus::new();
+    for folder in ["a/inner", "other"] {
+        fs::create_dir_all(nexus.host(folder)).expect("there is room");
+    }
+    file(&nexus.host("a/f"), b"f", 0o644, 1);
+    std::os::unix::fs::symlink("a", nexus.host("link")).expect("there is room");
+    nexus.good("mount /whole --driver local --opt folder=a");
+    nexus.good("mount /inner --driver local --opt folder=link --opt prefix=inner");
+    nexus.good("mount /other --driver local --opt folder=other");
+    nexus.good("mount /t/deep --driver local --opt folder=a/inner");
+    let before = described(&nexus.host("a"));
+    for line in [
+        "sync host:a /inner",
+        "sync host:link /inner/new",
+        "sync --delete /inner host:a",
+        "sync host:a /whole",
+        "sync /whole /inner",
+        "sync --delete /inner /whole",
+        "sync /t host:a/inner/new",
+        "sync / host:a/inner/new",
+    ] {
+        let ended = nexus.run(line);
+        assert_eq!(ended.status, 1, "{line}: {}", ended.err);
+        let is_told = ended.err.contains("on the host") || ended.err.contains("of the host");
+        assert!(is_told && ended.err.contains(&*nexus.host("a").to_string_lossy()), "{line}: {}", ended.err);
+        assert_eq!(described(&nexus.host("a")), before, "{line}");
+    }
+    // What is mounted below the destination is in the way only of what has its name.
+    assert_eq!(sync(&nexus, "host:a /t")["copied"], 1);
+    assert_eq!(sync(&nexus, "/whole /other")["copied"], 1);
+}
+
+#[test]
+fn a_folder_of_several_pages_is_compared_and_what_is_too_much_goes() {
+    const FILES: usize = 1_100;
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("source"), nexus.host("target"));
+    for folder in [&source, &target] {
+        fs::create_dir(folder).expect("there is room");
+    }
+    nexus.good("mount /m --driver local --opt folder=target");
+    let name = |nth: usize| format!("{nth:04}");
+    for nth in 0..FILES {
+        // Every third is on one side, every third on the other, and every third on both.
+        for folder in [&source, &target].into_iter().skip(usize::from(nth % 3 == 1)).take(1 + nth % 3 / 2) {
+            file(&folder.join(name(nth)), b"x", 0o644, 1);
+        }
+    }
+    let counts = sync(&nexus, "--delete /m host:source");
+    let third = |rest: usize| json!((0..FILES).filter(|nth| nth % 3 == rest).count());
+    assert_eq!((&counts["copied"], &counts["deleted"], &counts["unchanged"]), (&third(1), &third(0), &third(2)));
+    assert_eq!(described(&source), described(&target));
+}
+
+/// A time of change that is not the same says nothing of the content: it is read, and that is counted.
+#[test]
+fn what_had_to_be_read_to_be_compared_is_counted() {
+    let nexus = Nexus::new();
+    let source = nexus.host("source");
+    fs::create_dir(&source).expect("there is room");
+    fs::create_dir(nexus.host("plain")).expect("there is room");
+    nexus.good("mount /plain --driver local --opt folder=plain");
+    file(&source.join("f"), b"content", 0o644, 1);
+    sync(&nexus, "host:source /plain");
+    sync(&nexus, "host:source /t");
+    assert_eq!(sync(&nexus, "host:source /plain")["compared"], 0);
+    file(&source.join("f"), b"content", 0o644, 2);
+    let counted = |line: &str| {
+        let counts = sync(&nexus, line);
+        assert_eq!((&counts["copied"], &counts["described"]), (&json!(0), &json!(1)), "{line}: {counts}");
+        (counts["compared"].clone(), counts["compared_bytes"].clone())
+    };
+    assert_eq!(counted("host:source /plain"), (json!(1), json!(14)));
+    // What is known by its hash is not read.
+    assert_eq!(counted("host:source /t"), (json!(1), json!(7)));
+}
+
+#[test]
+fn a_relative_folder_is_the_same_one_from_another_working_directory() {
+    let nexus = Nexus::new();
+    for folder in ["files", "elsewhere/files"] {
+        fs::create_dir_all(nexus.host(folder)).expect("there is room");
+        file(&nexus.host(folder).join("f"), folder.as_bytes(), 0o644, 1);
+    }
+    nexus.good("mount /m --driver local --opt folder=files");
+    nexus.good("mount /blobs --driver cas-local --opt folder=blobs");
+    nexus.feed("write /blobs/f", "content");
+    for (path, content) in [("/m/f", "files"), ("/blobs/f", "content")] {
+        let there = nexus.command(["cat", path]).current_dir(nexus.host("elsewhere")).output();
+        let there = there.expect("it is run");
+        assert_eq!(String::from_utf8_lossy(&there.stdout), content, "{}", String::from_utf8_lossy(&there.stderr));
+    }
+    // Mounted again, from where it was first, it is the same mount.
+    nexus.good("mount /m --driver local --opt folder=files");
+}
+
 #[test]
 fn alone_it_still_brings_to_the_disk_what_was_acknowledged() {
     let nexus = Nexus::new();
@@ -204,7 +303,7 @@ fn a_mount_is_migrated_by_a_command() {
     assert_eq!((&done["state"], &done["to"], &done["copied"]), (&json!("done"), &json!("local"), &json!(1)));
     assert_eq!(nexus.good("cat /m/a"), "one");
     assert_eq!(fs::read_to_string(nexus.host("new/a")).expect("it is there"), "one");
-    assert!(nexus.good("mounts").contains("folder=new"));
+    assert!(nexus.good("mounts").contains(&format!("folder={}", nexus.host("new").display())));
     let told = nexus.good("migrate /m --to path-local --opt folder=third");
     assert!(told.starts_with("/m from local to path-local is done; 1 copied"), "{told}");
     // What is refused is told, with the status of a failure.

@@ -212,7 +212,9 @@ pub(crate) struct GcArgs {
 /// Make a tree the same as another one; or, with one path or none, bring to the disk what was acknowledged before it was there
 ///
 /// With SRC and DST: copies what differs, in one direction. Either is a path of the namespace, or a folder of the host, written as host:FOLDER. Files are the
-/// same when they have the same content id, or the same size and time of change; where these differ, their contents are compared. Each file is
+/// same when they have the same content id, or the same size and time of change; where these differ, their contents are compared. A bucket, an API or a
+/// program keeps no time of change that it is given, so there each file of the same size is read again, each time, unless both sides know its content id: how many
+/// were read, and how many bytes of both sides, is counted. What lies in each other on the host, through mounts of folders, is refused. Each file is
 /// replaced whole and then verified by its hash. Symbolic links are copied as links. What is of another type is replaced; a folder with something in it
 /// only with --delete. What fails is told, and the rest goes on; the same command does the rest later.
 ///
@@ -221,7 +223,7 @@ pub(crate) struct GcArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Last line: N copied, N bytes, S seconds; then the other counts. Exit status 1 when something failed.
-With --json: {copied, bytes, seconds, directories, links, unchanged, described, deleted, skipped, failed, failures, dry_run}; failures are texts, at most 1000.
+With --json: {copied, bytes, seconds, directories, links, unchanged, described, deleted, compared, compared_bytes, skipped, failed, failures, dry_run}; failures are texts, at most 1000.
 With --dry-run, before it: one line for what would be done; with --json {action, path}, where action is copy, link, directory, describe or delete.
 With one path and --json: {lsn}, the place in the log up to which all is on disk.")]
 pub(crate) struct SyncArgs {

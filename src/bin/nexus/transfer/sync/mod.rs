@@ -1,14 +1,18 @@
 //! `sync`: one tree becomes the same as another one, in one direction.
 //!
-//! Both are walked folder by folder, and only what differs is copied. So what was interrupted is completed by the same command.
+//! Both are walked together in the order of names, depth first, and only what differs is copied. So what was interrupted is completed by the same command. Of each
+//! folder on the way down a page of names is in memory.
 
+mod names;
+mod overlap;
 mod place;
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering as Order;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nexus::{Error, ErrorKind, Op};
+use blake3::Hash;
+use nexus::{ContentId, Error, ErrorKind, Op};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -16,6 +20,7 @@ use super::{FOUND_MAX, Transfer, broken, lanes};
 use crate::args::SyncArgs;
 use crate::failure::{Failure, Outcome};
 use crate::session::Session;
+use names::{Found, Names};
 use place::{Item, Kind, Place, comparable};
 
 /// How many failures are listed; all are counted, and told when they happen.
@@ -38,6 +43,8 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         dry_run: args.dry_run,
         described: AtomicU64::new(0),
         deleted: AtomicU64::new(0),
+        compared: AtomicU64::new(0),
+        compared_bytes: AtomicU64::new(0),
         closed: Mutex::default(),
         failures: Mutex::default(),
     });
@@ -47,7 +54,8 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
     if transfer.is_hopeless() {
         session.out.warn("sync: given up; what is left was not tried");
     }
-    let (described, deleted) = (work.described.load(Ordering::Relaxed), work.deleted.load(Ordering::Relaxed));
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (described, deleted, compared) = (get(&work.described), get(&work.deleted), get(&work.compared));
     let told = json!({
         "copied": counts.files,
         "bytes": counts.bytes,
@@ -57,6 +65,8 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         "unchanged": counts.unchanged,
         "described": described,
         "deleted": deleted,
+        "compared": compared,
+        "compared_bytes": get(&work.compared_bytes),
         "skipped": counts.skipped,
         "failed": counts.failed,
         "failures": *work.failures.lock(),
@@ -69,6 +79,7 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         (counts.links, "links made"),
         (described, "described anew"),
         (deleted, "deleted"),
+        (compared, "read to be compared"),
         (counts.skipped, "skipped"),
         (counts.failed, "failed"),
     ] {
@@ -90,6 +101,24 @@ struct Job {
     there: Option<Item>,
 }
 
+/// Two folders that are being compared: what comes next in each.
+struct Level<'a> {
+    from: Place,
+    to: Place,
+    wanted: Names<'a>,
+    there: Names<'a>,
+    next_wanted: Option<Found>,
+    next_there: Option<Found>,
+}
+
+/// What a step through a level comes to.
+enum Step {
+    On,
+    /// These two are to be compared, too, and whether the second is new.
+    Into(Place, Place, bool),
+    Over,
+}
+
 struct Work {
     session: Arc<Session>,
     transfer: Arc<Transfer>,
@@ -97,6 +126,9 @@ struct Work {
     dry_run: bool,
     described: AtomicU64,
     deleted: AtomicU64,
+    /// Files that had to be read to tell whether they are the same, and how much was read of both sides.
+    compared: AtomicU64,
+    compared_bytes: AtomicU64,
     /// Folders of the host that are to be closed to their owner when all is in them, each before what it holds.
     closed: Mutex<Vec<(Place, Item)>>,
     failures: Mutex<Vec<String>>,
@@ -120,6 +152,7 @@ impl Work {
                 return Err(error.because(format!("{from} and it lie in each other")).into());
             }
         }
+        overlap::refused(&session, &from, &to).await?;
         let (send, jobs) = flume::bounded(FOUND_MAX);
         let worker = self.clone();
         let lanes = lanes(session.env(), jobs, move |job| worker.clone().take(job));
@@ -150,65 +183,94 @@ impl Work {
         there: Option<Item>,
         send: flume::Sender<Job>,
     ) -> Outcome {
-        let mut folders = Vec::new();
+        let mut levels = Vec::new();
         match self.one(from, item, to, there, &send).await {
-            Ok(Some(folder)) => folders.push(folder),
-            Ok(None) => {}
+            Ok(folder) => levels.extend(folder.map(|folder| self.level(folder))),
             Err(failure) => self.fail(&failure),
         }
-        while let Some((from, to, is_new)) = folders.pop() {
+        while let Some(level) = levels.last_mut() {
             if self.transfer.is_hopeless() {
                 break;
             }
-            match self.folder(&from, &to, is_new, &send).await {
-                Ok(below) => folders.extend(below),
+            match self.step(level, &send).await {
+                Ok(Step::On) => {}
+                Ok(Step::Into(from, to, is_new)) => levels.push(self.level((from, to, is_new))),
+                Ok(Step::Over) => drop(levels.pop()),
                 // Where it cannot be listed nothing is known to be too much.
-                Err(failure) => self.fail(&failure),
+                Err(failure) => {
+                    self.fail(&failure);
+                    levels.pop();
+                }
             }
         }
         Ok(())
     }
 
-    /// Sees to what is in one folder, and gives the folders in it.
-    async fn folder(
-        &self,
-        from: &Place,
-        to: &Place,
-        is_new: bool,
-        send: &flume::Sender<Job>,
-    ) -> Outcome<Vec<(Place, Place, bool)>> {
-        let (wanted, unnameable) = from.list(&self.session).await?;
-        for failure in &unnameable {
-            self.fail(failure);
-        }
-        let mut there = match is_new {
-            true => BTreeMap::new(),
-            false => to.list(&self.session).await?.0,
+    fn level(&self, (from, to, is_new): (Place, Place, bool)) -> Level<'_> {
+        let there = match is_new {
+            true => Names::none(&self.session, to.clone()),
+            false => Names::of(&self.session, to.clone()),
         };
-        let mut folders = Vec::new();
-        for (name, item) in wanted {
-            let done = async {
-                let (from, to) = (from.join(&name)?, to.join(&name)?);
-                self.one(from, item, to, there.remove(&name), send).await
-            };
-            match done.await {
-                Ok(folder) => folders.extend(folder),
-                Err(failure) => self.fail(&failure),
-            }
+        let wanted = Names::of(&self.session, from.clone());
+        Level { from, to, wanted, there, next_wanted: None, next_there: None }
+    }
+
+    /// Sees to what comes next in two folders. What fails of one entry is told, and is not the result.
+    async fn step(&self, level: &mut Level<'_>, send: &flume::Sender<Job>) -> Outcome<Step> {
+        if level.next_wanted.is_none() {
+            level.next_wanted = level.wanted.next().await?;
         }
-        // Of a name that cannot be told nobody knows that it is too much.
-        if self.delete && unnameable.is_empty() {
-            for (name, item) in there {
-                let done = async {
-                    let at = to.join(&name)?;
-                    self.remove(&at, &item).await
+        if level.next_there.is_none() {
+            level.next_there = level.there.next().await?;
+        }
+        let order = match (&level.next_wanted, &level.next_there) {
+            (None, None) => return Ok(Step::Over),
+            (Some(_), None) => Order::Less,
+            (None, Some(_)) => Order::Greater,
+            // What has no name is told at once.
+            (Some(wanted), Some(there)) => match (wanted.name(), there.name()) {
+                (None, _) => Order::Less,
+                (_, None) => Order::Greater,
+                (Some(wanted), Some(there)) => wanted.cmp(there),
+            },
+        };
+        let wanted = if order.is_le() { level.next_wanted.take() } else { None };
+        let there = if order.is_ge() { level.next_there.take() } else { None };
+        let done = match (wanted, there) {
+            (Some(Found::Entry(name, item)), there) => {
+                // Of what cannot be told there the copy tells what is wrong.
+                let there = match there {
+                    Some(Found::Entry(_, there)) => Some(there),
+                    _ => None,
                 };
-                if let Err(failure) = done.await {
-                    self.fail(&failure);
+                let both = level.from.join(&name).and_then(|from| Ok((from, level.to.join(&name)?)));
+                match both {
+                    Ok((from, to)) => self.one(from, item, to, there, send).await,
+                    Err(failure) => Err(failure),
                 }
             }
-        }
-        Ok(folders)
+            (Some(Found::Untold(_, failure)), _) => Err(failure),
+            // Of a name that cannot be told nobody knows that it is too much.
+            (None, Some(Found::Entry(name, item))) if self.delete && !level.wanted.has_unnameable() => {
+                match level.to.join(&name) {
+                    Ok(at) => self.remove(&at, &item).await.map(|()| None),
+                    Err(failure) => Err(failure),
+                }
+            }
+            (None, _) => Ok(None),
+        };
+        Ok(match done {
+            Ok(Some((from, to, is_new))) => Step::Into(from, to, is_new),
+            Ok(None) => Step::On,
+            Err(failure) => {
+                self.fail(&failure);
+                Step::On
+            }
+        })
+    }
+
+    async fn is_empty(&self, folder: &Place) -> Outcome<bool> {
+        Ok(Names::of(&self.session, folder.clone()).next().await?.is_none())
     }
 
     /// Sees to one entry. Of a folder, gives the two that are to be compared, and whether the second is new.
@@ -241,7 +303,7 @@ impl Work {
                     match made {
                         // Where folders are only implied, files bring theirs along.
                         Err(failure) if failure.is(ErrorKind::NotSupported) => {
-                            if from.list(&self.session).await?.0.is_empty() {
+                            if self.is_empty(&from).await? {
                                 let what = format!("sync {from}: skipped: no empty folder can be at {to}");
                                 self.transfer.skip(&self.session.out, what);
                             }
@@ -284,7 +346,7 @@ impl Work {
 
     /// Removes what is of another type than what is to be there.
     async fn make_way(&self, at: &Place, there: &Item) -> Outcome {
-        if there.kind.is_folder() && !self.delete && !at.list(&self.session).await?.0.is_empty() {
+        if there.kind.is_folder() && !self.delete && !self.is_empty(at).await? {
             let why = format!("{at}: a folder with something in it is in the way, which --delete removes");
             return Err(Failure::claim("sync", why));
         }
@@ -344,7 +406,18 @@ impl Work {
         if item.modified == there.modified {
             return Ok(true);
         }
-        Ok(from.hash(&self.session).await? == to.hash(&self.session).await?)
+        // Only the contents tell. What is known by its hash is not read.
+        let (one, other) = (self.hash(from, item).await?, self.hash(to, there).await?);
+        Transfer::count(&self.compared);
+        Ok(one == other)
+    }
+
+    async fn hash(&self, at: &Place, item: &Item) -> Outcome<Hash> {
+        if let Some(known) = item.content.as_ref().and_then(ContentId::blake3) {
+            return Ok(Hash::from_bytes(*known));
+        }
+        self.compared_bytes.fetch_add(item.size, Ordering::Relaxed);
+        at.hash(&self.session).await
     }
 
     /// Gives what is at `at` the mode and the time of change of `like`, as far as they are kept there.

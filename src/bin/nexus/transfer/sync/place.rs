@@ -1,6 +1,5 @@
 //! The two kinds of trees that are synchronised: of the namespace and of the host.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -8,20 +7,19 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use blake3::{Hash, Hasher};
-use nexus::syscall::{SysCopy, SysRead, SysReaddir, SysSetattr, SysStat, SysUnlink, SysWrite};
+use nexus::syscall::{SysCopy, SysRead, SysSetattr, SysStat, SysUnlink, SysWrite};
 use nexus::{Attributes, ContentId, EntryType, Error, ErrorKind, FileMetadata, Op, Timestamp, VPath};
 use rustix::fs::OFlags;
 
 use crate::failure::{Failure, Outcome, shown};
 use crate::feed;
-use crate::listing::Pages;
 use crate::session::{Session, path};
 
 /// How a folder of the host is written.
 const HOST: &str = "host:";
 
 /// What the names of files of the host begin with that are on their way to become others.
-const BESIDE: &str = ".nexus-sync-";
+pub(super) const BESIDE: &str = ".nexus-sync-";
 
 /// What a file of the host may be used for until it is whole.
 const OPEN_FILE: u32 = 0o600;
@@ -101,7 +99,7 @@ impl fmt::Display for Place {
     }
 }
 
-fn of_space(entry: &FileMetadata) -> Item {
+pub(super) fn of_space(entry: &FileMetadata) -> Item {
     let kind = match entry.entry_type {
         EntryType::Reg => Kind::File,
         EntryType::Link => Kind::Link(entry.link_target.as_deref().unwrap_or_default().to_owned()),
@@ -118,7 +116,7 @@ fn of_space(entry: &FileMetadata) -> Item {
     }
 }
 
-fn of_host(host: &Path, metadata: &fs::Metadata) -> io::Result<Item> {
+pub(super) fn of_host(host: &Path, metadata: &fs::Metadata) -> io::Result<Item> {
     let file_type = metadata.file_type();
     let kind = if file_type.is_file() {
         Kind::File
@@ -140,11 +138,11 @@ fn of_host(host: &Path, metadata: &fs::Metadata) -> io::Result<Item> {
     })
 }
 
-fn told(host: &Path) -> impl Fn(io::Error) -> Failure {
+pub(super) fn told(host: &Path) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::host("sync", host, error)
 }
 
-fn during(error: Error) -> Failure {
+pub(super) fn during(error: Error) -> Failure {
     error.during(Op::Copy).into()
 }
 
@@ -195,53 +193,6 @@ impl Place {
                 }
             }
         }
-    }
-
-    /// What is in a folder, and what is there and cannot be told.
-    pub(super) async fn list(&self, session: &Session) -> Outcome<(BTreeMap<String, Item>, Vec<Failure>)> {
-        let (mut items, mut failures) = (BTreeMap::new(), Vec::new());
-        match self {
-            Self::Space(path) => {
-                let mut pages = Pages::new(&session.nx, SysReaddir::at(path).with_metadata());
-                while let Some(page) = pages.next().await.map_err(during)? {
-                    for entry in page {
-                        let Some(name) = entry.path.name().map(str::to_owned) else { continue };
-                        let metadata = match entry.metadata {
-                            Some(metadata) => metadata,
-                            None => {
-                                session.nx.send(SysStat::at(&entry.path).no_follow()).await.map_err(during)?
-                            }
-                        };
-                        items.insert(name, of_space(&metadata));
-                    }
-                }
-            }
-            Self::Host(host) => {
-                let data = fs::canonicalize(&session.data).ok();
-                for entry in fs::read_dir(host).map_err(told(host))? {
-                    let at = entry.map_err(told(host))?.path();
-                    // The data folder is never copied into itself.
-                    if data.as_ref() == Some(&at) {
-                        continue;
-                    }
-                    let name = at.file_name().and_then(|name| name.to_str());
-                    let Some(name) = name.map(str::to_owned) else {
-                        let why = io::Error::other("the name is not UTF-8, which a path must be (EILSEQ)");
-                        failures.push(told(&at)(why));
-                        continue;
-                    };
-                    if name.starts_with(BESIDE) {
-                        continue;
-                    }
-                    match fs::symlink_metadata(&at).and_then(|metadata| of_host(&at, &metadata)) {
-                        Ok(item) => drop(items.insert(name, item)),
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        Err(error) => failures.push(told(&at)(error)),
-                    }
-                }
-            }
-        }
-        Ok((items, failures))
     }
 
     /// Whether nothing could be written to a folder here that has the mode of `like`.

@@ -1,0 +1,78 @@
+//! Whether the two trees are the same folder of the host, or lie in each other there: what was copied would be found, and copied, again.
+
+use std::path::PathBuf;
+
+use nexus::{Error, ErrorKind, MountStatus, Op, ZoneId};
+
+use super::names::real;
+use super::place::Place;
+use crate::failure::{Failure, Outcome, shown};
+use crate::session::Session;
+use crate::sys;
+
+/// The drivers whose mounts are folders of the host, by the option `folder`, or `prefix` in it.
+const LOCAL: [&str; 2] = ["local", "path-local"];
+
+/// Refuses when `from` and `to` have a folder of the host in common.
+pub(super) async fn refused(session: &Session, from: &Place, to: &Place) -> Outcome {
+    // Who may not see the mounts is told nothing.
+    let mounts = sys::mounts(session).await.unwrap_or_default();
+    let local: Vec<_> = mounts.iter().filter(|mount| mount.zone == ZoneId::root()).collect();
+    let read = folders(from, &local);
+    let mut written = Vec::new();
+    for (below, folder) in folders(to, &local) {
+        // What is mounted below is written to only where the source has something of that name.
+        let is_meant = match &below {
+            Some(below) => below_of(from, below)?.resolved(session).await?.is_some(),
+            None => true,
+        };
+        written.extend(is_meant.then_some(folder));
+    }
+    for (_, source) in &read {
+        if let Some(target) =
+            written.iter().find(|target| target.starts_with(source) || source.starts_with(target))
+        {
+            let (source, target) = (shown(source), shown(target));
+            let why = match source == target {
+                true => format!("{from} is the same folder of the host, {source}"),
+                false => format!("{from} and it lie in each other on the host: {source} and {target}"),
+            };
+            return Err(told(from, to, why));
+        }
+    }
+    Ok(())
+}
+
+fn told(from: &Place, to: &Place, why: String) -> Failure {
+    match (to, from) {
+        (Place::Space(path), _) | (_, Place::Space(path)) => {
+            Error::new(Op::Copy, path, ErrorKind::InvalidArgument).because(why).into()
+        }
+        _ => Failure::Usage(why),
+    }
+}
+
+fn below_of(place: &Place, below: &str) -> Outcome<Place> {
+    below.split('/').try_fold(place.clone(), |at, name| at.join(name))
+}
+
+/// The folders of the host that a tree is made of; of those that are mounted below its top, with where.
+fn folders(place: &Place, mounts: &[&MountStatus]) -> Vec<(Option<String>, PathBuf)> {
+    let path = match place {
+        Place::Host(path) => return vec![(None, real(path))],
+        Place::Space(path) => path,
+    };
+    // What is below a mount is the mount's, and not of the one that it lies in.
+    let serves = mounts.iter().filter(|mount| path.is_within(&mount.point));
+    let serves = serves.max_by_key(|mount| mount.point.depth());
+    let top = serves.and_then(|mount| Some((None, folder(mount)?.join(path.relative_to(&mount.point)?))));
+    let below = mounts.iter().filter(|mount| mount.point != *path);
+    let below =
+        below.filter_map(|mount| Some((Some(mount.point.relative_to(path)?.to_owned()), folder(mount)?)));
+    top.into_iter().chain(below).map(|(below, folder)| (below, real(&folder))).collect()
+}
+
+fn folder(mount: &MountStatus) -> Option<PathBuf> {
+    let folder = mount.options.get("folder").filter(|_| LOCAL.contains(&&*mount.driver))?;
+    Some(PathBuf::from(folder).join(mount.options.get("prefix").map_or("", String::as_str)))
+}
