@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Buffers;
 use super::completing::{Condition, under};
+use super::going::{self, Kept};
 use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
@@ -115,6 +116,8 @@ pub(super) struct Client {
     buffers: Arc<Buffers>,
     /// Whether the server was seen to give other parts than it was asked for: then it is asked for none but the whole.
     gives_no_parts: Arc<AtomicBool>,
+    /// What it is giving then.
+    kept: Arc<Kept>,
 }
 
 impl fmt::Debug for Client {
@@ -144,6 +147,7 @@ impl Client {
             places,
             buffers: Arc::default(),
             gives_no_parts: Arc::default(),
+            kept: Arc::default(),
         })
     }
 
@@ -297,7 +301,14 @@ impl Client {
         };
         let head = end.is_some_and(|end| end <= range.offset);
         let call = Call::look("reading", key.as_ref(), expected);
+        let (kept, env) = (self.kept.clone(), self.env.clone());
         let work = async move {
+            if !head
+                && gives_no_parts.load(Ordering::Relaxed)
+                && let Some(found) = going::go_on(&kept, &env, &*store, &at, range).await
+            {
+                return Ok(found);
+            }
             let options = GetOptions { range: wanted, head, ..GetOptions::default() };
             let found = match store.get_opts(&at, options).await {
                 Ok(found) => found,
@@ -309,7 +320,7 @@ impl Client {
                 Err(error) if !head && is_of_the_answer(&error) => {
                     // It is only to spare requests.
                     gives_no_parts.store(true, Ordering::Relaxed);
-                    return cut_out(&*store, &at, range).await;
+                    return going::cut_out(&kept, &env, &*store, &at, range).await;
                 }
                 Err(error) => return Err(error),
             };
@@ -609,31 +620,6 @@ async fn collected(
         all.extend_from_slice(&piece);
     }
     Ok(all.freeze())
-}
-
-/// The part `range` of what is at `at`, from a server that does not give parts, or other ones than it was asked for. No more than the part is held.
-async fn cut_out(
-    store: &dyn ObjectStore,
-    at: &Path,
-    range: ByteRange,
-) -> Result<(Bytes, ObjectMeta), object_store::Error> {
-    let found = store.get_opts(at, GetOptions::default()).await?;
-    let meta = found.meta.clone();
-    let (from, to) = range.within(meta.size);
-    let (mut part, mut offset, mut pieces) = (BytesMut::new(), 0, found.into_stream());
-    while offset < to {
-        let Some(piece) = pieces.try_next().await? else {
-            let source = format!("{offset} bytes came instead of {}", meta.size).into();
-            return Err(object_store::Error::Generic { store: "remote", source });
-        };
-        let end = offset + piece.len() as u64;
-        let (start, stop) = (from.clamp(offset, end) - offset, to.clamp(offset, end) - offset);
-        // Both are at most the piece's length.
-        #[expect(clippy::cast_possible_truncation)]
-        part.extend_from_slice(&piece[start as usize..stop as usize]);
-        offset = end;
-    }
-    Ok((part.freeze(), meta))
 }
 
 /// How much room is made for content that is said to have so many bytes.

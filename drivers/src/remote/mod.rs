@@ -6,6 +6,7 @@
 //! | `factory`, `s3`, `azure`, `gcs`, `http` | from options to a mount that is open |
 //! | `conditions` | whether the server honours conditional writes: found out at each opening |
 //! | `client`, `errors` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
+//! | `going` | answers under way, of servers that give no parts |
 //! | `buffers` | memory for large content on its way |
 //! | `multipart`, `completing`, `upload` | large content in parts, as it comes, and under which condition it takes its place |
 //! | `transport` | blobs under flat keys, for content by its hash |
@@ -28,6 +29,7 @@ mod errors;
 mod factory;
 #[cfg(feature = "gcs")]
 mod gcs;
+mod going;
 #[cfg(feature = "http")]
 mod http;
 mod listing;

@@ -1,5 +1,7 @@
 //! What a web server has.
 
+use std::fs::{self, File};
+
 use nexus_actors::block_on;
 use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::syscall::{ByteRange, MountSpec};
@@ -46,4 +48,37 @@ fn files_are_read_and_nothing_is_changed() {
     assert!(matches!(listed, StoreError::NotSupported { .. }), "{listed:?}");
     let written = write(&*store, "new", "1", PathWrite::Whole).expect_err("it is refused");
     assert!(matches!(written, StoreError::ReadOnly { .. }), "{written:?}");
+}
+
+/// What a server without ranges is giving goes on for who reads on, for as long as that is what is there.
+#[test]
+fn who_reads_on_is_not_given_all_of_it_again() {
+    const SIZE: usize = 4 << 20;
+    const PIECE: u64 = 1 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, beside) = (folder.path().join("f"), folder.path().join("beside"));
+    let modified = |path, seconds| {
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("it is ours");
+    };
+    for (path, byte) in [(&file, b'a'), (&beside, b'b')] {
+        fs::write(path, vec![byte; SIZE]).expect("there is room");
+        modified(path, 1_000_000);
+    }
+    let server = web(folder);
+    let store = open(&mount(server.port()));
+    let piece = |nth: u64| {
+        let range = ByteRange::new(nth * PIECE, PIECE);
+        let (bytes, _) = block_on(paths(&*store).read("f", range)).expect("it is read");
+        assert_eq!(bytes.len() as u64, PIECE);
+        (bytes[0], bytes[bytes.len() - 1])
+    };
+    assert_eq!(piece(0), (b'a', b'a'));
+    // As far as anybody can tell this is the same file; only who has it open sees what it was.
+    fs::rename(&beside, &file).expect("it is ours");
+    assert_eq!((piece(1), piece(2)), ((b'a', b'a'), (b'a', b'a')));
+    // And now it is told to be another one.
+    modified(&file, 2_000_000);
+    assert_eq!(piece(3), (b'b', b'b'));
+    assert_eq!((piece(0), piece(2), piece(1)), ((b'b', b'b'), (b'b', b'b'), (b'b', b'b')));
 }
