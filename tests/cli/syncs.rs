@@ -234,7 +234,10 @@ fn a_folder_of_several_pages_is_compared_and_what_is_too_much_goes() {
     }
     let counts = sync(&nexus, "--delete /m host:source");
     let third = |rest: usize| json!((0..FILES).filter(|nth| nth % 3 == rest).count());
-    assert_eq!((&counts["copied"], &counts["deleted"], &counts["unchanged"]), (&third(1), &third(0), &third(2)));
+    assert_eq!(
+        (&counts["copied"], &counts["deleted"], &counts["unchanged"]),
+        (&third(1), &third(0), &third(2))
+    );
     assert_eq!(described(&source), described(&target));
 }
 
@@ -274,7 +277,12 @@ fn a_relative_folder_is_the_same_one_from_another_working_directory() {
     for (path, content) in [("/m/f", "files"), ("/blobs/f", "content")] {
         let there = nexus.command(["cat", path]).current_dir(nexus.host("elsewhere")).output();
         let there = there.expect("it is run");
-        assert_eq!(String::from_utf8_lossy(&there.stdout), content, "{}", String::from_utf8_lossy(&there.stderr));
+        assert_eq!(
+            String::from_utf8_lossy(&there.stdout),
+            content,
+            "{}",
+            String::from_utf8_lossy(&there.stderr)
+        );
     }
     // Mounted again, from where it was first, it is the same mount.
     nexus.good("mount /m --driver local --opt folder=files");

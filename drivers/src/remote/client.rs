@@ -25,8 +25,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Buffers;
 use super::completing::{Condition, under};
-use super::going::{self, Kept};
 use super::errors::{Call, is_of_the_answer, no_path, status, translated};
+use super::going::{self, Kept};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
 use crate::secret::Secret;

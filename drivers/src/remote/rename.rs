@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nexus_kernel::hal::{ObjectInfo, StoreError};
-use nexus_messages::{ContentId, EntryType};
 use nexus_messages::syscall::ByteRange;
+use nexus_messages::{ContentId, EntryType};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
