@@ -16,9 +16,9 @@ pub(crate) fn mount(port: u16) -> MountSpec {
 #[test]
 fn files_are_read_and_nothing_is_changed() {
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(folder.path().join("docs")).expect("it is made");
-    std::fs::write(folder.path().join("docs/a b.txt"), "0123456789").expect("it is written");
-    std::fs::write(folder.path().join("empty"), "").expect("it is written");
+    fs::create_dir(folder.path().join("docs")).expect("it is made");
+    fs::write(folder.path().join("docs/a b.txt"), "0123456789").expect("it is written");
+    fs::write(folder.path().join("empty"), "").expect("it is written");
     let server = web(folder);
     let store = open(&mount(server.port()));
     assert!(store.read_only());
