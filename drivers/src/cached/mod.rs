@@ -27,6 +27,7 @@ mod folders;
 mod options;
 mod pace;
 mod paths;
+mod pending;
 mod place;
 mod reading;
 mod rows;

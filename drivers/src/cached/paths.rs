@@ -279,10 +279,7 @@ impl ObjectStore for CachedPaths {
     }
 
     fn flush(&self) -> StoreFuture<'_, ()> {
-        Box::pin(async {
-            self.place.drain("").await;
-            Ok(())
-        })
+        Box::pin(self.place.drain_all())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nexus_kernel::hal::CacheFigures;
+use nexus_kernel::hal::{CacheFigures, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -72,15 +72,48 @@ impl Place {
         }
     }
 
-    /// Waits until nothing is pending at `path` and below.
-    pub(super) async fn drain(&self, path: &str) {
+    /// Waits until nothing is pending at `path` and below. What was refused is tried once more.
+    ///
+    /// # Errors
+    /// What the store said of something there that it refuses.
+    pub(super) async fn drain(&self, path: &str) -> Result<(), StoreError> {
+        self.try_again(path);
         loop {
             let settled = self.settled.notified();
-            if !self.table().is_pending_within(path) {
-                return;
+            {
+                let table = self.table();
+                if !table.is_pending_within(path) {
+                    return Ok(());
+                }
+                if let Some(refused) = table.refused_within(path) {
+                    return Err(refused);
+                }
             }
             settled.await;
         }
+    }
+
+    /// Waits until all that is pending is at the store, but for what that refuses. What was refused is tried once more.
+    ///
+    /// # Errors
+    /// What the store said of a file that it refuses.
+    pub(super) async fn drain_all(&self) -> Result<(), StoreError> {
+        self.try_again("");
+        loop {
+            let settled = self.settled.notified();
+            {
+                let table = self.table();
+                if table.pending_files() == table.refused_files() {
+                    return table.refused_within("").map_or(Ok(()), Err);
+                }
+            }
+            settled.await;
+        }
+    }
+
+    fn try_again(&self, path: &str) {
+        self.table().try_again(path);
+        self.due.notify_one();
     }
 
     /// Begins to ask the store about what is in `folder`.
@@ -110,6 +143,8 @@ impl Place {
         figures.bytes = table.bytes();
         figures.pending_files = table.pending_files() as u64;
         figures.pending_bytes = table.pending_bytes();
+        figures.refused_files = table.refused_files() as u64;
+        figures.stuck = table.stuck();
         figures
     }
 

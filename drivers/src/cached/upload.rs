@@ -15,6 +15,7 @@ use nexus_messages::syscall::ByteRange;
 
 use super::UPLOADING_MAX;
 use super::options::Caching;
+use super::pending::{Failure, refusal};
 use super::place::Place;
 use super::table::Piece;
 use super::vault::Vault;
@@ -143,10 +144,13 @@ impl Uploads {
         match &sent {
             Ok(()) => self.place.pace.lock().came_through(),
             Err(error) if error.is_backend_failure() => self.place.pace.lock().failed(self.vault.uptime()),
+            // It is there, and says no to this file alone.
+            Err(error) if refusal(error).is_some() => self.place.pace.lock().came_through(),
             Err(_) => {}
         }
         if let Err(error) = sent {
-            let failures = self.place.table().put_off(&upload.path, &upload.info.tag, |failures| {
+            let failure = Failure::of(&error);
+            let failures = self.place.table().put_off(&upload.path, &upload.info.tag, failure, |failures| {
                 let wait = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
                 // Between a half and all of it, so that not all come at once.
                 let half = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) / 2;

@@ -4,6 +4,7 @@ mod contents;
 mod crash;
 mod far;
 mod reads;
+mod refused;
 mod writes;
 
 use std::sync::Arc;
