@@ -22,8 +22,11 @@
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
 mod contents;
+mod damage;
 mod factory;
 mod folders;
+mod marks;
+mod mounted;
 mod options;
 mod pace;
 mod paths;

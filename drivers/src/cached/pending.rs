@@ -126,9 +126,7 @@ impl Table {
     /// Whether the last attempt to bring what is pending at `path` to the store was refused.
     pub(super) fn is_refused(&self, path: &str) -> bool {
         let pending = self.files.get(path).and_then(|file| file.pending.as_ref());
-        pending
-            .and_then(|pending| pending.failure.as_ref())
-            .is_some_and(|failure| failure.refused.is_some())
+        pending.and_then(|pending| pending.failure.as_ref()).is_some_and(|failure| failure.refused.is_some())
     }
 
     /// How many files the store refuses.

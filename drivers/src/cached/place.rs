@@ -28,6 +28,10 @@ pub(super) struct Place {
     pub(super) misses: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) last_failure: Mutex<Option<String>>,
+    /// How many bytes each of its mounts may keep.
+    pub(super) mounts: Mutex<Vec<u64>>,
+    /// When the last of them has ended, by the clock of the vault.
+    pub(super) left: AtomicU64,
 }
 
 impl Place {
@@ -42,7 +46,18 @@ impl Place {
             misses: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             last_failure: Mutex::default(),
+            mounts: Mutex::default(),
+            left: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn id(&self) -> PlaceId {
+        self.table().id()
+    }
+
+    /// How many bytes may be kept of it; none while it is not mounted.
+    pub(super) fn bound(&self) -> Option<u64> {
+        self.mounts.lock().iter().max().copied()
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -124,8 +139,17 @@ impl Place {
         Asking { place: self.clone(), folder: folder.to_owned(), changes: asked.1 }
     }
 
-    /// Lets go what is too much, and gives its space back when that is worth the work.
+    /// Lets go what is too much, also of other stores, which are not mounted.
     pub(super) fn make_room(&self, vault: &Arc<Vault>, bytes_max: u64) {
+        self.let_go(vault, bytes_max);
+        let came = self.table().take_came();
+        if came > 0 {
+            vault.came(came);
+        }
+    }
+
+    /// Lets go what is more than that, and gives its space back when that is worth the work.
+    pub(super) fn let_go(&self, vault: &Arc<Vault>, bytes_max: u64) {
         if self.table().make_room(vault, bytes_max) {
             let reclaimed = vault.clone();
             vault.env().spawn("cached.reclaim", async move { reclaimed.reclaim().await });

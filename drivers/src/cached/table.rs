@@ -94,6 +94,8 @@ pub(super) struct Table {
     in_memory: u64,
     /// How many bytes were let go since their space was given back.
     let_go: u64,
+    /// How many bytes came since it was asked for them, of files that are not pending.
+    came: u64,
     pub(super) number: u64,
 }
 
@@ -198,8 +200,17 @@ impl Table {
         self.files.insert(path.to_owned(), file);
     }
 
+    pub(super) fn id(&self) -> PlaceId {
+        self.id
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many bytes have come since this was last asked.
+    pub(super) fn take_came(&mut self) -> u64 {
+        std::mem::take(&mut self.came)
     }
 
     pub(super) fn pending_bytes(&self) -> u64 {
@@ -414,6 +425,7 @@ impl Table {
         };
         file.pieces.insert(index, piece.clone());
         self.bytes += piece.len();
+        self.came += piece.len();
         self.in_memory += piece.in_memory();
         vault.enter(vec![holds], changes, true, |_| {});
         Ok(())
@@ -518,6 +530,7 @@ impl Table {
                 file.pieces.clear();
             }
             self.bytes += file.bytes();
+            self.came += file.bytes();
         }
     }
 

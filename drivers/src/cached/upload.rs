@@ -14,6 +14,7 @@ use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
 
 use super::UPLOADING_MAX;
+use super::mounted::Mounted;
 use super::options::Caching;
 use super::pending::{Failure, refusal};
 use super::place::Place;
@@ -57,7 +58,7 @@ pub(super) fn begin(
     vault: &Arc<Vault>,
     place: &Arc<Place>,
     inner: &Arc<dyn ObjectStore>,
-    alive: Weak<()>,
+    alive: Weak<Mounted>,
     caching: Caching,
 ) {
     if !caching.write_back && place.table().pending_files() == 0 {
@@ -84,7 +85,7 @@ struct Uploads {
 }
 
 impl Uploads {
-    async fn go_on(&self, alive: &Weak<()>) {
+    async fn go_on(&self, alive: &Weak<Mounted>) {
         let env = self.vault.env();
         let (mut running, mut under_way) = (FuturesUnordered::new(), 0);
         while alive.strong_count() > 0 {

@@ -8,8 +8,8 @@ use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFutu
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::paths::{CachedPaths, count};
-use super::place::{Hold, Room};
 use super::pending::refusal;
+use super::place::{Hold, Room};
 use super::table::{Moment, Piece, parent};
 use super::{PATH_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
 use crate::path::components;

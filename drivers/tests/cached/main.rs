@@ -2,6 +2,7 @@
 
 mod contents;
 mod crash;
+mod damaged;
 mod far;
 mod reads;
 mod refused;

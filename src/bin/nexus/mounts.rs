@@ -56,7 +56,8 @@ pub(crate) async fn umount(session: &Session, args: UmountArgs) -> Outcome {
     // Who may unmount and not look is told nothing.
     let before = sys::mounts(session).await.unwrap_or_default();
     session.nx.unmount(&at).await?;
-    if let Some(cache) = before.iter().find(|mount| mount.point == at).and_then(|mount| mount.cache.as_ref()) {
+    if let Some(cache) = before.iter().find(|mount| mount.point == at).and_then(|mount| mount.cache.as_ref())
+    {
         left_here(cache).iter().for_each(|line| session.out.warn(format_args!("umount: {line}")));
     }
     session.out.quiet(&json!({ "path": at }))
