@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nexus_kernel::hal::{CacheFigures, StoreError};
 use parking_lot::{Mutex, MutexGuard};
@@ -123,6 +124,17 @@ impl Place {
                 }
             }
             settled.await;
+        }
+    }
+
+    /// Waits until nothing arrives any more, at `path` and below, that was given up on its way to the store.
+    pub(super) async fn no_more_late(&self, vault: &Vault, path: &str) {
+        loop {
+            let (now, until) = (vault.uptime(), self.table().late_until(path));
+            match until {
+                Some(until) if until > now => vault.env().sleep(Duration::from_nanos(until - now)).await,
+                _ => return,
+            }
         }
     }
 

@@ -83,6 +83,8 @@ pub(super) struct Table {
     pub(super) due: BTreeMap<(u64, u64), String>,
     /// Those that the store refuses, and that nobody has had tried again since.
     pub(super) refused: BTreeSet<String>,
+    /// Until when something may arrive at the store that was given up on its way there, by path.
+    pub(super) late: BTreeMap<String, u64>,
     /// What is on its way to the store, or held back.
     pub(super) busy: HashSet<String>,
     /// About which folders the store is being asked, by how many, and how often something changed in them since.
@@ -571,7 +573,7 @@ impl Table {
         let old = self.files.get(path).and_then(|file| file.pending.as_ref());
         let (looked, since) = old.map_or((now.uptime, now.wall), |old| (old.looked, old.since));
         self.take(path);
-        let due = (0, self.number);
+        let due = (self.first_due(path, now.uptime), self.number);
         self.due.insert(due, path.to_owned());
         self.pending.insert(path.to_owned());
         self.pending_bytes += info.size;

@@ -30,6 +30,9 @@ const UPLOAD_MAX: Duration = Duration::from_secs(120);
 /// For how long, in nanoseconds, it counts that the store was looked at before a file was acknowledged.
 pub(super) const LOOKED_MAX: u64 = 10_000_000_000;
 
+/// For how long, in nanoseconds, an attempt may arrive at the store that was given up.
+const LATE_MAX: u64 = 10_000_000_000;
+
 /// How often it is looked whether anybody still has the store mounted, when nothing else happens.
 const PATROL: Duration = Duration::from_secs(1);
 
@@ -127,17 +130,17 @@ impl Uploads {
     }
 
     async fn upload(&self, upload: Upload) {
-        let settle = Settle { place: &self.place, path: &upload.path };
+        let mut settle = Settle { vault: &self.vault, place: &self.place, upload: &upload, is_known: false };
         let env = self.vault.env();
         // The kernel around it is not asked here: what panics is caught as it would be there.
         let sending = AssertUnwindSafe(self.send(&upload)).catch_unwind();
         let sent = match env.timeout(UPLOAD_MAX, sending).await {
             Ok(Ok(sent)) => sent,
-            Ok(Err(_)) => Err(StoreError::Backend {
+            Ok(Err(_)) => Err(StoreError::Unknown {
                 what: format!("writing {} back", upload.path),
                 cause: "the driver panicked".into(),
             }),
-            Err(_) => Err(StoreError::Backend {
+            Err(_) => Err(StoreError::Unknown {
                 what: format!("writing {} back", upload.path),
                 cause: format!("it took longer than {UPLOAD_MAX:?}"),
             }),
@@ -149,6 +152,7 @@ impl Uploads {
             Err(error) if refusal(error).is_some() => self.place.pace.lock().came_through(),
             Err(_) => {}
         }
+        settle.is_known = sent.as_ref().err().is_none_or(|error| !error.is_unknown());
         if let Err(error) = sent {
             let failure = Failure::of(&error);
             let failures = self.place.table().put_off(&upload.path, &upload.info.tag, failure, |failures| {
@@ -207,15 +211,25 @@ impl Uploads {
     }
 }
 
-/// Says that nothing is on its way to the path any more.
+/// Says that nothing is on its way to the path any more, or that it was given up.
 struct Settle<'a> {
+    vault: &'a Vault,
     place: &'a Place,
-    path: &'a str,
+    upload: &'a Upload,
+    /// Whether it is known what has become of the attempt: not of one that was dropped with its mount.
+    is_known: bool,
 }
 
 impl Drop for Settle<'_> {
     fn drop(&mut self) {
-        self.place.table().settle(self.path);
+        {
+            let mut table = self.place.table();
+            if !self.is_known {
+                let now = self.vault.uptime();
+                table.doubt(&self.upload.path, &self.upload.info.tag, now, now + LATE_MAX);
+            }
+            table.settle(&self.upload.path);
+        }
         self.place.settled.notify_waiters();
         self.place.due.notify_one();
     }

@@ -129,6 +129,7 @@ impl CachedPaths {
             return Err(StoreError::IsADirectory { what: path.into() });
         }
         let held = self.place.hold(path).await;
+        self.place.no_more_late(&self.vault, path).await;
         let how = match how {
             PathWrite::IfMatch(tag) => {
                 let known = self.place.table().held(path, self.age());
@@ -180,6 +181,7 @@ impl CachedPaths {
     pub(super) async fn delete_at(&self, path: &str) -> Result<(), StoreError> {
         components(path)?;
         let held = self.place.hold(path).await;
+        self.place.no_more_late(&self.vault, path).await;
         let (is_pending, is_refused, has_below) = {
             let table = self.place.table();
             (table.is_pending(path), table.is_refused(path), table.is_pending_below(path))
@@ -227,6 +229,7 @@ impl CachedPaths {
         for path in paths {
             components(path)?;
             self.place.drain(path).await?;
+            self.place.no_more_late(&self.vault, path).await;
         }
         let done = call.await;
         // Also of a failed call some may be done.
