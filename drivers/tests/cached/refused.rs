@@ -14,7 +14,7 @@ fn refused<'a>(far: &'a Far, files: &[&str]) -> Near<'a> {
     let near = far.open(BACK);
     far.faults.always(Where::Change, Fault::Error);
     for file in files {
-        near.write(&format!("d/{file}"), "mine").unwrap();
+        near.write(&format!("d/{file}"), "mine").expect("it is acknowledged");
     }
     far.they_write("d", "theirs");
     far.faults.clear();
