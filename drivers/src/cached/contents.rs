@@ -11,10 +11,11 @@ use nexus_kernel::hal::{
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
+use super::mounted::Mounted;
 use super::options::Caching;
 use super::paths::{CachedPaths, count};
 use super::place::Asking;
-use super::rows::{PlaceId, short};
+use super::rows::short;
 use super::table::{Age, Piece};
 use super::vault::Vault;
 
@@ -40,13 +41,13 @@ impl CachedContents {
         name: &str,
         caching: Caching,
     ) -> Result<Self, StoreError> {
-        Self::of_place(inner, vault, short(&blake3::hash(name.as_bytes())), caching)
+        let id = short(&blake3::hash(name.as_bytes()));
+        Self::of_place(inner, Mounted::of(vault, id, &caching), caching)
     }
 
     pub(super) fn of_place(
         inner: Arc<dyn ObjectStore>,
-        vault: Arc<Vault>,
-        id: PlaceId,
+        mounted: Mounted,
         caching: Caching,
     ) -> Result<Self, StoreError> {
         if !caching.age.is_zero() {
@@ -54,7 +55,7 @@ impl CachedContents {
             return Err(StoreError::BadOption { why: why.into() });
         }
         let files = Arc::new(AsFiles(inner.clone()));
-        Ok(Self { inner, files: CachedPaths::of_place(files, vault, id, caching)?.never_changing() })
+        Ok(Self { inner, files: CachedPaths::of_place(files, mounted, caching)?.never_changing() })
     }
 
     fn store(&self) -> Result<&dyn ContentStore, StoreError> {

@@ -9,6 +9,8 @@ use nexus_kernel::hal::{
 use nexus_messages::syscall::MountSpec;
 
 use super::contents::CachedContents;
+use super::marks::{Told, told_of};
+use super::mounted::Mounted;
 use super::options::{Caching, OPTIONS, place_of};
 use super::paths::CachedPaths;
 use super::rows::PlaceId;
@@ -74,31 +76,44 @@ impl DriverFactory for Cached {
             let folder = context.data_folder.as_ref().map(|folder| folder.join(FOLDER));
             let env = context.env.clone();
             let vault = match folder {
+                Some(folder) if caching.is_wanted() => Some(Vault::open(&env, &folder).await?),
                 // What is pending there goes to its store also when it is mounted without these options.
-                Some(folder) if caching.is_wanted() || exists(&context, folder.clone()).await? => {
-                    Some(Vault::open(&env, &folder).await?)
-                }
+                Some(folder) => match look(&context, folder.clone(), place).await? {
+                    Told::Nothing => None,
+                    Told::Marked => Some(Vault::open(&env, &folder).await?),
+                    Told::Unknown => match Vault::open(&env, &folder).await {
+                        Err(error @ StoreError::Corrupt { .. }) => {
+                            tracing::warn!(driver = plain.driver, %error, "whether something is pending for a mount is not known; it does without the cache");
+                            None
+                        }
+                        opened => Some(opened?),
+                    },
+                },
                 None if caching.is_wanted() => Some(Vault::in_memory(&env).await?),
-                _ => None,
+                None => None,
             };
+            let vault = vault.filter(|vault| caching.is_wanted() || vault.has_pending(place));
+            let mounted = vault.map(|vault| Mounted::of(vault, place, &caching));
+            if let Some(mounted) = mounted.as_ref().filter(|_| caching.write_back) {
+                mounted.vault.mark(place).await?;
+            }
             let store = inner.open(&plain, context).await?;
-            let Some(vault) = vault.filter(|vault| caching.is_wanted() || vault.has_pending(place)) else {
-                return Ok(store);
-            };
+            let Some(mounted) = mounted else { return Ok(store) };
             let is_by_content = matches!(store.addressing(), Addressing::Content(_));
             let cached: Arc<dyn ObjectStore> = if is_by_content {
-                Arc::new(CachedContents::of_place(store, vault, place, caching)?)
+                Arc::new(CachedContents::of_place(store, mounted, caching)?)
             } else {
-                Arc::new(CachedPaths::of_place(store, vault, place, caching)?)
+                Arc::new(CachedPaths::of_place(store, mounted, caching)?)
             };
             Ok(cached)
         })
     }
 }
 
-async fn exists(context: &DriverContext, folder: PathBuf) -> Result<bool, StoreError> {
+/// What is known of the store `id` without the cache being opened.
+async fn look(context: &DriverContext, folder: PathBuf, id: PlaceId) -> Result<Told, StoreError> {
     let failed = |e| StoreError::io("looking for the cache", e);
-    let looked = context.pool.run(move || folder.try_exists()).await;
+    let looked = context.pool.run(move || told_of(&folder, &id)).await;
     let looked = looked.map_err(|error| StoreError::Backend {
         what: "looking for the cache".into(),
         cause: error.to_string(),

@@ -9,6 +9,8 @@
 //!   of an index with its content, and goes to the store afterwards, several at once, the latest state of each path alone. What fails is tried again, with
 //!   growing waits, for as long as it takes; a restart goes on with what is left. All other changes wait for what is pending at their paths, and go through.
 //!
+//! A file that the store refuses, although it is well, holds up nobody: it is told in the figures, tried again, and given up by its deletion.
+//!
 //! A connector takes no `write_back`: what becomes of a write is known when it has answered.
 //!
 //! Who comes through this mount sees what was acknowledged. Others see it when it is at the store, and different paths in any order. Who writes last by the time
@@ -17,16 +19,20 @@
 //!
 //! A store that is addressed by content has the same in front of it: its contents are files of one folder, which never change.
 //!
-//! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs. `table` and `folders` are what is known of one store, and decide;
+//! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs; `marks` and `damage` are for when it cannot be opened. `mounted` says whose room is whose. `table`, `pending` and `folders` are what is known of one store, and decide;
 //! `paths` is the store in front, `contents` the one by hashes; `upload` brings what is pending to the store behind it, as fast as `pace` says. Rows and table change in the same order: an entry is put in the queue under the table's lock,
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
 mod contents;
+mod damage;
 mod factory;
 mod folders;
+mod marks;
+mod mounted;
 mod options;
 mod pace;
 mod paths;
+mod pending;
 mod place;
 mod reading;
 mod rows;

@@ -12,9 +12,10 @@ use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
 use tokio::sync::Semaphore;
 
+use super::mounted::Mounted;
 use super::options::Caching;
 use super::place::{Asking, Place};
-use super::rows::{PlaceId, short};
+use super::rows::short;
 use super::table::{Age, Known, parent};
 use super::upload;
 use super::vault::Vault;
@@ -33,7 +34,7 @@ pub struct CachedPaths {
     /// Whether a file has one content for ever, so that what is here of it need not be asked about.
     pub(super) never_changes: bool,
     /// Uploads end with it.
-    _alive: Arc<()>,
+    _alive: Arc<Mounted>,
 }
 
 impl CachedPaths {
@@ -47,13 +48,13 @@ impl CachedPaths {
         name: &str,
         caching: Caching,
     ) -> Result<Self, StoreError> {
-        Self::of_place(inner, vault, short(&blake3::hash(name.as_bytes())), caching)
+        let id = short(&blake3::hash(name.as_bytes()));
+        Self::of_place(inner, Mounted::of(vault, id, &caching), caching)
     }
 
     pub(super) fn of_place(
         inner: Arc<dyn ObjectStore>,
-        vault: Arc<Vault>,
-        id: PlaceId,
+        mounted: Mounted,
         caching: Caching,
     ) -> Result<Self, StoreError> {
         let bad = |why: &str| Err(StoreError::BadOption { why: why.into() });
@@ -64,15 +65,16 @@ impl CachedPaths {
         if caching.write_back && inner.read_only() {
             return bad("write_back is \"yes\", and the mount takes no changes");
         }
+        let vault = mounted.vault.clone();
         if caching.write_back && vault.is_volatile() {
             return bad(
                 "write_back is \"yes\", and this kernel has no data folder in which what is pending could lie",
             );
         }
-        let place = vault.place(id);
+        let place = mounted.place.clone();
         // It may have been allowed more before.
         place.make_room(&vault, caching.bytes_max);
-        let alive = Arc::new(());
+        let alive = Arc::new(mounted);
         upload::begin(&vault, &place, &inner, Arc::downgrade(&alive), caching);
         let keeping = Arc::new(Semaphore::new(KEEPING_MAX));
         Ok(Self { inner, vault, place, caching, keeping, never_changes: false, _alive: alive })
@@ -279,10 +281,7 @@ impl ObjectStore for CachedPaths {
     }
 
     fn flush(&self) -> StoreFuture<'_, ()> {
-        Box::pin(async {
-            self.place.drain("").await;
-            Ok(())
-        })
+        Box::pin(self.place.drain_all())
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use nexus_kernel::hal::CacheFigures;
+use nexus_kernel::hal::{CacheFigures, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -28,6 +29,10 @@ pub(super) struct Place {
     pub(super) misses: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) last_failure: Mutex<Option<String>>,
+    /// How many bytes each of its mounts may keep.
+    pub(super) mounts: Mutex<Vec<u64>>,
+    /// When the last of them has ended, by the clock of the vault.
+    pub(super) left: AtomicU64,
 }
 
 impl Place {
@@ -42,7 +47,18 @@ impl Place {
             misses: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             last_failure: Mutex::default(),
+            mounts: Mutex::default(),
+            left: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn id(&self) -> PlaceId {
+        self.table().id()
+    }
+
+    /// How many bytes may be kept of it; none while it is not mounted.
+    pub(super) fn bound(&self) -> Option<u64> {
+        self.mounts.lock().iter().max().copied()
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -72,15 +88,59 @@ impl Place {
         }
     }
 
-    /// Waits until nothing is pending at `path` and below.
-    pub(super) async fn drain(&self, path: &str) {
+    /// Waits until nothing is pending at `path` and below. What was refused is tried once more.
+    ///
+    /// # Errors
+    /// What the store said of something there that it refuses.
+    pub(super) async fn drain(&self, path: &str) -> Result<(), StoreError> {
+        self.try_again(path);
         loop {
             let settled = self.settled.notified();
-            if !self.table().is_pending_within(path) {
-                return;
+            {
+                let table = self.table();
+                if !table.is_pending_within(path) {
+                    return Ok(());
+                }
+                if let Some(refused) = table.refused_within(path) {
+                    return Err(refused);
+                }
             }
             settled.await;
         }
+    }
+
+    /// Waits until all that is pending is at the store, but for what that refuses. What was refused is tried once more.
+    ///
+    /// # Errors
+    /// What the store said of a file that it refuses.
+    pub(super) async fn drain_all(&self) -> Result<(), StoreError> {
+        self.try_again("");
+        loop {
+            let settled = self.settled.notified();
+            {
+                let table = self.table();
+                if table.pending_files() == table.refused_files() {
+                    return table.refused_within("").map_or(Ok(()), Err);
+                }
+            }
+            settled.await;
+        }
+    }
+
+    /// Waits until nothing arrives any more, at `path` and below, that was given up on its way to the store.
+    pub(super) async fn no_more_late(&self, vault: &Vault, path: &str) {
+        loop {
+            let (now, until) = (vault.uptime(), self.table().late_until(path));
+            match until {
+                Some(until) if until > now => vault.env().sleep(Duration::from_nanos(until - now)).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn try_again(&self, path: &str) {
+        self.table().try_again(path);
+        self.due.notify_one();
     }
 
     /// Begins to ask the store about what is in `folder`.
@@ -91,8 +151,17 @@ impl Place {
         Asking { place: self.clone(), folder: folder.to_owned(), changes: asked.1 }
     }
 
-    /// Lets go what is too much, and gives its space back when that is worth the work.
+    /// Lets go what is too much, also of other stores, which are not mounted.
     pub(super) fn make_room(&self, vault: &Arc<Vault>, bytes_max: u64) {
+        self.let_go(vault, bytes_max);
+        let came = self.table().take_came();
+        if came > 0 {
+            vault.came(came);
+        }
+    }
+
+    /// Lets go what is more than that, and gives its space back when that is worth the work.
+    pub(super) fn let_go(&self, vault: &Arc<Vault>, bytes_max: u64) {
         if self.table().make_room(vault, bytes_max) {
             let reclaimed = vault.clone();
             vault.env().spawn("cached.reclaim", async move { reclaimed.reclaim().await });
@@ -110,6 +179,8 @@ impl Place {
         figures.bytes = table.bytes();
         figures.pending_files = table.pending_files() as u64;
         figures.pending_bytes = table.pending_bytes();
+        figures.refused_files = table.refused_files() as u64;
+        figures.stuck = table.stuck();
         figures
     }
 

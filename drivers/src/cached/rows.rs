@@ -24,7 +24,7 @@ pub(super) struct FileRow {
     pub(super) mode: u32,
     pub(super) modified: Timestamp,
     pub(super) created: Timestamp,
-    /// When the store was last asked, in nanoseconds of the wall's clock.
+    /// When the store was last asked, in nanoseconds of the wall's clock; of what is pending since when it is.
     pub(super) seen: u64,
     /// What the store has yet to be told.
     pub(super) pending: Option<Attributes>,

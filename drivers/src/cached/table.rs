@@ -9,6 +9,7 @@ use nexus_kernel::hal::{Change, ObjectInfo, Precondition, StoreError};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::folders::Folder;
+use super::pending::Pending;
 use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key};
 use super::upload::{Due, LOOKED_MAX, Upload};
 use super::vault::{Blob, Vault};
@@ -48,7 +49,7 @@ impl Piece {
 #[derive(Debug)]
 pub(super) struct File {
     /// What callers see.
-    info: ObjectInfo,
+    pub(super) info: ObjectInfo,
     /// The tag that the store has given it.
     remote: Option<ContentId>,
     /// When the store was last asked.
@@ -56,7 +57,7 @@ pub(super) struct File {
     pieces: BTreeMap<u32, Piece>,
     /// Its row, when it has one.
     row: Option<Bytes>,
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     used: u64,
 }
 
@@ -70,15 +71,6 @@ impl File {
     }
 }
 
-#[derive(Debug)]
-struct Pending {
-    attributes: Attributes,
-    failures: u32,
-    due: (u64, u64),
-    /// When the store was last known to have room for it at its path.
-    looked: u64,
-}
-
 /// What is known of one store. Times are nanoseconds of the wall's clock.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -86,9 +78,13 @@ pub(super) struct Table {
     pub(super) files: BTreeMap<String, File>,
     pub(super) folders: HashMap<String, Folder>,
     /// The paths of what is pending.
-    pending: BTreeSet<String>,
+    pub(super) pending: BTreeSet<String>,
     /// When each of them is to go to the store.
-    due: BTreeMap<(u64, u64), String>,
+    pub(super) due: BTreeMap<(u64, u64), String>,
+    /// Those that the store refuses, and that nobody has had tried again since.
+    pub(super) refused: BTreeSet<String>,
+    /// Until when something may arrive at the store that was given up on its way there, by path.
+    pub(super) late: BTreeMap<String, u64>,
     /// What is on its way to the store, or held back.
     pub(super) busy: HashSet<String>,
     /// About which folders the store is being asked, by how many, and how often something changed in them since.
@@ -100,7 +96,16 @@ pub(super) struct Table {
     in_memory: u64,
     /// How many bytes were let go since their space was given back.
     let_go: u64,
-    number: u64,
+    /// How many bytes came since it was asked for them, of files that are not pending.
+    came: u64,
+    pub(super) number: u64,
+}
+
+/// The same moment by the clock of the wall, and by that of the vault, which nobody sets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: u64,
+    pub(super) uptime: u64,
 }
 
 /// When something must have been seen to count as true: later than the first, and not in the future, which is what a clock that was set back makes of it.
@@ -178,7 +183,8 @@ impl Table {
             self.pending.insert(path.to_owned());
             self.due.insert(due, path.to_owned());
             self.pending_bytes += row.size;
-            Pending { attributes, failures: 0, due, looked: 0 }
+            let since = if row.seen > 0 { row.seen } else { row.modified.0 };
+            Pending { attributes, failures: 0, due, looked: 0, since, failure: None }
         });
         let file = File {
             info: row.info(),
@@ -196,8 +202,17 @@ impl Table {
         self.files.insert(path.to_owned(), file);
     }
 
+    pub(super) fn id(&self) -> PlaceId {
+        self.id
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many bytes have come since this was last asked.
+    pub(super) fn take_came(&mut self) -> u64 {
+        std::mem::take(&mut self.came)
     }
 
     pub(super) fn pending_bytes(&self) -> u64 {
@@ -412,6 +427,7 @@ impl Table {
         };
         file.pieces.insert(index, piece.clone());
         self.bytes += piece.len();
+        self.came += piece.len();
         self.in_memory += piece.in_memory();
         vault.enter(vec![holds], changes, true, |_| {});
         Ok(())
@@ -474,18 +490,6 @@ impl Table {
         }
     }
 
-    /// Has what could not be brought to the store wait until `at`, which depends on how often that was, unless it is another state by now.
-    pub(super) fn put_off(&mut self, path: &str, tag: &ContentId, at: impl FnOnce(u32) -> u64) -> u32 {
-        self.number += 1;
-        let number = self.number;
-        let Some(file) = self.files.get_mut(path).filter(|file| file.info.tag == *tag) else { return 0 };
-        let Some(pending) = &mut file.pending else { return 0 };
-        pending.failures += 1;
-        pending.due = (at(pending.failures), number);
-        self.due.insert(pending.due, path.to_owned());
-        pending.failures
-    }
-
     /// The row that says that the state `tag` of `path` is at the store as `remote`, and what must hold for it to be written; none when it is another one by now.
     pub(super) fn uploaded(
         &self,
@@ -519,6 +523,7 @@ impl Table {
         if let Some(pending) = file.pending.take() {
             self.due.remove(&pending.due);
             self.pending.remove(path);
+            self.refused.remove(path);
             self.pending_bytes -= file.info.size;
             (file.remote, file.row, file.seen) = (Some(remote), Some(row), now);
             if !with_content {
@@ -527,18 +532,21 @@ impl Table {
                 file.pieces.clear();
             }
             self.bytes += file.bytes();
+            self.came += file.bytes();
         }
     }
 
-    /// The changes of the index that make this the state of `path`, which is pending.
+    /// The changes of the index that make this the state of `path` at `now`, which is pending.
     pub(super) fn written(
         &self,
         path: &str,
         info: &ObjectInfo,
         attributes: &Attributes,
         pieces: &BTreeMap<u32, Piece>,
+        now: u64,
     ) -> Result<(Vec<Change>, Bytes), StoreError> {
-        let row = encode(&FileRow::of(info, None, 0, Some(attributes.clone())))?;
+        let since = self.pending_since(path).unwrap_or(now);
+        let row = encode(&FileRow::of(info, None, since, Some(attributes.clone())))?;
         let mut changes = match self.files.get(path) {
             Some(file) => self.without(path, file),
             None => Vec::new(),
@@ -558,14 +566,14 @@ impl Table {
         attributes: Attributes,
         pieces: BTreeMap<u32, Piece>,
         row: Bytes,
-        now: u64,
+        now: Moment,
     ) {
         self.number += 1;
         // Over what is pending, nobody asked the store.
-        let looked =
-            self.files.get(path).and_then(|file| file.pending.as_ref()).map_or(now, |old| old.looked);
+        let old = self.files.get(path).and_then(|file| file.pending.as_ref());
+        let (looked, since) = old.map_or((now.uptime, now.wall), |old| (old.looked, old.since));
         self.take(path);
-        let due = (0, self.number);
+        let due = (self.first_due(path, now.uptime), self.number);
         self.due.insert(due, path.to_owned());
         self.pending.insert(path.to_owned());
         self.pending_bytes += info.size;
@@ -575,7 +583,7 @@ impl Table {
             seen: 0,
             pieces,
             row: Some(row),
-            pending: Some(Pending { attributes, failures: 0, due, looked }),
+            pending: Some(Pending { attributes, failures: 0, due, looked, since, failure: None }),
             used: self.number,
         };
         self.in_memory += file.in_memory();
@@ -600,6 +608,7 @@ impl Table {
             Some(pending) => {
                 self.due.remove(&pending.due);
                 self.pending.remove(path);
+                self.refused.remove(path);
                 self.pending_bytes -= file.info.size;
             }
             None => self.bytes -= file.bytes(),

@@ -14,7 +14,9 @@ use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
 
 use super::UPLOADING_MAX;
+use super::mounted::Mounted;
 use super::options::Caching;
+use super::pending::{Failure, refusal};
 use super::place::Place;
 use super::table::Piece;
 use super::vault::Vault;
@@ -27,6 +29,9 @@ const UPLOAD_MAX: Duration = Duration::from_secs(120);
 
 /// For how long, in nanoseconds, it counts that the store was looked at before a file was acknowledged.
 pub(super) const LOOKED_MAX: u64 = 10_000_000_000;
+
+/// For how long, in nanoseconds, an attempt may arrive at the store that was given up.
+const LATE_MAX: u64 = 10_000_000_000;
 
 /// How often it is looked whether anybody still has the store mounted, when nothing else happens.
 const PATROL: Duration = Duration::from_secs(1);
@@ -56,7 +61,7 @@ pub(super) fn begin(
     vault: &Arc<Vault>,
     place: &Arc<Place>,
     inner: &Arc<dyn ObjectStore>,
-    alive: Weak<()>,
+    alive: Weak<Mounted>,
     caching: Caching,
 ) {
     if !caching.write_back && place.table().pending_files() == 0 {
@@ -83,7 +88,7 @@ struct Uploads {
 }
 
 impl Uploads {
-    async fn go_on(&self, alive: &Weak<()>) {
+    async fn go_on(&self, alive: &Weak<Mounted>) {
         let env = self.vault.env();
         let (mut running, mut under_way) = (FuturesUnordered::new(), 0);
         while alive.strong_count() > 0 {
@@ -125,17 +130,17 @@ impl Uploads {
     }
 
     async fn upload(&self, upload: Upload) {
-        let settle = Settle { place: &self.place, path: &upload.path };
+        let mut settle = Settle { vault: &self.vault, place: &self.place, upload: &upload, is_known: false };
         let env = self.vault.env();
         // The kernel around it is not asked here: what panics is caught as it would be there.
         let sending = AssertUnwindSafe(self.send(&upload)).catch_unwind();
         let sent = match env.timeout(UPLOAD_MAX, sending).await {
             Ok(Ok(sent)) => sent,
-            Ok(Err(_)) => Err(StoreError::Backend {
+            Ok(Err(_)) => Err(StoreError::Unknown {
                 what: format!("writing {} back", upload.path),
                 cause: "the driver panicked".into(),
             }),
-            Err(_) => Err(StoreError::Backend {
+            Err(_) => Err(StoreError::Unknown {
                 what: format!("writing {} back", upload.path),
                 cause: format!("it took longer than {UPLOAD_MAX:?}"),
             }),
@@ -143,10 +148,14 @@ impl Uploads {
         match &sent {
             Ok(()) => self.place.pace.lock().came_through(),
             Err(error) if error.is_backend_failure() => self.place.pace.lock().failed(self.vault.uptime()),
+            // It is there, and says no to this file alone.
+            Err(error) if refusal(error).is_some() => self.place.pace.lock().came_through(),
             Err(_) => {}
         }
+        settle.is_known = sent.as_ref().err().is_none_or(|error| !error.is_unknown());
         if let Err(error) = sent {
-            let failures = self.place.table().put_off(&upload.path, &upload.info.tag, |failures| {
+            let failure = Failure::of(&error);
+            let failures = self.place.table().put_off(&upload.path, &upload.info.tag, failure, |failures| {
                 let wait = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
                 // Between a half and all of it, so that not all come at once.
                 let half = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX) / 2;
@@ -202,15 +211,25 @@ impl Uploads {
     }
 }
 
-/// Says that nothing is on its way to the path any more.
+/// Says that nothing is on its way to the path any more, or that it was given up.
 struct Settle<'a> {
+    vault: &'a Vault,
     place: &'a Place,
-    path: &'a str,
+    upload: &'a Upload,
+    /// Whether it is known what has become of the attempt: not of one that was dropped with its mount.
+    is_known: bool,
 }
 
 impl Drop for Settle<'_> {
     fn drop(&mut self) {
-        self.place.table().settle(self.path);
+        {
+            let mut table = self.place.table();
+            if !self.is_known {
+                let now = self.vault.uptime();
+                table.doubt(&self.upload.path, &self.upload.info.tag, now, now + LATE_MAX);
+            }
+            table.settle(&self.upload.path);
+        }
         self.place.settled.notify_waiters();
         self.place.due.notify_one();
     }

@@ -1,9 +1,9 @@
 //! The folder in which what is cached and what is pending lies: an index and blobs, of all mounts of one data folder.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use nexus_messages::{ContentId, Op, OpId, Timestamp, VPath};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::damage::put_aside;
+use super::marks::Marks;
 use super::place::Place;
 use super::rows::{FileRow, PieceRow, PlaceId, decode, of_file_key, of_piece_key, state_of};
 use super::table::Piece;
@@ -27,7 +29,7 @@ use crate::packs::Packs;
 use crate::wal::{WalConfig, WalMetastore};
 
 /// Where the index is in the folder.
-const INDEX: &str = "index";
+pub(super) const INDEX: &str = "index";
 
 /// Where the blobs are in the folder.
 const BLOBS: &str = "blobs";
@@ -60,6 +62,10 @@ pub struct Vault {
     /// A blob that was to be removed is.
     removed: Notify,
     places: Mutex<BTreeMap<PlaceId, Arc<Place>>>,
+    /// Which stores may have something pending; none when no folder of the file system tells.
+    marks: Option<Marks>,
+    /// How many bytes came since stores that are not mounted made room.
+    pub(super) owed: AtomicU64,
 }
 
 impl fmt::Debug for Vault {
@@ -122,7 +128,8 @@ impl Vault {
     /// The vault in `folder`, which is made when it is missing: the one that this process has open, or it is opened.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when another process has it.
+    /// [`StoreError::Locked`] when another process has it; [`StoreError::Corrupt`] when it is damaged, and may hold what is nowhere else. One that holds nothing of
+    /// the kind is put aside, and another is begun.
     pub async fn open(env: &Env, folder: &Path) -> Result<Arc<Self>, StoreError> {
         let pool = env.pool("cached", THREADS, JOBS_MAX);
         let failed = |e| StoreError::io(format!("opening {}", folder.display()), e);
@@ -131,7 +138,7 @@ impl Vault {
             in_pool(&pool, move || std::fs::create_dir_all(&made).and_then(|()| made.canonicalize()))
                 .await?
                 .map_err(failed)?;
-        let mut waited = Duration::ZERO;
+        let (mut waited, mut is_mended) = (Duration::ZERO, false);
         loop {
             let open = OPEN.lock().get(&folder).and_then(Weak::upgrade);
             // One whose kernel has ended serves nobody: it is waited for as one of another process.
@@ -140,13 +147,8 @@ impl Vault {
             {
                 return Ok(open);
             }
-            let index = folder.join(INDEX);
-            let opened = in_pool(&pool, move || WalMetastore::open(index, WalConfig::default())).await?;
-            match opened {
-                Ok(index) => {
-                    let blobs = Packs::open(folder.join(BLOBS), pool.clone(), env.random()).await?;
-                    let vault =
-                        Self::on(env, pool, Arc::new(index), Arc::new(Cas::new(blobs)), false).await?;
+            match Self::open_here(env, &pool, &folder).await {
+                Ok(vault) => {
                     let mut open = OPEN.lock();
                     open.retain(|_, vault| vault.strong_count() > 0);
                     open.insert(folder, Arc::downgrade(&vault));
@@ -157,9 +159,22 @@ impl Vault {
                     env.sleep(CLOSING_STEP).await;
                     waited += CLOSING_STEP;
                 }
+                Err(found @ StoreError::Corrupt { .. }) if !is_mended => {
+                    let folder = folder.clone();
+                    in_pool(&pool, move || put_aside(&folder, &found)).await??;
+                    is_mended = true;
+                }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn open_here(env: &Env, pool: &Pool, folder: &Path) -> Result<Arc<Self>, StoreError> {
+        let index = folder.join(INDEX);
+        let index = in_pool(pool, move || WalMetastore::open(index, WalConfig::default())).await??;
+        let blobs = Packs::open(folder.join(BLOBS), pool.clone(), env.random()).await?;
+        let (index, blobs) = (Arc::new(index), Arc::new(Cas::new(blobs)));
+        Self::of(env, pool.clone(), index, blobs, false, Some(folder.into())).await
     }
 
     /// A vault in memory, for who has no folder.
@@ -183,8 +198,28 @@ impl Vault {
         blobs: Arc<dyn ContentStore>,
         volatile: bool,
     ) -> Result<Arc<Self>, StoreError> {
+        Self::of(env, pool, index, blobs, volatile, None).await
+    }
+
+    async fn of(
+        env: &Env,
+        pool: Pool,
+        index: Arc<dyn Metastore>,
+        blobs: Arc<dyn ContentStore>,
+        volatile: bool,
+        folder: Option<PathBuf>,
+    ) -> Result<Arc<Self>, StoreError> {
         let rows = index.clone();
         let rows = in_pool(&pool, move || read_rows(&*rows)).await??;
+        let pending = rows.files.iter().filter(|(_, _, row, _)| row.pending.is_some());
+        let pending: BTreeSet<PlaceId> = pending.map(|(place, ..)| *place).collect();
+        let marks = match folder {
+            Some(folder) => {
+                let begun = in_pool(&pool, move || Marks::begin(&folder, &pending)).await?;
+                Some(begun.map_err(|e| StoreError::io("marking what is pending", e))?)
+            }
+            None => None,
+        };
         let vault = Arc::new(Self {
             env: env.clone(),
             opened: env.now(),
@@ -197,6 +232,8 @@ impl Vault {
             holdings: Mutex::default(),
             removed: Notify::new(),
             places: Mutex::default(),
+            marks,
+            owed: AtomicU64::new(0),
         });
         vault.take_up(rows);
         let sweeping = Arc::downgrade(&vault);
@@ -227,6 +264,42 @@ impl Vault {
     /// Whether something is pending for the store `id`.
     pub(super) fn has_pending(&self, id: PlaceId) -> bool {
         self.places.lock().get(&id).is_some_and(|place| place.table().pending_files() > 0)
+    }
+
+    /// All stores of which something is known, or was.
+    pub(super) fn all_places(&self) -> Vec<Arc<Place>> {
+        self.places.lock().values().cloned().collect()
+    }
+
+    /// Says beside the index that something may be pending for the store `id`, before anything is.
+    pub(super) async fn mark(self: &Arc<Self>, id: PlaceId) -> Result<(), StoreError> {
+        let vault = self.clone();
+        let marked = in_pool(&self.pool, move || match &vault.marks {
+            Some(marks) => marks.set(&id),
+            None => Ok(()),
+        });
+        marked.await?.map_err(|e| StoreError::io("marking that something may be pending", e))
+    }
+
+    /// Takes that back, when the last mount of the store has ended with nothing pending.
+    pub(super) fn unmark(self: &Arc<Self>, place: &Arc<Place>) {
+        if self.marks.is_none() {
+            return;
+        }
+        let (vault, place) = (self.clone(), place.clone());
+        self.env.spawn("cached.unmark", async move {
+            let pool = vault.pool.clone();
+            let cleared = in_pool(&pool, move || match &vault.marks {
+                Some(marks) => {
+                    marks.clear(&place.id(), || place.bound().is_some() || place.table().pending_files() > 0)
+                }
+                None => Ok(()),
+            });
+            // It stays, then, until the folder is opened again.
+            if let Ok(Err(error)) = cleared.await {
+                tracing::warn!(%error, "a mark that something may be pending cannot be taken away");
+            }
+        });
     }
 
     /// Gives each store its files, with what there is of their content.
@@ -438,12 +511,12 @@ impl Vault {
 type State = [u8; 16];
 
 /// Rows as they were found.
-struct Found {
+pub(super) struct Found {
     files: Vec<(PlaceId, String, FileRow, Bytes)>,
     pieces: BTreeMap<(PlaceId, State), Vec<(u32, PieceRow)>>,
 }
 
-fn read_rows(index: &dyn Metastore) -> Result<Found, StoreError> {
+pub(super) fn read_rows(index: &dyn Metastore) -> Result<Found, StoreError> {
     let reader = index.reader()?;
     let mut found = Found { files: Vec::new(), pieces: BTreeMap::new() };
     for table in [Rows::Inodes, Rows::Contents] {

@@ -8,8 +8,9 @@ use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFutu
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::paths::{CachedPaths, count};
+use super::pending::refusal;
 use super::place::{Hold, Room};
-use super::table::{Piece, parent};
+use super::table::{Moment, Piece, parent};
 use super::{PATH_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
 use crate::path::components;
 
@@ -66,7 +67,7 @@ impl CachedPaths {
         let env = self.vault.env();
         let now = self.now();
         // Whoever comes here has just looked what is there, or knows it within the age that its mount believes, or has no need to.
-        let looked = self.vault.uptime();
+        let moment = Moment { wall: now, uptime: self.vault.uptime() };
         let tag = ContentId::Tag(format!("local-{now:016x}{:016x}", env.random()).into());
         let mut info =
             ObjectInfo::new(EntryType::Reg, size, tag, attributes.modified.unwrap_or(Timestamp(now)));
@@ -87,11 +88,11 @@ impl CachedPaths {
         let pieces: BTreeMap<u32, Piece> = try_join_all(pieces).await?.into_iter().collect();
         let written = {
             let table = self.place.table();
-            let (changes, row) = table.written(path, &info, attributes, &pieces)?;
+            let (changes, row) = table.written(path, &info, attributes, &pieces, now)?;
             let (place, path) = (self.place.clone(), path.to_owned());
             let (info, attributes) = (info.clone(), attributes.clone());
             self.vault.enter_and_wait(Vec::new(), changes, move |_| {
-                place.table().settle_write(&path, &info, attributes, pieces, row, looked);
+                place.table().settle_write(&path, &info, attributes, pieces, row, moment);
                 drop(room);
                 place.due.notify_one();
             })
@@ -122,12 +123,13 @@ impl CachedPaths {
                 return Err(StoreError::Exists { what: path.into() });
             }
             // What is pending is a part of what comes out, or of what must be there.
-            _ => self.place.drain(path).await,
+            _ => self.place.drain(path).await?,
         }
         if self.place.table().is_pending_below(path) {
             return Err(StoreError::IsADirectory { what: path.into() });
         }
         let held = self.place.hold(path).await;
+        self.place.no_more_late(&self.vault, path).await;
         let how = match how {
             PathWrite::IfMatch(tag) => {
                 let known = self.place.table().held(path, self.age());
@@ -179,9 +181,10 @@ impl CachedPaths {
     pub(super) async fn delete_at(&self, path: &str) -> Result<(), StoreError> {
         components(path)?;
         let held = self.place.hold(path).await;
-        let (is_pending, has_below) = {
+        self.place.no_more_late(&self.vault, path).await;
+        let (is_pending, is_refused, has_below) = {
             let table = self.place.table();
-            (table.is_pending(path), table.is_pending_below(path))
+            (table.is_pending(path), table.is_refused(path), table.is_pending_below(path))
         };
         if has_below {
             return Err(StoreError::NotEmpty { what: path.into() });
@@ -189,7 +192,20 @@ impl CachedPaths {
         match self.store()?.delete(path).await {
             Ok(()) => {}
             // Nothing of it has come there, and with it its folder would have, which stays where folders do.
-            Err(StoreError::NotFound { .. }) if is_pending => self.make_folder(parent(path)).await?,
+            Err(StoreError::NotFound { .. }) if is_pending => match self.make_folder(parent(path)).await {
+                // There the store wants nothing at all.
+                Err(error) if is_refused && refusal(&error).is_some() => {}
+                made => made?,
+            },
+            // A file is where its folder would be, so nothing is here.
+            Err(StoreError::NotADirectory { .. }) if is_refused => {}
+            // It takes this state as little as it lets go what it has. Who deletes the file wants that state no more.
+            Err(error) if is_refused && refusal(&error).is_some() => {
+                self.gone(path).await?;
+                self.place.table().forget_within(&self.vault, path);
+                tracing::warn!(path, %error, "what was written back there, and refused, is given up; its store refuses the deletion, too");
+                return Err(given_up(path, error));
+            }
             Err(error) => {
                 if matches!(error, StoreError::NotFound { .. }) {
                     // Somebody else has taken it away.
@@ -212,7 +228,8 @@ impl CachedPaths {
     ) -> Result<T, StoreError> {
         for path in paths {
             components(path)?;
-            self.place.drain(path).await;
+            self.place.drain(path).await?;
+            self.place.no_more_late(&self.vault, path).await;
         }
         let done = call.await;
         // Also of a failed call some may be done.
@@ -254,6 +271,17 @@ impl PathUpload for Through {
             drop(held);
             Ok(near.plain(info))
         })
+    }
+}
+
+/// The store's refusal to delete what is at `path`, when what was pending there is given up all the same.
+fn given_up(path: &str, error: StoreError) -> StoreError {
+    let given_up = "what was written back there, and refused, is given up";
+    match error {
+        StoreError::Io { what, source } => StoreError::Io { what: format!("{what}: {given_up}"), source },
+        StoreError::NotEmpty { .. } => StoreError::NotEmpty { what: format!("{path} ({given_up})") },
+        StoreError::IsADirectory { .. } => StoreError::IsADirectory { what: format!("{path} ({given_up})") },
+        other => other,
     }
 }
 

@@ -120,6 +120,15 @@ impl Far {
         }
     }
 
+    /// What other tools work with.
+    pub(crate) fn paths(&self) -> &dyn PathStore {
+        &*self.store
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.env.wall())
+    }
+
     /// Another tool writes.
     pub(crate) fn they_write(&self, path: &str, content: impl Into<Bytes>) {
         let written =
@@ -134,6 +143,10 @@ impl Near<'_> {
             Addressing::Path(store) => store,
             Addressing::Content(_) => unreachable!("it is addressed by path"),
         }
+    }
+
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        self.store.flush().await
     }
 
     pub(crate) fn figures(&self) -> CacheFigures {

@@ -2,8 +2,10 @@
 
 mod contents;
 mod crash;
+mod damaged;
 mod far;
 mod reads;
+mod refused;
 mod writes;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::syscall::ByteRange;
 
-use super::far::{Far, content};
+use super::far::{Far, Near, content};
 
 const AGE: &[(&str, &str)] = &[("cache_bytes", "8388608"), ("cache_age_ms", "10000")];
 const NO_AGE: &[(&str, &str)] = &[("cache_bytes", "8388608")];
@@ -223,4 +223,34 @@ fn damage(folder: &Path) {
             std::fs::write(&path, bytes).expect("it is ours");
         }
     }
+}
+
+#[test]
+fn what_is_here_of_a_store_that_is_not_mounted_makes_room_for_one_that_is() {
+    const EACH: u64 = 8 << 20;
+    let far = Far::new();
+    for n in 0..8 {
+        far.they_write(&format!("f{n}"), content(1 << 20, n));
+    }
+    let open = |prefix: &'static str| far.open(&[("cache_bytes", "8388608"), ("prefix", prefix)]);
+    let read = |near: &Near, files: u8| {
+        for n in 0..files {
+            near.read(&format!("f{n}")).unwrap();
+            far.pass(Duration::from_millis(100));
+        }
+        near.figures().bytes
+    };
+    let (mounted, gone) = (open("mounted"), open("gone"));
+    assert_eq!((read(&mounted, 7), read(&gone, 7)), (7 << 20, 7 << 20));
+    drop(gone);
+    far.pass(Duration::from_secs(2));
+    // There is room for all of it.
+    assert_eq!(open("gone").figures().bytes, 7 << 20, "it is found again");
+    let other = open("other");
+    assert_eq!(read(&other, 2), 2 << 20);
+    assert_eq!(open("gone").figures().bytes, 7 << 20);
+    read(&other, 8);
+    let left = open("gone").figures().bytes;
+    assert!((7 << 20) + left + other.figures().bytes <= 2 * EACH + (1 << 20), "{left}");
+    assert_eq!(mounted.figures().bytes, 7 << 20, "who is mounted gives nothing");
 }

@@ -272,3 +272,43 @@ fn writes_at_the_same_moment_stay_within_the_bound_together() {
     assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 3, "the store itself takes no changes");
     assert_eq!(near.figures().pending_bytes, 3 << 20);
 }
+
+/// What a server has, nobody calls back: it may do it when it was given up.
+#[test]
+fn what_was_given_up_and_arrives_late_comes_before_what_was_acknowledged_after_it() {
+    let begun = || {
+        let far = Far::new();
+        far.faults.once(Where::Change, Fault::Hang);
+        far
+    };
+    // Written while the attempt is under way, which takes two minutes, or after it was given up.
+    for written in [100, 121] {
+        let far = begun();
+        let near = far.open(BACK);
+        near.write("f", "old").unwrap();
+        far.pass(Duration::from_secs(written));
+        near.write("f", "new").unwrap();
+        far.pass(Duration::from_secs(125 - written));
+        far.they_write("f", "old");
+        far.pass(Duration::from_secs(120));
+        assert_eq!((near.read("f").unwrap(), far.theirs("f").unwrap()), ("new".into(), "new".into()));
+    }
+    for is_ended in [false, true] {
+        let far = begun();
+        let mut near = far.open(BACK);
+        near.write("f", "old").unwrap();
+        far.pass(Duration::from_secs(if is_ended { 30 } else { 121 }));
+        if is_ended {
+            let again = far.open(BACK);
+            drop(std::mem::replace(&mut near, again));
+            far.pass(Duration::from_secs(2));
+        }
+        let (deleted, ()) = far.wait(futures_util::future::join(near.paths().delete("f"), async {
+            far.env.sleep(Duration::from_secs(4)).await;
+            let late = far.paths().write("f", &["old".into()], PathWrite::Whole, &Attributes::none()).await;
+            late.unwrap();
+        }));
+        deleted.unwrap();
+        assert_eq!(far.theirs("f"), None, "ended: {is_ended}");
+    }
+}

@@ -1,5 +1,6 @@
 //! How a store's local cache is doing.
 
+use nexus_messages::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// What is kept on this machine of a store that is slow or elsewhere, and how much it helped.
@@ -24,6 +25,36 @@ pub struct CacheFigures {
     pub failed: u64,
     /// What the latest of these said, without secrets. It stays when all is well again.
     pub last_failure: Option<String>,
+    /// How many of the pending files the backend refuses, although it is well: each is tried again, and nobody waits for it. A new state, or the deletion of such a
+    /// file, puts an end to it.
+    #[serde(default)]
+    pub refused_files: u64,
+    /// Some few of the pending files whose last attempt failed: first those that are refused, and of these those that have waited longest.
+    #[serde(default)]
+    pub stuck: Vec<PendingFile>,
+}
+
+/// A file that does not get to its backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PendingFile {
+    /// Its path below the mount; of content that is found by its hash, that.
+    pub path: String,
+    /// Since when the backend lacks what is here.
+    pub since: Timestamp,
+    /// How often it was tried, since the driver was opened or the file was last written.
+    pub attempts: u64,
+    /// Whether the backend is well, and refuses this file.
+    pub refused: bool,
+    /// What the last attempt said, without secrets.
+    pub error: String,
+}
+
+impl PendingFile {
+    /// Of the file at `path`, of which nothing was said yet.
+    pub fn new(path: impl Into<String>, since: Timestamp) -> Self {
+        Self { path: path.into(), since, attempts: 0, refused: false, error: String::new() }
+    }
 }
 
 impl CacheFigures {

@@ -20,7 +20,7 @@ mod record_value;
 mod stream_store;
 mod transport;
 
-pub use cache_figures::CacheFigures;
+pub use cache_figures::{CacheFigures, PendingFile};
 pub use cache_store::{CacheState, CacheStore, Heard, Missed, NullCache, Subscription};
 pub use error::StoreError;
 pub(crate) use factory::is_of_every_mount;

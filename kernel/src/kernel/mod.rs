@@ -289,7 +289,8 @@ impl Kernel {
         let mounts = self.routes.read(|routes| routes.iter().cloned().collect::<Vec<_>>());
         let flushes = mounts.iter().map(async |mount| {
             if let Err(why) = mount.flush(self, limit).await {
-                tracing::warn!(point = %mount.point, %why, "what was written back is not at its store: it stays in the data folder");
+                let left = mount.left_here().unwrap_or_default();
+                tracing::warn!(point = %mount.point, %why, left, "what was written back is not at its store: it stays in the data folder");
             }
         });
         join_all(flushes).await;

@@ -41,7 +41,8 @@ pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, E
     }
     // Its store is told what it has not been told, as long as somebody looks after that.
     if let Err(why) = mount.flush(&kernel, FLUSH_MAX).await {
-        tracing::warn!(point = %m.point, %why, "what was written back is not at the store: it stays in the data folder, and goes there when the store is mounted again");
+        let left = mount.left_here().unwrap_or_default();
+        tracing::warn!(point = %m.point, %why, left, "what was written back is not at the store: it stays in the data folder, and goes there when the store is mounted again");
     }
     // Were it routed when the store has put it away, it would be taken for attached, and what is written there would be gone with the next boot. So it is
     // finished, whoever dies.

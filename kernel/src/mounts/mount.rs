@@ -281,6 +281,18 @@ impl Mount {
             .unwrap_or_else(|_| Err(StoreError::TimedOut { what: "flushing".into(), limit, changing: false }))
     }
 
+    /// What was acknowledged and is not at its backend, in words; none when nothing is.
+    pub(crate) fn left_here(&self) -> Option<String> {
+        let cache = self.cache().filter(|cache| cache.pending_files > 0)?;
+        let refused = match cache.refused_files {
+            0 => String::new(),
+            refused => format!(", {refused} of them refused by the store"),
+        };
+        let named = cache.stuck.iter().map(|file| format!("; {}: {}", file.path, file.error));
+        let left = format!("{} files, {} bytes{refused}", cache.pending_files, cache.pending_bytes);
+        Some(std::iter::once(left).chain(named).collect())
+    }
+
     /// With the pen in hand.
     fn replace(&self, env: &Env, driver: Arc<Guarded>) -> Retired<Arc<Guarded>> {
         let prepared = ready(Ok::<_, Infallible>(Box::new(driver)));

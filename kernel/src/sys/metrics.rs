@@ -322,6 +322,8 @@ fn kept_of_mounts(text: &mut Exposition, mounts: &[MountStatus]) {
     family("nexus_mount_pending_files", Kind::Gauge, help, |cache| cache.pending_files);
     let help = "Bytes that are yet to be written to the backend.";
     family("nexus_mount_pending_bytes", Kind::Gauge, help, |cache| cache.pending_bytes);
+    let help = "Files that are yet to be written to a backend that refuses them.";
+    family("nexus_mount_refused_files", Kind::Gauge, help, |cache| cache.refused_files);
     let help = "Attempts to write to the backend later that failed.";
     family("nexus_mount_pending_failed_total", Kind::Counter, help, |cache| cache.failed);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nexus::hal::{CacheFigures, HIDDEN, SECRET_PLACES};
+use nexus::hal::{CacheFigures, HIDDEN, PendingFile, SECRET_PLACES};
 use nexus::{CallTimes, MountSpec, MountState, MountStatus, Op};
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use crate::output::{Output, one_line};
 use crate::session::{Session, path};
 use crate::sys;
 use crate::top::words::{bytes, count, percent, time};
+use crate::when::When;
 
 pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     let at = path(Op::Mount, &args.path)?;
@@ -58,8 +59,30 @@ async fn warn_of_secrets(session: &Session, point: &str, given: &[(String, Strin
 
 pub(crate) async fn umount(session: &Session, args: UmountArgs) -> Outcome {
     let at = path(Op::Unmount, &args.path)?;
+    // Who may unmount and not look is told nothing.
+    let before = sys::mounts(session).await.unwrap_or_default();
     session.nx.unmount(&at).await?;
+    if let Some(cache) = before.iter().find(|mount| mount.point == at).and_then(|mount| mount.cache.as_ref())
+    {
+        left_here(cache).iter().for_each(|line| session.out.warn(format_args!("umount: {line}")));
+    }
     session.out.quiet(&json!({ "path": at }))
+}
+
+/// What is said of files that did not get to their store before it was unmounted.
+fn left_here(cache: &CacheFigures) -> Vec<String> {
+    let mut lines: Vec<_> = cache.stuck.iter().map(stuck).collect();
+    if !lines.is_empty() {
+        lines.push("what of this is not at its store stays in the data folder, and goes there when the store is mounted again".into());
+    }
+    lines
+}
+
+/// A file that does not get to its store, since when, and why.
+fn stuck(file: &PendingFile) -> String {
+    let how = if file.refused { "refused" } else { "pending" };
+    let (since, tries) = (When(file.since), count(file.attempts));
+    format!("{} {how} since {since:#}, tried {tries} times: {}", one_line(&file.path), one_line(&file.error))
 }
 
 pub(crate) async fn mounts(session: &Session) -> Outcome {
@@ -80,6 +103,9 @@ const COLUMNS: usize = 13;
 
 /// The title of what has no bound.
 const REST: &str = "WHY, OPTIONS";
+
+/// How many files of one mount are named in the list that do not get to their store; JSON has some more.
+const STUCK_MAX: usize = 3;
 
 /// Prints the mounts, one a line.
 pub(crate) fn list(out: &Output, mounts: &[MountStatus]) -> Outcome {
@@ -127,7 +153,9 @@ fn cells(mount: &MountStatus) -> ([String; COLUMNS], String) {
         mount.cache.as_ref().map_or_else(|| "-".into(), cached),
     ];
     let options = mount.options.iter().map(|(key, value)| format!("{key}={}", one_line(value)));
-    let rest: Vec<_> = why.map(one_line).into_iter().chain(options).collect();
+    let files = mount.cache.iter().flat_map(|cache| cache.stuck.iter().take(STUCK_MAX));
+    let stuck = files.map(|file| format!("[{}]", stuck(file)));
+    let rest: Vec<_> = why.map(one_line).into_iter().chain(stuck).chain(options).collect();
     (cells, rest.join(" "))
 }
 
@@ -146,8 +174,9 @@ fn cached(cache: &CacheFigures) -> String {
     let kept = format!("{} {}/{}", percent(cache.hit_rate()), bytes(cache.bytes), bytes(cache.bytes_max));
     let pending = (cache.pending_files > 0)
         .then(|| format!(" +{} pending {}", count(cache.pending_files), bytes(cache.pending_bytes)));
+    let refused = (cache.refused_files > 0).then(|| format!(" {} refused", count(cache.refused_files)));
     let failed = (cache.failed > 0).then(|| format!(" {} failed", count(cache.failed)));
-    [Some(kept), pending, failed].into_iter().flatten().collect()
+    [Some(kept), pending, refused, failed].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -190,11 +219,13 @@ mod tests {
             status["bytes_read"] = json!(5 << 20);
             status["cache"] = json!({
                 "hits": 3, "misses": 1, "bytes": 1 << 20, "bytes_max": 1 << 30, "pending_files": 2,
-                "pending_bytes": 2_048, "failed": 1, "last_failure": null,
+                "pending_bytes": 2_048, "failed": 1, "last_failure": null, "refused_files": 1,
+                "stuck": [{ "path": "d/f", "since": 0, "attempts": 4, "refused": true, "error": "403\nno" }],
             });
         }));
         assert_eq!((&*cells[3], &*cells[7], &*cells[11]), ("failed", "250µs/1.0s", "5.0MiB"));
-        assert_eq!(cells[12], "75.0% 1.0MiB/1.0GiB +2 pending 2.0KiB 1 failed");
-        assert_eq!(rest, "nobody\\nis there bucket=b");
+        assert_eq!(cells[12], "75.0% 1.0MiB/1.0GiB +2 pending 2.0KiB 1 refused 1 failed");
+        let stuck = "[d/f refused since 1970-01-01 00:00, tried 4 times: 403\\nno]";
+        assert_eq!(rest, format!("nobody\\nis there {stuck} bucket=b"));
     }
 }

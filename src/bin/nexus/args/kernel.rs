@@ -26,6 +26,9 @@ pub(crate) struct MountArgs {
 }
 
 /// Detach a mount; what it holds stays where it is
+///
+/// What was written back and is not at its store, for all that is waited for it, stays in the data folder and goes there when the store is mounted again; files whose last attempt
+/// failed are named on standard error. What is cached of the store stays, too, until other caches need its room.
 #[derive(Debug, Args)]
 #[command(after_help = "With --json: {path}.")]
 pub(crate) struct UmountArgs {
