@@ -59,7 +59,7 @@ pub(super) fn refusal(error: &StoreError) -> Option<io::ErrorKind> {
         | StoreError::Moved { .. }
         | StoreError::Locked { .. }
         | StoreError::Unavailable { .. } => None,
-        error if error.is_backend_failure() => None,
+        error if error.is_backend_failure() || error.is_unknown() => None,
         StoreError::Io { source, .. } => match source.kind() {
             io::ErrorKind::ResourceBusy | io::ErrorKind::ExecutableFileBusy => None,
             kind => Some(kind),
