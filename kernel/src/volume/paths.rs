@@ -77,8 +77,8 @@ impl PathVolume<'_> {
         metadata.link_target.clone_from(&info.link_target);
         if entry_type == EntryType::Reg {
             metadata.content_id = Some(info.tag.clone());
-            metadata.version = info.modified.nanos();
-            metadata.generation = info.modified.nanos();
+            metadata.version = version(info);
+            metadata.generation = metadata.version;
             metadata.mime_type = mime_guess::from_path(metadata.path.as_str()).first_raw().map(Arc::from);
         }
         metadata
@@ -696,4 +696,12 @@ fn gone_with_its_children<T: Default>(
         Err(StoreError::NotFound { .. }) if !store.capabilities().directories => Ok(T::default()),
         done => done,
     }
+}
+
+/// A number that is another one for each state of a file, and mostly a greater one for a later state. Most object stores tell times in whole seconds: what was written
+/// twice in one is told apart by its tag.
+fn version(info: &ObjectInfo) -> u64 {
+    const SECOND: u64 = 1_000_000_000;
+    let nanos = info.modified.nanos();
+    if nanos % SECOND > 0 { nanos } else { nanos.saturating_add(hash_of(&info.tag.to_string()) % SECOND) }
 }
