@@ -2,8 +2,9 @@
 //!
 //! One process at a time. The lock is the operating system's, on an open file: it ends with the process, however that ends.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::attach::SOCKET;
@@ -20,6 +21,12 @@ const METASTORE: &str = "meta.redb";
 /// 1: rows in the database. 2: a log in front of it, without which the database is old.
 const FORMAT: u32 = 2;
 
+/// The mode of a folder that is made: what mounts were given may be secret, and content is whose the mounts say. One that is there keeps its own.
+const MODE: u32 = 0o700;
+
+/// The mode of a folder above it that is made, before what the process takes away.
+const PARENT_MODE: u32 = 0o777;
+
 /// A data folder that belongs to this process for as long as the value lives.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
@@ -34,7 +41,7 @@ impl DataFolder {
         let failed = |what: &str, error: io::Error| {
             Error::on_host(Op::Connect, path, ErrorKind::Io).because(format!("{what}: {error}"))
         };
-        make(path).map_err(|error| failed("making the data folder", error))?;
+        make(path, MODE).map_err(|error| failed("making the data folder", error))?;
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = opened.map_err(|error| failed(LOCK, error))?;
@@ -86,14 +93,14 @@ impl Drop for DataFolder {
     }
 }
 
-/// Makes the folder and its parents, so that they outlive a loss of power as what will be in them does.
-fn make(path: &Path) -> io::Result<()> {
+/// Makes the folder, for its owner alone, and its parents, so that they outlive a loss of power as what will be in them does.
+fn make(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    make(parent)?;
-    match fs::create_dir(path) {
+    make(parent, PARENT_MODE)?;
+    match DirBuilder::new().mode(mode).create(path) {
         // Another process was first; whose the folder is, the lock tells.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,
@@ -159,6 +166,8 @@ fn tell(lock: &mut File, serves: bool) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn check(text: &str, format: Option<u32>, process: Option<u32>, serves: Option<bool>) {
