@@ -165,6 +165,17 @@ mod disk {
         }
     }
 
+    /// Refuses what the kernel keeps itself: whoever removes a file there removes what all mounts stand on, and what is secret would be there to read.
+    fn not_our_own(folder: &Path, data: &Path) -> Result<(), StoreError> {
+        let (Ok(folder), Ok(data)) = (folder.canonicalize(), data.canonicalize()) else { return Ok(()) };
+        if !folder.starts_with(&data) {
+            return Ok(());
+        }
+        Err(StoreError::BadOption {
+            why: format!("folder is {folder:?}, where this kernel keeps its own data"),
+        })
+    }
+
     /// An existing folder, whose files stay plain files; under this name.
     #[derive(Debug)]
     pub(super) struct Local(pub(super) &'static str);
@@ -216,6 +227,11 @@ mod disk {
                 }
             };
             Box::pin(async move {
+                if let Some(data) = context.data_folder.clone() {
+                    let served = folder.clone();
+                    let looked = move || not_our_own(&served, &data);
+                    pooled::look(&context.pool, "looking for the data folder", looked).await?;
+                }
                 let folder = match prefix {
                     None => folder,
                     Some(prefix) => {
