@@ -257,7 +257,8 @@ pub trait PathUpload: fmt::Debug + Send + Sync {
 }
 
 /// What a path-addressed driver can do beside reading, writing, deleting and listing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct PathCapabilities {
     /// It has directories of its own, also empty ones.

@@ -20,7 +20,9 @@ use super::health::Health;
 use super::options::{Class, HistoryPolicy, MountOptions, Nature, stores_the_same};
 use super::passage::{Closed, Era, Passage};
 use super::placeholder::Placeholder;
-use crate::hal::{CacheFigures, ConnectorCategory, ObjectStore, StoreError, TreeId};
+use crate::hal::{
+    CacheFigures, ConnectorCategory, ObjectStore, PathCapabilities, PathStore, StoreError, TreeId,
+};
 use crate::kernel::Kernel;
 use crate::router::{AsMount, MountId};
 
@@ -375,6 +377,16 @@ impl Mount {
     /// How what is kept of the store on this machine is doing, if anything is.
     pub(super) fn cache(&self) -> Option<CacheFigures> {
         self.driver.with(|driver| driver.cache()).flatten()
+    }
+
+    /// What the driver can do, of one that says what exists; none while there is no driver.
+    pub(super) fn capabilities(&self) -> Option<PathCapabilities> {
+        if !self.has_driver() {
+            return None;
+        }
+        let of =
+            |driver: &Arc<Guarded>| driver.is_path_addressed().then(|| PathStore::capabilities(&**driver));
+        self.driver.with(of).flatten()
     }
 
     /// The permission bits that an entry of this kind begins with that is made without saying.

@@ -12,7 +12,7 @@ use super::figures::{CallKind, DriverTimes};
 use super::health::{DriverCalls, DriverFailure, Standing};
 use super::mount::Mount;
 use super::table::Mounts;
-use crate::hal::{CacheFigures, Catalogue, ConnectorCategory};
+use crate::hal::{CacheFigures, Catalogue, ConnectorCategory, PathCapabilities};
 use crate::metrics::Measured;
 
 impl Mounts {
@@ -62,6 +62,9 @@ pub struct MountStatus {
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
     pub read_only: bool,
+    /// What the driver can do, and with that what its backend was found to honour, where the backend and not the metastore says what exists; none while no driver is open.
+    #[serde(default)]
+    pub capabilities: Option<PathCapabilities>,
     /// How it is.
     pub state: MountState,
     /// How often the driver was replaced, by a restart or a swap.
@@ -150,6 +153,7 @@ impl MountStatus {
             connector: mount.connector(),
             options: catalogue.shown(&spec),
             read_only: mount.is_read_only(),
+            capabilities: mount.capabilities(),
             state: MountState::of(mount, env),
             generation: mount.driver_generation(),
             actor: format!("nexus/drivers/{}", actor_name(mount)),
