@@ -25,6 +25,7 @@ use std::time::Duration;
 use nexus::blocking::{self, Nexus};
 use nexus::{Bytes, Config, ErrorKind, MountSpec, MountState, SysWrite};
 
+use servers::proxy::{Fault, Proxy};
 use servers::s3::{BUCKET, moto};
 use servers::small::Small;
 use tracing_subscriber::fmt::MakeWriter;
@@ -371,5 +372,59 @@ fn content_in_a_bucket_is_cached_and_written_back_by_its_hash_and_needs_no_serve
     nx.write("/b/d/new", content(99)).expect("it is on the local disk");
     assert_eq!(nx.read("/b/d/new").expect("it is here"), content(99));
     server.resume();
+    nx.shutdown().expect("it ends");
+}
+
+#[test]
+fn a_state_of_the_same_second_is_told_from_the_one_before_it() {
+    let server = Small::start(Duration::ZERO);
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/b", bucket(server.port(), SECRET)).expect("it mounts");
+    let mounts = nx.mounts().expect("they are listed");
+    let there = mounts.iter().find(|mount| mount.point.as_str() == "/b").expect("it is there");
+    assert!(there.capabilities.is_some_and(|can| can.if_match && can.exclusive && !can.rename));
+    nx.write("/b/f", "1").expect("it is written");
+    let one = nx.stat("/b/f").expect("it is there");
+    nx.write("/b/f", "2").expect("it is written");
+    let two = nx.stat("/b/f").expect("it is there");
+    assert_eq!(one.modified, two.modified, "the server tells no finer times");
+    let at = nexus::VPath::parse("/b/f").expect("it is a path");
+    let stale = nx.send(SysWrite::at(at.clone(), "3").if_version(one.version)).expect_err("it is stale");
+    assert_eq!(stale.kind(), ErrorKind::PreconditionFailed, "{stale}");
+    nx.send(SysWrite::at(at, "3").if_version(two.version)).expect("it is the state");
+    nx.shutdown().expect("it ends");
+}
+
+#[test]
+fn a_mount_with_something_on_its_way_is_not_given_another_store() {
+    let server = Small::start(Duration::ZERO);
+    let proxy = Proxy::start(server.port());
+    let folder = tempfile::tempdir().expect("a folder");
+    let nx = blocking::connect(folder.path().join("data")).expect("it boots");
+    let written_back = bucket(proxy.port(), SECRET).option("write_back", "yes");
+    nx.mount("/b", written_back.option("cache_age_ms", "60000").option("retries", "0")).expect("it mounts");
+    nx.write("/b/one", "1").expect("it is acknowledged");
+    let other = folder.path().join("other");
+    fs::create_dir(&other).expect("there is room");
+    let other = MountSpec::new("local").option("folder", other.display().to_string());
+    proxy.set(Fault::Denied);
+    nx.write("/b/two", "2").expect("it is acknowledged");
+    let refused = nx.swap_driver("/b", other.clone()).expect_err("it is here alone").to_string();
+    assert!(
+        refused.contains("1 files, 1 bytes, 1 of them refused") && refused.contains("two: "),
+        "{refused}"
+    );
+    assert_eq!(nx.read("/b/two").expect("it is here"), "2");
+    let mounts = nx.mounts().expect("they are listed");
+    let there = mounts.iter().find(|mount| mount.point.as_str() == "/b").expect("it is there");
+    let stuck = &there.cache.as_ref().expect("it has one").stuck;
+    assert!(stuck.len() == 1 && stuck[0].refused && stuck[0].path == "two", "{stuck:?}");
+    // Whoever deletes it gives it up.
+    nx.unlink("/b/two").expect("it is given up");
+    nx.swap_driver("/b", other).expect("all is at its store");
+    proxy.set(Fault::None);
+    let own = MountSpec::new("local").option("folder", folder.path().join("data").display().to_string());
+    let refused = nx.mount("/own", own).expect_err("it is the kernel's").to_string();
+    assert!(refused.contains("keeps its own data"), "{refused}");
     nx.shutdown().expect("it ends");
 }

@@ -18,7 +18,7 @@ use crate::owned::Owned;
 use crate::watcher::{told as told_of, told_mount};
 
 /// How long a driver has to bring to its backend what lies here alone, before its mount goes.
-const FLUSH_MAX: Duration = Duration::from_secs(10);
+pub(super) const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 pub(super) async fn detach(kernel: Arc<Kernel>, m: Detach) -> Result<Detached, Error> {
     let fail = |kind| Error::new(Op::Unmount, &m.point, kind);

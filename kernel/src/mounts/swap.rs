@@ -18,12 +18,13 @@ use nexus_messages::{Durability, Error, ErrorKind, EventKind, Executed, Lsn, Op,
 use tokio::sync::OwnedMutexGuard;
 
 use super::attach::{ANSWER_GRACE, LOCK_WAIT_MAX, commit, mount_entry, not_opened, remembered, silent, told};
+use super::detach::FLUSH_MAX;
 use super::driver::{Adopt, DRAIN_MAX, Opened, Prepare};
 use super::history;
 use super::messages::{Attach, Attached};
 use super::migration::not_migrating;
 use super::mount::Mount;
-use super::options::{HistoryPolicy, MountOptions, check_honoured};
+use super::options::{HistoryPolicy, MountOptions, check_honoured, stores_the_same};
 use super::passage::Closed;
 use crate::hal::{Change, StoreError};
 use crate::kernel::Kernel;
@@ -57,6 +58,7 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
             return Err(fail(ErrorKind::NotSupported).because(why));
         }
     }
+    all_is_there(&kernel, &m, &mount, &old).await?;
     let Some(actor) = mount.actor() else { return Err(fail(ErrorKind::Down)) };
     let spec = Arc::new(m.spec.clone());
     let limit = MountOptions::of(&spec).unwrap_or_default().open + ANSWER_GRACE;
@@ -73,6 +75,20 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
 
     let env = kernel.env().clone();
     Owned::from_start(&env, "lifecycle.swap", finish(kernel, m, mount, spec, opened, turn)).await
+}
+
+/// Refuses another store while something that was acknowledged has not come to the old one: nobody would find it any more.
+async fn all_is_there(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpec) -> Result<(), Error> {
+    if stores_the_same(&kernel.catalogue().settled(old.clone()), &m.spec) {
+        return Ok(());
+    }
+    let Err(error) = mount.flush(kernel, FLUSH_MAX).await else { return Ok(()) };
+    let Some(left) = mount.left_here() else { return Ok(()) };
+    let why = format!(
+        "what was written back is not at the old store yet: {left} ({error}). Wait for it, delete it, or unmount: then it stays in the data folder, and goes there when \
+         that store is mounted again"
+    );
+    Err(Error::new(Op::Mount, &m.point, ErrorKind::Busy).because(why))
 }
 
 /// From the row on.
