@@ -81,7 +81,7 @@ pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> 
         _ => match client.delete(&key).await {
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(at = %client.settings.in_what(), %error, "what is left of trying conditional writes stays")
+                tracing::warn!(at = %client.settings.in_what(), %error, "what is left of trying conditional writes stays");
             }
         },
     }
