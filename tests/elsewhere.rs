@@ -247,6 +247,54 @@ fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_wi
     assert_eq!((&again["copied"], &again["deleted"]), (&1.into(), &1.into()), "{again}");
 }
 
+/// Runs the command on the data folder `data`: its exit status, and what it prints and says.
+fn command(data: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexus"));
+    let output = command.arg("--data").arg(data).args(arguments).output().expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_tree_comes_into_a_bucket_but_for_its_empty_folders_which_are_told() {
+    let server = Small::start(Duration::ZERO);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, tree) = (folder.path().join("data"), folder.path().join("tree"));
+    for at in ["a/b", "empty"] {
+        fs::create_dir_all(tree.join(at)).expect("there is room");
+    }
+    fs::write(tree.join("a/b/f"), "content").expect("there is room");
+    let nx = blocking::connect(&data).expect("it boots");
+    let local = MountSpec::new("local").option("folder", tree.display().to_string());
+    nx.mount("/lf", local).expect("it mounts");
+    nx.mount("/s3", bucket(server.port(), SECRET)).expect("it mounts");
+    nx.shutdown().expect("it ends");
+    let host = tree.display().to_string();
+    for (arguments, verb, from, to) in [
+        (["--json", "cp", "-r", "/lf", "/s3/copied"].as_slice(), "copy", "/lf", "/s3/copied"),
+        (&["--json", "import", &host, "/s3/imported"], "import", &host, "/s3/imported"),
+    ] {
+        // Again it is the same: a folder that is implied by now is none to be told.
+        for _ in 0..2 {
+            let (status, out, said) = command(&data, arguments);
+            let skipped = format!("{verb} {from}/empty: skipped: no empty folder can be at {to}/empty");
+            assert!(status == Some(0) && said.trim_end().ends_with(&skipped), "{status:?} {said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            let counts = serde_json::from_str::<serde_json::Value>(&out).expect("it is an object");
+            let count = |key: &str| counts[key].as_u64();
+            assert_eq!(["files", "skipped", "failed"].map(count), [1, 1, 0].map(Some), "{counts}");
+        }
+    }
+    std::os::unix::fs::symlink("f", tree.join("a/b/link")).expect("there is room");
+    let (status, _, said) = command(&data, &["import", &host, "/s3/imported"]);
+    assert!(status == Some(1) && said.contains("import /s3/imported/a/b/link: "), "{said}");
+    let nx = blocking::connect(&data).expect("it boots");
+    for at in ["/s3/copied/a/b/f", "/s3/imported/a/b/f"] {
+        assert_eq!(&nx.read(at).expect("it is there")[..], b"content", "{at}");
+    }
+    nx.shutdown().expect("it ends");
+}
+
 /// The smallest parts that there are.
 const PART: usize = 5 << 20;
 

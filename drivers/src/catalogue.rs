@@ -91,7 +91,7 @@ mod disk {
     use super::{Arc, Cas, DriverContext, DriverFactory, DriverOption, MountSpec, ObjectStore, StoreFuture};
     use crate::local::PathLocal;
     use crate::packs::Packs;
-    use crate::path::components;
+    use crate::path::{components, with_absolute};
     use crate::pooled;
 
     /// Where blobs go within the data folder, when no folder is named.
@@ -100,17 +100,6 @@ mod disk {
     /// Content by its hash, in a folder of the store's own.
     #[derive(Debug)]
     pub(super) struct CasLocal;
-
-    /// `spec` with its folder as an absolute path: another process may work elsewhere.
-    fn with_absolute_folder(mut spec: MountSpec) -> MountSpec {
-        if let Some(folder) = spec.options.get_mut("folder")
-            && let Ok(absolute) = std::path::absolute(&*folder)
-            && let Ok(absolute) = absolute.into_os_string().into_string()
-        {
-            *folder = absolute;
-        }
-        spec
-    }
 
     impl DriverFactory for CasLocal {
         fn name(&self) -> &str {
@@ -127,7 +116,7 @@ mod disk {
         }
 
         fn settled(&self, spec: MountSpec) -> MountSpec {
-            with_absolute_folder(spec)
+            with_absolute(spec, "folder")
         }
 
         fn open(
@@ -209,7 +198,7 @@ mod disk {
         }
 
         fn settled(&self, spec: MountSpec) -> MountSpec {
-            with_absolute_folder(spec)
+            with_absolute(spec, "folder")
         }
 
         fn open(

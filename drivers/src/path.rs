@@ -1,6 +1,8 @@
 //! The relative paths that path-addressed drivers are given.
 
 use nexus_kernel::hal::StoreError;
+#[cfg(any(all(feature = "local", unix), feature = "connectors"))]
+use nexus_messages::syscall::MountSpec;
 
 /// The components of `path`; none for the mount point itself.
 pub(crate) fn components(path: &str) -> Result<Vec<&str>, StoreError> {
@@ -26,6 +28,18 @@ pub(crate) fn split_last(path: &str) -> Result<(Vec<&str>, &str), StoreError> {
         .pop()
         .ok_or_else(|| StoreError::BadOption { why: "the mount point itself cannot be changed".into() })?;
     Ok((parents, name))
+}
+
+/// `spec` with the path of the host that the option `key` gives made absolute: another process may work elsewhere.
+#[cfg(any(all(feature = "local", unix), feature = "connectors"))]
+pub(crate) fn with_absolute(mut spec: MountSpec, key: &str) -> MountSpec {
+    if let Some(given) = spec.options.get_mut(key)
+        && let Ok(absolute) = std::path::absolute(&*given)
+        && let Ok(absolute) = absolute.into_os_string().into_string()
+    {
+        *given = absolute;
+    }
+    spec
 }
 
 #[cfg(test)]

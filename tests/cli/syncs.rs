@@ -320,7 +320,19 @@ fn a_mount_is_migrated_by_a_command() {
     assert!(refused.err.contains("nexus sync") && refused.err.contains("EOPNOTSUPP"), "{}", refused.err);
     let taken = nexus.run("migrate /m --to local --opt folder=old");
     assert_eq!(taken.status, 1, "it is not empty");
-    assert!(taken.err.contains("not empty"), "{}", taken.err);
+    assert!(taken.err.starts_with("nexus: migrate") && taken.err.contains("not empty"), "{}", taken.err);
+    // What was mounted once is remembered with what it held.
+    fs::create_dir(nexus.host("once")).expect("there is room");
+    nexus.good("mount /z --driver local --opt folder=once");
+    let taken = nexus.run("migrate /m --to local --opt folder=once").err;
+    assert!(taken.starts_with("nexus: migrate /m: ") && taken.contains("of the mount /z ("), "{taken}");
+    nexus.good("umount /z");
+    let taken = nexus.run("migrate /m --to local --opt folder=once").err;
+    assert!(taken.contains("of the mount /z, which is not mounted any more"), "{taken}");
+    for command in ["migrate /m --to", "mount /twice --driver"] {
+        let twice = nexus.run(&format!("{command} local --opt folder=old --opt folder=once"));
+        assert!(twice.status == 2 && twice.err.contains("--opt folder is given twice"), "{twice:?}");
+    }
     assert_eq!(nexus.run("migrate /m --abort").status, 1, "there is nothing to abort");
     assert_eq!(nexus.run("migrate /m").status, 2);
 }

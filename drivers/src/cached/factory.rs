@@ -61,6 +61,11 @@ impl DriverFactory for Cached {
         self.inner.is_connector()
     }
 
+    fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        Caching::check(spec)?;
+        self.inner.check(spec)
+    }
+
     fn settled(&self, spec: MountSpec) -> MountSpec {
         self.inner.settled(spec)
     }

@@ -40,6 +40,9 @@ pub(super) const OPTIONS: &[DriverOption] = &[
 const WHERE: &[&str] =
     &["account", "bucket", "container", "description", "endpoint", "parameters", "prefix", "url"];
 
+/// What says how it is written back, and nothing where it is not.
+const OF_WRITE_BACK: [&str; 2] = ["write_back_bytes", "write_back_at_once"];
+
 /// How many bytes may be pending, when nothing is said.
 const PENDING_BYTES: u64 = 256 << 20;
 
@@ -101,6 +104,23 @@ impl Caching {
         })
     }
 
+    /// Whether what `spec` asks for makes sense together.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(super) fn check(spec: &MountSpec) -> Result<(), StoreError> {
+        if Self::of(spec)?.write_back {
+            return Ok(());
+        }
+        match OF_WRITE_BACK.into_iter().find(|key| spec.options.contains_key(*key)) {
+            None => Ok(()),
+            Some(key) => {
+                let why = format!("{key} is given, and write_back is not yes: nothing is written back");
+                Err(StoreError::BadOption { why })
+            }
+        }
+    }
+
     /// Whether anything is asked for.
     pub(super) fn is_wanted(&self) -> bool {
         self.bytes_max > 0 || self.write_back || !self.age.is_zero()
@@ -140,6 +160,25 @@ mod tests {
             assert!(error.starts_with(key), "{error}");
         }
         assert!(!Caching::of(&MountSpec::new("s3")).unwrap().is_wanted());
+    }
+
+    #[test]
+    fn what_says_how_is_refused_where_nothing_is_written_back() {
+        let check = |options: &[(&str, &str)], refused: Option<&str>| {
+            let spec =
+                options.iter().fold(MountSpec::new("s3"), |spec, (key, value)| spec.option(*key, *value));
+            let error = Caching::check(&spec).err().map(|error| error.to_string());
+            let is_as_expected = match (&error, refused) {
+                (None, None) => true,
+                (Some(error), Some(key)) => error.starts_with(key),
+                _ => false,
+            };
+            assert!(is_as_expected, "{options:?}: {error:?}");
+        };
+        check(&[("write_back_at_once", "3")], Some("write_back_at_once"));
+        check(&[("write_back", "no"), ("write_back_bytes", "1")], Some("write_back_bytes"));
+        check(&[("write_back", "yes"), ("write_back_bytes", "1"), ("write_back_at_once", "3")], None);
+        check(&[("cache_bytes", "1")], None);
     }
 
     #[test]

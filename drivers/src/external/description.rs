@@ -18,6 +18,7 @@ use super::pattern::{Pattern, is_variable};
 use super::routes::{ROUTES_MAX, Route, Routes};
 use super::template::Template;
 use super::tree::Asks;
+use crate::path::with_absolute;
 use crate::secret::Secret;
 
 /// The most bytes that a description has.
@@ -33,13 +34,13 @@ pub(super) const OPTIONS: &[DriverOption] = &[
         key: "description",
         required: true,
         secret: false,
-        help: "the file that says how paths are asked for, in TOML, or in JSON when its name ends so; or JSON itself",
+        help: "the file that says how paths are asked for, from the working directory when it is no absolute path, in TOML, or in JSON when its name ends so; or JSON itself",
     },
     DriverOption {
         key: "parameters",
         required: false,
         secret: false,
-        help: "what the description's parameters are: NAME=VALUE with commas between them, or a JSON object; no credentials",
+        help: "what the description's parameters are: NAME=VALUE with commas between them, or a JSON object; no credentials. Paths among them are best absolute: others are of the folder that the process with the kernel works in",
     },
     secret(
         "token",
@@ -110,10 +111,23 @@ pub(super) trait Described: DeserializeOwned + Send + 'static {
     fn parameters(&self) -> &BTreeMap<String, Parameter>;
 }
 
+/// `spec` with the description's file as an absolute path. What is a path among parameters only the description could say.
+pub(super) fn settled(spec: MountSpec) -> MountSpec {
+    match spec.options.get("description") {
+        Some(given) if !is_itself(given) => with_absolute(spec, "description"),
+        _ => spec,
+    }
+}
+
+/// Whether the option is the description, and not the name of its file.
+fn is_itself(given: &str) -> bool {
+    given.trim_start().starts_with('{')
+}
+
 /// Where the description is, and what it says.
 fn text(spec: &MountSpec) -> Result<(String, String), StoreError> {
     let given = spec.options.get("description").map_or("", String::as_str);
-    if given.trim_start().starts_with('{') {
+    if is_itself(given) {
         return Ok(("the description".into(), given.to_owned()));
     }
     let mut text = String::new();

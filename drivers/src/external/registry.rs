@@ -23,6 +23,11 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// The options that it takes. Others are refused before anything happens.
     fn options(&self) -> &[DriverOption];
 
+    /// As [`DriverFactory::settled`], with the same promises.
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        spec
+    }
+
     /// Connects. As [`DriverFactory::open`], with the same promises.
     fn connect(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Connected>;
 }
@@ -110,6 +115,10 @@ impl DriverFactory for Driver {
 
     fn is_connector(&self) -> bool {
         true
+    }
+
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        self.0.settled(spec)
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {

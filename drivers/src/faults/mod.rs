@@ -23,7 +23,7 @@ mod switches;
 
 use std::sync::Arc;
 
-use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreFuture};
+use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
 use nexus_messages::syscall::MountSpec;
 
 use store::Faulty;
@@ -59,6 +59,10 @@ impl DriverFactory for FaultyFactory {
 
     fn elsewhere(&self) -> bool {
         self.inner.elsewhere()
+    }
+
+    fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        self.inner.check(spec)
     }
 
     fn settled(&self, spec: MountSpec) -> MountSpec {

@@ -8,7 +8,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
-use super::options::{Settings, credential, flag, option, secret, server, with_common};
+use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
 
 const OPTIONS: &[DriverOption] = with_common![
     option("container", true, "the container"),
@@ -42,6 +42,10 @@ impl DriverFactory for Azure {
 
     fn elsewhere(&self) -> bool {
         true
+    }
+
+    fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        not_empty(spec, &["container", "account", "tenant_id", "client_id"])
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {

@@ -80,17 +80,19 @@ pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> 
         Err(StoreError::Io { .. } | StoreError::ReadOnly { .. }) => {}
         _ => match client.delete(&key).await {
             Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "what is left of trying conditional writes stays"),
+            Err(error) => {
+                tracing::warn!(at = %client.settings.in_what(), %error, "what is left of trying conditional writes stays");
+            }
         },
     }
     remove_left(client).await;
     found.or_else(|error| match error {
         StoreError::Io { .. } => {
-            tracing::warn!(%error, "whether the server honours conditional writes cannot be tried: nothing is promised");
+            tracing::warn!(at = %client.settings.in_what(), %error, "whether the server honours conditional writes cannot be tried: nothing is promised");
             Ok(Conditions::UNTRIED)
         }
         // There is no other way to miss something.
-        StoreError::NotFound { .. } => Err(StoreError::NotFound { what: "the bucket".into() }),
+        StoreError::NotFound { .. } => Err(StoreError::NotFound { what: client.settings.in_what() }),
         error => Err(error),
     })
 }

@@ -57,6 +57,7 @@ pub(super) fn open_with(
                 let conditions = find_out(&client).await?;
                 if conditions.absent == Verdict::Ignored || conditions.state == Verdict::Ignored {
                     tracing::warn!(
+                        at = %client.settings.in_what(),
                         "the server does not honour all conditional writes: a write may replace what another writer makes at the same moment"
                     );
                 }

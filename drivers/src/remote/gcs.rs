@@ -10,7 +10,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
-use super::options::{Settings, credential, flag, option, secret, server, with_common};
+use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
 
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),
@@ -39,6 +39,10 @@ impl DriverFactory for Gcs {
 
     fn elsewhere(&self) -> bool {
         true
+    }
+
+    fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        not_empty(spec, &["bucket"])
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {

@@ -30,6 +30,9 @@ const MULTIPART_FROM: u64 = 16 << 20;
 /// The most that one part, or content that goes at once, may be asked to have.
 const AT_ONCE_MAX: u64 = 1 << 30;
 
+/// The options of which one says what all keys are in.
+const WHOLES: [&str; 2] = ["bucket", "container"];
+
 pub(super) const fn option(key: &'static str, required: bool, help: &'static str) -> DriverOption {
     DriverOption { key, required, secret: false, help }
 }
@@ -79,6 +82,8 @@ pub(super) enum Addressed {
 /// What all object stores are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
+    /// The option that says what all keys are in, and what it says; none where that is a URL.
+    pub(super) whole: Option<(&'static str, String)>,
     /// What all keys begin with: empty, or with a slash at the end.
     pub(super) prefix: String,
     pub(super) addressed: Addressed,
@@ -101,7 +106,9 @@ impl Settings {
             // The largest of them is far below.
             number(spec, key, range, unsaid).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
         };
+        let whole = WHOLES.into_iter().find_map(|key| Some((key, spec.options.get(key)?.clone())));
         let settings = Self {
+            whole,
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             addressed: choice(
                 spec,
@@ -124,9 +131,23 @@ impl Settings {
         Ok(settings)
     }
 
+    /// What all keys are in, as it was asked for.
+    pub(super) fn in_what(&self) -> String {
+        self.whole.as_ref().map_or_else(|| "the server".into(), |(key, name)| format!("the {key} {name:?}"))
+    }
+
     /// How large the parts are of content of `size` bytes: as asked, or larger, so that there are not too many.
     pub(super) fn part_of(&self, size: u64) -> u64 {
         self.part_bytes.max(size.div_ceil(PARTS_MAX as u64))
+    }
+}
+
+/// Checks that none of the names is empty that `keys` give.
+#[cfg(any(feature = "s3", feature = "azure", feature = "gcs"))]
+pub(super) fn not_empty(spec: &MountSpec, keys: &[&str]) -> Result<(), StoreError> {
+    match keys.iter().find(|key| spec.options.get(**key).is_some_and(String::is_empty)) {
+        Some(key) => Err(bad(key, "", "a name")),
+        None => Ok(()),
     }
 }
 

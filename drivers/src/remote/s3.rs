@@ -9,7 +9,7 @@ use object_store::aws::AmazonS3Builder;
 use super::client::Handles;
 use super::completing::Conditional;
 use super::factory::{Told, both, open_with, patience};
-use super::options::{Settings, credential, flag, option, secret, server, with_common};
+use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
 use crate::secret::Secret;
 
 const OPTIONS: &[DriverOption] = with_common![
@@ -46,6 +46,10 @@ impl DriverFactory for S3 {
 
     fn elsewhere(&self) -> bool {
         true
+    }
+
+    fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        not_empty(spec, &["bucket", "region"])
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {

@@ -160,3 +160,18 @@ fn a_simulation_has_neither_servers_nor_programs() {
         assert!(matches!(opened, Err(StoreError::NotSupported { .. })), "{opened:?}");
     }
 }
+
+#[test]
+fn the_file_of_a_description_is_the_same_wherever_the_kernel_works() {
+    let settled = |driver: &str, given: &str| {
+        let spec = catalogue().settled(MountSpec::new(driver).option("description", given));
+        spec.options["description"].clone()
+    };
+    let here = std::env::current_dir().expect("there is one");
+    for driver in ["rest", "command"] {
+        assert_eq!(settled(driver, "a/b.toml"), here.join("a/b.toml").to_str().expect("it is text"));
+        for same in ["/a/b.toml", " {\"connector\": \"rest\"}"] {
+            assert_eq!(settled(driver, same), same);
+        }
+    }
+}

@@ -35,6 +35,16 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether what `spec` asks for makes sense together. Asked when a mount is ordered, and not when one is opened again that is remembered: what was taken
+    /// once still opens. Nothing is asked of a backend.
+    ///
+    /// # Errors
+    /// [`StoreError::BadOption`] that names the option.
+    fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
+        let _ = spec;
+        Ok(())
+    }
+
     /// `spec` without what depends on where this process works: what is remembered must mean the same in another one. Called before a mount is made; what it
     /// cannot tell it leaves as it is. Nothing is asked of a backend.
     fn settled(&self, spec: MountSpec) -> MountSpec {
@@ -207,7 +217,7 @@ impl Catalogue {
         self.factories.keys().map(String::as_str)
     }
 
-    /// Whether the driver exists and takes these options.
+    /// Whether the driver exists and takes these options, together.
     ///
     /// # Errors
     /// [`StoreError::BadOption`] that says what is wrong, and what there is instead.
@@ -236,7 +246,7 @@ impl Catalogue {
             Some(missing) => {
                 bad(format!("{} needs the option {:?}: {}", spec.driver, missing.key, missing.help))
             }
-            None => Ok(()),
+            None => factory.check(spec),
         }
     }
 

@@ -40,6 +40,13 @@ impl Status {
 pub(crate) enum Failure {
     /// The kernel said so.
     Call(Error),
+    /// The kernel said so of an operation that the user knows as another command.
+    Known {
+        /// The command.
+        verb: &'static str,
+        /// What the kernel said.
+        error: Error,
+    },
     /// The host's file system said so.
     Host {
         /// What was being done.
@@ -98,10 +105,24 @@ impl Failure {
         }
     }
 
+    /// The same failure, told of the command `verb`, for which the kernel has no operation of its own.
+    pub(crate) fn known_as(self, verb: &'static str) -> Self {
+        match self {
+            Self::Call(error) => Self::Known { verb, error },
+            other => other,
+        }
+    }
+
     pub(crate) fn status(&self) -> Status {
         match self {
-            Self::Call(error) if error.executed() == Executed::Unknown => Status::Unknown,
-            Self::Call(_) | Self::Host { .. } | Self::Source { .. } | Self::Claim { .. } => Status::Failed,
+            Self::Call(error) | Self::Known { error, .. } if error.executed() == Executed::Unknown => {
+                Status::Unknown
+            }
+            Self::Call(_)
+            | Self::Known { .. }
+            | Self::Host { .. }
+            | Self::Source { .. }
+            | Self::Claim { .. } => Status::Failed,
             Self::Usage(_) => Status::Usage,
             Self::OutputClosed => Status::Done,
         }
@@ -118,6 +139,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(error) => error.fmt(f),
+            Self::Known { verb, error } => {
+                let told = error.to_string();
+                write!(f, "{verb}{}", told.strip_prefix(error.op().name()).unwrap_or(&told))
+            }
             Self::Host { op, path, error } => {
                 write!(f, "{op} {}: {}", shown(path), HostError(error))
             }

@@ -4,11 +4,11 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nexus::{Error, ErrorKind, MigrationState, MigrationStatus, MountSpec, Op, VPath};
+use nexus::{Error, ErrorKind, MigrationState, MigrationStatus, Op, VPath};
 
 use crate::args::MigrateArgs;
 use crate::failure::{Failure, Outcome};
-use crate::mounts::settled;
+use crate::mounts::{asked_for, settled};
 use crate::output::one_line;
 use crate::session::{Session, path};
 
@@ -16,6 +16,10 @@ use crate::session::{Session, path};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) async fn migrate(session: &Session, args: MigrateArgs) -> Outcome {
+    ordered(session, args).await.map_err(|failure| failure.known_as("migrate"))
+}
+
+async fn ordered(session: &Session, args: MigrateArgs) -> Outcome {
     let at = path(Op::Mount, &args.path)?;
     if args.status {
         let Some(status) = status(session, &at).await? else {
@@ -27,10 +31,7 @@ pub(crate) async fn migrate(session: &Session, args: MigrateArgs) -> Outcome {
     if args.abort {
         session.nx.abort_migration(&at).await?;
     } else {
-        let mut to = MountSpec::new(args.to.unwrap_or_default());
-        for (key, value) in args.options {
-            to = to.option(key, value);
-        }
+        let to = asked_for(args.to.unwrap_or_default(), args.options, "migrate")?;
         session.nx.migrate(&at, settled(to), !args.without_modes).await?;
     }
     let status = until_over(session, &at).await?;
@@ -86,11 +87,11 @@ fn step(status: &MigrationStatus) -> String {
 }
 
 fn told(status: &MigrationStatus) -> String {
-    let MigrationStatus { path, from, to, copied, kept, bytes, rounds, closed_us, .. } = status;
+    let MigrationStatus { path, from, to, found, copied, kept, bytes, rounds, closed_us, .. } = status;
     let state: String = match &status.state {
-        MigrationState::Checking => "is looked at".into(),
-        MigrationState::Copying => "is copied".into(),
-        MigrationState::Switching => "is switched".into(),
+        MigrationState::Checking => "is being looked at".into(),
+        MigrationState::Copying => "is being copied".into(),
+        MigrationState::Switching => "is being switched".into(),
         MigrationState::Done => "is done".into(),
         MigrationState::Failed { cause, error } => format!("came to an end ({error}): {cause}"),
         MigrationState::Aborting => "is being undone".into(),
@@ -99,6 +100,35 @@ fn told(status: &MigrationStatus) -> String {
         _ => "is in an unknown state".into(),
     };
     let state = one_line(&state);
-    let counts = format!("{copied} copied, {kept} kept from before, {}", HumanBytes(*bytes));
+    // All is found before the first is copied.
+    let total = match status.state {
+        MigrationState::Copying => format!(" of {found} found at first,"),
+        _ => String::new(),
+    };
+    let counts = format!("{copied} copied, {kept} kept from before,{total} {}", HumanBytes(*bytes));
     format!("{path} from {from} to {to} {state}; {counts}; {rounds} rounds, changes waited {closed_us} µs")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_told_with_how_much_there_is() {
+        let told_of = |state: &str| {
+            let status = json!({
+                "zone": "root", "path": "/m", "from": "local", "to": "s3", "options": {}, "state": state,
+                "began": 0, "ended": null, "found": 12, "copied": 3, "kept": 1, "removed": 0, "bytes": 2_048,
+                "noted": 0, "rounds": 0, "closings": 0, "closed_us": 0,
+            });
+            told(&serde_json::from_value(status).unwrap())
+        };
+        assert_eq!(
+            told_of("copying"),
+            "/m from local to s3 is being copied; 3 copied, 1 kept from before, of 12 found at first, 2.00 KiB; 0 rounds, changes waited 0 µs"
+        );
+        assert!(told_of("done").contains(" is done; 3 copied, 1 kept from before, 2.00 KiB;"));
+    }
 }

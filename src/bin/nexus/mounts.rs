@@ -7,7 +7,7 @@ use nexus::{CallTimes, MountSpec, MountState, MountStatus, Op};
 use serde_json::json;
 
 use crate::args::{MountArgs, UmountArgs};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::{Output, one_line};
 use crate::session::{Session, path};
 use crate::sys;
@@ -16,11 +16,8 @@ use crate::when::When;
 
 pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     let at = path(Op::Mount, &args.path)?;
-    let mut spec = MountSpec::new(&*args.driver);
     let given = args.options.clone();
-    for (key, value) in args.options {
-        spec = spec.option(key, value);
-    }
+    let mut spec = asked_for(args.driver.clone(), args.options, "mount")?;
     if args.read_only {
         spec = spec.read_only();
     }
@@ -33,6 +30,16 @@ pub(crate) async fn mount(session: &Session, args: MountArgs) -> Outcome {
     let done = session.nx.mount(&at, spec).await?;
     warn_of_secrets(session, at.as_str(), &given).await;
     session.out.quiet(&json!({ "path": at, "driver": args.driver, "created": done.created }))
+}
+
+/// The driver with its options, each of which is given once.
+pub(crate) fn asked_for(driver: String, options: Vec<(String, String)>, verb: &str) -> Outcome<MountSpec> {
+    options.into_iter().try_fold(MountSpec::new(driver), |spec, (key, value)| {
+        if spec.options.contains_key(&key) {
+            return Err(Failure::Usage(format!("{verb}: --opt {key} is given twice: once is meant")));
+        }
+        Ok(spec.option(key, value))
+    })
 }
 
 /// `spec` with what depends on where this command works: the kernel may work elsewhere.

@@ -28,7 +28,7 @@ use nexus_messages::{ChildExit, ChildSpec, ContentId, EntryType, ErrorKind, Time
 use self::asks::{Args, CommandAsks};
 use self::description::{Description, Exit, Meaning};
 use self::run::{Ended, Runner, Stopped};
-use super::description::{OPTIONS, Reading, read};
+use super::description::{OPTIONS, Reading, read, settled};
 use super::failure::{bad, of_the_backend, of_the_call, shortened};
 use super::registry::{Connected, Connector};
 use super::routes::Routes;
@@ -62,6 +62,10 @@ impl Connector for Command {
 
     fn options(&self) -> &[DriverOption] {
         OPTIONS
+    }
+
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        settled(spec)
     }
 
     fn connect(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Connected> {

@@ -51,7 +51,7 @@ use self::oauth::OAuth;
 use self::pages::Bounds;
 use self::validated::Validated;
 use self::wire::Wire;
-use super::description::{OPTIONS, Reading, read};
+use super::description::{OPTIONS, Reading, read, settled};
 use super::registry::{Connected, Connector};
 use super::routes::Routes;
 use super::times;
@@ -94,6 +94,10 @@ impl Connector for Rest {
 
     fn options(&self) -> &[DriverOption] {
         OPTIONS
+    }
+
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        settled(spec)
     }
 
     fn connect(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Connected> {

@@ -354,7 +354,12 @@ fn not_taken(kernel: &Kernel, mount: &Mount, spec: &MountSpec) -> Result<(), Fai
                 "it is there already: options of every mount are changed by `mount --replace`".into()
             }
             (true, false) => continue,
-            (false, _) => format!("it is the store of the mount {}", row.point),
+            (false, true) => format!("it is the store of the mount {}", row.point),
+            (false, false) => format!(
+                "it is the store of the mount {point}, which is not mounted any more and is remembered: mount it again at {point} and migrate that, or take \
+                 another place for this one",
+                point = row.point
+            ),
         };
         return Err(Failed { kind: ErrorKind::InvalidArgument, why });
     }

@@ -10,8 +10,9 @@ use crate::past::{Then, moment};
 ///
 /// Modes and times of change are kept, symbolic links stay links with their targets verbatim. Each file is written whole, with its
 /// attributes, in one commit: after a crash it is either there or not. Importing again completes an interrupted import: what is there
-/// with the same type, size, mode and time of change is not written again. Sockets, pipes and devices are told and skipped. A name that
-/// is not UTF-8 is told as a failure, and the rest goes on. The data folder itself is left out.
+/// with the same type, size, mode and time of change is not written again. Sockets, pipes and devices are told and skipped, and so are
+/// empty folders where folders are only implied, as in a bucket. A name that is not UTF-8 is told as a failure, and the rest goes on. The
+/// data folder itself is left out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Last line: N files, N bytes, S seconds; then the other counts.
@@ -188,9 +189,10 @@ pub(crate) struct MvArgs {
 /// Copy a file, or with -r a directory and all below it, also across mounts
 ///
 /// B is the path of the copy itself, never a directory to copy into; with -r a directory at B is filled up. Links are followed at A, and
-/// copied as links below it.
+/// copied as links below it. Where folders are only implied, as in a bucket, those come that hold something; empty ones are told and
+/// skipped.
 #[derive(Debug, Args)]
-#[command(after_help = "With --json: {from, to, files, bytes, directories, links, failed}.")]
+#[command(after_help = "With --json: {from, to, files, bytes, directories, links, skipped, failed}.")]
 pub(crate) struct CpArgs {
     #[arg(value_name = "A")]
     pub(crate) from: String,

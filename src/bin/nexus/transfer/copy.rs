@@ -6,7 +6,7 @@ use nexus::syscall::{DirEntry, SysCopy, SysReaddir, SysSetattr, SysStat};
 use nexus::{AsOf, Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, VPath};
 use serde_json::json;
 
-use super::{FOUND_MAX, Transfer, broken, lanes};
+use super::{FOUND_MAX, Transfer, broken, is_folder, lanes};
 use crate::args::CpArgs;
 use crate::failure::Outcome;
 use crate::listing::Pages;
@@ -26,6 +26,7 @@ pub(crate) async fn cp(session: &Arc<Session>, args: CpArgs) -> Outcome {
         "bytes": counts.bytes,
         "directories": counts.directories,
         "links": counts.links,
+        "skipped": counts.skipped,
         "failed": counts.failed,
     }))
 }
@@ -111,7 +112,7 @@ struct Work {
 impl Work {
     /// Makes the directories, and sends the rest to the lanes.
     async fn find(&self, top: &FileMetadata, send: flume::Sender<DirEntry>) -> Outcome {
-        self.directory(&self.to, top).await?;
+        self.directory(&self.from, &self.to, top).await?;
         let mut listing = SysReaddir::at(&self.from).recursive().with_metadata();
         listing.as_of = self.as_of;
         let mut pages = Pages::new(&self.session.nx, listing);
@@ -127,7 +128,7 @@ impl Work {
                     Some(metadata) => metadata.clone(),
                     None => self.stat(&entry.path).await?,
                 };
-                let done = async { self.directory(&self.target(&entry.path)?, &metadata).await };
+                let done = async { self.directory(&entry.path, &self.target(&entry.path)?, &metadata).await };
                 if let Err(failure) = done.await {
                     self.transfer.fail(&self.session.out, &failure);
                 }
@@ -140,12 +141,28 @@ impl Work {
         Ok(self.session.nx.send(look(SysStat::at(at).no_follow(), self.as_of)).await?)
     }
 
-    async fn directory(&self, to: &VPath, like: &FileMetadata) -> Outcome {
+    async fn directory(&self, from: &VPath, to: &VPath, like: &FileMetadata) -> Outcome {
         let attributes = Attributes::none().mode(like.mode);
         let call = SysSetattr::directory(to).attributes(attributes);
-        self.session.nx.send(call).await.map_err(|error| error.during(Op::Copy))?;
+        match self.session.nx.send(call).await {
+            // Where folders are only implied, files bring theirs along.
+            Err(error) if error.kind() == ErrorKind::NotSupported => {
+                if self.is_empty(from).await? && !is_folder(&self.session, to, Op::Copy).await? {
+                    self.transfer.skip_empty(&self.session.out, from, to);
+                }
+                return Ok(());
+            }
+            made => made.map_err(|error| error.during(Op::Copy))?,
+        };
         Transfer::count(&self.transfer.directories);
         Ok(())
+    }
+
+    async fn is_empty(&self, folder: &VPath) -> Outcome<bool> {
+        let mut listing = SysReaddir::at(folder).limit(1);
+        listing.as_of = self.as_of;
+        let listed = self.session.nx.send(listing).await.map_err(|error| error.during(Op::Copy))?;
+        Ok(listed.entries.is_empty())
     }
 
     fn target(&self, path: &VPath) -> Outcome<VPath> {

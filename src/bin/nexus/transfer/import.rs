@@ -15,9 +15,9 @@ use rustix::fs::OFlags;
 use serde_json::json;
 
 use super::walk::{Found, Kind, count, walk};
-use super::{FOUND_MAX, IN_FLIGHT, STREAM_BYTES, Transfer, broken, lanes};
+use super::{FOUND_MAX, IN_FLIGHT, STREAM_BYTES, Transfer, broken, is_folder, lanes};
 use crate::args::ImportArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, shown};
 use crate::feed;
 use crate::session::{Session, path};
 
@@ -171,19 +171,19 @@ impl Work {
 
     async fn make(&self, found: &Found) {
         let done = match found.kind {
-            Kind::File => Box::pin(self.file(found)).await,
+            Kind::File => Box::pin(self.file(found)).await.map(|()| true),
             Kind::Directory => Box::pin(self.directory(found)).await,
-            Kind::Link => Box::pin(self.link(found)).await,
+            Kind::Link => Box::pin(self.link(found)).await.map(|()| true),
         };
         match done {
-            Ok(()) if self.import.verbose => {
+            Ok(true) if self.import.verbose => {
                 let out = &self.session.out;
                 // An import goes on when nobody listens any more.
                 let _ =
                     out.either(&json!({ "imported": found.path }), &found.path).and_then(|()| out.flush());
             }
-            Ok(()) => {}
-            Err(failure) => self.transfer.fail(&self.session.out, &failure),
+            Ok(_) => {}
+            Err(failure) => self.transfer.fail(&self.session.out, &failure.during(Op::Import)),
         }
     }
 
@@ -218,7 +218,8 @@ impl Work {
         Ok(())
     }
 
-    async fn directory(&self, found: &Found) -> Outcome {
+    /// Gives whether it is there, or will be with what lies in it.
+    async fn directory(&self, found: &Found) -> Outcome<bool> {
         let host = fs::metadata(&found.host).map_err(|error| Failure::host("import", &found.host, error))?;
         let attributes = attributes(&host);
         // A mount point belongs to its mount; what is imported comes below it.
@@ -226,12 +227,26 @@ impl Work {
         if there.as_ref().is_none_or(|entry| !entry.entry_type.is_mount_point()) {
             if !there.is_some_and(|entry| !entry.implicit && already(&entry, &attributes)) {
                 let call = SysSetattr::directory(&found.path).attributes(attributes.clone());
-                self.session.nx.send(call).await?;
+                match self.session.nx.send(call).await {
+                    // Where folders are only implied, files bring theirs along.
+                    Err(error) if error.kind() == ErrorKind::NotSupported => {
+                        let is_empty = fs::read_dir(&found.host)
+                            .map_err(|error| Failure::host("import", &found.host, error))?
+                            .next()
+                            .is_none();
+                        let comes = !is_empty || is_folder(&self.session, &found.path, Op::Import).await?;
+                        if !comes {
+                            self.transfer.skip_empty(&self.session.out, shown(&found.host), &found.path);
+                        }
+                        return Ok(comes);
+                    }
+                    made => made?,
+                };
             }
             self.directories.lock().push((found.path.clone(), attributes));
         }
         Transfer::count(&self.transfer.directories);
-        Ok(())
+        Ok(true)
     }
 
     async fn link(&self, found: &Found) -> Outcome {
@@ -291,10 +306,10 @@ impl Work {
                     if !self.there(&path).await?.is_some_and(|entry| already(&entry, &attributes)) {
                         self.session.nx.send(SysSetattr::directory(&path).attributes(attributes)).await?;
                     }
-                    Ok(())
+                    Outcome::Ok(())
                 };
                 if let Err(failure) = done.await {
-                    self.transfer.fail(&self.session.out, &failure);
+                    self.transfer.fail(&self.session.out, &failure.during(Op::Import));
                 }
             })
         });

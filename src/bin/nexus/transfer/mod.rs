@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nexus::ErrorKind;
+use nexus::syscall::SysStat;
+use nexus::{ErrorKind, Op, VPath};
 use nexus_actors::{Env, PoolError, block_on};
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::session::Session;
 
 /// Entries on their way at once, on each lane: enough for the committer to find a full batch after every fsync.
 const IN_FLIGHT: usize = 64;
@@ -139,6 +141,11 @@ impl Transfer {
         out.warn(what);
     }
 
+    /// Tells that a folder is left out: where folders are only implied, none is empty.
+    fn skip_empty(&self, out: &Output, from: impl std::fmt::Display, to: impl std::fmt::Display) {
+        self.skip(out, format_args!("{} {from}: skipped: no empty folder can be at {to}", self.verb));
+    }
+
     /// Tells that an entry failed. The rest goes on, unless nothing more can succeed.
     fn fail(&self, out: &Output, failure: &Failure) {
         Self::count(&self.failed);
@@ -221,6 +228,15 @@ where
         })
     });
     futures_util::future::try_join_all(lanes).await.map(drop)
+}
+
+/// Whether there is a folder at `path`, if only because of what lies in it.
+async fn is_folder(session: &Session, path: &VPath, op: Op) -> Outcome<bool> {
+    match session.nx.send(SysStat::at(path)).await {
+        Ok(entry) => Ok(entry.is_directory()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.during(op).into()),
+    }
 }
 
 /// A thread of ours broke, which is a defect.

@@ -304,8 +304,7 @@ impl Work {
                         // Where folders are only implied, files bring theirs along.
                         Err(failure) if failure.is(ErrorKind::NotSupported) => {
                             if self.is_empty(&from).await? {
-                                let what = format!("sync {from}: skipped: no empty folder can be at {to}");
-                                self.transfer.skip(&self.session.out, what);
+                                self.transfer.skip_empty(&self.session.out, &from, &to);
                             }
                         }
                         made => {
