@@ -7,7 +7,7 @@
 //!                                                        one for each client, of server.rs
 //! ```
 //!
-//! `connection.rs` is how a client's messages come and go.
+//! `connection.rs` is how a client's messages come and go; `places.rs` is where its streams wait for one another.
 //!
 //! One process owns a data folder, always. It may serve `nexus.sock` in it: the same syscalls, as messages. Who attaches has a handle like any
 //! other, with the rights that the owner grants.
@@ -18,6 +18,7 @@ mod connection;
 pub(crate) mod fuzzing;
 mod grant;
 mod message;
+mod places;
 mod sent;
 mod server;
 mod session;
