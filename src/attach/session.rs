@@ -148,6 +148,19 @@ enum Closed {
     Over,
 }
 
+impl Closed {
+    /// Whether a client ends so that has no more to ask: also one that does not hear what it has asked, as in a pipe that ends first.
+    fn is_ordinary(&self) -> bool {
+        match self {
+            Self::Gone | Self::Over => true,
+            Self::Host(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
+            Self::Stalled | Self::Broken(_) => false,
+        }
+    }
+}
+
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: OwnedSemaphorePermit) -> Self {
         let ending = shared.ending.clone();
@@ -524,7 +537,7 @@ impl Future for Session {
             Ok(()) => Poll::Pending,
             Err(why) => {
                 match why {
-                    Closed::Gone | Closed::Over => tracing::debug!(%why, "a client was let go"),
+                    why if why.is_ordinary() => tracing::debug!(%why, "a client was let go"),
                     _ => tracing::warn!(%why, "a client was let go"),
                 }
                 Poll::Ready(())
