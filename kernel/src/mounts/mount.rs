@@ -390,9 +390,13 @@ impl Mount {
     /// The permission bits of an entry of this kind of which the driver says `mode`: a backend that keeps none has those that the mount gives.
     pub(crate) fn shown_mode(&self, entry_type: EntryType, mode: u32) -> u32 {
         match self.options().mode(entry_type) {
-            Some(given) if !self.keeps_modes.load(Ordering::Relaxed) => given,
+            Some(given) if !self.keeps_modes() => given,
             _ => mode,
         }
+    }
+
+    pub(super) fn keeps_modes(&self) -> bool {
+        self.keeps_modes.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_keeps_modes(&self, keeps: bool) {

@@ -62,6 +62,9 @@ pub struct MountStatus {
     pub options: BTreeMap<String, String>,
     /// Whether changes are refused.
     pub read_only: bool,
+    /// Whether the backend keeps permission bits and times that it is given; not before the driver was opened. Of a kernel that does not say it is taken to.
+    #[serde(default = "kept")]
+    pub keeps_attributes: bool,
     /// How it is.
     pub state: MountState,
     /// How often the driver was replaced, by a restart or a swap.
@@ -89,6 +92,10 @@ pub struct MountStatus {
     /// What is kept of the store on this machine, and how much it helped; none when the driver keeps nothing.
     #[serde(default)]
     pub cache: Option<CacheFigures>,
+}
+
+fn kept() -> bool {
+    true
 }
 
 /// How a mount is.
@@ -150,6 +157,7 @@ impl MountStatus {
             connector: mount.connector(),
             options: catalogue.shown(&spec),
             read_only: mount.is_read_only(),
+            keeps_attributes: mount.keeps_modes(),
             state: MountState::of(mount, env),
             generation: mount.driver_generation(),
             actor: format!("nexus/drivers/{}", actor_name(mount)),
