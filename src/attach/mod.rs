@@ -63,6 +63,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// the kernel itself answers `EOPNOTSUPP`: [`Nexus::kernel`], hooks, the permission provider. [`Nexus::shutdown`] ends the attachment and
 /// not the kernel. Dropping the future of a call calls it off as far as it has not come to its path lock.
 ///
+/// Of streams of content 64 that are read and 64 that are written are open at once. Who opens another waits until one ends, and is answered `EBUSY` when none of
+/// them has moved for 30 seconds. Ends of pipes are 64, and another is refused after a second.
+///
 /// When the owner goes away, calls under way answer `ESHUTDOWN`: those that were not sent, and those that only read, were not executed;
 /// of a change that was sent it is unknown. Each later call tries once to attach anew, so that a handle outlives the restart of its owner.
 ///

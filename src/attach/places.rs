@@ -110,3 +110,64 @@ impl Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes as many as there are.
+    async fn all(places: &Places, env: &Env, kind: Use) -> Vec<OwnedSemaphorePermit> {
+        let mut taken = Vec::new();
+        for _ in 0..STREAMS_MAX {
+            taken.extend(places.take(env, kind, Op::Read, &VPath::root()).await);
+        }
+        assert_eq!(taken.len(), STREAMS_MAX);
+        taken
+    }
+
+    #[test]
+    fn who_waits_is_refused_only_when_nothing_moves_and_of_another_kind_is_not_held_up() {
+        let (env, sim) = Env::seeded(1);
+        let places = Places::default();
+        let path = VPath::root();
+        sim.block_on(async {
+            let _reads = all(&places, &env, Use::Read).await;
+            let written = places.take(&env, Use::Write, Op::Write, &path).await;
+            drop(written.expect("it has places of its own"));
+            let began = env.now();
+            let moving = async {
+                for _ in 0..4 {
+                    env.sleep(STILL_MAX - Duration::from_secs(1)).await;
+                    places.moved(Use::Read);
+                }
+            };
+            let waiting = places.take(&env, Use::Read, Op::Read, &path);
+            let (refused, ()) = futures_util::future::join(waiting, moving).await;
+            let refused = refused.expect_err("they are kept");
+            assert_eq!((refused.kind(), refused.path()), (ErrorKind::Busy, Some("/")));
+            let waited = env.now().duration_since(began);
+            assert!(waited > 4 * STILL_MAX && waited < 6 * STILL_MAX, "{waited:?}");
+        });
+    }
+
+    #[test]
+    fn a_pipe_is_refused_soon_and_who_waits_at_the_end_of_all_is_told() {
+        let (env, sim) = Env::seeded(1);
+        let places = Places::default();
+        let path = VPath::root();
+        sim.block_on(async {
+            let mut pipes = all(&places, &env, Use::Pipe).await;
+            places.moved(Use::Pipe);
+            let began = env.now();
+            let refused = places.take(&env, Use::Pipe, Op::Read, &path).await.expect_err("all are taken");
+            assert_eq!((refused.kind(), env.now().duration_since(began)), (ErrorKind::Busy, END_WITHIN));
+            pipes.pop();
+            pipes.extend(places.take(&env, Use::Pipe, Op::Read, &path).await);
+            assert_eq!(pipes.len(), STREAMS_MAX);
+            let ending = async { places.close() };
+            let waiting = places.take(&env, Use::Pipe, Op::Read, &path);
+            let (told, ()) = futures_util::future::join(waiting, ending).await;
+            assert_eq!(told.expect_err("it has ended").kind(), ErrorKind::Down);
+        });
+    }
+}

@@ -149,7 +149,7 @@ enum Closed {
 }
 
 impl Closed {
-    /// Whether a client ends so that has no more to ask: also one that does not hear what it has asked, as in a pipe that ends first.
+    /// Whether a client that has no more to ask ends so: also one that hangs up before it hears what it has asked, as one does whose output nobody reads on.
     fn is_ordinary(&self) -> bool {
         match self {
             Self::Gone | Self::Over => true,
@@ -657,4 +657,16 @@ async fn execute(
 async fn answer<S: Serve>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: S) -> Result<Given> {
     let done: Result<S::Done> = kernel.send(caller, call).await;
     done.map(|done| Given::Answer(done.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_hangs_up_is_no_failure_and_one_that_stalls_is() {
+        let host = |kind: io::ErrorKind| Closed::Host(kind.into()).is_ordinary();
+        assert!(host(io::ErrorKind::BrokenPipe) && host(io::ErrorKind::ConnectionReset));
+        assert!(!host(io::ErrorKind::OutOfMemory) && !Closed::Stalled.is_ordinary());
+    }
 }
