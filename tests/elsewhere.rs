@@ -228,23 +228,29 @@ fn a_folder_moves_into_a_bucket_and_back_while_it_is_used_and_is_synchronised_wi
     nx.mount("/b", bucket(server.port(), SECRET).option("prefix", "synchronised")).expect("it mounts");
     nx.shutdown().expect("it ends");
     fs::create_dir(folder.path().join("back/empty")).expect("there is room");
-    let sync = || {
+    let synced = |args: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexus"));
-        command
-            .arg("--data")
-            .arg(folder.path().join("data"))
-            .args(["--json", "sync", "--delete", "/m", "/b"]);
-        let output = command.output().expect("it starts");
-        let said = String::from_utf8_lossy(&output.stderr);
+        command.arg("--data").arg(folder.path().join("data")).args(["--json", "sync", "--delete"]);
+        let output = command.args(args).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), said)
+    };
+    let sync = || {
+        let (told, said) = synced(&["/m", "/b"]);
         assert!(said.lines().count() == 1 && said.contains("/m/empty"), "{said}");
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("it is an object")
+        serde_json::from_str::<serde_json::Value>(&told).expect("it is an object")
     };
     assert_eq!(sync()["copied"], 41);
     fs::write(folder.path().join("back/d3/59"), "CONTENT of 59").expect("there is room");
     fs::remove_file(folder.path().join("back/d3/55")).expect("it is there");
     let again = sync();
     assert_eq!((&again["copied"], &again["deleted"]), (&1.into(), &1.into()), "{again}");
+    // Objects keep no time: nothing is told that would not be done.
+    let (again, (dry, said)) = (sync(), synced(&["--dry-run", "/m", "/b"]));
+    assert!(said.contains("/m/empty"), "{said}");
+    assert_eq!((&again["unchanged"], &again["described"]), (&40.into(), &0.into()), "{again}");
+    assert!(dry.contains("\"unchanged\":40") && dry.lines().count() == 1, "{dry}");
 }
 
 /// Runs the command on the data folder `data`: its exit status, and what it prints and says.

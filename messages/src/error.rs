@@ -419,6 +419,13 @@ impl Error {
         self
     }
 
+    /// The same failure, told of `path`.
+    #[must_use]
+    pub fn at(mut self, path: &VPath) -> Self {
+        self.0.path = Some(path.shared());
+        self
+    }
+
     /// The operation.
     pub fn op(&self) -> Op {
         self.0.op

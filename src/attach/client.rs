@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::connection::{Connection, Line, Lost, NoConnection, connect};
 use super::message::{Call, Given, Reply, Request, Streaming};
+use super::places::Places;
 use super::wire::{BODY_MAX, CALL_HEAD_MAX, WireError};
 
 /// Searches that may wait for a thread, for each thread.
@@ -31,6 +32,8 @@ pub(crate) struct Remote {
     /// Held by who connects anew, so that one does it for all.
     connecting: tokio::sync::Mutex<()>,
     closed: AtomicBool,
+    /// For its streams.
+    places: Places,
     sleepers: OnceLock<Sleepers>,
 }
 
@@ -50,6 +53,7 @@ impl Remote {
             connection: Mutex::new(connection),
             connecting: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),
+            places: Places::default(),
             sleepers: OnceLock::new(),
             env: env.clone(),
         })
@@ -64,6 +68,10 @@ impl Remote {
         &self.granted
     }
 
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     pub(crate) fn search(&self) -> (&Pool, usize) {
         (&self.search, self.search_threads)
     }
@@ -71,6 +79,7 @@ impl Remote {
     /// Lets go of the server. Calls answer `ESHUTDOWN` from now on.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        self.places.close();
         self.connection.lock().lose(Lost::Closed);
     }
 
@@ -211,7 +220,7 @@ impl Remote {
             // From here on nobody drops what asked for it.
             connection.took(number);
         }
-        given
+        given.map_err(|error| about.named(error))
     }
 
     /// The connection; a new one when it was lost.
@@ -325,6 +334,14 @@ impl About {
         match &self.path {
             Some(path) => Error::new(self.op, path, kind),
             None => Error::global(self.op, kind),
+        }
+    }
+
+    /// The error of this call, which says where it happened also when the other end did not.
+    fn named(&self, error: Error) -> Error {
+        match &self.path {
+            Some(path) if error.path().is_none() => error.at(path),
+            _ => error,
         }
     }
 

@@ -7,7 +7,7 @@
 //!                                                        one for each client, of server.rs
 //! ```
 //!
-//! `connection.rs` is how a client's messages come and go.
+//! `connection.rs` is how a client's messages come and go; `places.rs` is where its streams wait for one another.
 //!
 //! One process owns a data folder, always. It may serve `nexus.sock` in it: the same syscalls, as messages. Who attaches has a handle like any
 //! other, with the rights that the owner grants.
@@ -18,6 +18,7 @@ mod connection;
 pub(crate) mod fuzzing;
 mod grant;
 mod message;
+mod places;
 mod sent;
 mod server;
 mod session;
@@ -61,6 +62,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The handle is used as any other. Its rights are those that the owner grants; [`Nexus::caller`] says which. What needs the process of
 /// the kernel itself answers `EOPNOTSUPP`: [`Nexus::kernel`], hooks, the permission provider. [`Nexus::shutdown`] ends the attachment and
 /// not the kernel. Dropping the future of a call calls it off as far as it has not come to its path lock.
+///
+/// Of streams of content 64 that are read and 64 that are written are open at once. Who opens another waits until one ends, and is answered `EBUSY` when none of
+/// them has moved for 30 seconds. Ends of pipes are 64, and another is refused after a second.
 ///
 /// When the owner goes away, calls under way answer `ESHUTDOWN`: those that were not sent, and those that only read, were not executed;
 /// of a change that was sent it is unknown. Each later call tries once to attach anew, so that a handle outlives the restart of its owner.

@@ -148,6 +148,19 @@ enum Closed {
     Over,
 }
 
+impl Closed {
+    /// Whether a client that has no more to ask ends so: also one that hangs up before it hears what it has asked, as one does whose output nobody reads on.
+    fn is_ordinary(&self) -> bool {
+        match self {
+            Self::Gone | Self::Over => true,
+            Self::Host(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
+            Self::Stalled | Self::Broken(_) => false,
+        }
+    }
+}
+
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: OwnedSemaphorePermit) -> Self {
         let ending = shared.ending.clone();
@@ -524,7 +537,7 @@ impl Future for Session {
             Ok(()) => Poll::Pending,
             Err(why) => {
                 match why {
-                    Closed::Gone | Closed::Over => tracing::debug!(%why, "a client was let go"),
+                    why if why.is_ordinary() => tracing::debug!(%why, "a client was let go"),
                     _ => tracing::warn!(%why, "a client was let go"),
                 }
                 Poll::Ready(())
@@ -644,4 +657,16 @@ async fn execute(
 async fn answer<S: Serve>(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: S) -> Result<Given> {
     let done: Result<S::Done> = kernel.send(caller, call).await;
     done.map(|done| Given::Answer(done.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_hangs_up_is_no_failure_and_one_that_stalls_is() {
+        let host = |kind: io::ErrorKind| Closed::Host(kind.into()).is_ordinary();
+        assert!(host(io::ErrorKind::BrokenPipe) && host(io::ErrorKind::ConnectionReset));
+        assert!(!host(io::ErrorKind::OutOfMemory) && !Closed::Stalled.is_ordinary());
+    }
 }

@@ -15,13 +15,11 @@ use nexus_kernel::{ContentReader, GivenMessage, Kernel, MappedPipe, PipeReader, 
 use nexus_messages::syscall::{IoProfile, SysRead, SysWrite, Written};
 use nexus_messages::{Caller, Error, ErrorKind, FileMetadata, Op, Result, VPath};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::client::{Remote, of};
 use super::message::{Given, Request, Streaming};
-
-/// Streams, and ends of pipes, that one client may have open.
-const STREAMS_MAX: usize = 64;
+use super::places::{STREAMS_MAX, Use};
 
 /// The largest piece that travels.
 const PIECE_MAX: usize = 1 << 20;
@@ -40,11 +38,22 @@ struct Inside {
 
 enum Open {
     /// It is being opened, and has its place.
-    Coming,
+    Coming(Use),
     Reader(Arc<tokio::sync::Mutex<Reading>>),
     Writer(Writer),
     PipeReader(Arc<PipeReader>),
     PipeWriter(Arc<PipeWriter>),
+}
+
+impl Open {
+    fn kind(&self) -> Use {
+        match self {
+            Self::Coming(kind) => *kind,
+            Self::Reader(_) => Use::Read,
+            Self::Writer(_) => Use::Write,
+            Self::PipeReader(_) | Self::PipeWriter(_) => Use::Pipe,
+        }
+    }
 }
 
 /// A stream that is read. Nothing of it is lost with a call that is given up.
@@ -110,7 +119,7 @@ impl Streams {
     ) -> Result<Given> {
         match call {
             Streaming::Open(number, call) => {
-                let place = self.place(number, Op::Read)?;
+                let place = self.place(number, Use::Read, Op::Read)?;
                 let reader = kernel.open_stream(caller, call).await?;
                 let metadata = reader.metadata().clone();
                 place.fill(Open::Reader(Arc::new(tokio::sync::Mutex::new(Reading::new(reader)))));
@@ -128,7 +137,7 @@ impl Streams {
                 piece.map(|(data, is_last)| Given::Piece(data, is_last))
             }
             Streaming::Begin(number, call) => {
-                self.place(number, Op::Write)?.fill(Open::Writer(begin(kernel, caller, call)));
+                self.place(number, Use::Write, Op::Write)?.fill(Open::Writer(begin(kernel, caller, call)));
                 Ok(Given::Opened(None))
             }
             Streaming::Piece(_, data) if data.len() > PIECE_MAX => {
@@ -159,14 +168,14 @@ impl Streams {
                 Ok(Given::Piece(Bytes::new(), true))
             }
             Streaming::Reader(number, path) => {
-                let place = self.place(number, Op::Read)?;
+                let place = self.place(number, Use::Pipe, Op::Read)?;
                 let end = kernel.open_pipe_reader(caller, &path).await?;
                 let metadata = end.metadata().clone();
                 place.fill(Open::PipeReader(Arc::new(end)));
                 Ok(Given::Opened(Some(metadata)))
             }
             Streaming::Writer(number, path) => {
-                let place = self.place(number, Op::Write)?;
+                let place = self.place(number, Use::Pipe, Op::Write)?;
                 let end = kernel.open_pipe_writer(caller, &path).await?;
                 let metadata = end.metadata().clone();
                 place.fill(Open::PipeWriter(Arc::new(end)));
@@ -193,18 +202,17 @@ impl Streams {
         }
     }
 
-    /// A place for another stream, free again when it is not filled.
-    fn place(&self, number: u64, op: Op) -> Result<Opening<'_>> {
+    /// A place for another stream, free again when it is not filled. A client waits for one by itself; none that does is refused.
+    fn place(&self, number: u64, kind: Use, op: Op) -> Result<Opening<'_>> {
         let mut open = self.0.open.lock();
-        if open.len() >= STREAMS_MAX {
-            let error = Error::global(op, ErrorKind::Busy);
-            return Err(error.because(format!("this client has {STREAMS_MAX} streams open")));
+        if open.values().filter(|open| open.kind() == kind).count() >= STREAMS_MAX {
+            return Err(kind.busy(|busy| Error::global(op, busy)));
         }
         if open.contains_key(&number) {
             let error = Error::global(op, ErrorKind::InvalidArgument);
             return Err(error.because("two streams have one number"));
         }
-        open.insert(number, Open::Coming);
+        open.insert(number, Open::Coming(kind));
         Ok(Opening { streams: self, number, is_filled: false })
     }
 
@@ -286,7 +294,7 @@ pub(crate) struct RemoteReader {
 impl RemoteReader {
     pub(crate) async fn open(remote: &Arc<Remote>, caller: &Arc<Caller>, call: SysRead) -> Result<Self> {
         let path = call.path.clone();
-        let stream = Numbered::new(remote, caller, Op::Read, &path);
+        let stream = Numbered::new(remote, caller, Use::Read, Op::Read, &path).await?;
         match stream.ask(|number| Streaming::Open(number, call), false).await {
             Ok(Given::Opened(Some(metadata))) => Ok(Self { stream, metadata, offset: 0 }),
             Ok(_) => Err(stream.unexpected()),
@@ -336,7 +344,7 @@ impl RemoteEnd {
         op: Op,
         path: &VPath,
     ) -> Result<Self> {
-        let end = Numbered::new(remote, caller, op, path);
+        let end = Numbered::new(remote, caller, Use::Pipe, op, path).await?;
         let open = |number| match op {
             Op::Read => Streaming::Reader(number, path.clone()),
             _ => Streaming::Writer(number, path.clone()),
@@ -409,25 +417,40 @@ struct Numbered {
     op: Op,
     path: VPath,
     number: u64,
+    kind: Use,
+    /// Its place with the owner, until that has heard of its end.
+    place: Option<OwnedSemaphorePermit>,
     is_over: bool,
 }
 
 impl Numbered {
-    /// Another stream. Its number is drawn: a client that comes back after its owner's restart must not meet one under the number of an older one.
-    fn new(remote: &Arc<Remote>, caller: &Arc<Caller>, op: Op, path: &VPath) -> Self {
+    /// Another stream, when there is a place for it. Its number is drawn: a client that comes back after its owner's restart must not meet one under the number of an
+    /// older one.
+    async fn new(
+        remote: &Arc<Remote>,
+        caller: &Arc<Caller>,
+        kind: Use,
+        op: Op,
+        path: &VPath,
+    ) -> Result<Self> {
+        let place = remote.places().take(remote.env(), kind, op, path).await?;
         let number = remote.env().random();
-        Self {
+        Ok(Self {
             remote: remote.clone(),
             caller: caller.clone(),
             op,
             path: path.clone(),
             number,
+            kind,
+            place: Some(place),
             is_over: false,
-        }
+        })
     }
 
     async fn ask(&self, call: impl FnOnce(u64) -> Streaming, changes: bool) -> Result<Given> {
-        self.remote.stream(&self.caller, call(self.number), self.op, &self.path, changes).await
+        let given = self.remote.stream(&self.caller, call(self.number), self.op, &self.path, changes).await;
+        self.remote.places().moved(self.kind);
+        given
     }
 
     fn unexpected(&self) -> Error {
@@ -440,10 +463,11 @@ impl Numbered {
             return;
         }
         let (remote, caller, path) = (self.remote.clone(), self.caller.clone(), self.path.clone());
-        let (number, op) = (self.number, self.op);
+        let (number, op, place) = (self.number, self.op, self.place.take());
         self.remote.env().spawn("attach.close", async move {
             // A connection that is lost has taken the stream along.
             let _ = remote.stream(&caller, Streaming::Close(number), op, &path, false).await;
+            drop(place);
         });
     }
 }
@@ -463,7 +487,7 @@ impl Remote {
     ) -> Result<Written> {
         let path = call.path.clone();
         let op_id = *call.op_id.get_or_insert_with(|| self.new_op_id());
-        let mut stream = Numbered::new(self, caller, Op::Write, &path);
+        let mut stream = Numbered::new(self, caller, Use::Write, Op::Write, &path).await?;
         match stream.ask(|number| Streaming::Begin(number, call), false).await {
             Ok(Given::Opened(_)) => {}
             Ok(_) => return Err(stream.unexpected()),
@@ -487,9 +511,10 @@ impl Remote {
                 break;
             }
         }
-        // From here on it ends by itself.
+        let done = stream.ask(Streaming::Finish, true).await;
+        // It has ended by itself. Given up before, the call may not have left: then the stream is to be closed.
         stream.is_over = true;
-        match stream.ask(Streaming::Finish, true).await.map_err(|error| of(error, Some(op_id)))? {
+        match done.map_err(|error| of(error, Some(op_id)))? {
             Given::Answer(nexus_messages::syscall::Answer::Write(written)) => Ok(written),
             _ => Err(of(stream.unexpected().outcome_unknown(), Some(op_id))),
         }

@@ -115,6 +115,28 @@ fn many_calls_are_under_way_on_one_connection() {
     until(&bench.owner, "the end of all", || bench.owner.serving().unwrap().unwrap().calls == 0);
 }
 
+/// As many streams as the owner has places for, and once more as many that wait for one.
+#[test]
+fn who_opens_more_streams_than_may_be_open_waits_for_a_place() {
+    const STREAMS: usize = 128;
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    bench.owner.write("/f", pattern(1_500_000)).expect("it writes");
+    let nx = nx.as_async();
+    // Each reads while it writes: all that read have their places before the first that writes asks for one.
+    let copies = (0..STREAMS).map(|nth| async move {
+        let reading = nx.open_stream(SysRead::at(path("/f"))).await.expect("it waits for a place");
+        let content = futures_util::stream::unfold(reading, |mut reading| async move {
+            let piece = reading.next().await?;
+            Some((piece, reading))
+        });
+        let call = SysWrite::vectored(path(&format!("/copy{nth}")), Vec::new()).create();
+        nx.send_stream(call, content).await.expect("it waits for a place")
+    });
+    let written = nexus_actors::block_on(futures_util::future::join_all(copies));
+    assert!(written.iter().all(|written| written.written == 1_500_000));
+}
+
 #[test]
 fn batches_walks_globs_and_greps_work_from_elsewhere() {
     let bench = Bench::new(Serving::administrator());

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::Nexus;
 use crate::host::{file, tree};
+use crate::serving::Serving;
 
 /// `sync` with these words, which is to succeed; what it counts.
 fn sync(nexus: &Nexus, line: &str) -> Value {
@@ -88,7 +89,7 @@ fn what_differs_is_copied_and_what_is_too_much_goes_only_when_asked() {
         would("describe", "/t/same"),
     ];
     assert_eq!(told, expected);
-    assert_eq!(counts["dry_run"], true);
+    assert_eq!((&counts["dry_run"], &counts["described"]), (&json!(true), &json!(1)));
     assert_eq!(nexus.good("cat /t/changed"), "changed", "nothing was done");
 
     let counts = sync(&nexus, "host:source /t");
@@ -335,4 +336,28 @@ fn a_mount_is_migrated_by_a_command() {
     }
     assert_eq!(nexus.run("migrate /m --abort").status, 1, "there is nothing to abort");
     assert_eq!(nexus.run("migrate /m").status, 2);
+}
+
+/// More files at once than a client has places for streams, and some that go in more than one piece.
+#[test]
+fn a_served_folder_is_filled_and_emptied_by_an_attached_sync() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    let (source, target) = (nexus.host("source"), nexus.host("missing/target"));
+    fs::create_dir(&source).expect("there is room");
+    for nth in 0..200 {
+        file(&source.join(format!("{nth:03}")), format!("content {nth}").as_bytes(), 0o644, 1);
+    }
+    for nth in 0..4 {
+        file(&source.join(format!("large{nth}")), &vec![nth; 1_500_000], 0o644, 1);
+    }
+    nexus.good("mount /m --driver memory");
+    assert_eq!(sync(&nexus, "host:source /t")["copied"], 204);
+    assert_eq!(sync(&nexus, "/t /m")["copied"], 204);
+    let dry = sync(&nexus, "--dry-run /m host:missing/target");
+    assert_eq!((&dry["copied"], &dry["directories"]), (&json!(204), &json!(2)), "{dry}");
+    // The folder that it is to be in is made, too.
+    let out = sync(&nexus, "/t host:missing/target");
+    assert_eq!((&out["copied"], &out["directories"]), (&json!(204), &json!(2)), "{out}");
+    assert_eq!(described(&target), described(&source));
 }

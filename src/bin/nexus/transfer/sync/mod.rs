@@ -8,8 +8,8 @@ mod overlap;
 mod place;
 
 use std::cmp::Ordering as Order;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use blake3::Hash;
 use nexus::{ContentId, Error, ErrorKind, Op};
@@ -42,6 +42,7 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         delete: args.delete,
         dry_run: args.dry_run,
         described: AtomicU64::new(0),
+        keepless: OnceLock::new(),
         deleted: AtomicU64::new(0),
         compared: AtomicU64::new(0),
         compared_bytes: AtomicU64::new(0),
@@ -125,6 +126,8 @@ struct Work {
     delete: bool,
     dry_run: bool,
     described: AtomicU64,
+    /// Where modes and times are not kept; looked up once, by a dry run.
+    keepless: OnceLock<overlap::Keepless>,
     deleted: AtomicU64,
     /// Files that had to be read to tell whether they are the same, and how much was read of both sides.
     compared: AtomicU64,
@@ -153,6 +156,13 @@ impl Work {
             }
         }
         overlap::refused(&session, &from, &to).await?;
+        if self.dry_run {
+            // Nobody has set it before.
+            let _ = self.keepless.set(overlap::Keepless::of(&session).await);
+        }
+        if there.is_none() {
+            self.make_above(&to)?;
+        }
         let (send, jobs) = flume::bounded(FOUND_MAX);
         let worker = self.clone();
         let lanes = lanes(session.env(), jobs, move |job| worker.clone().take(job));
@@ -162,6 +172,22 @@ impl Work {
         self.close().await;
         found?;
         taken.map_err(broken("sync"))
+    }
+
+    /// Makes the folders of the host that the destination is to be in. In the namespace they come by themselves.
+    fn make_above(&self, to: &Place) -> Outcome {
+        let Place::Host(host) = to else { return Ok(()) };
+        let above = host.ancestors().skip(1);
+        let missing: Vec<_> =
+            above.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+        for folder in missing.into_iter().rev() {
+            self.tell("directory", &Place::Host(folder.to_owned()))?;
+            if !self.dry_run {
+                std::fs::create_dir(folder).map_err(place::told(folder))?;
+            }
+            Transfer::count(&self.transfer.directories);
+        }
+        Ok(())
     }
 
     /// Gives folders their modes that could not be filled with them.
@@ -298,8 +324,10 @@ impl Work {
             Kind::Folder { .. } => {
                 let is_new = there.is_none();
                 if is_new {
-                    self.tell("directory", &to)?;
-                    let made = if self.dry_run { Ok(()) } else { to.make_folder(&self.session, &item).await };
+                    let made = match self.dry_run {
+                        true => self.would_make(&to),
+                        false => to.make_folder(&self.session, &item).await,
+                    };
                     match made {
                         // Where folders are only implied, files bring theirs along.
                         Err(failure) if failure.is(ErrorKind::NotSupported) => {
@@ -419,10 +447,28 @@ impl Work {
         at.hash(&self.session).await
     }
 
+    /// Tells that a folder would be made; fails as making it would where folders are only implied, which is where no attributes are kept.
+    fn would_make(&self, at: &Place) -> Outcome {
+        match at {
+            Place::Space(path) if self.is_keepless(at) => {
+                Err(Error::new(Op::Copy, path, ErrorKind::NotSupported).into())
+            }
+            _ => self.tell("directory", at),
+        }
+    }
+
+    fn is_keepless(&self, at: &Place) -> bool {
+        self.keepless.get().is_some_and(|keepless| keepless.holds(at))
+    }
+
     /// Gives what is at `at` the mode and the time of change of `like`, as far as they are kept there.
     async fn describe(&self, at: &Place, like: &Item, there: &Item) -> Outcome {
         if self.dry_run {
-            return self.tell("describe", at);
+            if !self.is_keepless(at) {
+                self.tell("describe", at)?;
+                Transfer::count(&self.described);
+            }
+            return Ok(());
         }
         if at.describe(&self.session, like, there).await? {
             Transfer::count(&self.described);

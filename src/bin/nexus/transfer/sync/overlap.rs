@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nexus::{Error, ErrorKind, MountStatus, Op, ZoneId};
+use nexus::{Error, ErrorKind, MountStatus, Op, VPath, ZoneId};
 
 use super::names::real;
 use super::place::Place;
@@ -75,4 +75,24 @@ fn folders(place: &Place, mounts: &[&MountStatus]) -> Vec<(Option<String>, PathB
 fn folder(mount: &MountStatus) -> Option<PathBuf> {
     let folder = mount.options.get("folder").filter(|_| LOCAL.contains(&&*mount.driver))?;
     Some(PathBuf::from(folder).join(mount.options.get("prefix").map_or("", String::as_str)))
+}
+
+/// The mounts whose backends keep no modes and times, among all.
+pub(super) struct Keepless(Vec<(VPath, bool)>);
+
+impl Keepless {
+    pub(super) async fn of(session: &Session) -> Self {
+        // Who may not see the mounts is told that all is kept.
+        let mounts = sys::mounts(session).await.unwrap_or_default();
+        let of_root = mounts.into_iter().filter(|mount| mount.zone == ZoneId::root());
+        let keeps = |mount: &MountStatus| mount.capabilities.is_none_or(|can| can.attributes);
+        Self(of_root.map(|mount| (mount.point.clone(), keeps(&mount))).collect())
+    }
+
+    /// Whether `place` is in one of them.
+    pub(super) fn holds(&self, place: &Place) -> bool {
+        let Place::Space(path) = place else { return false };
+        let serves = self.0.iter().filter(|(point, _)| path.is_within(point));
+        serves.max_by_key(|(point, _)| point.depth()).is_some_and(|(_, keeps)| !keeps)
+    }
 }
