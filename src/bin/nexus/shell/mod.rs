@@ -5,6 +5,7 @@ mod complete;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
+use nexus::hal::SECRET_PLACES;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Editor};
@@ -40,8 +41,10 @@ pub(crate) async fn shell(session: &Arc<Session>) -> Outcome {
         if line.trim().is_empty() {
             continue;
         }
-        // A line that cannot be remembered can be executed all the same.
-        let _ = editor.add_history_entry(&line).and_then(|_| editor.append_history(&history));
+        if !has_secret(&line) {
+            // A line that cannot be remembered can be executed all the same.
+            let _ = editor.add_history_entry(&line).and_then(|_| editor.append_history(&history));
+        }
         match Box::pin(one(session, &line)).await {
             Some(status) => last = status,
             None => break,
@@ -49,6 +52,23 @@ pub(crate) async fn shell(session: &Arc<Session>) -> Outcome {
     }
     session.out.ends_with(last);
     Ok(())
+}
+
+/// Whether an option is given in the line that some driver calls secret, and not only where it is. Such a line is not kept.
+fn has_secret(line: &str) -> bool {
+    let Some(words) = shlex::split(line) else { return line.contains('=') };
+    let catalogue = nexus_drivers::catalogue();
+    let is_secret = |key: &str| {
+        let factories = catalogue.names().filter_map(|name| catalogue.get(name));
+        factories
+            .flat_map(|factory| factory.options().to_vec())
+            .any(|option| option.secret && option.key == key)
+    };
+    words.iter().map(|word| word.strip_prefix("--opt=").unwrap_or(word)).any(|word| {
+        word.split_once('=').is_some_and(|(key, text)| {
+            is_secret(key) && !SECRET_PLACES.iter().any(|place| text.starts_with(place))
+        })
+    })
 }
 
 fn editor(session: &Session) -> rustyline::Result<Editor<PathCompletion, FileHistory>> {
@@ -107,4 +127,23 @@ fn commands() -> Vec<String> {
     let shown = grammar.get_subcommands().filter(|command| !command.is_hide_set());
     let names = shown.map(|command| command.get_name().to_owned());
     names.chain(["help".into(), "exit".into()]).filter(|name| name != "shell").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_a_secret_is_not_kept() {
+        for line in ["ls /a", "cat 'a=b'", "mount /b --driver local --opt folder=/a"] {
+            assert!(!has_secret(line), "{line}");
+        }
+        assert!(has_secret("mount /b --opt 'folder=/a"), "its quote is not closed");
+        #[cfg(feature = "cloud")]
+        {
+            let given = |text: &str| has_secret(&format!("mount /b --driver s3 --opt {text}"));
+            assert!(given("secret_key=x") && given("'secret_key=a b'"));
+            assert!(!given("secret_key=env:KEY") && !given("bucket=b"));
+        }
+    }
 }
