@@ -48,7 +48,7 @@ fn every_built_in_driver_opens_and_answers() {
     for (spec, by_content) in [
         (MountSpec::new("cas-local"), true),
         (MountSpec::new("cas-local").option("folder", format!("{there}/a/b")), true),
-        (MountSpec::new("path-local").option("folder", there), false),
+        (MountSpec::new("path-local").option("folder", format!("{there}/a")), false),
         (MountSpec::new("memory"), true),
         (MountSpec::new("memory-path"), false),
     ] {
@@ -60,6 +60,9 @@ fn every_built_in_driver_opens_and_answers() {
         assert_eq!(opened.unwrap(), by_content, "{spec:?}");
     }
     assert!(folder.path().join("blobs").is_dir() && folder.path().join("a/b").is_dir());
+    let own = MountSpec::new("path-local").option("folder", there);
+    let error = open(&catalogue(), &own, Some(folder.path()), async |_| ()).expect_err("it is the kernel's");
+    assert!(matches!(error, StoreError::BadOption { .. }), "{error}");
     let missing = MountSpec::new("path-local").option("folder", format!("{there}/none"));
     let error = open(&catalogue(), &missing, None, async |_| ()).expect_err("refused");
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");

@@ -703,5 +703,9 @@ fn gone_with_its_children<T: Default>(
 fn version(info: &ObjectInfo) -> u64 {
     const SECOND: u64 = 1_000_000_000;
     let nanos = info.modified.nanos();
-    if nanos % SECOND > 0 { nanos } else { nanos.saturating_add(hash_of(&info.tag.to_string()) % SECOND) }
+    if nanos.is_multiple_of(SECOND) {
+        nanos.saturating_add(hash_of(&info.tag.to_string()) % SECOND)
+    } else {
+        nanos
+    }
 }
