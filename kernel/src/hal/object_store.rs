@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+use nexus_messages::{Attributes, ContentId, EntryType, Timestamp, hash_of};
 use serde::{Deserialize, Serialize};
 
 use super::{CacheFigures, OutsideChanges, StoreError, StoreFuture};
@@ -358,6 +358,18 @@ impl ObjectInfo {
             modified,
             created: modified,
             link_target: None,
+        }
+    }
+
+    /// A number that is another one for each state of a file, and mostly a greater one for a later state. Most object stores tell times in whole seconds: what was
+    /// written twice in one is told apart by its tag.
+    pub(crate) fn version(&self) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        let nanos = self.modified.nanos();
+        if nanos.is_multiple_of(SECOND) {
+            nanos.saturating_add(hash_of(&self.tag.to_string()) % SECOND)
+        } else {
+            nanos
         }
     }
 }

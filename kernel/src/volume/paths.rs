@@ -1,8 +1,8 @@
 //! A path-addressed mount: the backend is the truth about names, metadata and content. No row describes its entries; its mutations
 //! stand in the log all the same.
 //!
-//! What plain files cannot hold is not pretended: `version` and `generation` are the time of the last change of content in nanoseconds, which
-//! grows with every write; the owner is nobody; media types are guessed from names.
+//! What plain files cannot hold is not pretended: `version` and `generation` come of the time of the last change of content, in nanoseconds, and mostly
+//! grow with a write; the owner is nobody; media types are guessed from names.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ impl PathVolume<'_> {
         metadata.link_target.clone_from(&info.link_target);
         if entry_type == EntryType::Reg {
             metadata.content_id = Some(info.tag.clone());
-            metadata.version = version(info);
+            metadata.version = info.version();
             metadata.generation = metadata.version;
             metadata.mime_type = mime_guess::from_path(metadata.path.as_str()).first_raw().map(Arc::from);
         }
@@ -695,17 +695,5 @@ fn gone_with_its_children<T: Default>(
     match done {
         Err(StoreError::NotFound { .. }) if !store.capabilities().directories => Ok(T::default()),
         done => done,
-    }
-}
-
-/// A number that is another one for each state of a file, and mostly a greater one for a later state. Most object stores tell times in whole seconds: what was written
-/// twice in one is told apart by its tag.
-fn version(info: &ObjectInfo) -> u64 {
-    const SECOND: u64 = 1_000_000_000;
-    let nanos = info.modified.nanos();
-    if nanos.is_multiple_of(SECOND) {
-        nanos.saturating_add(hash_of(&info.tag.to_string()) % SECOND)
-    } else {
-        nanos
     }
 }
