@@ -31,6 +31,15 @@ fn damage(far: &Far) {
     all(&far.folder().join("cached").join("index")).expect("it can be overwritten");
 }
 
+/// A mount that ends with a file that is here alone: its store takes no changes from then on.
+fn leaves_something_pending(far: &Far) {
+    let near = far.open(BACK);
+    far.faults.always(Where::Change, Fault::Error);
+    near.write("f", "acknowledged").expect("it is acknowledged");
+    drop(near);
+    far.pass(Duration::from_secs(3));
+}
+
 fn has_aside(far: &Far) -> bool {
     far.folder().join("cached.damaged").join("index").exists()
 }
@@ -64,11 +73,7 @@ fn a_damaged_cache_of_what_can_be_read_again_is_put_aside_and_begun_anew() {
 #[test]
 fn a_damaged_cache_that_may_hold_what_is_nowhere_else_is_left_as_it_is() {
     let far = Far::new();
-    let near = far.open(BACK);
-    far.faults.always(Where::Change, Fault::Error);
-    near.write("f", "acknowledged").unwrap();
-    drop(near);
-    far.pass(Duration::from_secs(3));
+    leaves_something_pending(&far);
     damage(&far);
     far.faults.clear();
     // Also one that asks for nothing would show something else than what was acknowledged.
@@ -100,11 +105,7 @@ fn a_damaged_cache_of_a_version_that_kept_no_marks_is_left_as_it_is() {
 #[test]
 fn what_is_pending_in_a_cache_of_a_version_that_kept_no_marks_is_marked_when_it_is_opened() {
     let far = Far::new();
-    let near = far.open(BACK);
-    far.faults.always(Where::Change, Fault::Error);
-    near.write("f", "acknowledged").unwrap();
-    drop(near);
-    far.pass(Duration::from_secs(3));
+    leaves_something_pending(&far);
     let marks = far.folder().join("cached").join("write_back");
     fs::remove_dir_all(&marks).unwrap();
     drop(far.open(&[CACHE[0], OTHER]));
