@@ -18,6 +18,8 @@ mod epoch;
 mod eventcount;
 mod exit;
 mod fault;
+#[cfg(target_os = "linux")]
+mod futex;
 mod gate;
 mod latch;
 mod mailbox;

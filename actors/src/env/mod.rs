@@ -3,7 +3,9 @@
 //! There are two: [`Env::host`] is the real world, and [`Env::seeded`] a single-thread simulation that replays a run
 //! from its seed. Code that takes all of this from its `Env` runs the same in both.
 
+mod bed;
 mod host;
+mod parker;
 mod pool;
 mod random;
 mod seat;
@@ -18,7 +20,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -42,7 +44,7 @@ pub use self::random::Secret;
 pub(crate) use self::seat::{Seat, Tenant};
 use self::sim::SimShared;
 pub(crate) use self::timers::TimerKey;
-use self::timers::Timers;
+use self::timers::{Timers, Within};
 use crate::panics;
 
 /// The one door to clock, randomness, tasks, threads and blocking work. Cloning is cheap.
@@ -129,13 +131,13 @@ impl Env {
 
     /// Drives `future` for at most `duration`, then drops it. Can be polled by any executor.
     pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-        let (mut future, mut sleep) = (pin!(future), None);
+        let (mut future, mut within) = (pin!(future), None);
         let first_of_both = poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(out) => Poll::Ready(Ok(out)),
             // Most of what is waited for is there at once: then nobody looks at the clock.
             Poll::Pending => {
-                let sleep = sleep.get_or_insert_with(|| self.sleep(duration));
-                Pin::new(sleep).poll(cx).map(|()| Err(Elapsed))
+                let within = within.get_or_insert_with(|| Within::new(&self.0.timers, duration));
+                within.poll(cx).map(|()| Err(Elapsed))
             }
         });
         first_of_both.await

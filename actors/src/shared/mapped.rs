@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
+#[cfg(target_os = "linux")]
+use rustix::thread::futex::Flags;
 
 use super::lives::Lives;
 use super::memory::Memory;
+#[cfg(target_os = "linux")]
+use crate::futex;
 
 /// Looks after which who waits gives its turn away, and no longer only a few instructions.
 const LOOKS_AT_FULL_SPEED: u32 = 100;
@@ -108,20 +112,13 @@ impl Memory for Mapped {
 
     #[cfg(target_os = "linux")]
     fn sleep(&self, at: usize, expected: u32, most: Duration) {
-        use rustix::thread::futex;
-        let most = rustix::fs::Timespec {
-            tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: most.subsec_nanos().into(),
-        };
-        // It has changed, or somebody woke, or it took too long: whoever sleeps looks by itself.
-        let _ = futex::wait(words::lower(self.word(at)), futex::Flags::empty(), expected, Some(&most));
+        // Whoever sleeps looks by itself.
+        futex::sleep(words::lower(self.word(at)), Flags::empty(), expected, Some(most));
     }
 
     #[cfg(target_os = "linux")]
     fn wake(&self, at: usize) {
-        use rustix::thread::futex;
-        // Nobody sleeps at an address that is mapped and yet cannot be waked: there is no other error.
-        let _ = futex::wake(words::lower(self.word(at)), futex::Flags::empty(), i32::MAX.unsigned_abs());
+        futex::wake(words::lower(self.word(at)), Flags::empty(), i32::MAX.unsigned_abs());
     }
 
     // Elsewhere there is no identity of a process, and so no mapping.
