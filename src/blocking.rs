@@ -45,6 +45,7 @@ pub use group::Consumer;
 
 use crate::attach::ServingStats;
 use crate::config::Config;
+use crate::tier2::locks::{lock_call, unlock_call};
 use crate::tier2::{FileMatches, Grep, GrepReport, GrepStats, LockGuard, WatchItem};
 
 /// Boots a kernel and gives the administrator's handle to it; the twin of [`crate::connect`]. Blocks.
@@ -149,9 +150,7 @@ twins! {
     read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;
     stat_batch<P: IntoPath>(entries: impl IntoIterator<Item = P>) -> Vec<Result<Arc<FileMetadata>>>;
     unlink_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Unlinked>>;
-    lock(at: impl IntoPath, wait: Duration) -> Result<Locked>;
     extend(at: impl IntoPath, id: LockId, ttl: Duration) -> Result<Locked>;
-    unlock(at: impl IntoPath, id: LockId) -> Result<Unlocked>;
     force_unlock(at: impl IntoPath) -> Result<Unlocked>;
     locked(at: impl IntoPath, wait: Duration) -> Result<LockGuard>;
     locked_with(call: SysLock, hold_max: Duration) -> Result<LockGuard>;
@@ -180,6 +179,22 @@ impl Nexus {
             Some(done) => Ok(done),
             None => self.env().blocking_wait(self.0.ask(call)),
         }
+    }
+
+    /// As [`crate::Nexus::lock`], and blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::lock`].
+    pub fn lock(&self, at: impl IntoPath, wait: Duration) -> Result<Locked> {
+        self.send(lock_call(at, wait)?)
+    }
+
+    /// As [`crate::Nexus::unlock`], and blocks.
+    ///
+    /// # Errors
+    /// As [`crate::Nexus::unlock`].
+    pub fn unlock(&self, at: impl IntoPath, id: LockId) -> Result<Unlocked> {
+        self.send(unlock_call(at, id)?)
     }
 
     /// As [`crate::Nexus::set_permission`].

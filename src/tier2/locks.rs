@@ -17,6 +17,17 @@ const HOLD_MAX: Duration = Duration::from_secs(60 * 60);
 /// After which part of its time a guard extends its lock: two extensions may fail before it is lost.
 const EXTEND_AFTER: u32 = 3;
 
+/// What [`Nexus::lock`] sends.
+pub(crate) fn lock_call(at: impl IntoPath, wait: Duration) -> Result<SysLock> {
+    let call = SysLock::exclusive(path(Op::Lock, at)?);
+    Ok(if wait.is_zero() { call } else { call.wait(wait) })
+}
+
+/// What [`Nexus::unlock`] sends.
+pub(crate) fn unlock_call(at: impl IntoPath, id: LockId) -> Result<SysUnlock> {
+    Ok(SysUnlock::new(path(Op::Unlock, at)?, id))
+}
+
 impl Nexus {
     /// Takes the exclusive lock on `at`; waits for it at most for `wait`. It lasts for [`SysLock::TTL_DEFAULT`] unless it is extended, and is released by its id. Others ([`SysLock`] says which)
     /// are taken by [`send`](Self::send). [`locked`](Self::locked) gives one that takes care of itself.
@@ -42,8 +53,7 @@ impl Nexus {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn lock(&self, at: impl IntoPath, wait: Duration) -> Result<Locked> {
-        let call = SysLock::exclusive(path(Op::Lock, at)?);
-        self.send(if wait.is_zero() { call } else { call.wait(wait) }).await
+        self.send(lock_call(at, wait)?).await
     }
 
     /// Lets the lock last for `ttl` from now on.
@@ -59,7 +69,7 @@ impl Nexus {
     /// # Errors
     /// `EPERM` when it is not held any more.
     pub async fn unlock(&self, at: impl IntoPath, id: LockId) -> Result<Unlocked> {
-        self.send(SysUnlock::new(path(Op::Unlock, at)?, id)).await
+        self.send(unlock_call(at, id)?).await
     }
 
     /// Takes all locks on just this path back, whoever holds them; says how many those were. May be repeated.

@@ -9,7 +9,7 @@ mod entries;
 mod glob;
 mod grep;
 mod group;
-mod locks;
+pub(crate) mod locks;
 mod mapped;
 mod mounts;
 mod pipe;
