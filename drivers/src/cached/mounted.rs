@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::Notify;
+
 use super::options::Caching;
 use super::place::Place;
 use super::rows::PlaceId;
@@ -19,6 +21,8 @@ const SHARE: u64 = 8;
 pub(super) struct Mounted {
     pub(super) vault: Arc<Vault>,
     pub(super) place: Arc<Place>,
+    /// Tells who brings to the store what is pending that it has ended.
+    pub(super) ended: Arc<Notify>,
     bytes_max: u64,
     writes_back: bool,
 }
@@ -27,7 +31,8 @@ impl Mounted {
     pub(super) fn of(vault: Arc<Vault>, id: PlaceId, caching: &Caching) -> Self {
         let place = vault.place(id);
         place.mounts.lock().push(caching.bytes_max);
-        Self { vault, place, bytes_max: caching.bytes_max, writes_back: caching.write_back }
+        let ended = Arc::new(Notify::new());
+        Self { vault, place, ended, bytes_max: caching.bytes_max, writes_back: caching.write_back }
     }
 }
 
@@ -43,6 +48,7 @@ impl Drop for Mounted {
         if self.writes_back {
             self.vault.unmark(&self.place);
         }
+        self.ended.notify_one();
     }
 }
 

@@ -75,7 +75,7 @@ impl CachedPaths {
         // It may have been allowed more before.
         place.make_room(&vault, caching.bytes_max);
         let alive = Arc::new(mounted);
-        upload::begin(&vault, &place, &inner, Arc::downgrade(&alive), caching);
+        upload::begin(&inner, &alive, caching);
         let keeping = Arc::new(Semaphore::new(KEEPING_MAX));
         Ok(Self { inner, vault, place, caching, keeping, never_changes: false, _alive: alive })
     }

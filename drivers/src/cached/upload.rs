@@ -12,6 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use nexus_kernel::hal::{Addressing, ObjectInfo, ObjectStore, StoreError};
 use nexus_messages::Attributes;
 use nexus_messages::syscall::ByteRange;
+use tokio::sync::Notify;
 
 use super::UPLOADING_MAX;
 use super::mounted::Mounted;
@@ -33,9 +34,6 @@ pub(super) const LOOKED_MAX: u64 = 10_000_000_000;
 /// For how long, in nanoseconds, an attempt may arrive at the store that was given up.
 const LATE_MAX: u64 = 10_000_000_000;
 
-/// How often it is looked whether anybody still has the store mounted, when nothing else happens.
-const PATROL: Duration = Duration::from_secs(1);
-
 /// What is to go to the store next.
 #[derive(Debug)]
 pub(super) enum Due {
@@ -56,14 +54,9 @@ pub(super) struct Upload {
     pub(super) looked: bool,
 }
 
-/// Brings to `inner` what is pending, for as long as `alive` is.
-pub(super) fn begin(
-    vault: &Arc<Vault>,
-    place: &Arc<Place>,
-    inner: &Arc<dyn ObjectStore>,
-    alive: Weak<Mounted>,
-    caching: Caching,
-) {
+/// Brings to `inner` what is pending, for as long as it is mounted.
+pub(super) fn begin(inner: &Arc<dyn ObjectStore>, mounted: &Arc<Mounted>, caching: Caching) {
+    let (vault, place) = (&mounted.vault, &mounted.place);
     if !caching.write_back && place.table().pending_files() == 0 {
         return;
     }
@@ -74,7 +67,12 @@ pub(super) fn begin(
         bytes_max: caching.bytes_max,
         at_once: caching.uploads_max.max(1),
     };
-    vault.env().spawn("cached.upload", async move { uploads.go_on(&alive).await });
+    let (alive, ended) = (Arc::downgrade(mounted), mounted.ended.clone());
+    vault.env().spawn("cached.upload", async move {
+        uploads.go_on(&alive, &ended).await;
+        // What woke this one alone may be for another mount of the store.
+        uploads.place.due.notify_one();
+    });
 }
 
 struct Uploads {
@@ -88,11 +86,13 @@ struct Uploads {
 }
 
 impl Uploads {
-    async fn go_on(&self, alive: &Weak<Mounted>) {
+    /// Sleeps until there is something to do: who waits for nothing costs nothing.
+    async fn go_on(&self, alive: &Weak<Mounted>, ended: &Notify) {
         let env = self.vault.env();
         let (mut running, mut under_way) = (FuturesUnordered::new(), 0);
         while alive.strong_count() > 0 {
-            let due = self.place.due.notified();
+            let (due, over) = (pin!(self.place.due.notified()), pin!(ended.notified()));
+            let told = select(due, over);
             let now = self.vault.uptime();
             let hands = self.place.pace.lock().hands(now, self.at_once);
             let has_room = loop {
@@ -116,11 +116,14 @@ impl Uploads {
                 None if !has_room => None,
                 None => self.place.table().next_due(),
             };
-            let next = next.map_or(PATROL, |at| Duration::from_nanos(at.saturating_sub(now)));
-            let waited = pin!(env.timeout(next.min(PATROL), due));
+            let waited = pin!(async {
+                match next {
+                    Some(at) => drop(env.timeout(Duration::from_nanos(at.saturating_sub(now)), told).await),
+                    None => drop(told.await),
+                }
+            });
             if running.is_empty() {
-                // Whichever it was.
-                let _ = waited.await;
+                waited.await;
             } else {
                 if let Either::Left((Some(size), _)) = select(running.next(), waited).await {
                     under_way -= size;

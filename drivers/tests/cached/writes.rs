@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nexus_actors::{Event, TraceEntry};
 use nexus_drivers::faults::{Fault, Where};
 use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::Attributes;
@@ -311,4 +312,40 @@ fn what_was_given_up_and_arrives_late_comes_before_what_was_acknowledged_after_i
         deleted.unwrap();
         assert_eq!(far.theirs("f"), None, "ended: {is_ended}");
     }
+}
+
+#[test]
+fn a_mount_for_which_nothing_is_pending_wakes_nobody_and_ends_when_it_is_unmounted() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    near.write("a", "one").unwrap();
+    far.pass(Duration::from_secs(5));
+    assert_eq!(far.theirs("a").unwrap(), "one");
+    let steps = |far: &Far, event: &Event| {
+        let trace = far.simulation.trace();
+        let is_its = |entry: &&TraceEntry| &*entry.who == "cached.upload" && entry.event == *event;
+        trace.entries.iter().filter(is_its).count()
+    };
+    let before = steps(&far, &Event::Ran);
+    assert!(before > 0, "it has a name");
+    far.pass(Duration::from_secs(600));
+    assert_eq!(steps(&far, &Event::Ran), before);
+    drop(near);
+    far.pass(Duration::from_millis(1));
+    assert_eq!(steps(&far, &Event::Ended), 1);
+}
+
+#[test]
+fn of_two_mounts_of_a_store_the_one_that_stays_brings_what_is_pending_to_it() {
+    let far = Far::new();
+    let (one, other) = (far.open(BACK), far.open(BACK));
+    stuck(&far);
+    one.write("a", "one").unwrap();
+    other.write("b", "two").unwrap();
+    far.pass(Duration::from_secs(1));
+    drop(one);
+    far.faults.clear();
+    far.pass(Duration::from_secs(120));
+    assert_eq!((far.theirs("a").unwrap(), far.theirs("b").unwrap()), ("one".into(), "two".into()));
+    drop(other);
 }
