@@ -23,7 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::{Bytes, Config, ErrorKind, MountSpec, MountState, SysWrite};
+use nexus::{Bytes, Config, ErrorKind, Executed, MountSpec, MountState, SysWrite};
 
 use servers::proxy::{Fault, Proxy};
 use servers::s3::{BUCKET, moto};
@@ -480,5 +480,49 @@ fn a_mount_with_something_on_its_way_is_not_given_another_store() {
     let own = MountSpec::new("local").option("folder", folder.path().join("data").display().to_string());
     let refused = nx.mount("/own", own).expect_err("it is the kernel's").to_string();
     assert!(refused.contains("keeps its own data"), "{refused}");
+    nx.shutdown().expect("it ends");
+}
+
+#[test]
+fn a_folder_of_a_bucket_is_removed_with_a_request_for_each_thousand_keys() {
+    for cached in [&[][..], &[("cache_age_ms", "60000"), ("write_back", "yes")]] {
+        let server = Small::start(Duration::ZERO);
+        servers::s3::request(server.port(), "POST /bkt?fill=3000 HTTP/1.1");
+        let data = tempfile::tempdir().expect("a folder");
+        let nx = blocking::connect(data.path()).expect("it boots");
+        let spec =
+            cached.iter().fold(bucket(server.port(), SECRET), |spec, (key, value)| spec.option(*key, *value));
+        nx.mount("/b", spec).expect("it mounts");
+        nx.write("/b/listed/sub/one", "1").expect("it is written");
+        nx.write("/b/beside", "2").expect("it is written");
+        // What is known of the folder is known no more afterwards.
+        assert_eq!(nx.readdir("/b/listed").expect("it is listed").len(), 3_001);
+        let before = server.requests();
+        let removed = nx.remove_all("/b/listed").expect("it is removed");
+        let requests = server.requests() - before;
+        assert_eq!(removed.removed, 3_003);
+        assert!(requests < 40, "{requests}");
+        println!("{requests} requests for 3,000 keys, with {cached:?}");
+        assert!(nx.readdir("/b/listed").is_err_and(|error| error.kind() == ErrorKind::NotFound));
+        let gone = nx.read("/b/listed/f-000007.txt");
+        assert!(gone.is_err_and(|error| error.kind() == ErrorKind::NotFound));
+        assert_eq!(&nx.read("/b/beside").expect("it is there")[..], b"2");
+        nx.shutdown().expect("it ends");
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_removed_is_named_and_the_others_are_gone() {
+    let server = Small::start(Duration::ZERO);
+    servers::s3::request(server.port(), "POST /bkt?fill=20 HTTP/1.1");
+    servers::s3::put(server.port(), "listed/locked", "1");
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/b", bucket(server.port(), SECRET)).expect("it mounts");
+    let error = nx.remove_all("/b/listed").expect_err("one of them is kept");
+    assert_eq!((error.kind(), error.executed()), (ErrorKind::PermissionDenied, Executed::Unknown));
+    let told = error.to_string();
+    assert!(told.contains("/b/listed") && told.contains("listed/locked"), "{told}");
+    let left = nx.readdir("/b/listed").expect("it is there");
+    assert_eq!(left.iter().map(|entry| entry.name()).collect::<Vec<_>>(), ["locked"]);
     nx.shutdown().expect("it ends");
 }

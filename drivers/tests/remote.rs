@@ -4,6 +4,9 @@
 #[path = "remote/conforms.rs"]
 mod conforms;
 #[cfg(test)]
+#[path = "remote/deleting.rs"]
+mod deleting;
+#[cfg(test)]
 #[path = "remote/faults.rs"]
 mod faults;
 #[cfg(test)]

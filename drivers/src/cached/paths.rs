@@ -325,6 +325,10 @@ impl PathStore for CachedPaths {
         Box::pin(self.delete_at(path))
     }
 
+    fn delete_many<'a>(&'a self, paths: &'a [String]) -> StoreFuture<'a, Vec<Result<(), StoreError>>> {
+        Box::pin(self.delete_all(paths))
+    }
+
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
         Box::pin(async move {
             let mut page = self.list_at(path, after, limit).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
@@ -218,6 +218,55 @@ impl CachedPaths {
         self.place.table().note_gone(path);
         drop(held);
         Ok(())
+    }
+
+    /// Those that only the store has go in one call of it; each of the others, as a deletion by itself.
+    pub(super) async fn delete_all(
+        &self,
+        paths: &[String],
+    ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let (mut together, mut holds, mut is_together) = (Vec::new(), Vec::new(), Vec::new());
+        for path in paths {
+            components(path)?;
+            let held = self.place.hold(path).await;
+            let is_plain = {
+                let table = self.place.table();
+                !table.is_pending(path)
+                    && !table.is_refused(path)
+                    && !table.is_pending_below(path)
+                    && table.late_until(path).is_none()
+            };
+            is_together.push(is_plain);
+            if is_plain {
+                together.push(path.clone());
+                holds.push(held);
+            }
+        }
+        let told = match together.is_empty() {
+            true => Vec::new(),
+            false => self.store()?.delete_many(&together).await?,
+        };
+        // Side by side: the index is flushed for many of them at once.
+        let forgotten = told.into_iter().zip(&together).map(async |(deleted, path)| {
+            if matches!(deleted, Ok(()) | Err(StoreError::NotFound { .. })) {
+                self.gone(path).await?;
+                self.place.table().note_gone(path);
+            }
+            deleted
+        });
+        let mut forgotten = join_all(forgotten).await.into_iter();
+        drop(holds);
+        let mut each = Vec::with_capacity(paths.len());
+        for (path, is_together) in paths.iter().zip(is_together) {
+            each.extend(match is_together {
+                true => forgotten.next(),
+                false => Some(match self.delete_at(path).await {
+                    Err(StoreError::NotFound { .. }) => Ok(()),
+                    deleted => deleted,
+                }),
+            });
+        }
+        Ok(each)
     }
 
     /// Has nothing pending at these paths and below, calls the store, and forgets what was known of them.

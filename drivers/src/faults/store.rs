@@ -161,6 +161,10 @@ impl PathStore for Faulty {
         self.path(Where::Change, "deleting a file", move |store| store.delete(path))
     }
 
+    fn delete_many<'a>(&'a self, paths: &'a [String]) -> StoreFuture<'a, Vec<Result<(), StoreError>>> {
+        self.path(Where::Change, "deleting files", move |store| store.delete_many(paths))
+    }
+
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
         self.path(Where::Look, "listing a folder", move |store| store.list(path, after, limit))
     }

@@ -53,6 +53,9 @@ impl DriverFactory for Azure {
     }
 }
 
+/// The most blobs that one request deletes.
+const BATCH_MAX: u16 = 256;
+
 /// The options that are credentials, and what the library calls them.
 const CREDENTIALS: [(&str, AzureConfigKey); 4] = [
     ("access_key", AzureConfigKey::AccessKey),
@@ -96,6 +99,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         Ok(builder.build())
     })?;
-    let handles = Handles { marks: false, ..Handles::of(repeating, once, false) };
+    let bulk = Some((repeating.clone() as Arc<dyn object_store::ObjectStore>, BATCH_MAX));
+    let handles = Handles { marks: false, bulk, ..Handles::of(repeating, once, false) };
     Ok(Told { handles, secrets: given.into_iter().map(|(_, _, secret)| secret).collect(), read_only: false })
 }

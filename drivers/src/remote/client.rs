@@ -77,6 +77,8 @@ pub(super) struct Handles {
     pub(super) marks: bool,
     /// Content in parts, where the server takes any.
     pub(super) parts: Option<Parts>,
+    /// Deletions of many keys at once, where servers of this kind have them, and of how many at most.
+    pub(super) bulk: Option<(Arc<dyn ObjectStore>, u16)>,
 }
 
 impl Handles {
@@ -90,7 +92,7 @@ impl Handles {
         T: ObjectStore + PaginatedListStore + MultipartStore,
     {
         let parts = Some(Parts { repeating: repeating.clone(), once: once.clone(), conditional });
-        Self { repeating: repeating.clone(), once, pages: Some(repeating), parts, marks: true }
+        Self { repeating: repeating.clone(), once, pages: Some(repeating), parts, marks: true, bulk: None }
     }
 }
 
@@ -109,15 +111,17 @@ pub(super) struct Parts {
 #[derive(Clone)]
 pub(super) struct Client {
     env: Env,
-    handles: Handles,
+    pub(super) handles: Handles,
     pub(super) settings: Arc<Settings>,
-    secrets: Arc<[Secret]>,
+    pub(super) secrets: Arc<[Secret]>,
     places: Arc<Semaphore>,
     buffers: Arc<Buffers>,
     /// Whether the server was seen to give other parts than it was asked for: then it is asked for none but the whole.
     gives_no_parts: Arc<AtomicBool>,
     /// What it is giving then.
     kept: Arc<Kept>,
+    /// Whether the server was seen to know nothing of deleting many keys at once.
+    pub(super) deletes_singly: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Client {
@@ -148,6 +152,7 @@ impl Client {
             buffers: Arc::default(),
             gives_no_parts: Arc::default(),
             kept: Arc::default(),
+            deletes_singly: Arc::default(),
         })
     }
 
@@ -156,7 +161,7 @@ impl Client {
     }
 
     /// How long an operation may take that moves so many bytes.
-    fn limit(&self, bytes: u64) -> Duration {
+    pub(super) fn limit(&self, bytes: u64) -> Duration {
         self.settings.timeout + Duration::from_secs(bytes / BYTES_PER_SECOND)
     }
 

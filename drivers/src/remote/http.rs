@@ -57,6 +57,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let client = client.with_default_headers(headers.clone());
         Ok(HttpBuilder::new().with_client_options(client).with_retry(retry).with_url(url).build())
     })?;
-    let handles = Handles { repeating, once, pages: None, parts: None, marks: false };
+    let handles = Handles { repeating, once, pages: None, parts: None, marks: false, bulk: None };
     Ok(Told { handles, secrets: token.into_iter().collect(), read_only: true })
 }

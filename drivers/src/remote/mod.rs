@@ -25,6 +25,7 @@ mod buffers;
 mod client;
 mod completing;
 mod conditions;
+mod deleting;
 mod errors;
 mod factory;
 #[cfg(feature = "gcs")]

@@ -356,6 +356,13 @@ impl RemotePaths {
         }
     }
 
+    async fn delete_all(&self, paths: &[String]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.writable()?;
+        let key = |path: &String| split_last(path).and_then(|_| self.key(path));
+        let keys = paths.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        self.client.delete_many(&keys).await
+    }
+
     async fn list_at(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
         components(path)?;
         if limit == 0 {
@@ -482,6 +489,7 @@ impl PathStore for RemotePaths {
         can.conditional_upload = can.upload && parts.iter().all(|verdict| verdict.is_honoured());
         can.reads_at_once = u8::try_from(PARTS_AT_ONCE.min(self.client.settings.concurrency)).unwrap_or(1);
         can.copy = !self.is_read_only();
+        can.deletes_at_once = self.client.deletes_at_once();
         can.rename = self.client.settings.rename_by_copy && !self.is_read_only();
         can
     }
@@ -521,6 +529,10 @@ impl PathStore for RemotePaths {
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         Box::pin(self.delete_at(path))
+    }
+
+    fn delete_many<'a>(&'a self, paths: &'a [String]) -> StoreFuture<'a, Vec<Result<(), StoreError>>> {
+        Box::pin(self.delete_all(paths))
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {

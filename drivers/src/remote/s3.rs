@@ -57,11 +57,14 @@ impl DriverFactory for S3 {
     }
 }
 
+/// The most keys that one request deletes.
+const DELETED_MAX: u16 = 1_000;
+
 fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
     let keys = Keys::of(spec)?;
     let path_style = !spec.options.contains_key("path_style") || flag(spec, "path_style")?;
     let endpoint = server(spec, "endpoint")?;
-    let (repeating, once) = both("S3", |repeating| {
+    let build = |repeating, bulk: bool| {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         // The environment's keys must not mix with those that are given.
         let from = if keys.are_given() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
@@ -71,7 +74,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
             .with_http_connector(Conditional)
             .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
             .with_virtual_hosted_style_request(!path_style)
-            .with_disable_bulk_delete(true)
+            .with_disable_bulk_delete(!bulk)
             .with_skip_signature(flag(spec, "anonymous")?);
         if let Some(region) = region(spec) {
             builder = builder.with_region(region);
@@ -89,8 +92,11 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
             builder = builder.with_token(token.expose());
         }
         Ok(builder.build())
-    })?;
-    let handles = Handles::of(repeating, once, true);
+    };
+    let (repeating, once) = both("S3", |repeating| build(repeating, false))?;
+    // A deletion of one key is the request that each server knows.
+    let (bulk, _) = both("S3", |_| build(true, true))?;
+    let handles = Handles { bulk: Some((bulk, DELETED_MAX)), ..Handles::of(repeating, once, true) };
     Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
 }
 

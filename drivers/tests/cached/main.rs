@@ -3,6 +3,7 @@
 mod contents;
 mod crash;
 mod damaged;
+mod deletes;
 mod far;
 mod reads;
 mod refused;

@@ -7,7 +7,7 @@ use nexus_drivers::memory::MemoryPaths;
 use nexus_kernel::hal::conformance::object_store::path::{Subject, check};
 use nexus_kernel::hal::{
     Addressing, ListPage, ObjectInfo, ObjectStore, PathCapabilities, PathStore, PathUpload, PathWrite,
-    StoreFuture,
+    StoreError, StoreFuture,
 };
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, ContentId, EntryType};
@@ -39,6 +39,8 @@ enum Fault {
     UploadEndsWhenDropped,
     /// An upload finishes whatever its condition says.
     UploadReplacesAnything,
+    /// Of many paths to be deleted it takes those for one that differ by spaces.
+    TrimsWhatIsDeleted,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,11 @@ fn a_store_that_finishes_an_upload_that_is_dropped_is_rejected() {
 #[test]
 fn a_store_whose_uploads_replace_anything_is_rejected() {
     reject(Fault::UploadReplacesAnything, "an_upload_keeps_to_its_condition");
+}
+
+#[test]
+fn a_store_that_deletes_others_than_it_is_told_to_is_rejected() {
+    reject(Fault::TrimsWhatIsDeleted, "deleting_several_files_removes_those_and_no_others");
 }
 
 impl Broken {
@@ -196,6 +203,14 @@ impl PathStore for Broken {
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
         self.paths.delete(path)
+    }
+
+    fn delete_many<'a>(&'a self, paths: &'a [String]) -> StoreFuture<'a, Vec<Result<(), StoreError>>> {
+        Box::pin(async move {
+            let is_broken = self.fault == Fault::TrimsWhatIsDeleted;
+            let told = paths.iter().map(|path| if is_broken { path.trim() } else { path });
+            self.paths.delete_many(&told.map(str::to_owned).collect::<Vec<_>>()).await
+        })
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {

@@ -48,6 +48,8 @@ pub(crate) enum AtCopies {
 #[derive(Default)]
 struct State {
     at_copies: AtCopies,
+    /// Whether it knows nothing of lists of keys to be deleted.
+    knows_no_lists: bool,
     /// The copy that is to be made, and where.
     pending: Option<(String, Object)>,
     objects: BTreeMap<String, Object>,
@@ -95,6 +97,11 @@ impl Small {
     /// What becomes of copies from now on.
     pub(crate) fn at_copies(&self, at_copies: AtCopies) {
         self.server.state.lock().unwrap_or_else(PoisonError::into_inner).at_copies = at_copies;
+    }
+
+    /// It takes no lists of keys to be deleted from now on.
+    pub(crate) fn take_no_lists(&self) {
+        self.server.state.lock().unwrap_or_else(PoisonError::into_inner).knows_no_lists = true;
     }
 
     /// How many requests there were.
@@ -243,6 +250,13 @@ fn answered(server: &Server, request: Request) -> Answer {
             Answer::empty("200 OK")
         }
         ("GET", "", _) => listed(state, &request.query),
+        ("POST", "", _) if request.query.contains_key("delete") => {
+            if state.knows_no_lists {
+                Answer::empty("501 Not Implemented")
+            } else {
+                deleted(state, &request)
+            }
+        }
         ("POST", _, None) if request.query.contains_key("uploads") => {
             state.next += 1;
             let id = format!("upload-{}", state.next);
@@ -324,6 +338,22 @@ fn answered(server: &Server, request: Request) -> Answer {
             seen(state, &request, &key)
         }
     }
+}
+
+/// Deletes the keys of a list, but for those with `locked` in them.
+fn deleted(state: &mut State, request: &Request) -> Answer {
+    let text = String::from_utf8_lossy(&request.body);
+    let mut said = String::from("<DeleteResult>");
+    for key in text.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>")).map(|(key, _)| key) {
+        if key.contains("locked") {
+            said.push_str(&format!(
+                "<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>{key} is mine</Message></Error>"
+            ));
+        } else {
+            state.objects.remove(key);
+        }
+    }
+    Answer::text(said + "</DeleteResult>")
 }
 
 fn seen(state: &State, request: &Request, key: &str) -> Answer {

@@ -193,6 +193,23 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     /// Removes a file, a link, or an empty directory. Durable on return.
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()>;
 
+    /// Removes these files and links, at most as many as the capability `deletes_at_once` says, in whichever order, and says of each what became of it, in theirs. The
+    /// caller saw each a moment ago: a driver that would look at it in a request of its own spares that, and one that is not there any more counts as removed. An
+    /// error of the call itself leaves open which are. Durable on return. Repeat: safe.
+    fn delete_many<'a>(&'a self, paths: &'a [String]) -> StoreFuture<'a, Vec<Result<(), StoreError>>> {
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(paths.len());
+            for path in paths {
+                all.push(match self.delete(path).await {
+                    Err(StoreError::NotFound { .. }) => Ok(()),
+                    Err(error) if error.is_backend_failure() => return Err(error),
+                    deleted => deleted,
+                });
+            }
+            Ok(all)
+        })
+    }
+
     /// The children of the directory at `path` whose names are greater than `after`, ordered by the bytes of the names, at most `limit`.
     /// Names that are not UTF-8 are left out and counted. Repeat: safe.
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage>;
@@ -285,6 +302,8 @@ pub struct PathCapabilities {
     pub reads_at_once: u8,
     /// It copies a file without its content passing through the kernel.
     pub copy: bool,
+    /// How many files are worth being deleted in one call, because that asks its backend less often than their deletions would. 0 and 1 both say that none are.
+    pub deletes_at_once: u16,
 }
 
 impl PathCapabilities {
@@ -301,6 +320,7 @@ impl PathCapabilities {
         conditional_upload: false,
         reads_at_once: 1,
         copy: false,
+        deletes_at_once: 1,
     };
 }
 

@@ -86,6 +86,8 @@ pub(super) enum Touched<'a> {
     Content(&'a ContentId),
     /// What is at the path itself.
     Path(&'a str),
+    /// What is at each of these paths itself.
+    Paths(&'a [String]),
     /// Both paths, and all below them.
     Moved(&'a str, &'a str),
 }
@@ -193,6 +195,7 @@ impl Passage {
             Touched::Nothing => {}
             Touched::Content(id) => notes.content(id),
             Touched::Path(path) => notes.path(path, false),
+            Touched::Paths(paths) => paths.iter().for_each(|path| notes.path(path, false)),
             Touched::Moved(from, to) => {
                 notes.path(from, true);
                 notes.path(to, true);

@@ -4,6 +4,7 @@
 //! path-addressed mounts the backend is the truth about all of it. Beside them stands what the kernel shows of itself. Paths here are
 //! resolved: no link is left in them but at the end.
 
+mod emptying;
 mod history;
 mod large;
 mod paths;

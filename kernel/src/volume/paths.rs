@@ -16,6 +16,7 @@ use nexus_messages::{
     Attributes, EntryType, Error, ErrorKind, EventKind, FileId, FileMetadata, Receipt, VPath, hash_of,
 };
 
+use super::emptying::{gone_with_its_children, part_of, remove_below};
 use super::remove::taken_for;
 use super::stream::ForPlain;
 use super::whole::{read_as_known, to_be_changed};
@@ -30,9 +31,6 @@ use crate::hal::{
 use crate::kernel::Kernel;
 use crate::mounts::{Guarded, Mount};
 use crate::namespace::{Node, Placement};
-
-/// How many children are looked at in one step of a recursive removal.
-const PAGE: usize = 1_024;
 
 /// How often several runs of one file are read that changes while they are.
 const READS_MAX: usize = 4;
@@ -650,50 +648,4 @@ fn expect(
         content_id: node.metadata.content_id.as_ref(),
     });
     super::expect(intent, path, found, create, expected)
-}
-
-/// Something was removed before this happened.
-fn part_of(removed: u64, stop: Stop) -> Stop {
-    match stop {
-        Stop::Failed(error) if removed > 0 => Stop::Failed(error.outcome_unknown()),
-        stop => stop,
-    }
-}
-
-/// Removes all below the directory `root`, deepest first, and counts how many objects they were.
-async fn remove_below(store: &dyn PathStore, root: &str, removed: &mut u64) -> Result<(), StoreError> {
-    // A directory is left on the stack until it is empty: what is removed is gone from its next listing.
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.last().cloned() {
-        let page = gone_with_its_children(store, store.list(&directory, None, PAGE).await)?;
-        let before = directories.len();
-        for (name, info) in &page.entries {
-            let path = format!("{directory}/{name}");
-            if info.entry_type == EntryType::Dir {
-                directories.push(path);
-            } else {
-                store.delete(&path).await?;
-                *removed += 1;
-            }
-        }
-        if directories.len() == before && !page.more {
-            directories.pop();
-            if directory != root {
-                gone_with_its_children(store, store.delete(&directory).await)?;
-                *removed += 1;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Where directories are only implied, one that was emptied is not there any more: that is no error.
-fn gone_with_its_children<T: Default>(
-    store: &dyn PathStore,
-    done: Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    match done {
-        Err(StoreError::NotFound { .. }) if !store.capabilities().directories => Ok(T::default()),
-        done => done,
-    }
 }

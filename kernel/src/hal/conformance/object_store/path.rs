@@ -59,6 +59,7 @@ const CLAIMS: &[Claim<Subject>] = claims![
     the_tag_changes_with_the_content,
     a_file_is_no_directory_and_a_directory_no_file,
     deleting_removes_files_and_empty_directories,
+    deleting_several_files_removes_those_and_no_others,
     listings_are_the_children_in_order,
     listings_stop_at_their_limit_and_go_on_after_it,
     paths_that_lead_out_are_refused,
@@ -322,6 +323,32 @@ fn deleting_removes_files_and_empty_directories(Subject { store, .. }: Subject) 
         done("delete of the empty directory", wait(paths.delete("d")))?;
     }
     same("d", is_there(&*store, "d")?, false)
+}
+
+fn deleting_several_files_removes_those_and_no_others(Subject { store, .. }: Subject) -> Verdict {
+    // What would become another one of these, were it told in a way that leaves out spaces, or takes some letters for its own.
+    let files = ["a", "a ", " a", "a&amp;b", "a&b", "<a>", "sub/a", "ä"].map(|name| format!("d/{name}"));
+    for file in &files {
+        put(&*store, file, "x")?;
+    }
+    put(&*store, "a", "x")?;
+    let paths = paths(&*store)?;
+    let deleted = |some: &[String]| {
+        let each = done("delete", wait(paths.delete_many(some)))?;
+        same("how many are told of", each.len(), some.len())?;
+        each.into_iter().try_for_each(|each| done("one of them", each))
+    };
+    let some = [&files[1..3], &files[4..6], &["d/none".into()]].concat();
+    deleted(&some)?;
+    for file in &files {
+        same(file, is_there(&*store, file)?, !some.contains(file))?;
+    }
+    deleted(&files)?;
+    deleted(&[])?;
+    for file in &files {
+        same(file, is_there(&*store, file)?, false)?;
+    }
+    same("what is beside them", read(&*store, "a")?, "x".to_owned())
 }
 
 const NAMES: [&str; 7] = ["a", "a b", "a.b", "a0", "aa", "b", "ä"];
