@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use nexus_kernel::hal::{DriverContext, DriverOption, StoreError};
 use nexus_messages::syscall::MountSpec;
@@ -227,6 +228,10 @@ impl Reading {
             return Err(
                 self.wrong(field, "a description holds no credential, but env:NAME, file:PATH or option:KEY")
             );
+        }
+        if place.strip_prefix("file:").is_some_and(|file| !Path::new(file).is_absolute()) {
+            // The working directory of whoever opens the mount is not the description's to know.
+            return Err(self.wrong(field, format!("{place:?} must be an absolute path: file:/PATH")));
         }
         Secret::given(field, place)
     }

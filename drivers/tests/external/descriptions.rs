@@ -42,6 +42,8 @@ fn what_makes_no_sense_is_refused_by_name() {
     refused(&format!("headers = {{ \"a b\" = \"x\" }}\n{read}"), "headers.a b");
     let auth = format!("auth = {{ kind = \"bearer\", token = \"{CREDENTIAL}\" }}\n{read}");
     refused(&auth, "auth.token: a description holds no credential");
+    let relative = format!("auth = {{ kind = \"bearer\", token = \"file:keys/one\" }}\n{read}");
+    refused(&relative, "auth.token: \"file:keys/one\" must be an absolute path");
     refused(&format!("auth = {{ kind = \"magic\" }}\n{read}"), "unknown variant `magic`");
     refused(&format!("[auth]\nkind = \"bearer\"\ntoken = \"env:X_Y\"\nx = 1\n{read}"), "unknown field `x`");
     let list = "[[route]]\npath = \"a\"\nlist = { url = \"/a\", fields = { name = \"id\" } }";
@@ -174,4 +176,25 @@ fn the_file_of_a_description_is_the_same_wherever_the_kernel_works() {
             assert_eq!(settled(driver, same), same);
         }
     }
+}
+
+#[test]
+fn the_file_of_a_secret_is_remembered_as_an_absolute_path() {
+    let check = |driver: &str, key: &str, given: &str, expected: &str| {
+        let settled = catalogue().settled(MountSpec::new(driver).option(key, given));
+        assert_eq!(settled.options[key], expected, "{driver} {key} {given}");
+        assert_eq!(catalogue().settled(settled.clone()).options, settled.options, "twice is once");
+    };
+    let here = std::path::absolute("keys/one").expect("it has a folder");
+    let absolute = format!("file:{}", here.display());
+    for (driver, key) in [("rest", "token"), ("command", "client_secret"), ("s3", "secret_key")] {
+        if catalogue().get(driver).is_none() {
+            continue;
+        }
+        check(driver, key, "file:keys/one", &absolute);
+        for same in ["file:/keys/one", "file:", "env:KEY", "keys/one"] {
+            check(driver, key, same, same);
+        }
+    }
+    check("rest", "parameters", "file:keys/one", "file:keys/one"); // It is no secret, and so no place of one.
 }

@@ -250,12 +250,20 @@ impl Catalogue {
         }
     }
 
-    /// `spec` as it is remembered: the same wherever the process works that opens it.
+    /// `spec` as it is remembered: the same wherever the process works that opens it. The file that a secret lies in is an absolute path then.
     pub fn settled(&self, spec: MountSpec) -> MountSpec {
-        match self.factories.get(&spec.driver) {
-            Some(factory) => factory.settled(spec),
-            None => spec,
+        let Some(factory) = self.factories.get(&spec.driver) else { return spec };
+        let mut spec = factory.settled(spec);
+        for option in factory.options().iter().filter(|option| option.secret) {
+            if let Some(given) = spec.options.get_mut(option.key)
+                && let Some(file) = given.strip_prefix(SECRET_FILE)
+                && let Ok(absolute) = std::path::absolute(file)
+                && let Some(absolute) = absolute.to_str()
+            {
+                *given = format!("{SECRET_FILE}{absolute}");
+            }
         }
+        spec
     }
 
     /// The options of `spec` as anybody may see them: what its driver declares secret is [`HIDDEN`]. So is all that the kernel itself does not go by, when
@@ -283,7 +291,10 @@ impl Catalogue {
 }
 
 /// With what an option begins that says where a secret is.
-pub const SECRET_PLACES: [&str; 2] = ["env:", "file:"];
+pub const SECRET_PLACES: [&str; 2] = ["env:", SECRET_FILE];
+
+/// With what it begins when that is a file.
+const SECRET_FILE: &str = "file:";
 
 /// What stands in a listing instead of what is secret.
 pub const HIDDEN: &str = "(hidden)";
