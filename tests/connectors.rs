@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nexus::blocking::{self, Nexus};
-use nexus::{Config, EntryType, ErrorKind, MountSpec, SysSetattr};
+use nexus::{Config, EntryType, ErrorKind, MountSpec, MountState, SysSetattr};
 use server::{Answer, Server};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -225,4 +225,61 @@ fn an_api_is_worked_with_and_its_credential_is_shown_nowhere() {
     let said = logged.said();
     assert!(!said.is_empty() && !all.contains("hunter22"), "{all}");
     assert!(!said.contains("hunter22"), "a credential is in the log");
+}
+
+/// How the mount at `/a` is.
+fn state(nx: &Nexus) -> MountState {
+    let mounts = nx.mounts().expect("they are listed");
+    mounts.into_iter().find(|mount| mount.point.as_str() == "/a").expect("it is mounted").state
+}
+
+#[test]
+fn a_mount_whose_token_is_wrong_says_so_from_the_first_call_on() {
+    let server = one_file();
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/a", files(&server, "wr0ng-token")).expect("what it may ask for is not known yet");
+    assert_eq!(state(&nx), MountState::Serving);
+    let refused = nx.read("/a/f").expect_err("nobody has this token");
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+    let MountState::Limited { cause } = state(&nx) else { panic!("{:?}", state(&nx)) };
+    assert!(cause.contains("\"f\"") && cause.contains("401: it does not know who asks"), "{cause}");
+    assert!(!cause.contains("wr0ng-token"), "{cause}");
+    let listed = nx.readdir("/__sys__/mounts").expect("they are listed");
+    let told = listed.iter().any(|entry| {
+        let file = nx.read(format!("/__sys__/mounts/{}", entry.name())).expect("it is read");
+        String::from_utf8_lossy(&file).contains("\"limited\"")
+    });
+    assert!(told, "/__sys__/mounts says nothing of it");
+    nx.unmount("/a").expect("it is unmounted");
+    nx.mount("/a", files(&server, TOKEN)).expect("it mounts");
+    assert_eq!(nx.read("/a/f").expect("it has the token"), "content");
+    assert_eq!(state(&nx), MountState::Serving);
+    nx.shutdown().expect("it ends");
+}
+
+#[test]
+fn where_a_description_names_a_probe_a_wrong_token_mounts_nothing() {
+    let server = one_file();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("probed.toml");
+    let mount = |probe: &str, token: &str| {
+        let text = format!(
+            "connector = \"rest\"\nbase = \"{}/v1\"\nprobe = {{ url = \"{probe}\" }}\nauth = {{ kind = \"bearer\", token = \"option:token\" }}\n\
+             [[route]]\npath = \"{{name}}\"\nread = {{ url = \"/files/{{name}}\" }}\n",
+            server.base()
+        );
+        fs::write(&file, text).expect("there is room");
+        MountSpec::new("rest").option("description", file.display().to_string()).option("token", token)
+    };
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    let refused = nx.mount("/a", mount("/files/f", "wr0ng-token")).expect_err("nobody has this token");
+    let told = refused.to_string();
+    assert!(told.contains("asking for \"/v1/files/f\": the server answers 401"), "{told}");
+    assert!(nx.mounts().expect("they are listed").iter().all(|mount| mount.point.as_str() != "/a"));
+    nx.mount("/a", mount("/files/none", TOKEN)).expect_err("there is nothing");
+    nx.mount("/a", mount("/{name}", TOKEN)).expect_err("of which name is not said");
+    nx.mount("/a", mount("/files/f", TOKEN)).expect("it mounts");
+    assert_eq!(state(&nx), MountState::Serving);
+    assert_eq!(nx.read("/a/f").expect("it has the token"), "content");
+    nx.shutdown().expect("it ends");
 }

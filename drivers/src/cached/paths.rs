@@ -270,6 +270,10 @@ impl ObjectStore for CachedPaths {
         self.inner.connector()
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
+    }
+
     fn cache(&self) -> Option<CacheFigures> {
         let mut figures = self.place.figures();
         figures.bytes_max = self.caching.bytes_max;

@@ -147,4 +147,8 @@ impl ObjectStore for Categorised {
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.0.store.probe()
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.0.store.trouble()
+    }
 }

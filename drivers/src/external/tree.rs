@@ -112,6 +112,10 @@ pub(super) trait Backend: fmt::Debug + Send + Sync + 'static {
     fn list<'a>(&'a self, call: &'a Call<'a, Self::Asks>, enough: usize) -> StoreFuture<'a, Listed>;
 
     fn probe(&self) -> StoreFuture<'_, ()>;
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The paths.
@@ -603,6 +607,10 @@ impl<B: Backend> ObjectStore for Tree<B> {
 
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.backend.probe()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.backend.trouble()
     }
 }
 

@@ -79,6 +79,10 @@ impl ObjectStore for Faulty {
     fn cache(&self) -> Option<CacheFigures> {
         self.inner.cache()
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
+    }
 }
 
 impl ContentStore for Faulty {

@@ -51,6 +51,12 @@ pub trait ObjectStore: fmt::Debug + Send + Sync + 'static {
     fn cache(&self) -> Option<CacheFigures> {
         None
     }
+
+    /// What keeps it from some of what it is for, while it does the rest, in words for who looks at the mount; none when nothing is known to. As
+    /// [`cache`](Self::cache) it neither blocks nor asks the backend.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a connector speaks to.

@@ -368,6 +368,10 @@ impl ObjectStore for Guarded {
         guard(|| self.latest().driver().cache()).unwrap_or_default()
     }
 
+    fn trouble(&self) -> Option<String> {
+        guard(|| self.latest().driver().trouble()).unwrap_or_default()
+    }
+
     fn acknowledges_early(&self) -> bool {
         guard(|| self.latest().driver().acknowledges_early()).unwrap_or(false)
     }

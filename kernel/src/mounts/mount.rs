@@ -379,6 +379,11 @@ impl Mount {
         self.driver.with(|driver| driver.cache()).flatten()
     }
 
+    /// What keeps the driver from some of what it is for, if anything is known to.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.driver.with(|driver| driver.trouble()).flatten()
+    }
+
     /// What the driver can do, of one that says what exists; none while there is no driver.
     pub(super) fn capabilities(&self) -> Option<PathCapabilities> {
         if !self.has_driver() {

@@ -101,6 +101,11 @@ pub struct MountStatus {
 pub enum MountState {
     /// It serves.
     Serving,
+    /// It serves what it can: its driver says what keeps it from the rest, as that its server does not know who asks.
+    Limited {
+        /// What the driver says.
+        cause: String,
+    },
     /// Its driver failed too often in a row. Calls that need the driver are refused; what is cached and what is in the metastore is served.
     Degraded {
         /// The latest failure.
@@ -137,7 +142,10 @@ impl MountState {
             (Standing::Good, Some(until)) => {
                 Self::Degraded { cause: health.cause().to_string(), retry_at: at(until) }
             }
-            (Standing::Good, None) => Self::Serving,
+            (Standing::Good, None) => match mount.trouble() {
+                Some(cause) => Self::Limited { cause },
+                None => Self::Serving,
+            },
         }
     }
 }

@@ -136,6 +136,7 @@ pub(crate) fn list(out: &Output, mounts: &[MountStatus]) -> Outcome {
 fn cells(mount: &MountStatus) -> ([String; COLUMNS], String) {
     let (state, why) = match &mount.state {
         MountState::Serving => ("serving", None),
+        MountState::Limited { cause } => ("limited", Some(cause.as_str())),
         MountState::Degraded { cause, .. } => ("degraded", Some(cause.as_str())),
         MountState::Restarting { cause } => ("restarting", Some(cause.as_str())),
         MountState::Failed { cause, .. } => ("failed", Some(cause.as_str())),

@@ -81,6 +81,20 @@ pub(super) fn routes(
     reading.routes(routes.collect::<Result<_, StoreError>>()?)
 }
 
+/// What the description names to be asked for whether the server is there.
+pub(super) fn probe(
+    reading: &Reading,
+    base: &Url,
+    described: Option<Request>,
+) -> Result<Option<Place>, StoreError> {
+    let Some(Request { url, query, accept }) = described else { return Ok(None) };
+    let maker = Maker { reading, base };
+    // It is of no path, so nothing but parameters has a place in it.
+    let mut place = maker.place("probe", &reading.pattern("probe", "probe")?, &url, &query)?;
+    place.accept = maker.media_type("probe.accept", accept)?;
+    Ok(Some(place))
+}
+
 struct Maker<'a> {
     reading: &'a Reading,
     base: &'a Url,

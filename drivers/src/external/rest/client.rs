@@ -46,6 +46,28 @@ pub(super) struct Client {
     pub(super) kept: Validated,
     pub(super) timeout: Duration,
     pub(super) retries: u32,
+    pub(super) welcome: Mutex<Welcome>,
+}
+
+/// Whether the server lets this mount ask.
+#[derive(Debug, Default)]
+pub(super) struct Welcome {
+    /// It did so once.
+    is_known: bool,
+    /// What it says since it does not.
+    refused: Option<String>,
+}
+
+impl Welcome {
+    /// Takes what an answer says of it. Who is not known is told 401 by most servers, and 403 by some. Once something was allowed, 403 is of the one place that was asked for.
+    fn take(&mut self, status: u16, refusal: impl FnOnce() -> String) {
+        match status {
+            200..=399 => *self = Self { is_known: true, refused: None },
+            401 => self.refused = Some(refusal()),
+            403 if !self.is_known => self.refused = Some(refusal()),
+            _ => {}
+        }
+    }
 }
 
 /// One request.
@@ -147,8 +169,30 @@ impl Client {
         Ok(Some((oauth, token)))
     }
 
-    /// Asks, and gives any answer that is not to be asked for again.
+    /// What the server says to whoever asks in this mount's name, while it says no.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.welcome.lock().refused.clone()
+    }
+
+    /// As [`answer`](Self::answer), and takes note of whether it lets this mount ask.
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answered, StoreError> {
+        let ended = self.answer(ask, deadline).await;
+        match &ended {
+            Ok(Answered { answer, .. }) => {
+                let refusal = || refused(answer.status, &ask.in_words(), ask.path, false).to_string();
+                self.welcome.lock().take(answer.status, refusal);
+            }
+            // There is no token with which to ask.
+            Err(error) if error.kind() == nexus_messages::ErrorKind::PermissionDenied => {
+                self.welcome.lock().refused = Some(error.to_string());
+            }
+            Err(_) => {}
+        }
+        ended
+    }
+
+    /// Asks, and gives any answer that is not to be asked for again.
+    pub(super) async fn answer(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answered, StoreError> {
         let (mut tries, mut renewed, mut maybe_done) = (0, false, false);
         // Whatever keeps it from being asked again, what was asked before may have been done.
         let not_again = |error: StoreError, maybe_done: bool| match maybe_done {
@@ -309,4 +353,25 @@ impl Client {
 fn key(url: &Url, accept: Option<&HeaderValue>) -> String {
     let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     format!("{url}\n{accept}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_let_in_once_is_refused_one_place_by_403_and_all_by_401() {
+        let check = |statuses: &[u16], refused: Option<u16>| {
+            let mut welcome = Welcome::default();
+            statuses.iter().for_each(|status| welcome.take(*status, || status.to_string()));
+            assert_eq!(welcome.refused, refused.map(|status| status.to_string()), "{statuses:?}");
+        };
+        check(&[], None);
+        check(&[401], Some(401));
+        check(&[403], Some(403));
+        check(&[403, 404, 500], Some(403)); // These say nothing of who asks.
+        check(&[401, 200], None);
+        check(&[200, 403], None);
+        check(&[304, 401, 403], Some(401));
+    }
 }

@@ -30,6 +30,9 @@ pub(super) struct Description {
     pub(super) headers: BTreeMap<String, String>,
     /// Who asks.
     pub(super) auth: Option<Auth>,
+    /// What is asked to know whether the server is there and knows who asks: a `GET` that costs it little, with parameters in it. Any answer but a success is a failure of
+    /// the mount. When not given, any answer to a `HEAD` of the base does that is no failure of the server's.
+    pub(super) probe: Option<Request>,
     /// How much, and how long.
     #[serde(default)]
     pub(super) limits: Limits,

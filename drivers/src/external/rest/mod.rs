@@ -53,6 +53,7 @@ use self::validated::Validated;
 use self::wire::Wire;
 use super::description::{OPTIONS, Reading, read, settled};
 use super::registry::{Connected, Connector};
+use super::pattern::Vars;
 use super::routes::Routes;
 use super::times;
 use super::tree::{self, Backend, Call, Listed, Tree};
@@ -118,6 +119,7 @@ struct Plan {
     headers: HeaderMap,
     who: Who,
     routes: Routes<RestAsks>,
+    probe: Option<asks::Place>,
     parameters: BTreeMap<String, String>,
     timeout: Duration,
     retries: u32,
@@ -164,6 +166,7 @@ impl Plan {
         });
         Ok(Self {
             routes: asks::routes(&reading, &base, described.route)?,
+            probe: asks::probe(&reading, &base, described.probe)?,
             who: who(&reading, described.auth, allow_http)?,
             base,
             headers,
@@ -205,10 +208,12 @@ impl Plan {
             kept: Validated::new(self.cache_bytes),
             timeout: self.timeout,
             retries: self.retries,
+            welcome: Mutex::default(),
         };
         let api = Api {
             client,
             base: self.base,
+            probe: self.probe,
             parameters: self.parameters,
             body_max: self.body_max,
             bounds: self.bounds,
@@ -277,6 +282,7 @@ fn server(reading: &Reading, field: &str, text: &str, allow_http: bool) -> Resul
 struct Api {
     client: Client,
     base: Url,
+    probe: Option<asks::Place>,
     parameters: BTreeMap<String, String>,
     body_max: u64,
     bounds: Bounds,
@@ -298,6 +304,18 @@ impl Api {
             (None, modified, None) => tree::tag_by_time(size, modified.unwrap_or(Timestamp(0))),
         };
         ObjectInfo::new(EntryType::Reg, size, tag, modified.unwrap_or(Timestamp(0)))
+    }
+
+    /// Asks what the description names for that.
+    async fn probe_at(&self, place: &asks::Place) -> Result<(), StoreError> {
+        let url = place.url(&self.base, &Vars::new(), &self.parameters)?;
+        let path = url.path().to_owned();
+        let deadline = self.env().now() + self.client.timeout;
+        match self.client.get(url, place.accept.as_ref(), "asking for", &path, deadline).await {
+            // Whoever may not ask now finds out nothing by it.
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => Ok(()),
+            asked => asked.map(drop),
+        }
     }
 
     async fn get(&self, call: &Call<'_, RestAsks>) -> Result<(Bytes, ObjectInfo), StoreError> {
@@ -445,11 +463,19 @@ impl Backend for Api {
         })
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.client.trouble()
+    }
+
     fn probe(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            if let Some(place) = &self.probe {
+                return self.probe_at(place).await;
+            }
             let ask = Ask::look(Method::HEAD, self.base.clone(), "asking", "");
             let deadline = self.env().now() + self.client.timeout;
-            let Answered { answer, .. } = match self.client.ask(&ask, deadline).await {
+            // At the base there may be nothing that this mount is to see.
+            let Answered { answer, .. } = match self.client.answer(&ask, deadline).await {
                 // Whoever may not ask now finds out nothing by it.
                 Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => {
                     return Ok(());

@@ -213,6 +213,7 @@ fn syscall_cells<'c>(op: &SyscallEntry, between: &Between<'_>) -> Cells<'c> {
 fn mount_cells<'c>(mount: &MountStatus, between: &Between<'_>) -> Cells<'c> {
     let (state, style, why) = match &mount.state {
         MountState::Serving => ("serving", GOOD, None),
+        MountState::Limited { cause } => ("limited", ODD, Some(cause.clone())),
         MountState::Degraded { cause, .. } => ("degraded", ODD, Some(cause.clone())),
         MountState::Restarting { cause } => ("restarting", ODD, Some(cause.clone())),
         MountState::Failed { cause, .. } => ("failed", BAD, Some(cause.clone())),
