@@ -96,3 +96,33 @@ fn what_cannot_be_reached_when_it_is_mounted_is_not_mounted() {
     }
     nx.shutdown().expect("it ends");
 }
+
+#[test]
+fn a_mount_that_writes_back_comes_up_with_what_is_pending_while_its_server_is_down() {
+    let (s3, data) = (moto(), tempfile::tempdir().expect("there is room"));
+    let wire = Proxy::start(s3.port());
+    let back = bucket(wire.port(), "back").option("write_back", "yes").option("cache_age_ms", "600000");
+    let nx = blocking::connect(data.path()).expect("it boots");
+    nx.mount("/back", back).expect("it mounts");
+    nx.mount("/theirs", bucket(s3.port(), "back")).expect("it mounts");
+    nx.write("/back/f", "one").expect("it is written");
+    until("it is at the server", || read(&nx, "/theirs/f"));
+    wire.set(Fault::Cut);
+    nx.write("/back/f", "two").expect("what is there is known");
+    nx.shutdown().expect("it ends");
+
+    let nx = blocking::connect(data.path()).expect("it boots");
+    let cause = until("it says so", || match status(&nx, "/back").state {
+        MountState::Limited { cause } => Some(cause),
+        _ => None,
+    });
+    assert!(cause.contains("not reached"), "{cause}");
+    assert_eq!(read(&nx, "/back/f").as_deref(), Some("two"));
+    assert_eq!(read(&nx, "/theirs/f").as_deref(), Some("one"));
+    nx.write("/back/f", "three").expect("what is there is known");
+
+    wire.set(Fault::None);
+    until("it is found", || (status(&nx, "/back").state == MountState::Serving).then_some(()));
+    until("it is at the server", || read(&nx, "/theirs/f").filter(|content| content == "three"));
+    nx.shutdown().expect("it ends");
+}

@@ -9,6 +9,7 @@ use nexus_kernel::hal::{
 use nexus_messages::syscall::MountSpec;
 
 use super::contents::CachedContents;
+use super::later::{Later, OPENED_WITHIN, Open};
 use super::marks::{Told, told_of};
 use super::mounted::Mounted;
 use super::options::{Caching, OPTIONS, place_of};
@@ -102,8 +103,14 @@ impl DriverFactory for Cached {
             if let Some(mounted) = mounted.as_ref().filter(|_| caching.write_back) {
                 mounted.vault.mark(place).await?;
             }
-            let store = inner.open(&plain, context).await?;
-            let Some(mounted) = mounted else { return Ok(store) };
+            let Some(mounted) = mounted else { return inner.open(&plain, context).await };
+            let is_by_path = plain.options.get("addressing").is_none_or(|addressing| addressing != "content");
+            let is_known = caching.write_back && is_by_path && !mounted.place.table().is_empty();
+            let store = match is_known {
+                // What is here of it can be served without it.
+                true => at_once_or_later(inner, plain, context).await?,
+                false => inner.open(&plain, context).await?,
+            };
             let is_by_content = matches!(store.addressing(), Addressing::Content(_));
             let cached: Arc<dyn ObjectStore> = if is_by_content {
                 Arc::new(CachedContents::of_place(store, mounted, caching)?)
@@ -113,6 +120,35 @@ impl DriverFactory for Cached {
             Ok(cached)
         })
     }
+}
+
+/// The store, or what opens it as soon as it can be reached. What else is wrong with it is told now.
+async fn at_once_or_later(
+    inner: Arc<dyn DriverFactory>,
+    plain: MountSpec,
+    context: DriverContext,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let env = context.env.clone();
+    let open: Open = Box::new(move || {
+        let opening = inner.open(&plain, context.clone());
+        Box::pin(async move {
+            let store = opening.await?;
+            store.probe().await?;
+            Ok(store)
+        })
+    });
+    let error = match env.timeout(OPENED_WITHIN, open()).await {
+        Ok(Err(error)) if error.is_backend_failure() && !matches!(error, StoreError::Panicked { .. }) => {
+            error
+        }
+        Ok(opened) => return opened,
+        Err(_) => {
+            let what = "opening its store".into();
+            StoreError::TimedOut { what, limit: OPENED_WITHIN, changing: false }
+        }
+    };
+    tracing::warn!(%error, "a store is not reached: what is here of it is served, and it is opened when it can be");
+    Ok(Later::begin(&env, &error, open))
 }
 
 /// What is known of the store `id` without the cache being opened.

@@ -27,6 +27,7 @@ mod contents;
 mod damage;
 mod factory;
 mod folders;
+mod later;
 mod marks;
 mod mounted;
 mod options;

@@ -224,6 +224,11 @@ impl Table {
         if self.in_memory < IN_MEMORY_MAX { INLINE_MAX } else { 0 }
     }
 
+    /// Whether nothing is known of any file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     pub(super) fn pending_files(&self) -> usize {
         self.pending.len()
     }

@@ -149,6 +149,10 @@ impl Near<'_> {
         self.store.flush().await
     }
 
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.store.trouble()
+    }
+
     pub(crate) fn figures(&self) -> CacheFigures {
         self.store.cache().expect("it has a cache")
     }

@@ -5,6 +5,7 @@ mod crash;
 mod damaged;
 mod deletes;
 mod far;
+mod later;
 mod reads;
 mod refused;
 mod writes;
