@@ -136,3 +136,63 @@ fn a_killed_migration_can_be_undone() {
     assert!(read_tree(&nx, AT) == read_host(&place.old));
     nx.shutdown().expect("it stops");
 }
+
+/// `--to` the new folder, interrupted once something was copied; how it ended, and what it said.
+fn interrupted(place: &Place) -> (Option<i32>, String) {
+    let before = fs::read_to_string(place.path().join("log")).expect("it is text").len();
+    let mut child = migrate(place.path(), &place.new);
+    let began = Instant::now();
+    while count(&place.new) < 5 && began.elapsed() < Duration::from_secs(20) {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("it starts").success(), "it runs");
+    let status = child.wait().expect("it ends").code();
+    let said = fs::read_to_string(place.path().join("log")).expect("it is text");
+    (status, said[before..].to_owned())
+}
+
+#[test]
+fn who_interrupts_a_migration_is_told_where_it_stands_and_how_it_goes_on_or_ends() {
+    let place = Place::new();
+    let before = read_host(&place.old);
+    fs::write(place.path().join("log"), "").expect("there is room");
+    let (status, said) = interrupted(&place);
+    assert_eq!(status, Some(130), "{said}");
+    let line = said.lines().find(|line| line.contains("migrate: interrupted; ")).expect(&said);
+    assert!(line.contains(&format!("{AT} from path-local to path-local is being copied; ")), "{line}");
+    assert!(line.ends_with(&format!(
+        "the same command goes on with it, and `nexus migrate {AT} --abort` takes it back"
+    )));
+    // And so it is.
+    let ended = migrate(place.path(), &place.new).wait().expect("it ends");
+    assert!(ended.success());
+    assert!(read_host(&place.new) == before);
+}
+
+#[test]
+fn a_served_migration_goes_on_when_the_command_that_asked_for_it_is_interrupted() {
+    let place = Place::new();
+    fs::write(place.path().join("log"), "").expect("there is room");
+    let mut serving = command(place.path()).arg("serve").spawn().expect("it starts");
+    let mut ready = String::new();
+    let out = serving.stdout.take().expect("it is piped");
+    BufReader::new(out).read_line(&mut ready).expect("it says so");
+    let (status, said) = interrupted(&place);
+    assert_eq!(status, Some(130), "{said}");
+    let line = said.lines().find(|line| line.contains("migrate: interrupted; ")).expect(&said);
+    assert!(line.contains("it goes on in the process that serves the folder"), "{line}");
+    let began = Instant::now();
+    let state = loop {
+        let told =
+            command(place.path()).args(["--json", "migrate", AT, "--status"]).output().expect("it starts");
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("it is an object");
+        if told["state"] == "done" || began.elapsed() > Duration::from_secs(60) {
+            break told["state"].clone();
+        }
+    };
+    assert_eq!(state, "done");
+    assert!(read_host(&place.new) == read_host(&place.old));
+    serving.kill().expect("it runs");
+    serving.wait().expect("it ends");
+}

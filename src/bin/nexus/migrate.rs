@@ -1,19 +1,58 @@
 //! `migrate`: the files of a mount move to another driver, while they are used.
 
 use std::io::{self, IsTerminal};
+use std::pin::pin;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nexus::{Error, ErrorKind, MigrationState, MigrationStatus, Op, VPath};
+use futures_util::future::{Either, select};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use nexus::{ChildSignal, Error, ErrorKind, MigrationState, MigrationStatus, Op, VPath};
 
 use crate::args::MigrateArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, Status};
 use crate::mounts::{asked_for, settled};
 use crate::output::one_line;
 use crate::session::{Session, path};
+use crate::signals::Signals;
 
 /// How often the kernel is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long the kernel may take to say where it is, when somebody wants this process to end.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// `migrate` of a command line of its own: who interrupts it is told where it stands, and how it goes on or ends.
+pub(crate) async fn migrate_alone(session: &Session, args: MigrateArgs) -> Outcome {
+    const ENDING: [ChildSignal; 2] = [ChildSignal::Interrupt, ChildSignal::Terminate];
+    let mut signals = Signals::listen(session.env(), "migrate", &ENDING).await?;
+    let at = args.path.clone();
+    let signal = {
+        let (migrating, next) = (pin!(migrate(session, args)), pin!(signals.next()));
+        match select(migrating, next).await {
+            Either::Left((done, _)) => return done,
+            Either::Right((Some(signal), _)) => signal,
+            Either::Right((None, migrating)) => return migrating.await,
+        }
+    };
+    session.out.set_bar(None);
+    let standing = async { status(session, &path(Op::Mount, &at)?).await };
+    let standing = session.env().timeout(ANSWER_MAX, standing).await;
+    let standing = match &standing {
+        Ok(Ok(Some(status))) => told(status),
+        Ok(Ok(None)) => format!("{at}: nothing of it was begun"),
+        Ok(Err(failure)) => format!("{at}: where it stands is not known: {failure}"),
+        Err(_) => format!("{at}: where it stands is not told within {ANSWER_MAX:?}"),
+    };
+    let next = match session.nx.kernel() {
+        Ok(_) => format!("the same command goes on with it, and `nexus migrate {at} --abort` takes it back"),
+        Err(_) => format!(
+            "it goes on in the process that serves the folder: `nexus migrate {at} --status` tells how far it is, and --abort takes it back"
+        ),
+    };
+    session.out.warn(format_args!("migrate: interrupted; {standing}; {next}"));
+    session.out.ends_with(Status::Command(Signals::ended_by(signal)?.status()));
+    Ok(())
+}
 
 pub(crate) async fn migrate(session: &Session, args: MigrateArgs) -> Outcome {
     ordered(session, args).await.map_err(|failure| failure.known_as("migrate"))
@@ -50,6 +89,7 @@ async fn status(session: &Session, at: &VPath) -> Outcome<Option<MigrationStatus
 /// Waits until nobody works on it. Who is interrupted meanwhile interrupts it only if the kernel is this process's own.
 async fn until_over(session: &Session, at: &VPath) -> Outcome<MigrationStatus> {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+    let bar = bar.with_finish(ProgressFinish::AndClear);
     if io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {elapsed}");

@@ -66,6 +66,7 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
     let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
     let executed = match command {
         Command::Run(args) => Box::pin(children::run_alone(&session, args)).await,
+        Command::Migrate(args) => Box::pin(migrate::migrate_alone(&session, args)).await,
         command => Box::pin(execute(&session, command)).await,
     };
     let done = executed.and_then(|()| session.out.flush());
