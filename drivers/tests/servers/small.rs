@@ -159,11 +159,12 @@ fn serve(server: &Server, connection: &TcpStream) {
         let is_counted = request.path != COUNT;
         server.requests.fetch_add(u64::from(is_counted), Ordering::Relaxed);
         let is_head = request.method == "HEAD";
+        let is_last = request.headers.get("connection").is_some_and(|wanted| wanted == "close");
         let answer = answered(server, request);
         if is_counted && !server.latency.is_zero() {
             let _ = clock.recv_timeout(server.latency);
         }
-        if told(connection, &answer, is_head).is_err() {
+        if told(connection, &answer, is_head).is_err() || is_last {
             break;
         }
     }
