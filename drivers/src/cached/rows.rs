@@ -57,6 +57,20 @@ impl FileRow {
     }
 }
 
+/// The tag of a state that is written here at `at`, in nanoseconds of the wall's clock.
+pub(super) fn tag_at(at: u64, random: u64) -> ContentId {
+    ContentId::Tag(format!("{}{random:016x}", tags_at(at)).into())
+}
+
+/// Whether [`tag_at`] gave that tag for this time.
+pub(super) fn was_tagged_at(tag: &ContentId, at: u64) -> bool {
+    matches!(tag, ContentId::Tag(tag) if tag.starts_with(&tags_at(at)))
+}
+
+fn tags_at(at: u64) -> String {
+    format!("local-{at:016x}")
+}
+
 /// A piece of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum PieceRow {

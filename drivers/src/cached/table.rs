@@ -10,8 +10,8 @@ use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
 use super::folders::Folder;
 use super::pending::Pending;
-use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key};
-use super::upload::{Due, LOOKED_MAX, Upload};
+use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key, was_tagged_at};
+use super::upload::{Due, LATE_MAX, LOOKED_MAX, Upload};
 use super::vault::{Blob, Vault};
 use super::{FILES_MAX, IN_MEMORY_MAX, INLINE_MAX, PIECE_BYTES};
 
@@ -179,7 +179,9 @@ impl Table {
     ) {
         self.number += 1;
         let pending = row.pending.clone().map(|attributes| {
-            let due = (0, self.number);
+            // When the process ended this state may have been on its way, or one before it, which it is to come after.
+            self.late.insert(path.to_owned(), LATE_MAX);
+            let due = (if was_tagged_at(&row.tag, row.seen) { 0 } else { LATE_MAX }, self.number);
             self.pending.insert(path.to_owned());
             self.due.insert(due, path.to_owned());
             self.pending_bytes += row.size;

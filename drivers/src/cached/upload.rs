@@ -31,8 +31,8 @@ const UPLOAD_MAX: Duration = Duration::from_secs(120);
 /// For how long, in nanoseconds, it counts that the store was looked at before a file was acknowledged.
 pub(super) const LOOKED_MAX: u64 = 10_000_000_000;
 
-/// For how long, in nanoseconds, an attempt may arrive at the store that was given up.
-const LATE_MAX: u64 = 10_000_000_000;
+/// For how long, in nanoseconds, an attempt may arrive at the store that was given up, or was under way when the process ended.
+pub(super) const LATE_MAX: u64 = 10_000_000_000;
 
 /// What is to go to the store next.
 #[derive(Debug)]

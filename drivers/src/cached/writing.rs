@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{join_all, try_join_all};
 use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
-use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
+use nexus_messages::{Attributes, EntryType, Timestamp};
 
 use super::paths::{CachedPaths, count};
 use super::pending::refusal;
 use super::place::{Hold, Room};
+use super::rows::tag_at;
 use super::table::{Moment, Piece, parent};
 use super::{PATH_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
 use crate::path::components;
@@ -68,7 +69,7 @@ impl CachedPaths {
         let now = self.now();
         // Whoever comes here has just looked what is there, or knows it within the age that its mount believes, or has no need to.
         let moment = Moment { wall: now, uptime: self.vault.uptime() };
-        let tag = ContentId::Tag(format!("local-{now:016x}{:016x}", env.random()).into());
+        let tag = tag_at(now, env.random());
         let mut info =
             ObjectInfo::new(EntryType::Reg, size, tag, attributes.modified.unwrap_or(Timestamp(now)));
         if let Some(found) = found {

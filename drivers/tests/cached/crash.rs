@@ -354,3 +354,37 @@ fn what_is_written_while_the_state_before_it_goes_to_the_store_is_not_taken_for_
         assert_eq!(theirs, "second", "seed {seed}");
     }
 }
+
+#[test]
+fn what_a_dead_kernel_had_sent_arrives_before_what_the_next_one_sends() {
+    const LATE: Duration = Duration::from_secs(7);
+    for (seed, writes) in [(1, 1), (2, 2), (3, 3)] {
+        let (disk, far) = (SimDisk::new(seed), elsewhere());
+        let write = |machine: &Machine, n: u64| {
+            let content = Bytes::from(format!("state {n}"));
+            let written =
+                async { machine.near.write("d/f", &[content], PathWrite::Whole, &Attributes::none()).await };
+            machine.simulation.block_on(written).map(drop)
+        };
+        let machine = Machine::boot_slow(&disk, &far, seed, Duration::from_secs(1)).unwrap();
+        // The first of them is on its way when it dies, whatever else is pending by then.
+        for n in 1..=writes {
+            write(&machine, n).unwrap();
+            machine.simulation.run_for(Duration::from_millis(100));
+        }
+        disk.crash_by(0);
+        let machine = Machine::boot(&disk, &far, seed + 10).unwrap();
+        if writes < 3 {
+            write(&machine, 9).unwrap();
+        }
+        let last = machine.read("d/f").unwrap().unwrap();
+        machine.simulation.run_for(LATE);
+        let late =
+            async { far.write("d/f", &["state 1".into()], PathWrite::Whole, &Attributes::none()).await };
+        machine.simulation.block_on(late).unwrap();
+        machine.simulation.run_for(Duration::from_secs(60));
+        assert_eq!(machine.read("d/f").unwrap().unwrap(), last, "{writes} writes");
+        let theirs = async { far.read("d/f", ByteRange::ALL).await };
+        assert_eq!(machine.simulation.block_on(theirs).unwrap().0, last, "{writes} writes");
+    }
+}
