@@ -3,17 +3,24 @@
 //! changed; and the folder opens in time.
 //!
 //! This process is the checker. It is never killed, keeps books of its own (`books.rs`), and knows nothing of the kernel but its public
-//! interface. Killed are `nexus serve` with clients attached, also while it opens the folder, and imports.
+//! interface. Killed are `nexus serve` with clients attached, also while it opens the folder, and imports; with the drivers for it built in, also over a bucket that is
+//! written back (`bucket.rs`).
 //!
 //! `NEXUS_KILLS` says how many rounds there are, and `NEXUS_SEED` is the plan, which a failure prints. The moments of the kills are no part of it.
 
 #![allow(clippy::disallowed_methods, reason = "the checker is no part of a kernel")]
 
 mod books;
+#[cfg(all(feature = "s3", feature = "servers"))]
+mod bucket;
 mod client;
 mod imports;
 mod plan;
 mod process;
+#[cfg(all(feature = "s3", feature = "servers"))]
+#[path = "../../drivers/tests/servers/mod.rs"]
+#[allow(dead_code, reason = "each target uses a part of it")]
+mod servers;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -83,6 +83,8 @@ pub(crate) struct Proxy {
     port: u16,
     turned: Arc<Mutex<Turned>>,
     ended: Arc<AtomicBool>,
+    /// Held by each connection until the server has ended it.
+    carried: Arc<()>,
 }
 
 impl Proxy {
@@ -97,7 +99,8 @@ impl Proxy {
         let port = listener.local_addr().expect("it is bound").port();
         let turned = Arc::new(Mutex::new(Turned { fault: Fault::None, after: b"", turn: 1 }));
         let ended = Arc::new(AtomicBool::new(false));
-        let proxy = Self { port, turned: turned.clone(), ended: ended.clone() };
+        let carried = Arc::new(());
+        let proxy = Self { port, turned: turned.clone(), ended: ended.clone(), carried: carried.clone() };
         aside(move || {
             for connection in listener.incoming().map_while(Result::ok) {
                 if ended.load(Ordering::Acquire) {
@@ -105,7 +108,7 @@ impl Proxy {
                 }
                 // Without a server, who comes finds nobody.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-                carry(&connection, &server, &turned, &ended, speaks);
+                carry(&connection, &server, &turned, &ended, carried.clone(), speaks);
             }
         });
         proxy
@@ -113,6 +116,12 @@ impl Proxy {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether no connection is there: the server has done with all that came from those who are gone.
+    pub(crate) fn is_idle(&self) -> bool {
+        // The wire itself has two.
+        Arc::strong_count(&self.carried) <= 2
     }
 
     /// What happens from now on, also on connections that are there.
@@ -144,6 +153,7 @@ fn carry(
     server: &TcpStream,
     turned: &Arc<Mutex<Turned>>,
     ended: &Arc<AtomicBool>,
+    carried: Arc<()>,
     speaks: Speaks,
 ) {
     for stream in [client, server] {
@@ -163,7 +173,12 @@ fn carry(
     };
     let (looked, ended) = (now.clone(), ended.clone());
     aside(move || {
-        while let Some(piece) = piece(&mut asked) {
+        loop {
+            let Some(piece) = piece(&mut asked) else {
+                // The server may still be at work, and answers before it hears of this.
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            };
             let Turned { after, turn, .. } = *turned.lock().unwrap_or_else(PoisonError::into_inner);
             if !after.is_empty() && piece.windows(after.len()).any(|part| part == after) {
                 heard.store(turn, Ordering::Release);
@@ -186,6 +201,7 @@ fn carry(
         end(&asked, &to);
     });
     aside(move || {
+        let _carried = carried;
         while let Some(piece) = piece(&mut answered) {
             let carried = match now() {
                 Fault::Stall => Ok(()),

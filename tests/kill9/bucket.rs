@@ -1,0 +1,397 @@
+//! `kill -9` over a bucket that is written back, while the wire to its server fails: what was acknowledged is read from the next life of the kernel on, whether it had
+//! come to the bucket or not, and comes there; what is unknown is whole or not at all; nothing else is in the bucket.
+//!
+//! The server outlives the kills. What has come to it is read by a kernel of this process, which knows nothing of the one that is killed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nexus::blocking::{self, Nexus};
+use nexus::syscall::SysWrite;
+use nexus::{Bytes, Config, ErrorKind, Executed, MountSpec, VPath};
+
+use crate::plan::Random;
+use crate::process::Place;
+use crate::servers::Server;
+use crate::servers::proxy::{Fault, Proxy};
+use crate::servers::s3::{BUCKET, KEY, moto, request};
+use crate::{ACKNOWLEDGED_WITHIN, complaint_of, setting};
+
+/// Rounds when nothing else is said.
+const KILLS: u64 = 4;
+
+const SEED: u64 = 20_261_129;
+
+const WRITERS: u64 = 5;
+
+/// Where the bucket is mounted.
+const AT: &str = "/b";
+
+/// The names of a writer's files.
+const NAMES: [&str; 6] = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
+
+/// Calls that are acknowledged before a kill, at most.
+const CALLS_MAX: u64 = 120;
+
+/// For how long calls are waited for when the wire fails: what needs the server is not acknowledged any more.
+const FAILING_FOR: Duration = Duration::from_millis(700);
+
+/// Within this time all is in the bucket, and the server has done with what a dead kernel had sent.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+
+/// What may become of the wire while calls are under way.
+const FAULTS: [Fault; 8] = [
+    Fault::None,
+    Fault::None,
+    Fault::Unavailable,
+    Fault::Unavailable,
+    Fault::Cut,
+    Fault::Lost,
+    Fault::Half,
+    Fault::Stall,
+];
+
+/// A bucket at a server that this process has started, and the wire to it.
+pub(crate) struct Bucket {
+    server: Server,
+    wire: Proxy,
+}
+
+impl Bucket {
+    pub(crate) fn start() -> Self {
+        let server = moto();
+        let wire = Proxy::start(server.port());
+        Self { server, wire }
+    }
+
+    fn spec(port: u16) -> MountSpec {
+        MountSpec::new("s3")
+            .option("bucket", BUCKET)
+            .option("endpoint", format!("http://127.0.0.1:{port}"))
+            .option("allow_http", "true")
+            .option("access_key", KEY)
+    }
+
+    /// Mounts it in the kernel of `place`, written back over the wire.
+    pub(crate) fn mount(&self, place: &Place, at: &str, options: &[(&str, &str)]) {
+        let secret = place.host("secret");
+        std::fs::write(&secret, KEY).expect("there is room");
+        let spec = Self::spec(self.wire.port()).option("secret_key", format!("file:{}", secret.display()));
+        let spec = options.iter().fold(spec, |spec, (key, value)| spec.option(*key, *value));
+        let nx = blocking::connect(Config::new(place.data())).expect("it boots");
+        nx.mount(at, spec.option("write_back", "yes").option("cache_bytes", "4194304")).expect("it mounts");
+        nx.shutdown().expect("it stops");
+    }
+
+    /// A kernel that sees what the server has.
+    fn beside(&self) -> Nexus {
+        let nx = blocking::connect(Config::in_memory()).expect("it boots");
+        nx.mount(AT, Self::spec(self.server.port()).option("secret_key", KEY)).expect("it mounts");
+        nx
+    }
+
+    /// The wire is well, and the server has done with what came over it from who is dead.
+    fn settle(&self) {
+        self.wire.set(Fault::None);
+        // Who comes last over the wire is answered after all who came before have got through.
+        request(self.wire.port(), "GET / HTTP/1.1");
+        until("done with what was sent", || self.wire.is_idle());
+    }
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < SETTLED_WITHIN, "never {what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// What the file at `path` holds; none when it is not there.
+fn found_at(nx: &Nexus, path: &str) -> nexus::Result<Option<Bytes>> {
+    match nx.stream(path).and_then(Iterator::collect::<nexus::Result<Vec<Bytes>>>) {
+        Ok(pieces) => Ok(Some(pieces.concat().into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn shown(state: Option<&Bytes>) -> String {
+    match state {
+        Some(content) => format!("{} bytes from {:02x?} on", content.len(), &content[..content.len().min(8)]),
+        None => "nothing".to_owned(),
+    }
+}
+
+/// Who writes below a folder of its own, and keeps books.
+struct Writer {
+    base: String,
+    /// What may be at each path: the last state that was acknowledged, and what was asked for since and is unknown.
+    may: BTreeMap<String, Vec<Option<Bytes>>>,
+    random: Random,
+}
+
+/// What makes a writer's call fail by right.
+struct Around<'a> {
+    /// The wire fails, or is about to.
+    fails: &'a AtomicBool,
+    is_killed: &'a AtomicBool,
+    acknowledged: &'a Sender<()>,
+}
+
+impl Writer {
+    fn new(number: u64, seed: u64) -> Self {
+        let random = Random(seed ^ (number + 1).wrapping_mul(0x0123_4567_89ab_cdef));
+        Self { base: format!("{AT}/w{number}"), may: BTreeMap::new(), random }
+    }
+
+    /// Calls until the kernel is gone. Gives what is wrong.
+    fn work(&mut self, nx: &Nexus, around: &Around<'_>) -> Option<String> {
+        loop {
+            match self.call(nx) {
+                Ok(Ok(())) => {
+                    // Nobody counts any more when all is being ended.
+                    let _ = around.acknowledged.send(());
+                }
+                Ok(Err(error)) if error.kind() == ErrorKind::Down => {
+                    return complaint_of(around.is_killed, &error);
+                }
+                Ok(Err(_)) if around.fails.load(Ordering::SeqCst) => {}
+                Ok(Err(error)) => {
+                    return Some(format!("{}: a call failed, and the wire was well: {error}", self.base));
+                }
+                Err(wrong) => return Some(wrong),
+            }
+        }
+    }
+
+    /// One call, and what is known after it; the error is what cannot be.
+    fn call(&mut self, nx: &Nexus) -> Result<nexus::Result<()>, String> {
+        let name = NAMES[usize::try_from(self.random.below(NAMES.len() as u64)).expect("it is small")];
+        let path = format!("{}/{name}", self.base);
+        let states = self.may.entry(path.clone()).or_insert_with(|| vec![None]);
+        let (done, after) = match self.random.below(12) {
+            0..7 => {
+                let length = match self.random.below(24) {
+                    // It goes to the server before it is acknowledged.
+                    0 => (4 << 20) + self.random.below(9),
+                    1 => (1 << 20) + self.random.below(9),
+                    2..5 => self.random.below(300_000),
+                    5..8 => self.random.below(30_000),
+                    _ => self.random.below(400),
+                };
+                let content = self.random.content(length);
+                (nx.write(path.as_str(), content.clone()).map(drop), vec![Some(content)])
+            }
+            7 => (nx.unlink(path.as_str()).map(drop), vec![None]),
+            8 => {
+                let length = 1 + self.random.below(400);
+                let more = self.random.content(length);
+                let appended =
+                    states.iter().map(|old| [old.as_deref().unwrap_or_default(), &more[..]].concat());
+                let appended: Vec<_> = appended.map(|content| Some(Bytes::from(content))).collect();
+                let at = VPath::parse(&path).expect("it is a path");
+                (nx.send(SysWrite::at(at, more).append().create()).map(drop), appended)
+            }
+            _ => {
+                return match found_at(nx, &path) {
+                    Ok(found) if states.contains(&found) => Ok(Ok(())),
+                    Ok(found) => Err(unexpected(&path, states, found.as_ref())),
+                    Err(error) => Ok(Err(error)),
+                };
+            }
+        };
+        match done {
+            Ok(()) if after == [None] && states == &after => {
+                return Err(format!("{path} was removed, and was not there"));
+            }
+            Ok(()) => *states = after,
+            Err(error) if error.kind() == ErrorKind::NotFound && after == [None] => {
+                if !states.contains(&None) {
+                    return Err(format!("it cannot be removed: {}", unexpected(&path, states, None)));
+                }
+                *states = after;
+            }
+            Err(error) => {
+                if error.executed() == Executed::Unknown {
+                    states.extend(after);
+                }
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Holds all that is there against the books, which say that alone from then on.
+    fn check(&mut self, nx: &Nexus) -> Result<(), String> {
+        for (path, states) in &mut self.may {
+            let found = found_at(nx, path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+            if !states.contains(&found) {
+                return Err(unexpected(path, states, found.as_ref()));
+            }
+            *states = vec![found];
+        }
+        let there = nx.exists(self.base.as_str()).map_err(|error| error.to_string())?;
+        for entry in there.then(|| nx.walk(self.base.as_str())).into_iter().flatten() {
+            let entry = entry.map_err(|error| format!("{} cannot be listed: {error}", self.base))?;
+            let is_file = entry.entry_type == nexus::EntryType::Reg;
+            if is_file && !self.may.get(entry.path.as_str()).is_some_and(|states| states[0].is_some()) {
+                return Err(format!("{} is listed, and should not be there", entry.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of its files are not in the bucket as they were acknowledged.
+    fn here_alone(&self, beside: &Nexus) -> Result<usize, String> {
+        let mut count = 0;
+        for (path, states) in self.may.iter().filter(|(_, states)| states.len() == 1) {
+            let found = found_at(beside, path).map_err(|error| format!("{path} beside: {error}"))?;
+            count += usize::from(!states.contains(&found));
+        }
+        Ok(count)
+    }
+}
+
+fn unexpected(path: &str, states: &[Option<Bytes>], found: Option<&Bytes>) -> String {
+    let states: Vec<String> = states.iter().map(|state| shown(state.as_ref())).collect();
+    format!("{path} has {}, and may have {}", shown(found), states.join(", or "))
+}
+
+struct Run {
+    place: Place,
+    bucket: Bucket,
+    beside: Nexus,
+    random: Random,
+    writers: Vec<Writer>,
+    calls: usize,
+    unknown: usize,
+    here_alone: usize,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let (place, bucket) = (Place::new(), Bucket::start());
+        // What was asked a moment ago is not asked again: so writes go on without the server.
+        bucket.mount(&place, AT, &[("cache_age_ms", "60000")]);
+        let beside = bucket.beside();
+        let writers = (0..WRITERS).map(|number| Writer::new(number, seed)).collect();
+        Self { place, bucket, beside, random: Random(seed), writers, calls: 0, unknown: 0, here_alone: 0 }
+    }
+
+    fn check(&mut self, nx: &Nexus) -> Result<(), String> {
+        self.writers.iter_mut().try_for_each(|writer| writer.check(nx))
+    }
+
+    /// Waits until nothing is pending, and holds the bucket against the books.
+    fn drain(&mut self, nx: &Nexus) -> Result<(), String> {
+        let pending = || {
+            let mounts = nx.mounts().expect("they are listed");
+            let there = mounts.into_iter().find(|mount| mount.point.as_str() == AT);
+            there.expect("it is mounted").cache.expect("it writes back").pending_files
+        };
+        until("all in the bucket", || pending() == 0);
+        let Self { writers, beside, .. } = self;
+        let checked = writers.iter_mut().try_for_each(|writer| writer.check(beside));
+        checked.map_err(|wrong| format!("in the bucket: {wrong}"))
+    }
+
+    /// One life of the server, and what comes before and after it.
+    fn round(&mut self) -> Result<(), String> {
+        for _ in 0..self.random.below(3) {
+            let most = 1 << (8 + self.random.below(12));
+            let micros = self.random.below(most);
+            self.place.serve_for(Duration::from_micros(micros));
+        }
+        let mut server = self.place.serve()?;
+        let attached = blocking::attach(self.place.data()).map_err(|error| error.to_string())?;
+        self.check(&attached)?;
+        if self.random.below(2) == 0 {
+            self.drain(&attached)?;
+            // And what was pending is read as it was.
+            self.check(&attached)?;
+        }
+        drop(attached);
+        let fault = FAULTS[usize::try_from(self.random.below(FAULTS.len() as u64)).expect("it is small")];
+        let enough = self.random.below(CALLS_MAX);
+        let turned_at = self.random.below(enough + 1);
+        let delay = Duration::from_micros(self.random.below(4_000));
+        let (acknowledged, told) = channel();
+        let (fails, is_killed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let data = self.place.data();
+        let (writers, wire, count) = (&mut self.writers, &self.bucket.wire, &mut self.calls);
+        let wrong = thread::scope(|scope| {
+            let working: Vec<_> = writers
+                .iter_mut()
+                .map(|writer| {
+                    let (acknowledged, fails, is_killed, data) =
+                        (acknowledged.clone(), &fails, &is_killed, &data);
+                    scope.spawn(move || match blocking::attach(data) {
+                        Ok(nx) => writer.work(&nx, &Around { fails, is_killed, acknowledged: &acknowledged }),
+                        Err(error) => complaint_of(is_killed, &error),
+                    })
+                })
+                .collect();
+            drop(acknowledged);
+            let (mut calls, mut stuck) = (0, None);
+            while calls < enough && stuck.is_none() {
+                if calls == turned_at && fault != Fault::None {
+                    fails.store(true, Ordering::SeqCst);
+                    wire.set(fault);
+                }
+                let most = if fails.load(Ordering::SeqCst) { FAILING_FOR } else { ACKNOWLEDGED_WITHIN };
+                match told.recv_timeout(most) {
+                    Ok(()) => calls += 1,
+                    Err(why) => stuck = Some(why),
+                }
+            }
+            let _ = told.recv_timeout(delay);
+            let was_running = server.is_running();
+            is_killed.store(true, Ordering::SeqCst);
+            server.kill();
+            let mut wrong: Vec<String> =
+                working.into_iter().filter_map(|writer| writer.join().expect("it is well")).collect();
+            let stuck = stuck.filter(|_| !fails.load(Ordering::SeqCst));
+            wrong.extend(stuck.map(|why| format!("no call was acknowledged: {why}")));
+            wrong.extend((!was_running).then(|| "it ended by itself".to_owned()));
+            *count += usize::try_from(calls).unwrap_or(0) + told.try_iter().count();
+            wrong
+        });
+        self.bucket.settle();
+        for writer in &self.writers {
+            self.here_alone += writer.here_alone(&self.beside)?;
+            self.unknown += writer.may.values().filter(|states| states.len() > 1).count();
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{}\nthe wire: {fault:?}", wrong.join("\n"))) }
+    }
+
+    /// Once more, and all is in the bucket.
+    fn end(&mut self) -> Result<(), String> {
+        let nx = blocking::connect(Config::new(self.place.data())).map_err(|error| error.to_string())?;
+        self.check(&nx)?;
+        self.drain(&nx)?;
+        nx.shutdown().map_err(|error| error.to_string())
+    }
+}
+
+#[test]
+fn what_was_acknowledged_over_a_bucket_that_is_written_back_survives_kill_9_at_any_point() {
+    let (kills, seed) = (setting("NEXUS_KILLS", KILLS), setting("NEXUS_SEED", SEED));
+    let mut run = Run::new(seed);
+    for number in 0..=kills {
+        let done = if number < kills { run.round() } else { run.end() };
+        if let Err(what) = done {
+            panic!("seed {seed}, round {number}: {what}\nwhat the commands said:\n{}", run.place.said());
+        }
+    }
+    let said = run.place.said();
+    assert!(!said.contains("panicked"), "seed {seed}: {said}");
+    let Run { calls, unknown, here_alone, .. } = run;
+    println!(
+        "seed {seed}: {kills} kills; {calls} calls acknowledged, {unknown} unknown; {here_alone} files were not in the bucket as they were acknowledged when the kernel was killed"
+    );
+    assert!(here_alone > 0, "seed {seed}: nothing was ever pending at a kill");
+}
