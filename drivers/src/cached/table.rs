@@ -191,7 +191,8 @@ impl Table {
         let file = File {
             info: row.info(),
             remote: row.remote.clone(),
-            seen: row.seen,
+            // What had begun at the store when the process ended, nobody was told of: it is asked again, once.
+            seen: 0,
             pieces,
             row: Some(encoded),
             pending,

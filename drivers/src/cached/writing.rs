@@ -110,7 +110,8 @@ impl CachedPaths {
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
         let (how, held) = self.before_through(path, how).await?;
-        let info = self.store()?.write(path, data, how, attributes).await?;
+        let (store, doubt) = (self.store()?, Doubt::of(self, path));
+        let info = doubt.told(store.write(path, data, how, attributes).await)?;
         self.after_through(path, &info).await?;
         drop(held);
         Ok(info)
@@ -190,7 +191,8 @@ impl CachedPaths {
         if has_below {
             return Err(StoreError::NotEmpty { what: path.into() });
         }
-        match self.store()?.delete(path).await {
+        let (store, doubt) = (self.store()?, Doubt::of(self, path));
+        match doubt.told(store.delete(path).await) {
             Ok(()) => {}
             // Nothing of it has come there, and with it its folder would have, which stays where folders do.
             Err(StoreError::NotFound { .. }) if is_pending => match self.make_folder(parent(path)).await {
@@ -243,12 +245,15 @@ impl CachedPaths {
                 holds.push(held);
             }
         }
+        let (store, doubts) = (self.store()?, together.iter().map(|path| Doubt::of(self, path)));
+        let doubts: Vec<Doubt<'_>> = doubts.collect();
         let told = match together.is_empty() {
             true => Vec::new(),
-            false => self.store()?.delete_many(&together).await?,
+            false => store.delete_many(&together).await?,
         };
         // Side by side: the index is flushed for many of them at once.
-        let forgotten = told.into_iter().zip(&together).map(async |(deleted, path)| {
+        let told = told.into_iter().zip(doubts).map(|(deleted, doubt)| doubt.told(deleted));
+        let forgotten = told.zip(&together).map(async |(deleted, path)| {
             if matches!(deleted, Ok(()) | Err(StoreError::NotFound { .. })) {
                 self.gone(path).await?;
                 self.place.table().note_gone(path);
@@ -291,6 +296,32 @@ impl CachedPaths {
     }
 }
 
+/// Forgets what is known of a path, unless the store says what became of a change there: it may have made it.
+struct Doubt<'a> {
+    near: &'a CachedPaths,
+    path: &'a str,
+    is_told: bool,
+}
+
+impl<'a> Doubt<'a> {
+    fn of(near: &'a CachedPaths, path: &'a str) -> Self {
+        Self { near, path, is_told: false }
+    }
+
+    fn told<T>(mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.is_told = !done.as_ref().is_err_and(StoreError::is_unknown);
+        done
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.near.place.table().forget_within(&self.near.vault, self.path);
+        }
+    }
+}
+
 /// Content on its way to the store itself, piece by piece.
 #[derive(Debug)]
 pub(super) struct Through {
@@ -316,7 +347,8 @@ impl PathUpload for Through {
         Box::pin(async move {
             let Self { near, inner } = *self;
             let (how, held) = near.before_through(path, how).await?;
-            let info = inner.finish(path, how, attributes).await?;
+            let doubt = Doubt::of(&near, path);
+            let info = doubt.told(inner.finish(path, how, attributes).await)?;
             near.after_through(path, &info).await?;
             drop(held);
             Ok(near.plain(info))
