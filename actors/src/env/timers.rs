@@ -353,6 +353,10 @@ mod tests {
         Sleep::new(timers.clone(), timers.now().checked_add(duration))
     }
 
+    fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+        thread::Builder::new().spawn(work).expect("a thread can be started")
+    }
+
     fn in_table(timers: &Timers) -> usize {
         timers.state.lock().due.len()
     }
@@ -393,8 +397,8 @@ mod tests {
         assert!(Pin::new(&mut sleep).poll(&mut elsewhere).is_pending());
         assert_eq!(in_table(&timers), 1);
         // And back, by another thread.
-        let sleep = thread::spawn(move || block_on(sleep));
-        let ticking = thread::spawn({
+        let sleep = aside(move || block_on(sleep));
+        let ticking = aside({
             let timers = timers.clone();
             move || timers.run()
         });
@@ -428,7 +432,7 @@ mod tests {
     fn a_table_that_is_closed_ends_what_threads_wait_for() {
         let timers = Timers::real();
         let (told, waits) = mpsc::channel();
-        let waiting = thread::spawn({
+        let waiting = aside({
             let timers = timers.clone();
             move || {
                 let mut sleep = after(&timers, LONG);
