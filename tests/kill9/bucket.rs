@@ -238,7 +238,7 @@ impl Writer {
         for entry in there.then(|| nx.walk(self.base.as_str())).into_iter().flatten() {
             let entry = entry.map_err(|error| format!("{} cannot be listed: {error}", self.base))?;
             let is_file = entry.entry_type == nexus::EntryType::Reg;
-            if is_file && !self.may.get(entry.path.as_str()).is_some_and(|states| states[0].is_some()) {
+            if is_file && self.may.get(entry.path.as_str()).is_none_or(|states| states[0].is_none()) {
                 return Err(format!("{} is listed, and should not be there", entry.path));
             }
         }

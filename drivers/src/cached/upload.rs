@@ -119,7 +119,9 @@ impl Uploads {
             let waited = pin!(async {
                 match next {
                     Some(at) => drop(env.timeout(Duration::from_nanos(at.saturating_sub(now)), told).await),
-                    None => drop(told.await),
+                    None => {
+                        told.await;
+                    }
                 }
             });
             if running.is_empty() {
