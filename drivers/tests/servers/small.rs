@@ -352,6 +352,7 @@ fn deleted(state: &mut State, request: &Request) -> Answer {
             ));
         } else {
             state.objects.remove(key);
+            said.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>"));
         }
     }
     Answer::text(said + "</DeleteResult>")
