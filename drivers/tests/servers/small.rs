@@ -341,6 +341,11 @@ fn answered(server: &Server, request: Request) -> Answer {
     }
 }
 
+/// Text within XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
 /// Deletes the keys of a list, but for those with `locked` in them.
 fn deleted(state: &mut State, request: &Request) -> Answer {
     let text = String::from_utf8_lossy(&request.body);
@@ -351,7 +356,7 @@ fn deleted(state: &mut State, request: &Request) -> Answer {
                 "<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>{key} is mine</Message></Error>"
             ));
         } else {
-            state.objects.remove(key);
+            state.objects.remove(&key.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"));
             said.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>"));
         }
     }
@@ -424,20 +429,28 @@ fn listed(state: &State, query: &BTreeMap<String, String>) -> Answer {
                 if folder <= after {
                     continue;
                 }
-                entries.push_str(&format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"));
+                entries.push_str(&format!(
+                    "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>",
+                    escaped(&folder)
+                ));
                 last.clone_from(&folder);
             }
             None => {
                 let (e_tag, size) = (&object.e_tag, object.size());
-                entries.push_str(&format!("<Contents><Key>{key}</Key><LastModified>{MODIFIED}</LastModified><ETag>{e_tag}</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"));
+                let name = escaped(key);
+                entries.push_str(&format!("<Contents><Key>{name}</Key><LastModified>{MODIFIED}</LastModified><ETag>{e_tag}</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"));
                 last.clone_from(key);
             }
         }
         count += 1;
     }
-    let next =
-        if more { format!("<NextContinuationToken>{last}</NextContinuationToken>") } else { String::new() };
+    let next = if more {
+        format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(&last))
+    } else {
+        String::new()
+    };
     Answer::text(format!(
-        "<ListBucketResult><Name>bkt</Name><Prefix>{prefix}</Prefix><KeyCount>{count}</KeyCount><MaxKeys>{limit}</MaxKeys><IsTruncated>{more}</IsTruncated>{next}{entries}</ListBucketResult>"
+        "<ListBucketResult><Name>bkt</Name><Prefix>{}</Prefix><KeyCount>{count}</KeyCount><MaxKeys>{limit}</MaxKeys><IsTruncated>{more}</IsTruncated>{next}{entries}</ListBucketResult>",
+        escaped(&prefix)
     ))
 }
