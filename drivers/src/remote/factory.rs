@@ -72,12 +72,14 @@ pub(super) fn both<T>(
     kind: &str,
     build: impl Fn(bool) -> Result<object_store::Result<T>, StoreError>,
 ) -> Result<(Arc<T>, Arc<T>), StoreError> {
-    let one = |repeating| {
-        build(repeating)?.map(Arc::new).map_err(|_| StoreError::BadOption {
-            why: format!("the options, with what the environment has, do not make a client of {kind}: look at the names of the bucket and the server, and at the credentials"),
-        })
-    };
-    Ok((one(true)?, one(false)?))
+    Ok((one(kind, build(true)?)?, one(kind, build(false)?)?))
+}
+
+/// A client of this kind that was built, or why it was not.
+pub(super) fn one<T>(kind: &str, built: object_store::Result<T>) -> Result<Arc<T>, StoreError> {
+    built.map(Arc::new).map_err(|_| StoreError::BadOption {
+        why: format!("the options, with what the environment has, do not make a client of {kind}: look at the names of the bucket and the server, and at the credentials"),
+    })
 }
 
 /// How patient a client is: one that repeats what may be repeated, or one that makes each request once.

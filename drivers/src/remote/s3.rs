@@ -8,7 +8,7 @@ use object_store::aws::AmazonS3Builder;
 
 use super::client::Handles;
 use super::completing::Conditional;
-use super::factory::{Told, both, open_with, patience};
+use super::factory::{Told, both, one, open_with, patience};
 use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
 use crate::secret::Secret;
 
@@ -95,7 +95,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
     };
     let (repeating, once) = both("S3", |repeating| build(repeating, false))?;
     // A deletion of one key is the request that each server knows.
-    let (bulk, _) = both("S3", |_| build(true, true))?;
+    let bulk = one("S3", build(true, true)?)?;
     let handles = Handles { bulk: Some((bulk, DELETED_MAX)), ..Handles::of(repeating, once, true) };
     Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
 }
