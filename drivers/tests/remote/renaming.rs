@@ -72,7 +72,7 @@ fn a_renaming_that_fails_says_that_it_is_done_in_part() {
     assert_eq!(&read(&*store, "to/f").expect("it is there")[..], b"1");
 }
 
-/// A renaming that had copied all was cut short, and before it goes on the folder is written to.
+/// A renaming that had copied all was cut short, and before it goes on the folder is written to: after the copy, by the server's clock of whole seconds.
 #[test]
 fn what_was_written_since_it_was_cut_short_is_moved_too() {
     let server = moto();
@@ -81,8 +81,8 @@ fn what_was_written_since_it_was_cut_short_is_moved_too() {
     for (path, content) in [
         ("from/old", "1"),
         ("to/old", "1"),
-        ("from/changed", "new"),
         ("to/changed", "old"),
+        ("from/changed", "new"),
         ("from/new", "2"),
     ] {
         write(&*whole, path, content, PathWrite::Whole).expect("it is written");
