@@ -23,6 +23,8 @@ mod futex;
 mod gate;
 mod latch;
 mod mailbox;
+#[cfg(all(test, nexus_loom))]
+mod models;
 mod panics;
 #[cfg(test)]
 mod parked;

@@ -1,6 +1,7 @@
 //! What loom proves of the ring. Each test names mutations that make it fail.
 
 use super::*;
+use crate::models::{bounded, large};
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicBool;
@@ -9,13 +10,6 @@ use std::task::Waker;
 
 fn never() -> bool {
     false
-}
-
-/// Checks a model with so many preemptions at most, and fewer when fewer are asked for: without a bound the larger ones are a matter of hours.
-fn bounded(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(preemptions).min(preemptions));
-    builder.check(model);
 }
 
 /// Mutations: a writer that publishes the slot before it has written the message; a reader that frees it before it has read; a tail that is moved by a store
@@ -159,7 +153,7 @@ fn loom_a_reader_that_is_cancelled_passes_the_wake_on() {
 #[test]
 fn loom_two_readers_get_the_messages_of_two_writers() {
     // Four threads.
-    bounded(2, || {
+    large(2, || {
         let ring = Arc::new(Ring::new(2, 10));
         let write = |n: u32| {
             let ring = ring.clone();

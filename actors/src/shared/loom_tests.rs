@@ -12,6 +12,7 @@ use super::layout::{COMES, WRITERS};
 use super::log::{Log, SharedRead, SharedState, region_words};
 use super::memory::Memory;
 use super::ring::{Ring, RingShape};
+use crate::models::{bounded, large};
 
 /// Words of loom, seen by a process. Only those that a test touches are there: the others of a region would be too many for a model.
 #[derive(Clone)]
@@ -112,12 +113,6 @@ impl Memory for Words {
             fence(Ordering::SeqCst);
         }
     }
-}
-
-fn bounded(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(preemptions).min(preemptions));
-    builder.check(model);
 }
 
 /// Mutations: who waits does not set the bit, looks before it sets it, or sleeps whatever the word is by then; who brings does not look at the bit, looks before it publishes,
@@ -276,7 +271,7 @@ fn state_at(at: usize) -> usize {
 fn loom_a_state_is_read_whole_while_it_changes() {
     // By one writer, and by two.
     for writers in [1, 2] {
-        bounded(2, move || {
+        large(2, move || {
             let words = Words { patrols: true, ..Words::new(4 + 2 * STATE, state_at) };
             let log = |me| Log { memory: words.of(me), room: ROOM };
             // All of it is one number, which makes sense.
@@ -314,7 +309,7 @@ fn loom_a_state_is_read_whole_while_it_changes() {
 /// still kept.
 #[test]
 fn loom_a_reader_that_is_overtaken_never_believes_what_it_copied() {
-    bounded(2, || {
+    large(2, || {
         let words = Words {
             patrols: true,
             ..Words::new(4 + region_words(ROOM) - super::layout::HEADER_WORDS + 32, log_at)
