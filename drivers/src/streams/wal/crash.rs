@@ -1,5 +1,7 @@
 //! The store on a disk that loses, tears and fails, at every point of its work: what is there afterwards is what was acknowledged, and perhaps some of what was asked for
 //! last, in order; each once; and the store goes on.
+//!
+//! NEXUS_CRASHES=all looks at each workload and each fault, else some are left out.
 
 use std::panic::AssertUnwindSafe;
 
@@ -237,6 +239,16 @@ struct Found {
     wrong: Vec<String>,
 }
 
+/// Whether the long campaign is asked for.
+fn everything() -> bool {
+    std::env::var("NEXUS_CRASHES").is_ok_and(|which| which == "all")
+}
+
+/// One in so many is looked at, unless all are asked for.
+fn one_in(so_many: usize) -> usize {
+    if everything() { 1 } else { so_many }
+}
+
 /// Crashes the workload at every change, with every outcome.
 fn crash_everywhere(steps: &[Step], omission: Option<Omission>, found: &mut Found) {
     found.workloads += 1;
@@ -281,16 +293,15 @@ pub(super) fn life(rounds: usize) -> Vec<Step> {
 fn a_crash_anywhere_leaves_what_was_acknowledged_in_order_and_once() {
     let mut found = Found::default();
     let short = STEPS.into_iter().filter(|step| *step != Step::Sparse);
-    for a in short.clone() {
-        for b in short.clone() {
-            crash_everywhere(&[a, b], None, &mut found);
-        }
+    let pairs = short.clone().flat_map(|a| short.clone().map(move |b| [a, b]));
+    for pair in pairs.step_by(one_in(3)) {
+        crash_everywhere(&pair, None, &mut found);
     }
     crash_everywhere(&life(40), None, &mut found);
     crash_everywhere(&[Step::One, Step::Sparse, Step::Sparse], None, &mut found);
     println!("{} workloads, {} states, {} wrong", found.workloads, found.states, found.wrong.len());
     assert!(found.wrong.is_empty(), "{:#?}", &found.wrong[..found.wrong.len().min(10)]);
-    assert!(found.states > 5_000, "{} states", found.states);
+    assert!(found.states > if everything() { 5_000 } else { 2_000 }, "{} states", found.states);
 }
 
 /// The campaign is about moves, too.
@@ -343,7 +354,7 @@ fn what_a_killed_process_left_in_memory_alone_is_flushed_before_it_counts() {
 #[test]
 fn a_crash_while_it_is_opened_after_a_crash_loses_nothing() {
     let mut states = 0;
-    for first in (3..400).step_by(11) {
+    for first in (3..400).step_by(11 * one_in(2)) {
         let disk = SimDisk::new(first);
         disk.power_off_at(first);
         let mut client = Client::new();
@@ -372,7 +383,7 @@ fn a_crash_while_it_is_opened_after_a_crash_loses_nothing() {
         }
     }
     println!("{states} states");
-    assert!(states > 500, "{states}");
+    assert!(states > 250, "{states}");
 }
 
 #[test]
@@ -380,7 +391,7 @@ fn each_operation_may_fail_once_or_for_good() {
     let mut struck = 0;
     for fault in [Fault::Error, Fault::Full, Fault::Sync] {
         for times in [1, u64::MAX] {
-            for from in 1.. {
+            for from in (1..).step_by(one_in(2)) {
                 let disk = SimDisk::new(from);
                 disk.fail_from(from, fault, times);
                 let mut client = Client::new();
@@ -415,7 +426,7 @@ fn each_operation_may_fail_once_or_for_good() {
         }
     }
     println!("{struck} faults");
-    assert!(struck > 400, "{struck}");
+    assert!(struck > 200, "{struck}");
 }
 
 #[test]
