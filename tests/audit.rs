@@ -5,6 +5,9 @@
     reason = "users spawn their own tasks, and a process is killed from outside"
 )]
 
+#[path = "common/many.rs"]
+mod many;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,15 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus::actors::{Handle, Message};
-use nexus::hal::{Batch, Entry as HalEntry, Metastore, TreeId};
 use nexus::service::ServiceRef;
 use nexus::services::audit::{
     Audit, AuditConfig, CaughtUp, Entry, Gap, Query, Record, Verify, verify_segment,
 };
-use nexus::{
-    Config, ErrorKind, Kill, Lsn, Nexus, Op, OpId, Receipt, SwapOptions, SysWrite, Timestamp, VPath,
-};
+use nexus::{Config, ErrorKind, Kill, Lsn, Nexus, Op, Receipt, SwapOptions, SysWrite, Timestamp, VPath};
 use nexus_drivers::memory::MemoryMetastore;
+
+use many::{FORGOTTEN, commit_many};
 
 const SOON: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -445,32 +447,6 @@ async fn records_are_found_by_path_agent_and_time_a_page_at_a_time() {
     assert!(sizes.iter().all(|size| *size <= 7), "{sizes:?}");
     assert_eq!(done.len(), WRITERS * 20);
     nx.shutdown().await.unwrap();
-}
-
-/// More than a log keeps.
-const FORGOTTEN: u64 = 70_000;
-
-/// Commits more than a log keeps, without a kernel.
-fn commit_many(store: &MemoryMetastore, round: u64) {
-    let entry = |n: u64| HalEntry {
-        tree: TreeId::ROOT,
-        op_id: OpId((round * FORGOTTEN + n).into()),
-        repeatable: false,
-        caller: "writer".into(),
-        op: Op::Write,
-        path: path("/x"),
-        other: None,
-        items: Vec::new(),
-        told: None,
-        at: Timestamp(0),
-        preconditions: Vec::new(),
-        changes: Vec::new(),
-    };
-    let next_file_id = store.next_file_id().expect("it knows");
-    for first in (0..FORGOTTEN).step_by(1_000) {
-        let entries = (first..first + 1_000).map(entry).collect();
-        store.apply(&Batch { entries, next_file_id }).expect("there is room");
-    }
 }
 
 #[tokio::test]

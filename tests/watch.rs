@@ -2,6 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "the callers are threads of a program around the kernel")]
 
+#[path = "common/many.rs"]
+mod many;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +20,12 @@ use nexus::{
     Attributes, Caller, Config, EntryType, Errno, Event, EventKind, EventMask, Kill, Lsn, OpId, Right,
     Serving, VPath, WatchItem,
 };
+use nexus_drivers::memory::MemoryMetastore;
 use nexus_kernel::locks::{LockOwner, Mode, Scope};
 use nexus_kernel::watcher::{QUEUE_MAX, WatchInfo};
 use parking_lot::Mutex;
+
+use many::commit_many;
 
 /// Within this time something happens that is waited for.
 const SOON: Duration = Duration::from_secs(30);
@@ -591,12 +597,14 @@ fn a_cursor_goes_on_after_a_restart_with_each_event_once() {
 
 #[test]
 fn a_place_that_the_log_has_forgotten_is_an_error_with_the_oldest_that_it_has_not() {
-    let nx = boot();
+    let (store, content) = (Arc::new(MemoryMetastore::new()), tempfile::tempdir().expect("there is room"));
+    let booted =
+        || blocking::connect(Config::new(content.path()).metastore(store.clone())).expect("it boots");
+    let nx = booted();
     let first = nx.write("/w/first", "").expect("it writes").receipt.lsn;
-    let at = path("/x");
-    for _ in 0..80_000 {
-        nx.send(SysWrite::at(&at, "").create().eventual()).expect("it writes");
-    }
+    nx.shutdown().expect("it ends");
+    commit_many(&store, 0);
+    let nx = booted();
     let error = refused(nx.watch("/w").since(first).batch(Duration::ZERO), Errno::ENODATA);
     let oldest = error.oldest().expect("it says so");
     assert!(oldest > first && error.to_string().contains(&oldest.to_string()), "{error}");
