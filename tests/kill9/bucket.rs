@@ -36,6 +36,9 @@ const NAMES: [&str; 6] = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
 /// Calls that are acknowledged before a kill, at most.
 const CALLS_MAX: u64 = 120;
 
+/// How often a file may change while it is read.
+const CHANGES_MAX: u32 = 5;
+
 /// For how long calls are waited for when the wire fails: what needs the server is not acknowledged any more.
 const FAILING_FOR: Duration = Duration::from_millis(700);
 
@@ -112,10 +115,15 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 
 /// What the file at `path` holds; none when it is not there.
 fn found_at(nx: &Nexus, path: &str) -> nexus::Result<Option<Bytes>> {
-    match nx.stream(path).and_then(Iterator::collect::<nexus::Result<Vec<Bytes>>>) {
-        Ok(pieces) => Ok(Some(pieces.concat().into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let mut changes = 0;
+    loop {
+        match nx.stream(path).and_then(Iterator::collect::<nexus::Result<Vec<Bytes>>>) {
+            Ok(pieces) => return Ok(Some(pieces.concat().into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            // What a kernel sent before it was killed came just now.
+            Err(error) if error.kind() == ErrorKind::Busy && changes < CHANGES_MAX => changes += 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 
