@@ -31,8 +31,9 @@ const OUTCOMES_MAX: usize = 27;
 /// Outcomes that are looked at when there are more, by the seeds that choose them. 0 keeps nothing, 1 keeps all.
 const SEEDS: std::ops::Range<u64> = 0..10;
 
-/// One in so many workloads of two steps is looked at unless all are asked for, and one in so many of three.
-const SAMPLES: [usize; 2] = [11, 400];
+/// One in so many workloads of two steps is looked at unless all are asked for, and one in so many of three. Both have no divisor in
+/// common with the number of steps: else some would never be the last.
+const SAMPLES: [usize; 2] = [11, 401];
 
 /// So it is with what is put off.
 const PUT_OFF_SAMPLES: [usize; 2] = [5, 170];
