@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use nexus_kernel::hal::{ListPage, ObjectInfo};
+use nexus_messages::ContentId;
 
 use super::table::{Age, Table, below, directory, name, parent};
 use super::vault::Vault;
@@ -73,9 +74,14 @@ impl Table {
         }
     }
 
-    /// Notes that there is a file at `path` now.
+    /// Notes that there is a file at `path` now, which was not, or was another.
     pub(super) fn note(&mut self, path: &str, info: &ObjectInfo) {
         self.touch(path);
+        self.note_there(path, info);
+    }
+
+    /// Has the folders above `path` hold what is there, where they are known.
+    pub(super) fn note_there(&mut self, path: &str, info: &ObjectInfo) {
         self.note_child(path, info);
         let mut above = parent(path);
         while !above.is_empty() {
@@ -94,6 +100,23 @@ impl Table {
         }
         if children.len() > NAMES_MAX {
             folder.children = None;
+        }
+    }
+
+    /// What the folder of `path` says of it bears the tag of the store from now on, if it bore the other one, which nobody knows any more.
+    pub(super) fn note_unknown(&mut self, path: &str, other: &ContentId, tag: &ContentId) {
+        let children = self.folders.get_mut(parent(path)).and_then(|folder| folder.children.as_mut());
+        let there = children.and_then(|children| children.get_mut(name(path)));
+        if let Some(there) = there.filter(|there| there.tag == *other) {
+            there.tag = tag.clone();
+        }
+    }
+
+    /// Notes that the store says that nothing is at `path`.
+    pub(super) fn note_missing(&mut self, path: &str) {
+        let children = self.folders.get(parent(path)).and_then(|folder| folder.children.as_ref());
+        if children.is_some_and(|children| children.contains_key(name(path))) {
+            self.note_gone(path);
         }
     }
 
@@ -141,7 +164,7 @@ impl Table {
 mod tests {
     use nexus_actors::Env;
     use nexus_kernel::hal::ObjectInfo;
-    use nexus_messages::{ContentId, EntryType, Timestamp};
+    use nexus_messages::{EntryType, Timestamp};
 
     use super::*;
     use crate::cached::place::Place;

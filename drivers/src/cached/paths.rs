@@ -188,6 +188,7 @@ impl CachedPaths {
             Err(error) => {
                 if is_true && matches!(error, StoreError::NotFound { .. }) && !table.is_pending(path) {
                     table.forget(&self.vault, path);
+                    table.note_missing(path);
                 }
                 Err(error)
             }

@@ -159,10 +159,14 @@ impl CachedPaths {
 
     /// The bytes between `from` and `to`, from the store; none when it has another state by now.
     async fn fetch(&self, path: &str, held: &Held, from: u64, to: u64) -> Result<Option<Bytes>, StoreError> {
+        let asking = self.place.ask(parent(path));
         let now = self.now();
         let (bytes, info) = self.store()?.read(path, ByteRange::new(from, to - from)).await?;
         if held.remote.as_ref() != Some(&info.tag) || bytes.len() as u64 != to - from {
-            self.learn_read(&mut self.place.table(), path, &info, now);
+            let mut table = self.place.table();
+            if asking.holds(&table) {
+                self.learn_read(&mut table, path, &info, now);
+            }
             return Ok(None);
         }
         self.keep(path, &info, from, &bytes);

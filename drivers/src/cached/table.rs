@@ -325,10 +325,13 @@ impl Table {
             }
             if file.remote.as_ref() == Some(&info.tag) && info.entry_type == EntryType::Reg {
                 (file.seen, file.used) = (now, self.number);
-                return file.info.clone();
+                let shown = file.info.clone();
+                self.note_there(path, &shown);
+                return shown;
             }
             self.forget(vault, path);
         }
+        self.note_there(path, info);
         if keep && info.entry_type == EntryType::Reg {
             self.add(vault, path, info, now);
         }
@@ -374,6 +377,9 @@ impl Table {
         self.bytes -= file.bytes();
         self.in_memory -= file.in_memory();
         self.let_go += file.bytes();
+        if let Some(remote) = &file.remote {
+            self.note_unknown(path, &file.info.tag, remote);
+        }
         if let Some(row) = &file.row {
             // Unless it became another one, whose write is in the queue.
             let key = file_key(&self.id, path);
@@ -528,6 +534,7 @@ impl Table {
     ) {
         self.touch(path);
         let Some(file) = self.files.get_mut(path).filter(|file| file.info.tag == *tag) else { return };
+        let info = file.info.clone();
         if let Some(pending) = file.pending.take() {
             self.due.remove(&pending.due);
             self.pending.remove(path);
@@ -541,6 +548,8 @@ impl Table {
             }
             self.bytes += file.bytes();
             self.came += file.bytes();
+            // A listing that was made while it was on its way has it not, and counts when the file is let go.
+            self.note_there(path, &info);
         }
     }
 
@@ -632,12 +641,12 @@ impl Table {
         now: u64,
         keep: bool,
     ) {
-        self.note(path, info);
         if keep && !self.is_pending(path) {
             self.number += 1;
             self.forget(vault, path);
             self.add(vault, path, info, now);
         }
+        self.note(path, info);
     }
 }
 

@@ -6,8 +6,9 @@ use nexus_actors::{Event, TraceEntry};
 use nexus_drivers::faults::{Fault, Where};
 use nexus_kernel::hal::{PathWrite, StoreError};
 use nexus_messages::Attributes;
+use nexus_messages::syscall::ByteRange;
 
-use super::far::{Far, content};
+use super::far::{Far, Near, content};
 
 const BACK: &[(&str, &str)] = &[("write_back", "yes"), ("cache_age_ms", "60000")];
 const BACK_AND_CACHE: &[(&str, &str)] =
@@ -96,6 +97,56 @@ fn the_latest_state_alone_goes_to_the_store() {
     far.pass(Duration::from_secs(120));
     assert_eq!(far.theirs("f").unwrap(), "state 49");
     assert!(far.calls().1 - before <= 2, "{} changes", far.calls().1 - before);
+}
+
+/// A mebibyte of content stays, and so much is written here that the first files go.
+const BACK_AND_LITTLE: &[(&str, &str)] =
+    &[("write_back", "yes"), ("cache_age_ms", "60000"), ("cache_bytes", "1048576")];
+
+/// Writes files until those before them are let go, and have come to the store.
+fn push_out(far: &Far, near: &Near<'_>) {
+    for n in 0..8 {
+        near.write(&format!("more/{n}"), content(300_000, n)).unwrap();
+        far.pass(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_file_that_came_to_the_store_behind_a_listing_and_was_let_go_is_there() {
+    let far = Far::new();
+    let near = far.open(BACK_AND_LITTLE);
+    stuck(&far);
+    near.write("a", content(1_000, 9)).unwrap();
+    near.write("d/e/a", content(1_000, 9)).unwrap();
+    far.pass(Duration::from_secs(61));
+    // The store has none of the two yet, and says so.
+    for name in ["b", "d/b", "d/e/b"] {
+        assert!(matches!(near.stat(name), Err(StoreError::NotFound { .. })));
+    }
+    far.faults.clear();
+    far.wait(near.flush()).unwrap();
+    push_out(&far, &near);
+    for name in ["a", "d/e/a"] {
+        assert_eq!(near.stat(name).expect(name).size, 1_000);
+        assert_eq!(near.read(name).unwrap(), content(1_000, 9));
+    }
+    assert_eq!(near.names("").unwrap(), ["a", "d", "more"]);
+    assert_eq!(near.names("d/e").unwrap(), ["a"]);
+}
+
+#[test]
+fn a_file_that_was_let_go_has_one_tag_whoever_is_asked() {
+    let far = Far::new();
+    let near = far.open(BACK_AND_LITTLE);
+    near.write("a", content(1_000, 9)).unwrap();
+    push_out(&far, &near);
+    let before = far.calls();
+    let tag = near.stat("a").unwrap().tag;
+    assert_eq!(far.calls(), before, "its folder tells of it");
+    let (bytes, info) = near.read_part("a", ByteRange::ALL).unwrap();
+    assert!(far.calls().0 > before.0, "its content was let go");
+    assert_eq!(info.tag, tag);
+    assert!(bytes == content(1_000, 9));
 }
 
 #[test]
