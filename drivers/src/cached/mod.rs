@@ -20,9 +20,10 @@
 //! A store that is addressed by content has the same in front of it: its contents are files of one folder, which never change.
 //!
 //! `vault` is the folder: an index, which is a log as that of the metastore, and packed blobs; `marks` and `damage` are for when it cannot be opened. `mounted` says whose room is whose. `table`, `pending` and `folders` are what is known of one store, and decide;
-//! `paths` is the store in front, `contents` the one by hashes; `upload` brings what is pending to the store behind it, as fast as `pace` says. Rows and table change in the same order: an entry is put in the queue under the table's lock,
+//! `calls` is about what may arrive late; `paths` is the store in front, `contents` the one by hashes; `upload` brings what is pending to the store behind it, as fast as `pace` says. Rows and table change in the same order: an entry is put in the queue under the table's lock,
 //! and the table is changed when the entry is applied. An entry about what is clean holds only while the row is what it was, so it never takes away what is pending.
 
+mod calls;
 mod contents;
 mod damage;
 mod factory;

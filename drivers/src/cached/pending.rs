@@ -3,9 +3,6 @@
 //! A store *refuses* a file when it is well, and says no to this one: nobody may write that key, it is too long, a file is where its folder would be. Such a file is tried
 //! again as any other, since somebody may allow it yet. But nobody waits for it: who would have to is told what the store said. A new state of it, and its
 //! deletion, put an end to it.
-//!
-//! What was given up on its way may *arrive late*, since nobody calls a request back that a server has. So whatever else is to be done at its path waits for a while: it is
-//! to come after it.
 
 use std::io;
 use std::ops::Bound;
@@ -91,33 +88,6 @@ impl Table {
         };
         pending.failure = Some(failure);
         pending.failures
-    }
-
-    /// Notes that an attempt to bring the state `tag` of `path` to the store was given up, and may arrive there until then all the same: no other state goes before.
-    pub(super) fn doubt(&mut self, path: &str, tag: &ContentId, now: u64, until: u64) {
-        self.late.retain(|_, until| *until > now);
-        self.late.insert(path.to_owned(), until);
-        self.number += 1;
-        let number = self.number;
-        let Some(file) = self.files.get_mut(path).filter(|file| file.info.tag != *tag) else { return };
-        if let Some(pending) = &mut file.pending {
-            self.due.remove(&pending.due);
-            pending.due = (until, number);
-            self.due.insert(pending.due, path.to_owned());
-        }
-    }
-
-    /// When a new state of `path` may go to the store.
-    pub(super) fn first_due(&self, path: &str, now: u64) -> u64 {
-        self.late.get(path).copied().filter(|until| *until > now).unwrap_or(0)
-    }
-
-    /// Until when something may arrive at the store, at `path` or below, that was given up.
-    pub(super) fn late_until(&self, path: &str) -> Option<u64> {
-        let prefix = below(path);
-        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        let within = self.late.range::<str, _>(from).take_while(|(path, _)| path.starts_with(&prefix));
-        within.map(|(_, until)| *until).chain(self.late.get(path).copied()).max()
     }
 
     /// What is pending at `path` and below, and was refused, is to go to the store now: nobody is told of that refusal any more.

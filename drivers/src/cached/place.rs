@@ -127,7 +127,7 @@ impl Place {
         }
     }
 
-    /// Waits until nothing arrives any more, at `path` and below, that was given up on its way to the store.
+    /// Waits until nothing arrives any more, at `path`, above and below, that was given up on its way to the store.
     pub(super) async fn no_more_late(&self, vault: &Vault, path: &str) {
         loop {
             let (now, until) = (vault.uptime(), self.table().late_until(path));

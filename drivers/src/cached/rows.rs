@@ -103,8 +103,13 @@ pub(super) fn file_key(place: &PlaceId, path: &str) -> RowKey {
     RowKey::new(Table::Inodes, [&place[..], path.as_bytes()].concat())
 }
 
-/// The place and the path of a file's key.
-pub(super) fn of_file_key(key: &RowKey) -> Option<(PlaceId, &str)> {
+/// The key of what says that a call to the store may be under way at `path`.
+pub(super) fn call_key(place: &PlaceId, path: &str) -> RowKey {
+    RowKey::new(Table::Dentries, [&place[..], path.as_bytes()].concat())
+}
+
+/// The place and the path of the key of a file, or of a call.
+pub(super) fn of_path_key(key: &RowKey) -> Option<(PlaceId, &str)> {
     let (place, path) = key.bytes.split_first_chunk::<16>()?;
     Some((*place, std::str::from_utf8(path).ok()?))
 }
@@ -146,7 +151,7 @@ mod tests {
         let info = ObjectInfo::new(EntryType::Reg, 3, tag.clone(), Timestamp(5));
         let row = FileRow::of(&info, None, 9, Some(Attributes::none().mode(0o600)));
         let key = file_key(&place, "a/b");
-        assert_eq!(of_file_key(&key), Some((place, "a/b")));
+        assert_eq!(of_path_key(&key), Some((place, "a/b")));
         let encoded = encode(&row).unwrap();
         assert_eq!(decode::<FileRow>(&key, &encoded).unwrap(), row);
         assert_eq!(row.info(), info);

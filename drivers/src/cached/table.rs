@@ -8,10 +8,11 @@ use bytes::Bytes;
 use nexus_kernel::hal::{Change, ObjectInfo, Precondition, StoreError};
 use nexus_messages::{Attributes, ContentId, EntryType, Timestamp};
 
+use super::calls::LATE_MAX;
 use super::folders::Folder;
 use super::pending::Pending;
 use super::rows::{FileRow, PieceRow, PlaceId, encode, file_key, piece_key, was_tagged_at};
-use super::upload::{Due, LATE_MAX, LOOKED_MAX, Upload};
+use super::upload::{Due, LOOKED_MAX, Upload};
 use super::vault::{Blob, Vault};
 use super::{FILES_MAX, IN_MEMORY_MAX, INLINE_MAX, PIECE_BYTES};
 
@@ -85,6 +86,10 @@ pub(super) struct Table {
     pub(super) refused: BTreeSet<String>,
     /// Until when something may arrive at the store that was given up on its way there, by path.
     pub(super) late: BTreeMap<String, u64>,
+    /// How many calls that change the store itself are under way, by path.
+    pub(super) calls: HashMap<String, usize>,
+    /// The paths of which the index was told that something may arrive.
+    pub(super) told: BTreeSet<String>,
     /// What is on its way to the store, or held back.
     pub(super) busy: HashSet<String>,
     /// About which folders the store is being asked, by how many, and how often something changed in them since.

@@ -15,6 +15,7 @@ use nexus_messages::syscall::ByteRange;
 use tokio::sync::Notify;
 
 use super::UPLOADING_MAX;
+use super::calls::LATE_MAX;
 use super::mounted::Mounted;
 use super::options::Caching;
 use super::pending::{Failure, refusal};
@@ -30,9 +31,6 @@ const UPLOAD_MAX: Duration = Duration::from_secs(120);
 
 /// For how long, in nanoseconds, it counts that the store was looked at before a file was acknowledged.
 pub(super) const LOOKED_MAX: u64 = 10_000_000_000;
-
-/// For how long, in nanoseconds, an attempt may arrive at the store that was given up, or was under way when the process ended.
-pub(super) const LATE_MAX: u64 = 10_000_000_000;
 
 /// What is to go to the store next.
 #[derive(Debug)]
@@ -198,11 +196,13 @@ impl Uploads {
         let with_content = self.bytes_max > 0;
         let written = {
             let now = self.vault.env().wall();
-            let table = self.place.table();
-            let Some((holds, changes, row)) = table.uploaded(path, tag, &remote, now, with_content)? else {
+            let mut table = self.place.table();
+            let Some((holds, mut changes, row)) = table.uploaded(path, tag, &remote, now, with_content)?
+            else {
                 // It is another one by now, which goes there, too.
                 return Ok(());
             };
+            changes.extend(table.told_with(path, self.vault.uptime()));
             let (place, path, tag) = (self.place.clone(), path.clone(), tag.clone());
             self.vault.enter_and_wait(vec![holds], changes, move |held| {
                 if held {
@@ -231,7 +231,7 @@ impl Drop for Settle<'_> {
             let mut table = self.place.table();
             if !self.is_known {
                 let now = self.vault.uptime();
-                table.doubt(&self.upload.path, &self.upload.info.tag, now, now + LATE_MAX);
+                table.doubt(&self.upload.path, Some(&self.upload.info.tag), now, now + LATE_MAX);
             }
             table.settle(&self.upload.path);
         }

@@ -18,10 +18,11 @@ use nexus_messages::{ContentId, Op, OpId, Timestamp, VPath};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::calls::outlive;
 use super::damage::put_aside;
 use super::marks::Marks;
 use super::place::Place;
-use super::rows::{FileRow, PieceRow, PlaceId, decode, of_file_key, of_piece_key, state_of};
+use super::rows::{FileRow, PieceRow, PlaceId, decode, of_path_key, of_piece_key, state_of};
 use super::table::Piece;
 use crate::cas::Cas;
 use crate::memory::{MemoryMetastore, MemoryTransport};
@@ -304,7 +305,7 @@ impl Vault {
 
     /// Gives each store its files, with what there is of their content.
     fn take_up(self: &Arc<Self>, rows: Found) {
-        let Found { files, mut pieces } = rows;
+        let Found { files, mut pieces, calls } = rows;
         for (place, path, row, encoded) in files {
             let state = state_of(&path, &row.tag);
             let mut found = BTreeMap::new();
@@ -316,6 +317,13 @@ impl Vault {
                 found.insert(index, piece);
             }
             self.place(place).table().restore(&path, &row, encoded, found);
+        }
+        for (place, path) in calls {
+            self.place(place).table().restore_call(&path);
+        }
+        for place in self.all_places().into_iter().filter(|place| place.table().is_doubted()) {
+            let vault = Arc::downgrade(self);
+            self.env.spawn("cached.outlive", async move { outlive(&vault, &place).await });
         }
         // What a crash left behind of files that have become others.
         let left = pieces.into_iter().flat_map(|((place, state), pieces)| {
@@ -514,12 +522,14 @@ type State = [u8; 16];
 pub(super) struct Found {
     files: Vec<(PlaceId, String, FileRow, Bytes)>,
     pieces: BTreeMap<(PlaceId, State), Vec<(u32, PieceRow)>>,
+    /// Where something may have been on its way to a store.
+    calls: Vec<(PlaceId, String)>,
 }
 
 pub(super) fn read_rows(index: &dyn Metastore) -> Result<Found, StoreError> {
     let reader = index.reader()?;
-    let mut found = Found { files: Vec::new(), pieces: BTreeMap::new() };
-    for table in [Rows::Inodes, Rows::Contents] {
+    let mut found = Found { files: Vec::new(), pieces: BTreeMap::new(), calls: Vec::new() };
+    for table in [Rows::Inodes, Rows::Contents, Rows::Dentries] {
         let all = RowKey::new(table, []);
         let mut after: Option<RowKey> = None;
         loop {
@@ -527,8 +537,10 @@ pub(super) fn read_rows(index: &dyn Metastore) -> Result<Found, StoreError> {
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for (key, row) in rows {
-                if table == Rows::Inodes {
-                    let Some((place, path)) = of_file_key(&key) else { continue };
+                if table == Rows::Dentries {
+                    found.calls.extend(of_path_key(&key).map(|(place, path)| (place, path.to_owned())));
+                } else if table == Rows::Inodes {
+                    let Some((place, path)) = of_path_key(&key) else { continue };
                     found.files.push((place, path.to_owned(), decode(&key, &row)?, row));
                 } else if let Some((place, state, index)) = of_piece_key(&key) {
                     found.pieces.entry((place, state)).or_default().push((index, decode(&key, &row)?));

@@ -7,6 +7,7 @@ use futures_util::future::{join_all, try_join_all};
 use nexus_kernel::hal::{ObjectInfo, PathUpload, PathWrite, StoreError, StoreFuture};
 use nexus_messages::{Attributes, EntryType, Timestamp};
 
+use super::calls::Call;
 use super::paths::{CachedPaths, count};
 use super::pending::refusal;
 use super::place::{Hold, Room};
@@ -110,8 +111,8 @@ impl CachedPaths {
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
         let (how, held) = self.before_through(path, how).await?;
-        let (store, doubt) = (self.store()?, Doubt::of(self, path));
-        let info = doubt.told(store.write(path, data, how, attributes).await)?;
+        let (store, call) = (self.store()?, Call::begin(self, path).await?);
+        let info = call.told(store.write(path, data, how, attributes).await)?;
         self.after_through(path, &info).await?;
         drop(held);
         Ok(info)
@@ -191,8 +192,8 @@ impl CachedPaths {
         if has_below {
             return Err(StoreError::NotEmpty { what: path.into() });
         }
-        let (store, doubt) = (self.store()?, Doubt::of(self, path));
-        match doubt.told(store.delete(path).await) {
+        let (store, call) = (self.store()?, Call::begin(self, path).await?);
+        match call.told(store.delete(path).await) {
             Ok(()) => {}
             // Nothing of it has come there, and with it its folder would have, which stays where folders do.
             Err(StoreError::NotFound { .. }) if is_pending => match self.make_folder(parent(path)).await {
@@ -232,12 +233,13 @@ impl CachedPaths {
         for path in paths {
             components(path)?;
             let held = self.place.hold(path).await;
+            let now = self.vault.uptime();
             let is_plain = {
                 let table = self.place.table();
                 !table.is_pending(path)
                     && !table.is_refused(path)
                     && !table.is_pending_below(path)
-                    && table.late_until(path).is_none()
+                    && table.late_until(path).is_none_or(|until| until <= now)
             };
             is_together.push(is_plain);
             if is_plain {
@@ -245,14 +247,14 @@ impl CachedPaths {
                 holds.push(held);
             }
         }
-        let (store, doubts) = (self.store()?, together.iter().map(|path| Doubt::of(self, path)));
-        let doubts: Vec<Doubt<'_>> = doubts.collect();
+        let (store, calls) =
+            (self.store()?, Call::begin_all(self, together.iter().map(String::as_str)).await?);
         let told = match together.is_empty() {
             true => Vec::new(),
             false => store.delete_many(&together).await?,
         };
         // Side by side: the index is flushed for many of them at once.
-        let told = told.into_iter().zip(doubts).map(|(deleted, doubt)| doubt.told(deleted));
+        let told = told.into_iter().zip(calls).map(|(deleted, call)| call.told(deleted));
         let forgotten = told.zip(&together).map(async |(deleted, path)| {
             if matches!(deleted, Ok(()) | Err(StoreError::NotFound { .. })) {
                 self.gone(path).await?;
@@ -279,46 +281,24 @@ impl CachedPaths {
     pub(super) async fn beside<T, const N: usize>(
         &self,
         paths: [&str; N],
-        call: impl Future<Output = Result<T, StoreError>>,
+        change: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         for path in paths {
             components(path)?;
             self.place.drain(path).await?;
             self.place.no_more_late(&self.vault, path).await;
         }
-        let done = call.await;
+        let calls = Call::begin_all(self, paths).await?;
+        let mut done = change.await;
+        for call in calls {
+            done = call.told(done);
+        }
         // Also of a failed call some may be done.
         let mut table = self.place.table();
         for path in paths {
             table.forget_within(&self.vault, path);
         }
         done
-    }
-}
-
-/// Forgets what is known of a path, unless the store says what became of a change there: it may have made it.
-struct Doubt<'a> {
-    near: &'a CachedPaths,
-    path: &'a str,
-    is_told: bool,
-}
-
-impl<'a> Doubt<'a> {
-    fn of(near: &'a CachedPaths, path: &'a str) -> Self {
-        Self { near, path, is_told: false }
-    }
-
-    fn told<T>(mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.is_told = !done.as_ref().is_err_and(StoreError::is_unknown);
-        done
-    }
-}
-
-impl Drop for Doubt<'_> {
-    fn drop(&mut self) {
-        if !self.is_told {
-            self.near.place.table().forget_within(&self.near.vault, self.path);
-        }
     }
 }
 
@@ -347,8 +327,8 @@ impl PathUpload for Through {
         Box::pin(async move {
             let Self { near, inner } = *self;
             let (how, held) = near.before_through(path, how).await?;
-            let doubt = Doubt::of(&near, path);
-            let info = doubt.told(inner.finish(path, how, attributes).await)?;
+            let call = Call::begin(&near, path).await?;
+            let info = call.told(inner.finish(path, how, attributes).await)?;
             near.after_through(path, &info).await?;
             drop(held);
             Ok(near.plain(info))

@@ -365,6 +365,77 @@ fn what_was_given_up_and_arrives_late_comes_before_what_was_acknowledged_after_i
     }
 }
 
+/// Whether the mount of `far` goes on, or another one is opened from what is on disk.
+fn go_on<'a>(far: &'a Far, near: Near<'a>, is_ended: bool) -> Near<'a> {
+    if !is_ended {
+        return near;
+    }
+    drop(near);
+    far.pass(Duration::from_secs(2));
+    far.open(BACK)
+}
+
+#[test]
+fn a_change_of_the_store_that_was_given_up_and_arrives_late_comes_before_what_was_acknowledged_after_it() {
+    for is_ended in [false, true] {
+        let far = Far::new();
+        let near = far.open(BACK);
+        for name in ["f", "d/f", "g"] {
+            near.write(name, "old").unwrap();
+        }
+        far.wait(near.flush()).unwrap();
+        far.faults.always(Where::Change, Fault::Hang);
+        let at = PathWrite::At { offset: 3, truncate: false };
+        let changes = async {
+            let append = ["er".into()];
+            let (deleted, written) = (near.paths().delete("f"), Attributes::none());
+            let written = near.paths().write("g", &append, at, &written);
+            let names = ["d/f".to_owned()];
+            let many = near.paths().delete_many(&names);
+            futures_util::future::join3(deleted, written, many).await
+        };
+        far.wait(far.env.timeout(Duration::from_secs(1), changes)).expect_err("nobody answers");
+        far.faults.clear();
+        let near = go_on(&far, near, is_ended);
+        for name in ["f", "d/f", "g"] {
+            near.write(name, "new").unwrap();
+        }
+        far.pass(Duration::from_secs(4));
+        for name in ["f", "d/f"] {
+            assert_eq!(far.theirs(name).unwrap(), "old", "ended: {is_ended}");
+            far.wait(far.paths().delete(name)).unwrap();
+        }
+        far.they_write("g", "older");
+        far.pass(Duration::from_secs(120));
+        for name in ["f", "d/f", "g"] {
+            assert_eq!(near.read(name).unwrap(), "new", "{name}, ended: {is_ended}");
+            assert_eq!(far.theirs(name).unwrap(), "new", "{name}, ended: {is_ended}");
+        }
+        // Nobody waits for what cannot come any more.
+        let near = go_on(&far, near, true);
+        let began = far.now().0;
+        near.delete("f").unwrap();
+        assert!(far.now().0 - began < 1_000_000_000, "ended: {is_ended}");
+    }
+}
+
+#[test]
+fn an_attempt_that_was_given_up_before_the_file_came_to_the_store_is_waited_for_behind_a_restart() {
+    let far = Far::new();
+    far.faults.once(Where::Change, Fault::Hang);
+    let near = far.open(BACK);
+    near.write("f", "old").unwrap();
+    // It takes two minutes until it is given up, and goes again.
+    far.pass(Duration::from_secs(122));
+    assert_eq!((near.figures().pending_files, far.theirs("f").unwrap()), (0, "old".into()));
+    let near = go_on(&far, near, true);
+    near.write("f", "new").unwrap();
+    far.pass(Duration::from_secs(2));
+    far.they_write("f", "old");
+    far.pass(Duration::from_secs(120));
+    assert_eq!((near.read("f").unwrap(), far.theirs("f").unwrap()), ("new".into(), "new".into()));
+}
+
 #[test]
 fn a_mount_for_which_nothing_is_pending_wakes_nobody_and_ends_when_it_is_unmounted() {
     let far = Far::new();
