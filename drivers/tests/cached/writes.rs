@@ -106,7 +106,7 @@ const BACK_AND_LITTLE: &[(&str, &str)] =
 /// Writes files until those before them are let go, and have come to the store.
 fn push_out(far: &Far, near: &Near<'_>) {
     for n in 0..8 {
-        near.write(&format!("more/{n}"), content(300_000, n)).unwrap();
+        near.write(&format!("more/{n}"), content(300_000, n)).expect("there is room");
         far.pass(Duration::from_secs(1));
     }
 }
