@@ -137,6 +137,24 @@ fn a_bucket_is_worked_with_as_with_any_folder() {
 }
 
 #[test]
+fn a_start_of_the_kernel_writes_nothing_to_a_bucket_and_asks_little() {
+    let (server, folder) = (Small::start(Duration::ZERO), tempfile::tempdir().expect("a folder"));
+    let boot = || blocking::connect(Config::new(folder.path())).expect("it boots");
+    let nx = boot();
+    nx.mount("/b", bucket(server.port(), SECRET)).expect("it mounts");
+    nx.write("/b/f", "1").expect("it is written");
+    nx.shutdown().expect("it stops");
+    for _ in 0..2 {
+        let before = server.requests();
+        let nx = boot();
+        let names = nx.readdir("/b").expect("it is listed").len();
+        nx.shutdown().expect("it stops");
+        // The look whether it answers, and the listing.
+        assert_eq!((names, server.requests() - before), (1, 2));
+    }
+}
+
+#[test]
 fn a_mount_whose_credential_lies_in_a_file_is_back_after_a_restart_and_the_credential_is_stored_nowhere() {
     let mut server = moto();
     let (data, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));

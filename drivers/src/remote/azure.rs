@@ -49,7 +49,7 @@ impl DriverFactory for Azure {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, context, told)
+        open_with(spec, OPTIONS, context, told)
     }
 }
 

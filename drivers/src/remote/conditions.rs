@@ -1,4 +1,6 @@
-//! Whether a server honours conditional writes. Some ignore the condition, and answer as if it had held; so it is tried, whenever a mount is opened.
+//! Whether a server honours conditional writes. Some ignore the condition, and answer as if it had held; so it is tried when a mount is asked for.
+//!
+//! What was found is kept in the data folder, and counts for a day when the same mount is opened again: who only wants to list a bucket does not write to it.
 
 use nexus_kernel::hal::StoreError;
 use nexus_messages::Timestamp;
@@ -7,9 +9,12 @@ use bytes::Bytes;
 use object_store::UpdateVersion;
 use object_store::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::client::Client;
 use super::completing::Condition;
 use super::multipart::Upload;
+use super::notes::Notes;
 
 /// What the names of the keys begin with at which it is tried.
 const PROBE: &str = ".nexus-probe-";
@@ -17,11 +22,11 @@ const PROBE: &str = ".nexus-probe-";
 /// What is left of a trial for so long is left for good: its process was killed.
 const LEFT_NANOS: u64 = 60 * 60 * 1_000_000_000;
 
-/// How many such are looked at, at each opening.
+/// How many such are looked at, at each trial.
 const LEFT_LOOK: usize = 100;
 
 /// What was found, of each kind of condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Conditions {
     /// That nothing is there.
     pub(super) absent: Verdict,
@@ -40,10 +45,16 @@ impl Conditions {
     const fn all(verdict: Verdict) -> Self {
         Self { absent: verdict, state: verdict, parts_absent: verdict, parts_state: verdict }
     }
+
+    /// Whether the server said what there is to know.
+    fn is_certain(self) -> bool {
+        let Self { absent, state, parts_absent, parts_state } = self;
+        [absent, state, parts_absent, parts_state].iter().all(|verdict| *verdict != Verdict::Untried)
+    }
 }
 
 /// What was found of a condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Verdict {
     /// What does not meet it is not replaced.
     Honoured,
@@ -69,11 +80,29 @@ impl Verdict {
     }
 }
 
-/// Tries it, below the mount's prefix.
-pub(super) async fn find_out(client: &Client) -> Result<Conditions, StoreError> {
+/// What was found when the mount was asked for, if it is only opened again, and not long after; else it is tried.
+pub(super) async fn known_or_tried(
+    client: &Client,
+    notes: Option<Notes>,
+    is_again: bool,
+) -> Result<Conditions, StoreError> {
     if client.settings.read_only {
         return Ok(Conditions::UNTRIED);
     }
+    if let Some(notes) = notes.as_ref().filter(|_| is_again)
+        && let Some(known) = notes.read(client.env().wall()).await
+    {
+        return Ok(known);
+    }
+    let found = find_out(client).await?;
+    if let Some(notes) = notes.filter(|_| found.is_certain()) {
+        notes.keep(found, client.env()).await;
+    }
+    Ok(found)
+}
+
+/// Tries it, below the mount's prefix.
+async fn find_out(client: &Client) -> Result<Conditions, StoreError> {
     let key = client.key(&format!("{PROBE}{:016x}", client.env().random()))?;
     let found = tried(client, &key).await;
     match found {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_kernel::hal::{DriverContext, ObjectStore, StoreError, StoreFuture};
+use nexus_kernel::hal::{DriverContext, DriverOption, ObjectStore, StoreError, StoreFuture};
 use nexus_messages::syscall::MountSpec;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::client::{Client, Handles};
-use super::conditions::{Verdict, find_out};
+use super::conditions::{Verdict, known_or_tried};
+use super::notes::Notes;
 use super::options::{Addressed, Settings};
 use super::paths::RemotePaths;
 use super::transport::RemoteTransport;
@@ -32,12 +33,15 @@ pub(super) struct Told {
 /// Checks the options, makes clients by `told`, and finds out what the server can do.
 pub(super) fn open_with(
     spec: &MountSpec,
+    options: &'static [DriverOption],
     context: DriverContext,
     told: fn(&MountSpec, &Settings) -> Result<Told, StoreError>,
 ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
     let spec = spec.clone();
     Box::pin(async move {
         let mut settings = Settings::of(&spec)?;
+        let notes = Notes::of(&spec, options, &context);
+        let is_again = context.is_again;
         // Credentials may lie in files.
         let asked = settings.clone();
         let made = context.pool.run(move || told(&spec, &asked)).await;
@@ -54,7 +58,7 @@ pub(super) fn open_with(
                 Ok(Arc::new(Cas::new(RemoteTransport::new(client))) as Arc<dyn ObjectStore>)
             }
             Addressed::Path => {
-                let conditions = find_out(&client).await?;
+                let conditions = known_or_tried(&client, notes, is_again).await?;
                 if conditions.absent == Verdict::Ignored || conditions.state == Verdict::Ignored {
                     tracing::warn!(
                         at = %client.settings.in_what(),

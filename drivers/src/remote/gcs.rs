@@ -46,7 +46,7 @@ impl DriverFactory for Gcs {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, context, told)
+        open_with(spec, OPTIONS, context, told)
     }
 }
 

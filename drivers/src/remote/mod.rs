@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `options`, `secret` | what a mount may say, and its credentials |
 //! | `factory`, `s3`, `azure`, `gcs`, `http` | from options to a mount that is open |
-//! | `conditions` | whether the server honours conditional writes: found out at each opening |
+//! | `conditions`, `notes` | whether the server honours conditional writes: found out when it is mounted, and kept for a day |
 //! | `client`, `errors` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
 //! | `going` | answers under way, of servers that give no parts |
 //! | `buffers` | memory for large content on its way |
@@ -35,6 +35,7 @@ mod going;
 mod http;
 mod listing;
 mod multipart;
+mod notes;
 mod options;
 mod paths;
 mod rename;

@@ -53,7 +53,7 @@ impl DriverFactory for S3 {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, context, told)
+        open_with(spec, OPTIONS, context, told)
     }
 }
 

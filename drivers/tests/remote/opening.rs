@@ -1,14 +1,17 @@
 //! What is found out when a mount is opened, and what is refused before anything is asked of a server.
 
+use std::time::Duration;
+
 use nexus_actors::block_on;
-use nexus_kernel::hal::{PathWrite, StoreError};
+use nexus_kernel::hal::{DriverContext, PathWrite, StoreError};
 use nexus_messages::ErrorKind;
 use nexus_messages::syscall::MountSpec;
 
 use crate::servers::free_port;
 use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::{moto, s3rver};
-use crate::subjects::{apart, names, open, paths, read, s3, try_open, write};
+use crate::servers::small::Small;
+use crate::subjects::{apart, env, names, open, paths, read, s3, try_open, try_open_in, write};
 
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
@@ -41,6 +44,29 @@ fn a_server_that_honours_conditions_is_told_from_one_that_does_not() {
     let store = open(&s3(ignores.port()));
     assert!(!paths(&*store).capabilities().exclusive);
     assert_eq!(names(&*store, ""), [""; 0], "nothing is left of trying");
+}
+
+#[test]
+fn a_mount_that_is_opened_again_does_not_try_the_server_again_and_one_that_is_asked_for_does() {
+    let (server, folder) = (Small::start(Duration::ZERO), tempfile::tempdir().expect("a folder"));
+    let open = |spec: &MountSpec, is_again: bool| {
+        let context = DriverContext::new(env(), env().pool("mount", 2, 8), Some(folder.path().into()));
+        let before = server.requests();
+        let store = try_open_in(spec, if is_again { context.again() } else { context }).expect("it answers");
+        let can = paths(&*store).capabilities();
+        (server.requests() - before, can.exclusive, can.if_match)
+    };
+    let spec = s3(server.port());
+    let (asked, ..) = open(&spec, true);
+    assert!(asked > 5, "nothing is known yet: {asked}");
+    let (asked, exclusive, if_match) = open(&spec, true);
+    assert!(asked <= 2, "{asked}");
+    let (asked, ..) = open(&spec, false);
+    assert!(asked > 5, "who asks for a mount hears what is so now: {asked}");
+    let (asked, ..) = open(&spec.clone().option("prefix", "p"), true);
+    assert!(asked > 5, "it is another one: {asked}");
+    let tried = open(&spec, false);
+    assert_eq!((tried.1, tried.2), (exclusive, if_match));
 }
 
 #[test]

@@ -21,10 +21,16 @@ pub(crate) fn env() -> Env {
 
 /// Opens what `spec` says, as the kernel does. No executor is around: what polls is `nexus_actors::block_on`.
 pub(crate) fn try_open(spec: &MountSpec) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    try_open_in(spec, DriverContext::new(env(), env().pool("mount", 2, 8), None))
+}
+
+pub(crate) fn try_open_in(
+    spec: &MountSpec,
+    context: DriverContext,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let catalogue = catalogue();
     catalogue.check(spec)?;
     let factory = catalogue.get(&spec.driver).expect("it was checked");
-    let context = DriverContext::new(env(), env().pool("mount", 2, 8), None);
     block_on(async {
         let store = factory.open(spec, context).await?;
         store.probe().await?;

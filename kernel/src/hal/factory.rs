@@ -153,12 +153,22 @@ pub struct DriverContext {
     pub pool: Pool,
     /// The kernel's data folder, when it has one.
     pub data_folder: Option<PathBuf>,
+    /// Whether nobody asks for this mount just now: it was mounted before, and is opened again, at a start of the kernel or behind a failure. What was found out then
+    /// may count.
+    pub is_again: bool,
 }
 
 impl DriverContext {
-    /// The context of a driver of one mount.
+    /// The context of a driver of one mount that is asked for.
     pub fn new(env: Env, pool: Pool, data_folder: Option<PathBuf>) -> Self {
-        Self { env, pool, data_folder }
+        Self { env, pool, data_folder, is_again: false }
+    }
+
+    /// The same, of a mount that is opened again.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        self.is_again = true;
+        self
     }
 }
 

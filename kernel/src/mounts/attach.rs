@@ -76,7 +76,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attache
         }
         if !there.has_driver() {
             // Whoever mounts it again wants it now.
-            open(&there).await.map_err(|(kind, why)| fail(kind).because(why))?;
+            open(&there, false).await.map_err(|(kind, why)| fail(kind).because(why))?;
         }
         let lsn = kernel.store().last_lsn(there.tree).map_err(stored)?;
         let receipt = Receipt::new(kernel.new_op_id(), lsn, Durability::Strong);
@@ -108,7 +108,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attache
     let unfinished = Unfinished::new(&kernel, &mount, guard);
     start(&kernel, &mount).await.map_err(|(kind, why)| fail(kind).because(why))?;
     let honoured = |()| check_honoured(&m.spec, mount.nature()).map_err(|error| not_opened(&error));
-    if let Err((kind, why)) = open(&mount).await.and_then(honoured) {
+    if let Err((kind, why)) = open(&mount, false).await.and_then(honoured) {
         stop(&kernel, &mount).await;
         unfinished.finish();
         return Err(fail(kind).because(why));
@@ -371,10 +371,10 @@ pub(super) async fn start(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<()
     }
 }
 
-/// Has the driver of `mount` opened. When that fails, its actor goes on trying until it is stopped.
-pub(super) async fn open(mount: &Mount) -> Result<(), (ErrorKind, String)> {
+/// Has the driver of `mount` opened. When that fails, its actor goes on trying until it is stopped. `is_again`: it was mounted before, and nobody asks for it just now.
+pub(super) async fn open(mount: &Mount, is_again: bool) -> Result<(), (ErrorKind, String)> {
     let Some(actor) = mount.actor() else { return Err((ErrorKind::Down, "it has no driver".into())) };
-    match actor.call(Open, mount.options().open + ANSWER_GRACE).await {
+    match actor.call(Open { is_again }, mount.options().open + ANSWER_GRACE).await {
         Ok(opened) => opened.map_err(|error| not_opened(&error)),
         Err(error) => Err((silent(error), error.to_string())),
     }

@@ -183,7 +183,7 @@ async fn open_all(kernel: &Kernel, mounts: &[Arc<Mount>]) {
 
 async fn open_within(kernel: &Kernel, mounts: &[&Arc<Mount>], limit: Duration) {
     let openings = futures_util::stream::iter(mounts).for_each_concurrent(OPENINGS_MAX, async |mount| {
-        if let Err((_, cause)) = open(mount).await {
+        if let Err((_, cause)) = open(mount, true).await {
             let driver = &mount.spec().driver;
             tracing::error!(point = %mount.point, driver, cause, "a mount could not be started");
         }

@@ -11,7 +11,10 @@ use crate::hal::StoreError;
 /// Opens the driver as the mount's spec says and publishes it. When that fails it is tried again, with back-off, until it succeeds or the
 /// actor is stopped. May be repeated.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::mounts) struct Open;
+pub(in crate::mounts) struct Open {
+    /// Whether it was mounted before, and nobody asks for it just now.
+    pub(in crate::mounts) is_again: bool,
+}
 
 impl Message for Open {
     type Reply = Result<(), StoreError>;

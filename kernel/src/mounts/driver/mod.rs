@@ -134,7 +134,7 @@ impl Driver {
                 let (driver, limit) = mount.for_probing();
                 return opening::probe(env, threads, driver, limit).await.map(|()| Attempt::Answers);
             }
-            open(env, threads, args, mount.spec()).await.map(Attempt::Opened)
+            open(env, threads, args, mount.spec(), true).await.map(Attempt::Opened)
         };
         cx.spawn(attempt, |me: &mut Self, cx, outcome| {
             me.recovering = false;
@@ -262,9 +262,9 @@ impl Driver {
 }
 
 impl Handle<Open> for Driver {
-    fn handle(&mut self, _: Open, cx: &mut Cx<'_, Self>) -> Reply<Self, <Open as Message>::Reply> {
+    fn handle(&mut self, m: Open, cx: &mut Cx<'_, Self>) -> Reply<Self, <Open as Message>::Reply> {
         let threads = self.mount.threads().clone();
-        let opening = open(cx.env().clone(), threads, self.args.clone(), self.mount.spec());
+        let opening = open(cx.env().clone(), threads, self.args.clone(), self.mount.spec(), m.is_again);
         Reply::later_then(opening, |me: &mut Self, cx, opened| {
             let done = opened.and_then(|opened| me.publish(opened, cx));
             if let Err(error) = &done {
@@ -282,7 +282,7 @@ impl Handle<Prepare> for Driver {
         cx: &mut Cx<'_, Self>,
     ) -> Reply<Self, <Prepare as Message>::Reply> {
         let threads = self.mount.threads().clone();
-        let opening = open(cx.env().clone(), threads, self.args.clone(), spec);
+        let opening = open(cx.env().clone(), threads, self.args.clone(), spec, false);
         Reply::later_then(opening, |me: &mut Self, cx, opened| {
             let opened = opened?;
             if let Err(error) = me.mount.fits(opened.path_addressed) {

@@ -47,19 +47,21 @@ impl Opened {
     }
 }
 
-/// Opens a driver for `spec` and probes it.
+/// Opens a driver for `spec` and probes it. `is_again`: it was mounted before, and nobody asks for it just now.
 pub(in crate::mounts) async fn open(
     env: Env,
     threads: Arc<Threads>,
     args: DriverArgs,
     spec: Arc<MountSpec>,
+    is_again: bool,
 ) -> Result<Opened, StoreError> {
     let options = MountOptions::of(&spec)?;
     let factory = args.catalogue.get(&spec.driver).ok_or_else(|| StoreError::BadOption {
         why: format!("there is no driver called {:?}", spec.driver),
     })?;
     let pool = threads.of_instance(&env)?;
-    let context = DriverContext::new(env.clone(), pool, args.data_folder);
+    let mut context = DriverContext::new(env.clone(), pool, args.data_folder);
+    context.is_again = is_again;
     let bare = for_driver(&spec, factory.options());
     let opening = async move {
         let volatile = factory.volatile();

@@ -373,7 +373,7 @@ async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec
         data_folder: kernel.data_folder().map(Into::into),
         announce: outside::announce(kernel),
     };
-    let opened = open(kernel.env().clone(), mount.threads().clone(), args, spec.clone()).await;
+    let opened = open(kernel.env().clone(), mount.threads().clone(), args, spec.clone(), false).await;
     opened.map_err(|error| {
         let (kind, why) = not_opened(&error);
         Failed { kind, why }
