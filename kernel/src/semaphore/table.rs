@@ -5,12 +5,12 @@
 
 mod accounts;
 mod pinned;
+mod ties;
 mod tokens;
 mod waiting;
 mod waits;
 mod woken;
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -26,6 +26,7 @@ use super::places::{
 use super::ticket::{Ticket, Verdict};
 use accounts::{Accounts, Known};
 pub(crate) use pinned::Pinned;
+use ties::Ties;
 pub(crate) use tokens::Tokens;
 pub(crate) use waiting::Waiting;
 pub(crate) use waits::Wait;
@@ -113,12 +114,8 @@ struct Inner<K> {
     numbers: CachePadded<AtomicU64>,
     woken: CachePadded<AtomicU64>,
     accounts: Accounts,
-    /// What goes with a life, by its token. Locked after a part, never before one.
-    ties: CachePadded<Mutex<HashMap<LifeId, Tied<K>>>>,
+    ties: Ties<K>,
 }
-
-/// What goes with one life, by its token.
-type Tied<K> = BTreeMap<u64, (K, LockId)>;
 
 struct Part<K> {
     places: Places<K, Arc<Ticket>>,
@@ -191,7 +188,7 @@ impl<K: Filed> Table<K> {
             numbers: CachePadded::new(AtomicU64::new(0)),
             woken: CachePadded::new(AtomicU64::new(0)),
             accounts: Accounts::new(bounds.each),
-            ties: CachePadded::new(Mutex::new(HashMap::new())),
+            ties: Ties::new(),
         }))
     }
 
@@ -387,7 +384,7 @@ impl<K: Filed> Table<K> {
 
     /// Takes back all that goes with `life`, one after the other as it was given. Gives what that was.
     pub(crate) fn end(&self, life: LifeId) -> Vec<(K, Holder)> {
-        let tied = self.0.ties.lock().remove(&life).unwrap_or_default();
+        let tied = self.0.ties.end(life);
         tied.into_values()
             .filter_map(|(key, id)| self.0.release(&key, id).map(|holder| (key, holder)))
             .collect()
@@ -465,7 +462,7 @@ impl<K: Filed> Table<K> {
 
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
-        self.0.ties.lock().is_empty() && self.0.parts.iter().all(|part| part.lock().places.is_empty())
+        self.0.ties.is_empty() && self.0.parts.iter().all(|part| part.lock().places.is_empty())
     }
 }
 
@@ -627,9 +624,7 @@ impl<K: Filed> Inner<K> {
         *count += 1;
         woken.hearing.append(&mut (self.ear)(key, holder, Change::Given));
         if holder.request.tied {
-            let mut ties = self.ties.lock();
-            let tied = ties.entry(holder.request.owner.life).or_default();
-            tied.insert(holder.token, (key.clone(), holder.id));
+            self.ties.tie(holder.request.owner.life, holder.token, (key.clone(), holder.id));
         }
     }
 
@@ -637,15 +632,8 @@ impl<K: Filed> Inner<K> {
     fn gone(&self, known: &mut Known, key: &K, holder: &Holder, woken: &mut Woken) {
         self.accounts.leave(known, &holder.request.owner.agent);
         woken.hearing.append(&mut (self.ear)(key, holder, Change::Gone));
-        if !holder.request.tied {
-            return;
-        }
-        let (life, mut ties) = (holder.request.owner.life, self.ties.lock());
-        if let Some(tied) = ties.get_mut(&life) {
-            tied.remove(&holder.token);
-            if tied.is_empty() {
-                ties.remove(&life);
-            }
+        if holder.request.tied {
+            self.ties.untie(holder.request.owner.life, holder.token);
         }
     }
 
