@@ -3,7 +3,7 @@
 //!
 //! The server outlives the kills. What has come to it is read by a kernel of this process, which knows nothing of the one that is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -35,6 +35,9 @@ const NAMES: [&str; 6] = ["a", "b", "d/a", "d/b", "d/e/a", "f/a"];
 
 /// Calls that are acknowledged before a kill, at most.
 const CALLS_MAX: u64 = 120;
+
+/// What is kept of what was done lately, in lines.
+const LATELY_MAX: usize = 60;
 
 /// How often a file may change while it is read.
 const CHANGES_MAX: u32 = 5;
@@ -139,6 +142,8 @@ struct Writer {
     base: String,
     /// What may be at each path: the last state that was acknowledged, and what was asked for since and is unknown.
     may: BTreeMap<String, Vec<Option<Bytes>>>,
+    /// What was done lately, for who has to find out what went wrong.
+    lately: VecDeque<String>,
     random: Random,
 }
 
@@ -153,7 +158,20 @@ struct Around<'a> {
 impl Writer {
     fn new(number: u64, seed: u64) -> Self {
         let random = Random(seed ^ (number + 1).wrapping_mul(0x0123_4567_89ab_cdef));
-        Self { base: format!("{AT}/w{number}"), may: BTreeMap::new(), random }
+        Self { base: format!("{AT}/w{number}"), may: BTreeMap::new(), lately: VecDeque::new(), random }
+    }
+
+    fn note(&mut self, what: String) {
+        if self.lately.len() == LATELY_MAX {
+            self.lately.pop_front();
+        }
+        self.lately.push_back(what);
+    }
+
+    /// What is wrong, and what was done before.
+    fn told(&self, wrong: &str) -> String {
+        let lately = self.lately.iter().fold(String::new(), |all, line| all + "\n  " + line);
+        format!("{wrong}\nlately:{lately}")
     }
 
     /// Calls until the kernel is gone. Gives what is wrong.
@@ -169,9 +187,10 @@ impl Writer {
                 }
                 Ok(Err(_)) if around.fails.load(Ordering::SeqCst) => {}
                 Ok(Err(error)) => {
-                    return Some(format!("{}: a call failed, and the wire was well: {error}", self.base));
+                    let wrong = format!("{}: a call failed, and the wire was well: {error}", self.base);
+                    return Some(self.told(&wrong));
                 }
-                Err(wrong) => return Some(wrong),
+                Err(wrong) => return Some(self.told(&wrong)),
             }
         }
     }
@@ -205,13 +224,20 @@ impl Writer {
                 (nx.send(SysWrite::at(at, more).append().create()).map(drop), appended)
             }
             _ => {
-                return match found_at(nx, &path) {
+                let (found, states) = (found_at(nx, &path), states.clone());
+                self.note(format!("{path} read: {:?}", found.as_ref().map(|found| shown(found.as_ref()))));
+                return match found {
                     Ok(found) if states.contains(&found) => Ok(Ok(())),
-                    Ok(found) => Err(unexpected(&path, states, found.as_ref())),
+                    Ok(found) => Err(unexpected(&path, &states, found.as_ref())),
                     Err(error) => Ok(Err(error)),
                 };
             }
         };
+        let became: Vec<String> = after.iter().map(|state| shown(state.as_ref())).collect();
+        let said = done.as_ref().map_err(|error| (error.executed(), error.to_string()));
+        let line = format!("{path} to be {}: {said:?}", became.join(", or "));
+        self.note(line);
+        let states = self.may.entry(path.clone()).or_default();
         match done {
             Ok(()) if after == [None] && states == &after => {
                 return Err(format!("{path} was removed, and was not there"));
@@ -291,7 +317,10 @@ impl Run {
     }
 
     fn check(&mut self, nx: &Nexus) -> Result<(), String> {
-        self.writers.iter_mut().try_for_each(|writer| writer.check(nx))
+        self.writers.iter_mut().try_for_each(|writer| {
+            writer.note("here all is held against the books".to_owned());
+            writer.check(nx).map_err(|wrong| writer.told(&wrong))
+        })
     }
 
     /// Waits until nothing is pending, and holds the bucket against the books.

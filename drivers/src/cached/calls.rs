@@ -7,7 +7,7 @@
 //! pending needs no such row: that it may be on its way, its own row says, until it has come to the store while an older attempt may still arrive.
 
 use std::ops::Bound;
-use std::sync::Weak;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,9 +29,9 @@ const ROW: Bytes = Bytes::from_static(&[1]);
 impl Table {
     /// Notes that an attempt to change `path` was given up, and may arrive there until then all the same. No state goes there before, nor below, but the one that the
     /// attempt was to bring.
-    pub(super) fn doubt(&mut self, path: &str, brought: Option<&ContentId>, now: u64, until: u64) {
-        self.late.retain(|_, until| *until > now);
-        self.late.insert(path.to_owned(), until);
+    pub(super) fn doubt(&mut self, path: &str, brought: Option<&ContentId>, until: u64) {
+        let known = self.late.entry(path.to_owned()).or_default();
+        *known = until.max(*known);
         let prefix = below(path);
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
         let within = self.pending.range::<str, _>(from).take_while(|path| path.starts_with(&prefix));
@@ -77,12 +77,7 @@ impl Table {
     /// Takes up a call that the index was told of, and that may have been under way when the process ended.
     pub(super) fn restore_call(&mut self, path: &str) {
         self.told.insert(path.to_owned());
-        self.doubt(path, None, 0, LATE_MAX);
-    }
-
-    /// Whether something may arrive late.
-    pub(super) fn is_doubted(&self) -> bool {
-        !self.late.is_empty()
+        self.doubt(path, None, LATE_MAX);
     }
 
     /// The change by which the index is told that something may arrive at `path`.
@@ -91,12 +86,9 @@ impl Table {
         Change::Put(call_key(&self.id(), path), ROW)
     }
 
-    /// The change that goes with a state of `path` that has come to the store: the index is told when an older attempt may still arrive, and that none may.
+    /// The change that goes with a state of `path` that has come to the store: the index is told when an older attempt may still arrive.
     pub(super) fn told_with(&mut self, path: &str, now: u64) -> Option<Change> {
-        if self.late.get(path).is_some_and(|until| *until > now) {
-            return Some(self.tell(path));
-        }
-        self.over(path, now)
+        self.late.get(path).is_some_and(|until| *until > now).then(|| self.tell(path))
     }
 
     /// The change by which the index is told that nothing arrives at `path` any more, if it was told that something may, and that is so.
@@ -118,26 +110,46 @@ impl Table {
     }
 }
 
-/// Tells the index, when it is time, that what the last life of the process had on its way arrives no more.
-pub(super) async fn outlive(vault: &Weak<Vault>, place: &Place) {
-    let Some(env) = vault.upgrade().map(|vault| vault.env().clone()) else { return };
-    env.sleep(Duration::from_nanos(LATE_MAX)).await;
-    let Some(vault) = vault.upgrade() else { return };
-    let now = vault.uptime();
-    let mut table = place.table();
-    let told: Vec<String> = table.told.iter().cloned().collect();
-    let over: Vec<Change> = told.iter().filter_map(|path| table.over(path, now)).collect();
-    if !over.is_empty() {
-        vault.enter(Vec::new(), over, true, |_| {});
+/// Has the index told, when it is time, that what may arrive late at `place` arrives no more.
+pub(super) fn outlive(vault: &Arc<Vault>, place: &Arc<Place>) {
+    {
+        let mut table = place.table();
+        if table.late.is_empty() || std::mem::replace(&mut table.is_outliving, true) {
+            return;
+        }
     }
+    let (env, vault, place) = (vault.env().clone(), Arc::downgrade(vault), place.clone());
+    env.clone().spawn("cached.outlive", async move {
+        loop {
+            env.sleep(Duration::from_nanos(LATE_MAX)).await;
+            let Some(vault) = vault.upgrade() else { return };
+            let now = vault.uptime();
+            let mut table = place.table();
+            table.late.retain(|_, until| *until > now);
+            let told: Vec<String> = table.told.iter().cloned().collect();
+            let over: Vec<Change> = told.iter().filter_map(|path| table.over(path, now)).collect();
+            if !over.is_empty() {
+                vault.enter(Vec::new(), over, true, |_| {});
+            }
+            if table.late.is_empty() {
+                table.is_outliving = false;
+                return;
+            }
+        }
+    });
 }
 
-/// A call that changes the store at a path. What was known there is forgotten, unless the store says what became of it: it may have made it, or may make it yet.
+/// A call that changes the store at a path. What is known there is forgotten with it, unless the store has said what became of the call, and that was noted: it may have
+/// made it, or may make it yet.
 pub(super) struct Call<'a> {
     near: &'a CachedPaths,
     path: String,
+    /// The row of what is pending there, which it goes over.
+    over: Option<Bytes>,
+    is_counted: bool,
     is_sent: bool,
     is_told: bool,
+    is_noted: bool,
 }
 
 impl<'a> Call<'a> {
@@ -152,49 +164,80 @@ impl<'a> Call<'a> {
         near: &'a CachedPaths,
         paths: impl IntoIterator<Item = &str>,
     ) -> Result<Vec<Self>, StoreError> {
-        let call = |path: &str| Self { near, path: path.to_owned(), is_sent: false, is_told: false };
-        let mut calls: Vec<Self> = paths.into_iter().map(call).collect();
-        if near.caching.write_back && !calls.is_empty() {
-            let told = {
-                let mut table = near.place.table();
-                let each = calls.iter().map(|call| {
-                    *table.calls.entry(call.path.clone()).or_default() += 1;
-                    table.tell(&call.path)
-                });
-                let changes = each.collect();
-                near.vault.enter_and_wait(Vec::new(), changes, |_| {})
-            };
-            told.await?;
+        let (is_sent, is_told, is_noted) = (false, false, false);
+        let mut calls: Vec<Self> = Vec::new();
+        let entered = {
+            let mut table = near.place.table();
+            // What goes through another mount of the store may meet what is written back.
+            let is_counted = near.place.writes_back() || table.pending_files() > 0;
+            let mut changes = Vec::new();
+            for path in paths {
+                let (path, over) = (path.to_owned(), table.pending_row(path));
+                if is_counted {
+                    *table.calls.entry(path.clone()).or_default() += 1;
+                    changes.push(table.tell(&path));
+                }
+                calls.push(Self { near, path, over, is_counted, is_sent, is_told, is_noted });
+            }
+            (!changes.is_empty()).then(|| near.vault.enter_and_wait(Vec::new(), changes, |_| {}))
+        };
+        if let Some(entered) = entered {
+            entered.await?;
         }
         calls.iter_mut().for_each(|call| call.is_sent = true);
         Ok(calls)
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The same, of a call that goes over nothing that is pending: what is by now, was acknowledged since it was looked for.
+    pub(super) fn over_nothing(mut self) -> Self {
+        self.over = None;
+        self
+    }
+
+    /// The row of what was pending there when it began.
+    pub(super) fn over(&self) -> Option<&Bytes> {
+        self.over.as_ref()
+    }
+
     /// What the store said of it.
-    pub(super) fn told<T>(mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn told<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         self.is_told = !done.as_ref().is_err_and(StoreError::is_unknown);
+        // Where nothing was changed, what is known stays.
+        self.is_noted = self.is_told && done.is_err();
         done
+    }
+
+    /// What became of it was noted.
+    pub(super) fn is_noted(mut self) {
+        self.is_noted = true;
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let Self { near, path, is_sent, is_told } = self;
-        let mut table = near.place.table();
-        let is_doubtful = *is_sent && !*is_told;
+        let (vault, place) = (&self.near.vault, &self.near.place);
+        let is_doubtful = self.is_sent && !self.is_told;
+        {
+            let (mut table, now) = (place.table(), vault.uptime());
+            if self.is_sent && !self.is_noted {
+                table.forget_within(vault, &self.path);
+            }
+            if is_doubtful {
+                table.doubt(&self.path, None, now + LATE_MAX);
+            }
+            if self.is_counted {
+                table.call_ends(&self.path);
+                if let Some(over) = table.over(&self.path, now) {
+                    vault.enter(Vec::new(), vec![over], true, |_| {});
+                }
+            }
+        }
         if is_doubtful {
-            table.forget_within(&near.vault, path);
-        }
-        if !near.caching.write_back {
-            return;
-        }
-        table.call_ends(path);
-        let now = near.vault.uptime();
-        if is_doubtful {
-            table.doubt(path, None, now, now + LATE_MAX);
-        }
-        if let Some(over) = table.over(path, now) {
-            near.vault.enter(Vec::new(), vec![over], true, |_| {});
+            outlive(vault, place);
         }
     }
 }

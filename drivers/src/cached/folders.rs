@@ -82,6 +82,9 @@ impl Table {
 
     /// Has the folders above `path` hold what is there, where they are known.
     pub(super) fn note_there(&mut self, path: &str, info: &ObjectInfo) {
+        if path.is_empty() {
+            return;
+        }
         self.note_child(path, info);
         let mut above = parent(path);
         while !above.is_empty() {

@@ -31,6 +31,9 @@ impl Mounted {
     pub(super) fn of(vault: Arc<Vault>, id: PlaceId, caching: &Caching) -> Self {
         let place = vault.place(id);
         place.mounts.lock().push(caching.bytes_max);
+        if caching.write_back {
+            place.writers_back.fetch_add(1, Ordering::AcqRel);
+        }
         let ended = Arc::new(Notify::new());
         Self { vault, place, ended, bytes_max: caching.bytes_max, writes_back: caching.write_back }
     }
@@ -46,6 +49,7 @@ impl Drop for Mounted {
         }
         self.place.left.store(self.vault.uptime(), Ordering::Relaxed);
         if self.writes_back {
+            self.place.writers_back.fetch_sub(1, Ordering::AcqRel);
             self.vault.unmark(&self.place);
         }
         self.ended.notify_one();

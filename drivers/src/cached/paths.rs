@@ -218,11 +218,25 @@ impl CachedPaths {
                 Err(error) => return Err(error),
             },
         };
-        let table = self.place.table();
         let full = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
-        // What has come to the store since the page was made is not pending any more.
-        let mut pending = before;
-        pending.retain(|name, info| info.entry_type == EntryType::Dir || table.is_file(&full(name)));
+        // What has come to the store since the page was made is not pending any more; nor is what is gone.
+        let mut came = BTreeMap::new();
+        for (name, info) in before {
+            let is_known = {
+                let table = self.place.table();
+                info.entry_type == EntryType::Dir || table.is_file(&full(&name))
+            };
+            match is_known {
+                true => drop(came.insert(name, info)),
+                false => match self.ask(&full(&name)).await {
+                    Ok(info) => drop(came.insert(name, info)),
+                    Err(StoreError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        let table = self.place.table();
+        let mut pending = came;
         pending.extend(table.pending_in(path, after));
         let last = page.entries.last().map(|(name, _)| name.clone()).filter(|_| page.more);
         let mut entries: BTreeMap<String, ObjectInfo> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! One store, and who waits for something about it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexus_kernel::hal::{CacheFigures, StoreError};
@@ -31,6 +31,8 @@ pub(super) struct Place {
     pub(super) last_failure: Mutex<Option<String>>,
     /// How many bytes each of its mounts may keep.
     pub(super) mounts: Mutex<Vec<u64>>,
+    /// How many of them write back.
+    pub(super) writers_back: AtomicUsize,
     /// When the last of them has ended, by the clock of the vault.
     pub(super) left: AtomicU64,
 }
@@ -48,6 +50,7 @@ impl Place {
             failed: AtomicU64::new(0),
             last_failure: Mutex::default(),
             mounts: Mutex::default(),
+            writers_back: AtomicUsize::new(0),
             left: AtomicU64::new(0),
         }
     }
@@ -59,6 +62,11 @@ impl Place {
     /// How many bytes may be kept of it; none while it is not mounted.
     pub(super) fn bound(&self) -> Option<u64> {
         self.mounts.lock().iter().max().copied()
+    }
+
+    /// Whether one of its mounts does.
+    pub(super) fn writes_back(&self) -> bool {
+        self.writers_back.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {

@@ -90,6 +90,8 @@ pub(super) struct Table {
     pub(super) calls: HashMap<String, usize>,
     /// The paths of which the index was told that something may arrive.
     pub(super) told: BTreeSet<String>,
+    /// Whether somebody sees to it that the index is told when that is over.
+    pub(super) is_outliving: bool,
     /// What is on its way to the store, or held back.
     pub(super) busy: HashSet<String>,
     /// About which folders the store is being asked, by how many, and how often something changed in them since.
@@ -613,12 +615,18 @@ impl Table {
         self.note(path, info);
     }
 
-    /// The changes of the index that take `path` away; none when it is not in it.
-    pub(super) fn removed(&self, path: &str) -> Option<Vec<Change>> {
-        let file = self.files.get(path).filter(|file| file.row.is_some())?;
+    /// The row of what is pending at `path`.
+    pub(super) fn pending_row(&self, path: &str) -> Option<Bytes> {
+        self.files.get(path).filter(|file| file.pending.is_some())?.row.clone()
+    }
+
+    /// What must hold for `path` to be taken away, and the changes of the index that do it; none when it is not in it.
+    pub(super) fn removed(&self, path: &str) -> Option<(Precondition, Vec<Change>)> {
+        let file = self.files.get(path)?;
+        let (row, key) = (file.row.clone()?, file_key(&self.id, path));
         let mut changes = self.without(path, file);
-        changes.push(Change::Delete(file_key(&self.id, path)));
-        Some(changes)
+        changes.push(Change::Delete(key.clone()));
+        Some((Precondition::Equals(key, row), changes))
     }
 
     /// Takes out whatever is known of the file at `path`.

@@ -15,7 +15,7 @@ use nexus_messages::syscall::ByteRange;
 use tokio::sync::Notify;
 
 use super::UPLOADING_MAX;
-use super::calls::LATE_MAX;
+use super::calls::{LATE_MAX, outlive};
 use super::mounted::Mounted;
 use super::options::Caching;
 use super::pending::{Failure, refusal};
@@ -55,7 +55,9 @@ pub(super) struct Upload {
 /// Brings to `inner` what is pending, for as long as it is mounted.
 pub(super) fn begin(inner: &Arc<dyn ObjectStore>, mounted: &Arc<Mounted>, caching: Caching) {
     let (vault, place) = (&mounted.vault, &mounted.place);
-    if !caching.write_back && place.table().pending_files() == 0 {
+    // Another mount of the store may leave something pending that changes here would wait for.
+    let may_change = caching.write_back || !inner.read_only() && inner.connector().is_none();
+    if !may_change && place.table().pending_files() == 0 {
         return;
     }
     let uploads = Uploads {
@@ -218,8 +220,8 @@ impl Uploads {
 
 /// Says that nothing is on its way to the path any more, or that it was given up.
 struct Settle<'a> {
-    vault: &'a Vault,
-    place: &'a Place,
+    vault: &'a Arc<Vault>,
+    place: &'a Arc<Place>,
     upload: &'a Upload,
     /// Whether it is known what has become of the attempt: not of one that was dropped with its mount.
     is_known: bool,
@@ -231,9 +233,12 @@ impl Drop for Settle<'_> {
             let mut table = self.place.table();
             if !self.is_known {
                 let now = self.vault.uptime();
-                table.doubt(&self.upload.path, Some(&self.upload.info.tag), now, now + LATE_MAX);
+                table.doubt(&self.upload.path, Some(&self.upload.info.tag), now + LATE_MAX);
             }
             table.settle(&self.upload.path);
+        }
+        if !self.is_known {
+            outlive(self.vault, self.place);
         }
         self.place.settled.notify_waiters();
         self.place.due.notify_one();

@@ -321,10 +321,7 @@ impl Vault {
         for (place, path) in calls {
             self.place(place).table().restore_call(&path);
         }
-        for place in self.all_places().into_iter().filter(|place| place.table().is_doubted()) {
-            let vault = Arc::downgrade(self);
-            self.env.spawn("cached.outlive", async move { outlive(&vault, &place).await });
-        }
+        self.all_places().iter().for_each(|place| outlive(self, place));
         // What a crash left behind of files that have become others.
         let left = pieces.into_iter().flat_map(|((place, state), pieces)| {
             pieces.into_iter().map(move |(index, _)| {

@@ -111,9 +111,9 @@ impl CachedPaths {
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
         let (how, held) = self.before_through(path, how).await?;
-        let (store, call) = (self.store()?, Call::begin(self, path).await?);
+        let (store, mut call) = (self.store()?, self.begin_through(path, &how).await?);
         let info = call.told(store.write(path, data, how, attributes).await)?;
-        self.after_through(path, &info).await?;
+        self.after_through(call, &info).await?;
         drop(held);
         Ok(info)
     }
@@ -144,29 +144,56 @@ impl CachedPaths {
         Ok((how, held))
     }
 
-    /// Takes what the store itself was written at `path`.
-    async fn after_through(&self, path: &str, info: &ObjectInfo) -> Result<(), StoreError> {
-        self.gone(path).await?;
+    async fn begin_through(&self, path: &str, how: &PathWrite) -> Result<Call<'_>, StoreError> {
+        let call = Call::begin(self, path).await?;
+        // All others were waited for, or looked for.
+        Ok(if *how == PathWrite::Whole { call } else { call.over_nothing() })
+    }
+
+    /// Takes what the store itself was written by `call`.
+    async fn after_through(&self, call: Call<'_>, info: &ObjectInfo) -> Result<(), StoreError> {
+        self.gone(&call).await?;
         let keep = self.remembers();
-        self.place.table().note_written(&self.vault, path, info, self.now(), keep);
+        self.place.table().note_written(&self.vault, call.path(), info, self.now(), keep);
+        call.is_noted();
         Ok(())
     }
 
-    /// Takes the file at `path` out of the index, and waits until that is on disk if it may be pending there.
-    async fn gone(&self, path: &str) -> Result<(), StoreError> {
+    /// Takes the file that `call` was about out of the index, and waits until that is on disk if it may be pending there. What was acknowledged since the call began, by
+    /// another mount of the store, stays.
+    async fn gone(&self, call: &Call<'_>) -> Result<(), StoreError> {
+        let path = call.path();
         let removed = {
             let mut table = self.place.table();
-            let Some(changes) = table.removed(path) else {
+            if table.is_pending(path) && table.pending_row(path).as_ref() != call.over() {
+                return Ok(());
+            }
+            let Some((holds, changes)) = table.removed(path) else {
                 table.take(path);
                 return Ok(());
             };
             let (place, path) = (self.place.clone(), path.to_owned());
-            self.vault.enter_and_wait(Vec::new(), changes, move |_| {
-                place.table().take(&path);
+            self.vault.enter_and_wait(vec![holds], changes, move |held| {
+                if held {
+                    place.table().take(&path);
+                }
                 place.settled.notify_waiters();
             })
         };
         removed.await.map(drop)
+    }
+
+    /// As [`gone`](Self::gone), of a file that the store has not any more.
+    async fn gone_for_good(&self, call: Call<'_>) -> Result<(), StoreError> {
+        self.gone(&call).await?;
+        {
+            let mut table = self.place.table();
+            if !table.is_pending(call.path()) {
+                table.note_gone(call.path());
+            }
+        }
+        call.is_noted();
+        Ok(())
     }
 
     /// Makes a folder at a store that has such, if it is not there.
@@ -185,14 +212,15 @@ impl CachedPaths {
         components(path)?;
         let held = self.place.hold(path).await;
         self.place.no_more_late(&self.vault, path).await;
-        let (is_pending, is_refused, has_below) = {
+        let (is_refused, has_below) = {
             let table = self.place.table();
-            (table.is_pending(path), table.is_refused(path), table.is_pending_below(path))
+            (table.is_refused(path), table.is_pending_below(path))
         };
         if has_below {
             return Err(StoreError::NotEmpty { what: path.into() });
         }
-        let (store, call) = (self.store()?, Call::begin(self, path).await?);
+        let (store, mut call) = (self.store()?, Call::begin(self, path).await?);
+        let is_pending = call.over().is_some();
         match call.told(store.delete(path).await) {
             Ok(()) => {}
             // Nothing of it has come there, and with it its folder would have, which stays where folders do.
@@ -205,7 +233,7 @@ impl CachedPaths {
             Err(StoreError::NotADirectory { .. }) if is_refused => {}
             // It takes this state as little as it lets go what it has. Who deletes the file wants that state no more.
             Err(error) if is_refused && refusal(&error).is_some() => {
-                self.gone(path).await?;
+                self.gone(&call).await?;
                 self.place.table().forget_within(&self.vault, path);
                 tracing::warn!(path, %error, "what was written back there, and refused, is given up; its store refuses the deletion, too");
                 return Err(given_up(path, error));
@@ -213,13 +241,12 @@ impl CachedPaths {
             Err(error) => {
                 if matches!(error, StoreError::NotFound { .. }) {
                     // Somebody else has taken it away.
-                    self.gone(path).await?;
+                    self.gone_for_good(call).await?;
                 }
                 return Err(error);
             }
         }
-        self.gone(path).await?;
-        self.place.table().note_gone(path);
+        self.gone_for_good(call).await?;
         drop(held);
         Ok(())
     }
@@ -250,15 +277,23 @@ impl CachedPaths {
         let (store, calls) =
             (self.store()?, Call::begin_all(self, together.iter().map(String::as_str)).await?);
         let told = match together.is_empty() {
-            true => Vec::new(),
-            false => store.delete_many(&together).await?,
+            true => Ok(Vec::new()),
+            false => store.delete_many(&together).await,
+        };
+        let told = match told {
+            Ok(told) => told,
+            Err(error) => {
+                for mut call in calls {
+                    let _ = call.told(Err::<(), _>(error.clone()));
+                }
+                return Err(error);
+            }
         };
         // Side by side: the index is flushed for many of them at once.
-        let told = told.into_iter().zip(calls).map(|(deleted, call)| call.told(deleted));
-        let forgotten = told.zip(&together).map(async |(deleted, path)| {
+        let forgotten = told.into_iter().zip(calls).map(async |(deleted, mut call)| {
+            let deleted = call.told(deleted);
             if matches!(deleted, Ok(()) | Err(StoreError::NotFound { .. })) {
-                self.gone(path).await?;
-                self.place.table().note_gone(path);
+                self.gone_for_good(call).await?;
             }
             deleted
         });
@@ -290,10 +325,11 @@ impl CachedPaths {
         }
         let calls = Call::begin_all(self, paths).await?;
         let mut done = change.await;
-        for call in calls {
+        for mut call in calls {
             done = call.told(done);
+            // Also of a failed call some may be done: all that is known there is forgotten, below.
+            call.is_noted();
         }
-        // Also of a failed call some may be done.
         let mut table = self.place.table();
         for path in paths {
             table.forget_within(&self.vault, path);
@@ -327,9 +363,9 @@ impl PathUpload for Through {
         Box::pin(async move {
             let Self { near, inner } = *self;
             let (how, held) = near.before_through(path, how).await?;
-            let call = Call::begin(&near, path).await?;
+            let mut call = near.begin_through(path, &how).await?;
             let info = call.told(inner.finish(path, how, attributes).await)?;
-            near.after_through(path, &info).await?;
+            near.after_through(call, &info).await?;
             drop(held);
             Ok(near.plain(info))
         })

@@ -373,6 +373,14 @@ impl Client {
         self.run(Call::change("writing", key.as_ref(), size), Box::pin(work)).await
     }
 
+    /// As [`put_once`](Self::put_once), and the request is not repeated: what is told of it is told of all that was sent.
+    pub(super) async fn put_unrepeated(&self, key: &Path, data: Vec<Bytes>) -> Result<PutResult, StoreError> {
+        let (store, at) = (self.handles.once.clone(), key.clone());
+        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let work = async move { store.put(&at, payload(data)).await };
+        self.run(Call::change("writing", key.as_ref(), size), Box::pin(work)).await
+    }
+
     /// Whether the server takes content in parts.
     pub(super) fn takes_parts(&self) -> bool {
         self.handles.parts.is_some()

@@ -95,8 +95,8 @@ pub(super) async fn known_or_tried(
         return Ok(known);
     }
     let found = find_out(client).await?;
-    if let Some(notes) = notes.filter(|_| found.is_certain()) {
-        notes.keep(found, client.env()).await;
+    if let Some(notes) = notes {
+        notes.keep(found.is_certain().then_some(found), client.env()).await;
     }
     Ok(found)
 }

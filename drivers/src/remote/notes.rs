@@ -1,5 +1,6 @@
 //! What was found out of a server, kept in the data folder for when the same mount is opened again. Nothing depends on it: what cannot be read is found out anew.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,10 @@ impl Notes {
         let is_secret = |key: &str| options.iter().any(|option| option.key == key && option.secret);
         let mut hasher = blake3::Hasher::new();
         hasher.update(spec.driver.as_bytes());
-        for (key, value) in spec.options.iter().filter(|(key, _)| !is_secret(key)) {
+        // Where the options do not say which server it is, the environment may.
+        let around = std::env::vars().filter(|(key, _)| key.contains("ENDPOINT")).collect::<BTreeMap<_, _>>();
+        let said = spec.options.iter().filter(|(key, _)| !is_secret(key));
+        for (key, value) in said.chain(&around) {
             // Keys and values with their lengths: no two lists read the same.
             for part in [key, value] {
                 hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
@@ -63,18 +67,25 @@ impl Notes {
         (age < COUNTS_FOR).then_some(conditions)
     }
 
-    /// Keeps what was found just now, and takes away what counts no more.
-    pub(super) async fn keep(self, conditions: Conditions, env: &Env) {
+    /// Keeps what was found just now, if anything was, and takes away what counts no more.
+    pub(super) async fn keep(self, conditions: Option<Conditions>, env: &Env) {
         let Self { folder, name, pool } = self;
-        let (note, random) = (Note { found: env.wall(), conditions }, env.random());
+        let (found, random) = (env.wall(), env.random());
         let kept = pool.run(move || {
+            let Some(conditions) = conditions else {
+                return match fs::remove_file(folder.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    _ => Ok(()),
+                };
+            };
+            let note = Note { found, conditions };
             let bytes = postcard::to_extend(&note, vec![VERSION]).map_err(io::Error::other)?;
             fs::create_dir_all(&folder)?;
             // Half of it is never there under its name.
             let beside = folder.join(format!("{name}.{random:016x}"));
             fs::write(&beside, bytes)?;
             fs::rename(&beside, folder.join(name))?;
-            remove_old(&folder, note.found)
+            remove_old(&folder, found)
         });
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "what was found out of a server is not kept, and is found out again at the next start");
@@ -122,7 +133,7 @@ mod tests {
         let read = |spec: &MountSpec, now| simulation.block_on(notes(spec).read(now));
         let now = env.wall();
         assert_eq!(read(&spec, now), None);
-        simulation.block_on(notes(&spec).keep(FOUND, &env));
+        simulation.block_on(notes(&spec).keep(Some(FOUND), &env));
         let day = u64::try_from(COUNTS_FOR.as_nanos()).unwrap();
         for (after, found) in
             [(0, Some(FOUND)), (day - 1_000_000_000, Some(FOUND)), (day + 1_000_000_000, None)]
@@ -132,6 +143,9 @@ mod tests {
         assert_eq!(read(&spec, now - 1_000_000_000), None, "a clock that was set back");
         assert_eq!(read(&spec.clone().option("key", "two"), now), Some(FOUND), "whoever asks");
         assert_eq!(read(&spec.clone().option("prefix", "p"), now), None);
+        simulation.block_on(notes(&spec).keep(None, &env));
+        assert_eq!(read(&spec, now), None, "nothing was found the next time");
+        simulation.block_on(notes(&spec).keep(Some(FOUND), &env));
         // Half a note is none.
         let file = fs::read_dir(folder.path().join(FOLDER)).unwrap().next().unwrap().unwrap().path();
         let whole = fs::read(&file).unwrap();

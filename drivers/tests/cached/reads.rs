@@ -31,6 +31,7 @@ fn what_was_read_is_read_again_without_its_content_coming_again() {
             "{name}: it is asked whether it is still the same, and no more"
         );
         drop(near);
+        far.pass(Duration::from_secs(1));
         // Also after a restart, behind which what was asked before it counts no more.
         let near = far.open(AGE);
         for asked in [1, 0] {
@@ -114,6 +115,11 @@ fn a_folder_that_was_seen_answers_for_its_names() {
     assert!(near.stat("d/e").unwrap().entry_type.is_directory());
     assert_eq!(near.names("d").unwrap(), ["a", "b", "e"]);
     assert_eq!(far.calls(), before, "one listing told all of it");
+    for _ in 0..2 {
+        assert!(near.stat("").unwrap().entry_type.is_directory());
+        assert_eq!(near.names("").unwrap(), ["d"], "nothing is in itself");
+    }
+    let before = far.calls();
     // What is changed here is known here.
     near.write("d/c", "new").unwrap();
     near.delete("d/a").unwrap();

@@ -419,6 +419,107 @@ fn a_change_of_the_store_that_was_given_up_and_arrives_late_comes_before_what_wa
     }
 }
 
+/// Gives up a call that nobody answers.
+fn give_up<F: Future>(far: &Far, call: F) {
+    far.faults.always(Where::Change, Fault::Hang);
+    assert!(far.wait(far.env.timeout(Duration::from_secs(1), call)).is_err(), "nobody answers");
+    far.faults.clear();
+}
+
+#[test]
+fn what_is_acknowledged_by_one_mount_while_another_one_changes_the_store_there_stays() {
+    let far = Far::new();
+    let (one, other) = (far.open(BACK), far.open(BACK));
+    for name in ["f", "g"] {
+        one.write(name, "old").unwrap();
+    }
+    far.wait(one.flush()).unwrap();
+    let (at, more, none) = (PathWrite::At { offset: 3, truncate: false }, ["er".into()], Attributes::none());
+    for name in ["f", "g"] {
+        give_up(&far, one.paths().write(name, &more, at.clone(), &none));
+    }
+    // Both wait for what may arrive late.
+    let changes = async {
+        let appended = one.paths().write("f", &more, at.clone(), &none);
+        let replaced =
+            one.paths().write("g", &more, PathWrite::IfMatch(one.paths().stat("g").await?.tag), &none);
+        let (appended, replaced) = futures_util::future::join(appended, replaced).await;
+        appended.and(replaced)
+    };
+    let between = async {
+        far.env.sleep(Duration::from_secs(4)).await;
+        for name in ["f", "g"] {
+            other.paths().write(name, &["new".into()], PathWrite::Whole, &none).await.expect("there is room");
+        }
+    };
+    let (changed, ()) = far.wait(futures_util::future::join(changes, between));
+    changed.unwrap();
+    far.pass(Duration::from_secs(120));
+    for name in ["f", "g"] {
+        assert_eq!(
+            (one.read(name).unwrap(), far.theirs(name).unwrap()),
+            ("new".into(), "new".into()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_was_given_up_by_a_mount_that_does_not_write_back_comes_before_what_one_does() {
+    for is_ended in [false, true] {
+        let far = Far::new();
+        let (through, back) = (far.open(&[("cache_bytes", "8388608")]), far.open(BACK));
+        back.write("f", "old").unwrap();
+        far.wait(back.flush()).unwrap();
+        give_up(&far, through.paths().delete("f"));
+        drop(through);
+        let back = go_on(&far, back, is_ended);
+        back.write("f", "new").unwrap();
+        far.pass(Duration::from_secs(4));
+        assert_eq!(far.theirs("f").unwrap(), "old", "ended: {is_ended}");
+        far.wait(far.paths().delete("f")).unwrap();
+        far.pass(Duration::from_secs(120));
+        assert_eq!(far.theirs("f").unwrap(), "new", "ended: {is_ended}");
+    }
+}
+
+#[test]
+fn nobody_waits_behind_a_restart_for_what_could_not_come_any_more_before_it() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    for name in ["f", "g"] {
+        near.write(name, "old").unwrap();
+    }
+    far.wait(near.flush()).unwrap();
+    for (name, after) in [("f", 0), ("g", 30)] {
+        give_up(&far, near.paths().delete(name));
+        far.pass(Duration::from_secs(after));
+    }
+    let near = go_on(&far, near, true);
+    for name in ["f", "g"] {
+        let began = far.now().0;
+        near.delete(name).unwrap();
+        assert!(far.now().0 - began < 1_000_000_000, "{name}");
+    }
+}
+
+#[test]
+fn a_change_through_one_mount_does_not_wait_for_ever_for_what_another_one_left() {
+    let far = Far::new();
+    let through = far.open(&[("cache_bytes", "8388608")]);
+    let back = far.open(BACK);
+    stuck(&far);
+    back.write("f", "old").unwrap();
+    far.pass(Duration::from_secs(1));
+    drop(back);
+    far.faults.clear();
+    let at = PathWrite::At { offset: 3, truncate: false };
+    let (more, none) = (["er".into()], Attributes::none());
+    let appended = through.paths().write("f", &more, at, &none);
+    far.wait(far.env.timeout(Duration::from_secs(30), appended)).expect("it is waited for").unwrap();
+    assert_eq!(far.theirs("f").unwrap(), "older");
+}
+
 #[test]
 fn an_attempt_that_was_given_up_before_the_file_came_to_the_store_is_waited_for_behind_a_restart() {
     let far = Far::new();
