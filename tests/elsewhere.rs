@@ -20,7 +20,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexus::blocking::{self, Nexus};
 use nexus::{Bytes, Config, ErrorKind, Executed, MountSpec, MountState, SysWrite};
@@ -151,6 +151,27 @@ fn a_start_of_the_kernel_writes_nothing_to_a_bucket_and_asks_little() {
         nx.shutdown().expect("it stops");
         // The look whether it answers, and the listing.
         assert_eq!((names, server.requests() - before), (1, 2));
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it is the time of whoever sits before it")]
+fn nobody_waits_in_the_next_process_for_what_the_last_one_was_told_the_end_of() {
+    let (server, folder) = (Small::start(Duration::ZERO), tempfile::tempdir().expect("a folder"));
+    let boot = || blocking::connect(Config::new(folder.path())).expect("it boots");
+    let nx = boot();
+    nx.mount("/b", bucket(server.port(), SECRET).option("write_back", "yes")).expect("it mounts");
+    nx.shutdown().expect("it stops");
+    let began = Instant::now();
+    // As commands do it, one after the other.
+    for round in 0..4 {
+        let nx = boot();
+        nx.write("/b/f", "1").expect("it is written");
+        nx.shutdown().expect("it stops");
+        let nx = boot();
+        nx.unlink("/b/f").expect("it is removed");
+        nx.shutdown().expect("it stops");
+        assert!(began.elapsed() < Duration::from_secs(8), "round {round}: {:?}", began.elapsed());
     }
 }
 

@@ -212,7 +212,7 @@ impl<'a> Call<'a> {
     }
 
     /// What became of it was noted.
-    pub(super) fn is_noted(mut self) {
+    pub(super) fn noted(mut self) {
         self.is_noted = true;
     }
 }

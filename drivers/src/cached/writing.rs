@@ -155,7 +155,7 @@ impl CachedPaths {
         self.gone(&call).await?;
         let keep = self.remembers();
         self.place.table().note_written(&self.vault, call.path(), info, self.now(), keep);
-        call.is_noted();
+        call.noted();
         Ok(())
     }
 
@@ -192,7 +192,7 @@ impl CachedPaths {
                 table.note_gone(call.path());
             }
         }
-        call.is_noted();
+        call.noted();
         Ok(())
     }
 
@@ -328,7 +328,7 @@ impl CachedPaths {
         for mut call in calls {
             done = call.told(done);
             // Also of a failed call some may be done: all that is known there is forgotten, below.
-            call.is_noted();
+            call.noted();
         }
         let mut table = self.place.table();
         for path in paths {
