@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nexus_kernel::hal::{
     Addressing, CacheFigures, ConnectorCategory, ListPage, ObjectInfo, ObjectStore, PathCapabilities,
     PathStore, PathUpload, PathWrite, StoreError, StoreFuture,
@@ -22,6 +23,9 @@ use super::vault::Vault;
 use super::writing::Through;
 use super::{KEEPING_MAX, NAMES_MAX};
 use crate::path::components;
+
+/// How many files are asked about at once that went out of sight while a folder was listed.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// A path-addressed store with a cache in front of it.
 #[derive(Debug, Clone)]
@@ -220,21 +224,21 @@ impl CachedPaths {
         };
         let full = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
         // What has come to the store since the page was made is not pending any more; nor is what is gone.
-        let mut came = BTreeMap::new();
-        for (name, info) in before {
-            let is_known = {
-                let table = self.place.table();
-                info.entry_type == EntryType::Dir || table.is_file(&full(&name))
-            };
-            match is_known {
-                true => drop(came.insert(name, info)),
-                false => match self.ask(&full(&name)).await {
-                    Ok(info) => drop(came.insert(name, info)),
-                    Err(StoreError::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                },
+        let looks = before.into_iter().map(|(name, info)| {
+            let path = full(&name);
+            async move {
+                if info.entry_type == EntryType::Dir || self.place.table().is_file(&path) {
+                    return Ok(Some((name, info)));
+                }
+                match self.ask(&path).await {
+                    Ok(info) => Ok(Some((name, info))),
+                    Err(StoreError::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
             }
-        }
+        });
+        let came: Vec<_> = stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        let came: BTreeMap<String, ObjectInfo> = came.into_iter().flatten().collect();
         let table = self.place.table();
         let mut pending = came;
         pending.extend(table.pending_in(path, after));

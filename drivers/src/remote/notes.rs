@@ -45,7 +45,11 @@ impl Notes {
         let mut hasher = blake3::Hasher::new();
         hasher.update(spec.driver.as_bytes());
         // Where the options do not say which server it is, the environment may.
-        let around = std::env::vars().filter(|(key, _)| key.contains("ENDPOINT")).collect::<BTreeMap<_, _>>();
+        let around = std::env::vars_os().filter_map(|(key, value)| {
+            let key = key.into_string().ok().filter(|key| key.contains("ENDPOINT"))?;
+            Some((key, value.into_string().ok()?))
+        });
+        let around: BTreeMap<String, String> = around.collect();
         let said = spec.options.iter().filter(|(key, _)| !is_secret(key));
         for (key, value) in said.chain(&around) {
             // Keys and values with their lengths: no two lists read the same.
