@@ -211,6 +211,11 @@ impl<'a> Call<'a> {
         done
     }
 
+    /// It failed together with others, which leaves open whether it was carried out before.
+    pub(super) fn failed(mut self, error: &StoreError) {
+        self.is_told = !error.is_unknown();
+    }
+
     /// What became of it was noted.
     pub(super) fn noted(mut self) {
         self.is_noted = true;

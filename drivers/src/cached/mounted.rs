@@ -49,7 +49,9 @@ impl Drop for Mounted {
         }
         self.place.left.store(self.vault.uptime(), Ordering::Relaxed);
         if self.writes_back {
-            self.place.writers_back.fetch_sub(1, Ordering::AcqRel);
+            if self.place.writers_back.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.place.left_alone.notify_waiters();
+            }
             self.vault.unmark(&self.place);
         }
         self.ended.notify_one();

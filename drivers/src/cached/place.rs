@@ -23,6 +23,8 @@ pub(super) struct Place {
     coming: AtomicU64,
     /// Something is pending that was not, or may go on.
     pub(super) due: Notify,
+    /// No mount writes back any more.
+    pub(super) left_alone: Notify,
     /// A path is not busy any more, or not pending.
     pub(super) settled: Notify,
     pub(super) hits: AtomicU64,
@@ -44,6 +46,7 @@ impl Place {
             pace: Mutex::default(),
             coming: AtomicU64::new(0),
             due: Notify::new(),
+            left_alone: Notify::new(),
             settled: Notify::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),

@@ -567,9 +567,11 @@ impl Table {
         info: &ObjectInfo,
         attributes: &Attributes,
         pieces: &BTreeMap<u32, Piece>,
-        now: u64,
+        now: Moment,
     ) -> Result<(Vec<Change>, Bytes), StoreError> {
-        let since = self.pending_since(path).unwrap_or(now);
+        // A state that waits for what may arrive late is not to be taken for the first one.
+        let is_first = self.first_due(path, now.uptime) == 0;
+        let since = self.pending_since(path).unwrap_or(now.wall - u64::from(!is_first));
         let row = encode(&FileRow::of(info, None, since, Some(attributes.clone())))?;
         let mut changes = match self.files.get(path) {
             Some(file) => self.without(path, file),

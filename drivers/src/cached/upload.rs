@@ -64,7 +64,7 @@ pub(super) fn begin(inner: &Arc<dyn ObjectStore>, mounted: &Arc<Mounted>, cachin
         vault: vault.clone(),
         place: place.clone(),
         inner: inner.clone(),
-        bytes_max: caching.bytes_max,
+        writes_back: caching.write_back,
         at_once: caching.uploads_max.max(1),
     };
     let (alive, ended) = (Arc::downgrade(mounted), mounted.ended.clone());
@@ -79,8 +79,8 @@ struct Uploads {
     vault: Arc<Vault>,
     place: Arc<Place>,
     inner: Arc<dyn ObjectStore>,
-    /// How much content stays when it has come to the store.
-    bytes_max: u64,
+    /// Whether its mount does. One that does not brings to the store what is left by those that did.
+    writes_back: bool,
     /// How many files are on their way at once.
     at_once: usize,
 }
@@ -91,6 +91,19 @@ impl Uploads {
         let env = self.vault.env();
         let (mut running, mut under_way) = (FuturesUnordered::new(), 0);
         while alive.strong_count() > 0 {
+            let left = self.place.left_alone.notified();
+            if !self.writes_back && self.place.writes_back() {
+                // What woke this one was for a mount that writes back.
+                self.place.due.notify_one();
+                let (left, over) = (pin!(left), pin!(ended.notified()));
+                let waited = select(left, over);
+                if running.is_empty() {
+                    waited.await;
+                } else if let Either::Left((Some(size), _)) = select(running.next(), waited).await {
+                    under_way -= size;
+                }
+                continue;
+            }
             let (due, over) = (pin!(self.place.due.notified()), pin!(ended.notified()));
             let told = select(due, over);
             let now = self.vault.uptime();
@@ -195,7 +208,9 @@ impl Uploads {
         }
         let remote = store.put(&upload.path, &data, &upload.attributes, upload.looked).await?;
         let (path, tag) = (&upload.path, &upload.info.tag);
-        let with_content = self.bytes_max > 0;
+        // As much content stays as any mount of the store may keep.
+        let bytes_max = self.place.bound().unwrap_or(0);
+        let with_content = bytes_max > 0;
         let written = {
             let now = self.vault.env().wall();
             let mut table = self.place.table();
@@ -213,7 +228,7 @@ impl Uploads {
             })
         };
         written.await?;
-        self.place.make_room(&self.vault, self.bytes_max);
+        self.place.make_room(&self.vault, bytes_max);
         Ok(())
     }
 }

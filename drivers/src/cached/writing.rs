@@ -90,7 +90,7 @@ impl CachedPaths {
         let pieces: BTreeMap<u32, Piece> = try_join_all(pieces).await?.into_iter().collect();
         let written = {
             let table = self.place.table();
-            let (changes, row) = table.written(path, &info, attributes, &pieces, now)?;
+            let (changes, row) = table.written(path, &info, attributes, &pieces, moment)?;
             let (place, path) = (self.place.clone(), path.to_owned());
             let (info, attributes) = (info.clone(), attributes.clone());
             self.vault.enter_and_wait(Vec::new(), changes, move |_| {
@@ -283,9 +283,7 @@ impl CachedPaths {
         let told = match told {
             Ok(told) => told,
             Err(error) => {
-                for mut call in calls {
-                    let _ = call.told(Err::<(), _>(error.clone()));
-                }
+                calls.into_iter().for_each(|call| call.failed(&error));
                 return Err(error);
             }
         };

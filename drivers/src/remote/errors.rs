@@ -95,6 +95,9 @@ fn cut(text: &str, secrets: &[Secret]) -> String {
     scrubbed(text, secrets).chars().take(SAID_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// What a server of S3 says that takes no more requests just now.
+const SLOW_DOWN: &str = "SlowDown";
+
 /// Of a listing that one of its keys keeps from being given.
 pub(super) fn no_path(what: String) -> StoreError {
     let cause = "a key there is no path: it has an empty name, `.`, `..` or a control character in it";
@@ -147,9 +150,11 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         (Some(403), _) => return denied("403"),
         (Some(507), _) => return StoreError::Full,
         (Some(405 | 501), _) => return StoreError::NotSupported { what: call.what },
-        (Some(status @ (408 | 429 | 500..)), _) => {
-            (format!("the server answers {status}: {}", said()), false)
+        // It has more to do than it wants, and has not begun with this.
+        (Some(status), _) if status == 429 || said().contains(SLOW_DOWN) => {
+            (format!("the server answers {status}: {}", said()), true)
         }
+        (Some(status @ (408 | 500..)), _) => (format!("the server answers {status}: {}", said()), false),
         // A key that is not there is told otherwise: there is no such bucket.
         (Some(404), _) => (format!("the server answers 404: {}", said()), true),
         (Some(status @ 400..=499), _) => return of_the_call(what, status, &said()),
@@ -181,10 +186,15 @@ mod tests {
             let call = Call { what: "writing", key: "k".into(), changing, bytes: 0 };
             translated(error, &call, Duration::from_secs(1), &[])
         };
-        let broken =
-            answered("Server returned non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>");
+        let broken = answered(
+            "Server returned non-2xx status code: 503 Service Unavailable: <Code>InternalError</Code>",
+        );
         assert!(matches!(check(&broken, true), StoreError::Unknown { .. }));
         assert!(matches!(check(&broken, false), StoreError::Backend { .. }));
+        for busy in ["503 Service Unavailable: <Code>SlowDown</Code>", "429 Too Many Requests"] {
+            let busy = answered(&format!("Server returned non-2xx status code: {busy}"));
+            assert!(matches!(check(&busy, true), StoreError::Backend { .. }), "{busy}");
+        }
         let refused = answered("Server returned non-2xx status code: 400 Bad Request: ");
         assert!(matches!(check(&refused, true), StoreError::Io { .. }));
         let connect = |repeated: &str| Error::Generic {

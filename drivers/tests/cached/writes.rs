@@ -484,6 +484,44 @@ fn what_was_given_up_by_a_mount_that_does_not_write_back_comes_before_what_one_d
 }
 
 #[test]
+fn what_was_given_up_before_any_mount_wrote_back_comes_before_what_one_does() {
+    let far = Far::new();
+    far.they_write("f", "old");
+    let through = far.open(&[("cache_bytes", "8388608")]);
+    give_up(&far, through.paths().delete("f"));
+    let back = far.open(BACK);
+    back.write("f", "new").unwrap();
+    drop((through, back));
+    far.pass(Duration::from_secs(2));
+    let back = far.open(BACK);
+    far.pass(Duration::from_secs(2));
+    far.wait(far.paths().delete("f")).unwrap();
+    far.pass(Duration::from_secs(120));
+    assert_eq!((back.read("f").unwrap(), far.theirs("f").unwrap()), ("new".into(), "new".into()));
+}
+
+#[test]
+fn what_is_written_back_is_brought_to_the_store_by_who_writes_back_and_stays_in_its_cache() {
+    let far = Far::new();
+    // This one was there first, and keeps nothing.
+    let through = far.open(&[("cache_age_ms", "60000")]);
+    let back = far.open(BACK_AND_CACHE);
+    for n in 0..8 {
+        back.write(&format!("f{n}"), content(20_000, n)).unwrap();
+        far.pass(Duration::from_secs(1));
+    }
+    assert_eq!((back.figures().pending_files, back.figures().bytes), (0, 8 * 20_000));
+    // What is left goes to the store all the same.
+    stuck(&far);
+    back.write("left", "1").unwrap();
+    far.pass(Duration::from_secs(1));
+    drop(back);
+    far.faults.clear();
+    far.pass(Duration::from_secs(60));
+    assert_eq!((through.figures().pending_files, far.theirs("left").unwrap()), (0, "1".into()));
+}
+
+#[test]
 fn nobody_waits_behind_a_restart_for_what_could_not_come_any_more_before_it() {
     let far = Far::new();
     let near = far.open(BACK);
