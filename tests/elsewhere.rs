@@ -497,6 +497,17 @@ fn a_mount_with_something_on_its_way_is_not_given_another_store() {
     let written_back = bucket(proxy.port(), SECRET).option("write_back", "yes");
     nx.mount("/b", written_back.option("cache_age_ms", "60000").option("retries", "0")).expect("it mounts");
     nx.write("/b/one", "1").expect("it is acknowledged");
+    let pending = || {
+        nx.mounts()
+            .expect("they are listed")
+            .iter()
+            .filter_map(|mount| mount.cache.as_ref())
+            .map(|cache| cache.pending_files)
+            .sum::<u64>()
+    };
+    while pending() > 0 {
+        thread::park_timeout(Duration::from_millis(5));
+    }
     let other = folder.path().join("other");
     fs::create_dir(&other).expect("there is room");
     let other = MountSpec::new("local").option("folder", other.display().to_string());
