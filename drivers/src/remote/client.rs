@@ -367,16 +367,21 @@ impl Client {
 
     /// As [`put`](Self::put), in one request.
     pub(super) async fn put_once(&self, key: &Path, data: Vec<Bytes>) -> Result<PutResult, StoreError> {
-        let (store, at) = (self.handles.repeating.clone(), key.clone());
-        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
-        let work = async move { store.put(&at, payload(data)).await };
-        self.run(Call::change("writing", key.as_ref(), size), Box::pin(work)).await
+        self.put_by(self.handles.repeating.clone(), key, data).await
     }
 
     /// As [`put_once`](Self::put_once), and the request is not repeated: what is told of it is told of all that was sent.
     pub(super) async fn put_unrepeated(&self, key: &Path, data: Vec<Bytes>) -> Result<PutResult, StoreError> {
-        let (store, at) = (self.handles.once.clone(), key.clone());
-        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        self.put_by(self.handles.once.clone(), key, data).await
+    }
+
+    async fn put_by(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        key: &Path,
+        data: Vec<Bytes>,
+    ) -> Result<PutResult, StoreError> {
+        let (at, size) = (key.clone(), data.iter().map(|buffer| buffer.len() as u64).sum());
         let work = async move { store.put(&at, payload(data)).await };
         self.run(Call::change("writing", key.as_ref(), size), Box::pin(work)).await
     }
