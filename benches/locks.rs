@@ -1,5 +1,5 @@
-//! What advisory locks cost: taken and given back without contention, by one thread and by more; handed over to a thread that sleeps, beside a raw futex wake in the same
-//! run; and handed on through a thousand who wait.
+//! What advisory locks cost: taken and given back without contention, by one thread and by more, beside a message through pipe(2); handed over to a thread that sleeps,
+//! beside a raw futex wake in the same run; and handed on through a thousand who wait.
 //!
 //!     cargo bench --bench locks
 
@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod machine;
 mod waking;
 
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use parking_lot::Mutex;
 
 use waking::{RATIO_MAX, median, raw, wakes};
 
-/// What a lock may cost that is taken and given back.
+/// What a lock may cost that is taken and given back, on a machine where a message of 80 bytes through pipe(2) takes so long.
 const PAIR_MAX: Duration = Duration::from_nanos(300);
+const PIPED_THERE: Duration = Duration::from_nanos(603);
 
 /// Pairs in one measurement, and measurements.
 const PAIRS: u32 = 200_000;
@@ -61,10 +63,24 @@ fn without_contention(nx: &blocking::Nexus) {
     }
     let agents: Vec<_> = ["one", "two"].map(|name| nx.agent(name).expect("a name")).into();
     pair(&agents[0], &places[0]);
-    let alone = median((0..ROUNDS).map(|_| pair(&agents[0], &places[0])).collect());
+    let mut pipe = machine::piped();
+    let mut piped = || {
+        let began = Instant::now();
+        pipe(u64::from(PAIRS));
+        began.elapsed() / PAIRS
+    };
+    // By turns, on the same machine in the same mood.
+    let (pairs, pipes) = (0..ROUNDS).map(|_| (pair(&agents[0], &places[0]), piped())).unzip();
+    let (alone, piped) = (median(pairs), median(pipes));
+    let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
     println!(
         "lock and unlock, without contention:  {alone:>10.0?}  asked {PAIR_MAX:?}: {}",
         verdict(alone < PAIR_MAX)
+    );
+    let (found, asked) = (ratio(alone, piped), ratio(PAIR_MAX, PIPED_THERE));
+    println!(
+        "  80 bytes through pipe(2):           {piped:>10.0?}  the pair takes {found:.2} times that, asked {asked:.2} ({PAIR_MAX:?} where it takes {PIPED_THERE:?}): {}",
+        verdict(found < asked)
     );
     // The same beside a thousand others that are held in the same directory.
     let others: Vec<Locked> = (0..1_000)

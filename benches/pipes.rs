@@ -8,6 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time, on threads of its own")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod machine;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::thread;
@@ -17,7 +19,7 @@ use nexus::actors::{Ring, block_on};
 use nexus::{Bytes, Config, SysRead, SysSetattr, SysWrite, VPath, blocking};
 
 /// Bytes of a message.
-const SIZE: usize = 80;
+const SIZE: usize = machine::MESSAGE;
 
 /// Messages that a pipe has room for, as the channels beside it.
 const ROOM: usize = 1_024;
@@ -123,22 +125,7 @@ fn one_thread() {
         }
     });
     println!("  {took:7.1} ns  crossbeam-channel, bounded");
-    host(count);
-}
-
-/// pipe(2), with a copy in and out of the kernel of the machine.
-fn host(count: u64) {
-    use std::io::{Read, Write};
-    let (mut reader, mut writer) = std::io::pipe().expect("the machine has pipes");
-    let (sent, mut read) = ([7u8; SIZE], [0u8; SIZE]);
-    let took = best(count, |count| {
-        for _ in 0..count {
-            writer.write_all(black_box(&sent)).expect("there is room");
-            reader.read_exact(&mut read).expect("it is there");
-            assert_eq!(read[SIZE - 1], 7);
-        }
-    });
-    println!("  {took:7.1} ns  pipe(2)");
+    println!("  {:7.1} ns  pipe(2)", best(count, machine::piped()));
 }
 
 /// `count` messages from `writers` threads to as many: nanoseconds a message.
