@@ -206,19 +206,20 @@ impl CachedPaths {
         limit: usize,
     ) -> Result<ListPage, StoreError> {
         components(path)?;
-        let before = {
+        let (is_here, before) = {
             let table = self.place.table();
             if table.is_pending(path) {
                 return Err(StoreError::NotADirectory { what: path.into() });
             }
-            table.pending_in(path, after)
+            // Also when all that is here of it comes before the page.
+            (table.is_pending_below(path), table.pending_in(path, after))
         };
         let seen = self.place.table().listing(path, after, limit, self.age());
         let mut page = match seen {
             Some(page) => page,
             None => match self.list_new(path, after, limit).await {
                 Ok(page) => page,
-                Err(StoreError::NotFound { .. }) if !before.is_empty() => ListPage::default(),
+                Err(StoreError::NotFound { .. }) if is_here => ListPage::default(),
                 Err(error) => return Err(error),
             },
         };

@@ -40,7 +40,7 @@ fn a_store_with_a_cache_in_front_conforms() {
             (caching.bytes_max, caching.write_back) = (bytes_max, write_back);
             (caching.age, caching.pending_max) = (std::time::Duration::from_secs(age), 1 << 20);
             let report = check(&|| subject(caching));
-            assert!(report.passed(), "{caching:?}: {:?}", report.failed());
+            assert!(report.passed(), "{caching:?}: {report}");
         }
     }
 }

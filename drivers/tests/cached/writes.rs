@@ -20,6 +20,24 @@ fn stuck(far: &Far) {
 }
 
 #[test]
+fn a_folder_that_is_here_alone_is_listed_to_its_end() {
+    for age in ["0", "60000"] {
+        let far = Far::new();
+        let near = far.open(&[("write_back", "yes"), ("cache_age_ms", age)]);
+        stuck(&far);
+        near.write("d/a", content(1, 1)).unwrap();
+        near.write("d/b", content(1, 2)).unwrap();
+        let after = |name| {
+            let page = far.wait(near.paths().list("d", Some(name), 9)).unwrap();
+            (page.entries.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), page.more)
+        };
+        assert_eq!(after("a"), (vec!["b".to_owned()], false));
+        assert_eq!(after("b"), (vec![], false), "the store has no such folder, and here is one");
+        assert!(matches!(far.wait(near.paths().list("e", Some("a"), 9)), Err(StoreError::NotFound { .. })));
+    }
+}
+
+#[test]
 fn a_write_is_acknowledged_before_the_store_has_it_and_is_there_later() {
     for options in [BACK, BACK_AND_CACHE] {
         let far = Far::new();
