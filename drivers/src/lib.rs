@@ -37,6 +37,12 @@ mod frames;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "redb", feature = "local", unix))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "cached")]
+#[cfg_attr(
+    not(all(feature = "remote", unix)),
+    allow(dead_code, reason = "the cache asks, and stores elsewhere note")
+)]
+mod late;
 #[cfg(all(feature = "local", unix))]
 pub mod local;
 pub mod memory;

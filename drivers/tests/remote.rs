@@ -13,6 +13,9 @@ mod faults;
 #[path = "remote/large.rs"]
 mod large;
 #[cfg(test)]
+#[path = "remote/late.rs"]
+mod late;
+#[cfg(test)]
 #[path = "remote/listings.rs"]
 mod listings;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::place::Place;
 use super::rows::call_key;
 use super::table::{Table, below, parent};
 use super::vault::Vault;
+use crate::late::Ended;
 
 /// For how long, in nanoseconds, an attempt may arrive at the store that was given up, or was under way when the process ended.
 pub(super) const LATE_MAX: u64 = 10_000_000_000;
@@ -149,6 +150,8 @@ pub(super) struct Call<'a> {
     is_counted: bool,
     is_sent: bool,
     is_told: bool,
+    /// Whether an attempt of it that came before the one that was answered may arrive yet.
+    may_come: bool,
     is_noted: bool,
 }
 
@@ -164,7 +167,7 @@ impl<'a> Call<'a> {
         near: &'a CachedPaths,
         paths: impl IntoIterator<Item = &str>,
     ) -> Result<Vec<Self>, StoreError> {
-        let (is_sent, is_told, is_noted) = (false, false, false);
+        let (is_sent, is_told, may_come, is_noted) = (false, false, false, false);
         let mut calls: Vec<Self> = Vec::new();
         let entered = {
             let mut table = near.place.table();
@@ -177,7 +180,7 @@ impl<'a> Call<'a> {
                     *table.calls.entry(path.clone()).or_default() += 1;
                     changes.push(table.tell(&path));
                 }
-                calls.push(Self { near, path, over, is_counted, is_sent, is_told, is_noted });
+                calls.push(Self { near, path, over, is_counted, is_sent, is_told, may_come, is_noted });
             }
             (!changes.is_empty()).then(|| near.vault.enter_and_wait(Vec::new(), changes, |_| {}))
         };
@@ -204,16 +207,19 @@ impl<'a> Call<'a> {
     }
 
     /// What the store said of it.
-    pub(super) fn told<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn told<T>(&mut self, ended: Ended<Result<T, StoreError>>) -> Result<T, StoreError> {
+        let done = ended.answer;
         self.is_told = !done.as_ref().is_err_and(StoreError::is_unknown);
+        self.may_come |= ended.may_come;
         // Where nothing was changed, what is known stays.
         self.is_noted = self.is_told && done.is_err();
         done
     }
 
     /// It failed together with others, which leaves open whether it was carried out before.
-    pub(super) fn failed(mut self, error: &StoreError) {
+    pub(super) fn failed(mut self, error: &StoreError, may_come: bool) {
         self.is_told = !error.is_unknown();
+        self.may_come = may_come;
     }
 
     /// What became of it was noted.
@@ -225,7 +231,7 @@ impl<'a> Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let (vault, place) = (&self.near.vault, &self.near.place);
-        let is_doubtful = self.is_sent && !self.is_told;
+        let is_doubtful = self.is_sent && (!self.is_told || self.may_come);
         {
             let (mut table, now) = (place.table(), vault.uptime());
             if self.is_sent && !self.is_noted {

@@ -14,6 +14,7 @@ use super::place::{Hold, Room};
 use super::rows::tag_at;
 use super::table::{Moment, Piece, parent};
 use super::{PATH_MAX, PIECE_BYTES, WRITTEN_BACK_MAX};
+use crate::late::{Ended, watched};
 use crate::path::components;
 
 impl CachedPaths {
@@ -112,7 +113,7 @@ impl CachedPaths {
     ) -> Result<ObjectInfo, StoreError> {
         let (how, held) = self.before_through(path, how).await?;
         let (store, mut call) = (self.store()?, self.begin_through(path, &how).await?);
-        let info = call.told(store.write(path, data, how, attributes).await)?;
+        let info = call.told(watched(store.write(path, data, how, attributes)).await)?;
         self.after_through(call, &info).await?;
         drop(held);
         Ok(info)
@@ -221,7 +222,7 @@ impl CachedPaths {
         }
         let (store, mut call) = (self.store()?, Call::begin(self, path).await?);
         let is_pending = call.over().is_some();
-        match call.told(store.delete(path).await) {
+        match call.told(watched(store.delete(path)).await) {
             Ok(()) => {}
             // Nothing of it has come there, and with it its folder would have, which stays where folders do.
             Err(StoreError::NotFound { .. }) if is_pending => match self.make_folder(parent(path)).await {
@@ -277,19 +278,20 @@ impl CachedPaths {
         let (store, calls) =
             (self.store()?, Call::begin_all(self, together.iter().map(String::as_str)).await?);
         let told = match together.is_empty() {
-            true => Ok(Vec::new()),
-            false => store.delete_many(&together).await,
+            true => Ended { answer: Ok(Vec::new()), may_come: false },
+            false => watched(store.delete_many(&together)).await,
         };
-        let told = match told {
+        let may_come = told.may_come;
+        let told = match told.answer {
             Ok(told) => told,
             Err(error) => {
-                calls.into_iter().for_each(|call| call.failed(&error));
+                calls.into_iter().for_each(|call| call.failed(&error, may_come));
                 return Err(error);
             }
         };
         // Side by side: the index is flushed for many of them at once.
         let forgotten = told.into_iter().zip(calls).map(async |(deleted, mut call)| {
-            let deleted = call.told(deleted);
+            let deleted = call.told(Ended { answer: deleted, may_come });
             if matches!(deleted, Ok(()) | Err(StoreError::NotFound { .. })) {
                 self.gone_for_good(call).await?;
             }
@@ -322,9 +324,9 @@ impl CachedPaths {
             self.place.no_more_late(&self.vault, path).await;
         }
         let calls = Call::begin_all(self, paths).await?;
-        let mut done = change.await;
+        let Ended { answer: mut done, may_come } = watched(change).await;
         for mut call in calls {
-            done = call.told(done);
+            done = call.told(Ended { answer: done, may_come });
             // Also of a failed call some may be done: all that is known there is forgotten, below.
             call.noted();
         }
@@ -362,7 +364,7 @@ impl PathUpload for Through {
             let Self { near, inner } = *self;
             let (how, held) = near.before_through(path, how).await?;
             let mut call = near.begin_through(path, &how).await?;
-            let info = call.told(inner.finish(path, how, attributes).await)?;
+            let info = call.told(watched(inner.finish(path, how, attributes)).await)?;
             near.after_through(call, &info).await?;
             drop(held);
             Ok(near.plain(info))

@@ -9,6 +9,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
+use super::requests::Through;
 
 const OPTIONS: &[DriverOption] = with_common![
     option("container", true, "the container"),
@@ -80,7 +81,11 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         // The environment's credentials must not mix with those that are given.
         let from =
             if given.is_empty() { MicrosoftAzureBuilder::from_env() } else { MicrosoftAzureBuilder::new() };
-        let mut builder = from.with_client_options(client).with_retry(retry).with_skip_signature(anonymous);
+        let mut builder = from
+            .with_client_options(client)
+            .with_retry(retry)
+            .with_http_connector(Through)
+            .with_skip_signature(anonymous);
         for (key, theirs) in [
             ("container", AzureConfigKey::ContainerName),
             ("account", AzureConfigKey::AccountName),

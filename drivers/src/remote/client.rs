@@ -24,11 +24,12 @@ use object_store::{
 use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Buffers;
-use super::completing::{Condition, under};
 use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::going::{self, Kept};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::options::Settings;
+use super::requests::{Condition, noting, under};
+use crate::late;
 use crate::secret::Secret;
 use crate::turn::Turn;
 
@@ -182,7 +183,8 @@ impl Client {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
         let (places, turn) = (self.places.clone(), Turn::default());
-        let begins = turn.clone();
+        let (begins, left_open) = (turn.clone(), Arc::new(AtomicBool::new(false)));
+        let work = noting(left_open.clone(), work);
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
@@ -201,9 +203,13 @@ impl Client {
         let answered = self.env.timeout(limit, answer).await;
         // What waited for its place until then was not sent, and is not any more.
         let was_sent = || !turn.take();
+        let left_open = left_open.load(Ordering::Relaxed);
+        if call.changing && left_open {
+            late::note();
+        }
         match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
-            Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets)),
+            Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets, left_open)),
             Ok(Err(_)) => {
                 let (what, cause) = (call.in_words(), "its task has ended".into());
                 Err(match call.changing && was_sent() {

@@ -12,9 +12,9 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::client::Client;
-use super::completing::Condition;
 use super::multipart::Upload;
 use super::notes::Notes;
+use super::requests::Condition;
 
 /// What the names of the keys begin with at which it is tried.
 const PROBE: &str = ".nexus-probe-";

@@ -118,7 +118,7 @@ impl Client {
         // The library gives the code that stands beside the key in a text, and after what else the server says of it, which is not told on.
         let code = text.rsplit_once("(code: ").and_then(|(_, code)| code.split_once(')'));
         let code = code.map(|(code, _)| code).filter(|code| code.chars().all(|c| c.is_ascii_alphanumeric()));
-        let Some(code) = code else { return translated(error, &call, self.limit(0), &self.secrets) };
+        let Some(code) = code else { return translated(error, &call, self.limit(0), &self.secrets, false) };
         let (what, cause) = (call.in_words(), format!("the server says {code}"));
         let kind = match code {
             "AccessDenied" | "401" | "403" => io::ErrorKind::PermissionDenied,

@@ -67,11 +67,6 @@ pub(super) fn is_of_the_answer(error: &Error) -> bool {
         && transport(error).is_none()
 }
 
-/// Whether an attempt went before the one that this tells of. What became of that is not known.
-fn was_repeated(error: &Error) -> bool {
-    error.to_string().contains(" retries, max_retries")
-}
-
 /// The innermost cause, short, and without secrets: what stands around it names requests in full.
 fn said(error: &Error, secrets: &[Secret]) -> String {
     let text = error.to_string();
@@ -96,7 +91,7 @@ fn cut(text: &str, secrets: &[Secret]) -> String {
 }
 
 /// What a server of S3 says that takes no more requests just now.
-const SLOW_DOWN: &str = "SlowDown";
+pub(super) const SLOW_DOWN: &str = "SlowDown";
 
 /// Of a listing that one of its keys keeps from being given.
 pub(super) fn no_path(what: String) -> StoreError {
@@ -118,8 +113,24 @@ fn of_the_call(what: String, status: u16, said: &str) -> StoreError {
     StoreError::Io { what, source: Arc::new(io::Error::new(kind, cause)) }
 }
 
-/// What the kernel is told.
-pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) -> StoreError {
+/// What the kernel is told. `left_open` says that the server may carry out a request of the call yet.
+pub(super) fn translated(
+    error: &Error,
+    call: &Call,
+    limit: Duration,
+    secrets: &[Secret],
+    left_open: bool,
+) -> StoreError {
+    let told = of_the_last(error, call, limit, secrets);
+    if call.changing && left_open && !told.is_unknown() {
+        // Whatever it is told now: the attempt before may have been carried out, and this one may have met what that one did.
+        return StoreError::Unknown { what: call.in_words(), cause: said(error, secrets) };
+    }
+    told
+}
+
+/// What the last request alone says.
+fn of_the_last(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) -> StoreError {
     let what = call.in_words();
     let said = || said(error, secrets);
     let denied = |why: &str| {
@@ -127,11 +138,6 @@ pub(super) fn translated(error: &Error, call: &Call, limit: Duration, secrets: &
         let source = Arc::new(io::Error::new(io::ErrorKind::PermissionDenied, cause));
         StoreError::Io { what: call.in_words(), source }
     };
-    let is_late = matches!((status(error), transport(error)), (None, Some(HttpErrorKind::Timeout)));
-    if call.changing && was_repeated(error) && !is_late {
-        // Whatever it is told now: the attempt before may have been carried out, and this one may have met what that one did.
-        return StoreError::Unknown { what, cause: said() };
-    }
     match error {
         Error::NotFound { .. } => return StoreError::NotFound { what: call.key.clone() },
         Error::AlreadyExists { .. } | Error::Precondition { .. } => {
@@ -182,10 +188,11 @@ mod tests {
 
     #[test]
     fn what_may_have_been_done_is_told_so_when_something_was_to_be_changed() {
-        let check = |error: &Error, changing: bool| {
+        let told = |error: &Error, changing: bool, left_open: bool| {
             let call = Call { what: "writing", key: "k".into(), changing, bytes: 0 };
-            translated(error, &call, Duration::from_secs(1), &[])
+            translated(error, &call, Duration::from_secs(1), &[], left_open)
         };
+        let check = |error: &Error, changing: bool| told(error, changing, false);
         let broken = answered(
             "Server returned non-2xx status code: 503 Service Unavailable: <Code>InternalError</Code>",
         );
@@ -197,24 +204,19 @@ mod tests {
         }
         let refused = answered("Server returned non-2xx status code: 400 Bad Request: ");
         assert!(matches!(check(&refused, true), StoreError::Io { .. }));
-        let connect = |repeated: &str| Error::Generic {
-            store: "S3",
-            source: Box::new(Repeated(
-                repeated.into(),
-                HttpError::new(HttpErrorKind::Connect, io::Error::from(io::ErrorKind::ConnectionRefused)),
-            )),
-        };
-        assert!(matches!(check(&connect(""), true), StoreError::Backend { .. }));
-        let repeated = connect("after 2 retries, max_retries: 3");
-        assert!(matches!(check(&repeated, true), StoreError::Unknown { .. }));
-        assert!(matches!(check(&repeated, false), StoreError::Backend { .. }));
+        let connect =
+            HttpError::new(HttpErrorKind::Connect, io::Error::from(io::ErrorKind::ConnectionRefused));
+        let connect = Error::Generic { store: "S3", source: Box::new(connect) };
+        assert!(matches!(check(&connect, true), StoreError::Backend { .. }), "nobody heard of it");
+        assert!(matches!(told(&connect, true, true), StoreError::Unknown { .. }), "nor of the last request");
+        assert!(matches!(told(&connect, false, true), StoreError::Backend { .. }));
         // The answer to the first attempt was lost: it may have been what removed the upload, or the permission.
         for status in ["400 Bad Request", "404 Not Found", "403 Forbidden"] {
-            let text = format!("after 1 retries, max_retries: 3, retry_timeout: 1s  - status code: {status}");
+            let text = format!("status code: {status}");
             let gone = Error::NotFound { path: "k".into(), source: text.clone().into() };
             for error in [answered(&text), gone] {
-                assert!(matches!(check(&error, true), StoreError::Unknown { .. }), "{status}");
-                assert!(!check(&error, false).is_unknown(), "{status}");
+                assert!(matches!(told(&error, true, true), StoreError::Unknown { .. }), "{status}");
+                assert!(!told(&error, false, true).is_unknown(), "{status}");
             }
         }
         assert!(matches!(check(&answered("x"), true), StoreError::Unknown { .. }));
@@ -227,7 +229,7 @@ mod tests {
         let check = |answer: &str, kind: io::ErrorKind| {
             let error = answered(&format!("Server returned non-2xx status code: {answer}"));
             let call = Call::change("writing", "k", 0);
-            let error = translated(&error, &call, Duration::from_secs(1), &[]);
+            let error = translated(&error, &call, Duration::from_secs(1), &[], false);
             assert!(!error.is_backend_failure() && !error.is_unknown(), "{answer}: {error:?}");
             assert!(
                 matches!(&error, StoreError::Io { source, .. } if source.kind() == kind),
@@ -245,13 +247,9 @@ mod tests {
     fn a_bucket_that_is_not_there_is_no_fault_of_who_asks() {
         let error =
             answered("Server returned non-2xx status code: 404 Not Found: <Code>ContainerNotFound</Code>");
-        let told = translated(&error, &Call::change("writing", "k", 0), Duration::from_secs(1), &[]);
+        let told = translated(&error, &Call::change("writing", "k", 0), Duration::from_secs(1), &[], false);
         assert!(matches!(told, StoreError::Backend { .. }), "{told:?}");
     }
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    struct Repeated(String, #[source] HttpError);
 
     #[test]
     fn nothing_is_told_of_what_was_signed() {
@@ -259,7 +257,7 @@ mod tests {
         let call = Call::look("reading", "k", 0);
         let secrets = [Secret::given("secret_key", "hunter22").unwrap()];
         for text in [text, "status code: 400: hunter22", "https://host/k?sig=hunter22"] {
-            let error = translated(&answered(text), &call, Duration::from_secs(1), &secrets);
+            let error = translated(&answered(text), &call, Duration::from_secs(1), &secrets, false);
             assert!(!format!("{error} {error:?}").contains("hunter22"), "{error}");
         }
     }

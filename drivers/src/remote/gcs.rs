@@ -11,6 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
+use super::requests::Through;
 
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),
@@ -67,6 +68,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let mut builder = from
             .with_client_options(client)
             .with_retry(retry)
+            .with_http_connector(Through)
             .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
             .with_skip_signature(anonymous);
         if let Some(key) = &key {

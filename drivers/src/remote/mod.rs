@@ -8,7 +8,8 @@
 //! | `client`, `errors` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
 //! | `going` | answers under way, of servers that give no parts |
 //! | `buffers` | memory for large content on its way |
-//! | `multipart`, `completing`, `upload` | large content in parts, as it comes, and under which condition it takes its place |
+//! | `requests` | what goes with a request beside what the library says, and which of them its server may carry out yet |
+//! | `multipart`, `upload` | large content in parts, as it comes |
 //! | `transport` | blobs under flat keys, for content by its hash |
 //! | `paths`, `listing`, `rename` | keys as they are, which other tools share |
 //!
@@ -23,7 +24,6 @@
 mod azure;
 mod buffers;
 mod client;
-mod completing;
 mod conditions;
 mod deleting;
 mod errors;
@@ -39,6 +39,7 @@ mod notes;
 mod options;
 mod paths;
 mod rename;
+mod requests;
 #[cfg(feature = "s3")]
 mod s3;
 mod transport;

@@ -18,7 +18,7 @@ use object_store::{PutPayload, PutResult};
 use tokio::sync::oneshot;
 
 use super::client::Client;
-use super::completing::Condition;
+use super::requests::Condition;
 
 /// How many parts of one content are under way at once.
 pub(super) const PARTS_AT_ONCE: usize = 4;

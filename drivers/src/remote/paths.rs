@@ -12,11 +12,11 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, PutResult, UpdateVersion};
 
 use super::client::Client;
-use super::completing::Condition;
 use super::conditions::Conditions;
 use super::listing::{self, At, RESERVED};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::rename;
+use super::requests::Condition;
 use super::upload::RemoteUpload;
 use crate::path::{components, split_last};
 

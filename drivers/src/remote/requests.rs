@@ -1,17 +1,24 @@
-//! The condition under which an upload in parts is put together: S3 has it, and the library has no words for it.
+//! What goes with a request beside what the library says, and what is seen of it.
 //!
-//! It goes as a header of the one request that puts the parts together, added on the way out. What is signed are the headers that the library knows of; S3
-//! wants no more than these to be.
+//! The condition under which an upload in parts is put together: S3 has it, and the library has no words for it. It goes as a header of the one request that puts the parts
+//! together, added on the way out. What is signed are the headers that the library knows of; S3 wants no more than these to be.
+//!
+//! And what the library repeats out of sight: a request that was left without an answer that says what became of it may be carried out behind its repetition.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
 };
 use object_store::{ClientOptions, HeaderValue, UpdateVersion};
-use reqwest::Method;
 use reqwest::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{Method, StatusCode};
+
+use super::errors::SLOW_DOWN;
 
 /// What must be so when the parts are put together.
 #[derive(Debug, Clone)]
@@ -37,9 +44,12 @@ impl Condition {
 tokio::task_local! {
     /// The header of the request that is made by the task that has it.
     static HEADER: (HeaderName, HeaderValue);
+
+    /// Raised when a request of the task was left that its server may carry out yet.
+    static LEFT_OPEN: Arc<AtomicBool>;
 }
 
-/// Runs `completing`, a request of a client that was made with [`Conditional`], under `condition`.
+/// Runs `completing`, a request of a client that was made with [`Through`], under `condition`.
 pub(super) async fn under<T>(
     condition: Option<&Condition>,
     completing: impl Future<Output = Result<T, object_store::Error>>,
@@ -54,22 +64,30 @@ pub(super) async fn under<T>(
     }
 }
 
-/// Makes clients whose requests take the header of their task.
-#[derive(Debug)]
-#[cfg_attr(not(feature = "s3"), allow(dead_code, reason = "S3 alone has such conditions"))]
-pub(super) struct Conditional;
+/// Runs `requests`, of a client that was made with [`Through`], and raises `left_open` when one that may change something was left, and its server may carry it out yet.
+pub(super) async fn noting<T>(left_open: Arc<AtomicBool>, requests: impl Future<Output = T>) -> T {
+    LEFT_OPEN.scope(left_open, requests).await
+}
 
-impl HttpConnector for Conditional {
+/// Makes clients whose requests take the header of their task, and tell it what was left open.
+#[derive(Debug)]
+#[cfg_attr(
+    not(any(feature = "s3", feature = "azure", feature = "gcs")),
+    allow(dead_code, reason = "web servers take no changes")
+)]
+pub(super) struct Through;
+
+impl HttpConnector for Through {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Through(inner)))
+        Ok(HttpClient::new(Requests(inner)))
     }
 }
 
 #[derive(Debug)]
-struct Through(HttpClient);
+struct Requests(HttpClient);
 
-impl HttpService for Through {
+impl HttpService for Requests {
     fn call<'life0, 'async_trait>(
         &'life0 self,
         mut request: HttpRequest,
@@ -84,6 +102,91 @@ impl HttpService for Through {
             let _ =
                 HEADER.try_with(|(name, value)| request.headers_mut().insert(name.clone(), value.clone()));
         }
-        Box::pin(self.0.execute(request))
+        let left_open = LEFT_OPEN.try_with(Arc::clone).ok().filter(|_| !request.method().is_safe());
+        let answered = self.0.execute(request);
+        Box::pin(async move {
+            let answered = answered.await;
+            let Some(left_open) = left_open else { return answered };
+            let (answered, is_open) = looked_at(answered).await;
+            if is_open {
+                left_open.store(true, Ordering::Relaxed);
+            }
+            answered
+        })
+    }
+}
+
+/// The answer to a request that may change something, and whether the server may carry it out yet.
+async fn looked_at(answered: Result<HttpResponse, HttpError>) -> (Result<HttpResponse, HttpError>, bool) {
+    match answered {
+        Err(error) => {
+            let is_open = error.kind() != HttpErrorKind::Connect;
+            (Err(error), is_open)
+        }
+        // With this one it may say that it has not begun.
+        Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            let (head, body) = response.into_parts();
+            // The library looks at no more of it.
+            let body = body.bytes().await.unwrap_or_default();
+            let is_open = !body.windows(SLOW_DOWN.len()).any(|part| part == SLOW_DOWN.as_bytes());
+            (Ok(HttpResponse::from_parts(head, body.into())), is_open)
+        }
+        Ok(response) => {
+            let status = response.status();
+            let says_no = matches!(
+                status,
+                StatusCode::NOT_IMPLEMENTED
+                    | StatusCode::HTTP_VERSION_NOT_SUPPORTED
+                    | StatusCode::INSUFFICIENT_STORAGE
+            );
+            let is_open = status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() && !says_no;
+            (Ok(response), is_open)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_actors::block_on;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> HttpResponse {
+        let (mut head, body) = HttpResponse::new(body.to_owned().into()).into_parts();
+        head.status = StatusCode::from_u16(status).expect("it is one");
+        HttpResponse::from_parts(head, body)
+    }
+
+    #[test]
+    fn what_became_of_a_request_is_open_unless_its_server_has_said_it_or_never_heard_of_it() {
+        let slow = "<Error><Code>SlowDown</Code></Error>";
+        for (status, body, is_open) in [
+            (200, "", false),
+            (204, "", false),
+            (404, "", false),
+            (408, "", true),
+            (429, "", false),
+            (500, "", true),
+            (501, "", false),
+            (502, "", true),
+            (503, "", true),
+            (503, slow, false),
+            (504, "", true),
+            (507, "", false),
+        ] {
+            let (answered, found) = block_on(looked_at(Ok(answer(status, body))));
+            assert_eq!(found, is_open, "{status} {body}");
+            let told = block_on(answered.expect("it was an answer").into_body().bytes());
+            assert_eq!(told.expect("it is here"), body, "what the library is given of {status}");
+        }
+        for (kind, is_open) in [
+            (HttpErrorKind::Connect, false),
+            (HttpErrorKind::Request, true),
+            (HttpErrorKind::Timeout, true),
+            (HttpErrorKind::Interrupted, true),
+        ] {
+            let error = HttpError::new(kind, std::io::Error::other("broken"));
+            assert_eq!(block_on(looked_at(Err(error))).1, is_open, "{kind:?}");
+        }
     }
 }

@@ -7,9 +7,9 @@ use nexus_messages::syscall::MountSpec;
 use object_store::aws::AmazonS3Builder;
 
 use super::client::Handles;
-use super::completing::Conditional;
 use super::factory::{Told, both, one, open_with, patience};
 use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
+use super::requests::Through;
 use crate::secret::Secret;
 
 const OPTIONS: &[DriverOption] = with_common![
@@ -71,7 +71,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let mut builder = from
             .with_client_options(client)
             .with_retry(retry)
-            .with_http_connector(Conditional)
+            .with_http_connector(Through)
             .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
             .with_virtual_hosted_style_request(!path_style)
             .with_disable_bulk_delete(!bulk)

@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Stall,
     /// The server hears, and the wire breaks instead of carrying the answer.
     Lost,
+    /// The same, and all is well from then on.
+    LostOnce,
     /// The answer comes byte by byte.
     Slow,
     /// The answer is of no protocol.
@@ -171,7 +173,7 @@ fn carry(
             if after.is_empty() || heard.load(Ordering::Acquire) == turn { fault } else { Fault::None }
         }
     };
-    let (looked, ended) = (now.clone(), ended.clone());
+    let (looked, ended, turns) = (now.clone(), ended.clone(), turned.clone());
     aside(move || {
         loop {
             let Some(piece) = piece(&mut asked) else {
@@ -206,6 +208,11 @@ fn carry(
             let carried = match now() {
                 Fault::Stall => Ok(()),
                 Fault::Lost => break,
+                Fault::LostOnce => {
+                    let mut turned = turns.lock().unwrap_or_else(PoisonError::into_inner);
+                    *turned = Turned { fault: Fault::None, after: b"", turn: turned.turn + 1 };
+                    break;
+                }
                 Fault::Garbage => back.write_all(&vec![b'#'; piece.len()]),
                 Fault::Half => {
                     let _ = back.write_all(&piece[..piece.len() / 2]);

@@ -1,0 +1,77 @@
+//! What the library repeats out of sight: the first request may be carried out behind what is told, and nothing goes to the store meanwhile that it would undo.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexus_actors::block_on;
+use nexus_kernel::hal::{DriverContext, ObjectStore, PathWrite, StoreError};
+
+use crate::servers::proxy::{Fault, Proxy};
+use crate::servers::s3::moto;
+use crate::subjects::{env, open, paths, read, s3, try_open_in, write};
+
+/// How often it is looked at what has come to the bucket, and for how long at most.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(60));
+
+fn put(store: &dyn ObjectStore, path: &str, content: &'static str) {
+    write(store, path, content, PathWrite::Whole).unwrap_or_else(|error| panic!("{path}: {error}"));
+}
+
+fn there(store: &dyn ObjectStore, path: &str) -> Option<Bytes> {
+    match read(store, path) {
+        Ok(content) => Some(content),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => panic!("{path}: {error}"),
+    }
+}
+
+fn until_there(store: &dyn ObjectStore, path: &str) {
+    let began = env().now();
+    while there(store, path).is_none() {
+        assert!(env().now() - began < LOOKS.1, "{path} does not come");
+        block_on(env().sleep(LOOKS.0));
+    }
+}
+
+#[test]
+fn what_is_written_back_waits_for_a_change_whose_first_request_was_lost() {
+    let (server, folder) = (moto(), tempfile::tempdir().expect("a folder"));
+    let (wire, direct) = (Proxy::start(server.port()), open(&s3(server.port())));
+    let context = DriverContext::new(env(), env().pool("mount", 2, 8), Some(folder.path().to_owned()));
+    let spec = s3(wire.port()).option("write_back", "yes").option("rename", "copy");
+    let near = try_open_in(&spec, context).expect("it is opened");
+    let before = ["deleted", "together", "with", "from", "plain"];
+    before.iter().for_each(|path| put(&*near, path, "before"));
+    block_on(near.flush()).expect("all of it comes to the bucket");
+
+    let store = paths(&*near);
+    wire.set_after(b"DELETE ", Fault::LostOnce);
+    block_on(store.delete("deleted")).expect("it is repeated, and comes through");
+    wire.set_after(b"POST ", Fault::LostOnce);
+    let both = ["together", "with"].map(String::from);
+    for deleted in block_on(store.delete_many(&both)).expect("it is repeated, and comes through") {
+        deleted.expect("it is deleted");
+    }
+    wire.set_after(b"x-amz-copy-source", Fault::LostOnce);
+    block_on(store.rename("from", "to")).expect("it is repeated, and comes through");
+    block_on(store.delete("plain")).expect("it comes through");
+    assert!(before.iter().all(|path| there(&*direct, path).is_none()), "all of it has left the bucket");
+
+    for path in before {
+        put(&*near, path, "after");
+        assert_eq!(there(&*near, path).as_deref(), Some(&b"after"[..]), "{path} is read as it was written");
+    }
+    // What is written behind them, and what is where nothing was lost, need not wait.
+    for path in ["other", "another"] {
+        put(&*near, path, "other");
+        until_there(&*direct, path);
+    }
+    until_there(&*direct, "plain");
+    for path in &before[..4] {
+        assert_eq!(there(&*direct, path), None, "{path} went where what was lost may arrive");
+    }
+    for path in before {
+        until_there(&*direct, path);
+        assert_eq!(there(&*direct, path).as_deref(), Some(&b"after"[..]), "{path}");
+    }
+}
