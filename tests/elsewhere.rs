@@ -162,7 +162,7 @@ fn nobody_waits_in_the_next_process_for_what_the_last_one_was_told_the_end_of() 
     let nx = boot();
     nx.mount("/b", bucket(server.port(), SECRET).option("write_back", "yes")).expect("it mounts");
     nx.shutdown().expect("it stops");
-    let in_time = |what: &str, command: &dyn Fn(&blocking::Nexus)| {
+    let in_time = |what: &str, command: &dyn Fn(&Nexus)| {
         let began = Instant::now();
         let nx = boot();
         command(&nx);
@@ -171,8 +171,12 @@ fn nobody_waits_in_the_next_process_for_what_the_last_one_was_told_the_end_of() 
     };
     // As commands do it, one after the other.
     for round in 0..4 {
-        in_time(&format!("write {round}"), &|nx| drop(nx.write("/b/f", "1").expect("it is written")));
-        in_time(&format!("remove {round}"), &|nx| drop(nx.unlink("/b/f").expect("it is removed")));
+        in_time(&format!("write {round}"), &|nx| {
+            nx.write("/b/f", "1").expect("it is written");
+        });
+        in_time(&format!("remove {round}"), &|nx| {
+            nx.unlink("/b/f").expect("it is removed");
+        });
     }
 }
 
