@@ -118,6 +118,21 @@ fn no_call_fails_when_the_drivers_supervisor_is_restarted() {
     load.end();
 }
 
+#[test]
+fn a_driver_that_could_not_be_opened_has_failed_also_while_it_is_tried_again() {
+    let bench = Bench::new();
+    bench.mount_files(30_000);
+    bench.faults.once(Where::Open, Fault::Error);
+    bench.faults.always(Where::Open, Fault::Hang);
+    let path = bench.status("/bad").actor;
+    until("it was killed", || bench.nx.kill(&path, Kill::Panic).expect("it can be killed").then_some(()));
+    until("it is being tried again", || (bench.faults.hits(Where::Open, Fault::Hang) > 0).then_some(()));
+    let status = bench.status("/bad");
+    let MountState::Failed { cause, .. } = &status.state else { panic!("{status:?}") };
+    assert!(cause.contains("an injected fault"), "{cause}");
+    bench.faults.clear();
+}
+
 /// More deaths in a row than any supervisor's intensity allows, each followed by an opening that fails.
 #[test]
 fn a_driver_that_dies_and_cannot_be_opened_harms_only_its_mount_however_long() {

@@ -122,7 +122,7 @@ pub enum MountState {
     Failed {
         /// Why.
         cause: String,
-        /// When it is tried again.
+        /// When it is tried again; it is being tried when that is over.
         retry_at: Timestamp,
     },
 }

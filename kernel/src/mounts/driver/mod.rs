@@ -104,8 +104,9 @@ enum Attempt {
 }
 
 impl Driver {
-    /// Opens the driver anew, or probes the one that must stay; again and again, with back-off, until it answers.
-    fn recover(&mut self, cause: Arc<str>, cx: &mut Cx<'_, Self>) {
+    /// Opens the driver anew, or probes the one that must stay; again and again, with back-off, until it answers. What has `failed` to open counts as failed until it
+    /// is open.
+    fn recover(&mut self, cause: Arc<str>, failed: bool, cx: &mut Cx<'_, Self>) {
         if self.recovering {
             return;
         }
@@ -119,14 +120,16 @@ impl Driver {
         self.attempted = Some(now + wait);
         let opening = Standing::Opening { cause: cause.clone() };
         let health = self.mount.health();
-        health.set_standing(match wait.is_zero() {
-            true => opening.clone(),
-            false => Standing::Failed { cause, until: now + wait },
+        health.set_standing(match failed || !wait.is_zero() {
+            true => Standing::Failed { cause, until: now + wait },
+            false => opening.clone(),
         });
         let (env, mount, args) = (cx.env().clone(), self.mount.clone(), self.args.clone());
         let attempt = async move {
             if !wait.is_zero() {
                 env.sleep(wait).await;
+            }
+            if !failed {
                 mount.health().set_standing(opening);
             }
             let threads = mount.threads().clone();
@@ -162,7 +165,7 @@ impl Driver {
             tracing::debug!(%mount, %error, attempt, "a driver cannot be opened");
         }
         self.mount.health().note(cx.env(), error);
-        self.recover(error.to_string().into(), cx);
+        self.recover(error.to_string().into(), true, cx);
     }
 
     /// Puts a driver in the place of the one that is there, which drains.
@@ -171,7 +174,7 @@ impl Driver {
             // It was replaced meanwhile by what is not to be replaced by this.
             self.retire(opened, cx);
             if !self.mount.has_driver() {
-                self.recover("its options were changed".into(), cx);
+                self.recover("its options were changed".into(), false, cx);
             }
             return Ok(());
         };
@@ -255,7 +258,7 @@ impl Driver {
             }
             Err(error) => {
                 self.mount.health().note(cx.env(), error);
-                self.recover(error.to_string().into(), cx);
+                self.recover(error.to_string().into(), false, cx);
             }
         }
     }
@@ -342,7 +345,7 @@ impl Handle<Recover> for Driver {
                 None => "it was not opened yet".into(),
             },
         };
-        self.recover(cause, cx);
+        self.recover(cause, false, cx);
         Reply::Now(())
     }
 }
