@@ -5,6 +5,10 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::time::Duration;
+
+/// For how long a request may be carried out that was given up.
+pub(crate) const LATE_MAX: Duration = Duration::from_secs(10);
 
 tokio::task_local! {
     /// Whether something may come behind the call that the task makes.

@@ -19,10 +19,10 @@ use super::place::Place;
 use super::rows::call_key;
 use super::table::{Table, below, parent};
 use super::vault::Vault;
-use crate::late::Ended;
+use crate::late::{self, Ended};
 
 /// For how long, in nanoseconds, an attempt may arrive at the store that was given up, or was under way when the process ended.
-pub(super) const LATE_MAX: u64 = 10_000_000_000;
+pub(super) const LATE_MAX: u64 = late::LATE_MAX.as_secs() * 1_000_000_000;
 
 /// What the row of a call says beside its key: nothing.
 const ROW: Bytes = Bytes::from_static(&[1]);

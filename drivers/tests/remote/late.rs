@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_actors::block_on;
-use nexus_kernel::hal::{DriverContext, ObjectStore, PathWrite, StoreError};
+use nexus_kernel::hal::{Addressing, DriverContext, ObjectStore, PathWrite, StoreError};
+use nexus_messages::ContentId;
+use nexus_messages::syscall::ByteRange;
 
 use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::moto;
@@ -74,4 +76,34 @@ fn what_is_written_back_waits_for_a_change_whose_first_request_was_lost() {
         until_there(&*direct, path);
         assert_eq!(there(&*direct, path).as_deref(), Some(&b"after"[..]), "{path}");
     }
+}
+
+/// As a collector deletes content that nothing names, and an agent writes the same again.
+#[test]
+fn content_is_not_written_while_a_deletion_of_it_may_be_carried_out() {
+    let server = moto();
+    let wire = Proxy::start(server.port());
+    let spec = |port| s3(port).option("addressing", "content");
+    let (near, direct) = (open(&spec(wire.port())), open(&spec(server.port())));
+    let contents = |store: &dyn ObjectStore, data: &'static [u8]| {
+        let Addressing::Content(contents) = store.addressing() else { panic!("it is addressed by path") };
+        let id = ContentId::Blake3(*blake3::hash(data).as_bytes());
+        block_on(contents.write(&id, &[Bytes::from_static(data)])).expect("it is written");
+        id
+    };
+    let id = contents(&*near, b"named again");
+    let Addressing::Content(store) = near.addressing() else { panic!("it is addressed by path") };
+    wire.set_after(b"DELETE ", Fault::LostOnce);
+    block_on(store.delete(&id)).expect("it is repeated, and comes through");
+    let began = env().now();
+    contents(&*near, b"named again");
+    assert!(env().now() - began > Duration::from_secs(8), "it went where what was lost may arrive");
+    let began = env().now();
+    let other = contents(&*near, b"never deleted");
+    block_on(store.delete(&other)).expect("it comes through");
+    contents(&*near, b"never deleted");
+    assert!(env().now() - began < Duration::from_secs(8), "nothing was lost of this one");
+    let Addressing::Content(direct) = direct.addressing() else { panic!("it is addressed by path") };
+    let read = block_on(direct.read(&id, ByteRange::ALL)).expect("it is there");
+    assert_eq!(&read[..], b"named again");
 }
