@@ -35,10 +35,10 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
     split_last(from)?;
     split_last(to)?;
     let mark = Mark::of(paths, from, to)?;
-    let begun = mark.read(paths).await?;
+    let mut begun = mark.read(paths).await?;
     let source = match (paths.look(from).await, &begun) {
         // All but the mark is done.
-        (Err(StoreError::NotFound { .. }), Some(state)) if state.starts_with(DELETING) => {
+        (Err(StoreError::NotFound { .. }), Some(begun)) if begun.state.starts_with(DELETING) => {
             paths.client.delete(&mark.key).await?;
             return paths.look(to).await;
         }
@@ -58,18 +58,23 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
     if to.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
         return Err(StoreError::BadOption { why: format!("{from:?} cannot be moved into itself") });
     }
-    if begun.is_none() {
-        match paths.place_for(to).await {
-            Ok(key) if paths.client.head(&key).await?.is_some() => {
-                return Err(StoreError::NotADirectory { what: to.into() });
-            }
-            Ok(_) => {}
-            // A folder that is there has something in it.
-            Err(StoreError::IsADirectory { what }) => return Err(StoreError::NotEmpty { what }),
-            Err(error) => return Err(error),
-        }
-    }
     let (of, into) = (paths.folder(from), paths.folder(to));
+    if let Some(mark) = &begun
+        && !is_left_of(paths, &of, mark).await?
+    {
+        // Its renaming has moved all that there was, and what is there now came since.
+        begun = None;
+    }
+    match paths.place_for(to).await {
+        Ok(key) if paths.client.head(&key).await?.is_some() => {
+            return Err(StoreError::NotADirectory { what: to.into() });
+        }
+        // What was begun has made it.
+        Err(StoreError::IsADirectory { .. }) if begun.is_some() => {}
+        // A folder that is there has something in it.
+        Err(StoreError::IsADirectory { what }) => return Err(StoreError::NotEmpty { what }),
+        placed => drop(placed?),
+    }
     let moved = move_folder(paths, &mark, begun, &of, &into).await;
     moved.map_err(|error| unfinished(from, to, &error))?;
     paths.look(to).await
@@ -84,14 +89,29 @@ fn unfinished(from: &str, to: &str, error: &StoreError) -> StoreError {
     }
 }
 
+/// Whether something of what the renaming was about that left the mark is still below `of`.
+async fn is_left_of(paths: &RemotePaths, of: &str, mark: &Begun) -> Result<bool, StoreError> {
+    let mut last = None;
+    loop {
+        let (keys, more) = page(paths, of, last).await?;
+        if keys.iter().any(|meta| !mark.is_before(meta)) {
+            return Ok(true);
+        }
+        last = keys.last().map(|meta| meta.location.as_ref().to_owned());
+        if !more || last.is_none() {
+            return Ok(false);
+        }
+    }
+}
+
 async fn move_folder(
     paths: &RemotePaths,
     mark: &Mark,
-    begun: Option<String>,
+    begun: Option<Begun>,
     of: &str,
     into: &str,
 ) -> Result<(), StoreError> {
-    let state = begun.unwrap_or_default();
+    let state = begun.as_ref().map_or("", |begun| &begun.state);
     if state != DELETING {
         // A mark that says nothing of it is of one that has copied nothing.
         let copied = state.strip_prefix(COPYING).and_then(|copied| copied.strip_prefix('\n'));
@@ -121,7 +141,15 @@ async fn move_folder(
         if keys.is_empty() {
             break;
         }
-        let deletions: Vec<_> = keys.into_iter().map(|meta| settle(paths, meta, of, into)).collect();
+        // What came since it was cut short has no copy, whatever lies where that would be.
+        let is_copied = |meta: &ObjectMeta| begun.as_ref().is_none_or(|begun| !begun.is_before(meta));
+        let deletions: Vec<_> = keys
+            .into_iter()
+            .map(|meta| {
+                let is_copied = is_copied(&meta);
+                settle(paths, meta, is_copied, of, into)
+            })
+            .collect();
         stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
     }
     if let Some((from, _)) = &own {
@@ -152,13 +180,20 @@ async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) 
     paths.client.ask_for_copy(&key, &target(paths, &key, of, into)?, meta.size).await
 }
 
-/// Deletes a key whose copy is newer than it, and of its size. What came, or was written, since it was copied is copied first: the renaming may have been cut
+/// Deletes a key whose copy is newer than it, and of its size, if it can have been copied. What came, or was written, since it was copied is copied first: the renaming may have been cut
 /// short long ago.
-async fn settle(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
+async fn settle(
+    paths: &RemotePaths,
+    meta: ObjectMeta,
+    is_copied: bool,
+    of: &str,
+    into: &str,
+) -> Result<(), StoreError> {
     let key = key_of(paths, &meta).await?;
     let target = target(paths, &key, of, into)?;
     let copy = paths.client.head(&target).await?;
-    let is_newer = |copy: &ObjectMeta| copy.size == meta.size && copy.last_modified > meta.last_modified;
+    let is_newer =
+        |copy: &ObjectMeta| is_copied && copy.size == meta.size && copy.last_modified > meta.last_modified;
     let copied = copy.as_ref().is_some_and(is_newer).then(|| file(&meta).tag);
     take_away(paths, &key, &target, copied).await
 }
@@ -210,15 +245,32 @@ struct Mark {
     key: Path,
 }
 
+/// What a mark says.
+struct Begun {
+    state: String,
+    /// What is known of the mark itself.
+    meta: ObjectMeta,
+}
+
+impl Begun {
+    /// Whether the mark was made before what `meta` tells of.
+    fn is_before(&self, meta: &ObjectMeta) -> bool {
+        meta.last_modified > self.meta.last_modified
+    }
+}
+
 impl Mark {
     fn of(paths: &RemotePaths, from: &str, to: &str) -> Result<Self, StoreError> {
         let name = blake3::hash([from, "\0", to].concat().as_bytes()).to_hex();
         Ok(Self { key: paths.client.key(&format!("{MARK}{}", &name[..32]))? })
     }
 
-    async fn read(&self, paths: &RemotePaths) -> Result<Option<String>, StoreError> {
+    async fn read(&self, paths: &RemotePaths) -> Result<Option<Begun>, StoreError> {
         match paths.client.get(&self.key, ByteRange::ALL).await {
-            Ok((bytes, _)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Ok((bytes, meta)) => {
+                let state = String::from_utf8_lossy(&bytes).into_owned();
+                Ok(Some(Begun { state, meta }))
+            }
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }

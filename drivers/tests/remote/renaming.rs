@@ -99,6 +99,38 @@ fn what_was_written_since_it_was_cut_short_is_moved_too() {
     assert_eq!(names(&*store, ""), ["to"]);
 }
 
+/// A renaming was cut short, and since then the same place was filled anew, and somebody wrote to where the copies would be.
+#[test]
+fn what_came_since_it_was_cut_short_counts_for_no_copy() {
+    for is_left in [true, false] {
+        let server = moto();
+        let store = open(&s3(server.port()).option("rename", "copy"));
+        let put_at = |path: &str, content: &'static str| {
+            write(&*store, path, content, PathWrite::Whole).expect("it is written")
+        };
+        if is_left {
+            put_at("from/left", "1");
+        }
+        let mark = format!(".nexus-rename-{}", &blake3::hash(b"from\0to").to_hex()[..32]);
+        put(server.port(), &mark, "deleting");
+        let marked = put_at("clock", "").modified;
+        // The server's clock has whole seconds.
+        while put_at("from/new", "theirs").modified <= marked {}
+        let last = put_at("from/new", "theirs").modified;
+        while put_at("to/new", "others").modified <= last {}
+        let renamed = block_on(paths(&*store).rename("from", "to"));
+        if is_left {
+            renamed.expect("it goes on");
+            assert_eq!(&read(&*store, "to/left").expect("it is there")[..], b"1");
+            assert_eq!(&read(&*store, "to/new").expect("it is there")[..], b"theirs");
+            continue;
+        }
+        assert!(matches!(renamed, Err(StoreError::NotEmpty { .. })), "{renamed:?}");
+        assert_eq!(&read(&*store, "from/new").expect("it is there")[..], b"theirs");
+        assert_eq!(&read(&*store, "to/new").expect("it is there")[..], b"others");
+    }
+}
+
 #[test]
 fn what_is_written_to_a_source_while_it_is_copied_is_moved_too() {
     for (from, to, file) in [("f", "g", ""), ("from", "to", "/f")] {
