@@ -101,6 +101,23 @@ impl Table {
         Some(Change::Delete(call_key(&self.id(), path)))
     }
 
+    /// Whether nothing may go to `path` now: something is on its way there, or a call is under way that changes the store there or above, as a renaming does that copies and deletes.
+    pub(super) fn is_held_up(&self, path: &str) -> bool {
+        let mut above = path;
+        let mut is_called = || {
+            loop {
+                if self.calls.contains_key(above) {
+                    return true;
+                }
+                if above.is_empty() {
+                    return false;
+                }
+                above = parent(above);
+            }
+        };
+        self.busy.contains(path) || !self.calls.is_empty() && is_called()
+    }
+
     fn call_ends(&mut self, path: &str) {
         if let Some(count) = self.calls.get_mut(path) {
             *count -= 1;
@@ -246,6 +263,9 @@ impl Drop for Call<'_> {
                     vault.enter(Vec::new(), vec![over], true, |_| {});
                 }
             }
+        }
+        if self.is_counted {
+            place.due.notify_one();
         }
         if is_doubtful {
             outlive(vault, place);

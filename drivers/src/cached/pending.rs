@@ -55,7 +55,9 @@ pub(super) fn refusal(error: &StoreError) -> Option<io::ErrorKind> {
         | StoreError::ReadOnly { .. }
         | StoreError::Moved { .. }
         | StoreError::Locked { .. }
-        | StoreError::Unavailable { .. } => None,
+        | StoreError::Unavailable { .. }
+        // What is damaged lies here: the store was not asked.
+        | StoreError::Corrupt { .. } => None,
         error if error.is_backend_failure() || error.is_unknown() => None,
         StoreError::Io { source, .. } => match source.kind() {
             io::ErrorKind::ResourceBusy | io::ErrorKind::ExecutableFileBusy => None,

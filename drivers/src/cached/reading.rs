@@ -212,7 +212,7 @@ impl CachedPaths {
 
     /// Keeps what of `bytes`, which begin at `from`, is whole pieces. Small ones at once, the others beside what else happens, or not at all.
     pub(super) fn keep(&self, path: &str, info: &ObjectInfo, from: u64, bytes: &Bytes) {
-        if self.caching.bytes_max == 0 || info.size > self.caching.bytes_max / 2 {
+        if self.caching.bytes_max == 0 || info.size > self.caching.bytes_max / 2 || self.vault.is_behind() {
             return;
         }
         let end = from + bytes.len() as u64;

@@ -476,7 +476,7 @@ impl Table {
     /// The next file that is to go to the store, if it has at most `room` bytes: it is on its way from now on.
     pub(super) fn take_due(&mut self, now: u64, room: u64) -> Due {
         let mut due = self.due.range(..=(now, u64::MAX));
-        let Some((key, path)) = due.find(|(_, path)| !self.busy.contains(*path)) else { return Due::Nothing };
+        let Some((key, path)) = due.find(|(_, path)| !self.is_held_up(path)) else { return Due::Nothing };
         let (key, path) = (*key, path.clone());
         let found = self.files.get(&path).and_then(|file| Some((file, file.pending.as_ref()?)));
         let Some((file, pending)) = found else {
@@ -500,7 +500,7 @@ impl Table {
 
     /// When the next file is to go to the store that does not wait for something else.
     pub(super) fn next_due(&self) -> Option<u64> {
-        self.due.iter().find(|(_, path)| !self.busy.contains(*path)).map(|((at, _), _)| *at)
+        self.due.iter().find(|(_, path)| !self.is_held_up(path)).map(|((at, _), _)| *at)
     }
 
     /// Nothing is on its way to `path` any more. What is pending there, and was given up, goes again.

@@ -1,5 +1,6 @@
 //! The folder in which what is cached and what is pending lies: an index and blobs, of all mounts of one data folder.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,9 @@ const THREADS: usize = 4;
 /// How many such jobs wait.
 const JOBS_MAX: usize = 256;
 
+/// How many entries may wait for the index before what need not be kept is not.
+const WAITING_MAX: usize = 1_024;
+
 /// How many rows are read at once when the folder is opened, and how many blobs are looked at.
 const PAGE: usize = 1_024;
 
@@ -59,6 +63,8 @@ pub struct Vault {
     volatile: bool,
     queue: Mutex<Queue>,
     is_folding: AtomicBool,
+    /// What was to be done with entries of which nobody knows whether they are on disk: their blobs stay. All are of one batch: behind it the index takes no more.
+    undecided: Mutex<Vec<Box<dyn Any + Send>>>,
     holdings: Mutex<Holdings>,
     /// A blob that was to be removed is.
     removed: Notify,
@@ -230,6 +236,7 @@ impl Vault {
             volatile,
             queue: Mutex::default(),
             is_folding: AtomicBool::new(false),
+            undecided: Mutex::default(),
             holdings: Mutex::default(),
             removed: Notify::new(),
             places: Mutex::default(),
@@ -395,6 +402,11 @@ impl Vault {
         self.removed.notify_waiters();
     }
 
+    /// Whether so many entries wait for the index that what need not be kept is not.
+    pub(super) fn is_behind(&self) -> bool {
+        self.queue.lock().waiting.len() >= WAITING_MAX
+    }
+
     /// Puts an entry in the queue. `then` is called when it was applied, in the order of entries: with whether the preconditions held. A `lazy` one need not be on
     /// disk for that.
     pub(super) fn enter(
@@ -420,9 +432,15 @@ impl Vault {
         then: F,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + use<F> {
         let (done, wait) = oneshot::channel();
+        let vault = Arc::downgrade(self);
         self.enter(preconditions, changes, false, move |applied| {
-            if let Ok(held) = &applied {
-                then(*held);
+            match (&applied, vault.upgrade()) {
+                (Ok(held), _) => then(*held),
+                // It may be on disk: what its rows name must stay. The next life knows.
+                (Err(error), Some(vault)) if error.is_unknown() => {
+                    vault.undecided.lock().push(Box::new(then))
+                }
+                _ => {}
             }
             // Nobody may be waiting any more.
             let _ = done.send(applied);

@@ -175,9 +175,12 @@ impl CachedPaths {
             };
             let (place, path) = (self.place.clone(), path.to_owned());
             self.vault.enter_and_wait(vec![holds], changes, move |held| {
-                if held {
-                    place.table().take(&path);
+                let mut table = place.table();
+                // A row that is not there any more, or never came to be, tells of nothing that is pending.
+                if held || !table.is_pending(&path) {
+                    table.take(&path);
                 }
+                drop(table);
                 place.settled.notify_waiters();
             })
         };

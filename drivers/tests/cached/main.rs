@@ -8,6 +8,7 @@ mod far;
 mod later;
 mod reads;
 mod refused;
+mod undecided;
 mod writes;
 
 use std::sync::Arc;
