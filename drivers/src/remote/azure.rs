@@ -8,7 +8,9 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
-use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
+use super::options::{
+    Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
+};
 use super::requests::Through;
 
 const OPTIONS: &[DriverOption] = with_common![
@@ -43,6 +45,15 @@ impl DriverFactory for Azure {
 
     fn elsewhere(&self) -> bool {
         true
+    }
+
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        // Else the environment is not asked.
+        if CREDENTIALS.iter().any(|(key, _)| spec.options.contains_key(*key)) {
+            return spec;
+        }
+        let spec = said_by_env(spec, "account", &["AZURE_STORAGE_ACCOUNT_NAME"]);
+        said_by_env(spec, "endpoint", &["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"])
     }
 
     fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {

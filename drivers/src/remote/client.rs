@@ -389,7 +389,9 @@ impl Client {
     ) -> Result<PutResult, StoreError> {
         let (at, size) = (key.clone(), data.iter().map(|buffer| buffer.len() as u64).sum());
         let work = async move { store.put(&at, payload(data)).await };
-        self.run(Call::change("writing", key.as_ref(), size), Box::pin(work)).await
+        let call = Call::change("writing", key.as_ref(), size);
+        let what = call.in_words();
+        self.run(call, Box::pin(work)).await.map_err(|error| in_no_bucket(error, what))
     }
 
     /// Whether the server takes content in parts.
@@ -445,6 +447,7 @@ impl Client {
         let is_repeated = condition.is_none();
         let store = if is_repeated { handles.repeating } else { handles.once };
         let call = Call::change("writing", key.as_ref(), size);
+        let call = if is_repeated { call } else { call.under_a_condition() };
         let what = call.in_words();
         let work = async move { under(condition.as_ref(), store.complete_multipart(&at, &id, parts)).await };
         self.run(call, Box::pin(work)).await.map_err(|error| match error {
@@ -471,7 +474,7 @@ impl Client {
         let (store, at, data) = (self.handles.once.clone(), key.clone(), data.to_vec());
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         let work = async move { store.put_opts(&at, payload(data), PutMode::Create.into()).await };
-        self.run(Call::change("making", key.as_ref(), size), Box::pin(work)).await
+        self.run(Call::change("making", key.as_ref(), size).under_a_condition(), Box::pin(work)).await
     }
 
     /// As [`create`](Self::create), refused by the server with `Exists` unless what is there is in the state `of`.
@@ -484,7 +487,7 @@ impl Client {
         let (store, at, data) = (self.handles.once.clone(), key.clone(), data.to_vec());
         let size = data.iter().map(|buffer| buffer.len() as u64).sum();
         let work = async move { store.put_opts(&at, payload(data), PutMode::Update(of).into()).await };
-        self.run(Call::change("replacing", key.as_ref(), size), Box::pin(work)).await
+        self.run(Call::change("replacing", key.as_ref(), size).under_a_condition(), Box::pin(work)).await
     }
 
     /// Takes away what is at `key`. What is not there is no error: the request may be a repetition, and the first one may have done it.
@@ -580,13 +583,7 @@ impl Client {
                 Err(error) => Err(error),
             }
         };
-        self.run(call, Box::pin(work)).await.map_err(|error| match error {
-            // No key can be missing here.
-            StoreError::NotFound { .. } => {
-                StoreError::Backend { what, cause: "there is no such bucket".into() }
-            }
-            error => error,
-        })
+        self.run(call, Box::pin(work)).await.map_err(|error| in_no_bucket(error, what))
     }
 
     /// The key that some tools make for a folder: its own, with a slash at the end. `folder` ends with one. None when the library cannot ask for it.
@@ -649,6 +646,14 @@ async fn collected(
 /// How much room is made for content that is said to have so many bytes.
 fn room(bytes: u64) -> usize {
     usize::try_from(bytes.min(ROOM_MAX)).unwrap_or_default()
+}
+
+/// The error of a call for which no key can be missing.
+fn in_no_bucket(error: StoreError, what: String) -> StoreError {
+    match error {
+        StoreError::NotFound { .. } => StoreError::Backend { what, cause: "there is no such bucket".into() },
+        error => error,
+    }
 }
 
 fn payload(data: Vec<Bytes>) -> PutPayload {

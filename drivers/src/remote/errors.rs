@@ -9,6 +9,7 @@ use nexus_kernel::hal::StoreError;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
+use super::requests::is_unheard;
 use crate::secret::{Secret, scrubbed};
 
 /// How much of what a library says is told on.
@@ -23,17 +24,24 @@ pub(super) struct Call {
     pub(super) key: String,
     /// Whether something may be changed by it.
     pub(super) changing: bool,
+    /// Whether it is made under a condition, which may not hold.
+    pub(super) conditional: bool,
     /// How much it moves.
     pub(super) bytes: u64,
 }
 
 impl Call {
     pub(super) fn look(what: &'static str, key: &str, bytes: u64) -> Self {
-        Self { what, key: key.into(), changing: false, bytes }
+        Self { what, key: key.into(), changing: false, conditional: false, bytes }
     }
 
     pub(super) fn change(what: &'static str, key: &str, bytes: u64) -> Self {
-        Self { what, key: key.into(), changing: true, bytes }
+        Self { what, key: key.into(), changing: true, conditional: false, bytes }
+    }
+
+    pub(super) fn under_a_condition(mut self) -> Self {
+        self.conditional = true;
+        self
     }
 
     pub(super) fn in_words(&self) -> String {
@@ -53,7 +61,7 @@ fn transport(error: &Error) -> Option<HttpErrorKind> {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<HttpError>() {
-            return Some(error.kind());
+            return Some(if is_unheard(error) { HttpErrorKind::Connect } else { error.kind() });
         }
         source = error.source();
     }
@@ -140,9 +148,12 @@ fn of_the_last(error: &Error, call: &Call, limit: Duration, secrets: &[Secret]) 
     };
     match error {
         Error::NotFound { .. } => return StoreError::NotFound { what: call.key.clone() },
-        Error::AlreadyExists { .. } | Error::Precondition { .. } => {
+        Error::AlreadyExists { .. } | Error::Precondition { .. } if call.conditional => {
             return StoreError::Exists { what: call.key.clone() };
         }
+        // So the library says each 409, and this call has asked for nothing that could not hold.
+        Error::AlreadyExists { .. } => return of_the_call(what, 409, &said()),
+        Error::Precondition { .. } => return of_the_call(what, 412, &said()),
         Error::PermissionDenied { .. } => return denied("403"),
         Error::Unauthenticated { .. } => return denied("401"),
         Error::NotSupported { .. } | Error::NotImplemented { .. } => {
@@ -189,7 +200,7 @@ mod tests {
     #[test]
     fn what_may_have_been_done_is_told_so_when_something_was_to_be_changed() {
         let told = |error: &Error, changing: bool, left_open: bool| {
-            let call = Call { what: "writing", key: "k".into(), changing, bytes: 0 };
+            let call = Call { what: "writing", key: "k".into(), changing, conditional: false, bytes: 0 };
             translated(error, &call, Duration::from_secs(1), &[], left_open)
         };
         let check = |error: &Error, changing: bool| told(error, changing, false);
@@ -222,6 +233,20 @@ mod tests {
         assert!(matches!(check(&answered("x"), true), StoreError::Unknown { .. }));
         let denied = check(&answered("status code: 403 Forbidden"), true);
         assert!(!denied.is_backend_failure() && !denied.is_unknown(), "{denied:?}");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_there_for_who_asked_that_nothing_be() {
+        // So the library gives each 409, also that of a server that has another change of the key under way.
+        let busy = || Error::AlreadyExists { path: "k".into(), source: "status code: 409 Conflict".into() };
+        let told = |call: &Call| translated(&busy(), call, Duration::from_secs(1), &[], false);
+        let plain = told(&Call::change("writing", "k", 0));
+        assert!(
+            matches!(&plain, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::ResourceBusy),
+            "{plain:?}"
+        );
+        let conditional = told(&Call::change("making", "k", 0).under_a_condition());
+        assert!(matches!(conditional, StoreError::Exists { .. }), "{conditional:?}");
     }
 
     #[test]

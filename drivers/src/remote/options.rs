@@ -182,6 +182,21 @@ pub(super) fn server<'a>(spec: &'a MountSpec, key: &str) -> Result<Option<&'a st
     }
 }
 
+/// `spec` with the option `key` as the first of these variables says that is set, where it is not given: in another environment the mount is of the same store, and what
+/// was to be written back to it goes nowhere else.
+#[cfg_attr(
+    not(any(feature = "s3", feature = "azure")),
+    allow(dead_code, reason = "others are asked for nothing")
+)]
+pub(super) fn said_by_env(mut spec: MountSpec, key: &str, variables: &[&str]) -> MountSpec {
+    if !spec.options.contains_key(key)
+        && let Some(said) = variables.iter().find_map(|name| std::env::var(name).ok())
+    {
+        spec.options.insert(key.into(), said);
+    }
+    spec
+}
+
 pub(super) fn flag(spec: &MountSpec, key: &str) -> Result<bool, StoreError> {
     Ok(choice(spec, key, &[("true", true), ("false", false)])?.unwrap_or(false))
 }
@@ -271,5 +286,16 @@ mod tests {
         assert_eq!(settings.part_of(100 << 20), PART_BYTES);
         let size = 1_u64 << 40;
         assert!(size.div_ceil(settings.part_of(size)) <= PARTS_MAX as u64);
+    }
+
+    #[test]
+    fn where_a_store_is_that_the_environment_says_is_written_down() {
+        // Cargo sets it.
+        let variables = ["NEXUS_IS_NOT_SET", "CARGO_MANIFEST_DIR"];
+        let said = said_by_env(MountSpec::new("s3"), "endpoint", &variables);
+        assert_eq!(said.options.get("endpoint").map(String::as_str), Some(env!("CARGO_MANIFEST_DIR")));
+        let given = said_by_env(MountSpec::new("s3").option("endpoint", "https://a"), "endpoint", &variables);
+        assert_eq!(given.options.get("endpoint").map(String::as_str), Some("https://a"));
+        assert!(said_by_env(MountSpec::new("s3"), "endpoint", &variables[..1]).options.is_empty());
     }
 }

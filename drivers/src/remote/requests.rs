@@ -5,6 +5,7 @@
 //!
 //! And what the library repeats out of sight: a request that was left without an answer that says what became of it may be carried out behind its repetition.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,19 @@ use reqwest::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 
 use super::errors::SLOW_DOWN;
+
+/// The hosts that give credentials: of the machine, of a container, and of the providers. With a dot at the end, what hosts begin with.
+const CREDENTIALS: &[&str] = &[
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.170.23",
+    "[fd00:ec2::254]",
+    "metadata.google.internal",
+    "oauth2.googleapis.com",
+    "iamcredentials.googleapis.com",
+    "sts.",
+    "login.microsoftonline.",
+];
 
 /// What must be so when the parts are put together.
 #[derive(Debug, Clone)]
@@ -96,6 +110,9 @@ impl HttpService for Requests {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
+        if is_for_credentials(request.uri().host().unwrap_or_default()) {
+            return Box::pin(self.0.execute(request));
+        }
         // Of a completion without parts, which first makes an empty one, only the completion.
         if request.method() == Method::POST {
             // A task that has none asks for nothing.
@@ -116,11 +133,28 @@ impl HttpService for Requests {
     }
 }
 
+/// Whether a request to `host` asks for credentials, and changes nothing at the store: the library sends those through the same client, in the task of the call that needs them.
+fn is_for_credentials(host: &str) -> bool {
+    CREDENTIALS.iter().any(|theirs| host == *theirs || theirs.ends_with('.') && host.starts_with(theirs))
+}
+
+/// Whether `error` says that there was no connection, also because that took too long: nobody heard of the request.
+pub(super) fn is_unheard(error: &HttpError) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+            return true;
+        }
+        source = error.source();
+    }
+    error.kind() == HttpErrorKind::Connect
+}
+
 /// The answer to a request that may change something, and whether the server may carry it out yet.
 async fn looked_at(answered: Result<HttpResponse, HttpError>) -> (Result<HttpResponse, HttpError>, bool) {
     match answered {
         Err(error) => {
-            let is_open = error.kind() != HttpErrorKind::Connect;
+            let is_open = !is_unheard(&error);
             (Err(error), is_open)
         }
         // With this one it may say that it has not begun.
@@ -155,6 +189,28 @@ mod tests {
         let (mut head, body) = HttpResponse::new(body.to_owned().into()).into_parts();
         head.status = StatusCode::from_u16(status).expect("it is one");
         HttpResponse::from_parts(head, body)
+    }
+
+    #[test]
+    fn who_asks_for_credentials_changes_nothing_at_the_store() {
+        for host in [
+            "169.254.169.254",
+            "sts.amazonaws.com",
+            "sts.eu-west-1.amazonaws.com",
+            "login.microsoftonline.com",
+        ] {
+            assert!(is_for_credentials(host), "{host}");
+        }
+        for host in [
+            "s3.amazonaws.com",
+            "bkt.s3.amazonaws.com",
+            "127.0.0.1",
+            "a.blob.core.windows.net",
+            "stsx.example",
+            "",
+        ] {
+            assert!(!is_for_credentials(host), "{host}");
+        }
     }
 
     #[test]

@@ -8,13 +8,19 @@ use object_store::aws::AmazonS3Builder;
 
 use super::client::Handles;
 use super::factory::{Told, both, one, open_with, patience};
-use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
+use super::options::{
+    Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
+};
 use super::requests::Through;
 use crate::secret::Secret;
 
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),
-    option("endpoint", false, "the server, as a URL; Amazon's own for the region when not given"),
+    option(
+        "endpoint",
+        false,
+        "the server, as a URL; when not given, from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL where the credentials come from the environment, too, or Amazon's own for the region"
+    ),
     option(
         "region",
         false,
@@ -46,6 +52,16 @@ impl DriverFactory for S3 {
 
     fn elsewhere(&self) -> bool {
         true
+    }
+
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        // Else the environment is not asked.
+        match spec.options.contains_key("access_key") {
+            true => spec,
+            false => {
+                said_by_env(spec, "endpoint", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
+            }
+        }
     }
 
     fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
