@@ -56,7 +56,7 @@ impl Connectors {
     /// Those that come with Nexus: `rest`, and on Linux `command`.
     pub fn built_in() -> Self {
         let all: Vec<Arc<dyn Connector>> = vec![
-            Arc::new(Rest),
+            Arc::new(Rest::default()),
             #[cfg(target_os = "linux")]
             Arc::new(super::command::Command),
         ];

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use nexus_actors::block_on;
+use nexus_drivers::catalogue;
 use nexus_kernel::hal::{ConnectorCategory, ObjectStore, StoreError};
 use nexus_messages::ErrorKind;
 use nexus_messages::syscall::MountSpec;
 use serde_json::json;
 
 use crate::server::{Answer, Asked, Server};
-use crate::subjects::{env, example, names, open, read, stat};
+use crate::subjects::{env, example, list, names, open, open_of, read, stat};
 
 const REFRESH: &str = "refresh-of-the-user";
 const ROTATED: &str = "refresh-that-came-after";
@@ -23,6 +25,7 @@ struct Tokens {
     granted: AtomicUsize,
     /// Which token is good now; 0 for none.
     good: AtomicUsize,
+    /// With what it refuses; 0 when it does not.
     refuses: AtomicUsize,
     seen: Mutex<Vec<String>>,
 }
@@ -32,6 +35,8 @@ impl Tokens {
         let good = format!("Bearer access-{}", self.good.load(Ordering::Acquire));
         match asked.path().as_str() {
             "/token" => self.token(asked),
+            // There no token helps.
+            "/calendars/closed/events" => Answer::of(401, ""),
             _ if asked.header("authorization") != Some(&good) => Answer::of(401, good),
             "/users/me/calendarList" => Answer::of(200, json!({"items": [{"id": "me@example"}]}).to_string()),
             "/calendars/me@example/events" => {
@@ -45,11 +50,12 @@ impl Tokens {
 
     fn token(&self, asked: &Asked) -> Answer {
         self.seen.lock().expect("nobody panics").push(String::from_utf8_lossy(&asked.body).into_owned());
-        if self.refuses.load(Ordering::Acquire) > 0 {
+        let refuses = self.refuses.load(Ordering::Acquire);
+        if refuses > 0 {
             // It repeats what it was sent, as some do.
             let said =
                 json!({"error": "invalid_grant", "error_description": String::from_utf8_lossy(&asked.body)});
-            return Answer::of(400, said.to_string());
+            return Answer::of(u16::try_from(refuses).unwrap_or(500), said.to_string());
         }
         let nth = self.granted.fetch_add(1, Ordering::AcqRel) + 1;
         self.good.store(nth, Ordering::Release);
@@ -59,6 +65,12 @@ impl Tokens {
 }
 
 fn calendar() -> (Server, Arc<Tokens>, Arc<dyn ObjectStore>) {
+    let (server, tokens, spec) = described();
+    let store = open(&spec);
+    (server, tokens, store)
+}
+
+fn described() -> (Server, Arc<Tokens>, MountSpec) {
     let tokens = Arc::new(Tokens::default());
     let answering = tokens.clone();
     let server = Server::start(move |asked| answering.answer(asked));
@@ -68,8 +80,7 @@ fn calendar() -> (Server, Arc<Tokens>, Arc<dyn ObjectStore>) {
         .option("parameters", format!("client=me,api={base},tokens={base}/token"))
         .option("refresh_token", REFRESH)
         .option("client_secret", CLIENT);
-    let store = open(&spec);
-    (server, tokens, store)
+    (server, tokens, spec)
 }
 
 #[test]
@@ -110,9 +121,56 @@ fn one_that_is_not_taken_any_more_is_renewed_with_what_came_last() {
 }
 
 #[test]
+fn another_instance_of_the_mount_goes_on_with_what_came_last() {
+    let (_server, tokens, spec) = described();
+    let catalogue = catalogue();
+    let store = open_of(&catalogue, &spec).unwrap();
+    read(&*store, "me@example/e1.json").unwrap();
+    drop(store);
+    let store = open_of(&catalogue, &spec).unwrap();
+    read(&*store, "me@example/e1.json").unwrap();
+    assert_eq!(tokens.granted.load(Ordering::Acquire), 1, "the token is good still");
+    tokens.good.store(999, Ordering::Release);
+    let store = open_of(&catalogue, &spec).unwrap();
+    assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}");
+    let seen = tokens.seen.lock().expect("nobody panics").clone();
+    assert_eq!(seen.len(), 2);
+    assert!(seen[1].contains(&format!("refresh_token={ROTATED}&")), "{seen:?}");
+    // What is given anew is another one.
+    let given = spec.option("refresh_token", "refresh-that-was-given-anew");
+    read(&*open_of(&catalogue, &given).unwrap(), "me@example/e1.json").unwrap();
+    let seen = tokens.seen.lock().expect("nobody panics").clone();
+    assert!(seen[2].contains("refresh_token=refresh-that-was-given-anew&"), "{seen:?}");
+}
+
+#[test]
+fn who_is_refused_a_token_waits_however_often_the_mount_is_made_anew() {
+    let (_server, tokens, spec) = described();
+    tokens.refuses.store(400, Ordering::Release);
+    let catalogue = catalogue();
+    for _ in 0..20 {
+        let store = open_of(&catalogue, &spec).unwrap();
+        // The server is there: another instance would be no better.
+        block_on(store.probe()).unwrap();
+        assert!(store.trouble().is_some_and(|why| why.contains("invalid_grant")), "{:?}", store.trouble());
+        read(&*store, "me@example/e1.json").unwrap_err();
+    }
+    let asked = tokens.seen.lock().expect("nobody panics").len();
+    assert!(asked < 5, "it was asked {asked} times");
+    tokens.refuses.store(0, Ordering::Release);
+    let store = open_of(&catalogue, &spec).unwrap();
+    let begun = env().now();
+    while read(&*store, "me@example/e1.json").is_err() {
+        assert!(env().now() - begun < Duration::from_secs(20), "{:?}", store.trouble());
+        thread::yield_now();
+    }
+    assert_eq!(store.trouble(), None);
+}
+
+#[test]
 fn a_refusal_is_one_and_shows_nothing() {
     let (_server, tokens, store) = calendar();
-    tokens.refuses.store(1, Ordering::Release);
+    tokens.refuses.store(400, Ordering::Release);
     let error = read(&*store, "me@example/e1.json").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
     assert!(error.to_string().contains("invalid_grant"), "{error}");

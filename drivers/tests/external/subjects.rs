@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nexus_actors::{Env, HostConfig, block_on};
 use nexus_drivers::catalogue;
 use nexus_kernel::hal::{
-    Addressing, DriverContext, ListPage, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError,
+    Addressing, Catalogue, DriverContext, ListPage, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError,
 };
 use nexus_messages::Attributes;
 use nexus_messages::syscall::{ByteRange, MountSpec};
@@ -21,7 +21,11 @@ pub(crate) fn env() -> Env {
 
 /// Opens what `spec` says, as the kernel does. No executor is around: what polls is `nexus_actors::block_on`.
 pub(crate) fn try_open(spec: &MountSpec) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let catalogue = catalogue();
+    open_of(&catalogue(), spec)
+}
+
+/// Another instance of what `spec` says, by the factories of one kernel.
+pub(crate) fn open_of(catalogue: &Catalogue, spec: &MountSpec) -> Result<Arc<dyn ObjectStore>, StoreError> {
     catalogue.check(spec)?;
     let factory = catalogue.get(&spec.driver).expect("it was checked");
     let context = DriverContext::new(env(), env().pool("mount", 2, 8), None);

@@ -56,13 +56,15 @@ pub(super) struct Welcome {
     is_known: bool,
     /// What it says since it does not.
     refused: Option<String>,
+    /// What the authorization server says since it gives no token.
+    no_token: Option<String>,
 }
 
 impl Welcome {
     /// Takes what an answer says of it. Who is not known is told 401 by most servers, and 403 by some. Once something was allowed, 403 is of the one place that was asked for.
     fn take(&mut self, status: u16, refusal: impl FnOnce() -> String) {
         match status {
-            200..=399 => *self = Self { is_known: true, refused: None },
+            200..=399 => *self = Self { is_known: true, ..Self::default() },
             401 => self.refused = Some(refusal()),
             403 if !self.is_known => self.refused = Some(refusal()),
             _ => {}
@@ -165,28 +167,34 @@ impl Client {
     ) -> Result<Option<(&Arc<OAuth>, Arc<Token>)>, StoreError> {
         let Identity::OAuth(oauth) = &self.identity else { return Ok(None) };
         let token = self.env().timeout(self.left(deadline), oauth.token()).await;
-        let token = token.unwrap_or_else(|_| Err(self.late(ask, false)))?;
-        Ok(Some((oauth, token)))
+        let token = token.unwrap_or_else(|_| Err(self.late(ask, false)));
+        match &token {
+            Ok(_) => self.welcome.lock().no_token = None,
+            Err(error) if error.kind() == nexus_messages::ErrorKind::PermissionDenied => {
+                self.welcome.lock().no_token = Some(error.to_string());
+            }
+            Err(_) => {}
+        }
+        Ok(Some((oauth, token?)))
+    }
+
+    /// Whether the authorization server gives no token, and says so.
+    pub(super) fn is_refused_a_token(&self) -> bool {
+        self.welcome.lock().no_token.is_some()
     }
 
     /// What the server says to whoever asks in this mount's name, while it says no.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.welcome.lock().refused.clone()
+        let welcome = self.welcome.lock();
+        welcome.no_token.as_ref().or(welcome.refused.as_ref()).cloned()
     }
 
     /// As [`answer`](Self::answer), and takes note of whether it lets this mount ask.
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answered, StoreError> {
         let ended = self.answer(ask, deadline).await;
-        match &ended {
-            Ok(Answered { answer, .. }) => {
-                let refusal = || refused(answer.status, &ask.in_words(), ask.path, false).to_string();
-                self.welcome.lock().take(answer.status, refusal);
-            }
-            // There is no token with which to ask.
-            Err(error) if error.kind() == nexus_messages::ErrorKind::PermissionDenied => {
-                self.welcome.lock().refused = Some(error.to_string());
-            }
-            Err(_) => {}
+        if let Ok(Answered { answer, .. }) = &ended {
+            let refusal = || refused(answer.status, &ask.in_words(), ask.path, false).to_string();
+            self.welcome.lock().take(answer.status, refusal);
         }
         ended
     }

@@ -6,7 +6,7 @@
 //! | `asks` | its routes, checked, and the URLs of paths |
 //! | `client`, `wire` | requests: repeated when they may be, and one of them |
 //! | `limiter` | how often may be asked |
-//! | `oauth` | tokens |
+//! | `oauth`, `known` | tokens, and what is known of them while drivers are replaced |
 //! | `validated` | answers that are remembered, and never given before the server says that they are still so |
 //! | `pages` | listings in pages |
 //! | `errors` | what a server's statuses mean |
@@ -18,6 +18,7 @@ mod asks;
 mod client;
 mod description;
 mod errors;
+mod known;
 mod limiter;
 mod oauth;
 mod pages;
@@ -46,6 +47,7 @@ use self::asks::{RestAsks, header};
 use self::client::{Answered, Ask, Client, Identity};
 use self::description::{Auth, Description, Stat};
 use self::errors::refused;
+use self::known::Known;
 use self::limiter::Limiter;
 use self::oauth::OAuth;
 use self::pages::Bounds;
@@ -81,8 +83,11 @@ const PAGES: usize = 100;
 const ITEMS: (usize, usize) = (10_000, 1_000_000);
 
 /// Makes mounts of HTTP APIs.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rest;
+#[derive(Debug, Clone, Default)]
+pub struct Rest {
+    /// Tokens outlive the driver of a mount.
+    tokens: Arc<Known<Mutex<oauth::State>>>,
+}
 
 impl Connector for Rest {
     fn name(&self) -> &str {
@@ -102,13 +107,13 @@ impl Connector for Rest {
     }
 
     fn connect(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Connected> {
-        let spec = spec.clone();
+        let (spec, tokens) = (spec.clone(), self.tokens.clone());
         Box::pin(async move {
             if context.env.is_simulated() {
                 return Err(StoreError::NotSupported { what: "a server in a simulation" });
             }
             let plan = read(&spec, &context, Plan::of).await?;
-            plan.connect(context.env)
+            plan.connect(context.env, &tokens)
         })
     }
 }
@@ -189,14 +194,14 @@ impl Plan {
         })
     }
 
-    fn connect(self, env: Env) -> Result<Connected, StoreError> {
+    fn connect(self, env: Env, tokens: &Known<Mutex<oauth::State>>) -> Result<Connected, StoreError> {
         let wire = Arc::new(Wire::new(env, self.concurrency, self.body_max, self.timeout / 3)?);
         let (category, identity) = match self.who {
             Who::Nobody => (ConnectorCategory::Api, Identity::Nobody),
             Who::Header(name, value) => (ConnectorCategory::Api, Identity::Header(name, value)),
             Who::OAuth { token_url, client, refresh_token, scope } => {
-                let oauth =
-                    OAuth::new(wire.clone(), token_url, client, refresh_token, scope, self.timeout / 2);
+                let (wire, limit) = (wire.clone(), self.timeout / 2);
+                let oauth = OAuth::new(tokens, wire, token_url, client, refresh_token, scope, limit);
                 (ConnectorCategory::OAuth, Identity::OAuth(Arc::new(oauth)))
             }
         };
@@ -312,10 +317,16 @@ impl Api {
         let path = url.path().to_owned();
         let deadline = self.env().now() + self.client.timeout;
         match self.client.get(url, place.accept.as_ref(), "asking for", &path, deadline).await {
-            // Whoever may not ask now finds out nothing by it.
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => Ok(()),
+            Err(error) if self.finds_out_nothing(&error) => Ok(()),
             asked => asked.map(drop),
         }
+    }
+
+    /// Whether a probe that fails so says nothing against the server: whoever may not ask now finds out nothing, and nobody is asked without a token. That there is
+    /// none `trouble` tells; another driver would not get one either.
+    fn finds_out_nothing(&self, error: &StoreError) -> bool {
+        let is_busy = matches!(error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::ResourceBusy);
+        is_busy || self.client.is_refused_a_token()
     }
 
     async fn get(&self, call: &Call<'_, RestAsks>) -> Result<(Bytes, ObjectInfo), StoreError> {
@@ -476,10 +487,7 @@ impl Backend for Api {
             let deadline = self.env().now() + self.client.timeout;
             // At the base there may be nothing that this mount is to see.
             let Answered { answer, .. } = match self.client.answer(&ask, deadline).await {
-                // Whoever may not ask now finds out nothing by it.
-                Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => {
-                    return Ok(());
-                }
+                Err(error) if self.finds_out_nothing(&error) => return Ok(()),
                 asked => asked?,
             };
             match answer.status {

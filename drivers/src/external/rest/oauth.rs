@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::super::failure::{of_the_backend, of_the_call};
 use super::asks::encoded;
+use super::known::{Grant, Known};
 use super::wire::{Lost, NO_PLACE, Wire};
 use crate::secret::Secret;
 
@@ -45,10 +46,13 @@ pub(super) struct OAuth {
     pub(super) client_secret: Option<Secret>,
     pub(super) scope: Option<String>,
     pub(super) timeout: Duration,
-    state: Mutex<State>,
+    /// That of the grant: another driver of the mount goes on with it.
+    state: Arc<Mutex<State>>,
 }
 
-struct State {
+/// What is known of a grant.
+pub(super) struct State {
+    /// The latest one.
     refresh_token: Secret,
     held: Held,
     /// How long the latest refusal counts; zero after anything else.
@@ -121,7 +125,9 @@ struct Refused {
 }
 
 impl OAuth {
+    /// Goes on with what is `known` of the grant.
     pub(super) fn new(
+        known: &Known<Mutex<State>>,
         wire: Arc<Wire>,
         token_url: Url,
         client: (String, Option<Secret>),
@@ -130,7 +136,15 @@ impl OAuth {
         timeout: Duration,
     ) -> Self {
         let (client_id, client_secret) = client;
-        let state = Mutex::new(State { refresh_token, held: Held::Nothing, wait: Duration::ZERO });
+        let grant = Grant::of(&[
+            Some(token_url.as_str()),
+            Some(&client_id),
+            client_secret.as_ref().map(Secret::expose),
+            Some(refresh_token.expose()),
+            scope.as_deref(),
+        ]);
+        let first = State { refresh_token, held: Held::Nothing, wait: Duration::ZERO };
+        let state = known.of(grant, Mutex::new(first));
         Self { wire, token_url, client_id, client_secret, scope, timeout, state }
     }
 
