@@ -168,6 +168,29 @@ fn who_is_refused_a_token_waits_however_often_the_mount_is_made_anew() {
 }
 
 #[test]
+fn what_no_token_opens_is_not_asked_for_with_ever_new_ones() {
+    let (_server, tokens, store) = calendar();
+    for _ in 0..20 {
+        assert!(list(&*store, "closed").is_err());
+        assert_eq!(read(&*store, "me@example/e1.json").unwrap(), "{}");
+    }
+    let granted = tokens.granted.load(Ordering::Acquire);
+    assert!((2..6).contains(&granted), "{granted} tokens");
+}
+
+#[test]
+fn a_server_of_tokens_that_fails_has_a_moment_to_recover() {
+    let (_server, tokens, store) = calendar();
+    tokens.refuses.store(503, Ordering::Release);
+    for _ in 0..20 {
+        let error = read(&*store, "me@example/e1.json").unwrap_err();
+        assert!(error.is_backend_failure() && error.to_string().contains("503"), "{error}");
+    }
+    let asked = tokens.seen.lock().expect("nobody panics").len();
+    assert!(asked < 5, "it was asked {asked} times");
+}
+
+#[test]
 fn a_refusal_is_one_and_shows_nothing() {
     let (_server, tokens, store) = calendar();
     tokens.refuses.store(400, Ordering::Release);

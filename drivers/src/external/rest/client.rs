@@ -18,7 +18,7 @@ use super::super::failure::{of_the_backend, of_the_call};
 use super::super::times;
 use super::errors::refused;
 use super::limiter::Limiter;
-use super::oauth::{OAuth, Token};
+use super::oauth::{Expired, OAuth, Token};
 use super::validated::{Page, Validated};
 use super::wire::{Answer, Lost, NO_PLACE, Wire};
 
@@ -201,7 +201,7 @@ impl Client {
 
     /// Asks, and gives any answer that is not to be asked for again.
     pub(super) async fn answer(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answered, StoreError> {
-        let (mut tries, mut renewed, mut maybe_done) = (0, false, false);
+        let (mut tries, mut renewed, mut maybe_done) = (0, None, false);
         // Whatever keeps it from being asked again, what was asked before may have been done.
         let not_again = |error: StoreError, maybe_done: bool| match maybe_done {
             true => of_the_backend(true, ask.in_words(), format!("an answer was lost, and then: {error}")),
@@ -218,11 +218,20 @@ impl Client {
             let limit = if ask.repeatable { left.min(self.timeout / 3) } else { left };
             let request = ask.request(self, token.as_ref().map(|(_, token)| &**token));
             let ended = self.wire.exchange(request, limit).await;
-            if let (Some((oauth, token)), Ok(Answer { status: 401, .. }), false) = (&token, &ended, renewed) {
-                // It may be over before its time. The server has done nothing.
-                oauth.expire(token);
-                renewed = true;
-                continue;
+            if let (Some((oauth, token)), Ok(answer)) = (&token, &ended) {
+                match (answer.status, renewed) {
+                    (401, None) => {
+                        // It may be over before its time. The server has done nothing.
+                        let expired = oauth.expire(token);
+                        renewed = Some(expired);
+                        if expired != Expired::Not {
+                            continue;
+                        }
+                    }
+                    (401, _) => {}
+                    (_, Some(Expired::Now)) => oauth.healed(),
+                    _ => {}
+                }
             }
             tries += 1;
             let wait = self.wait_after(&ended, ask, tries);

@@ -36,6 +36,9 @@ const REASONS: [&str; 6] = [
 /// After how long a server that refused is asked again: the first time, and at most. Each refusal in a row doubles it.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// After how long a server that failed otherwise is asked again.
+const FAILED: Duration = Duration::from_secs(1);
+
 const WHAT: &str = "asking for a token";
 
 /// The tokens of one mount.
@@ -57,6 +60,8 @@ pub(super) struct State {
     held: Held,
     /// How long the latest refusal counts; zero after anything else.
     wait: Duration,
+    /// For how long a token is not given up after it was granted, although it is not taken: longer each time that another one did not help either.
+    unhealed: Duration,
 }
 
 /// What is there.
@@ -67,6 +72,18 @@ enum Held {
     Token(Arc<Token>),
     /// Why, and from when on it is worth asking again: who refuses a moment later, too, may lock the user out for it.
     Refused(String, Instant),
+    /// What it did instead of an answer, and from when on it is asked again.
+    Failed(StoreError, Instant),
+}
+
+/// What becomes of a token that a server does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// It was just granted, and others before it did not help: it stays.
+    Not,
+    /// Somebody else has found out before.
+    Before,
+    Now,
 }
 
 type Asked = Result<Arc<Token>, StoreError>;
@@ -94,6 +111,10 @@ impl State {
         self.held = match asked {
             Ok(token) => Held::Token(token.clone()),
             Err(Failed::Refused(why)) => Held::Refused(why.clone(), now + self.wait),
+            Err(Failed::Otherwise(error)) if error.is_backend_failure() => {
+                Held::Failed(error.clone(), now + FAILED)
+            }
+            // It was not asked.
             Err(Failed::Otherwise(_)) => Held::Nothing,
         };
         self.wait
@@ -109,6 +130,7 @@ fn refused(why: &str, wait: Duration) -> StoreError {
 pub(super) struct Token {
     /// The value of the header.
     pub(super) header: HeaderValue,
+    granted: Instant,
     until: Option<Instant>,
 }
 
@@ -143,7 +165,8 @@ impl OAuth {
             Some(refresh_token.expose()),
             scope.as_deref(),
         ]);
-        let first = State { refresh_token, held: Held::Nothing, wait: Duration::ZERO };
+        let first =
+            State { refresh_token, held: Held::Nothing, wait: Duration::ZERO, unhealed: Duration::ZERO };
         let state = known.of(grant, Mutex::new(first));
         Self { wire, token_url, client_id, client_secret, scope, timeout, state }
     }
@@ -159,6 +182,7 @@ impl OAuth {
                 Held::Refused(why, until) if self.wire.env.now() < *until => {
                     return Err(refused(why, until.saturating_duration_since(self.wire.env.now())));
                 }
+                Held::Failed(error, until) if self.wire.env.now() < *until => return Err(error.clone()),
                 // One that has ended without saying so here was cut short.
                 Held::Asking(asking) if asking.peek().is_none() => asking.clone(),
                 _ => {
@@ -171,12 +195,23 @@ impl OAuth {
         asking.await
     }
 
-    /// The server does not take `token`: it is not used again.
-    pub(super) fn expire(&self, token: &Arc<Token>) {
+    /// The server does not take `token`: it is not used again, unless others instead of it would not help.
+    pub(super) fn expire(&self, token: &Arc<Token>) -> Expired {
         let mut state = self.state.lock();
-        if matches!(&state.held, Held::Token(held) if Arc::ptr_eq(held, token)) {
-            state.held = Held::Nothing;
+        if !matches!(&state.held, Held::Token(held) if Arc::ptr_eq(held, token)) {
+            return Expired::Before;
         }
+        if self.wire.env.now() < token.granted + state.unhealed {
+            return Expired::Not;
+        }
+        state.held = Held::Nothing;
+        state.unhealed = (state.unhealed * 2).clamp(REFUSED.0, REFUSED.1);
+        Expired::Now
+    }
+
+    /// The server takes the token that came instead of one that it did not take.
+    pub(super) fn healed(&self) {
+        self.state.lock().unhealed = Duration::ZERO;
     }
 
     /// Asks in a task of its own, which ends by itself: it goes on for those who wait, whoever of them gives up.
@@ -239,7 +274,7 @@ impl OAuth {
         if let Some(rotated) = granted.refresh_token.filter(|rotated| !rotated.is_empty()) {
             self.state.lock().refresh_token = Secret::new(rotated);
         }
-        Ok(Arc::new(Token { header, until }))
+        Ok(Arc::new(Token { header, granted: self.wire.env.now(), until }))
     }
 
     fn request(&self) -> Request {
