@@ -1,8 +1,9 @@
 //! Servers that do not do what they should, and names that are meant to be misunderstood.
 
 use std::pin::pin;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -41,6 +42,9 @@ const PATIENT: &str = "limits = { timeout_ms = 10000, retries = 2, body_bytes = 
 
 /// Little patience.
 const HASTY: &str = "limits = { timeout_ms = 900, retries = 2, body_bytes = 1000 }\n";
+
+/// Within this time a server sees that somebody is gone.
+const LEFT_WITHIN: Duration = Duration::from_secs(10);
 
 fn serving(
     answers: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
@@ -194,10 +198,18 @@ fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
 
 #[test]
 fn who_gives_up_takes_the_request_along() {
-    let (_folder, _server, store) = serving_with(PATIENT, |_| Answer::silent());
-    let looked =
-        block_on(env().timeout(Duration::from_millis(50), crate::subjects::paths(&*store).stat("f")));
-    assert!(looked.is_err(), "it is dropped in the middle");
+    let (tell, told) = oneshot::channel();
+    let (tell, (gone, left)) = (Mutex::new(Some(tell)), mpsc::channel());
+    let (_folder, _server, store) = serving_with(PATIENT, move |_| {
+        let tell = tell.lock().expect("nobody panics").take();
+        let _ = tell.map(|tell| tell.send(()));
+        Answer::silent_until(gone.clone())
+    });
+    let paths = crate::subjects::paths(&*store);
+    let looks = paths.stat("f");
+    // It is dropped while the server has it.
+    assert!(matches!(block_on(select(looks, told)), Either::Right((Ok(()), _))));
+    assert_eq!(left.recv_timeout(LEFT_WITHIN), Ok(()), "the server still has it");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 /// What was asked.
 #[derive(Debug, Clone)]
@@ -60,6 +61,10 @@ pub(crate) struct Answer {
     pub(crate) raw: Option<Vec<u8>>,
     /// Nothing, until who asked goes away.
     pub(crate) silent: bool,
+    /// Who is told then.
+    pub(crate) gone: Option<mpsc::Sender<()>>,
+    /// How long the second half of it takes, for who stays.
+    pub(crate) half: Option<Duration>,
 }
 
 impl Answer {
@@ -78,6 +83,15 @@ impl Answer {
 
     pub(crate) fn silent() -> Self {
         Self { silent: true, ..Self::default() }
+    }
+
+    /// Silent, and tells when who asked is gone.
+    pub(crate) fn silent_until(gone: mpsc::Sender<()>) -> Self {
+        Self { gone: Some(gone), ..Self::silent() }
+    }
+
+    pub(crate) fn slow(self, half: Duration) -> Self {
+        Self { half: Some(half), ..self }
     }
 }
 
@@ -139,14 +153,28 @@ fn serve(connection: &TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) {
         if answer.silent {
             // It ends when the other side does.
             let _ = reader.read_to_end(&mut Vec::new());
+            let _ = answer.gone.map(|gone| gone.send(()));
             return;
         }
-        let is_last = answer.raw.is_some();
+        let (is_last, slow) = (answer.raw.is_some(), answer.half);
         let mut writer = connection;
-        if writer.write_all(&written(&asked, answer)).is_err() || is_last {
+        let bytes = written(&asked, answer);
+        let (first, second) = bytes.split_at(if slow.is_some() { bytes.len() - 1 } else { 0 });
+        if writer.write_all(first).is_err() || slow.is_some_and(|slow| is_left(connection, slow)) {
+            return;
+        }
+        if writer.write_all(second).is_err() || is_last {
             return;
         }
     }
+}
+
+/// Whether who asked goes away before this time is over.
+fn is_left(connection: &TcpStream, time: Duration) -> bool {
+    let _ = connection.set_read_timeout(Some(time));
+    let is_left = connection.peek(&mut [0]).is_ok();
+    let _ = connection.set_read_timeout(None);
+    is_left
 }
 
 fn read(reader: &mut impl BufRead) -> Option<Asked> {
