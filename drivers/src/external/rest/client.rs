@@ -17,7 +17,7 @@ use reqwest::{Body, Method, Request, Url};
 use super::super::failure::{of_the_backend, of_the_call};
 use super::super::times;
 use super::errors::refused;
-use super::limiter::Limiter;
+use super::limiter::{Limiter, Slot};
 use super::oauth::{Expired, OAuth, Token};
 use super::validated::{Page, Validated};
 use super::wire::{Answer, Lost, NO_PLACE, Wire};
@@ -134,6 +134,27 @@ impl<'a> Ask<'a> {
     }
 }
 
+/// A request that waits until the rate lets it go. Dropping it takes it back.
+struct Waiting<'a> {
+    limiter: &'a Mutex<Limiter>,
+    slot: Option<Slot>,
+}
+
+impl Waiting<'_> {
+    /// Whether it goes, now that its wait is over.
+    fn goes(mut self) -> bool {
+        self.slot.take().is_some_and(|slot| self.limiter.lock().go(&slot))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.limiter.lock().give_back(&slot);
+        }
+    }
+}
+
 impl Client {
     pub(super) fn env(&self) -> &Env {
         &self.wire.env
@@ -145,16 +166,19 @@ impl Client {
 
     /// Waits until the rate lets a request go.
     async fn admitted(&self, ask: &Ask<'_>, deadline: Instant) -> Result<(), StoreError> {
-        let admitted = self.limiter.lock().admit(self.env().now(), self.left(deadline));
-        match admitted {
-            Ok(Duration::ZERO) => Ok(()),
-            Ok(wait) => {
-                self.env().sleep(wait).await;
-                Ok(())
-            }
-            Err(wait) => {
+        loop {
+            let slot = self.limiter.lock().admit(self.env().now(), self.left(deadline));
+            let slot = slot.map_err(|wait| {
                 let why = format!("it would have to wait for {wait:?}, so that it is not asked too often");
-                Err(of_the_call(ErrorKind::ResourceBusy, ask.in_words(), why))
+                of_the_call(ErrorKind::ResourceBusy, ask.in_words(), why)
+            })?;
+            let wait = slot.wait;
+            let waiting = Waiting { limiter: &self.limiter, slot: Some(slot) };
+            if !wait.is_zero() {
+                self.env().sleep(wait).await;
+            }
+            if waiting.goes() {
+                return Ok(());
             }
         }
     }
