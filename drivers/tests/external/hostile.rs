@@ -197,6 +197,31 @@ fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
 }
 
 #[test]
+fn a_change_that_is_not_answered_is_not_made_again_behind_itself() {
+    let (_folder, server, store) = serving_with(HASTY, |asked| match asked.method.as_str() {
+        "PUT" | "DELETE" => Answer::silent(),
+        _ => Answer::of(200, "there"),
+    });
+    for change in
+        [write(&*store, "f", "x", PathWrite::Whole).map(drop).unwrap_err(), delete(&*store, "f").unwrap_err()]
+    {
+        assert!(change.is_unknown(), "{change:?}");
+        let asked = server.asked().into_iter().map(|asked| asked.method);
+        let changes: Vec<_> = asked.filter(|method| ["PUT", "DELETE"].contains(&&**method)).collect();
+        assert_eq!(changes.len(), 1, "the first one may still be under way: {change} after {changes:?}");
+    }
+}
+
+#[test]
+fn what_comes_slowly_has_all_of_the_time() {
+    // Longer than one answer is waited for until it begins.
+    let (_folder, server, store) =
+        serving_with(HASTY, |_| Answer::of(200, "slowly").slow(Duration::from_millis(400)));
+    assert_eq!(read(&*store, "f").unwrap(), "slowly");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
 fn who_gives_up_takes_the_request_along() {
     let (tell, told) = oneshot::channel();
     let (tell, (gone, left)) = (Mutex::new(Some(tell)), mpsc::channel());

@@ -238,10 +238,11 @@ impl Client {
             if left.is_zero() {
                 return Err(self.late(ask, maybe_done));
             }
-            // One that is not answered is asked again while there is time.
-            let limit = if ask.repeatable { left.min(self.timeout / 3) } else { left };
+            // A look whose answer does not begin is asked again while there is time. A change has all of it: one that is still under way might be done behind its
+            // repetition, and behind what comes after that.
+            let begins = if ask.changing() { left } else { left.min(self.timeout / 3) };
             let request = ask.request(self, token.as_ref().map(|(_, token)| &**token));
-            let ended = self.wire.exchange(request, limit).await;
+            let ended = self.wire.exchange(request, begins, left).await;
             if let (Some((oauth, token)), Ok(answer)) = (&token, &ended) {
                 match (answer.status, renewed) {
                     (401, None) => {
@@ -280,7 +281,8 @@ impl Client {
         let backoff = self.backoff(tries);
         match ended {
             Err(Lost::NotSent(_) | Lost::NoPlace) => Some(backoff),
-            Err(Lost::Cut(_) | Lost::Late) => ask.repeatable.then_some(backoff),
+            Err(Lost::Cut(_)) => ask.repeatable.then_some(backoff),
+            Err(Lost::Late) => (!ask.changing()).then_some(backoff),
             Err(Lost::TooLarge) => None,
             Ok(answer) => {
                 let asked_for = matches!(answer.status, 429 | 503).then(|| self.retry_after(&answer.headers));

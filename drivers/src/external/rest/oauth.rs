@@ -235,7 +235,7 @@ impl OAuth {
     /// Asks once: a refresh token may be good for one request alone.
     async fn granted(&self) -> Result<Arc<Token>, Failed> {
         let began = self.wire.env.now();
-        let answer = self.wire.exchange(self.request(), self.timeout).await;
+        let answer = self.wire.exchange(self.request(), self.timeout, self.timeout).await;
         let answer = answer.map_err(|lost| {
             let cause = match lost {
                 Lost::Late => {

@@ -77,16 +77,23 @@ impl Wire {
         Ok(Self { env, http, places: Arc::new(Semaphore::new(concurrency)), body_max })
     }
 
-    /// Sends it, and waits for all of the answer.
-    pub(super) async fn exchange(&self, request: Request, limit: Duration) -> Result<Answer, Lost> {
-        let (mut done, answer) = oneshot::channel();
+    /// Sends it, and waits for all of the answer, which must begin within `begins`, and end within `limit`.
+    pub(super) async fn exchange(
+        &self,
+        request: Request,
+        begins: Duration,
+        limit: Duration,
+    ) -> Result<Answer, Lost> {
+        let until = self.env.now() + limit;
+        let (mut done, mut answer) = oneshot::channel();
+        let (begun, has_begun) = oneshot::channel();
         let turn = Turn::default();
-        let (http, places, begins, body_max) =
+        let (http, places, goes, body_max) =
             (self.http.clone(), self.places.clone(), turn.clone(), self.body_max);
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
-            if begins.take() { Some(exchange(&http, request, body_max).await) } else { None }
+            if goes.take() { Some(exchange(&http, request, body_max, begun).await) } else { None }
         };
         self.env.spawn("external.request", async move {
             let ended = match select(pin!(work), pin!(done.closed())).await {
@@ -98,7 +105,14 @@ impl Wire {
                 let _ = done.send(ended);
             }
         });
-        match self.env.timeout(limit, answer).await {
+        let ended = match self.env.timeout(begins, select(&mut answer, has_begun)).await {
+            Ok(Either::Left((ended, _))) => Ok(ended),
+            Ok(Either::Right(_)) => {
+                self.env.timeout(until.saturating_duration_since(self.env.now()), answer).await
+            }
+            Err(late) => Err(late),
+        };
+        match ended {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Lost::Cut("its task has ended".into())),
             Err(_) if turn.take() => Err(Lost::NoPlace),
@@ -107,12 +121,19 @@ impl Wire {
     }
 }
 
-async fn exchange(http: &reqwest::Client, request: Request, body_max: u64) -> Result<Answer, Lost> {
+async fn exchange(
+    http: &reqwest::Client,
+    request: Request,
+    body_max: u64,
+    begun: oneshot::Sender<()>,
+) -> Result<Answer, Lost> {
     let has_body = request.method() != Method::HEAD;
     let mut response = http.execute(request).await.map_err(|error| {
         let cause = innermost(&error);
         if error.is_connect() || error.is_builder() { Lost::NotSent(cause) } else { Lost::Cut(cause) }
     })?;
+    // Who waited may have given up.
+    let _ = begun.send(());
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     if has_body && response.content_length().is_some_and(|length| length > body_max) {
         return Err(Lost::TooLarge);
