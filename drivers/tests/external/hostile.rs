@@ -238,6 +238,29 @@ fn who_gives_up_takes_the_request_along() {
 }
 
 #[test]
+fn what_changed_within_the_second_of_its_date_is_never_old() {
+    let now = "Wed, 21 Oct 2015 07:28:00 GMT";
+    let check = |date: Option<&'static str>, is_asked_about: bool| {
+        let reads = AtomicUsize::new(0);
+        let (_folder, _server, store) = serving(move |asked| match asked.header("if-modified-since") {
+            // To the second nothing has changed.
+            Some(_) => Answer::of(304, ""),
+            None => {
+                let nth = reads.fetch_add(1, Ordering::Relaxed);
+                let answer = Answer::of(200, nth.to_string()).header("Last-Modified", now);
+                date.into_iter().fold(answer, |answer, date| answer.header("Date", date))
+            }
+        });
+        assert_eq!(read(&*store, "f").unwrap(), "0");
+        assert_eq!(read(&*store, "f").unwrap(), if is_asked_about { "0" } else { "1" }, "{date:?}");
+    };
+    check(None, false);
+    check(Some(now), false);
+    check(Some("Wed, 21 Oct 2015 07:27:59 GMT"), false);
+    check(Some("Wed, 21 Oct 2015 07:28:01 GMT"), true);
+}
+
+#[test]
 fn nobody_there_is_told_and_nothing_was_done() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(|_| Answer::of(200, ""));

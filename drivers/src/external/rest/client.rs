@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
+use nexus_messages::Timestamp;
 use parking_lot::Mutex;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
 use reqwest::{Body, Method, Request, Url};
@@ -377,10 +378,9 @@ impl Client {
                 let may_be_kept = !answer.headers.get_all(CACHE_CONTROL).iter().any(|value| {
                     value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("no-store"))
                 });
-                let has_validator =
-                    answer.headers.contains_key(ETAG) || answer.headers.contains_key(LAST_MODIFIED);
+                let can_be_confirmed = has_validator(&answer.headers);
                 let page = Arc::new(Page { headers: answer.headers, body: answer.body });
-                if may_be_kept && has_validator {
+                if may_be_kept && can_be_confirmed {
                     self.kept.put(&key, page.clone());
                 } else {
                     self.kept.forget(&key);
@@ -396,6 +396,19 @@ impl Client {
 fn key(url: &Url, accept: Option<&HeaderValue>) -> String {
     let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     format!("{url}\n{accept}")
+}
+
+/// How long after its last change an answer must be given, so that its date is of this content alone: that is how exact dates are (RFC 9110, section 8.8.2.2).
+const DATES_APART: Duration = Duration::from_secs(1);
+
+/// Whether a 304 would say that it is still so. Without an ETag it does not of what could have changed again within the second of its date.
+fn has_validator(headers: &HeaderMap) -> bool {
+    let date = |name: HeaderName| times::parsed(headers.get(name)?.to_str().ok()?);
+    let apart = |changed: Timestamp, given: Timestamp| {
+        u128::from(given.nanos().saturating_sub(changed.nanos())) >= DATES_APART.as_nanos()
+    };
+    headers.contains_key(ETAG)
+        || date(LAST_MODIFIED).zip(date(DATE)).is_some_and(|(changed, given)| apart(changed, given))
 }
 
 #[cfg(test)]
