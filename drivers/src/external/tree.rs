@@ -244,7 +244,8 @@ impl<B: Backend> Tree<B> {
             Err(error) => return Err(error),
         };
         let Some(item) = listed.items.iter().find(|item| item.name == *name) else { return Ok(None) };
-        match self.entry(names, item, lists.can.looks_at_each) {
+        // Who asks for this one file wants to know: a size that is made up would not be that of its content.
+        match self.entry(names, item, true) {
             Entry::Directory => Ok(Some(directory())),
             Entry::File(info) => Ok(Some(info)),
             Entry::Vague => self.backend.stat(call).await,
@@ -482,7 +483,15 @@ impl<B: Backend> Tree<B> {
         let info = match entry {
             Entry::Directory => Some(directory()),
             Entry::File(info) => Some(info),
-            Entry::Vague => self.found(&[above, &[name.as_str()]].concat(), deadline).await?,
+            Entry::Vague => {
+                let names = [above, &[name.as_str()]].concat();
+                let path = names.join("/");
+                match self.call(&path, &names, deadline).filter(|call| call.can.told_by_listing) {
+                    // This listing is what would be asked for.
+                    Some(call) => self.backend.stat(&call).await?,
+                    None => self.found(&names, deadline).await?,
+                }
+            }
         };
         Ok(info.map(|info| (name, info)))
     }
@@ -523,8 +532,12 @@ impl<B: Backend> Tree<B> {
         }
         for name in self.routes.children(names) {
             let child = [names, &[name]].concat();
-            let reads = self.can(&child).is_some_and(|can| can.read);
-            let is_file = reads && !self.routes.leads_on(&child);
+            let child_can = self.can(&child).unwrap_or_default();
+            let is_file = child_can.read && !self.routes.leads_on(&child);
+            if is_file && child_can.told_by_listing && can.list {
+                // It was listed, or is not there.
+                continue;
+            }
             let entry = if is_file { Entry::Vague } else { Entry::Directory };
             entries.entry(name.to_owned()).or_insert(entry);
         }

@@ -261,6 +261,36 @@ fn what_changed_within_the_second_of_its_date_is_never_old() {
 }
 
 #[test]
+fn what_a_listing_does_not_tell_of_its_files_is_looked_at_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for details in ["listing", "each"] {
+        let text = format!(
+            r#"
+[[route]]
+path = "told"
+list = {{ url = "/list", fields = {{ name = "" }}, details = "{details}" }}
+
+[[route]]
+path = "told/{{name}}"
+stat = "listing"
+read = {{ url = "/f/{{name}}" }}
+"#
+        );
+        let server = Server::start(|asked| match asked.target.as_str() {
+            "/list" => Answer::of(200, r#"["a", "b", "c"]"#),
+            _ => Answer::of(200, asked.target.clone()),
+        });
+        let store = open(&described(&server, folder.path(), &text));
+        let page = list(&*store, "told").unwrap();
+        let lists = server.asked().iter().filter(|asked| asked.target == "/list").count();
+        assert_eq!((page.entries.len(), lists), (3, 1), "{details}");
+        assert_eq!(stat(&*store, "told/a").unwrap().size, 4, "{details}");
+        assert_eq!(read(&*store, "told/a").unwrap(), "/f/a", "{details}");
+        assert!(matches!(read(&*store, "told/none"), Err(StoreError::NotFound { .. })), "{details}");
+    }
+}
+
+#[test]
 fn nobody_there_is_told_and_nothing_was_done() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(|_| Answer::of(200, ""));
