@@ -238,6 +238,27 @@ fn who_gives_up_takes_the_request_along() {
 }
 
 #[test]
+fn credentials_for_this_machine_go_to_no_proxy() {
+    const CHILD: &str = "NEXUS_TEST_BEHIND_A_PROXY";
+    if std::env::var_os(CHILD).is_some() {
+        let (_folder, server, store) = serving(|_| Answer::of(200, "direct"));
+        assert_eq!(read(&*store, "f").unwrap(), "direct");
+        assert_eq!(server.asked().len(), 1);
+        return;
+    }
+    let proxy = Server::start(|_| Answer::of(200, "by the proxy"));
+    let name = "hostile::credentials_for_this_machine_go_to_no_proxy";
+    let mut child = Command::new(std::env::current_exe().expect("it runs"));
+    child.args(["--exact", name]).env(CHILD, "1").env_remove("NO_PROXY").env_remove("no_proxy");
+    for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        child.env(variable, proxy.base());
+    }
+    let ended = child.output().expect("it can be started");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+    assert_eq!(proxy.asked().len(), 0);
+}
+
+#[test]
 fn what_changed_within_the_second_of_its_date_is_never_old() {
     let now = "Wed, 21 Oct 2015 07:28:00 GMT";
     let check = |date: Option<&'static str>, is_asked_about: bool| {

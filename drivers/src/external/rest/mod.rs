@@ -52,7 +52,7 @@ use self::limiter::Limiter;
 use self::oauth::OAuth;
 use self::pages::Bounds;
 use self::validated::Validated;
-use self::wire::Wire;
+use self::wire::{Wire, is_here};
 use super::description::{OPTIONS, Reading, read, settled};
 use super::pattern::Vars;
 use super::registry::{Connected, Connector};
@@ -263,10 +263,6 @@ fn server(reading: &Reading, field: &str, text: &str, allow_http: bool) -> Resul
     let text = reading.plain(field, text)?;
     let must_be = |what: &str| Err(reading.wrong(field, format!("it must be {what}")));
     let Ok(url) = Url::parse(&text) else { return must_be("a URL, with http:// or https:// before it") };
-    let is_here = url.host_str().is_some_and(|host| {
-        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    });
     match url.scheme() {
         // It is not repeated: what stands before the host may be a password.
         _ if !url.username().is_empty() || url.password().is_some() => {
@@ -274,7 +270,7 @@ fn server(reading: &Reading, field: &str, text: &str, allow_http: bool) -> Resul
         }
         _ if url.fragment().is_some() => must_be("a URL without a fragment"),
         "https" => Ok(url),
-        "http" if allow_http || is_here => Ok(url),
+        "http" if allow_http || is_here(&url) => Ok(url),
         "http" => {
             must_be("a URL with https://, unless allow_http is true: anybody on the way can read http://")
         }

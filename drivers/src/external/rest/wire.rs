@@ -1,6 +1,7 @@
 //! One request, and its answer.
 
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
-use reqwest::{Method, Request};
+use reqwest::{Method, Request, Url};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::super::failure::shortened;
@@ -25,6 +26,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Wire {
     pub(super) env: Env,
     http: reqwest::Client,
+    /// For servers on this machine. No proxy is between: it would see credentials that nobody else is to see.
+    here: reqwest::Client,
     places: Arc<Semaphore>,
     body_max: u64,
 }
@@ -64,17 +67,25 @@ impl Wire {
     ) -> Result<Self, StoreError> {
         // The HTTP client takes the cryptography that the process has chosen. One that has chosen none gets ring; whoever was first has chosen.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            // Where a request goes with its credentials, the description says, and not a server.
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_MAX.min(connect))
-            .user_agent(concat!("nexus/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let http = http.map_err(|error| StoreError::Backend {
-            what: "making an HTTP client".into(),
-            cause: innermost(&error),
-        })?;
-        Ok(Self { env, http, places: Arc::new(Semaphore::new(concurrency)), body_max })
+        let builder = || {
+            reqwest::Client::builder()
+                // Where a request goes with its credentials, the description says, and not a server.
+                .redirect(Policy::none())
+                .connect_timeout(CONNECT_MAX.min(connect))
+                .user_agent(concat!("nexus/", env!("CARGO_PKG_VERSION")))
+        };
+        let made = |made: Result<_, reqwest::Error>| {
+            made.map_err(|error| StoreError::Backend {
+                what: "making an HTTP client".into(),
+                cause: innermost(&error),
+            })
+        };
+        let (http, here) = (made(builder().build())?, made(builder().no_proxy().build())?);
+        Ok(Self { env, http, here, places: Arc::new(Semaphore::new(concurrency)), body_max })
+    }
+
+    fn way_to(&self, url: &Url) -> &reqwest::Client {
+        if is_here(url) { &self.here } else { &self.http }
     }
 
     /// Sends it, and waits for all of the answer, which must begin within `begins`, and end within `limit`.
@@ -89,7 +100,7 @@ impl Wire {
         let (begun, has_begun) = oneshot::channel();
         let turn = Turn::default();
         let (http, places, goes, body_max) =
-            (self.http.clone(), self.places.clone(), turn.clone(), self.body_max);
+            (self.way_to(request.url()).clone(), self.places.clone(), turn.clone(), self.body_max);
         let work = async move {
             // It is never closed.
             let _place = places.acquire_owned().await.ok();
@@ -146,6 +157,14 @@ async fn exchange(
         body.extend_from_slice(&piece);
     }
     Ok(Answer { status, headers, body: body.freeze() })
+}
+
+/// Whether its server is on this machine.
+pub(super) fn is_here(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
 }
 
 /// The innermost cause: what stands around it names requests in full.
