@@ -142,13 +142,30 @@ fn text(spec: &MountSpec) -> Result<(String, String), StoreError> {
 
 fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, StoreError> {
     if name.ends_with(".json") || text.trim_start().starts_with('{') {
-        return serde_json::from_str(text).map_err(|error| bad(format!("{name}: {error}")));
+        return serde_json::from_str(text)
+            .map_err(|error| bad(format!("{name}: {}", without_values(&error.to_string()))));
     }
     toml::from_str(text).map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
-        bad(format!("{name}, line {line}: {}", error.message()))
+        bad(format!("{name}, line {line}: {}", without_values(error.message())))
     })
+}
+
+/// What a parser says, without the texts that it quotes: one that stands where it should not may be a credential.
+fn without_values(said: &str) -> String {
+    let (mut told, mut is_quoted, mut is_escaped) = (String::new(), false, false);
+    for c in said.chars() {
+        let is_quote = c == '"' && !is_escaped;
+        is_escaped = is_quoted && c == '\\' && !is_escaped;
+        if is_quote {
+            told.push_str(if is_quoted { "\"" } else { "\".." });
+            is_quoted = !is_quoted;
+        } else if !is_quoted {
+            told.push(c);
+        }
+    }
+    told
 }
 
 impl Reading {
@@ -277,7 +294,8 @@ impl Reading {
 /// What the option `parameters` says.
 fn given(text: &str) -> Result<BTreeMap<String, String>, StoreError> {
     if text.trim_start().starts_with('{') {
-        return serde_json::from_str(text).map_err(|error| bad(format!("parameters: {error}")));
+        let wrong = |error: serde_json::Error| without_values(&error.to_string());
+        return serde_json::from_str(text).map_err(|error| bad(format!("parameters: {}", wrong(error))));
     }
     let mut given = BTreeMap::new();
     for one in text.split(',').filter(|one| !one.trim().is_empty()) {
@@ -345,5 +363,11 @@ mod tests {
         assert!(error.starts_with("x.toml, line 2: unknown field `b`"), "{error}");
         let error = parse::<Small>("x.json", "{\"a\": \"x\"}").unwrap_err().to_string();
         assert!(error.starts_with("x.json: ") && error.contains("line 1"), "{error}");
+        // What stands where it should not may be a credential.
+        for text in ["a = \"Bearer \\\"hunter22\"", "{\"a\": \"Bearer \\\"hunter22\"}"] {
+            let error = parse::<Small>("x", text).unwrap_err().to_string();
+            assert!(error.contains("expected u8") && error.contains("line 1"), "{error}");
+            assert!(!error.contains("hunter22"), "{error}");
+        }
     }
 }

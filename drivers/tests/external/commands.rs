@@ -23,6 +23,7 @@ flood) exec yes ;;
 complaints) exec yes >&2 ;;
 forks) sleep 1000 & echo $! > pid; wait ;;
 leaves) sleep 1000 & echo $! > pid; exit 0 ;;
+tells) printf '%s' "$SECRET" ;;
 fails) echo "it is $SECRET that is wrong" >&2; exit 3 ;;
 missing) echo "no such thing" >&2; exit 4 ;;
 denied) exit 5 ;;
@@ -81,6 +82,10 @@ write = {{ args = ["reads"] }}
 [[route]]
 path = "list"
 list = {{ args = ["ok"], json = {{ name = "" }} }}
+
+[[route]]
+path = "tells"
+list = {{ args = ["tells"], records = {{ fields = ["size", "name"] }} }}
 "#,
         folder = folder.display()
     )
@@ -132,6 +137,9 @@ fn its_end_has_a_kind_and_its_words_no_secret() {
     let all = format!("{error} {error:?} {store:?}");
     assert!(all.contains("ended with 3: it is (hidden) that is wrong") && !all.contains("s3cret"), "{all}");
     assert!(!error.is_backend_failure(), "who asks for the wrong thing takes the mount from nobody");
+    let error = list(&*store, "tells").unwrap_err();
+    let all = format!("{error} {error:?}");
+    assert!(all.contains("(hidden)") && all.contains("fields") && !all.contains("s3cret"), "{all}");
     let error = read(&*store, "killed").unwrap_err();
     assert!(!error.is_backend_failure() && error.to_string().contains("signal 9"), "{error}");
     // What became of a change, only the description can tell; that is about the change, too.

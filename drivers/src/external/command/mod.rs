@@ -349,7 +349,9 @@ impl Backend for Program {
             };
             let doing = Doing { what: "listing", path: call.path, changing: false };
             let output = self.run(doing, Some(&list.args), call, None).await?;
-            let wrong = |cause: String| of_the_backend(false, doing.in_words(), cause);
+            // What it is instead has words of the program in it.
+            let wrong =
+                |cause: String| of_the_backend(false, doing.in_words(), scrubbed(&cause, &self.scrubbed));
             let (items, unreadable) = list.items(&output).map_err(wrong)?;
             if items.len() > self.items_max {
                 return Err(wrong(format!("it has more than {} names", self.items_max)));
