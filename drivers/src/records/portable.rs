@@ -38,7 +38,7 @@ fn placeholders(sql: &str) -> Result<usize, RecordError> {
         return Err(RecordError::TooLarge { what: "the statement's length", max: SQL_MAX });
     }
     let mut rest = sql;
-    let (mut words, mut highest, mut ended) = (0_usize, 0, false);
+    let (mut words, mut highest, mut ended) = (Words::default(), 0, false);
     while let Some(first) = rest.chars().next() {
         let token = token(rest)?;
         let text = &rest[..token];
@@ -52,31 +52,57 @@ fn placeholders(sql: &str) -> Result<usize, RecordError> {
         match first {
             ';' => ended = true,
             '$' => highest = highest.max(number(&text[1..])?),
-            _ => {
-                words += 1;
-                check_word(words, text, sql)?;
-            }
+            _ => words.take(text, sql)?,
         }
     }
-    if words == 0 { Err(wrong("it is empty")) } else { Ok(highest) }
+    if words.count == 0 { Err(wrong("it is empty")) } else { Ok(highest) }
 }
 
-/// The first two words tell what kind of statement it is.
-fn check_word(at: usize, word: &str, sql: &str) -> Result<(), RecordError> {
-    let word = word.to_ascii_lowercase();
-    match at {
-        1 if !VERBS.contains(&word.as_str()) => {
-            let shown: String = sql.trim_start().chars().take(20).collect();
-            Err(wrong(format!("{shown:?} begins none of {}", VERBS.join(", "))))
+/// The words of a statement that were seen, and what stands between them.
+#[derive(Default)]
+struct Words {
+    count: usize,
+    last: String,
+    /// Whether what is created is being named.
+    names: bool,
+}
+
+impl Words {
+    /// The first two words tell what kind of statement it is; those before the name of what is created, where it will be.
+    fn take(&mut self, word: &str, sql: &str) -> Result<(), RecordError> {
+        let word = word.to_ascii_lowercase();
+        self.count += 1;
+        match (self.count, word.as_str()) {
+            (1, verb) if !VERBS.contains(&verb) => {
+                let shown: String = sql.trim_start().chars().take(20).collect();
+                return Err(wrong(format!("{shown:?} begins none of {}", VERBS.join(", "))));
+            }
+            (1, verb) => self.names = verb == "create",
+            (2, "temp" | "temporary" | "local" | "global") => return Err(wrong(TEMPORARY)),
+            (2, "or") => {
+                return Err(wrong(
+                    "OR is not portable here: ON CONFLICT says what becomes of a key that is there",
+                ));
+            }
+            (_, ".") if self.names && is_temporary(self.last.trim_matches('"')) => {
+                return Err(wrong(TEMPORARY));
+            }
+            (_, "(" | "as" | "on") => self.names = false,
+            (_, "into") if self.last != "insert" => {
+                return Err(wrong("SELECT INTO is not portable: CREATE TABLE t AS SELECT makes a table"));
+            }
+            _ => {}
         }
-        2 if word == "temp" || word == "temporary" => {
-            Err(wrong("what is temporary would stay with a connection that others use next"))
-        }
-        2 if word == "or" => {
-            Err(wrong("OR is not portable here: ON CONFLICT says what becomes of a key that is there"))
-        }
-        _ => Ok(()),
+        self.last = word;
+        Ok(())
     }
+}
+
+const TEMPORARY: &str = "what is temporary would stay with a connection that others use next";
+
+/// Whether a schema of this name is that of a connection.
+fn is_temporary(schema: &str) -> bool {
+    schema == "temp" || schema == "pg_temp" || schema.starts_with("pg_temp_")
 }
 
 fn number(digits: &str) -> Result<usize, RecordError> {
@@ -98,8 +124,9 @@ fn token(sql: &str) -> Result<usize, RecordError> {
         '$' => Ok(1 + sql[1..].find(|c: char| !c.is_ascii_digit()).unwrap_or(sql.len() - 1)),
         '-' if sql.starts_with("--") => Ok(sql.find('\n').unwrap_or(sql.len())),
         '/' if sql.starts_with("/*") => {
-            let end = sql.find("*/").ok_or_else(|| wrong("a comment has no end"))?;
-            if sql[2..end].contains("/*") { Err(wrong("a comment is in a comment")) } else { Ok(end + 2) }
+            let within = &sql[2..];
+            let end = within.find("*/").ok_or_else(|| wrong("a comment has no end"))?;
+            if within[..end].contains("/*") { Err(wrong("a comment is in a comment")) } else { Ok(end + 4) }
         }
         '?' | ':' | '@' | '`' | '[' | '#' | '\\' | '\0' => {
             Err(wrong(format!("{first:?} is not portable: placeholders are $1, and casts CAST(x AS type)")))
@@ -153,6 +180,19 @@ mod tests {
         takes("\n WITH a AS (SELECT $1) SELECT * FROM a", 1);
         takes("INSERT INTO t VALUES ($1) ON CONFLICT (a) DO UPDATE SET b = t.b - $2 RETURNING b", 2);
         takes("SELECT 'ä', $1", 1);
+        takes("SELECT /**/ 1", 0);
+        // Its star ends no comment that its slash begins.
+        takes("SELECT 1 /*/ x */", 0);
+    }
+
+    #[test]
+    fn only_what_is_named_so_is_temporary() {
+        takes("CREATE TABLE weather (temp BIGINT, temporary BIGINT)", 0);
+        takes("CREATE TABLE temp (a BIGINT)", 0);
+        takes("CREATE INDEX i ON temp (a)", 0);
+        takes("CREATE VIEW v AS SELECT temp.a FROM weather temp", 0);
+        takes("INSERT INTO temp (a) SELECT temp.a FROM temp", 0);
+        takes("SELECT temp . a FROM temp", 0);
     }
 
     #[test]
@@ -178,7 +218,17 @@ mod tests {
             "SELECT \"open",
             "SELECT /* open",
             "SELECT /* /* */ */ 1",
+            "SELECT 1 /*/ x",
             "CREATE TEMP TABLE t (a BIGINT)",
+            "CREATE LOCAL TEMP TABLE t (a BIGINT)",
+            "CREATE GLOBAL TEMPORARY TABLE t (a BIGINT)",
+            "CREATE TABLE temp.t (a BIGINT)",
+            "CREATE TABLE IF NOT EXISTS \"Temp\" /* */ . t (a BIGINT)",
+            "CREATE UNIQUE INDEX temp.i ON t (a)",
+            "CREATE VIEW pg_temp.v AS SELECT 1",
+            "CREATE TABLE pg_temp_3.t (a BIGINT)",
+            "SELECT 1 AS a INTO TEMP t",
+            "WITH a AS (SELECT 1) SELECT * INTO t FROM a",
             "SELECT [a] FROM t",
             "INSERT OR REPLACE INTO t VALUES (1)",
             "SELECT `a`",

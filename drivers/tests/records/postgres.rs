@@ -280,6 +280,43 @@ fn sessions_are_bounded_and_given_back_however_they_end() {
 }
 
 #[test]
+fn nothing_that_a_session_sets_is_there_for_the_next() {
+    let (server, env) = (Postgres::start(), env());
+    let mut config = config(&server.url("postgres"));
+    config.sessions = 1;
+    let store = PostgresRecords::new(config, &context(&env));
+    let own =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'nexus' AND pid = pg_backend_pid()";
+    env.blocking_wait(async {
+        commit(
+            &store,
+            &[
+                "CREATE TABLE accounts (name TEXT NOT NULL)",
+                "CREATE SEQUENCE numbers",
+                "SELECT set_config('search_path', 'pg_temp', false), set_config('application_name', 'x', false)",
+                "SELECT set_config('statement_timeout', '60000', false), set_config('default_transaction_read_only', 'on', false)",
+                // Where the search path leads.
+                "CREATE TABLE accounts (name TEXT NOT NULL)",
+                "SELECT pg_try_advisory_lock(7)",
+                "SELECT nextval('public.numbers')",
+            ],
+        )
+        .await?;
+        let pid = number(&store, ReadFrom::Latest, "SELECT pg_backend_pid()").await?;
+        commit(&store, &["INSERT INTO accounts (name) VALUES ('a')"]).await?;
+        assert_eq!(number(&store, ReadFrom::Latest, "SELECT count(*) FROM public.accounts").await?, 1);
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+        assert_eq!(number(&store, ReadFrom::Latest, locks).await?, 0);
+        assert_eq!(number(&store, ReadFrom::Latest, own).await?, 1, "what it is called is not the session's");
+        assert!(number(&store, ReadFrom::Latest, "SELECT lastval()").await.is_err());
+        assert_eq!(number(&store, ReadFrom::Latest, "SELECT pg_backend_pid()").await?, pid, "it is one connection");
+        Ok::<_, RecordError>(())
+    })
+    .expect("the server is there");
+    env.stop();
+}
+
+#[test]
 fn a_server_that_is_away_is_waited_for_until_the_deadline() {
     let env = env();
     // One where nobody listens, and one who listens and says nothing.

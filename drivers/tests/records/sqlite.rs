@@ -59,6 +59,22 @@ fn sqlite_conforms() {
     check(&|| subject(WAIT, |store| store)).assert_passed();
 }
 
+#[test]
+fn no_name_of_its_own_makes_what_is_temporary() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let env = env();
+    let store = store(&env, &folder.path().join("records.sqlite"), WAIT);
+    for sql in [
+        // A text where a name should be is one to SQLite.
+        "CREATE TABLE 'temp'.t (a BIGINT)",
+        "CREATE VIEW 'temp'.t AS SELECT 1",
+    ] {
+        let error = env.blocking_wait(async { store.write().await?.execute(&sql.into()).await });
+        assert!(matches!(error, Err(RecordError::Syntax { .. })), "{sql}: {error:?}");
+    }
+    env.stop();
+}
+
 const TABLE: &str = "CREATE TABLE counts (name TEXT NOT NULL PRIMARY KEY, n BIGINT NOT NULL)";
 const COUNT: &str =
     "INSERT INTO counts (name, n) VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET n = counts.n + 1";

@@ -26,6 +26,11 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 const AWAY: RetryPolicy =
     RetryPolicy { attempts: u32::MAX, wait: Duration::from_millis(20), wait_max: Duration::from_secs(1) };
 
+/// What takes from a connection all that its last session may have left with it: settings, locks, tables, the last number of a sequence. In a transaction of its
+/// own: what is begun behind it must be the first of its own. The settings that an address says stay, and what is prepared, which is the driver's.
+const FORGET: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; \
+    SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; END; ";
+
 /// The settings of a pool.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -113,10 +118,14 @@ impl Pool {
         loop {
             // One that was idle may have been dead for long: then the next is tried at once.
             let was_idle = lease.take_idle();
-            let begun = lease.begin(begin, limit).await;
+            let begun = match was_idle {
+                true => lease.begin(&format!("{FORGET}{begin}"), limit).await,
+                false => lease.begin(begin, limit).await,
+            };
             match begun {
                 Ok(()) => return Ok(lease),
-                Err(RecordError::ConnectionLost { .. }) if was_idle => {}
+                // Nor is one used that does not forget.
+                Err(error) if was_idle => tracing::debug!(%error, "an idle connection is not used again"),
                 Err(RecordError::ConnectionLost { cause, .. }) => {
                     let pause = AWAY.wait_after(attempt, &self.env);
                     if self.env.now() + pause >= until || self.closed.load(Ordering::Relaxed) {

@@ -11,6 +11,7 @@ use nexus_kernel::hal::{
 };
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 
@@ -45,6 +46,7 @@ impl Opened {
         let mut connection = Connection::open_with_flags(path, flags).map_err(translate)?;
         let running: Arc<Mutex<Option<Running>>> = Arc::default();
         set_up(&connection, reads_only).map_err(translate)?;
+        connection.authorizer(Some(nothing_temporary)).map_err(translate)?;
         let watched = running.clone();
         let is_over = move || {
             let running = watched.lock();
@@ -106,6 +108,18 @@ impl Opened {
             rows.push(Row::new(columns.clone(), values));
         }
         Ok((rows, if changes { self.connection.changes() } else { 0 }))
+    }
+}
+
+/// Refuses what would stay with the connection, and hide from its next sessions what all others find under this name.
+fn nothing_temporary(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::CreateTempTable { .. }
+        | AuthAction::CreateTempIndex { .. }
+        | AuthAction::CreateTempView { .. }
+        | AuthAction::CreateTempTrigger { .. } => Authorization::Deny,
+        AuthAction::CreateVtable { .. } if context.database_name == Some("temp") => Authorization::Deny,
+        _ => Authorization::Allow,
     }
 }
 

@@ -44,7 +44,8 @@ fn of_code(code: ffi::Error, message: String) -> RecordError {
         (ffi::SQLITE_ERROR, _) if message.contains("integer overflow") => {
             RecordError::BadValue { why: message }
         }
-        (ffi::SQLITE_ERROR, _) => RecordError::Syntax { cause: message },
+        // What is temporary is refused.
+        (ffi::SQLITE_ERROR | ffi::SQLITE_AUTH, _) => RecordError::Syntax { cause: message },
         _ => RecordError::Backend { cause: message, unknown: false },
     }
 }

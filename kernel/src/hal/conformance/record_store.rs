@@ -419,6 +419,10 @@ fn what_is_not_portable_is_refused(Subject { store, keeps: _keeps, .. }: Subject
             "SELECT 1::bigint",
             "SELECT $1",
             "CREATE TEMP TABLE t (a BIGINT)",
+            "CREATE LOCAL TEMP TABLE t (a BIGINT)",
+            "CREATE TABLE temp.t (a BIGINT)",
+            "CREATE TABLE pg_temp.t (a BIGINT)",
+            "SELECT 1 AS a INTO TEMP t",
         ] {
             let mut session = write(&*store).await?;
             refused(sql, session.query(&sql.into()).await, |e| matches!(e, RecordError::Syntax { .. }))?;
