@@ -317,6 +317,30 @@ fn nothing_that_a_session_sets_is_there_for_the_next() {
 }
 
 #[test]
+fn a_connection_that_died_in_silence_holds_nobody_beyond_the_wait() {
+    let (server, env) = (Postgres::start(), env());
+    let proxy = Proxy::of(server.port(), Speaks::Postgres);
+    let mut config = config(&url(proxy.port(), "postgres"));
+    // A statement may take long; to find somebody there may not.
+    (config.wait, config.connect) = (Duration::from_millis(500), Duration::from_millis(500));
+    let store = PostgresRecords::new(config, &context(&env));
+    env.blocking_wait(async {
+        for _ in 0..2 {
+            let (one, two) = (store.read(ReadFrom::Latest).await?, store.read(ReadFrom::Latest).await?);
+            drop((one, two));
+        }
+        Ok::<_, RecordError>(())
+    })
+    .expect("the server is there");
+    proxy.set(Fault::Stall);
+    let began = env.now();
+    let error = env.blocking_wait(store.read(ReadFrom::Latest)).map(drop).expect_err("nobody answers");
+    assert!(matches!(error, RecordError::ConnectionLost { .. }), "{error:?}");
+    assert!(env.now() - began < Duration::from_secs(10), "it took {:?}", env.now() - began);
+    env.stop();
+}
+
+#[test]
 fn a_server_that_is_away_is_waited_for_until_the_deadline() {
     let env = env();
     // One where nobody listens, and one who listens and says nothing.

@@ -29,7 +29,7 @@ use nexus_kernel::hal::{
 use parking_lot::Mutex;
 
 pub use self::config::{PostgresConfig, Server};
-use self::pool::{Pool, Settings};
+use self::pool::{Pool, Settings, State};
 use self::session::{PostgresSession, millis};
 
 /// For how long a replica that was not reached is not asked again.
@@ -110,8 +110,10 @@ impl PostgresRecords {
             let limit = self.config.migration;
             // What is serializable would see what there was before it waited for the lock.
             let begin = self.begin_sql("READ COMMITTED", limit);
-            let begin = format!("{begin}; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
-            let lease = self.server.begin(&begin, self.config.wait, limit).await?;
+            let mut lease = self.server.begin(&begin, self.config.wait, limit).await?;
+            // Another process may hold it for longer than a server is waited for.
+            let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+            lease.control(&lock, limit, State::Running, State::Begun).await?;
             Ok(Box::new(PostgresSession::new(lease, limit)) as Box<dyn WriteSession>)
         })
     }

@@ -102,7 +102,8 @@ impl Pool {
         })
     }
 
-    /// A connection on which `begin` was carried out. Waits for its turn, and for a server that is away, until the time is over.
+    /// A connection on which `begin` was carried out, which waits for nothing. Waits for its turn, and for a server that is away or says nothing, until the time is
+    /// over; one try may end later by the time that connecting may take.
     pub(super) async fn begin(
         self: &Arc<Self>,
         begin: &str,
@@ -119,13 +120,20 @@ impl Pool {
             // One that was idle may have been dead for long: then the next is tried at once.
             let was_idle = lease.take_idle();
             let begun = match was_idle {
-                true => lease.begin(&format!("{FORGET}{begin}"), limit).await,
-                false => lease.begin(begin, limit).await,
+                true => lease.begin(&format!("{FORGET}{begin}"), limit, self.env.now()).await,
+                false => lease.begin(begin, limit, until).await,
             };
             match begun {
                 Ok(()) => return Ok(lease),
                 // Nor is one used that does not forget.
-                Err(error) if was_idle => tracing::debug!(%error, "an idle connection is not used again"),
+                Err(error) if was_idle => {
+                    tracing::debug!(%error, "an idle connection is not used again");
+                    if lease.state == State::Running {
+                        // It says nothing: those that are idle for longer would say no more, each after a wait of its own.
+                        let silent = std::mem::take(&mut *self.idle.lock());
+                        drop(silent);
+                    }
+                }
                 Err(RecordError::ConnectionLost { cause, .. }) => {
                     let pause = AWAY.wait_after(attempt, &self.env);
                     if self.env.now() + pause >= until || self.closed.load(Ordering::Relaxed) {
@@ -230,11 +238,15 @@ impl Lease {
         false
     }
 
-    async fn begin(&mut self, begin: &str, limit: Duration) -> Result<(), RecordError> {
+    /// Carries out `begin`, which must end by `until`, or within the time that connecting may take.
+    async fn begin(&mut self, begin: &str, limit: Duration, until: Instant) -> Result<(), RecordError> {
         if self.opened.is_none() {
             self.opened = Some(self.pool.connect().await?);
         }
-        self.control(begin, limit, State::Running, State::Begun).await
+        let env = self.pool.env.clone();
+        let within = until.saturating_duration_since(env.now()).max(self.pool.settings.connect);
+        let begun = env.timeout(within, self.control(begin, limit, State::Running, State::Begun)).await;
+        begun.unwrap_or_else(|_| Err(lost("the server does not answer in time")))
     }
 
     /// Carries out what has no values.
