@@ -203,8 +203,10 @@ impl Sessions {
         let slots: Vec<Arc<Slot>> = {
             let mut known = self.0.lock();
             known.slots.retain(|slot| slot.strong_count() > 0);
-            known.watched = !known.slots.is_empty();
-            known.slots.iter().filter_map(Weak::upgrade).collect()
+            let slots: Vec<_> = known.slots.iter().filter_map(Weak::upgrade).collect();
+            // By what is there still, as is told below: a slot that went since would end the task, and leave it said that one looks.
+            known.watched = !slots.is_empty();
+            slots
         };
         if let Some(since) = env.now().checked_sub(hold) {
             slots.iter().for_each(|slot| slot.take_back(since));
