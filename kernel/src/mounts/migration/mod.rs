@@ -521,12 +521,9 @@ impl Run {
         let (env, mut awaited, mut unflushed) = (self.kernel.env(), None, 0);
         for _ in 0..ROUNDS_MAX {
             let notes = passage.take_notes();
-            if notes.all {
-                self.look_at_all(false, true).await?;
-            }
             if notes.all || notes.len() > FEW {
                 Progress::count(&self.progress.rounds, 1);
-                self.settle(&notes, false).await?;
+                self.catch_up(&notes).await?;
                 continue;
             }
             passage.give_back(notes);
@@ -545,8 +542,9 @@ impl Run {
             }
             env.sleep(BETWEEN).await;
             Progress::count(&self.progress.rounds, 1);
+            // More than can be told may have come while the gate was being closed.
             let notes = passage.take_notes();
-            self.settle(&notes, false).await?;
+            self.catch_up(&notes).await?;
         }
         let why = format!(
             "after {ROUNDS_MAX} rounds there is more that changed than can be copied in {CLOSED_MAX:?}"
@@ -646,6 +644,15 @@ impl Run {
         Ok(())
     }
 
+    /// Sees to what was noted, while changes go on.
+    async fn catch_up(&self, notes: &Notes) -> Result<(), Failed> {
+        if notes.all {
+            self.look_at_all(false, true).await?;
+        }
+        self.settle(notes, false).await
+    }
+
+    /// Sees to what was noted by itself.
     async fn settle(&self, notes: &Notes, closed: bool) -> Result<(), Failed> {
         if self.is_by_path() {
             return self.settle_files(notes, closed).await;
