@@ -1,10 +1,11 @@
 //! A new store that fails, is full, or gives back something else: the old one serves, and the same order goes on later.
 
-use std::time::Duration;
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
 
 use nexus::{ErrorKind, MigrationState};
 
-use crate::bench::{AT, Bench, LARGE, ODD_CONTENTS, ODD_FILES, content, read_host, refused, until};
+use crate::bench::{AT, Bench, LARGE, ODD_CONTENTS, ODD_FILES, content, count, read_host, refused, until};
 use crate::load::Load;
 
 fn fill(bench: &Bench, files: u64, length: usize) {
@@ -62,7 +63,7 @@ fn an_abort_removes_what_was_copied_and_nothing_else() {
         bench.begin(bench.spec(driver, "new")).expect("it begins");
         until("copied", || bench.status().filter(|status| status.copied > 20));
         if driver == ODD_FILES {
-            std::fs::write(bench.host("new").join("theirs"), "x").expect("there is room");
+            fs::write(bench.host("new").join("theirs"), "x").expect("there is room");
         }
         bench.nx.abort_migration(AT).expect("it is told");
         bench.odd.slow(Duration::ZERO);
@@ -76,7 +77,7 @@ fn an_abort_removes_what_was_copied_and_nothing_else() {
         if driver == ODD_FILES {
             let left = read_host(&bench.host("new"));
             assert_eq!(left.keys().collect::<Vec<_>>(), ["/theirs"]);
-            std::fs::remove_file(bench.host("new").join("theirs")).expect("it is there");
+            fs::remove_file(bench.host("new").join("theirs")).expect("it is there");
         }
         assert_ne!(bench.driver().driver, driver);
         refused(bench.nx.abort_migration(AT), ErrorKind::NotFound);
@@ -84,5 +85,63 @@ fn an_abort_removes_what_was_copied_and_nothing_else() {
         bench.begin(bench.spec(driver, "new")).expect("it begins");
         bench.done();
         assert!(bench.tree() == expected);
+    }
+}
+
+/// A bench whose migration came to an end when the folder `z` was copied and `a` was begun, with how many files are in `z`.
+fn interrupted() -> (Bench, i64) {
+    const BELOW: i64 = 20;
+    let bench = Bench::of_files();
+    for (folder, number) in ["a", "z"].into_iter().flat_map(|folder| (0..BELOW).map(move |n| (folder, n))) {
+        let folder = bench.host("old").join(folder);
+        fs::create_dir_all(&folder).expect("there is room");
+        let file = File::create(folder.join(number.to_string())).expect("there is room");
+        // What was changed just now is copied again in any case.
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).expect("it is ours");
+    }
+    // The look whether the stores are two, both folders, all of `z` with its mode, and some of `a`.
+    bench.odd.room(Some(2 + 2 + BELOW + 1 + 5));
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    bench.failed("ENOSPC");
+    assert_eq!(count(&bench.host("new").join("z")), count(&bench.host("old").join("z")));
+    (bench, BELOW)
+}
+
+#[test]
+fn a_removal_that_was_cut_short_leaves_no_row_that_speaks_for_what_is_gone() {
+    let (bench, below) = interrupted();
+    let z = |name: &str| bench.host("old").join(name);
+    fs::rename(z("z"), z("z.tmp")).expect("it is there");
+    // Some of the copies below `z` go before it ends.
+    bench.odd.room(Some(below / 2));
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+    bench.failed("ENOSPC");
+    let left = count(&bench.host("new").join("z"));
+    assert!(0 < left && left < count(&z("z.tmp")), "{left} are left");
+    fs::rename(z("z.tmp"), z("z")).expect("it is there");
+    bench.odd.room(None);
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+    bench.done();
+    let names = |name: &str| read_host(&bench.host(name)).into_keys().collect::<Vec<_>>();
+    assert_eq!(names("new"), names("old"));
+}
+
+#[test]
+fn what_others_put_into_the_new_store_is_told_and_not_removed() {
+    for theirs in ["theirs", "z/theirs"] {
+        let (bench, _) = interrupted();
+        let theirs_at = bench.host("new").join(theirs);
+        fs::write(&theirs_at, "x").expect("there is room");
+        fs::remove_dir_all(bench.host("old").join("z")).expect("it is there");
+        bench.odd.room(None);
+        bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+        let cause = bench.failed("ENOTEMPTY");
+        assert!(cause.contains(theirs), "{cause}");
+        assert_eq!(fs::read_to_string(&theirs_at).expect("it is there"), "x");
+        assert_eq!(bench.driver().driver, "path-local");
+        fs::remove_file(&theirs_at).expect("it is there");
+        bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+        bench.done();
+        assert!(read_host(&bench.host("new")) == read_host(&bench.host("old")));
     }
 }

@@ -223,15 +223,17 @@ impl Run {
         self.journal.flush(true).await
     }
 
-    /// Removes from the new store what is in the folder and has none of these names.
+    /// Removes from the new store the copies that are in the folder and have none of these names.
     async fn remove_others(&self, folder: &str, names: &BTreeSet<String>) -> Result<(), Failed> {
         let mut after: Option<String> = None;
         loop {
             let page = self.list_new(folder, after.as_deref()).await?;
-            for (name, _) in page.entries {
+            for (name, info) in page.entries {
                 let path = join(folder, &name);
-                // What came since it was listed is noted, and copied.
-                if !names.contains(&name) && self.look_old(&path).await?.is_none() {
+                if folder.is_empty() && is_marker(&name, &info) {
+                    self.delete(&path).await?;
+                } else if !names.contains(&name) && self.look_old(&path).await?.is_none() {
+                    // What came since it was listed is noted, and copied.
                     self.remove(&path).await?;
                 }
                 after = Some(name);
@@ -520,37 +522,48 @@ impl Run {
         Err(Missed::Store(StoreError::Exists { what: path.to_owned() }))
     }
 
-    /// Removes what is at `path` in the new store, with all below it.
+    /// Removes the copy at `path`, with all below it. What is not the migration's own ends it.
     async fn remove(&self, path: &str) -> Result<(), Failed> {
-        let Some(info) = self.look_new(path).await? else { return self.forget_if_known(path).await };
-        if info.entry_type == EntryType::Dir {
-            let mut folders = vec![path.to_owned()];
-            while let Some(folder) = folders.last().cloned() {
-                let page = self.list_new(&folder, None).await?;
-                let before = folders.len();
-                for (name, info) in &page.entries {
-                    let path = join(&folder, name);
-                    if info.entry_type == EntryType::Dir {
-                        folders.push(path);
-                    } else {
-                        self.delete(&path).await?;
-                    }
-                }
-                if folders.len() == before && !page.more {
-                    folders.pop();
-                    self.delete(&folder).await?;
-                }
-            }
-        } else {
-            self.delete(path).await?;
+        let there = self.look_new(path).await?;
+        let is_known = self.journal.copies(&[path.to_owned()])?.pop().flatten().is_some();
+        if !is_known {
+            return if there.is_none() { Ok(()) } else { Err(not_ours(path)) };
         }
-        Progress::count(&self.progress.removed, 1);
-        self.forget_if_known(path).await
+        // Whenever it is cut short, no row speaks for a copy that is gone.
+        self.journal.doubt(path).await?;
+        if let Some(info) = there {
+            match info.entry_type {
+                EntryType::Dir => self.remove_folder(path).await?,
+                _ => self.delete(path).await?,
+            }
+            Progress::count(&self.progress.removed, 1);
+        }
+        self.journal.forget(path).await
     }
 
-    async fn forget_if_known(&self, path: &str) -> Result<(), Failed> {
-        let is_known = self.journal.copies(&[path.to_owned()])?.pop().flatten().is_some();
-        if is_known { self.journal.forget(path).await } else { Ok(()) }
+    async fn remove_folder(&self, path: &str) -> Result<(), Failed> {
+        let mut folders = vec![path.to_owned()];
+        while let Some(folder) = folders.last().cloned() {
+            let page = self.list_new(&folder, None).await?;
+            let paths: Vec<_> = page.entries.iter().map(|(name, _)| join(&folder, name)).collect();
+            let known = self.journal.copies(&paths)?;
+            let before = folders.len();
+            for ((path, (_, info)), known) in paths.into_iter().zip(&page.entries).zip(known) {
+                if known.is_none() {
+                    return Err(not_ours(&path));
+                }
+                if info.entry_type == EntryType::Dir {
+                    folders.push(path);
+                } else {
+                    self.delete(&path).await?;
+                }
+            }
+            if folders.len() == before && !page.more {
+                folders.pop();
+                self.delete(&folder).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes one entry of the new store; none is there when this has returned.
@@ -562,7 +575,7 @@ impl Run {
     pub(super) async fn is_empty(&self) -> Result<bool, Failed> {
         let page = self.list_new("", None).await?;
         for (name, info) in &page.entries {
-            if name.starts_with(MARKER) && info.size == MARKED.len() as u64 {
+            if is_marker(name, info) {
                 self.delete(name).await?;
             } else {
                 return Ok(false);
@@ -570,6 +583,19 @@ impl Run {
         }
         Ok(!page.more)
     }
+}
+
+/// Whether it is what a process left that ended while it looked whether the stores are two.
+fn is_marker(name: &str, info: &ObjectInfo) -> bool {
+    name.starts_with(MARKER) && info.size == MARKED.len() as u64
+}
+
+/// What others have put where only copies are to be.
+fn not_ours(path: &str) -> Failed {
+    let why = format!(
+        "{path} in the new store is no copy of this migration: it is not removed, and would be a file of the mount"
+    );
+    Failed { kind: ErrorKind::NotEmpty, why }
 }
 
 fn there<T>(found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {

@@ -148,21 +148,42 @@ impl Journal {
         self.write(Vec::new()).await
     }
 
+    /// Says of the copy `name`, and of all below it, that it is none of anything any more: it is about to go.
+    pub(super) async fn doubt(&self, name: &str) -> Result<(), Failed> {
+        let doubted =
+            |name: &str, row: CopyRow| row.of.is_some().then(|| self.put(name, &CopyRow { of: None, ..row }));
+        self.change_all(name, doubted).await
+    }
+
     /// Forgets the copy `name`, and all below it.
     pub(super) async fn forget(&self, name: &str) -> Result<(), Failed> {
+        self.change_all(name, |name, _| Some(Change::Delete(self.key(name)))).await
+    }
+
+    /// Changes the rows of all copies below `name`, and then its own: while there is one of those, it can be told.
+    async fn change_all(
+        &self,
+        name: &str,
+        change: impl Fn(&str, CopyRow) -> Option<Change>,
+    ) -> Result<(), Failed> {
         self.flush(true).await?;
         let below = format!("{name}/");
-        let mut changes = vec![Change::Delete(self.key(name))];
         let mut after: Option<String> = None;
         loop {
             let page = self.page(&below, after.as_deref())?;
-            changes.extend(page.iter().map(|(name, _)| Change::Delete(self.key(name))));
-            let last = page.len() < PAGE;
-            self.write(std::mem::take(&mut changes)).await?;
-            if last {
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|(name, _)| name.clone());
+            let mut changes: Vec<_> = page.into_iter().filter_map(|(name, row)| change(&name, row)).collect();
+            if is_last {
+                let own = self.copies(&[name.to_owned()])?.pop().flatten();
+                changes.extend(own.and_then(|row| change(name, row)));
+            }
+            if !changes.is_empty() {
+                self.write(changes).await?;
+            }
+            if is_last {
                 return Ok(());
             }
-            after = page.into_iter().next_back().map(|(name, _)| name);
         }
     }
 
