@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Duration;
 
-use nexus::{ErrorKind, MountSpec};
+use nexus::{ErrorKind, MigrationState, MountSpec};
 
-use crate::bench::{AT, Bench, ODD_FILES, is_empty, refused};
+use crate::bench::{AT, Bench, LARGE, ODD_CONTENTS, ODD_FILES, content, is_empty, refused, until};
 
 #[test]
 fn wrong_orders_are_refused_and_change_nothing() {
@@ -89,4 +90,46 @@ fn a_store_that_has_files_or_lies_in_the_mount_is_not_taken() {
     let cause = bench.failed("EINVAL");
     assert!(cause.contains("itself"), "{cause}");
     assert!(is_empty(&bench.host("old").join("inside")));
+}
+
+#[test]
+fn one_store_is_the_aim_of_one_migration_and_of_no_mount() {
+    for (bench, driver, old) in
+        [(Bench::of_files(), ODD_FILES, "path-local"), (Bench::of_contents(), ODD_CONTENTS, "cas-local")]
+    {
+        bench.nx.mount("/n", bench.spec(old, "other")).expect("it mounts");
+        for (number, at) in [AT, "/n"].into_iter().flat_map(|at| (0..20).map(move |number| (number, at))) {
+            bench.nx.write(format!("{at}/{number}"), content(number, LARGE)).expect("it writes");
+        }
+        let to = bench.spec(driver, "new");
+        let check = |bench: &Bench| {
+            for done in [
+                bench.nx.migrate("/n", to.clone(), true),
+                bench.nx.mount("/x", to.clone()).map(drop),
+                bench.nx.swap_driver("/n", to.clone()).map(drop),
+            ] {
+                let error = refused(done, ErrorKind::InvalidArgument).to_string();
+                assert!(error.contains(AT) && error.contains("migration"), "{error}");
+            }
+        };
+        bench.odd.slow(Duration::from_millis(15));
+        bench.begin(to.clone()).expect("it begins");
+        check(&bench);
+        // One that came to an end has its copies there.
+        bench.odd.room(Some(10));
+        bench.odd.slow(Duration::ZERO);
+        bench.failed("ENOSPC");
+        check(&bench);
+        let bench = bench.again();
+        check(&bench);
+        bench.odd.room(None);
+        bench.nx.abort_migration(AT).expect("it is told");
+        assert_eq!(bench.over().state, MigrationState::Aborted);
+        bench.nx.migrate("/n", to.clone(), true).expect("it begins");
+        until("over", || {
+            let all = bench.nx.migrations().expect("it answers");
+            all.into_iter().find(|one| one.path.as_str() == "/n" && one.state == MigrationState::Done)
+        });
+        assert!(bench.nx.read("/n/7").expect("it is there") == content(7, LARGE));
+    }
 }

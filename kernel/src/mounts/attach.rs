@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::driver::{Driver, DriverArgs, Open, actor_name, drain};
 use super::messages::{Attach, Attached};
+use super::migration::not_aimed_at;
 use super::mount::Mount;
 use super::options::{MountOptions, check_honoured, stores_the_same};
 use super::{history, outside, swap};
@@ -100,6 +101,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attache
         _ => kernel.store().new_file_id(),
     };
     drop(rows);
+    not_aimed_at(&kernel, tree, root, &m.spec).map_err(|taken| fail(taken.kind).because(taken.why))?;
     // Nothing is routed there, so these are of a mount of whose commit nobody knew what became.
     let leftovers = here.into_iter().filter(|(there, row)| row.attached && *there != root);
     let leftovers: Vec<_> = leftovers.map(|(root, row)| forget(&kernel, root, row)).collect();
@@ -270,6 +272,9 @@ async fn remember_and_route(
         entry.changes.push(Change::Put(addressing_key(mount.root), by_path));
     }
     let stored = |error: StoreError| fail(error.kind()).because(error);
+    // One may have begun while the driver was opened.
+    let aimed_at = not_aimed_at(kernel, mount.tree, mount.root, &m.spec);
+    aimed_at.map_err(|taken| fail(taken.kind).because(taken.why))?;
     {
         // Nothing was routed here since the mount was detached, if it ever was there.
         let rows = kernel.store().rows(mount.tree).map_err(stored)?;

@@ -22,7 +22,7 @@ use super::detach::FLUSH_MAX;
 use super::driver::{Adopt, DRAIN_MAX, Opened, Prepare};
 use super::history;
 use super::messages::{Attach, Attached};
-use super::migration::not_migrating;
+use super::migration::{not_aimed_at, not_migrating};
 use super::mount::Mount;
 use super::options::{HistoryPolicy, MountOptions, check_honoured, stores_the_same};
 use super::passage::Closed;
@@ -58,6 +58,8 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
             return Err(fail(ErrorKind::NotSupported).because(why));
         }
     }
+    not_aimed_at(&kernel, mount.tree, mount.root, &m.spec)
+        .map_err(|taken| fail(taken.kind).because(taken.why))?;
     all_is_there(&kernel, &m, &mount, &old).await?;
     let Some(actor) = mount.actor() else { return Err(fail(ErrorKind::Down)) };
     let spec = Arc::new(m.spec.clone());

@@ -14,7 +14,7 @@ use crate::kernel::Kernel;
 use crate::mounts::attach::{commit, mount_entry};
 use crate::mounts::messages::Attach;
 use crate::mounts::mount::Mount;
-use crate::namespace::{decode, encode};
+use crate::namespace::{Rows, decode, encode};
 
 /// How many rows are read or changed at once.
 pub(super) const PAGE: usize = 256;
@@ -64,6 +64,12 @@ fn state_key(root: FileId) -> RowKey {
     key(root, "state")
 }
 
+/// What `rows` know of the migration of the mount with this root, if there is one.
+pub(super) fn state_of(rows: &Rows, root: FileId) -> Result<Option<StateRow>, StoreError> {
+    let key = state_key(root);
+    rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()
+}
+
 /// The journal of one migration.
 pub(super) struct Journal {
     kernel: Arc<Kernel>,
@@ -81,8 +87,7 @@ impl Journal {
     /// What is known of the migration, if there is one.
     pub(super) fn state(kernel: &Kernel, mount: &Mount) -> Result<Option<StateRow>, StoreError> {
         let rows = kernel.store().rows(mount.tree)?;
-        let key = state_key(mount.root);
-        rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()
+        state_of(&rows, mount.root)
     }
 
     /// What is done at the mount, by whom.

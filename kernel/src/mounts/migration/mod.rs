@@ -28,6 +28,7 @@
 //! Asks:       the committer, and both drivers; the mount's driver actor, to publish the new one.
 //! Bounds:     one migration of a mount, some copies at once, `NOTED_MAX` notes; more than that, and all is looked at again.
 
+mod aims;
 mod contents;
 mod files;
 mod journal;
@@ -44,19 +45,21 @@ use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{Attributes, Caller, Error, ErrorKind, Op, VPath, ZoneId};
 use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 
+pub(super) use aims::not_aimed_at;
+use aims::{aimed_at, not_taken};
 use files::files;
 use journal::{Journal, StateRow};
 pub(crate) use view::Migrations;
 use view::Progress;
 pub use view::{MigrateOrder, MigrationState, MigrationStatus};
 
-use super::attach::{LOCK_WAIT_MAX, not_opened, remembered, warn_of_secrets};
+use super::attach::{LOCK_WAIT_MAX, not_opened, warn_of_secrets};
 use super::driver::{DriverArgs, Opened, open};
 use super::guarded::{Guarded, Watch};
 use super::health::Health;
 use super::messages::Attach;
 use super::mount::Mount;
-use super::options::{MountOptions, check_honoured, stores_the_same};
+use super::options::{MountOptions, check_honoured};
 use super::passage::{Closed, Era, Notes, Passage};
 use super::{outside, swap};
 use crate::hal::{ObjectStore, PathCapabilities, PathWrite, StoreError};
@@ -118,8 +121,8 @@ use tried;
 /// Why a migration came to an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failed {
-    kind: ErrorKind,
-    why: String,
+    pub(super) kind: ErrorKind,
+    pub(super) why: String,
 }
 
 impl Failed {
@@ -270,7 +273,11 @@ async fn begin(
     let progress = Arc::new(progress);
     let run =
         Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, known.is_some()), turn).await;
-    kernel.migrations().list(&mount, progress);
+    // From here on no other one begins that goes there.
+    if let Err(other) = kernel.migrations().begin(&mount, progress) {
+        mount.threads().end(kernel.env(), (run.target, run.opened)).await;
+        return Err(failed(aimed_at(&other)));
+    }
     start(kernel, "migration.run", run, Run::migrate);
     Ok(())
 }
@@ -340,30 +347,6 @@ fn start<F: Future<Output = ()> + Send + 'static>(
                 .fail(&Failed { kind: ErrorKind::Crashed, why: "it panicked, or the kernel ended".into() });
         }
     });
-}
-
-/// Whether no mount has what `spec` names, nor had when it was detached.
-fn not_taken(kernel: &Kernel, mount: &Mount, spec: &MountSpec) -> Result<(), Failed> {
-    let rows = kernel.store().rows(mount.tree)?;
-    for (root, row) in remembered(&rows)? {
-        if !stores_the_same(&kernel.catalogue().settled(row.spec.clone()), spec) {
-            continue;
-        }
-        let why = match (root == mount.root, row.attached) {
-            (true, true) => {
-                "it is there already: options of every mount are changed by `mount --replace`".into()
-            }
-            (true, false) => continue,
-            (false, true) => format!("it is the store of the mount {}", row.point),
-            (false, false) => format!(
-                "it is the store of the mount {point}, which is not mounted any more and is remembered: mount it again at {point} and migrate that, or take \
-                 another place for this one",
-                point = row.point
-            ),
-        };
-        return Err(Failed { kind: ErrorKind::InvalidArgument, why });
-    }
-    Ok(())
 }
 
 async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec>) -> Result<Opened, Failed> {
@@ -508,6 +491,13 @@ impl Run {
         let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, switched: false };
         if !self.resumed {
             self.journal.write(vec![self.journal.says(&row)]).await?;
+        }
+        // Who comes to that store from now on sees the row; who came before it was written is seen now.
+        if let Err(taken) = not_taken(&self.kernel, &self.mount, &self.spec) {
+            if !self.resumed {
+                self.journal.clear().await?;
+            }
+            return Err(taken);
         }
         if !self.progress.goes_on(MigrationState::Copying) {
             return Err(Failed { kind: ErrorKind::Busy, why: "it is aborted".into() });

@@ -20,10 +20,8 @@ impl Run {
     }
 
     async fn remove_all(&self) -> Result<(), Failed> {
-        if !self.is_by_path() {
-            // Another mount may count on what it found there.
-            not_taken(&self.kernel, &self.mount, &self.spec)?;
-        }
+        // Another mount, or migration, may count on what it found there.
+        not_taken(&self.kernel, &self.mount, &self.spec)?;
         self.journal.flush(true).await?;
         let (mut folders, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
         loop {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Failed;
 use crate::hal::Catalogue;
 use crate::mounts::mount::Mount;
+use crate::mounts::options::stores_the_same;
 
 /// What is written to `/__sys__/migrations`. It is no secret-free text: the options of a driver may be credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,9 +136,32 @@ impl Migrations {
         self.0.lock().get(&mount.root).cloned()
     }
 
+    /// Lists one that begins, unless one of another mount runs that goes to the same store: gives that one's mount point then.
+    pub(super) fn begin(&self, mount: &Mount, progress: Arc<Progress>) -> Result<(), VPath> {
+        let mut all = self.0.lock();
+        match running_to(&all, mount.root, &progress.to) {
+            Some(other) => Err(other),
+            None => {
+                all.insert(mount.root, progress);
+                Ok(())
+            }
+        }
+    }
+
+    /// The mount point of one that runs and goes to the store of `spec`, of another mount than the one with `root`.
+    pub(super) fn going_to(&self, root: FileId, spec: &MountSpec) -> Option<VPath> {
+        running_to(&self.0.lock(), root, spec)
+    }
+
     pub(super) fn list(&self, mount: &Mount, progress: Arc<Progress>) {
         self.0.lock().insert(mount.root, progress);
     }
+}
+
+fn running_to(all: &BTreeMap<FileId, Arc<Progress>>, root: FileId, spec: &MountSpec) -> Option<VPath> {
+    let others = all.iter().filter(|(other, _)| **other != root).map(|(_, progress)| progress);
+    let mut there = others.filter(|other| !other.state().is_over() && stores_the_same(&other.to, spec));
+    there.next().map(|other| other.mount.point.clone())
 }
 
 /// How far a migration is.
