@@ -218,6 +218,59 @@ fn what_lies_in_each_other_on_the_host_is_refused_before_anything_is_changed() {
 }
 
 #[test]
+fn what_the_kernel_and_its_mounts_stand_on_is_not_removed_from_the_host() {
+    let nexus = Nexus::new();
+    for folder in ["plain", "store", "deep/er/plain"] {
+        fs::create_dir_all(nexus.host(folder)).expect("there is room");
+    }
+    file(&nexus.host("plain/f"), b"f", 0o644, 1);
+    file(&nexus.host("deep/er/plain/f"), b"f", 0o644, 1);
+    file(&nexus.host("too-much"), b"x", 0o644, 1);
+    nexus.good("mount /plain --driver local --opt folder=plain");
+    nexus.good("mount /deep --driver local --opt folder=deep/er --opt prefix=plain");
+    nexus.good("mount /store --driver cas-local --opt folder=store");
+    nexus.feed("write /store/large", &"x".repeat(100_000));
+    nexus.feed("write /t/f", "t");
+    nexus.feed("write /t/deep/er/f", "t");
+    let top = nexus.host("").display().to_string();
+    let all_is_there = |line: &str| {
+        assert_eq!(nexus.good("cat /t/f /plain/f /deep/f"), "tff", "{line}");
+        assert_eq!(nexus.good("cat /store/large").len(), 100_000, "{line}");
+    };
+    // Where it is to go to.
+    for line in [
+        "sync /t host:data",
+        "sync --delete /t host:data/new",
+        "sync --dry-run /t host:store",
+        "sync --delete /t host:plain",
+        "sync --delete /t host:deep/er/plain/new",
+    ] {
+        let ended = nexus.run(line);
+        assert_eq!(ended.status, 1, "{line}: {}", ended.err);
+        assert!(ended.err.contains("on the host"), "{line}: {}", ended.err);
+        all_is_there(line);
+    }
+    // What holds one of them, and what is one of them, where they are too much.
+    for line in [format!("sync --delete /t host:{top}"), "sync --delete /t/deep/er host:deep".into()] {
+        for line in [line.replacen("sync", "sync --dry-run", 1), line] {
+            let ended = nexus.run(&line);
+            assert_eq!(ended.status, 1, "{line}: {}", ended.err);
+            assert!(ended.err.contains("is not removed"), "{line}: {}", ended.err);
+            all_is_there(&line);
+        }
+    }
+    assert!(!nexus.host("too-much").exists(), "the rest goes");
+    // A folder of a user's may be filled; what is there has another type, and stays.
+    fs::create_dir(nexus.host("plain/d")).expect("there is room");
+    nexus.feed("write /u/d", "no folder");
+    let ended = nexus.run("sync /u host:plain");
+    assert!(ended.status == 1 && ended.err.contains("is not removed"), "{}", ended.err);
+    assert!(nexus.host("plain/d").is_dir());
+    // Beside them all goes as ever.
+    assert_eq!(sync(&nexus, "--delete /t host:target")["failed"], 0);
+}
+
+#[test]
 fn a_folder_of_several_pages_is_compared_and_what_is_too_much_goes() {
     const FILES: usize = 1_100;
     let nexus = Nexus::new();

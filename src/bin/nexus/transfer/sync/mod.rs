@@ -41,6 +41,7 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         transfer: transfer.clone(),
         delete: args.delete,
         dry_run: args.dry_run,
+        kept: overlap::Kept::of(session, &to).await,
         described: AtomicU64::new(0),
         keepless: OnceLock::new(),
         deleted: AtomicU64::new(0),
@@ -125,6 +126,8 @@ struct Work {
     transfer: Arc<Transfer>,
     delete: bool,
     dry_run: bool,
+    /// What is not removed.
+    kept: overlap::Kept,
     described: AtomicU64,
     /// Where modes and times are not kept; looked up once, by a dry run.
     keepless: OnceLock<overlap::Keepless>,
@@ -156,6 +159,7 @@ impl Work {
             }
         }
         overlap::refused(&session, &from, &to).await?;
+        self.kept.refused(&from, &to, self.delete)?;
         if self.dry_run {
             // Nobody has set it before.
             let _ = self.keepless.set(overlap::Keepless::of(&session).await);
@@ -381,6 +385,7 @@ impl Work {
     }
 
     async fn remove(&self, at: &Place, there: &Item) -> Outcome {
+        self.kept.not_removed(at)?;
         self.tell("delete", at)?;
         if !self.dry_run {
             at.remove(&self.session, there).await?;

@@ -43,6 +43,71 @@ pub(super) async fn refused(session: &Session, from: &Place, to: &Place) -> Outc
     Ok(())
 }
 
+/// What no sync takes from the host: where the kernel keeps its data, and the folders that are mounted.
+#[derive(Default)]
+pub(super) struct Kept(Vec<Folder>);
+
+struct Folder {
+    path: PathBuf,
+    /// What it is for.
+    what: String,
+    /// Whether files of its users lie in it as they are, which come and go there.
+    plain: bool,
+}
+
+impl Kept {
+    /// Nothing, where nothing of the host is changed.
+    pub(super) async fn of(session: &Session, to: &Place) -> Self {
+        let Place::Host(_) = to else { return Self::default() };
+        let data =
+            Folder { path: real(&session.data), what: "where Nexus keeps its data".into(), plain: false };
+        // Who may not see the mounts is not kept from them.
+        let mounts = sys::mounts(session).await.unwrap_or_default();
+        let mounted = mounts.iter().filter_map(|mount| {
+            let folder = PathBuf::from(mount.options.get("folder")?);
+            let plain = LOCAL.contains(&&*mount.driver);
+            let path = if plain { self::folder(mount)? } else { folder };
+            Some(Folder {
+                path: real(&path),
+                what: format!("the folder of the mount {}", mount.point),
+                plain,
+            })
+        });
+        Self(std::iter::once(data).chain(mounted).collect())
+    }
+
+    /// Refuses a destination in one of them. A folder of users may be filled, unless that takes away what else is in it.
+    pub(super) fn refused(&self, from: &Place, to: &Place, delete: bool) -> Outcome {
+        let Place::Host(host) = to else { return Ok(()) };
+        let host = real(host);
+        let within = |kept: &&Folder| host.starts_with(&kept.path) && (delete || !kept.plain);
+        match self.0.iter().find(within) {
+            None => Ok(()),
+            Some(Folder { path, what, .. }) => {
+                Err(told(from, to, format!("{to} lies in {} on the host, {what}", shown(path))))
+            }
+        }
+    }
+
+    /// Refuses to remove what is one of them, holds one, or lies in one.
+    pub(super) fn not_removed(&self, at: &Place) -> Outcome {
+        let Place::Host(host) = at else { return Ok(()) };
+        // A link is removed itself, and not what it leads to.
+        let host = match (host.parent(), host.file_name()) {
+            (Some(above), Some(name)) => real(above).join(name),
+            _ => real(host),
+        };
+        let touched = |kept: &&Folder| host.starts_with(&kept.path) || kept.path.starts_with(&host);
+        match self.0.iter().find(touched) {
+            None => Ok(()),
+            Some(Folder { path, what, .. }) => {
+                let why = format_args!("{at}: it is not removed: {} is {what}", shown(path));
+                Err(Failure::claim("sync", why))
+            }
+        }
+    }
+}
+
 fn told(from: &Place, to: &Place, why: String) -> Failure {
     match (to, from) {
         (Place::Space(path), _) | (_, Place::Space(path)) => {
