@@ -8,6 +8,8 @@ use nexus::blocking::EventStream;
 use nexus::{Config, EntryType, Event, EventKind, MountSpec, WatchItem, blocking};
 use tempfile::TempDir;
 
+use crate::bench::until;
+
 /// How long to wait for what must come.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -153,6 +155,28 @@ fn a_mount_that_is_not_to_notice_says_nothing_and_one_that_is_gone_neither() {
     while bench.mark(SETTLED).is_none() {}
     fs::write(bench.there("c"), "c").unwrap();
     assert_eq!(bench.told(), [changed("/m/c")]);
+}
+
+#[test]
+fn a_folder_that_was_removed_fails_and_serves_again_when_it_is_there_again() {
+    let above = tempfile::tempdir().expect("there is room");
+    let folder = above.path().join("folder");
+    let fill = |content: &str| {
+        fs::create_dir(&folder).expect("there is room");
+        fs::write(folder.join("f"), content).expect("it is ours");
+    };
+    fill("one");
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/m", MountSpec::new("local").option("folder", shown(&folder))).expect("it mounts");
+    assert_eq!(nx.readdir("/m").expect("it is there").len(), 1);
+    fs::remove_dir_all(&folder).expect("it is ours");
+    for _ in 0..3 {
+        nx.readdir("/m").expect_err("it is no empty folder");
+    }
+    fill("two");
+    // Calls that fail, or a probe, have it opened anew.
+    let read = || nx.read("/m/f").ok().filter(|_| nx.readdir("/m").is_ok());
+    assert_eq!(until("opened anew", read), "two");
 }
 
 /// More than the driver itself copies where the file system does not share content.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use nexus_kernel::hal::{ListPage, ObjectInfo, PathWrite, StoreError};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::copying::fill;
@@ -51,17 +51,33 @@ impl Folder {
         Ok(Self { root, path, number, next_part: AtomicU64::new(0) })
     }
 
-    /// Fails also when the folder was removed, and perhaps another made in its place: that one is served by who opens it anew.
+    /// Fails also when the folder was removed or moved away, and perhaps another made in its place: that one is served by who opens it anew.
     pub(super) fn probe(&self) -> Result<(), StoreError> {
-        let name = || self.path.display().to_string();
-        let stat = rustix::fs::fstat(&self.root).map_err(|e| failed(&name(), e))?;
-        match stat.st_nlink {
-            0 => {
-                let cause = "the folder was removed".into();
-                Err(StoreError::Backend { what: format!("looking at {}", name()), cause })
-            }
-            _ => Ok(()),
+        let open = self.there()?;
+        match rustix::fs::stat(&self.path) {
+            Ok(now) if (now.st_dev, now.st_ino) == (open.st_dev, open.st_ino) => Ok(()),
+            Ok(_) => Err(self.gone("another folder is in its place")),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(self.gone("the folder was moved away")),
+            Err(error) => Err(failed(&self.path.display().to_string(), error)),
         }
+    }
+
+    /// What the folder is, unless it was removed.
+    fn there(&self) -> Result<Stat, StoreError> {
+        let stat = rustix::fs::fstat(&self.root).map_err(|e| failed(&self.path.display().to_string(), e))?;
+        if stat.st_nlink == 0 { Err(self.gone("the folder was removed")) } else { Ok(stat) }
+    }
+
+    fn gone(&self, cause: &str) -> StoreError {
+        StoreError::Backend { what: format!("looking at {}", self.path.display()), cause: cause.into() }
+    }
+
+    /// What is told of a call that is `done`: in a folder that was removed nothing is found, and nobody removed that by itself.
+    pub(super) fn told<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::NotFound { .. } | StoreError::Changed { .. }) = &done {
+            self.there()?;
+        }
+        done
     }
 
     /// Where it is.
@@ -71,6 +87,7 @@ impl Folder {
 
     pub(super) fn stat(&self, path: &str) -> Result<ObjectInfo, StoreError> {
         if checked(path)?.is_empty() {
+            self.there()?;
             return info::of_open(&self.root, path);
         }
         let (parents, name) = split_last(path)?;
@@ -292,6 +309,11 @@ impl Folder {
                 Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
+        }
+        // One that was removed meanwhile is told by the system as one with nothing in it.
+        if rustix::fs::fstat(&folder).map_err(failed)?.st_nlink == 0 {
+            self.there()?;
+            return Err(StoreError::NotFound { what: path.into() });
         }
         Ok(ListPage::new(entries, more, unnameable.len()))
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nexus_actors::{Env, Pool};
 use nexus_kernel::hal::{ObjectInfo, OutsideChange, OutsideChanges, StoreError, StoreFuture};
 use nexus_messages::{ContentId, EntryType};
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
@@ -104,6 +104,11 @@ impl Heard {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
             EventKind::Access(_) => return,
             _ => {}
+        }
+        // That the folder itself went, or is elsewhere, is of all that is in it.
+        let is_description = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
+        if !is_description && event.paths.iter().any(|path| path == root) {
+            self.change(|state| state.missed = true);
         }
         let due = self.env.now() + SETTLE;
         let paths = event.paths.iter().filter_map(|path| named(root, path));
@@ -367,6 +372,8 @@ mod tests {
         assert_eq!(path, "there");
         hear(Err(notify::Error::generic("the system lost count")));
         assert_eq!(block_on(told.next()).unwrap(), Some(OutsideChange::Missed));
+        hear(Ok(notify::Event::new(EventKind::Any).add_path(folder.path().to_owned())));
+        assert_eq!(block_on(told.next()).unwrap(), Some(OutsideChange::Missed), "the folder itself went");
         heard.close();
         assert_eq!(block_on(told.next()).unwrap(), None);
         env.stop();

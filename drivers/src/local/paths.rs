@@ -55,7 +55,7 @@ impl PathLocal {
         job: impl FnOnce(&Folder) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<'_, T> {
         let folder = self.folder.clone();
-        Box::pin(pooled::look(&self.pool, what, move || job(&folder)))
+        Box::pin(pooled::look(&self.pool, what, move || folder.told(job(&folder))))
     }
 
     /// Changes what is at `path`.
@@ -67,7 +67,7 @@ impl PathLocal {
     ) -> StoreFuture<'_, T> {
         let (folder, heard, path) = (self.folder.clone(), self.heard.clone(), path.to_owned());
         Box::pin(pooled::change(&self.pool, what, move |wanted| {
-            told_own(heard, &path, || job(&folder, &path, wanted))
+            told_own(heard, &path, || folder.told(job(&folder, &path, wanted)))
         }))
     }
 }

@@ -88,7 +88,8 @@ impl PathUpload for LocalUpload {
             };
             let (folder, heard) = (self.folder.clone(), self.heard.clone());
             let finishing = pooled::change(&self.pool, "finishing an upload", move |wanted| {
-                told_own(heard, &path, || folder.finish(part, &path, &how, &attributes, wanted))
+                let finish = || folder.finish(part, &path, &how, &attributes, wanted);
+                told_own(heard, &path, || folder.told(finish()))
             });
             finishing.await
         })

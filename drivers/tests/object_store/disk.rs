@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use bytes::Bytes;
 use nexus_actors::block_on;
 use nexus_drivers::local::LocalTransport;
-use nexus_kernel::hal::{ContentStore, PathStore, PathWrite, StoreError, Transport};
+use nexus_kernel::hal::{ContentStore, ObjectStore, PathStore, PathWrite, StoreError, Transport};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType};
 
@@ -183,4 +183,43 @@ fn a_pipe_in_the_folder_holds_nobody() {
         assert!(matches!(written, Err(StoreError::NotSupported { .. })), "{written:?}");
     }
     assert!(matches!(wait(paths.read("pipe", ByteRange::ALL)), Err(StoreError::NotSupported { .. })));
+}
+
+#[test]
+fn a_folder_that_was_removed_is_not_taken_for_an_empty_one() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("f"), "x").unwrap();
+    let paths = path_local(&folder);
+    assert_eq!(wait(paths.list("", None, 10)).unwrap().entries.len(), 1);
+    fs::remove_dir_all(&folder).unwrap();
+    for made_again in [false, true] {
+        if made_again {
+            // That is another one.
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("f"), "x").unwrap();
+        }
+        let told: [Result<(), StoreError>; 6] = [
+            wait(paths.list("", None, 10)).map(drop),
+            wait(paths.stat("")).map(drop),
+            wait(paths.stat("f")).map(drop),
+            wait(paths.read("f", ByteRange::ALL)).map(drop),
+            wait(paths.write("g", &bytes("y"), PathWrite::Whole, &Attributes::none())).map(drop),
+            wait(paths.delete("f")),
+        ];
+        for told in told {
+            let error = told.expect_err("it is not there");
+            assert!(error.is_backend_failure() && error.to_string().contains("removed"), "{error}");
+        }
+        assert!(wait(paths.probe()).is_err());
+    }
+    // Nor one that was moved away for the one that is in its place.
+    let paths = path_local(&folder);
+    wait(paths.probe()).unwrap();
+    fs::rename(&folder, above.path().join("moved")).unwrap();
+    assert!(wait(paths.probe()).is_err());
+    fs::create_dir(&folder).unwrap();
+    let error = wait(paths.probe()).unwrap_err();
+    assert!(error.is_backend_failure(), "{error}");
 }
