@@ -406,11 +406,16 @@ impl Folder {
         info::of_name(&parent, name, path)
     }
 
+    /// Opens a file. What is none is not opened: a pipe would take from its writer what is for its reader, and a device may act.
     fn open_file(&self, parent: &OwnedFd, name: &str, path: &str, flags: OFlags) -> Result<File, StoreError> {
+        let no_file = StoreError::NotSupported { what: "the content of what is not a file" };
+        if let Ok(EntryType::Pipe) = info::type_of(parent, name) {
+            return Err(no_file);
+        }
         let mode = mode_of(EntryType::Reg.default_mode());
         let file = rustix::fs::openat(parent, name, flags | FILE, mode).map_err(|e| match e {
-            // A pipe that nobody reads, or a socket.
-            Errno::NXIO => StoreError::NotSupported { what: "the content of what is not a file" },
+            // It became a pipe that nobody reads, or a socket, just now.
+            Errno::NXIO => no_file,
             _ => failed(path, e),
         })?;
         Ok(file.into())

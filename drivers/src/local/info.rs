@@ -37,6 +37,11 @@ pub(super) fn of_name(parent: &OwnedFd, name: &str, path: &str) -> Result<Object
     Ok(info)
 }
 
+/// What kind of entry is called `name` in `parent`.
+pub(super) fn type_of(parent: &OwnedFd, name: &str) -> Result<EntryType, Errno> {
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| type_of_stat(&stat))
+}
+
 /// What `file` is by now, which is open, but for when it was made.
 pub(super) fn of_open_now(file: impl AsFd, path: &str) -> Result<ObjectInfo, StoreError> {
     Ok(of_stat(&rustix::fs::fstat(&file).map_err(|e| failed(path, e))?))
@@ -70,13 +75,7 @@ fn created(_: impl AsFd, _: &str, _: AtFlags) -> Option<Timestamp> {
     reason = "the fields' types differ from system to system"
 )]
 fn of_stat(stat: &Stat) -> ObjectInfo {
-    let entry_type = match FileType::from_raw_mode(stat.st_mode as _) {
-        FileType::RegularFile => EntryType::Reg,
-        FileType::Directory => EntryType::Dir,
-        FileType::Symlink => EntryType::Link,
-        // Pipes, and sockets and devices with them, are of no use here, but they are there.
-        _ => EntryType::Pipe,
-    };
+    let entry_type = type_of_stat(stat);
     let size = match entry_type {
         EntryType::Reg | EntryType::Link => u64::try_from(stat.st_size).unwrap_or_default(),
         _ => 0,
@@ -89,6 +88,21 @@ fn of_stat(stat: &Stat) -> ObjectInfo {
     info.inode = inode;
     info.mode = stat.st_mode as u32 & PERMISSIONS;
     info
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "the field's type differs from system to system"
+)]
+fn type_of_stat(stat: &Stat) -> EntryType {
+    match FileType::from_raw_mode(stat.st_mode as _) {
+        FileType::RegularFile => EntryType::Reg,
+        FileType::Directory => EntryType::Dir,
+        FileType::Symlink => EntryType::Link,
+        // Pipes, and sockets and devices with them, are of no use here, but they are there.
+        _ => EntryType::Pipe,
+    }
 }
 
 /// What was before the epoch becomes the epoch.

@@ -185,6 +185,36 @@ fn a_pipe_in_the_folder_holds_nobody() {
     assert!(matches!(wait(paths.read("pipe", ByteRange::ALL)), Err(StoreError::NotSupported { .. })));
 }
 
+/// Opened, it would take from its writer, who waits for a reader, what is for another one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_in_the_folder_is_not_opened() {
+    use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let paths = path_local(folder.path());
+    let opened = init(CreateFlags::NONBLOCK).unwrap();
+    add_watch(&opened, &pipe, WatchFlags::OPEN).unwrap();
+    for done in [
+        wait(paths.read("pipe", ByteRange::ALL)).map(drop),
+        wait(paths.copy("pipe", "copy")).map(drop),
+        wait(paths.write(
+            "pipe",
+            &bytes("x"),
+            PathWrite::At { offset: 0, truncate: false },
+            &Attributes::none(),
+        ))
+        .map(drop),
+    ] {
+        assert!(matches!(done, Err(StoreError::NotSupported { .. })), "{done:?}");
+    }
+    let told = rustix::io::read(&opened, &mut [0; 256]);
+    assert_eq!(told, Err(rustix::io::Errno::AGAIN), "it was opened");
+    assert!(!folder.path().join("copy").exists());
+}
+
 #[test]
 fn a_folder_that_was_removed_is_not_taken_for_an_empty_one() {
     let above = tempfile::tempdir().unwrap();
