@@ -1,7 +1,7 @@
 //! A file in the making: hidden in a folder until it takes its place, and gone when it does not.
 
 use std::ffi::CStr;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -213,8 +213,9 @@ pub(super) fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno>
     Ok(!hidden.is_empty())
 }
 
-/// Whether nobody makes the file `name` any more.
+/// Whether nobody makes the file `name` any more: its lock can be had. Where that cannot be told it is taken for one in the making.
 fn is_left(folder: &OwnedFd, name: &CStr) -> bool {
-    let opened = rustix::fs::openat(folder, name, OFlags::RDONLY | FILE, Mode::empty());
-    opened.is_ok_and(|file| !matches!(File::from(file).try_lock(), Err(TryLockError::WouldBlock)))
+    // Over a network, a lock is given only to who may write.
+    let opened = rustix::fs::openat(folder, name, OFlags::RDWR | FILE, Mode::empty());
+    opened.is_ok_and(|file| File::from(file).try_lock().is_ok())
 }
