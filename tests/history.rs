@@ -509,9 +509,8 @@ fn what_is_not_kept_is_told_as_such() {
         let system = boot(folder.path()).await;
         let (kernel, admin) = (&system.kernel, &system.admin);
         let kind = |done: Result<Vec<u8>, Error>| done.expect_err("it is not there").kind();
-        let files = folder.path().join("files");
-        std::fs::create_dir_all(&files).expect("there is room");
-        let plain = MountSpec::new("path-local").option("folder", files.display().to_string());
+        let files = tempfile::tempdir().expect("there is room");
+        let plain = MountSpec::new("path-local").option("folder", files.path().display().to_string());
         let none = MountSpec::new("cas-local").option("history_count", "0");
         for (at, spec) in [("/plain", plain), ("/none", none), ("/memory", MountSpec::new("memory"))] {
             kernel.send(admin, SysSetattr::mount(path(at), spec)).await.expect("it mounts");

@@ -154,16 +154,16 @@ mod disk {
         }
     }
 
-    /// Refuses what the kernel keeps itself: whoever removes a file there removes what all mounts stand on, and what is secret would be there to read.
-    fn not_our_own(folder: &Path, data: &Path) -> Result<(), StoreError> {
-        let (Ok(folder), Ok(data)) = (folder.canonicalize(), data.canonicalize()) else { return Ok(()) };
-        // What lies in it may be the user's.
-        if folder != data {
-            return Ok(());
+    /// Where in `folder` the kernel keeps its own data, if it does there: whoever removes a file of that removes what all mounts stand on, and what is secret would
+    /// be there to read. Refuses a folder that is, or lies in, that.
+    fn our_own(folder: &Path, data: &Path) -> Result<Option<String>, StoreError> {
+        let (Ok(folder), Ok(data)) = (folder.canonicalize(), data.canonicalize()) else { return Ok(None) };
+        if folder.starts_with(&data) {
+            let why = format!("it leads to {folder:?}, where this kernel keeps its own data");
+            return Err(StoreError::BadOption { why });
         }
-        Err(StoreError::BadOption {
-            why: format!("folder is {folder:?}, where this kernel keeps its own data"),
-        })
+        // What is no text no path leads to.
+        Ok(data.strip_prefix(&folder).ok().and_then(Path::to_str).map(str::to_owned))
     }
 
     /// An existing folder, whose files stay plain files; under this name.
@@ -217,11 +217,6 @@ mod disk {
                 }
             };
             Box::pin(async move {
-                if let Some(data) = context.data_folder.clone() {
-                    let served = folder.clone();
-                    let looked = move || not_our_own(&served, &data);
-                    pooled::look(&context.pool, "looking for the data folder", looked).await?;
-                }
                 let folder = match prefix {
                     None => folder,
                     Some(prefix) => {
@@ -229,11 +224,23 @@ mod disk {
                         pooled::look(&context.pool, "looking for the prefix", beneath).await?
                     }
                 };
+                let our_own = match context.data_folder.clone() {
+                    None => None,
+                    Some(data) => {
+                        let served = folder.clone();
+                        let looked = move || our_own(&served, &data);
+                        pooled::look(&context.pool, "looking for the data folder", looked).await?
+                    }
+                };
                 // The system's threads do not wait for a simulation's time.
                 let store = if notice? && !context.env.is_simulated() {
                     PathLocal::open_noticing(folder, context.pool, context.env).await?
                 } else {
                     PathLocal::open(folder, context.pool).await?
+                };
+                let store = match our_own {
+                    Some(path) => store.without(path),
+                    None => store,
                 };
                 Ok(Arc::new(store) as Arc<dyn ObjectStore>)
             })

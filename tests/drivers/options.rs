@@ -143,6 +143,46 @@ fn a_part_of_a_folder_is_mounted_and_leads_nowhere_else() {
 }
 
 #[test]
+fn what_the_kernel_keeps_its_data_in_is_neither_served_nor_seen() {
+    let bench = Bench::new();
+    let spec = |folder: &str, prefix: Option<&str>| {
+        let spec = bench.spec("local", folder);
+        prefix.map_or(spec.clone(), |prefix| spec.option("prefix", prefix))
+    };
+    std::fs::create_dir_all(bench.folder.path().join("data/inside")).expect("there is room");
+    for (folder, prefix) in
+        [("data", None), (".", Some("data")), ("data", Some("inside")), ("data/inside", None)]
+    {
+        let error = bench.nx.mount("/m", spec(folder, prefix)).expect_err("it is the kernel's").to_string();
+        assert!(error.contains("keeps its own data"), "{folder} {prefix:?}: {error}");
+    }
+    // What holds it is served without it.
+    bench.nx.mount("/m", spec(".", None)).expect("it mounts");
+    bench.nx.write("/m/files/f", "ours").expect("it writes");
+    let names: Vec<_> = bench.nx.readdir("/m").expect("it is listed");
+    let names: Vec<_> = names.iter().filter_map(|entry| entry.path.name()).collect();
+    assert!(names.contains(&"files") && !names.contains(&"data"), "{names:?}");
+    let config = std::fs::read_dir(bench.folder.path().join("data")).expect("it is there").next();
+    let inside = config.expect("it is not empty").expect("it is there").file_name().into_string();
+    let inside = format!("/m/data/{}", inside.expect("it is text"));
+    for path in ["/m/data", &inside, "/m/data/new"] {
+        for done in [
+            bench.nx.stat(path).map(drop),
+            bench.nx.read(path).map(drop),
+            bench.nx.write(path, "x").map(drop),
+            bench.nx.unlink(path).map(drop),
+            bench.nx.remove_all(path).map(drop),
+            bench.nx.rename(path, "/m/elsewhere").map(drop),
+            bench.nx.rename("/m/files", path).map(drop),
+        ] {
+            let error = done.expect_err("it is the kernel's").to_string();
+            assert!(error.contains("keeps its own data"), "{path}: {error}");
+        }
+    }
+    bench.nx.write("/kept", "yes").expect("it writes");
+}
+
+#[test]
 fn no_more_calls_of_a_driver_are_made_at_once_than_may_be() {
     let bench = Bench::new();
     let spec = bench.spec(FAULTY_PATH, "files").option("concurrency", "1").option("deadline_ms", "400");

@@ -71,7 +71,9 @@ enum Ground {
 
 async fn boot(env: &Env, folder: &Path, kind: Kind, metastore: Arc<dyn Metastore>) -> (Client, Supervision) {
     let mut config = KernelConfig::default();
-    config.data_folder = Some(folder.into());
+    let data = folder.join("data");
+    std::fs::create_dir_all(&data).expect("there is room");
+    config.data_folder = Some(data);
     config.metadata_cache_bytes = METADATA_CACHE_BYTES;
     let catalogue = Arc::new(nexus_drivers::catalogue());
     let (kernel, spec) = Kernel::new(env, config, metastore, catalogue).expect("it is made");

@@ -9,6 +9,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(super) struct Folder {
     /// Which of this process's folders it is.
     number: u64,
     next_part: AtomicU64,
+    /// What lies in it and is not served.
+    left_out: OnceLock<String>,
 }
 
 /// How many folders this process opened. Only makes names of their parts differ.
@@ -48,7 +51,7 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(&name, e))?;
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { root, path, number, next_part: AtomicU64::new(0) })
+        Ok(Self { root, path, number, next_part: AtomicU64::new(0), left_out: OnceLock::new() })
     }
 
     /// Fails also when the folder was removed or moved away, and perhaps another made in its place: that one is served by who opens it anew.
@@ -80,13 +83,31 @@ impl Folder {
         done
     }
 
+    /// Serves it without what is at `path` from now on. Said once.
+    pub(super) fn leave_out(&self, path: String) {
+        // The first one counts.
+        let _ = self.left_out.set(path);
+    }
+
+    /// What is not served.
+    pub(super) fn left_out(&self) -> Option<&str> {
+        self.left_out.get().map(String::as_str)
+    }
+
+    /// The name in the folder at `path` of what is not served.
+    fn left_out_of(&self, path: &str) -> Option<&str> {
+        let left_out = self.left_out()?;
+        let (above, name) = left_out.rsplit_once('/').unwrap_or(("", left_out));
+        (above == path).then_some(name)
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     pub(super) fn stat(&self, path: &str) -> Result<ObjectInfo, StoreError> {
-        if checked(path)?.is_empty() {
+        if self.checked(path)?.is_empty() {
             self.there()?;
             return info::of_open(&self.root, path);
         }
@@ -95,7 +116,7 @@ impl Folder {
     }
 
     pub(super) fn read(&self, path: &str, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {
-        if checked(path)?.is_empty() {
+        if self.checked(path)?.is_empty() {
             return Err(is_a_directory(path));
         }
         let (parents, name) = split_last(path)?;
@@ -124,7 +145,7 @@ impl Folder {
         attributes: &Attributes,
         wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
-        checked(path)?;
+        self.checked(path)?;
         let (parents, name) = split_last(path)?;
         let parent = match how {
             PathWrite::IfMatch(_) => {
@@ -149,8 +170,8 @@ impl Folder {
         exclusive: bool,
         wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
-        checked(from)?;
-        checked(to)?;
+        self.checked(from)?;
+        self.checked(to)?;
         let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
         let source = self.open_file(&folder(&self.root, &from_parents)?, from_name, from, OFlags::RDONLY)?;
         let mut before = content_info(&source, from)?;
@@ -173,7 +194,7 @@ impl Folder {
 
     /// A hidden file for content that comes piece by piece, in the deepest folder on the way to `path` that is there.
     pub(super) fn begin(&self, path: &str) -> Result<Part, StoreError> {
-        checked(path)?;
+        self.checked(path)?;
         let (parents, _) = split_last(path)?;
         let folder = folder_there(&self.root, &parents)?;
         if let Err(error) = remove_left(&folder) {
@@ -191,7 +212,7 @@ impl Folder {
         attributes: &Attributes,
         wanted: &Wanted,
     ) -> Result<ObjectInfo, StoreError> {
-        checked(path)?;
+        self.checked(path)?;
         let (parents, name) = split_last(path)?;
         match how {
             PathWrite::At { .. } => {
@@ -251,7 +272,7 @@ impl Folder {
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<(), StoreError> {
-        checked(path)?;
+        self.checked(path)?;
         let (parents, name) = split_last(path)?;
         let parent = folder(&self.root, &parents)?;
         let is_folder = info::of_name(&parent, name, path)?.entry_type == EntryType::Dir;
@@ -271,9 +292,10 @@ impl Folder {
     }
 
     pub(super) fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<ListPage, StoreError> {
-        let folder = folder(&self.root, &checked(path)?)?;
+        let folder = folder(&self.root, &self.checked(path)?)?;
         let failed = |e| failed(path, e);
         let after = after.map(str::as_bytes);
+        let left_out = self.left_out_of(path).map(str::as_bytes);
         // The smallest names, largest on top: no more of a large folder is held than the page needs.
         let mut names: BinaryHeap<String> = BinaryHeap::new();
         let mut unnameable = Vec::new();
@@ -284,6 +306,7 @@ impl Folder {
             if matches!(name, b"." | b"..")
                 || name.starts_with(HIDDEN.as_bytes())
                 || after.is_some_and(|a| name <= a)
+                || left_out == Some(name)
             {
                 continue;
             }
@@ -323,7 +346,7 @@ impl Folder {
         path: &str,
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
-        if checked(path)?.is_empty() {
+        if self.checked(path)?.is_empty() {
             return Err(StoreError::Exists { what: path.into() });
         }
         let (parents, name) = split_last(path)?;
@@ -342,7 +365,7 @@ impl Folder {
     }
 
     pub(super) fn make_link(&self, path: &str, target: &str) -> Result<ObjectInfo, StoreError> {
-        if checked(path)?.is_empty() {
+        if self.checked(path)?.is_empty() {
             return Err(StoreError::Exists { what: path.into() });
         }
         if target.is_empty() || target.contains('\0') {
@@ -356,8 +379,11 @@ impl Folder {
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<ObjectInfo, StoreError> {
-        checked(from)?;
-        checked(to)?;
+        self.checked(from)?;
+        self.checked(to)?;
+        if self.left_out().is_some_and(|left_out| is_within(left_out, from)) {
+            return Err(kernels_own(from));
+        }
         let ((from_parents, from_name), (to_parents, to_name)) = (split_last(from)?, split_last(to)?);
         let from_parent = folder(&self.root, &from_parents)?;
         let moved = info::of_name(&from_parent, from_name, from)?;
@@ -378,7 +404,7 @@ impl Folder {
         path: &str,
         attributes: &Attributes,
     ) -> Result<ObjectInfo, StoreError> {
-        if checked(path)?.is_empty() {
+        if self.checked(path)?.is_empty() {
             let root = dup(&self.root)?;
             info::set_open(&root, attributes, path)?;
             sync(&root, path)?;
@@ -426,17 +452,28 @@ impl Folder {
         let (process, number) = (std::process::id(), self.next_part.fetch_add(1, Ordering::Relaxed));
         format!("{HIDDEN}{process:x}-{:x}-{number:x}", self.number)
     }
+
+    /// The components of `path`, none of which is hidden.
+    fn checked<'a>(&self, path: &'a str) -> Result<Vec<&'a str>, StoreError> {
+        let names = components(path)?;
+        if names.iter().any(|name| name.starts_with(HIDDEN)) {
+            let why = format!("names that begin with {HIDDEN} are the driver's own");
+            return Err(StoreError::BadOption { why });
+        }
+        match self.left_out().is_some_and(|left_out| is_within(path, left_out)) {
+            true => Err(kernels_own(path)),
+            false => Ok(names),
+        }
+    }
 }
 
-/// The components of `path`, none of which is hidden.
-fn checked(path: &str) -> Result<Vec<&str>, StoreError> {
-    let names = components(path)?;
-    match names.iter().any(|name| name.starts_with(HIDDEN)) {
-        true => {
-            Err(StoreError::BadOption { why: format!("names that begin with {HIDDEN} are the driver's own") })
-        }
-        false => Ok(names),
-    }
+/// Whether `path` is `folder`, or below it.
+pub(super) fn is_within(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn kernels_own(path: &str) -> StoreError {
+    StoreError::BadOption { why: format!("{path} is where this kernel keeps its own data") }
 }
 
 /// A file that cannot be there, since its folder is not, is none that is in some state.

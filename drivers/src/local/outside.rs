@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
 use tokio::sync::Notify;
 
-use super::folder::Folder;
+use super::folder::{Folder, is_within};
 use super::part::HIDDEN;
 use crate::pooled;
 
@@ -94,8 +94,8 @@ impl Heard {
         self.change(|state| state.closed = true);
     }
 
-    /// Takes in what the system tells of the folder at `root`.
-    fn hear(&self, root: &Path, told: notify::Result<notify::Event>) {
+    /// Takes in what the system tells of the folder at `root`, in which `left_out` is not served.
+    fn hear(&self, root: &Path, left_out: Option<&str>, told: notify::Result<notify::Event>) {
         let event = match told {
             Ok(event) if !event.need_rescan() => event,
             _ => return self.change(|state| state.missed = true),
@@ -112,6 +112,7 @@ impl Heard {
         }
         let due = self.env.now() + SETTLE;
         let paths = event.paths.iter().filter_map(|path| named(root, path));
+        let paths = paths.filter(|path| !left_out.is_some_and(|left_out| is_within(path, left_out)));
         self.change(|state| paths.for_each(|path| state.push(due, path)));
     }
 
@@ -224,7 +225,11 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Begins. Looks at each folder in it, and blocks for as long.
-    pub(super) fn begin(root: PathBuf, heard: Arc<Heard>) -> Result<Self, StoreError> {
+    pub(super) fn begin(
+        root: PathBuf,
+        left_out: Option<String>,
+        heard: Arc<Heard>,
+    ) -> Result<Self, StoreError> {
         let failed = |error: notify::Error| StoreError::Backend {
             what: format!("having the system tell of changes in {}", root.display()),
             cause: error.to_string(),
@@ -232,7 +237,8 @@ impl Watching {
         let (hears, below) = (heard.clone(), root.clone());
         let config = notify::Config::default().with_follow_symlinks(false);
         let mut watcher =
-            RecommendedWatcher::new(move |told| hears.hear(&below, told), config).map_err(failed)?;
+            RecommendedWatcher::new(move |told| hears.hear(&below, left_out.as_deref(), told), config)
+                .map_err(failed)?;
         watcher.watch(&root, RecursiveMode::Recursive).map_err(failed)?;
         Ok(Self { heard, _watcher: watcher })
     }
@@ -359,7 +365,7 @@ mod tests {
         let mut told =
             Told { heard: heard.clone(), folder: Arc::downgrade(&folder), pool: env.pool("test", 1, 8) };
         let event = |name: &str| notify::Event::new(EventKind::Any).add_path(folder.path().join(name));
-        let hear = |told| heard.hear(folder.path(), told);
+        let hear = |told| heard.hear(folder.path(), None, told);
         for n in 0..=PENDING_MAX {
             hear(Ok(event(&n.to_string())));
         }
@@ -388,7 +394,7 @@ mod tests {
             Told { heard: heard.clone(), folder: Arc::downgrade(&folder), pool: env.pool("test", 1, 8) };
         let mut told_of = |path: &str| {
             let event = notify::Event::new(EventKind::Any).add_path(folder.path().join(path));
-            heard.hear(folder.path(), Ok(event));
+            heard.hear(folder.path(), None, Ok(event));
             match block_on(env.timeout(SETTLE * 20, told.next())) {
                 Ok(Ok(Some(OutsideChange::At { path: at, now }))) if at == path => now.is_some(),
                 other => panic!("{path}: {other:?}"),
@@ -420,7 +426,7 @@ mod tests {
             Told { heard: heard.clone(), folder: Arc::downgrade(&folder), pool: env.pool("test", 1, 8) };
         let hear = || {
             let event = notify::Event::new(EventKind::Any).add_path(folder.path().join("f"));
-            heard.hear(folder.path(), Ok(event));
+            heard.hear(folder.path(), None, Ok(event));
         };
         let look = || loop {
             match told.step() {

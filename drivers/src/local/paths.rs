@@ -49,6 +49,13 @@ impl PathLocal {
         Ok(Self { heard: Some(Heard::new(env)), ..opened })
     }
 
+    /// Serves all but what is at `path` in the folder: it is not listed, no path may name it, and what holds it is not renamed. The first such path counts.
+    #[must_use]
+    pub fn without(self, path: impl Into<String>) -> Self {
+        self.folder.leave_out(path.into());
+        self
+    }
+
     fn look<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -211,8 +218,9 @@ impl PathStore for PathLocal {
             let told =
                 Told { heard: heard.clone(), folder: Arc::downgrade(&self.folder), pool: self.pool.clone() };
             let root = self.folder.path().to_owned();
+            let left_out = self.folder.left_out().map(str::to_owned);
             let watching = pooled::look(&self.pool, "asking the system for changes", move || {
-                Watching::begin(root, heard)
+                Watching::begin(root, left_out, heard)
             });
             *self.watching.lock() = Some(watching.await?);
             Ok(Some(Box::new(told) as Box<dyn OutsideChanges>))
