@@ -86,7 +86,7 @@ mod tests {
     fn what_no_driver_has_goes_first() {
         let (known, grant) = (Known::default(), |nth: usize| Grant::of(&[Some(&nth.to_string())]));
         let used = known.of(grant(0), 0);
-        for nth in 1..GRANTS_MAX + 1 {
+        for nth in 1..=GRANTS_MAX {
             assert_eq!(*known.of(grant(nth), nth), nth);
         }
         assert_eq!(known.0.lock().grants.len(), GRANTS_MAX);

@@ -113,14 +113,20 @@ impl Opened {
 
 /// Refuses what would stay with the connection, and hide from its next sessions what all others find under this name.
 fn nothing_temporary(context: AuthContext<'_>) -> Authorization {
-    match context.action {
+    let is_temporary = match context.action {
         AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempView { .. }
-        | AuthAction::CreateTempTrigger { .. } => Authorization::Deny,
-        AuthAction::CreateVtable { .. } if context.database_name == Some("temp") => Authorization::Deny,
-        _ => Authorization::Allow,
-    }
+        | AuthAction::CreateTempTrigger { .. } => true,
+        // By its name alone.
+        AuthAction::CreateTable { .. }
+        | AuthAction::CreateIndex { .. }
+        | AuthAction::CreateView { .. }
+        | AuthAction::CreateTrigger { .. }
+        | AuthAction::CreateVtable { .. } => context.database_name == Some("temp"),
+        _ => false,
+    };
+    if is_temporary { Authorization::Deny } else { Authorization::Allow }
 }
 
 fn set_up(connection: &Connection, reads_only: bool) -> Result<(), rusqlite::Error> {
