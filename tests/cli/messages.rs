@@ -47,6 +47,17 @@ fn messages_go_from_command_to_command() {
 }
 
 #[test]
+fn what_is_no_pipe_takes_no_message_and_gives_none() {
+    let nexus = Nexus::new();
+    assert_eq!(nexus.feed("write /notes.md", "keep").status, 0);
+    let told = nexus.run("pipe write /notes.md hi");
+    assert!(told.status == 1 && told.err.ends_with("(EOPNOTSUPP)\n"), "{}", told.err);
+    let told = nexus.run("pipe read /notes.md");
+    assert!(told.status == 1 && told.err.ends_with("(EOPNOTSUPP)\n"), "{}", told.err);
+    assert_eq!(nexus.good("cat /notes.md"), "keep");
+}
+
+#[test]
 fn a_shell_has_its_pipes_for_as_long_as_it_runs() {
     let nexus = Nexus::new();
     let lines = "pipe make /p\npipe write /p 'to myself'\npipe read /p\nls -l /p\n";

@@ -7,7 +7,7 @@ use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::{
     Bytes, Caller, Errno, Event, EventMask, HookContext, Nexus, Op, Outcome, Right, StreamSpec, SysRead,
-    SysSetattr, SysWrite, Syscall, VPath, Verdict,
+    SysSetattr, SysTx, SysWrite, Syscall, VPath, Verdict, WhichPipe,
 };
 use parking_lot::Mutex;
 
@@ -72,6 +72,53 @@ fn interceptors_see_each_message_once_change_it_and_refuse_it() {
     assert_eq!(reader.read(None).unwrap(), None);
     // The one that refuses is not told what came of it.
     assert_eq!(told.lock().len(), 7, "an end is no way around them");
+}
+
+#[test]
+fn an_end_that_hooks_see_is_of_its_pipe_and_of_nothing_that_comes_in_its_place() {
+    let (nx, at) = piped(100);
+    let (writer, reader) = (nx.pipe_writer(&at).unwrap(), nx.pipe_reader(&at).unwrap());
+    nx.register_hook(Registration::interceptor("tells", Arc::new(Tells(Told::default())))).unwrap();
+    nx.unlink(&at).unwrap();
+    nx.write(&at, "a file").unwrap();
+    refused(writer.write("x", None), Errno::ENOENT);
+    refused(reader.read(None), Errno::ENOENT);
+    assert_eq!(nx.read(&at).unwrap(), "a file");
+    nx.unlink(&at).unwrap();
+    refused(writer.write("x", None), Errno::ENOENT);
+    nx.make_pipe(&at, 100).unwrap();
+    write(&nx, &at, "another pipe").unwrap();
+    refused(writer.write("x", None), Errno::ENOENT);
+    refused(reader.read(None), Errno::ENOENT);
+    assert_eq!(read(&nx, &at).unwrap(), "another pipe");
+    refused(read(&nx, &at), Errno::EAGAIN);
+}
+
+#[test]
+fn a_call_for_a_pipe_is_for_nothing_else() {
+    let (nx, at) = piped(100);
+    nx.write("/f", "a file").unwrap();
+    nx.mkdir("/d").unwrap();
+    nx.make_stream("/s", StreamSpec::new()).unwrap();
+    let other = nx.stat("/f").unwrap().file_id;
+    let check = |at: &str, pipe, errno| {
+        refused(nx.send(SysWrite::at(path(at), "x").create().to_pipe(pipe)), errno);
+        refused(nx.send(SysRead::at(path(at)).of_pipe(pipe)), errno);
+    };
+    check("/f", WhichPipe::Any, Errno::EOPNOTSUPP);
+    check("/s", WhichPipe::Any, Errno::EOPNOTSUPP);
+    check("/d", WhichPipe::Any, Errno::EISDIR);
+    check("/none", WhichPipe::Any, Errno::ENOENT);
+    check("/f", WhichPipe::One(other), Errno::ENOENT);
+    check("/p", WhichPipe::One(other), Errno::ENOENT);
+    let call = SysWrite::at(path("/f"), "x").to_pipe(WhichPipe::Any);
+    refused(nx.send(SysTx::new().with(call)), Errno::EINVAL);
+    assert_eq!(nx.read("/f").unwrap(), "a file");
+    let own = WhichPipe::One(nx.stat(&at).unwrap().file_id);
+    for pipe in [own, WhichPipe::Any] {
+        nx.send(SysWrite::at(&at, "x").to_pipe(pipe)).unwrap();
+        assert_eq!(nx.send(SysRead::at(&at).of_pipe(pipe)).unwrap().data, "x");
+    }
 }
 
 struct Hears(Told);

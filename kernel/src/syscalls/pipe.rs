@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nexus_messages::syscall::{
     ByteRange, CommittedOp, Create, Extent, IoProfile, Place, Precondition, ReadData, SysRead, SysWrite,
-    Written,
+    WhichPipe, Written,
 };
 use nexus_messages::{
     Caller, Consistency, Durability, EntryType, Error, ErrorKind, FileMetadata, Lsn, Op, OpId, Receipt,
@@ -42,6 +42,35 @@ pub(super) fn is_there(located: &Located) -> bool {
     located.node.as_ref().is_some_and(|node| is_pipe(&located.site, node))
 }
 
+/// Refuses a call for a pipe when what was located is not the one that is meant.
+pub(super) fn check_meant(op: Op, meant: Option<WhichPipe>, located: &Located) -> Result<()> {
+    let Some(meant) = meant else { return Ok(()) };
+    let path = &located.site.path;
+    if let WhichPipe::One(meant) = meant {
+        let found = located.node.as_ref().filter(|_| is_there(located));
+        let is_meant = found.is_some_and(|found| found.metadata.file_id == meant);
+        return if is_meant { Ok(()) } else { Err(refused(op, path, &Refusal::Removed)) };
+    }
+    let Some(node) = &located.node else { return Err(Error::new(op, path, ErrorKind::NotFound)) };
+    match node.metadata.entry_type {
+        _ if is_pipe(&located.site, node) => Ok(()),
+        directory if directory.is_directory() => Err(Error::new(op, path, ErrorKind::IsADirectory)),
+        other => {
+            Err(Error::new(op, path, ErrorKind::NotSupported)
+                .because(format!("it is a {other}, and no pipe")))
+        }
+    }
+}
+
+/// Refuses a call that is for a pipe where a pipe takes no part.
+pub(super) fn check_not_meant(op: Op, path: &VPath, meant: Option<WhichPipe>) -> Result<()> {
+    match meant {
+        None => Ok(()),
+        Some(_) => Err(Error::new(op, path, ErrorKind::InvalidArgument)
+            .because("a message of a pipe is a call by itself: no stream, and in no transaction")),
+    }
+}
+
 /// A pipe and its entry, ready to be read or written.
 pub(super) struct Ready {
     pipe: Arc<Pipe>,
@@ -69,9 +98,17 @@ fn known<R>(
     kernel.pipes().known(kernel.routes().version(), &caller.zone, path, look)
 }
 
-/// As [`known`], to be kept.
-pub(super) fn at_hand(kernel: &Kernel, caller: &Caller, op: Op, path: &VPath) -> Option<Ready> {
-    known(kernel, caller, op, path, Ready::of)
+/// As [`known`], to be kept, when it is the one that is meant.
+pub(super) fn at_hand(
+    kernel: &Kernel,
+    caller: &Caller,
+    op: Op,
+    path: &VPath,
+    meant: Option<WhichPipe>,
+) -> Option<Ready> {
+    let ready = known(kernel, caller, op, path, Ready::of)?;
+    let is_meant = !matches!(meant, Some(WhichPipe::One(meant)) if meant != ready.metadata.file_id);
+    is_meant.then_some(ready)
 }
 
 /// Reads the next message of a pipe that is at hand. None: there is none, or it is another call.
@@ -443,17 +480,10 @@ impl End {
         resolve(kernel, caller, &mut call).await?;
         let (located, _) = pass(kernel, caller, &call).await?;
         let asked = call.path().clone();
-        let (site, node) = located.clone().existing(S::OP)?;
-        if node.metadata.is_directory() {
-            return Err(Error::new(S::OP, &site.path, ErrorKind::IsADirectory));
-        }
-        if !is_pipe(&site, &node) {
-            let error = Error::new(S::OP, &site.path, ErrorKind::NotSupported);
-            return Err(error.because(format!("it is a {}, and no pipe", node.metadata.entry_type)));
-        }
+        check_meant(S::OP, Some(WhichPipe::Any), &located)?;
         let Ready { pipe, metadata } = ready(kernel, caller, S::OP, &asked, &located).await?;
         let end = kernel.pipes().open_end(&pipe, side, holder, &caller.agent, caller.life);
-        let end = end.map_err(|refusal| refused(S::OP, &site.path, &refusal))?;
+        let end = end.map_err(|refusal| refused(S::OP, &located.site.path, &refusal))?;
         Ok(Self { kernel: kernel.clone(), caller: caller.clone(), path, pipe, metadata, end })
     }
 
@@ -463,13 +493,10 @@ impl End {
             true => Err(refused(op, &self.path, &Refusal::EndClosed)),
         }
     }
-}
 
-/// The message that came of a read at the path of an end, where there may be something else by now.
-fn message_of(path: &VPath, read: &ReadData) -> Result<Bytes> {
-    match read.metadata.entry_type {
-        EntryType::Pipe => Ok(read.data.clone()),
-        _ => Err(refused(Op::Read, path, &Refusal::Removed)),
+    /// Its pipe, and no other that is at its path by now.
+    fn meant(&self) -> WhichPipe {
+        WhichPipe::One(self.metadata.file_id)
     }
 }
 
@@ -488,10 +515,9 @@ impl PipeReader {
         let End { kernel, caller, path, pipe, .. } = &self.0;
         self.0.is_open(Op::Read)?;
         let message = if kernel.is_watched(Op::Read) {
-            let mut call = SysRead::at(path);
+            let mut call = SysRead::at(path).of_pipe(self.0.meant());
             call.wait = wait;
-            let read = Box::pin(kernel.send(caller, call)).await?;
-            message_of(path, &read)?
+            Box::pin(kernel.send(caller, call)).await?.data
         } else {
             let read = match (pipe.try_read(), wait) {
                 (Err(refusal), Some(wait)) if refusal.passes() => match pipe.look_for_message() {
@@ -516,11 +542,9 @@ impl PipeReader {
         let End { kernel, caller, path, pipe, .. } = &self.0;
         self.0.is_open(Op::Read)?;
         let given = if kernel.is_watched(Op::Read) {
-            let mut call = SysRead::at(path);
+            let mut call = SysRead::at(path).of_pipe(self.0.meant());
             call.wait = wait;
-            let (read, given) = Box::pin(kernel.take_message(caller, call)).await?;
-            message_of(path, &read)?;
-            given
+            Box::pin(kernel.take_message(caller, call)).await?.1
         } else {
             let taken = match wait {
                 None => pipe.try_take(kernel.env()),
@@ -549,7 +573,7 @@ impl PipeWriter {
         self.0.is_open(Op::Write)?;
         let message = message.into();
         if kernel.is_watched(Op::Write) {
-            let mut call = SysWrite::at(path, message);
+            let mut call = SysWrite::at(path, message).to_pipe(self.0.meant());
             call.wait = wait;
             return Box::pin(kernel.send(caller, call)).await.map(drop);
         }

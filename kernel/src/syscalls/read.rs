@@ -39,6 +39,9 @@ impl Admissible for SysRead {
 impl Serve for SysRead {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<ReadData> {
+        if self.pipe.is_some() {
+            return None;
+        }
         let is_plain = self.as_of.is_none() && !matches!(self.extent, Extent::Records(_));
         let read = if is_plain { pipe::read_warm(kernel, caller, self) } else { None };
         read.or_else(|| content_at_hand(kernel, caller, self))
@@ -52,7 +55,7 @@ impl Serve for SysRead {
 /// The content of what is a file, when all of it is at hand.
 #[inline]
 pub(super) fn content_at_hand(kernel: &Kernel, caller: &Caller, call: &SysRead) -> Option<ReadData> {
-    if call.as_of.is_some() || matches!(call.extent, Extent::Records(_)) {
+    if call.as_of.is_some() || call.pipe.is_some() || matches!(call.extent, Extent::Records(_)) {
         return None;
     }
     kernel.warm(caller, &call.path, true, |node| warm(kernel, node, &call.extent))
@@ -103,7 +106,11 @@ async fn straight_read(
     call: &SysRead,
 ) -> Option<Result<ReadData>> {
     let Extent::One(range) = call.extent else { return None };
-    if call.as_of.is_some() || call.wait.is_some() || range.count.is_some_and(|count| count > STRAIGHT_MAX) {
+    if call.pipe.is_some()
+        || call.as_of.is_some()
+        || call.wait.is_some()
+        || range.count.is_some_and(|count| count > STRAIGHT_MAX)
+    {
         return None;
     }
     let site = straight_to_read(kernel, caller, call)?;
@@ -137,7 +144,7 @@ pub(super) async fn take(
     caller: &Arc<Caller>,
     call: SysRead,
 ) -> Result<(ReadData, Option<GivenMessage>)> {
-    if let Some(ready) = pipe::at_hand(kernel, caller, SysRead::OP, &call.path) {
+    if let Some(ready) = pipe::at_hand(kernel, caller, SysRead::OP, &call.path, call.pipe) {
         return pipe::read(kernel, ready, &call).await;
     }
     let mut admitted = admit(kernel, caller, call, None).await?;
@@ -157,6 +164,7 @@ async fn fetch(
 ) -> Result<(ReadData, Option<GivenMessage>)> {
     let mut attempts = 0..ATTEMPTS_MAX;
     loop {
+        pipe::check_meant(SysRead::OP, admitted.call.pipe, &admitted.first)?;
         // Each time: where nothing was, a pipe may have been made meanwhile.
         if let Some(read) = next_of(kernel, caller, admitted).await {
             return read;

@@ -15,6 +15,7 @@ use super::admit::{Admissible, Admitted, admit, pass, resolve};
 use super::locate::{ATTEMPTS_MAX, Located};
 use super::mutate::{begin_as, carry_out, intent, passing, writable};
 use super::past::then;
+use super::pipe;
 use crate::content;
 use crate::kernel::Kernel;
 use crate::volume::{Intake, Intent, Site, Source, Staged, Stop};
@@ -91,6 +92,7 @@ impl Kernel {
 }
 
 async fn open(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysRead) -> Result<ContentReader> {
+    pipe::check_not_meant(SysRead::OP, &call.path, call.pipe)?;
     let Extent::One(range) = call.extent else {
         let error = Error::new(SysRead::OP, &call.path, ErrorKind::InvalidArgument);
         return Err(error.because("a stream has one run of bytes"));
@@ -150,6 +152,7 @@ async fn write(
         let error = Error::new(SysWrite::OP, &call.path, ErrorKind::NotSupported);
         return Err(error.because("a stream becomes the whole content"));
     }
+    pipe::check_not_meant(SysWrite::OP, &call.path, call.pipe)?;
     call.validate()?;
     let mut intent = intent(kernel, caller, &call);
     let passing = passing(kernel, &intent, &call);

@@ -21,6 +21,7 @@ use super::admit::{
 };
 use super::locate::{ATTEMPTS_MAX, Located, is_served, route};
 use super::mutate::{LOCK_WAIT_MAX, Mutation, before, fenced, look_again, writable};
+use super::pipe;
 use crate::advisory::Hold;
 use crate::hal::{LogItem, Told, ToldEvent};
 use crate::kernel::Kernel;
@@ -160,9 +161,10 @@ async fn admit_all(
         let shown = wants.ops.contains(op.op()).then_some(op_id);
         let when = if index == 0 { When::Now } else { When::Later };
         let admitted = match op {
-            TxOp::Write(call) => {
-                admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Write)
-            }
+            TxOp::Write(call) => match pipe::check_not_meant(SysWrite::OP, &call.path, call.pipe) {
+                Ok(()) => admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Write),
+                Err(error) => Err(error),
+            },
             TxOp::Setattr(call) => {
                 admit_one(kernel, caller, call, when, shown, &mut hooked).await.map(Item::Setattr)
             }

@@ -29,8 +29,8 @@ impl Admissible for SysWrite {
     }
 
     fn finds_by_itself(&self) -> bool {
-        // A repeat is answered from what is there.
-        self.op_id.is_none()
+        // A repeat is answered from what is there, and a message for a pipe is for nothing else that is.
+        self.op_id.is_none() && self.pipe.is_none()
     }
 
     fn validate(&self) -> Result<()> {
@@ -73,10 +73,12 @@ impl Mutation for SysWrite {
     }
 
     fn leads_elsewhere(&self, intent: &Intent, first: &Located) -> bool {
-        (pipe::is_there(first) || records::is_there(first)) && intent.staged.is_none()
+        let is_meant = self.pipe.is_some() || pipe::is_there(first) || records::is_there(first);
+        is_meant && intent.staged.is_none()
     }
 
     async fn elsewhere(kernel: &Arc<Kernel>, intent: &Intent, admitted: &Admitted<Self>) -> Result<Written> {
+        pipe::check_meant(Self::OP, admitted.call.pipe, &admitted.first)?;
         if records::is_there(&admitted.first) {
             let ready = records::ready(kernel, Self::OP, &admitted.first).await?;
             return records::write(kernel, &intent.caller, ready, &admitted.call).await;
@@ -111,11 +113,11 @@ impl Mutation for SysWrite {
 impl Serve for SysWrite {
     #[inline]
     fn warm(&mut self, kernel: &Kernel, caller: &Caller) -> Option<Written> {
-        pipe::write_warm(kernel, caller, self)
+        if self.pipe.is_some() { None } else { pipe::write_warm(kernel, caller, self) }
     }
 
     async fn serve(self, kernel: &Arc<Kernel>, caller: &Arc<Caller>) -> Result<Written> {
-        if let Some(ready) = pipe::at_hand(kernel, caller, Self::OP, &self.path) {
+        if let Some(ready) = pipe::at_hand(kernel, caller, Self::OP, &self.path, self.pipe) {
             return Box::pin(pipe::write(kernel, caller, ready, &self)).await;
         }
         mutate(kernel, caller, self).await

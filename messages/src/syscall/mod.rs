@@ -35,7 +35,7 @@ pub use group::{
 };
 pub use lock::{Fence, LockHolder, LockKind, LockState, LockWaiter, Locked, SysLock, SysUnlock, Unlocked};
 pub use outcome::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
-pub use pipe::{IoProfile, PIPE_CAPACITY_DEFAULT, PIPE_CAPACITY_MAX, PipeSpec};
+pub use pipe::{IoProfile, PIPE_CAPACITY_DEFAULT, PIPE_CAPACITY_MAX, PipeSpec, WhichPipe};
 pub use read::{ByteRange, Extent, ReadData, SysRead};
 pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};

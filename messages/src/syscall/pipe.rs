@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ident::FileId;
+
 /// How many bytes a pipe holds when nothing is said: as many as one of Linux.
 pub const PIPE_CAPACITY_DEFAULT: u32 = 64 << 10;
 
@@ -48,6 +50,16 @@ pub struct PipeSpec {
     pub capacity: u32,
     /// Where they are meanwhile.
     pub io_profile: IoProfile,
+}
+
+/// Which pipe a call is for. Whatever else is at its path by then is neither read nor written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum WhichPipe {
+    /// Any; [`NotSupported`](crate::ErrorKind::NotSupported) when there is something else.
+    Any,
+    /// The one of this identity; `ENOENT` when there is another one, or something else: that one was removed.
+    One(FileId),
 }
 
 /// A pipe has room for one message for so many bytes of its capacity.

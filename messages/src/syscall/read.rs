@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{AsOf, RecordRange, Records, StreamStart};
+use super::{AsOf, RecordRange, Records, StreamStart, WhichPipe};
 use crate::metadata::FileMetadata;
 use crate::path::VPath;
 
@@ -34,6 +34,8 @@ pub struct SysRead {
     pub as_of: Option<AsOf>,
     /// For how long to wait for a message of a pipe, or for a record at the tail of a stream; none for not at all. Of no matter for a file.
     pub wait: Option<Duration>,
+    /// The pipe that must be there; none for whatever is.
+    pub pipe: Option<WhichPipe>,
 }
 
 /// A run of bytes.
@@ -111,7 +113,7 @@ impl ReadData {
 impl SysRead {
     /// Reads the whole content of the file at `path`.
     pub fn at(path: impl Into<VPath>) -> Self {
-        Self { path: path.into(), extent: Extent::One(ByteRange::ALL), as_of: None, wait: None }
+        Self { path: path.into(), extent: Extent::One(ByteRange::ALL), as_of: None, wait: None, pipe: None }
     }
 
     /// Reads `count` bytes from `offset` on, as `pread` does.
@@ -152,6 +154,13 @@ impl SysRead {
     #[must_use]
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = Some(at_most);
+        self
+    }
+
+    /// Reads a message of this pipe, and nothing else that is there.
+    #[must_use]
+    pub fn of_pipe(mut self, pipe: WhichPipe) -> Self {
+        self.pipe = Some(pipe);
         self
     }
 

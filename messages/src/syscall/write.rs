@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Create, Fence, Precondition};
+use super::{Create, Fence, Precondition, WhichPipe};
 use crate::ident::OpId;
 use crate::metadata::{Attributes, FileMetadata};
 use crate::path::VPath;
@@ -52,6 +52,8 @@ pub struct SysWrite {
     pub fence: Option<Fence>,
     /// For how long to wait for room in a pipe; none for not at all. Of no matter for a file.
     pub wait: Option<Duration>,
+    /// The pipe that must be there; none for whatever is.
+    pub pipe: Option<WhichPipe>,
 }
 
 /// Where written bytes go.
@@ -123,6 +125,7 @@ impl SysWrite {
             consistency: None,
             fence: None,
             wait: None,
+            pipe: None,
         }
     }
 
@@ -189,6 +192,13 @@ impl SysWrite {
     #[must_use]
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = Some(at_most);
+        self
+    }
+
+    /// Writes a message to this pipe, and to nothing else that is there.
+    #[must_use]
+    pub fn to_pipe(mut self, pipe: WhichPipe) -> Self {
+        self.pipe = Some(pipe);
         self
     }
 

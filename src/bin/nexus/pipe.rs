@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nexus::syscall::{IoProfile, PipeSpec, SysRead, SysSetattr, SysWrite};
+use nexus::syscall::{IoProfile, PipeSpec, SysRead, SysSetattr, SysWrite, WhichPipe};
 use nexus::{Op, PIPE_CAPACITY_DEFAULT};
 use serde::Serialize;
 use serde_json::json;
@@ -47,7 +47,7 @@ struct MessageJson<'a> {
 async fn read(session: &Session, args: PipeReadArgs) -> Outcome {
     let at = path(Op::Read, &args.path)?;
     for _ in 0..args.number {
-        let mut call = SysRead::at(&at);
+        let mut call = SysRead::at(&at).of_pipe(WhichPipe::Any);
         call.wait = args.wait.map(Into::into);
         let message = session.nx.send(call).await?.data;
         if message.is_empty() {
@@ -79,7 +79,7 @@ async fn write(session: &Session, args: PipeWriteArgs) -> Outcome {
             message
         }
     };
-    let mut call = SysWrite::at(&at, message);
+    let mut call = SysWrite::at(&at, message).to_pipe(WhichPipe::Any);
     call.wait = args.wait.map(Into::into);
     let done = session.nx.send(call).await?;
     session.out.quiet(&json!({ "path": at, "written": done.written }))
