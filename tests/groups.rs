@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -53,6 +54,25 @@ fn on_disk(folder: &Path) -> blocking::Nexus {
 
 fn join(nx: &blocking::Nexus, settings: GroupSettings) -> Consumer {
     nx.consumer(AT, "g", StreamStart::Oldest, settings).expect("it joins")
+}
+
+#[test]
+fn who_waits_for_a_record_and_whose_life_ends_is_given_none() {
+    let nx = in_memory();
+    let other = join(&nx, settings());
+    let kernel = nx.kernel().expect("it is here");
+    let life = kernel.begin_life();
+    let caller = Arc::new(Caller::administrator().living(life.id()));
+    let mut call = SysTake::new(VPath::parse(AT).expect("it is one"), "g");
+    call.wait = Some(LONG);
+    let mut waits = pin!(kernel.send(&caller, call));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(life);
+    nx.append_record(AT, "one").expect("there is room");
+    let error = block_on(waits).expect_err("nothing is given to who is gone");
+    assert_eq!(error.errno(), Errno::EPERM, "{error}");
+    let taken = other.take(1, None).expect("it is there");
+    assert_eq!((&taken[0].record.data, taken[0].deliveries), (&Bytes::from("one"), 1));
 }
 
 fn agent(nx: &blocking::Nexus, name: &str) -> (blocking::Nexus, Consumer) {

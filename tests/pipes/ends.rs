@@ -1,7 +1,10 @@
 //! Ends: the end of a pipe without writers, EPIPE without readers, and the lives that ends are tied to.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
-use nexus::{Errno, ErrorKind, SysRead, SysWrite};
+use nexus::{Caller, Errno, ErrorKind, SysRead, SysWrite};
+use nexus_actors::block_on;
 
 use crate::bench::{LONG, piped, read, refused, write};
 
@@ -84,6 +87,18 @@ fn an_end_goes_with_the_life_of_its_owner() {
     refused(writer.write("from beyond", None), Errno::EPERM);
     drop(writer);
     assert_eq!(reader.read(None).unwrap(), None);
+}
+
+#[test]
+fn whose_life_has_ended_opens_no_end() {
+    let (nx, at) = piped(100);
+    let kernel = nx.kernel().unwrap();
+    let life = kernel.begin_life();
+    let caller = Arc::new(Caller::administrator().living(life.id()));
+    let writer = block_on(kernel.open_pipe_writer(&caller, &at)).unwrap();
+    drop((writer, life));
+    refused(block_on(kernel.open_pipe_writer(&caller, &at)), Errno::EPERM);
+    assert_eq!(read(&nx, &at).unwrap(), "", "no end of it is left open");
 }
 
 #[test]

@@ -164,8 +164,7 @@ async fn fetch(
         kernel.streams().note_holder(life, stream.id());
         if !kernel.lives().goes_on(life) {
             kernel.streams().end_life(life);
-            let error = Error::new(SysTake::OP, &admitted.first.site.path, ErrorKind::NotHeld);
-            return Err(error.because("its owner's life has ended"));
+            return Err(ended(&admitted.first.site.path));
         }
     }
     let wish = Wish {
@@ -184,7 +183,19 @@ async fn fetch(
     if waits {
         admitted.step_back();
     }
-    taken.map_err(|refusal| refused(SysTake::OP, &admitted.first.site.path, &refusal))
+    let path = &admitted.first.site.path;
+    let taken = taken.map_err(|refusal| refused(SysTake::OP, path, &refusal))?;
+    if let Some(life) = life.filter(|life| !kernel.lives().goes_on(*life)) {
+        // Its end may have come while this waited, and have found nothing yet.
+        drop(taken);
+        kernel.streams().end_life(life);
+        return Err(ended(path));
+    }
+    Ok(taken)
+}
+
+fn ended(path: &VPath) -> Error {
+    Error::new(SysTake::OP, path, ErrorKind::NotHeld).because("its owner's life has ended")
 }
 
 async fn group(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysGroup) -> Result<GroupDone> {

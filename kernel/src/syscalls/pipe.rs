@@ -484,7 +484,12 @@ impl End {
         let Ready { pipe, metadata } = ready(kernel, caller, S::OP, &asked, &located).await?;
         let end = kernel.pipes().open_end(&pipe, side, holder, &caller.agent, caller.life);
         let end = end.map_err(|refusal| refused(S::OP, &located.site.path, &refusal))?;
-        Ok(Self { kernel: kernel.clone(), caller: caller.clone(), path, pipe, metadata, end })
+        let opened = Self { kernel: kernel.clone(), caller: caller.clone(), path, pipe, metadata, end };
+        // The life may have ended before there was an end to be closed with it.
+        match kernel.lives().goes_on(caller.life) {
+            true => Ok(opened),
+            false => Err(refused(S::OP, &opened.path, &Refusal::EndClosed)),
+        }
     }
 
     fn is_open(&self, op: Op) -> Result<()> {
