@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use nexus::actors::{Behaviour, Cx, Handle, LocalBoxFuture, Reply, Start};
-use nexus::dispatch::{ASIDE_MAX, MissedCalls, OpSet};
+use nexus::dispatch::{ASIDE_MAX, Interceptor, MissedCalls, OpSet, Registration};
 use nexus::service::{Completed, Declaration, Intercept, Intercepted, OnLate, Service, ServiceHook, Setup};
 use nexus::{
     Config, ErrorKind, Event, EventKind, ExitReason, HookContext, Lsn, Nexus, Op, Outcome, SwapOptions,
-    Syscall, VPath, Verdict, ZoneId,
+    SysRead, Syscall, VPath, Verdict, ZoneId,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,102 @@ async fn an_inline_hook_that_panics_fails_as_it_declares() {
         assert_eq!(counted, (1, u64::from(is_open)));
         nx.shutdown().await.expect("it stops");
     }
+}
+
+/// Counts the calls that it let pass and has not heard of since.
+struct Counts;
+
+/// What it counts, and what it heard last.
+#[derive(Default)]
+struct Counted {
+    inside: AtomicU64,
+    heard: Mutex<Vec<Option<ErrorKind>>>,
+}
+
+impl Behaviour for Counts {
+    type Args = Setup<Self>;
+    const NAME: &'static str = "counts";
+
+    fn init(setup: Setup<Self>, start: Start<Self>) -> LocalBoxFuture<'static, Result<Self, ExitReason>> {
+        Box::pin(async move {
+            setup.publish(start.generation(), Counted::default()).map_err(ExitReason::error)?;
+            Ok(Self)
+        })
+    }
+}
+
+impl Service for Counts {
+    const VERSION: &'static str = "1.0.0";
+    type Config = ();
+    type View = Counted;
+
+    fn declare((): &()) -> Declaration<Self> {
+        let decide = |view: &Counted, _: &mut HookContext| {
+            view.inside.fetch_add(1, Ordering::Relaxed);
+            Verdict::Continue
+        };
+        let hear = |view: &Counted, _: &HookContext, outcome: &Outcome| {
+            view.inside.fetch_sub(1, Ordering::Relaxed);
+            view.heard.lock().push(outcome.error.as_ref().map(nexus::Error::kind));
+        };
+        let ops = [Op::Lock, Op::Read].into_iter().collect();
+        Declaration::new().hook(ServiceHook::around("counts", ops, decide, hear))
+    }
+}
+
+#[tokio::test]
+async fn a_hook_is_told_that_the_caller_of_a_call_that_waits_went_away() {
+    let nx = booted().await;
+    let service = nx.register::<Counts>("counts", ()).await.expect("it starts");
+    let counted = |view: &Counted| (view.inside.load(Ordering::Relaxed), view.heard.lock().clone());
+    nx.make_pipe("/p", 100).await.expect("it is made");
+    let (a, b) = (nx.agent("a").expect("it is one"), nx.agent("b").expect("it is one"));
+    let held = a.lock("/held", Duration::ZERO).await.expect("it is free");
+    assert_eq!(service.with(counted).expect("it serves"), (0, vec![None]));
+    let mut locks = Box::pin(b.lock("/held", PATIENCE));
+    let at = VPath::parse("/p").expect("it is one");
+    let mut reads = Box::pin(b.send(SysRead::at(at).wait(PATIENCE)));
+    assert!(futures_util::poll!(locks.as_mut()).is_pending());
+    assert!(futures_util::poll!(reads.as_mut()).is_pending());
+    assert_eq!(service.with(counted).expect("it serves").0, 2);
+    drop((locks, reads));
+    let timed_out = Some(ErrorKind::TimedOut);
+    assert_eq!(service.with(counted).expect("it serves"), (0, vec![None, timed_out, timed_out]));
+    a.unlock("/held", held.id).await.expect("it is held");
+    nx.shutdown().await.expect("it stops");
+}
+
+/// Takes for ever to hear what came of a call.
+struct Hangs;
+
+impl Interceptor for Hangs {
+    fn ops(&self) -> OpSet {
+        OpSet::from(Op::Read)
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::Continue))
+    }
+
+    fn after<'a>(&'a self, _: &'a HookContext, _: &'a Outcome) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn who_goes_away_while_hooks_are_told_has_the_others_told() {
+    let nx = booted().await;
+    let service = nx.register::<Counts>("counts", ()).await.expect("it starts");
+    nx.write("/f", "x").await.expect("it writes");
+    let hangs = Registration::interceptor("hangs", Arc::new(Hangs)).order(100);
+    nx.register_hook(hangs).await.expect("it is registered");
+    let mut reads = Box::pin(nx.read("/f"));
+    assert!(futures_util::poll!(reads.as_mut()).is_pending());
+    let counted = |view: &Counted| (view.inside.load(Ordering::Relaxed), view.heard.lock().clone());
+    assert_eq!(service.with(counted).expect("it serves"), (1, Vec::new()), "the other one is told first");
+    drop(reads);
+    assert_eq!(service.with(counted).expect("it serves"), (0, vec![None]));
+    nx.shutdown().await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,7 +42,7 @@ pub use hook::{
 pub(crate) use messages::Cover;
 pub use messages::{ListHooks, Register, ReplaceHooks, Unregister};
 pub use observing::{QUEUE, QUEUE_LIMIT};
-pub(crate) use passage::{Passage, Shown, Wants};
+pub(crate) use passage::{ALL_TOLD, Passage, Shown, Wants};
 pub use pattern::{PATTERN_DEPTH_MAX, Pattern, PatternError};
 pub use table::{HOOKS_MAX, HookError, HookInfo, HookStatus, HookTable};
 pub use view::{DispatchView, HookRefusal, HookSummary, PublishedHooks};

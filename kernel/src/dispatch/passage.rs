@@ -5,6 +5,7 @@
 //! before this call has left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus_actors::Lease;
@@ -25,6 +26,9 @@ const SWAP_BACK_MAX: Duration = Duration::from_secs(1);
 
 /// How often a call begins anew because the hooks changed under its first step.
 const ATTEMPTS_MAX: usize = 64;
+
+/// So many hooks were told what came of a call that none is left.
+pub(crate) const ALL_TOLD: usize = usize::MAX;
 
 /// Which hooks a call may meet.
 #[derive(Debug, Clone, Copy)]
@@ -190,9 +194,12 @@ impl Passage {
         self.aside = std::mem::take(&mut self.pins).into_iter().map(number).collect();
     }
 
-    /// Meets those again that still serve. One that was replaced meanwhile is told no more.
+    /// Meets those again that it has left and that still serve. One that was replaced meanwhile is told no more.
     pub(crate) fn step_back(&mut self) {
         let left = std::mem::take(&mut self.aside);
+        if left.is_empty() {
+            return;
+        }
         let again = |(service, number): (&Covered, Option<u64>)| match service.enlisted.slot.try_lease() {
             Some(lease) if Some(lease.generation.number) == number => Pin::Inside(lease, Duration::ZERO),
             _ => Pin::Apart,
@@ -348,8 +355,12 @@ impl Passage {
 
     /// Runs the interceptors after the calls, in the opposite order: those that let one pass, and those that only listen. None of them can change
     /// what came of it.
-    pub(crate) async fn after(&self, shown: &[Shown], outcome: &Outcome) {
-        for (call, number, placed) in self.listening(shown) {
+    ///
+    /// `told` says how many of them were told, one that began to hear of it among them: whoever goes away meanwhile has the [others told](Self::rest).
+    pub(crate) async fn after(&self, shown: &[Shown], outcome: &Outcome, told: &AtomicUsize) {
+        for (at, (call, number, placed)) in self.listening(shown).enumerate() {
+            // Orders nothing: read again by whoever drops it.
+            told.store(at + 1, Ordering::Relaxed);
             let (hook, cx) = (&placed.interceptor, &shown[call].context);
             match &hook.hook {
                 Of::Module(module) if shown[call].was_passed_by(number) => {
@@ -359,13 +370,25 @@ impl Passage {
                 Of::Service(place) => self.after_of_service(place, number, shown, call, outcome, true),
             }
         }
+        told.store(ALL_TOLD, Ordering::Relaxed);
     }
 
     /// Tells the inline hooks that let a call pass that its caller has gone. They cannot wait, and need not.
-    pub(crate) fn gone(&self, shown: &[Shown], outcome: &Outcome) {
+    pub(crate) fn gone(&mut self, shown: &[Shown], outcome: &Outcome) {
+        // It may have gone while it waited, and had left them for as long.
+        self.step_back();
         for (call, number, placed) in self.listening(shown) {
             if let Of::Service(place) = &placed.interceptor.hook {
                 self.after_of_service(place, number, shown, call, outcome, false);
+            }
+        }
+    }
+
+    /// Tells the hooks of services what came of the calls, but for the first of those who listen: so many were told before their caller has gone.
+    pub(crate) fn rest(&self, shown: &[Shown], outcome: &Outcome, told: usize) {
+        for (call, number, placed) in self.listening(shown).skip(told) {
+            if let Of::Service(place) = &placed.interceptor.hook {
+                self.after_of_service(place, number, shown, call, outcome, true);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What calls see of hooks.
 
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use nexus_actors::{Env, MailboxBounds, Ref, block_on};
@@ -40,7 +41,7 @@ fn interceptors_run_by_order_then_by_registration_and_back_in_reverse() {
     let mut shown = [Shown::new(reading("a", "/x"))];
     block_on(passage.before(&mut shown[0])).unwrap();
     assert_eq!(log.take(), ["before early", "before first", "before second", "before late"]);
-    block_on(passage.after(&shown, &ok()));
+    block_on(passage.after(&shown, &ok(), &AtomicUsize::new(0)));
     assert_eq!(log.take(), ["after late", "after second", "after first", "after early"]);
 }
 
@@ -68,12 +69,12 @@ fn a_panic_before_the_call_refuses_it_and_one_after_it_changes_nothing() {
         assert!(matches!(&refused, HookRefusal::Panicked { hook, message }
             if &**hook == "broken" && message.starts_with("broken is broken")));
         log.take();
-        block_on(refusing.after(&shown, &ok()));
+        block_on(refusing.after(&shown, &ok(), &AtomicUsize::new(0)));
         assert_eq!(log.take(), ["after one"], "those that let it pass hear of the refusal");
         let calm = vec![log.interceptor("one"), log.interceptor("broken")];
         block_on(passage(calm).before(&mut shown[0])).unwrap();
         log.take();
-        block_on(passage(hooks()).after(&shown, &ok()));
+        block_on(passage(hooks()).after(&shown, &ok(), &AtomicUsize::new(0)));
         assert_eq!(log.take(), ["after broken", "after one"], "those behind it are told all the same");
     }
 }

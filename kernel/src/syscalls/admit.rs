@@ -1,8 +1,8 @@
 //! The way of every call up to the path lock: resolve, route, gate, intercept.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use nexus_messages::syscall::{SysRead, Syscall, SyscallMessage};
@@ -13,7 +13,7 @@ use nexus_messages::{
 
 use super::limits::widened;
 use super::locate::{Located, beyond_a_file, locate, route, straight};
-use crate::dispatch::{HookRefusal, OpSet, Passage, Shown, Wants};
+use crate::dispatch::{ALL_TOLD, HookRefusal, OpSet, Passage, Shown, Wants};
 use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::mounts::Mount;
@@ -128,8 +128,10 @@ struct Seen {
     passage: Passage,
     /// What the interceptors were shown: the call, or each operation of a transaction; nothing when there are only observers.
     shown: Vec<Shown>,
-    /// Whether the interceptors were told what came of the call.
-    told: AtomicBool,
+    /// What came of the call, once the interceptors are told.
+    outcome: OnceLock<Outcome>,
+    /// How many of them were told.
+    told: AtomicUsize,
 }
 
 /// Takes `call` up to the path lock.
@@ -377,7 +379,12 @@ impl Hooked {
 
     /// The hooks on this way, which were shown nothing yet.
     pub(super) fn by(passage: Passage) -> Self {
-        Self(Some(Arc::new(Seen { passage, shown: Vec::new(), told: AtomicBool::new(false) })))
+        Self(Some(Arc::new(Seen {
+            passage,
+            shown: Vec::new(),
+            outcome: OnceLock::new(),
+            told: AtomicUsize::new(0),
+        })))
     }
 
     /// Says what the interceptors are to be shown next.
@@ -443,10 +450,9 @@ impl Hooked {
 
     /// As [`after`](Self::after), of a call that was committed there.
     pub(crate) async fn after_at<T>(&self, result: &Result<T>, committed: Option<(ZoneId, Lsn)>) {
-        if let Some(Seen { passage, shown, told }) = self.0.as_deref() {
-            // Orders nothing: read again by whoever drops it.
-            told.store(true, Ordering::Relaxed);
-            passage.after(shown, &Outcome::of(result).committed(committed)).await;
+        if let Some(Seen { passage, shown, outcome, told }) = self.0.as_deref() {
+            let outcome = outcome.get_or_init(|| Outcome::of(result).committed(committed));
+            passage.after(shown, outcome, told).await;
         }
     }
 }
@@ -471,13 +477,19 @@ impl fmt::Debug for Seen {
 }
 
 impl Drop for Seen {
-    /// The caller has gone before the call was executed: what a hook set aside for it is free again.
+    /// The caller has gone before the call was executed: what a hook set aside for it is free again. Or before all hooks were told what came of it.
     fn drop(&mut self) {
-        if let (false, Some(Shown { context, .. })) = (*self.told.get_mut(), self.shown.first()) {
-            let gone = Error::new(context.call.op(), context.call.path(), ErrorKind::TimedOut);
-            let gone = gone.because("its caller went away before it was executed");
-            self.passage.gone(&self.shown, &Outcome::of::<()>(&Err(gone)));
+        let Some(Shown { context, .. }) = self.shown.first() else { return };
+        if let Some(outcome) = self.outcome.get() {
+            let told = *self.told.get_mut();
+            if told != ALL_TOLD {
+                self.passage.rest(&self.shown, outcome, told);
+            }
+            return;
         }
+        let gone = Error::new(context.call.op(), context.call.path(), ErrorKind::TimedOut);
+        let gone = gone.because("its caller went away before it was executed");
+        self.passage.gone(&self.shown, &Outcome::of::<()>(&Err(gone)));
     }
 }
 
