@@ -16,6 +16,7 @@ mod client;
 mod connection;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod gifts;
 mod grant;
 mod message;
 mod places;

@@ -3,7 +3,7 @@
 //! All of it is one task. A call that ends at once, as warm reads do, is executed where it was read; the others wait side by side. The
 //! client's calls end with the task: what has not come to the path lock is dropped, what has is finished by the kernel.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::panic::AssertUnwindSafe;
@@ -19,11 +19,12 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use nexus_actors::Sleep;
 use nexus_kernel::{GivenMessage, Kernel, Life, Serve};
 use nexus_messages::syscall::{Answer, Syscall};
-use nexus_messages::{Caller, ChildId, ChildSignal, Error, ErrorKind, LockId, Op, Result, VPath};
+use nexus_messages::{Caller, Error, ErrorKind, Op, Result};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::gifts::{Gift, Gifts};
 use super::grant::lessened;
 use super::message::{
     Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
@@ -54,10 +55,6 @@ const UNREAD_MAX: u64 = 4 << 20;
 /// Calls of one client that may wait for what others do: watches, and those for locks and at pipes. They are not among the calls that it may have under way: those end
 /// soon, and these wait for as long as nothing happens.
 pub(super) const WAITS_MAX: usize = 1_024;
-
-/// Locks and children that were given last and are remembered, to be taken back when the call for one is called off while its reply is on the way. There are no more replies
-/// on the way than calls under way.
-const GIVEN_MAX: usize = 4_096;
 
 /// What `Bye` says: all calls that were begun were answered, so that the others were not executed; or not all were.
 pub(super) const ALL_ANSWERED: u8 = 1;
@@ -91,8 +88,8 @@ pub(super) struct Session {
     last: Option<Arc<Caller>>,
     /// What it reads and writes in pieces.
     streams: Streams,
-    /// What was given last and can be taken back, by the numbers of the calls for it.
-    given: VecDeque<(u64, Arc<Caller>, Gift)>,
+    /// What was given last and can be taken back.
+    given: Gifts,
     /// The messages that were read and are on their way.
     sent: Sent,
     ending: BoxFuture<'static, ()>,
@@ -116,12 +113,6 @@ enum State {
     Ending,
     /// All was said.
     Over,
-}
-
-/// What was given, and goes back when nobody takes it up.
-enum Gift {
-    Lock(VPath, LockId),
-    Child(ChildId),
 }
 
 struct UnderWay {
@@ -170,6 +161,7 @@ impl Session {
             life,
             granted,
             since: shared.env.now(),
+            given: Gifts::new(shared.kernel.clone()),
             shared,
             stream,
             inbox: Inbox::new(GREETING_MAX),
@@ -181,7 +173,6 @@ impl Session {
             held: 0,
             last: None,
             streams: Streams::default(),
-            given: VecDeque::new(),
             sent: Sent::default(),
             ending: Box::pin(async move { ending.wait().await }),
             look: None,
@@ -376,19 +367,7 @@ impl Session {
     fn cancel(&mut self, number: u64) {
         if let Some(call) = self.under_way.get(&number) {
             call.abort.abort();
-        } else if let Some(at) = self.given.iter().rposition(|(given_by, ..)| *given_by == number)
-            && let Some((_, caller, gift)) = self.given.remove(at)
-        {
-            let kernel = &self.shared.kernel;
-            match gift {
-                Gift::Lock(path, id) => drop(kernel.release_lock(&caller, &path, id)),
-                Gift::Child(id) => {
-                    if let Err(error) = kernel.signal_child(&caller, id, ChildSignal::Kill) {
-                        tracing::warn!(child = %id, %error, "a child that nobody heard of cannot be killed");
-                    }
-                }
-            }
-        } else {
+        } else if !self.given.called_off(number) {
             self.sent.called_off(number);
         }
         self.inbox.forget(number);
@@ -402,11 +381,9 @@ impl Session {
             Ok(Given::Child(child)) => Gift::Child(child.id),
             _ => return,
         };
-        let Some(caller) = takes else { return };
-        if self.given.len() >= GIVEN_MAX {
-            self.given.pop_front();
+        if let Some(caller) = takes {
+            self.given.note(number, caller, gift);
         }
-        self.given.push_back((number, caller, gift));
     }
 
     fn reply(&mut self, number: u64, result: Result<Given>) {
@@ -437,8 +414,11 @@ impl Session {
                 Ok(count) => {
                     moved = true;
                     self.blocked_since = None;
-                    let sent = &mut self.sent;
-                    self.outbox.left(count, |number| sent.left(number));
+                    let (sent, given) = (&mut self.sent, &mut self.given);
+                    self.outbox.left(count, |number| {
+                        sent.left(number);
+                        given.left(number);
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.stream.poll_write_ready(cx)?.is_pending() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_messages::syscall::{PipeSpec, SysRead, SysWrite, Syscall};
+use nexus_messages::syscall::{PipeSpec, SysLock, SysRead, SysWrite, Syscall};
 use nexus_messages::{ErrorKind, VPath};
 use proptest::prelude::*;
 
@@ -434,6 +434,30 @@ fn messages_that_have_not_left_go_back_when_their_client_is_gone_however_many() 
     for message in messages {
         assert!(owner.nx.read("/p").expect("it came back") == message, "not in their order");
     }
+}
+
+#[test]
+fn a_lock_whose_reply_has_not_left_goes_back_when_its_client_is_gone() {
+    const READS: u64 = 30;
+    let owner = Owner::new(Serving::administrator());
+    owner.nx.write("/large", vec![7u8; 100_000]).expect("it writes");
+    owner.nx.read("/large").expect("it is there, and at hand from now on");
+    let held = owner.nx.lock("/l", Duration::ZERO).expect("it is free");
+    let mut raw = Raw::greeted(owner.folder.path());
+    let lock = SysLock::exclusive(path("/l")).ttl(Duration::from_secs(3_600)).wait(PATIENCE);
+    raw.send(&call(0, lock));
+    // More than a socket holds, and nobody reads it: what is said later does not leave.
+    raw.send(
+        &(1..=READS).map(|number| call(number, SysRead::at(path("/large")))).collect::<Vec<_>>().concat(),
+    );
+    let served = || owner.nx.serving().expect("it is the administrator's").expect("it serves").served;
+    owner.until("all reads", || served() == READS + 1 && owner.calls() == 1);
+    owner.nx.unlock("/l", held.id).expect("it is held");
+    owner.until("the lock to be given", || owner.calls() == 0);
+    assert!(owner.nx.lock("/l", Duration::ZERO).is_err(), "the client has it");
+    drop(raw);
+    owner.until("its end", || owner.connections() == 0);
+    owner.nx.lock("/l", Duration::ZERO).expect("nobody ever heard of it");
 }
 
 fn check_called_off(spec: PipeSpec) {
