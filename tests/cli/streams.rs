@@ -51,6 +51,31 @@ fn a_follower_sees_what_is_appended_elsewhere() {
 }
 
 #[test]
+fn a_record_is_nobody_elses_while_a_command_works_on_it_whatever_deadline_its_group_has() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    nexus.good("stream make /s");
+    // Whoever names the group first says its deadline.
+    assert_eq!(nexus.run("stream take /s g --deadline 2s").status, 1);
+    nexus.good("stream append /s one");
+    let (begun, done) = (nexus.host("begun"), nexus.host("done"));
+    let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.01; done", begun.display(), done.display());
+    let mut works = nexus.command(["stream", "take", "/s", "g", "--", "sh", "-c", &script]);
+    let mut works = works.stdout(Stdio::piped()).spawn().expect("it starts");
+    let latest = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !begun.exists() {
+        assert!(std::time::Instant::now() < latest, "waited in vain for the command");
+        std::thread::yield_now();
+    }
+    let other = nexus.run("stream take /s g --wait 4s");
+    assert_eq!((other.status, &*other.out), (1, ""), "it is with the first one");
+    std::fs::write(done, "").expect("there is room");
+    assert!(works.wait().expect("it ends").success());
+    let group: Value = serde_json::from_str(&nexus.good("--json stream groups /s g")).unwrap();
+    assert_eq!(&group["info"]["finished"], &json!(1));
+}
+
+#[test]
 fn a_group_gives_each_record_to_one_agent_until_it_is_acknowledged() {
     let nexus = Nexus::new();
     nexus.good("stream make /s");

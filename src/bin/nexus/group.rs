@@ -76,10 +76,16 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
         None => taken = next(&call).await?,
         // One at a time: the time of those that wait for their turn would pass.
         Some((program, arguments)) => {
+            // As long as it was said when the group was made, which may have been by somebody else.
+            let hold = match call.hold {
+                Some(hold) => hold,
+                None => session.nx.group(&at, &*args.group).await?.info.settings.deadline,
+            };
             call = call.records_max(1);
+            call.hold = Some(hold);
             for _ in 0..args.number.max(1) {
                 let Some(given) = next(&call).await?.pop() else { break };
-                work(session, &at, &args, &given, (program, arguments)).await?;
+                work(session, &at, &args, hold, &given, (program, arguments)).await?;
                 taken.push(given);
             }
         }
@@ -108,6 +114,7 @@ async fn work(
     session: &Session,
     at: &VPath,
     args: &StreamTakeArgs,
+    hold: Duration,
     given: &Delivered,
     (program, arguments): (&OsString, &[OsString]),
 ) -> Outcome {
@@ -131,13 +138,12 @@ async fn work(
         let _ = input.map(|mut input| input.write_all(&data));
         child.wait()
     }));
-    let every = args.hold.map_or(args.deadline.into(), Into::<Duration>::into) / EXTEND_AFTER;
+    let every = hold / EXTEND_AFTER;
     let status = loop {
         match session.env().timeout(every, &mut ended).await {
             Ok(ended) => break ended.map_err(io::Error::other).and_then(|status| status).map_err(failed)?,
             Err(_) => {
-                let hold = args.hold.map(Into::into);
-                settle(GroupAction::Extend { which: offset.into(), hold }).await?;
+                settle(GroupAction::Extend { which: offset.into(), hold: Some(hold) }).await?;
             }
         }
     };
