@@ -14,6 +14,9 @@ use crate::path::VPath;
 /// one: what is written under it can carry its [`Fence`]. It ends when it is released, when its time is over, and, when it is [tied](Self::tied), with the
 /// life of who took it. A link at the end of the path is followed.
 ///
+/// It is a lock in the zone whose mount serves the path: where a zone sees `/a` in another zone and has a mount of its own at `/a/b`, a lock on `/a` does not reach
+/// `/a/b`.
+///
 /// Whoever has to wait is served in order: after all that is held, and all who asked before, as far as those stand in the way.
 ///
 /// # Errors

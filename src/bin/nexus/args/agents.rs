@@ -10,7 +10,7 @@ use crate::when::duration;
 
 /// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
 ///
-/// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a. It binds those who ask for one. With a command it is extended until the
+/// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a, but not where a zone has a mount of its own at /a/b. It binds those who ask for one. With a command it is extended until the
 /// command ends, and released then; it goes with this process, whatever becomes of that. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
 /// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
 /// `unlock`, or until its time is over, also over restarts of the kernel.
