@@ -31,6 +31,8 @@ pub(super) struct Ages {
 struct Due {
     by_time: BTreeSet<(Timestamp, FileId)>,
     by_stream: BTreeMap<FileId, Timestamp>,
+    /// The one that is being looked at. Who looks may die meanwhile: its successor begins with it.
+    begun: Option<FileId>,
 }
 
 impl Ages {
@@ -51,16 +53,24 @@ impl Ages {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Forgets the streams that are due at `now`, and gives them.
-    fn take(&self, now: Timestamp) -> Vec<FileId> {
+    /// Begins with the next stream that is due at `now`, or once more with the one that nobody has [ended](Self::end) with. It can be noted anew from now on.
+    fn begin(&self, now: Timestamp) -> Option<FileId> {
         let due = &mut *self.due.lock();
-        let mut taken = Vec::new();
-        while due.by_time.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, stream)) = due.by_time.pop_first() else { break };
+        if due.begun.is_none() {
+            let (_, stream) = due.by_time.first().copied().filter(|(at, _)| *at <= now)?;
+            due.by_time.pop_first();
             due.by_stream.remove(&stream);
-            taken.push(stream);
+            due.begun = Some(stream);
         }
-        taken
+        due.begun
+    }
+
+    /// Has the stream that was begun with looked at again at this time, if there is one.
+    fn end(&self, stream: FileId, next: Option<Timestamp>) {
+        if let Some(next) = next {
+            self.note(stream, next);
+        }
+        self.due.lock().begun = None;
     }
 
     fn next(&self) -> Option<Timestamp> {
@@ -71,19 +81,22 @@ impl Ages {
 /// Lets go of what is too old, and says after how long there is more.
 pub(super) async fn age(kernel: &Kernel, table: &StreamTable) -> Option<Duration> {
     let now = Timestamp(kernel.env().wall());
-    for stream in table.ages().take(now) {
+    // Once each: what is due again by then is looked at with what comes due meanwhile.
+    let next_look = now.after(AGE_EVERY);
+    while let Some(stream) = table.ages().begin(now) {
         if let Some(open) = table.get(stream) {
             // Before the look: an append after it has the stream looked at anew.
             open.is_looked_at_no_more();
         }
-        match age_one(table, stream, now).await {
-            Ok(Some(next)) => table.ages().note(stream, next),
-            Ok(None) | Err(StreamError::NoStream { .. }) => {}
+        let next = match age_one(table, stream, now).await {
+            Ok(next) => next.map(|next| next.max(next_look)),
+            Err(StreamError::NoStream { .. }) => None,
             Err(error) => {
                 tracing::warn!(%stream, %error, "records that are too old stay for now");
-                table.ages().note(stream, now.after(AGAIN_AFTER));
+                Some(now.after(AGAIN_AFTER))
             }
-        }
+        };
+        table.ages().end(stream, next);
     }
     let next = table.ages().next()?;
     Some(Duration::from_nanos(next.nanos().saturating_sub(kernel.env().wall())).max(AGE_EVERY))
@@ -125,4 +138,33 @@ async fn age_one(
         return Ok(None);
     }
     Err(StreamError::NoStream { stream })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_dies_while_it_looks_at_a_stream_leaves_all_that_are_due_to_its_successor() {
+        let ages = Ages::default();
+        let (one, two, three, at) = (FileId(1), FileId(2), FileId(3), Timestamp);
+        ages.note(one, at(10));
+        ages.note(two, at(20));
+        ages.note(three, at(30));
+        assert_eq!(ages.begin(at(5)), None);
+        assert_eq!(ages.begin(at(25)), Some(one));
+        // Nobody ended with it.
+        assert_eq!(ages.begin(at(25)), Some(one));
+        ages.note(one, at(40));
+        ages.end(one, None);
+        assert_eq!(ages.begin(at(25)), Some(two));
+        ages.end(two, Some(at(50)));
+        assert_eq!(ages.begin(at(25)), None);
+        let mut left = Vec::new();
+        while let Some(stream) = ages.begin(at(60)) {
+            left.push(stream);
+            ages.end(stream, None);
+        }
+        assert_eq!(left, [three, one, two], "what was noted meanwhile, too");
+    }
 }
