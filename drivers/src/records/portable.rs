@@ -78,7 +78,7 @@ impl Words {
                 return Err(wrong(format!("{shown:?} begins none of {}", VERBS.join(", "))));
             }
             (1, verb) => self.names = verb == "create",
-            (2, "temp" | "temporary" | "local" | "global") => return Err(wrong(TEMPORARY)),
+            (2, "temp" | "temporary" | "local" | "global") if self.names => return Err(wrong(TEMPORARY)),
             (2, "or") => {
                 return Err(wrong(
                     "OR is not portable here: ON CONFLICT says what becomes of a key that is there",
