@@ -6,6 +6,7 @@
 mod many;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,10 +18,11 @@ use nexus::dispatch::{Observer, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::syscall::{Attribute, MountSpec, SysCopy, SysSetattr, SysWrite};
 use nexus::{
-    Attributes, Caller, Config, EntryType, Errno, Event, EventKind, EventMask, Kill, Lsn, OpId, Right,
-    Serving, VPath, WatchItem,
+    Attributes, Caller, Config, EntryType, Errno, Event, EventKind, EventMask, Kill, Lsn, OpId,
+    Right, Serving, VPath, WatchItem,
 };
 use nexus_drivers::memory::MemoryMetastore;
+use nexus_kernel::hal::{Applied, Batch, LogRecord, Metastore, Reader, StoreError, TreeId};
 use nexus_kernel::locks::{LockOwner, Mode, Scope};
 use nexus_kernel::watcher::{QUEUE_MAX, WatchInfo};
 use parking_lot::Mutex;
@@ -72,7 +74,7 @@ fn shown(events: &[Event]) -> Vec<String> {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(done: nexus::Result<T>, errno: Errno) -> nexus::Error {
+fn refused<T: fmt::Debug>(done: nexus::Result<T>, errno: Errno) -> nexus::Error {
     let error = done.expect_err("it is refused");
     assert_eq!(error.errno(), errno, "{error}");
     error
@@ -421,6 +423,75 @@ fn a_slow_watcher_slows_nobody_and_goes_on_from_the_log_without_a_gap() {
     nx.write("/w/live", "").expect("it writes");
     assert_eq!(events(&mut slow, 1)[0].path, "/w/live", "and then it is told as before");
     assert!(!watches(&nx).remove(0).overflowed);
+}
+
+/// A metastore at whose next look for the end of its log something happens first.
+#[derive(Default)]
+struct Between {
+    rows: MemoryMetastore,
+    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Between").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl Metastore for Between {
+    fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        self.rows.apply(batch)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.rows.reader()
+    }
+
+    fn last_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        // What was found is old when it is given.
+        let last = self.rows.last_lsn(tree);
+        let first = self.first.lock().take();
+        if let Some(first) = first {
+            first();
+        }
+        last
+    }
+
+    fn durable_lsn(&self, tree: TreeId) -> Result<Lsn, StoreError> {
+        self.rows.durable_lsn(tree)
+    }
+
+    fn changes(&self, tree: TreeId, since: Lsn, limit: usize) -> Result<Vec<LogRecord>, StoreError> {
+        self.rows.changes(tree, since, limit)
+    }
+
+    fn outcome(&self, op_id: OpId) -> Result<Option<(TreeId, Lsn)>, StoreError> {
+        self.rows.outcome(op_id)
+    }
+
+    fn next_file_id(&self) -> Result<u64, StoreError> {
+        self.rows.next_file_id()
+    }
+}
+
+#[test]
+fn what_comes_while_a_slow_watcher_looks_for_the_end_of_the_log_is_told() {
+    let store = Arc::new(Between::default());
+    let nx = blocking::connect(Config::in_memory().metastore(store.clone())).expect("it boots");
+    let mut slow = nx.watch("/w").stream().expect("it begins");
+    for n in 0..=QUEUE_MAX {
+        nx.write(format!("/w/{n}"), "x").expect("it writes");
+    }
+    assert_eq!(events(&mut slow, QUEUE_MAX).len(), QUEUE_MAX, "and one did not fit");
+    let writer = nx.clone();
+    *store.first.lock() = Some(Box::new(move || {
+        writer.write("/w/between", "x").expect("it writes");
+    }));
+    assert_eq!(events(&mut slow, 1)[0].path.as_str(), format!("/w/{QUEUE_MAX}"));
+    assert_eq!(shown(&events(&mut slow, 1)), ["file_write /w/between"]);
+    assert!(store.first.lock().is_none(), "it came between");
+    nx.write("/w/after", "x").expect("it writes");
+    assert_eq!(shown(&events(&mut slow, 1)), ["file_write /w/after"]);
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl Watch {
             let seen = self.kernel.store().progress();
             let step = match self.from {
                 From::Log(to) => self.read(to)?,
-                From::Queue(told) => self.take(told)?,
+                From::Queue(told) => self.take(told),
             };
             match step {
                 Step::Done => {}
@@ -186,6 +186,8 @@ impl Watch {
                     watched.overflow = Some(from);
                     return Ok(Some(watched));
                 }
+                // Of one that has its subscription the end is looked up without a wait, behind which the queue is.
+                Step::Nothing if self.is_published && self.from == From::Log(None) => self.publish().await?,
                 Step::Nothing if !may_wait => return Ok(None),
                 Step::Nothing => match self.from {
                     From::Log(None) => self.publish().await?,
@@ -268,23 +270,21 @@ impl Watch {
     }
 
     /// Takes what is queued.
-    fn take(&mut self, told: Lsn) -> Result<Step> {
-        // Before the mark of an overflow is taken out, which is there once.
-        let end = self.end()?;
+    fn take(&mut self, told: Lsn) -> Step {
         let Taken { events, last, overflow } = self.one.take(self.limit, told.max(self.cursor));
         if let Some(from) = overflow {
-            // The log has it. What is queued from here on is looked for there first.
+            // The log has it. Its end is looked up later: what is told before the mark is taken is not queued, and would lie behind an end from before that.
             let from = from.max(self.cursor);
             (self.cursor, self.raw_to) = (from, from);
-            self.from = From::Log(Some(end));
-            return Ok(Step::Overflow(from));
+            self.from = From::Log(None);
+            return Step::Overflow(from);
         }
         if events.is_empty() {
-            return Ok(Step::Nothing);
+            return Step::Nothing;
         }
         self.raw_to = last.unwrap_or(self.raw_to);
         self.raw.extend(events);
-        Ok(Step::Done)
+        Step::Done
     }
 
     /// Waits until something is queued, or the kernel ends.
