@@ -18,7 +18,7 @@ use nexus::dispatch::{Observer, Registration};
 use nexus::gate::{Decision, Permission};
 use nexus::syscall::{Attribute, MountSpec, SysCopy, SysSetattr, SysWrite};
 use nexus::{
-    Attributes, Caller, Config, EntryType, Errno, Event, EventKind, EventMask, Kill, Lsn, OpId,
+    Attributes, Caller, Config, EntryType, Errno, Event, EventKind, EventMask, Executed, Kill, Lsn, OpId,
     Right, Serving, VPath, WatchItem,
 };
 use nexus_drivers::memory::MemoryMetastore;
@@ -430,6 +430,8 @@ fn a_slow_watcher_slows_nobody_and_goes_on_from_the_log_without_a_gap() {
 struct Between {
     rows: MemoryMetastore,
     first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Whether who applies the next batch dies before it says so.
+    dies: AtomicBool,
 }
 
 impl fmt::Debug for Between {
@@ -440,7 +442,9 @@ impl fmt::Debug for Between {
 
 impl Metastore for Between {
     fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
-        self.rows.apply(batch)
+        let applied = self.rows.apply(batch);
+        assert!(!self.dies.swap(false, Ordering::Relaxed), "it dies, as it is to");
+        applied
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
@@ -492,6 +496,19 @@ fn what_comes_while_a_slow_watcher_looks_for_the_end_of_the_log_is_told() {
     assert!(store.first.lock().is_none(), "it came between");
     nx.write("/w/after", "x").expect("it writes");
     assert_eq!(shown(&events(&mut slow, 1)), ["file_write /w/after"]);
+}
+
+#[test]
+fn what_a_dying_committer_did_is_told_also_when_it_is_the_first_that_a_watch_hears_of() {
+    let store = Arc::new(Between::default());
+    let config = Config::in_memory().metastore(store.clone()).restarts(1_000, Duration::from_secs(1));
+    let nx = blocking::connect(config).expect("it boots");
+    let mut stream = nx.watch("/w").stream().expect("it begins");
+    store.dies.store(true, Ordering::Relaxed);
+    let unknown = nx.write("/w/unheard", "x").expect_err("who commits it dies");
+    assert_eq!(unknown.executed(), Executed::Unknown, "{unknown}");
+    nx.write("/w/next", "x").expect("it writes");
+    assert_eq!(shown(&events(&mut stream, 2)), ["file_write /w/unheard", "file_write /w/next"]);
 }
 
 #[test]

@@ -48,7 +48,7 @@ struct Line {
 /// What is to be told of one log. As long as what is not on disk, and what calls are about to let go of, at most.
 #[derive(Default)]
 struct Told {
-    /// The last commit that came here; none while nobody watches.
+    /// The last commit that came here, or had come when somebody began to watch; none while nobody watches.
     last: Option<Lsn>,
     waiting: VecDeque<Waiting>,
     /// The first in line, when it was there at the last look and its locks were not gone.
@@ -144,6 +144,15 @@ impl Watches {
         self.table.publish(writer, table)?;
         self.any.store(len, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Somebody hears of the log of `tree` from now on, and will read all of it that is there now: what comes next and is not the next place is a gap. To be called when the subscription is
+    /// published, and before its owner knows.
+    pub(super) fn follow(&self, tree: TreeId) {
+        // When it cannot be read, its owner is told so.
+        if let Ok(last) = self.metastore.last_lsn(tree) {
+            self.line.lock().trees.entry(tree).or_default().last.get_or_insert(last);
+        }
     }
 
     /// The subscriptions as they are published.

@@ -129,8 +129,12 @@ impl Handle<Subscribe> for Watcher {
         if self.table.len() >= WATCHES_MAX && !self.sweep() {
             return Reply::Now(Err(SubscribeError::TooMany { max: WATCHES_MAX }));
         }
+        let tree = m.0.tree;
         self.table.insert(m.0);
         let done = self.publish(cx);
+        if done.is_ok() {
+            self.watches.follow(tree);
+        }
         self.tend_later(cx);
         Reply::Now(done)
     }
