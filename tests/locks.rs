@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nexus::actors::{Behaviour, ExitReason, LocalBoxFuture, Start};
+use nexus::blocking;
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
     Config, Env, Errno, ErrorKind, EventKind, Fence, Kill, LockKind, Locked, Nexus, Result, SysLock, SysStat,
@@ -187,6 +188,37 @@ fn those_who_wait_for_each_other_are_told_and_the_youngest_gives_way() {
 }
 
 #[test]
+fn who_waits_for_one_of_several_places_is_in_a_circle_when_all_who_hold_one_are() {
+    simulated(8, |env, nx| async move {
+        let agents: Vec<Nexus> = ["a", "b", "c"].iter().map(|name| nx.agent(name).unwrap()).collect();
+        let [a, b, c] = &agents[..] else { panic!("they are three") };
+        let pool = || SysLock::semaphore(path("/pool"), 2);
+        let (of_a, of_c) = (a.send(pool()).await.unwrap(), c.send(pool()).await.unwrap());
+        let x = b.lock("/x", NOW).await.unwrap();
+        let mut a_waits = Box::pin(a.lock("/x", Duration::from_secs(600)));
+        let mut b_waits = Box::pin(b.send(pool().wait(Duration::from_secs(600))));
+        assert!(
+            futures_util::poll!(&mut a_waits).is_pending() && futures_util::poll!(&mut b_waits).is_pending()
+        );
+        // Long enough for a look, and c is about to give its place back.
+        env.sleep(Duration::from_secs(10)).await;
+        assert!(
+            futures_util::poll!(&mut a_waits).is_pending() && futures_util::poll!(&mut b_waits).is_pending()
+        );
+        // When c waits, too, nobody gives one back.
+        let mut c_waits = Box::pin(c.lock("/x", Duration::from_secs(600)));
+        assert!(futures_util::poll!(&mut c_waits).is_pending());
+        assert_eq!(b_waits.await.unwrap_err().kind(), ErrorKind::Deadlock);
+        b.unlock("/x", x.id).await.unwrap();
+        let x = a_waits.await.unwrap();
+        a.unlock("/x", x.id).await.unwrap();
+        c_waits.await.unwrap();
+        a.unlock("/pool", of_a.id).await.unwrap();
+        c.unlock("/pool", of_c.id).await.unwrap();
+    });
+}
+
+#[test]
 fn tokens_grow_and_a_write_demands_that_its_lock_is_held() {
     simulated(7, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
@@ -335,7 +367,7 @@ fn locks_outlive_the_actor_that_looks_after_them() {
 #[test]
 fn a_durable_lock_outlives_the_process_until_its_time_is_over_and_tokens_go_on_growing() {
     let folder = tempfile::tempdir().unwrap();
-    let boot = || nexus::blocking::connect(Config::new(folder.path())).unwrap();
+    let boot = || blocking::connect(Config::new(folder.path())).unwrap();
     let nx = boot();
     let plain = nx.send(SysLock::exclusive(path("/plain")).ttl(SysLock::TTL_MAX)).unwrap();
     let call = SysLock::exclusive(path("/kept")).ttl(Duration::from_secs(600)).durable();
@@ -368,7 +400,7 @@ fn an_agent_holds_and_waits_for_no_more_locks_than_it_may_also_after_a_start() {
     let folder = tempfile::tempdir().unwrap();
     let boot = |most: usize| {
         let config = Config::new(folder.path()).locks_per_agent(most);
-        nexus::blocking::connect(config).unwrap()
+        blocking::connect(config).unwrap()
     };
     let nx = boot(3);
     let (a, again, b) = (nx.agent("a").unwrap(), nx.agent("a").unwrap(), nx.agent("b").unwrap());
@@ -418,7 +450,7 @@ fn an_agent_holds_and_waits_for_no_more_locks_than_it_may_also_after_a_start() {
 #[test]
 fn threads_never_hold_one_lock_together_and_what_they_write_under_it_is_never_torn() {
     const ROUNDS: u64 = 200;
-    let nx = nexus::blocking::connect(Config::in_memory()).unwrap();
+    let nx = blocking::connect(Config::in_memory()).unwrap();
     nx.write("/count", "0").unwrap();
     let inside = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -560,7 +592,7 @@ fn a_guard_that_waited_longer_than_its_lock_lasts_is_not_lost() {
 #[test]
 fn what_was_to_outlive_the_process_and_did_not_last_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let boot = || nexus::blocking::connect(Config::new(folder.path())).unwrap();
+    let boot = || blocking::connect(Config::new(folder.path())).unwrap();
     let nx = boot();
     let agent = nx.agent("a").unwrap();
     let short = SysLock::exclusive(path("/short")).ttl(SysLock::TTL_MIN).durable();

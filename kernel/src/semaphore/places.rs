@@ -326,21 +326,24 @@ impl<K: Key, W> Places<K, W> {
         })
     }
 
-    /// Whom `waiter` waits for at `key`, but for who is `before` it in its own line. What that one waits for is not told again.
+    /// Whom `waiter` waits for at `key`, but for who is `before` it in its own line. What that one waits for is not told again. Apart, when the places of a
+    /// semaphore are all held, those who hold one: it is served by the first of them that gives its own back.
     pub(crate) fn blockers(
         &self,
         key: &K,
         waiter: &Waiter<W>,
         before: Option<&Waiter<W>>,
         now: Moment,
-    ) -> Vec<Owner> {
+    ) -> (Vec<Owner>, Vec<Owner>) {
         let kind = waiter.request.kind;
-        let mut blockers = Vec::new();
+        let (mut blockers, mut one_of) = (Vec::new(), Vec::new());
         let is_first = before.is_none();
-        if let Some(place) =
-            self.places.get(key).filter(|place| is_first && place.excludes(kind, now).is_some())
+        if let Some(place) = self.places.get(key).filter(|_| is_first)
+            && let Some(first) = place.excludes(kind, now)
         {
-            blockers.extend(place.living(now).map(|holder| holder.request.owner.clone()));
+            let is_full = first.request.kind == kind && matches!(kind, LockKind::Semaphore(_));
+            let held = if is_full { &mut one_of } else { &mut blockers };
+            held.extend(place.living(now).map(|holder| holder.request.owner.clone()));
         }
         let told = before.map_or(0, |before| before.number + 1);
         for (_, place) in key.related(&self.places) {
@@ -353,7 +356,7 @@ impl<K: Key, W> Places<K, W> {
             let last = earlier.map(|other| &other.request).find(|other| !agree(other.kind, kind));
             blockers.extend(held.chain(last).map(|other| other.owner.clone()));
         }
-        blockers
+        (blockers, one_of)
     }
 
     /// Whether nothing is held, waited for or left at `key`, and nothing that it reaches keeps one of this kind from being held there.

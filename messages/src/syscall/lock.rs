@@ -21,7 +21,7 @@ use crate::path::VPath;
 ///
 /// # Errors
 /// `EAGAIN` when it would have to wait and does not, `ETIMEDOUT` when it waited in vain; `EDEADLK` when those who wait, this one among them, wait for each other, and
-/// this one came last; `EPERM` when what is to be extended is not held any more; `ENOLCK` when there are too many, or the agent holds and
+/// this one came last (who waits for one of several places waits for nobody while one who holds a place may go on); `EPERM` when what is to be extended is not held any more; `ENOLCK` when there are too many, or the agent holds and
 /// waits for as many as one may; `EINVAL` for a time out of bounds, and
 /// for places for nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

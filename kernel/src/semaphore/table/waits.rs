@@ -12,7 +12,10 @@ pub(crate) struct Wait<K> {
     pub(crate) key: K,
     pub(crate) number: u64,
     pub(crate) owner: Owner,
+    /// Each of these stands in the way.
     pub(crate) blockers: Vec<Owner>,
+    /// Of these, who all hold one of several places, one is enough that gives its place back.
+    pub(crate) one_of: Vec<Owner>,
 }
 
 impl<K: Filed> Places<K, Arc<Ticket>> {
@@ -20,13 +23,14 @@ impl<K: Filed> Places<K, Arc<Ticket>> {
     pub(super) fn waits(&self, now: Moment) -> Vec<Wait<K>> {
         let mut waits = Vec::new();
         for (key, waiter, before) in self.lines() {
-            let mut blockers = self.blockers(key, waiter, before, now);
+            let (mut blockers, one_of) = self.blockers(key, waiter, before, now);
             blockers.extend(before.map(|before| before.request.owner.clone()));
             waits.push(Wait {
                 key: key.clone(),
                 number: waiter.number,
                 owner: waiter.request.owner.clone(),
                 blockers,
+                one_of,
             });
         }
         waits
