@@ -82,15 +82,18 @@ impl Advisory {
         if sweep {
             self.swept = Some(now);
         }
-        // Seldom enough that it costs little, however many come to wait: nothing else goes on while it looks.
+        // Seldom enough that it costs little, however many come to wait.
         let rest = self
             .searched
             .map_or(Duration::ZERO, |last| SEARCH_EVERY.saturating_sub(now.saturating_sub(last)));
+        let mut next = rest;
         if rest.is_zero() {
             self.searched = Some(now);
-            self.locks.search(deadlock::circles);
+            // There may be more of them than one look finds.
+            let is_over = self.locks.search(deadlock::circles) < deadlock::CIRCLES_MAX;
+            next = if is_over { SWEEP_EVERY } else { SEARCH_EVERY };
         }
-        let again = self.locks.is_awaited().then(|| if rest.is_zero() { SWEEP_EVERY } else { rest });
+        let again = self.locks.is_awaited().then_some(next);
         let after = [self.locks.see_to(sweep, SWEEP_EVERY), again].into_iter().flatten().min();
         if let Some(timer) = self.timer.take() {
             timer.abort();

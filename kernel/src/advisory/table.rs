@@ -322,10 +322,11 @@ impl AdvisoryLocks {
         self.bell.next.store(nanos(self.now().saturating_add(after)), Ordering::Relaxed);
     }
 
-    /// Tells those who wait for each other.
-    pub(super) fn search(&self, circles: impl FnOnce(&[Wait<LockKey>]) -> Vec<(u64, Vec<Owner>)>) {
+    /// Tells those who wait for each other; how many.
+    pub(super) fn search(&self, circles: impl Fn(&[Wait<LockKey>]) -> Vec<(u64, Vec<Owner>)>) -> usize {
         let refused = self.locks.refuse(circles);
         self.deadlocks.fetch_add(refused as u64, Ordering::Relaxed);
+        refused
     }
 
     /// Does what has come due, of what nobody waits for when it is to `sweep`; says after how long there is something to be done again.

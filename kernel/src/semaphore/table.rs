@@ -11,6 +11,7 @@ mod waiting;
 mod waits;
 mod woken;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -408,21 +409,32 @@ impl<K: Filed> Table<K> {
     }
 
     /// Has those told that they would wait for ever whom `find` names, of all who wait: by the number of the waiter, with whom it waits for in a circle.
-    /// Nothing changes while it looks.
-    pub(crate) fn refuse(&self, find: impl FnOnce(&[Wait<K>]) -> Vec<(u64, Vec<Owner>)>) -> usize {
-        let mut woken = Woken::default();
+    /// What it finds while others go on may be over by then, so it looks once more while nothing changes, if it has found something.
+    pub(crate) fn refuse(&self, find: impl Fn(&[Wait<K>]) -> Vec<(u64, Vec<Owner>)>) -> usize {
         let mut parts: Vec<_> = self.0.parts.iter().map(|part| part.lock()).collect();
         if parts.iter().map(|part| part.places.waiters()).sum::<usize>() < 2 {
             return 0;
         }
-        let now = self.0.clock.now();
-        let waits: Vec<Wait<K>> = parts.iter().flat_map(|part| part.places.waits(now)).collect();
+        let waits_in = |parts: &[MutexGuard<'_, Part<K>>]| {
+            let now = self.0.clock.now();
+            let waits: Vec<Wait<K>> = parts.iter().flat_map(|part| part.places.waits(now)).collect();
+            (waits, now)
+        };
+        let (waits, _) = waits_in(&parts);
+        drop(parts);
+        if find(&waits).is_empty() {
+            return 0;
+        }
+        let mut woken = Woken::default();
+        parts = self.0.parts.iter().map(|part| part.lock()).collect();
+        let (waits, now) = waits_in(&parts);
         let refused = find(&waits);
+        let keys: HashMap<u64, &K> = waits.iter().map(|wait| (wait.number, &wait.key)).collect();
         for (number, circle) in &refused {
-            let Some(wait) = waits.iter().find(|wait| wait.number == *number) else { continue };
+            let Some(key) = keys.get(number) else { continue };
             for part in &mut parts {
                 let mut moved = Moved::default();
-                let left = part.places.leave(&wait.key, *number, &self.0.tokens, now, &mut moved);
+                let left = part.places.leave(key, *number, &self.0.tokens, now, &mut moved);
                 if let Some(waiter) = left {
                     self.0.accounts.leave(&mut part.known, &waiter.request.owner.agent);
                     woken.served.extend(waiter.who.say(Verdict::Deadlock(circle.clone())));
