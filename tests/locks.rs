@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use nexus::actors::{Behaviour, ExitReason, LocalBoxFuture, Start};
 use nexus::blocking;
+use nexus::dispatch::{Interceptor, OpSet, Registration};
 use nexus::service::{Declaration, Service, Setup};
 use nexus::{
-    Config, Env, Errno, ErrorKind, EventKind, Fence, Kill, LockKind, Locked, Nexus, Result, SysLock, SysStat,
-    SysUnlock, SysWrite, VPath, WatchItem,
+    Config, Env, Errno, ErrorKind, EventKind, Fence, HookContext, Kill, LockKind, Locked, Nexus, Op, Result,
+    SysLock, SysStat, SysUnlock, SysWrite, Syscall, VPath, Verdict, WatchItem,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -216,6 +219,38 @@ fn who_waits_for_one_of_several_places_is_in_a_circle_when_all_who_hold_one_are(
         a.unlock("/pool", of_a.id).await.unwrap();
         c.unlock("/pool", of_c.id).await.unwrap();
     });
+}
+
+/// Holds up whoever extends a lock.
+struct HoldsUp;
+
+impl Interceptor for HoldsUp {
+    fn ops(&self) -> OpSet {
+        OpSet::from(Op::Lock)
+    }
+
+    fn before<'a>(&'a self, cx: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        match &cx.call {
+            Syscall::Lock(call) if call.id.is_some() => Box::pin(std::future::pending()),
+            _ => Box::pin(std::future::ready(Verdict::Continue)),
+        }
+    }
+}
+
+#[test]
+fn a_guard_that_is_given_up_before_it_is_there_leaves_no_lock() {
+    let nx = blocking::connect(Config::in_memory()).unwrap();
+    nx.register_hook(Registration::interceptor("holds up", Arc::new(HoldsUp))).unwrap();
+    let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+    // The first lock of a boot reserves tokens, by a commit.
+    b.lock("/first", NOW).expect("it is free");
+    let mut guard = Box::pin(a.as_async().locked("/p", SOON));
+    assert!(guard.as_mut().now_or_never().is_none(), "it is extended as soon as it is there");
+    let held = || String::from_utf8(nx.read("/__sys__/locks/advisory").unwrap().to_vec()).unwrap();
+    assert!(held().contains("\"/p\""), "{}", held());
+    drop(guard);
+    assert!(!held().contains("\"/p\""), "{}", held());
+    b.lock("/p", NOW).expect("nobody holds it");
 }
 
 #[test]

@@ -123,13 +123,10 @@ impl Nexus {
         let locked = if call.wait.is_some() {
             // How much of its time has passed is not known: it may have been given long before this was heard, or just now.
             begun = self.env().now();
-            match self.extend(&locked.path, locked.id, call.ttl).await {
-                Ok(extended) => extended,
-                Err(error) => {
-                    self.release_lock(&locked);
-                    return Err(error);
-                }
-            }
+            let mut given = Given { nx: self, locked: Some(&locked) };
+            let extended = self.extend(&locked.path, locked.id, call.ttl).await?;
+            given.locked = None;
+            extended
         } else {
             locked
         };
@@ -173,6 +170,20 @@ impl Nexus {
     /// ```
     pub fn semaphore(&self, name: &str, holders_max: u32) -> Result<Semaphore> {
         self.machine(Op::Lock)?.kernel.advisory().semaphore(self.shared_caller(), name, holders_max)
+    }
+}
+
+/// A lock that was given and has no guard yet: released when whoever asked for it goes away, or is refused one.
+struct Given<'l> {
+    nx: &'l Nexus,
+    locked: Option<&'l Locked>,
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        if let Some(locked) = self.locked {
+            self.nx.release_lock(locked);
+        }
     }
 }
 
