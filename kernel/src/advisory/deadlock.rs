@@ -169,7 +169,7 @@ impl Graph {
             while let Some(asker) = left.pop() {
                 for (at, is_one_of_several) in &self.askers[asker].awaited {
                     let edges = &self.edges[*at];
-                    let counts = !edges.has_left && !(*is_one_of_several && edges.one_of.is_empty());
+                    let counts = !(edges.has_left || *is_one_of_several && edges.one_of.is_empty());
                     if counts && self.is_caught(edges.asker) && !seen[edges.asker] {
                         seen[edges.asker] = true;
                         left.push(edges.asker);
