@@ -429,7 +429,7 @@ fn who_may_read_a_stream_may_consume_it_and_not_remove_its_groups() {
     let owner = join(&nx, settings());
     drop(owner);
     let (reader, stranger) = (nx.agent("reader").unwrap(), nx.agent("stranger").unwrap());
-    nx.set_permission(Some(std::sync::Arc::new(ReadersOnly))).unwrap();
+    nx.set_permission(Some(Arc::new(ReadersOnly))).unwrap();
     let consumer = join(&reader, settings());
     assert_eq!(consumer.take(1, None).unwrap().len(), 1);
     assert_eq!(consumer.acknowledge(0).unwrap(), 1);

@@ -254,6 +254,19 @@ fn a_guard_that_is_given_up_before_it_is_there_leaves_no_lock() {
 }
 
 #[test]
+fn who_asks_for_the_first_lock_and_looks_away_holds_up_nobody() {
+    simulated(7, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        // It reserves tokens, by a commit.
+        let mut first = Box::pin(a.lock("/p", NOW));
+        assert!(first.as_mut().now_or_never().is_none(), "it waits for the disk");
+        let other = env.timeout(SOON, b.lock("/q", NOW)).await;
+        other.expect("nobody waits for who does not look").expect("it is free");
+        first.await.expect("it is free");
+    });
+}
+
+#[test]
 fn tokens_grow_and_a_write_demands_that_its_lock_is_held() {
     simulated(7, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());

@@ -51,7 +51,7 @@ impl Drop for Running {
 
 /// Waits until it is so.
 #[expect(clippy::disallowed_methods, reason = "this process has no kernel whose clock could be asked")]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < LONG, "not within {LONG:?}: {what}");

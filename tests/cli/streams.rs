@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::children::until;
 use crate::fixture::Nexus;
 use crate::serving::Serving;
 
@@ -62,11 +63,7 @@ fn a_record_is_nobody_elses_while_a_command_works_on_it_whatever_deadline_its_gr
     let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.01; done", begun.display(), done.display());
     let mut works = nexus.command(["stream", "take", "/s", "g", "--", "sh", "-c", &script]);
     let mut works = works.stdout(Stdio::piped()).spawn().expect("it starts");
-    let latest = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !begun.exists() {
-        assert!(std::time::Instant::now() < latest, "waited in vain for the command");
-        std::thread::yield_now();
-    }
+    until("the command works", || begun.exists());
     let other = nexus.run("stream take /s g --wait 4s");
     assert_eq!((other.status, &*other.out), (1, ""), "it is with the first one");
     std::fs::write(done, "").expect("there is room");

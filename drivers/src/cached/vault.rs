@@ -438,7 +438,7 @@ impl Vault {
                 (Ok(held), _) => then(*held),
                 // It may be on disk: what its rows name must stay. The next life knows.
                 (Err(error), Some(vault)) if error.is_unknown() => {
-                    vault.undecided.lock().push(Box::new(then))
+                    vault.undecided.lock().push(Box::new(then));
                 }
                 _ => {}
             }

@@ -75,7 +75,7 @@ fn content_stays_of_an_entry_of_which_nobody_knows_whether_it_is_on_disk() {
     let near = open();
     simulation.block_on(near.write("f", &["old".into()], PathWrite::Whole, &none)).expect("there is room");
     index.fails.store(true, Ordering::Relaxed);
-    let written = simulation.block_on(near.write("f", &[large.clone()], PathWrite::Whole, &none));
+    let written = simulation.block_on(near.write("f", std::slice::from_ref(&large), PathWrite::Whole, &none));
     assert!(written.as_ref().is_err_and(StoreError::is_unknown), "{written:?}");
     simulation.run_for(Duration::from_secs(5));
     drop(near);

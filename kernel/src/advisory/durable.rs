@@ -6,8 +6,10 @@ use std::time::Duration;
 use nexus_messages::syscall::{LockKind, SysLock};
 use nexus_messages::{Caller, Error, ErrorKind, LifeId, LockId, Op, Result, Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::key::LockKey;
+
 use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{decode, encode};
@@ -60,25 +62,37 @@ impl Kernel {
         self.advisory().tokens().has(LOW)
     }
 
-    /// Sees to it that there are tokens: those of a later process are above all that this one gives.
-    pub(crate) async fn reserve_lock_tokens(&self, path: &VPath) -> Result<()> {
+    /// Sees to it that there are tokens: those of a later process are above all that this one gives. Goes on when its caller does not: others wait for it.
+    pub(crate) async fn reserve_lock_tokens(self: &Arc<Self>, path: &VPath) -> Result<()> {
         if self.has_lock_tokens() {
             return Ok(());
         }
-        let _one = self.advisory().reserving.lock().await;
-        if self.has_lock_tokens() {
-            return Ok(());
-        }
-        let failed = |error: StoreError| store_error(Op::Lock, path, &error);
-        let key = tokens_key();
-        let rows = self.store().rows(TreeId::ROOT).map_err(failed)?;
-        let row = rows.reader.get(&key).map_err(failed)?;
-        drop(rows);
-        let before: u64 = row.map_or(Ok(0), |value| decode(&key, &value)).map_err(failed)?;
-        let end = before.saturating_add(RESERVED);
-        self.commit_lock(Op::Lock, path, &Caller::administrator(), Change::Put(key, encode(&end))).await?;
-        self.advisory().tokens().reserve(before + 1, end);
-        Ok(())
+        let closed = store_error(Op::Lock, path, &StoreError::Closed);
+        let (kernel, path) = (self.clone(), path.clone());
+        let (done, reserved) = oneshot::channel();
+        let reserving = async move {
+            let _one = kernel.advisory().reserving.lock().await;
+            if kernel.has_lock_tokens() {
+                return Ok(());
+            }
+            let failed = |error: StoreError| store_error(Op::Lock, &path, &error);
+            let key = tokens_key();
+            let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
+            let row = rows.reader.get(&key).map_err(failed)?;
+            drop(rows);
+            let before: u64 = row.map_or(Ok(0), |value| decode(&key, &value)).map_err(failed)?;
+            let end = before.saturating_add(RESERVED);
+            let change = Change::Put(key, encode(&end));
+            kernel.commit_lock(Op::Lock, &path, &Caller::administrator(), change).await?;
+            kernel.advisory().tokens().reserve(before + 1, end);
+            Ok(())
+        };
+        // A task of its own: who asks first and is not polled any more must not hold up all others.
+        self.env().spawn("locks.reserve", async move {
+            // Who asked may be gone.
+            let _ = done.send(reserving.await);
+        });
+        reserved.await.unwrap_or(Err(closed))
     }
 
     /// Has a lock outlive the process. Goes on when its caller goes away: then the lock is given up, and so is its row.
