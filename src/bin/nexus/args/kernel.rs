@@ -46,7 +46,8 @@ pub(crate) struct UmountArgs {
 /// addressing=content, ..) to one of that kind; from the one to the other `nexus sync` copies between two mounts. A store of files must be empty. What it cannot
 /// hold (links, empty folders, modes) is told before anything is copied. An upload that is under way holds up the last step, for a minute at most; one that takes
 /// longer is refused (EBUSY), and may be made again. Ask for write_back afterwards, by `mount --replace`. The numbers of files change with the store, and on one without times
-/// of its own their times of change.
+/// of its own their times of change. A file with several names (hard links) becomes a file for each of them; one that is written by one name meanwhile may stay as it
+/// was by the others.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["to", "abort", "status"]))]
 #[command(after_help = "\
