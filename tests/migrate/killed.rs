@@ -166,7 +166,7 @@ fn who_interrupts_a_migration_is_told_where_it_stands_and_how_it_goes_on_or_ends
     )));
     // And so it is.
     let ended = migrate(place.path(), &place.new).wait().expect("it ends");
-    assert!(ended.success());
+    assert!(ended.success(), "{}", fs::read_to_string(place.path().join("log")).expect("it is text"));
     assert!(read_host(&place.new) == before);
 }
 

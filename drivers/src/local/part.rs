@@ -1,7 +1,7 @@
 //! A file in the making: hidden in a folder until it takes its place, and gone when it does not.
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -43,10 +43,10 @@ impl Part {
                 Err(Errno::EXIST) => continue,
                 opened => File::from(opened.map_err(|e| failed(path, e))?),
             };
-            // Where there are no locks, what is left stays until somebody removes it.
-            let _ = file.try_lock();
-            // Before it had its lock, it looked like one that was left.
-            if rustix::fs::fstat(&file).map_err(|e| failed(path, e))?.st_nlink > 0 {
+            // Before it had its lock, it looked like one that was left: who took it for that has the lock, and removes it. Where there are no locks, what is left stays
+            // until somebody removes it.
+            let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            if !is_taken && rustix::fs::fstat(&file).map_err(|e| failed(path, e))?.st_nlink > 0 {
                 return Ok(Self { folder, name, file, is_placed: false });
             }
         }
@@ -186,7 +186,9 @@ pub(super) fn remove_left(folder: &OwnedFd) -> Result<(), Errno> {
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_bytes().starts_with(HIDDEN.as_bytes()) && is_left(folder, name) {
+        if name.to_bytes().starts_with(HIDDEN.as_bytes())
+            && let Some(_locked) = left(folder, name)
+        {
             rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
         }
     }
@@ -201,21 +203,24 @@ pub(super) fn remove_hidden(parent: &OwnedFd, name: &str) -> Result<bool, Errno>
         let entry = entry?;
         match entry.file_name() {
             name if matches!(name.to_bytes(), b"." | b"..") => {}
-            name if name.to_bytes().starts_with(HIDDEN.as_bytes()) && is_left(&folder, name) => {
-                hidden.push(name.to_owned());
-            }
+            name if name.to_bytes().starts_with(HIDDEN.as_bytes()) => match left(&folder, name) {
+                Some(locked) => hidden.push((name.to_owned(), locked)),
+                None => return Ok(false),
+            },
             _ => return Ok(false),
         }
     }
-    for name in &hidden {
+    for (name, _locked) in &hidden {
         rustix::fs::unlinkat(&folder, name.as_c_str(), AtFlags::empty())?;
     }
     Ok(!hidden.is_empty())
 }
 
-/// Whether nobody makes the file `name` any more: its lock can be had. Where that cannot be told it is taken for one in the making.
-fn is_left(folder: &OwnedFd, name: &CStr) -> bool {
+/// The file `name`, if nobody makes it any more: its lock can be had, and is held until this is dropped, so that nobody begins to make it meanwhile. Where that cannot
+/// be told it is taken for one in the making.
+fn left(folder: &OwnedFd, name: &CStr) -> Option<File> {
     // Over a network, a lock is given only to who may write.
-    let opened = rustix::fs::openat(folder, name, OFlags::RDWR | FILE, Mode::empty());
-    opened.is_ok_and(|file| File::from(file).try_lock().is_ok())
+    let opened = rustix::fs::openat(folder, name, OFlags::RDWR | FILE, Mode::empty()).ok()?;
+    let file = File::from(opened);
+    file.try_lock().is_ok().then_some(file)
 }
