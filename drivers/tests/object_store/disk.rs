@@ -185,6 +185,27 @@ fn a_pipe_in_the_folder_holds_nobody() {
     assert!(matches!(wait(paths.read("pipe", ByteRange::ALL)), Err(StoreError::NotSupported { .. })));
 }
 
+/// Each upload that begins looks for what was left in its folder.
+#[test]
+fn what_is_just_being_made_is_not_taken_for_what_was_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = path_local(folder.path());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let paths = &paths;
+            scope.spawn(move || {
+                for n in 0..60 {
+                    let path = format!("{thread}-{n}");
+                    let mut upload = block_on(paths.upload(&path)).unwrap();
+                    block_on(upload.push(Bytes::from_static(b"content"))).unwrap();
+                    let finished = block_on(upload.finish(&path, PathWrite::Whole, &Attributes::none()));
+                    assert_eq!(finished.unwrap_or_else(|e| panic!("{path}: {e}")).size, 7);
+                }
+            });
+        }
+    });
+}
+
 /// Opened, it would take from its writer, who waits for a reader, what is for another one.
 #[cfg(target_os = "linux")]
 #[test]
