@@ -45,6 +45,8 @@ fn unknown_drivers_and_options_are_refused_by_name() {
 fn every_built_in_driver_opens_and_answers() {
     let folder = tempfile::tempdir().unwrap();
     let there = folder.path().to_str().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
     for (spec, by_content) in [
         (MountSpec::new("cas-local"), true),
         (MountSpec::new("cas-local").option("folder", format!("{there}/a/b")), true),
@@ -52,17 +54,19 @@ fn every_built_in_driver_opens_and_answers() {
         (MountSpec::new("memory"), true),
         (MountSpec::new("memory-path"), false),
     ] {
-        let opened = open(&catalogue(), &spec, Some(folder.path()), async |store| {
+        let opened = open(&catalogue(), &spec, Some(&data), async |store| {
             store.probe().await.unwrap();
             assert!(!store.read_only());
             matches!(store.addressing(), Addressing::Content(_))
         });
         assert_eq!(opened.unwrap(), by_content, "{spec:?}");
     }
-    assert!(folder.path().join("blobs").is_dir() && folder.path().join("a/b").is_dir());
-    let own = MountSpec::new("path-local").option("folder", there);
-    let error = open(&catalogue(), &own, Some(folder.path()), async |_| ()).expect_err("it is the kernel's");
-    assert!(matches!(error, StoreError::BadOption { .. }), "{error}");
+    assert!(data.join("blobs").is_dir() && folder.path().join("a/b").is_dir());
+    for own in [data.clone(), data.join("blobs")] {
+        let own = MountSpec::new("path-local").option("folder", own.to_str().unwrap());
+        let error = open(&catalogue(), &own, Some(&data), async |_| ()).expect_err("it is the kernel's");
+        assert!(matches!(error, StoreError::BadOption { .. }), "{error}");
+    }
     let missing = MountSpec::new("path-local").option("folder", format!("{there}/none"));
     let error = open(&catalogue(), &missing, None, async |_| ()).expect_err("refused");
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
