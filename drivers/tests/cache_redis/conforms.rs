@@ -19,6 +19,9 @@ const ARRIVES: Duration = Duration::from_millis(400);
 /// No claim waits longer for a real server: what is to stay for a million seconds is looked at after these.
 const PASS_MAX: Duration = Duration::from_secs(2);
 
+/// The server counts time in whole milliseconds, and keeps a value until the next one after its end.
+const TICKS: Duration = Duration::from_millis(5);
+
 fn check_at(server: &Server, settings: RedisConfig) {
     let (world, made) = (Rc::new(World::new()), Cell::new(0));
     let port = server.port();
@@ -29,7 +32,7 @@ fn check_at(server: &Server, settings: RedisConfig) {
         settings.connect_within = Duration::from_secs(5);
         settings.prefix = format!("subject {}:", made.get());
         let clock = world.clone();
-        Subject::new(world.cache(settings), move |time| block_on(clock.0.sleep(time.min(PASS_MAX))))
+        Subject::new(world.cache(settings), move |time| block_on(clock.0.sleep(time.min(PASS_MAX) + TICKS)))
             .arriving(ARRIVES)
             .severed_by(move || sever(port))
     };
