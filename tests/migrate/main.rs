@@ -7,6 +7,8 @@ mod bench;
 mod load;
 mod odd;
 
+#[cfg(target_os = "linux")]
+mod closed;
 mod contents;
 mod crashes;
 mod early;

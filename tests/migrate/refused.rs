@@ -1,6 +1,8 @@
 //! What cannot be is refused before anything is written.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
@@ -132,4 +134,53 @@ fn one_store_is_the_aim_of_one_migration_and_of_no_mount() {
         });
         assert!(bench.nx.read("/n/7").expect("it is there") == content(7, LARGE));
     }
+}
+
+#[test]
+fn what_comes_meanwhile_and_cannot_be_held_is_told_as_well() {
+    let names = Bench::of_files();
+    fs::create_dir(names.host("old").join("d")).expect("there is room");
+    slowly(&names);
+    let unnameable = names.host("old").join("d").join(OsStr::from_bytes(b"\xff"));
+    fs::write(unnameable, "x").expect("there is room");
+    names.odd.slow(Duration::ZERO);
+    let cause = names.failed("EOPNOTSUPP");
+    assert!(cause.contains("1 names in /m/d are not UTF-8"), "{cause}");
+
+    let emptied = Bench::of_files();
+    emptied.nx.write(format!("{AT}/d/last"), "x").expect("it writes");
+    emptied.odd.plain();
+    slowly(&emptied);
+    emptied.nx.unlink(format!("{AT}/d/last")).expect("it is removed");
+    emptied.odd.slow(Duration::ZERO);
+    let cause = emptied.failed("EOPNOTSUPP");
+    assert!(cause.contains("/m/d is an empty folder"), "{cause}");
+    assert_eq!(emptied.driver().driver, "path-local");
+}
+
+#[test]
+fn what_others_put_where_a_copy_is_to_be_ends_it_and_stays() {
+    let bench = Bench::of_files();
+    slowly(&bench);
+    let theirs = bench.host("new").join("theirs");
+    fs::write(&theirs, "theirs").expect("there is room");
+    bench.nx.write(format!("{AT}/theirs"), "ours").expect("it writes");
+    bench.odd.slow(Duration::ZERO);
+    let cause = bench.failed("ENOTEMPTY");
+    assert!(cause.contains("theirs in the new store is no copy of this migration"), "{cause}");
+    bench.nx.abort_migration(AT).expect("it is told");
+    bench.over();
+    assert_eq!(fs::read_to_string(&theirs).expect("it is there"), "theirs");
+    assert_eq!(bench.nx.read(format!("{AT}/theirs")).expect("it is there"), "ours");
+    assert!(!bench.host("new").join("e").exists(), "its copies are gone");
+}
+
+/// Begins a migration that has far to go.
+fn slowly(bench: &Bench) {
+    for number in 0..60 {
+        bench.nx.write(format!("{AT}/e/{number}"), content(number, 100)).expect("it writes");
+    }
+    bench.odd.slow(Duration::from_millis(40));
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    until("copied", || bench.status().filter(|status| status.copied > 10));
 }

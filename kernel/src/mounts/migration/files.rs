@@ -8,10 +8,11 @@ use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
 
 use super::journal::{CopyRow, Of, PAGE};
+use super::opening::changing;
 use super::view::Progress;
 use super::{Failed, Run, tried};
 use crate::content::CALL_MAX;
-use crate::hal::{Addressing, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
+use crate::hal::{Addressing, ListPage, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
 use crate::mounts::passage::Notes;
 
 /// How many files are copied at once.
@@ -36,7 +37,7 @@ pub(super) const MARKED: &[u8] = b"a migration looks whether its stores are two"
 const OWNER_WRITES: u32 = 0o200;
 
 /// The mode of a folder that has none yet.
-const DIFFERS: u32 = u32::MAX;
+pub(super) const DIFFERS: u32 = u32::MAX;
 
 pub(super) fn files(store: &dyn ObjectStore) -> Result<&dyn PathStore, StoreError> {
     match store.addressing() {
@@ -82,8 +83,7 @@ impl Run {
                 let page = self.list_old(&folder, after.as_deref()).await?;
                 empty &= page.entries.is_empty();
                 if page.unnameable > 0 {
-                    let why = format!("{} names in {} are not UTF-8", page.unnameable, self.shown(&folder));
-                    return Err(Failed::refused(why));
+                    return Err(Failed::refused(self.no_names(&folder, &page)));
                 }
                 for (name, info) in &page.entries {
                     let path = join(&folder, name);
@@ -121,6 +121,10 @@ impl Run {
         format!("{} is an empty folder, and {driver} has none such", self.shown(folder))
     }
 
+    fn no_names(&self, folder: &str, page: &ListPage) -> String {
+        format!("{} names in {} are not UTF-8", page.unnameable, self.shown(folder))
+    }
+
     /// Why the new store cannot hold what is at `path`.
     fn cannot_hold(&self, path: &str, info: &ObjectInfo) -> Option<String> {
         let (driver, shown) = (&self.spec.driver, self.shown(path));
@@ -149,7 +153,7 @@ impl Run {
         None
     }
 
-    async fn list_old(&self, folder: &str, after: Option<&str>) -> Result<crate::hal::ListPage, Failed> {
+    async fn list_old(&self, folder: &str, after: Option<&str>) -> Result<ListPage, Failed> {
         tried!(self, async {
             let driver = self.mount.lease().await;
             match files(&**driver)?.list(folder, after, PAGE).await {
@@ -160,7 +164,7 @@ impl Run {
         })
     }
 
-    async fn list_new(&self, folder: &str, after: Option<&str>) -> Result<crate::hal::ListPage, Failed> {
+    async fn list_new(&self, folder: &str, after: Option<&str>) -> Result<ListPage, Failed> {
         tried!(self, async {
             match files(&*self.target)?.list(folder, after, PAGE).await {
                 Err(StoreError::NotFound { .. } | StoreError::NotADirectory { .. }) => Ok(Default::default()),
@@ -176,7 +180,7 @@ impl Run {
         })
     }
 
-    async fn look_new(&self, path: &str) -> Result<Option<ObjectInfo>, Failed> {
+    pub(super) async fn look_new(&self, path: &str) -> Result<Option<ObjectInfo>, Failed> {
         tried!(self, async { there(files(&*self.target)?.stat(path).await) })
     }
 
@@ -195,6 +199,10 @@ impl Run {
             let mut after: Option<String> = None;
             loop {
                 let page = self.list_old(&folder, after.as_deref()).await?;
+                if page.unnameable > 0 {
+                    self.cannot_be_copied(&folder, true, self.no_names(&folder, &page), closed)?;
+                }
+                self.check_others(&folder, after.as_deref(), &page).await?;
                 let mut plain = Vec::new();
                 for (name, info) in page.entries {
                     let path = join(&folder, &name);
@@ -214,13 +222,42 @@ impl Run {
                 }
             }
             if names.is_empty() && !folder.is_empty() && !self.can.directories {
-                self.cannot_be_copied(&folder, self.no_empty_folder(&folder), closed)?;
+                self.cannot_be_copied(&folder, false, self.no_empty_folder(&folder), closed)?;
             }
             if compare {
                 self.remove_others(&folder, &names).await?;
             }
         }
         self.journal.flush(true).await
+    }
+
+    /// Whether nothing of a page of a folder, which came behind `after`, is in the new store but copies.
+    async fn check_others(&self, folder: &str, after: Option<&str>, page: &ListPage) -> Result<(), Failed> {
+        let Some((last, _)) = page.entries.last() else { return Ok(()) };
+        let mut after = after.map(str::to_owned);
+        loop {
+            let there = self.list_new(folder, after.as_deref()).await?;
+            after = there.entries.last().map(|(name, _)| name.clone());
+            let is_ours = |name: &String| page.entries.iter().any(|(ours, _)| ours == name);
+            let both = there.entries.iter().map(|(name, _)| name).filter(|name| is_ours(name));
+            let both: Vec<_> = both.map(|name| join(folder, name)).collect();
+            let known = self.journal.copies(&both)?;
+            if let Some((path, _)) = both.iter().zip(known).find(|(_, row)| row.is_none()) {
+                return Err(not_ours(path));
+            }
+            if !there.more || after.as_ref().is_none_or(|name| name >= last) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether nothing is at `path` in the new store but a copy.
+    async fn check_other(&self, path: &str) -> Result<(), Failed> {
+        let is_known = self.journal.copies(&[path.to_owned()])?.pop().flatten().is_some();
+        match is_known || self.look_new(path).await?.is_none() {
+            true => Ok(()),
+            false => Err(not_ours(path)),
+        }
     }
 
     /// Removes from the new store the copies that are in the folder and have none of these names.
@@ -256,6 +293,7 @@ impl Run {
             }
             let Some(info) = self.found(path).await? else {
                 self.remove(path).await?;
+                self.check_emptied(path, closed).await?;
                 continue;
             };
             if info.entry_type == EntryType::Dir {
@@ -265,6 +303,7 @@ impl Run {
                 }
                 self.describe_folder(path, &info).await?;
             } else if self.can_be_copied(path, &info, closed)? {
+                self.check_other(path).await?;
                 plain.push((path.clone(), info, true));
             }
             if plain.len() >= PAGE {
@@ -297,22 +336,34 @@ impl Run {
     fn can_be_copied(&self, path: &str, info: &ObjectInfo, closed: bool) -> Result<bool, Failed> {
         match self.cannot_hold(path, info) {
             None => Ok(true),
-            Some(why) => self.cannot_be_copied(path, why, closed).map(|()| false),
+            Some(why) => self.cannot_be_copied(path, false, why, closed).map(|()| false),
         }
     }
 
-    /// What the new store cannot hold, unless it changes still.
-    fn cannot_be_copied(&self, path: &str, why: String, closed: bool) -> Result<(), Failed> {
+    /// What the new store cannot hold, at `path` or, if it is `deep`, below it; unless it changes still.
+    fn cannot_be_copied(&self, path: &str, deep: bool, why: String, closed: bool) -> Result<(), Failed> {
         if closed {
             return Err(Failed::refused(why));
         }
-        self.note_again(path);
+        self.note_again(path, deep);
         Ok(())
     }
 
-    fn note_again(&self, path: &str) {
+    /// Whether what was at `path` was the last in its folder, which the new store cannot have then.
+    async fn check_emptied(&self, path: &str, closed: bool) -> Result<(), Failed> {
+        let Some((folder, _)) = path.rsplit_once('/').filter(|_| !self.can.directories) else {
+            return Ok(());
+        };
+        let is_folder = self.look_old(folder).await?.is_some_and(|info| info.entry_type == EntryType::Dir);
+        if is_folder && self.list_old(folder, None).await?.entries.is_empty() {
+            self.cannot_be_copied(folder, false, self.no_empty_folder(folder), closed)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_again(&self, path: &str, deep: bool) {
         let mut notes = Notes::default();
-        notes.paths.insert(path.to_owned(), false);
+        notes.paths.insert(path.to_owned(), deep);
         self.mount.passage().give_back(notes);
     }
 
@@ -323,13 +374,15 @@ impl Run {
         if known.as_ref().is_some_and(|row| row.folder && row.of.is_some()) {
             return Ok(());
         }
-        if known.is_some_and(|row| !row.folder) {
-            self.remove(path).await?;
+        match known {
+            None => self.check_other(path).await?,
+            Some(row) if !row.folder => self.remove(path).await?,
+            Some(_) => {}
         }
         let [name] = names;
         self.journal.begin(std::iter::once((name, true))).await?;
         if self.can.directories {
-            tried!(self, async {
+            changing!(self, path, async {
                 match files(&*self.target)?.make_directory(path, &Attributes::none()).await {
                     Ok(_) | Err(StoreError::Exists { .. }) => Ok(()),
                     Err(error) => Err(error),
@@ -340,7 +393,7 @@ impl Run {
         Ok(())
     }
 
-    fn confirm_folder(&self, path: &str, mode: u32) {
+    pub(super) fn confirm_folder(&self, path: &str, mode: u32) {
         let at = Timestamp(self.kernel.env().wall());
         let tag = nexus_messages::ContentId::Tag("folder".into());
         let of = Of { tag, size: 0, mode, at };
@@ -393,7 +446,7 @@ impl Run {
     }
 
     async fn copy_file(&self, path: &str, info: &ObjectInfo) -> Result<(), Failed> {
-        let mut attempt = 0;
+        let (mut attempt, mut refused) = (0, false);
         loop {
             let copied = match info.entry_type {
                 EntryType::Link => self.copy_link(path, info).await,
@@ -408,7 +461,7 @@ impl Run {
                     return Ok(());
                 }
                 Err(Missed::Changed) => {
-                    self.note_again(path);
+                    self.note_again(path, false);
                     return Ok(());
                 }
                 // Something else is in its place, or where a folder above it is to be.
@@ -420,6 +473,10 @@ impl Run {
                     self.journal.begin(std::iter::once((path.to_owned(), false))).await?;
                 }
                 Err(Missed::Store(error)) => {
+                    let is_denied = error.kind() == ErrorKind::PermissionDenied;
+                    if is_denied && !std::mem::replace(&mut refused, true) && self.opens(path).await? {
+                        continue;
+                    }
                     if !self.again(&error, &mut attempt).await {
                         let failed = Failed::from(error);
                         return Err(Failed {
@@ -568,7 +625,7 @@ impl Run {
 
     /// Removes one entry of the new store; none is there when this has returned.
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failed> {
-        tried!(self, async { there(files(&*self.target)?.delete(path).await) }).map(drop)
+        changing!(self, path, async { there(files(&*self.target)?.delete(path).await) }).map(drop)
     }
 
     /// Whether nothing is in the new store. Markers are removed.

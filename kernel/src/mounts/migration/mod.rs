@@ -32,6 +32,7 @@ mod aims;
 mod contents;
 mod files;
 mod journal;
+mod opening;
 mod undo;
 mod view;
 
