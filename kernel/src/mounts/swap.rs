@@ -81,7 +81,8 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
 
 /// Refuses another store while something that was acknowledged has not come to the old one: nobody would find it any more.
 async fn all_is_there(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpec) -> Result<(), Error> {
-    if stores_the_same(&kernel.catalogue().settled(old.clone()), &m.spec) {
+    // Also when the environment says now where the old one was: what is here is filed under what was said then.
+    if stores_the_same(old, &m.spec) {
         return Ok(());
     }
     let Err(error) = mount.flush(kernel, FLUSH_MAX).await else { return Ok(()) };
@@ -102,6 +103,9 @@ async fn finish(
     opened: Opened,
     turn: Turn,
 ) -> Result<Attached, Error> {
+    // A migration may have begun while the driver was opened.
+    not_aimed_at(&kernel, mount.tree, mount.root, &m.spec)
+        .map_err(|taken| Error::new(Op::Mount, &m.point, taken.kind).because(taken.why))?;
     let policy = history::policy(&mount, &spec);
     // Dropped at the end: watchers are told when the new driver serves.
     let holding = kernel.watches().hold();
