@@ -414,3 +414,56 @@ fn a_served_folder_is_filled_and_emptied_by_an_attached_sync() {
     assert_eq!((&out["copied"], &out["directories"]), (&json!(204), &json!(2)), "{out}");
     assert_eq!(described(&target), described(&source));
 }
+
+/// From here on, modes count for the commands that this thread starts, also when it is root's.
+#[cfg(target_os = "linux")]
+fn heed_modes() {
+    use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+
+    for above in [CapabilitySet::DAC_OVERRIDE, CapabilitySet::DAC_READ_SEARCH, CapabilitySet::FOWNER] {
+        // Whoever may not do this has none of them.
+        let _ = remove_capability_from_bounding_set(above);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn folders_that_are_closed_to_their_owner_are_filled_and_emptied() {
+    heed_modes();
+    let nexus = Nexus::new();
+    let (source, target) = (nexus.host("source"), nexus.host("target"));
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    fs::create_dir_all(source.join("a/b")).expect("there is room");
+    fs::create_dir_all(source.join("c/d/e")).expect("there is room");
+    for name in ["a/f", "a/b/f", "a/b/g", "c/d/e/f"] {
+        file(&source.join(name), b"one", 0o444, 1);
+    }
+    for (name, closed) in [("a/b", 0o500), ("a", 0o555), ("c/d/e", 0o555), ("c/d", 0o500)] {
+        mode(&source.join(name), closed);
+    }
+    sync(&nexus, "host:source /t");
+    sync(&nexus, "/t host:target");
+    assert_eq!(described(&target), described(&source));
+
+    nexus.feed("write /t/a/b/f", "changed");
+    nexus.feed("write /t/a/new/f", "new");
+    nexus.good("rm /t/a/b/g");
+    nexus.good("rm -r /t/c/d");
+    let counts = sync(&nexus, "--delete /t host:target");
+    let count = |what: &str| counts[what].as_u64().expect("a number");
+    assert_eq!([count("copied"), count("deleted"), count("failed")], [2, 2, 0], "{counts}");
+    assert_eq!(fs::read(target.join("a/b/f")).expect("it is there"), b"changed");
+    assert!(target.join("a/new/f").exists() && !target.join("a/b/g").exists());
+    assert!(!target.join("c/d").exists());
+    let is = |name: &str| fs::metadata(target.join(name)).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((is("a"), is("a/b")), (0o555, 0o500));
+    assert_eq!(sync(&nexus, "--delete /t host:target")["copied"], 0);
+    for closed in
+        [&source, &target].iter().flat_map(|top| ["a", "a/b", "c/d", "c/d/e"].map(|name| top.join(name)))
+    {
+        // So that they can be removed; some are gone.
+        let _ = fs::set_permissions(closed, fs::Permissions::from_mode(0o755));
+    }
+}

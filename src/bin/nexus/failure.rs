@@ -97,6 +97,14 @@ impl Failure {
         matches!(self, Self::Call(error) if error.kind() == kind)
     }
 
+    /// Whether it was not permitted.
+    pub(crate) fn is_denied(&self) -> bool {
+        match self {
+            Self::Host { error, .. } => error.kind() == io::ErrorKind::PermissionDenied,
+            failure => failure.is(ErrorKind::PermissionDenied),
+        }
+    }
+
     /// The same failure, told of another operation: the one that the user knows of.
     pub(crate) fn during(self, op: Op) -> Self {
         match self {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nexus::syscall::{DirEntry, SysCopy, SysReaddir, SysSetattr, SysStat};
 use nexus::{AsOf, Attributes, EntryType, Error, ErrorKind, FileMetadata, Op, VPath};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{FOUND_MAX, Transfer, broken, is_folder, lanes};
@@ -11,6 +12,9 @@ use crate::args::CpArgs;
 use crate::failure::Outcome;
 use crate::listing::Pages;
 use crate::session::{Session, path};
+
+/// What a directory may be used for until all is in it.
+const OPEN_DIRECTORY: u32 = 0o700;
 
 pub(crate) async fn cp(session: &Arc<Session>, args: CpArgs) -> Outcome {
     let (from, to) = (path(Op::Copy, &args.from)?, path(Op::Copy, &args.to)?);
@@ -70,11 +74,14 @@ async fn copy(
         from: top.path.clone(),
         as_of,
         to: to.clone(),
+        closed: Mutex::default(),
     });
     let worker = work.clone();
     let lanes = lanes(session.env(), items, move |entry| worker.clone().take(entry));
-    let find = async move { work.find(&top, send).await };
+    let finder = work.clone();
+    let find = async move { finder.find(&top, send).await };
     let (found, taken) = futures_util::future::join(find, lanes).await;
+    work.close().await;
     found?;
     taken.map_err(broken("copy"))
 }
@@ -107,6 +114,8 @@ struct Work {
     from: VPath,
     as_of: Option<AsOf>,
     to: VPath,
+    /// Directories that are to be closed to their owner when all is in them, with their modes; each before what it holds.
+    closed: Mutex<Vec<(VPath, u32)>>,
 }
 
 impl Work {
@@ -142,7 +151,8 @@ impl Work {
     }
 
     async fn directory(&self, from: &VPath, to: &VPath, like: &FileMetadata) -> Outcome {
-        let attributes = Attributes::none().mode(like.mode);
+        // Until all is in it, its mode does not keep its owner from filling it.
+        let attributes = Attributes::none().mode(like.mode | OPEN_DIRECTORY);
         let call = SysSetattr::directory(to).attributes(attributes);
         match self.session.nx.send(call).await {
             // Where folders are only implied, files bring theirs along.
@@ -154,8 +164,22 @@ impl Work {
             }
             made => made.map_err(|error| error.during(Op::Copy))?,
         };
+        if like.mode & OPEN_DIRECTORY != OPEN_DIRECTORY {
+            self.closed.lock().push((to.clone(), like.mode));
+        }
         Transfer::count(&self.transfer.directories);
         Ok(())
+    }
+
+    /// Gives directories their modes that could not be filled with them.
+    async fn close(&self) {
+        let closed = std::mem::take(&mut *self.closed.lock());
+        for (at, mode) in closed.into_iter().rev() {
+            let call = SysSetattr::at(&at).attributes(Attributes::none().mode(mode));
+            if let Err(error) = self.session.nx.send(call).await {
+                self.transfer.fail(&self.session.out, &error.during(Op::Copy).into());
+            }
+        }
     }
 
     async fn is_empty(&self, folder: &VPath) -> Outcome<bool> {

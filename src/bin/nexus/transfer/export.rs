@@ -253,7 +253,15 @@ fn make_directory(host: &Path) -> io::Result<()> {
         Ok(()) => fs::set_permissions(host, Permissions::from_mode(OPEN_DIRECTORY)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let there = fs::symlink_metadata(host)?;
-            if there.is_dir() { Ok(()) } else { Err(io::Error::from_raw_os_error(NOT_A_DIRECTORY)) }
+            let mode = there.permissions().mode();
+            match there.is_dir() {
+                // It gets its mode when nothing more comes into it.
+                true if mode & OPEN_DIRECTORY != OPEN_DIRECTORY => {
+                    fs::set_permissions(host, Permissions::from_mode(mode | OPEN_DIRECTORY))
+                }
+                true => Ok(()),
+                false => Err(io::Error::from_raw_os_error(NOT_A_DIRECTORY)),
+            }
         }
         Err(error) => Err(error),
     }

@@ -21,6 +21,9 @@ use crate::failure::{Failure, Outcome, shown};
 use crate::feed;
 use crate::session::{Session, path};
 
+/// What a folder may be used for until all is in it.
+const OPEN_FOLDER: u32 = 0o700;
+
 /// The permission bits of a mode of the host.
 const PERMISSIONS: u32 = 0o7777;
 
@@ -225,8 +228,10 @@ impl Work {
         // A mount point belongs to its mount; what is imported comes below it.
         let there = self.there(&found.path).await?;
         if there.as_ref().is_none_or(|entry| !entry.entry_type.is_mount_point()) {
-            if !there.is_some_and(|entry| !entry.implicit && already(&entry, &attributes)) {
-                let call = SysSetattr::directory(&found.path).attributes(attributes.clone());
+            // Until all is in it, its mode does not keep its owner from filling it.
+            let open = attributes.clone().mode(host.mode() & PERMISSIONS | OPEN_FOLDER);
+            if !there.is_some_and(|entry| !entry.implicit && already(&entry, &open)) {
+                let call = SysSetattr::directory(&found.path).attributes(open);
                 match self.session.nx.send(call).await {
                     // Where folders are only implied, files bring theirs along.
                     Err(error) if error.kind() == ErrorKind::NotSupported => {

@@ -7,7 +7,7 @@ mod names;
 mod overlap;
 mod place;
 
-use std::cmp::Ordering as Order;
+use std::cmp::{Ordering as Order, Reverse};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +22,16 @@ use crate::failure::{Failure, Outcome};
 use crate::session::Session;
 use names::{Found, Names};
 use place::{Item, Kind, Place, comparable};
+
+/// Makes a call that changes what is at a place, once more when the folder that it is in had to be opened for it.
+macro_rules! opening {
+    ($work:expr, $at:expr, $call:expr) => {
+        match $call.await {
+            Err(failure) if failure.is_denied() && $work.opens($at).await? => $call.await,
+            done => done,
+        }
+    };
+}
 
 /// How many failures are listed; all are counted, and told when they happen.
 const LISTED_MAX: usize = 1_000;
@@ -47,6 +57,8 @@ pub(crate) async fn sync(session: &Arc<Session>, args: SyncArgs) -> Outcome {
         deleted: AtomicU64::new(0),
         compared: AtomicU64::new(0),
         compared_bytes: AtomicU64::new(0),
+        top: OnceLock::new(),
+        opening: tokio::sync::Mutex::default(),
         closed: Mutex::default(),
         failures: Mutex::default(),
     });
@@ -135,7 +147,11 @@ struct Work {
     /// Files that had to be read to tell whether they are the same, and how much was read of both sides.
     compared: AtomicU64,
     compared_bytes: AtomicU64,
-    /// Folders of the host that are to be closed to their owner when all is in them, each before what it holds.
+    /// What is to become the same, with all below it.
+    top: OnceLock<Place>,
+    /// Held by who opens a folder.
+    opening: tokio::sync::Mutex<()>,
+    /// Folders that are open, and are to be closed to their owner when all is in them.
     closed: Mutex<Vec<(Place, Item)>>,
     failures: Mutex<Vec<String>>,
 }
@@ -158,6 +174,8 @@ impl Work {
                 return Err(error.because(format!("{from} and it lie in each other")).into());
             }
         }
+        // Nobody has set it before.
+        let _ = self.top.set(to.clone());
         overlap::refused(&session, &from, &to).await?;
         self.kept.refused(&from, &to, self.delete)?;
         if self.dry_run {
@@ -194,10 +212,26 @@ impl Work {
         Ok(())
     }
 
-    /// Gives folders their modes that could not be filled with them.
+    /// Opens the folder in which `at` is, if it is a part of what is to become the same and its mode closes it to its owner; whether it is open now.
+    async fn opens(&self, at: &Place) -> Outcome<bool> {
+        let top = self.top.get();
+        let Some(folder) = at.parent().filter(|folder| top.is_some_and(|top| folder.is_within(top))) else {
+            return Ok(false);
+        };
+        let _one = self.opening.lock().await;
+        if self.closed.lock().iter().any(|(open, _)| *open == folder) {
+            return Ok(true);
+        }
+        let Some(item) = folder.open(&self.session).await? else { return Ok(false) };
+        self.closed.lock().push((folder, item));
+        Ok(true)
+    }
+
+    /// Gives folders their modes that could not be filled or emptied with them, those below others first.
     async fn close(&self) {
-        let closed = std::mem::take(&mut *self.closed.lock());
-        for (at, like) in closed.iter().rev() {
+        let mut closed = std::mem::take(&mut *self.closed.lock());
+        closed.sort_by_key(|(at, _)| Reverse(at.depth()));
+        for (at, like) in &closed {
             if let Err(failure) = at.describe(&self.session, like, like).await {
                 self.fail(&failure);
             }
@@ -330,7 +364,7 @@ impl Work {
                 if is_new {
                     let made = match self.dry_run {
                         true => self.would_make(&to),
-                        false => to.make_folder(&self.session, &item).await,
+                        false => opening!(self, &to, to.make_folder(&self.session, &item)),
                     };
                     match made {
                         // Where folders are only implied, files bring theirs along.
@@ -361,7 +395,7 @@ impl Work {
                 }
                 self.tell("link", &to)?;
                 if !self.dry_run {
-                    to.make_link(&self.session, target).await?;
+                    opening!(self, &to, to.make_link(&self.session, target))?;
                 }
                 Transfer::count(&self.transfer.links);
                 Ok(None)
@@ -388,7 +422,7 @@ impl Work {
         self.kept.not_removed(at)?;
         self.tell("delete", at)?;
         if !self.dry_run {
-            at.remove(&self.session, there).await?;
+            opening!(self, at, at.remove(&self.session, there))?;
         }
         Transfer::count(&self.deleted);
         Ok(())
@@ -422,7 +456,7 @@ impl Work {
             self.transfer.file(item.size);
             return Ok(());
         }
-        let size = place::copy(&self.session, from, item, to).await?;
+        let size = opening!(self, to, place::copy(&self.session, from, item, to))?;
         self.transfer.file(size);
         Ok(())
     }

@@ -1,15 +1,17 @@
 //! The two kinds of trees that are synchronised: of the namespace and of the host.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use blake3::{Hash, Hasher};
 use nexus::syscall::{SysCopy, SysRead, SysSetattr, SysStat, SysUnlink, SysWrite};
 use nexus::{Attributes, ContentId, EntryType, Error, ErrorKind, FileMetadata, Op, Timestamp, VPath};
-use rustix::fs::OFlags;
+use rustix::fs::{Dir, OFlags};
 
 use crate::failure::{Failure, Outcome, shown};
 use crate::feed;
@@ -195,9 +197,57 @@ impl Place {
         }
     }
 
-    /// Whether nothing could be written to a folder here that has the mode of `like`.
+    /// Whether a folder here that has the mode of `like` could not be filled.
     pub(super) fn closes(&self, like: &Item) -> bool {
         matches!(self, Self::Host(_)) && like.mode & OPEN_FOLDER != OPEN_FOLDER
+    }
+
+    /// What it is in.
+    pub(super) fn parent(&self) -> Option<Self> {
+        match self {
+            Self::Space(path) => path.parent().map(Self::Space),
+            Self::Host(host) => host.parent().map(|above| Self::Host(above.to_owned())),
+        }
+    }
+
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Space(path), Self::Space(other)) => path.is_within(other),
+            (Self::Host(host), Self::Host(other)) => host.starts_with(other),
+            _ => false,
+        }
+    }
+
+    /// How many names lead to it.
+    pub(super) fn depth(&self) -> usize {
+        match self {
+            Self::Space(path) => path.depth(),
+            Self::Host(host) => host.components().count(),
+        }
+    }
+
+    /// What is there, links not followed.
+    async fn look(&self, session: &Session) -> Outcome<Item> {
+        match self {
+            Self::Space(path) => {
+                let entry = session.nx.send(SysStat::at(path).no_follow()).await.map_err(during)?;
+                Ok(of_space(&entry))
+            }
+            Self::Host(host) => {
+                fs::symlink_metadata(host).and_then(|there| of_host(host, &there)).map_err(told(host))
+            }
+        }
+    }
+
+    /// Lets the folder that is here be filled and emptied whose mode keeps its owner from that. Gives what it was; none when it is none such.
+    pub(super) async fn open(&self, session: &Session) -> Outcome<Option<Item>> {
+        let item = self.look(session).await?;
+        if item.kind != (Kind::Folder { mount: false }) || item.mode & OPEN_FOLDER == OPEN_FOLDER {
+            return Ok(None);
+        }
+        let open = Item { mode: item.mode | OPEN_FOLDER, ..item.clone() };
+        let is_kept = self.describe(session, &open, &item).await?;
+        Ok(is_kept.then_some(item))
     }
 
     /// Makes a folder that can be filled, whatever its mode is to be in the end.
@@ -236,7 +286,7 @@ impl Place {
                 let call = if there.kind.is_folder() { call.recursive() } else { call };
                 session.nx.send(call).await.map(drop).map_err(during)
             }
-            Self::Host(host) if there.kind.is_folder() => fs::remove_dir_all(host).map_err(told(host)),
+            Self::Host(host) if there.kind.is_folder() => remove_folder(host).map_err(told(host)),
             Self::Host(host) => fs::remove_file(host).map_err(told(host)),
         }
     }
@@ -255,7 +305,13 @@ impl Place {
                 }
             }
             Self::Host(host) => {
-                let file = open_there(host).map_err(told(host))?;
+                let file = match open_there(host) {
+                    Err(error) if folder && error.kind() == io::ErrorKind::PermissionDenied => {
+                        open_folder(host).and_then(|()| open_there(host))
+                    }
+                    opened => opened,
+                };
+                let file = file.map_err(told(host))?;
                 describe_host(&file, like, folder).map_err(told(host))?;
                 Ok(true)
             }
@@ -289,6 +345,45 @@ impl Place {
         let hash = entry.content_id.as_ref().and_then(|id| id.blake3().copied());
         Ok(hash.map(Hash::from_bytes))
     }
+}
+
+/// Removes a folder of the host with all below it, also where folders have modes that keep their owner from it.
+fn remove_folder(host: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(host) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_folders(host)?;
+            fs::remove_dir_all(host)
+        }
+        removed => removed,
+    }
+}
+
+/// Gives a folder of the host, and all folders below it, modes with which they can be emptied.
+fn open_folders(host: &Path) -> io::Result<()> {
+    let mut folders = vec![host.to_owned()];
+    while let Some(host) = folders.pop() {
+        open_folder(&host)?;
+        let folder = open_there(&host)?;
+        // What was opened, whatever is called so by now.
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." && fs::symlink_metadata(host.join(name))?.is_dir() {
+                folders.push(host.join(name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives a folder of the host a mode with which it can be listed, filled and emptied. It may be one that cannot be opened for that.
+fn open_folder(host: &Path) -> io::Result<()> {
+    let there = fs::symlink_metadata(host)?;
+    let mode = there.mode() & PERMISSIONS;
+    if there.is_dir() && mode & OPEN_FOLDER != OPEN_FOLDER {
+        fs::set_permissions(host, Permissions::from_mode(mode | OPEN_FOLDER))?;
+    }
+    Ok(())
 }
 
 fn describe_host(file: &File, like: &Item, folder: bool) -> io::Result<()> {
