@@ -267,6 +267,25 @@ fn who_asks_for_the_first_lock_and_looks_away_holds_up_nobody() {
 }
 
 #[test]
+fn who_asks_for_a_durable_lock_and_looks_away_holds_up_nobody() {
+    simulated(7, |env, nx| async move {
+        let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());
+        a.lock("/first", NOW).await.expect("it is free");
+        let durable = |at: &str| SysLock::exclusive(path(at)).durable();
+        let mut first = Box::pin(a.send(durable("/p")));
+        assert!(first.as_mut().now_or_never().is_none(), "it waits for the disk");
+        let other = env.timeout(SOON, b.send(durable("/q"))).await;
+        let other = other.expect("nobody waits for who does not look").expect("it is free");
+        let first = first.await.expect("it is free");
+        let mut released = Box::pin(a.unlock("/p", first.id));
+        assert!(released.as_mut().now_or_never().is_none(), "it waits for the disk");
+        let released_too = env.timeout(SOON, b.unlock("/q", other.id)).await;
+        released_too.expect("nobody waits for who does not look").expect("it is held");
+        released.await.expect("it is held");
+    });
+}
+
+#[test]
 fn tokens_grow_and_a_write_demands_that_its_lock_is_held() {
     simulated(7, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());

@@ -1,6 +1,7 @@
 //! What of advisory locks is on disk: which tokens may be given, and the locks that outlive the process.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nexus_messages::syscall::{LockKind, SysLock};
@@ -13,7 +14,6 @@ use super::key::LockKey;
 use crate::hal::{Change, Entry, RowKey, StoreError, Table, TreeId};
 use crate::kernel::Kernel;
 use crate::namespace::{decode, encode};
-use crate::owned::Owned;
 use crate::semaphore::places::{Grant, Holder, Owner, Request};
 use crate::volume::{Stop, commit_error, store_error};
 
@@ -67,15 +67,14 @@ impl Kernel {
         if self.has_lock_tokens() {
             return Ok(());
         }
-        let closed = store_error(Op::Lock, path, &StoreError::Closed);
-        let (kernel, path) = (self.clone(), path.clone());
-        let (done, reserved) = oneshot::channel();
-        let reserving = async move {
+        let (kernel, path_of) = (self.clone(), path.clone());
+        let reserving = move |asker: Weak<()>| async move {
             let _one = kernel.advisory().reserving.lock().await;
-            if kernel.has_lock_tokens() {
+            // Who stood in line and is gone asks for nothing any more.
+            if asker.strong_count() == 0 || kernel.has_lock_tokens() {
                 return Ok(());
             }
-            let failed = |error: StoreError| store_error(Op::Lock, &path, &error);
+            let failed = |error: StoreError| store_error(Op::Lock, &path_of, &error);
             let key = tokens_key();
             let rows = kernel.store().rows(TreeId::ROOT).map_err(failed)?;
             let row = rows.reader.get(&key).map_err(failed)?;
@@ -83,16 +82,33 @@ impl Kernel {
             let before: u64 = row.map_or(Ok(0), |value| decode(&key, &value)).map_err(failed)?;
             let end = before.saturating_add(RESERVED);
             let change = Change::Put(key, encode(&end));
-            kernel.commit_lock(Op::Lock, &path, &Caller::administrator(), change).await?;
+            kernel.commit_lock(Op::Lock, &path_of, &Caller::administrator(), change).await?;
             kernel.advisory().tokens().reserve(before + 1, end);
             Ok(())
         };
-        // A task of its own: who asks first and is not polled any more must not hold up all others.
-        self.env().spawn("locks.reserve", async move {
+        self.apart("locks.reserve", (Op::Lock, path), reserving).await
+    }
+
+    /// Runs `work` on a task of its own: who asks first for what others wait for and is not polled any more must not hold up all of them. It goes on when its caller goes
+    /// away, and is given what tells whether he has.
+    async fn apart<T, F>(
+        self: &Arc<Self>,
+        name: &'static str,
+        (op, path): (Op, &VPath),
+        work: impl FnOnce(Weak<()>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (done, over) = oneshot::channel();
+        let asker = Arc::new(());
+        let working = work(Arc::downgrade(&asker));
+        self.env().spawn(name, async move {
             // Who asked may be gone.
-            let _ = done.send(reserving.await);
+            let _ = done.send(working.await);
         });
-        reserved.await.unwrap_or(Err(closed))
+        over.await.unwrap_or_else(|_| Err(store_error(op, path, &StoreError::Closed)))
     }
 
     /// Has a lock outlive the process. Goes on when its caller goes away: then the lock is given up, and so is its row.
@@ -107,8 +123,9 @@ impl Kernel {
         let until = Timestamp(self.env().wall()).after(request.ttl);
         let (kind, agent, session) = (request.kind, request.owner.agent.clone(), request.owner.session);
         let row = LockRow { zone, path: path.clone(), kind, agent, session, token: grant.token, until };
-        let (kernel, caller, key, id) = (self.clone(), caller.clone(), key.clone(), grant.id);
-        let kept = async move {
+        let (kernel, caller, key, id, locked) =
+            (self.clone(), caller.clone(), key.clone(), grant.id, path.clone());
+        let kept = move |_| async move {
             // One at a time, so that the rows agree with the table when each has ended.
             let _one = kernel.advisory().keeping.clone().lock_owned().await;
             let change = Change::Put(lock_key(id), encode(&row));
@@ -118,7 +135,7 @@ impl Kernel {
             }
             Ok(())
         };
-        Owned::from_start(self.env(), "locks.keep", kept).await
+        self.apart("locks.keep", (Op::Lock, &locked), kept).await
     }
 
     /// Takes back the lock `id` at `key`, or all of them: those that outlive the process when their rows are gone, so that no two are ever kept that exclude each
@@ -129,22 +146,22 @@ impl Kernel {
         key: &LockKey,
         id: Option<LockId>,
     ) -> Result<Vec<Holder>> {
-        let (kernel, caller, key) = (self.clone(), caller.clone(), key.clone());
-        let released = async move {
+        let (kernel, caller, key, path) = (self.clone(), caller.clone(), key.clone(), key.parts().1);
+        let at = path.clone();
+        let released = move |_| async move {
             let locks = kernel.advisory();
             let _one = locks.keeping.clone().lock_owned().await;
             let mut ids = locks.durable_at(&key);
             ids.retain(|durable| id.is_none_or(|id| id == *durable));
-            let path = key.parts().1;
             for id in ids {
-                kernel.commit_lock(Op::Unlock, &path, &caller, Change::Delete(lock_key(id))).await?;
+                kernel.commit_lock(Op::Unlock, &at, &caller, Change::Delete(lock_key(id))).await?;
             }
             Ok(match id {
                 Some(id) => locks.release(&key, id).into_iter().collect(),
                 None => locks.force(&key),
             })
         };
-        Owned::from_start(self.env(), "locks.release", released).await
+        self.apart("locks.release", (Op::Unlock, &path), released).await
     }
 
     /// Removes the rows of durable locks that are not held any more.
