@@ -54,6 +54,24 @@ impl Service for Weighs {
     }
 }
 
+/// Less than a version that is to end waits for the calls that are inside.
+const SOON: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_write_that_waits_for_room_in_a_pipe_does_not_hold_up_the_end_of_a_service_that_weighs() {
+    let nx = nexus::connect(Config::in_memory()).await.expect("it boots");
+    nx.register::<Weighs>("weighs", ()).await.expect("it starts");
+    nx.make_pipe("/p", 1).await.expect("it is made");
+    nx.write("/p", "x").await.expect("there is room");
+    let at = VPath::parse("/p").expect("it is a path");
+    let mut waits = Box::pin(nx.send(SysWrite::at(at, "y").wait(2 * SOON)));
+    assert!(futures_util::poll!(waits.as_mut()).is_pending());
+    tokio::time::timeout(SOON, nx.unregister("weighs")).await.expect("in time").expect("it ends");
+    assert_eq!(nx.read("/p").await.expect("it is there"), "x");
+    waits.await.expect("there is room by now");
+    nx.shutdown().await.expect("it stops");
+}
+
 #[tokio::test]
 async fn what_a_hook_that_fails_open_weighs_it_hears_the_end_of() {
     let config = Config::in_memory().restarts(1_000, Duration::from_secs(1));

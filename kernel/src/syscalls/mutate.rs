@@ -279,7 +279,8 @@ async fn execute<M: Mutation>(
         Ok(Done::NotYet) => unreachable!("it was to wait"),
         Ok(Done::Elsewhere) => {
             ownership.give_back();
-            // It may wait for others: whoever swaps a service that saw the call must not wait for as long.
+            // Nothing of it is weighed, and it may wait for others: whoever swaps a service that saw the call must not wait for as long.
+            intent.scales = None;
             admitted.step_aside();
             let done = Box::pin(M::elsewhere(kernel, intent, admitted)).await;
             admitted.step_back();
