@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nexus_messages::Consistency;
-use nexus_messages::syscall::{Extent, Fence, GroupAction, GroupSettings, SysRead, Syscall};
+use nexus_messages::syscall::{Extent, Fence, GroupAction, GroupSettings, SysRead, Syscall, WhichPipe};
 
 /// What `after`, which a hook made of `before`, bounds less than that; none when there is nothing.
 pub(super) fn widened(before: &Syscall, after: &Syscall) -> Option<&'static str> {
@@ -19,6 +19,7 @@ pub(super) fn widened(before: &Syscall, after: &Syscall) -> Option<&'static str>
         (is.entries > was.entries, "limit"),
         (is.consistency < was.consistency, "consistency"),
         (was.fence.is_some() && is.fence != was.fence, "fence"),
+        (was.pipe.is_some() && is.pipe != was.pipe, "pipe"),
     ]
     .into_iter()
     .find_map(|(wider, what)| wider.then_some(what))
@@ -31,6 +32,8 @@ struct Limits<'a> {
     entries: u64,
     consistency: Acknowledged,
     fence: Option<&'a Fence>,
+    /// Which pipe is meant, and no other.
+    pipe: Option<&'a WhichPipe>,
 }
 
 /// From what promises least to what promises most. What a mount does by itself is either.
@@ -64,16 +67,18 @@ impl<'a> Limits<'a> {
             entries: 0,
             consistency: Acknowledged::AsTheMountDoes,
             fence: None,
+            pipe: None,
         };
         match call {
             Syscall::Read(call) => {
                 let (bytes, entries) = amount(call);
-                Self { wait: call.wait.unwrap_or_default(), bytes, entries, ..none }
+                Self { wait: call.wait.unwrap_or_default(), bytes, entries, pipe: call.pipe.as_ref(), ..none }
             }
             Syscall::Write(call) => Self {
                 wait: call.wait.unwrap_or_default(),
                 consistency: call.consistency.into(),
                 fence: call.fence.as_ref(),
+                pipe: call.pipe.as_ref(),
                 ..none
             },
             Syscall::Lock(call) => Self { wait: call.wait.unwrap_or_default(), lasts: call.ttl, ..none },
@@ -121,8 +126,8 @@ fn amount(call: &SysRead) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use nexus_messages::VPath;
     use nexus_messages::syscall::{Chosen, SysGroup, SysLock, SysReaddir, SysTake, SysUnlink, SysWrite};
+    use nexus_messages::{FileId, VPath};
 
     use super::*;
 
@@ -159,6 +164,13 @@ mod tests {
         let fenced = || SysUnlink::at(path()).fence(Fence::new(path(), 1));
         check(SysUnlink::at(path()), fenced(), None);
         check(fenced(), SysUnlink::at(path()), Some("fence"));
+        let of_pipe = |pipe| SysRead::at(path()).of_pipe(pipe);
+        check(of_pipe(WhichPipe::Any), of_pipe(WhichPipe::Any), None);
+        check(of_pipe(WhichPipe::Any), SysRead::at(path()), Some("pipe"));
+        let to_pipe = |number| SysWrite::at(path(), "x").to_pipe(WhichPipe::One(FileId(number)));
+        check(to_pipe(1), to_pipe(2), Some("pipe"));
+        check(to_pipe(1), SysWrite::at(path(), "y"), Some("pipe"));
+        check(SysWrite::at(path(), "x"), to_pipe(1), None);
         let lasts = |ttl| SysLock::exclusive(path()).ttl(ttl);
         check(lasts(second * 2), lasts(second), None);
         check(lasts(second), lasts(second * 2), Some("ttl"));
