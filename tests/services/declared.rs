@@ -204,10 +204,32 @@ impl Interceptor for Hangs {
     }
 }
 
+/// Tells on what it hears came of a call.
+struct Hears(tokio::sync::mpsc::UnboundedSender<Op>);
+
+impl Interceptor for Hears {
+    fn ops(&self) -> OpSet {
+        OpSet::from(Op::Read)
+    }
+
+    fn before<'a>(&'a self, _: &'a mut HookContext) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::Continue))
+    }
+
+    fn after<'a>(&'a self, cx: &'a HookContext, _: &'a Outcome) -> BoxFuture<'a, ()> {
+        // Who listens may have heard enough.
+        let _ = self.0.send(cx.call.op());
+        Box::pin(std::future::ready(()))
+    }
+}
+
 #[tokio::test]
 async fn who_goes_away_while_hooks_are_told_has_the_others_told() {
     let nx = booted().await;
     let service = nx.register::<Counts>("counts", ()).await.expect("it starts");
+    let (tells, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let aside = Registration::interceptor("hears aside", Arc::new(Hears(tells))).aside();
+    nx.register_hook(aside).await.expect("it is registered");
     nx.write("/f", "x").await.expect("it writes");
     let hangs = Registration::interceptor("hangs", Arc::new(Hangs)).order(100);
     nx.register_hook(hangs).await.expect("it is registered");
@@ -217,6 +239,8 @@ async fn who_goes_away_while_hooks_are_told_has_the_others_told() {
     assert_eq!(service.with(counted).expect("it serves"), (1, Vec::new()), "the other one is told first");
     drop(reads);
     assert_eq!(service.with(counted).expect("it serves"), (0, vec![None]));
+    let heard = tokio::time::timeout(PATIENCE, told.recv()).await;
+    assert_eq!(heard.expect("it is told, although nobody waits for that"), Some(Op::Read));
     nx.shutdown().await.expect("it stops");
 }
 

@@ -51,26 +51,37 @@ impl Placed {
         cx: &HookContext,
         outcome: &Outcome,
     ) {
-        let hook = &self.interceptor;
-        match (self.manner, &hook.running) {
-            (Some(Manner { aside: true, .. }), Some(running)) => {
-                let Some(mut place) = running.aside(outcome.committed.as_ref()) else { return };
-                let (name, module, manner) = (hook.name.clone(), module.clone(), self.manner);
-                let (running, cx, outcome) = (running.clone(), cx.clone(), outcome.clone());
-                let env = running.env.clone();
-                env.spawn("hook.after", async move {
-                    hear(&name, Some(&running), manner, &module, &cx, &outcome).await;
-                    while let Some(missed) = place.end() {
-                        if let Err(panicked) =
-                            running.tell_missed(&name, &missed, || module.overflowed(&missed))
-                        {
-                            tracing::error!(hook = &*name, %panicked, "a hook panicked after the call");
-                        }
-                    }
-                });
-            }
-            (manner, running) => hear(&hook.name, running.as_deref(), manner, module, cx, outcome).await,
+        if !self.told_aside(module, cx, outcome) {
+            let (hook, manner) = (&self.interceptor, self.manner);
+            hear(&hook.name, hook.running.as_deref(), manner, module, cx, outcome).await;
         }
+    }
+
+    /// Has `module` told what came of the call if that is to be aside; whether it is. Does not wait.
+    pub(super) fn told_aside(
+        &self,
+        module: &Arc<dyn Interceptor>,
+        cx: &HookContext,
+        outcome: &Outcome,
+    ) -> bool {
+        let hook = &self.interceptor;
+        let (Some(Manner { aside: true, .. }), Some(running)) = (self.manner, &hook.running) else {
+            return false;
+        };
+        // It hears later of what it has no room for.
+        let Some(mut place) = running.aside(outcome.committed.as_ref()) else { return true };
+        let (name, module, manner) = (hook.name.clone(), module.clone(), self.manner);
+        let (running, cx, outcome) = (running.clone(), cx.clone(), outcome.clone());
+        let env = running.env.clone();
+        env.spawn("hook.after", async move {
+            hear(&name, Some(&running), manner, &module, &cx, &outcome).await;
+            while let Some(missed) = place.end() {
+                if let Err(panicked) = running.tell_missed(&name, &missed, || module.overflowed(&missed)) {
+                    tracing::error!(hook = &*name, %panicked, "a hook panicked after the call");
+                }
+            }
+        });
+        true
     }
 }
 

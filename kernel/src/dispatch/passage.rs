@@ -384,11 +384,16 @@ impl Passage {
         }
     }
 
-    /// Tells the hooks of services what came of the calls, but for the first of those who listen: so many were told before their caller has gone.
+    /// Tells the hooks of services, and those of modules that are told aside, what came of the calls, but for the first of those who listen: so many were told before their
+    /// caller has gone.
     pub(crate) fn rest(&self, shown: &[Shown], outcome: &Outcome, told: usize) {
         for (call, number, placed) in self.listening(shown).skip(told) {
-            if let Of::Service(place) = &placed.interceptor.hook {
-                self.after_of_service(place, number, shown, call, outcome, true);
+            match &placed.interceptor.hook {
+                Of::Service(place) => self.after_of_service(place, number, shown, call, outcome, true),
+                Of::Module(module) if shown[call].was_passed_by(number) => {
+                    placed.told_aside(module, &shown[call].context, outcome);
+                }
+                Of::Module(_) => {}
             }
         }
     }
