@@ -507,6 +507,11 @@ fn what_a_dying_committer_did_is_told_also_when_it_is_the_first_that_a_watch_hea
     store.dies.store(true, Ordering::Relaxed);
     let unknown = nx.write("/w/unheard", "x").expect_err("who commits it dies");
     assert_eq!(unknown.executed(), Executed::Unknown, "{unknown}");
+    assert_eq!(shown(&events(&mut stream, 1)), ["file_write /w/unheard"], "also when nothing follows");
+    nx.write("/w/next", "x").expect("it writes");
+    assert_eq!(shown(&events(&mut stream, 1)), ["file_write /w/next"]);
+    store.dies.store(true, Ordering::Relaxed);
+    nx.write("/w/unheard", "x").expect_err("who commits it dies");
     nx.write("/w/next", "x").expect("it writes");
     assert_eq!(shown(&events(&mut stream, 2)), ["file_write /w/unheard", "file_write /w/next"]);
 }

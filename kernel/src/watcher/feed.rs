@@ -53,6 +53,15 @@ struct Told {
     waiting: VecDeque<Waiting>,
     /// The first in line, when it was there at the last look and its locks were not gone.
     held_up: Option<Lsn>,
+    /// What had come here by the last look, when more was on disk.
+    behind: Option<Lsn>,
+}
+
+impl Told {
+    /// Up to where in the log nothing is missing when what comes after `last` did not come here.
+    fn missing_from(&self, last: Lsn) -> Lsn {
+        self.waiting.front().map_or(last, |first| Lsn(first.lsn.0 - 1))
+    }
 }
 
 struct Waiting {
@@ -189,16 +198,20 @@ impl Watches {
             && last.0 + 1 < lsn.0
         {
             // Whoever committed what is in between died before it said so. The log knows of it.
-            let through = told.waiting.front().map_or(last, |first| Lsn(first.lsn.0 - 1));
-            let table = self.table.get();
-            let before = missed.len();
-            missed.extend(table.iter().filter(|one| one.tree == tree).filter_map(|one| one.miss(through)));
-            self.waiting.fetch_add(missed.len() - before, Ordering::SeqCst);
+            self.miss(tree, told.missing_from(last), missed);
         }
         if !takers.is_empty() {
             told.waiting.push_back(Waiting { lsn, takers, held });
             self.waiting.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Has those who watch the log of `tree` told that commits after `through` did not come here.
+    fn miss(&self, tree: TreeId, through: Lsn, missed: &mut Wakers) {
+        let table = self.table.get();
+        let before = missed.len();
+        missed.extend(table.iter().filter(|one| one.tree == tree).filter_map(|one| one.miss(through)));
+        self.waiting.fetch_add(missed.len() - before, Ordering::SeqCst);
     }
 
     /// Tells what is on disk and was not told yet. To be called when something became durable, or locks are gone.
@@ -261,13 +274,20 @@ impl Watches {
         first.or(told.last).unwrap_or_default().min(durable)
     }
 
-    /// Tells of changes whose calls keep their locks, although nothing is left to be done under them, since the last look. Their callers do not go on, and
-    /// nobody else is to wait for them.
+    /// Tells of changes whose calls keep their locks, although nothing is left to be done under them, since the last look: their callers do not go on, and
+    /// nobody else is to wait for them. And of those that are on disk and did not come here since the last look: who committed them died before he said so.
     pub(super) fn tell_held_up(&self) {
         {
             let mut line = self.line.lock();
-            for (tree, told) in &mut line.trees {
+            let Line { trees, missed } = &mut *line;
+            for (tree, told) in trees {
                 let durable = self.metastore.durable_lsn(*tree).unwrap_or_default();
+                let behind = told.last.filter(|last| *last < durable);
+                if let Some(last) = behind.filter(|_| behind == told.behind) {
+                    self.miss(*tree, told.missing_from(last), missed);
+                    told.last = Some(durable);
+                }
+                told.behind = behind;
                 let first = told.waiting.front_mut().filter(|first| first.lsn <= durable);
                 told.held_up = first.and_then(|first| {
                     if told.held_up == Some(first.lsn) {
