@@ -31,7 +31,7 @@ pub(super) struct Ages {
 struct Due {
     by_time: BTreeSet<(Timestamp, FileId)>,
     by_stream: BTreeMap<FileId, Timestamp>,
-    /// The one that is being looked at. Who looks may die meanwhile: its successor begins with it.
+    /// The one that is being looked at. Who looks may die meanwhile: its successor looks at it later.
     begun: Option<FileId>,
 }
 
@@ -53,15 +53,21 @@ impl Ages {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Begins with the next stream that is due at `now`, or once more with the one that nobody has [ended](Self::end) with. It can be noted anew from now on.
+    /// Has the stream looked at again at `later` that was begun with by somebody who died at it: he may have died of it.
+    fn take_up(&self, later: Timestamp) {
+        let begun = self.due.lock().begun.take();
+        if let Some(stream) = begun {
+            self.note(stream, later);
+        }
+    }
+
+    /// Begins with the next stream that is due at `now`. It can be noted anew from now on.
     fn begin(&self, now: Timestamp) -> Option<FileId> {
         let due = &mut *self.due.lock();
-        if due.begun.is_none() {
-            let (_, stream) = due.by_time.first().copied().filter(|(at, _)| *at <= now)?;
-            due.by_time.pop_first();
-            due.by_stream.remove(&stream);
-            due.begun = Some(stream);
-        }
+        let (_, stream) = due.by_time.first().copied().filter(|(at, _)| *at <= now)?;
+        due.by_time.pop_first();
+        due.by_stream.remove(&stream);
+        due.begun = Some(stream);
         due.begun
     }
 
@@ -70,7 +76,9 @@ impl Ages {
         if let Some(next) = next {
             self.note(stream, next);
         }
-        self.due.lock().begun = None;
+        // Who was too slow, and was written off, does not end what his successor has begun with.
+        let begun = &mut self.due.lock().begun;
+        *begun = begun.filter(|begun| *begun != stream);
     }
 
     fn next(&self) -> Option<Timestamp> {
@@ -83,6 +91,7 @@ pub(super) async fn age(kernel: &Kernel, table: &StreamTable) -> Option<Duration
     let now = Timestamp(kernel.env().wall());
     // Once each: what is due again by then is looked at with what comes due meanwhile.
     let next_look = now.after(AGE_EVERY);
+    table.ages().take_up(now.after(AGAIN_AFTER));
     while let Some(stream) = table.ages().begin(now) {
         if let Some(open) = table.get(stream) {
             // Before the look: an append after it has the stream looked at anew.
@@ -154,17 +163,17 @@ mod tests {
         assert_eq!(ages.begin(at(5)), None);
         assert_eq!(ages.begin(at(25)), Some(one));
         // Nobody ended with it.
-        assert_eq!(ages.begin(at(25)), Some(one));
-        ages.note(one, at(40));
-        ages.end(one, None);
+        ages.take_up(at(40));
         assert_eq!(ages.begin(at(25)), Some(two));
+        ages.end(one, None);
         ages.end(two, Some(at(50)));
+        ages.take_up(at(35));
         assert_eq!(ages.begin(at(25)), None);
         let mut left = Vec::new();
         while let Some(stream) = ages.begin(at(60)) {
             left.push(stream);
             ages.end(stream, None);
         }
-        assert_eq!(left, [three, one, two], "what was noted meanwhile, too");
+        assert_eq!(left, [three, one, two], "the one that was not ended with, too");
     }
 }
