@@ -8,8 +8,8 @@ use std::sync::Arc;
 use nexus_kernel::Kernel;
 use nexus_messages::{Caller, ChildId, ChildSignal, LockId, VPath};
 
-/// Locks and children that were given last and are remembered, to be taken back when the call for one is called off while its reply is on the way. There are no more replies
-/// on the way than calls under way.
+/// Locks and children that were given last and are remembered, to be taken back when the call for one is called off while its reply is on the way. All that have not left are
+/// remembered: no more of them are there than replies that wait to leave.
 const GIVEN_MAX: usize = 4_096;
 
 /// What was given, and goes back when nobody takes it up.
@@ -41,9 +41,9 @@ impl Gifts {
     /// The reply to this call is about to leave, and brings this.
     pub(super) fn note(&mut self, number: u64, caller: Arc<Caller>, gift: Gift) {
         if self.given.len() >= GIVEN_MAX
-            && let Some(oldest) = self.given.pop_front()
+            && let Some(oldest) = self.given.iter().position(|one| one.has_left)
         {
-            self.here -= usize::from(!oldest.has_left);
+            self.given.remove(oldest);
         }
         self.given.push_back(OnItsWay { number, caller, gift, has_left: false });
         self.here += 1;
