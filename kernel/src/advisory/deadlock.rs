@@ -299,6 +299,9 @@ mod tests {
             (5, 5, &[3], &[]),
         ];
         check_places(&several, &[(4, &[4, 3])]);
+        // The circle that is broken is the one that all of them end in, whichever was met first.
+        let behind = [(1, 3, &[4][..], &[][..]), (2, 4, &[3], &[]), (3, 1, &[2], &[]), (4, 2, &[], &[1, 3])];
+        check_places(&behind, &[(2, &[4, 3])]);
         // One who has a place itself may give that back.
         check_places(&[(1, 1, &[2], &[]), (2, 2, &[], &[1, 2])], &[]);
         // The same as often as it has places.
