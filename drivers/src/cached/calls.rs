@@ -118,6 +118,12 @@ impl Table {
         self.busy.contains(path) || !self.calls.is_empty() && is_called()
     }
 
+    /// Whether something is on its way to the store at `path` or below.
+    pub(super) fn is_busy_within(&self, path: &str) -> bool {
+        let below = below(path);
+        self.busy.iter().any(|busy| busy == path || busy.starts_with(&below))
+    }
+
     fn call_ends(&mut self, path: &str) {
         if let Some(count) = self.calls.get_mut(path) {
             *count -= 1;

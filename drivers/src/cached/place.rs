@@ -99,6 +99,17 @@ impl Place {
         }
     }
 
+    /// Waits until nothing is on its way to the store at `path` and below.
+    pub(super) async fn still(&self, path: &str) {
+        loop {
+            let settled = self.settled.notified();
+            if !self.table().is_busy_within(path) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Waits until nothing is pending at `path` and below. What was refused is tried once more.
     ///
     /// # Errors

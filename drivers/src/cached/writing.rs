@@ -327,6 +327,10 @@ impl CachedPaths {
             self.place.no_more_late(&self.vault, path).await;
         }
         let calls = Call::begin_all(self, paths).await?;
+        // What was written through another mount meanwhile and is on its way there already is not changed under it.
+        for path in paths {
+            self.place.still(path).await;
+        }
         let Ended { answer: mut done, may_come } = watched(change).await;
         for mut call in calls {
             done = call.told(Ended { answer: done, may_come });
