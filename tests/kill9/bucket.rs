@@ -1,7 +1,8 @@
 //! `kill -9` over a bucket that is written back, while the wire to its server fails: what was acknowledged is read from the next life of the kernel on, whether it had
 //! come to the bucket or not, and comes there; what is unknown is whole or not at all; nothing else is in the bucket.
 //!
-//! The server outlives the kills. What has come to it is read by a kernel of this process, which knows nothing of the one that is killed.
+//! The server outlives the kills. Of a bucket whose keys are the paths, what has come to it is read by a kernel of this process, which knows nothing of the one that is
+//! killed; of one that holds content by its hash, it is read through the names in that kernel, with nothing between it and the bucket.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,43 +61,70 @@ const FAULTS: [Fault; 8] = [
     Fault::Stall,
 ];
 
+/// How the bucket is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Addressing {
+    /// Its keys are the paths.
+    Path,
+    /// Content by its hash; names are in the kernel.
+    Content,
+}
+
 /// A bucket at a server that this process has started, and the wire to it.
 pub(crate) struct Bucket {
     server: Server,
     wire: Proxy,
+    addressing: Addressing,
 }
 
 impl Bucket {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(addressing: Addressing) -> Self {
         let server = moto();
         let wire = Proxy::start(server.port());
-        Self { server, wire }
+        Self { server, wire, addressing }
     }
 
-    fn spec(port: u16) -> MountSpec {
-        MountSpec::new("s3")
+    /// The bucket behind `port`, with nothing before it.
+    fn spec(&self, port: u16) -> MountSpec {
+        let spec = MountSpec::new("s3")
             .option("bucket", BUCKET)
             .option("endpoint", format!("http://127.0.0.1:{port}"))
             .option("allow_http", "true")
-            .option("access_key", KEY)
+            .option("access_key", KEY);
+        match self.addressing {
+            Addressing::Path => spec,
+            Addressing::Content => spec.option("addressing", "content"),
+        }
     }
 
-    /// Mounts it in the kernel of `place`, written back over the wire.
-    pub(crate) fn mount(&self, place: &Place, at: &str, options: &[(&str, &str)]) {
+    /// As the kernel of `place` has it: written back over the wire.
+    fn written_back(&self, place: &Place) -> MountSpec {
         let secret = place.host("secret");
         std::fs::write(&secret, KEY).expect("there is room");
-        let spec = Self::spec(self.wire.port()).option("secret_key", format!("file:{}", secret.display()));
-        let spec = options.iter().fold(spec, |spec, (key, value)| spec.option(*key, *value));
+        let spec = self.spec(self.wire.port()).option("secret_key", format!("file:{}", secret.display()));
+        // What was asked a moment ago is not asked again: so writes go on without the server.
+        let spec = match self.addressing {
+            Addressing::Path => spec.option("cache_age_ms", "60000"),
+            Addressing::Content => spec,
+        };
+        spec.option("write_back", "yes").option("cache_bytes", "4194304")
+    }
+
+    /// Mounts it in the kernel of `place`.
+    fn mount(&self, place: &Place) {
         let nx = blocking::connect(Config::new(place.data())).expect("it boots");
-        nx.mount(at, spec.option("write_back", "yes").option("cache_bytes", "4194304")).expect("it mounts");
+        nx.mount(AT, self.written_back(place)).expect("it mounts");
         nx.shutdown().expect("it stops");
     }
 
-    /// A kernel that sees what the server has.
-    fn beside(&self) -> Nexus {
-        let nx = blocking::connect(Config::in_memory()).expect("it boots");
-        nx.mount(AT, Self::spec(self.server.port()).option("secret_key", KEY)).expect("it mounts");
-        nx
+    /// A kernel that sees what the server has, where that has names.
+    fn beside(&self) -> Option<Nexus> {
+        (self.addressing == Addressing::Path).then(|| {
+            let nx = blocking::connect(Config::in_memory()).expect("it boots");
+            let spec = self.spec(self.server.port()).option("secret_key", KEY);
+            nx.mount(AT, spec).expect("it mounts");
+            nx
+        })
     }
 
     /// The wire is well, and the server has done with what came over it from who is dead.
@@ -298,7 +326,7 @@ fn unexpected(path: &str, states: &[Option<Bytes>], found: Option<&Bytes>) -> St
 struct Run {
     place: Place,
     bucket: Bucket,
-    beside: Nexus,
+    beside: Option<Nexus>,
     random: Random,
     writers: Vec<Writer>,
     calls: usize,
@@ -307,10 +335,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
-        let (place, bucket) = (Place::new(), Bucket::start());
-        // What was asked a moment ago is not asked again: so writes go on without the server.
-        bucket.mount(&place, AT, &[("cache_age_ms", "60000")]);
+    fn new(seed: u64, addressing: Addressing) -> Self {
+        let (place, bucket) = (Place::new(), Bucket::start(addressing));
+        bucket.mount(&place);
         let beside = bucket.beside();
         let writers = (0..WRITERS).map(|number| Writer::new(number, seed)).collect();
         Self { place, bucket, beside, random: Random(seed), writers, calls: 0, unknown: 0, here_alone: 0 }
@@ -325,15 +352,15 @@ impl Run {
 
     /// Waits until nothing is pending, and holds the bucket against the books.
     fn drain(&mut self, nx: &Nexus) -> Result<(), String> {
-        let pending = || {
-            let mounts = nx.mounts().expect("they are listed");
-            let there = mounts.into_iter().find(|mount| mount.point.as_str() == AT);
-            there.expect("it is mounted").cache.expect("it writes back").pending_files
-        };
-        until("all in the bucket", || pending() == 0);
-        let Self { writers, beside, .. } = self;
-        let checked = writers.iter_mut().try_for_each(|writer| writer.check(beside));
-        checked.map_err(|wrong| format!("in the bucket: {wrong}"))
+        until("all in the bucket", || pending(nx) == 0);
+        let wrong = |wrong: String| format!("in the bucket: {wrong}");
+        if let Self { writers, beside: Some(beside), .. } = self {
+            return writers.iter_mut().try_for_each(|writer| writer.check(beside)).map_err(wrong);
+        }
+        let bare = self.bucket.spec(self.bucket.server.port()).option("secret_key", KEY);
+        nx.swap_driver(AT, bare).map_err(|error| wrong(error.to_string()))?;
+        self.check(nx).map_err(wrong)?;
+        nx.swap_driver(AT, self.bucket.written_back(&self.place)).map_err(|error| error.to_string())
     }
 
     /// One life of the server, and what comes before and after it.
@@ -345,6 +372,9 @@ impl Run {
         }
         let mut server = self.place.serve()?;
         let attached = blocking::attach(self.place.data()).map_err(|error| error.to_string())?;
+        if self.beside.is_none() {
+            self.here_alone += pending(&attached);
+        }
         self.check(&attached)?;
         if self.random.below(2) == 0 {
             self.drain(&attached)?;
@@ -399,7 +429,9 @@ impl Run {
         });
         self.bucket.settle();
         for writer in &self.writers {
-            self.here_alone += writer.here_alone(&self.beside)?;
+            if let Some(beside) = &self.beside {
+                self.here_alone += writer.here_alone(beside)?;
+            }
             self.unknown += writer.may.values().filter(|states| states.len() > 1).count();
         }
         if wrong.is_empty() { Ok(()) } else { Err(format!("{}\nthe wire: {fault:?}", wrong.join("\n"))) }
@@ -414,10 +446,27 @@ impl Run {
     }
 }
 
+/// How many files are not in the bucket yet.
+fn pending(nx: &Nexus) -> usize {
+    let mounts = nx.mounts().expect("they are listed");
+    let there = mounts.into_iter().find(|mount| mount.point.as_str() == AT);
+    let pending = there.expect("it is mounted").cache.expect("it writes back").pending_files;
+    usize::try_from(pending).expect("they are in memory")
+}
+
 #[test]
 fn what_was_acknowledged_over_a_bucket_that_is_written_back_survives_kill_9_at_any_point() {
+    campaign(Addressing::Path);
+}
+
+#[test]
+fn so_does_what_was_acknowledged_over_one_that_holds_content_by_its_hash() {
+    campaign(Addressing::Content);
+}
+
+fn campaign(addressing: Addressing) {
     let (kills, seed) = (setting("NEXUS_KILLS", KILLS), setting("NEXUS_SEED", SEED));
-    let mut run = Run::new(seed);
+    let mut run = Run::new(seed, addressing);
     for number in 0..=kills {
         let done = if number < kills { run.round() } else { run.end() };
         if let Err(what) = done {
@@ -428,7 +477,7 @@ fn what_was_acknowledged_over_a_bucket_that_is_written_back_survives_kill_9_at_a
     assert!(!said.contains("panicked"), "seed {seed}: {said}");
     let Run { calls, unknown, here_alone, .. } = run;
     println!(
-        "seed {seed}: {kills} kills; {calls} calls acknowledged, {unknown} unknown; {here_alone} files were not in the bucket as they were acknowledged when the kernel was killed"
+        "{addressing:?}, seed {seed}: {kills} kills; {calls} calls acknowledged, {unknown} unknown; {here_alone} files were not in the bucket as they were acknowledged when the kernel was killed"
     );
     assert!(here_alone > 0, "seed {seed}: nothing was ever pending at a kill");
 }
