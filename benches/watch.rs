@@ -18,6 +18,10 @@ use nexus::{
 
 use waking::{RATIO_MAX, median, raw, wakes};
 
+/// Events in one measurement of what telling of one takes, and measurements.
+const TOLD: u32 = 10_000;
+const ROUNDS: usize = 9;
+
 /// Who watches other paths.
 const WATCHES: usize = 10_000;
 
@@ -46,6 +50,17 @@ fn waking() {
     };
     let caller = Arc::new(nx.caller().clone());
     let locked = Event::new(EventKind::Locked, path("/w/a"), EntryType::Reg, caller, OpId(1));
+    let mut stream = nx.watch("/w").mask(EventKind::Locked).stream().expect("it begins");
+    let mut awake = || {
+        let began = Instant::now();
+        for _ in 0..TOLD {
+            kernel.announce(locked.clone());
+            assert!(matches!(stream.next(), Some(Ok(WatchItem::Event(_)))), "it is told");
+        }
+        began.elapsed() / TOLD
+    };
+    let awake = median((0..ROUNDS).map(|_| awake()).collect());
+    drop(stream);
     let stream = nx.watch("/w").mask(EventKind::Locked).stream().expect("it begins");
     let mut announced =
         wakes(move || kernel.announce(locked.clone()), next(stream, EventKind::Locked), || ());
@@ -73,6 +88,7 @@ fn waking() {
         "  watcher, by an event without disk {announced:>10.2?}  {:.2} x, asked {RATIO_MAX}",
         ratio(announced)
     );
+    println!("    told and taken by one thread    {awake:>10.2?}");
     println!(
         "  watcher, by a write in memory     {written:>10.2?}  {:.2} x, the write included",
         ratio(written)
