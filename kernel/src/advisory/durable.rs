@@ -128,9 +128,14 @@ impl Kernel {
         let kept = move |_| async move {
             // One at a time, so that the rows agree with the table when each has ended.
             let _one = kernel.advisory().keeping.clone().lock_owned().await;
+            let is_held = || kernel.advisory().is_held(&key, id);
+            // It may have been given up before this began.
+            if !is_held() {
+                return Ok(());
+            }
             let change = Change::Put(lock_key(id), encode(&row));
             kernel.commit_lock(Op::Lock, &path, &caller, change).await?;
-            if !kernel.advisory().is_held(&key, id) {
+            if !is_held() {
                 kernel.commit_lock(Op::Unlock, &path, &caller, Change::Delete(lock_key(id))).await?;
             }
             Ok(())

@@ -44,7 +44,7 @@ use crate::streams::{StreamTable, Streams};
 use crate::sys;
 use crate::syscalls::{Serve, span};
 use crate::underway::Underway;
-use crate::watcher::{Heard, Wakers, Watcher, Watches};
+use crate::watcher::{Wakers, Watcher, Watches};
 
 /// Messages that may wait for one primitive.
 const MAILBOX_MAX: usize = 1_024;
@@ -380,16 +380,17 @@ impl Kernel {
     pub(crate) fn announced(self: &Arc<Self>, event: Event) -> Wakers {
         let mut wakers = Wakers::new();
         let watches = self.watches();
+        let observed = self.hooks.summary().has_observers(event.kind).then(|| event.clone());
         if watches.anyone() {
             // Whose paths lead nowhere nobody can watch.
             let tree = self
                 .routes
                 .read(|routes| routes.route(&event.caller.zone, &event.path).map(|route| route.mount.tree));
             if let Some(tree) = tree {
-                wakers = watches.announced(tree, Heard { event: event.clone(), owner: Arc::from("") });
+                wakers = watches.announced(tree, event);
             }
         }
-        if self.hooks.summary().has_observers(event.kind) {
+        if let Some(event) = observed {
             let kernel = self.clone();
             self.env.spawn("kernel.announce", async move { kernel.hooks.tell(&event).await });
         }

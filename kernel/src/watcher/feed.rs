@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use nexus_actors::{Snap, Superseded};
-use nexus_messages::{Lsn, ZoneId};
+use nexus_messages::{Event, Lsn, ZoneId};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -35,6 +35,8 @@ pub(crate) struct Watches {
     delivered: AtomicU64,
     overflows: AtomicU64,
     closed: AtomicBool,
+    /// Who owns what is committed nowhere.
+    nobody: Arc<str>,
 }
 
 /// What is to be told, by log.
@@ -117,6 +119,7 @@ impl Watches {
             delivered: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            nobody: Arc::from(""),
         }
     }
 
@@ -243,10 +246,11 @@ impl Watches {
     }
 
     /// Tells at once of something that is committed nowhere, in the zone of `tree`. Gives those who are to be woken, for who holds a lock to let go of it first.
-    pub(crate) fn announced(&self, tree: TreeId, mut heard: Heard) -> Wakers {
+    pub(crate) fn announced(&self, tree: TreeId, event: Event) -> Wakers {
         if !self.anyone() {
             return Wakers::new();
         }
+        let mut heard = Heard { event, owner: self.nobody.clone() };
         let takers = self.table.read(|table| table.takers(tree, heard.facts()));
         if takers.is_empty() {
             return Wakers::new();

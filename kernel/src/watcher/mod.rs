@@ -28,7 +28,7 @@ pub(crate) use feed::{Held, Wakers, Watches};
 pub use messages::{CountWatches, ListWatches, SubscribeError};
 pub(crate) use messages::{Subscribe, Tend, Unsubscribe};
 pub(crate) use scope::Scope;
-pub(crate) use subscription::{Heard, Subscription, Wanted};
+pub(crate) use subscription::{Subscription, Wanted};
 use table::WatchTable;
 pub use view::{WatchInfo, WatchStatistics};
 pub use watch::{EventSource, Watch};

@@ -78,7 +78,7 @@ struct Queued {
 /// What is taken from a queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) events: Vec<Arc<Heard>>,
+    pub(crate) events: Group,
     /// The last commit among them.
     pub(crate) last: Option<Lsn>,
     /// Nothing is left, and something did not fit: up to where in the log nothing was missing.
