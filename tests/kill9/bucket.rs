@@ -21,8 +21,8 @@ use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::{BUCKET, KEY, moto, request};
 use crate::{ACKNOWLEDGED_WITHIN, complaint_of, setting};
 
-/// Rounds when nothing else is said.
-const KILLS: u64 = 4;
+/// Rounds when nothing else is said, of each kind of bucket.
+const KILLS: u64 = 3;
 
 const SEED: u64 = 20_261_129;
 
