@@ -13,7 +13,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore};
 
 use super::client::Client;
-use super::errors::{Call, status, translated};
+use super::errors::{Call, INTERNAL_ERROR, SLOW_DOWN, status, translated};
 
 /// How many keys are told in one call to a server that is told each by itself: a call has to be over within its deadline.
 const SINGLY_MAX: u16 = 64;
@@ -122,7 +122,7 @@ impl Client {
         let (what, cause) = (call.in_words(), format!("the server says {code}"));
         let kind = match code {
             "AccessDenied" | "401" | "403" => io::ErrorKind::PermissionDenied,
-            "InternalError" | "SlowDown" | "ServiceUnavailable" | "500" | "503" => {
+            INTERNAL_ERROR | SLOW_DOWN | "ServiceUnavailable" | "500" | "503" => {
                 return StoreError::Unknown { what, cause };
             }
             _ => io::ErrorKind::InvalidInput,

@@ -101,6 +101,9 @@ fn cut(text: &str, secrets: &[Secret]) -> String {
 /// What a server of S3 says that takes no more requests just now.
 pub(super) const SLOW_DOWN: &str = "SlowDown";
 
+/// What it says of a request that failed within it, also behind a 200.
+pub(super) const INTERNAL_ERROR: &str = "InternalError";
+
 /// Of a listing that one of its keys keeps from being given.
 pub(super) fn no_path(what: String) -> StoreError {
     let cause = "a key there is no path: it has an empty name, `.`, `..` or a control character in it";

@@ -19,7 +19,10 @@ use object_store::{ClientOptions, HeaderValue, UpdateVersion};
 use reqwest::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 
-use super::errors::SLOW_DOWN;
+use super::errors::{INTERNAL_ERROR, SLOW_DOWN};
+
+/// Who copies says so with this header to a server of S3.
+const COPY_SOURCE: &str = "x-amz-copy-source";
 
 /// The hosts that give credentials: of the machine, of a container, and of the providers. With a dot at the end, what hosts begin with.
 const CREDENTIALS: &[&str] = &[
@@ -120,11 +123,12 @@ impl HttpService for Requests {
                 HEADER.try_with(|(name, value)| request.headers_mut().insert(name.clone(), value.clone()));
         }
         let left_open = LEFT_OPEN.try_with(Arc::clone).ok().filter(|_| !request.method().is_safe());
+        let takes_long = request.method() == Method::POST || request.headers().contains_key(COPY_SOURCE);
         let answered = self.0.execute(request);
         Box::pin(async move {
             let answered = answered.await;
             let Some(left_open) = left_open else { return answered };
-            let (answered, is_open) = looked_at(answered).await;
+            let (answered, is_open) = looked_at(answered, takes_long).await;
             if is_open {
                 left_open.store(true, Ordering::Relaxed);
             }
@@ -150,19 +154,33 @@ pub(super) fn is_unheard(error: &HttpError) -> bool {
     error.kind() == HttpErrorKind::Connect
 }
 
-/// The answer to a request that may change something, and whether the server may carry it out yet.
-async fn looked_at(answered: Result<HttpResponse, HttpError>) -> (Result<HttpResponse, HttpError>, bool) {
+/// The answer to a request that may change something, and whether the server may carry it out yet. Of one that `takes_long` the library reads all of the answer.
+async fn looked_at(
+    answered: Result<HttpResponse, HttpError>,
+    takes_long: bool,
+) -> (Result<HttpResponse, HttpError>, bool) {
     match answered {
         Err(error) => {
             let is_open = !is_unheard(&error);
             (Err(error), is_open)
+        }
+        // A server of S3 begins to answer before it has done with such a request, and may say afterwards that it failed.
+        Ok(response) if takes_long && response.status().is_success() => {
+            let (head, body) = response.into_parts();
+            match body.bytes().await {
+                Ok(body) => {
+                    let is_open = says(&body, INTERNAL_ERROR);
+                    (Ok(HttpResponse::from_parts(head, body.into())), is_open)
+                }
+                Err(error) => (Err(error), true),
+            }
         }
         // With this one it may say that it has not begun.
         Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
             let (head, body) = response.into_parts();
             // The library looks at no more of it.
             let body = body.bytes().await.unwrap_or_default();
-            let is_open = !body.windows(SLOW_DOWN.len()).any(|part| part == SLOW_DOWN.as_bytes());
+            let is_open = !says(&body, SLOW_DOWN);
             (Ok(HttpResponse::from_parts(head, body.into())), is_open)
         }
         Ok(response) => {
@@ -177,6 +195,10 @@ async fn looked_at(answered: Result<HttpResponse, HttpError>) -> (Result<HttpRes
             (Ok(response), is_open)
         }
     }
+}
+
+fn says(body: &[u8], code: &str) -> bool {
+    body.windows(code.len()).any(|part| part == code.as_bytes())
 }
 
 #[cfg(test)]
@@ -218,6 +240,8 @@ mod tests {
         let slow = "<Error><Code>SlowDown</Code></Error>";
         for (status, body, is_open) in [
             (200, "", false),
+            (200, "<CopyObjectResult/>", false),
+            (200, "<Error><Code>InternalError</Code></Error>", true),
             (204, "", false),
             (404, "", false),
             (408, "", true),
@@ -230,7 +254,7 @@ mod tests {
             (504, "", true),
             (507, "", false),
         ] {
-            let (answered, found) = block_on(looked_at(Ok(answer(status, body))));
+            let (answered, found) = block_on(looked_at(Ok(answer(status, body)), true));
             assert_eq!(found, is_open, "{status} {body}");
             let told = block_on(answered.expect("it was an answer").into_body().bytes());
             assert_eq!(told.expect("it is here"), body, "what the library is given of {status}");
@@ -242,7 +266,7 @@ mod tests {
             (HttpErrorKind::Interrupted, true),
         ] {
             let error = HttpError::new(kind, std::io::Error::other("broken"));
-            assert_eq!(block_on(looked_at(Err(error))).1, is_open, "{kind:?}");
+            assert_eq!(block_on(looked_at(Err(error), false)).1, is_open, "{kind:?}");
         }
     }
 }
