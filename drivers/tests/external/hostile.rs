@@ -158,14 +158,12 @@ fn garbage_half_answers_and_lies_are_failures_and_never_content() {
         let error = read(&*store, name).unwrap_err();
         assert!(error.is_backend_failure() && !error.is_unknown(), "{name}: {error:?}");
         assert_eq!(server.asked().len(), 3, "{name}: it is repeated, and not for ever");
-        // Whether it was written, nobody knows; a PUT may be repeated.
-        let error = write(&*store, name, "x", PathWrite::Whole).unwrap_err();
-        assert!(error.is_unknown(), "{name}: {error:?}");
-        server.asked();
-        // What must not be done twice is asked once.
-        let error = write(&*store, &format!("post/{name}"), "x", PathWrite::Whole).unwrap_err();
-        assert!(error.is_unknown(), "{name}: {error:?}");
-        assert_eq!(server.asked().iter().filter(|asked| asked.method == "POST").count(), 1, "{name}");
+        // Whether it was written, nobody knows, and whether it will be.
+        for (path, method) in [(name.to_owned(), "PUT"), (format!("post/{name}"), "POST")] {
+            let error = write(&*store, &path, "x", PathWrite::Whole).unwrap_err();
+            assert!(error.is_unknown(), "{path}: {error:?}");
+            assert_eq!(changes(&server), [method], "{path}");
+        }
     }
 }
 
@@ -196,6 +194,40 @@ fn a_server_that_never_answers_is_waited_for_until_the_deadline() {
     assert!(env().now() - begun < Duration::from_secs(10));
 }
 
+/// The changes among what was asked until now.
+fn changes(server: &Server) -> Vec<String> {
+    let asked = server.asked().into_iter().map(|asked| asked.method);
+    asked.filter(|method| ["PUT", "POST", "DELETE"].contains(&&**method)).collect()
+}
+
+/// What stands before a server says so, also while the server is still at work.
+#[test]
+fn a_change_is_made_again_only_when_it_certainly_was_not_made() {
+    for (status, again) in [
+        (408, None),
+        (500, None),
+        (502, None),
+        (503, None),
+        (504, None),
+        (429, None),
+        (429, Some("0")),
+        (503, Some("0")),
+    ] {
+        let is_first = Mutex::new(true);
+        let (_folder, server, store) = serving(move |asked| match asked.method.as_str() {
+            "PUT" | "DELETE" if std::mem::take(&mut *is_first.lock().expect("nobody panics")) => again
+                .into_iter()
+                .fold(Answer::of(status, ""), |answer, again| answer.header("Retry-After", again)),
+            _ => Answer::of(200, "there"),
+        });
+        let is_asked_for = status == 429 || again.is_some();
+        let written = write(&*store, "f", "x", PathWrite::Whole);
+        assert_eq!(written.is_ok(), is_asked_for, "{status} {again:?}: {written:?}");
+        assert!(!written.is_err_and(|error| !error.is_unknown()), "{status}");
+        assert_eq!(changes(&server).len(), if is_asked_for { 2 } else { 1 }, "{status} {again:?}");
+    }
+}
+
 #[test]
 fn a_change_that_is_not_answered_is_not_made_again_behind_itself() {
     let (_folder, server, store) = serving_with(HASTY, |asked| match asked.method.as_str() {
@@ -204,8 +236,7 @@ fn a_change_that_is_not_answered_is_not_made_again_behind_itself() {
     });
     let check = |error: StoreError| {
         assert!(error.is_unknown(), "{error:?}");
-        let asked = server.asked().into_iter().map(|asked| asked.method);
-        let changes: Vec<_> = asked.filter(|method| ["PUT", "DELETE"].contains(&&**method)).collect();
+        let changes = changes(&server);
         assert_eq!(changes.len(), 1, "the first one may still be under way: {error} after {changes:?}");
     };
     check(write(&*store, "f", "x", PathWrite::Whole).unwrap_err());
@@ -337,7 +368,7 @@ fn what_passes_is_passed_over() {
     let (_folder, _server, store) = {
         let asked = AtomicUsize::new(0);
         serving(move |request| match (request.method.as_str(), asked.fetch_add(1, Ordering::Relaxed)) {
-            ("DELETE", 1) => Answer::of(502, ""),
+            ("DELETE", 1) => Answer::of(503, "").header("Retry-After", "0"),
             ("DELETE", _) => Answer::of(404, ""),
             _ => Answer::of(200, "there"),
         })
@@ -352,7 +383,7 @@ fn what_may_have_been_done_is_told_so_whatever_comes_then() {
         move |request: &Asked| match (request.method.as_str(), asked.load(Ordering::Relaxed)) {
             ("PUT" | "DELETE", 0) => {
                 asked.store(1, Ordering::Relaxed);
-                Answer::of(503, "")
+                Answer::of(503, "").header("Retry-After", "0")
             }
             ("PUT" | "DELETE", _) => Answer::of(status, ""),
             _ => Answer::of(200, "there"),
@@ -369,7 +400,7 @@ fn what_may_have_been_done_is_told_so_whatever_comes_then() {
     assert!(error.is_unknown(), "{error:?}");
     // Nothing comes, since it must not be asked again.
     let rate = format!("rate = {{ requests = 1, per_ms = 60000 }}\n{PATIENT}");
-    let (_folder, server, store) = serving_with(&rate, |_| Answer::of(503, ""));
+    let (_folder, server, store) = serving_with(&rate, |_| Answer::of(503, "").header("Retry-After", "0"));
     let error = write(&*store, "f", "x", PathWrite::Whole).unwrap_err();
     assert!(error.is_unknown(), "{error:?}");
     assert_eq!(server.asked().len(), 1);

@@ -277,13 +277,13 @@ impl Client {
         }
     }
 
-    /// How long to wait before it is asked again; none when it is not to be.
+    /// How long to wait before it is asked again; none when it is not to be. A change is when it was not sent, or its server says that it wants it later: of all else it may be
+    /// under way still, also when something that stands before the server has answered for it, and would be done behind its repetition.
     fn wait_after(&self, ended: &Result<Answer, Lost>, ask: &Ask<'_>, tries: u32) -> Option<Duration> {
         let backoff = self.backoff(tries);
         match ended {
             Err(Lost::NotSent(_) | Lost::NoPlace) => Some(backoff),
-            Err(Lost::Cut(_)) => ask.repeatable.then_some(backoff),
-            Err(Lost::Late) => (!ask.changing()).then_some(backoff),
+            Err(Lost::Cut(_) | Lost::Late) => (!ask.changing()).then_some(backoff),
             Err(Lost::TooLarge) => None,
             Ok(answer) => {
                 let asked_for = matches!(answer.status, 429 | 503).then(|| self.retry_after(&answer.headers));
@@ -296,7 +296,7 @@ impl Client {
                 }
                 match answer.status {
                     429 => Some(backoff),
-                    408 | 500 | 502 | 503 | 504 => ask.repeatable.then_some(backoff),
+                    408 | 500 | 502 | 503 | 504 => (!ask.changing()).then_some(backoff),
                     _ => None,
                 }
             }

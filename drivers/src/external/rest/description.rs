@@ -168,7 +168,7 @@ pub(super) struct Write {
     pub(super) url: Option<String>,
     #[serde(default)]
     pub(super) query: BTreeMap<String, String>,
-    /// `PUT`, when not given. What is not `PUT` is never repeated.
+    /// `PUT`, when not given. What is not `PUT` is repeated only when it certainly was not done.
     #[serde(default)]
     pub(super) method: WriteMethod,
     /// The media type of the body.
@@ -194,7 +194,7 @@ pub(super) struct Delete {
     pub(super) url: Option<String>,
     #[serde(default)]
     pub(super) query: BTreeMap<String, String>,
-    /// `DELETE`, when not given. `POST` is never repeated.
+    /// `DELETE`, when not given. `POST` is repeated only when it certainly was not done.
     #[serde(default)]
     pub(super) method: DeleteMethod,
 }
