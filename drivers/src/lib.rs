@@ -37,6 +37,8 @@ mod frames;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "redb", feature = "local", unix))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "remote", feature = "connectors"))]
+mod here;
 #[cfg(feature = "cached")]
 #[cfg_attr(
     not(all(feature = "remote", unix)),

@@ -1,6 +1,9 @@
 //! Object stores on other machines, against real servers that the tests start.
 
 #[cfg(test)]
+#[path = "remote/around.rs"]
+mod around;
+#[cfg(test)]
 #[path = "remote/conforms.rs"]
 mod conforms;
 #[cfg(test)]

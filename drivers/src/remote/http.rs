@@ -13,6 +13,7 @@ use object_store::{HeaderMap, HeaderValue};
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{Settings, credential, flag, option, secret, server, with_any};
+use super::requests::Through;
 
 const OPTIONS: &[DriverOption] = with_any![
     option("url", true, "where on the web it is"),
@@ -55,7 +56,8 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
     let (repeating, once) = both("a web server", |repeating| {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         let client = client.with_default_headers(headers.clone());
-        Ok(HttpBuilder::new().with_client_options(client).with_retry(retry).with_url(url).build())
+        let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
+        Ok(builder.with_http_connector(Through).with_url(url).build())
     })?;
     let handles = Handles { repeating, once, pages: None, parts: None, marks: false, bulk: None };
     Ok(Told { handles, secrets: token.into_iter().collect(), read_only: true })

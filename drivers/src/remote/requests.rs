@@ -7,6 +7,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,22 +21,20 @@ use reqwest::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 
 use super::errors::{INTERNAL_ERROR, SLOW_DOWN};
+use crate::here;
 
 /// Who copies says so with this header to a server of S3.
 const COPY_SOURCE: &str = "x-amz-copy-source";
 
-/// The hosts that give credentials: of the machine, of a container, and of the providers. With a dot at the end, what hosts begin with.
-const CREDENTIALS: &[&str] = &[
-    "169.254.169.254",
-    "169.254.170.2",
-    "169.254.170.23",
-    "[fd00:ec2::254]",
-    "metadata.google.internal",
-    "oauth2.googleapis.com",
-    "iamcredentials.googleapis.com",
-    "sts.",
-    "login.microsoftonline.",
-];
+/// The hosts that give a machine, or a container, its credentials, beside those at addresses of its own link.
+const OF_THE_MACHINE: [&str; 2] = ["[fd00:ec2::254]", "metadata.google.internal"];
+
+/// Those of the providers. With a dot at the end, what hosts begin with.
+const CREDENTIALS: [&str; 4] =
+    ["oauth2.googleapis.com", "iamcredentials.googleapis.com", "sts.", "login.microsoftonline."];
+
+/// A proxy that nothing goes to, and what does not go there: so a client is told to use none, whatever the environment says.
+const NO_PROXY: (&str, &str) = ("http://localhost", "*,0.0.0.0/0,::/0");
 
 /// What must be so when the parts are put together.
 #[derive(Debug, Clone)]
@@ -86,23 +85,34 @@ pub(super) async fn noting<T>(left_open: Arc<AtomicBool>, requests: impl Future<
     LEFT_OPEN.scope(left_open, requests).await
 }
 
-/// Makes clients whose requests take the header of their task, and tell it what was left open.
+/// Makes clients whose requests take the header of their task, and tell it what was left open. What goes to this machine, or asks it for credentials, goes past any proxy.
 #[derive(Debug)]
 #[cfg_attr(
-    not(any(feature = "s3", feature = "azure", feature = "gcs")),
-    allow(dead_code, reason = "web servers take no changes")
+    not(any(feature = "s3", feature = "azure", feature = "gcs", feature = "http")),
+    allow(dead_code, reason = "no driver is there")
 )]
 pub(super) struct Through;
 
 impl HttpConnector for Through {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Requests(inner)))
+        let connect = |options: &ClientOptions| ReqwestConnector::default().connect(options);
+        let (proxy, excludes) = NO_PROXY;
+        let past_proxies = options.clone().with_proxy_url(proxy).with_proxy_excludes(excludes);
+        Ok(HttpClient::new(Requests { any: connect(options)?, past_proxies: connect(&past_proxies)? }))
     }
 }
 
 #[derive(Debug)]
-struct Requests(HttpClient);
+struct Requests {
+    any: HttpClient,
+    past_proxies: HttpClient,
+}
+
+impl Requests {
+    fn client_for(&self, host: &str) -> &HttpClient {
+        if goes_past_proxies(host) { &self.past_proxies } else { &self.any }
+    }
+}
 
 impl HttpService for Requests {
     fn call<'life0, 'async_trait>(
@@ -113,8 +123,10 @@ impl HttpService for Requests {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
-        if is_for_credentials(request.uri().host().unwrap_or_default()) {
-            return Box::pin(self.0.execute(request));
+        let host = request.uri().host().unwrap_or_default();
+        let client = self.client_for(host);
+        if is_for_credentials(host) {
+            return Box::pin(client.execute(request));
         }
         // Of a completion without parts, which first makes an empty one, only the completion.
         if request.method() == Method::POST {
@@ -124,7 +136,7 @@ impl HttpService for Requests {
         }
         let left_open = LEFT_OPEN.try_with(Arc::clone).ok().filter(|_| !request.method().is_safe());
         let takes_long = request.method() == Method::POST || request.headers().contains_key(COPY_SOURCE);
-        let answered = self.0.execute(request);
+        let answered = client.execute(request);
         Box::pin(async move {
             let answered = answered.await;
             let Some(left_open) = left_open else { return answered };
@@ -139,7 +151,19 @@ impl HttpService for Requests {
 
 /// Whether a request to `host` asks for credentials, and changes nothing at the store: the library sends those through the same client, in the task of the call that needs them.
 fn is_for_credentials(host: &str) -> bool {
-    CREDENTIALS.iter().any(|theirs| host == *theirs || theirs.ends_with('.') && host.starts_with(theirs))
+    let is_one = |theirs: &&str| host == *theirs || theirs.ends_with('.') && host.starts_with(*theirs);
+    is_of_the_machine(host) || CREDENTIALS.iter().any(is_one)
+}
+
+/// Whether `host` gives the machine its credentials.
+fn is_of_the_machine(host: &str) -> bool {
+    let is_of_the_link = |address| matches!(address, IpAddr::V4(address) if address.is_link_local());
+    OF_THE_MACHINE.contains(&host) || here::address(host).is_some_and(is_of_the_link)
+}
+
+/// Whether nobody is to be between the driver and `host`, who would see what is signed, or the credentials themselves.
+fn goes_past_proxies(host: &str) -> bool {
+    here::is_here(host) || is_of_the_machine(host)
 }
 
 /// Whether `error` says that there was no connection, also because that took too long: nobody heard of the request.
@@ -217,6 +241,8 @@ mod tests {
     fn who_asks_for_credentials_changes_nothing_at_the_store() {
         for host in [
             "169.254.169.254",
+            "169.254.170.2",
+            "[fd00:ec2::254]",
             "sts.amazonaws.com",
             "sts.eu-west-1.amazonaws.com",
             "login.microsoftonline.com",
@@ -232,6 +258,18 @@ mod tests {
             "",
         ] {
             assert!(!is_for_credentials(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_this_machine_goes_past_proxies() {
+        for host in
+            ["localhost", "127.0.0.1", "127.1.2.3", "[::1]", "169.254.170.23", "metadata.google.internal"]
+        {
+            assert!(goes_past_proxies(host), "{host}");
+        }
+        for host in ["s3.amazonaws.com", "sts.amazonaws.com", "192.168.1.2", "localhost.example", ""] {
+            assert!(!goes_past_proxies(host), "{host}");
         }
     }
 

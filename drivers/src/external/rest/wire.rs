@@ -1,7 +1,6 @@
 //! One request, and its answer.
 
 use std::error::Error as _;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use reqwest::{Method, Request, Url};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::super::failure::shortened;
+use crate::here;
 use crate::turn::Turn;
 
 /// How long connecting may take at most.
@@ -161,10 +161,7 @@ async fn exchange(
 
 /// Whether its server is on this machine.
 pub(super) fn is_here(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| {
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    })
+    url.host_str().is_some_and(here::is_here)
 }
 
 /// The innermost cause: what stands around it names requests in full.
