@@ -15,8 +15,16 @@ use super::requests::Through;
 
 const OPTIONS: &[DriverOption] = with_common![
     option("container", true, "the container"),
-    option("account", false, "the storage account; from AZURE_STORAGE_ACCOUNT_NAME when not given"),
-    option("endpoint", false, "the server, as a URL; Azure's own for the account when not given"),
+    option(
+        "account",
+        false,
+        "the storage account; when not given, what AZURE_STORAGE_ACCOUNT_NAME says when it is mounted, where the credentials come from the environment, too"
+    ),
+    option(
+        "endpoint",
+        false,
+        "the server, as a URL; when not given, what AZURE_STORAGE_ENDPOINT says when it is mounted, where the credentials come from the environment, too, or Azure's own for the account"
+    ),
     secret(
         "access_key",
         "the account's key, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, a workload identity, or the machine's own"
@@ -48,8 +56,8 @@ impl DriverFactory for Azure {
     }
 
     fn settled(&self, spec: MountSpec) -> MountSpec {
-        // Else the environment is not asked.
-        if CREDENTIALS.iter().any(|(key, _)| spec.options.contains_key(*key)) {
+        if has_credentials(&spec) {
+            // Then the environment is not asked.
             return spec;
         }
         let spec = said_by_env(spec, "account", &["AZURE_STORAGE_ACCOUNT_NAME"]);
@@ -57,7 +65,15 @@ impl DriverFactory for Azure {
     }
 
     fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
-        not_empty(spec, &["container", "account", "tenant_id", "client_id"])
+        not_empty(spec, &["container", "account", "tenant_id", "client_id"])?;
+        let is_said = |name: &&str| std::env::var(name).is_ok_and(|text| is_yes(&text));
+        match OTHER_SERVERS.iter().find(|name| is_said(name)) {
+            Some(name) if !has_credentials(spec) && !spec.options.contains_key("endpoint") => {
+                let why = format!("{name} is set, and endpoint is not given: say which server it is");
+                Err(StoreError::BadOption { why })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
@@ -67,6 +83,19 @@ impl DriverFactory for Azure {
 
 /// The most blobs that one request deletes.
 const BATCH_MAX: u16 = 256;
+
+/// The variables that name a server by saying yes: no mount can be told so.
+const OTHER_SERVERS: [&str; 2] = ["AZURE_STORAGE_USE_EMULATOR", "AZURE_USE_FABRIC_ENDPOINT"];
+
+/// Whether the library takes `text` for a yes.
+fn is_yes(text: &str) -> bool {
+    ["1", "true", "on", "yes", "y"].iter().any(|yes| text.eq_ignore_ascii_case(yes))
+}
+
+/// Whether the mount says with what it signs: then the environment is not asked.
+fn has_credentials(spec: &MountSpec) -> bool {
+    CREDENTIALS.iter().any(|(key, _)| spec.options.contains_key(*key))
+}
 
 /// The options that are credentials, and what the library calls them.
 const CREDENTIALS: [(&str, AzureConfigKey); 4] = [
@@ -86,7 +115,12 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let why = format!("{second} is given beside another way to sign, and one of them is meant");
         return Err(StoreError::BadOption { why });
     }
-    let endpoint = server(spec, "endpoint")?;
+    let Some(account) = spec.options.get("account") else {
+        let why = "account is not given, nor was it by AZURE_STORAGE_ACCOUNT_NAME when it was mounted".into();
+        return Err(StoreError::BadOption { why });
+    };
+    let own = || format!("https://{account}.blob.core.windows.net");
+    let endpoint = server(spec, "endpoint")?.map_or_else(own, str::to_owned);
     let (repeating, once) = both("Azure", |repeating| {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         // The environment's credentials must not mix with those that are given.
@@ -96,7 +130,10 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
             .with_client_options(client)
             .with_retry(retry)
             .with_http_connector(Through)
-            .with_skip_signature(anonymous);
+            .with_skip_signature(anonymous)
+            // Where the store is, is written down with the mount, whatever the environment says of it.
+            .with_use_emulator(false)
+            .with_endpoint(endpoint.clone());
         for (key, theirs) in [
             ("container", AzureConfigKey::ContainerName),
             ("account", AzureConfigKey::AccountName),
@@ -109,9 +146,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         }
         for (_, theirs, secret) in &given {
             builder = builder.with_config(*theirs, secret.expose());
-        }
-        if let Some(endpoint) = endpoint {
-            builder = builder.with_endpoint(endpoint.to_owned());
         }
         Ok(builder.build())
     })?;

@@ -10,12 +10,18 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 
 use super::client::Handles;
 use super::factory::{Told, both, open_with, patience};
-use super::options::{Settings, credential, flag, not_empty, option, secret, server, with_common};
+use super::options::{
+    Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
+};
 use super::requests::Through;
 
 const OPTIONS: &[DriverOption] = with_common![
     option("bucket", true, "the bucket"),
-    option("endpoint", false, "the server, as a URL; Google's own when not given"),
+    option(
+        "endpoint",
+        false,
+        "the server, as a URL; when not given, what GOOGLE_BASE_URL says when it is mounted, where the credentials come from the environment, too, or Google's own, whatever a key says"
+    ),
     secret(
         "service_account_key",
         "a service account's key, as JSON, or env:NAME or file:PATH for where it is; when no credential is given, all come from the environment, the application's defaults, or the machine's own"
@@ -24,6 +30,9 @@ const OPTIONS: &[DriverOption] = with_common![
     option("anonymous", false, "true for requests that are not signed"),
     option("allow_http", false, "true to allow an endpoint with http://, which anybody on the way can read"),
 ];
+
+/// Google's own server.
+const OWN: &str = "https://storage.googleapis.com";
 
 /// Makes mounts of Google's buckets.
 #[derive(Debug)]
@@ -42,6 +51,16 @@ impl DriverFactory for Gcs {
         true
     }
 
+    fn settled(&self, spec: MountSpec) -> MountSpec {
+        let keys = ["service_account_key", "bearer_token"];
+        let is_given = keys.iter().any(|key| spec.options.contains_key(*key));
+        // Else the environment is not asked.
+        match is_given || spec.options.get("anonymous").is_some_and(|anonymous| anonymous == "true") {
+            true => spec,
+            false => said_by_env(spec, "endpoint", &["GOOGLE_BASE_URL"]),
+        }
+    }
+
     fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
         not_empty(spec, &["bucket"])
     }
@@ -58,7 +77,8 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let why = "of service_account_key, bearer_token and anonymous, one is meant".into();
         return Err(StoreError::BadOption { why });
     }
-    let endpoint = server(spec, "endpoint")?;
+    // Where the store is, is written down with the mount, whatever the environment, or a key, says of it.
+    let endpoint = server(spec, "endpoint")?.unwrap_or(OWN);
     let (repeating, once) = both("Google Cloud Storage", |repeating| {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         // The environment's credentials must not mix with those that are given.
@@ -70,15 +90,13 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
             .with_retry(retry)
             .with_http_connector(Through)
             .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
-            .with_skip_signature(anonymous);
+            .with_skip_signature(anonymous)
+            .with_base_url(endpoint);
         if let Some(key) = &key {
             builder = builder.with_service_account_key(key.expose());
         }
         if let Some(token) = &token {
             builder = builder.with_bearer_token(token.expose());
-        }
-        if let Some(endpoint) = endpoint {
-            builder = builder.with_base_url(endpoint);
         }
         Ok(builder.build())
     })?;

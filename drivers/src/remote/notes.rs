@@ -1,6 +1,5 @@
 //! What was found out of a server, kept in the data folder for when the same mount is opened again. Nothing depends on it: what cannot be read is found out anew.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,14 +43,7 @@ impl Notes {
         let is_secret = |key: &str| options.iter().any(|option| option.key == key && option.secret);
         let mut hasher = blake3::Hasher::new();
         hasher.update(spec.driver.as_bytes());
-        // Where the options do not say which server it is, the environment may.
-        let around = std::env::vars_os().filter_map(|(key, value)| {
-            let key = key.into_string().ok().filter(|key| key.contains("ENDPOINT"))?;
-            Some((key, value.into_string().ok()?))
-        });
-        let around: BTreeMap<String, String> = around.collect();
-        let said = spec.options.iter().filter(|(key, _)| !is_secret(key));
-        for (key, value) in said.chain(&around) {
+        for (key, value) in spec.options.iter().filter(|(key, _)| !is_secret(key)) {
             // Keys and values with their lengths: no two lists read the same.
             for part in [key, value] {
                 hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nexus_kernel::hal::{DriverContext, DriverFactory, DriverOption, ObjectStore, StoreError, StoreFuture};
 use nexus_messages::syscall::MountSpec;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
 use super::client::Handles;
 use super::factory::{Told, both, one, open_with, patience};
@@ -19,7 +19,7 @@ const OPTIONS: &[DriverOption] = with_common![
     option(
         "endpoint",
         false,
-        "the server, as a URL; when not given, from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL where the credentials come from the environment, too, or Amazon's own for the region"
+        "the server, as a URL; when not given, what AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL says when it is mounted, where the credentials come from the environment, too, or Amazon's own for the region"
     ),
     option(
         "region",
@@ -83,7 +83,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
     let build = |repeating, bulk: bool| {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         // The environment's keys must not mix with those that are given.
-        let from = if keys.are_given() { AmazonS3Builder::new() } else { AmazonS3Builder::from_env() };
+        let from = if keys.are_given() { AmazonS3Builder::new() } else { from_env() };
         let mut builder = from
             .with_client_options(client)
             .with_retry(retry)
@@ -114,6 +114,17 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
     let bulk = one("S3", build(true, true)?)?;
     let handles = Handles { bulk: Some((bulk, DELETED_MAX)), ..Handles::of(repeating, once, true) };
     Ok(Told { handles, secrets: keys.into_secrets(), read_only: false })
+}
+
+/// What the environment says of all but where the store is: that is written down with the mount.
+fn from_env() -> AmazonS3Builder {
+    let said = std::env::vars_os().filter_map(|(key, value)| {
+        let key = key.into_string().ok().filter(|key| key.starts_with("AWS_"))?;
+        Some((key.to_ascii_lowercase().parse().ok()?, value.into_string().ok()?))
+    });
+    let is_address = |key: &_| matches!(key, AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint);
+    said.filter(|(key, _)| !is_address(key))
+        .fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
 }
 
 fn region(spec: &MountSpec) -> Option<String> {
