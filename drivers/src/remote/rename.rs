@@ -248,7 +248,7 @@ struct Mark {
 /// What a mark says.
 struct Begun {
     state: String,
-    /// What is known of the mark itself.
+    /// What is known of the mark itself, as a listing tells it.
     meta: ObjectMeta,
 }
 
@@ -269,11 +269,19 @@ impl Mark {
         match paths.client.get(&self.key, ByteRange::ALL).await {
             Ok((bytes, meta)) => {
                 let state = String::from_utf8_lossy(&bytes).into_owned();
+                let meta = self.as_listed(paths).await?.unwrap_or(meta);
                 Ok(Some(Begun { state, meta }))
             }
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What a listing tells of it. Its age is held against that of keys which are listed, and some servers tell parts of a second there alone: without them it would be older than
+    /// what was there before it.
+    async fn as_listed(&self, paths: &RemotePaths) -> Result<Option<ObjectMeta>, StoreError> {
+        let page = paths.client.page(self.key.to_string(), None, 1, false, None).await?;
+        Ok(page.result.objects.into_iter().find(|meta| meta.location == self.key))
     }
 
     async fn write(&self, paths: &RemotePaths, state: &str, last: Option<&str>) -> Result<(), StoreError> {

@@ -131,6 +131,20 @@ fn what_came_since_it_was_cut_short_counts_for_no_copy() {
     }
 }
 
+/// A listing tells parts of a second, as those of MinIO, Ceph and Google do, and an answer about a key does not.
+#[test]
+fn a_mark_is_as_old_as_the_listing_says_that_tells_of_the_others() {
+    let server = Small::start(Duration::ZERO);
+    let store = open(&s3(server.port()).option("rename", "copy"));
+    write(&*store, "from/left", "1", PathWrite::Whole).expect("it is written");
+    write(&*store, "to/copied", "2", PathWrite::Whole).expect("it is written");
+    let mark = format!(".nexus-rename-{}", &blake3::hash(b"from\0to").to_hex()[..32]);
+    put(server.port(), &mark, "deleting");
+    block_on(paths(&*store).rename("from", "to")).expect("it goes on");
+    assert_eq!(names(&*store, "to"), ["copied", "left"]);
+    assert_eq!(names(&*store, ""), ["to"]);
+}
+
 #[test]
 fn what_is_written_to_a_source_while_it_is_copied_is_moved_too() {
     for (from, to, file) in [("f", "g", ""), ("from", "to", "/f")] {
