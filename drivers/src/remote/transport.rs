@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::client::{Client, PAGE_MAX};
 use super::listing::PAGES_MAX;
-use crate::late::{LATE_MAX, watched};
+use crate::late::{self, LATE_MAX, watched};
 
 /// How many blobs are asked for at once.
 const BLOBS_AT_ONCE: usize = 8;
@@ -163,6 +163,10 @@ impl Transport for RemoteTransport {
             }
             let mut deletion = Deletion { of: self, key, is_over: false };
             let ended = watched(self.client.delete(&at)).await;
+            if ended.may_come {
+                // Who stands in front of it orders what goes there, too.
+                late::note();
+            }
             deletion.is_over = !ended.may_come && !ended.answer.as_ref().is_err_and(StoreError::is_unknown);
             ended.answer
         })

@@ -1,5 +1,6 @@
 //! What the library repeats out of sight: the first request may be carried out behind what is told, and nothing goes to the store meanwhile that it would undo.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,13 @@ use crate::subjects::{env, open, paths, read, s3, try_open_in, write};
 
 /// How often it is looked at what has come to the bucket, and for how long at most.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(60));
+
+/// At least so long is waited for what was lost.
+const LATE_MIN: Duration = Duration::from_secs(8);
+
+fn context(folder: Option<&Path>) -> DriverContext {
+    DriverContext::new(env(), env().pool("mount", 2, 8), folder.map(Path::to_owned))
+}
 
 fn put(store: &dyn ObjectStore, path: &str, content: &'static str) {
     write(store, path, content, PathWrite::Whole).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -39,9 +47,8 @@ fn until_there(store: &dyn ObjectStore, path: &str) {
 fn what_is_written_back_waits_for_a_change_whose_first_request_was_lost() {
     let (server, folder) = (moto(), tempfile::tempdir().expect("a folder"));
     let (wire, direct) = (Proxy::start(server.port()), open(&s3(server.port())));
-    let context = DriverContext::new(env(), env().pool("mount", 2, 8), Some(folder.path().to_owned()));
     let spec = s3(wire.port()).option("write_back", "yes").option("rename", "copy");
-    let near = try_open_in(&spec, context).expect("it is opened");
+    let near = try_open_in(&spec, context(Some(folder.path()))).expect("it is opened");
     let before = ["deleted", "together", "with", "from", "plain"];
     before.iter().for_each(|path| put(&*near, path, "before"));
     block_on(near.flush()).expect("all of it comes to the bucket");
@@ -97,13 +104,49 @@ fn content_is_not_written_while_a_deletion_of_it_may_be_carried_out() {
     block_on(store.delete(&id)).expect("it is repeated, and comes through");
     let began = env().now();
     contents(&*near, b"named again");
-    assert!(env().now() - began > Duration::from_secs(8), "it went where what was lost may arrive");
+    assert!(env().now() - began > LATE_MIN, "it went where what was lost may arrive");
     let began = env().now();
     let other = contents(&*near, b"never deleted");
     block_on(store.delete(&other)).expect("it comes through");
     contents(&*near, b"never deleted");
-    assert!(env().now() - began < Duration::from_secs(8), "nothing was lost of this one");
+    assert!(env().now() - began < LATE_MIN, "nothing was lost of this one");
     let Addressing::Content(direct) = direct.addressing() else { panic!("it is addressed by path") };
     let read = block_on(direct.read(&id, ByteRange::ALL)).expect("it is there");
     assert_eq!(&read[..], b"named again");
+}
+
+/// As another process may that comes right after: what it knows is what the cache has written down.
+#[test]
+fn a_cache_in_front_of_content_hears_of_a_deletion_that_may_be_carried_out() {
+    let (server, folder) = (moto(), tempfile::tempdir().expect("a folder"));
+    let wire = Proxy::start(server.port());
+    let spec = |port| s3(port).option("addressing", "content");
+    let direct = open(&spec(server.port()));
+    let open = || {
+        let spec = spec(wire.port()).option("write_back", "yes");
+        try_open_in(&spec, context(Some(folder.path()))).expect("it is opened")
+    };
+    let data = Bytes::from_static(b"named again");
+    let id = ContentId::Blake3(*blake3::hash(&data).as_bytes());
+    let contents = |store: &dyn ObjectStore, is_deleted: bool| {
+        let Addressing::Content(contents) = store.addressing() else { panic!("it is addressed by path") };
+        match is_deleted {
+            true => block_on(contents.delete(&id)).expect("it is repeated, and comes through"),
+            false => block_on(contents.write(&id, std::slice::from_ref(&data))).expect("it is written"),
+        }
+    };
+    let near = open();
+    contents(&*near, false);
+    block_on(near.flush()).expect("it comes to the bucket");
+    wire.set_after(b"DELETE ", Fault::LostOnce);
+    contents(&*near, true);
+    drop(near);
+    let (near, began) = (open(), env().now());
+    contents(&*near, false);
+    let Addressing::Content(direct) = direct.addressing() else { panic!("it is addressed by path") };
+    while !block_on(direct.contains(&id)).expect("it is looked for") {
+        assert!(env().now() - began < LOOKS.1, "it does not come");
+        block_on(env().sleep(LOOKS.0));
+    }
+    assert!(env().now() - began > LATE_MIN, "it went where what was lost may arrive");
 }
