@@ -6,6 +6,7 @@
 //! And what the library repeats out of sight: a request that was left without an answer that says what became of it may be carried out behind its repetition.
 
 use std::error::Error as _;
+use std::ffi::OsStr;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -32,6 +33,9 @@ const OF_THE_MACHINE: [&str; 2] = ["[fd00:ec2::254]", "metadata.google.internal"
 /// Those of the providers. With a dot at the end, what hosts begin with.
 const CREDENTIALS: [&str; 4] =
     ["oauth2.googleapis.com", "iamcredentials.googleapis.com", "sts.", "login.microsoftonline."];
+
+/// The variables that name proxies, in any case.
+const PROXIES: [&str; 3] = ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"];
 
 /// A proxy that nothing goes to, and what does not go there: so a client is told to use none, whatever the environment says.
 const NO_PROXY: (&str, &str) = ("http://localhost", "*,0.0.0.0/0,::/0");
@@ -98,19 +102,22 @@ impl HttpConnector for Through {
         let connect = |options: &ClientOptions| ReqwestConnector::default().connect(options);
         let (proxy, excludes) = NO_PROXY;
         let past_proxies = options.clone().with_proxy_url(proxy).with_proxy_excludes(excludes);
-        Ok(HttpClient::new(Requests { any: connect(options)?, past_proxies: connect(&past_proxies)? }))
+        // Making one takes a while: it reads all certificates of the system.
+        let past_proxies = may_be_behind_proxies().then(|| connect(&past_proxies)).transpose()?;
+        Ok(HttpClient::new(Requests { any: connect(options)?, past_proxies }))
     }
 }
 
 #[derive(Debug)]
 struct Requests {
     any: HttpClient,
-    past_proxies: HttpClient,
+    /// Where a proxy may be.
+    past_proxies: Option<HttpClient>,
 }
 
 impl Requests {
     fn client_for(&self, host: &str) -> &HttpClient {
-        if goes_past_proxies(host) { &self.past_proxies } else { &self.any }
+        self.past_proxies.as_ref().filter(|_| goes_past_proxies(host)).unwrap_or(&self.any)
     }
 }
 
@@ -159,6 +166,12 @@ fn is_for_credentials(host: &str) -> bool {
 fn is_of_the_machine(host: &str) -> bool {
     let is_of_the_link = |address| matches!(address, IpAddr::V4(address) if address.is_link_local());
     OF_THE_MACHINE.contains(&host) || here::address(host).is_some_and(is_of_the_link)
+}
+
+/// Whether the HTTP client may find a proxy: in the environment, or where other systems than Linux have it.
+fn may_be_behind_proxies() -> bool {
+    let is_proxy = |name: &OsStr| PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy));
+    !cfg!(target_os = "linux") || std::env::vars_os().any(|(name, _)| is_proxy(&name))
 }
 
 /// Whether nobody is to be between the driver and `host`, who would see what is signed, or the credentials themselves.
