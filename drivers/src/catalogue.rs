@@ -38,11 +38,11 @@ fn elsewhere() -> Vec<Arc<dyn DriverFactory>> {
     #[allow(unused_mut, reason = "without connectors nothing is added")]
     let mut all: Vec<Arc<dyn DriverFactory>> = vec![
         #[cfg(feature = "s3")]
-        Arc::new(crate::remote::S3),
+        Arc::new(crate::remote::S3::default()),
         #[cfg(feature = "azure")]
-        Arc::new(crate::remote::Azure),
+        Arc::new(crate::remote::Azure::default()),
         #[cfg(feature = "gcs")]
-        Arc::new(crate::remote::Gcs),
+        Arc::new(crate::remote::Gcs::default()),
         #[cfg(feature = "http")]
         Arc::new(crate::remote::Http),
     ];

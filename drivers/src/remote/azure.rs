@@ -7,6 +7,7 @@ use nexus_messages::syscall::MountSpec;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::client::Handles;
+use super::doubts::Doubts;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{
     Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
@@ -39,8 +40,10 @@ const OPTIONS: &[DriverOption] = with_common![
 ];
 
 /// Makes mounts of Azure's containers.
-#[derive(Debug)]
-pub(crate) struct Azure;
+#[derive(Debug, Default)]
+pub(crate) struct Azure {
+    doubts: Arc<Doubts>,
+}
 
 impl DriverFactory for Azure {
     fn name(&self) -> &str {
@@ -77,7 +80,7 @@ impl DriverFactory for Azure {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, OPTIONS, context, told)
+        open_with(spec, OPTIONS, context, told, &self.doubts)
     }
 }
 

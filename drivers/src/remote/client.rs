@@ -24,6 +24,7 @@ use object_store::{
 use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Buffers;
+use super::doubts::{Change, OfStore, OnItsWay};
 use super::errors::{Call, is_of_the_answer, no_path, status, translated};
 use super::going::{self, Kept};
 use super::multipart::{PARTS_AT_ONCE, Upload};
@@ -115,6 +116,7 @@ pub(super) struct Client {
     pub(super) handles: Handles,
     pub(super) settings: Arc<Settings>,
     pub(super) secrets: Arc<[Secret]>,
+    doubts: OfStore,
     places: Arc<Semaphore>,
     buffers: Arc<Buffers>,
     /// Whether the server was seen to give other parts than it was asked for: then it is asked for none but the whole.
@@ -139,6 +141,7 @@ impl Client {
         handles: Handles,
         settings: Settings,
         secrets: Vec<Secret>,
+        doubts: OfStore,
     ) -> Result<Self, StoreError> {
         if env.is_simulated() {
             return Err(StoreError::NotSupported { what: "a server in a simulation" });
@@ -149,6 +152,7 @@ impl Client {
             handles,
             settings: Arc::new(settings),
             secrets: secrets.into(),
+            doubts,
             places,
             buffers: Arc::default(),
             gives_no_parts: Arc::default(),
@@ -178,12 +182,25 @@ impl Client {
         parsed.ok_or_else(|| StoreError::BadOption { why: format!("{key:?} cannot be a key of a store") })
     }
 
+    /// Waits until nothing that was asked of the store before can be carried out at `key` any more, `but` for what may be.
+    pub(super) async fn settled(&self, key: &Path, but: Option<Change>) {
+        self.doubts.settled(key, but, &self.env).await;
+    }
+
     /// Runs one operation.
-    pub(super) async fn run<T: Send + 'static>(&self, call: Call, work: Work<T>) -> Result<T, StoreError> {
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        mut call: Call,
+        work: Work<T>,
+    ) -> Result<T, StoreError> {
         let limit = self.limit(call.bytes);
         let (mut done, answer) = oneshot::channel();
         let (places, turn) = (self.places.clone(), Turn::default());
         let (begins, left_open) = (turn.clone(), Arc::new(AtomicBool::new(false)));
+        let mut on_its_way = call.noted.take().map(|(change, keys)| {
+            let (doubts, env, turn) = (self.doubts.clone(), self.env.clone(), turn.clone());
+            OnItsWay { doubts, keys, change, env, turn, is_over: false }
+        });
         let work = noting(left_open.clone(), work);
         let work = async move {
             // It is never closed.
@@ -207,7 +224,7 @@ impl Client {
         if call.changing && left_open {
             late::note();
         }
-        match answered {
+        let ended = match answered {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(translated(&error, &call, limit, &self.secrets, left_open)),
             Ok(Err(_)) => {
@@ -221,7 +238,11 @@ impl Client {
                 let changing = call.changing && was_sent();
                 Err(StoreError::TimedOut { what: call.in_words(), limit, changing })
             }
+        };
+        if let Some(change) = &mut on_its_way {
+            change.is_over = !left_open && !ended.as_ref().is_err_and(StoreError::is_unknown);
         }
+        ended
     }
 
     /// What is at `key`.
@@ -352,7 +373,7 @@ impl Client {
 
     /// Makes the buffers what is at `key`, in parts when they are large. May be repeated, and is.
     pub(super) async fn put(&self, key: &Path, data: &[Bytes]) -> Result<PutResult, StoreError> {
-        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let size = size_of(data);
         if size < self.settings.multipart_bytes || self.handles.parts.is_none() {
             return self.put_once(key, data.to_vec()).await;
         }
@@ -373,23 +394,26 @@ impl Client {
 
     /// As [`put`](Self::put), in one request.
     pub(super) async fn put_once(&self, key: &Path, data: Vec<Bytes>) -> Result<PutResult, StoreError> {
-        self.put_by(self.handles.repeating.clone(), key, data).await
+        let call = Call::change("writing", key.as_ref(), size_of(&data));
+        let call = call.noted(Change::Written, std::slice::from_ref(key));
+        self.put_by(self.handles.repeating.clone(), call, key, data).await
     }
 
-    /// As [`put_once`](Self::put_once), and the request is not repeated: what is told of it is told of all that was sent.
+    /// As [`put_once`](Self::put_once), and the request is not repeated: what is told of it is told of all that was sent. Who asks for it orders what goes behind it.
     pub(super) async fn put_unrepeated(&self, key: &Path, data: Vec<Bytes>) -> Result<PutResult, StoreError> {
-        self.put_by(self.handles.once.clone(), key, data).await
+        let call = Call::change("writing", key.as_ref(), size_of(&data));
+        self.put_by(self.handles.once.clone(), call, key, data).await
     }
 
     async fn put_by(
         &self,
         store: Arc<dyn ObjectStore>,
+        call: Call,
         key: &Path,
         data: Vec<Bytes>,
     ) -> Result<PutResult, StoreError> {
-        let (at, size) = (key.clone(), data.iter().map(|buffer| buffer.len() as u64).sum());
+        let at = key.clone();
         let work = async move { store.put(&at, payload(data)).await };
-        let call = Call::change("writing", key.as_ref(), size);
         let what = call.in_words();
         self.run(call, Box::pin(work)).await.map_err(|error| in_no_bucket(error, what))
     }
@@ -447,6 +471,7 @@ impl Client {
         let is_repeated = condition.is_none();
         let store = if is_repeated { handles.repeating } else { handles.once };
         let call = Call::change("writing", key.as_ref(), size);
+        let call = call.noted(Change::Written, std::slice::from_ref(key));
         let call = if is_repeated { call } else { call.under_a_condition() };
         let what = call.in_words();
         let work = async move { under(condition.as_ref(), store.complete_multipart(&at, &id, parts)).await };
@@ -472,9 +497,10 @@ impl Client {
     /// As [`put`](Self::put), at once and in one request, refused by the server with `Exists` when there is something.
     pub(super) async fn create(&self, key: &Path, data: &[Bytes]) -> Result<PutResult, StoreError> {
         let (store, at, data) = (self.handles.once.clone(), key.clone(), data.to_vec());
-        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let call = Call::change("making", key.as_ref(), size_of(&data)).under_a_condition();
+        let call = call.noted(Change::Written, std::slice::from_ref(key));
         let work = async move { store.put_opts(&at, payload(data), PutMode::Create.into()).await };
-        self.run(Call::change("making", key.as_ref(), size).under_a_condition(), Box::pin(work)).await
+        self.run(call, Box::pin(work)).await
     }
 
     /// As [`create`](Self::create), refused by the server with `Exists` unless what is there is in the state `of`.
@@ -485,9 +511,10 @@ impl Client {
         of: UpdateVersion,
     ) -> Result<PutResult, StoreError> {
         let (store, at, data) = (self.handles.once.clone(), key.clone(), data.to_vec());
-        let size = data.iter().map(|buffer| buffer.len() as u64).sum();
+        let call = Call::change("replacing", key.as_ref(), size_of(&data)).under_a_condition();
+        let call = call.noted(Change::Written, std::slice::from_ref(key));
         let work = async move { store.put_opts(&at, payload(data), PutMode::Update(of).into()).await };
-        self.run(Call::change("replacing", key.as_ref(), size).under_a_condition(), Box::pin(work)).await
+        self.run(call, Box::pin(work)).await
     }
 
     /// Takes away what is at `key`. What is not there is no error: the request may be a repetition, and the first one may have done it.
@@ -499,7 +526,8 @@ impl Client {
                 deleted => deleted,
             }
         };
-        self.run(Call::change("deleting", key.as_ref(), 0), Box::pin(work)).await
+        let call = Call::change("deleting", key.as_ref(), 0);
+        self.run(call.noted(Change::Deleted, std::slice::from_ref(key)), Box::pin(work)).await
     }
 
     /// Has the server copy what has so many bytes, and looks at what came of it: Azure may say so of a copy that is pending, and that is empty until it is made. It is
@@ -533,7 +561,8 @@ impl Client {
     pub(super) async fn ask_for_copy(&self, from: &Path, to: &Path, bytes: u64) -> Result<(), StoreError> {
         let (store, of, at) = (self.handles.repeating.clone(), from.clone(), to.clone());
         let work = async move { store.copy_opts(&of, &at, CopyOptions::new()).await };
-        self.run(Call::change("copying to", to.as_ref(), bytes), Box::pin(work)).await
+        let call = Call::change("copying to", to.as_ref(), bytes);
+        self.run(call.noted(Change::copy_of(from), std::slice::from_ref(to)), Box::pin(work)).await
     }
 
     /// One page of the keys that start with `prefix` and are greater than `after`, at most `limit`; those with a slash behind the prefix are put together when
@@ -654,6 +683,10 @@ fn in_no_bucket(error: StoreError, what: String) -> StoreError {
         StoreError::NotFound { .. } => StoreError::Backend { what, cause: "there is no such bucket".into() },
         error => error,
     }
+}
+
+fn size_of(data: &[Bytes]) -> u64 {
+    data.iter().map(|buffer| buffer.len() as u64).sum()
 }
 
 fn payload(data: Vec<Bytes>) -> PutPayload {

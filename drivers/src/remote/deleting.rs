@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore};
 
 use super::client::Client;
+use super::doubts::Change;
 use super::errors::{Call, INTERNAL_ERROR, SLOW_DOWN, status, translated};
 
 /// How many keys are told in one call to a server that is told each by itself: a call has to be over within its deadline.
@@ -83,7 +84,7 @@ impl Client {
     ) -> Result<Option<Each>, StoreError> {
         let Some(first) = keys.first() else { return Ok(Some(Vec::new())) };
         let bytes = DELETED_AS.saturating_mul(keys.len() as u64);
-        let call = Call::change("deleting the keys from", first.as_ref(), bytes);
+        let call = Call::change("deleting the keys from", first.as_ref(), bytes).noted(Change::Deleted, keys);
         let (store, asked) = (store.clone(), keys.to_vec());
         let work = async move {
             let count = asked.len();

@@ -8,7 +8,9 @@ use std::time::Duration;
 use nexus_kernel::hal::StoreError;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
+use object_store::path::Path;
 
+use super::doubts::Change;
 use super::requests::is_unheard;
 use crate::secret::{Secret, scrubbed};
 
@@ -28,19 +30,27 @@ pub(super) struct Call {
     pub(super) conditional: bool,
     /// How much it moves.
     pub(super) bytes: u64,
+    /// What it changes at which keys, where that is noted when it may be carried out behind its end.
+    pub(super) noted: Option<(Change, Vec<Path>)>,
 }
 
 impl Call {
     pub(super) fn look(what: &'static str, key: &str, bytes: u64) -> Self {
-        Self { what, key: key.into(), changing: false, conditional: false, bytes }
+        Self { what, key: key.into(), changing: false, conditional: false, bytes, noted: None }
     }
 
     pub(super) fn change(what: &'static str, key: &str, bytes: u64) -> Self {
-        Self { what, key: key.into(), changing: true, conditional: false, bytes }
+        Self { what, key: key.into(), changing: true, conditional: false, bytes, noted: None }
     }
 
     pub(super) fn under_a_condition(mut self) -> Self {
         self.conditional = true;
+        self
+    }
+
+    /// One that leaves its keys in doubt, unless it is known to be over when it ends.
+    pub(super) fn noted(mut self, change: Change, keys: &[Path]) -> Self {
+        self.noted = Some((change, keys.to_vec()));
         self
     }
 
@@ -203,7 +213,7 @@ mod tests {
     #[test]
     fn what_may_have_been_done_is_told_so_when_something_was_to_be_changed() {
         let told = |error: &Error, changing: bool, left_open: bool| {
-            let call = Call { what: "writing", key: "k".into(), changing, conditional: false, bytes: 0 };
+            let call = if changing { Call::change("writing", "k", 0) } else { Call::look("writing", "k", 0) };
             translated(error, &call, Duration::from_secs(1), &[], left_open)
         };
         let check = |error: &Error, changing: bool| told(error, changing, false);

@@ -9,6 +9,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::client::{Client, Handles};
 use super::conditions::{Verdict, known_or_tried};
+use super::doubts::{Doubts, OfStore};
 use super::notes::Notes;
 use super::options::{Addressed, Settings};
 use super::paths::RemotePaths;
@@ -30,14 +31,15 @@ pub(super) struct Told {
     pub(super) read_only: bool,
 }
 
-/// Checks the options, makes clients by `told`, and finds out what the server can do.
+/// Checks the options, makes clients by `told`, and finds out what the server can do. What is in `doubt` at the stores of the driver outlives what is opened.
 pub(super) fn open_with(
     spec: &MountSpec,
     options: &'static [DriverOption],
     context: DriverContext,
     told: fn(&MountSpec, &Settings) -> Result<Told, StoreError>,
+    doubt: &Arc<Doubts>,
 ) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-    let spec = spec.clone();
+    let (spec, doubts) = (spec.clone(), OfStore::new(doubt.clone(), spec));
     Box::pin(async move {
         let mut settings = Settings::of(&spec)?;
         let notes = Notes::of(&spec, options, &context);
@@ -52,7 +54,7 @@ pub(super) fn open_with(
         let Told { handles, secrets, read_only } = made?;
         settings.read_only |= read_only;
         let addressed = settings.addressed;
-        let client = Client::new(context.env, handles, settings, secrets)?;
+        let client = Client::new(context.env, handles, settings, secrets, doubts)?;
         match addressed {
             Addressed::Content => {
                 Ok(Arc::new(Cas::new(RemoteTransport::new(client))) as Arc<dyn ObjectStore>)

@@ -9,6 +9,7 @@ use nexus_messages::syscall::MountSpec;
 use object_store::gcp::GoogleCloudStorageBuilder;
 
 use super::client::Handles;
+use super::doubts::Doubts;
 use super::factory::{Told, both, open_with, patience};
 use super::options::{
     Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
@@ -35,8 +36,10 @@ const OPTIONS: &[DriverOption] = with_common![
 const OWN: &str = "https://storage.googleapis.com";
 
 /// Makes mounts of Google's buckets.
-#[derive(Debug)]
-pub(crate) struct Gcs;
+#[derive(Debug, Default)]
+pub(crate) struct Gcs {
+    doubts: Arc<Doubts>,
+}
 
 impl DriverFactory for Gcs {
     fn name(&self) -> &str {
@@ -66,7 +69,7 @@ impl DriverFactory for Gcs {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, OPTIONS, context, told)
+        open_with(spec, OPTIONS, context, told, &self.doubts)
     }
 }
 

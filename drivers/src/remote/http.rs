@@ -39,7 +39,8 @@ impl DriverFactory for Http {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, OPTIONS, context, told)
+        // Nothing is changed there.
+        open_with(spec, OPTIONS, context, told, &Arc::default())
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `client`, `errors` | operations: deadlines, bounds, repetition, and what went wrong in the kernel's words |
 //! | `going` | answers under way, of servers that give no parts |
 //! | `buffers` | memory for large content on its way |
+//! | `doubts` | keys at which a change may be carried out yet, kept while drivers are replaced |
 //! | `requests` | what goes with a request beside what the library says, and which of them its server may carry out yet |
 //! | `multipart`, `upload` | large content in parts, as it comes |
 //! | `transport` | blobs under flat keys, for content by its hash |
@@ -26,6 +27,7 @@ mod buffers;
 mod client;
 mod conditions;
 mod deleting;
+mod doubts;
 mod errors;
 mod factory;
 #[cfg(feature = "gcs")]

@@ -7,6 +7,7 @@ use nexus_messages::syscall::MountSpec;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
 use super::client::Handles;
+use super::doubts::Doubts;
 use super::factory::{Told, both, one, open_with, patience};
 use super::options::{
     Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
@@ -38,8 +39,10 @@ const OPTIONS: &[DriverOption] = with_common![
 ];
 
 /// Makes mounts of S3 buckets.
-#[derive(Debug)]
-pub(crate) struct S3;
+#[derive(Debug, Default)]
+pub(crate) struct S3 {
+    doubts: Arc<Doubts>,
+}
 
 impl DriverFactory for S3 {
     fn name(&self) -> &str {
@@ -69,7 +72,7 @@ impl DriverFactory for S3 {
     }
 
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
-        open_with(spec, OPTIONS, context, told)
+        open_with(spec, OPTIONS, context, told, &self.doubts)
     }
 }
 

@@ -1,24 +1,18 @@
 //! Blobs under flat keys: what content-addressed mounts stand on.
 
-use std::collections::HashMap;
-use std::time::Instant;
-
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use nexus_kernel::hal::{BlobInfo, StoreError, StoreFuture, Transport};
 use nexus_messages::syscall::ByteRange;
-use parking_lot::Mutex;
+use object_store::path::Path;
 
 use super::client::{Client, PAGE_MAX};
+use super::doubts::Change;
 use super::listing::PAGES_MAX;
-use crate::late::{self, LATE_MAX, watched};
 
 /// How many blobs are asked for at once.
 const BLOBS_AT_ONCE: usize = 8;
-
-/// Of how many keys it is known that their deletion may be carried out yet. Beyond that all keys wait.
-const LEAVING_MAX: usize = 4_096;
 
 /// Blobs in a bucket, one an object, below the prefix. Their names are hashes, so that writing one again changes nothing: no condition is needed.
 ///
@@ -27,64 +21,18 @@ const LEAVING_MAX: usize = 4_096;
 #[derive(Debug)]
 pub struct RemoteTransport {
     client: Client,
-    leaving: Mutex<Leaving>,
-}
-
-/// Keys whose deletion may be carried out yet, and until when.
-#[derive(Debug, Default)]
-struct Leaving {
-    keys: HashMap<String, Instant>,
-    /// Of those for which there was no room.
-    others: Option<Instant>,
-}
-
-impl Leaving {
-    fn note(&mut self, key: &str, now: Instant) {
-        let until = now + LATE_MAX;
-        if self.keys.len() >= LEAVING_MAX {
-            self.keys.retain(|_, until| *until > now);
-        }
-        if self.keys.len() < LEAVING_MAX || self.keys.contains_key(key) {
-            self.keys.insert(key.to_owned(), until);
-        } else {
-            self.others = Some(until);
-        }
-    }
-
-    fn until(&self, key: &str) -> Option<Instant> {
-        self.keys.get(key).copied().max(self.others)
-    }
-}
-
-/// A deletion, noted unless it is known to be over.
-struct Deletion<'a> {
-    of: &'a RemoteTransport,
-    key: &'a str,
-    is_over: bool,
-}
-
-impl Drop for Deletion<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.of.leaving.lock().note(self.key, self.of.client.env().now());
-        }
-    }
 }
 
 impl RemoteTransport {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, leaving: Mutex::default() }
+        Self { client }
     }
 
-    /// Waits until no deletion of `key` can be carried out any more that was given up.
-    async fn settled(&self, key: &str) {
-        loop {
-            let (now, until) = (self.client.env().now(), self.leaving.lock().until(key));
-            match until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero()) {
-                Some(left) => self.client.env().sleep(left).await,
-                None => return,
-            }
-        }
+    /// The key of the blob, at which nothing can be carried out any more that was given up, but for the same being written.
+    async fn settled(&self, key: &str) -> Result<Path, StoreError> {
+        let key = self.client.key(key)?;
+        self.client.settled(&key, Some(Change::Written)).await;
+        Ok(key)
     }
 
     fn writable(&self) -> Result<(), StoreError> {
@@ -126,16 +74,12 @@ impl Transport for RemoteTransport {
     fn put<'a>(&'a self, key: &'a str, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.writable()?;
-            self.settled(key).await;
-            self.client.put(&self.client.key(key)?, data).await.map(drop)
+            self.client.put(&self.settled(key).await?, data).await.map(drop)
         })
     }
 
     fn get<'a>(&'a self, key: &'a str, range: ByteRange) -> StoreFuture<'a, Bytes> {
-        Box::pin(async move {
-            self.settled(key).await;
-            Ok(self.client.get(&self.client.key(key)?, range).await?.0)
-        })
+        Box::pin(async move { Ok(self.client.get(&self.settled(key).await?, range).await?.0) })
     }
 
     fn get_many<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Result<Bytes, StoreError>>> {
@@ -147,8 +91,7 @@ impl Transport for RemoteTransport {
 
     fn head<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Option<BlobInfo>> {
         Box::pin(async move {
-            self.settled(key).await;
-            let found = self.client.head(&self.client.key(key)?).await?;
+            let found = self.client.head(&self.settled(key).await?).await?;
             Ok(found.map(|meta| BlobInfo { size: meta.size }))
         })
     }
@@ -161,14 +104,7 @@ impl Transport for RemoteTransport {
             if self.client.head(&at).await?.is_none() {
                 return Err(StoreError::NotFound { what: key.into() });
             }
-            let mut deletion = Deletion { of: self, key, is_over: false };
-            let ended = watched(self.client.delete(&at)).await;
-            if ended.may_come {
-                // Who stands in front of it orders what goes there, too.
-                late::note();
-            }
-            deletion.is_over = !ended.may_come && !ended.answer.as_ref().is_err_and(StoreError::is_unknown);
-            ended.answer
+            self.client.delete(&at).await
         })
     }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexus_actors::block_on;
+use nexus_drivers::catalogue;
 use nexus_kernel::hal::{Addressing, DriverContext, ObjectStore, PathWrite, StoreError};
 use nexus_messages::ContentId;
 use nexus_messages::syscall::ByteRange;
 
 use crate::servers::proxy::{Fault, Proxy};
 use crate::servers::s3::moto;
-use crate::subjects::{env, open, paths, read, s3, try_open_in, write};
+use crate::subjects::{env, open, open_of, paths, read, s3, try_open_in, write};
 
 /// How often it is looked at what has come to the bucket, and for how long at most.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(60));
@@ -91,7 +92,8 @@ fn content_is_not_written_while_a_deletion_of_it_may_be_carried_out() {
     let server = moto();
     let wire = Proxy::start(server.port());
     let spec = |port| s3(port).option("addressing", "content");
-    let (near, direct) = (open(&spec(wire.port())), open(&spec(server.port())));
+    let (kernel, direct) = (catalogue(), open(&spec(server.port())));
+    let near = open_of(&kernel, &spec(wire.port()), context(None)).expect("it is opened");
     let contents = |store: &dyn ObjectStore, data: &'static [u8]| {
         let Addressing::Content(contents) = store.addressing() else { panic!("it is addressed by path") };
         let id = ContentId::Blake3(*blake3::hash(data).as_bytes());
@@ -99,15 +101,21 @@ fn content_is_not_written_while_a_deletion_of_it_may_be_carried_out() {
         id
     };
     let id = contents(&*near, b"named again");
-    let Addressing::Content(store) = near.addressing() else { panic!("it is addressed by path") };
+    let delete = |store: &dyn ObjectStore, id: &ContentId| {
+        let Addressing::Content(contents) = store.addressing() else { panic!("it is addressed by path") };
+        block_on(contents.delete(id)).expect("it comes through");
+    };
     wire.set_after(b"DELETE ", Fault::LostOnce);
-    block_on(store.delete(&id)).expect("it is repeated, and comes through");
+    delete(&*near, &id);
     let began = env().now();
+    // A store that fails is opened anew.
+    drop(near);
+    let near = open_of(&kernel, &spec(wire.port()), context(None)).expect("it is opened");
     contents(&*near, b"named again");
     assert!(env().now() - began > LATE_MIN, "it went where what was lost may arrive");
     let began = env().now();
     let other = contents(&*near, b"never deleted");
-    block_on(store.delete(&other)).expect("it comes through");
+    delete(&*near, &other);
     contents(&*near, b"never deleted");
     assert!(env().now() - began < LATE_MIN, "nothing was lost of this one");
     let Addressing::Content(direct) = direct.addressing() else { panic!("it is addressed by path") };

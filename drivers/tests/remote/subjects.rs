@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nexus_actors::{Env, HostConfig, block_on};
 use nexus_drivers::catalogue;
 use nexus_kernel::hal::{
-    Addressing, DriverContext, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError,
+    Addressing, Catalogue, DriverContext, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError,
 };
 use nexus_messages::Attributes;
 use nexus_messages::syscall::{ByteRange, MountSpec};
@@ -28,7 +28,15 @@ pub(crate) fn try_open_in(
     spec: &MountSpec,
     context: DriverContext,
 ) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let catalogue = catalogue();
+    open_of(&catalogue(), spec, context)
+}
+
+/// Another instance of what `spec` says, by the factories of one kernel.
+pub(crate) fn open_of(
+    catalogue: &Catalogue,
+    spec: &MountSpec,
+    context: DriverContext,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
     catalogue.check(spec)?;
     let factory = catalogue.get(&spec.driver).expect("it was checked");
     block_on(async {
