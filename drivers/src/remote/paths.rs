@@ -13,6 +13,7 @@ use object_store::{ObjectMeta, PutResult, UpdateVersion};
 
 use super::client::Client;
 use super::conditions::Conditions;
+use super::doubts::Change;
 use super::listing::{self, At, RESERVED};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::rename;
@@ -38,6 +39,9 @@ const CONFLICTS_MAX: usize = 3;
 /// What keeps a file and a folder from having one name, and a deletion from missing what it names, is looked at before the change, in a request of its own:
 /// the kernel's locks make that one step for all who come through it, and for others it is not one. What is written back was looked at when it was acknowledged, and is not
 /// again when that was a moment ago. The content of a file is replaced in one step for all.
+///
+/// While a change of a key may be carried out yet that was given up, or repeated, the next one of that key waits, to come after it: what was acknowledged last is what stays. Reads do not
+/// wait. Nothing is known of a change that was under way when the process ended.
 ///
 /// A file's tag is its ETag: what other tools change is seen by the next look, without any notice of theirs.
 ///
@@ -148,10 +152,11 @@ impl RemotePaths {
         Ok(key)
     }
 
-    /// Refuses to make a file where one cannot be, or where a folder is. Gives the key.
+    /// Refuses to make a file where one cannot be, or where a folder is. Gives the key, at which nothing can be carried out any more that was asked for before.
     pub(super) async fn place_for(&self, path: &str) -> Result<Path, StoreError> {
         split_last(path)?;
         let key = self.own_key(path)?;
+        self.client.settled(&key, None).await;
         let (below, above) = join(self.has_below(path), self.no_file_above(path)).await;
         above?;
         // Both, and the file is what is shown.
@@ -343,6 +348,7 @@ impl RemotePaths {
         split_last(path)?;
         self.writable()?;
         let key = self.key(path)?;
+        self.client.settled(&key, Some(Change::Deleted)).await;
         if self.client.head(&key).await?.is_some() {
             return self.client.delete(&key).await;
         }
@@ -361,6 +367,9 @@ impl RemotePaths {
         self.writable()?;
         let key = |path: &String| split_last(path).and_then(|_| self.key(path));
         let keys = paths.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        for key in &keys {
+            self.client.settled(key, Some(Change::Deleted)).await;
+        }
         self.client.delete_many(&keys).await
     }
 

@@ -14,6 +14,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::client::PAGE_MAX;
+use super::doubts::Change;
 use super::paths::{RemotePaths, file};
 use crate::path::split_last;
 
@@ -176,8 +177,10 @@ fn target(paths: &RemotePaths, key: &Path, of: &str, into: &str) -> Result<Path,
 
 async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
     let key = key_of(paths, &meta).await?;
+    let target = target(paths, &key, of, into)?;
+    paths.client.settled(&target, Some(Change::copy_of(&key))).await;
     // Before it is deleted, what came of it is looked at.
-    paths.client.ask_for_copy(&key, &target(paths, &key, of, into)?, meta.size).await
+    paths.client.ask_for_copy(&key, &target, meta.size).await
 }
 
 /// Deletes a key whose copy is newer than it, and of its size, if it can have been copied. What came, or was written, since it was copied is copied first: the renaming may have been cut
@@ -205,6 +208,8 @@ async fn take_away(
     target: &Path,
     mut copied: Option<ContentId>,
 ) -> Result<(), StoreError> {
+    // What is carried out there yet comes before the last look at it.
+    paths.client.settled(key, Some(Change::Deleted)).await;
     for _ in 0..=COPIES_MAX {
         // What is not there any more, somebody else has deleted.
         let Some(now) = paths.client.head(key).await? else { return Ok(()) };
@@ -212,6 +217,7 @@ async fn take_away(
         if copied.as_ref() == Some(&state) {
             return paths.client.delete(key).await;
         }
+        paths.client.settled(target, Some(Change::copy_of(key))).await;
         paths.client.copy(key, target, now.size).await?;
         copied = Some(state);
     }

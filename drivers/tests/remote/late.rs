@@ -86,6 +86,64 @@ fn what_is_written_back_waits_for_a_change_whose_first_request_was_lost() {
     }
 }
 
+/// Where nothing stands in front of the store that would order what goes there.
+#[test]
+fn a_change_waits_for_one_of_its_key_whose_first_request_was_lost() {
+    let server = moto();
+    let (wire, direct) = (Proxy::start(server.port()), open(&s3(server.port())));
+    let (spec, kernel) = (s3(wire.port()).option("rename", "copy"), catalogue());
+    let open = || open_of(&kernel, &spec, context(None)).expect("it is opened");
+    let store = open();
+    let before = ["deleted", "together", "with", "from", "copied", "plain"];
+    before.iter().for_each(|path| put(&*store, path, "before"));
+
+    wire.set_after(b"PUT ", Fault::LostOnce);
+    put(&*store, "written", "first");
+    wire.set_after(b"DELETE ", Fault::LostOnce);
+    block_on(paths(&*store).delete("deleted")).expect("it is repeated, and comes through");
+    wire.set_after(b"POST ", Fault::LostOnce);
+    let both = ["together", "with"].map(String::from);
+    for deleted in block_on(paths(&*store).delete_many(&both)).expect("it is repeated, and comes through") {
+        deleted.expect("it is deleted");
+    }
+    for (from, to) in [("from", "moved"), ("plain", "copied")] {
+        wire.set_after(b"x-amz-copy-source", Fault::LostOnce);
+        let done = match to {
+            "moved" => block_on(paths(&*store).rename(from, to)),
+            _ => block_on(paths(&*store).copy(from, to)),
+        };
+        done.expect("it is repeated, and comes through");
+    }
+    let lost = env().now();
+    put(&*store, "other", "after");
+    put(&*store, "from", "after");
+    for path in ["written", "copied"] {
+        assert!(there(&*store, path).is_some(), "who reads need not wait");
+    }
+    assert!(env().now() - lost < LATE_MIN, "nothing is lost of these");
+    // A store that fails is opened anew, and what it was asked for may be carried out all the same.
+    drop(store);
+    let store = open();
+    let took = |change: &dyn Fn()| {
+        change();
+        env().now() - lost
+    };
+    std::thread::scope(|scope| {
+        for path in ["written", "deleted", "together", "with", "moved", "copied"] {
+            let (store, took) = (&*store, &took);
+            scope.spawn(move || {
+                let took = took(&|| match path {
+                    "copied" => block_on(paths(store).delete(path)).expect("it is deleted"),
+                    _ => put(store, path, "after"),
+                });
+                assert!(took > LATE_MIN, "{path} went where what was lost may arrive");
+            });
+        }
+    });
+    assert_eq!(there(&*direct, "copied"), None);
+    assert_eq!(there(&*direct, "written").as_deref(), Some(&b"after"[..]));
+}
+
 /// As a collector deletes content that nothing names, and an agent writes the same again.
 #[test]
 fn content_is_not_written_while_a_deletion_of_it_may_be_carried_out() {
