@@ -7,8 +7,11 @@ use std::thread;
 use futures_util::future::BoxFuture;
 use nexus::blocking::{self, Nexus};
 use nexus::dispatch::{MountHook, Registration};
-use nexus::hal::{Batch, Change, Entry, Metastore, RowKey, Table, TreeId};
-use nexus::{ErrorKind, Executed, MountContext, MountSpec, Op, OpId, Timestamp, VPath};
+use nexus::hal::{
+    Batch, Change, DriverContext, DriverFactory, DriverOption, Entry, Metastore, ObjectStore, RowKey,
+    StoreFuture, Table, TreeId,
+};
+use nexus::{Config, ErrorKind, Executed, MountContext, MountSpec, Op, OpId, Timestamp, VPath};
 use nexus_actors::{ActorState, Inject, Moment};
 use nexus_drivers::faults::Faults;
 use nexus_drivers::wal::{WalConfig, WalMetastore};
@@ -111,6 +114,54 @@ fn a_mount_whose_lifecycle_dies_before_it_hears_of_the_route_stays() {
         bench.nx.unmount("/m").expect("it goes");
         nobody_is_left_behind(&bench);
     }
+}
+
+/// A driver whose stores are where the environment says.
+#[derive(Debug)]
+struct Around {
+    driver: Arc<dyn DriverFactory>,
+    says: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl DriverFactory for Around {
+    fn name(&self) -> &str {
+        "around"
+    }
+
+    fn options(&self) -> &[DriverOption] {
+        &[DriverOption { key: "endpoint", required: false, secret: false, help: "" }]
+    }
+
+    fn located(&self, spec: MountSpec) -> MountSpec {
+        let is_said = spec.options.contains_key("endpoint");
+        self.says
+            .lock()
+            .filter(|_| !is_said)
+            .into_iter()
+            .fold(spec, |spec, said| spec.option("endpoint", said))
+    }
+
+    fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
+        self.driver.open(spec, context)
+    }
+}
+
+/// That nothing was said means something, too: what is asked for in another environment is another store, which the mount that is there is not.
+#[test]
+fn a_mount_is_of_the_store_that_was_said_when_it_was_made() {
+    let driver = nexus_drivers::catalogue().get("memory-path").expect("built in");
+    let says: Arc<Mutex<Option<&'static str>>> = Arc::default();
+    let around = Arc::new(Around { driver, says: says.clone() });
+    let nx = blocking::connect(Config::in_memory().driver(around)).expect("it boots");
+    let mount = || nx.mount("/m", MountSpec::new("around"));
+    mount().expect("it is made");
+    mount().expect("it is there");
+    *says.lock() = Some("https://elsewhere");
+    assert_eq!(mount().expect_err("it is another one").kind(), ErrorKind::AlreadyExists);
+    nx.unmount("/m").expect("it goes");
+    mount().expect("it is made");
+    *says.lock() = None;
+    assert_eq!(mount().expect_err("it is another one").kind(), ErrorKind::AlreadyExists);
 }
 
 /// What was attached last is routed before anybody hears that it is, and goes before anybody hears that it went.

@@ -71,6 +71,10 @@ impl DriverFactory for Cached {
         self.inner.settled(spec)
     }
 
+    fn located(&self, spec: MountSpec) -> MountSpec {
+        self.inner.located(spec)
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let caching = Caching::of(spec);
         let place = self.place(spec);

@@ -69,6 +69,10 @@ impl DriverFactory for FaultyFactory {
         self.inner.settled(spec)
     }
 
+    fn located(&self, spec: MountSpec) -> MountSpec {
+        self.inner.located(spec)
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         let (inner, spec, faults) = (self.inner.clone(), spec.clone(), self.faults.clone());
         let opening = move || inner.open(&spec, context);

@@ -58,7 +58,7 @@ impl DriverFactory for Azure {
         true
     }
 
-    fn settled(&self, spec: MountSpec) -> MountSpec {
+    fn located(&self, spec: MountSpec) -> MountSpec {
         if has_credentials(&spec) {
             // Then the environment is not asked.
             return spec;

@@ -54,7 +54,7 @@ impl DriverFactory for Gcs {
         true
     }
 
-    fn settled(&self, spec: MountSpec) -> MountSpec {
+    fn located(&self, spec: MountSpec) -> MountSpec {
         let keys = ["service_account_key", "bearer_token"];
         let is_given = keys.iter().any(|key| spec.options.contains_key(*key));
         // Else the environment is not asked.

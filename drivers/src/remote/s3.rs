@@ -57,7 +57,7 @@ impl DriverFactory for S3 {
         true
     }
 
-    fn settled(&self, spec: MountSpec) -> MountSpec {
+    fn located(&self, spec: MountSpec) -> MountSpec {
         // Else the environment is not asked.
         match spec.options.contains_key("access_key") {
             true => spec,

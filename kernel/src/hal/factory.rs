@@ -51,6 +51,12 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
         spec
     }
 
+    /// `spec` with where its store is, as far as the environment of this process says that and `spec` does not. Called before a mount is made, and never for one that is
+    /// remembered: that nothing was said means something, too. Nothing is asked of a backend.
+    fn located(&self, spec: MountSpec) -> MountSpec {
+        spec
+    }
+
     /// Opens a driver with these options, which were checked against [`options`](Self::options). What blocks runs on the pool of the context.
     /// Called again at every restart of the driver, beside the one that serves: both may be in use for a while.
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>>;
@@ -260,8 +266,16 @@ impl Catalogue {
         }
     }
 
-    /// `spec` as it is remembered: the same wherever the process works that opens it. The file that a secret lies in is an absolute path then.
+    /// `spec`, which is asked for, as it is remembered: the same wherever the process works that opens it. The file that a secret lies in is an absolute path then.
     pub fn settled(&self, spec: MountSpec) -> MountSpec {
+        match self.factories.get(&spec.driver) {
+            Some(factory) => self.remembered(factory.located(spec)),
+            None => spec,
+        }
+    }
+
+    /// `spec`, which is remembered, as this kernel would have done it: older ones did not settle all. The environment of this process says nothing of where its store is.
+    pub fn remembered(&self, spec: MountSpec) -> MountSpec {
         let Some(factory) = self.factories.get(&spec.driver) else { return spec };
         let mut spec = factory.settled(spec);
         for option in factory.options().iter().filter(|option| option.secret) {

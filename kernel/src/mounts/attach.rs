@@ -71,7 +71,7 @@ pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attache
 
     if let Some(there) = kernel.mount_at(&m.zone, &m.point) {
         let spec = there.spec();
-        if kernel.catalogue().settled((*spec).clone()) != m.spec || m.replace {
+        if kernel.catalogue().remembered((*spec).clone()) != m.spec || m.replace {
             let why = format!("a {} is mounted there", spec.driver);
             return Err(fail(ErrorKind::AlreadyExists).because(why));
         }
@@ -94,8 +94,8 @@ pub(super) async fn attach(kernel: Arc<Kernel>, mut m: Attach) -> Result<Attache
     let here: Vec<_> =
         known.into_iter().filter(|(_, row)| row.zone == m.zone && row.point == m.point).collect();
     // What older kernels remember they did not settle.
-    let settled = |row: &MountRow| kernel.catalogue().settled(row.spec.clone());
-    let before = here.iter().find(|(_, row)| stores_the_same(&settled(row), &m.spec));
+    let remembered = |row: &MountRow| kernel.catalogue().remembered(row.spec.clone());
+    let before = here.iter().find(|(_, row)| stores_the_same(&remembered(row), &m.spec));
     let root = match before {
         Some((root, _)) if !volatile => *root,
         _ => kernel.store().new_file_id(),

@@ -81,8 +81,7 @@ pub(super) async fn swap(kernel: Arc<Kernel>, m: Attach, mount: Arc<Mount>) -> R
 
 /// Refuses another store while something that was acknowledged has not come to the old one: nobody would find it any more.
 async fn all_is_there(kernel: &Kernel, m: &Attach, mount: &Mount, old: &MountSpec) -> Result<(), Error> {
-    // Also when the environment says now where the old one was: what is here is filed under what was said then.
-    if stores_the_same(old, &m.spec) {
+    if stores_the_same(&kernel.catalogue().remembered(old.clone()), &m.spec) {
         return Ok(());
     }
     let Err(error) = mount.flush(kernel, FLUSH_MAX).await else { return Ok(()) };

@@ -14,7 +14,7 @@ use crate::mounts::options::stores_the_same;
 pub(super) fn not_taken(kernel: &Kernel, mount: &Mount, spec: &MountSpec) -> Result<(), Failed> {
     let rows = kernel.store().rows(mount.tree)?;
     for (root, row) in remembered(&rows)? {
-        if !stores_the_same(&kernel.catalogue().settled(row.spec.clone()), spec) {
+        if !stores_the_same(&kernel.catalogue().remembered(row.spec.clone()), spec) {
             continue;
         }
         let why = match (root == mount.root, row.attached) {
@@ -48,7 +48,7 @@ pub(in crate::mounts) fn not_aimed_at(
     let rows = kernel.store().rows(tree)?;
     for (other, row) in remembered(&rows)?.into_iter().filter(|(other, _)| *other != root) {
         let state = journal::state_of(&rows, other)?.filter(|state| !state.switched);
-        if state.is_some_and(|state| stores_the_same(&kernel.catalogue().settled(state.spec), spec)) {
+        if state.is_some_and(|state| stores_the_same(&kernel.catalogue().remembered(state.spec), spec)) {
             return Err(aimed_at(&row.point));
         }
     }
