@@ -426,6 +426,13 @@ fn heed_modes() {
     }
 }
 
+/// Paths and modes below a folder.
+#[cfg(target_os = "linux")]
+fn modes(top: &Path) -> Vec<String> {
+    let two = |line: String| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    described(top).into_iter().map(two).collect()
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn folders_that_are_closed_to_their_owner_are_filled_and_emptied() {
@@ -460,10 +467,22 @@ fn folders_that_are_closed_to_their_owner_are_filled_and_emptied() {
     let is = |name: &str| fs::metadata(target.join(name)).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((is("a"), is("a/b")), (0o555, 0o500));
     assert_eq!(sync(&nexus, "--delete /t host:target")["copied"], 0);
-    for closed in
-        [&source, &target].iter().flat_map(|top| ["a", "a/b", "c/d", "c/d/e"].map(|name| top.join(name)))
-    {
-        // So that they can be removed; some are gone.
-        let _ = fs::set_permissions(closed, fs::Permissions::from_mode(0o755));
+
+    // And by the commands that do not compare, into a folder that is mounted and out of it again.
+    fs::create_dir(nexus.host("plain")).expect("there is room");
+    nexus.good("mount /plain --driver local --opt folder=plain");
+    nexus.import(&source, "/plain/in");
+    nexus.good("cp -r /plain/in /plain/over");
+    nexus.export("/plain/over", &nexus.host("out"));
+    nexus.export("/plain/over", &nexus.host("out"));
+    for copy in ["plain/in", "plain/over", "out"] {
+        assert_eq!(modes(&nexus.host(copy)), modes(&source), "{copy}");
+    }
+    for top in ["source", "target", "plain/in", "plain/over", "out"] {
+        for closed in ["a", "a/b", "c/d", "c/d/e"] {
+            // So that they can be removed; some are gone.
+            let open = fs::Permissions::from_mode(0o755);
+            let _ = fs::set_permissions(nexus.host(top).join(closed), open);
+        }
     }
 }

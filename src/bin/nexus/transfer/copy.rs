@@ -176,8 +176,11 @@ impl Work {
         let closed = std::mem::take(&mut *self.closed.lock());
         for (at, mode) in closed.into_iter().rev() {
             let call = SysSetattr::at(&at).attributes(Attributes::none().mode(mode));
-            if let Err(error) = self.session.nx.send(call).await {
-                self.transfer.fail(&self.session.out, &error.during(Op::Copy).into());
+            match self.session.nx.send(call).await {
+                // Where no modes are kept.
+                Err(error) if error.kind() == ErrorKind::NotSupported => {}
+                Err(error) => self.transfer.fail(&self.session.out, &error.during(Op::Copy).into()),
+                Ok(_) => {}
             }
         }
     }
