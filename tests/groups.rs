@@ -309,6 +309,56 @@ fn a_take_that_is_dropped_gives_back_what_it_was_given() {
 }
 
 #[test]
+fn who_takes_and_is_not_polled_any_more_holds_up_nobody() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let nx = on_disk(folder.path());
+    nx.make_stream(AT, StreamSpec::new()).unwrap();
+    let (_agent, consumer) = agent(&nx, "a");
+    append(&nx, 0, 100);
+    let one = nx.as_async().agent("one").unwrap();
+    let take = SysTake::new(VPath::parse(AT).unwrap(), "g").records_max(1);
+    // Left after so many steps, and not dropped.
+    let left: Vec<_> = (1..20)
+        .map(|steps| {
+            let mut left = Box::pin(one.send(take.clone()));
+            for _ in 0..steps {
+                if left.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                    return None;
+                }
+                thread::yield_now();
+            }
+            let others = block_on(nx.env().timeout(LONG, nx.as_async().send(take.clone())));
+            let others = others.expect("it is not held up").unwrap();
+            assert_eq!(others.records.len(), 1);
+            Some(left)
+        })
+        .collect();
+    assert!(left.iter().any(Option::is_some), "it waits for the disk");
+    drop(left);
+    until("what was dropped is free again", || consumer.info().unwrap().info.held == 19);
+    nx.shutdown().unwrap();
+}
+
+#[test]
+fn who_waits_for_records_and_is_not_polled_any_more_is_passed_over() {
+    let nx = in_memory();
+    let (_agent, consumer) = agent(&nx, "a");
+    let one = nx.as_async().agent("one").unwrap();
+    let take = SysTake::new(VPath::parse(AT).unwrap(), "g").records_max(1).wait(LONG);
+    let mut left = pin!(one.send(take));
+    assert!(
+        left.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(),
+        "it is the first in line"
+    );
+    thread::scope(|scope| {
+        let others = scope.spawn(|| consumer.take(1, Some(LONG)));
+        until("the other waits, too", || counted(&nx).readers_waiting == 2);
+        append(&nx, 0, 1);
+        assert_eq!(seen(&others.join().expect("it ends").expect("it is given one")), [(0, 1)]);
+    });
+}
+
+#[test]
 fn a_restart_gives_what_was_not_acknowledged_and_nothing_else() {
     let folder = tempfile::tempdir().expect("there is room");
     let nx = on_disk(folder.path());

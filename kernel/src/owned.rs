@@ -134,6 +134,22 @@ impl<T: Send + 'static> Owned<T> {
         let future = place(make(ownership.clone()));
         Self { env: env.clone(), name, ownership, future: Some(future) }
     }
+
+    /// Has what is not done with its first step go on on a task of its own, where it holds up nobody when its caller is not polled any more. None when it
+    /// panicked there, and when the kernel has ended.
+    pub(crate) async fn apart(mut self) -> Option<T> {
+        let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut self).poll(cx))).await;
+        if let Poll::Ready(done) = first {
+            return Some(done);
+        }
+        let mut rest = self.future.take()?;
+        let going_on = async move {
+            let done = poll_fn(|cx| rest.as_mut().poll(cx)).await;
+            rest.done();
+            done
+        };
+        self.env.apart(self.name, going_on).await
+    }
 }
 
 impl<T: Send + 'static> Future for Owned<T> {

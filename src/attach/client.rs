@@ -23,18 +23,24 @@ const SEARCHES_PER_THREAD: usize = 4;
 /// A kernel in another process, or in another part of this one.
 pub(crate) struct Remote {
     env: Env,
-    folder: PathBuf,
+    reach: Arc<Reach>,
     /// As whom the server took this process.
     granted: Arc<Caller>,
     search: Pool,
     search_threads: usize,
+    /// For its streams.
+    places: Places,
+    sleepers: OnceLock<Sleepers>,
+}
+
+/// The way to the owner of a folder.
+struct Reach {
+    env: Env,
+    folder: PathBuf,
     connection: Mutex<Arc<Connection>>,
     /// Held by who connects anew, so that one does it for all.
     connecting: tokio::sync::Mutex<()>,
     closed: AtomicBool,
-    /// For its streams.
-    places: Places,
-    sleepers: OnceLock<Sleepers>,
 }
 
 impl Remote {
@@ -48,11 +54,14 @@ impl Remote {
         Ok(Self {
             search: env.pool("search", search_threads, search_threads * SEARCHES_PER_THREAD),
             search_threads,
-            folder: folder.to_owned(),
             granted: Arc::new(welcome.granted),
-            connection: Mutex::new(connection),
-            connecting: tokio::sync::Mutex::new(()),
-            closed: AtomicBool::new(false),
+            reach: Arc::new(Reach {
+                env: env.clone(),
+                folder: folder.to_owned(),
+                connection: Mutex::new(connection),
+                connecting: tokio::sync::Mutex::new(()),
+                closed: AtomicBool::new(false),
+            }),
             places: Places::default(),
             sleepers: OnceLock::new(),
             env: env.clone(),
@@ -78,9 +87,9 @@ impl Remote {
 
     /// Lets go of the server. Calls answer `ESHUTDOWN` from now on.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.reach.closed.store(true, Ordering::Relaxed);
         self.places.close();
-        self.connection.lock().lose(Lost::Closed);
+        self.reach.connection.lock().lose(Lost::Closed);
     }
 
     pub(crate) async fn send<S: SyscallMessage>(
@@ -199,8 +208,8 @@ impl Remote {
     async fn request(&self, caller: &Arc<Caller>, request: Request, about: &About) -> Result<Given> {
         let mut again = true;
         let (message, connection) = loop {
-            let lost = |lost| about.lost(&self.folder, lost);
-            let connection = self.connection().await.map_err(lost)?;
+            let lost = |lost| about.lost(&self.reach.folder, lost);
+            let connection = self.reach.connection().await.map_err(lost)?;
             // After a restart the owner may grant another than before: then it is asked for the one that the handle is.
             let asked = (**caller != connection.granted).then(|| (**caller).clone());
             let parcel = Call::pack(asked, request.clone()).map_err(|why| about.too_large(&why))?;
@@ -222,12 +231,20 @@ impl Remote {
         }
         given.map_err(|error| about.named(error))
     }
+}
 
-    /// The connection; a new one when it was lost.
-    async fn connection(&self) -> std::result::Result<Arc<Connection>, Lost> {
+impl Reach {
+    /// The connection; a new one when it was lost, which is made on a task of its own: who asks for it first and is not polled any more holds up nobody.
+    async fn connection(self: &Arc<Self>) -> std::result::Result<Arc<Connection>, Lost> {
         if let Some(connection) = self.living()? {
             return Ok(connection);
         }
+        let reach = self.clone();
+        let anew = self.env.apart("attach.again", async move { reach.connect().await });
+        anew.await.unwrap_or(Err(Lost::Closed))
+    }
+
+    async fn connect(&self) -> std::result::Result<Arc<Connection>, Lost> {
         let _one = self.connecting.lock().await;
         if let Some(connection) = self.living()? {
             return Ok(connection);
@@ -260,7 +277,7 @@ impl Drop for Remote {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote")
-            .field("folder", &self.folder)
+            .field("folder", &self.reach.folder)
             .field("granted", &self.granted)
             .finish_non_exhaustive()
     }

@@ -7,7 +7,7 @@ use nexus::blocking::{self, Nexus};
 use nexus::{Config, Serving};
 
 /// How long something may take that must come. Nothing waits so long unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whose folder it is.
 pub(crate) struct Bench {

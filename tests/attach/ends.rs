@@ -1,12 +1,16 @@
 //! Owners that start, end and start again.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 
 use nexus::blocking::{self, attach, connect_or_attach};
 use nexus::{Config, ErrorKind, Executed, Serving};
+use nexus_actors::block_on;
 
-use crate::bench::{Bench, own, until};
+use crate::bench::{Bench, PATIENCE, own, until};
 
 #[test]
 fn a_handle_outlives_the_restart_of_the_owner() {
@@ -33,6 +37,23 @@ fn a_handle_outlives_the_restart_of_the_owner() {
         ErrorKind::PermissionDenied
     );
     assert_eq!(less.read("/f").expect("it is there"), "one two");
+}
+
+#[test]
+fn who_attaches_again_and_is_not_polled_any_more_holds_up_nobody() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let owner = own(folder.path(), Serving::administrator());
+    let nx = attach(folder.path()).expect("it is served");
+    nx.write("/f", "one").expect("it writes");
+    owner.shutdown().expect("it stops");
+    nx.read("/f").expect_err("nobody is there");
+    let again = own(folder.path(), Serving::administrator());
+    let there = nx.as_async();
+    let mut left = pin!(there.read("/f"));
+    assert!(left.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it attaches");
+    let read = block_on(nx.env().timeout(PATIENCE, there.read("/f")));
+    assert_eq!(read.expect("it is not held up").expect("it is there"), "one");
+    again.shutdown().expect("it stops");
 }
 
 #[test]

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use tokio::sync::oneshot;
 
 pub use self::host::HostConfig;
 pub use self::pool::{Pool, PoolError};
@@ -150,6 +151,21 @@ impl Env {
             Kind::Host(host) => host.spawn(name, future),
             Kind::Sim(sim) => sim.spawn(name.into(), Box::new(move || future.boxed_local())),
         }
+    }
+
+    /// Runs `future` as [`spawn`](Env::spawn) does, and gives what it comes to. It goes on when this is dropped, and when nobody polls this any more: so nobody is held up
+    /// by a caller who has begun what others wait for. None when it panicked, and after [`stop`](Env::stop).
+    pub async fn apart<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (done, over) = oneshot::channel();
+        self.spawn(name, async move {
+            // Who asked may be gone.
+            let _ = done.send(future.await);
+        });
+        over.await.ok()
     }
 
     /// Runs a task that need not be `Send` on a thread of this kind. `make` is called there. After

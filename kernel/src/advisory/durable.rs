@@ -7,7 +7,6 @@ use std::time::Duration;
 use nexus_messages::syscall::{LockKind, SysLock};
 use nexus_messages::{Caller, Error, ErrorKind, LifeId, LockId, Op, Result, Timestamp, VPath, ZoneId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::key::LockKey;
 
@@ -101,14 +100,9 @@ impl Kernel {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let (done, over) = oneshot::channel();
         let asker = Arc::new(());
-        let working = work(Arc::downgrade(&asker));
-        self.env().spawn(name, async move {
-            // Who asked may be gone.
-            let _ = done.send(working.await);
-        });
-        over.await.unwrap_or_else(|_| Err(store_error(op, path, &StoreError::Closed)))
+        let done = self.env().apart(name, work(Arc::downgrade(&asker))).await;
+        done.unwrap_or_else(|| Err(store_error(op, path, &StoreError::Closed)))
     }
 
     /// Has a lock outlive the process. Goes on when its caller goes away: then the lock is given up, and so is its row.

@@ -57,6 +57,8 @@ struct Told {
     held_up: Option<Lsn>,
     /// What had come here by the last look, when more was on disk.
     behind: Option<Lsn>,
+    /// Up to here all is known to be on disk: the log is only asked about what is behind it.
+    durable: Lsn,
 }
 
 impl Told {
@@ -256,8 +258,8 @@ impl Watches {
             return Wakers::new();
         }
         // Under the lock, so that it is told between the same commits to everybody.
-        let line = self.line.lock();
-        let through = self.told_through(&line, tree);
+        let mut line = self.line.lock();
+        let through = self.told_through(&mut line, tree);
         heard.event.lsn = through;
         let group = [Arc::new(heard)];
         let wakers = takers.iter().filter_map(|taker| taker.push(None, through, &group)).collect();
@@ -267,15 +269,19 @@ impl Watches {
 
     /// Up to where in the log of `tree` everybody was told.
     pub(super) fn through(&self, tree: TreeId) -> Lsn {
-        self.told_through(&self.line.lock(), tree)
+        self.told_through(&mut self.line.lock(), tree)
     }
 
-    fn told_through(&self, line: &Line, tree: TreeId) -> Lsn {
-        let durable = self.metastore.durable_lsn(tree).unwrap_or_default();
-        let Some(told) = line.trees.get(&tree) else { return Lsn::default() };
+    fn told_through(&self, line: &mut Line, tree: TreeId) -> Lsn {
+        let Some(told) = line.trees.get_mut(&tree) else { return Lsn::default() };
         let first = told.waiting.front().map(|first| Lsn(first.lsn.0.saturating_sub(1)));
         // What did not come here yet may be for somebody.
-        first.or(told.last).unwrap_or_default().min(durable)
+        let through = first.or(told.last).unwrap_or_default();
+        if through > told.durable {
+            // One that is closed does not say: then it is what it said before.
+            told.durable = self.metastore.durable_lsn(tree).unwrap_or(told.durable);
+        }
+        through.min(told.durable)
     }
 
     /// Tells of changes whose calls keep their locks, although nothing is left to be done under them, since the last look: their callers do not go on, and

@@ -100,12 +100,11 @@ impl Watch {
 
     /// Where to go on: all before it was told.
     pub fn cursor(&self) -> Lsn {
-        self.cursor_for(self.durable())
-    }
-
-    fn cursor_for(&self, durable: Option<Lsn>) -> Lsn {
+        if self.cursor <= self.told {
+            return self.told;
+        }
         // What is not on disk may never have been.
-        durable.map_or(self.told, |durable| self.cursor.min(durable).max(self.told))
+        self.durable().map_or(self.told, |durable| self.cursor.min(durable).max(self.told))
     }
 
     /// Up to where all is on disk; none when the log is closed, and does not say any more.
@@ -117,7 +116,8 @@ impl Watch {
     fn watched(&mut self, events: Vec<Event>) -> Watched {
         // What is told waited for that it is on disk, whatever the log says by now.
         let logged = events.iter().filter(|event| event.kind.is_logged()).map(|event| event.lsn);
-        self.told = self.cursor().max(logged.max().unwrap_or_default());
+        self.told = self.told.max(logged.max().unwrap_or_default());
+        self.told = self.cursor();
         Watched::new(events, self.told)
     }
 
@@ -160,6 +160,9 @@ impl Watch {
 
     async fn look(&mut self, may_wait: bool) -> Result<Option<Watched>> {
         loop {
+            if self.sees_all() {
+                self.shown.extend(self.raw.drain(..).map(|heard| Arc::unwrap_or_clone(heard).event));
+            }
             while let Some(next) = self.raw.front().cloned() {
                 let shown = self.visible(&next).await;
                 // Only now: dropped before, it is looked at again.
@@ -300,9 +303,6 @@ impl Watch {
     /// What its owner may hear of an event. Of a rename one of whose paths he may not read, the other one is told alone; of a copy, its source is left out.
     async fn visible(&self, heard: &Heard) -> Option<Event> {
         let mut event = heard.event.clone();
-        if self.sees_all() {
-            return Some(event);
-        }
         let owner = Some(&*heard.owner);
         let sees_path = self.sees(&event.path, owner).await;
         if let Some(other) = event.other.take() {

@@ -79,31 +79,19 @@ impl WalStreams {
         pool: Pool,
         config: WalStreamsConfig,
     ) -> Result<Self, StoreError> {
-        let (opened, ()) = Self::open_beside(folder, env, pool, config, ()).await?;
-        Ok(opened)
-    }
-
-    /// As [`open`](Self::open). `beside` goes along, and is given back with the streams: when the future is dropped in the middle it is dropped after the folder is free again.
-    pub(super) async fn open_beside<B: Send + 'static>(
-        folder: impl AsRef<Path>,
-        env: &Env,
-        pool: Pool,
-        config: WalStreamsConfig,
-        beside: B,
-    ) -> Result<(Self, B), StoreError> {
         let path: PathBuf = folder.as_ref().into();
         let (seed, settings) = (env.random(), config.clone());
-        let (opened, beside) = pooled::change(&pool, "opening streams", move |_| {
+        let opened = pooled::change(&pool, "opening streams", move |_| {
             let failed = |e| StoreError::io(format!("opening {}", path.display()), e);
             let folder: Arc<dyn Folder> = Arc::new(LocalFolder::open(&path).map_err(failed)?);
             let held = FileLock::try_take(&path.join(LOCK)).map_err(failed)?;
             let held = held.ok_or_else(|| StoreError::Locked { what: path.display().to_string() })?;
             let store = Store::open(folder.clone(), salt::of(&folder, seed)?, settings)?;
             // Dropped in this order.
-            Ok((Opened { store, held: Mutex::new(Some(held)) }, beside))
+            Ok(Opened { store, held: Mutex::new(Some(held)) })
         })
         .await?;
-        Ok((Self::start(opened, env, pool, &config)?, beside))
+        Self::start(opened, env, pool, &config)
     }
 
     /// The streams in `folder`, which nobody else opens: no lock is taken. Blocks.

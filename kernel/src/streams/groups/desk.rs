@@ -21,6 +21,9 @@ use crate::hal::{READ_BYTES_MAX, ReadBounds, StoreError, StreamError, StreamStor
 use crate::owned::Owned;
 use crate::streams::stream::{Refusal, Stream};
 
+/// How long the one who looks for records of a group may leave the others in the line: it may not be polled any more.
+const LINE_MAX: Duration = Duration::from_secs(1);
+
 /// What was counted of all groups: records given, given again, acknowledged, dead.
 pub(in crate::streams) type GroupTotals = [AtomicU64; 4];
 
@@ -44,7 +47,7 @@ struct State {
     pending: Vec<GroupChange>,
     /// What becomes of it.
     batch: Arc<Batch>,
-    /// Those who wait for records of a group stand in a line, and the first one looks for them: so one record wakes one.
+    /// Those who wait for records of a group stand in a line, and the first one looks for them: so one record wakes one. The others look now and then.
     turns: BTreeMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -185,10 +188,16 @@ impl Desk {
     }
 
     /// Reads the groups, if they are not known.
-    async fn ready(&self) -> Result<(), Refusal> {
+    async fn ready(self: &Arc<Self>) -> Result<(), Refusal> {
         if self.state.lock().groups.is_some() {
             return Ok(());
         }
+        let desk = self.clone();
+        let read = Owned::from_start(&self.env, "groups.read", async move { desk.read_groups().await });
+        Ok(read.apart().await.unwrap_or(Err(StreamError::Store(StoreError::Closed).into()))?)
+    }
+
+    async fn read_groups(&self) -> Result<(), GroupLogError> {
         let mut log = self.log.lock().await;
         if self.state.lock().groups.is_some() {
             return Ok(());
@@ -232,7 +241,7 @@ impl Desk {
 
     /// As [`change`](Self::change), of what need not be durable: a look.
     pub(crate) async fn look<T>(
-        &self,
+        self: &Arc<Self>,
         act: impl Fn(&mut Deciding<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         loop {
@@ -251,7 +260,9 @@ impl Desk {
     /// Returns when the batch is durable. It is written also when the caller goes away.
     async fn settle(self: &Arc<Self>, batch: Arc<Batch>) -> Result<(), GroupLogError> {
         let (desk, now) = (self.clone(), self.now());
-        Owned::from_start(&self.env, "groups.write", async move { desk.write(batch, now).await }).await
+        let written =
+            Owned::from_start(&self.env, "groups.write", async move { desk.write(batch, now).await });
+        written.apart().await.unwrap_or_else(closed)
     }
 
     async fn write(&self, batch: Arc<Batch>, now: Timestamp) -> Result<(), GroupLogError> {
@@ -263,7 +274,7 @@ impl Desk {
             let mut state = self.state.lock();
             if !Arc::ptr_eq(&state.batch, &batch) {
                 // Whoever wrote it went away in the middle of it, with what he runs on.
-                return Err(GroupLogError::Partly(StreamError::Store(StoreError::Closed)));
+                return closed();
             }
             state.batch = Arc::default();
             let whole = if log.is_long() { state.groups.clone() } else { None };
@@ -307,7 +318,8 @@ impl Desk {
     ) -> Result<(Vec<Delivered>, u64, Option<Given>), Refusal> {
         let began = self.env.now();
         let _waiting = ask.wait.map(|_| stream.wait());
-        let mut turn = None;
+        // The place in the line, and being the first.
+        let (mut place, mut turn) = (None, None);
         loop {
             let left = ask.wait.map(|wait| wait.saturating_sub(self.env.now().duration_since(began)));
             let late = || Refusal::NothingCame(ask.wait.unwrap_or_default());
@@ -318,7 +330,11 @@ impl Desk {
                 Some(left) => {
                     let in_line = async {
                         if turn.is_none() {
-                            turn = Some(self.turn(&ask.group).await);
+                            let place = place.get_or_insert_with(|| Box::pin(self.turn(&ask.group)));
+                            turn = self.env.timeout(LINE_MAX, place).await.ok();
+                        }
+                        if turn.is_some() {
+                            place = None;
                         }
                         look.await
                     };
@@ -345,6 +361,9 @@ impl Desk {
             // Looked at once more when the time is over, and then no more, whatever else comes meanwhile.
             if left.is_zero() {
                 return Err(late());
+            }
+            if turn.is_none() {
+                continue;
             }
             let due = until.map(|until| Duration::from_nanos(until.nanos().saturating_sub(self.env.wall())));
             let wait = due.map_or(left, |due| due.min(left));
@@ -533,6 +552,11 @@ impl Desk {
             });
         }
     }
+}
+
+/// Whoever wrote is gone, with what he ran on.
+fn closed() -> Result<(), GroupLogError> {
+    Err(GroupLogError::Partly(StreamError::Store(StoreError::Closed)))
 }
 
 impl fmt::Debug for Desk {
