@@ -358,7 +358,10 @@ impl RemotePaths {
         let found = listing::of(&self.client, at, 1).await?;
         let is_empty = found.names.is_empty() && found.no_paths.is_empty();
         match self.client.mark(&folder).filter(|_| is_empty && found.marked) {
-            Some(mark) => self.client.delete(&mark).await,
+            Some(mark) => {
+                self.client.settled(&mark, Some(Change::Deleted)).await;
+                self.client.delete(&mark).await
+            }
             None => Err(StoreError::NotEmpty { what: path.into() }),
         }
     }

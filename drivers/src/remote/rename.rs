@@ -40,7 +40,7 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
     let source = match (paths.look(from).await, &begun) {
         // All but the mark is done.
         (Err(StoreError::NotFound { .. }), Some(begun)) if begun.state.starts_with(DELETING) => {
-            paths.client.delete(&mark.key).await?;
+            mark.remove(paths).await?;
             return paths.look(to).await;
         }
         (source, _) => source?,
@@ -132,10 +132,12 @@ async fn move_folder(
     }
     // A folder may have a key of its own, which is not below it.
     let own = paths.client.mark(of).zip(paths.client.mark(into));
-    if let Some((from, to)) = &own
-        && paths.client.head(from).await?.is_some()
-    {
-        paths.client.copy(from, to, 0).await?;
+    if let Some((from, to)) = &own {
+        paths.client.settled(from, Some(Change::Deleted)).await;
+        if paths.client.head(from).await?.is_some() {
+            paths.client.settled(to, Some(Change::copy_of(from))).await;
+            paths.client.copy(from, to, 0).await?;
+        }
     }
     loop {
         let (keys, _) = page(paths, of, None).await?;
@@ -156,7 +158,7 @@ async fn move_folder(
     if let Some((from, _)) = &own {
         paths.client.delete(from).await?;
     }
-    paths.client.delete(&mark.key).await
+    mark.remove(paths).await
 }
 
 /// The key that `meta` is of. That of a folder itself, which is empty, has lost its slash on the way here; where there is a file of that name too, it comes up again
@@ -292,6 +294,13 @@ impl Mark {
 
     async fn write(&self, paths: &RemotePaths, state: &str, last: Option<&str>) -> Result<(), StoreError> {
         let text = last.map_or_else(|| state.to_owned(), |last| format!("{state}\n{last}"));
+        paths.client.settled(&self.key, None).await;
         paths.client.put(&self.key, &[Bytes::from(text)]).await.map(drop)
+    }
+
+    /// Takes it away when nothing can bring it back any more: a renaming that is asked for later would take it for its own.
+    async fn remove(&self, paths: &RemotePaths) -> Result<(), StoreError> {
+        paths.client.settled(&self.key, Some(Change::Deleted)).await;
+        paths.client.delete(&self.key).await
     }
 }

@@ -94,7 +94,7 @@ fn a_change_waits_for_one_of_its_key_whose_first_request_was_lost() {
     let (spec, kernel) = (s3(wire.port()).option("rename", "copy"), catalogue());
     let open = || open_of(&kernel, &spec, context(None)).expect("it is opened");
     let store = open();
-    let before = ["deleted", "together", "with", "from", "copied", "plain"];
+    let before = ["deleted", "together", "with", "from", "copied", "plain", "folder/a"];
     before.iter().for_each(|path| put(&*store, path, "before"));
 
     wire.set_after(b"PUT ", Fault::LostOnce);
@@ -124,16 +124,19 @@ fn a_change_waits_for_one_of_its_key_whose_first_request_was_lost() {
     // A store that fails is opened anew, and what it was asked for may be carried out all the same.
     drop(store);
     let store = open();
+    // The mark of a renaming, which is written again, and taken away.
+    wire.set_after(b"PUT ", Fault::LostOnce);
     let took = |change: &dyn Fn()| {
         change();
         env().now() - lost
     };
     std::thread::scope(|scope| {
-        for path in ["written", "deleted", "together", "with", "moved", "copied"] {
+        for path in ["written", "deleted", "together", "with", "moved", "copied", "folder"] {
             let (store, took) = (&*store, &took);
             scope.spawn(move || {
                 let took = took(&|| match path {
                     "copied" => block_on(paths(store).delete(path)).expect("it is deleted"),
+                    "folder" => drop(block_on(paths(store).rename(path, "renamed")).expect("it is moved")),
                     _ => put(store, path, "after"),
                 });
                 assert!(took > LATE_MIN, "{path} went where what was lost may arrive");
@@ -141,6 +144,7 @@ fn a_change_waits_for_one_of_its_key_whose_first_request_was_lost() {
         }
     });
     assert_eq!(there(&*direct, "copied"), None);
+    assert_eq!(there(&*direct, "renamed/a").as_deref(), Some(&b"before"[..]));
     assert_eq!(there(&*direct, "written").as_deref(), Some(&b"after"[..]));
 }
 
