@@ -76,6 +76,10 @@ pub(super) async fn rename(paths: &RemotePaths, from: &str, to: &str) -> Result<
         Err(StoreError::IsADirectory { what }) => return Err(StoreError::NotEmpty { what }),
         placed => drop(placed?),
     }
+    if begun.is_none() {
+        // Before anything is done: what no path can hold cannot be moved, and would be met again whenever it is tried.
+        check(paths, &of).await?;
+    }
     let moved = move_folder(paths, &mark, begun, &of, &into).await;
     moved.map_err(|error| unfinished(from, to, &error))?;
     paths.look(to).await
@@ -88,6 +92,18 @@ fn unfinished(from: &str, to: &str, error: &StoreError) -> StoreError {
         true => StoreError::Unknown { what, cause },
         false => StoreError::Doubtful { what, cause },
     }
+}
+
+/// Whether all keys below `of` can be told.
+async fn check(paths: &RemotePaths, of: &str) -> Result<(), StoreError> {
+    let (mut last, mut more) = (None, true);
+    while more {
+        let keys;
+        (keys, more) = page(paths, of, last).await?;
+        last = keys.last().map(|meta| meta.location.as_ref().to_owned());
+        more &= last.is_some();
+    }
+    Ok(())
 }
 
 /// Whether something of what the renaming was about that left the mark is still below `of`.
