@@ -3,12 +3,14 @@
 //! A copy is announced before it is begun, so that what was written is known whenever the process ends, and confirmed once it is verified.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nexus_messages::{ContentId, FileId, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Failed;
+use super::view::Progress;
 use crate::hal::{Change, RowKey, StoreError, Table};
 use crate::kernel::Kernel;
 use crate::mounts::attach::{commit, mount_entry};
@@ -18,6 +20,9 @@ use crate::namespace::{Rows, decode, encode};
 
 /// How many rows are read or changed at once.
 pub(super) const PAGE: usize = 256;
+
+/// How long a verified copy stays out of the rows at most while others are made: what is cut short makes so much again.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of a migration as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,11 +82,14 @@ pub(super) struct Journal {
     attach: Attach,
     /// Copies that are verified, and not yet confirmed in the rows.
     confirmed: Mutex<Vec<(String, CopyRow)>>,
+    /// When rows were written last.
+    written: Mutex<Instant>,
 }
 
 impl Journal {
     pub(super) fn new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, attach: Attach) -> Self {
-        Self { kernel: kernel.clone(), mount: mount.clone(), attach, confirmed: Mutex::default() }
+        let (confirmed, written) = (Mutex::default(), Mutex::new(kernel.env().now()));
+        Self { kernel: kernel.clone(), mount: mount.clone(), attach, confirmed, written }
     }
 
     /// What is known of the migration, if there is one.
@@ -132,6 +140,26 @@ impl Journal {
         Ok(copies)
     }
 
+    /// Counts what the rows say was copied into `progress`.
+    pub(super) async fn count(&self, progress: &Progress) -> Result<(), Failed> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.page("", after.as_deref())?;
+            for (_, row) in &page {
+                if let Some(of) = row.of.as_ref().filter(|_| row.ours && !row.folder) {
+                    Progress::count(&progress.copied, 1);
+                    Progress::count(&progress.bytes, of.size);
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+            after = page.into_iter().next_back().map(|(name, _)| name);
+            // Others have something to do, too.
+            self.kernel.env().sleep(Duration::ZERO).await;
+        }
+    }
+
     /// Announces copies, on disk; with them all that was confirmed.
     pub(super) async fn begin(&self, names: impl Iterator<Item = (String, bool)>) -> Result<(), Failed> {
         let begun = names.map(|(name, folder)| self.put(&name, &CopyRow::begun(folder)));
@@ -147,7 +175,8 @@ impl Journal {
     /// Brings what was confirmed into the rows, once it is worth it.
     pub(super) async fn flush(&self, all: bool) -> Result<(), Failed> {
         let waiting = self.confirmed.lock().len();
-        if waiting == 0 || (!all && waiting < PAGE) {
+        let is_due = || self.kernel.env().now().duration_since(*self.written.lock()) >= CONFIRM_EVERY;
+        if waiting == 0 || (!all && waiting < PAGE && !is_due()) {
             return Ok(());
         }
         self.write(Vec::new()).await
@@ -215,6 +244,7 @@ impl Journal {
 
     /// Commits `changes`, after what was confirmed.
     pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), Failed> {
+        *self.written.lock() = self.kernel.env().now();
         let confirmed = std::mem::take(&mut *self.confirmed.lock());
         let mut entry = mount_entry(
             &self.attach,

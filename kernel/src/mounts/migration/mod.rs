@@ -158,15 +158,20 @@ pub(crate) async fn ordered(
 /// Lists what the last process left of migrations of `mount`, which is about to serve.
 pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), StoreError> {
     let Some(row) = Journal::state(kernel, mount)? else { return Ok(()) };
+    let caller = Arc::new(Caller::agent(Caller::KERNEL, mount.zone.clone()));
+    let journal = Journal::new(kernel, mount, order_of(mount, &caller, &row.spec));
     if !row.switched {
         let state = MigrationState::Interrupted;
-        let progress = Progress::new(kernel.env(), kernel.catalogue(), mount, &row.spec, state);
-        kernel.migrations().list(mount, Arc::new(progress));
+        let progress = Arc::new(Progress::new(kernel.env(), kernel.catalogue(), mount, &row.spec, state));
+        kernel.migrations().list(mount, progress.clone());
+        kernel.env().spawn("migration.count", async move {
+            if let Err(failed) = journal.count(&progress).await {
+                tracing::warn!(why = %failed.why, "how much was migrated is not known");
+            }
+        });
         return Ok(());
     }
     // It is done, but for the rows that nobody needs any more.
-    let caller = Arc::new(Caller::agent(Caller::KERNEL, mount.zone.clone()));
-    let journal = Journal::new(kernel, mount, order_of(mount, &caller, &row.spec));
     let (point, changing) = (mount.point.clone(), mount.changing().clone());
     kernel.env().spawn("migration.clear", async move {
         // Another one does not begin meanwhile.
