@@ -486,3 +486,22 @@ fn folders_that_are_closed_to_their_owner_are_filled_and_emptied() {
         }
     }
 }
+
+/// Names of a folder that no path can hold are no reason to say that all was copied.
+#[test]
+fn names_that_no_path_can_hold_are_told_by_whatever_copies() {
+    let nexus = Nexus::new();
+    let folder = nexus.host("folder");
+    fs::create_dir_all(folder.join("d")).expect("there is room");
+    fs::write(folder.join("d/ok"), "x").expect("there is room");
+    fs::write(folder.join("d").join(OsStr::from_bytes(b"caf\xe9")), "x").expect("there is room");
+    nexus.good(&format!("mount /m --driver local --opt folder={}", folder.display()));
+    let (out, copy) = (nexus.host("out"), nexus.host("copy"));
+    let (out, copy) = (out.display(), copy.display());
+    for line in ["cp -r /m /c", &format!("export /m {out}"), &format!("sync /m host:{copy}"), "ls /m/d"] {
+        let told = nexus.run(line);
+        assert_eq!(told.status, 1, "{line}: {told:?}");
+        assert!(told.err.contains("/m/d: names that no path can hold"), "{line}: {told:?}");
+    }
+    assert_eq!(nexus.good("cat /c/d/ok"), "x");
+}

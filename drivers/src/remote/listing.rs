@@ -6,7 +6,7 @@
 //! A page with a key in it that is no path, the library does not give. Then fewer keys are asked for, until that one comes by itself: it is counted, and the
 //! listing goes on behind it. A server that knows no offset has no way there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nexus_kernel::hal::StoreError;
 use object_store::ObjectMeta;
@@ -32,6 +32,8 @@ pub(super) struct Found {
     pub(super) marked: bool,
     /// Keys and folders that are no paths, below the folder.
     pub(super) no_paths: Vec<String>,
+    /// Names of files that are folders, too.
+    pub(super) both: BTreeSet<String>,
 }
 
 impl Found {
@@ -52,25 +54,30 @@ impl Found {
             note(name.clone());
             if is_wanted(&name) {
                 // Where a name is both, the file is what is shown.
-                self.names.insert(name, Some(meta));
+                if self.names.insert(name.clone(), Some(meta)).is_some_and(|known| known.is_none()) {
+                    self.both.insert(name);
+                }
             }
         }
         for prefix in page.result.common_prefixes {
             let Some(name) = prefix.as_ref().strip_prefix(folder) else { continue };
             note(format!("{name}/"));
-            if is_wanted(name) {
-                self.names.entry(name.to_owned()).or_default();
+            if is_wanted(name) && self.names.entry(name.to_owned()).or_default().is_some() {
+                self.both.insert(name.to_owned());
             }
         }
         last
     }
 }
 
-/// The beginnings of `last`, a key below a folder, that are folders' names if their keys come behind it.
+/// The beginnings of `last`, a key below a folder, that are folders' names if their keys come behind it; that of a file itself among them.
 fn open_names(last: &str) -> impl Iterator<Item = &str> {
-    let name = last.strip_suffix('/').unwrap_or(last);
+    let (name, itself) = match last.strip_suffix('/') {
+        Some(folder) => (folder, None),
+        None => (last, Some(last)),
+    };
     let before = name.bytes().enumerate().filter(|(at, byte)| *at > 0 && *byte < b'/');
-    before.map(|(at, _)| &name[..at])
+    before.map(|(at, _)| &name[..at]).chain(itself.filter(|name| !name.is_empty()))
 }
 
 /// Where is looked.
@@ -122,8 +129,13 @@ pub(super) async fn of(client: &Client, at: At<'_>, limit: usize) -> Result<Foun
         }
         let last = last.unwrap_or_default();
         for name in open_names(&last).filter(|name| after.is_none_or(|after| *name > after)) {
-            if !found.names.contains_key(name) && has_below(client, &format!("{folder}{name}/")).await? {
-                found.names.insert(name.to_owned(), None);
+            let known = found.names.get(name);
+            if known.is_some_and(Option::is_none) || !has_below(client, &format!("{folder}{name}/")).await? {
+                continue;
+            }
+            match known {
+                Some(_) => drop(found.both.insert(name.to_owned())),
+                None => drop(found.names.insert(name.to_owned(), None)),
             }
         }
         return Ok(found);
@@ -148,12 +160,13 @@ mod tests {
         let check = |last: &str, expected: &[&str]| {
             assert_eq!(open_names(last).collect::<Vec<_>>(), expected, "{last}");
         };
-        check("a.txt", &["a"]);
-        check("a-b.c", &["a", "a-b"]);
+        check("a.txt", &["a", "a.txt"]);
+        check("a-b.c", &["a", "a-b", "a-b.c"]);
         check("a b/", &["a"]);
-        check("plain", &[]);
+        check("plain", &["plain"]);
         check("plain/", &[]);
-        check(".hidden", &[]);
-        check("ä.b", &["ä"]);
+        check(".hidden", &[".hidden"]);
+        check("ä.b", &["ä", "ä.b"]);
+        check("", &[]);
     }
 }

@@ -30,7 +30,7 @@ const CONFLICTS_MAX: usize = 3;
 /// Files under their own keys, below the mount's prefix.
 ///
 /// A folder is there for as long as a key lies below it. Where a name is a file and a folder too, which only other tools can bring about, the file is shown, and
-/// what lies in the folder is reached by its path. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: listings leave them out,
+/// what lies in the folder is reached by its path: listings count it as left out. Keys that are no paths (an empty name, `.`, `..`, a control character) are not served: listings leave them out,
 /// and count them.
 ///
 /// Some tools make a key for a folder itself, with a slash at its end. Such a folder is there when nothing else is in it, and can be removed then; not on Azure, where
@@ -402,9 +402,10 @@ impl RemotePaths {
         let more = more && !entries.is_empty();
         // Those beyond this page are counted on theirs.
         let last = entries.last().filter(|_| more).map(|(name, _)| name.as_str());
-        let unnameable = found.no_paths.iter().filter(|key| last.is_none_or(|last| key.as_str() <= last));
-        let unnameable = unnameable.count();
-        Ok(ListPage::new(entries, more, unnameable))
+        let left_out = found.no_paths.iter().chain(&found.both);
+        let left_out = left_out.filter(|key| last.is_none_or(|last| key.as_str() <= last));
+        let left_out = left_out.count();
+        Ok(ListPage::new(entries, more, left_out))
     }
 
     /// All of a folder on a server that lists at once, or not at all.

@@ -33,6 +33,20 @@ fn what_drivers_leave_hides_nothing_from_a_listing_by_small_pages() {
 }
 
 #[test]
+fn a_folder_that_is_hidden_by_a_file_of_its_name_counts_as_left_out() {
+    let server = moto();
+    for key in ["both", "both-a", "both.b", "both/x", "file", "folder/x", "last", "last/x"] {
+        put(server.port(), key, "1");
+    }
+    let store = open(&s3(server.port()));
+    let expected = ["both", "both-a", "both.b", "file", "folder", "last"].map(String::from);
+    for limit in [1, 2, 3, 4, 1_000] {
+        assert_eq!(by_pages(&*store, "", limit), (expected.to_vec(), 2), "{limit}");
+    }
+    assert_eq!(&read(&*store, "both/x").expect("it is reached by its path")[..], b"1");
+}
+
+#[test]
 fn keys_that_are_no_paths_are_left_out_and_counted() {
     let server = moto();
     for file in 0..20 {
@@ -45,8 +59,8 @@ fn keys_that_are_no_paths_are_left_out_and_counted() {
     let mut expected: Vec<_> = (0..20).map(|file| format!("f{file:02}")).collect();
     expected.push("f19z".into());
     for limit in [1, 7, 1_000] {
-        // The empty name and the one with a control character.
-        assert_eq!(by_pages(&*store, "d", limit), (expected.clone(), 2), "{limit}");
+        // The empty name and the one with a control character, and two folders that have files' names.
+        assert_eq!(by_pages(&*store, "d", limit), (expected.clone(), 4), "{limit}");
     }
     // Folders whose first key is none are there all the same.
     assert!(block_on(paths(&*store).stat("d/f19z")).expect("it is there").entry_type.is_directory());

@@ -408,7 +408,7 @@ pub struct ListPage {
     pub entries: Vec<(String, ObjectInfo)>,
     /// Whether there may be more after the last one.
     pub more: bool,
-    /// How many names were left out, because no path can hold them.
+    /// How many names were left out, because no path can hold them, or what lies below them is hidden by a file of the same name, which is shown.
     pub unnameable: usize,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nexus_messages::syscall::{AsOf, Cursor, DirEntry, Listing, SysReaddir};
+use nexus_messages::syscall::{AsOf, Cursor, DirEntry, Hidden, Listing, SysReaddir};
 use nexus_messages::{Caller, EntryType, Error, ErrorKind, Lsn, Result, VPath, ZoneId};
 
 use super::Serve;
@@ -14,7 +14,7 @@ use crate::gate::{Owner, Right};
 use crate::kernel::Kernel;
 use crate::namespace::Node;
 use crate::sys;
-use crate::volume::{Child, Site, Volume, store_error};
+use crate::volume::{Child, Children, Site, Volume, store_error};
 
 /// How many entries one reply holds at most; the rest comes with the cursor.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
@@ -73,8 +73,14 @@ impl Level {
         Self { site, node, page: Vec::new().into_iter(), after, more: true, as_of }
     }
 
-    /// The next child; none when there are no more.
-    async fn next(&mut self, kernel: &Arc<Kernel>, page_max: usize, metadata: bool) -> Result<Option<Child>> {
+    /// The next child; none when there are no more. Names that are left out are added to `hidden`.
+    async fn next(
+        &mut self,
+        kernel: &Arc<Kernel>,
+        page_max: usize,
+        metadata: bool,
+        hidden: &mut Vec<Hidden>,
+    ) -> Result<Option<Child>> {
         loop {
             if let Some(child) = self.page.next() {
                 self.after = Some(child.name.clone());
@@ -83,9 +89,12 @@ impl Level {
             if !self.more {
                 return Ok(None);
             }
-            let (page, more) = children(kernel, self, page_max, metadata).await?;
-            self.more = more;
-            self.page = page.into_iter();
+            let found = children(kernel, self, page_max, metadata).await?;
+            if found.hidden > 0 {
+                hidden.push(Hidden::new(self.site.path.clone(), found.hidden));
+            }
+            self.more = found.more;
+            self.page = found.page.into_iter();
         }
     }
 }
@@ -120,11 +129,11 @@ async fn list(
     // The gate lets owners see what is theirs, so it must know whose an entry is.
     let metadata = call.metadata || kernel.gate().is_guarded();
     let mut levels = resume(kernel, caller, site, node, call, as_of).await?;
-    let mut entries: Vec<DirEntry> = Vec::new();
-    loop {
+    let (mut entries, mut hidden): (Vec<DirEntry>, Vec<Hidden>) = Default::default();
+    let next = loop {
         let deep = levels.len() > 1;
-        let Some(level) = levels.last_mut() else { break };
-        let child = match level.next(kernel, page_max, metadata).await {
+        let Some(level) = levels.last_mut() else { break None };
+        let child = match level.next(kernel, page_max, metadata, &mut hidden).await {
             Ok(child) => child,
             // It was there when it was seen in its parent, and is gone since: it has no children.
             Err(error) if deep && (is_gone(&error) || !is_served(kernel, &caller.zone, &level.site)) => None,
@@ -137,15 +146,16 @@ async fn list(
         let Some(mut entry) = visible(kernel, caller, &level.site, child).await? else { continue };
         entry.metadata = entry.metadata.filter(|_| call.metadata);
         if entries.len() == limit {
-            let next = entries.last().map(|last| Cursor(last.path.clone()));
-            return Ok(Listing::new(entries, next));
+            break entries.last().map(|last| Cursor(last.path.clone()));
         }
         if call.recursive && entry.entry_type.is_directory() {
             levels.extend(open(kernel, caller, &entry.path, None, as_of).await?);
         }
         entries.push(entry);
-    }
-    Ok(Listing::new(entries, None))
+    };
+    let mut listing = Listing::new(entries, next);
+    listing.hidden = hidden;
+    Ok(listing)
 }
 
 /// The levels that a listing goes on in: the cursor's folders from the top down, and the cursor's own children last.
@@ -205,30 +215,25 @@ fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// The children of a directory, those that are mount points or lead to one among them; and whether there may be more.
-async fn children(
-    kernel: &Arc<Kernel>,
-    level: &Level,
-    limit: usize,
-    metadata: bool,
-) -> Result<(Vec<Child>, bool)> {
+/// The children of a directory, those that are mount points or lead to one among them.
+async fn children(kernel: &Arc<Kernel>, level: &Level, limit: usize, metadata: bool) -> Result<Children> {
     let Level { site, node, after, as_of, .. } = level;
     let (after, as_of) = (after.as_deref(), *as_of);
     let listed = Volume::as_of(kernel, site, as_of).list(site, node, after, limit, metadata).await;
-    let (listed, more) = match listed {
+    let Children { page: listed, more, hidden } = match listed {
         // Only a mount point below makes it a directory.
         Err(_)
             if as_of.is_none()
                 && node.metadata.implicit
                 && kernel.has_mounts_below(&site.mount.zone, &site.path) =>
         {
-            (Vec::new(), false)
+            Children::default()
         }
         listed => listed.map_err(|error| store_error(SysReaddir::OP, &site.path, &error))?,
     };
     let mounted = kernel.mounted_children(&site.mount.zone, &site.path);
     if mounted.is_empty() {
-        return Ok((listed, more));
+        return Ok(Children { page: listed, more, hidden });
     }
     // What lies beyond this page comes with its own.
     let end = listed.last().filter(|_| more).map(|last| last.name.clone());
@@ -261,7 +266,7 @@ async fn children(
         let metadata = described.filter(|_| metadata);
         merged.insert(name.clone(), Child { name, entry_type, file_id, metadata });
     }
-    Ok((merged.into_values().collect(), more))
+    Ok(Children { page: merged.into_values().collect(), more, hidden })
 }
 
 /// Whether what serves `path` keeps a history that goes back to `lsn`.

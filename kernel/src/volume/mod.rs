@@ -290,6 +290,23 @@ pub(crate) struct Child {
     pub(crate) metadata: Option<Arc<FileMetadata>>,
 }
 
+/// Some children of a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    /// In the order of their names.
+    pub(crate) page: Vec<Child>,
+    /// Whether there may be more behind them.
+    pub(crate) more: bool,
+    /// How many names are left out among them.
+    pub(crate) hidden: u64,
+}
+
+impl From<(Vec<Child>, bool)> for Children {
+    fn from((page, more): (Vec<Child>, bool)) -> Self {
+        Self { page, more, hidden: 0 }
+    }
+}
+
 /// The runs of bytes that a read asked for: the first one apart.
 pub(crate) type Runs = (Bytes, Vec<Bytes>);
 
@@ -359,8 +376,7 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// The children of the directory `site`, which `node` describes, after the name `after`, at most `limit`; and whether there may be more. A child
-    /// whose path would be too long has no metadata.
+    /// The children of the directory `site`, which `node` describes, after the name `after`, at most `limit`. A child whose path would be too long has no metadata.
     pub(crate) async fn list(
         &self,
         site: &Site,
@@ -368,11 +384,11 @@ impl<'a> Volume<'a> {
         after: Option<&str>,
         limit: usize,
         metadata: bool,
-    ) -> Result<(Vec<Child>, bool), StoreError> {
+    ) -> Result<Children, StoreError> {
         match self {
-            Self::Rows(volume) => volume.list(site, node, after, limit, metadata),
+            Self::Rows(volume) => volume.list(site, node, after, limit, metadata).map(Children::from),
             Self::Paths(volume) => volume.list(site, node, after, limit, metadata).await,
-            Self::Sys(volume) => volume.list(site, node, after, limit, metadata),
+            Self::Sys(volume) => volume.list(site, node, after, limit, metadata).map(Children::from),
         }
     }
 

@@ -22,7 +22,8 @@ use super::stream::ForPlain;
 use super::whole::{read_as_known, to_be_changed};
 use super::write::{check_attributes, kind_of_removal, kind_of_set, must_be_file};
 use super::{
-    Child, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below, store_error,
+    Child, Children, Intake, Intent, Runs, Site, Source, Staged, State, Stop, commit_error, no_mount_below,
+    store_error,
 };
 use crate::content;
 use crate::hal::{
@@ -102,19 +103,17 @@ impl PathVolume<'_> {
         after: Option<&str>,
         limit: usize,
         metadata: bool,
-    ) -> Result<(Vec<Child>, bool), StoreError> {
+    ) -> Result<Children, StoreError> {
         let driver = self.driver().await;
         let page = driver.store()?.list(site.relative(), after, limit).await?;
-        if page.unnameable > 0 {
-            tracing::warn!(path = %site.path, count = page.unnameable, "names that no path can hold are not shown");
-        }
         let child = |(name, info): (String, ObjectInfo)| {
             let described = site.path.join(&name).ok().map(|path| Arc::new(self.metadata(path, &info)));
             let file_id = described.as_ref().map_or(FileId(info.inode), |described| described.file_id);
             let metadata = described.filter(|_| metadata);
             Child { name, entry_type: info.entry_type, file_id, metadata }
         };
-        Ok((page.entries.into_iter().map(child).collect(), page.more))
+        let hidden = page.unnameable as u64;
+        Ok(Children { page: page.entries.into_iter().map(child).collect(), more: page.more, hidden })
     }
 
     pub(crate) async fn read(

@@ -37,7 +37,7 @@ pub use lock::{Fence, LockHolder, LockKind, LockState, LockWaiter, Locked, SysLo
 pub use outcome::{CommittedOp, OPS_KEPT, OpOutcome, SysOutcome};
 pub use pipe::{IoProfile, PIPE_CAPACITY_DEFAULT, PIPE_CAPACITY_MAX, PipeSpec, WhichPipe};
 pub use read::{ByteRange, Extent, ReadData, SysRead};
-pub use readdir::{Cursor, DirEntry, Listing, SysReaddir};
+pub use readdir::{Cursor, DirEntry, Hidden, Listing, SysReaddir};
 pub use rename::{Renamed, SysRename};
 pub use service::{ServiceSpec, SwapMode, SwapOptions};
 pub use setattr::{

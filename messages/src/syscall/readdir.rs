@@ -70,12 +70,31 @@ pub struct Listing {
     pub entries: Vec<DirEntry>,
     /// Where to go on; none when this is the last page.
     pub next: Option<Cursor>,
+    /// Directories of which this page leaves names out. One of which two pages tell may be here in both.
+    pub hidden: Vec<Hidden>,
+}
+
+/// Names in a directory that no listing shows: no path can hold them, or what lies below them is hidden by a file of the same name, as other tools can make it in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Hidden {
+    /// The directory.
+    pub path: VPath,
+    /// How many names.
+    pub count: u64,
+}
+
+impl Hidden {
+    /// So many names in the directory at `path`.
+    pub fn new(path: VPath, count: u64) -> Self {
+        Self { path, count }
+    }
 }
 
 impl Listing {
     /// A page that goes on at `next`.
     pub fn new(entries: Vec<DirEntry>, next: Option<Cursor>) -> Self {
-        Self { entries, next }
+        Self { entries, next, hidden: Vec::new() }
     }
 }
 

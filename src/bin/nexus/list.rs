@@ -62,6 +62,7 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
         for entry in entries {
             each(entry).await?;
         }
+        pages.left_out("ls").try_for_each(|failure| session.each(Err(failure)))?;
     }
     Ok(())
 }

@@ -2,8 +2,11 @@
 
 use std::vec::IntoIter;
 
-use nexus::syscall::{DirEntry, Listing, SysReaddir};
+use nexus::syscall::{DirEntry, Hidden, Listing, SysReaddir};
 use nexus::{ErrorKind, Nexus, Result};
+
+use crate::failure::Failure;
+use crate::output::one_line;
 
 /// How many entries are fetched at once: what bounds the memory that a listing of any size takes.
 const PAGE: u32 = 1_024;
@@ -13,20 +16,39 @@ pub(crate) struct Pages<'a> {
     nx: &'a Nexus,
     // Invariant: none once the last page was given.
     next: Option<SysReaddir>,
+    hidden: Vec<Hidden>,
 }
 
 impl<'a> Pages<'a> {
     pub(crate) fn new(nx: &'a Nexus, listing: SysReaddir) -> Self {
-        Self { nx, next: Some(listing.limit(PAGE)) }
+        Self { nx, next: Some(listing.limit(PAGE)), hidden: Vec::new() }
     }
 
     /// The next page, which may be empty; none when there are no more.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<DirEntry>>> {
         let Some(call) = self.next.take() else { return Ok(None) };
-        let Listing { entries, next, .. } = self.nx.send(call.clone()).await?;
+        let Listing { entries, next, hidden, .. } = self.nx.send(call.clone()).await?;
         self.next = next.map(|cursor| call.after(cursor));
+        self.hidden = hidden;
         Ok(Some(entries))
     }
+
+    /// Why the page that was given last is not all that there is, for `op`: once for each directory.
+    pub(crate) fn left_out(&mut self, op: &'static str) -> impl Iterator<Item = Failure> + use<> {
+        let hidden = std::mem::take(&mut self.hidden);
+        hidden.into_iter().map(move |hidden| left_out(op, &hidden))
+    }
+}
+
+fn left_out(op: &'static str, hidden: &Hidden) -> Failure {
+    let Hidden { path, count, .. } = hidden;
+    let path = one_line(path.as_str());
+    Failure::claim(
+        op,
+        format!(
+            "{path}: names that no path can hold, or that a file of the same name hides, are left out: {count}"
+        ),
+    )
 }
 
 /// All that lies below a directory, each directory before what it holds. One that cannot be read is told, and those beside it follow.

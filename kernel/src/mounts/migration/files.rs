@@ -122,7 +122,11 @@ impl Run {
     }
 
     fn no_names(&self, folder: &str, page: &ListPage) -> String {
-        format!("{} names in {} are not UTF-8", page.unnameable, self.shown(folder))
+        let shown = self.shown(folder);
+        format!(
+            "{shown} holds names that no path can hold, or that a file of the same name hides: {}",
+            page.unnameable
+        )
     }
 
     /// Why the new store cannot hold what is at `path`.
@@ -433,8 +437,7 @@ impl Run {
         self.journal.begin(wanted.iter().map(|(path, _)| (path.clone(), false))).await?;
         let copies =
             stream::iter(wanted).map(|(path, info)| async move { self.copy_file(&path, &info).await });
-        copies.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        self.journal.flush(false).await
+        copies.buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
     /// Whether the row is of a verified copy of what is there.
@@ -458,7 +461,7 @@ impl Run {
                     Progress::count(&self.progress.copied, 1);
                     Progress::count(&self.progress.bytes, of.size);
                     self.journal.confirm(path, CopyRow { ours: true, folder: false, of: Some(of) });
-                    return Ok(());
+                    return self.journal.flush(false).await;
                 }
                 Err(Missed::Changed) => {
                     self.note_again(path, false);

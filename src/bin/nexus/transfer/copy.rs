@@ -126,6 +126,7 @@ impl Work {
         listing.as_of = self.as_of;
         let mut pages = Pages::new(&self.session.nx, listing);
         while let Some(entries) = pages.next().await? {
+            pages.left_out("copy").for_each(|failure| self.transfer.fail(&self.session.out, &failure));
             for entry in entries {
                 if !entry.entry_type.is_directory() {
                     if send.send_async(entry).await.is_err() {

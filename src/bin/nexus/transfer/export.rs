@@ -101,6 +101,7 @@ impl Work {
         let listing = SysReaddir::at(&self.source).recursive().with_metadata();
         let mut pages = Pages::new(&self.session.nx, listing);
         while let Some(entries) = pages.next().await? {
+            pages.left_out("export").for_each(|failure| self.transfer.fail(&self.session.out, &failure));
             for entry in entries {
                 let metadata = match entry.metadata {
                     Some(metadata) => metadata,

@@ -78,7 +78,9 @@ impl<'a> Names<'a> {
     pub(super) async fn next(&mut self) -> Outcome<Option<Found>> {
         let found = match &mut self.source {
             Source::Nothing => None,
-            Source::Space(pages, page) => next_of_space(self.session, pages, page).await?,
+            Source::Space(pages, page) => {
+                next_of_space(self.session, pages, page, &mut self.unnameable).await?
+            }
             Source::Host(names, data) => {
                 let Place::Host(folder) = &self.at else { return Ok(None) };
                 next_of_host(folder, names, data.as_deref(), &mut self.unnameable)?
@@ -100,12 +102,18 @@ async fn next_of_space(
     session: &Session,
     pages: &mut Pages<'_>,
     page: &mut IntoIter<DirEntry>,
+    unnameable: &mut bool,
 ) -> Outcome<Option<Found>> {
     loop {
         let Some(entry) = page.next() else {
             match pages.next().await.map_err(during)? {
                 Some(next) => *page = next.into_iter(),
                 None => return Ok(None),
+            }
+            // It is one directory.
+            if let Some(failure) = pages.left_out("sync").next() {
+                *unnameable = true;
+                return Ok(Some(Found::Untold(None, failure)));
             }
             continue;
         };
