@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use nexus_actors::{Env, Pool, Sleepers};
+use nexus_actors::{Env, Latch, Pool, Sleepers};
 use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Extent, GroupAction, SysGroup, Syscall, SyscallMessage};
@@ -75,6 +75,11 @@ impl Remote {
     /// As whom the server took this process.
     pub(crate) fn granted(&self) -> &Arc<Caller> {
         &self.granted
+    }
+
+    /// What is set when the connection is lost that there is now; none while there is no other.
+    pub(crate) fn cut(&self) -> Option<Latch<()>> {
+        self.reach.living().ok().flatten().map(|connection| connection.cut())
     }
 
     pub(super) fn places(&self) -> &Places {

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use nexus_actors::{Env, Sleep};
+use nexus_actors::{Env, Latch, Sleep};
 use nexus_messages::{Caller, Error, ErrorKind, Op};
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
@@ -92,6 +92,8 @@ pub(super) struct Connection {
     waits: Semaphore,
     /// Wakes the task that reads.
     driver: AtomicWaker,
+    /// Set once it is lost.
+    cut: Latch<()>,
 }
 
 /// What waits to leave, and who waits for what.
@@ -112,6 +114,11 @@ struct Waiting {
 }
 
 impl Connection {
+    /// Is set once the connection is lost.
+    pub(super) fn cut(&self) -> Latch<()> {
+        self.cut.clone()
+    }
+
     pub(super) fn is_lost(&self) -> bool {
         self.lines.lock().lost.is_some()
     }
@@ -177,6 +184,7 @@ impl Connection {
 
     /// Nobody gets a place any more.
     fn close_places(&self) {
+        self.cut.set(());
         self.places.close();
         self.waits.close();
     }
@@ -310,6 +318,7 @@ async fn greet(folder: &Path) -> Result<(Arc<Connection>, Arc<UnixStream>, Inbox
                 places: Semaphore::new((welcome.in_flight_max as usize).min(Semaphore::MAX_PERMITS)),
                 waits: Semaphore::new(WAITS_MAX),
                 driver: AtomicWaker::new(),
+                cut: Latch::new(),
             });
             Ok((connection, stream, inbox, welcome))
         }

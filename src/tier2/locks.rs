@@ -17,6 +17,9 @@ const HOLD_MAX: Duration = Duration::from_secs(60 * 60);
 /// After which part of its time a guard extends its lock: two extensions may fail before it is lost.
 const EXTEND_AFTER: u32 = 3;
 
+/// How long to wait before a lock is extended that just could not be.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+
 /// What [`Nexus::lock`] sends.
 pub(crate) fn lock_call(at: impl IntoPath, wait: Duration) -> Result<SysLock> {
     let call = SysLock::exclusive(path(Op::Lock, at)?);
@@ -291,7 +294,7 @@ struct Extending {
 
 impl Extending {
     async fn run(mut self) {
-        let (env, ttl) = (self.env.clone(), self.locked.ttl);
+        let (env, ttl, mut failed) = (self.env.clone(), self.locked.ttl, false);
         loop {
             let now = env.now();
             let left = self.until.saturating_duration_since(now);
@@ -299,10 +302,13 @@ impl Extending {
                 break;
             }
             let may_extend = self.ends.is_none_or(|ends| ends > now + ttl / EXTEND_AFTER);
-            env.sleep(if may_extend { (ttl / EXTEND_AFTER).min(left) } else { left }).await;
             if !may_extend {
+                env.sleep(left).await;
                 break;
             }
+            let most = if failed { RETRY_EVERY } else { left };
+            // A connection that is lost may have taken the lock along: then that is known as soon as somebody can be asked.
+            let _ = env.timeout((ttl / EXTEND_AFTER).min(left).min(most), self.nx.cut()).await;
             let asked = env.now();
             let rest = self.ends.map_or(ttl, |ends| ends.saturating_duration_since(asked)).min(ttl);
             let rest = rest.max(SysLock::TTL_MIN);
@@ -311,13 +317,15 @@ impl Extending {
             let extended = env.timeout(left, nx.extend(&self.locked.path, self.locked.id, rest)).await;
             match extended {
                 // Counted from before it was sent: the lock lasts at least as long.
-                Ok(Ok(_)) => self.until = asked + rest,
+                Ok(Ok(_)) => (self.until, failed) = (asked + rest, false),
                 Ok(Err(error)) if error.kind() == ErrorKind::NotHeld => break,
                 // Whoever is to answer hangs, and the time of the lock is over meanwhile.
                 Err(_) => break,
                 Ok(Err(error)) => {
                     let left = self.until.saturating_duration_since(env.now());
-                    tracing::warn!(path = %self.locked.path, %error, ?left, "a lock was not extended");
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::warn!(path = %self.locked.path, %error, ?left, "a lock was not extended");
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::thread;
 
 use nexus::blocking::{self, attach, connect_or_attach};
-use nexus::{Config, ErrorKind, Executed, Serving};
+use nexus::{Config, ErrorKind, Executed, Serving, SysLock, VPath};
 use nexus_actors::block_on;
 
 use crate::bench::{Bench, PATIENCE, own, until};
@@ -53,6 +53,20 @@ fn who_attaches_again_and_is_not_polled_any_more_holds_up_nobody() {
     assert!(left.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it attaches");
     let read = block_on(nx.env().timeout(PATIENCE, there.read("/f")));
     assert_eq!(read.expect("it is not held up").expect("it is there"), "one");
+    again.shutdown().expect("it stops");
+}
+
+#[test]
+fn a_lock_that_ended_with_its_kernel_is_told_to_be_lost_as_soon_as_another_one_is_there() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let owner = own(folder.path(), Serving::administrator());
+    let nx = attach(folder.path()).expect("it is served");
+    let call = SysLock::exclusive(VPath::parse("/l").expect("it is one")).ttl(SysLock::TTL_MAX);
+    let guard = block_on(nx.as_async().locked_with(call, SysLock::TTL_MAX)).expect("it is free");
+    owner.shutdown().expect("it stops");
+    let again = own(folder.path(), Serving::administrator());
+    block_on(nx.env().timeout(PATIENCE, guard.lost())).expect("long before its time is over");
+    assert!(guard.is_lost());
     again.shutdown().expect("it stops");
 }
 
