@@ -93,6 +93,10 @@ fn a_group_gives_each_record_to_one_agent_until_it_is_acknowledged() {
     );
     // A command that fails gives its record back, and one that does not acknowledges it.
     assert_eq!(nexus.run("stream take /s g -- false").status, 1);
+    assert_eq!(
+        (nexus.run("stream take /s g -n 0").out, nexus.run("stream take /s g -n 0").status),
+        (String::new(), 0)
+    );
     assert_eq!(nexus.good("stream take /s g -- cat"), "three");
     let none = nexus.run("stream take /s g --wait 10ms");
     assert_eq!((none.status, &*none.out, &*none.err), (1, "", ""));
@@ -102,4 +106,19 @@ fn a_group_gives_each_record_to_one_agent_until_it_is_acknowledged() {
     assert_eq!(nexus.good("stream groups /s"), "");
     assert!(nexus.run("stream take /s .g").err.ends_with("(EINVAL)\n"));
     assert!(nexus.run("stream ack /s g 0").err.ends_with("(ENOENT)\n"));
+}
+
+#[test]
+fn what_fails_is_tried_once_in_a_call_and_is_there_for_the_next() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    for record in ["a", "b", "c"] {
+        nexus.good(&format!("stream append /s {record}"));
+    }
+    let fails = "cat; [ $NEXUS_RECORD_OFFSET = 1 ]";
+    let ran = nexus.run_args(["stream", "take", "/s", "g", "-n", "100", "--", "sh", "-c", fails]);
+    assert_eq!((ran.status, &*ran.out), (1, "abc"), "{ran:?}");
+    assert_eq!(nexus.good("stream groups /s g"), "waiting 0 1\nwaiting 2 1\n");
+    let ran = nexus.run_args(["stream", "take", "/s", "g", "-n", "100", "--", "cat"]);
+    assert_eq!((ran.status, &*ran.out), (0, "ac"), "{ran:?}");
 }

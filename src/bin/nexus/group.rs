@@ -1,9 +1,7 @@
 //! `stream groups`, `stream take`, `stream ack`, `stream giveback`, `stream rmgroup`.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::Path;
-use std::process::{self, Stdio};
+use std::process;
 use std::time::Duration;
 
 use nexus::syscall::{
@@ -15,8 +13,9 @@ use serde_json::json;
 use crate::args::{
     StreamAckArgs, StreamGiveBackArgs, StreamGroupsArgs, StreamRemoveGroupArgs, StreamTakeArgs,
 };
-use crate::failure::{Failure, Outcome, Status};
+use crate::failure::{Outcome, Status};
 use crate::session::{Session, path};
+use crate::signals::attended_with;
 use crate::stream::show_with;
 
 /// After which part of its time a record is extended while its command runs.
@@ -58,6 +57,9 @@ fn line(info: &GroupInfo) -> String {
 
 pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
     let at = path(Op::Take, &args.path)?;
+    if args.number == 0 {
+        return Ok(());
+    }
     let start = args.from.map_or(StreamStart::Oldest, StreamStart::At);
     let settings = GroupSettings::default().deadline(args.deadline.into()).deliveries_max(args.deliveries);
     session.nx.send(SysGroup::join(&at, &*args.group, start, settings)).await?;
@@ -83,10 +85,25 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
             };
             call = call.records_max(1);
             call.hold = Some(hold);
-            for _ in 0..args.number.max(1) {
+            // Each of them once: what failed is another's, or for later.
+            let mut failed: Vec<u64> = Vec::new();
+            for _ in 0..args.number {
                 let Some(given) = next(&call).await?.pop() else { break };
-                work(session, &at, &args, hold, &given, (program, arguments)).await?;
+                let offset = given.record.offset;
+                // Its time went by meanwhile.
+                let again = failed.contains(&offset);
+                if again || !work(session, &at, &args, hold, &given, (program, arguments)).await? {
+                    failed.extend((!again).then_some(offset));
+                }
                 taken.push(given);
+                if again {
+                    break;
+                }
+            }
+            if !failed.is_empty() {
+                session.out.ends_with(Status::Failed);
+                let back = GroupAction::GiveBack { which: failed.into(), delay: Duration::ZERO };
+                session.nx.send(SysGroup::new(&at, &*args.group, back)).await?;
             }
         }
     }
@@ -109,7 +126,7 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
     Ok(())
 }
 
-/// Runs the command for a record, and settles it by how that ends.
+/// Runs the command for a record, and acknowledges it when that succeeds. Otherwise it stays held, and this says so.
 async fn work(
     session: &Session,
     at: &VPath,
@@ -117,31 +134,22 @@ async fn work(
     hold: Duration,
     given: &Delivered,
     (program, arguments): (&OsString, &[OsString]),
-) -> Outcome {
+) -> Outcome<bool> {
     let offset = given.record.offset;
     let settle = |action| session.nx.send(SysGroup::new(at, &*args.group, action));
-    let failed = |error: io::Error| Failure::host("take", Path::new(program), error);
     let mut command = process::Command::new(program);
     command
         .args(arguments)
-        .stdin(Stdio::piped())
         .env("NEXUS_DATA_DIR", &session.data)
         .env("NEXUS_RECORD_OFFSET", offset.to_string())
         .env("NEXUS_RECORD_DELIVERIES", given.deliveries.to_string());
     session.out.flush()?;
     // When it cannot be run, the record goes back with this process.
-    let mut child = command.spawn().map_err(failed)?;
-    let (input, data) = (child.stdin.take(), given.record.data.clone());
-    let pool = session.env().pool("command", 1, 1);
-    let mut ended = Box::pin(pool.run(move || {
-        // One that does not read it all need not.
-        let _ = input.map(|mut input| input.write_all(&data));
-        child.wait()
-    }));
+    let mut ended = Box::pin(attended_with(session.env(), "take", command, Some(given.record.data.clone())));
     let every = hold / EXTEND_AFTER;
     let status = loop {
         match session.env().timeout(every, &mut ended).await {
-            Ok(ended) => break ended.map_err(io::Error::other).and_then(|status| status).map_err(failed)?,
+            Ok(ended) => break ended?,
             Err(_) => {
                 settle(GroupAction::Extend { which: offset.into(), hold: Some(hold) }).await?;
             }
@@ -149,11 +157,8 @@ async fn work(
     };
     if status.success() {
         settle(GroupAction::Acknowledge(offset.into())).await?;
-    } else {
-        session.out.ends_with(Status::Failed);
-        settle(GroupAction::GiveBack { which: offset.into(), delay: Duration::ZERO }).await?;
     }
-    Ok(())
+    Ok(status.success())
 }
 
 pub(crate) async fn ack(session: &Session, args: StreamAckArgs) -> Outcome {
