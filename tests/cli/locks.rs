@@ -72,6 +72,29 @@ fn a_lock_is_held_while_a_command_runs_which_is_told_of_it_and_gives_the_exit_st
     assert!(ran.err.contains("the lock was lost while the command ran"), "{ran:?}");
 }
 
+/// A command that says when it runs, and how it is ended.
+const CLEANS_UP: &str = "trap 'echo told; exit 9' TERM INT HUP; echo runs; while :; do sleep 0.05; done";
+
+#[test]
+fn a_signal_is_the_commands_and_the_lock_is_held_until_that_has_ended() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    for signal in ["TERM", "INT", "HUP"] {
+        let mut locks = nexus.command(["lock", "/a", "--", "sh", "-c", CLEANS_UP]);
+        let mut locks = locks.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut lines = BufReader::new(locks.stdout.take().expect("it is piped")).lines();
+        assert_eq!(lines.next().expect("it runs").expect("it is text"), "runs");
+        assert_eq!(nexus.run("lock -n /a").status, 1, "it is held");
+        let kill = format!("kill -{signal} {}", locks.id());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().expect("it runs").success());
+        assert_eq!(lines.next().expect("it is told").expect("it is text"), "told", "{signal}");
+        assert_eq!(locks.wait().expect("it ends").code(), Some(9), "{signal}");
+    }
+    assert_eq!(nexus.good("locks"), "");
+    let odd = nexus.run_args(["lock", "/a\nb", "--", "sh", "-c", &format!("{NEXUS} locks")]);
+    assert!(odd.out.starts_with("/a\\nb\texclusive\t"), "one line: {odd:?}");
+}
+
 #[test]
 fn commands_under_one_lock_take_turns() {
     const EACH: usize = 8;

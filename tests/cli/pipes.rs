@@ -38,3 +38,14 @@ fn a_pipe_sees_no_progress() {
     assert_eq!((ended.status, &*ended.err), (0, ""));
     assert!(!ended.out.contains('\r') && !ended.out.contains('\u{1b}'), "{:?}", ended.out);
 }
+
+#[test]
+fn nothing_is_no_message() {
+    let nexus = Nexus::new();
+    nexus.good("pipe make /p --kind shared");
+    for line in ["pipe write /p -", "pipe write /p"] {
+        let refused = nexus.feed(line, "");
+        assert_eq!((refused.status, &*refused.out), (1, ""), "{line}");
+        assert!(refused.err.ends_with("a pipe has no empty messages (EINVAL)\n"), "{refused:?}");
+    }
+}

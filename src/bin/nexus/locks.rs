@@ -1,7 +1,6 @@
 //! `lock`, `unlock` and `locks`: advisory locks on paths.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,9 @@ use serde_json::json;
 
 use crate::args::{LockArgs, LocksArgs, UnlockArgs};
 use crate::failure::{Failure, Outcome, Status};
+use crate::output::one_line;
 use crate::session::{Session, path};
+use crate::signals::attended;
 use crate::sys;
 
 /// How long a lock is held for a command at most: what runs longer is not waited for by anybody.
@@ -49,8 +50,7 @@ pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
         .env("NEXUS_LOCK_TOKEN", guard.fence().token.to_string());
     // What was printed before comes before what the command prints.
     session.out.flush()?;
-    let ran = run(session, &guard, command).await;
-    let status = ran.map_err(|error| Failure::host("lock", Path::new(program), error))?;
+    let status = run(session, &guard, command).await?;
     session.out.ends_with(Status::Command(code(status)));
     if guard.is_lost() {
         let lost = format!("{}: the lock was lost while the command ran", guard.path());
@@ -64,19 +64,16 @@ pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
 async fn run(
     session: &Session,
     guard: &LockGuard,
-    mut command: process::Command,
-) -> std::io::Result<process::ExitStatus> {
-    let mut child = command.spawn()?;
-    let pool = session.env().pool("command", 1, 1);
-    let ended = Box::pin(pool.run(move || child.wait()));
-    let ended = match select(ended, Box::pin(guard.lost())).await {
+    command: process::Command,
+) -> Outcome<process::ExitStatus> {
+    let ended = Box::pin(attended(session.env(), "lock", command));
+    match select(ended, Box::pin(guard.lost())).await {
         Either::Left((ended, _)) => ended,
         Either::Right(((), ended)) => {
             session.out.warn(format_args!("lock {}: the lock is lost, the command goes on", guard.path()));
             ended.await
         }
-    };
-    ended.map_err(std::io::Error::other)?
+    }
 }
 
 /// The exit status as shells tell it.
@@ -125,7 +122,7 @@ fn shown(session: &Session, lock: &AdvisoryLock) -> Outcome {
     for holder in &lock.state.holders {
         session.out.line(format_args!(
             "{zone}{}\t{}\t{}\theld for {:.0?}\t{:.0?} left",
-            lock.path,
+            one_line(lock.path.as_str()),
             kind(holder.kind),
             holder.agent,
             holder.age,
@@ -135,7 +132,7 @@ fn shown(session: &Session, lock: &AdvisoryLock) -> Outcome {
     for waiter in &lock.state.waiting {
         session.out.line(format_args!(
             "{zone}{}\t{}\t{}\twaits for {:.0?}",
-            lock.path,
+            one_line(lock.path.as_str()),
             kind(waiter.kind),
             waiter.agent,
             waiter.age

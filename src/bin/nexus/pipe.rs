@@ -6,7 +6,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nexus::syscall::{IoProfile, PipeSpec, SysRead, SysSetattr, SysWrite, WhichPipe};
-use nexus::{Op, PIPE_CAPACITY_DEFAULT};
+use nexus::{Error, ErrorKind, Op, PIPE_CAPACITY_DEFAULT};
 use serde::Serialize;
 use serde_json::json;
 
@@ -79,6 +79,10 @@ async fn write(session: &Session, args: PipeWriteArgs) -> Outcome {
             message
         }
     };
+    if message.is_empty() {
+        let error = Error::new(Op::Write, &at, ErrorKind::InvalidArgument);
+        return Err(error.because("nothing is to be written, and a pipe has no empty messages").into());
+    }
     let mut call = SysWrite::at(&at, message).to_pipe(WhichPipe::Any);
     call.wait = args.wait.map(Into::into);
     let done = session.nx.send(call).await?;

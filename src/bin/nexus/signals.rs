@@ -1,10 +1,17 @@
 //! Signals that this process is sent. Who listens for one is not ended by it any more.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
+use std::process::{self, Stdio};
+use std::sync::Arc;
 
-use nexus::{ChildExit, ChildSignal};
+use futures_util::future::{Either, select};
+use nexus::{Bytes, ChildExit, ChildSignal};
 use nexus_actors::Env;
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal as HostSignal, WaitId, WaitIdOptions, getpgrp, kill_process, waitid};
+use rustix::termios::tcgetpgrp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,9 +50,92 @@ impl Signals {
         Ok(ChildExit::Signal(kind.as_raw_value()))
     }
 
+    /// The exit status, as shells tell it, of a process that such a signal has ended.
+    pub(crate) fn shell_status(signal: ChildSignal) -> Outcome<u8> {
+        match Self::ended_by(signal)? {
+            ChildExit::Signal(number) => Ok(u8::try_from(128 + number).unwrap_or(u8::MAX)),
+            _ => Ok(u8::MAX),
+        }
+    }
+
     /// The next one; none when the kernel has ended. Dropping the future takes none along.
     pub(crate) async fn next(&mut self) -> Option<ChildSignal> {
         self.0.recv().await
+    }
+}
+
+/// What somebody who runs a command for another one passes on to it.
+const PASSED_ON: &[ChildSignal] =
+    &[ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Quit, ChildSignal::Terminate];
+
+/// Runs a command to its end, whatever signals come meanwhile: they are the command's, which says how it ends. What a terminal sends, it has sent to the command, too.
+pub(crate) async fn attended(
+    env: &Env,
+    op: &'static str,
+    command: process::Command,
+) -> Outcome<process::ExitStatus> {
+    attended_with(env, op, command, None).await
+}
+
+/// As [`attended`], with this for the command to read.
+pub(crate) async fn attended_with(
+    env: &Env,
+    op: &'static str,
+    mut command: process::Command,
+    input: Option<Bytes>,
+) -> Outcome<process::ExitStatus> {
+    let program = command.get_program().to_owned();
+    let failed = |error: io::Error| Failure::host(op, Path::new(&program), error);
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    // Before it is there: what comes from then on is its.
+    let mut signals = Signals::listen(env, op, PASSED_ON).await?;
+    let mut child = command.spawn().map_err(failed)?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let runs = Arc::new(Mutex::new(pid));
+    let ends = runs.clone();
+    let pool = env.pool("command", 1, 1);
+    let mut ended = Box::pin(pool.run(move || {
+        if let Some((mut to, input)) = child.stdin.take().zip(input) {
+            // One that does not read it all need not.
+            let _ = to.write_all(&input);
+        }
+        // Its number is nobody else's until it has been waited for.
+        let _ = pid.map(|pid| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        *ends.lock() = None;
+        child.wait()
+    }));
+    loop {
+        let signal = match select(&mut ended, Box::pin(signals.next())).await {
+            Either::Left((ended, _)) => {
+                return ended.map_err(io::Error::other).and_then(|status| status).map_err(failed);
+            }
+            Either::Right((signal, _)) => signal,
+        };
+        let Some(signal) = signal else {
+            return ended.await.map_err(io::Error::other).and_then(|status| status).map_err(failed);
+        };
+        let is_the_terminals = matches!(signal, ChildSignal::Interrupt | ChildSignal::Quit);
+        if !is_the_terminals || !is_in_foreground() {
+            let runs = runs.lock();
+            // It may have ended just now.
+            let _ = runs.map(|pid| kill_process(pid, host(signal)));
+        }
+    }
+}
+
+/// Whether a terminal sends what is typed there to this process, and to all that it runs.
+fn is_in_foreground() -> bool {
+    File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
+}
+
+fn host(signal: ChildSignal) -> HostSignal {
+    match signal {
+        ChildSignal::Hangup => HostSignal::HUP,
+        ChildSignal::Interrupt => HostSignal::INT,
+        ChildSignal::Quit => HostSignal::QUIT,
+        _ => HostSignal::TERM,
     }
 }
 

@@ -1,12 +1,14 @@
 //! `watch`: changes as they happen, and those that were.
 
-use nexus::{Event, EventKind, EventMask, Lsn, Op, WatchItem};
+use futures_util::future::{Either, select};
+use nexus::{ChildSignal, Event, EventKind, EventMask, Lsn, Op, WatchItem};
 use serde_json::{Value, json};
 
 use crate::args::WatchArgs;
 use crate::failure::{Outcome, Status};
 use crate::output::one_line;
 use crate::session::{Session, path};
+use crate::signals::Signals;
 
 pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     let mut watch = match args.glob {
@@ -25,15 +27,28 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     let mut events = watch.stream().await?;
     let env = session.nx.env().clone();
     let began = env.now();
-    let mut left = args.count;
+    let (mut left, mut done) = (args.count, Ok(()));
+    let ending = &[ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Terminate];
+    let mut signals = Signals::listen(&env, "watch", ending).await?;
     while left != Some(0) {
-        let item = match args.wait {
-            // No deadline: one may wait for longer than there are times.
-            Some(wait) => {
-                let waited = env.now().saturating_duration_since(began);
-                events.next_for(wait.saturating_sub(waited)).await
+        let next = async {
+            match args.wait {
+                // No deadline: one may wait for longer than there are times.
+                Some(wait) => {
+                    let waited = env.now().saturating_duration_since(began);
+                    events.next_for(wait.saturating_sub(waited)).await
+                }
+                None => events.next().await,
             }
-            None => events.next().await,
+        };
+        let item = match select(Box::pin(signals.next()), Box::pin(next)).await {
+            Either::Left((Some(signal), _)) => {
+                session.out.ends_with(Status::Command(Signals::shell_status(signal)?));
+                left = None;
+                break;
+            }
+            Either::Left((None, next)) => next.await,
+            Either::Right((item, _)) => item,
         };
         match item {
             Some(Ok(WatchItem::Event(event))) => {
@@ -47,7 +62,11 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
             }
             // The rest follows, from the log.
             Some(Ok(WatchItem::Overflow(_))) => {}
-            Some(Err(error)) => return Err(error.into()),
+            // What was told, was told: another watch goes on from there.
+            Some(Err(error)) => {
+                (left, done) = (None, Err(error.into()));
+                break;
+            }
             // The time is over.
             None => break,
         }
@@ -58,7 +77,7 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     if left.is_some_and(|left| left > 0) {
         session.out.ends_with(Status::Failed);
     }
-    Ok(())
+    done
 }
 
 /// An event as a line: place in the log, time, kind, agent, path, and the other path.

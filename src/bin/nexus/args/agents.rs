@@ -11,7 +11,7 @@ use crate::when::duration;
 /// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
 ///
 /// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a, but not where a zone has a mount of its own at /a/b. It binds those who ask for one. With a command it is extended until the
-/// command ends, and released then; it goes with this process, whatever becomes of that. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
+/// command ends, and released then. Signals are passed on to the command, and it is waited for; killed with -9 the lock goes, and the command does not. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
 /// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
 /// `unlock`, or until its time is over, also over restarts of the kernel.
 #[derive(Debug, Args)]
@@ -332,14 +332,15 @@ pub(crate) struct StreamRemoveGroupArgs {
 /// Tell what changes at a path and below it, as it happens
 ///
 /// Prints each change once it is on disk, in the order of the log of the zone, until interrupted. While another process serves the folder its changes are told, as
-/// `serve` does; else nobody changes anything, and --since tells what was. A place in the log to go on from is the number that a line begins with. A rename is
-/// told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
+/// `serve` does; else nobody changes anything, and --since tells what was. A place in the log to go on from is the number that a line begins with, when
+/// all lines with that number were seen: a transaction has several. Locks are in no log: --since tells nothing of them. It ends, too, when the process ends that has
+/// the kernel. A rename is told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints: LSN TIME KIND AGENT PATH, and behind it -> where a rename leads or <- where a copy comes from.
-Kinds: file_write, file_delete, file_rename, file_copy, dir_create, dir_delete, metadata_change, create, mount, unmount, lock, unlock.
+Kinds: file_write, file_delete, file_rename, file_copy, dir_create, dir_delete, metadata_change, create, mount, unmount, lock, unlock, outside_change, outside_delete.
 With --json: {lsn, kind, path, other, type, size, content_id, version, generation, is_new, agent, zone, op, at} for each, {overflow} when they came faster than
-they were taken and the log tells the rest from that place, and {next} at the end: where to go on.")]
+they were taken and the log tells the rest from that place, and {next} at the end, also when a signal or the end of the kernel ends it: where to go on.")]
 pub(crate) struct WatchArgs {
     /// A path, which need not exist; with --glob a pattern
     pub(crate) path: String,
