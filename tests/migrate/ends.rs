@@ -38,6 +38,25 @@ fn the_kernel_ends_in_order_and_the_next_goes_on() {
 }
 
 #[test]
+fn what_was_copied_more_than_a_moment_before_the_end_is_not_copied_again() {
+    let bench = Bench::of_files();
+    for number in 0..FILES {
+        bench.nx.write(format!("{AT}/d/{number}"), content(number, 100)).expect("it writes");
+    }
+    bench.odd.slow(Duration::from_millis(300));
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    until("copied", || bench.status().filter(|status| status.copied > FILES * 3 / 4));
+    let bench = bench.again();
+    let before = until("counted", || bench.status().filter(|status| status.copied > 0 && status.bytes > 0));
+    assert_eq!(before.state, MigrationState::Interrupted);
+    bench.odd.slow(Duration::ZERO);
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+    bench.done();
+    let after = bench.status().expect("it is listed");
+    assert!(after.kept > 0 && after.copied < FILES, "{after:?}");
+}
+
+#[test]
 fn the_kernel_ends_in_order_and_the_next_undoes_it() {
     let bench = Bench::of_files();
     slowly(&bench);

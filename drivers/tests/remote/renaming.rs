@@ -72,6 +72,19 @@ fn a_renaming_that_fails_says_that_it_is_done_in_part() {
     assert_eq!(&read(&*store, "to/f").expect("it is there")[..], b"1");
 }
 
+#[test]
+fn what_no_path_can_hold_keeps_a_folder_where_it_is_and_leaves_no_mark() {
+    let server = moto();
+    for key in ["from/a", "from/d//b"] {
+        put(server.port(), key, "1");
+    }
+    let store = open(&s3(server.port()).option("rename", "copy"));
+    let error = block_on(paths(&*store).rename("from", "to")).expect_err("a key there is no path");
+    assert!(!matches!(error, StoreError::Doubtful { .. } | StoreError::Unknown { .. }), "{error:?}");
+    let keys = request(server.port(), "GET /bkt?list-type=2 HTTP/1.1");
+    assert!(keys.contains("from/a") && !keys.contains("to/") && !keys.contains(".nexus-rename-"), "{keys}");
+}
+
 /// A renaming that had copied all was cut short, and before it goes on the folder is written to: after the copy, by the server's clock of whole seconds.
 #[test]
 fn what_was_written_since_it_was_cut_short_is_moved_too() {
