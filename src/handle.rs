@@ -57,7 +57,7 @@ impl WeakNexus {
             WeakLink::Remote(remote) => remote.upgrade().and_then(|remote| remote.cut()),
         };
         match cut {
-            Some(cut) => drop(cut.wait().await),
+            Some(cut) => cut.wait().await,
             None => std::future::pending().await,
         }
     }
