@@ -157,6 +157,7 @@ twins! {
     register_hook(hook: Registration) -> Result<HookId>;
     unregister_hook(id: HookId) -> Result<HookInfo>;
     hooks() -> Result<Vec<HookInfo>>;
+    unused(first: Duration) -> Result<()>;
     ended() -> Result<ExitReason>;
     tree() -> Result<ActorEntry>;
     kill(path: &str, how: Kill) -> Result<bool>;

@@ -354,9 +354,14 @@ impl Machine {
         &self.started.0.env
     }
 
+    /// Who serves the socket; none when nobody does.
+    pub(crate) fn server(&self) -> Option<&Arc<Server>> {
+        self.started.0.server.as_ref()
+    }
+
     /// How the socket is used; none when it is not served.
     pub(crate) fn serving(&self) -> Option<ServingStats> {
-        self.started.0.server.as_ref().map(|server| server.stats())
+        self.server().map(|server| server.stats())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use nexus_actors::{Env, ExitReason, Pool};
 use nexus_kernel::{Kernel, Life, Serve};
@@ -213,6 +214,21 @@ impl Nexus {
     pub fn serving(&self) -> Result<Option<ServingStats>> {
         self.administrator(Op::Access)?;
         Ok(self.machine(Op::Access)?.serving())
+    }
+
+    /// Waits until nobody is [attached](crate::attach()): until the last has gone, or when nobody comes within `first`. From then on nobody is taken: who comes
+    /// is told that the kernel ends, and waits for the next one. So [`shutdown`](Self::shutdown) is to follow.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle; `EOPNOTSUPP` when it is attached itself, or the socket is not [served](Config::serve).
+    pub async fn unused(&self, first: Duration) -> Result<()> {
+        self.administrator(Op::Access)?;
+        let Some(server) = self.machine(Op::Access)?.server().cloned() else {
+            let error = Error::global(Op::Access, ErrorKind::NotSupported);
+            return Err(error.because("the socket of the data folder is not served"));
+        };
+        server.unused(first).await;
+        Ok(())
     }
 
     /// Ends the kernel: its actors stop in order, what was acknowledged is on disk, and the data folder is free when this returns. All handles answer

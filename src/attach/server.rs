@@ -21,7 +21,7 @@ use serde::Serialize;
 use std::os::unix::net::UnixListener as StdListener;
 use std::pin::pin;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::grant::Serving;
 use super::message::{Refusal, Refused};
@@ -53,6 +53,28 @@ pub(super) struct Shared {
     /// One for each client that may be there.
     places: Arc<Semaphore>,
     places_max: u32,
+    /// Told when a client has gone.
+    left: Arc<Notify>,
+    /// Whether nobody is taken any more because nobody was there. Held while one is taken, so that none is there when it is set.
+    is_over: Mutex<bool>,
+}
+
+/// The place of a client.
+#[derive(Debug)]
+pub(super) struct Place {
+    // Given back before that is told.
+    _permit: OwnedSemaphorePermit,
+    _left: Left,
+}
+
+/// Tells, when it is dropped, that a client has gone.
+#[derive(Debug)]
+struct Left(Arc<Notify>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// What was counted since the socket is served.
@@ -102,6 +124,8 @@ impl Server {
             counts: Counts::default(),
             places: Arc::new(Semaphore::new(places_max as usize)),
             places_max,
+            left: Arc::default(),
+            is_over: Mutex::new(false),
         });
         let (bound, listener) = Bound::new(folder)?;
         env.spawn("serve", accept(shared.clone(), listener, bound.user));
@@ -118,6 +142,18 @@ impl Server {
         }
     }
 
+    /// Waits until nobody is there: until the last has gone, or when nobody comes within `first`. From then on nobody is taken.
+    pub(crate) async fn unused(&self, first: Duration) {
+        let shared = &self.shared;
+        if shared.counts.accepted.load(Ordering::Relaxed) == 0 {
+            // Who comes and goes meanwhile is told of.
+            let _ = shared.env.timeout(first, shared.left.notified()).await;
+        }
+        while !shared.close_unused() {
+            shared.left.notified().await;
+        }
+    }
+
     pub(crate) fn stats(&self) -> ServingStats {
         let counts = &self.shared.counts;
         ServingStats {
@@ -127,6 +163,29 @@ impl Server {
             accepted: counts.accepted.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),
             crashed: counts.crashed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    /// Takes nobody any more, if nobody is there; whether that is so.
+    fn close_unused(&self) -> bool {
+        let mut is_over = self.is_over.lock();
+        *is_over = self.places.available_permits() == self.places_max as usize;
+        *is_over
+    }
+
+    /// A place for a client.
+    fn place(&self) -> Result<Place, Refused> {
+        let is_over = self.is_over.lock();
+        if *is_over {
+            return Err(Refused::new(Refusal::Ending, "it was for those who were there"));
+        }
+        match self.places.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Place { _permit: permit, _left: Left(self.left.clone()) }),
+            Err(_) => {
+                Err(Refused::new(Refusal::Full, format!("{} clients are there already", self.places_max)))
+            }
         }
     }
 }
@@ -161,13 +220,13 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream, user: u32) {
             Refused::new(Refusal::User, why)
         }
         Err(error) => Refused::new(Refusal::User, format!("whose it is cannot be told: {error}")),
-        Ok(_) => match shared.places.clone().try_acquire_owned() {
+        Ok(_) => match shared.place() {
             Ok(place) => {
                 shared.counts.accepted.fetch_add(1, Ordering::Relaxed);
                 let session = Session::new(shared.clone(), stream, place);
                 return shared.env.spawn("attached", session);
             }
-            Err(_) => Refused::new(Refusal::Full, format!("{} clients are there already", shared.places_max)),
+            Err(refused) => refused,
         },
     };
     shared.counts.refused.fetch_add(1, Ordering::Relaxed);

@@ -22,7 +22,6 @@ use nexus_messages::syscall::{Answer, Syscall};
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::gifts::{Gift, Gifts};
 use super::grant::lessened;
@@ -30,7 +29,7 @@ use super::message::{
     Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
 };
 use super::sent::Sent;
-use super::server::Shared;
+use super::server::{Place, Shared};
 use super::streams::Streams;
 use super::wire::{BODY_MAX, Inbox, Incoming, Kind, Message, Outbox, REPLY_HEAD_MAX, SLICES_MAX, WireError};
 
@@ -100,7 +99,8 @@ pub(super) struct Session {
     within_since: Option<Instant>,
     /// Whether it is being polled: still so when it is dropped, it panicked.
     is_polled: bool,
-    _place: OwnedSemaphorePermit,
+    // Last: whoever hears that it is free finds nothing left of the client.
+    _place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Closed {
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: Place) -> Self {
         let ending = shared.ending.clone();
         let life = shared.kernel.begin_life();
         let granted = Arc::new((*shared.granted).clone().living(life.id()));

@@ -181,6 +181,36 @@ fn a_client_of_another_version_is_told_both_versions() {
 }
 
 #[test]
+fn nobody_is_taken_any_more_once_all_are_gone() {
+    let owner = Owner::new(Serving::administrator());
+    let (first, last) = (Raw::greeted(owner.folder.path()), Raw::greeted(owner.folder.path()));
+    drop(first);
+    std::thread::scope(|scope| {
+        let unused = scope.spawn(|| owner.nx.unused(PATIENCE));
+        owner.until("the end of the first", || owner.connections() == 1);
+        let another = Raw::greeted(owner.folder.path());
+        drop(last);
+        owner.until("the end of the last but one", || owner.connections() == 1);
+        assert!(!unused.is_finished(), "one is there");
+        drop(another);
+        unused.join().expect("it does not panic").expect("it is served");
+    });
+    let mut late = owner.raw();
+    let Some(Incoming::Frame { kind: Kind::Refused, payload, .. }) = late.next() else {
+        panic!("it is refused")
+    };
+    let refused = Refused::read(payload).expect("it can be read");
+    assert_eq!(refused.why, Some(Refusal::Ending), "it waits for the next owner");
+    owner.nx.unused(PATIENCE).expect("nobody comes");
+}
+
+#[test]
+fn who_does_not_come_in_time_is_not_waited_for() {
+    let owner = Owner::new(Serving::administrator());
+    owner.nx.unused(Duration::ZERO).expect("it is served");
+}
+
+#[test]
 fn a_server_of_another_version_is_an_error_that_names_both() {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();

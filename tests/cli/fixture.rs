@@ -1,11 +1,14 @@
 //! The command under test, in a data folder of its own.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+
+use crate::children::until;
 
 /// A folder of the host with a data folder in it; both are gone at the end.
 pub(crate) struct Nexus {
@@ -32,6 +35,11 @@ impl Nexus {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.host("data")
+    }
+
+    /// Whether nobody owns the data folder.
+    pub(crate) fn is_free(&self) -> bool {
+        File::open(self.data().join("nexus.lock")).map_or(true, |lock| lock.try_lock().is_ok())
     }
 
     /// The command with these arguments, not yet started.
@@ -74,6 +82,15 @@ impl Nexus {
     pub(crate) fn export(&self, source: &str, destination: &Path) {
         let ended = self.run_args([OsStr::new("export"), OsStr::new(source), destination.as_os_str()]);
         assert_eq!((ended.status, &*ended.err), (0, ""), "export {source}");
+    }
+}
+
+impl Drop for Nexus {
+    fn drop(&mut self) {
+        // A command may have left an owner that is about to end.
+        if !std::thread::panicking() {
+            until("nobody owns the data folder", || self.is_free());
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod serving;
 mod statuses;
 mod streams;
 mod syncs;
+mod together;
 mod tours;
 mod transactions;
 mod watches;

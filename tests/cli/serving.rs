@@ -27,6 +27,16 @@ impl Serving {
         Self { child, said, _out: out }
     }
 
+    /// Whether it said that it serves.
+    pub(crate) fn is_there(&self) -> bool {
+        self.said.starts_with("serving ")
+    }
+
+    /// Waits for its end, which comes by itself; its exit status.
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
+    }
+
     /// Sends it a signal and waits for its end: its status, and what it told.
     fn signal(mut self, signal: &str) -> (Option<i32>, String) {
         let mut kill = Command::new("kill");

@@ -9,24 +9,24 @@ use crate::fixture::Nexus;
 use crate::watching::Server;
 
 /// A running `nexus watch`, ended with it.
-struct Watch {
+pub(crate) struct Watch {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Watch {
-    fn start(nexus: &Nexus, args: &[&str]) -> Self {
+    pub(crate) fn start(nexus: &Nexus, args: &[&str]) -> Self {
         let mut command = nexus.command(["watch"]);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the command starts");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         Self { child, lines }
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.lines.next().expect("it is told").expect("it is text")
     }
 
-    fn ended(mut self) -> Option<i32> {
+    pub(crate) fn ended(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 }

@@ -36,6 +36,7 @@ mod failure;
 mod feed;
 mod listing;
 mod output;
+mod owner;
 mod session;
 mod signals;
 mod sys;

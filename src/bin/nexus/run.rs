@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, past, pipe, ps,
-    search, serve, services, shell, stream, top, tour, transfer, tx, watch,
+    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, owner, past,
+    pipe, ps, search, serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -52,11 +52,15 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         return fsck::give_up_streams(out, &data, *place).and_then(|()| out.flush());
     }
     let mut config = config(&data, profile)?;
-    if matches!(&command, Command::Lock(_) | Command::Run(_)) {
-        // What waits for others is of use only to who can be reached: by them, and by the command that it runs.
+    if matches!(&command, Command::Run(_)) {
+        // What it runs is this process's, and reaches the kernel, as others do, while that is here.
         config = config.serve(Serving::administrator());
     }
-    let nx = match nexus::connect_or_attach(config).await {
+    let opened = match owner::is_for(&command) {
+        true => Box::pin(owner::attach(config, &data, profile)).await,
+        false => nexus::connect_or_attach(config).await,
+    };
+    let nx = match opened {
         Err(error) if matches!(command, Command::Fsck(_)) => {
             let told = fsck::damaged(out, &data, error);
             return out.flush().and(told);

@@ -1,20 +1,29 @@
 //! `serve`: own the data folder, and let other processes attach.
 
+use std::future::pending;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use nexus::{ChildSignal, Nexus, Serving};
+use nexus::{ChildSignal, Config, Nexus, Serving};
 use nexus_actors::ExitReason;
 use serde_json::json;
 
 use crate::args::ServeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::owner::{self, SOCKET};
 use crate::run::{config, data_folder};
 use crate::signals::Signals;
 
-/// The socket's name in the data folder.
-const SOCKET: &str = "nexus.sock";
+/// How often it is looked whether who serves the folder has ended.
+const LOOKS_MAX: usize = 4;
+
+/// How long to wait between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Within which time somebody is to attach to a kernel that serves while it is used.
+const USED_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn serve(
     out: &Output,
@@ -28,10 +37,30 @@ pub(crate) async fn serve(
         None => Serving::administrator(),
     };
     let serving = serving.connections_max(args.clients as usize);
-    let nx = nexus::connect(config(&data, profile)?.serve(serving)).await?;
+    if args.apart {
+        // It fails for the leader of a process group, as in a shell with job control: that has what it needs.
+        let _ = rustix::process::setsid();
+    }
+    let config = config(&data, profile)?.serve(serving);
+    let nx = if args.apart { owner::own(config, &data).await? } else { own(config).await? };
     let served = wait(out, &nx, &args, &data).await;
     nx.shutdown().await?;
     served
+}
+
+/// Boots the kernel. An owner that is ending is waited for, and so is one whose last client has just gone.
+async fn own(config: Config) -> nexus::Result<Nexus> {
+    for _ in 0..LOOKS_MAX {
+        let nx = nexus::connect_or_attach(config.clone()).await?;
+        if nx.kernel().is_ok() {
+            return Ok(nx);
+        }
+        let env = nx.env().clone();
+        nx.shutdown().await?;
+        env.sleep(LOOK_EVERY).await;
+    }
+    // It says who serves the folder.
+    nexus::connect(config).await
 }
 
 async fn wait(out: &Output, nx: &Nexus, args: &ServeArgs, data: &Path) -> Outcome {
@@ -48,10 +77,21 @@ async fn wait(out: &Output, nx: &Nexus, args: &ServeArgs, data: &Path) -> Outcom
         format_args!("serving {} to {whom} at {}, process {process}", data.display(), socket.display()),
     )?;
     out.flush()?;
-    let ended = match select(Box::pin(signals.next()), Box::pin(nx.ended())).await {
-        Either::Left((Some(_), _)) => return Ok(()),
+    let unused = async {
+        match args.while_used {
+            true => nx.unused(USED_WITHIN).await,
+            false => pending().await,
+        }
+    };
+    let asked = select(Box::pin(signals.next()), Box::pin(unused));
+    let ended = match select(asked, Box::pin(nx.ended())).await {
+        Either::Left((Either::Left((Some(_), _)), _)) => return Ok(()),
         // Who listens for signals has ended with the kernel.
-        Either::Left((None, ended)) => ended.await,
+        Either::Left((Either::Left((None, _)), ended)) => ended.await,
+        Either::Left((Either::Right((unused, _)), _)) => {
+            unused?;
+            return Ok(());
+        }
         Either::Right((ended, _)) => ended,
     };
     match ended? {

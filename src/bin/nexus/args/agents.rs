@@ -13,7 +13,8 @@ use crate::when::duration;
 /// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a, but not where a zone has a mount of its own at /a/b. It binds those who ask for one. With a command it is extended until the
 /// command ends, and released then. Signals are passed on to the command, and it is waited for; killed with -9 the lock goes, and the command does not. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
 /// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
-/// `unlock`, or until its time is over, also over restarts of the kernel.
+/// `unlock`, or until its time is over, also over restarts of the kernel. When nobody owns the data folder, a process in the background does for as long as
+/// such commands are there: see `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: the command's, and 128 more than the signal that ended it; 1 when the lock was not free, or was lost meanwhile.
@@ -71,7 +72,7 @@ pub(crate) struct LocksArgs {
 /// Hand messages from agent to agent through a path
 ///
 /// A message is read once, whole. It is in the memory of the process that owns the data folder, `nexus serve` say, and ends with it; the pipe's entry stays.
-/// `rm` removes a pipe, and tells those who wait.
+/// `rm` removes a pipe, and tells those who wait. Who waits with --wait needs no `serve`: see there who owns the folder then, and until when.
 #[derive(Debug, Args)]
 pub(crate) struct PipeArgs {
     #[command(subcommand)]
@@ -331,10 +332,10 @@ pub(crate) struct StreamRemoveGroupArgs {
 
 /// Tell what changes at a path and below it, as it happens
 ///
-/// Prints each change once it is on disk, in the order of the log of the zone, until interrupted. While another process serves the folder its changes are told, as
-/// `serve` does; else nobody changes anything, and --since tells what was. A place in the log to go on from is the number that a line begins with, when
-/// all lines with that number were seen: a transaction has several. Locks are in no log: --since tells nothing of them. It ends, too, when the process ends that has
-/// the kernel. A rename is told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
+/// Prints each change once it is on disk, in the order of the log of the zone, until interrupted, or until the process ends that has the kernel. Others change what
+/// they like meanwhile: when nobody serves the folder, a process in the background does, see `serve`. --since tells what was; locks are in no log, and it tells
+/// nothing of them. A place in the log to go on from is the number that a line begins with, when all lines with that number were seen: a transaction has several.
+/// A rename is told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints: LSN TIME KIND AGENT PATH, and behind it -> where a rename leads or <- where a copy comes from.

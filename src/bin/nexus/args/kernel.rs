@@ -298,6 +298,9 @@ pub(crate) struct FsckArgs {
 ///
 /// Serves the socket `nexus.sock` in the data folder until it is interrupted or terminated, then ends the kernel in order. Meanwhile
 /// every other `nexus` command on that folder attaches to it. Only processes of the same user, and of root, can attach.
+///
+/// Commands that wait for what others do, such as `lock`, `watch`, `pipe read --wait` and `stream tail -f`, need no `serve`: when nobody owns the folder they
+/// start `nexus serve --while-used` in the background, to which all of them attach. It ends with the last of them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line once it serves. With --json: {data, socket, process, agent}; agent is null for an administrator.
@@ -309,6 +312,12 @@ pub(crate) struct ServeArgs {
     /// Clients at once
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) clients: u32,
+    /// End as soon as the last client has gone, or when none comes within 10 seconds
+    #[arg(long)]
+    pub(crate) while_used: bool,
+    /// A command has started it, and attaches to it or to whoever else owns the folder
+    #[arg(long, hide = true)]
+    pub(crate) apart: bool,
 }
 
 /// Type commands, with history and completion of paths

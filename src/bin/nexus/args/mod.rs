@@ -184,6 +184,7 @@ mod tests {
         check("nexus cat", false);
         check("nexus cat --offset 3 --count 4 /a /b", true);
         check("nexus serve --agent coder-7 --clients 3", true);
+        check("nexus serve --while-used", true);
         check("nexus ps --watch --json", true);
         check("nexus top", true);
         check("nexus kill nexus/kernel/router", true);

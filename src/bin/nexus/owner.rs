@@ -1,0 +1,137 @@
+//! Whose kernel a command works in that waits for what others do: that of a process in the background, which is there for all of them, whoever ends first.
+//!
+//! It is `nexus serve --while-used`. The first command that finds no owner of the data folder starts one, and it ends when the last client has gone.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, absolute};
+use std::process::{Child, Command as Process, Stdio};
+use std::time::Duration;
+
+use nexus::{Config, ErrorKind, Nexus, Serving};
+use nexus_actors::{Env, HostConfig};
+
+use crate::args::{Command, PipeCommand, StreamCommand};
+
+/// How often an owner is started: each one may have ended before this process came to it.
+const STARTS_MAX: usize = 16;
+
+/// How long an owner may take until it serves.
+const SERVES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long who owns the folder and serves nobody is waited for: most likely it has begun to end.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long to wait between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The socket's name in the data folder.
+pub(crate) const SOCKET: &str = "nexus.sock";
+
+/// Whether the command waits for what other processes do, or has them wait.
+pub(crate) fn is_for(command: &Command) -> bool {
+    match command {
+        Command::Lock(args) => args.extend.is_none(),
+        Command::Watch(args) => args.wait != Some(Duration::ZERO),
+        Command::Pipe(args) => match &args.command {
+            PipeCommand::Read(args) => args.wait.is_some(),
+            PipeCommand::Write(args) => args.wait.is_some(),
+            PipeCommand::Make(_) => false,
+        },
+        Command::Stream(args) => match &args.command {
+            StreamCommand::Read(args) => args.wait.is_some(),
+            StreamCommand::Tail(args) => args.follow,
+            // The others have the records that this one does not.
+            StreamCommand::Take(args) => args.wait.is_some() || !args.command.is_empty(),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Attaches to the owner of the data folder, and starts one when there is none.
+pub(crate) async fn attach(config: Config, data: &Path, profile: Option<&str>) -> nexus::Result<Nexus> {
+    // For when none can be started; then it says why.
+    let own = config.serve(Serving::administrator());
+    for _ in 0..STARTS_MAX {
+        if let Ok(nx) = nexus::attach(data).await {
+            return Ok(nx);
+        }
+        match start(data, profile).await {
+            Ok(true) => continue,
+            // Another one owns the folder, or nobody can.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no owner can be started: it is this process");
+                break;
+            }
+        }
+        let nx = nexus::connect_or_attach(own.clone()).await?;
+        if nx.kernel().is_err() {
+            return Ok(nx);
+        }
+        // The other one has ended meanwhile. This process is not to be the owner for others, who may need it for longer.
+        nx.shutdown().await?;
+    }
+    nexus::connect_or_attach(own).await
+}
+
+/// Starts an owner in the background; whether it serves. It outlives this process, and whoever interrupts that does not interrupt it.
+async fn start(data: &Path, profile: Option<&str>) -> io::Result<bool> {
+    let mut owner = Process::new(std::env::current_exe()?);
+    owner.arg("--data").arg(absolute(data)?);
+    if let Some(profile) = profile {
+        owner.arg("--profile").arg(profile);
+    }
+    owner.args(["serve", "--while-used", "--apart"]);
+    owner.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let env = environment()?;
+    let pool = env.pool("owner", 1, 1);
+    let serves = pool.run(move || says_that_it_serves(owner.spawn()?));
+    match env.timeout(SERVES_WITHIN, serves).await {
+        Ok(serves) => serves.map_err(io::Error::other)?,
+        // It goes on by itself, and ends when nobody comes.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Waits for the one line of an owner, or for its end. Blocks.
+fn says_that_it_serves(mut owner: Child) -> io::Result<bool> {
+    let mut line = Vec::new();
+    let said = owner.stdout.take().map(BufReader::new);
+    match said.map_or(Ok(0), |mut said| said.read_until(b'\n', &mut line)) {
+        Ok(0) | Err(_) => owner.wait().map(|_| false),
+        Ok(_) => Ok(true),
+    }
+}
+
+/// Boots the kernel that others have started this process for. When somebody else serves the folder there is nothing to do; that is `EBUSY`, too.
+pub(crate) async fn own(config: Config, data: &Path) -> nexus::Result<Nexus> {
+    let mut waiting = None;
+    loop {
+        let busy = match nexus::connect(config.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Busy => error,
+            done => return done,
+        };
+        // It is not attached to, for that would count as a use of it.
+        if data.join(SOCKET).exists() {
+            return Err(busy);
+        }
+        let (env, since) = match &waiting {
+            Some(waiting) => waiting,
+            None => {
+                let Ok(env) = environment() else { return Err(busy) };
+                let now = env.now();
+                waiting.insert((env, now))
+            }
+        };
+        if env.now().duration_since(*since) > FREE_WITHIN {
+            return Err(busy);
+        }
+        env.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Threads and time of a process that has no kernel yet.
+fn environment() -> io::Result<Env> {
+    Env::host(HostConfig::default())
+}
