@@ -93,9 +93,12 @@ fn messages_and_records_come_though_nobody_serves() {
     let check = |waits: &str, gives: &str| {
         let mut waiting = nexus.command(waits.split(' '));
         let mut waiting = waiting.stdout(Stdio::piped()).spawn().expect("it starts");
-        // What is given to a pipe before anybody waits there goes with the kernel that has it.
+        let socket = nexus.data().join("nexus.sock");
+        // Again: what is given to a pipe before anybody waits there goes with the kernel that has it. And to who serves: one that does not keeps out who waits.
         until("it comes", || {
-            assert_eq!(nexus.run(gives).status, 0, "{gives}");
+            if socket.exists() {
+                assert_eq!(nexus.run(gives).status, 0, "{gives}");
+            }
             waiting.try_wait().expect("it can be asked").is_some()
         });
         let ended = waiting.wait_with_output().expect("it ends");
