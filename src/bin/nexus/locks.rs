@@ -37,7 +37,7 @@ pub(crate) async fn lock(session: &Arc<Session>, args: LockArgs) -> Outcome {
         call = call.wait(args.wait.unwrap_or(SysLock::TTL_MAX));
     }
     let Some((program, arguments)) = args.command.split_first() else {
-        // Nobody is left who could extend it, and it may be this process that owns the folder.
+        // Nobody is left who could extend it, and who owns the folder may end with this command.
         return told(session, &session.nx.send(call.durable()).await?);
     };
     let guard = session.nx.locked_with(call, HOLD_MAX).await?;
