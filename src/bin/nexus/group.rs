@@ -90,15 +90,14 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
             for _ in 0..args.number {
                 let Some(given) = next(&call).await?.pop() else { break };
                 let offset = given.record.offset;
-                // Its time went by meanwhile.
-                let again = failed.contains(&offset);
-                if again || !work(session, &at, &args, hold, &given, (program, arguments)).await? {
-                    failed.extend((!again).then_some(offset));
-                }
-                taken.push(given);
-                if again {
+                // Its time went by meanwhile, and it was given anew.
+                if failed.contains(&offset) {
                     break;
                 }
+                if !work(session, &at, &args, hold, &given, (program, arguments)).await? {
+                    failed.push(offset);
+                }
+                taken.push(given);
             }
             if !failed.is_empty() {
                 session.out.ends_with(Status::Failed);
