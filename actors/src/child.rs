@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::behaviour::Behaviour;
-use crate::cell::ExitPort;
+use crate::cell::{ExitPort, Given};
 use crate::env::Place;
 use crate::exit::ExitReason;
 use crate::fault::{Inject, Strike};
+use crate::panics;
 use crate::reference::Ref;
 use crate::status::ActorStatus;
 
@@ -69,15 +70,29 @@ pub trait Child: Send + Sync {
 
 /// Puts an actor under control: `args` are what each start is given.
 pub fn child<B: Behaviour>(actor: &Ref<B>, args: B::Args) -> Arc<dyn Child> {
-    *actor.cell().args.lock() = Some(args);
-    Arc::new(Controlled(actor.clone()))
+    let given = Arc::new(Given::<B>::new(Some(args)));
+    *actor.cell().given.lock() = Arc::downgrade(&given);
+    Arc::new(Controlled { actor: actor.clone(), given })
 }
 
-struct Controlled<B: Behaviour>(Ref<B>);
+struct Controlled<B: Behaviour> {
+    actor: Ref<B>,
+    given: Arc<Given<B>>,
+}
+
+impl<B: Behaviour> Drop for Controlled<B> {
+    fn drop(&mut self) {
+        // Their end is anybody's code, and whoever lets go of a child may be its supervisor.
+        let args = self.given.lock().take();
+        if let Err(panicked) = panics::guarded_drop(args) {
+            tracing::warn!(actor = %self.actor.name(), %panicked, "a destructor panicked");
+        }
+    }
+}
 
 impl<B: Behaviour> Child for Controlled<B> {
     fn name(&self) -> &Arc<str> {
-        self.0.name()
+        self.actor.name()
     }
 
     fn start(
@@ -86,11 +101,11 @@ impl<B: Behaviour> Child for Controlled<B> {
         warm: bool,
         exits: ExitPort,
     ) -> BoxFuture<'static, Result<u64, ExitReason>> {
-        Box::pin(self.0.cell().clone().start(place, warm, exits))
+        Box::pin(self.actor.cell().clone().start(self.given.clone(), place, warm, exits))
     }
 
     fn stop(&self, why: ExitReason, timeout: Option<Duration>) -> BoxFuture<'static, ExitReason> {
-        let actor = self.0.clone();
+        let actor = self.actor.clone();
         let brutal = timeout == Some(Duration::ZERO);
         // Ordered at once: whoever drops the future has stopped it nevertheless.
         let ordered = if brutal { actor.cell().order_kill() } else { actor.cell().order_stop(why) };
@@ -120,42 +135,42 @@ impl<B: Behaviour> Child for Controlled<B> {
     }
 
     fn kill(&self) {
-        self.0.cell().kill();
+        self.actor.cell().kill();
     }
 
     fn fail(&self, generation: u64, why: ExitReason) -> bool {
-        self.0.cell().fail(generation, why)
+        self.actor.cell().fail(generation, why)
     }
 
     fn inject(&self, fault: Inject) {
-        self.0.cell().inject(fault);
+        self.actor.cell().inject(fault);
     }
 
     fn arm(&self, strike: Strike) -> bool {
-        self.0.cell().arm(strike)
+        self.actor.cell().arm(strike)
     }
 
     fn disarm(&self) -> Option<Strike> {
-        self.0.cell().disarm()
+        self.actor.cell().disarm()
     }
 
     fn suspend(&self) {
-        self.0.cell().suspend(true);
+        self.actor.cell().suspend(true);
     }
 
     fn resume(&self) {
-        self.0.cell().suspend(false);
+        self.actor.cell().suspend(false);
     }
 
     fn close(&self) {
-        self.0.cell().close();
+        self.actor.cell().close();
     }
 
     fn write_off(&self, generation: u64, why: ExitReason) {
-        self.0.cell().write_off(generation, why);
+        self.actor.cell().write_off(generation, why);
     }
 
     fn status(&self) -> ActorStatus {
-        self.0.status()
+        self.actor.status()
     }
 }

@@ -451,7 +451,11 @@ impl<B: Behaviour> Turn<B> {
             return;
         };
         self.generation = to;
-        *self.cell().args.lock() = Some(args);
+        let given = self.cell().given.lock().upgrade();
+        if let Some(given) = given {
+            let before = given.lock().replace(args);
+            self.discard(before);
+        }
         let old = self.behaviour.replace(new);
         if let Some(mut old) = old {
             // The old value cleans up beside the new one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Cell, Live, Pulse};
+use super::{Cell, Given, Live, Pulse};
 use crate::behaviour::{Behaviour, Start, Swap};
 use crate::call::CallError;
 use crate::engine;
@@ -32,14 +32,15 @@ pub struct ChildExit {
 pub type ExitPort = Arc<dyn Fn(ChildExit) + Send + Sync>;
 
 impl<B: Behaviour> Cell<B> {
-    /// Starts the next incarnation. Fails when one lives.
+    /// Starts the next incarnation with what is given when this is first polled. Fails when one lives.
     pub(crate) async fn start(
         self: Arc<Self>,
+        given: Arc<Given<B>>,
         place: Place,
         warm: bool,
         exits: ExitPort,
     ) -> Result<u64, ExitReason> {
-        let args = self.args.lock().clone().ok_or_else(|| ExitReason::error("it was given no arguments"))?;
+        let args = given.lock().clone().ok_or_else(|| ExitReason::error("it was given no arguments"))?;
         let seat = self.env.seat(place).ok_or(ExitReason::Killed)?;
         let (ack, started) = oneshot::channel();
         let pulse = Arc::new(Pulse::default());

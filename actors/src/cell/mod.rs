@@ -37,11 +37,14 @@ const SWEEP_GRAIN: Duration = Duration::from_millis(1);
 
 pub(crate) type Mail<B> = Arc<dyn Envelope<B>>;
 
+/// The arguments of an actor; none once nobody controls it any more.
+pub(crate) type Given<B> = Lock<Option<<B as Behaviour>::Args>>;
+
 pub(crate) struct Cell<B: Behaviour> {
     pub(crate) env: Env,
     pub(crate) name: Arc<str>,
-    /// What `init` is given; set by the supervisor, changed by a swap.
-    pub(crate) args: Lock<Option<B::Args>>,
+    /// What whoever controls the actor gives to `init`, which a swap changes. The cell does not hold it: it may have a `Ref` of this very actor in it.
+    pub(crate) given: Lock<Weak<Given<B>>>,
     state: Lock<State<B>>,
 }
 
@@ -206,7 +209,7 @@ impl<B: Behaviour> Cell<B> {
             last_struck: None,
             sweep: None,
         };
-        Arc::new(Cell { env: env.clone(), name, args: Lock::new(None), state: Lock::new(state) })
+        Arc::new(Cell { env: env.clone(), name, given: Lock::new(Weak::new()), state: Lock::new(state) })
     }
 
     /// Queues a message. Its number is for `withdraw`.

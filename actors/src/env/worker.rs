@@ -1,5 +1,6 @@
 //! One thread that is handed all that waits, in batches: what arrived while the previous batch was worked on.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,9 +148,11 @@ impl<J: Send + 'static> Worker<J> {
         why
     }
 
-    /// Waits until the worker has ended, and says why. Can be polled by any executor.
-    pub async fn ended(&self) -> ExitReason {
-        self.shared.ended.wait().await
+    /// Waits until the worker has ended, and says why. Can be polled by any executor. Whoever waits does not hold the worker: it ends with its last clone
+    /// all the same.
+    pub fn ended(&self) -> impl Future<Output = ExitReason> + Send + use<J> {
+        let shared = self.shared.clone();
+        async move { shared.ended.wait().await }
     }
 
     /// Jobs that wait.
