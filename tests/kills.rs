@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use common::{Running, boot, path};
 use futures_util::future::BoxFuture;
-use nexus::dispatch::{Interceptor, OpSet, Registration};
-use nexus::{Config, HookContext, Op, Verdict};
+use nexus::actors::{ActorState, Event, Simulation};
+use nexus::dispatch::{Interceptor, Observer, OpSet, Registration};
+use nexus::{Config, Env, EventMask, HookContext, Nexus, Op, TreeStatus, Verdict};
 use nexus_actors::{Inject, Moment, block_on};
 use nexus_messages::Executed;
 use nexus_messages::syscall::{
@@ -73,7 +75,7 @@ impl Reader {
 fn until_restarted(running: &Running, name: &str, generation: u64) {
     let serves = |running: &Running| {
         let actor = running.tree.find(name).expect("it is in the tree").actor;
-        actor.generation > generation && actor.state == nexus_actors::ActorState::Running
+        actor.generation > generation && actor.state == ActorState::Running
     };
     while !serves(running) {
         thread::yield_now();
@@ -359,4 +361,95 @@ fn a_mount_whose_router_dies_of_taking_it_away_is_gone_and_comes_back_whole() {
         nx.shutdown().expect("it ends");
         assert_eq!(boot().read("/m/x").expect("it is there"), "kept", "{moment:?}");
     }
+}
+
+/// The paths of all actors with their incarnations, in the order of the tree.
+fn actors(nx: &Nexus) -> Vec<(String, u64)> {
+    fn walk(status: &TreeStatus, path: String, found: &mut Vec<(String, u64)>) {
+        for child in &status.children {
+            walk(child, format!("{path}/{}", child.id), found);
+        }
+        let serves = status.actor.state == ActorState::Running;
+        found.push((path, if serves { status.actor.generation } else { 0 }));
+    }
+    let tree = nx.kernel().expect("a kernel of this process").supervised().expect("it serves").snapshot();
+    let mut found = Vec::new();
+    walk(&tree, tree.id.to_string(), &mut found);
+    found
+}
+
+/// Who works in the simulation now, by name.
+fn at_work(simulation: &Simulation) -> BTreeMap<Arc<str>, i64> {
+    let mut working = BTreeMap::new();
+    for step in simulation.trace().entries {
+        match step.event {
+            Event::Spawned => *working.entry(step.who).or_default() += 1,
+            Event::Ended => *working.entry(step.who).or_default() -= 1,
+            _ => {}
+        }
+    }
+    working
+}
+
+/// Hears everything, and is as large as it is.
+struct Listening(#[expect(dead_code, reason = "who looks whether it is gone holds the other end")] Arc<()>);
+
+impl Observer for Listening {
+    fn mask(&self) -> EventMask {
+        EventMask::ALL
+    }
+
+    fn observe(&self, _: &nexus::Event) {}
+}
+
+/// A kernel in a simulation, to which somebody listens.
+fn listened_to(env: &Env, heard: &Arc<()>) -> impl Future<Output = Nexus> {
+    let config = Config::in_memory().env(env.clone()).restarts(u32::MAX, Duration::from_secs(1));
+    let observer = Registration::observer("listening", Arc::new(Listening(heard.clone())));
+    async move {
+        let nx = nexus::connect(config).await.expect("it boots");
+        nx.register_hook(observer).await.expect("it is registered");
+        nx.write("/f", "x").await.expect("it is written");
+        nx
+    }
+}
+
+/// Found by a campaign that took all memory: a killed committer left its thread behind.
+#[test]
+fn whoever_is_killed_leaves_nobody_behind() {
+    let (env, simulation) = Env::seeded(5);
+    simulation.quiet();
+    let nx = simulation.block_on(listened_to(&env, &Arc::default()));
+    let killed_once = || {
+        simulation.block_on(async {
+            for (path, generation) in actors(&nx).iter().rev().skip(1) {
+                assert!(nx.kill(path, Kill::Brutal).await.expect("somebody may"), "{path}");
+                let back = async {
+                    while !actors(&nx).iter().any(|(at, now)| at == path && now > generation) {
+                        env.sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                env.timeout(HELD_MAX, back).await.expect("it comes back");
+                nx.write("/f", "x").await.expect("it is written");
+            }
+            env.sleep(HELD_MAX).await;
+        });
+        at_work(&simulation)
+    };
+    let before = killed_once();
+    killed_once();
+    assert_eq!(killed_once(), before);
+    simulation.block_on(nx.shutdown()).expect("it ends");
+}
+
+/// Found by the same campaign: an observer's queue was kept by its actor, and kept that.
+#[test]
+fn nothing_is_left_of_a_kernel_that_has_ended() {
+    let (env, simulation) = Env::seeded(5);
+    let heard = Arc::new(());
+    let nx = simulation.block_on(listened_to(&env, &heard));
+    simulation.block_on(nx.shutdown()).expect("it ends");
+    drop((nx, env));
+    drop(simulation);
+    assert_eq!(Arc::strong_count(&heard), 1, "who listened is gone with the kernel");
 }

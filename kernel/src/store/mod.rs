@@ -14,7 +14,8 @@ mod thread;
 mod upkeep;
 mod view;
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -67,7 +68,9 @@ impl Behaviour for Committer {
         async move {
             let worker = worker?;
             store.open_to(generation, worker.clone());
-            store.env().spawn("store.flush", flush_in_time(store.clone(), generation, worker.clone()));
+            let ended = worker.ended();
+            let flushes = flush_in_time(store.clone(), generation, Arc::downgrade(&worker), ended);
+            store.env().spawn("store.flush", flushes);
             Ok(Self { store, worker, generation })
         }
         .boxed_local()
@@ -88,16 +91,23 @@ impl Behaviour for Committer {
     }
 }
 
-/// Has flushed, in time, what was acknowledged before it was on disk; until the committer ends.
-async fn flush_in_time(store: Arc<Store>, generation: u64, worker: Arc<Worker<Job>>) {
-    let ended = std::pin::pin!(worker.ended().fuse());
+/// Has flushed, in time, what was acknowledged before it was on disk; until the committer's worker has `ended`, which it does once nobody else holds it.
+async fn flush_in_time(
+    store: Arc<Store>,
+    generation: u64,
+    worker: Weak<Worker<Job>>,
+    ended: impl Future<Output = ExitReason>,
+) {
+    let ended = std::pin::pin!(ended.fuse());
     let flushing = std::pin::pin!(
         async {
             loop {
                 store.wait_for_unflushed().await;
                 let (job, _, flushed) = Job::new(Box::new(Work::Sync));
+                let Some(worker) = worker.upgrade() else { return };
                 // A worker that ends gives it back, and its successor begins with it.
                 let _ = worker.submit(job).await;
+                drop(worker);
                 let _ = flushed.await;
                 if !store.is_open_to(generation) {
                     return;

@@ -26,9 +26,10 @@ pub(super) fn employ<B: Behaviour + Handle<ThreadEnded>, J: Send + 'static>(
 ) -> Result<Arc<Worker<J>>, ExitReason> {
     let env = start.env();
     let worker = Arc::new(env.worker(B::NAME, bounds, work).map_err(ExitReason::error)?);
-    let (watched, me, generation) = (worker.clone(), start.me().clone(), start.generation());
+    // Not the worker itself: an actor that is killed closes nothing, and its thread ends with whoever held the worker.
+    let (ended, me, generation) = (worker.ended(), start.me().clone(), start.generation());
     env.spawn("store.watch", async move {
-        let reason = watched.ended().await;
+        let reason = ended.await;
         // Nobody to tell: the actor is gone for good, and so is the kernel.
         let _ = me.tell(ThreadEnded { generation, reason });
     });
