@@ -413,6 +413,54 @@ fn a_link_is_followed_to_what_it_leads_to() {
 }
 
 #[test]
+fn a_lock_is_extended_and_released_by_what_it_is_on_and_by_what_it_was_taken_by_alone() {
+    simulated(31, |_, nx| async move {
+        let a = nx.agent("a").unwrap();
+        let durable = SysLock::exclusive(path("/durable")).durable();
+        for lock in [a.lock("/plain/file", NOW).await.unwrap(), a.send(durable).await.unwrap()] {
+            let before = held(&nx).await["locks"][0]["holders"][0]["token"].clone();
+            for wrong in ["/plain", "/other", "/plain/file/below", "/"] {
+                let extended = a.extend(wrong, lock.id, SOON).await.unwrap_err();
+                let released = a.unlock(wrong, lock.id).await.unwrap_err();
+                for error in [extended, released] {
+                    assert_eq!(error.errno(), Errno::EPERM, "{error}");
+                    let said = error.to_string();
+                    assert!(said.contains(&format!(" {wrong}: ")), "what was asked for: {said}");
+                    assert!(
+                        said.contains(&format!("the lock {} is one on {}", lock.id, lock.path)),
+                        "{said}"
+                    );
+                }
+                assert_eq!(nx.lock(&lock.path, NOW).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+                assert_eq!(held(&nx).await["locks"][0]["holders"][0]["token"], before);
+            }
+            a.unlock(&lock.path, lock.id).await.unwrap();
+        }
+
+        // A link leads elsewhere since, and what was locked is a link itself.
+        nx.write("/real", "x").await.unwrap();
+        nx.link("/link", "/real").await.unwrap();
+        let lock = a.lock("/link", NOW).await.unwrap();
+        nx.unlink("/link").await.unwrap();
+        nx.link("/link", "/other").await.unwrap();
+        a.extend("/link", lock.id, SOON).await.unwrap();
+        nx.rename("/real", "/moved").await.unwrap();
+        nx.link("/real", "/moved").await.unwrap();
+        a.extend("/real", lock.id, SOON).await.unwrap();
+        assert_eq!(a.unlock("/other", lock.id).await.unwrap_err().errno(), Errno::EPERM);
+        assert_eq!(a.unlock("/moved", lock.id).await.unwrap_err().errno(), Errno::EPERM);
+        a.unlock("/link", lock.id).await.unwrap();
+        assert_eq!(held(&nx).await["held"], 0);
+
+        let (one, other) = (a.semaphore("one", 1).unwrap(), a.semaphore("other", 1).unwrap());
+        let place = one.try_acquire(SOON).unwrap();
+        assert_eq!(other.extend(place.id, SOON).unwrap_err().errno(), Errno::EPERM);
+        assert_eq!(other.release(place.id).unwrap_err().errno(), Errno::EPERM);
+        one.release(place.id).unwrap();
+    });
+}
+
+#[test]
 fn locks_outlive_the_actor_that_looks_after_them() {
     simulated(12, |env, nx| async move {
         let (a, b) = (nx.agent("a").unwrap(), nx.agent("b").unwrap());

@@ -30,6 +30,12 @@ fn a_lock_without_a_command_stays_until_it_is_released() {
     let extended: Value =
         serde_json::from_str(&nexus.good(&format!("--json lock /a --extend {id} --ttl 1h"))).expect("one");
     assert_eq!((&extended["id"], &extended["ttl_ms"]), (&id.as_str().into(), &3_600_000.into()));
+    for wrong in [format!("unlock /b {id}"), format!("lock /b --extend {id}")] {
+        let refused = nexus.run(&wrong);
+        assert_eq!((refused.status, &*refused.out), (1, ""), "{refused:?}");
+        assert!(refused.err.contains(" /b: ") && refused.err.contains(" is one on /a, "), "{refused:?}");
+        assert!(nexus.good("locks").starts_with("/a\t"));
+    }
     nexus.good(&format!("unlock /a {id}"));
     let again = nexus.run(&format!("unlock /a {id}"));
     assert_eq!(again.status, 1);

@@ -71,13 +71,9 @@ async fn extend(
     key: LockKey,
     id: LockId,
 ) -> Result<Locked> {
-    let locks = kernel.advisory();
-    // A link on the way may lead elsewhere than it did when the lock was taken.
-    let extended = locks.extend(&key, id, call.ttl).map(|holder| (key, holder)).or_else(|| {
-        let key = locks.find(id)?;
-        locks.extend(&key, id, call.ttl).map(|holder| (key, holder))
-    });
-    let (key, holder) = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
+    let key = held_at(kernel, (Op::Lock, &call.path), key, id)?;
+    let extended = kernel.advisory().extend(&key, id, call.ttl);
+    let holder = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
     if holder.request.durable {
         kernel.keep_lock(caller, &key, holder.grant(), &holder.request).await?;
     }
@@ -96,9 +92,7 @@ pub(super) async fn unlock(
         let gone = kernel.release_kept(caller, &key, None).await?;
         return Ok(Unlocked::new(u32::try_from(gone.len()).unwrap_or(u32::MAX)));
     };
-    // A link on the way may lead elsewhere than it did when the lock was taken.
-    let key = if locks.is_held(&key, id) { Some(key) } else { locks.find(id) };
-    let key = key.ok_or_else(|| not_held(Op::Unlock, &call.path, id))?;
+    let key = held_at(kernel, (Op::Unlock, &call.path), key, id)?;
     if locks.release_plain(&key, id) {
         return Ok(Unlocked::new(1));
     }
@@ -106,6 +100,22 @@ pub(super) async fn unlock(
         0 => Err(not_held(Op::Unlock, &call.path, id)),
         _ => Ok(Unlocked::new(1)),
     }
+}
+
+/// Where the lock `id` is that is asked for by `path`, which leads to `key`: there, or elsewhere when it was taken by this path and a link led there from it.
+fn held_at(kernel: &Kernel, (op, path): (Op, &VPath), key: LockKey, id: LockId) -> Result<LockKey> {
+    let locks = kernel.advisory();
+    if locks.is_held(&key, id) {
+        return Ok(key);
+    }
+    let (at, alias) = locks.find(id).ok_or_else(|| not_held(op, path, id))?;
+    if alias.is_some_and(|alias| alias == *path) {
+        return Ok(at);
+    }
+    let (zone, held) = at.parts();
+    let zone = if zone == key.parts().0 { String::new() } else { format!(" in the zone {zone}") };
+    let error = Error::new(op, path, ErrorKind::NotHeld);
+    Err(error.because(format!("the lock {id} is one on {held}{zone}, and stays as it is")))
 }
 
 fn in_the_way(kernel: &Kernel, caller: &Caller, path: &VPath, obstacle: &Obstacle) -> Error {

@@ -223,15 +223,21 @@ impl AdvisoryLocks {
         self.locks.look(key, ids).unwrap_or_default()
     }
 
-    /// Where the lock `id` is held; none when it is not. Looks at all locks.
-    pub(crate) fn find(&self, id: LockId) -> Option<LockKey> {
+    /// Where the lock `id` is held, and what else it may be asked for by; none when it is not held. Looks at all locks.
+    pub(crate) fn find(&self, id: LockId) -> Option<(LockKey, Option<VPath>)> {
         let mut found = None;
         self.locks.each(|key, place| {
-            if place.holders().iter().any(|holder| holder.id == id) {
-                found = Some(key.clone());
+            if let Some(holder) = place.holders().iter().find(|holder| holder.id == id) {
+                found = Some((key.clone(), holder.alias.clone()));
             }
         });
         found
+    }
+
+    /// Lets the lock `id` at `key` be asked for by the path that it was taken by, too, where a link led from there: it may be gone, or lead elsewhere, when the lock is
+    /// given back.
+    pub(crate) fn call(&self, key: &LockKey, id: LockId, alias: VPath) {
+        self.locks.call(key, id, alias);
     }
 
     /// Lets a write pass that is made under the lock with this token; none when that is not held any more.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_messages::syscall::LockKind;
-use nexus_messages::{LifeId, LockId};
+use nexus_messages::{LifeId, LockId, VPath};
 use smallvec::SmallVec;
 
 /// A moment, as the time since the table was made.
@@ -55,6 +55,8 @@ pub(crate) struct Holder {
     pub(crate) request: Request,
     pub(crate) since: Moment,
     pub(crate) until: Moment,
+    /// What else it may be asked for by: the path that it was taken by, where a link led elsewhere from there.
+    pub(crate) alias: Option<VPath>,
     /// How many writes are under way that were let pass because this is held.
     pins: u32,
 }
@@ -149,7 +151,7 @@ fn agree(one: LockKind, other: LockKind) -> bool {
 
 impl Holder {
     pub(crate) fn new(id: LockId, token: u64, request: Request, since: Moment, until: Moment) -> Self {
-        Self { id, token, request, since, until, pins: 0 }
+        Self { id, token, request, since, until, alias: None, pins: 0 }
     }
 
     pub(crate) fn grant(&self) -> Grant {
@@ -485,6 +487,15 @@ impl<K: Key, W> Places<K, W> {
         holder.until = now.saturating_add(ttl);
         holder.request.ttl = ttl;
         Some(holder.clone())
+    }
+
+    /// Lets the place that `id` holds be asked for by `alias`, too.
+    pub(crate) fn call(&mut self, key: &K, id: LockId, alias: VPath) {
+        let place = self.places.get_mut(key);
+        if let Some(holder) = place.and_then(|place| place.holders.iter_mut().find(|holder| holder.id == id))
+        {
+            holder.alias = Some(alias);
+        }
     }
 
     /// Takes the place back that `id` holds, also when its time is over and nobody has taken it back for that; none when it does not hold it any more.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use nexus_messages::syscall::LockKind;
-use nexus_messages::{LifeId, LockId};
+use nexus_messages::{LifeId, LockId, VPath};
 
 use super::places::{
     Grant, Holder, Issue, Key, Moment, Moved, Obstacle, Owner, Place, Places, Request, Waiter,
@@ -317,6 +317,11 @@ impl<K: Filed> Table<K> {
             }
             Some(holder)
         })
+    }
+
+    /// As [`Places::call`].
+    pub(crate) fn call(&self, key: &K, id: LockId, alias: VPath) {
+        self.0.with(key, |_, part, _| part.places.call(key, id, alias));
     }
 
     /// Takes the place back that `id` holds; none when it does not hold it any more.

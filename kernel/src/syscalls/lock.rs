@@ -1,5 +1,6 @@
 //! `SysLock` and `SysUnlock`: advisory locks.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,12 +168,22 @@ async fn lock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysLock) -> Resu
     not_the_kernels(Op::Lock, &path)?;
     let keeper = kernel.keeper(&zone);
     let mut call = admitted.call.clone();
-    call.path = path;
+    let asked = mem::replace(&mut call.path, path);
     if call.wait.is_some() {
         // Whoever swaps a service that saw the call must not wait for as long as the call does.
         admitted.step_aside();
     }
-    let done = keeper.lock(caller, &zone, &call).await;
+    let mut done = keeper.lock(caller, &zone, &call).await;
+    if call.id.is_some() && is_elsewhere(&done, &call.path, &asked) {
+        call.path = asked;
+        let zone = kernel.zone_of(caller, &call.path);
+        done = kernel.keeper(&zone).lock(caller, &zone, &call).await;
+    } else if let Ok(locked) = &done
+        && call.id.is_none()
+        && locked.path != asked
+    {
+        kernel.advisory().call(&LockKey::new(&zone, &locked.path), locked.id, asked);
+    }
     let done = done.and_then(|locked| {
         if !call.tied || kernel.lives().goes_on(caller.life) {
             return Ok(locked);
@@ -222,26 +233,43 @@ async fn unlock(kernel: &Arc<Kernel>, caller: &Arc<Caller>, call: SysUnlock) -> 
     let admitted = admit(kernel, caller, call, None).await?;
     let site = &admitted.first.site;
     let mut call = admitted.call.clone();
-    call.path = site.path.clone();
-    let done = kernel.keeper(&site.mount.zone).unlock(caller, &site.mount.zone, &call).await;
+    let asked = mem::replace(&mut call.path, site.path.clone());
+    let mut done = kernel.keeper(&site.mount.zone).unlock(caller, &site.mount.zone, &call).await;
+    if call.id.is_some() && is_elsewhere(&done, &call.path, &asked) {
+        call.path = asked;
+        let zone = kernel.zone_of(caller, &call.path);
+        done = kernel.keeper(&zone).unlock(caller, &zone, &call).await;
+    }
     admitted.after(&done).await;
     done
 }
 
+/// Whether a lock is not where `asked` leads now, and may be at `asked` itself, or have been taken by it: a link on the way may lead elsewhere than it did then.
+fn is_elsewhere<T>(done: &Result<T>, path: &VPath, asked: &VPath) -> bool {
+    path != asked && matches!(done, Err(error) if error.kind() == ErrorKind::NotHeld)
+}
+
 impl Kernel {
-    /// Gives the lock `id` on `path` back without asking anybody whether that may be: for who was given it. Says whether it was held. Does not wait; may be repeated. Not for
-    /// one that is to outlive the process.
-    pub fn release_lock(&self, caller: &Caller, path: &VPath, id: LockId) -> bool {
+    /// The zone whose mount serves `path`, no link followed.
+    fn zone_of(&self, caller: &Caller, path: &VPath) -> ZoneId {
         let routed = self
             .routes()
             .read(|routes| routes.route(&caller.zone, path).map(|routed| routed.mount.zone.clone()));
-        let zone = routed.as_ref().unwrap_or(&caller.zone);
-        if let Some(other) = self.other_locks().of(zone) {
-            other.give_back(zone, path, id);
+        routed.unwrap_or_else(|| caller.zone.clone())
+    }
+
+    /// Gives the lock `id` on `path` back without asking anybody whether that may be: for who was given it. Says whether it was held. Does not wait; may be repeated. Not for
+    /// one that is to outlive the process.
+    pub fn release_lock(&self, caller: &Caller, path: &VPath, id: LockId) -> bool {
+        let zone = self.zone_of(caller, path);
+        if let Some(other) = self.other_locks().of(&zone) {
+            other.give_back(&zone, path, id);
             return true;
         }
-        let (locks, key) = (self.advisory(), LockKey::new(zone, path));
+        let (locks, key) = (self.advisory(), LockKey::new(&zone, path));
         let released = locks.release_plain(&key, id);
-        released || locks.find(id).is_some_and(|key| locks.release_plain(&key, id))
+        // Who was given it names it by what it is on, whatever mount serves that by now.
+        let same = |key: &LockKey| key.parts().1 == *path;
+        released || locks.find(id).is_some_and(|(key, _)| same(&key) && locks.release_plain(&key, id))
     }
 }

@@ -21,7 +21,7 @@ use crate::path::VPath;
 ///
 /// # Errors
 /// `EAGAIN` when it would have to wait and does not, `ETIMEDOUT` when it waited in vain; `EDEADLK` when those who wait, this one among them, wait for each other, and
-/// this one came last (who waits for one of several places waits for nobody while one who holds a place may go on); `EPERM` when what is to be extended is not held any more; `ENOLCK` when there are too many, or the agent holds and
+/// this one came last (who waits for one of several places waits for nobody while one who holds a place may go on); `EPERM` when what is to be extended is not held any more, or is a lock on another path; `ENOLCK` when there are too many, or the agent holds and
 /// waits for as many as one may; `EINVAL` for a time out of bounds, and
 /// for places for nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,8 +121,11 @@ pub struct LockWaiter {
 
 /// Releases the lock `id` on `path`, or all locks on it by force.
 ///
+/// A lock is named by its identity together with what it is on. As long as the kernel runs on, the path that it was taken by does as well, also when a link there is gone
+/// or leads elsewhere by then.
+///
 /// # Errors
-/// `EPERM` when it is not held, or not any more; `EACCES` when force is used without the administrator's handle.
+/// `EPERM` when it is not held, or not any more, and when it is a lock on another path, which stays as it is; `EACCES` when force is used without the administrator's handle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SysUnlock {
