@@ -511,6 +511,34 @@ fn a_durable_lock_outlives_the_process_until_its_time_is_over_and_tokens_go_on_g
 }
 
 #[test]
+fn the_age_of_a_durable_lock_goes_on_when_the_process_starts_again_and_when_it_is_extended() {
+    let folder = tempfile::tempdir().unwrap();
+    let boot = || blocking::connect(Config::new(folder.path())).unwrap();
+    let age = |nx: &blocking::Nexus| {
+        let stat = nx.send(SysStat::at(path("/kept")).include_lock()).unwrap();
+        stat.lock.as_ref().expect("it is locked").holders[0].age
+    };
+    let nx = boot();
+    nx.write("/kept", "x").unwrap();
+    let mut kept =
+        nx.send(SysLock::exclusive(path("/kept")).ttl(Duration::from_secs(600)).durable()).unwrap();
+    let (taken, mut latest) = (nx.env().now(), age(&nx));
+    nx.shutdown().unwrap();
+    for extends in [false, true, false] {
+        let nx = boot();
+        if extends {
+            kept = nx.extend("/kept", kept.id, Duration::from_secs(500)).unwrap();
+        }
+        // It is told by the clock of the wall what was before the start.
+        let least = nx.env().now() - taken - Duration::from_millis(1);
+        let now = age(&nx);
+        assert!(now >= least && now > latest, "{now:?} of at least {least:?}, after {latest:?}");
+        latest = now;
+        nx.shutdown().unwrap();
+    }
+}
+
+#[test]
 fn an_agent_holds_and_waits_for_no_more_locks_than_it_may_also_after_a_start() {
     let folder = tempfile::tempdir().unwrap();
     let boot = |most: usize| {

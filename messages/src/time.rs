@@ -20,6 +20,11 @@ impl Timestamp {
         self.0 / 1_000_000_000
     }
 
+    /// This point moved earlier by `by`; the epoch at least.
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// This point moved later by `by`; the last representable one at most.
     pub fn after(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))

@@ -39,6 +39,28 @@ struct LockRow {
     session: u64,
     token: u64,
     until: Timestamp,
+    since: Timestamp,
+}
+
+/// The row as earlier versions wrote it, which did not tell since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct LockRowBefore {
+    zone: ZoneId,
+    path: VPath,
+    kind: LockKind,
+    agent: Arc<str>,
+    session: u64,
+    token: u64,
+    until: Timestamp,
+}
+
+/// The row at `key`, whichever version wrote it: one of which is not known since when it is held is taken to be held since `now`.
+fn lock_row(key: &RowKey, value: &[u8], now: Timestamp) -> std::result::Result<LockRow, StoreError> {
+    decode::<LockRow>(key, value).or_else(|error| {
+        let before: LockRowBefore = decode(key, value).map_err(|_| error)?;
+        let LockRowBefore { zone, path, kind, agent, session, token, until } = before;
+        Ok(LockRow { zone, path, kind, agent, session, token, until, since: now })
+    })
 }
 
 fn tokens_key() -> RowKey {
@@ -105,18 +127,20 @@ impl Kernel {
         done.unwrap_or_else(|| Err(store_error(op, path, &StoreError::Closed)))
     }
 
-    /// Has a lock outlive the process. Goes on when its caller goes away: then the lock is given up, and so is its row.
+    /// Has a lock outlive the process that is held for as long as `age` by now. Goes on when its caller goes away: then the lock is given up, and so is its row.
     pub(crate) async fn keep_lock(
         self: &Arc<Self>,
         caller: &Arc<Caller>,
         key: &LockKey,
-        grant: Grant,
+        (grant, age): (Grant, Duration),
         request: &Request,
     ) -> Result<()> {
         let (zone, path) = key.parts();
-        let until = Timestamp(self.env().wall()).after(request.ttl);
+        let now = Timestamp(self.env().wall());
+        let (until, since) = (now.after(request.ttl), now.before(age));
         let (kind, agent, session) = (request.kind, request.owner.agent.clone(), request.owner.session);
-        let row = LockRow { zone, path: path.clone(), kind, agent, session, token: grant.token, until };
+        let row =
+            LockRow { zone, path: path.clone(), kind, agent, session, token: grant.token, until, since };
         let (kernel, caller, key, id, locked) =
             (self.clone(), caller.clone(), key.clone(), grant.id, path.clone());
         let kept = move |_| async move {
@@ -209,11 +233,12 @@ impl Kernel {
     pub(crate) fn restore_locks(&self) -> std::result::Result<usize, StoreError> {
         let rows = self.store().rows(TreeId::ROOT)?;
         let prefix = RowKey::new(Table::Settings, PREFIX);
+        let now = Timestamp(self.env().wall());
         let (mut kept, mut after) = (Vec::new(), None);
         loop {
             let page = rows.reader.scan(&prefix, after.as_ref(), PAGE)?;
             for (key, value) in &page {
-                kept.extend(lock_id(key).map(|id| Ok((id, decode::<LockRow>(key, value)?))));
+                kept.extend(lock_id(key).map(|id| Ok((id, lock_row(key, value, now)?))));
             }
             if page.len() < PAGE {
                 break;
@@ -223,19 +248,50 @@ impl Kernel {
         let mut kept = kept.into_iter().collect::<std::result::Result<Vec<_>, StoreError>>()?;
         // Should two exclude each other, the later one is held: the earlier one's release was on its way.
         kept.sort_by_key(|(_, row)| std::cmp::Reverse(row.token));
-        let (locks, now, mut restored) = (self.advisory(), self.env().wall(), 0);
+        let (locks, mut restored) = (self.advisory(), 0);
         for (id, row) in kept {
             let key = LockKey::new(&row.zone, &row.path);
-            let left = Duration::from_nanos(row.until.nanos().saturating_sub(now)).min(SysLock::TTL_MAX);
+            let between = |from: Timestamp, to: Timestamp| {
+                Duration::from_nanos(to.nanos().saturating_sub(from.nanos()))
+            };
+            let left = between(now, row.until).min(SysLock::TTL_MAX);
+            let grant = Grant { id, token: row.token };
             // Its life is over; the agent may come back and extend it by its identity.
             let owner = Owner { agent: row.agent, life: LifeId::KERNEL, session: row.session };
             let request = Request { kind: row.kind, ttl: left, owner, tied: false, durable: true };
-            if !left.is_zero() && locks.restore(&key, id, row.token, request) {
+            if !left.is_zero() && locks.restore(&key, grant, request, between(row.since, now)) {
                 restored += 1;
             } else {
                 locks.forget(&key, id);
             }
         }
         Ok(restored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_an_earlier_version_is_one_of_a_lock_that_is_held_since_it_is_read() {
+        let (key, now) = (lock_key(LockId(7)), Timestamp(50));
+        let row = LockRow {
+            zone: ZoneId::root(),
+            path: VPath::root(),
+            kind: LockKind::Semaphore(3),
+            agent: "a".into(),
+            session: 0,
+            token: u64::MAX,
+            until: Timestamp(60),
+            since: Timestamp(10),
+        };
+        assert_eq!(lock_row(&key, &encode(&row), now).unwrap(), row);
+        let LockRow { zone, path, kind, agent, session, token, until, .. } = row.clone();
+        let before = encode(&LockRowBefore { zone, path, kind, agent, session, token, until });
+        assert_eq!(lock_row(&key, &before, now).unwrap(), LockRow { since: now, ..row });
+        for broken in [&before[..before.len() - 1], &[&before[..], &[1, 1]].concat()] {
+            assert!(matches!(lock_row(&key, broken, now), Err(StoreError::Corrupt { .. })), "{broken:?}");
+        }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn lock(
     };
     if let Some(asked) = kept {
         let granted = kernel.advisory().granted(key.clone(), grant.id);
-        kernel.keep_lock(caller, &key, grant, &asked).await?;
+        kernel.keep_lock(caller, &key, (grant, Duration::ZERO), &asked).await?;
         granted.keep();
     }
     Ok(Locked::new(grant.id, path.clone(), grant.token, call.ttl))
@@ -75,7 +75,8 @@ async fn extend(
     let extended = kernel.advisory().extend(&key, id, call.ttl);
     let holder = extended.ok_or_else(|| not_held(Op::Lock, &call.path, id))?;
     if holder.request.durable {
-        kernel.keep_lock(caller, &key, holder.grant(), &holder.request).await?;
+        let age = holder.age(kernel.advisory().now());
+        kernel.keep_lock(caller, &key, (holder.grant(), age), &holder.request).await?;
     }
     Ok(Locked::new(holder.id, key.parts().1, holder.token, call.ttl))
 }

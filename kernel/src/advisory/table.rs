@@ -197,9 +197,9 @@ impl AdvisoryLocks {
         self.locks.force(key)
     }
 
-    /// Holds a lock again that outlived the process; false when another one stands in its way.
-    pub(super) fn restore(&self, key: &LockKey, id: LockId, token: u64, request: Request) -> bool {
-        let restored = self.locks.restore(key, id, token, request);
+    /// Holds a lock again that outlived the process, and is held for as long as `before`; false when another one stands in its way.
+    pub(super) fn restore(&self, key: &LockKey, grant: Grant, request: Request, before: Duration) -> bool {
+        let restored = self.locks.restore(key, grant, request, before);
         self.bell.ring();
         restored
     }
@@ -376,7 +376,7 @@ fn state<W>(place: &Place<W>, now: Moment) -> LockState {
             holder.request.owner.agent.clone(),
             holder.request.kind,
             holder.token,
-            now.saturating_sub(holder.since),
+            holder.age(now),
             holder.until.saturating_sub(now),
         )
     });

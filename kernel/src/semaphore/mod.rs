@@ -207,7 +207,7 @@ impl Semaphore {
             let shown = |holder: &&Holder| PermitInfo {
                 agent: holder.request.owner.agent.clone(),
                 token: holder.token,
-                age: now.saturating_sub(holder.since),
+                age: holder.age(now),
                 left: holder.until.saturating_sub(now),
             };
             SemaphoreInfo {

@@ -55,6 +55,8 @@ pub(crate) struct Holder {
     pub(crate) request: Request,
     pub(crate) since: Moment,
     pub(crate) until: Moment,
+    /// For how long it was held before the table was there.
+    pub(crate) before: Duration,
     /// What else it may be asked for by: the path that it was taken by, where a link led elsewhere from there.
     pub(crate) alias: Option<VPath>,
     /// How many writes are under way that were let pass because this is held.
@@ -151,11 +153,16 @@ fn agree(one: LockKind, other: LockKind) -> bool {
 
 impl Holder {
     pub(crate) fn new(id: LockId, token: u64, request: Request, since: Moment, until: Moment) -> Self {
-        Self { id, token, request, since, until, alias: None, pins: 0 }
+        Self { id, token, request, since, until, before: Duration::ZERO, alias: None, pins: 0 }
     }
 
     pub(crate) fn grant(&self) -> Grant {
         Grant { id: self.id, token: self.token }
+    }
+
+    /// For how long it is held.
+    pub(crate) fn age(&self, now: Moment) -> Duration {
+        now.saturating_sub(self.since).saturating_add(self.before)
     }
 
     /// Whether it is `id`, its time is not over, it is in memory alone, and no write is under way that it let pass.

@@ -354,13 +354,13 @@ impl<K: Filed> Table<K> {
         })
     }
 
-    /// Puts a holder back that outlived the process; false when another one stands in its way.
-    pub(crate) fn restore(&self, key: &K, id: LockId, token: u64, request: Request) -> bool {
+    /// Puts a holder back that outlived the process, and has been one for as long as `before`; false when another one stands in its way.
+    pub(crate) fn restore(&self, key: &K, grant: Grant, request: Request, before: Duration) -> bool {
         let kind = request.kind;
         let in_the_way = |inner: &Inner<K>, part: &Part<K>| {
             part.places.obstacle(key, kind, u64::MAX, inner.clock.now()).map(|_| false)
         };
-        self.0.tokens.pass(token);
+        self.0.tokens.pass(grant.token);
         self.0.gathered(key, in_the_way, |inner, part, _| {
             let now = inner.clock.now();
             if part.places.obstacle(key, request.kind, u64::MAX, now).is_some() {
@@ -368,7 +368,9 @@ impl<K: Filed> Table<K> {
             }
             inner.accounts.restore(&mut part.known, &request.owner.agent);
             let until = now.saturating_add(request.ttl);
-            part.places.restore(key, Holder::new(id, token, request, now, until));
+            let mut holder = Holder::new(grant.id, grant.token, request, now, until);
+            holder.before = before;
+            part.places.restore(key, holder);
             true
         })
     }

@@ -293,9 +293,12 @@ fn an_agent_holds_and_waits_for_no_more_than_its_bound_over_all_parts_and_for_as
     clock.store(600, Ordering::Relaxed);
     assert_eq!(table.expire(true).1.len(), 2);
     // One that outlived the process is held, and counted.
-    assert!(table.restore(&place(0), LockId(7), 1 << 20, mine(5_000)));
-    assert!(table.restore(&place(1), LockId(8), 1 << 21, mine(5_000)));
-    assert!(table.restore(&place(2), LockId(9), 1 << 22, mine(5_000)), "whatever the bound is now");
+    assert!(table.restore(&place(0), Grant { id: LockId(7), token: 1 << 20 }, mine(5_000), Duration::ZERO));
+    assert!(table.restore(&place(1), Grant { id: LockId(8), token: 1 << 21 }, mine(5_000), Duration::ZERO));
+    assert!(
+        table.restore(&place(2), Grant { id: LockId(9), token: 1 << 22 }, mine(5_000), Duration::ZERO),
+        "whatever the bound is now"
+    );
     assert!(enough(EACH + 1) && table.counts_right());
     drop(waits);
     clock.store(10_000, Ordering::Relaxed);
