@@ -74,10 +74,9 @@ impl CachedContents {
         let attributes = Attributes::none();
         match self.files.room(size) {
             // Whether it is there already, who brings it there finds out.
-            Some(room) => self.files.write_back(&name, data, room, &attributes, None).await?,
-            None => self.files.write_through(&name, data, PathWrite::Whole, &attributes).await?,
-        };
-        Ok(())
+            Some(room) => self.files.write_back(&name, data, room, &attributes, None, None).await.map(drop),
+            None => self.files.write_through(&name, data, PathWrite::Whole, &attributes).await.map(drop),
+        }
     }
 
     async fn read_one(&self, id: &ContentId, range: ByteRange) -> Result<Bytes, StoreError> {

@@ -7,7 +7,8 @@
 //!   Within that age the listing of a folder that fits a page answers for all names in it, also for those that are not there.
 //! - **Writing back.** With `write_back`, a whole file of at most [`WRITTEN_BACK_MAX`] bytes is acknowledged when it is on the local disk, as one durable entry
 //!   of an index with its content, and goes to the store afterwards, several at once, the latest state of each path alone. What fails is tried again, with
-//!   growing waits, for as long as it takes; a restart goes on with what is left. All other changes wait for what is pending at their paths, and go through.
+//!   growing waits, for as long as it takes; a restart goes on with what is left. So is a whole file that is made of what is pending, as an append to it. All other
+//!   changes wait for what is pending at their paths, and go through.
 //!
 //! A file that the store refuses, although it is well, holds up nobody: it is told in the figures, tried again, and given up by its deletion.
 //!

@@ -8,9 +8,11 @@ use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use nexus_kernel::hal::{PendingFile, StoreError};
+use bytes::Bytes;
+use nexus_kernel::hal::{PendingFile, Precondition, StoreError};
 use nexus_messages::{Attributes, ContentId, Timestamp};
 
+use super::rows::file_key;
 use super::table::{Table, below};
 
 /// How many files are told one by one that do not get to their store.
@@ -123,6 +125,17 @@ impl Table {
             "{first} was written back, and the store refuses it; a new state or its deletion ends that"
         );
         Some(StoreError::Io { what, source: Arc::new(io::Error::new(kind, failure.said.clone())) })
+    }
+
+    /// The row of what is pending at `path`, if that is the state `tag` and the store does not refuse it.
+    pub(super) fn pending_as(&self, path: &str, tag: &ContentId) -> Option<Bytes> {
+        let is_it = self.files.get(path).is_some_and(|file| file.info.tag == *tag);
+        if is_it && !self.is_refused(path) { self.pending_row(path) } else { None }
+    }
+
+    /// That `path` has this row still.
+    pub(super) fn still(&self, path: &str, row: Bytes) -> Precondition {
+        Precondition::Equals(file_key(&self.id(), path), row)
     }
 
     /// Whether the last attempt to bring what is pending at `path` to the store was refused.

@@ -27,7 +27,12 @@ impl CachedPaths {
     ) -> Result<ObjectInfo, StoreError> {
         components(path)?;
         let size: u64 = data.iter().map(|buffer| buffer.len() as u64).sum();
-        let is_whole = matches!(how, PathWrite::Whole | PathWrite::Exclusive);
+        // What is pending is here as a whole, and what it is by now is decided here.
+        let over = match &how {
+            PathWrite::IfMatch(tag) => self.place.table().pending_as(path, tag),
+            _ => None,
+        };
+        let is_whole = matches!(how, PathWrite::Whole | PathWrite::Exclusive) || over.is_some();
         // Other names a driver may refuse, and must be asked.
         let is_plain = path.len() <= PATH_MAX
             && !path.contains(char::is_control)
@@ -47,7 +52,11 @@ impl CachedPaths {
             Err(StoreError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        self.write_back(path, data, room, attributes, found.as_ref()).await
+        match self.write_back(path, data, room, attributes, found.as_ref(), over).await? {
+            Some(info) => Ok(info),
+            // It has come to the store meanwhile, or is another one by now.
+            None => self.write_through(path, data, how, attributes).await,
+        }
     }
 
     /// Room for a file of `size` bytes that goes to the local disk first; none when it does not.
@@ -56,7 +65,7 @@ impl CachedPaths {
         goes_here.then(|| self.place.room(size, self.caching.pending_max)).flatten()
     }
 
-    /// Puts content on the local disk, from where it goes to the store.
+    /// Puts content on the local disk, from where it goes to the store. With `over` in the place of what is pending with that row: none when it is not that any more.
     pub(super) async fn write_back(
         &self,
         path: &str,
@@ -64,7 +73,8 @@ impl CachedPaths {
         room: Room,
         attributes: &Attributes,
         found: Option<&ObjectInfo>,
-    ) -> Result<ObjectInfo, StoreError> {
+        over: Option<Bytes>,
+    ) -> Result<Option<ObjectInfo>, StoreError> {
         let size = room.size();
         let inline_max = self.place.table().inline_max();
         let env = self.vault.env();
@@ -92,16 +102,18 @@ impl CachedPaths {
         let written = {
             let table = self.place.table();
             let (changes, row) = table.written(path, &info, attributes, &pieces, moment)?;
+            let holds = over.map(|over| table.still(path, over)).into_iter().collect();
             let (place, path) = (self.place.clone(), path.to_owned());
             let (info, attributes) = (info.clone(), attributes.clone());
-            self.vault.enter_and_wait(Vec::new(), changes, move |_| {
-                place.table().settle_write(&path, &info, attributes, pieces, row, moment);
+            self.vault.enter_and_wait(holds, changes, move |held| {
+                if held {
+                    place.table().settle_write(&path, &info, attributes, pieces, row, moment);
+                }
                 drop(room);
                 place.due.notify_one();
             })
         };
-        written.await?;
-        Ok(info)
+        Ok(written.await?.then_some(info))
     }
 
     pub(super) async fn write_through(

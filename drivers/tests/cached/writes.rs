@@ -19,6 +19,45 @@ fn stuck(far: &Far) {
     far.faults.always(Where::Change, Fault::Error);
 }
 
+/// Found by a user of the command: an append waited until the store was there again.
+#[test]
+fn what_is_pending_is_appended_to_while_the_store_is_away() {
+    let far = Far::new();
+    let near = far.open(BACK);
+    near.write("f", "one").unwrap();
+    far.wait(near.flush()).unwrap();
+    stuck(&far);
+    let first = near.write("f", "two").unwrap();
+    let more = near.write_as("f", "two, three", PathWrite::IfMatch(first.tag.clone())).unwrap();
+    assert_eq!((near.read("f").unwrap(), far.theirs("f").unwrap()), ("two, three".into(), "one".into()));
+    // It is on disk, as anything pending is, and each goes on from the one before.
+    let tag = near.stat("f").unwrap().tag;
+    assert_eq!(tag, more.tag);
+    drop(near);
+    let near = far.open(BACK);
+    near.write_as("f", "two, three, four", PathWrite::IfMatch(tag)).unwrap();
+    assert_eq!(near.figures().pending_files, 1);
+    far.faults.clear();
+    far.wait(near.flush()).unwrap();
+    assert_eq!(far.theirs("f").unwrap(), "two, three, four");
+    // Of those that go on from the same state, one does.
+    for gone in [first.tag, more.tag] {
+        let refused = near.write_as("f", "lost", PathWrite::IfMatch(gone)).unwrap_err();
+        assert!(matches!(refused, StoreError::Changed { .. }), "{refused}");
+    }
+    let paths = near.paths();
+    let (none, tag) = (Attributes::none(), near.write("f", "now").unwrap().tag);
+    let both = ["a", "b"].map(|content| {
+        let (tag, none) = (tag.clone(), &none);
+        async move { paths.write("f", &[content.into()], PathWrite::IfMatch(tag), none).await }
+    });
+    let done = far.wait(futures_util::future::join_all(both));
+    assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "{done:?}");
+    let won = if done[0].is_ok() { "a" } else { "b" };
+    far.wait(near.flush()).unwrap();
+    assert_eq!((near.read("f").unwrap(), far.theirs("f").unwrap()), (won.into(), won.into()));
+}
+
 #[test]
 fn a_folder_that_is_here_alone_is_listed_to_its_end() {
     for age in ["0", "60000"] {
