@@ -50,6 +50,25 @@ impl MountHook for Holds {
     }
 }
 
+/// Found by a user of the command: it was told as a driver that fails, and as tried again.
+#[test]
+fn who_reads_a_file_while_its_mount_goes_is_told_that_it_has_gone() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let file = std::fs::File::create(folder.path().join("f")).expect("there is room");
+    file.set_len(64 << 20).expect("it can be that long");
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    let spec = MountSpec::new("local").option("folder", folder.path().display().to_string());
+    nx.mount("/m", spec).expect("it mounts");
+    let mut reading = nx.stream("/m/f").expect("it is there");
+    reading.next().expect("there is more").expect("it is read");
+    nx.unmount("/m").expect("nobody changes anything there");
+    let error = reading.find_map(Result::err).expect("it is not read to its end");
+    assert_eq!((error.kind(), error.errno().name()), (ErrorKind::NoMount, "ENODEV"), "{error}");
+    assert!(error.to_string().contains("/m is not mounted any more"), "{error}");
+    assert!(!error.to_string().contains("again"), "{error}");
+    nx.shutdown().expect("it ends");
+}
+
 /// Has `change` held up, lets `meanwhile` happen, and lets it go on.
 fn held_up<T: Send>(nx: &Nexus, change: impl FnOnce(&Nexus) -> T + Send, meanwhile: impl FnOnce()) -> T {
     let (reached, wait) = mpsc::channel();

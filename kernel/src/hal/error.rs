@@ -156,6 +156,12 @@ pub enum StoreError {
         /// Whether it was changing something, and may have done it, or may do it yet.
         changing: bool,
     },
+    /// The mount has gone since the call began.
+    #[error("{mount} is not mounted any more")]
+    Unmounted {
+        /// The mount point.
+        mount: String,
+    },
     /// The driver was not asked, because it failed again and again.
     #[error("{mount} is not served for now, and tried again {}: {cause}", in_words(.retry_in))]
     Unavailable {
@@ -224,6 +230,7 @@ impl StoreError {
             }
             Self::Panicked { .. } => ErrorKind::Crashed,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
+            Self::Unmounted { .. } => ErrorKind::NoMount,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
         }
     }

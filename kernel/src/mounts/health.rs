@@ -1,7 +1,7 @@
 //! How the driver of a mount is doing: counted where it is called, looked at from everywhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nexus_actors::Env;
@@ -61,6 +61,8 @@ pub(super) enum Standing {
 pub(super) struct Health {
     breaker: Mutex<Breaker>,
     standing: Mutex<Standing>,
+    /// Why there is no driver, and will be none.
+    end: OnceLock<StoreError>,
     latest: Mutex<Option<DriverFailure>>,
     figures: Figures,
     made: AtomicU64,
@@ -91,6 +93,7 @@ impl Health {
         Self {
             breaker: Mutex::new(Breaker::new()),
             standing: Mutex::new(Standing::Opening { cause: "it was not opened yet".into() }),
+            end: OnceLock::new(),
             latest: Mutex::new(None),
             figures: Figures::new(),
             made: AtomicU64::new(0),
@@ -152,6 +155,16 @@ impl Health {
 
     pub(super) fn set_standing(&self, standing: Standing) {
         *self.standing.lock() = standing;
+    }
+
+    /// There is no driver any more, and will be none. The first word counts.
+    pub(super) fn ended(&self, why: StoreError) {
+        let _ = self.end.set(why);
+    }
+
+    /// Why there will be no driver any more.
+    pub(super) fn end(&self) -> Option<StoreError> {
+        self.end.get().cloned()
     }
 
     /// The driver was opened anew, and answers.

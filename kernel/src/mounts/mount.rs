@@ -260,15 +260,17 @@ impl Mount {
         Ok(retired)
     }
 
-    /// Takes the driver out for good.
+    /// Takes the driver out for good: who has the mount still, as a read that is under way does, is told that it has gone.
     pub(super) fn vacate(&self, env: &Env) -> Retired<Arc<Guarded>> {
+        self.health.ended(StoreError::Unmounted { mount: self.point.to_string() });
         let mut pen = self.pen.lock();
         *pen = DETACHED;
         self.replace(env, Arc::new(self.placeholder(self.is_path_addressed())))
     }
 
-    /// As [`vacate`](Self::vacate), and leaves the driver to its last caller.
+    /// As [`vacate`](Self::vacate) when the kernel has stopped, and leaves the driver to its last caller.
     pub(crate) fn release(&self, env: &Env) {
+        self.health.ended(StoreError::Closed);
         drop(self.vacate(env));
     }
 

@@ -24,16 +24,18 @@ pub(super) struct Placeholder {
 
 impl Placeholder {
     fn refuse<'a, T: Send + 'a>(&self) -> StoreFuture<'a, T> {
-        let cause = match self.health.standing() {
-            Standing::Opening { cause } | Standing::Failed { cause, .. } => cause,
-            Standing::Good => self.health.cause(),
+        let not_open = || {
+            let cause = match self.health.standing() {
+                Standing::Opening { cause } | Standing::Failed { cause, .. } => cause,
+                Standing::Good => self.health.cause(),
+            };
+            StoreError::Unavailable {
+                mount: self.point.to_string(),
+                cause: format!("its driver is not open: {cause}"),
+                retry_in: Duration::ZERO,
+            }
         };
-        let error = StoreError::Unavailable {
-            mount: self.point.to_string(),
-            cause: format!("its driver is not open: {cause}"),
-            retry_in: Duration::ZERO,
-        };
-        Box::pin(std::future::ready(Err(error)))
+        Box::pin(std::future::ready(Err(self.health.end().unwrap_or_else(not_open))))
     }
 }
 
