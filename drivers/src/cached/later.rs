@@ -1,4 +1,4 @@
-//! A store that could not be reached when its mount was opened: it is opened later, and until then says so to whoever asks it.
+//! A store that could not be reached when the driver of its mount was opened, for the first time or again: it is opened later, and until then says so to whoever asks it.
 //!
 //! The mount in front of it serves meanwhile what is here: what is pending, and what its age lets count as true.
 
@@ -50,7 +50,10 @@ impl Later {
     /// The store behind, for what is to be done with it.
     fn there(&self, what: &str, path: &str) -> Result<&dyn PathStore, StoreError> {
         let Some(store) = self.store.get() else {
-            let cause = format!("its store was not reached since it was mounted: {}", self.cause.lock());
+            let cause = format!(
+                "its store was not reached when its driver was opened, and was not since: {}",
+                self.cause.lock()
+            );
             return Err(StoreError::Backend { what: format!("{what} {path:?}"), cause });
         };
         match store.addressing() {
@@ -73,7 +76,7 @@ async fn go_on(env: &Env, later: &Weak<Later>, open: &Open) {
         let Some(later) = later.upgrade() else { return };
         match opened {
             Ok(Ok(store)) => {
-                tracing::info!("a store is reached that was not when it was mounted");
+                tracing::info!("a store is reached that was not when its driver was opened");
                 // It is set once: here.
                 let _ = later.store.set(store);
                 return;

@@ -38,7 +38,10 @@ fn what_is_here_is_served_until_it_is_reached_and_then_all_goes_on_by_itself() {
         // Of what is not here nobody says what it is, or that it is not.
         for error in [near.read("theirs").unwrap_err(), near.write("new", "x").unwrap_err()] {
             assert!(matches!(error, StoreError::Backend { .. }), "{fault:?}: {error:?}");
-            assert!(error.to_string().contains("was not reached since it was mounted"), "{error}");
+            assert!(
+                error.to_string().contains("was not reached when its driver was opened, and was not since"),
+                "{error}"
+            );
         }
         // It stays so for as long as it takes.
         far.pass(Duration::from_secs(300));
