@@ -55,6 +55,7 @@ fn servers_that_do_not_answer_hinder_neither_the_boot_nor_other_mounts_and_are_f
     for point in ["/far", "/web"] {
         let mount = status(&nx, point);
         assert!(why(&mount).is_some(), "{mount:?}");
+        assert_eq!(mount.read_only, point == "/web", "nothing is ever changed on the web");
         let error = nx.read(format!("{point}/f")).expect_err("it does not serve");
         assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Io), "{error}");
         assert!(!error.to_string().contains("nothing is known"), "it says why: {error}");

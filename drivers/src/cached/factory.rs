@@ -58,6 +58,10 @@ impl DriverFactory for Cached {
         self.inner.elsewhere()
     }
 
+    fn read_only(&self) -> bool {
+        self.inner.read_only()
+    }
+
     fn is_connector(&self) -> bool {
         self.inner.is_connector()
     }

@@ -61,6 +61,10 @@ impl DriverFactory for FaultyFactory {
         self.inner.elsewhere()
     }
 
+    fn read_only(&self) -> bool {
+        self.inner.read_only()
+    }
+
     fn check(&self, spec: &MountSpec) -> Result<(), StoreError> {
         self.inner.check(spec)
     }

@@ -38,6 +38,10 @@ impl DriverFactory for Http {
         true
     }
 
+    fn read_only(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &MountSpec, context: DriverContext) -> StoreFuture<'static, Arc<dyn ObjectStore>> {
         // Nothing is changed there.
         open_with(spec, OPTIONS, context, told, &Arc::default())

@@ -29,6 +29,11 @@ pub trait DriverFactory: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether no mount of it ever changes anything, whatever its options: known before one is opened, and while none can be.
+    fn read_only(&self) -> bool {
+        false
+    }
+
     /// Whether it makes connectors: then a mount point of it is told as [`ExternalStorage`](nexus_messages::EntryType::ExternalStorage), and is one for all else
     /// a mount point as any.
     fn is_connector(&self) -> bool {

@@ -60,7 +60,7 @@ pub struct MountStatus {
     pub connector: Option<ConnectorCategory>,
     /// The options of the mount and of its driver, without what is secret.
     pub options: BTreeMap<String, String>,
-    /// Whether changes are refused.
+    /// Whether changes are refused. Of a driver that was never opened, as far as that is known without.
     pub read_only: bool,
     /// What the driver can do, and with that what its backend was found to honour, where the backend and not the metastore says what exists; none while no driver is open.
     #[serde(default)]
@@ -160,7 +160,8 @@ impl MountStatus {
             driver: spec.driver.clone(),
             connector: mount.connector(),
             options: catalogue.shown(&spec),
-            read_only: mount.is_read_only(),
+            read_only: mount.is_read_only()
+                || catalogue.get(&spec.driver).is_some_and(|factory| factory.read_only()),
             capabilities: mount.capabilities(),
             state: MountState::of(mount, env),
             generation: mount.driver_generation(),

@@ -148,7 +148,7 @@ fn cells(mount: &MountStatus) -> ([String; COLUMNS], String) {
     let cells = [
         format!("{zone}{}", mount.point),
         format!("{}{kind}", mount.driver),
-        if mount.read_only { "read-only" } else { "read-write" }.into(),
+        access(mount).into(),
         state.into(),
         count(mount.calls.made),
         count(mount.calls.failed),
@@ -165,6 +165,16 @@ fn cells(mount: &MountStatus) -> ([String; COLUMNS], String) {
     let stuck = files.map(|file| format!("[{}]", stuck(file)));
     let rest: Vec<_> = why.map(one_line).into_iter().chain(stuck).chain(options).collect();
     (cells, rest.join(" "))
+}
+
+/// What can be done there. A driver that is not open has not said whether it changes anything.
+fn access(mount: &MountStatus) -> &'static str {
+    let is_open = !matches!(mount.state, MountState::Failed { .. } | MountState::Restarting { .. });
+    match (mount.read_only, is_open || mount.capabilities.is_some()) {
+        (true, _) => "read-only",
+        (false, true) => "read-write",
+        (false, false) => "-",
+    }
 }
 
 /// How long half of the calls took at most, and 99 of 100.
@@ -231,6 +241,7 @@ mod tests {
                 "stuck": [{ "path": "d/f", "since": 0, "attempts": 4, "refused": true, "error": "403\nno" }],
             });
         }));
+        assert_eq!(&*cells[2], "-", "what was never opened has not said");
         assert_eq!((&*cells[3], &*cells[7], &*cells[11]), ("failed", "250µs/1.0s", "5.0MiB"));
         assert_eq!(cells[12], "75.0% 1.0MiB/1.0GiB +2 pending 2.0KiB 1 refused 1 failed");
         let stuck = "[d/f refused since 1970-01-01 00:00, tried 4 times: 403\\nno]";
