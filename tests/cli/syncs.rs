@@ -32,6 +32,17 @@ fn described(top: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_source_that_is_not_there_is_told_as_what_it_is() {
+    let nexus = Nexus::new();
+    for source in ["host:nope", "host:nope/below", "/nope"] {
+        let refused = nexus.run(&format!("sync {source} /t"));
+        assert_eq!((refused.status, &*refused.out), (1, ""), "{refused:?}");
+        assert!(refused.err.ends_with("no such file or directory (ENOENT)\n"), "{refused:?}");
+    }
+    assert_eq!(nexus.good("ls /"), "");
+}
+
+#[test]
 fn a_tree_goes_in_and_over_and_out_and_is_the_same() {
     let nexus = Nexus::new();
     let (source, target) = (nexus.host("source"), nexus.host("target"));

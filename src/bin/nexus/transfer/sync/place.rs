@@ -172,7 +172,7 @@ impl Place {
     pub(super) fn missing(&self) -> Failure {
         match self {
             Self::Space(path) => Error::new(Op::Copy, path, ErrorKind::NotFound).into(),
-            Self::Host(host) => told(host)(io::ErrorKind::NotFound.into()),
+            Self::Host(host) => told(host)(rustix::io::Errno::NOENT.into()),
         }
     }
 
