@@ -178,3 +178,11 @@ fn what_is_written_to_be_seen_is_brought_to_the_disk_when_asked_for() {
     nexus.feed("write /s/x", "x");
     assert_eq!(nexus.good("ls /s"), "", "each command is a process of its own");
 }
+
+#[test]
+fn an_error_is_one_line_whatever_is_in_it() {
+    let nexus = Nexus::new();
+    let told = nexus.run_args(["mount", "/m", "--driver", "local", "--opt", "folder=/no\nsuch\u{1b}[2J"]);
+    assert_eq!((told.status, told.err.lines().count()), (1, 1), "{told:?}");
+    assert!(told.err.contains("/no\\nsuch\\u{1b}[2J") && told.err.ends_with("(EINVAL)\n"), "{told:?}");
+}

@@ -121,9 +121,9 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// Writes `nexus: WHAT` to standard error. When that cannot be written to, there is nobody to tell.
+/// Writes `nexus: WHAT` to standard error, on one line: what a server said is told as it is. When that cannot be written to, there is nobody to tell.
 pub(crate) fn tell(what: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "nexus: {what}");
+    let _ = writeln!(io::stderr().lock(), "nexus: {}", one_line(&what.to_string()));
 }
 
 /// What a panicked task left is a status or a buffer of whole lines, good as it is.
