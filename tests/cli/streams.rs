@@ -122,3 +122,17 @@ fn what_fails_is_tried_once_in_a_call_and_is_there_for_the_next() {
     let ran = nexus.run_args(["stream", "take", "/s", "g", "-n", "100", "--", "cat"]);
     assert_eq!((ran.status, &*ran.out), (0, "ac"), "{ran:?}");
 }
+
+#[test]
+fn a_take_that_makes_no_sense_makes_no_group() {
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    for wrong in ["--hold 2days", "--hold 0s", "--deadline 2days", "--deliveries 0", "--from 7"] {
+        for command in ["", " -- true"] {
+            let refused = nexus.run(&format!("stream take /s g {wrong}{command}"));
+            assert_eq!((refused.status, &*refused.out), (1, ""), "{wrong}: {refused:?}");
+            assert!(refused.err.ends_with("(EINVAL)\n"), "{wrong}: {refused:?}");
+            assert_eq!(nexus.good("stream groups /s"), "", "{wrong}");
+        }
+    }
+}

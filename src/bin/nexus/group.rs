@@ -7,7 +7,7 @@ use std::time::Duration;
 use nexus::syscall::{
     Chosen, Delivered, GroupAction, GroupDone, GroupInfo, GroupSettings, StreamStart, SysGroup, SysTake,
 };
-use nexus::{ErrorKind, Op, VPath};
+use nexus::{Error, ErrorKind, Op, VPath};
 use serde_json::json;
 
 use crate::args::{
@@ -60,6 +60,13 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
     if args.number == 0 {
         return Ok(());
     }
+    let hold: Option<Duration> = args.hold.map(Into::into);
+    // The group is made first, and is not to be made for a call that makes no sense.
+    if let Some(hold) = hold.filter(|hold| !GroupSettings::is_deadline(*hold)) {
+        let (least, most) = (GroupSettings::DEADLINE_MIN, GroupSettings::DEADLINE_MAX);
+        let why = format!("a record is held for {least:?} to {most:?}, and not for {hold:?}");
+        return Err(Error::new(Op::Take, &at, ErrorKind::InvalidArgument).because(why).into());
+    }
     let start = args.from.map_or(StreamStart::Oldest, StreamStart::At);
     let settings = GroupSettings::default().deadline(args.deadline.into()).deliveries_max(args.deliveries);
     session.nx.send(SysGroup::join(&at, &*args.group, start, settings)).await?;
@@ -68,7 +75,7 @@ pub(crate) async fn take(session: &Session, args: StreamTakeArgs) -> Outcome {
         // It ends before they are worked on, and they are to stay the agent's.
         call = call.untied();
     }
-    (call.wait, call.hold) = (args.wait.map(Into::into), args.hold.map(Into::into));
+    (call.wait, call.hold) = (args.wait.map(Into::into), hold);
     let next = async |call: &SysTake| match session.nx.send(call.clone()).await {
         Err(error) if args.wait.is_some() && error.kind() == ErrorKind::TimedOut => Ok(Vec::new()),
         taken => taken.map(|taken| taken.records),
