@@ -223,6 +223,9 @@ pub(crate) struct StreamReadArgs {
 }
 
 /// Print the last records of a stream, each with a line end
+///
+/// With --follow it ends, with status 1, when the process ends that has the kernel, also when that is started anew. `stream read --from OFFSET --wait DURATION` goes on, with
+/// the offset behind that of the last record that came, which --json tells; the records of a stream in memory are gone then.
 #[derive(Debug, Args)]
 #[command(after_help = "With --json, for each record: {offset, at_ms, text} or {offset, at_ms, base64}.")]
 pub(crate) struct StreamTailArgs {
