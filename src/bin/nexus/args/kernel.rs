@@ -361,6 +361,7 @@ fn mount_help() -> String {
         help += &format!("  {:<longest$}  {}\n", option.key, option.help);
     }
     help += "Those of a driver are told when one is missing or unknown.\n";
+    help += "What is secret is given as env:NAME or file:PATH: a variable, or a file, of the process that has the kernel, which is `nexus serve` when that runs, and this command otherwise.\n";
     help + "With --json: {path, driver, created}, and with --replace {path, driver, swapped}."
 }
 
