@@ -69,6 +69,35 @@ fn a_shell_has_its_pipes_for_as_long_as_it_runs() {
     assert!(told.status == 1 && told.err.ends_with("(EAGAIN)\n"), "the entry is there: {}", told.err);
 }
 
+#[test]
+fn what_would_be_gone_with_the_command_is_not_taken() {
+    let nexus = Nexus::new();
+    nexus.good("pipe make /p");
+    nexus.good("stream make /s --kind memory");
+    for (line, at) in [("pipe write /p", "/p"), ("pipe write /p --wait 5s", "/p"), ("stream append /s", "/s")]
+    {
+        let refused = nexus.feed(line, "hello");
+        assert_eq!((refused.status, &*refused.out), (1, ""), "{refused:?}");
+        assert!(refused.err.starts_with(&format!("nexus: write {at}: ")), "{refused:?}");
+        assert!(refused.err.contains("start `nexus serve`"), "{refused:?}");
+    }
+    // What is wrong with it otherwise is told as ever.
+    assert!(nexus.feed("pipe write /nope", "hello").err.ends_with("(ENOENT)\n"));
+    nexus.good("ln -s /p /link");
+    assert!(nexus.feed("pipe write /link", "hello").err.contains("start `nexus serve`"));
+    {
+        let _serving = Serving::start(&nexus, &["serve"]);
+        nexus.good("pipe write /p one");
+        nexus.good("stream append /s one");
+        assert_eq!(
+            (nexus.good("pipe read /p"), nexus.good("stream read /s")),
+            ("one\n".into(), "one\n".into())
+        );
+    }
+    let shell = nexus.feed("shell", "stream append /s two\nstream tail /s -n 1\n");
+    assert_eq!((shell.status, &*shell.out, &*shell.err), (0, "two\n", ""));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn messages_and_records_in_shared_memory_outlive_the_command_that_brought_them() {

@@ -94,10 +94,13 @@ fn messages_and_records_come_though_nobody_serves() {
         let mut waiting = nexus.command(waits.split(' '));
         let mut waiting = waiting.stdout(Stdio::piped()).spawn().expect("it starts");
         let socket = nexus.data().join("nexus.sock");
-        // Again: what is given to a pipe before anybody waits there goes with the kernel that has it. And to who serves: one that does not keeps out who waits.
+        // Again: what is given to a pipe before anybody waits there goes with the kernel that has it. And to who serves: with nobody there it is not taken.
         until("it comes", || {
             if socket.exists() {
-                assert_eq!(nexus.run(gives).status, 0, "{gives}");
+                let given = nexus.run(gives);
+                // Whoever waited may have it by now, and the owner that was there for him be gone.
+                let is_late = given.err.contains("nobody serves the data folder");
+                assert!(given.status == 0 || is_late, "{gives}: {given:?}");
             }
             waiting.try_wait().expect("it can be asked").is_some()
         });

@@ -7,10 +7,13 @@ use std::path::{Path, absolute};
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
-use nexus::{Config, ErrorKind, Nexus, Serving};
+use nexus::syscall::{IoProfile, SysStat};
+use nexus::{Config, EntryType, Error, ErrorKind, Nexus, Op, Serving};
 use nexus_actors::{Env, HostConfig};
 
-use crate::args::{Command, PipeCommand, StreamCommand};
+use crate::args::{Command, PipeArgs, PipeCommand, StreamArgs, StreamCommand};
+use crate::failure::Outcome;
+use crate::session::{Session, path};
 
 /// How often an owner is started: each one may have ended before this process came to it.
 const STARTS_MAX: usize = 16;
@@ -48,16 +51,52 @@ pub(crate) fn is_for(command: &Command) -> bool {
     }
 }
 
-/// Attaches to the owner of the data folder, and starts one when there is none.
-pub(crate) async fn attach(config: Config, data: &Path, profile: Option<&str>) -> nexus::Result<Nexus> {
+/// Refuses a message or a record that would be acknowledged and gone: in the memory of this process, or of an owner that was `started` for this command and ends with it,
+/// where nobody else is who could read it.
+pub(crate) async fn would_last(session: &Session, started: bool, command: &Command) -> Outcome {
+    let (at, what) = match command {
+        Command::Pipe(PipeArgs { command: PipeCommand::Write(args) }) => (&args.path, "message"),
+        Command::Stream(StreamArgs { command: StreamCommand::Append(args) }) => (&args.path, "record"),
+        _ => return Ok(()),
+    };
+    // Somebody else has the kernel, and goes on.
+    if !started && session.nx.kernel().is_err() {
+        return Ok(());
+    }
+    let at = path(Op::Write, at)?;
+    // Whatever else is wrong, the write says.
+    let Ok(there) = session.nx.send(SysStat::at(&at)).await else { return Ok(()) };
+    let is_of_messages = matches!(there.entry_type, EntryType::Pipe | EntryType::Stream);
+    let lasts = matches!(there.io_profile, Some(IoProfile::Durable | IoProfile::Shared));
+    if !is_of_messages || lasts {
+        return Ok(());
+    }
+    let kinds = if there.entry_type == EntryType::Pipe { "shared" } else { "durable or shared" };
+    let why = format!(
+        "nobody serves the data folder, and what is in memory ends with who owns it: the {what} would be gone with this command; start `nexus serve` before, or make one of the \
+         kind {kinds}"
+    );
+    Err(Error::new(Op::Write, &at, ErrorKind::NotSupported).because(why).into())
+}
+
+/// Attaches to the owner of the data folder, and starts one when there is none; whether it did.
+pub(crate) async fn attach(
+    config: Config,
+    data: &Path,
+    profile: Option<&str>,
+) -> nexus::Result<(Nexus, bool)> {
     // For when none can be started; then it says why.
     let own = config.serve(Serving::administrator());
+    let mut started = false;
     for _ in 0..STARTS_MAX {
         if let Ok(nx) = nexus::attach(data).await {
-            return Ok(nx);
+            return Ok((nx, started));
         }
         match start(data, profile).await {
-            Ok(true) => continue,
+            Ok(true) => {
+                started = true;
+                continue;
+            }
             // Another one owns the folder, or nobody can.
             Ok(false) => {}
             Err(error) => {
@@ -67,12 +106,12 @@ pub(crate) async fn attach(config: Config, data: &Path, profile: Option<&str>) -
         }
         let nx = nexus::connect_or_attach(own.clone()).await?;
         if nx.kernel().is_err() {
-            return Ok(nx);
+            return Ok((nx, false));
         }
         // The other one has ended meanwhile. This process is not to be the owner for others, who may need it for longer.
         nx.shutdown().await?;
     }
-    nexus::connect_or_attach(own).await
+    Ok((nexus::connect_or_attach(own).await?, false))
 }
 
 /// Starts an owner in the background; whether it serves. It outlives this process, and whoever interrupts that does not interrupt it.

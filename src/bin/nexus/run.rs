@@ -58,9 +58,9 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
     }
     let opened = match owner::is_for(&command) {
         true => Box::pin(owner::attach(config, &data, profile)).await,
-        false => nexus::connect_or_attach(config).await,
+        false => nexus::connect_or_attach(config).await.map(|nx| (nx, false)),
     };
-    let nx = match opened {
+    let (nx, started) = match opened {
         Err(error) if matches!(command, Command::Fsck(_)) => {
             let told = fsck::damaged(out, &data, error);
             return out.flush().and(told);
@@ -68,7 +68,9 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         opened => opened?,
     };
     let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
+    let lasts = Box::pin(owner::would_last(&session, started, &command)).await;
     let executed = match command {
+        _ if lasts.is_err() => lasts,
         Command::Run(args) => Box::pin(children::run_alone(&session, args)).await,
         Command::Migrate(args) => Box::pin(migrate::migrate_alone(&session, args)).await,
         command => Box::pin(execute(&session, command)).await,

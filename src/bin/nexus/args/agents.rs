@@ -71,7 +71,8 @@ pub(crate) struct LocksArgs {
 
 /// Hand messages from agent to agent through a path
 ///
-/// A message is read once, whole. It is in the memory of the process that owns the data folder, `nexus serve` say, and ends with it; the pipe's entry stays.
+/// A message is read once, whole. It is in the memory of the process that owns the data folder, `nexus serve` say, and ends with it; the pipe's entry stays. So `write` is
+/// refused while no such process is there, but for a pipe of the kind `shared`.
 /// `rm` removes a pipe, and tells those who wait. Who waits with --wait needs no `serve`: see there who owns the folder then, and until when.
 #[derive(Debug, Args)]
 pub(crate) struct PipeArgs {
@@ -143,7 +144,8 @@ pub(crate) struct PipeWriteArgs {
 /// Keep records that any number of readers read, from any offset
 ///
 /// A record has an offset: the first one 0, each next one the next number. Reading takes nothing away. Records are on disk where those of files are that outlive the
-/// process. `rm` removes a stream, and tells those who wait; `mv` moves it with its records.
+/// process. Those of a stream in memory are in the process that owns the data folder, `nexus serve` say: `append` is refused there while no such process is there. `rm` removes
+/// a stream, and tells those who wait; `mv` moves it with its records.
 #[derive(Debug, Args)]
 pub(crate) struct StreamArgs {
     #[command(subcommand)]
