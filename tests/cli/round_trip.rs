@@ -1,9 +1,15 @@
 //! A tree goes in and comes out again, and is the same.
 
 use std::fs;
+use std::process::Stdio;
 
-use crate::fixture::Nexus;
+use crate::children::until;
+use crate::fixture::{Nexus, end};
 use crate::host::{assert_same, describe, tree};
+use crate::serving::Serving;
+
+/// The command under test, as a word of a shell.
+const NEXUS: &str = env!("CARGO_BIN_EXE_nexus");
 
 #[test]
 fn an_imported_tree_is_exported_identical() {
@@ -102,4 +108,61 @@ fn an_import_into_a_plain_folder_is_identical_there() {
         assert!(imported.get(path) == Some(described), "{} differs", path.display());
     }
     assert_eq!(source.len(), imported.len());
+}
+
+/// What is in a folder of the host.
+fn names(folder: &std::path::Path) -> Vec<String> {
+    let all = fs::read_dir(folder).expect("it is there");
+    all.map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn an_export_that_is_killed_leaves_what_was_there_and_the_next_one_clears_what_it_left() {
+    let nexus = Nexus::new();
+    let (source, out) = (nexus.host("source"), nexus.host("out"));
+    fs::create_dir(&out).expect("there is room");
+    fs::write(out.join("f"), "as it was").expect("there is room");
+    fs::write(&source, vec![7; 8 << 20]).expect("there is room");
+    let _serving = Serving::start(&nexus, &["serve"]);
+    nexus.import(&source, "/t/f");
+    // The system kills who writes a larger file than he may.
+    let script = format!("ulimit -c 0; ulimit -f 1024; exec {NEXUS} --data data export /t out");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).current_dir(nexus.host(""));
+    let killed = end(shell, "");
+    assert_ne!(killed.status, 0, "{killed:?}");
+    assert!(fs::read(out.join("f")).expect("it is there") == b"as it was", "it was written to");
+    assert_eq!(names(&out).len(), 2, "{:?}", names(&out));
+    nexus.export("/t", &out);
+    assert_same(&source, &out.join("f"));
+    assert_eq!(names(&out), ["f"]);
+}
+
+#[test]
+fn an_export_that_is_interrupted_leaves_nothing_that_is_not_whole() {
+    let nexus = Nexus::new();
+    let (source, out) = (nexus.host("source"), nexus.host("out"));
+    fs::create_dir(&source).expect("there is room");
+    // It has no blocks, and takes a while to be read and written.
+    let file = fs::File::create(source.join("f")).expect("there is room");
+    file.set_len(1 << 30).expect("it can be that long");
+    nexus.good("mount /m --driver local --opt folder=source");
+    for signal in ["INT", "TERM"] {
+        let mut exporting = nexus.command(["export", "/m", "out"]);
+        let mut exporting =
+            exporting.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        until("a file comes", || out.exists() && !names(&out).is_empty());
+        let kill = format!("kill -{signal} {}", exporting.id());
+        let killed = std::process::Command::new("sh").args(["-c", &kill]).status();
+        assert!(killed.expect("there is a shell").success());
+        let status = exporting.wait().expect("it ends").code();
+        let whole = names(&out)
+            .iter()
+            .all(|name| name == "f" && fs::metadata(out.join(name)).expect("it is there").len() == 1 << 30);
+        assert!(whole, "{signal}: {:?}", names(&out));
+        // It may have been quicker than the signal.
+        let told = if signal == "INT" { 130 } else { 143 };
+        assert!(status == Some(told) || !names(&out).is_empty(), "{signal}: {status:?}");
+        fs::remove_dir_all(&out).expect("it is there");
+    }
 }

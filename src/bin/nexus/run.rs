@@ -73,6 +73,7 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         _ if lasts.is_err() => lasts,
         Command::Run(args) => Box::pin(children::run_alone(&session, args)).await,
         Command::Migrate(args) => Box::pin(migrate::migrate_alone(&session, args)).await,
+        Command::Export(args) => Box::pin(transfer::export::export_alone(&session, args)).await,
         command => Box::pin(execute(&session, command)).await,
     };
     let done = executed.and_then(|()| session.out.flush());

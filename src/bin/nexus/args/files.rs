@@ -34,7 +34,7 @@ pub(crate) struct ImportArgs {
 /// Copy a file or a directory tree out to the host
 ///
 /// Contents are byte-identical; modes and times of change are kept, symbolic links are made as links. A file or link of the host that is
-/// in the way is replaced, never followed; a directory there is filled up.
+/// in the way is replaced, never followed, and stays as it is until the new one is whole; a directory there is filled up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Last line: N files, N bytes, S seconds; then the other counts.

@@ -1,22 +1,30 @@
 //! `export`: a tree of the namespace becomes a tree of the host.
 
+use std::collections::HashSet;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::{Either, select};
 use nexus::syscall::{SysRead, SysReaddir, SysStat};
-use nexus::{ContentStream, EntryType, ErrorKind, FileMetadata, Op, Timestamp, VPath};
+use nexus::{ChildSignal, ContentStream, EntryType, ErrorKind, FileMetadata, Op, Timestamp, VPath};
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use super::{FOUND_MAX, STREAM_BYTES, Transfer, broken, lanes};
 use crate::args::ExportArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, Status};
 use crate::feed::AT_ONCE_MAX;
 use crate::listing::Pages;
 use crate::session::{Session, path};
+use crate::signals::Signals;
+
+/// What the names of files begin with that are on their way to become others.
+const BESIDE: &str = ".nexus-export-";
 
 /// What a directory may be used for until all is in it.
 const OPEN_DIRECTORY: u32 = 0o700;
@@ -24,10 +32,33 @@ const OPEN_DIRECTORY: u32 = 0o700;
 /// What a file may be used for until it is whole.
 const OPEN_FILE: u32 = 0o600;
 
+/// `export` of a command line of its own: who interrupts it finds no file that is not whole.
+pub(crate) async fn export_alone(session: &Arc<Session>, args: ExportArgs) -> Outcome {
+    const ENDING: [ChildSignal; 3] = [ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Terminate];
+    let mut signals = Signals::listen(session.env(), "export", &ENDING).await?;
+    let unfinished = Arc::new(Unfinished::default());
+    let signal = {
+        let (exporting, next) = (pin!(export_with(session, args, &unfinished)), pin!(signals.next()));
+        match select(exporting, next).await {
+            Either::Left((done, _)) => return done,
+            Either::Right((Some(signal), _)) => signal,
+            Either::Right((None, exporting)) => return exporting.await,
+        }
+    };
+    unfinished.end();
+    session.out.set_bar(None);
+    session.out.ends_with(Status::Command(Signals::shell_status(signal)?));
+    Ok(())
+}
+
 pub(crate) async fn export(session: &Arc<Session>, args: ExportArgs) -> Outcome {
+    export_with(session, args, &Arc::default()).await
+}
+
+async fn export_with(session: &Arc<Session>, args: ExportArgs, unfinished: &Arc<Unfinished>) -> Outcome {
     let source = path(Op::Export, &args.source)?;
     let transfer = Arc::new(Transfer::begin("export", session.env(), &session.out));
-    let done = Box::pin(run(session, &transfer, &source, &args.destination)).await;
+    let done = Box::pin(run(session, &transfer, &source, &args.destination, unfinished)).await;
     if done.is_err() {
         transfer.end(&session.out);
     }
@@ -41,6 +72,7 @@ pub(crate) async fn run(
     transfer: &Arc<Transfer>,
     source: &VPath,
     destination: &Path,
+    unfinished: &Arc<Unfinished>,
 ) -> Outcome {
     let during = |error: nexus::Error| error.during(Op::Export);
     // What a link at the source leads to is exported, and listed under its own path.
@@ -51,6 +83,7 @@ pub(crate) async fn run(
         transfer: transfer.clone(),
         source: top.path.clone(),
         destination: destination.to_owned(),
+        unfinished: unfinished.clone(),
     });
     let worker = work.clone();
     let lanes = lanes(session.env(), items, move |entry| worker.clone().take(entry));
@@ -75,6 +108,7 @@ struct Work {
     transfer: Arc<Transfer>,
     source: VPath,
     destination: PathBuf,
+    unfinished: Arc<Unfinished>,
 }
 
 impl Work {
@@ -141,6 +175,9 @@ impl Work {
     }
 
     async fn take(self: Arc<Self>, entry: Arc<FileMetadata>) {
+        if self.unfinished.is_over() {
+            return;
+        }
         let host = self.host_of(&entry.path);
         let done = match entry.entry_type {
             EntryType::Reg => Box::pin(self.file(&entry, &host)).await,
@@ -156,6 +193,8 @@ impl Work {
             Ok(()) => {}
             // It was removed since it was listed.
             Err(Failure::Call(error)) if error.kind() == ErrorKind::NotFound => {}
+            // That it does not take its place is as it was meant.
+            Err(_) if self.unfinished.is_over() => {}
             Err(failure) => self.transfer.fail(&self.session.out, &failure),
         }
     }
@@ -165,20 +204,14 @@ impl Work {
         let told = |error| Failure::host("export", host, error);
         if entry.size <= AT_ONCE_MAX {
             let read = self.session.nx.send(SysRead::at(&entry.path)).await?;
-            write(host, &read.data, &read.metadata).map_err(told)?;
+            write(host, &read.data, &read.metadata, &self.unfinished).map_err(told)?;
             self.transfer.file(read.data.len() as u64);
             return Ok(());
         }
         let stream = self.session.nx.stream(&entry.path).await?;
-        let mut file = create(host).map_err(told)?;
-        match pour(stream, &mut file, told).await {
-            Ok(size) => self.transfer.file(size),
-            Err(failure) => {
-                // What is there of it is not the file. That it cannot be removed says nothing more.
-                let _ = fs::remove_file(host);
-                return Err(failure);
-            }
-        }
+        let beside = Beside::create(host, &self.unfinished).map_err(told)?;
+        let size = pour(stream, beside, told).await?;
+        self.transfer.file(size);
         Ok(())
     }
 
@@ -201,31 +234,107 @@ impl Work {
     }
 }
 
-/// Writes a new file. What is in the way goes, so that no link leads the bytes elsewhere.
-fn write(host: &Path, data: &[u8], entry: &FileMetadata) -> io::Result<()> {
-    let mut file = create(host)?;
-    file.write_all(data)?;
-    describe(&file, entry)
+/// A file beside its place, which it takes when it is whole. It is gone when it does not.
+struct Beside {
+    file: File,
+    beside: PathBuf,
+    host: PathBuf,
+    unfinished: Arc<Unfinished>,
 }
 
-fn create(host: &Path) -> io::Result<File> {
-    make_way(host)?;
-    OpenOptions::new().write(true).create_new(true).mode(OPEN_FILE).open(host)
+/// The files that are on their way to their places.
+#[derive(Default)]
+pub(crate) struct Unfinished(Mutex<Files>);
+
+#[derive(Default)]
+struct Files {
+    paths: HashSet<PathBuf>,
+    /// No more come, and none takes its place any more.
+    is_over: bool,
+}
+
+impl Unfinished {
+    fn is_over(&self) -> bool {
+        self.0.lock().is_over
+    }
+
+    /// Removes those that are there. From now on none takes its place.
+    fn end(&self) {
+        let mut files = self.0.lock();
+        files.is_over = true;
+        for path in files.paths.drain() {
+            // That it cannot be removed says nothing more: it is not the file.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Beside {
+    /// Makes it. What a process left there that was killed goes, so that no link leads the bytes elsewhere.
+    fn create(host: &Path, unfinished: &Arc<Unfinished>) -> io::Result<Self> {
+        let beside = beside(host);
+        let mut files = unfinished.0.lock();
+        if files.is_over {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        make_way(&beside)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(OPEN_FILE).open(&beside)?;
+        files.paths.insert(beside.clone());
+        drop(files);
+        Ok(Self { file, beside, host: host.to_owned(), unfinished: unfinished.clone() })
+    }
+
+    /// It is whole, and takes its place. A file or a link that is there goes in the same moment; a directory stays, and this fails.
+    fn finish(self, entry: &FileMetadata) -> io::Result<()> {
+        describe(&self.file, entry)?;
+        let mut files = self.unfinished.0.lock();
+        if files.is_over {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        fs::rename(&self.beside, &self.host)?;
+        files.paths.remove(&self.beside);
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if self.unfinished.0.lock().paths.remove(&self.beside) {
+            // That it cannot be removed says nothing more: it is not the file.
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
+}
+
+/// What a file is until it takes the place of `host`. The same each time, so that who exports it again finds what was left.
+fn beside(host: &Path) -> PathBuf {
+    let name = host.file_name().unwrap_or_default();
+    host.with_file_name(format!("{BESIDE}{:016x}", nexus::hash_of(&name.to_string_lossy())))
+}
+
+/// Writes a file at once.
+fn write(host: &Path, data: &[u8], entry: &FileMetadata, unfinished: &Arc<Unfinished>) -> io::Result<()> {
+    let mut beside = Beside::create(host, unfinished)?;
+    beside.file.write_all(data)?;
+    beside.finish(entry)
 }
 
 /// Writes all that the stream has, and says how much it was.
 async fn pour(
     mut stream: ContentStream,
-    file: &mut File,
+    mut beside: Beside,
     told: impl Fn(io::Error) -> Failure,
 ) -> Outcome<u64> {
     let mut size = 0;
     while let Some(piece) = stream.next().await {
         let piece = piece?;
-        file.write_all(&piece).map_err(&told)?;
+        if beside.unfinished.is_over() {
+            return Err(told(io::ErrorKind::Interrupted.into()));
+        }
+        beside.file.write_all(&piece).map_err(&told)?;
         size += piece.len() as u64;
     }
-    describe(file, stream.metadata()).map_err(&told)?;
+    beside.finish(stream.metadata()).map_err(&told)?;
     Ok(size)
 }
 
