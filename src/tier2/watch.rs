@@ -1,6 +1,5 @@
 //! Waiting for changes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -37,7 +36,9 @@ pub enum WatchItem {
 /// The events of a watch, one after the other, without an end; see [`WatchBuilder::stream`].
 pub struct EventStream {
     source: Box<dyn EventSource>,
-    ready: VecDeque<WatchItem>,
+    ready: std::vec::IntoIter<Event>,
+    /// Comes behind what is ready: some did not fit.
+    overflow: Option<Lsn>,
     /// Where to go on when all that is ready was given.
     next: Lsn,
     is_over: bool,
@@ -158,7 +159,7 @@ impl WatchBuilder {
                 (Box::new(RemoteWatch { nx, call }), next)
             }
         };
-        Ok(EventStream { source, ready: VecDeque::new(), next, is_over: false })
+        Ok(EventStream { source, ready: Vec::new().into_iter(), overflow: None, next, is_over: false })
     }
 }
 
@@ -216,11 +217,11 @@ impl EventStream {
     }
 
     async fn next_within(&mut self, wait: Option<Duration>) -> Option<Result<WatchItem>> {
-        if self.ready.is_empty() && !self.is_over {
+        if self.ready.len() == 0 && self.overflow.is_none() && !self.is_over {
             match self.source.next(wait).await {
                 Ok(Watched { events, next, overflow, .. }) => {
-                    self.ready.extend(events.into_iter().map(WatchItem::Event));
-                    self.ready.extend(overflow.map(WatchItem::Overflow));
+                    self.ready = events.into_iter();
+                    self.overflow = overflow;
                     self.next = next;
                 }
                 Err(error) => {
@@ -229,15 +230,16 @@ impl EventStream {
                 }
             }
         }
-        self.ready.pop_front().map(Ok)
+        let overflow = || self.overflow.take().map(WatchItem::Overflow);
+        self.ready.next().map(WatchItem::Event).or_else(overflow).map(Ok)
     }
 
     /// Where a watch goes on that has seen what this stream has given: all of a commit when a part of it was not given yet.
     pub fn cursor(&self) -> Lsn {
-        match self.ready.front() {
-            Some(WatchItem::Event(event)) if event.kind.is_logged() => Lsn(event.lsn.0.saturating_sub(1)),
-            Some(WatchItem::Event(event)) => event.lsn,
-            Some(WatchItem::Overflow(_)) | None => self.next,
+        match self.ready.as_slice().first() {
+            Some(event) if event.kind.is_logged() => Lsn(event.lsn.0.saturating_sub(1)),
+            Some(event) => event.lsn,
+            None => self.next,
         }
     }
 

@@ -158,13 +158,15 @@ impl Watch {
         self.watched(Vec::new())
     }
 
+    /// One step after the other until there is something to tell. What is seldom waited for is boxed: who is woken frees the whole of this, and that is quicker
+    /// while it is small.
     async fn look(&mut self, may_wait: bool) -> Result<Option<Watched>> {
         loop {
-            if self.sees_all() {
-                self.shown.extend(self.raw.drain(..).map(|heard| Arc::unwrap_or_clone(heard).event));
+            if !self.raw.is_empty() && self.sees_all() {
+                self.shown.extend(self.raw.drain(..).map(event_of));
             }
             while let Some(next) = self.raw.front().cloned() {
-                let shown = self.visible(&next).await;
+                let shown = Box::pin(self.visible(&next)).await;
                 // Only now: dropped before, it is looked at again.
                 self.raw.pop_front();
                 self.shown.extend(shown);
@@ -190,12 +192,14 @@ impl Watch {
                     return Ok(Some(watched));
                 }
                 // Of one that has its subscription the end is looked up without a wait, behind which the queue is.
-                Step::Nothing if self.is_published && self.from == From::Log(None) => self.publish().await?,
+                Step::Nothing if self.is_published && self.from == From::Log(None) => {
+                    Box::pin(self.publish()).await?;
+                }
                 Step::Nothing if !may_wait => return Ok(None),
                 Step::Nothing => match self.from {
-                    From::Log(None) => self.publish().await?,
+                    From::Log(None) => Box::pin(self.publish()).await?,
                     // Up to there all is committed, and some of it not on disk.
-                    From::Log(Some(_)) => self.kernel.store().committed(seen, FLUSH_LOOK).await,
+                    From::Log(Some(_)) => Box::pin(self.kernel.store().committed(seen, FLUSH_LOOK)).await,
                     From::Queue(_) => self.queued().await,
                 },
             }
@@ -286,7 +290,12 @@ impl Watch {
             return Step::Nothing;
         }
         self.raw_to = last.unwrap_or(self.raw_to);
-        self.raw.extend(events);
+        if self.sees_all() {
+            self.shown.reserve_exact(events.len());
+            self.shown.extend(events.into_iter().map(event_of));
+        } else {
+            self.raw.extend(events);
+        }
         Step::Done
     }
 
@@ -370,6 +379,11 @@ impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch").field("of", &self.one).field("cursor", &self.cursor).finish_non_exhaustive()
     }
+}
+
+/// An event to whom nothing of it is hidden.
+fn event_of(heard: Arc<Heard>) -> Event {
+    Arc::unwrap_or_clone(heard).event
 }
 
 /// Lets others run on this thread, between two looks at the disk.
