@@ -1,17 +1,17 @@
 //! Who is restarted, how often, and what the others see of it. On real threads and in a simulation.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Add, Args, Boom, Log, Quit, SOON, quiet_host, until, until_running, worker, worker_with};
 use nexus_actors::{ActorState, CallError, ChildExit, Env, ExitReason, Latch, block_on, child};
 use nexus_supervisors::{
     AutoShutdown, Backoff, ChildSpec, Kill, OrderError, Restart, Shutdown, Strategy, SupSpec, Tree,
+};
+
+use crate::common::{
+    Add, Args, Boom, Log, Quit, SOON, quiet_host, until, until_running, worker, worker_with,
 };
 
 /// Runs `claim` on threads and in a simulation.
@@ -363,7 +363,7 @@ fn a_lazy_child_is_made_once_for_a_tree_and_stays_the_same() {
             "lazy",
             Arc::new(move |env: &Env| {
                 counts.fetch_add(1, Ordering::SeqCst);
-                let actor = common::actor(env, "lazy");
+                let actor = crate::common::actor(env, "lazy");
                 wires.set(actor.clone());
                 child(&actor, Args { id: "lazy", log: writes.clone(), ..Args::default() })
             }),

@@ -1,10 +1,5 @@
 //! An actor that writes down its starts and stops, and fails on demand.
-#![allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared by test files that each use a part of it"
-)]
+#![allow(missing_docs, unreachable_pub, reason = "it is of the tests alone")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

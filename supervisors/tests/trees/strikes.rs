@@ -1,15 +1,15 @@
 //! Faults that strike while a message is being handled: what its caller hears, and what becomes of those behind it.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::future::Future;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use common::{Add, Answers, Args, Do, Log, SOON, quiet_host, until, until_running, worker, worker_with};
 use nexus_actors::{CallError, Env, ExitReason, Inject, Moment, Strike, block_on};
 use nexus_supervisors::{Kill, Strategy, SupSpec, Tree};
+
+use crate::common::{
+    Add, Answers, Args, Do, Log, SOON, quiet_host, until, until_running, worker, worker_with,
+};
 
 /// A machine that stops the whole process for longer is taken for a wedged handler, before the blow has fallen.
 const LIMIT: Duration = Duration::from_millis(500);

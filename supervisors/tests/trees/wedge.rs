@@ -1,14 +1,14 @@
 //! A handler that never returns: its mailbox is served elsewhere, and it can do no more harm.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use common::{Add, Args, Block, Log, SOON, Thread, quiet_host, until, until_running, worker, worker_with};
 use nexus_actors::{CallError, Env, ExitReason, Place, block_on};
 use nexus_supervisors::{Kill, OrderError, Restart, Strategy, SupSpec, Tree};
+
+use crate::common::{
+    Add, Args, Block, Log, SOON, Thread, quiet_host, until, until_running, worker, worker_with,
+};
 
 /// A machine that stops the whole process for longer is taken for one more wedged handler.
 const LIMIT: Duration = Duration::from_millis(250);

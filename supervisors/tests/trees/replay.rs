@@ -1,13 +1,11 @@
 //! One seed, one run: the same actors and supervisors as on threads, with crashes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Add, Boom, Log, SOON, worker};
 use nexus_actors::{Env, Inject, Moment, Trace, WorkerBounds};
 use nexus_supervisors::{Backoff, Kill, Strategy, SupSpec, Tree};
+
+use crate::common::{Add, Boom, Log, SOON, worker};
 
 /// Clients, a worker, a pool, two supervisors, and kills at times drawn from the seed.
 fn run(seed: u64) -> (Trace, String) {

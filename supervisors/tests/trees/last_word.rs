@@ -1,15 +1,13 @@
 //! How a tree ends that restarts too often: in order, with a reason, and never in a hang.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
 
 use std::future::Future;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{Add, Block, Boom, Log, SOON, quiet_host, until, worker};
 use nexus_actors::{ActorState, CallError, Env, ExitReason, Place, block_on};
 use nexus_supervisors::{Kill, OrderError, Shutdown, Strategy, SupSpec, Tree, TreeStatus};
+
+use crate::common::{Add, Block, Boom, Log, SOON, quiet_host, until, worker};
 
 /// Runs `claim` on threads and in a simulation.
 fn check<F: Future<Output = ()>>(claim: impl Fn(Env) -> F) {
