@@ -33,7 +33,7 @@ const SEEDS: std::ops::Range<u64> = 0..10;
 
 /// One in so many workloads of two steps is looked at unless all are asked for, and one in so many of three. Both have no divisor in
 /// common with the number of steps: else some would never be the last.
-const SAMPLES: [usize; 2] = [11, 401];
+const SAMPLES: [usize; 2] = [17, 701];
 
 /// So it is with what is put off.
 const PUT_OFF_SAMPLES: [usize; 2] = [5, 170];

@@ -284,9 +284,10 @@ fn check(kind: Kind, cases: u32, links: bool, transactions: u32) -> Counted {
 
 #[test]
 fn a_transaction_does_what_its_calls_do_one_after_the_other_or_nothing() {
-    let committed = check(Kind::Memory, 200, false, 40).committed.into_inner();
+    let committed = check(Kind::Memory, 120, false, 40).committed.into_inner();
+    println!("{committed} were committed");
     // Most are refused: they meet few paths, and one call that fails is enough.
-    assert!(committed >= 25, "{committed} were committed");
+    assert!(committed >= 15, "{committed} were committed");
 }
 
 #[test]
@@ -296,7 +297,7 @@ fn the_same_of_transactions_on_redb() {
 
 #[test]
 fn content_addressed_mounts_do_what_the_model_does() {
-    check(Kind::Memory, 80, true, 10);
+    check(Kind::Memory, 50, true, 10);
 }
 
 #[test]
@@ -319,7 +320,7 @@ fn the_same_with_links() {
 
 #[test]
 fn a_file_system_in_memory_does_what_the_model_does() {
-    check(Kind::MemoryPath, 80, true, 1);
+    check(Kind::MemoryPath, 50, true, 1);
 }
 
 #[test]
