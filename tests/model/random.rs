@@ -287,7 +287,7 @@ fn a_transaction_does_what_its_calls_do_one_after_the_other_or_nothing() {
     let committed = check(Kind::Memory, 120, false, 40).committed.into_inner();
     println!("{committed} were committed");
     // Most are refused: they meet few paths, and one call that fails is enough.
-    assert!(committed >= 15, "{committed} were committed");
+    assert!(committed >= 10, "{committed} were committed");
 }
 
 #[test]
