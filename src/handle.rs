@@ -50,18 +50,6 @@ impl WeakNexus {
         };
         Some(Nexus::linked(link, self.caller.clone()))
     }
-
-    /// Ends when the connection is lost that there is now. Never where there is none.
-    pub(crate) async fn cut(&self) {
-        let cut = match &self.link {
-            WeakLink::Local(_) => None,
-            WeakLink::Remote(remote) => remote.upgrade().and_then(|remote| remote.cut()),
-        };
-        match cut {
-            Some(cut) => cut.wait().await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Where the kernel is.

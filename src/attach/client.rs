@@ -77,9 +77,9 @@ impl Remote {
         &self.granted
     }
 
-    /// What is set when the connection is lost that there is now; none while there is no other.
-    pub(crate) fn cut(&self) -> Option<Latch<()>> {
-        self.reach.living().ok().flatten().map(|connection| connection.cut())
+    /// What is set when the connection is lost that there is now, or was last.
+    pub(crate) fn cut(&self) -> Latch<()> {
+        self.reach.connection.lock().cut()
     }
 
     pub(super) fn places(&self) -> &Places {

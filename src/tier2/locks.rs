@@ -122,6 +122,7 @@ impl Nexus {
             return invalid("a lock with a guard goes with it, and cannot outlive the process");
         }
         let mut begun = self.env().now();
+        let cut = self.cut();
         let locked = self.send(call.clone().tied()).await?;
         let locked = if call.wait.is_some() {
             // How much of its time has passed is not known: it may have been given long before this was heard, or just now.
@@ -133,7 +134,15 @@ impl Nexus {
         } else {
             locked
         };
-        Ok(LockGuard::new(self.clone(), call.kind, locked, begun, hold_max))
+        Ok(LockGuard::new((self.clone(), cut), call.kind, locked, begun, hold_max))
+    }
+
+    /// What is set when the connection is lost that is there now, or was last; none where the kernel is in this process.
+    fn cut(&self) -> Option<Latch<()>> {
+        match &self.link {
+            Link::Local(_) => None,
+            Link::Remote(remote) => Some(remote.cut()),
+        }
     }
 
     /// Gives a lock back without asking anybody whether that may be. Does not wait.
@@ -202,13 +211,20 @@ pub struct LockGuard {
 }
 
 impl LockGuard {
-    fn new(nx: Nexus, kind: LockKind, locked: Locked, begun: Instant, hold_max: Duration) -> Self {
+    fn new(
+        (nx, cut): (Nexus, Option<Latch<()>>),
+        kind: LockKind,
+        locked: Locked,
+        begun: Instant,
+        hold_max: Duration,
+    ) -> Self {
         let lost = Latch::new();
         let env = nx.env().clone();
         let hold = Extending {
             env: env.clone(),
             // What this task has must not keep anybody going.
             nx: nx.downgrade(),
+            cut,
             locked: locked.clone(),
             ends: begun.checked_add(hold_max),
             until: begun + locked.ttl,
@@ -284,6 +300,8 @@ impl fmt::Debug for LockGuard {
 struct Extending {
     env: Env,
     nx: WeakNexus,
+    /// Set when a connection is lost that may have taken the lock along: the one that was there before it was asked about last.
+    cut: Option<Latch<()>>,
     locked: Locked,
     /// When it is not extended any more.
     ends: Option<Instant>,
@@ -306,13 +324,18 @@ impl Extending {
                 env.sleep(left).await;
                 break;
             }
-            let most = if failed { RETRY_EVERY } else { left };
-            // A connection that is lost may have taken the lock along: then that is known as soon as somebody can be asked.
-            let _ = env.timeout((ttl / EXTEND_AFTER).min(left).min(most), self.nx.cut()).await;
+            let pause = (ttl / EXTEND_AFTER).min(left);
+            match self.cut.take() {
+                _ if failed => env.sleep(pause.min(RETRY_EVERY)).await,
+                // Then whether it took the lock along is known as soon as somebody can be asked.
+                Some(cut) => drop(env.timeout(pause, cut.wait()).await),
+                None => env.sleep(pause).await,
+            }
             let asked = env.now();
             let rest = self.ends.map_or(ttl, |ends| ends.saturating_duration_since(asked)).min(ttl);
             let rest = rest.max(SysLock::TTL_MIN);
             let Some(nx) = self.nx.upgrade() else { break };
+            self.cut = nx.cut();
             let left = self.until.saturating_duration_since(asked);
             let extended = env.timeout(left, nx.extend(&self.locked.path, self.locked.id, rest)).await;
             match extended {
