@@ -448,6 +448,7 @@ impl Started {
                 }
                 kernel.end_observers();
                 if in_order {
+                    kernel.forget_locks().await;
                     kernel.flush_drivers(FLUSH_MAX).await;
                 }
             }

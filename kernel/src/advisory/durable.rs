@@ -27,6 +27,9 @@ const _: () = assert!(LOW < RESERVED);
 /// How many rows are read at once.
 const PAGE: usize = 1_024;
 
+/// How long the end of the kernel waits for the rows of locks that are gone.
+const FORGET_MAX: Duration = Duration::from_secs(5);
+
 const PREFIX: &[u8] = b"lock/";
 
 /// A lock that outlives the process.
@@ -187,11 +190,21 @@ impl Kernel {
         self.apart("locks.release", (Op::Unlock, &path), released).await
     }
 
+    /// The kernel is about to end: removes the rows of durable locks that are not held any more, and would be held again at the next boot. Waits no longer than some seconds
+    /// for that. To be called before the tree is stopped; may be repeated.
+    pub async fn forget_locks(self: &Arc<Self>) {
+        if self.env().timeout(FORGET_MAX, self.forget_gone_locks()).await.is_err() {
+            tracing::warn!(
+                "locks that are gone are held again when the kernel is back, until their time is over"
+            );
+        }
+    }
+
     /// Removes the rows of durable locks that are not held any more.
-    pub(super) async fn forget_gone_locks(self: Arc<Self>, gone: Vec<(LockKey, LockId)>) {
+    pub(super) async fn forget_gone_locks(&self) {
         let caller = Caller::administrator();
         let _one = self.advisory().keeping.clone().lock_owned().await;
-        for (key, id) in gone {
+        for (key, id) in self.advisory().take_gone() {
             let row = self.store().rows(TreeId::ROOT).and_then(|rows| rows.reader.get(&lock_key(id)));
             if self.advisory().is_held(&key, id) || matches!(row, Ok(None)) {
                 continue;

@@ -42,14 +42,18 @@ impl Hearing {
 
     /// Has the rows removed of durable locks that are not held any more. Does not wait.
     pub(super) fn forget_gone(&self) {
-        let gone = mem::take(&mut *self.gone.lock());
-        if gone.is_empty() {
+        if self.gone.lock().is_empty() {
             return;
         }
         if let Some(kernel) = self.kernel.get().and_then(Weak::upgrade) {
             let env = kernel.env().clone();
-            env.spawn("locks.forget", async move { kernel.forget_gone_locks(gone).await });
+            env.spawn("locks.forget", async move { kernel.forget_gone_locks().await });
         }
+    }
+
+    /// Takes over the durable locks that are not held any more, and whose rows may be there still.
+    pub(super) fn take_gone(&self) -> Vec<(LockKey, LockId)> {
+        mem::take(&mut *self.gone.lock())
     }
 
     /// Tells of a change, in the order of the changes of one path: under the mutex of its part. Those who are to be woken are for the caller to wake when it has

@@ -210,6 +210,11 @@ impl AdvisoryLocks {
         self.bell.ring();
     }
 
+    /// As [`Hearing::take_gone`].
+    pub(super) fn take_gone(&self) -> Vec<(LockKey, LockId)> {
+        self.hearing.take_gone()
+    }
+
     /// Whether `id` is held at `key`, or was and nobody has looked since its time was over.
     pub(crate) fn is_held(&self, key: &LockKey, id: LockId) -> bool {
         self.locks.look(key, |place| place.holders().iter().any(|holder| holder.id == id)).unwrap_or(false)
