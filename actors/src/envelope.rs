@@ -31,6 +31,9 @@ pub(crate) trait Envelope<B: crate::Behaviour>: Send + Sync {
     /// message is for its successor.
     fn give_back(&self, generation: u64) -> bool;
 
+    /// Ends it with this if it was begun, and wakes nobody: `fail` is to follow. No reply to it is heard any more.
+    fn seal(&self, begun: CallError);
+
     /// Ends it with `queued` if it was not begun, else with `begun`. An ended one stays as it is.
     fn fail(&self, queued: CallError, begun: CallError);
 }
@@ -215,6 +218,13 @@ impl<B: Handle<M>, M: Message> Envelope<B> for Parcel<B, M> {
             other => other,
         };
         matches!(inner.content, Content::Returned(..))
+    }
+
+    fn seal(&self, begun: CallError) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.content, Content::Begun) {
+            inner.content = Content::Failed(begun);
+        }
     }
 
     fn fail(&self, queued: CallError, begun: CallError) {

@@ -74,6 +74,10 @@ impl<B: Behaviour> Envelope<B> for Traced<B> {
         self.mail.give_back(generation)
     }
 
+    fn seal(&self, begun: CallError) {
+        self.mail.seal(begun);
+    }
+
     fn fail(&self, queued: CallError, begun: CallError) {
         self.mail.fail(queued, begun);
     }

@@ -52,6 +52,8 @@ enum Answers {
     Now,
     /// In a later poll, beside other messages.
     Later,
+    /// After a look whether its incarnation still serves.
+    Looking,
     /// And ends the incarnation, in order.
     AndEnds,
 }
@@ -111,6 +113,11 @@ impl Handle<Count> for Tally {
                 });
                 Reply::later_then(second_poll, move |me: &mut Self, cx, ()| me.count(count.message, by, cx))
             }
+            Answers::Looking => {
+                let by = if cx.me().cell().is_live(by) { by } else { GHOST };
+                self.served += 1;
+                Reply::Now((by, self.served))
+            }
             Answers::AndEnds => {
                 cx.exit(ExitReason::Normal);
                 Reply::Now(self.count(count.message, by, cx))
@@ -118,6 +125,9 @@ impl Handle<Count> for Tally {
         }
     }
 }
+
+/// Stands for a generation that knew that it was over.
+const GHOST: u64 = u64::MAX;
 
 #[derive(Clone)]
 struct World {
@@ -333,6 +343,31 @@ fn loom_a_ghost_takes_no_message_beside_its_successor() {
                 Err(CallError::Crashed { generation: 1 }) if newest == 1 => newest = 2,
                 Err(error) => panic!("{error}"),
             }
+        }
+    });
+}
+
+/// A handler that is written off while it runs.
+/// Mutation: an end that does not seal what was begun before it lets the cell go (the ghost's reply is heard).
+#[test]
+fn loom_nobody_hears_who_knows_that_it_was_written_off() {
+    model(|| {
+        let world = World::new(2);
+        let turn = world.idle();
+        let caller = world.clone();
+        let caller = thread::spawn(move || caller.call(1, Answers::Looking));
+        let watchdog = world.clone();
+        let watchdog = thread::spawn(move || {
+            watchdog.cell.write_off(1, ExitReason::Killed);
+            block_on(watchdog.serving().unwrap());
+        });
+        block_on(turn);
+        let reply = caller.join().unwrap();
+        world.end();
+        watchdog.join().unwrap();
+        match reply {
+            Ok((by, _)) => assert_ne!(by, GHOST, "a ghost was heard"),
+            Err(error) => assert_eq!(error, CallError::Crashed { generation: 1 }),
         }
     });
 }

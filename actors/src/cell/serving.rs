@@ -292,7 +292,8 @@ pub(crate) const WEDGE_MAX: Duration = Duration::from_secs(60);
 const WEDGE_LOOK: Duration = Duration::from_millis(2);
 
 impl<B: Behaviour> super::State<B> {
-    /// Takes out what was begun and not finished. What was only taken out, by an incarnation that has not come to begin it,
+    /// Takes out what was begun and not finished, each sealed: who sees that its incarnation is over gets no reply to it
+    /// through any more, and each is still to be failed. What was only taken out, by an incarnation that has not come to begin it,
     /// is put back for the next one.
     fn take_begun(&mut self) -> Vec<Mail<B>> {
         self.flying = 0;
@@ -305,6 +306,7 @@ impl<B: Behaviour> super::State<B> {
         }
         let flying = std::mem::take(&mut self.in_flight).into_iter().flatten().map(|flying| flying.mail);
         let begun: Vec<_> = running.into_iter().chain(flying).collect();
+        begun.iter().for_each(|mail| mail.seal(CallError::Crashed { generation: self.generation }));
         self.interrupted = self.interrupted.or(begun.first().map(|mail| mail.name()));
         begun
     }
