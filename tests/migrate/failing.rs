@@ -1,6 +1,7 @@
 //! A new store that fails, is full, or gives back something else: the old one serves, and the same order goes on later.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nexus::{ErrorKind, MigrationState};
@@ -15,10 +16,19 @@ fn fill(bench: &Bench, files: u64, length: usize) {
     }
 }
 
+/// Has a file be an old one: what was changed just now is copied again in any case.
+fn age(file: &Path) {
+    let file = File::options().append(true).open(file).expect("it is there");
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).expect("it is ours");
+}
+
 #[test]
 fn a_full_store_ends_it_and_with_room_it_goes_on_where_it_was() {
     for (bench, driver) in [(Bench::of_files(), ODD_FILES), (Bench::of_contents(), ODD_CONTENTS)] {
         fill(&bench, 100, if driver == ODD_FILES { 100 } else { 17_000 });
+        if driver == ODD_FILES {
+            (0..100).for_each(|number| age(&bench.host("old").join(format!("d{}/{number}", number % 4))));
+        }
         bench.odd.room(Some(80));
         bench.begin(bench.spec(driver, "new")).expect("it begins");
         bench.failed("ENOSPC");
@@ -95,9 +105,9 @@ fn interrupted() -> (Bench, i64) {
     for (folder, number) in ["a", "z"].into_iter().flat_map(|folder| (0..BELOW).map(move |n| (folder, n))) {
         let folder = bench.host("old").join(folder);
         fs::create_dir_all(&folder).expect("there is room");
-        let file = File::create(folder.join(number.to_string())).expect("there is room");
-        // What was changed just now is copied again in any case.
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).expect("it is ours");
+        let file = folder.join(number.to_string());
+        fs::write(&file, "").expect("there is room");
+        age(&file);
     }
     // The look whether the stores are two, both folders, all of `z` with its mode, and some of `a`.
     bench.odd.room(Some(2 + 2 + BELOW + 1 + 5));

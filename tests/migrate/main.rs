@@ -16,5 +16,7 @@ mod ends;
 mod failing;
 mod files;
 mod killed;
+#[cfg(target_os = "linux")]
+mod names;
 mod refused;
 mod uploads;

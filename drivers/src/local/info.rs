@@ -86,6 +86,10 @@ fn of_stat(stat: &Stat) -> ObjectInfo {
     let tag = format!("{inode:x}-{size:x}-{:x}-{:x}", modified.nanos(), changed.nanos());
     let mut info = ObjectInfo::new(entry_type, size, ContentId::Tag(tag.into()), modified);
     info.inode = inode;
+    // Of a folder that is how many folders are in it.
+    if entry_type == EntryType::Reg {
+        info.names = stat.st_nlink as u64;
+    }
     info.mode = stat.st_mode as u32 & PERMISSIONS;
     info
 }

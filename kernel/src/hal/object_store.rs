@@ -360,6 +360,8 @@ pub struct ObjectInfo {
     pub size: u64,
     /// An identity that the backend keeps over renames (an inode number); 0 when it has none.
     pub inode: u64,
+    /// How many names the backend has for it; 1 where that is not said. Who changes a file by one of them changes it for all.
+    pub names: u64,
     /// What changes whenever the content does.
     pub tag: ContentId,
     /// The permission bits.
@@ -379,6 +381,7 @@ impl ObjectInfo {
             entry_type,
             size,
             inode: 0,
+            names: 1,
             tag,
             mode: entry_type.default_mode(),
             modified,

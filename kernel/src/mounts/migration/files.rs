@@ -1,10 +1,7 @@
 //! Files by their paths: names, attributes and content of one backend become those of another.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use nexus_messages::syscall::ByteRange;
 use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
 
 use super::journal::{CopyRow, Of, PAGE};
@@ -12,20 +9,8 @@ use super::opening::changing;
 use super::view::Progress;
 use super::{Failed, Run, tried};
 use crate::content::CALL_MAX;
-use crate::hal::{Addressing, ListPage, ObjectInfo, ObjectStore, PathStore, PathWrite, StoreError};
+use crate::hal::{Addressing, ListPage, ObjectInfo, ObjectStore, PathStore, StoreError};
 use crate::mounts::passage::Notes;
-
-/// How many files are copied at once.
-const AT_ONCE: usize = 8;
-
-/// Files up to this size are in memory while they are copied; larger ones go piece by piece, where the new store takes content so.
-const HELD_MAX: u64 = 4 << 20;
-
-/// The pieces.
-const PIECE: u64 = 4 << 20;
-
-/// A file that was read so soon after it was changed may have been changed again without a sign: the clocks of disks are coarse.
-const SOON_NANOS: u64 = 100_000_000;
 
 /// What the name of the file begins with that tells whether the new store lies within the old one. Some drivers take no names with a dot before them.
 pub(super) const MARKER: &str = "nexus-migration-marker-";
@@ -51,22 +36,6 @@ enum Step {
     Enter(String),
     /// All below it is copied.
     Leave(String, ObjectInfo),
-}
-
-/// Why a file was not copied.
-enum Missed {
-    /// It changed, or went, while it was read: it is looked at again.
-    Changed,
-    Store(StoreError),
-}
-
-impl From<StoreError> for Missed {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotFound { .. } => Self::Changed,
-            error => Self::Store(error),
-        }
-    }
 }
 
 fn join(folder: &str, name: &str) -> String {
@@ -112,7 +81,7 @@ impl Run {
         Ok(())
     }
 
-    fn shown(&self, path: &str) -> String {
+    pub(super) fn shown(&self, path: &str) -> String {
         self.mount.point.join_relative(path).map_or_else(|_| path.to_owned(), |path| path.to_string())
     }
 
@@ -215,6 +184,7 @@ impl Run {
                         way.push(Step::Leave(path.clone(), info));
                         way.push(Step::Enter(path));
                     } else if self.can_be_copied(&path, &info, closed)? {
+                        self.twins.lock().saw(&path, &info);
                         plain.push((path, info, false));
                     }
                     after = Some(name.clone());
@@ -287,28 +257,18 @@ impl Run {
 
     /// Sees to what was noted. `closed` says that nothing changes meanwhile.
     pub(super) async fn settle_files(&self, notes: &Notes, closed: bool) -> Result<(), Failed> {
-        let mut plain = Vec::new();
-        for (path, deep) in &notes.paths {
-            if path.is_empty() {
-                if *deep {
-                    self.copy_tree("", true, closed).await?;
-                }
-                continue;
+        let (mut plain, mut left, mut added) = (Vec::new(), notes.paths.clone(), BTreeSet::new());
+        while let Some((path, deep)) = left.pop_first() {
+            let mut names = self.twins.lock().names(&path, deep);
+            if let Some(info) = self.settle_path(&path, deep, closed).await? {
+                self.saw(&path, &info);
+                names.append(&mut self.twins.lock().names(&path, false));
+                plain.push((path, info, true));
             }
-            let Some(info) = self.found(path).await? else {
-                self.remove(path).await?;
-                self.check_emptied(path, closed).await?;
-                continue;
-            };
-            if info.entry_type == EntryType::Dir {
-                self.make_folder(path).await?;
-                if *deep || !self.can.directories {
-                    self.copy_tree(path, true, closed).await?;
+            for name in names {
+                if !notes.paths.contains_key(&name) && added.insert(name.clone()) {
+                    left.insert(name, false);
                 }
-                self.describe_folder(path, &info).await?;
-            } else if self.can_be_copied(path, &info, closed)? {
-                self.check_other(path).await?;
-                plain.push((path.clone(), info, true));
             }
             if plain.len() >= PAGE {
                 self.copy_files(std::mem::take(&mut plain)).await?;
@@ -316,6 +276,32 @@ impl Run {
         }
         self.copy_files(plain).await?;
         self.journal.flush(true).await
+    }
+
+    /// Sees to what is at `path`, but for a file or a link, which is given.
+    async fn settle_path(&self, path: &str, deep: bool, closed: bool) -> Result<Option<ObjectInfo>, Failed> {
+        if path.is_empty() {
+            if deep {
+                self.copy_tree("", true, closed).await?;
+            }
+            return Ok(None);
+        }
+        let Some(info) = self.found(path).await? else {
+            self.remove(path).await?;
+            self.check_emptied(path, closed).await?;
+            return Ok(None);
+        };
+        if info.entry_type == EntryType::Dir {
+            self.make_folder(path).await?;
+            if deep || !self.can.directories {
+                self.copy_tree(path, true, closed).await?;
+            }
+            self.describe_folder(path, &info).await?;
+        } else if self.can_be_copied(path, &info, closed)? {
+            self.check_other(path).await?;
+            return Ok(Some(info));
+        }
+        Ok(None)
     }
 
     /// What is at `path` in the old store; the folders above it are made in the new one.
@@ -363,6 +349,14 @@ impl Run {
             self.cannot_be_copied(folder, false, self.no_empty_folder(folder), closed)?;
         }
         Ok(())
+    }
+
+    /// Takes note of a file that was changed by this name.
+    fn saw(&self, path: &str, info: &ObjectInfo) {
+        if !self.twins.lock().saw(path, info) {
+            // Its other names may be anywhere.
+            self.mount.passage().give_back(Notes { all: true, ..Notes::default() });
+        }
     }
 
     pub(super) fn note_again(&self, path: &str, deep: bool) {
@@ -419,171 +413,30 @@ impl Run {
         Ok(())
     }
 
-    /// Copies files and links. Of each is said whether it is copied also when it seems to be the same as before.
-    async fn copy_files(&self, found: Vec<(String, ObjectInfo, bool)>) -> Result<(), Failed> {
-        let names: Vec<_> = found.iter().map(|(path, _, _)| path.clone()).collect();
-        let known = self.journal.copies(&names)?;
-        let mut wanted = Vec::new();
-        for ((path, info, forced), row) in found.into_iter().zip(known) {
-            if !forced && row.is_some_and(|row| self.is_copied(&row, &info)) {
-                // What a later look finds copied, this migration has copied.
-                if self.progress.looks.load(Ordering::Relaxed) == 0 {
-                    Progress::count(&self.progress.kept, 1);
-                }
-            } else {
-                wanted.push((path, info));
-            }
+    /// Gives the folder that is mounted the mode of the old one: it says who may see what is in it.
+    pub(super) async fn describe_root(&self) -> Result<(), Failed> {
+        if !self.is_by_path() || !self.can.attributes || !self.had.attributes {
+            return Ok(());
         }
-        self.journal.begin(wanted.iter().map(|(path, _)| (path.clone(), false))).await?;
-        let copies =
-            stream::iter(wanted).map(|(path, info)| async move { self.copy_file(&path, &info).await });
-        copies.buffer_unordered(AT_ONCE).try_collect::<()>().await
-    }
-
-    /// Whether the row is of a verified copy of what is there.
-    fn is_copied(&self, row: &CopyRow, info: &ObjectInfo) -> bool {
-        let is_soon = |of: &Of| of.at.nanos().saturating_sub(info.modified.nanos()) < SOON_NANOS;
-        row.of.as_ref().is_some_and(|of| {
-            (&of.tag, of.size, of.mode) == (&info.tag, info.size, info.mode) && !is_soon(of)
-        })
-    }
-
-    async fn copy_file(&self, path: &str, info: &ObjectInfo) -> Result<(), Failed> {
-        let (mut attempt, mut refused) = (0, false);
-        loop {
-            let copied = match info.entry_type {
-                EntryType::Link => self.copy_link(path, info).await,
-                _ if info.size > HELD_MAX && self.can.upload => self.copy_pieces(path, info).await,
-                _ => self.copy_whole(path).await,
-            };
-            match copied {
-                Ok(of) => {
-                    Progress::count(&self.progress.copied, 1);
-                    Progress::count(&self.progress.bytes, of.size);
-                    self.journal.confirm(path, CopyRow { ours: true, folder: false, of: Some(of) });
-                    return self.journal.flush(false).await;
-                }
-                Err(Missed::Changed) => {
-                    self.note_again(path, false);
-                    return Ok(());
-                }
-                // Something else is in its place, or where a folder above it is to be.
-                Err(Missed::Store(
-                    StoreError::IsADirectory { .. } | StoreError::NotEmpty { .. } | StoreError::Exists { .. },
-                )) if attempt == 0 => {
-                    attempt += 1;
-                    self.remove(path).await?;
-                    self.journal.begin(std::iter::once((path.to_owned(), false))).await?;
-                }
-                Err(Missed::Store(error)) => {
-                    let is_denied = error.kind() == ErrorKind::PermissionDenied;
-                    if is_denied && !std::mem::replace(&mut refused, true) && self.opens(path).await? {
-                        continue;
-                    }
-                    if !self.again(&error, &mut attempt).await {
-                        let failed = Failed::from(error);
-                        return Err(Failed {
-                            why: format!("{}: {}", self.shown(path), failed.why),
-                            ..failed
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    fn attributes(&self, info: &ObjectInfo) -> Attributes {
-        match self.can.attributes {
-            true if self.had.attributes => Attributes::none().mode(info.mode).modified(info.modified),
-            true => Attributes::none().modified(info.modified),
-            false => Attributes::none(),
-        }
-    }
-
-    fn of(&self, info: &ObjectInfo) -> Of {
-        let at = Timestamp(self.kernel.env().wall());
-        Of { tag: info.tag.clone(), size: info.size, mode: info.mode, at }
-    }
-
-    /// Copies a file at once. What it is when it is read counts, not what it was when it was listed.
-    async fn copy_whole(&self, path: &str) -> Result<Of, Missed> {
-        let (data, info) = {
-            let driver = self.mount.lease().await;
-            files(&**driver)?.read(path, ByteRange::ALL).await?
+        let (Some(old), Some(new)) = (self.look_old("").await?, self.look_new("").await?) else {
+            return Ok(());
         };
-        if info.entry_type != EntryType::Reg || data.len() as u64 != info.size {
-            return Err(Missed::Changed);
-        }
-        let data = [data];
-        let hash = self.kernel.address(&data).await.map_err(Missed::Store)?;
-        let new = files(&*self.target)?;
-        let written = new.write(path, &data, PathWrite::Whole, &self.attributes(&info)).await;
-        written.map_err(Missed::Store)?;
-        let (back, _) = new.read(path, ByteRange::ALL).await.map_err(Missed::Store)?;
-        let found = self.kernel.address(&[back]).await.map_err(Missed::Store)?;
-        if found != hash {
-            return Err(Missed::Store(unlike(path, &found.to_string())));
-        }
-        Ok(self.of(&info))
-    }
-
-    /// Copies a large file piece by piece: the new store shows it when all of it is there.
-    async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
-        let new = files(&*self.target)?;
-        let mut upload = new.upload(path).await.map_err(Missed::Store)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut offset = 0;
-        while offset < info.size {
-            let range = ByteRange::new(offset, PIECE.min(info.size - offset));
-            let (data, now) = {
-                let driver = self.mount.lease().await;
-                files(&**driver)?.read(path, range).await?
-            };
-            if now.tag != info.tag || data.is_empty() {
-                return Err(Missed::Changed);
+        if old.mode != new.mode {
+            let attributes = Attributes::none().mode(old.mode);
+            let set = tried!(self, async { files(&*self.target)?.set_attributes("", &attributes).await });
+            match set {
+                // Somebody else's folder keeps its mode.
+                Err(failed) if failed.kind == ErrorKind::PermissionDenied => {
+                    tracing::warn!(point = %self.mount.point, why = %failed.why, "it has another mode from now on");
+                }
+                set => drop(set?),
             }
-            hasher.update(&data);
-            offset += data.len() as u64;
-            upload.push(data).await.map_err(Missed::Store)?;
         }
-        upload.settle().await.map_err(Missed::Store)?;
-        let finished = upload.finish(path, PathWrite::Whole, &self.attributes(info)).await;
-        finished.map_err(Missed::Store)?;
-        let (mut back, mut offset) = (blake3::Hasher::new(), 0);
-        while offset < info.size {
-            let (data, _) = new.read(path, ByteRange::new(offset, PIECE)).await.map_err(Missed::Store)?;
-            if data.is_empty() {
-                break;
-            }
-            offset += data.len() as u64;
-            back.update(&data);
-        }
-        let found = back.finalize();
-        if found != hasher.finalize() {
-            return Err(Missed::Store(unlike(path, &found.to_hex())));
-        }
-        Ok(self.of(info))
-    }
-
-    async fn copy_link(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
-        let (new, target) = (files(&*self.target)?, info.link_target.as_deref().unwrap_or_default());
-        let made = new.make_link(path, target).await.map_err(Missed::Store);
-        let back = match made {
-            Err(Missed::Store(StoreError::Exists { .. })) => new.stat(path).await.map_err(Missed::Store)?,
-            made => {
-                made?;
-                new.stat(path).await.map_err(Missed::Store)?
-            }
-        };
-        if back.link_target.as_deref() == Some(target) {
-            return Ok(self.of(info));
-        }
-        // It is removed, and made again.
-        Err(Missed::Store(StoreError::Exists { what: path.to_owned() }))
+        Ok(())
     }
 
     /// Removes the copy at `path`, with all below it. What is not the migration's own ends it.
-    async fn remove(&self, path: &str) -> Result<(), Failed> {
+    pub(super) async fn remove(&self, path: &str) -> Result<(), Failed> {
         let there = self.look_new(path).await?;
         let is_known = self.journal.copies(&[path.to_owned()])?.pop().flatten().is_some();
         if !is_known {
@@ -663,12 +516,5 @@ fn there<T>(found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         Ok(found) => Ok(Some(found)),
         Err(StoreError::NotFound { .. } | StoreError::NotADirectory { .. }) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn unlike(path: &str, found: &str) -> StoreError {
-    StoreError::Corrupt {
-        what: format!("the copy of {path}"),
-        found: format!("content with the hash {found}"),
     }
 }

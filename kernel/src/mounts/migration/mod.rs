@@ -30,9 +30,11 @@
 
 mod aims;
 mod contents;
+mod copying;
 mod files;
 mod journal;
 mod opening;
+mod twins;
 mod undo;
 mod view;
 
@@ -44,12 +46,14 @@ use futures_util::future::{Either, select};
 use nexus_actors::guard;
 use nexus_messages::syscall::{Create, MountSpec};
 use nexus_messages::{Attributes, Caller, Error, ErrorKind, Op, VPath, ZoneId};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 
 pub(super) use aims::not_aimed_at;
 use aims::{aimed_at, not_taken};
 use files::files;
 use journal::{Journal, StateRow};
+use twins::Twins;
 pub(crate) use view::Migrations;
 use view::Progress;
 pub use view::{MigrateOrder, MigrationState, MigrationStatus};
@@ -395,6 +399,7 @@ struct Run {
     /// What the old driver can do, and the new one; of those that find files by their paths.
     had: PathCapabilities,
     can: PathCapabilities,
+    twins: Mutex<Twins>,
     turn: OwnedMutexGuard<()>,
 }
 
@@ -436,6 +441,7 @@ impl Run {
             progress,
             without_modes: row.without_modes,
             resumed,
+            twins: Mutex::default(),
             turn,
         }
     }
@@ -569,6 +575,7 @@ impl Run {
                 return Ok(Some(Last::Unflushed));
             }
             self.settle(&notes, true).await?;
+            self.describe_root().await?;
             Ok::<_, Failed>((!passage.is_clear()).then_some(Last::Late))
         };
         let settled = env.timeout(left, rest).await.unwrap_or(Ok(Some(Last::Late)));

@@ -1,0 +1,213 @@
+//! How one file or link becomes one of the new store.
+
+use std::sync::atomic::Ordering;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use nexus_messages::syscall::ByteRange;
+use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
+
+use super::files::files;
+use super::journal::{CopyRow, Of};
+use super::view::Progress;
+use super::{Failed, Run};
+use crate::hal::{ObjectInfo, PathWrite, StoreError};
+
+/// How many files are copied at once.
+const AT_ONCE: usize = 8;
+
+/// Files up to this size are in memory while they are copied; larger ones go piece by piece, where the new store takes content so.
+const HELD_MAX: u64 = 4 << 20;
+
+/// The pieces.
+const PIECE: u64 = 4 << 20;
+
+/// A file that was read so soon after it was changed may have been changed again without a sign: the clocks of disks are coarse.
+const SOON_NANOS: u64 = 100_000_000;
+
+/// Why a file was not copied.
+enum Missed {
+    /// It changed, or went, while it was read: it is looked at again.
+    Changed,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Missed {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } => Self::Changed,
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl Run {
+    /// Copies files and links. Of each is said whether it is copied also when it seems to be the same as before.
+    pub(super) async fn copy_files(&self, found: Vec<(String, ObjectInfo, bool)>) -> Result<(), Failed> {
+        let names: Vec<_> = found.iter().map(|(path, _, _)| path.clone()).collect();
+        let known = self.journal.copies(&names)?;
+        let mut wanted = Vec::new();
+        for ((path, info, forced), row) in found.into_iter().zip(known) {
+            if !forced && row.is_some_and(|row| self.is_copied(&row, &info)) {
+                // What a later look finds copied, this migration has copied.
+                if self.progress.looks.load(Ordering::Relaxed) == 0 {
+                    Progress::count(&self.progress.kept, 1);
+                }
+            } else {
+                wanted.push((path, info));
+            }
+        }
+        self.journal.begin(wanted.iter().map(|(path, _)| (path.clone(), false))).await?;
+        let copies =
+            stream::iter(wanted).map(|(path, info)| async move { self.copy_file(&path, &info).await });
+        copies.buffer_unordered(AT_ONCE).try_collect::<()>().await
+    }
+
+    /// Whether the row is of a verified copy of what is there.
+    fn is_copied(&self, row: &CopyRow, info: &ObjectInfo) -> bool {
+        let is_soon = |of: &Of| of.at.nanos().saturating_sub(info.modified.nanos()) < SOON_NANOS;
+        row.of.as_ref().is_some_and(|of| {
+            (&of.tag, of.size, of.mode) == (&info.tag, info.size, info.mode) && !is_soon(of)
+        })
+    }
+
+    async fn copy_file(&self, path: &str, info: &ObjectInfo) -> Result<(), Failed> {
+        let (mut attempt, mut refused) = (0, false);
+        loop {
+            let copied = match info.entry_type {
+                EntryType::Link => self.copy_link(path, info).await,
+                _ if info.size > HELD_MAX && self.can.upload => self.copy_pieces(path, info).await,
+                _ => self.copy_whole(path).await,
+            };
+            match copied {
+                Ok(of) => {
+                    Progress::count(&self.progress.copied, 1);
+                    Progress::count(&self.progress.bytes, of.size);
+                    self.journal.confirm(path, CopyRow { ours: true, folder: false, of: Some(of) });
+                    return self.journal.flush(false).await;
+                }
+                Err(Missed::Changed) => {
+                    self.note_again(path, false);
+                    return Ok(());
+                }
+                // Something else is in its place, or where a folder above it is to be.
+                Err(Missed::Store(
+                    StoreError::IsADirectory { .. } | StoreError::NotEmpty { .. } | StoreError::Exists { .. },
+                )) if attempt == 0 => {
+                    attempt += 1;
+                    self.remove(path).await?;
+                    self.journal.begin(std::iter::once((path.to_owned(), false))).await?;
+                }
+                Err(Missed::Store(error)) => {
+                    let is_denied = error.kind() == ErrorKind::PermissionDenied;
+                    if is_denied && !std::mem::replace(&mut refused, true) && self.opens(path).await? {
+                        continue;
+                    }
+                    if !self.again(&error, &mut attempt).await {
+                        let failed = Failed::from(error);
+                        return Err(Failed {
+                            why: format!("{}: {}", self.shown(path), failed.why),
+                            ..failed
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn attributes(&self, info: &ObjectInfo) -> Attributes {
+        match self.can.attributes {
+            true if self.had.attributes => Attributes::none().mode(info.mode).modified(info.modified),
+            true => Attributes::none().modified(info.modified),
+            false => Attributes::none(),
+        }
+    }
+
+    fn of(&self, info: &ObjectInfo) -> Of {
+        let at = Timestamp(self.kernel.env().wall());
+        Of { tag: info.tag.clone(), size: info.size, mode: info.mode, at }
+    }
+
+    /// Copies a file at once. What it is when it is read counts, not what it was when it was listed.
+    async fn copy_whole(&self, path: &str) -> Result<Of, Missed> {
+        let (data, info) = {
+            let driver = self.mount.lease().await;
+            files(&**driver)?.read(path, ByteRange::ALL).await?
+        };
+        if info.entry_type != EntryType::Reg || data.len() as u64 != info.size {
+            return Err(Missed::Changed);
+        }
+        let data = [data];
+        let hash = self.kernel.address(&data).await.map_err(Missed::Store)?;
+        let new = files(&*self.target)?;
+        let written = new.write(path, &data, PathWrite::Whole, &self.attributes(&info)).await;
+        written.map_err(Missed::Store)?;
+        let (back, _) = new.read(path, ByteRange::ALL).await.map_err(Missed::Store)?;
+        let found = self.kernel.address(&[back]).await.map_err(Missed::Store)?;
+        if found != hash {
+            return Err(Missed::Store(unlike(path, &found.to_string())));
+        }
+        Ok(self.of(&info))
+    }
+
+    /// Copies a large file piece by piece: the new store shows it when all of it is there.
+    async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
+        let new = files(&*self.target)?;
+        let mut upload = new.upload(path).await.map_err(Missed::Store)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = 0;
+        while offset < info.size {
+            let range = ByteRange::new(offset, PIECE.min(info.size - offset));
+            let (data, now) = {
+                let driver = self.mount.lease().await;
+                files(&**driver)?.read(path, range).await?
+            };
+            if now.tag != info.tag || data.is_empty() {
+                return Err(Missed::Changed);
+            }
+            hasher.update(&data);
+            offset += data.len() as u64;
+            upload.push(data).await.map_err(Missed::Store)?;
+        }
+        upload.settle().await.map_err(Missed::Store)?;
+        let finished = upload.finish(path, PathWrite::Whole, &self.attributes(info)).await;
+        finished.map_err(Missed::Store)?;
+        let (mut back, mut offset) = (blake3::Hasher::new(), 0);
+        while offset < info.size {
+            let (data, _) = new.read(path, ByteRange::new(offset, PIECE)).await.map_err(Missed::Store)?;
+            if data.is_empty() {
+                break;
+            }
+            offset += data.len() as u64;
+            back.update(&data);
+        }
+        let found = back.finalize();
+        if found != hasher.finalize() {
+            return Err(Missed::Store(unlike(path, &found.to_hex())));
+        }
+        Ok(self.of(info))
+    }
+
+    async fn copy_link(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
+        let (new, target) = (files(&*self.target)?, info.link_target.as_deref().unwrap_or_default());
+        let made = new.make_link(path, target).await.map_err(Missed::Store);
+        let back = match made {
+            Err(Missed::Store(StoreError::Exists { .. })) => new.stat(path).await.map_err(Missed::Store)?,
+            made => {
+                made?;
+                new.stat(path).await.map_err(Missed::Store)?
+            }
+        };
+        if back.link_target.as_deref() == Some(target) {
+            return Ok(self.of(info));
+        }
+        // It is removed, and made again.
+        Err(Missed::Store(StoreError::Exists { what: path.to_owned() }))
+    }
+}
+
+fn unlike(path: &str, found: &str) -> StoreError {
+    StoreError::Corrupt {
+        what: format!("the copy of {path}"),
+        found: format!("content with the hash {found}"),
+    }
+}
