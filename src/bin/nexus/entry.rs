@@ -20,9 +20,9 @@ pub(crate) struct EntryJson<'a> {
     size: u64,
     mode: String,
     owner: &'a str,
-    modified: When,
-    created: When,
-    changed: When,
+    modified: Option<When>,
+    created: Option<When>,
+    changed: Option<When>,
     mime: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'a str>,
@@ -37,15 +37,16 @@ pub(crate) struct EntryJson<'a> {
 
 impl<'a> From<&'a FileMetadata> for EntryJson<'a> {
     fn from(entry: &'a FileMetadata) -> Self {
+        let time = |time| (!is_timeless(entry)).then_some(When(time));
         Self {
             path: entry.path.as_str(),
             kind: kind(entry.entry_type),
             size: entry.size,
             mode: format!("{:04o}", entry.mode),
             owner: &entry.owner,
-            modified: When(entry.modified),
-            created: When(entry.created),
-            changed: When(entry.changed),
+            modified: time(entry.modified),
+            created: time(entry.created),
+            changed: time(entry.changed),
             mime: entry.mime(),
             target: entry.link_target.as_deref(),
             content: entry.content_id.as_ref().map(ToString::to_string),
@@ -94,10 +95,21 @@ impl fmt::Display for Long<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { entry, name } = self;
         let owner = if entry.owner.is_empty() { "-" } else { &entry.owner };
-        let (letters, size, when) = (Letters(entry), entry.size, When(entry.modified));
-        write!(f, "{letters} {owner:<8} {size:>10} {when:#} {name}")?;
+        let (letters, size) = (Letters(entry), entry.size);
+        write!(f, "{letters} {owner:<8} {size:>10} ")?;
+        if is_timeless(entry) {
+            write!(f, "{:<16}", "-")?;
+        } else {
+            write!(f, "{:#}", When(entry.modified))?;
+        }
+        write!(f, " {name}")?;
         entry.link_target.as_ref().map_or(Ok(()), |target| write!(f, " -> {target}"))
     }
+}
+
+/// Whether nobody keeps a time of it: a folder of a bucket is only a part of the names of what lies in it.
+fn is_timeless(entry: &FileMetadata) -> bool {
+    [entry.modified, entry.created, entry.changed].iter().all(|time| time.nanos() == 0)
 }
 
 /// One line of `ls -l` for an entry of which there is only the name, and what that says.
@@ -164,9 +176,11 @@ pub(crate) fn describe(out: &Output, entry: &FileMetadata) -> Outcome {
     out.line(format_args!("size        {}", entry.size))?;
     out.line(format_args!("mode        {} {}", json.mode, Letters(entry)))?;
     out.line(format_args!("owner       {}", json.owner))?;
-    out.line(format_args!("modified    {}", json.modified))?;
-    out.line(format_args!("created     {}", json.created))?;
-    out.line(format_args!("changed     {}", json.changed))?;
+    for (name, time) in [("modified", &json.modified), ("created", &json.created), ("changed", &json.changed)]
+    {
+        let time = time.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        out.line(format_args!("{name:<12}{time}"))?;
+    }
     out.line(format_args!("mime        {}", json.mime))?;
     if let Some(content) = &json.content {
         out.line(format_args!("content     {content}"))?;
@@ -184,11 +198,13 @@ mod tests {
     #[test]
     fn a_long_line_reads_like_ls() {
         let path = VPath::parse("/a").unwrap();
-        let check = |entry_type, mode, expected| {
-            let at = Timestamp(0);
+        let line = |entry_type, mode, at| {
             let mut entry = FileMetadata::new(path.clone(), ZoneId::root(), FileId(1), entry_type, at);
             entry.mode = mode;
-            let line = Long { entry: &entry, name: "a" }.to_string();
+            Long { entry: &entry, name: "a" }.to_string()
+        };
+        let check = |entry_type, mode, expected| {
+            let line = line(entry_type, mode, Timestamp(1));
             assert_eq!(line, format!("{expected} -                 0 1970-01-01 00:00 a"));
         };
         check(EntryType::Reg, 0o644, "-rw-r--r--");
@@ -196,5 +212,7 @@ mod tests {
         check(EntryType::Reg, 0o6711, "-rws--s--x");
         check(EntryType::Reg, 0o4600, "-rwS------");
         check(EntryType::Link, 0o777, "lrwxrwxrwx");
+        let timeless = line(EntryType::Dir, 0o755, Timestamp(0));
+        assert_eq!(timeless, "drwxr-xr-x -                 0 -                a");
     }
 }

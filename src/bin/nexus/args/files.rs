@@ -62,7 +62,8 @@ pub(crate) struct AsOfArgs {
 #[command(after_help = "\
 Exit status 1 when the metadata of an entry is damaged; it is listed all the same.
 With --json: one line an entry: {path, type, size, mode, owner, modified, created, changed, mime, target?, content?, version,
-generation, file_id, zone, implicit}; of one whose metadata is damaged {path, type, file_id, error: {errno, cause}}.")]
+generation, file_id, zone, implicit}; of one whose metadata is damaged {path, type, file_id, error: {errno, cause}}. The times are null
+where nobody keeps one, as of a folder of a bucket; -l has a - for that.")]
 pub(crate) struct LsArgs {
     #[arg(default_value = "/")]
     pub(crate) path: String,
