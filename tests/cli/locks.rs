@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::fixture::{Nexus, end};
+use crate::fixture::{Nexus, command, end};
 use crate::serving::Serving;
 
 /// The command under test, as a word of a shell.
@@ -79,13 +79,14 @@ fn a_lock_is_held_while_a_command_runs_which_is_told_of_it_and_gives_the_exit_st
 }
 
 /// A command that says when it runs, and how it is ended.
-const CLEANS_UP: &str = "trap 'echo told; exit 9' TERM INT HUP; echo runs; while :; do sleep 0.05; done";
+const CLEANS_UP: &str =
+    "trap 'echo told; exit 9' TERM INT HUP USR1 USR2; echo runs; while :; do sleep 0.05; done";
 
 #[test]
 fn a_signal_is_the_commands_and_the_lock_is_held_until_that_has_ended() {
     let nexus = Nexus::new();
     let _serving = Serving::start(&nexus, &["serve"]);
-    for signal in ["TERM", "INT", "HUP"] {
+    for signal in ["TERM", "INT", "HUP", "USR1", "USR2"] {
         let mut locks = nexus.command(["lock", "/a", "--", "sh", "-c", CLEANS_UP]);
         let mut locks = locks.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(locks.stdout.take().expect("it is piped")).lines();
@@ -99,6 +100,38 @@ fn a_signal_is_the_commands_and_the_lock_is_held_until_that_has_ended() {
     assert_eq!(nexus.good("locks"), "");
     let odd = nexus.run_args(["lock", "/a\nb", "--", "sh", "-c", &format!("{NEXUS} locks")]);
     assert!(odd.out.starts_with("/a\\nb\texclusive\t"), "one line: {odd:?}");
+}
+
+#[test]
+fn what_a_command_runs_elsewhere_works_on_the_same_folder() {
+    let nexus = Nexus::new();
+    let (elsewhere, there) = (nexus.host("elsewhere"), nexus.host("there"));
+    fs::create_dir(&elsewhere).expect("there is room");
+    let inner = format!("cd {} && {NEXUS} lock -n /a -- echo also", elsewhere.display());
+    let mut command = command();
+    command.args(["--data", "there", "lock", "/a", "--", "sh", "-c", &inner]).current_dir(nexus.host("."));
+    let ran = end(command, "");
+    assert_eq!((ran.status, &*ran.out), (1, ""), "{ran:?}");
+    assert!(ran.err.contains("nexus holds it"), "{ran:?}");
+    assert!(there.exists() && fs::read_dir(&elsewhere).expect("it is there").next().is_none());
+}
+
+#[test]
+fn what_is_fenced_is_changed_while_the_lock_is_held_and_not_after() {
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    let inner = format!(
+        "echo 1 | {NEXUS} write /f --fenced && echo 2 | {NEXUS} append /f --fenced && {NEXUS} edit /f --old 1 --new 3 --fenced
+         {NEXUS} unlock --force /a
+         for late in 'write /f' 'append /f' 'edit /f --old 3 --new 4' 'mkdir /late' 'rm /f' 'mv /f /late'; do
+             echo late | {NEXUS} $late --fenced && echo \"$late was not refused\"
+         done"
+    );
+    let ran = nexus.run_args(["lock", "/a", "--", "sh", "-c", &inner]);
+    assert_eq!((&*ran.out, ran.err.matches("(EFENCED)").count()), ("", 6), "{ran:?}");
+    assert_eq!((&*nexus.good("cat /f"), &*nexus.good("ls /")), ("3\n2\n", "f\n"));
+    let refused = nexus.feed("write /f --fenced", "x");
+    assert!(refused.status == 1 && refused.err.contains("do not name a lock (EINVAL)"), "{refused:?}");
 }
 
 #[test]

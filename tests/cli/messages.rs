@@ -1,6 +1,8 @@
 //! `pipe`: messages from command to command, by way of the process that serves the folder.
 
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -44,6 +46,40 @@ fn messages_go_from_command_to_command() {
     assert_eq!(nexus.run("pipe read /p --wait soon").status, 2);
     nexus.good("rm /p");
     assert!(nexus.run("pipe read /p").err.ends_with("(ENOENT)\n"));
+}
+
+#[test]
+fn a_reader_that_a_signal_ends_takes_no_message_along() {
+    const MESSAGES: usize = 100;
+    let nexus = Nexus::new();
+    let _serving = Serving::start(&nexus, &["serve"]);
+    nexus.good("pipe make /p");
+    let mut got = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..MESSAGES {
+                nexus.good(&format!("pipe write /p {number} --wait 30s"));
+            }
+        });
+        for signal in ["TERM", "INT", "HUP"].into_iter().cycle() {
+            if got.len() + 2 > MESSAGES {
+                return;
+            }
+            let mut reader = nexus.command(["pipe", "read", "/p", "-n", "1000", "--wait", "5s"]);
+            let mut reader = reader.stdout(Stdio::piped()).spawn().expect("it starts");
+            let mut lines = BufReader::new(reader.stdout.take().expect("it is piped")).lines();
+            got.extend(lines.by_ref().take(2).map(|line| line.expect("it is text")));
+            // One may be on its way to it by now.
+            let kill = format!("kill -{signal} {}", reader.id());
+            assert!(Command::new("sh").args(["-c", &kill]).status().expect("it runs").success());
+            got.extend(lines.map(|line| line.expect("it is text")));
+            let status = reader.wait().expect("it ends").code();
+            assert!(status.is_some_and(|status| status > 128), "{signal}: {status:?}");
+        }
+    });
+    got.extend(nexus.run("pipe read /p -n 1000").out.lines().map(str::to_owned));
+    let all: Vec<_> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    assert_eq!(got, all);
 }
 
 #[test]

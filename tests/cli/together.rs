@@ -133,6 +133,21 @@ fn owners_that_are_started_at_once_are_one() {
 }
 
 #[test]
+fn short_commands_that_are_started_at_once_take_turns() {
+    let nexus = Nexus::new();
+    let started: Vec<_> = (0..8)
+        .map(|number| {
+            let mut command = nexus.command(["mkdir", &format!("/{number}")]);
+            command.stdin(Stdio::null()).spawn().expect("it starts")
+        })
+        .collect();
+    for mut one in started {
+        assert!(one.wait().expect("it ends").success());
+    }
+    assert_eq!(nexus.good("ls /").lines().count(), 8);
+}
+
+#[test]
 fn what_keeps_an_owner_from_starting_is_told() {
     let nexus = Nexus::new();
     let owner = blocking::connect(Config::new(nexus.data())).expect("it boots");

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::Nexus;
 use crate::watching::Server;
@@ -36,6 +36,48 @@ impl Drop for Watch {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn a_pattern_is_told_of_the_directory_that_takes_along_what_matches() {
+    let nexus = Nexus::new();
+    nexus.feed("write /w/a/x.md", "1");
+    nexus.good("mv /w/a /out");
+    nexus.good("mv /out /w/b");
+    nexus.good("rm -r /w/b");
+    let text = nexus.good("watch /w/*/x.md --glob --since 1 --wait 0s");
+    assert_eq!(
+        text.lines().map(told).collect::<Vec<_>>(),
+        [
+            "file_write nexus /w/a/x.md",
+            "file_rename nexus /w/a -> /out",
+            "file_rename nexus /out -> /w/b",
+            "dir_delete nexus /w/b"
+        ]
+    );
+}
+
+#[test]
+fn who_counts_is_told_all_of_a_transaction_and_goes_on_behind_it() {
+    let nexus = Nexus::new();
+    nexus.good("mkdir /w");
+    let made = (1..4).map(|name| json!({ "op": "mkdir", "path": format!("/w/{name}") }));
+    let done = nexus.feed("tx", &json!({ "ops": made.collect::<Vec<_>>() }).to_string());
+    assert_eq!(done.status, 0, "{done:?}");
+    nexus.good("mkdir /w/4");
+    let (mut next, mut told) = (1, Vec::new());
+    for expected in [1, 3, 1] {
+        let text = nexus.good(&format!("watch /w --since {next} --count 1 --wait 0s --json"));
+        let mut lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        next = lines.pop().and_then(|last| last["next"].as_u64()).expect("it tells where to go on");
+        assert_eq!(lines.len(), expected, "{text}");
+        told.extend(lines.iter().map(|line| line["path"].as_str().expect("it has one").to_owned()));
+    }
+    assert_eq!(told, ["/w", "/w/1", "/w/2", "/w/3", "/w/4"]);
+    // Beyond the end nothing is told, and no place from which something would be.
+    let refused = nexus.run("watch /w --since 999999 --wait 0s --json");
+    assert_eq!((refused.status, &*refused.out), (1, ""), "{refused:?}");
 }
 
 /// All of a line but its time.

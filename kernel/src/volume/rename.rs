@@ -33,7 +33,9 @@ impl RowVolume<'_> {
         }
         if row.entry_type == EntryType::Pipe && from.path != to.path {
             let error = Error::new(intent.op, &from.path, ErrorKind::NotSupported);
-            return Err(error.because("a pipe stays where it was made").into());
+            return Err(error
+                .because("a pipe is not renamed by itself, only with the directory it is in")
+                .into());
         }
         if from.path == to.path {
             let metadata = Arc::new(row.metadata(from.path.clone(), self.mount.zone.clone(), id));

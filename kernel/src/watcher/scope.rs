@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use nexus_messages::{EntryType, EventKind, EventMask, PATH_MAX, VPath};
 
 /// Which paths are watched.
@@ -12,7 +12,47 @@ pub(crate) enum Scope {
     /// The path and all below it.
     Subtree,
     /// What matches below the path, by its path from there.
-    Glob(GlobMatcher),
+    Glob(Box<Pattern>),
+}
+
+/// A pattern, in which `*` and `?` do not match `/`.
+pub(crate) struct Pattern {
+    matches: GlobMatcher,
+    /// The directories that something that matches may be in.
+    above: GlobSet,
+}
+
+/// Of how many directories one above the other is told by a pattern each.
+const ABOVE_MAX: usize = 32;
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Self, globset::Error> {
+        let glob = |pattern: &str| -> Result<Glob, globset::Error> {
+            GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()
+        };
+        let matches = glob(pattern)?.compile_matcher();
+        let mut above = GlobSetBuilder::new();
+        for pattern in Self::directories(pattern) {
+            above.add(glob(&pattern)?);
+        }
+        Ok(Self { matches, above: above.build()? })
+    }
+
+    /// The patterns of the directories that what matches `pattern` may be in: its beginnings. From a choice or a class of characters on, in which a slash may be, all.
+    fn directories(pattern: &str) -> Vec<String> {
+        let plain = pattern.find(['[', '{', '\\']).unwrap_or(pattern.len());
+        let ends = pattern[..plain].match_indices('/').map(|(at, _)| at);
+        let mut directories: Vec<_> = ends.take(ABOVE_MAX).map(|end| pattern[..end].to_owned()).collect();
+        if plain < pattern.len() || directories.len() == ABOVE_MAX {
+            let known = directories.last().map_or_else(String::new, |last| format!("{last}/"));
+            directories.push(format!("{known}**"));
+        }
+        directories
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.matches.glob().glob()
+    }
 }
 
 impl Scope {
@@ -24,8 +64,7 @@ impl Scope {
         if pattern.is_empty() || pattern.len() > PATH_MAX {
             return Err(format!("a pattern has 1 to {PATH_MAX} bytes"));
         }
-        let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
-        glob.map(|glob| Self::Glob(glob.compile_matcher())).map_err(|error| error.to_string())
+        Pattern::new(pattern).map(|pattern| Self::Glob(Box::new(pattern))).map_err(|error| error.to_string())
     }
 }
 
@@ -34,7 +73,7 @@ impl fmt::Debug for Scope {
         match self {
             Self::Entry => f.write_str("entry"),
             Self::Subtree => f.write_str("subtree"),
-            Self::Glob(glob) => f.write_str(glob.glob().glob()),
+            Self::Glob(pattern) => f.write_str(pattern.text()),
         }
     }
 }
@@ -70,8 +109,10 @@ pub(crate) fn concerns(base: &VPath, scope: &Scope, mask: EventMask, facts: Fact
     let at = |path: &VPath| match scope {
         Scope::Entry => path == base,
         Scope::Subtree => path.is_within(base),
-        Scope::Glob(glob) => {
-            path.relative_to(base).is_some_and(|relative| !relative.is_empty() && glob.is_match(relative))
+        Scope::Glob(pattern) => {
+            path.relative_to(base).filter(|relative| !relative.is_empty()).is_some_and(|relative| {
+                pattern.matches.is_match(relative) || facts.is_whole() && pattern.above.is_match(relative)
+            })
         }
     };
     let below = |path: &VPath| facts.is_whole() && base.is_within(path);
@@ -87,11 +128,35 @@ mod tests {
     }
 
     fn check(pattern: &str, at: &str, matches: bool) {
+        check_kind(EventKind::FileWritten, pattern, at, matches);
+    }
+
+    fn check_kind(kind: EventKind, pattern: &str, at: &str, matches: bool) {
         let scope = Scope::glob(pattern).unwrap();
         let at = path(at);
-        let facts =
-            Facts { kind: EventKind::FileWritten, path: &at, other: None, entry_type: EntryType::Reg };
-        assert_eq!(concerns(&path("/w"), &scope, EventMask::ALL, facts), matches, "{pattern} {at}");
+        let facts = Facts { kind, path: &at, other: None, entry_type: EntryType::Reg };
+        assert_eq!(concerns(&path("/w"), &scope, EventMask::ALL, facts), matches, "{kind} {pattern} {at}");
+    }
+
+    #[test]
+    fn a_directory_that_goes_concerns_who_waits_for_what_may_have_been_in_it() {
+        let gone = |pattern, at, told| check_kind(EventKind::DirDeleted, pattern, at, told);
+        gone("**/*.md", "/w/a/b", true);
+        gone("*/x.md", "/w/a", true);
+        gone("*/x.md", "/w/a/b", false);
+        gone("a/b?/**", "/w/a", true);
+        gone("a/b?/**", "/w/a/bc", true);
+        gone("a/b?/**", "/w/b", false);
+        gone("a/b?/**", "/w/a/c", false);
+        gone("a/{b,c/d}/e", "/w/a/c", true);
+        gone("a/{b,c/d}/e", "/w/b", false);
+        gone("[ab]/c", "/w/b", true);
+        gone("*.md", "/w/a", false);
+        gone("*.md", "/", true);
+        // What is told of each by itself concerns only who waits for that.
+        check("*/x.md", "/w/a", false);
+        let deep = ["d"; ABOVE_MAX + 2].join("/");
+        gone(&format!("{deep}/x"), &format!("/w/{deep}"), true);
     }
 
     #[test]

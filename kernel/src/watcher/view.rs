@@ -51,7 +51,7 @@ impl WatchInfo {
             path: one.base.clone(),
             recursive: !matches!(one.scope, Scope::Entry),
             glob: match &one.scope {
-                Scope::Glob(glob) => Some(glob.glob().glob().to_owned()),
+                Scope::Glob(pattern) => Some(pattern.text().to_owned()),
                 Scope::Entry | Scope::Subtree => None,
             },
             mask: mask.map(|kind| kind.name().to_owned()).collect(),

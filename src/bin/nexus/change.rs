@@ -6,16 +6,18 @@ use serde_json::json;
 
 use crate::args::{LnArgs, MkdirArgs, MvArgs, RmArgs};
 use crate::failure::Outcome;
-use crate::session::{Session, path};
+use crate::session::{Session, fence, path};
 
 pub(crate) async fn mkdir(session: &Session, args: MkdirArgs) -> Outcome {
     for text in &args.paths {
         let one = async {
-            let call = SysSetattr::directory(path(Op::Mkdir, text)?);
-            let call = match args.parents {
+            let at = path(Op::Mkdir, text)?;
+            let call = SysSetattr::directory(&at);
+            let mut call = match args.parents {
                 true => call.parents(Parents::Made),
                 false => call.exclusive().parents(Parents::Required),
             };
+            call.fence = fence(Op::Mkdir, &at, &args.fence)?;
             let done = session.nx.send(call).await.map_err(|error| error.during(Op::Mkdir))?;
             session.out.quiet(&json!({ "path": done.metadata.path, "created": done.created }))
         };
@@ -40,7 +42,8 @@ pub(crate) async fn rm(session: &Session, args: RmArgs) -> Outcome {
                 _ => {}
             }
             let call = SysUnlink::at(&at);
-            let call = if args.recursive { call.recursive() } else { call.expect(Expect::File) };
+            let mut call = if args.recursive { call.recursive() } else { call.expect(Expect::File) };
+            call.fence = fence(Op::Unlink, &at, &args.fence)?;
             let done = session.nx.send(call).await?;
             session.out.quiet(&json!({ "path": at, "removed": done.removed }))
         };
@@ -52,7 +55,8 @@ pub(crate) async fn rm(session: &Session, args: RmArgs) -> Outcome {
 pub(crate) async fn mv(session: &Session, args: MvArgs) -> Outcome {
     let (from, to) = (path(Op::Rename, &args.from)?, path(Op::Rename, &args.to)?);
     let call = SysRename::new(&from, &to);
-    let call = if args.no_replace { call.no_replace() } else { call };
+    let mut call = if args.no_replace { call.no_replace() } else { call };
+    call.fence = fence(Op::Rename, &from, &args.fence)?;
     let done = session.nx.send(call).await?;
     session.out.quiet(&json!({ "from": from, "to": to, "replaced": done.replaced }))
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::args::{CatArgs, EditArgs, WriteArgs};
 use crate::failure::{Failure, Outcome};
 use crate::feed;
-use crate::session::{Session, path};
+use crate::session::{Session, fence, path};
 
 #[derive(Serialize)]
 struct ContentJson<'a> {
@@ -89,6 +89,7 @@ fn report(session: &Session, done: &Written) -> Outcome {
 pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
     let at = path(Op::Write, &args.path)?;
     let mut call = SysWrite::vectored(&at, Vec::new()).create();
+    call.fence = fence(Op::Write, &at, &args.fence)?;
     if args.eventual {
         call = call.eventual();
     }
@@ -106,7 +107,8 @@ pub(crate) async fn write(session: &Session, args: WriteArgs) -> Outcome {
 pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
     let at = path(Op::Append, &args.path)?;
     let data = input(&at, &args.file)?;
-    let mut call = SysWrite::at(at, data).append().create();
+    let mut call = SysWrite::at(&at, data).append().create();
+    call.fence = fence(Op::Append, &at, &args.fence)?;
     if args.eventual {
         call = call.eventual();
     }
@@ -117,6 +119,7 @@ pub(crate) async fn append(session: &Session, args: WriteArgs) -> Outcome {
 pub(crate) async fn edit(session: &Session, args: EditArgs) -> Outcome {
     let at = path(Op::Edit, &args.path)?;
     let mut call = SysWrite::edit(&at, args.old, args.new);
+    call.fence = fence(Op::Edit, &at, &args.fence)?;
     if args.all {
         call = call.all();
     }

@@ -178,7 +178,10 @@ pub(crate) async fn give_back(session: &Session, args: StreamGiveBackArgs) -> Ou
     settle(session, &args.path, &args.group, back).await
 }
 
-fn chosen(offsets: Vec<u64>) -> Chosen {
+fn chosen(mut offsets: Vec<u64>) -> Chosen {
+    // Each counts once.
+    offsets.sort_unstable();
+    offsets.dedup();
     if offsets.is_empty() { Chosen::All } else { offsets.into() }
 }
 

@@ -5,7 +5,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, absolute};
 use std::process::{Child, Command as Process, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexus::syscall::{IoProfile, SysStat};
 use nexus::{Config, EntryType, Error, ErrorKind, Nexus, Op, Serving};
@@ -23,6 +23,9 @@ const SERVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long who owns the folder and serves nobody is waited for: most likely it has begun to end.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long another command is waited for that has the folder, and serves nobody.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long to wait between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -77,6 +80,17 @@ pub(crate) async fn would_last(session: &Session, started: bool, command: &Comma
          kind {kinds}"
     );
     Err(Error::new(Op::Write, &at, ErrorKind::NotSupported).because(why).into())
+}
+
+/// Boots the kernel, or attaches to who has it. One command after the other has it for itself: the turn of this one is waited for.
+pub(crate) async fn connect(config: Config) -> nexus::Result<Nexus> {
+    let mut turn = Turn::within(TURN_WITHIN);
+    loop {
+        match nexus::connect_or_attach(config.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Busy => turn.wait(error).await?,
+            done => return done,
+        }
+    }
 }
 
 /// Attaches to the owner of the data folder, and starts one when there is none; whether it did.
@@ -145,28 +159,44 @@ fn says_that_it_serves(mut owner: Child) -> io::Result<bool> {
 
 /// Boots the kernel that others have started this process for. When somebody else serves the folder there is nothing to do; that is `EBUSY`, too.
 pub(crate) async fn own(config: Config, data: &Path) -> nexus::Result<Nexus> {
-    let mut waiting = None;
+    let mut turn = Turn::within(FREE_WITHIN);
     loop {
-        let busy = match nexus::connect(config.clone()).await {
-            Err(error) if error.kind() == ErrorKind::Busy => error,
+        match nexus::connect(config.clone()).await {
+            // It is not attached to, for that would count as a use of it.
+            Err(busy) if busy.kind() == ErrorKind::Busy && !data.join(SOCKET).exists() => {
+                turn.wait(busy).await?
+            }
             done => return done,
-        };
-        // It is not attached to, for that would count as a use of it.
-        if data.join(SOCKET).exists() {
-            return Err(busy);
         }
-        let (env, since) = match &waiting {
+    }
+}
+
+/// The wait for a folder that somebody else has.
+struct Turn {
+    within: Duration,
+    waiting: Option<(Env, Instant)>,
+}
+
+impl Turn {
+    fn within(within: Duration) -> Self {
+        Self { within, waiting: None }
+    }
+
+    /// Waits until it is worth another look; gives back why there was nothing to be had when that took too long.
+    async fn wait(&mut self, busy: Error) -> nexus::Result<()> {
+        let (env, since) = match &self.waiting {
             Some(waiting) => waiting,
             None => {
                 let Ok(env) = environment() else { return Err(busy) };
                 let now = env.now();
-                waiting.insert((env, now))
+                self.waiting.insert((env, now))
             }
         };
-        if env.now().duration_since(*since) > FREE_WITHIN {
+        if env.now().duration_since(*since) > self.within {
             return Err(busy);
         }
         env.sleep(LOOK_EVERY).await;
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::args::{PipeArgs, PipeCommand, PipeKind, PipeMakeArgs, PipeReadArgs, PipeWriteArgs};
 use crate::failure::{Failure, Outcome};
 use crate::session::{Session, path};
+use crate::signals::{ENDING, Signals};
 
 pub(crate) async fn pipe(session: &Session, args: PipeArgs) -> Outcome {
     match args.command {
@@ -46,10 +47,13 @@ struct MessageJson<'a> {
 
 async fn read(session: &Session, args: PipeReadArgs) -> Outcome {
     let at = path(Op::Read, &args.path)?;
+    let mut signals = Signals::listen(session.env(), "read", ENDING).await?;
     for _ in 0..args.number {
         let mut call = SysRead::at(&at).of_pipe(WhichPipe::Any);
         call.wait = args.wait.map(Into::into);
-        let message = session.nx.send(call).await?.data;
+        // Given up it takes no message along, also one that has just come.
+        let Some(read) = signals.unless_one(&session.out, session.nx.send(call)).await? else { break };
+        let message = read?.data;
         if message.is_empty() {
             // The end: writers had opened it, and the last is gone.
             return Ok(());

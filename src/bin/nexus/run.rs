@@ -58,7 +58,7 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
     }
     let opened = match owner::is_for(&command) {
         true => Box::pin(owner::attach(config, &data, profile)).await,
-        false => nexus::connect_or_attach(config).await.map(|nx| (nx, false)),
+        false => Box::pin(owner::connect(config)).await.map(|nx| (nx, false)),
     };
     let (nx, started) = match opened {
         Err(error) if matches!(command, Command::Fsck(_)) => {
@@ -67,6 +67,8 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         }
         opened => opened?,
     };
+    // What it runs may work elsewhere, and is told where the data is.
+    let data = std::path::absolute(&data).map_err(|error| Failure::host("connect", &data, error))?;
     let session = Arc::new(Session::new(nx, Output::new(out.is_json()), data));
     let lasts = Box::pin(owner::would_last(&session, started, &command)).await;
     let executed = match command {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use nexus::{AsOf, Error, IntoPath, Nexus, Op, VPath};
+use nexus::{AsOf, Error, ErrorKind, Fence, IntoPath, Nexus, Op, VPath};
 use nexus_actors::Env;
 
-use crate::args::AsOfArgs;
+use crate::args::{AsOfArgs, FenceArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 
@@ -51,6 +51,21 @@ impl Session {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// The lock under which a command with these arguments changes what is at `at`.
+pub(crate) fn fence(op: Op, at: &VPath, args: &FenceArgs) -> nexus::Result<Option<Fence>> {
+    if !args.fenced {
+        return Ok(None);
+    }
+    let told = |name: &str| std::env::var(name).ok();
+    let named = told("NEXUS_LOCK_PATH").zip(told("NEXUS_LOCK_TOKEN"));
+    let named = named.and_then(|(path, token)| Some((VPath::parse(&path).ok()?, token.parse().ok()?)));
+    let (path, token) = named.ok_or_else(|| {
+        let error = Error::new(op, at, ErrorKind::InvalidArgument);
+        error.because("--fenced: $NEXUS_LOCK_PATH and $NEXUS_LOCK_TOKEN do not name a lock")
+    })?;
+    Ok(Some(Fence::new(path, token)))
 }
 
 /// The text as a path, for `op`.

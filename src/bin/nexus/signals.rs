@@ -15,7 +15,8 @@ use rustix::termios::tcgetpgrp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, Status};
+use crate::output::Output;
 
 /// Signals that came and were not taken yet; what comes while so many wait is left out.
 const WAITING_MAX: usize = 16;
@@ -58,6 +59,22 @@ impl Signals {
         }
     }
 
+    /// Does this, unless one of them comes before it is done: then it is given up, and the exit status is that of a process that the signal has ended.
+    pub(crate) async fn unless_one<T>(
+        &mut self,
+        out: &Output,
+        doing: impl Future<Output = T>,
+    ) -> Outcome<Option<T>> {
+        match select(Box::pin(self.next()), Box::pin(doing)).await {
+            Either::Left((Some(signal), _)) => {
+                out.ends_with(Status::Command(Self::shell_status(signal)?));
+                Ok(None)
+            }
+            Either::Left((None, doing)) => Ok(Some(doing.await)),
+            Either::Right((done, _)) => Ok(Some(done)),
+        }
+    }
+
     /// The next one; none when the kernel has ended. Dropping the future takes none along.
     pub(crate) async fn next(&mut self) -> Option<ChildSignal> {
         self.0.recv().await
@@ -65,8 +82,18 @@ impl Signals {
 }
 
 /// What somebody who runs a command for another one passes on to it.
-const PASSED_ON: &[ChildSignal] =
-    &[ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Quit, ChildSignal::Terminate];
+const PASSED_ON: &[ChildSignal] = &[
+    ChildSignal::Hangup,
+    ChildSignal::Interrupt,
+    ChildSignal::Quit,
+    ChildSignal::User1,
+    ChildSignal::User2,
+    ChildSignal::Terminate,
+];
+
+/// What ends a command that waits.
+pub(crate) const ENDING: &[ChildSignal] =
+    &[ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Terminate];
 
 /// Runs a command to its end, whatever signals come meanwhile: they are the command's, which says how it ends. What a terminal sends, it has sent to the command, too.
 pub(crate) async fn attended(
@@ -135,6 +162,8 @@ fn host(signal: ChildSignal) -> HostSignal {
         ChildSignal::Hangup => HostSignal::HUP,
         ChildSignal::Interrupt => HostSignal::INT,
         ChildSignal::Quit => HostSignal::QUIT,
+        ChildSignal::User1 => HostSignal::USR1,
+        ChildSignal::User2 => HostSignal::USR2,
         _ => HostSignal::TERM,
     }
 }

@@ -1,14 +1,13 @@
 //! `watch`: changes as they happen, and those that were.
 
-use futures_util::future::{Either, select};
-use nexus::{ChildSignal, Event, EventKind, EventMask, Lsn, Op, WatchItem};
+use nexus::{Event, EventKind, EventMask, Lsn, Op, WatchItem};
 use serde_json::{Value, json};
 
 use crate::args::WatchArgs;
 use crate::failure::{Outcome, Status};
 use crate::output::one_line;
 use crate::session::{Session, path};
-use crate::signals::Signals;
+use crate::signals::{ENDING, Signals};
 
 pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     let mut watch = match args.glob {
@@ -27,10 +26,10 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
     let mut events = watch.stream().await?;
     let env = session.nx.env().clone();
     let began = env.now();
-    let (mut left, mut done) = (args.count, Ok(()));
-    let ending = &[ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Terminate];
-    let mut signals = Signals::listen(&env, "watch", ending).await?;
-    while left != Some(0) {
+    let (mut left, mut last, mut done) = (args.count, None, Ok(()));
+    let mut signals = Signals::listen(&env, "watch", ENDING).await?;
+    // Who goes on from the cursor hears all of a commit again of which it was told a part.
+    while left != Some(0) || last.is_some_and(|last| events.cursor() < last) {
         let next = async {
             match args.wait {
                 // No deadline: one may wait for longer than there are times.
@@ -41,18 +40,14 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
                 None => events.next().await,
             }
         };
-        let item = match select(Box::pin(signals.next()), Box::pin(next)).await {
-            Either::Left((Some(signal), _)) => {
-                session.out.ends_with(Status::Command(Signals::shell_status(signal)?));
-                left = None;
-                break;
-            }
-            Either::Left((None, next)) => next.await,
-            Either::Right((item, _)) => item,
+        let Some(item) = signals.unless_one(&session.out, next).await? else {
+            left = None;
+            break;
         };
         match item {
             Some(Ok(WatchItem::Event(event))) => {
-                left = left.map(|left| left - 1);
+                left = left.map(|left| left.saturating_sub(1));
+                last = Some(event.lsn);
                 session.out.either(&object(&event), line(&event))?;
                 // Who reads is to see it now.
                 session.out.flush()?;
@@ -71,7 +66,8 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
             None => break,
         }
     }
-    if session.out.is_json() {
+    // A place that nothing can be told from is none to go on from.
+    if session.out.is_json() && (done.is_ok() || last.is_some()) {
         session.out.json(&json!({ "next": events.cursor().0 }))?;
     }
     if left.is_some_and(|left| left > 0) {

@@ -11,8 +11,9 @@ use crate::when::duration;
 /// Hold a lock on a path while a command runs, as flock does, or until it is unlocked
 ///
 /// The lock reaches all below the path: who holds /a keeps others from /a/b, and who holds /a/b from /a, but not where a zone has a mount of its own at /a/b. It binds those who ask for one. With a command it is extended until the
-/// command ends, and released then. Signals are passed on to the command, and it is waited for; killed with -9 the lock goes, and the command does not. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
-/// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one. Without a command the lock is printed and stays until
+/// command ends, and released then. HUP, INT, QUIT, TERM, USR1 and USR2 are passed on to the command, and it is waited for; killed with -9 the lock goes, and the command does not. The lock goes with the
+/// kernel, too, when whoever has that ends: the command goes on without it, which is told. Two commands that wait for each other's locks are not told so: give them a --wait. The command is told of it by $NEXUS_LOCK_PATH, $NEXUS_LOCK_ID and
+/// $NEXUS_LOCK_TOKEN, and of the data folder by $NEXUS_DATA_DIR, so `nexus` in it works on the same one; with --fenced it changes something only while the lock is held. Without a command the lock is printed and stays until
 /// `unlock`, or until its time is over, also over restarts of the kernel. When nobody owns the data folder, a process in the background does for as long as
 /// such commands are there: see `serve`.
 #[derive(Debug, Args)]
@@ -340,7 +341,8 @@ pub(crate) struct StreamRemoveGroupArgs {
 /// Prints each change once it is on disk, in the order of the log of the zone, until interrupted, or until the process ends that has the kernel. Others change what
 /// they like meanwhile: when nobody serves the folder, a process in the background does, see `serve`. --since tells what was; locks are in no log, and it tells
 /// nothing of them. A place in the log to go on from is the number that a line begins with, when all lines with that number were seen: a transaction has several.
-/// A rename is told to who watches either path. With --count and --wait the exit status is 1 when the time was over first.
+/// A rename is told to who watches either path, and what becomes of a whole directory to who watches something in it; directories that are made on the way to something are not told of by
+/// themselves. With --count and --wait the exit status is 1 when the time was over first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints: LSN TIME KIND AGENT PATH, and behind it -> where a rename leads or <- where a copy comes from.
@@ -362,7 +364,7 @@ pub(crate) struct WatchArgs {
     /// Only these kinds, with commas between them
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
     pub(crate) mask: Vec<EventKind>,
-    /// End after so many
+    /// End after so many, and what belongs to the same transaction
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
     /// End after this time, such as 30s; with 0s what was is told

@@ -7,7 +7,7 @@ use nexus::{ChildId, ChildSignal};
 ///
 /// What is written to the pipe of --in is a line for it, and a line of it is a message in the pipe of --out; a stream keeps all that is appended. Paths that are missing
 /// are made; what is not named is empty, or goes nowhere. The command runs in the process that owns the data folder, `nexus serve` say, or in this one, which serves
-/// the folder meanwhile; and in the folder that this one is in. It is killed when this one ends, and so is what it leaves behind in its process group. HUP, INT, QUIT,
+/// the folder meanwhile; and in the folder that this one is in. It is killed when this one ends, and so is what it leaves behind in its process group, unless this one is killed with -9. HUP, INT, QUIT,
 /// TERM, USR1 and USR2 are handed on to it. It has no terminal.
 ///
 /// Its environment is PATH and what --env names. No shell is asked. While the pipe of --out is full the command waits.

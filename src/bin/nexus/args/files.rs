@@ -115,6 +115,14 @@ pub(crate) struct CatArgs {
     pub(crate) then: AsOfArgs,
 }
 
+/// Under which lock a command changes something.
+#[derive(Debug, Default, Args)]
+pub(crate) struct FenceArgs {
+    /// Only while the lock is held that $NEXUS_LOCK_PATH and $NEXUS_LOCK_TOKEN name, which `lock` sets for its command; EFENCED otherwise
+    #[arg(long)]
+    pub(crate) fenced: bool,
+}
+
 /// What `write` and `append` take.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -128,6 +136,8 @@ pub(crate) struct WriteArgs {
     /// Return when the change can be seen, and not when it is on disk; `sync` brings it there
     #[arg(long)]
     pub(crate) eventual: bool,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Replace a text in a file
@@ -146,6 +156,8 @@ pub(crate) struct EditArgs {
     /// Replace each occurrence
     #[arg(long)]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Make directories
@@ -157,6 +169,8 @@ pub(crate) struct MkdirArgs {
     /// Make missing parents too; a directory that is there is no error
     #[arg(short, long)]
     pub(crate) parents: bool,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Remove entries
@@ -170,6 +184,8 @@ pub(crate) struct RmArgs {
     /// Directories too, with all below them, in one commit
     #[arg(short, long)]
     pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Move an entry, with all below it, in one commit
@@ -185,6 +201,8 @@ pub(crate) struct MvArgs {
     /// Refuse when there is an entry at B
     #[arg(short, long)]
     pub(crate) no_replace: bool,
+    #[command(flatten)]
+    pub(crate) fence: FenceArgs,
 }
 
 /// Copy a file, or with -r a directory and all below it, also across mounts
