@@ -47,6 +47,52 @@ fn a_full_store_ends_it_and_with_room_it_goes_on_where_it_was() {
     }
 }
 
+/// A migration that came to an end with some of the files copied, which a resumed one need not copy again.
+fn cut_short(files: u64) -> Bench {
+    let bench = Bench::of_files();
+    for number in 0..files {
+        let file = bench.host("old").join(format!("{number:03}"));
+        fs::write(&file, content(number, 100)).expect("there is room");
+        age(&file);
+    }
+    bench.odd.room(Some(i64::try_from(files).expect("a few") / 2));
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    bench.failed("ENOSPC");
+    assert!(count(&bench.host("new")) > 10);
+    bench
+}
+
+#[test]
+fn an_abort_that_was_cut_short_leaves_no_row_that_speaks_for_what_is_gone() {
+    let bench = cut_short(60);
+    let before = count(&bench.host("new"));
+    bench.odd.room(Some(8));
+    bench.nx.abort_migration(AT).expect("it begins");
+    bench.failed("ENOSPC");
+    assert!(count(&bench.host("new")) < before, "some were removed");
+    bench.odd.room(None);
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+    bench.done();
+    assert!(read_host(&bench.host("new")) == read_host(&bench.host("old")));
+    assert_eq!(bench.tree().len(), 60);
+}
+
+#[test]
+fn a_copy_that_others_changed_or_removed_meanwhile_is_made_again() {
+    let bench = cut_short(60);
+    let new = bench.host("new");
+    let copied = read_host(&new);
+    let mut names = copied.keys().map(|name| new.join(&name[1..]));
+    let [gone, other] = [names.next(), names.next()].map(|name| name.expect("there are some"));
+    fs::remove_file(gone).expect("it is there");
+    fs::write(other, "x".repeat(100)).expect("it is there");
+    bench.odd.room(None);
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it goes on");
+    let status = bench.done();
+    assert!(status.kept > 0 && status.kept < 60, "{status:?}");
+    assert!(read_host(&new) == read_host(&bench.host("old")));
+}
+
 #[test]
 fn a_store_that_gives_back_something_else_never_serves() {
     for (bench, driver, length) in

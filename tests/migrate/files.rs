@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
+use nexus::ErrorKind;
+
 use crate::bench::{AT, Bench, ODD_FILES, content, count, read_host, until};
 use crate::load::{Files, Load};
 
@@ -81,6 +83,23 @@ fn nothing_acknowledged_is_lost_and_nothing_removed_comes_back_under_load() {
     drop(load.end());
     let bench = bench.again();
     assert_same(&bench.tree(), &read_host(&bench.host("old")));
+}
+
+#[test]
+fn what_was_said_of_the_mount_goes_on() {
+    let bench = Bench::new();
+    fs::write(bench.host("old").join("f"), "x").expect("there is room");
+    let spec = bench.spec("path-local", "old").read_only();
+    let spec = spec.option("mode_files", "600").option("deadline_ms", "9000");
+    bench.nx.mount(AT, spec).expect("it mounts");
+    bench.begin(bench.spec("path-local", "new").option("deadline_ms", "8000")).expect("it begins");
+    bench.done();
+    let driver = bench.driver();
+    let said = |key: &str| driver.options.get(key).map(String::as_str);
+    assert_eq!((said("mode_files"), said("deadline_ms")), (Some("600"), Some("8000")));
+    let refused = bench.nx.write(format!("{AT}/g"), "y").expect_err("it takes no changes");
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly);
+    assert_eq!(read_host(&bench.host("new")), read_host(&bench.host("old")));
 }
 
 #[track_caller]

@@ -310,6 +310,10 @@ impl ObjectStore for CachedPaths {
 }
 
 impl PathStore for CachedPaths {
+    fn can_name(&self, path: &str) -> Result<(), StoreError> {
+        self.store()?.can_name(path)
+    }
+
     fn capabilities(&self) -> PathCapabilities {
         let mut can = self.store().map(PathStore::capabilities).unwrap_or_default();
         can.exclusive &= !self.caching.write_back;

@@ -128,6 +128,13 @@ impl ContentStore for Faulty {
 }
 
 impl PathStore for Faulty {
+    fn can_name(&self, path: &str) -> Result<(), StoreError> {
+        match self.inner.addressing() {
+            Addressing::Path(store) => store.can_name(path),
+            Addressing::Content(_) => Ok(()),
+        }
+    }
+
     fn capabilities(&self) -> PathCapabilities {
         match self.inner.addressing() {
             Addressing::Path(store) => store.capabilities(),

@@ -494,6 +494,10 @@ impl ObjectStore for RemotePaths {
 }
 
 impl PathStore for RemotePaths {
+    fn can_name(&self, path: &str) -> Result<(), StoreError> {
+        self.client.key(path).map(drop)
+    }
+
     fn capabilities(&self) -> PathCapabilities {
         let mut can = PathCapabilities::default();
         can.exclusive = self.conditions.absent.is_honoured();

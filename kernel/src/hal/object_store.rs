@@ -244,6 +244,15 @@ pub trait PathStore: fmt::Debug + Send + Sync {
     /// Makes a symbolic link whose target is `target`, verbatim. Needs `links`.
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo>;
 
+    /// Whether the backend can have something with this path. Nothing is asked of it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn can_name(&self, path: &str) -> Result<(), StoreError> {
+        let _ = path;
+        Ok(())
+    }
+
     /// What others change here from now on; none when the driver cannot tell, or was told not to look. Asked once of a driver, by the kernel, which tells its watchers.
     fn outside(&self) -> StoreFuture<'_, Option<Box<dyn OutsideChanges>>> {
         Box::pin(std::future::ready(Ok(None)))

@@ -450,6 +450,10 @@ impl PathStore for Guarded {
             .unwrap_or_default()
     }
 
+    fn can_name(&self, path: &str) -> Result<(), StoreError> {
+        guard(|| self.latest().paths().and_then(|store| store.can_name(path))).unwrap_or(Ok(()))
+    }
+
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
         self.look(Call::look("looking at a file"), move |me| Ok(me.paths()?.stat(path)))
     }

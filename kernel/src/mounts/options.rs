@@ -156,6 +156,18 @@ pub(super) fn for_driver(spec: &MountSpec, own: &[DriverOption]) -> MountSpec {
     spec
 }
 
+/// `spec` with what `old` says of the options of every mount, and it does not: the mount goes on as it is, with another driver.
+pub(super) fn going_on(old: &MountSpec, mut spec: MountSpec) -> MountSpec {
+    spec.read_only |= old.read_only && !spec.options.contains_key("read_only");
+    for (key, value) in old.options.iter().filter(|(key, _)| is_of_every_mount(key)) {
+        // Who asks for changes to be refused need not say that twice.
+        if !(spec.read_only && key == "read_only") {
+            spec.options.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    spec
+}
+
 /// Whether the drivers of both find the same content. How they and the kernel treat it is another matter.
 pub(super) fn stores_the_same(one: &MountSpec, other: &MountSpec) -> bool {
     let (one, other) = (for_driver(one, &[]), for_driver(other, &[]));

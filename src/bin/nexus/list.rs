@@ -47,12 +47,12 @@ pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
         }
     };
     if args.recursive {
-        let mut below = Descent::new(nx, listing);
+        let mut below = Descent::new(nx, listing, "ls");
         while let Some(entry) = below.next().await {
             match entry {
                 Ok(entry) => each(entry).await?,
                 // Those beside a directory that cannot be read are listed all the same.
-                Err(error) => session.each(Err(error.into()))?,
+                Err(failure) => session.each(Err(failure))?,
             }
         }
         return Ok(());
@@ -139,6 +139,7 @@ async fn children(session: &Session, at: &VPath) -> Outcome<Vec<DirEntry>> {
     let mut all = Vec::new();
     while let Some(entries) = pages.next().await? {
         all.extend(entries);
+        pages.left_out("tree").try_for_each(|failure| session.each(Err(failure)))?;
     }
     Ok(all)
 }

@@ -5,7 +5,7 @@ use std::vec::IntoIter;
 use nexus::syscall::{DirEntry, Hidden, Listing, SysReaddir};
 use nexus::{ErrorKind, Nexus, Result};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Outcome};
 use crate::output::one_line;
 
 /// How many entries are fetched at once: what bounds the memory that a listing of any size takes.
@@ -58,6 +58,9 @@ pub(crate) struct Descent<'a> {
     listing: SysReaddir,
     /// The open directories from the top down.
     levels: Vec<Level<'a>>,
+    op: &'static str,
+    /// Of which directories names are left out.
+    left_out: Vec<Failure>,
 }
 
 struct Level<'a> {
@@ -66,15 +69,18 @@ struct Level<'a> {
 }
 
 impl<'a> Descent<'a> {
-    /// Through all below the path of `listing`, which is of one directory.
-    pub(crate) fn new(nx: &'a Nexus, listing: SysReaddir) -> Self {
+    /// Through all below the path of `listing`, which is of one directory, for `op`.
+    pub(crate) fn new(nx: &'a Nexus, listing: SysReaddir, op: &'static str) -> Self {
         let first = Level::new(nx, listing.clone());
-        Self { nx, listing, levels: vec![first] }
+        Self { nx, listing, levels: vec![first], op, left_out: Vec::new() }
     }
 
-    /// The next entry, or why a directory cannot be read; none at the end.
-    pub(crate) async fn next(&mut self) -> Option<Result<DirEntry>> {
+    /// The next entry, or why a directory cannot be read, or not all of it; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<Outcome<DirEntry>> {
         loop {
+            if let Some(failure) = self.left_out.pop() {
+                return Some(Err(failure));
+            }
             let deep = self.levels.len() > 1;
             let level = self.levels.last_mut()?;
             if let Some(entry) = level.page.next() {
@@ -86,13 +92,16 @@ impl<'a> Descent<'a> {
                 return Some(Ok(entry));
             }
             match level.pages.next().await {
-                Ok(Some(page)) => level.page = page.into_iter(),
+                Ok(Some(page)) => {
+                    level.page = page.into_iter();
+                    self.left_out.extend(level.pages.left_out(self.op));
+                }
                 Ok(None) => drop(self.levels.pop()),
                 Err(error) => {
                     self.levels.pop();
                     // It was there when it was seen in its parent, and is gone since.
                     if !deep || !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
-                        return Some(Err(error));
+                        return Some(Err(error.into()));
                     }
                 }
             }

@@ -63,7 +63,9 @@ async fn ordered(session: &Session, args: MigrateArgs) -> Outcome {
     if args.status {
         let Some(status) = status(session, &at).await? else {
             let none = Error::new(Op::Mount, &at, ErrorKind::NotFound);
-            return Err(none.because("no migration of it runs, ran or was begun").into());
+            return Err(none
+                .because("no migration of it was begun that is not over, and this kernel has seen none")
+                .into());
         };
         return session.out.either(&status, told(&status));
     }
@@ -77,6 +79,9 @@ async fn ordered(session: &Session, args: MigrateArgs) -> Outcome {
     session.out.either(&status, told(&status))?;
     match &status.state {
         MigrationState::Failed { cause, .. } => Err(Failure::claim("migrate", format_args!("{at}: {cause}"))),
+        MigrationState::Aborted if !args.abort => {
+            Err(Failure::claim("migrate", format_args!("{at}: it was aborted, and the old driver serves")))
+        }
         _ => Ok(()),
     }
 }

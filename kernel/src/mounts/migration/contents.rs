@@ -3,6 +3,8 @@
 //! All that the store has is copied, whatever names it: history, chunks, lists, what is written and not named yet. A content never changes, and
 //! one that the collector takes from the old store meanwhile is collected from the new one later.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nexus_messages::syscall::ByteRange;
 use nexus_messages::{ContentId, Timestamp};
@@ -56,7 +58,10 @@ impl Run {
     pub(super) async fn copy_these(&self, ids: &[ContentId]) -> Result<(), Failed> {
         let names: Vec<_> = ids.iter().filter_map(name_of).collect();
         debug_assert_eq!(names.len(), ids.len(), "a store of contents knows hashes alone");
-        let known = self.journal.copies(&names)?;
+        let mut known = self.journal.copies(&names)?;
+        if self.resumed && self.progress.looks.load(Ordering::Relaxed) == 0 {
+            self.forget_missing(ids, &mut known).await?;
+        }
         let is_known = |row: &Option<CopyRow>| row.as_ref().is_some_and(|row| row.of.is_some());
         Progress::count(&self.progress.kept, known.iter().filter(|row| is_known(row)).count() as u64);
         // What the new store has already is not ours, unless it was announced.
@@ -73,12 +78,29 @@ impl Run {
             if let Some(size) = copied {
                 let at = Timestamp(self.kernel.env().wall());
                 let of = Of { tag: id, size, mode: 0, at };
-                self.journal.confirm(&name, CopyRow { ours, folder: false, of: Some(of) });
+                self.journal.confirm(&name, CopyRow { ours, folder: false, of: Some(of), tag: None });
             }
             Ok::<_, Failed>(())
         });
         copies.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         self.journal.flush(false).await
+    }
+
+    /// Lets no row speak for a content that is not in the new store: what became of it between two processes nobody knows.
+    async fn forget_missing(&self, ids: &[ContentId], known: &mut [Option<CopyRow>]) -> Result<(), Failed> {
+        let looks = ids.iter().cloned().enumerate().filter(|(n, _)| known[*n].is_some());
+        let looks: Vec<_> = looks.collect();
+        let looks = stream::iter(looks).map(|(n, id)| async move {
+            let there = tried!(self, async { contents(&*self.target)?.contains(&id).await })?;
+            Ok::<_, Failed>((n, there))
+        });
+        let found: Vec<_> = looks.buffer_unordered(AT_ONCE).try_collect().await?;
+        for (n, _) in found.into_iter().filter(|(_, there)| !there) {
+            if let Some(row) = &mut known[n] {
+                row.of = None;
+            }
+        }
+        Ok(())
     }
 
     /// Copies one content; none when it is gone meanwhile.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nexus_messages::syscall::ByteRange;
-use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
+use nexus_messages::{Attributes, ContentId, EntryType, ErrorKind, Timestamp};
 
 use super::files::files;
 use super::journal::{CopyRow, Of};
@@ -40,14 +40,43 @@ impl From<StoreError> for Missed {
     }
 }
 
+/// What is known of the copy of a file that was found, beside its row.
+pub(super) enum Known {
+    /// That it is one of an older state: the file was changed.
+    Changed,
+    /// Nothing, but that this process knows what becomes of copies.
+    Trusted,
+    /// The tag that it has now, if it is there.
+    As(Option<ContentId>),
+}
+
+impl Known {
+    /// Whether the row may speak for it.
+    fn is_of(&self, row: &CopyRow) -> bool {
+        match self {
+            Self::Changed => false,
+            Self::Trusted => true,
+            Self::As(tag) => tag.is_some() && *tag == row.tag,
+        }
+    }
+}
+
+/// Whether the row is of a verified copy of what is there.
+fn is_copied(row: &CopyRow, info: &ObjectInfo) -> bool {
+    let is_soon = |of: &Of| of.at.nanos().saturating_sub(info.modified.nanos()) < SOON_NANOS;
+    row.of
+        .as_ref()
+        .is_some_and(|of| (&of.tag, of.size, of.mode) == (&info.tag, info.size, info.mode) && !is_soon(of))
+}
+
 impl Run {
-    /// Copies files and links. Of each is said whether it is copied also when it seems to be the same as before.
-    pub(super) async fn copy_files(&self, found: Vec<(String, ObjectInfo, bool)>) -> Result<(), Failed> {
+    /// Copies files and links, unless what is known of their copies is enough.
+    pub(super) async fn copy_files(&self, found: Vec<(String, ObjectInfo, Known)>) -> Result<(), Failed> {
         let names: Vec<_> = found.iter().map(|(path, _, _)| path.clone()).collect();
         let known = self.journal.copies(&names)?;
         let mut wanted = Vec::new();
-        for ((path, info, forced), row) in found.into_iter().zip(known) {
-            if !forced && row.is_some_and(|row| self.is_copied(&row, &info)) {
+        for ((path, info, of_copy), row) in found.into_iter().zip(known) {
+            if row.is_some_and(|row| of_copy.is_of(&row) && is_copied(&row, &info)) {
                 // What a later look finds copied, this migration has copied.
                 if self.progress.looks.load(Ordering::Relaxed) == 0 {
                     Progress::count(&self.progress.kept, 1);
@@ -62,14 +91,6 @@ impl Run {
         copies.buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
 
-    /// Whether the row is of a verified copy of what is there.
-    fn is_copied(&self, row: &CopyRow, info: &ObjectInfo) -> bool {
-        let is_soon = |of: &Of| of.at.nanos().saturating_sub(info.modified.nanos()) < SOON_NANOS;
-        row.of.as_ref().is_some_and(|of| {
-            (&of.tag, of.size, of.mode) == (&info.tag, info.size, info.mode) && !is_soon(of)
-        })
-    }
-
     async fn copy_file(&self, path: &str, info: &ObjectInfo) -> Result<(), Failed> {
         let (mut attempt, mut refused) = (0, false);
         loop {
@@ -79,10 +100,11 @@ impl Run {
                 _ => self.copy_whole(path).await,
             };
             match copied {
-                Ok(of) => {
+                Ok((of, tag)) => {
                     Progress::count(&self.progress.copied, 1);
                     Progress::count(&self.progress.bytes, of.size);
-                    self.journal.confirm(path, CopyRow { ours: true, folder: false, of: Some(of) });
+                    self.journal
+                        .confirm(path, CopyRow { ours: true, folder: false, of: Some(of), tag: Some(tag) });
                     return self.journal.flush(false).await;
                 }
                 Err(Missed::Changed) => {
@@ -128,7 +150,7 @@ impl Run {
     }
 
     /// Copies a file at once. What it is when it is read counts, not what it was when it was listed.
-    async fn copy_whole(&self, path: &str) -> Result<Of, Missed> {
+    async fn copy_whole(&self, path: &str) -> Result<(Of, ContentId), Missed> {
         let (data, info) = {
             let driver = self.mount.lease().await;
             files(&**driver)?.read(path, ByteRange::ALL).await?
@@ -141,16 +163,16 @@ impl Run {
         let new = files(&*self.target)?;
         let written = new.write(path, &data, PathWrite::Whole, &self.attributes(&info)).await;
         written.map_err(Missed::Store)?;
-        let (back, _) = new.read(path, ByteRange::ALL).await.map_err(Missed::Store)?;
+        let (back, copy) = new.read(path, ByteRange::ALL).await.map_err(Missed::Store)?;
         let found = self.kernel.address(&[back]).await.map_err(Missed::Store)?;
         if found != hash {
             return Err(Missed::Store(unlike(path, &found.to_string())));
         }
-        Ok(self.of(&info))
+        Ok((self.of(&info), copy.tag))
     }
 
     /// Copies a large file piece by piece: the new store shows it when all of it is there.
-    async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
+    async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<(Of, ContentId), Missed> {
         let new = files(&*self.target)?;
         let mut upload = new.upload(path).await.map_err(Missed::Store)?;
         let mut hasher = blake3::Hasher::new();
@@ -170,7 +192,7 @@ impl Run {
         }
         upload.settle().await.map_err(Missed::Store)?;
         let finished = upload.finish(path, PathWrite::Whole, &self.attributes(info)).await;
-        finished.map_err(Missed::Store)?;
+        let copy = finished.map_err(Missed::Store)?;
         let (mut back, mut offset) = (blake3::Hasher::new(), 0);
         while offset < info.size {
             let (data, _) = new.read(path, ByteRange::new(offset, PIECE)).await.map_err(Missed::Store)?;
@@ -184,10 +206,10 @@ impl Run {
         if found != hasher.finalize() {
             return Err(Missed::Store(unlike(path, &found.to_hex())));
         }
-        Ok(self.of(info))
+        Ok((self.of(info), copy.tag))
     }
 
-    async fn copy_link(&self, path: &str, info: &ObjectInfo) -> Result<Of, Missed> {
+    async fn copy_link(&self, path: &str, info: &ObjectInfo) -> Result<(Of, ContentId), Missed> {
         let (new, target) = (files(&*self.target)?, info.link_target.as_deref().unwrap_or_default());
         let made = new.make_link(path, target).await.map_err(Missed::Store);
         let back = match made {
@@ -198,7 +220,7 @@ impl Run {
             }
         };
         if back.link_target.as_deref() == Some(target) {
-            return Ok(self.of(info));
+            return Ok((self.of(info), back.tag));
         }
         // It is removed, and made again.
         Err(Missed::Store(StoreError::Exists { what: path.to_owned() }))

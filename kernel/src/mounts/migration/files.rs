@@ -1,9 +1,11 @@
 //! Files by their paths: names, attributes and content of one backend become those of another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use nexus_messages::{Attributes, EntryType, ErrorKind, Timestamp};
 
+use super::copying::Known;
 use super::journal::{CopyRow, Of, PAGE};
 use super::opening::changing;
 use super::view::Progress;
@@ -101,6 +103,9 @@ impl Run {
     /// Why the new store cannot hold what is at `path`.
     fn cannot_hold(&self, path: &str, info: &ObjectInfo) -> Option<String> {
         let (driver, shown) = (&self.spec.driver, self.shown(path));
+        if let Err(why) = files(&*self.target).and_then(|store| store.can_name(path)) {
+            return Some(format!("{shown}: {why}"));
+        }
         match info.entry_type {
             EntryType::Reg if !self.can.upload && info.size > CALL_MAX => {
                 return Some(format!(
@@ -159,6 +164,8 @@ impl Run {
 
     /// Copies the folder `root` and all below it, unless it was copied and is the same; removes copies of what is gone when `compare` says that there may be some.
     pub(super) async fn copy_tree(&self, root: &str, compare: bool, closed: bool) -> Result<(), Failed> {
+        // What became of the copies between two processes nobody knows.
+        let trusts = !self.resumed || self.progress.looks.load(Ordering::Relaxed) > 0;
         let mut way = vec![Step::Enter(root.to_owned())];
         while let Some(step) = way.pop() {
             let folder = match step {
@@ -175,17 +182,22 @@ impl Run {
                 if page.unnameable > 0 {
                     self.cannot_be_copied(&folder, true, self.no_names(&folder, &page), closed)?;
                 }
-                self.check_others(&folder, after.as_deref(), &page).await?;
+                let mut copies = self.check_others(&folder, after.as_deref(), &page).await?;
                 let mut plain = Vec::new();
                 for (name, info) in page.entries {
                     let path = join(&folder, &name);
+                    let copy = copies.remove(&name);
                     if info.entry_type == EntryType::Dir {
-                        self.make_folder(&path).await?;
+                        self.make_folder(&path, !trusts && copy.is_none()).await?;
                         way.push(Step::Leave(path.clone(), info));
                         way.push(Step::Enter(path));
                     } else if self.can_be_copied(&path, &info, closed)? {
                         self.twins.lock().saw(&path, &info);
-                        plain.push((path, info, false));
+                        let known = match trusts {
+                            true => Known::Trusted,
+                            false => Known::As(copy.map(|copy| copy.tag)),
+                        };
+                        plain.push((path, info, known));
                     }
                     after = Some(name.clone());
                     names.insert(name);
@@ -205,22 +217,29 @@ impl Run {
         self.journal.flush(true).await
     }
 
-    /// Whether nothing of a page of a folder, which came behind `after`, is in the new store but copies.
-    async fn check_others(&self, folder: &str, after: Option<&str>, page: &ListPage) -> Result<(), Failed> {
-        let Some((last, _)) = page.entries.last() else { return Ok(()) };
+    /// What is in the new store of a page of a folder, which came behind `after`: copies, and nothing else.
+    async fn check_others(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+        page: &ListPage,
+    ) -> Result<HashMap<String, ObjectInfo>, Failed> {
+        let mut copies = HashMap::new();
+        let Some((last, _)) = page.entries.last() else { return Ok(copies) };
+        let ours: HashSet<&String> = page.entries.iter().map(|(name, _)| name).collect();
         let mut after = after.map(str::to_owned);
         loop {
             let there = self.list_new(folder, after.as_deref()).await?;
             after = there.entries.last().map(|(name, _)| name.clone());
-            let is_ours = |name: &String| page.entries.iter().any(|(ours, _)| ours == name);
-            let both = there.entries.iter().map(|(name, _)| name).filter(|name| is_ours(name));
-            let both: Vec<_> = both.map(|name| join(folder, name)).collect();
-            let known = self.journal.copies(&both)?;
-            if let Some((path, _)) = both.iter().zip(known).find(|(_, row)| row.is_none()) {
+            let both: Vec<_> = there.entries.into_iter().filter(|(name, _)| ours.contains(name)).collect();
+            let paths: Vec<_> = both.iter().map(|(name, _)| join(folder, name)).collect();
+            let known = self.journal.copies(&paths)?;
+            if let Some((path, _)) = paths.iter().zip(known).find(|(_, row)| row.is_none()) {
                 return Err(not_ours(path));
             }
+            copies.extend(both);
             if !there.more || after.as_ref().is_none_or(|name| name >= last) {
-                return Ok(());
+                return Ok(copies);
             }
         }
     }
@@ -263,7 +282,7 @@ impl Run {
             if let Some(info) = self.settle_path(&path, deep, closed).await? {
                 self.saw(&path, &info);
                 names.append(&mut self.twins.lock().names(&path, false));
-                plain.push((path, info, true));
+                plain.push((path, info, Known::Changed));
             }
             for name in names {
                 if !notes.paths.contains_key(&name) && added.insert(name.clone()) {
@@ -292,7 +311,7 @@ impl Run {
             return Ok(None);
         };
         if info.entry_type == EntryType::Dir {
-            self.make_folder(path).await?;
+            self.make_folder(path, false).await?;
             if deep || !self.can.directories {
                 self.copy_tree(path, true, closed).await?;
             }
@@ -310,7 +329,7 @@ impl Run {
             let above = &path[..end];
             match self.look_old(above).await? {
                 Some(info) if info.entry_type == EntryType::Dir => {
-                    self.make_folder(above).await?;
+                    self.make_folder(above, false).await?;
                     // One that cannot be written to gets its mode when all is in it.
                     if info.mode & OWNER_WRITES != 0 {
                         self.describe_folder(above, &info).await?;
@@ -365,11 +384,11 @@ impl Run {
         self.mount.passage().give_back(notes);
     }
 
-    /// Makes a folder in the new store, in the place of whatever else is there.
-    async fn make_folder(&self, path: &str) -> Result<(), Failed> {
+    /// Makes a folder in the new store, in the place of whatever else is there, unless it was made, and is not `missing`.
+    async fn make_folder(&self, path: &str, missing: bool) -> Result<(), Failed> {
         let names = [path.to_owned()];
         let known = self.journal.copies(&names)?.pop().flatten();
-        if known.as_ref().is_some_and(|row| row.folder && row.of.is_some()) {
+        if !missing && known.as_ref().is_some_and(|row| row.folder && row.of.is_some()) {
             return Ok(());
         }
         match known {
@@ -395,7 +414,7 @@ impl Run {
         let at = Timestamp(self.kernel.env().wall());
         let tag = nexus_messages::ContentId::Tag("folder".into());
         let of = Of { tag, size: 0, mode, at };
-        self.journal.confirm(path, CopyRow { ours: true, folder: true, of: Some(of) });
+        self.journal.confirm(path, CopyRow { ours: true, folder: true, of: Some(of), tag: None });
     }
 
     /// Gives a folder its mode, now that all is in it.

@@ -41,6 +41,25 @@ pub(super) struct CopyRow {
     pub(super) folder: bool,
     /// What it is a verified copy of; none while it is written.
     pub(super) of: Option<Of>,
+    /// The tag that it has in the new store, as far as it has one and that is known.
+    pub(super) tag: Option<ContentId>,
+}
+
+/// The row as earlier versions wrote it, which did not tell the copy's own tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct CopyRowBefore {
+    ours: bool,
+    folder: bool,
+    of: Option<Of>,
+}
+
+/// The row at `key`, whichever version wrote it.
+fn copy_row(key: &RowKey, value: &[u8]) -> Result<CopyRow, StoreError> {
+    decode::<CopyRow>(key, value).or_else(|error| {
+        let before: CopyRowBefore = decode(key, value).map_err(|_| error)?;
+        let CopyRowBefore { ours, folder, of } = before;
+        Ok(CopyRow { ours, folder, of, tag: None })
+    })
 }
 
 /// A state of what was copied.
@@ -56,7 +75,7 @@ pub(super) struct Of {
 impl CopyRow {
     /// A copy that is begun.
     pub(super) fn begun(folder: bool) -> Self {
-        Self { ours: true, folder, of: None }
+        Self { ours: true, folder, of: None, tag: None }
     }
 }
 
@@ -114,7 +133,7 @@ impl Journal {
         let mut copies = Vec::with_capacity(names.len());
         for name in names {
             let key = self.key(name);
-            copies.push(rows.reader.get(&key)?.map(|value| decode(&key, &value)).transpose()?);
+            copies.push(rows.reader.get(&key)?.map(|value| copy_row(&key, &value)).transpose()?);
         }
         drop(rows);
         // What is not in the rows yet is newer.
@@ -135,7 +154,7 @@ impl Journal {
         let mut copies = Vec::with_capacity(page.len());
         for (key, value) in page {
             let name = String::from_utf8_lossy(&key.bytes[skipped..]).into_owned();
-            copies.push((name, decode(&key, &value)?));
+            copies.push((name, copy_row(&key, &value)?));
         }
         Ok(copies)
     }
@@ -187,6 +206,26 @@ impl Journal {
         let doubted =
             |name: &str, row: CopyRow| row.of.is_some().then(|| self.put(name, &CopyRow { of: None, ..row }));
         self.change_all(name, doubted).await
+    }
+
+    /// Says so of all copies.
+    pub(super) async fn doubt_all(&self) -> Result<(), Failed> {
+        self.flush(true).await?;
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.page("", after.as_deref())?;
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|(name, _)| name.clone());
+            let known = page.into_iter().filter(|(_, row)| row.of.is_some());
+            let changes: Vec<_> =
+                known.map(|(name, row)| self.put(&name, &CopyRow { of: None, ..row })).collect();
+            if !changes.is_empty() {
+                self.write(changes).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     /// Forgets the copy `name`, and all below it.

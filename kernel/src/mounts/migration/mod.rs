@@ -64,7 +64,7 @@ use super::guarded::{Guarded, Watch};
 use super::health::Health;
 use super::messages::Attach;
 use super::mount::Mount;
-use super::options::{MountOptions, check_honoured};
+use super::options::{MountOptions, check_honoured, going_on};
 use super::passage::{Closed, Era, Notes, Passage};
 use super::{outside, swap};
 use crate::hal::{ObjectStore, PathCapabilities, PathWrite, StoreError};
@@ -218,16 +218,17 @@ async fn begin(
     kernel: &Arc<Kernel>,
     caller: &Arc<Caller>,
     point: &VPath,
-    row: StateRow,
+    mut row: StateRow,
 ) -> Result<(), Error> {
     let fail = |kind| Error::new(Op::Mount, point, kind);
     let failed = |error: Failed| fail(error.kind).because(error.why);
     let stored = |error: StoreError| fail(error.kind()).because(error);
-    let spec = Arc::new(row.spec.clone());
-    let checked = kernel.catalogue().check(&spec).and_then(|()| MountOptions::of(&spec).map(drop));
+    let checked = kernel.catalogue().check(&row.spec).and_then(|()| MountOptions::of(&row.spec).map(drop));
     checked.map_err(|error| fail(ErrorKind::InvalidArgument).because(error))?;
-    warn_of_secrets(kernel, point, &spec);
     let mount = mount_at(kernel, &caller.zone, point)?;
+    row.spec = going_on(&mount.spec(), row.spec);
+    let spec = Arc::new(row.spec.clone());
+    warn_of_secrets(kernel, point, &spec);
     if let Some(running) = kernel.migrations().of(&mount).filter(|progress| !progress.state().is_over()) {
         if running.to == row.spec {
             return Ok(());
@@ -366,11 +367,17 @@ async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec
         data_folder: kernel.data_folder().map(Into::into),
         announce: outside::announce(kernel),
     };
-    let opened = open(kernel.env().clone(), mount.threads().clone(), args, spec.clone(), false).await;
-    opened.map_err(|error| {
+    // A driver that was told to refuse changes would refuse the copies; who calls is refused by the mount.
+    let mut writable = (**spec).clone();
+    writable.read_only = false;
+    writable.options.remove("read_only");
+    let opened = open(kernel.env().clone(), mount.threads().clone(), args, Arc::new(writable), false).await;
+    let mut opened = opened.map_err(|error| {
         let (kind, why) = not_opened(&error);
         Failed { kind, why }
-    })
+    })?;
+    (opened.spec, opened.options) = (spec.clone(), MountOptions::of(spec)?);
+    Ok(opened)
 }
 
 /// What came of a last round.

@@ -22,7 +22,8 @@ impl Run {
     async fn remove_all(&self) -> Result<(), Failed> {
         // Another mount, or migration, may count on what it found there.
         not_taken(&self.kernel, &self.mount, &self.spec)?;
-        self.journal.flush(true).await?;
+        // Whenever it is cut short, no row speaks for a copy that is gone.
+        self.journal.doubt_all().await?;
         let (mut folders, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
         loop {
             let page = self.journal.page("", after.as_deref())?;
@@ -43,7 +44,7 @@ impl Run {
         for folder in folders.iter().rev().filter(|_| self.can.directories) {
             match self.delete(folder).await {
                 Err(failed) if failed.kind == ErrorKind::NotEmpty => {}
-                deleted => deleted?,
+                deleted => gone(deleted)?,
             }
         }
         self.journal.clear().await
@@ -51,7 +52,7 @@ impl Run {
 
     async fn remove_copy(&self, name: &str) -> Result<(), Failed> {
         if self.is_by_path() {
-            return self.delete(name).await;
+            return gone(self.delete(name).await);
         }
         let id = contents::id_of(name).ok_or_else(|| StoreError::Corrupt {
             what: "the journal of a migration".into(),
@@ -66,5 +67,13 @@ impl Run {
                 Addressing::Path(_) => Ok(()),
             }
         })
+    }
+}
+
+/// What the new store cannot have at all was announced at most.
+fn gone(deleted: Result<(), Failed>) -> Result<(), Failed> {
+    match deleted {
+        Err(failed) if failed.kind == ErrorKind::InvalidArgument => Ok(()),
+        deleted => deleted,
     }
 }

@@ -44,10 +44,10 @@ pub(crate) struct UmountArgs {
 ///
 /// Files that are found by their paths (local, s3, ..) go to another driver of that kind, content that is found by its hash (cas-local, s3 with
 /// addressing=content, ..) to one of that kind; from the one to the other `nexus sync` copies between two mounts. A store of files must be empty. What it cannot
-/// hold (links, empty folders, modes) is told before anything is copied. An upload that is under way holds up the last step, for a minute at most; one that takes
+/// hold (links, empty folders, modes, names) is told before anything is copied. An upload that is under way holds up the last step, for a minute at most; one that takes
 /// longer is refused (EBUSY), and may be made again. Ask for write_back afterwards, by `mount --replace`. The numbers of files change with the store, and on one without times
-/// of its own their times of change. A file with several names (hard links) becomes a file for each of them; one that is written by one name meanwhile may stay as it
-/// was by the others.
+/// of its own their times of change. A file with several names (hard links) becomes a file for each of them. What was said of the mount for every driver (read-only,
+/// modes, deadlines, ..) goes on, unless --opt says otherwise.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["to", "abort", "status"]))]
 #[command(after_help = "\
@@ -217,7 +217,7 @@ pub(crate) struct GcArgs {
 /// Make a tree the same as another one; or, with one path or none, bring to the disk what was acknowledged before it was there
 ///
 /// With SRC and DST: copies what differs, in one direction. Either is a path of the namespace, or a folder of the host, written as host:FOLDER. Files are the
-/// same when they have the same content id, or the same size and time of change; where these differ, their contents are compared. A bucket, an API or a
+/// same when they have the same content id, or the same size and time of change, if there is one and it tells states apart; else their contents are compared. A bucket, an API or a
 /// program keeps no time of change that it is given, so there each file of the same size is read again, each time, unless both sides know its content id: how many
 /// were read, and how many bytes of both sides, is counted. What lies in each other on the host, through mounts of folders, is refused. Each file is
 /// replaced whole and then verified by its hash. Symbolic links are copied as links. What is of another type is replaced; a folder with something in it

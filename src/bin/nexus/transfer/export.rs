@@ -340,7 +340,11 @@ async fn pour(
 
 fn describe(file: &File, entry: &FileMetadata) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(entry.mode))?;
-    file.set_times(FileTimes::new().set_modified(time(entry.modified)))
+    match entry.modified {
+        // Nobody keeps it.
+        Timestamp(0) => Ok(()),
+        modified => file.set_times(FileTimes::new().set_modified(time(modified))),
+    }
 }
 
 fn time(at: Timestamp) -> SystemTime {

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use blake3::Hash;
-use nexus::{ContentId, Error, ErrorKind, Op};
+use nexus::{ContentId, Error, ErrorKind, Op, Timestamp};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{FOUND_MAX, Transfer, broken, lanes};
 use crate::args::SyncArgs;
 use crate::failure::{Failure, Outcome};
+use crate::output::one_line;
 use crate::session::Session;
 use names::{Found, Names};
 use place::{Item, Kind, Place, comparable};
@@ -445,7 +446,8 @@ impl Work {
         {
             Transfer::count(&self.transfer.unchanged);
             self.transfer.bar.inc(1);
-            let is_older = !comparable(item, there) && item.modified != there.modified;
+            let is_older =
+                !comparable(item, there) && item.modified != there.modified && item.modified != Timestamp(0);
             if item.mode != there.mode || is_older {
                 self.describe(to, item, there).await?;
             }
@@ -469,7 +471,7 @@ impl Work {
         if comparable(item, there) {
             return Ok(item.content == there.content);
         }
-        if item.modified == there.modified {
+        if item.is_told_by_time(there) {
             return Ok(true);
         }
         // Only the contents tell. What is known by its hash is not read.
@@ -520,9 +522,10 @@ impl Work {
         if !self.dry_run {
             return Ok(());
         }
-        self.session
-            .out
-            .either(&json!({ "action": action, "path": at.to_string() }), format_args!("{action} {at}"))
+        self.session.out.either(
+            &json!({ "action": action, "path": at.to_string() }),
+            format_args!("{action} {}", one_line(&at.to_string())),
+        )
     }
 
     fn fail(&self, failure: &Failure) {

@@ -48,8 +48,24 @@ pub(super) struct Item {
     pub(super) kind: Kind,
     pub(super) size: u64,
     pub(super) mode: u32,
+    /// Zero where nobody keeps it.
     pub(super) modified: Timestamp,
+    /// When anything of it was changed.
+    pub(super) changed: Timestamp,
     pub(super) content: Option<ContentId>,
+}
+
+/// Times of change that are told in whole seconds are told of all that is changed within one.
+const SECOND_NANOS: u64 = 1_000_000_000;
+
+impl Item {
+    /// Whether the time of change says that `copy`, a file of the same size, was made of this state of it.
+    pub(super) fn is_told_by_time(&self, copy: &Self) -> bool {
+        let time = self.modified.nanos();
+        let is_fine = !time.is_multiple_of(SECOND_NANOS);
+        let is_later = copy.changed.nanos() >= time.saturating_add(2 * SECOND_NANOS);
+        time > 0 && self.modified == copy.modified && (is_fine || is_later)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +130,7 @@ pub(super) fn of_space(entry: &FileMetadata) -> Item {
         size: entry.size,
         mode: entry.mode,
         modified: entry.modified,
+        changed: entry.changed,
         content: entry.content_id.clone(),
     }
 }
@@ -136,6 +153,12 @@ pub(super) fn of_host(host: &Path, metadata: &fs::Metadata) -> io::Result<Item> 
         size: metadata.len(),
         mode: metadata.mode() & PERMISSIONS,
         modified: metadata.modified().map(Timestamp::from).unwrap_or_default(),
+        changed: Timestamp(
+            u64::try_from(metadata.ctime())
+                .unwrap_or_default()
+                .saturating_mul(SECOND_NANOS)
+                .saturating_add(u64::try_from(metadata.ctime_nsec()).unwrap_or_default()),
+        ),
         content: None,
     })
 }
@@ -297,7 +320,8 @@ impl Place {
         match self {
             Self::Space(path) => {
                 let attributes = Attributes::none().mode(like.mode);
-                let attributes = if folder { attributes } else { attributes.modified(like.modified) };
+                let is_timed = !folder && like.modified != Timestamp(0);
+                let attributes = if is_timed { attributes.modified(like.modified) } else { attributes };
                 match session.nx.send(SysSetattr::at(path).attributes(attributes)).await {
                     Ok(done) => Ok(!done.changed.is_empty()),
                     Err(error) if error.kind() == ErrorKind::NotSupported => Ok(false),
@@ -388,7 +412,8 @@ fn open_folder(host: &Path) -> io::Result<()> {
 
 fn describe_host(file: &File, like: &Item, folder: bool) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(like.mode))?;
-    if folder { Ok(()) } else { file.set_modified(like.modified.into()) }
+    let is_timed = !folder && like.modified != Timestamp(0);
+    if is_timed { file.set_modified(like.modified.into()) } else { Ok(()) }
 }
 
 /// Opens what is at a place of the host; should it have become a pipe or a link, it is neither waited for nor followed.
@@ -517,5 +542,29 @@ mod tests {
         assert_eq!(name("target/f"), name("/home/user/target/f"));
         assert_ne!(name("target/f"), name("target/g"));
         assert_eq!(beside(Path::new("a/b/f")).parent(), Some(Path::new("a/b")));
+    }
+
+    #[test]
+    fn a_time_tells_only_what_it_is_fine_enough_for() {
+        let check = |modified, of_copy, changed, expected| {
+            let of = |modified, changed| Item {
+                kind: Kind::File,
+                size: 1,
+                mode: 0o644,
+                modified: Timestamp(modified),
+                changed: Timestamp(changed),
+                content: None,
+            };
+            let told = of(modified, 0).is_told_by_time(&of(of_copy, changed));
+            assert_eq!(told, expected, "{modified} {of_copy} {changed}");
+        };
+        let now = 1_000 * SECOND_NANOS;
+        check(now + 7, now + 7, now + 8, true);
+        check(now + 7, now + 8, now + 9, false);
+        // Nobody keeps it.
+        check(0, 0, now, false);
+        // It was copied when the second was not over in which it was changed.
+        check(now, now, now + SECOND_NANOS, false);
+        check(now, now, now + 2 * SECOND_NANOS, true);
     }
 }
