@@ -38,6 +38,9 @@ pub(super) struct Folder {
     next_part: AtomicU64,
     /// What lies in it and is not served.
     left_out: OnceLock<String>,
+    /// Whether what of it is in memory can be read without waiting.
+    #[cfg(target_os = "linux")]
+    is_at_hand: bool,
 }
 
 /// How many folders this process opened. Only makes names of their parts differ.
@@ -51,7 +54,15 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| failed(&name, e))?;
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { root, path, number, next_part: AtomicU64::new(0), left_out: OnceLock::new() })
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            is_at_hand: super::at_hand::can_be(&root),
+            root,
+            path,
+            number,
+            next_part: AtomicU64::new(0),
+            left_out: OnceLock::new(),
+        })
     }
 
     /// Fails also when the folder was removed or moved away, and perhaps another made in its place: that one is served by who opens it anew.
@@ -113,6 +124,18 @@ impl Folder {
         }
         let (parents, name) = split_last(path)?;
         info::of_name(&folder(&self.root, &parents)?, name, path)
+    }
+
+    /// As [`read`](Self::read), when that waits for nothing; none when it may, and nothing was done.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read_at_hand(&self, path: &str, range: ByteRange) -> Option<(Bytes, ObjectInfo)> {
+        let may_be = self.is_at_hand && self.checked(path).is_ok();
+        may_be.then(|| super::at_hand::read(&self.root, path, range)).flatten()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read_at_hand(&self, _: &str, _: ByteRange) -> Option<(Bytes, ObjectInfo)> {
+        None
     }
 
     pub(super) fn read(&self, path: &str, range: ByteRange) -> Result<(Bytes, ObjectInfo), StoreError> {

@@ -1,7 +1,9 @@
 //! The local disk: blobs under keys ([`LocalTransport`]), and an existing folder by its paths ([`PathLocal`]).
 //!
-//! Both have a blocking core that knows nothing of tasks (`blobs`, `folder`) and an asynchronous face that runs it on the mount's pool.
+//! Both have a blocking core that knows nothing of tasks (`blobs`, `folder`) and an asynchronous face that runs it on the mount's pool; but for reads of what is in memory (`at_hand`).
 
+#[cfg(target_os = "linux")]
+mod at_hand;
 mod blobs;
 mod copying;
 mod descend;

@@ -135,8 +135,13 @@ impl PathStore for PathLocal {
     }
 
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
-        let path = path.to_owned();
-        self.look("reading a file", move |folder| folder.read(&path, range))
+        Box::pin(async move {
+            if let Some(read) = self.folder.read_at_hand(path, range) {
+                return Ok(read);
+            }
+            let path = path.to_owned();
+            self.look("reading a file", move |folder| folder.read(&path, range)).await
+        })
     }
 
     fn write<'a>(
