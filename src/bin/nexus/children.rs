@@ -15,7 +15,7 @@ use crate::args::{ChildrenArgs, FramingKind, RunArgs};
 use crate::failure::{Failure, Outcome, Status};
 use crate::output::one_line;
 use crate::session::{Session, path};
-use crate::signals::Signals;
+use crate::signals::{PASSED_ON, Signals};
 
 /// How long messages that nobody has read keep the kernel of this process, which they end with.
 const LINGER_MAX: Duration = Duration::from_secs(10);
@@ -26,24 +26,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether somebody has.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What is sent to this process is for the command that it runs, as if that were in its place.
-const HANDED_ON: [ChildSignal; 6] = [
-    ChildSignal::Hangup,
-    ChildSignal::Interrupt,
-    ChildSignal::Quit,
-    ChildSignal::User1,
-    ChildSignal::User2,
-    ChildSignal::Terminate,
-];
-
-/// Those of them that end this process when there is nobody to hand them on to.
+/// Those of what is handed on that end this process when there is nobody to hand them on to.
 const ENDING: [ChildSignal; 4] =
     [ChildSignal::Hangup, ChildSignal::Interrupt, ChildSignal::Quit, ChildSignal::Terminate];
 
 /// `run` of a command line of its own: the signals of this process are handed on.
 pub(crate) async fn run_alone(session: &Session, args: RunArgs) -> Outcome {
     // Before it is started: then one that comes meanwhile waits for it.
-    let signals = Signals::listen(session.env(), "run", &HANDED_ON).await?;
+    let signals = Signals::listen(session.env(), "run", PASSED_ON).await?;
     run_with(session, args, Some(signals)).await
 }
 

@@ -164,7 +164,7 @@ pub(crate) async fn own(config: Config, data: &Path) -> nexus::Result<Nexus> {
         match nexus::connect(config.clone()).await {
             // It is not attached to, for that would count as a use of it.
             Err(busy) if busy.kind() == ErrorKind::Busy && !data.join(SOCKET).exists() => {
-                turn.wait(busy).await?
+                turn.wait(busy).await?;
             }
             done => return done,
         }

@@ -82,7 +82,7 @@ impl Signals {
 }
 
 /// What somebody who runs a command for another one passes on to it.
-const PASSED_ON: &[ChildSignal] = &[
+pub(crate) const PASSED_ON: &[ChildSignal] = &[
     ChildSignal::Hangup,
     ChildSignal::Interrupt,
     ChildSignal::Quit,

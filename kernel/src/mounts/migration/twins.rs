@@ -16,21 +16,24 @@ pub(super) struct Twins {
     by_file: BTreeSet<(u64, String)>,
     /// Which file was seen last at each name.
     by_name: BTreeMap<String, u64>,
+    /// Whether some were seen that are not remembered.
+    has_missed: bool,
 }
 
 impl Twins {
-    /// Takes note of what is at `path`. False when that is more than is remembered: its other names may be unknown.
+    /// Takes note of what is at `path`. False when other names of it may be unknown: there are more than are remembered.
     pub(super) fn saw(&mut self, path: &str, info: &ObjectInfo) -> bool {
         if info.names < 2 {
             return true;
         }
         let seen = (info.inode, path.to_owned());
-        if self.by_file.len() >= NAMES_MAX && !self.by_file.contains(&seen) {
-            return false;
+        if self.by_file.len() < NAMES_MAX || self.by_file.contains(&seen) {
+            self.by_file.insert(seen);
+            self.by_name.insert(path.to_owned(), info.inode);
+        } else {
+            self.has_missed = true;
         }
-        self.by_file.insert(seen);
-        self.by_name.insert(path.to_owned(), info.inode);
-        true
+        !self.has_missed
     }
 
     /// All names of the file that was seen at `path`, and with `deep` of those below it.
@@ -84,7 +87,9 @@ mod tests {
         for n in 0..NAMES_MAX as u64 {
             assert!(twins.saw(&n.to_string(), &file(n, 2)));
         }
-        assert!(!twins.saw("more", &file(1, 2)) && twins.saw("7", &file(7, 2)));
-        assert!(twins.names("more", false).is_empty());
+        assert!(twins.saw("7", &file(7, 2)));
+        // From then on nobody knows all names of any.
+        assert!(!twins.saw("more", &file(1, 2)) && !twins.saw("7", &file(7, 2)));
+        assert!(twins.names("more", false).is_empty() && twins.saw("single", &file(1, 1)));
     }
 }
