@@ -38,14 +38,29 @@ impl Pattern {
         Ok(Self { matches, above: above.build()? })
     }
 
-    /// The patterns of the directories that what matches `pattern` may be in: its beginnings. From a choice or a class of characters on, in which a slash may be, all.
+    /// The patterns of the directories that what matches `pattern` may be in: its beginnings. From a choice with a slash in it on, all that are below.
     fn directories(pattern: &str) -> Vec<String> {
-        let plain = pattern.find(['[', '{', '\\']).unwrap_or(pattern.len());
-        let ends = pattern[..plain].match_indices('/').map(|(at, _)| at);
-        let mut directories: Vec<_> = ends.take(ABOVE_MAX).map(|end| pattern[..end].to_owned()).collect();
-        if plain < pattern.len() || directories.len() == ABOVE_MAX {
-            let known = directories.last().map_or_else(String::new, |last| format!("{last}/"));
-            directories.push(format!("{known}**"));
+        let mut directories: Vec<String> = Vec::new();
+        let (mut letters, mut choices) = (pattern.char_indices().peekable(), 0_usize);
+        while let Some((at, letter)) = letters.next() {
+            match letter {
+                '\\' => drop(letters.next()),
+                '[' => {
+                    // The first of a class may be the bracket that else ends it.
+                    letters.next_if(|(_, letter)| matches!(letter, '!' | '^'));
+                    letters.next();
+                    letters.by_ref().find(|(_, letter)| *letter == ']');
+                }
+                '{' => choices += 1,
+                '}' => choices = choices.saturating_sub(1),
+                '/' if choices > 0 || directories.len() == ABOVE_MAX => {
+                    let known = directories.last().map_or_else(String::new, |last| format!("{last}/"));
+                    directories.push(format!("{known}**"));
+                    return directories;
+                }
+                '/' => directories.push(pattern[..at].to_owned()),
+                _ => {}
+            }
         }
         directories
     }
@@ -151,6 +166,13 @@ mod tests {
         gone("a/{b,c/d}/e", "/w/a/c", true);
         gone("a/{b,c/d}/e", "/w/b", false);
         gone("[ab]/c", "/w/b", true);
+        gone("[ab]/c", "/w/c", false);
+        gone("[]/a]/c/d", "/w/b", false);
+        gone("c[1-3]/**", "/w/c2", true);
+        gone("c[1-3]/**", "/w/c5/d", false);
+        gone("\\{a/b", "/w/{a", true);
+        gone("{a,b}/c", "/w/a", true);
+        gone("{a,b}/c", "/w/c", false);
         gone("*.md", "/w/a", false);
         gone("*.md", "/", true);
         // What is told of each by itself concerns only who waits for that.
