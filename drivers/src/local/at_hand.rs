@@ -17,14 +17,14 @@ use super::info;
 /// How much is read so at most: the thread is another one's, too.
 const AT_HAND_MAX: u64 = 64 << 10;
 
-/// File systems of this machine's own disks and memory, by the numbers that Linux gives them: what they know of an open file they tell without asking anybody.
-const OWN: [u32; 6] = [
+/// File systems of this machine's own disks and memory, by the numbers that Linux gives them: what they know of an open file they tell without asking anybody. One that lies over
+/// others is none of them: what is below it may be elsewhere.
+const OWN: [u32; 5] = [
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
     0x9123_683E, // Btrfs
     0xF2F5_2010, // F2FS
     0x0102_1994, // tmpfs
-    0x794C_7630, // overlayfs
 ];
 
 /// Opened from the names that are in memory, and nowhere else than below the folder, on the same file system.
