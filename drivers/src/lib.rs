@@ -63,6 +63,8 @@ pub mod remote;
 #[cfg(any(feature = "remote", feature = "redis", feature = "connectors"))]
 mod secret;
 pub mod streams;
+#[cfg(any(feature = "remote", feature = "connectors"))]
+mod times;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod tls;
 #[cfg(any(feature = "remote", feature = "connectors"))]

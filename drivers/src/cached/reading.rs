@@ -47,7 +47,7 @@ impl CachedPaths {
                 if info.entry_type == EntryType::Dir {
                     return Err(StoreError::IsADirectory { what: path.into() });
                 }
-                if info.tag != held.info.tag {
+                if info.tag != held.info.tag || !info.told_apart {
                     continue;
                 }
             }
@@ -162,7 +162,8 @@ impl CachedPaths {
         let asking = self.place.ask(parent(path));
         let now = self.now();
         let (bytes, info) = self.store()?.read(path, ByteRange::new(from, to - from)).await?;
-        if held.remote.as_ref() != Some(&info.tag) || bytes.len() as u64 != to - from {
+        let is_same = info.told_apart && held.remote.as_ref() == Some(&info.tag);
+        if !is_same || bytes.len() as u64 != to - from {
             let mut table = self.place.table();
             if asking.holds(&table) {
                 self.learn_read(&mut table, path, &info, now);

@@ -330,7 +330,8 @@ impl Table {
             if file.pending.is_some() {
                 return file.info.clone();
             }
-            if file.remote.as_ref() == Some(&info.tag) && info.entry_type == EntryType::Reg {
+            let is_same = info.told_apart && file.remote.as_ref() == Some(&info.tag);
+            if is_same && info.entry_type == EntryType::Reg {
                 (file.seen, file.used) = (now, self.number);
                 let shown = file.info.clone();
                 self.note_there(path, &shown);
@@ -339,7 +340,7 @@ impl Table {
             self.forget(vault, path);
         }
         self.note_there(path, info);
-        if keep && info.entry_type == EntryType::Reg {
+        if keep && info.told_apart && info.entry_type == EntryType::Reg {
             self.add(vault, path, info, now);
         }
         info.clone()

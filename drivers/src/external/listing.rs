@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::failure::shortened;
-use super::times;
+use crate::times;
 
 /// One name of a listing, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,6 @@ mod registry;
 mod rest;
 mod routes;
 mod template;
-mod times;
 mod tree;
 
 #[cfg(target_os = "linux")]

@@ -24,15 +24,16 @@ pub(super) fn fill(
     path: &str,
     wanted: &Wanted,
 ) -> Result<(), StoreError> {
+    let failed = |error| StoreError::io(path, error);
+    // Neither way makes it shorter.
+    part.set_len(0).map_err(failed)?;
     if is_shared(source, part) {
         return Ok(());
     }
     if bytes > MOVED_MAX {
         return Err(StoreError::NotSupported { what: "copying so much at once" });
     }
-    let failed = |error| StoreError::io(path, error);
     let (mut from, mut to) = (source, part);
-    part.set_len(0).map_err(failed)?;
     from.rewind().map_err(failed)?;
     to.rewind().map_err(failed)?;
     loop {
@@ -53,4 +54,26 @@ fn is_shared(source: &File, part: &File) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_shared(_: &File, _: &File) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// On a file system that shares content, too: there it is the system that makes the one file the other, and it leaves what is longer.
+    #[test]
+    fn nothing_is_left_of_an_earlier_try_that_was_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("source"), vec![7; 8_192]).unwrap();
+        let source = File::open(at("source")).unwrap();
+        let waiting = Arc::new(());
+        let part = File::options().create_new(true).read(true).write(true).open(at("part")).unwrap();
+        part.set_len(1 << 20).unwrap();
+        fill(&source, 8_192, &part, "source", &Wanted::by(&waiting)).unwrap();
+        assert_eq!(fs::read(at("part")).unwrap(), vec![7; 8_192]);
+    }
 }

@@ -132,7 +132,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let mut builder = from
             .with_client_options(client)
             .with_retry(retry)
-            .with_http_connector(Through)
+            .with_http_connector(Through::STORE)
             .with_skip_signature(anonymous)
             // Where the store is, is written down with the mount, whatever the environment says of it.
             .with_use_emulator(false)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -183,8 +184,16 @@ impl Client {
     }
 
     /// Waits until nothing that was asked of the store before can be carried out at `key` any more, `but` for what may be.
-    pub(super) async fn settled(&self, key: &Path, but: Option<Change>) {
-        self.doubts.settled(key, but, &self.env).await;
+    ///
+    /// # Errors
+    /// `ResourceBusy` when that would take too long: nothing was asked of the store, and it is well.
+    pub(super) async fn settled(&self, key: &Path, but: Option<Change>) -> Result<(), StoreError> {
+        let patience = self.settings.patience;
+        let settled = self.env.timeout(patience, self.doubts.settled(key, but, &self.env)).await;
+        settled.map_err(|_| {
+            let cause = "what was asked for before, and not answered, may be carried out there yet; ask again in some seconds";
+            StoreError::Io { what: key.to_string(), source: Arc::new(io::Error::new(io::ErrorKind::ResourceBusy, cause)) }
+        })
     }
 
     /// Runs one operation.

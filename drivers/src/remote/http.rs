@@ -62,7 +62,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let (client, retry) = patience(settings, repeating, flag(spec, "allow_http")?);
         let client = client.with_default_headers(headers.clone());
         let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
-        Ok(builder.with_http_connector(Through).with_url(url).build())
+        Ok(builder.with_http_connector(Through::WEB).with_url(url).build())
     })?;
     let handles = Handles { repeating, once, pages: None, parts: None, marks: false, bulk: None };
     Ok(Told { handles, secrets: token.into_iter().collect(), read_only: true })

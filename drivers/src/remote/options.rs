@@ -90,6 +90,8 @@ pub(super) struct Settings {
     pub(super) read_only: bool,
     pub(super) rename_by_copy: bool,
     pub(super) timeout: Duration,
+    /// How long a call waits for what was asked for before it. It ends before its caller gives it up, who would not know whether it was made.
+    pub(super) patience: Duration,
     pub(super) concurrency: usize,
     pub(super) retries: usize,
     pub(super) multipart_bytes: u64,
@@ -106,6 +108,10 @@ impl Settings {
             // The largest of them is far below.
             number(spec, key, range, unsaid).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
         };
+        let timeout = Duration::from_millis(number(spec, "timeout_ms", 100..=86_400_000, TIMEOUT_MS)?);
+        // The kernel's own option, which the kernel has checked.
+        let deadline = spec.options.get("deadline_ms").and_then(|millis| millis.parse().ok());
+        let deadline = deadline.map_or(timeout, Duration::from_millis);
         let whole = WHOLES.into_iter().find_map(|key| Some((key, spec.options.get(key)?.clone())));
         let settings = Self {
             whole,
@@ -118,7 +124,8 @@ impl Settings {
             .unwrap_or(Addressed::Path),
             read_only: spec.read_only,
             rename_by_copy: choice(spec, "rename", &[("copy", true)])?.unwrap_or(false),
-            timeout: Duration::from_millis(number(spec, "timeout_ms", 100..=86_400_000, TIMEOUT_MS)?),
+            timeout,
+            patience: timeout.min(deadline) / 2,
             concurrency: small("concurrency", 1..=1_024, CONCURRENCY)?,
             retries: small("retries", 0..=20, RETRIES)?,
             multipart_bytes: number(spec, "multipart_bytes", PART_MIN..=AT_ONCE_MAX, MULTIPART_FROM)?,

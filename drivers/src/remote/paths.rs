@@ -17,7 +17,7 @@ use super::doubts::Change;
 use super::listing::{self, At, RESERVED};
 use super::multipart::{PARTS_AT_ONCE, Upload};
 use super::rename;
-use super::requests::Condition;
+use super::requests::{Condition, IN_DOUBT};
 use super::upload::RemoteUpload;
 use crate::path::{components, split_last};
 
@@ -156,7 +156,7 @@ impl RemotePaths {
     pub(super) async fn place_for(&self, path: &str) -> Result<Path, StoreError> {
         split_last(path)?;
         let key = self.own_key(path)?;
-        self.client.settled(&key, None).await;
+        self.client.settled(&key, None).await?;
         let (below, above) = join(self.has_below(path), self.no_file_above(path)).await;
         above?;
         // Both, and the file is what is shown.
@@ -348,7 +348,7 @@ impl RemotePaths {
         split_last(path)?;
         self.writable()?;
         let key = self.key(path)?;
-        self.client.settled(&key, Some(Change::Deleted)).await;
+        self.client.settled(&key, Some(Change::Deleted)).await?;
         if self.client.head(&key).await?.is_some() {
             return self.client.delete(&key).await;
         }
@@ -359,7 +359,7 @@ impl RemotePaths {
         let is_empty = found.names.is_empty() && found.no_paths.is_empty();
         match self.client.mark(&folder).filter(|_| is_empty && found.marked) {
             Some(mark) => {
-                self.client.settled(&mark, Some(Change::Deleted)).await;
+                self.client.settled(&mark, Some(Change::Deleted)).await?;
                 self.client.delete(&mark).await
             }
             None => Err(StoreError::NotEmpty { what: path.into() }),
@@ -371,7 +371,7 @@ impl RemotePaths {
         let key = |path: &String| split_last(path).and_then(|_| self.key(path));
         let keys = paths.iter().map(key).collect::<Result<Vec<_>, _>>()?;
         for key in &keys {
-            self.client.settled(key, Some(Change::Deleted)).await;
+            self.client.settled(key, Some(Change::Deleted)).await?;
         }
         self.client.delete_many(&keys).await
     }
@@ -450,9 +450,9 @@ pub(super) fn modified(meta: &ObjectMeta) -> Timestamp {
     Timestamp(u64::try_from(meta.last_modified.timestamp()).unwrap_or(0).saturating_mul(NANOS))
 }
 
-/// What changes when the content does.
+/// What changes when the content does, as far as the server tells.
 fn tag(e_tag: Option<&str>, size: u64, modified: u64) -> ContentId {
-    match e_tag {
+    match e_tag.map(|e_tag| e_tag.trim_start_matches(IN_DOUBT)).filter(|e_tag| !e_tag.is_empty()) {
         // Not all answers of a server have it in quotes.
         Some(e_tag) => ContentId::Tag(e_tag.trim_start_matches("W/").trim_matches('"').into()),
         None => ContentId::Tag(format!("{size}-{modified}").into()),
@@ -462,7 +462,9 @@ fn tag(e_tag: Option<&str>, size: u64, modified: u64) -> ContentId {
 pub(super) fn file(meta: &ObjectMeta) -> ObjectInfo {
     let modified = modified(meta);
     let tag = tag(meta.e_tag.as_deref(), meta.size, modified.nanos());
-    ObjectInfo::new(EntryType::Reg, meta.size, tag, modified)
+    let mut info = ObjectInfo::new(EntryType::Reg, meta.size, tag, modified);
+    info.told_apart = !meta.e_tag.as_ref().is_some_and(|e_tag| e_tag.starts_with(IN_DOUBT));
+    info
 }
 
 fn in_the_middle() -> StoreError {

@@ -149,9 +149,9 @@ async fn move_folder(
     // A folder may have a key of its own, which is not below it.
     let own = paths.client.mark(of).zip(paths.client.mark(into));
     if let Some((from, to)) = &own {
-        paths.client.settled(from, Some(Change::Deleted)).await;
+        paths.client.settled(from, Some(Change::Deleted)).await?;
         if paths.client.head(from).await?.is_some() {
-            paths.client.settled(to, Some(Change::copy_of(from))).await;
+            paths.client.settled(to, Some(Change::copy_of(from))).await?;
             paths.client.copy(from, to, 0).await?;
         }
     }
@@ -196,7 +196,7 @@ fn target(paths: &RemotePaths, key: &Path, of: &str, into: &str) -> Result<Path,
 async fn copy_into(paths: &RemotePaths, meta: ObjectMeta, of: &str, into: &str) -> Result<(), StoreError> {
     let key = key_of(paths, &meta).await?;
     let target = target(paths, &key, of, into)?;
-    paths.client.settled(&target, Some(Change::copy_of(&key))).await;
+    paths.client.settled(&target, Some(Change::copy_of(&key))).await?;
     // Before it is deleted, what came of it is looked at.
     paths.client.ask_for_copy(&key, &target, meta.size).await
 }
@@ -227,7 +227,7 @@ async fn take_away(
     mut copied: Option<ContentId>,
 ) -> Result<(), StoreError> {
     // What is carried out there yet comes before the last look at it.
-    paths.client.settled(key, Some(Change::Deleted)).await;
+    paths.client.settled(key, Some(Change::Deleted)).await?;
     for _ in 0..=COPIES_MAX {
         // What is not there any more, somebody else has deleted.
         let Some(now) = paths.client.head(key).await? else { return Ok(()) };
@@ -235,7 +235,7 @@ async fn take_away(
         if copied.as_ref() == Some(&state) {
             return paths.client.delete(key).await;
         }
-        paths.client.settled(target, Some(Change::copy_of(key))).await;
+        paths.client.settled(target, Some(Change::copy_of(key))).await?;
         paths.client.copy(key, target, now.size).await?;
         copied = Some(state);
     }
@@ -310,13 +310,13 @@ impl Mark {
 
     async fn write(&self, paths: &RemotePaths, state: &str, last: Option<&str>) -> Result<(), StoreError> {
         let text = last.map_or_else(|| state.to_owned(), |last| format!("{state}\n{last}"));
-        paths.client.settled(&self.key, None).await;
+        paths.client.settled(&self.key, None).await?;
         paths.client.put(&self.key, &[Bytes::from(text)]).await.map(drop)
     }
 
     /// Takes it away when nothing can bring it back any more: a renaming that is asked for later would take it for its own.
     async fn remove(&self, paths: &RemotePaths) -> Result<(), StoreError> {
-        paths.client.settled(&self.key, Some(Change::Deleted)).await;
+        paths.client.settled(&self.key, Some(Change::Deleted)).await?;
         paths.client.delete(&self.key).await
     }
 }

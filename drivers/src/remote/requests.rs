@@ -18,11 +18,11 @@ use object_store::client::{
     ReqwestConnector,
 };
 use object_store::{ClientOptions, HeaderValue, UpdateVersion};
-use reqwest::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{ETAG, HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 
 use super::errors::{INTERNAL_ERROR, SLOW_DOWN};
-use crate::here;
+use crate::{here, times};
 
 /// Who copies says so with this header to a server of S3.
 const COPY_SOURCE: &str = "x-amz-copy-source";
@@ -89,13 +89,31 @@ pub(super) async fn noting<T>(left_open: Arc<AtomicBool>, requests: impl Future<
     LEFT_OPEN.scope(left_open, requests).await
 }
 
+/// What an ETag begins with that more than one content may have (RFC 9110, section 8.8.1).
+const WEAK: &str = "W/";
+
+/// What an ETag begins with, on its way from [`Through`], that is not of one content alone: the server gave none, or a weak one, and a date that is of whatever there was in that
+/// second. No server's begins so.
+pub(super) const IN_DOUBT: char = '~';
+
 /// Makes clients whose requests take the header of their task, and tell it what was left open. What goes to this machine, or asks it for credentials, goes past any proxy.
 #[derive(Debug)]
 #[cfg_attr(
     not(any(feature = "s3", feature = "azure", feature = "gcs", feature = "http")),
     allow(dead_code, reason = "no driver is there")
 )]
-pub(super) struct Through;
+pub(super) struct Through {
+    /// Whether ETags are marked by which content cannot be told from another one. A store whose ETags go back to it as conditions has none of these.
+    pub(super) marking: bool,
+}
+
+impl Through {
+    /// To a store that gives ETags of one content alone.
+    pub(super) const STORE: Self = Self { marking: false };
+
+    /// To whatever serves files.
+    pub(super) const WEB: Self = Self { marking: true };
+}
 
 impl HttpConnector for Through {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -104,7 +122,7 @@ impl HttpConnector for Through {
         let past_proxies = options.clone().with_proxy_url(proxy).with_proxy_excludes(excludes);
         // Making one takes a while: it reads all certificates of the system.
         let past_proxies = may_be_behind_proxies().then(|| connect(&past_proxies)).transpose()?;
-        Ok(HttpClient::new(Requests { any: connect(options)?, past_proxies }))
+        Ok(HttpClient::new(Requests { any: connect(options)?, past_proxies, marking: self.marking }))
     }
 }
 
@@ -113,6 +131,7 @@ struct Requests {
     any: HttpClient,
     /// Where a proxy may be.
     past_proxies: Option<HttpClient>,
+    marking: bool,
 }
 
 impl Requests {
@@ -143,9 +162,12 @@ impl HttpService for Requests {
         }
         let left_open = LEFT_OPEN.try_with(Arc::clone).ok().filter(|_| !request.method().is_safe());
         let takes_long = request.method() == Method::POST || request.headers().contains_key(COPY_SOURCE);
-        let answered = client.execute(request);
+        let (answered, marking) = (client.execute(request), self.marking);
         Box::pin(async move {
-            let answered = answered.await;
+            let mut answered = answered.await;
+            if let (true, Ok(answer)) = (marking, &mut answered) {
+                mark(answer.headers_mut());
+            }
             let Some(left_open) = left_open else { return answered };
             let (answered, is_open) = looked_at(answered, takes_long).await;
             if is_open {
@@ -153,6 +175,19 @@ impl HttpService for Requests {
             }
             answered
         })
+    }
+}
+
+/// Marks the ETag of an answer that may be one of several contents.
+fn mark(headers: &mut HeaderMap) {
+    let said = headers.get(ETAG).and_then(|e_tag| e_tag.to_str().ok()).unwrap_or_default();
+    let is_strong = !said.is_empty() && !said.starts_with(WEAK);
+    if is_strong || times::is_dated(headers) {
+        return;
+    }
+    // It has no characters that a header cannot have.
+    if let Ok(marked) = HeaderValue::from_str(&format!("{IN_DOUBT}{said}")) {
+        headers.insert(ETAG, marked);
     }
 }
 

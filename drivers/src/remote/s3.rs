@@ -90,7 +90,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let mut builder = from
             .with_client_options(client)
             .with_retry(retry)
-            .with_http_connector(Through)
+            .with_http_connector(Through::STORE)
             .with_bucket_name(spec.options.get("bucket").map_or("", String::as_str))
             .with_virtual_hosted_style_request(!path_style)
             .with_disable_bulk_delete(!bulk)

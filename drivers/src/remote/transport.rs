@@ -31,7 +31,7 @@ impl RemoteTransport {
     /// The key of the blob, at which nothing can be carried out any more that was given up, but for the same being written.
     async fn settled(&self, key: &str) -> Result<Path, StoreError> {
         let key = self.client.key(key)?;
-        self.client.settled(&key, Some(Change::Written)).await;
+        self.client.settled(&key, Some(Change::Written)).await?;
         Ok(key)
     }
 

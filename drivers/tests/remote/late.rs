@@ -1,5 +1,6 @@
 //! What the library repeats out of sight: the first request may be carried out behind what is told, and nothing goes to the store meanwhile that it would undo.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,6 +85,24 @@ fn what_is_written_back_waits_for_a_change_whose_first_request_was_lost() {
         until_there(&*direct, path);
         assert_eq!(there(&*direct, path).as_deref(), Some(&b"after"[..]), "{path}");
     }
+}
+
+/// The kernel would give its call up, and not know what became of it.
+#[test]
+fn who_has_no_time_to_wait_for_that_is_told_that_nothing_was_asked() {
+    let server = moto();
+    let (wire, direct) = (Proxy::start(server.port()), open(&s3(server.port())));
+    let store = open(&s3(wire.port()).option("deadline_ms", "2000"));
+    wire.set_after(b"PUT ", Fault::LostOnce);
+    put(&*store, "written", "first");
+    let asked = env().now();
+    let refused = write(&*store, "written", "second", PathWrite::Whole).expect_err("it may be undone yet");
+    assert!(env().now() - asked < Duration::from_secs(2), "it is told in time");
+    let is_busy =
+        matches!(&refused, StoreError::Io { source, .. } if source.kind() == ErrorKind::ResourceBusy);
+    assert!(is_busy && !refused.is_backend_failure() && !refused.is_unknown(), "{refused:?}");
+    assert_eq!(there(&*direct, "written").as_deref(), Some(&b"first"[..]));
+    put(&*store, "other", "is not concerned");
 }
 
 /// Where nothing stands in front of the store that would order what goes there.

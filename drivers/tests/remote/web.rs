@@ -1,6 +1,7 @@
 //! What a web server has.
 
 use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
 
 use nexus_actors::block_on;
 use nexus_kernel::hal::{PathWrite, StoreError};
@@ -58,7 +59,7 @@ fn who_reads_on_is_not_given_all_of_it_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, beside) = (folder.path().join("f"), folder.path().join("beside"));
     let modified = |path, seconds| {
-        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("it is ours");
     };
     for (path, byte) in [(&file, b'a'), (&beside, b'b')] {
@@ -81,4 +82,35 @@ fn who_reads_on_is_not_given_all_of_it_again() {
     modified(&file, 2_000_000);
     assert_eq!(piece(3), (b'b', b'b'));
     assert_eq!((piece(0), piece(2), piece(1)), ((b'b', b'b'), (b'b', b'b'), (b'b', b'b')));
+}
+
+/// This server tells of a state the second in which it was made, and no more.
+#[test]
+fn what_is_as_young_as_its_date_is_not_taken_for_what_was_there_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let there = folder.path().join("f");
+    let put = |content: &str, modified: SystemTime| {
+        fs::write(&there, content).expect("there is room");
+        File::options()
+            .write(true)
+            .open(&there)
+            .and_then(|file| file.set_modified(modified))
+            .expect("it is ours");
+    };
+    let server = web(folder);
+    let near = open(&mount(server.port()).option("cache_bytes", "100000"));
+    let read = || String::from_utf8_lossy(&read(&*near, "f").expect("it is read")).into_owned();
+    // It may change again within the second.
+    let young = SystemTime::now() + Duration::from_secs(3_600);
+    put("one", young);
+    assert_eq!(read(), "one");
+    put("two", young);
+    assert_eq!(read(), "two");
+    assert_eq!(read(), "two");
+    // One that cannot: what is here is asked about, and not fetched again.
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    put("old", old);
+    assert_eq!(read(), "old");
+    put("odd", old);
+    assert_eq!(read(), "old");
 }

@@ -373,6 +373,9 @@ pub struct ObjectInfo {
     pub names: u64,
     /// What changes whenever the content does.
     pub tag: ContentId,
+    /// Whether `tag` is of this content alone. A server that tells of a state no more than the second in which it was made cannot say so of one that is as young as that: who keeps
+    /// content by its tag keeps none of it.
+    pub told_apart: bool,
     /// The permission bits.
     pub mode: u32,
     /// When the content last changed.
@@ -392,6 +395,7 @@ impl ObjectInfo {
             inode: 0,
             names: 1,
             tag,
+            told_apart: true,
             mode: entry_type.default_mode(),
             modified,
             created: modified,

@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nexus_actors::Env;
 use nexus_kernel::hal::StoreError;
-use nexus_messages::Timestamp;
 use parking_lot::Mutex;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
 use reqwest::{Body, Method, Request, Url};
 
 use super::super::failure::{of_the_backend, of_the_call};
-use super::super::times;
 use super::errors::refused;
 use super::limiter::{Limiter, Slot};
 use super::oauth::{Expired, OAuth, Token};
 use super::validated::{Page, Validated};
 use super::wire::{Answer, Lost, NO_PLACE, Wire};
+use crate::times;
 
 /// The first wait before a repetition, and the longest one. Each is somewhere between half and one and a half of three times the one before.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
@@ -398,17 +397,9 @@ fn key(url: &Url, accept: Option<&HeaderValue>) -> String {
     format!("{url}\n{accept}")
 }
 
-/// How long after its last change an answer must be given, so that its date is of this content alone: that is how exact dates are (RFC 9110, section 8.8.2.2).
-const DATES_APART: Duration = Duration::from_secs(1);
-
 /// Whether a 304 would say that it is still so. Without an ETag it does not of what could have changed again within the second of its date.
 fn has_validator(headers: &HeaderMap) -> bool {
-    let date = |name: HeaderName| times::parsed(headers.get(name)?.to_str().ok()?);
-    let apart = |changed: Timestamp, given: Timestamp| {
-        u128::from(given.nanos().saturating_sub(changed.nanos())) >= DATES_APART.as_nanos()
-    };
-    headers.contains_key(ETAG)
-        || date(LAST_MODIFIED).zip(date(DATE)).is_some_and(|(changed, given)| apart(changed, given))
+    headers.contains_key(ETAG) || times::is_dated(headers)
 }
 
 #[cfg(test)]

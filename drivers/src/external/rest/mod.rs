@@ -57,9 +57,9 @@ use super::description::{OPTIONS, Reading, read, settled};
 use super::pattern::Vars;
 use super::registry::{Connected, Connector};
 use super::routes::Routes;
-use super::times;
 use super::tree::{self, Backend, Call, Listed, Tree};
 use crate::secret::Secret;
+use crate::times;
 
 /// How long one operation may take, when nothing is said.
 const TIMEOUT_MS: u64 = 30_000;
