@@ -170,6 +170,8 @@ pub(super) struct Call<'a> {
     path: String,
     /// The row of what is pending there, which it goes over.
     over: Option<Bytes>,
+    /// Whether it goes for what is known here: a store that has another state refuses it.
+    believes: bool,
     is_counted: bool,
     is_sent: bool,
     is_told: bool,
@@ -190,7 +192,7 @@ impl<'a> Call<'a> {
         near: &'a CachedPaths,
         paths: impl IntoIterator<Item = &str>,
     ) -> Result<Vec<Self>, StoreError> {
-        let (is_sent, is_told, may_come, is_noted) = (false, false, false, false);
+        let (believes, is_sent, is_told, may_come, is_noted) = (false, false, false, false, false);
         let mut calls: Vec<Self> = Vec::new();
         let entered = {
             let mut table = near.place.table();
@@ -203,7 +205,17 @@ impl<'a> Call<'a> {
                     *table.calls.entry(path.clone()).or_default() += 1;
                     changes.push(table.tell(&path));
                 }
-                calls.push(Self { near, path, over, is_counted, is_sent, is_told, may_come, is_noted });
+                calls.push(Self {
+                    near,
+                    path,
+                    over,
+                    believes,
+                    is_counted,
+                    is_sent,
+                    is_told,
+                    may_come,
+                    is_noted,
+                });
             }
             (!changes.is_empty()).then(|| near.vault.enter_and_wait(Vec::new(), changes, |_| {}))
         };
@@ -224,6 +236,12 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// The same, of one that goes for what is known here, if `believes`.
+    pub(super) fn believing(mut self, believes: bool) -> Self {
+        self.believes = believes;
+        self
+    }
+
     /// The row of what was pending there when it began.
     pub(super) fn over(&self) -> Option<&Bytes> {
         self.over.as_ref()
@@ -234,8 +252,9 @@ impl<'a> Call<'a> {
         let done = ended.answer;
         self.is_told = !done.as_ref().is_err_and(StoreError::is_unknown);
         self.may_come |= ended.may_come;
-        // Where nothing was changed, what is known stays.
-        self.is_noted = self.is_told && done.is_err();
+        // Where nothing was changed, what is known stays, unless just that is not so any more.
+        let is_old = |error: &StoreError| self.believes && is_of_another_state(error);
+        self.is_noted = self.is_told && done.as_ref().is_err_and(|error| !is_old(error));
         done
     }
 
@@ -249,6 +268,19 @@ impl<'a> Call<'a> {
     pub(super) fn noted(mut self) {
         self.is_noted = true;
     }
+}
+
+/// Whether the store refused a change because something else is there than was meant.
+fn is_of_another_state(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Changed { .. }
+            | StoreError::Exists { .. }
+            | StoreError::NotFound { .. }
+            | StoreError::NotADirectory { .. }
+            | StoreError::IsADirectory { .. }
+            | StoreError::NotEmpty { .. }
+    )
 }
 
 impl Drop for Call<'_> {

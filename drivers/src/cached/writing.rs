@@ -158,9 +158,23 @@ impl CachedPaths {
     }
 
     async fn begin_through(&self, path: &str, how: &PathWrite) -> Result<Call<'_>, StoreError> {
-        let call = Call::begin(self, path).await?;
+        let believes = self.believes(path, how);
+        let call = Call::begin(self, path).await?.believing(believes);
         // All others were waited for, or looked for.
         Ok(if *how == PathWrite::Whole { call } else { call.over_nothing() })
+    }
+
+    /// Whether a write that goes so, with tags as the store knows them, goes for what is known here of the file.
+    fn believes(&self, path: &str, how: &PathWrite) -> bool {
+        let known = self.known(path).and_then(Result::ok);
+        match how {
+            PathWrite::IfMatch(tag) => {
+                let held = self.place.table().held(path, self.age()).and_then(|held| held.remote);
+                held.as_ref() == Some(tag) || known.is_some_and(|known| known.tag == *tag)
+            }
+            PathWrite::Exclusive => known.is_none(),
+            _ => false,
+        }
     }
 
     /// Takes what the store itself was written by `call`.

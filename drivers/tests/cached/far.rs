@@ -135,6 +135,11 @@ impl Far {
             self.wait(self.store.write(path, &[content.into()], PathWrite::Whole, &Attributes::none()));
         written.expect("nothing is wrong with the store");
     }
+
+    /// Another tool removes.
+    pub(crate) fn they_remove(&self, path: &str) {
+        self.wait(self.store.delete(path)).expect("nothing is wrong with the store");
+    }
 }
 
 impl Near<'_> {

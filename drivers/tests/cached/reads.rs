@@ -101,6 +101,34 @@ fn what_others_change_is_seen_at_once_or_within_the_age() {
     assert_eq!(believes.names("d").unwrap(), ["f", "g"]);
 }
 
+/// Found by a user of the command: an append failed for as long as the cache believed what it knew, however often it was tried.
+#[test]
+fn who_is_refused_because_others_changed_something_sees_what_they_did() {
+    let far = Far::new();
+    far.they_write("d/f", "one");
+    for options in [AGE, &[("cache_age_ms", "600000"), ("cache_bytes", "8388608"), ("write_back", "yes")]] {
+        let near = far.open(options);
+        far.they_write("d/f", "one");
+        far.pass(Duration::from_secs(601));
+        assert_eq!((near.read("d/f").unwrap(), near.names("d").unwrap().len()), ("one".into(), 1));
+        far.they_write("d/f", "two");
+        assert_eq!(near.read("d/f").unwrap(), "one", "it is believed");
+        let tag = near.stat("d/f").unwrap().tag;
+        let refused = near.write_as("d/f", "one, more", PathWrite::IfMatch(tag)).unwrap_err();
+        assert!(matches!(refused, StoreError::Changed { .. }), "{refused}");
+        assert_eq!(near.read("d/f").unwrap(), "two");
+        let tag = near.stat("d/f").unwrap().tag;
+        near.write_as("d/f", "two, more", PathWrite::IfMatch(tag)).unwrap();
+        far.wait(near.flush()).unwrap();
+        assert_eq!(far.theirs("d/f").unwrap(), "two, more");
+        // Of what is not there any more, too.
+        far.they_remove("d/f");
+        let tag = near.stat("d/f").unwrap().tag;
+        near.write_as("d/f", "lost", PathWrite::IfMatch(tag)).unwrap_err();
+        assert!(matches!(near.stat("d/f"), Err(StoreError::NotFound { .. })));
+    }
+}
+
 #[test]
 fn a_folder_that_was_seen_answers_for_its_names() {
     let far = Far::new();
