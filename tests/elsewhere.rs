@@ -493,6 +493,44 @@ fn a_state_of_the_same_second_is_told_from_the_one_before_it() {
     nx.shutdown().expect("it ends");
 }
 
+/// What such a store is given is the whole file: it comes and goes piece by piece.
+#[test]
+fn a_large_file_of_a_bucket_is_changed_in_its_middle_and_at_its_end() {
+    let (server, other) = (Small::start(Duration::ZERO), Small::start(Duration::ZERO));
+    let nx = blocking::connect(Config::in_memory()).expect("it boots");
+    nx.mount("/plain", bucket(server.port(), SECRET)).expect("it mounts");
+    let near =
+        bucket(other.port(), SECRET).option("cache_bytes", "100000000").option("cache_age_ms", "60000");
+    nx.mount("/near", near).expect("it mounts");
+    for point in ["/plain", "/near"] {
+        let path = format!("{point}/f");
+        let at = nexus::VPath::parse(&path).expect("it is a path");
+        let mut whole: Vec<u8> =
+            (0_u32..5 << 20).flat_map(|nth| nth.wrapping_mul(0x9E37_79B1).to_le_bytes()).collect();
+        nx.write(&path, whole.clone()).expect("it is written");
+        nx.append(&path, "end").expect("it is appended to");
+        whole.extend_from_slice(b"end");
+        nx.send(SysWrite::at(at.clone(), "in the middle").offset(9 << 20)).expect("it is written to");
+        whole[9 << 20..][..13].copy_from_slice(b"in the middle");
+        // Beyond its end, too: what is between is zeros.
+        let end = whole.len() + (9 << 20);
+        nx.send(SysWrite::at(at.clone(), "far").offset(end as u64)).expect("it is written to");
+        whole.resize(end, 0);
+        whole.extend_from_slice(b"far");
+        let edited = nx.edit(&path, "in the middle", "where it was, longer").expect("it is edited");
+        assert_eq!(edited.places, 1);
+        whole.splice(9 << 20..(9 << 20) + 13, *b"where it was, longer");
+        assert!(nx.read(&path).expect("it is read") == whole, "{point}");
+        let missed = nx.edit(&path, "in the middle", "gone").expect_err("it is not there");
+        assert_eq!(missed.kind(), ErrorKind::InvalidArgument, "{missed}");
+        let version = nx.stat(&path).expect("it is there").version;
+        nx.append(&path, "!").expect("it is appended to");
+        let stale = nx.send(SysWrite::at(at, "?").append().if_version(version)).expect_err("it is stale");
+        assert_eq!(stale.kind(), ErrorKind::PreconditionFailed, "{stale}");
+    }
+    nx.shutdown().expect("it ends");
+}
+
 #[test]
 fn a_mount_with_something_on_its_way_is_not_given_another_store() {
     let server = Small::start(Duration::ZERO);

@@ -10,6 +10,7 @@ mod large;
 mod paths;
 mod remove;
 mod rename;
+mod rewrite;
 mod rows;
 mod stream;
 mod tx;

@@ -18,6 +18,7 @@ use nexus_messages::{
 
 use super::emptying::{gone_with_its_children, part_of, remove_below};
 use super::remove::taken_for;
+use super::rewrite::{Rewriting, Rewritten};
 use super::stream::ForPlain;
 use super::whole::{read_as_known, to_be_changed};
 use super::write::{check_attributes, kind_of_removal, kind_of_set, must_be_file};
@@ -216,6 +217,13 @@ impl PathVolume<'_> {
                 (info, content::length(&call.data), 1)
             }
             place => {
+                let attributes = self.kept_mode(&call.attributes, found.as_ref());
+                let rewriting =
+                    Rewriting { store, site, intent, call, attributes: &attributes, takes_anything };
+                let size = found.as_ref().map_or(0, |node| node.metadata.size);
+                if let Some(done) = rewriting.run(size).await? {
+                    return self.wrote(site, intent, found, done).await;
+                }
                 let (old, how) = match &found {
                     Some(node) => {
                         let (old, info) = to_be_changed(store, site, intent, node.metadata.size).await?;
@@ -228,7 +236,6 @@ impl PathVolume<'_> {
                 let spliced = content::splice(&old, &call.data, place, call.truncate)
                     .map_err(|(kind, why)| Error::new(intent.op, &site.path, kind).because(why))?;
                 drop(old);
-                let attributes = self.kept_mode(&call.attributes, found.as_ref());
                 let info = match store.write(relative, &spliced.content, how, &attributes).await {
                     Ok(info) => info,
                     // Somebody was quicker: once more, with what they wrote.
@@ -240,13 +247,24 @@ impl PathVolume<'_> {
                 (info, spliced.written, spliced.places)
             }
         };
-        let metadata = self.node(&site.path, &info).metadata;
+        self.wrote(site, intent, found, Rewritten { info, written, places }).await
+    }
+
+    /// What is told of a write that is done.
+    async fn wrote(
+        &self,
+        site: &Site,
+        intent: &Intent,
+        found: Option<Node>,
+        done: Rewritten,
+    ) -> Result<Written, Stop> {
+        let metadata = self.node(&site.path, &done.info).metadata;
         let told = intent.told(EventKind::FileWritten, &metadata, found.is_none());
         let receipt = self.log(site, None, intent, told).await?;
         let old_size = found.map(|node| node.metadata.size);
-        let mut done = Written::new(written, old_size, metadata, receipt);
-        done.places = places;
-        Ok(done)
+        let mut written = Written::new(done.written, old_size, metadata, receipt);
+        written.places = done.places;
+        Ok(written)
     }
 
     pub(crate) async fn set(
