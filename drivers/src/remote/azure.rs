@@ -84,6 +84,9 @@ impl DriverFactory for Azure {
     }
 }
 
+/// A backslash becomes a slash there: it would be another key.
+const BARRED: &[char] = &['\\'];
+
 /// The most blobs that one request deletes.
 const BATCH_MAX: u16 = 256;
 
@@ -153,6 +156,6 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         Ok(builder.build())
     })?;
     let bulk = Some((repeating.clone() as Arc<dyn object_store::ObjectStore>, BATCH_MAX));
-    let handles = Handles { marks: false, bulk, ..Handles::of(repeating, once, false) };
+    let handles = Handles { marks: false, barred: BARRED, bulk, ..Handles::of(repeating, once, false) };
     Ok(Told { handles, secrets: given.into_iter().map(|(_, _, secret)| secret).collect(), read_only: false })
 }

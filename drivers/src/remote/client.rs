@@ -78,6 +78,8 @@ pub(super) struct Handles {
     pub(super) pages: Option<Arc<dyn PaginatedListStore>>,
     /// Whether the library can ask for a key that ends with a slash.
     pub(super) marks: bool,
+    /// What servers of this kind take for something else in a key.
+    pub(super) barred: &'static [char],
     /// Content in parts, where the server takes any.
     pub(super) parts: Option<Parts>,
     /// Deletions of many keys at once, where servers of this kind have them, and of how many at most.
@@ -95,7 +97,15 @@ impl Handles {
         T: ObjectStore + PaginatedListStore + MultipartStore,
     {
         let parts = Some(Parts { repeating: repeating.clone(), once: once.clone(), conditional });
-        Self { repeating: repeating.clone(), once, pages: Some(repeating), parts, marks: true, bulk: None }
+        Self {
+            repeating: repeating.clone(),
+            once,
+            pages: Some(repeating),
+            parts,
+            marks: true,
+            barred: &[],
+            bulk: None,
+        }
     }
 }
 
@@ -179,7 +189,9 @@ impl Client {
     /// `key` as it is.
     pub(super) fn whole_key(&self, key: &str) -> Result<Path, StoreError> {
         // What the library would change of it, it must not: the key is what other tools see.
-        let parsed = Path::parse(key).ok().filter(|parsed| parsed.as_ref() == key);
+        let parsed = Path::parse(key)
+            .ok()
+            .filter(|parsed| parsed.as_ref() == key && !key.contains(self.handles.barred));
         parsed.ok_or_else(|| StoreError::BadOption { why: format!("{key:?} cannot be a key of a store") })
     }
 

@@ -64,6 +64,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
         let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
         Ok(builder.with_http_connector(Through::WEB).with_url(url).build())
     })?;
-    let handles = Handles { repeating, once, pages: None, parts: None, marks: false, bulk: None };
+    let handles =
+        Handles { repeating, once, pages: None, parts: None, marks: false, barred: &[], bulk: None };
     Ok(Told { handles, secrets: token.into_iter().collect(), read_only: true })
 }

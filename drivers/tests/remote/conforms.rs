@@ -8,13 +8,13 @@ use nexus_drivers::memory::MemoryTransport;
 use nexus_kernel::hal::conformance::Report;
 use nexus_kernel::hal::conformance::object_store::content::Damage;
 use nexus_kernel::hal::conformance::object_store::{content, path};
-use nexus_kernel::hal::{ObjectStore, PathWrite};
+use nexus_kernel::hal::{ObjectStore, PathWrite, StoreError};
 use nexus_messages::ContentId;
 use nexus_messages::syscall::MountSpec;
 
 use crate::servers::s3::{moto, s3rver};
 use crate::servers::small::Small;
-use crate::subjects::{apart, open, read, s3, write};
+use crate::subjects::{apart, open, paths, read, s3, write};
 
 /// A store whose owner keeps it elsewhere too.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn azure_conforms_both_ways() {
     let server = crate::servers::azure::azurite();
     let spec = crate::subjects::azure(server.port());
     let store = open(&spec);
-    assert!(crate::subjects::paths(&*store).capabilities().exclusive, "it honours conditions");
+    assert!(paths(&*store).capabilities().exclusive, "it honours conditions");
     paths_conform(&spec);
     paths_conform(&spec.clone().option("rename", "copy"));
     contents_conform(&spec);
@@ -137,4 +137,18 @@ fn google_s_client_conforms_on_a_stub() {
         .option("bearer_token", "stub");
     let report = paths_report(&spec);
     assert_eq!(report.failed(), ["a_copy_has_the_content_and_leaves_the_file"], "{report}");
+}
+
+/// There a backslash becomes a slash: two names would be one file.
+#[cfg(feature = "azure")]
+#[test]
+fn a_name_that_azure_takes_for_another_one_is_refused() {
+    let server = crate::servers::azure::azurite();
+    let store = open(&crate::subjects::azure(server.port()));
+    write(&*store, "v/x/y", "kept", PathWrite::Whole).expect("it is written");
+    let refused = write(&*store, r"v/x\y", "other", PathWrite::Whole).expect_err("it would be another one");
+    assert!(matches!(refused, StoreError::BadOption { .. }), "{refused:?}");
+    let refused = paths(&*store).can_name(r"v/x\y").expect_err("it has no key");
+    assert!(refused.to_string().contains("cannot be a key"), "{refused}");
+    assert_eq!(&read(&*store, "v/x/y").expect("it is there")[..], b"kept");
 }
