@@ -1,5 +1,7 @@
 //! Tokens that are renewed: once for all who wait, and seen by nobody.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,7 +15,7 @@ use nexus_messages::syscall::MountSpec;
 use serde_json::json;
 
 use crate::server::{Answer, Asked, Server};
-use crate::subjects::{env, example, list, names, open, open_of, read, stat};
+use crate::subjects::{env, example, list, names, open, open_in, open_of, read, stat};
 
 const REFRESH: &str = "refresh-of-the-user";
 const ROTATED: &str = "refresh-that-came-after";
@@ -141,6 +143,38 @@ fn another_instance_of_the_mount_goes_on_with_what_came_last() {
     read(&*open_of(&catalogue, &given).unwrap(), "me@example/e1.json").unwrap();
     let seen = tokens.seen.lock().expect("nobody panics").clone();
     assert!(seen[2].contains("refresh_token=refresh-that-was-given-anew&"), "{seen:?}");
+}
+
+/// Many servers take a refresh token once.
+#[test]
+fn what_came_last_outlives_the_process_where_there_is_a_data_folder() {
+    let (_server, tokens, spec) = described();
+    let data = tempfile::tempdir().unwrap();
+    // What another process makes of the same folder.
+    let started = || open_in(&catalogue(), &spec, Some(data.path())).unwrap();
+    read(&*started(), "me@example/e1.json").unwrap();
+    read(&*started(), "me@example/e1.json").unwrap();
+    let seen = || tokens.seen.lock().expect("nobody panics").clone();
+    assert_eq!(seen().len(), 2);
+    assert!(seen()[1].contains(&format!("refresh_token={ROTATED}&")), "{:?}", seen());
+    let kept: Vec<_> = fs::read_dir(data.path().join("grants")).unwrap().map(|it| it.unwrap()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(kept[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    // It may be older than the given one, in a folder that was brought back.
+    tokens.refuses.store(400, Ordering::Release);
+    let store = started();
+    read(&*store, "me@example/e1.json").unwrap_err();
+    tokens.refuses.store(0, Ordering::Release);
+    let began = env().now();
+    while read(&*store, "me@example/e1.json").is_err() {
+        assert!(env().now() - began < Duration::from_secs(30), "it is not tried again");
+        block_on(env().sleep(Duration::from_millis(50)));
+    }
+    assert!(seen()[3].contains(&format!("refresh_token={REFRESH}&")), "{:?}", seen());
+    // Nothing is guessed where it cannot be read.
+    fs::write(kept[0].path(), "something else").unwrap();
+    let refused = open_in(&catalogue(), &spec, Some(data.path())).unwrap_err();
+    assert!(refused.to_string().contains("grants/"), "{refused}");
 }
 
 #[test]

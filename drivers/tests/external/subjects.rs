@@ -26,9 +26,18 @@ pub(crate) fn try_open(spec: &MountSpec) -> Result<Arc<dyn ObjectStore>, StoreEr
 
 /// Another instance of what `spec` says, by the factories of one kernel.
 pub(crate) fn open_of(catalogue: &Catalogue, spec: &MountSpec) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    open_in(catalogue, spec, None)
+}
+
+/// As [`open_of`], of a kernel with a data folder.
+pub(crate) fn open_in(
+    catalogue: &Catalogue,
+    spec: &MountSpec,
+    data: Option<&Path>,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
     catalogue.check(spec)?;
     let factory = catalogue.get(&spec.driver).expect("it was checked");
-    let context = DriverContext::new(env(), env().pool("mount", 2, 8), None);
+    let context = DriverContext::new(env(), env().pool("mount", 2, 8), data.map(Path::to_owned));
     block_on(factory.open(spec, context))
 }
 

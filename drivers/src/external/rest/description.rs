@@ -79,7 +79,7 @@ pub(super) enum Auth {
         client_id: String,
         /// Its secret, a credential, when it has one.
         client_secret: Option<String>,
-        /// A credential. One that the server gives instead is used from then on, and forgotten with the process.
+        /// A credential. One that the server gives instead is used from then on, and kept in the data folder.
         refresh_token: String,
         /// What is asked for, when it is less than was allowed.
         scope: Option<String>,

@@ -23,6 +23,11 @@ impl Grant {
         }
         Self(*hasher.finalize().as_bytes())
     }
+
+    /// A name that tells nothing of what was given.
+    pub(super) fn name(self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
 }
 
 /// What is known of each grant, bounded; those that no driver has go first, the one that was asked for longest ago before others.

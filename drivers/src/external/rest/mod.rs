@@ -6,7 +6,7 @@
 //! | `asks` | its routes, checked, and the URLs of paths |
 //! | `client`, `wire` | requests: repeated when they may be, and one of them |
 //! | `limiter` | how often may be asked |
-//! | `oauth`, `known` | tokens, and what is known of them while drivers are replaced |
+//! | `oauth`, `known`, `kept` | tokens, what is known of them while drivers are replaced, and what of them outlives the process |
 //! | `validated` | answers that are remembered, and never given before the server says that they are still so |
 //! | `pages` | listings in pages |
 //! | `errors` | what a server's statuses mean |
@@ -18,6 +18,7 @@ mod asks;
 mod client;
 mod description;
 mod errors;
+mod kept;
 mod known;
 mod limiter;
 mod oauth;
@@ -49,7 +50,7 @@ use self::description::{Auth, Description, Stat};
 use self::errors::refused;
 use self::known::Known;
 use self::limiter::Limiter;
-use self::oauth::OAuth;
+use self::oauth::{Given, OAuth};
 use self::pages::Bounds;
 use self::validated::Validated;
 use self::wire::{Wire, is_here};
@@ -113,7 +114,7 @@ impl Connector for Rest {
                 return Err(StoreError::NotSupported { what: "a server in a simulation" });
             }
             let plan = read(&spec, &context, Plan::of).await?;
-            plan.connect(context.env, &tokens)
+            plan.connect(&context, &tokens).await
         })
     }
 }
@@ -138,7 +139,7 @@ struct Plan {
 enum Who {
     Nobody,
     Header(reqwest::header::HeaderName, HeaderValue),
-    OAuth { token_url: Url, client: (String, Option<Secret>), refresh_token: Secret, scope: Option<String> },
+    OAuth(Given),
 }
 
 impl Plan {
@@ -194,14 +195,18 @@ impl Plan {
         })
     }
 
-    fn connect(self, env: Env, tokens: &Known<Mutex<oauth::State>>) -> Result<Connected, StoreError> {
-        let wire = Arc::new(Wire::new(env, self.concurrency, self.body_max, self.timeout / 3)?);
+    async fn connect(
+        self,
+        context: &DriverContext,
+        tokens: &Known<Mutex<oauth::State>>,
+    ) -> Result<Connected, StoreError> {
+        let wire =
+            Arc::new(Wire::new(context.env.clone(), self.concurrency, self.body_max, self.timeout / 3)?);
         let (category, identity) = match self.who {
             Who::Nobody => (ConnectorCategory::Api, Identity::Nobody),
             Who::Header(name, value) => (ConnectorCategory::Api, Identity::Header(name, value)),
-            Who::OAuth { token_url, client, refresh_token, scope } => {
-                let (wire, limit) = (wire.clone(), self.timeout / 2);
-                let oauth = OAuth::new(tokens, wire, token_url, client, refresh_token, scope, limit);
+            Who::OAuth(given) => {
+                let oauth = OAuth::new(tokens, wire.clone(), given, self.timeout / 2, context).await?;
                 (ConnectorCategory::OAuth, Identity::OAuth(Arc::new(oauth)))
             }
         };
@@ -248,12 +253,12 @@ fn who(reading: &Reading, auth: Option<Auth>, allow_http: bool) -> Result<Who, S
         Some(Auth::OAuth2 { token_url, client_id, client_secret, refresh_token, scope }) => {
             let secret =
                 client_secret.map(|place| reading.secret("auth.client_secret", &place)).transpose()?;
-            Who::OAuth {
+            Who::OAuth(Given {
                 token_url: server(reading, "auth.token_url", &token_url, allow_http)?,
                 client: (reading.plain("auth.client_id", &client_id)?, secret),
                 refresh_token: reading.secret("auth.refresh_token", &refresh_token)?,
                 scope,
-            }
+            })
         }
     })
 }

@@ -1,4 +1,5 @@
-//! Tokens that are asked for by a refresh token (RFC 6749, section 6), and kept in memory.
+//! Tokens that are asked for by a refresh token (RFC 6749, section 6), and kept in memory. A refresh token that comes instead of the one before it is on the disk before the token that
+//! came with it is used: a server may take the one before it no more.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use nexus_kernel::hal::StoreError;
+use nexus_kernel::hal::{DriverContext, StoreError};
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Method, Request, Url};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::super::failure::{of_the_backend, of_the_call};
 use super::asks::encoded;
+use super::kept::Kept;
 use super::known::{Grant, Known};
 use super::wire::{Lost, NO_PLACE, Wire};
 use crate::secret::Secret;
@@ -23,11 +25,14 @@ use crate::secret::Secret;
 /// How long before its end a token is not used any more, at most: a request that is on its way must be there in time.
 const MARGIN_MAX: Duration = Duration::from_secs(30);
 
+/// What a server says of a refresh token that it does not take, or not any more.
+const INVALID_GRANT: &str = "invalid_grant";
+
 /// What a server may say of why it gives no token (RFC 6749, section 5.2). Nothing else that it says is told on: it may repeat what it was sent.
 const REASONS: [&str; 6] = [
     "invalid_request",
     "invalid_client",
-    "invalid_grant",
+    INVALID_GRANT,
     "unauthorized_client",
     "unsupported_grant_type",
     "invalid_scope",
@@ -41,22 +46,32 @@ const FAILED: Duration = Duration::from_secs(1);
 
 const WHAT: &str = "asking for a token";
 
+/// What a description gives to ask for tokens.
+pub(super) struct Given {
+    pub(super) token_url: Url,
+    /// Its id, and its secret, when it has one.
+    pub(super) client: (String, Option<Secret>),
+    pub(super) refresh_token: Secret,
+    pub(super) scope: Option<String>,
+}
+
 /// The tokens of one mount.
 pub(super) struct OAuth {
     pub(super) wire: Arc<Wire>,
-    pub(super) token_url: Url,
-    pub(super) client_id: String,
-    pub(super) client_secret: Option<Secret>,
-    pub(super) scope: Option<String>,
-    pub(super) timeout: Duration,
+    given: Given,
+    timeout: Duration,
+    /// Where the latest refresh token outlives the process; none where nothing does.
+    kept: Option<Kept>,
     /// That of the grant: another driver of the mount goes on with it.
     state: Arc<Mutex<State>>,
 }
 
 /// What is known of a grant.
 pub(super) struct State {
-    /// The latest one.
-    refresh_token: Secret,
+    /// The latest one that came instead of the given one.
+    rotated: Option<Secret>,
+    /// Whether the given one is tried all the same: the server did not take the latest one.
+    by_given: bool,
     held: Held,
     /// How long the latest refusal counts; zero after anything else.
     wait: Duration,
@@ -148,27 +163,34 @@ struct Refused {
 
 impl OAuth {
     /// Goes on with what is `known` of the grant.
-    pub(super) fn new(
+    pub(super) async fn new(
         known: &Known<Mutex<State>>,
         wire: Arc<Wire>,
-        token_url: Url,
-        client: (String, Option<Secret>),
-        refresh_token: Secret,
-        scope: Option<String>,
+        given: Given,
         timeout: Duration,
-    ) -> Self {
-        let (client_id, client_secret) = client;
+        context: &DriverContext,
+    ) -> Result<Self, StoreError> {
         let grant = Grant::of(&[
-            Some(token_url.as_str()),
-            Some(&client_id),
-            client_secret.as_ref().map(Secret::expose),
-            Some(refresh_token.expose()),
-            scope.as_deref(),
+            Some(given.token_url.as_str()),
+            Some(&given.client.0),
+            given.client.1.as_ref().map(Secret::expose),
+            Some(given.refresh_token.expose()),
+            given.scope.as_deref(),
         ]);
-        let first =
-            State { refresh_token, held: Held::Nothing, wait: Duration::ZERO, unhealed: Duration::ZERO };
+        let kept = Kept::of(grant, context);
+        let rotated = match &kept {
+            Some(kept) => kept.read().await?,
+            None => None,
+        };
+        let first = State {
+            rotated,
+            by_given: false,
+            held: Held::Nothing,
+            wait: Duration::ZERO,
+            unhealed: Duration::ZERO,
+        };
         let state = known.of(grant, Mutex::new(first));
-        Self { wire, token_url, client_id, client_secret, scope, timeout, state }
+        Ok(Self { wire, given, timeout, kept, state })
     }
 
     /// A token. However many want one at once, one is asked for; who waits no longer takes nothing along.
@@ -254,6 +276,10 @@ impl OAuth {
                 let reason = REASONS.iter().find(|reason| said.as_deref().is_ok_and(|said| said == **reason));
                 let reason = reason.copied().unwrap_or("it does not say why in words that are known");
                 let cause = format!("the authorization server refuses ({}): {reason}", answer.status);
+                if reason == INVALID_GRANT {
+                    let mut state = self.state.lock();
+                    state.by_given = !state.by_given;
+                }
                 return Err(Failed::Refused(cause));
             }
             status => {
@@ -272,23 +298,42 @@ impl OAuth {
             began.checked_add(life.saturating_sub(MARGIN_MAX.min(life / 10)))
         });
         if let Some(rotated) = granted.refresh_token.filter(|rotated| !rotated.is_empty()) {
-            self.state.lock().refresh_token = Secret::new(rotated);
+            self.rotate(Secret::new(rotated)).await;
         }
         Ok(Arc::new(Token { header, granted: self.wire.env.now(), until }))
     }
 
+    /// From now on `rotated` is used instead of the refresh token that was.
+    async fn rotate(&self, rotated: Secret) {
+        let before = {
+            let mut state = self.state.lock();
+            state.by_given = false;
+            state.rotated.replace(rotated.clone())
+        };
+        // Some give the same again.
+        let Some(kept) = self.kept.as_ref().filter(|_| before.as_ref() != Some(&rotated)) else { return };
+        if let Err(error) = kept.keep(rotated).await {
+            tracing::warn!(%error, "the latest refresh token is not kept, and is forgotten with the process");
+        }
+    }
+
     fn request(&self) -> Request {
-        let refresh_token = self.state.lock().refresh_token.clone();
+        let rotated = {
+            let state = self.state.lock();
+            state.rotated.clone().filter(|_| !state.by_given)
+        };
+        let refresh_token = rotated.as_ref().unwrap_or(&self.given.refresh_token);
+        let (client_id, client_secret) = &self.given.client;
         let mut form = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose()),
-            ("client_id", &self.client_id),
+            ("client_id", client_id),
         ];
-        form.extend(self.client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
-        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
+        form.extend(client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
+        form.extend(self.given.scope.as_deref().map(|scope| ("scope", scope)));
         let pairs: Vec<String> =
             form.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
-        let mut request = Request::new(Method::POST, self.token_url.clone());
+        let mut request = Request::new(Method::POST, self.given.token_url.clone());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -299,6 +344,6 @@ impl OAuth {
 
 impl fmt::Debug for OAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OAuth").field("client_id", &self.client_id).finish_non_exhaustive()
+        f.debug_struct("OAuth").field("client_id", &self.given.client.0).finish_non_exhaustive()
     }
 }
