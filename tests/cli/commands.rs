@@ -186,3 +186,28 @@ fn an_error_is_one_line_whatever_is_in_it() {
     assert_eq!((told.status, told.err.lines().count()), (1, 1), "{told:?}");
     assert!(told.err.contains("/no\\nsuch\\u{1b}[2J") && told.err.ends_with("(EINVAL)\n"), "{told:?}");
 }
+
+#[test]
+fn drivers_and_their_options_are_listed() {
+    let nexus = Nexus::new();
+    let listed = nexus.good("drivers");
+    for name in ["cas-local", "local", "memory"] {
+        assert!(listed.lines().any(|line| line.split_whitespace().next() == Some(name)), "{listed}");
+    }
+    let told = json_lines(&nexus.good("--json drivers"));
+    assert_eq!(told.len(), listed.lines().count());
+    let memory = told.iter().find(|driver| driver["name"] == "memory").expect("it is there");
+    assert_eq!((&memory["volatile"], &memory["elsewhere"]), (&json!(true), &json!(false)));
+    let local = nexus.good("drivers local");
+    assert!(local.starts_with("folder (needed): "), "{local}");
+    let local = &json_lines(&nexus.good("--json drivers local"))[0];
+    assert_eq!(
+        (&local["options"][0]["key"], &local["options"][0]["required"]),
+        (&json!("folder"), &json!(true))
+    );
+    let unknown = nexus.run("drivers floppy");
+    assert_eq!(unknown.status, 2);
+    assert!(unknown.err.contains("\"floppy\"") && unknown.err.contains("cas-local"), "{}", unknown.err);
+    // No kernel is needed for that.
+    assert!(!nexus.data().exists(), "nothing was made");
+}

@@ -40,6 +40,8 @@ mod multipart;
 mod notes;
 mod options;
 mod paths;
+#[cfg(feature = "s3")]
+mod profile;
 mod rename;
 mod requests;
 #[cfg(feature = "s3")]

@@ -12,6 +12,7 @@ use super::factory::{Told, both, one, open_with, patience};
 use super::options::{
     Settings, credential, flag, not_empty, option, said_by_env, secret, server, with_common,
 };
+use super::profile::Profile;
 use super::requests::Through;
 use crate::secret::Secret;
 
@@ -25,11 +26,11 @@ const OPTIONS: &[DriverOption] = with_common![
     option(
         "region",
         false,
-        "the region; from AWS_REGION or AWS_DEFAULT_REGION, or us-east-1, when not given"
+        "the region; from AWS_REGION or AWS_DEFAULT_REGION, the profile that the credentials are of, or us-east-1, when not given"
     ),
     secret(
         "access_key",
-        "the access key's id, or env:NAME or file:PATH for where it is; when not given, all credentials come from the environment, a web identity, or the machine's own"
+        "the access key's id, or env:NAME or file:PATH for where it is; when not given, all credentials come from the environment, a web identity, the profile AWS_PROFILE or default in AWS_SHARED_CREDENTIALS_FILE or ~/.aws/credentials, or the machine's own"
     ),
     secret("secret_key", "the access key's secret, or env:NAME or file:PATH for where it is"),
     secret("session_token", "the token of a temporary access key, or env:NAME or file:PATH for where it is"),
@@ -80,7 +81,18 @@ impl DriverFactory for S3 {
 const DELETED_MAX: u16 = 1_000;
 
 fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
-    let keys = Keys::of(spec)?;
+    let given = Keys::of(spec)?;
+    let profile = match given.are_given() || flag(spec, "anonymous")? {
+        true => None,
+        false => Profile::of_the_environment()?,
+    };
+    let (keys, region) = match profile {
+        Some(Profile { access_key, secret_key, session_token, region: of_the_profile }) => {
+            let (access_key, secret_key) = (Some(access_key), Some(secret_key));
+            (Keys { access_key, secret_key, session_token }, region(spec).or(of_the_profile))
+        }
+        None => (given, region(spec)),
+    };
     let path_style = !spec.options.contains_key("path_style") || flag(spec, "path_style")?;
     let endpoint = server(spec, "endpoint")?;
     let build = |repeating, bulk: bool| {
@@ -95,7 +107,7 @@ fn told(spec: &MountSpec, settings: &Settings) -> Result<Told, StoreError> {
             .with_virtual_hosted_style_request(!path_style)
             .with_disable_bulk_delete(!bulk)
             .with_skip_signature(flag(spec, "anonymous")?);
-        if let Some(region) = region(spec) {
+        if let Some(region) = &region {
             builder = builder.with_region(region);
         }
         if let Some(endpoint) = endpoint {

@@ -10,7 +10,7 @@ use nexus_messages::syscall::MountSpec;
 
 use crate::servers::s3::{BUCKET, KEY, request};
 use crate::servers::small::Small;
-use crate::subjects::{env, open, read, s3, write};
+use crate::subjects::{env, open, read, s3, try_open, write};
 
 /// Set in the process that a test starts: the port of the server that is meant.
 const CHILD: &str = "NEXUS_TEST_SERVER";
@@ -130,4 +130,31 @@ fn what_goes_to_this_machine_goes_to_no_proxy() {
     assert_eq!(&read(&*store, "f").expect("it is read")[..], b"there");
     #[cfg(feature = "http")]
     assert_eq!(&read(&*open(&crate::web::mount(port)), "bkt/f").expect("it is read")[..], b"there");
+}
+
+/// As Amazon's own tools have them. Without them the machine is asked, which is no machine of Amazon's.
+#[test]
+fn credentials_are_found_in_the_profile_that_is_named() {
+    let name = "around::credentials_are_found_in_the_profile_that_is_named";
+    let Some(port) = meant() else {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("credentials");
+        let text = "[mine]\naws_access_key_id = me\naws_secret_access_key = hunter2\n";
+        std::fs::write(&file, text).expect("there is room");
+        let [meant, proxy] = [(); 2].map(|()| Small::start(Duration::ZERO));
+        let around = |profile: &str| {
+            let file = file.to_str().expect("it is text").to_owned();
+            [("AWS_SHARED_CREDENTIALS_FILE", file), ("AWS_PROFILE", profile.to_owned())]
+        };
+        by_itself(name, &meant, &proxy, &around("mine"));
+        by_itself(name, &meant, &proxy, &around("nobody"));
+        return;
+    };
+    let spec = hasty("s3").option("bucket", BUCKET).option("endpoint", format!("http://127.0.0.1:{port}"));
+    if std::env::var("AWS_PROFILE").is_ok_and(|profile| profile == "mine") {
+        write(&*open(&spec), "f", "there", PathWrite::Whole).expect("it is written");
+        return;
+    }
+    let refused = try_open(&spec).expect_err("there is no such profile");
+    assert!(refused.to_string().contains("AWS_PROFILE: it is \"nobody\""), "{refused}");
 }

@@ -7,6 +7,7 @@ mod run;
 mod change;
 mod children;
 mod content;
+mod drivers;
 mod fsck;
 mod gc;
 mod group;

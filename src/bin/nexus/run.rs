@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome, Status};
 use crate::output::{Output, tell};
 use crate::session::Session;
 use crate::{
-    change, children, content, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, owner, past,
-    pipe, ps, search, serve, services, shell, stream, top, tour, transfer, tx, watch,
+    change, children, content, drivers, fsck, gc, kill, list, locks, logs, migrate, mounts, outcome, owner,
+    past, pipe, ps, search, serve, services, shell, stream, top, tour, transfer, tx, watch,
 };
 
 /// The data folder when neither the command line nor the environment names one.
@@ -35,6 +35,7 @@ pub(crate) fn main(cli: Cli) -> Status {
         Command::Serve(args) => {
             block_on(Box::pin(serve::serve(&out, args, cli.data, cli.profile.as_deref())))
         }
+        Command::Drivers(args) => drivers::drivers(&out, args).and_then(|()| out.flush()),
         command => block_on(Box::pin(in_kernel(&out, command, cli.data, cli.profile.as_deref()))),
     };
     if let Err(failure) = done {
@@ -119,6 +120,7 @@ pub(crate) async fn execute(session: &Arc<Session>, command: Command) -> Outcome
         Command::Umount(args) => Box::pin(mounts::umount(session, args)).await,
         Command::Migrate(args) => Box::pin(migrate::migrate(session, args)).await,
         Command::Mounts(_) => mounts::mounts(session).await,
+        Command::Drivers(args) => drivers::drivers(&session.out, args),
         Command::Services(_) => services::services(session).await,
         Command::Register(args) => Box::pin(services::register(session, args)).await,
         Command::Unregister(args) => Box::pin(services::unregister(session, args)).await,

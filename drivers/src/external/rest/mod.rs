@@ -303,13 +303,17 @@ impl Api {
     fn info(headers: &HeaderMap, size: u64, content: Option<&[u8]>, stat: Stat) -> ObjectInfo {
         let said = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let modified = said(LAST_MODIFIED).and_then(times::parsed);
-        let tag = match (said(ETAG), modified, content) {
-            (Some(etag), _, _) => tree::tag_of(etag),
-            (None, Some(modified), _) if stat != Stat::Read => tree::tag_by_time(size, modified),
-            (None, _, Some(content)) => tree::tag_of_content(content),
-            (None, modified, None) => tree::tag_by_time(size, modified.unwrap_or(Timestamp(0))),
+        let (tag, told_apart) = match (said(ETAG), modified, content) {
+            (Some(etag), _, _) => (tree::tag_of(etag), true),
+            (None, Some(modified), _) if stat != Stat::Read => {
+                (tree::tag_by_time(size, modified), times::is_dated(headers))
+            }
+            (None, _, Some(content)) => (tree::tag_of_content(content), true),
+            (None, modified, None) => (tree::tag_by_time(size, modified.unwrap_or(Timestamp(0))), false),
         };
-        ObjectInfo::new(EntryType::Reg, size, tag, modified.unwrap_or(Timestamp(0)))
+        let mut info = ObjectInfo::new(EntryType::Reg, size, tag, modified.unwrap_or(Timestamp(0)));
+        info.told_apart = told_apart;
+        info
     }
 
     /// Asks what the description names for that.

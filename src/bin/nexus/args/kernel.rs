@@ -11,10 +11,10 @@ use nexus::offline::{GiveUpAfter, StreamsPlace};
 #[command(after_help = mount_help())]
 pub(crate) struct MountArgs {
     pub(crate) path: String,
-    /// The driver, such as cas-local, local or memory
+    /// The driver, such as cas-local, local or memory: `nexus drivers` has them all
     #[arg(long, value_name = "NAME")]
     pub(crate) driver: String,
-    /// An option of the driver, or of every mount: see below
+    /// An option of the driver (`nexus drivers NAME`), or of every mount: see below
     #[arg(long = "opt", value_name = "K=V", value_parser = key_value)]
     pub(crate) options: Vec<(String, String)>,
     /// Refuse changes below it
@@ -87,6 +87,17 @@ last_failure: {at, what, error}, errors: {NAME: count}, times: {looks, reads, wr
 cache: {hits, misses, bytes, bytes_max, pending_files, pending_bytes, failed, last_failure}}. Times are {calls, total_ns,
 median_ns, p99_ns, longest_ns}.")]
 pub(crate) struct MountsArgs {}
+
+/// List the drivers that mounts can have, or the options of one
+///
+/// One line each: name, and whether it is on another machine, ends with the process, takes no changes, or is a connector. Of a NAME: its options, one a line, those that must be
+/// given first; what every mount takes besides is in `nexus mount --help`. Nothing is asked of a kernel.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --json, one line each: {name, elsewhere, volatile, read_only, connector, options: [{key, required, secret, help}]}.")]
+pub(crate) struct DriversArgs {
+    pub(crate) name: Option<String>,
+}
 
 /// List the services and how they are
 ///

@@ -85,6 +85,7 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     Migrate(MigrateArgs),
     Mounts(MountsArgs),
+    Drivers(DriversArgs),
     Services(ServicesArgs),
     Register(RegisterArgs),
     Unregister(UnregisterArgs),
