@@ -14,10 +14,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nexus::blocking::{self, Nexus};
 use nexus::{Config, EntryType, ErrorKind, MountSpec, MountState, SysSetattr};
+use serde_json::json;
 use server::{Answer, Server};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -58,6 +60,51 @@ fn files(server: &Server, token: &str) -> MountSpec {
         .option("description", example("files.toml"))
         .option("parameters", format!("base={}/v1", server.base()))
         .option("token", token)
+}
+
+/// Calendars, for who has the token that came last; each comes with another refresh token.
+fn calendars() -> Server {
+    let granted = AtomicUsize::new(0);
+    Server::start(move |asked| match asked.path().as_str() {
+        "/token" => {
+            let nth = granted.fetch_add(1, Ordering::AcqRel);
+            let token = json!({"access_token": format!("hunter22-access-{nth}"), "refresh_token": format!("hunter22-next-{nth}"), "token_type": "Bearer"});
+            Answer::of(200, token.to_string())
+        }
+        "/users/me/calendarList" => Answer::of(200, r#"{"items": [{"id": "me"}]}"#),
+        // What it repeats is what it was sent.
+        _ => Answer::of(401, asked.header("authorization").unwrap_or_default()),
+    })
+}
+
+fn calendar(server: &Server) -> MountSpec {
+    let base = server.base();
+    MountSpec::new("rest")
+        .option("description", example("calendar.toml"))
+        .option("parameters", format!("client=me,api={base},tokens={base}/token"))
+        .option("refresh_token", "hunter22-refresh")
+        .option("client_secret", "hunter22-client")
+}
+
+/// A program that says its secret whatever it is asked.
+fn teller(folder: &Path) -> MountSpec {
+    let description = folder.join("teller.toml");
+    let text = r#"
+connector = "command"
+about = "It tells"
+program = "sh"
+
+[secrets]
+SECRET = "option:secret"
+
+[[route]]
+path = "{name}"
+read = { args = ["-c", "echo it is $SECRET >&2; exit 3"] }
+"#;
+    fs::write(&description, text).expect("there is room");
+    MountSpec::new("command")
+        .option("description", description.display().to_string())
+        .option("secret", "hunter22-of-a-program")
 }
 
 /// One file, for who has the token.
@@ -212,6 +259,13 @@ fn an_api_is_worked_with_and_its_credential_is_shown_nowhere() {
     nx.mount("/wrong", files(&server, "hunter22-wrong")).expect("it mounts");
     let denied = nx.read("/wrong/f").expect_err("it is not allowed");
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied, "{denied}");
+    let (calendars, folder) = (calendars(), tempfile::tempdir().expect("a folder"));
+    nx.mount("/calendar", calendar(&calendars)).expect("it mounts");
+    assert_eq!(nx.readdir("/calendar").expect("it is listed").len(), 1);
+    let unheard = nx.read("/calendar/me/e").expect_err("no token helps");
+    nx.mount("/teller", teller(folder.path())).expect("it mounts");
+    let told = nx.read("/teller/f").expect_err("it fails");
+    assert!(told.to_string().contains("it is (hidden)"), "{told}");
     let shown: String = nx
         .readdir("/__sys__/mounts")
         .expect("they are listed")
@@ -220,9 +274,13 @@ fn an_api_is_worked_with_and_its_credential_is_shown_nowhere() {
         .map(|file| String::from_utf8_lossy(&file).into_owned())
         .collect();
     assert!(shown.contains("\"connector\": \"api\"") && shown.contains("(hidden)"), "{shown}");
-    let all = format!("{shown} {missing} {missing:?} {denied} {denied:?} {:?}", nx.mounts());
+    let all = format!(
+        "{shown} {missing} {missing:?} {denied} {denied:?} {unheard} {unheard:?} {told} {told:?} {:?}",
+        nx.mounts()
+    );
     nx.shutdown().expect("it ends");
     let said = logged.said();
+    assert!(said.contains("hyper_util"), "libraries say nothing: little can have been looked at");
     assert!(!said.is_empty() && !all.contains("hunter22"), "{all}");
     assert!(!said.contains("hunter22"), "a credential is in the log");
 }
