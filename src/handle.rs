@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nexus_actors::{Env, ExitReason, Pool};
-use nexus_kernel::{Kernel, Life, Serve};
+use nexus_kernel::{Kernel, Serve};
 use nexus_messages::syscall::SyscallMessage;
 use nexus_messages::{Caller, Error, ErrorKind, IntoPath, Op, Result, VPath, ZoneId};
 
-use crate::attach::{Remote, ServingStats, as_agent, lessened};
+use crate::attach::{Remote, RemoteLife, ServingStats, as_agent, lessened};
 use crate::boot::{Machine, administrator, boot};
 use crate::config::Config;
 
@@ -25,9 +25,17 @@ use crate::config::Config;
 pub struct Nexus {
     pub(crate) link: Link,
     caller: Arc<Caller>,
-    /// What is tied to the agent goes with the last clone of its handle. Those who attach live as long as their connection.
+    /// What is tied to the agent goes with the last clone of its handle; what is tied to one that is no agent's, with the kernel or the connection.
     #[expect(dead_code, reason = "kept to be dropped")]
-    life: Option<Arc<Life>>,
+    life: Option<Life>,
+}
+
+/// An agent's life, of a kernel in this process or elsewhere.
+#[derive(Clone)]
+#[expect(dead_code, reason = "kept to be dropped")]
+enum Life {
+    Local(Arc<nexus_kernel::Life>),
+    Remote(Arc<RemoteLife>),
 }
 
 /// A handle that keeps neither the kernel nor anybody's life going.
@@ -139,21 +147,26 @@ impl Nexus {
     }
 
     /// A handle for the agent called `name`, in the same zone. It is not an administrator's. With the last clone of it ends the agent's life, and what is tied to
-    /// that: two handles of one name are two lives.
+    /// that: two handles of one name are two lives. On an [attached](crate::attach()) handle what is tied goes with the connection, too.
     ///
     /// # Errors
     /// `EINVAL` for a name that is empty, longer than 255 bytes, or has `/` or control characters in it, and for those under which the kernel and its
-    /// services act: `nexus`, and what begins with `service:`. `EACCES` on an [attached](crate::attach()) handle whose owner grants less.
+    /// services act: `nexus`, and what begins with `service:`. `EACCES` on an [attached](crate::attach()) handle whose owner grants less, and
+    /// `EBUSY` on one that has as many agents as may be.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Self> {
         let caller = as_agent(&self.caller, name.as_ref())?;
         let (caller, life) = match &self.link {
             Link::Local(machine) => {
                 let life = machine.kernel.begin_life();
-                (Arc::new(caller.living(life.id())), Some(Arc::new(life)))
+                (caller.living(life.id()), Life::Local(Arc::new(life)))
             }
-            Link::Remote(remote) => (lessened(remote.granted(), caller)?, None),
+            Link::Remote(remote) => {
+                let caller = lessened(remote.granted(), caller)?;
+                let life = remote.begin_life()?;
+                ((*caller).clone().living(life.id()), Life::Remote(life))
+            }
         };
-        Ok(Self { link: self.link.clone(), caller, life })
+        Ok(Self { link: self.link.clone(), caller: Arc::new(caller), life: Some(life) })
     }
 
     /// The same handle in the zone called `name`, whose namespace is its own: it sees its own mounts, and below them the root zone's.

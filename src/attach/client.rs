@@ -9,13 +9,16 @@ use nexus_actors::{Env, Latch, Pool, Sleepers};
 use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
 use nexus_messages::syscall::{Extent, GroupAction, SysGroup, Syscall, SyscallMessage};
-use nexus_messages::{Caller, ChildEntry, Error, ErrorKind, Executed, LockId, Op, OpId, Result, VPath};
+use nexus_messages::{
+    Caller, ChildEntry, Error, ErrorKind, Executed, LifeId, LockId, Op, OpId, Result, VPath,
+};
 use parking_lot::Mutex;
 
 use super::connection::{Connection, Line, Lost, NoConnection, connect};
+use super::lives::{Going, RemoteLife};
 use super::message::{Call, Given, Reply, Request, Streaming};
 use super::places::Places;
-use super::wire::{BODY_MAX, CALL_HEAD_MAX, WireError};
+use super::wire::{BODY_MAX, CALL_HEAD_MAX, Kind, WireError};
 
 /// Searches that may wait for a thread, for each thread.
 const SEARCHES_PER_THREAD: usize = 4;
@@ -34,9 +37,11 @@ pub(crate) struct Remote {
 }
 
 /// The way to the owner of a folder.
-struct Reach {
+pub(super) struct Reach {
     env: Env,
     folder: PathBuf,
+    /// Locked before the connection, so that each life is told of to the one that there is.
+    lives: Mutex<Going>,
     connection: Mutex<Arc<Connection>>,
     /// Held by who connects anew, so that one does it for all.
     connecting: tokio::sync::Mutex<()>,
@@ -58,6 +63,7 @@ impl Remote {
             reach: Arc::new(Reach {
                 env: env.clone(),
                 folder: folder.to_owned(),
+                lives: Mutex::default(),
                 connection: Mutex::new(connection),
                 connecting: tokio::sync::Mutex::new(()),
                 closed: AtomicBool::new(false),
@@ -88,6 +94,17 @@ impl Remote {
 
     pub(crate) fn search(&self) -> (&Pool, usize) {
         (&self.search, self.search_threads)
+    }
+
+    /// Begins a life, for an agent who will call. Does not wait.
+    ///
+    /// # Errors
+    /// `EBUSY` when there are as many as may be.
+    pub(crate) fn begin_life(&self) -> Result<Arc<RemoteLife>> {
+        let mut lives = self.reach.lives.lock();
+        let life = lives.begin(&self.reach)?;
+        self.reach.connection.lock().tell(Kind::LifeBegins, [life.id().0]);
+        Ok(life)
     }
 
     /// Lets go of the server. Calls answer `ESHUTDOWN` from now on.
@@ -143,7 +160,8 @@ impl Remote {
             call.number = self.env.random();
         }
         let untake = SysGroup::new(&call.path, call.group.clone(), GroupAction::Untake(call.number));
-        Some(Taking { remote: self.clone(), caller: caller.clone(), untake, is_answered: false })
+        let life = self.reach.lives.lock().kept(caller.life);
+        Some(Taking { remote: self.clone(), caller: caller.clone(), untake, life, is_answered: false })
     }
 
     pub(super) fn new_op_id(&self) -> OpId {
@@ -217,7 +235,8 @@ impl Remote {
             let connection = self.reach.connection().await.map_err(lost)?;
             // After a restart the owner may grant another than before: then it is asked for the one that the handle is.
             let asked = (**caller != connection.granted).then(|| (**caller).clone());
-            let parcel = Call::pack(asked, request.clone()).map_err(|why| about.too_large(&why))?;
+            let parcel =
+                Call::pack(asked, caller.life.0, request.clone()).map_err(|why| about.too_large(&why))?;
             let (head, body) = (parcel.head.len(), parcel.body_length());
             if head > CALL_HEAD_MAX || body > BODY_MAX {
                 return Err(about.too_large(&WireError::MessageTooLarge { head: head as u64, body }));
@@ -256,12 +275,23 @@ impl Reach {
         }
         let (connection, welcome) = connect(&self.env, &self.folder).await.map_err(Lost::NoOther)?;
         tracing::debug!(granted = ?welcome.granted, "attached again");
-        *self.connection.lock() = connection.clone();
+        {
+            let lives = self.lives.lock();
+            // Before anybody calls in one of them.
+            connection.tell(Kind::LifeBegins, lives.numbers());
+            *self.connection.lock() = connection.clone();
+        }
         // It may have been closed meanwhile.
         if self.closed.load(Ordering::Relaxed) {
             connection.lose(Lost::Closed);
         }
         Ok(connection)
+    }
+
+    pub(super) fn end_life(&self, id: LifeId) {
+        let mut lives = self.lives.lock();
+        lives.end(id);
+        self.connection.lock().tell(Kind::LifeEnds, [id.0]);
     }
 
     fn living(&self) -> std::result::Result<Option<Arc<Connection>>, Lost> {
@@ -293,6 +323,8 @@ struct Taking {
     remote: Arc<Remote>,
     caller: Arc<Caller>,
     untake: SysGroup,
+    /// It goes on until the records are back: who has left has no more to give back, and what his end takes from him counts.
+    life: Option<Arc<RemoteLife>>,
     is_answered: bool,
 }
 
@@ -302,10 +334,12 @@ impl Drop for Taking {
             return;
         }
         let (remote, caller, untake) = (self.remote.clone(), self.caller.clone(), self.untake.clone());
+        let life = self.life.take();
         self.remote.env.spawn("take.called_off", async move {
             let about = About { op: Op::Group, path: Some(untake.path.clone()), changes: true };
             // When it cannot be sent, the connection is lost, and what was given goes back with that.
             let _ = remote.request(&caller, Request::Syscall(untake.into()), &about).await;
+            drop(life);
         });
     }
 }

@@ -158,6 +158,15 @@ impl Connection {
         }
     }
 
+    /// Says what needs no answer, of each of these numbers: before all calls that come later. Does nothing once the connection is lost.
+    pub(super) fn tell(&self, kind: Kind, numbers: impl IntoIterator<Item = u64>) {
+        let mut lines = self.lines.lock();
+        if lines.lost.is_none() {
+            numbers.into_iter().for_each(|number| lines.outbox.push_frame(kind, number, &[]));
+            self.push_out(&mut lines);
+        }
+    }
+
     /// Writes what the socket takes now; what it does not take is for the driver.
     fn push_out(&self, lines: &mut Lines) {
         match lines.write() {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use nexus_messages::VPath;
 use nexus_messages::syscall::{SysRead, SysTx, SysUnlink, SysWrite, Syscall};
 
+use super::lives::OWN;
 use super::message::{Call, Refused, Reply, Request, Welcome, read_hello};
 use super::wire::{FRAME_MAX, Inbox, Incoming, Kind, Message, Outbox, SLICES_MAX, WireError};
 
@@ -84,7 +85,7 @@ pub(crate) fn call(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         Request::Syscall(any_call(u)?)
     };
     // A peer can say more than can be packed: that it is told is enough.
-    let Ok(parcel) = Call::pack(None, request.clone()) else { return Ok(()) };
+    let Ok(parcel) = Call::pack(None, OWN, request.clone()) else { return Ok(()) };
     let body = parcel.body.concat();
     let message = Message { kind: Kind::Call, number: 1, head: parcel.head.into(), body: body.into() };
     let arrived = Call::unpack(message).expect("it is of our making");

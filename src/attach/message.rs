@@ -19,7 +19,7 @@ use super::wire::{Message, WireError};
 const MAGIC: [u8; 8] = *b"nexus\0s\x01";
 
 /// The protocol. Raised with every change of a frame, or of a structure that travels.
-pub(crate) const PROTOCOL: u32 = 14;
+pub(crate) const PROTOCOL: u32 = 15;
 
 /// The version of this program. What travels are its structures, so both ends have the same.
 pub(crate) const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -167,6 +167,8 @@ fn get_text(from: &mut Bytes) -> Option<String> {
 pub(crate) struct Call {
     /// As whom it is made; none for as whom the client was taken.
     pub(crate) caller: Option<Caller>,
+    /// In which of the client's lives.
+    pub(crate) life: u64,
     pub(crate) request: Request,
     /// The lengths of the contents that the body is made of.
     lengths: Vec<u64>,
@@ -315,7 +317,7 @@ impl Parcel {
 
 impl Call {
     /// Packs a call: its content goes into the body as it is.
-    pub(crate) fn pack(caller: Option<Caller>, mut request: Request) -> Result<Parcel, WireError> {
+    pub(crate) fn pack(caller: Option<Caller>, life: u64, mut request: Request) -> Result<Parcel, WireError> {
         let body = match &mut request {
             Request::Syscall(Syscall::Write(call)) => {
                 let mut body = std::mem::take(&mut call.data);
@@ -336,7 +338,7 @@ impl Call {
             }
             _ => Vec::new(),
         };
-        let head = encode(&Self { caller, request, lengths: lengths(&body) })?;
+        let head = encode(&Self { caller, life, request, lengths: lengths(&body) })?;
         Ok(Parcel { head, body })
     }
 
@@ -472,6 +474,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::lives::OWN;
     use super::super::wire::Kind;
     use super::*;
 
@@ -485,7 +488,7 @@ mod tests {
 
     fn check_call(call: impl Into<Syscall>, in_body: u64) {
         let request = Request::Syscall(call.into());
-        let parcel = Call::pack(None, request.clone()).expect("it can be written");
+        let parcel = Call::pack(None, OWN, request.clone()).expect("it can be written");
         assert_eq!(parcel.body_length(), in_body, "{request:?}");
         assert!(parcel.head.len() < 100, "content is in the body");
         assert_eq!(Call::unpack(arrived(parcel)).expect("it can be read").request, request);
@@ -507,7 +510,7 @@ mod tests {
     #[test]
     fn pieces_of_streams_travel_in_the_body() {
         let request = Request::Stream(Streaming::Piece(7, vec![1; 500].into()));
-        let parcel = Call::pack(None, request.clone()).expect("it can be written");
+        let parcel = Call::pack(None, OWN, request.clone()).expect("it can be written");
         assert!(parcel.body_length() == 500 && parcel.head.len() < 20);
         assert_eq!(Call::unpack(arrived(parcel)).expect("it can be read").request, request);
         check_reply(Ok(Given::Piece(vec![2; 300].into(), true)));
@@ -532,13 +535,13 @@ mod tests {
 
     #[test]
     fn a_body_that_does_not_fit_its_head_is_refused() {
-        let parcel = Call::pack(None, Request::Syscall(SysWrite::at(path(), "abc").into()));
+        let parcel = Call::pack(None, OWN, Request::Syscall(SysWrite::at(path(), "abc").into()));
         let good = arrived(parcel.expect("it can be written"));
         let longer = Message { body: "abcd".into(), ..good.clone() };
         let shorter = Message { body: "ab".into(), ..good };
         assert!(Call::unpack(longer).is_err() && Call::unpack(shorter).is_err());
         let parcel =
-            Call::pack(None, Request::Syscall(SysRead::at(path()).into())).expect("it can be written");
+            Call::pack(None, OWN, Request::Syscall(SysRead::at(path()).into())).expect("it can be written");
         let more = Message { body: "x".into(), ..arrived(parcel) };
         assert!(Call::unpack(more).is_err());
     }

@@ -7,7 +7,8 @@
 //!                                                        one for each client, of server.rs
 //! ```
 //!
-//! `connection.rs` is how a client's messages come and go; `places.rs` is where its streams wait for one another.
+//! `connection.rs` is how a client's messages come and go; `places.rs` is where its streams wait for one another; `lives.rs` is with what end which of its handles'
+//! locks go.
 //!
 //! One process owns a data folder, always. It may serve `nexus.sock` in it: the same syscalls, as messages. Who attaches has a handle like any
 //! other, with the rights that the owner grants.
@@ -18,6 +19,7 @@ mod connection;
 pub(crate) mod fuzzing;
 mod gifts;
 mod grant;
+mod lives;
 mod message;
 mod places;
 mod sent;
@@ -40,6 +42,7 @@ use nexus_messages::{Error, ErrorKind, Op, Result};
 pub(crate) use client::Remote;
 pub use grant::{Grant, Serving};
 pub(crate) use grant::{as_agent, lessened};
+pub(crate) use lives::RemoteLife;
 pub(crate) use message::Request;
 pub(crate) use server::Server;
 pub use server::ServingStats;
@@ -65,7 +68,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// not the kernel. Dropping the future of a call calls it off as far as it has not come to its path lock.
 ///
 /// Of streams of content 64 that are read and 64 that are written are open at once. Who opens another waits until one ends, and is answered `EBUSY` when none of
-/// them has moved for 30 seconds. Ends of pipes are 64, and another is refused after a second.
+/// them has moved for 30 seconds. Ends of pipes are 64, and another is refused after a second. Handles of [agents](Nexus::agent) are 16,384.
 ///
 /// When the owner goes away, calls under way answer `ESHUTDOWN`: those that were not sent, and those that only read, were not executed;
 /// of a change that was sent it is unknown. Each later call tries once to attach anew, so that a handle outlives the restart of its owner.

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use futures_util::stream::{FuturesUnordered, Stream};
 use nexus_actors::Sleep;
-use nexus_kernel::{GivenMessage, Kernel, Life, Serve};
+use nexus_kernel::{GivenMessage, Kernel, Serve};
 use nexus_messages::syscall::{Answer, Syscall};
 use nexus_messages::{Caller, Error, ErrorKind, Op, Result};
 use tokio::io::Interest;
@@ -25,6 +25,7 @@ use tokio::net::UnixStream;
 
 use super::gifts::{Gift, Gifts};
 use super::grant::lessened;
+use super::lives::Lives;
 use super::message::{
     Call, GREETING_MAX, Given, Refusal, Refused, Reply, Request, Version, Welcome, read_hello,
 };
@@ -79,8 +80,8 @@ pub(super) struct Session {
     waiting: usize,
     /// How much content the calls under way have.
     held: u64,
-    /// What is tied to it goes with the connection.
-    life: Life,
+    /// What is tied to them goes with the connection at the latest.
+    lives: Lives,
     /// As whom the client was taken.
     granted: Arc<Caller>,
     /// As whom the last call was made that asked to be somebody.
@@ -155,10 +156,10 @@ impl Closed {
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, stream: UnixStream, place: Place) -> Self {
         let ending = shared.ending.clone();
-        let life = shared.kernel.begin_life();
-        let granted = Arc::new((*shared.granted).clone().living(life.id()));
+        let lives = Lives::new(&shared.kernel);
+        let granted = Arc::new((*shared.granted).clone().living(lives.own()));
         Self {
-            life,
+            lives,
             granted,
             since: shared.env.now(),
             given: Gifts::new(shared.kernel.clone()),
@@ -267,6 +268,12 @@ impl Session {
                     Incoming::Frame { kind: Kind::Took, number, .. } if self.state == State::Open => {
                         self.sent.took(number);
                     }
+                    Incoming::Frame { kind: Kind::LifeBegins, number, .. } if self.state == State::Open => {
+                        self.lives.begin(number)?;
+                    }
+                    Incoming::Frame { kind: Kind::LifeEnds, number, .. } if self.state == State::Open => {
+                        self.lives.end(number);
+                    }
                     other => return Err(unexpected(&other).into()),
                 }
                 continue;
@@ -318,7 +325,7 @@ impl Session {
             return Err(WireError::Malformed(format!("two calls have the number {number}")));
         }
         let call = Call::unpack(message)?;
-        let caller = match self.caller(call.caller) {
+        let caller = match self.caller(call.caller, call.life) {
             Ok(caller) => caller,
             Err(error) => {
                 self.reply(number, Err(error));
@@ -349,17 +356,18 @@ impl Session {
         Ok(())
     }
 
-    /// As whom a call is made.
-    fn caller(&mut self, asked: Option<Caller>) -> Result<Arc<Caller>> {
-        let Some(asked) = asked else { return Ok(self.granted.clone()) };
-        if let Some(last) = self.last.as_ref().filter(|last| ***last == asked) {
+    /// As whom a call is made, and in which life.
+    fn caller(&mut self, asked: Option<Caller>, life: u64) -> Result<Arc<Caller>> {
+        let life = self.lives.of(life);
+        if asked.is_none() && life == self.granted.life {
+            return Ok(self.granted.clone());
+        }
+        let asked = asked.unwrap_or_else(|| (*self.granted).clone());
+        if let Some(last) = self.last.as_ref().filter(|last| last.life == life && ***last == asked) {
             return Ok(last.clone());
         }
         let caller = lessened(&self.granted, asked)?;
-        let caller = match caller.life == self.life.id() {
-            true => caller,
-            false => Arc::new((*caller).clone().living(self.life.id())),
-        };
+        let caller = Arc::new((*caller).clone().living(life));
         self.last = Some(caller.clone());
         Ok(caller)
     }

@@ -10,6 +10,7 @@ use nexus_messages::syscall::{PipeSpec, SysLock, SysRead, SysWrite, Syscall};
 use nexus_messages::{ErrorKind, VPath};
 use proptest::prelude::*;
 
+use super::lives::OWN;
 use super::message::{Call, Given, Refusal, Refused, Reply, Request, Version, Welcome, hello};
 use super::session::ALL_ANSWERED;
 use super::socket::SOCKET;
@@ -137,7 +138,7 @@ fn call(number: u64, call: impl Into<Syscall>) -> Vec<u8> {
 }
 
 fn request(number: u64, request: Request) -> Vec<u8> {
-    let parcel = Call::pack(None, request).expect("it can be written");
+    let parcel = Call::pack(None, OWN, request).expect("it can be written");
     let mut out = Outbox::default();
     out.push_message(Kind::Call, number, &parcel.head, parcel.body);
     drained(out)
@@ -275,7 +276,7 @@ proptest! {
 
     #[test]
     fn whatever_follows_a_greeting_the_server_serves_on(
-        noise in proptest::collection::vec((0u8..9, proptest::collection::vec(any::<u8>(), 0..100)), 1..20)
+        noise in proptest::collection::vec((0u8..11, proptest::collection::vec(any::<u8>(), 0..100)), 1..20)
     ) {
         let owner = Owner::new(Serving::agent("a"));
         for round in 0..4 {
@@ -579,13 +580,37 @@ fn a_forged_caller_is_refused() {
     let mut raw = Raw::greeted(owner.folder.path());
     let forged = nexus_messages::Caller::administrator();
     let write = SysWrite::at(path("/f"), "x").create();
-    let parcel = Call::pack(Some(forged), Request::Syscall(write.into())).expect("it can be written");
+    let parcel = Call::pack(Some(forged), OWN, Request::Syscall(write.into())).expect("it can be written");
     let mut out = Outbox::default();
     out.push_message(Kind::Call, 1, &parcel.head, parcel.body);
     raw.send(&drained(out));
     let (_, result) = raw.reply();
     assert_eq!(result.expect_err("it is more than was granted").kind(), ErrorKind::PermissionDenied);
     assert!(!owner.nx.exists("/f").expect("it looks"));
+}
+
+#[test]
+fn nothing_is_tied_to_a_life_that_has_ended_and_none_begins_twice() {
+    let owner = Owner::new(Serving::administrator());
+    let mut raw = Raw::greeted(owner.folder.path());
+    let mut is_tied = |before: &[u8], life: u64, at: &str| {
+        let lock = SysLock::exclusive(path(at)).tied().ttl(SysLock::TTL_MAX);
+        let parcel = Call::pack(None, life, Request::Syscall(lock.into())).expect("it can be written");
+        let mut out = Outbox::default();
+        out.push_message(Kind::Call, 1, &parcel.head, parcel.body);
+        raw.send(&[before, &drained(out)].concat());
+        raw.reply().1.is_ok()
+    };
+    assert!(is_tied(b"", OWN, "/own"));
+    assert!(!is_tied(b"", 7, "/never"), "that never began");
+    let begins = frame(Kind::LifeBegins, 7, b"");
+    assert!(is_tied(&begins, 7, "/l"));
+    assert!(!is_tied(&frame(Kind::LifeEnds, 7, b""), 7, "/late"));
+    let lock = owner.nx.lock("/l", Duration::ZERO).expect("it went with that life");
+    owner.nx.unlock("/l", lock.id).expect("it is held");
+    owner.nx.lock("/own", Duration::ZERO).expect_err("this one goes on");
+    raw.send(&[&begins[..], &begins].concat());
+    assert_eq!(raw.next(), None, "it is let go");
 }
 
 #[test]

@@ -77,6 +77,10 @@ kinds! {
     Bye = 7,
     /// The message of a pipe that the reply to the call of this number brought is with who asked for it.
     Took = 8,
+    /// The client has an agent whose life has this number, for the calls that come behind this.
+    LifeBegins = 9,
+    /// That life has ended.
+    LifeEnds = 10,
 }
 
 /// A peer does not keep to the protocol.

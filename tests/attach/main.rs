@@ -6,6 +6,7 @@ mod bench;
 
 mod calls;
 mod ends;
+mod lives;
 #[cfg(feature = "cli")]
 mod processes;
 mod rights;
