@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nexus_kernel::SharedRegion;
 use nexus_kernel::gate::Right;
-use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWrite, Syscall, TxOp};
+use nexus_messages::syscall::{Answer, Place, SysRead, SysTx, SysWatch, SysWrite, Syscall, TxOp};
 use nexus_messages::{
-    Caller, ChildEntry, ChildId, ChildSpec, EntryType, Error, FileMetadata, LockId, Op, VPath,
+    Caller, ChildEntry, ChildId, ChildSpec, EntryType, Error, FileMetadata, LockId, Lsn, Op, VPath,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -211,7 +211,7 @@ impl Request {
             Self::Syscall(Syscall::Read(call)) => call.wait.is_some(),
             Self::Syscall(Syscall::Take(call)) => call.wait.is_some(),
             Self::Syscall(Syscall::Write(call)) => call.wait.is_some(),
-            Self::Await { .. } => true,
+            Self::Await { .. } | Self::Stream(Streaming::Events(..)) => true,
             Self::Stream(Streaming::Take(_, wait) | Streaming::Put(_, _, wait)) => wait.is_some(),
             _ => false,
         };
@@ -227,6 +227,7 @@ impl Request {
             Self::Spawn(_) | Self::Await { .. } => Op::Spawn,
             Self::Region { writes: false, .. } => Op::Read,
             Self::Region { writes: true, .. } => Op::Write,
+            Self::Stream(Streaming::Watch(..) | Streaming::Events(..)) => Op::Watch,
             Self::Stream(
                 Streaming::Open(..)
                 | Streaming::Next(..)
@@ -262,6 +263,11 @@ pub(crate) enum Streaming {
     Take(u64, Option<Duration>),
     /// A message for the pipe, which waits for room for so long. It travels in the body.
     Put(u64, Bytes, Option<Duration>),
+    /// Begins a watch, and says whether it goes on where another one was lost; gives [`Given::Watching`]. It is closed as a stream is.
+    Watch(u64, SysWatch, bool),
+    /// What the watch tells next, waited for so long; gives what [`SysWatch`] gives, or [`Given::NoWatch`]. Says how many answers that told something have come: asked again
+    /// without the last of them, it gives that again.
+    Events(u64, u64, Duration),
 }
 
 /// A reply, without its content.
@@ -282,6 +288,10 @@ pub(crate) enum Given {
     Opened(Option<Arc<FileMetadata>>),
     /// Bytes, which travel in the body, and whether they are the last.
     Piece(Bytes, bool),
+    /// A watch is there, and tells all from this place on.
+    Watching(Lsn),
+    /// That watch is not there: its connection was another.
+    NoWatch,
     /// A child process, as it is now.
     Child(Box<ChildEntry>),
     /// Where it is in shared memory, if it is there.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `connection.rs` is how a client's messages come and go; `places.rs` is where its streams wait for one another; `lives.rs` is with what end which of its handles'
-//! locks go.
+//! locks go, and `watches.rs` how its watches miss nothing between two of its calls.
 //!
 //! One process owns a data folder, always. It may serve `nexus.sock` in it: the same syscalls, as messages. Who attaches has a handle like any
 //! other, with the rights that the owner grants.
@@ -27,6 +27,7 @@ mod server;
 mod session;
 mod socket;
 mod streams;
+mod watches;
 mod wire;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub(crate) use server::Server;
 pub use server::ServingStats;
 pub(crate) use socket::SOCKET;
 pub(crate) use streams::{RemoteEnd, RemoteReader};
+pub(crate) use watches::RemoteWatch;
 
 use self::connection::NoConnection;
 use crate::config::Config;
@@ -68,7 +70,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// not the kernel. Dropping the future of a call calls it off as far as it has not come to its path lock.
 ///
 /// Of streams of content 64 that are read and 64 that are written are open at once. Who opens another waits until one ends, and is answered `EBUSY` when none of
-/// them has moved for 30 seconds. Ends of pipes are 64, and another is refused after a second. Handles of [agents](Nexus::agent) are 16,384.
+/// them has moved for 30 seconds. Ends of pipes are 64, and watches 1,024, and another is
+/// refused after a second. Handles of [agents](Nexus::agent) are 16,384.
 ///
 /// When the owner goes away, calls under way answer `ESHUTDOWN`: those that were not sent, and those that only read, were not executed;
 /// of a change that was sent it is unknown. Each later call tries once to attach anew, so that a handle outlives the restart of its owner.

@@ -1,4 +1,4 @@
-//! The places that the owner has for the streams of a client, as the client keeps account of them: who opens a stream waits for a place, and has it until the owner
+//! The places that the owner has for the streams and watches of a client, as the client keeps account of them: who opens a stream waits for a place, and has it until the owner
 //! has said that the stream is no more.
 //!
 //! Those that are read and those that are written have places apart: who reads one stream while it writes another cannot wait for others who do the same. Who waits
@@ -13,12 +13,15 @@ use nexus_messages::{Error, ErrorKind, Op, Result, VPath};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Streams of each kind that one client may have open.
-pub(super) const STREAMS_MAX: usize = 64;
+const STREAMS_MAX: usize = 64;
+
+/// Watches that one client may have.
+const WATCHES_MAX: usize = 1_024;
 
 /// How long none of the streams that have the places may move until who waits for one is refused: then they are kept open by who does not use them.
 const STILL_MAX: Duration = Duration::from_secs(30);
 
-/// How long the end of a pipe waits for a place: as long as the owner may take to hear that another one was closed. Ends are open for as long as they please.
+/// How long the end of a pipe, or a watch, waits for a place: as long as the owner may take to hear that another one was closed. They are open for as long as they please.
 const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a stream is for.
@@ -28,26 +31,41 @@ pub(super) enum Use {
     Write,
     /// Either end of a pipe.
     Pipe,
+    Watch,
 }
 
 impl Use {
+    /// How many of it one client may have open.
+    pub(super) fn places_max(self) -> usize {
+        match self {
+            Self::Read | Self::Write | Self::Pipe => STREAMS_MAX,
+            Self::Watch => WATCHES_MAX,
+        }
+    }
+
+    /// Whether it is open for as long as it pleases, whether it moves or not.
+    fn is_lasting(self) -> bool {
+        matches!(self, Self::Pipe | Self::Watch)
+    }
+
     /// That all places for it are taken.
     pub(super) fn busy(self, error: impl FnOnce(ErrorKind) -> Error) -> Error {
         let what = match self {
             Self::Read => "streams that are read",
             Self::Write => "streams that are written",
             Self::Pipe => "ends of pipes",
+            Self::Watch => "watches",
         };
-        error(ErrorKind::Busy).because(format!("this client has {STREAMS_MAX} {what} open"))
+        error(ErrorKind::Busy).because(format!("this client has {} {what} open", self.places_max()))
     }
 }
 
 /// All places of one client.
-#[derive(Default)]
 pub(super) struct Places {
     reads: Line,
     writes: Line,
     pipes: Line,
+    watches: Line,
 }
 
 struct Line {
@@ -56,9 +74,20 @@ struct Line {
     moved: AtomicU64,
 }
 
-impl Default for Line {
+impl Line {
+    fn of(kind: Use) -> Self {
+        Self { free: Arc::new(Semaphore::new(kind.places_max())), moved: AtomicU64::new(0) }
+    }
+}
+
+impl Default for Places {
     fn default() -> Self {
-        Self { free: Arc::new(Semaphore::new(STREAMS_MAX)), moved: AtomicU64::new(0) }
+        Self {
+            reads: Line::of(Use::Read),
+            writes: Line::of(Use::Write),
+            pipes: Line::of(Use::Pipe),
+            watches: Line::of(Use::Watch),
+        }
     }
 }
 
@@ -68,6 +97,7 @@ impl Places {
             Use::Read => &self.reads,
             Use::Write => &self.writes,
             Use::Pipe => &self.pipes,
+            Use::Watch => &self.watches,
         }
     }
 
@@ -83,7 +113,7 @@ impl Places {
         path: &VPath,
     ) -> Result<OwnedSemaphorePermit> {
         let line = self.line(kind);
-        let within = if kind == Use::Pipe { END_WITHIN } else { STILL_MAX };
+        let within = if kind.is_lasting() { END_WITHIN } else { STILL_MAX };
         let mut free = Box::pin(line.free.clone().acquire_owned());
         loop {
             let before = line.moved.load(Ordering::Relaxed);
@@ -96,16 +126,16 @@ impl Places {
         }
     }
 
-    /// A stream of this kind has moved. Of a pipe that says nothing: it may go on for ever.
+    /// A stream of this kind has moved. Of one that may go on for ever that says nothing.
     pub(super) fn moved(&self, kind: Use) {
-        if kind != Use::Pipe {
+        if !kind.is_lasting() {
             self.line(kind).moved.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Nobody gets a place any more.
     pub(super) fn close(&self) {
-        for line in [&self.reads, &self.writes, &self.pipes] {
+        for line in [&self.reads, &self.writes, &self.pipes, &self.watches] {
             line.free.close();
         }
     }

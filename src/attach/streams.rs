@@ -1,4 +1,4 @@
-//! Streams of attached clients: content that comes and goes in pieces of bounded size; and the ends of pipes that they have opened.
+//! Streams of attached clients: content that comes and goes in pieces of bounded size; the ends of pipes that they have opened; and their [watches](super::watches).
 //!
 //! The owner's process has the stream; the client asks for piece after piece, or sends it. A client that goes away takes its streams along: what it
 //! was writing is given up, because only the client says which piece was the last.
@@ -19,7 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::client::{Remote, of};
 use super::message::{Given, Request, Streaming};
-use super::places::{STREAMS_MAX, Use};
+use super::places::Use;
+use super::watches::Watching;
 
 /// The largest piece that travels.
 const PIECE_MAX: usize = 1 << 20;
@@ -43,6 +44,7 @@ enum Open {
     Writer(Writer),
     PipeReader(Arc<PipeReader>),
     PipeWriter(Arc<PipeWriter>),
+    Watch(Arc<tokio::sync::Mutex<Watching>>),
 }
 
 impl Open {
@@ -52,6 +54,7 @@ impl Open {
             Self::Reader(_) => Use::Read,
             Self::Writer(_) => Use::Write,
             Self::PipeReader(_) | Self::PipeWriter(_) => Use::Pipe,
+            Self::Watch(_) => Use::Watch,
         }
     }
 }
@@ -199,13 +202,31 @@ impl Streams {
                 end.write(message, wait).await?;
                 Ok(Given::Piece(Bytes::new(), false))
             }
+            Streaming::Watch(number, call, goes_on) => {
+                let place = self.place(number, Use::Watch, Op::Watch)?;
+                let watching = Watching::begin(kernel, caller, call, goes_on).await?;
+                let cursor = watching.cursor();
+                place.fill(Open::Watch(Arc::new(tokio::sync::Mutex::new(watching))));
+                Ok(Given::Watching(cursor))
+            }
+            Streaming::Events(number, came, wait) => {
+                let watching = match self.0.open.lock().get(&number) {
+                    Some(Open::Watch(watching)) => watching.clone(),
+                    _ => return Ok(Given::NoWatch),
+                };
+                let watched = watching.lock().await.next(came, wait).await;
+                if watched.is_err() {
+                    self.take(number);
+                }
+                watched.map(|watched| Given::Answer(watched.into()))
+            }
         }
     }
 
     /// A place for another stream, free again when it is not filled. A client waits for one by itself; none that does is refused.
     fn place(&self, number: u64, kind: Use, op: Op) -> Result<Opening<'_>> {
         let mut open = self.0.open.lock();
-        if open.values().filter(|open| open.kind() == kind).count() >= STREAMS_MAX {
+        if open.values().filter(|open| open.kind() == kind).count() >= kind.places_max() {
             return Err(kind.busy(|busy| Error::global(op, busy)));
         }
         if open.contains_key(&number) {
@@ -411,7 +432,7 @@ impl RemoteEnd {
 
 /// A stream by the number that this end gave it. The other end has it until it is told that it is not used any more: also when it was given up before this
 /// end heard that it is open.
-struct Numbered {
+pub(super) struct Numbered {
     remote: Arc<Remote>,
     caller: Arc<Caller>,
     op: Op,
@@ -426,7 +447,7 @@ struct Numbered {
 impl Numbered {
     /// Another stream, when there is a place for it. Its number is drawn: a client that comes back after its owner's restart must not meet one under the number of an
     /// older one.
-    async fn new(
+    pub(super) async fn new(
         remote: &Arc<Remote>,
         caller: &Arc<Caller>,
         kind: Use,
@@ -447,14 +468,20 @@ impl Numbered {
         })
     }
 
-    async fn ask(&self, call: impl FnOnce(u64) -> Streaming, changes: bool) -> Result<Given> {
+    pub(super) async fn ask(&self, call: impl FnOnce(u64) -> Streaming, changes: bool) -> Result<Given> {
         let given = self.remote.stream(&self.caller, call(self.number), self.op, &self.path, changes).await;
         self.remote.places().moved(self.kind);
         given
     }
 
-    fn unexpected(&self) -> Error {
+    pub(super) fn unexpected(&self) -> Error {
         Error::new(self.op, &self.path, ErrorKind::Io).because("the reply is that of another call")
+    }
+
+    /// The owner has said that there is no such stream.
+    pub(super) fn is_gone(&mut self) {
+        self.is_over = true;
+        self.place = None;
     }
 
     /// Tells the owner that the stream is not used any more.

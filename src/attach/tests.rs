@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nexus_messages::syscall::{PipeSpec, SysLock, SysRead, SysWrite, Syscall};
+use nexus_messages::syscall::{PipeSpec, SysLock, SysRead, SysWatch, SysWrite, Syscall};
 use nexus_messages::{ErrorKind, VPath};
 use proptest::prelude::*;
 
 use super::lives::OWN;
-use super::message::{Call, Given, Refusal, Refused, Reply, Request, Version, Welcome, hello};
+use super::message::{Call, Given, Refusal, Refused, Reply, Request, Streaming, Version, Welcome, hello};
 use super::session::ALL_ANSWERED;
 use super::socket::SOCKET;
 use super::wire::{FRAME_MAX, Inbox, Incoming, Kind, Message, Outbox, SLICES_MAX};
@@ -587,6 +587,49 @@ fn a_forged_caller_is_refused() {
     let (_, result) = raw.reply();
     assert_eq!(result.expect_err("it is more than was granted").kind(), ErrorKind::PermissionDenied);
     assert!(!owner.nx.exists("/f").expect("it looks"));
+}
+
+/// What a watch tells that this client has begun as its number 1, and that so many answers have come of.
+fn events(raw: &mut Raw, came: u64) -> nexus_messages::Result<Vec<String>> {
+    raw.send(&request(9, Request::Stream(Streaming::Events(1, came, PATIENCE))));
+    match raw.reply().1? {
+        Given::Answer(nexus_messages::syscall::Answer::Watch(watched)) => {
+            Ok(watched.events.iter().map(|event| event.path.as_str().to_owned()).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_a_watch_has_told_is_told_again_until_it_has_come() {
+    let owner = Owner::new(Serving::administrator());
+    let mut raw = Raw::greeted(owner.folder.path());
+    let watch = SysWatch::at(path("/")).limit(std::num::NonZeroU32::MIN);
+    raw.send(&request(1, Request::Stream(Streaming::Watch(1, watch.clone(), false))));
+    assert!(matches!(raw.reply().1, Ok(Given::Watching(_))));
+    for name in ["/one", "/two"] {
+        owner.nx.write(name, "x").expect("it writes");
+    }
+    for (came, name) in [(0, "/one"), (0, "/one"), (1, "/two"), (1, "/two")] {
+        assert_eq!(events(&mut raw, came), Ok(vec![name.to_owned()]));
+    }
+    raw.send(&request(2, Request::Stream(Streaming::Watch(1, watch, false))));
+    assert_eq!(raw.reply().1.expect_err("it has that number").kind(), ErrorKind::InvalidArgument);
+    assert_eq!(events(&mut raw, 7).expect_err("they were not told").kind(), ErrorKind::InvalidArgument);
+    raw.send(&request(3, Request::Stream(Streaming::Events(1, 2, PATIENCE))));
+    assert_eq!(raw.reply().1, Ok(Given::NoWatch), "its client does not keep count");
+}
+
+#[test]
+fn no_more_watches_than_may_be_are_begun_for_a_client() {
+    const WATCHES: u64 = 1_024;
+    let owner = Owner::new(Serving::administrator());
+    let mut raw = Raw::greeted(owner.folder.path());
+    for number in 0..=WATCHES {
+        raw.send(&request(number, Request::Stream(Streaming::Watch(number, SysWatch::at(path("/")), false))));
+        let begun = raw.reply().1.map(drop).map_err(|error| error.kind());
+        assert_eq!(begun, if number < WATCHES { Ok(()) } else { Err(ErrorKind::Busy) });
+    }
 }
 
 #[test]

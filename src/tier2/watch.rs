@@ -11,10 +11,8 @@ use nexus_kernel::watcher::EventSource;
 use nexus_messages::syscall::{SysWatch, Watched};
 use nexus_messages::{Error, Event, EventMask, IntoPath, Lsn, Op, Result};
 
+use crate::attach::RemoteWatch;
 use crate::handle::{Link, Nexus, path};
-
-/// How long one call to the owner waits. Whoever waits longer calls again, and goes on where the call before ended.
-const CALL_MAX: Duration = Duration::from_secs(30);
 
 /// A watch that is being put together; see [`Nexus::watch`].
 #[derive(Debug, Clone)]
@@ -29,7 +27,7 @@ pub struct WatchBuilder {
 pub enum WatchItem {
     /// Something happened.
     Event(Event),
-    /// Events came faster than they were taken. What was committed after this place comes next, from the log; what is in no log is lost.
+    /// Events came faster than they were taken, or the connection to the kernel was another for a while. What was committed after this place comes next, from the log; what is in no log is lost.
     Overflow(Lsn),
 }
 
@@ -128,13 +126,13 @@ impl WatchBuilder {
     /// A stream of all events from here on, or since the place that was asked for. When it is returned, what is committed from then on is in it. It is its reader who
     /// must keep up: up to [`QUEUE_MAX`](nexus_kernel::watcher::QUEUE_MAX) events wait for him, and then he is told so and goes on from the log.
     ///
-    /// On an [attached](crate::attach()) handle what is in no log is told only while the stream is waited for.
+    /// On an [attached](crate::attach()) handle the events wait in the process of the kernel. When the connection is lost between two calls it goes on from the log on the
+    /// next one, and says so as an [overflow](WatchItem::Overflow) if it is for what is in no log.
     ///
     /// # Errors
-    /// As [`SysWatch`].
+    /// As [`SysWatch`]; `EBUSY` when an attached client has as many as it may.
     pub async fn stream(self) -> Result<EventStream> {
         let (nx, call) = (self.nx, self.call?);
-        let since = call.since.unwrap_or_default();
         let (source, next): (Box<dyn EventSource>, Lsn) = match &nx.link {
             Link::Local(machine) if machine.is_stopping() => {
                 return Err(machine.told(Error::new(Op::Watch, &call.path, nexus_messages::ErrorKind::Down)));
@@ -146,17 +144,11 @@ impl WatchBuilder {
                 // The handle goes along: a kernel that is watched does not end by itself.
                 (Box::new(LocalWatch { watch, nx: nx.clone() }), next)
             }
-            Link::Remote(_) => {
-                // What was is asked for from where its answer ended. So nothing is missed between two calls.
-                let call = match call.since {
-                    Some(_) => call,
-                    None => {
-                        let now = nx.send(call.clone().wait(Duration::ZERO)).await?.next;
-                        call.since(now)
-                    }
-                };
-                let next = call.since.unwrap_or(since);
-                (Box::new(RemoteWatch { nx, call }), next)
+            Link::Remote(remote) => {
+                let remote = remote.clone();
+                let watch = RemoteWatch::begin(&remote, nx, call).await?;
+                let next = watch.cursor();
+                (Box::new(watch), next)
             }
         };
         Ok(EventStream { source, ready: Vec::new().into_iter(), overflow: None, next, is_over: false })
@@ -177,30 +169,6 @@ impl EventSource for LocalWatch {
                 Link::Local(machine) => machine.told(error),
                 Link::Remote(_) => error,
             })
-        })
-    }
-}
-
-/// A watch of a kernel elsewhere: call after call, each from where the one before ended.
-struct RemoteWatch {
-    nx: Nexus,
-    call: SysWatch,
-}
-
-impl EventSource for RemoteWatch {
-    fn next(&mut self, wait: Option<Duration>) -> BoxFuture<'_, Result<Watched>> {
-        Box::pin(async move {
-            let mut left = wait;
-            loop {
-                let waits = left.map_or(CALL_MAX, |left| left.min(CALL_MAX));
-                let told = self.nx.send(self.call.clone().wait(waits)).await?;
-                // Only with the answer in hand: a call that is given up is made again.
-                self.call.since = Some(told.next);
-                left = left.map(|left| left.saturating_sub(waits));
-                if !told.events.is_empty() || told.overflow.is_some() || left == Some(Duration::ZERO) {
-                    return Ok(told);
-                }
-            }
         })
     }
 }

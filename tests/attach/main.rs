@@ -10,3 +10,4 @@ mod lives;
 #[cfg(feature = "cli")]
 mod processes;
 mod rights;
+mod watches;

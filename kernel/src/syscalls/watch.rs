@@ -67,6 +67,17 @@ impl Kernel {
     pub async fn watch(self: &Arc<Self>, caller: &Arc<Caller>, call: SysWatch) -> Result<Watch> {
         open(self, caller, call, true).await
     }
+
+    /// As [`watch`](Self::watch), of one that goes on where another one was lost: it hears of all that happens after this returns, also of what is in no log, and not
+    /// only once it has read the log.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub async fn watch_on(self: &Arc<Self>, caller: &Arc<Caller>, call: SysWatch) -> Result<Watch> {
+        let mut watch = open(self, caller, call, true).await?;
+        watch.publish().await?;
+        Ok(watch)
+    }
 }
 
 /// Begins a watch; one without a place to begin at is told of what comes when it `waits`.
