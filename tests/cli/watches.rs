@@ -1,12 +1,96 @@
 //! `nexus watch`: changes as they happen, and those that were, also in another process.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
 
+use nexus::{Config, MountSpec, blocking};
 use serde_json::{Value, json};
 
+use crate::children::until;
 use crate::fixture::Nexus;
 use crate::watching::Server;
+
+/// A kernel in this process, which serves the data folder.
+fn owner(nexus: &Nexus) -> blocking::Nexus {
+    let config = Config::new(nexus.data()).serve(nexus::Serving::administrator());
+    blocking::connect(config).expect("nobody else owns it")
+}
+
+/// `nexus watch` with these arguments, when the kernel of this process has its watch.
+fn begun(nexus: &Nexus, owner: &blocking::Nexus, args: &[&str]) -> Child {
+    let mut command = nexus.command(["watch"]);
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the command starts");
+    until("its watch", || owner.read("/__sys__/watches/.all").expect("it is listed") != "[]\n");
+    child
+}
+
+#[test]
+fn changes_from_outside_that_come_in_a_burst_are_all_told_to_who_is_attached() {
+    const CHANGES: usize = 300;
+    const SETTLED: Duration = Duration::from_millis(300);
+    let nexus = Nexus::new();
+    let (owner, outside) = (owner(&nexus), nexus.host("outside"));
+    fs::create_dir(&outside).expect("there is room");
+    let folder = outside.display().to_string();
+    owner.mount("/home", MountSpec::new("path-local").option("folder", folder)).expect("it mounts");
+    let mut here = owner.watch("/home").stream().expect("it begins");
+    // The system begins to tell a moment after the mount is there.
+    for mark in 0.. {
+        fs::create_dir(outside.join(format!("mark-{mark}"))).expect("it is ours");
+        if here.next_for(SETTLED).is_some() {
+            break;
+        }
+    }
+    drop(here);
+    until("no watch", || owner.read("/__sys__/watches/.all").expect("it is listed") == "[]\n");
+    let count = CHANGES.to_string();
+    let args = ["--glob", "/home/burst-*", "--mask", "outside_change", "--count", &count, "--wait", "60s"];
+    let child = begun(&nexus, &owner, &args);
+    for change in 0..CHANGES {
+        fs::create_dir(outside.join(format!("burst-{change}"))).expect("it is ours");
+    }
+    let ended = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let mut paths: Vec<_> = text.lines().map(told).collect();
+    assert_eq!((ended.status.code(), &*ended.stderr, paths.len()), (Some(0), &b""[..], CHANGES), "{text}");
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), CHANGES, "each once: {text}");
+    owner.shutdown().expect("it ends");
+}
+
+#[test]
+fn an_overflow_is_told_on_standard_error_with_the_place_that_the_rest_is_told_from() {
+    // More than fits into the queue, what is on its way, and what standard output takes that nobody reads.
+    const LOCKS: usize = 5_000;
+    let nexus = Nexus::new();
+    let owner = owner(&nexus);
+    let lock_once = || {
+        let lock = owner.lock("/l", Duration::ZERO).expect("it is free");
+        owner.unlock("/l", lock.id).expect("it is held");
+    };
+    // The first lock writes what all others go on with: behind this nothing is in the log.
+    lock_once();
+    let before = owner.write("/before", "x").expect("it writes").receipt.lsn;
+    let mut child = begun(&nexus, &owner, &["/", "--mask", "lock,unlock,file_write"]);
+    (0..LOCKS).for_each(|_| lock_once());
+    owner.write("/after", "x").expect("it writes");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let locks =
+        lines.by_ref().map(|line| told(&line.expect("it is text"))).take_while(|line| line.contains("/l"));
+    let heard = locks.count();
+    assert!(heard > 0 && heard < 2 * LOCKS, "{heard} lines, and then the rest from the log");
+    child.kill().expect("it runs");
+    let ended = child.wait_with_output().expect("it ends");
+    let expected = format!(
+        "nexus: watch /: what is in no log may be missing from here on; the rest comes from the log, as with --since {before}\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), expected);
+    owner.shutdown().expect("it ends");
+}
 
 /// A running `nexus watch`, ended with it.
 pub(crate) struct Watch {

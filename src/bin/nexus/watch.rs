@@ -55,8 +55,12 @@ pub(crate) async fn watch(session: &Session, args: WatchArgs) -> Outcome {
             Some(Ok(WatchItem::Overflow(from))) if session.out.is_json() => {
                 session.out.json(&json!({ "overflow": from.0 }))?;
             }
-            // The rest follows, from the log.
-            Some(Ok(WatchItem::Overflow(_))) => {}
+            Some(Ok(WatchItem::Overflow(from))) => {
+                session.out.warn(format_args!(
+                    "watch {}: what is in no log may be missing from here on; the rest comes from the log, as with --since {from}",
+                    args.path
+                ));
+            }
             // What was told, was told: another watch goes on from there.
             Some(Err(error)) => {
                 (left, done) = (None, Err(error.into()));
