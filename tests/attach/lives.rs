@@ -1,9 +1,12 @@
 //! Lives of agents from elsewhere: what is tied to an agent goes with its handle, and not only with the connection.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use nexus::blocking::{self, Nexus};
-use nexus::{ErrorKind, GroupSettings, Serving, StreamSpec, StreamStart, SysLock, VPath};
+use nexus::{ErrorKind, GroupSettings, Serving, StreamSpec, StreamStart, SysLock, SysTake, VPath};
 use nexus_actors::block_on;
 
 use crate::bench::{Bench, PATIENCE, own};
@@ -79,7 +82,8 @@ fn records_go_back_with_the_handle_of_the_agent_that_took_them() {
     nx.append_records("/jobs", vec!["one".into(), "two".into()]).expect("there is room");
     let joined = |name: &str| {
         let agent = nx.agent(name).expect("it may be");
-        let joined = agent.consumer("/jobs", "g", StreamStart::Oldest, GroupSettings::default());
+        let settings = GroupSettings::default().deadline(GroupSettings::DEADLINE_MAX);
+        let joined = agent.consumer("/jobs", "g", StreamStart::Oldest, settings);
         (agent, joined.expect("it joins"))
     };
     let (first, consumer) = joined("first");
@@ -91,6 +95,30 @@ fn records_go_back_with_the_handle_of_the_agent_that_took_them() {
     drop(consumer);
     let taken = other.take(2, Some(PATIENCE)).expect("it comes back");
     assert_eq!((&taken[0].record.data[..], taken[0].deliveries), (&b"one"[..], 2));
+}
+
+#[test]
+fn what_an_agent_gave_up_taking_before_it_went_was_not_given_to_it() {
+    let bench = Bench::new(Serving::administrator());
+    let nx = bench.attach();
+    nx.make_stream("/jobs", StreamSpec::new()).expect("it is made");
+    let joined = |nx: &Nexus| nx.consumer("/jobs", "g", StreamStart::Oldest, GroupSettings::default());
+    let other = joined(&bench.owner).expect("it joins");
+    for round in 0..100 {
+        let offset = nx.append_record("/jobs", "x").expect("there is room");
+        let agent = nx.agent("a").expect("it may be").as_async().clone();
+        {
+            let take = SysTake::new(VPath::parse("/jobs").expect("it is one"), "g");
+            // Dropped before it is sent, while it is served, or while the reply is on its way.
+            let mut taking = pin!(agent.send(take.records_max(1)));
+            assert!(taking.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            (0..round * 200).for_each(|_| std::hint::spin_loop());
+        }
+        drop(agent);
+        let taken = other.take(1, Some(PATIENCE)).expect("it comes back");
+        assert_eq!((taken[0].record.offset, taken[0].deliveries), (offset, 1), "round {round}");
+        other.acknowledge(offset).expect("it is this one's");
+    }
 }
 
 #[test]
