@@ -1,7 +1,7 @@
 //! What storage costs, beside what the disk costs, `cp`, `cat`, SQLite and redb, in one run; and whether it stays within its budgets.
 //!
 //!     cargo bench --bench storage                                 # everything, with up to a million files
-//!     cargo bench --bench storage -- writes import                # some parts only: reads, writes, import, large, growth
+//!     cargo bench --bench storage -- writes import                # some parts only: reads, writes, streams, import, large, growth
 //!     cargo bench --bench storage -- growth --files 10000000      # costs with ten million files; takes its time and some 10 GB
 //!
 //! Every figure is a median, and every ratio is of figures that were taken by turns. What is over its budget is told and fails nothing: a machine that does
@@ -19,6 +19,7 @@ mod growth;
 mod large;
 mod reads;
 mod report;
+mod streams;
 mod trees;
 mod writes;
 
@@ -30,7 +31,7 @@ use nexus::{Config, Nexus};
 const FILES: u64 = 1_000_000;
 
 /// The parts, in their order.
-const PARTS: [&str; 5] = ["reads", "writes", "import", "large", "growth"];
+const PARTS: [&str; 6] = ["reads", "writes", "streams", "import", "large", "growth"];
 
 fn main() {
     let mut arguments: Vec<String> =
@@ -59,6 +60,7 @@ fn main() {
         match *part {
             "reads" => reads::run(&folder),
             "writes" => writes::run(&folder),
+            "streams" => streams::run(&folder),
             "import" => trees::run(&folder),
             "large" => large::run(&folder),
             _ => growth::run(&folder, files),
@@ -69,8 +71,13 @@ fn main() {
 
 /// A runtime as programs have it.
 fn runtime() -> tokio::runtime::Runtime {
+    on_threads(2)
+}
+
+/// One whose tasks share so many threads.
+fn on_threads(threads: usize) -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().expect("it starts")
+    builder.worker_threads(threads).enable_all().build().expect("it starts")
 }
 
 /// A kernel on `config`.

@@ -25,9 +25,9 @@ const PUT_OFF_WRITES: usize = 4_000;
 const WRITERS: usize = 64;
 const EACH: usize = 16;
 
-/// The budgets: one write alone beside a flush of the disk, and one of 64 beside it.
-const ALONE_MAX: f64 = 2.0;
-const SHARED_MAX: f64 = 4.0 / 64.0;
+/// The budgets of whatever is durable: one write alone beside a flush of the disk, and one of 64 beside it.
+pub(crate) const ALONE_MAX: f64 = 2.0;
+pub(crate) const SHARED_MAX: f64 = 4.0 / 64.0;
 
 /// The budget of one that is acknowledged before it is on disk.
 const PUT_OFF: Duration = Duration::from_micros(5);
