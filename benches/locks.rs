@@ -10,8 +10,8 @@
 mod machine;
 mod waking;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use nexus::{Config, Locked, SysLock, SysUnlock, VPath, blocking};
 use nexus_actors::block_on;
 use parking_lot::Mutex;
 
-use waking::{RATIO_MAX, median, raw, wakes};
+use waking::{Way, compare, median, wakes};
 
 /// What a lock may cost that is taken and given back, on a machine where a message of 80 bytes through pipe(2) takes so long.
 const PAIR_MAX: Duration = Duration::from_nanos(300);
@@ -112,79 +112,77 @@ fn without_contention(nx: &blocking::Nexus) {
 }
 
 fn handed_over(nx: &blocking::Nexus) {
-    let at = path("/a/b/file");
-    let (waker, sleeper) = (nx.agent("waker").expect("a name"), nx.agent("sleeper").expect("a name"));
-    let take = {
-        let (waker, at) = (waker.clone(), at.clone());
-        move || waker.send(SysLock::exclusive(&at).wait(LONG)).expect("it comes")
-    };
-    let held = Arc::new(Mutex::new(take()));
-    let (releases, path_of) = (held.clone(), at.clone());
-    let again = {
-        let held = held.clone();
-        // The sleeper has released it, or is about to.
-        move || *held.lock() = take()
-    };
-    let mut locked = wakes(
-        move || {
-            let id = releases.lock().id;
-            waker.unlock(&path_of, id).expect("it is held");
-        },
-        move || {
-            let lock = sleeper.send(SysLock::exclusive(&at).wait(LONG)).expect("it comes");
-            let now = Instant::now();
-            sleeper.unlock(&at, lock.id).expect("it is held");
-            now
-        },
-        again,
-    );
-    let mut raw = raw();
-    let (mut of_raw, mut of_locked) = (Vec::new(), Vec::new());
-    for _ in 0..10 {
-        of_raw.extend(raw());
-        of_locked.extend(locked());
-    }
-    let lock = held.lock();
-    nx.unlock(&lock.path, lock.id).expect("it is held");
-    let (count, raw, locked) = (of_raw.len(), median(of_raw), median(of_locked));
-    let ratio = locked.as_secs_f64() / raw.as_secs_f64();
-    println!("median of {count} wakes of a thread that sleeps, from before the wake until it is back:");
-    println!("  raw futex                           {raw:>10.2?}");
-    println!(
-        "  unlock, to who waits for the lock   {locked:>10.2?}  {ratio:.2} times, asked {RATIO_MAX}: {}",
-        verdict(ratio <= RATIO_MAX)
-    );
+    compare(vec![Way::asked("unlock, to who waits for the lock", |pair| {
+        let at = path(&format!("/a/b/file-{pair}"));
+        nx.write(&at, "x").expect("it writes");
+        let agent = |name: &str| nx.agent(format!("{name}-{pair}")).expect("a name");
+        let (waker, sleeper) = (agent("waker"), agent("sleeper"));
+        let take = {
+            let (waker, at) = (waker.clone(), at.clone());
+            move || waker.send(SysLock::exclusive(&at).wait(LONG)).expect("it comes")
+        };
+        let held = Arc::new(Mutex::new(take()));
+        let (releases, path_of) = (held.clone(), at.clone());
+        wakes(
+            move || {
+                let id = releases.lock().id;
+                waker.unlock(&path_of, id).expect("it is held");
+            },
+            move || {
+                let lock = sleeper.send(SysLock::exclusive(&at).wait(LONG)).expect("it comes");
+                let now = Instant::now();
+                sleeper.unlock(&at, lock.id).expect("it is held");
+                now
+            },
+            // The sleeper has released it, or is about to.
+            move || *held.lock() = take(),
+        )
+    })]);
 }
 
-fn handed_on(nx: &blocking::Nexus) {
+/// A thousand wait for one lock, on so many threads: those who come one after the other are on different ones.
+fn handed_on(nx: &blocking::Nexus, threads: usize) {
     let (at, nx) = (path("/a/b/file"), nx.as_async());
     let statistics = || nx.kernel().expect("it is here").advisory().statistics();
     let before = statistics();
-    let next = AtomicUsize::new(0);
-    let took = block_on(async {
-        let first = nx.send(SysLock::exclusive(&at)).await.expect("it is free");
-        let mut waiting: Vec<_> = (0..WAITERS)
-            .map(|n| {
-                let (nx, at, next) = (nx, &at, &next);
-                Box::pin(async move {
-                    let lock = nx.send(SysLock::exclusive(at).wait(LONG)).await.expect("it comes");
-                    assert_eq!(next.fetch_add(1, Ordering::Relaxed), n, "in the order in which they came");
-                    nx.send(SysUnlock::new(at, lock.id)).await.expect("it is held");
-                })
-            })
-            .collect();
-        for waiting in &mut waiting {
-            assert!(futures_util::poll!(waiting).is_pending());
+    let next = &AtomicUsize::new(0);
+    let first = block_on(nx.send(SysLock::exclusive(&at))).expect("it is free");
+    let mut waiting: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    for n in 0..WAITERS {
+        let at = &at;
+        let mut waiter = Box::pin(async move {
+            let lock = nx.send(SysLock::exclusive(at).wait(LONG)).await.expect("it comes");
+            assert_eq!(next.fetch_add(1, Ordering::Relaxed), n, "in the order in which they came");
+            nx.send(SysUnlock::new(at, lock.id)).await.expect("it is held");
+        });
+        assert!(block_on(async { futures_util::poll!(&mut waiter) }).is_pending());
+        waiting[n % threads].push(waiter);
+    }
+    let began = Barrier::new(threads + 1);
+    let took = thread::scope(|scope| {
+        let began = &began;
+        for mut waiting in waiting {
+            scope.spawn(move || {
+                block_on(async {
+                    for waiter in &mut waiting {
+                        assert!(futures_util::poll!(waiter).is_pending());
+                    }
+                    began.wait();
+                    futures_util::future::join_all(waiting).await;
+                });
+                began.wait();
+            });
         }
-        let began = Instant::now();
-        nx.send(SysUnlock::new(&at, first.id)).await.expect("it is held");
-        futures_util::future::join_all(waiting).await;
-        began.elapsed()
+        began.wait();
+        let start = Instant::now();
+        block_on(nx.send(SysUnlock::new(&at, first.id))).expect("it is held");
+        began.wait();
+        start.elapsed()
     });
     let woken = statistics().woken - before.woken;
     assert_eq!(woken, WAITERS as u64, "each was woken once");
     println!(
-        "{WAITERS} who wait for one lock:            {:>10.2?} each, in their order, {woken} wakes",
+        "{WAITERS} who wait for one lock, threads: {threads} {:>10.2?} each, in their order, {woken} wakes",
         took / u32::try_from(WAITERS).expect("a few")
     );
 }
@@ -193,6 +191,8 @@ fn main() {
     let nx = blocking::connect(Config::in_memory()).expect("it boots");
     without_contention(&nx);
     handed_over(&nx);
-    handed_on(&nx);
+    for threads in [1, 2, 4] {
+        handed_on(&nx, threads);
+    }
     nx.shutdown().expect("it ends");
 }

@@ -16,7 +16,7 @@ use nexus::{
     Config, EntryType, Event, EventKind, EventMask, MountSpec, OpId, SysWrite, VPath, WatchItem, blocking,
 };
 
-use waking::{RATIO_MAX, median, raw, wakes};
+use waking::{Way, compare, median, wakes};
 
 /// Events in one measurement of what telling of one takes, and measurements.
 const TOLD: u32 = 10_000;
@@ -39,60 +39,44 @@ fn path(text: &str) -> VPath {
 fn waking() {
     let nx = blocking::connect(Config::in_memory().root(MountSpec::new("memory"))).expect("it boots");
     let kernel = nx.kernel().expect("it is here").clone();
-    let mut raw = raw();
-    let next = |mut stream: blocking::EventStream, kind: EventKind| {
+    let caller = Arc::new(nx.caller().clone());
+    // Each pair has a folder of its own.
+    let folder = |pair: usize| format!("/w{pair}");
+    let at = |pair: usize| path(&format!("{}/a", folder(pair)));
+    let locked = |pair| Event::new(EventKind::Locked, at(pair), EntryType::Reg, caller.clone(), OpId(1));
+    let watch = |pair, kind| nx.watch(folder(pair)).mask(kind).stream().expect("it begins");
+    let next = |pair, kind| {
+        let (mut stream, at) = (watch(pair, kind), at(pair));
         move || {
             let told = stream.next().expect("it goes on").expect("it is told");
             let now = Instant::now();
-            assert!(matches!(told, WatchItem::Event(event) if event.kind == kind && event.path == "/w/a"));
+            assert!(matches!(told, WatchItem::Event(event) if event.kind == kind && event.path == at));
             now
         }
     };
-    let caller = Arc::new(nx.caller().clone());
-    let locked = Event::new(EventKind::Locked, path("/w/a"), EntryType::Reg, caller, OpId(1));
-    let mut stream = nx.watch("/w").mask(EventKind::Locked).stream().expect("it begins");
+    let mut stream = watch(0, EventKind::Locked);
     let mut awake = || {
         let began = Instant::now();
         for _ in 0..TOLD {
-            kernel.announce(locked.clone());
+            kernel.announce(locked(0));
             assert!(matches!(stream.next(), Some(Ok(WatchItem::Event(_)))), "it is told");
         }
         began.elapsed() / TOLD
     };
     let awake = median((0..ROUNDS).map(|_| awake()).collect());
     drop(stream);
-    let stream = nx.watch("/w").mask(EventKind::Locked).stream().expect("it begins");
-    let mut announced =
-        wakes(move || kernel.announce(locked.clone()), next(stream, EventKind::Locked), || ());
-    let stream = nx.watch("/w").mask(EventKind::FileWritten).stream().expect("it begins");
-    let mut written = wakes(
-        {
-            let nx = nx.clone();
-            move || drop(nx.write("/w/a", "x").expect("it writes"))
-        },
-        next(stream, EventKind::FileWritten),
-        || (),
-    );
-    let (mut of_raw, mut of_announced, mut of_written) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..10 {
-        of_raw.extend(raw());
-        of_announced.extend(announced());
-        of_written.extend(written());
-    }
-    let count = of_raw.len();
-    let (raw, announced, written) = (median(of_raw), median(of_announced), median(of_written));
-    let ratio = |of: Duration| of.as_secs_f64() / raw.as_secs_f64();
-    println!("median of {count} wakes of a thread that sleeps, from before the wake until it is back:");
-    println!("  raw futex                         {raw:>10.2?}");
-    println!(
-        "  watcher, by an event without disk {announced:>10.2?}  {:.2} x, asked {RATIO_MAX}",
-        ratio(announced)
-    );
-    println!("    told and taken by one thread    {awake:>10.2?}");
-    println!(
-        "  watcher, by a write in memory     {written:>10.2?}  {:.2} x, the write included",
-        ratio(written)
-    );
+    compare(vec![
+        Way::asked("watcher, by an event without disk", |pair| {
+            let (kernel, locked) = (kernel.clone(), locked(pair));
+            wakes(move || kernel.announce(locked.clone()), next(pair, EventKind::Locked), || ())
+        }),
+        Way::shown("watcher, by a write, that included", |pair| {
+            let (nx, at) = (nx.clone(), at(pair));
+            let write = move || drop(nx.write(&at, "x").expect("it writes"));
+            wakes(write, next(pair, EventKind::FileWritten), || ())
+        }),
+    ]);
+    println!("  an event told and taken by one thread:     {awake:>10.2?}");
 }
 
 /// What a write of one file takes, the receipt of each of which is looked at.
