@@ -8,18 +8,16 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use nexus::{Bytes, Config, MountSpec};
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::report::{beside, median, tell, verdict};
-use super::{asked, library, requests, runtime, spec};
+use super::beside::{NOT_BUILT, Part, opendal};
+use super::content::{SMALL, SMALL_BYTES, asked, numbered};
+use super::report::{beside, compare, median, tell, verdict};
+use super::{library, requests, runtime, spec};
 
 /// Of files that are read again: how large, and how many.
 const READ: [(usize, usize); 4] = [(4 << 10, 200), (64 << 10, 100), (1 << 20, 32), (16 << 20, 4)];
 const ROUNDS: usize = 21;
 
-/// Small files that are written back, and how large each is.
-const WRITTEN: usize = 1_000;
-const WRITTEN_BYTES: usize = 4 << 10;
-
-/// How many agents write them at once.
+/// How many agents write small files at once.
 const WRITERS: [usize; 2] = [1, 16];
 
 /// How often they are.
@@ -30,12 +28,12 @@ const LOOKS: usize = 64;
 
 /// The budgets: a read beside the local one, and what is written back beside puts one after the other.
 const READ_TIMES_MAX: f64 = 2.0;
-const WRITTEN_SHARE_MAX: f64 = 0.05;
+const SHARE_MAX: f64 = 0.05;
 
 /// All is kept by far before so many rounds, though some of it may be left out in each.
 const FILLING_MAX: usize = 100;
 
-pub(super) fn compare(port: &str) {
+pub(super) fn run(port: &str) {
     let folder =
         tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("the folder can be written");
     let runtime = runtime();
@@ -48,12 +46,6 @@ fn caching(port: &str) -> MountSpec {
     spec(port).option("cache_bytes", (1_u64 << 30).to_string()).option("cache_age_ms", "3600000")
 }
 
-fn content(number: usize, size: usize) -> Bytes {
-    let mut content = vec![number.to_le_bytes()[0]; size];
-    content[..8].copy_from_slice(&number.to_le_bytes());
-    content.into()
-}
-
 async fn read_again(port: &str, folder: &Path) {
     let (plain, data) = (folder.join("plain"), folder.join("read"));
     std::fs::create_dir(&plain).expect("the folder can be written");
@@ -64,7 +56,7 @@ async fn read_again(port: &str, folder: &Path) {
     for (size, count) in READ {
         let name = |number: usize| format!("read-{size}-{number}");
         for number in 0..count {
-            let content = content(number, size);
+            let content = numbered(number, size);
             std::fs::write(plain.join(name(number)), &content).expect("it is written");
             store.put(&name(number).into(), content.into()).await.expect("it goes up");
         }
@@ -75,7 +67,7 @@ async fn read_again(port: &str, folder: &Path) {
         loop {
             let before = requests(port);
             for number in 0..count {
-                assert!(cached(number).await == content(number, size), "what was written");
+                assert!(cached(number).await == numbered(number, size), "what was written");
             }
             if requests(port) == before {
                 break;
@@ -108,40 +100,46 @@ async fn round(count: usize, size: usize, read: &impl AsyncFn(usize) -> Bytes) -
 async fn written_back(port: &str, folder: &Path) {
     let turns = asked("TURNS", TURNS);
     println!(
-        "{WRITTEN} files of {} KiB, {turns} times; until all are in the bucket, where another tool looks at each",
-        WRITTEN_BYTES >> 10
+        "{SMALL} files of {} KiB, {turns} times; until all are in the bucket, where another tool looks at each",
+        SMALL_BYTES >> 10
     );
     let store = library(port).await;
     let nx = nexus::connect(Config::new(folder.join("written"))).await.expect("it boots");
     let mut put = Vec::new();
-    let mut by_writers = WRITERS.map(|_| (Vec::new(), Vec::new()));
+    let mut by_writers = WRITERS.map(|_| (Vec::new(), Vec::new(), Vec::new()));
+    let mut opendal = opendal().map(|command| Part::of(command, &["small", port]));
     for turn in 0..turns {
         let began = Instant::now();
-        for number in 0..WRITTEN {
-            let content = content(number, WRITTEN_BYTES);
+        for number in 0..SMALL {
+            let content = numbered(number, SMALL_BYTES);
             store.put(&format!("put-{turn}/{number}").into(), content.into()).await.expect("it goes up");
         }
         put.push(began.elapsed());
-        for (writers, (acknowledged, written)) in WRITERS.iter().zip(&mut by_writers) {
+        for (writers, (acknowledged, written, others)) in WRITERS.iter().zip(&mut by_writers) {
             nx.mount("/s3", caching(port).option("write_back", "yes")).await.expect("it is mounted");
             let began = Instant::now();
-            let writes = (0..WRITTEN).map(|number| {
-                let content = content(number, WRITTEN_BYTES);
+            let writes = (0..SMALL).map(|number| {
+                let content = numbered(number, SMALL_BYTES);
                 nx.write(format!("/s3/{}/{number}", written_to(turn, *writers)), content)
             });
             let writes = stream::iter(writes).buffer_unordered(*writers);
             let done: Vec<_> = writes.try_collect().await.expect("they are written");
-            assert_eq!(done.len(), WRITTEN);
+            assert_eq!(done.len(), SMALL);
             acknowledged.push(began.elapsed());
             // It waits until all of them are there.
             nx.unmount("/s3").await.expect("it is unmounted");
             written.push(began.elapsed());
             all_there(&store, &written_to(turn, *writers)).await;
+            if let Some(part) = &mut opendal {
+                let folder = format!("opendal-{turn}-by-{writers}");
+                others.push(part.round(&format!("{folder} {writers}")));
+                all_there(&store, &folder).await;
+            }
         }
     }
     let put = median(put);
     tell("put, each when the one before it is there", put);
-    for (writers, (acknowledged, written)) in WRITERS.iter().zip(by_writers) {
+    for (writers, (acknowledged, written, others)) in WRITERS.iter().zip(by_writers) {
         let written = median(written);
         let share = written.as_secs_f64() / put.as_secs_f64();
         tell(&format!("acknowledged to {writers} at once"), median(acknowledged));
@@ -149,9 +147,14 @@ async fn written_back(port: &str, folder: &Path) {
         println!(
             "  {:.1} % of the time of the puts; at most {} % asked: {}",
             share * 100.0,
-            WRITTEN_SHARE_MAX * 100.0,
-            verdict(share <= WRITTEN_SHARE_MAX)
+            SHARE_MAX * 100.0,
+            verdict(share <= SHARE_MAX)
         );
+        if others.is_empty() {
+            println!("  {NOT_BUILT}");
+        } else {
+            compare(&format!("OpenDAL, put by {writers} at once"), median(others), "the puts", put);
+        }
     }
     nx.shutdown().await.expect("it stops in order");
 }
@@ -162,10 +165,10 @@ fn written_to(turn: u64, writers: usize) -> String {
 
 /// Another tool finds each of them in the bucket.
 async fn all_there(store: &Arc<dyn ObjectStore>, folder: &str) {
-    let looks = (0..WRITTEN).map(async |number| {
+    let looks = (0..SMALL).map(async |number| {
         let key = format!("{folder}/{number}").into();
         let found = store.get(&key).await.expect("it is there").bytes().await.expect("all of it comes");
-        assert!(found == content(number, WRITTEN_BYTES), "what was written");
+        assert!(found == numbered(number, SMALL_BYTES), "what was written");
     });
     stream::iter(looks).buffer_unordered(LOOKS).collect::<Vec<()>>().await;
 }

@@ -19,6 +19,10 @@ pub(crate) const AT_ONCE: usize = 4;
 /// Keys of one folder.
 pub(crate) const KEYS: u64 = 10_000;
 
+/// Small files, and how large each is.
+pub(crate) const SMALL: usize = 1_000;
+pub(crate) const SMALL_BYTES: usize = 4 << 10;
+
 pub(crate) fn asked(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("it is a number"))
 }
@@ -32,6 +36,13 @@ pub(crate) fn piece(number: u64) -> Bytes {
     let mut bytes = vec![number.to_le_bytes()[0]; usize::try_from(PIECE).expect("it is small")];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     bytes.into()
+}
+
+/// Content of so many bytes that says whose it is.
+pub(crate) fn numbered(number: usize, size: usize) -> Bytes {
+    let mut content = vec![number.to_le_bytes()[0]; size];
+    content[..8].copy_from_slice(&number.to_le_bytes());
+    content.into()
 }
 
 /// Looks at what came from `offset` on, and gives where it ends.

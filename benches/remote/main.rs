@@ -15,6 +15,8 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+#[path = "../beside/mod.rs"]
+mod beside;
 mod cached;
 mod content;
 #[path = "../storage/report.rs"]
@@ -24,9 +26,8 @@ mod report;
 #[allow(dead_code, reason = "the tests use the rest")]
 mod server;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ use nexus::{Config, MountSpec, Nexus};
 use object_store::aws::AmazonS3Builder;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, WriteMultipart};
 
+use beside::{NOT_BUILT, Part, opendal};
 use content::{AT_ONCE, KEYS, MIB, PART, SIZE_MIB, asked, in_and_out, looked_at, piece, runtime};
 use report::{median, verdict};
 
@@ -64,7 +66,7 @@ fn main() {
                 list(&port);
             }
             if arguments != ["large"] {
-                cached::compare(&port);
+                cached::run(&port);
             }
         }
     }
@@ -77,49 +79,11 @@ fn serve() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// OpenDAL doing the same, when it is built.
-const OPENDAL: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/benches/opendal/target/release/nexus-bench-opendal");
-
-fn opendal() -> Option<Command> {
-    std::fs::exists(OPENDAL).is_ok_and(|there| there).then(|| Command::new(OPENDAL))
-}
-
-/// A process of this benchmark.
-struct Part(Child, BufReader<std::process::ChildStdout>);
-
-impl Part {
-    fn start(arguments: &[&str]) -> Self {
-        Self::of(Command::new(std::env::current_exe().expect("it runs")), arguments)
-    }
-
-    fn of(mut command: Command, arguments: &[&str]) -> Self {
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self(child, output)
-    }
-
-    fn hear(&mut self) -> String {
-        let mut line = String::new();
-        self.1.read_line(&mut line).expect("it tells text");
-        assert!(!line.is_empty(), "a part of the benchmark failed");
-        line.trim_end().to_owned()
-    }
-
-    /// How long up and down took, and the memory.
-    fn figures(mut self) -> [f64; 3] {
-        let figures: Vec<f64> =
-            self.hear().split(' ').map(|word| word.parse().expect("it is a number")).collect();
-        figures.try_into().expect("they are three")
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
+/// How long up and down took, and the memory.
+fn figures(mut part: Part) -> [f64; 3] {
+    let figures: Vec<f64> =
+        part.hear().split(' ').map(|word| word.parse().expect("it is a number")).collect();
+    figures.try_into().expect("they are three")
 }
 
 fn compare(port: &str) {
@@ -130,9 +94,9 @@ fn compare(port: &str) {
     );
     let (mut theirs, mut ours, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..turns {
-        theirs.push(Part::start(&["object_store", port]).figures());
-        ours.push(Part::start(&["nexus", port]).figures());
-        others.extend(opendal().map(|command| Part::of(command, &["large", port]).figures()));
+        theirs.push(figures(Part::start(&["object_store", port])));
+        ours.push(figures(Part::start(&["nexus", port])));
+        others.extend(opendal().map(|command| figures(Part::of(command, &["large", port]))));
     }
     let median_of = |all: &[[f64; 3]], which: usize| {
         median(all.iter().map(|figures| Duration::from_secs_f64(figures[which])).collect()).as_secs_f64()
@@ -163,7 +127,7 @@ fn compare(port: &str) {
         verdict(most(&ours) <= MEMORY_MAX_MIB)
     );
     if others.is_empty() {
-        println!("  OpenDAL is not built: cargo build --release --manifest-path benches/opendal/Cargo.toml");
+        println!("  {NOT_BUILT}");
     } else {
         println!("         {:>7.1} MiB   OpenDAL", most(&others));
     }
@@ -198,8 +162,7 @@ fn list(port: &str) {
     runtime.block_on(nx.shutdown()).expect("it stops in order");
     if let Some(command) = opendal() {
         let before = requests(port);
-        let seconds = Part::of(command, &["list", port]).hear();
-        let took = Duration::from_secs_f64(seconds.parse().expect("it is a number"));
+        let took = Part::of(command, &["list", port]).hear_time();
         println!("    OpenDAL in {took:.1?} by {} requests", requests(port) - before);
     }
 }

@@ -2,39 +2,36 @@
 //!
 //!     cargo bench --bench local
 //!
-//! Both are asked by the same thread, by turns, and what they give is looked at.
+//! Both are asked by the same thread, by turns, and what they give is looked at. OpenDAL does the same beside them when it is built:
+//!
+//!     cargo build --release --manifest-path benches/opendal/Cargo.toml
 
 #![allow(missing_docs, reason = "a benchmark has no callers")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-#[path = "storage/report.rs"]
+#[path = "../beside/mod.rs"]
+#[allow(dead_code, reason = "the other benchmark uses the rest")]
+mod beside;
+mod content;
+#[path = "../storage/report.rs"]
 #[allow(dead_code, reason = "the other benchmark uses the rest")]
 mod report;
 
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use nexus::{Bytes, Config, MountSpec, Nexus};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use report::{beside, median};
+use beside::{NOT_BUILT, Part, opendal};
+use content::{READ, READS, content, round};
+use report::median;
 
-const READ: usize = 64 << 10;
-
-/// Files, or parts of one, that are read in a round; rounds.
-const READS: usize = 500;
 const ROUNDS: usize = 15;
 
 /// The budget: the time of `tokio::fs`, times this.
 const TIMES_MAX: f64 = 1.2;
-
-fn content(number: usize) -> Vec<u8> {
-    let mut content = vec![number.to_le_bytes()[0]; READ];
-    content[..8].copy_from_slice(&number.to_le_bytes());
-    content
-}
 
 fn main() {
     let folder =
@@ -54,27 +51,24 @@ async fn compare(folder: &Path) {
     let spec = MountSpec::new("local").option("folder", folder.display().to_string());
     nx.mount("/files", spec).await.expect("it is mounted");
     println!("reads of {} KiB, the median of {ROUNDS} rounds of {READS}, each read", READ >> 10);
+    let mut opendal = opendal().map(|command| Part::of(command, &["folder", &folder.display().to_string()]));
     for (what, whole) in [("a whole file", true), ("a part of a file", false)] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             theirs.push(round(async |number| plain(folder, number, whole).await).await);
             ours.push(round(async |number| mounted(&nx, number, whole).await).await);
+            others.extend(opendal.as_mut().map(|part| part.round(if whole { "whole" } else { "part" })));
         }
-        beside(what, median(ours), "tokio::fs", median(theirs), TIMES_MAX);
+        let theirs = median(theirs);
+        report::beside(what, median(ours), "tokio::fs", theirs, TIMES_MAX);
+        if !others.is_empty() {
+            report::compare("  OpenDAL", median(others), "tokio::fs", theirs);
+        }
+    }
+    if opendal.is_none() {
+        println!("  {NOT_BUILT}");
     }
     nx.shutdown().await.expect("it stops in order");
-}
-
-/// The time of one read.
-async fn round(read: impl AsyncFn(usize) -> Bytes) -> Duration {
-    let began = Instant::now();
-    for number in 0..READS {
-        // Not in their order.
-        let number = number * 7 % READS;
-        let bytes = read(number).await;
-        assert!(bytes.len() == READ && bytes[..8] == number.to_le_bytes(), "what was written");
-    }
-    began.elapsed() / u32::try_from(READS).expect("they are few")
 }
 
 async fn plain(folder: &Path, number: usize, whole: bool) -> Bytes {
