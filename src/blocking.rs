@@ -145,6 +145,7 @@ twins! {
     migrate(at: impl IntoPath, to: MountSpec, modes: bool) -> Result<()>;
     migrations() -> Result<Vec<MigrationStatus>>;
     abort_migration(at: impl IntoPath) -> Result<()>;
+    give_up_migration(at: impl IntoPath) -> Result<()>;
     unmount(at: impl IntoPath) -> Result<Unlinked>;
     write_batch<P: IntoPath, D: Into<Bytes>>(files: impl IntoIterator<Item = (P, D)>) -> Vec<Result<Written>>;
     read_batch<P: IntoPath>(files: impl IntoIterator<Item = P>) -> Vec<Result<Bytes>>;

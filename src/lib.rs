@@ -73,7 +73,7 @@
 //! | messages | [`make_pipe`](Nexus::make_pipe) [`make_pipe_with`](Nexus::make_pipe_with) [`map_stream`](Nexus::map_stream) [`pipe_reader`](Nexus::pipe_reader) [`pipe_writer`](Nexus::pipe_writer) |
 //! | records | [`make_stream`](Nexus::make_stream) [`append_record`](Nexus::append_record) [`append_records`](Nexus::append_records) [`stream_reader`](Nexus::stream_reader) |
 //! | child processes | [`spawn`](Nexus::spawn) [`children`](Nexus::children) |
-//! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`migrate`](Nexus::migrate) [`migrations`](Nexus::migrations) [`abort_migration`](Nexus::abort_migration) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
+//! | mounts | [`mount`](Nexus::mount) [`swap_driver`](Nexus::swap_driver) [`migrate`](Nexus::migrate) [`migrations`](Nexus::migrations) [`abort_migration`](Nexus::abort_migration) [`give_up_migration`](Nexus::give_up_migration) [`unmount`](Nexus::unmount) [`mounts`](Nexus::mounts) |
 //!
 //! ```
 //! # let nx = nexus::blocking::connect(nexus::Config::in_memory())?;

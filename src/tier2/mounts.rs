@@ -99,13 +99,23 @@ impl Nexus {
         self.order_migration(&MigrateOrder::Begin { path, to, without_modes: !modes }).await
     }
 
-    /// Ends a migration that runs or was cut short, and removes what it has written. It is done in the background.
+    /// Ends a migration that runs or was cut short, and removes what it has written. It is done in the background. A new store that cannot be
+    /// reached ends it, and it can be aborted again, or [given up](Self::give_up_migration).
     ///
     /// # Errors
     /// `EACCES` unless this is an administrator's handle; `ENOENT` when there is none; `EBUSY` when the new driver takes the place of the old one just
     /// now; what opening the new driver says.
     pub async fn abort_migration(&self, at: impl IntoPath) -> Result<()> {
         self.order_migration(&MigrateOrder::Abort { path: path(Op::Mount, at)? }).await
+    }
+
+    /// Ends a migration that runs, is being aborted or was cut short, and leaves what it has written where it is: nothing is asked of the new store, which may be
+    /// gone. It is done in the background; [`left`](MigrationStatus::left) tells how many copies may be there, which nobody here knows of any more.
+    ///
+    /// # Errors
+    /// `EACCES` unless this is an administrator's handle; `ENOENT` when there is none; `EBUSY` when the new driver takes the place of the old one just now.
+    pub async fn give_up_migration(&self, at: impl IntoPath) -> Result<()> {
+        self.order_migration(&MigrateOrder::GiveUp { path: path(Op::Mount, at)? }).await
     }
 
     /// The migrations that run, ended since the kernel began, or were cut short before.

@@ -73,7 +73,7 @@ impl Lasting {
     }
 
     /// The names at its top.
-    fn names(&self, simulation: &Simulation) -> Vec<String> {
+    pub(crate) fn names(&self, simulation: &Simulation) -> Vec<String> {
         let Addressing::Path(store) = self.store.addressing() else { return Vec::new() };
         let page = simulation.block_on(store.list("", None, 1_000)).expect("it is in memory");
         page.entries.into_iter().map(|(name, _)| name).collect()
@@ -147,7 +147,7 @@ impl Life {
         serde_json::from_value(order).expect("it is one")
     }
 
-    fn abort() -> MigrateOrder {
+    pub(crate) fn abort() -> MigrateOrder {
         serde_json::from_value(serde_json::json!({ "abort": { "path": "/m" } })).expect("it is one")
     }
 

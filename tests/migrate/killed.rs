@@ -196,3 +196,37 @@ fn a_served_migration_goes_on_when_the_command_that_asked_for_it_is_interrupted(
     serving.kill().expect("it runs");
     serving.wait().expect("it ends");
 }
+
+#[test]
+fn one_that_goes_to_a_folder_that_is_gone_is_given_up_by_a_command() {
+    let place = Place::new();
+    let before = read_host(&place.old);
+    let mut child = migrate(place.path(), &place.new);
+    let began = Instant::now();
+    while count(&place.new) < COPIED_MIN {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is copied");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    fs::rename(&place.new, place.path().join("elsewhere")).expect("it is there");
+    let run = |args: &[&str]| {
+        let out = command(place.path()).args(["migrate", AT]).args(args).stderr(Stdio::piped()).output();
+        let out = out.expect("it starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let store = format!("path-local: folder={}", place.new.display());
+    let (status, _, said) = run(&["--abort"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&store) && said.contains("--abort --leave-copies"), "{said}");
+    let (status, told, said) = run(&["--abort", "--leave-copies"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(told.contains("is given up, and path-local serves") && told.contains(&store), "{told}");
+    assert_eq!(run(&["--leave-copies"]).0, Some(2));
+    assert_eq!(run(&["--abort", "--leave-copies"]).0, Some(1), "there is none any more");
+    fs::create_dir(&place.new).expect("there is room");
+    let mut child = migrate(place.path(), &place.new);
+    assert!(child.wait().expect("it ends").success());
+    assert!(read_host(&place.new) == before);
+}

@@ -15,6 +15,7 @@ mod early;
 mod ends;
 mod failing;
 mod files;
+mod gone;
 mod killed;
 #[cfg(target_os = "linux")]
 mod names;

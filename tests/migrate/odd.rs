@@ -1,7 +1,7 @@
 //! Drivers over others that are slow, full, forgetful, or can do less, when they are told to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nexus::hal::{
@@ -16,6 +16,8 @@ pub(crate) struct Odd(Arc<How>);
 
 #[derive(Debug, Default)]
 struct How {
+    /// Changes that have begun and not ended.
+    under_way: AtomicU64,
     /// How long each change takes, in microseconds.
     slow_us: AtomicU64,
     /// How many changes succeed before the store is full, plus one; 0 for any number.
@@ -24,6 +26,10 @@ struct How {
     lies: AtomicBool,
     /// It can do what an object store can.
     plain: AtomicBool,
+    /// It cannot be reached.
+    gone: AtomicBool,
+    /// It has no name with this in it.
+    nameless: Mutex<Option<&'static str>>,
 }
 
 impl Odd {
@@ -45,12 +51,40 @@ impl Odd {
         self.0.plain.store(true, Ordering::Relaxed);
     }
 
+    /// How many slow changes have begun and not ended.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.0.under_way.load(Ordering::Relaxed)
+    }
+
+    /// It cannot be reached from now on, or again.
+    pub(crate) fn gone(&self, gone: bool) {
+        self.0.gone.store(gone, Ordering::Relaxed);
+    }
+
+    /// From now on it has no name with `part` in it.
+    pub(crate) fn names_without(&self, part: &'static str) {
+        *self.0.nameless.lock().expect("nobody panics with it") = Some(part);
+    }
+
+    /// Whether it can be reached, for `what`.
+    fn reached(&self, what: &str) -> Result<(), StoreError> {
+        if !self.0.gone.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(StoreError::Backend { what: what.to_owned(), cause: "the server cannot be reached".into() })
+    }
+
     /// Before a change.
-    async fn change(&self, env: &Env) -> Result<(), StoreError> {
+    async fn change(&self, env: &Env, what: &str) -> Result<(), StoreError> {
+        self.reached(what)?;
         let slow = self.0.slow_us.load(Ordering::Relaxed);
         if slow > 0 {
+            self.0.under_way.fetch_add(1, Ordering::Relaxed);
             env.sleep(Duration::from_micros(slow)).await;
+            self.0.under_way.fetch_sub(1, Ordering::Relaxed);
         }
+        // It may have gone while the change was under way.
+        self.reached(what)?;
         let take = |room: i64| if room > 1 { Some(room - 1) } else { None };
         match self.0.room.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -99,6 +133,7 @@ impl DriverFactory for OddFactory {
         let (env, odd) = (context.env.clone(), self.odd.clone());
         let opening = self.inner.open(spec, context);
         Box::pin(async move {
+            odd.reached("opening it")?;
             let inner = opening.await?;
             Ok(Arc::new(OddStore { inner, env, odd }) as Arc<dyn ObjectStore>)
         })
@@ -129,10 +164,11 @@ impl OddStore {
 
     fn change<'a, T: Send + 'a>(
         &'a self,
+        path: &'a str,
         call: impl FnOnce() -> StoreFuture<'a, T> + Send + 'a,
     ) -> StoreFuture<'a, T> {
         Box::pin(async move {
-            self.odd.change(&self.env).await?;
+            self.odd.change(&self.env, &format!("changing {path:?}")).await?;
             call().await
         })
     }
@@ -151,14 +187,17 @@ impl ObjectStore for OddStore {
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {
-        self.inner.probe()
+        Box::pin(async move {
+            self.odd.reached("asking it")?;
+            self.inner.probe().await
+        })
     }
 }
 
 impl ContentStore for OddStore {
     fn write<'a>(&'a self, id: &'a ContentId, data: &'a [Bytes]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            self.odd.change(&self.env).await?;
+            self.odd.change(&self.env, "writing content").await?;
             self.contents().write(id, &self.odd.written(data)).await
         })
     }
@@ -172,7 +211,10 @@ impl ContentStore for OddStore {
     }
 
     fn contains<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, bool> {
-        self.contents().contains(id)
+        Box::pin(async move {
+            self.odd.reached("looking for content")?;
+            self.contents().contains(id).await
+        })
     }
 
     fn length<'a>(&'a self, id: &'a ContentId) -> StoreFuture<'a, Option<u64>> {
@@ -193,12 +235,27 @@ impl PathStore for OddStore {
         if self.odd.is_plain() { PathCapabilities::default() } else { self.paths().capabilities() }
     }
 
+    fn can_name(&self, path: &str) -> Result<(), StoreError> {
+        match *self.odd.0.nameless.lock().expect("nobody panics with it") {
+            Some(part) if path.contains(part) => {
+                Err(StoreError::BadOption { why: format!("a name with {part:?} is another one there") })
+            }
+            _ => self.paths().can_name(path),
+        }
+    }
+
     fn stat<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ObjectInfo> {
-        self.paths().stat(path)
+        Box::pin(async move {
+            self.odd.reached(&format!("looking at {path:?}"))?;
+            self.paths().stat(path).await
+        })
     }
 
     fn read<'a>(&'a self, path: &'a str, range: ByteRange) -> StoreFuture<'a, (Bytes, ObjectInfo)> {
-        self.paths().read(path, range)
+        Box::pin(async move {
+            self.odd.reached(&format!("reading {path:?}"))?;
+            self.paths().read(path, range).await
+        })
     }
 
     fn write<'a>(
@@ -212,7 +269,7 @@ impl PathStore for OddStore {
             return no("writing in the middle");
         }
         Box::pin(async move {
-            self.odd.change(&self.env).await?;
+            self.odd.change(&self.env, &format!("writing {path:?}")).await?;
             self.paths().write(path, &self.odd.written(data), how, attributes).await
         })
     }
@@ -229,11 +286,14 @@ impl PathStore for OddStore {
     }
 
     fn delete<'a>(&'a self, path: &'a str) -> StoreFuture<'a, ()> {
-        self.change(move || self.paths().delete(path))
+        self.change(path, move || self.paths().delete(path))
     }
 
     fn list<'a>(&'a self, path: &'a str, after: Option<&'a str>, limit: usize) -> StoreFuture<'a, ListPage> {
-        self.paths().list(path, after, limit)
+        Box::pin(async move {
+            self.odd.reached(&format!("listing {path:?}"))?;
+            self.paths().list(path, after, limit).await
+        })
     }
 
     fn make_directory<'a>(
@@ -244,21 +304,21 @@ impl PathStore for OddStore {
         if self.odd.is_plain() {
             return no("directories");
         }
-        self.change(move || self.paths().make_directory(path, attributes))
+        self.change(path, move || self.paths().make_directory(path, attributes))
     }
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> StoreFuture<'a, ObjectInfo> {
         if self.odd.is_plain() {
             return no("renaming");
         }
-        self.change(move || self.paths().rename(from, to))
+        self.change(from, move || self.paths().rename(from, to))
     }
 
     fn make_link<'a>(&'a self, path: &'a str, target: &'a str) -> StoreFuture<'a, ObjectInfo> {
         if self.odd.is_plain() {
             return no("links");
         }
-        self.change(move || self.paths().make_link(path, target))
+        self.change(path, move || self.paths().make_link(path, target))
     }
 
     fn set_attributes<'a>(
@@ -269,7 +329,7 @@ impl PathStore for OddStore {
         if self.odd.is_plain() {
             return no("attributes");
         }
-        self.change(move || self.paths().set_attributes(path, attributes))
+        self.change(path, move || self.paths().set_attributes(path, attributes))
     }
 }
 
@@ -302,7 +362,7 @@ impl PathUpload for OddUpload {
     ) -> StoreFuture<'a, ObjectInfo> {
         Box::pin(async move {
             let Self { inner, env, odd } = *self;
-            odd.change(&env).await?;
+            odd.change(&env, &format!("writing {path:?}")).await?;
             inner.finish(path, how, attributes).await
         })
     }

@@ -18,7 +18,7 @@
 //! | `hooks/ID`, `hooks/ID.N` | a registered hook, and what it did so far; the N-th hook of a service |
 //! | `locks/advisory`, `locks/held`, `locks/statistics` | the advisory locks with who holds them and who waits, the paths that calls hold locked, and what was counted of both |
 //! | `metrics` | all that is counted, as Prometheus reads it |
-//! | `migrations` | the migrations of mounts to other drivers. Takes writes: a [`MigrateOrder`](crate::MigrateOrder) as JSON begins or aborts one |
+//! | `migrations` | the migrations of mounts to other drivers. Takes writes: a [`MigrateOrder`](crate::MigrateOrder) as JSON begins one, aborts it or gives it up |
 //! | `mounts/ZONE/POINT/.self` | a mount and how it is |
 //! | `streams/ID`, `streams/groups`, `streams/statistics` | a stream that was used since the start, by the identity of its entry: its path, what it keeps, who waits; how far its consumer groups are; what was counted of all |
 //! | `pipes/ID`, `pipes/statistics` | a pipe that is open, by the identity of its entry: its path, what is in it, who waits, who has opened it; what was counted of all |

@@ -69,7 +69,9 @@ async fn ordered(session: &Session, args: MigrateArgs) -> Outcome {
         };
         return session.out.either(&status, told(&status));
     }
-    if args.abort {
+    if args.leave_copies {
+        session.nx.give_up_migration(&at).await?;
+    } else if args.abort {
         session.nx.abort_migration(&at).await?;
     } else {
         let to = asked_for(args.to.unwrap_or_default(), args.options, "migrate")?;
@@ -79,7 +81,7 @@ async fn ordered(session: &Session, args: MigrateArgs) -> Outcome {
     session.out.either(&status, told(&status))?;
     match &status.state {
         MigrationState::Failed { cause, .. } => Err(Failure::claim("migrate", format_args!("{at}: {cause}"))),
-        MigrationState::Aborted if !args.abort => {
+        MigrationState::Aborted | MigrationState::GivenUp if !args.abort => {
             Err(Failure::claim("migrate", format_args!("{at}: it was aborted, and the old driver serves")))
         }
         _ => Ok(()),
@@ -141,6 +143,13 @@ fn told(status: &MigrationStatus) -> String {
         MigrationState::Failed { cause, error } => format!("came to an end ({error}): {cause}"),
         MigrationState::Aborting => "is being undone".into(),
         MigrationState::Aborted => "is undone".into(),
+        // How much it copied says less than what may be left of it.
+        MigrationState::GivenUp => {
+            let (left, store) = (status.left, status.new_store());
+            return format!(
+                "{path} from {from} to {to} is given up, and {from} serves; up to {left} copies are left in {store}"
+            );
+        }
         MigrationState::Interrupted => "was interrupted".into(),
         _ => "is in an unknown state".into(),
     };
@@ -164,15 +173,19 @@ mod tests {
     fn what_is_under_way_is_told_with_how_much_there_is() {
         let told_of = |state: &str| {
             let status = json!({
-                "zone": "root", "path": "/m", "from": "local", "to": "s3", "options": {}, "state": state,
+                "zone": "root", "path": "/m", "from": "local", "to": "s3", "options": { "bucket": "b", "deadline_ms": "9" }, "state": state,
                 "began": 0, "ended": null, "found": 12, "copied": 3, "kept": 1, "removed": 0, "bytes": 2_048,
-                "noted": 0, "rounds": 0, "closings": 0, "closed_us": 0,
+                "left": 2, "noted": 0, "rounds": 0, "closings": 0, "closed_us": 0,
             });
             told(&serde_json::from_value(status).unwrap())
         };
         assert_eq!(
             told_of("copying"),
             "/m from local to s3 is being copied; 3 copied, 1 kept from before, of 12 found at first, 2.00 KiB; 0 rounds, changes waited 0 µs"
+        );
+        assert_eq!(
+            told_of("given_up"),
+            "/m from local to s3 is given up, and local serves; up to 2 copies are left in s3: bucket=b"
         );
         assert!(told_of("done").contains(" is done; 3 copied, 1 kept from before, 2.00 KiB;"));
     }

@@ -47,7 +47,7 @@ pub(in crate::mounts) fn not_aimed_at(
     }
     let rows = kernel.store().rows(tree)?;
     for (other, row) in remembered(&rows)?.into_iter().filter(|(other, _)| *other != root) {
-        let state = journal::state_of(&rows, other)?.filter(|state| !state.switched);
+        let state = journal::state_of(&rows, other)?.filter(|state| !state.over);
         if state.is_some_and(|state| stores_the_same(&kernel.catalogue().remembered(state.spec), spec)) {
             return Err(aimed_at(&row.point));
         }

@@ -11,7 +11,7 @@ use nexus_messages::{ContentId, Timestamp};
 
 use super::journal::{CopyRow, Of, PAGE};
 use super::view::Progress;
-use super::{Failed, Run, tried};
+use super::{Attempts, Failed, Run, Side, tried};
 use crate::content::length;
 use crate::hal::{Addressing, ContentStore, ObjectStore, StoreError};
 
@@ -40,7 +40,7 @@ impl Run {
     pub(super) async fn copy_contents(&self, first: bool) -> Result<(), Failed> {
         let mut after: Option<ContentId> = None;
         loop {
-            let page = tried!(self, async {
+            let page = tried!(self, Side::Old, async {
                 let driver = self.mount.lease().await;
                 contents(&**driver)?.list(after.as_ref(), PAGE).await
             })?;
@@ -67,14 +67,14 @@ impl Run {
         // What the new store has already is not ours, unless it was announced.
         let mut wanted = Vec::new();
         for ((id, name), row) in ids.iter().zip(names).zip(known).filter(|(_, row)| !is_known(row)) {
-            let there = tried!(self, async { contents(&*self.target)?.contains(id).await })?;
+            let there = tried!(self, Side::New, async { contents(&*self.target)?.contains(id).await })?;
             wanted.push((id.clone(), name, there, row.is_some() || !there));
         }
         let new =
             wanted.iter().filter(|(_, _, there, _)| !there).map(|(_, name, _, _)| (name.clone(), false));
         self.journal.begin(new).await?;
         let copies = stream::iter(wanted).map(|(id, name, there, ours)| async move {
-            let copied = tried!(self, self.copy_content(&id, there))?;
+            let copied = self.try_content(&id, there).await?;
             if let Some(size) = copied {
                 let at = Timestamp(self.kernel.env().wall());
                 let of = Of { tag: id, size, mode: 0, at };
@@ -91,7 +91,7 @@ impl Run {
         let looks = ids.iter().cloned().enumerate().filter(|(n, _)| known[*n].is_some());
         let looks: Vec<_> = looks.collect();
         let looks = stream::iter(looks).map(|(n, id)| async move {
-            let there = tried!(self, async { contents(&*self.target)?.contains(&id).await })?;
+            let there = tried!(self, Side::New, async { contents(&*self.target)?.contains(&id).await })?;
             Ok::<_, Failed>((n, there))
         });
         let found: Vec<_> = looks.buffer_unordered(AT_ONCE).try_collect().await?;
@@ -103,31 +103,47 @@ impl Run {
         Ok(())
     }
 
+    /// Copies one content, again when that fails and may succeed later.
+    async fn try_content(&self, id: &ContentId, there: bool) -> Result<Option<u64>, Failed> {
+        let mut attempts = Attempts::default();
+        loop {
+            match self.copy_content(id, there).await {
+                Ok(copied) => return Ok(copied),
+                Err((side, error)) => {
+                    if !self.again(side, error, &mut attempts).await {
+                        return Err(self.failed(&attempts));
+                    }
+                }
+            }
+        }
+    }
+
     /// Copies one content; none when it is gone meanwhile.
-    async fn copy_content(&self, id: &ContentId, there: bool) -> Result<Option<u64>, StoreError> {
-        let (old, new) = (self.mount.lease().await, contents(&*self.target)?);
+    async fn copy_content(&self, id: &ContentId, there: bool) -> Result<Option<u64>, (Side, StoreError)> {
+        let (of_old, of_new) = (|error| (Side::Old, error), |error| (Side::New, error));
+        let (old, new) = (self.mount.lease().await, contents(&*self.target).map_err(of_new)?);
         if !there {
-            let data = match contents(&**old)?.read(id, ByteRange::ALL).await {
+            let data = match contents(&**old).map_err(of_old)?.read(id, ByteRange::ALL).await {
                 Ok(data) => [data],
                 Err(StoreError::NotFound { .. }) => return Ok(None),
-                Err(error) => return Err(error),
+                Err(error) => return Err(of_old(error)),
             };
-            self.is_content(id, &data, "the old store").await?;
-            new.write(id, &data).await?;
+            self.is_content(id, &data).await.map_err(of_old)?;
+            new.write(id, &data).await.map_err(of_new)?;
             Progress::count(&self.progress.bytes, length(&data));
         }
-        let back = [new.examine(id, ByteRange::ALL).await?];
-        self.is_content(id, &back, "the new store").await?;
+        let back = [new.examine(id, ByteRange::ALL).await.map_err(of_new)?];
+        self.is_content(id, &back).await.map_err(of_new)?;
         Progress::count(&self.progress.copied, 1);
         Ok(Some(length(&back)))
     }
 
-    async fn is_content(&self, id: &ContentId, data: &[bytes::Bytes], of: &str) -> Result<(), StoreError> {
+    async fn is_content(&self, id: &ContentId, data: &[bytes::Bytes]) -> Result<(), StoreError> {
         let found = self.kernel.address(data).await?;
         if found == *id {
             return Ok(());
         }
-        let what = format!("content {id} of {of}");
+        let what = format!("content {id}");
         Err(StoreError::Corrupt { what, found: format!("content with the hash {found}") })
     }
 }

@@ -9,7 +9,7 @@ use nexus_messages::{Attributes, ContentId, EntryType, ErrorKind, Timestamp};
 use super::files::files;
 use super::journal::{CopyRow, Of};
 use super::view::Progress;
-use super::{Failed, Run};
+use super::{Attempts, Failed, Run, Side};
 use crate::hal::{ObjectInfo, PathWrite, StoreError};
 
 /// How many files are copied at once.
@@ -28,15 +28,23 @@ const SOON_NANOS: u64 = 100_000_000;
 enum Missed {
     /// It changed, or went, while it was read: it is looked at again.
     Changed,
-    Store(StoreError),
+    Store(Side, StoreError),
 }
 
-impl From<StoreError> for Missed {
-    fn from(error: StoreError) -> Self {
+impl Missed {
+    /// What the old store has said.
+    fn of_old(error: StoreError) -> Self {
         match error {
-            StoreError::NotFound { .. } => Self::Changed,
-            error => Self::Store(error),
+            StoreError::NotFound { .. }
+            | StoreError::IsADirectory { .. }
+            | StoreError::NotADirectory { .. } => Self::Changed,
+            error => Self::Store(Side::Old, error),
         }
+    }
+
+    /// What the new store has said.
+    fn of_new(error: StoreError) -> Self {
+        Self::Store(Side::New, error)
     }
 }
 
@@ -92,7 +100,7 @@ impl Run {
     }
 
     async fn copy_file(&self, path: &str, info: &ObjectInfo) -> Result<(), Failed> {
-        let (mut attempt, mut refused) = (0, false);
+        let (mut attempts, mut cleared, mut refused) = (Attempts::default(), false, false);
         loop {
             let copied = match info.entry_type {
                 EntryType::Link => self.copy_link(path, info).await,
@@ -113,23 +121,20 @@ impl Run {
                 }
                 // Something else is in its place, or where a folder above it is to be.
                 Err(Missed::Store(
+                    Side::New,
                     StoreError::IsADirectory { .. } | StoreError::NotEmpty { .. } | StoreError::Exists { .. },
-                )) if attempt == 0 => {
-                    attempt += 1;
+                )) if !cleared => {
+                    cleared = true;
                     self.remove(path).await?;
                     self.journal.begin(std::iter::once((path.to_owned(), false))).await?;
                 }
-                Err(Missed::Store(error)) => {
-                    let is_denied = error.kind() == ErrorKind::PermissionDenied;
+                Err(Missed::Store(side, error)) => {
+                    let is_denied = side == Side::New && error.kind() == ErrorKind::PermissionDenied;
                     if is_denied && !std::mem::replace(&mut refused, true) && self.opens(path).await? {
                         continue;
                     }
-                    if !self.again(&error, &mut attempt).await {
-                        let failed = Failed::from(error);
-                        return Err(Failed {
-                            why: format!("{}: {}", self.shown(path), failed.why),
-                            ..failed
-                        });
+                    if !self.again(side, error, &mut attempts).await {
+                        return Err(self.not_copied(path, &attempts));
                     }
                 }
             }
@@ -153,49 +158,51 @@ impl Run {
     async fn copy_whole(&self, path: &str) -> Result<(Of, ContentId), Missed> {
         let (data, info) = {
             let driver = self.mount.lease().await;
-            files(&**driver)?.read(path, ByteRange::ALL).await?
+            let read = async { files(&**driver)?.read(path, ByteRange::ALL).await };
+            read.await.map_err(Missed::of_old)?
         };
         if info.entry_type != EntryType::Reg || data.len() as u64 != info.size {
             return Err(Missed::Changed);
         }
         let data = [data];
-        let hash = self.kernel.address(&data).await.map_err(Missed::Store)?;
-        let new = files(&*self.target)?;
+        let hash = self.kernel.address(&data).await.map_err(Missed::of_old)?;
+        let new = files(&*self.target).map_err(Missed::of_new)?;
         let written = new.write(path, &data, PathWrite::Whole, &self.attributes(&info)).await;
-        written.map_err(Missed::Store)?;
-        let (back, copy) = new.read(path, ByteRange::ALL).await.map_err(Missed::Store)?;
-        let found = self.kernel.address(&[back]).await.map_err(Missed::Store)?;
+        written.map_err(Missed::of_new)?;
+        let (back, copy) = new.read(path, ByteRange::ALL).await.map_err(Missed::of_new)?;
+        let found = self.kernel.address(&[back]).await.map_err(Missed::of_new)?;
         if found != hash {
-            return Err(Missed::Store(unlike(path, &found.to_string())));
+            return Err(Missed::of_new(unlike(path, &found.to_string())));
         }
         Ok((self.of(&info), copy.tag))
     }
 
     /// Copies a large file piece by piece: the new store shows it when all of it is there.
     async fn copy_pieces(&self, path: &str, info: &ObjectInfo) -> Result<(Of, ContentId), Missed> {
-        let new = files(&*self.target)?;
-        let mut upload = new.upload(path).await.map_err(Missed::Store)?;
+        let new = files(&*self.target).map_err(Missed::of_new)?;
+        let mut upload = new.upload(path).await.map_err(Missed::of_new)?;
         let mut hasher = blake3::Hasher::new();
         let mut offset = 0;
         while offset < info.size {
             let range = ByteRange::new(offset, PIECE.min(info.size - offset));
             let (data, now) = {
                 let driver = self.mount.lease().await;
-                files(&**driver)?.read(path, range).await?
+                let read = async { files(&**driver)?.read(path, range).await };
+                read.await.map_err(Missed::of_old)?
             };
             if now.tag != info.tag || data.is_empty() {
                 return Err(Missed::Changed);
             }
             hasher.update(&data);
             offset += data.len() as u64;
-            upload.push(data).await.map_err(Missed::Store)?;
+            upload.push(data).await.map_err(Missed::of_new)?;
         }
-        upload.settle().await.map_err(Missed::Store)?;
+        upload.settle().await.map_err(Missed::of_new)?;
         let finished = upload.finish(path, PathWrite::Whole, &self.attributes(info)).await;
-        let copy = finished.map_err(Missed::Store)?;
+        let copy = finished.map_err(Missed::of_new)?;
         let (mut back, mut offset) = (blake3::Hasher::new(), 0);
         while offset < info.size {
-            let (data, _) = new.read(path, ByteRange::new(offset, PIECE)).await.map_err(Missed::Store)?;
+            let (data, _) = new.read(path, ByteRange::new(offset, PIECE)).await.map_err(Missed::of_new)?;
             if data.is_empty() {
                 break;
             }
@@ -204,26 +211,29 @@ impl Run {
         }
         let found = back.finalize();
         if found != hasher.finalize() {
-            return Err(Missed::Store(unlike(path, &found.to_hex())));
+            return Err(Missed::of_new(unlike(path, &found.to_hex())));
         }
         Ok((self.of(info), copy.tag))
     }
 
     async fn copy_link(&self, path: &str, info: &ObjectInfo) -> Result<(Of, ContentId), Missed> {
-        let (new, target) = (files(&*self.target)?, info.link_target.as_deref().unwrap_or_default());
-        let made = new.make_link(path, target).await.map_err(Missed::Store);
+        let new = files(&*self.target).map_err(Missed::of_new)?;
+        let target = info.link_target.as_deref().unwrap_or_default();
+        let made = new.make_link(path, target).await.map_err(Missed::of_new);
         let back = match made {
-            Err(Missed::Store(StoreError::Exists { .. })) => new.stat(path).await.map_err(Missed::Store)?,
+            Err(Missed::Store(_, StoreError::Exists { .. })) => {
+                new.stat(path).await.map_err(Missed::of_new)?
+            }
             made => {
                 made?;
-                new.stat(path).await.map_err(Missed::Store)?
+                new.stat(path).await.map_err(Missed::of_new)?
             }
         };
         if back.link_target.as_deref() == Some(target) {
             return Ok((self.of(info), back.tag));
         }
         // It is removed, and made again.
-        Err(Missed::Store(StoreError::Exists { what: path.to_owned() }))
+        Err(Missed::of_new(StoreError::Exists { what: path.to_owned() }))
     }
 }
 

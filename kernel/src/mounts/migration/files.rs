@@ -9,7 +9,7 @@ use super::copying::Known;
 use super::journal::{CopyRow, Of, PAGE};
 use super::opening::changing;
 use super::view::Progress;
-use super::{Failed, Run, tried};
+use super::{Attempts, Failed, Run, Side, tried};
 use crate::content::CALL_MAX;
 use crate::hal::{Addressing, ListPage, ObjectInfo, ObjectStore, PathStore, StoreError};
 use crate::mounts::passage::Notes;
@@ -132,7 +132,7 @@ impl Run {
     }
 
     async fn list_old(&self, folder: &str, after: Option<&str>) -> Result<ListPage, Failed> {
-        tried!(self, async {
+        tried!(self, Side::Old, async {
             let driver = self.mount.lease().await;
             match files(&**driver)?.list(folder, after, PAGE).await {
                 // It went meanwhile, which is noted.
@@ -143,7 +143,7 @@ impl Run {
     }
 
     async fn list_new(&self, folder: &str, after: Option<&str>) -> Result<ListPage, Failed> {
-        tried!(self, async {
+        tried!(self, Side::New, async {
             match files(&*self.target)?.list(folder, after, PAGE).await {
                 Err(StoreError::NotFound { .. } | StoreError::NotADirectory { .. }) => Ok(Default::default()),
                 listed => listed,
@@ -152,14 +152,14 @@ impl Run {
     }
 
     async fn look_old(&self, path: &str) -> Result<Option<ObjectInfo>, Failed> {
-        tried!(self, async {
+        tried!(self, Side::Old, async {
             let driver = self.mount.lease().await;
             there(files(&**driver)?.stat(path).await)
         })
     }
 
     pub(super) async fn look_new(&self, path: &str) -> Result<Option<ObjectInfo>, Failed> {
-        tried!(self, async { there(files(&*self.target)?.stat(path).await) })
+        tried!(self, Side::New, async { there(files(&*self.target)?.stat(path).await) })
     }
 
     /// Copies the folder `root` and all below it, unless it was copied and is the same; removes copies of what is gone when `compare` says that there may be some.
@@ -427,7 +427,9 @@ impl Run {
             return Ok(());
         }
         let attributes = Attributes::none().mode(info.mode).modified(info.modified);
-        tried!(self, async { there(files(&*self.target)?.set_attributes(path, &attributes).await) })?;
+        tried!(self, Side::New, async {
+            there(files(&*self.target)?.set_attributes(path, &attributes).await)
+        })?;
         self.confirm_folder(path, info.mode);
         Ok(())
     }
@@ -442,7 +444,9 @@ impl Run {
         };
         if old.mode != new.mode {
             let attributes = Attributes::none().mode(old.mode);
-            let set = tried!(self, async { files(&*self.target)?.set_attributes("", &attributes).await });
+            let set = tried!(self, Side::New, async {
+                files(&*self.target)?.set_attributes("", &attributes).await
+            });
             match set {
                 // Somebody else's folder keeps its mode.
                 Err(failed) if failed.kind == ErrorKind::PermissionDenied => {

@@ -29,8 +29,8 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct StateRow {
     pub(super) spec: nexus_messages::syscall::MountSpec,
     pub(super) without_modes: bool,
-    /// The new driver serves; rows are left to be removed.
-    pub(super) switched: bool,
+    /// The new driver serves, or it was given up: rows are left to be removed.
+    pub(super) over: bool,
 }
 
 /// What is known of one copy.
@@ -258,6 +258,27 @@ impl Journal {
                 return Ok(());
             }
         }
+    }
+
+    /// Says, in one commit, that the migration with this `row` is over, and forgets its copies: they stay where they are. Gives how many there may be.
+    pub(super) async fn give_up(&self, row: StateRow) -> Result<u64, Failed> {
+        let (mut left, mut after): (u64, Option<String>) = (0, None);
+        loop {
+            let page = self.page("", after.as_deref())?;
+            left += page.iter().filter(|(_, row)| row.ours && !row.folder).count() as u64;
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.into_iter().next_back().map(|(name, _)| name);
+            // Others have something to do, too.
+            self.kernel.env().sleep(Duration::ZERO).await;
+        }
+        self.write(vec![self.says(&StateRow { over: true, ..row })]).await?;
+        if let Err(failed) = self.clear().await {
+            // They go at the next boot, or with the next migration.
+            tracing::warn!(point = %self.mount.point, why = %failed.why, "rows of a migration are left");
+        }
+        Ok(left)
     }
 
     /// Removes all rows; the one of the migration as a whole goes last.

@@ -17,8 +17,8 @@
 //!
 //! What was read is compared with what the new store gives back, by BLAKE3. A copy is announced in the metastore before it is begun, and confirmed with the
 //! state that it is of when it is verified (`journal.rs`). So the same order, given again after whatever end, looks at all of the old store, and copies only
-//! what is not confirmed or has changed since. An abort removes what was announced, and nothing else. Files that others change beside the kernel are
-//! found by a second look at all of the old store, and not after that.
+//! what is not confirmed or has changed since. An abort removes what was announced, and nothing else; who gives up leaves it, and asks nothing of the new
+//! store. Files that others change beside the kernel are found by a second look at all of the old store, and not after that.
 //!
 //! Content by its hash (`contents.rs`) and files by their paths (`files.rs`) each go to a store of their own kind. From one kind to the other rows would have
 //! to be made or to go for every name in one commit: that is refused, and `nexus sync` copies between two mounts. What the new store cannot hold
@@ -31,6 +31,7 @@
 mod aims;
 mod contents;
 mod copying;
+mod failed;
 mod files;
 mod journal;
 mod opening;
@@ -51,9 +52,12 @@ use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 
 pub(super) use aims::not_aimed_at;
 use aims::{aimed_at, not_taken};
+pub(super) use failed::Failed;
+use failed::{Attempts, Side, named, tried};
 use files::files;
 use journal::{Journal, StateRow};
 use twins::Twins;
+use undo::end;
 pub(crate) use view::Migrations;
 use view::Progress;
 pub use view::{MigrateOrder, MigrationState, MigrationStatus};
@@ -93,55 +97,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(10);
 /// How often it may fail to do so while the gate is closed, before it is given up.
 const FLUSHES_MAX: u32 = 8;
 
-/// How often a call of a driver is repeated that fails.
-const ATTEMPTS_MAX: u32 = 4;
-
-/// How long it is from the first attempt to the second; each further wait is twice as long.
-const ATTEMPT_WAIT: Duration = Duration::from_millis(100);
-
-/// The longest wait for a driver that says when it may be called again.
-const RETRY_MAX: Duration = Duration::from_secs(5);
-
 /// Looks at all of a store of files; what others changed during the first is found by the second.
 const LOOKS: usize = 2;
-
-/// Makes a call of a driver, again when it fails and may succeed later.
-macro_rules! tried {
-    ($run:expr, $call:expr) => {{
-        let mut attempt = 0;
-        loop {
-            match $call.await {
-                Ok(done) => break Ok(done),
-                Err(error) => {
-                    if !$run.again(&error, &mut attempt).await {
-                        break Err(Failed::from(error));
-                    }
-                }
-            }
-        }
-    }};
-}
-use tried;
-
-/// Why a migration came to an end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) kind: ErrorKind,
-    pub(super) why: String,
-}
-
-impl Failed {
-    /// What the new store cannot hold.
-    fn refused(why: String) -> Self {
-        Self { kind: ErrorKind::NotSupported, why }
-    }
-}
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self { kind: error.kind(), why: error.to_string() }
-    }
-}
 
 /// Executes an order of `caller`. A migration that it begins goes on when this has returned.
 pub(crate) async fn ordered(
@@ -152,10 +109,11 @@ pub(crate) async fn ordered(
     match order {
         MigrateOrder::Begin { path, to, without_modes } => {
             let spec = kernel.catalogue().settled(to);
-            let row = StateRow { spec, without_modes, switched: false };
+            let row = StateRow { spec, without_modes, over: false };
             begin(kernel, caller, &path, row).await
         }
-        MigrateOrder::Abort { path } => abort(kernel, caller, &path).await,
+        MigrateOrder::Abort { path } => end(kernel, caller, &path, false).await,
+        MigrateOrder::GiveUp { path } => end(kernel, caller, &path, true).await,
     }
 }
 
@@ -164,7 +122,7 @@ pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), Stor
     let Some(row) = Journal::state(kernel, mount)? else { return Ok(()) };
     let caller = Arc::new(Caller::agent(Caller::KERNEL, mount.zone.clone()));
     let journal = Journal::new(kernel, mount, order_of(mount, &caller, &row.spec));
-    if !row.switched {
+    if !row.over {
         let state = MigrationState::Interrupted;
         let progress = Arc::new(Progress::new(kernel.env(), kernel.catalogue(), mount, &row.spec, state));
         kernel.migrations().list(mount, progress.clone());
@@ -175,7 +133,7 @@ pub(super) fn found(kernel: &Arc<Kernel>, mount: &Arc<Mount>) -> Result<(), Stor
         });
         return Ok(());
     }
-    // It is done, but for the rows that nobody needs any more.
+    // It is over, but for the rows that nobody needs any more.
     let (point, changing) = (mount.point.clone(), mount.changing().clone());
     kernel.env().spawn("migration.clear", async move {
         // Another one does not begin meanwhile.
@@ -252,15 +210,16 @@ async fn begin(
     let known = Journal::state(kernel, &mount).map_err(stored)?;
     let journal = Journal::new(kernel, &mount, order_of(&mount, caller, &spec));
     let known = match known {
-        Some(left) if left.switched => {
-            // The rest of one that is done.
+        Some(left) if left.over => {
+            // The rest of one that is over.
             journal.clear().await.map_err(failed)?;
             None
         }
         known => known,
     };
     if let Some(other) = known.as_ref().filter(|known| known.spec != row.spec) {
-        let why = format!("a migration to {} was begun: go on with that one, or abort it", other.spec.driver);
+        let store = named(&other.spec.driver, &kernel.catalogue().shown(&other.spec));
+        let why = format!("a migration to {store} was begun: go on with that one, or abort it");
         return Err(fail(ErrorKind::Busy).because(why));
     }
     not_taken(kernel, &mount, &spec).map_err(|error| fail(error.kind).because(error.why))?;
@@ -289,7 +248,7 @@ async fn begin(
         mount.threads().end(kernel.env(), (run.target, run.opened)).await;
         return Err(failed(aimed_at(&other)));
     }
-    start(kernel, "migration.run", run, Run::migrate);
+    start(kernel, "migration.run", &run.progress.clone(), run.migrate());
     Ok(())
 }
 
@@ -308,44 +267,14 @@ fn can_be_handed_over(spec: &MountSpec, opened: &Opened) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn abort(kernel: &Arc<Kernel>, caller: &Arc<Caller>, point: &VPath) -> Result<(), Error> {
-    let fail = |kind| Error::new(Op::Mount, point, kind);
-    let failed = |error: Failed| fail(error.kind).because(error.why);
-    let mount = mount_at(kernel, &caller.zone, point)?;
-    if let Some(running) = kernel.migrations().of(&mount).filter(|progress| !progress.state().is_over()) {
-        return if running.abort() || running.state() == MigrationState::Aborting {
-            Ok(())
-        } else {
-            Err(fail(ErrorKind::Busy).because("the new driver takes the place of the old one just now"))
-        };
-    }
-    let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().clone().lock_owned()).await;
-    let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("the mount is being changed"))?;
-    let known = Journal::state(kernel, &mount).map_err(|error| failed(error.into()))?;
-    let Some(row) = known.filter(|row| !row.switched) else {
-        return Err(fail(ErrorKind::NotFound).because("no migration of it was begun that is not done"));
-    };
-    let spec = Arc::new(row.spec.clone());
-    let opened = open_new(kernel, &mount, &spec).await.map_err(failed)?;
-    let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Aborting);
-    let progress = Arc::new(progress);
-    let journal = Journal::new(kernel, &mount, order_of(&mount, caller, &spec));
-    let run = Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, true), turn).await;
-    kernel.migrations().list(&mount, progress);
-    start(kernel, "migration.abort", run, Run::undo);
-    Ok(())
-}
-
 /// Runs it beside the call that asked for it; what panics is told as such.
-fn start<F: Future<Output = ()> + Send + 'static>(
+fn start(
     kernel: &Arc<Kernel>,
     name: &'static str,
-    run: Run,
-    work: impl FnOnce(Run) -> F,
+    progress: &Arc<Progress>,
+    working: impl Future<Output = ()> + Send + 'static,
 ) {
-    let progress = run.progress.clone();
-    let (done, over) = oneshot::channel();
-    let working = work(run);
+    let (progress, (done, over)) = (progress.clone(), oneshot::channel());
     kernel.env().spawn(name, async move {
         working.await;
         // Who waits may have ended with the kernel.
@@ -374,7 +303,8 @@ async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec
     let opened = open(kernel.env().clone(), mount.threads().clone(), args, Arc::new(writable), false).await;
     let mut opened = opened.map_err(|error| {
         let (kind, why) = not_opened(&error);
-        Failed { kind, why }
+        let store = named(&spec.driver, &kernel.catalogue().shown(spec));
+        Failed { kind, why: format!("the new store ({store}): {why}") }
     })?;
     (opened.spec, opened.options) = (spec.clone(), MountOptions::of(spec)?);
     Ok(opened)
@@ -453,21 +383,6 @@ impl Run {
         }
     }
 
-    /// Whether a call that failed is to be made again, after a wait.
-    async fn again(&self, error: &StoreError, attempt: &mut u32) -> bool {
-        let wait = match error {
-            StoreError::Unavailable { retry_in, .. } => (*retry_in).min(RETRY_MAX),
-            error if error.is_backend_failure() => ATTEMPT_WAIT * 2_u32.saturating_pow(*attempt),
-            _ => return false,
-        };
-        *attempt += 1;
-        if *attempt >= ATTEMPTS_MAX {
-            return false;
-        }
-        self.kernel.env().sleep(wait).await;
-        true
-    }
-
     fn is_by_path(&self) -> bool {
         self.opened.path_addressed
     }
@@ -507,7 +422,7 @@ impl Run {
     /// Copies all there is, and gives the closed gate: the new store has what the old one has, and nothing changes.
     async fn work(&self) -> Result<Closed, Failed> {
         self.check().await?;
-        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, switched: false };
+        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, over: false };
         if !self.resumed {
             self.journal.write(vec![self.journal.says(&row)]).await?;
         }
@@ -601,7 +516,7 @@ impl Run {
     /// Has the old driver bring to its store what it has acknowledged early; says whether all of it is there.
     async fn flush_old(&self, within: Duration) -> Result<bool, Failed> {
         let flushing = async {
-            tried!(self, async {
+            tried!(self, Side::Old, async {
                 let driver = self.mount.lease().await;
                 driver.flush().await
             })
@@ -635,7 +550,7 @@ impl Run {
             return Err(Failed { kind: ErrorKind::NotEmpty, why });
         }
         let marker = format!("{}{}", files::MARKER, self.kernel.new_op_id());
-        tried!(self, async {
+        tried!(self, Side::New, async {
             let data = [Bytes::from_static(files::MARKED)];
             files(&*self.target)?.write(&marker, &data, PathWrite::Whole, &Attributes::none()).await
         })?;
@@ -677,7 +592,7 @@ impl Run {
     /// From the row on: the new driver takes the place of the old one.
     async fn switch(self, closed: Closed) {
         let (kernel, mount, journal) = (self.kernel, self.mount, self.journal);
-        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, switched: true };
+        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, over: true };
         let order = journal.order();
         let done = swap::hand_over(&kernel, order, &mount, self.opened, journal.says(&row), closed).await;
         mount.passage().end_notes();

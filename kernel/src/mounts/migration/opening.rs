@@ -3,7 +3,7 @@
 use nexus_messages::Attributes;
 
 use super::files::{DIFFERS, files};
-use super::{Failed, Run, tried};
+use super::{Attempts, Failed, Run, Side, tried};
 
 /// The permission bits without which nothing can be put into a folder, or taken out of it.
 const OWNER_CHANGES: u32 = 0o300;
@@ -11,9 +11,9 @@ const OWNER_CHANGES: u32 = 0o300;
 /// Makes a call of the new store that changes what is at a path, once more when the folder that it is in had to be opened for it.
 macro_rules! changing {
     ($run:expr, $path:expr, $call:expr) => {
-        match tried!($run, $call) {
+        match tried!($run, Side::New, $call) {
             Err(failed) if failed.kind == ErrorKind::PermissionDenied && $run.opens($path).await? => {
-                tried!($run, $call)
+                tried!($run, Side::New, $call)
             }
             done => done,
         }
@@ -42,7 +42,7 @@ impl Run {
                 self.note_again(folder, false);
             }
             let open = Attributes::none().mode(info.mode | OWNER_CHANGES);
-            tried!(self, async { files(&*self.target)?.set_attributes(folder, &open).await })?;
+            tried!(self, Side::New, async { files(&*self.target)?.set_attributes(folder, &open).await })?;
         }
         Ok(found)
     }

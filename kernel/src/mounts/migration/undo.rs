@@ -1,19 +1,98 @@
-//! Taking back what a migration has written to the new store.
+//! Ending a migration: what it has written to the new store is taken back, or left where it is.
 
-use nexus_messages::ErrorKind;
+use std::pin::pin;
+use std::sync::Arc;
 
-use super::{Failed, MigrationState, Run, contents, journal, not_taken, tried};
+use futures_util::future::{Either, select};
+use nexus_messages::{Caller, Error, ErrorKind, Op, VPath};
+
+use super::failed::{Attempts, Side, named, tried};
+use super::journal::{Journal, StateRow};
+use super::view::Progress;
+use super::{Failed, MigrationState, Run, contents, journal, mount_at, not_taken, open_new, order_of, start};
 use crate::hal::{Addressing, ObjectStore, StoreError};
+use crate::kernel::Kernel;
+use crate::mounts::attach::LOCK_WAIT_MAX;
+
+/// Ends the migration of the mount at `point`, whether it runs or was cut short. With `leave` nothing is asked of the new store.
+pub(super) async fn end(
+    kernel: &Arc<Kernel>,
+    caller: &Arc<Caller>,
+    point: &VPath,
+    leave: bool,
+) -> Result<(), Error> {
+    let fail = |kind| Error::new(Op::Mount, point, kind);
+    let failed = |error: Failed| fail(error.kind).because(error.why);
+    let mount = mount_at(kernel, &caller.zone, point)?;
+    if let Some(running) = kernel.migrations().of(&mount).filter(|progress| !progress.state().is_over()) {
+        let why = "the new driver takes the place of the old one just now";
+        return if running.abort(leave) { Ok(()) } else { Err(fail(ErrorKind::Busy).because(why)) };
+    }
+    let waited = kernel.env().timeout(LOCK_WAIT_MAX, mount.changing().clone().lock_owned()).await;
+    let turn = waited.map_err(|_| fail(ErrorKind::Busy).because("the mount is being changed"))?;
+    let known = Journal::state(kernel, &mount).map_err(|error| failed(error.into()))?;
+    let Some(row) = known.filter(|row| !row.over) else {
+        return Err(fail(ErrorKind::NotFound).because("no migration of it was begun that is not done"));
+    };
+    let spec = Arc::new(row.spec.clone());
+    let progress = Progress::new(kernel.env(), kernel.catalogue(), &mount, &spec, MigrationState::Aborting);
+    let progress = Arc::new(progress);
+    let journal = Journal::new(kernel, &mount, order_of(&mount, caller, &spec));
+    if leave {
+        kernel.migrations().list(&mount, progress.clone());
+        let giving_up = {
+            let progress = progress.clone();
+            async move {
+                give_up(&journal, &progress, row).await;
+                drop(turn);
+            }
+        };
+        start(kernel, "migration.give_up", &progress, giving_up);
+        return Ok(());
+    }
+    let opened = open_new(kernel, &mount, &spec).await;
+    let opened = opened.map_err(|error| failed(not_removed(kernel, &row, error)))?;
+    let run = Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, true), turn).await;
+    kernel.migrations().list(&mount, progress.clone());
+    start(kernel, "migration.abort", &progress, run.undo());
+    Ok(())
+}
+
+async fn give_up(journal: &Journal, progress: &Progress, row: StateRow) {
+    match journal.give_up(row).await {
+        Ok(left) => progress.give_up(left),
+        Err(failed) => progress.fail(&failed),
+    }
+}
+
+/// Why copies are still there, and what can be done about it.
+fn not_removed(kernel: &Kernel, row: &StateRow, failed: Failed) -> Failed {
+    let store = named(&row.spec.driver, &kernel.catalogue().shown(&row.spec));
+    let why = format!(
+        "what was copied to {store} cannot be removed: {}. Abort it again when that store can be reached; or give it up, with --abort --leave-copies, which leaves \
+         there what was copied",
+        failed.why
+    );
+    Failed { why, ..failed }
+}
 
 impl Run {
-    /// Removes what was written.
+    /// Removes what was written; or leaves it, as soon as that is asked for.
     pub(super) async fn undo(self) {
-        let undone = self.remove_all().await;
+        let row = StateRow { spec: (*self.spec).clone(), without_modes: self.without_modes, over: false };
+        let undone = {
+            let (left, removed) = (pin!(self.progress.leave.wait()), pin!(self.remove_all()));
+            match select(left, removed).await {
+                Either::Left(_) => None,
+                Either::Right((done, _)) => Some(done),
+            }
+        };
         match undone {
-            Ok(()) => self.progress.end(MigrationState::Aborted),
-            Err(failed) => {
+            None => give_up(&self.journal, &self.progress, row).await,
+            Some(Ok(())) => self.progress.end(MigrationState::Aborted),
+            Some(Err(failed)) => {
                 tracing::warn!(point = %self.mount.point, why = %failed.why, "a migration was not undone");
-                self.progress.fail(&failed);
+                self.progress.fail(&not_removed(&self.kernel, &row, failed));
             }
         }
         self.mount.threads().end(self.kernel.env(), (self.target, self.opened)).await;
@@ -58,7 +137,7 @@ impl Run {
             what: "the journal of a migration".into(),
             found: format!("a content called {name:?}"),
         })?;
-        tried!(self, async {
+        tried!(self, Side::New, async {
             match self.target.addressing() {
                 Addressing::Content(store) => match store.delete(&id).await {
                     Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),

@@ -11,7 +11,7 @@ use nexus_messages::{FileId, Timestamp, VPath, ZoneId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::Failed;
+use super::failed::{Failed, named};
 use crate::hal::Catalogue;
 use crate::mounts::mount::Mount;
 use crate::mounts::options::stores_the_same;
@@ -33,6 +33,11 @@ pub enum MigrateOrder {
     },
     /// Ends a migration and removes what it wrote.
     Abort {
+        /// The mount point.
+        path: VPath,
+    },
+    /// Ends a migration and leaves what it wrote where it is. Nothing is asked of the new store: it may be gone.
+    GiveUp {
         /// The mount point.
         path: VPath,
     },
@@ -66,6 +71,9 @@ pub struct MigrationStatus {
     pub kept: u64,
     /// How many copies were taken back, because what they are of is gone.
     pub removed: u64,
+    /// How many files, or contents, may be left in the new store by one that was given up.
+    #[serde(default)]
+    pub left: u64,
     /// How many bytes were copied.
     pub bytes: u64,
     /// How many changes are noted and not copied yet.
@@ -102,6 +110,8 @@ pub enum MigrationState {
     Aborting,
     /// It is as if it had not begun.
     Aborted,
+    /// It is over, and the old driver serves. What was copied stays in the new store, and nobody here knows of it any more.
+    GivenUp,
     /// It was cut short by the end of a process. The same order goes on with it.
     Interrupted,
 }
@@ -117,6 +127,11 @@ impl MigrationStatus {
     /// Whether nobody works on it.
     pub fn is_over(&self) -> bool {
         self.state.is_over()
+    }
+
+    /// The new store in words: its driver, and what was said of where and how it is.
+    pub fn new_store(&self) -> String {
+        named(&self.to, &self.options)
     }
 }
 
@@ -175,12 +190,15 @@ pub(crate) struct Progress {
     state: Mutex<(MigrationState, Timestamp, Option<Timestamp>)>,
     /// Set when it is to stop and to be undone.
     pub(super) stop: Latch<()>,
+    /// Set when what was copied is to stay where it is.
+    pub(super) leave: Latch<()>,
     pub(super) found: AtomicU64,
     pub(super) copied: AtomicU64,
     pub(super) kept: AtomicU64,
     /// Looks at all of the old store that are over.
     pub(super) looks: AtomicU64,
     pub(super) removed: AtomicU64,
+    pub(super) left: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) rounds: AtomicU64,
     pub(super) closings: AtomicU64,
@@ -204,11 +222,13 @@ impl Progress {
             options: catalogue.shown(to),
             state: Mutex::new((state, Timestamp(env.wall()), None)),
             stop: Latch::new(),
+            leave: Latch::new(),
             found: zero(),
             copied: zero(),
             kept: zero(),
             looks: zero(),
             removed: zero(),
+            left: zero(),
             bytes: zero(),
             rounds: zero(),
             closings: zero(),
@@ -234,14 +254,18 @@ impl Progress {
         true
     }
 
-    /// Tells it to stop; says whether it can.
-    pub(super) fn abort(&self) -> bool {
+    /// Tells it to stop, and with `leave` to remove nothing more; says whether it can.
+    pub(super) fn abort(&self, leave: bool) -> bool {
         let mut now = self.state.lock();
-        if !matches!(now.0, MigrationState::Checking | MigrationState::Copying) {
-            return false;
+        match now.0 {
+            MigrationState::Checking | MigrationState::Copying => now.0 = MigrationState::Aborting,
+            MigrationState::Aborting => {}
+            _ => return false,
         }
-        now.0 = MigrationState::Aborting;
         drop(now);
+        if leave {
+            self.leave.set(());
+        }
         self.stop.set(());
         true
     }
@@ -250,6 +274,12 @@ impl Progress {
         let mut now = self.state.lock();
         now.0 = state;
         now.2 = Some(Timestamp(self.env.wall()));
+    }
+
+    /// It is given up; up to so many copies are left.
+    pub(super) fn give_up(&self, left: u64) {
+        self.left.store(left, Ordering::Relaxed);
+        self.end(MigrationState::GivenUp);
     }
 
     pub(super) fn fail(&self, failed: &Failed) {
@@ -283,6 +313,7 @@ impl Progress {
             copied: get(&self.copied),
             kept: get(&self.kept),
             removed: get(&self.removed),
+            left: get(&self.left),
             bytes: get(&self.bytes),
             rounds: get(&self.rounds),
             closings: get(&self.closings),

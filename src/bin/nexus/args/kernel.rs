@@ -39,7 +39,8 @@ pub(crate) struct UmountArgs {
 ///
 /// All is copied and verified by its hash, what changes meanwhile is copied again, and in one step the new driver takes the place of the old one. Calls go
 /// on; for the last round changes wait, a few seconds at most. Until that step the old driver serves, whatever happens. Interrupted, also by a kill, the
-/// same command goes on where it was; --abort removes what it has copied. A migration in a process that serves the folder goes on there when this command is
+/// same command goes on where it was; --abort removes what it has copied. Where the new store is gone for good, --abort --leave-copies gives up: it asks
+/// nothing of that store, and says what may be left there. A migration in a process that serves the folder goes on there when this command is
 /// interrupted, which says where it stands. The old driver's store is left as it was, for you to remove.
 ///
 /// Files that are found by their paths (local, s3, ..) go to another driver of that kind, content that is found by its hash (cas-local, s3 with
@@ -52,8 +53,8 @@ pub(crate) struct UmountArgs {
 #[command(group = clap::ArgGroup::new("what").required(true).args(["to", "abort", "status"]))]
 #[command(after_help = "\
 Exit status 1 when it came to an end before the new driver serves, 130 when it was interrupted.
-With --json: {zone, path, from, to, options, state, began, ended, found, copied, kept, removed, bytes, noted, rounds, closings, closed_us}; state is checking,
-copying, switching, done, aborting, aborted, interrupted or {failed: {cause, error}}.")]
+With --json: {zone, path, from, to, options, state, began, ended, found, copied, kept, removed, left, bytes, noted, rounds, closings, closed_us}; state is
+checking, copying, switching, done, aborting, aborted, given_up, interrupted or {failed: {cause, error}}.")]
 pub(crate) struct MigrateArgs {
     /// The mount point
     pub(crate) path: String,
@@ -69,6 +70,9 @@ pub(crate) struct MigrateArgs {
     /// End it, and remove what it has copied
     #[arg(long)]
     pub(crate) abort: bool,
+    /// With --abort: leave in the new store what was copied; nothing is asked of it
+    #[arg(long, requires = "abort")]
+    pub(crate) leave_copies: bool,
     /// Tell how far it is
     #[arg(long)]
     pub(crate) status: bool,
