@@ -69,6 +69,18 @@ fn what_the_new_store_cannot_hold_is_told_before_anything_is_copied() {
 }
 
 #[test]
+fn a_name_that_would_be_another_one_there_is_told_before_anything_is_copied() {
+    let bench = Bench::of_files();
+    fs::create_dir(bench.host("old").join("d")).expect("there is room");
+    for name in ["a", "d/f", "d/p\\q", "z"] {
+        fs::write(bench.host("old").join(name), "one").expect("there is room");
+    }
+    bench.odd.names_without("\\");
+    bench.begin(bench.spec(ODD_FILES, "new")).expect("it begins");
+    check_refused(&bench, &["/m/d/p\\q: ", "is another one there"]);
+}
+
+#[test]
 fn modes_are_given_up_when_that_is_asked_for() {
     let bench = to_plain(|bench| {
         let mode = fs::Permissions::from_mode(0o755);
