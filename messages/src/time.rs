@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The earliest time that is known to be one: the epoch itself, or before. 0 stands for a time that nobody knows, so it is told as this, a nanosecond later.
+    pub const EARLIEST: Self = Self(1);
+
     /// The nanoseconds since the Unix epoch.
     pub fn nanos(self) -> u64 {
         self.0
@@ -32,16 +35,20 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
-    /// A time before the epoch becomes the epoch.
+    /// The epoch, and what is before it, becomes [`EARLIEST`](Timestamp::EARLIEST).
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).max(Self::EARLIEST)
     }
 }
 
 impl From<Timestamp> for SystemTime {
+    /// [`EARLIEST`](Timestamp::EARLIEST) becomes the epoch, as which it was told.
     fn from(time: Timestamp) -> Self {
-        UNIX_EPOCH + Duration::from_nanos(time.0)
+        match time {
+            Timestamp::EARLIEST => UNIX_EPOCH,
+            Timestamp(nanos) => UNIX_EPOCH + Duration::from_nanos(nanos),
+        }
     }
 }
 
@@ -81,6 +88,18 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_is_known_is_never_none() {
+        let check = |time: SystemTime, told: u64, back: SystemTime| {
+            assert_eq!(Timestamp::from(time), Timestamp(told));
+            assert_eq!(SystemTime::from(Timestamp(told)), back);
+        };
+        check(UNIX_EPOCH, 1, UNIX_EPOCH);
+        check(UNIX_EPOCH - Duration::from_secs(86_400), 1, UNIX_EPOCH);
+        let later = UNIX_EPOCH + Duration::new(3, 7);
+        check(later, 3_000_000_007, later);
+    }
 
     #[test]
     fn times_are_shown_in_utc() {

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -359,6 +360,40 @@ fn alone_it_still_brings_to_the_disk_what_was_acknowledged() {
     nexus.feed("write --eventual /a", "x");
     assert_eq!(nexus.good("sync"), "");
     assert!(nexus.good("--json sync /a").starts_with("{\"lsn\":"));
+}
+
+/// The time at which the clocks of hosts begin is one, and what is before it becomes that.
+#[test]
+fn a_file_of_1970_keeps_its_time() {
+    let nexus = Nexus::new();
+    let epoch = SystemTime::UNIX_EPOCH;
+    for name in ["source", "plain"] {
+        fs::create_dir(nexus.host(name)).expect("there is room");
+    }
+    let old = [
+        ("first", epoch),
+        ("older", epoch - Duration::from_secs(86_400)),
+        ("later", epoch + Duration::new(1, 7)),
+    ];
+    for (name, at) in old {
+        let file = fs::File::create(nexus.host("source").join(name)).expect("there is room");
+        file.set_modified(at).expect("it is ours");
+    }
+    nexus.good("mount /plain --driver local --opt folder=plain");
+    nexus.good("import source /i");
+    nexus.good("export /i exported");
+    sync(&nexus, "host:source /t");
+    sync(&nexus, "/t /plain/t");
+    sync(&nexus, "/plain/t host:synced");
+    for folder in ["exported", "plain/t", "synced"] {
+        for (name, at) in old {
+            let there = fs::metadata(nexus.host(folder).join(name)).expect("it is there");
+            assert_eq!(there.modified().expect("it is kept"), at.max(epoch), "{folder}/{name}");
+        }
+    }
+    assert!(nexus.good("ls -l /t").contains("1970-01-01"));
+    let again = sync(&nexus, "host:source /plain/t");
+    assert_eq!((&again["copied"], &again["described"]), (&json!(0), &json!(0)), "{again}");
 }
 
 #[test]

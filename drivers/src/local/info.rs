@@ -109,10 +109,10 @@ fn type_of_stat(stat: &Stat) -> EntryType {
     }
 }
 
-/// What was before the epoch becomes the epoch.
+/// The epoch, and what is before it, becomes the earliest time that there is: 0 says that nobody knows one.
 fn timestamp(seconds: i64, nanos: u64) -> Timestamp {
-    let seconds = u64::try_from(seconds).unwrap_or_default();
-    Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    let Ok(seconds) = u64::try_from(seconds) else { return Timestamp::EARLIEST };
+    Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos)).max(Timestamp::EARLIEST)
 }
 
 pub(super) fn mode_of(mode: u32) -> Mode {
@@ -121,6 +121,8 @@ pub(super) fn mode_of(mode: u32) -> Mode {
 
 /// The times to set: that of reading stays, and that of writing becomes `modified`.
 pub(super) fn times(modified: Timestamp) -> Timestamps {
+    // The epoch is told as the earliest time.
+    let modified = if modified == Timestamp::EARLIEST { Timestamp::default() } else { modified };
     let seconds = i64::try_from(modified.secs()).unwrap_or(i64::MAX);
     let nanos = i64::try_from(modified.nanos() % 1_000_000_000).unwrap_or_default();
     Timestamps {

@@ -218,11 +218,10 @@ impl Work {
     fn link(&self, entry: &FileMetadata, host: &Path) -> io::Result<()> {
         make_way(host)?;
         symlink(entry.link_target.as_deref().unwrap_or_default(), host)?;
-        let since = SystemTime::from(entry.modified).duration_since(SystemTime::UNIX_EPOCH);
-        let since = since.map_err(io::Error::other)?;
-        let modified = Timespec {
-            tv_sec: since.as_secs().try_into().map_err(io::Error::other)?,
-            tv_nsec: since.subsec_nanos().into(),
+        let modified = match entry.modified {
+            // Nobody keeps it.
+            Timestamp(0) => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            modified => timespec(modified)?,
         };
         let times = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -349,6 +348,14 @@ fn describe(file: &File, entry: &FileMetadata) -> io::Result<()> {
 
 fn time(at: Timestamp) -> SystemTime {
     at.into()
+}
+
+fn timespec(at: Timestamp) -> io::Result<Timespec> {
+    let since = time(at).duration_since(SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
+    Ok(Timespec {
+        tv_sec: since.as_secs().try_into().map_err(io::Error::other)?,
+        tv_nsec: since.subsec_nanos().into(),
+    })
 }
 
 /// Removes a file or link that is in the way. A directory stays, and what follows fails.
