@@ -127,7 +127,7 @@ pub struct FileMetadata {
     pub mode: u32,
     /// When it was made.
     pub created: Timestamp,
-    /// When its content (a directory's list of children) last changed.
+    /// When its content (a directory's list of children) last changed; 0 where nobody keeps that.
     pub modified: Timestamp,
     /// When anything about it last changed.
     pub changed: Timestamp,

@@ -216,7 +216,7 @@ fn one_that_goes_to_a_folder_that_is_gone_is_given_up_by_a_command() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     };
-    let store = format!("path-local: folder={}", place.new.display());
+    let store = format!("path-local (folder={})", place.new.display());
     let (status, _, said) = run(&["--abort"]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains(&store) && said.contains("--abort --leave-copies"), "{said}");

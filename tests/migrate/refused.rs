@@ -29,6 +29,9 @@ fn wrong_orders_are_refused_and_change_nothing() {
     check(MountSpec::new("memory-path"), ErrorKind::NotSupported, "memory-path");
     check(bench.spec("cas-local", "cas"), ErrorKind::NotSupported, "nexus sync");
     refused(bench.nx.migrate("/none", bench.spec("path-local", "new"), true), ErrorKind::NotFound);
+    let part = bench.nx.migrate(format!("{AT}/d"), bench.spec("path-local", "new"), true);
+    let part = refused(part, ErrorKind::NotFound).to_string();
+    assert!(part.contains("a part of /m, which `nexus sync /m/d ELSEWHERE`"), "{part}");
     refused(bench.nx.abort_migration(AT), ErrorKind::NotFound);
     let agent = bench.nx.agent("coder-7").expect("a name");
     refused(agent.migrate(AT, bench.spec("path-local", "new"), true), ErrorKind::PermissionDenied);

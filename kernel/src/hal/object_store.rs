@@ -378,7 +378,7 @@ pub struct ObjectInfo {
     pub told_apart: bool,
     /// The permission bits.
     pub mode: u32,
-    /// When the content last changed.
+    /// When the content last changed; 0 where nobody keeps that, and what is at the epoch or before it is [`Timestamp::EARLIEST`].
     pub modified: Timestamp,
     /// When it was made, as far as the backend knows.
     pub created: Timestamp,

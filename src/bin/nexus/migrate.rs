@@ -185,7 +185,7 @@ mod tests {
         );
         assert_eq!(
             told_of("given_up"),
-            "/m from local to s3 is given up, and local serves; up to 2 copies are left in s3: bucket=b"
+            "/m from local to s3 is given up, and local serves; up to 2 copies are left in s3 (bucket=b)"
         );
         assert!(told_of("done").contains(" is done; 3 copied, 1 kept from before, 2.00 KiB;"));
     }

@@ -116,9 +116,9 @@ impl Run {
         let store = match side {
             Side::Old => {
                 let spec = self.mount.spec();
-                format!("the old store ({})", named(&spec.driver, &shown(&spec)))
+                format!("the old store {}", named(&spec.driver, &shown(&spec)))
             }
-            Side::New => format!("the new store ({})", named(&self.spec.driver, &shown(&self.spec))),
+            Side::New => format!("the new store {}", named(&self.spec.driver, &shown(&self.spec))),
         };
         Failed { kind: error.kind(), why: format!("{store}: {}", say(error)) }
     }
@@ -138,7 +138,7 @@ fn said(error: &StoreError) -> String {
 pub(super) fn named(driver: &str, options: &BTreeMap<String, String>) -> String {
     let own = options.iter().filter(|(key, shown)| !is_of_every_mount(key) && *shown != HIDDEN);
     let own: Vec<_> = own.map(|(key, shown)| format!("{key}={shown}")).collect();
-    if own.is_empty() { driver.to_owned() } else { format!("{driver}: {}", own.join(", ")) }
+    if own.is_empty() { driver.to_owned() } else { format!("{driver} ({})", own.join(", ")) }
 }
 
 #[cfg(test)]
@@ -155,7 +155,7 @@ mod tests {
         check(&[("read_only", "true"), ("secret_key", HIDDEN)], "s3");
         check(
             &[("endpoint", "http://127.0.0.1:1"), ("bucket", "b"), ("deadline_ms", "9")],
-            "s3: bucket=b, endpoint=http://127.0.0.1:1",
+            "s3 (bucket=b, endpoint=http://127.0.0.1:1)",
         );
     }
 
@@ -164,7 +164,7 @@ mod tests {
         let error = StoreError::Unavailable {
             mount: "/m".into(),
             cause: "writing \"f\": it is gone".into(),
-            retry_in: std::time::Duration::ZERO,
+            retry_in: Duration::ZERO,
         };
         assert!(!said(&error).contains("/m") && said(&error).ends_with("writing \"f\": it is gone"));
     }

@@ -168,7 +168,17 @@ fn order_of(mount: &Mount, caller: &Arc<Caller>, spec: &MountSpec) -> Attach {
 }
 
 fn mount_at(kernel: &Kernel, zone: &ZoneId, point: &VPath) -> Result<Arc<Mount>, Error> {
-    let none = || Error::new(Op::Mount, point, ErrorKind::NotFound).because("nothing is mounted there");
+    let none = || {
+        let within =
+            kernel.routes().route(zone, point, |routed| routed.map(|routed| routed.mount.point.clone()));
+        let why = match within {
+            Some(mount) => format!(
+                "nothing is mounted there: all of a mount moves, and this is a part of {mount}, which `nexus sync {point} ELSEWHERE` copies to another mount"
+            ),
+            None => "nothing is mounted there".into(),
+        };
+        Error::new(Op::Mount, point, ErrorKind::NotFound).because(why)
+    };
     kernel.mount_at(zone, point).ok_or_else(none)
 }
 
@@ -227,7 +237,8 @@ async fn begin(
     if opened.path_addressed != mount.is_path_addressed() {
         let way = |path: bool| if path { "paths" } else { "hashes" };
         let why = format!(
-            "{} finds content by {}, and {point} by {}: mount it elsewhere, and copy with `nexus sync`",
+            "{} finds content by {}, and {point} by {}, so that all names would have to become rows of the metastore, or cease to be, in one step: mount it \
+             elsewhere, and copy with `nexus sync {point} ELSEWHERE`",
             spec.driver,
             way(opened.path_addressed),
             way(mount.is_path_addressed()),
@@ -304,7 +315,7 @@ async fn open_new(kernel: &Arc<Kernel>, mount: &Arc<Mount>, spec: &Arc<MountSpec
     let mut opened = opened.map_err(|error| {
         let (kind, why) = not_opened(&error);
         let store = named(&spec.driver, &kernel.catalogue().shown(spec));
-        Failed { kind, why: format!("the new store ({store}): {why}") }
+        Failed { kind, why: format!("the new store {store}: {why}") }
     })?;
     (opened.spec, opened.options) = (spec.clone(), MountOptions::of(spec)?);
     Ok(opened)

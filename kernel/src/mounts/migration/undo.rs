@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::{Either, select};
 use nexus_messages::{Caller, Error, ErrorKind, Op, VPath};
 
-use super::failed::{Attempts, Side, named, tried};
+use super::failed::{Attempts, Side, tried};
 use super::journal::{Journal, StateRow};
 use super::view::Progress;
 use super::{Failed, MigrationState, Run, contents, journal, mount_at, not_taken, open_new, order_of, start};
@@ -51,7 +51,7 @@ pub(super) async fn end(
         return Ok(());
     }
     let opened = open_new(kernel, &mount, &spec).await;
-    let opened = opened.map_err(|error| failed(not_removed(kernel, &row, error)))?;
+    let opened = opened.map_err(|error| failed(not_removed(error)))?;
     let run = Run::new(kernel, &mount, opened, journal, progress.clone(), (&row, true), turn).await;
     kernel.migrations().list(&mount, progress.clone());
     start(kernel, "migration.abort", &progress, run.undo());
@@ -66,10 +66,9 @@ async fn give_up(journal: &Journal, progress: &Progress, row: StateRow) {
 }
 
 /// Why copies are still there, and what can be done about it.
-fn not_removed(kernel: &Kernel, row: &StateRow, failed: Failed) -> Failed {
-    let store = named(&row.spec.driver, &kernel.catalogue().shown(&row.spec));
+fn not_removed(failed: Failed) -> Failed {
     let why = format!(
-        "what was copied to {store} cannot be removed: {}. Abort it again when that store can be reached; or give it up, with --abort --leave-copies, which leaves \
+        "what was copied cannot be removed: {}. Abort it again when that can be done; or give it up, with --abort --leave-copies, which asks nothing of the new store and leaves \
          there what was copied",
         failed.why
     );
@@ -92,7 +91,7 @@ impl Run {
             Some(Ok(())) => self.progress.end(MigrationState::Aborted),
             Some(Err(failed)) => {
                 tracing::warn!(point = %self.mount.point, why = %failed.why, "a migration was not undone");
-                self.progress.fail(&not_removed(&self.kernel, &row, failed));
+                self.progress.fail(&not_removed(failed));
             }
         }
         self.mount.threads().end(self.kernel.env(), (self.target, self.opened)).await;

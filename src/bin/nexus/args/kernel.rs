@@ -44,7 +44,9 @@ pub(crate) struct UmountArgs {
 /// interrupted, which says where it stands. The old driver's store is left as it was, for you to remove.
 ///
 /// Files that are found by their paths (local, s3, ..) go to another driver of that kind, content that is found by its hash (cas-local, s3 with
-/// addressing=content, ..) to one of that kind; from the one to the other `nexus sync` copies between two mounts. A store of files must be empty. What it cannot
+/// addressing=content, ..) to one of that kind. From the one to the other is refused: on mounts of the second kind names, modes, versions and streams are rows of the
+/// metastore, which would have to come or go all in one step. `nexus mount /new --driver ..` and `nexus sync /old /new` copy what can be copied, which is not the
+/// versions; so they do for a part of a mount, as all of one moves here. Run again with --delete it copies what changed meanwhile. A store of files must be empty. What it cannot
 /// hold (links, empty folders, modes, names) is told before anything is copied. An upload that is under way holds up the last step, for a minute at most; one that takes
 /// longer is refused (EBUSY), and may be made again. Ask for write_back afterwards, by `mount --replace`. The numbers of files change with the store, and on one without times
 /// of its own their times of change. A file with several names (hard links) becomes a file for each of them. What was said of the mount for every driver (read-only,
