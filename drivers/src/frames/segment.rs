@@ -12,6 +12,9 @@ use crate::disk::{DiskFile, Folder};
 /// How much is read at once when frames are looked for behind a damaged one, in bytes.
 const SEARCH_BYTES: usize = 1 << 20;
 
+/// How much is written again at once, in bytes.
+const AGAIN_BYTES: usize = 1 << 20;
+
 /// What the names of segments end with.
 const SUFFIX: &str = ".wal";
 
@@ -176,7 +179,23 @@ impl Segment {
         }
     }
 
-    fn zero(&self, from: u64, to: u64) -> io::Result<()> {
+    /// Writes this part of the file again as it stands there, which takes no room, so that the next flush brings it to the disk: of what was read nobody knows whether an earlier one
+    /// did, and failed.
+    pub(crate) fn write_again(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut piece = Vec::new();
+        let mut at = from;
+        while at < to {
+            let length = AGAIN_BYTES.min(usize::try_from(to - at).unwrap_or(AGAIN_BYTES));
+            piece.resize(length, 0);
+            self.file.read_at(at, &mut piece)?;
+            self.file.write_at(at, &piece)?;
+            at += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros over a part of the file.
+    pub(crate) fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
         while at < to {
             let piece = ZEROS.len().min(usize::try_from(to - at).unwrap_or(ZEROS.len()));

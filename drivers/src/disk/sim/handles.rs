@@ -105,7 +105,7 @@ impl Folder for SimFolder {
             }
             Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
             None => {
-                state.begin(self.life, Kind::Write)?;
+                state.begin(self.life, Kind::Growth)?;
                 let number = state.number();
                 state.folders.insert(number, Names::default());
                 let names = state.names(self.number);
@@ -133,6 +133,13 @@ struct SimFile {
 }
 
 impl SimFile {
+    /// What a write is that ends at `end`.
+    fn writes_to(&self, end: u64) -> Kind {
+        let state = self.disk.0.lock();
+        let there = state.files.get(&self.number).map_or(0, |file| file.seen.len());
+        if end > there { Kind::Growth } else { Kind::Write }
+    }
+
     fn with<T>(&self, kind: Kind, job: impl FnOnce(&mut Inode, Result<(), Struck>) -> T) -> io::Result<T> {
         if kind != Kind::Look {
             self.disk.tell_watcher(self.life);
@@ -163,7 +170,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(Kind::Write, |file, begun| match begun {
+        self.with(self.writes_to(offset + data.len() as u64), |file, begun| match begun {
             Ok(()) | Err(Struck::PowerOff | Struck::Off) => file.write(offset, data),
             Err(Struck::Fault(_)) => file.write(offset, &data[..data.len() / 2]),
         })?;
@@ -172,7 +179,7 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(Kind::Write, |file, begun| {
+        self.with(self.writes_to(len), |file, begun| {
             if !matches!(begun, Err(Struck::Fault(_))) {
                 file.set_len(len);
             }

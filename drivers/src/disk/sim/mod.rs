@@ -94,7 +94,9 @@ struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Look,
-    /// Takes room.
+    /// Takes more room.
+    Growth,
+    /// Takes room, on some disks.
     Write,
     /// Takes none.
     Name,
@@ -390,7 +392,8 @@ impl State {
         let Some(plan) = &mut self.plan else { return Ok(()) };
         let strikes = match plan.fault {
             Fault::Error => true,
-            Fault::Full => matches!(kind, Kind::Write | Kind::FileSync),
+            Fault::Full => matches!(kind, Kind::Growth | Kind::Write | Kind::FileSync),
+            Fault::Growth => kind == Kind::Growth,
             Fault::Sync => matches!(kind, Kind::FileSync | Kind::FolderSync),
         };
         if !strikes || plan.times == 0 || self.counts.operations < plan.from {
@@ -422,7 +425,7 @@ impl From<Struck> for io::Error {
     fn from(struck: Struck) -> Self {
         match struck {
             Struck::Off | Struck::PowerOff => Self::other("the power is off"),
-            Struck::Fault(Fault::Full) => Self::from(io::ErrorKind::StorageFull),
+            Struck::Fault(Fault::Full | Fault::Growth) => Self::from(io::ErrorKind::StorageFull),
             // EIO.
             Struck::Fault(Fault::Error | Fault::Sync) => Self::from_raw_os_error(5),
         }

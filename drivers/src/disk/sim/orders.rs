@@ -8,6 +8,8 @@ pub enum Fault {
     Error,
     /// What takes room, flushes of files among it: ENOSPC.
     Full,
+    /// What takes more room: bytes beyond the end of a file, and new folders: ENOSPC. What stands there already is written over, and a file that is made has no bytes yet.
+    Growth,
     /// A flush, of a file or of a folder: EIO, and what was to be flushed is forgotten.
     Sync,
 }

@@ -106,6 +106,22 @@ fn a_full_disk_refuses_what_takes_room() {
 }
 
 #[test]
+fn a_disk_without_room_is_written_over_and_does_not_grow() {
+    let disk = SimDisk::new(1);
+    let folder = disk.folder();
+    let file = folder.open("f", true).unwrap();
+    file.write_at(0, b"abcd").unwrap();
+    disk.fail_from(0, Fault::Growth, u64::MAX);
+    file.write_at(2, b"xy").unwrap();
+    file.sync().unwrap();
+    assert_eq!(file.write_at(2, b"xyz").unwrap_err().kind(), io::ErrorKind::StorageFull);
+    let made = folder.open("g", true).unwrap();
+    assert!(made.write_at(0, b"a").is_err() && file.set_len(9).is_err() && folder.folder("h").is_err());
+    folder.rename("f", "g").unwrap();
+    file.set_len(1).unwrap();
+}
+
+#[test]
 fn a_driver_that_leaves_flushes_out_loses_what_it_promised() {
     let kept = |omission| {
         let disk = SimDisk::new(1);

@@ -20,8 +20,8 @@ const OUTCOMES_MAX: usize = 27;
 /// Outcomes that are looked at when there are more, by the seeds that choose them. 0 keeps nothing, 1 keeps all.
 const SEEDS: std::ops::Range<u64> = 0..10;
 
-const A: FileId = FileId(1);
-const B: FileId = FileId(2);
+pub(super) const A: FileId = FileId(1);
+pub(super) const B: FileId = FileId(2);
 const KEEPS_LITTLE: FileId = FileId(3);
 
 /// What a client knows: what may be there, and what must be.
@@ -40,7 +40,7 @@ impl Client {
         Self { states: vec![Model::default()], acknowledged: 0, asked: 0 }
     }
 
-    fn commit(&mut self, store: &Store, batch: Vec<(FileId, Asked)>) -> Result<(), StreamError> {
+    pub(super) fn commit(&mut self, store: &Store, batch: Vec<(FileId, Asked)>) -> Result<(), StreamError> {
         let mut model = self.states.last().unwrap().clone();
         let asked = batch.iter().map(|(stream, asked)| (*stream, ask_of(asked.clone()))).collect();
         let (mut failed, mut is_known, mut is_done) = (Ok(()), true, false);
@@ -65,7 +65,7 @@ impl Client {
     }
 
     /// Finds out which of the states that can be there is; or what is wrong.
-    fn check(&self, store: &Store) -> Result<usize, String> {
+    pub(super) fn check(&self, store: &Store) -> Result<usize, String> {
         let seen = seen_in(store).map_err(|error| error.to_string())?;
         let possible = self.states.iter().enumerate().skip(self.acknowledged);
         let found = possible.rev().find(|(_, model)| seen_of(model) == seen);
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Opens the store again: from here on it is known what is there.
-    fn settle(&mut self, store: &Store) -> Result<(), String> {
+    pub(super) fn settle(&mut self, store: &Store) -> Result<(), String> {
         let found = self.check(store)?;
         self.states = vec![self.states[found].clone()];
         self.acknowledged = 0;
@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// An append of this many records, of other content each time.
-    fn append(&mut self, records: usize, length: usize) -> Asked {
+    pub(super) fn append(&mut self, records: usize, length: usize) -> Asked {
         self.asked += 1;
         let byte = u8::try_from(self.asked % 250).unwrap() + 1;
         let records = (0..records).map(|n| Bytes::from(vec![byte; length + n]));
@@ -213,7 +213,7 @@ fn run(disk: &SimDisk, client: &mut Client, steps: &[Step]) -> Result<(), Stream
 }
 
 /// What is wrong after a crash of `disk`, if something is.
-fn holds(client: &Client, disk: &SimDisk) -> Result<(), String> {
+pub(super) fn holds(client: &Client, disk: &SimDisk) -> Result<(), String> {
     let opened = |disk: &SimDisk| open(disk.folder()).map_err(|error| format!("it does not open: {error}"));
     let mut client = client.clone();
     let store = opened(disk)?;

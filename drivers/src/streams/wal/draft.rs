@@ -96,6 +96,15 @@ impl<'s> Draft<'s> {
         }
     }
 
+    /// A frame that changes nothing: it says that those before it are on disk.
+    pub(super) fn says_nothing(&mut self) {
+        let (seq, previous) = (self.last.seq + 1, self.last.checksum);
+        let write = |out: &mut Vec<u8>| record::encode(out, &[], &[]);
+        if let Some(header) = frame::encode(&mut self.buffer, self.seed, seq, self.durable, previous, write) {
+            self.last = Last { seq, checksum: header.checksum };
+        }
+    }
+
     fn create(&mut self, stream: FileId, limits: StreamLimits) -> Result<StreamState, StreamError> {
         let before = self.known(stream);
         if let Some(state) = before.filter(|state| state.limits == limits) {

@@ -12,7 +12,8 @@
 //! Each segment begins with what all streams are, `record`; opening reads the last segment and the tables of the indexes of the others, whatever the number of records, `recovery`.
 //!
 //! Failure: what could not be written is not executed, and that is told when the disk is full, too. After a flush that failed nothing is known of the batch, and no further one is taken:
-//! the streams are read-only until they are opened again. What is damaged is told by reads of it, and by opening when it is in the last segment.
+//! the streams are read-only until they are opened again. A disk that is full keeps nothing from being read and let go of: to open takes no room then, `recovery`, what lets go has
+//! its own, `store`, and so has the segment that is begun to give space back, `spare`. What is damaged is told by reads of it, and by opening when it is in the last segment.
 
 mod config;
 mod cut;
@@ -27,6 +28,7 @@ mod reading;
 mod record;
 mod recovery;
 mod salt;
+mod spare;
 mod store;
 mod table;
 
@@ -34,6 +36,8 @@ mod table;
 mod crash;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod full;
 #[cfg(test)]
 mod model;
 

@@ -28,6 +28,17 @@ pub(super) fn write(folder: &Arc<dyn Folder>, seed: Seed, last: Last) {
     }
 }
 
+/// Lays the file down, unless it is there: it says nothing yet, and to close on a disk that is full takes no room. There must be a segment.
+pub(super) fn lay_down(folder: &Arc<dyn Folder>) {
+    let laid = folder.open(NAME, true).and_then(|file| match file.len()? {
+        0 => file.write_at(0, &[0; BYTES]),
+        _ => Ok(()),
+    });
+    if let Err(error) = laid {
+        tracing::debug!(%error, "there is no room to say that the streams were closed");
+    }
+}
+
 /// What was said of the segment with this seed.
 pub(super) fn read(folder: &Arc<dyn Folder>, seed: Seed) -> Option<Last> {
     let mut bytes = [0; BYTES];

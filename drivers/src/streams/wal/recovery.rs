@@ -4,6 +4,8 @@
 //! after it says that it was on disk, may lie in the system's memory alone: the process was killed, or a flush failed. It is written anew, in the first frame of another
 //! segment, together with what the streams were before it; the old segment ends before it then.
 //!
+//! On a disk that has no room for that it is written anew where it stands.
+//!
 //! A frame that is missing although a later one says that it was on disk is damage, and nothing is opened around it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +19,7 @@ use nexus_messages::FileId;
 use super::index::{self, Extent, Index};
 use super::proof;
 use super::record::{self, Entry, Item};
+use super::spare;
 use super::table::{Table, extent_of};
 use crate::disk::Folder;
 use crate::frames::frame::{self, CHAIN_START, Header, Seed};
@@ -34,6 +37,8 @@ pub(super) struct Found {
     pub(super) start_bytes: u64,
     /// Up to here it is said that all is on disk.
     pub(super) said: u64,
+    /// Whether there was no room for another segment.
+    pub(super) is_full: bool,
 }
 
 /// A frame of which it is not known whether it is on disk.
@@ -85,7 +90,8 @@ pub(super) fn open(
             begin(folder, salt, ahead, next, before, &[Entry::Start(Vec::new())], &[]).map_err(said)?;
         remove(folder, &void);
         table.segments.entry(current.number).or_default();
-        return Ok(Found { table, current, last, start: last.seq, start_bytes, said: 0 });
+        lay_down(folder);
+        return Ok(Found { table, current, last, start: last.seq, start_bytes, said: 0, is_full: false });
     };
     // An index is written when the next segment is on disk.
     if read_index(folder, &segment).is_some() {
@@ -103,31 +109,66 @@ pub(super) fn open(
         let mut current = read.segment;
         current.end = read.proven_end;
         let (last, start_bytes) = (read.proven, start.frame_bytes());
-        Found { table, current, last, start: start.seq, start_bytes, said: last.seq }
+        Found { table, current, last, start: start.seq, start_bytes, said: last.seq, is_full: false }
     } else {
-        let Reading { segment: old, waiting, proven, proven_end, .. } = read;
-        let carried: Vec<Item> = waiting.into_iter().flat_map(|waiting| waiting.items).collect();
+        let carried: Vec<&Item> = read.waiting.iter().flat_map(|waiting| &waiting.items).collect();
         let mut entries = vec![Entry::Start(table.snapshots())];
         entries.extend(carried.iter().map(|item| item.entry.clone()));
         let data: Vec<Bytes> = carried.iter().map(|item| item.data.clone()).collect();
-        let (current, last, start_bytes) =
-            begin(folder, salt, ahead, next, proven, &entries, &data).map_err(said)?;
-        if is_begun {
-            let index = seal(folder, &old, proven, proven_end, &table.extents_in(old.number));
-            table.ended(old.number, proven_end, index.as_ref());
-        } else {
-            void.push(old.number);
+        match begin(folder, salt, ahead, next, read.proven, &entries, &data) {
+            Ok((current, last, start_bytes)) => {
+                let Reading { segment: old, proven, proven_end, .. } = &read;
+                if is_begun {
+                    let index = seal(folder, old, *proven, *proven_end, &table.extents_in(old.number));
+                    table.ended(old.number, *proven_end, index.as_ref());
+                } else {
+                    void.push(old.number);
+                }
+                for item in carried {
+                    table.replay(current.number, 0, start_bytes, item);
+                }
+                let said = proven.seq;
+                Found { table, current, last, start: last.seq, start_bytes, said, is_full: false }
+            }
+            Err(Unwritten::Not(StoreError::Full)) => in_place(folder, read, &start, table)?,
+            Err(unwritten) => return Err(said(unwritten)),
         }
-        for item in &carried {
-            table.replay(current.number, 0, start_bytes, item);
-        }
-        Found { table, current, last, start: last.seq, start_bytes, said: proven.seq }
     };
     remove(folder, &void);
     remove(folder, &without_segment(folder, &all)?);
     found.table.segments.entry(found.current.number).or_default();
     place_older(folder, salt, &mut found.table, older, before)?;
+    lay_down(folder);
     Ok(found)
+}
+
+/// Lays down what is written to when there is no room.
+fn lay_down(folder: &Arc<dyn Folder>) {
+    proof::lay_down(folder);
+    spare::lay_down(folder);
+}
+
+/// Goes on in the segment that was written to last, although it is not known whether all of it is on disk: what is in doubt is written again as it stands there, which takes no room, and of
+/// frames behind it that nobody was told of nothing is left. A crash meanwhile leaves what this is begun with.
+fn in_place(
+    folder: &Arc<dyn Folder>,
+    read: Reading,
+    start: &Header,
+    mut table: Table,
+) -> Result<Found, StoreError> {
+    let Reading { segment: current, proven, proven_end, waiting } = read;
+    tracing::warn!(segment = current.number, "there is no room for another segment of the streams' log");
+    let failed = failed("writing the end of the log again");
+    let again = current.write_again(proven_end, current.end);
+    let cleared = again.and_then(|()| current.zero(current.end, current.written));
+    cleared.and_then(|()| current.file.sync()).and_then(|()| folder.sync()).map_err(failed)?;
+    let mut last = proven;
+    for Waiting { header, place, items } in &waiting {
+        items.iter().for_each(|item| table.replay(current.number, *place, header.frame_bytes(), item));
+        last = Last { seq: header.seq, checksum: header.checksum };
+    }
+    let (start, start_bytes) = (start.seq, start.frame_bytes());
+    Ok(Found { table, current, last, start, start_bytes, said: proven.seq, is_full: true })
 }
 
 /// What is only written when there is a segment, and stays when that is gone.
@@ -222,11 +263,38 @@ fn said(unwritten: Unwritten) -> StoreError {
 }
 
 /// A segment that was begun, its first frame, and how long that is.
-type Begun = (Segment, Last, u64);
+pub(super) type Begun = (Segment, Last, u64);
 
 /// Begins the segment `number` with a frame of these entries, behind the frame `before`. On return it is on disk, and its name is. When it is told as not written,
 /// there is no such segment.
 pub(super) fn begin(
+    folder: &Arc<dyn Folder>,
+    salt: u64,
+    ahead: u64,
+    number: u64,
+    before: Last,
+    entries: &[Entry],
+    data: &[Bytes],
+) -> Result<Begun, Unwritten> {
+    let make = |_| Segment::open(folder, salt, number, true);
+    begin_in(make, folder, salt, ahead, number, before, entries, data)
+}
+
+/// As [`begin`], in the file that was laid down for when there is no room.
+pub(super) fn begin_in_spare(
+    folder: &Arc<dyn Folder>,
+    salt: u64,
+    number: u64,
+    before: Last,
+    entries: &[Entry],
+) -> Result<Begun, Unwritten> {
+    let take = |bytes| spare::take(folder, salt, number, bytes);
+    begin_in(take, folder, salt, 1, number, before, entries, &[])
+}
+
+#[expect(clippy::too_many_arguments, reason = "they are those of `begin`")]
+fn begin_in(
+    file: impl FnOnce(usize) -> Result<Segment, StoreError>,
     folder: &Arc<dyn Folder>,
     salt: u64,
     ahead: u64,
@@ -245,7 +313,7 @@ pub(super) fn begin(
             let (what, cause) = ("beginning a segment of the log".into(), "the streams are too many".into());
             Unwritten::Not(StoreError::Backend { what, cause })
         })?;
-    let begun = Segment::open(folder, salt, number, true).map_err(Unwritten::Not).and_then(|mut segment| {
+    let begun = file(bytes.len()).map_err(Unwritten::Not).and_then(|mut segment| {
         segment.write(&bytes, ahead, None)?;
         Ok(segment)
     });

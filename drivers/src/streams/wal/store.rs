@@ -19,6 +19,7 @@ use super::proof;
 use super::reading::Opened;
 use super::record::Entry;
 use super::recovery;
+use super::spare;
 use super::table::{Extents, Found, Table};
 use crate::disk::Folder;
 use crate::frames::frame::Seed;
@@ -42,6 +43,9 @@ const LOOKS_IN_SEGMENT: u64 = 4;
 /// Segments that are not full may take so much space beyond twice what is alive, in segments.
 const SPARE_SEGMENTS: u64 = 4;
 
+/// So much of the current segment is kept for what lets go of records, in bytes: a disk that is full can be emptied.
+const KEPT_BYTES: usize = 16 << 10;
+
 /// What is asked of a stream.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
@@ -51,6 +55,13 @@ pub(super) enum Ask {
     Retain(Timestamp),
     Close,
     Remove,
+}
+
+impl Ask {
+    /// Whether it needs no more room than its frame.
+    fn lets_go(&self) -> bool {
+        !matches!(self, Self::Create(_) | Self::Append(_))
+    }
 }
 
 /// What became of it.
@@ -109,6 +120,8 @@ pub(super) struct Writer {
     grown: u64,
     /// Whether one was found then.
     moving: bool,
+    /// Whether there was no room for what was written last.
+    is_full: bool,
 }
 
 impl std::fmt::Debug for Writer {
@@ -146,6 +159,7 @@ impl Store {
             stuck: Vec::new(),
             grown: 0,
             moving: true,
+            is_full: found.is_full,
         };
         Ok(Self {
             folder,
@@ -169,10 +183,26 @@ impl Store {
         if let Err(error) = writer.check() {
             return asked.iter().map(|_| Err(error.clone().into())).collect();
         }
+        let letting_go: Vec<_> = asked.iter().enumerate().filter(|(_, (_, ask))| ask.lets_go()).collect();
+        let letting_go: Vec<_> = letting_go.into_iter().map(|(at, asked)| (at, asked.clone())).collect();
+        let mut told = self.commit_all(writer, asked);
+        let no_room = |told: &_| matches!(told, Err(StreamError::Store(StoreError::Full)));
+        if letting_go.len() < told.len() && told.iter().any(no_room) {
+            // It does not wait for room that it may be making.
+            let (places, asked): (Vec<_>, Vec<_>) = letting_go.into_iter().unzip();
+            for (at, again) in places.into_iter().zip(self.commit_all(writer, asked)) {
+                told[at] = again;
+            }
+        }
+        told
+    }
+
+    fn commit_all(&self, writer: &mut Writer, asked: Vec<(FileId, Ask)>) -> Vec<Result<Told, StreamError>> {
+        let keeps = if asked.iter().all(|(_, ask)| ask.lets_go()) { 0 } else { KEPT_BYTES };
         let mut draft = Draft::new(self, writer);
         let mut told: Vec<_> = asked.into_iter().map(|(stream, ask)| draft.ask(stream, ask)).collect();
         let Draft { buffer, last, changes, .. } = draft;
-        if let Err(error) = self.write(writer, &buffer, last) {
+        if let Err(error) = self.write(writer, &buffer, last, keeps) {
             for told in told.iter_mut().filter(|told| told.is_ok()) {
                 *told = Err(error.clone().into());
             }
@@ -185,14 +215,19 @@ impl Store {
         told
     }
 
-    /// Puts frames at the end of the log, the last of which is `last`. On return they are on disk.
-    fn write(&self, writer: &mut Writer, frames: &[u8], last: Last) -> Result<(), StoreError> {
+    /// Puts frames at the end of the log, the last of which is `last`, where that leaves room for `keeps` bytes. On return they are on disk.
+    fn write(&self, writer: &mut Writer, frames: &[u8], last: Last, keeps: usize) -> Result<(), StoreError> {
         if frames.is_empty() {
             return Ok(());
         }
-        match writer.current.write(frames, self.config.ahead_bytes, None) {
-            Ok(()) => {}
-            Err(Unwritten::Not(error)) => return Err(error),
+        let ahead = self.config.ahead_bytes;
+        let room = writer.current.extend(frames.len() + keeps, ahead).map_err(Unwritten::Not);
+        match room.and_then(|()| writer.current.write(frames, ahead, None)) {
+            Ok(()) => writer.is_full &= keeps == 0,
+            Err(Unwritten::Not(error)) => {
+                writer.is_full |= matches!(error, StoreError::Full);
+                return Err(error);
+            }
             Err(Unwritten::Unknown(error)) => return Err(writer.close(&error)),
         }
         if let Err(error) = writer.current.file.sync() {
@@ -211,18 +246,50 @@ impl Store {
         if writer.current.end < most || writer.last.seq == writer.start {
             return;
         }
+        self.rotate(writer, |entries, number, last| {
+            recovery::begin(&self.folder, self.salt, self.config.ahead_bytes, number, last, entries, &[])
+        });
+    }
+
+    /// Goes on in another segment, in the space that was laid down for it, when this one holds nothing and room is short: the space of this one comes back with that.
+    fn rotate_when_short(&self, writer: &mut Writer) {
+        let current = writer.current.number;
+        let holds = self.table.read().segments.get(&current).is_some_and(|held| held.runs > 0);
+        if holds || writer.last.seq == writer.start || !(writer.is_full || self.is_short(writer)) {
+            return;
+        }
+        self.rotate(writer, |entries, number, last| {
+            recovery::begin_in_spare(&self.folder, self.salt, number, last, entries)
+        });
+        if writer.current.number == current || writer.check().is_err() {
+            return;
+        }
+        // The other segments may go when something says that the first frame of this one is on disk.
+        let mut draft = Draft::new(self, writer);
+        draft.says_nothing();
+        let Draft { buffer, last, .. } = draft;
+        match self.write(writer, &buffer, last, 0) {
+            Ok(()) => writer.is_full = false,
+            Err(error) => tracing::warn!(%error, "the streams' log gives no space back yet"),
+        }
+        writer.keep(buffer);
+    }
+
+    /// Whether there is little room, and some comes back with this segment.
+    fn is_short(&self, writer: &Writer) -> bool {
+        let free = || self.folder.free_bytes().ok().flatten();
+        writer.current.end.saturating_sub(writer.start_bytes) > self.config.ahead_bytes
+            && free().is_some_and(|free| free < self.config.segment_bytes)
+    }
+
+    fn rotate(
+        &self,
+        writer: &mut Writer,
+        begin: impl FnOnce(&[Entry], u64, Last) -> Result<recovery::Begun, Unwritten>,
+    ) {
         let entries = [Entry::Start(self.table.read().snapshots())];
         let number = writer.current.number + 1;
-        let begun = recovery::begin(
-            &self.folder,
-            self.salt,
-            self.config.ahead_bytes,
-            number,
-            writer.last,
-            &entries,
-            &[],
-        );
-        match begun {
+        match begin(&entries, number, writer.last) {
             Ok((segment, last, start_bytes)) => {
                 let old = std::mem::replace(&mut writer.current, segment);
                 let (old_last, old_end) = (writer.last, old.end);
@@ -245,6 +312,9 @@ impl Store {
     /// Does what can wait: removes segments that hold nothing, and moves what little others hold. Says whether there is more to do. Blocks.
     pub(super) fn tidy(&self) -> bool {
         let writer = &mut *self.writer.lock();
+        if writer.check().is_ok() {
+            self.rotate_when_short(writer);
+        }
         // Until something says that the first frame of the segment is on disk, those before it say what the streams are.
         if writer.check().is_err() || writer.last.seq == writer.start {
             return false;
@@ -258,6 +328,9 @@ impl Store {
             empty
         };
         recovery::remove(&self.folder, &empty);
+        if !empty.is_empty() {
+            spare::lay_down(&self.folder);
+        }
         // To look costs as much as there are runs.
         if !writer.moving && writer.grown < self.config.segment_bytes / LOOKS_IN_SEGMENT {
             return false;
@@ -322,7 +395,7 @@ impl Store {
             from = Some((stream, extent.end()));
         }
         let Draft { buffer, last, .. } = draft;
-        self.write(writer, &buffer, last)?;
+        self.write(writer, &buffer, last, KEPT_BYTES)?;
         #[cfg(test)]
         self.moved.fetch_add(moved.len(), std::sync::atomic::Ordering::Relaxed);
         let table = &mut *self.table.write();
