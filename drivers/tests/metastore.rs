@@ -18,6 +18,10 @@ mod crash;
 #[cfg(test)]
 #[path = "metastore/damage.rs"]
 mod damage;
+#[cfg(all(feature = "redb", feature = "faults"))]
+#[cfg(test)]
+#[path = "metastore/full.rs"]
+mod full;
 #[cfg(test)]
 #[path = "metastore/model.rs"]
 mod model;

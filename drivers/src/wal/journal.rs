@@ -107,11 +107,15 @@ impl Journal {
                 segment.file.sync().map_err(failed("flushing the log"))?;
                 segment
             }
-            None => {
-                let segment = Segment::open(&folder, salt, newest + 1, true)?;
-                folder.sync().map_err(failed("flushing the log's folder"))?;
-                segment
-            }
+            None => match later.pop() {
+                // It has its place on the disk already, which may be full.
+                Some(ready) => ready,
+                None => {
+                    let segment = Segment::open(&folder, salt, newest + 1, true)?;
+                    folder.sync().map_err(failed("flushing the log's folder"))?;
+                    segment
+                }
+            },
         };
         let mut journal = Self {
             folder,
@@ -270,11 +274,17 @@ impl Journal {
         self.appended - self.flushed + self.put_off_bytes
     }
 
-    /// Sees to it that the next segment is there, and nothing put off. After an error nothing has changed.
+    /// Sees to it that the next segment is there, with room for what comes first, and nothing put off. After an error nothing has changed.
     pub(super) fn prepare(&mut self) -> Result<(), StoreError> {
         self.hand_over()?;
         if self.ready.is_none() {
-            let segment = Segment::open(&self.folder, self.salt, self.current.number + 1, true)?;
+            let number = self.current.number + 1;
+            let mut segment = Segment::open(&self.folder, self.salt, number, true)?;
+            if let Err(error) = segment.extend(1, self.ahead) {
+                // What it took is of use to others.
+                let _ = self.remove(number);
+                return Err(error);
+            }
             self.folder.sync().map_err(failed("flushing the log's folder"))?;
             self.ready = Some(segment);
         }
@@ -296,6 +306,16 @@ impl Journal {
 
     pub(super) fn salt(&self) -> u64 {
         self.salt
+    }
+
+    /// Writes all again that was read, where it stands, and brings it to the disk: of what was read nobody knows whether it is there. Takes no room.
+    pub(super) fn write_again(&self) -> Result<(), StoreError> {
+        for number in numbers(&self.folder)?.into_iter().filter(|number| *number <= self.current.number) {
+            let segment = Segment::open(&self.folder, self.salt, number, false)?;
+            let again = segment.write_again(0, segment.written).and_then(|()| segment.file.sync());
+            again.map_err(failed("writing the log again"))?;
+        }
+        Ok(())
     }
 
     fn remove(&self, number: u64) -> Result<(), StoreError> {

@@ -181,13 +181,21 @@ impl WalMetastore {
         // What was read may be in memory alone, also after a flush: one before may have failed. It is written anew, in another file.
         match store.fold() {
             Err(StoreError::Full) => {
-                tracing::warn!(
-                    "there is no room to fold the log that was read again: it is read only until there is"
-                );
+                tracing::warn!("there is no room to fold the log that was read again: it goes on behind it");
+                store.go_on_behind_the_log()?;
             }
             folded => folded?,
         }
         Ok(store)
+    }
+
+    /// Brings what was read of the log to the disk where it stands. Then changes are taken, as far as there is room in the log, which let go of something, say.
+    fn go_on_behind_the_log(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        writer.journal.write_again()?;
+        writer.unfolded = false;
+        self.is_durable(&writer, writer.journal.last_seq(), self.numbers.read().last.clone());
+        Ok(())
     }
 
     fn view(&self) -> Result<View, StoreError> {
