@@ -92,13 +92,16 @@ pub(super) enum Halt {
 
 impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(format!("{error} ({})", error.kind().errno()))
     }
 }
 
 impl From<CommitError> for Halt {
     fn from(error: CommitError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            CommitError::Failed(error) | CommitError::Unknown(error) => error.into(),
+            error => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) enum Failure {
     Claim {
         /// What was being done.
         op: &'static str,
+        /// Where, on the host, if it concerns one place.
+        at: Option<PathBuf>,
         /// What was found instead.
         found: String,
     },
@@ -89,7 +91,11 @@ impl Failure {
     }
 
     pub(crate) fn claim(op: &'static str, found: impl fmt::Display) -> Self {
-        Self::Claim { op, found: found.to_string() }
+        Self::Claim { op, at: None, found: found.to_string() }
+    }
+
+    pub(crate) fn claim_at(op: &'static str, at: &Path, found: impl fmt::Display) -> Self {
+        Self::Claim { op, at: Some(at.to_owned()), found: found.to_string() }
     }
 
     /// Whether the kernel said this.
@@ -158,7 +164,8 @@ impl fmt::Display for Failure {
                 let (op, file) = (op.name(), shown(file));
                 write!(f, "{op} {to}: {file} is taken for a file of the host: {}", HostError(error))
             }
-            Self::Claim { op, found } => write!(f, "{op}: {found}"),
+            Self::Claim { op, at: None, found } => write!(f, "{op}: {found}"),
+            Self::Claim { op, at: Some(at), found } => write!(f, "{op} {}: {found}", shown(at)),
             Self::Usage(why) => f.write_str(why),
             Self::OutputClosed => f.write_str("the output is closed"),
         }

@@ -20,7 +20,7 @@ pub(crate) async fn gc(session: &Session, args: GcArgs) -> Outcome {
         if session.out.is_json() {
             session.out.json(&done)?;
         }
-        return Err(Failure::claim("gc", cause));
+        return Err(Failure::claim_at("gc", &session.data, cause));
     }
     session.out.either(&done, told(&done))?;
     for mount in &done.left_out {
