@@ -64,7 +64,8 @@ pub struct ChildSpec {
     pub stdin: Option<VPath>,
     /// Where its standard output goes.
     pub stdout: ChildOutput,
-    /// Where its standard error goes.
+    /// Where its standard error goes. When that is where its standard output goes, both are one descriptor, as with `2>&1`: what it writes comes in the order in which it is written, and is counted
+    /// as output.
     pub stderr: ChildOutput,
     /// What a message is.
     pub framing: Framing,
@@ -215,6 +216,11 @@ impl ChildSpec {
     pub fn paths(&self) -> impl Iterator<Item = &VPath> {
         let outputs = [&self.stdout, &self.stderr].into_iter();
         self.stdin.iter().chain(outputs.flat_map(|output| output.pipe.iter().chain(&output.stream)))
+    }
+
+    /// Whether both outputs lead to the same place: they are one descriptor then.
+    pub fn is_merged(&self) -> bool {
+        !self.stdout.is_null() && self.stdout == self.stderr
     }
 
     /// Why nothing can be started so; none when it can be tried.

@@ -241,3 +241,13 @@ fn a_signal_ends_it_while_the_command_is_not_started() {
     assert!(!nx.exists("/out").expect("it looks") && nx.children().expect("it is told").is_empty());
     nx.shutdown().expect("it stops");
 }
+
+#[test]
+fn merged_output_is_kept_in_the_order_in_which_it_was_written() {
+    let nexus = Nexus::new();
+    let text = "for i in 1 2 3 4 5 6 7 8 9; do echo o$i; echo e$i >&2; done";
+    let ran = nexus.run_args(["run", "--merge", "--tee", "/tee", "--", "sh", "-c", text]);
+    assert_eq!((ran.status, &*ran.err), (0, ""), "{ran:?}");
+    let said: String = (1..=9).map(|i| format!("o{i}\ne{i}\n")).collect();
+    assert_eq!(nexus.good("stream read /tee"), said);
+}

@@ -4,7 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -86,12 +87,14 @@ impl ProcessHost for HostProcesses {
         spec: Arc<ChildSpec>,
     ) -> ProcessFuture<'_, Result<StartedProcess, ProcessError>> {
         Box::pin(async move {
-            let child = self.run(move || spawn(&program, &spec).map(Born::new)).await?;
+            let (child, both) = self
+                .run(move || spawn(&program, &spec).map(|(child, both)| (Born::new(child), both)))
+                .await?;
             let lost = |_| ProcessError::new(ErrorKind::Down, "the kernel's I/O has ended");
             let (done, watched) = oneshot::channel();
             // There descriptors can be waited for.
             self.env.spawn("processes.watch", async move {
-                let _ = done.send(watch(child));
+                let _ = done.send(watch(child, both));
             });
             watched.await.map_err(lost)?
         })
@@ -163,7 +166,8 @@ fn says_what_runs_it(program: &Path) -> bool {
     }
 }
 
-fn spawn(program: &Path, spec: &ChildSpec) -> Result<Child, ProcessError> {
+/// Starts it. With it comes what both outputs are read from, when they are one.
+fn spawn(program: &Path, spec: &ChildSpec) -> Result<(Child, Option<PipeReader>), ProcessError> {
     let to = |is_null: bool| if is_null { Stdio::null() } else { Stdio::piped() };
     let mut command = Command::new(program);
     command
@@ -178,8 +182,7 @@ fn spawn(program: &Path, spec: &ChildSpec) -> Result<Child, ProcessError> {
     if let Some(folder) = folder_of(spec) {
         command.current_dir(folder);
     }
-    birth::apart_and_dies_with_this_thread(&mut command);
-    command.spawn().map_err(|error| {
+    let failed = |error: io::Error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -188,17 +191,27 @@ fn spawn(program: &Path, spec: &ChildSpec) -> Result<Child, ProcessError> {
             _ => ErrorKind::Io,
         };
         ProcessError::new(kind, format!("{}: {error}", program.display()))
-    })
+    };
+    let mut both = None;
+    if spec.is_merged() {
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+        both = Some(reader);
+    }
+    birth::apart_and_dies_with_this_thread(&mut command);
+    // This process's copies of what the child writes to are closed with the command.
+    command.spawn().map(|child| (child, both)).map_err(failed)
 }
 
 /// To be called on the I/O runtime. On an error the process is killed.
-fn watch(mut born: Born) -> Result<StartedProcess, ProcessError> {
+fn watch(mut born: Born, both: Option<PipeReader>) -> Result<StartedProcess, ProcessError> {
     let failed = |error: io::Error| ProcessError::new(ErrorKind::Io, error);
     let ends = |child: &mut Child| (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (stdin, stdout, stderr) = born.child().map(ends).unwrap_or_default();
     let input = stdin.map(|end| Input::new(end.into())).transpose().map_err(failed)?;
     let output = |end: io::Result<Output>| end.map(|end| Box::new(end) as Box<dyn ProcessOutput>);
-    let stdout = stdout.map(|end| output(Output::new(end.into()))).transpose().map_err(failed)?;
+    let stdout = both.map(OwnedFd::from).or_else(|| stdout.map(OwnedFd::from));
+    let stdout = stdout.map(|end| output(Output::new(end))).transpose().map_err(failed)?;
     let stderr = stderr.map(|end| output(Output::new(end.into()))).transpose().map_err(failed)?;
     let process = HostProcess::new(born).map_err(failed)?;
     let stdin = input.map(|end| Box::new(end) as Box<dyn ProcessInput>);

@@ -79,7 +79,10 @@ impl Start {
             None => None,
         };
         let stdout = self.open_output(claim, &caller, &spec.stdout).await?;
-        let stderr = self.open_output(claim, &caller, &spec.stderr).await?;
+        let stderr = match spec.is_merged() {
+            true => Ends::default(),
+            false => self.open_output(claim, &caller, &spec.stderr).await?,
+        };
         let (id, spec, program) = (self.place.id, spec.clone(), self.program.clone());
         Ok(Order { id, spec, program, caller, life, stdin, stdout, stderr })
     }

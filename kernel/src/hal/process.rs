@@ -36,7 +36,7 @@ pub trait ProcessHost: fmt::Debug + Send + Sync + 'static {
     fn find(&self, spec: Arc<ChildSpec>) -> ProcessFuture<'_, Result<PathBuf, ProcessError>>;
 
     /// Starts `program` as `spec` says, as the first of a process group of its own that no terminal controls, with a descriptor for each of its inputs and outputs that
-    /// leads somewhere, and nothing else that this process opened. No shell is asked. It ends at the latest with this process. On an error nothing runs.
+    /// leads somewhere, and nothing else that this process opened. When both outputs lead to the same place they are one descriptor, which is given as the standard output. No shell is asked. It ends at the latest with this process. On an error nothing runs.
     fn start(
         &self,
         program: PathBuf,

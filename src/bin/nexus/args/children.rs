@@ -28,7 +28,7 @@ pub(crate) struct RunArgs {
     /// The stream of its standard error
     #[arg(long = "err", value_name = "STREAM")]
     pub(crate) stderr: Option<String>,
-    /// Its standard error goes where its standard output does
+    /// Its standard error goes where its standard output does, in the order in which both are written
     #[arg(long, conflicts_with = "stderr")]
     pub(crate) merge: bool,
     /// What a message is: a line, or what was there to be read
