@@ -58,7 +58,7 @@ const KEYS: [&str; 24] = [
 ];
 
 /// Names in the environment that begin so and are no settings of the kernel.
-const NOT_SETTINGS: [&str; 4] = ["data_dir", "config", "log", "redis_password"];
+const NOT_SETTINGS: [&str; 5] = ["data_dir", "config", "log", "redis_password", "clients"];
 
 /// The driver of `/` on a kernel with a data folder, and on one in memory.
 const ROOT_DRIVER: &str = "cas-local";

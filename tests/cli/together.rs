@@ -148,6 +148,64 @@ fn short_commands_that_are_started_at_once_take_turns() {
 }
 
 #[test]
+fn many_short_commands_get_their_turn_in_the_order_of_coming() {
+    const WRITERS: usize = 16;
+    const EACH: usize = 3;
+    let nexus = Nexus::new();
+    nexus.good("stream make /s");
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let nexus = &nexus;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    nexus.good(&format!("stream append /s {writer}-{n}"));
+                }
+            });
+        }
+    });
+    assert_eq!(nexus.good("stream read /s").lines().count(), WRITERS * EACH);
+}
+
+#[test]
+fn who_waits_for_others_waits_for_a_place_among_the_clients_too() {
+    let nexus = Nexus::new();
+    nexus.feed("write /w/0", "0");
+    let _serving = Serving::start(&nexus, &["serve", "--clients", "1"]);
+    let mut watch = Watch::start(&nexus, &["/w", "--since", "1", "--wait", "2s", "--mask", "file_write"]);
+    assert!(watch.line().ends_with("file_write nexus /w/0"), "it has the place");
+    let ended = nexus.run("lock /a -w 60s -- echo mine");
+    assert_eq!((ended.status, &*ended.out, &*ended.err), (0, "mine\n", ""));
+    assert_eq!(watch.ended(), Some(0));
+}
+
+#[test]
+fn how_many_clients_an_owner_in_the_background_takes_is_said_by_the_environment() {
+    let nexus = Nexus::new();
+    let held = Held::start(&nexus, "l").until_it_is_held();
+    let served = |clients: &str| {
+        let mut serve = nexus.command(["serve"]);
+        serve.env("NEXUS_CLIENTS", clients);
+        end(serve, "")
+    };
+    let refused = served("none");
+    assert_eq!(
+        (refused.status, &*refused.err),
+        (2, "nexus: $NEXUS_CLIENTS is \"none\", and no number of clients\n")
+    );
+    assert_eq!(served("0").status, 2);
+    assert_eq!(held.end(), Some(0));
+    until("nobody owns the folder", || nexus.is_free());
+    // They are more than there are places.
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            let mut command = nexus.command(["lock", "/count", "--", "true"]);
+            command.env("NEXUS_CLIENTS", "2");
+            scope.spawn(move || assert_eq!(end(command, "").status, 0));
+        }
+    });
+}
+
+#[test]
 fn what_keeps_an_owner_from_starting_is_told() {
     let nexus = Nexus::new();
     let owner = blocking::connect(Config::new(nexus.data())).expect("it boots");

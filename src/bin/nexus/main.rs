@@ -35,6 +35,7 @@ mod watch;
 mod entry;
 mod failure;
 mod feed;
+mod line;
 mod listing;
 mod output;
 mod owner;

@@ -5,14 +5,15 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, absolute};
 use std::process::{Child, Command as Process, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nexus::syscall::{IoProfile, SysStat};
-use nexus::{Config, EntryType, Error, ErrorKind, Nexus, Op, Serving};
+use nexus::{Config, EntryType, Error, ErrorKind, Nexus, Op, Serving, SysLock};
 use nexus_actors::{Env, HostConfig};
 
 use crate::args::{Command, PipeArgs, PipeCommand, StreamArgs, StreamCommand};
 use crate::failure::Outcome;
+use crate::line::{self, Line, Place};
 use crate::session::{Session, path};
 
 /// How often an owner is started: each one may have ended before this process came to it.
@@ -20,15 +21,6 @@ const STARTS_MAX: usize = 16;
 
 /// How long an owner may take until it serves.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
-
-/// How long who owns the folder and serves nobody is waited for: most likely it has begun to end.
-const FREE_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long another command is waited for that has the folder, and serves nobody.
-const TURN_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long to wait between two looks at it.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The socket's name in the data folder.
 pub(crate) const SOCKET: &str = "nexus.sock";
@@ -52,6 +44,29 @@ pub(crate) fn is_for(command: &Command) -> bool {
         },
         _ => false,
     }
+}
+
+/// For how long the command waits for a place among the clients of who has the kernel: as long as for what it waits for then, and no shorter than others for their turn.
+pub(crate) fn patience(command: &Command) -> Duration {
+    let said = |wait: Option<humantime::Duration>| wait.map(Duration::from);
+    let waits = match command {
+        Command::Lock(args) if args.nonblock => Some(Duration::ZERO),
+        Command::Lock(args) => Some(args.wait.unwrap_or(SysLock::TTL_MAX)),
+        Command::Watch(args) => args.wait,
+        Command::Pipe(args) => match &args.command {
+            PipeCommand::Read(args) => said(args.wait),
+            PipeCommand::Write(args) => said(args.wait),
+            PipeCommand::Make(_) => Some(Duration::ZERO),
+        },
+        Command::Stream(args) => match &args.command {
+            StreamCommand::Read(args) => said(args.wait),
+            StreamCommand::Take(args) => Some(said(args.wait).unwrap_or_default()),
+            StreamCommand::Tail(_) => None,
+            _ => Some(Duration::ZERO),
+        },
+        _ => Some(Duration::ZERO),
+    };
+    waits.map_or(Duration::MAX, |waits| waits.max(line::TURN_WITHIN))
 }
 
 /// Refuses a message or a record that would be acknowledged and gone: in the memory of this process, or of an owner that was `started` for this command and ends with it,
@@ -82,29 +97,48 @@ pub(crate) async fn would_last(session: &Session, started: bool, command: &Comma
     Err(Error::new(Op::Write, &at, ErrorKind::NotSupported).because(why).into())
 }
 
-/// Boots the kernel, or attaches to who has it. One command after the other has it for itself: the turn of this one is waited for.
-pub(crate) async fn connect(config: Config) -> nexus::Result<Nexus> {
-    let mut turn = Turn::within(TURN_WITHIN);
-    loop {
-        match nexus::connect_or_attach(config.clone()).await {
-            Err(error) if error.kind() == ErrorKind::Busy => turn.wait(error).await?,
+/// Boots the kernel, or attaches to who has it. One command after the other has it for itself: the turn of this one is waited for, in the order of coming.
+pub(crate) async fn connect(config: Config, data: &Path) -> nexus::Result<Nexus> {
+    // Who serves takes all comers.
+    if data.join(SOCKET).exists()
+        && let Ok(nx) = nexus::attach(data).await
+    {
+        return Ok(nx);
+    }
+    let mut line = Line::join(data).await;
+    while line.is_worth_waiting_in() {
+        let tried = match data.join(SOCKET).exists() {
+            true => nexus::connect_or_attach(config.clone()).await,
+            false => nexus::connect(config.clone()).await,
+        };
+        match tried {
+            Err(error) if error.kind() == ErrorKind::Busy => line.wait().await,
             done => return done,
         }
     }
+    // It says who has the folder.
+    nexus::connect_or_attach(config).await
 }
 
-/// Attaches to the owner of the data folder, and starts one when there is none; whether it did.
+/// Attaches to the owner of the data folder, and starts one when there is none; whether it did. When it has as many clients as it takes, that is waited for, too.
 pub(crate) async fn attach(
     config: Config,
     data: &Path,
     profile: Option<&str>,
+    patience: Duration,
 ) -> nexus::Result<(Nexus, bool)> {
     // For when none can be started; then it says why.
     let own = config.serve(Serving::administrator());
-    let mut started = false;
-    for _ in 0..STARTS_MAX {
-        if let Ok(nx) = nexus::attach(data).await {
-            return Ok((nx, started));
+    let mut place = Place::within(patience);
+    let (mut started, mut starts) = (false, 0);
+    while starts < STARTS_MAX {
+        match nexus::attach(data).await {
+            Ok(nx) => return Ok((nx, started)),
+            Err(full) if full.kind() == ErrorKind::Busy => {
+                place.wait(full).await?;
+                continue;
+            }
+            Err(_) => starts += 1,
         }
         match start(data, profile).await {
             Ok(true) => {
@@ -118,7 +152,11 @@ pub(crate) async fn attach(
                 break;
             }
         }
-        let nx = nexus::connect_or_attach(own.clone()).await?;
+        let nx = match nexus::connect_or_attach(own.clone()).await {
+            // It has as many clients as it takes.
+            Err(busy) if busy.kind() == ErrorKind::Busy && data.join(SOCKET).exists() => continue,
+            done => done?,
+        };
         if nx.kernel().is_err() {
             return Ok((nx, false));
         }
@@ -159,48 +197,23 @@ fn says_that_it_serves(mut owner: Child) -> io::Result<bool> {
 
 /// Boots the kernel that others have started this process for. When somebody else serves the folder there is nothing to do; that is `EBUSY`, too.
 pub(crate) async fn own(config: Config, data: &Path) -> nexus::Result<Nexus> {
-    let mut turn = Turn::within(FREE_WITHIN);
+    let mut line = Line::join(data).await;
     loop {
         match nexus::connect(config.clone()).await {
             // It is not attached to, for that would count as a use of it.
-            Err(busy) if busy.kind() == ErrorKind::Busy && !data.join(SOCKET).exists() => {
-                turn.wait(busy).await?;
+            Err(busy)
+                if busy.kind() == ErrorKind::Busy
+                    && !data.join(SOCKET).exists()
+                    && line.is_worth_waiting_in() =>
+            {
+                line.wait().await;
             }
             done => return done,
         }
     }
 }
 
-/// The wait for a folder that somebody else has.
-struct Turn {
-    within: Duration,
-    waiting: Option<(Env, Instant)>,
-}
-
-impl Turn {
-    fn within(within: Duration) -> Self {
-        Self { within, waiting: None }
-    }
-
-    /// Waits until it is worth another look; gives back why there was nothing to be had when that took too long.
-    async fn wait(&mut self, busy: Error) -> nexus::Result<()> {
-        let (env, since) = match &self.waiting {
-            Some(waiting) => waiting,
-            None => {
-                let Ok(env) = environment() else { return Err(busy) };
-                let now = env.now();
-                self.waiting.insert((env, now))
-            }
-        };
-        if env.now().duration_since(*since) > self.within {
-            return Err(busy);
-        }
-        env.sleep(LOOK_EVERY).await;
-        Ok(())
-    }
-}
-
 /// Threads and time of a process that has no kernel yet.
-fn environment() -> io::Result<Env> {
+pub(crate) fn environment() -> io::Result<Env> {
     Env::host(HostConfig::default())
 }

@@ -58,8 +58,8 @@ async fn in_kernel(out: &Output, command: Command, data: Option<PathBuf>, profil
         config = config.serve(Serving::administrator());
     }
     let opened = match owner::is_for(&command) {
-        true => Box::pin(owner::attach(config, &data, profile)).await,
-        false => Box::pin(owner::connect(config)).await.map(|nx| (nx, false)),
+        true => Box::pin(owner::attach(config, &data, profile, owner::patience(&command))).await,
+        false => Box::pin(owner::connect(config, &data)).await.map(|nx| (nx, false)),
     };
     let (nx, started) = match opened {
         Err(error) if matches!(command, Command::Fsck(_)) => {

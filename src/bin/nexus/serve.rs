@@ -16,6 +16,12 @@ use crate::owner::{self, SOCKET};
 use crate::run::{config, data_folder};
 use crate::signals::Signals;
 
+/// The variable that says how many clients are taken.
+const CLIENTS: &str = "NEXUS_CLIENTS";
+
+/// How many are taken when nobody says.
+const CLIENTS_DEFAULT: u32 = 64;
+
 /// How often it is looked whether who serves the folder has ended.
 const LOOKS_MAX: usize = 4;
 
@@ -36,22 +42,31 @@ pub(crate) async fn serve(
         Some(name) => Serving::agent(name),
         None => Serving::administrator(),
     };
-    let serving = serving.connections_max(args.clients as usize);
+    let serving = serving.connections_max(clients(args.clients)? as usize);
     if args.apart {
         // It fails for the leader of a process group, as in a shell with job control: that has what it needs.
         let _ = rustix::process::setsid();
     }
     let config = config(&data, profile)?.serve(serving);
-    let nx = if args.apart { owner::own(config, &data).await? } else { own(config).await? };
+    let nx = if args.apart { owner::own(config, &data).await? } else { own(config, &data).await? };
     let served = wait(out, &nx, &args, &data).await;
     nx.shutdown().await?;
     served
 }
 
-/// Boots the kernel. An owner that is ending is waited for, and so is one whose last client has just gone.
-async fn own(config: Config) -> nexus::Result<Nexus> {
+/// How many clients are taken: also from the environment, for the one that commands start in the background.
+fn clients(said: Option<u32>) -> Outcome<u32> {
+    let Some(clients) = said.map_or_else(|| std::env::var_os(CLIENTS), |_| None) else {
+        return Ok(said.unwrap_or(CLIENTS_DEFAULT));
+    };
+    let number = clients.to_str().and_then(|clients| clients.parse().ok()).filter(|clients| *clients > 0);
+    number.ok_or_else(|| Failure::Usage(format!("${CLIENTS} is {clients:?}, and no number of clients")))
+}
+
+/// Boots the kernel, when it is the turn of this process. An owner that is ending is waited for, and so is one whose last client has just gone.
+async fn own(config: Config, data: &Path) -> nexus::Result<Nexus> {
     for _ in 0..LOOKS_MAX {
-        let nx = nexus::connect_or_attach(config.clone()).await?;
+        let nx = owner::connect(config.clone(), data).await?;
         if nx.kernel().is_ok() {
             return Ok(nx);
         }

@@ -317,7 +317,8 @@ pub(crate) struct FsckArgs {
 /// every other `nexus` command on that folder attaches to it. Only processes of the same user, and of root, can attach.
 ///
 /// Commands that wait for what others do, such as `lock`, `watch`, `pipe read --wait` and `stream tail -f`, need no `serve`: when nobody owns the folder they
-/// start `nexus serve --while-used` in the background, to which all of them attach. It ends with the last of them.
+/// start `nexus serve --while-used` in the background, to which all of them attach. It ends with the last of them. When there are as many clients as it takes, they wait for a place for as long
+/// as they wait for others, and at least 5 seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line once it serves. With --json: {data, socket, process, agent}; agent is null for an administrator.
@@ -326,9 +327,9 @@ pub(crate) struct ServeArgs {
     /// Who attaches is this agent, and no administrator
     #[arg(long, value_name = "NAME")]
     pub(crate) agent: Option<String>,
-    /// Clients at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) clients: u32,
+    /// Clients at once; others wait for a place [default: $NEXUS_CLIENTS, else 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) clients: Option<u32>,
     /// End as soon as the last client has gone, or when none comes within 10 seconds
     #[arg(long)]
     pub(crate) while_used: bool,
