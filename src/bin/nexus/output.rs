@@ -123,7 +123,9 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Writes `nexus: WHAT` to standard error, on one line: what a server said is told as it is. When that cannot be written to, there is nobody to tell.
 pub(crate) fn tell(what: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "nexus: {}", one_line(&what.to_string()));
+    // With one write: lines of two processes that share it do not tear each other.
+    let line = format!("nexus: {}\n", one_line(&what.to_string()));
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// What a panicked task left is a status or a buffer of whole lines, good as it is.
